@@ -1,0 +1,32 @@
+"""sanakit: the SANA family of image models in one small package.
+
+    from sanakit import TextToImage
+
+    picture = TextToImage.from_pretrained("pocket")("a red apple").images[0]
+
+Public names are imported when they are first used (PEP 562), so that `import sanakit` loads no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sanakit.pipelines.text_to_image import TextToImage
+
+__version__ = "0.1.0"
+__all__ = ["TextToImage", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name == "TextToImage":
+        from sanakit.pipelines.text_to_image import TextToImage
+
+        return TextToImage
+    raise AttributeError(f"module 'sanakit' has no attribute {name!r}; public names: {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    """List the public names without importing them."""
+    return sorted(__all__)

@@ -1,0 +1,242 @@
+"""The data set that the embedded model learns from: 1,366 emoji in four designs, named and captioned.
+
+A folder of three files, written whole or not at all:
+images.npy     uint8, N 256 256 3, RGB on white        captions.jsonl  one row (PocketRow) per image
+sources.json   format number; package, version, licence, checksum and number of images per source
+Only MIT and Apache-2.0 art. Nobody needs this to use pocket, only to train it.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from sanakit.data import pocket_captions as words
+from sanakit.data import pocket_sources as sources
+from sanakit.errors import DataError
+
+FORMAT = 1  # raised when the content changes for the same packages
+IMAGES, ROWS, SOURCES = "images.npy", "captions.jsonl", "sources.json"
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, how much is done, how much there is)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PocketRow:
+    """One image of the data set; its place in the rows is its place in images.npy.
+
+    name: words without article.   concept: CLDR base label, the same in all styles.   hex: code points.
+    style: key of a Style.   captions: 5-7, the last one or two without style.   split: "train" or "val".
+    """
+
+    name: str
+    concept: str
+    hex: str
+    style: str
+    style_tag: str
+    group: str
+    subgroup: str
+    captions: list[str]
+    licence: str
+    source: str
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
+class PocketImages:
+    """An opened data set. images: N 256 256 3 uint8, memory-mapped; rows: N; sources: as in sources.json."""
+
+    images: np.ndarray
+    rows: list[PocketRow]
+    sources: dict
+
+
+def build_pocket(
+    folder: str | Path,
+    *,
+    cache: str | Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> PocketImages:
+    """Build the data set in a new folder (5,407 images, 1.1 GB) and open it; a finished one is only opened.
+
+    cache: folder for the npm tarballs (41 MB), default FOLDER-packages; those there are not downloaded again.
+    workers: drawing processes, default one per CPU core; 1 draws in this process, more need the usual
+    `if __name__ == "__main__":` around the calling script.   progress: see Progress.
+    Raises DataError (download, checksum, folder in use, disk full) and MissingExtraError (resvg-py).
+    """
+    folder = Path(folder).absolute()
+    cache = Path(cache) if cache is not None else folder.with_name(f"{folder.name}-packages")
+    report = progress or (lambda what, done, total: None)
+    if (folder / SOURCES).exists():
+        return open_pocket(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} is in use: name an empty or new folder for the data set.")
+    sources.require_renderer()
+
+    packages = [sources.EMOJIBASE, *sources.ART_PACKAGES.values()]
+    tarballs = {}
+    for index, package in enumerate(packages):
+        report(f"fetching {package.spec}", index, len(packages))
+        tarballs[package] = sources.obtain(package, cache)
+
+    report("reading the packages", 0, 1)
+    rows, art = zip(*_choose(tarballs), strict=True)
+    unfinished = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        _write_images(art, unfinished / IMAGES, workers or os.cpu_count() or 1, report)
+        _write_text(unfinished / ROWS, _jsonl(rows))
+        _write_text(unfinished / SOURCES, json.dumps(_manifest(rows), indent=2) + "\n")
+        if folder.exists():
+            folder.rmdir()  # empty, as checked above
+        unfinished.rename(folder)
+    except OSError as error:
+        raise DataError(
+            f"{folder} can not be written ({error}). It needs 1.1 GB; free some or name another."
+        ) from error
+    return open_pocket(folder)
+
+
+def open_pocket(folder: str | Path) -> PocketImages:
+    """Open a data set that build_pocket wrote.
+
+    Raises DataError when it is missing, incomplete, damaged or of another format.
+    """
+    folder = Path(folder)
+    missing = [name for name in (SOURCES, ROWS, IMAGES) if not (folder / name).is_file()]
+    if missing:
+        raise DataError(
+            f"{folder} is no pocket data set, it lacks {', '.join(missing)}: build it with build_pocket."
+        )
+    again = "delete it and build it again with build_pocket"
+    try:
+        manifest = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise DataError(
+                f"{folder} has format {manifest['format']}, this version reads {FORMAT}: {again}."
+            )
+        rows = [
+            PocketRow(**json.loads(line)) for line in (folder / ROWS).read_text(encoding="utf-8").splitlines()
+        ]
+        images = np.load(folder / IMAGES, mmap_mode="r")
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise DataError(f"{folder} is damaged ({error}): {again}.") from error
+    if images.dtype != np.uint8 or images.shape != (len(rows), sources.SIZE, sources.SIZE, 3):
+        raise DataError(f"{folder} is damaged ({images.dtype} {images.shape} for {len(rows)} rows): {again}.")
+    return PocketImages(images, rows, manifest)
+
+
+def _choose(tarballs: dict[sources.Package, Path]) -> Iterator[tuple[PocketRow, str | bytes]]:
+    emojis = [
+        emoji
+        for emoji in sources.read_emojis(tarballs[sources.EMOJIBASE])
+        if words.is_kept(emoji.concept, emoji.group, emoji.subgroup)
+    ]
+    released = sources.read_codes(
+        tarballs[sources.FLUENT_FLAT]
+    )  # what Microsoft published: code point -> icon name
+    for style in words.STYLES:
+        package = sources.ART_PACKAGES[style.name]
+        if package is sources.FLUENT_3D:
+            # LobeHub added figures that are not Microsoft's MIT art
+            files = sources.read_pictures(tarballs[package])
+            art = {code: files[code] for code in files.keys() & released.keys()}
+            left_out = words.LEFT_OUT_OF_3D
+        else:
+            # the colour package has an empty chars.json but the flat package's icon names
+            names = sources.read_codes(tarballs[package]) or released
+            icons = sources.read_icons(tarballs[package])
+            art = {code: icons[name] for code, name in names.items() if name in icons}
+            left_out = frozenset()
+        for emoji in emojis:
+            if emoji.code in art and emoji.concept not in left_out:
+                yield _row(emoji, style, package), art[emoji.code]
+
+
+def _row(emoji: sources.Emoji, style: words.Style, package: sources.Package) -> PocketRow:
+    return PocketRow(
+        name=words.plain_name(emoji.concept),
+        concept=emoji.concept,
+        hex=emoji.code,
+        style=style.name,
+        style_tag=style.tag,
+        group=emoji.group,
+        subgroup=emoji.subgroup,
+        captions=words.captions_of(emoji.concept, emoji.keywords, style),
+        licence=package.licence,
+        source=f"{package.spec} ({package.origin})",
+        split=words.split_of(emoji.concept),
+    )
+
+
+def _write_images(art: Sequence[str | bytes], path: Path, workers: int, report: Progress) -> None:
+    # written one after the other, not through a memory map: a full disk is then an error and not a crash
+    shape = (len(art), sources.SIZE, sources.SIZE, 3)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for index, image in enumerate(_draw_all(art, workers)):
+            file.write(image.tobytes())
+            report("drawing", index + 1, len(art))
+        _flush(file)
+
+
+def _draw_all(art: Sequence[str | bytes], workers: int) -> Iterator[np.ndarray]:
+    if workers == 1:
+        yield from map(sources.draw, art)
+        return
+    # processes, because resvg keeps Python's lock; spawned, because a fork of torch's threads can deadlock
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield from pool.map(sources.draw, art, chunksize=8)
+        except BrokenProcessPool as error:
+            raise DataError(
+                "The drawing processes died: guard the calling script with `if __name__ == '__main__':`, "
+                "or build with workers=1."
+            ) from error
+
+
+def _jsonl(rows: Sequence[PocketRow]) -> str:
+    return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def _manifest(rows: Sequence[PocketRow]) -> dict:
+    packages = [sources.EMOJIBASE, *sources.ART_PACKAGES.values()]
+    return {
+        "format": FORMAT,
+        "images": len(rows),
+        "packages": [
+            {
+                "package": package.name,
+                "version": package.version,
+                "licence": package.licence,
+                "origin": package.origin,
+                "sha512": package.sha512,
+                "images": sum(row.source.startswith(f"{package.spec} ") for row in rows),
+            }
+            for package in packages
+        ],
+    }
+
+
+def _write_text(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        _flush(file)
+
+
+def _flush(file: IO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

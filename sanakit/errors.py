@@ -1,0 +1,66 @@
+"""Every exception that sanakit raises on purpose.
+
+Their message is one sentence for the person who typed the command: what came, what is allowed, what to do.
+The command line prints it and exits with code 2; anything else that escapes is our own mistake.
+
+SanaError
+├── SettingsError        a setting out of range: steps, guidance, seed, solver, number of images, prompt
+│   └── SizeError        a width or height that the model can not draw
+├── ModelNotFoundError   a name that is no catalog entry, folder, file or Hub repository
+├── WeightsError         a file or folder whose content does not fit: empty, truncated, foreign, keys missing
+├── PrecisionError       a dtype that this model or device must not compute in
+├── NumericsError        NaN or infinity in latents or image
+├── MemoryLimitError     the work does not fit in the memory that is there or was allowed
+├── OutputError          the result can not be written where it was asked for
+├── DataError            a data set that can not be read or built
+└── MissingExtraError    an optional dependency is not installed
+"""
+
+from __future__ import annotations
+
+
+class SanaError(Exception):
+    """Base of all errors that a user can cause and mend."""
+
+
+class SettingsError(SanaError, ValueError):
+    """A setting lies outside its range."""
+
+
+class SizeError(SettingsError):
+    """The asked width or height can not be drawn by this model."""
+
+
+class ModelNotFoundError(SanaError, LookupError):
+    """A model name means nothing to the catalog, the file system or the Hub."""
+
+
+class WeightsError(SanaError):
+    """A checkpoint is empty, truncated, foreign, or its keys do not fit the model."""
+
+
+class PrecisionError(SanaError):
+    """The asked dtype gives wrong pictures with this model or on this device."""
+
+
+class NumericsError(SanaError, ArithmeticError):
+    """NaN or infinity appeared in latents or image."""
+
+
+class MemoryLimitError(SanaError, MemoryError):
+    """The work does not fit in the memory that is there or was allowed."""
+
+
+class OutputError(SanaError, OSError):
+    """The result can not be written where it was asked for."""
+
+
+class DataError(SanaError):
+    """A data set can not be read or built."""
+
+
+class MissingExtraError(SanaError, ImportError):
+    """An optional dependency is missing; the message names the extra that brings it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"This needs the package {package!r}: pip install 'sanakit[{extra}]'.")

@@ -1,0 +1,1 @@
+"""Metrics: images in, numbers out."""

@@ -1,0 +1,24 @@
+"""The mathematics of the flow: path, time grids, guidance and solvers. No images, no text, no model."""
+
+from sanakit.flow.dpm import DPMState, FlowDPM
+from sanakit.flow.euler import Euler, State
+from sanakit.flow.guidance import Velocity, classifier_free
+from sanakit.flow.path import clean_from_velocity, interpolate, noise_from_velocity, velocity_target
+from sanakit.flow.schedule import dpm_times, euler_times, sample_training_times, shift_times
+
+__all__ = [
+    "DPMState",
+    "Euler",
+    "FlowDPM",
+    "State",
+    "Velocity",
+    "classifier_free",
+    "clean_from_velocity",
+    "dpm_times",
+    "euler_times",
+    "interpolate",
+    "noise_from_velocity",
+    "sample_training_times",
+    "shift_times",
+    "velocity_target",
+]

@@ -1,0 +1,87 @@
+"""The straight path between image and noise: the one convention of this package (rectified flow).
+
+    x_t = (1 - t) x0 + t noise        v = dx_t/dt = noise - x0        t in [0, 1], 1 = pure noise
+
+x0 is the clean latent. Knowing x_t, v and t gives both ends back: x0 = x_t - t v, noise = x_t + (1 - t) v.
+Other conventions are conversions written here and nowhere else:
+    diffusers sigma      = t, number for number
+    model time           = 1000 t, what the timestep embedding sees (diffusers calls it timestep)
+    half log-SNR lambda  = log((1 - t) / t), the variable in which DPM-Solver++ integrates
+Source: Liu et al. 2022 (arXiv:2209.03003); Esser et al. 2024 (arXiv:2403.03206); SANA (arXiv:2410.10629).
+Shapes: B batch, ... any further axes. A time is one float, or a tensor (B,): one per sample.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+MODEL_TIME_SCALE = 1000  # model time of pure noise; also the number of published training time steps
+
+
+def interpolate(clean: Tensor, noise: Tensor, t: Tensor | float) -> Tensor:
+    """Give x_t, the point of the path at time t: (1 - t) clean + t noise.
+
+    clean, noise: (B, ...), equal shapes.   t: in [0, 1], float or (B,).
+    Returns (B, ...).
+
+    >>> interpolate(torch.zeros(1, 2), torch.ones(1, 2), 0.25)
+    tensor([[0.2500, 0.2500]])
+    """
+    t = _per_sample(t, clean)
+    return (1 - t) * clean + t * noise
+
+
+def velocity_target(clean: Tensor, noise: Tensor) -> Tensor:
+    """Give the velocity v = noise - clean that the model learns; the same at every time of the path.
+
+    clean, noise: (B, ...), equal shapes. Returns (B, ...).
+    """
+    return noise - clean
+
+
+def clean_from_velocity(sample: Tensor, velocity: Tensor, t: Tensor | float) -> Tensor:
+    """Give the clean latent x0 = sample - t velocity that a velocity at time t points to.
+
+    sample, velocity: (B, ...).   t: in [0, 1], float or (B,). Returns (B, ...).
+    """
+    return sample - _per_sample(t, sample) * velocity
+
+
+def noise_from_velocity(sample: Tensor, velocity: Tensor, t: Tensor | float) -> Tensor:
+    """Give the noise = sample + (1 - t) velocity that a velocity at time t comes from.
+
+    sample, velocity: (B, ...).   t: in [0, 1], float or (B,). Returns (B, ...).
+    """
+    return sample + (1 - _per_sample(t, sample)) * velocity
+
+
+def to_model_time(t: Tensor | float) -> Tensor | float:
+    """Give the model time 1000 t (diffusers timestep) of a time t in [0, 1]."""
+    return MODEL_TIME_SCALE * t
+
+
+def from_model_time(model_time: Tensor | float) -> Tensor | float:
+    """Give the time t in [0, 1] of a model time (diffusers timestep) in [0, 1000]."""
+    return model_time / MODEL_TIME_SCALE
+
+
+def half_log_snr(t: float) -> float:
+    """Give lambda = log((1 - t) / t): falls with noise, -inf at t = 1, +inf at t = 0.
+
+    t: in [0, 1].
+    """
+    if t >= 1:
+        return -math.inf
+    if t <= 0:
+        return math.inf
+    return math.log1p(-t) - math.log(t)
+
+
+def _per_sample(t: Tensor | float, like: Tensor) -> Tensor | float:
+    """Append axes of length 1 to times of shape (B,) so that they broadcast over (B, ...)."""
+    if isinstance(t, torch.Tensor) and t.ndim == 1:
+        return t.reshape(-1, *[1] * (like.ndim - 1))  # B 1 ... 1
+    return t

@@ -1,0 +1,213 @@
+"""The parts that SANA is made of: sinusoids, normalisation, attention to self and to text, Mix-FFN.
+
+Parameter names equal the official checkpoints. Shapes: B batch, N = H*W tokens, D width, h heads, d head width,
+L text tokens, M hidden width of the Mix-FFN.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sanakit.ops.linear_attention import relu_linear_attention
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last axis, computed in float32, with a learned gain."""
+
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: ... x width; returns the same shape and dtype."""
+        normed = x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.eps)
+        return (normed.to(self.weight.dtype) * self.weight).to(x.dtype)
+
+
+def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """LayerNorm without learned gain, then x * (1 + scale) + shift from the timestep.
+
+    x: B N D; scale, shift: B 1 D, or 1 1 D when the whole batch shares one time. In that case the
+    modulation is the norm's own gain and bias: one pass over memory instead of three.
+    """
+    width = (x.shape[-1],)
+    if scale.shape[0] == 1:
+        gain, bias = (1 + scale).flatten().to(x.dtype), shift.flatten().to(x.dtype)
+        return F.layer_norm(x, width, gain, bias, eps=1e-6)
+    return torch.addcmul(shift, F.layer_norm(x, width, eps=1e-6), 1 + scale).to(x.dtype)
+
+
+class LinearSelfAttention(nn.Module):
+    """Multi-head ReLU linear attention over the image tokens (`blocks.N.attn`)."""
+
+    def __init__(self, width: int, head_dim: int, qk_norm: bool) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_norm = RMSNorm(width) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(width) if qk_norm else nn.Identity()
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B N D -> B N D."""
+        query, key, value = self.qkv(x).chunk(3, dim=-1)
+        query, key, value = (
+            part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for part in (self.q_norm(query), self.k_norm(key), value)
+        )  # B h N d
+        out = relu_linear_attention(query, key, value).transpose(1, 2).flatten(2)
+        out = self.proj(out.to(x.dtype))
+        return out.clamp(-65504, 65504) if out.dtype == torch.float16 else out
+
+
+@dataclass(frozen=True, slots=True)
+class TextKeysValues:
+    """What one layer needs to know of one prompt, shared by `count` consecutive samples of the batch.
+
+    constant: D, the whole branch's output, when the prompt is a single token: a softmax over one key is 1
+    whatever the query. Otherwise key and value: 1 h L d, without padding.
+    """
+
+    count: int
+    key: Tensor | None = None
+    value: Tensor | None = None
+    constant: Tensor | None = None
+
+
+class CrossAttention(nn.Module):
+    """Softmax attention from image tokens to text tokens (`blocks.N.cross_attn`)."""
+
+    def __init__(self, width: int, num_heads: int, qk_norm: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q_linear = nn.Linear(width, width)
+        self.kv_linear = nn.Linear(width, 2 * width)
+        self.q_norm = RMSNorm(width) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(width) if qk_norm else nn.Identity()
+        self.proj = nn.Linear(width, width)
+
+    def keys_values(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """B L D -> two of B h L d."""
+        key, value = self.kv_linear(text).chunk(2, dim=-1)
+        return self._heads(self.k_norm(key)), self._heads(value)
+
+    def forward(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x: B N D; key, value: B h L d; mask: B L, true where a token is real. Returns B N D."""
+        query = self._heads(self.q_norm(self.q_linear(x)))
+        bias = None if mask is None else mask[:, None, None, :]
+        if query.dtype == torch.bfloat16 and query.requires_grad and query.device.type == "cpu":
+            # On a CPU the backward pass of bf16 attention takes 9x the float32 one (torch 2.13, Zen 5).
+            with torch.autocast("cpu", enabled=False):
+                out = F.scaled_dot_product_attention(
+                    query.float(), key.float(), value.float(), attn_mask=bias
+                )
+        else:
+            out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return self.proj(out.to(x.dtype).transpose(1, 2).flatten(2))
+
+    def prepare(self, text: Tensor, count: int) -> TextKeysValues:
+        """Keys and values of one unpadded prompt (text: 1 L D) for `count` samples."""
+        key, value = self.keys_values(text)
+        if text.shape[1] == 1:
+            return TextKeysValues(count, constant=self.proj(value.transpose(1, 2).flatten()))
+        return TextKeysValues(count, key=key, value=value)
+
+    def add_(self, x: Tensor, prompts: list[TextKeysValues]) -> Tensor:
+        """Add the branch to x (B N D) in place, prompt by prompt; samples of one prompt attend as one."""
+        start = 0
+        for prompt in prompts:
+            rows = x[start : start + prompt.count]
+            start += prompt.count
+            if prompt.constant is not None:
+                rows += prompt.constant
+            else:
+                assert prompt.key is not None and prompt.value is not None
+                rows += self(rows.flatten(0, 1)[None], prompt.key, prompt.value).view_as(rows)
+        return x
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class Convolution(nn.Module):
+    """Holds a convolution under the name `conv`, as the official checkpoints do."""
+
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int, *, groups: int = 1, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            channels_in, channels_out, kernel, padding=kernel // 2, groups=groups, bias=bias
+        )
+
+    def on_tokens(self, x: Tensor) -> Tensor:
+        """Apply a 1x1 convolution to ... x channels: a matrix product, without a copy to channels first."""
+        return F.linear(x, self.conv.weight.flatten(1), self.conv.bias)
+
+
+class MixFFN(nn.Module):
+    """Gated feed-forward with a depthwise 3x3 convolution inside: SANA's stand-in for positions (`blocks.N.mlp`)."""
+
+    def __init__(self, width: int, ratio: float) -> None:
+        super().__init__()
+        hidden = int(width * ratio)  # M
+        self.inverted_conv = Convolution(width, 2 * hidden, 1)
+        self.depth_conv = Convolution(2 * hidden, 2 * hidden, 3, groups=2 * hidden)
+        self.point_conv = Convolution(hidden, width, 1, bias=False)
+
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        """B N D -> B N D, with N = height * width."""
+        x = F.silu(self.inverted_conv.on_tokens(x))  # B N 2M
+        x = x.unflatten(1, (height, width)).permute(0, 3, 1, 2)  # a channels-last view: no copy
+        x = self.depth_conv.conv(x).permute(0, 2, 3, 1).flatten(1, 2)
+        value, gate = x.chunk(2, dim=-1)
+        return self.point_conv.on_tokens(value * F.silu(gate))
+
+
+class PairMLP(nn.Module):
+    """Two linear layers with an activation between: `fc1`, `fc2`."""
+
+    def __init__(self, width_in: int, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width_in, width)
+        self.fc2 = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """... x width_in -> ... x width."""
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+def sinusoid(values: Tensor, width: int) -> Tensor:
+    """Embed scalars as cosines, then sines, of geometrically spaced frequencies (Vaswani et al. 2017).
+
+    values: B, any range; SANA's times reach 1000. width: even. Returns B x width in float32.
+    """
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half, device=values.device) * (-math.log(10000.0) / half))
+    angles = values.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def grid_positions(height: int, width: int, channels: int, *, base_size: int, interpolation: float) -> Tensor:
+    """Fixed 2-D sine-cosine positions, as the 2K and 4K models add them to their tokens.
+
+    The grid is stretched to base_size / interpolation per side, so a picture of any size spans the range
+    of coordinates that the model was trained on. The first half of the channels encodes x, the second y.
+    Returns (height * width) x channels in float32, row by row.
+    """
+    omega = 10000.0 ** (-torch.arange(channels // 4, dtype=torch.float64) / (channels / 4))
+
+    def encode(count: int) -> Tensor:
+        places = torch.arange(count, dtype=torch.float32) / (count / base_size) / interpolation
+        angles = places.double()[:, None] * omega
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)  # count x channels/2
+
+    x = encode(width)[None, :, :].expand(height, -1, -1)
+    y = encode(height)[:, None, :].expand(-1, width, -1)
+    return torch.cat([x, y], dim=-1).flatten(0, 1).float()

@@ -1,0 +1,284 @@
+"""SANA's linear diffusion transformer (arXiv:2410.10629; SANA-1.5: 2501.18427; SANA-Sprint: 2503.09641).
+
+It takes noisy latents, a time and text features and gives the velocity noise - image of flow matching.
+Attention among image tokens is linear in their number; a convolution inside the feed-forward replaces positions.
+
+Shapes: B batch, C latent channels, H W latent grid, N = H*W tokens, D width, L text tokens, E text width.
+state_dict names equal the official .pth. Left out of it: the learned null caption, the stored position table and
+Sprint's training head, which play no part in sampling.
+
+Two ways through the same weights:
+- `forward` takes padded text with a mask and is differentiable: training, parity.
+- `prepare` once per prompt, then `velocity` once per step: sampling. Text is unpadded, its projection, keys and
+  values are computed once, and a one-token prompt (the empty negative prompt) costs no attention at all. Exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sanakit.models.layers import (
+    CrossAttention,
+    LinearSelfAttention,
+    MixFFN,
+    PairMLP,
+    RMSNorm,
+    TextKeysValues,
+    grid_positions,
+    modulated_norm,
+    sinusoid,
+)
+
+TIME_CHANNELS = 256  # width of the sinusoid that embeds time and guidance
+
+Grid = tuple[int, int]  # height and width in latents
+Modulation = tuple[Tensor, Tensor, Tensor]  # shift, scale, gate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SanaConfig:
+    """Size and variant of a transformer."""
+
+    depth: int
+    width: int  # D
+    cross_heads: int
+    head_dim: int = 32  # linear attention uses width // head_dim heads
+    text_width: int = 2304  # E, Gemma-2-2B
+    latent_channels: int = 32  # C
+    mlp_ratio: float = 2.5
+    qk_norm: bool = False  # SANA-1.5 and Sprint: RMS norm of queries and keys over all heads together
+    guidance_embed: bool = False  # Sprint: the guidance scale is an input
+    guidance_scale_factor: float = 0.1
+    time_scale: float = 1000.0  # what t in [0, 1] is multiplied by before its sinusoid
+    position_interpolation: float | None = None  # 2K: 1.0, 4K: 2.0; None: no positions
+    sample_size: int = 32  # latent side of the resolution it was trained for
+
+    def __post_init__(self) -> None:
+        for name, heads in (("head_dim", self.width // self.head_dim), ("cross_heads", self.cross_heads)):
+            if heads < 1 or self.width % heads:
+                raise ValueError(
+                    f"width {self.width} is not divisible by the {heads} heads that {name} asks for."
+                )
+
+
+SANA_600M = SanaConfig(depth=28, width=1152, cross_heads=16)
+SANA_1600M = SanaConfig(depth=20, width=2240, cross_heads=20)
+SANA_1600M_2K = replace(SANA_1600M, position_interpolation=1.0, sample_size=64)
+SANA_1600M_4K = replace(SANA_1600M, position_interpolation=2.0, sample_size=128)
+SANA_1_5_1600M = replace(SANA_1600M, qk_norm=True)
+SANA_1_5_4800M = replace(SANA_1_5_1600M, depth=60)
+SANA_SPRINT_600M = replace(SANA_600M, qk_norm=True, guidance_embed=True)
+SANA_SPRINT_1600M = replace(SANA_1600M, qk_norm=True, guidance_embed=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TextContext:
+    """The prompts of a batch as every layer needs them; made by `Sana.prepare`."""
+
+    layers: list[list[TextKeysValues]]
+
+    @property
+    def batch(self) -> int:
+        """Number of samples that the prompts stand for."""
+        return sum(prompt.count for prompt in self.layers[0])
+
+
+class ScalarEmbedding(nn.Module):
+    """A scalar (time or guidance) -> B D: sinusoid, linear, SiLU, linear (`t_embedder`, `cfg_embedder`)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(TIME_CHANNELS, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """B -> B D."""
+        return self.mlp(sinusoid(values, TIME_CHANNELS).to(self.mlp[0].weight.dtype))
+
+
+class CaptionEmbedder(nn.Module):
+    """Text features -> transformer width (`y_embedder`)."""
+
+    def __init__(self, text_width: int, width: int) -> None:
+        super().__init__()
+        self.y_proj = PairMLP(text_width, width)
+
+
+class SanaBlock(nn.Module):
+    """Linear self-attention, cross-attention and Mix-FFN; time modulates the first and the last."""
+
+    def __init__(self, config: SanaConfig) -> None:
+        super().__init__()
+        self.scale_shift_table = nn.Parameter(torch.randn(6, config.width) / math.sqrt(config.width))
+        self.attn = LinearSelfAttention(config.width, config.head_dim, config.qk_norm)
+        self.cross_attn = CrossAttention(config.width, config.cross_heads, config.qk_norm)
+        self.mlp = MixFFN(config.width, config.mlp_ratio)
+
+    def forward(
+        self, x: Tensor, modulation: Tensor, caption: Tensor, mask: Tensor | None, grid: Grid
+    ) -> Tensor:
+        """B N D -> B N D, for training. modulation: B 6D; caption: B L D; mask: B L, true where real."""
+        own, mlp = self._modulation(modulation)
+        x = self._attend(x, own)
+        x = x + self.cross_attn(x, *self.cross_attn.keys_values(caption), mask)
+        return self._feed_forward(x, mlp, grid)
+
+    def sample(self, x: Tensor, modulation: Tensor, prompts: list[TextKeysValues], grid: Grid) -> Tensor:
+        """The same with prepared prompts, without gradients. modulation: B or 1, 6D."""
+        own, mlp = self._modulation(modulation)
+        x = self.cross_attn.add_(self._attend(x, own), prompts)
+        return self._feed_forward(x, mlp, grid)
+
+    def _modulation(self, modulation: Tensor) -> tuple[Modulation, Modulation]:
+        """Shift, scale and gate of self-attention and of the Mix-FFN, B 1 D each."""
+        table = self.scale_shift_table + modulation.unflatten(-1, (6, -1))
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = table.unsqueeze(2).unbind(1)
+        return (shift, scale, gate), (shift_mlp, scale_mlp, gate_mlp)
+
+    def _attend(self, x: Tensor, modulation: Modulation) -> Tensor:
+        shift, scale, gate = modulation
+        return torch.addcmul(x, self.attn(modulated_norm(x, scale, shift)), gate)
+
+    def _feed_forward(self, x: Tensor, modulation: Modulation, grid: Grid) -> Tensor:
+        shift, scale, gate = modulation
+        return torch.addcmul(x, self.mlp(modulated_norm(x, scale, shift), *grid), gate)
+
+
+class FinalLayer(nn.Module):
+    """Modulated norm and projection back to latent channels (`final_layer`)."""
+
+    def __init__(self, config: SanaConfig) -> None:
+        super().__init__()
+        self.scale_shift_table = nn.Parameter(torch.randn(2, config.width) / math.sqrt(config.width))
+        self.linear = nn.Linear(config.width, config.latent_channels)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """x: B N D; time: B or 1, D. Returns B N C."""
+        shift, scale = (self.scale_shift_table + time[:, None]).unsqueeze(2).unbind(1)
+        return self.linear(modulated_norm(x, scale, shift))
+
+
+class Sana(nn.Module):
+    """The diffusion transformer; see the module's text for its two ways of being called."""
+
+    def __init__(self, config: SanaConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.x_embedder = nn.Module()
+        self.x_embedder.proj = nn.Conv2d(config.latent_channels, width, 1)
+        self.t_embedder = ScalarEmbedding(width)
+        if config.guidance_embed:
+            self.cfg_embedder = ScalarEmbedding(width)
+        self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.y_embedder = CaptionEmbedder(config.text_width, width)
+        self.attention_y_norm = RMSNorm(width)
+        self.blocks = nn.ModuleList(SanaBlock(config) for _ in range(config.depth))
+        self.final_layer = FinalLayer(config)
+
+    def forward(
+        self,
+        latents: Tensor,
+        t: Tensor,
+        text: Tensor,
+        mask: Tensor | None = None,
+        guidance: Tensor | None = None,
+    ) -> Tensor:
+        """Velocity for training: differentiable, text padded.
+
+        latents: B C H W. t: B, in [0, 1], 1 = pure noise. text: B L E. mask: B L, true where a token is real; None:
+        all are. guidance: B, the scale itself (4.5, not 0.45), Sprint only. Returns B C H W.
+        """
+        x, time, modulation = self._embed(latents, t, guidance)
+        grid = (latents.shape[-2], latents.shape[-1])
+        caption = self._caption(text)
+        for block in self.blocks:
+            x = block(x, modulation, caption, mask, grid)
+        return self._unembed(x, time, grid)
+
+    @torch.no_grad()
+    def prepare(self, features: Sequence[Tensor], counts: Sequence[int] | None = None) -> TextContext:
+        """Project the prompts and compute every layer's keys and values, once for all steps.
+
+        features: one tensor of L_i E per prompt, unpadded, in the batch's order. counts: how many consecutive
+        samples each prompt stands for (default: one).
+        """
+        counts = [1] * len(features) if counts is None else counts
+        captions = [self._caption(text[None]) for text in features]
+        return TextContext(
+            [
+                [
+                    block.cross_attn.prepare(caption, count)
+                    for caption, count in zip(captions, counts, strict=True)
+                ]
+                for block in self.blocks
+            ]
+        )
+
+    @torch.no_grad()
+    def velocity(
+        self, latents: Tensor, t: float | Tensor, context: TextContext, guidance: float | None = None
+    ) -> Tensor:
+        """Velocity for sampling, without gradients.
+
+        latents: B C H W. t: one time for the whole batch (cheaper: the modulation is computed once and fused into the
+        norms) or B times. context: from `prepare`, for B samples. Returns B C H W.
+        """
+        times = torch.as_tensor(t, device=latents.device, dtype=torch.float32).reshape(-1)
+        scale = None if guidance is None else torch.full_like(times, guidance)
+        x, time, modulation = self._embed(latents, times, scale)
+        grid = (latents.shape[-2], latents.shape[-1])
+        for block, prompts in zip(self.blocks, context.layers, strict=True):
+            x = block.sample(x, modulation, prompts, grid)
+        return self._unembed(x, time, grid)
+
+    def init_weights(self) -> None:
+        """Draw the published initial weights: Xavier linears, small embedders, silent cross-attention and output."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1):
+                nn.init.xavier_uniform_(module.weight.flatten(1))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        embedders = [self.t_embedder.mlp[0], self.t_embedder.mlp[2], self.t_block[1]]
+        embedders += [self.y_embedder.y_proj.fc1, self.y_embedder.y_proj.fc2]
+        for linear in embedders:
+            nn.init.normal_(linear.weight, std=0.02)
+        for block in self.blocks:
+            nn.init.zeros_(block.cross_attn.proj.weight)
+        nn.init.zeros_(self.final_layer.linear.weight)
+
+    def _embed(self, latents: Tensor, t: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens B N D, time B D and its modulation B 6D (B = 1 when t holds one time)."""
+        weight = self.x_embedder.proj.weight
+        x = F.linear(
+            latents.flatten(2).transpose(1, 2).to(weight.dtype), weight.flatten(1), self.x_embedder.proj.bias
+        )
+        if self.config.position_interpolation is not None:
+            height, width = latents.shape[-2:]
+            places = grid_positions(
+                height,
+                width,
+                self.config.width,
+                base_size=self.config.sample_size,
+                interpolation=self.config.position_interpolation,
+            )
+            x = x + places.to(x)
+        time = self.t_embedder(t * self.config.time_scale)
+        if self.config.guidance_embed:
+            if guidance is None:
+                raise ValueError("this model embeds its guidance scale: pass `guidance`.")
+            time = time + self.cfg_embedder(guidance * self.config.guidance_scale_factor)
+        return x, time, self.t_block(time)
+
+    def _caption(self, text: Tensor) -> Tensor:
+        """B L E -> B L D."""
+        return self.attention_y_norm(self.y_embedder.y_proj(text.to(self.y_embedder.y_proj.fc1.weight.dtype)))
+
+    def _unembed(self, x: Tensor, time: Tensor, grid: Grid) -> Tensor:
+        """B N D -> B C H W."""
+        return self.final_layer(x, time).transpose(1, 2).unflatten(-1, grid)

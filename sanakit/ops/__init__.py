@@ -1,0 +1,1 @@
+"""Tensor functions without parameters, shared by the models."""

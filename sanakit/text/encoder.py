@@ -1,0 +1,146 @@
+"""Prompts to text features: tokenise, run Gemma 2, keep what SANA's cross-attention reads.
+
+Source: behaviour of diffusers 0.42's SanaPipeline.encode_prompt, less the padding that its mask hides.
+Shapes: B prompts, L features of a prompt (in a batch padded on the right to the longest), T tokens after the
+prefix, E text width.
+The instruction before every prompt is the same, so its keys and values are computed once and kept; so is
+feature 0, the hidden state of BOS, which sees nothing but itself. Training runs through the same
+`encode_tokens`, which then computes the prefix once a batch, with gradients."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from sanakit.errors import SettingsError, WeightsError
+from sanakit.models.gemma2 import Gemma2, KVCache
+from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION, TokenWindow, clean_prompt, instruction_window
+
+BATCH = 16  # prompts in one forward pass: bounds the memory however many prompts come
+
+
+class TextEncoder:
+    """Turns prompts into features for the transformer.
+
+    model: the language model, on its device and in its dtype; features come out in both.
+    tokenizer: adds BOS itself, neither pads nor truncates (see `tokenizer.load_tokenizer`).
+    instruction: stands before every positive prompt; end it with a space; "" = none.
+    max_tokens: features a prompt can have at most (300 published).
+    """
+
+    def __init__(
+        self,
+        model: Gemma2,
+        tokenizer: Tokenizer,
+        instruction: str = COMPLEX_HUMAN_INSTRUCTION,
+        max_tokens: int = 300,
+    ) -> None:
+        size = tokenizer.get_vocab_size(with_added_tokens=True)
+        if size > model.config.vocab_size:
+            raise WeightsError(
+                f"The tokenizer has {size} tokens but the text encoder {model.config.vocab_size}:"
+                " take both from one model."
+            )
+        self.model = model
+        self.tokenizer = tokenizer
+        self.instruction = instruction
+        self.max_tokens = max_tokens
+        self.instructed = instruction_window(tokenizer, instruction, max_tokens)
+        self.plain = instruction_window(tokenizer, "", max_tokens)
+        self._prefixes: dict[TokenWindow, tuple[tuple, Tensor, KVCache]] = {}
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> list[Tensor]:
+        """Features of positive prompts, one L E tensor each, unpadded, without gradients.
+
+        Warns (UserWarning) about each prompt that was cut. Raises SettingsError if a prompt is no text.
+        """
+        return self._encode(prompts, self.instructed)
+
+    @torch.no_grad()
+    def encode_negative(self, prompts: Sequence[str]) -> list[Tensor]:
+        """Features of negative prompts, which get no instruction; "" gives the constant BOS feature, 1 E."""
+        return self._encode(prompts, self.plain)
+
+    def tokenize(self, prompts: Sequence[str], window: TokenWindow | None = None) -> list[list[int]]:
+        """Token ids of each prompt after the window's shared prefix, cut at its limit: for `encode_tokens`.
+
+        window: `instructed` (default) or `plain`.   Warns (UserWarning) about each prompt that was cut.
+        """
+        if isinstance(prompts, str):
+            raise SettingsError("Prompts come as a list of texts: put the single prompt into [ ].")
+        window = window or self.instructed
+        tails = []
+        for prompt in prompts:
+            tail, dropped = window.tail(self.tokenizer, clean_prompt(prompt))
+            if dropped:
+                warnings.warn(
+                    f"The prompt is too long: its last {len(dropped)} tokens, from"
+                    f" {self.tokenizer.decode(dropped[:8])!r} on, were cut off. Shorten it.",
+                    stacklevel=3,
+                )
+            tails.append(tail)
+        return tails
+
+    def encode_tokens(
+        self, tails: Sequence[Sequence[int]], window: TokenWindow | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Features B L E and their mask B L (True = real); differentiable where gradients are enabled.
+
+        tails: B >= 1 lists of token ids as `tokenize` gives them.   window: the one they were made with.
+        Feature 0 of every row is the BOS feature, which is all that an empty negative prompt has: to drop a
+        caption in training, set its mask to False from 1 on.
+        """
+        window = window or self.instructed
+        first, prefix = self._prefix(window)  # 1 1 E
+        longest = max(len(tail) for tail in tails)
+        skipped = window.first_kept - len(window.prefix)  # tail tokens that still belong to the instruction
+        lengths = torch.tensor([1 + max(len(tail) - skipped, 0) for tail in tails], device=first.device)
+        features = first.expand(len(tails), -1, -1)
+        if longest > skipped:
+            tokens = torch.tensor(
+                [[*tail, *[0] * (longest - len(tail))] for tail in tails], device=first.device
+            )
+            hidden = self.model(tokens, prefix.expand(len(tails)))  # B T E
+            features = torch.cat([features, hidden[:, skipped:]], dim=1)
+        return features, torch.arange(features.shape[1], device=first.device) < lengths[:, None]
+
+    def _encode(self, prompts: Sequence[str], window: TokenWindow) -> list[Tensor]:
+        tails = self.tokenize(prompts, window)
+        features: dict[int, Tensor] = {}
+        waiting = sorted(range(len(tails)), key=lambda i: len(tails[i]))
+        while waiting:
+            # Prompts of like length go together: padding may at most double the work of one pass.
+            most = 2 * len(tails[waiting[0]]) + 8
+            together = [i for i in waiting[:BATCH] if len(tails[i]) <= most]
+            waiting = waiting[len(together) :]
+            padded, mask = self.encode_tokens([tails[i] for i in together], window)
+            lengths = mask.sum(1).tolist()
+            features |= {i: row[:n] for i, row, n in zip(together, padded, lengths, strict=True)}
+        return [features[i] for i in range(len(tails))]
+
+    def _prefix(self, window: TokenWindow) -> tuple[Tensor, KVCache]:
+        """BOS feature 1 1 E and cache of the window's prefix; kept between calls unless gradients are on."""
+        weights = self._fingerprint()
+        if not torch.is_grad_enabled() and window in self._prefixes and self._prefixes[window][0] == weights:
+            return self._prefixes[window][1:]
+        cache = KVCache()
+        device = self.model.embed_tokens.weight.device
+        first = self.model(torch.tensor([window.prefix], device=device), cache)[:, :1]
+        if not torch.is_grad_enabled():
+            self._prefixes[window] = (weights, first, cache)
+        return first, cache
+
+    def _fingerprint(self) -> tuple:
+        """Changes when weights are trained, loaded, moved or cast, so that no stale prefix is used.
+
+        A write through `parameter.data` escapes it: torch counts no version there.
+        """
+        return tuple(
+            (weight.data_ptr(), weight.dtype, 0 if weight.is_inference() else weight._version)
+            for weight in self.model.parameters()
+        )

@@ -1,0 +1,1 @@
+"""Training: one visible loop, and one file per objective."""

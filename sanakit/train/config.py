@@ -1,0 +1,62 @@
+"""How to train, apart from what: steps, learning rate, averaging, precision, and when to look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import cos, pi
+from typing import Literal
+
+from sanakit.errors import SettingsError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Settings of the training loop; recipes fill them in.
+
+    The schedule is warm-up, then constant, then a fall to `final_fraction` of the learning rate over the last
+    `decay_fraction` of the steps: "linear" (warm-up, stable, decay: a run can be prolonged without loss as long as
+    its decay has not begun) or "cosine".
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    muon_learning_rate: float = 0.02
+    rate_factors: tuple[
+        tuple[str, float], ...
+    ] = ()  # (part of a parameter's name, factor on its learning rate)
+    warmup_steps: int = 50
+    decay: Literal["linear", "cosine"] = "linear"
+    decay_fraction: float = 0.4
+    final_fraction: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema_decay: float = 0.998
+    bf16: bool = False  # autocast; weights, gradients and averages stay float32
+    seed: int = 0
+    log_every: int = 50
+    evaluate_every: int = 1000
+    sheet_every: int = 1000
+    checkpoint_every: int = 500
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1:
+            raise SettingsError(f"steps {self.steps} and batch size {self.batch_size} must be at least 1.")
+        if not 0 <= self.decay_fraction <= 1:
+            raise SettingsError(f"decay_fraction {self.decay_fraction} must lie in [0, 1].")
+
+    def factor(self, name: str) -> float:
+        """Factor on the learning rate of a parameter, by its name: that of the first part it contains."""
+        return next((factor for part, factor in self.rate_factors if part in name), 1.0)
+
+    def rate(self, step: int) -> float:
+        """Factor on the learning rate at a step, in [0, 1]."""
+        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        start = self.steps * (1 - self.decay_fraction)
+        if step < start or self.decay_fraction == 0:
+            return warm
+        fallen = (step - start) / max(1.0, self.steps - start)
+        shape = 1 - fallen if self.decay == "linear" else 0.5 * (1 + cos(pi * fallen))
+        return warm * max(self.final_fraction, shape)

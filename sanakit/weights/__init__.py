@@ -1,0 +1,42 @@
+"""Weights: the catalog of models, and bytes into modules and back."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sanakit.weights.catalog import CATALOG
+    from sanakit.weights.export import save_diffusers, save_official
+    from sanakit.weights.inspect import describe
+    from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
+    from sanakit.weights.settings import load_settings
+
+__all__ = [
+    "CATALOG",
+    "describe",
+    "load_autoencoder",
+    "load_settings",
+    "load_text_encoder",
+    "load_transformer",
+    "save_diffusers",
+    "save_official",
+]
+
+_HOMES = {
+    "CATALOG": "catalog",
+    "describe": "inspect",
+    "load_autoencoder": "load",
+    "load_settings": "settings",
+    "load_text_encoder": "load",
+    "load_transformer": "load",
+    "save_diffusers": "export",
+    "save_official": "export",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: the catalog alone needs no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,123 @@
+"""Downloads from the Hugging Face Hub: the only module of the package that touches the network.
+
+Only what is needed comes down: configs, tokenizer and the safetensors of one variant, never pickles. A file
+that was fetched before is taken from the local cache, also without a network.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from sanakit.errors import ModelNotFoundError, WeightsError
+from sanakit.weights.files import component_files, select_weights
+
+PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+WEIGHTED = ("transformer", "vae", "text_encoder")
+TIMEOUT = 10  # seconds to wait for the list of a repository's files
+REPO_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def fetch(repo: str, parts: Iterable[str] = PARTS, variant: str | None = None) -> Path:
+    """Bring the named parts of a Hub repository here and give their folder.
+
+    An official repository, which holds one .pth instead of a diffusers folder, gives the path of that file.
+    variant: the weights to prefer, fp16 or bf16. Raises ModelNotFoundError or WeightsError, in one sentence.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    parts = tuple(parts)
+    try:
+        cached = _from_cache(repo, parts, variant)
+        if cached is not None:
+            return cached
+        names = _list_files(repo)
+        if "model_index.json" in names:
+            return Path(snapshot_download(repo, allow_patterns=needed_files(names, parts, variant)))
+        pickles = [name for name in names if name.endswith(".pth")]
+        if len(pickles) == 1:
+            return Path(hf_hub_download(repo, pickles[0]))
+        raise WeightsError(
+            f"The Hub repository {repo} is no diffusers folder (no model_index.json) and holds {len(pickles)} "
+            "official .pth files: fetch the file you mean and give its path."
+        )
+    except HFValidationError:
+        raise ModelNotFoundError(f"{repo!r} is no Hub repository name: write organisation/name.") from None
+    except (
+        OSError,
+        HTTPError,
+    ) as error:  # HTTPError is not always an OSError
+        raise _explain(repo, error) from None
+
+
+def needed_files(names: Iterable[str], parts: Iterable[str], variant: str | None = None) -> list[str]:
+    """Choose among a repository's files those that the named parts need.
+
+    >>> needed_files(["model_index.json", "vae/config.json", "vae/model.bin", "a.png"], ["vae"])
+    ['model_index.json', 'vae/config.json']
+    """
+    names = sorted(names)
+    chosen = [name for name in names if name in ("model_index.json", "sanakit.json")]
+    for part in parts:
+        inside = [name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")]
+        weights = select_weights(inside, variant)
+        others = [name for name in inside if "/" not in name and name.endswith((".json", ".model", ".txt"))]
+        chosen += [f"{part}/{name}" for name in others + weights]
+    return chosen
+
+
+@cache
+def _list_files(repo: str) -> tuple[str, ...]:
+    """File names of a repository; asked once per process."""
+    from huggingface_hub import HfApi
+
+    files = HfApi().model_info(repo, timeout=TIMEOUT).siblings or []
+    return tuple(file.rfilename for file in files)
+
+
+def _from_cache(repo: str, parts: tuple[str, ...], variant: str | None) -> Path | None:
+    """The folder of an earlier download that has all the parts whole, if there is one."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(repo, local_files_only=True))
+    except OSError:
+        return None
+    if not (folder / "model_index.json").is_file():
+        return None
+    for part in parts:
+        if not (folder / part).is_dir():
+            return None
+        if part in WEIGHTED:
+            try:
+                component_files(folder / part, variant)
+            except WeightsError:
+                return None
+    return folder
+
+
+def _explain(repo: str, error: Exception) -> ModelNotFoundError | WeightsError:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return WeightsError(
+            f"The Hub repository {repo} is gated: accept its licence on https://huggingface.co/{repo} with "
+            "your account, then log in here with `hf auth login`."
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return ModelNotFoundError(
+            f"There is no file, folder or Hub repository {repo!r} (or it is private): check the spelling; "
+            "`sana models` lists the published ones."
+        )
+    if getattr(error, "errno", None) == 28:
+        return WeightsError(
+            f"The disk is full: {repo} could not be downloaded. Free space, or set HF_HOME elsewhere."
+        )
+    return ModelNotFoundError(
+        f"{repo!r} is no local file or folder and could not be fetched from the Hub "
+        f"({type(error).__name__}): check the network or use a model that is here already, such as `pocket` "
+        "or the path of a folder."
+    )

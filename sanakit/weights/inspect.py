@@ -1,0 +1,197 @@
+"""What a file or folder holds, told from headers alone: `sana inspect PATH`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from sanakit.errors import ModelNotFoundError
+from sanakit.models.dc_ae import DCAE
+from sanakit.models.gemma2 import Gemma2
+from sanakit.models.sana import Sana
+from sanakit.weights.catalog import CATALOG, CatalogEntry
+from sanakit.weights.files import TensorFiles, open_file
+from sanakit.weights.official import PIXELS_PER_LATENT
+from sanakit.weights.parts import (
+    TEXT_SKIPPED,
+    TRANSFORMER_SKIPPED,
+    Pairs,
+    autoencoder_pairs,
+    differences,
+    empty,
+    open_autoencoder,
+    open_text_encoder,
+    open_transformer,
+    text_encoder_pairs,
+    transformer_pairs,
+)
+from sanakit.weights.resolve import Source, identify, resolve
+from sanakit.weights.settings import ModelSettings, load_settings
+
+RELEASES = {  # depth, width, qk-norm, guidance embedding -> the name people know it by
+    (28, 1152, False, False): "Sana 0.6B",
+    (20, 2240, False, False): "Sana 1.6B",
+    (20, 2240, True, False): "SANA-1.5 1.6B",
+    (60, 2240, True, False): "SANA-1.5 4.8B",
+    (28, 1152, True, True): "SANA-Sprint 0.6B",
+    (20, 2240, True, True): "SANA-Sprint 1.6B",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartDescription:
+    """One network of a model. missing and unexpected are empty when it loads."""
+
+    kind: str  # transformer | autoencoder | text_encoder | controlnet | lora | foreign
+    layout: str  # official | diffusers | "" when unknown
+    size: str  # name of the size, or "unreleased size"
+    parameters: int
+    dtype: str  # that most numbers are stored in
+    bytes: int  # on the disk
+    depth: int = 0
+    width: int = 0
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Description:
+    """What lies at a path: its parts, and how it wants to be run where that is known."""
+
+    path: str
+    kind: str  # model (whole folder) | release (catalog, not here) | or the kind of its one part
+    release: str  # catalog name, as far as the file's or folder's name tells; "" otherwise
+    licence: str
+    parts: tuple[PartDescription, ...]
+    settings: ModelSettings | None  # None for what can not be drawn with
+    resolution: int = 0  # pixels along a side that the transformer was trained for; 0 unknown
+    download_bytes: int = 0  # of a release that is not here
+
+
+def describe(path: str | os.PathLike[str]) -> Description:
+    """Tell what a file or folder holds. Of safetensors only headers are read; nothing is ever downloaded.
+
+    path: a folder, a weight file, or a catalog name. A release that is not here is described from the
+    catalog.
+    Raises ModelNotFoundError when nothing is there, WeightsError when it is damaged.
+    """
+    text = os.fspath(path)
+    entry = CATALOG.get(text)
+    if entry is not None and entry.repo is not None:
+        return _release(entry)
+    if entry is None and not os.path.exists(Path(text).expanduser()):
+        raise ModelNotFoundError(
+            f"There is no file or folder {text!r}: give the path of a folder or weight file, or a name that "
+            "`sana models` lists."
+        )
+    source = resolve(text)
+    parts = tuple(_file_parts(source) if source.is_file else _folder_parts(source))
+    kinds = [part.kind for part in parts]
+    drawn = "transformer" in kinds
+    settings = load_settings(text) if drawn else None
+    return Description(
+        path=str(source.path),
+        kind="model" if len(parts) > 1 else kinds[0],
+        release=source.entry.name if source.entry else "",
+        licence=(settings.licence if settings else "") or (source.entry.licence if source.entry else ""),
+        parts=parts,
+        settings=settings,
+        resolution=open_transformer(source)[2].sample_size * PIXELS_PER_LATENT if drawn else 0,
+    )
+
+
+def _release(entry: CatalogEntry) -> Description:
+    return Description(
+        path=f"https://huggingface.co/{entry.repo}",
+        kind="release",
+        release=entry.name,
+        licence=entry.licence,
+        parts=(),
+        settings=None,
+        resolution=entry.width,
+        download_bytes=entry.download_bytes,
+    )
+
+
+def _file_parts(source: Source) -> Iterable[PartDescription]:
+    files = open_file(source.path)
+    kind, layout = identify(files.infos)
+    describers = {"transformer": _transformer, "autoencoder": _autoencoder}
+    if kind in describers:
+        yield describers[kind](source)
+    else:
+        yield _part(kind, layout, "", files)
+
+
+def _folder_parts(source: Source) -> Iterable[PartDescription]:
+    describers = {"transformer": _transformer, "vae": _autoencoder, "text_encoder": _text_encoder}
+    if source.is_pipeline:
+        for name, describer in describers.items():
+            if (source.path / name).is_dir():
+                yield describer(source)
+        return
+    files = open_file(
+        next(iter(sorted(source.path.glob("*.safetensors"))), source.path / "model.safetensors")
+    )
+    kind, layout = identify(files.infos)
+    by_kind = {"transformer": _transformer, "autoencoder": _autoencoder, "text_encoder": _text_encoder}
+    yield by_kind[kind](source) if kind in by_kind else _part(kind, layout, "", files)
+
+
+def _transformer(source: Source) -> PartDescription:
+    files, layout, config = open_transformer(source)
+    names = empty(partial(Sana, config), source).state_dict()
+    pairs = transformer_pairs(names, layout, config)
+    skipped = TRANSFORMER_SKIPPED[layout]
+    size = RELEASES.get(
+        (config.depth, config.width, config.qk_norm, config.guidance_embed), "unreleased size"
+    )
+    return _part("transformer", layout, size, files, names, pairs, skipped, config.depth, config.width)
+
+
+def _autoencoder(source: Source) -> PartDescription:
+    files, layout, config = open_autoencoder(source)
+    names = empty(partial(DCAE, config), source).state_dict()
+    size = f"DC-AE f{config.compression}c{config.latent_channels}"
+    return _part("autoencoder", layout, size, files, names, autoencoder_pairs(files.infos, layout), ())
+
+
+def _text_encoder(source: Source) -> PartDescription:
+    files, config = open_text_encoder(source)
+    names = empty(partial(Gemma2, config), source).state_dict()
+    pairs = text_encoder_pairs(files)
+    size = "Gemma-2-2B" if (config.depth, config.width) == (26, 2304) else "Gemma 2, unreleased size"
+    return _part(
+        "text_encoder", "diffusers", size, files, names, pairs, TEXT_SKIPPED, config.depth, config.width
+    )
+
+
+def _part(
+    kind: str,
+    layout: str,
+    size: str,
+    files: TensorFiles,
+    names: Iterable[str] = (),
+    pairs: Pairs = (),
+    skipped: Iterable[str] = (),
+    depth: int = 0,
+    width: int = 0,
+) -> PartDescription:
+    """Count a checkpoint and compare its names with the module's, where there is one."""
+    names, skipped = list(names), set(skipped)
+    missing, unexpected = differences(names, files, pairs, skipped) if names else ([], [])
+    return PartDescription(
+        kind=kind,
+        layout=layout,
+        size=size,
+        parameters=sum(info.size for name, info in files.infos.items() if name not in skipped),
+        dtype=files.dtype,
+        bytes=sum(path.stat().st_size for path in files.paths),
+        depth=depth,
+        width=width,
+        missing=tuple(missing),
+        unexpected=tuple(unexpected),
+    )

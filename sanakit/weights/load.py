@@ -1,0 +1,220 @@
+"""Weights into modules: strictly, memory-mapped, straight into the dtype they compute in.
+
+A module is built without memory (on the meta device) and every tensor is assigned to it once, so there is
+never a second copy. Names and shapes are compared on the headers before any data is read: what is missing or
+unknown is an error that names it, what is skipped is skipped by name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sanakit.errors import SettingsError, WeightsError
+from sanakit.models.dc_ae import DCAE
+from sanakit.models.gemma2 import Gemma2
+from sanakit.models.sana import Sana
+from sanakit.text.encoder import TextEncoder
+from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
+from sanakit.text.tokenizer import load_tokenizer
+from sanakit.weights.files import AGAIN, TensorFiles, open_file
+from sanakit.weights.parts import (
+    NAMED,
+    TEXT_SKIPPED,
+    TRANSFORMER_SKIPPED,
+    Module,
+    Pairs,
+    autoencoder_pairs,
+    differences,
+    empty,
+    open_autoencoder,
+    open_text_encoder,
+    open_transformer,
+    text_encoder_pairs,
+    transformer_pairs,
+)
+from sanakit.weights.precision import choose_dtype
+from sanakit.weights.resolve import OURS, Source, identify, partner, resolve
+from sanakit.weights.settings import precision_rule
+
+StrPath = str | os.PathLike[str]
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+MAX_TOKENS = 300  # text features of a prompt, in all published models
+
+
+def load_transformer(
+    path: StrPath, *, device: str | torch.device = "cpu", dtype: torch.dtype | str | None = None
+) -> Sana:
+    """Load a diffusion transformer, ready for inference or training.
+
+    path: catalog name, diffusers folder (whole or its transformer/), official .pth, .safetensors in either
+    layout, or Hub "organisation/name". The size is read from config.json, or from the shapes where there is
+    none. dtype: to compute in; None chooses (float32 on a CPU, else what the model was made for).
+    Raises ModelNotFoundError, WeightsError, or PrecisionError when the dtype gives wrong pictures with this
+    model.
+    """
+    source = resolve(path, ("transformer",))
+    files, layout, config = open_transformer(source)
+    dtype = choose_dtype(
+        device, files.dtype, dtype or "auto", rule=precision_rule(source, files.dtype), what=_name(source)
+    )
+    module = empty(partial(Sana, config), source)
+    pairs = transformer_pairs(module.state_dict(), layout, config)
+    return fill(module, files, pairs, skipped=TRANSFORMER_SKIPPED[layout], device=device, dtype=dtype)
+
+
+def load_autoencoder(
+    path: StrPath,
+    *,
+    part: Literal["both", "encoder", "decoder"] = "both",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | str | None = None,
+) -> DCAE:
+    """Load an autoencoder, or only the half that is needed.
+
+    path: as for `load_transformer`; a file may hold a DC-AE in diffusers' or efficientvit's names, or a
+    transformer of a released size, whose published autoencoder is then fetched. part: "both", "encoder" or
+    "decoder". dtype: None chooses; never float16, in which DC-AE overflows. Raises as `load_transformer`.
+    """
+    if part not in ("both", "encoder", "decoder"):
+        raise SettingsError(f"part is {part!r}; it must be 'both', 'encoder' or 'decoder'.")
+    source = resolve(path, ("vae",))
+    if source.is_file and identify(open_file(source.path).infos)[0] == "transformer":
+        source = partner(source, ("vae",))
+    files, layout, config = open_autoencoder(source)
+    dtype = choose_dtype(device, files.dtype, dtype or "auto", rule="bfloat16", what="DC-AE")
+    module = empty(partial(DCAE, config, part), source)
+    other = {"encoder": "decoder.", "decoder": "encoder."}.get(part)
+    pairs = [
+        pair
+        for pair in autoencoder_pairs(files.infos, layout)
+        if not (other and pair[1][0].startswith(other))
+    ]
+    skipped = {
+        name: "the half that was not asked for" for name in files.infos if other and name.startswith(other)
+    }
+    return fill(module, files, pairs, skipped=skipped, device=device, dtype=dtype)
+
+
+def load_text_encoder(
+    path: StrPath, *, device: str | torch.device = "cpu", dtype: torch.dtype | str | None = None
+) -> TextEncoder:
+    """Load the language model with its tokenizer and the instruction that stands before prompts.
+
+    path: as for `load_transformer`; for a file with a transformer of a released size the published text
+    encoder is fetched. dtype: None chooses; never float16, in which Gemma 2 overflows. Raises as
+    `load_transformer`.
+    """
+    source = resolve(path, ("text_encoder", "tokenizer"))
+    if source.is_file:
+        source = partner(source, ("text_encoder", "tokenizer"))
+    files, config = open_text_encoder(source)
+    dtype = choose_dtype(device, files.dtype, dtype or "auto", rule="bfloat16", what="Gemma 2")
+    module = empty(partial(Gemma2, config), source)
+    pairs = text_encoder_pairs(files)
+    module = fill(module, files, pairs, skipped=TEXT_SKIPPED, device=device, dtype=dtype)
+    tokenizer = load_tokenizer(source.path / "tokenizer" if source.is_pipeline else source.path)
+    instruction, max_tokens = _instruction(source)
+    return TextEncoder(module, tokenizer, instruction, max_tokens)
+
+
+def fill(
+    module: Module,
+    files: TensorFiles,
+    pairs: Pairs,
+    *,
+    skipped: Mapping[str, str],
+    device: str | torch.device,
+    dtype: torch.dtype,
+) -> Module:
+    """Assign a checkpoint's tensors to a module that lies on the meta device.
+
+    pairs: (names in the file, names in the module): the file's tensors, put one below the other, are cut into
+    as many equal parts as there are names in the module. skipped: names in the file to leave out, with the
+    reason.
+    Raises WeightsError naming what is missing, unknown, or of the wrong shape or type.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    pairs = list(pairs)
+    check_fit(expected, files, pairs, skipped)
+    state: dict[str, Tensor] = {}
+    for sources, targets in pairs:
+        parts = [_convert(files.read(name), device, dtype) for name in sources]
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+        pieces = [whole] if len(targets) == 1 else whole.chunk(len(targets))
+        state |= {name: piece.reshape(expected[name]) for name, piece in zip(targets, pieces, strict=True)}
+    module.load_state_dict(state, strict=True, assign=True)
+    return module.eval()
+
+
+def check_fit(
+    expected: Mapping[str, tuple[int, ...]], files: TensorFiles, pairs: Pairs, skipped: Mapping[str, str]
+) -> None:
+    """Compare a checkpoint's headers with a module's names and shapes; arguments as for `fill`. Raises
+    WeightsError."""
+    where, count = files.paths[0], len(expected)
+    missing, unknown = differences(expected, files, pairs, skipped)
+    if missing:
+        raise WeightsError(
+            f"{where} lacks {len(missing)} of this model's {count} tensors: {_listed(missing)}. {AGAIN}"
+        )
+    if unknown:
+        raise WeightsError(
+            f"{where} holds {len(unknown)} tensors that this model does not have: {_listed(unknown)}. It is "
+            "another model, or its config.json belongs to another file."
+        )
+    for sources, targets in pairs:
+        infos = [files.infos[name] for name in sources]
+        came = (sum(info.shape[0] for info in infos), *infos[0].shape[1:]) if infos[0].shape else ()
+        wanted = [expected[name] for name in targets]
+        total = (sum(shape[0] for shape in wanted), *wanted[0][1:]) if wanted[0] else ()
+        if _stripped(came) != _stripped(total) or len({info.shape[1:] for info in infos}) > 1:
+            raise WeightsError(
+                f"{where}: {sources[0]} has shape {infos[0].shape}, this model needs {wanted[0]} for "
+                f"{targets[0]}. It is another size, or its config.json belongs to another file."
+            )
+        for name, info in zip(sources, infos, strict=True):
+            if info.dtype not in FLOATS and not name.endswith("num_batches_tracked"):
+                raise WeightsError(
+                    f"{where}: {name} is stored as {info.dtype}: quantised by another tool, which has to "
+                    "load it."
+                )
+
+
+def _convert(tensor: Tensor, device: str | torch.device, dtype: torch.dtype) -> Tensor:
+    """To the device and, floats only, the dtype; a tensor that is right already stays mapped to its file."""
+    return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+
+
+def _stripped(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Less its trailing ones: a 1x1 convolution and a matrix are the same numbers."""
+    while shape and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def _name(source: Source) -> str:
+    return source.entry.name if source.entry else str(source.path)
+
+
+def _instruction(source: Source) -> tuple[str, int]:
+    """Instruction and most text tokens: the published ones unless the folder's sanakit.json says
+    otherwise."""
+    content: dict[str, Any] = source.ours()
+    instruction = content.get("instruction", COMPLEX_HUMAN_INSTRUCTION)
+    max_tokens = content.get("max_tokens", MAX_TOKENS)
+    if not isinstance(instruction, str) or not isinstance(max_tokens, int) or max_tokens < 1:
+        raise WeightsError(
+            f"{source.path / OURS}: instruction must be text and max_tokens a whole number above 0."
+        )
+    return instruction, max_tokens

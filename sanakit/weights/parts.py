@@ -1,0 +1,140 @@
+"""Tensors, layout and config of each part of a source, from headers alone: for loading and inspecting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from sanakit.errors import SettingsError, WeightsError
+from sanakit.models.dc_ae import DC_AE_F32C32_SANA, DC_AE_LITE, DCAE, DCAEConfig
+from sanakit.models.gemma2 import Gemma2Config
+from sanakit.models.sana import SanaConfig
+from sanakit.weights import diffusers, official
+from sanakit.weights.files import TensorFiles, open_component, open_file, read_json
+from sanakit.weights.resolve import Source, identify, kind_words
+
+Module = TypeVar("Module", bound=nn.Module)
+Pairs = Iterable[tuple[Sequence[str], Sequence[str]]]  # names in the file, names in the module
+
+TRANSFORMER_SKIPPED = {"official": official.SKIPPED, "diffusers": diffusers.SKIPPED}  # by layout
+TEXT_SKIPPED = {"lm_head.weight": "the language head, which SANA does not use"}
+NAMED = 4  # names that an error message quotes
+
+
+def open_transformer(source: Source) -> tuple[TensorFiles, str, SanaConfig]:
+    """Give the tensors, layout and config of a source's transformer; nothing but headers is read."""
+    if not source.is_file:
+        folder = source.part("transformer", "SanaTransformer2DModel")
+        config_path = folder / "config.json"
+        config = diffusers.read_sana_config(read_json(config_path), str(config_path))
+        return open_component(folder, source.variant), "diffusers", config
+    files = open_file(source.path)
+    kind, layout = identify(files.infos)
+    if kind != "transformer":
+        first = ", ".join(list(files.infos)[:NAMED])
+        raise WeightsError(
+            f"{source.path} holds {kind_words(kind)} (its first tensors: {first}): give a SANA model."
+        )
+    beside = source.path.parent / "config.json"
+    if (
+        layout == "diffusers"
+        and beside.is_file()
+        and read_json(beside).get("_class_name") == "SanaTransformer2DModel"
+    ):
+        return files, layout, diffusers.read_sana_config(read_json(beside), str(beside))
+    config = official.recognise_config(
+        files.infos, layout=layout, metadata=files.metadata, entry=source.entry, where=str(source.path)
+    )
+    return files, layout, config
+
+
+def open_autoencoder(source: Source) -> tuple[TensorFiles, str, DCAEConfig]:
+    """Give the tensors, layout and config of a source's autoencoder; nothing but headers is read."""
+    if not source.is_file:
+        folder = source.part("vae", "AutoencoderDC")
+        files = open_component(folder, source.variant)
+        return files, "diffusers", _autoencoder_config(folder / "config.json")
+    files = open_file(source.path)
+    kind, layout = identify(files.infos)
+    if kind != "autoencoder":
+        first = ", ".join(list(files.infos)[:NAMED])
+        raise WeightsError(
+            f"{source.path} holds {kind_words(kind)} (its first tensors: {first}), not an autoencoder: give "
+            "a DC-AE."
+        )
+    beside = source.path.parent / "config.json"
+    if layout == "diffusers" and beside.is_file() and read_json(beside).get("_class_name") == "AutoencoderDC":
+        return files, layout, _autoencoder_config(beside)
+    names = {target for _, targets in autoencoder_pairs(files.infos, layout) for target in targets}
+    for config in (DC_AE_F32C32_SANA, DC_AE_LITE):
+        if names == set(empty(partial(DCAE, config), source).state_dict()):
+            return files, layout, config
+    raise WeightsError(
+        f"{source.path} holds a DC-AE of no size known here: load it from a diffusers folder, whose "
+        "config.json describes it."
+    )
+
+
+def open_text_encoder(source: Source) -> tuple[TensorFiles, Gemma2Config]:
+    """Give the tensors and config of a folder's text encoder; nothing but headers is read."""
+    folder = source.part("text_encoder", "Gemma2")
+    return open_component(folder, source.variant), Gemma2Config.from_transformers(
+        read_json(folder / "config.json")
+    )
+
+
+def transformer_pairs(names: Iterable[str], layout: str, config: SanaConfig) -> Pairs:
+    """Pair the names in a file of this layout with the module's own `names`."""
+    if layout == "official":
+        return [((name,), (name,)) for name in names]
+    pairs = diffusers.renames(names, guidance_embed=config.guidance_embed)
+    return [(theirs, ours) for ours, theirs in pairs]
+
+
+def autoencoder_pairs(names: Iterable[str], layout: str) -> Pairs:
+    """Pair the `names` in a file of this layout with the module's own."""
+    if layout == "official":
+        return official.autoencoder_renames(names)
+    return [((name,), (name,)) for name in names]
+
+
+def text_encoder_pairs(files: TensorFiles) -> Pairs:
+    """Pair the names in a Gemma 2 file with the module's own; those of Gemma2ForCausalLM begin with
+    `model.`."""
+    named = files.without_prefix("model.")
+    return [((theirs,), (ours,)) for ours, theirs in named.items() if ours not in TEXT_SKIPPED]
+
+
+def differences(
+    expected: Iterable[str], files: TensorFiles, pairs: Pairs, skipped: Iterable[str]
+) -> tuple[list[str], list[str]]:
+    """Names that a checkpoint lacks, and names in it that the module does not have; both empty when it
+    fits."""
+    expected, pairs = set(expected), list(pairs)
+    given = {target for _, targets in pairs for target in targets}
+    used = {name for sources, _ in pairs for name in sources}
+    missing = [name for sources, _ in pairs for name in sources if name not in files.infos]
+    unknown = [name for name in files.infos if name not in used and name not in set(skipped)]
+    return missing + sorted(expected - given), unknown + sorted(given - expected)
+
+
+def empty(build: Callable[[], Module], source: Source) -> Module:
+    """Build a module without memory for its weights. Raises WeightsError when its sizes do not go
+    together."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except (SettingsError, ValueError) as error:
+        raise WeightsError(f"{source.path} describes a model that can not be built: {error}") from None
+
+
+def _autoencoder_config(path: Path) -> DCAEConfig:
+    try:
+        return DCAEConfig.from_diffusers(read_json(path))
+    except (SettingsError, ValueError, TypeError, IndexError) as error:
+        raise WeightsError(f"{path} describes no DC-AE that this code has: {error}") from None

@@ -1,0 +1,120 @@
+"""How a model wants to be run when the caller does not say: read from its folder, its catalog entry, or both.
+
+The folder's sanakit.json wins over its scheduler file, and that over the catalog.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from sanakit.errors import WeightsError
+from sanakit.weights.catalog import CatalogEntry
+from sanakit.weights.files import read_json
+from sanakit.weights.official import PIXELS_PER_LATENT
+from sanakit.weights.parts import open_transformer
+from sanakit.weights.precision import RULES
+from sanakit.weights.resolve import OURS, Source, resolve
+
+SOLVERS = {
+    "DPMSolverMultistepScheduler": "dpm",
+    "FlowMatchEulerDiscreteScheduler": "euler",
+    "SCMScheduler": "scm",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSettings:
+    """A model's own defaults; the caller's words win over each."""
+
+    name: str
+    steps: int = 20
+    guidance: float = 4.5
+    width: int = 1024  # pixels
+    height: int = 1024
+    solver: str = "dpm"
+    flow_shift: float = 3.0
+    precision: str = (
+        "any"  # the one 16-bit dtype the transformer may compute in, "float32" for none, or "any"
+    )
+    licence: str = ""
+
+
+def load_settings(path: str | os.PathLike[str]) -> ModelSettings:
+    """Give a model's defaults and rules. path: as for `load_transformer`. Raises as that does."""
+    source = resolve(path, ("transformer", "scheduler"))
+    settings = _from_entry(source)
+    if source.entry is None:
+        settings = replace(settings, **_from_transformer(source))
+    if source.is_pipeline:
+        settings = replace(settings, **_from_scheduler(source))
+    return replace(settings, **_from_ours(source))
+
+
+def precision_rule(source: Source, stored_dtype: str) -> str:
+    """The rule of a transformer: its folder's word, else its release's, else the 16-bit dtype it is stored
+    in.
+
+    A 16-bit file of unknown origin is taken to need its own dtype: the published ones do.
+    """
+    rule = _from_ours(source).get("precision") or (source.entry.precision if source.entry else None)
+    if rule is not None:
+        return rule
+    return stored_dtype if stored_dtype in ("float16", "bfloat16") else "any"
+
+
+def _from_entry(source: Source) -> ModelSettings:
+    entry = source.entry
+    if entry is None:
+        return ModelSettings(name=source.path.name)
+    shared = {field.name for field in fields(ModelSettings)} & {field.name for field in fields(CatalogEntry)}
+    return ModelSettings(**{name: getattr(entry, name) for name in shared})
+
+
+def _from_transformer(source: Source) -> dict[str, Any]:
+    """What the transformer itself tells: its size in pixels, the dtype it needs, whether it is Sprint."""
+    files, _, config = open_transformer(source)
+    side = config.sample_size * PIXELS_PER_LATENT
+    sampler = {"solver": "scm", "steps": 2} if config.guidance_embed else {}
+    return {"width": side, "height": side, "precision": precision_rule(source, files.dtype), **sampler}
+
+
+def _from_scheduler(source: Source) -> dict[str, Any]:
+    path = source.path / "scheduler" / "scheduler_config.json"
+    if not path.exists():
+        return {}
+    config = read_json(path)
+    found: dict[str, Any] = {}
+    if config.get("_class_name") in SOLVERS:
+        found["solver"] = SOLVERS[config["_class_name"]]
+    shift = config.get("flow_shift", config.get("shift"))
+    if isinstance(shift, int | float) and shift > 0:
+        found["flow_shift"] = float(shift)
+    return found
+
+
+def _from_ours(source: Source) -> dict[str, Any]:
+    """The folder's sanakit.json, checked: a wrong type there would only show as a strange picture."""
+    content = source.ours()
+    if not content:
+        return {}
+    where = source.path / OURS
+    defaults = content.get("defaults", {})
+    if not isinstance(defaults, dict):
+        raise WeightsError(f"{where}: defaults is {defaults!r}; it must be an object of settings.")
+    given = {**defaults, **{key: content[key] for key in ("name", "precision", "licence") if key in content}}
+    kinds = {"steps": int, "width": int, "height": int, "guidance": float, "flow_shift": float}
+    found: dict[str, Any] = {}
+    for name in (field.name for field in fields(ModelSettings)):
+        if name not in given:
+            continue
+        value = given[name]
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        kind = kinds.get(name, str)
+        fits = isinstance(value, str) if kind is str else number and value > 0 and value == kind(value)
+        if not fits or (name == "precision" and value not in RULES):
+            allowed = " | ".join(RULES) if name == "precision" else f"a {kind.__name__}"
+            raise WeightsError(f"{where} says {name} = {value!r}; it must be {allowed}.")
+        found[name] = kind(value)
+    return found

@@ -1,0 +1,79 @@
+"""The way from prompt to picture stays short enough to be read in an afternoon.
+
+What is counted: the files a reader opens who starts at the command (`cli/generate.py`) and at the task
+(`pipelines/text_to_image.py`) and follows every first-party import, lazy ones included. Left out, each for a
+reason that is not "it would be too long":
+
+* `weights/`: how bytes become modules. The path begins where the modules exist.
+* `errors.py`: a list of exception classes; nothing happens in it.
+* `__init__.py` of the package and its folders: docstrings and names. A name that one of
+  them passes on counts as the file that defines it.
+* `flow/euler.py`: the other solver. It has the interface of `flow/dpm.py`, the default, and no run uses both.
+
+Lines are lines of the file: docstrings and comments count, since they are read too.
+Both limits only ever go down.
+"""
+
+from __future__ import annotations
+
+from source_tree import PACKAGE, file_of, imports
+
+PATH = (
+    "cli/generate.py",
+    "pipelines/text_to_image.py",
+    "text/encoder.py",
+    "models/gemma2.py",
+    "flow/guidance.py",
+    "flow/dpm.py",
+    "models/sana.py",
+    "models/layers.py",
+    "models/dc_ae.py",
+    "pipelines/images.py",
+)
+ENTRIES = PATH[:2]
+NOT_ON_THE_PATH = {"weights", "errors.py", "flow/euler.py"}
+MAX_FILES = 14
+MAX_LINES = 3500
+
+
+def closure() -> set[str]:
+    """Files reached from the entries by imports, relative to the package."""
+    reached: set[str] = set()
+    waiting = list(ENTRIES)
+    while waiting:
+        name = waiting.pop()
+        if name in reached:
+            continue
+        reached.add(name)
+        for found in imports(PACKAGE / name):
+            target = file_of(found.module)
+            if target is None or target.name == "__init__.py":
+                continue
+            inner = target.relative_to(PACKAGE)
+            if NOT_ON_THE_PATH.isdisjoint({inner.parts[0], inner.as_posix()}):
+                waiting.append(inner.as_posix())
+    return reached
+
+
+def test_the_ten_files_of_the_path_exist() -> None:
+    assert [name for name in PATH if not (PACKAGE / name).is_file()] == []
+
+
+def test_the_ten_files_are_reached_from_the_command_and_the_task() -> None:
+    """Files that nobody imports would make a path on paper only.
+
+    The modules come from `weights/`, which is left out, so the models themselves count as reached.
+    """
+    models = {name for name in PATH if name.startswith("models/")}
+    assert set(PATH) - models - closure() == set()
+
+
+def test_the_path_is_at_most_14_files() -> None:
+    on_path = closure() | set(PATH)
+    assert len(on_path) <= MAX_FILES, sorted(on_path)
+
+
+def test_the_path_is_at_most_3500_lines() -> None:
+    on_path = closure() | set(PATH)
+    lines = {name: len((PACKAGE / name).read_text(encoding="utf-8").splitlines()) for name in on_path}
+    assert sum(lines.values()) <= MAX_LINES, sorted(lines.items(), key=lambda item: -item[1])

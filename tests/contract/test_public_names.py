@@ -1,0 +1,109 @@
+"""The names that other people's code and scripts use: they may grow, they are never renamed."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+
+import pytest
+
+import sanakit
+
+# Importing any of these for a help text means that work is done before anybody asked for it.
+HEAVY = {"torch", "numpy", "PIL", "tokenizers", "safetensors", "huggingface_hub"}
+
+
+def run(code: str) -> str:
+    """Standard output of the code in a fresh interpreter."""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout
+
+
+def modules_after(code: str) -> set[str]:
+    """Top-level modules loaded in a fresh interpreter once the code has run."""
+    report = "\nimport sys; print('LOADED', *{name.split('.')[0] for name in sys.modules})"
+    return set(run(code + report).splitlines()[-1].split())
+
+
+def help_of(*command: str) -> str:
+    code = f"import sys; sys.argv = ['sana', *{command!r}, '--help']; from sanakit.cli import main; main()"
+    return run(code)
+
+
+def test_importing_sanakit_loads_nothing_heavy() -> None:
+    assert modules_after("import sanakit; sanakit.__version__; dir(sanakit)") & HEAVY == set()
+
+
+@pytest.mark.parametrize("arguments", ["--help", "generate --help", "models --help"])
+def test_help_loads_nothing_heavy(arguments: str) -> None:
+    code = (
+        f"import sys; sys.argv = ['sana', *{arguments.split()!r}]\n"
+        "from sanakit.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+    )
+    assert modules_after(code) & HEAVY == set()
+
+
+def test_the_root_offers_exactly_these_names() -> None:
+    assert sorted(sanakit.__all__) == ["TextToImage", "__version__"]
+    assert dir(sanakit) == sorted(sanakit.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(AttributeError, match="TextToImage"):
+        _ = sanakit.ImageToText  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_version_is_the_one_of_the_changelog(repository) -> None:
+    changelog = (repository / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## \[?(\d+\.\d+\.\d+)", changelog, flags=re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == sanakit.__version__
+
+
+def parameters(function) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def test_text_to_image_takes_these_arguments() -> None:
+    from sanakit import TextToImage
+
+    image = {"negative_prompt", "width", "height", "seed", "num_images", "latents"}
+    sampling = {"steps", "guidance", "solver"}
+    assert image | sampling | {"output"} <= set(parameters(TextToImage.__call__))
+    assert image | sampling <= set(parameters(TextToImage.stream))
+    assert inspect.ismethod(TextToImage.from_pretrained)
+
+
+def test_weights_offers_these_functions() -> None:
+    from sanakit.weights import load_autoencoder, load_text_encoder, load_transformer, save_diffusers
+
+    for load in (load_transformer, load_autoencoder, load_text_encoder):
+        assert {"device", "dtype"} <= set(parameters(load)), load.__name__
+    assert "part" in parameters(load_autoencoder)
+    assert {"transformer", "autoencoder", "text_encoder"} <= set(parameters(save_diffusers))
+
+
+def test_models_take_these_arguments() -> None:
+    from sanakit.models.dc_ae import DCAE
+    from sanakit.models.sana import Sana
+
+    assert parameters(Sana.forward)[:5] == ["self", "latents", "t", "text", "mask"]
+    assert parameters(DCAE.encode)[:2] == ["self", "images"]
+    assert "band" in parameters(DCAE.decode)
+
+
+@pytest.mark.parametrize("command", ["generate", "models", "inspect", "data", "train", "evaluate"])
+def test_the_command_exists(command: str) -> None:
+    assert "Usage" in help_of(command)
+
+
+def test_generate_takes_these_options() -> None:
+    options = set(re.findall(r"--([a-z-]+)", help_of("generate")))
+    images = "model negative size steps guidance solver seed num-images output preview"
+    machine = "device dtype memory json"
+    assert set(f"{images} {machine}".split()) - options == set()

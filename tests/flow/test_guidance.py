@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from sanakit.errors import SettingsError
+from sanakit.flow.guidance import classifier_free
+
+
+def two_prompts(latents: torch.Tensor, t: float) -> torch.Tensor:
+    """Velocity of a doubled batch: the first half scales by 2, the second by 5; time is added to both."""
+    factor = torch.tensor([2.0] * (len(latents) // 2) + [5.0] * (len(latents) // 2))
+    return factor.view(-1, 1, 1, 1) * latents + t
+
+
+@pytest.fixture
+def latents():
+    return torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 4.5])
+def test_guided_velocity_is_unconditional_plus_scaled_difference(latents, scale):
+    guided = classifier_free(two_prompts, scale)(latents, 0.25)
+    torch.testing.assert_close(guided, (2 + scale * 3) * latents + 0.25)
+    assert guided.shape == latents.shape
+
+
+def test_both_halves_see_the_same_latents_and_time(latents):
+    seen = []
+
+    def spy(doubled, t):
+        seen.append((doubled, t))
+        return doubled
+
+    classifier_free(spy, 2.0)(latents, 0.5)
+    ((doubled, t),) = seen
+    assert torch.equal(doubled, torch.cat([latents, latents]))
+    assert t == 0.5
+
+
+def test_scale_has_no_effect_where_prompts_agree(latents):
+    torch.testing.assert_close(classifier_free(lambda doubled, t: doubled, 7.0)(latents, 0.5), latents)
+
+
+def test_half_precision_velocities_are_combined_in_float32():
+    both = torch.tensor([1.0, 1.0078125], dtype=torch.bfloat16)
+    guided = classifier_free(lambda doubled, t: both, 4.5)(torch.zeros(1, dtype=torch.bfloat16), 0.5)
+    assert guided.dtype == torch.float32
+    assert guided.item() == 1 + 4.5 * 0.0078125
+
+
+@pytest.mark.parametrize("scale", [math.nan, math.inf, -math.inf, -0.5])
+def test_scale_out_of_range_is_refused_with_a_remedy(scale):
+    with pytest.raises(SettingsError, match=r"4\.5 is usual, 1 switches it off"):
+        classifier_free(two_prompts, scale)

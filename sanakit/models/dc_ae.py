@@ -160,7 +160,7 @@ DC_AE_LITE = replace(  # dc-ae-lite-f32c32-sana-1.1: the same encoder, a decoder
 
 DC_AE_POCKET = DCAEConfig(  # ours: trained by the repository's own recipe
     encoder=(Stage(8, 0), Stage(16, 1), Stage(32, 1), Stage(64, 1), Stage(128, 1), Stage(256, 1)),
-    decoder=(Stage(8, 0), Stage(16, 1), Stage(32, 1), Stage(64, 2), Stage(128, 2), Stage(256, 2)),
+    decoder=(Stage(16, 0), Stage(32, 1), Stage(64, 1), Stage(128, 2), Stage(256, 2), Stage(256, 2)),
 )
 
 

@@ -85,7 +85,7 @@ class FlowMatchingObjective:
     @torch.no_grad()
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
         """Loss with the right, no and a wrong caption at fixed noise, over the images drawn most often."""
-        transformer, encoder = self._parts(averaged)
+        transformer, encoder = self.parts(averaged)
         chosen = self.weights.topk(min(128, len(self.weights))).indices.tolist()
         latents = self.latents[chosen]
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
@@ -109,7 +109,7 @@ class FlowMatchingObjective:
     @torch.no_grad()
     def sheet(self, averaged: nn.Module) -> Image.Image:
         """Pictures of the sheet's prompts, image i from the noise of seed i."""
-        transformer, encoder = self._parts(averaged)
+        transformer, encoder = self.parts(averaged)
         count = len(self.sheet_prompts)
         shape = self.latents.shape[1:]
         noise = torch.stack(
@@ -124,7 +124,8 @@ class FlowMatchingObjective:
             state = solver.advance(state, velocity(state.sample, state.t))
         return contact_sheet(self.decode(state.sample), 8)
 
-    def _parts(self, averaged: nn.Module) -> tuple[Sana, TextEncoder]:
+    def parts(self, averaged: nn.Module) -> tuple[Sana, TextEncoder]:
+        """Transformer and text encoder of (averaged) weights."""
         parts = cast(nn.ModuleDict, averaged)
         return cast(Sana, parts["transformer"]), TextEncoder(cast(Gemma2, parts["text"]), self.tokenizer)
 

@@ -41,15 +41,12 @@ def fetch(repo: str, parts: Iterable[str] = PARTS, variant: str | None = None) -
         if len(pickles) == 1:
             return Path(hf_hub_download(repo, pickles[0]))
         raise WeightsError(
-            f"The Hub repository {repo} is no diffusers folder (no model_index.json) and holds {len(pickles)} "
-            "official .pth files: fetch the file you mean and give its path."
+            f"The Hub repository {repo} has no model_index.json, so it is no diffusers folder, and it holds "
+            f"{len(pickles)} official .pth files: fetch the file you mean and give its path."
         )
     except HFValidationError:
         raise ModelNotFoundError(f"{repo!r} is no Hub repository name: write organisation/name.") from None
-    except (
-        OSError,
-        HTTPError,
-    ) as error:  # HTTPError is not always an OSError
+    except (OSError, HTTPError) as error:
         raise _explain(repo, error) from None
 
 

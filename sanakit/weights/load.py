@@ -145,8 +145,7 @@ def fill(
     check_fit(expected, files, pairs, skipped)
     state: dict[str, Tensor] = {}
     for sources, targets in pairs:
-        parts = [_convert(files.read(name), device, dtype) for name in sources]
-        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+        whole = _stack([files.read(name) for name in sources], device, dtype)
         pieces = [whole] if len(targets) == 1 else whole.chunk(len(targets))
         state |= {name: piece.reshape(expected[name]) for name, piece in zip(targets, pieces, strict=True)}
     module.load_state_dict(state, strict=True, assign=True)
@@ -187,9 +186,19 @@ def check_fit(
                 )
 
 
-def _convert(tensor: Tensor, device: str | torch.device, dtype: torch.dtype) -> Tensor:
-    """To the device and, floats only, the dtype; a tensor that is right already stays mapped to its file."""
-    return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+def _stack(parts: list[Tensor], device: str | torch.device, dtype: torch.dtype) -> Tensor:
+    """Put tensors one below the other, on the device and, floats only, in the dtype.
+
+    A single tensor that is right already stays mapped to its file. Several are copied to their place:
+    converting them first would leave holes of their size in the heap (0.6 GB for the 0.6B model).
+    """
+    if len(parts) == 1:
+        return parts[0].to(device=device, dtype=dtype if parts[0].is_floating_point() else None)
+    rows = [len(part) for part in parts]
+    whole = torch.empty((sum(rows), *parts[0].shape[1:]), device=device, dtype=dtype)
+    for place, part in zip(whole.split(rows), parts, strict=True):
+        place.copy_(part)
+    return whole
 
 
 def _stripped(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,0 +1,92 @@
+"""Pocket, the embedded model: an illustrator of 256 px that learns on a CPU.
+
+Three stages, in this order: `autoencoder` (latents and a first decoder), `flow_matching` (transformer and text
+encoder together, on the latents of the first stage), and `decoder` (the decoder again, on noisy latents, so that it
+forgives what the transformer gets wrong). The second and third need only the first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from sanakit.models.dc_ae import DC_AE_POCKET
+from sanakit.models.gemma2 import Gemma2Config
+from sanakit.models.sana import SanaConfig
+from sanakit.train.config import TrainConfig
+from sanakit.train.pocket import Run, autoencoder_run, flow_matching_run
+
+TRANSFORMER = SanaConfig(depth=8, width=256, cross_heads=4, text_width=256, qk_norm=True, sample_size=8)
+
+# Every layer slides: the 194 tokens of instruction before each prompt would dilute a small model's attention.
+TEXT_ENCODER = Gemma2Config(
+    vocab_size=4096,
+    width=256,
+    depth=3,
+    heads=8,
+    kv_heads=4,
+    head_dim=32,
+    mlp_width=768,
+    query_scalar=32,
+    sliding_window=32,
+    sliding_layers=(True, True, True),
+)
+
+AUTOENCODER = TrainConfig(
+    steps=8000,
+    batch_size=16,
+    learning_rate=1e-3,
+    # The linear codec it starts as (linear_init) is delicate: its layers learn slowly, the residual branches fast.
+    rate_factors=((".conv1.", 1.0), (".conv2.", 1.0), (".norm.", 1.0), ("", 0.03)),
+    warmup_steps=150,
+    decay="cosine",
+    decay_fraction=1.0,
+    weight_decay=1e-3,
+    clip_norm=3.0,
+    bf16=True,
+    evaluate_every=500,
+)
+DECODER = replace(AUTOENCODER, steps=1000, learning_rate=3e-4, evaluate_every=250)
+
+FLOW_MATCHING = TrainConfig(
+    steps=9000,
+    batch_size=48,
+    learning_rate=1e-3,
+    optimizer="muon",
+    muon_learning_rate=2e-3,
+    decay_fraction=0.3,
+    bf16=True,
+    evaluate_every=200,
+    sheet_every=500,
+    checkpoint_every=250,
+)
+
+SHIFT = 3.0  # towards noise, where the prompt decides; in training and sampling
+DEFAULTS = {"steps": 10, "guidance": 2.5, "width": 256, "height": 256, "solver": "dpm"}
+
+
+def autoencoder(data: Path, output: Path) -> Run:
+    """Stage 1: the encoder as a linear codec, kept; the decoder trained on crops of 128 px, at last on whole pictures."""
+    return autoencoder_run(data, output, DC_AE_POCKET, AUTOENCODER, crop=128, whole_from=0.85)
+
+
+def decoder(data: Path, output: Path) -> Run:
+    """Stage 3: the decoder goes on with noise of up to 0.25 standard deviations on its latents."""
+    return autoencoder_run(
+        data, output, DC_AE_POCKET, DECODER, crop=128, whole_from=0.5, latent_noise=0.25, start="pocket-autoencoder"
+    )
+
+
+def flow_matching(data: Path, output: Path) -> Run:
+    """Stage 2: transformer and text encoder, three quarters of the draws from the 200 common things."""
+    return flow_matching_run(
+        data,
+        output,
+        TRANSFORMER,
+        TEXT_ENCODER,
+        FLOW_MATCHING,
+        autoencoder=DC_AE_POCKET,
+        shift=SHIFT,
+        common_share=0.75,
+        defaults=DEFAULTS,
+    )

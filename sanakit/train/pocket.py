@@ -1,0 +1,182 @@
+"""From the pocket data set to training runs, and from their checkpoints to a folder that can be drawn with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sanakit.data.pocket import PocketImages, open_pocket
+from sanakit.data.pocket_concepts import COMMON_CONCEPTS
+from sanakit.errors import DataError
+from sanakit.models.dc_ae import DCAE, DCAEConfig
+from sanakit.models.gemma2 import Gemma2, Gemma2Config
+from sanakit.models.sana import Sana, SanaConfig
+from sanakit.text.encoder import TextEncoder
+from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION, clean_prompt
+from sanakit.text.tokenizer import train_tokenizer
+from sanakit.train.autoencoder import AutoencoderObjective, to_tensor
+from sanakit.train.checkpoint import load_checkpoint
+from sanakit.train.config import TrainConfig
+from sanakit.train.flow_matching import FlowMatchingObjective, start_text_encoder
+from sanakit.train.linear_init import start_linear
+from sanakit.train.loop import Objective
+from sanakit.weights import save_diffusers
+
+MODEL = "model"  # folder of the finished model inside a run
+INSTRUCTION_REPEATS = 50  # in the tokenizer's texts: makes each word of the instruction one token
+LEFT_OUT = ("people & body", "symbols")  # groups whose uncommon things are too many or too alike to be learned
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A recipe made concrete: what is trained, how, and what is done with the result."""
+
+    objective: Objective
+    config: TrainConfig
+    finish: Callable[[Path], None]
+
+
+def autoencoder_run(
+    data: Path,
+    output: Path,
+    model: DCAEConfig,
+    config: TrainConfig,
+    *,
+    crop: int,
+    whole_from: float,
+    latent_noise: float = 0.0,
+    start: str | None = None,
+) -> Run:
+    """Train a decoder on the pictures of the data set, from a linear start or from another run's weights.
+
+    whole_from: part of the steps after which whole pictures follow crops. latent_noise: in standard deviations.
+    start: name of the run beside `output` to go on from.
+    """
+    pocket = open_pocket(data)
+    training = np.array([row.split == "train" for row in pocket.rows])
+    held_out = np.flatnonzero(~training)[:96]
+    images = np.asarray(pocket.images)
+    autoencoder = DCAE(model)
+    if start is not None:
+        autoencoder.load_state_dict(_averaged(output.parent / start))
+    elif load_checkpoint(output) is None:
+        count = min(600, int(training.sum()))
+        chosen = np.random.default_rng(config.seed).choice(np.flatnonzero(training), count, replace=False)
+        start_linear(autoencoder, to_tensor(images[np.sort(chosen)]))
+    deviation = 1.0
+    if latent_noise:
+        with torch.no_grad():
+            deviation = autoencoder.encode(to_tensor(images[held_out])).std().item()
+    objective = AutoencoderObjective(
+        autoencoder,
+        images,
+        training / training.sum(),
+        held_out.tolist(),
+        batch_size=config.batch_size,
+        crop=crop,
+        whole_from=int(config.steps * whole_from),
+        latent_noise=latent_noise * deviation,
+    )
+    return Run(objective, config, lambda _: None)
+
+
+def flow_matching_run(
+    data: Path,
+    output: Path,
+    transformer: SanaConfig,
+    text: Gemma2Config,
+    config: TrainConfig,
+    *,
+    autoencoder: DCAEConfig,
+    shift: float,
+    common_share: float,
+    defaults: Mapping[str, Any],
+) -> Run:
+    """Train a transformer and its text encoder on the latents of the run `pocket-autoencoder` beside `output`.
+
+    common_share: part of the draws that goes to the common things. defaults: stored in the finished model.
+    """
+    pocket = open_pocket(data)
+    torch.manual_seed(config.seed)
+    codec = DCAE(autoencoder).eval()
+    codec.load_state_dict(_averaged(output.parent / "pocket-autoencoder"))
+    chosen, weights = _drawn(pocket, common_share)
+    latents = _encode(codec, pocket.images[chosen])
+    scale = 1 / latents.std().item()
+    captions = [clean_prompt(caption) for row in pocket.rows for caption in row.captions]
+    tokenizer = train_tokenizer([COMPLEX_HUMAN_INSTRUCTION] * INSTRUCTION_REPEATS + captions, text.vocab_size)
+    sana, gemma = Sana(transformer), Gemma2(text)
+    sana.init_weights()
+    start_text_encoder(gemma)
+    objective = FlowMatchingObjective(
+        sana,
+        gemma,
+        tokenizer,
+        latents * scale,
+        [pocket.rows[i].captions for i in chosen],
+        weights,
+        batch_size=config.batch_size,
+        shift=shift,
+        sheet_prompts=list(COMMON_CONCEPTS.values())[::6],
+        sheet_guidance=defaults["guidance"],
+        sheet_steps=defaults["steps"],
+        decode=lambda z: torch.cat([codec.decode(part / scale) for part in z.split(8)]),
+    )
+
+    def finish(folder: Path) -> None:
+        _export(folder, objective, replace(autoencoder, scaling_factor=scale), shift, defaults)
+
+    return Run(objective, config, finish)
+
+
+def _export(
+    output: Path, objective: FlowMatchingObjective, autoencoder: DCAEConfig, shift: float, defaults: Mapping[str, Any]
+) -> None:
+    """Write the averaged weights, with the best decoder there is, as a diffusers folder in fp16."""
+    objective.model.load_state_dict(_averaged(output))
+    transformer, encoder = objective.parts(objective.model)
+    codec = DCAE(autoencoder)
+    refined = output.parent / "pocket-decoder"
+    codec.load_state_dict(_averaged(refined if refined.exists() else output.parent / "pocket-autoencoder"))
+    save_diffusers(
+        output / MODEL,
+        transformer=transformer,
+        autoencoder=codec,
+        text_encoder=TextEncoder(encoder.model, encoder.tokenizer),
+        flow_shift=shift,
+        defaults=defaults,
+        dtype=torch.float16,
+        name="pocket",
+        licence="Apache-2.0",
+    )
+
+
+def _averaged(run: Path) -> dict[str, Tensor]:
+    state = load_checkpoint(run)
+    if state is None:
+        raise DataError(f"{run} holds no checkpoint: train {run.name} first, with its --output beside this run's.")
+    return state["average"]
+
+
+def _drawn(pocket: PocketImages, common_share: float) -> tuple[list[int], Tensor]:
+    """Indices of the images to train on, and how often each is drawn."""
+    chosen = [
+        i
+        for i, row in enumerate(pocket.rows)
+        if row.split == "train" and (row.concept in COMMON_CONCEPTS or row.group not in LEFT_OUT)
+    ]
+    common = torch.tensor([pocket.rows[i].concept in COMMON_CONCEPTS for i in chosen])
+    shares = (common_share / common.sum(), (1 - common_share) / (~common).sum().clamp(min=1))
+    return chosen, torch.where(common, *shares).double()
+
+
+@torch.no_grad()
+def _encode(codec: DCAE, images: np.ndarray) -> Tensor:
+    parts = [images[start : start + 16] for start in range(0, len(images), 16)]
+    return torch.cat([codec.encode(to_tensor(part)).contiguous() for part in parts])

@@ -1,1 +1,85 @@
-"""cli"""
+"""The command `sana`, one file per group of commands: parse, call one public function, print its result.
+
+Results go to standard output, progress and warnings to standard error. Exit codes: 0 done, 2 a mistake in
+what was asked for (one sentence, no traceback), 130 stopped with Ctrl-C, 1 our own mistake (a traceback).
+The command files import torch inside their functions only, so help texts need no waiting.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn, cast
+
+import typer
+
+from sanakit import __version__
+from sanakit.errors import SanaError
+
+MISTAKE, INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit. arguments: the words after `sana`, those of the shell by default."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    # UsageError, the parent of what typer exports
+    usage_error = cast("type[Exception]", typer.BadParameter.__mro__[1])
+    try:
+        code = command_line()(words, prog_name="sana", standalone_mode=False)
+        sys.stdout.flush()
+    except SanaError as error:
+        if "--debug" in words:
+            traceback.print_exception(error)
+        code = _complain(str(error))
+    except usage_error as error:
+        code = _complain(_usage_sentence(error))
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader has seen enough: sana models | head; typer ends so too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    if code == INTERRUPTED:
+        print("Stopped.", file=sys.stderr)
+    sys.exit(code)
+
+
+def command_line() -> typer.Typer:
+    """Build the whole command: `sana` and its subcommands."""
+    from sanakit.cli import data, evaluate, generate, models, train
+
+    # Plain help texts: rich's take twice as long to appear and eat words in brackets.
+    sana = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    sana.callback(invoke_without_command=True)(_sana)
+    sana.command()(generate.generate)
+    sana.command("models")(models.list_models)
+    sana.command("inspect")(models.inspect)
+    sana.add_typer(data.commands(), name="data")
+    sana.command()(train.train)
+    sana.command()(evaluate.evaluate)
+    return sana
+
+
+def _sana(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """From a sentence to a picture, with the SANA family of models."""
+    if version:
+        print(f"sana {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def _complain(sentence: str) -> int:
+    """Print a mistake as one paragraph and give its exit code."""
+    print(f"Error: {' '.join(sentence.split())}", file=sys.stderr)
+    return MISTAKE
+
+
+def _usage_sentence(error: Any) -> str:
+    """What the parser of the command line found, and where to read what is allowed."""
+    message = error.format_message().replace("Value error, ", "").replace("'?", "'").rstrip(".")
+    command = error.ctx.command_path if error.ctx is not None else "sana"
+    return f"{message}. `{command} --help` shows what is allowed."

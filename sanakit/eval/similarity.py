@@ -14,7 +14,10 @@ SIGMA = 1.5
 
 
 def psnr(images: Tensor, references: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each image, B; infinite where both are equal."""
+    """Peak signal-to-noise ratio in dB of each image, B; infinite where both are equal.
+
+    images, references: B C H W in [-1, 1]: the peak is 2.
+    """
     error = (images.float() - references.float()).div(2).square().flatten(1).mean(1)
     return -10 * error.log10()
 
@@ -22,7 +25,8 @@ def psnr(images: Tensor, references: Tensor) -> Tensor:
 def ssim(images: Tensor, references: Tensor) -> Tensor:
     """Structural similarity of each image, B, in [-1, 1] (Wang et al. 2004), averaged over channels.
 
-    Gaussian 11 x 11 window, sigma 1.5, K1 = 0.01, K2 = 0.03, unbiased borders left out.
+    images, references: B C H W, at least 11 pixels a side. Gaussian window of 11 x 11, sigma 1.5, K1 = 0.01,
+    K2 = 0.03; only windows that lie inside the image count.
     """
     offsets = torch.arange(WINDOW, device=images.device) - WINDOW // 2
     window = torch.exp(-offsets.float().square() / (2 * SIGMA**2))

@@ -1,7 +1,7 @@
 """The parts that SANA is made of: sinusoids, normalisation, attention to self and to text, Mix-FFN.
 
-Parameter names equal the official checkpoints. Shapes: B batch, N = H*W tokens, D width, h heads, d head width,
-L text tokens, M hidden width of the Mix-FFN.
+Parameter names equal the official checkpoints.
+Shapes: B batch, N = H*W tokens, D width, h heads, d head width, L text tokens, M hidden width of the Mix-FFN.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ class CrossAttention(nn.Module):
             if prompt.constant is not None:
                 rows += prompt.constant
             else:
-                assert prompt.key is not None and prompt.value is not None
+                assert prompt.key is not None
+                assert prompt.value is not None
                 rows += self(rows.flatten(0, 1)[None], prompt.key, prompt.value).view_as(rows)
         return x
 
@@ -152,7 +153,7 @@ class Convolution(nn.Module):
 
 
 class MixFFN(nn.Module):
-    """Gated feed-forward with a depthwise 3x3 convolution inside: SANA's stand-in for positions (`blocks.N.mlp`)."""
+    """Gated feed-forward around a depthwise 3x3 convolution, the stand-in for positions (`blocks.N.mlp`)."""
 
     def __init__(self, width: int, ratio: float) -> None:
         super().__init__()

@@ -1,16 +1,18 @@
 """SANA's linear diffusion transformer (arXiv:2410.10629; SANA-1.5: 2501.18427; SANA-Sprint: 2503.09641).
 
 It takes noisy latents, a time and text features and gives the velocity noise - image of flow matching.
-Attention among image tokens is linear in their number; a convolution inside the feed-forward replaces positions.
+Attention among image tokens is linear in their number; a convolution inside the feed-forward stands in for
+positions.
 
 Shapes: B batch, C latent channels, H W latent grid, N = H*W tokens, D width, L text tokens, E text width.
-state_dict names equal the official .pth. Left out of it: the learned null caption, the stored position table and
-Sprint's training head, which play no part in sampling.
+state_dict names equal the official .pth. Left out of it: the learned null caption, the stored position table
+and Sprint's training head, which play no part in sampling.
 
 Two ways through the same weights:
 - `forward` takes padded text with a mask and is differentiable: training, parity.
-- `prepare` once per prompt, then `velocity` once per step: sampling. Text is unpadded, its projection, keys and
-  values are computed once, and a one-token prompt (the empty negative prompt) costs no attention at all. Exact.
+- `prepare` once per prompt, then `velocity` once per step: sampling. Text is unpadded, its projection, keys
+  and values are computed once, and a one-token prompt (the empty negative prompt) costs no attention at all.
+  Exact.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sanakit.errors import SettingsError
 from sanakit.models.layers import (
     CrossAttention,
     LinearSelfAttention,
@@ -43,7 +47,7 @@ Modulation = tuple[Tensor, Tensor, Tensor]  # shift, scale, gate
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SanaConfig:
-    """Size and variant of a transformer."""
+    """Size and variant of a transformer. Raises SettingsError if the width is no multiple of a head's."""
 
     depth: int
     width: int  # D
@@ -55,15 +59,15 @@ class SanaConfig:
     qk_norm: bool = False  # SANA-1.5 and Sprint: RMS norm of queries and keys over all heads together
     guidance_embed: bool = False  # Sprint: the guidance scale is an input
     guidance_scale_factor: float = 0.1
-    time_scale: float = 1000.0  # what t in [0, 1] is multiplied by before its sinusoid
+    time_scale: float = 1000.0  # what t in [0, 1] is multiplied by before its sinusoid; Sprint: 1
     position_interpolation: float | None = None  # 2K: 1.0, 4K: 2.0; None: no positions
     sample_size: int = 32  # latent side of the resolution it was trained for
 
     def __post_init__(self) -> None:
-        for name, heads in (("head_dim", self.width // self.head_dim), ("cross_heads", self.cross_heads)):
-            if heads < 1 or self.width % heads:
-                raise ValueError(
-                    f"width {self.width} is not divisible by the {heads} heads that {name} asks for."
+        for name, divisor in (("head_dim", self.head_dim), ("cross_heads", self.cross_heads)):
+            if divisor < 1 or self.width < 1 or self.width % divisor:
+                raise SettingsError(
+                    f"SANA's width {self.width} is no multiple of {name} {divisor}: change one of them."
                 )
 
 
@@ -73,8 +77,8 @@ SANA_1600M_2K = replace(SANA_1600M, position_interpolation=1.0, sample_size=64)
 SANA_1600M_4K = replace(SANA_1600M, position_interpolation=2.0, sample_size=128)
 SANA_1_5_1600M = replace(SANA_1600M, qk_norm=True)
 SANA_1_5_4800M = replace(SANA_1_5_1600M, depth=60)
-SANA_SPRINT_600M = replace(SANA_600M, qk_norm=True, guidance_embed=True)
-SANA_SPRINT_1600M = replace(SANA_1600M, qk_norm=True, guidance_embed=True)
+SANA_SPRINT_600M = replace(SANA_600M, qk_norm=True, guidance_embed=True, time_scale=1.0)
+SANA_SPRINT_1600M = replace(SANA_1600M, qk_norm=True, guidance_embed=True, time_scale=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,20 @@ class ScalarEmbedding(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """B -> B D."""
-        return self.mlp(sinusoid(values, TIME_CHANNELS).to(self.mlp[0].weight.dtype))
+        return self.mlp(sinusoid(values, TIME_CHANNELS).to(next(self.parameters()).dtype))
+
+
+class LatentEmbedder(nn.Module):
+    """Latents -> tokens (`x_embedder`)."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, 1)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """B C H W -> B N D: the 1x1 convolution as a matrix product."""
+        weight = self.proj.weight.flatten(1)
+        return F.linear(latents.flatten(2).transpose(1, 2).to(weight.dtype), weight, self.proj.bias)
 
 
 class CaptionEmbedder(nn.Module):
@@ -114,7 +131,7 @@ class SanaBlock(nn.Module):
 
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()
-        self.scale_shift_table = nn.Parameter(torch.randn(6, config.width) / math.sqrt(config.width))
+        self.scale_shift_table = nn.Parameter(nn.init.normal_(torch.empty(6, config.width), std=config.width**-0.5))
         self.attn = LinearSelfAttention(config.width, config.head_dim, config.qk_norm)
         self.cross_attn = CrossAttention(config.width, config.cross_heads, config.qk_norm)
         self.mlp = MixFFN(config.width, config.mlp_ratio)
@@ -154,7 +171,7 @@ class FinalLayer(nn.Module):
 
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()
-        self.scale_shift_table = nn.Parameter(torch.randn(2, config.width) / math.sqrt(config.width))
+        self.scale_shift_table = nn.Parameter(nn.init.normal_(torch.empty(2, config.width), std=config.width**-0.5))
         self.linear = nn.Linear(config.width, config.latent_channels)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
@@ -170,15 +187,15 @@ class Sana(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.x_embedder = nn.Module()
-        self.x_embedder.proj = nn.Conv2d(config.latent_channels, width, 1)
+        self.x_embedder = LatentEmbedder(config.latent_channels, width)
         self.t_embedder = ScalarEmbedding(width)
         if config.guidance_embed:
             self.cfg_embedder = ScalarEmbedding(width)
         self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
         self.y_embedder = CaptionEmbedder(config.text_width, width)
         self.attention_y_norm = RMSNorm(width)
-        self.blocks = nn.ModuleList(SanaBlock(config) for _ in range(config.depth))
+        blocks = nn.ModuleList(SanaBlock(config) for _ in range(config.depth))
+        self.blocks = cast(Sequence[SanaBlock], blocks)  # tells type checkers what the list holds
         self.final_layer = FinalLayer(config)
 
     def forward(
@@ -191,8 +208,9 @@ class Sana(nn.Module):
     ) -> Tensor:
         """Velocity for training: differentiable, text padded.
 
-        latents: B C H W. t: B, in [0, 1], 1 = pure noise. text: B L E. mask: B L, true where a token is real; None:
-        all are. guidance: B, the scale itself (4.5, not 0.45), Sprint only. Returns B C H W.
+        latents: B C H W. t: B, in [0, 1], 1 = pure noise. text: B L E. mask: B L, true where a token is real;
+        None: all are. guidance: B, the scale itself (4.5, not 0.45), Sprint only. Returns B C H W. Raises
+        SettingsError if a Sprint model gets no guidance.
         """
         x, time, modulation = self._embed(latents, t, guidance)
         grid = (latents.shape[-2], latents.shape[-1])
@@ -226,9 +244,16 @@ class Sana(nn.Module):
     ) -> Tensor:
         """Velocity for sampling, without gradients.
 
-        latents: B C H W. t: one time for the whole batch (cheaper: the modulation is computed once and fused into the
-        norms) or B times. context: from `prepare`, for B samples. Returns B C H W.
+        latents: B C H W. t: one time for the whole batch (cheaper: the modulation is computed once and fused
+        into the norms) or B times. context: from `prepare`, for B samples. guidance: Sprint only, the scale
+        itself. Returns B C H W. Raises SettingsError if the context is for another number of samples, or if a
+        Sprint model gets no guidance.
         """
+        if context.batch != len(latents):
+            raise SettingsError(
+                f"{len(latents)} latents came with prompts for {context.batch}: prepare one prompt a sample, "
+                "or give `counts`."
+            )
         times = torch.as_tensor(t, device=latents.device, dtype=torch.float32).reshape(-1)
         scale = None if guidance is None else torch.full_like(times, guidance)
         x, time, modulation = self._embed(latents, times, scale)
@@ -238,26 +263,23 @@ class Sana(nn.Module):
         return self._unembed(x, time, grid)
 
     def init_weights(self) -> None:
-        """Draw the published initial weights: Xavier linears, small embedders, silent cross-attention and output."""
+        """Draw the published initial weights: Xavier, small embedders, silent cross-attention and output."""
         for module in self.modules():
             if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1):
                 nn.init.xavier_uniform_(module.weight.flatten(1))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        embedders = [self.t_embedder.mlp[0], self.t_embedder.mlp[2], self.t_block[1]]
-        embedders += [self.y_embedder.y_proj.fc1, self.y_embedder.y_proj.fc2]
-        for linear in embedders:
-            nn.init.normal_(linear.weight, std=0.02)
+        for embedder in (self.t_embedder, self.t_block, self.y_embedder):
+            for module in embedder.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.normal_(module.weight, std=0.02)
         for block in self.blocks:
             nn.init.zeros_(block.cross_attn.proj.weight)
         nn.init.zeros_(self.final_layer.linear.weight)
 
     def _embed(self, latents: Tensor, t: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens B N D, time B D and its modulation B 6D (B = 1 when t holds one time)."""
-        weight = self.x_embedder.proj.weight
-        x = F.linear(
-            latents.flatten(2).transpose(1, 2).to(weight.dtype), weight.flatten(1), self.x_embedder.proj.bias
-        )
+        x = self.x_embedder(latents)
         if self.config.position_interpolation is not None:
             height, width = latents.shape[-2:]
             places = grid_positions(
@@ -271,7 +293,7 @@ class Sana(nn.Module):
         time = self.t_embedder(t * self.config.time_scale)
         if self.config.guidance_embed:
             if guidance is None:
-                raise ValueError("this model embeds its guidance scale: pass `guidance`.")
+                raise SettingsError("This model embeds its guidance scale: pass `guidance`, 4.5 is usual.")
             time = time + self.cfg_embedder(guidance * self.config.guidance_scale_factor)
         return x, time, self.t_block(time)
 

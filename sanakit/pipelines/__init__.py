@@ -1,1 +1,1 @@
-"""pipelines"""
+"""Pipelines: one task a file, from what the user says to pictures."""

@@ -33,8 +33,11 @@ def start(
     """
     if name not in RECIPES:
         raise SettingsError(f"There is no recipe {name!r}: choose one of {', '.join(RECIPES)}.")
+    from sanakit.train.checkpoint import has_checkpoint
     from sanakit.train.loop import train
 
+    if has_checkpoint(output) and not resume:
+        raise SettingsError(f"{output} holds a run already: go on with resume, or choose another output.")
     module, function = RECIPES[name]
     run = getattr(import_module(module), function)(data, output)
     config = run.config if steps is None else replace(run.config, steps=steps)

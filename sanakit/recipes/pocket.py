@@ -56,6 +56,7 @@ FLOW_MATCHING = TrainConfig(
     muon_learning_rate=2e-3,
     decay_fraction=0.3,
     bf16=True,
+    compile=True,
     evaluate_every=200,
     sheet_every=500,
     checkpoint_every=250,

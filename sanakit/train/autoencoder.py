@@ -1,7 +1,7 @@
 """Train a DC-AE decoder to draw pictures from latents: L1 on pixels and on their gradients, coarse and fine.
 
-The encoder stays as it is (its linear start, or published weights), so latents keep their meaning while the decoder
-learns: a diffusion model can be trained on them at the same time.
+The encoder stays as it is (its linear start, or published weights), so latents keep their meaning while the
+decoder learns: a diffusion model can be trained on them at the same time.
 
 Shapes: B batch, S crop side in pixels.
 """
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from sanakit.errors import SettingsError
 from sanakit.eval.similarity import psnr, ssim
 from sanakit.models.dc_ae import DCAE
 from sanakit.train.sheets import contact_sheet
@@ -24,10 +25,11 @@ from sanakit.train.sheets import contact_sheet
 class AutoencoderObjective:
     """Reconstruct crops of images; see the module's text.
 
-    images: N H W 3 uint8. weights: N, how often each is drawn. held_out: indices to measure on.
-    crop: side of the training crops in pixels, a multiple of 32. whole_from: step from which batches hold whole
-    images, a quarter as many. latent_noise: standard deviations of noise on the latents are drawn from
-    [0, latent_noise], so that the decoder forgives what a diffusion model gets wrong.
+    model: both halves; its encoder is frozen. images: N H W 3 uint8. weights: N, how often each is drawn.
+    held_out: indices to measure on, at least one. crop: side of the training crops in pixels, a multiple of
+    the model's compression. whole_from: step from which batches hold whole images, a quarter as many.
+    latent_noise: standard deviations of noise on the latents are drawn from [0, latent_noise], so that the
+    decoder forgives what a diffusion model gets wrong. Raises SettingsError if the model lacks a half.
     """
 
     def __init__(
@@ -42,23 +44,20 @@ class AutoencoderObjective:
         whole_from: int = 10**9,
         latent_noise: float = 0.0,
     ) -> None:
-        assert model.encoder is not None and model.decoder is not None
-        self.autoencoder = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if model.encoder is None or model.decoder is None:
+            raise SettingsError("An autoencoder is trained whole: build the DC-AE with part='both'.")
+        self.autoencoder = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         model.encoder.requires_grad_(False)
         self.model: nn.Module = model
         self.images, self.weights = images, torch.from_numpy(weights)
-        self.batch_size, self.crop, self.whole_from, self.latent_noise = (
-            batch_size,
-            crop,
-            whole_from,
-            latent_noise,
-        )
+        self.batch_size, self.crop = batch_size, crop
+        self.whole_from, self.latent_noise = whole_from, latent_noise
         self.reference = to_tensor(images[sorted(held_out)])
 
     def loss(self, step: int, generator: torch.Generator) -> Tensor:
         """Reconstruction loss of a batch of crops."""
         whole = step >= self.whole_from
-        count = self.batch_size // 4 if whole else self.batch_size
+        count = max(1, self.batch_size // 4) if whole else self.batch_size
         pictures = self._crops(count, self.images.shape[1] if whole else self.crop, generator)
         with torch.no_grad():
             latents = self.autoencoder.encode(pictures)
@@ -71,20 +70,23 @@ class AutoencoderObjective:
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
         """PSNR in dB and SSIM on the held-out images."""
         drawn = self._reconstruct(averaged, self.reference)
+        pairs = zip(
+            drawn.split(1), self.reference.split(1), strict=True
+        )  # one by one: SSIM takes much memory
         return {
             "psnr": psnr(drawn, self.reference).mean().item(),
-            "ssim": torch.cat([ssim(a[None], b[None]) for a, b in zip(drawn, self.reference, strict=True)])
-            .mean()
-            .item(),
+            "ssim": torch.cat([ssim(*pair) for pair in pairs]).mean().item(),
         }
 
     @torch.no_grad()
     def sheet(self, averaged: nn.Module) -> Image.Image:
-        """Held-out originals, each row followed by its reconstructions."""
+        """Held-out originals in up to three whole rows, each followed by its reconstructions."""
+        columns = min(10, len(self.reference))
         originals = self.reference[:: max(1, len(self.reference) // 30)][:30]
+        originals = originals[: len(originals) // columns * columns]
         drawn = self._reconstruct(averaged, originals)
-        rows = [part for pair in zip(originals.split(10), drawn.split(10), strict=True) for part in pair]
-        return contact_sheet(torch.cat(rows), 10)
+        pairs = zip(originals.split(columns), drawn.split(columns), strict=True)
+        return contact_sheet(torch.cat([row for pair in pairs for row in pair]), columns)
 
     def _crops(self, count: int, side: int, generator: torch.Generator) -> Tensor:
         chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator).tolist()

@@ -14,8 +14,8 @@ class TrainConfig:
     """Settings of the training loop; recipes fill them in.
 
     The schedule is warm-up, then constant, then a fall to `final_fraction` of the learning rate over the last
-    `decay_fraction` of the steps: "linear" (warm-up, stable, decay: a run can be prolonged without loss as long as
-    its decay has not begun) or "cosine".
+    `decay_fraction` of the steps: "linear" (warm-up, stable, decay: a run can be prolonged without loss as
+    long as its decay has not begun) or "cosine".
     """
 
     steps: int
@@ -25,7 +25,7 @@ class TrainConfig:
     muon_learning_rate: float = 0.02
     rate_factors: tuple[
         tuple[str, float], ...
-    ] = ()  # (part of a parameter's name, factor on its learning rate)
+    ] = ()  # part of a parameter's name, factor on its learning rate
     warmup_steps: int = 50
     decay: Literal["linear", "cosine"] = "linear"
     decay_fraction: float = 0.4
@@ -35,6 +35,7 @@ class TrainConfig:
     clip_norm: float = 1.0
     ema_decay: float = 0.998
     bf16: bool = False  # autocast; weights, gradients and averages stay float32
+    compile: bool = False  # the transformer's blocks, by torch.compile: needs a C++ compiler on a CPU
     seed: int = 0
     log_every: int = 50
     evaluate_every: int = 1000

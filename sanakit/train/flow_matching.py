@@ -1,11 +1,12 @@
 """Train a SANA transformer to predict velocities, alone or together with its text encoder.
 
-The loss is the plain mean square of flow matching: with x_t = (1 - t) x0 + t noise, |model(x_t, t, text) - (noise -
-x0)|^2, with t logit-normal and shifted towards noise: it is there that the prompt decides. Latents are prepared once;
-captions are tokenised once; the instruction before every prompt is computed once a batch, with gradients.
+The loss is the plain mean square of flow matching: with x_t = (1 - t) x0 + t noise,
+|model(x_t, t, text) - (noise - x0)|^2, with t logit-normal and shifted towards noise: it is there that the
+prompt decides. Latents are prepared once; captions are tokenised once; the instruction before every prompt is
+computed once a batch, with gradients.
 
-That the loss falls does not show that the prompt is heard. `evaluate` therefore gives the loss with the right, the
-empty and a wrong caption at several times; the gap between them is the figure to watch.
+That the loss falls does not show that the prompt is heard. `evaluate` therefore gives the loss with the
+right, the empty and a wrong caption at several times; the gap between them is the figure to watch.
 
 Shapes: N images, B batch, C H W latents.
 """
@@ -25,7 +26,7 @@ from sanakit.flow.dpm import FlowDPM
 from sanakit.flow.guidance import classifier_free
 from sanakit.flow.path import interpolate, velocity_target
 from sanakit.flow.schedule import dpm_times, sample_training_times
-from sanakit.models.gemma2 import Gemma2
+from sanakit.models.gemma2 import Gemma2, Layer
 from sanakit.models.sana import Sana
 from sanakit.text.encoder import TextEncoder
 from sanakit.train.sheets import contact_sheet
@@ -36,9 +37,10 @@ TIMES_WATCHED = (0.5, 0.85, 0.95)
 class FlowMatchingObjective:
     """Velocity prediction on prepared latents; see the module's text.
 
-    latents: N C H W, scaled to about unit variance. captions: N lists of alternative captions. weights: N, how often
-    each image is drawn. shift: moves training and sampling times towards noise. caption_dropout: share of samples
-    trained without a caption, for guidance. decode: latents (scaled) to images, for the sheet.
+    latents: N C H W, scaled to about unit variance. captions: N lists of alternative captions. weights: N,
+    how often each image is drawn. shift: moves training and sampling times towards noise. caption_dropout:
+    share of samples trained without a caption, for guidance. sheet_prompts: what is drawn on the sheet, at
+    least one. decode: latents (scaled) to images, for the sheet.
     """
 
     def __init__(
@@ -53,12 +55,13 @@ class FlowMatchingObjective:
         batch_size: int,
         shift: float,
         caption_dropout: float = 0.1,
-        sheet_prompts: Sequence[str] = (),
+        sheet_prompts: Sequence[str],
         sheet_guidance: float = 2.5,
         sheet_steps: int = 10,
         decode: Callable[[Tensor], Tensor],
     ) -> None:
         self.model: nn.Module = nn.ModuleDict({"transformer": transformer, "text": text})
+        self.transformer = transformer
         self.tokenizer = tokenizer
         self.encoder = TextEncoder(text, tokenizer)
         self.latents, self.weights = latents, weights
@@ -79,7 +82,7 @@ class FlowMatchingObjective:
         latents = self.latents[drawn]
         noise = torch.randn(latents.shape, generator=generator)
         t = sample_training_times(self.batch_size, self.shift, generator)
-        predicted = self.model["transformer"](interpolate(latents, noise, t), t, text, mask)  # type: ignore[index]
+        predicted = self.transformer(interpolate(latents, noise, t), t, text, mask)
         return F.mse_loss(predicted.float(), velocity_target(latents, noise))
 
     @torch.no_grad()
@@ -131,7 +134,7 @@ class FlowMatchingObjective:
 
 
 def pad_text(text: Tensor, mask: Tensor, multiple: int = 16) -> tuple[Tensor, Tensor]:
-    """Pad B L E features and their B L mask to a multiple of tokens, so that compiled blocks meet few shapes."""
+    """Pad B L E features and their B L mask to a multiple of tokens: compiled blocks then meet few shapes."""
     missing = -text.shape[1] % multiple
     return F.pad(text, (0, 0, 0, missing)), F.pad(mask, (0, missing))
 
@@ -139,10 +142,12 @@ def pad_text(text: Tensor, mask: Tensor, multiple: int = 16) -> tuple[Tensor, Te
 def start_text_encoder(model: Gemma2) -> None:
     """Initial weights for training a small Gemma 2 from nothing.
 
-    Its norms scale by 1 + weight, which makes every sublayer's output as large as the token's own embedding, and
-    drowns the token in it. Embeddings of unit length and sublayers of 0.3 keep tokens apart from the first step.
+    Its norms scale by 1 + weight, which makes every sublayer's output as large as the token's own embedding,
+    and drowns the token in it. Embeddings of unit length and sublayers of 0.3 keep tokens apart from the
+    first step.
     """
     nn.init.normal_(model.embed_tokens.weight, std=model.config.width**-0.5)
     for layer in model.layers:
+        assert isinstance(layer, Layer)
         nn.init.constant_(layer.post_attention_layernorm.weight, -0.7)
         nn.init.constant_(layer.post_feedforward_layernorm.weight, -0.7)

@@ -1,28 +1,31 @@
 """Start a small DC-AE as the best linear codec of its images instead of from noise.
 
-A DC-AE of residual blocks contains the linear maps: with silent residual branches its down steps can carry principal
-components from level to level and its up steps can expand them again. Started so, `pocket`'s autoencoder
-reconstructs at 24 dB before its first training step; from random weights it takes hours of a CPU to get there.
+A DC-AE of residual blocks contains the linear maps: with silent residual branches its down steps can carry
+principal components from level to level and its up steps can expand them again. Started so, `pocket`'s
+autoencoder reconstructs at 24 dB before its first training step; from random weights it takes hours of a CPU
+to get there.
 
-Latents are the first principal components of 32x32 patches, scaled to std**0.5: coarse components keep a larger
-variance than fine ones, so that a diffusion model spends its effort where most of the picture is.
+Latents are the first principal components of the patches that one latent cell stands for (32x32 pixels in
+pocket), scaled to std**0.5: coarse components keep a larger variance than fine ones, so that a diffusion
+model spends its effort where most of the picture is.
 
 Shapes: P number of patches, S patch side in pixels, D = 3*S*S patch values, K components kept.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sanakit.errors import SettingsError
 from sanakit.models.dc_ae import DCAE, Decoder, DownStep, Encoder, ResBlock, UpStep
 
-QUIET_LEVEL = (
-    6.0  # value of the unused channels before the last norm: it dominates the norm, which becomes linear
-)
+QUIET_LEVEL = 6.0  # of the unused channels before the last norm: they dominate the norm, which becomes linear
 LIFT = 4.0  # shifts the last norm's output above zero, so that the ReLU lets everything pass
 PIXEL_VALUES = 12  # a 2x2 patch of RGB
 
@@ -59,8 +62,9 @@ def patch_basis(images: Tensor, side: int, count: int) -> PatchBasis:
     return PatchBasis(mean, vectors.contiguous(), variance.clamp(min=1e-12).sqrt())
 
 
-def linear_latents(images: Tensor, basis: PatchBasis, side: int = 32) -> Tensor:
+def linear_latents(images: Tensor, basis: PatchBasis) -> Tensor:
     """Encode images (B 3 H W) with the basis: B K H/S W/S, the target of the encoder."""
+    side = math.isqrt(len(basis.mean) // 3)
     patches = F.pixel_unshuffle(images, side).permute(0, 2, 3, 1)  # B h w D
     return ((patches - basis.mean) @ (basis.components / basis.deviation.sqrt())).permute(0, 3, 1, 2)
 
@@ -69,10 +73,25 @@ def linear_latents(images: Tensor, basis: PatchBasis, side: int = 32) -> Tensor:
 def start_linear(model: DCAE, images: Tensor) -> PatchBasis:
     """Set the weights of a residual-block DC-AE so that it starts as the linear codec of these images.
 
-    images: B 3 H W in [-1, 1], some hundreds, H and W multiples of 32. Returns the basis of its latents.
+    images: B 3 H W in [-1, 1], some hundreds, H and W multiples of the model's compression. Returns the basis
+    of its latents. Raises SettingsError for a DC-AE whose parts do not contain the linear maps.
     """
-    assert model.encoder is not None and model.decoder is not None
-    basis = patch_basis(images, 32, model.config.latent_channels)
+    config = model.config
+    stages = config.encoder + config.decoder
+    unfit = (
+        any(stage.attention is not None or stage.norm != "rms_norm" for stage in stages)
+        or any(half[0].depth for half in (config.encoder, config.decoder))
+        or config.decoder[1].width < PIXEL_VALUES
+        or (config.strided_down, config.interpolate_up) != (False, False)
+        or (config.encoder_out_shortcut, config.decoder_in_shortcut, config.out_act) != (True, True, "relu")
+    )
+    if unfit or model.encoder is None or model.decoder is None:
+        raise SettingsError(
+            "A linear start needs both halves, a first stage of depth 0, residual blocks with RMS norm and "
+            f"at least {PIXEL_VALUES} channels, pixel shuffling, all shortcuts and a ReLU at the end, as "
+            "DC_AE_POCKET has them: start this DC-AE from random weights."
+        )
+    basis = patch_basis(images, config.compression, config.latent_channels)
     _silence_residuals(model)
     _start_decoder(model.decoder, images, basis)
     _start_encoder(model.encoder, images, linear_latents(images, basis))
@@ -82,17 +101,19 @@ def start_linear(model: DCAE, images: Tensor) -> PatchBasis:
 def _silence_residuals(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, ResBlock):
-            nn.init.zeros_(module.norm.weight)
+            nn.init.zeros_(cast(Tensor, module.norm.weight))
 
 
 def _start_decoder(decoder: Decoder, images: Tensor, latent: PatchBasis) -> None:
     """Each up step maps the coefficients of a patch to those of its four quadrants."""
     nn.init.zeros_(decoder.conv_in.weight)  # the shortcut alone: every latent channel repeated
-    nn.init.zeros_(decoder.conv_in.bias)
+    nn.init.zeros_(cast(Tensor, decoder.conv_in.bias))
     copies = decoder.conv_in.out_channels // decoder.conv_in.in_channels
-    mean, expand, side = latent.mean, latent.components * latent.deviation.sqrt(), 32
-    steps = [block[0] for block in reversed(decoder.up_blocks) if len(block) and isinstance(block[0], UpStep)]
-    for step in steps:
+    mean, expand = latent.mean, latent.components * latent.deviation.sqrt()
+    side = math.isqrt(len(mean) // 3)
+    for step in [layer for stage in reversed(decoder.up_blocks) for layer in stage.children()]:
+        if not isinstance(step, UpStep):
+            continue
         half = side // 2
         channels = step.conv.out_channels // 4
         finest = half == 2
@@ -110,17 +131,16 @@ def _start_decoder(decoder: Decoder, images: Tensor, latent: PatchBasis) -> None
                 bias[PIXEL_VALUES:, index] = QUIET_LEVEL
         weight = weight.flatten(0, 1)
         rows = torch.arange(len(weight))
-        weight[rows, rows * step.conv.in_channels // len(rows)] -= (
-            1  # cancel the shortcut, which has no weights to be silenced
-        )
+        # Cancel the shortcut, which has no weights to be silenced
+        weight[rows, rows * step.conv.in_channels // len(rows)] -= 1
         _set_centre(step.conv, weight, bias.flatten())
         mean, expand, side, copies = basis.mean, basis.components, half, 1
     channels = len(decoder.norm_out.weight)
     gain = ((channels - PIXEL_VALUES) * QUIET_LEVEL**2 / channels) ** 0.5
     nn.init.constant_(decoder.norm_out.weight, gain)
     nn.init.constant_(decoder.norm_out.bias, LIFT)
-    # The unused channels stay alive but quiet: loud ones would turn every small step of the output layer into a shift
-    # of the whole picture.
+    # The unused channels stay alive but quiet: loud ones would turn every small step of the output layer into
+    # a shift of the whole picture.
     nn.init.zeros_(decoder.norm_out.weight[PIXEL_VALUES:])
     nn.init.constant_(decoder.norm_out.bias[PIXEL_VALUES:], 0.1)
     assert isinstance(decoder.conv_out, UpStep)
@@ -134,21 +154,20 @@ def _start_encoder(encoder: Encoder, images: Tensor, target: Tensor) -> None:
     stem = encoder.conv_in
     assert isinstance(stem, DownStep)
     nn.init.zeros_(stem.conv.weight)
-    nn.init.zeros_(stem.conv.bias)
+    nn.init.zeros_(cast(Tensor, stem.conv.bias))
     for channel in range(3):
         stem.conv.weight[channel, channel, 1, 1] = 1
     x = stem(images.contiguous(memory_format=torch.channels_last))
     for stage in encoder.down_blocks:
-        for layer in stage:
+        for layer in stage.children():
             if isinstance(layer, DownStep):
                 values = x.permute(0, 2, 3, 1).flatten(0, 2)
                 mean = values.mean(0)
                 variance, vectors = torch.linalg.eigh((values - mean).T @ (values - mean) / len(values))
                 kept = layer.conv.out_channels
                 project = vectors.flip(1)[:, :kept].T
-                gain = (
-                    4 / variance.flip(0)[:kept].mean().sqrt()
-                )  # loud against the shortcut, unit scale per level
+                # Loud against the shortcut, equally so on every level
+                gain = 4 / variance.flip(0)[:kept].mean().sqrt()
                 _set_centre(layer.conv, project * gain, -(project @ mean) * gain)
             x = layer(x)
     inputs = x.permute(0, 2, 3, 1).flatten(0, 2).double()

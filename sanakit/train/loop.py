@@ -1,8 +1,8 @@
 """The training loop, in sight from top to bottom.
 
-An objective brings what is trained and how its loss is computed; the loop brings optimiser, schedule, averaging,
-checkpoints and reports. Step k of a run draws its batch from a generator seeded by (seed, k): a resumed run sees the
-batches that the uninterrupted one would have seen, and continues with the same losses.
+An objective brings what is trained and how its loss is computed; the loop brings optimiser, schedule,
+averaging, checkpoints and reports. Step k of a run draws its batch from a generator seeded by (seed, k): a
+resumed run sees the batches that the uninterrupted one would have seen, and continues with the same losses.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from sanakit.errors import NumericsError
+from sanakit.errors import NumericsError, WeightsError
 from sanakit.train.checkpoint import load_checkpoint, save_checkpoint
 from sanakit.train.config import TrainConfig
-from sanakit.train.optim import make_optimizers
+from sanakit.train.optim import make_optimizers, resume_optimizers
 
 
 class Objective(Protocol):
@@ -62,37 +62,24 @@ def train(
 ) -> Iterator[Progress]:
     """Train and yield progress every `log_every` steps; the caller prints it, or stops by no longer asking.
 
-    folder: gets log.jsonl, TensorBoard events (if installed), sheets/ and checkpoint.pt with the averaged weights
-    under "average". resume: go on from the folder's checkpoint if there is one. Raises NumericsError on a loss that
-    is not a number.
+    folder: gets log.jsonl, TensorBoard events (if installed), sheets/ and checkpoint.pt with the averaged
+    weights under "average". resume: go on from the folder's checkpoint if there is one, with the settings of
+    `config`; otherwise the folder's log begins anew. Raises NumericsError on a loss or gradient that is not a
+    number, WeightsError on a checkpoint that is damaged or of another model, OutputError on a full disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = objective.model
     average = copy.deepcopy(model).requires_grad_(False).eval()
     optimizers = make_optimizers(model, config)
-    first = 0
-    if resume and (state := load_checkpoint(folder)) is not None:
-        first = state["step"]
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    state = load_checkpoint(folder) if resume else None
+    first = 0 if state is None else _restore(state, model, average, optimizers)
+    pairs = zip(average.parameters(), model.parameters(), strict=True)
+    moving: list[tuple[Tensor, Tensor]] = [(a, m) for a, m in pairs if m.requires_grad]
+    averaged, trained = [a for a, _ in moving], [m for _, m in moving]
     device = trained[0].device
     log = _open_log(folder, first)
     losses: list[Tensor] = []
     started = time.monotonic()
-
-    def save(step: int) -> None:
-        save_checkpoint(
-            folder,
-            {
-                "step": step,
-                "model": model.state_dict(),
-                "average": average.state_dict(),
-                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-            },
-        )
 
     for step in range(first, config.steps):
         # 1. The learning rate of this step
@@ -119,9 +106,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
         decay = min(config.ema_decay, (step + 1) / (step + 10))
         with torch.no_grad():
-            pairs = zip(average.parameters(), model.parameters(), strict=True)
-            followers, leaders = zip(*((a, m) for a, m in pairs if m.requires_grad), strict=True)
-            torch._foreach_lerp_(list(followers), list(leaders), 1 - decay)
+            torch._foreach_lerp_(averaged, trained, 1 - decay)
         losses.append(loss.detach())
 
         # 4. Look at it
@@ -130,29 +115,56 @@ def train(
         if last or done % config.sheet_every == 0:
             (folder / "sheets").mkdir(exist_ok=True)
             objective.sheet(average).save(folder / "sheets" / f"{done:07d}.png")
+        progress = None
         if last or done % config.log_every == 0 or done % config.evaluate_every == 0:
-            measured = objective.evaluate(average) if last or done % config.evaluate_every == 0 else {}
             progress = Progress(
-                done,
-                config.steps,
-                torch.stack(losses).mean().item(),
-                norm.item(),
-                factor,
-                time.monotonic() - started,
-                measured,
+                step=done,
+                total=config.steps,
+                loss=torch.stack(losses).mean().item(),
+                grad_norm=norm.item(),
+                rate=factor,
+                seconds=time.monotonic() - started,
+                metrics=objective.evaluate(average) if last or done % config.evaluate_every == 0 else {},
             )
             losses.clear()
             log(progress)
-            yield progress
+
+        # 5. Keep it, before the caller hears of it: who stops at a line finds the checkpoint of that line
         if last or done % config.checkpoint_every == 0:
-            save(done)
+            states = [optimizer.state_dict() for optimizer in optimizers]
+            weights = {"model": model.state_dict(), "average": average.state_dict()}
+            save_checkpoint(folder, {"step": done, **weights, "optimizers": states})
+        if progress is not None:
+            yield progress
+
+
+def _restore(
+    state: dict[str, Any], model: nn.Module, average: nn.Module, optimizers: list[torch.optim.Optimizer]
+) -> int:
+    """Put a checkpoint's content in its places and give the step to go on from."""
+    try:
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+    except RuntimeError as error:
+        difference = " ".join(str(error).split())[:200]
+        raise WeightsError(
+            f"The checkpoint is of another model ({difference} ...): resume with its own recipe, or start "
+            "anew in another folder."
+        ) from error
+    resume_optimizers(optimizers, state["optimizers"])
+    return state["step"]
 
 
 def _open_log(folder: Path, first: int) -> Callable[[Progress], None]:
-    """A function that appends a line to log.jsonl and, where installed, to TensorBoard's events."""
+    """A function that appends a line to log.jsonl and, where installed, to TensorBoard's events.
+
+    Lines after step `first` are dropped: a run that stopped between two checkpoints will write them again.
+    """
     path = folder / "log.jsonl"
-    if not first:
-        path.unlink(missing_ok=True)
+    rows = path.read_text().splitlines(keepends=True) if first and path.exists() else []
+    kept = path.with_suffix(".part")
+    kept.write_text("".join(row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= first))
+    kept.replace(path)
     try:
         from torch.utils.tensorboard import SummaryWriter
 

@@ -1,17 +1,18 @@
 """Optimisers: AdamW for everything, or Muon for the matrices inside the blocks and AdamW for the rest.
 
-Muon (Jordan et al. 2024; scale by Liu et al., arXiv:2502.16982) replaces a matrix gradient by the nearest orthogonal
-matrix, so that all directions learn at one rate. torch.optim.Muon takes two-dimensional parameters only; SANA's
-1x1 convolutions are four-dimensional and its queries, keys and values lie fused in one matrix.
+Muon (Jordan et al. 2024; scale by Liu et al., arXiv:2502.16982) replaces a matrix gradient by the nearest
+orthogonal matrix, so that all directions learn at one rate. torch.optim.Muon takes two-dimensional parameters
+only; SANA's 1x1 convolutions are four-dimensional and its queries, keys and values lie fused in one matrix.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sanakit.errors import WeightsError
 from sanakit.train.config import TrainConfig
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic that drives singular values to about 1 in five rounds
@@ -19,23 +20,17 @@ FUSED = {"qkv": 3, "kv_linear": 2}  # layers whose output rows hold several matr
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum orthogonalised by Newton-Schulz iteration, for matrices (or 1x1 convolutions)."""
+    """Momentum orthogonalised by Newton-Schulz iteration, for matrices (or 1x1 convolutions).
 
-    def __init__(
-        self, named: Iterable[tuple[str, nn.Parameter]], lr: float, momentum: float, weight_decay: float
-    ):
-        groups: dict[int, list[nn.Parameter]] = {}
-        for name, parameter in named:
-            parts = next((count for key, count in FUSED.items() if f".{key}." in name), 1)
-            groups.setdefault(parts, []).append(parameter)
-        super().__init__(
-            [{"params": parameters, "parts": parts} for parts, parameters in groups.items()],
-            {"lr": lr, "momentum": momentum, "weight_decay": weight_decay},
-        )
+    groups: each with "params" and "lr", and as "parts" how many matrices lie fused in each of its parameters.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], momentum: float, weight_decay: float) -> None:
+        super().__init__(groups, {"parts": 1, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Update every parameter that has a gradient."""
+    def step(self, closure: None = None) -> None:
+        """Update every parameter that has a gradient. closure: not used, and in torch's signature only."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -64,35 +59,61 @@ def orthogonalise(matrix: Tensor) -> Tensor:
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """One optimiser, or two with Muon. Gains, biases and embeddings are never decayed.
+    """One optimiser, or two with Muon. Vectors (gains, biases) and embeddings are never decayed.
 
     Every parameter group holds its learning rate before the schedule as "base_lr".
     """
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    matrices = [pair for pair in trained if config.optimizer == "muon" and _is_block_matrix(*pair)]
-    taken = {id(parameter) for _, parameter in matrices}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in trained:
-        if id(parameter) not in taken:
+    adamw: dict[tuple[float, float], list[nn.Parameter]] = {}  # by factor on the learning rate, and decay
+    muon: dict[tuple[float, int], list[nn.Parameter]] = {}  # by factor on the learning rate, and parts
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        factor = config.factor(name)
+        if config.optimizer == "muon" and _is_block_matrix(name, parameter):
+            parts = next((count for key, count in FUSED.items() if f".{key}." in name), 1)
+            muon.setdefault((factor, parts), []).append(parameter)
+        else:
             decay = config.weight_decay if parameter.ndim > 1 and "embed" not in name else 0.0
-            groups.setdefault((config.factor(name), decay), []).append(parameter)
-    adamw = torch.optim.AdamW(
-        [
+            adamw.setdefault((factor, decay), []).append(parameter)
+
+    optimizers: list[torch.optim.Optimizer] = []
+    if adamw:
+        groups = [
             {"params": parameters, "lr": config.learning_rate * factor, "weight_decay": decay}
-            for (factor, decay), parameters in groups.items()
-        ],
-        betas=config.betas,
-        fused=True,
-    )
-    optimizers: list[torch.optim.Optimizer] = [adamw]
-    if matrices:
-        optimizers.append(
-            Muon(matrices, config.muon_learning_rate, momentum=0.95, weight_decay=config.weight_decay)
-        )
+            for (factor, decay), parameters in adamw.items()
+        ]
+        optimizers.append(torch.optim.AdamW(groups, betas=config.betas, fused=True))
+    if muon:
+        groups = [
+            {"params": parameters, "lr": config.muon_learning_rate * factor, "parts": parts}
+            for (factor, parts), parameters in muon.items()
+        ]
+        optimizers.append(Muon(groups, momentum=0.95, weight_decay=config.weight_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]
     return optimizers
+
+
+def resume_optimizers(optimizers: list[torch.optim.Optimizer], saved: list[dict[str, Any]]) -> None:
+    """Take over the momenta of saved optimisers, but keep the settings: a resumed run may change its rates.
+
+    Raises WeightsError when they were saved for other parameter groups.
+    """
+    try:
+        for optimizer, state in zip(optimizers, saved, strict=True):
+            settings = [
+                {name: value for name, value in group.items() if name != "params"}
+                for group in optimizer.param_groups
+            ]
+            optimizer.load_state_dict(state)
+            for group, own in zip(optimizer.param_groups, settings, strict=True):
+                group.update(own)
+    except ValueError as error:
+        raise WeightsError(
+            "The checkpoint's optimiser has other parameter groups: resume with the optimiser and the rate "
+            "factors it was trained with, or start anew in another folder."
+        ) from error
 
 
 def _is_block_matrix(name: str, parameter: Tensor) -> bool:

@@ -21,7 +21,7 @@ from sanakit.text.encoder import TextEncoder
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION, clean_prompt
 from sanakit.text.tokenizer import train_tokenizer
 from sanakit.train.autoencoder import AutoencoderObjective, to_tensor
-from sanakit.train.checkpoint import load_checkpoint
+from sanakit.train.checkpoint import has_checkpoint, load_checkpoint
 from sanakit.train.config import TrainConfig
 from sanakit.train.flow_matching import FlowMatchingObjective, start_text_encoder
 from sanakit.train.linear_init import start_linear
@@ -30,7 +30,10 @@ from sanakit.weights import save_diffusers
 
 MODEL = "model"  # folder of the finished model inside a run
 INSTRUCTION_REPEATS = 50  # in the tokenizer's texts: makes each word of the instruction one token
-LEFT_OUT = ("people & body", "symbols")  # groups whose uncommon things are too many or too alike to be learned
+LEFT_OUT = (
+    "people & body",
+    "symbols",
+)  # groups whose uncommon things are too many or too alike to be learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def autoencoder_run(
     autoencoder = DCAE(model)
     if start is not None:
         autoencoder.load_state_dict(_averaged(output.parent / start))
-    elif load_checkpoint(output) is None:
+    elif not has_checkpoint(output):
         count = min(600, int(training.sum()))
         chosen = np.random.default_rng(config.seed).choice(np.flatnonzero(training), count, replace=False)
         start_linear(autoencoder, to_tensor(images[np.sort(chosen)]))
@@ -114,6 +117,9 @@ def flow_matching_run(
     sana, gemma = Sana(transformer), Gemma2(text)
     sana.init_weights()
     start_text_encoder(gemma)
+    if config.compile:
+        for block in sana.blocks:
+            block.compile(dynamic=False)
     objective = FlowMatchingObjective(
         sana,
         gemma,
@@ -136,7 +142,11 @@ def flow_matching_run(
 
 
 def _export(
-    output: Path, objective: FlowMatchingObjective, autoencoder: DCAEConfig, shift: float, defaults: Mapping[str, Any]
+    output: Path,
+    objective: FlowMatchingObjective,
+    autoencoder: DCAEConfig,
+    shift: float,
+    defaults: Mapping[str, Any],
 ) -> None:
     """Write the averaged weights, with the best decoder there is, as a diffusers folder in fp16."""
     objective.model.load_state_dict(_averaged(output))
@@ -160,7 +170,9 @@ def _export(
 def _averaged(run: Path) -> dict[str, Tensor]:
     state = load_checkpoint(run)
     if state is None:
-        raise DataError(f"{run} holds no checkpoint: train {run.name} first, with its --output beside this run's.")
+        raise DataError(
+            f"{run} holds no checkpoint: train {run.name} first, with its --output beside this run's."
+        )
     return state["average"]
 
 

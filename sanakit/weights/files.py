@@ -349,6 +349,6 @@ def _state_dict(content: Any, path: Path) -> dict[str, Any]:
     if others:
         raise WeightsError(
             f"{path} holds {len(others)} entries that are no tensors (first: {str(others[0])!r}): not a "
-            "state_dict."
+            "state_dict. Give the checkpoint of a model."
         )
     return {str(name): value for name, value in content.items()}

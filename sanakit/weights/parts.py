@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from sanakit.errors import SettingsError, WeightsError
 from sanakit.models.dc_ae import DC_AE_F32C32_SANA, DC_AE_LITE, DCAE, DCAEConfig
 from sanakit.models.gemma2 import Gemma2Config
 from sanakit.models.sana import SanaConfig
 from sanakit.weights import diffusers, official
-from sanakit.weights.files import TensorFiles, open_component, open_file, read_json
+from sanakit.weights.files import AGAIN, TensorFiles, open_component, open_file, read_json
 from sanakit.weights.resolve import Source, identify, kind_words
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -127,10 +128,19 @@ def empty(build: Callable[[], Module], source: Source) -> Module:
     """Build a module without memory for its weights. Raises WeightsError when its sizes do not go
     together."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             return build()
-    except (SettingsError, ValueError) as error:
-        raise WeightsError(f"{source.path} describes a model that can not be built: {error}") from None
+    except (SettingsError, ValueError, TypeError) as error:
+        raise WeightsError(
+            f"{source.path} describes a model that can not be built ({error}). {AGAIN}"
+        ) from None
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves out the drawing of first values, which on the meta device would import torch's compiler: 1.5 s."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
 
 
 def _autoencoder_config(path: Path) -> DCAEConfig:

@@ -149,7 +149,9 @@ def kind_words(kind: str) -> str:
 
 def _from_catalog(entry: CatalogEntry, parts: Iterable[str]) -> Source:
     if entry.unsupported:
-        raise WeightsError(f"{entry.name} is {entry.unsupported}.")
+        raise WeightsError(
+            f"{entry.name} is {entry.unsupported}. Choose another one that `sana models` lists."
+        )
     if entry.repo is None:
         folder = entry.folder
         if folder is None or not (folder / INDEX).is_file():
@@ -172,7 +174,7 @@ def _from_disk(path: Path) -> Source:
         came = str(read_json(index).get("_class_name"))
         if not came.startswith("Sana"):
             raise WeightsError(
-                f"{path} is a {came}, not a SANA model: this package draws with the SANA family only."
+                f"{path} is a {came}, not a SANA model: give one of that family, such as `sana models` lists."
             )
     elif not (path / "config.json").is_file():
         inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".pth", ".safetensors"))

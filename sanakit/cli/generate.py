@@ -1,0 +1,244 @@
+"""`sana generate`: a sentence in, a picture out.
+
+Parses the command line, checks what needs no model before one is loaded, follows `TextToImage.stream`, saves
+and prints. torch is imported inside the functions: help texts and slips of the keyboard do not wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sanakit.errors import OutputError, SizeError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from rich.console import Console
+    from rich.segment import Segments
+
+    from sanakit.pipelines.text_to_image import Step
+
+OWN = "model's own"
+PREVIEW_COLUMNS = 64  # of the terminal, at most
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw, in a sentence.")],
+    model: Annotated[
+        str, typer.Option(help="A name (`sana models`), folder, .safetensors or .pth file, or Hub org/repo.")
+    ] = "pocket",
+    negative: Annotated[str, typer.Option(help="What not to draw.")] = "",
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WxH", show_default=OWN, help="Pixels, such as 256x192; one number is a square."
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, max=1000, show_default=OWN, help="More are finer, slower."),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", show_default=OWN, help="More keeps to the words; 1 is off, in half the time."
+        ),
+    ] = None,
+    solver: Annotated[
+        Literal["dpm", "euler"] | None, typer.Option(show_default=OWN, help="dpm needs fewer steps.")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, show_default="random", help="The same seed draws the same again."),
+    ] = None,
+    num_images: Annotated[
+        int, typer.Option(metavar="N", min=1, max=256, help="Pictures, of this seed and the next ones.")
+    ] = 1,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", show_default="sana-SEED.png", help="Several get -1, -2, ... in their names."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Show the picture so far in the terminal.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
+) -> None:
+    """Draw a picture from a sentence.
+
+    The file named by --output is replaced if it exists; without it, a new name is chosen.
+    A PNG carries the settings it was drawn with.
+    """
+    # 1. What was asked for
+    sides = parse_size(size) if size is not None else None
+    seed = secrets.randbelow(2**32) if seed is None else seed
+
+    with _display(preview) as show, warnings.catch_warnings(action="ignore"):  # the result tells them
+        from sanakit.flow.guidance import check_scale
+        from sanakit.pipelines.images import drawn_size, save
+        from sanakit.pipelines.text_to_image import TextToImage
+
+        paths = output_paths(output, seed, num_images)
+        if sides is not None:  # the limits of all models; the model's own multiple is checked by `stream`
+            drawn_size(*sides, sample_size=32, compression=32, binned=True)
+        if guidance is not None:
+            check_scale(guidance)
+
+        # 2. The pictures, step by step
+        pipe = TextToImage.from_pretrained(model, device=device, dtype=dtype)
+        width, height = sides or (None, None)
+        result = None
+        for step in pipe.stream(
+            prompt,
+            negative,
+            width=width,
+            height=height,
+            steps=steps,
+            guidance=guidance,
+            solver=solver,
+            seed=seed,
+            num_images=num_images,
+        ):
+            show(step)
+            result = step.result
+    assert result is not None  # the last step carries it
+
+    # 3. Save and print
+    for path, image, metadata in zip(paths, result.images, result.metadata, strict=True):
+        save(image, path, metadata)  # pyright: ignore[reportArgumentType] - the default output is PIL
+    for warning in result.warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
+    if as_json:
+        images = [
+            {"path": str(path), **metadata} for path, metadata in zip(paths, result.metadata, strict=True)
+        ]
+        report = {"images": images, "timings": result.timings, "warnings": result.warnings}
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        for path, image_seed in zip(paths, result.seeds, strict=True):
+            print(f"{path}  seed {image_seed}")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Give width and height in pixels from "1024x768", or from "1024" for a square. Raises SizeError.
+
+    >>> parse_size("1024x768")
+    (1024, 768)
+    """
+    match = re.fullmatch(r"(\d{1,9})(?:[xX×](\d{1,9}))?", text.strip())
+    if match is None:
+        raise SizeError(
+            f"The size {text!r} can not be read: write width and height in pixels, such as 256x192."
+        )
+    return int(match[1]), int(match[2] or match[1])
+
+
+def output_paths(output: Path | None, seed: int, num_images: int) -> list[Path]:
+    """Give the files to write, `fox.png`, or `fox-1.png`, `fox-2.png`, ... for several pictures.
+
+    output: None takes `sana-SEED.png`, or `sana-SEED_2.png` and so on where such a file exists.
+    Raises OutputError where they can not be written.
+    """
+    from sanakit.pipelines.images import FORMATS
+
+    if output is None:
+        stems = (f"sana-{seed}" if again == 1 else f"sana-{seed}_{again}" for again in count(1))
+        free = (
+            stem for stem in stems if not Path(f"{stem}.png").exists() and not any(Path().glob(f"{stem}-*"))
+        )
+        output = Path(f"{next(free)}.png")
+    output = output.expanduser()
+    if output.suffix.lower() not in FORMATS:
+        raise OutputError(f"{output} can not be written: end the name in one of {', '.join(FORMATS)}.")
+    if not output.parent.is_dir():
+        raise OutputError(
+            f"The folder {output.parent} does not exist: create it first or choose another one."
+        )
+    if not os.access(output.parent, os.W_OK):
+        raise OutputError(f"Nothing may be written in {output.parent}: choose another folder.")
+    numbers = range(1, num_images + 1)
+    paths = [output] if num_images == 1 else [output.with_stem(f"{output.stem}-{n}") for n in numbers]
+    for path in paths:
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder: give the name of a file.")
+    return paths
+
+
+@contextmanager
+def _display(preview: bool) -> Iterator[Callable[[Step], None]]:
+    """Give the function that shows a step: a bar on standard error, above it the picture so far if wanted.
+
+    Where standard error is no terminal, nothing is shown and rich is not imported.
+    """
+    if not sys.stderr.isatty():
+        yield lambda step: None
+        return
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[pace]}"),
+    )
+    bar = Progress(*columns, console=console)
+    task = bar.add_task("loading the model", total=None, pace="")
+    last = time.monotonic()
+
+    with Live(bar, console=console, transient=not preview) as live:
+
+        def show(step: Step) -> None:
+            nonlocal last
+            last, since = time.monotonic(), last
+            pace = (
+                f"{last - since:.2f} s/step" if step.index > 1 else ""
+            )  # the first one waited for the model
+            bar.update(task, description="drawing", completed=step.index, total=step.total, pace=pace)
+            if preview:
+                live.update(Group(half_blocks(step.preview(), console), bar), refresh=True)
+
+        yield show
+
+
+def half_blocks(picture: Image, console: Console) -> Segments:
+    """Draw a picture with two pixels to a character, in 24-bit colours, as large as the terminal allows."""
+    from rich.color import Color
+    from rich.segment import Segment, Segments
+    from rich.style import Style
+
+    lines = max(1, console.height - 3)  # less the bar and the line of the cursor
+    columns = min(console.width, PREVIEW_COLUMNS, lines * 2 * picture.width // picture.height)
+    rows = min(lines, columns * picture.height // picture.width // 2)
+    columns, rows = max(1, columns), max(1, rows)
+    pixels = picture.convert("RGB").resize((columns, rows * 2)).tobytes()
+
+    def colour(row: int, column: int) -> Color:
+        start = 3 * (row * columns + column)
+        return Color.from_rgb(*pixels[start : start + 3])
+
+    segments = []
+    for row in range(0, 2 * rows, 2):
+        for column in range(columns):
+            style = Style(color=colour(row, column), bgcolor=colour(row + 1, column))
+            segments.append(Segment("▀", style))
+        segments.append(Segment.line())
+    return Segments(segments)

@@ -1,0 +1,106 @@
+"""`sana models`: the catalog of released models. `sana inspect`: what a file or folder holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sanakit.cli.terminal import AsJson, Debug, print_json, size_in_bytes
+
+if TYPE_CHECKING:
+    from sanakit.weights.catalog import CatalogEntry
+    from sanakit.weights.inspect import Description, PartDescription
+
+NAMED = 5  # missing or unknown tensors that are listed by name
+
+
+def list_models(as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the released models.
+
+    Sizes in pixels and parameters, the 16-bit dtype they are right in, downloads and licences.
+    """
+    from sanakit.weights import CATALOG
+
+    entries = list(CATALOG.values())
+    if as_json:
+        print_json([_public(entry) for entry in entries])
+        return
+    print(f"{'name':<26}{'pixels':<11}{'parameters':>10}  {'16-bit':<10}{'download':>9}  Hub repository")
+    for entry in entries:
+        print(_row(entry))
+    _print_groups("Licences of the weights", {entry.name: entry.licence for entry in entries})
+    reasons = {entry.name: entry.unsupported for entry in entries if entry.unsupported}
+    _print_groups("Not drawn by this version", reasons)
+
+
+def inspect(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Folder, weight file, or name of a model.")],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Tell what a folder or weight file holds.
+
+    Only headers are read; nothing is loaded or downloaded.
+    """
+    from sanakit.weights import describe
+
+    description = describe(path)
+    if as_json:
+        print_json(description)
+    else:
+        _print_description(description)
+
+
+def _public(entry: CatalogEntry) -> dict[str, object]:
+    names = "name repo parameters width height precision steps guidance solver languages licence unsupported"
+    return {name: getattr(entry, name) for name in [*names.split(), "download_bytes"]}
+
+
+def _row(entry: CatalogEntry) -> str:
+    parameters = f"{entry.parameters / 1e6:,.0f} M" if entry.parameters else "-"
+    download = size_in_bytes(entry.download_bytes) if entry.repo else "embedded"
+    pixels, repo = f"{entry.width}x{entry.height}", entry.repo or "-"
+    return f"{entry.name:<26}{pixels:<11}{parameters:>10}  {entry.precision:<10}{download:>9}  {repo}"
+
+
+def _print_groups(title: str, texts: dict[str, str]) -> None:
+    """Print each distinct text once, with the names it belongs to."""
+    if texts:
+        print(f"\n{title}")
+    for text in dict.fromkeys(texts.values()):
+        print(f"  {', '.join(name for name, own in texts.items() if own == text)}:\n    {text}")
+
+
+def _print_description(description: Description) -> None:
+    print(description.path)
+    facts = {
+        "kind": description.kind,
+        "release": description.release,
+        "licence": description.licence,
+        "trained for": f"{description.resolution} px" if description.resolution else "",
+        "download": size_in_bytes(description.download_bytes) if description.download_bytes else "",
+    }
+    if settings := description.settings:
+        facts["defaults"] = (
+            f"{settings.width}x{settings.height}, {settings.steps} steps, guidance {settings.guidance:g}, "
+            f"solver {settings.solver}, shift {settings.flow_shift:g}"
+        )
+        facts["16-bit dtype"] = settings.precision
+    for name, text in facts.items():
+        if text:
+            print(f"  {name:<14}{text}")
+    for part in description.parts:
+        _print_part(part)
+
+
+def _print_part(part: PartDescription) -> None:
+    shape = f", {part.depth} blocks of width {part.width}" if part.depth else ""
+    size = f"{part.size}, " if part.size else ""
+    layout = f"{part.layout} layout, " if part.layout else ""
+    print(f"  {part.kind}: {size}{part.parameters:,} parameters{shape}")
+    print(f"    {layout}{part.dtype}, {size_in_bytes(part.bytes)}")
+    for what, names in (("missing", part.missing), ("unknown", part.unexpected)):
+        if names:
+            more = ", ..." if len(names) > NAMED else ""
+            print(f"    {len(names)} tensors {what}: {', '.join(names[:NAMED])}{more}")

@@ -1,0 +1,62 @@
+"""What several commands share: two options, printing for machines, and a bar for long work.
+
+`sana generate` has a display of its own, which also shows the picture.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show where an error arose.")]
+
+
+def print_json(value: Any) -> None:
+    """Print a result for machines: dataclasses become objects, paths become text."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def size_in_bytes(number: int) -> str:
+    """Spell a number of bytes for people: "1.2 GB".
+
+    >>> size_in_bytes(37_000_000)
+    '37.0 MB'
+    """
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if number >= scale:
+            return f"{number / scale:.1f} {unit}"
+    return f"{number} B"
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Give the function that shows (what is done, how much is done, how much there is) on standard error.
+
+    Where standard error is no terminal, nothing is shown and rich is not imported.
+    """
+    if not sys.stderr.isatty():
+        yield lambda what, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")

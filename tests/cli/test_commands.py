@@ -1,0 +1,131 @@
+"""The other commands: each parses, calls one public function and prints its result."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import sanakit
+from sanakit.cli.evaluate import SHARES
+from sanakit.eval.run import PocketReport
+from sanakit.train.loop import Progress
+from sanakit.weights import CATALOG
+
+
+def test_without_words_the_help_is_shown(sana) -> None:
+    assert sana() == sana("--help")
+    assert "generate" in sana().out
+
+
+def test_the_version_is_printed(sana) -> None:
+    assert sana("--version").out == f"sana {sanakit.__version__}\n"
+
+
+def test_every_command_says_in_a_whole_line_what_it_does(sana) -> None:
+    _, listing = sana("--help").out.split("Commands:\n")
+    assert len(listing.splitlines()) == 6
+    assert "..." not in listing
+
+
+def test_models_lists_every_release_with_its_licence(sana) -> None:
+    out = sana("models").out
+    for entry in CATALOG.values():
+        assert entry.name in out
+        assert entry.licence in out
+        assert entry.unsupported in out
+
+
+def test_models_as_json_holds_the_catalog(sana) -> None:
+    entries = json.loads(sana("models", "--json").out)
+    assert [entry["name"] for entry in entries] == list(CATALOG)
+    assert entries[1]["download_bytes"] == CATALOG["sana-0.6b-512"].download_bytes
+
+
+def test_a_pipe_that_closes_early_ends_the_command_without_a_word() -> None:
+    code = "from sanakit.cli import main; main(['models', '--json'])"
+    command = f'{sys.executable} -c "{code}" | head -c 1; exit ${{PIPESTATUS[0]}}'
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (1, "[", "")
+
+
+def test_inspect_tells_parts_sizes_and_defaults_of_a_folder(sana, tiny: Path) -> None:
+    out = sana("inspect", tiny).out
+    for words in ("transformer", "autoencoder", "text_encoder", "96x64, 2 steps, guidance 2", "DC-AE f32c8"):
+        assert words in out
+    report = json.loads(sana("inspect", tiny, "--json").out)
+    assert report["settings"]["steps"] == 2
+    assert [part["kind"] for part in report["parts"]] == ["transformer", "autoencoder", "text_encoder"]
+
+
+def test_inspect_describes_a_release_that_is_not_here(sana) -> None:
+    outcome = sana("inspect", "sana-1.6b-2k")
+    assert outcome.code == 0
+    assert "9.7 GB" in outcome.out
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """What `sana train` asked for; nothing is trained."""
+    calls = []
+
+    def start(name: str, **words: object):
+        calls.append((name, words))
+        for step in (1, 2):
+            yield Progress(step, 2, 0.5 / step, 1.0, 1.0, 0.1, {})
+
+    monkeypatch.setattr("sanakit.cli.train.start", start)
+    return calls
+
+
+def test_train_starts_the_recipe_in_a_folder_of_its_name(sana, started: list[tuple]) -> None:
+    outcome = sana("train", "pocket")
+    expected = {"data": Path("data/pocket"), "output": Path("runs/pocket"), "steps": None, "resume": False}
+    assert started == [("pocket", expected)]
+    assert outcome.out == "runs/pocket  step 2 of 2, loss 0.2500\n"
+
+
+def test_train_hands_on_what_was_asked_for(sana, started: list[tuple]) -> None:
+    outcome = sana("train", "pocket", "--data", "d", "--output", "o", "--steps", 2, "--resume", "--json")
+    assert started == [("pocket", {"data": Path("d"), "output": Path("o"), "steps": 2, "resume": True})]
+    assert json.loads(outcome.out)["last"]["loss"] == 0.25
+
+
+def test_data_pocket_builds_and_tells_how_much(sana, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build_pocket(folder: Path, *, cache: Path | None, progress: object) -> SimpleNamespace:
+        assert (folder, cache) == (Path("emoji"), Path("packages"))
+        return SimpleNamespace(rows=[None] * 1234, sources={"format": 1})
+
+    monkeypatch.setattr("sanakit.data.pocket.build_pocket", build_pocket)
+    assert sana("data", "pocket", "emoji", "--cache", "packages").out == "emoji  1,234 images\n"
+    assert json.loads(sana("data", "pocket", "emoji", "--cache", "packages", "--json").out)["images"] == 1234
+
+
+def test_evaluate_prints_the_figures_of_the_report(sana, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = {f"{name}top{rank}": 0.5 + rank / 100 for name in SHARES for rank in (1, 5)}
+    report = PocketReport(
+        model="pocket",
+        seed=0,
+        steps=10,
+        guidance=2.5,
+        autoencoder_psnr=27.25,
+        autoencoder_ssim=0.875,
+        held_out_pictures=40,
+        prompts=200,
+        seconds_per_picture=1.5,
+        not_recognised=("a red apple",),
+        **shares,
+    )
+    monkeypatch.setattr("sanakit.eval.run.evaluate_pocket", lambda model, progress: report)
+    out = sana("evaluate", "pocket").out
+    for words in (
+        "PSNR 27.25 dB, SSIM 0.875 on 40",
+        "top-1  51.0%  top-5  55.0%",
+        "1.50 s a picture",
+    ):
+        assert words in out
+    assert json.loads(sana("evaluate", "pocket", "--json").out)["not_recognised"] == ["a red apple"]

@@ -1,0 +1,177 @@
+"""`sana generate`: pictures, names, settings, what is printed where, and what a terminal shows."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageChops
+from rich.console import Console
+
+from sanakit.cli.generate import half_blocks, parse_size
+from sanakit.errors import SizeError
+from sanakit.pipelines.text_to_image import TextToImage
+
+
+class Terminal(io.StringIO):
+    """Text that thinks it is shown to a person."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_picture_is_written_and_its_path_and_seed_are_printed(sana, tiny: Path) -> None:
+    outcome = sana("generate", "a red apple", "--model", tiny, "--seed", 7, "--output", "apple.png")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "apple.png  seed 7\n", "")
+    with Image.open("apple.png") as picture:
+        assert picture.size == (96, 64)  # the model's own
+
+
+def test_the_models_own_settings_are_used_and_the_callers_words_win(sana, tiny: Path) -> None:
+    sana("generate", "a fox", "--model", tiny, "--output", "own.png")
+    words = {"steps": 3, "guidance": 1.5, "solver": "euler", "size": "64x96", "negative": "blue", "seed": 5}
+    sana(
+        "generate",
+        "a fox",
+        "--model",
+        tiny,
+        "--output",
+        "asked.png",
+        *(f"--{name}={word}" for name, word in words.items()),
+    )
+    own, asked = (Image.open(name).text for name in ("own.png", "asked.png"))  # pyright: ignore
+    assert {"steps": "2", "guidance": "2.0", "solver": "dpm", "size": "96x64"}.items() <= own.items()
+    assert {"steps": "3", "guidance": "1.5", "solver": "euler", "size": "64x96"}.items() <= asked.items()
+    assert {
+        "prompt": "a fox",
+        "negative_prompt": "blue",
+        "seed": "5",
+        "model": "tiny",
+    }.items() <= asked.items()
+
+
+def test_the_same_seed_draws_the_same_picture_and_another_one_another(sana, tiny: Path) -> None:
+    for name, seed in (("a.png", 3), ("b.png", 3), ("c.png", 4)):
+        sana("generate", "a red apple", "--model", tiny, "--seed", seed, "--output", name)
+    first, again, other = (Image.open(name) for name in ("a.png", "b.png", "c.png"))
+    assert ImageChops.difference(first, again).getbbox() is None
+    assert ImageChops.difference(first, other).getbbox() is not None
+
+
+def test_several_pictures_are_numbered_and_have_seeds_in_a_row(sana, tiny: Path) -> None:
+    outcome = sana(
+        "generate", "a dog", "--model", tiny, "--seed", 9, "--num-images", 2, "--output", "dog.png"
+    )
+    assert outcome.out == "dog-1.png  seed 9\ndog-2.png  seed 10\n"
+    assert Image.open("dog-2.png").text["seed"] == "10"  # pyright: ignore
+
+
+def test_without_a_name_a_new_one_is_chosen_each_time(sana, tiny: Path) -> None:
+    names = [
+        sana("generate", "a dog", "--model", tiny, "--seed", 9, "--num-images", number).out.split()[0]
+        for number in (1, 1, 2, 1)
+    ]
+    assert names == ["sana-9.png", "sana-9_2.png", "sana-9_3-1.png", "sana-9_4.png"]
+    assert len(list(Path().iterdir())) == 5
+
+
+def test_a_random_seed_is_told_and_draws_the_picture_again(sana, tiny: Path) -> None:
+    outcome = sana("generate", "a dog", "--model", tiny, "--output", "first.png")
+    seed = outcome.out.split()[-1]
+    sana("generate", "a dog", "--model", tiny, "--output", "again.png", "--seed", seed)
+    assert ImageChops.difference(Image.open("first.png"), Image.open("again.png")).getbbox() is None
+
+
+def test_a_named_file_is_replaced(sana, tiny: Path) -> None:
+    Path("apple.png").write_text("old")
+    assert sana("generate", "a red apple", "--model", tiny, "--output", "apple.png").code == 0
+    assert Path("apple.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_json_is_one_object_with_paths_settings_and_timings(sana, tiny: Path) -> None:
+    outcome = sana(
+        "generate", "a dög", "--model", tiny, "--seed", 9, "--num-images", 2, "--output", "d.png", "--json"
+    )
+    report = json.loads(outcome.out)
+    assert [image["path"] for image in report["images"]] == ["d-1.png", "d-2.png"]
+    assert [image["seed"] for image in report["images"]] == [9, 10]
+    assert {"prompt": "a dög", "steps": 2, "width": 96, "height": 64}.items() <= report["images"][0].items()
+    assert all(seconds >= 0 for seconds in report["timings"].values())
+    assert set(report["timings"]) == {"text", "denoise", "decode"}
+    assert report["warnings"] == []
+
+
+def test_a_prompt_that_was_cut_is_one_line_of_warning(sana, tiny: Path) -> None:
+    outcome = sana("generate", "apple " * 400, "--model", tiny, "--output", "apple.png")
+    assert outcome.code == 0
+    assert outcome.err.startswith("Warning: ")
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_terminal_shows_the_steps_and_with_preview_the_picture(
+    sana, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = {}
+    for preview in (False, True):
+        screen = Terminal()
+        monkeypatch.setattr(sys, "stderr", screen)
+        monkeypatch.setenv("TERM", "xterm-256color")
+        outcome = sana("generate", "a dog", "--model", tiny, "--output", "dog.png", *["--preview"] * preview)
+        assert outcome.out.startswith("dog.png")
+        shown[preview] = screen.getvalue()
+    assert "2/2" in shown[False]
+    assert "s/step" in shown[False]
+    assert "▀" in shown[True]
+    assert "▀" not in shown[False]
+
+
+def test_half_blocks_show_two_rows_of_pixels_in_one_of_characters() -> None:
+    picture = Image.new("RGB", (64, 64), "red")
+    picture.paste("blue", (0, 32, 64, 64))
+    (*cells,) = half_blocks(picture, Console(width=64, height=100)).segments
+    lines = [cell for cell in cells if cell.text == "\n"]
+    characters = [cell for cell in cells if cell.text == "▀"]
+    assert (len(lines), len(characters)) == (32, 64 * 32)
+    assert {str(cell.style) for cell in characters[: 64 * 16]} == {"#ff0000 on #ff0000"}
+    assert {str(cell.style) for cell in characters[64 * 16 :]} == {"#0000ff on #0000ff"}
+
+
+@pytest.mark.parametrize("size", [(1000, 10), (10, 1000), (1, 1)])
+def test_half_blocks_fit_the_terminal_whatever_the_shape(size: tuple[int, int]) -> None:
+    cells = list(half_blocks(Image.new("RGB", size), Console(width=40, height=20)).segments)
+    rows = sum(cell.text == "\n" for cell in cells)
+    assert 1 <= rows <= 20
+    assert 1 <= (len(cells) - rows) / rows <= 40
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("256x192", (256, 192)), ("1024", (1024, 1024)), (" 64X32 ", (64, 32))]
+)
+def test_a_size_is_read(text: str, size: tuple[int, int]) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "1x", "1e9", "-1x1", "256 x 256", "1.5x2", "٣x٣x٣"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(SizeError):
+        parse_size(text)
+
+
+def test_debug_shows_where_an_error_arose(sana) -> None:
+    outcome = sana("generate", "a dog", "--model", "./nothing", "--debug")
+    assert outcome.code == 2
+    assert "Traceback" in outcome.err
+    assert outcome.err.splitlines()[-1].startswith("Error: There is no file or folder './nothing'")
+
+
+def test_ctrl_c_ends_with_130_and_writes_nothing(sana, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TextToImage, "from_pretrained", interrupted)
+    outcome = sana("generate", "a dog")
+    assert (outcome.code, outcome.out, outcome.err) == (130, "", "Stopped.\n")
+    assert list(Path().iterdir()) == []

@@ -1,0 +1,70 @@
+"""A whole model of random numbers, one folder of it per test session, and the pipeline that draws with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sanakit.models.dc_ae import DCAE, DCAEConfig, Stage
+from sanakit.models.gemma2 import Gemma2, Gemma2Config
+from sanakit.models.sana import Sana, SanaConfig
+from sanakit.pipelines.text_to_image import TextToImage
+from sanakit.text.encoder import TextEncoder
+from sanakit.text.tokenizer import train_tokenizer
+from sanakit.weights import save_diffusers
+
+INSTRUCTION = "Draw this: "
+MAX_TOKENS = 20
+SANA = SanaConfig(depth=2, width=64, cross_heads=4, text_width=48, latent_channels=8, sample_size=4)
+STAGES = (Stage(8, 0), Stage(8, 1), Stage(8, 1), Stage(16, 1), Stage(16, 1), Stage(32, 1, (5,)))
+AUTOENCODER = DCAEConfig(encoder=STAGES, decoder=STAGES, latent_channels=8, head_dim=8, scaling_factor=0.5)
+GEMMA = Gemma2Config(
+    vocab_size=600, width=48, depth=2, heads=4, kv_heads=2, head_dim=12, mlp_width=96, query_scalar=12
+)
+DEFAULTS = {"steps": 3, "guidance": 3.0, "width": 96, "height": 64, "solver": "dpm"}
+
+
+def randomised(module: nn.Module, spread: float) -> nn.Module:
+    """Draw every parameter, so that all of them matter to the picture."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            gain = name.endswith("norm.weight") or "norm_" in name or "layernorm" in name
+            parameter.copy_(torch.randn_like(parameter) * spread + gain)
+    return module.eval()
+
+
+def save(folder: Path, sample_size: int) -> Path:
+    torch.manual_seed(0)
+    corpus = ["a red apple on a table", "two green foxes in the snow", INSTRUCTION] * 20
+    encoder = TextEncoder(
+        randomised(Gemma2(GEMMA), 0.3), train_tokenizer(corpus, 520), INSTRUCTION, MAX_TOKENS
+    )
+    return save_diffusers(
+        folder,
+        transformer=randomised(Sana(replace(SANA, sample_size=sample_size)), 0.2),
+        autoencoder=randomised(DCAE(AUTOENCODER), 0.2),
+        text_encoder=encoder,
+        flow_shift=3.0,
+        defaults=DEFAULTS,
+        name="tiny",
+    )
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("tiny") / "model", sample_size=4)
+
+
+@pytest.fixture(scope="session")
+def binned_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, saying that it was trained at 512 px: such models draw in bins."""
+    return save(tmp_path_factory.mktemp("binned") / "model", sample_size=16)
+
+
+@pytest.fixture(scope="session")
+def pipe(folder: Path) -> TextToImage:
+    return TextToImage.from_pretrained(folder, device="cpu")

@@ -1,0 +1,410 @@
+"""The pipeline against diffusers' SanaPipeline on the same folder and noise, and its own promises."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import warnings
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sanakit.errors import MemoryLimitError, NumericsError, SanaError, SettingsError, SizeError
+from sanakit.pipelines.images import Result
+from sanakit.pipelines.text_to_image import TextToImage, choose_device, seeded_noise
+
+TOLERANCE = 2  # of 255, in every pixel
+CONTRAST = 10  # of 255: a picture flatter than this could agree by chance
+INSTRUCTION = "Draw this: "  # as in conftest
+SHAPE = (8, 2, 3)  # C h w of the model's default 96 x 64 px
+PROMPT = "two green foxes on a table"
+LONG = "a red apple on a table, " * 20
+PROMPTS = {
+    "empty": "",
+    "spaces": " \n ",
+    "multilingual": "一只猫 и рыжая кошка नमस्ते 🐱",
+    "capitals": "  An ÉLÉPHANT ",
+    "long": LONG,
+}
+
+
+def open_oracle(folder: Path) -> diffusers.SanaPipeline:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        oracle = diffusers.SanaPipeline.from_pretrained(folder, local_files_only=True)
+    oracle.set_progress_bar_config(disable=True)
+    return oracle
+
+
+@pytest.fixture(scope="module")
+def oracle(folder: Path) -> diffusers.SanaPipeline:
+    return open_oracle(folder)
+
+
+def their_picture(oracle, prompt: str, noise: torch.Tensor, solver: str = "dpm", **settings) -> np.ndarray:
+    """One picture as diffusers draws it, H W 3 uint8."""
+    scheduler = oracle.scheduler
+    if solver == "euler":
+        oracle.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    settings = {"width": 96, "height": 64, "use_resolution_binning": False} | settings
+    try:
+        drawn = oracle(
+            prompt,
+            latents=noise.clone(),
+            max_sequence_length=20,
+            complex_human_instruction=[INSTRUCTION],
+            **settings,
+        )
+    finally:
+        oracle.scheduler = scheduler
+    return np.asarray(drawn.images[0])
+
+
+def assert_same_picture(ours: Image.Image, theirs: np.ndarray) -> None:
+    mine = np.asarray(ours)
+    assert mine.shape == theirs.shape
+    assert theirs.std() > CONTRAST
+    assert np.abs(mine.astype(int) - theirs.astype(int)).max() <= TOLERANCE
+
+
+def pictures(result: Result) -> list[Image.Image]:
+    assert isinstance(result.images, list)
+    return result.images
+
+
+def distance(one: Image.Image, other: Image.Image) -> int:
+    return int(np.abs(np.asarray(one).astype(int) - np.asarray(other).astype(int)).max())
+
+
+# Parity
+
+
+@pytest.mark.parametrize("solver", ["dpm", "euler"])
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 4.5])
+def test_both_solvers_with_and_without_guidance_draw_diffusers_picture(
+    pipe, oracle, solver, guidance
+) -> None:
+    noise = seeded_noise([7], SHAPE)
+    ours = pipe(PROMPT, steps=6, guidance=guidance, solver=solver, seed=7)
+    theirs = their_picture(oracle, PROMPT, noise, solver, num_inference_steps=6, guidance_scale=guidance)
+    assert_same_picture(pictures(ours)[0], theirs)
+
+
+@pytest.mark.filterwarnings("ignore:The prompt is too long")
+@pytest.mark.parametrize("name", PROMPTS)
+def test_unusual_prompts_draw_diffusers_picture(pipe, oracle, name) -> None:
+    ours = pipe(PROMPTS[name], negative_prompt="a red apple", steps=3, guidance=3.0, seed=1)
+    noise = seeded_noise([1], SHAPE)
+    settings = {"negative_prompt": "a red apple", "num_inference_steps": 3, "guidance_scale": 3.0}
+    assert_same_picture(pictures(ours)[0], their_picture(oracle, PROMPTS[name], noise, **settings))
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 64), (64, 160), (224, 64)])
+def test_sizes_draw_diffusers_picture(pipe, oracle, width, height) -> None:
+    ours = pipe(PROMPT, steps=2, width=width, height=height, seed=3)
+    assert pictures(ours)[0].size == (width, height)
+    noise = seeded_noise([3], (8, height // 32, width // 32))
+    settings = {"width": width, "height": height, "num_inference_steps": 2, "guidance_scale": 3.0}
+    assert_same_picture(pictures(ours)[0], their_picture(oracle, PROMPT, noise, **settings))
+
+
+def test_bins_draw_diffusers_picture(binned_folder) -> None:
+    pipe = TextToImage.from_pretrained(binned_folder, device="cpu")
+    noise = seeded_noise([3], (8, 14, 18))  # 448 x 576 px is the bin of 300 x 236
+    ours = pipe(PROMPT, steps=1, width=300, height=236, seed=3)
+    settings = {"num_inference_steps": 1, "guidance_scale": 3.0, "use_resolution_binning": True}
+    theirs = their_picture(open_oracle(binned_folder), PROMPT, noise, width=300, height=236, **settings)
+    assert_same_picture(pictures(ours)[0], theirs)
+    unbinned = pipe(PROMPT, steps=1, width=288, height=256, seed=3, binned=False, output="latent")
+    assert unbinned.images.shape == (1, 8, 8, 9)
+
+
+def test_given_latents_draw_diffusers_picture(pipe, oracle) -> None:
+    noise = torch.randn(1, *SHAPE)
+    ours = pipe(PROMPT, latents=noise)
+    theirs = their_picture(oracle, PROMPT, noise, num_inference_steps=3, guidance_scale=3.0)
+    assert_same_picture(pictures(ours)[0], theirs)
+    assert ours.seeds == []
+    assert "seed" not in ours.metadata[0]
+
+
+def test_each_picture_of_a_mixed_batch_is_diffusers_picture_of_its_prompt_and_seed(pipe, oracle) -> None:
+    """One by one: diffusers itself pairs masks and prompts wrongly in such a batch."""
+    prompts = ["a red apple", "", "two green foxes in the snow, a table and an apple"]
+    ours = pipe(prompts, negative_prompt="snow", steps=3, num_images=2, seed=10)
+    assert ours.seeds == [10, 11, 12, 13, 14, 15]
+    for i, (prompt, picture) in enumerate(zip(np.repeat(prompts, 2), pictures(ours), strict=True)):
+        assert (ours.metadata[i]["prompt"], ours.metadata[i]["seed"]) == (prompt, 10 + i)
+        settings = {"negative_prompt": "snow", "num_inference_steps": 3, "guidance_scale": 3.0}
+        theirs = their_picture(oracle, str(prompt), seeded_noise([10 + i], SHAPE), **settings)
+        assert_same_picture(picture, theirs)
+
+
+# Seeds, defaults, outputs
+
+
+def test_a_picture_is_the_same_alone_and_in_a_batch(pipe) -> None:
+    batch = pipe(["a red apple", PROMPT], num_images=2, seed=5)
+    alone = pipe(PROMPT, seed=8)
+    assert distance(pictures(batch)[3], pictures(alone)[0]) <= 1
+    assert distance(pictures(batch)[2], pictures(alone)[0]) > CONTRAST
+
+
+def test_noise_of_a_seed_does_not_depend_on_its_neighbours_or_the_global_generator() -> None:
+    alone = seeded_noise([2**63 + 3], SHAPE)
+    torch.manual_seed(9)
+    torch.set_default_dtype(torch.float64)
+    try:
+        together = seeded_noise([1, 2**63 + 3], SHAPE)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(together[1:], alone)
+    assert alone.dtype == torch.float32
+
+
+def test_without_a_seed_each_call_draws_another_picture_and_tells_its_seed(pipe) -> None:
+    first, second = pipe(PROMPT), pipe(PROMPT)
+    assert first.seeds != second.seeds
+    assert distance(pictures(pipe(PROMPT, seed=first.seeds[0]))[0], pictures(first)[0]) == 0
+
+
+def test_the_folders_defaults_hold_and_the_callers_words_win(pipe) -> None:
+    own = pipe(PROMPT, seed=0).metadata[0]
+    assert own == {
+        "prompt": PROMPT,
+        "negative_prompt": "",
+        "width": 96,
+        "height": 64,
+        "steps": 3,
+        "guidance": 3.0,
+        "solver": "dpm",
+        "model": "tiny",
+        "version": own["version"],
+        "seed": 0,
+    }
+    said = {"width": 64, "height": 96, "steps": 2, "guidance": 0.0, "solver": "euler"}
+    result = pipe(PROMPT, **said)
+    assert said.items() <= result.metadata[0].items()
+    assert pictures(result)[0].size == (64, 96)
+
+
+def test_the_negative_prompt_matters_only_with_guidance(pipe) -> None:
+    def both(guidance: float) -> int:
+        one, other = (pipe(PROMPT, negative_prompt=text, guidance=guidance, seed=0) for text in ("", "snow"))
+        return distance(pictures(one)[0], pictures(other)[0])
+
+    assert both(1.0) == 0
+    assert both(4.0) > TOLERANCE
+
+
+def test_outputs_are_the_stages_of_one_picture(pipe) -> None:
+    latent, tensor, picture = (pipe(PROMPT, seed=0, output=kind).images for kind in ("latent", "pt", "pil"))
+    assert latent.shape == (1, *SHAPE)
+    assert tensor.shape == (1, 3, 64, 96)
+    assert tensor.dtype == latent.dtype == torch.float32
+    assert tensor.min() >= -1
+    assert tensor.max() <= 1
+    assert torch.equal(pipe.decode(latent).clamp(-1, 1), tensor)
+    levels = np.asarray(picture[0]).transpose(2, 0, 1) / 127.5 - 1
+    assert np.abs(levels - tensor[0].numpy()).max() <= 0.5 / 127.5 + 1e-6
+
+
+def test_timings_are_of_the_three_stages(pipe) -> None:
+    timings = pipe(PROMPT).timings
+    assert set(timings) == {"text", "denoise", "decode"}
+    assert all(0 < seconds < 60 for seconds in timings.values())
+
+
+def test_a_cut_prompt_warns_and_is_told_in_the_result(pipe) -> None:
+    with pytest.warns(UserWarning, match="too long"):
+        result = pipe(LONG * 200, steps=1)  # some hundred thousand characters
+    assert len(result.warnings) == 1
+    assert "too long" in result.warnings[0]
+    assert pipe(PROMPT, steps=1).warnings == []
+
+
+# Steps
+
+
+@pytest.mark.parametrize("total", [1, 2, 5])
+def test_stream_gives_exactly_the_asked_steps_and_the_last_has_the_result(pipe, total) -> None:
+    steps = list(pipe.stream(PROMPT, steps=total, seed=4))
+    assert [step.index for step in steps] == list(range(1, total + 1))
+    assert {step.total for step in steps} == {total}
+    assert [step.result is None for step in steps] == [True] * (total - 1) + [False]
+    assert distance(pictures(steps[-1].result)[0], pictures(pipe(PROMPT, steps=total, seed=4))[0]) == 0
+    assert torch.equal(steps[-1].latents, pipe(PROMPT, steps=total, seed=4, output="latent").images)
+
+
+def test_a_cancelled_stream_computes_no_further_step_and_no_picture(pipe, monkeypatch) -> None:
+    calls = []
+    velocity = type(pipe.transformer).velocity
+    monkeypatch.setattr(
+        type(pipe.transformer), "velocity", lambda *given: calls.append(1) or velocity(*given)
+    )
+    monkeypatch.setattr(type(pipe.autoencoder), "decode", lambda *_: pytest.fail("decoded"))
+    stream = pipe.stream(PROMPT, steps=9)
+    assert calls == []  # nothing before the first step is asked for
+    assert [step.index for step in itertools.islice(stream, 2)] == [1, 2]
+    stream.close()
+    assert len(calls) == 2
+
+
+def test_previews_show_the_picture_in_sight(pipe, monkeypatch) -> None:
+    """With a linear decoder a preview is exact: the last one is the picture, scaled down."""
+    weights = torch.randn(9, 3 * 8 * 8) * 0.05
+
+    def decode(_: object, latents: torch.Tensor) -> torch.Tensor:
+        patches = torch.einsum(
+            "bchw,cd->bdhw", torch.cat([latents, torch.ones_like(latents[:, :1])], 1), weights
+        )
+        return torch.nn.functional.interpolate(torch.pixel_shuffle(patches, 8), scale_factor=4)
+
+    monkeypatch.setattr(type(pipe.autoencoder), "decode", decode)
+    fresh = TextToImage(pipe.transformer, pipe.autoencoder, pipe.text_encoder, pipe.settings)
+    steps = list(fresh.stream([PROMPT, "snow"], steps=6, seed=1))
+    for number, picture in enumerate(pictures(steps[-1].result)):
+        final = picture.resize((24, 16), Image.Resampling.NEAREST)  # 8 pixels a latent
+        assert distance(steps[-1].preview(number), final) <= 4
+        assert distance(steps[0].preview(number), final) > 20
+        assert np.asarray(final).std() > CONTRAST
+
+
+def test_previews_change_nothing(pipe) -> None:
+    plain = pipe(PROMPT, seed=0)
+    for step in pipe.stream(PROMPT, seed=0):
+        step.preview()
+    assert distance(pictures(step.result)[0], pictures(plain)[0]) == 0
+
+
+# What can go wrong
+
+BAD_SETTINGS = [
+    ({"prompt": None}, "list of 1 to"),
+    ({"prompt": []}, "list of 1 to"),
+    ({"prompt": b"fox"}, "list of 1 to"),
+    ({"prompt": ["fox", 3]}, "prompts are texts"),
+    ({"prompt": ["fox"] * 257}, "list of 1 to 256"),
+    ({"prompt": "half \ud83d"}, "surrogate"),
+    ({"negative_prompt": None}, "prompts are texts"),
+    ({"negative_prompt": ["snow"]}, "prompts are texts"),
+    ({"steps": 0}, "1 to 1000"),
+    ({"steps": -1}, "1 to 1000"),
+    ({"steps": 1001}, "1 to 1000"),
+    ({"steps": 2.5}, "1 to 1000"),
+    ({"steps": True}, "1 to 1000"),
+    ({"guidance": float("nan")}, "finite"),
+    ({"guidance": float("inf")}, "finite"),
+    ({"guidance": -0.1}, "0 or more"),
+    ({"guidance": "4.5"}, "must be a number"),
+    ({"seed": -1}, "whole number from 0"),
+    ({"seed": 2**63}, "whole number from 0"),
+    ({"seed": 1.0}, "whole number from 0"),
+    ({"num_images": 0}, "from 1 to 256"),
+    ({"num_images": 10**9}, "from 1 to 256"),
+    ({"prompt": ["fox", "owl"], "num_images": 129}, "from 1 to 128"),
+    ({"solver": "heun"}, '"dpm"'),
+    ({"solver": 3}, '"dpm"'),
+    ({"output": "jpg"}, '"pil"'),
+    ({"latents": torch.zeros(1, 8, 3, 2)}, r"\(1, 8, 2, 3\)"),
+    ({"latents": torch.zeros(8, 2, 3)}, r"\(1, 8, 2, 3\)"),
+    ({"latents": torch.zeros(1, 8, 2, 3), "num_images": 2}, r"\(2, 8, 2, 3\)"),
+    ({"latents": torch.zeros(1, 8, 2, 3, dtype=torch.int64)}, "floats"),
+    ({"latents": np.zeros((1, 8, 2, 3))}, "floats"),
+    ({"latents": torch.full((1, 8, 2, 3), torch.nan)}, "finite"),
+]
+BAD_SIZES = [
+    ({"width": 100}, "96x64"),
+    ({"height": 4128}, "96x4096"),
+    ({"width": 0}, "64x64"),
+    ({"width": -64}, "64x64"),
+    ({"height": 32}, "96x64"),
+    ({"width": 64.0}, "whole numbers"),
+    ({"height": True}, "whole numbers"),
+    ({"width": "64"}, "whole numbers"),
+]
+
+
+@pytest.mark.parametrize(("settings", "says"), BAD_SETTINGS + BAD_SIZES, ids=lambda value: repr(value)[:50])
+def test_bad_settings_are_told_before_any_work(pipe, monkeypatch, settings, says) -> None:
+    monkeypatch.setattr(pipe.text_encoder, "encode", lambda *_: pytest.fail("worked"))
+    kind = SizeError if {"width", "height"} & set(settings) else SettingsError
+    with pytest.raises(kind, match=says) as caught:
+        pipe.stream(**{"prompt": "fox"} | settings)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:99", "meta?", ""])
+def test_an_absent_device_is_a_settings_error(name) -> None:
+    with pytest.raises(SettingsError, match="no device"):
+        choose_device(name)
+
+
+def test_a_sprint_model_is_refused_before_its_weights_are_read(monkeypatch) -> None:
+    from sanakit.pipelines import text_to_image
+    from sanakit.weights.settings import ModelSettings
+
+    sprint = ModelSettings(name="sprint", solver="scm")
+    monkeypatch.setattr(text_to_image, "load_settings", lambda path: sprint)
+    with pytest.raises(SettingsError, match="Sprint"):
+        TextToImage.from_pretrained("sprint")
+
+
+def broken(pipe: TextToImage, part: str, value: float) -> TextToImage:
+    """The pipeline with one weight of one part spoiled."""
+    spoiled = copy.copy(pipe)
+    module = copy.deepcopy(getattr(pipe, part))
+    with torch.no_grad():
+        next(module.parameters()).view(-1)[0] = value
+    setattr(spoiled, part, module)
+    return spoiled
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_spoiled_weights_are_a_numerics_error_that_says_where(pipe, value) -> None:
+    with pytest.raises(NumericsError, match=r"Step 1 of 3 .* damaged"):
+        broken(pipe, "transformer", value)(PROMPT)
+    with pytest.raises(NumericsError, match=r"decoded picture .* damaged"):
+        broken(pipe, "autoencoder", value)(PROMPT)
+
+
+def test_in_16_bits_a_numerics_error_names_the_dtype_and_the_models_rule(pipe) -> None:
+    spoiled = broken(pipe, "transformer", torch.nan)
+    spoiled.transformer.to(torch.bfloat16)
+    with pytest.raises(NumericsError, match=r'in torch.bfloat16: .*dtype="float32".*"any"'):
+        spoiled(PROMPT)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_decoding_out_of_memory_keeps_the_denoised_latents(pipe, monkeypatch, error) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(pipe.autoencoder), "decode", fail)
+        with pytest.raises(MemoryLimitError, match="latents") as caught:
+            pipe(PROMPT, seed=2)
+    kept = pipe.decode(caught.value.latents).clamp(-1, 1)
+    assert torch.equal(kept, pipe(PROMPT, seed=2, output="pt").images)
+
+
+def test_other_runtime_errors_are_not_taken_for_a_lack_of_memory(pipe, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(type(pipe.transformer), "velocity", fail)
+    with pytest.raises(RuntimeError, match="multiplied") as caught:
+        pipe(PROMPT)
+    assert not isinstance(caught.value, SanaError)

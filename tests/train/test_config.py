@@ -1,0 +1,68 @@
+"""The learning rate's way through a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from sanakit.errors import SettingsError
+from sanakit.train.config import TrainConfig
+
+
+def config(**settings) -> TrainConfig:
+    defaults = {
+        "steps": 100,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "warmup_steps": 10,
+        "decay_fraction": 0.4,
+    }
+    return TrainConfig(**(defaults | settings))
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine"])
+def test_the_rate_warms_up_holds_and_falls(decay):
+    rates = [config(decay=decay).rate(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[10:61] == [1.0] * 51
+    assert rates[60:95] == sorted(set(rates[60:95]), reverse=True)
+    assert rates[80] == pytest.approx(0.5)
+    assert 0.02 <= rates[-1] < 0.03
+
+
+def test_cosine_falls_slower_at_first_than_linear():
+    assert config(decay="cosine").rate(65) > config().rate(65)
+    assert config(decay="cosine").rate(95) < config().rate(95)
+
+
+def test_the_rate_never_falls_below_its_final_fraction():
+    assert config(final_fraction=0.3).rate(99) == 0.3
+    assert config(final_fraction=0.3).rate(99) == config(final_fraction=0.3).rate(98)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"decay_fraction": 0.0}, {"decay_fraction": 1.0}, {"warmup_steps": 0}, {"steps": 1}]
+)
+def test_extreme_schedules_stay_in_range(settings):
+    schedule = config(**settings)
+    rates = [schedule.rate(step) for step in range(schedule.steps)]
+    assert all(0 < rate <= 1 for rate in rates)
+
+
+def test_a_longer_run_repeats_the_shorter_one_until_its_decay():
+    short, long = config(), config(steps=1000)
+    assert [short.rate(step) for step in range(60)] == [long.rate(step) for step in range(60)]
+
+
+def test_the_first_fitting_part_of_a_name_gives_the_factor():
+    factors = config(rate_factors=((".conv1.", 1.0), ("decoder", 0.1)))
+    assert [factors.factor(name) for name in ("decoder.conv1.weight", "decoder.bias", "encoder.bias")] == [
+        1,
+        0.1,
+        1,
+    ]
+
+
+@pytest.mark.parametrize("settings", [{"steps": 0}, {"batch_size": 0}, {"decay_fraction": 1.5}])
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(SettingsError, match=str(next(iter(settings.values())))):
+        config(**settings)

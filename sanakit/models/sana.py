@@ -17,7 +17,6 @@ Two ways through the same weights:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -131,7 +130,8 @@ class SanaBlock(nn.Module):
 
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()
-        self.scale_shift_table = nn.Parameter(nn.init.normal_(torch.empty(6, config.width), std=config.width**-0.5))
+        table = torch.empty(6, config.width)
+        self.scale_shift_table = nn.Parameter(nn.init.normal_(table, std=config.width**-0.5))
         self.attn = LinearSelfAttention(config.width, config.head_dim, config.qk_norm)
         self.cross_attn = CrossAttention(config.width, config.cross_heads, config.qk_norm)
         self.mlp = MixFFN(config.width, config.mlp_ratio)
@@ -171,7 +171,8 @@ class FinalLayer(nn.Module):
 
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()
-        self.scale_shift_table = nn.Parameter(nn.init.normal_(torch.empty(2, config.width), std=config.width**-0.5))
+        table = torch.empty(2, config.width)
+        self.scale_shift_table = nn.Parameter(nn.init.normal_(table, std=config.width**-0.5))
         self.linear = nn.Linear(config.width, config.latent_channels)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:

@@ -121,10 +121,8 @@ class TextToImage:
         device = choose_device(device)
         settings = load_settings(path)
         if settings.solver == "scm":
-            raise SettingsError(
-                f"{settings.name} is a SANA-Sprint model, whose one- and two-step sampler is not part of "
-                "this version: take another model, such as sana-1.5-1.6b."
-            )
+            what = "is a SANA-Sprint model, whose sampler this version does not have: take sana-1.5-1.6b"
+            raise SettingsError(f"{settings.name} {what}.")
         others = "auto" if dtype in ("float16", "fp16", torch.float16) else dtype
         return cls(
             load_transformer(path, device=device, dtype=dtype),
@@ -331,9 +329,7 @@ class TextToImage:
             return
         remedy = "the weights are damaged (fetch them again), or guidance is far too high (4.5 is usual)"
         if dtype != torch.float32:
-            remedy = (
-                f'load the model with dtype="float32"; its rule for 16 bits is "{self.settings.precision}"'
-            )
+            remedy = f'load the model with dtype="float32"; its 16-bit rule is "{self.settings.precision}"'
         raise NumericsError(f"{what} gave NaN or infinity, computed in {dtype}: {remedy}.")
 
 
@@ -351,10 +347,8 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     """Standard normal noise of each seed, (len(seeds), *shape) float32; alike for every device."""
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    return torch.stack(
-        [torch.randn(*shape, generator=g, device="cpu", dtype=torch.float32) for g in generators]
-    )
+    each = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    return torch.stack([torch.randn(*shape, generator=g, device="cpu", dtype=torch.float32) for g in each])
 
 
 @contextmanager
@@ -386,13 +380,9 @@ def _checked_prompts(prompt: str | Sequence[str], negative_prompt: str) -> list[
         )
     for text in [*prompts, negative_prompt]:
         if not isinstance(text, str):
-            raise SettingsError(
-                f'A prompt is {reprlib.repr(text)}, but prompts are texts; "" is the empty one.'
-            )
+            raise SettingsError(f"A prompt is {reprlib.repr(text)}, but prompts are texts.")
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise SettingsError(
-                "A prompt holds half a character (a surrogate): it was cut or decoded wrongly."
-            )
+            raise SettingsError("A prompt holds a lone surrogate: it was wrongly cut or decoded.")
     return list(prompts)
 
 

@@ -32,6 +32,7 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:
         """Update every parameter that has a gradient. closure: not used, and in torch's signature only."""
         for group in self.param_groups:
+            alike: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = {}
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
@@ -40,22 +41,31 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(parameter)
                 state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
                 nesterov = parameter.grad.lerp(state["momentum"], group["momentum"]).flatten(1)
-                update = torch.cat([orthogonalise(part) for part in nesterov.chunk(group["parts"])])
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update.view_as(parameter), alpha=-group["lr"])
+                matrices = nesterov.unflatten(0, (group["parts"], -1))  # parts R C
+                alike.setdefault((matrices.shape[1], matrices.shape[2]), []).append((parameter, matrices))
+            # Matrices of one shape are orthogonalised together: one by one they take twice the time.
+            for pairs in alike.values():
+                updates = orthogonalise(torch.cat([matrices for _, matrices in pairs]))
+                for (parameter, _), update in zip(pairs, updates.split(group["parts"]), strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"])
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """The nearest semi-orthogonal matrix, roughly, scaled to the size of an Adam update (0.2 per entry)."""
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """The nearest semi-orthogonal matrices, roughly, scaled to the size of an Adam update (0.2 per entry).
+
+    matrices: R C, or any number of them, ... R C; the same shape comes back.
+    """
     a, b, c = NEWTON_SCHULZ
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix).bfloat16()
-    x = x / (x.norm() + 1e-7)
+    rows, columns = matrices.shape[-2:]
+    x = matrices.reshape(-1, rows, columns).bfloat16()
+    x = x.mT if rows > columns else x
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    scale = 0.2 * max(matrix.shape) ** 0.5
-    return (x.T if tall else x).to(matrix.dtype) * scale
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    x = x.mT if rows > columns else x
+    return x.reshape(matrices.shape).to(matrices.dtype) * (0.2 * max(rows, columns) ** 0.5)
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:

@@ -76,6 +76,7 @@ def recognise_config(
     prefix = "blocks." if layout == "official" else "transformer_blocks."
     blocks = {int(m[1]) for name in infos if (m := re.match(re.escape(prefix) + r"(\d+)\.", name))}
     pixels = _trained_pixels(infos, entry)
+    sprint = probe(guidance_name) is not None
     return SanaConfig(
         depth=max(blocks) + 1,
         width=width,
@@ -84,7 +85,8 @@ def recognise_config(
         latent_channels=channels,
         mlp_ratio=hidden / width,
         qk_norm=probe("blocks.0.attn.q_norm.weight") is not None,
-        guidance_embed=probe(guidance_name) is not None,
+        guidance_embed=sprint,
+        time_scale=1.0 if sprint else 1000.0,  # Sprint was trained on t itself
         position_interpolation=INTERPOLATION.get(pixels),
         sample_size=pixels // PIXELS_PER_LATENT,
     )

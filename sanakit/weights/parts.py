@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from sanakit.errors import SettingsError, WeightsError
@@ -137,10 +137,11 @@ def empty(build: Callable[[], Module], source: Source) -> Module:
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves out the drawing of first values, which on the meta device would import torch's compiler: 1.5 s."""
+    """Leaves out drawing first values, which on the meta device imports torch's compiler (1.5 s)."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        return kwargs["tensor"] if func is nn.init.normal_ else func(*args, **kwargs)
 
 
 def _autoencoder_config(path: Path) -> DCAEConfig:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from sanakit.errors import MemoryLimitError, NumericsError, SanaError, SettingsError, SizeError
+from sanakit.flow.schedule import euler_times
 from sanakit.pipelines.images import Result
 from sanakit.pipelines.text_to_image import TextToImage, choose_device, seeded_noise
 
@@ -84,7 +85,7 @@ def distance(one: Image.Image, other: Image.Image) -> int:
 
 
 @pytest.mark.parametrize("solver", ["dpm", "euler"])
-@pytest.mark.parametrize("guidance", [0.0, 1.0, 4.5])
+@pytest.mark.parametrize("guidance", [0.0, 0.5, 1.0, 4.5])
 def test_both_solvers_with_and_without_guidance_draw_diffusers_picture(
     pipe, oracle, solver, guidance
 ) -> None:
@@ -238,6 +239,19 @@ def test_stream_gives_exactly_the_asked_steps_and_the_last_has_the_result(pipe, 
     assert [step.result is None for step in steps] == [True] * (total - 1) + [False]
     assert distance(pictures(steps[-1].result)[0], pictures(pipe(PROMPT, steps=total, seed=4))[0]) == 0
     assert torch.equal(steps[-1].latents, pipe(PROMPT, steps=total, seed=4, output="latent").images)
+
+
+def test_each_step_tells_the_clean_latents_in_sight(pipe) -> None:
+    """Euler goes straight towards them: what is left of the way shrinks as the time does."""
+    noise = torch.randn(1, *SHAPE)
+    steps = list(pipe.stream(PROMPT, steps=4, solver="euler", latents=noise))
+    times = euler_times(4, 3.0).tolist()
+    here = noise
+    for step, time, following in zip(steps, times[:-1], times[1:], strict=True):
+        expected = step.clean + following / time * (here - step.clean)
+        torch.testing.assert_close(step.latents, expected, atol=1e-4, rtol=1e-4)
+        here = step.latents
+    assert not torch.allclose(steps[0].clean, steps[-1].clean, atol=0.1)
 
 
 def test_a_cancelled_stream_computes_no_further_step_and_no_picture(pipe, monkeypatch) -> None:

@@ -220,7 +220,7 @@ def _display(preview: bool) -> Iterator[Callable[[Step], None]]:
 
 
 def half_blocks(picture: Image, console: Console) -> Segments:
-    """Draw a picture with two pixels to a character, in 24-bit colours, as large as the terminal allows."""
+    """Draw a picture, two pixels to a character, as large and in as many colours as the terminal has."""
     from rich.color import Color
     from rich.segment import Segment, Segments
     from rich.style import Style

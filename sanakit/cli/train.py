@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
-from sanakit.errors import OutputError
 from sanakit.recipes import RECIPES, start
 
 
@@ -31,8 +30,6 @@ def train(
     With --resume it goes on exactly where it stopped. Settings live in sanakit/recipes, not in options.
     """
     folder = output or Path("runs", recipe)
-    if (folder / "checkpoint.pt").exists() and not resume:
-        raise OutputError(f"{folder} holds a run already: go on with --resume, or choose another --output.")
     progress = None
     with progress_bar() as show:
         for progress in start(recipe, data=data, output=folder, steps=steps, resume=resume):

@@ -101,8 +101,8 @@ def read_sana_config(config: dict[str, Any], where: str = "config.json") -> Sana
     qk_norm = config.get("qk_norm")
     _expect(qk_norm in (None, _QK_NORM), where, "qk_norm", qk_norm, _QK_NORM)
     guidance_embed = bool(config.get("guidance_embeds", False))
-    # diffusers feeds SANA 1000 t and Sprint t, both times timestep_scale.
-    time_scale = config.get("timestep_scale", 1.0) * (1.0 if guidance_embed else 1000.0)
+    # diffusers feeds SANA 1000 t times timestep_scale, and Sprint t alone, whatever timestep_scale says.
+    time_scale = 1.0 if guidance_embed else 1000.0 * config.get("timestep_scale", 1.0)
     interpolation = config.get("interpolation_scale")
     try:
         return SanaConfig(

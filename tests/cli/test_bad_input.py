@@ -173,7 +173,7 @@ def test_a_data_set_is_not_built_in_a_folder_in_use(refused) -> None:
 def test_a_run_is_not_overwritten_without_being_told(refused) -> None:
     Path("runs").mkdir()
     Path("runs", "checkpoint.pt").write_bytes(b"hours of work")
-    refused("train", "pocket", "--output", "runs", naming="--resume")
+    refused("train", "pocket", "--output", "runs", naming="resume")
 
 
 # Weight files

@@ -36,13 +36,17 @@ import torch
 from diffusers import SanaPipeline
 pipe = SanaPipeline.from_pretrained({folder!r}, torch_dtype=torch.float32)
 pipe.set_progress_bar_config(disable=True)
-pipe({prompt!r}, generator=torch.Generator().manual_seed(0), use_resolution_binning=False, **{settings!r}).images[0].save({output!r})
+seed = torch.Generator().manual_seed(0)
+drawn = pipe({prompt!r}, generator=seed, use_resolution_binning=False, **{settings!r})
+drawn.images[0].save({output!r})
 """
 
 
 def main() -> None:
     """Run all comparisons and print their tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", nargs="?", default=str(ROOT / "sanakit/assets/pocket"))
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
@@ -118,7 +122,17 @@ def _alone(folder: str, runs: int) -> list[str]:
     words["output"] = str(target)
     programs = {
         "import torch": [sys.executable, "-c", "import torch"],
-        "sana generate": [sys.executable, "-m", "sanakit.cli", "generate", PROMPT, "--model", folder, "--output", str(target)],
+        "sana generate": [
+            sys.executable,
+            "-m",
+            "sanakit.cli",
+            "generate",
+            PROMPT,
+            "--model",
+            folder,
+            "--output",
+            str(target),
+        ],
         "ours, Python": [sys.executable, "-c", OURS_ALONE.format(**words)],
         "diffusers, Python": [sys.executable, "-c", DIFFUSERS_ALONE.format(**words)],
     }
@@ -172,7 +186,11 @@ def _machine() -> str:
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        models = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        models = [
+            line.split(":")[1].strip()
+            for line in cpuinfo.read_text().splitlines()
+            if line.startswith("model name")
+        ]
         name = f"{models[0]}, {len(models)} cores" if models else name
     limit = resource.getpagesize() * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{name}, {limit:.0f} GiB"

@@ -18,6 +18,8 @@ SanaError
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SanaError(Exception):
     """Base of all errors that a user can cause and mend."""
@@ -48,7 +50,14 @@ class NumericsError(SanaError, ArithmeticError):
 
 
 class MemoryLimitError(SanaError, MemoryError):
-    """The work does not fit in the memory that is there or was allowed."""
+    """The work does not fit in the memory that is there or was allowed.
+
+    latents: what was denoised already when decoding failed (a tensor B C h w), else None.
+    """
+
+    def __init__(self, message: str, latents: Any = None) -> None:
+        super().__init__(message)
+        self.latents = latents
 
 
 class OutputError(SanaError, OSError):

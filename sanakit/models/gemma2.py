@@ -136,8 +136,8 @@ GEMMA2_2B = Gemma2Config(
 class KVCache:
     """Keys and values of the tokens seen so far; `Gemma2.forward` extends it.
 
-    keys, values: one tensor B K P E a layer, keys already rotated to their positions; a sliding layer keeps only
-    what a later token can still see. length: number of tokens seen, P.
+    keys, values: one tensor B K P E a layer, keys already rotated to their positions; a sliding layer keeps
+    only what a later token can still see. length: number of tokens seen, P.
     It never writes into a tensor, so caches may share memory and gradients flow through it.
     """
 

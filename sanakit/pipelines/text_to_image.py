@@ -359,9 +359,7 @@ def _memory_limit(what: str, latents: Tensor | None = None) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:  # torch: RuntimeError on a CPU, a subclass of it on a GPU
         if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", str(error)):
             raise
-        failure = MemoryLimitError(f"Out of memory while {what}.")
-        failure.latents = latents  # pyright: ignore[reportAttributeAccessIssue]
-        raise failure from None
+        raise MemoryLimitError(f"Out of memory while {what}.", latents) from None
 
 
 def _sampler(solver: str, steps: int, shift: float) -> FlowDPM | Euler:

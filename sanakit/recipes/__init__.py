@@ -26,9 +26,9 @@ def start(
 ) -> Iterator[Progress]:
     """Train a recipe and yield its progress; the result lies in `output` when the iterator ends.
 
-    name: one of RECIPES. data: a data set as `sana data pocket` builds it. output: the run's folder; a model's
-    earlier stages are looked for beside it, under their recipe's name. steps: instead of the recipe's own.
-    resume: go on from the folder's checkpoint.
+    name: one of RECIPES. data: a data set as `sana data pocket` builds it. output: the run's folder;
+    earlier stages of the model are looked for beside it, under their recipe's name. steps: instead of the
+    recipe's own. resume: go on from the folder's checkpoint.
     Raises SettingsError for an unknown name, DataError without data or without the earlier stage.
     """
     if name not in RECIPES:

@@ -1,8 +1,8 @@
 """Pocket, the embedded model: an illustrator of 256 px that learns on a CPU.
 
-Three stages, in this order: `autoencoder` (latents and a first decoder), `flow_matching` (transformer and text
-encoder together, on the latents of the first stage), and `decoder` (the decoder again, on noisy latents, so that it
-forgives what the transformer gets wrong). The second and third need only the first.
+Three stages: `autoencoder` (latents and a first decoder), `decoder` (the decoder again, on noisy latents, so
+that it forgives what the transformer gets wrong) and `flow_matching` (transformer and text encoder together,
+on the latents of the first stage). The second and third need only the first; the third writes the model.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ TEXT_ENCODER = Gemma2Config(
 )
 
 AUTOENCODER = TrainConfig(
-    steps=8000,
+    steps=5000,
     batch_size=16,
     learning_rate=1e-3,
-    # The linear codec it starts as (linear_init) is delicate: its layers learn slowly, the residual branches fast.
+    # The linear codec that it starts as is delicate: its layers learn slowly, the residual branches fast.
     rate_factors=((".conv1.", 1.0), (".conv2.", 1.0), (".norm.", 1.0), ("", 0.03)),
     warmup_steps=150,
     decay="cosine",
@@ -46,15 +46,15 @@ AUTOENCODER = TrainConfig(
     bf16=True,
     evaluate_every=500,
 )
-DECODER = replace(AUTOENCODER, steps=1000, learning_rate=3e-4, evaluate_every=250)
+DECODER = replace(AUTOENCODER, steps=1000, learning_rate=5e-4, evaluate_every=250)
 
 FLOW_MATCHING = TrainConfig(
-    steps=9000,
+    steps=3500,
     batch_size=48,
     learning_rate=1e-3,
     optimizer="muon",
     muon_learning_rate=2e-3,
-    decay_fraction=0.3,
+    decay_fraction=0.35,
     bf16=True,
     compile=True,
     evaluate_every=200,
@@ -67,19 +67,26 @@ DEFAULTS = {"steps": 10, "guidance": 2.5, "width": 256, "height": 256, "solver":
 
 
 def autoencoder(data: Path, output: Path) -> Run:
-    """Stage 1: the encoder as a linear codec, kept; the decoder trained on crops of 128 px, at last on whole pictures."""
+    """Stage 1: the encoder a linear codec and kept; the decoder trained on crops, then on whole pictures."""
     return autoencoder_run(data, output, DC_AE_POCKET, AUTOENCODER, crop=128, whole_from=0.85)
 
 
 def decoder(data: Path, output: Path) -> Run:
-    """Stage 3: the decoder goes on with noise of up to 0.25 standard deviations on its latents."""
+    """Stage 2: the decoder goes on with noise of up to 0.15 standard deviations on its latents."""
     return autoencoder_run(
-        data, output, DC_AE_POCKET, DECODER, crop=128, whole_from=0.5, latent_noise=0.25, start="pocket-autoencoder"
+        data,
+        output,
+        DC_AE_POCKET,
+        DECODER,
+        crop=128,
+        whole_from=0.5,
+        latent_noise=0.15,
+        start="pocket-autoencoder",
     )
 
 
 def flow_matching(data: Path, output: Path) -> Run:
-    """Stage 2: transformer and text encoder, three quarters of the draws from the 200 common things."""
+    """Stage 3: transformer and text encoder, most of the draws from the 200 common things."""
     return flow_matching_run(
         data,
         output,
@@ -88,6 +95,6 @@ def flow_matching(data: Path, output: Path) -> Run:
         FLOW_MATCHING,
         autoencoder=DC_AE_POCKET,
         shift=SHIFT,
-        common_share=0.75,
+        common_share=0.85,
         defaults=DEFAULTS,
     )

@@ -23,7 +23,7 @@ from sanakit.train.sheets import contact_sheet
 
 
 class AutoencoderObjective:
-    """Reconstruct crops of images; see the module's text.
+    """Reconstruct crops of images, on the model's device; see the module's text.
 
     model: both halves; its encoder is frozen. images: N H W 3 uint8. weights: N, how often each is drawn.
     held_out: indices to measure on, at least one. crop: side of the training crops in pixels, a multiple of
@@ -52,7 +52,8 @@ class AutoencoderObjective:
         self.images, self.weights = images, torch.from_numpy(weights)
         self.batch_size, self.crop = batch_size, crop
         self.whole_from, self.latent_noise = whole_from, latent_noise
-        self.reference = to_tensor(images[sorted(held_out)])
+        self.device = next(model.parameters()).device
+        self.reference = to_tensor(images[sorted(held_out)]).to(self.device)
 
     def loss(self, step: int, generator: torch.Generator) -> Tensor:
         """Reconstruction loss of a batch of crops."""
@@ -63,7 +64,8 @@ class AutoencoderObjective:
             latents = self.autoencoder.encode(pictures)
         if self.latent_noise:
             strength = torch.rand(count, 1, 1, 1, generator=generator) * self.latent_noise
-            latents = latents + strength * torch.randn(latents.shape, generator=generator)
+            noise = strength * torch.randn(latents.shape, generator=generator)
+            latents = latents + noise.to(self.device)
         return reconstruction_loss(self.autoencoder.decode(latents).float(), pictures)
 
     @torch.no_grad()
@@ -98,7 +100,7 @@ class AutoencoderObjective:
         pictures = to_tensor(np.stack(crops))
         mirrored = torch.rand(count, generator=generator) < 0.5
         pictures[mirrored] = pictures[mirrored].flip(-1)
-        return pictures
+        return pictures.to(self.device)
 
     @staticmethod
     def _reconstruct(averaged: nn.Module, pictures: Tensor) -> Tensor:

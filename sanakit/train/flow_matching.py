@@ -35,7 +35,7 @@ TIMES_WATCHED = (0.5, 0.85, 0.95)
 
 
 class FlowMatchingObjective:
-    """Velocity prediction on prepared latents; see the module's text.
+    """Velocity prediction on prepared latents, on the models' device; see the module's text.
 
     latents: N C H W, scaled to about unit variance. captions: N lists of alternative captions. weights: N,
     how often each image is drawn. shift: moves training and sampling times towards noise. caption_dropout:
@@ -64,7 +64,8 @@ class FlowMatchingObjective:
         self.transformer = transformer
         self.tokenizer = tokenizer
         self.encoder = TextEncoder(text, tokenizer)
-        self.latents, self.weights = latents, weights
+        self.device = next(transformer.parameters()).device
+        self.latents, self.weights = latents.to(self.device), weights
         self.tails = [self.encoder.tokenize(alternatives) for alternatives in captions]
         self.batch_size, self.shift, self.caption_dropout = batch_size, shift, caption_dropout
         self.sheet_prompts, self.sheet_guidance, self.sheet_steps = sheet_prompts, sheet_guidance, sheet_steps
@@ -78,10 +79,11 @@ class FlowMatchingObjective:
         choices = torch.rand(self.batch_size, generator=generator).tolist()
         tails = [self.tails[i][int(u * len(self.tails[i]))] for i, u in zip(drawn, choices, strict=True)]
         text, mask = pad_text(*self.encoder.encode_tokens(tails))
-        mask[torch.rand(self.batch_size, generator=generator) < self.caption_dropout, 1:] = False
+        dropped = torch.rand(self.batch_size, generator=generator) < self.caption_dropout
+        mask[dropped.to(self.device), 1:] = False
         latents = self.latents[drawn]
-        noise = torch.randn(latents.shape, generator=generator)
-        t = sample_training_times(self.batch_size, self.shift, generator)
+        noise = torch.randn(latents.shape, generator=generator).to(self.device)
+        t = sample_training_times(self.batch_size, self.shift, generator).to(self.device)
         predicted = self.transformer(interpolate(latents, noise, t), t, text, mask)
         return F.mse_loss(predicted.float(), velocity_target(latents, noise))
 
@@ -91,7 +93,7 @@ class FlowMatchingObjective:
         transformer, encoder = self.parts(averaged)
         chosen = self.weights.topk(min(128, len(self.weights))).indices.tolist()
         latents = self.latents[chosen]
-        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1)).to(self.device)
         text, mask = encoder.encode_tokens([self.tails[i][0] for i in chosen])
         empty = mask.clone()
         empty[:, 1:] = False
@@ -103,7 +105,7 @@ class FlowMatchingObjective:
         }
         measured = {}
         for time in TIMES_WATCHED:
-            t = torch.full((len(chosen),), time)
+            t = torch.full((len(chosen),), time, device=self.device)
             for case, (features, real) in cases.items():
                 predicted = transformer(interpolate(latents, noise, t), t, features, real)
                 measured[f"{case}_{time}"] = F.mse_loss(predicted, velocity_target(latents, noise)).item()
@@ -122,7 +124,7 @@ class FlowMatchingObjective:
         context = transformer.prepare(features, [count] + [1] * count)
         velocity = classifier_free(lambda x, t: transformer.velocity(x, t, context), self.sheet_guidance)
         solver = FlowDPM(dpm_times(self.sheet_steps, self.shift))
-        state = solver.start(noise)
+        state = solver.start(noise.to(self.device))
         while not state.done:
             state = solver.advance(state, velocity(state.sample, state.t))
         return contact_sheet(self.decode(state.sample), 8)

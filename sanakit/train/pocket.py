@@ -1,4 +1,4 @@
-"""From the pocket data set to training runs, and from their checkpoints to a folder that can be drawn with."""
+"""From the pocket data set to training runs, and from their checkpoints to a model's folder."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def autoencoder_run(
 ) -> Run:
     """Train a decoder on the pictures of the data set, from a linear start or from another run's weights.
 
-    whole_from: part of the steps after which whole pictures follow crops. latent_noise: in standard deviations.
+    whole_from: part of the steps after which whole pictures follow crops. latent_noise: in standard
+    deviations.
     start: name of the run beside `output` to go on from.
     """
     pocket = open_pocket(data)
@@ -72,10 +73,11 @@ def autoencoder_run(
         count = min(600, int(training.sum()))
         chosen = np.random.default_rng(config.seed).choice(np.flatnonzero(training), count, replace=False)
         start_linear(autoencoder, to_tensor(images[np.sort(chosen)]))
+    autoencoder.to(training_device())
     deviation = 1.0
     if latent_noise:
         with torch.no_grad():
-            deviation = autoencoder.encode(to_tensor(images[held_out])).std().item()
+            deviation = _encode(autoencoder, images[held_out]).std().item()
     objective = AutoencoderObjective(
         autoencoder,
         images,
@@ -101,13 +103,14 @@ def flow_matching_run(
     common_share: float,
     defaults: Mapping[str, Any],
 ) -> Run:
-    """Train a transformer and its text encoder on the latents of the run `pocket-autoencoder` beside `output`.
+    """Train a transformer and its text encoder on the latents of `pocket-autoencoder`, a run beside `output`.
 
     common_share: part of the draws that goes to the common things. defaults: stored in the finished model.
     """
     pocket = open_pocket(data)
     torch.manual_seed(config.seed)
-    codec = DCAE(autoencoder).eval()
+    device = training_device()
+    codec = DCAE(autoencoder).eval().to(device)
     codec.load_state_dict(_averaged(output.parent / "pocket-autoencoder"))
     chosen, weights = _drawn(pocket, common_share)
     latents = _encode(codec, pocket.images[chosen])
@@ -117,6 +120,8 @@ def flow_matching_run(
     sana, gemma = Sana(transformer), Gemma2(text)
     sana.init_weights()
     start_text_encoder(gemma)
+    sana.to(device)
+    gemma.to(device)
     if config.compile:
         for block in sana.blocks:
             block.compile(dynamic=False)
@@ -167,6 +172,11 @@ def _export(
     )
 
 
+def training_device() -> torch.device:
+    """The accelerator if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def _averaged(run: Path) -> dict[str, Tensor]:
     state = load_checkpoint(run)
     if state is None:
@@ -191,4 +201,5 @@ def _drawn(pocket: PocketImages, common_share: float) -> tuple[list[int], Tensor
 @torch.no_grad()
 def _encode(codec: DCAE, images: np.ndarray) -> Tensor:
     parts = [images[start : start + 16] for start in range(0, len(images), 16)]
-    return torch.cat([codec.encode(to_tensor(part)).contiguous() for part in parts])
+    device = next(codec.parameters()).device
+    return torch.cat([codec.encode(to_tensor(part).to(device)).contiguous() for part in parts])

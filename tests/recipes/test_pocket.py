@@ -1,4 +1,4 @@
-"""The recipes of pocket run from a data set to a folder that draws, on a made-up data set and for one step each."""
+"""The recipes of pocket lead from a data set to a folder that draws: one step each, on made-up pictures."""
 
 from __future__ import annotations
 

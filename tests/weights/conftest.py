@@ -75,7 +75,8 @@ def tiny(_tiny: Tiny, tmp_path: Path) -> Tiny:
 
 
 @pytest.fixture(
-    params=[{}, {"qk_norm": True}, {"qk_norm": True, "guidance_embed": True, "time_scale": 1.0}], ids=["sana", "1.5", "sprint"]
+    params=[{}, {"qk_norm": True}, {"qk_norm": True, "guidance_embed": True, "time_scale": 1.0}],
+    ids=["sana", "1.5", "sprint"],
 )
 def variant(request: pytest.FixtureRequest) -> Sana:
     """A tiny transformer of each architecture."""

@@ -1,0 +1,57 @@
+"""Draws docs/assets/pocket-sheet.png: 32 prompts, the first from seed 0, the next from seed 1 and so on.
+
+    python docs/pocket_sheet.py [--model pocket] [--limit 32] [--output FILE]
+
+The same weights give the same sheet; 32 pictures take some seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from sanakit import TextToImage
+from sanakit.pipelines.images import save
+
+SHEET = Path(__file__).with_name("assets") / "pocket-sheet.png"
+COLUMNS, SIDE, LINE = 8, 160, 22  # pixels: of a picture and of its caption
+PROMPTS = """
+a red apple | a banana | a strawberry | a lemon | a carrot | a slice of pizza | a doughnut | a cup of coffee
+a fox | a panda | a penguin | an owl | a butterfly | a turtle | an octopus | a unicorn
+a red car | a rocket | a sailboat | a house | a rainbow | a snowman | a red heart | a yellow star
+a grinning face | a robot face | a ghost | a guitar
+a panda, 3D render | a tulip, soft gradient | a fox, flat vector | a pig face, cartoon
+"""
+
+
+def prompts() -> list[str]:
+    """The prompts in the order in which they are drawn."""
+    return [prompt.strip() for line in PROMPTS.strip().splitlines() for prompt in line.split("|")]
+
+
+def draw(model: str, asked: list[str]) -> Image.Image:
+    """Draw prompt i from seed i, at the model's own settings, and write its words below it."""
+    pipe = TextToImage.from_pretrained(model)
+    rows = -(-len(asked) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * SIDE, rows * (SIDE + LINE)), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for first in range(0, len(asked), COLUMNS):
+        together = asked[first : first + COLUMNS]
+        top = first // COLUMNS * (SIDE + LINE)
+        for column, image in enumerate(pipe(together, seed=first).images):
+            sheet.paste(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (column * SIDE, top))
+            middle = (column * SIDE + SIDE // 2, top + SIDE + LINE // 2)
+            pen.text(middle, together[column], fill="black", font=font, anchor="mm")
+    return sheet
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Draw the sheet of pocket's model card.")
+    parser.add_argument("--model", default="pocket", help="catalog name or folder")
+    parser.add_argument("--limit", type=int, default=32, help="draw only so many")
+    parser.add_argument("--output", type=Path, default=SHEET)
+    options = parser.parse_args()
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    print(save(draw(options.model, prompts()[: options.limit]), options.output))

@@ -119,7 +119,7 @@ _ENTRIES = (
     CatalogEntry(
         name="pocket",
         repo=None,
-        parameters=0,
+        parameters=8_945_184,
         width=256,
         height=256,
         steps=10,

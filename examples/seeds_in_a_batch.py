@@ -5,8 +5,8 @@ from PIL import ImageChops
 from sanakit import TextToImage
 
 pipe = TextToImage.from_pretrained("pocket")
-batch = pipe("a yellow lemon", seed=10, num_images=3)
-alone = pipe("a yellow lemon", seed=12)
+batch = pipe("a lemon", seed=10, num_images=3)
+alone = pipe("a lemon", seed=12)
 
 for seed, image in zip(batch.seeds, batch.images, strict=True):
     image.save(f"lemon-{seed}.png")

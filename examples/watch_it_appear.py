@@ -8,7 +8,7 @@ pipe = TextToImage.from_pretrained("pocket")
 folder = Path("steps")
 folder.mkdir(exist_ok=True)
 
-for step in pipe.stream("a brown dog", seed=3):
+for step in pipe.stream("a dog face", seed=3):
     step.preview().save(folder / f"{step.index:02d}.png")
     print(f"step {step.index} of {step.total}")
     if step.result is not None:  # the last step carries the finished picture

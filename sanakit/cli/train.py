@@ -20,7 +20,10 @@ def train(
     data: Annotated[Path, typer.Option(help="Data set, as `sana data pocket` builds it.")] = Path(
         "data/pocket"
     ),
-    steps: Annotated[int | None, typer.Option(metavar="N", min=1, show_default="recipe's own")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, show_default="recipe's own", help="Length of the whole training."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
     as_json: AsJson = False,
     debug: Debug = False,

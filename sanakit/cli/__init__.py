@@ -7,6 +7,8 @@ The command files import torch inside their functions only, so help texts need n
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import traceback
@@ -24,11 +26,14 @@ MISTAKE, INTERRUPTED = 2, 130
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit. arguments: the words after `sana`, those of the shell by default."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that has no emoji shows their codes instead
+            stream.reconfigure(errors="backslashreplace")
     # UsageError, the parent of what typer exports
     usage_error = cast("type[Exception]", typer.BadParameter.__mro__[1])
     try:
         code = command_line()(words, prog_name="sana", standalone_mode=False)
-        sys.stdout.flush()
+        print(end="", flush=True)
     except SanaError as error:
         if "--debug" in words:
             traceback.print_exception(error)
@@ -38,8 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough: sana models | head; typer ends so too
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         code = 1
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _drop_output()
+        code = _complain("The disk is full: free space, or send the output elsewhere.")
     if code == INTERRUPTED:
         print("Stopped.", file=sys.stderr)
     sys.exit(code)
@@ -76,6 +86,11 @@ def _complain(sentence: str) -> int:
     """Print a mistake as one paragraph and give its exit code."""
     print(f"Error: {' '.join(sentence.split())}", file=sys.stderr)
     return MISTAKE
+
+
+def _drop_output() -> None:
+    """Send what is still to be printed nowhere, so that Python does not stumble over it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage_sentence(error: Any) -> str:

@@ -6,7 +6,6 @@ and prints. torch is imported inside the functions: help texts and slips of the 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sanakit.cli.terminal import print_json
 from sanakit.errors import OutputError, SizeError
 
 if TYPE_CHECKING:
@@ -69,7 +69,11 @@ def generate(
     output: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", show_default="sana-SEED.png", help="Several get -1, -2, ... in their names."
+            "--output",
+            "-o",
+            metavar="FILE",
+            show_default="sana-SEED.png",
+            help="Several get -1, -2, ... in their names.",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
@@ -129,7 +133,7 @@ def generate(
             {"path": str(path), **metadata} for path, metadata in zip(paths, result.metadata, strict=True)
         ]
         report = {"images": images, "timings": result.timings, "warnings": result.warnings}
-        print(json.dumps(report, indent=2, ensure_ascii=False))
+        print_json(report)
     else:
         for path, image_seed in zip(paths, result.seeds, strict=True):
             print(f"{path}  seed {image_seed}")
@@ -166,7 +170,7 @@ def output_paths(output: Path | None, seed: int, num_images: int) -> list[Path]:
     output = output.expanduser()
     if output.suffix.lower() not in FORMATS:
         raise OutputError(f"{output} can not be written: end the name in one of {', '.join(FORMATS)}.")
-    if not output.parent.is_dir():
+    if not os.path.isdir(output.parent):  # unlike Path.is_dir, says no to names that no file can have
         raise OutputError(
             f"The folder {output.parent} does not exist: create it first or choose another one."
         )
@@ -175,7 +179,7 @@ def output_paths(output: Path | None, seed: int, num_images: int) -> list[Path]:
     numbers = range(1, num_images + 1)
     paths = [output] if num_images == 1 else [output.with_stem(f"{output.stem}-{n}") for n in numbers]
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):
             raise OutputError(f"{path} is a folder: give the name of a file.")
     return paths
 
@@ -186,7 +190,7 @@ def _display(preview: bool) -> Iterator[Callable[[Step], None]]:
 
     Where standard error is no terminal, nothing is shown and rich is not imported.
     """
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield lambda step: None
         return
     from rich.console import Console, Group

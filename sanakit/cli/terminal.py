@@ -21,7 +21,8 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show where an error arose.
 
 def print_json(value: Any) -> None:
     """Print a result for machines: dataclasses become objects, paths become text."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+    unicode = str(getattr(sys.stdout, "encoding", None)).lower().replace("-", "") == "utf8"
+    print(json.dumps(value, indent=2, ensure_ascii=not unicode, default=_plain))
 
 
 def size_in_bytes(number: int) -> str:
@@ -42,7 +43,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
     Where standard error is no terminal, nothing is shown and rich is not imported.
     """
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield lambda what, done, total: None
         return
     from rich.console import Console

@@ -121,9 +121,10 @@ def open_pocket(folder: str | Path) -> PocketImages:
     missing = [name for name in (SOURCES, ROWS, IMAGES) if not (folder / name).is_file()]
     if missing:
         raise DataError(
-            f"{folder} is no pocket data set, it lacks {', '.join(missing)}: build it with build_pocket."
+            f"{folder} is no pocket data set, it lacks {', '.join(missing)}: build it with `sana data pocket "
+            f"{folder}`."
         )
-    again = "delete it and build it again with build_pocket"
+    again = "delete it and build it again with `sana data pocket`"
     try:
         manifest = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:

@@ -24,7 +24,7 @@ from sanakit.eval.reference import load_reference
 from sanakit.eval.similarity import psnr, ssim
 from sanakit.models.dc_ae import DCAE
 from sanakit.pipelines.text_to_image import TextToImage
-from sanakit.weights import load_autoencoder
+from sanakit.weights import CATALOG, load_autoencoder
 
 BATCH = 20  # pictures drawn, encoded or looked at in one go
 
@@ -90,8 +90,13 @@ def evaluate_pocket(
     """
     report = progress or (lambda what, done, total: None)
     show = look or (lambda part, pictures: None)
-    pipe = TextToImage.from_pretrained(model)
+    if (release := CATALOG.get(os.fspath(model))) is not None and release.repo is not None:
+        raise SettingsError(
+            f"{release.name} draws photographs; this measure knows 200 drawn things: give pocket, or the folder "
+            "of a model that was trained by its recipe."
+        )
     network, reference = load_efficientnet(), load_reference()
+    pipe = TextToImage.from_pretrained(model)
     gallery = reference.gallery
     chosen = _chosen(gallery.concepts, concepts)
 

@@ -9,7 +9,7 @@ Shapes: B batch, C H W latent grid.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable
 
 import torch
@@ -48,7 +48,7 @@ def classifier_free(velocity: Velocity, scale: float) -> Velocity:
 
 def check_scale(scale: float) -> None:
     """Raise SettingsError unless the guidance scale is a finite number that is not negative."""
-    if not (math.isfinite(scale) and scale >= 0):
+    if not 0 <= scale <= sys.float_info.max:  # false for NaN, and for whole numbers that no float can hold
         raise SettingsError(
             f"guidance = {scale}, but it must be a finite number of 0 or more; "
             "4.5 is usual, 1 switches it off."

@@ -150,7 +150,7 @@ def save(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping | N
         raise OutputError(f"{path} can not be written: end the name in one of {', '.join(FORMATS)}.")
     if os.path.isdir(path):  # unlike Path.is_dir, says no to names that no file can have
         raise OutputError(f"{path} is a folder: give the name of a file.")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise OutputError(f"The folder {path.parent} does not exist: create it first or choose another one.")
     file_format = FORMATS[path.suffix.lower()]
     options = {"pnginfo": _chunks(metadata or {})} if file_format == "PNG" else {"quality": QUALITY}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from sanakit.weights import save_diffusers
 
 MODEL = "model"  # folder of the finished model inside a run
 INSTRUCTION_REPEATS = 50  # in the tokenizer's texts: makes each word of the instruction one token
+COMPILERS = ("g++", "clang++", "c++")  # what torch.compile needs on a CPU; without one, blocks run as written
 LEFT_OUT = (
     "people & body",
     "symbols",
@@ -122,7 +124,7 @@ def flow_matching_run(
     start_text_encoder(gemma)
     sana.to(device)
     gemma.to(device)
-    if config.compile:
+    if config.compile and (device.type != "cpu" or any(map(shutil.which, COMPILERS))):
         for block in sana.blocks:
             block.compile(dynamic=False)
     objective = FlowMatchingObjective(

@@ -53,8 +53,8 @@ class CatalogEntry:
 
     @property
     def download_bytes(self) -> int:
-        """Roughly what `resolve` fetches for the whole pipeline, in bytes; 0 when embedded."""
-        if self.repo is None:
+        """Roughly what `resolve` fetches for the whole pipeline, in bytes; 0 when it fetches nothing."""
+        if self.repo is None or self.unsupported:
             return 0
         return 2 * (self.parameters + TEXT_ENCODER_PARAMETERS) + 4 * AUTOENCODER_PARAMETERS
 
@@ -226,7 +226,7 @@ def find(name: str) -> CatalogEntry:
         return CATALOG[name]
     near = difflib.get_close_matches(name.lower(), CATALOG, n=3, cutoff=0.4) or list(CATALOG)[:3]
     raise ModelNotFoundError(
-        f"There is no model called {name!r}. Nearest names: {', '.join(near)}. A model can also be a "
+        f"There is no model called {name[:99]!r}. Nearest names: {', '.join(near)}. A model can also be a "
         "diffusers folder, a .safetensors or .pth file, or a Hub repository written as organisation/name; "
         "`sana models` lists all names."
     )

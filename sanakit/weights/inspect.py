@@ -12,6 +12,7 @@ from sanakit.errors import ModelNotFoundError
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
+from sanakit.weights import catalog, hub
 from sanakit.weights.catalog import CATALOG, CatalogEntry
 from sanakit.weights.files import TensorFiles, open_file
 from sanakit.weights.official import PIXELS_PER_LATENT
@@ -83,10 +84,12 @@ def describe(path: str | os.PathLike[str]) -> Description:
     if entry is not None and entry.repo is not None:
         return _release(entry)
     if entry is None and not os.path.exists(Path(text).expanduser()):
-        raise ModelNotFoundError(
-            f"There is no file or folder {text!r}: give the path of a folder or weight file, or a name that "
-            "`sana models` lists."
-        )
+        if hub.REPO_NAME.fullmatch(text):
+            raise ModelNotFoundError(
+                f"There is no file or folder {text!r}, and a Hub repository is not fetched to be described: "
+                "give a path, or a name that `sana models` lists."
+            )
+        return _release(catalog.find(text))
     source = resolve(text)
     parts = tuple(_file_parts(source) if source.is_file else _folder_parts(source))
     kinds = [part.kind for part in parts]

@@ -85,3 +85,11 @@ def test_a_wrong_precision_rule_is_refused(tiny):
     change(tiny.folder / "sanakit.json", precision="float8")
     with pytest.raises(WeightsError, match="precision = 'float8'; it must be any"):
         load_settings(tiny.folder)
+
+
+def test_the_settings_of_a_sprint_release_are_known_without_a_download(monkeypatch: pytest.MonkeyPatch):
+    def fetch(*_: object) -> None:
+        raise AssertionError("nothing is to be fetched for a model that can not be drawn with")
+
+    monkeypatch.setattr("sanakit.weights.hub.fetch", fetch)
+    assert load_settings("sana-sprint-0.6b").solver == "scm"

@@ -6,6 +6,7 @@ and prints. torch is imported inside the functions: help texts and slips of the 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -20,7 +21,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sanakit.cli.terminal import print_json
 from sanakit.errors import OutputError, SizeError
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def generate(
             {"path": str(path), **metadata} for path, metadata in zip(paths, result.metadata, strict=True)
         ]
         report = {"images": images, "timings": result.timings, "warnings": result.warnings}
-        print_json(report)
+        print(json.dumps(report, indent=2))
     else:
         for path, image_seed in zip(paths, result.seeds, strict=True):
             print(f"{path}  seed {image_seed}")

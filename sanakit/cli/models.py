@@ -59,7 +59,8 @@ def _public(entry: CatalogEntry) -> dict[str, object]:
 
 def _row(entry: CatalogEntry) -> str:
     parameters = f"{entry.parameters / 1e6:,.0f} M"
-    download = size_in_bytes(entry.download_bytes) if entry.repo else "embedded"
+    nothing = "-" if entry.repo else "embedded"
+    download = size_in_bytes(entry.download_bytes) if entry.download_bytes else nothing
     pixels, repo = f"{entry.width}x{entry.height}", entry.repo or "-"
     return f"{entry.name:<26}{pixels:<11}{parameters:>10}  {entry.precision:<10}{download:>9}  {repo}"
 

@@ -20,9 +20,8 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show where an error arose.
 
 
 def print_json(value: Any) -> None:
-    """Print a result for machines: dataclasses become objects, paths become text."""
-    unicode = str(getattr(sys.stdout, "encoding", None)).lower().replace("-", "") == "utf8"
-    print(json.dumps(value, indent=2, ensure_ascii=not unicode, default=_plain))
+    """Print a result for machines, in ASCII: dataclasses become objects, paths become text."""
+    print(json.dumps(value, indent=2, default=_plain))
 
 
 def size_in_bytes(number: int) -> str:

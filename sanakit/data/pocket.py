@@ -77,7 +77,7 @@ def build_pocket(
     Raises DataError (download, checksum, folder in use, disk full) and MissingExtraError (resvg-py).
     """
     folder = Path(folder).absolute()
-    cache = Path(cache) if cache is not None else folder.with_name(f"{folder.name}-packages")
+    cache = Path(cache) if cache is not None else folder.parent / f"{folder.name}-packages"
     report = progress or (lambda what, done, total: None)
     if (folder / SOURCES).exists():
         return open_pocket(folder)

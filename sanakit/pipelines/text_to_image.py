@@ -380,7 +380,7 @@ def _checked_prompts(prompt: str | Sequence[str], negative_prompt: str) -> list[
         if not isinstance(text, str):
             raise SettingsError(f"A prompt is {reprlib.repr(text)}, but prompts are texts.")
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise SettingsError("A prompt is no UTF-8 text: type it anew, in a terminal set to UTF-8.")
+            raise SettingsError("A prompt holds a lone surrogate: type it anew, in a terminal set to UTF-8.")
     return list(prompts)
 
 

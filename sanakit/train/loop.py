@@ -12,6 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from sanakit.errors import NumericsError, WeightsError
+from sanakit.errors import NumericsError, OutputError, WeightsError
 from sanakit.train.checkpoint import load_checkpoint, save_checkpoint
 from sanakit.train.config import TrainConfig
 from sanakit.train.optim import make_optimizers, resume_optimizers
@@ -67,7 +68,8 @@ def train(
     `config`; otherwise the folder's log begins anew. Raises NumericsError on a loss or gradient that is not a
     number, WeightsError on a checkpoint that is damaged or of another model, OutputError on a full disk.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     model = objective.model
     average = copy.deepcopy(model).requires_grad_(False).eval()
     optimizers = make_optimizers(model, config)
@@ -77,7 +79,8 @@ def train(
     moving: list[tuple[Tensor, Tensor]] = [(a, m) for a, m in pairs if m.requires_grad]
     averaged, trained = [a for a, _ in moving], [m for _, m in moving]
     device = trained[0].device
-    log = _open_log(folder, first)
+    with _writing(folder):
+        log = _open_log(folder, first)
     losses: list[Tensor] = []
     started = time.monotonic()
 
@@ -113,8 +116,10 @@ def train(
         done = step + 1
         last = done == config.steps
         if last or done % config.sheet_every == 0:
-            (folder / "sheets").mkdir(exist_ok=True)
-            objective.sheet(average).save(folder / "sheets" / f"{done:07d}.png")
+            sheet = objective.sheet(average)
+            with _writing(folder):
+                (folder / "sheets").mkdir(exist_ok=True)
+                sheet.save(folder / "sheets" / f"{done:07d}.png")
         progress = None
         if last or done % config.log_every == 0 or done % config.evaluate_every == 0:
             progress = Progress(
@@ -127,7 +132,8 @@ def train(
                 metrics=objective.evaluate(average) if last or done % config.evaluate_every == 0 else {},
             )
             losses.clear()
-            log(progress)
+            with _writing(folder):
+                log(progress)
 
         # 5. Keep it, before the caller hears of it: who stops at a line finds the checkpoint of that line
         if last or done % config.checkpoint_every == 0:
@@ -136,6 +142,18 @@ def train(
             save_checkpoint(folder, {"step": done, **weights, "optimizers": states})
         if progress is not None:
             yield progress
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn a write that failed into an OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"Nothing can be written in {folder} ({error.strerror or error}): free space, or choose another "
+            "output."
+        ) from None
 
 
 def _restore(

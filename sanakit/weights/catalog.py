@@ -44,6 +44,7 @@ class CatalogEntry:
     )
     variant: str | None = None  # tag in the names of the weight files: fp16, bf16, or none
     flow_shift: float = 3.0
+    time_scale: float = 1000.0  # what t in [0, 1] is multiplied by before its sinusoid
     steps: int = 20
     guidance: float = 4.5
     solver: str = "dpm"
@@ -111,6 +112,7 @@ _SPRINT = replace(
     parameters=1_610_237_472,
     steps=2,
     solver="scm",
+    time_scale=1.0,
     licence=LICENCE_UNSETTLED,
 )
 _CONTROL = "a ControlNet branch, published as official .pth only: this version draws with the whole models"
@@ -188,6 +190,7 @@ _ENTRIES = (
         _1_5,
         name="sana-sprint-1.6b-teacher",
         repo=_HUB + "SANA_Sprint_1.6B_1024px_teacher",
+        time_scale=1.0,
         licence=LICENCE_SANA,
         unsupported="the teacher of Sprint's distillation, published as .pth: fetch it and give its path",
     ),

@@ -13,6 +13,7 @@ from typing import Any
 
 from sanakit.errors import WeightsError
 from sanakit.models.sana import SanaConfig
+from sanakit.weights.files import AGAIN
 
 Rename = tuple[tuple[str, ...], tuple[str, ...]]  # official names, diffusers names
 
@@ -101,10 +102,10 @@ def read_sana_config(config: dict[str, Any], where: str = "config.json") -> Sana
     qk_norm = config.get("qk_norm")
     _expect(qk_norm in (None, _QK_NORM), where, "qk_norm", qk_norm, _QK_NORM)
     guidance_embed = bool(config.get("guidance_embeds", False))
-    # diffusers feeds SANA 1000 t times timestep_scale, and Sprint t alone, whatever timestep_scale says.
-    time_scale = 1.0 if guidance_embed else 1000.0 * config.get("timestep_scale", 1.0)
     interpolation = config.get("interpolation_scale")
     try:
+        # diffusers feeds SANA 1000 t times timestep_scale, and Sprint t alone, whatever timestep_scale says.
+        time_scale = 1.0 if guidance_embed else 1000.0 * float(config.get("timestep_scale", 1.0))
         return SanaConfig(
             depth=config.get("num_layers", 20),
             width=width,
@@ -116,12 +117,12 @@ def read_sana_config(config: dict[str, Any], where: str = "config.json") -> Sana
             qk_norm=qk_norm is not None,
             guidance_embed=guidance_embed,
             guidance_scale_factor=config.get("guidance_embeds_scale", 0.1),
-            time_scale=float(time_scale),
+            time_scale=time_scale,
             position_interpolation=None if interpolation is None else float(interpolation),
             sample_size=config.get("sample_size", 32),
         )
     except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise WeightsError(f"{where} describes no SANA transformer: {error}") from None
+        raise WeightsError(f"{where} describes no SANA transformer ({error}). {AGAIN}") from None
 
 
 def write_sana_config(config: SanaConfig) -> dict[str, Any]:

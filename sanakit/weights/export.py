@@ -7,6 +7,7 @@ disk leaves nothing half-written behind.
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import shutil
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sanakit.errors import OutputError
+from sanakit.errors import OutputError, SettingsError
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.sana import Sana
 from sanakit.text.encoder import TextEncoder
@@ -30,6 +31,7 @@ from sanakit.weights.official import CONFIG_KEY
 from sanakit.weights.precision import check_rule, dtype_name, parse_dtype
 from sanakit.weights.resolve import INDEX, OURS
 
+DEFAULTS = ("steps", "guidance", "width", "height", "solver")  # what a folder may say of itself
 # As shipped in the published folders of SANA and SANA-1.5.
 DPM_SCHEDULER = {
     "_class_name": "DPMSolverMultistepScheduler",
@@ -84,10 +86,17 @@ def save_diffusers(
     height, solver that the model wants when the caller does not say. dtype: to store in, float32, float16 or
     bfloat16. precision: the one 16-bit dtype its transformer may compute in, "float32" for none, or "any".
     name, licence: as `sana inspect` shows them. Returns the folder.
-    Raises OutputError when it can not be written, PrecisionError when dtype contradicts precision.
+    Raises OutputError when it can not be written, PrecisionError when dtype contradicts precision,
+    SettingsError for a shift or default that means nothing.
     """
     dtype = parse_dtype(dtype)
     check_rule(dtype, precision, "The model")
+    if not 0 < flow_shift < math.inf:
+        raise SettingsError(f"flow_shift is {flow_shift}; it must be a finite number above 0, SANA uses 3.")
+    if unknown := set(defaults or {}) - set(DEFAULTS):
+        raise SettingsError(
+            f"There are no defaults called {', '.join(sorted(unknown))}: use {', '.join(DEFAULTS)}."
+        )
     if autoencoder.encoder is None or autoencoder.decoder is None:
         raise OutputError(
             "A model's folder needs the whole autoencoder: load it with part='both' before saving."

@@ -23,7 +23,8 @@ REPO_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 def fetch(repo: str, parts: Iterable[str] = PARTS, variant: str | None = None) -> Path:
     """Bring the named parts of a Hub repository here and give their folder.
 
-    An official repository, which holds one .pth instead of a diffusers folder, gives the path of that file.
+    A repository of one part alone (`mit-han-lab/dc-ae-f32c32-sana-1.1-diffusers`) gives the folder of it, an
+    official one, which holds one .pth, the path of that file.
     variant: the weights to prefer, fp16 or bf16. Raises ModelNotFoundError or WeightsError, in one sentence.
     """
     from huggingface_hub import hf_hub_download, snapshot_download
@@ -37,6 +38,9 @@ def fetch(repo: str, parts: Iterable[str] = PARTS, variant: str | None = None) -
         names = _list_files(repo)
         if "model_index.json" in names:
             return Path(snapshot_download(repo, allow_patterns=needed_files(names, parts, variant)))
+        weights = select_weights(names, variant)
+        if "config.json" in names and weights:  # one part alone, such as an autoencoder
+            return Path(snapshot_download(repo, allow_patterns=["config.json", *weights]))
         pickles = [name for name in names if name.endswith(".pth")]
         if len(pickles) == 1:
             return Path(hf_hub_download(repo, pickles[0]))
@@ -84,16 +88,22 @@ def _from_cache(repo: str, parts: tuple[str, ...], variant: str | None) -> Path 
     except OSError:
         return None
     if not (folder / "model_index.json").is_file():
-        return None
+        return folder if (folder / "config.json").is_file() and _is_whole(folder, variant) else None
     for part in parts:
         if not (folder / part).is_dir():
             return None
-        if part in WEIGHTED:
-            try:
-                component_files(folder / part, variant)
-            except WeightsError:
-                return None
+        if part in WEIGHTED and not _is_whole(folder / part, variant):
+            return None
     return folder
+
+
+def _is_whole(folder: Path, variant: str | None) -> bool:
+    """Whether all weight files of one part are there."""
+    try:
+        component_files(folder, variant)
+    except WeightsError:
+        return False
+    return True
 
 
 def _explain(repo: str, error: Exception) -> ModelNotFoundError | WeightsError:

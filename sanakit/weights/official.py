@@ -86,7 +86,7 @@ def recognise_config(
         mlp_ratio=hidden / width,
         qk_norm=probe("blocks.0.attn.q_norm.weight") is not None,
         guidance_embed=sprint,
-        time_scale=1.0 if sprint else 1000.0,  # Sprint was trained on t itself
+        time_scale=1.0 if sprint else entry.time_scale if entry else 1000.0,  # Sprint was trained on t itself
         position_interpolation=INTERPOLATION.get(pixels),
         sample_size=pixels // PIXELS_PER_LATENT,
     )

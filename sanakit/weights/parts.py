@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +26,8 @@ Pairs = Iterable[tuple[Sequence[str], Sequence[str]]]  # names in the file, name
 
 TRANSFORMER_SKIPPED = {"official": official.SKIPPED, "diffusers": diffusers.SKIPPED}  # by layout
 TEXT_SKIPPED = {"lm_head.weight": "the language head, which SANA does not use"}
+Config = TypeVar("Config", SanaConfig, DCAEConfig, Gemma2Config)
+MAX_DEPTH = 1000  # layers; a config.json that asks for a million would keep the machine busy for hours
 NAMED = 4  # names that an error message quotes
 
 
@@ -32,7 +36,7 @@ def open_transformer(source: Source) -> tuple[TensorFiles, str, SanaConfig]:
     if not source.is_file:
         folder = source.part("transformer", "SanaTransformer2DModel")
         config_path = folder / "config.json"
-        config = diffusers.read_sana_config(read_json(config_path), str(config_path))
+        config = _sana_config(config_path)
         return open_component(folder, source.variant), "diffusers", config
     files = open_file(source.path)
     kind, layout = identify(files.infos)
@@ -47,11 +51,11 @@ def open_transformer(source: Source) -> tuple[TensorFiles, str, SanaConfig]:
         and beside.is_file()
         and read_json(beside).get("_class_name") == "SanaTransformer2DModel"
     ):
-        return files, layout, diffusers.read_sana_config(read_json(beside), str(beside))
+        return files, layout, _sana_config(beside)
     config = official.recognise_config(
         files.infos, layout=layout, metadata=files.metadata, entry=source.entry, where=str(source.path)
     )
-    return files, layout, config
+    return files, layout, _checked(config, source.path)
 
 
 def open_autoencoder(source: Source) -> tuple[TensorFiles, str, DCAEConfig]:
@@ -84,8 +88,9 @@ def open_autoencoder(source: Source) -> tuple[TensorFiles, str, DCAEConfig]:
 def open_text_encoder(source: Source) -> tuple[TensorFiles, Gemma2Config]:
     """Give the tensors and config of a folder's text encoder; nothing but headers is read."""
     folder = source.part("text_encoder", "Gemma2")
-    return open_component(folder, source.variant), Gemma2Config.from_transformers(
-        read_json(folder / "config.json")
+    path = folder / "config.json"
+    return open_component(folder, source.variant), _checked(
+        Gemma2Config.from_transformers(read_json(path)), path
     )
 
 
@@ -144,8 +149,25 @@ class _Undrawn(TorchFunctionMode):
         return kwargs["tensor"] if func is nn.init.normal_ else func(*args, **kwargs)
 
 
+def _sana_config(path: Path) -> SanaConfig:
+    return _checked(diffusers.read_sana_config(read_json(path), str(path)), path)
+
+
 def _autoencoder_config(path: Path) -> DCAEConfig:
     try:
-        return DCAEConfig.from_diffusers(read_json(path))
-    except (SettingsError, ValueError, TypeError, IndexError) as error:
-        raise WeightsError(f"{path} describes no DC-AE that this code has: {error}") from None
+        return _checked(DCAEConfig.from_diffusers(read_json(path)), path)
+    except (SettingsError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+        raise WeightsError(f"{path} describes no DC-AE that this code has ({error}). {AGAIN}") from None
+
+
+def _checked(config: Config, path: Path) -> Config:
+    """Give the config back if its numbers are numbers, above 0, and no model is deeper than MAX_DEPTH."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.type not in ("int", "float"):
+            continue
+        kind = int if field.type == "int" else int | float
+        number = isinstance(value, kind) and not isinstance(value, bool)
+        if not number or not 0 < value < math.inf or (field.name == "depth" and value > MAX_DEPTH):
+            raise WeightsError(f"{path} describes a model whose {field.name} is {value!r}. {AGAIN}")
+    return config

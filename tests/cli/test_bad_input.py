@@ -147,6 +147,8 @@ def test_a_wrong_command_or_name_is_refused(refused, words: list[str], naming: s
         ("apple.tiff", ".png"),
         ("apple", ".png"),
         ("", ".png"),
+        ("a" * 300 + ".png", "written"),
+        ("a" * 300 + "/apple.png", "does not exist"),
     ],
 )
 def test_an_output_that_can_not_be_written_is_refused(refused, tiny: Path, output: str, naming: str) -> None:
@@ -168,6 +170,7 @@ def test_a_data_set_is_not_built_in_a_folder_in_use(refused) -> None:
     Path("used").mkdir()
     Path("used", "letter.txt").write_text("dear")
     refused("data", "pocket", "used", naming="used")
+    refused("data", "pocket", "/", naming="in use")
 
 
 def test_a_run_is_not_overwritten_without_being_told(refused) -> None:
@@ -306,6 +309,20 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
         folder / "vae/config.json", _class_name="AutoencoderKL"
     ),
     "config-of-text": lambda folder: damage_json(folder / "transformer/config.json", num_layers="many"),
+    "config-of-negative-ratio": lambda folder: damage_json(folder / "transformer/config.json", mlp_ratio=-1),
+    "config-of-a-million-layers": lambda folder: damage_json(
+        folder / "transformer/config.json", num_layers=10**6
+    ),
+    "config-without-a-size": lambda folder: damage_json(folder / "transformer/config.json", sample_size=None),
+    "config-of-text-for-time": lambda folder: damage_json(
+        folder / "transformer/config.json", timestep_scale="x"
+    ),
+    "autoencoder-without-channels": lambda folder: damage_json(folder / "vae/config.json", latent_channels=0),
+    "autoencoder-of-scale-0": lambda folder: damage_json(folder / "vae/config.json", scaling_factor=0),
+    "text-encoder-of-scale-0": lambda folder: damage_json(
+        folder / "text_encoder/config.json", query_pre_attn_scalar=0
+    ),
+    "text-encoder-of-text": lambda folder: damage_json(folder / "text_encoder/config.json", rms_norm_eps="a"),
     "tensor-missing": lambda folder: drop_tensor(folder / TRANSFORMER),
     "weights-missing": lambda folder: (folder / TRANSFORMER).unlink(),
     "weights-empty": lambda folder: (folder / TRANSFORMER).write_bytes(b""),

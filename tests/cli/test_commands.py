@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,42 @@ def test_a_pipe_that_closes_early_ends_the_command_without_a_word() -> None:
     command = f'{sys.executable} -c "{code}" | head -c 1; exit ${{PIPESTATUS[0]}}'
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (1, "[", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+def test_a_full_disk_under_the_output_is_one_sentence() -> None:
+    command = [sys.executable, "-c", "from sanakit.cli import main; main(['models'])"]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 2
+    assert result.stderr == "Error: The disk is full: free space, or send the output elsewhere.\n"
+
+
+def test_a_closed_output_changes_nothing() -> None:
+    command = f"{sys.executable} -c \"from sanakit.cli import main; main(['models'])\" >&-"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_terminal_without_unicode_gets_codes_and_json_stays_json(tiny: Path, tmp_path: Path) -> None:
+    def run(*options: str) -> str:
+        words = [
+            "generate",
+            "\N{RED APPLE}",
+            "--model",
+            str(tiny),
+            "--output",
+            str(tmp_path / "\u0436.png"),
+            *options,
+        ]
+        command = [sys.executable, "-c", f"from sanakit.cli import main; main({words!a})"]
+        environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+        result = subprocess.run(command, capture_output=True, encoding="latin-1", env=environment)
+        assert (result.returncode, result.stderr) == (0, "")
+        return result.stdout
+
+    assert "\\u0436.png" in run()
+    assert json.loads(run("--json"))["images"][0]["prompt"] == "\N{RED APPLE}"
 
 
 def test_inspect_tells_parts_sizes_and_defaults_of_a_folder(sana, tiny: Path) -> None:

@@ -6,6 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +64,10 @@ def test_the_version_is_the_one_of_the_changelog(repository) -> None:
     newest = re.search(r"^## \[?(\d+\.\d+\.\d+)", changelog, flags=re.MULTILINE)
     assert newest is not None
     assert newest[1] == sanakit.__version__
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert Path(sanakit.__file__).with_name("py.typed").is_file()
 
 
 def parameters(function) -> list[str]:

@@ -51,7 +51,7 @@ def test_half_precision_velocities_are_combined_in_float32():
     assert guided.item() == 1 + 4.5 * 0.0078125
 
 
-@pytest.mark.parametrize("scale", [math.nan, math.inf, -math.inf, -0.5])
+@pytest.mark.parametrize("scale", [math.nan, math.inf, -math.inf, -0.5, 10**400])
 def test_scale_out_of_range_is_refused_with_a_remedy(scale):
     with pytest.raises(SettingsError, match=r"4\.5 is usual, 1 switches it off"):
         classifier_free(two_prompts, scale)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from sanakit.errors import NumericsError, WeightsError
+from sanakit.errors import NumericsError, OutputError, WeightsError
 from sanakit.train.checkpoint import load_checkpoint
 from sanakit.train.config import TrainConfig
 from sanakit.train.loop import Progress, train
@@ -124,6 +125,24 @@ def test_progress_log_and_sheets_tell_the_same_story(tmp_path):
         assert row.get("error") == (pytest.approx(p.metrics["error"], abs=1e-6) if p.metrics else None)
     assert sorted(path.name for path in (tmp_path / "sheets").iterdir()) == ["0000006.png", "0000012.png"]
     assert Image.open(tmp_path / "sheets/0000012.png").size == (4, 4)
+
+
+def test_tensorboard_shows_the_same_losses(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    progress = list(train(Regression(), CONFIG, tmp_path))
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [
+        (p.step, pytest.approx(p.loss)) for p in progress
+    ]
+    assert [e.step for e in events.Scalars("error")] == [6, 12]
+
+
+def test_a_folder_that_can_not_be_written_is_an_output_error(tmp_path):
+    (tmp_path / "file").write_text("regular")
+    with pytest.raises(OutputError, match="choose another output"):
+        next(train(Regression(), CONFIG, tmp_path / "file" / "run"))
 
 
 def test_a_logged_loss_is_the_mean_since_the_last_line(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sanakit.errors import OutputError, PrecisionError
+from sanakit.errors import OutputError, PrecisionError, SettingsError
 from sanakit.models.dc_ae import DCAE
 from sanakit.weights import export, load_transformer, save_diffusers, save_official
 
@@ -93,6 +93,19 @@ def test_a_full_disk_under_torch_save_is_an_output_error(tiny, tmp_path, monkeyp
     with pytest.raises(OutputError, match="check the place"):
         save_official(tmp_path / "out.pth", tiny.transformer)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"flow_shift": float("nan")}, "flow_shift is nan"),
+        ({"defaults": {"stepz": 3}}, "called stepz: use steps"),
+    ],
+)
+def test_a_shift_or_default_that_means_nothing_is_refused(tiny, tmp_path, options, said):
+    with pytest.raises(SettingsError, match=said):
+        save(tiny, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_half_an_autoencoder_or_a_wrong_dtype_is_refused(tiny, tmp_path):

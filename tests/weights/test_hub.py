@@ -100,6 +100,33 @@ def test_an_official_repository_gives_its_pth(repository):
         resolve("someone/else")
 
 
+def test_a_repository_of_one_part_gives_its_folder(repository):
+    repository.names = [
+        "README.md",
+        "config.json",
+        "diffusion_pytorch_model.bin",
+        "diffusion_pytorch_model.safetensors",
+    ]
+    hub.fetch("mit-han-lab/dc-ae-f32c32-sana-1.1-diffusers", ["vae"])
+    [(repo, patterns)] = repository.asked
+    assert repo == "mit-han-lab/dc-ae-f32c32-sana-1.1-diffusers"
+    assert patterns == ["config.json", "diffusion_pytorch_model.safetensors"]
+
+
+def test_an_earlier_download_of_one_part_is_loaded_without_the_network(repository, monkeypatch, tiny):
+    import huggingface_hub
+
+    from sanakit.weights import load_autoencoder
+
+    repository.error = ConnectionError("no route")
+    part = str(tiny.folder / "vae")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, local_files_only: part)
+    assert load_autoencoder("someone/autoencoder").config == tiny.autoencoder.config
+    (tiny.folder / "vae/diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(ModelNotFoundError, match="check the network"):
+        load_autoencoder("someone/autoencoder")
+
+
 def failures():
     from huggingface_hub import errors
 

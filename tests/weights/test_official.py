@@ -151,6 +151,14 @@ def test_resolution_comes_from_the_name_or_the_position_table():
     assert recognise_config(infos, entry=CATALOG["sana-1.6b-512"]) == replace(SANA_1600M, sample_size=16)
 
 
+def test_the_teacher_of_sprint_embeds_t_itself_and_only_its_name_tells():
+    infos = headers(SANA_1_5_1600M)
+    assert recognise_config(infos, entry=CATALOG["sana-sprint-1.6b-teacher"]) == replace(
+        SANA_1_5_1600M, time_scale=1.0
+    )
+    assert recognise_config(infos) == SANA_1_5_1600M
+
+
 def test_an_unreleased_width_without_its_config_is_refused_with_the_remedy(tiny, tmp_path):
     torch.save(tiny.transformer.state_dict(), tmp_path / "bare.pth")
     with pytest.raises(WeightsError, match=r"width 64; the released sizes have 1152, 2240.*diffusers folder"):

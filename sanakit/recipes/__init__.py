@@ -38,6 +38,7 @@ def start(
 
     if has_checkpoint(output) and not resume:
         raise SettingsError(f"{output} holds a run already: go on with resume, or choose another output.")
+    output = output.resolve()  # "." has neighbours, too
     module, function = RECIPES[name]
     run = getattr(import_module(module), function)(data, output)
     config = run.config if steps is None else replace(run.config, steps=steps)

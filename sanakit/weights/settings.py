@@ -5,6 +5,7 @@ The folder's sanakit.json wins over its scheduler file, and that over the catalo
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -93,9 +94,11 @@ def _from_scheduler(source: Source) -> dict[str, Any]:
     if config.get("_class_name") in SOLVERS:
         found["solver"] = SOLVERS[config["_class_name"]]
     shift = config.get("flow_shift", config.get("shift"))
-    if isinstance(shift, int | float) and shift > 0:
-        found["flow_shift"] = float(shift)
-    return found
+    if shift is None:
+        return found
+    if isinstance(shift, bool) or not isinstance(shift, int | float) or not 0 < shift < math.inf:
+        raise WeightsError(f"{path} says flow_shift = {shift!r}; it must be a number above 0, usually 3.")
+    return {**found, "flow_shift": float(shift)}
 
 
 def _from_ours(source: Source) -> dict[str, Any]:

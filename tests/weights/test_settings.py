@@ -93,3 +93,11 @@ def test_the_settings_of_a_sprint_release_are_known_without_a_download(monkeypat
 
     monkeypatch.setattr("sanakit.weights.hub.fetch", fetch)
     assert load_settings("sana-sprint-0.6b").solver == "scm"
+
+
+@pytest.mark.parametrize("shift", ["three", float("inf"), 0, True])
+def test_a_shift_that_is_no_positive_number_is_refused(tiny, shift):
+    path = tiny.folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "flow_shift": shift}))
+    with pytest.raises(WeightsError, match="flow_shift"):
+        load_settings(tiny.folder)

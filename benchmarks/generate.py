@@ -7,7 +7,7 @@ Three comparisons, each a ratio within this run:
 - memory: each side alone in a fresh process, peak resident size after one picture;
 - cold: from process start to PNG on disk, beside what `import torch` alone takes.
 Pixels of both sides are compared first: a faster wrong picture is no result. --write stores the tables under
-benchmarks/results/DATE-MACHINE.md.
+benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -120,9 +120,8 @@ def _warm(folder: str, runs: int, threads: int) -> list[str]:
 
 def _alone(folder: str, runs: int) -> list[str]:
     """Fresh processes. Run before torch is imported here: a child's peak begins with its parent's size."""
-    words = {"folder": folder, "prompt": PROMPT, "settings": _settings(folder), "output": os.devnull + ".png"}
     target = ROOT / "benchmarks" / "drawn.png"
-    words["output"] = str(target)
+    words = {"folder": folder, "prompt": PROMPT, "settings": _settings(folder), "output": str(target)}
     programs = {
         "import torch": [sys.executable, "-c", "import torch"],
         "sana generate": [

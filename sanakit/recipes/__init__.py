@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +39,6 @@ def start(
         raise SettingsError(f"{output} holds a run already: go on with resume, or choose another output.")
     output = output.resolve()  # "." has neighbours, too
     module, function = RECIPES[name]
-    run = getattr(import_module(module), function)(data, output)
-    config = run.config if steps is None else replace(run.config, steps=steps)
-    yield from train(run.objective, config, output, resume=resume)
+    run = getattr(import_module(module), function)(data, output, steps)
+    yield from train(run.objective, run.config, output, resume=resume)
     run.finish(output)

@@ -3,6 +3,7 @@
 Three stages: `autoencoder` (latents and a first decoder), `decoder` (the decoder again, on noisy latents, so
 that it forgives what the transformer gets wrong) and `flow_matching` (transformer and text encoder together,
 on the latents of the first stage). The second and third need only the first; the third writes the model.
+Each takes `steps` to last longer or shorter than it was tuned for.
 """
 
 from __future__ import annotations
@@ -66,18 +67,19 @@ SHIFT = 3.0  # towards noise, where the prompt decides; in training and sampling
 DEFAULTS = {"steps": 10, "guidance": 2.5, "width": 256, "height": 256, "solver": "dpm"}
 
 
-def autoencoder(data: Path, output: Path) -> Run:
+def autoencoder(data: Path, output: Path, steps: int | None = None) -> Run:
     """Stage 1: the encoder a linear codec and kept; the decoder trained on crops, then on whole pictures."""
-    return autoencoder_run(data, output, DC_AE_POCKET, AUTOENCODER, crop=128, whole_from=0.85)
+    config = AUTOENCODER.lasting(steps)
+    return autoencoder_run(data, output, DC_AE_POCKET, config, crop=128, whole_from=0.85)
 
 
-def decoder(data: Path, output: Path) -> Run:
+def decoder(data: Path, output: Path, steps: int | None = None) -> Run:
     """Stage 2: the decoder goes on with noise of up to 0.15 standard deviations on its latents."""
     return autoencoder_run(
         data,
         output,
         DC_AE_POCKET,
-        DECODER,
+        DECODER.lasting(steps),
         crop=128,
         whole_from=0.5,
         latent_noise=0.15,
@@ -85,14 +87,14 @@ def decoder(data: Path, output: Path) -> Run:
     )
 
 
-def flow_matching(data: Path, output: Path) -> Run:
+def flow_matching(data: Path, output: Path, steps: int | None = None) -> Run:
     """Stage 3: transformer and text encoder, most of the draws from the 200 common things."""
     return flow_matching_run(
         data,
         output,
         TRANSFORMER,
         TEXT_ENCODER,
-        FLOW_MATCHING,
+        FLOW_MATCHING.lasting(steps),
         autoencoder=DC_AE_POCKET,
         shift=SHIFT,
         common_share=0.85,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import cos, pi
 from typing import Literal
 
@@ -22,10 +22,9 @@ class TrainConfig:
     batch_size: int
     learning_rate: float
     optimizer: Literal["adamw", "muon"] = "adamw"
-    muon_learning_rate: float = 0.02
-    rate_factors: tuple[
-        tuple[str, float], ...
-    ] = ()  # part of a parameter's name, factor on its learning rate
+    muon_learning_rate: float = 2e-3
+    # (part of a parameter's name, factor on its learning rate)
+    rate_factors: tuple[tuple[str, float], ...] = ()
     warmup_steps: int = 50
     decay: Literal["linear", "cosine"] = "linear"
     decay_fraction: float = 0.4
@@ -47,6 +46,10 @@ class TrainConfig:
             raise SettingsError(f"steps {self.steps} and batch size {self.batch_size} must be at least 1.")
         if not 0 <= self.decay_fraction <= 1:
             raise SettingsError(f"decay_fraction {self.decay_fraction} must lie in [0, 1].")
+
+    def lasting(self, steps: int | None) -> TrainConfig:
+        """The same settings for another number of steps; None: as many as there are."""
+        return self if steps is None else replace(self, steps=steps)
 
     def factor(self, name: str) -> float:
         """Factor on the learning rate of a parameter, by its name: that of the first part it contains."""

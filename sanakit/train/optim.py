@@ -43,7 +43,7 @@ class Muon(torch.optim.Optimizer):
                 nesterov = parameter.grad.lerp(state["momentum"], group["momentum"]).flatten(1)
                 matrices = nesterov.unflatten(0, (group["parts"], -1))  # parts R C
                 alike.setdefault((matrices.shape[1], matrices.shape[2]), []).append((parameter, matrices))
-            # Matrices of one shape are orthogonalised together: one by one they take twice the time.
+            # Matrices of one shape are orthogonalised together: one by one takes a third longer.
             for pairs in alike.values():
                 updates = orthogonalise(torch.cat([matrices for _, matrices in pairs]))
                 for (parameter, _), update in zip(pairs, updates.split(group["parts"]), strict=True):

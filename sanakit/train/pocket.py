@@ -32,10 +32,7 @@ from sanakit.weights import save_diffusers
 MODEL = "model"  # folder of the finished model inside a run
 INSTRUCTION_REPEATS = 50  # in the tokenizer's texts: makes each word of the instruction one token
 COMPILERS = ("g++", "clang++", "c++")  # what torch.compile needs on a CPU; without one, blocks run as written
-LEFT_OUT = (
-    "people & body",
-    "symbols",
-)  # groups whose uncommon things are too many or too alike to be learned
+LEFT_OUT = ("people & body", "symbols")  # groups whose uncommon things are too many or too alike to learn
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +58,7 @@ def autoencoder_run(
     """Train a decoder on the pictures of the data set, from a linear start or from another run's weights.
 
     whole_from: part of the steps after which whole pictures follow crops. latent_noise: in standard
-    deviations.
-    start: name of the run beside `output` to go on from.
+    deviations. start: name of the run beside `output` to go on from.
     """
     pocket = open_pocket(data)
     training = np.array([row.split == "train" for row in pocket.rows])
@@ -78,8 +74,7 @@ def autoencoder_run(
     autoencoder.to(training_device())
     deviation = 1.0
     if latent_noise:
-        with torch.no_grad():
-            deviation = _encode(autoencoder, images[held_out]).std().item()
+        deviation = _encode(autoencoder, images[held_out]).std().item()
     objective = AutoencoderObjective(
         autoencoder,
         images,

@@ -14,6 +14,7 @@ from sanakit.data.pocket import FORMAT, PocketRow
 from sanakit.data.pocket_concepts import COMMON_CONCEPTS
 from sanakit.errors import DataError, SettingsError
 from sanakit.recipes import pocket
+from sanakit.train.autoencoder import AutoencoderObjective
 from sanakit.train.checkpoint import load_checkpoint
 from sanakit.weights import load_settings, load_transformer
 
@@ -98,3 +99,10 @@ def test_a_stage_without_its_predecessor_says_so(data: Path, tmp_path: Path):
 def test_an_unknown_recipe_lists_the_known_ones(data: Path, tmp_path: Path):
     with pytest.raises(SettingsError, match="pocket-autoencoder, pocket-decoder, pocket"):
         next(recipes.start("poket", data=data, output=tmp_path / "x"))
+
+
+def test_another_number_of_steps_moves_the_change_to_whole_pictures(data: Path, tmp_path: Path):
+    for steps, whole_from in ((None, 4250), (100, 85)):
+        objective = pocket.autoencoder(data, tmp_path / "pocket-autoencoder", steps).objective
+        assert isinstance(objective, AutoencoderObjective)
+        assert objective.whole_from == whole_from

@@ -21,9 +21,8 @@ from sanakit.eval.efficientnet import EfficientNetLite0, image_features, load_ef
 from sanakit.eval.recognition import Gallery, fit_basis, project
 from sanakit.eval.reference import save_reference
 
-DIRECTIONS = (
-    256  # of 1280: fewer and more recognise real pictures worse (64: 59 %, 128: 68, 256: 71, 400: 70)
-)
+# Of 1280; fewer or more recognise real pictures worse (64: 59 %, 128: 68, 256: 71, 400: 70).
+DIRECTIONS = 256
 BATCH = 16
 
 

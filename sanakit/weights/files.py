@@ -28,16 +28,14 @@ DTYPES = {
     "F16": "float16",
     "BF16": "bfloat16",
     "F8_E4M3": "float8_e4m3fn",
-}
-DTYPES |= {
     "F8_E5M2": "float8_e5m2",
     "I64": "int64",
     "I32": "int32",
     "I16": "int16",
     "I8": "int8",
     "U8": "uint8",
+    "BOOL": "bool",
 }
-DTYPES |= {"BOOL": "bool"}
 _SAFETENSORS_NAMES = {ours: theirs for theirs, ours in DTYPES.items()}
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save, bare pickle
 AGAIN = "Fetch or export it again."

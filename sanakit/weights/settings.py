@@ -37,9 +37,7 @@ class ModelSettings:
     height: int = 1024
     solver: str = "dpm"
     flow_shift: float = 3.0
-    precision: str = (
-        "any"  # the one 16-bit dtype the transformer may compute in, "float32" for none, or "any"
-    )
+    precision: str = "any"  # the one 16-bit dtype to compute in, "float32" for none, or "any"
     licence: str = ""
 
 

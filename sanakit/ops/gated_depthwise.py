@@ -1,0 +1,23 @@
+"""The heart of a Mix-FFN in one pass: SiLU, depthwise 3x3 convolution, one half of the channels gating the other.
+
+(value, gate) = conv(silu(x));  y = value * silu(gate)             (GLUMBConv; SANA, arXiv:2410.10629)
+Shapes: B pictures, R rows, W columns, M channels of each half.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def gated_depthwise(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, *, above: int = 0, below: int = 0
+) -> Tensor:
+    """Give value * silu(gate) of a band of rows, B (R - above - below) W M.
+
+    rows: B R W 2M, before its SiLU. weight: 2M 1 3 3. bias: 2M. above, below: as for `conv3x3`.
+    """
+    x = F.pad(F.silu(rows).permute(0, 3, 1, 2), (0, 0, 1 - above, 1 - below))
+    x = F.conv2d(x, weight, bias, padding=(0, 1), groups=x.shape[1]).permute(0, 2, 3, 1)
+    value, gate = x.chunk(2, dim=-1)
+    return value * F.silu(gate)

@@ -14,6 +14,7 @@ INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constr
 CORE := $(VENV)/.installed-core
 DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
+SETUP := pyproject.toml constraints.txt hatch_build.py $(wildcard sanakit/ops/native/*.cpp sanakit/ops/native/*.h)
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,17 +56,17 @@ $(VENV)/bin/python:
 	@echo "Creating $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
 
-$(CORE): pyproject.toml constraints.txt | $(VENV)/bin/python
+$(CORE): $(SETUP) | $(VENV)/bin/python
 	@echo "Installing sanakit and its eight dependencies into $(VENV) (under a minute, plus the download of PyTorch) ..."
 	@$(INSTALL) -e .
 	@touch $@
 
-$(DEV): pyproject.toml constraints.txt | $(VENV)/bin/python
+$(DEV): $(SETUP) | $(VENV)/bin/python
 	@echo "Installing sanakit and its development tools into $(VENV) ..."
 	@$(INSTALL) -e '.[dev]'
 	@touch $(CORE) $@
 
-$(DOCS): pyproject.toml constraints.txt | $(VENV)/bin/python
+$(DOCS): $(SETUP) | $(VENV)/bin/python
 	@echo "Installing sanakit and the documentation tools into $(VENV) ..."
 	@$(INSTALL) -e '.[docs]'
 	@touch $(CORE) $@

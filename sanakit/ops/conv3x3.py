@@ -1,5 +1,6 @@
 """3x3 convolution of rows of a picture whose channels lie last, whole or in bands; also after upsampling.
 
+Kernel: native/winograd.cpp, a quarter of the multiplications; plain twin: torch's convolution.
 Shapes: B pictures, R rows, W columns, C channels in, K channels out, s = 2 with upsampling and else 1.
 """
 
@@ -8,6 +9,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from sanakit.ops import native
+
+MIN_TILES = 32  # tiles of 4x4 outputs, below which transforming the weights costs more than it saves
 
 
 def conv3x3(
@@ -23,11 +28,30 @@ def conv3x3(
     """Convolve a band of rows: stride 1, zeros beside the picture, and silu(...) of it if asked.
 
     rows: B R W C. weight: K C 3 3, of any float dtype. bias: K.
-    above, below: 0 or 1, how many rows of `rows` at its top and bottom are neighbours that are only looked at;
-    where there is none, the picture ends there and zeros are.
+    above, below: 0 or 1, how many rows at the top and bottom of `rows` are neighbours that are only looked
+    at; where there is none, the picture ends and zeros are.
     upsample: double both sides first, each cell repeated (nearest neighbour); neighbours are rows of the
     small picture. Returns B s(R - above - below) sW K.
     """
+    batch, height, width, channels = rows.shape
+    outputs, scale = weight.shape[0], 2 if upsample else 1
+    shape = (batch, scale * (height - above - below), scale * width, outputs)
+    library = native.kernels(rows, bias, weight=weight)
+    if library is None or batch * -(-shape[1] // 4) * -(-shape[2] // 4) < MIN_TILES:
+        return _plain(rows, weight, bias, above, below, upsample, silu)
+    rows, weight, y = rows.contiguous(), weight.contiguous(), rows.new_empty(shape)
+    status = library.sana_conv3x3(
+        *(native.address(rows), batch, height, width, channels, above, below, upsample),
+        *(native.address(weight), native.STORED[weight.dtype], outputs, native.address(bias)),
+        *(silu, native.address(y), native.threads(18 * channels * y.numel())),
+    )
+    native.check(status)
+    return y
+
+
+def _plain(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, above: int, below: int, upsample: bool, silu: bool
+) -> Tensor:
     x = rows.permute(0, 3, 1, 2)
     if upsample:
         x = F.interpolate(x, scale_factor=2, mode="nearest")

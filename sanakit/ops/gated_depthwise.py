@@ -1,6 +1,7 @@
-"""The heart of a Mix-FFN in one pass: SiLU, depthwise 3x3 convolution, one half of the channels gating the other.
+"""The middle of a Mix-FFN: SiLU, depthwise 3x3 convolution, one half of the channels gating the other.
 
 (value, gate) = conv(silu(x));  y = value * silu(gate)             (GLUMBConv; SANA, arXiv:2410.10629)
+Kernel: native/gated_depthwise.cpp, one pass over memory; plain twin: torch's operations, five passes.
 Shapes: B pictures, R rows, W columns, M channels of each half.
 """
 
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
+
+from sanakit.ops import native
 
 
 def gated_depthwise(
@@ -17,7 +20,18 @@ def gated_depthwise(
 
     rows: B R W 2M, before its SiLU. weight: 2M 1 3 3. bias: 2M. above, below: as for `conv3x3`.
     """
-    x = F.pad(F.silu(rows).permute(0, 3, 1, 2), (0, 0, 1 - above, 1 - below))
-    x = F.conv2d(x, weight, bias, padding=(0, 1), groups=x.shape[1]).permute(0, 2, 3, 1)
-    value, gate = x.chunk(2, dim=-1)
-    return value * F.silu(gate)
+    library = native.kernels(rows, weight, bias)
+    if library is None:
+        x = F.pad(F.silu(rows).permute(0, 3, 1, 2), (0, 0, 1 - above, 1 - below))
+        x = F.conv2d(x, weight, bias, padding=(0, 1), groups=x.shape[1]).permute(0, 2, 3, 1)
+        value, gate = x.chunk(2, dim=-1)
+        return value * F.silu(gate)
+    batch, height, width, both = rows.shape
+    rows, taps = rows.contiguous(), weight.view(both, 9).t().contiguous()
+    y = rows.new_empty(batch, height - above - below, width, both // 2)
+    status = library.sana_gated_depthwise(
+        *(native.address(rows), batch, height, width, both // 2, above, below),
+        *(native.address(taps), native.address(bias), native.address(y), native.threads(60 * y.numel())),
+    )
+    native.check(status)
+    return y

@@ -1,0 +1,101 @@
+"""The compiled CPU kernels: which of the built libraries this machine runs, and to what they apply.
+
+`native/*.cpp` is compiled once per instruction set when the package is installed, into libraries that stand
+beside the sources and know nothing of Python or torch: they get addresses and sizes. The best one that the
+CPU runs is loaded at the first use. Without a compiler there is none, and every operation runs as its plain
+torch twin: the same results to rounding, slower.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+FOLDER = Path(__file__).parent / "native"
+VARIABLE = "SANAKIT_KERNELS"  # "none", or one of LEVELS, chooses by hand: to compare, to find a fault
+LEVELS = {
+    "AVX512": ("avx512", "avx2", "generic"),
+    "AVX2": ("avx2", "generic"),
+}  # torch's word: ours, best first
+STORED = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # weights as the kernels read them
+SMALL = 4_000_000  # floating-point operations that one thread does sooner than two have begun
+
+_LONG, _INT, _FLOAT, _POINTER = ctypes.c_long, ctypes.c_int, ctypes.c_float, ctypes.c_void_p
+_SIGNATURES = {
+    "sana_linear": (_POINTER, _LONG, _LONG, _POINTER, _INT, _LONG, _POINTER, _POINTER, _INT),
+    "sana_conv3x3": (
+        *(_POINTER, _LONG, _LONG, _LONG, _LONG, _INT, _INT, _INT),
+        *(_POINTER, _INT, _LONG, _POINTER, _INT, _POINTER, _INT),
+    ),
+    "sana_gated_depthwise": (
+        *(_POINTER, _LONG, _LONG, _LONG, _LONG, _INT, _INT),
+        *(_POINTER, _POINTER, _POINTER, _INT),
+    ),
+    "sana_rms_norm_add": (_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _FLOAT, _POINTER, _INT),
+}
+
+
+@cache
+def _load() -> tuple[ctypes.CDLL | None, str]:
+    """Give the library and its instruction set, or None and the reason why there is none."""
+    asked = os.environ.get(VARIABLE, "")
+    if asked == "none":
+        return None, f"none: {VARIABLE}=none"
+    levels = LEVELS.get(torch.backends.cpu.get_cpu_capability(), ("generic",))
+    for level in (asked,) if asked else levels:
+        path = FOLDER / f"kernels-{level}.so"
+        if not path.is_file():
+            continue
+        try:
+            library = ctypes.CDLL(str(path))
+            for name, arguments in _SIGNATURES.items():
+                getattr(library, name).argtypes = arguments
+        except (OSError, AttributeError) as error:  # built for another system, or from other sources
+            return None, f"none: {path.name} can not be loaded ({error})"
+        return library, level
+    return None, "none: not built; install a C++ compiler, then sanakit again"
+
+
+def info() -> dict[str, str]:
+    """Tell which kernels run: `library` is "avx512", "avx2" or "generic", or "none: " and the reason."""
+    return {"library": _load()[1]}
+
+
+def kernels(*values: Tensor | None, weight: Tensor | None = None) -> ctypes.CDLL | None:
+    """Give the library if it can work on these tensors, else None: then the plain twin is to run.
+
+    It can if the values are float32 on the CPU, the weight is of a stored type, and no gradient is asked for.
+    """
+    if torch.compiler.is_compiling():
+        return None
+    gradients = torch.is_grad_enabled()
+    for tensor in (*values, weight):
+        if tensor is None:
+            continue
+        plain = type(tensor) is Tensor or type(tensor) is torch.nn.Parameter
+        if not plain or tensor.device.type != "cpu" or (gradients and tensor.requires_grad):
+            return None
+        if tensor.dtype != torch.float32 and (tensor is not weight or tensor.dtype not in STORED):
+            return None
+    return _load()[0]
+
+
+def threads(work: int) -> int:
+    """Give the number of threads for so many floating-point operations."""
+    return 1 if work < SMALL else torch.get_num_threads()
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """Give the address of a contiguous tensor's first value, None for None."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+def check(status: int) -> None:
+    """Raise MemoryError if a kernel says that it got no memory to work in."""
+    if status:
+        raise MemoryError("can't allocate memory for a kernel's scratch")

@@ -2,6 +2,9 @@
 
 out_n = sum_m relu(q_n).relu(k_m) v_m / sum_m relu(q_n).relu(k_m)          (SANA, arXiv:2410.10629, eq. 1)
 
+The two halves are functions of their own: sums of bands of tokens add up, so a picture can be attended to
+band by band. Kernels: native/linear_attention.cpp, for heads of 32 channels that lie side by side; plain
+twins: torch's matrix products.
 Shapes: B batch, N tokens, h heads, d head width.
 """
 
@@ -10,7 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sanakit.ops import native
+
 EPSILON = 1e-15  # keeps a token that attends to nothing finite; the value diffusers uses
+_KERNEL_WIDTH = 32  # d that the kernels are compiled for
 
 
 def relu_linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -19,9 +25,43 @@ def relu_linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     query, key, value: B h N d, before the ReLU. Returns B h N d in float32.
     float32 because the sums run over all N tokens: at 4096 px that is 16,384 terms, beyond float16's range.
     """
-    with torch.autocast(query.device.type, enabled=False):
-        query, key, value = query.float().relu(), key.float().relu(), value.float()
-        summary = key.transpose(-1, -2) @ value  # B h d d
-        total = key.sum(-2).unsqueeze(-1)  # B h d 1
-        numerator_denominator = query @ torch.cat([summary, total], dim=-1)  # B h N d+1
-        return numerator_denominator[..., :-1] / (numerator_denominator[..., -1:] + EPSILON)
+    return attend(query, attention_sums(key, value))
+
+
+def attention_sums(key: Tensor, value: Tensor) -> Tensor:
+    """Sum relu(k) v over the tokens, and relu(k) itself in a last row: B h d+1 d, float32."""
+    library = native.kernels(key, value)
+    if library is None or not (_side_by_side(key) and _side_by_side(value)):
+        with torch.autocast(key.device.type, enabled=False):
+            key, value = key.float().relu(), value.float()
+            return torch.cat([key.transpose(-1, -2) @ value, key.sum(-2, keepdim=True)], dim=-2)
+    batch, heads, tokens, width = key.shape
+    sums = key.new_empty(batch, heads, width + 1, width)
+    library.sana_attention_sums(
+        *(native.address(key), key.stride(0), key.stride(2)),
+        *(native.address(value), value.stride(0), value.stride(2)),
+        *(batch, heads, tokens, native.address(sums), native.threads(2 * value.numel() * width)),
+    )
+    return sums
+
+
+def attend(query: Tensor, sums: Tensor) -> Tensor:
+    """Let queries (B h N d, before the ReLU) attend to what `attention_sums` gave; B h N d, float32."""
+    library = native.kernels(query, sums)
+    if library is None or not _side_by_side(query):
+        with torch.autocast(query.device.type, enabled=False):
+            query = query.float().relu()
+            total = query @ sums[..., -1:, :].transpose(-1, -2)  # B h N 1
+            return query @ sums[..., :-1, :] / (total + EPSILON)
+    batch, heads, tokens, width = query.shape
+    y = query.new_empty(batch, tokens, heads, width)
+    library.sana_attend(
+        *(native.address(query), query.stride(0), query.stride(2), native.address(sums.contiguous())),
+        *(batch, heads, tokens, EPSILON, native.address(y), native.threads(2 * y.numel() * width)),
+    )
+    return y.transpose(1, 2)
+
+
+def _side_by_side(x: Tensor) -> bool:
+    """Whether the heads of a token (B h N d) have the kernels' width and follow each other in memory."""
+    return x.shape[-1] == _KERNEL_WIDTH and x.stride(-1) == 1 and x.stride(1) == _KERNEL_WIDTH

@@ -14,6 +14,7 @@ from sanakit.ops import native
 from sanakit.ops.conv3x3 import conv3x3
 from sanakit.ops.gated_depthwise import gated_depthwise
 from sanakit.ops.linear import linear
+from sanakit.ops.linear_attention import attend, attention_sums, relu_linear_attention
 from sanakit.ops.rms_norm import rms_norm_add
 
 LINEAR = 1e-6  # largest difference, relative to the largest value
@@ -119,6 +120,30 @@ def test_gated_depthwise_equals_its_twin(sizes: tuple[int, ...], sides: tuple[in
     above, below = sides
     assert difference(gated_depthwise, x, weight, bias, above=above, below=below) < LINEAR
     assert difference(gated_depthwise, x, weight, None, above=above, below=below) < LINEAR
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 33, 3), (1, 77, 9), (3, 64, 4)])
+def test_linear_attention_equals_its_twin(
+    sizes: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, tokens, heads = sizes
+    qkv = drawn(batch, tokens, 3 * heads * 32)  # views of one product, as a transformer's block makes them
+    query, key, value = (part.unflatten(-1, (heads, 32)).transpose(1, 2) for part in qkv.chunk(3, -1))
+    ours = relu_linear_attention(query, key, value)
+    monkeypatch.setattr(native, "_load", lambda: (None, ""))
+    assert (
+        ours - relu_linear_attention(query, key, value)
+    ).abs().max() < 5e-6  # float32 both, in other orders
+
+
+@pytest.mark.usefixtures("kernels")
+def test_attention_sums_of_bands_add_up() -> None:
+    query, key, value = (
+        drawn(1, 4, 50, 32).transpose(1, 2).contiguous().transpose(1, 2) * s for s in (1, -1, 2)
+    )
+    bands = [attention_sums(key[:, :, rows], value[:, :, rows]) for rows in (slice(0, 7), slice(7, 50))]
+    torch.testing.assert_close(attend(query, sum(bands)), relu_linear_attention(query, key, value))
 
 
 @pytest.mark.usefixtures("kernels")

@@ -5,11 +5,12 @@ Shapes: B prompts, L new tokens, P tokens already in the cache, S = P + L, D wid
 K key heads, G = H / K query heads that share one key head, E head_dim.
 What is particular to Gemma 2: four RMS norms a layer whose scale is 1 + weight, grouped queries, attention
 scores soft-capped by a tanh (so the fused attention kernels do not apply), every other layer looks back
-`sliding_window` tokens only, and the embedding is multiplied by sqrt(D) rounded to the weights' dtype.
+`sliding_window` tokens only, and the embedding is multiplied by sqrt(D) rounded to the dtype it computes in.
 State-dict keys equal transformers' Gemma2Model (no "model." prefix)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sanakit.errors import WeightsError
+from sanakit.models.layers import Linear
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +134,8 @@ GEMMA2_2B = Gemma2Config(
     query_scalar=256,
 )
 
+EMBEDDED_AT_ONCE = 16  # rows; to read one, Linux may map 2 MB of the file around it
+
 
 class KVCache:
     """Keys and values of the tokens seen so far; `Gemma2.forward` extends it.
@@ -153,6 +157,16 @@ class KVCache:
         shared.values = [value.expand(batch, -1, -1, -1) for value in self.values]
         shared.length = self.length
         return shared
+
+    def beginning(self, length: int) -> KVCache | None:
+        """Give the cache of the first `length` tokens alone; None if a sliding layer has dropped them."""
+        if any(key.shape[2] < self.length for key in self.keys):
+            return None
+        start = KVCache()
+        start.keys = [key[:, :, :length] for key in self.keys]
+        start.values = [value[:, :, :length] for value in self.values]
+        start.length = length
+        return start
 
     def extend(self, layer: int, key: Tensor, value: Tensor, window: int | None) -> tuple[Tensor, Tensor]:
         """Append B K L E keys and values to a layer and give all that its new tokens may see, B K S E.
@@ -183,17 +197,29 @@ class Gemma2(nn.Module):
             if parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.02)
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Hidden states after the last norm, B L D, in the dtype of the weights; differentiable.
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype it computes in; its big weights may be stored in another one (`weights/load.py`)."""
+        return self.norm.weight.dtype
+
+    def forward(
+        self,
+        tokens: Tensor,
+        cache: KVCache | None = None,
+        after_layer: Callable[[nn.Module], object] | None = None,
+    ) -> Tensor:
+        """Hidden states after the last norm, B L D, in the dtype that it computes in; differentiable.
 
         tokens: B L, int64 ids below vocab_size. Pad on the right if prompts differ in length: attention is
         causal, so the padding changes no earlier token.
         cache: what came before (batch B); the tokens take the positions cache.length, cache.length + 1, ...
         and are appended to it.
+        after_layer: called with each layer when it has run, and with the embedding table now and then, to
+        free their memory.
         """
         cache = KVCache() if cache is None else cache
         past, new = cache.length, tokens.shape[1]
-        x = self.embed_tokens(tokens)  # B L D
+        x = self._embed(tokens, after_layer)  # B L D
         x = x * torch.tensor(self.config.width**0.5, dtype=x.dtype)
         positions = torch.arange(past + new, device=tokens.device)
         rotation = rotary_table(positions[past:], self.config.head_dim, self.config.rope_theta, x.dtype)
@@ -202,8 +228,20 @@ class Gemma2(nn.Module):
         unseen_by_sliding = unseen | (distance >= self.config.sliding_window)
         for layer, slides in zip(self.layers, self.config.sliding_layers, strict=True):
             x = layer(x, rotation, unseen_by_sliding if slides else unseen, cache)
+            if after_layer is not None:
+                after_layer(layer)
         cache.length = past + new
         return self.norm(x)
+
+    def _embed(self, tokens: Tensor, after_layer: Callable[[nn.Module], object] | None) -> Tensor:
+        """B L -> B L D: rows are gathered as stored, then widened; never the whole table."""
+        if after_layer is None:
+            return self.embed_tokens(tokens).to(self.dtype)
+        rows = []
+        for some in tokens.flatten().split(EMBEDDED_AT_ONCE):
+            rows.append(self.embed_tokens(some))
+            after_layer(self.embed_tokens)
+        return torch.cat(rows).to(self.dtype).unflatten(0, tokens.shape)
 
 
 class Layer(nn.Module):
@@ -236,10 +274,10 @@ class Attention(nn.Module):
         self.scale = config.query_scalar**-0.5
         self.softcap = config.attention_softcap
         self.window = config.sliding_window if config.sliding_layers[index] else None
-        self.q_proj = nn.Linear(config.width, self.heads * self.head_dim, bias=False)
-        self.k_proj = nn.Linear(config.width, self.kv_heads * self.head_dim, bias=False)
-        self.v_proj = nn.Linear(config.width, self.kv_heads * self.head_dim, bias=False)
-        self.o_proj = nn.Linear(self.heads * self.head_dim, config.width, bias=False)
+        self.q_proj = Linear(config.width, self.heads * self.head_dim, bias=False)
+        self.k_proj = Linear(config.width, self.kv_heads * self.head_dim, bias=False)
+        self.v_proj = Linear(config.width, self.kv_heads * self.head_dim, bias=False)
+        self.o_proj = Linear(self.heads * self.head_dim, config.width, bias=False)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], unseen: Tensor, cache: KVCache) -> Tensor:
         """B L D -> B L D.   rotation: cosines and sines, L E each.   unseen: L P+L bool, True = hidden."""
@@ -264,9 +302,9 @@ class GatedMLP(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(width, hidden, bias=False)
-        self.up_proj = nn.Linear(width, hidden, bias=False)
-        self.down_proj = nn.Linear(hidden, width, bias=False)
+        self.gate_proj = Linear(width, hidden, bias=False)
+        self.up_proj = Linear(width, hidden, bias=False)
+        self.down_proj = Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """B L D -> B L D."""

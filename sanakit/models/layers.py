@@ -13,7 +13,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sanakit.ops.gated_depthwise import gated_depthwise
+from sanakit.ops.linear import linear
 from sanakit.ops.linear_attention import relu_linear_attention
+
+
+class Linear(nn.Linear):
+    """A linear layer that computes in the dtype of its input, whichever its weight is stored in.
+
+    Its bias tells the dtype to compute in: a weight may lie in 16 bits in a mapped file (`weights/load.py`).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """... x K -> ... x N."""
+        return linear(x, self.weight, self.bias)
 
 
 class RMSNorm(nn.Module):
@@ -50,10 +63,10 @@ class LinearSelfAttention(nn.Module):
     def __init__(self, width: int, head_dim: int, qk_norm: bool) -> None:
         super().__init__()
         self.head_dim = head_dim
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.qkv = Linear(width, 3 * width, bias=False)
         self.q_norm = RMSNorm(width) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(width) if qk_norm else nn.Identity()
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """B N D -> B N D."""
@@ -87,11 +100,11 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, num_heads: int, qk_norm: bool) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.q_linear = nn.Linear(width, width)
-        self.kv_linear = nn.Linear(width, 2 * width)
+        self.q_linear = Linear(width, width)
+        self.kv_linear = Linear(width, 2 * width)
         self.q_norm = RMSNorm(width) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(width) if qk_norm else nn.Identity()
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
 
     def keys_values(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """B L D -> two of B h L d."""
@@ -150,7 +163,7 @@ class Convolution(nn.Module):
 
     def on_tokens(self, x: Tensor) -> Tensor:
         """Apply a 1x1 convolution to ... x channels: a matrix product, without a copy to channels first."""
-        return F.linear(x, self.conv.weight.flatten(1), self.conv.bias)
+        return linear(x, self.conv.weight.flatten(1), self.conv.bias)
 
 
 class MixFFN(nn.Module):
@@ -165,11 +178,9 @@ class MixFFN(nn.Module):
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
         """B N D -> B N D, with N = height * width."""
-        x = F.silu(self.inverted_conv.on_tokens(x))  # B N 2M
-        x = x.unflatten(1, (height, width)).permute(0, 3, 1, 2)  # a channels-last view: no copy
-        x = self.depth_conv.conv(x).permute(0, 2, 3, 1).flatten(1, 2)
-        value, gate = x.chunk(2, dim=-1)
-        return self.point_conv.on_tokens(value * F.silu(gate))
+        x = self.inverted_conv.on_tokens(x).unflatten(1, (height, width))  # B H W 2M
+        x = gated_depthwise(x, self.depth_conv.conv.weight, self.depth_conv.conv.bias)  # B H W M
+        return self.point_conv.on_tokens(x.flatten(1, 2))
 
 
 class PairMLP(nn.Module):
@@ -177,8 +188,8 @@ class PairMLP(nn.Module):
 
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width_in, width)
-        self.fc2 = nn.Linear(width, width)
+        self.fc1 = Linear(width_in, width)
+        self.fc2 = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """... x width_in -> ... x width."""

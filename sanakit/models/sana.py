@@ -22,12 +22,12 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sanakit.errors import SettingsError
 from sanakit.models.layers import (
     CrossAttention,
+    Linear,
     LinearSelfAttention,
     MixFFN,
     PairMLP,
@@ -37,6 +37,7 @@ from sanakit.models.layers import (
     modulated_norm,
     sinusoid,
 )
+from sanakit.ops.linear import linear
 
 TIME_CHANNELS = 256  # width of the sinusoid that embeds time and guidance
 
@@ -97,11 +98,12 @@ class ScalarEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(TIME_CHANNELS, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(Linear(TIME_CHANNELS, width), nn.SiLU(), Linear(width, width))
 
     def forward(self, values: Tensor) -> Tensor:
         """B -> B D."""
-        return self.mlp(sinusoid(values, TIME_CHANNELS).to(next(self.parameters()).dtype))
+        dtype = cast(Linear, self.mlp[0]).bias.dtype
+        return self.mlp(sinusoid(values, TIME_CHANNELS).to(dtype))
 
 
 class LatentEmbedder(nn.Module):
@@ -113,8 +115,9 @@ class LatentEmbedder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """B C H W -> B N D: the 1x1 convolution as a matrix product."""
-        weight = self.proj.weight.flatten(1)
-        return F.linear(latents.flatten(2).transpose(1, 2).to(weight.dtype), weight, self.proj.bias)
+        assert self.proj.bias is not None
+        pixels = latents.flatten(2).transpose(1, 2).to(self.proj.bias.dtype)
+        return linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class CaptionEmbedder(nn.Module):
@@ -173,7 +176,7 @@ class FinalLayer(nn.Module):
         super().__init__()
         table = torch.empty(2, config.width)
         self.scale_shift_table = nn.Parameter(nn.init.normal_(table, std=config.width**-0.5))
-        self.linear = nn.Linear(config.width, config.latent_channels)
+        self.linear = Linear(config.width, config.latent_channels)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x: B N D; time: B or 1, D. Returns B N C."""
@@ -192,12 +195,17 @@ class Sana(nn.Module):
         self.t_embedder = ScalarEmbedding(width)
         if config.guidance_embed:
             self.cfg_embedder = ScalarEmbedding(width)
-        self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.t_block = nn.Sequential(nn.SiLU(), Linear(width, 6 * width))
         self.y_embedder = CaptionEmbedder(config.text_width, width)
         self.attention_y_norm = RMSNorm(width)
         blocks = nn.ModuleList(SanaBlock(config) for _ in range(config.depth))
         self.blocks = cast(Sequence[SanaBlock], blocks)  # tells type checkers what the list holds
         self.final_layer = FinalLayer(config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype it computes in; its big weights may be stored in another one (`weights/load.py`)."""
+        return self.attention_y_norm.weight.dtype
 
     def forward(
         self,
@@ -300,7 +308,7 @@ class Sana(nn.Module):
 
     def _caption(self, text: Tensor) -> Tensor:
         """B L E -> B L D."""
-        return self.attention_y_norm(self.y_embedder.y_proj(text.to(self.y_embedder.y_proj.fc1.weight.dtype)))
+        return self.attention_y_norm(self.y_embedder.y_proj(text.to(self.dtype)))
 
     def _unembed(self, x: Tensor, time: Tensor, grid: Grid) -> Tensor:
         """B N D -> B C H W."""

@@ -4,21 +4,23 @@ Source: behaviour of diffusers 0.42's SanaPipeline.encode_prompt, less the paddi
 Shapes: B prompts, L features of a prompt (in a batch padded on the right to the longest), T tokens after the
 prefix, E text width.
 The instruction before every prompt is the same, so its keys and values are computed once and kept; so is
-feature 0, the hidden state of BOS, which sees nothing but itself. Training runs through the same
-`encode_tokens`, which then computes the prefix once a batch, with gradients."""
+feature 0, the hidden state of BOS, which sees nothing but itself. A large model's prefix is also kept in a
+file, from run to run (`prefix_cache`). Training runs through the same `encode_tokens`, which then computes
+the prefix once a batch, with gradients."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from sanakit.errors import SettingsError, WeightsError
 from sanakit.models.gemma2 import Gemma2, KVCache
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION, TokenWindow, clean_prompt, instruction_window
+from sanakit.text.prefix_cache import PrefixCache
 
 BATCH = 16  # prompts in one forward pass: bounds the memory however many prompts come
 
@@ -30,6 +32,9 @@ class TextEncoder:
     tokenizer: adds BOS itself, neither pads nor truncates (see `tokenizer.load_tokenizer`).
     instruction: stands before every positive prompt; end it with a space; "" = none.
     max_tokens: features a prompt can have at most (300 published).
+    prefix_cache: file of the instruction's keys and values for the model as it is now; None: no file.
+    after_layer: called with each layer when it has run; `weights.release` bounds the memory of a mapped model
+    by that of one layer. Not called where gradients are computed.
     """
 
     def __init__(
@@ -38,6 +43,8 @@ class TextEncoder:
         tokenizer: Tokenizer,
         instruction: str = COMPLEX_HUMAN_INSTRUCTION,
         max_tokens: int = 300,
+        prefix_cache: PrefixCache | None = None,
+        after_layer: Callable[[nn.Module], object] | None = None,
     ) -> None:
         size = tokenizer.get_vocab_size(with_added_tokens=True)
         if size > model.config.vocab_size:
@@ -51,6 +58,9 @@ class TextEncoder:
         self.max_tokens = max_tokens
         self.instructed = instruction_window(tokenizer, instruction, max_tokens)
         self.plain = instruction_window(tokenizer, "", max_tokens)
+        self.after_layer = after_layer
+        self._prefix_cache = prefix_cache
+        self._loaded = self._fingerprint()
         self._prefixes: dict[TokenWindow, tuple[tuple, Tensor, KVCache]] = {}
 
     @torch.no_grad()
@@ -105,7 +115,7 @@ class TextEncoder:
             tokens = torch.tensor(
                 [[*tail, *[0] * (longest - len(tail))] for tail in tails], device=first.device
             )
-            hidden = self.model(tokens, prefix.expand(len(tails)))  # B T E
+            hidden = self._run(tokens, prefix.expand(len(tails)))  # B T E
             features = torch.cat([features, hidden[:, skipped:]], dim=1)
         return features, torch.arange(features.shape[1], device=first.device) < lengths[:, None]
 
@@ -125,15 +135,41 @@ class TextEncoder:
 
     def _prefix(self, window: TokenWindow) -> tuple[Tensor, KVCache]:
         """BOS feature 1 1 E and cache of the window's prefix; kept between calls unless gradients are on."""
+        if torch.is_grad_enabled():
+            return self._compute_prefix(window)
         weights = self._fingerprint()
-        if not torch.is_grad_enabled() and window in self._prefixes and self._prefixes[window][0] == weights:
+        if window in self._prefixes and self._prefixes[window][0] == weights:
             return self._prefixes[window][1:]
-        cache = KVCache()
-        device = self.model.embed_tokens.weight.device
-        first = self.model(torch.tensor([window.prefix], device=device), cache)[:, :1]
-        if not torch.is_grad_enabled():
-            self._prefixes[window] = (weights, first, cache)
+        first, cache = self._shorter(window) or self._stored_prefix(window, weights)
+        self._prefixes[window] = (weights, first, cache)
         return first, cache
+
+    def _shorter(self, window: TokenWindow) -> tuple[Tensor, KVCache] | None:
+        """The prefix of prompts that stand alone, BOS, begins the instruction: no pass of its own."""
+        length = len(window.prefix)
+        if window == self.instructed or window.prefix != self.instructed.prefix[:length]:
+            return None
+        first, cache = self._prefix(self.instructed)
+        start = cache.beginning(length)
+        return None if start is None else (first, start)
+
+    def _stored_prefix(self, window: TokenWindow, weights: tuple) -> tuple[Tensor, KVCache]:
+        """The instruction's prefix from its file, or computed and written there."""
+        file = self._prefix_cache if window == self.instructed and weights == self._loaded else None
+        found = file.load(self.model.config, window.prefix) if file else None
+        if found is None:
+            found = self._compute_prefix(window)
+            if file:
+                file.save(self.model.config, window.prefix, *found)
+        return found
+
+    def _compute_prefix(self, window: TokenWindow) -> tuple[Tensor, KVCache]:
+        cache = KVCache()
+        tokens = torch.tensor([window.prefix], device=self.model.embed_tokens.weight.device)
+        return self._run(tokens, cache)[:, :1], cache
+
+    def _run(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        return self.model(tokens, cache, None if torch.is_grad_enabled() else self.after_layer)
 
     def _fingerprint(self) -> tuple:
         """Changes when weights are trained, loaded, moved or cast, so that no stale prefix is used.

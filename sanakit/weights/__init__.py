@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from sanakit.weights.export import save_diffusers, save_official
     from sanakit.weights.inspect import describe
     from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
+    from sanakit.weights.mapping import release
     from sanakit.weights.settings import load_settings
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "load_settings",
     "load_text_encoder",
     "load_transformer",
+    "release",
     "save_diffusers",
     "save_official",
 ]
@@ -30,6 +32,7 @@ _HOMES = {
     "load_settings": "settings",
     "load_text_encoder": "load",
     "load_transformer": "load",
+    "release": "mapping",
     "save_diffusers": "export",
     "save_official": "export",
 }

@@ -1,13 +1,13 @@
 """Weight files as names, shapes and dtypes first and tensors on demand; nothing here knows a model.
 
-safetensors: the header is read and checked here, the data stay on disk, memory-mapped, until `read` asks for
-them. .pth: torch's restricted unpickler (`weights_only=True`), memory-mapped; code inside a file is never
-run.
+safetensors: the header is read and checked here, the data stay on disk, memory-mapped (`mapping`). .pth:
+torch's restricted unpickler (`weights_only=True`), memory-mapped; code inside a file is never run.
 Source: safetensors format (8 bytes length, JSON header, data); torch.save zip files.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -15,8 +15,9 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ DTYPES = {
     "BOOL": "bool",
 }
 _SAFETENSORS_NAMES = {ours: theirs for theirs, ours in DTYPES.items()}
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2}  # of an element; others: 1
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save, bare pickle
 AGAIN = "Fetch or export it again."
 WEIGHT_NAME = re.compile(
@@ -66,29 +68,52 @@ class TensorFiles:
         else."""
         self.paths = tuple(paths)
         self.metadata: dict[str, Any] = {}
-        self._where: dict[str, Path] = {}
-        self._open: dict[Path, Any] = {}
+        self._spans: dict[str, tuple[Path, int, int]] = {}  # file, first byte, byte after the last
+        self._mappings: dict[Path, Any] = {}
         self.infos: dict[str, TensorInfo] = {}
         for path in self.paths:
-            for name, info in _read_header(path).items():
+            for name, (info, start, end) in _read_header(path).items():
                 if name in self.infos:
                     raise WeightsError(
-                        f"{path}: the tensor {name!r} is also in {self._where[name].name}. {AGAIN}"
+                        f"{path}: the tensor {name!r} is also in {self._spans[name][0].name}. {AGAIN}"
                     )
                 self.infos[name] = info
-                self._where[name] = path
+                self._spans[name] = (path, start, end)
 
     def read(self, name: str) -> Any:
-        """Give the tensor as stored, on the CPU, backed by the file (no copy)."""
-        from safetensors import SafetensorError, safe_open
+        """Give the tensor as stored, on the CPU, backed by the file (no copy; see `mapping`)."""
+        path, start, _ = self._spans[name]
+        return self._tensor(path, start, self.infos[name])
 
-        path = self._where[name]
-        try:
-            if path not in self._open:
-                self._open[path] = safe_open(path, framework="pt")
-            return self._open[path].get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} can not be read ({error}). {AGAIN}") from None
+    def read_stacked(self, names: Sequence[str]) -> Any:
+        """Give several tensors, put one below the other, as one backed by the file; None where they do not
+        follow each other in one file, or differ in dtype."""
+        spans = [self._spans[name] for name in names if name in self._spans]
+        infos = [self.infos[name] for name in names]
+        follow = all(before[::2] == after[:2] for before, after in pairwise(spans))
+        if len(spans) < len(names) or not follow or len({info.dtype for info in infos}) > 1:
+            return None
+        shape = (sum(info.shape[0] for info in infos), *infos[0].shape[1:])
+        return self._tensor(*spans[0][:2], TensorInfo(shape, infos[0].dtype))
+
+    def fingerprint(self) -> str:
+        """Tell these weights from any others, in hexadecimal, without reading them whole.
+
+        Taken over the headers, the files' sizes and times of change, and the first and middle 4 KB of every
+        tensor: training changes practically every row of a matrix, and what changes a few bytes only also
+        changes the time. A copy of the files may get another fingerprint; other weights never the same one.
+        """
+        digest = hashlib.sha256()
+        for path in self.paths:
+            stat = path.stat()
+            digest.update(f"{stat.st_size} {stat.st_mtime_ns} ".encode())
+            with path.open("rb", buffering=0) as file:
+                digest.update(file.read(struct.unpack("<Q", file.read(8))[0]))
+                for place, start, end in self._spans.values():
+                    for byte in (start, (start + end) // 2) if place == path else ():
+                        file.seek(byte)
+                        digest.update(file.read(min(4096, end - byte)))
+        return digest.hexdigest()
 
     @property
     def dtype(self) -> str:
@@ -97,6 +122,18 @@ class TensorFiles:
         for info in self.infos.values():
             sizes[info.dtype] = sizes.get(info.dtype, 0) + info.size
         return max(sizes, key=lambda dtype: sizes[dtype], default="float32")
+
+    def _tensor(self, path: Path, start: int, info: TensorInfo) -> Any:
+        import torch
+
+        from sanakit.weights.mapping import map_file, mapped_tensor
+
+        try:
+            if path not in self._mappings:
+                self._mappings[path] = map_file(path)
+        except OSError as error:
+            raise WeightsError(f"{path} can not be read ({error}). {AGAIN}") from None
+        return mapped_tensor(self._mappings[path], getattr(torch, info.dtype), info.shape, start)
 
     def without_prefix(self, prefix: str) -> dict[str, str]:
         """Map names less `prefix` (where they have it) to the names in the file."""
@@ -113,6 +150,7 @@ class PickledTensors(TensorFiles):
         self.paths = (path,)
         self.metadata = content if isinstance(content, dict) else {}
         self._tensors = _state_dict(content, path)
+        self._spans = {}
         self.infos = {
             name: TensorInfo(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
             for name, tensor in self._tensors.items()
@@ -278,37 +316,43 @@ def _looks_like(start: bytes) -> str:
     return "a text file" if printable else "in no known format"
 
 
-def _read_header(path: Path) -> dict[str, TensorInfo]:
-    """Names, shapes and dtypes of a safetensors file, checked against its size."""
+def _read_header(path: Path) -> dict[str, tuple[TensorInfo, int, int]]:
+    """Names, shapes, dtypes and bytes (from, to) of a safetensors file's tensors, checked against its
+    size."""
     start = _first_bytes(path)
     size = path.stat().st_size
     length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
     if start[8:9] != b"{" or length < 2:
         raise WeightsError(f"{path} is {_looks_like(start)}, not safetensors. {AGAIN}")
-    if 8 + length > size:
+    begin = 8 + length
+    if begin > size:
         raise WeightsError(
-            f"{path} is truncated: its header alone needs {8 + length:,} bytes, it has {size:,}. {AGAIN}"
+            f"{path} is truncated: its header alone needs {begin:,} bytes, it has {size:,}. {AGAIN}"
         )
     try:
         with path.open("rb") as file:
             file.seek(8)
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
-        infos = {
-            name: TensorInfo(
-                tuple(int(side) for side in entry["shape"]), DTYPES.get(entry["dtype"], str(entry["dtype"]))
-            )
-            for name, entry in header.items()
-        }
-        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+        tensors = {name: _read_entry(entry, begin) for name, entry in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError):
         raise WeightsError(f"{path} has a damaged safetensors header. {AGAIN}") from None
-    if 8 + length + end != size:
-        state = "truncated" if size < 8 + length + end else "longer than its header says"
-        raise WeightsError(
-            f"{path} is {state}: {size:,} bytes, the header asks for {8 + length + end:,}. {AGAIN}"
-        )
-    return infos
+    needed = max((end for _, _, end in tensors.values()), default=begin)
+    if needed != size:
+        state = "truncated" if size < needed else "longer than its header says"
+        raise WeightsError(f"{path} is {state}: {size:,} bytes, the header asks for {needed:,}. {AGAIN}")
+    return tensors
+
+
+def _read_entry(entry: dict[str, Any], begin: int) -> tuple[TensorInfo, int, int]:
+    """One tensor of a header whose data begin at byte `begin`; ValueError if its bytes and shape differ."""
+    kind = str(entry["dtype"])
+    info = TensorInfo(tuple(int(side) for side in entry["shape"]), DTYPES.get(kind, kind))
+    start, end = (int(offset) for offset in entry["data_offsets"])
+    wrong = kind in DTYPES and end - start != info.size * _BYTES.get(kind, 1)
+    if not 0 <= start <= end or wrong or min(info.shape, default=0) < 0:
+        raise ValueError(f"{info} in bytes {start} to {end}")
+    return info, begin + start, begin + end
 
 
 def _unpickle(path: Path) -> Any:

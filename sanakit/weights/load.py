@@ -1,19 +1,24 @@
-"""Weights into modules: strictly, memory-mapped, straight into the dtype they compute in.
+"""Weights into modules: strictly, memory-mapped, straight into the dtype they compute in or left as stored.
 
 A module is built without memory (on the meta device) and every tensor is assigned to it once, so there is
 never a second copy. Names and shapes are compared on the headers before any data is read: what is missing or
 unknown is an error that names it, what is skipped is skipped by name.
+
+`mapped=True` (on a CPU in float32) leaves the big weights in their file, in the 16 bits they are stored in:
+matrices, dense convolutions and the embedding table, which the operations of `ops/` and a gather widen
+exactly as they go. The module gives what its float32 copy gives and owns next to no memory. Everything else
+(biases, norms, tables, depthwise kernels) becomes float32, the dtype that `module.dtype` tells.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sanakit.errors import SettingsError, WeightsError
 from sanakit.models.dc_ae import DCAE
@@ -21,8 +26,10 @@ from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
+from sanakit.text.prefix_cache import PrefixCache, default_places
 from sanakit.text.tokenizer import load_tokenizer
 from sanakit.weights.files import AGAIN, TensorFiles, open_file
+from sanakit.weights.mapping import release, release_tensors
 from sanakit.weights.parts import (
     NAMED,
     TEXT_SKIPPED,
@@ -38,7 +45,7 @@ from sanakit.weights.parts import (
     text_encoder_pairs,
     transformer_pairs,
 )
-from sanakit.weights.precision import choose_dtype
+from sanakit.weights.precision import choose_dtype, dtype_name
 from sanakit.weights.resolve import OURS, Source, identify, partner, resolve
 from sanakit.weights.settings import precision_rule
 
@@ -46,18 +53,27 @@ StrPath = str | os.PathLike[str]
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 MAX_TOKENS = 300  # text features of a prompt, in all published models
+STORED = (torch.float16, torch.bfloat16, torch.float32)  # what the operations widen, exactly
+# Parameters outside the embedding table from which the instruction's keys and values are worth a file: it
+# takes them a second or so to compute. The embedded model has 2 million, Gemma 2 2B has 2,024 million.
+KEEP_PREFIX_FROM = 100_000_000
 
 
 def load_transformer(
-    path: StrPath, *, device: str | torch.device = "cpu", dtype: torch.dtype | str | None = None
+    path: StrPath,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | str | None = None,
+    mapped: bool = False,
 ) -> Sana:
     """Load a diffusion transformer, ready for inference or training.
 
     path: catalog name, diffusers folder (whole or its transformer/), official .pth, .safetensors in either
     layout, or Hub "organisation/name". The size is read from config.json, or from the shapes where there is
-    none. dtype: to compute in; None chooses (float32 on a CPU, else what the model was made for).
-    Raises ModelNotFoundError, WeightsError, or PrecisionError when the dtype gives wrong pictures with this
-    model.
+    none. dtype: to compute in; None chooses (float32 on a CPU, else what the model was made for). mapped:
+    leave the big weights in their file, as stored (see the module's text).
+    Raises ModelNotFoundError, WeightsError, PrecisionError when the dtype gives wrong pictures with this
+    model, or SettingsError for `mapped` elsewhere than on a CPU in float32.
     """
     source = resolve(path, ("transformer",))
     files, layout, config = open_transformer(source)
@@ -66,7 +82,8 @@ def load_transformer(
     )
     module = empty(partial(Sana, config), source)
     pairs = transformer_pairs(module.state_dict(), layout, config)
-    return fill(module, files, pairs, skipped=TRANSFORMER_SKIPPED[layout], device=device, dtype=dtype)
+    skipped = TRANSFORMER_SKIPPED[layout]
+    return fill(module, files, pairs, skipped=skipped, device=device, dtype=dtype, mapped=mapped)
 
 
 def load_autoencoder(
@@ -75,12 +92,15 @@ def load_autoencoder(
     part: Literal["both", "encoder", "decoder"] = "both",
     device: str | torch.device = "cpu",
     dtype: torch.dtype | str | None = None,
+    mapped: bool = False,
 ) -> DCAE:
     """Load an autoencoder, or only the half that is needed.
 
     path: as for `load_transformer`; a file may hold a DC-AE in diffusers' or efficientvit's names, or a
     transformer of a released size, whose published autoencoder is then fetched. part: "both", "encoder" or
-    "decoder". dtype: None chooses; never float16, in which DC-AE overflows. Raises as `load_transformer`.
+    "decoder". dtype: None chooses; never float16, in which DC-AE overflows. mapped: as for
+    `load_transformer`; if the file holds 16 bits it then works under `torch.no_grad` only. Raises as that
+    does.
     """
     if part not in ("both", "encoder", "decoder"):
         raise SettingsError(f"part is {part!r}; it must be 'both', 'encoder' or 'decoder'.")
@@ -99,17 +119,26 @@ def load_autoencoder(
     skipped = {
         name: "the half that was not asked for" for name in files.infos if other and name.startswith(other)
     }
-    return fill(module, files, pairs, skipped=skipped, device=device, dtype=dtype)
+    return fill(module, files, pairs, skipped=skipped, device=device, dtype=dtype, mapped=mapped)
 
 
 def load_text_encoder(
-    path: StrPath, *, device: str | torch.device = "cpu", dtype: torch.dtype | str | None = None
+    path: StrPath,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | str | None = None,
+    mapped: bool = False,
+    layer_by_layer: bool = False,
 ) -> TextEncoder:
     """Load the language model with its tokenizer and the instruction that stands before prompts.
 
     path: as for `load_transformer`; for a file with a transformer of a released size the published text
-    encoder is fetched. dtype: None chooses; never float16, in which Gemma 2 overflows. Raises as
-    `load_transformer`.
+    encoder is fetched. dtype: None chooses; never float16, in which Gemma 2 overflows. mapped and errors: as
+    for `load_transformer`.
+    layer_by_layer: give back the memory of each layer's mapped weights once it has run, so that encoding
+    holds one layer at a time (156 MB of Gemma 2 2B in 16 bits); the next prompts read them anew.
+    On a CPU in float32 the keys and values of a large model's instruction are kept in a file beside the
+    weights, or in the user's cache directory (see `text/prefix_cache.py`).
     """
     source = resolve(path, ("text_encoder", "tokenizer"))
     if source.is_file:
@@ -118,10 +147,15 @@ def load_text_encoder(
     dtype = choose_dtype(device, files.dtype, dtype or "auto", rule="bfloat16", what="Gemma 2")
     module = empty(partial(Gemma2, config), source)
     pairs = text_encoder_pairs(files)
-    module = fill(module, files, pairs, skipped=TEXT_SKIPPED, device=device, dtype=dtype)
+    module = fill(module, files, pairs, skipped=TEXT_SKIPPED, device=device, dtype=dtype, mapped=mapped)
     tokenizer = load_tokenizer(source.path / "tokenizer" if source.is_pipeline else source.path)
     instruction, max_tokens = _instruction(source)
-    return TextEncoder(module, tokenizer, instruction, max_tokens)
+    large = sum(parameter.numel() for parameter in module.layers.parameters()) >= KEEP_PREFIX_FROM
+    prefix_cache = None
+    if large and dtype == torch.float32 and torch.device(device).type == "cpu":
+        prefix_cache = PrefixCache(default_places(files.paths[0].parent), files.fingerprint())
+    after_layer = release if layer_by_layer else None
+    return TextEncoder(module, tokenizer, instruction, max_tokens, prefix_cache, after_layer)
 
 
 def fill(
@@ -132,20 +166,28 @@ def fill(
     skipped: Mapping[str, str],
     device: str | torch.device,
     dtype: torch.dtype,
+    mapped: bool = False,
 ) -> Module:
     """Assign a checkpoint's tensors to a module that lies on the meta device.
 
     pairs: (names in the file, names in the module): the file's tensors, put one below the other, are cut into
     as many equal parts as there are names in the module. skipped: names in the file to leave out, with the
-    reason.
-    Raises WeightsError naming what is missing, unknown, or of the wrong shape or type.
+    reason. mapped: leave the weights that `widened` names as they are stored.
+    Raises WeightsError naming what is missing, unknown, or of the wrong shape or type; SettingsError for
+    `mapped` elsewhere than on a CPU in float32.
     """
+    if mapped and (torch.device(device).type != "cpu" or dtype != torch.float32):
+        raise SettingsError(
+            f"mapped=True leaves weights in their file, which only a CPU in float32 computes with, not "
+            f"{device} in {dtype_name(dtype)}: use device='cpu' and dtype='float32', or mapped=False."
+        )
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     pairs = list(pairs)
     check_fit(expected, files, pairs, skipped)
+    as_stored = widened(module) if mapped else set()
     state: dict[str, Tensor] = {}
     for sources, targets in pairs:
-        whole = _stack([files.read(name) for name in sources], device, dtype)
+        whole = _stack(files, sources, device, dtype, keep=as_stored.issuperset(targets))
         pieces = [whole] if len(targets) == 1 else whole.chunk(len(targets))
         state |= {name: piece.reshape(expected[name]) for name, piece in zip(targets, pieces, strict=True)}
     module.load_state_dict(state, strict=True, assign=True)
@@ -186,19 +228,42 @@ def check_fit(
                 )
 
 
-def _stack(parts: list[Tensor], device: str | torch.device, dtype: torch.dtype) -> Tensor:
-    """Put tensors one below the other, on the device and, floats only, in the dtype.
+def widened(module: nn.Module) -> set[str]:
+    """Names of the weights that a module computes with whatever their float dtype: those of linear layers,
+    of dense 1x1 and 3x3 convolutions, and the embedding table."""
+    names = set()
+    for name, part in module.named_modules():
+        dense = isinstance(part, nn.Conv2d) and part.groups == 1 and part.kernel_size in ((1, 1), (3, 3))
+        if isinstance(part, nn.Linear | nn.Embedding) or (dense and part.stride == (1, 1)):
+            names.add(f"{name}.weight")
+    return names
 
-    A single tensor that is right already stays mapped to its file. Several are copied to their place:
-    converting them first would leave holes of their size in the heap (0.6 GB for the 0.6B model).
+
+def _stack(
+    files: TensorFiles, names: Sequence[str], device: str | torch.device, dtype: torch.dtype, *, keep: bool
+) -> Tensor:
+    """Put tensors one below the other, on the device and, floats only, in the dtype; keep: as stored.
+
+    What is right already stays mapped to its file: a single tensor, or several that follow each other there,
+    as in the folders we write. Others are copied to their place, one after the other: converting them first
+    would leave holes of their size in the heap (0.6 GB for the 0.6B model). Of queries, keys and values of a
+    published diffusers folder that copy is 0.37 GB for the 0.6B model in 16 bits, 1.0 GB for the 1.6B.
     """
-    if len(parts) == 1:
-        return parts[0].to(device=device, dtype=dtype if parts[0].is_floating_point() else None)
-    rows = [len(part) for part in parts]
-    whole = torch.empty((sum(rows), *parts[0].shape[1:]), device=device, dtype=dtype)
-    for place, part in zip(whole.split(rows), parts, strict=True):
-        place.copy_(part)
-    return whole
+    parts = [files.read(name) for name in names]
+    stored = {part.dtype for part in parts}
+    if (keep and len(stored) == 1 and stored <= set(STORED)) or not parts[0].is_floating_point():
+        dtype = parts[0].dtype
+    whole = parts[0] if len(parts) == 1 else files.read_stacked(names)
+    if whole is not None:
+        moved = whole.to(device=device, dtype=dtype)
+    else:
+        rows = [len(part) for part in parts]
+        moved = torch.empty((sum(rows), *parts[0].shape[1:]), device=device, dtype=dtype)
+        for place, part in zip(moved.split(rows), parts, strict=True):
+            place.copy_(part)
+    if moved is not whole:
+        release_tensors(parts)  # their pages have been read for the last time
+    return moved
 
 
 def _stripped(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -222,6 +222,19 @@ def test_a_damaged_file_gives_one_sentence_with_a_remedy_and_runs_nothing(tiny, 
     assert not path.with_suffix(".exploded").exists()
 
 
+def test_a_header_whose_offsets_and_shapes_differ_is_refused(tiny):
+    good = (tiny.folder / WEIGHTS).read_bytes()
+    length = int.from_bytes(good[:8], "little")
+    header = json.loads(good[8 : 8 + length])
+    first = next(entry for name, entry in header.items() if name != "__metadata__")
+    first["data_offsets"][0] += 4
+    text = json.dumps(header, separators=(",", ":")).encode().ljust(length)
+    assert len(text) == length
+    (tiny.folder / WEIGHTS).write_bytes(good[:8] + text + good[8 + length :])
+    with pytest.raises(WeightsError, match="damaged safetensors header"):
+        load_transformer(tiny.folder)
+
+
 @pytest.mark.parametrize(
     "damage", [damage_empty, damage_text, damage_truncated, damage_bomb], ids=lambda f: f.__name__
 )

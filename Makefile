@@ -44,8 +44,10 @@ docs: $(DOCS) ## rewrite docs/cli.md from the command's own help and build site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Pages: $(CURDIR)/site/index.html"
 
-bench: $(DEV) ## measure ours against diffusers on the same folder in one run
+bench: $(DEV) ## measure ours against diffusers: the embedded model, then the stages at full size
+	@$(BIN)/sana bench
 	@$(BIN)/python benchmarks/generate.py
+	@$(BIN)/python benchmarks/stages.py --sizes 512 --peers eager --runs 3
 
 clean: ## remove .venv and everything that was built
 	@rm -rf $(VENV) site build dist .pytest_cache .ruff_cache

@@ -16,13 +16,14 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from datetime import date
 from pathlib import Path
+
+import side_by_side as side
 
 PROMPT = "a red apple"
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,7 +59,7 @@ def main() -> None:
     lines = [
         f"# Prompt to picture, {date.today()}",
         "",
-        f"{_machine()}, {asked.threads} thread(s). Model: {Path(asked.folder).name}. Prompt: {PROMPT!r}.",
+        f"{side.machine()}, {asked.threads} thread(s). Model: {Path(asked.folder).name}. Prompt: {PROMPT!r}.",
         f"Command: `python benchmarks/generate.py --runs {asked.runs} --threads {asked.threads} --write`",
         "",
         *_warm(asked.folder, asked.runs, asked.threads),
@@ -174,20 +175,6 @@ def _settings(folder: str) -> dict[str, object]:
         "width": own["width"],
         "height": own["height"],
     }
-
-
-def _machine() -> str:
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        models = [
-            line.split(":")[1].strip()
-            for line in cpuinfo.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        name = f"{models[0]}, {len(models)} cores" if models else name
-    limit = resource.getpagesize() * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{name}, {limit:.0f} GiB"
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def command_line() -> typer.Typer:
     """Build the whole command: `sana` and its subcommands."""
-    from sanakit.cli import data, evaluate, generate, models, train
+    from sanakit.cli import bench, data, evaluate, generate, models, train
 
     # Plain help texts: rich's take twice as long to appear and eat words in brackets.
     sana = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -68,6 +68,7 @@ def command_line() -> typer.Typer:
     sana.add_typer(data.commands(), name="data")
     sana.command()(train.train)
     sana.command()(evaluate.evaluate)
+    sana.command()(bench.bench)
     return sana
 
 

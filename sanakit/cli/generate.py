@@ -78,6 +78,9 @@ def generate(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    memory: Annotated[
+        str, typer.Option(metavar="SIZE", help="Most to hold, such as 4GB; auto; all: keep everything.")
+    ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     preview: Annotated[
         bool, typer.Option("--preview", help="Show the picture so far in the terminal.")
@@ -96,6 +99,7 @@ def generate(
     with _display(preview) as show, warnings.catch_warnings(action="ignore"):  # the result tells them
         from sanakit.flow.guidance import check_scale
         from sanakit.pipelines.images import drawn_size, save
+        from sanakit.pipelines.memory import parse_budget
         from sanakit.pipelines.text_to_image import TextToImage
 
         paths = output_paths(output, seed, num_images)
@@ -103,9 +107,10 @@ def generate(
             drawn_size(*sides, sample_size=32, compression=32, binned=True)
         if guidance is not None:
             check_scale(guidance)
+        parse_budget(memory)
 
         # 2. The pictures, step by step
-        pipe = TextToImage.from_pretrained(model, device=device, dtype=dtype)
+        pipe = TextToImage.from_pretrained(model, device=device, dtype=dtype, memory=memory)
         width, height = sides or (None, None)
         result = None
         for step in pipe.stream(

@@ -1,15 +1,14 @@
 """DC-AE, the deep compression autoencoder of SANA: 32x smaller latents, no sampling (arXiv:2410.10733).
 
 Each down (up) step has a shortcut without parameters: space to channels, averaged (repeated, back to space).
-Deep stages of the published sizes are EfficientViT blocks: ReLU linear attention, then a gated conv MLP.
+Deep stages of the published sizes are EfficientViT blocks (`efficientvit.py`), the others convolutions.
 State dict keys equal diffusers' AutoencoderDC. Source: the paper and mit-han-lab/efficientvit (Apache-2.0).
-Shapes: B batch, C channels, H W grid, N = H*W, G heads, d head width. Modules map B C H W; in memory channels
-lie last, so norms and attention read B H W C without a copy. Weights in torch.channels_last save more copies.
+Shapes: B batch, C channels, H W grid. Modules map B C H W; in memory channels lie last, so that norms and
+attention read B H W C without a copy. Weights in torch.channels_last save more copies.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,12 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sanakit.errors import SettingsError, SizeError
+from sanakit.models.efficientvit import ChannelRMSNorm, EfficientViTBlock
 
 Part = Literal["both", "encoder", "decoder"]
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "relu": F.relu}
 _NORMS = ("rms_norm", "batch_norm")
 _BLOCKS = ("ResBlock", "EfficientViTBlock")  # diffusers' names: without and with attention
-_ATTENTION_EPS = 1e-15  # only guards 0/0: a query that ReLU silenced
 _KEPT = ("latent_channels", "encoder_out_shortcut", "decoder_in_shortcut", "scaling_factor")
 _MOVED = {"image_channels": "in_channels", "head_dim": "attention_head_dim", "out_act": "decoder_conv_act_fn"}
 _IN_DIFFUSERS = {name: name for name in _KEPT} | _MOVED  # our field: key of equal meaning and default
@@ -111,8 +110,8 @@ class DCAEConfig:
 
     def to_diffusers(self) -> dict[str, Any]:
         """Write the config.json of a diffusers AutoencoderDC: a `vae` folder's."""
-        config: dict[str, Any] = {theirs: getattr(self, ours) for ours, theirs in _IN_DIFFUSERS.items()}
-        config["_class_name"] = "AutoencoderDC"
+        config: dict[str, Any] = {"_class_name": "AutoencoderDC"}
+        config |= {theirs: getattr(self, ours) for ours, theirs in _IN_DIFFUSERS.items()}
         config["downsample_block_type"] = "Conv" if self.strided_down else "pixel_unshuffle"
         config["upsample_block_type"] = "interpolate" if self.interpolate_up else "pixel_shuffle"
         config["decoder_norm_types"] = [s.norm for s in self.decoder]
@@ -179,32 +178,55 @@ class DCAE(nn.Module):
         self.encoder = Encoder(config) if part != "decoder" else None
         self.decoder = Decoder(config) if part != "encoder" else None
 
-    def encode(self, images: Tensor) -> Tensor:
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype it computes in; its big weights may be stored in another one (`weights/load.py`)."""
+        return next(parameter.dtype for parameter in self.parameters() if parameter.ndim == 1)
+
+    def encode(self, images: Tensor, band: float | None = None) -> Tensor:
         """Compress images (B 3 H W in [-1, 1]) to unscaled latents (B C H/f W/f, f = config.compression).
 
+        band: latent rows handled at a time, at most H/f; see `decode`.
         Raises SizeError if H or W is no multiple of f, SettingsError if only the decoder was built.
         """
+        from sanakit.models import dc_ae_stream  # imports the classes of this file
+
+        if band is None and not dc_ae_stream.streams(self, images):
+            return self.check_images(images)(images)
+        return dc_ae_stream.encode(self, images, band)
+
+    def decode(self, latents: Tensor, band: float | None = None) -> Tensor:
+        """Draw images (B 3 f*H f*W, about [-1, 1], not clamped) from unscaled latents (B C H W).
+
+        band: latent rows handled at a time, at most H: equal up to rounding, in less memory, no gradients.
+        None: a small band for float32 on a CPU in eval mode where gradients are off; else the whole at once.
+        Raises SizeError for other shapes, SettingsError for such a band or if only the encoder was built.
+        """
+        from sanakit.models import dc_ae_stream
+
+        if band is None and not dc_ae_stream.streams(self, latents):
+            return self.check_latents(latents)(latents)
+        return dc_ae_stream.decode(self, latents, band)
+
+    def check_images(self, images: Tensor) -> Encoder:
+        """Give the encoder of images B 3 H W, or raise as `encode` does."""
         if self.encoder is None:
             raise SettingsError("This DC-AE holds only its decoder: build it with part='both' to encode.")
         factor, channels = self.config.compression, self.config.image_channels
-        if images.ndim != 4 or images.shape[1] != channels:
-            raise SizeError(f"images came as {tuple(images.shape)}: give them as B {channels} H W.")
-        height, width = images.shape[2:]
-        if not height or not width or height % factor or width % factor:
-            raise SizeError(f"{width}x{height} px: both sides must be multiples of {factor}; crop or pad.")
-        return self.encoder(images)
+        shape = tuple(images.shape)
+        if images.ndim != 4 or shape[1] != channels or 0 in shape or any(side % factor for side in shape[2:]):
+            rule = f"B {channels} H W, with H and W multiples of {factor}; crop or pad"
+            raise SizeError(f"images came as {shape}: give them as {rule}.")
+        return self.encoder
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Draw images (B 3 f*H f*W, about [-1, 1], not clamped) from unscaled latents (B C H W).
-
-        Raises SizeError for another number of channels, SettingsError if only the encoder was built.
-        """
+    def check_latents(self, latents: Tensor) -> Decoder:
+        """Give the decoder of latents B C H W, or raise as `decode` does."""
         if self.decoder is None:
             raise SettingsError("This DC-AE holds only its encoder: build it with part='both' to decode.")
         channels = self.config.latent_channels
-        if latents.ndim != 4 or latents.shape[1] != channels:
+        if latents.ndim != 4 or latents.shape[1] != channels or 0 in latents.shape:
             raise SizeError(f"latents came as {tuple(latents.shape)}: give them as B {channels} H W.")
-        return self.decoder(latents)
+        return self.decoder
 
 
 class Encoder(nn.Module):
@@ -250,7 +272,7 @@ class Decoder(nn.Module):
                 layers.insert(0, up(stages[i + 1].width, stage.width))
             self.up_blocks.append(nn.Sequential(*layers))
         last = (stages[0].width if stages[0].depth else stages[1].width, config.image_channels)
-        self.norm_out = _ChannelRMSNorm(last[0])
+        self.norm_out = ChannelRMSNorm(last[0])
         self.out_act = _ACTIVATIONS[config.out_act]
         self.conv_out = nn.Conv2d(*last, 3, padding=1) if stages[0].depth else up(*last, shortcut=False)
 
@@ -313,87 +335,14 @@ class ResBlock(nn.Module):
         return x + self.norm(self.conv2(self.act(self.conv1(x))))
 
 
-class _MultiScaleAttention(nn.Module):
-    """ReLU attention over the grid, one set of heads on the pixels and one per neighbourhood size."""
-
-    def __init__(self, stage: Stage, kernel_sizes: tuple[int, ...], head_dim: int) -> None:
-        super().__init__()
-        width, self.head_dim = stage.width, head_dim
-        self.to_q, self.to_k, self.to_v = (nn.Linear(width, width, bias=False) for _ in range(3))
-        self.to_qkv_multiscale = nn.ModuleList(_window(3 * width, k, head_dim) for k in kernel_sizes)
-        self.to_out = nn.Linear(width * (1 + len(kernel_sizes)), width, bias=False)
-        self.norm_out = _norm(stage)
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = torch.cat((self.to_q.weight, self.to_k.weight, self.to_v.weight))  # cheaper than 3 maps
-        qkv = F.linear(x.permute(0, 2, 3, 1), weight)  # B H W 3C
-        branches = [
-            qkv,
-            *(branch(qkv.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) for branch in self.to_qkv_multiscale),
-        ]
-        mixed = torch.cat([self._attend(branch) for branch in branches], dim=-1)  # B H W (1+S)C
-        return x + self.norm_out(self.to_out(mixed).permute(0, 3, 1, 2))
-
-    def _attend(self, qkv: Tensor) -> Tensor:  # B H W 3C -> B H W C
-        # The published weights read each run of 3d channels as one head's q, k, v, whatever made them.
-        linear = qkv.shape[1] * qkv.shape[2] > self.head_dim
-        heads = qkv.flatten(1, 2).unflatten(-1, (-1, 3, self.head_dim)).permute(0, 2, 3, 1, 4)  # B G 3 N d
-        with torch.autocast(qkv.device.type, enabled=False):
-            heads = heads.float() if linear else heads  # sums over many cells leave the range of fp16
-            query, key, value = F.relu(heads[:, :, 0]), F.relu(heads[:, :, 1]), heads[:, :, 2]  # B G N d
-            if linear:
-                total = query @ key.sum(-2).unsqueeze(-1)  # B G N 1
-                mixed = query @ (key.transpose(-1, -2) @ value) / (total + _ATTENTION_EPS)
-            else:
-                scores = (query @ key.transpose(-1, -2)).float()  # B G N N
-                mixed = (scores / (scores.sum(-1, keepdim=True) + _ATTENTION_EPS)).to(value.dtype) @ value
-        return mixed.to(qkv.dtype).transpose(1, 2).reshape(*qkv.shape[:3], -1)
-
-
-class _GatedConvMLP(nn.Module):
-    """Widen eightfold, 3x3 depthwise, gate one half by the other, narrow; then norm and add (GLUMBConv)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv_inverted = nn.Conv2d(width, 8 * width, 1)
-        self.conv_depth = nn.Conv2d(8 * width, 8 * width, 3, padding=1, groups=8 * width)
-        self.conv_point = nn.Conv2d(4 * width, width, 1, bias=False)
-        self.norm = _ChannelRMSNorm(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.conv_depth(F.silu(self.conv_inverted(x))).chunk(2, dim=1)
-        return x + self.norm(self.conv_point(value * F.silu(gate)))
-
-
-class _ChannelRMSNorm(nn.Module):
-    """Divide each pixel by the root mean square of its channels, then scale and shift per channel."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        pixels = F.rms_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight.to(x.dtype), 1e-5)
-        return (pixels + self.bias.to(x.dtype)).permute(0, 3, 1, 2)
-
-
 def _block(stage: Stage, head_dim: int) -> nn.Module:
     if stage.attention is None:
         return ResBlock(stage)
-    attention = _MultiScaleAttention(stage, stage.attention, head_dim)
-    return nn.Sequential(OrderedDict(attn=attention, conv_out=_GatedConvMLP(stage.width)))
-
-
-def _window(width: int, kernel_size: int, head_dim: int) -> nn.Sequential:
-    """Queries, keys and values from a depthwise window, then mixed within each run of head_dim channels."""
-    window = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=width, bias=False)
-    mix = nn.Conv2d(width, width, 1, groups=width // head_dim, bias=False)
-    return nn.Sequential(OrderedDict(proj_in=window, proj_out=mix))
+    return EfficientViTBlock(stage.width, stage.attention, head_dim, _norm(stage))
 
 
 def _norm(stage: Stage) -> nn.Module:
-    return _ChannelRMSNorm(stage.width) if stage.norm == "rms_norm" else nn.BatchNorm2d(stage.width)
+    return ChannelRMSNorm(stage.width) if stage.norm == "rms_norm" else nn.BatchNorm2d(stage.width)
 
 
 def _add_repeated(x: Tensor, narrow: Tensor) -> Tensor:  # B r*C H W plus B C H W, channels r times in a row

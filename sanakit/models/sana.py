@@ -17,7 +17,7 @@ Two ways through the same weights:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -249,13 +249,20 @@ class Sana(nn.Module):
 
     @torch.no_grad()
     def velocity(
-        self, latents: Tensor, t: float | Tensor, context: TextContext, guidance: float | None = None
+        self,
+        latents: Tensor,
+        t: float | Tensor,
+        context: TextContext,
+        guidance: float | None = None,
+        *,
+        after_block: Callable[[nn.Module], object] | None = None,
     ) -> Tensor:
         """Velocity for sampling, without gradients.
 
         latents: B C H W. t: one time for the whole batch (cheaper: the modulation is computed once and fused
         into the norms) or B times. context: from `prepare`, for B samples. guidance: Sprint only, the scale
-        itself. Returns B C H W. Raises SettingsError if the context is for another number of samples, or if a
+        itself. after_block: called with each block when it has run, to free its memory.
+        Returns B C H W. Raises SettingsError if the context is for another number of samples, or if a
         Sprint model gets no guidance.
         """
         if context.batch != len(latents):
@@ -269,6 +276,8 @@ class Sana(nn.Module):
         grid = (latents.shape[-2], latents.shape[-1])
         for block, prompts in zip(self.blocks, context.layers, strict=True):
             x = block.sample(x, modulation, prompts, grid)
+            if after_block is not None:
+                after_block(block)
         return self._unembed(x, time, grid)
 
     def init_weights(self) -> None:

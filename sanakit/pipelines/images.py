@@ -108,10 +108,15 @@ def resize_and_crop(images: Tensor, height: int, width: int) -> Tensor:
     return images[..., top : top + height, left : left + width]
 
 
+def to_levels(images: Tensor) -> Tensor:
+    """Give B 3 H W in [-1, 1] (clamped to it) as the 8 bits of a file: B H W 3, on the CPU."""
+    levels = images.detach().float().clamp(-1, 1).add_(1).mul_(127.5).round_().to("cpu", torch.uint8)
+    return levels.permute(0, 2, 3, 1).contiguous()
+
+
 def to_pil(images: Tensor) -> list[Image.Image]:
     """Give B 3 H W in [-1, 1] (clamped to it) as one RGB image each."""
-    levels = images.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to("cpu", torch.uint8)
-    return [Image.fromarray(pixels.numpy()) for pixels in levels.permute(0, 2, 3, 1).contiguous()]  # H W 3
+    return [Image.fromarray(pixels.numpy()) for pixels in to_levels(images)]
 
 
 def fit_preview(decode: Callable[[Tensor], Tensor], channels: int, compression: int) -> Tensor:

@@ -12,14 +12,10 @@ Shapes: B pictures (prompts x num_images, prompt after prompt), C h w latents, H
 from __future__ import annotations
 
 import os
-import re
-import reprlib
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -27,30 +23,46 @@ from torch import Tensor
 
 from sanakit import __version__
 from sanakit.errors import MemoryLimitError, NumericsError, SettingsError
-from sanakit.flow.dpm import FlowDPM
-from sanakit.flow.euler import Euler
 from sanakit.flow.guidance import check_scale, classifier_free
 from sanakit.flow.path import clean_from_velocity
-from sanakit.flow.schedule import dpm_times, euler_times
 from sanakit.models.dc_ae import DCAE
+from sanakit.models.dc_ae_stream import decode_rows
 from sanakit.models.sana import Sana
 from sanakit.pipelines.images import (
-    Metadata,
     Result,
     draw_preview,
     drawn_size,
     fit_preview,
     resize_and_crop,
+    to_levels,
     to_pil,
 )
+from sanakit.pipelines.memory import (
+    LEAST_BAND,
+    MemoryPlan,
+    Weights,
+    available_bytes,
+    choose_device,
+    make_plan,
+    memory_limit,
+    parse_budget,
+    resident_bytes,
+    stage,
+)
+from sanakit.pipelines.request import (
+    MAX_IMAGES,
+    MAX_SEED,
+    Output,
+    Request,
+    check_latents,
+    checked_prompts,
+    make_sampler,
+    seeded_noise,
+    whole_number,
+)
 from sanakit.text.encoder import TextEncoder
-from sanakit.weights import load_autoencoder, load_settings, load_text_encoder, load_transformer
+from sanakit.weights import load_autoencoder, load_settings, load_text_encoder, load_transformer, release
 from sanakit.weights.settings import ModelSettings
-
-Output = Literal["pil", "pt", "latent"]
-
-MAX_IMAGES = 256  # of one call
-MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,36 +84,32 @@ class Step:
         return self.pipe.preview(self.clean[image])
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """One call, checked and complete."""
-
-    prompts: list[str]
-    counts: list[int]  # pictures of each prompt
-    negative_prompt: str
-    guidance: float
-    solver: Any  # FlowDPM or Euler, which share their interface
-    seeds: list[int]  # one a picture; empty where the caller gave the noise
-    cells: tuple[int, int, int]  # C h w of what is drawn
-    latents: Tensor | None  # B C h w, the caller's own noise
-    size: tuple[int, int]  # height and width that were asked for, pixels
-    output: Output
-    metadata: list[Metadata]  # one a picture
-
-
 class TextToImage:
     """A model that draws what a prompt says.
 
-    transformer, autoencoder (its decoder will do), text_encoder: all on one device. settings: its defaults.
+    transformer, autoencoder (its decoder will do), text_encoder, settings: the parts and their defaults.
+    device: where they work; None: where the transformer lies. memory: see `from_pretrained`.
     """
 
     def __init__(
-        self, transformer: Sana, autoencoder: DCAE, text_encoder: TextEncoder, settings: ModelSettings
+        self,
+        transformer: Sana,
+        autoencoder: DCAE,
+        text_encoder: TextEncoder,
+        settings: ModelSettings,
+        *,
+        device: torch.device | None = None,
+        memory: str | int = "auto",
     ) -> None:
         self.transformer = transformer
         self.autoencoder = autoencoder
         self.text_encoder = text_encoder
         self.settings = settings
+        home = next(transformer.parameters()).device
+        self.device = device or home
+        self.budget = parse_budget(memory)
+        self._weights = Weights.of(transformer, autoencoder, text_encoder.model, offload=home != self.device)
+        self._base = resident_bytes() if self.device.type == "cpu" else 0
         self._preview_weights: Tensor | None = None
 
     @classmethod
@@ -111,25 +119,37 @@ class TextToImage:
         *,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
+        memory: str | int = "auto",
     ) -> TextToImage:
         """Load a model: catalog name, diffusers folder, .safetensors or .pth file, or Hub "org/repo".
 
         device: "auto" takes the accelerator if there is one. dtype: of the transformer; "auto" is what it was
         made for. Autoencoder and text encoder follow, except to float16, in which they overflow.
+        memory: what the whole process (on an accelerator: the weights and the work there) may hold: a size
+        such as "4GB", or bytes. "auto": what is there, and each part of a large model gives its memory back
+        when its stage is done. "all": everything stays, which saves reading it again for the next picture.
         Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for an absent device.
         """
-        device = choose_device(device)
+        device, budget = choose_device(device), parse_budget(memory)
         settings = load_settings(path)
         if settings.solver == "scm":
             what = "is a SANA-Sprint model, whose sampler this version does not have: take sana-1.5-1.6b"
             raise SettingsError(f"{settings.name} {what}.")
         others = "auto" if dtype in ("float16", "fp16", torch.float16) else dtype
-        return cls(
-            load_transformer(path, device=device, dtype=dtype),
-            load_autoencoder(path, part="decoder", device=device, dtype=others),
-            load_text_encoder(path, device=device, dtype=others),
-            settings,
+        mapped = device.type == "cpu" and dtype in ("auto", "float32", "fp32", torch.float32)
+        transformer = load_transformer(path, device=device, dtype=dtype, mapped=mapped, home="cpu")
+        decoder = load_autoencoder(
+            path, part="decoder", device=device, dtype=others, mapped=mapped, home="cpu"
         )
+        text_encoder = load_text_encoder(path, device=device, dtype=others, mapped=mapped, home="cpu")
+        parts = (transformer, decoder, text_encoder.model)
+        if device.type != "cpu":  # parts that do not fit together wait outside, and come in for their stage
+            free = available_bytes(device) if isinstance(budget, str) else budget
+            size = sum(parameter.nbytes for part in parts for parameter in part.parameters())
+            if budget == "all" or size < 0.8 * free:
+                for part in parts:
+                    part.to(device)
+        return cls(transformer, decoder, text_encoder, settings, device=device, memory=budget)
 
     def __call__(
         self,
@@ -206,9 +226,9 @@ class TextToImage:
         guidance = own.guidance if guidance is None else guidance
         solver = own.solver if solver is None else solver
         seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
-        prompts = _checked_prompts(prompt, negative_prompt)
-        count = len(prompts) * _whole("num_images", num_images, 1, MAX_IMAGES // len(prompts))
-        seed = _whole("seed", seed, 0, MAX_SEED)
+        prompts = checked_prompts(prompt, negative_prompt)
+        count = len(prompts) * whole_number("num_images", num_images, 1, MAX_IMAGES // len(prompts))
+        seed = whole_number("seed", seed, 0, MAX_SEED)
         seeds = list(range(seed, seed + count)) if latents is None else []
         if isinstance(guidance, bool) or not isinstance(guidance, int | float):
             raise SettingsError(f"guidance = {guidance!r}, but it must be a number; 4.5 is usual.")
@@ -219,8 +239,8 @@ class TextToImage:
         drawn = drawn_size(width, height, sample_size=sample_size, compression=compression, binned=binned)
         cells = (self.transformer.config.latent_channels, drawn[0] // compression, drawn[1] // compression)
         if latents is not None:
-            _check_latents(latents, (count, *cells))
-        sampler = _sampler(solver, steps, own.flow_shift)
+            check_latents(latents, (count, *cells))
+        sampler = make_sampler(solver, steps, own.flow_shift)
         shared = {"negative_prompt": negative_prompt, "width": width, "height": height, "steps": steps}
         shared |= {"guidance": float(guidance), "solver": solver, "model": own.name, "version": __version__}
         metadata = [{"prompt": text, **shared} for text in prompts for _ in range(num_images)]
@@ -239,19 +259,20 @@ class TextToImage:
             output=output,
             metadata=metadata,
         )
-        return self._draw(checked)
+        return self._draw(checked, self._plan(cells, count * (2 if checked.guided else 1)))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B C h w, as in `Step`) to images (B 3 H W, about [-1, 1], float32), one picture at a time.
 
         Raises NumericsError, or MemoryLimitError with the latents in its attribute `latents`.
         """
-        weight = next(self.autoencoder.parameters())
-        scaled = latents.to(weight.device, weight.dtype) / self.autoencoder.config.scaling_factor
-        remedy = "the pictures are denoised: free memory and pass the error's `latents` to `decode`"
-        with torch.no_grad(), _memory_limit(f"decoding: {remedy}, or draw a smaller size", latents):
-            images = torch.cat([self.autoencoder.decode(one).float() for one in scaled.split(1)])
-        self._check_finite(images, "The decoded picture", weight.dtype)
+        size = [side * self.autoencoder.config.compression for side in latents.shape[2:]]
+        images = torch.empty(len(latents), 3, *size, device=self.device)
+
+        def put(picture: int, top: int, rows: Tensor) -> None:
+            images[picture, :, top : top + rows.shape[1]] = rows
+
+        self._decode(latents, put)
         return images
 
     def preview(self, latents: Tensor) -> Image.Image:
@@ -261,51 +282,53 @@ class TextToImage:
             self._preview_weights = fit_preview(self.decode, config.latent_channels, config.compression)
         return draw_preview(self._preview_weights, latents)
 
-    def _draw(self, request: Request) -> Iterator[Step]:
-        weight = self.transformer.x_embedder.proj.weight
+    def _draw(self, request: Request, plan: MemoryPlan) -> Iterator[Step]:
         started = perf_counter()
 
         # 2 text: features of each prompt, unpadded; guidance needs those of the negative prompt as well
-        guided = request.guidance > 1
-        features, notes = self._encode(request, guided)
+        layered = plan.residence != "resident"
+        self.text_encoder.after_layer = release if layered else None
+        with stage(self.text_encoder.model, plan, self.device):
+            features, notes = self._encode(request)
 
-        # 3 context: keys and values of every layer, once for all steps and all pictures of a prompt
-        counts = [sum(request.counts)] * guided + request.counts
-        context = self.transformer.prepare(features, counts)
+        with stage(self.transformer, plan, self.device):
+            # 3 context: keys and values of every layer, once for all steps and all pictures of a prompt
+            counts = [sum(request.counts)] * request.guided + request.counts
+            context = self.transformer.prepare(features, counts)
+            after_block = release if plan.residence == "layered" else None
 
-        def velocity(latents: Tensor, t: float) -> Tensor:
-            with _memory_limit("denoising: draw fewer pictures at once, or a smaller size"):
-                return self.transformer.velocity(latents, t, context)
+            def velocity(latents: Tensor, t: float) -> Tensor:
+                with memory_limit("denoising: draw fewer pictures at once, or a smaller size"):
+                    return self.transformer.velocity(latents, t, context, after_block=after_block)
 
-        guided_velocity = classifier_free(velocity, request.guidance) if guided else velocity
+            guided_velocity = classifier_free(velocity, request.guidance) if request.guided else velocity
 
-        # 4 noise: from each picture's own seed, unless the caller brought it
-        noise = seeded_noise(request.seeds, request.cells) if request.latents is None else request.latents
+            # 4 noise: from each picture's own seed, unless the caller brought it
+            noise = seeded_noise(request.seeds, request.cells) if request.latents is None else request.latents
 
-        # 5 denoise: look where the solver says, let it go there; float32 whatever the transformer computes in
-        if weight.is_cuda:
-            torch.cuda.synchronize()  # for the timings; from here on, the checks for NaN wait anyway
-        prepared = resumed = perf_counter()
-        denoise = 0.0
-        state = request.solver.start(noise.to(weight.device, torch.float32))
-        while not state.done:
-            towards = guided_velocity(state.sample, state.t)
-            clean = clean_from_velocity(state.sample, towards.float(), state.sigma)
-            state = request.solver.advance(state, towards)
-            self._check_finite(state.sample, f"Step {state.index} of {state.total}", weight.dtype)
-            denoise += perf_counter() - resumed  # without what the caller does between two steps
-            if not state.done:
-                yield Step(index=state.index, total=state.total, latents=state.sample, clean=clean, pipe=self)
-            resumed = perf_counter()
+            # 5 denoise: look where the solver says, let it go there; float32 whatever the model computes in
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()  # for the timings; from here on, the checks for NaN wait anyway
+            prepared = resumed = perf_counter()
+            denoise = 0.0
+            state = request.solver.start(noise.to(self.device, torch.float32))
+            while not state.done:
+                towards = guided_velocity(state.sample, state.t)
+                clean = clean_from_velocity(state.sample, towards.float(), state.sigma)
+                state = request.solver.advance(state, towards)
+                what = f"Step {state.index} of {state.total}"
+                self._check_finite(state.sample, what, self.transformer.dtype)
+                denoise += perf_counter() - resumed  # without what the caller does between two steps
+                if not state.done:
+                    yield Step(
+                        index=state.index, total=state.total, latents=state.sample, clean=clean, pipe=self
+                    )
+                resumed = perf_counter()
 
-        # 6 decode
-        images = state.sample if request.output == "latent" else self.decode(state.sample)
-
-        # 7 picture
-        if request.output != "latent":
-            images = resize_and_crop(images, *request.size).clamp(-1, 1)
+        # 6 decode, 7 picture
+        images = state.sample if request.output == "latent" else self._picture(state.sample, request)
         result = Result(
-            images=to_pil(images) if request.output == "pil" else images,
+            images=images,
             seeds=request.seeds,
             timings={"text": prepared - started, "denoise": denoise, "decode": perf_counter() - resumed},
             metadata=request.metadata,
@@ -314,11 +337,64 @@ class TextToImage:
         last = state.sample  # at t = 0 the sample is the clean latents
         yield Step(index=state.index, total=state.total, latents=last, clean=last, result=result, pipe=self)
 
-    def _encode(self, request: Request, guided: bool) -> tuple[list[Tensor], list[str]]:
+    def _picture(self, latents: Tensor, request: Request) -> list[Image.Image] | Tensor:
+        """Pictures of the asked size; where that is the drawn one, they never exist in more than 8 bits."""
+        drawn = tuple(side * self.autoencoder.config.compression for side in latents.shape[2:])
+        if request.output == "pt" or drawn != request.size:
+            images = resize_and_crop(self.decode(latents), *request.size).clamp(-1, 1)
+            return to_pil(images) if request.output == "pil" else images
+        levels = torch.empty(len(latents), *drawn, 3, dtype=torch.uint8)
+
+        def put(picture: int, top: int, rows: Tensor) -> None:
+            levels[picture, top : top + rows.shape[1]] = to_levels(rows[None])[0]
+
+        self._decode(latents, put)
+        return [Image.fromarray(pixels.numpy()) for pixels in levels]
+
+    def _decode(self, latents: Tensor, put: Callable[[int, int, Tensor], None]) -> None:
+        """Hand on the rows of each picture as they come: its number, the first row's place, 3 h W float32.
+
+        Latents took long to denoise: where memory runs out, the decoder tries again with smaller bands.
+        """
+        cells = (latents.shape[1], latents.shape[2], latents.shape[3])
+        plan, dtype = self._plan(cells, len(latents)), self.autoencoder.dtype
+        scaled = latents.to(self.device, dtype) / self.autoencoder.config.scaling_factor
+        remedy = "the pictures are denoised: free memory and pass the error's `latents` to `decode`"
+        waiting, band = list(range(len(latents))), plan.band
+        with stage(self.autoencoder, plan, self.device):
+            while waiting:
+                try:
+                    with memory_limit(f"decoding: {remedy}, or draw a smaller size", latents):
+                        top = 0
+                        for rows in decode_rows(self.autoencoder, scaled[waiting[0] :][:1], band):
+                            self._check_finite(rows, "The decoded picture", dtype)
+                            put(waiting[0], top, rows[0].float())
+                            top += rows.shape[2]
+                except MemoryLimitError:
+                    if band <= LEAST_BAND:
+                        raise
+                    band = max(LEAST_BAND, band / 2)
+                else:
+                    waiting.pop(0)
+
+    def _plan(self, cells: tuple[int, int, int], samples: int) -> MemoryPlan:
+        """How to draw so many samples of C h w within the budget. Raises MemoryLimitError."""
+        return make_plan(
+            self._weights,
+            self.transformer,
+            self.autoencoder,
+            cells,
+            samples,
+            base=self._base,
+            budget=self.budget,
+            available=available_bytes(self.device),
+        )
+
+    def _encode(self, request: Request) -> tuple[list[Tensor], list[str]]:
         """Features (L E) in the batch's order, those of the negative prompt first; and what was warned of."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            negative = self.text_encoder.encode_negative([request.negative_prompt]) if guided else []
+            negative = self.text_encoder.encode_negative([request.negative_prompt]) if request.guided else []
             features = negative + self.text_encoder.encode(request.prompts)
         for warning in caught:
             warnings.warn(warning.message, warning.category, stacklevel=4)
@@ -331,67 +407,3 @@ class TextToImage:
         if dtype != torch.float32:
             remedy = f'load the model with dtype="float32"; its 16-bit rule is "{self.settings.precision}"'
         raise NumericsError(f"{what} gave NaN or infinity, computed in {dtype}: {remedy}.")
-
-
-def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """Give the device called so; "auto" is the accelerator if there is one. SettingsError if absent."""
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError):  # torch has one for each reason
-        raise SettingsError(f"There is no device {str(device)!r} here: use auto, cpu, cuda or mps.") from None
-
-
-def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Standard normal noise of each seed, (len(seeds), *shape) float32; alike for every device."""
-    each = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    return torch.stack([torch.randn(*shape, generator=g, device="cpu", dtype=torch.float32) for g in each])
-
-
-@contextmanager
-def _memory_limit(what: str, latents: Tensor | None = None) -> Iterator[None]:
-    """Turn an allocation that failed into a MemoryLimitError that keeps the latents."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:  # torch: RuntimeError on a CPU, a subclass of it on a GPU
-        if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", str(error)):
-            raise
-        raise MemoryLimitError(f"Out of memory while {what}.", latents) from None
-
-
-def _sampler(solver: str, steps: int, shift: float) -> FlowDPM | Euler:
-    if solver == "dpm":
-        return FlowDPM(dpm_times(steps, shift))
-    if solver == "euler":
-        return Euler(euler_times(steps, shift))
-    raise SettingsError(f'solver = {solver!r}, but it must be "dpm" (usual) or "euler".')
-
-
-def _checked_prompts(prompt: str | Sequence[str], negative_prompt: str) -> list[str]:
-    prompts = [prompt] if isinstance(prompt, str) else prompt
-    if not isinstance(prompts, list | tuple) or not 1 <= len(prompts) <= MAX_IMAGES:
-        raise SettingsError(
-            f"The prompt is {reprlib.repr(prompt)}; it must be a text, or a list of 1 to {MAX_IMAGES} texts."
-        )
-    for text in [*prompts, negative_prompt]:
-        if not isinstance(text, str):
-            raise SettingsError(f"A prompt is {reprlib.repr(text)}, but prompts are texts.")
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise SettingsError("A prompt holds a lone surrogate: type it anew, in a terminal set to UTF-8.")
-    return list(prompts)
-
-
-def _whole(name: str, value: int, lowest: int, highest: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-        raise SettingsError(f"{name} = {value!r}, but it must be a whole number from {lowest} to {highest}.")
-    return value
-
-
-def _check_latents(latents: Tensor, shape: tuple[int, ...]) -> None:
-    fits = isinstance(latents, Tensor) and latents.is_floating_point() and tuple(latents.shape) == shape
-    if not fits or not bool(torch.isfinite(latents).all()):
-        came = f"{latents.dtype} {tuple(latents.shape)}" if isinstance(latents, Tensor) else type(latents)
-        raise SettingsError(f"latents came as {came}, but they must be finite floats of the shape {shape}.")

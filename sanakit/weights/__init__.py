@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from sanakit.weights.export import save_diffusers, save_official
     from sanakit.weights.inspect import describe
     from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
-    from sanakit.weights.mapping import release
+    from sanakit.weights.mapping import mapped_bytes, release
     from sanakit.weights.settings import load_settings
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "load_settings",
     "load_text_encoder",
     "load_transformer",
+    "mapped_bytes",
     "release",
     "save_diffusers",
     "save_official",
@@ -32,6 +33,7 @@ _HOMES = {
     "load_settings": "settings",
     "load_text_encoder": "load",
     "load_transformer": "load",
+    "mapped_bytes": "mapping",
     "release": "mapping",
     "save_diffusers": "export",
     "save_official": "export",

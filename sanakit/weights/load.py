@@ -65,13 +65,15 @@ def load_transformer(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | str | None = None,
     mapped: bool = False,
+    home: str | torch.device | None = None,
 ) -> Sana:
     """Load a diffusion transformer, ready for inference or training.
 
     path: catalog name, diffusers folder (whole or its transformer/), official .pth, .safetensors in either
     layout, or Hub "organisation/name". The size is read from config.json, or from the shapes where there is
     none. dtype: to compute in; None chooses (float32 on a CPU, else what the model was made for). mapped:
-    leave the big weights in their file, as stored (see the module's text).
+    leave the big weights in their file, as stored (see the module's text). home: where the weights are put
+    for now, if not on the device that the dtype is chosen for.
     Raises ModelNotFoundError, WeightsError, PrecisionError when the dtype gives wrong pictures with this
     model, or SettingsError for `mapped` elsewhere than on a CPU in float32.
     """
@@ -83,7 +85,7 @@ def load_transformer(
     module = empty(partial(Sana, config), source)
     pairs = transformer_pairs(module.state_dict(), layout, config)
     skipped = TRANSFORMER_SKIPPED[layout]
-    return fill(module, files, pairs, skipped=skipped, device=device, dtype=dtype, mapped=mapped)
+    return fill(module, files, pairs, skipped=skipped, device=home or device, dtype=dtype, mapped=mapped)
 
 
 def load_autoencoder(
@@ -93,14 +95,14 @@ def load_autoencoder(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | str | None = None,
     mapped: bool = False,
+    home: str | torch.device | None = None,
 ) -> DCAE:
     """Load an autoencoder, or only the half that is needed.
 
     path: as for `load_transformer`; a file may hold a DC-AE in diffusers' or efficientvit's names, or a
     transformer of a released size, whose published autoencoder is then fetched. part: "both", "encoder" or
-    "decoder". dtype: None chooses; never float16, in which DC-AE overflows. mapped: as for
-    `load_transformer`; if the file holds 16 bits it then works under `torch.no_grad` only. Raises as that
-    does.
+    "decoder". dtype: None chooses; never float16, in which DC-AE overflows. mapped, home: as for
+    `load_transformer`; mapped 16-bit weights work under `torch.no_grad` only. Raises as that does.
     """
     if part not in ("both", "encoder", "decoder"):
         raise SettingsError(f"part is {part!r}; it must be 'both', 'encoder' or 'decoder'.")
@@ -119,7 +121,7 @@ def load_autoencoder(
     skipped = {
         name: "the half that was not asked for" for name in files.infos if other and name.startswith(other)
     }
-    return fill(module, files, pairs, skipped=skipped, device=device, dtype=dtype, mapped=mapped)
+    return fill(module, files, pairs, skipped=skipped, device=home or device, dtype=dtype, mapped=mapped)
 
 
 def load_text_encoder(
@@ -129,12 +131,13 @@ def load_text_encoder(
     dtype: torch.dtype | str | None = None,
     mapped: bool = False,
     layer_by_layer: bool = False,
+    home: str | torch.device | None = None,
 ) -> TextEncoder:
     """Load the language model with its tokenizer and the instruction that stands before prompts.
 
     path: as for `load_transformer`; for a file with a transformer of a released size the published text
-    encoder is fetched. dtype: None chooses; never float16, in which Gemma 2 overflows. mapped and errors: as
-    for `load_transformer`.
+    encoder is fetched. dtype: None chooses; never float16, in which Gemma 2 overflows. mapped, home and
+    errors: as for `load_transformer`.
     layer_by_layer: give back the memory of each layer's mapped weights once it has run, so that encoding
     holds one layer at a time (156 MB of Gemma 2 2B in 16 bits); the next prompts read them anew.
     On a CPU in float32 the keys and values of a large model's instruction are kept in a file beside the
@@ -147,7 +150,9 @@ def load_text_encoder(
     dtype = choose_dtype(device, files.dtype, dtype or "auto", rule="bfloat16", what="Gemma 2")
     module = empty(partial(Gemma2, config), source)
     pairs = text_encoder_pairs(files)
-    module = fill(module, files, pairs, skipped=TEXT_SKIPPED, device=device, dtype=dtype, mapped=mapped)
+    module = fill(
+        module, files, pairs, skipped=TEXT_SKIPPED, device=home or device, dtype=dtype, mapped=mapped
+    )
     tokenizer = load_tokenizer(source.path / "tokenizer" if source.is_pipeline else source.path)
     instruction, max_tokens = _instruction(source)
     large = sum(parameter.numel() for parameter in module.layers.parameters()) >= KEEP_PREFIX_FROM

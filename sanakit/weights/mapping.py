@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -66,16 +66,24 @@ def release_tensors(tensors: Iterable[Tensor]) -> int:
     """Do as `release` for single tensors."""
     if not hasattr(mmap, "MADV_DONTNEED"):
         return 0
-    released = 0
+    return sum(_drop(mapping, start, end) for mapping, start, end in _mapped(tensors))
+
+
+def mapped_bytes(module: nn.Module) -> int:
+    """Give the bytes of a module's weights that `release` can give back."""
+    return sum(end - start for _, start, end in _mapped(chain(module.parameters(), module.buffers())))
+
+
+def _mapped(tensors: Iterable[Tensor]) -> Iterator[tuple[mmap.mmap, int, int]]:
+    """Give the mapping, first and last byte of those tensors that are as their file has them."""
     mappings = dict(_MAPPINGS)
     for tensor in tensors:
         if tensor.is_cpu and not tensor.is_inference() and tensor._version == 0 and tensor.is_contiguous():
             start, size = tensor.data_ptr(), tensor.nbytes
             for address, mapping in mappings.items():
                 if address <= start and start + size <= address + len(mapping):
-                    released += _drop(mapping, start - address, start - address + size)
+                    yield mapping, start - address, start - address + size
                     break
-    return released
 
 
 def _drop(mapping: mmap.mmap, start: int, end: int) -> int:

@@ -101,7 +101,7 @@ def test_models_take_these_arguments() -> None:
     assert parameters(DCAE.encode)[:2] == ["self", "images"]
 
 
-@pytest.mark.parametrize("command", ["generate", "models", "inspect", "data", "train", "evaluate"])
+@pytest.mark.parametrize("command", ["generate", "models", "inspect", "data", "train", "evaluate", "bench"])
 def test_the_command_exists(command: str) -> None:
     assert "Usage" in help_of(command)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import diffusers
@@ -13,8 +14,10 @@ import torch
 from PIL import Image
 
 from sanakit.flow.schedule import euler_times
+from sanakit.pipelines import text_to_image
 from sanakit.pipelines.images import Result
-from sanakit.pipelines.text_to_image import TextToImage, seeded_noise
+from sanakit.pipelines.request import seeded_noise
+from sanakit.pipelines.text_to_image import TextToImage
 
 TOLERANCE = 2  # of 255, in every pixel
 CONTRAST = 10  # of 255: a picture flatter than this could agree by chance
@@ -255,10 +258,9 @@ def test_each_step_tells_the_clean_latents_in_sight(pipe) -> None:
 def test_a_cancelled_stream_computes_no_further_step_and_no_picture(pipe, monkeypatch) -> None:
     calls = []
     velocity = type(pipe.transformer).velocity
-    monkeypatch.setattr(
-        type(pipe.transformer), "velocity", lambda *given: calls.append(1) or velocity(*given)
-    )
-    monkeypatch.setattr(type(pipe.autoencoder), "decode", lambda *_: pytest.fail("decoded"))
+    counted = lambda *given, **options: calls.append(1) or velocity(*given, **options)  # noqa: E731
+    monkeypatch.setattr(type(pipe.transformer), "velocity", counted)
+    monkeypatch.setattr(text_to_image, "decode_rows", lambda *_: pytest.fail("decoded"))
     stream = pipe.stream(PROMPT, steps=9)
     assert calls == []  # nothing before the first step is asked for
     assert [step.index for step in itertools.islice(stream, 2)] == [1, 2]
@@ -270,13 +272,13 @@ def test_previews_show_the_picture_in_sight(pipe, monkeypatch) -> None:
     """With a linear decoder a preview is exact: the last one is the picture, scaled down."""
     weights = torch.randn(9, 3 * 8 * 8) * 0.05
 
-    def decode(_: object, latents: torch.Tensor) -> torch.Tensor:
+    def decode_rows(_: object, latents: torch.Tensor, band: int) -> Iterator[torch.Tensor]:
         patches = torch.einsum(
             "bchw,cd->bdhw", torch.cat([latents, torch.ones_like(latents[:, :1])], 1), weights
         )
-        return torch.nn.functional.interpolate(torch.pixel_shuffle(patches, 8), scale_factor=4)
+        yield torch.nn.functional.interpolate(torch.pixel_shuffle(patches, 8), scale_factor=4)
 
-    monkeypatch.setattr(type(pipe.autoencoder), "decode", decode)
+    monkeypatch.setattr(text_to_image, "decode_rows", decode_rows)
     fresh = TextToImage(pipe.transformer, pipe.autoencoder, pipe.text_encoder, pipe.settings)
     steps = list(fresh.stream([PROMPT, "snow"], steps=6, seed=1))
     for number, picture in enumerate(pictures(steps[-1].result)):

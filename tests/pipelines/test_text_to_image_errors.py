@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from sanakit.errors import MemoryLimitError, NumericsError, SanaError, SettingsError, SizeError
-from sanakit.pipelines.text_to_image import TextToImage, choose_device
+from sanakit.pipelines import text_to_image
+from sanakit.pipelines.memory import choose_device
+from sanakit.pipelines.text_to_image import TextToImage
 
 PROMPT = "two green foxes on a table"
 
@@ -123,7 +125,7 @@ def test_decoding_out_of_memory_keeps_the_denoised_latents(pipe, monkeypatch, er
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(pipe.autoencoder), "decode", fail)
+        patch.setattr(text_to_image, "decode_rows", fail)
         with pytest.raises(MemoryLimitError, match="latents") as caught:
             pipe(PROMPT, seed=2)
     kept = pipe.decode(caught.value.latents).clamp(-1, 1)
@@ -131,7 +133,7 @@ def test_decoding_out_of_memory_keeps_the_denoised_latents(pipe, monkeypatch, er
 
 
 def test_other_runtime_errors_are_not_taken_for_a_lack_of_memory(pipe, monkeypatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("shapes cannot be multiplied")
 
     monkeypatch.setattr(type(pipe.transformer), "velocity", fail)

@@ -1,0 +1,236 @@
+"""What lies in memory when: the plan that draws a picture within a budget.
+
+Text encoder, transformer and decoder work one after the other, so only one of them has to be in memory. On a
+CPU their weights are mapped from their files and given back stage by stage, or layer by layer; what was given
+back is read again from the file, mostly from the system's cache of it. On an accelerator parts wait in the
+machine's memory and come in for their stage. The decoder works in bands of rows, as wide as fit.
+
+From the most comfortable to the leanest:
+    resident   everything that was touched stays
+    staged     a part is given back after its stage; the text encoder, used once a picture, layer by layer
+    layered    the transformer is given back block by block as well, in every step
+The estimates are of the whole process: what it held when the model was loaded, the weights, and the work.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sanakit.errors import MemoryLimitError, SettingsError
+from sanakit.models.dc_ae import DCAE
+from sanakit.models.dc_ae_stream import decode_bytes, default_band
+from sanakit.models.gemma2 import Gemma2
+from sanakit.models.sana import Sana
+from sanakit.weights import mapped_bytes, release
+
+Residence = Literal["resident", "staged", "layered"]
+Budget = int | Literal["auto", "all"]
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+SMALL = 10**9  # bytes of all weights, below which "auto" keeps them
+TEXT_WORK = 150 * 10**6  # bytes: activations, and the instruction's keys and values, of Gemma 2 2B
+LEAST_BAND = 1 / 8  # latent rows: four rows of the picture; less saves nothing, as neighbours are kept too
+STEP_WORK = 40 * 10**6  # bytes: scratch of the kernels, embeddings, the text's keys and values
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryPlan:
+    """How to draw one request. peak: bytes of the whole process, as estimated. band: latent rows a decode."""
+
+    residence: Residence
+    band: float
+    peak: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    """Bytes of each part's weights that can be given back, and of the largest single layer."""
+
+    text: int
+    text_layer: int
+    transformer: int
+    block: int
+    decoder: int
+
+    @classmethod
+    def of(cls, transformer: Sana, autoencoder: DCAE, text: Gemma2, *, offload: bool) -> Weights:
+        """Weigh the parts. offload: they wait in the machine's memory; else only mapped weights can leave."""
+        weigh = _bytes if offload else mapped_bytes
+        embedding = 0 if offload else weigh(text.embed_tokens)  # its rows are gathered, never all of it
+        return cls(
+            text=weigh(text) - embedding,
+            text_layer=max(map(weigh, text.layers)),
+            transformer=weigh(transformer),
+            block=max(map(weigh, transformer.blocks)),
+            decoder=weigh(autoencoder),
+        )
+
+
+def parse_budget(text: str | int) -> Budget:
+    """Read "auto", "all", bytes, or a size such as "4GB", "1.5 GiB" or "900M". Raises SettingsError.
+
+    >>> parse_budget("1.5GB"), parse_budget("512MiB")
+    (1500000000, 536870912)
+    """
+    if text in ("auto", "all"):
+        return text  # pyright: ignore[reportReturnType] - narrowed by `in`
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*([KMG]I?|)B?", str(text).strip().upper())
+    if match is None or isinstance(text, bool) or not float(match[1]):
+        raise SettingsError(f'memory = {text!r}, but it must be "auto", "all", or a size such as "4GB".')
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+def make_plan(
+    weights: Weights,
+    transformer: Sana,
+    autoencoder: DCAE,
+    cells: tuple[int, int, int],
+    samples: int,
+    *,
+    base: int,
+    budget: Budget,
+    available: int,
+) -> MemoryPlan:
+    """Choose the most comfortable way to draw within the budget.
+
+    cells: C h w of the latents. samples: latents in the batch, those for guidance included. base: bytes the
+    process held before the first picture. available: bytes it may still take; what "auto" allows.
+    Raises MemoryLimitError, which names the least budget that works and the largest square that fits.
+    """
+    height, width = (side * autoencoder.config.compression for side in cells[1:])
+    largest = default_band(autoencoder.config, height, width)
+    if budget == "all":
+        return _estimate(weights, transformer, autoencoder, cells, samples, base, "resident", largest)
+    small = weights.text + weights.transformer + weights.decoder < SMALL
+    ways: list[Residence] = ["staged", "layered"] if budget == "auto" else ["resident", "staged", "layered"]
+    limit = base + available if budget == "auto" else budget
+    bands = [largest]
+    while bands[-1] > LEAST_BAND:
+        bands.append(max(LEAST_BAND, bands[-1] / 2))
+    for residence in ["resident", *ways] if small else ways:
+        for band in bands:
+            plan = _estimate(weights, transformer, autoencoder, cells, samples, base, residence, band)
+            if plan.peak <= limit:
+                return plan
+    least = _estimate(weights, transformer, autoencoder, cells, samples, base, "layered", LEAST_BAND).peak
+    if budget == "auto":  # estimates are careful, and the system may make room: try before refusing
+        return MemoryPlan(residence="layered", band=LEAST_BAND, peak=least)
+    fits = [
+        side
+        for side in range(2, max(cells[1:]) + 1)
+        if _estimate(
+            weights, transformer, autoencoder, (cells[0], side, side), samples, base, "layered", LEAST_BAND
+        ).peak
+        <= limit
+    ]
+    side = max(fits, default=0) * autoencoder.config.compression
+    smaller = f", or draw {side}x{side} px" if side else ""
+    raise MemoryLimitError(
+        f"{width}x{height} px do not fit in {in_words(limit)}: give at least {in_words(least)}{smaller}."
+    )
+
+
+def _estimate(
+    weights: Weights,
+    transformer: Sana,
+    autoencoder: DCAE,
+    cells: tuple[int, int, int],
+    samples: int,
+    base: int,
+    residence: Residence,
+    band: float,
+) -> MemoryPlan:
+    height, width = (side * autoencoder.config.compression for side in cells[1:])
+    config = transformer.config
+    # At its widest, in the Mix-FFN, a token has x, its norm and the residual, and 3 hidden widths.
+    values = 3 * config.width + 3 * int(config.width * config.mlp_ratio)
+    step = samples * cells[1] * cells[2] * values * 4 + STEP_WORK
+    decode = decode_bytes(autoencoder.config, height, width, band) + 3 * height * width
+    if residence == "resident":
+        held = weights.text + weights.transformer + weights.decoder + max(TEXT_WORK, step, decode)
+    else:
+        text = 2 * weights.text_layer + TEXT_WORK  # the layer that runs, and pages read ahead
+        blocks = weights.transformer if residence == "staged" else 3 * weights.block
+        held = max(text, blocks + step, weights.decoder + decode)
+    return MemoryPlan(residence=residence, band=band, peak=base + held)
+
+
+def in_words(size: int) -> str:
+    """Give bytes as "3.4 GB", rounded up, so that the figure can be typed back.
+
+    >>> in_words(3_310_000_000), in_words(612_000_001)
+    ('3.4 GB', '613 MB')
+    """
+    return f"{-(-size // 10**8) / 10} GB" if size >= 10**9 else f"{-(-size // 10**6)} MB"
+
+
+def choose_device(device: str | torch.device = "auto") -> torch.device:
+    """Give the device called so; "auto" is the accelerator if there is one. SettingsError if absent."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError):  # torch has one for each reason
+        raise SettingsError(f"There is no device {str(device)!r} here: use auto, cpu, cuda or mps.") from None
+
+
+@contextmanager
+def stage(part: nn.Module, plan: MemoryPlan, device: torch.device) -> Iterator[None]:
+    """Have a part on the device while it works; give its memory back afterwards if the plan says so."""
+    home = next(part.parameters()).device
+    if home != device:
+        part.to(device)
+    try:
+        yield
+    finally:
+        if home != device:
+            part.to(home)
+        elif plan.residence != "resident":
+            release(part)
+
+
+@contextmanager
+def memory_limit(what: str, latents: Tensor | None = None) -> Iterator[None]:
+    """Turn an allocation that failed into a MemoryLimitError that keeps the latents."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch: RuntimeError on a CPU, a subclass of it on a GPU
+        if isinstance(error, MemoryLimitError) or not (
+            isinstance(error, MemoryError) or re.search("allocate memory|out of memory", str(error))
+        ):
+            raise
+        raise MemoryLimitError(f"Out of memory while {what}.", latents) from None
+
+
+def resident_bytes() -> int:
+    """Give the bytes of memory that this process holds; 300 MB, a usual figure, where there is no /proc."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 300 * 10**6
+
+
+def available_bytes(device: torch.device) -> int:
+    """Give the bytes that can still be had on a device: on a CPU of the machine's memory, swap left out."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        match = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        match = None
+    return int(match[1]) * 1024 if match else 1 << 62  # unknown: the system will say
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters())

@@ -32,7 +32,7 @@ from sanakit.models.efficientvit import (
 from sanakit.ops.conv3x3 import conv3x3
 from sanakit.ops.gated_depthwise import gated_depthwise
 from sanakit.ops.linear import linear
-from sanakit.ops.linear_attention import EPSILON
+from sanakit.ops.linear_attention import attend, attention_sums
 from sanakit.ops.rms_norm import rms_norm_add
 
 _QUERY, _KEY_VALUE = slice(0, 1), slice(1, 3)  # places within a head's run of q, k, v channels
@@ -301,7 +301,7 @@ def attend_in_place(x: Tensor, block: EfficientViTBlock, rows: int, scratch: Scr
 
 
 def _key_value_sums(x: Tensor, attention: MultiScaleAttention, rows: int, scratch: Scratch) -> list[Tensor]:
-    """Give per branch sum_n relu(k_n) (v_n, 1), B G d d+1 in float32: all that a query needs of the map."""
+    """Give per branch the sums over all keys and values, B G d+1 d: all that a query needs of the map."""
     project = _Projection(attention, _KEY_VALUE, x)
     sums: list[Tensor] = []
     for band, last in _bands(x, rows):
@@ -309,22 +309,16 @@ def _key_value_sums(x: Tensor, attention: MultiScaleAttention, rows: int, scratc
         if window is None:
             continue
         for i, heads in enumerate(project.heads(window)):
-            with torch.autocast(x.device.type, enabled=False):
-                key, value = heads[:, :, 0].float().relu(), heads[:, :, 1].float()
-                part = torch.cat((key.transpose(-1, -2) @ value, key.sum(-2).unsqueeze(-1)), dim=-1)
+            part = attention_sums(heads[:, :, 0], heads[:, :, 1])
             sums[i : i + 1] = [sums[i] + part if i < len(sums) else part]
     return sums
 
 
 def _mix(project: _Projection, window: Window, sums: list[Tensor]) -> Tensor:
     """Give each query's weighted mean of the values, B R W S*C for S branches of heads."""
-    mixed = []
-    for heads, total in zip(project.heads(window), sums, strict=True):
-        with torch.autocast(total.device.type, enabled=False):
-            y = heads[:, :, 0].float().relu() @ total  # B G n d+1
-            y = y[..., :-1] / (y[..., -1:] + EPSILON)
-        mixed.append(y.transpose(1, 2).flatten(2).to(heads.dtype))
-    return torch.cat(mixed, dim=-1).unflatten(1, window.inner.shape[1:3])
+    branches = zip(project.heads(window), sums, strict=True)
+    mixed = [attend(heads[:, :, 0], total).transpose(1, 2).flatten(2) for heads, total in branches]
+    return torch.cat(mixed, dim=-1).to(window.rows.dtype).unflatten(1, window.inner.shape[1:3])
 
 
 class _Projection:

@@ -3,8 +3,8 @@
 out_n = sum_m relu(q_n).relu(k_m) v_m / sum_m relu(q_n).relu(k_m)          (SANA, arXiv:2410.10629, eq. 1)
 
 The two halves are functions of their own: sums of bands of tokens add up, so a picture can be attended to
-band by band. Kernels: native/linear_attention.cpp, for heads of 32 channels that lie side by side; plain
-twins: torch's matrix products.
+band by band. Kernels: native/linear_attention.cpp, for heads of 32 channels; plain twins: torch's matrix
+products.
 Shapes: B batch, N tokens, h heads, d head width.
 """
 
@@ -31,15 +31,15 @@ def relu_linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def attention_sums(key: Tensor, value: Tensor) -> Tensor:
     """Sum relu(k) v over the tokens, and relu(k) itself in a last row: B h d+1 d, float32."""
     library = native.kernels(key, value)
-    if library is None or not (_side_by_side(key) and _side_by_side(value)):
+    if library is None or not (_fits(key) and _fits(value)):
         with torch.autocast(key.device.type, enabled=False):
             key, value = key.float().relu(), value.float()
             return torch.cat([key.transpose(-1, -2) @ value, key.sum(-2, keepdim=True)], dim=-2)
     batch, heads, tokens, width = key.shape
     sums = key.new_empty(batch, heads, width + 1, width)
     library.sana_attention_sums(
-        *(native.address(key), key.stride(0), key.stride(2)),
-        *(native.address(value), value.stride(0), value.stride(2)),
+        *(native.address(key), *key.stride()[:3]),
+        *(native.address(value), *value.stride()[:3]),
         *(batch, heads, tokens, native.address(sums), native.threads(2 * value.numel() * width)),
     )
     return sums
@@ -48,7 +48,7 @@ def attention_sums(key: Tensor, value: Tensor) -> Tensor:
 def attend(query: Tensor, sums: Tensor) -> Tensor:
     """Let queries (B h N d, before the ReLU) attend to what `attention_sums` gave; B h N d, float32."""
     library = native.kernels(query, sums)
-    if library is None or not _side_by_side(query):
+    if library is None or not _fits(query):
         with torch.autocast(query.device.type, enabled=False):
             query = query.float().relu()
             total = query @ sums[..., -1:, :].transpose(-1, -2)  # B h N 1
@@ -56,12 +56,12 @@ def attend(query: Tensor, sums: Tensor) -> Tensor:
     batch, heads, tokens, width = query.shape
     y = query.new_empty(batch, tokens, heads, width)
     library.sana_attend(
-        *(native.address(query), query.stride(0), query.stride(2), native.address(sums.contiguous())),
+        *(native.address(query), *query.stride()[:3], native.address(sums.contiguous())),
         *(batch, heads, tokens, EPSILON, native.address(y), native.threads(2 * y.numel() * width)),
     )
     return y.transpose(1, 2)
 
 
-def _side_by_side(x: Tensor) -> bool:
-    """Whether the heads of a token (B h N d) have the kernels' width and follow each other in memory."""
-    return x.shape[-1] == _KERNEL_WIDTH and x.stride(-1) == 1 and x.stride(1) == _KERNEL_WIDTH
+def _fits(x: Tensor) -> bool:
+    """Whether heads (B h N d) have the kernels' width, and their values lie side by side."""
+    return x.shape[-1] == _KERNEL_WIDTH and x.stride(-1) == 1

@@ -37,10 +37,13 @@ _SIGNATURES = {
         *(_POINTER, _POINTER, _POINTER, _INT),
     ),
     "sana_attention_sums": (
-        *(_POINTER, _LONG, _LONG, _POINTER, _LONG, _LONG),
+        *(_POINTER, _LONG, _LONG, _LONG, _POINTER, _LONG, _LONG, _LONG),
         *(_LONG, _LONG, _LONG, _POINTER, _INT),
     ),
-    "sana_attend": (_POINTER, _LONG, _LONG, _POINTER, _LONG, _LONG, _LONG, _FLOAT, _POINTER, _INT),
+    "sana_attend": (
+        *(_POINTER, _LONG, _LONG, _LONG, _POINTER),
+        *(_LONG, _LONG, _LONG, _FLOAT, _POINTER, _INT),
+    ),
     "sana_rms_norm_add": (_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _FLOAT, _POINTER, _INT),
 }
 

@@ -15,17 +15,18 @@ constexpr int STEP = LANES == 16 ? 8 : 4;      // rows of sums held in registers
 
 inline Vec relu(Vec x) { return x > Vec{} ? x : Vec{}; }
 
-struct Rows {  // a view of one of query, key, value: batch x tokens x heads x HEAD
+struct View {  // of query, key or value: HEAD floats at each place, and the strides between places
     const float* data;
-    long batch, token;  // strides
+    long batch, head, token;
+    const float* at(long sample, long h, long n) const { return data + sample * batch + h * head + n * token; }
 };
 
 }  // namespace
 
 // sums: batch x heads x HEAD + 1 x HEAD, overwritten; row i: sum of relu(key_i) value, the last row: sum of relu(key).
-extern "C" int sana_attention_sums(const float* key, long key_batch, long key_token, const float* value, long value_batch, long value_token,
-                                   long batch, long heads, long tokens, float* sums, int threads) {
-    const Rows keys{key, key_batch, key_token}, values{value, value_batch, value_token};
+extern "C" int sana_attention_sums(const float* key, long key_batch, long key_head, long key_token, const float* value, long value_batch,
+                                   long value_head, long value_token, long batch, long heads, long tokens, float* sums, int threads) {
+    const View keys{key, key_batch, key_head, key_token}, values{value, value_batch, value_head, value_token};
     const long groups = (heads + HEADS - 1) / HEADS;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (long task = 0; task < batch * groups; ++task) {
@@ -34,8 +35,8 @@ extern "C" int sana_attention_sums(const float* key, long key_batch, long key_to
         for (long start = 0; start < tokens; start += CHUNK)
             for (long head = first; head < last; ++head) {
                 const long count = std::min(CHUNK, tokens - start);
-                const float* k = keys.data + sample * keys.batch + start * keys.token + head * HEAD;
-                const float* v = values.data + sample * values.batch + start * values.token + head * HEAD;
+                const float* k = keys.at(sample, head, start);
+                const float* v = values.at(sample, head, start);
                 float* to = sums + (sample * heads + head) * (HEAD + 1) * HEAD;
                 alignas(64) float positive[CHUNK][HEAD];
                 Vec total[VECS];
@@ -70,18 +71,19 @@ extern "C" int sana_attention_sums(const float* key, long key_batch, long key_to
 }
 
 // y: batch x tokens x heads x HEAD: relu(query) sums / (relu(query) totals + epsilon).
-extern "C" int sana_attend(const float* query, long query_batch, long query_token, const float* sums, long batch, long heads, long tokens,
-                           float epsilon, float* y, int threads) {
+extern "C" int sana_attend(const float* query, long query_batch, long query_head, long query_token, const float* sums, long batch,
+                           long heads, long tokens, float epsilon, float* y, int threads) {
+    const View queries{query, query_batch, query_head, query_token};
     const long chunks = (tokens + CHUNK - 1) / CHUNK;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (long task = 0; task < batch * chunks; ++task) {
         const long sample = task / chunks, start = task % chunks * CHUNK, count = std::min(CHUNK, tokens - start);
         for (long head = 0; head < heads; ++head) {
-            const float* q = query + sample * query_batch + start * query_token + head * HEAD;
+            const float* q = queries.at(sample, head, start);
             const float* s = sums + (sample * heads + head) * (HEAD + 1) * HEAD;
             alignas(64) float positive[CHUNK + STEP][HEAD];
             for (long n = 0; n < CHUNK; ++n)
-                for (int j = 0; j < VECS; ++j) store(positive[n] + j * LANES, n < count ? relu(load(q + n * query_token + j * LANES)) : Vec{});
+                for (int j = 0; j < VECS; ++j) store(positive[n] + j * LANES, n < count ? relu(load(q + n * queries.token + j * LANES)) : Vec{});
             for (long n = 0; n < count; n += STEP) {
                 float inverse[STEP];
                 for (int i = 0; i < STEP; ++i) {

@@ -16,7 +16,8 @@ namespace {
 constexpr int SIDE = 6, PLACES = SIDE * SIDE, OUT = 4;
 constexpr long SCRATCH = 9 << 20;  // bytes of transformed tiles that a thread works on, at most
 constexpr long WEIGHTS = 40 << 20;  // bytes of transformed weights, at most
-constexpr long GROUPS = 8;         // of ROWS tiles that it takes at once: reads the weights that many times less
+constexpr long GROUPS = 8;         // of ROWS tiles that it takes at once: it reads the weights that many times less
+constexpr long CACHED = 20 << 20;  // bytes of weights that stay in an L3 cache, so that 2 groups will do, from L2
 constexpr long COLUMNS = 128;      // channels out whose products it then holds
 
 inline long up(long value, long multiple) { return (value + multiple - 1) / multiple * multiple; }
@@ -170,8 +171,10 @@ extern "C" int sana_conv3x3(const float* x, long batch, long rows, long columns,
                             const void* w, int stored, long outputs, const float* bias, int activate, float* y, int threads) {
     const Shape s{rows, columns, channels, above, below, outputs, bool(upsample)};
     const long depth = up(channels, BLOCK), wide = up(outputs, PANEL), tiles = s.down() * s.across(), all = batch * tiles;
-    const long fitting = std::clamp<long>(SCRATCH / (PLACES * 4 * depth * ROWS), 1, GROUPS) * ROWS, held = std::min(COLUMNS, wide);
-    const long blocks = up((all + fitting - 1) / fitting, threads), most = up((all + blocks - 1) / blocks, ROWS);
+    const long at_once = PLACES * 4 * depth * wide > CACHED ? GROUPS : 2;
+    const long fitting = std::clamp<long>(SCRATCH / (PLACES * 4 * depth * ROWS), 1, at_once), held = std::min(COLUMNS, wide);
+    const long groups = (all + ROWS - 1) / ROWS, blocks = up((groups + fitting - 1) / fitting, threads);
+    const long most = (groups + blocks - 1) / blocks * ROWS;
     const long share = std::min(wide, std::max<long>(1, WEIGHTS / (PLACES * 4 * depth * held)) * held);  // of the outputs at a time
     // From place to place one cache line more than the values take: powers of 2 would all fall into one set.
     const long u_stride = depth * share + BLOCK, v_stride = most * depth + BLOCK, product_stride = most * held + BLOCK;
@@ -196,7 +199,7 @@ extern "C" int sana_conv3x3(const float* x, long batch, long rows, long columns,
 #pragma omp for schedule(dynamic)
             for (long block = 0; block < blocks; ++block) {
                 if (!v) continue;
-                const long first = all * block / blocks, count = all * (block + 1) / blocks - first;
+                const long first = groups * block / blocks * ROWS, count = std::min(all, groups * (block + 1) / blocks * ROWS) - first;
                 for (long tile = 0; tile < count; ++tile) {
                     const long picture = (first + tile) / tiles, place = (first + tile) % tiles;
                     const float* from = x + picture * rows * columns * channels;

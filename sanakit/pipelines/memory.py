@@ -35,6 +35,8 @@ from sanakit.weights import mapped_bytes, release
 Residence = Literal["resident", "staged", "layered"]
 Budget = int | Literal["auto", "all"]
 
+_LEANER: tuple[Residence, ...] = ("staged", "layered")
+
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 SMALL = 10**9  # bytes of all weights, below which "auto" keeps them
 TEXT_WORK = 150 * 10**6  # bytes: activations, and the instruction's keys and values, of Gemma 2 2B
@@ -42,13 +44,13 @@ LEAST_BAND = 1 / 8  # latent rows: four rows of the picture; less saves nothing,
 STEP_WORK = 40 * 10**6  # bytes: scratch of the kernels, embeddings, the text's keys and values
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """How to draw one request. peak: bytes of the whole process, as estimated. band: latent rows a decode."""
+    """How to draw one request."""
 
     residence: Residence
-    band: float
-    peak: int
+    band: float  # latent rows that are decoded at a time
+    peak: int  # bytes of the whole process, as estimated
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,79 +91,73 @@ def parse_budget(text: str | int) -> Budget:
     return int(float(match[1]) * UNITS[match[2]])
 
 
-def make_plan(
-    weights: Weights,
-    transformer: Sana,
-    autoencoder: DCAE,
-    cells: tuple[int, int, int],
-    samples: int,
-    *,
-    base: int,
-    budget: Budget,
-    available: int,
-) -> MemoryPlan:
-    """Choose the most comfortable way to draw within the budget.
+class Planner:
+    """Chooses how to draw each request with one model's parts within a budget.
 
-    cells: C h w of the latents. samples: latents in the batch, those for guidance included. base: bytes the
-    process held before the first picture. available: bytes it may still take; what "auto" allows.
-    Raises MemoryLimitError, which names the least budget that works and the largest square that fits.
+    device: where the parts work; they may wait elsewhere. base: bytes the process holds already.
     """
-    height, width = (side * autoencoder.config.compression for side in cells[1:])
-    largest = default_band(autoencoder.config, height, width)
-    if budget == "all":
-        return _estimate(weights, transformer, autoencoder, cells, samples, base, "resident", largest)
-    small = weights.text + weights.transformer + weights.decoder < SMALL
-    ways: list[Residence] = ["staged", "layered"] if budget == "auto" else ["resident", "staged", "layered"]
-    limit = base + available if budget == "auto" else budget
-    bands = [largest]
-    while bands[-1] > LEAST_BAND:
-        bands.append(max(LEAST_BAND, bands[-1] / 2))
-    for residence in ["resident", *ways] if small else ways:
-        for band in bands:
-            plan = _estimate(weights, transformer, autoencoder, cells, samples, base, residence, band)
-            if plan.peak <= limit:
-                return plan
-    least = _estimate(weights, transformer, autoencoder, cells, samples, base, "layered", LEAST_BAND).peak
-    if budget == "auto":  # estimates are careful, and the system may make room: try before refusing
-        return MemoryPlan(residence="layered", band=LEAST_BAND, peak=least)
-    fits = [
-        side
-        for side in range(2, max(cells[1:]) + 1)
-        if _estimate(
-            weights, transformer, autoencoder, (cells[0], side, side), samples, base, "layered", LEAST_BAND
-        ).peak
-        <= limit
-    ]
-    side = max(fits, default=0) * autoencoder.config.compression
-    smaller = f", or draw {side}x{side} px" if side else ""
-    raise MemoryLimitError(
-        f"{width}x{height} px do not fit in {in_words(limit)}: give at least {in_words(least)}{smaller}."
-    )
 
+    def __init__(
+        self, transformer: Sana, autoencoder: DCAE, text: Gemma2, *, device: torch.device, budget: Budget
+    ) -> None:
+        offload = next(transformer.parameters()).device != device
+        self.weights = Weights.of(transformer, autoencoder, text, offload=offload)
+        self.transformer, self.autoencoder = transformer.config, autoencoder.config
+        self.device, self.budget = device, budget
+        self.base = resident_bytes() if device.type == "cpu" else 0
 
-def _estimate(
-    weights: Weights,
-    transformer: Sana,
-    autoencoder: DCAE,
-    cells: tuple[int, int, int],
-    samples: int,
-    base: int,
-    residence: Residence,
-    band: float,
-) -> MemoryPlan:
-    height, width = (side * autoencoder.config.compression for side in cells[1:])
-    config = transformer.config
-    # At its widest, in the Mix-FFN, a token has x, its norm and the residual, and 3 hidden widths.
-    values = 3 * config.width + 3 * int(config.width * config.mlp_ratio)
-    step = samples * cells[1] * cells[2] * values * 4 + STEP_WORK
-    decode = decode_bytes(autoencoder.config, height, width, band) + 3 * height * width
-    if residence == "resident":
-        held = weights.text + weights.transformer + weights.decoder + max(TEXT_WORK, step, decode)
-    else:
+    def plan(self, cells: tuple[int, int, int], samples: int, available: int | None = None) -> MemoryPlan:
+        """Choose the most comfortable way to draw within the budget.
+
+        cells: C h w of the latents. samples: latents in the batch, those for guidance included. available:
+        bytes that the process may still take, which is what "auto" allows; None: look.
+        Raises MemoryLimitError, which names the least budget that works and the largest square that fits.
+        """
+        height, width = (side * self.autoencoder.compression for side in cells[1:])
+        bands = [default_band(self.autoencoder, height, width)]
+        while bands[-1] > LEAST_BAND:
+            bands.append(max(LEAST_BAND, bands[-1] / 2))
+        if self.budget == "all":
+            return MemoryPlan("resident", bands[0], self._peak(cells, samples, "resident", bands[0]))
+        limit = self.budget
+        if limit == "auto":
+            limit = self.base + (available_bytes(self.device) if available is None else available)
+        weights = self.weights
+        small = weights.text + weights.transformer + weights.decoder < SMALL
+        comfortable: list[Residence] = ["resident"] if small or self.budget != "auto" else []
+        for residence in [*comfortable, *_LEANER]:
+            for band in bands:
+                peak = self._peak(cells, samples, residence, band)
+                if peak <= limit:
+                    return MemoryPlan(residence, band, peak)
+        least = self._peak(cells, samples, "layered", LEAST_BAND)
+        if self.budget == "auto":  # estimates are careful, and the system may make room: try before refusing
+            return MemoryPlan("layered", LEAST_BAND, least)
+        fits = [
+            side
+            for side in range(2, max(cells[1:]) + 1)
+            if self._peak((cells[0], side, side), samples, "layered", LEAST_BAND) <= limit
+        ]
+        side = max(fits, default=0) * self.autoencoder.compression
+        smaller = f", or draw {side}x{side} px" if side else ""
+        raise MemoryLimitError(
+            f"{width}x{height} px do not fit in {in_words(limit)}: give at least {in_words(least)}{smaller}."
+        )
+
+    def _peak(self, cells: tuple[int, int, int], samples: int, residence: Residence, band: float) -> int:
+        """Estimate the most bytes that the process holds at a time."""
+        height, width = (side * self.autoencoder.compression for side in cells[1:])
+        weights, config = self.weights, self.transformer
+        # At its widest, in the Mix-FFN, a token has x, its norm and the residual, and 3 hidden widths.
+        values = 3 * config.width + 3 * int(config.width * config.mlp_ratio)
+        step = samples * cells[1] * cells[2] * values * 4 + STEP_WORK
+        decode = decode_bytes(self.autoencoder, height, width, band) + 3 * height * width
+        if residence == "resident":
+            everything = weights.text + weights.transformer + weights.decoder
+            return self.base + everything + max(TEXT_WORK, step, decode)
         text = 2 * weights.text_layer + TEXT_WORK  # the layer that runs, and pages read ahead
         blocks = weights.transformer if residence == "staged" else 3 * weights.block
-        held = max(text, blocks + step, weights.decoder + decode)
-    return MemoryPlan(residence=residence, band=band, peak=base + held)
+        return self.base + max(text, blocks + step, weights.decoder + decode)
 
 
 def in_words(size: int) -> str:

@@ -40,13 +40,11 @@ from sanakit.pipelines.images import (
 from sanakit.pipelines.memory import (
     LEAST_BAND,
     MemoryPlan,
-    Weights,
+    Planner,
     available_bytes,
     choose_device,
-    make_plan,
     memory_limit,
     parse_budget,
-    resident_bytes,
     stage,
 )
 from sanakit.pipelines.request import (
@@ -105,11 +103,14 @@ class TextToImage:
         self.autoencoder = autoencoder
         self.text_encoder = text_encoder
         self.settings = settings
-        home = next(transformer.parameters()).device
-        self.device = device or home
-        self.budget = parse_budget(memory)
-        self._weights = Weights.of(transformer, autoencoder, text_encoder.model, offload=home != self.device)
-        self._base = resident_bytes() if self.device.type == "cpu" else 0
+        self.device = device or next(transformer.parameters()).device
+        self._memory = Planner(
+            transformer,
+            autoencoder,
+            text_encoder.model,
+            device=self.device,
+            budget=parse_budget(memory),
+        )
         self._preview_weights: Tensor | None = None
 
     @classmethod
@@ -259,7 +260,7 @@ class TextToImage:
             output=output,
             metadata=metadata,
         )
-        return self._draw(checked, self._plan(cells, count * (2 if checked.guided else 1)))
+        return self._draw(checked, self._memory.plan(cells, count * (2 if checked.guided else 1)))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B C h w, as in `Step`) to images (B 3 H W, about [-1, 1], float32), one picture at a time.
@@ -357,7 +358,7 @@ class TextToImage:
         Latents took long to denoise: where memory runs out, the decoder tries again with smaller bands.
         """
         cells = (latents.shape[1], latents.shape[2], latents.shape[3])
-        plan, dtype = self._plan(cells, len(latents)), self.autoencoder.dtype
+        plan, dtype = self._memory.plan(cells, len(latents)), self.autoencoder.dtype
         scaled = latents.to(self.device, dtype) / self.autoencoder.config.scaling_factor
         remedy = "the pictures are denoised: free memory and pass the error's `latents` to `decode`"
         waiting, band = list(range(len(latents))), plan.band
@@ -376,19 +377,6 @@ class TextToImage:
                     band = max(LEAST_BAND, band / 2)
                 else:
                     waiting.pop(0)
-
-    def _plan(self, cells: tuple[int, int, int], samples: int) -> MemoryPlan:
-        """How to draw so many samples of C h w within the budget. Raises MemoryLimitError."""
-        return make_plan(
-            self._weights,
-            self.transformer,
-            self.autoencoder,
-            cells,
-            samples,
-            base=self._base,
-            budget=self.budget,
-            available=available_bytes(self.device),
-        )
 
     def _encode(self, request: Request) -> tuple[list[Tensor], list[str]]:
         """Features (L E) in the batch's order, those of the negative prompt first; and what was warned of."""

@@ -81,7 +81,7 @@ def test_text_to_image_takes_these_arguments() -> None:
     sampling = {"steps", "guidance", "solver"}
     assert image | sampling | {"output"} <= set(parameters(TextToImage.__call__))
     assert image | sampling <= set(parameters(TextToImage.stream))
-    assert inspect.ismethod(TextToImage.from_pretrained)
+    assert {"path", "device", "dtype", "memory"} == set(parameters(TextToImage.from_pretrained))
 
 
 def test_weights_offers_these_functions() -> None:
@@ -98,7 +98,8 @@ def test_models_take_these_arguments() -> None:
     from sanakit.models.sana import Sana
 
     assert parameters(Sana.forward)[:5] == ["self", "latents", "t", "text", "mask"]
-    assert parameters(DCAE.encode)[:2] == ["self", "images"]
+    assert parameters(DCAE.encode) == ["self", "images", "band"]
+    assert parameters(DCAE.decode) == ["self", "latents", "band"]
 
 
 @pytest.mark.parametrize("command", ["generate", "models", "inspect", "data", "train", "evaluate", "bench"])
@@ -109,5 +110,5 @@ def test_the_command_exists(command: str) -> None:
 def test_generate_takes_these_options() -> None:
     options = set(re.findall(r"--([a-z-]+)", help_of("generate")))
     images = "model negative size steps guidance solver seed num-images output preview"
-    machine = "device dtype json"
+    machine = "device dtype memory json"
     assert set(f"{images} {machine}".split()) - options == set()

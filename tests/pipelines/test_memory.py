@@ -20,9 +20,8 @@ from sanakit.pipelines import text_to_image
 from sanakit.pipelines.memory import (
     LEAST_BAND,
     MemoryPlan,
-    Weights,
+    Planner,
     in_words,
-    make_plan,
     parse_budget,
     resident_bytes,
     stage,
@@ -34,19 +33,19 @@ GB = 10**9
 
 
 @pytest.fixture(scope="module")
-def published() -> tuple[Weights, Sana, DCAE]:
+def published() -> Planner:
     """SANA 0.6B with its text encoder and decoder, in bfloat16, without the memory for them."""
     with torch.device("meta"):
         sana, decoder = Sana(SANA_600M).bfloat16(), DCAE(DC_AE_F32C32_SANA, "decoder").bfloat16()
         gemma = Gemma2(GEMMA2_2B).bfloat16()
-    return Weights.of(sana, decoder, gemma, offload=True), sana, decoder
+    planner = Planner(sana, decoder, gemma, device=torch.device("cpu"), budget="auto")
+    planner.base = BASE
+    return planner
 
 
-def plan(published: tuple[Weights, Sana, DCAE], budget: int | str, side: int = 512, **options) -> MemoryPlan:
-    weights, sana, decoder = published
-    cells = (32, side // 32, side // 32)
-    options = {"base": BASE, "available": 20 * GB} | options
-    return make_plan(weights, sana, decoder, cells, 2, budget=parse_budget(budget), **options)
+def plan(planner: Planner, budget: int | str, side: int = 512, available: int = 20 * GB) -> MemoryPlan:
+    planner.budget = parse_budget(budget)
+    return planner.plan((32, side // 32, side // 32), 2, available)
 
 
 @pytest.mark.parametrize(
@@ -120,9 +119,9 @@ def test_every_plan_draws_the_same_picture(
 ) -> None:
     expected = draw(pipe)
     other = TextToImage.from_pretrained(folder, device="cpu")
-    assert other._weights.transformer > 0  # mapped: there is something to give back
-    drawn = MemoryPlan(residence=residence, band=1, peak=0)
-    monkeypatch.setattr(text_to_image, "make_plan", lambda *_, **__: drawn)
+    assert other._memory.weights.transformer > 0  # mapped: there is something to give back
+    drawn = MemoryPlan(residence, 1, 0)
+    monkeypatch.setattr(Planner, "plan", lambda *_: drawn)
     assert np.abs(draw(other).astype(int) - expected).max() <= 1  # bands round otherwise
     assert np.array_equal(draw(other), draw(other))
 
@@ -157,7 +156,7 @@ def test_parts_that_wait_outside_come_in_for_their_stage_only() -> None:
         def to(self, device: torch.device) -> None:  # pyright: ignore - records, moves nothing
             moves.append(str(device))
 
-    drawn = MemoryPlan(residence="staged", band=1, peak=0)
+    drawn = MemoryPlan("staged", 1, 0)
     with suppress(ZeroDivisionError), stage(Part(1, 1), drawn, torch.device("cuda")):
         assert moves == ["cuda"]
         _ = 1 / 0

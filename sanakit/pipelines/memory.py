@@ -35,7 +35,7 @@ from sanakit.weights import mapped_bytes, release
 Residence = Literal["resident", "staged", "layered"]
 Budget = int | Literal["auto", "all"]
 
-_LEANER: tuple[Residence, ...] = ("staged", "layered")
+_RESIDENCES: tuple[Residence, ...] = ("resident", "staged", "layered")
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 SMALL = 10**9  # bytes of all weights, below which "auto" keeps them
@@ -119,13 +119,11 @@ class Planner:
             bands.append(max(LEAST_BAND, bands[-1] / 2))
         if self.budget == "all":
             return MemoryPlan("resident", bands[0], self._peak(cells, samples, "resident", bands[0]))
-        limit = self.budget
-        if limit == "auto":
-            limit = self.base + (available_bytes(self.device) if available is None else available)
+        free = available_bytes(self.device) if available is None else available
+        limit = self.budget if isinstance(self.budget, int) else self.base + free
         weights = self.weights
         small = weights.text + weights.transformer + weights.decoder < SMALL
-        comfortable: list[Residence] = ["resident"] if small or self.budget != "auto" else []
-        for residence in [*comfortable, *_LEANER]:
+        for residence in _RESIDENCES if small or self.budget != "auto" else _RESIDENCES[1:]:
             for band in bands:
                 peak = self._peak(cells, samples, residence, band)
                 if peak <= limit:

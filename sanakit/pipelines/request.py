@@ -8,7 +8,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ class Request:
     counts: list[int]  # pictures of each prompt
     negative_prompt: str
     guidance: float
-    solver: FlowDPM | Euler
+    solver: Any  # FlowDPM or Euler, which share their interface
     seeds: list[int]  # one a picture; empty where the caller gave the noise
     cells: tuple[int, int, int]  # C h w of what is drawn
     latents: Tensor | None  # B C h w, the caller's own noise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -90,6 +91,14 @@ def test_auto_gives_parts_back_and_goes_leaner_where_little_is_left(published) -
 def test_a_large_picture_gets_smaller_bands(published) -> None:
     assert plan(published, "auto", side=4096).band < plan(published, "auto", side=512).band
     assert plan(published, "780MB", side=1024).band < plan(published, "auto", side=1024).band
+
+
+def test_an_accelerator_decodes_whole_maps_where_they_fit(published: Planner) -> None:
+    on_gpu = copy.copy(published)
+    on_gpu.device, on_gpu.base = torch.device("cuda"), 0
+    assert plan(on_gpu, "all", side=1024).band == 32
+    assert plan(on_gpu, "24GB", side=1024).band == 32
+    assert plan(on_gpu, "4GB", side=1024).band < 32
 
 
 def test_a_budget_that_can_not_be_kept_is_refused_with_the_nearest_that_can(published) -> None:

@@ -63,8 +63,8 @@ def decode(model: DCAE, latents: Tensor, band: float | None = None) -> Tensor:
 def decode_rows(model: DCAE, latents: Tensor, band: float | None = None) -> Iterator[Tensor]:
     """Draw the picture of latents (B C H W, unscaled) from the top: B 3 h f*W, about [-1, 1], not clamped.
 
-    band: latent rows handled at a time, up to H; less than 1 is possible (None: `default_band`). Most pieces
-    have about h = band * f rows: convolutions wait for some, and give them with the last.
+    band: latent rows handled at a time, up to H; less than 1 is possible (None: `default_band`). A piece
+    has at most about h = band * f rows: stages pass on what is complete.
     Raises, before the first piece, SizeError or SettingsError for latents, band or model that do not fit.
     """
     decoder = model.check_latents(latents)

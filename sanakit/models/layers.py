@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sanakit.ops.attention import attention
 from sanakit.ops.gated_depthwise import gated_depthwise
 from sanakit.ops.linear import linear
 from sanakit.ops.linear_attention import relu_linear_attention
@@ -118,11 +119,9 @@ class CrossAttention(nn.Module):
         if query.dtype == torch.bfloat16 and query.requires_grad and query.device.type == "cpu":
             # On a CPU the backward pass of bf16 attention takes 9x the float32 one (torch 2.13, Zen 5).
             with torch.autocast("cpu", enabled=False):
-                out = F.scaled_dot_product_attention(
-                    query.float(), key.float(), value.float(), attn_mask=bias
-                )
+                out = attention(query.float(), key.float(), value.float(), bias)
         else:
-            out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+            out = attention(query, key, value, bias)
         return self.proj(out.to(x.dtype).transpose(1, 2).flatten(2))
 
     def prepare(self, text: Tensor, count: int) -> TextKeysValues:

@@ -37,7 +37,8 @@ def conv3x3(
     outputs, scale = weight.shape[0], 2 if upsample else 1
     shape = (batch, scale * (height - above - below), scale * width, outputs)
     library = native.kernels(rows, bias, weight=weight)
-    if library is None or batch * -(-shape[1] // 4) * -(-shape[2] // 4) < MIN_TILES:
+    fits = weight.shape == (outputs, channels, 3, 3) and native.fits(bias, outputs)
+    if library is None or not fits or batch * -(-shape[1] // 4) * -(-shape[2] // 4) < MIN_TILES:
         return _plain(rows, weight, bias, above, below, upsample, silu)
     rows, weight, y = rows.contiguous(), weight.contiguous(), rows.new_empty(shape)
     status = library.sana_conv3x3(

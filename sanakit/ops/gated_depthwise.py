@@ -21,13 +21,14 @@ def gated_depthwise(
     rows: B R W 2M, before its SiLU. weight: 2M 1 3 3. bias: 2M. above, below: as for `conv3x3`.
     """
     library = native.kernels(rows, weight, bias)
-    if library is None:
+    batch, height, width, both = rows.shape
+    fits = both % 2 == 0 and weight.shape == (both, 1, 3, 3) and native.fits(bias, both)
+    if library is None or not fits:
         x = F.pad(F.silu(rows).permute(0, 3, 1, 2), (0, 0, 1 - above, 1 - below))
         x = F.conv2d(x, weight, bias, padding=(0, 1), groups=x.shape[1]).permute(0, 2, 3, 1)
         value, gate = x.chunk(2, dim=-1)
         return value * F.silu(gate)
-    batch, height, width, both = rows.shape
-    rows, taps = rows.contiguous(), weight.view(both, 9).t().contiguous()
+    rows, taps = rows.contiguous(), weight.flatten(1).t().contiguous()
     y = rows.new_empty(batch, height - above - below, width, both // 2)
     status = library.sana_gated_depthwise(
         *(native.address(rows), batch, height, width, both // 2, above, below),

@@ -19,11 +19,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     float32 is exact, so a checkpoint in 16 bits computes as its float32 copy would. bias: N, in x's dtype.
     """
     weight = weight.flatten(1)
-    library = native.kernels(x, bias, weight=weight)
-    if library is None:
-        return F.linear(x, weight.to(x.dtype), bias)
-    x, weight = x.contiguous(), weight.contiguous()
     outputs, channels = weight.shape
+    library = native.kernels(x, bias, weight=weight)
+    if library is None or x.shape[-1] != channels or not native.fits(bias, outputs):
+        return F.linear(x, weight.to(x.dtype), bias)  # which says what does not fit
+    x, weight = x.contiguous(), weight.contiguous()
     rows = x.numel() // channels
     y = x.new_empty(*x.shape[:-1], outputs)
     status = library.sana_linear(

@@ -31,7 +31,7 @@ def relu_linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def attention_sums(key: Tensor, value: Tensor) -> Tensor:
     """Sum relu(k) v over the tokens, and relu(k) itself in a last row: B h d+1 d, float32."""
     library = native.kernels(key, value)
-    if library is None or not (_fits(key) and _fits(value)):
+    if library is None or not (_fits(key) and _fits(value) and key.shape == value.shape):
         with torch.autocast(key.device.type, enabled=False):
             key, value = key.float().relu(), value.float()
             return torch.cat([key.transpose(-1, -2) @ value, key.sum(-2, keepdim=True)], dim=-2)
@@ -48,15 +48,15 @@ def attention_sums(key: Tensor, value: Tensor) -> Tensor:
 def attend(query: Tensor, sums: Tensor) -> Tensor:
     """Let queries (B h N d, before the ReLU) attend to what `attention_sums` gave; B h N d, float32."""
     library = native.kernels(query, sums)
-    if library is None or not _fits(query):
+    batch, heads, tokens, width = query.shape
+    if library is None or not _fits(query) or sums.shape != (batch, heads, width + 1, width):
         with torch.autocast(query.device.type, enabled=False):
             query = query.float().relu()
             total = query @ sums[..., -1:, :].transpose(-1, -2)  # B h N 1
             return query @ sums[..., :-1, :] / (total + EPSILON)
-    batch, heads, tokens, width = query.shape
-    y = query.new_empty(batch, tokens, heads, width)
+    sums, y = sums.contiguous(), query.new_empty(batch, tokens, heads, width)
     library.sana_attend(
-        *(native.address(query), *query.stride()[:3], native.address(sums.contiguous())),
+        *(native.address(query), *query.stride()[:3], native.address(sums)),
         *(batch, heads, tokens, EPSILON, native.address(y), native.threads(2 * y.numel() * width)),
     )
     return y.transpose(1, 2)

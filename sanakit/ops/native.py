@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 FOLDER = Path(__file__).parent / "native"
-VARIABLE = "SANAKIT_KERNELS"  # "none", or one of LEVELS, chooses by hand: to compare, to find a fault
+VARIABLE = (
+    "SANAKIT_KERNELS"  # "none", or a level that the CPU runs, chooses by hand: to compare, to find a fault
+)
 LEVELS = {
     "AVX512": ("avx512", "avx2", "generic"),
     "AVX2": ("avx2", "generic"),
@@ -35,6 +37,10 @@ _SIGNATURES = {
     "sana_gated_depthwise": (
         *(_POINTER, _LONG, _LONG, _LONG, _LONG, _INT, _INT),
         *(_POINTER, _POINTER, _POINTER, _INT),
+    ),
+    "sana_attention": (
+        *(_POINTER, _LONG, _LONG, _LONG) * 3,
+        *(_LONG, _LONG, _LONG, _LONG, _LONG, _FLOAT, _POINTER, _INT),
     ),
     "sana_attention_sums": (
         *(_POINTER, _LONG, _LONG, _LONG, _POINTER, _LONG, _LONG, _LONG),
@@ -55,6 +61,8 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     if asked == "none":
         return None, f"none: {VARIABLE}=none"
     levels = LEVELS.get(torch.backends.cpu.get_cpu_capability(), ("generic",))
+    if asked and asked not in levels:
+        return None, f"none: {VARIABLE}={asked}, but this CPU runs {', '.join(levels)}"
     for level in (asked,) if asked else levels:
         path = FOLDER / f"kernels-{level}.so"
         if not path.is_file():
@@ -77,7 +85,8 @@ def info() -> dict[str, str]:
 def kernels(*values: Tensor | None, weight: Tensor | None = None) -> ctypes.CDLL | None:
     """Give the library if it can work on these tensors, else None: then the plain twin is to run.
 
-    It can if the values are float32 on the CPU, the weight is of a stored type, and no gradient is asked for.
+    It can if the values are float32 on the CPU, the weight is of a stored type, none of them is empty, and no
+    gradient is asked for. That their shapes fit together is the caller's to see: a kernel believes it.
     """
     if torch.compiler.is_compiling():
         return None
@@ -88,6 +97,8 @@ def kernels(*values: Tensor | None, weight: Tensor | None = None) -> ctypes.CDLL
         plain = type(tensor) is Tensor or type(tensor) is torch.nn.Parameter
         if not plain or tensor.device.type != "cpu" or (gradients and tensor.requires_grad):
             return None
+        if not tensor.numel():
+            return None
         if tensor.dtype != torch.float32 and (tensor is not weight or tensor.dtype not in STORED):
             return None
     return _load()[0]
@@ -96,6 +107,11 @@ def kernels(*values: Tensor | None, weight: Tensor | None = None) -> ctypes.CDLL
 def threads(work: int) -> int:
     """Give the number of threads for so many floating-point operations."""
     return 1 if work < SMALL else torch.get_num_threads()
+
+
+def fits(tensor: Tensor | None, *shape: int) -> bool:
+    """Whether a tensor has this shape and is contiguous, as kernels take biases and gains; None is, too."""
+    return tensor is None or (tensor.shape == shape and tensor.is_contiguous())
 
 
 def address(tensor: Tensor | None) -> int | None:

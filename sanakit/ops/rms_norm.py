@@ -20,10 +20,11 @@ def rms_norm_add(
     x, residual: ... x C. weight, bias: C. Without gradients the result may take the place of x in memory.
     """
     library = native.kernels(x, weight, bias, residual)
-    if library is None:
+    width = x.shape[-1]
+    fits = native.fits(weight, width) and native.fits(bias, width)
+    if library is None or not fits or (residual is not None and residual.shape != x.shape):
         y = F.rms_norm(x, weight.shape, weight.to(x.dtype), eps) + bias.to(x.dtype)
         return y if residual is None else residual + y
-    width = weight.shape[0]
     y = x.contiguous()
     residual = None if residual is None else residual.contiguous()
     library.sana_rms_norm_add(

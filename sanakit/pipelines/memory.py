@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,8 +34,6 @@ from sanakit.weights import mapped_bytes, release
 
 Residence = Literal["resident", "staged", "layered"]
 Budget = int | Literal["auto", "all"]
-
-_RESIDENCES: tuple[Residence, ...] = ("resident", "staged", "layered")
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 SMALL = 10**9  # bytes of all weights, below which "auto" keeps them
@@ -64,10 +62,10 @@ class Weights:
     decoder: int
 
     @classmethod
-    def of(cls, transformer: Sana, autoencoder: DCAE, text: Gemma2, *, offload: bool) -> Weights:
-        """Weigh the parts. offload: they wait in the machine's memory; else only mapped weights can leave."""
-        weigh = _bytes if offload else mapped_bytes
-        embedding = 0 if offload else weigh(text.embed_tokens)  # its rows are gathered, never all of it
+    def of(cls, transformer: Sana, autoencoder: DCAE, text: Gemma2, *, mapped: bool) -> Weights:
+        """Weigh the parts; mapped: only what is mapped from files counts, as the rest can not leave."""
+        weigh = mapped_bytes if mapped else _bytes
+        embedding = weigh(text.embed_tokens) if mapped else 0  # its rows are gathered, never all of it
         return cls(
             text=weigh(text) - embedding,
             text_layer=max(map(weigh, text.layers)),
@@ -100,48 +98,58 @@ class Planner:
     def __init__(
         self, transformer: Sana, autoencoder: DCAE, text: Gemma2, *, device: torch.device, budget: Budget
     ) -> None:
-        offload = next(transformer.parameters()).device != device
-        self.weights = Weights.of(transformer, autoencoder, text, offload=offload)
+        self.on_cpu = device.type == "cpu"
+        self.weights = Weights.of(transformer, autoencoder, text, mapped=self.on_cpu)
         self.transformer, self.autoencoder = transformer.config, autoencoder.config
         self.device, self.budget = device, budget
-        self.base = resident_bytes() if device.type == "cpu" else 0
+        self.base = resident_bytes() if self.on_cpu else 0
+        self.residences: tuple[Residence, ...] = ("resident", "staged", "layered")
+        if not self.on_cpu:
+            waiting = next(transformer.parameters()).device != device
+            self.residences = ("staged",) if waiting else ("resident",)
 
-    def plan(self, cells: tuple[int, int, int], samples: int, available: int | None = None) -> MemoryPlan:
+    def plan(
+        self, cells: tuple[int, int, int], samples: int, pictures: int = 0, available: int | None = None
+    ) -> MemoryPlan:
         """Choose the most comfortable way to draw within the budget.
 
-        cells: C h w of the latents. samples: latents in the batch, those for guidance included. available:
-        bytes that the process may still take, which is what "auto" allows; None: look.
+        cells: C h w of the latents. samples: latents in the batch, those for guidance included. pictures:
+        bytes that the results take. available: bytes that the process may still take, which is what "auto"
+        allows; None: look.
         Raises MemoryLimitError, which names the least budget that works and the largest square that fits.
         """
         height, width = (side * self.autoencoder.compression for side in cells[1:])
         # On a CPU small bands cost no time, since they stay in its caches; elsewhere the whole map is first.
-        on_cpu = self.device.type == "cpu"
-        bands = [default_band(self.autoencoder, height, width) if on_cpu else float(cells[1])]
+        bands = [default_band(self.autoencoder, height, width) if self.on_cpu else float(cells[1])]
         while bands[-1] > LEAST_BAND:
             bands.append(max(LEAST_BAND, bands[-1] / 2))
+
+        def planned(residence: Residence, band: float) -> MemoryPlan:
+            return MemoryPlan(residence, band, self._peak(cells, samples, residence, band) + pictures)
+
         if self.budget == "all":
-            return MemoryPlan("resident", bands[0], self._peak(cells, samples, "resident", bands[0]))
+            return planned(self.residences[0], bands[0])
         free = available_bytes(self.device) if available is None else available
         limit = self.budget if isinstance(self.budget, int) else self.base + free
         weights = self.weights
         small = weights.text + weights.transformer + weights.decoder < SMALL
-        for residence in _RESIDENCES if small or self.budget != "auto" else _RESIDENCES[1:]:
-            for band in bands:
-                peak = self._peak(cells, samples, residence, band)
-                if peak <= limit:
-                    return MemoryPlan(residence, band, peak)
-        least = self._peak(cells, samples, "layered", LEAST_BAND)
+        give_back = self.on_cpu and self.budget == "auto" and not small
+        ways = (planned(way, band) for way in self.residences[give_back:] for band in bands)
+        if plan := next((plan for plan in ways if plan.peak <= limit), None):
+            return plan
+        least = planned(self.residences[-1], LEAST_BAND)
         if self.budget == "auto":  # estimates are careful, and the system may make room: try before refusing
-            return MemoryPlan("layered", LEAST_BAND, least)
+            return least
         fits = [
             side
             for side in range(2, max(cells[1:]) + 1)
-            if self._peak((cells[0], side, side), samples, "layered", LEAST_BAND) <= limit
+            if self._peak((cells[0], side, side), samples, least.residence, LEAST_BAND) + pictures <= limit
         ]
         side = max(fits, default=0) * self.autoencoder.compression
         smaller = f", or draw {side}x{side} px" if side else ""
+        enough = in_words(least.peak * 103 // 100)  # another process may begin with a little more
         raise MemoryLimitError(
-            f"{width}x{height} px do not fit in {in_words(limit)}: give at least {in_words(least)}{smaller}."
+            f"{width}x{height} px do not fit in {in_words(limit)}: give at least {enough}{smaller}."
         )
 
     def _peak(self, cells: tuple[int, int, int], samples: int, residence: Residence, band: float) -> int:
@@ -151,13 +159,13 @@ class Planner:
         # At its widest, in the Mix-FFN, a token has x, its norm and the residual, and 3 hidden widths.
         values = 3 * config.width + 3 * int(config.width * config.mlp_ratio)
         step = samples * cells[1] * cells[2] * values * 4 + STEP_WORK
-        decode = decode_bytes(self.autoencoder, height, width, band) + 3 * height * width
+        decode = decode_bytes(self.autoencoder, height, width, band)
         if residence == "resident":
             everything = weights.text + weights.transformer + weights.decoder
             return self.base + everything + max(TEXT_WORK, step, decode)
-        text = 2 * weights.text_layer + TEXT_WORK  # the layer that runs, and pages read ahead
+        text = 2 * weights.text_layer if self.on_cpu else weights.text  # one runs, one is being read
         blocks = weights.transformer if residence == "staged" else 3 * weights.block
-        return self.base + max(text, blocks + step, weights.decoder + decode)
+        return self.base + max(text + TEXT_WORK, blocks + step, weights.decoder + decode)
 
 
 def in_words(size: int) -> str:
@@ -218,14 +226,21 @@ def resident_bytes() -> int:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Give the bytes that can still be had on a device: on a CPU of the machine's memory, swap left out."""
+    """Give the bytes that can still be had on a device: on a CPU of the machine's memory, swap left out.
+
+    A container's own limit counts too (cgroup 2).
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:
+    found = []
+    with suppress(OSError, ValueError):  # ValueError: "max", no limit
+        group = Path("/sys/fs/cgroup")
+        used = int((group / "memory.current").read_text())
+        found.append(int((group / "memory.max").read_text()) - used)
+    with suppress(OSError, AttributeError):
         match = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
-    except OSError:
-        match = None
-    return int(match[1]) * 1024 if match else 1 << 62  # unknown: the system will say
+        found.append(int(match[1]) * 1024)  # pyright: ignore[reportOptionalSubscript] - suppressed
+    return max(0, min(found, default=1 << 62))  # unknown: the system will say
 
 
 def _bytes(module: nn.Module) -> int:

@@ -86,6 +86,15 @@ def check_latents(latents: Tensor, shape: tuple[int, ...]) -> None:
         raise SettingsError(f"latents came as {came}, but they must be finite floats of the shape {shape}.")
 
 
+def result_bytes(output: Output, drawn: tuple[int, int], size: tuple[int, int]) -> int:
+    """Give the most bytes that one picture's result takes: drawn at one size in pixels, given at another."""
+    if output == "latent":
+        return 0
+    floats, levels = 12, 3  # of a pixel
+    whole = floats if output == "pt" else levels if drawn == size else 2 * floats + levels
+    return whole * max(drawn[0] * drawn[1], size[0] * size[1])
+
+
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     """Standard normal noise of each seed, (len(seeds), *shape) float32; alike for every device."""
     each = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]

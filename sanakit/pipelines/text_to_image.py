@@ -55,6 +55,7 @@ from sanakit.pipelines.request import (
     check_latents,
     checked_prompts,
     make_sampler,
+    result_bytes,
     seeded_noise,
     whole_number,
 )
@@ -104,13 +105,8 @@ class TextToImage:
         self.text_encoder = text_encoder
         self.settings = settings
         self.device = device or next(transformer.parameters()).device
-        self._memory = Planner(
-            transformer,
-            autoencoder,
-            text_encoder.model,
-            device=self.device,
-            budget=parse_budget(memory),
-        )
+        model, budget = text_encoder.model, parse_budget(memory)
+        self._memory = Planner(transformer, autoencoder, model, device=self.device, budget=budget)
         self._preview_weights: Tensor | None = None
 
     @classmethod
@@ -260,7 +256,9 @@ class TextToImage:
             output=output,
             metadata=metadata,
         )
-        return self._draw(checked, self._memory.plan(cells, count * (2 if checked.guided else 1)))
+        samples = count * (2 if checked.guided else 1)
+        plan = self._memory.plan(cells, samples, count * result_bytes(output, drawn, (height, width)))
+        return self._draw(checked, plan)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B C h w, as in `Step`) to images (B 3 H W, about [-1, 1], float32), one picture at a time.
@@ -358,7 +356,10 @@ class TextToImage:
         Latents took long to denoise: where memory runs out, the decoder tries again with smaller bands.
         """
         cells = (latents.shape[1], latents.shape[2], latents.shape[3])
-        plan, dtype = self._memory.plan(cells, len(latents)), self.autoencoder.dtype
+        try:
+            plan, dtype = self._memory.plan(cells, 0), self.autoencoder.dtype
+        except MemoryLimitError as refusal:
+            raise MemoryLimitError(str(refusal), latents) from None
         scaled = latents.to(self.device, dtype) / self.autoencoder.config.scaling_factor
         remedy = "the pictures are denoised: free memory and pass the error's `latents` to `decode`"
         waiting, band = list(range(len(latents))), plan.band

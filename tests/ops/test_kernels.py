@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sanakit.ops import native
+from sanakit.ops.attention import attention
 from sanakit.ops.conv3x3 import conv3x3
 from sanakit.ops.gated_depthwise import gated_depthwise
 from sanakit.ops.linear import linear
@@ -138,6 +139,23 @@ def test_linear_attention_equals_its_twin(
 
 
 @pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(
+    "sizes", [(1, 1, 1, 1, 3), (2, 3, 29, 2, 16), (1, 4, 200, 30, 72), (1, 2, 15, 131, 33)]
+)
+def test_softmax_attention_equals_its_twin(sizes: tuple[int, ...]) -> None:
+    batch, heads, tokens, keys, width = sizes
+    query = drawn(batch, tokens, heads, width).transpose(1, 2)  # as a projection of tokens gives it
+    key, value = 3 * drawn(batch, heads, keys, width), drawn(batch, keys, heads, width).transpose(1, 2)
+    assert difference(attention, query, key, value) < LINEAR
+
+
+@pytest.mark.usefixtures("kernels")
+def test_softmax_attention_takes_large_scores() -> None:
+    query, key, value = drawn(1, 1, 5, 32) * 1e4, drawn(1, 1, 7, 32), drawn(1, 1, 7, 32)
+    assert difference(attention, query, key, value) < 1e-4  # e^x of rounded scores of ten thousands
+
+
+@pytest.mark.usefixtures("kernels")
 def test_attention_sums_of_bands_add_up() -> None:
     query, key, value = (
         drawn(1, 4, 50, 32).transpose(1, 2).contiguous().transpose(1, 2) * s for s in (1, -1, 2)
@@ -175,6 +193,13 @@ def test_no_kernels_on_request_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(native.VARIABLE, "none")
     assert native.info()["library"] == "none: SANAKIT_KERNELS=none"
     assert native.kernels(drawn(1)) is None
+    native._load.cache_clear()
+
+
+def test_kernels_that_the_cpu_does_not_run_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    native._load.cache_clear()
+    monkeypatch.setenv(native.VARIABLE, "avx1024")
+    assert native.info()["library"].startswith("none: SANAKIT_KERNELS=avx1024, but this CPU runs ")
     native._load.cache_clear()
 
 

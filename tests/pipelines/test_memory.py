@@ -22,6 +22,7 @@ from sanakit.pipelines.memory import (
     LEAST_BAND,
     MemoryPlan,
     Planner,
+    Weights,
     in_words,
     parse_budget,
     resident_bytes,
@@ -40,13 +41,13 @@ def published() -> Planner:
         sana, decoder = Sana(SANA_600M).bfloat16(), DCAE(DC_AE_F32C32_SANA, "decoder").bfloat16()
         gemma = Gemma2(GEMMA2_2B).bfloat16()
     planner = Planner(sana, decoder, gemma, device=torch.device("cpu"), budget="auto")
-    planner.base = BASE
+    planner.base, planner.weights = BASE, Weights.of(sana, decoder, gemma, mapped=False)
     return planner
 
 
 def plan(planner: Planner, budget: int | str, side: int = 512, available: int = 20 * GB) -> MemoryPlan:
     planner.budget = parse_budget(budget)
-    return planner.plan((32, side // 32, side // 32), 2, available)
+    return planner.plan((32, side // 32, side // 32), 2, available=available)
 
 
 @pytest.mark.parametrize(
@@ -95,10 +96,27 @@ def test_a_large_picture_gets_smaller_bands(published) -> None:
 
 def test_an_accelerator_decodes_whole_maps_where_they_fit(published: Planner) -> None:
     on_gpu = copy.copy(published)
-    on_gpu.device, on_gpu.base = torch.device("cuda"), 0
+    on_gpu.device, on_gpu.base, on_gpu.on_cpu = torch.device("cuda"), 0, False
+    on_gpu.residences = ("staged",)
     assert plan(on_gpu, "all", side=1024).band == 32
     assert plan(on_gpu, "24GB", side=1024).band == 32
-    assert plan(on_gpu, "4GB", side=1024).band < 32
+    assert plan(on_gpu, "8GB", side=2048).band < 64
+    with pytest.raises(MemoryLimitError, match=r"at least 5\.\d GB"):  # the text encoder comes in whole
+        plan(on_gpu, "4GB", side=1024)
+
+
+def test_the_pictures_of_a_batch_count(published: Planner) -> None:
+    published.budget = "auto"
+    peaks = [published.plan((32, 32, 32), 2, pictures, 20 * GB).peak for pictures in (0, 3 * 1024**2)]
+    assert peaks[1] - peaks[0] == 3 * 1024**2
+
+
+def test_a_decode_that_is_refused_keeps_the_latents(folder: Path) -> None:
+    pipe = TextToImage.from_pretrained(folder, device="cpu", memory="1MB")
+    latents = torch.randn(1, 8, 2, 3)
+    with pytest.raises(MemoryLimitError) as caught:
+        pipe.decode(latents)
+    assert caught.value.latents is latents
 
 
 def test_a_budget_that_can_not_be_kept_is_refused_with_the_nearest_that_can(published) -> None:

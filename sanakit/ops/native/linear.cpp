@@ -72,12 +72,13 @@ extern "C" int sana_linear(const float* x, long m, long k, const void* w, int st
     const long most = std::max<long>(1, CACHE / (ROWS * padded * 4));  // groups of ROWS that a thread widens at once
     const long tasks = ((groups + most - 1) / most + threads - 1) / threads * threads;
     const long chunk = std::max<long>(PANEL, X_BYTES / (padded * 4) / PANEL * PANEL);
-    static thread_local Buffer panels_of_caller, blocks_of_thread;
+    static thread_local Buffer panels_of_caller;
     float* panels = panels_of_caller.get(std::min(chunk, (m + PANEL - 1) / PANEL * PANEL) * padded);
     if (!panels) return 1;
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(| : failed)
     {
+        static thread_local Buffer blocks_of_thread;
         const long width = most * ROWS + LANES;
         float* blocks = blocks_of_thread.get(most * ROWS * padded + PANEL * width);
         float* results = blocks + most * ROWS * padded;

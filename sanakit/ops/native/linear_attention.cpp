@@ -13,7 +13,7 @@ constexpr long HEADS = 4;                      // heads of a task
 constexpr long CHUNK = 32;                     // tokens whose ReLU is taken at once
 constexpr int STEP = LANES == 16 ? 8 : 4;      // rows of sums held in registers
 
-inline Vec relu(Vec x) { return x > Vec{} ? x : Vec{}; }
+inline Vec relu(Vec x) { return x < Vec{} ? Vec{} : x; }  // NaN stays NaN
 
 struct View {  // of query, key or value: HEAD floats at each place, and the strides between places
     const float* data;
@@ -81,7 +81,7 @@ extern "C" int sana_attend(const float* query, long query_batch, long query_head
         for (long head = 0; head < heads; ++head) {
             const float* q = queries.at(sample, head, start);
             const float* s = sums + (sample * heads + head) * (HEAD + 1) * HEAD;
-            alignas(64) float positive[CHUNK + STEP][HEAD];
+            alignas(64) float positive[CHUNK][HEAD];
             for (long n = 0; n < CHUNK; ++n)
                 for (int j = 0; j < VECS; ++j) store(positive[n] + j * LANES, n < count ? relu(load(q + n * queries.token + j * LANES)) : Vec{});
             for (long n = 0; n < count; n += STEP) {

@@ -23,6 +23,7 @@ constexpr int BLOCK = 16;         // values of k that lie side by side in the br
 typedef float Vec __attribute__((vector_size(LANES * 4)));
 typedef float VecAnywhere __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t VecInt __attribute__((vector_size(LANES * 4)));
+typedef uint32_t VecBits __attribute__((vector_size(LANES * 4)));
 
 static inline Vec load(const float* from) { return (Vec) * (const VecAnywhere*)from; }
 static inline void store(float* to, Vec value) { *(VecAnywhere*)to = (VecAnywhere)value; }

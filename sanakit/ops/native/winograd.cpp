@@ -178,12 +178,13 @@ extern "C" int sana_conv3x3(const float* x, long batch, long rows, long columns,
     const long share = std::min(wide, std::max<long>(1, WEIGHTS / (PLACES * 4 * depth * held)) * held);  // of the outputs at a time
     // From place to place one cache line more than the values take: powers of 2 would all fall into one set.
     const long u_stride = depth * share + BLOCK, v_stride = most * depth + BLOCK, product_stride = most * held + BLOCK;
-    static thread_local Buffer weights_of_caller, scratch_of_thread;
+    static thread_local Buffer weights_of_caller;
     float* u = weights_of_caller.get(PLACES * u_stride);  // [place][panel][depth][PANEL]
     if (!u) return 1;
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(| : failed)
     {
+        static thread_local Buffer scratch_of_thread;
         float* v = scratch_of_thread.get(PLACES * (v_stride + product_stride));  // [place][group][depth / BLOCK][ROWS][BLOCK]
         float* products = v + PLACES * v_stride;                                 // [place][panel][most][PANEL]
         failed |= v == nullptr;

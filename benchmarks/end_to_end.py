@@ -49,7 +49,8 @@ def main() -> None:
             "diffusers": their_draw(theirs, size, asked.steps),
         }
         lines += measure(draws, size, asked.runs, TEXT_LAYERS / theirs.text_encoder.config.num_hidden_layers)
-    side.publish(lines, f"{asked.threads}-threads-end-to-end", write=asked.write)
+    name = "-".join(["end-to-end", *map(str, asked.sizes)])
+    side.publish(lines, f"{asked.threads}-threads-{name}", write=asked.write)
 
 
 def measure(draws: dict[str, Draw], size: int, runs: int, text_factor: float) -> list[str]:

@@ -6,6 +6,8 @@
 Outputs are compared before anything is timed. All sides of a stage take turns in one process, together with a
 plain matrix product, whose rate says how fast this machine is just then: the share of it that a side reaches
 counts the work that the stage needs (sanakit/eval/floors.py), not the work that the side does.
+All compute in float32; ours leaves the weights in their file in 16 bits, as its pipeline does, and widens them on
+the way, while the peers hold them in float32.
 A step has guidance: 1 token of an empty negative prompt and 30 of a prompt, which diffusers pads to 300 each.
 """
 
@@ -62,7 +64,8 @@ def main() -> None:
             if name in names:
                 lines += measure(make(folder, pixels // 32, peers), asked.runs)
                 gc.collect()
-    side.publish(lines, f"{asked.threads}-threads-stages", write=asked.write)
+    what = "-".join([*names, *map(str, asked.sizes)])
+    side.publish(lines, f"{asked.threads}-threads-{what}", write=asked.write)
 
 
 def measure(stage: Stage, runs: int) -> list[str]:
@@ -127,7 +130,7 @@ def text_stage(folder: Path) -> Stage:
     from sanakit.eval.floors import text_encoding
     from sanakit.weights import load_text_encoder
 
-    encoder = load_text_encoder(folder)
+    encoder = load_text_encoder(folder, mapped=True)
     config = encoder.model.config
     past, new = len(encoder.instructed.prefix), len(encoder.tokenize([PROMPT])[0])
     diffusers = peers.text(folder, PROMPT)
@@ -154,7 +157,7 @@ def step_stage(folder: Path, cells: int, wanted: list[str]) -> Stage:
     from sanakit.eval.floors import transformer_step
     from sanakit.weights import load_transformer
 
-    model = load_transformer(folder)
+    model = load_transformer(folder, mapped=True)
     config = model.config
     torch.manual_seed(1)
     latents = torch.randn(1, config.latent_channels, cells, cells).repeat(2, 1, 1, 1)
@@ -186,7 +189,7 @@ def decode_stage(folder: Path, cells: int, wanted: list[str]) -> Stage:
     from sanakit.eval.floors import decoding
     from sanakit.weights import load_autoencoder
 
-    model = load_autoencoder(folder, part="decoder")
+    model = load_autoencoder(folder, part="decoder", mapped=True)
     torch.manual_seed(1)
     latents = torch.randn(1, model.config.latent_channels, cells, cells)
     wanted = [name for name in wanted if name != peers.BLOCKS]  # its blocks all differ

@@ -18,9 +18,10 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
     mask: B 1 1 L, true where a key may be seen; None: all may.
     """
     library = native.kernels(query, key, value) if mask is None else None
-    if library is None or not query.stride(-1) == key.stride(-1) == value.stride(-1) == 1:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     batch, heads, tokens, width = query.shape
+    fits = key.shape == value.shape == (batch, heads, key.shape[2], width)
+    if library is None or not fits or not query.stride(-1) == key.stride(-1) == value.stride(-1) == 1:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     y = query.new_empty(batch, tokens, heads, width)
     status = library.sana_attention(
         *(native.address(query), *query.stride()[:3]),

@@ -12,7 +12,7 @@
 namespace {
 
 constexpr long QUERIES = 16 * ROWS;  // of a task
-constexpr float NEVER = -1e30f;     // the score of a key that is only padding
+constexpr float NEVER = -1e30f;      // the score of a key that is only padding
 
 inline long up(long value, long multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -47,15 +47,17 @@ inline void block_rows(float* to, const float* from, long stride, long count, lo
 
 // query: batch x heads x tokens x width, key and value: batch x heads x keys x width, each with the strides of
 // its first three axes, in floats. y: batch x tokens x heads x width. Returns 0, or 1 without memory.
-extern "C" int sana_attention(const float* query, long query_batch, long query_head, long query_token, const float* key, long key_batch,
-                              long key_head, long key_token, const float* value, long value_batch, long value_head, long value_token,
-                              long batch, long heads, long tokens, long keys, long width, float scale, float* y, int threads) {
-    const long depth = up(width, BLOCK), wide = up(width, PANEL), many = up(keys, PANEL), tasks = (tokens + QUERIES - 1) / QUERIES;
-    static thread_local Buffer scratch_of_thread;
+extern "C" int sana_attention(const float* query, long query_batch, long query_head, long query_token, const float* key,
+                              long key_batch, long key_head, long key_token, const float* value, long value_batch,
+                              long value_head, long value_token, long batch, long heads, long tokens, long keys, long width,
+                              float scale, float* y, int threads) {
+    const long depth = up(width, BLOCK), wide = up(width, PANEL), many = up(keys, PANEL);
+    const long tasks = (tokens + QUERIES - 1) / QUERIES;
     int failed = 0;
 #pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(| : failed)
     for (long task = 0; task < batch * heads * tasks; ++task) {
         const long sample = task / tasks / heads, head = task / tasks % heads, start = task % tasks * QUERIES;
+        static thread_local Buffer scratch_of_thread;
         float* turned = scratch_of_thread.get(depth * many + many * wide + ROWS * (depth + 2 * many));
         failed |= turned == nullptr;
         if (!turned) continue;
@@ -70,10 +72,12 @@ extern "C" int sana_attention(const float* query, long query_batch, long query_h
                     turned[panel * depth + c * PANEL + j - panel] = scale * k[j * key_token + c];
         for (long panel = 0; panel < wide; panel += PANEL)  // values to [panel][many][PANEL]
             for (long j = 0; j < keys; ++j)
-                std::memcpy(values + panel * many + j * PANEL, v + j * value_token + panel, std::min<long>(PANEL, width - panel) * 4);
+                std::memcpy(values + panel * many + j * PANEL, v + j * value_token + panel,
+                            std::min<long>(PANEL, width - panel) * sizeof(float));
         for (long n = start; n < std::min(tokens, start + QUERIES); n += ROWS) {
             const long count = std::min<long>(ROWS, tokens - n);
-            block_rows(blocks, query + sample * query_batch + head * query_head + n * query_token, query_token, count, width, depth);
+            const float* q = query + sample * query_batch + head * query_head + n * query_token;
+            block_rows(blocks, q, query_token, count, width, depth);
             for (long panel = 0; panel < many; panel += PANEL) {
                 Tile sums = {};
                 multiply(sums, blocks, turned + panel * depth, depth);
@@ -91,7 +95,8 @@ extern "C" int sana_attention(const float* query, long query_batch, long query_h
                 for (long i = 0; i < count; ++i)
                     for (int half = 0; half < 2; ++half) {
                         const long column = panel + half * LANES;
-                        store_some(y + ((sample * tokens + n + i) * heads + head) * width + column, sums[i][half] * inverse[i], width - column);
+                        float* to = y + ((sample * tokens + n + i) * heads + head) * width + column;
+                        store_some(to, sums[i][half] * inverse[i], width - column);
                     }
             }
         }

@@ -22,9 +22,10 @@ inline Vec convolve(const float* const (&rows)[3], long column, long width, cons
 
 }  // namespace
 
-// x: batch x rows x columns x 2 half. w: 9 x 2 half. bias: 2 half, or null. y: batch x rows less neighbours x columns x half.
-extern "C" int sana_gated_depthwise(const float* x, long batch, long rows, long columns, long half, int above, int below, const float* w,
-                                    const float* bias, float* y, int threads) {
+// x: batch x rows x columns x 2 half. w: 9 x 2 half. bias: 2 half, or null.
+// y: batch x rows less neighbours x columns x half. Returns 0, or 1 without memory.
+extern "C" int sana_gated_depthwise(const float* x, long batch, long rows, long columns, long half, int above, int below,
+                                    const float* w, const float* bias, float* y, int threads) {
     const long height = rows - above - below, strips = (height + STRIP - 1) / STRIP, runs = (half + RUN - 1) / RUN;
     const long row_size = (columns + 2) * 2 * RUN;  // of the ring: a column of zeros on both sides
     int failed = 0;
@@ -64,7 +65,8 @@ extern "C" int sana_gated_depthwise(const float* x, long batch, long rows, long 
                         value_taps[tap] = load_some(w + tap * 2 * half + at, count);
                         gate_taps[tap] = load_some(w + tap * 2 * half + half + at, count);
                     }
-                    const Vec value_bias = bias ? load_some(bias + at, count) : Vec{}, gate_bias = bias ? load_some(bias + half + at, count) : Vec{};
+                    const Vec value_bias = bias ? load_some(bias + at, count) : Vec{};
+                    const Vec gate_bias = bias ? load_some(bias + half + at, count) : Vec{};
                     float* out = y + ((picture * height + row - 1) * columns) * half + at;
                     for (long column = 0; column < columns; ++column) {
                         const Vec value = convolve(values, column, 2 * RUN, value_taps, value_bias);

@@ -12,8 +12,8 @@
 
 namespace {
 
-constexpr long CACHE = 384 << 10;     // bytes of widened W that a thread works on: under half an L2 cache
-constexpr long X_BYTES = 8 << 20;     // of transposed x in one go: stays in an L3 cache
+constexpr long CACHE = 384 << 10;  // bytes of widened W that a thread works on: under half an L2 cache
+constexpr long X_BYTES = 8 << 20;  // of transposed x in one go: stays in an L3 cache
 
 template <Stored stored>
 void block_rows(float* to, const void* w, long row, long count, long k, long padded) {  // to [padded / BLOCK][ROWS][BLOCK]
@@ -67,7 +67,8 @@ void turn_tile(float* to, long stride, const Tile& sums) {
 }  // namespace
 
 // x: m x k. w: n x k as `stored`. bias: n, or null. y: m x n. Returns 0, or 1 without memory.
-extern "C" int sana_linear(const float* x, long m, long k, const void* w, int stored, long n, const float* bias, float* y, int threads) {
+extern "C" int sana_linear(const float* x, long m, long k, const void* w, int stored, long n, const float* bias, float* y,
+                           int threads) {
     const long padded = (k + BLOCK - 1) / BLOCK * BLOCK, groups = (n + ROWS - 1) / ROWS;
     const long most = std::max<long>(1, CACHE / (ROWS * padded * 4));  // groups of ROWS that a thread widens at once
     const long tasks = ((groups + most - 1) / most + threads - 1) / threads * threads;
@@ -86,8 +87,10 @@ extern "C" int sana_linear(const float* x, long m, long k, const void* w, int st
         for (long start = 0; start < m; start += chunk) {
             const long rows = std::min(chunk, m - start), count = (rows + PANEL - 1) / PANEL;
 #pragma omp for schedule(dynamic)
-            for (long p = 0; p < count; ++p)
-                turn_rows(panels + p * PANEL * padded, x + (start + p * PANEL) * k, std::min<long>(PANEL, rows - p * PANEL), k, padded);
+            for (long p = 0; p < count; ++p) {
+                const float* from = x + (start + p * PANEL) * k;
+                turn_rows(panels + p * PANEL * padded, from, std::min<long>(PANEL, rows - p * PANEL), k, padded);
+            }
 #pragma omp for schedule(dynamic)
             for (long task = 0; task < tasks; ++task) {
                 if (!blocks) continue;
@@ -109,7 +112,8 @@ extern "C" int sana_linear(const float* x, long m, long k, const void* w, int st
                     const long height = std::min<long>(PANEL, rows - p * PANEL);
                     float* to = y + (start + p * PANEL) * n + column;
                     for (long j = 0; j < height; ++j)
-                        for (long i = 0; i < columns; ++i) to[j * n + i] = results[j * width + i] + (bias ? bias[column + i] : 0.0f);
+                        for (long i = 0; i < columns; ++i)
+                            to[j * n + i] = results[j * width + i] + (bias ? bias[column + i] : 0.0f);
                 }
             }
         }

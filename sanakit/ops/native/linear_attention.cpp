@@ -9,6 +9,7 @@
 namespace {
 
 constexpr int HEAD = 32, VECS = HEAD / LANES;  // width of a head, which is 32 in every published model
+constexpr long SUMS = (HEAD + 1) * HEAD;       // floats that a head's sums take
 constexpr long HEADS = 4;                      // heads of a task
 constexpr long CHUNK = 32;                     // tokens whose ReLU is taken at once
 constexpr int STEP = LANES == 16 ? 8 : 4;      // rows of sums held in registers
@@ -24,20 +25,21 @@ struct View {  // of query, key or value: HEAD floats at each place, and the str
 }  // namespace
 
 // sums: batch x heads x HEAD + 1 x HEAD, overwritten; row i: sum of relu(key_i) value, the last row: sum of relu(key).
-extern "C" int sana_attention_sums(const float* key, long key_batch, long key_head, long key_token, const float* value, long value_batch,
-                                   long value_head, long value_token, long batch, long heads, long tokens, float* sums, int threads) {
+extern "C" int sana_attention_sums(const float* key, long key_batch, long key_head, long key_token, const float* value,
+                                   long value_batch, long value_head, long value_token, long batch, long heads, long tokens,
+                                   float* sums, int threads) {
     const View keys{key, key_batch, key_head, key_token}, values{value, value_batch, value_head, value_token};
     const long groups = (heads + HEADS - 1) / HEADS;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (long task = 0; task < batch * groups; ++task) {
         const long sample = task / groups, first = task % groups * HEADS, last = std::min(heads, first + HEADS);
-        std::memset(sums + (sample * heads + first) * (HEAD + 1) * HEAD, 0, (last - first) * (HEAD + 1) * HEAD * sizeof(float));
+        std::memset(sums + (sample * heads + first) * SUMS, 0, (last - first) * SUMS * sizeof(float));
         for (long start = 0; start < tokens; start += CHUNK)
             for (long head = first; head < last; ++head) {
                 const long count = std::min(CHUNK, tokens - start);
                 const float* k = keys.at(sample, head, start);
                 const float* v = values.at(sample, head, start);
-                float* to = sums + (sample * heads + head) * (HEAD + 1) * HEAD;
+                float* to = sums + (sample * heads + head) * SUMS;
                 alignas(64) float positive[CHUNK][HEAD];
                 Vec total[VECS];
                 for (int j = 0; j < VECS; ++j) total[j] = load(to + HEAD * HEAD + j * LANES);
@@ -52,7 +54,8 @@ extern "C" int sana_attention_sums(const float* key, long key_batch, long key_he
                     for (int half = 0; half < VECS; half += 2) {
                         Vec held[STEP][2] = {};
                         for (long n = 0; n < count; ++n) {
-                            const Vec left = load(v + n * values.token + half * LANES), right = load(v + n * values.token + (half + 1) * LANES);
+                            const float* at = v + n * values.token + half * LANES;
+                            const Vec left = load(at), right = load(at + LANES);
 #pragma GCC unroll 8
                             for (int i = 0; i < STEP; ++i) {
                                 const Vec factor = splat(positive[n][row + i]);
@@ -80,15 +83,17 @@ extern "C" int sana_attend(const float* query, long query_batch, long query_head
         const long sample = task / chunks, start = task % chunks * CHUNK, count = std::min(CHUNK, tokens - start);
         for (long head = 0; head < heads; ++head) {
             const float* q = queries.at(sample, head, start);
-            const float* s = sums + (sample * heads + head) * (HEAD + 1) * HEAD;
+            const float* s = sums + (sample * heads + head) * SUMS;
             alignas(64) float positive[CHUNK][HEAD];
             for (long n = 0; n < CHUNK; ++n)
-                for (int j = 0; j < VECS; ++j) store(positive[n] + j * LANES, n < count ? relu(load(q + n * queries.token + j * LANES)) : Vec{});
+                for (int j = 0; j < VECS; ++j)
+                    store(positive[n] + j * LANES, n < count ? relu(load(q + n * queries.token + j * LANES)) : Vec{});
             for (long n = 0; n < count; n += STEP) {
                 float inverse[STEP];
                 for (int i = 0; i < STEP; ++i) {
                     Vec products = {};
-                    for (int j = 0; j < VECS; ++j) products += load(positive[n + i] + j * LANES) * load(s + HEAD * HEAD + j * LANES);
+                    for (int j = 0; j < VECS; ++j)
+                        products += load(positive[n + i] + j * LANES) * load(s + HEAD * HEAD + j * LANES);
                     float total = epsilon;
                     for (int lane = 0; lane < LANES; ++lane) total += products[lane];
                     inverse[i] = 1.0f / total;

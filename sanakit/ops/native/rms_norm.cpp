@@ -4,8 +4,8 @@
 #include "simd.h"
 
 // x, residual (or null), y: count x width; y may be x. weight, bias: width.
-extern "C" int sana_rms_norm_add(const float* x, long count, long width, const float* weight, const float* bias, const float* residual,
-                                 float eps, float* y, int threads) {
+extern "C" int sana_rms_norm_add(const float* x, long count, long width, const float* weight, const float* bias,
+                                 const float* residual, float eps, float* y, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (long i = 0; i < count; ++i) {
         const float* row = x + i * width;

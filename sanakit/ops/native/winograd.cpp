@@ -14,11 +14,11 @@
 namespace {
 
 constexpr int SIDE = 6, PLACES = SIDE * SIDE, OUT = 4;
-constexpr long SCRATCH = 9 << 20;  // bytes of transformed tiles that a thread works on, at most
+constexpr long SCRATCH = 9 << 20;   // bytes of transformed tiles that a thread works on, at most
 constexpr long WEIGHTS = 40 << 20;  // bytes of transformed weights, at most
-constexpr long GROUPS = 8;         // of ROWS tiles that it takes at once: it reads the weights that many times less
-constexpr long CACHED = 20 << 20;  // bytes of weights that stay in an L3 cache, so that 2 groups will do, from L2
-constexpr long COLUMNS = 128;      // channels out whose products it then holds
+constexpr long GROUPS = 8;          // of ROWS tiles that it takes at once: it reads the weights that many times less
+constexpr long CACHED = 20 << 20;   // bytes of weights that stay in an L3 cache, so that 2 groups will do, from L2
+constexpr long COLUMNS = 128;       // channels out whose products it then holds
 
 inline long up(long value, long multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -127,7 +127,8 @@ void transform_tile(float* to, long stride, const float* x, const Shape& s, long
 }
 
 // LANES outputs of one tile from its 36 products; `stride` floats from place to place.
-void transform_output(float* y, const float* from, long stride, const Shape& s, long tile_row, long tile_column, long output, const float* bias, bool activate) {
+void transform_output(float* y, const float* from, long stride, const Shape& s, long tile_row, long tile_column, long output,
+                      const float* bias, bool activate) {
     const long count = s.outputs - output, row = tile_row * OUT, column = tile_column * OUT;
     Vec down[OUT][SIDE];
     for (int j = 0; j < SIDE; ++j) {
@@ -149,8 +150,8 @@ void transform_output(float* y, const float* from, long stride, const Shape& s, 
 }
 
 // The matrix product of every place: `count` tiles of v by `columns` outputs of u.
-void multiply_places(float* products, long product_stride, const float* v, long v_stride, const float* u, long u_stride, const Shape& s,
-                     long depth, long count, long most, long columns) {
+void multiply_places(float* products, long product_stride, const float* v, long v_stride, const float* u, long u_stride,
+                     const Shape& s, long depth, long count, long most, long columns) {
     for (int place = 0; place < PLACES; ++place) {
         if (!s.used(place)) continue;
         for (long panel = 0; panel < columns / PANEL; ++panel)
@@ -167,15 +168,17 @@ void multiply_places(float* products, long product_stride, const float* v, long 
 
 // x: batch x rows x columns x channels. w: outputs x channels x 3 x 3 as `stored`. bias: outputs, or null.
 // y: batch x scale (rows - above - below) x scale columns x outputs. Returns 0, or 1 without memory.
-extern "C" int sana_conv3x3(const float* x, long batch, long rows, long columns, long channels, int above, int below, int upsample,
-                            const void* w, int stored, long outputs, const float* bias, int activate, float* y, int threads) {
+extern "C" int sana_conv3x3(const float* x, long batch, long rows, long columns, long channels, int above, int below,
+                            int upsample, const void* w, int stored, long outputs, const float* bias, int activate, float* y,
+                            int threads) {
     const Shape s{rows, columns, channels, above, below, outputs, bool(upsample)};
     const long depth = up(channels, BLOCK), wide = up(outputs, PANEL), tiles = s.down() * s.across(), all = batch * tiles;
     const long at_once = PLACES * 4 * depth * wide > CACHED ? GROUPS : 2;
     const long fitting = std::clamp<long>(SCRATCH / (PLACES * 4 * depth * ROWS), 1, at_once), held = std::min(COLUMNS, wide);
     const long groups = (all + ROWS - 1) / ROWS, blocks = up((groups + fitting - 1) / fitting, threads);
     const long most = (groups + blocks - 1) / blocks * ROWS;
-    const long share = std::min(wide, std::max<long>(1, WEIGHTS / (PLACES * 4 * depth * held)) * held);  // of the outputs at a time
+    // Of the outputs so many at a time, that their transformed weights fit.
+    const long share = std::min(wide, std::max<long>(1, WEIGHTS / (PLACES * 4 * depth * held)) * held);
     // From place to place one cache line more than the values take: powers of 2 would all fall into one set.
     const long u_stride = depth * share + BLOCK, v_stride = most * depth + BLOCK, product_stride = most * held + BLOCK;
     static thread_local Buffer weights_of_caller;
@@ -200,7 +203,8 @@ extern "C" int sana_conv3x3(const float* x, long batch, long rows, long columns,
 #pragma omp for schedule(dynamic)
             for (long block = 0; block < blocks; ++block) {
                 if (!v) continue;
-                const long first = groups * block / blocks * ROWS, count = std::min(all, groups * (block + 1) / blocks * ROWS) - first;
+                const long first = groups * block / blocks * ROWS;
+                const long count = std::min(all, groups * (block + 1) / blocks * ROWS) - first;
                 for (long tile = 0; tile < count; ++tile) {
                     const long picture = (first + tile) / tiles, place = (first + tile) % tiles;
                     const float* from = x + picture * rows * columns * channels;
@@ -212,13 +216,15 @@ extern "C" int sana_conv3x3(const float* x, long batch, long rows, long columns,
                 }
                 for (long start = begin; start < end; start += held) {
                     const long stop = std::min(end, start + held);
-                    multiply_places(products, product_stride, v, v_stride, u + (start - begin) * depth, u_stride, s, depth, count, most, stop - start);
+                    multiply_places(products, product_stride, v, v_stride, u + (start - begin) * depth, u_stride, s, depth, count,
+                                    most, stop - start);
                     for (long tile = 0; tile < count; ++tile) {
                         const long picture = (first + tile) / tiles, place = (first + tile) % tiles;
                         float* to = y + picture * s.height() * s.width() * outputs;
                         for (long output = start; output < std::min(stop, outputs); output += LANES) {
                             const float* from = products + ((output - start) / PANEL * most + tile) * PANEL + output % PANEL;
-                            transform_output(to, from, product_stride, s, place / s.across(), place % s.across(), output, bias, activate);
+                            transform_output(to, from, product_stride, s, place / s.across(), place % s.across(), output, bias,
+                                             activate);
                         }
                     }
                 }

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import shutil
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -175,6 +178,144 @@ def test_rms_norm_equals_its_twin(width: int) -> None:
         exact = rms_norm_add(x.double(), weight.double(), bias.double(), **wide)
         ours = rms_norm_add(x.clone(), weight, bias, **options)
         assert (ours - exact).abs().max() < LINEAR * exact.abs().max()
+
+
+LARGE = [80.0, 88.5, 100.0, 1e30, 3e38, float("inf")]
+EXTREMES = [0.0, 1e-45, -1e-38, *LARGE, *(-x for x in LARGE), float("nan")]
+
+
+@pytest.mark.usefixtures("kernels")
+def test_extreme_values_come_out_as_from_the_twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    extremes, one = torch.tensor(EXTREMES), torch.ones(1, 1, len(EXTREMES), 1)
+    middle = torch.zeros(2, 1, 3, 3)
+    middle[:, 0, 1, 1] = 1
+    silu_of = torch.cat([extremes.view(1, 1, -1, 1), 50 * one], -1)  # the value; its gate is open
+    tokens = torch.ones(1, len(EXTREMES), 4, 32)
+    tokens[0, :, 1, 3] = extremes
+
+    def results() -> list[Tensor]:
+        return [
+            gated_depthwise(silu_of, middle, None),
+            gated_depthwise(silu_of.flip(-1), middle, None),
+            conv3x3(torch.zeros(1, 40, 40, 1), torch.zeros(len(EXTREMES), 1, 3, 3), extremes, silu=True),
+            linear(torch.ones(3, 1), extremes[:, None]),
+            rms_norm_add(
+                torch.ones(len(EXTREMES), 2), torch.ones(2), torch.zeros(2), extremes[:, None].repeat(1, 2)
+            ),
+            rms_norm_add(extremes[:, None].repeat(1, 2), torch.ones(2), torch.zeros(2)),
+            relu_linear_attention(tokens, torch.ones_like(tokens), torch.ones_like(tokens)),
+            attention_sums(tokens, torch.ones_like(tokens)),
+            attention_sums(torch.ones_like(tokens), tokens),
+        ]
+
+    ours = results()
+    monkeypatch.setattr(native, "_load", lambda: (None, ""))
+    for result, twin in zip(ours, results(), strict=True):
+        torch.testing.assert_close(result, twin, rtol=2e-6, atol=1e-30, equal_nan=True)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("extreme", [-3e38, float("inf"), float("nan")])
+def test_softmax_attention_of_an_extreme_query_leaves_the_others_alone(extreme: float) -> None:
+    query, few = torch.ones(1, 1, 30, 32), torch.ones(1, 1, 5, 32)
+    query[0, 0, 7, 3] = extreme
+    expected = torch.ones(1, 1, 30, 32)
+    expected[0, 0, 7] = 1 if extreme < 0 else float("nan")
+    torch.testing.assert_close(attention(query, few, few), expected, equal_nan=True)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_of_nothing_comes_what_the_twin_gives() -> None:
+    zeros = torch.zeros
+    assert linear(zeros(0, 5), zeros(3, 5)).shape == (0, 3)
+    assert linear(zeros(4, 5), zeros(0, 5)).shape == (4, 0)
+    assert torch.equal(linear(zeros(4, 0), zeros(3, 0), drawn(3)), drawn(3).expand(4, 3))
+    assert conv3x3(zeros(0, 40, 40, 4), zeros(4, 4, 3, 3)).shape == (0, 40, 40, 4)
+    assert conv3x3(zeros(1, 40, 40, 0), zeros(4, 0, 3, 3)).numel() == 0  # torch loses the channels out
+    assert not attention_sums(zeros(1, 2, 0, 32), zeros(1, 2, 0, 32)).any()
+    assert attend(zeros(1, 2, 0, 32), zeros(1, 2, 33, 32)).shape == (1, 2, 0, 32)
+    assert rms_norm_add(zeros(0, 8), zeros(8), zeros(8)).shape == (0, 8)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(
+    ("kernel", "shapes"),
+    [
+        (linear, [(4, 8), (8, 4)]),
+        (linear, [(4, 8), (8, 16)]),
+        (linear, [(4, 8), (8, 8), (3,)]),
+        (conv3x3, [(1, 40, 40, 4), (4, 8, 3, 3)]),
+        (conv3x3, [(1, 40, 40, 4), (4, 4, 3, 3), (2,)]),
+        (gated_depthwise, [(1, 4, 4, 5), (5, 1, 3, 3), (5,)]),
+        (gated_depthwise, [(1, 4, 4, 4), (4, 1, 3, 3), (2,)]),
+        (rms_norm_add, [(3, 8), (4,), (4,)]),
+        (rms_norm_add, [(3, 8), (8,), (8,), (2, 8)]),
+        (attention, [(1, 1, 4, 32), (1, 1, 5, 16), (1, 1, 5, 16)]),
+        (attention_sums, [(1, 2, 8, 32), (1, 2, 4, 32)]),
+        (attend, [(1, 4, 3, 32), (1, 2, 33, 32)]),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_as_torch_does(
+    kernel: Callable[..., Tensor], shapes: list[tuple[int, ...]]
+) -> None:
+    with pytest.raises(RuntimeError):
+        kernel(*(torch.zeros(shape) for shape in shapes))
+
+
+@pytest.mark.usefixtures("kernels")
+def test_strided_biases_gains_and_sums_are_read_as_they_lie() -> None:
+    every_other = drawn(16)[::2]
+    dense = every_other.contiguous()
+    assert difference(linear, drawn(3, 5), drawn(8, 5), every_other) < LINEAR
+    ours = rms_norm_add(drawn(3, 8), every_other, every_other)
+    torch.testing.assert_close(ours, rms_norm_add(drawn(3, 8), dense, dense))
+    sums = drawn(1, 2, 33, 64).abs()[..., ::2]
+    torch.testing.assert_close(
+        attend(drawn(1, 2, 3, 32), sums), attend(drawn(1, 2, 3, 32), sums.contiguous())
+    )
+
+
+def jobs() -> list[Callable[[], Tensor]]:
+    x, weight, rows = drawn(40, 300), drawn(70, 300), drawn(1, 24, 30, 40)
+    filters, depth = drawn(17, 40, 3, 3), drawn(40, 1, 3, 3)
+    tokens = drawn(1, 3, 70, 32)
+    return [
+        lambda: linear(x, weight),
+        lambda: conv3x3(rows, filters),
+        lambda: gated_depthwise(rows, depth, None),
+        lambda: relu_linear_attention(tokens, tokens, tokens),
+        lambda: attention(tokens, tokens, tokens),
+    ]
+
+
+@pytest.mark.usefixtures("kernels")
+def test_several_threads_of_python_may_call_at_once() -> None:
+    expected = [(job, job()) for job in jobs()]
+
+    @torch.no_grad()
+    def agrees(turn: int) -> bool:
+        job, result = expected[turn % len(expected)]
+        return torch.equal(job(), result)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(agrees, range(100)))
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_thread_that_ends_gives_its_scratch_back() -> None:
+    memory = Path("/proc/self/statm")
+    if not memory.is_file():
+        pytest.skip("needs Linux")
+
+    def resident_after(count: int) -> int:
+        for _ in range(count):
+            thread = threading.Thread(target=torch.no_grad()(lambda: [job() for job in jobs()]))
+            thread.start()
+            thread.join()
+        return int(memory.read_text().split()[1]) * 4096
+
+    before = resident_after(5)
+    assert resident_after(40) < before + (30 << 20)
 
 
 def test_gradients_other_dtypes_and_other_devices_take_the_twin() -> None:

@@ -12,7 +12,7 @@
 namespace {
 
 constexpr long QUERIES = 16 * ROWS;  // of a task
-constexpr float NEVER = -1e30f;      // the score of a key that is only padding
+constexpr float NEVER = -3e38f;      // the score of a key that is only padding
 
 inline long up(long value, long multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -51,7 +51,8 @@ extern "C" int sana_attention(const float* query, long query_batch, long query_h
                               long key_batch, long key_head, long key_token, const float* value, long value_batch,
                               long value_head, long value_token, long batch, long heads, long tokens, long keys, long width,
                               float scale, float* y, int threads) {
-    const long depth = up(width, BLOCK), wide = up(width, PANEL), many = up(keys, PANEL);
+    const long depth = up(width, BLOCK), wide = up(width, PANEL);
+    const long many = up(keys, std::max(BLOCK, PANEL));  // columns of one product, terms of the other
     const long tasks = (tokens + QUERIES - 1) / QUERIES;
     int failed = 0;
 #pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(| : failed)

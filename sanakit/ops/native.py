@@ -17,13 +17,10 @@ import torch
 from torch import Tensor
 
 FOLDER = Path(__file__).parent / "native"
-VARIABLE = (
-    "SANAKIT_KERNELS"  # "none", or a level that the CPU runs, chooses by hand: to compare, to find a fault
-)
-LEVELS = {
-    "AVX512": ("avx512", "avx2", "generic"),
-    "AVX2": ("avx2", "generic"),
-}  # torch's word: ours, best first
+# "none", or a level that the CPU runs, chooses by hand: to compare, to find a fault.
+VARIABLE = "SANAKIT_KERNELS"
+# torch's word for what the CPU can do: our levels that it runs, best first.
+LEVELS = {"AVX512": ("avx512", "avx2", "generic"), "AVX2": ("avx2", "generic")}
 STORED = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # weights as the kernels read them
 SMALL = 4_000_000  # floating-point operations that one thread does sooner than two have begun
 

@@ -128,7 +128,7 @@ def step_calls(folder: Path, sizes: list[int]) -> Calls:
     context = model.prepare([torch.randn(count, model.config.text_width) for count in TOKENS])
 
     def step(cells: int) -> Callable[[], Any]:
-        latents = torch.randn(2, model.config.latent_channels, cells, cells)
+        latents = torch.randn(1, model.config.latent_channels, cells, cells)
         return lambda: model.velocity(latents, 0.5, context)
 
     return {f"transformer step, {size} px": step(size // 32) for size in sizes}

@@ -175,7 +175,7 @@ def step_stage(folder: Path, cells: int, wanted: list[str]) -> Stage:
         work,
         2 * cells * cells,
         {
-            OURS: lambda: model.velocity(latents, 0.5, context),
+            OURS: lambda: model.velocity(latents[:1], 0.5, context),
             **peers.transformer_step(folder, wanted, inputs),
         },
     )

@@ -23,21 +23,22 @@ Velocity = Callable[[Tensor, float], Tensor]
 def classifier_free(velocity: Velocity, scale: float) -> Velocity:
     """Give the guided velocity u + scale (c - u) of a function that answers for both prompts at once.
 
-    velocity: works on the doubled batch (2B, C, H, W): the first half without the prompt (or with the
-    negative prompt) gives u, the second half with the prompt gives c. Both halves get the same latents.
+    velocity: takes latents (B, C, H, W) and gives 2B of them: the first half without the prompt (or with the
+    negative prompt) is u, the second half with the prompt is c. `Sana.velocity` does so if the context has
+    both; up to where text comes in, it computes the two as one.
     scale: finite, >= 0. 0 follows u, 1 follows c, SANA uses 4.5. Callers skip guidance for scale <= 1 and
     evaluate c alone, as the published pipeline does: that costs half as much.
     Returns a velocity function on (B, C, H, W); its result is float32, or float64 where the velocity is.
     Raises SettingsError for a scale that is negative, infinite or not a number.
 
-    >>> guided = classifier_free(lambda doubled, t: torch.tensor([1.0, 2.0]), scale=3.0)
+    >>> guided = classifier_free(lambda latents, t: torch.tensor([1.0, 2.0]), scale=3.0)
     >>> guided(torch.zeros(1), 0.5)
     tensor([4.])
     """
     check_scale(scale)
 
     def guided(latents: Tensor, t: float) -> Tensor:
-        both = velocity(torch.cat([latents, latents]), t)  # 2B C H W
+        both = velocity(latents, t)  # 2B C H W
         # u and c are close: their difference, amplified by the scale, must not be taken in half precision
         both = both.to(torch.promote_types(both.dtype, torch.float32))
         unconditional, conditional = both.chunk(2)

@@ -149,9 +149,15 @@ class SanaBlock(nn.Module):
         return self._feed_forward(x, mlp, grid)
 
     def sample(self, x: Tensor, modulation: Tensor, prompts: list[TextKeysValues], grid: Grid) -> Tensor:
-        """The same with prepared prompts, without gradients. modulation: B or 1, 6D."""
+        """The same with prepared prompts, without gradients. modulation: B or 1, 6D.
+
+        If the prompts are for more samples than x has, here is where those part ways: x is repeated.
+        """
         own, mlp = self._modulation(modulation)
-        x = self.cross_attn.add_(self._attend(x, own), prompts)
+        x = self._attend(x, own)
+        if (repeats := sum(prompt.count for prompt in prompts) // len(x)) > 1:
+            x = x.repeat(repeats, 1, 1)
+        x = self.cross_attn.add_(x, prompts)
         return self._feed_forward(x, mlp, grid)
 
     def _modulation(self, modulation: Tensor) -> tuple[Modulation, Modulation]:
@@ -260,17 +266,22 @@ class Sana(nn.Module):
         """Velocity for sampling, without gradients.
 
         latents: B C H W. t: one time for the whole batch (cheaper: the modulation is computed once and fused
-        into the norms) or B times. context: from `prepare`, for B samples. guidance: Sprint only, the scale
-        itself. after_block: called with each block when it has run, to free its memory.
-        Returns B C H W. Raises SettingsError if the context is for another number of samples, or if a
+        into the norms) or B times. context: from `prepare`, for B samples, or for n B: then the latents stand
+        for n times as many, one after another, as guidance needs them, and what they share is computed once.
+        guidance: Sprint only, the scale itself. after_block: called with each block when it has run, to free
+        its memory.
+        Returns B (n B) C H W. Raises SettingsError if the context is for another number of samples, or if a
         Sprint model gets no guidance.
         """
-        if context.batch != len(latents):
+        if context.batch % len(latents):
             raise SettingsError(
                 f"{len(latents)} latents came with prompts for {context.batch}: prepare one prompt a sample, "
                 "or give `counts`."
             )
         times = torch.as_tensor(t, device=latents.device, dtype=torch.float32).reshape(-1)
+        if len(times) > 1:  # each sample is modulated by its own from the start
+            repeats = context.batch // len(latents)
+            latents, times = latents.repeat(repeats, 1, 1, 1), times.repeat(repeats)
         scale = None if guidance is None else torch.full_like(times, guidance)
         x, time, modulation = self._embed(latents, times, scale)
         grid = (latents.shape[-2], latents.shape[-1])

@@ -160,6 +160,17 @@ def test_samples_of_one_prompt_share_it(counts):
     assert apart(expected, torch.cat(alone)) < 1e-6 * 2
 
 
+@pytest.mark.parametrize("t", [0.6, torch.tensor([0.2, 0.9])], ids=["one time", "a time each"])
+@torch.no_grad()
+def test_latents_may_stand_for_as_many_samples_as_there_are_prompts(t):
+    model = randomised(PLAIN)
+    latents = torch.randn(2, 8, 4, 4)
+    context = model.prepare([torch.randn(1, 24), torch.randn(5, 24)], [2, 2])
+    doubled = model.velocity(latents.repeat(2, 1, 1, 1), t if isinstance(t, float) else t.repeat(2), context)
+    assert apart(model.velocity(latents, t, context), doubled) < 1e-6
+    assert apart(doubled[:2], doubled[2:]) > 1e-2  # or text plays no part
+
+
 @torch.no_grad()
 def test_a_context_serves_every_step_unchanged():
     model = randomised(PLAIN)

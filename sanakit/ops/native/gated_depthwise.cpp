@@ -9,7 +9,8 @@
 
 namespace {
 
-constexpr long RUN = 64;    // channels of each half that a task takes
+constexpr long RUN = 128;   // channels of each half that a task takes
+constexpr long AHEAD = 2;   // columns: from one to the next is too far for the CPU to foresee
 constexpr long STRIP = 16;  // rows of the result that it takes
 
 inline Vec convolve(const float* const (&rows)[3], long column, long width, const Vec (&taps)[9], Vec sum) {
@@ -49,7 +50,9 @@ extern "C" int sana_gated_depthwise(const float* x, long batch, long rows, long 
                     for (long column = 0; column < columns; ++column) {
                         const float* from = x + (((picture * rows + row + above) * columns) + column) * 2 * half + channel;
                         float* at = to + (column + 1) * 2 * RUN;
+                        const float* ahead = from + AHEAD * 2 * half;
                         for (long c = 0; c < channels; c += LANES) {
+                            __builtin_prefetch(ahead + c), __builtin_prefetch(ahead + half + c);
                             store(at + c, silu(load_some(from + c, channels - c)));
                             store(at + RUN + c, silu(load_some(from + half + c, channels - c)));
                         }

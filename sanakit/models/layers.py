@@ -18,6 +18,8 @@ from sanakit.ops.gated_depthwise import gated_depthwise
 from sanakit.ops.linear import linear
 from sanakit.ops.linear_attention import relu_linear_attention
 
+_BAND_VALUES = 8 << 20  # of the Mix-FFN's hidden activation that are made at a time: 32 MB of float32
+
 
 class Linear(nn.Linear):
     """A linear layer that computes in the dtype of its input, whichever its weight is stored in.
@@ -177,9 +179,25 @@ class MixFFN(nn.Module):
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
         """B N D -> B N D, with N = height * width."""
-        x = self.inverted_conv.on_tokens(x).unflatten(1, (height, width))  # B H W 2M
-        x = gated_depthwise(x, self.depth_conv.conv.weight, self.depth_conv.conv.bias)  # B H W M
-        return self.point_conv.on_tokens(x.flatten(1, 2))
+        rows = x.unflatten(1, (height, width))  # B H W D
+        band = max(2, _BAND_VALUES // (len(x) * width * self.inverted_conv.conv.out_channels))
+        if torch.is_grad_enabled() or not x.is_cpu or band >= height:
+            return self._narrow(self.inverted_conv.on_tokens(rows)).flatten(1, 2)
+        # In bands of rows that a CPU's cache holds: at 4096 px the hidden values of all would take 1 GB.
+        out, done, kept = torch.empty_like(rows), 0, None
+        for top in range(0, height, band):
+            wide = self.inverted_conv.on_tokens(rows[:, top : top + band])  # B R W 2M
+            wide = wide if kept is None else torch.cat([kept, wide], dim=1)
+            y = self._narrow(wide, above=int(kept is not None), below=int(top + band < height))
+            out[:, done : done + y.shape[1]] = y
+            done += y.shape[1]
+            kept = wide[:, -2:].clone()  # a row to look at, and one whose own lower neighbour is missing
+        return out.flatten(1, 2)
+
+    def _narrow(self, rows: Tensor, above: int = 0, below: int = 0) -> Tensor:  # B R W 2M -> B R W D
+        depth = self.depth_conv.conv
+        y = gated_depthwise(rows, depth.weight, depth.bias, above=above, below=below)
+        return self.point_conv.on_tokens(y)
 
 
 class PairMLP(nn.Module):

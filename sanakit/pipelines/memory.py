@@ -39,7 +39,7 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "G
 SMALL = 10**9  # bytes of all weights, below which "auto" keeps them
 TEXT_WORK = 150 * 10**6  # bytes: activations, and the instruction's keys and values, of Gemma 2 2B
 LEAST_BAND = 1 / 8  # latent rows: four rows of the picture; less saves nothing, as neighbours are kept too
-STEP_WORK = 40 * 10**6  # bytes: scratch of the kernels, embeddings, the text's keys and values
+STEP_WORK = 120 * 10**6  # bytes: a band of the Mix-FFN, scratch of the kernels, the text's keys and values
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +156,10 @@ class Planner:
         """Estimate the most bytes that the process holds at a time."""
         height, width = (side * self.autoencoder.compression for side in cells[1:])
         weights, config = self.weights, self.transformer
-        # At its widest, in the Mix-FFN, a token has x, its norm and the residual, and 3 hidden widths.
-        values = 3 * config.width + 3 * int(config.width * config.mlp_ratio)
+        # A token at its widest: in attention (x, its norm, q, k, v, the result), or in the Mix-FFN (x, its
+        # norm, the result, three hidden widths), which a CPU computes in bands.
+        hidden = int(config.width * config.mlp_ratio)
+        values = 7 * config.width if self.on_cpu else 3 * config.width + 3 * hidden
         step = samples * cells[1] * cells[2] * values * 4 + STEP_WORK
         decode = decode_bytes(self.autoencoder, height, width, band)
         if residence == "resident":

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from sanakit.models import layers
 from sanakit.models.layers import (
     Convolution,
     CrossAttention,
@@ -143,3 +144,15 @@ def test_positions_of_any_size_span_the_same_range():
     small = grid_positions(4, 4, 16, base_size=8, interpolation=1.0).view(4, 4, 16)
     large = grid_positions(16, 16, 16, base_size=8, interpolation=1.0).view(16, 16, 16)
     torch.testing.assert_close(large[::4, ::4], small)
+
+
+@pytest.mark.parametrize("height", [3, 8, 9])
+@pytest.mark.parametrize("values", [1, 2500, 4000])
+def test_a_mix_ffn_in_bands_equals_the_whole(height, values, monkeypatch):
+    ffn = MixFFN(16, 2.5)  # 80 hidden values a token, 5 columns, 2 pictures: bands of 2, 3 or 5 rows
+    x = torch.randn(2, height * 5, 16)
+    whole = ffn(x, height, 5).detach()  # with gradients it is never cut
+    monkeypatch.setattr(layers, "_BAND_VALUES", values)
+    with torch.no_grad():
+        banded = ffn(x, height, 5)
+    assert (banded - whole).abs().max() < 2e-6 * whole.abs().max()

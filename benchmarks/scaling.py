@@ -1,7 +1,8 @@
 """How our time grows: with the number of threads, and with the number of pixels. No peers.
 
     python benchmarks/scaling.py threads [--threads 1,2] [--sizes 512]
-    python benchmarks/scaling.py pixels [--threads 1] [--sizes 512,1024,2048,4096] [--write]
+    python benchmarks/scaling.py pixels [--threads 1] [--sizes 512,1024,2048,4096] [--stages step,decode]
+                                        [--write]
 
 threads: every stage with each number of threads in turn; two cores should halve it.
 pixels: seconds per megapixel of a transformer step and of a decode, relative to the smallest size; both are
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("what", choices=("threads", "pixels"))
     parser.add_argument("--threads", type=side.numbers, help="default: 1,2 for threads, 1 for pixels")
     parser.add_argument("--sizes", type=side.numbers, help="default: 512, or 512,1024,2048,4096 for pixels")
+    parser.add_argument("--stages", default="step,decode", help="of pixels")
     asked = parser.parse_args()
     threads = asked.threads or ([1, 2] if asked.what == "threads" else [1])
     sizes = asked.sizes or ([512] if asked.what == "threads" else [512, 1024, 2048, 4096])
@@ -41,7 +43,16 @@ def main() -> None:
         lines = side.heading("Two cores over one", model) + by_threads(folder, sizes, threads, asked.runs)
     else:
         title = f"{model} {threads[0]} thread(s)."
-        lines = side.heading("Linear in pixels", title) + by_pixels(folder, sizes, asked.runs, asked.write)
+        made = {"step": ("transformer step", step_calls), "decode": ("decode", decode_calls)}
+        stages = dict(made[name] for name in asked.stages.split(","))
+        name = asked.what if len(stages) > 1 else f"pixels-{asked.stages}"
+        points, table = by_pixels(stages, folder, sizes, asked.runs)
+        lines = side.heading("Linear in pixels", title) + table
+        if asked.write:
+            path = side.result_path(f"{name}.svg")
+            plot(sizes, points, path)
+            lines += ["", f"![seconds per megapixel]({path.name})"]
+        return side.publish(lines, name, write=asked.write)
     side.publish(lines, asked.what, write=asked.write)
 
 
@@ -71,11 +82,13 @@ def by_threads(folder: Path, sizes: list[int], threads: list[int], runs: int) ->
     return ["", *side.table(["", *heads, f"{threads[0]} / {threads[-1]}: median (min)"], rows)]
 
 
-def by_pixels(folder: Path, sizes: list[int], runs: int, write: bool) -> list[str]:
-    """Time steps and decodes of all sizes: the smallest `runs` times, larger ones in proportion less."""
+def by_pixels(
+    stages: dict[str, Callable[[Path, list[int]], Calls]], folder: Path, sizes: list[int], runs: int
+) -> tuple[dict[str, list[float]], list[str]]:
+    """Time stages at all sizes; give seconds per megapixel over those of the smallest, and the table."""
     points: dict[str, list[float]] = {}
     rows = []
-    for stage, make in (("transformer step", step_calls), ("decode", decode_calls)):
+    for stage, make in stages.items():
         calls = dict(zip(sizes, make(folder, sizes).values(), strict=True))
         times = _in_proportion(calls, runs)
         per_megapixel = [statistics.median(times[size]) / (size / 1024) ** 2 for size in sizes]
@@ -83,12 +96,8 @@ def by_pixels(folder: Path, sizes: list[int], runs: int, write: bool) -> list[st
         for size, value, relative in zip(sizes, per_megapixel, points[stage], strict=True):
             seconds = f"{statistics.median(times[size]):.2f}"
             rows.append([stage, size, len(times[size]), seconds, f"{value:.2f}", f"{relative:.2f}"])
-    lines = ["", *side.table(["", "px", "runs", "median s", "s per megapixel", f"over {sizes[0]} px"], rows)]
-    if write:
-        path = side.result_path("pixels.svg")
-        plot(sizes, points, path)
-        lines += ["", f"![seconds per megapixel]({path.name})"]
-    return lines
+    heads = ["", "px", "runs", "median s", "s per megapixel", f"over {sizes[0]} px"]
+    return points, ["", *side.table(heads, rows)]
 
 
 def _in_proportion(calls: dict[int, Callable[[], Any]], runs: int) -> dict[int, list[float]]:

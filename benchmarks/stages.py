@@ -6,8 +6,8 @@
 Outputs are compared before anything is timed. All sides of a stage take turns in one process, together with a
 plain matrix product, whose rate says how fast this machine is just then: the share of it that a side reaches
 counts the work that the stage needs (sanakit/eval/floors.py), not the work that the side does.
-All compute in float32; ours leaves the weights in their file in 16 bits, as its pipeline does, and widens them
-on the way, while the peers hold them in float32.
+All compute in float32; ours leaves the weights in their file in 16 bits, as its pipeline does, and widens
+them on the way, while the peers hold them in float32.
 A step has guidance: 1 token of an empty negative prompt and 30 of a prompt, which diffusers pads to 300 each.
 """
 

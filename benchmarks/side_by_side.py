@@ -54,6 +54,7 @@ def use_threads(count: int) -> None:
     if "torch" in sys.modules:
         raise RuntimeError("torch was imported before the number of threads was set")
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(count)
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large pages, as the command sets it, for all sides
     import torch
 
     torch.set_num_threads(count)

@@ -26,8 +26,8 @@ MISTAKE, INTERRUPTED = 2, 130
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit. arguments: the words after `sana`, those of the shell by default."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # Before torch is imported: it then asks Linux for large pages for large tensors. Without, a tenth of a
-    # 4096 px step goes into page faults, and a decode leaves holes of as much again in the heap.
+    # Before torch is imported: it then asks Linux for large pages for large tensors, which saves page faults
+    # at large sizes, and half of what a decode leaves as holes in the heap.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that has no emoji shows their codes instead

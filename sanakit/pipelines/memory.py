@@ -39,6 +39,7 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "G
 SMALL = 10**9  # bytes of all weights, below which "auto" keeps them
 TEXT_WORK = 150 * 10**6  # bytes: activations, and the instruction's keys and values, of Gemma 2 2B
 LEAST_BAND = 1 / 8  # latent rows: four rows of the picture; less saves nothing, as neighbours are kept too
+SLACK = 80 * 10**6  # bytes: code that is loaded later, pages around those that are touched, holes in the heap
 STEP_WORK = 120 * 10**6  # bytes: a band of the Mix-FFN, scratch of the kernels, the text's keys and values
 
 
@@ -164,10 +165,10 @@ class Planner:
         decode = decode_bytes(self.autoencoder, height, width, band)
         if residence == "resident":
             everything = weights.text + weights.transformer + weights.decoder
-            return self.base + everything + max(TEXT_WORK, step, decode)
+            return self.base + SLACK + everything + max(TEXT_WORK, step, decode)
         text = 2 * weights.text_layer if self.on_cpu else weights.text  # one runs, one is being read
         blocks = weights.transformer if residence == "staged" else 3 * weights.block
-        return self.base + max(text + TEXT_WORK, blocks + step, weights.decoder + decode)
+        return self.base + SLACK + max(text + TEXT_WORK, blocks + step, weights.decoder + decode)
 
 
 def in_words(size: int) -> str:

@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
-    ("budget", "residence"), [("950MB", "layered"), ("2.2GB", "staged"), ("4GB", "resident")]
+    ("budget", "residence"), [("1.05GB", "layered"), ("2.2GB", "staged"), ("4GB", "resident")]
 )
 def test_the_process_stays_within_its_budget(folder: Path, budget: str, residence: str) -> None:
     command = [sys.executable, "-c", DRAW, str(folder), budget, residence]

@@ -14,8 +14,6 @@ namespace {
 constexpr long QUERIES = 16 * ROWS;  // of a task
 constexpr float NEVER = -3e38f;      // the score of a key that is only padding
 
-inline long up(long value, long multiple) { return (value + multiple - 1) / multiple * multiple; }
-
 // Scores of ROWS queries in place to weights: e^(s - max), with the inverse of their sums.
 inline void soften(float* scores, long keys, float (&inverse)[ROWS]) {
     for (int i = 0; i < ROWS; ++i, scores += keys) {

@@ -69,12 +69,12 @@ void turn_tile(float* to, long stride, const Tile& sums) {
 // x: m x k. w: n x k as `stored`. bias: n, or null. y: m x n. Returns 0, or 1 without memory.
 extern "C" int sana_linear(const float* x, long m, long k, const void* w, int stored, long n, const float* bias, float* y,
                            int threads) {
-    const long padded = (k + BLOCK - 1) / BLOCK * BLOCK, groups = (n + ROWS - 1) / ROWS;
+    const long padded = up(k, BLOCK), groups = (n + ROWS - 1) / ROWS;
     const long most = std::max<long>(1, CACHE / (ROWS * padded * 4));  // groups of ROWS that a thread widens at once
-    const long tasks = ((groups + most - 1) / most + threads - 1) / threads * threads;
+    const long tasks = up((groups + most - 1) / most, threads);
     const long chunk = std::max<long>(PANEL, X_BYTES / (padded * 4) / PANEL * PANEL);
     static thread_local Buffer panels_of_caller;
-    float* panels = panels_of_caller.get(std::min(chunk, (m + PANEL - 1) / PANEL * PANEL) * padded);
+    float* panels = panels_of_caller.get(std::min(chunk, up(m, PANEL)) * padded);
     if (!panels) return 1;
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(| : failed)

@@ -25,6 +25,8 @@ typedef float VecAnywhere __attribute__((vector_size(LANES * 4), aligned(4), may
 typedef int32_t VecInt __attribute__((vector_size(LANES * 4)));
 typedef uint32_t VecBits __attribute__((vector_size(LANES * 4)));
 
+static inline long up(long value, long multiple) { return (value + multiple - 1) / multiple * multiple; }
+
 static inline Vec load(const float* from) { return (Vec) * (const VecAnywhere*)from; }
 static inline void store(float* to, Vec value) { *(VecAnywhere*)to = (VecAnywhere)value; }
 static inline Vec splat(float value) { return value - Vec{}; }  // x - 0 is x for all x, so this is a broadcast

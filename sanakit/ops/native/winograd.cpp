@@ -20,8 +20,6 @@ constexpr long GROUPS = 8;          // of ROWS tiles that it takes at once: it r
 constexpr long CACHED = 20 << 20;   // bytes of weights that stay in an L3 cache, so that 2 groups will do, from L2
 constexpr long COLUMNS = 128;       // channels out whose products it then holds
 
-inline long up(long value, long multiple) { return (value + multiple - 1) / multiple * multiple; }
-
 // B^T d, G g and A^T m along one axis.
 inline void input_axis(const Vec (&d)[SIDE], Vec (&v)[SIDE]) {
     const Vec a = d[4] - 4.0f * d[2], b = d[3] - 4.0f * d[1], c = d[4] - d[2], e = 2.0f * (d[3] - d[1]);

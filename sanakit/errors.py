@@ -12,7 +12,13 @@ SanaError
 ├── NumericsError        NaN or infinity in latents or image
 ├── MemoryLimitError     the work does not fit in the memory that is there or was allowed
 ├── OutputError          the result can not be written where it was asked for
+├── StorageError         the server's database or picture store does not answer, or is damaged
 ├── DataError            a data set that can not be read or built
+├── BusyError            a server's queue is full
+├── ClosedError          a server is stopping and takes no more work
+├── DeadlineError        the work was not done by the time it was wanted
+├── StoppedError         the work was cancelled by the one who wanted it
+├── RefusedError         a safety filter said no to a prompt or a picture
 └── MissingExtraError    an optional dependency is not installed
 """
 
@@ -64,8 +70,36 @@ class OutputError(SanaError, OSError):
     """The result can not be written where it was asked for."""
 
 
+class StorageError(SanaError):
+    """The server's database or picture store does not answer, or is damaged."""
+
+
 class DataError(SanaError):
     """A data set can not be read or built."""
+
+
+class BusyError(SanaError):
+    """A server's queue is full; try again later."""
+
+
+class ClosedError(SanaError):
+    """A server is stopping and takes no more work."""
+
+
+class DeadlineError(SanaError, TimeoutError):
+    """The work was not done by the time it was wanted."""
+
+
+class StoppedError(SanaError):
+    """The work was cancelled by the one who wanted it."""
+
+
+class RefusedError(SanaError):
+    """A safety filter said no to a prompt or a picture; `category` is what it was refused for."""
+
+    def __init__(self, message: str, category: str = "") -> None:
+        super().__init__(message)
+        self.category = category
 
 
 class MissingExtraError(SanaError, ImportError):
@@ -73,3 +107,8 @@ class MissingExtraError(SanaError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"This needs the package {package!r}: pip install 'sanakit[{extra}]'.")
+        self.package, self.extra = package, extra
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it was made of: exceptions travel between processes, and the message is no argument."""
+        return type(self), (self.package, self.extra)

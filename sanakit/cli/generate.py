@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -21,66 +20,99 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sanakit.errors import OutputError, SizeError
+from sanakit.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from rich.console import Console
     from rich.segment import Segments
 
+    from sanakit.pipelines.images import Result
     from sanakit.pipelines.text_to_image import Step
 
 OWN = "model's own"
 PREVIEW_COLUMNS = 64  # of the terminal, at most
 
 
+# Options that the commands which draw have in common.
+Model = Annotated[
+    str, typer.Option(help="A name (`sana models`), folder, .safetensors or .pth file, or Hub org/repo.")
+]
+Negative = Annotated[str, typer.Option(help="What not to draw.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, max=1000, show_default=OWN, help="More are finer, slower."),
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(metavar="X", show_default=OWN, help="More keeps to the words; 1 is off, in half the time."),
+]
+Solver = Annotated[
+    Literal["dpm", "euler"] | None, typer.Option(show_default=OWN, help="dpm needs fewer steps.")
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=0, show_default="random", help="The same seed draws the same again."),
+]
+NumImages = Annotated[
+    int, typer.Option(metavar="N", min=1, max=256, help="Pictures, of this seed and the next ones.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        show_default="sana-SEED.png",
+        help="Several get -1, -2, ... in their names.",
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Memory = Annotated[
+    str, typer.Option(metavar="SIZE", help="Most to hold, such as 4GB; auto; all: keep everything.")
+]
+
+
 def generate(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw, in a sentence.")],
-    model: Annotated[
-        str, typer.Option(help="A name (`sana models`), folder, .safetensors or .pth file, or Hub org/repo.")
-    ] = "pocket",
-    negative: Annotated[str, typer.Option(help="What not to draw.")] = "",
+    prompt: Annotated[
+        str | None,
+        typer.Argument(metavar="PROMPT", show_default=False, help="What to draw, in a sentence."),
+    ] = None,
+    model: Model = "pocket",
+    negative: Negative = "",
     size: Annotated[
         str | None,
         typer.Option(
             metavar="WxH", show_default=OWN, help="Pixels, such as 256x192; one number is a square."
         ),
     ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, max=1000, show_default=OWN, help="More are finer, slower."),
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X", show_default=OWN, help="More keeps to the words; 1 is off, in half the time."
-        ),
-    ] = None,
-    solver: Annotated[
-        Literal["dpm", "euler"] | None, typer.Option(show_default=OWN, help="dpm needs fewer steps.")
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=0, show_default="random", help="The same seed draws the same again."),
-    ] = None,
-    num_images: Annotated[
-        int, typer.Option(metavar="N", min=1, max=256, help="Pictures, of this seed and the next ones.")
-    ] = 1,
-    output: Annotated[
+    steps: Steps = None,
+    guidance: Guidance = None,
+    solver: Solver = None,
+    seed: Seed = None,
+    num_images: NumImages = 1,
+    output: Output = None,
+    prompts: Annotated[
         Path | None,
         typer.Option(
-            "--output",
-            "-o",
             metavar="FILE",
-            show_default="sana-SEED.png",
-            help="Several get -1, -2, ... in their names.",
+            show_default=False,
+            help="Draw all rows of a .txt, .jsonl or .csv file into the folder --output.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    memory: Annotated[
-        str, typer.Option(metavar="SIZE", help="Most to hold, such as 4GB; auto; all: keep everything.")
-    ] = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="With --prompts: replace pictures of other settings.")
+    ] = False,
+    cluster: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, max=1000, show_default=False, help="With --prompts: N processes, by Ray."
+        ),
+    ] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    memory: Memory = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     preview: Annotated[
         bool, typer.Option("--preview", help="Show the picture so far in the terminal.")
@@ -90,18 +122,43 @@ def generate(
     """Draw a picture from a sentence.
 
     The file named by --output is replaced if it exists; without it, a new name is chosen.
-    A PNG carries the settings it was drawn with.
+    A PNG carries the settings it was drawn with. With --prompts, each row of a file is drawn; the options are
+    for rows that do not say otherwise. Run it again and it goes on where it stopped.
     """
     # 1. What was asked for
-    sides = parse_size(size) if size is not None else None
+    if prompts is not None:
+        if prompt is not None or preview:
+            other = "a PROMPT" if prompt is not None else "--preview"
+            raise SettingsError(f"Both --prompts and {other} were given: give one of them.")
+        from sanakit.cli.batch import draw_prompts
+
+        draw_prompts(
+            prompts,
+            output,
+            model=model,
+            loading={"device": device, "dtype": dtype, "memory": memory},
+            size=size,
+            seed=seed,
+            defaults={"negative_prompt": negative, "steps": steps, "guidance": guidance}
+            | {"solver": solver, "num_images": num_images},
+            overwrite=overwrite,
+            workers=cluster,
+            as_json=as_json,
+        )
+        return
+    if prompt is None:
+        raise SettingsError("There is no PROMPT: give one, or a file of them with --prompts.")
+    if overwrite or cluster is not None:
+        raise SettingsError("--overwrite and --cluster are for a file of prompts: give it with --prompts.")
     seed = secrets.randbelow(2**32) if seed is None else seed
 
-    with _display(preview) as show, warnings.catch_warnings(action="ignore"):  # the result tells them
+    with display(preview) as show, warnings.catch_warnings(action="ignore"):  # the result tells them
         from sanakit.flow.guidance import check_scale
-        from sanakit.pipelines.images import drawn_size, save
+        from sanakit.pipelines.images import drawn_size, parse_size
         from sanakit.pipelines.memory import parse_budget
         from sanakit.pipelines.text_to_image import TextToImage
 
+        sides = parse_size(size) if size is not None else None
         paths = output_paths(output, seed, num_images)
         if sides is not None:  # the limits of all models; the model's own multiple is checked by `stream`
             drawn_size(*sides, sample_size=32, compression=32, binned=True)
@@ -129,6 +186,13 @@ def generate(
     assert result is not None  # the last step carries it
 
     # 3. Save and print
+    deliver(result, paths, as_json=as_json)
+
+
+def deliver(result: Result, paths: Sequence[Path], *, as_json: bool) -> None:
+    """Save pictures to their paths and print what was made. Raises OutputError."""
+    from sanakit.pipelines.images import save
+
     for path, image, metadata in zip(paths, result.images, result.metadata, strict=True):
         save(image, path, metadata)  # pyright: ignore[reportArgumentType] - the default output is PIL
     for warning in result.warnings:
@@ -142,20 +206,6 @@ def generate(
     else:
         for path, image_seed in zip(paths, result.seeds, strict=True):
             print(f"{path}  seed {image_seed}")
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Give width and height in pixels from "1024x768", or from "1024" for a square. Raises SizeError.
-
-    >>> parse_size("1024x768")
-    (1024, 768)
-    """
-    match = re.fullmatch(r"(\d{1,9})(?:[xX×](\d{1,9}))?", text.strip())
-    if match is None:
-        raise SizeError(
-            f"The size {text!r} can not be read: write width and height in pixels, such as 256x192."
-        )
-    return int(match[1]), int(match[2] or match[1])
 
 
 def output_paths(output: Path | None, seed: int, num_images: int) -> list[Path]:
@@ -190,7 +240,7 @@ def output_paths(output: Path | None, seed: int, num_images: int) -> list[Path]:
 
 
 @contextmanager
-def _display(preview: bool) -> Iterator[Callable[[Step], None]]:
+def display(preview: bool) -> Iterator[Callable[[Step], None]]:
     """Give the function that shows a step: a bar on standard error, above it the picture so far if wanted.
 
     Where standard error is no terminal, nothing is shown and rich is not imported.

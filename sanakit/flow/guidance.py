@@ -17,17 +17,18 @@ from torch import Tensor
 
 from sanakit.errors import SettingsError
 
-Velocity = Callable[[Tensor, float], Tensor]
+Velocity = Callable[[Tensor, float | Tensor], Tensor]  # one time, or one for each sample (B,)
 
 
-def classifier_free(velocity: Velocity, scale: float) -> Velocity:
+def classifier_free(velocity: Velocity, scale: float | Tensor) -> Velocity:
     """Give the guided velocity u + scale (c - u) of a function that answers for both prompts at once.
 
     velocity: takes latents (B, C, H, W) and gives 2B of them: the first half without the prompt (or with the
     negative prompt) is u, the second half with the prompt is c. `Sana.velocity` does so if the context has
     both; up to where text comes in, it computes the two as one.
     scale: finite, >= 0. 0 follows u, 1 follows c, SANA uses 4.5. Callers skip guidance for scale <= 1 and
-    evaluate c alone, as the published pipeline does: that costs half as much.
+    evaluate c alone, as the published pipeline does: that costs half as much. A tensor (B,), checked by its
+    owner, has one for each sample.
     Returns a velocity function on (B, C, H, W); its result is float32, or float64 where the velocity is.
     Raises SettingsError for a scale that is negative, infinite or not a number.
 
@@ -35,9 +36,12 @@ def classifier_free(velocity: Velocity, scale: float) -> Velocity:
     >>> guided(torch.zeros(1), 0.5)
     tensor([4.])
     """
-    check_scale(scale)
+    if isinstance(scale, Tensor):
+        scale = scale.reshape(-1, 1, 1, 1)
+    else:
+        check_scale(scale)
 
-    def guided(latents: Tensor, t: float) -> Tensor:
+    def guided(latents: Tensor, t: float | Tensor) -> Tensor:
         both = velocity(latents, t)  # 2B C H W
         # u and c are close: their difference, amplified by the scale, must not be taken in half precision
         both = both.to(torch.promote_types(both.dtype, torch.float32))

@@ -50,6 +50,15 @@ def clean_from_velocity(sample: Tensor, velocity: Tensor, t: Tensor | float) -> 
     return sample - _per_sample(t, sample) * velocity
 
 
+def velocity_towards(clean: Tensor, sample: Tensor, t: Tensor | float) -> Tensor:
+    """Give the velocity (sample - clean) / t that leads from a sample at time t > 0 to a given clean latent.
+
+    Every solver here follows it to that latent exactly: the inverse of `clean_from_velocity`.
+    clean, sample: (B, ...).   t: in (0, 1], float or (B,). Returns (B, ...).
+    """
+    return (sample - clean) / _per_sample(t, sample)
+
+
 def noise_from_velocity(sample: Tensor, velocity: Tensor, t: Tensor | float) -> Tensor:
     """Give the noise = sample + (1 - t) velocity that a velocity at time t comes from.
 

@@ -1,12 +1,15 @@
 """The parts that SANA is made of: sinusoids, normalisation, attention to self and to text, Mix-FFN.
 
-Parameter names equal the official checkpoints.
+Parameter names equal the official checkpoints. Attention and Mix-FFN have two ways through each: `forward` is
+plain and differentiable; `add_` adds the branch to the tokens in place, without gradients. On a CPU it takes
+so few tokens at a time that what it makes of them stays in the caches: the same arithmetic for every token.
 Shapes: B batch, N = H*W tokens, D width, h heads, d head width, L text tokens, M hidden width of the Mix-FFN.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,9 +19,12 @@ from torch import Tensor, nn
 from sanakit.ops.attention import attention
 from sanakit.ops.gated_depthwise import gated_depthwise
 from sanakit.ops.linear import linear
-from sanakit.ops.linear_attention import relu_linear_attention
+from sanakit.ops.linear_attention import attend, attention_sums
 
-_BAND_VALUES = 8 << 20  # of the Mix-FFN's hidden activation that are made at a time: 32 MB of float32
+Modulation = tuple[Tensor, Tensor, Tensor]  # shift, scale, gate: B 1 D each, or 1 1 D for the whole batch
+# Of an activation that a CPU makes at a time: 16 MB of float32. glibc gives larger ones, from 32 MB on, new
+# pages in every call.
+_BAND_VALUES = 4 << 20
 
 
 class Linear(nn.Linear):
@@ -60,6 +66,24 @@ def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return torch.addcmul(shift, F.layer_norm(x, width, eps=1e-6), 1 + scale).to(x.dtype)
 
 
+def band(x: Tensor, axis: int, values: int) -> int:
+    """Give how many steps along an axis of x to take at a time, if each makes so many values.
+
+    On a CPU as many as keep to a band, in bands of nearly one size; elsewhere all.
+    """
+    length = x.shape[axis]
+    count = -(-length // max(1, _BAND_VALUES // values)) if x.is_cpu else 1
+    return -(-length // count)
+
+
+def few_samples(x: Tensor, modulation: Modulation, values: int) -> Iterator[tuple[Tensor, Modulation]]:
+    """Yield views of as many samples as keep to a band, and their modulation; each makes so many values."""
+    count = band(x, 0, values)
+    for start in range(0, len(x), count):
+        shift, scale, gate = (part if len(part) == 1 else part[start : start + count] for part in modulation)
+        yield x[start : start + count], (shift, scale, gate)
+
+
 class LinearSelfAttention(nn.Module):
     """Multi-head ReLU linear attention over the image tokens (`blocks.N.attn`)."""
 
@@ -74,13 +98,38 @@ class LinearSelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """B N D -> B N D."""
         query, key, value = self.qkv(x).chunk(3, dim=-1)
-        query, key, value = (
-            part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for part in (self.q_norm(query), self.k_norm(key), value)
-        )  # B h N d
-        out = relu_linear_attention(query, key, value).transpose(1, 2).flatten(2)
-        out = self.proj(out.to(x.dtype))
+        return self._attend(query, self._sums(key, value))
+
+    def add_(self, x: Tensor, modulation: Modulation) -> None:
+        """Add the gated branch of the modulated tokens to x (B N D) in place.
+
+        Bands of tokens are read twice: for the sums of their keys and values, then for their queries.
+        """
+        width = self.qkv.out_features
+        for samples, (shift, scale, gate) in few_samples(x, modulation, x.shape[1] * width):
+            bands = samples.split(band(samples, 1, len(samples) * width), dim=1)
+            if len(bands) == 1:  # nothing to come back to: one norm and one product for all three
+                samples.addcmul_(self(modulated_norm(samples, scale, shift)), gate)
+                continue
+            of_query, of_rest = self.qkv.weight.split([width // 3, width // 3 * 2])
+            sums = torch.zeros(())
+            for tokens in bands:
+                key, value = linear(modulated_norm(tokens, scale, shift), of_rest).chunk(2, dim=-1)
+                sums = sums + self._sums(key, value)
+            for tokens in bands:
+                query = linear(modulated_norm(tokens, scale, shift), of_query)
+                tokens.addcmul_(self._attend(query, sums), gate)
+
+    def _sums(self, key: Tensor, value: Tensor) -> Tensor:  # B N D each -> B h d+1 d
+        return attention_sums(self._heads(self.k_norm(key)), self._heads(value))
+
+    def _attend(self, query: Tensor, sums: Tensor) -> Tensor:  # B N D
+        out = attend(self._heads(self.q_norm(query)), sums).transpose(1, 2).flatten(2)
+        out = self.proj(out.to(query.dtype))
         return out.clamp(-65504, 65504) if out.dtype == torch.float16 else out
+
+    def _heads(self, x: Tensor) -> Tensor:  # B N D -> B h N d
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +182,7 @@ class CrossAttention(nn.Module):
             return TextKeysValues(count, constant=self.proj(value.transpose(1, 2).flatten()))
         return TextKeysValues(count, key=key, value=value)
 
-    def add_(self, x: Tensor, prompts: list[TextKeysValues]) -> Tensor:
+    def add_(self, x: Tensor, prompts: list[TextKeysValues]) -> None:
         """Add the branch to x (B N D) in place, prompt by prompt; samples of one prompt attend as one."""
         start = 0
         for prompt in prompts:
@@ -144,8 +193,9 @@ class CrossAttention(nn.Module):
             else:
                 assert prompt.key is not None
                 assert prompt.value is not None
-                rows += self(rows.flatten(0, 1)[None], prompt.key, prompt.value).view_as(rows)
-        return x
+                tokens = rows.view(-1, rows.shape[-1])
+                for some in tokens.split(band(tokens, 0, 3 * tokens.shape[1])):  # query, result, output
+                    some += self(some[None], prompt.key, prompt.value)[0]
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -180,24 +230,33 @@ class MixFFN(nn.Module):
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
         """B N D -> B N D, with N = height * width."""
         rows = x.unflatten(1, (height, width))  # B H W D
-        band = max(2, _BAND_VALUES // (len(x) * width * self.inverted_conv.conv.out_channels))
-        if torch.is_grad_enabled() or not x.is_cpu or band >= height:
-            return self._narrow(self.inverted_conv.on_tokens(rows)).flatten(1, 2)
-        # In bands of rows that a CPU's cache holds: at 4096 px the hidden values of all would take 1 GB.
-        out, done, kept = torch.empty_like(rows), 0, None
-        for top in range(0, height, band):
-            wide = self.inverted_conv.on_tokens(rows[:, top : top + band])  # B R W 2M
-            wide = wide if kept is None else torch.cat([kept, wide], dim=1)
-            y = self._narrow(wide, above=int(kept is not None), below=int(top + band < height))
-            out[:, done : done + y.shape[1]] = y
-            done += y.shape[1]
-            kept = wide[:, -2:].clone()  # a row to look at, and one whose own lower neighbour is missing
-        return out.flatten(1, 2)
+        return self._narrow(self.inverted_conv.on_tokens(rows))
 
-    def _narrow(self, rows: Tensor, above: int = 0, below: int = 0) -> Tensor:  # B R W 2M -> B R W D
+    def add_(self, x: Tensor, modulation: Modulation, height: int, width: int) -> None:
+        """Add the gated branch of the modulated tokens to x (B N D) in place.
+
+        A band of rows completes all rows but its last, whose lower neighbour comes with the next band; that
+        last row is left as it was until then, and what the next band needs of this one is kept.
+        """
+        hidden = width * self.inverted_conv.conv.out_channels  # values of a row
+        for samples, (shift, scale, gate) in few_samples(x, modulation, height * hidden):
+            rows = samples.unflatten(1, (height, width))  # B H W D
+            step, done, kept = max(2, band(rows, 1, len(rows) * hidden)), 0, None
+            for top in range(0, height, step):
+                tokens = modulated_norm(rows[:, top : top + step].flatten(1, 2), scale, shift)
+                wide = self.inverted_conv.on_tokens(tokens.unflatten(1, (-1, width)))  # B R W 2M
+                wide = wide if kept is None else torch.cat([kept, wide], dim=1)
+                more = top + step < height
+                y = self._narrow(wide, above=int(kept is not None), below=int(more))
+                samples[:, done : done + y.shape[1]].addcmul_(y, gate)
+                done += y.shape[1]
+                # A row to look at, and one whose own lower neighbour is missing.
+                kept = wide[:, -2:].clone() if more else None
+
+    def _narrow(self, rows: Tensor, above: int = 0, below: int = 0) -> Tensor:  # B R W 2M -> B N D
         depth = self.depth_conv.conv
         y = gated_depthwise(rows, depth.weight, depth.bias, above=above, below=below)
-        return self.point_conv.on_tokens(y)
+        return self.point_conv.on_tokens(y.flatten(1, 2))
 
 
 class PairMLP(nn.Module):
@@ -236,8 +295,8 @@ def grid_positions(height: int, width: int, channels: int, *, base_size: int, in
     def encode(count: int) -> Tensor:
         places = torch.arange(count, dtype=torch.float32) / (count / base_size) / interpolation
         angles = places.double()[:, None] * omega
-        return torch.cat([angles.sin(), angles.cos()], dim=-1)  # count x channels/2
+        return torch.cat([angles.sin(), angles.cos()], dim=-1).float()  # count x channels/2
 
     x = encode(width)[None, :, :].expand(height, -1, -1)
     y = encode(height)[:, None, :].expand(-1, width, -1)
-    return torch.cat([x, y], dim=-1).flatten(0, 1).float()
+    return torch.cat([x, y], dim=-1).flatten(0, 1)

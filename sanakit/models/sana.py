@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import cast
 
 import torch
@@ -30,6 +31,7 @@ from sanakit.models.layers import (
     Linear,
     LinearSelfAttention,
     MixFFN,
+    Modulation,
     PairMLP,
     RMSNorm,
     TextKeysValues,
@@ -42,7 +44,6 @@ from sanakit.ops.linear import linear
 TIME_CHANNELS = 256  # width of the sinusoid that embeds time and guidance
 
 Grid = tuple[int, int]  # height and width in latents
-Modulation = tuple[Tensor, Tensor, Tensor]  # shift, scale, gate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +92,20 @@ class TextContext:
     def batch(self) -> int:
         """Number of samples that the prompts stand for."""
         return sum(prompt.count for prompt in self.layers[0])
+
+    @classmethod
+    def join(cls, parts: Sequence[TextContext]) -> TextContext:
+        """Give the context of samples one after another; parts: one prompt each, for one sample each.
+
+        Neighbours that share a part (the very same object) attend as one.
+        """
+        runs = [list(run) for _, run in groupby(parts, key=id)]
+        return cls(
+            [
+                [replace(run[0].layers[layer][0], count=len(run)) for run in runs]
+                for layer in range(len(parts[0].layers))
+            ]
+        )
 
 
 class ScalarEmbedding(nn.Module):
@@ -143,36 +158,30 @@ class SanaBlock(nn.Module):
         self, x: Tensor, modulation: Tensor, caption: Tensor, mask: Tensor | None, grid: Grid
     ) -> Tensor:
         """B N D -> B N D, for training. modulation: B 6D; caption: B L D; mask: B L, true where real."""
-        own, mlp = self._modulation(modulation)
-        x = self._attend(x, own)
+        (shift, scale, gate), (shift_mlp, scale_mlp, gate_mlp) = self._modulation(modulation)
+        x = torch.addcmul(x, self.attn(modulated_norm(x, scale, shift)), gate)
         x = x + self.cross_attn(x, *self.cross_attn.keys_values(caption), mask)
-        return self._feed_forward(x, mlp, grid)
+        return torch.addcmul(x, self.mlp(modulated_norm(x, scale_mlp, shift_mlp), *grid), gate_mlp)
 
     def sample(self, x: Tensor, modulation: Tensor, prompts: list[TextKeysValues], grid: Grid) -> Tensor:
-        """The same with prepared prompts, without gradients. modulation: B or 1, 6D.
+        """The same with prepared prompts, without gradients, in place. modulation: 1 6D, or one a sample.
 
-        If the prompts are for more samples than x has, here is where those part ways: x is repeated.
+        If the prompts are for more samples than x has, here is where those part ways: x is repeated, and the
+        modulation of the first of them serves before that.
         """
         own, mlp = self._modulation(modulation)
-        x = self._attend(x, own)
+        self.attn.add_(x, own)
         if (repeats := sum(prompt.count for prompt in prompts) // len(x)) > 1:
             x = x.repeat(repeats, 1, 1)
-        x = self.cross_attn.add_(x, prompts)
-        return self._feed_forward(x, mlp, grid)
+        self.cross_attn.add_(x, prompts)
+        self.mlp.add_(x, mlp, *grid)
+        return x
 
     def _modulation(self, modulation: Tensor) -> tuple[Modulation, Modulation]:
         """Shift, scale and gate of self-attention and of the Mix-FFN, B 1 D each."""
         table = self.scale_shift_table + modulation.unflatten(-1, (6, -1))
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = table.unsqueeze(2).unbind(1)
         return (shift, scale, gate), (shift_mlp, scale_mlp, gate_mlp)
-
-    def _attend(self, x: Tensor, modulation: Modulation) -> Tensor:
-        shift, scale, gate = modulation
-        return torch.addcmul(x, self.attn(modulated_norm(x, scale, shift)), gate)
-
-    def _feed_forward(self, x: Tensor, modulation: Modulation, grid: Grid) -> Tensor:
-        shift, scale, gate = modulation
-        return torch.addcmul(x, self.mlp(modulated_norm(x, scale, shift), *grid), gate)
 
 
 class FinalLayer(nn.Module):
@@ -279,11 +288,11 @@ class Sana(nn.Module):
                 "or give `counts`."
             )
         times = torch.as_tensor(t, device=latents.device, dtype=torch.float32).reshape(-1)
-        if len(times) > 1:  # each sample is modulated by its own from the start
-            repeats = context.batch // len(latents)
-            latents, times = latents.repeat(repeats, 1, 1, 1), times.repeat(repeats)
         scale = None if guidance is None else torch.full_like(times, guidance)
         x, time, modulation = self._embed(latents, times, scale)
+        if len(times) > 1:
+            repeats = context.batch // len(latents)
+            time, modulation = time.repeat(repeats, 1), modulation.repeat(repeats, 1)
         grid = (latents.shape[-2], latents.shape[-1])
         for block, prompts in zip(self.blocks, context.layers, strict=True):
             x = block.sample(x, modulation, prompts, grid)

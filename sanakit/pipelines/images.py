@@ -6,12 +6,15 @@ Shapes: B batch, C latent channels, h w latent grid, H W pixels, P side of a lat
 
 from __future__ import annotations
 
+import io
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +36,12 @@ BINNED_SAMPLE_SIZES = (16, 32, 64, 128)  # of the published 512, 1024, 2K and 4K
 _NEVER = {(21, 11)}
 _NOT_BELOW_2K = {(8, 31), (8, 30), (26, 9), (28, 9), (29, 8), (30, 8), (31, 8)}
 _PREVIEW_PATCH = 8
-_KINDS = {"seed": int, "steps": int, "guidance": float}  # of the text chunks that are numbers
+_KINDS = {
+    "seed": int,
+    "steps": int,
+    "guidance": float,
+    "strength": float,
+}  # of the text chunks that are numbers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +77,20 @@ def drawn_size(
             f"The nearest such size is {nearest[0]}x{nearest[1]}."
         )
     return nearest_bin(height, width, sample_size * compression) if binned else (height, width)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Give width and height in pixels from "1024x768", or from "1024" for a square. Raises SizeError.
+
+    >>> parse_size("1024x768")
+    (1024, 768)
+    """
+    match = re.fullmatch(r"(\d{1,9})(?:[xX×](\d{1,9}))?", text.strip())
+    if match is None:
+        raise SizeError(
+            f"The size {text!r} can not be read: write width and height in pixels, such as 256x192."
+        )
+    return int(match[1]), int(match[2] or match[1])
 
 
 def aspect_bins(side: int) -> list[tuple[int, int]]:
@@ -144,6 +166,18 @@ def draw_preview(weights: Tensor, latents: Tensor) -> Image.Image:
     return to_pil(F.pixel_shuffle(patches, math.isqrt(weights.shape[1] // 3)))[0]
 
 
+def encode(
+    image: Image.Image, file_format: str, metadata: Mapping | None = None, quality: int = QUALITY
+) -> bytes:
+    """Give the bytes of a picture's file. file_format: "PNG", "JPEG" or "WEBP"; all else as for `save`.
+
+    quality: 1 to 100, of JPEG and WebP.
+    """
+    file = io.BytesIO()
+    image.save(file, format=file_format, **_options(file_format, metadata, quality))
+    return file.getvalue()
+
+
 def save(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping | None = None) -> Path:
     """Write a picture whole or not at all, in the format of its suffix: .png, .jpg, .jpeg or .webp.
 
@@ -158,7 +192,7 @@ def save(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping | N
     if not os.path.isdir(path.parent):
         raise OutputError(f"The folder {path.parent} does not exist: create it first or choose another one.")
     file_format = FORMATS[path.suffix.lower()]
-    options = {"pnginfo": _chunks(metadata or {})} if file_format == "PNG" else {"quality": QUALITY}
+    options = _options(file_format, metadata, QUALITY)
     partial = path.with_name(f".{path.stem[:100]}.{os.urandom(4).hex()}.partial")
     try:
         with partial.open("xb") as file:
@@ -187,9 +221,15 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
         found["width"], found["height"] = (int(side) for side in chunks["size"].split("x"))
         if {"prompt", "steps", "model"} <= set(found):
             return found
-    except (OSError, ValueError, SyntaxError, KeyError):  # SyntaxError: what Pillow calls a broken PNG
+    # SyntaxError: what Pillow calls a broken PNG; a bomb is a picture of far too many pixels
+    except (OSError, ValueError, SyntaxError, KeyError, Image.DecompressionBombError):
         pass
     raise SettingsError(f"{path} carries no settings: give a PNG file as this package wrote it.")
+
+
+def _options(file_format: str, metadata: Mapping | None, quality: int) -> dict[str, Any]:
+    """What Pillow is told when it writes a file of this format."""
+    return {"pnginfo": _chunks(metadata or {})} if file_format == "PNG" else {"quality": quality}
 
 
 def _chunks(metadata: Mapping):

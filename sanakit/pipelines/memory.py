@@ -157,10 +157,10 @@ class Planner:
         """Estimate the most bytes that the process holds at a time."""
         height, width = (side * self.autoencoder.compression for side in cells[1:])
         weights, config = self.weights, self.transformer
-        # A token at its widest: in attention (x, its norm, q, k, v, the result), or in the Mix-FFN (x, its
-        # norm, the result, three hidden widths), which a CPU computes in bands.
+        # A token at its widest: in the Mix-FFN (x, its norm, the result, three hidden widths). A CPU computes
+        # blocks in bands, in place: there it is where x gets its positions, or its last norm.
         hidden = int(config.width * config.mlp_ratio)
-        values = 7 * config.width if self.on_cpu else 3 * config.width + 3 * hidden
+        values = 3 * config.width if self.on_cpu else 3 * config.width + 3 * hidden
         step = samples * cells[1] * cells[2] * values * 4 + STEP_WORK
         decode = decode_bytes(self.autoencoder, height, width, band)
         if residence == "resident":

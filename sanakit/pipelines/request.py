@@ -1,23 +1,31 @@
 """One call of a pipeline, checked and complete before any work begins.
 
-Shapes: B pictures, C h w latents.
+Checking needs no weights, only what `ModelSpec` says of a model: a server refuses nonsense at the door.
+Shapes: B pictures, C h w latents, H W pixels.
 """
 
 from __future__ import annotations
 
+import os
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from sanakit import __version__
 from sanakit.errors import SettingsError
 from sanakit.flow.dpm import FlowDPM
 from sanakit.flow.euler import Euler
+from sanakit.flow.guidance import check_scale
 from sanakit.flow.schedule import dpm_times, euler_times
-from sanakit.pipelines.images import Metadata
+from sanakit.models.dc_ae import DCAEConfig
+from sanakit.models.sana import SanaConfig
+from sanakit.pipelines.images import Metadata, drawn_size
+from sanakit.weights.settings import ModelSettings
 
 Output = Literal["pil", "pt", "latent"]
 
@@ -25,35 +33,173 @@ MAX_IMAGES = 256  # of one call
 MAX_SEED = 2**63 - 1
 
 
+class DrawSettings(TypedDict, total=False):
+    """The settings that all tasks share, as for `TextToImage.__call__`; left out: the model's own."""
+
+    steps: int | None
+    guidance: float | None
+    seed: int | None
+    num_images: int
+    solver: str | None
+    latents: Tensor | None
+    output: Output
+    binned: bool
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSpec:
+    """What checking a call needs to know of a model."""
+
+    settings: ModelSettings
+    latent_channels: int  # C
+    sample_size: int  # side in latents that the model was trained at
+    compression: int  # pixels a latent, along one side
+
+    @classmethod
+    def of(cls, settings: ModelSettings, transformer: SanaConfig, autoencoder: DCAEConfig) -> ModelSpec:
+        """Take it from a model's settings and sizes."""
+        return cls(
+            settings=settings,
+            latent_channels=transformer.latent_channels,
+            sample_size=transformer.sample_size,
+            compression=autoencoder.compression,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Source:
+    """A picture that drawing starts from, see `pipelines/source.py`."""
+
+    pixels: Tensor  # 1 3 H W in [-1, 1], of the drawn size
+    strength: float  # in [0, 1]: 1 draws anew, 0 keeps what the autoencoder keeps
+    mask: Tensor | None  # 1 1 h w: 1 where latents are drawn anew, 0 where they are kept; None: all are drawn
+    size: tuple[int, int]  # height and width of the result, pixels
+    finish: Callable[[Image.Image], Image.Image]  # the drawn picture to the result, of that size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Request:
     """One call, checked and complete."""
 
     prompts: list[str]
     counts: list[int]  # pictures of each prompt
     negative_prompt: str
+    steps: int
     guidance: float
-    solver: Any  # FlowDPM or Euler, which share their interface
+    solver: Any  # FlowDPM or Euler, which share their interface; None: nothing is drawn anew (strength 0)
     seeds: list[int]  # one a picture; empty where the caller gave the noise
     cells: tuple[int, int, int]  # C h w of what is drawn
     latents: Tensor | None  # B C h w, the caller's own noise
     size: tuple[int, int]  # height and width that were asked for, pixels
     output: Output
     metadata: list[Metadata]  # one a picture
+    source: Source | None = None
 
     @property
     def guided(self) -> bool:
         """Whether the unconditional half is computed too: at a scale of 1 and below it plays no part."""
         return self.guidance > 1
 
+    @property
+    def anew(self) -> bool:
+        """Whether drawing begins at pure noise: always, unless it starts from a picture at less strength."""
+        return self.source is None or round(self.source.strength * self.steps) >= self.steps
 
-def make_sampler(solver: str, steps: int, shift: float) -> FlowDPM | Euler:
-    """Give the solver called so, with its times. Raises SettingsError."""
-    if solver == "dpm":
-        return FlowDPM(dpm_times(steps, shift))
-    if solver == "euler":
-        return Euler(euler_times(steps, shift))
-    raise SettingsError(f'solver = {solver!r}, but it must be "dpm" (usual) or "euler".')
+    @property
+    def model(self) -> str:
+        """The name of the model that it was checked for."""
+        return str(self.metadata[0]["model"])
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures it asks for."""
+        return sum(self.counts)
+
+
+def check_request(
+    spec: ModelSpec,
+    prompt: str | Sequence[str],
+    negative_prompt: str = "",
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int | None = None,
+    num_images: int = 1,
+    solver: str | None = None,
+    latents: Tensor | None = None,
+    output: Output = "pil",
+    binned: bool = True,
+    source: Source | None = None,
+) -> Request:
+    """Check one call and complete it with the model's own settings; all as for `TextToImage.__call__`.
+
+    source: the picture to start from, which has been brought to a size that the model draws; its own size
+    is the result's then. Raises SettingsError or SizeError.
+    """
+    own = spec.settings
+    width = own.width if width is None else width
+    height = own.height if height is None else height
+    steps = own.steps if steps is None else steps
+    guidance = own.guidance if guidance is None else guidance
+    solver = own.solver if solver is None else solver
+    seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
+    prompts = checked_prompts(prompt, negative_prompt)
+    count = len(prompts) * whole_number("num_images", num_images, 1, MAX_IMAGES // len(prompts))
+    seed = whole_number("seed", seed, 0, MAX_SEED)
+    seeds = list(range(seed, seed + count)) if latents is None else []
+    if isinstance(guidance, bool) or not isinstance(guidance, int | float):
+        raise SettingsError(f"guidance = {guidance!r}, but it must be a number; 4.5 is usual.")
+    check_scale(guidance)
+    if output not in ("pil", "pt", "latent"):
+        raise SettingsError(f'output = {output!r}, but it must be "pil", "pt" or "latent".')
+    if source is None:
+        drawn = drawn_size(
+            width, height, sample_size=spec.sample_size, compression=spec.compression, binned=binned
+        )
+    else:
+        drawn, (height, width) = source.pixels.shape[2:], source.size
+    cells = (spec.latent_channels, drawn[0] // spec.compression, drawn[1] // spec.compression)
+    if latents is not None:
+        check_latents(latents, (count, *cells))
+    shared = {"negative_prompt": negative_prompt, "width": width, "height": height, "steps": steps}
+    shared |= {"guidance": float(guidance), "solver": solver, "model": own.name, "version": __version__}
+    if source is not None:
+        shared["strength"] = source.strength
+    metadata: list[Metadata] = [{"prompt": text, **shared} for text in prompts for _ in range(num_images)]
+    for one, its_seed in zip(metadata, seeds, strict=False):
+        one["seed"] = its_seed
+    return Request(
+        prompts=prompts,
+        counts=[num_images] * len(prompts),
+        negative_prompt=negative_prompt,
+        steps=steps,
+        guidance=float(guidance),
+        solver=make_sampler(solver, steps, own.flow_shift, 1.0 if source is None else source.strength),
+        seeds=seeds,
+        cells=cells,
+        latents=latents,
+        size=(height, width),
+        output=output,
+        metadata=metadata,
+        source=source,
+    )
+
+
+def make_sampler(solver: str, steps: int, shift: float, strength: float = 1.0) -> FlowDPM | Euler | None:
+    """Give the solver called so, with its times: of all steps, the last `strength`, in [0, 1].
+
+    At least one step is done, at a strength of 0 none: the answer is None then. Raises SettingsError.
+    """
+    if solver not in ("dpm", "euler"):
+        raise SettingsError(f'solver = {solver!r}, but it must be "dpm" (usual) or "euler".')
+    times = dpm_times(steps, shift) if solver == "dpm" else euler_times(steps, shift)
+    done = max(1, round(strength * steps))
+    tail = times[steps - done :]
+    if strength == 0:
+        return None
+    return FlowDPM(tail) if solver == "dpm" else Euler(tail)
 
 
 def checked_prompts(prompt: str | Sequence[str], negative_prompt: str) -> list[str]:

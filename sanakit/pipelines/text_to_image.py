@@ -1,9 +1,10 @@
-"""Prompt to picture, in seven numbered steps: the first in `stream`, the others in `_draw`.
+"""Prompt to picture, in seven numbered steps.
 
-1 settings: the caller's words, else the model's own defaults    2 text: prompts to features (text/encoder)
+1 settings: the caller's words, else the model's own (request)   2 text: prompts to features (text/encoder)
 3 context: features to every layer's keys and values, once       4 noise: from each picture's own seed
 5 denoise: velocity, guidance, solver, step after step           6 decode: latents to pixels (models/dc_ae)
 7 picture: cut to the asked size, with all it takes to draw it again
+`_draw` takes them one after the other; a server takes the same steps with many requests at once.
 
 Source: SANA (arXiv:2410.10629); diffusers' SanaPipeline draws the same from the same weights and noise.
 Shapes: B pictures (prompts x num_images, prompt after prompt), C h w latents, H W pixels.
@@ -21,22 +22,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sanakit import __version__
 from sanakit.errors import MemoryLimitError, NumericsError, SettingsError
-from sanakit.flow.guidance import check_scale, classifier_free
-from sanakit.flow.path import clean_from_velocity
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.dc_ae_stream import decode_rows
 from sanakit.models.sana import Sana
-from sanakit.pipelines.images import (
-    Result,
-    draw_preview,
-    drawn_size,
-    fit_preview,
-    resize_and_crop,
-    to_levels,
-    to_pil,
-)
+from sanakit.pipelines.denoise import Batch, Sample, encode_source, start
+from sanakit.pipelines.images import Result, draw_preview, fit_preview, resize_and_crop, to_levels, to_pil
 from sanakit.pipelines.memory import (
     LEAST_BAND,
     MemoryPlan,
@@ -47,18 +38,7 @@ from sanakit.pipelines.memory import (
     parse_budget,
     stage,
 )
-from sanakit.pipelines.request import (
-    MAX_IMAGES,
-    MAX_SEED,
-    Output,
-    Request,
-    check_latents,
-    checked_prompts,
-    make_sampler,
-    result_bytes,
-    seeded_noise,
-    whole_number,
-)
+from sanakit.pipelines.request import ModelSpec, Output, Request, check_request, result_bytes, seeded_noise
 from sanakit.text.encoder import TextEncoder
 from sanakit.weights import load_autoencoder, load_settings, load_text_encoder, load_transformer, release
 from sanakit.weights.settings import ModelSettings
@@ -117,6 +97,7 @@ class TextToImage:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         memory: str | int = "auto",
+        encoder: bool = False,
     ) -> TextToImage:
         """Load a model: catalog name, diffusers folder, .safetensors or .pth file, or Hub "org/repo".
 
@@ -125,6 +106,7 @@ class TextToImage:
         memory: what the whole process (on an accelerator: the weights and the work there) may hold: a size
         such as "4GB", or bytes. "auto": what is there, and each part of a large model gives its memory back
         when its stage is done. "all": everything stays, which saves reading it again for the next picture.
+        encoder: load the autoencoder's encoder as well, which drawing from a picture needs.
         Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for an absent device.
         """
         device, budget = choose_device(device), parse_budget(memory)
@@ -135,9 +117,8 @@ class TextToImage:
         others = "auto" if dtype in ("float16", "fp16", torch.float16) else dtype
         mapped = device.type == "cpu" and dtype in ("auto", "float32", "fp32", torch.float32)
         transformer = load_transformer(path, device=device, dtype=dtype, mapped=mapped, home="cpu")
-        decoder = load_autoencoder(
-            path, part="decoder", device=device, dtype=others, mapped=mapped, home="cpu"
-        )
+        part = "both" if encoder else "decoder"
+        decoder = load_autoencoder(path, part=part, device=device, dtype=others, mapped=mapped, home="cpu")
         text_encoder = load_text_encoder(path, device=device, dtype=others, mapped=mapped, home="cpu")
         parts = (transformer, decoder, text_encoder.model)
         if device.type != "cpu":  # parts that do not fit together wait outside, and come in for their stage
@@ -147,6 +128,11 @@ class TextToImage:
                 for part in parts:
                     part.to(device)
         return cls(transformer, decoder, text_encoder, settings, device=device, memory=budget)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What checking a call needs to know of the model."""
+        return ModelSpec.of(self.settings, self.transformer.config, self.autoencoder.config)
 
     def __call__(
         self,
@@ -216,49 +202,37 @@ class TextToImage:
         Settings are checked at once; the work begins when the first step is asked for.
         """
         # 1 settings: the caller's words, else the model's own
-        own, compression = self.settings, self.autoencoder.config.compression
-        width = own.width if width is None else width
-        height = own.height if height is None else height
-        steps = own.steps if steps is None else steps
-        guidance = own.guidance if guidance is None else guidance
-        solver = own.solver if solver is None else solver
-        seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
-        prompts = checked_prompts(prompt, negative_prompt)
-        count = len(prompts) * whole_number("num_images", num_images, 1, MAX_IMAGES // len(prompts))
-        seed = whole_number("seed", seed, 0, MAX_SEED)
-        seeds = list(range(seed, seed + count)) if latents is None else []
-        if isinstance(guidance, bool) or not isinstance(guidance, int | float):
-            raise SettingsError(f"guidance = {guidance!r}, but it must be a number; 4.5 is usual.")
-        check_scale(guidance)
-        if output not in ("pil", "pt", "latent"):
-            raise SettingsError(f'output = {output!r}, but it must be "pil", "pt" or "latent".')
-        sample_size = self.transformer.config.sample_size
-        drawn = drawn_size(width, height, sample_size=sample_size, compression=compression, binned=binned)
-        cells = (self.transformer.config.latent_channels, drawn[0] // compression, drawn[1] // compression)
-        if latents is not None:
-            check_latents(latents, (count, *cells))
-        sampler = make_sampler(solver, steps, own.flow_shift)
-        shared = {"negative_prompt": negative_prompt, "width": width, "height": height, "steps": steps}
-        shared |= {"guidance": float(guidance), "solver": solver, "model": own.name, "version": __version__}
-        metadata = [{"prompt": text, **shared} for text in prompts for _ in range(num_images)]
-        for one, its_seed in zip(metadata, seeds, strict=False):
-            one["seed"] = its_seed
-        checked = Request(
-            prompts=prompts,
-            counts=[num_images] * len(prompts),
-            negative_prompt=negative_prompt,
-            guidance=float(guidance),
-            solver=sampler,
-            seeds=seeds,
-            cells=cells,
+        request = check_request(
+            self.spec,
+            prompt,
+            negative_prompt,
+            width=width,
+            height=height,
+            steps=steps,
+            guidance=guidance,
+            seed=seed,
+            num_images=num_images,
+            solver=solver,
             latents=latents,
-            size=(height, width),
             output=output,
-            metadata=metadata,
+            binned=binned,
         )
-        samples = count * (2 if checked.guided else 1)
-        plan = self._memory.plan(cells, samples, count * result_bytes(output, drawn, (height, width)))
-        return self._draw(checked, plan)
+        return self.draw(request)
+
+    def draw(self, request: Request) -> Iterator[Step]:
+        """Draw a checked request, of any task, as `stream` does. Raises MemoryLimitError at once."""
+        return self._draw(request, self.plan(request))
+
+    def plan(self, request: Request, samples: int | None = None) -> MemoryPlan:
+        """Say how to draw a request within the budget. samples: in its batch; None: as many as it asks for.
+
+        Raises MemoryLimitError.
+        """
+        compression = self.autoencoder.config.compression
+        drawn = (request.cells[1] * compression, request.cells[2] * compression)
+        results = request.pictures * result_bytes(request.output, drawn, request.size)
+        samples = request.pictures if samples is None else samples
+        return self._memory.plan(request.cells, samples * (2 if request.guided else 1), results)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B C h w, as in `Step`) to images (B 3 H W, about [-1, 1], float32), one picture at a time.
@@ -281,6 +255,37 @@ class TextToImage:
             self._preview_weights = fit_preview(self.decode, config.latent_channels, config.compression)
         return draw_preview(self._preview_weights, latents)
 
+    def encode(self, prompts: Sequence[str], negative_prompt: str | None) -> tuple[list[Tensor], list[str]]:
+        """Give the features (L E) of a negative prompt, if any, and of the prompts after it; and notes."""
+        notes: list[str] = []
+        negative = [] if negative_prompt is None else [negative_prompt]
+        features = self.text_encoder.encode_negative(negative, notes) if negative else []
+        return features + self.text_encoder.encode(prompts, notes), notes
+
+    def encode_source(self, request: Request) -> Tensor | None:
+        """Give the latents (1 C h w) of the picture that a request starts from, if any; see `denoise.py`."""
+        if request.source is None:
+            return None
+        known = encode_source(self.autoencoder, request.source, self.device)
+        self.check_finite(known, "The encoded picture", self.autoencoder.dtype)
+        return known
+
+    def begin(self, request: Request, features: Sequence[Tensor], known: Tensor | None) -> list[Sample]:
+        """Give a request's pictures at their start. features, known: from `encode` and `encode_source`."""
+        # 3 context: keys and values of every layer, once for all steps and all pictures of a prompt
+        contexts = [self.transformer.prepare([text]) for text in features]
+        negative = contexts.pop(0) if request.guided else None
+        prompts = [c for c, count in zip(contexts, request.counts, strict=True) for _ in range(count)]
+
+        # 4 noise: from each picture's own seed, unless the caller brought it
+        noise = seeded_noise(request.seeds, request.cells) if request.latents is None else request.latents
+        noise = noise.to(self.device, torch.float32)
+        mask = None if request.source is None else request.source.mask
+        return [
+            start(request.solver, one, request.guidance, prompt, negative, known, mask, anew=request.anew)
+            for one, prompt in zip(noise.split(1), prompts, strict=True)
+        ]
+
     def _draw(self, request: Request, plan: MemoryPlan) -> Iterator[Step]:
         started = perf_counter()
 
@@ -288,44 +293,41 @@ class TextToImage:
         layered = plan.residence != "resident"
         self.text_encoder.after_layer = release if layered else None
         with stage(self.text_encoder.model, plan, self.device):
-            features, notes = self._encode(request)
+            negative_prompt = request.negative_prompt if request.guided else None
+            features, notes = self.encode(request.prompts, negative_prompt)
+        for note in notes:
+            warnings.warn(note, stacklevel=3)
+
+        known = None
+        if request.source is not None:
+            with stage(self.autoencoder, plan, self.device):
+                known = self.encode_source(request)
 
         with stage(self.transformer, plan, self.device):
-            # 3 context: keys and values of every layer, once for all steps and all pictures of a prompt
-            counts = [sum(request.counts)] * request.guided + request.counts
-            context = self.transformer.prepare(features, counts)
+            batch = Batch(self.transformer, self.begin(request, features, known))  # 3 context, 4 noise
             after_block = release if plan.residence == "layered" else None
-
-            def velocity(latents: Tensor, t: float) -> Tensor:
-                with memory_limit("denoising: draw fewer pictures at once, or a smaller size"):
-                    return self.transformer.velocity(latents, t, context, after_block=after_block)
-
-            guided_velocity = classifier_free(velocity, request.guidance) if request.guided else velocity
-
-            # 4 noise: from each picture's own seed, unless the caller brought it
-            noise = seeded_noise(request.seeds, request.cells) if request.latents is None else request.latents
 
             # 5 denoise: look where the solver says, let it go there; float32 whatever the model computes in
             if self.device.type == "cuda":
                 torch.cuda.synchronize()  # for the timings; from here on, the checks for NaN wait anyway
             prepared = resumed = perf_counter()
             denoise = 0.0
-            state = request.solver.start(noise.to(self.device, torch.float32))
+            state = batch.samples[0].state
             while not state.done:
-                towards = guided_velocity(state.sample, state.t)
-                clean = clean_from_velocity(state.sample, towards.float(), state.sigma)
-                state = request.solver.advance(state, towards)
-                what = f"Step {state.index} of {state.total}"
-                self._check_finite(state.sample, what, self.transformer.dtype)
+                batch.step(after_block)
+                state = batch.samples[0].state
+                self.check_finite(
+                    batch.latents, f"Step {state.index} of {state.total}", self.transformer.dtype
+                )
                 denoise += perf_counter() - resumed  # without what the caller does between two steps
                 if not state.done:
-                    yield Step(
-                        index=state.index, total=state.total, latents=state.sample, clean=clean, pipe=self
-                    )
+                    now, clean = batch.latents, batch.clean
+                    yield Step(index=state.index, total=state.total, latents=now, clean=clean, pipe=self)
                 resumed = perf_counter()
 
         # 6 decode, 7 picture
-        images = state.sample if request.output == "latent" else self._picture(state.sample, request)
+        last = batch.latents  # at t = 0 the sample is the clean latents
+        images = last if request.output == "latent" else self.picture(last, request)
         result = Result(
             images=images,
             seeds=request.seeds,
@@ -333,14 +335,17 @@ class TextToImage:
             metadata=request.metadata,
             warnings=notes,
         )
-        last = state.sample  # at t = 0 the sample is the clean latents
         yield Step(index=state.index, total=state.total, latents=last, clean=last, result=result, pipe=self)
 
-    def _picture(self, latents: Tensor, request: Request) -> list[Image.Image] | Tensor:
-        """Pictures of the asked size; where that is the drawn one, they never exist in more than 8 bits."""
+    def picture(self, latents: Tensor, request: Request) -> list[Image.Image] | Tensor:
+        """Decode latents (B C h w) to a request's pictures, "pil" or "pt", of the asked size.
+
+        Where that is the drawn one, they never exist in more than 8 bits.
+        """
         drawn = tuple(side * self.autoencoder.config.compression for side in latents.shape[2:])
-        if request.output == "pt" or drawn != request.size:
-            images = resize_and_crop(self.decode(latents), *request.size).clamp(-1, 1)
+        size = request.size if request.source is None else drawn
+        if request.output == "pt" or drawn != size:
+            images = resize_and_crop(self.decode(latents), *size).clamp(-1, 1)
             return to_pil(images) if request.output == "pil" else images
         levels = torch.empty(len(latents), *drawn, 3, dtype=torch.uint8)
 
@@ -348,7 +353,8 @@ class TextToImage:
             levels[picture, top : top + rows.shape[1]] = to_levels(rows[None])[0]
 
         self._decode(latents, put)
-        return [Image.fromarray(pixels.numpy()) for pixels in levels]
+        pictures = [Image.fromarray(pixels.numpy()) for pixels in levels]
+        return pictures if request.source is None else [request.source.finish(one) for one in pictures]
 
     def _decode(self, latents: Tensor, put: Callable[[int, int, Tensor], None]) -> None:
         """Hand on the rows of each picture as they come: its number, the first row's place, 3 h W float32.
@@ -369,7 +375,7 @@ class TextToImage:
                     with memory_limit(f"decoding: {remedy}, or draw a smaller size", latents):
                         top = 0
                         for rows in decode_rows(self.autoencoder, scaled[waiting[0] :][:1], band):
-                            self._check_finite(rows, "The decoded picture", dtype)
+                            self.check_finite(rows, "The decoded picture", dtype)
                             put(waiting[0], top, rows[0].float())
                             top += rows.shape[2]
                 except MemoryLimitError:
@@ -379,17 +385,8 @@ class TextToImage:
                 else:
                     waiting.pop(0)
 
-    def _encode(self, request: Request) -> tuple[list[Tensor], list[str]]:
-        """Features (L E) in the batch's order, those of the negative prompt first; and what was warned of."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            negative = self.text_encoder.encode_negative([request.negative_prompt]) if request.guided else []
-            features = negative + self.text_encoder.encode(request.prompts)
-        for warning in caught:
-            warnings.warn(warning.message, warning.category, stacklevel=4)
-        return features, [str(warning.message) for warning in caught]
-
-    def _check_finite(self, values: Tensor, what: str, dtype: torch.dtype) -> None:
+    def check_finite(self, values: Tensor, what: str, dtype: torch.dtype) -> None:
+        """Raise NumericsError, with a remedy, if values computed in a dtype are not all finite."""
         if bool(torch.isfinite(values).all()):
             return
         remedy = "the weights are damaged (fetch them again), or guidance is far too high (4.5 is usual)"

@@ -64,22 +64,25 @@ class TextEncoder:
         self._prefixes: dict[TokenWindow, tuple[tuple, Tensor, KVCache]] = {}
 
     @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> list[Tensor]:
+    def encode(self, prompts: Sequence[str], notes: list[str] | None = None) -> list[Tensor]:
         """Features of positive prompts, one L E tensor each, unpadded, without gradients.
 
-        Warns (UserWarning) about each prompt that was cut. Raises SettingsError if a prompt is no text.
+        notes: takes a sentence about each prompt that was cut; None: it is warned of (UserWarning).
+        Raises SettingsError if a prompt is no text.
         """
-        return self._encode(prompts, self.instructed)
+        return self._encode(prompts, self.instructed, notes)
 
     @torch.no_grad()
-    def encode_negative(self, prompts: Sequence[str]) -> list[Tensor]:
+    def encode_negative(self, prompts: Sequence[str], notes: list[str] | None = None) -> list[Tensor]:
         """Features of negative prompts, which get no instruction; "" gives the constant BOS feature, 1 E."""
-        return self._encode(prompts, self.plain)
+        return self._encode(prompts, self.plain, notes)
 
-    def tokenize(self, prompts: Sequence[str], window: TokenWindow | None = None) -> list[list[int]]:
+    def tokenize(
+        self, prompts: Sequence[str], window: TokenWindow | None = None, notes: list[str] | None = None
+    ) -> list[list[int]]:
         """Token ids of each prompt after the window's shared prefix, cut at its limit: for `encode_tokens`.
 
-        window: `instructed` (default) or `plain`.   Warns (UserWarning) about each prompt that was cut.
+        window: `instructed` (default) or `plain`.   notes: as for `encode`.
         """
         if isinstance(prompts, str):
             raise SettingsError("Prompts come as a list of texts: put the single prompt into [ ].")
@@ -88,11 +91,14 @@ class TextEncoder:
         for prompt in prompts:
             tail, dropped = window.tail(self.tokenizer, clean_prompt(prompt))
             if dropped:
-                warnings.warn(
+                note = (
                     f"The prompt is too long: its last {len(dropped)} tokens, from"
-                    f" {self.tokenizer.decode(dropped[:8])!r} on, were cut off. Shorten it.",
-                    stacklevel=3,
+                    f" {self.tokenizer.decode(dropped[:8])!r} on, were cut off. Shorten it."
                 )
+                if notes is None:
+                    warnings.warn(note, stacklevel=3)
+                else:
+                    notes.append(note)
             tails.append(tail)
         return tails
 
@@ -119,8 +125,10 @@ class TextEncoder:
             features = torch.cat([features, hidden[:, skipped:]], dim=1)
         return features, torch.arange(features.shape[1], device=first.device) < lengths[:, None]
 
-    def _encode(self, prompts: Sequence[str], window: TokenWindow) -> list[Tensor]:
-        tails = self.tokenize(prompts, window)
+    def _encode(
+        self, prompts: Sequence[str], window: TokenWindow, notes: list[str] | None
+    ) -> list[Tensor]:
+        tails = self.tokenize(prompts, window, notes)
         features: dict[int, Tensor] = {}
         waiting = sorted(range(len(tails)), key=lambda i: len(tails[i]))
         while waiting:

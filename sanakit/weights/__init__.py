@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from sanakit.weights.inspect import describe
     from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
     from sanakit.weights.mapping import mapped_bytes, release
-    from sanakit.weights.settings import load_settings
+    from sanakit.weights.safety import load_prompt_filter
+    from sanakit.weights.settings import load_configs, load_settings
 
 __all__ = [
     "CATALOG",
     "describe",
     "load_autoencoder",
+    "load_configs",
+    "load_prompt_filter",
     "load_settings",
     "load_text_encoder",
     "load_transformer",
@@ -30,6 +33,8 @@ _HOMES = {
     "CATALOG": "catalog",
     "describe": "inspect",
     "load_autoencoder": "load",
+    "load_configs": "settings",
+    "load_prompt_filter": "safety",
     "load_settings": "settings",
     "load_text_encoder": "load",
     "load_transformer": "load",

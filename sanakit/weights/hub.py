@@ -39,8 +39,9 @@ def fetch(repo: str, parts: Iterable[str] = PARTS, variant: str | None = None) -
         if "model_index.json" in names:
             return Path(snapshot_download(repo, allow_patterns=needed_files(names, parts, variant)))
         weights = select_weights(names, variant)
-        if "config.json" in names and weights:  # one part alone, such as an autoencoder
-            return Path(snapshot_download(repo, allow_patterns=["config.json", *weights]))
+        if "config.json" in names and weights:  # one part alone: an autoencoder, or a language model
+            described = [name for name in ("config.json", "tokenizer.json") if name in names]
+            return Path(snapshot_download(repo, allow_patterns=[*described, *weights]))
         pickles = [name for name in names if name.endswith(".pth")]
         if len(pickles) == 1:
             return Path(hf_hub_download(repo, pickles[0]))

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from sanakit.errors import WeightsError
+from sanakit.models.dc_ae import DCAEConfig
+from sanakit.models.sana import SanaConfig
 from sanakit.weights.catalog import CATALOG, CatalogEntry
 from sanakit.weights.files import read_json
 from sanakit.weights.official import PIXELS_PER_LATENT
-from sanakit.weights.parts import open_transformer
+from sanakit.weights.parts import open_autoencoder, open_transformer
 from sanakit.weights.precision import RULES
-from sanakit.weights.resolve import OURS, Source, resolve
+from sanakit.weights.resolve import OURS, Source, partner, resolve
 
 SOLVERS = {
     "DPMSolverMultistepScheduler": "dpm",
@@ -53,6 +55,17 @@ def load_settings(path: str | os.PathLike[str]) -> ModelSettings:
     if source.is_pipeline:
         settings = replace(settings, **_from_scheduler(source))
     return replace(settings, **_from_ours(source))
+
+
+def load_configs(path: str | os.PathLike[str]) -> tuple[SanaConfig, DCAEConfig]:
+    """Give the sizes of a model's transformer and autoencoder without reading their weights.
+
+    path: as for `load_transformer`. Raises as that does.
+    """
+    source = resolve(path, ("transformer", "vae"))
+    _, _, transformer = open_transformer(source)
+    autoencoder = partner(source, ("vae",)) if source.is_file else source
+    return transformer, open_autoencoder(autoencoder)[2]
 
 
 def precision_rule(source: Source, stored_dtype: str) -> str:

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image, ImageChops
 from rich.console import Console
 
-from sanakit.cli.generate import half_blocks, parse_size
-from sanakit.errors import SizeError
+from sanakit.cli.generate import half_blocks
 from sanakit.pipelines.text_to_image import TextToImage
 
 
@@ -145,19 +144,6 @@ def test_half_blocks_fit_the_terminal_whatever_the_shape(size: tuple[int, int]) 
     rows = sum(cell.text == "\n" for cell in cells)
     assert 1 <= rows <= 20
     assert 1 <= (len(cells) - rows) / rows <= 40
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("256x192", (256, 192)), ("1024", (1024, 1024)), (" 64X32 ", (64, 32))]
-)
-def test_a_size_is_read(text: str, size: tuple[int, int]) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "x", "1x", "1e9", "-1x1", "256 x 256", "1.5x2", "٣x٣x٣"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(SizeError):
-        parse_size(text)
 
 
 def test_debug_shows_where_an_error_arose(sana) -> None:

@@ -146,13 +146,61 @@ def test_positions_of_any_size_span_the_same_range():
     torch.testing.assert_close(large[::4, ::4], small)
 
 
-@pytest.mark.parametrize("height", [3, 8, 9])
-@pytest.mark.parametrize("values", [1, 2500, 4000])
-def test_a_mix_ffn_in_bands_equals_the_whole(height, values, monkeypatch):
-    ffn = MixFFN(16, 2.5)  # 80 hidden values a token, 5 columns, 2 pictures: bands of 2, 3 or 5 rows
-    x = torch.randn(2, height * 5, 16)
-    whole = ffn(x, height, 5).detach()  # with gradients it is never cut
+def drawn(batch: int, times: str, width: int) -> layers.Modulation:
+    shift, scale, gate = torch.randn(3, batch if times == "own" else 1, 1, width)
+    return shift, scale, gate
+
+
+def apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+@pytest.mark.parametrize("times", ["shared", "own"])
+@pytest.mark.parametrize("values", [1, 1500, 15_000, 10**9])  # 1 and 7 tokens, 2 samples, all at a time
+@torch.no_grad()
+def test_self_attention_in_bands_equals_the_whole(values, times, qk_norm, monkeypatch):
+    layer = LinearSelfAttention(64, 32, qk_norm)
+    x, (shift, scale, gate) = torch.randn(3, 35, 64), drawn(3, times, 64)
+    expected = x + gate * layer(modulated_norm(x, scale, shift))
     monkeypatch.setattr(layers, "_BAND_VALUES", values)
-    with torch.no_grad():
-        banded = ffn(x, height, 5)
-    assert (banded - whole).abs().max() < 2e-6 * whole.abs().max()
+    layer.add_(x, (shift, scale, gate))
+    assert apart(x, expected) < 1e-6
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+@pytest.mark.parametrize("values", [1, 1500, 10**9])  # 1 token, 7 tokens, all
+@torch.no_grad()
+def test_cross_attention_in_bands_equals_the_whole(values, qk_norm, monkeypatch):
+    layer = CrossAttention(64, 4, qk_norm)
+    x, texts = torch.randn(4, 35, 64), [torch.randn(1, tokens, 64) for tokens in (1, 9, 3)]
+    prompts = [layer.prepare(text, count) for text, count in zip(texts, (1, 2, 1), strict=True)]
+    each = [texts[0], texts[1], texts[1], texts[2]]
+    pairs = zip(x.split(1), each, strict=True)
+    expected = torch.cat([sample + layer(sample, *layer.keys_values(text)) for sample, text in pairs])
+    monkeypatch.setattr(layers, "_BAND_VALUES", values)
+    layer.add_(x, prompts)
+    assert apart(x, expected) < 1e-6
+
+
+@pytest.mark.parametrize("height", [1, 3, 8, 9])
+@pytest.mark.parametrize("times", ["shared", "own"])
+@pytest.mark.parametrize("values", [1, 1300, 2000, 8000, 10**9])  # of 400 in a row: bands of 2 to 5 rows
+@torch.no_grad()
+def test_a_mix_ffn_in_bands_equals_the_whole(values, times, height, monkeypatch):
+    ffn = MixFFN(16, 2.5)  # 80 hidden values a token
+    x, (shift, scale, gate) = torch.randn(3, height * 5, 16), drawn(3, times, 16)
+    expected = x + gate * ffn(modulated_norm(x, scale, shift), height, 5)
+    monkeypatch.setattr(layers, "_BAND_VALUES", values)
+    ffn.add_(x, (shift, scale, gate), height, 5)
+    assert apart(x, expected) < 2e-6
+
+
+def test_bands_keep_to_their_size_and_are_nearly_even():
+    x = torch.empty(1, 128)
+    values = layers._BAND_VALUES // 10 + 1  # of a step: 9 fit
+    assert layers.band(x, 1, values) == 9
+    assert layers.band(x[:, :10], 1, values) == 5
+    assert layers.band(x[:, :9], 1, values) == 9
+    assert layers.band(x, 1, 10**12) == 1
+    assert layers.band(x.to("meta"), 1, 10**12) == 128  # not on a CPU: all

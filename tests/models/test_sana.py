@@ -8,9 +8,10 @@ import pytest
 import torch
 from diffusers import SanaTransformer2DModel
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from sanakit.errors import SettingsError
-from sanakit.models import sana
+from sanakit.models import layers, sana
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.weights.diffusers import diffusers_names, write_sana_config
 
@@ -143,6 +144,52 @@ def test_prepared_prompts_give_the_velocity_of_forward(variant, single_time):
     out = model.velocity(given["latents"], 0.7 if single_time else t, context, guidance)
     assert apart(out, model(**given)) < 1e-6 * 2
     assert torch.equal(given["latents"], before)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("values", [1, 3000])
+@pytest.mark.parametrize("t", [0.7, torch.tensor([0.9, 0.4])], ids=["one time", "a time each"])
+@torch.no_grad()
+def test_bands_of_tokens_give_the_velocity_of_the_whole(variant, values, t, monkeypatch):
+    model = randomised(VARIANTS[variant])
+    latents = torch.randn(2, 8, 7, 5)
+    context = model.prepare([torch.randn(1, 24), torch.randn(5, 24)], [2, 2])
+    guidance = 3.0 if model.config.guidance_embed else None
+    whole = model.velocity(latents, t, context, guidance)
+    monkeypatch.setattr(layers, "_BAND_VALUES", values)
+    assert apart(model.velocity(latents, t, context, guidance), whole) < 5e-6
+
+
+class Largest(TorchFunctionMode):
+    """Notes the largest tensor that is made, views of the given ones apart."""
+
+    def __init__(self, *given: Tensor) -> None:
+        self.values, self.given = 0, {tensor.untyped_storage().data_ptr() for tensor in given}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        made = out if isinstance(out, (tuple, list)) else [out]
+        with torch._C.DisableTorchFunctionSubclass():
+            for tensor in made:
+                if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in self.given:
+                    self.values = max(self.values, tensor.numel())
+        return out
+
+
+@torch.no_grad()
+def test_what_a_block_makes_on_a_cpu_does_not_grow_with_the_picture(monkeypatch):
+    monkeypatch.setattr(layers, "_BAND_VALUES", 2**16)
+    model = randomised(PLAIN)
+    context = model.prepare([torch.randn(1, 24), torch.randn(5, 24)])
+    largest = []
+    for height in (32, 128):
+        x = torch.randn(2, height * 64, 64)
+        with Largest(x, *model.parameters()) as made:
+            out = model.blocks[0].sample(x, torch.randn(1, 6 * 64), context.layers[0], (height, 64))
+        assert out is x
+        largest.append(made.values)
+    assert largest[0] == largest[1]
+    assert largest[0] < 2 * 2**16  # a band, and the two rows that are carried into it
 
 
 @pytest.mark.parametrize("counts", [[3, 1], [1, 3], [2, 2]])

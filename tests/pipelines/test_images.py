@@ -13,7 +13,7 @@ from diffusers.pipelines.pixart_alpha import pipeline_pixart_alpha, pipeline_pix
 from diffusers.pipelines.sana import pipeline_sana
 from PIL import Image
 
-from sanakit.errors import OutputError, SettingsError
+from sanakit.errors import OutputError, SettingsError, SizeError
 from sanakit.pipelines import images
 
 TABLES = {
@@ -51,6 +51,19 @@ def test_the_nearest_bin_is_the_published_choice(side) -> None:
         for width in sizes:
             published = PixArtImageProcessor.classify_height_width_bin(height, width, TABLES[side])
             assert images.nearest_bin(height, width, side) == published
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("256x192", (256, 192)), ("1024", (1024, 1024)), (" 64X32 ", (64, 32))]
+)
+def test_a_size_is_read(text: str, size: tuple[int, int]) -> None:
+    assert images.parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "1x", "1e9", "-1x1", "256 x 256", "1.5x2", "٣x٣x٣"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(SizeError):
+        images.parse_size(text)
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 24), (20, 20), (9, 31), (40, 64), (33, 21)])

@@ -113,6 +113,14 @@ def test_a_repository_of_one_part_gives_its_folder(repository):
     assert patterns == ["config.json", "diffusion_pytorch_model.safetensors"]
 
 
+def test_a_repository_of_a_language_model_gives_its_tokenizer_too(repository):
+    weights = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    repository.names = ["README.md", "config.json", "tokenizer.json", "tokenizer.model", *weights]
+    hub.fetch("google/shieldgemma-2b", ["text_encoder", "tokenizer"])
+    [(_, patterns)] = repository.asked
+    assert patterns == ["config.json", "tokenizer.json", *weights]
+
+
 def test_an_earlier_download_of_one_part_is_loaded_without_the_network(repository, monkeypatch, tiny):
     import huggingface_hub
 

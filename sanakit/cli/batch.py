@@ -1,0 +1,80 @@
+"""`sana generate --prompts FILE`: a file of prompts in, a folder of pictures out.
+
+The options are parsed in `cli/generate.py`, which hands them on; reading, drawing and saving are in
+`pipelines/prompt_file.py`, `pipelines/batch.py` and, on several processes, `pipelines/batch_ray.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sanakit.cli.terminal import print_json, progress_bar
+
+
+def draw_prompts(
+    prompts: Path,
+    output: Path | None,
+    *,
+    model: str,
+    loading: dict[str, Any],
+    size: str | None,
+    seed: int | None,
+    defaults: dict[str, Any],
+    overwrite: bool,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Draw what a file of prompts asks for and is not there yet; print what was done.
+
+    output: the folder; None: the file's name without its suffix, here. loading: device, dtype and memory.
+    defaults: settings of rows that do not have their own. workers: processes of Ray; None: this one.
+    """
+    folder = Path(prompts.stem) if output is None else output.expanduser()
+    started = time.monotonic()
+    with progress_bar() as show:
+        from sanakit.pipelines.batch import MANIFEST, draw_group, finished, groups, save_all
+        from sanakit.pipelines.images import parse_size
+        from sanakit.pipelines.prompt_file import read_pictures
+        from sanakit.pipelines.request import ModelSpec, check_request
+        from sanakit.pipelines.text_to_image import TextToImage
+        from sanakit.weights.settings import load_configs, load_settings
+
+        # 1. All rows are read and checked, and the folder is looked at, before anything is drawn
+        show("reading", 0, 0)
+        width, height = parse_size(size) if size is not None else (None, None)
+        defaults = defaults | {"width": width, "height": height}
+        spec = ModelSpec.of(load_settings(model), *load_configs(model))
+        pictures = read_pictures(prompts, partial(check_request, spec), seed=seed or 0, **defaults)
+        done = finished(pictures, folder, overwrite=overwrite)
+        waiting = groups(pictures, done)
+
+        # 2. What is not there yet is drawn, saved and told
+        if not waiting:
+            drawn = iter(())
+        elif workers is None:
+            pipe = TextToImage.from_pretrained(model, **loading)
+            drawn = (one for group in waiting for one in draw_group(pipe, group, done))
+        else:
+            from sanakit.pipelines.batch_ray import draw_on_cluster
+
+            drawn = draw_on_cluster(model, waiting, done, workers=workers, **loading)
+        warnings = []
+        total, count = len(pictures) - len(done), 0
+        show("drawing", count, total)
+        for count, one in enumerate(save_all(drawn, pictures, folder, done), start=1):
+            show("drawing", count, total)
+            warnings += [f"Line {one.picture.line}: {note}" for note in one.warnings]
+
+    for warning in warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
+    seconds = time.monotonic() - started
+    if as_json:
+        report = {"folder": folder, "manifest": folder / MANIFEST, "pictures": len(pictures)}
+        print_json(report | {"drawn": count, "kept": len(done), "seconds": seconds, "warnings": warnings})
+    else:
+        kept = f", {len(done)} were there" if done else ""
+        print(f"{folder}  {count} drawn{kept}  {seconds:.0f} s")

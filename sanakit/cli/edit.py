@@ -1,0 +1,173 @@
+"""`sana edit`: a picture and a sentence in, a picture out.
+
+Without a mask the whole picture is drawn anew, more or less (`pipelines/image_to_image.py`); with one, or
+with room around the picture, that part alone (`pipelines/inpaint.py`). Options, display and saving are those
+of `sana generate`; torch is imported inside the functions, as there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sanakit.cli import generate
+from sanakit.cli.terminal import AsJson, Debug
+from sanakit.errors import OutputError, SettingsError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "WEBP",
+    "AVIF",
+    "GIF",
+    "BMP",
+    "TIFF",
+)  # of Pillow's, those that run no other program
+
+
+def edit(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture to start from; it is kept.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What it is to show, in a sentence.")],
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="A picture of the same size: what is white is drawn anew.",
+        ),
+    ] = None,
+    expand: Annotated[
+        str | None,
+        typer.Option(
+            metavar="L,T,R,B",
+            show_default=False,
+            help="Pixels to draw left, above, right, below; one number is for all sides.",
+        ),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            show_default="0.6; with --mask or --expand 1",
+            help="0 keeps what is there, 1 forgets it.",
+        ),
+    ] = None,
+    model: generate.Model = "pocket",
+    negative: generate.Negative = "",
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WxH",
+            show_default="the picture's own",
+            help="Pixels; the picture is scaled and cut to it.",
+        ),
+    ] = None,
+    steps: generate.Steps = None,
+    guidance: generate.Guidance = None,
+    solver: generate.Solver = None,
+    seed: generate.Seed = None,
+    num_images: generate.NumImages = 1,
+    output: generate.Output = None,
+    device: generate.Device = "auto",
+    dtype: generate.Dtype = "auto",
+    memory: generate.Memory = "auto",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Draw a picture anew, a part of it, or around it.
+
+    With --mask or --expand, every pixel outside the drawn part stays as it is. The file named by --output is
+    replaced if it exists, but never IMAGE or the mask; without it, a new name is chosen.
+    """
+    # 1. What was asked for
+    if mask is not None and expand is not None:
+        raise SettingsError("Both --mask and --expand were given: give one of them, then edit the result.")
+    margins = None if expand is None else parse_margins(expand)
+    seed = secrets.randbelow(2**32) if seed is None else seed
+
+    with generate.display(preview=False) as show, warnings.catch_warnings(action="ignore"):
+        from sanakit.pipelines import inpaint
+        from sanakit.pipelines.image_to_image import ImageToImage
+        from sanakit.pipelines.images import parse_size
+
+        width, height = parse_size(size) if size is not None else (None, None)
+        paths = generate.output_paths(output, seed, num_images)
+        _keep(paths, [image] if mask is None else [image, mask])
+        picture = open_picture(image)
+        marked = None if mask is None else open_picture(mask)
+        if margins is not None:
+            picture, marked = inpaint.expand(picture, *margins)
+
+        # 2. The pictures, step by step
+        words = {"width": width, "height": height, "steps": steps, "guidance": guidance}
+        words |= {"solver": solver, "seed": seed, "num_images": num_images}
+        words |= {} if strength is None else {"strength": strength}
+        if marked is None:
+            pipe = ImageToImage.from_pretrained(model, device=device, dtype=dtype, memory=memory)
+            stream = pipe.stream(picture, prompt, negative, **words)
+        else:
+            pipe = inpaint.Inpaint.from_pretrained(model, device=device, dtype=dtype, memory=memory)
+            stream = pipe.stream(picture, marked, prompt, negative, **words)
+        result = None
+        for step in stream:
+            show(step)
+            result = step.result
+    assert result is not None  # the last step carries it
+
+    # 3. Save and print
+    generate.deliver(result, paths, as_json=as_json)
+
+
+def open_picture(path: Path) -> Image:
+    """Read a picture of a common format. Raises SettingsError for what is none, damaged or too large."""
+    from PIL import Image
+
+    from sanakit.pipelines.source import MAX_PIXELS
+
+    try:
+        with Image.open(path.expanduser(), formats=FORMATS) as picture:  # reads the header
+            if picture.width * picture.height <= MAX_PIXELS:
+                picture.load()
+                return picture
+    except Image.DecompressionBombError:
+        pass
+    except Exception as error:  # whatever the decoders make of a damaged file
+        reason = getattr(error, "strerror", None)  # of the system: it could not be opened
+        what = f"can not be read ({reason})" if reason else "is damaged, or no picture"
+        raise SettingsError(f"{path} {what}: give a PNG, JPEG or WebP file.") from None
+    raise SettingsError(f"{path} has too many pixels: give at most {MAX_PIXELS // 10**6} million.")
+
+
+def parse_margins(text: str) -> tuple[int, int, int, int]:
+    """Give the pixels to add left, above, right and below from "0,0,64,0", or from "64" for all sides.
+
+    Raises SettingsError.
+    >>> parse_margins("0, 0, 64, 0"), parse_margins("32")
+    ((0, 0, 64, 0), (32, 32, 32, 32))
+    """
+    number = r"\s*(\d{1,5})\s*"
+    match = re.fullmatch(rf"{number}(?:,{number},{number},{number})?", text, re.ASCII)
+    if match is None:
+        what = "give pixels for left, top, right and bottom, such as 0,0,64,0, or one number for all sides"
+        raise SettingsError(f"The margins {text!r} can not be read: {what}.")
+    left, *others = match.groups()
+    top, right, bottom = (left if other is None else other for other in others)
+    return int(left), int(top), int(right), int(bottom)
+
+
+def _keep(paths: Sequence[Path], sources: Sequence[Path]) -> None:
+    """Raise OutputError where a result would replace what it is made from."""
+    for path in paths:
+        for source in sources:
+            if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+                raise OutputError(f"{path} is what the result is made from: choose another name, to keep it.")

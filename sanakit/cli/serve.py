@@ -1,0 +1,152 @@
+"""`sana serve`: the models over HTTP, as OpenAI's clients ask for them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sanakit.cli.terminal import Debug
+from sanakit.errors import MissingExtraError, SettingsError
+
+
+def serve(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            show_default="pocket",
+            help="As for `sana generate`; give several times for several. The first is the default.",
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Other than this machine's own: needs a key, or --no-auth.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")] = 8000,
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder for jobs, keys and pictures.")] = Path(
+        "sana-data"
+    ),
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="SANA_DATABASE",
+            show_default="DIR/jobs.sqlite",
+            help="For jobs and keys: postgresql://...",
+        ),
+    ] = None,
+    pictures: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="SANA_PICTURES",
+            show_default="DIR/pictures",
+            help="A folder, or s3://... and others of fsspec.",
+        ),
+    ] = None,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Let everybody draw, without a key.")] = False,
+    max_waiting: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Requests in the queue; more get a 503.")
+    ] = 64,
+    max_batch: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures drawn at once.")] = 16,
+    max_steps: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Of one request.")] = 200,
+    max_side: Annotated[int, typer.Option(metavar="PX", min=64, max=4096, help="Of one picture.")] = 4096,
+    memory: Annotated[
+        str, typer.Option(metavar="SIZE", help="Most to hold, such as 4GB; auto; all: keep everything.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN", show_default="none", help="Web pages of it may call; may be repeated."
+        ),
+    ] = None,
+    body_limit: Annotated[str, typer.Option(metavar="SIZE", help="Largest request.")] = "20MB",
+    keep_days: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, show_default="for ever", help="Then jobs and pictures are deleted."),
+    ] = None,
+    drain: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, max=3600, help="To finish in when told to stop.")
+    ] = 30,
+    filter: Annotated[bool, typer.Option("--filter", help="Look at pictures before they leave.")] = False,
+    prompt_filter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", show_default="off", help="ShieldGemma, which then reads prompts first."
+        ),
+    ] = None,
+    no_metrics: Annotated[bool, typer.Option("--no-metrics", help="Do not serve /metrics.")] = False,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object a line.")] = False,
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Let prompts into the log.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Draw for others over HTTP, as OpenAI's clients ask: /v1/images/generations, edits, models, jobs.
+
+    Without keys (`sana keys create`) everybody on this machine may draw, and nobody else. Ctrl-C or SIGTERM
+    finishes what is being drawn, then stops; accepted jobs are kept and drawn after the next start.
+    """
+    from sanakit.pipelines.memory import parse_budget
+
+    limit = parse_budget(body_limit)
+    if isinstance(limit, str):
+        raise SettingsError(f'--body-limit {body_limit} is no size: write one such as "20MB".')
+    try:
+        from sanakit.serve.server import DoorSettings, ServerSettings
+        from sanakit.serve.server import serve as run
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "fastapi", "serve") from None
+
+    settings = ServerSettings(
+        models=tuple(model or ["pocket"]),
+        host=host,
+        port=port,
+        data=data,
+        database=database,
+        pictures=pictures,
+        device=device,
+        dtype=dtype,
+        memory=memory,
+        max_batch=max_batch,
+        max_waiting=max_waiting,
+        keep_days=keep_days,
+        drain=drain,
+        image_filter=filter,
+        prompt_filter=prompt_filter,
+        door=DoorSettings(
+            no_auth=no_auth,
+            origins=tuple(cors or []),
+            body_limit=limit,
+            max_steps=max_steps,
+            max_side=max_side,
+            previews=not filter,
+            metrics=not no_metrics,
+            json_log=log_json,
+            log_prompts=log_prompts,
+        ),
+    )
+    _log_to_stderr(as_json=log_json)
+    run(settings, _announce)
+
+
+def _announce(address: str, models: list[str]) -> None:
+    """Say where the server is and how to call it."""
+    print(f"Serving {', '.join(models)} at {address}\n")
+    print(f"  curl {address}/v1/images/generations -H 'Content-Type: application/json' \\")
+    print("""    -d '{"prompt": "a red apple", "response_format": "url"}'\n""")
+    print(f"""  OpenAI(base_url="{address}/v1", api_key="...").images.generate(prompt="a red apple")\n""")
+    print("Where there are keys, send one: -H 'Authorization: Bearer KEY'. Ctrl-C stops.", flush=True)
+
+
+def _log_to_stderr(*, as_json: bool) -> None:
+    """One line a request, and what goes wrong."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s" if as_json else "%(asctime)s %(message)s"))
+    root = logging.getLogger("sanakit")
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    root.propagate = False

@@ -1,0 +1,82 @@
+"""`sana ui`: a page to draw on, in the browser, on this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sanakit.cli.terminal import Debug
+from sanakit.errors import MissingExtraError
+
+
+def ui(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            show_default="pocket",
+            help="As for `sana generate`; give several times for several. The first is the default.",
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Other than this machine's own: needs a key, or --no-auth.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")] = 7860,
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for what is drawn; the same as that of `sana serve`.")
+    ] = Path("sana-data"),
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Let everybody draw, without a key.")] = False,
+    memory: Annotated[
+        str, typer.Option(metavar="SIZE", help="Most to hold, such as 4GB; auto; all: keep everything.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    open_page: Annotated[
+        bool | None,
+        typer.Option("--open/--no-open", show_default="where there is a screen", help="Open the browser."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Draw in the browser: pictures from words, edits with a brush, a gallery of what was drawn.
+
+    Everything stays on this machine; nothing is asked of other hosts. The API of `sana serve` is there, too.
+    Ctrl-C stops.
+    """
+    # Before Gradio is imported: it would else ask its maker's server for news.
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
+    try:
+        from sanakit.serve.server import DoorSettings, ServerSettings, serve
+        from sanakit.serve.web import add_page
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "gradio", "ui") from None
+
+    settings = ServerSettings(
+        models=tuple(model or ["pocket"]),
+        host=host,
+        port=port,
+        data=data,
+        device=device,
+        dtype=dtype,
+        memory=memory,
+        drain=0.0,  # who presses Ctrl-C is the one who draws
+        door=DoorSettings(no_auth=no_auth),
+    )
+    wanted = _has_screen() if open_page is None else open_page
+
+    def announce(address: str, models: list[str]) -> None:
+        print(f"Draw with {', '.join(models)} at {address}\nCtrl-C stops.", flush=True)
+        if wanted:
+            webbrowser.open(address)
+
+    serve(settings, announce, extend=add_page)
+
+
+def _has_screen() -> bool:
+    """Whether a person sits here, and a browser has where to appear."""
+    desktop = sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ))
+    return desktop and sys.stdout is not None and sys.stdout.isatty()

@@ -1,0 +1,36 @@
+"""Nodes for ComfyUI, thin over the pipelines.
+
+ComfyUI finds them through a folder in `custom_nodes` that imports these two names (`deploy/comfyui/sanakit`).
+The keys stand in saved workflows: they are never renamed.
+"""
+
+from __future__ import annotations
+
+from sanakit.comfy.loader import LoadModel
+from sanakit.comfy.pictures import DrawText, ExpandImage, InpaintImage, RedrawImage
+from sanakit.comfy.stages import DecodeLatents, EncodeImage, EncodeText, SampleLatents
+
+NODE_CLASS_MAPPINGS = {
+    "SanakitLoadModel": LoadModel,
+    "SanakitTextEncode": EncodeText,
+    "SanakitSampler": SampleLatents,
+    "SanakitDecode": DecodeLatents,
+    "SanakitEncode": EncodeImage,
+    "SanakitTextToImage": DrawText,
+    "SanakitImageToImage": RedrawImage,
+    "SanakitInpaint": InpaintImage,
+    "SanakitExpand": ExpandImage,
+}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "SanakitLoadModel": "Load SANA model",
+    "SanakitTextEncode": "SANA text encode",
+    "SanakitSampler": "SANA sampler",
+    "SanakitDecode": "SANA decode",
+    "SanakitEncode": "SANA encode",
+    "SanakitTextToImage": "SANA text to image",
+    "SanakitImageToImage": "SANA image to image",
+    "SanakitInpaint": "SANA inpaint",
+    "SanakitExpand": "SANA expand image",
+}
+
+__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]

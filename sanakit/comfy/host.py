@@ -1,0 +1,80 @@
+"""What ComfyUI offers a node while it runs: progress, previews, interruption, folders of models.
+
+Its modules are looked up among those already loaded, never imported: inside ComfyUI they are there, and
+elsewhere (a test, a script) a foreign package called `comfy` must not be taken for it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from sanakit.errors import SanaError
+from sanakit.weights.files import read_json
+
+PREVIEW_SIDE = 512  # pixels at most, where ComfyUI does not say
+
+
+class Progress:
+    """The progress bar of the node that runs; does nothing where ComfyUI is not there."""
+
+    def __init__(self) -> None:
+        utils = sys.modules.get("comfy.utils")
+        self._bar: Any = None if utils is None else utils.ProgressBar(1)
+
+    def show(self, done: int, total: int, preview: Callable[[], Image.Image]) -> None:
+        """Show how many steps are done, and what preview gives if the user has previews switched on.
+
+        Raises ComfyUI's own interruption if the user asked for it; so stops whoever calls this.
+        """
+        stop_if_interrupted()
+        if self._bar is not None:
+            side = _preview_side()
+            shown = ("JPEG", preview(), side) if side else None  # the form that its server sends on
+            self._bar.update_absolute(done, total, shown)
+
+
+def stop_if_interrupted() -> None:
+    """Raise ComfyUI's own interruption if the user asked for it."""
+    management = sys.modules.get("comfy.model_management")
+    if management is not None:
+        management.throw_exception_if_processing_interrupted()
+
+
+def device() -> str | torch.device:
+    """Give the device that ComfyUI works on; elsewhere "auto"."""
+    management = sys.modules.get("comfy.model_management")
+    return "auto" if management is None else management.get_torch_device()
+
+
+def model_folders() -> dict[str, Path]:
+    """Give the SANA models below ComfyUI's `models/diffusers`, by their path from there."""
+    paths: Any = sys.modules.get("folder_paths")
+    found: dict[str, Path] = {}
+    for root in map(Path, paths.get_folder_paths("diffusers") if paths is not None else []):
+        for index in sorted(root.glob("*/model_index.json")) + sorted(root.glob("*/*/model_index.json")):
+            if _is_sana(index):
+                found.setdefault(index.parent.relative_to(root).as_posix(), index.parent)
+    return found
+
+
+def _preview_side() -> int:
+    """Pixels that a preview may have along a side; 0: the user wants none."""
+    args = getattr(sys.modules.get("comfy.cli_args"), "args", None)
+    method = getattr(args, "preview_method", None)
+    if getattr(method, "value", "none") == "none":
+        return 0
+    return getattr(args, "preview_size", PREVIEW_SIDE)
+
+
+def _is_sana(index: Path) -> bool:
+    """Whether a diffusers index is that of a SANA model; a broken one is not ours to complain about."""
+    try:
+        return str(read_json(index).get("_class_name")).startswith("Sana")
+    except (SanaError, OSError):
+        return False

@@ -1,0 +1,204 @@
+"""Whole tasks as one node each: a prompt, or an image and a prompt, to an image.
+
+Shapes: B pictures, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+from PIL import Image
+from torch import Tensor
+
+from sanakit.comfy.host import Progress, stop_if_interrupted
+from sanakit.comfy.tensors import from_pictures, to_masks, to_pictures
+from sanakit.comfy.widgets import (
+    BATCH_SIZE,
+    CATEGORY,
+    GUIDANCE,
+    MODEL,
+    NEGATIVE_PROMPT,
+    PROMPT,
+    SEED,
+    SOLVER,
+    STEPS,
+    STRENGTH_RANGE,
+    settings,
+    side,
+)
+from sanakit.pipelines.image_to_image import STRENGTH, ImageToImage
+from sanakit.pipelines.inpaint import MAX_MARGIN, Inpaint, expand
+from sanakit.pipelines.source import FEATHER
+from sanakit.pipelines.text_to_image import Step, TextToImage
+
+DRAWING = {"seed": SEED, "steps": STEPS, "guidance": GUIDANCE, "solver": SOLVER}
+
+
+class DrawText:
+    """A prompt to pictures."""
+
+    CATEGORY = CATEGORY
+    DESCRIPTION = "Draws a prompt: text encode, sampler and decode in one node."
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "draw"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """Declare the inputs."""
+        size = {"width": side("Width"), "height": side("Height"), "batch_size": BATCH_SIZE}
+        text = {"prompt": PROMPT, "negative_prompt": NEGATIVE_PROMPT}
+        return {"required": {"model": MODEL, **text, **DRAWING, **size}}
+
+    def draw(
+        self,
+        model: TextToImage,
+        prompt: str,
+        negative_prompt: str,
+        seed: int,
+        steps: int,
+        guidance: float,
+        solver: str,
+        width: int,
+        height: int,
+        batch_size: int,
+    ) -> tuple[Tensor]:
+        """Draw as `TextToImage` does, published models in their bins. Raises as that does."""
+        stream = model.stream(
+            prompt,
+            negative_prompt,
+            width=width or None,
+            height=height or None,
+            seed=seed,
+            num_images=batch_size,
+            **settings(steps, guidance, solver),
+        )
+        return (_drawn([stream]),)
+
+
+class RedrawImage:
+    """Images and a prompt to images."""
+
+    CATEGORY = CATEGORY
+    DESCRIPTION = "Draws an image anew, as far as strength says. The result has the image's size."
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "draw"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """Declare the inputs."""
+        tip = "0 only passes the image through the autoencoder, 1 keeps nothing of it."
+        text = {"prompt": PROMPT, "negative_prompt": NEGATIVE_PROMPT}
+        strength = {"strength": ("FLOAT", {"default": STRENGTH, **STRENGTH_RANGE, "tooltip": tip})}
+        return {"required": {"model": MODEL, "image": ("IMAGE",), **text, **DRAWING, **strength}}
+
+    def draw(
+        self,
+        model: TextToImage,
+        image: Tensor,
+        prompt: str,
+        negative_prompt: str,
+        seed: int,
+        steps: int,
+        guidance: float,
+        solver: str,
+        strength: float,
+    ) -> tuple[Tensor]:
+        """Draw image i from seed + i. Raises as `ImageToImage` does."""
+        pipe, chosen = ImageToImage(model), settings(steps, guidance, solver)
+        streams = [
+            pipe.stream(picture, prompt, negative_prompt, strength=strength, seed=seed + i, **chosen)
+            for i, picture in enumerate(to_pictures(image))
+        ]
+        return (_drawn(streams),)
+
+
+class InpaintImage:
+    """Images, masks and a prompt to images that differ only where the mask is."""
+
+    CATEGORY = CATEGORY
+    DESCRIPTION = "Draws an image anew where the mask is 1; every pixel outside stays as it is."
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "draw"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """Declare the inputs."""
+        tip = "Of what the mask marks: 1 keeps nothing, less stays nearer to it."
+        fade = "Pixels over which the new fades in, inside the mask."
+        text = {"prompt": PROMPT, "negative_prompt": NEGATIVE_PROMPT}
+        own = {
+            "strength": ("FLOAT", {"default": 1.0, **STRENGTH_RANGE, "tooltip": tip}),
+            "feather": ("INT", {"default": FEATHER, "min": 0, "max": 512, "tooltip": fade}),
+        }
+        images = {"image": ("IMAGE",), "mask": ("MASK", {"tooltip": "1 = draw anew."})}
+        return {"required": {"model": MODEL, **images, **text, **DRAWING, **own}}
+
+    def draw(
+        self,
+        model: TextToImage,
+        image: Tensor,
+        mask: Tensor,
+        prompt: str,
+        negative_prompt: str,
+        seed: int,
+        steps: int,
+        guidance: float,
+        solver: str,
+        strength: float,
+        feather: int,
+    ) -> tuple[Tensor]:
+        """Draw image i from seed + i. Raises as `Inpaint` does."""
+        pictures = to_pictures(image)
+        masks = to_masks(mask, len(pictures), image.shape[1], image.shape[2])
+        pipe, chosen = Inpaint(model), settings(steps, guidance, solver)
+        own = {"strength": strength, "feather": feather}
+        streams = [
+            pipe.stream(picture, marked, prompt, negative_prompt, seed=seed + i, **own, **chosen)
+            for i, (picture, marked) in enumerate(zip(pictures, masks, strict=True))
+        ]
+        return (_drawn(streams),)
+
+
+class ExpandImage:
+    """Images to larger canvases, and the mask of what is new: outpainting, with the inpaint node behind."""
+
+    CATEGORY = CATEGORY
+    DESCRIPTION = "Adds pixels at the edges, for SANA inpaint to draw; the edge is drawn out over them."
+    RETURN_TYPES = ("IMAGE", "MASK")
+    FUNCTION = "expand"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """Declare the inputs."""
+        margin = ("INT", {"default": 0, "min": 0, "max": MAX_MARGIN, "step": 8, "tooltip": "Pixels to add."})
+        return {
+            "required": {
+                "image": ("IMAGE",),
+                "left": margin,
+                "top": margin,
+                "right": margin,
+                "bottom": margin,
+            }
+        }
+
+    def expand(self, image: Tensor, left: int, top: int, right: int, bottom: int) -> tuple[Tensor, Tensor]:
+        """Give the canvases, and one mask for all. Raises as `pipelines.inpaint.expand` does."""
+        canvases, masks = zip(
+            *(expand(picture, left, top, right, bottom) for picture in to_pictures(image)), strict=True
+        )
+        return from_pictures(canvases), from_pictures(masks[:1])[..., 0]
+
+
+def _drawn(streams: Sequence[Iterator[Step]]) -> Tensor:
+    """Draw one after the other, on one progress bar, and give all their pictures as an IMAGE."""
+    stop_if_interrupted()
+    progress = Progress()
+    pictures: list[Image.Image] = []
+    for i, stream in enumerate(streams):
+        for step in stream:
+            steps = max(step.total, 1)  # none at strength 0
+            progress.show(i * steps + step.index, len(streams) * steps, step.preview)
+            if step.result is not None:
+                pictures += cast(list[Image.Image], step.result.images)  # the default output, "pil"
+    return from_pictures(pictures)

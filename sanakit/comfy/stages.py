@@ -1,0 +1,258 @@
+"""The stages of drawing as a node each: text to conditioning, noise to latents, latents to image and back.
+
+Shapes: B pictures, C h w latents, H W pixels, L tokens, E text width.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sanakit.comfy.host import Progress, stop_if_interrupted
+from sanakit.comfy.tensors import (
+    Conditioning,
+    Latent,
+    from_latents,
+    from_pixels,
+    to_cells,
+    to_features,
+    to_latents,
+    to_pixels,
+)
+from sanakit.comfy.widgets import (
+    BATCH_SIZE,
+    CATEGORY,
+    GUIDANCE,
+    MODEL,
+    NEGATIVE_PROMPT,
+    PROMPT,
+    SEED,
+    SOLVER,
+    STEPS,
+    STRENGTH_RANGE,
+    settings,
+    side,
+)
+from sanakit.errors import SettingsError
+from sanakit.pipelines.denoise import Batch, Sample, start
+from sanakit.pipelines.memory import memory_limit, stage
+from sanakit.pipelines.request import Request, check_request, make_sampler, seeded_noise
+from sanakit.pipelines.text_to_image import TextToImage
+from sanakit.weights import release
+
+
+class EncodeText:
+    """Prompt and negative prompt to text features."""
+
+    CATEGORY = CATEGORY
+    DESCRIPTION = (
+        "Encodes a prompt, with the instruction that SANA was trained with, and a negative one without."
+    )
+    RETURN_TYPES = ("CONDITIONING", "CONDITIONING")
+    RETURN_NAMES = ("positive", "negative")
+    FUNCTION = "encode"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """Declare the inputs."""
+        return {"required": {"model": MODEL, "prompt": PROMPT, "negative_prompt": NEGATIVE_PROMPT}}
+
+    def encode(
+        self, model: TextToImage, prompt: str, negative_prompt: str
+    ) -> tuple[Conditioning, Conditioning]:
+        """Give both conditionings; a prompt that was cut is warned of (UserWarning)."""
+        stop_if_interrupted()
+        request = check_request(model.spec, prompt, negative_prompt)
+        plan = model.plan(request)
+        model.text_encoder.after_layer = None if plan.residence == "resident" else release
+        with stage(model.text_encoder.model, plan, model.device):
+            features, notes = model.encode([prompt], negative_prompt)
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
+        negative, positive = ([[text[None].cpu(), {}]] for text in features)
+        return positive, negative
+
+
+class SampleLatents:
+    """Text features, and noise or a latent to start from, to latents."""
+
+    CATEGORY = CATEGORY
+    DESCRIPTION = "Draws latents. Without a latent it begins at noise of the width and height given here."
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "sample"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """Declare the inputs."""
+        text = "Of the node SANA text encode, from the same model."
+        start_from = (
+            "What to start from; its size and number count then. Its noise mask says what is drawn anew."
+        )
+        tip = "Of a latent to start from: 0 keeps it, 1 draws it anew."
+        return {
+            "required": {
+                "model": MODEL,
+                "positive": ("CONDITIONING", {"tooltip": text}),
+                "negative": ("CONDITIONING", {"tooltip": text}),
+                "seed": SEED,
+                "steps": STEPS,
+                "guidance": GUIDANCE,
+                "solver": SOLVER,
+                "width": side("Width"),
+                "height": side("Height"),
+                "batch_size": BATCH_SIZE,
+                "strength": ("FLOAT", {"default": 1.0, **STRENGTH_RANGE, "tooltip": tip}),
+            },
+            "optional": {"latent": ("LATENT", {"tooltip": start_from})},
+        }
+
+    def sample(
+        self,
+        model: TextToImage,
+        positive: Conditioning,
+        negative: Conditioning,
+        seed: int,
+        steps: int,
+        guidance: float,
+        solver: str,
+        width: int,
+        height: int,
+        batch_size: int,
+        strength: float,
+        latent: Latent | None = None,
+    ) -> tuple[Latent]:
+        """Draw, with a preview after each step; sizes are drawn as they are, without bins.
+
+        Raises SettingsError, SizeError, NumericsError or MemoryLimitError.
+        """
+        stop_if_interrupted()
+        spec, scaling = model.spec, model.autoencoder.config.scaling_factor
+        known = None
+        if latent is not None:
+            known = to_latents(latent, spec.latent_channels, scaling)
+            batch_size = len(known)
+            height, width = (cells * spec.compression for cells in known.shape[2:])
+        elif strength != 1:
+            raise SettingsError(f"strength = {strength} needs a latent to start from: connect one, or set 1.")
+        request = check_request(
+            spec,
+            "",
+            width=width or None,
+            height=height or None,
+            num_images=batch_size,
+            seed=seed,
+            output="latent",
+            binned=False,
+            **settings(steps, guidance, solver),
+        )
+        name = str(request.metadata[0]["solver"])
+        sampler = make_sampler(name, request.steps, model.settings.flow_shift, strength)
+        if sampler is None and latent is not None:  # strength 0
+            return (latent,)
+        text_width = model.transformer.config.text_width
+        features = [to_features(positive, text_width, "positive")]
+        if request.guided:
+            features = [to_features(negative, text_width, "negative"), *features]
+        mask = None if latent is None else latent.get("noise_mask")
+        masks = None if mask is None else to_cells(mask, batch_size, request.cells[1:])
+        plan = model.plan(request)
+        with stage(model.transformer, plan, model.device):
+            samples = _begin(model, request, sampler, features, known, masks)
+            after_block = release if plan.residence == "layered" else None
+            latents = _denoise(model, Batch(model.transformer, samples), after_block)
+        return ({**(latent or {}), **from_latents(latents, scaling)},)
+
+
+class DecodeLatents:
+    """Latents to an image."""
+
+    CATEGORY = CATEGORY
+    DESCRIPTION = "Decodes latents with the model's own autoencoder."
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "decode"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """Declare the inputs."""
+        return {"required": {"model": MODEL, "latent": ("LATENT",)}}
+
+    def decode(self, model: TextToImage, latent: Latent) -> tuple[Tensor]:
+        """Give the image. Raises SettingsError, NumericsError or MemoryLimitError."""
+        stop_if_interrupted()
+        scaling = model.autoencoder.config.scaling_factor
+        return (from_pixels(model.decode(to_latents(latent, model.spec.latent_channels, scaling))),)
+
+
+class EncodeImage:
+    """An image to latents."""
+
+    CATEGORY = CATEGORY
+    DESCRIPTION = (
+        "Encodes an image with the model's own autoencoder; what exceeds multiples of 32 px is cut off."
+    )
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "encode"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """Declare the inputs."""
+        return {"required": {"model": MODEL, "image": ("IMAGE",)}}
+
+    def encode(self, model: TextToImage, image: Tensor) -> tuple[Latent]:
+        """Give the latents. Raises SettingsError, SizeError or MemoryLimitError."""
+        stop_if_interrupted()
+        autoencoder = model.autoencoder
+        pixels = to_pixels(image, model.spec.compression)
+        request = check_request(
+            model.spec, "", width=pixels.shape[3], height=pixels.shape[2], output="latent", binned=False
+        )
+        limit = memory_limit("encoding the image: take a smaller size")
+        with stage(autoencoder, model.plan(request), model.device), limit, torch.no_grad():
+            latents = [
+                autoencoder.encode(one.to(model.device, autoencoder.dtype)).float().cpu()
+                for one in pixels.split(1)
+            ]
+        return ({"samples": torch.cat(latents)},)
+
+
+def _begin(
+    model: TextToImage,
+    request: Request,
+    sampler: Any,
+    features: Sequence[Tensor],
+    known: Tensor | None,
+    masks: Tensor | None,
+) -> list[Sample]:
+    """Give the samples at their start. features: L E, the negative ones first if the request is guided."""
+    contexts = [model.transformer.prepare([text.to(model.device)]) for text in features]
+    negative = contexts.pop(0) if request.guided else None
+    noise = seeded_noise(request.seeds, request.cells).to(model.device)
+    return [
+        start(
+            sampler,
+            one,
+            request.guidance,
+            contexts[0],
+            negative,
+            None if known is None else known[i : i + 1].to(model.device),
+            None if masks is None else masks[i : i + 1].to(model.device),
+            anew=len(sampler.times) > request.steps,  # all its steps: what was there plays no part
+        )
+        for i, one in enumerate(noise.split(1))
+    ]
+
+
+def _denoise(model: TextToImage, batch: Batch, after_block: Any) -> Tensor:
+    """Take all steps, and give the latents B C h w."""
+    state = batch.samples[0].state
+    progress = Progress()
+    while not state.done:
+        batch.step(after_block)
+        state = batch.samples[0].state
+        model.check_finite(batch.latents, f"Step {state.index} of {state.total}", model.transformer.dtype)
+        progress.show(state.index, state.total, lambda: model.preview(batch.clean[0]))
+    return batch.latents

@@ -1,0 +1,70 @@
+"""Inputs that several nodes share, as ComfyUI declares them: (type, {default, range, tooltip}).
+
+ComfyUI's widgets always hold a value; 0, -1 and auto say that the model shall choose.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+from sanakit.pipelines.images import MAX_SIDE
+from sanakit.pipelines.request import MAX_IMAGES, MAX_SEED
+
+CATEGORY = "SANA"
+AUTO = "auto"
+SOLVERS = (AUTO, "dpm", "euler")
+
+MODEL = ("SANAKIT_MODEL", {"tooltip": "A model of the node Load SANA model."})
+PROMPT = ("STRING", {"multiline": True, "default": "a red apple", "tooltip": "What to draw."})
+NEGATIVE_PROMPT = (
+    "STRING",
+    {"multiline": True, "default": "", "tooltip": "What not to draw; works where guidance is above 1."},
+)
+SEED = (
+    "INT",
+    {
+        "default": 0,
+        "min": 0,
+        "max": MAX_SEED,
+        "control_after_generate": True,
+        "tooltip": "Picture i of a batch is drawn from seed + i: the same alone and in a batch.",
+    },
+)
+STEPS = ("INT", {"default": 0, "min": 0, "max": 1000, "tooltip": "0: as many as the model wants."})
+GUIDANCE = (
+    "FLOAT",
+    {
+        "default": -1.0,
+        "min": -1.0,
+        "max": 100.0,
+        "step": 0.1,
+        "round": 0.01,
+        "tooltip": "How closely to follow the prompt. -1: as the model wants; 0 to 1: off, twice as fast.",
+    },
+)
+SOLVER = (list(SOLVERS), {"default": AUTO, "tooltip": "auto: the model's own. dpm needs fewer steps."})
+BATCH_SIZE = ("INT", {"default": 1, "min": 1, "max": MAX_IMAGES, "tooltip": "Pictures drawn at once."})
+STRENGTH_RANGE = {"min": 0.0, "max": 1.0, "step": 0.01, "round": 0.001}  # with a default of each node's own
+
+
+class Chosen(TypedDict):
+    """Settings as the pipelines read them; None: the model's own."""
+
+    steps: int | None
+    guidance: float | None
+    solver: str | None
+
+
+def side(name: str) -> tuple[str, dict[str, Any]]:
+    """Give the input of a width or height in pixels."""
+    tooltip = f"{name} in pixels, a multiple of 32. 0: the model's own."
+    return ("INT", {"default": 0, "min": 0, "max": MAX_SIDE, "step": 32, "tooltip": tooltip})
+
+
+def settings(steps: int, guidance: float, solver: str) -> Chosen:
+    """Give what three widgets say as the pipelines read it."""
+    return {
+        "steps": steps or None,
+        "guidance": None if guidance == -1 else guidance,
+        "solver": None if solver == AUTO else solver,
+    }

@@ -1,0 +1,234 @@
+"""Draws the pictures of a file of prompts into a folder, and goes on where an earlier run stopped.
+
+1 finished: what the folder holds already, by the settings in each PNG    2 groups: what is drawn together
+3 draw_group: one group of pictures                                       4 save_all: files and manifest
+
+A picture that is there with its settings is not drawn again; a file that differs is never replaced unasked.
+Groups depend on the file of prompts alone, so that a run that was stopped draws the same pixels as one that
+was not: a group of which one picture is missing is drawn as a whole, and the missing one saved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import reprlib
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from sanakit.errors import MemoryLimitError, OutputError, SettingsError
+from sanakit.pipelines.images import FORMATS, Metadata, read_metadata, save
+from sanakit.pipelines.prompt_file import Picture
+from sanakit.pipelines.request import check_request
+from sanakit.pipelines.text_to_image import TextToImage
+
+MANIFEST = "manifest.jsonl"  # in the folder of the results: a line a picture, in the order of the prompts
+AT_ONCE = 8  # pictures of a group, at most
+PIXELS_AT_ONCE = AT_ONCE * 512 * 512  # of a group, unless one picture has more
+NAMED = 3  # files that a message shows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawn:
+    """A picture that has been drawn, and what its user should know of it."""
+
+    picture: Picture
+    image: Image.Image
+    warnings: list[str]
+
+
+def finished(pictures: Sequence[Picture], folder: Path, *, overwrite: bool = False) -> set[str]:
+    """Give the names of the pictures that lie in the folder, drawn with the same settings.
+
+    overwrite: whether files of these names with other settings may be replaced; they are not finished then.
+    Raises OutputError where the folder can not take the pictures, or holds such files.
+    """
+    _check_folder(folder)
+    done, others = set(), []
+    for picture in pictures:
+        if difference := _difference(folder / picture.file, picture.metadata):
+            others.append(f"{picture.file} ({difference})")
+        elif os.path.lexists(folder / picture.file):
+            done.add(picture.file)
+    if others and not overwrite:
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        raise OutputError(
+            f"{folder} holds other pictures under these names: {', '.join(others[:NAMED])}{more}. Choose "
+            "another folder, or replace them with --overwrite."
+        )
+    return done
+
+
+def groups(pictures: Sequence[Picture], done: set[str]) -> list[list[Picture]]:
+    """Give the pictures that are drawn together, group after group, without those groups that are done.
+
+    Only prompt and seed differ within a group, and it is so small that little is lost when work is stopped.
+    """
+    found: list[list[Picture]] = []
+    growing: dict[tuple, list[Picture]] = {}  # by the settings that are shared
+    for picture in pictures:
+        settings = _shared(picture)
+        pixels = int(settings["width"]) * int(settings["height"])
+        group = growing.setdefault(tuple(settings.values()), [])
+        if not group or len(group) >= max(1, min(AT_ONCE, PIXELS_AT_ONCE // pixels)):
+            group = growing[tuple(settings.values())] = []
+            found.append(group)
+        group.append(picture)
+    return [group for group in found if any(picture.file not in done for picture in group)]
+
+
+def draw_group(pipe: TextToImage, group: Sequence[Picture], done: Collection[str] = ()) -> Iterator[Drawn]:
+    """Draw one group together, or in smaller parts where memory does not allow the whole.
+
+    done: names of pictures that are not wanted again. Each of the others is given as soon as it is decoded.
+    Raises MemoryLimitError or NumericsError.
+    """
+    prompts = [str(picture.metadata["prompt"]) for picture in group]
+    request = check_request(pipe.spec, prompts, **_shared(group[0]))
+    request = replace(request, seeds=[int(picture.metadata["seed"]) for picture in group], output="latent")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # told below, each with its picture
+            for step in pipe.draw(request):
+                latents = step.latents
+    except MemoryLimitError:
+        if len(group) == 1:
+            raise
+        middle = len(group) // 2
+        yield from draw_group(pipe, group[:middle], done)
+        yield from draw_group(pipe, group[middle:], done)
+        return
+    request = replace(request, output="pil")
+    for index, picture in enumerate(group):
+        if picture.file not in done:
+            notes: list[str] = []
+            pipe.text_encoder.tokenize([prompts[index]], notes=notes)
+            (image,) = pipe.picture(latents[index : index + 1], request)
+            yield Drawn(picture=picture, image=image, warnings=notes)  # pyright: ignore[reportArgumentType]
+
+
+def save_all(
+    drawn: Iterable[Drawn], pictures: Sequence[Picture], folder: Path, done: set[str]
+) -> Iterator[Drawn]:
+    """Save pictures as they come, giving each when its file is whole.
+
+    pictures: all of the file of prompts, and done: those that lie in the folder, for the manifest, which gets
+    a picture's line when it is saved; at the beginning and the end, whatever ends it, the lines are put into
+    the order of the prompts. Raises OutputError.
+    """
+    there, manifest = set(done), folder / MANIFEST
+    begun = False
+    for left in folder.glob(".*.partial"):  # by a run that was killed; see `images.save`
+        left.unlink(missing_ok=True)
+    try:
+        for one in drawn:
+            if not begun:
+                _make_folder(folder)
+                _write_manifest(manifest, pictures, there)
+                begun = True
+            save(one.image, folder / one.picture.file, one.picture.metadata)
+            there.add(one.picture.file)
+            with manifest.open("a", encoding="utf-8") as lines:
+                lines.write(_line(one.picture))
+            yield one
+    finally:
+        if begun or there:
+            _write_manifest(manifest, pictures, there)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise OutputError unless pictures can be written to a folder, which may be still to be made."""
+    if folder.suffix.lower() in FORMATS:
+        raise OutputError(f"{folder} is the name of a picture: give a folder for the pictures of a file.")
+    exists, reason = True, ""
+    try:
+        os.lstat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        exists = False
+    except (OSError, ValueError) as error:  # names that no folder can have
+        reason = getattr(error, "strerror", None) or str(error)
+    if reason or (exists and not os.path.isdir(folder)):
+        raise OutputError(f"{folder} is no folder ({reason or 'but a file'}): choose another name.")
+    if not os.path.isdir(folder.parent):
+        raise OutputError(
+            f"The folder {folder.parent} does not exist: create it first or choose another one."
+        )
+    if not os.access(folder if exists else folder.parent, os.W_OK):
+        raise OutputError(f"Nothing may be written in {folder}: choose another folder.")
+    if not _is_ours(folder / MANIFEST):
+        raise OutputError(f"{folder / MANIFEST} was not written by this command: choose another folder.")
+
+
+def _shared(picture: Picture) -> dict[str, Any]:
+    """The settings that the pictures of a group have in common, as arguments of `check_request`."""
+    own = ("prompt", "seed", "model", "version")
+    return {name: value for name, value in picture.metadata.items() if name not in own}
+
+
+def _difference(path: Path, metadata: Metadata) -> str:
+    """Tell in which setting a file differs from what would be drawn; "" if in none, or if there is none.
+
+    The version of this package is no setting.
+    """
+    if not os.path.lexists(path):
+        return ""
+    try:
+        found = read_metadata(path)
+    except SettingsError:
+        return "which carries no settings"
+    for name in sorted(found.keys() | metadata.keys()):
+        if name != "version" and found.get(name) != metadata.get(name):
+            return f"{name} {reprlib.repr(found.get(name))}, not {reprlib.repr(metadata.get(name))}"
+    return ""
+
+
+def _is_ours(manifest: Path) -> bool:
+    """Whether a manifest may be replaced: it is not there, or its lines look like ours."""
+    if not os.path.lexists(manifest):
+        return True
+    try:
+        with manifest.open(encoding="utf-8") as lines:
+            first = lines.readline(1_000_000)
+        return not first or {"file", "prompt", "model"} <= set(json.loads(first))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder of the results unless it is there. Raises OutputError."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The folder {folder} can not be made ({error.strerror}): choose another."
+        ) from None
+
+
+def _line(picture: Picture) -> str:
+    return (
+        json.dumps({"file": picture.file, "line": picture.line, **picture.metadata}, ensure_ascii=False)
+        + "\n"
+    )
+
+
+def _write_manifest(path: Path, pictures: Sequence[Picture], there: set[str]) -> None:
+    """Write the lines of the pictures that are there, in order, whole or not at all. Raises OutputError."""
+    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
+    try:
+        with partial.open("x", encoding="utf-8") as file:
+            file.writelines(_line(picture) for picture in pictures if picture.file in there)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path} can not be written ({error.strerror}): check its rights and space."
+        ) from None
+    finally:
+        with suppress(OSError):  # renamed, or never made
+            partial.unlink()

@@ -1,0 +1,119 @@
+"""Draw a part of a picture anew, or around it, and leave the rest as it is, to the pixel.
+
+While denoising, latents that no masked pixel touches are led back to the picture (`denoise.Batch`); in the
+end, every pixel outside the mask is the picture's own, and what was drawn fades in inside its edge.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Unpack
+
+import numpy as np
+import torch
+from PIL import Image
+
+from sanakit.errors import SettingsError
+from sanakit.pipelines.images import Result
+from sanakit.pipelines.request import DrawSettings, check_request, whole_number
+from sanakit.pipelines.source import FEATHER, MAX_PIXELS, flatten, make_source
+from sanakit.pipelines.text_to_image import Step, TextToImage
+
+MAX_MARGIN = 4096  # pixels
+
+
+class Inpaint:
+    """Draws what a mask marks anew. pipe: loaded with `encoder=True`."""
+
+    def __init__(self, pipe: TextToImage) -> None:
+        self.pipe = pipe
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        memory: str | int = "auto",
+    ) -> Inpaint:
+        """Load a model; all as for `TextToImage.from_pretrained`."""
+        return cls(TextToImage.from_pretrained(path, device=device, dtype=dtype, memory=memory, encoder=True))
+
+    def __call__(
+        self,
+        image: Image.Image,
+        mask: Image.Image,
+        prompt: str | Sequence[str],
+        negative_prompt: str = "",
+        *,
+        strength: float = 1.0,
+        feather: int = FEATHER,
+        width: int | None = None,
+        height: int | None = None,
+        **settings: Unpack[DrawSettings],
+    ) -> Result:
+        """Draw the marked part anew.
+
+        mask: of the image's size; white is drawn anew, or, if it has transparent pixels, those are. strength:
+        less than 1 begins from what the marked part shows. feather: pixels inside the mask's edge over which
+        what was drawn fades in. image and all others: as for `ImageToImage.__call__`.
+        Raises as `TextToImage.__call__` does.
+        """
+        stream = self.stream(
+            image,
+            mask,
+            prompt,
+            negative_prompt,
+            strength=strength,
+            feather=feather,
+            width=width,
+            height=height,
+            **settings,
+        )
+        *_, last = stream
+        return last.result  # pyright: ignore[reportReturnType] - the last step has it
+
+    def stream(
+        self,
+        image: Image.Image,
+        mask: Image.Image,
+        prompt: str | Sequence[str],
+        negative_prompt: str = "",
+        *,
+        strength: float = 1.0,
+        feather: int = FEATHER,
+        width: int | None = None,
+        height: int | None = None,
+        **settings: Unpack[DrawSettings],
+    ) -> Iterator[Step]:
+        """Draw as `__call__` does, step by step, as `TextToImage.stream` does."""
+        spec, binned = self.pipe.spec, settings.get("binned", True)
+        source = make_source(
+            spec, image, strength, mask=mask, width=width, height=height, feather=feather, binned=binned
+        )
+        return self.pipe.draw(check_request(spec, prompt, negative_prompt, source=source, **settings))
+
+
+def expand(
+    image: Image.Image, left: int = 0, top: int = 0, right: int = 0, bottom: int = 0
+) -> tuple[Image.Image, Image.Image]:
+    """Give a larger canvas with the picture on it, and the mask of what is new: outpainting.
+
+    left, top, right, bottom: pixels to add, 0 to 4096. What is new shows the picture's edge, drawn out, until
+    it is painted. Raises SettingsError.
+    """
+    names = ("left", "top", "right", "bottom")
+    margins = zip(names, (left, top, right, bottom), strict=True)
+    left, top, right, bottom = (whole_number(name, margin, 0, MAX_MARGIN) for name, margin in margins)
+    if not left + top + right + bottom:
+        raise SettingsError("Nothing is to be added: give pixels for left, top, right or bottom.")
+    picture = flatten(image)
+    width, height = picture.width + left + right, picture.height + top + bottom
+    if width * height > MAX_PIXELS:
+        raise SettingsError(f"{width}x{height} px would be drawn, {MAX_PIXELS // 10**6} million is the most.")
+    canvas = Image.fromarray(np.pad(np.array(picture), ((top, bottom), (left, right), (0, 0)), mode="edge"))
+    mask = Image.new("L", canvas.size, 255)
+    mask.paste(0, (left, top, left + picture.width, top + picture.height))
+    return canvas, mask

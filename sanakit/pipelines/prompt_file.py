@@ -1,0 +1,211 @@
+"""A file of prompts, read and checked as a whole before any work: each row becomes pictures with their names.
+
+.txt     one prompt a line; empty lines and lines that begin with # are left out
+.jsonl   one object a line: "prompt" and any other of COLUMNS; null: the default
+.csv     a first line of column names, "prompt" and any other of COLUMNS; an empty cell: the default
+
+Rows are counted from 1, without the lines left out. What a row does not say is the caller's default, else the
+model's own. Names and seeds depend on the row alone, not on what was drawn before, so that a run that was
+stopped goes on with the same pictures; rows added at the end change none of those before them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sanakit.errors import SettingsError
+from sanakit.pipelines.images import Metadata, parse_size
+from sanakit.pipelines.request import Request
+
+NUMBERS = {"width": int, "height": int, "steps": int, "guidance": float, "seed": int, "num_images": int}
+TEXTS = ("prompt", "negative_prompt", "size", "solver", "name")
+COLUMNS = (*TEXTS, *NUMBERS)
+SLUG = 40  # characters of the prompt in a name
+MAX_NAME = 200  # bytes; file systems allow 255, of which a number, a suffix and a temporary name need some
+NAMED = 3  # faulty rows that the message shows
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.I)  # names that Windows keeps to itself
+
+Values = dict[str, Any]  # of one row: column -> text or number, without those that are to be the default
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """One picture to draw."""
+
+    file: str  # name in the folder of the results
+    line: int  # of the file of prompts where its row ends; 1 is the first
+    metadata: Metadata  # its settings, complete, as its file will carry them
+
+
+def read_pictures(
+    path: str | os.PathLike[str],
+    check: Callable[..., Request],
+    *,
+    seed: int = 0,
+    **defaults: Any,
+) -> list[Picture]:
+    """Give the pictures that a file of prompts asks for, in its order.
+
+    check: `check_request` of one model. seed: row n without a seed draws from seed + n - 1, and its further
+    pictures from the seeds after that. defaults: what rows do not say, as arguments of `check`.
+    Files are called 00001-words-of-the-prompt.png, or by the row's `name`; several of a row get -1, -2, ...
+    Raises SettingsError, which tells the first faulty rows with their lines.
+    """
+    path = Path(path)
+    check("", seed=seed, **defaults)  # a fault of theirs is told once, not row by row
+    pictures: list[Picture] = []
+    faults: list[str] = []
+    lines_of: dict[str, int] = {}  # a name, as it is compared where case is ignored -> its line
+    for number, (line, parse) in enumerate(_rows(path), start=1):
+        try:
+            values = parse()
+            name = values.pop("name", None)
+            settings = {**defaults, "seed": seed + number - 1, **_with_sides(values)}
+            drawn = check(**settings).metadata
+            stem = f"{number:05}{_slug(settings['prompt'])}" if name is None else _checked_name(name)
+            for index, metadata in enumerate(drawn, start=1):
+                file = f"{stem}.png" if len(drawn) == 1 else f"{stem}-{index}.png"
+                other = lines_of.setdefault(file.casefold(), line)
+                if other != line:
+                    raise SettingsError(f"its name {file!r} is that of line {other} too: choose another one.")
+                pictures.append(Picture(file=file, line=line, metadata=metadata))
+        except SettingsError as error:
+            faults.append(f"Line {line}: {error}")
+    if faults:
+        more = f" And {len(faults) - NAMED} more." if len(faults) > NAMED else ""
+        what = "one faulty row" if len(faults) == 1 else f"{len(faults)} faulty rows"
+        raise SettingsError(f"{path} has {what}; nothing was drawn. {' '.join(faults[:NAMED])}{more}")
+    if not pictures:
+        raise SettingsError(f"{path} holds no prompt: write one a line, or take another file.")
+    return pictures
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Callable[[], Values]]]:
+    """Give each row's line and what reads it, which raises SettingsError where the row is faulty."""
+    suffix = path.suffix.lower()
+    if suffix not in (".txt", ".jsonl", ".csv"):
+        raise SettingsError(f"{path} is no file of prompts: give one that ends in .txt, .jsonl or .csv.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes().count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{path} is no UTF-8 text (line {line}): write it anew as UTF-8.") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(f"{path} can not be read ({reason}): check its name and its rights.") from None
+    if suffix == ".csv":
+        yield from _csv_rows(path, text)
+        return
+    for line, words in enumerate(text.split("\n"), start=1):
+        words = words.strip()
+        if suffix == ".jsonl" and words:
+            yield line, lambda words=words: _from_json(words)
+        elif suffix == ".txt" and words and not words.startswith("#"):
+            yield line, lambda words=words: {"prompt": words}
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Callable[[], Values]]]:
+    """Give the rows of a table whose first line names its columns."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = [name.strip() for name in next(reader, [])]
+        repeated = {name for name in columns if columns.count(name) > 1}
+        if "prompt" not in columns or repeated:
+            wrong = f"names {repeated.pop()!r} twice" if repeated else 'names no column "prompt"'
+            raise SettingsError(f"{path} {wrong}: write the columns' names, with commas, in its first line.")
+        _check_columns(columns)
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, lambda cells=cells: _from_cells(columns, cells)
+    except csv.Error as error:
+        raise SettingsError(
+            f"{path} is no table after line {reader.line_num} ({error}): give every quote its end."
+        ) from None
+
+
+def _from_json(text: str) -> Values:
+    """Read a row of .jsonl. Raises SettingsError."""
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"this is no JSON object ({error}): write one a line.") from None
+    if not isinstance(row, dict):
+        raise SettingsError(f'this is no JSON object: write {{"prompt": ...}} instead of {text[:40]!r}.')
+    _check_columns(row)
+    values = {name: value for name, value in row.items() if value is not None}
+    if isinstance(values.get("size"), int):
+        values["size"] = str(values["size"])
+    for name in TEXTS:
+        if name in values and not isinstance(values[name], str):
+            raise SettingsError(f"{name} = {str(values[name])[:40]!r}, but it must be a text.")
+    if "prompt" not in values:
+        raise SettingsError('"prompt" is missing: write what to draw.')
+    return values
+
+
+def _from_cells(columns: list[str], cells: list[str]) -> Values:
+    """Read a row of .csv. Raises SettingsError."""
+    if len(cells) != len(columns):
+        raise SettingsError(
+            f"it has {len(cells)} cells for {len(columns)} columns: write texts with commas in quotes."
+        )
+    values: Values = {name: cell.strip() for name, cell in zip(columns, cells, strict=True) if cell.strip()}
+    if "prompt" not in values:
+        raise SettingsError('"prompt" is empty: write what to draw.')
+    for name, kind in NUMBERS.items():
+        if name in values:
+            try:
+                values[name] = kind(values[name])
+            except ValueError:
+                what = "whole number" if kind is int else "number"
+                raise SettingsError(f"{name} = {values[name][:40]!r}, but it must be a {what}.") from None
+    return values
+
+
+def _check_columns(names: Mapping[str, Any] | list[str]) -> None:
+    """Raise SettingsError for a name that means nothing."""
+    for name in names:
+        if name not in COLUMNS:
+            raise SettingsError(f"There is no column {name[:40]!r}: use {', '.join(COLUMNS)}.")
+
+
+def _with_sides(values: Values) -> Values:
+    """Give the row's values with its `size`, if it has one, as width and height."""
+    if "size" not in values:
+        return values
+    if "width" in values or "height" in values:
+        raise SettingsError("it has a size and a width or height too: write the one or the others.")
+    width, height = parse_size(values["size"])
+    return {
+        **{name: value for name, value in values.items() if name != "size"},
+        "width": width,
+        "height": height,
+    }
+
+
+def _checked_name(name: str) -> str:
+    """Give the name that a row chose for its file, without .png. Raises SettingsError."""
+    stem = unicodedata.normalize("NFC", name).removesuffix(".png")
+    long = len(stem.encode(errors="replace")) > MAX_NAME
+    if long or not re.fullmatch(r"\w([\w ().,+=@-]*[\w)+=@-])?", stem) or _DEVICES.fullmatch(stem):
+        raise SettingsError(
+            f"name = {name[:40]!r}, but it must be a plain file name: take letters, digits, spaces and "
+            f"any of -_.,()+=@, begin with a letter or digit, and stay below {MAX_NAME} bytes."
+        )
+    return stem
+
+
+def _slug(prompt: str) -> str:
+    """Give "-" and the first words of a prompt, in any script, as they can stand in a file's name."""
+    words = re.findall(r"\w+", unicodedata.normalize("NFKC", prompt).lower().replace("_", " "))
+    slug = "-".join(words)[:SLUG].rstrip("-")
+    return f"-{slug}" if slug else ""

@@ -1,0 +1,196 @@
+"""The server's database: SQLite in a file by default, PostgreSQL by URL, through SQLAlchemy.
+
+What may happen to a database (locked, full, gone, damaged, unreachable) reaches callers as one exception,
+StorageError, after a bounded wait. Messages never carry statements or their values: those hold prompts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Dialect, create_engine, event, make_url, text
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.types import TypeDecorator
+
+from sanakit.errors import MissingExtraError, SettingsError, StorageError
+
+WAIT = 5.0  # seconds for a lock, a connection or an answer, before StorageError
+_TABLES_LOCK = 0x53414E41  # PostgreSQL's advisory lock under which tables are made
+
+
+class Utc(TypeDecorator[datetime]):
+    """A time with its zone, which is always UTC; SQLite has no column type that would keep the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give a time as the database takes it."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give a time of the database with its zone."""
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """All tables of the server; those of jobs and keys share a database."""
+
+    type_annotation_map = {datetime: Utc, dict[str, Any]: JSON, list[dict[str, Any]]: JSON}
+
+
+class Database:
+    """One database, with its tables, and its two kinds of transaction.
+
+    url: a file's path, sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME. wait: seconds, see WAIT.
+    Raises SettingsError for other URLs, StorageError if it can not be opened, MissingExtraError without
+    PostgreSQL's driver. All methods may be called from any thread; all of them may block for `wait`, so a
+    server calls them outside its event loop.
+    """
+
+    def __init__(self, url: str | os.PathLike[str], *, wait: float = WAIT) -> None:
+        parsed = _parse(os.fspath(url))
+        self.name = parsed.render_as_string(hide_password=True)
+        self._path = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
+        self._identity: tuple[int, int] | None = None
+        if self._path is not None:
+            self.name = str(self._path)
+            self._identity = self._make_file(self._path)
+        try:
+            self._engine = create_engine(
+                parsed,
+                connect_args=_driver_options(self._path is not None, wait),
+                pool_timeout=wait,
+                pool_pre_ping=self._path is None,
+                hide_parameters=True,  # they hold prompts, and exceptions are logged
+            )
+        except ImportError as error:
+            raise MissingExtraError(error.name or "psycopg", "serve") from None
+        if self._path is not None:
+            event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+        self._writer = self._engine.execution_options(writes=True)
+        with self.writing() as session:
+            if self._path is None:  # two servers may start at once
+                session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _TABLES_LOCK})
+            Base.metadata.create_all(session.connection())
+
+    def reading(self):
+        """A transaction that only reads, as a context manager that gives a Session. Raises StorageError."""
+        return self._transaction(self._engine)
+
+    def writing(self):
+        """A transaction that writes, committed when its block ends without an exception.
+
+        On SQLite it holds the only write lock from its first moment (BEGIN IMMEDIATE): what it read is still
+        true when it writes, and it can not fail half-way for another's lock. Raises StorageError.
+        """
+        return self._transaction(self._writer)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self, bind) -> Iterator[Session]:
+        self._check_file()
+        try:
+            with Session(bind, expire_on_commit=False) as session, session.begin():
+                yield session
+        except SQLAlchemyError as error:
+            raise StorageError(f"{self._trouble(error)}") from None
+
+    def _make_file(self, path: Path) -> tuple[int, int]:
+        """Create the file, readable by its owner alone, where there is none; give what identifies it."""
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+            try:
+                found = os.fstat(file)
+            finally:
+                os.close(file)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise StorageError(
+                f"The database {path} can not be opened ({reason}): check the place and its rights."
+            ) from None
+        return found.st_dev, found.st_ino
+
+    def _check_file(self) -> None:
+        """Refuse to go on in a file that was deleted or replaced: SQLite would write where nobody reads."""
+        if self._path is None:
+            return
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != self._identity:
+            raise StorageError(
+                f"The database {self._path} was removed or replaced: put it back, then start the server anew."
+            )
+
+    def _trouble(self, error: SQLAlchemyError) -> str:
+        """One sentence on what the database said. Only its first line: the next ones may quote a row."""
+        said = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()
+        reason = said[0] if said else type(error).__name__
+        remedy = "try again, or check that it runs, its rights and the space on its disk"
+        if "malformed" in reason or "not a database" in reason:
+            remedy = "the file is damaged; stop the server and put a copy back"
+        return f"The database {self.name} can not be used ({reason}): {remedy}."
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+def _parse(url: str) -> URL:
+    """Give the URL with its driver. Raises SettingsError."""
+    try:
+        parsed = make_url(url) if "://" in url else URL.create("sqlite", database=url)
+    except ArgumentError:
+        parsed = URL.create("unreadable")
+    if parsed.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername in ("sqlite", "sqlite+pysqlite") and parsed.database not in (None, "", ":memory:"):
+        return parsed
+    raise SettingsError(
+        f"No database can be opened at {parsed.render_as_string(hide_password=True)}: give the path of a "
+        "file, or sqlite:///PATH, or postgresql://USER:PASSWORD@HOST/NAME."
+    )
+
+
+def _driver_options(is_sqlite: bool, wait: float) -> dict[str, Any]:
+    """What bounds every wait of the driver."""
+    if is_sqlite:
+        return {"timeout": wait}
+    milliseconds = int(1000 * wait)
+    return {
+        "connect_timeout": max(2, round(wait)),  # libpq takes whole seconds, 2 or more
+        "tcp_user_timeout": milliseconds,  # a server that vanished without a word
+        "options": f"-c lock_timeout={milliseconds} -c statement_timeout={2 * milliseconds}",
+    }
+
+
+def _prepare_sqlite(connection: Any, record: Any) -> None:
+    # Python's driver would begin transactions when it thinks best; `_begin_sqlite` does.
+    connection.isolation_level = None
+    # WAL: readers and the writer do not wait for each other. FULL syncs each commit to the disk: a job whose
+    # client was told "accepted" outlives a power cut too. It costs a few milliseconds a commit, and there are
+    # two or three commits a picture.
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

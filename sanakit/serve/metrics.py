@@ -1,0 +1,81 @@
+"""Figures for Prometheus: what the door counts, and what the engine tells when it is asked.
+
+Each app has a registry of its own, so that several can live in one process. Routes are labelled by their
+pattern, never by the address that came: a stranger can not make labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from sanakit.errors import StorageError
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+# Numbers of `Engine.stats` that only grow; the others go up and down.
+_TOTALS = {"steps", "samples", "pictures", "failed", "stopped", "refused"}
+
+
+class Metrics:
+    """The figures of one app. stats: `Engine.stats`. jobs: `JobStore.counts`."""
+
+    def __init__(self, stats: Callable[[], dict[str, Any]], jobs: Callable[[], dict[str, int]]) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "sana_http_requests",
+            "Answered requests.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "sana_http_request_seconds",
+            "From the first byte of a request to the last of its answer.",
+            ["method", "route"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.open_requests = Gauge(
+            "sana_http_open_requests", "Requests being answered.", registry=self.registry
+        )
+        self.filtered = Counter(
+            "sana_filtered", "Requests that a safety filter refused.", registry=self.registry
+        )
+        self.disconnected = Counter(
+            "sana_disconnected", "Requests whose client left before the answer.", registry=self.registry
+        )
+        self.registry.register(_Stats(stats, jobs))
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one answer. method: as it came; unusual ones share a label."""
+        method = method if method in ("GET", "POST", "DELETE", "HEAD", "OPTIONS") else "other"
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(method, route).observe(seconds)
+
+    def text(self) -> bytes:
+        """Give all figures in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class _Stats(Collector):
+    def __init__(self, stats: Callable[[], dict[str, Any]], jobs: Callable[[], dict[str, int]]) -> None:
+        self._stats, self._jobs = stats, jobs
+
+    def collect(self) -> Iterator[Metric]:
+        for name, value in self._stats().items():
+            number = len(value) if isinstance(value, list) else value  # of the models in memory
+            kind = CounterMetricFamily if name in _TOTALS else GaugeMetricFamily
+            yield kind(f"sana_engine_{name}", f"{name.capitalize()}, see Engine.stats.", value=number)
+        jobs = GaugeMetricFamily("sana_jobs", "Jobs in the database.", labels=["status"])
+        with suppress(StorageError):  # /ready tells of that
+            for status, number in self._jobs().items():
+                jobs.add_metric([status], number)
+        yield jobs
+
+    def describe(self) -> list[Metric]:
+        return []  # the names are known when the parts are asked

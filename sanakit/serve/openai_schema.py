@@ -1,0 +1,230 @@
+"""What goes over the wire: requests, replies, stream events and errors, in the form of OpenAI's clients.
+
+Source: the types of the `openai` Python client, 3.54 (image_generate_params, images_response, image_gen_* and
+image_edit_* events, model). Our own additions are the settings of the SANA family (`DrawingSettings`, second
+part) and `metadata` beside each picture. A field that we do not know is refused: a slip of the keyboard in
+`guidance` would else draw the wrong picture. null means the default, as in the client's types.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_PROMPT = 32_000  # characters, as OpenAI's
+MAX_PICTURES = 10  # of one request
+MAX_SEED = 2**53 - 1  # the largest whole number that every JSON reader keeps exact
+
+_IGNORED = "Accepted for the sake of existing clients, and without effect here."
+_TEXT = r"^[^\x00]*$"  # no file format and no database keeps a NUL
+
+
+class DrawingSettings(BaseModel):
+    """What the bodies of generations and edits share."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    prompt: str = Field(
+        max_length=MAX_PROMPT, pattern=_TEXT, description="What to draw.", examples=["a red apple"]
+    )
+    model: str | None = Field(
+        None, max_length=200, description="An id of /v1/models; null: the server's first."
+    )
+    n: int | None = Field(
+        None, ge=1, le=MAX_PICTURES, description="Pictures, of this seed and the next ones; 1."
+    )
+    size: str | None = Field(
+        None,
+        pattern=r"^(auto|[0-9]{1,5}x[0-9]{1,5})$",
+        description="Width x height in pixels; \"auto\": the model's own, of an edit the upload's.",
+        examples=["256x256"],
+    )
+    response_format: Literal["b64_json", "url"] | None = Field(
+        None,
+        description="b64_json (default): the picture is in the reply and nowhere else. url: the server keeps "
+        "it and the reply tells where.",
+    )
+    output_format: Literal["png", "jpeg", "webp"] | None = Field(
+        None, description="png (default) carries its settings as text chunks."
+    )
+    output_compression: int | None = Field(
+        None, ge=0, le=100, description="Quality of jpeg and webp, 95 by default; png knows 100 only."
+    )
+    stream: bool | None = Field(
+        None, description="Answer with server-sent events, the pictures so far among them."
+    )
+    partial_images: int | None = Field(
+        None, ge=0, le=3, description="How often a stream shows each picture before it is done; 0."
+    )
+    background: Literal["auto", "opaque"] | None = Field(None, description="Every picture is opaque.")
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = Field(
+        None, description=f"{_IGNORED} Finer pictures come of more `steps`."
+    )
+    style: Literal["vivid", "natural"] | None = Field(None, description=_IGNORED)
+    moderation: Literal["auto", "low"] | None = Field(
+        None, description=f"{_IGNORED} Whoever runs the server decides on its filters."
+    )
+    user: str | None = Field(None, max_length=512, description=_IGNORED)
+    safety_identifier: str | None = Field(None, max_length=512, description=_IGNORED)
+
+    # Of the SANA family: `extra_body` in OpenAI's client
+    negative_prompt: str | None = Field(
+        None, max_length=MAX_PROMPT, pattern=_TEXT, description="What not to draw; needs guidance over 1."
+    )
+    steps: int | None = Field(
+        None, ge=1, le=1000, description="More are finer and slower; null: the model's own."
+    )
+    guidance: float | None = Field(
+        None, ge=0, le=100, description="More keeps to the words; 1 is off, in half the time."
+    )
+    seed: int | None = Field(
+        None, ge=0, le=MAX_SEED, description="The same seed draws the same again; null: random."
+    )
+    solver: Literal["dpm", "euler"] | None = Field(None, description="dpm needs fewer steps.")
+    deadline: float | None = Field(
+        None, gt=0, le=3600, description="Seconds after which the answer is of no use: 504 instead."
+    )
+
+    @property
+    def sides(self) -> tuple[int | None, int | None]:
+        """Width and height in pixels; None: not said."""
+        if self.size in (None, "auto"):
+            return None, None
+        width, height = self.size.split("x")
+        return int(width), int(height)
+
+
+class GenerationRequest(DrawingSettings):
+    """The body of POST /v1/images/generations and of POST /v1/jobs."""
+
+
+class EditRequest(DrawingSettings):
+    """The fields of the form of POST /v1/images/edits and POST /v1/jobs/edits, beside its files."""
+
+    model_config = ConfigDict(strict=False)  # a form's values are texts
+
+    strength: float | None = Field(
+        None, ge=0, le=1, description="How far from the upload: 0 leaves it, 1 starts from noise alone."
+    )
+    input_fidelity: Literal["low", "high"] | None = Field(None, description=f"{_IGNORED} See `strength`.")
+
+
+class Reply(BaseModel):
+    """Base of what the server says."""
+
+
+class PictureReply(Reply):
+    """One picture."""
+
+    b64_json: str | None = None
+    url: str | None = None
+    revised_prompt: str | None = None  # prompts are drawn as they came
+    metadata: dict[str, Any] = Field(
+        description="All it takes to draw it again: seed, steps, guidance, model, ..."
+    )
+
+
+class InputDetails(Reply):
+    """Where the input tokens come from."""
+
+    text_tokens: int
+    image_tokens: int
+
+
+class Usage(Reply):
+    """Tokens as this model has them: cells of the latent grid. The prompt's are not counted: 0."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    input_tokens_details: InputDetails
+
+    @classmethod
+    def of(cls, cells: int, pictures: int, *, edit: bool) -> Usage:
+        """Count for `pictures` of `cells` latents each; an edit reads one such picture, too."""
+        read, drawn = cells if edit else 0, cells * pictures
+        details = InputDetails(text_tokens=0, image_tokens=read)
+        return cls(
+            input_tokens=read, output_tokens=drawn, total_tokens=read + drawn, input_tokens_details=details
+        )
+
+
+OutputFormat = Literal["png", "jpeg", "webp"]
+
+
+class ImagesReply(Reply):
+    """The answer to generations and edits that are not streamed."""
+
+    created: int = Field(description="Seconds since 1970.")
+    background: Literal["opaque"] = "opaque"
+    output_format: OutputFormat
+    size: str
+    data: list[PictureReply]
+    usage: Usage
+    warnings: list[str] = Field(description="What the caller should know, such as a prompt that was cut.")
+
+
+class _StreamEvent(Reply):
+    b64_json: str
+    background: Literal["opaque"] = "opaque"
+    created_at: int
+    output_format: OutputFormat
+    quality: Literal["auto"] = "auto"
+    size: str
+    picture: int = Field(description="Which of the n pictures, from 0.")
+
+
+class PartialImageEvent(_StreamEvent):
+    """A picture on its way, small: a linear map of its latents."""
+
+    type: Literal["image_generation.partial_image", "image_edit.partial_image"]
+    partial_image_index: int
+
+
+class CompletedEvent(_StreamEvent):
+    """A picture that is done; one event for each of n."""
+
+    type: Literal["image_generation.completed", "image_edit.completed"]
+    usage: Usage
+    metadata: dict[str, Any]
+
+
+class ErrorDetail(Reply):
+    """What went wrong, in OpenAI's words."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(Reply):
+    """Every answer that is no success, and the `error` event of a stream."""
+
+    error: ErrorDetail
+
+
+class ModelReply(Reply):
+    """One model that this server draws with, and its defaults."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(description="When the server was started, seconds since 1970.")
+    owned_by: str = "sanakit"
+    defaults: dict[str, Any] = Field(
+        description="What it takes where a request does not say: size, steps, ..."
+    )
+
+
+class ModelList(Reply):
+    """All models, the default one first."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelReply]
+
+
+class StateReply(Reply):
+    """The answer of /health and of a ready /ready."""
+
+    status: Literal["ok"] = "ok"

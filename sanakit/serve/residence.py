@@ -1,0 +1,123 @@
+"""The models that a server may use: loaded when asked for, given back when others need the room.
+
+The least recently used goes first; a model that is drawing stays.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+
+from sanakit.errors import ModelNotFoundError, SettingsError
+from sanakit.pipelines.memory import available_bytes, choose_device, parse_budget
+from sanakit.pipelines.request import ModelSpec
+from sanakit.pipelines.text_to_image import TextToImage
+from sanakit.weights import load_configs, load_settings
+
+log = logging.getLogger(__name__)
+SHARE = 0.8  # of the memory that is there at the start, which "auto" lets all models together take
+
+
+class Residence:
+    """Models by name, as many in memory as fit.
+
+    paths: catalog names, folders, files or Hub repositories; the first is the default. device, dtype, memory:
+    as for `TextToImage.from_pretrained`; the budget holds for all models together.
+    Raises what loading a model's settings raises, or SettingsError where two models share a name.
+    """
+
+    def __init__(self, paths: Sequence[str], *, device: str, dtype: str, memory: str | int) -> None:
+        if not paths:
+            raise SettingsError("No model was named: give at least one.")
+        self.device, self.dtype, self.memory = choose_device(device), dtype, parse_budget(memory)
+        self.specs: dict[str, ModelSpec] = {}
+        self._paths: dict[str, str] = {}
+        for path in paths:
+            spec = ModelSpec.of(load_settings(path), *load_configs(path))
+            name = spec.settings.name
+            if spec.settings.solver == "scm":
+                raise SettingsError(
+                    f"{name} is a SANA-Sprint model, whose sampler this version does not have."
+                )
+            if name in self.specs:
+                raise SettingsError(f"Two models are called {name!r}: rename one of their folders.")
+            self.specs[name], self._paths[name] = spec, path
+        self._limit = None
+        if self.memory != "all":
+            share = int(SHARE * available_bytes(self.device))
+            self._limit = share if self.memory == "auto" else int(self.memory)
+        self._loaded: OrderedDict[str, TextToImage] = OrderedDict()  # least recently used first
+        self._sizes: dict[str, int] = {}  # bytes of the weights of every model that was ever loaded
+        self._lock = threading.Lock()
+
+    @property
+    def default(self) -> str:
+        """The name of the model that draws where none is named."""
+        return next(iter(self.specs))
+
+    @property
+    def loaded(self) -> list[str]:
+        """Names of the models in memory."""
+        with self._lock:
+            return list(self._loaded)
+
+    def spec(self, name: str | None) -> ModelSpec:
+        """Give what is known of a model; None: the default. Raises ModelNotFoundError."""
+        name = self.default if name is None else name
+        if name not in self.specs:
+            raise ModelNotFoundError(f"There is no model {name!r} here; there are: {', '.join(self.specs)}.")
+        return self.specs[name]
+
+    def fits(self, name: str, busy: Collection[str]) -> bool:
+        """Say whether a model is loaded, or can be without giving back one that is busy."""
+        with self._lock:
+            if name in self._loaded or self._limit is None:
+                return True
+            kept = sum(self._sizes[other] for other in self._loaded if other in busy)
+            return kept == 0 or kept + self._sizes.get(name, max(self._sizes.values())) <= self._limit
+
+    def stays(self, name: str) -> bool:
+        """Say whether the weights of a model that was loaded fit in memory, all parts at once."""
+        return self._limit is None or self._sizes[name] <= self._limit
+
+    def get(self, name: str, busy: Collection[str] = ()) -> TextToImage:
+        """Give a model, loading it if need be. busy: models that must stay in memory.
+
+        Raises what `TextToImage.from_pretrained` raises.
+        """
+        with self._lock:
+            if name in self._loaded:
+                self._loaded.move_to_end(name)
+                return self._loaded[name]
+        self._make_room(self._sizes.get(name, 0), busy)
+        pipe = TextToImage.from_pretrained(
+            self._paths[name], device=self.device, dtype=self.dtype, memory=self.memory, encoder=True
+        )
+        parts = (pipe.transformer, pipe.autoencoder, pipe.text_encoder.model)
+        self._sizes[name] = sum(weight.nbytes for part in parts for weight in part.parameters())
+        self._make_room(self._sizes[name], busy)
+        if self.memory == "auto" and self.stays(name):  # weights that fit are not given back between stages
+            pipe = TextToImage(
+                pipe.transformer,
+                pipe.autoencoder,
+                pipe.text_encoder,
+                pipe.settings,
+                device=pipe.device,
+                memory="all",
+            )
+        with self._lock:
+            self._loaded[name] = pipe
+        log.info("model %s is loaded, %d MB", name, self._sizes[name] // 10**6)
+        return pipe
+
+    def _make_room(self, size: int, busy: Collection[str]) -> None:
+        """Give idle models back, the least recently used first, until `size` more bytes fit."""
+        with self._lock:
+            for name in [name for name in self._loaded if name not in busy]:
+                held = sum(self._sizes[other] for other in self._loaded)
+                if self._limit is None or held + size <= self._limit:
+                    return
+                del self._loaded[name]
+                log.info("model %s was given back to make room", name)

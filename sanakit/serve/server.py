@@ -1,0 +1,242 @@
+"""`sana serve` as a function: build engine, stores, runner and application, listen, and stop in good order.
+
+The order of stopping: /ready says no, no connection is taken, no job is claimed; what is being drawn has
+`drain` seconds; then the engine fails the rest, whose clients get a 503, and jobs that are not done go back
+to the queue in the database, for the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from sanakit.errors import SettingsError, StorageError
+from sanakit.serve.access import LOOPBACK
+from sanakit.serve.database import Database
+from sanakit.serve.engine import Engine
+from sanakit.serve.http import create_app
+from sanakit.serve.instance import Instance
+from sanakit.serve.jobs import JobStore
+from sanakit.serve.keys import KeyStore
+from sanakit.serve.pictures_api import delete_before
+from sanakit.serve.runner import JobRunner
+from sanakit.serve.service import DoorSettings
+from sanakit.serve.storage import PictureStore
+
+log = logging.getLogger(__name__)
+
+DATABASE, PICTURES = "jobs.sqlite", "pictures"  # in the server's folder
+_EXPIRY_EVERY = 3600.0  # seconds
+_LAST_WORDS = 5  # seconds for answers to reach their clients when the time to drain is over
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerSettings:
+    """All of `sana serve`. Raises SettingsError where it would let strangers in unasked."""
+
+    models: tuple[str, ...] = ("pocket",)  # the first is the default
+    host: str = "127.0.0.1"
+    port: int = 8000  # 0: any free one
+    data: Path = Path("sana-data")
+    database: str | None = None  # URL; None: a file in `data`
+    pictures: str | None = None  # folder or URL of fsspec; None: a folder in `data`
+    device: str = "auto"
+    dtype: str = "auto"
+    memory: str = "auto"
+    max_batch: int = 16  # pictures
+    max_waiting: int = 64  # requests
+    keep_days: int | None = None  # how long jobs and kept pictures stay; None: for ever
+    drain: float = 30.0  # seconds
+    image_filter: bool = False
+    prompt_filter: str | None = None  # folder of ShieldGemma
+    door: DoorSettings = field(default_factory=DoorSettings)
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host in LOOPBACK or self.host.startswith("127.")
+
+
+def serve(
+    settings: ServerSettings,
+    announce: Callable[[str, list[str]], None],
+    *,
+    extend: Callable[[FastAPI], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then stop in good order.
+
+    announce: called with the address and the models' names when requests are welcome. extend: puts more
+    beside the API.
+    Raises SettingsError, StorageError, OutputError, and what loading a model raises.
+    """
+    with ExitStack() as stack:
+        database = Database(settings.database or settings.data / DATABASE)
+        stack.callback(database.close)
+        jobs, keys = JobStore(database), KeyStore(database)
+        if not settings.local and not settings.door.no_auth and not keys.list():
+            raise SettingsError(
+                f"{settings.host} can be reached by other machines, and there is no key: make one with "
+                "`sana keys create NAME`, or say --no-auth to let everybody draw."
+            )
+        store = PictureStore(settings.pictures or str(settings.data / PICTURES))
+        server = _Server(settings)
+        instance = Instance(settings.data)
+        stack.callback(instance.close)
+        engine = _engine(settings)
+        keep = None if settings.keep_days is None else timedelta(days=settings.keep_days)
+        runner = JobRunner(engine, jobs, store, instance.name, keep=keep)
+        app = create_app(
+            engine,
+            jobs=jobs,
+            store=store,
+            keys=keys,
+            settings=settings.door,
+            draining=server.draining,
+            wake=runner.wake,
+        )
+        if extend is not None:
+            extend(app)
+        engine.start()
+        stack.callback(engine.close)
+        runner.start()
+        stack.callback(runner.close)
+        if settings.keep_days is not None:
+            stack.enter_context(_expiry(store, settings.keep_days))
+
+        def stop() -> None:
+            end = time.monotonic() + settings.drain
+            runner.close(settings.drain)
+            engine.close(max(0.0, end - time.monotonic()))
+
+        server.run_app(app, lambda address: announce(address, list(engine.specs)), stop)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn with its socket bound from the start, and with our way to stop."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.draining = threading.Event()
+        self._drain = settings.drain
+        config = uvicorn.Config(
+            _nothing,
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",
+            timeout_graceful_shutdown=round(settings.drain) + _LAST_WORDS,
+        )
+        super().__init__(config)
+        complaints = logging.getLogger("uvicorn.error")
+        complaints.setLevel(logging.CRITICAL)
+        try:
+            self._socket = config.bind_socket()
+        except SystemExit:  # uvicorn's way to say that it can not
+            raise SettingsError(
+                f"{settings.host}:{settings.port} can not be listened on: another program may have the port. "
+                "Stop it, or take another with --port."
+            ) from None
+        finally:
+            complaints.setLevel(logging.WARNING)
+
+    def run_app(self, app: Any, announce: Callable[[str], None], stop: Callable[[], None]) -> None:
+        """Serve until a signal; then call `stop` in a thread while the open requests come to their end."""
+        self.config.app = app
+        host, port = self._socket.getsockname()[:2]
+        self._announce, self._stop = announce, stop
+        self._address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self.run(sockets=[self._socket])
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Listen, then tell the world."""
+        await super().startup(sockets)
+        self._announce(self._address)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Stop what draws while connections finish."""
+        stopping = asyncio.create_task(asyncio.to_thread(self._stop))
+        await super().shutdown(sockets)
+        await stopping
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave at SIGTERM and SIGINT with exit code 0: to have stopped in good order is no failure."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {
+            number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Begin to drain; a second Ctrl-C does not wait."""
+        self.draining.set()
+        super().handle_exit(sig, frame)
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    """Stand in for the application until there is one; no request ever gets here."""
+
+
+def _engine(settings: ServerSettings) -> Engine:
+    image_filter = prompt_filter = None
+    if settings.image_filter:
+        from sanakit.pipelines.safety import ImageFilter
+
+        image_filter = ImageFilter()
+    if settings.prompt_filter is not None:
+        from sanakit.weights import load_prompt_filter
+
+        prompt_filter = load_prompt_filter(settings.prompt_filter, log_prompts=settings.door.log_prompts)
+    return Engine(
+        settings.models,
+        device=settings.device,
+        dtype=settings.dtype,
+        memory=settings.memory,
+        max_batch=settings.max_batch,
+        max_waiting=settings.max_waiting,
+        prompt_filter=prompt_filter,
+        image_filter=image_filter,
+    )
+
+
+@contextmanager
+def _expiry(store: PictureStore, days: int) -> Iterator[None]:
+    """Delete old pictures of no job now and every hour; those of jobs are the runner's."""
+    over = threading.Event()
+
+    def work() -> None:
+        while True:
+            try:
+                if deleted := delete_before(store, days):
+                    log.info("%d pictures were deleted: they are older than %d days.", deleted, days)
+            except StorageError as error:
+                log.warning("Old pictures stay for now: %s", error)
+            if over.wait(_EXPIRY_EVERY):
+                return
+
+    thread = threading.Thread(target=work, name="sana-expiry", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

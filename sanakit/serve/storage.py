@@ -1,0 +1,208 @@
+"""Where the server keeps pictures: a folder, or any store that fsspec knows (s3://, gs://, memory://).
+
+Names are checked, not cleaned: what is no plain name is refused, so none leads out of the folder. In a folder
+each picture is written whole or not at all. Object stores put whole by nature; other remote ones are as
+whole as their own write, which suffices: a job names its pictures only after all of them are stored.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from fsspec.core import url_to_fs
+
+from sanakit.errors import OutputError, SettingsError, StorageError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_ABANDONED = 3600  # seconds after which an unfinished file is a killed process's
+
+
+class PictureStore:
+    """Pictures by name. All methods may be called from any thread and block while the store works.
+
+    url: a folder (made if missing, for its owner alone), file:///PATH, or a URL of fsspec, whose package for
+    it must be installed (s3:// needs s3fs). Raises SettingsError or OutputError.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        url = os.fspath(url)
+        if url.startswith("file://"):
+            url = url.removeprefix("file://")
+        self._place: _Folder | _Remote = _Remote(url) if "://" in url or "::" in url else _Folder(url)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Store a picture under a name, in place of what it named before. When this returns it is stored.
+
+        Raises SettingsError for a name that does not fit NAME, OutputError if it can not be written.
+        """
+        self._place.put(_checked(name), data)
+
+    def get(self, name: str) -> bytes:
+        """Give a picture.
+
+        Raises LookupError if there is none, SettingsError for a name that does not fit NAME, and
+        StorageError if the store does not answer.
+        """
+        return self._place.get(_checked(name))
+
+    def delete(self, name: str) -> None:
+        """Delete a picture; one that is not there is no error. Raises SettingsError, StorageError."""
+        self._place.delete(_checked(name))
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Names of all pictures, or of those that begin so, in order. Raises StorageError."""
+        return sorted(name for name in self._place.names() if name.startswith(prefix) and _fits(name))
+
+
+class _Folder:
+    """Pictures as files of a folder. Links in it are never followed."""
+
+    def __init__(self, path: str) -> None:
+        self._root = Path(path).expanduser().absolute()
+        try:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise OutputError(_sentence(f"The folder {self._root} can not be made", error)) from None
+        with suppress(OSError):
+            for unfinished in self._root.glob(".*.partial"):
+                if time.time() - unfinished.lstat().st_mtime > _ABANDONED:
+                    unfinished.unlink()
+
+    def put(self, name: str, data: bytes) -> None:
+        partial = self._root / f".{os.urandom(8).hex()}.partial"
+        try:
+            with partial.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self._root / name)  # a link of that name is replaced, not followed
+            _sync_folder(self._root)
+        except OSError as error:
+            sentence = _sentence(f"The picture {name} can not be written in {self._root}", error)
+            raise OutputError(sentence) from None
+        finally:
+            with suppress(OSError):  # renamed, or never made
+                partial.unlink()
+
+    def get(self, name: str) -> bytes:
+        # O_NONBLOCK: a pipe that lies there would otherwise hold the thread for ever
+        flags = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+        try:
+            found = (self._root / name).lstat()
+            if not stat.S_ISREG(found.st_mode):
+                raise FileNotFoundError(name)
+            with open(os.open(self._root / name, flags), "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            raise LookupError(f"There is no picture named {name}.") from None
+        except OSError as error:
+            raise StorageError(
+                _sentence(f"The picture {name} can not be read in {self._root}", error)
+            ) from None
+
+    def delete(self, name: str) -> None:
+        try:
+            (self._root / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(
+                _sentence(f"The picture {name} can not be deleted in {self._root}", error)
+            ) from None
+
+    def names(self) -> list[str]:
+        try:
+            with os.scandir(self._root) as entries:
+                return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+        except OSError as error:
+            raise StorageError(_sentence(f"The folder {self._root} can not be read", error)) from None
+
+
+class _Remote:
+    """Pictures in a store behind fsspec.
+
+    Its implementations raise exceptions of their own libraries, so all but "not found" are caught as one.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._files, root = url_to_fs(url)
+            self._files.makedirs(root, exist_ok=True)
+        except ImportError as error:
+            raise SettingsError(f"{_without_password(url)}: {error}") from None
+        except ValueError as error:
+            raise SettingsError(
+                f"No pictures can be stored at {_without_password(url)} ({error}): give a folder or a URL of "
+                f"fsspec, such as s3://BUCKET/FOLDER."
+            ) from None
+        except Exception as error:
+            raise OutputError(_sentence(f"{_without_password(url)} can not be opened", error)) from None
+        self._root = root.rstrip("/")
+
+    def put(self, name: str, data: bytes) -> None:
+        try:
+            self._files.pipe_file(f"{self._root}/{name}", data)
+        except Exception as error:
+            raise OutputError(_sentence(f"The picture {name} can not be written", error)) from None
+
+    def get(self, name: str) -> bytes:
+        try:
+            return self._files.cat_file(f"{self._root}/{name}")
+        except FileNotFoundError:
+            raise LookupError(f"There is no picture named {name}.") from None
+        except Exception as error:
+            raise StorageError(_sentence(f"The picture {name} can not be read", error)) from None
+
+    def delete(self, name: str) -> None:
+        try:
+            self._files.rm_file(f"{self._root}/{name}")
+        except FileNotFoundError:
+            pass
+        except Exception as error:
+            raise StorageError(_sentence(f"The picture {name} can not be deleted", error)) from None
+
+    def names(self) -> list[str]:
+        try:
+            self._files.invalidate_cache()  # other processes write too
+            found = self._files.ls(self._root, detail=True)
+        except FileNotFoundError:  # an object store has no empty folders
+            return []
+        except Exception as error:
+            raise StorageError(_sentence("The pictures can not be listed", error)) from None
+        return [entry["name"].rpartition("/")[2] for entry in found if entry["type"] == "file"]
+
+
+def _fits(name: str) -> bool:
+    return NAME.fullmatch(name) is not None and ".." not in name
+
+
+def _checked(name: str) -> str:
+    if not isinstance(name, str) or not _fits(name):
+        raise SettingsError(
+            f"{str(name)[:200]!r} is no name of a picture: it takes 1 to 128 letters, digits, dots, dashes "
+            "and underscores, begins with a letter or digit and has no two dots in a row."
+        )
+    return name
+
+
+def _sentence(what: str, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}".split("\n")[0]
+    return f"{what} ({reason}): check the place, its rights and space."
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", url)
+
+
+def _sync_folder(path: Path) -> None:
+    """Bring a renaming to the disk, before the database says that the picture is there."""
+    if os.name == "nt":  # where a folder can not be opened
+        return
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

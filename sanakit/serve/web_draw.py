@@ -1,0 +1,174 @@
+"""What happens on the page between the button and the picture: submit, follow, keep, stop.
+
+`Studio` joins an engine and a history; it knows no component of Gradio. The engine calls back in its compute
+thread, the page runs on an event loop: events cross over by `call_soon_threadsafe`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from sanakit.errors import SanaError, SettingsError, StoppedError
+from sanakit.pipelines.images import Result
+from sanakit.pipelines.inpaint import expand
+from sanakit.pipelines.source import MAX_PIXELS
+from sanakit.serve.engine import Engine, Failed, Finished, Progress, Ticket
+from sanakit.serve.web_history import History
+from sanakit.serve.web_settings import Wish
+
+log = logging.getLogger(__name__)
+
+WHOLE, PAINTED, BEYOND = "Whole picture", "Painted area", "Beyond the edges"
+MOST_MARGIN = 2048  # pixels
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Edit:
+    """A picture to start from, and what of it may change."""
+
+    image: Image.Image
+    mask: Image.Image | None = None  # white: painted over
+    what: str = WHOLE
+    strength: float = 0.6
+    margins: tuple[int, int, int, int] = (0, 0, 0, 0)  # pixels to the left, top, right and bottom
+
+    def words(self) -> dict[str, Any]:
+        """Give the keyword arguments of `Engine.check`. Raises SettingsError."""
+        if self.what == WHOLE:
+            return {"image": self.image, "strength": self.strength}
+        if self.what == PAINTED:
+            if self.mask is None or self.mask.getbbox() is None:
+                raise SettingsError("Paint over what is to be drawn anew, or choose “Whole picture”.")
+            return {"image": self.image, "mask": self.mask, "strength": self.strength}
+        if not any(self.margins) or not all(0 <= margin <= MOST_MARGIN for margin in self.margins):
+            raise SettingsError(f"Give at least one margin, each from 0 to {MOST_MARGIN} pixels.")
+        left, top, right, bottom = self.margins
+        if (self.image.width + left + right) * (self.image.height + top + bottom) > MAX_PIXELS:
+            raise SettingsError("The picture with its margins is too large: make the margins smaller.")
+        image, mask = expand(self.image, left, top, right, bottom)
+        return {"image": image, "mask": mask, "strength": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """What the page shows at one moment of a drawing."""
+
+    state: str  # waiting | drawing | done | stopped | failed
+    message: str
+    done: float = 0.0  # part of the steps, 0 to 1
+    previews: list[Image.Image | None] = field(default_factory=list)  # one a picture
+    names: list[str] = field(default_factory=list)  # of the finished pictures in the history
+    warnings: list[str] = field(default_factory=list)
+
+
+class Studio:
+    """The work behind the page. engine: shared with the API, if there is one."""
+
+    def __init__(self, engine: Engine, history: History) -> None:
+        self.engine = engine
+        self.history = history
+        self._running: dict[str, Ticket] = {}  # by visitor's session
+
+    async def draw(
+        self, session: str, room: str, wish: Wish, edit: Edit | None = None
+    ) -> AsyncIterator[View]:
+        """Draw what is wished, and tell how it goes; the last view is done, stopped or failed.
+
+        session: one browser tab, which draws one thing at a time. room: where the pictures are kept.
+        Nothing that a visitor can cause is raised: errors are views. Closing the iterator cancels the work.
+        """
+        events: asyncio.Queue = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def on_event(event: Progress | Finished | Failed) -> None:
+            with suppress(RuntimeError):  # the loop has ended before the engine
+                loop.call_soon_threadsafe(events.put_nowait, event)
+
+        began = time.monotonic()
+        yield View(state="waiting", message="Getting ready", previews=[None] * _count(wish))
+        ticket = None
+        try:
+            # Checking decodes, scales and hashes the visitor's pictures: not on the loop that serves all.
+            request = await asyncio.to_thread(self._check, wish, edit)
+            # A picture that is not done yet has not been looked at by the filter.
+            previews = self.engine.image_filter is None
+            ticket = self.engine.submit(request, on_event, previews=previews)
+            self._running[session] = ticket
+            async for seen in self._follow(events, _count(wish)):
+                if isinstance(seen, View):
+                    yield seen
+                    continue
+                names = await asyncio.to_thread(self._keep, room, seen)
+                took = f"Drawn in {time.monotonic() - began:.1f} s."
+                yield View(state="done", message=took, done=1.0, names=names, warnings=seen.warnings)
+        except StoppedError:
+            yield View(state="stopped", message="Stopped.")
+        except SanaError as error:
+            yield View(state="failed", message=str(error))
+        except Exception:
+            log.exception("drawing failed")
+            yield View(
+                state="failed", message="Something went wrong on our side; the server's log says what."
+            )
+        finally:
+            if ticket is not None:
+                ticket.cancel()  # nothing, if it is done
+                if self._running.get(session) is ticket:
+                    del self._running[session]
+
+    def cancel(self, session: str) -> None:
+        """Stop what a session draws, within one step; nothing where nothing is drawn."""
+        ticket = self._running.get(session)
+        if ticket is not None:
+            ticket.cancel()
+
+    def _check(self, wish: Wish, edit: Edit | None):
+        words = wish.words()
+        words |= {"width": wish.width, "height": wish.height} if edit is None else edit.words()
+        return self.engine.check(wish.model, **words)
+
+    async def _follow(self, events: asyncio.Queue, count: int) -> AsyncIterator[View | Result]:
+        """Give views of the progress, then the result. Raises what the drawing failed with.
+
+        Events that came while the browser was busy are shown together.
+        """
+        previews: list[Image.Image | None] = [None] * count
+        steps = [0] * count
+        while True:
+            arrived = [await events.get()]
+            while not events.empty():
+                arrived.append(events.get_nowait())
+            for event in arrived:
+                if isinstance(event, Finished):
+                    yield event.result
+                    return
+                if isinstance(event, Failed):
+                    raise event.error
+                steps[event.picture] = event.index
+                previews[event.picture] = event.preview or previews[event.picture]
+            total = arrived[-1].total
+            yield View(
+                state="drawing",
+                message=f"Step {min(steps) or max(steps)} of {total}",
+                done=sum(steps) / (count * total),
+                previews=list(previews),
+            )
+
+    def _keep(self, room: str, result: Result) -> list[str]:
+        pictures = [image for image in result.images if isinstance(image, Image.Image)]
+        return [
+            self.history.add(room, picture, metadata)
+            for picture, metadata in zip(pictures, result.metadata, strict=True)
+        ]
+
+
+def _count(wish: Wish) -> int:
+    return max(1, min(int(wish.num_images), 64))

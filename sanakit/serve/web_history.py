@@ -1,0 +1,116 @@
+"""What was drawn and is kept: PNG files with their settings in the picture store.
+
+The name of a picture that was drawn on the page begins with its visitor's room and the time, so that the
+store's own list of names is the history; no table can disagree with it. Pictures of jobs are found by the job
+store. Small pictures for the overview are made once and lie in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+import time
+from collections import OrderedDict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from PIL import Image
+
+from sanakit.errors import SettingsError
+from sanakit.pipelines.images import Metadata, encode, read_metadata
+from sanakit.pipelines.images import save as save_file
+from sanakit.serve.jobs import FINISHED, JobStore
+from sanakit.serve.storage import PictureStore
+
+SHARED = ""  # the room of a page whose visitors are one person
+MOST_SHOWN = 200  # pictures in the overview, the newest
+MOST_FETCHED = 64  # pictures of the store that are also kept as local files
+THUMBNAIL = 384  # pixels of the longer side
+PREFIX = "page"
+
+
+class History:
+    """The pictures that were drawn, by room; those of one room are not found in another.
+
+    store: where they are kept. jobs: those made without a key have their pictures in the shared room, too.
+    """
+
+    def __init__(self, store: PictureStore, jobs: JobStore | None = None) -> None:
+        self.store = store
+        self.jobs = jobs
+        self._folder = TemporaryDirectory(prefix="sana-page-")
+        self._fetched: OrderedDict[str, Path] = OrderedDict()
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def add(self, room: str, image: Image.Image, metadata: Metadata) -> str:
+        """Keep a picture; gives its name. Raises OutputError."""
+        with self._lock:  # names sort as they were drawn
+            self._last = max(time.time_ns() // 1000, self._last + 1)
+            name = f"{_prefix(room)}{self._last:017d}-{os.urandom(4).hex()}.png"
+        self.store.put(name, encode(image, "PNG", metadata))
+        return name
+
+    def names(self, room: str) -> list[str]:
+        """Give the names of a room's pictures, newest first, at most `MOST_SHOWN`. Raises StorageError."""
+        prefix = _prefix(room)
+        found = {
+            name: int(name.removeprefix(prefix).partition("-")[0])
+            for name in self.store.names()
+            if re.fullmatch(rf"{prefix}\d{{17}}-[0-9a-f]{{8}}\.png", name)
+        }
+        if room == SHARED and self.jobs is not None:
+            for job in self.jobs.list(None, MOST_SHOWN):
+                if job.status == FINISHED and job.ended is not None:
+                    found |= dict.fromkeys(job.result_names(), int(job.ended.timestamp() * 1e6))
+        return sorted(found, key=lambda name: found[name], reverse=True)[:MOST_SHOWN]
+
+    def file(self, room: str, name: str) -> Path:
+        """Give a picture as a local PNG file, byte for byte as it is stored.
+
+        Raises SettingsError for one that is gone or another room's, StorageError.
+        """
+        if not self._belongs(room, name):
+            raise SettingsError("This picture is not there any more: choose another one.")
+        with self._lock:
+            if name not in self._fetched:
+                path = Path(self._folder.name) / name
+                try:
+                    path.write_bytes(self.store.get(name))
+                except LookupError:
+                    raise SettingsError("This picture was deleted: choose another one.") from None
+                self._fetched[name] = path
+                while len(self._fetched) > MOST_FETCHED:
+                    self._fetched.popitem(last=False)[1].unlink(missing_ok=True)
+            self._fetched.move_to_end(name)
+            return self._fetched[name]
+
+    def metadata(self, room: str, name: str) -> Metadata:
+        """Give a picture's settings. Raises as `file` does."""
+        return read_metadata(self.file(room, name))
+
+    def thumbnail(self, room: str, name: str) -> Path:
+        """Give a small JPEG file of a picture. Raises as `file` does."""
+        path = Path(self._folder.name) / f"{Path(name).stem}.jpg"
+        if not path.exists():
+            with Image.open(self.file(room, name)) as image:
+                image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+                save_file(image.convert("RGB"), path)
+        return path
+
+    def _belongs(self, room: str, name: str) -> bool:
+        if name.startswith(_prefix(room)):
+            return True
+        job = self.jobs.get(name.rpartition("-")[0], None) if room == SHARED and self.jobs else None
+        return job is not None and name in job.result_names()
+
+    def close(self) -> None:
+        """Remove the temporary files; the store keeps the pictures."""
+        self._folder.cleanup()
+
+
+def _prefix(room: str) -> str:
+    """Rooms by a hash: a visitor's name or session is nobody's business who lists the files."""
+    return f"{PREFIX}-{hashlib.sha256(room.encode()).hexdigest()[:12]}-"

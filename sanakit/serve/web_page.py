@@ -1,0 +1,381 @@
+"""The page of `sana ui`: which function answers what.
+
+`web_parts` lays the components out, `web_draw` does the work, `web_history` keeps the pictures,
+`web_settings` knows the settings' forms. Each function gives the components that change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from sanakit.errors import SanaError, SettingsError
+from sanakit.pipelines.images import Metadata
+from sanakit.serve.engine import Engine
+from sanakit.serve.web_draw import BEYOND, Edit, Studio, View
+from sanakit.serve.web_history import SHARED, History
+from sanakit.serve.web_parts import (
+    CREATE,
+    EDIT,
+    GALLERY,
+    Details,
+    make_editor,
+    make_overview,
+    make_panel,
+    make_stage,
+    source_and_mask,
+)
+from sanakit.serve.web_settings import CUSTOM, Wish, command_line, settings_of, sizes, split_style, styles
+from sanakit.serve.web_style import SWITCH_SHADE
+from sanakit.serve.web_view import EMPTY, preview_html, status_html
+
+Updates = dict[Any, Any]  # component -> its new value, or gr.update
+
+
+class Page:
+    """The functions behind the page, one an event.
+
+    private: each tab has its own gallery. charge: called with who is logged in and a number of pictures,
+    before they are drawn; raises SanaError if it is too many.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        history: History,
+        *,
+        private: bool = False,
+        charge: Callable[[str, int], None] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.charge = charge
+        self.history = history
+        self.studio = Studio(engine, history)
+        self.private = private
+        self.mode = gr.Radio(
+            [CREATE, EDIT, GALLERY],
+            value=CREATE,
+            label="Mode",
+            show_label=False,
+            container=False,
+            render=False,
+            elem_id="mode",
+            elem_classes="words",
+        )
+
+    def lay_out(self) -> None:
+        """Make the components inside the Blocks that are open, and tie them to the functions."""
+        with gr.Row(elem_id="head"):
+            gr.HTML("<h1>sanakit</h1>", elem_id="title")
+            self.mode.render()
+            shade = gr.Button("◐", elem_id="shade", size="sm", min_width=40)
+        with gr.Row(elem_id="body"):
+            self.panel = make_panel(self.engine.specs)
+            with gr.Column(scale=8, min_width=320, elem_id="right"):
+                self.editor = make_editor()
+                self.stage = make_stage()
+                self.overview = make_overview()
+        shade.click(None, js=SWITCH_SHADE)
+        self._tie_panel()
+        self._tie_pictures()
+
+    def leave(self, visitor: gr.Request) -> None:
+        """A browser tab was closed: what it draws is for nobody."""
+        self.cancel(visitor)
+
+    def _tie_panel(self) -> None:
+        panel, editor, stage = self.panel, self.editor, self.stage
+        self._on(self.mode.change, self.choose_mode, [self.mode], self._whole())
+        self._on(panel.model.input, self.choose_model, [panel.model], self._settings())
+        self._on(panel.size.input, self.choose_size, [panel.model, panel.size], self._settings())
+        self._on(panel.dice.click, self.roll, [], [panel.seed, panel.keep_seed])
+        self._on(panel.seed.input, self.typed_seed, [panel.seed], [panel.keep_seed])
+        self._on(panel.png.upload, self.restore_file, [panel.png, panel.model], self._settings())
+        self._on(editor.what.change, self.choose_what, [editor.what], [editor.strength, editor.margins])
+        wish = [panel.model, panel.prompt, panel.style, panel.negative_prompt, panel.width, panel.height]
+        wish += [panel.steps, panel.guidance, panel.solver, panel.seed, panel.num_images]
+        edit = [editor.picture, editor.what, editor.strength]
+        edit += [editor.left, editor.top, editor.right, editor.bottom]
+        changed = [
+            panel.draw,
+            panel.cancel,
+            panel.seed,
+            stage.view,
+            stage.pictures,
+            stage.status,
+            stage.names,
+        ]
+        self._on(
+            panel.draw.click,
+            self.draw,
+            [self.mode, panel.keep_seed, *wish, *edit],
+            [self.mode, *changed, *self._details(stage.details)],
+            concurrency_limit=None,  # the engine has the queue, and says when it is full
+        )
+        self._on(panel.cancel.click, self.cancel, [], [], concurrency_limit=None)
+
+    def _tie_pictures(self) -> None:
+        stage, overview = self.stage, self.overview
+        self._on(stage.pictures.select, self.choose_drawn, [stage.names], self._details(stage.details))
+        self._on(
+            overview.grid.select,
+            self.choose_kept,
+            [overview.names],
+            [overview.picture, *self._details(overview.details)],
+        )
+        for details in (stage.details, overview.details):
+            self._on(
+                details.restore.click, self.restore_shown, [details.shown, self.panel.model], self._settings()
+            )
+            self._on(details.edit.click, self.edit_shown, [details.shown], [self.mode, self.editor.picture])
+
+    def _on(self, event: Any, function: Any, inputs: list, outputs: list, **options: Any) -> None:
+        """Tie a function to an event, without Gradio's own signs of progress or a public API."""
+        event(function, inputs, outputs, show_progress="hidden", api_visibility="private", **options)
+
+    # Drawing
+
+    async def draw(
+        self, visitor: gr.Request, mode: str, keep_seed: bool, *values: Any
+    ) -> AsyncIterator[Updates]:
+        """Draw what the controls say, and show how it goes."""
+        panel, stage = self.panel, self.stage
+        begin = {
+            self.mode: CREATE if mode == GALLERY else mode,
+            panel.draw: gr.update(interactive=False),
+            panel.cancel: gr.update(interactive=True),
+            stage.details.group: gr.update(visible=False),
+        }
+        end = {panel.draw: gr.update(interactive=True), panel.cancel: gr.update(interactive=False)}
+        try:
+            wish, edit = self._wish(mode, keep_seed, values)
+            if self.charge is not None and visitor.username:
+                await asyncio.to_thread(self.charge, visitor.username, wish.num_images)
+        except SanaError as error:
+            yield end | {stage.status: status_html(View(state="failed", message=str(error)))}
+            return
+        yield begin | {panel.seed: wish.seed}
+        session, room = visitor.session_hash or "", self._room(visitor)
+        async for view in self.studio.draw(session, room, wish, edit):
+            changes: Updates = {stage.status: status_html(view)}
+            if view.state in ("waiting", "drawing"):
+                changes[stage.view] = gr.update(value=preview_html(view), visible=True)
+                changes[stage.pictures] = gr.update(visible=False)
+            elif view.state == "done":
+                changes |= end | self._finished(room, view.names)
+            else:
+                changes |= end | {stage.view: EMPTY}
+            yield changes
+
+    def cancel(self, visitor: gr.Request) -> None:
+        """Stop what this browser tab draws."""
+        self.studio.cancel(visitor.session_hash or "")
+
+    def _wish(self, mode: str, keep_seed: bool, values: tuple) -> tuple[Wish, Edit | None]:
+        """What the controls say, in the order of `_tie_panel`. Raises SanaError."""
+        model, prompt, style, negative, width, height, steps, guidance, solver, seed, count, *rest = values
+        wish = Wish(
+            model=model,
+            prompt=prompt or "",
+            style=style or "",
+            negative_prompt=negative or "",
+            width=_whole_number("width", width),
+            height=_whole_number("height", height),
+            steps=_whole_number("number of steps", steps),
+            guidance=guidance,
+            solver=solver,
+            seed=seed.strip() if keep_seed and seed.strip() else str(secrets.randbelow(2**32)),
+            num_images=_whole_number("number of pictures", count),
+        )
+        if mode != EDIT:
+            return wish, None
+        picture, what, strength, *margins = rest
+        image, mask = source_and_mask(picture)
+        left, top, right, bottom = (_whole_number("margin", margin or 0) for margin in margins)
+        sides = left, top, right, bottom
+        return wish, Edit(image=image, mask=mask, what=what, strength=strength, margins=sides)
+
+    def _finished(self, room: str, names: list[str]) -> Updates:
+        stage = self.stage
+        files = []
+        for name in names:  # a caption is what a screen reader says of a picture
+            prompt = self.history.metadata(room, name)["prompt"]
+            files.append((str(self.history.file(room, name)), prompt))
+        return {
+            stage.view: gr.update(visible=False),
+            stage.pictures: gr.update(value=files, visible=True, selected_index=0),
+            stage.names: names,
+            **self._show(stage.details, room, names[0]),
+        }
+
+    # Choosing
+
+    def choose_mode(self, visitor: gr.Request, mode: str) -> Updates:
+        """Show what a mode needs."""
+        shown: Updates = {
+            self.panel.column: gr.update(visible=mode != GALLERY),
+            self.editor.group: gr.update(visible=mode == EDIT),
+            self.stage.column: gr.update(visible=mode != GALLERY),
+            self.overview.group: gr.update(visible=mode == GALLERY),
+            self.panel.size: gr.update(visible=mode != EDIT),  # an edit has its picture's size
+            self.panel.sides: gr.update(visible=False),
+        }
+        if mode == GALLERY:
+            shown |= self.list_kept(visitor)
+        return shown
+
+    def choose_model(self, model: str) -> Updates:
+        """Offer a model's own styles and sizes, and set its defaults."""
+        spec = self.engine.specs[model]
+        own, choices = spec.settings, list(sizes(spec))
+        panel = self.panel
+        return {
+            panel.style: gr.update(choices=list(styles(model)), value=next(iter(styles(model)))),
+            panel.size: gr.update(choices=[*choices, CUSTOM], value=choices[0]),
+            panel.sides: gr.update(visible=False),
+            panel.width: own.width,
+            panel.height: own.height,
+            panel.steps: own.steps,
+            panel.guidance: own.guidance,
+            panel.solver: own.solver,
+        }
+
+    def choose_size(self, model: str, size: str) -> Updates:
+        """Set width and height, or show where they are typed."""
+        panel = self.panel
+        if size == CUSTOM:
+            return {panel.sides: gr.update(visible=True)}
+        width, height = sizes(self.engine.specs[model])[size]
+        return {panel.sides: gr.update(visible=False), panel.width: width, panel.height: height}
+
+    def choose_what(self, what: str) -> Updates:
+        """Ask for margins where the picture is to grow, for the strength where it is to change."""
+        return {
+            self.editor.strength: gr.update(visible=what != BEYOND),
+            self.editor.margins: gr.update(visible=what == BEYOND),
+        }
+
+    def roll(self) -> Updates:
+        """Take a new seed, and keep it."""
+        return {self.panel.seed: str(secrets.randbelow(2**32)), self.panel.keep_seed: True}
+
+    def typed_seed(self, seed: str) -> Updates:
+        """A seed that was typed is wanted; an empty field asks for new ones."""
+        return {self.panel.keep_seed: bool(seed.strip())}
+
+    # Pictures that are there
+
+    def choose_drawn(self, visitor: gr.Request, names: list[str], chosen: gr.SelectData) -> Updates:
+        """Show the settings of one of the pictures on the stage."""
+        return self._show(self.stage.details, self._room(visitor), names[chosen.index])
+
+    def choose_kept(self, visitor: gr.Request, names: list[str], chosen: gr.SelectData) -> Updates:
+        """Show a picture of the history, and its settings."""
+        room, name = self._room(visitor), names[chosen.index]
+        picture = gr.update(value=str(self.history.file(room, name)), visible=True)
+        return {self.overview.picture: picture, **self._show(self.overview.details, room, name)}
+
+    def list_kept(self, visitor: gr.Request) -> Updates:
+        """Show what was drawn before, the newest first."""
+        room, overview = self._room(visitor), self.overview
+        names = self.history.names(room)
+        files = [(str(self.history.thumbnail(room, name)), None) for name in names]
+        return {
+            overview.grid: gr.update(value=files, visible=bool(names), selected_index=None),
+            overview.nothing: gr.update(visible=not names),
+            overview.names: names,
+        }
+
+    def restore_shown(self, visitor: gr.Request, name: str, model: str) -> Updates:
+        """Set the controls to what a picture was drawn with."""
+        return self._restore(self.history.metadata(self._room(visitor), name), model)
+
+    def restore_file(self, path: str, model: str) -> Updates:
+        """Set the controls to what an uploaded PNG says."""
+        return self._restore(settings_of(path), model)
+
+    def edit_shown(self, visitor: gr.Request, name: str) -> Updates:
+        """Take a picture to the editor."""
+        path = str(self.history.file(self._room(visitor), name))
+        return {
+            self.mode: EDIT,
+            self.editor.picture: {"background": path, "layers": [], "composite": None},
+        }
+
+    def _restore(self, metadata: Metadata, model: str) -> Updates:
+        panel = self.panel
+        drawn_by = str(metadata["model"])
+        if drawn_by not in self.engine.specs:
+            gr.Warning(
+                escape(f"It was drawn by {drawn_by[:100]}, which is not here: {model} will draw another.")
+            )
+        else:
+            model = drawn_by
+        offered = sizes(self.engine.specs[model])
+        size = (metadata["width"], metadata["height"])
+        choice = next((name for name, sides in offered.items() if sides == size), CUSTOM)
+        prompt, style = split_style(str(metadata["prompt"]), model)
+        edited = "strength" in metadata
+        return {
+            self.mode: EDIT if edited else CREATE,
+            panel.model: model,
+            panel.prompt: prompt,
+            panel.style: gr.update(choices=list(styles(model)), value=style),
+            panel.negative_prompt: metadata.get("negative_prompt", ""),
+            panel.size: gr.update(choices=[*offered, CUSTOM], value=choice),
+            panel.sides: gr.update(visible=choice == CUSTOM and not edited),
+            panel.width: size[0],
+            panel.height: size[1],
+            panel.steps: metadata["steps"],
+            panel.guidance: metadata.get("guidance", 1.0),
+            panel.solver: metadata.get("solver", "dpm"),
+            panel.seed: str(metadata.get("seed", "")),
+            panel.keep_seed: "seed" in metadata,
+            panel.num_images: 1,
+        }
+
+    def _show(self, details: Details, room: str, name: str) -> Updates:
+        metadata = self.history.metadata(room, name)
+        return {
+            details.group: gr.update(visible=True),
+            details.download: gr.update(value=str(self.history.file(room, name))),
+            details.command: command_line(metadata),
+            details.data: json.dumps(metadata, indent=2, ensure_ascii=False),
+            details.shown: name,
+        }
+
+    def _room(self, visitor: gr.Request) -> str:
+        """Where a visitor's pictures are kept: by login, if there is one; by tab, if the page is private."""
+        if visitor.username:
+            return f"user {visitor.username}"
+        return f"tab {visitor.session_hash}" if self.private else SHARED
+
+    # Which components an event changes
+
+    def _whole(self) -> list:
+        overview, panel = self.overview, self.panel
+        groups = [panel.column, self.editor.group, self.stage.column, overview.group, panel.size, panel.sides]
+        return [*groups, overview.grid, overview.nothing, overview.names]
+
+    def _settings(self) -> list:
+        panel = self.panel
+        words = [panel.model, panel.prompt, panel.style, panel.negative_prompt]
+        sizes = [panel.size, panel.sides, panel.width, panel.height]
+        sampling = [panel.steps, panel.guidance, panel.solver, panel.seed, panel.keep_seed, panel.num_images]
+        return [self.mode, *words, *sizes, *sampling]
+
+    def _details(self, details: Details) -> list:
+        return [details.group, details.download, details.command, details.data, details.shown]
+
+
+def _whole_number(what: str, value: Any) -> int:
+    """A number field's value as a whole number; it is empty while a person types. Raises SettingsError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
+        raise SettingsError(f"The {what} is {value!r}: give a whole number.")
+    return int(value)

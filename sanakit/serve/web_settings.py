@@ -1,0 +1,188 @@
+"""Settings of a picture in the forms that the page shows: controls, a command line, JSON, a PNG's chunks.
+
+Plain functions of a model's ModelSpec and of the settings that every picture carries (`pipelines.images`);
+nothing here knows Gradio or the engine.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import Image
+
+from sanakit.data.pocket_captions import STYLES as POCKET_STYLES
+from sanakit.errors import SettingsError, SizeError
+from sanakit.pipelines.images import BINNED_SAMPLE_SIZES, Metadata, nearest_bin, read_metadata
+from sanakit.pipelines.request import MAX_SEED, ModelSpec, checked_prompts, whole_number
+from sanakit.pipelines.source import MAX_PIXELS
+
+NO_STYLE = "Plain"
+CUSTOM = "Custom"  # the size that is typed
+MOST_PICTURES = 8  # of one press of the button
+MOST_STEPS, MOST_GUIDANCE = 100, 20.0  # as far as the sliders go
+SOURCE = "source.png"  # stands for the visitor's file, whose place only they know
+
+# What is added to the prompt. pocket knows the designs that its captions name; the published models know
+# words that captions are full of.
+_POCKET = {style.suffix[0].upper() + style.suffix[1:]: style.suffix for style in POCKET_STYLES}
+_GENERAL = {
+    "Photo": "photograph, natural light, sharp focus",
+    "Cinematic": "cinematic still, dramatic light, shallow depth of field",
+    "Watercolour": "watercolour painting on paper, soft washes",
+    "Oil painting": "oil painting, visible brush strokes",
+    "Ink": "ink drawing, fine lines, white paper",
+    "3D render": "3D render, soft studio light",
+    "Flat": "flat vector illustration, simple shapes, few colours",
+    "Pixel art": "pixel art, 16-bit game",
+}
+_RATIOS = {"Square": (1, 1), "Landscape": (4, 3), "Portrait": (3, 4), "Wide": (16, 9), "Tall": (9, 16)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wish:
+    """What the controls say when the button is pressed."""
+
+    model: str
+    prompt: str
+    style: str = NO_STYLE
+    negative_prompt: str = ""
+    width: int  # pixels
+    height: int
+    steps: int
+    guidance: float
+    solver: str
+    seed: str = ""  # as typed: a browser's numbers lose the last digits of large ones; empty: a new one
+    num_images: int = 1
+
+    def words(self) -> dict[str, Any]:
+        """Give the keyword arguments of `Engine.check`. Raises SettingsError."""
+        whole_number("The number of pictures", self.num_images, 1, MOST_PICTURES)
+        if not self.prompt.strip():
+            raise SettingsError("Write what to draw first, such as “a red apple”.")
+        return {
+            "prompt": add_style(self.prompt, self.style, self.model),
+            "negative_prompt": self.negative_prompt,
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "solver": self.solver,
+            "seed": parse_seed(self.seed),
+            "num_images": self.num_images,
+        }
+
+
+def styles(model: str) -> dict[str, str]:
+    """Give the styles that a model knows: name on the page -> what is added to the prompt."""
+    return {NO_STYLE: "", **(_POCKET if model == "pocket" else _GENERAL)}
+
+
+def add_style(prompt: str, style: str, model: str) -> str:
+    """Give the prompt in a style.
+
+    >>> add_style("a panda", "Cartoon", "pocket")
+    'a panda, cartoon'
+    """
+    suffix = styles(model).get(style, "")
+    return f"{prompt.strip()}, {suffix}" if suffix else prompt
+
+
+def split_style(prompt: str, model: str) -> tuple[str, str]:
+    """Give (prompt without its style, style) of a prompt as `add_style` made it.
+
+    >>> split_style("a panda, cartoon", "pocket")
+    ('a panda', 'Cartoon')
+    """
+    for style, suffix in styles(model).items():
+        if suffix and prompt.endswith(f", {suffix}"):
+            return prompt.removesuffix(f", {suffix}"), style
+    return prompt, NO_STYLE
+
+
+def sizes(spec: ModelSpec) -> dict[str, tuple[int, int]]:
+    """Give sizes that a model draws well: name with pixels -> (width, height).
+
+    Each covers about the area that the model was trained on; a published model draws its own bins.
+    """
+    side = math.sqrt(spec.settings.width * spec.settings.height)
+    found = {}
+    for name, (across, down) in _RATIOS.items():
+        ratio = math.sqrt(across / down)
+        if spec.sample_size in BINNED_SAMPLE_SIZES:
+            height, width = nearest_bin(down, across, spec.sample_size * spec.compression)
+        else:
+            width, height = (
+                spec.compression * round(x / spec.compression) for x in (side * ratio, side / ratio)
+            )
+        found[f"{name}  {width} × {height}"] = (width, height)
+    return found
+
+
+def parse_seed(text: str) -> int | None:
+    """Give the seed that was typed; None where none was. Raises SettingsError."""
+    text = text.strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > len(str(MAX_SEED)) or int(text) > MAX_SEED:
+        raise SettingsError(
+            f"The seed {text[:40]!r} is no whole number from 0 to {MAX_SEED}: change or clear it."
+        )
+    return int(text)
+
+
+def command_line(metadata: Metadata) -> str:
+    """Give the `sana` command that draws a picture again, quoted for a POSIX shell.
+
+    An edit's own source (and mask) can not be known to a server: `source.png` stands for it.
+    """
+    prompt = str(metadata["prompt"])
+    edited = "strength" in metadata
+    options = {
+        "--strength": metadata.get("strength"),
+        "--model": metadata["model"],
+        "--negative": metadata.get("negative_prompt") or None,
+        "--size": f"{metadata['width']}x{metadata['height']}",
+        "--steps": metadata["steps"],
+        "--guidance": metadata.get("guidance"),
+        "--solver": metadata.get("solver"),
+        "--seed": metadata.get("seed"),
+    }
+    # = keeps a value that begins with a hyphen from being read as an option; so does -- before the prompt.
+    given = [f"{name}={value}" for name, value in options.items() if value is not None]
+    words = ["edit", SOURCE] if edited else ["generate"]
+    arguments = [*given, "--", prompt] if prompt.startswith("-") else [prompt, *given]
+    return shlex.join(["sana", *words, *arguments])
+
+
+def open_picture(file: BinaryIO) -> Image.Image:
+    """Decode an uploaded picture, after a look at its size. Raises SettingsError, SizeError."""
+    try:
+        image = Image.open(file, formats=("PNG", "JPEG", "WEBP"))  # reads the header
+        if image.width * image.height <= MAX_PIXELS:
+            image.load()
+            return image
+    except Image.DecompressionBombError:
+        pass
+    except Exception:  # whatever the decoders make of a damaged or hostile file: it is the sender's mistake
+        raise SettingsError("The picture can not be read: give a whole PNG, JPEG or WebP file.") from None
+    raise SizeError(f"The picture has too many pixels: give one of at most {MAX_PIXELS // 10**6} million.")
+
+
+def settings_of(path: str | os.PathLike[str]) -> Metadata:
+    """Read the settings of an uploaded PNG, which anyone may have written. Raises SettingsError."""
+    with Path(path).open("rb") as file:
+        open_picture(file)
+    try:
+        found = read_metadata(path)
+    except SettingsError:
+        raise SettingsError("This picture carries no settings: give a PNG as sanakit wrote it.") from None
+    whole_number("The number of steps in this file", int(found["steps"]), 1, 1000)
+    guidance = float(found.get("guidance", 1.0))
+    if not math.isfinite(guidance) or guidance < 0:
+        raise SettingsError(f"The guidance in this file is {guidance}; it must be a number from 0.")
+    checked_prompts(str(found["prompt"]), str(found.get("negative_prompt", "")))
+    parse_seed(str(found.get("seed", "")))
+    return found

@@ -1,0 +1,46 @@
+"""What the stage shows while a picture is drawn, as HTML: previews side by side, and a line below them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html import escape
+
+from PIL import Image
+
+from sanakit.serve.web_draw import View
+
+EMPTY = (
+    '<div class="empty"><b>Your picture appears here</b>'
+    "<span>Write what you want to see, then press Draw or <kbd>Ctrl</kbd> <kbd>Enter</kbd>.</span></div>"
+)
+
+
+def preview_html(view: View) -> str:
+    """Give the pictures so far, as they are being drawn, side by side."""
+    cells = []
+    for number, preview in enumerate(view.previews, 1):
+        if preview is None:
+            cells.append('<div class="blank"></div>')
+        else:
+            cells.append(f'<img alt="Preview of picture {number}" src="{_data_uri(preview)}">')
+    columns = min(len(cells), 2) if len(cells) < 5 else -(-len(cells) // 2)
+    many = f' many" style="--columns: {columns}' if len(cells) > 1 else ""
+    return f'<div class="cells{many}">{"".join(cells)}</div>'
+
+
+def status_html(view: View) -> str:
+    """Give the line below the stage: what is going on, and how far it is."""
+    wrong = " wrong" if view.state == "failed" else ""
+    bar = ""
+    if view.state in ("waiting", "drawing"):
+        value = f' value="{view.done:.3f}"' if view.state == "drawing" else ""
+        bar = f'<progress max="1"{value} aria-label="Progress"></progress>'
+    text = " ".join([view.message, *view.warnings])
+    return f'<div class="status{wrong}" data-state="{view.state}"><span>{escape(text)}</span>{bar}</div>'
+
+
+def _data_uri(preview: Image.Image) -> str:
+    buffer = io.BytesIO()
+    preview.convert("RGB").save(buffer, "WEBP", quality=80, method=0)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,262 @@
+"""Drawing a file of prompts: groups, going on after any kind of end, what is never replaced, the manifest."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageChops
+
+from sanakit.errors import MemoryLimitError, OutputError
+from sanakit.pipelines import batch
+from sanakit.pipelines.batch import AT_ONCE, MANIFEST, Drawn, draw_group, finished, groups, save_all
+from sanakit.pipelines.images import read_metadata, save
+from sanakit.pipelines.prompt_file import Picture, read_pictures
+from sanakit.pipelines.request import check_request
+from sanakit.pipelines.text_to_image import TextToImage
+
+PROMPTS = ["a red apple", "two green foxes", "an owl", "a dog", "a cat"]
+
+
+@pytest.fixture
+def pictures(pipe: TextToImage, tmp_path: Path) -> list[Picture]:
+    """Five pictures, the third of another size."""
+    rows = [{"prompt": prompt} for prompt in PROMPTS]
+    rows[2]["size"] = "64x64"
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return read_pictures(path, partial(check_request, pipe.spec), steps=2)
+
+
+def run(pipe: TextToImage, pictures: list[Picture], folder: Path, *, overwrite: bool = False) -> list[str]:
+    """Draw what is not there; give the files in the order in which they were saved."""
+    done = finished(pictures, folder, overwrite=overwrite)
+    drawn = (one for group in groups(pictures, done) for one in draw_group(pipe, group, done))
+    return [one.picture.file for one in save_all(drawn, pictures, folder, done)]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture
+def whole(pipe: TextToImage, pictures: list[Picture], tmp_path: Path) -> dict[str, bytes]:
+    """What an uninterrupted run leaves."""
+    run(pipe, pictures, tmp_path / "whole")
+    return content(tmp_path / "whole")
+
+
+def test_every_picture_is_the_one_that_its_settings_draw_alone(
+    pipe: TextToImage, pictures: list[Picture], whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    assert sorted(whole) == sorted([*(picture.file for picture in pictures), MANIFEST])
+    for picture in pictures:
+        settings = read_metadata(tmp_path / "whole" / picture.file)
+        assert settings == picture.metadata
+        alone = pipe(**{name: settings[name] for name in settings if name not in ("model", "version")})
+        with Image.open(tmp_path / "whole" / picture.file) as image:
+            difference = ImageChops.difference(image, alone.images[0]).getextrema()
+        assert max(high for _, high in difference) <= 1  # a batch is the picture alone, to rounding
+
+
+def test_the_manifest_tells_each_file_and_its_settings_in_the_order_of_the_prompts(
+    pictures: list[Picture], whole: dict[str, bytes]
+) -> None:
+    lines = [json.loads(line) for line in whole[MANIFEST].decode().splitlines()]
+    assert lines == [{"file": one.file, "line": one.line, **one.metadata} for one in pictures]
+
+
+def test_groups_share_their_settings_and_are_small(pictures: list[Picture]) -> None:
+    assert [len(group) for group in groups(pictures, set())] == [4, 1]
+    many = pictures[:1] * (2 * AT_ONCE + 1)
+    assert [len(group) for group in groups(many, set())] == [AT_ONCE, AT_ONCE, 1]
+    large = Picture(file="a", line=1, metadata=pictures[0].metadata | {"width": 2048, "height": 1024})
+    assert [len(group) for group in groups([large] * 3, set())] == [1, 1, 1]
+    other = Picture(file="a", line=1, metadata=pictures[0].metadata | {"guidance": 1.0})
+    assert len(groups([pictures[0], other], set())) == 2
+
+
+def test_a_second_run_draws_nothing(
+    pipe: TextToImage, pictures: list[Picture], whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    assert finished(pictures, tmp_path / "whole") == {picture.file for picture in pictures}
+    assert run(pipe, pictures, tmp_path / "whole") == []
+    assert content(tmp_path / "whole") == whole
+
+
+def test_a_missing_picture_alone_is_drawn_again_the_same(
+    pipe: TextToImage, pictures: list[Picture], whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "whole" / pictures[1].file).unlink()
+    assert run(pipe, pictures, tmp_path / "whole") == [pictures[1].file]
+    assert content(tmp_path / "whole") == whole
+
+
+KILLED = """
+import os, signal, sys
+from functools import partial
+from pathlib import Path
+from sanakit.pipelines.batch import draw_group, finished, groups, save_all
+from sanakit.pipelines.prompt_file import read_pictures
+from sanakit.pipelines.request import check_request
+from sanakit.pipelines.text_to_image import TextToImage
+
+model, prompts, folder, when = sys.argv[1:]
+replaced, replace = 0, Path.replace
+
+def dies(self, target):  # the file is written, and not yet in its place
+    global replaced
+    replaced += 1
+    if replaced == int(when):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+
+Path.replace = dies
+pipe = TextToImage.from_pretrained(model, device="cpu")
+pictures = read_pictures(prompts, partial(check_request, pipe.spec), steps=2)
+done = finished(pictures, Path(folder))
+drawn = (one for group in groups(pictures, done) for one in draw_group(pipe, group, done))
+for one in save_all(drawn, pictures, Path(folder), done):
+    pass
+"""
+
+
+def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_files(
+    pipe: TextToImage, folder: Path, pictures: list[Picture], whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    killed = tmp_path / "killed"
+    for when in (1, 4):  # in writing its first manifest; a group's third picture
+        words = [sys.executable, "-c", KILLED, folder, tmp_path / "prompts.jsonl", killed, str(when)]
+        assert subprocess.run(words).returncode == -9
+        assert list(killed.glob(".*.partial"))
+    assert [path.name for path in sorted(killed.glob("*.png"))] == [one.file for one in pictures[:2]]
+    assert run(pipe, pictures, killed)
+    assert content(killed) == whole
+
+
+def test_a_run_that_was_stopped_has_a_manifest_of_what_is_there_and_goes_on(
+    pipe: TextToImage, pictures: list[Picture], whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    def stopped() -> Iterator[Drawn]:
+        yield from list(draw_group(pipe, groups(pictures, set())[0]))[2:]
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        list(save_all(stopped(), pictures, folder, set()))
+    lines = (folder / MANIFEST).read_text().splitlines()
+    assert [json.loads(line)["file"] for line in lines] == [pictures[3].file, pictures[4].file]
+    run(pipe, pictures, folder)
+    assert content(folder) == whole
+
+
+def test_a_torn_manifest_is_mended(
+    pipe: TextToImage, pictures: list[Picture], whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    manifest = tmp_path / "whole" / MANIFEST
+    manifest.write_bytes(whole[MANIFEST][:-20])
+    run(pipe, pictures, tmp_path / "whole")
+    assert content(tmp_path / "whole") == whole
+
+
+def test_a_picture_of_other_settings_is_replaced_only_when_asked(
+    pipe: TextToImage, pictures: list[Picture], whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    folder = tmp_path / "whole"
+    other = read_metadata(folder / pictures[0].file) | {"steps": 9}
+    save(Image.new("RGB", (96, 64)), folder / pictures[0].file, other)
+    Image.new("RGB", (96, 64)).save(folder / pictures[1].file)
+    before = content(folder)
+    with pytest.raises(OutputError, match=r"steps 9, not 2.*no settings.*--overwrite"):
+        run(pipe, pictures, folder)
+    assert content(folder) == before
+    assert run(pipe, pictures, folder, overwrite=True) == [pictures[0].file, pictures[1].file]
+    assert content(folder) == whole
+
+
+def test_another_version_of_the_package_is_no_other_setting(
+    pipe: TextToImage, pictures: list[Picture], whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    file = tmp_path / "whole" / pictures[0].file
+    with Image.open(file) as image:
+        save(image.copy(), file, read_metadata(file) | {"version": "0.0.1"})
+    assert run(pipe, pictures, tmp_path / "whole") == []
+
+
+def test_a_folder_that_can_not_take_pictures_is_refused(pictures: list[Picture], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("regular")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / MANIFEST).write_text('{"mine": 1}\n')
+    refusals = {
+        "file": "but a file",
+        "file/a": "not exist",
+        "no/where": "not exist",
+        "a.png": "give a folder",
+    }
+    for name, naming in (
+        refusals | {"mine": "not written by", "a" * 300: "no folder", "a\0": "no folder"}
+    ).items():
+        with pytest.raises(OutputError, match=naming):
+            finished(pictures, tmp_path / name)
+
+
+def test_where_memory_is_short_a_group_is_drawn_in_parts(
+    pipe: TextToImage, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+    draw = pipe.draw
+
+    def short(request):
+        tried.append(request.pictures)
+        if request.pictures > 1:
+            raise MemoryLimitError("too many")
+        return draw(request)
+
+    monkeypatch.setattr(pipe, "draw", short)
+    group = groups(pictures, set())[0]
+    assert [one.picture for one in draw_group(pipe, group)] == group
+    assert tried == [4, 2, 1, 1, 2, 1, 1]
+
+
+def test_where_memory_is_short_for_one_picture_it_is_told(
+    pipe: TextToImage, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(request):
+        raise MemoryLimitError("too large")
+
+    monkeypatch.setattr(pipe, "draw", short)
+    with pytest.raises(MemoryLimitError):
+        list(draw_group(pipe, pictures[:2]))
+
+
+def test_a_prompt_that_was_cut_is_told_with_its_picture(
+    pipe: TextToImage, pictures: list[Picture], tmp_path: Path
+) -> None:
+    long = Picture(file="a.png", line=1, metadata=pictures[0].metadata | {"prompt": "apple " * 400})
+    short, cut = draw_group(pipe, [pictures[0], long])
+    assert short.warnings == []
+    assert len(cut.warnings) == 1
+    assert "too long" in cut.warnings[0]
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_a_sentence_and_whole_files(
+    pipe: TextToImage, pictures: list[Picture], whole: dict[str, bytes], tmp_path: Path, monkeypatch
+) -> None:
+    saved = []
+
+    def full(image, path, metadata):
+        if len(saved) == 2:
+            raise OutputError(f"{path} can not be written (No space left on device).")
+        saved.append(save(image, path, metadata))
+
+    monkeypatch.setattr(batch, "save", full)
+    with pytest.raises(OutputError, match="No space"):
+        run(pipe, pictures, tmp_path / "full")
+    monkeypatch.undo()
+    run(pipe, pictures, tmp_path / "full")
+    assert content(tmp_path / "full") == whole

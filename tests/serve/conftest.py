@@ -1,0 +1,151 @@
+"""A running engine, an application around it, and a PostgreSQL server where its programs are installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from sanakit.serve.database import Database
+from sanakit.serve.engine import Engine
+from sanakit.serve.http import create_app
+from sanakit.serve.jobs import JobStore
+from sanakit.serve.keys import KeyStore
+from sanakit.serve.runner import JobRunner
+from sanakit.serve.service import DoorSettings
+from sanakit.serve.storage import PictureStore
+
+ACCOUNT = "postgres"  # the server refuses to run as root
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """The folder of its socket; it listens nowhere else."""
+    psycopg = pytest.importorskip("psycopg")
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = shutil.which("initdb") or (str(programs[-1]) if programs else None)
+    if initdb is None:
+        pytest.skip("no PostgreSQL server is installed (Debian: apt-get install postgresql)")
+    as_root = os.geteuid() == 0
+    account = ACCOUNT if as_root else None
+    folder = tempfile.mkdtemp(prefix="sana-pg-")
+    if as_root:
+        shutil.chown(folder, ACCOUNT, ACCOUNT)
+    making = [initdb, "-D", f"{folder}/data", "-U", "postgres", "-A", "trust", "-N"]
+    subprocess.run(making, user=account, cwd=folder, check=True, capture_output=True)
+    server = subprocess.Popen(
+        [str(Path(initdb).with_name("postgres")), "-D", f"{folder}/data", "-k", folder, "-h", "", "-F"],
+        user=account,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stderr is not None
+    for line in server.stderr:
+        if "ready to accept connections" in line:
+            break
+    else:
+        pytest.fail("PostgreSQL did not start")
+    psycopg.connect(host=folder, user="postgres").close()
+    yield folder
+    server.terminate()
+    server.stderr.close()
+    server.wait()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def postgresql(postgresql_server: str, request: pytest.FixtureRequest) -> str:
+    """The URL of a new, empty database."""
+    import psycopg
+    from psycopg import sql
+
+    name = f"test{abs(hash(request.node.nodeid))}"
+    with psycopg.connect(host=postgresql_server, user="postgres", autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    return f"postgresql://postgres@/{name}?host={postgresql_server}"
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new database of each kind."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgresql")
+    return str(tmp_path / "data" / "jobs.sqlite")
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """The embedded model, started once; small pictures of few steps take a few hundredths of a second."""
+    running = Engine(["pocket"], device="cpu", threads=1)
+    running.start()
+    yield running
+    running.close()
+
+
+@dataclass
+class Parts:
+    """An application in a test's folder, and what is behind it."""
+
+    app: FastAPI
+    client: TestClient
+    engine: Engine
+    jobs: JobStore
+    store: PictureStore
+    keys: KeyStore
+    runner: JobRunner
+    draining: threading.Event
+
+    def draw(self, **body: Any) -> Any:
+        """Ask for pictures, small and quick unless the body says otherwise."""
+        small = {"prompt": "a red apple", "size": "64x64", "steps": 2}
+        return self.client.post("/v1/images/generations", json=small | body)
+
+
+@pytest.fixture
+def make_parts(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., Parts]]:
+    """Build the application with these settings of the door."""
+    with ExitStack() as stack:
+
+        def make(**settings: Any) -> Parts:
+            database = Database(tmp_path / "jobs.sqlite")
+            stack.callback(database.close)
+            jobs, keys, store = (
+                JobStore(database),
+                KeyStore(database),
+                PictureStore(str(tmp_path / "pictures")),
+            )
+            runner = JobRunner(engine, jobs, store, "test", poll=0.05)
+            stack.callback(runner.close)
+            draining = threading.Event()
+            app = create_app(
+                engine,
+                jobs=jobs,
+                store=store,
+                keys=keys,
+                settings=DoorSettings(**settings),
+                draining=draining,
+                wake=runner.wake,
+            )
+            client = TestClient(app, base_url="http://127.0.0.1")
+            return Parts(app, client, engine, jobs, store, keys, runner, draining)
+
+        yield make
+
+
+@pytest.fixture
+def parts(make_parts: Callable[..., Parts]) -> Parts:
+    """The application as it is without any settings."""
+    return make_parts()

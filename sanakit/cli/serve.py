@@ -92,9 +92,10 @@ def serve(
     """
     from sanakit.pipelines.memory import parse_budget
 
-    limit = parse_budget(body_limit)
-    if isinstance(limit, str):
-        raise SettingsError(f'--body-limit {body_limit} is no size: write one such as "20MB".')
+    try:
+        limit = int(parse_budget(body_limit))
+    except ValueError:  # SettingsError is one, and so is what int() makes of "auto"
+        raise SettingsError(f"--body-limit {body_limit} is no size: write one such as 20MB.") from None
     try:
         from sanakit.serve.server import DoorSettings, ServerSettings
         from sanakit.serve.server import serve as run

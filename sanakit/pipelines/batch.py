@@ -123,7 +123,7 @@ def save_all(
     """
     there, manifest = set(done), folder / MANIFEST
     begun = False
-    for left in folder.glob(".*.partial"):  # by a run that was killed; see `images.save`
+    for left in folder.glob(f".*.{'[0-9a-f]' * 8}.partial"):  # by a run that was killed; see `images.save`
         left.unlink(missing_ok=True)
     try:
         for one in drawn:

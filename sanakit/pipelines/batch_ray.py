@@ -119,7 +119,11 @@ def _running() -> Iterator[None]:
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if "RAY_ADDRESS" not in os.environ:  # a cluster that is there already would refuse these
         settings |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE}
-    ray.init(**settings)
+    try:
+        ray.init(**settings)
+    except ConnectionError:
+        place = os.environ.get("RAY_ADDRESS", "this machine")
+        raise SettingsError(f"Ray does not answer at {place}: check RAY_ADDRESS, or take it away.") from None
     try:
         yield
     finally:

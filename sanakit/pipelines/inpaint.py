@@ -89,6 +89,8 @@ class Inpaint:
         **settings: Unpack[DrawSettings],
     ) -> Iterator[Step]:
         """Draw as `__call__` does, step by step, as `TextToImage.stream` does."""
+        if mask is None:  # without one, all would be drawn anew
+            raise SettingsError("No mask came: give a picture that is white where it is to be drawn anew.")
         spec, binned = self.pipe.spec, settings.get("binned", True)
         source = make_source(
             spec, image, strength, mask=mask, width=width, height=height, feather=feather, binned=binned

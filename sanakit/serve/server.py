@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class ServerSettings:
     @property
     def local(self) -> bool:
         """Whether only this machine can reach the server."""
-        return self.host in LOOPBACK or self.host.startswith("127.")
+        return self.host in LOOPBACK or re.fullmatch(r"127(\.\d{1,3}){3}", self.host) is not None
 
 
 def serve(
@@ -85,7 +86,11 @@ def serve(
         database = Database(settings.database or settings.data / DATABASE)
         stack.callback(database.close)
         jobs, keys = JobStore(database), KeyStore(database)
-        if not settings.local and not settings.door.no_auth and not keys.list():
+        if (
+            not settings.local
+            and not settings.door.no_auth
+            and not any(key.revoked is None for key in keys.list())
+        ):
             raise SettingsError(
                 f"{settings.host} can be reached by other machines, and there is no key: make one with "
                 "`sana keys create NAME`, or say --no-auth to let everybody draw."
@@ -102,7 +107,7 @@ def serve(
             jobs=jobs,
             store=store,
             keys=keys,
-            settings=settings.door,
+            settings=replace(settings.door, local=settings.local),
             draining=server.draining,
             wake=runner.wake,
         )

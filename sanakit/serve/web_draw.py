@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image
 
 from sanakit.errors import SanaError, SettingsError, StoppedError
+from sanakit.pipelines.image_to_image import STRENGTH
 from sanakit.pipelines.images import Result
 from sanakit.pipelines.inpaint import expand
 from sanakit.pipelines.source import MAX_PIXELS
@@ -37,7 +38,7 @@ class Edit:
     image: Image.Image
     mask: Image.Image | None = None  # white: painted over
     what: str = WHOLE
-    strength: float = 0.6
+    strength: float = STRENGTH
     margins: tuple[int, int, int, int] = (0, 0, 0, 0)  # pixels to the left, top, right and bottom
 
     def words(self) -> dict[str, Any]:

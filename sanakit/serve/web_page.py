@@ -16,9 +16,10 @@ from typing import Any
 import gradio as gr
 
 from sanakit.errors import SanaError, SettingsError
+from sanakit.pipelines.image_to_image import STRENGTH
 from sanakit.pipelines.images import Metadata
 from sanakit.serve.engine import Engine
-from sanakit.serve.web_draw import BEYOND, Edit, Studio, View
+from sanakit.serve.web_draw import BEYOND, WHOLE, Edit, Studio, View
 from sanakit.serve.web_history import SHARED, History
 from sanakit.serve.web_parts import (
     CREATE,
@@ -169,6 +170,8 @@ class Page:
                 changes[stage.pictures] = gr.update(visible=False)
             elif view.state == "done":
                 changes |= end | self._finished(room, view.names)
+            elif view.state == "stopped":  # what was seen last stays
+                changes |= end
             else:
                 changes |= end | {stage.view: EMPTY}
             yield changes
@@ -220,7 +223,6 @@ class Page:
         """Show what a mode needs."""
         shown: Updates = {
             self.panel.column: gr.update(visible=mode != GALLERY),
-            self.editor.group: gr.update(visible=mode == EDIT),
             self.stage.column: gr.update(visible=mode != GALLERY),
             self.overview.group: gr.update(visible=mode == GALLERY),
             self.panel.size: gr.update(visible=mode != EDIT),  # an edit has its picture's size
@@ -257,7 +259,7 @@ class Page:
     def choose_what(self, what: str) -> Updates:
         """Ask for margins where the picture is to grow, for the strength where it is to change."""
         return {
-            self.editor.strength: gr.update(visible=what != BEYOND),
+            self.editor.strength: gr.update(visible=what != BEYOND, value=STRENGTH if what == WHOLE else 1.0),
             self.editor.margins: gr.update(visible=what == BEYOND),
         }
 
@@ -360,7 +362,7 @@ class Page:
 
     def _whole(self) -> list:
         overview, panel = self.overview, self.panel
-        groups = [panel.column, self.editor.group, self.stage.column, overview.group, panel.size, panel.sides]
+        groups = [panel.column, self.stage.column, overview.group, panel.size, panel.sides]
         return [*groups, overview.grid, overview.nothing, overview.names]
 
     def _settings(self) -> list:

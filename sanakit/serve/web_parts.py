@@ -16,6 +16,7 @@ import gradio as gr
 from PIL import Image, ImageChops
 
 from sanakit.errors import SanaError, SettingsError
+from sanakit.pipelines.image_to_image import STRENGTH
 from sanakit.pipelines.request import ModelSpec
 from sanakit.serve.web_draw import BEYOND, MOST_MARGIN, PAINTED, WHOLE
 from sanakit.serve.web_settings import (
@@ -64,7 +65,6 @@ class Panel:
 class Editor:
     """The picture to start from, and what of it may change."""
 
-    group: gr.Column
     picture: gr.ImageEditor
     what: gr.Radio
     strength: gr.Slider
@@ -205,8 +205,8 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
 
 
 def make_editor() -> Editor:
-    """Lay out the editor of the picture to start from; hidden at first."""
-    with gr.Column(visible=False, elem_id="editor") as group:
+    """Lay out the editor of the picture to start from; the style sheet shows it in the mode for it."""
+    with gr.Column(elem_id="editor"):
         picture = gr.ImageEditor(
             label="Picture to start from",
             type="pil",
@@ -237,7 +237,7 @@ def make_editor() -> Editor:
         strength = gr.Slider(
             0,
             1,
-            0.6,
+            STRENGTH,
             step=0.05,
             label="Strength",
             elem_id="strength",
@@ -322,11 +322,9 @@ def make_details(where: str) -> Details:
     """Lay out one picture's settings and buttons; hidden at first. where: begins their ids."""
     with gr.Column(visible=False, elem_id=f"{where}-details", elem_classes="details") as group:
         with gr.Row():
-            download = gr.DownloadButton(
-                "Download PNG", elem_id=f"{where}-download", size="md", min_width=130
-            )
-            restore = gr.Button("Use its settings", size="md", elem_id=f"{where}-restore", min_width=130)
-            edit = gr.Button("Edit this picture", size="md", elem_id=f"{where}-edit", min_width=130)
+            download = gr.DownloadButton("Download", elem_id=f"{where}-download", size="md", min_width=100)
+            restore = gr.Button("Use settings", size="md", elem_id=f"{where}-restore", min_width=100)
+            edit = gr.Button("Edit", size="md", elem_id=f"{where}-edit", min_width=100)
         command = gr.Textbox(
             label="Command that draws it again",
             interactive=False,

@@ -144,7 +144,7 @@ def command_line(metadata: Metadata) -> str:
         "--strength": metadata.get("strength"),
         "--model": metadata["model"],
         "--negative": metadata.get("negative_prompt") or None,
-        "--size": f"{metadata['width']}x{metadata['height']}",
+        "--size": None if edited else f"{metadata['width']}x{metadata['height']}",  # an edit has its source's
         "--steps": metadata["steps"],
         "--guidance": metadata.get("guidance"),
         "--solver": metadata.get("solver"),

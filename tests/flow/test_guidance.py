@@ -55,3 +55,12 @@ def test_half_precision_velocities_are_combined_in_float32():
 def test_scale_out_of_range_is_refused_with_a_remedy(scale):
     with pytest.raises(SettingsError, match=r"4\.5 is usual, 1 switches it off"):
         classifier_free(two_prompts, scale)
+
+
+def test_each_sample_may_have_a_scale_of_its_own(latents):
+    scales = [0.0, 1.5, 7.0]
+    together = classifier_free(two_prompts, torch.tensor(scales))(latents, 0.25)
+    assert together.shape == latents.shape
+    for i, scale in enumerate(scales):
+        alone = classifier_free(two_prompts, scale)(latents[i : i + 1], 0.25)
+        torch.testing.assert_close(together[i : i + 1], alone)

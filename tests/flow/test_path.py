@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from sanakit.flow import path
+from sanakit.flow.dpm import FlowDPM
+from sanakit.flow.euler import Euler
+from sanakit.flow.schedule import dpm_times, euler_times
 
 
 @pytest.mark.parametrize("t", [0.0, 0.3, 1.0, torch.tensor([0.2, 0.9], dtype=torch.float64)])
@@ -63,3 +66,29 @@ def test_half_log_snr_is_the_logit_with_infinite_ends():
     assert path.half_log_snr(0.2) == pytest.approx(math.log(4))
     assert path.half_log_snr(0.8) == pytest.approx(-math.log(4))
     assert (path.half_log_snr(1.0), path.half_log_snr(0.0)) == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize("t", [1.0, 0.3, 1e-3, torch.tensor([0.9, 0.01], dtype=torch.float64)])
+def test_the_velocity_towards_a_clean_latent_points_to_it(t):
+    generator = torch.Generator().manual_seed(4)
+    clean, sample = torch.randn(2, 2, 3, 4, 4, generator=generator, dtype=torch.float64)
+    velocity = path.velocity_towards(clean, sample, t)
+    torch.testing.assert_close(path.clean_from_velocity(sample, velocity, t), clean, rtol=0, atol=1e-12)
+
+
+def test_the_velocity_towards_where_a_sample_comes_from_is_its_own():
+    generator = torch.Generator().manual_seed(5)
+    clean, noise = torch.randn(2, 3, 2, 4, 4, generator=generator, dtype=torch.float64)
+    times = torch.tensor([1.0, 0.5, 0.2], dtype=torch.float64)
+    sample = path.interpolate(clean, noise, times)
+    expected = path.velocity_target(clean, noise)
+    torch.testing.assert_close(path.velocity_towards(clean, sample, times), expected)
+
+
+@pytest.mark.parametrize("solver", [Euler(euler_times(7, 3.0)), FlowDPM(dpm_times(7, 3.0), order=3)])
+def test_every_solver_follows_it_to_the_clean_latent(solver):
+    clean, noise = torch.randn(2, 1, 2, 4, 4, generator=torch.Generator().manual_seed(6))
+    state = solver.start(noise)
+    while not state.done:
+        state = solver.advance(state, path.velocity_towards(clean, state.sample, state.sigma))
+    torch.testing.assert_close(state.sample, clean, rtol=0, atol=1e-6)

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from sanakit.errors import SettingsError
 from sanakit.models import layers, sana
-from sanakit.models.sana import Sana, SanaConfig
+from sanakit.models.sana import Sana, SanaConfig, TextContext
 from sanakit.weights.diffusers import diffusers_names, write_sana_config
 
 PLAIN = SanaConfig(depth=2, width=64, cross_heads=4, text_width=24, latent_channels=8, sample_size=4)
@@ -329,3 +329,66 @@ def test_the_full_600m_equals_diffusers():
     given = inputs(model.config, batch=1, grid=(8, 8), tokens=20)
     expected = run_published(published(model), **given)
     assert apart(model(**given), expected) < 5e-5
+
+
+def one_each(model: Sana, lengths: list[int]) -> list[TextContext]:
+    return [model.prepare([torch.randn(length, PLAIN.text_width)]) for length in lengths]
+
+
+def test_joining_groups_neighbours_that_are_the_same_object():
+    model = randomised(PLAIN)
+    first, second = one_each(model, [3, 5])
+    twin = TextContext(list(first.layers))  # equal, but another one
+    joined = TextContext.join([first, first, second, first, twin])
+    assert joined.batch == 5
+    assert len(joined.layers) == PLAIN.depth
+    for layer, prompts in enumerate(joined.layers):
+        assert [prompt.count for prompt in prompts] == [2, 1, 1, 1]
+        sources = (first, second, first, first)
+        for prompt, source in zip(prompts, sources, strict=True):
+            assert prompt.key is source.layers[layer][0].key  # nothing is copied
+    assert [prompts[0].count for prompts in first.layers] == [1] * PLAIN.depth
+
+
+@torch.no_grad()
+def test_joined_prompts_give_each_sample_its_own():
+    model = randomised(PLAIN)
+    negative, first, second = one_each(model, [1, 3, 5])
+    latents = torch.randn(3, 8, 4, 5)
+    joined = TextContext.join([first, second, second])
+    together = model.velocity(latents, 0.4, joined)
+    for i, context in enumerate((first, second, second)):
+        assert apart(together[i : i + 1], model.velocity(latents[i : i + 1], 0.4, context)) < 2e-6
+    guided = model.velocity(latents, 0.4, TextContext.join([negative] * 3 + [first, second, second]))
+    assert apart(guided[3:], together) < 2e-6
+    assert apart(guided[:3], together) > 1e-2
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("repeats", [1, 2])
+@torch.no_grad()
+def test_a_time_for_each_sample_equals_separate_calls(variant, repeats):
+    model = randomised(VARIANTS[variant])
+    latents, times = torch.randn(3, 8, 3, 5), torch.tensor([0.95, 0.5, 0.03])
+    guidance = 3.0 if model.config.guidance_embed else None
+    contexts = one_each(model, [1, 4, 2, 7, 3, 6][: 3 * repeats])
+    together = model.velocity(latents, times, TextContext.join(contexts), guidance)
+    assert together.shape == (3 * repeats, 8, 3, 5)
+    for i, context in enumerate(contexts):
+        own = latents[i % 3 : i % 3 + 1]
+        alone = model.velocity(own, times[i % 3].item(), context, guidance)
+        assert apart(together[i : i + 1], alone) < 5e-6
+    shared = model.velocity(latents, 0.5, TextContext.join(contexts), guidance)
+    assert apart(shared, together) > 1e-2
+
+
+@torch.no_grad()
+def test_with_a_time_each_the_first_attention_is_still_computed_once_for_both_prompts():
+    model = randomised(PLAIN)
+    seen = []
+    for block in model.blocks:
+        attend = block.attn.add_
+        block.attn.add_ = lambda x, *rest, attend=attend: (seen.append(len(x)), attend(x, *rest))
+    contexts = one_each(model, [1, 1, 4, 5])
+    model.velocity(torch.randn(2, 8, 4, 4), torch.tensor([0.9, 0.1]), TextContext.join(contexts))
+    assert seen == [2, 4]

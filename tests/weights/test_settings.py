@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sanakit.errors import WeightsError
-from sanakit.weights import load_settings, save_official
+from sanakit.errors import ModelNotFoundError, WeightsError
+from sanakit.weights import load_configs, load_settings, save_official
+from sanakit.weights.resolve import resolve
 from sanakit.weights.settings import ModelSettings
 
 
@@ -101,3 +102,40 @@ def test_a_shift_that_is_no_positive_number_is_refused(tiny, shift):
     path.write_text(json.dumps({**json.loads(path.read_text()), "flow_shift": shift}))
     with pytest.raises(WeightsError, match="flow_shift"):
         load_settings(tiny.folder)
+
+
+def test_the_sizes_of_a_folder_are_those_of_its_models(tiny):
+    assert load_configs(tiny.folder) == (tiny.transformer.config, tiny.autoencoder.config)
+
+
+def test_sizes_are_known_without_reading_a_weight(tiny):
+    for part in ("transformer", "vae"):
+        (path,) = (tiny.folder / part).glob("*.safetensors")
+        data = bytearray(path.read_bytes())
+        begin = 8 + int.from_bytes(data[:8], "little")
+        data[begin:] = b"\xff" * (len(data) - begin)  # NaN, all of it
+        path.write_bytes(data)
+    assert load_configs(tiny.folder) == (tiny.transformer.config, tiny.autoencoder.config)
+
+
+def test_a_file_of_one_part_takes_the_autoencoder_of_its_release(tiny, tmp_path, monkeypatch):
+    save_official(tmp_path / "mine.pth", tiny.transformer)
+    asked = []
+
+    def partner(source, parts):
+        asked.append((source.path.name, parts))
+        return resolve(tiny.folder, parts)
+
+    monkeypatch.setattr("sanakit.weights.settings.partner", partner)
+    transformer, autoencoder = load_configs(tmp_path / "mine.pth")
+    assert (transformer.depth, transformer.width) == (tiny.transformer.config.depth, 64)
+    assert autoencoder == tiny.autoencoder.config
+    assert asked == [("mine.pth", ("vae",))]
+
+
+def test_sizes_of_what_is_no_model_are_refused(tiny, tmp_path):
+    with pytest.raises(ModelNotFoundError):
+        load_configs(tmp_path / "nowhere")
+    (tiny.folder / "vae" / "config.json").write_text("{}")
+    with pytest.raises(WeightsError):
+        load_configs(tiny.folder)

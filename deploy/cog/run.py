@@ -30,7 +30,9 @@ class Runner(BaseRunner):
         width: int | None = Input(default=None, ge=64, le=4096, description="Pixels; the model's own"),
         height: int | None = Input(default=None, ge=64, le=4096, description="Pixels; the model's own"),
         steps: int | None = Input(default=None, ge=1, le=200, description="More are finer and slower"),
-        guidance: float | None = Input(default=None, ge=0, le=100, description="1 turns it off: half the time"),
+        guidance: float | None = Input(
+            default=None, ge=0, le=100, description="1 turns it off: half the time"
+        ),
         seed: int | None = Input(default=None, ge=0, description="The same seed draws the same again"),
     ) -> Path:
         """Draw a picture; its PNG carries all it takes to draw it again."""
@@ -43,6 +45,8 @@ class Runner(BaseRunner):
             guidance=guidance,
             seed=seed,
         )
-        path = Path(tempfile.gettempdir(), "picture.png")  # Cog has sent the last one before it asks for the next
+        path = Path(
+            tempfile.gettempdir(), "picture.png"
+        )  # Cog has sent the last one before it asks for the next
         save(result.images[0], path, result.metadata[0])
         return path

@@ -17,6 +17,9 @@ if __name__ == "__main__":
     engine.start()
     page = build_page(engine, PictureStore(tempfile.mkdtemp()), private=True)
     # The two variables are Gradio's, and those that a Space sets.
-    host, port = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), os.environ.get("GRADIO_SERVER_PORT", "7860")
+    host, port = (
+        os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
+        os.environ.get("GRADIO_SERVER_PORT", "7860"),
+    )
     uvicorn.run(mount_page(FastAPI(), page), host=host, port=int(port))
     engine.close()

@@ -49,7 +49,7 @@ def serve(
     ] = None,
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Let everybody draw, without a key.")] = False,
     max_waiting: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Requests in the queue; more get a 503.")
+        int, typer.Option(metavar="N", min=1, help="Pictures in the queue; more get a 503.")
     ] = 64,
     max_batch: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures drawn at once.")] = 16,
     max_steps: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Of one request.")] = 200,

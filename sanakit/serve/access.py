@@ -51,12 +51,12 @@ class Access:
         """Give the caller of a request, by three of its facts. Raises FailureError, StorageError; blocks."""
         if self.no_auth:
             return Caller(None)
-        kind, _, token = (authorization or "").partition(" ")
-        if authorization is None and self._local and not self._needs_key():
+        if self._local and not self._needs_key():  # whatever key came: OpenAI's client must send one
             if urlsplit(f"//{host}").hostname not in LOOPBACK:
                 message = f"Without keys this server is 127.0.0.1 or localhost, not {host[:100]!r}."
                 raise FailureError(Failure(status=403, message=message, code="foreign_host"))
             return Caller(None)
+        kind, _, token = (authorization or "").partition(" ")
         key = self._keys.verify(token.strip()) if kind.lower() == "bearer" else None
         if key is not None:
             return Caller(key)

@@ -74,7 +74,7 @@ class Database:
                 hide_parameters=True,  # they hold prompts, and exceptions are logged
             )
         except ImportError as error:
-            raise MissingExtraError(error.name or "psycopg", "serve") from None
+            raise MissingExtraError(error.name or "psycopg", "postgres") from None
         if self._path is not None:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from PIL import Image
 from pydantic import Field
 
-from sanakit.errors import BusyError, ClosedError, SettingsError, StorageError
+from sanakit.errors import BusyError, ClosedError, OutputError, SettingsError, StorageError
 from sanakit.pipelines.images import encode
 from sanakit.pipelines.request import Request as Drawn
 from sanakit.serve.access import Caller, caller_of
@@ -170,7 +170,7 @@ async def _accept(
                 settings[name] = f"{job_id}-{name}.png"
                 service.store.put(settings[name], encode(image, "PNG"))
             return service.jobs.add(kind, settings, caller.key_id, drawn.pictures, job_id=job_id)
-        except StorageError:
+        except (OutputError, StorageError):
             # a twin of this request may have been a moment faster: its id is taken
             if idempotency_key and (before := service.jobs.get(job_id, caller.key_id)):
                 return before
@@ -189,7 +189,7 @@ def _arguments(drawn: Drawn, body: DrawingSettings, kind: str) -> dict[str, Any]
     # An edit without a size is drawn near the model's own and scaled back; with one it is drawn in it.
     width, height = body.sides if kind == "edit" else (drawn.size[1], drawn.size[0])
     settings: dict[str, Any] = {
-        "model": body.model,
+        "model": drawn.model,
         "prompt": body.prompt,
         "negative_prompt": drawn.negative_prompt,
         "width": width,

@@ -57,7 +57,7 @@ class ServerSettings:
     dtype: str = "auto"
     memory: str = "auto"
     max_batch: int = 16  # pictures
-    max_waiting: int = 64  # requests
+    max_waiting: int = 64  # pictures
     keep_days: int | None = None  # how long jobs and kept pictures stay; None: for ever
     drain: float = 30.0  # seconds
     image_filter: bool = False
@@ -97,6 +97,7 @@ def serve(
             )
         store = PictureStore(settings.pictures or str(settings.data / PICTURES))
         server = _Server(settings)
+        stack.callback(server.close)
         instance = Instance(settings.data)
         stack.callback(instance.close)
         engine = _engine(settings)
@@ -164,6 +165,10 @@ class _Server(uvicorn.Server):
         self._announce, self._stop = announce, stop
         self._address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self.run(sockets=[self._socket])
+
+    def close(self) -> None:
+        """Leave the port to others."""
+        self._socket.close()
 
     async def startup(self, sockets: Any = None) -> None:
         """Listen, then tell the world."""

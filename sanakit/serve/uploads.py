@@ -52,6 +52,7 @@ def open_pictures(image: BinaryIO, mask: BinaryIO | None) -> dict[str, Image.Ima
     """
     picture = _open(image, "image")
     sources = {"image": flatten(picture)}
+    sources["image"].info.clear()  # an orientation among it: the pipelines would turn the picture again
     if mask is not None:
         sources["mask"] = repaint_mask(_open(mask, "mask"), sources["image"].size)
     elif (clear := transparency_mask(picture)) is not None:

@@ -51,7 +51,7 @@ def build_page(
         title="sanakit", analytics_enabled=False, fill_width=True, delete_cache=KEEP_COPIES
     ) as blocks:
         page.lay_out()
-    blocks.unload(page.leave)
+    blocks.unload(page.cancel)
     return blocks.queue(max_size=MOST_WAITING, default_concurrency_limit=8, api_open=False)
 
 

@@ -10,7 +10,9 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable
+from functools import wraps
 from html import escape
+from inspect import isasyncgenfunction
 from typing import Any
 
 import gradio as gr
@@ -86,10 +88,6 @@ class Page:
         self._tie_panel()
         self._tie_pictures()
 
-    def leave(self, visitor: gr.Request) -> None:
-        """A browser tab was closed: what it draws is for nobody."""
-        self.cancel(visitor)
-
     def _tie_panel(self) -> None:
         panel, editor, stage = self.panel, self.editor, self.stage
         self._on(self.mode.change, self.choose_mode, [self.mode], self._whole())
@@ -115,8 +113,8 @@ class Page:
         self._on(
             panel.draw.click,
             self.draw,
-            [self.mode, panel.keep_seed, *wish, *edit],
-            [self.mode, *changed, *self._details(stage.details)],
+            [self.mode, panel.keep_seed, panel.drawn_seed, *wish, *edit],
+            [self.mode, panel.drawn_seed, *changed, *self._details(stage.details)],
             concurrency_limit=None,  # the engine has the queue, and says when it is full
         )
         self._on(panel.cancel.click, self.cancel, [], [], concurrency_limit=None)
@@ -138,12 +136,13 @@ class Page:
 
     def _on(self, event: Any, function: Any, inputs: list, outputs: list, **options: Any) -> None:
         """Tie a function to an event, without Gradio's own signs of progress or a public API."""
+        function = function if isasyncgenfunction(function) else _told(function)
         event(function, inputs, outputs, show_progress="hidden", api_visibility="private", **options)
 
     # Drawing
 
     async def draw(
-        self, visitor: gr.Request, mode: str, keep_seed: bool, *values: Any
+        self, visitor: gr.Request, mode: str, keep_seed: bool, drawn_seed: str, *values: Any
     ) -> AsyncIterator[Updates]:
         """Draw what the controls say, and show how it goes."""
         panel, stage = self.panel, self.stage
@@ -155,13 +154,13 @@ class Page:
         }
         end = {panel.draw: gr.update(interactive=True), panel.cancel: gr.update(interactive=False)}
         try:
-            wish, edit = self._wish(mode, keep_seed, values)
+            wish, edit = self._wish(mode, keep_seed, drawn_seed, values)
             if self.charge is not None and visitor.username:
                 await asyncio.to_thread(self.charge, visitor.username, wish.num_images)
         except SanaError as error:
             yield end | {stage.status: status_html(View(state="failed", message=str(error)))}
             return
-        yield begin | {panel.seed: wish.seed}
+        yield begin | {panel.seed: wish.seed, panel.drawn_seed: wish.seed}
         session, room = visitor.session_hash or "", self._room(visitor)
         async for view in self.studio.draw(session, room, wish, edit):
             changes: Updates = {stage.status: status_html(view)}
@@ -177,12 +176,14 @@ class Page:
             yield changes
 
     def cancel(self, visitor: gr.Request) -> None:
-        """Stop what this browser tab draws."""
+        """Stop what this browser tab draws; when it is closed, too."""
         self.studio.cancel(visitor.session_hash or "")
 
-    def _wish(self, mode: str, keep_seed: bool, values: tuple) -> tuple[Wish, Edit | None]:
+    def _wish(self, mode: str, keep_seed: bool, drawn_seed: str, values: tuple) -> tuple[Wish, Edit | None]:
         """What the controls say, in the order of `_tie_panel`. Raises SanaError."""
         model, prompt, style, negative, width, height, steps, guidance, solver, seed, count, *rest = values
+        seed = (seed or "").strip()
+        wanted = seed and (keep_seed or seed != drawn_seed)  # what was typed a moment ago is not ticked yet
         wish = Wish(
             model=model,
             prompt=prompt or "",
@@ -193,7 +194,7 @@ class Page:
             steps=_whole_number("number of steps", steps),
             guidance=guidance,
             solver=solver,
-            seed=seed.strip() if keep_seed and seed.strip() else str(secrets.randbelow(2**32)),
+            seed=seed if wanted else str(secrets.randbelow(2**32)),
             num_images=_whole_number("number of pictures", count),
         )
         if mode != EDIT:
@@ -374,6 +375,19 @@ class Page:
 
     def _details(self, details: Details) -> list:
         return [details.group, details.download, details.command, details.data, details.shown]
+
+
+def _told(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a function's SanaError told as a message on the page."""
+
+    @wraps(function)  # Gradio reads in the signature what to hand over
+    def told(*values: Any) -> Any:
+        try:
+            return function(*values)
+        except SanaError as error:
+            raise gr.Error(escape(str(error)), title="Not possible", print_exception=False) from None
+
+    return told
 
 
 def _whole_number(what: str, value: Any) -> int:

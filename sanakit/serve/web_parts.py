@@ -52,6 +52,7 @@ class Panel:
     num_images: gr.Number
     seed: gr.Textbox
     keep_seed: gr.Checkbox
+    drawn_seed: gr.State  # the one of the last drawing
     dice: gr.Button
     negative_prompt: gr.Textbox
     steps: gr.Slider
@@ -164,6 +165,7 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
                 keep_seed = gr.Checkbox(
                     label="Keep", elem_id="keep-seed", container=False, scale=0, min_width=80
                 )
+            drawn_seed = gr.State("")
             with gr.Accordion("More settings", open=False, elem_id="more"):
                 negative_prompt = gr.Textbox(
                     label="What not to draw", max_length=MOST_PROMPT, elem_id="negative", lines=1, max_lines=4
@@ -375,4 +377,4 @@ def _checked_layer(file: Any, flatten_on_white: bool = False) -> Image.Image | N
         raw = file if isinstance(file, bytes | bytearray | memoryview) else Path(file.path).read_bytes()
         return open_picture(io.BytesIO(raw)).convert("RGBA")
     except SanaError as error:
-        raise gr.Error(escape(str(error)), print_exception=False) from None
+        raise gr.Error(escape(str(error)), title="Not possible", print_exception=False) from None

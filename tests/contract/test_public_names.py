@@ -102,7 +102,10 @@ def test_models_take_these_arguments() -> None:
     assert parameters(DCAE.decode) == ["self", "latents", "band"]
 
 
-@pytest.mark.parametrize("command", ["generate", "models", "inspect", "data", "train", "evaluate", "bench"])
+COMMANDS = ("generate", "edit", "models", "inspect", "data", "train", "evaluate", "bench", "serve", "ui", "keys")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_command_exists(command: str) -> None:
     assert "Usage" in help_of(command)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -112,6 +113,14 @@ class Parts:
         """Ask for pictures, small and quick unless the body says otherwise."""
         small = {"prompt": "a red apple", "size": "64x64", "steps": 2}
         return self.client.post("/v1/images/generations", json=small | body)
+
+    def events(self, answer: Any) -> list[tuple[str, dict[str, Any]]]:
+        """Names and data of a stream's events."""
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        blocks = [block.split("\n") for block in answer.text.split("\n\n") if block.startswith("event: ")]
+        return [
+            (name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks
+        ]
 
 
 @pytest.fixture

@@ -41,6 +41,19 @@ def test_arguments_that_do_not_fit_are_named(arguments: dict[str, Any], named: s
         app(arguments)
 
 
+def test_the_config_file_starts_what_it_says(repository: Path) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    from sanakit.serve import cluster
+
+    yaml = pytest.importorskip("yaml")
+    text = (repository / "deploy" / "ray-serve.yaml").read_text(encoding="utf-8")
+    config = ServeDeploySchema.model_validate(yaml.safe_load(text)).applications[0]
+    assert config.import_path == f"{cluster.__name__}:{cluster.app.__name__}"
+    assert config.name == cluster.NAME
+    assert cluster.ClusterSettings.model_validate(config.args).replicas == 2
+
+
 @dataclass
 class Cluster:
     """Two replicas behind a proxy."""
@@ -136,8 +149,7 @@ def test_a_killed_replica_is_replaced_and_accepted_jobs_are_finished(cluster: Cl
     def drawn() -> bool:
         try:
             return bool(cluster.draw(1))
-        except HTTPError as error:  # the proxy may still send a request to the dead one
-            assert error.code in (500, 503)
+        except HTTPError:  # the proxy may still send a request to the dead one
             return False
 
     cluster.until(drawn)

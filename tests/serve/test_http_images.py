@@ -1,14 +1,9 @@
-"""Drawing over HTTP: generations, edits, streams; uploads that are hostile; clients that leave."""
+"""Drawing over HTTP: what may be asked for, what comes back, and what is refused."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
-import json
-import struct
-import threading
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,10 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sanakit.errors import BusyError, MemoryLimitError, NumericsError, RefusedError
+from sanakit.errors import BusyError, MemoryLimitError, NumericsError, OutputError, RefusedError
 from sanakit.pipelines.images import read_metadata
-from sanakit.serve.engine import Engine
-from sanakit.serve.ticket import Failed, Progress
+from sanakit.serve.ticket import Failed
 
 Make = Callable[..., Any]
 
@@ -30,35 +24,6 @@ def picture(data: str | bytes) -> Image.Image:
 
 def code_of(answer: Any) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
-
-
-def file_of(image: Image.Image, file_format: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, file_format, **options)
-    return file.getvalue()
-
-
-GREY = Image.new("RGB", (96, 64), "grey")
-
-
-def edit(
-    parts: Any, image: bytes, mask: bytes | None = None, path: str = "/v1/images/edits", **fields: Any
-) -> Any:
-    files = {"image": ("image.png", image)} | ({"mask": ("mask.png", mask)} if mask is not None else {})
-    return parts.client.post(
-        path, files=files, data={"prompt": "a red apple", "steps": "2", "seed": "1"} | fields
-    )
-
-
-def events_of(answer: Any) -> list[tuple[str, dict[str, Any]]]:
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    blocks = [block.split("\n") for block in answer.text.split("\n\n") if block.startswith("event: ")]
-    return [
-        (lines[0].removeprefix("event: "), json.loads(lines[1].removeprefix("data: "))) for lines in blocks
-    ]
-
-
-# Generations
 
 
 def test_a_reply_carries_pictures_of_the_size_with_all_it_takes_to_draw_them_again(parts: Any) -> None:
@@ -262,7 +227,7 @@ def test_what_the_engine_says_reaches_the_client(
     monkeypatch.setattr(parts.engine, "submit", failing)
     answer = parts.draw(stream=stream)
     if stream and not isinstance(error, BusyError):
-        ((kind, data),) = events_of(answer)
+        ((kind, data),) = parts.events(answer)
         assert (kind, data["error"]["code"]) == ("error", expected[1])
     else:
         assert code_of(answer) == expected
@@ -289,236 +254,12 @@ def test_a_deadline_that_passes_is_504(parts: Any) -> None:
     assert code_of(parts.draw(steps=200, deadline=0.05)) == (504, "deadline_passed")
 
 
-# Streams
+def test_a_full_disk_is_503(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OutputError("/secret/place: no space left")
 
-
-def test_a_stream_shows_each_picture_on_its_way_and_then_gives_it(parts: Any) -> None:
-    events = events_of(parts.draw(stream=True, partial_images=3, n=2, steps=8, seed=5))
-    kinds = [kind for kind, _ in events]
-    assert kinds == ["image_generation.partial_image"] * 6 + ["image_generation.completed"] * 2
-    for number in (0, 1):
-        own = [data for kind, data in events[:6] if data["picture"] == number]
-        assert [data["partial_image_index"] for data in own] == [0, 1, 2]
-    assert [data["metadata"]["seed"] for _, data in events[6:]] == [5, 6]
-    assert picture(events[6][1]["b64_json"]).size == (64, 64)
-    plain = parts.draw(steps=8, seed=5).json()["data"][0]["b64_json"]
-    difference = np.asarray(picture(plain), int) - np.asarray(picture(events[6][1]["b64_json"]), int)
-    assert abs(difference).max() <= 2
-
-
-@pytest.mark.parametrize(("steps", "asked", "shown"), [(1, 3, 0), (2, 3, 1), (3, 3, 2), (8, 1, 1), (8, 0, 0)])
-def test_there_are_no_more_partial_images_than_steps_before_the_last(
-    parts: Any, steps: int, asked: int, shown: int
-) -> None:
-    events = events_of(parts.draw(stream=True, partial_images=asked, steps=steps))
-    assert len(events) == shown + 1
-
-
-def test_no_preview_leaves_a_server_whose_filter_can_not_look_at_it(make_parts: Make) -> None:
-    events = events_of(make_parts(previews=False).draw(stream=True, partial_images=3, steps=8))
-    assert [kind for kind, _ in events] == ["image_generation.completed"]
-
-
-# Edits
-
-
-def test_an_edit_without_a_mask_redraws_the_picture_in_its_own_size(parts: Any) -> None:
-    reply = edit(parts, file_of(GREY), strength="0.5", n="2").json()
-    assert [picture(one["b64_json"]).size for one in reply["data"]] == [(96, 64)] * 2
-    assert reply["data"][0]["metadata"]["strength"] == 0.5
-    assert reply["usage"]["input_tokens"] > 0
-
-
-def mask_of(white: bool) -> Image.Image:
-    """The left half is to be repainted: white, or transparent."""
-    if white:
-        mask = Image.new("L", (96, 64), 0)
-        mask.paste(255, (0, 0, 48, 64))
-        return mask
-    mask = Image.new("RGBA", (96, 64), (255, 255, 255, 255))
-    mask.paste((0, 0, 0, 0), (0, 0, 48, 64))
-    return mask
-
-
-@pytest.mark.parametrize("kind", ["transparent", "white", "own alpha", "palette"])
-def test_what_the_mask_keeps_stays_as_it_is(parts: Any, kind: str) -> None:
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8))
-    image, mask = noise, None
-    if kind == "own alpha":
-        image = noise.copy()
-        image.putalpha(mask_of(False).getchannel("A"))
-    elif kind == "palette":
-        mask = file_of(mask_of(True).convert("P"))
-    else:
-        mask = file_of(mask_of(kind == "white"))
-    reply = edit(parts, file_of(image), mask).json()
-    drawn = np.asarray(picture(reply["data"][0]["b64_json"]))
-    assert (drawn[:, 48:] == np.asarray(noise)[:, 48:]).all()
-    assert (drawn[:, :48] != np.asarray(noise)[:, :48]).mean() > 0.5
-
-
-def test_a_photograph_is_turned_as_its_camera_says(parts: Any) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    reply = edit(parts, file_of(GREY, "JPEG", exif=exif)).json()
-    assert picture(reply["data"][0]["b64_json"]).size == (64, 96)
-
-
-def test_an_edit_streams_under_its_own_name(parts: Any) -> None:
-    kinds = [
-        kind
-        for kind, _ in events_of(edit(parts, file_of(GREY), stream="true", partial_images="1", steps="4"))
-    ]
-    assert kinds == ["image_edit.partial_image", "image_edit.completed"]
-
-
-def bomb() -> bytes:
-    """A PNG of 65,000 x 65,000 pixels in a few hundred bytes."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", 65_000, 65_000, 8, 2, 0, 0, 0)
-    data = zlib.compress(bytes(100_000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-
-
-@pytest.mark.parametrize(
-    "upload",
-    [
-        b"",
-        b"no picture",
-        file_of(GREY)[:-40],
-        file_of(GREY, "JPEG")[:200],
-        file_of(GREY, "GIF"),
-        file_of(GREY, "BMP"),
-        file_of(GREY, "TIFF"),
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
-        bomb(),
-        file_of(Image.new("L", (9000, 9000))),
-        file_of(Image.new("L", (2000, 2))),
-    ],
-    ids=[
-        "empty",
-        "text",
-        "cut PNG",
-        "cut JPEG",
-        "GIF",
-        "BMP",
-        "TIFF",
-        "EPS",
-        "SVG",
-        "bomb",
-        "too large",
-        "a line",
-    ],
-)
-def test_uploads_that_can_not_be_used_are_400_in_either_place(parts: Any, upload: bytes) -> None:
-    for answer in (edit(parts, upload), edit(parts, file_of(GREY), upload)):
-        assert answer.status_code == 400
-        assert answer.json()["error"]["type"] == "invalid_request_error"
-
-
-def test_a_mask_of_another_size_or_that_keeps_all_is_400(parts: Any) -> None:
-    for mask in (Image.new("L", (64, 64), 255), Image.new("L", (96, 64), 0)):
-        assert code_of(edit(parts, file_of(GREY), file_of(mask)))[0] == 400
-
-
-def test_forms_that_are_no_edits_are_400(parts: Any) -> None:
-    post, file = parts.client.post, ("../../etc/passwd", file_of(GREY))
-    address, words = "/v1/images/edits", {"prompt": "x"}
-    answers = [
-        post(address, data=words),
-        post(address, json=words),
-        post(address, content=b"--x", headers={"Content-Type": "multipart/form-data; boundary=x"}),
-        post(address, content=b"", headers={"Content-Type": "multipart/form-data"}),
-        post(address, files={"image": file}),
-        post(address, files=[("image", file), ("image[]", file)], data=words),
-        post(address, files={"image": file, "markup": file}, data=words),
-        post(address, files={"image": file, "prompt": file}),
-        post(address, files={"mask": file}, data=words | {"image": "text"}),
-        post(address, files={"image": file}, data=words | {"strength": "nan"}),
-        post(address, files={"image": file}, data=words | {"n": "many"}),
-        post(address, files={"image": file}, data=words | {"unknown": "x"}),
-        post(address, files={"image": file}, data=words | {f"f{n}": "x" for n in range(100)}),
-    ]
-    assert [answer.status_code for answer in answers] == [400] * len(answers)
-    assert all(answer.json()["error"]["message"] for answer in answers)
-    assert post(address, files={"image": file}, data=words | {"steps": "1"}).status_code == 200
-
-
-# Clients that leave
-
-
-class LeavingClient:
-    """An ASGI client that sends a body and hangs up when it is told to."""
-
-    def __init__(self, app: Any, body: dict[str, Any]) -> None:
-        self._app, self._body = app, json.dumps(body).encode()
-        self._sent = False
-        self.hang_up = threading.Event()
-        self.answered: list[Any] = []
-
-    async def receive(self) -> dict[str, Any]:
-        if not self._sent:
-            self._sent = True
-            return {"type": "http.request", "body": self._body, "more_body": False}
-        while not self.hang_up.is_set():
-            await asyncio.sleep(0.002)
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Any) -> None:
-        self.answered.append(message)
-
-    def call(self) -> None:
-        headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
-        scope = {"type": "http", "method": "POST", "path": "/v1/images/generations", "raw_path": b""}
-        scope |= {
-            "query_string": b"",
-            "client": ("127.0.0.1", 1),
-            "server": ("127.0.0.1", 80),
-            "scheme": "http",
-        }
-        scope |= {"headers": headers, "asgi": {"version": "3.0", "spec_version": "2.3"}}
-        asyncio.run(self._app(scope, self.receive, self.send))
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_when_the_client_leaves_the_engine_stops_within_a_step(
-    parts: Any, monkeypatch: pytest.MonkeyPatch, stream: bool
-) -> None:
-    body = {"prompt": "x", "size": "64x64", "steps": 200, "stream": stream}
-    client = LeavingClient(parts.app, body)
-    steps: list[int] = []
-    cancelled: list[int] = []
-    tickets: list[Any] = []
-    submit = Engine.submit
-
-    def watched(self: Engine, request: Any, on_event: Any, **options: Any) -> Any:
-        def watch(event: Any) -> None:
-            if isinstance(event, Progress):
-                steps.append(event.index)
-                if event.index == 3:
-                    client.hang_up.set()
-            on_event(event)
-
-        ticket = submit(self, request, watch, **options)
-        cancel = ticket.cancel
-
-        def noted() -> None:
-            cancelled.append(len(steps))
-            cancel()
-
-        ticket.cancel = noted
-        tickets.append(ticket)
-        return ticket
-
-    monkeypatch.setattr(Engine, "submit", watched)
-    client.call()
-    with pytest.raises(Exception, match="cancelled"):
-        tickets[0].result(timeout=10)
-    assert len(steps) - cancelled[0] <= 1
-    assert len(steps) < 150
-    assert "sana_disconnected_total 1.0" in parts.client.get("/metrics").text
+    monkeypatch.setattr(parts.store, "put", full)
+    answer = parts.draw(response_format="url")
+    assert code_of(answer) == (503, "storage")
+    assert "secret" not in answer.text
     assert parts.draw().status_code == 200

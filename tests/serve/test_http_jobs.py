@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sanakit.errors import OutputError
 from sanakit.serve.database import now
 from sanakit.serve.pictures_api import delete_before, new_name
 
@@ -152,6 +153,27 @@ def test_a_job_that_fails_says_why_in_openais_form(parts: Any) -> None:
     job = settled(parts, f"/v1/jobs/{job_id}")
     assert job["status"] == "failed"
     assert job["error"]["code"] == "invalid_size"
+
+
+def test_a_full_disk_is_503_and_costs_nothing(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts.client.headers = {"Authorization": f"Bearer {parts.keys.create('ann', per_day=1)}"}
+
+    def full(*_: Any) -> None:
+        raise OutputError("/secret/place: no space left")
+
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(file, "PNG")
+    form = {"files": {"image": file.getvalue()}, "data": {"prompt": "x", "steps": "1"}}
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.store, "put", full)
+        answer = parts.client.post("/v1/jobs/edits", **form)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage")
+        assert "secret" not in answer.text
+    assert parts.client.post("/v1/jobs/edits", **form).status_code == 202
+
+
+def test_a_job_names_its_model_whatever_a_later_server_takes_by_default(parts: Any) -> None:
+    assert add(parts).json()["request"]["model"] == "pocket"
 
 
 def test_old_pictures_of_no_job_are_deleted_by_their_day(parts: Any) -> None:

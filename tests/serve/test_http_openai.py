@@ -97,6 +97,11 @@ def test_it_generates(client: openai.OpenAI) -> None:
     assert (reply.size, reply.output_format, reply.usage and reply.usage.total_tokens) == ("64x64", "png", 8)
 
 
+def test_without_keys_any_key_will_do(parts: Any) -> None:
+    with openai.OpenAI(base_url=f"{parts.address}/v1", api_key="none") as client:
+        assert client.images.generate(prompt="x", size="64x64", **QUICK).data
+
+
 def test_every_field_of_the_client_is_understood(client: openai.OpenAI) -> None:
     reply = client.images.generate(
         prompt="a red apple",

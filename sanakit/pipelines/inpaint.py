@@ -58,7 +58,8 @@ class Inpaint:
 
         mask: of the image's size; white is drawn anew, or, if it has transparent pixels, those are. strength:
         less than 1 begins from what the marked part shows. feather: pixels inside the mask's edge over which
-        what was drawn fades in. image and all others: as for `ImageToImage.__call__`.
+        what was drawn fades in. image and all others: as for `ImageToImage.__call__`; "pt" and "latent" are
+        as drawn, with nothing of the picture put back.
         Raises as `TextToImage.__call__` does.
         """
         stream = self.stream(

@@ -6,6 +6,7 @@ Shapes: B pictures, C h w latents, H W pixels.
 
 from __future__ import annotations
 
+import math
 import os
 import reprlib
 from collections.abc import Callable, Sequence
@@ -103,7 +104,7 @@ class Request:
     @property
     def anew(self) -> bool:
         """Whether drawing begins at pure noise: always, unless it starts from a picture at less strength."""
-        return self.source is None or round(self.source.strength * self.steps) >= self.steps
+        return self.source is None or steps_done(self.steps, self.source.strength) == self.steps
 
     @property
     def model(self) -> str:
@@ -187,19 +188,27 @@ def check_request(
     )
 
 
-def make_sampler(solver: str, steps: int, shift: float, strength: float = 1.0) -> FlowDPM | Euler | None:
-    """Give the solver called so, with its times: of all steps, the last `strength`, in [0, 1].
+def steps_done(steps: int, strength: float) -> int:
+    """Give how many of all steps are done at a strength in [0, 1]: that share of them, rounded up.
 
-    At least one step is done, at a strength of 0 none: the answer is None then. Raises SettingsError.
+    >>> steps_done(20, 0.6), steps_done(5, 0.5), steps_done(20, 0)
+    (12, 3, 0)
+    """
+    return math.ceil(steps * strength - 1e-9)  # less than a float's error in the product
+
+
+def make_sampler(solver: str, steps: int, shift: float, strength: float = 1.0) -> FlowDPM | Euler | None:
+    """Give the solver called so, with the times of the last `strength` of all steps; None: of no step.
+
+    Raises SettingsError.
     """
     if solver not in ("dpm", "euler"):
         raise SettingsError(f'solver = {solver!r}, but it must be "dpm" (usual) or "euler".')
     times = dpm_times(steps, shift) if solver == "dpm" else euler_times(steps, shift)
-    done = max(1, round(strength * steps))
-    tail = times[steps - done :]
-    if strength == 0:
+    done = steps_done(steps, strength)
+    if not done:
         return None
-    return FlowDPM(tail) if solver == "dpm" else Euler(tail)
+    return FlowDPM(times[steps - done :]) if solver == "dpm" else Euler(times[steps - done :])
 
 
 def checked_prompts(prompt: str | Sequence[str], negative_prompt: str) -> list[str]:

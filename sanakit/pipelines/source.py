@@ -26,6 +26,7 @@ MAX_PIXELS = 2**26  # of a source: 67 million, 8192 x 8192
 FEATHER, MAX_FEATHER = 8, 64  # pixels over which what was drawn fades in, inside the mask
 REPAINT = 128  # grey levels from here on mark what is drawn anew
 # What makes a picture upright, by its EXIF orientation.
+_TELL_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # keys of Pillow's `info`
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -125,7 +126,7 @@ def transparency_mask(image: Image.Image) -> Image.Image | None:
     """
     with _decoding("picture"):
         clear = _transparency(_upright(image))
-    return clear if clear is not None and clear.getextrema()[1] >= REPAINT else None
+    return clear if clear is not None and np.asarray(clear).max() >= REPAINT else None
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -133,11 +134,12 @@ def _upright(image: Image.Image) -> Image.Image:
     _check(image)
     image.load()  # first: the reader of TIFF files turns them itself
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged EXIF data raise what their reader stumbles over; the pixels are sound
-        orientation = None
-    turn = _TURNS.get(orientation)
+        turn = None
     upright = image if turn is None else image.transpose(turn)
+    if turn is not None:  # what is upright must not be turned again
+        upright.info = {key: value for key, value in upright.info.items() if key not in _TELL_ORIENTATION}
     if upright.mode.startswith("I"):  # 16 bits, which Pillow would cut at 255 instead of scaling
         return Image.fromarray((np.asarray(upright).clip(0, 65535) // 256).astype(np.uint8))
     return upright

@@ -220,7 +220,12 @@ class TextToImage:
         return self.draw(request)
 
     def draw(self, request: Request) -> Iterator[Step]:
-        """Draw a checked request, of any task, as `stream` does. Raises MemoryLimitError at once."""
+        """Draw a checked request, of any task, as `stream` does.
+
+        Raises at once: MemoryLimitError, or SettingsError for a picture to start from without the encoder.
+        """
+        if request.source is not None and self.autoencoder.encoder is None:
+            raise SettingsError("This pipeline was loaded without the encoder: load it with encoder=True.")
         return self._draw(request, self.plan(request))
 
     def plan(self, request: Request, samples: int | None = None) -> MemoryPlan:

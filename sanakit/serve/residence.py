@@ -42,7 +42,10 @@ class Residence:
                     f"{name} is a SANA-Sprint model, whose sampler this version does not have."
                 )
             if name in self.specs:
-                raise SettingsError(f"Two models are called {name!r}: rename one of their folders.")
+                raise SettingsError(
+                    f"Two models are called {name!r}: give one of them another name, in its sanakit.json or, "
+                    "where it has none, by its folder's."
+                )
             self.specs[name], self._paths[name] = spec, path
         self._limit = None
         if self.memory != "all":

@@ -50,11 +50,10 @@ def open_pictures(image: BinaryIO, mask: BinaryIO | None) -> dict[str, Image.Ima
 
     Blocks while it decodes. Raises SettingsError, SizeError.
     """
-    picture = _open(image, "image")
+    picture = open_picture(image, "image")
     sources = {"image": flatten(picture)}
-    sources["image"].info.clear()  # an orientation among it: the pipelines would turn the picture again
     if mask is not None:
-        sources["mask"] = repaint_mask(_open(mask, "mask"), sources["image"].size)
+        sources["mask"] = repaint_mask(open_picture(mask, "mask"), sources["image"].size)
     elif (clear := transparency_mask(picture)) is not None:
         sources["mask"] = clear
     return sources
@@ -82,7 +81,8 @@ def _sorted(form: FormData) -> tuple[EditRequest, dict[str, UploadFile]]:
         raise FailureError(invalid(error.errors())) from None
 
 
-def _open(file: BinaryIO, what: str) -> Image.Image:
+def open_picture(file: BinaryIO, what: str = "picture") -> Image.Image:
+    """Decode an uploaded picture, after a look at its size. Raises SettingsError, SizeError."""
     try:
         image = Image.open(file, formats=FORMATS)  # reads the header
         if image.width * image.height <= MAX_PIXELS:

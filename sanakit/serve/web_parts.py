@@ -18,6 +18,7 @@ from PIL import Image, ImageChops
 from sanakit.errors import SanaError, SettingsError
 from sanakit.pipelines.image_to_image import STRENGTH
 from sanakit.pipelines.request import ModelSpec
+from sanakit.serve.uploads import open_picture
 from sanakit.serve.web_draw import BEYOND, MOST_MARGIN, PAINTED, WHOLE
 from sanakit.serve.web_settings import (
     CUSTOM,
@@ -25,7 +26,6 @@ from sanakit.serve.web_settings import (
     MOST_PICTURES,
     MOST_STEPS,
     NO_STYLE,
-    open_picture,
     sizes,
     styles,
 )
@@ -135,6 +135,9 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
                 draw = gr.Button("Draw", variant="primary", elem_id="draw", scale=3, min_width=120)
                 cancel = gr.Button("Cancel", elem_id="cancel", interactive=False, scale=1, min_width=90)
         with gr.Column(elem_id="settings"):
+            model = gr.Dropdown(
+                list(specs), value=name, label="Model", elem_id="model", visible=len(specs) > 1
+            )
             with gr.Row():
                 size = gr.Dropdown(
                     [*choices, CUSTOM], value=choices[0], label="Size", elem_id="size", min_width=180, scale=3
@@ -190,9 +193,6 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
                 )
                 solver = gr.Radio(
                     ["dpm", "euler"], value=own.solver, label="Solver", elem_id="solver", elem_classes="words"
-                )
-                model = gr.Dropdown(
-                    list(specs), value=name, label="Model", elem_id="model", visible=len(specs) > 1
                 )
             with gr.Accordion("Settings from a picture", open=False, elem_id="from-picture"):
                 png = gr.File(

@@ -11,15 +11,13 @@ import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
-
-from PIL import Image
+from typing import Any
 
 from sanakit.data.pocket_captions import STYLES as POCKET_STYLES
-from sanakit.errors import SettingsError, SizeError
+from sanakit.errors import SettingsError
 from sanakit.pipelines.images import BINNED_SAMPLE_SIZES, Metadata, nearest_bin, read_metadata
 from sanakit.pipelines.request import MAX_SEED, ModelSpec, checked_prompts, whole_number
-from sanakit.pipelines.source import MAX_PIXELS
+from sanakit.serve.uploads import open_picture
 
 NO_STYLE = "Plain"
 CUSTOM = "Custom"  # the size that is typed
@@ -155,20 +153,6 @@ def command_line(metadata: Metadata) -> str:
     words = ["edit", SOURCE] if edited else ["generate"]
     arguments = [*given, "--", prompt] if prompt.startswith("-") else [prompt, *given]
     return shlex.join(["sana", *words, *arguments])
-
-
-def open_picture(file: BinaryIO) -> Image.Image:
-    """Decode an uploaded picture, after a look at its size. Raises SettingsError, SizeError."""
-    try:
-        image = Image.open(file, formats=("PNG", "JPEG", "WEBP"))  # reads the header
-        if image.width * image.height <= MAX_PIXELS:
-            image.load()
-            return image
-    except Image.DecompressionBombError:
-        pass
-    except Exception:  # whatever the decoders make of a damaged or hostile file: it is the sender's mistake
-        raise SettingsError("The picture can not be read: give a whole PNG, JPEG or WebP file.") from None
-    raise SizeError(f"The picture has too many pixels: give one of at most {MAX_PIXELS // 10**6} million.")
 
 
 def settings_of(path: str | os.PathLike[str]) -> Metadata:

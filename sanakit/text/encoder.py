@@ -125,9 +125,7 @@ class TextEncoder:
             features = torch.cat([features, hidden[:, skipped:]], dim=1)
         return features, torch.arange(features.shape[1], device=first.device) < lengths[:, None]
 
-    def _encode(
-        self, prompts: Sequence[str], window: TokenWindow, notes: list[str] | None
-    ) -> list[Tensor]:
+    def _encode(self, prompts: Sequence[str], window: TokenWindow, notes: list[str] | None) -> list[Tensor]:
         tails = self.tokenize(prompts, window, notes)
         features: dict[int, Tensor] = {}
         waiting = sorted(range(len(tails)), key=lambda i: len(tails[i]))

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sanakit.errors import MemoryLimitError, NumericsError, SettingsError
+from sanakit.errors import MemoryLimitError, NumericsError
 from sanakit.flow.path import interpolate
 from sanakit.pipelines import denoise
 from sanakit.pipelines.denoise import Batch, Sample, encode_source, start
@@ -257,12 +257,6 @@ def test_latents_of_a_source_are_scaled_as_the_transformer_sees_them(pipe) -> No
     assert known.dtype == torch.float32
     with torch.no_grad():
         torch.testing.assert_close(known, SCALING * pipe.autoencoder.encode(source.pixels))
-
-
-def test_a_pipeline_without_its_encoder_says_so(folder) -> None:
-    pipe = TextToImage.from_pretrained(folder, device="cpu")
-    with pytest.raises(SettingsError, match="encoder=True"):
-        begun(pipe, source=half_masked(pipe, 0.5))
 
 
 def test_a_picture_whose_latents_are_not_finite_is_refused(pipe, monkeypatch) -> None:

@@ -61,7 +61,7 @@ def their_picture(
     if solver == "euler":
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
     scheduler.set_timesteps(steps)
-    begin = steps - max(1, round(strength * steps))
+    begin = int(steps - steps * strength)  # as diffusers' pipelines do
     scheduler.set_begin_index(begin)
     timesteps = scheduler.timesteps[begin:]
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 127.5 - 1
@@ -140,7 +140,16 @@ def test_strength_0_has_one_step_that_does_nothing(draw, image, monkeypatch) -> 
 
 @pytest.mark.parametrize(
     ("strength", "steps", "done"),
-    [(1.0, 7, 7), (0.5, 8, 4), (0.29, 10, 3), (0.31, 10, 3), (0.001, 20, 1), (1e-9, 1, 1), (0.99, 20, 20)],
+    [
+        (1.0, 7, 7),
+        (0.5, 8, 4),
+        (0.29, 10, 3),
+        (0.31, 10, 4),
+        (0.5, 5, 3),
+        (0.001, 20, 1),
+        (1e-6, 1, 1),
+        (0.99, 20, 20),
+    ],
 )
 def test_strength_is_the_part_of_the_steps_that_are_done(draw, image, strength, steps, done) -> None:
     for solver in ("dpm", "euler"):
@@ -248,7 +257,7 @@ def test_nonsense_is_refused_before_any_work(draw, image, monkeypatch) -> None:
 
 def test_a_pipeline_that_has_no_encoder_is_refused_with_a_remedy(pipe, image) -> None:
     with pytest.raises(SettingsError, match="encoder=True"):
-        ImageToImage(pipe)(image, PROMPT)
+        ImageToImage(pipe).stream(image, PROMPT)  # at once, before the first step is asked for
 
 
 def test_a_cut_prompt_warns_once_at_the_callers_line(draw, image) -> None:

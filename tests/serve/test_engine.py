@@ -211,10 +211,10 @@ def test_a_full_queue_refuses_and_goes_on(make_engine, gate: Gate) -> None:
 def test_a_sample_that_becomes_nan_fails_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = TextToImage.begin
 
-    def poisoned(pipe: TextToImage, request, features) -> list:
+    def poisoned(pipe: TextToImage, request, features, known) -> list:
         if "poison" in request.prompts[0]:
             features = [torch.full_like(text, float("nan")) for text in features]
-        return whole(pipe, request, features)
+        return whole(pipe, request, features, known)
 
     monkeypatch.setattr(TextToImage, "begin", poisoned)
     healthy, poison = draw(engine, steps=4), draw(engine, "poison", steps=4)

@@ -24,7 +24,7 @@ CHECKS = [
         "response_schema_conformance",
     )
 ]
-EXAMPLES = 25  # of each operation and mode
+EXAMPLES = 12  # of each operation and mode
 
 
 @pytest.fixture

@@ -12,25 +12,27 @@ import json
 import re
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import typer.testing
+import typer
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
 from sanakit.cli import command_line
 from sanakit.errors import SettingsError, SizeError
-from sanakit.pipelines.images import encode, read_metadata
+from sanakit.pipelines.images import aspect_bins, encode, read_metadata
 from sanakit.serve.engine import Engine
 from sanakit.serve.storage import PictureStore
 
 gradio = pytest.importorskip("gradio")
 
 from sanakit.serve import web_settings  # noqa: E402
+from sanakit.serve.uploads import open_picture
 from sanakit.serve.web import add_page, build_page, mount_page  # noqa: E402
 from sanakit.serve.web_draw import BEYOND, PAINTED, WHOLE, Edit, Studio, View, Wish  # noqa: E402
 from sanakit.serve.web_history import SHARED, History  # noqa: E402
@@ -39,18 +41,8 @@ from sanakit.serve.web_parts import source_and_mask  # noqa: E402
 
 SMALL = {"model": "pocket", "width": 64, "height": 64, "steps": 2, "guidance": 2.5, "solver": "dpm"}
 VISITOR = SimpleNamespace(session_hash="tab-1", username=None)
-METADATA = {
-    "prompt": "a red apple",
-    "negative_prompt": "",
-    "width": 256,
-    "height": 192,
-    "steps": 7,
-    "guidance": 3.5,
-    "solver": "euler",
-    "seed": 2**63 - 1,
-    "model": "pocket",
-    "version": "0.1.0",
-}
+METADATA: dict[str, Any] = {"prompt": "a red apple", "negative_prompt": "", "model": "pocket", "version": "0"}
+METADATA |= {"width": 256, "height": 192, "steps": 7, "guidance": 3.5, "solver": "euler", "seed": 2**63 - 1}
 
 
 @pytest.fixture
@@ -295,9 +287,9 @@ def test_a_picture_that_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(pa
     assert len(file.getvalue()) < 20_000
     file.seek(0)
     with pytest.raises(SizeError, match="too many pixels"):
-        web_settings.open_picture(file)
+        open_picture(file)
     with pytest.raises(SettingsError, match="can not be read"):
-        web_settings.open_picture(io.BytesIO(b"<svg/>"))
+        open_picture(io.BytesIO(b"<svg/>"))
     with pytest.raises(gradio.Error, match="too many pixels"):
         page.editor.picture.convert_and_format_image(file.getvalue())
 
@@ -309,19 +301,23 @@ def test_a_picture_that_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(pa
     "prompt",
     ["a red apple", 'it\'s "$HOME"; `rm -rf /` \\', "--help", "-x", "new\nline", "ein Bär 🐻", "=a", "!!"],
 )
-def test_the_command_line_means_the_same_to_the_command(prompt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_means_the_same_to_the_command(prompt: str) -> None:
     metadata = METADATA | {"prompt": prompt, "negative_prompt": prompt}
-    program, *words = shlex.split(web_settings.command_line(metadata))
-    assert program == "sana"
-    seen: dict[str, Any] = {}
-    app = command_line()
-    command = next(one for one in app.registered_commands if one.callback.__name__ == "generate")  # pyright: ignore
-    real = typer.main.get_command_from_info(command, pretty_exceptions_short=True, rich_markup_mode=None)
-    with real.make_context("generate", words[1:]) as context:
-        seen = context.params
+    seen = parsed("generate", web_settings.command_line(metadata))
     assert (seen["prompt"], seen["negative"]) == (prompt, prompt)
     assert (seen["model"], seen["size"], seen["steps"]) == ("pocket", "256x192", 7)
     assert (seen["guidance"], seen["solver"], seen["seed"]) == (3.5, "euler", 2**63 - 1)
+    seen = parsed("edit", web_settings.command_line(metadata | {"strength": 0.4}))
+    assert (seen["prompt"], str(seen["image"]), seen["strength"]) == (prompt, web_settings.SOURCE, 0.4)
+
+
+def parsed(command: str, line: str) -> dict[str, Any]:
+    """What a command of `sana` takes a line of the shell for."""
+    program, name, *words = shlex.split(line)
+    assert (program, name) == ("sana", command)
+    group = typer.main.get_group(command_line())
+    with group.commands[command].make_context(command, words) as context:
+        return context.params
 
 
 @pytest.mark.parametrize("model", ["pocket", "sana-1.6b-1024"])
@@ -337,6 +333,26 @@ def test_every_size_that_is_offered_can_be_drawn(engine: Engine) -> None:
     assert next(iter(offered.values())) == (256, 256)
     for width, height in offered.values():
         assert engine.check("pocket", "a lemon", width=width, height=height).size == (height, width)
+
+
+def test_another_model_brings_its_own_styles_sizes_and_defaults(engine: Engine, history: History) -> None:
+    pocket = engine.specs["pocket"]
+    own = replace(pocket.settings, name="sana-1.6b-1024", width=1024, height=1024, steps=20, guidance=4.5)
+    large = replace(pocket, settings=own, sample_size=32)
+    offered = web_settings.sizes(large)
+    assert all((height, width) in aspect_bins(1024) for width, height in offered.values())
+    assert len(set(offered.values())) == 5
+
+    two = SimpleNamespace(specs={"pocket": pocket, "sana-1.6b-1024": large})
+    page = Page(two, history)  # pyright: ignore
+    with gradio.Blocks(analytics_enabled=False):
+        page.lay_out()
+    assert page.panel.model.visible
+    chosen = page.choose_model("sana-1.6b-1024")
+    assert (chosen[page.panel.width], chosen[page.panel.steps]) == (1024, 20)
+    assert "Photo" in chosen[page.panel.style]["choices"]
+    assert chosen[page.panel.size]["value"] == "Square  1024 × 1024"
+    assert page.choose_size("sana-1.6b-1024", "Wide  1344 × 768")[page.panel.width] == 1344
 
 
 # History

@@ -271,7 +271,9 @@ def test_a_png_that_is_given_back_restores_its_settings(visit: Any, newest: Any,
     assert difference.max() <= 2
 
 
-def test_the_gallery_outlives_the_visit_and_gives_files_with_their_settings(visit: Any, newest: Any) -> None:
+def test_the_gallery_outlives_the_visit_and_gives_files_with_their_settings(
+    visit: Any, newest: Any, tmp_path: Path
+) -> None:
     page = visit()
     page.draw("a lemon")
     page.done()
@@ -280,11 +282,12 @@ def test_the_gallery_outlives_the_visit_and_gives_files_with_their_settings(visi
     again.click("#grid .thumbnail-item")
     again.wait("#chosen img")
     again.shot("gallery")
-    fetch = "return fetch(arguments[0]).then(r => r.arrayBuffer()).then(b => Array.from(new Uint8Array(b)))"
-    link = again.wait("#chosen-download").get_attribute("href") or again.wait("#chosen img").get_attribute(
-        "src"
-    )
-    assert bytes(again.driver.execute_script(fetch, link)) == newest().read_bytes()
+    downloads = tmp_path / "downloads"
+    where = {"behavior": "allow", "downloadPath": str(downloads)}
+    again.driver.execute_cdp_cmd("Browser.setDownloadBehavior", where)
+    again.click("#chosen-download")
+    again.until(lambda: [file.name for file in downloads.glob("*.png")] == [newest().name])
+    assert (downloads / newest().name).read_bytes() == newest().read_bytes()
     again.click("#chosen-restore")
     again.until(lambda: again.value("#prompt textarea") == "a lemon")
     again.mode("Gallery")

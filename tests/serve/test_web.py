@@ -32,7 +32,7 @@ from sanakit.serve.storage import PictureStore
 gradio = pytest.importorskip("gradio")
 
 from sanakit.serve import web_settings  # noqa: E402
-from sanakit.serve.uploads import open_picture
+from sanakit.serve.uploads import open_picture  # noqa: E402
 from sanakit.serve.web import add_page, build_page, mount_page  # noqa: E402
 from sanakit.serve.web_draw import BEYOND, PAINTED, WHOLE, Edit, Studio, View, Wish  # noqa: E402
 from sanakit.serve.web_history import SHARED, History  # noqa: E402

@@ -45,8 +45,7 @@ class Runner(BaseRunner):
             guidance=guidance,
             seed=seed,
         )
-        path = Path(
-            tempfile.gettempdir(), "picture.png"
-        )  # Cog has sent the last one before it asks for the next
+        # Always the same file: Cog has sent the last picture before it asks for the next.
+        path = Path(tempfile.gettempdir(), "picture.png")
         save(result.images[0], path, result.metadata[0])
         return path

@@ -10,16 +10,14 @@ from fastapi import FastAPI
 
 from sanakit.serve.engine import Engine
 from sanakit.serve.storage import PictureStore
-from sanakit.serve.web import build_page, mount_page
+from sanakit.serve.web.mount import build_page, mount_page
 
 if __name__ == "__main__":
     engine = Engine(["pocket"])
     engine.start()
     page = build_page(engine, PictureStore(tempfile.mkdtemp()), private=True)
     # The two variables are Gradio's, and those that a Space sets.
-    host, port = (
-        os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
-        os.environ.get("GRADIO_SERVER_PORT", "7860"),
-    )
-    uvicorn.run(mount_page(FastAPI(), page), host=host, port=int(port))
+    host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+    port = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
+    uvicorn.run(mount_page(FastAPI(), page), host=host, port=port)
     engine.close()

@@ -13,7 +13,7 @@ import secrets
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -21,18 +21,8 @@ from sanakit.cli import generate
 from sanakit.cli.terminal import AsJson, Debug
 from sanakit.errors import OutputError, SettingsError
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-FORMATS = (
-    "PNG",
-    "JPEG",
-    "WEBP",
-    "AVIF",
-    "GIF",
-    "BMP",
-    "TIFF",
-)  # of Pillow's, those that run no other program
+# Of Pillow's, those that run no other program.
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 
 
 def edit(
@@ -99,12 +89,13 @@ def edit(
         from sanakit.pipelines import inpaint
         from sanakit.pipelines.image_to_image import ImageToImage
         from sanakit.pipelines.images import parse_size
+        from sanakit.pipelines.source import open_picture
 
         width, height = parse_size(size) if size is not None else (None, None)
         paths = generate.output_paths(output, seed, num_images)
         _keep(paths, [image] if mask is None else [image, mask])
-        picture = open_picture(image)
-        marked = None if mask is None else open_picture(mask)
+        picture = open_picture(image.expanduser(), str(image), FORMATS)
+        marked = None if mask is None else open_picture(mask.expanduser(), str(mask), FORMATS)
         if margins is not None:
             picture, marked = inpaint.expand(picture, *margins)
 
@@ -126,26 +117,6 @@ def edit(
 
     # 3. Save and print
     generate.deliver(result, paths, as_json=as_json)
-
-
-def open_picture(path: Path) -> Image:
-    """Read a picture of a common format. Raises SettingsError for what is none, damaged or too large."""
-    from PIL import Image
-
-    from sanakit.pipelines.source import MAX_PIXELS
-
-    try:
-        with Image.open(path.expanduser(), formats=FORMATS) as picture:  # reads the header
-            if picture.width * picture.height <= MAX_PIXELS:
-                picture.load()
-                return picture
-    except Image.DecompressionBombError:
-        pass
-    except Exception as error:  # whatever the decoders make of a damaged file
-        reason = getattr(error, "strerror", None)  # of the system: it could not be opened
-        what = f"can not be read ({reason})" if reason else "is damaged, or no picture"
-        raise SettingsError(f"{path} {what}: give a PNG, JPEG or WebP file.") from None
-    raise SettingsError(f"{path} has too many pixels: give at most {MAX_PIXELS // 10**6} million.")
 
 
 def parse_margins(text: str) -> tuple[int, int, int, int]:

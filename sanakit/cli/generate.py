@@ -48,7 +48,8 @@ Guidance = Annotated[
     typer.Option(metavar="X", show_default=OWN, help="More keeps to the words; 1 is off, in half the time."),
 ]
 Solver = Annotated[
-    Literal["dpm", "euler"] | None, typer.Option(show_default=OWN, help="dpm needs fewer steps.")
+    Literal["dpm", "euler", "scm"] | None,
+    typer.Option(show_default=OWN, help="dpm needs fewer steps than euler; scm: SANA-Sprint alone."),
 ]
 Seed = Annotated[
     int | None,

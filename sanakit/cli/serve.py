@@ -12,19 +12,34 @@ import typer
 from sanakit.cli.terminal import Debug
 from sanakit.errors import MissingExtraError, SettingsError
 
+# Options that `sana ui` has, too.
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MODEL",
+        show_default="pocket",
+        help="As for `sana generate`; give several times for several. The first is the default.",
+    ),
+]
+Host = Annotated[
+    str, typer.Option(metavar="ADDRESS", help="Other than this machine's own: needs a key, or --no-auth.")
+]
+NoAuth = Annotated[bool, typer.Option("--no-auth", help="Let everybody draw, without a key.")]
+Memory = Annotated[
+    str, typer.Option(metavar="SIZE", help="Most to hold, such as 4GB; auto; all: keep everything.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+KeepDays = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, show_default="for ever", help="Then jobs and pictures are deleted."),
+]
+Filter = Annotated[bool, typer.Option("--filter", help="Look at pictures before they leave.")]
+
 
 def serve(
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MODEL",
-            show_default="pocket",
-            help="As for `sana generate`; give several times for several. The first is the default.",
-        ),
-    ] = None,
-    host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Other than this machine's own: needs a key, or --no-auth.")
-    ] = "127.0.0.1",
+    model: Models = None,
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")] = 8000,
     data: Annotated[Path, typer.Option(metavar="DIR", help="Folder for jobs, keys and pictures.")] = Path(
         "sana-data"
@@ -47,18 +62,16 @@ def serve(
             help="A folder, or s3://... and others of fsspec.",
         ),
     ] = None,
-    no_auth: Annotated[bool, typer.Option("--no-auth", help="Let everybody draw, without a key.")] = False,
+    no_auth: NoAuth = False,
     max_waiting: Annotated[
         int, typer.Option(metavar="N", min=1, help="Pictures in the queue; more get a 503.")
     ] = 64,
     max_batch: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures drawn at once.")] = 16,
     max_steps: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Of one request.")] = 200,
     max_side: Annotated[int, typer.Option(metavar="PX", min=64, max=4096, help="Of one picture.")] = 4096,
-    memory: Annotated[
-        str, typer.Option(metavar="SIZE", help="Most to hold, such as 4GB; auto; all: keep everything.")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    memory: Memory = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     cors: Annotated[
         list[str] | None,
         typer.Option(
@@ -66,14 +79,11 @@ def serve(
         ),
     ] = None,
     body_limit: Annotated[str, typer.Option(metavar="SIZE", help="Largest request.")] = "20MB",
-    keep_days: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, show_default="for ever", help="Then jobs and pictures are deleted."),
-    ] = None,
+    keep_days: KeepDays = None,
     drain: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, max=3600, help="To finish in when told to stop.")
     ] = 30,
-    filter: Annotated[bool, typer.Option("--filter", help="Look at pictures before they leave.")] = False,
+    filter: Filter = False,
     prompt_filter: Annotated[
         str | None,
         typer.Option(

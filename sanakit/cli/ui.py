@@ -10,32 +10,24 @@ from typing import Annotated
 
 import typer
 
+from sanakit.cli.serve import Device, Dtype, Filter, Host, KeepDays, Memory, Models, NoAuth
 from sanakit.cli.terminal import Debug
 from sanakit.errors import MissingExtraError
 
 
 def ui(
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MODEL",
-            show_default="pocket",
-            help="As for `sana generate`; give several times for several. The first is the default.",
-        ),
-    ] = None,
-    host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Other than this machine's own: needs a key, or --no-auth.")
-    ] = "127.0.0.1",
+    model: Models = None,
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")] = 7860,
     data: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for what is drawn; the same as that of `sana serve`.")
     ] = Path("sana-data"),
-    no_auth: Annotated[bool, typer.Option("--no-auth", help="Let everybody draw, without a key.")] = False,
-    memory: Annotated[
-        str, typer.Option(metavar="SIZE", help="Most to hold, such as 4GB; auto; all: keep everything.")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    no_auth: NoAuth = False,
+    memory: Memory = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    keep_days: KeepDays = None,
+    filter: Filter = False,
     open_page: Annotated[
         bool | None,
         typer.Option("--open/--no-open", show_default="where there is a screen", help="Open the browser."),
@@ -51,7 +43,7 @@ def ui(
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
     try:
         from sanakit.serve.server import DoorSettings, ServerSettings, serve
-        from sanakit.serve.web import add_page
+        from sanakit.serve.web.mount import add_page
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "gradio", "ui") from None
 
@@ -63,8 +55,10 @@ def ui(
         device=device,
         dtype=dtype,
         memory=memory,
+        keep_days=keep_days,
         drain=0.0,  # who presses Ctrl-C is the one who draws
-        door=DoorSettings(no_auth=no_auth),
+        image_filter=filter,
+        door=DoorSettings(no_auth=no_auth, previews=not filter),
     )
     wanted = _has_screen() if open_page is None else open_page
 

@@ -6,7 +6,7 @@ Shapes: B pictures, C h w latents, H W pixels, L tokens, E text width.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,11 +38,10 @@ from sanakit.comfy.widgets import (
     side,
 )
 from sanakit.errors import SettingsError
-from sanakit.pipelines.denoise import Batch, Sample, start
-from sanakit.pipelines.memory import memory_limit, stage
-from sanakit.pipelines.request import Request, check_request, make_sampler, seeded_noise
+from sanakit.pipelines.denoise import Batch, begin
+from sanakit.pipelines.memory import MemoryPlan, memory_limit, stage
+from sanakit.pipelines.request import check_request, make_sampler
 from sanakit.pipelines.text_to_image import TextToImage
-from sanakit.weights import release
 
 
 class EncodeText:
@@ -68,9 +67,8 @@ class EncodeText:
         stop_if_interrupted()
         request = check_request(model.spec, prompt, negative_prompt)
         plan = model.plan(request)
-        model.text_encoder.after_layer = None if plan.residence == "resident" else release
         with stage(model.text_encoder.model, plan, model.device):
-            features, notes = model.encode([prompt], negative_prompt)
+            features, notes = model.encode([prompt], negative_prompt, plan)
         for note in notes:
             warnings.warn(note, stacklevel=2)
         negative, positive = ([[text[None].cpu(), {}]] for text in features)
@@ -157,13 +155,14 @@ class SampleLatents:
         features = [to_features(positive, text_width, "positive")]
         if request.guided:
             features = [to_features(negative, text_width, "negative"), *features]
+        features = [text.to(model.device) for text in features]
         mask = None if latent is None else latent.get("noise_mask")
         masks = None if mask is None else to_cells(mask, batch_size, request.cells[1:])
         plan = model.plan(request)
         with stage(model.transformer, plan, model.device):
-            samples = _begin(model, request, sampler, features, known, masks)
-            after_block = release if plan.residence == "layered" else None
-            latents = _denoise(model, Batch(model.transformer, samples), after_block)
+            request = replace(request, solver=sampler)
+            samples = begin(model.transformer, request, features, known, masks)
+            latents = _denoise(model, Batch(model.transformer, samples), plan)
         return ({**(latent or {}), **from_latents(latents, scaling)},)
 
 
@@ -219,39 +218,12 @@ class EncodeImage:
         return ({"samples": torch.cat(latents)},)
 
 
-def _begin(
-    model: TextToImage,
-    request: Request,
-    sampler: Any,
-    features: Sequence[Tensor],
-    known: Tensor | None,
-    masks: Tensor | None,
-) -> list[Sample]:
-    """Give the samples at their start. features: L E, the negative ones first if the request is guided."""
-    contexts = [model.transformer.prepare([text.to(model.device)]) for text in features]
-    negative = contexts.pop(0) if request.guided else None
-    noise = seeded_noise(request.seeds, request.cells).to(model.device)
-    return [
-        start(
-            sampler,
-            one,
-            request.guidance,
-            contexts[0],
-            negative,
-            None if known is None else known[i : i + 1].to(model.device),
-            None if masks is None else masks[i : i + 1].to(model.device),
-            anew=len(sampler.times) > request.steps,  # all its steps: what was there plays no part
-        )
-        for i, one in enumerate(noise.split(1))
-    ]
-
-
-def _denoise(model: TextToImage, batch: Batch, after_block: Any) -> Tensor:
+def _denoise(model: TextToImage, batch: Batch, plan: MemoryPlan) -> Tensor:
     """Take all steps, and give the latents B C h w."""
     state = batch.samples[0].state
     progress = Progress()
     while not state.done:
-        batch.step(after_block)
+        batch.step(plan.after_block)
         state = batch.samples[0].state
         model.check_finite(batch.latents, f"Step {state.index} of {state.total}", model.transformer.dtype)
         progress.show(state.index, state.total, lambda: model.preview(batch.clean[0]))

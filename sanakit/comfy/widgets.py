@@ -12,13 +12,17 @@ from sanakit.pipelines.request import MAX_IMAGES, MAX_SEED
 
 CATEGORY = "SANA"
 AUTO = "auto"
-SOLVERS = (AUTO, "dpm", "euler")
+SOLVERS = (AUTO, "dpm", "euler", "scm")
 
 MODEL = ("SANAKIT_MODEL", {"tooltip": "A model of the node Load SANA model."})
 PROMPT = ("STRING", {"multiline": True, "default": "a red apple", "tooltip": "What to draw."})
 NEGATIVE_PROMPT = (
     "STRING",
-    {"multiline": True, "default": "", "tooltip": "What not to draw; works where guidance is above 1."},
+    {
+        "multiline": True,
+        "default": "",
+        "tooltip": "What not to draw; works where guidance is above 1. Sprint models take none.",
+    },
 )
 SEED = (
     "INT",
@@ -42,7 +46,10 @@ GUIDANCE = (
         "tooltip": "How closely to follow the prompt. -1: as the model wants; 0 to 1: off, twice as fast.",
     },
 )
-SOLVER = (list(SOLVERS), {"default": AUTO, "tooltip": "auto: the model's own. dpm needs fewer steps."})
+SOLVER = (
+    list(SOLVERS),
+    {"default": AUTO, "tooltip": "auto: the model's own. dpm needs fewer steps; scm: Sprint."},
+)
 BATCH_SIZE = ("INT", {"default": 1, "min": 1, "max": MAX_IMAGES, "tooltip": "Pictures drawn at once."})
 STRENGTH_RANGE = {"min": 0.0, "max": 1.0, "step": 0.01, "round": 0.001}  # with a default of each node's own
 

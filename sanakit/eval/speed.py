@@ -151,7 +151,8 @@ def _work(pipe: TextToImage, width: int, height: int) -> dict[str, Work]:
     cells = drawn[0] // compression, drawn[1] // compression
     tokens = len(encoder.tokenize([f"{PROMPT}, number 1"])[0])
     features = tokens + 1 - encoder.instructed.first_kept + len(encoder.instructed.prefix)
-    prompts = (1, features) if pipe.settings.guidance > 1 else (features,)
+    guided = pipe.settings.guidance > 1 and not sana.guidance_embed
+    prompts = (1, features) if guided else (features,)
     past = len(encoder.instructed.prefix)
     return {
         "text": text_encoding(encoder.model.config, tokens, past),

@@ -4,12 +4,15 @@ from sanakit.flow.dpm import DPMState, FlowDPM
 from sanakit.flow.euler import Euler, State
 from sanakit.flow.guidance import Velocity, classifier_free
 from sanakit.flow.path import clean_from_velocity, interpolate, noise_from_velocity, velocity_target
-from sanakit.flow.schedule import dpm_times, euler_times, sample_training_times, shift_times
+from sanakit.flow.schedule import dpm_times, euler_times, sample_training_times, scm_times, shift_times
+from sanakit.flow.scm import SCM, SCMState
 
 __all__ = [
+    "SCM",
     "DPMState",
     "Euler",
     "FlowDPM",
+    "SCMState",
     "State",
     "Velocity",
     "classifier_free",
@@ -19,6 +22,7 @@ __all__ = [
     "interpolate",
     "noise_from_velocity",
     "sample_training_times",
+    "scm_times",
     "shift_times",
     "velocity_target",
 ]

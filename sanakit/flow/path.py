@@ -7,6 +7,8 @@ Other conventions are conversions written here and nowhere else:
     diffusers sigma      = t, number for number
     model time           = 1000 t, what the timestep embedding sees (diffusers calls it timestep)
     half log-SNR lambda  = log((1 - t) / t), the variable in which DPM-Solver++ integrates
+    TrigFlow (Sprint)    : x = sigma_data (cos(s) x0 + sin(s) noise) at an angle s in [0, pi/2]; x_t is that x
+                           times sqrt(t^2 + (1 - t)^2) / sigma_data, with t = sin(s) / (sin(s) + cos(s))
 Source: Liu et al. 2022 (arXiv:2209.03003); Esser et al. 2024 (arXiv:2403.03206); SANA (arXiv:2410.10629).
 Shapes: B batch, ... any further axes. A time is one float, or a tensor (B,): one per sample.
 """
@@ -75,6 +77,18 @@ def to_model_time(t: Tensor | float) -> Tensor | float:
 def from_model_time(model_time: Tensor | float) -> Tensor | float:
     """Give the time t in [0, 1] of a model time (diffusers timestep) in [0, 1000]."""
     return model_time / MODEL_TIME_SCALE
+
+
+def trig_to_flow_time(angle: Tensor) -> Tensor:
+    """Give the time t = sin(s) / (sin(s) + cos(s)) of TrigFlow's angle s: as much noise for as much image.
+
+    angle: any shape, in [0, pi/2], pi/2 = pure noise. Returns the same shape and dtype.
+    Source: SANA-Sprint (arXiv:2503.09641).
+
+    >>> trig_to_flow_time(torch.tensor([math.pi / 2, math.pi / 4, 0.0], dtype=torch.float64))
+    tensor([1.0000, 0.5000, 0.0000], dtype=torch.float64)
+    """
+    return torch.sin(angle) / (torch.sin(angle) + torch.cos(angle))
 
 
 def half_log_snr(t: float) -> float:

@@ -1,10 +1,10 @@
 """When to look: the time grids of the published solvers and the times that training draws.
 
 A grid has S + 1 times for S steps: strictly descending, from 1 (pure noise) or just below to exactly 0.
-It is held in float64; rounded to float32 it equals `scheduler.sigmas` of diffusers bit for bit.
+It is held in float64; of Euler and DPM, rounded to float32, it equals diffusers' `scheduler.sigmas` exactly.
 Source: shift: Esser et al. 2024 (arXiv:2403.03206) section 5.3.2; grids: diffusers
-FlowMatchEulerDiscreteScheduler and DPMSolverMultistepScheduler with the settings that SANA repositories ship;
-training times: SANA (arXiv:2410.10629).
+FlowMatchEulerDiscreteScheduler, DPMSolverMultistepScheduler and SCMScheduler with the settings that SANA
+repositories ship; training times: SANA (arXiv:2410.10629).
 Shapes: S steps, n samples.
 """
 
@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from sanakit.errors import SettingsError
-from sanakit.flow.path import MODEL_TIME_SCALE
+from sanakit.flow.path import MODEL_TIME_SCALE, trig_to_flow_time
 
 MAX_STEPS = 1000
+SCM_SECOND_ANGLE = 1.3  # where the second of two steps begins, as published
 
 
 def shift_times(times: Tensor, shift: float) -> Tensor:
@@ -79,6 +80,26 @@ def dpm_times(steps: int, shift: float) -> Tensor:
     return shift_times(1 - alphas, shift).flip(0)
 
 
+def scm_times(steps: int) -> Tensor:
+    """Give the grid of SCM: TrigFlow's angle from pi/2 evenly down to 0, and for two steps pi/2, 1.3, 0.
+
+    The published first angle, 1.57080, is pi/2 rounded up, which would be a time of 1.0000037: we take pi/2.
+
+    steps: 1 to 1000; SANA-Sprint was made for 1 to 4. Raises SettingsError for others.
+    Returns float64 (S + 1,).
+    Source: diffusers SCMScheduler, with intermediate_timesteps=None for all steps but 2.
+
+    >>> scm_times(2)
+    tensor([1.0000, 0.7827, 0.0000], dtype=torch.float64)
+    """
+    _check_steps(steps)
+    if steps == 2:
+        angles = torch.tensor([math.pi / 2, SCM_SECOND_ANGLE, 0], dtype=torch.float64)
+    else:
+        angles = torch.linspace(math.pi / 2, 0, steps + 1, dtype=torch.float64)
+    return trig_to_flow_time(angles)
+
+
 def sample_training_times(
     n: int, shift: float, generator: torch.Generator, mean: float = 0.0, std: float = 1.0
 ) -> Tensor:
@@ -107,7 +128,7 @@ def sample_training_times(
 def checked_times(times: Tensor) -> Tensor:
     """Give the solver's own copy of a grid, float64 on the CPU, after making sure that it is a grid.
 
-    times: (S + 1,), from `euler_times`, `dpm_times` or a tail of them (image to image).
+    times: (S + 1,), from `euler_times`, `dpm_times`, `scm_times` or a tail of them (image to image).
     Raises SettingsError where times do not descend strictly from at most 1 to exactly 0, in float32 as well,
     since two equal times make a step of length 0 that multistep solvers divide by.
     """

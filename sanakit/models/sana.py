@@ -268,7 +268,7 @@ class Sana(nn.Module):
         latents: Tensor,
         t: float | Tensor,
         context: TextContext,
-        guidance: float | None = None,
+        guidance: float | Tensor | None = None,
         *,
         after_block: Callable[[nn.Module], object] | None = None,
     ) -> Tensor:
@@ -277,8 +277,8 @@ class Sana(nn.Module):
         latents: B C H W. t: one time for the whole batch (cheaper: the modulation is computed once and fused
         into the norms) or B times. context: from `prepare`, for B samples, or for n B: then the latents stand
         for n times as many, one after another, as guidance needs them, and what they share is computed once.
-        guidance: Sprint only, the scale itself. after_block: called with each block when it has run, to free
-        its memory.
+        guidance: Sprint only, the scale itself, one for the whole batch or B of them. after_block: called
+        with each block when it has run, to free its memory.
         Returns B (n B) C H W. Raises SettingsError if the context is for another number of samples, or if a
         Sprint model gets no guidance.
         """
@@ -288,11 +288,14 @@ class Sana(nn.Module):
                 "or give `counts`."
             )
         times = torch.as_tensor(t, device=latents.device, dtype=torch.float32).reshape(-1)
-        if len(times) not in (1, len(latents)):
-            raise SettingsError(f"{len(latents)} latents came with {len(times)} times: give 1, or 1 each.")
-        scale = None if guidance is None else torch.full_like(times, guidance)
-        x, time, modulation = self._embed(latents, times, scale)
-        if len(times) > 1:
+        scales = None if guidance is None else torch.as_tensor(guidance).to(times).reshape(-1)
+        for name, values in (("times", times), ("guidance scales", scales)):
+            if values is not None and len(values) not in (1, len(latents)):
+                raise SettingsError(
+                    f"{len(latents)} latents came with {len(values)} {name}: give 1, or 1 each."
+                )
+        x, time, modulation = self._embed(latents, times, scales)
+        if len(time) > 1:
             repeats = context.batch // len(latents)
             time, modulation = time.repeat(repeats, 1), modulation.repeat(repeats, 1)
         grid = (latents.shape[-2], latents.shape[-1])

@@ -210,10 +210,8 @@ def _make_folder(folder: Path) -> None:
 
 
 def _line(picture: Picture) -> str:
-    return (
-        json.dumps({"file": picture.file, "line": picture.line, **picture.metadata}, ensure_ascii=False)
-        + "\n"
-    )
+    row = {"file": picture.file, "line": picture.line, **picture.metadata}
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def _write_manifest(path: Path, pictures: Sequence[Picture], there: set[str]) -> None:

@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from sanakit.flow.euler import State
 from sanakit.flow.guidance import Velocity, classifier_free
 from sanakit.flow.path import clean_from_velocity, interpolate, velocity_towards
+from sanakit.flow.scm import SCM
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.sana import Sana, TextContext
 from sanakit.pipelines.memory import memory_limit
-from sanakit.pipelines.request import Source
+from sanakit.pipelines.request import Request, Source, first_noise
 
 
 @dataclass(slots=True, eq=False)
@@ -33,7 +34,8 @@ class Sample:
 
     solver, state: where it stands, see `flow/euler.py`. clean: 1 C h w, the clean latents that were in sight
     at its last step. guidance: the scale. prompt, negative: one each, from `Sana.prepare`; without a negative
-    one the scale plays no part. known: 1 C h w, clean latents that are kept where the mask, 1 1 h w, is 0.
+    one the scale plays no part, save for SANA-Sprint models, whose input it is. known: 1 C h w, clean latents
+    that are kept where the mask, 1 1 h w, is 0.
     """
 
     solver: Any
@@ -46,32 +48,56 @@ class Sample:
     mask: Tensor | None = None
 
 
-def start(
-    solver: Any,
-    noise: Tensor,
-    guidance: float,
-    prompt: TextContext,
-    negative: TextContext | None,
-    known: Tensor | None = None,
-    mask: Tensor | None = None,
-    *,
-    anew: bool = True,
-) -> Sample:
-    """Give the sample at the solver's first time; all as for `Sample`.
+def begin(
+    transformer: Sana,
+    request: Request,
+    features: Sequence[Tensor],
+    known: Tensor | None,
+    masks: Tensor | None = None,
+) -> list[Sample]:
+    """Give a request's pictures at their solver's first time.
 
-    noise: 1 C h w, standard normal. anew: begin at pure noise, as text to image does; otherwise nearer to
-    `known`, where the solver's times begin. solver: None does nothing, the sample is `known` itself.
+    features: L E, of each prompt, after that of the negative one if the request is guided. known, masks: as
+    for `Sample`, one row for all pictures or one each; masks None: the source's.
     """
-    if solver is None:
-        assert known is not None
-        state = State(sample=known, sigma=0.0, t=0.0, index=0, total=0)
-    elif anew or known is None:
-        state = solver.start(noise)
-    else:
-        state = solver.start(interpolate(known, noise, solver.times[0].item()))
-    if mask is None:
-        return Sample(solver, state, state.sample, guidance, prompt, negative)
-    return Sample(solver, state, state.sample, guidance, prompt, negative, known, mask.to(noise.device))
+    # Keys and values of every layer, once for all steps and all pictures of a prompt.
+    contexts = [transformer.prepare([text]) for text in features]
+    negative = contexts.pop(0) if request.guided else None
+    prompts = [c for c, count in zip(contexts, request.counts, strict=True) for _ in range(count)]
+
+    # Noise from each picture's own seed, unless the caller brought it; what SCM adds later is the seed's too.
+    drawn = [first_noise(seed, request.cells) for seed in request.seeds]
+    generators = [g for _, g in drawn] or [Generator("cpu")] * request.pictures  # idle: SCM always has seeds
+    noise = torch.stack([first for first, _ in drawn]) if request.latents is None else request.latents
+    noise = noise.to(features[0].device, torch.float32)
+    if masks is None and request.source is not None:
+        masks = request.source.mask
+    each = zip(prompts, noise.split(1), generators, _rows(known, noise), _rows(masks, noise), strict=True)
+    samples = []
+    for prompt, one, generator, own, mask in each:
+        state = _first(request, one, generator, own)
+        kept = {} if mask is None else {"known": own, "mask": mask}
+        samples.append(
+            Sample(request.solver, state, state.sample, request.guidance, prompt, negative, **kept)
+        )
+    return samples
+
+
+def _first(request: Request, noise: Tensor, generator: Generator, known: Tensor | None) -> State:
+    """Where a picture begins: at its noise, nearer to `known`, or, where no step is taken, at that itself."""
+    solver = request.solver
+    if known is not None and not request.anew:
+        if solver is None:
+            return State(sample=known, sigma=0.0, t=0.0, index=0, total=0)
+        noise = interpolate(known, noise, solver.times[0].item())
+    return solver.start(noise, generator) if isinstance(solver, SCM) else solver.start(noise)
+
+
+def _rows(values: Tensor | None, noise: Tensor) -> Sequence[Tensor | None]:
+    """A row of values for each picture, which may share one; None for each where there are none."""
+    if values is None:
+        return [None] * len(noise)
+    return values.to(noise.device).expand(len(noise), -1, -1, -1).split(1)
 
 
 def encode_source(autoencoder: DCAE, source: Source, device: torch.device) -> Tensor:
@@ -113,15 +139,15 @@ class Batch:
         after_block: see `Sana.velocity`. Raises MemoryLimitError.
         """
 
+        scales = [sample.guidance for sample in self.samples]
+        scale = scales[0] if min(scales) == max(scales) else self.latents.new_tensor(scales)
+        embedded = scale if self.transformer.config.guidance_embed else None
+
         def evaluate(latents: Tensor, t: float | Tensor) -> Tensor:
             with memory_limit("denoising: draw fewer pictures at once, or a smaller size"):
-                return self.transformer.velocity(latents, t, self._context, after_block=after_block)
+                return self.transformer.velocity(latents, t, self._context, embedded, after_block=after_block)
 
-        velocity: Velocity = evaluate
-        scales = [sample.guidance for sample in self.samples]
-        if self._guided:
-            alike = min(scales) == max(scales)
-            velocity = classifier_free(evaluate, scales[0] if alike else self.latents.new_tensor(scales))
+        velocity: Velocity = classifier_free(evaluate, scale) if self._guided else evaluate
         times = [sample.state.t for sample in self.samples]
         t = times[0] if min(times) == max(times) else torch.tensor(times)
         towards = velocity(self.latents, t).float()

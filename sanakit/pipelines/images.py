@@ -36,12 +36,8 @@ BINNED_SAMPLE_SIZES = (16, 32, 64, 128)  # of the published 512, 1024, 2K and 4K
 _NEVER = {(21, 11)}
 _NOT_BELOW_2K = {(8, 31), (8, 30), (26, 9), (28, 9), (29, 8), (30, 8), (31, 8)}
 _PREVIEW_PATCH = 8
-_KINDS = {
-    "seed": int,
-    "steps": int,
-    "guidance": float,
-    "strength": float,
-}  # of the text chunks that are numbers
+# Of the text chunks that are numbers.
+_KINDS = {"seed": int, "steps": int, "guidance": float, "strength": float}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

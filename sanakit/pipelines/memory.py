@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +50,16 @@ class MemoryPlan:
     residence: Residence
     band: float  # latent rows that are decoded at a time
     peak: int  # bytes of the whole process, as estimated
+
+    @property
+    def after_layer(self) -> Callable[[nn.Module], object] | None:
+        """What to call with each layer of the text encoder when it has run."""
+        return None if self.residence == "resident" else release
+
+    @property
+    def after_block(self) -> Callable[[nn.Module], object] | None:
+        """What to call with each block of the transformer when it has run."""
+        return release if self.residence == "layered" else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

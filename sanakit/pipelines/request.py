@@ -15,14 +15,15 @@ from typing import Any, Literal, TypedDict
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Generator, Tensor
 
 from sanakit import __version__
 from sanakit.errors import SettingsError
 from sanakit.flow.dpm import FlowDPM
 from sanakit.flow.euler import Euler
 from sanakit.flow.guidance import check_scale
-from sanakit.flow.schedule import dpm_times, euler_times
+from sanakit.flow.schedule import dpm_times, euler_times, scm_times
+from sanakit.flow.scm import SCM
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SanaConfig
 from sanakit.pipelines.images import Metadata, drawn_size
@@ -30,6 +31,11 @@ from sanakit.weights.settings import ModelSettings
 
 Output = Literal["pil", "pt", "latent"]
 
+SOLVERS = {
+    "dpm": (FlowDPM, dpm_times),
+    "euler": (Euler, euler_times),
+    "scm": (SCM, lambda steps, shift: scm_times(steps)),
+}
 MAX_IMAGES = 256  # of one call
 MAX_SEED = 2**63 - 1
 
@@ -55,6 +61,7 @@ class ModelSpec:
     latent_channels: int  # C
     sample_size: int  # side in latents that the model was trained at
     compression: int  # pixels a latent, along one side
+    guidance_embed: bool = False  # SANA-Sprint: the guidance scale is an input of the model
 
     @classmethod
     def of(cls, settings: ModelSettings, transformer: SanaConfig, autoencoder: DCAEConfig) -> ModelSpec:
@@ -64,6 +71,7 @@ class ModelSpec:
             latent_channels=transformer.latent_channels,
             sample_size=transformer.sample_size,
             compression=autoencoder.compression,
+            guidance_embed=transformer.guidance_embed,
         )
 
 
@@ -87,24 +95,25 @@ class Request:
     negative_prompt: str
     steps: int
     guidance: float
-    solver: Any  # FlowDPM or Euler, which share their interface; None: nothing is drawn anew (strength 0)
-    seeds: list[int]  # one a picture; empty where the caller gave the noise
+    solver: Any  # FlowDPM, Euler or SCM, alike but for SCM's start; None: nothing is drawn anew (strength 0)
+    seeds: list[int]  # one a picture; empty where the caller gave all the noise
     cells: tuple[int, int, int]  # C h w of what is drawn
     latents: Tensor | None  # B C h w, the caller's own noise
     size: tuple[int, int]  # height and width that were asked for, pixels
     output: Output
     metadata: list[Metadata]  # one a picture
     source: Source | None = None
+    guidance_embed: bool = False  # as in `ModelSpec`
 
     @property
     def guided(self) -> bool:
-        """Whether the unconditional half is computed too: at a scale of 1 and below it plays no part."""
-        return self.guidance > 1
+        """Whether the unconditional half is computed too: not at a scale of 1 and below, nor for Sprint."""
+        return self.guidance > 1 and not self.guidance_embed
 
     @property
     def anew(self) -> bool:
         """Whether drawing begins at pure noise: always, unless it starts from a picture at less strength."""
-        return self.source is None or steps_done(self.steps, self.source.strength) == self.steps
+        return self.solver is not None and len(self.solver.times) > self.steps
 
     @property
     def model(self) -> str:
@@ -147,9 +156,10 @@ def check_request(
     solver = own.solver if solver is None else solver
     seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
     prompts = checked_prompts(prompt, negative_prompt)
+    check_kind(spec, solver, negative_prompt)
     count = len(prompts) * whole_number("num_images", num_images, 1, MAX_IMAGES // len(prompts))
     seed = whole_number("seed", seed, 0, MAX_SEED)
-    seeds = list(range(seed, seed + count)) if latents is None else []
+    seeds = list(range(seed, seed + count)) if latents is None or solver == "scm" else []
     if isinstance(guidance, bool) or not isinstance(guidance, int | float):
         raise SettingsError(f"guidance = {guidance!r}, but it must be a number; 4.5 is usual.")
     check_scale(guidance)
@@ -185,7 +195,20 @@ def check_request(
         output=output,
         metadata=metadata,
         source=source,
+        guidance_embed=spec.guidance_embed,
     )
+
+
+def check_kind(spec: ModelSpec, solver: str, negative_prompt: str) -> None:
+    """Raise SettingsError for what a SANA-Sprint model, or any other, can not be drawn with."""
+    name, sprint = spec.settings.name, spec.guidance_embed
+    if sprint and negative_prompt:
+        raise SettingsError(f"{name} is a SANA-Sprint model, which takes no negative prompt: leave it out.")
+    if solver not in (("scm",) if sprint else ("dpm", "euler")):
+        own = '"scm" alone, as all SANA-Sprint models' if sprint else '"dpm" (usual) or "euler"'
+        raise SettingsError(
+            f"solver = {solver!r}, but {name} is drawn with {own}: leave it out, or give that."
+        )
 
 
 def steps_done(steps: int, strength: float) -> int:
@@ -197,18 +220,23 @@ def steps_done(steps: int, strength: float) -> int:
     return math.ceil(steps * strength - 1e-9)  # less than a float's error in the product
 
 
-def make_sampler(solver: str, steps: int, shift: float, strength: float = 1.0) -> FlowDPM | Euler | None:
+def make_sampler(
+    solver: str, steps: int, shift: float, strength: float = 1.0
+) -> FlowDPM | Euler | SCM | None:
     """Give the solver called so, with the times of the last `strength` of all steps; None: of no step.
 
-    Raises SettingsError.
+    shift: without effect on SCM, whose times are its own. Raises SettingsError.
     """
-    if solver not in ("dpm", "euler"):
-        raise SettingsError(f'solver = {solver!r}, but it must be "dpm" (usual) or "euler".')
-    times = dpm_times(steps, shift) if solver == "dpm" else euler_times(steps, shift)
-    done = steps_done(steps, strength)
-    if not done:
-        return None
-    return FlowDPM(times[steps - done :]) if solver == "dpm" else Euler(times[steps - done :])
+    if solver not in SOLVERS:
+        raise SettingsError(f'solver = {solver!r}, but it must be "dpm" (usual), "euler" or "scm".')
+    kind, grid = SOLVERS[solver]
+    times, done = grid(steps, shift), steps_done(steps, strength)
+    if kind is SCM and strength < 1 and done == steps:  # of so few steps, a share is soon all of them
+        raise SettingsError(
+            f"strength {strength:g} of {steps} steps is all of them and forgets the picture: take "
+            f"{math.ceil(1 / (1 - strength))} steps or more, or less strength; 1 draws anew."
+        )
+    return kind(times[steps - done :]) if done else None
 
 
 def checked_prompts(prompt: str | Sequence[str], negative_prompt: str) -> list[str]:
@@ -250,7 +278,12 @@ def result_bytes(output: Output, drawn: tuple[int, int], size: tuple[int, int]) 
     return whole * max(drawn[0] * drawn[1], size[0] * size[1])
 
 
+def first_noise(seed: int, shape: Sequence[int]) -> tuple[Tensor, Generator]:
+    """Standard normal noise of a seed, float32 and alike for every device; and what draws the next noise."""
+    generator = Generator("cpu").manual_seed(seed)
+    return torch.randn(*shape, generator=generator, device="cpu", dtype=torch.float32), generator
+
+
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Standard normal noise of each seed, (len(seeds), *shape) float32; alike for every device."""
-    each = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    return torch.stack([torch.randn(*shape, generator=g, device="cpu", dtype=torch.float32) for g in each])
+    """The first noise of each seed, (len(seeds), *shape)."""
+    return torch.stack([first_noise(seed, shape)[0] for seed in seeds])

@@ -9,8 +9,10 @@ Shapes: H W pixels of the picture, h w latents of what is drawn.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from sanakit.errors import SettingsError, SizeError
 from sanakit.pipelines.images import MAX_SIDE, MIN_SIDE, drawn_size
 from sanakit.pipelines.request import ModelSpec, Source, whole_number
 
+COMMON_FORMATS = ("PNG", "JPEG", "WEBP")  # as Pillow calls them
 MAX_PIXELS = 2**26  # of a source: 67 million, 8192 x 8192
 FEATHER, MAX_FEATHER = 8, 64  # pixels over which what was drawn fades in, inside the mask
 REPAINT = 128  # grey levels from here on mark what is drawn anew
@@ -36,6 +39,28 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def open_picture(
+    file: str | os.PathLike[str] | BinaryIO, what: str, formats: tuple[str, ...] = COMMON_FORMATS
+) -> Image.Image:
+    """Read a picture whole; its header first, so that a small file can not ask for gigabytes.
+
+    what: the file, at the beginning of a message. formats: that are decoded, whatever the file is called.
+    Raises SettingsError for what is none of them or damaged, SizeError for more than MAX_PIXELS.
+    """
+    try:
+        with Image.open(file, formats=formats) as image:  # reads the header
+            if image.width * image.height <= MAX_PIXELS:
+                image.load()
+                return image
+    except Image.DecompressionBombError:
+        pass
+    except Exception as error:  # whatever the decoders make of a damaged or hostile file
+        reason = getattr(error, "strerror", None)  # of the system: it could not be opened
+        wrong = f"can not be read ({reason})" if reason else "is damaged, or no picture"
+        raise SettingsError(f"{what} {wrong}: give a whole PNG, JPEG or WebP file.") from None
+    raise SizeError(f"{what} has too many pixels: give one of at most {MAX_PIXELS // 10**6} million.")
 
 
 def make_source(

@@ -26,7 +26,7 @@ from sanakit.errors import MemoryLimitError, NumericsError, SettingsError
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.dc_ae_stream import decode_rows
 from sanakit.models.sana import Sana
-from sanakit.pipelines.denoise import Batch, Sample, encode_source, start
+from sanakit.pipelines.denoise import Batch, begin, encode_source
 from sanakit.pipelines.images import Result, draw_preview, fit_preview, resize_and_crop, to_levels, to_pil
 from sanakit.pipelines.memory import (
     LEAST_BAND,
@@ -38,9 +38,9 @@ from sanakit.pipelines.memory import (
     parse_budget,
     stage,
 )
-from sanakit.pipelines.request import ModelSpec, Output, Request, check_request, result_bytes, seeded_noise
+from sanakit.pipelines.request import ModelSpec, Output, Request, check_request, result_bytes
 from sanakit.text.encoder import TextEncoder
-from sanakit.weights import load_autoencoder, load_settings, load_text_encoder, load_transformer, release
+from sanakit.weights import load_autoencoder, load_settings, load_text_encoder, load_transformer
 from sanakit.weights.settings import ModelSettings
 
 
@@ -111,9 +111,6 @@ class TextToImage:
         """
         device, budget = choose_device(device), parse_budget(memory)
         settings = load_settings(path)
-        if settings.solver == "scm":
-            what = "is a SANA-Sprint model, whose sampler this version does not have: take sana-1.5-1.6b"
-            raise SettingsError(f"{settings.name} {what}.")
         others = "auto" if dtype in ("float16", "fp16", torch.float16) else dtype
         mapped = device.type == "cpu" and dtype in ("auto", "float32", "fp32", torch.float32)
         transformer = load_transformer(path, device=device, dtype=dtype, mapped=mapped, home="cpu")
@@ -152,12 +149,14 @@ class TextToImage:
     ) -> Result:
         """Draw pictures of one prompt or several, all in one batch. None: the model's own default.
 
-        prompt: what to draw; "" draws anything. negative_prompt: what not to draw; needs guidance > 1.
+        prompt: what to draw; "" draws anything. negative_prompt: what not to draw; needs guidance > 1, and
+        any but a SANA-Sprint model.
         width, height: pixels, multiples of 32 from 64 to 4096; with bins any number in that range.
         steps: 1 to 1000. guidance: >= 0; 1 and below turn it off, which halves the work.
         seed: >= 0; picture j of prompt p is drawn from seed + p * num_images + j, so each picture is the same
         alone and in a batch. None: a random seed, which the result tells. num_images: of each prompt.
-        solver: "dpm" or "euler". latents: the noise, B C h w, instead of the seed's.
+        solver: "dpm" or "euler"; for SANA-Sprint models "scm". latents: the noise to begin at, B C h w,
+        instead of the seed's; what "scm" adds at later steps still comes from the seed.
         output: "pil", "pt" (B 3 H W in [-1, 1]) or "latent" (B C h w; of the bin's size if there are bins).
         binned: the published models learned some forty shapes each: draw in the nearest one, then scale and
         cut to the asked size. Other models, like pocket, have no bins.
@@ -260,8 +259,11 @@ class TextToImage:
             self._preview_weights = fit_preview(self.decode, config.latent_channels, config.compression)
         return draw_preview(self._preview_weights, latents)
 
-    def encode(self, prompts: Sequence[str], negative_prompt: str | None) -> tuple[list[Tensor], list[str]]:
+    def encode(
+        self, prompts: Sequence[str], negative_prompt: str | None, plan: MemoryPlan
+    ) -> tuple[list[Tensor], list[str]]:
         """Give the features (L E) of a negative prompt, if any, and of the prompts after it; and notes."""
+        self.text_encoder.after_layer = plan.after_layer
         notes: list[str] = []
         negative = [] if negative_prompt is None else [negative_prompt]
         features = self.text_encoder.encode_negative(negative, notes) if negative else []
@@ -275,31 +277,13 @@ class TextToImage:
         self.check_finite(known, "The encoded picture", self.autoencoder.dtype)
         return known
 
-    def begin(self, request: Request, features: Sequence[Tensor], known: Tensor | None) -> list[Sample]:
-        """Give a request's pictures at their start. features, known: from `encode` and `encode_source`."""
-        # 3 context: keys and values of every layer, once for all steps and all pictures of a prompt
-        contexts = [self.transformer.prepare([text]) for text in features]
-        negative = contexts.pop(0) if request.guided else None
-        prompts = [c for c, count in zip(contexts, request.counts, strict=True) for _ in range(count)]
-
-        # 4 noise: from each picture's own seed, unless the caller brought it
-        noise = seeded_noise(request.seeds, request.cells) if request.latents is None else request.latents
-        noise = noise.to(self.device, torch.float32)
-        mask = None if request.source is None else request.source.mask
-        return [
-            start(request.solver, one, request.guidance, prompt, negative, known, mask, anew=request.anew)
-            for one, prompt in zip(noise.split(1), prompts, strict=True)
-        ]
-
     def _draw(self, request: Request, plan: MemoryPlan) -> Iterator[Step]:
         started = perf_counter()
 
         # 2 text: features of each prompt, unpadded; guidance needs those of the negative prompt as well
-        layered = plan.residence != "resident"
-        self.text_encoder.after_layer = release if layered else None
         with stage(self.text_encoder.model, plan, self.device):
             negative_prompt = request.negative_prompt if request.guided else None
-            features, notes = self.encode(request.prompts, negative_prompt)
+            features, notes = self.encode(request.prompts, negative_prompt, plan)
         for note in notes:
             warnings.warn(note, stacklevel=3)
 
@@ -309,8 +293,8 @@ class TextToImage:
                 known = self.encode_source(request)
 
         with stage(self.transformer, plan, self.device):
-            batch = Batch(self.transformer, self.begin(request, features, known))  # 3 context, 4 noise
-            after_block = release if plan.residence == "layered" else None
+            # 3 context, 4 noise
+            batch = Batch(self.transformer, begin(self.transformer, request, features, known))
 
             # 5 denoise: look where the solver says, let it go there; float32 whatever the model computes in
             if self.device.type == "cuda":
@@ -319,7 +303,7 @@ class TextToImage:
             denoise = 0.0
             state = batch.samples[0].state
             while not state.done:
-                batch.step(after_block)
+                batch.step(plan.after_block)
                 state = batch.samples[0].state
                 self.check_finite(
                     batch.latents, f"Step {state.index} of {state.total}", self.transformer.dtype

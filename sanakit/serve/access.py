@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fastapi import Request
 from fastapi.security import HTTPBearer
@@ -51,10 +51,8 @@ class Access:
         """Give the caller of a request, by three of its facts. Raises FailureError, StorageError; blocks."""
         if self.no_auth:
             return Caller(None)
-        if self._local and not self._needs_key():  # whatever key came: OpenAI's client must send one
-            if urlsplit(f"//{host}").hostname not in LOOPBACK:
-                message = f"Without keys this server is 127.0.0.1 or localhost, not {host[:100]!r}."
-                raise FailureError(Failure(status=403, message=message, code="foreign_host"))
+        if not self.needs_key():  # whatever key came: OpenAI's client must send one
+            self.check_host(host)
             return Caller(None)
         kind, _, token = (authorization or "").partition(" ")
         key = self._keys.verify(token.strip()) if kind.lower() == "bearer" else None
@@ -66,6 +64,25 @@ class Access:
         headers = {"WWW-Authenticate": "Bearer"}
         raise FailureError(Failure(status=401, message=message, code="invalid_api_key", headers=headers))
 
+    def needs_key(self) -> bool:
+        """Whether nobody comes in without a key. Raises StorageError; blocks."""
+        if self.no_auth:
+            return False
+        self._locked = self._locked or not self._local or bool(self._keys.list())
+        return self._locked
+
+    def check_host(self, host: str) -> None:
+        """Let only names of this machine pass while the machine alone is what guards it.
+
+        Raises FailureError, StorageError; blocks.
+        """
+        if _split(f"//{host}").hostname not in LOOPBACK and not self.no_auth and not self.needs_key():
+            message = (
+                f"Without keys this server is 127.0.0.1 or localhost, not {host[:100]!r}: make a key with "
+                "`sana keys create NAME` to reach it by other names."
+            )
+            raise FailureError(Failure(status=403, message=message, code="foreign_host"))
+
     def charge(self, caller: Caller, pictures: int) -> None:
         """Count a request for so many pictures. Raises FailureError (429), StorageError; blocks."""
         if caller.key is not None and (refusal := self._limiter.check(caller.key, pictures)):
@@ -75,10 +92,6 @@ class Access:
         """Take back what was charged for a request that was not served after all; blocks."""
         if caller.key is not None:
             self._limiter.refund(caller.key, pictures)
-
-    def _needs_key(self) -> bool:
-        self._locked = self._locked or bool(self._keys.list())
-        return self._locked
 
 
 class Guard:
@@ -116,7 +129,7 @@ class Guard:
         """A browser names the page that asks; one of elsewhere may send forms without asking us first."""
         if origin is None or "*" in self._origins or origin in self._origins:
             return
-        if urlsplit(origin).netloc != host:
+        if _split(origin).netloc != host:
             message = "Pages of this origin may not call: start the server with --cors ORIGIN to allow them."
             raise FailureError(Failure(status=403, message=message, code="foreign_origin"))
 
@@ -124,6 +137,14 @@ class Guard:
 def caller_of(client: Request) -> Caller:
     """Who sent a guarded request."""
     return client.scope["state"]["who"]
+
+
+def _split(address: str) -> SplitResult:
+    """Take an address of a header apart; what is none has no parts."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def _too_many(refusal: Refusal) -> FailureError:

@@ -7,6 +7,7 @@ StorageError, after a bounded wait. Messages never carry statements or their val
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from typing import Any
 from sqlalchemy import JSON, DateTime, Dialect, create_engine, event, make_url, text
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from sanakit.errors import MissingExtraError, SettingsError, StorageError
@@ -48,8 +49,17 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: Utc, dict[str, Any]: JSON, list[dict[str, Any]]: JSON}
 
 
+class Secret(Base):
+    """The one row that no answer ever shows: what all servers of this database know and nobody else."""
+
+    __tablename__ = "secret"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # always 1
+    value: Mapped[str]  # 256 random bits, hexadecimal
+
+
 class Database:
-    """One database, with its tables, and its two kinds of transaction.
+    """One database, with its tables, its secret, and its two kinds of transaction.
 
     url: a file's path, sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME. wait: seconds, see WAIT.
     Raises SettingsError for other URLs, StorageError if it can not be opened, MissingExtraError without
@@ -83,6 +93,9 @@ class Database:
             if self._path is None:  # two servers may start at once
                 session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _TABLES_LOCK})
             Base.metadata.create_all(session.connection())
+            known = session.get(Secret, 1) or Secret(number=1, value=secrets.token_hex(32))
+            session.add(known)
+        self.secret = known.value  # made with the database, the same for all that open it
 
     def reading(self):
         """A transaction that only reads, as a context manager that gives a Session. Raises StorageError."""

@@ -7,6 +7,7 @@ of its own into the log.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import secrets
@@ -14,8 +15,10 @@ from time import perf_counter
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sanakit.errors import ClosedError
 from sanakit.serve.failures import Failure, FailureError, failure_of
 from sanakit.serve.metrics import Metrics
 
@@ -63,6 +66,13 @@ class Door:
         with self._metrics.open_requests.track_inprogress():
             try:
                 await self._app(scope, receive, sending)
+            except ClientDisconnect:  # in the middle of its body: nobody's mistake, and nobody to answer
+                self._metrics.disconnected.inc()
+            except asyncio.CancelledError:  # the time to drain is over, and its body has not come
+                if status:
+                    raise
+                closing = failure_of(ClosedError("The server is stopping."), request_id)
+                await closing.response()(scope, receive, sending)
             except Exception as error:
                 failure = failure_of(error, request_id, detailed=self._detailed)
                 if status:  # half an answer is out: close the connection, so that it is not taken for whole

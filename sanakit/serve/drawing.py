@@ -20,13 +20,21 @@ from sanakit.serve.engine import Engine, Event, Failed, Finished, Progress
 
 
 class Drawing:
-    """A submitted request. partial_images: how often to show each picture before it is done, 0 to 3.
+    """A submitted request.
+
+    partial_images: how often to show each picture before it is done, 0 to 3. name: its id in logs.
 
     Use as a context manager: leaving it cancels what is not finished. Raises BusyError, ClosedError.
     """
 
     def __init__(
-        self, engine: Engine, request: Request, *, partial_images: int = 0, deadline: float | None = None
+        self,
+        engine: Engine,
+        request: Request,
+        *,
+        partial_images: int = 0,
+        deadline: float | None = None,
+        name: str | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
@@ -38,7 +46,9 @@ class Drawing:
             with suppress(RuntimeError):  # the loop is closed: nobody listens any more
                 loop.call_soon_threadsafe(self._events.put_nowait, event)
 
-        self.ticket = engine.submit(request, on_event, previews=partial_images > 0, deadline=deadline)
+        self.ticket = engine.submit(
+            request, on_event, previews=partial_images > 0, deadline=deadline, name=name
+        )
 
     def __enter__(self) -> Drawing:
         return self

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from typing import Any, Unpack
 
 import torch
@@ -32,17 +32,15 @@ from sanakit.errors import (
     SettingsError,
     StoppedError,
 )
-from sanakit.pipelines.denoise import Batch, Sample
+from sanakit.pipelines.denoise import Batch, Sample, begin
 from sanakit.pipelines.image_to_image import STRENGTH
-from sanakit.pipelines.images import Result
-from sanakit.pipelines.memory import stage
+from sanakit.pipelines.memory import MemoryPlan, stage
 from sanakit.pipelines.request import DrawSettings, ModelSpec, Request, check_request
 from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.serve.group import Group, Key, Picture, in_turn
 from sanakit.serve.residence import Residence
 from sanakit.serve.ticket import Event, Failed, Finished, Progress, Ticket
-from sanakit.weights import release
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +48,7 @@ KEPT_PROMPTS = 256  # whose features are kept, the least recently used goes firs
 # Latents in one step, all pictures together: more rows than this make a matrix product no faster.
 STEP_TOKENS = {"cpu": 2048}
 STEP_TOKENS_ELSEWHERE = 32768
+_STOPPED = "The server was stopped before the picture was done: ask again."
 
 
 class Engine:
@@ -57,7 +56,7 @@ class Engine:
 
     models: what it may draw with, see `Residence`; the first is the default, loaded at the start.
     max_batch: pictures that take a step together. max_waiting: pictures that may wait.
-    prompt_filter, image_filter: called with a request's prompts, and with each picture; raise RefusedError.
+    prompt_filter, image_filter: called with prompts or pictures, and the ticket's id; raise RefusedError.
     Raises what the settings of a model raise.
     """
 
@@ -71,8 +70,8 @@ class Engine:
         max_batch: int = 16,
         max_waiting: int = 64,
         threads: int | None = None,
-        prompt_filter: Callable[[list[str]], object] | None = None,
-        image_filter: Callable[[list[Image]], object] | None = None,
+        prompt_filter: Callable[[list[str], str], object] | None = None,
+        image_filter: Callable[[list[Image], str], object] | None = None,
     ) -> None:
         self.residence = Residence(models, device=device, dtype=dtype, memory=memory)
         self.max_batch, self.max_waiting, self.threads = max_batch, max_waiting, threads
@@ -82,7 +81,8 @@ class Engine:
         self._counts: Counter[str] = Counter()
         self._condition = threading.Condition()
         self._closing = self._abandoning = False
-        self._stage: tuple[object, AbstractContextManager] | None = None
+        self._part: torch.nn.Module | None = None  # that works now, on its stage: see `memory.stage`
+        self._stage = ExitStack()
         self._thread = threading.Thread(target=self._run, name="sanakit-engine", daemon=True)
 
     @property
@@ -96,8 +96,8 @@ class Engine:
         return self._thread.is_alive() and not self._closing
 
     def start(self) -> None:
-        """Load the default model and start to compute."""
-        self.residence.get(self.residence.default)
+        """Load the default model and start to compute. MemoryLimitError: one picture is too much already."""
+        self.residence.get(self.residence.default).plan(self.check(None, "a picture"))
         self._thread.start()
 
     def check(
@@ -134,13 +134,14 @@ class Engine:
         *,
         previews: bool = False,
         deadline: float | None = None,
+        name: str | None = None,
     ) -> Ticket:
         """Take a request. on_event: called in the computing thread; be quick. previews: with every step.
 
-        deadline: seconds from now, after which it fails with DeadlineError. Raises BusyError if the queue is
-        full, ClosedError if the engine is stopping.
+        deadline: seconds from now, after which it fails with DeadlineError. name: the ticket's id, else a new
+        one. Raises BusyError if the queue is full, ClosedError if the engine is stopping.
         """
-        ticket = Ticket(request, self.wake, on_event, previews, deadline)
+        ticket = Ticket(request, self.wake, on_event, previews, deadline, name)
         key = Key(request.model, request.cells, request.guided)
         with self._condition:
             if self._closing:
@@ -196,53 +197,68 @@ class Engine:
     def _run(self) -> None:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        while (work := self._next()) is not None:
-            group, admit = work
-            started = time.perf_counter()
-            try:
-                self._turn(group, admit)
-            except Exception as error:  # loading a model, say; whatever it is, the others go on
-                log.exception("the work on %s failed", group.key)
-                for ticket in group.tickets():
-                    self._fail(ticket, error)
-            group.spent += time.perf_counter() - started
-        self._enter(None)
+        try:
+            while order := self._wait():
+                self._work(order)
+        except Exception:
+            log.exception("the engine broke down: nothing is drawn any more")
+        with self._condition:  # however it ended, nobody waits for a thread that is gone
+            self._closing = self._abandoning = True
+            left = self._tickets()
+        for ticket in left:
+            self._fail(ticket, ClosedError(_STOPPED))
+        self._leave()
 
-    def _next(self) -> tuple[Group, bool] | None:
-        """Wait for work; give the group whose turn it is, and whether it may begin with more pictures."""
-        with self._condition:
-            while True:
+    def _wait(self) -> list[Group]:
+        """Give the groups that have work, in the order of their turns; none when the engine is to end."""
+        while True:
+            with self._condition:
                 gone = [(ticket, error) for ticket in self._tickets() if (error := self._gone(ticket))]
-                for ticket, error in gone:
-                    self._fail(ticket, error)
-                self._groups = {key: group for key, group in self._groups.items() if not group.empty}
-                order = in_turn(self._groups.values())
-                if order:
-                    break
-                if self._closing:
-                    return None
-                self._condition.wait()
+                if not gone:
+                    self._groups = {key: group for key, group in self._groups.items() if not group.empty}
+                    if self._groups or self._closing:
+                        return in_turn(self._groups.values())
+                    self._condition.wait()
+            for ticket, error in gone:  # without the lock: listeners are told
+                self._fail(ticket, error)
+
+    def _work(self, order: list[Group]) -> None:
+        """Give the group whose turn it is its turn."""
         busy = {group.key.model for group in order if group.begun}
-        if self.residence.fits(order[0].key.model, busy):
-            return order[0], True
-        # Its model has to wait until those that are drawing are done: they begin nothing new.
-        return next(group for group in order if group.begun), False
+        group, admit = order[0], True
+        if not self.residence.fits(group.key.model, busy):
+            # Its model has to wait until those that are drawing are done: they begin nothing new.
+            group, admit = next(group for group in order if group.begun), False
+        started = time.perf_counter()
+        try:
+            self._turn(group, admit, busy)
+        except Exception as error:  # loading a model, say; whatever it is, the others go on
+            log.exception("the work on %s failed", group.key)
+            with self._condition:
+                tickets = group.tickets()
+            for ticket in tickets:
+                self._fail(ticket, error)
+        group.spent += time.perf_counter() - started
 
     def _tickets(self) -> set[Ticket]:
         return set().union(*(group.tickets() for group in self._groups.values()))
 
     def _gone(self, ticket: Ticket) -> Exception | None:
         if self._abandoning:
-            return ClosedError("The server was stopped before the picture was done: ask again.")
+            return ClosedError(_STOPPED)
         if ticket.stopped:
             return StoppedError("The request was cancelled.")
         if ticket.expires is not None and time.monotonic() > ticket.expires:
             return DeadlineError("The picture was not done in the time that was given for it.")
         return None
 
-    def _turn(self, group: Group, admit: bool) -> None:
-        """Decode one picture that is ready; otherwise let waiting ones join, and take one step."""
-        busy = {key.model for key, other in self._groups.items() if other.begun}
+    def _turn(self, group: Group, admit: bool, busy: set[str]) -> None:
+        """Decode one picture that is ready; otherwise let waiting ones join, if admitted, and take one step.
+
+        busy: models that are drawing.
+        """
+        if group.key.model not in self.residence.loaded:
+            self._leave()  # to stay would hold a part of a model that has to make room
         pipe = self.residence.get(group.key.model, busy)
         if group.ready and (self.residence.stays(group.key.model) or not group.running):
             self._finish(pipe, group, group.ready.popleft())
@@ -261,7 +277,7 @@ class Engine:
             if not ticket.samples:
                 ticket.begun = time.monotonic()
                 if self.prompt_filter is not None:
-                    self.prompt_filter(ticket.request.prompts)
+                    self.prompt_filter(ticket.request.prompts, ticket.id)
                 ticket.samples = self._samples(pipe, ticket)
         except Exception as error:
             self._fail(ticket, error)
@@ -280,7 +296,7 @@ class Engine:
             key = (request.model, text, negative)
             if key not in self._features:
                 self._enter(pipe.text_encoder.model, pipe, plan)
-                (found,), notes = pipe.encode([], text) if negative else pipe.encode([text], None)
+                (found,), notes = pipe.encode([] if negative else [text], text if negative else None, plan)
                 self._features[key] = (found, notes)
                 if len(self._features) > KEPT_PROMPTS:
                     self._features.popitem(last=False)
@@ -292,19 +308,18 @@ class Engine:
             self._enter(pipe.autoencoder, pipe, plan)
             known = pipe.encode_source(request)
         self._enter(pipe.transformer, pipe, plan)
-        return pipe.begin(request, features, known)
+        return begin(pipe.transformer, request, features, known)
 
     def _step(self, pipe: TextToImage, group: Group) -> None:
         plan = pipe.plan(group.running[0].ticket.request, samples=len(group.running))
         self._enter(pipe.transformer, pipe, plan)
-        after_block = release if plan.residence == "layered" else None
         if group.batch is None:
             group.batch = Batch(pipe.transformer, [p.sample for p in group.running if p.sample])
         self._counts.update(steps=1, samples=len(group.running))
         try:
-            group.batch.step(after_block)
+            group.batch.step(plan.after_block)
         except Exception as error:
-            self._step_each(pipe, group, error)
+            self._step_each(pipe, group, plan, error)
         for picture in list(group.running):
             state = picture.sample.state  # pyright: ignore[reportOptionalMemberAccess] - it runs
             try:
@@ -318,7 +333,7 @@ class Engine:
         with self._condition:
             group.settle()
 
-    def _step_each(self, pipe: TextToImage, group: Group, error: Exception) -> None:
+    def _step_each(self, pipe: TextToImage, group: Group, plan: MemoryPlan, error: Exception) -> None:
         """After a step that failed: each alone, so that only those fail who can not be helped."""
         pictures = list(group.running)
         if isinstance(error, MemoryLimitError) and len(pictures) > 1:
@@ -328,7 +343,7 @@ class Engine:
             if picture.ticket.done or picture.sample is None:
                 continue
             try:
-                Batch(pipe.transformer, [picture.sample]).step()
+                Batch(pipe.transformer, [picture.sample]).step(plan.after_block)
             except Exception as its_error:
                 self._fail(picture.ticket, its_error)
 
@@ -345,23 +360,13 @@ class Engine:
             self._enter(pipe.autoencoder, pipe, pipe.plan(ticket.request, samples=1))
             images: Any = pipe.picture(sample.state.sample, ticket.request)
             if self.image_filter is not None:
-                self.image_filter(images)
+                self.image_filter(images, ticket.id)
         except Exception as error:
             self._fail(ticket, error)
             return
-        ticket.images[picture.number] = images[0]
         self._counts["pictures"] += 1
-        if len(ticket.images) < ticket.request.pictures:
-            return
-        now, begun = time.monotonic(), ticket.begun or ticket.accepted
-        result = Result(
-            images=[ticket.images[number] for number in range(ticket.request.pictures)],
-            seeds=ticket.request.seeds,
-            timings={"queue": begun - ticket.accepted, "draw": now - begun},
-            metadata=ticket.request.metadata,
-            warnings=ticket.notes,
-        )
-        ticket.tell(Finished(ticket, result))
+        if result := ticket.add(picture.number, images[0]):
+            ticket.tell(Finished(ticket, result))
 
     def _fail(self, ticket: Ticket, error: Exception) -> None:
         with self._condition:
@@ -371,14 +376,13 @@ class Engine:
             self._counts["stopped" if isinstance(error, StoppedError) else "failed"] += 1
             ticket.tell(Failed(ticket, error))
 
-    def _enter(self, part: torch.nn.Module | None, pipe: TextToImage | None = None, plan: Any = None) -> None:
+    def _enter(self, part: torch.nn.Module, pipe: TextToImage, plan: MemoryPlan) -> None:
         """Go over to another part of a model: what the plan does not keep is given back in between."""
-        if self._stage is not None and self._stage[0] is part:
-            return
-        if self._stage is not None:
-            self._stage[1].__exit__(None, None, None)
-        self._stage = None
-        if part is not None and pipe is not None:
-            context = stage(part, plan, pipe.device)
-            context.__enter__()
-            self._stage = (part, context)
+        if part is not self._part:
+            self._leave()
+            self._stage.enter_context(stage(part, plan, pipe.device))
+            self._part = part
+
+    def _leave(self) -> None:
+        self._part = None
+        self._stage.close()

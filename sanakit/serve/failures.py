@@ -7,6 +7,9 @@
 503 not now: the queue is full (OpenAI, too, keeps 429 for what one key sent too much, and balancers take
     another server at 503), draining, the database or the disk is gone
 504 the request's own deadline has passed
+
+OpenAI's client asks again after 409, 429 and any 5xx, unless the answer's X-Should-Retry says what is right:
+here that is "true" exactly where Retry-After promises that a moment's wait may help.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ from __future__ import annotations
 import errno
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from http import HTTPStatus
 from typing import Any
 
@@ -39,11 +43,13 @@ from sanakit.errors import (
     StoppedError,
     StorageError,
 )
-from sanakit.serve.openai_schema import ErrorDetail, ErrorReply
+from sanakit.serve.openai_schema import EXPECTED, ErrorDetail, ErrorReply, GenerationRequest
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER = 2  # seconds: about a few pictures of the queue
+MOST_PATIENCE = 60  # seconds after which clients should ask again by themselves; a day's quota takes longer
+_TOO_LARGE = "This picture is too large for this server: ask for a smaller one."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,8 +69,10 @@ class Failure:
         return ErrorReply(error=detail).model_dump()
 
     def response(self) -> JSONResponse:
-        """The answer."""
-        return JSONResponse(self.body(), self.status, self.headers)
+        """The answer, which tells clients whether to ask again."""
+        again = int(self.headers.get("Retry-After", MOST_PATIENCE + 1)) <= MOST_PATIENCE
+        headers = self.headers | {"X-Should-Retry": "true" if again else "false"}
+        return JSONResponse(self.body(), self.status, headers)
 
 
 class FailureError(HTTPException):
@@ -108,6 +116,9 @@ def failure_of(error: Exception, request_id: str, *, detailed: bool = False) -> 
             if code == "storage":  # which names folders and hosts
                 log.error("request %s failed: %s", request_id, message)
                 message = "The server can not store or find anything at the moment: try again later."
+            if code == "memory_limit":  # whose remedy is the operator's
+                log.warning("request %s was refused: %s", request_id, message)
+                message = _TOO_LARGE
             headers = {"Retry-After": str(RETRY_AFTER)} if again else {}
             return Failure(
                 status=status, message=message, type=type_, param=param, code=code, headers=headers
@@ -123,21 +134,32 @@ def detail_of(message: str, name: str) -> ErrorDetail:
     """Say an error in OpenAI's form of which only message and class name were kept, as of a failed job."""
     known = {kind.__name__: (type_, param, code) for kind, _, type_, param, code, _ in _KNOWN}
     type_, param, code = known.get(name, (_SERVER, None, "internal_error"))
+    if code == "memory_limit":
+        message = _TOO_LARGE
     return ErrorDetail(message=message, type=type_, param=param, code=code)
 
 
-def invalid(errors: Sequence[Any]) -> Failure:
-    """Say in one sentence what pydantic found: 400, as OpenAI answers, and without the input."""
+def invalid(errors: Sequence[Any], known: Collection[str]) -> Failure:
+    """Say in one sentence what pydantic found: 400, as OpenAI answers, and without the input.
+
+    known: the names of the body's fields, of which the nearest is told where one is unknown.
+    """
     first = errors[0]
     place = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
     param = ".".join(place) or None
     if first["type"] == "extra_forbidden":
         name = place[-1][:50].encode("ascii", "backslashreplace").decode()
-        return Failure(status=400, message=f"Unknown field {name!r}.", code="unknown_parameter")
+        nearest = get_close_matches(name, known, 1)
+        meant = f": did you mean {nearest[0]!r}?" if nearest else "; /openapi.json lists all there are."
+        message = f"Unknown field {name!r}{meant}"
+        return Failure(status=400, message=message, param=name, code="unknown_parameter")
     if first["type"] == "json_invalid":
         return Failure(status=400, message="The body is no valid JSON.", code="invalid_json")
     code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
-    message = f"{param or 'The body'}: {first['msg']}."
+    said = first["msg"]
+    if first["type"] == "string_pattern_mismatch" and param in EXPECTED:
+        said = EXPECTED[param]
+    message = f"{param or 'The body'}: {said}."
     return Failure(status=400, message=message, param=param, code=code)
 
 
@@ -149,7 +171,7 @@ def install(app: FastAPI, *, detailed: bool = False) -> None:
 
     def unreadable(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return invalid(error.errors()).response()
+        return invalid(error.errors(), GenerationRequest.model_fields).response()
 
     def plain(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, PlainHTTPException)

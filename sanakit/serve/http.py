@@ -60,10 +60,33 @@ def create_app(
         draining=draining or threading.Event(),
         wake=wake,
     )
-    detailed = settings.log_prompts
+    app = FastAPI(
+        title="sanakit",
+        summary="Pictures from sentences, as OpenAI's clients ask for them.",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=_layers(service),
+    )
+    app.state.service = service
+    install(app, detailed=settings.log_prompts)
+    keyed = [Depends(bearer)]  # in the schema; the guard in front has let in or refused already
+    app.include_router(images_api(service), dependencies=keyed)
+    app.include_router(jobs_api(service), dependencies=keyed)
+    app.include_router(pictures_api(service))
+    _add_models(app, service, keyed)
+    _add_watch(app, service)
+    finish_schema(app)
+    return app
+
+
+def _layers(service: Service) -> list[Middleware]:
+    """What a request passes before it reaches a route, from the outside in."""
+    settings, detailed = service.settings, service.settings.log_prompts
     layers = [Middleware(Door, service.metrics, json_log=settings.json_log, detailed=detailed)]
     if settings.origins:
-        exposed = ["X-Request-Id", "Retry-After", "Location"]
+        exposed = ["X-Request-Id", "X-Should-Retry", "Retry-After", "Location"]
         cors = Middleware(
             CORSMiddleware,
             allow_origins=settings.origins,
@@ -76,25 +99,7 @@ def create_app(
         Middleware(Guard, service.access, settings.origins, detailed=detailed),
         Middleware(BodyLimit, settings.body_limit),
     ]
-    app = FastAPI(
-        title="sanakit",
-        summary="Pictures from sentences, as OpenAI's clients ask for them.",
-        version=__version__,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        middleware=layers,
-    )
-    app.state.service = service
-    install(app, detailed=detailed)
-    keyed = [Depends(bearer)]  # in the schema; the guard in front has let in or refused already
-    app.include_router(images_api(service), dependencies=keyed)
-    app.include_router(jobs_api(service), dependencies=keyed)
-    app.include_router(pictures_api(service))
-    _add_models(app, service, keyed)
-    _add_watch(app, service)
-    finish_schema(app)
-    return app
+    return layers
 
 
 def _add_models(app: FastAPI, service: Service, keyed: list[Any]) -> None:

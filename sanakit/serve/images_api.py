@@ -76,7 +76,13 @@ async def answer(service: Service, client: Request, body: DrawingSettings, drawn
     partial_images = (body.partial_images or 0) if service.settings.previews else 0
     await asyncio.to_thread(service.access.charge, *charged)
     try:
-        drawing = Drawing(service.engine, drawn, partial_images=partial_images, deadline=body.deadline)
+        drawing = Drawing(
+            service.engine,
+            drawn,
+            partial_images=partial_images,
+            deadline=body.deadline,
+            name=request_id(client),
+        )
     except (BusyError, ClosedError):
         await asyncio.to_thread(service.access.refund, *charged)
         raise
@@ -90,9 +96,23 @@ async def answer(service: Service, client: Request, body: DrawingSettings, drawn
         except (RefusedError, StoppedError) as error:
             _count(service, error)
             raise
-    files = await encode_all(result, body)
+    reply = ImagesReply(
+        created=int(time.time()),
+        output_format=body.output_format or "png",
+        size=_size(drawn),
+        data=await _pictures(service, client, body, result),
+        usage=_usage(drawn, drawn.pictures, kind),
+        warnings=result.warnings,
+    )
+    return JSONResponse(reply.model_dump())  # without a second validation of megabytes of base64
+
+
+async def _pictures(
+    service: Service, client: Request, body: DrawingSettings, result: Result
+) -> list[PictureReply]:
+    """Give the pictures as the body wishes: in the answer itself, or stored, by their address."""
     pictures = []
-    for file, metadata in zip(files, result.metadata, strict=True):
+    for file, metadata in zip(await encode_all(result, body), result.metadata, strict=True):
         if body.response_format == "url":
             name = new_name(body.output_format or "png")
             await asyncio.to_thread(service.store.put, name, file)
@@ -100,15 +120,7 @@ async def answer(service: Service, client: Request, body: DrawingSettings, drawn
             pictures.append(PictureReply(url=url, metadata=metadata))
         else:
             pictures.append(PictureReply(b64_json=_text(file), metadata=metadata))
-    reply = ImagesReply(
-        created=int(time.time()),
-        output_format=body.output_format or "png",
-        size=_size(drawn),
-        data=pictures,
-        usage=_usage(drawn, drawn.pictures, kind),
-        warnings=result.warnings,
-    )
-    return JSONResponse(reply.model_dump())  # without a second validation of megabytes of base64
+    return pictures
 
 
 def check_output(body: DrawingSettings) -> None:

@@ -157,7 +157,10 @@ async def _accept(
     settings = _arguments(drawn, body, kind)
 
     def accept() -> Job:
-        job_id = _derived_id(caller, idempotency_key) if idempotency_key else new_job_id()
+        job_id = _derived_id(service, caller, idempotency_key) if idempotency_key else new_job_id()
+        for name, image in sources.items():  # by content: another upload never replaces a job's own
+            digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+            settings[name] = f"{job_id}-{name}-{digest[:32]}.png"
         if idempotency_key and (before := service.jobs.get(job_id, caller.key_id)):
             return _same(before, settings, seeded=body.seed is not None)
         if service.draining.is_set():
@@ -167,14 +170,16 @@ async def _accept(
         service.access.charge(caller, drawn.pictures)
         try:
             for name, image in sources.items():
-                settings[name] = f"{job_id}-{name}.png"
                 service.store.put(settings[name], encode(image, "PNG"))
             return service.jobs.add(kind, settings, caller.key_id, drawn.pictures, job_id=job_id)
         except (OutputError, StorageError):
-            # a twin of this request may have been a moment faster: its id is taken
-            if idempotency_key and (before := service.jobs.get(job_id, caller.key_id)):
-                return before
             service.access.refund(caller, drawn.pictures)
+            twin = service.jobs.get(job_id, caller.key_id)  # it may have been a moment faster with this id
+            for name in sources:
+                if twin.body.get(name) != settings[name] if twin else not idempotency_key:
+                    service.store.delete(settings[name])
+            if twin:
+                return _same(twin, settings, seeded=body.seed is not None)
             raise
 
     job = await asyncio.to_thread(accept)
@@ -203,16 +208,16 @@ def _arguments(drawn: Drawn, body: DrawingSettings, kind: str) -> dict[str, Any]
     return settings | ({"strength": first["strength"]} if kind == "edit" else {})
 
 
-def _derived_id(caller: Caller, idempotency_key: str) -> str:
-    """The id of the job that a caller's Idempotency-Key names; nobody else can compute it."""
-    secret = caller.key.digest if caller.key else "local"
-    return f"job_{hmac.new(secret.encode(), idempotency_key.encode(), hashlib.sha256).hexdigest()[:32]}"
+def _derived_id(service: Service, caller: Caller, idempotency_key: str) -> str:
+    """The id of the job that a caller's Idempotency-Key names; only servers of this database compute it."""
+    secret, named = service.jobs.database.secret, f"{caller.key_id or 'local'} {idempotency_key}"
+    return f"job_{hmac.new(secret.encode(), named.encode(), hashlib.sha256).hexdigest()[:32]}"
 
 
 def _same(job: Job, settings: dict[str, Any], *, seeded: bool) -> Job:
     """Give the earlier job if it asked for the same. Raises FailureError (409)."""
-    chosen = {key: value for key, value in settings.items() if seeded or key != "seed"}
-    if {key: job.body.get(key) for key in chosen} != chosen:
+    keys = (settings.keys() | job.body.keys()) - (set() if seeded else {"seed"})
+    if any(settings.get(key) != job.body.get(key) for key in keys):
         message = "This Idempotency-Key came before with another request: take a new one."
         raise FailureError(Failure(status=409, message=message, code="idempotency_key_reused"))
     return job

@@ -18,6 +18,13 @@ MAX_SEED = 2**53 - 1  # the largest whole number that every JSON reader keeps ex
 
 _IGNORED = "Accepted for the sake of existing clients, and without effect here."
 _TEXT = r"^[^\x00]*$"  # no file format and no database keeps a NUL
+_NO_NUL = "the character NUL can not be drawn: leave it out"
+# What a field's pattern asks for, in words.
+EXPECTED = {
+    "size": "write WIDTHxHEIGHT such as 256x256, or auto",
+    "prompt": _NO_NUL,
+    "negative_prompt": _NO_NUL,
+}
 
 
 class DrawingSettings(BaseModel):
@@ -81,7 +88,9 @@ class DrawingSettings(BaseModel):
     seed: int | None = Field(
         None, ge=0, le=MAX_SEED, description="The same seed draws the same again; null: random."
     )
-    solver: Literal["dpm", "euler"] | None = Field(None, description="dpm needs fewer steps.")
+    solver: Literal["dpm", "euler", "scm"] | None = Field(
+        None, description="dpm needs fewer steps than euler; SANA-Sprint models have scm, and scm alone."
+    )
     deadline: float | None = Field(
         None, gt=0, le=3600, description="Seconds after which the answer is of no use: 504 instead."
     )

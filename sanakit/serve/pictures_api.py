@@ -20,7 +20,7 @@ from sanakit.serve.failures import Failure, FailureError
 from sanakit.serve.service import Service
 from sanakit.serve.storage import PictureStore
 
-_PATTERN = r"^(job_[0-9a-f]{32}-[0-9]{1,3}|image_[0-9]{8}_[0-9a-f]{32})\.(png|jpeg|webp)$"
+_PATTERN = r"(job_[0-9a-f]{32}-[0-9]{1,3}|image_[0-9]{8}_[0-9a-f]{32})\.(png|jpeg|webp)"
 _DATED = re.compile(r"image_(\d{8})_")
 
 
@@ -55,7 +55,7 @@ def pictures_api(service: Service) -> APIRouter:
     @routes.get("/{name}", response_class=Response, responses=found | answers(404, 500, 503))
     async def picture(name: Annotated[str, Path(max_length=128)]) -> Response:
         """Give a picture by its name."""
-        known = re.match(_PATTERN, name)
+        known = re.fullmatch(_PATTERN, name)
         data = None
         if known is not None:
             try:

@@ -37,10 +37,6 @@ class Residence:
         for path in paths:
             spec = ModelSpec.of(load_settings(path), *load_configs(path))
             name = spec.settings.name
-            if spec.settings.solver == "scm":
-                raise SettingsError(
-                    f"{name} is a SANA-Sprint model, whose sampler this version does not have."
-                )
             if name in self.specs:
                 raise SettingsError(
                     f"Two models are called {name!r}: give one of them another name, in its sanakit.json or, "

@@ -20,6 +20,7 @@ from PIL import Image
 
 from sanakit.errors import BusyError, ClosedError, OutputError, SanaError, SettingsError, StorageError
 from sanakit.pipelines.images import Result, encode
+from sanakit.pipelines.source import open_picture
 from sanakit.serve.database import now
 from sanakit.serve.jobs import INPUTS, Job, JobStore
 from sanakit.serve.storage import PictureStore
@@ -95,16 +96,18 @@ class JobRunner:
         """Look at the database now: a job was added or cancelled. Cheap; from any thread."""
         self._wake.set()
 
-    def close(self, drain: float = 0.0) -> None:
+    def close(self, drain: float = 0.0) -> int:
         """Claim no more; finish what is held within `drain` seconds and put the rest back into the queue.
 
-        Call it before the engine's own close. Jobs that can not even be put back are found at the next start.
+        Gives how many went back; those that can not be put back are found at the next start. Call it before
+        the engine's own close.
         """
         self._deadline = time.monotonic() + drain
         self._closing.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
+        return len(self._held)
 
     def _run(self) -> None:
         while not self._closing.is_set() or (self._held and time.monotonic() < self._deadline):
@@ -154,10 +157,13 @@ class JobRunner:
     def _claim(self) -> list[StorageError | OutputError]:
         """Claim jobs and submit them until there is no room, none waits, or the engine is busy.
 
-        A job whose pictures can not be read or stored now keeps its place and stops no other.
+        A job whose pictures can not be read or stored now keeps its place and stops no other. One that a
+        server was killed with is drawn with no later ones: if it was the cause, they lose no attempt.
         """
         failed = []
-        while not any(held.busy for held in self._held.values()) and not self._closing.is_set():
+        while not self._closing.is_set():
+            if any(held.busy or held.job.attempts > 1 for held in self._held.values()):
+                break
             if sum(held.job.pictures for held in self._held.values()) >= self._most:
                 break
             job = self._jobs.claim(self._owner, self._lease)
@@ -180,7 +186,8 @@ class JobRunner:
         try:
             if held.error is None and held.ticket is None:
                 held.busy = False
-                held.ticket = self._engine.submit(self._request(held.job), lambda event: self._wake.set())
+                request = self._request(held.job)
+                held.ticket = self._engine.submit(request, lambda event: self._wake.set(), name=held.job.id)
             if held.ticket is not None and held.ticket.done:
                 self._settle(held.job, held.ticket.result())
         except (StorageError, OutputError):
@@ -205,11 +212,10 @@ class JobRunner:
     def _picture(self, name: str) -> Image.Image:
         """Read a picture that a job was given. Raises SettingsError, StorageError."""
         try:
-            image = Image.open(io.BytesIO(self._store.get(name)))
-            image.load()
-        except (LookupError, OSError) as error:
-            raise SettingsError(f"The picture {name} of this job can not be opened ({error}).") from None
-        return image
+            data = self._store.get(name)
+        except LookupError as error:
+            raise SettingsError(f"{error} This job was to start from it.") from None
+        return open_picture(io.BytesIO(data), f"The picture {name} of this job")
 
     def _settle(self, job: Job, result: Result) -> None:
         """Store a job's pictures, then say that it is finished."""

@@ -13,6 +13,7 @@ import re
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,16 +26,18 @@ from fastapi import FastAPI
 
 from sanakit.errors import SettingsError, StorageError
 from sanakit.serve.access import LOOPBACK
+from sanakit.serve.connection import Connection
 from sanakit.serve.database import Database
 from sanakit.serve.engine import Engine
 from sanakit.serve.http import create_app
 from sanakit.serve.instance import Instance
 from sanakit.serve.jobs import JobStore
 from sanakit.serve.keys import KeyStore
-from sanakit.serve.pictures_api import delete_before
+from sanakit.serve.pictures_api import delete_before as delete_kept
 from sanakit.serve.runner import JobRunner
 from sanakit.serve.service import DoorSettings
 from sanakit.serve.storage import PictureStore
+from sanakit.serve.web.history import delete_before as delete_drawn
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +83,7 @@ def serve(
 
     announce: called with the address and the models' names when requests are welcome. extend: puts more
     beside the API.
-    Raises SettingsError, StorageError, OutputError, and what loading a model raises.
+    Raises SettingsError, StorageError, OutputError, and what starting the engine raises.
     """
     with ExitStack() as stack:
         database = Database(settings.database or settings.data / DATABASE)
@@ -122,9 +125,12 @@ def serve(
             stack.enter_context(_expiry(store, settings.keep_days))
 
         def stop() -> None:
-            end = time.monotonic() + settings.drain
-            runner.close(settings.drain)
+            end, now = time.monotonic() + settings.drain, engine.stats()
+            left = now["running"] + now["waiting"]
+            log.info("Stopping: %d pictures are left to draw, in at most %g s.", left, settings.drain)
+            returned = runner.close(settings.drain)
             engine.close(max(0.0, end - time.monotonic()))
+            log.info("Stopped: %d jobs go back to the queue, for the next start.", returned)
 
         server.run_app(app, lambda address: announce(address, list(engine.specs)), stop)
 
@@ -141,6 +147,7 @@ class _Server(uvicorn.Server):
             port=settings.port,
             log_config=None,
             access_log=False,
+            http=Connection,
             server_header=False,
             ws="none",
             timeout_graceful_shutdown=round(settings.drain) + _LAST_WORDS,
@@ -150,7 +157,10 @@ class _Server(uvicorn.Server):
         complaints.setLevel(logging.CRITICAL)
         try:
             self._socket = config.bind_socket()
-        except SystemExit:  # uvicorn's way to say that it can not
+        except SystemExit as error:  # uvicorn's way to say that it can not; it leaves its socket open
+            for frame, _ in traceback.walk_tb(error.__traceback__):
+                if (left := frame.f_locals.get("sock")) is not None:
+                    left.close()
             raise SettingsError(
                 f"{settings.host}:{settings.port} can not be listened on: another program may have the port. "
                 "Stop it, or take another with --port."
@@ -236,7 +246,7 @@ def _expiry(store: PictureStore, days: int) -> Iterator[None]:
     def work() -> None:
         while True:
             try:
-                if deleted := delete_before(store, days):
+                if deleted := delete_kept(store, days) + delete_drawn(store, days):
                     log.info("%d pictures were deleted: they are older than %d days.", deleted, days)
             except StorageError as error:
                 log.warning("Old pictures stay for now: %s", error)

@@ -49,7 +49,10 @@ Event = Progress | Finished | Failed
 
 
 class Ticket:
-    """A request that was taken. wake: has the engine look at once; deadline: seconds from now."""
+    """A request that was taken.
+
+    wake: has the engine look at once. deadline: seconds from now. name: its id in logs; None: a new one.
+    """
 
     def __init__(
         self,
@@ -58,8 +61,9 @@ class Ticket:
         on_event: Callable[[Event], None] | None,
         previews: bool,
         deadline: float | None,
+        name: str | None = None,
     ) -> None:
-        self.id = secrets.token_hex(8)
+        self.id = name or secrets.token_hex(8)
         self.request = request
         self.previews = previews
         self.accepted = time.monotonic()
@@ -68,7 +72,7 @@ class Ticket:
         self.stopped = False
         self.samples: list[Sample] = []
         self.notes: list[str] = []
-        self.images: dict[int, Image] = {}
+        self._images: dict[int, Image] = {}  # that are done, by their number
         self._wake, self._on_event = wake, on_event
         self._future: Future[Result] = Future()
 
@@ -85,6 +89,20 @@ class Ticket:
         """Stop it within one step; it then fails with StoppedError."""
         self.stopped = True
         self._wake()
+
+    def add(self, number: int, image: Image) -> Result | None:
+        """Take a picture that is done; give the result if it was the last one."""
+        self._images[number] = image
+        if len(self._images) < self.request.pictures:
+            return None
+        begun = self.begun or self.accepted
+        return Result(
+            images=[self._images[number] for number in range(self.request.pictures)],
+            seeds=self.request.seeds,
+            timings={"queue": begun - self.accepted, "draw": time.monotonic() - begun},
+            metadata=self.request.metadata,
+            warnings=self.notes,
+        )
 
     def tell(self, event: Event) -> None:
         """Tell who asked. What they do about it must not stop the engine."""

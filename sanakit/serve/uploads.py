@@ -1,7 +1,6 @@
 """What comes in by form: fields, pictures and masks, none of it trusted.
 
-Sizes are read from a file's header before any pixel is decoded, so that a small file can not ask for
-gigabytes. File names of clients are never looked at. OpenAI's rule for masks (transparent pixels are drawn
+File names of clients are never looked at. OpenAI's rule for masks (transparent pixels are drawn
 anew, those of the mask or, without one, of the picture) is that of `pipelines.source`, too; there, white
 marks them where nothing is transparent.
 """
@@ -16,14 +15,13 @@ from PIL import Image
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 
-from sanakit.errors import SettingsError, SizeError
+from sanakit.errors import SettingsError
 from sanakit.pipelines.request import Request as Drawn
-from sanakit.pipelines.source import MAX_PIXELS, flatten, repaint_mask, transparency_mask
+from sanakit.pipelines.source import flatten, open_picture, repaint_mask, transparency_mask
 from sanakit.serve.failures import FailureError, invalid
 from sanakit.serve.openai_schema import MAX_PROMPT, EditRequest
 from sanakit.serve.service import Service
 
-FORMATS = ("PNG", "JPEG", "WEBP")
 _FILES = {"image": "image", "image[]": "image", "mask": "mask"}  # OpenAI's client sends lists with brackets
 
 
@@ -50,10 +48,10 @@ def open_pictures(image: BinaryIO, mask: BinaryIO | None) -> dict[str, Image.Ima
 
     Blocks while it decodes. Raises SettingsError, SizeError.
     """
-    picture = open_picture(image, "image")
+    picture = open_picture(image, "The image")
     sources = {"image": flatten(picture)}
     if mask is not None:
-        sources["mask"] = repaint_mask(open_picture(mask, "mask"), sources["image"].size)
+        sources["mask"] = repaint_mask(open_picture(mask, "The mask"), sources["image"].size)
     elif (clear := transparency_mask(picture)) is not None:
         sources["mask"] = clear
     return sources
@@ -78,18 +76,4 @@ def _sorted(form: FormData) -> tuple[EditRequest, dict[str, UploadFile]]:
     try:
         return EditRequest.model_validate(fields), files
     except ValidationError as error:
-        raise FailureError(invalid(error.errors())) from None
-
-
-def open_picture(file: BinaryIO, what: str = "picture") -> Image.Image:
-    """Decode an uploaded picture, after a look at its size. Raises SettingsError, SizeError."""
-    try:
-        image = Image.open(file, formats=FORMATS)  # reads the header
-        if image.width * image.height <= MAX_PIXELS:
-            image.load()
-            return image
-    except Image.DecompressionBombError:
-        pass
-    except Exception:  # whatever the decoders make of a damaged or hostile file: it is the sender's mistake
-        raise SettingsError(f"The {what} can not be read: send a whole PNG, JPEG or WebP file.") from None
-    raise SizeError(f"The {what} has too many pixels: send one of at most {MAX_PIXELS // 10**6} million.")
+        raise FailureError(invalid(error.errors(), [*EditRequest.model_fields, *_FILES])) from None

@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 from sanakit.errors import WeightsError
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SanaConfig
-from sanakit.weights.catalog import CATALOG, CatalogEntry
+from sanakit.weights.catalog import CatalogEntry
 from sanakit.weights.files import read_json
 from sanakit.weights.official import PIXELS_PER_LATENT
 from sanakit.weights.parts import open_autoencoder, open_transformer
@@ -45,9 +44,6 @@ class ModelSettings:
 
 def load_settings(path: str | os.PathLike[str]) -> ModelSettings:
     """Give a model's defaults and rules. path: as for `load_transformer`. Raises as that does."""
-    known = CATALOG.get(os.fspath(path))
-    if known is not None and known.repo is not None and known.solver == "scm":
-        return _from_entry(Source(path=Path(known.repo), entry=known))  # nothing to fetch: no file says more
     source = resolve(path, ("transformer", "scheduler"))
     settings = _from_entry(source)
     if source.entry is None:

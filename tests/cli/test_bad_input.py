@@ -97,7 +97,7 @@ def refused(sana, tmp_path: Path) -> Callable[..., str]:
         ("--seed", "abc", "--seed"),
         ("--num-images", "0", "--num-images"),
         ("--num-images", str(10**6), "--num-images"),
-        ("--solver", "magic", "'dpm', 'euler'"),
+        ("--solver", "magic", "'dpm', 'euler', 'scm'"),
         ("--device", "toaster", "toaster"),
         ("--device", "cuda:99", "cuda:99"),
         ("--dtype", "int8", "int8"),

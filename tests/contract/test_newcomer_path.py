@@ -8,7 +8,8 @@ reason that is not "it would be too long":
 * `errors.py`: a list of exception classes; nothing happens in it.
 * `__init__.py` of the package and its folders: docstrings and names. A name that one of
   them passes on counts as the file that defines it.
-* `flow/euler.py`: the other solver. It has the interface of `flow/dpm.py`, the default, and no run uses both.
+* `flow/euler.py`, `flow/scm.py`: other solvers. They have the interface of `flow/dpm.py`, the default, and no
+  run uses two of them.
 * `cli/batch.py`: a file of prompts is another task, which begins at the same command.
 * CHEAPER: what changes how much a picture costs, not which picture it is. An operation of `ops/` is the one
   torch expression that its docstring states; bands, plans, stored prefixes and checks leave every result as
@@ -39,7 +40,7 @@ PATH = (
     "pipelines/images.py",
 )
 ENTRIES = PATH[:2]
-NOT_ON_THE_PATH = {"weights", "errors.py", "flow/euler.py", "cli/batch.py"}
+NOT_ON_THE_PATH = {"weights", "errors.py", "flow/euler.py", "flow/scm.py", "cli/batch.py"}
 CHEAPER = {
     "models/dc_ae_rows.py",
     "models/dc_ae_stream.py",

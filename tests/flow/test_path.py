@@ -68,6 +68,16 @@ def test_half_log_snr_is_the_logit_with_infinite_ends():
     assert (path.half_log_snr(1.0), path.half_log_snr(0.0)) == (-math.inf, math.inf)
 
 
+def test_a_trigflow_sample_is_the_flow_sample_scaled():
+    clean, noise = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    angles = torch.linspace(0, math.pi / 2, 5, dtype=torch.float64)
+    column, times = angles[:, None], path.trig_to_flow_time(angles)
+    trig = 0.5 * (torch.cos(column) * clean + torch.sin(column) * noise)
+    scaled = trig / 0.5 * torch.sqrt(times**2 + (1 - times) ** 2)[:, None]
+    torch.testing.assert_close(scaled, path.interpolate(clean, noise, times), rtol=0, atol=1e-14)
+    assert times.tolist() == pytest.approx([0, 0.29289322, 0.5, 0.70710678, 1])
+
+
 @pytest.mark.parametrize("t", [1.0, 0.3, 1e-3, torch.tensor([0.9, 0.01], dtype=torch.float64)])
 def test_the_velocity_towards_a_clean_latent_points_to_it(t):
     generator = torch.Generator().manual_seed(4)

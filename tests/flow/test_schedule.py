@@ -6,8 +6,15 @@ import pytest
 import torch
 
 from sanakit.errors import SettingsError
-from sanakit.flow.path import half_log_snr
-from sanakit.flow.schedule import checked_times, dpm_times, euler_times, sample_training_times, shift_times
+from sanakit.flow.path import half_log_snr, trig_to_flow_time
+from sanakit.flow.schedule import (
+    checked_times,
+    dpm_times,
+    euler_times,
+    sample_training_times,
+    scm_times,
+    shift_times,
+)
 
 ALL_STEPS = [*range(1, 51), 100, 333, 1000]
 SHIFTS = [0.5, 1.0, 3.0, 6.0]
@@ -31,6 +38,30 @@ def test_dpm_times_equal_diffusers_bit_for_bit(shift):
     for steps in ALL_STEPS:
         scheduler.set_timesteps(steps)
         assert torch.equal(dpm_times(steps, shift).float(), scheduler.sigmas), steps
+
+
+def test_scm_times_are_the_angles_of_diffusers():
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = diffusers.SCMScheduler()
+    for steps in ALL_STEPS:
+        scheduler.set_timesteps(
+            steps, max_timesteps=math.pi / 2, intermediate_timesteps=1.3 if steps == 2 else None
+        )
+        expected = trig_to_flow_time(scheduler.timesteps.double())
+        torch.testing.assert_close(scm_times(steps), expected, rtol=0, atol=2e-7)
+
+
+def test_the_published_first_angle_is_pure_noise_rounded_up():
+    published = trig_to_flow_time(torch.tensor(1.57080, dtype=torch.float64)).item()
+    assert 1 < published < 1 + 4e-6
+    assert scm_times(2)[0].item() == 1.0
+
+
+def test_scm_times_descend_strictly_from_one_to_zero():
+    for steps in (1, 2, 3, 4, 20, 1000):
+        times = checked_times(scm_times(steps))
+        assert times.shape == (steps + 1,)
+        assert times[0].item() == 1.0
 
 
 @pytest.mark.parametrize("shift", SHIFTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,9 @@ AUTOENCODER = DCAEConfig(encoder=STAGES, decoder=STAGES, latent_channels=8, head
 GEMMA = Gemma2Config(
     vocab_size=600, width=48, depth=2, heads=4, kv_heads=2, head_dim=12, mlp_width=96, query_scalar=12
 )
-DEFAULTS = {"steps": 3, "guidance": 3.0, "width": 96, "height": 64, "solver": "dpm"}
+SPRINT = replace(SANA, qk_norm=True, guidance_embed=True, time_scale=1.0)
+SIZE = {"width": 96, "height": 64}
+DEFAULTS = {"steps": 3, "guidance": 3.0, **SIZE, "solver": "dpm"}
 
 
 def randomised(module: nn.Module, spread: float) -> nn.Module:
@@ -37,7 +40,7 @@ def randomised(module: nn.Module, spread: float) -> nn.Module:
     return module.eval()
 
 
-def save(folder: Path, sample_size: int) -> Path:
+def save(folder: Path, config: SanaConfig, defaults: dict[str, Any] = DEFAULTS, name: str = "tiny") -> Path:
     torch.manual_seed(0)
     corpus = ["a red apple on a table", "two green foxes in the snow", INSTRUCTION] * 20
     encoder = TextEncoder(
@@ -45,24 +48,30 @@ def save(folder: Path, sample_size: int) -> Path:
     )
     return save_diffusers(
         folder,
-        transformer=randomised(Sana(replace(SANA, sample_size=sample_size)), 0.2),
+        transformer=randomised(Sana(config), 0.2),
         autoencoder=randomised(DCAE(AUTOENCODER), 0.2),
         text_encoder=encoder,
         flow_shift=3.0,
-        defaults=DEFAULTS,
-        name="tiny",
+        defaults=defaults,
+        name=name,
     )
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tmp_path_factory.mktemp("tiny") / "model", sample_size=4)
+    return save(tmp_path_factory.mktemp("tiny") / "model", SANA)
 
 
 @pytest.fixture(scope="session")
 def binned_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, saying that it was trained at 512 px: such models draw in bins."""
-    return save(tmp_path_factory.mktemp("binned") / "model", sample_size=16)
+    return save(tmp_path_factory.mktemp("binned") / "model", replace(SANA, sample_size=16))
+
+
+@pytest.fixture(scope="session")
+def sprint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SANA-Sprint model; what is not said is left to what reading its folder tells: SCM, two steps."""
+    return save(tmp_path_factory.mktemp("sprint") / "model", SPRINT, SIZE, "tiny-sprint")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from torch import Tensor
 from sanakit.errors import MemoryLimitError, NumericsError
 from sanakit.flow.path import interpolate
 from sanakit.pipelines import denoise
-from sanakit.pipelines.denoise import Batch, Sample, encode_source, start
+from sanakit.pipelines.denoise import Batch, Sample, begin, encode_source
 from sanakit.pipelines.request import Source, check_request, seeded_noise
 from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import TextToImage
@@ -46,8 +46,10 @@ def half_masked(pipe: TextToImage, strength: float) -> Source:
 
 def begun(pipe: TextToImage, prompt: str | list[str] = "a red apple", **settings) -> list[Sample]:
     request = check_request(pipe.spec, prompt, **({"seed": 0} | settings))
-    features, _ = pipe.encode(request.prompts, request.negative_prompt if request.guided else None)
-    return pipe.begin(request, features, pipe.encode_source(request))
+    features, _ = pipe.encode(
+        request.prompts, request.negative_prompt if request.guided else None, pipe.plan(request)
+    )
+    return begin(pipe.transformer, request, features, pipe.encode_source(request))
 
 
 def finish(pipe: TextToImage, samples: Sequence[Sample]) -> list[Tensor]:
@@ -242,9 +244,10 @@ def test_a_strength_between_starts_at_the_noised_picture_of_the_first_time(pipe,
     assert sample.mask is None
 
 
-def test_no_solver_means_the_picture_itself_and_nothing_to_do(pipe) -> None:
-    known = torch.randn(1, 8, *GRID)
-    sample = start(None, torch.randn(1, 8, *GRID), 3.0, begun(pipe)[0].prompt, None, known, anew=False)
+def test_strength_0_means_the_picture_itself_and_nothing_to_do(pipe) -> None:
+    source = half_masked(pipe, 0.0)
+    known = encode_source(pipe.autoencoder, source, pipe.device)
+    (sample,) = begun(pipe, source=source)
     assert sample.state.done
     assert torch.equal(sample.state.sample, known)
     assert torch.equal(sample.clean, known)

@@ -41,6 +41,7 @@ BAD_SETTINGS = [
     ({"prompt": ["fox", "owl"], "num_images": 129}, "from 1 to 128"),
     ({"solver": "heun"}, '"dpm"'),
     ({"solver": 3}, '"dpm"'),
+    ({"solver": "scm"}, 'tiny is drawn with "dpm"'),
     ({"output": "jpg"}, '"pil"'),
     ({"latents": torch.zeros(1, 8, 3, 2)}, r"\(1, 8, 2, 3\)"),
     ({"latents": torch.zeros(8, 2, 3)}, r"\(1, 8, 2, 3\)"),
@@ -74,16 +75,6 @@ def test_bad_settings_are_told_before_any_work(pipe, monkeypatch, settings, says
 def test_an_absent_device_is_a_settings_error(name) -> None:
     with pytest.raises(SettingsError, match="no device"):
         choose_device(name)
-
-
-def test_a_sprint_model_is_refused_before_its_weights_are_read(monkeypatch) -> None:
-    from sanakit.pipelines import text_to_image
-    from sanakit.weights.settings import ModelSettings
-
-    sprint = ModelSettings(name="sprint", solver="scm")
-    monkeypatch.setattr(text_to_image, "load_settings", lambda path: sprint)
-    with pytest.raises(SettingsError, match="Sprint"):
-        TextToImage.from_pretrained("sprint")
 
 
 def broken(pipe: TextToImage, part: str, value: float) -> TextToImage:

@@ -197,3 +197,14 @@ def test_a_postgresql_server_that_dies_is_an_error_soon_and_jobs_go_on_when_it_i
         assert time.monotonic() - began < 1 + SOON
     jobs.ping()
     jobs.close()
+
+
+def test_all_servers_of_a_database_share_a_secret_that_no_other_database_has(
+    url: str, tmp_path: Path
+) -> None:
+    opened = [Database(url), Database(url), Database(tmp_path / "other.sqlite")]
+    for database in opened:
+        database.close()
+    first, second, other = (database.secret for database in opened)
+    assert first == second != other
+    assert len(first) == len(other) == 64

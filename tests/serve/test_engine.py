@@ -23,8 +23,9 @@ from sanakit.errors import (
 )
 from sanakit.models.sana import Sana
 from sanakit.pipelines.text_to_image import TextToImage
+from sanakit.serve import engine as engine_module
 from sanakit.serve.engine import Engine
-from sanakit.serve.ticket import Event, Finished, Progress, Ticket
+from sanakit.serve.ticket import Event, Failed, Finished, Progress, Ticket
 
 WAIT = 60  # seconds that nothing here should take
 TOLERANCE = 2  # of 255
@@ -209,14 +210,14 @@ def test_a_full_queue_refuses_and_goes_on(make_engine, gate: Gate) -> None:
 
 
 def test_a_sample_that_becomes_nan_fails_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = TextToImage.begin
+    whole = engine_module.begin
 
-    def poisoned(pipe: TextToImage, request, features, known) -> list:
+    def poisoned(transformer: Sana, request, features, known) -> list:
         if "poison" in request.prompts[0]:
             features = [torch.full_like(text, float("nan")) for text in features]
-        return whole(pipe, request, features, known)
+        return whole(transformer, request, features, known)
 
-    monkeypatch.setattr(TextToImage, "begin", poisoned)
+    monkeypatch.setattr(engine_module, "begin", poisoned)
     healthy, poison = draw(engine, steps=4), draw(engine, "poison", steps=4)
     with pytest.raises(NumericsError, match="NaN"):
         poison.result(WAIT)
@@ -264,30 +265,40 @@ def test_a_batch_too_large_for_the_memory_goes_on_in_smaller_ones(engine, monkey
 
 
 def test_filters_refuse_a_prompt_and_a_picture(make_engine) -> None:
-    def no_frogs(prompts: list[str]) -> None:
+    told = []
+
+    def no_frogs(prompts: list[str], name: str) -> None:
+        told.append(name)
         if any("frog" in prompt for prompt in prompts):
             raise RefusedError("no frogs", "frogs")
 
-    def not_wide(images: list[Image.Image]) -> None:
+    def not_wide(images: list[Image.Image], name: str) -> None:
+        told.append(name)
         if images[0].width > 100:
             raise RefusedError("too wide", "width")
 
     engine = make_engine(prompt_filter=no_frogs, image_filter=not_wide)
     engine.start()
-    tickets = [draw(engine, "a green frog"), draw(engine, width=128), draw(engine)]
+    tickets = [
+        draw(engine, "a green frog"),
+        draw(engine, width=128),
+        engine.submit(engine.check(None, "x", width=64, height=64, steps=2), name="req_1"),
+    ]
     for ticket in tickets[:2]:
         with pytest.raises(RefusedError):
             ticket.result(WAIT)
     tickets[2].result(WAIT)
+    frog, wide = (ticket.id for ticket in tickets[:2])
+    assert sorted(told) == sorted([frog, wide, wide, "req_1", "req_1"])
 
 
 def test_features_of_a_prompt_are_computed_once(engine: Engine, monkeypatch) -> None:
     calls: list[list[str]] = []
     whole = TextToImage.encode
 
-    def counted(pipe, prompts, negative_prompt):
+    def counted(pipe, prompts, *rest):
         calls.append(list(prompts))
-        return whole(pipe, prompts, negative_prompt)
+        return whole(pipe, prompts, *rest)
 
     monkeypatch.setattr(TextToImage, "encode", counted)
     for seed in (1, 2, 3):
@@ -317,6 +328,55 @@ def test_closing_at_once_fails_what_is_left(engine: Engine, gate: Gate) -> None:
     for ticket in tickets:
         with pytest.raises(ClosedError):
             ticket.result(WAIT)
+
+
+def test_an_engine_that_breaks_down_leaves_nobody_waiting(engine: Engine, gate: Gate, monkeypatch) -> None:
+    ticket = draw(engine)
+    gate.reached.wait(WAIT)
+    monkeypatch.setattr(engine.residence, "fits", lambda name, busy: 1 / 0)
+    gate.opened.set()
+    with pytest.raises(ClosedError):
+        ticket.result(WAIT)
+    engine._thread.join(WAIT)
+    assert not engine.alive
+    with pytest.raises(ClosedError):
+        draw(engine)
+
+
+def test_a_listener_may_wait_for_others_who_ask_the_engine(engine: Engine, gate: Gate) -> None:
+    kept_waiting = []
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Failed):
+            asking = threading.Thread(target=engine.stats)
+            asking.start()
+            asking.join(5)
+            kept_waiting.append(asking.is_alive())
+
+    request = engine.check(None, "a red apple")
+    ticket = engine.submit(request, on_event)
+    gate.reached.wait(WAIT)
+    ticket.cancel()
+    gate.opened.set()
+    with pytest.raises(StoppedError):
+        ticket.result(WAIT)
+    draw(engine).result(WAIT)
+    assert kept_waiting == [False]
+
+
+def test_the_model_that_goes_holds_no_memory_while_the_next_is_loaded(engine: Engine, monkeypatch) -> None:
+    draw(engine).result(WAIT)
+    engine.residence._loaded.clear()  # as when it made room
+    seen = []
+    load = TextToImage.from_pretrained
+
+    def loading(*arguments, **settings):
+        seen.append(engine._part)
+        return load(*arguments, **settings)
+
+    monkeypatch.setattr(TextToImage, "from_pretrained", loading)
+    draw(engine).result(WAIT)
+    assert seen == [None]
 
 
 def test_pictures_to_start_from_are_drawn_like_any_other(engine: Engine) -> None:

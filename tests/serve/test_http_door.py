@@ -31,7 +31,9 @@ def test_without_keys_this_machine_may_draw(parts: Any) -> None:
     assert parts.draw().status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "[::2]"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "[::2]", "[::1", "127.0.0.1]"]
+)
 def test_without_keys_a_foreign_host_name_is_refused(parts: Any, host: str) -> None:
     answer = parts.client.get("/v1/models", headers={"Host": host})
     assert (answer.status_code, error_of(answer)["code"]) == (403, "foreign_host")
@@ -266,6 +268,8 @@ def test_pages_of_other_origins_may_not_call_unless_they_are_named(make_parts: M
     )
     answer = closed.get("/v1/models", headers={"Origin": "https://app.example"})
     assert (answer.status_code, error_of(answer)["code"]) == (403, "foreign_origin")
+    for odd in ("null", "http://[::1", ""):
+        assert closed.get("/v1/models", headers={"Origin": odd}).status_code == 403
     assert closed.get("/v1/models", headers={"Origin": "http://127.0.0.1"}).status_code == 200
     opened = make_parts(origins=("https://app.example",)).client
     preflight = opened.options("/v1/images/generations", headers=asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import struct
@@ -159,3 +160,28 @@ def test_forms_that_are_no_edits_are_400(parts: Any) -> None:
     assert [answer.status_code for answer in answers] == [400] * len(answers)
     assert all(answer.json()["error"]["message"] for answer in answers)
     assert post(address, files={"image": file}, data=words | {"steps": "1"}).status_code == 200
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_upload_is_no_mistake_of_ours(
+    parts: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "sanakit")
+    begun = b'--B\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n\x89PNG'
+    messages = [{"type": "http.request", "body": begun, "more_body": True}, {"type": "http.disconnect"}]
+    answered: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        answered.append(message)
+
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"multipart/form-data; boundary=B")]
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/v1/images/edits", "raw_path": b""}
+    scope |= {"query_string": b"", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "scheme": "http"}
+    scope["headers"] = headers
+    asyncio.run(parts.app(scope | {"asgi": {"version": "3.0", "spec_version": "2.3"}}, receive, send))
+    assert answered == []
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert " 499 " in caplog.text
+    assert "sana_disconnected_total 1.0" in parts.client.get("/metrics").text

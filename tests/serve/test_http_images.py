@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 from sanakit.errors import BusyError, MemoryLimitError, NumericsError, OutputError, RefusedError
 from sanakit.pipelines.images import read_metadata
+from sanakit.serve import engine as engine_module
 from sanakit.serve.ticket import Failed
 
 Make = Callable[..., Any]
@@ -86,6 +88,7 @@ def test_a_picture_by_url_can_be_fetched_without_a_key_and_kept_for_ever(parts: 
         "image_20260101_" + "0" * 32 + ".png%00.txt",
         "C:%5cwindows",
         "%0a",
+        "image_20260101_" + "0" * 32 + ".png%0a",
     ],
 )
 def test_other_names_lead_to_no_file(parts: Any, name: str) -> None:
@@ -205,7 +208,7 @@ def test_the_limits_of_the_server_hold(make_parts: Make) -> None:
     [
         (BusyError("full"), (503, "busy")),
         (RefusedError("no"), (400, "moderation_blocked")),
-        (MemoryLimitError("too large"), (400, "memory_limit")),
+        (MemoryLimitError("give at least 1 GB"), (400, "memory_limit")),
         (NumericsError("NaN"), (500, "numerics")),
     ],
     ids=lambda value: type(value).__name__,
@@ -232,6 +235,9 @@ def test_what_the_engine_says_reaches_the_client(
     else:
         assert code_of(answer) == expected
     assert ("Retry-After" in answer.headers) == (expected[0] == 503)
+    if not stream:
+        assert answer.headers["X-Should-Retry"] == ("true" if expected[0] == 503 else "false")
+    assert "1 GB" not in answer.text  # the operator's remedy
     filtered = isinstance(error, RefusedError)
     assert f"sana_filtered_total {filtered:.1f}" in parts.client.get("/metrics").text
 
@@ -250,6 +256,39 @@ def test_a_request_that_found_no_room_is_not_counted_against_its_key(
     assert parts.draw().status_code == 200
 
 
+def test_a_poisoned_request_fails_alone_and_tells_nothing(
+    parts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = engine_module.begin
+
+    def poisoned(transformer: Any, request: Any, features: list[Any], *rest: Any) -> Any:
+        if request.prompts[0] == "raise":
+            raise ZeroDivisionError("SECRET")
+        if request.prompts[0] == "NaN":
+            features = [text * float("nan") for text in features]
+        return whole(transformer, request, features, *rest)
+
+    monkeypatch.setattr(engine_module, "begin", poisoned)
+    prompts = ["good", "NaN", "good", "raise", "late", "good"]
+
+    def ask(prompt: str) -> Any:
+        return parts.draw(
+            prompt=prompt, seed=1, steps=20, **({"deadline": 0.001} if prompt == "late" else {})
+        )
+
+    def drawn(answer: Any) -> Image.Image:
+        return picture(answer.json()["data"][0]["b64_json"])
+
+    with ThreadPoolExecutor(len(prompts)) as clients:
+        answers = list(clients.map(ask, prompts))
+    assert [answer.status_code for answer in answers] == [200, 500, 200, 500, 504, 200]
+    assert [code_of(answers[1])[1], code_of(answers[3])[1]] == ["numerics", "internal_error"]
+    assert "SECRET" not in answers[3].text
+    alone = np.asarray(drawn(parts.draw(prompt="good", seed=1, steps=20)), int)
+    for answer in (answers[0], answers[2], answers[5]):
+        assert np.abs(np.asarray(drawn(answer), int) - alone).max() <= 2
+
+
 def test_a_deadline_that_passes_is_504(parts: Any) -> None:
     assert code_of(parts.draw(steps=200, deadline=0.05)) == (504, "deadline_passed")
 
@@ -263,3 +302,28 @@ def test_a_full_disk_is_503(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None
     assert code_of(answer) == (503, "storage")
     assert "secret" not in answer.text
     assert parts.draw().status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "sentence"),
+    [
+        ({"size": "big"}, "size", "size: write WIDTHxHEIGHT such as 256x256, or auto."),
+        ({"prompt": "a\0b"}, "prompt", "prompt: the character NUL can not be drawn: leave it out."),
+        ({"n": 11}, "n", "n: Input should be less than or equal to 10."),
+        ({"guidence": 3}, "guidence", "Unknown field 'guidence': did you mean 'guidance'?"),
+        ({"zzzz": 3}, "zzzz", "Unknown field 'zzzz'; /openapi.json lists all there are."),
+    ],
+)
+def test_a_wrong_field_is_a_sentence_that_mends_it(
+    parts: Any, body: dict[str, Any], param: str, sentence: str
+) -> None:
+    error = parts.draw(**body).json()["error"]
+    assert (error["param"], error["message"]) == (param, sentence)
+
+
+def test_the_filters_log_the_id_of_the_answer(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(parts.engine, "prompt_filter", lambda prompts, name: told.append(name))
+    monkeypatch.setattr(parts.engine, "image_filter", lambda images, name: told.append(name))
+    answer = parts.draw()
+    assert told == [answer.headers["X-Request-Id"]] * 2

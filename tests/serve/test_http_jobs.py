@@ -6,14 +6,15 @@ import io
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sanakit.errors import OutputError
-from sanakit.serve.database import now
+from sanakit.errors import MemoryLimitError, OutputError, StorageError
+from sanakit.serve.database import Database, now
 from sanakit.serve.pictures_api import delete_before, new_name
 
 Make = Callable[..., Any]
@@ -141,6 +142,59 @@ def test_a_repeated_request_is_charged_once(parts: Any) -> None:
     assert add(parts).status_code == 429
 
 
+def png(colour: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def add_edit(parts: Any, order: str, **files: str) -> Any:
+    """Ask for the edit of pictures of these colours."""
+    body = {"data": {"prompt": "x", "steps": "1"}, "headers": {"Idempotency-Key": order}}
+    return parts.client.post("/v1/jobs/edits", files={k: png(v) for k, v in files.items()}, **body)
+
+
+def test_another_picture_is_another_request_and_never_replaces_the_first(parts: Any) -> None:
+    first = add_edit(parts, "order", image="red")
+    assert add_edit(parts, "order", image="red").json()["id"] == first.json()["id"]
+    assert add_edit(parts, "order", image="blue").status_code == 409
+    assert add_edit(parts, "order", image="red", mask="white").status_code == 409
+    name = first.json()["request"]["image"]
+    assert parts.store.names() == [name]
+    assert Image.open(io.BytesIO(parts.store.get(name))).getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("colour", ["red", "blue"])
+def test_twins_at_the_same_moment_are_one_job_and_charged_once(
+    parts: Any, monkeypatch: pytest.MonkeyPatch, colour: str
+) -> None:
+    token = parts.keys.create("ann", per_day=2)
+    parts.client.headers = {"Authorization": f"Bearer {token}"}
+    first = add_edit(parts, "order", image="red").json()
+    look_up, looks = parts.jobs.get, []
+
+    def late(*which: Any) -> Any:  # as if the first were not there yet when the second is looked for
+        looks.append(which)
+        return look_up(*which) if len(looks) > 1 else None
+
+    monkeypatch.setattr(parts.jobs, "get", late)
+    second = add_edit(parts, "order", image=colour)
+    assert second.status_code == (202 if colour == "red" else 409)
+    assert colour != "red" or second.json()["id"] == first["id"]
+    assert parts.keys.used(now().date()) == {parts.keys.list()[0].id: 1}
+    assert parts.store.names() == [first["request"]["image"]]
+
+
+def test_what_could_not_be_accepted_leaves_no_picture(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(*_: Any, **__: Any) -> None:
+        raise StorageError("The database is locked.")
+
+    monkeypatch.setattr(parts.jobs, "add", locked)
+    form = {"files": {"image": png("red")}, "data": {"prompt": "x", "steps": "1"}}
+    assert parts.client.post("/v1/jobs/edits", **form).status_code == 503
+    assert parts.store.names() == []
+
+
 def test_more_waiting_jobs_than_allowed_are_503(make_parts: Make) -> None:
     parts = make_parts(max_jobs=2)
     answers = [add(parts) for _ in range(3)]
@@ -183,3 +237,30 @@ def test_old_pictures_of_no_job_are_deleted_by_their_day(parts: Any) -> None:
         parts.store.put(name, b"x")
     assert delete_before(parts.store, 7) == 1
     assert set(parts.store.names()) == {today, other}
+
+
+def test_the_ids_of_idempotent_jobs_can_not_be_guessed_from_what_the_client_chose(
+    parts: Any, tmp_path: Path
+) -> None:
+    same, again = add(parts, "order-1").json()["id"], add(parts, "order-1").json()["id"]
+    replica = Database(tmp_path / "jobs.sqlite")
+    stranger = Database(tmp_path / "other.sqlite")
+    for database in (replica, stranger):
+        database.close()
+    assert same == again
+    assert len(parts.jobs.database.secret) == 64
+    assert replica.secret == parts.jobs.database.secret != stranger.secret
+    parts.jobs.database.secret = stranger.secret
+    assert add(parts, "order-1").json()["id"] != same
+
+
+def test_a_job_that_was_too_large_does_not_tell_the_operators_remedy(
+    parts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*_: Any, **__: Any) -> None:
+        raise MemoryLimitError("256x256 px do not fit in 80 MB: give at least 1 GB.")
+
+    answer = add(parts)
+    monkeypatch.setattr(parts.engine, "submit", too_large)
+    error = settled(parts, answer.headers["Location"])["error"]
+    assert (error["code"], "1 GB" in error["message"]) == ("memory_limit", False)

@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 from PIL import Image
 
-from sanakit.errors import BusyError
+from sanakit.errors import BusyError, NumericsError
 
 Start = Callable[..., Any]
 
@@ -229,3 +229,50 @@ def test_a_stream_that_is_closed_stops_the_drawing(parts: Any, client: openai.Op
         deadline.wait(0.02)
     assert parts.engine.stats()["stopped"] == stopped + 1
     assert parts.engine.stats()["running"] == 0
+
+
+def test_it_asks_again_only_where_that_helps(
+    parts: Any, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its own retries: a deadline and NaN stay one request each, a full queue gets a second chance."""
+    patient = client.with_options(max_retries=2)
+    submit, requests = parts.engine.submit, []
+
+    def counted(*given: Any, **options: Any) -> Any:
+        requests.append(given)
+        return submit(*given, **options)
+
+    monkeypatch.setattr(parts.engine, "submit", counted)
+    with pytest.raises(openai.InternalServerError) as late:
+        patient.images.generate(prompt="x", size="64x64", extra_body={"steps": 200, "deadline": 0.05})
+    assert (late.value.status_code, len(requests)) == (504, 1)
+
+    def failing(error: Exception) -> Any:
+        def fail(*given: Any, **options: Any) -> Any:
+            requests.append(given)
+            if len(requests) == 1:
+                raise error
+            return submit(*given, **options)
+
+        return fail
+
+    for error, times in ((NumericsError("NaN"), 1), (RuntimeError("a slip"), 1), (BusyError("full"), 2)):
+        requests.clear()
+        monkeypatch.setattr(parts.engine, "submit", failing(error))
+        if times == 1:
+            with pytest.raises(openai.InternalServerError):
+                patient.images.generate(prompt="x", size="64x64", **QUICK)
+        else:
+            assert patient.images.generate(prompt="x", size="64x64", **QUICK).data
+        assert len(requests) == times
+
+
+def test_it_does_not_ask_again_today_when_the_days_pictures_are_spent(
+    parts: Any, client: openai.OpenAI
+) -> None:
+    limited = client.with_options(api_key=parts.keys.create("few", per_day=1), max_retries=2)
+    limited.images.generate(prompt="x", size="64x64", **QUICK)
+    with pytest.raises(openai.RateLimitError) as over:
+        limited.images.generate(prompt="x", size="64x64", **QUICK)
+    patience = int(over.value.response.headers["Retry-After"])
+    assert over.value.response.headers["X-Should-Retry"] == ("false" if patience > 60 else "true")

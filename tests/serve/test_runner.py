@@ -80,7 +80,7 @@ class FakeEngine:
             raise SettingsError("steps = 0, but it must be a whole number from 1 to 1000.")
         return SimpleNamespace(prompt=prompt, seed=seed, num_images=num_images, image=image)
 
-    def submit(self, request: Any, on_event: Callable[[object], None]) -> FakeTicket:
+    def submit(self, request: Any, on_event: Callable[[object], None], name: str) -> FakeTicket:
         if not self.room.is_set():
             self.refused.put(request.prompt)
             raise BusyError("The queue is full.")
@@ -203,6 +203,25 @@ def test_a_busy_engine_is_asked_again_and_later_jobs_wait_behind(
     assert jobs.counts()["queued"] == 1
     engine.room.set()
     assert jobs.wait_for(2) == [first.id, second.id]
+
+
+def test_a_job_that_a_server_was_killed_with_is_drawn_with_no_later_ones(
+    jobs: WatchedJobs, start: Callable[..., JobRunner]
+) -> None:
+    first, second, third = add(jobs), add(jobs), add(jobs)
+    for _ in range(2):
+        assert jobs.claim("me", 60)  # and then it was killed
+    engine = FakeEngine(at_once=False)
+    runner = start(engine)
+    for job in (first, second):
+        ticket = engine.submitted.get(timeout=PATIENCE)
+        assert (jobs.counts()["running"], ended(jobs, job).attempts) == (1, 2)
+        runner.wake()
+        ticket.draw()
+        assert jobs.wait_for(1) == [job.id]
+    engine.submitted.get(timeout=PATIENCE).draw()
+    assert jobs.wait_for(1) == [third.id]
+    assert ended(jobs, third).attempts == 1
 
 
 def test_no_more_is_claimed_than_there_is_room_for(

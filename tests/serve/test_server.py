@@ -1,7 +1,9 @@
-"""`sana serve` as a process: how it starts, whom it refuses, and how it stops in good order."""
+"""`sana serve` as a process: how it starts, whom it refuses, how it stops, in good order or not."""
 
 from __future__ import annotations
 
+import gc
+import io
 import json
 import os
 import re
@@ -10,12 +12,15 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from sanakit.cli import main
 from sanakit.serve.keys import KeyStore
@@ -102,6 +107,8 @@ def test_it_tells_how_to_call_it_and_sigterm_lets_what_is_drawn_come_to_its_end(
     assert [line for line in lines if line.startswith("event: ")][-1] == "event: image_generation.completed"
     assert code == 0
     assert "POST /v1/images/generations 200" in log
+    assert "Stopping: 1 pictures are left to draw, in at most 30 s." in log
+    assert "Stopped: 0 jobs go back to the queue" in log
     assert "red apple" not in log
     assert "Traceback" not in log
     with pytest.raises(httpx.ConnectError):
@@ -124,9 +131,99 @@ def test_what_takes_longer_than_the_drain_ends_with_an_error_and_its_job_waits_f
     assert "Traceback" not in log
     error = json.loads(lines[lines.index("event: error") + 1].removeprefix("data: "))
     assert error["error"]["code"] == "closing"
+    assert re.search(r"Stopping: [58] pictures are left", log)
+    assert "Stopped: 1 jobs go back to the queue" in log
     again = serve("--max-steps", "1000")
     assert httpx.get(f"{again.address}/v1/jobs/{job}").json()["status"] in ("queued", "running")
     assert httpx.delete(f"{again.address}/v1/jobs/{job}").json()["status"] == "cancelled"
+
+
+@pytest.mark.slow
+def test_under_load_sigterm_lets_no_client_hang_and_no_picture_be_cut(serve: Callable[..., Process]) -> None:
+    server, answers, begun = serve("--drain", "2"), [], threading.Semaphore(0)
+    body = {"prompt": "a red apple", "size": "64x64", "steps": 30}
+
+    def ask(number: int) -> None:
+        while True:
+            try:
+                address = f"{server.address}/v1/images/generations"
+                answer = httpx.post(address, json=body | {"stream": number % 2 == 0}, timeout=30)
+            except httpx.ConnectError:
+                return
+            except httpx.TransportError as error:  # a new request on its way while the port was closed
+                answers.append(error)
+                return
+            answers.append(answer)
+            begun.release()
+
+    clients = [threading.Thread(target=ask, args=(number,)) for number in range(16)]
+    for client in clients:
+        client.start()
+    for _ in range(20):
+        assert begun.acquire(timeout=60)
+    code, log = server.stop()
+    for client in clients:
+        client.join(30)
+        assert not client.is_alive()
+    assert code == 0
+    assert "Traceback" not in log
+    whole = [answer for answer in answers if isinstance(answer, httpx.Response)]
+    assert {answer.status_code for answer in whole} <= {200, 503}
+    for answer in whole:
+        if answer.status_code == 503:
+            assert answer.json()["error"]["code"] == "closing"
+        elif answer.headers["content-type"].startswith("text/event-stream"):
+            last = [line for line in answer.text.splitlines() if line.startswith("event: ")][-1]
+            assert last in ("event: image_generation.completed", "event: error")
+
+
+@pytest.mark.slow
+def test_who_never_sends_the_rest_of_a_body_hears_503_when_the_server_stops(
+    serve: Callable[..., Process],
+) -> None:
+    server = serve("--drain", "0")
+    host, port = server.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as client:
+        client.sendall(b"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n")
+        client.sendall(b"Content-Type: application/json\r\n\r\n{")
+        while "sana_http_open_requests 2.0" not in httpx.get(f"{server.address}/metrics").text:
+            time.sleep(0.01)
+        code, log = server.stop()
+        assert client.recv(1000).startswith(b"HTTP/1.1 503")
+    assert code == 0
+    assert "Traceback" not in log
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_finishes_every_accepted_job_once(
+    serve: Callable[..., Process], tmp_path: Path
+) -> None:
+    body, file = {"prompt": "a red apple", "size": "64x64", "steps": 20}, io.BytesIO()
+    Image.new("RGB", (64, 64), "green").save(file, "PNG")
+    accepted, finished = [], {}
+    for kills_left in (3, 2, 1, 0):
+        server = serve()
+        jobs = f"{server.address}/v1/jobs"
+        for _ in range(3 if kills_left else 0):
+            accepted.append(httpx.post(jobs, json=body | {"n": 2}).json()["id"])
+            form = {"data": {"prompt": "x", "steps": "20"}, "files": {"image": file.getvalue()}}
+            accepted.append(httpx.post(f"{jobs}/edits", **form).json()["id"])
+        wanted, until = len(finished) + 2 if kills_left else len(accepted), time.monotonic() + 60
+        while len(finished) < wanted:
+            assert time.monotonic() < until
+            for job in httpx.get(jobs, params={"limit": 100}).json()["data"]:
+                assert job["status"] in ("queued", "running", "finished")
+                if job["status"] == "finished":
+                    assert finished.setdefault(job["id"], job)["ended"] == job["ended"]
+            time.sleep(0.01)
+        if kills_left:
+            server.process.kill()
+            server.process.communicate()
+    assert finished.keys() == set(accepted)
+    results = {one["url"].rpartition("/")[2] for job in finished.values() for one in job["data"]}
+    inputs = {job["request"]["image"] for job in finished.values() if job["kind"] == "edit"}
+    assert len(results) == 9 + 18
+    assert {path.name for path in (tmp_path / "data" / "pictures").iterdir()} == results | inputs
 
 
 @pytest.mark.slow
@@ -158,8 +255,24 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...,
 
 
 def test_a_port_that_is_taken_is_a_sentence(refused: Callable[..., str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        warnings.catch_warnings(record=True, category=ResourceWarning) as left_open,
+    ):
+        warnings.simplefilter("always")
         assert "another program may have the port" in refused("--port", str(taken.getsockname()[1]))
+        gc.collect()
+    assert [str(one.message) for one in left_open if "socket" in str(one.message)] == []
+
+
+def test_memory_in_which_the_model_can_not_draw_its_own_size_is_refused_at_the_start(
+    tmp_path: Path,
+) -> None:
+    options = ["serve", "--data", str(tmp_path), "--port", "0", "--memory", "80MB"]
+    command = [sys.executable, "-c", "from sanakit.cli import main; main()", *options]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert re.search(r"256x256 px do not fit in 80 MB: give at least \d+ MB", ended.stderr.splitlines()[-1])
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com", "127.evil.example"])

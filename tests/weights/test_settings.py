@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sanakit.errors import ModelNotFoundError, WeightsError
+from sanakit.models.sana import Sana, SanaConfig
 from sanakit.weights import load_configs, load_settings, save_official
 from sanakit.weights.resolve import resolve
 from sanakit.weights.settings import ModelSettings
@@ -88,12 +89,12 @@ def test_a_wrong_precision_rule_is_refused(tiny):
         load_settings(tiny.folder)
 
 
-def test_the_settings_of_a_sprint_release_are_known_without_a_download(monkeypatch: pytest.MonkeyPatch):
-    def fetch(*_: object) -> None:
-        raise AssertionError("nothing is to be fetched for a model that can not be drawn with")
-
-    monkeypatch.setattr("sanakit.weights.hub.fetch", fetch)
-    assert load_settings("sana-sprint-0.6b").solver == "scm"
+def test_the_official_file_of_a_sprint_model_tells_its_sampler(tmp_path):
+    config = SanaConfig(
+        depth=1, width=32, cross_heads=2, qk_norm=True, guidance_embed=True, time_scale=1.0, sample_size=32
+    )
+    settings = load_settings(save_official(tmp_path / "Sana_Sprint_mine.pth", Sana(config)))
+    assert (settings.solver, settings.steps, settings.guidance, settings.width) == ("scm", 2, 4.5, 1024)
 
 
 @pytest.mark.parametrize("shift", ["three", float("inf"), 0, True])

@@ -1,4 +1,4 @@
-"""The components of the page, laid out; what they do is tied to them in `web_page.py`.
+"""The components of the page, laid out; what they do is tied to them in `page.py`.
 
 panel: words and settings.   editor: the picture to start from.   stage: what is being drawn, or was.
 overview: what was drawn before.
@@ -18,9 +18,8 @@ from PIL import Image, ImageChops
 from sanakit.errors import SanaError, SettingsError
 from sanakit.pipelines.image_to_image import STRENGTH
 from sanakit.pipelines.request import ModelSpec
-from sanakit.serve.uploads import open_picture
-from sanakit.serve.web_draw import BEYOND, MOST_MARGIN, PAINTED, WHOLE
-from sanakit.serve.web_settings import (
+from sanakit.pipelines.source import open_picture
+from sanakit.serve.web.settings import (
     CUSTOM,
     MOST_GUIDANCE,
     MOST_PICTURES,
@@ -29,16 +28,17 @@ from sanakit.serve.web_settings import (
     sizes,
     styles,
 )
-from sanakit.serve.web_view import EMPTY
+from sanakit.serve.web.studio import BEYOND, MOST_MARGIN, PAINTED, WHOLE
+from sanakit.serve.web.view import EMPTY
 
 CREATE, EDIT, GALLERY = "Create", "Edit", "Gallery"
 MOST_PROMPT = 4000  # characters
-PAINT = ("#e5484d", 0.7)  # of the brush: colour and opacity; red stands out from most pictures
+_PAINT = ("#e5484d", 0.7)  # of the brush: colour and opacity; red stands out from most pictures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Panel:
-    """Words and settings; `controls` says which of them make a `Wish`, by its names."""
+    """Words and settings; those that make a `Wish` have the names of its fields."""
 
     column: gr.Column
     prompt: gr.Textbox
@@ -192,7 +192,12 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
                     info="More keeps to the words; 1 is off, in half the time.",
                 )
                 solver = gr.Radio(
-                    ["dpm", "euler"], value=own.solver, label="Solver", elem_id="solver", elem_classes="words"
+                    ["dpm", "euler", "scm"],
+                    value=own.solver,
+                    label="Solver",
+                    elem_id="solver",
+                    elem_classes="words",
+                    info="scm: of SANA-Sprint models alone.",
                 )
             with gr.Accordion("Settings from a picture", open=False, elem_id="from-picture"):
                 png = gr.File(
@@ -219,8 +224,8 @@ def make_editor() -> Editor:
             layers=False,
             brush=gr.Brush(
                 default_size="auto",
-                colors=[("#e5484d", 0.7)],
-                default_color=("#e5484d", 0.7),
+                colors=[_PAINT],
+                default_color=_PAINT,
                 color_mode="fixed",
             ),
             elem_id="source",
@@ -375,6 +380,6 @@ def _checked_layer(file: Any, flatten_on_white: bool = False) -> Image.Image | N
         return None
     try:
         raw = file if isinstance(file, bytes | bytearray | memoryview) else Path(file.path).read_bytes()
-        return open_picture(io.BytesIO(raw)).convert("RGBA")
+        return open_picture(io.BytesIO(raw), "The picture").convert("RGBA")
     except SanaError as error:
         raise gr.Error(escape(str(error)), title="Not possible", print_exception=False) from None

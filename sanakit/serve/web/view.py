@@ -8,7 +8,7 @@ from html import escape
 
 from PIL import Image
 
-from sanakit.serve.web_draw import View
+from sanakit.serve.web.studio import View
 
 EMPTY = (
     '<div class="empty"><b>Your picture appears here</b>'

@@ -22,8 +22,8 @@ from sanakit.pipelines.images import Result
 from sanakit.pipelines.inpaint import expand
 from sanakit.pipelines.source import MAX_PIXELS
 from sanakit.serve.engine import Engine, Failed, Finished, Progress, Ticket
-from sanakit.serve.web_history import History
-from sanakit.serve.web_settings import Wish
+from sanakit.serve.web.history import History
+from sanakit.serve.web.settings import Wish
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,6 +30,7 @@ MOST_SHOWN = 200  # pictures in the overview, the newest
 MOST_FETCHED = 64  # pictures of the store that are also kept as local files
 THUMBNAIL = 384  # pixels of the longer side
 PREFIX = "page"
+_DRAWN = re.compile(rf"{PREFIX}-[0-9a-f]{{12}}-(\d{{17}})-[0-9a-f]{{8}}\.png")  # microseconds since 1970
 
 
 class History:
@@ -109,6 +111,19 @@ class History:
     def close(self) -> None:
         """Remove the temporary files; the store keeps the pictures."""
         self._folder.cleanup()
+
+
+def delete_before(store: PictureStore, days: int) -> int:
+    """Delete what was drawn on the page more than so many days ago; give how many. Raises StorageError."""
+    first_kept = (datetime.now(UTC) - timedelta(days=days)).timestamp() * 1e6
+    old = [
+        name
+        for name in store.names(PREFIX)
+        if (drawn := _DRAWN.fullmatch(name)) and int(drawn[1]) < first_kept
+    ]
+    for name in old:
+        store.delete(name)
+    return len(old)
 
 
 def _prefix(room: str) -> str:

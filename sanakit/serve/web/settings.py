@@ -17,7 +17,7 @@ from sanakit.data.pocket_captions import STYLES as POCKET_STYLES
 from sanakit.errors import SettingsError
 from sanakit.pipelines.images import BINNED_SAMPLE_SIZES, Metadata, nearest_bin, read_metadata
 from sanakit.pipelines.request import MAX_SEED, ModelSpec, checked_prompts, whole_number
-from sanakit.serve.uploads import open_picture
+from sanakit.pipelines.source import open_picture
 
 NO_STYLE = "Plain"
 CUSTOM = "Custom"  # the size that is typed
@@ -158,7 +158,7 @@ def command_line(metadata: Metadata) -> str:
 def settings_of(path: str | os.PathLike[str]) -> Metadata:
     """Read the settings of an uploaded PNG, which anyone may have written. Raises SettingsError."""
     with Path(path).open("rb") as file:
-        open_picture(file)
+        open_picture(file, "The picture")
     try:
         found = read_metadata(path)
     except SettingsError:

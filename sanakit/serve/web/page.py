@@ -1,7 +1,7 @@
 """The page of `sana ui`: which function answers what.
 
-`web_parts` lays the components out, `web_draw` does the work, `web_history` keeps the pictures,
-`web_settings` knows the settings' forms. Each function gives the components that change.
+`parts.py` lays the components out, `studio.py` does the work, `history.py` keeps the pictures,
+`settings.py` knows the settings' forms. Each function gives the components that change.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from sanakit.errors import SanaError, SettingsError
 from sanakit.pipelines.image_to_image import STRENGTH
 from sanakit.pipelines.images import Metadata
 from sanakit.serve.engine import Engine
-from sanakit.serve.web_draw import BEYOND, WHOLE, Edit, Studio, View
-from sanakit.serve.web_history import SHARED, History
-from sanakit.serve.web_parts import (
+from sanakit.serve.web.history import SHARED, History
+from sanakit.serve.web.parts import (
     CREATE,
     EDIT,
     GALLERY,
@@ -34,9 +33,10 @@ from sanakit.serve.web_parts import (
     make_stage,
     source_and_mask,
 )
-from sanakit.serve.web_settings import CUSTOM, Wish, command_line, settings_of, sizes, split_style, styles
-from sanakit.serve.web_style import SWITCH_SHADE
-from sanakit.serve.web_view import EMPTY, preview_html, status_html
+from sanakit.serve.web.settings import CUSTOM, Wish, command_line, settings_of, sizes, split_style, styles
+from sanakit.serve.web.studio import BEYOND, WHOLE, Edit, Studio, View
+from sanakit.serve.web.style import SWITCH_SHADE
+from sanakit.serve.web.view import EMPTY, preview_html, status_html
 
 Updates = dict[Any, Any]  # component -> its new value, or gr.update
 

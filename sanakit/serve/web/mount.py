@@ -1,32 +1,36 @@
 """The page of `sana ui` on an application: beside the API, or alone as in a Hugging Face Space.
 
 Nothing here asks another host for anything, and nothing is served but the page's own files and what was drawn
-or uploaded on it. The page itself is `web_page.py`.
+or uploaded on it. The page itself is `page.py`.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from gradio.routes import App
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
+from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sanakit.errors import SettingsError
+from sanakit.errors import SanaError, SettingsError
 from sanakit.serve.access import Caller
 from sanakit.serve.engine import Engine
-from sanakit.serve.failures import FailureError
+from sanakit.serve.failures import FailureError, failure_of
 from sanakit.serve.jobs import JobStore
 from sanakit.serve.keys import Key, KeyStore
 from sanakit.serve.service import Service
 from sanakit.serve.storage import PictureStore
-from sanakit.serve.web_history import History
-from sanakit.serve.web_page import Page
-from sanakit.serve.web_style import CSS, JS, theme
+from sanakit.serve.web.history import History
+from sanakit.serve.web.page import Page
+from sanakit.serve.web.style import CSS, JS, theme
 
+OPEN = ("/health", "/ready", "/metrics", "/openapi.json")  # to all, by whatever name; /v1/ has its own guard
 MAX_UPLOAD = 20_000_000  # bytes
 MOST_WAITING = 64  # events of all visitors that wait for their turn
 KEEP_COPIES = (600, 3600)  # seconds: how often Gradio's cache is looked through, and when a copy is old
@@ -47,7 +51,7 @@ def build_page(
     logged in and a number of pictures before they are drawn; raises SanaError if it is too many.
     """
     page = Page(engine, History(store, jobs), private=private, charge=charge)
-    with gr.Blocks(
+    with _Blocks(
         title="sanakit", analytics_enabled=False, fill_width=True, delete_cache=KEEP_COPIES
     ) as blocks:
         page.lay_out()
@@ -83,14 +87,12 @@ def mount_page(app: FastAPI, blocks: gr.Blocks, path: str = "/", **options: Any)
 def add_page(app: FastAPI) -> None:
     """Put the page beside the API that `create_app` made: the same engine, pictures and door.
 
-    Where the API needs a key, the page has a login: the key's name, and the key as password. Pictures are
-    then kept by key, and count for its limits. Else, what this machine alone can reach has one gallery.
+    Where the API needs a key, from the moment it does, the page has a login: the key's name, and the key as
+    password. Pictures are then kept by key, and count for its limits. Else, what this machine alone can reach
+    has one gallery, and answers to this machine's names alone.
     """
     service: Service = app.state.service
     settings, keys = service.settings, KeyStore(service.jobs.database)
-    if settings.local:  # by a name of its own, a foreign page could reach what listens here (DNS rebinding)
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
-    locked = not settings.no_auth and not (settings.local and not keys.list())
 
     def is_known(name: str, token: str) -> bool:
         key = keys.verify(token.strip())
@@ -107,11 +109,13 @@ def add_page(app: FastAPI) -> None:
         service.engine,
         service.store,
         service.jobs,
-        private=not settings.local,
-        charge=charge if locked else None,
+        private=not settings.local or settings.no_auth,
+        charge=charge,
     )
-    login = {"auth": is_known, "auth_message": "Your key's name, and the key."} if locked else {}
-    mount_page(app, blocks, **login)
+    mount_page(app, blocks, auth_message="Your key's name, and the key.")
+    mounted = (route.app for route in app.routes if isinstance(route, Mount))
+    page = next(found for found in mounted if isinstance(found, App))
+    app.add_middleware(_PageGuard, service=service, page=page, is_known=is_known)
 
 
 def _charge(service: Service, key: Key | None, pictures: int) -> None:
@@ -121,6 +125,56 @@ def _charge(service: Service, key: Key | None, pictures: int) -> None:
         service.access.charge(Caller(key), pictures)
     except FailureError as error:
         raise SettingsError(error.failure.message) from None
+
+
+class _PageGuard:
+    """Does for the page what `access.Guard` does for the API: host names, and the login once there are keys.
+
+    page: Gradio's application. is_known: whether a name and a key belong together.
+    """
+
+    def __init__(
+        self, app: ASGIApp, service: Service, page: App, is_known: Callable[[str, str], bool]
+    ) -> None:
+        self._app, self._service, self._page, self._is_known = app, service, page, is_known
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or hand it on."""
+        path = scope.get("path", "")
+        if scope["type"] == "http" and not path.startswith("/v1/") and path not in OPEN:
+            try:
+                await asyncio.to_thread(self._check, Headers(scope=scope).get("host", ""))
+            except (FailureError, SanaError) as error:
+                await failure_of(error, "of the page").response()(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, host: str) -> None:
+        self._service.access.check_host(host)
+        if self._page.auth is None and self._service.access.needs_key():
+            self._page.auth = self._is_known  # which Gradio looks at with every request
+
+
+class _Blocks(gr.Blocks):
+    """Takes no file of another host from a visitor: Gradio would fetch it, of whatever size."""
+
+    async def preprocess_data(
+        self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False
+    ) -> list[Any]:
+        """Give the inputs of an event as its function takes them."""
+        if _names_a_host(inputs):
+            raise gr.Error("Files of other hosts are not fetched: upload the file.", print_exception=False)
+        return await super().preprocess_data(block_fn, inputs, state, explicit_call)
+
+
+def _names_a_host(value: Any) -> bool:
+    """Whether a file's path, anywhere in a value of JSON, is an address."""
+    if isinstance(value, list):
+        return any(map(_names_a_host, value))
+    if not isinstance(value, dict):
+        return False
+    path = value.get("path")
+    return (isinstance(path, str) and "://" in path) or any(map(_names_a_host, value.values()))
 
 
 class _NoFetching:

@@ -1,0 +1,80 @@
+"""SCM: the sampler of consistency models, which SANA-Sprint draws with in one to four steps.
+
+A consistency model is trained to point to the finished image from any time, not only to the next one. So each
+step takes the clean image in sight, clean = x_t - t v, and noises it anew to the next, lower time:
+
+    x_next = (1 - t_next) clean + t_next * fresh noise
+
+The published sampler writes the same in TrigFlow, x = cos(s) clean + sin(s) noise (`path.trig_to_flow_time`),
+turns the flow model's answer into TrigFlow's prediction and back in every step, and scales latents by a
+sigma_data that cancels; here nothing has to be turned. Exact where the velocity points to one image.
+Fresh noise continues the random numbers of the first noise, float32 on the CPU: a state carries where they
+stand, so advancing one state twice gives the same sample twice.
+Source: Lu and Song 2024, sCM (arXiv:2410.11081); SANA-Sprint (arXiv:2503.09641); diffusers SCMScheduler
+within SanaSprintPipeline, equal step by step.
+Shapes: any, with S steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from sanakit.flow.euler import State, checked_velocity, widen
+from sanakit.flow.path import clean_from_velocity, interpolate
+from sanakit.flow.schedule import checked_times
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class SCMState(State):
+    """A State that remembers where its random numbers stand.
+
+    random: state of a CPU generator, from which the next fresh noise comes.
+    """
+
+    random: Tensor
+
+
+class SCM:
+    """The SCM sampler over one time grid.
+
+    times: (S + 1,) from `schedule.scm_times`, strictly descending, ending at 0. Raises SettingsError
+    otherwise.
+    """
+
+    def __init__(self, times: Tensor) -> None:
+        self.times = checked_times(times)
+
+    def start(self, noise: Tensor, generator: Generator) -> SCMState:
+        """Give the first state, for a sample at times[0].
+
+        The sample is noise, or a noised image where the grid starts lower than pure noise.
+
+        noise: any shape; half precision is widened to float32.   generator: on the CPU; fresh noise is what
+        it would draw next, S - 1 times; it is left as it is. The one that drew `noise` is the right one.
+        """
+        return self._state(widen(noise), index=0, random=generator.get_state())
+
+    def advance(self, state: SCMState, velocity: Tensor) -> SCMState:
+        """Give the state one step further: the clean image in sight, noised to the next time.
+
+        velocity: of state.sample at state.t, same shape, any floating dtype.
+        Raises ValueError if the state is done or the shapes differ.
+        """
+        velocity = checked_velocity(state, velocity)
+        clean = clean_from_velocity(state.sample, velocity, state.sigma)
+        index, random = state.index + 1, state.random
+        if index == state.total:
+            return self._state(clean, index, random)
+        generator = Generator("cpu")
+        generator.set_state(random)
+        fresh = torch.randn(clean.shape, generator=generator, device="cpu", dtype=torch.float32).to(clean)
+        time = self.times[index].to(clean.dtype).item()
+        return self._state(interpolate(clean, fresh, time), index, generator.get_state())
+
+    def _state(self, sample: Tensor, index: int, random: Tensor) -> SCMState:
+        time = self.times[index].to(sample.dtype).item()
+        total = len(self.times) - 1
+        return SCMState(sample=sample, sigma=time, t=time, index=index, total=total, random=random)

@@ -1,0 +1,57 @@
+"""One connection to the server, closed where its client begins a request and never sends the rest.
+
+uvicorn waits for such a client for ever, and each one holds one of the process' few open files: a thousand
+idle connections would shut out everybody else. Waiting for an answer is not idle and has no limit here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+PATIENCE = 20.0  # seconds between two looks at a connection
+BODY_BYTES = 10_000  # that come in that time at least while a body is under way: 4 kbit/s
+
+
+class Connection(AutoHTTPProtocol):  # of the two that uvicorn may have, which know the same attributes
+    """uvicorn's connection, looked at every PATIENCE seconds.
+
+    It is closed if no whole head of a request came from one look to the next, or too little of a body.
+    """
+
+    patience = PATIENCE
+    cycle: Any  # uvicorn's, as the next two
+    flow: Any
+    transport: Any
+
+    def connection_made(self, transport: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Begin to look."""
+        super().connection_made(transport)
+        self._came, self._seen = 0, None
+        self._look = asyncio.get_running_loop().call_later(self.patience, self._look_again)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what comes."""
+        self._came += len(data)
+        super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Look no more."""
+        self._look.cancel()
+        super().connection_lost(exc)
+
+    def _look_again(self) -> None:
+        request: Any = self.cycle  # the last one whose head has come; None: none yet
+        if request is self._seen and self._is_late(request):
+            self.transport.abort()  # which tells the application, too
+            return
+        self._came, self._seen = 0, request
+        self._look = asyncio.get_running_loop().call_later(self.patience, self._look_again)
+
+    def _is_late(self, request: Any) -> bool:
+        """Whether we waited for the client, and not it for us, since the last look."""
+        if request is None or request.response_complete:
+            return True
+        return request.more_body and self._came < BODY_BYTES and not self.flow.read_paused

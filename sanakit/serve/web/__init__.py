@@ -1,0 +1,1 @@
+"""The page to draw on: `mount` puts it on an application."""

@@ -36,7 +36,7 @@ def bench(
 
     Seconds of each stage, the arithmetic it needs, and peak memory.
     """
-    from sanakit.cli.generate import parse_size
+    from sanakit.pipelines.images import parse_size
     from sanakit.eval.speed import machine_facts, measure_speed
 
     if info:

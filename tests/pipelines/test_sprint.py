@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sanakit.comfy.stages import EncodeText, SampleLatents
 from sanakit.errors import SettingsError
 from sanakit.models.sana import Sana
 from sanakit.pipelines.denoise import Batch, begin
@@ -216,6 +217,8 @@ def test_guidance_of_each_sample_is_the_sample_alone(pipe) -> None:
     for i, scale in enumerate(scales.tolist()):
         alone = pipe.transformer.velocity(latents[i : i + 1], 0.5, samples[i].prompt, scale)
         torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-5)
+    twice = pipe.transformer.velocity(latents, 0.5, type(context).join([samples[0].prompt] * 6), scales)
+    torch.testing.assert_close(twice, torch.cat([together, together]), rtol=1e-4, atol=1e-5)
     with pytest.raises(SettingsError, match="3 latents came with 2 guidance scales"):
         pipe.transformer.velocity(latents, 0.5, context, scales[:2])
 
@@ -248,6 +251,25 @@ def test_an_engines_crowd_draws_what_each_draws_alone(pipe, sprint_folder, folde
     previews = [event.preview for event in told if isinstance(event, Progress) and event.index < event.total]
     assert len(previews) == 1 + 3 + 3  # of each step but the last
     assert all(preview is not None for preview in previews)
+
+
+def test_the_nodes_for_comfyui_draw_it_too(pipe) -> None:
+    wish = {
+        "seed": 3,
+        "steps": 0,
+        "guidance": -1.0,
+        "solver": "auto",
+        "width": 0,
+        "height": 0,
+        "strength": 1.0,
+    }
+    positive, negative = EncodeText().encode(pipe, PROMPT, "")
+    (latent,) = SampleLatents().sample(pipe, positive, negative, **wish, batch_size=2)
+    expected = pipe(PROMPT, seed=3, num_images=2, output="latent").images
+    scaled = latent["samples"] * pipe.autoencoder.config.scaling_factor
+    torch.testing.assert_close(scaled, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(SettingsError, match="negative prompt"):
+        EncodeText().encode(pipe, PROMPT, "snow")
 
 
 # Starting from a picture

@@ -95,7 +95,9 @@ def serve(
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Let prompts into the log.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Draw for others over HTTP, as OpenAI's clients ask: /v1/images/generations, edits, models, jobs.
+    """Draw for others, over HTTP, as OpenAI's clients ask.
+
+    The routes are /v1/images/generations, /v1/images/edits, /v1/models and /v1/jobs.
 
     Without keys (`sana keys create`) everybody on this machine may draw, and nobody else. Ctrl-C or SIGTERM
     finishes what is being drawn, then stops; accepted jobs are kept and drawn after the next start.

@@ -34,7 +34,7 @@ def ui(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Draw in the browser: pictures from words, edits with a brush, a gallery of what was drawn.
+    """Draw in the browser, from words or with a brush.
 
     Everything stays on this machine; nothing is asked of other hosts. The API of `sana serve` is there, too.
     Ctrl-C stops.

@@ -38,7 +38,7 @@ from sanakit.pipelines.memory import MemoryPlan, stage
 from sanakit.pipelines.request import DrawSettings, ModelSpec, Request, check_request
 from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import TextToImage
-from sanakit.serve.group import Group, Key, Picture, in_turn
+from sanakit.serve.group import Group, Key, Picture, Turns
 from sanakit.serve.residence import Residence
 from sanakit.serve.ticket import Event, Failed, Finished, Progress, Ticket
 
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 KEPT_PROMPTS = 256  # whose features are kept, the least recently used goes first
 # Latents in one step, all pictures together: more rows than this make a matrix product no faster.
-STEP_TOKENS = {"cpu": 2048}
+STEP_TOKENS = {"cpu": 1024}
 STEP_TOKENS_ELSEWHERE = 32768
 _STOPPED = "The server was stopped before the picture was done: ask again."
 
@@ -76,7 +76,7 @@ class Engine:
         self.residence = Residence(models, device=device, dtype=dtype, memory=memory)
         self.max_batch, self.max_waiting, self.threads = max_batch, max_waiting, threads
         self.prompt_filter, self.image_filter = prompt_filter, image_filter
-        self._groups: dict[Key, Group] = {}
+        self._turns = Turns()
         self._features: OrderedDict[tuple[str, str, bool], tuple[Tensor, list[str]]] = OrderedDict()
         self._counts: Counter[str] = Counter()
         self._condition = threading.Condition()
@@ -146,14 +146,12 @@ class Engine:
         with self._condition:
             if self._closing:
                 raise ClosedError("The server is stopping: try again later.")
-            waiting = sum(len(group.waiting) for group in self._groups.values())
+            waiting = sum(len(group.waiting) for group in self._turns.groups.values())
             if waiting and waiting + request.pictures > self.max_waiting:
                 self._counts["refused"] += 1
                 raise BusyError(f"{waiting} pictures are waiting already: try again later.")
-            if key not in self._groups:
-                active = in_turn(self._groups.values())
-                self._groups[key] = Group(key, self._capacity(key), active[0].spent if active else 0.0)
-            self._groups[key].waiting.extend(Picture(ticket, n) for n in range(request.pictures))
+            pictures = (Picture(ticket, number) for number in range(request.pictures))
+            self._turns.add(key, self._capacity(key), pictures)
             self._condition.notify()
         return ticket
 
@@ -168,7 +166,7 @@ class Engine:
         Counts: steps (of batches), samples (pictures in those steps), pictures, failed, stopped, refused.
         """
         with self._condition:
-            groups = list(self._groups.values())
+            groups = list(self._turns.groups.values())
             waiting = sum(len(group.waiting) for group in groups)
             running = sum(len(group.running) + len(group.ready) for group in groups)
             names = ("steps", "samples", "pictures", "failed", "stopped", "refused")
@@ -215,9 +213,9 @@ class Engine:
             with self._condition:
                 gone = [(ticket, error) for ticket in self._tickets() if (error := self._gone(ticket))]
                 if not gone:
-                    self._groups = {key: group for key, group in self._groups.items() if not group.empty}
-                    if self._groups or self._closing:
-                        return in_turn(self._groups.values())
+                    order = self._turns.order()
+                    if order or self._closing:
+                        return order
                     self._condition.wait()
             for ticket, error in gone:  # without the lock: listeners are told
                 self._fail(ticket, error)
@@ -241,7 +239,7 @@ class Engine:
         group.spent += time.perf_counter() - started
 
     def _tickets(self) -> set[Ticket]:
-        return set().union(*(group.tickets() for group in self._groups.values()))
+        return set().union(*(group.tickets() for group in self._turns.groups.values()))
 
     def _gone(self, ticket: Ticket) -> Exception | None:
         if self._abandoning:
@@ -370,7 +368,7 @@ class Engine:
 
     def _fail(self, ticket: Ticket, error: Exception) -> None:
         with self._condition:
-            for group in self._groups.values():
+            for group in self._turns.groups.values():
                 group.drop(ticket)
         if not ticket.done:
             self._counts["stopped" if isinstance(error, StoppedError) else "failed"] += 1

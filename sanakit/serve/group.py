@@ -4,7 +4,7 @@ A group holds the pictures of one model, one latent size and one kind of guidanc
 run, one step of all of them at a time, and those that are denoised and wait for the decoder. Groups share the
 machine by the seconds that each has had: the one with the least goes next, so that large pictures do not keep
 small ones waiting.
-Source of the idea: continuous batching (Orca, OSDI 2022); fair queueing by virtual time.
+Source: continuous batching (Orca, OSDI 2022); start-time fair queueing (Goyal et al., SIGCOMM 1996).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 from sanakit.pipelines.denoise import Batch, Sample
 from sanakit.serve.ticket import Ticket
+
+CREDIT = 0.5  # seconds
 
 
 class Key(NamedTuple):
@@ -83,6 +85,33 @@ class Group:
         return {picture.ticket for picture in (*self.waiting, *self.running, *self.ready)}
 
 
-def in_turn(groups: Iterable[Group]) -> list[Group]:
-    """Groups with work, the one that has had the least first."""
-    return sorted((group for group in groups if not group.empty), key=lambda group: group.spent)
+class Turns:
+    """The groups, and whose turn it is: start-time fair queueing with a credit. Its owner holds a lock.
+
+    A group that begins after a pause has a credit, so that a small request is done before turns are shared
+    again; what a group had before the pause still counts, so that pauses earn nothing beyond the credit.
+    """
+
+    def __init__(self) -> None:
+        self.groups: dict[Key, Group] = {}
+        self._clock = 0.0  # seconds that the group whose turn it was last had had
+        self._past: dict[
+            Key, float
+        ] = {}  # of groups that pause, where it is more than the credit leaves them
+
+    def add(self, key: Key, capacity: int, pictures: Iterable[Picture]) -> None:
+        """Have pictures wait in the group of their key."""
+        if key not in self.groups:
+            spent = max(self._past.pop(key, 0.0), self._clock - CREDIT)
+            self.groups[key] = Group(key, capacity, spent)
+        self.groups[key].waiting.extend(pictures)
+
+    def order(self) -> list[Group]:
+        """Give the groups that have work, the one whose turn it is first."""
+        for key in [key for key, group in self.groups.items() if group.empty]:
+            self._past[key] = self.groups.pop(key).spent
+        order = sorted(self.groups.values(), key=lambda group: group.spent)
+        if order:
+            self._clock = max(self._clock, order[0].spent)
+        self._past = {key: spent for key, spent in self._past.items() if spent > self._clock - CREDIT}
+        return order

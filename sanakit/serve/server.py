@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 
 DATABASE, PICTURES = "jobs.sqlite", "pictures"  # in the server's folder
 _EXPIRY_EVERY = 3600.0  # seconds
+# Threads that may wait for files and the database: a database that is locked must not hold up those who draw.
+_WORKERS = 32
 _LAST_WORDS = 5  # seconds for answers to reach their clients when the time to drain is over
 
 
@@ -182,6 +185,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: Any = None) -> None:
         """Listen, then tell the world."""
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_WORKERS, "sanakit-http"))
         await super().startup(sockets)
         self._announce(self._address)
 

@@ -24,6 +24,7 @@ from PIL import Image
 
 from sanakit.cli import main
 from sanakit.serve.keys import KeyStore
+from sanakit.serve.server import _Server
 
 LONG = {"prompt": "a red apple", "size": "64x64", "steps": 200, "stream": True, "partial_images": 3}
 
@@ -241,8 +242,11 @@ def test_with_a_key_or_no_auth_it_goes_beyond_this_machine(
 
 
 @pytest.fixture
-def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
     """Run `sana serve` here, which must end by itself with code 2 and one sentence."""
+    monkeypatch.setattr(_Server, "run_app", lambda *_: pytest.fail("it serves"))
 
     def run(*options: str) -> str:
         with pytest.raises(SystemExit) as end:

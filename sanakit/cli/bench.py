@@ -36,8 +36,8 @@ def bench(
 
     Seconds of each stage, the arithmetic it needs, and peak memory.
     """
-    from sanakit.pipelines.images import parse_size
     from sanakit.eval.speed import machine_facts, measure_speed
+    from sanakit.pipelines.images import parse_size
 
     if info:
         facts = machine_facts()

@@ -18,8 +18,8 @@ reason that is not "it would be too long":
 Lines are lines of the file: docstrings and comments count, since they are read too.
 The limits only go down, with one exception so far: when servers came to draw many requests at once, the step
 that all tasks share got a file of its own (`pipelines/denoise.py`, the fifteenth), and the checks of a call,
-Sprint's among them, moved to where they need no weights (`pipelines/request.py`, 150 lines more there). The path as a whole
-became shorter by it.
+Sprint's among them, moved to where they need no weights (`pipelines/request.py`, 150 lines more there). The
+path as a whole became shorter by it.
 """
 
 from __future__ import annotations

@@ -67,9 +67,9 @@ def list_keys(
     debug: Debug = False,
 ) -> None:
     """List the keys, with what they may use and what they made today (UTC)."""
-    from sanakit.serve.database import now
-
     with closing(_open(data, database)) as keys:
+        from sanakit.serve.database import now
+
         used = keys.used(now().date())
         found = [_public(key, used.get(key.id, 0)) for key in keys.list()]
     if as_json:

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from sanakit.models.sana import Sana
 from sanakit.serve.database import Database
 from sanakit.serve.engine import Engine
 from sanakit.serve.http import create_app
@@ -158,3 +160,25 @@ def make_parts(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., Parts]]
 def parts(make_parts: Callable[..., Parts]) -> Parts:
     """The application as it is without any settings."""
     return make_parts()
+
+
+class Gate:
+    """Holds the model at a step until it is opened, so that tests know what happens meanwhile."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+        whole = Sana.velocity
+
+        def held(*inputs, **options) -> torch.Tensor:
+            self.reached.set()
+            assert self.opened.wait(60)
+            return whole(*inputs, **options)
+
+        monkeypatch.setattr(Sana, "velocity", held)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate = Gate(monkeypatch)
+    yield gate
+    gate.opened.set()

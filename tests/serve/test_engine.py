@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,28 +54,6 @@ def engine(make_engine: Callable[..., Engine]) -> Engine:
     return engine
 
 
-class Gate:
-    """Holds the model at a step until it is opened, so that tests know what happens meanwhile."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.reached, self.opened = threading.Event(), threading.Event()
-        whole = Sana.velocity
-
-        def held(*inputs, **options) -> torch.Tensor:
-            self.reached.set()
-            assert self.opened.wait(WAIT)
-            return whole(*inputs, **options)
-
-        monkeypatch.setattr(Sana, "velocity", held)
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    gate = Gate(monkeypatch)
-    yield gate
-    gate.opened.set()
-
-
 def draw(engine: Engine, prompt: str = "a red apple", **settings) -> Ticket:
     own = {"width": 64, "height": 64, "steps": 2, "seed": 1} | settings
     told = {name: own.pop(name) for name in ("on_event", "previews", "deadline") if name in own}
@@ -108,7 +87,7 @@ def test_a_picture_in_a_crowd_is_the_picture_alone(engine: Engine) -> None:
             assert difference.max() <= TOLERANCE
 
 
-def test_requests_of_one_size_join_a_batch_that_is_running(engine: Engine, gate: Gate) -> None:
+def test_requests_of_one_size_join_a_batch_that_is_running(engine: Engine, gate: Any) -> None:
     first = draw(engine, steps=3)
     assert gate.reached.wait(WAIT)
     second = draw(engine, "a green frog", steps=1)
@@ -119,7 +98,7 @@ def test_requests_of_one_size_join_a_batch_that_is_running(engine: Engine, gate:
     assert (stats["steps"], stats["samples"], stats["pictures"]) == (3, 4, 2)
 
 
-def test_one_who_asks_for_less_leaves_earlier(engine: Engine, gate: Gate) -> None:
+def test_one_who_asks_for_less_leaves_earlier(engine: Engine, gate: Any) -> None:
     order: list[str] = []
     draw(engine, steps=1)  # holds the engine, so that the next two begin together
     assert gate.reached.wait(WAIT)
@@ -135,7 +114,7 @@ def test_one_who_asks_for_less_leaves_earlier(engine: Engine, gate: Gate) -> Non
     assert order == ["short", "long"]
 
 
-def test_a_small_picture_does_not_wait_for_a_large_one(engine: Engine, gate: Gate) -> None:
+def test_a_small_picture_does_not_wait_for_a_large_one(engine: Engine, gate: Any) -> None:
     done: list[int] = []
     large = draw(engine, width=256, height=256, steps=20, on_event=lambda event: done.append(256))
     assert gate.reached.wait(WAIT)
@@ -169,7 +148,7 @@ def test_a_listener_that_fails_harms_nobody(engine: Engine) -> None:
     assert picture(draw(engine, on_event=listener)).std() > 0
 
 
-def test_cancelling_stops_within_one_step(engine: Engine, gate: Gate) -> None:
+def test_cancelling_stops_within_one_step(engine: Engine, gate: Any) -> None:
     events: list[Event] = []
     ticket = draw(engine, steps=1000, on_event=events.append)
     other = draw(engine, "a green frog", steps=2)
@@ -183,7 +162,7 @@ def test_cancelling_stops_within_one_step(engine: Engine, gate: Gate) -> None:
     assert engine.stats()["stopped"] == 1
 
 
-def test_a_deadline_that_passes_fails_the_request_alone(engine: Engine, gate: Gate) -> None:
+def test_a_deadline_that_passes_fails_the_request_alone(engine: Engine, gate: Any) -> None:
     late = draw(engine, steps=1000, deadline=0.01)
     other = draw(engine, deadline=WAIT)
     assert gate.reached.wait(WAIT)
@@ -193,7 +172,7 @@ def test_a_deadline_that_passes_fails_the_request_alone(engine: Engine, gate: Ga
     other.result(WAIT)
 
 
-def test_a_full_queue_refuses_and_goes_on(make_engine, gate: Gate) -> None:
+def test_a_full_queue_refuses_and_goes_on(make_engine, gate: Any) -> None:
     engine = make_engine(max_waiting=2, max_batch=1)
     engine.start()
     running = draw(engine)
@@ -226,7 +205,7 @@ def test_a_sample_that_becomes_nan_fails_alone(engine: Engine, monkeypatch: pyte
     assert np.abs(picture(healthy) - np.asarray(alone).astype(int)).max() <= TOLERANCE
 
 
-def test_a_request_that_makes_the_model_raise_fails_alone(engine, monkeypatch, gate: Gate) -> None:
+def test_a_request_that_makes_the_model_raise_fails_alone(engine, monkeypatch, gate: Any) -> None:
     whole = Sana.velocity  # behind the gate, which is opened below
 
     def raising(model, latents, t, context, *rest, **options) -> torch.Tensor:
@@ -247,7 +226,7 @@ def test_a_request_that_makes_the_model_raise_fails_alone(engine, monkeypatch, g
     assert engine.stats()["failed"] == 1
 
 
-def test_a_batch_too_large_for_the_memory_goes_on_in_smaller_ones(engine, monkeypatch, gate: Gate) -> None:
+def test_a_batch_too_large_for_the_memory_goes_on_in_smaller_ones(engine, monkeypatch, gate: Any) -> None:
     whole = Sana.velocity
 
     def cramped(model, latents, *rest, **options) -> torch.Tensor:
@@ -320,7 +299,7 @@ def test_closing_finishes_what_runs_and_takes_no_more(engine: Engine) -> None:
         draw(engine)
 
 
-def test_closing_at_once_fails_what_is_left(engine: Engine, gate: Gate) -> None:
+def test_closing_at_once_fails_what_is_left(engine: Engine, gate: Any) -> None:
     tickets = [draw(engine, steps=1000), draw(engine, "a frog", steps=1000)]
     assert gate.reached.wait(WAIT)
     threading.Timer(0.1, gate.opened.set).start()  # `close` waits for the step that is being computed
@@ -330,7 +309,7 @@ def test_closing_at_once_fails_what_is_left(engine: Engine, gate: Gate) -> None:
             ticket.result(WAIT)
 
 
-def test_an_engine_that_breaks_down_leaves_nobody_waiting(engine: Engine, gate: Gate, monkeypatch) -> None:
+def test_an_engine_that_breaks_down_leaves_nobody_waiting(engine: Engine, gate: Any, monkeypatch) -> None:
     ticket = draw(engine)
     gate.reached.wait(WAIT)
     monkeypatch.setattr(engine.residence, "fits", lambda name, busy: 1 / 0)
@@ -343,7 +322,7 @@ def test_an_engine_that_breaks_down_leaves_nobody_waiting(engine: Engine, gate: 
         draw(engine)
 
 
-def test_a_listener_may_wait_for_others_who_ask_the_engine(engine: Engine, gate: Gate) -> None:
+def test_a_listener_may_wait_for_others_who_ask_the_engine(engine: Engine, gate: Any) -> None:
     kept_waiting = []
 
     def on_event(event: Event) -> None:

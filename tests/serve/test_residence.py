@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sanakit.errors import ModelNotFoundError, SettingsError
-from sanakit.models.sana import Sana
 from sanakit.serve.engine import Engine
 from sanakit.serve.residence import Residence
 from sanakit.serve.ticket import Event, Finished
@@ -87,17 +86,8 @@ def test_weights_that_fit_stay_between_stages(three: list[str]) -> None:
     assert pipe._memory.budget == "all"
 
 
-def test_models_take_turns_where_only_one_fits(three: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_take_turns_where_only_one_fits(three: list[str], gate: Any) -> None:
     """Requests for the second wait until those of the first are done; nobody waits for ever."""
-    reached, opened = threading.Event(), threading.Event()
-    whole = Sana.velocity
-
-    def held(*inputs, **options):
-        reached.set()
-        assert opened.wait(WAIT)
-        return whole(*inputs, **options)
-
-    monkeypatch.setattr(Sana, "velocity", held)
     engine = Engine(three[:2], device="cpu", memory="all", max_batch=2)
     engine.residence._limit = int(1.5 * weights(three))
     engine.start()
@@ -114,12 +104,12 @@ def test_models_take_turns_where_only_one_fits(three: list[str], monkeypatch: py
             for seed, name in enumerate(asked)
         ]
         tickets = [engine.submit(request, note) for request in requests]
-        assert reached.wait(WAIT)
-        opened.set()
+        assert gate.reached.wait(WAIT)
+        gate.opened.set()
         for ticket in tickets:
             ticket.result(WAIT)
         assert len(engine.residence.loaded) == 1
         assert order.index("two") < len(order) - 1 - order[::-1].index("one")  # not kept to the end
     finally:
-        opened.set()
+        gate.opened.set()
         engine.close()

@@ -138,7 +138,6 @@ class Batch:
 
         after_block: see `Sana.velocity`. Raises MemoryLimitError.
         """
-
         scales = [sample.guidance for sample in self.samples]
         scale = scales[0] if min(scales) == max(scales) else self.latents.new_tensor(scales)
         embedded = scale if self.transformer.config.guidance_embed else None

@@ -19,7 +19,7 @@ def commands() -> typer.Typer:
 
 
 def pocket(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the data set, 1.1 GB.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the data set, 1.4 GB.")],
     cache: Annotated[
         Path | None,
         typer.Option(metavar="DIR", show_default="FOLDER-packages", help="Downloaded packages, 41 MB."),

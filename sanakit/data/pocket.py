@@ -1,7 +1,8 @@
 """The data set that the embedded model learns from: 1,366 emoji in four designs, named and captioned.
 
-A folder of three files, written whole or not at all:
+A folder of four files, written whole or not at all:
 images.npy     uint8, N 256 256 3, RGB on white        captions.jsonl  one row (PocketRow) per image
+alpha.npy      uint8, N 256 256, how opaque: what it takes to put a picture on another ground
 sources.json   format number; package, version, licence, checksum and number of images per source
 Only MIT and Apache-2.0 art. Nobody needs this to use pocket, only to train it.
 """
@@ -25,8 +26,8 @@ from sanakit.data import pocket_captions as words
 from sanakit.data import pocket_sources as sources
 from sanakit.errors import DataError
 
-FORMAT = 1  # raised when the content changes for the same packages
-IMAGES, ROWS, SOURCES = "images.npy", "captions.jsonl", "sources.json"
+FORMAT = 2  # raised when the content changes for the same packages
+IMAGES, ALPHA, ROWS, SOURCES = "images.npy", "alpha.npy", "captions.jsonl", "sources.json"
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how much is done, how much there is)."""
@@ -55,9 +56,13 @@ class PocketRow:
 
 @dataclass(frozen=True, slots=True)
 class PocketImages:
-    """An opened data set. images: N 256 256 3 uint8, memory-mapped; rows: N; sources: as in sources.json."""
+    """An opened data set.
+
+    images: N 256 256 3 and alpha: N 256 256, both uint8, memory-mapped.   rows: N.   sources: the manifest.
+    """
 
     images: np.ndarray
+    alpha: np.ndarray
     rows: list[PocketRow]
     sources: dict
 
@@ -69,7 +74,7 @@ def build_pocket(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> PocketImages:
-    """Build the data set in a new folder (5,407 images, 1.1 GB) and open it; a finished one is only opened.
+    """Build the data set in a new folder (5,407 images, 1.4 GB) and open it; a finished one is only opened.
 
     cache: folder for the npm tarballs (41 MB), default FOLDER-packages; those there are not downloaded again.
     workers: drawing processes, default one per CPU core; 1 draws in this process, more need the usual
@@ -99,7 +104,7 @@ def build_pocket(
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         unfinished.mkdir(parents=True)
-        _write_images(art, unfinished / IMAGES, workers or os.cpu_count() or 1, report)
+        _write_images(art, unfinished, workers or os.cpu_count() or 1, report)
         _write_text(unfinished / ROWS, _jsonl(rows))
         _write_text(unfinished / SOURCES, json.dumps(_manifest(rows), indent=2) + "\n")
         if folder.exists():
@@ -107,7 +112,7 @@ def build_pocket(
         unfinished.rename(folder)
     except OSError as error:
         raise DataError(
-            f"{folder} can not be written ({error}). It needs 1.1 GB; free some or name another."
+            f"{folder} can not be written ({error}). It needs 1.4 GB; free some or name another."
         ) from error
     return open_pocket(folder)
 
@@ -118,11 +123,9 @@ def open_pocket(folder: str | Path) -> PocketImages:
     Raises DataError when it is missing, incomplete, damaged or of another format.
     """
     folder = Path(folder)
-    missing = [name for name in (SOURCES, ROWS, IMAGES) if not (folder / name).is_file()]
-    if missing:
+    if not (folder / SOURCES).is_file():
         raise DataError(
-            f"{folder} is no pocket data set, it lacks {', '.join(missing)}: build it with `sana data pocket "
-            f"{folder}`."
+            f"{folder} is no pocket data set, it lacks {SOURCES}: build it with `sana data pocket {folder}`."
         )
     again = "delete it and build it again with `sana data pocket`"
     try:
@@ -135,11 +138,14 @@ def open_pocket(folder: str | Path) -> PocketImages:
             PocketRow(**json.loads(line)) for line in (folder / ROWS).read_text(encoding="utf-8").splitlines()
         ]
         images = np.load(folder / IMAGES, mmap_mode="r")
+        alpha = np.load(folder / ALPHA, mmap_mode="r")
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise DataError(f"{folder} is damaged ({error}): {again}.") from error
-    if images.dtype != np.uint8 or images.shape != (len(rows), sources.SIZE, sources.SIZE, 3):
-        raise DataError(f"{folder} is damaged ({images.dtype} {images.shape} for {len(rows)} rows): {again}.")
-    return PocketImages(images, rows, manifest)
+    shape = (len(rows), sources.SIZE, sources.SIZE)
+    found = (images.dtype, images.shape, alpha.dtype, alpha.shape)
+    if found != (np.uint8, (*shape, 3), np.uint8, shape):
+        raise DataError(f"{folder} is damaged ({images.shape} {alpha.shape} for {len(rows)} rows): {again}.")
+    return PocketImages(images, alpha, rows, manifest)
 
 
 def _check_place(folder: Path) -> None:
@@ -192,15 +198,19 @@ def _row(emoji: sources.Emoji, style: words.Style, package: sources.Package) -> 
     )
 
 
-def _write_images(art: Sequence[str | bytes], path: Path, workers: int, report: Progress) -> None:
+def _write_images(art: Sequence[str | bytes], folder: Path, workers: int, report: Progress) -> None:
     # written one after the other, not through a memory map: a full disk is then an error and not a crash
-    shape = (len(art), sources.SIZE, sources.SIZE, 3)
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    shape = (len(art), sources.SIZE, sources.SIZE)
+    with (folder / IMAGES).open("wb") as images, (folder / ALPHA).open("wb") as alpha:
+        for file, dimensions in ((images, (*shape, 3)), (alpha, shape)):
+            header = {"descr": "|u1", "fortran_order": False, "shape": dimensions}
+            np.lib.format.write_array_header_1_0(file, header)
         for index, image in enumerate(_draw_all(art, workers)):
-            file.write(image.tobytes())
+            images.write(image[..., :3].tobytes())
+            alpha.write(image[..., 3].tobytes())
             report("drawing", index + 1, len(art))
-        _flush(file)
+        _flush(images)
+        _flush(alpha)
 
 
 def _draw_all(art: Sequence[str | bytes], workers: int) -> Iterator[np.ndarray]:

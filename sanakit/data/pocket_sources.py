@@ -208,9 +208,10 @@ def require_renderer() -> None:
 
 
 def draw(art: str | bytes) -> np.ndarray:
-    """Draw an SVG document or a picture file on white.
+    """Draw an SVG document or a picture file.
 
-    Returns SIZE SIZE 3 uint8. Raises DataError when the art can not be read.
+    Returns SIZE SIZE 4 uint8: the colours as they look on white, and how opaque they are.
+    Raises DataError when the art can not be read.
     """
     try:
         picture = Image.open(io.BytesIO(_rasterise(art) if isinstance(art, str) else art)).convert("RGBA")
@@ -221,7 +222,9 @@ def draw(art: str | bytes) -> np.ndarray:
     if picture.size != (SIZE, SIZE):
         picture = picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
     white = Image.new("RGBA", (SIZE, SIZE), (255, 255, 255, 255))
-    return np.asarray(Image.alpha_composite(white, picture).convert("RGB"))
+    on_white = Image.alpha_composite(white, picture)
+    on_white.putalpha(picture.getchannel("A"))
+    return np.asarray(on_white)
 
 
 def _rasterise(svg: str) -> bytes:

@@ -31,8 +31,13 @@ def test_pictures_and_captions_belong_together(built: Path):
         ("fox", "noto"),
     ]
     assert data.images.shape == (7, 256, 256, 3)
+    assert data.alpha.shape == (7, 256, 256)
     for row, image in zip(data.rows, data.images, strict=True):
         assert tuple(image[128, 64]) == ((255, 0, 0) if row.concept == "red apple" else (255, 128, 0))
+    for row, alpha in zip(data.rows, data.alpha, strict=True):
+        assert alpha[128, 64] == 255
+        if row.style == "noto":  # a rectangle over the left half
+            assert not alpha[:, 130:].any()
 
 
 def test_rows_say_where_a_picture_comes_from(built: Path):
@@ -102,7 +107,7 @@ def test_a_missing_data_set_is_an_error_with_a_remedy(tmp_path: Path):
         open_pocket(tmp_path)
 
 
-@pytest.mark.parametrize("name", [pocket.IMAGES, pocket.ROWS, pocket.SOURCES])
+@pytest.mark.parametrize("name", [pocket.IMAGES, pocket.ALPHA, pocket.ROWS, pocket.SOURCES])
 def test_a_truncated_file_is_an_error_with_a_remedy(built: Path, name: str):
     content = (built / name).read_bytes()
     (built / name).write_bytes(content[: len(content) // 2])

@@ -42,7 +42,7 @@ def data(monkeypatch: pytest.MonkeyPatch) -> PocketImages:
     ]
     rows += [row(f"thing {i}", "noto", "val" if i < 2 else "train", "Noto") for i in range(5)]
     images = np.random.default_rng(0).integers(0, 256, (len(rows), 256, 256, 3), np.uint8)
-    return PocketImages(images, rows, {})
+    return PocketImages(images, images[..., 0], rows, {})
 
 
 def test_the_gallery_holds_what_is_asked_for_and_the_sheet_what_was_held_out(
@@ -67,6 +67,6 @@ def test_the_gallery_holds_what_is_asked_for_and_the_sheet_what_was_held_out(
 
 
 def test_a_concept_without_a_picture_is_named(data: PocketImages, tmp_path) -> None:
-    without = PocketImages(data.images[2:], data.rows[2:], {})
+    without = PocketImages(data.images[2:], data.alpha[2:], data.rows[2:], {})
     with pytest.raises(DataError, match="no picture of pear"):
         pocket_reference.build_reference(without, tmp_path, directions=3)

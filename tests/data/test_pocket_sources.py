@@ -89,9 +89,9 @@ def test_vector_art_is_drawn_on_white(packages: Path):
     pytest.importorskip("resvg_py")
     icons = sources.read_icons(packages / sources.NOTO.file_name)
     image = sources.draw(icons["fox"])
-    assert (image.shape, image.dtype) == ((256, 256, 3), np.uint8)
-    assert np.all(image[:, :127] == (255, 128, 0))
-    assert np.all(image[:, 129:] == 255)
+    assert (image.shape, image.dtype) == ((256, 256, 4), np.uint8)
+    assert np.all(image[:, :127] == (255, 128, 0, 255))
+    assert np.all(image[:, 129:] == (255, 255, 255, 0))
 
 
 def test_oblong_icons_are_centred_and_not_stretched(
@@ -101,17 +101,17 @@ def test_oblong_icons_are_centred_and_not_stretched(
     wide = b'{"icons": {"bar": {"body": "<path d=\\"M0 0h32v16H0z\\"/>", "width": 32}}, "height": 16}'
     write_tarball(tmp_path / "wide.tgz", {"icons.json": wide})
     image = sources.draw(sources.read_icons(tmp_path / "wide.tgz")["bar"])
-    assert np.all(image[66:190] == 0)
-    assert np.all(image[:62] == 255)
-    assert np.all(image[194:] == 255)
+    assert np.all(image[66:190] == (0, 0, 0, 255))
+    assert np.all(image[:62] == (255, 255, 255, 0))
+    assert np.all(image[194:] == (255, 255, 255, 0))
 
 
 def test_half_transparent_pictures_are_blended_with_white():
     buffer = io.BytesIO()
     Image.new("RGBA", (128, 128), (255, 0, 0, 128)).save(buffer, "WEBP", lossless=True)
     image = sources.draw(buffer.getvalue())
-    assert image.shape == (256, 256, 3)
-    assert np.abs(image.astype(int) - (255, 127, 127)).max() <= 1
+    assert image.shape == (256, 256, 4)
+    assert np.abs(image.astype(int) - (255, 127, 127, 128)).max() <= 1
 
 
 def test_unreadable_art_is_a_data_error():

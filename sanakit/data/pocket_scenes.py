@@ -22,10 +22,12 @@ from sanakit.data.pocket_captions import STYLES
 from sanakit.data.pocket_concepts import COMMON_CONCEPTS
 from sanakit.data.pocket_scene_words import COLOURS, SCENE_CONCEPTS, scene_captions
 from sanakit.data.pocket_sources import SIZE
+from sanakit.errors import DataError
 
 # kind -> how often; what each asks of a model is its own line in the evaluation
 KINDS = {"one": 0.2, "two": 0.14, "count": 0.2, "left": 0.14, "above": 0.12, "size": 0.1, "silhouette": 0.1}
 HELD_OUT_ONE_IN = 10
+TRIES = 2000  # scenes drawn before giving up on one that is (not) held out
 HALF, BIG, SMALL = 128, 160, 96  # px, sides of things in company
 
 
@@ -90,14 +92,18 @@ class Scenes(Sequence[np.ndarray]):
         return self.compose(self.scene(index))
 
     def scene(self, index: int) -> Scene:
-        """What picture `index` shows."""
+        """What picture `index` shows. Raises DataError if the things at hand give no such combination."""
         random = np.random.default_rng((self.seed, index))
         chances = np.array([KINDS[kind] for kind in self.kinds])
-        while True:
+        for _ in range(TRIES):
             kind = self.kinds[random.choice(len(self.kinds), p=chances / chances.sum())]
             scene = self._draw(kind, random)
             if is_held_out(scene) == self.held_out:
                 return scene
+        raise DataError(
+            f"{len(self._several)} things give no {'held-out ' if self.held_out else ''}combination of the kinds "
+            f"{', '.join(self.kinds)}: build the data set with more of them."
+        )
 
     def compose(self, scene: Scene) -> np.ndarray:
         """The picture of a scene, 256 256 3 uint8."""

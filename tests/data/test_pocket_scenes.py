@@ -9,6 +9,7 @@ from sanakit.data.pocket_captions import STYLES
 from sanakit.data.pocket_concepts import COMMON_CONCEPTS
 from sanakit.data.pocket_scene_words import COLOURS, SCENE_CONCEPTS, plural
 from sanakit.data.pocket_scenes import KINDS, Scenes, is_held_out
+from sanakit.errors import DataError
 
 THINGS = {"red apple": (200, 0, 0), "fox": (255, 120, 0), "key": (90, 90, 0), "tent": (0, 90, 90)}
 
@@ -103,6 +104,12 @@ def test_held_out_combinations_are_never_shown_in_training(pocket: PocketImages)
         combination(kept.scene(i)) for i in range(50)
     }
     assert all(is_held_out(kept.scene(i)) for i in range(50))
+
+
+def test_too_few_things_are_an_error_and_not_an_endless_search(pocket: PocketImages, monkeypatch):
+    monkeypatch.setattr(pocket_scenes, "is_held_out", lambda scene: False)
+    with pytest.raises(DataError, match="no held-out combination"):
+        Scenes(pocket, 1, held_out=True).scene(0)
 
 
 def test_things_that_a_style_lacks_are_left_out(pocket: PocketImages):

@@ -12,14 +12,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sanakit.pipelines.best_of import BestOf
     from sanakit.pipelines.text_to_image import TextToImage
 
 __version__ = "0.1.0"
-__all__ = ["TextToImage", "__version__"]
+__all__ = ["BestOf", "TextToImage", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use."""
+    if name == "BestOf":
+        from sanakit.pipelines.best_of import BestOf
+
+        return BestOf
     if name == "TextToImage":
         from sanakit.pipelines.text_to_image import TextToImage
 

@@ -17,6 +17,7 @@ SanaError
 ├── BusyError            a server's queue is full
 ├── ClosedError          a server is stopping and takes no more work
 ├── DeadlineError        the work was not done by the time it was wanted
+├── PeerError            another process of a training ended or does not answer
 ├── StoppedError         the work was cancelled by the one who wanted it
 ├── RefusedError         a safety filter said no to a prompt or a picture
 └── MissingExtraError    an optional dependency is not installed
@@ -88,6 +89,10 @@ class ClosedError(SanaError):
 
 class DeadlineError(SanaError, TimeoutError):
     """The work was not done by the time it was wanted."""
+
+
+class PeerError(SanaError):
+    """Another process of a training ended or does not answer."""
 
 
 class StoppedError(SanaError):

@@ -1,4 +1,4 @@
-"""`sana data`: builders of data sets."""
+"""`sana data`: builders of data sets, their captions, and caches of what models make of them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from typing import Annotated
 
 import typer
 
+from sanakit.cli import annotate, cache
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 
 
 def commands() -> typer.Typer:
     """Give the group `sana data`."""
     group = typer.Typer(rich_markup_mode=None)
-    group.callback()(_group)  # keeps `pocket` a command of its own while it is the only one
+    group.callback()(_group)
     group.command()(pocket)
+    group.command()(annotate.caption)
+    group.command()(annotate.score)
+    group.command()(cache.cache)
     return group
 
 
@@ -42,4 +46,4 @@ def pocket(
 
 
 def _group() -> None:
-    """Build data sets to train on."""
+    """Build, caption, score and cache data sets to train on."""

@@ -1,13 +1,25 @@
-"""`sana evaluate`: the figures that a model card quotes."""
+"""`sana evaluate`: the figures that a model card or a paper quotes.
+
+Measures that draw what they ask for themselves (recognition) run on the model; the published ones on
+pictures, which are drawn first or lie in a folder.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
+from sanakit.errors import OutputError, SettingsError
+
+if TYPE_CHECKING:
+    from sanakit.eval.folder import Shown
+    from sanakit.eval.measures import Figures, Progress
+    from sanakit.eval.run import PocketReport
 
 SHARES = {  # figures of the report: their beginning -> what was looked up
     "": "things the model drew",
@@ -16,24 +28,190 @@ SHARES = {  # figures of the report: their beginning -> what was looked up
     "ceiling_other_artist_": "real pictures, another artist",
     "floor_": "random pictures",
 }
+RECOGNITION = "recognition"
+DRAWS_ITSELF = (RECOGNITION,)  # measures that need a model, and no pictures
+REPORT = "report.json"  # in the output folder
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="pocket, or a folder trained by its recipe.")],
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="What to measure: a name, folder or Hub repository."),
+    ] = None,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--measure",
+            "-m",
+            help="recognition, fid, fid-lite0, clip-score, geneval, dpg or image-reward; may be repeated. "
+            "[default: recognition]",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Measure the pictures of this folder instead of drawing.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="What to draw, or was drawn: a benchmark's prompts, .txt or .jsonl.")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="For fid: a folder of real pictures, or statistics (.npz).")
+    ] = None,
+    questions: Annotated[Path | None, typer.Option(help="For dpg: dpg_bench.csv.")] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PLACE",
+            help="Where a measure's network lies: inception, clip, image-reward, bert, mask2former or vqa.",
+        ),
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="For dpg: a server whose model (--weights vqa=NAME) answers.")
+    ] = None,
+    num_images: Annotated[
+        int | None, typer.Option(min=1, help="Pictures of a prompt. [default: 4 for geneval and dpg, else 1]")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many prompts, spread evenly.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first picture.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Keep pictures, findings and report here; go on there."),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Measure what a model can draw.
 
-    The autoencoder's fidelity, and how many of 200 common things are recognised. Needs the extra eval.
+    Without options: the autoencoder's fidelity, and how many of 200 common things are recognised. Needs the
+    extra eval.
     """
-    from sanakit.eval.run import evaluate_pocket
+    names = list(dict.fromkeys(measure or [RECOGNITION]))
+    published = [name for name in names if name not in DRAWS_ITSELF]
+    if published:
+        from sanakit.eval.measures import check_measures
 
+        check_measures(published)
+    if images is not None and len(published) < len(names):
+        raise SettingsError("recognition draws its own pictures: with --images take other measures.")
+    if model is None and images is None:
+        raise SettingsError("MODEL is missing: name what to measure, or give pictures with --images.")
+    found: dict[str, Any] = {}
     with progress_bar() as show:
-        report = evaluate_pocket(model, progress=show)
+        if RECOGNITION in names:
+            from sanakit.eval.run import evaluate_pocket
+
+            found[RECOGNITION] = evaluate_pocket(model or "", progress=show)
+        if published:
+            from sanakit.eval.measures import Tools
+
+            tools = Tools(
+                weights=_weights(weights or []),
+                reference=reference,
+                questions=questions,
+                endpoint=endpoint,
+                device=device,
+            )
+            per_prompt = num_images or (4 if {"geneval", "dpg"} & set(published) else 1)
+            with tempfile.TemporaryDirectory() as passing:
+                folder = _folder(output) if output is not None else Path(passing)
+                shown = _pictures(model, images, prompts, folder, per_prompt, limit, seed, device, show)
+                found |= _measure(published, shown, tools, folder, show)
+    report = {"model": model, "images": images, "prompts": prompts, "seed": seed, "measures": found}
+    if output is not None:
+        _save(_folder(output) / REPORT, report)
     if as_json:
-        print_json(report)
+        print_json(found[RECOGNITION] if names == [RECOGNITION] else report)
         return
+    if RECOGNITION in found:
+        _print_recognition(found[RECOGNITION])
+    for name in published:
+        _print_figures(name, found[name])
+
+
+def _pictures(
+    model: str | None,
+    images: Path | None,
+    prompts: Path | None,
+    folder: Path,
+    num_images: int,
+    limit: int | None,
+    seed: int,
+    device: str,
+    show: Progress,
+) -> list[Shown]:
+    """The pictures that are measured: those of a folder, or drawn now."""
+    from sanakit.eval.cases import read_cases
+    from sanakit.eval.folder import shown_in
+
+    cases = read_cases(prompts, limit) if prompts is not None else None
+    if images is not None:
+        return shown_in(images, cases)
+    if cases is None or model is None:
+        raise SettingsError(
+            "These measures need prompts to draw: give them with --prompts, or pictures with --images."
+        )
+    from sanakit.eval.draw import draw_cases
+
+    loading = {"device": device}
+    return draw_cases(model, cases, folder, num_images=num_images, seed=seed, loading=loading, progress=show)
+
+
+def _measure(
+    names: list[str], shown: list[Shown], tools: Any, folder: Path, show: Progress
+) -> dict[str, Figures]:
+    from sanakit.eval.measures import measure
+
+    return {name: measure(name, shown, tools, folder=folder, progress=show) for name in names}
+
+
+def _weights(words: list[str]) -> dict[str, str]:
+    """Read NAME=PLACE. Raises SettingsError."""
+    from sanakit.eval.measures import check_weights
+
+    places: dict[str, str] = {}
+    for word in words:
+        name, _, place = word.partition("=")
+        if not place:
+            raise SettingsError(f"--weights {word} says no place: write it as clip=FOLDER.")
+        places[name] = place
+    check_weights(list(places))
+    return places
+
+
+def _folder(output: Path) -> Path:
+    """Make the output folder unless it is there. Raises OutputError."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The folder {output} can not be made ({error.strerror}): choose another."
+        ) from None
+    return output
+
+
+def _save(path: Path, report: dict[str, Any]) -> None:
+    """Write the report whole or not at all. Raises OutputError."""
+    import contextlib
+    import io
+
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        print_json(report)
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        partial.write_text(text.getvalue(), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} can not be written ({error.strerror}): choose another folder.") from None
+
+
+def _print_figures(name: str, figures: Figures) -> None:
+    print(f"{name:<14}{figures.value:10.4g}  {figures.pictures} pictures, by {figures.by}")
+    for part, value in figures.details.items():
+        print(f"  {part:<24}{value:.4g}")
+
+
+def _print_recognition(report: PocketReport) -> None:
     figures = asdict(report)
     print("{model}: {steps} steps, guidance {guidance:g}, seeds from {seed}".format(**figures))
     print(

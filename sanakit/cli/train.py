@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,12 +19,34 @@ def train(
         Path | None,
         typer.Option(show_default="runs/RECIPE", help="Folder for checkpoint, logs, sheets and the result."),
     ] = None,
-    data: Annotated[Path, typer.Option(help="Data set, as `sana data pocket` builds it.")] = Path(
-        "data/pocket"
-    ),
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="Data set, as `sana data pocket` builds it; or your pictures: a folder, .tar shards, a "
+            "Hugging Face data set."
+        ),
+    ] = Path("data/pocket"),
     steps: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, show_default="recipe's own", help="Length of the whole training."),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Begin with this model (grow, prune, autoencoder)."),
+    ] = None,
+    resolution: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PX", min=32, show_default="the model's own", help="Side of the square to train at."
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, show_default="recipe's own", help="Pictures a step."),
+    ] = None,
+    parallel: Annotated[
+        Literal["auto", "ddp", "fsdp"] | None,
+        typer.Option(show_default="recipe's own", help="How processes started by torchrun share the model."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
     as_json: AsJson = False,
@@ -35,11 +59,36 @@ def train(
     folder = output or Path("runs", recipe)
     progress = None
     with progress_bar() as show:
-        for progress in start(recipe, data=data, output=folder, steps=steps, resume=resume):
-            show(f"loss {progress.loss:.4f}", progress.step, progress.total)
+        for progress in start(
+            recipe,
+            data=data,
+            output=folder,
+            steps=steps,
+            resume=resume,
+            source=source,
+            resolution=resolution,
+            batch_size=batch_size,
+            parallel=parallel,
+        ):
+            show(
+                f"loss {progress.loss:.4f}, {progress.samples_per_second:.1f} samples/s",
+                progress.step,
+                progress.total,
+            )
+            for note in progress.notes:
+                print(note, file=sys.stderr)
+    if os.environ.get("RANK", "0") != "0":
+        return  # one of several processes that torchrun started: the first speaks for all
+    from sanakit.train.finetune_folder import read_report
+
+    report = read_report(folder)
     if as_json:
-        print_json({"folder": folder, "last": progress})
-    elif progress is None:
+        pictures = {} if report is None else {"pictures": report}
+        print_json({"folder": folder, "last": progress} | pictures)
+        return
+    if progress is None:
         print(f"{folder}  finished already")
     else:
         print(f"{folder}  step {progress.step} of {progress.total}, loss {progress.loss:.4f}")
+    if report is not None:
+        print(report["summary"])

@@ -1,26 +1,9 @@
-"""Words of pocket's composed scenes: which things they hold, in which colours, and how one asks for them."""
+"""Words of pocket's composed scenes: which things they hold, and how one asks for them."""
 
 from __future__ import annotations
 
 from sanakit.data.pocket_captions import Style
 from sanakit.data.pocket_concepts import COMMON_CONCEPTS
-
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "white": (255, 255, 255),
-    "red": (229, 57, 53),
-    "orange": (251, 140, 0),
-    "yellow": (253, 216, 53),
-    "green": (67, 160, 71),
-    "light blue": (129, 212, 250),
-    "blue": (30, 100, 220),
-    "purple": (142, 68, 173),
-    "pink": (244, 143, 177),
-    "brown": (121, 85, 72),
-    "gray": (158, 158, 158),
-    "black": (20, 20, 20),
-    "beige": (245, 232, 208),
-}
-"""Plain grounds and silhouettes: name to RGB."""
 
 SCENE_CONCEPTS: tuple[str, ...] = (
     *("dog face", "cat face", "fox", "lion", "tiger face", "bear", "panda", "koala", "rabbit face"),

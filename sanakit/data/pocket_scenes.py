@@ -20,9 +20,10 @@ from PIL import Image
 from sanakit.data.pocket import PocketImages
 from sanakit.data.pocket_captions import STYLES
 from sanakit.data.pocket_concepts import COMMON_CONCEPTS
-from sanakit.data.pocket_scene_words import COLOURS, SCENE_CONCEPTS, scene_captions
+from sanakit.data.pocket_scene_words import SCENE_CONCEPTS, scene_captions
 from sanakit.data.pocket_sources import SIZE
 from sanakit.errors import DataError
+from sanakit.eval.palette import COLOURS
 
 # kind -> how often; what each asks of a model is its own line in the evaluation
 KINDS = {"one": 0.2, "two": 0.14, "count": 0.2, "left": 0.14, "above": 0.12, "size": 0.1, "silhouette": 0.1}
@@ -100,9 +101,10 @@ class Scenes(Sequence[np.ndarray]):
             scene = self._draw(kind, random)
             if is_held_out(scene) == self.held_out:
                 return scene
+        wanted = "held-out combination" if self.held_out else "combination"
         raise DataError(
-            f"{len(self._several)} things give no {'held-out ' if self.held_out else ''}combination of the kinds "
-            f"{', '.join(self.kinds)}: build the data set with more of them."
+            f"{len(self._several)} things give no {wanted} of the kinds {', '.join(self.kinds)}: build the data "
+            "set with more of them."
         )
 
     def compose(self, scene: Scene) -> np.ndarray:

@@ -36,6 +36,7 @@ _STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+_LAST_BLOCKS = (0, 2, 4, 10, 15)  # of each resolution
 
 
 class EfficientNetLite0(nn.Module):
@@ -61,11 +62,21 @@ class EfficientNetLite0(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Averaged last feature map, B 1280, never negative."""
-        x = F.relu6(self._bn0(_same(self._conv_stem, images)))
-        for block in self._blocks:
-            x = block(x)
-        x = F.relu6(self._bn1(self._conv_head(x)))  # B 1280 7 7
+        x = F.relu6(self._bn1(self._conv_head(self.feature_maps(images)[-1])))  # B 1280 7 7
         return x.mean((2, 3))
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """What the last block of each resolution gives, the finest first: B C H/s W/s, sides rounded up.
+
+        images: B 3 H W of any size. C = 16, 24, 40, 112, 320 at s = 2, 4, 8, 16, 32.
+        """
+        x = F.relu6(self._bn0(_same(self._conv_stem, images)))
+        maps = []
+        for index, block in enumerate(self._blocks):
+            x = block(x)
+            if index in _LAST_BLOCKS:
+                maps.append(x)
+        return maps
 
 
 class _Block(nn.Module):
@@ -120,9 +131,15 @@ def image_features(model: EfficientNetLite0, images: Tensor, batch: int = 16) ->
     return torch.cat([_unit(model.features(_resize(part))) for part in images.split(batch)])
 
 
+def to_network(images: Tensor) -> Tensor:
+    """Pictures in [-1, 1] in the scale of the network's inputs: TensorFlow's (pixel - 127) / 128."""
+    return (images * 127.5 + 0.5) / 128
+
+
 def _resize(images: Tensor) -> Tensor:
-    resized = F.interpolate(images.float(), (SIDE, SIDE), mode="bicubic", antialias=True).clamp(-1, 1)
-    return (resized * 127.5 + 0.5) / 128  # TensorFlow's (pixel - 127) / 128
+    return to_network(
+        F.interpolate(images.float(), (SIDE, SIDE), mode="bicubic", antialias=True).clamp(-1, 1)
+    )
 
 
 def _unit(features: Tensor) -> Tensor:

@@ -2,8 +2,7 @@
 
 A small convolutional network looks at a picture in cells of 32 px. Each cell near the middle of a thing names
 it (the others say: nothing) and its size; cells that touch are one thing. It was trained on scenes composed
-of real pictures (`sanakit.train.judge`), never on drawn ones. Colours are measured, not learned: ground and
-silhouettes are plain, and get the name of the nearest colour.
+of real pictures (`sanakit.train.judge`), never on drawn ones.
 Shapes: B pictures of 256 x 256, N concepts.
 """
 
@@ -29,8 +28,6 @@ WEIGHTS = "judge.safetensors"
 CELL = 32  # px
 CELLS = 8  # per side
 SEEN = 0.5  # chance of a thing, from which on a cell counts
-FRAME = 6  # px of the picture's edge whose median is the ground
-ALIKE = 60.0  # distance in RGB within which a pixel has a colour
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,28 +92,6 @@ class Judge(nn.Module):
         return things
 
 
-def ground_of(picture: Tensor, colours: dict[str, tuple[int, int, int]]) -> str:
-    """Name the colour of a picture's edge (3 H W in [-1, 1]): the nearest of `colours` to its median."""
-    edge = torch.cat([picture[:, :FRAME].flatten(1), picture[:, -FRAME:].flatten(1)], 1)
-    edge = torch.cat([edge, picture[:, :, :FRAME].flatten(1), picture[:, :, -FRAME:].flatten(1)], 1)
-    return _nearest(edge.median(1).values, colours)
-
-
-def silhouette_of(picture: Tensor, colours: dict[str, tuple[int, int, int]]) -> str | None:
-    """Name the one colour of what stands on a picture's ground, 3 H W in [-1, 1]; None if it is not one.
-
-    Plain is what has four fifths of its pixels near the colour of their median.
-    """
-    pixels = (picture.flatten(1) + 1) * 127.5
-    ground = pixels.new_tensor(colours[ground_of(picture, colours)])
-    shown = pixels[:, (pixels - ground[:, None]).norm(dim=0) > ALIKE]
-    if shown.shape[1] < 0.02 * pixels.shape[1]:
-        return None
-    median = shown.median(1).values
-    plain = ((shown - median[:, None]).norm(dim=0) < ALIKE).float().mean() > 0.8
-    return _nearest(median / 127.5 - 1, colours) if plain else None
-
-
 def load_judge(folder: str | Path = FOLDER) -> tuple[Judge, dict[str, Any]]:
     """Read a judge and what was written with it (`questions`, `accuracy`), by default the one that ships.
 
@@ -164,8 +139,3 @@ def _same(width: int) -> nn.Sequential:
 
 def _down(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
-
-
-def _nearest(colour: Tensor, colours: dict[str, tuple[int, int, int]]) -> str:
-    value = (colour.float().cpu() + 1) * 127.5
-    return min(colours, key=lambda name: float((value - value.new_tensor(colours[name])).norm()))

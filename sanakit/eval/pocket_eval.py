@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sanakit.data.pocket_scene_words import COLOURS
-from sanakit.eval.judge import FOLDER, Judge, Thing, ground_of, load_judge, silhouette_of
+from sanakit.eval.judge import FOLDER, Judge, Thing, load_judge
+from sanakit.eval.palette import ground_of, silhouette_of
 
 KINDS = ("object", "ground", "silhouette", "two", "count", "left", "above", "size")
 BATCH = 20
@@ -103,10 +103,10 @@ def holds(question: Question, things: Sequence[Thing], picture: Tensor) -> bool:
     """Tell whether a picture (3 256 256 in [-1, 1]) in which these things were seen answers its question."""
     if Counter(question.concepts) != Counter(thing.concept for thing in things):
         return False
-    if ground_of(picture, COLOURS) != question.ground:
+    if ground_of(picture) != question.ground:
         return False
     if question.colour is not None:
-        return silhouette_of(picture, COLOURS) == question.colour
+        return silhouette_of(picture) == question.colour
     if question.kind in ("left", "above", "size"):
         first, second = (next(t for t in things if t.concept == name) for name in question.concepts)
         match question.kind:

@@ -53,7 +53,7 @@ def draw_on_cluster(
     if not groups:
         return
     on_gpu = choose_device(device).type == "cuda"
-    with _running():
+    with running():
         there = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 0))
         if workers > there:
             what = "GPUs" if on_gpu else "CPU cores"
@@ -106,8 +106,11 @@ class _Worker:
 
 
 @contextmanager
-def _running() -> Iterator[None]:
-    """Have Ray running; what was begun here is ended here."""
+def running() -> Iterator[None]:
+    """Have Ray running within a `with` statement; what was begun here is ended here.
+
+    Raises SettingsError where RAY_ADDRESS names a cluster that does not answer.
+    """
     import ray
 
     if ray.is_initialized():

@@ -37,7 +37,7 @@ _NEVER = {(21, 11)}
 _NOT_BELOW_2K = {(8, 31), (8, 30), (26, 9), (28, 9), (29, 8), (30, 8), (31, 8)}
 _PREVIEW_PATCH = 8
 # Of the text chunks that are numbers.
-_KINDS = {"seed": int, "steps": int, "guidance": float, "strength": float}
+_KINDS = {"seed": int, "steps": int, "guidance": float, "strength": float, "score": float, "best_of": int}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

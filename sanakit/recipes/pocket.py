@@ -63,6 +63,7 @@ FLOW_MATCHING = TrainConfig(
     checkpoint_every=250,
 )
 
+COMMON_SHARE = 0.85  # of the draws, for the 200 common things
 SHIFT = 3.0  # towards noise, where the prompt decides; in training and sampling
 DEFAULTS = {"steps": 10, "guidance": 2.5, "width": 256, "height": 256, "solver": "dpm"}
 
@@ -97,6 +98,6 @@ def flow_matching(data: Path, output: Path, steps: int | None = None) -> Run:
         FLOW_MATCHING.lasting(steps),
         autoencoder=DC_AE_POCKET,
         shift=SHIFT,
-        common_share=0.85,
+        common_share=COMMON_SHARE,
         defaults=DEFAULTS,
     )

@@ -21,8 +21,9 @@ class TrainConfig:
     steps: int
     batch_size: int
     learning_rate: float
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "muon", "came", "came8bit"] = "adamw"
     muon_learning_rate: float = 2e-3
+    came_betas: tuple[float, float, float] = (0.9, 0.999, 0.9999)  # momentum, second moment, instability
     # (part of a parameter's name, factor on its learning rate)
     rate_factors: tuple[tuple[str, float], ...] = ()
     warmup_steps: int = 50
@@ -35,15 +36,23 @@ class TrainConfig:
     ema_decay: float = 0.998
     bf16: bool = False  # autocast; weights, gradients and averages stay float32
     compile: bool = False  # the transformer's blocks, by torch.compile: needs a C++ compiler on a CPU
+    micro_batch: int | None = None  # samples a device takes at once, the rest of its share after; None: all
+    recompute: bool = (
+        False  # activation checkpointing: blocks run again in the backward pass, memory is saved
+    )
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"  # where torchrun started several processes
     seed: int = 0
     log_every: int = 50
     evaluate_every: int = 1000
     sheet_every: int = 1000
     checkpoint_every: int = 500
+    trackers: tuple[Literal["wandb", "trackio"], ...] = ()  # beside log.jsonl and TensorBoard
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1:
             raise SettingsError(f"steps {self.steps} and batch size {self.batch_size} must be at least 1.")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise SettingsError(f"micro_batch {self.micro_batch} must be at least 1, or None for no limit.")
         if not 0 <= self.decay_fraction <= 1:
             raise SettingsError(f"decay_fraction {self.decay_fraction} must lie in [0, 1].")
 

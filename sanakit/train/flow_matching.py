@@ -14,6 +14,7 @@ Shapes: N images, B batch, C H W latents.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -22,6 +23,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from sanakit.eval.floors import text_context, text_encoding, transformer_step
 from sanakit.flow.dpm import FlowDPM
 from sanakit.flow.guidance import classifier_free
 from sanakit.flow.path import interpolate, velocity_target
@@ -29,18 +31,31 @@ from sanakit.flow.schedule import dpm_times, sample_training_times
 from sanakit.models.gemma2 import Gemma2, Layer
 from sanakit.models.sana import Sana
 from sanakit.text.encoder import TextEncoder
+from sanakit.train.parts import Part, sample_noise, step_generator
 from sanakit.train.sheets import contact_sheet
 
 TIMES_WATCHED = (0.5, 0.85, 0.95)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowBatch:
+    """A part of a global batch, drawn: what the loss is computed from."""
+
+    part: Part
+    latents: Tensor  # B C H W
+    noise: Tensor  # B C H W
+    t: Tensor  # B, in [0, 1]
+    tails: list[list[int]]  # token ids of the captions, behind the instruction
+    dropped: Tensor  # B, true where the sample is trained without its caption
 
 
 class FlowMatchingObjective:
     """Velocity prediction on prepared latents, on the models' device; see the module's text.
 
     latents: N C H W, scaled to about unit variance. captions: N lists of alternative captions. weights: N,
-    how often each image is drawn. shift: moves training and sampling times towards noise. caption_dropout:
-    share of samples trained without a caption, for guidance. sheet_prompts: what is drawn on the sheet, at
-    least one. decode: latents (scaled) to images, for the sheet.
+    how often each image is drawn. shift: moves training and sampling times towards noise. seed: of all that
+    is drawn. caption_dropout: share of samples trained without a caption, for guidance.
+    sheet_prompts: drawn on the sheet, at least one. decode: latents (scaled) to images, for the sheet.
     """
 
     def __init__(
@@ -52,8 +67,8 @@ class FlowMatchingObjective:
         captions: Sequence[Sequence[str]],
         weights: Tensor,
         *,
-        batch_size: int,
         shift: float,
+        seed: int = 0,
         caption_dropout: float = 0.1,
         sheet_prompts: Sequence[str],
         sheet_guidance: float = 2.5,
@@ -67,25 +82,48 @@ class FlowMatchingObjective:
         self.device = next(transformer.parameters()).device
         self.latents, self.weights = latents.to(self.device), weights
         self.tails = [self.encoder.tokenize(alternatives) for alternatives in captions]
-        self.batch_size, self.shift, self.caption_dropout = batch_size, shift, caption_dropout
+        self.shift, self.seed, self.caption_dropout = shift, seed, caption_dropout
         self.sheet_prompts, self.sheet_guidance, self.sheet_steps = sheet_prompts, sheet_guidance, sheet_steps
         self.decode = decode
 
-    def loss(self, step: int, generator: torch.Generator) -> Tensor:
-        """Flow-matching loss of a batch drawn with the generator."""
-        drawn = torch.multinomial(
-            self.weights, self.batch_size, replacement=True, generator=generator
-        ).tolist()
-        choices = torch.rand(self.batch_size, generator=generator).tolist()
-        tails = [self.tails[i][int(u * len(self.tails[i]))] for i, u in zip(drawn, choices, strict=True)]
-        text, mask = pad_text(*self.encoder.encode_tokens(tails))
-        dropped = torch.rand(self.batch_size, generator=generator) < self.caption_dropout
-        mask[dropped.to(self.device), 1:] = False
-        latents = self.latents[drawn]
-        noise = torch.randn(latents.shape, generator=generator).to(self.device)
-        t = sample_training_times(self.batch_size, self.shift, generator).to(self.device)
-        predicted = self.transformer(interpolate(latents, noise, t), t, text, mask)
-        return F.mse_loss(predicted.float(), velocity_target(latents, noise))
+    def begin(self, first: int, parts: Sequence[Part]) -> None:
+        """Nothing to prepare: latents and captions are in memory."""
+
+    def batch(self, step: int, part: Part) -> FlowBatch:
+        """Draw images, captions, noise and times of a part of a step's batch."""
+        generator = step_generator(self.seed, step)
+        own = slice(part.start, part.stop)
+        drawn = torch.multinomial(self.weights, part.total, replacement=True, generator=generator)[own]
+        choices = torch.rand(part.total, generator=generator)[own].tolist()
+        dropped = torch.rand(part.total, generator=generator)[own] < self.caption_dropout
+        t = sample_training_times(part.total, self.shift, generator)[own]
+        tails = [self.tails[i] for i in drawn.tolist()]
+        noise = sample_noise(self.seed, step, part, tuple(self.latents.shape[1:]))
+        return FlowBatch(
+            part=part,
+            latents=self.latents[drawn.to(self.device)],
+            noise=noise.to(self.device, non_blocking=True),
+            t=t.to(self.device, non_blocking=True),
+            tails=[captions[int(u * len(captions))] for captions, u in zip(tails, choices, strict=True)],
+            dropped=dropped.to(self.device, non_blocking=True),
+        )
+
+    def loss(self, batch: FlowBatch) -> Tensor:
+        """Flow-matching loss of a part, times its share of the global batch."""
+        text, mask = pad_text(*self.encoder.encode_tokens(batch.tails))
+        mask[:, 1:] &= ~batch.dropped[:, None]
+        errors = velocity_errors(self.transformer, batch.latents, batch.noise, batch.t, text, mask)
+        return errors.mean() * batch.part.weight
+
+    def flops(self, batch: FlowBatch) -> int:
+        """Operations of forward and backward, which costs twice as much, of both models."""
+        height, width = batch.latents.shape[-2:]
+        tokens = [len(tail) + 1 for tail in batch.tails]
+        work = transformer_step(self.transformer.config, height, width, tokens)
+        work += text_context(self.transformer.config, tokens)
+        for count in tokens:
+            work += text_encoding(self.encoder.model.config, count)
+        return 3 * work.flops
 
     @torch.no_grad()
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
@@ -95,44 +133,88 @@ class FlowMatchingObjective:
         latents = self.latents[chosen]
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1)).to(self.device)
         text, mask = encoder.encode_tokens([self.tails[i][0] for i in chosen])
-        empty = mask.clone()
-        empty[:, 1:] = False
-        away = len(chosen) // 2
-        cases = {
-            "right": (text, mask),
-            "empty": (text, empty),
-            "wrong": (text.roll(away, 0), mask.roll(away, 0)),
-        }
-        measured = {}
-        for time in TIMES_WATCHED:
-            t = torch.full((len(chosen),), time, device=self.device)
-            for case, (features, real) in cases.items():
-                predicted = transformer(interpolate(latents, noise, t), t, features, real)
-                measured[f"{case}_{time}"] = F.mse_loss(predicted, velocity_target(latents, noise)).item()
-        return measured
+        return caption_losses(transformer, latents, noise, text, mask)
 
     @torch.no_grad()
     def sheet(self, averaged: nn.Module) -> Image.Image:
         """Pictures of the sheet's prompts, image i from the noise of seed i."""
         transformer, encoder = self.parts(averaged)
-        count = len(self.sheet_prompts)
-        shape = self.latents.shape[1:]
-        noise = torch.stack(
-            [torch.randn(shape, generator=torch.Generator().manual_seed(i)) for i in range(count)]
+        latents = draw_latents(
+            transformer,
+            encoder,
+            self.sheet_prompts,
+            tuple(self.latents.shape[1:]),
+            shift=self.shift,
+            guidance=self.sheet_guidance,
+            steps=self.sheet_steps,
         )
-        features = encoder.encode_negative([""]) + encoder.encode(list(self.sheet_prompts))
-        context = transformer.prepare(features, [count] + [1] * count)
-        velocity = classifier_free(lambda x, t: transformer.velocity(x, t, context), self.sheet_guidance)
-        solver = FlowDPM(dpm_times(self.sheet_steps, self.shift))
-        state = solver.start(noise.to(self.device))
-        while not state.done:
-            state = solver.advance(state, velocity(state.sample, state.t))
-        return contact_sheet(self.decode(state.sample), 8)
+        return contact_sheet(self.decode(latents), 8)
 
     def parts(self, averaged: nn.Module) -> tuple[Sana, TextEncoder]:
         """Transformer and text encoder of (averaged) weights."""
         parts = cast(nn.ModuleDict, averaged)
         return cast(Sana, parts["transformer"]), TextEncoder(cast(Gemma2, parts["text"]), self.tokenizer)
+
+
+def velocity_errors(
+    transformer: Sana, latents: Tensor, noise: Tensor, t: Tensor, text: Tensor, mask: Tensor
+) -> Tensor:
+    """Flow matching's mean square of each sample, B.
+
+    latents, noise: B C H W. t: B, in [0, 1]. text: B L E. mask: B L, true where a token is real.
+    """
+    predicted = transformer(interpolate(latents, noise, t), t, text, mask).float()
+    return (predicted - velocity_target(latents, noise)).square().flatten(1).mean(1)
+
+
+@torch.no_grad()
+def caption_losses(
+    transformer: Sana, latents: Tensor, noise: Tensor, text: Tensor, mask: Tensor
+) -> dict[str, float]:
+    """Loss with the right, no and another sample's caption at the times watched, by "right_0.5" and so on.
+
+    latents, noise: B C H W. text: B L E, of the right captions. mask: B L.
+    """
+    empty = mask.clone()
+    empty[:, 1:] = False
+    away = len(latents) // 2
+    cases = {"right": (text, mask), "empty": (text, empty), "wrong": (text.roll(away, 0), mask.roll(away, 0))}
+    measured = {}
+    for time in TIMES_WATCHED:
+        t = torch.full((len(latents),), time, device=latents.device)
+        for case, (features, real) in cases.items():
+            errors = velocity_errors(transformer, latents, noise, t, features, real)
+            measured[f"{case}_{time}"] = errors.mean().item()
+    return measured
+
+
+@torch.no_grad()
+def draw_latents(
+    transformer: Sana,
+    encoder: TextEncoder,
+    prompts: Sequence[str],
+    shape: tuple[int, ...],
+    *,
+    shift: float,
+    guidance: float,
+    steps: int,
+) -> Tensor:
+    """Draw prompts with the model being trained: B C H W, scaled latents, image i from the noise of seed i.
+
+    shape: C H W of one. shift, guidance, steps: of the DPM solver.
+    """
+    count = len(prompts)
+    noise = torch.stack(
+        [torch.randn(shape, generator=torch.Generator().manual_seed(i)) for i in range(count)]
+    )
+    features = encoder.encode_negative([""]) + encoder.encode(list(prompts), notes=[])
+    context = transformer.prepare(features, [count] + [1] * count)
+    velocity = classifier_free(lambda x, t: transformer.velocity(x, t, context), guidance)
+    solver = FlowDPM(dpm_times(steps, shift))
+    state = solver.start(noise.to(next(transformer.parameters()).device))
+    while not state.done:
+        state = solver.advance(state, velocity(state.sample, state.t))
+    return state.sample
 
 
 def pad_text(text: Tensor, mask: Tensor, multiple: int = 16) -> tuple[Tensor, Tensor]:

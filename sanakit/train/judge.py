@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from sanakit.data.pocket import PocketImages
 from sanakit.data.pocket_captions import STYLES
 from sanakit.data.pocket_concepts import COMMON_CONCEPTS
-from sanakit.data.pocket_scene_words import COLOURS
 from sanakit.data.pocket_scenes import Placed, Scene, Scenes
 from sanakit.eval.judge import CELL, CELLS, Judge, save_judge
+from sanakit.eval.palette import COLOURS
 from sanakit.eval.pocket_eval import Question, as_rows, judged, shares
 from sanakit.train.parts import Part
 from sanakit.train.pictures import to_tensor

@@ -1,61 +1,78 @@
 """The training loop, in sight from top to bottom.
 
-An objective brings what is trained and how its loss is computed; the loop brings optimiser, schedule,
-averaging, checkpoints and reports. Step k of a run draws its batch from a generator seeded by (seed, k): a
-resumed run sees the batches that the uninterrupted one would have seen, and continues with the same losses.
+An objective brings what is trained, its data and how its loss is computed; the loop brings optimiser,
+schedule, averaging, checkpoints and reports. Batch k of a run is a pure function of its seed and k
+(`train/parts.py`): a resumed run sees the batches that the uninterrupted one would have seen, and continues
+with the same losses, on any number of ranks.
 """
 
 from __future__ import annotations
 
-import copy
-import json
 import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+import torch.distributed as dist
 from PIL import Image
 from torch import Tensor, nn
 
-from sanakit.errors import NumericsError, OutputError, WeightsError
-from sanakit.train.checkpoint import load_checkpoint, save_checkpoint
+from sanakit.errors import NumericsError, SettingsError
+from sanakit.train.average import Average
+from sanakit.train.checkpoint import open_checkpoint, save_checkpoint
 from sanakit.train.config import TrainConfig
-from sanakit.train.optim import make_optimizers, resume_optimizers
+from sanakit.train.guard import Guard
+from sanakit.train.optim import make_optimizers
+from sanakit.train.pace import Pace
+from sanakit.train.parallel import accumulating, current_share, spread, whole
+from sanakit.train.parts import Part, split
+from sanakit.train.report import Progress, open_report
+from sanakit.train.state import TrainState
 
 
 class Objective(Protocol):
     """What the loop asks of a training objective."""
 
-    model: nn.Module
+    model: nn.Module  # all that is trained, on its device
 
-    def loss(self, step: int, generator: torch.Generator) -> Tensor:
-        """Draw the batch of a step and give its loss; called under autocast when the config says bf16."""
+    def begin(self, first: int, parts: Sequence[Part]) -> None:
+        """Get ready: `batch` will be asked for these parts of step `first` and of each later one, in turn."""
+        ...
+
+    def batch(self, step: int, part: Part) -> Any:
+        """Data of a part of a step's global batch, on the device; the model is not used here.
+
+        What is drawn comes from generators of `train/parts.py`, seeded by the step and by the sample's place
+        in the global batch: it does not depend on how that is cut into parts.
+        """
+        ...
+
+    def loss(self, batch: Any) -> Tensor:
+        """What a part contributes to the mean over the global batch: contributions of all parts add up to it.
+
+        Every trained parameter takes part in it (DDP waits for the gradients of all), if only times zero.
+        Called under autocast when the config says bf16. Only in here are parameters whole under FSDP2.
+        """
         ...
 
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
-        """Measure the averaged weights."""
+        """Measure the averaged weights, a frozen copy of `model`; on rank 0 alone."""
         ...
 
     def sheet(self, averaged: nn.Module) -> Image.Image:
-        """Draw what the averaged weights can do, to be looked at."""
+        """Draw what the averaged weights can do, to be looked at; on rank 0 alone."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """One line of the log."""
+@runtime_checkable
+class Counted(Protocol):
+    """An objective that knows its arithmetic, so that its share of the device's rate can be told."""
 
-    step: int
-    total: int
-    loss: float
-    grad_norm: float  # before clipping: clipping would hide a fault
-    rate: float
-    seconds: float
-    metrics: dict[str, float]
+    def flops(self, batch: Any) -> int:
+        """Floating-point operations of a batch's loss and its gradients."""
+        ...
 
 
 def train(
@@ -63,147 +80,112 @@ def train(
 ) -> Iterator[Progress]:
     """Train and yield progress every `log_every` steps; the caller prints it, or stops by no longer asking.
 
-    folder: gets log.jsonl, TensorBoard events (if installed), sheets/ and checkpoint.pt with the averaged
-    weights under "average". resume: go on from the folder's checkpoint if there is one, with the settings of
-    `config`; otherwise the folder's log begins anew. Raises NumericsError on a loss or gradient that is not a
-    number, WeightsError on a checkpoint that is damaged or of another model, OutputError on a full disk.
+    Inside `parallel.processes` every rank calls this and gets the same lines; rank 0 alone measures, draws
+    and writes. folder: gets log.jsonl, TensorBoard events (if installed), sheets/ and checkpoint folders.
+    resume: go on from the folder's last whole checkpoint if there is one, with the settings of `config`;
+    otherwise the folder's log begins anew. Raises NumericsError when the guard gives up, WeightsError
+    on checkpoints that are damaged or of another model, OutputError on a full disk.
     """
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    share = current_share()
+    chief = share.rank == 0
+    parts = split(config.batch_size, share, config.micro_batch)
     model = objective.model
-    average = copy.deepcopy(model).requires_grad_(False).eval()
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise SettingsError("All parameters of the model are frozen: there is nothing to train.")
+    average = Average(model)
+    losses = spread(objective, config, share)
+    average.start()
     optimizers = make_optimizers(model, config)
-    state = load_checkpoint(folder) if resume else None
-    first = 0 if state is None else _restore(state, model, average, optimizers)
-    pairs = zip(average.parameters(), model.parameters(), strict=True)
-    moving: list[tuple[Tensor, Tensor]] = [(a, m) for a, m in pairs if m.requires_grad]
-    averaged, trained = [a for a, _ in moving], [m for _, m in moving]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     device = trained[0].device
-    with _writing(folder):
-        log = _open_log(folder, first)
-    losses: list[Tensor] = []
-    started = time.monotonic()
+    state = TrainState(model, average, optimizers)
+    saved = open_checkpoint(folder) if resume else None
+    first, guard = 0, Guard()
+    notes: list[str] = []
+    if saved is not None:
+        state.restore(saved)
+        guard.load_state_dict(saved.numbers["guard"])
+        first = saved.step
+        notes += saved.notes
+    pace = Pace(device, config.bf16)
+    counted = objective if isinstance(objective, Counted) else None
+    recent: list[float] = []
 
-    for step in range(first, config.steps):
-        # 1. The learning rate of this step
-        factor = config.rate(step)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
+    with open_report(folder, first, config) if chief else nullcontext() as report:
+        if first < config.steps:
+            objective.begin(first, parts)
+        for step in range(first, config.steps):
+            # 1. The learning rate of this step
+            factor = config.rate(step) * guard.factor
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["base_lr"] * factor
 
-        # 2. Loss and gradients
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-            loss = objective.loss(step, generator)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(trained, config.clip_norm)
-        if not torch.isfinite(norm):
-            raise NumericsError(
-                f"Loss {loss.item()} or its gradient is not a number at step {step}: lower the learning rate"
-                f" ({config.learning_rate}) and go on with --resume."
-            )
+            # 2. Loss and gradients, part by part; all ranks' parts add up to the global batch
+            pace.start_step()
+            total = torch.zeros((), device=device)
+            for part in parts:
+                with pace.waiting():
+                    batch = objective.batch(step, part)
+                if counted is not None:
+                    pace.count(counted.flops(batch))
+                with accumulating(losses, last=part is parts[-1]):
+                    with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+                        loss = losses(batch)
+                    (loss * share.world).backward()
+                total += loss.detach()
+            if share.world > 1:
+                dist.all_reduce(total)
+            norm = whole(nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None]))
+            mean, size = torch.stack([total, norm]).tolist()  # the step's only wait for the device
 
-        # 3. Update the weights and their average
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        decay = min(config.ema_decay, (step + 1) / (step + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(averaged, trained, 1 - decay)
-        losses.append(loss.detach())
+            # 3. Update the weights and their average, unless the guard objects
+            try:
+                admitted = guard.admit(step, mean, size)
+            except NumericsError:
+                if report is not None:
+                    report.note(" ".join(guard.notes))
+                raise
+            if admitted:
+                nn.utils.clip_grads_with_norm_(trained, config.clip_norm, norm)
+                for optimizer in optimizers:
+                    optimizer.step()
+                average.update(min(config.ema_decay, (step + 1) / (step + 10)))
+                recent.append(mean)
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            pace.end_step(config.batch_size)
 
-        # 4. Look at it
-        done = step + 1
-        last = done == config.steps
-        if last or done % config.sheet_every == 0:
-            sheet = objective.sheet(average)
-            with _writing(folder):
-                (folder / "sheets").mkdir(exist_ok=True)
-                sheet.save(folder / "sheets" / f"{done:07d}.png")
-        progress = None
-        if last or done % config.log_every == 0 or done % config.evaluate_every == 0:
-            progress = Progress(
-                step=done,
-                total=config.steps,
-                loss=torch.stack(losses).mean().item(),
-                grad_norm=norm.item(),
-                rate=factor,
-                seconds=time.monotonic() - started,
-                metrics=objective.evaluate(average) if last or done % config.evaluate_every == 0 else {},
-            )
-            losses.clear()
-            with _writing(folder):
-                log(progress)
+            # 4. Look at it
+            done = step + 1
+            last = done == config.steps
+            drawing = last or done % config.sheet_every == 0
+            measuring = last or done % config.evaluate_every == 0
+            averaged = average.module() if drawing or measuring else None
+            if averaged and drawing and report:
+                report.sheet(done, objective.sheet(averaged))
+            progress = None
+            if measuring or done % config.log_every == 0:
+                progress = Progress(
+                    step=done,
+                    total=config.steps,
+                    loss=sum(recent) / len(recent) if recent else math.nan,
+                    grad_norm=size,
+                    rate=factor,
+                    metrics=objective.evaluate(averaged) if averaged and measuring and chief else {},
+                    notes=(*notes, *guard.notes),
+                    **pace.report(),
+                )
+                recent.clear()
+                notes.clear()
+                guard.notes.clear()
+                if report is not None:
+                    report.line(progress)
+            del averaged  # whole even where the model is sharded: not to be kept during the steps
 
-        # 5. Keep it, before the caller hears of it: who stops at a line finds the checkpoint of that line
-        if last or done % config.checkpoint_every == 0:
-            states = [optimizer.state_dict() for optimizer in optimizers]
-            weights = {"model": model.state_dict(), "average": average.state_dict()}
-            save_checkpoint(folder, {"step": done, **weights, "optimizers": states})
-        if progress is not None:
-            yield progress
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Turn a write that failed into an OutputError."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"Nothing can be written in {folder} ({error.strerror or error}): free space, or choose another "
-            "output."
-        ) from None
-
-
-def _restore(
-    state: dict[str, Any], model: nn.Module, average: nn.Module, optimizers: list[torch.optim.Optimizer]
-) -> int:
-    """Put a checkpoint's content in its places and give the step to go on from."""
-    try:
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-    except RuntimeError as error:
-        difference = " ".join(str(error).split())[:200]
-        raise WeightsError(
-            f"The checkpoint is of another model ({difference} ...): resume with its own recipe, or start "
-            "anew in another folder."
-        ) from error
-    resume_optimizers(optimizers, state["optimizers"])
-    return state["step"]
-
-
-def _open_log(folder: Path, first: int) -> Callable[[Progress], None]:
-    """A function that appends a line to log.jsonl and, where installed, to TensorBoard's events.
-
-    Lines after step `first` are dropped: a run that stopped between two checkpoints will write them again.
-    """
-    path = folder / "log.jsonl"
-    rows = path.read_text().splitlines(keepends=True) if first and path.exists() else []
-    kept = path.with_suffix(".part")
-    kept.write_text("".join(row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= first))
-    kept.replace(path)
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-
-        board: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
-    except ImportError:
-        board = None
-
-    def log(progress: Progress) -> None:
-        values = {
-            "loss": progress.loss,
-            "grad_norm": progress.grad_norm,
-            "rate": progress.rate,
-            **progress.metrics,
-        }
-        row = {"step": progress.step, "seconds": round(progress.seconds, 1)}
-        row |= {name: round(value, 6) for name, value in values.items() if math.isfinite(value)}
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        if board is not None:
-            for name, value in values.items():
-                board.add_scalar(name, value, progress.step)
-            board.flush()
-
-    return log
+            # 5. Keep it, before the caller hears of it: who stops at a line finds the checkpoint of that line
+            if last or done % config.checkpoint_every == 0:
+                numbers = {"optimizers": state.numbers(), "guard": guard.state_dict()}
+                save_checkpoint(folder, done, state.tensors(), numbers)
+            if progress is not None:
+                yield progress

@@ -21,12 +21,14 @@ from sanakit.models.sana import Sana, SanaConfig
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION, clean_prompt
 from sanakit.text.tokenizer import train_tokenizer
-from sanakit.train.autoencoder import AutoencoderObjective, to_tensor
-from sanakit.train.checkpoint import has_checkpoint, load_checkpoint
+from sanakit.train.autoencoder import AutoencoderObjective, Terms, autoencoder_state
+from sanakit.train.checkpoint import has_checkpoint, load_average
 from sanakit.train.config import TrainConfig
 from sanakit.train.flow_matching import FlowMatchingObjective, start_text_encoder
 from sanakit.train.linear_init import start_linear
 from sanakit.train.loop import Objective
+from sanakit.train.parallel import training_device
+from sanakit.train.pictures import Crops, to_tensor
 from sanakit.weights import save_diffusers
 
 MODEL = "model"  # folder of the finished model inside a run
@@ -42,6 +44,15 @@ class Run:
     objective: Objective
     config: TrainConfig
     finish: Callable[[Path], None]
+    notes: tuple[str, ...] = ()  # sentences to be told with the first progress
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One of several runs that build on each other: made when its turn has come, in a folder of its own."""
+
+    folder: Path
+    make: Callable[[Path], Run]  # takes the folder
 
 
 def autoencoder_run(
@@ -66,7 +77,7 @@ def autoencoder_run(
     images = np.asarray(pocket.images)
     autoencoder = DCAE(model)
     if start is not None:
-        autoencoder.load_state_dict(_averaged(output.parent / start))
+        autoencoder.load_state_dict(autoencoder_state(averaged_weights(output.parent / start)))
     elif not has_checkpoint(output):
         count = min(600, int(training.sum()))
         chosen = np.random.default_rng(config.seed).choice(np.flatnonzero(training), count, replace=False)
@@ -74,15 +85,19 @@ def autoencoder_run(
     autoencoder.to(training_device())
     deviation = 1.0
     if latent_noise:
-        deviation = _encode(autoencoder, images[held_out]).std().item()
+        deviation = encode_pictures(autoencoder, images[held_out]).std().item()
     objective = AutoencoderObjective(
         autoencoder,
-        images,
-        training / training.sum(),
-        held_out.tolist(),
-        batch_size=config.batch_size,
-        crop=crop,
-        whole_from=int(config.steps * whole_from),
+        Crops(
+            images,
+            training / training.sum(),
+            seed=config.seed,
+            crop=crop,
+            whole_from=int(config.steps * whole_from),
+        ),
+        to_tensor(images[held_out]),
+        terms=Terms(tone=1.0, edges=1.0),
+        seed=config.seed,
         latent_noise=latent_noise * deviation,
     )
     return Run(objective, config, lambda _: None)
@@ -108,9 +123,9 @@ def flow_matching_run(
     torch.manual_seed(config.seed)
     device = training_device()
     codec = DCAE(autoencoder).eval().to(device)
-    codec.load_state_dict(_averaged(output.parent / "pocket-autoencoder"))
-    chosen, weights = _drawn(pocket, common_share)
-    latents = _encode(codec, pocket.images[chosen])
+    codec.load_state_dict(averaged_weights(output.parent / "pocket-autoencoder"))
+    chosen, weights = drawn_pictures(pocket, common_share)
+    latents = encode_pictures(codec, pocket.images[chosen])
     scale = 1 / latents.std().item()
     captions = [clean_prompt(caption) for row in pocket.rows for caption in row.captions]
     tokenizer = train_tokenizer([COMPLEX_HUMAN_INSTRUCTION] * INSTRUCTION_REPEATS + captions, text.vocab_size)
@@ -119,9 +134,8 @@ def flow_matching_run(
     start_text_encoder(gemma)
     sana.to(device)
     gemma.to(device)
-    if config.compile and (device.type != "cpu" or any(map(shutil.which, COMPILERS))):
-        for block in sana.blocks:
-            block.compile(dynamic=False)
+    if config.compile:
+        compile_blocks(sana)
     objective = FlowMatchingObjective(
         sana,
         gemma,
@@ -129,7 +143,7 @@ def flow_matching_run(
         latents * scale,
         [pocket.rows[i].captions for i in chosen],
         weights,
-        batch_size=config.batch_size,
+        seed=config.seed,
         shift=shift,
         sheet_prompts=list(COMMON_CONCEPTS.values())[::6],
         sheet_guidance=defaults["guidance"],
@@ -151,11 +165,12 @@ def _export(
     defaults: Mapping[str, Any],
 ) -> None:
     """Write the averaged weights, with the best decoder there is, as a diffusers folder in fp16."""
-    objective.model.load_state_dict(_averaged(output))
+    objective.model.load_state_dict(averaged_weights(output))
     transformer, encoder = objective.parts(objective.model)
     codec = DCAE(autoencoder)
     refined = output.parent / "pocket-decoder"
-    codec.load_state_dict(_averaged(refined if refined.exists() else output.parent / "pocket-autoencoder"))
+    stage = refined if refined.exists() else output.parent / "pocket-autoencoder"
+    codec.load_state_dict(autoencoder_state(averaged_weights(stage)))
     save_diffusers(
         output / MODEL,
         transformer=transformer,
@@ -169,21 +184,24 @@ def _export(
     )
 
 
-def training_device() -> torch.device:
-    """The accelerator if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def compile_blocks(transformer: Sana) -> None:
+    """Let torch.compile fuse the blocks, where it finds the compiler that it needs."""
+    if next(transformer.parameters()).is_cuda or any(map(shutil.which, COMPILERS)):
+        for block in transformer.blocks:
+            block.compile(dynamic=False)
 
 
-def _averaged(run: Path) -> dict[str, Tensor]:
-    state = load_checkpoint(run)
-    if state is None:
+def averaged_weights(run: Path) -> dict[str, Tensor]:
+    """Give the averaged weights of a run's checkpoint. Raises DataError if it has none."""
+    average = load_average(run)
+    if average is None:
         raise DataError(
             f"{run} holds no checkpoint: train {run.name} first, with its --output beside this run's."
         )
-    return state["average"]
+    return average
 
 
-def _drawn(pocket: PocketImages, common_share: float) -> tuple[list[int], Tensor]:
+def drawn_pictures(pocket: PocketImages, common_share: float) -> tuple[list[int], Tensor]:
     """Indices of the images to train on, and how often each is drawn."""
     chosen = [
         i
@@ -196,7 +214,8 @@ def _drawn(pocket: PocketImages, common_share: float) -> tuple[list[int], Tensor
 
 
 @torch.no_grad()
-def _encode(codec: DCAE, images: np.ndarray) -> Tensor:
+def encode_pictures(codec: DCAE, images: np.ndarray) -> Tensor:
+    """Latents (B C H W, unscaled) of pictures (B 256 256 3 uint8), on the codec's device."""
     parts = [images[start : start + 16] for start in range(0, len(images), 16)]
     device = next(codec.parameters()).device
     return torch.cat([codec.encode(to_tensor(part).to(device)).contiguous() for part in parts])

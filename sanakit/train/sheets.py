@@ -7,11 +7,13 @@ from torch import Tensor
 
 
 def contact_sheet(images: Tensor, columns: int, side: int = 144) -> Image.Image:
-    """Lay out images (B 3 H W in [-1, 1]) row by row, each `side` pixels wide."""
+    """Lay out images (B 3 H W in [-1, 1]) row by row, the longer side of each `side` pixels."""
     pixels = images.float().clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     rows = -(-len(pixels) // columns)
-    sheet = Image.new("RGB", (columns * side, rows * side), "white")
+    scale = side / max(pixels.shape[1:3])
+    height, width = (max(1, round(length * scale)) for length in pixels.shape[1:3])
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
     for index, picture in enumerate(pixels):
-        place = (index % columns * side, index // columns * side)
-        sheet.paste(Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS), place)
+        place = (index % columns * width, index // columns * height)
+        sheet.paste(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS), place)
     return sheet

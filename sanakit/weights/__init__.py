@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sanakit.weights.catalog import CATALOG
-    from sanakit.weights.export import save_diffusers, save_official
+    from sanakit.weights.clip import load_clip, save_clip
+    from sanakit.weights.export import save_autoencoder, save_diffusers, save_official
     from sanakit.weights.inspect import describe
     from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
     from sanakit.weights.mapping import mapped_bytes, release
@@ -18,6 +19,7 @@ __all__ = [
     "CATALOG",
     "describe",
     "load_autoencoder",
+    "load_clip",
     "load_configs",
     "load_prompt_filter",
     "load_settings",
@@ -25,6 +27,8 @@ __all__ = [
     "load_transformer",
     "mapped_bytes",
     "release",
+    "save_autoencoder",
+    "save_clip",
     "save_diffusers",
     "save_official",
 ]
@@ -33,6 +37,7 @@ _HOMES = {
     "CATALOG": "catalog",
     "describe": "inspect",
     "load_autoencoder": "load",
+    "load_clip": "clip",
     "load_configs": "settings",
     "load_prompt_filter": "safety",
     "load_settings": "settings",
@@ -40,6 +45,8 @@ _HOMES = {
     "load_transformer": "load",
     "mapped_bytes": "mapping",
     "release": "mapping",
+    "save_clip": "clip",
+    "save_autoencoder": "export",
     "save_diffusers": "export",
     "save_official": "export",
 }

@@ -32,6 +32,7 @@ from sanakit.weights.precision import check_rule, dtype_name, parse_dtype
 from sanakit.weights.resolve import INDEX, OURS
 
 DEFAULTS = ("steps", "guidance", "width", "height", "solver")  # what a folder may say of itself
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 # As shipped in the published folders of SANA and SANA-1.5.
 DPM_SCHEDULER = {
     "_class_name": "DPMSolverMultistepScheduler",
@@ -117,20 +118,33 @@ def save_diffusers(
     ours |= {key: value for key, value in (("name", name), ("licence", licence)) if value}
     scheduler = SCM_SCHEDULER if sprint else {**DPM_SCHEDULER, "flow_shift": flow_shift}
     text_config = {**text_encoder.model.config.to_transformers(), "torch_dtype": dtype_name(dtype)}
-    weights = "diffusion_pytorch_model.safetensors"
-    with _written_whole(path) as partial:
-        _write_json(partial / INDEX, _model_index(sprint))
-        _write_json(partial / OURS, ours)
-        _write_json(partial / "scheduler" / "scheduler_config.json", scheduler)
-        _write_json(partial / "transformer" / "config.json", write_sana_config(transformer.config))
-        write_safetensors(partial / "transformer" / weights, diffusers_state(transformer), dtype)
-        _write_json(partial / "vae" / "config.json", autoencoder.config.to_diffusers())
-        write_safetensors(partial / "vae" / weights, autoencoder.state_dict(), dtype)
-        _write_json(partial / "text_encoder" / "config.json", text_config)
+    with written_whole(path) as partial:
+        write_json(partial / INDEX, _model_index(sprint))
+        write_json(partial / OURS, ours)
+        write_json(partial / "scheduler" / "scheduler_config.json", scheduler)
+        write_json(partial / "transformer" / "config.json", write_sana_config(transformer.config))
+        write_safetensors(partial / "transformer" / WEIGHTS, diffusers_state(transformer), dtype)
+        save_autoencoder(partial / "vae", autoencoder, dtype=dtype)
+        write_json(partial / "text_encoder" / "config.json", text_config)
         write_safetensors(
             partial / "text_encoder" / "model.safetensors", text_encoder.model.state_dict(), dtype
         )
         save_tokenizer(text_encoder.tokenizer, partial / "tokenizer")
+    return path
+
+
+def save_autoencoder(
+    folder: str | os.PathLike[str], autoencoder: DCAE, *, dtype: torch.dtype | str = torch.float32
+) -> Path:
+    """Write an autoencoder as the `vae` folder of a diffusers model, which `load_autoencoder` reads, too.
+
+    A folder of that name is replaced when the new one is complete. dtype: to store in. Returns the folder.
+    Raises OutputError when it can not be written.
+    """
+    path = Path(folder).expanduser()
+    with written_whole(path) as partial:
+        write_json(partial / "config.json", autoencoder.config.to_diffusers())
+        write_safetensors(partial / WEIGHTS, autoencoder.state_dict(), parse_dtype(dtype))
     return path
 
 
@@ -146,7 +160,7 @@ def save_official(
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in transformer.state_dict().items()}
     if dtype is not None:
         state = {name: tensor.to(parse_dtype(dtype)) for name, tensor in state.items()}
-    with _written_whole(path) as partial:
+    with written_whole(path) as partial:
         torch.save({"state_dict": state, CONFIG_KEY: asdict(transformer.config)}, partial)
         _flush(partial)
     return path
@@ -174,7 +188,7 @@ def _model_index(sprint: bool) -> dict[str, Any]:
 
 
 @contextmanager
-def _written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary place beside `path`, and move it there when the block ends well; else leave
     nothing."""
     partial = path.parent / f".{path.name}.{secrets.token_hex(4)}.partial"
@@ -205,7 +219,8 @@ def _written_whole(path: Path) -> Iterator[Path]:
             partial.unlink()
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write an object as JSON, onto the disk; folders on the way are made. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     _flush(path)

@@ -6,6 +6,7 @@ that was fetched before is taken from the local cache, also without a network.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -53,6 +54,38 @@ def fetch(repo: str, parts: Iterable[str] = PARTS, variant: str | None = None) -
         raise ModelNotFoundError(f"{repo!r} is no Hub repository name: write organisation/name.") from None
     except (OSError, HTTPError) as error:
         raise _explain(repo, error) from None
+
+
+def fetch_files(place: str, patterns: Iterable[str]) -> Path:
+    """Bring the files of a Hub repository that fit, and give the folder they are in.
+
+    place: organisation/name; whatever is here already, a file or a folder, is given back as it is.
+    patterns: of file names, * for any part; pickles come only where a pattern says so. An earlier
+    download in which something fits every pattern is not asked for again.
+    Raises ModelNotFoundError or WeightsError.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    if os.path.exists(place):
+        return Path(place)
+    if not REPO_NAME.fullmatch(place):
+        raise ModelNotFoundError(
+            f"{place} is no file or folder here, nor a Hub repository organisation/name."
+        )
+    patterns = list(patterns)
+    try:
+        folder = Path(snapshot_download(place, local_files_only=True))
+        if all(any(folder.glob(pattern)) for pattern in patterns):
+            return folder
+    except OSError:
+        pass  # not here yet
+    try:
+        return Path(snapshot_download(place, allow_patterns=patterns))
+    except HFValidationError:
+        raise ModelNotFoundError(f"{place!r} is no Hub repository name: write organisation/name.") from None
+    except (OSError, HTTPError) as error:
+        raise _explain(place, error) from None
 
 
 def needed_files(names: Iterable[str], parts: Iterable[str], variant: str | None = None) -> list[str]:

@@ -29,7 +29,7 @@ def test_the_version_is_printed(sana) -> None:
 
 def test_every_command_says_in_a_whole_line_what_it_does(sana) -> None:
     _, listing = sana("--help").out.split("Commands:\n")
-    assert len(listing.splitlines()) == 11
+    assert len(listing.splitlines()) == 12
     assert "..." not in listing
 
 
@@ -123,13 +123,16 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
 def test_train_starts_the_recipe_in_a_folder_of_its_name(sana, started: list[tuple]) -> None:
     outcome = sana("train", "pocket")
     expected = {"data": Path("data/pocket"), "output": Path("runs/pocket"), "steps": None, "resume": False}
+    expected |= dict.fromkeys(("source", "resolution", "batch_size", "parallel"))
     assert started == [("pocket", expected)]
     assert outcome.out == "runs/pocket  step 2 of 2, loss 0.2500\n"
 
 
 def test_train_hands_on_what_was_asked_for(sana, started: list[tuple]) -> None:
     outcome = sana("train", "pocket", "--data", "d", "--output", "o", "--steps", 2, "--resume", "--json")
-    assert started == [("pocket", {"data": Path("d"), "output": Path("o"), "steps": 2, "resume": True})]
+    expected = {"data": Path("d"), "output": Path("o"), "steps": 2, "resume": True}
+    expected |= dict.fromkeys(("source", "resolution", "batch_size", "parallel"))
+    assert started == [("pocket", expected)]
     assert json.loads(outcome.out)["last"]["loss"] == 0.25
 
 

@@ -50,7 +50,7 @@ def test_help_loads_nothing_heavy(arguments: str) -> None:
 
 
 def test_the_root_offers_exactly_these_names() -> None:
-    assert sorted(sanakit.__all__) == ["TextToImage", "__version__"]
+    assert sorted(sanakit.__all__) == ["BestOf", "TextToImage", "__version__"]
     assert dir(sanakit) == sorted(sanakit.__all__)
 
 
@@ -102,7 +102,7 @@ def test_models_take_these_arguments() -> None:
     assert parameters(DCAE.decode) == ["self", "latents", "band"]
 
 
-COMMANDS = "generate edit models inspect data train evaluate bench serve ui keys"
+COMMANDS = "generate edit best-of models inspect data train evaluate bench serve ui keys"
 
 
 @pytest.mark.parametrize("command", COMMANDS.split())

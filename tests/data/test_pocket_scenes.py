@@ -7,9 +7,10 @@ from sanakit.data import pocket_scene_words, pocket_scenes
 from sanakit.data.pocket import PocketImages, PocketRow
 from sanakit.data.pocket_captions import STYLES
 from sanakit.data.pocket_concepts import COMMON_CONCEPTS
-from sanakit.data.pocket_scene_words import COLOURS, SCENE_CONCEPTS, plural
+from sanakit.data.pocket_scene_words import SCENE_CONCEPTS, plural
 from sanakit.data.pocket_scenes import KINDS, Scenes, is_held_out
 from sanakit.errors import DataError
+from sanakit.eval.palette import COLOURS
 
 THINGS = {"red apple": (200, 0, 0), "fox": (255, 120, 0), "key": (90, 90, 0), "tent": (0, 90, 90)}
 

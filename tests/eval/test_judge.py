@@ -4,18 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sanakit.data.pocket_scene_words import COLOURS
 from sanakit.errors import DataError
-from sanakit.eval.judge import Judge, ground_of, load_judge, save_judge, silhouette_of
-
-
-def plain(name: str) -> Tensor:
-    return torch.tensor(COLOURS[name]).view(3, 1, 1).expand(3, 256, 256) / 127.5 - 1
-
-
-def disc(radius: float) -> Tensor:
-    at = torch.arange(256) - 127.5
-    return at[:, None] ** 2 + at**2 < radius**2
+from sanakit.eval.judge import Judge, load_judge, save_judge
 
 
 class Planted(Judge):
@@ -48,23 +38,6 @@ def test_a_thing_is_what_most_of_its_cells_say():
     assert [thing.concept for thing in judge.look(torch.zeros(1, 3, 256, 256))[0]] == ["fox"]
     judge.plant({})
     assert judge.look(torch.zeros(1, 3, 256, 256)) == [[]]
-
-
-@pytest.mark.parametrize("name", COLOURS)
-def test_grounds_get_the_name_of_their_colour_under_noise(name: str):
-    picture = plain(name).clone()
-    picture[:, disc(90)] = -0.3
-    noisy = picture + 0.1 * torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
-    assert ground_of(noisy, COLOURS) == name
-
-
-def test_silhouettes_are_told_from_things_of_many_colours():
-    picture = plain("white").clone()
-    assert silhouette_of(picture, COLOURS) is None  # nothing there
-    picture[:, disc(80)] = plain("red")[:, disc(80)]
-    assert silhouette_of(picture, COLOURS) == "red"
-    picture[:, disc(60)] = plain("blue")[:, disc(60)]
-    assert silhouette_of(picture, COLOURS) is None
 
 
 def test_a_judge_comes_back_from_its_file_with_its_notes(tmp_path):

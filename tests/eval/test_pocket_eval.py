@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sanakit.data.pocket_scene_words import COLOURS
 from sanakit.eval import pocket_eval
 from sanakit.eval.judge import Judge, Thing, save_judge
+from sanakit.eval.palette import COLOURS
 from sanakit.eval.pocket_eval import Question, as_rows, evaluate_scenes, holds, shares
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sanakit.eval.floors import transformer_step
 from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
@@ -18,6 +19,7 @@ from sanakit.train.flow_matching import (
     start_text_encoder,
 )
 from sanakit.train.loop import train
+from sanakit.train.parts import Part
 
 CAPTIONS = [f"a {colour} {thing}" for colour in ("red", "blue") for thing in ("fox", "apple", "boat", "moon")]
 SANA = SanaConfig(depth=2, width=64, cross_heads=4, text_width=48, latent_channels=4, sample_size=4)
@@ -53,7 +55,7 @@ def objective(tokenizer, latents: Tensor, *, randomised: bool = False, **setting
         for parameter in sana.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
     captions = [[caption, caption + "!"] for caption in CAPTIONS]
-    defaults = {"batch_size": 16, "shift": 3.0, "sheet_prompts": CAPTIONS[:3], "sheet_steps": 2}
+    defaults = {"shift": 3.0, "sheet_prompts": CAPTIONS[:3], "sheet_steps": 2}
     return FlowMatchingObjective(
         sana,
         gemma,
@@ -66,13 +68,14 @@ def objective(tokenizer, latents: Tensor, *, randomised: bool = False, **setting
     )
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def loss(objective: FlowMatchingObjective, step: int = 0, total: int = 16) -> Tensor:
+    """Loss of the whole batch of a step."""
+    return objective.loss(objective.batch(step, Part(0, total, total)))
 
 
 def test_the_first_loss_is_the_mean_square_of_the_velocity(tokenizer, latents):
     """The output layer starts silent; noise and latents have unit variance each."""
-    losses = [objective(tokenizer, latents).loss(0, seeded(seed)).item() for seed in range(3)]
+    losses = [loss(objective(tokenizer, latents, seed=seed)).item() for seed in range(3)]
     assert losses == pytest.approx([2.0] * 3, rel=0.1)
     measured = objective(tokenizer, latents)
     assert set(measured.evaluate(measured.model)) == {
@@ -102,18 +105,33 @@ def test_an_overfit_model_hears_its_captions(tokenizer, latents, tmp_path):
     assert measured["empty_0.95"] > measured["right_0.95"] + 0.1
 
 
-def test_equal_generators_give_equal_losses(tokenizer, latents):
+def test_a_batch_is_a_function_of_seed_and_step(tokenizer, latents):
+    first = objective(tokenizer, latents, randomised=True)
+    assert loss(first, 3) == loss(objective(tokenizer, latents, randomised=True), 3)
+    assert loss(first, 3) != loss(first, 4)
+    assert loss(first, 3) != loss(objective(tokenizer, latents, randomised=True, seed=1), 3)
+
+
+def test_losses_of_parts_add_up_to_that_of_the_batch(tokenizer, latents):
     trained = objective(tokenizer, latents, randomised=True)
-    assert trained.loss(0, seeded()) == trained.loss(5, seeded())
-    assert trained.loss(0, seeded()) != trained.loss(0, seeded(1))
+    parts = [trained.loss(trained.batch(2, Part(*cut, 16))) for cut in ((0, 3), (3, 4), (4, 16))]
+    assert sum(parts).item() == pytest.approx(loss(trained, 2).item(), rel=1e-5)
+
+
+def test_flops_grow_with_the_batch_and_are_three_times_the_forwards(tokenizer, latents):
+    trained = objective(tokenizer, latents)
+    half, whole = (trained.batch(0, Part(0, count, 16)) for count in (8, 16))
+    assert 1.7 < trained.flops(whole) / trained.flops(half) < 2.3
+    least = transformer_step(SANA, 4, 4, [2] * 16).flops
+    assert 3 * least < trained.flops(whole) < 30 * least
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5, 1.0])
 def test_captions_are_dropped_in_their_share(tokenizer, latents, dropout):
-    trained = objective(tokenizer, latents, randomised=True, batch_size=128, caption_dropout=dropout)
+    trained = objective(tokenizer, latents, randomised=True, caption_dropout=dropout)
     masks = []
     trained.transformer.register_forward_pre_hook(lambda module, given: masks.append(given[3]))
-    trained.loss(0, seeded())
+    loss(trained, total=128)
     assert masks[0][:, 0].all()  # the feature that an empty prompt has
     kept = masks[0][:, 1:].any(1).float().mean().item()
     assert kept == pytest.approx(1 - dropout, abs=0.0 if dropout in (0.0, 1.0) else 0.12)
@@ -125,7 +143,7 @@ def test_a_dropped_caption_is_the_empty_negative_prompt(tokenizer, latents):
     seen = []
     trained.transformer.register_forward_pre_hook(lambda module, given: seen.append(given))
     with torch.no_grad():
-        trained.loss(0, seeded())
+        loss(trained)
     _, _, text, mask = seen[0]
     empty = trained.encoder.encode_negative([""])[0]
     assert mask.sum(1).tolist() == [1] * 16
@@ -134,18 +152,18 @@ def test_a_dropped_caption_is_the_empty_negative_prompt(tokenizer, latents):
 
 def test_gradients_reach_the_text_encoder(tokenizer, latents):
     trained = objective(tokenizer, latents, randomised=True, caption_dropout=0.0)
-    trained.loss(0, seeded()).backward()
+    loss(trained).backward()
     still = [name for name, p in trained.model.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
 
 
 def test_images_are_drawn_by_weight_and_captions_alike(tokenizer, latents):
-    trained = objective(tokenizer, latents, randomised=True, batch_size=64)
+    trained = objective(tokenizer, latents, randomised=True)
     trained.weights = torch.tensor([0.0, 3, 0, 0, 1, 0, 0, 0])
     drawn = []
     encode = trained.encoder.encode_tokens
     trained.encoder.encode_tokens = lambda tails: drawn.extend(map(tuple, tails)) or encode(tails)  # type: ignore[method-assign]
-    trained.loss(0, seeded())
+    loss(trained, total=64)
     counts = {(i, j): drawn.count(tuple(trained.tails[i][j])) for i in range(8) for j in range(2)}
     assert {key for key, count in counts.items() if count} == {(1, 0), (1, 1), (4, 0), (4, 1)}
     assert counts[1, 0] + counts[1, 1] == pytest.approx(48, abs=12)

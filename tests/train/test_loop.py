@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -14,10 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from sanakit.errors import NumericsError, OutputError, WeightsError
-from sanakit.train.checkpoint import load_checkpoint
+from sanakit.errors import NumericsError, OutputError, SettingsError, WeightsError
+from sanakit.train.checkpoint import load_average, open_checkpoint
 from sanakit.train.config import TrainConfig
 from sanakit.train.loop import Progress, train
+from sanakit.train.parts import Part, sample_noise
 
 CONFIG = TrainConfig(
     steps=12,
@@ -45,28 +47,44 @@ class Block(nn.Module):
 class Regression:
     """Learn a fixed linear map through two blocks; one layer is frozen."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, data_seed: int = 0) -> None:
         torch.manual_seed(seed)
         self.model: nn.Module = nn.Module()
         self.model.start = nn.Linear(6, 6).requires_grad_(False)
         self.model.blocks = nn.Sequential(Block(6), Block(6))
         self.wanted = torch.randn(6, 6, generator=torch.Generator().manual_seed(9))
-        self.poisoned = -1
+        self.poisoned: set[int] = set()
+        self.seed = data_seed
+        self.begun: tuple[int, Sequence[Part]] | None = None
 
-    def _loss(self, model: nn.Module, generator: torch.Generator) -> Tensor:
-        x = torch.randn(8, 6, generator=generator)
+    def _loss(self, model: nn.Module, x: Tensor) -> Tensor:
         return (model.blocks(model.start(x)).float() - x @ self.wanted).square().mean()
 
-    def loss(self, step: int, generator: torch.Generator) -> Tensor:
-        loss = self._loss(self.model, generator)
-        return loss * math.nan if step == self.poisoned else loss
+    def begin(self, first: int, parts: Sequence[Part]) -> None:
+        self.begun = (first, parts)
+
+    def batch(self, step: int, part: Part) -> tuple[Tensor, float]:
+        x = sample_noise(self.seed, step, part, (6,))
+        return x, part.weight * (math.nan if step in self.poisoned else 1)
+
+    def loss(self, batch: tuple[Tensor, float]) -> Tensor:
+        x, weight = batch
+        return self._loss(self.model, x) * weight
 
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
         assert not torch.is_grad_enabled() or not any(p.requires_grad for p in averaged.parameters())
-        return {"error": self._loss(averaged, torch.Generator().manual_seed(1)).item()}
+        return {"error": self._loss(averaged, sample_noise(7, 0, Part(0, 8, 8), (6,))).item()}
 
     def sheet(self, averaged: nn.Module) -> Image.Image:
         return Image.new("RGB", (4, 4), "red")
+
+
+def everything(folder: Path) -> dict[str, Tensor]:
+    """All tensors of the last checkpoint."""
+    saved = open_checkpoint(folder)
+    tensors = {name: torch.empty_like(tensor, device="cpu") for name, tensor in saved.tensors.items()}
+    saved.read(tensors)
+    return tensors
 
 
 def rows(folder: Path) -> list[dict]:
@@ -74,7 +92,8 @@ def rows(folder: Path) -> list[dict]:
 
 
 def untimed(progress: list) -> list:
-    return [replace(p, seconds=0.0) if isinstance(p, Progress) else p | {"seconds": 0} for p in progress]
+    timed = {"seconds": 0.0, "samples_per_second": 0.0, "data_wait": 0.0}
+    return [replace(p, **timed) if isinstance(p, Progress) else p | timed for p in progress]
 
 
 @pytest.fixture(autouse=True)
@@ -90,28 +109,48 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, name, 
     whole = list(train(Regression(), config, tmp_path / "whole"))
     first = list(islice(train(Regression(), config, tmp_path / "parts"), stop // 2))
     assert first[-1].step == stop
-    assert load_checkpoint(tmp_path / "parts")["step"] == 8
+    assert open_checkpoint(tmp_path / "parts").step == 8
     objective = Regression(seed=5)  # whose own weights must not matter
     second = list(train(objective, config, tmp_path / "parts", resume=True))
     assert untimed(first[:4] + second) == untimed(whole)
     assert untimed(rows(tmp_path / "parts")) == untimed(rows(tmp_path / "whole"))
-    states = [load_checkpoint(tmp_path / part) for part in ("whole", "parts")]
-    for part in ("model", "average"):
-        for key, tensor in states[0][part].items():
-            assert torch.equal(tensor, states[1][part][key]), key
+    states = [everything(tmp_path / part) for part in ("whole", "parts")]
+    assert set(states[0]) == set(states[1])
+    for key, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][key]), key
     for key, tensor in objective.model.state_dict().items():
-        assert torch.equal(tensor, states[0]["model"][key])
+        assert torch.equal(tensor, states[0][f"model.{key}"])
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before_and_is_told(tmp_path):
+    whole = list(train(Regression(), CONFIG, tmp_path / "whole"))
+    list(islice(train(Regression(), CONFIG, tmp_path / "parts"), 4))
+    damaged = tmp_path / "parts" / "checkpoint-0000008" / "manifest.json"
+    damaged.write_text(damaged.read_text()[:-9])
+    resumed = list(train(Regression(seed=5), CONFIG, tmp_path / "parts", resume=True))
+    assert [p.loss for p in resumed] == [p.loss for p in whole[2:]]
+    assert "checkpoint-0000008 is damaged" in resumed[0].notes[0]
+    assert rows(tmp_path / "parts")[2]["notes"] == list(resumed[0].notes)
+
+
+def test_a_wholly_frozen_model_is_refused(tmp_path):
+    objective = Regression()
+    objective.model.requires_grad_(False)
+    with pytest.raises(SettingsError, match="nothing to train"):
+        next(train(objective, CONFIG, tmp_path))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_training_lowers_the_loss_and_leaves_frozen_weights(tmp_path, name):
     objective = Regression()
     frozen = objective.model.start.weight.clone()
-    progress = list(train(objective, replace(OPTIMIZERS[name], steps=120, log_every=20), tmp_path))
+    progress = list(
+        train(objective, replace(OPTIMIZERS[name], steps=120, log_every=20, checkpoint_every=120), tmp_path)
+    )
     assert progress[-1].loss < 0.6 * progress[0].loss
     assert progress[-1].metrics["error"] < progress[0].metrics.get("error", math.inf)
     assert torch.equal(objective.model.start.weight, frozen)
-    assert torch.equal(load_checkpoint(tmp_path)["average"]["start.weight"], frozen)
+    assert torch.equal(load_average(tmp_path)["start.weight"], frozen)
 
 
 def test_progress_log_and_sheets_tell_the_same_story(tmp_path):
@@ -157,7 +196,7 @@ def test_the_average_follows_the_weights(tmp_path):
     start = objective.model.blocks[0].qkv.weight.clone()
     list(train(objective, replace(CONFIG, steps=1, checkpoint_every=1), tmp_path))
     moved = objective.model.blocks[0].qkv.weight
-    average = load_checkpoint(tmp_path)["average"]["blocks.0.qkv.weight"]
+    average = load_average(tmp_path)["blocks.0.qkv.weight"]
     assert not torch.equal(moved, start)
     torch.testing.assert_close(average, start + 0.9 * (moved - start))  # decay 1/10 in the first step
 
@@ -168,31 +207,42 @@ def test_gradients_are_clipped_but_reported_whole(tmp_path):
     assert loud.grad_norm == free.grad_norm > 0.1
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run_before_it_is_kept(tmp_path):
+def test_a_loss_that_is_not_a_number_is_skipped_and_told(tmp_path):
     objective = Regression()
-    objective.poisoned = 9
-    with pytest.raises(NumericsError, match="at step 9: lower the learning rate"):
-        list(train(objective, CONFIG, tmp_path))
-    assert load_checkpoint(tmp_path)["step"] == 8
-    assert all(parameter.isfinite().all() for parameter in objective.model.parameters())
+    objective.poisoned = {5}
+    progress = list(train(objective, replace(CONFIG, log_every=1), tmp_path))
+    assert [p.notes for p in progress if p.notes] == [("Step 5 skipped: loss nan is not a number.",)]
+    assert [p.step for p in progress if p.notes] == [6]
+    assert rows(tmp_path)[5]["notes"] == list(progress[5].notes)
+    assert all(tensor.isfinite().all() for tensor in everything(tmp_path).values())
+
+
+def test_a_hopeless_run_stops_and_keeps_its_last_checkpoint(tmp_path):
+    objective = Regression()
+    objective.poisoned = set(range(9, 100))
+    with pytest.raises(NumericsError, match="--resume"):
+        list(train(objective, replace(CONFIG, steps=100, checkpoint_every=8), tmp_path))
+    assert open_checkpoint(tmp_path).step % 8 == 0
+    assert all(tensor.isfinite().all() for tensor in everything(tmp_path).values())
 
 
 def test_resuming_takes_the_learning_rate_of_the_new_settings(tmp_path):
     """As the error about losses that are not numbers advises."""
     list(train(Regression(), replace(CONFIG, steps=8), tmp_path))
     objective = Regression()
-    before = load_checkpoint(tmp_path)["model"]["blocks.0.qkv.weight"]
+    before = everything(tmp_path)["model.blocks.0.qkv.weight"]
     list(train(objective, replace(CONFIG, learning_rate=1e-9, weight_decay=0.0005), tmp_path, resume=True))
     assert (objective.model.blocks[0].qkv.weight - before).abs().max() < 1e-7
 
 
 def test_a_finished_run_is_not_trained_further(tmp_path):
     list(train(Regression(), CONFIG, tmp_path))
-    written = (tmp_path / "checkpoint.pt").read_bytes()
+    written = open_checkpoint(tmp_path).path.stat().st_mtime_ns
     objective = Regression(seed=5)
     assert list(train(objective, CONFIG, tmp_path, resume=True)) == []
-    assert (tmp_path / "checkpoint.pt").read_bytes() == written
-    expected = load_checkpoint(tmp_path)["model"]["blocks.1.qkv.weight"]
+    assert open_checkpoint(tmp_path).path.stat().st_mtime_ns == written
+    assert objective.begun is None
+    expected = everything(tmp_path)["model.blocks.1.qkv.weight"]
     assert torch.equal(objective.model.blocks[1].qkv.weight, expected)
 
 
@@ -212,12 +262,12 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
 
 def test_a_checkpoint_of_another_optimiser_is_refused(tmp_path):
     list(train(Regression(), replace(CONFIG, steps=4), tmp_path))
-    with pytest.raises(WeightsError, match="other parameter groups"):
+    with pytest.raises(WeightsError, match="of another optimiser"):
         next(train(Regression(), OPTIMIZERS["muon"], tmp_path, resume=True))
 
 
 def test_other_seeds_draw_other_batches(tmp_path):
     losses = [
-        next(train(Regression(), replace(CONFIG, seed=seed), tmp_path / str(seed))).loss for seed in (0, 0, 1)
+        next(train(Regression(data_seed=seed), CONFIG, tmp_path / str(seed))).loss for seed in (0, 0, 1)
     ]
     assert losses[0] == losses[1] != losses[2]

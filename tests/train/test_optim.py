@@ -1,4 +1,4 @@
-"""Muon orthogonalises, part by part; every trained parameter has one optimiser."""
+"""Every trained parameter has one optimiser, with its own rate and decay, and a state that can be saved."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from sanakit.errors import WeightsError
 from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
+from sanakit.train.came import CAME
 from sanakit.train.config import TrainConfig
-from sanakit.train.optim import Muon, make_optimizers, orthogonalise, resume_optimizers
+from sanakit.train.muon import Muon
+from sanakit.train.optim import make_optimizers, state_bytes
 
 CONFIG = TrainConfig(steps=10, batch_size=2, learning_rate=1e-3, muon_learning_rate=0.02, weight_decay=0.1)
 MUON = replace(CONFIG, optimizer="muon")
+CAME_32, CAME_8 = replace(CONFIG, optimizer="came"), replace(CONFIG, optimizer="came8bit")
+EVERY = {"adamw": CONFIG, "muon": MUON, "came": CAME_32, "came8bit": CAME_8}
+every_optimizer = pytest.mark.parametrize("config", EVERY.values(), ids=EVERY)
 
 
 def whole_model() -> nn.ModuleDict:
@@ -28,68 +32,12 @@ def whole_model() -> nn.ModuleDict:
     return nn.ModuleDict({"transformer": sana, "text": gemma})
 
 
-@pytest.mark.parametrize("shape", [(32, 32), (96, 32), (32, 96), (8, 100)])
-def test_orthogonalise_makes_all_singular_values_alike(shape):
-    matrix = torch.randn(shape) @ torch.diag(torch.linspace(0.2, 5, shape[1]))
-    scale = 0.2 * max(shape) ** 0.5
-    out = orthogonalise(matrix)
-    values = torch.linalg.svdvals(out) / scale
-    assert out.shape == shape
-    assert out.dtype == torch.float32
-    assert values.min() > 0.6
-    assert values.max() < 1.3
-    # It stays the nearest one: the singular vectors are the matrix's own.
-    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    assert (out * (left @ right)).sum() / out.norm() / (left @ right).norm() > 0.97
-
-
-def test_orthogonalise_does_not_depend_on_the_gradient_s_size():
-    matrix = torch.randn(16, 16)
-    torch.testing.assert_close(orthogonalise(1e4 * matrix), orthogonalise(1e-3 * matrix), atol=0.1, rtol=0)
-    assert not orthogonalise(torch.zeros(4, 4)).any()
-
-
-def test_an_update_has_the_size_of_adam_s():
-    for shape in ((64, 64), (192, 64), (64, 320)):
-        assert orthogonalise(torch.randn(shape)).square().mean().sqrt() == pytest.approx(0.2, abs=0.04)
-
-
-@pytest.mark.parametrize("parts", [1, 2, 3])
-def test_fused_matrices_are_orthogonalised_separately(parts):
-    weight = nn.Parameter(torch.zeros(parts * 16, 16))
-    loud = torch.cat([10.0**part * torch.randn(16, 16) for part in range(parts)])
-    weight.grad = loud
-    Muon([{"params": [weight], "lr": 1.0, "parts": parts}], momentum=0.95, weight_decay=0.0).step()
-    for moved in weight.detach().chunk(parts):
-        values = torch.linalg.svdvals(moved) / (0.2 * 16**0.5)
-        assert values.min() > 0.6
-        assert values.max() < 1.3
-
-
-def test_muon_steps_against_the_gradient_and_decays():
-    weight = nn.Parameter(torch.eye(8))
-    before = weight.detach().clone()
-    weight.grad = torch.eye(8)
-    Muon([{"params": [weight], "lr": 0.1}], momentum=0.9, weight_decay=0.5).step()
-    expected = before * (1 - 0.1 * 0.5) - 0.1 * orthogonalise(torch.eye(8))
-    torch.testing.assert_close(weight.detach(), expected, atol=1e-3, rtol=0)
-
-
-def test_muon_handles_1x1_convolutions_and_skips_what_has_no_gradient():
-    conv, idle = nn.Parameter(torch.randn(12, 6, 1, 1)), nn.Parameter(torch.ones(3, 3))
-    before = conv.detach().clone()
-    conv.grad = torch.randn_like(conv)
-    Muon([{"params": [conv, idle], "lr": 0.1}], momentum=0.9, weight_decay=0.0).step()
-    assert not torch.equal(conv, before)
-    assert torch.equal(idle, torch.ones(3, 3))
-
-
-@pytest.mark.parametrize("config", [CONFIG, MUON], ids=["adamw", "muon"])
+@every_optimizer
 def test_every_trained_parameter_has_one_optimiser_and_a_base_rate(config):
     model = whole_model()
     frozen = model["text"].requires_grad_(False).norm.weight
     optimizers = make_optimizers(model, config)
-    assert len(optimizers) == (1 if config is CONFIG else 2)
+    assert len(optimizers) == (2 if config is MUON else 1)
     held = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     assert id(frozen) not in held
@@ -98,7 +46,7 @@ def test_every_trained_parameter_has_one_optimiser_and_a_base_rate(config):
             assert group["base_lr"] == (0.02 if isinstance(optimizer, Muon) else 1e-3)
 
 
-@pytest.mark.parametrize("config", [CONFIG, MUON], ids=["adamw", "muon"])
+@every_optimizer
 def test_gains_biases_and_embeddings_are_not_decayed(config):
     model = whole_model()
     decay = {
@@ -132,7 +80,7 @@ def test_muon_takes_the_matrices_inside_blocks_with_their_parts():
     assert any("layers.0.self_attn.q_proj" in name for name in taken)
 
 
-@pytest.mark.parametrize("config", [CONFIG, MUON], ids=["adamw", "muon"])
+@every_optimizer
 def test_rate_factors_reach_both_optimisers(config):
     model = whole_model()
     slow = replace(config, rate_factors=(("blocks.1", 0.1),))
@@ -156,24 +104,48 @@ def trained(config: TrainConfig) -> tuple[nn.Module, list[torch.optim.Optimizer]
     return model, optimizers
 
 
-def test_resuming_keeps_momenta_but_takes_the_new_settings():
-    _, optimizers = trained(MUON)
-    saved = [optimizer.state_dict() for optimizer in optimizers]
-    fresh = make_optimizers(
-        whole_model(), replace(MUON, learning_rate=1e-5, muon_learning_rate=1e-4, weight_decay=0.2)
-    )
-    resume_optimizers(fresh, saved)
-    for optimizer, old in zip(fresh, saved, strict=True):
-        rate = 1e-4 if isinstance(optimizer, Muon) else 1e-5
-        assert {group["base_lr"] for group in optimizer.param_groups} == {rate}
-        assert max(group["weight_decay"] for group in optimizer.param_groups) == 0.2
-        states = optimizer.state_dict()["state"]
-        assert states.keys() == old["state"].keys()
-        for index, state in states.items():
-            assert all(torch.equal(state[name], old["state"][index][name]) for name in state)
+@every_optimizer
+def test_a_run_goes_on_from_saved_states_as_if_it_had_not_stopped(config, tmp_path):
+    model, optimizers = trained(config)
+    copy = whole_model()
+    copy.load_state_dict(model.state_dict())
+    resumed = make_optimizers(copy, config)
+    torch.save([optimizer.state_dict() for optimizer in optimizers], tmp_path / "states.pt")
+    for optimizer, state in zip(resumed, torch.load(tmp_path / "states.pt", weights_only=True), strict=True):
+        optimizer.load_state_dict(state)
+    for step in range(3):
+        for trains, steps in ((model, optimizers), (copy, resumed)):
+            generator = torch.Generator().manual_seed(step)
+            for parameter in trains.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            for optimizer in steps:
+                optimizer.step()
+    for (name, one), two in zip(model.named_parameters(), copy.parameters(), strict=True):
+        assert torch.equal(one, two), name
 
 
-def test_an_optimiser_of_another_kind_is_refused():
-    _, optimizers = trained(MUON)
-    with pytest.raises(WeightsError, match="other parameter groups"):
-        resume_optimizers(make_optimizers(whole_model(), CONFIG), [o.state_dict() for o in optimizers])
+def test_the_config_s_settings_reach_came():
+    config = replace(CAME_8, came_betas=(0.8, 0.98, 0.998), rate_factors=(("blocks.1", 0.1),))
+    (optimizer,) = make_optimizers(whole_model(), config)
+    assert isinstance(optimizer, CAME)
+    assert all(group["eight_bit"] and group["betas"] == config.came_betas for group in optimizer.param_groups)
+    assert {group["base_lr"] for group in optimizer.param_groups} == {1e-3, 1e-3 * 0.1}
+
+
+def test_states_are_counted_in_bytes():
+    weight, gain = nn.Parameter(torch.zeros(256, 512)), nn.Parameter(torch.zeros(300))
+
+    def bytes_of(optimizer: torch.optim.Optimizer) -> int:
+        assert state_bytes([optimizer]) == 0
+        weight.grad, gain.grad = torch.ones_like(weight), torch.ones_like(gain)
+        optimizer.step()
+        return state_bytes([optimizer])
+
+    matrix, vector, factors = weight.numel(), gain.numel(), 2 * (256 + 512) * 4
+    groups = [{"params": [weight, gain], "lr": 1e-3}]
+    adamw = bytes_of(torch.optim.AdamW([weight, gain]))
+    assert adamw == 8 * (matrix + vector) + 2 * 4  # two float32 each, and two counts of steps
+    assert bytes_of(CAME(groups)) == 4 * matrix + factors + 8 * vector
+    eight_bit = bytes_of(CAME([{"params": [weight, gain], "lr": 1e-3}], eight_bit=True))
+    assert eight_bit == matrix + 256 * 4 + factors + 8 * vector  # one scale for each row of 512
+    assert adamw / eight_bit > 7

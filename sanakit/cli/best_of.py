@@ -1,0 +1,100 @@
+"""`sana best-of`: many pictures of a sentence are drawn, a judge chooses, the best are kept.
+
+Options and file names are those of `sana generate`; torch is imported inside the functions, as there.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sanakit.cli import generate
+from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from sanakit.pipelines.images import Result
+
+
+def best_of(
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw, in a sentence.")],
+    count: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Pictures to choose from, of this seed and the next ones.")
+    ] = 16,
+    keep: Annotated[int, typer.Option(metavar="K", min=1, help="How many of them to keep.")] = 1,
+    judge: Annotated[
+        str, typer.Option(metavar="CLIP", help="pocket-clip, a folder of a CLIP model, or Hub org/repo.")
+    ] = "pocket-clip",
+    model: generate.Model = "pocket",
+    negative: generate.Negative = "",
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="WxH", show_default=generate.OWN, help="Pixels, such as 256x192."),
+    ] = None,
+    steps: generate.Steps = None,
+    guidance: generate.Guidance = None,
+    solver: generate.Solver = None,
+    seed: generate.Seed = None,
+    batch: Annotated[int, typer.Option(metavar="B", min=1, max=256, help="Pictures drawn at once.")] = 8,
+    output: generate.Output = None,
+    device: generate.Device = "auto",
+    dtype: generate.Dtype = "auto",
+    memory: generate.Memory = "auto",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Draw many pictures and keep those that fit the sentence best.
+
+    The judge is a CLIP model. Each PNG carries its own seed, with which `sana generate` draws it again, and
+    its score.
+    """
+    seed = secrets.randbelow(2**32) if seed is None else seed
+    with progress_bar() as show, warnings.catch_warnings(action="ignore"):  # the result tells them
+        from sanakit.data.scoring import clip_scorer
+        from sanakit.pipelines.best_of import BestOf
+        from sanakit.pipelines.images import parse_size
+        from sanakit.pipelines.text_to_image import TextToImage
+
+        width, height = parse_size(size) if size is not None else (None, None)
+        paths = generate.output_paths(output, seed, keep)
+        score = clip_scorer(judge, device=device)
+        pipe = TextToImage.from_pretrained(model, device=device, dtype=dtype, memory=memory)
+        chooser = BestOf(pipe, lambda text, images: score(images, [text] * len(images)), batch=batch)
+        result = None
+        for trial in chooser.stream(
+            prompt,
+            count=count,
+            keep=keep,
+            seed=seed,
+            negative_prompt=negative,
+            width=width,
+            height=height,
+            steps=steps,
+            guidance=guidance,
+            solver=solver,
+        ):
+            show(f"best so far: seed {trial.best[0].seed}", trial.index, trial.total)
+            result = trial.result
+    assert result is not None  # the last trial carries it
+    _deliver(result, paths, as_json=as_json)
+
+
+def _deliver(result: Result, paths: Sequence[Path], *, as_json: bool) -> None:
+    """Save the pictures, best first, and print seed and score of each. Raises OutputError."""
+    from sanakit.pipelines.images import save
+
+    for path, image, metadata in zip(paths, result.images, result.metadata, strict=True):
+        save(image, path, metadata)  # pyright: ignore[reportArgumentType] - the pictures are PIL
+    for warning in result.warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
+    rows = [{"path": str(path), **metadata} for path, metadata in zip(paths, result.metadata, strict=True)]
+    if as_json:
+        print_json({"images": rows, "timings": result.timings, "warnings": result.warnings})
+        return
+    for row in rows:
+        print(f"{row['path']}  seed {row['seed']}  score {row['score']:.2f}")

@@ -1,0 +1,208 @@
+"""Where training pictures come from: a folder, tar shards or a Hugging Face data set, behind one interface.
+
+A source is map-style: picture i is always the same one, and can be read at any time. What lies in a place is
+found out by looking; nothing has to be prepared, and no index file is needed.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import numpy as np
+
+from sanakit.data.captions import Caption
+from sanakit.data.sidecar import Known, merged, read_sidecar, sidecar_path
+from sanakit.errors import DataError
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+HUB = "hub:"
+_SAVED = ("state.json", "dataset_info.json", "dataset_dict.json")  # of a saved Hugging Face data set
+_KINDS = (
+    "a folder of pictures (with .txt or .json captions of the same name, or a metadata.jsonl, .csv or "
+    ".parquet), .tar shards, a saved Hugging Face data set, .parquet files, or hub:ORGANISATION/NAME"
+)
+
+
+class Source(Protocol):
+    """Pictures with captions, numbered from 0. It can be pickled: reading processes get a copy."""
+
+    @property
+    def ignored(self) -> Mapping[str, str]:
+        """Name what lies in the place and is not used, with the reason, for a report."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def key(self, index: int) -> str:
+        """Name a picture, uniquely, for reports and sidecars: its path in the folder, or shard:member."""
+        ...
+
+    def open(self, index: int) -> BinaryIO:
+        """Open a picture's file, so that its header can be read without the rest. Raises OSError."""
+        ...
+
+    def read(self, index: int) -> bytes:
+        """Give a picture's file. Raises OSError."""
+        ...
+
+    def captions(self, index: int) -> tuple[Caption, ...]:
+        """Give a picture's captions, () where it has none. Raises DataError for captions that are damaged."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Tell these pictures from any others: hexadecimal, from names, sizes and times of change."""
+        ...
+
+
+def open_source(place: str | os.PathLike[str]) -> Source:
+    """Open a place that holds pictures.
+
+    place: a folder, a .tar file, a pattern of them ("shards/{000..099}.tar", "shards/*.tar"), a .parquet file
+    or pattern, or "hub:organisation/name". Captions and scores of the place's captions.jsonl are added (see
+    `sidecar`). Raises DataError, which says what was found instead, and MissingExtraError for parquet and
+    Hugging Face data sets without the extra `train`.
+    """
+    text = os.fspath(place)
+    source = _open(text)
+    if not len(source):
+        raise DataError(f"{text} holds no pictures: give {_KINDS}.")
+    if text.startswith(HUB):
+        return source
+    known = read_sidecar(sidecar_path(text))
+    return Annotated(source, known) if known else source
+
+
+class Annotated:
+    """A source with the captions and scores that a sidecar adds to its own."""
+
+    def __init__(self, source: Source, known: Mapping[str, Known]) -> None:
+        self.source, self.known = source, known
+
+    @property
+    def ignored(self) -> Mapping[str, str]:
+        """As of the source itself."""
+        return self.source.ignored
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def key(self, index: int) -> str:
+        """As of the source itself."""
+        return self.source.key(index)
+
+    def open(self, index: int) -> BinaryIO:
+        """As of the source itself."""
+        return self.source.open(index)
+
+    def read(self, index: int) -> bytes:
+        """As of the source itself."""
+        return self.source.read(index)
+
+    def captions(self, index: int) -> tuple[Caption, ...]:
+        """Those of the source, then those of the sidecar that are new; the sidecar's scores hold."""
+        return merged(self.source.captions(index), self.known.get(self.source.key(index)))
+
+    def fingerprint(self) -> str:
+        """As of the source itself: the same pictures, whatever is written about them."""
+        return self.source.fingerprint()
+
+
+class Names(Sequence[str]):
+    """Many short texts in one piece of memory: less than as many Python strings take, and quick to pickle."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+        self._bytes = b"".join(encoded)
+        self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index):
+        """Give one text; slices are not needed and not given."""
+        start, end = self._ends[index], self._ends[index + 1]
+        return self._bytes[start:end].decode("utf-8", "surrogateescape")
+
+
+def fingerprint_of(files: Iterable[tuple[str, Path]]) -> str:
+    """Tell files, given as (name, path), from others or changed ones. A vanished one counts as of size -1."""
+    digest = hashlib.sha256()
+    for name, path in files:
+        try:
+            stat = path.stat()
+            line = f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
+        except OSError:
+            line = f"{name}\0-1\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def expand(pattern: str) -> list[str]:
+    """Give the existing files of a pattern with {000..099}, {a,b}, * and ?, sorted; without any, [pattern].
+
+    Of a range in braces every file has to exist: one that is missing is given all the same, and is then an
+    error of whoever opens it.
+    """
+    found: list[str] = []
+    for text in _expand_braces(pattern):
+        found += (
+            sorted(glob.glob(text)) if re.search(r"[*?\[]", text) and not os.path.exists(text) else [text]
+        )
+    return list(dict.fromkeys(found))
+
+
+def _expand_braces(text: str) -> list[str]:
+    match = re.search(r"\{([^{}]*)\}", text)
+    if match is None:
+        return [text]
+    span = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
+    if span is None:
+        parts = match[1].split(",")
+    else:
+        parts = [str(n).zfill(len(span[1])) for n in range(int(span[1]), int(span[2]) + 1)]
+    rest = _expand_braces(text[match.end() :])
+    return [text[: match.start()] + part + tail for part in parts for tail in rest]
+
+
+def _open(text: str) -> Source:
+    from sanakit.data.folder import FolderSource
+    from sanakit.data.huggingface import hub_source, parquet_source, saved_source
+    from sanakit.data.webdataset import TarSource
+
+    if text.startswith(HUB):
+        return hub_source(text.removeprefix(HUB))
+    path = Path(text).expanduser()
+    if path.is_dir():
+        names = {entry.name for entry in os.scandir(path)}
+        if names & set(_SAVED):
+            return saved_source(path)
+        shards = sorted(path / name for name in names if _is_tar(name))
+        if shards:
+            return TarSource(shards)
+        folder = FolderSource(path)
+        tables = [] if len(folder) else sorted(path.rglob("*.parquet"))
+        return parquet_source(tables) if tables else folder
+    files = [Path(name) for name in expand(os.fspath(path))]
+    if not files:
+        raise DataError(f"No file fits {text}: give {_KINDS}.")
+    missing = [file for file in files if not file.exists()]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise DataError(f"{missing[0]}{more} does not exist: give {_KINDS}.")
+    if all(_is_tar(file.name) for file in files):
+        return TarSource(files)
+    if all(file.suffix == ".parquet" for file in files):
+        return parquet_source(files)
+    odd = next(file for file in files if not _is_tar(file.name))
+    raise DataError(f"{odd} can not be trained on: give {_KINDS}.")
+
+
+def _is_tar(name: str) -> bool:
+    """Compressed ones too: their reader refuses them, and says why."""
+    return re.search(r"\.(tar|tgz)(\.\w+)?$", name.lower()) is not None

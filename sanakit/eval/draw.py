@@ -1,0 +1,63 @@
+"""Draws a benchmark's prompts into a folder, and goes on where an earlier run stopped.
+
+The drawing is `sana generate --prompts`: the folder gets `prompts.jsonl`, which that command takes too, and
+`pictures/` with its manifest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sanakit.errors import OutputError
+from sanakit.eval.cases import Case, write_cases
+from sanakit.eval.folder import Shown
+from sanakit.pipelines.batch import draw_group, finished, groups, save_all
+from sanakit.pipelines.prompt_file import read_pictures
+from sanakit.pipelines.request import ModelSpec, check_request
+from sanakit.pipelines.text_to_image import TextToImage
+from sanakit.weights.settings import load_configs, load_settings
+
+PROMPTS, PICTURES = "prompts.jsonl", "pictures"
+
+
+def draw_cases(
+    model: str | os.PathLike[str],
+    cases: Sequence[Case],
+    folder: Path,
+    *,
+    num_images: int = 1,
+    seed: int = 0,
+    loading: dict[str, Any] | None = None,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> list[Shown]:
+    """Draw what is not there yet, at the model's own size, steps and guidance; give all pictures.
+
+    folder: gets `pictures/NAME.png`, or NAME-1.png, NAME-2.png, ...   num_images: of a case.
+    seed: of the first picture; the next picture, of whichever case, has one more ...
+    loading: device, dtype, memory of `TextToImage.from_pretrained`.
+    Raises OutputError where the folder holds pictures of other settings, and what drawing raises.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        seeds = [seed + index * num_images for index in range(len(cases))]
+        write_cases(folder / PROMPTS, cases, seed=seeds, num_images=[num_images] * len(cases))
+    except OSError as error:
+        raise OutputError(f"{folder} can not be written ({error.strerror}): choose another folder.") from None
+    spec = ModelSpec.of(load_settings(model), *load_configs(model))
+    pictures = read_pictures(folder / PROMPTS, partial(check_request, spec))
+    place = folder / PICTURES
+    done = finished(pictures, place)
+    if waiting := groups(pictures, done):
+        pipe = TextToImage.from_pretrained(model, **(loading or {}))
+        drawn = (one for group in waiting for one in draw_group(pipe, group, done))
+        total = len(pictures) - len(done)
+        progress("drawing", 0, total)
+        for count, _ in enumerate(save_all(drawn, pictures, place, done), start=1):
+            progress("drawing", count, total)
+    by_line = dict(enumerate(cases, start=1))
+    return [Shown(place / picture.file, by_line[picture.line]) for picture in pictures]

@@ -1,0 +1,308 @@
+"""The published measures behind one call: pictures with their prompts in, figures out.
+
+Each measure has a file of its own; here they are loaded, fed and added up. What a measure says of one picture
+is kept in `MEASURE.jsonl`, line by line, so that a run that was stopped goes on where it was; a picture that
+has changed since, or another judge, is asked again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from sanakit.errors import DataError, OutputError, SettingsError
+from sanakit.eval import clip_score, detector, dpg, fid, geneval, image_reward
+from sanakit.eval.cases import Case
+from sanakit.eval.folder import Shown, list_pictures, open_picture
+from sanakit.pipelines.memory import choose_device
+from sanakit.weights.clip import load_clip
+
+BY_PICTURE = ("clip-score", "image-reward", "geneval", "dpg")  # each picture by itself, with its prompt
+BY_SET = ("fid", "fid-lite0")  # all pictures at once, against a reference
+MEASURES = (*BY_SET, *BY_PICTURE)
+# Networks that measures need -> where they come from unless said otherwise; "": that has to be said.
+WEIGHTS = {
+    "inception": "",
+    "clip": clip_score.REPO,
+    "image-reward": image_reward.REPO,
+    "bert": image_reward.TOKENIZER,
+    "mask2former": detector.REPO,
+    "vqa": "",
+}
+BATCH = 8  # pictures looked at together
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, how much is done, how much there is)."""
+Look = Callable[[list[Image.Image], list[Case]], list[Any]]
+"""What a measure says of each picture, as JSON has it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tools:
+    """What measures need besides the pictures.
+
+    weights: name of WEIGHTS -> file, folder or Hub repository.   reference: folder of real pictures, or
+    their statistics (.npz), for FID.   questions: dpg_bench.csv.   endpoint: server that answers DPG's
+    questions with the model named by weights["vqa"].   device: "auto", "cpu", "cuda", ...
+    """
+
+    weights: Mapping[str, str] = field(default_factory=dict)
+    reference: Path | None = None
+    questions: Path | None = None
+    endpoint: str | None = None
+    device: str = "auto"
+
+    def place(self, name: str) -> str:
+        """Where a network comes from. Raises SettingsError where that has to be said and was not."""
+        place = self.weights.get(name) or WEIGHTS[name]
+        if not place:
+            what = {
+                "inception": f"the file {fid_file()} of pytorch-fid",
+                "vqa": "a vision-language model (a folder or Hub repository; with --endpoint its name there)",
+            }[name]
+            raise SettingsError(f"This measure needs {what}: name it with --weights {name}=PLACE.")
+        return place
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """What one measure found. value: the figure that is quoted.   details: its parts.   by: whose ruler."""
+
+    value: float
+    pictures: int
+    by: str
+    details: dict[str, float] = field(default_factory=dict)
+
+
+def measure(
+    name: str,
+    shown: Sequence[Shown],
+    tools: Tools,
+    *,
+    folder: Path | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> Figures:
+    """Take one measure of pictures.
+
+    name: of MEASURES.   shown: pictures, with their prompts for all but FID.   folder: where what was found
+    is kept, so that it is not asked again; None: nowhere.
+    Raises SettingsError, DataError, and what loading the measure's networks raises.
+    """
+    check_measures([name])
+    if name in BY_SET:
+        return _distance(name, shown, tools, folder, progress)
+    if without := [one.path.name for one in shown if one.case is None]:
+        raise DataError(
+            f"Nothing says what {len(without)} of {len(shown)} pictures were to show, such as {without[0]}: "
+            "give the prompts with --prompts FILE, or write them into NAME.txt beside NAME.png."
+        )
+    cases = [one.case for one in shown if one.case is not None]
+    by = _judge_name(name, tools)
+    questions = _questions(tools, cases) if name == "dpg" else {}
+    ledger = Ledger(folder / f"{name}.jsonl" if folder else None, by)
+    waiting = [index for index, one in enumerate(shown) if one.path not in ledger]
+    done = len(shown) - len(waiting)
+    if waiting:
+        look = _load(name, tools, questions)
+        for start in range(0, len(waiting), BATCH):
+            progress(name, done + start, len(shown))
+            part = waiting[start : start + BATCH]
+            images = [open_picture(shown[index].path) for index in part]
+            results = look(images, [cases[index] for index in part])
+            for index, result in zip(part, results, strict=True):
+                ledger.add(shown[index].path, result)
+    progress(name, len(shown), len(shown))
+    return _add_up(name, cases, [ledger[one.path] for one in shown], questions, by)
+
+
+def check_measures(names: Sequence[str]) -> None:
+    """Raise SettingsError for a measure that is not known here."""
+    for name in names:
+        if name not in MEASURES:
+            raise SettingsError(f"There is no measure {name!r}: take {', '.join(MEASURES)}.")
+
+
+def check_weights(names: Sequence[str]) -> None:
+    """Raise SettingsError for the name of a network that no measure has."""
+    for name in names:
+        if name not in WEIGHTS:
+            raise SettingsError(f"No measure has weights called {name!r}: take {', '.join(WEIGHTS)}.")
+
+
+def fid_file() -> str:
+    """Name of the Inception weights, as published."""
+    from sanakit.eval.inception import FILE
+
+    return FILE
+
+
+class Ledger:
+    """What a judge said of pictures, in a file that grows by a line a picture. path: None keeps nothing."""
+
+    def __init__(self, path: Path | None, by: str) -> None:
+        self.path, self.by = path, by
+        self._results: dict[str, Any] = {}
+        self._begin = ""  # of the first line that is added
+        if path is not None and path.is_file():
+            text = path.read_text(encoding="utf-8")
+            self._begin = "" if text.endswith("\n") or not text else "\n"
+            for line in text.splitlines():
+                try:
+                    row = json.loads(line)
+                    if row["by"] == by:
+                        self._results[row["picture"]] = row["result"]
+                except (ValueError, KeyError, TypeError):
+                    continue  # the line that was being written when the run was stopped
+
+    def __contains__(self, picture: Path) -> bool:
+        return _stamp(picture) in self._results
+
+    def __getitem__(self, picture: Path) -> Any:
+        return self._results[_stamp(picture)]
+
+    def add(self, picture: Path, result: Any) -> None:
+        """Keep what was said of a picture. Raises OutputError."""
+        key = _stamp(picture)
+        self._results[key] = result
+        if self.path is None:
+            return
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                row = {"picture": key, "by": self.by, "result": result}
+                file.write(f"{self._begin}{json.dumps(row)}\n")
+                self._begin = ""
+        except OSError as error:
+            raise OutputError(
+                f"{self.path} can not be written ({error.strerror}): choose another folder."
+            ) from None
+
+
+def _stamp(picture: Path) -> str:
+    """A picture as it is now: another file of this name has another stamp."""
+    state = picture.stat()
+    return f"{picture.resolve()} {state.st_size} {state.st_mtime_ns}"
+
+
+def _judge_name(name: str, tools: Tools) -> str:
+    """Whose figures these are, for the report and the ledger."""
+    if name == "clip-score":
+        return tools.place("clip")
+    if name == "image-reward":
+        return tools.place("image-reward")
+    if name == "geneval":
+        return f"{tools.place('mask2former')} + {tools.place('clip')}"
+    return tools.place("vqa") + (f" at {tools.endpoint}" if tools.endpoint else "")
+
+
+def _load(name: str, tools: Tools, questions: Mapping[str, list[dpg.Question]]) -> Look:
+    """Load what a measure looks with."""
+    device = choose_device(tools.device)
+    if name == "clip-score":
+        clip = load_clip(tools.place("clip"), device=device)
+        return lambda images, cases: clip_score.clip_scores(clip, images, [case.prompt for case in cases])
+    if name == "image-reward":
+        reward = image_reward.load_image_reward(tools.place("image-reward"), tools.place("bert"), device)
+        return lambda images, cases: reward(images, [case.prompt for case in cases])
+    if name == "geneval":
+        detect = detector.load_detector(tools.place("mask2former"), device)
+        colours = geneval.clip_colours(load_clip(tools.place("clip"), device=device))
+
+        def judge(image: Image.Image, case: Case) -> dict[str, Any]:
+            verdict = geneval.judge(image, case.task, detect(image), colours)
+            return {"correct": verdict.correct, "faults": verdict.faults}
+
+        return lambda images, cases: list(map(judge, images, cases))
+    from sanakit.eval.vqa import endpoint_judge, transformers_judge
+
+    place = tools.place("vqa")
+    ask = endpoint_judge(tools.endpoint, place) if tools.endpoint else transformers_judge(place, str(device))
+
+    def answers(image: Image.Image, case: Case) -> list[list[Any]]:
+        return [list(pair) for pair in dpg.question_picture(image, questions[case.name], ask).said.items()]
+
+    return lambda images, cases: list(map(answers, images, cases))
+
+
+def _add_up(
+    name: str, cases: Sequence[Case], results: Sequence[Any], questions: Mapping[str, Any], by: str
+) -> Figures:
+    """Make the figures of a measure out of what it said of each picture."""
+    if name in ("clip-score", "image-reward"):
+        mean = sum(results) / len(results)
+        details = {"hessel": sum(map(clip_score.hessel_score, results)) / len(results)}
+        return Figures(
+            value=mean, pictures=len(results), by=by, details=details if name == "clip-score" else {}
+        )
+    if name == "geneval":
+        found = geneval.summarise(
+            [(case.task, one["correct"]) for case, one in zip(cases, results, strict=True)]
+        )
+    else:
+        rows = []
+        for case, said in zip(cases, results, strict=True):
+            asked = questions[case.name]
+            rows.append((case.name, asked, dpg.answered(asked, {number: yes for number, yes in said})))
+        found = dpg.summarise(rows)
+    return Figures(value=found.pop("overall"), pictures=len(results), by=by, details=found)
+
+
+def _questions(tools: Tools, cases: Sequence[Case]) -> dict[str, list[dpg.Question]]:
+    """The questions of all cases, complete before the first is asked."""
+    if tools.questions is None:
+        raise SettingsError("DPG-Bench needs its questions: give them with --questions dpg_bench.csv.")
+    questions = dpg.read_questions(tools.questions)
+    if missing := [case.name for case in cases if case.name not in questions]:
+        raise DataError(
+            f"{tools.questions} has no question for {len(missing)} prompts, such as {missing[0]}: prompts "
+            "are named as in its column item_id."
+        )
+    return questions
+
+
+def _distance(
+    name: str, shown: Sequence[Shown], tools: Tools, folder: Path | None, progress: Progress
+) -> Figures:
+    """Frechet distance of the pictures to the reference."""
+    if tools.reference is None:
+        raise SettingsError(
+            f"{name} compares with real pictures: give their folder, or their statistics, with --reference."
+        )
+    place = tools.place("inception") if name == "fid" else ""
+    device = choose_device(tools.device)
+    if name == "fid":
+        from sanakit.eval.inception import inception_features, load_inception
+
+        inception = load_inception(place).to(device)
+
+        def extract(images: Any) -> Any:
+            return inception_features(inception, images.to(device))
+
+    else:
+        from sanakit.eval.efficientnet import image_features, load_efficientnet
+
+        lite = load_efficientnet().to(device)
+
+        def extract(images: Any) -> Any:
+            return image_features(lite, images.to(device))
+
+    def moments(paths: Sequence[Path], what: str) -> fid.Moments:
+        return fid.moments_of(paths, extract, report=lambda done: progress(what, done, len(paths)))
+
+    if tools.reference.is_file():
+        real = fid.load_moments(tools.reference)
+    else:
+        real = moments(list_pictures(tools.reference), f"{name}: reference")
+        if folder is not None:
+            fid.save_moments(folder / f"{name}-reference.npz", real)
+    drawn = moments([one.path for one in shown], f"{name}: pictures")
+    return Figures(
+        value=fid.frechet_distance(drawn, real),
+        pictures=drawn.count,
+        by=place or "EfficientNet-Lite0",
+        details={"reference_pictures": real.count},
+    )

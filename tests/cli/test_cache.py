@@ -1,0 +1,44 @@
+"""`sana data cache`, as its user meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def pictures(sana) -> Path:
+    """A folder in the current one."""
+    folder = Path("pictures")
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (64, 64), "red").save(folder / name)
+        (folder / name).with_suffix(".txt").write_text("a red apple")
+    (folder / "c.jpg").write_bytes(b"no picture")
+    return folder
+
+
+def test_it_says_what_it_will_take_then_what_it_made_and_goes_on(sana, pictures: Path, tiny: Path) -> None:
+    words = ("data", "cache", "pictures", "cache", "--model", tiny, "--text", "--device", "cpu")
+    done = sana(*words)
+    assert done.code == 0
+    first, broken = done.err.splitlines()
+    assert first.startswith("2 of 3 pictures at 64 px in 1 sizes: latents 128 B, text features about ")
+    assert "(2 captions of " in first
+    assert "24 wide)" in first
+    assert broken == "Warning: c.jpg: is no JPEG, PNG, WEBP, BMP or TIFF picture"
+    assert done.out.startswith("cache  2 pictures, ")
+    assert done.out.endswith(" 1 shards, 1 broken\n")
+    again = json.loads(sana(*words, "--json").out)
+    assert (again["pictures"], again["kept"]) == (2, 2)
+
+
+def test_another_model_into_the_same_folder_is_a_sentence(sana, pictures: Path, tiny: Path) -> None:
+    assert sana("data", "cache", "pictures", "cache", "--model", tiny).code == 0
+    refused = sana("data", "cache", "pictures", "cache", "--model", "pocket", "--resolution", 64)
+    assert refused.code == 2
+    assert "is a cache made with" in refused.err
+    assert "pocket differs from it in the autoencoder's encoder" in refused.err

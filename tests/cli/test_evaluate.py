@@ -1,0 +1,95 @@
+"""`sana evaluate` on pictures: drawn first by a tiny model, or lying in a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from sanakit.eval import measures
+
+
+@pytest.fixture(autouse=True)
+def judges(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every judge gives 1 to a wide picture, else 0; the prompts it was asked about."""
+    asked: list[str] = []
+
+    def look(images: list[Image.Image], cases: list[Any]) -> list[float]:
+        asked.extend(case.prompt for case in cases)
+        return [float(image.width > image.height) for image in images]
+
+    monkeypatch.setattr(measures, "_load", lambda *_: look)
+    return asked
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a red apple\ntwo green foxes\na table\n")
+    return path
+
+
+def test_prompts_are_drawn_measured_and_gone_on_with(sana, tiny: Path, prompts: Path, judges: list) -> None:
+    words = (
+        "evaluate",
+        tiny,
+        "--measure",
+        "clip-score",
+        "-m",
+        "image-reward",
+        "--prompts",
+        prompts,
+        "-o",
+        "out",
+    )
+    first = sana(*words, "--num-images", 2, "--seed", 5, "--json")
+    assert first.code == 0, first.err
+    report = json.loads(first.out)
+    assert report["measures"]["clip-score"]["value"] == 1
+    assert report["measures"]["image-reward"]["pictures"] == 6
+    assert json.loads(Path("out/report.json").read_text()) == report
+    names = sorted(path.name for path in Path("out/pictures").glob("*.png"))
+    assert names == [f"{i:05}-{k}.png" for i in range(3) for k in (1, 2)]
+    lines = Path("out/pictures/manifest.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["seed"] for line in lines) == [5, 6, 7, 8, 9, 10]
+    assert judges == [p for p in ("a red apple", "two green foxes", "a table") for _ in range(2)] * 2
+    changed = Path("out/pictures/00001-1.png")
+    before = changed.read_bytes()
+    changed.unlink()
+    judges.clear()
+    assert sana(*words, "--num-images", 2, "--seed", 5).code == 0
+    assert changed.read_bytes() == before
+    assert judges == ["two green foxes"] * 2  # one picture, two measures
+
+
+def test_pictures_that_are_there_need_no_model(sana, prompts: Path) -> None:
+    Path("pictures").mkdir()
+    for index, size in enumerate([(8, 4), (4, 8), (8, 4)]):
+        Image.new("RGB", size).save(f"pictures/{index:05}.png")
+    out = sana("evaluate", "--images", "pictures", "--prompts", prompts, "-m", "clip-score").out
+    assert out.split()[:2] == ["clip-score", "0.6667"]
+    assert "3 pictures, by openai/clip-vit-large-patch14" in out
+    assert sorted(path.name for path in Path().iterdir()) == ["pictures"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--images", "x"], "recognition draws its own pictures"),
+        (["-m", "fid"], "MODEL is missing"),
+        (["pocket", "-m", "beauty"], "no measure 'beauty'"),
+        (["pocket", "-m", "clip-score"], "--prompts"),
+        (["--images", "nowhere", "-m", "clip-score"], "nowhere is no folder"),
+        (["--images", ".", "-m", "clip-score", "--weights", "clip"], "says no place"),
+        (["--images", ".", "-m", "clip-score", "--weights", "clop=x"], "'clop'"),
+        (["pocket", "-m", "geneval", "--prompts", "missing.jsonl"], "missing.jsonl"),
+    ],
+)
+def test_what_is_missing_is_said_in_a_sentence(sana, words: list[str], message: str) -> None:
+    outcome = sana("evaluate", *words)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err

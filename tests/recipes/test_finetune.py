@@ -1,0 +1,271 @@
+"""A folder of your own pictures trains by one command, and the report names what is broken in it.
+
+The second half of this file is what two processes run: `python test_finetune.py PICTURES MODEL OUTPUT`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from sanakit import recipes
+from sanakit.cli import main
+from sanakit.errors import DataError, SettingsError
+from sanakit.models.sana import Sana
+from sanakit.recipes import finetune
+from sanakit.train.finetune import FinetuneObjective
+from sanakit.train.parts import Part, Share, split
+from sanakit.weights import load_configs, load_settings, load_text_encoder, load_transformer, save_diffusers
+
+BROKEN = {"empty.png", "cut.jpg", "words.png"}
+ROOT = Path(__file__).resolve().parents[2]
+Command = Callable[..., str]
+Writer = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
+    """The recipe as it is, but read by this process, and with a look at every step."""
+    every = {"log_every": 1, "checkpoint_every": 1, "evaluate_every": 100, "sheet_every": 100}
+    monkeypatch.setattr(finetune, "WORKERS", 0)
+    monkeypatch.setattr(finetune, "SMALL", replace(finetune.SMALL, **every))
+
+
+@pytest.fixture
+def pictures(write_pictures: Writer, tmp_path: Path) -> Path:
+    """Nine sound pictures of three shapes with two captions each, and three broken files."""
+    return add_broken(write_pictures(tmp_path / "pictures"))
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run `sana` and give what it prints."""
+
+    def run(*words: object) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(word) for word in words])
+        captured = capsys.readouterr()
+        assert not end.value.code, captured.err
+        return captured.out
+
+    return run
+
+
+def add_broken(folder: Path) -> Path:
+    from PIL import Image
+
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "words.png").write_text("this is no picture")
+    whole = folder / "whole.jpg"
+    Image.effect_noise((64, 64), 90).convert("RGB").save(whole)
+    (folder / "cut.jpg").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    whole.unlink()
+    for name in BROKEN:
+        (folder / name).with_suffix(".txt").write_text("a red apple\ntwo green foxes\n")
+    return folder
+
+
+def logged(folder: Path) -> list[tuple[int, float, float]]:
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [(row["step"], row["loss"], row["grad_norm"]) for row in rows]
+
+
+def test_one_command_trains_mixed_pictures_and_names_the_broken_ones(
+    pictures: Path, tiny: Path, tmp_path: Path, command: Command
+) -> None:
+    """Three buckets, of which each fills one batch: three steps meet every picture."""
+    output = tmp_path / "runs" / "finetune"
+    told = command(
+        *("train", "finetune", "--data", pictures, "--source", tiny, "--steps", 3, "--batch-size", 4),
+        *("--output", output),
+    )
+    report = json.loads((output / "report.json").read_text())
+    assert set(report["broken"]) == {"empty.png", "words.png"}
+    assert set(report["failed"]) == {"cut.jpg"}
+    assert all(report["broken"].values())
+    assert all(report["failed"].values())
+    assert report["pictures"] == 12
+    assert report["used"] == 10  # that one ends early shows only when it is decoded
+    assert [bucket["pictures"] for bucket in report["buckets"]] == [3, 4, 3]
+    assert report["captions_per_picture"] == {"2": 10}
+    for name in BROKEN:
+        assert name in told
+    settings = load_settings(output / "model")
+    assert (settings.name, settings.flow_shift, settings.width) == ("tiny-finetuned", 2.0, 64)
+    before, after = load_transformer(tiny), load_transformer(output / "model")
+    assert after.config == before.config
+    assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+    assert load_text_encoder(output / "model").instruction == "Draw this: "
+    drawn = tmp_path / "drawn.png"
+    command("generate", "a red apple", "--model", output / "model", "--size", "64x64", "--output", drawn)
+    assert drawn.exists()
+    again = command("train", "finetune", "--data", pictures, "--source", tiny, "--steps", 3, "--batch-size",
+                    4, "--output", output, "--resume", "--json")  # fmt: skip
+    assert json.loads(again)["pictures"]["failed"] == report["failed"]
+
+
+def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
+    pictures: Path, tiny: Path, tmp_path: Path
+) -> None:
+    settings = {"data": pictures, "source": tiny, "steps": 7, "batch_size": 4}
+    list(recipes.start("finetune", output=tmp_path / "whole", **settings))
+    stopped = recipes.start("finetune", output=tmp_path / "parts", **settings)
+    assert [progress.step for progress in islice(stopped, 3)] == [1, 2, 3]
+    stopped.close()  # pyright: ignore[reportAttributeAccessIssue] - a generator
+    list(recipes.start("finetune", output=tmp_path / "parts", resume=True, **settings))
+    assert len(logged(tmp_path / "whole")) == 7
+    assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
+    reports = [json.loads((tmp_path / run / "report.json").read_text()) for run in ("whole", "parts")]
+    assert reports[0] == reports[1]
+
+
+def test_empty_places_and_broken_pictures_count_nothing_in_the_mean(
+    pictures: Path, tiny: Path, tmp_path: Path
+) -> None:
+    """Each global batch's shares add up to 1 over its sound pictures, however it is cut."""
+    objective = made(pictures, tmp_path / "whole", tiny, batch_size=5)
+    in_parts = made(pictures, tmp_path / "parts", tiny, batch_size=5)
+    whole, parts = [Part(0, 5, 5)], split(5, Share(), 2)
+    objective.begin(0, whole)
+    in_parts.begin(0, parts)
+    sound = []
+    for step in range(3):
+        batch = objective.batch(step, whole[0])
+        assert batch.shares.sum().item() == pytest.approx(1)
+        counted = batch.shares > 0
+        sound.append(int(counted.sum()))
+        loss = objective.loss(batch)
+        strange = torch.where(counted[:, None, None, None], batch.pictures, torch.ones(()))
+        assert objective.loss(replace(batch, pictures=strange)).item() == pytest.approx(loss.item())
+        pieces = sum(in_parts.loss(in_parts.batch(step, part)) for part in parts)
+        assert float(pieces) == pytest.approx(loss.item(), rel=1e-5)
+    assert sorted(sound) == [3, 3, 3]  # of 5 places; the square bucket's fourth picture is broken
+
+
+def test_a_picture_without_a_caption_is_trained_without_one(
+    write_pictures: Writer, tiny: Path, tmp_path: Path
+) -> None:
+    folder = write_pictures(tmp_path / "pictures", each=2)
+    (folder / "00.txt").unlink()
+    objective = made(folder, tmp_path / "run", tiny, batch_size=2)
+    objective.caption_dropout = 0.0
+    objective.begin(0, [Part(0, 2, 2)])
+    dropped = [int(objective.batch(step, Part(0, 2, 2)).dropped.sum()) for step in range(3)]
+    assert sorted(dropped) == [0, 0, 1]
+
+
+def test_the_text_encoder_is_trained_along_if_the_recipe_says_so(
+    pictures: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for along in (False, True):
+        monkeypatch.setattr(finetune, "TRAIN_TEXT", along)
+        output = tmp_path / str(along)
+        list(recipes.start("finetune", data=pictures, output=output, source=tiny, steps=2, batch_size=4))
+        before, after = (load_text_encoder(model).model for model in (tiny, output / "model"))
+        pairs = list(zip(before.parameters(), after.parameters(), strict=True))
+        assert all(torch.equal(a, b) for a, b in pairs) != along
+
+
+def test_another_resolution_is_that_of_the_result(write_pictures: Writer, tiny: Path, tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "pictures", each=1, scale=2)
+    output = tmp_path / "run"
+    list(recipes.start("finetune", data=folder, output=output, source=tiny, steps=1, resolution=128))
+    assert load_transformer(output / "model").config == replace(load_configs(tiny)[0], sample_size=4)
+    assert load_settings(output / "model").width == 128
+    assert {(b["width"], b["height"]) for b in json.loads((output / "report.json").read_text())["buckets"]}
+
+
+def test_large_folders_hold_pictures_out_to_measure_on(
+    write_pictures: Writer, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sanakit.train import finetune_folder
+
+    monkeypatch.setattr(finetune_folder, "HELD_OUT_FROM", 6)
+    monkeypatch.setattr(finetune_folder, "REFERENCE", 1)
+    objective = made(write_pictures(tmp_path / "pictures"), tmp_path / "run", tiny, batch_size=3)
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert len(report["held_out"]) == len(objective.reference.captions) == 1
+    assert report["used"] == 8
+    trained = {
+        objective.loader.source.key(number)
+        for members in objective.loader.buckets.members
+        for number in members.tolist()
+    }
+    assert not trained & set(report["held_out"])
+
+
+def test_what_can_not_be_trained_is_refused_with_a_remedy(pictures: Path, tiny: Path, tmp_path: Path) -> None:
+    for text in pictures.glob("*.txt"):
+        text.unlink()
+    with pytest.raises(DataError, match="sana data caption"):
+        made(pictures, tmp_path / "a", tiny, batch_size=2)
+    from sanakit.weights import load_autoencoder
+
+    sprint = save_diffusers(
+        tmp_path / "sprint",
+        transformer=Sana(replace(load_configs(tiny)[0], guidance_embed=True)),
+        autoencoder=load_autoencoder(tiny),
+        text_encoder=load_text_encoder(tiny),
+    )
+    with pytest.raises(SettingsError, match="Sprint"):
+        made(pictures, tmp_path / "b", sprint, batch_size=2)
+    with pytest.raises(SettingsError, match="batch size of its own"):
+        next(recipes.start("grow", data=pictures, output=tmp_path / "c", batch_size=2))
+
+
+def test_published_sizes_train_as_they_were_trained() -> None:
+    published = finetune.PUBLISHED
+    assert (published.learning_rate, published.optimizer, published.clip_norm) == (2e-5, "came8bit", 0.1)
+    assert published.bf16
+    assert published.recompute
+    assert finetune.settings_for("pocket", steps=100).warmup_steps == 10
+
+
+def test_two_processes_agree_about_a_broken_picture(pictures: Path, tiny: Path, tmp_path: Path) -> None:
+    """It lies in one process's part; the mean counts it nowhere, and the report of the first names it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    words = [sys.executable, __file__, str(pictures), str(tiny), str(tmp_path / "two")]
+    both = [
+        subprocess.Popen(words, env=os.environ | place | {"RANK": str(rank)}, stderr=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    for process in both:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    train_here(pictures, tiny, tmp_path / "one")
+    for one, two in zip(logged(tmp_path / "one"), logged(tmp_path / "two"), strict=True):
+        assert two == pytest.approx(one, rel=1e-4)
+    reports = [json.loads((tmp_path / run / "report.json").read_text()) for run in ("one", "two")]
+    assert reports[0] == reports[1]
+    assert set(reports[0]["failed"]) == {"cut.jpg"}
+
+
+def made(data: Path, output: Path, source: Path, *, batch_size: int) -> FinetuneObjective:
+    run = finetune.finetune(data, output, 3, source=source, batch_size=batch_size)
+    assert isinstance(run.objective, FinetuneObjective)
+    return run.objective
+
+
+def train_here(data: Path, source: Path, output: Path) -> None:
+    list(recipes.start("finetune", data=data, output=output, source=source, steps=3, batch_size=4))
+
+
+if __name__ == "__main__":
+    finetune.WORKERS = 0
+    finetune.SMALL = replace(finetune.SMALL, log_every=1, evaluate_every=100, sheet_every=100)
+    sys.modules["torch.utils.tensorboard"] = None  # pyright: ignore[reportArgumentType]
+    train_here(*map(Path, sys.argv[1:]))

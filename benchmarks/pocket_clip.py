@@ -49,7 +49,7 @@ def main() -> None:
     names = list(COMMON_CONCEPTS)
     words = scorer.texts(list(COMMON_CONCEPTS.values()))
     rows = [i for i, row in enumerate(pocket.rows) if row.concept in COMMON_CONCEPTS]
-    pictures = [scorer.images(to_tensor(np.asarray(pocket.images[i])[None])) for i in rows]
+    pictures = [scorer.images(to_tensor(np.array(pocket.images[i])[None])) for i in rows]
     places = (torch.cat(pictures) @ words.T).argsort(dim=1, descending=True)
     wanted = torch.tensor([names.index(pocket.rows[i].concept) for i in rows])[:, None]
     for most in (1, 5):

@@ -260,6 +260,14 @@ class Cache:
         text = list(self._text(file, place, max(1, len(captions)))) if self.about.text_width else []
         return CachedPicture(key, number, captions, None, file.read("latents")[place], text)
 
+    def key(self, index: int) -> str:
+        """Name a picture, as its source does."""
+        return self[index].key
+
+    def captions(self, index: int) -> tuple[Caption, ...]:
+        """Give a picture's captions, () where it has none or is broken."""
+        return self[index].captions
+
     def check(self, maker: Maker, resolution: int | None = None) -> None:
         """Raise DataError, which names both, where a model or resolution would not give this cache's content.
 
@@ -325,6 +333,9 @@ def _open_shard(folder: Path, shard: Shard) -> TensorFiles:
 
 
 def _check_same(folder: Path, there: About, here: About) -> None:
+    if bool(there.text_width) != bool(here.text_width):
+        what, instead = ("with", "give --text") if there.text_width else ("without", "leave --text out")
+        raise DataError(f"{folder} is a cache {what} text features: {instead}, or name another folder.")
     found = there.maker.difference(here.maker)
     if found:
         raise DataError(

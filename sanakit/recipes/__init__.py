@@ -64,7 +64,7 @@ def start(
     import torch.distributed as dist
 
     from sanakit.train.loop import train
-    from sanakit.train.parallel import processes
+    from sanakit.train.parallel import by_itself, processes
     from sanakit.train.pocket import MODEL, Run, Stage
 
     output = output.resolve()  # "." has neighbours, too
@@ -90,7 +90,8 @@ def start(
                     yield replace(progress, notes=(*notes, *progress.notes))
                 notes = ()
             if share.rank == 0:
-                run.finish(stage.folder)
+                with by_itself():
+                    run.finish(stage.folder)
             del run  # its models, before those of the next stage are loaded
             if share.world > 1:
                 dist.barrier()  # the next stage goes on from what rank 0 has written

@@ -31,6 +31,7 @@ class Phase:
     batch_size: int  # of all processes
     learning_rate: float
     positions: bool = False  # from here on, for a model that has none yet: a large grid needs them
+    flow_shift: float | None = None  # from here on; None: as it was
 
 
 PHASES = (
@@ -38,7 +39,7 @@ PHASES = (
     Phase(resolution=512, steps=100_000, batch_size=1024, learning_rate=1e-4),
     Phase(resolution=1024, steps=50_000, batch_size=512, learning_rate=1e-4),
     Phase(resolution=2048, steps=20_000, batch_size=64, learning_rate=1e-4, positions=True),
-    Phase(resolution=4096, steps=20_000, batch_size=32, learning_rate=1e-4, positions=True),
+    Phase(resolution=4096, steps=20_000, batch_size=32, learning_rate=1e-4, positions=True, flow_shift=6.0),
 )
 
 
@@ -103,6 +104,7 @@ def _stages(
         aim = Aim(
             resolution=phase.resolution,
             positions=phase.positions,
+            flow_shift=phase.flow_shift,
             fresh=fresh and not stages,
             name=f"{name}-{phase.resolution}px",
         )

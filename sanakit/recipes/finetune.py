@@ -24,6 +24,7 @@ PUBLISHED_WIDTH = 1024  # of the transformer: from here on it is one of the publ
 SMALL = TrainConfig(
     steps=1000,
     batch_size=8,
+    micro_batch=16,
     learning_rate=2e-4,
     warmup_steps=50,
     weight_decay=0.0,

@@ -145,7 +145,7 @@ class AutoencoderObjective:
             losses = losses + hinge_loss(judge, drawn, batch.pictures)
             if batch.adversarial:
                 losses = losses + batch.adversarial * decoder_loss(judge, drawn)
-        return losses @ batch.shares
+        return (losses * batch.shares).sum()  # autocast would round a product of matrices
 
     @torch.no_grad()
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:

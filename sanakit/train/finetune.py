@@ -2,6 +2,7 @@
 
 The autoencoder is frozen, and the text encoder too unless it is trained along; both run inside the loss, in
 their own dtype, so that pictures of any size and any caption will do and nothing has to be cached before.
+What a cache has made already (`sana data cache`) is taken from there: the same batches, encoded.
 Objective and times are those of `flow_matching`; each batch has the size of one aspect bucket.
 
 Empty places of a batch and pictures that turn out broken count nothing: the loss is the mean over the sound
@@ -22,6 +23,7 @@ import torch.distributed as dist
 from PIL import Image
 from torch import Tensor, nn
 
+from sanakit.data.cached_loader import CachedBatch, CachedLoader
 from sanakit.data.loader import Batch, Loader
 from sanakit.eval.floors import text_context, text_encoding, transformer_step
 from sanakit.flow.schedule import sample_training_times
@@ -29,7 +31,7 @@ from sanakit.models.dc_ae import DCAE
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
 from sanakit.text.encoder import TextEncoder
-from sanakit.train.flow_matching import caption_losses, draw_latents, pad_text, velocity_errors
+from sanakit.train.flow_matching import caption_losses, draw_latents, pad_text, stack_text, velocity_errors
 from sanakit.train.parallel import current_share
 from sanakit.train.parts import Part, sample_noise, step_generator
 from sanakit.train.sheets import contact_sheet
@@ -42,18 +44,21 @@ DRAWN = 8  # pictures on a sheet, at most
 class Reference:
     """Pictures to measure on, of one bucket, so that they go through the model together.
 
-    pictures: B 3 H W in [-1, 1], at least one.   captions: B.
+    pictures: B 3 H W in [-1, 1], at least one.   captions: B.   latents: B C h w, scaled; None: made of them.
     """
 
     pictures: Tensor
     captions: list[str]
+    latents: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionedBatch:
     """A part of a global batch, drawn: what the loss is computed from."""
 
-    pictures: Tensor  # B 3 H W in [-1, 1]
+    pictures: Tensor  # B 3 H W in [-1, 1]; of a cache their scaled latents, B C h w
+    encoded: bool  # whether they are such latents
+    features: list[Tensor]  # of the captions, L E each, from a cache; empty: to be made
     shares: Tensor  # B, what each counts in the mean over the global batch; 0: empty or broken
     noise: Tensor  # B C h w
     t: Tensor  # B, in [0, 1]
@@ -64,11 +69,11 @@ class CaptionedBatch:
 class FinetuneObjective:
     """Velocity prediction on a loader's pictures, on the transformer's device; see the module's text.
 
-    transformer, encoder, codec: of one model, the codec whole. loader: on that device. reference: what to
-    measure on and to draw beside. shift: moves training and sampling times towards noise. caption_dropout:
-    share of samples trained without a caption, for guidance. train_text: train the text encoder along.
-    sheet_guidance, sheet_steps: of the sheet. on_failure: called with all pictures that turned out broken so
-    far, on any rank, by name -> reason, when there are new ones.
+    transformer, encoder, codec: of one model, the codec whole. loader: on that device, of pictures or of a
+    cache that this model made. reference: what to measure on and to draw beside. shift: moves training and
+    sampling times towards noise. caption_dropout: share of samples trained without a caption, for guidance.
+    train_text: train the text encoder along. sheet_guidance, sheet_steps: of the sheet. on_failure: called
+    with all pictures that turned out broken so far, on any rank, by name -> reason, when there are new ones.
     """
 
     def __init__(
@@ -76,7 +81,7 @@ class FinetuneObjective:
         transformer: Sana,
         encoder: TextEncoder,
         codec: DCAE,
-        loader: Loader,
+        loader: Loader | CachedLoader,
         reference: Reference,
         *,
         shift: float,
@@ -99,11 +104,15 @@ class FinetuneObjective:
         self.shift, self.seed, self.caption_dropout = shift, seed, caption_dropout
         self.sheet_guidance, self.sheet_steps = sheet_guidance, sheet_steps
         self.reference = reference
-        self.reference_latents = torch.cat([self.encode(part) for part in reference.pictures.split(4)])
+        self.reference_latents = (
+            torch.cat([self.encode(part) for part in reference.pictures.split(4)])
+            if reference.latents is None
+            else reference.latents.to(self.device)
+        )
         self._reference_tails = self._tokenize(reference.captions)
         self._parts: list[Part] = []
         self._step, self._sound = -1, 0  # the step that is loaded, and its sound pictures on all ranks
-        self._loaded: dict[int, Batch] = {}
+        self._loaded: dict[int, Batch | CachedBatch] = {}
         self._failed: dict[str, str] = {}
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:
@@ -120,11 +129,17 @@ class FinetuneObjective:
         own = slice(part.start, part.stop)
         dropped = torch.rand(part.total, generator=generator)[own] < self.caption_dropout
         t = sample_training_times(part.total, self.shift, generator)[own]
-        height, width = (side // self.codec.config.compression for side in loaded.images.shape[-2:])
+        cached = isinstance(loaded, CachedBatch)
+        if cached:
+            height, width = loaded.latents.shape[-2:]
+        else:
+            height, width = (side // self.codec.config.compression for side in loaded.images.shape[-2:])
         noise = sample_noise(self.seed, step, part, (self.codec.config.latent_channels, height, width))
         without = torch.tensor([not caption for caption in loaded.captions])
         return CaptionedBatch(
-            pictures=loaded.images,
+            pictures=loaded.latents if cached else loaded.images,
+            encoded=cached,
+            features=loaded.text if cached and not self.train_text else [],
             shares=loaded.weights / self._sound,
             noise=noise.to(self.device, non_blocking=True),
             t=t.to(self.device, non_blocking=True),
@@ -134,25 +149,29 @@ class FinetuneObjective:
 
     def loss(self, batch: CaptionedBatch) -> Tensor:
         """Flow-matching loss of a part's sound pictures, each counting its share of the global batch."""
-        latents = self.encode(batch.pictures)
-        if self.train_text:
+        latents = batch.pictures if batch.encoded else self.encode(batch.pictures)
+        if batch.features:
+            text, mask = stack_text(batch.features)
+        elif self.train_text:
             text, mask = self.encoder.encode_tokens(batch.tails)
         else:  # in its own dtype and always the same: the instruction's prefix is kept from step to step
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 text, mask = self.encoder.encode_tokens(batch.tails)
         text, mask = pad_text(text, mask)
         mask[:, 1:] &= ~batch.dropped[:, None]
-        return velocity_errors(self.transformer, latents, batch.noise, batch.t, text, mask) @ batch.shares
+        errors = velocity_errors(self.transformer, latents, batch.noise, batch.t, text, mask)
+        return (errors * batch.shares).sum()  # autocast would round a product of matrices
 
     def flops(self, batch: CaptionedBatch) -> int:
         """Operations of forward and backward of what is trained, and forward of a frozen text encoder.
 
-        The autoencoder's are not counted.
+        The autoencoder's are not counted, nor what a cache spares.
         """
         config, tokens = self.transformer.config, [len(tail) + 1 for tail in batch.tails]
-        work = transformer_step(config, *batch.noise.shape[-2:], tokens) + text_context(config, tokens)
+        height, width = batch.noise.shape[-2:]
+        work = transformer_step(config, height, width, tokens) + text_context(config, tokens)
         text = sum(text_encoding(self.encoder.model.config, count).flops for count in tokens)
-        return 3 * work.flops + (3 if self.train_text else 1) * text
+        return 3 * work.flops + (0 if batch.features else 3 if self.train_text else 1) * text
 
     @torch.no_grad()
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
@@ -176,9 +195,7 @@ class FinetuneObjective:
             guidance=self.sheet_guidance,
             steps=self.sheet_steps,
         )
-        kind = next(self.codec.parameters()).dtype
-        scaled = (latents / self.codec.config.scaling_factor).to(kind)
-        drawn = torch.cat([self.codec.decode(part).float().cpu() for part in scaled.split(1)])
+        drawn = decoded(self.codec, latents)
         return contact_sheet(torch.cat([self.reference.pictures[:DRAWN].cpu(), drawn]), len(prompts))
 
     def parts(self, averaged: nn.Module) -> tuple[Sana, TextEncoder]:
@@ -215,6 +232,14 @@ class FinetuneObjective:
             if failed.keys() - self._failed.keys():
                 self._failed |= failed
                 self.on_failure(self._failed)
+
+
+@torch.no_grad()
+def decoded(codec: DCAE, latents: Tensor) -> Tensor:
+    """Pictures, B 3 H W float32 on the CPU, of scaled latents B C h w, one after the other."""
+    weight = next(codec.parameters())
+    scaled = (latents / codec.config.scaling_factor).to(weight.device, weight.dtype)
+    return torch.cat([codec.decode(part).float().cpu() for part in scaled.split(1)])
 
 
 def _of_all_ranks(named: dict[str, str]) -> dict[str, str]:

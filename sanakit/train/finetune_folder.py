@@ -18,18 +18,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sanakit.data.cache import Cache, is_cache
+from sanakit.data.cached_loader import CachedLoader
 from sanakit.data.captions import Caption
 from sanakit.data.decode import decode
 from sanakit.data.index import scan
 from sanakit.data.loader import Loader
 from sanakit.data.source import Source, open_source
 from sanakit.errors import DataError, SettingsError
+from sanakit.models.dc_ae import DCAE
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.text.encoder import TextEncoder
+from sanakit.train.cached_data import fitting_cache, measured_on
 from sanakit.train.checkpoint import has_checkpoint
 from sanakit.train.config import TrainConfig
-from sanakit.train.finetune import TEXT, TRANSFORMER, FinetuneObjective, Reference
+from sanakit.train.finetune import TEXT, TRANSFORMER, FinetuneObjective, Reference, decoded
 from sanakit.train.parallel import current_share, training_device
 from sanakit.train.pictures import to_tensor
 from sanakit.train.pocket import MODEL, Run, averaged_weights
@@ -58,12 +62,14 @@ class Aim:
 
     resolution: pixels, side of the square whose area all training sizes have about; None: the model's own.
     positions: give a transformer without positions those that the published 2K and 4K models have.
+    flow_shift: of times towards noise, in training and sampling; None: the model's own.
     fresh: begin with new weights of the transformer. train_text: train the text encoder along.
     name: of the result; "": the source's, with "-finetuned".
     """
 
     resolution: int | None = None
     positions: bool = False
+    flow_shift: float | None = None
     fresh: bool = False
     train_text: bool = False
     name: str = ""
@@ -80,7 +86,8 @@ def finetune_run(
 ) -> Run:
     """Train a model on the captioned pictures of a place; the result is `output`/model.
 
-    data: anything `open_source` opens. source: catalog name or folder of a whole model. workers: processes
+    data: anything `open_source` opens, or the folder of a cache made for `source` (`sana data cache`), whose
+    resolution is then the training's. source: catalog name or folder of a whole model. workers: processes
     that read pictures; 0: this one. `output`/report.json tells what became of the pictures, from the start.
     Raises DataError without pictures or captions to train on, SettingsError for a one-step model and for a
     resolution that the autoencoder does not fit, and what opening and loading raise.
@@ -93,12 +100,22 @@ def finetune_run(
         )
     compression = codec_config.compression
     resolution = aim.resolution or before.sample_size * compression
-    pictures = open_source(data)
-    output.mkdir(parents=True, exist_ok=True)
-    index = scan(pictures, output / INDEX)
     device = training_device()
+    codec = load_autoencoder(source, part="both", device=device)
+    if is_cache(data):
+        pictures = fitting_cache(data, source, resolution=aim.resolution, text=not aim.train_text)
+        resolution, index = pictures.about.resolution, None
+    else:
+        pictures = open_source(data)
+        index = scan(pictures, output / INDEX)
+    output.mkdir(parents=True, exist_ok=True)
 
-    def loader_without(numbers: np.ndarray) -> Loader:
+    def loader_without(numbers: np.ndarray) -> Loader | CachedLoader:
+        if isinstance(pictures, Cache):
+            return CachedLoader(
+                pictures, batch_size=config.batch_size, held_out=numbers, seed=config.seed, device=device
+            )
+        assert index is not None
         return Loader(
             pictures,
             index.without(numbers),
@@ -112,7 +129,7 @@ def finetune_run(
 
     loader = loader_without(np.empty(0, np.int64))
     captions = count_captions(pictures, np.concatenate(loader.buckets.members))
-    reference, numbers = _reference(pictures, loader)
+    reference, numbers = _reference(pictures, loader, codec)
     held_out = [pictures.key(number) for number in numbers.tolist()]
     if len(loader.buckets) >= HELD_OUT_FROM:
         loader = loader_without(numbers)
@@ -127,7 +144,7 @@ def finetune_run(
 
     torch.manual_seed(config.seed)
     settings = load_settings(source)
-    codec = load_autoencoder(source, part="both", device=device)
+    shift = settings.flow_shift if aim.flow_shift is None else aim.flow_shift
     encoder = load_text_encoder(source, device=device, dtype="float32" if aim.train_text else None)
     changed = at_resolution(before, resolution // compression, positions=aim.positions)
     if aim.fresh:
@@ -143,7 +160,7 @@ def finetune_run(
         codec,
         loader,
         reference,
-        shift=settings.flow_shift,
+        shift=shift,
         seed=config.seed,
         train_text=aim.train_text,
         sheet_guidance=settings.guidance,
@@ -169,7 +186,7 @@ def finetune_run(
             transformer=trained,
             autoencoder=codec,
             text_encoder=TextEncoder(text, encoder.tokenizer, encoder.instruction, encoder.max_tokens),
-            flow_shift=settings.flow_shift,
+            flow_shift=shift,
             defaults=defaults,
             dtype="float16" if settings.precision == "any" else settings.precision,
             precision=settings.precision,
@@ -195,7 +212,7 @@ def at_resolution(config: SanaConfig, sample_size: int, *, positions: bool = Fal
     return replace(config, sample_size=sample_size, position_interpolation=scale)
 
 
-def count_captions(pictures: Source, numbers: np.ndarray) -> Counter[int]:
+def count_captions(pictures: Source | Cache, numbers: np.ndarray) -> Counter[int]:
     """Count pictures by how many captions they have, over at most 20,000 of them, evenly spread.
 
     numbers: of the pictures to look at. Raises DataError if none has one.
@@ -220,10 +237,15 @@ def read_report(folder: Path) -> dict[str, Any] | None:
 
 
 def _write_report(
-    folder: Path, loader: Loader, failed: Mapping[str, str], held_out: list[str], captions: Counter[int]
+    folder: Path,
+    loader: Loader | CachedLoader,
+    failed: Mapping[str, str],
+    held_out: list[str],
+    captions: Counter[int],
 ) -> str:
     """Write the report, on rank 0, and give its summary."""
-    found = replace(loader.report(), failed=dict(failed), uncaptioned=0)
+    found = loader.report()
+    found = replace(found, failed=found.failed | dict(failed), uncaptioned=0)
     buckets = zip(loader.buckets.sizes, loader.buckets.members, strict=True)
     sizes = [{"width": w, "height": h, "pictures": len(numbers)} for (h, w), numbers in buckets]
     lines = [str(found)]
@@ -244,13 +266,19 @@ def _write_report(
     return summary
 
 
-def _reference(pictures: Source, loader: Loader) -> tuple[Reference, np.ndarray]:
+def _reference(
+    pictures: Source | Cache, loader: Loader | CachedLoader, codec: DCAE
+) -> tuple[Reference, np.ndarray]:
     """Pictures of the fullest bucket with a caption each, and their numbers. Raises DataError."""
     (height, width), members = max(
         zip(loader.buckets.sizes, loader.buckets.members, strict=True), key=lambda bucket: len(bucket[1])
     )
+    looked_at = _spread(members, 2 * REFERENCE)
+    if isinstance(pictures, Cache):
+        latents, texts, numbers = measured_on(pictures, looked_at, REFERENCE)
+        return Reference(decoded(codec, latents), texts, latents), numbers
     found: list[tuple[int, Tensor, str]] = []
-    for number in _spread(members, 2 * REFERENCE).tolist():  # some may be broken or lack a caption
+    for number in looked_at.tolist():  # some may be broken or lack a caption
         captions = _captions(pictures, number)
         try:
             if captions:
@@ -269,7 +297,7 @@ def _reference(pictures: Source, loader: Loader) -> tuple[Reference, np.ndarray]
     return Reference(to_tensor(stacked), [caption for _, _, caption in found]), numbers
 
 
-def _captions(pictures: Source, number: int) -> tuple[Caption, ...]:
+def _captions(pictures: Source | Cache, number: int) -> tuple[Caption, ...]:
     """A picture's captions; damaged ones count as none here, and make the picture fail in training."""
     try:
         return pictures.captions(number)

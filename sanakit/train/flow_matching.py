@@ -223,6 +223,13 @@ def pad_text(text: Tensor, mask: Tensor, multiple: int = 16) -> tuple[Tensor, Te
     return F.pad(text, (0, 0, 0, missing)), F.pad(mask, (0, missing))
 
 
+def stack_text(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Features L E of B texts as B L E, float32, padded on the right with zeros, and their mask B L."""
+    lengths = torch.tensor([len(one) for one in features], device=features[0].device)
+    text = nn.utils.rnn.pad_sequence(list(features), batch_first=True).float()
+    return text, torch.arange(text.shape[1], device=text.device) < lengths[:, None]
+
+
 def start_text_encoder(model: Gemma2) -> None:
     """Initial weights for training a small Gemma 2 from nothing.
 

@@ -16,6 +16,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,9 @@ FULL = (
 )
 
 
+_by_itself: ContextVar[bool] = ContextVar("by_itself", default=False)
+
+
 def training_device() -> torch.device:
     """The accelerator of this process if there is one, else the CPU."""
     if not torch.cuda.is_available():
@@ -51,7 +55,19 @@ def training_device() -> torch.device:
 
 def current_share() -> Share:
     """This process's place among those that train together."""
-    return Share(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Share()
+    if not dist.is_initialized() or _by_itself.get():
+        return Share()
+    return Share(dist.get_rank(), dist.get_world_size())
+
+
+@contextmanager
+def by_itself() -> Iterator[None]:
+    """Let one process do what all would have to take part in, such as reading a checkpoint, without them."""
+    token = _by_itself.set(True)
+    try:
+        yield
+    finally:
+        _by_itself.reset(token)
 
 
 @contextmanager

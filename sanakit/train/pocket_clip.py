@@ -18,9 +18,10 @@ from PIL import Image, ImageFilter
 from sanakit.data.pocket import PocketImages, PocketRow, open_pocket
 from sanakit.data.pocket_captions import STYLES
 from sanakit.data.pocket_concepts import COMMON_CONCEPTS
-from sanakit.data.pocket_scene_words import COLOURS, SCENE_CONCEPTS, scene_captions
+from sanakit.data.pocket_scene_words import SCENE_CONCEPTS, scene_captions
 from sanakit.data.pocket_scenes import Scene, Scenes
 from sanakit.data.pocket_sources import SIZE
+from sanakit.eval.palette import COLOURS
 from sanakit.models.clip import Clip, ClipConfig
 from sanakit.text.clip import ClipScorer, Preprocessing, train_clip_tokenizer
 from sanakit.train.config import TrainConfig
@@ -85,7 +86,7 @@ class PocketPairs:
         """A picture of the data set with one of its captions."""
         pool = self.common if random.random() < self.common_share else self.rare
         index = pool[random.integers(len(pool))]
-        row, picture = self.rows[index], np.asarray(self.images[index])
+        row, picture = self.rows[index], np.array(self.images[index])  # off the read-only map
         which = int(random.integers(len(row.captions)))
         return Pair(
             picture=picture

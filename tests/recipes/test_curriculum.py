@@ -22,7 +22,7 @@ Writer = Callable[..., Path]
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
     phase = Phase(resolution=SMALL, steps=2, batch_size=2, learning_rate=1e-3)
-    larger = replace(phase, resolution=LARGE, steps=1, positions=True)
+    larger = replace(phase, resolution=LARGE, steps=1, positions=True, flow_shift=6.0)
     monkeypatch.setattr(curriculum, "PHASES", (phase, larger))
     monkeypatch.setattr(curriculum, "WORKERS", 0)
     monkeypatch.setattr(finetune, "SMALL", replace(finetune.SMALL, log_every=1, checkpoint_every=1))
@@ -50,6 +50,7 @@ def test_a_curriculum_begins_with_new_weights_and_grows(pictures: Path, tiny: Pa
     assert after.config == replace(load_configs(tiny)[0], sample_size=4, position_interpolation=1.0)
     assert load_settings(tmp_path / "128px/model").name == "tiny-128px"
     assert load_settings(tmp_path / "128px/model").width == LARGE
+    assert [load_settings(tmp_path / name / "model").flow_shift for name in ("64px", "128px")] == [2.0, 6.0]
     # one step of AdamW at this rate moves a weight by about that; other weights were drawn anew
     moved = [(a - b).abs().max() for a, b in zip(before.parameters(), after.parameters(), strict=True)]
     assert max(moved) < 0.01

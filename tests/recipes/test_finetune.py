@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -20,9 +22,11 @@ import torch
 
 from sanakit import recipes
 from sanakit.cli import main
+from sanakit.data.loader import Loader
 from sanakit.errors import DataError, SettingsError
 from sanakit.models.sana import Sana
 from sanakit.recipes import finetune
+from sanakit.train import finetune_folder
 from sanakit.train.finetune import FinetuneObjective
 from sanakit.train.parts import Part, Share, split
 from sanakit.weights import load_configs, load_settings, load_text_encoder, load_transformer, save_diffusers
@@ -148,8 +152,8 @@ def test_empty_places_and_broken_pictures_count_nothing_in_the_mean(
         loss = objective.loss(batch)
         strange = torch.where(counted[:, None, None, None], batch.pictures, torch.ones(()))
         assert objective.loss(replace(batch, pictures=strange)).item() == pytest.approx(loss.item())
-        pieces = sum(in_parts.loss(in_parts.batch(step, part)) for part in parts)
-        assert float(pieces) == pytest.approx(loss.item(), rel=1e-5)
+        pieces = torch.stack([in_parts.loss(in_parts.batch(step, part)) for part in parts]).sum()
+        assert pieces.item() == pytest.approx(loss.item(), rel=1e-5)
     assert sorted(sound) == [3, 3, 3]  # of 5 places; the square bucket's fourth picture is broken
 
 
@@ -189,14 +193,13 @@ def test_another_resolution_is_that_of_the_result(write_pictures: Writer, tiny: 
 def test_large_folders_hold_pictures_out_to_measure_on(
     write_pictures: Writer, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sanakit.train import finetune_folder
-
     monkeypatch.setattr(finetune_folder, "HELD_OUT_FROM", 6)
     monkeypatch.setattr(finetune_folder, "REFERENCE", 1)
     objective = made(write_pictures(tmp_path / "pictures"), tmp_path / "run", tiny, batch_size=3)
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert len(report["held_out"]) == len(objective.reference.captions) == 1
     assert report["used"] == 8
+    assert isinstance(objective.loader, Loader)
     trained = {
         objective.loader.source.key(number)
         for members in objective.loader.buckets.members
@@ -230,6 +233,35 @@ def test_published_sizes_train_as_they_were_trained() -> None:
     assert published.bf16
     assert published.recompute
     assert finetune.settings_for("pocket", steps=100).warmup_steps == 10
+
+
+def test_published_settings_train(
+    pictures: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8-bit CAME, bfloat16, recomputed blocks and micro-batches, on a tiny model. The loss is not rounded."""
+    monkeypatch.setattr(finetune, "PUBLISHED_WIDTH", 1)
+    *_, last = recipes.start("finetune", data=pictures, output=tmp_path / "run", source=tiny, steps=2)
+    assert last.step == 2
+    assert 0 < last.loss < 100
+    assert torch.tensor(last.loss).bfloat16().item() != last.loss
+
+
+def test_the_commands_of_the_how_to_work(
+    write_pictures: Writer, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of docs/train.md that is marked to be run small: on pocket itself, but for a step or two."""
+    page = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"<!-- run small -->\n+```bash\n(.*?)```", page, flags=re.S)
+    commands = [line.removeprefix("sana ") for block in blocks for line in block.splitlines()]
+    assert len(commands) == 4
+    monkeypatch.chdir(tmp_path)
+    write_pictures(Path("pictures"), each=1, scale=4)
+    monkeypatch.setattr(finetune_folder, "REFERENCE", 2)
+    monkeypatch.setattr(finetune, "SMALL", replace(finetune.SMALL, steps=1, batch_size=1))
+    for line in commands:
+        command(*shlex.split(re.sub(r"--steps \d+", "--steps 2", line)))
+    assert Path("fox.png").exists()
+    assert Path("runs/mine/model/model_index.json").exists()
 
 
 def test_two_processes_agree_about_a_broken_picture(pictures: Path, tiny: Path, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 from sanakit.data.pocket import PocketImages, PocketRow
 from sanakit.data.pocket_captions import STYLES, captions_of
 from sanakit.data.pocket_concepts import COMMON_CONCEPTS
-from sanakit.data.pocket_scene_words import COLOURS, scene_captions
+from sanakit.data.pocket_scene_words import scene_captions
 from sanakit.data.pocket_scenes import KINDS, Scene, Scenes, is_held_out
+from sanakit.eval.palette import COLOURS
 from sanakit.train.contrastive import Pair
 from sanakit.train.pocket_clip import PocketPairs, augment, held_out_pairs, wrong_captions
 

@@ -1,13 +1,13 @@
 """What training costs besides its arithmetic: the loop's overhead, the reading of pictures, two processes.
 
-    python benchmarks/train.py [--batch-sizes 48,8] [--steps 40] [--threads 1] [--parts step,loader,ranks]
+    python benchmarks/train.py [--batch-sizes 48,8] [--steps 20] [--threads 1] [--parts step,loader,ranks]
                                [--write]
 
-step: the training loop against a bare one, taking turns in one process, on copies of the embedded model and
-on the same batches: random latents of 256 px and real captions. The bare loop is what no training does
-without: forward, backward, clipping, the optimiser's step, forgetting the gradients; its batches are drawn
-beforehand. The loop's time has in it what the bare one lacks: drawing the batch, the moving average of the
-weights, the guard, the counting of its own arithmetic and the log, a line every BLOCK steps where recipes
+step: the training loop against a bare one, step by step in turn in one process, on copies of the embedded
+model and on the same batches: random latents of 256 px and real captions. The bare loop is what no training
+does without: forward, backward, clipping, the optimiser's step, forgetting the gradients; its batches are
+drawn beforehand. The loop's time has in it what the bare one lacks: drawing the batch, the moving average of
+the weights, the guard, the counting of its own arithmetic and the log, here a line every step where recipes
 write one every 10 to 50. Measuring, sheets and checkpoints happen when a recipe asks for them and are not
 counted. Both compute the same losses, which is checked. CPU time is that of all threads of the process.
 
@@ -21,6 +21,7 @@ they share its cores.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import math
 import os
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     from sanakit.train.config import TrainConfig
     from sanakit.train.flow_matching import FlowMatchingObjective
 
-BLOCK = 5  # steps that each side takes at a time
+PARTS = ("step", "loader", "ranks")
+WARM_UP = 3  # steps before those that count
 MOST_OVERHEAD, MOST_WAITING = 1.10, 0.02  # asked: our step over the bare one; part of a step
 CASES = (("adamw", False), ("adamw", True), ("muon", False), ("muon", True))  # optimiser, bf16
 PICTURES, SIDES = 192, (512, 640, 768, 896, 1024)  # made for the loader
@@ -51,27 +53,34 @@ SPREAD = {"DDP": "ddp", "FSDP2": "fsdp"}
 
 @dataclass(slots=True)
 class Clock:
-    """Seconds of a step, a figure for each block of steps."""
+    """Seconds that each call took: of wall time, and of CPU time of all threads."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
-    def time(self, call: Callable[[], Any], steps: int = BLOCK) -> Any:
-        """Time a call that takes so many steps, and give what it gives."""
+    def time(self, call: Callable[[], Any]) -> Any:
+        """Time a call and give what it gives."""
         wall, cpu = time.perf_counter(), time.process_time()
         given = call()
-        self.wall.append((time.perf_counter() - wall) / steps)
-        self.cpu.append((time.process_time() - cpu) / steps)
+        self.wall.append(time.perf_counter() - wall)
+        self.cpu.append(time.process_time() - cpu)
         return given
 
 
 def main() -> None:
     """Measure the parts that were asked for, print and store them."""
-    parser = side.parser_of(__doc__)
-    parser.add_argument("--steps", type=int, default=40, help=f"of each side, in blocks of {BLOCK}")
-    parser.add_argument("--batch-sizes", type=side.numbers, default=[48, 8])
-    parser.add_argument("--parts", default="step,loader,ranks")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=20, help="of each side, each training")
+    parser.add_argument("--batch-sizes", type=side.numbers, default=[48, 8], help="the first, of ranks, too")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--write", action="store_true", help="store the result in benchmarks/results/")
     asked = parser.parse_args()
+    parts = asked.parts.split(",")
+    if strange := set(parts) - set(PARTS):
+        parser.error(f"--parts knows {', '.join(PARTS)}, not {', '.join(sorted(strange))}")
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorBoard may bring a TensorFlow that introduces itself
     side.use_threads(asked.threads)
     import torch
@@ -79,15 +88,13 @@ def main() -> None:
     torch.set_grad_enabled(True)
     lines = side.heading("The cost of training", f"{asked.threads} thread(s) a process, workers beside it.")
     with tempfile.TemporaryDirectory() as made:
-        for part in asked.parts.split(","):
-            if part == "step":
-                lines += step_lines(asked.batch_sizes, asked.steps, Path(made))
-            elif part == "loader":
-                lines += loader_lines(asked.steps, Path(made))
-            elif part == "ranks":
-                lines += rank_lines(asked.batch_sizes[0], asked.steps, asked.threads, Path(made))
-            else:
-                parser.error(f"--parts knows step, loader and ranks, not {part!r}")
+        folder = Path(made)
+        if "step" in parts:
+            lines += step_lines(asked.batch_sizes, asked.steps, folder)
+        if "loader" in parts:
+            lines += loader_lines(asked.steps, folder)
+        if "ranks" in parts:
+            lines += rank_lines(asked.batch_sizes[0], asked.steps, asked.threads, folder)
     side.publish(lines, "train", write=asked.write)
 
 
@@ -125,7 +132,7 @@ def step_lines(batch_sizes: list[int], steps: int, folder: Path) -> list[str]:
     heads += ["of CPU time", "averaging ms", "drawing the batch ms"]
     return [
         "",
-        f"## A step of the loop over a bare one ({steps} steps of each, by turns, {BLOCK} at a time)",
+        f"## A step of the loop over a bare one ({steps} steps of each, in turn)",
         "",
         *side.table(heads, rows),
         "",
@@ -146,28 +153,23 @@ def loops(config: TrainConfig, steps: int, folder: Path) -> tuple[Clock, Clock, 
     average.start()
     ours, bare, averaging = Clock(), Clock(), Clock()
     waited = []
-    bare_block = bare_loop(other, config)
+    bare_step = bare_loop(other, config)
     with closing(train(mine, config, folder)) as run:  # pyright: ignore[reportArgumentType]
-        for first in range(0, BLOCK + steps, BLOCK):
-            batches = [other.batch(step, whole) for step in range(first, first + BLOCK)]
-            calls: list[Callable[[], Any]] = [
-                lambda: ours.time(lambda: next(run)),
-                lambda batches=batches: bare.time(lambda: bare_block(batches)),
-            ]
-            swapped = first // BLOCK % 2  # neither is always the first after the other's caches
-            results = [call() for call in (reversed(calls) if swapped else calls)]
-            progress, loss = reversed(results) if swapped else results
-            if not math.isclose(progress.loss, loss, rel_tol=0.02 if config.bf16 else 1e-3):
+        for step in range(WARM_UP + steps):
+            batch = other.batch(step, whole)
+            progress = ours.time(lambda: next(run))
+            loss = bare.time(lambda batch=batch: bare_step(batch))
+            if not math.isclose(progress.loss, loss, rel_tol=0.05 if config.bf16 else 1e-3):
                 raise RuntimeError(f"The loops do not do the same: losses {progress.loss} and {loss}")
-            averaging.time(lambda: average.update(0.99), steps=1)
+            averaging.time(lambda: average.update(0.99))
             waited.append(progress.data_wait)
-    for clock in (ours, bare, averaging):  # the first block warms up
-        del clock.wall[0], clock.cpu[0]
-    return ours, bare, averaging, statistics.median(waited[1:])
+    for clock in (ours, bare, averaging):
+        del clock.wall[:WARM_UP], clock.cpu[:WARM_UP]
+    return ours, bare, averaging, statistics.median(waited[WARM_UP:])
 
 
-def bare_loop(objective: FlowMatchingObjective, config: TrainConfig) -> Callable[[list[Any]], float]:
-    """A function that takes a step for each batch, with nothing that could be left out: the mean loss."""
+def bare_loop(objective: FlowMatchingObjective, config: TrainConfig) -> Callable[[Any], float]:
+    """A function that takes a step with nothing that could be left out, and gives the batch's loss."""
     import torch
     from torch import nn
 
@@ -176,27 +178,24 @@ def bare_loop(objective: FlowMatchingObjective, config: TrainConfig) -> Callable
     parameters = list(objective.model.parameters())
     optimizers = make_optimizers(objective.model, config)
 
-    def block(batches: list[Any]) -> float:
-        total = 0.0
-        for batch in batches:
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
-                loss = objective.loss(batch)
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            total += loss.item()
-        return total / len(batches)
+    def step(batch: Any) -> float:
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+            loss = objective.loss(batch)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return loss.item()
 
-    return block
+    return step
 
 
 def settings(batch_size: int, optimizer: str = "adamw", bf16: bool = False, **more: Any) -> TrainConfig:
     """Settings at a constant rate, with more steps than are taken: the last would measure and draw."""
     from sanakit.train.config import TrainConfig
 
-    chosen: dict[str, Any] = {"optimizer": optimizer, "bf16": bf16, "log_every": BLOCK} | more
+    chosen: dict[str, Any] = {"optimizer": optimizer, "bf16": bf16} | more
     later = 10**9
     return TrainConfig(
         steps=later,
@@ -205,6 +204,7 @@ def settings(batch_size: int, optimizer: str = "adamw", bf16: bool = False, **mo
         muon_learning_rate=2e-4,
         warmup_steps=0,
         decay_fraction=0.0,
+        log_every=1,
         evaluate_every=later,
         sheet_every=later,
         checkpoint_every=later,
@@ -222,7 +222,7 @@ def embedded() -> FlowMatchingObjective:
 
     transformer = load_transformer("pocket", device="cpu", dtype="float32")
     encoder = load_text_encoder("pocket", device="cpu", dtype="float32")
-    captions = [[f"a {name}", f"a picture of a {name} on white"] for name in COMMON_CONCEPTS.values()]
+    captions = [[caption, f"a picture of {caption} on white"] for caption in COMMON_CONCEPTS.values()]
     config = transformer.config
     shape = (len(captions), config.latent_channels, config.sample_size, config.sample_size)
     return FlowMatchingObjective(
@@ -249,9 +249,10 @@ def loader_lines(steps: int, folder: Path) -> list[str]:
         print(*read[-1], flush=True)
     for workers in (0, 1, 2):
         lines = list(tuning(data, folder / f"tuned-{workers}", workers, steps))
-        shares, rates = [line.data_wait for line in lines], [line.samples_per_second for line in lines]
-        row = [workers, f"{statistics.median(shares):.2%}", f"{max(shares):.2%}"]
-        waited.append([*row, f"{statistics.median(rates):.1f}"])
+        seconds = [TUNED / line.samples_per_second for line in lines]
+        waits = [line.data_wait * taken for line, taken in zip(lines, seconds, strict=True)]
+        row = [workers, f"{1000 * statistics.mean(seconds):.0f}", f"{1000 * statistics.median(waits):.1f}"]
+        waited.append([*row, f"{1000 * max(waits):.1f}", f"{sum(waits) / sum(seconds):.2%}"])
         print(*waited[-1], flush=True)
     return [
         "",
@@ -262,19 +263,19 @@ def loader_lines(steps: int, folder: Path) -> list[str]:
         f"Fine-tuning the embedded model on them at 256 px, {TUNED} a batch, {steps} steps: part of a step "
         f"that waits for the batch (asked: below {MOST_WAITING:.0%} with workers):",
         "",
-        *side.table(["workers", "median of lines", "largest", "pictures/s trained"], waited),
+        *side.table(["workers", "step ms", "wait ms, median", "longest", "part of all steps"], waited),
     ]
 
 
 def make_pictures(folder: Path) -> None:
-    """Write JPEGs with the detail of photographs, about 2 bits a pixel, each with a caption."""
+    """Write JPEGs of about 1.3 bits a pixel, as photographs have, each with a caption."""
     import numpy as np
     from PIL import Image
 
     folder.mkdir()
     generator = np.random.default_rng(0)
     for number in range(PICTURES):
-        width, height = (int(side_) for side_ in generator.choice(SIDES, 2))
+        width, height = generator.choice(SIDES, 2).tolist()
         picture = np.zeros((height, width, 3))
         for scale in (4, 16, 64, 256):  # cells a side: the power of a photograph falls with frequency
             cells = Image.fromarray(generator.integers(0, 256, (scale, scale, 3), dtype=np.uint8))
@@ -285,7 +286,7 @@ def make_pictures(folder: Path) -> None:
 
 
 def reading_rate(data: Path, folder: Path, workers: int, resolution: int) -> float:
-    """Pictures a second when nothing else is done, after the workers have started and their queues are empty."""
+    """Pictures a second if nothing else is done, from when the workers run and their queues are empty."""
     from sanakit.data.index import scan
     from sanakit.data.loader import AHEAD, Loader
     from sanakit.data.source import open_source
@@ -305,16 +306,16 @@ def reading_rate(data: Path, folder: Path, workers: int, resolution: int) -> flo
 
 
 def tuning(data: Path, output: Path, workers: int, steps: int) -> Iterator[Any]:
-    """Lines of a fine-tuning's log, without the first, in which workers start."""
+    """Lines of a fine-tuning's log, without the first, while workers start."""
     from sanakit.train.finetune_folder import Aim, finetune_run
     from sanakit.train.loop import train
 
     run = finetune_run(data, output, "pocket", settings(TUNED), Aim(), workers=workers)
     with closing(train(run.objective, run.config, output)) as lines:  # pyright: ignore[reportArgumentType]
         for line in lines:
-            if line.step > BLOCK:
+            if line.step > WARM_UP:
                 yield line
-            if line.step >= BLOCK + steps:
+            if line.step == WARM_UP + steps:
                 break
     run.objective.loader.close()  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -329,10 +330,10 @@ def rank_lines(batch_size: int, steps: int, threads: int, folder: Path) -> list[
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     alone = Clock()
-    blocks = -(-steps // (2 * BLOCK))
-    time_blocks({"alone": settings(batch_size)}, blocks, folder / "before", {"alone": alone})
-    multiprocessing.spawn(rank, (port, batch_size, blocks * 2, threads, folder), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
-    time_blocks({"alone": settings(batch_size)}, blocks, folder / "after", {"alone": alone})
+    half = -(-steps // 2)
+    time_steps({"alone": settings(batch_size)}, half, folder / "before", {"alone": alone})
+    multiprocessing.spawn(rank, (port, batch_size, steps, threads, folder), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
+    time_steps({"alone": settings(batch_size)}, half, folder / "after", {"alone": alone})
     found = {"one process": (alone.wall, alone.cpu)} | json.loads((folder / "ranks.json").read_text())
     reference = statistics.median(alone.wall)
     rows = [
@@ -354,7 +355,7 @@ def rank_lines(batch_size: int, steps: int, threads: int, folder: Path) -> list[
     ]
 
 
-def rank(place: int, port: int, batch_size: int, blocks: int, threads: int, folder: Path) -> None:
+def rank(place: int, port: int, batch_size: int, steps: int, threads: int, folder: Path) -> None:
     """One of two processes: both ways of spreading take turns; rank 0 stores what they took."""
     import json
 
@@ -368,21 +369,20 @@ def rank(place: int, port: int, batch_size: int, blocks: int, threads: int, fold
     clocks = {name: Clock() for name in SPREAD}
     with processes():
         configs = {name: settings(batch_size, parallel=way) for name, way in SPREAD.items()}
-        time_blocks(configs, blocks, folder / "ranks", clocks)
+        time_steps(configs, steps, folder / "ranks", clocks)
     if place == 0:
         (folder / "ranks.json").write_text(json.dumps({n: (c.wall, c.cpu) for n, c in clocks.items()}))
 
 
-def time_blocks(
-    configs: dict[str, TrainConfig], blocks: int, folder: Path, clocks: dict[str, Clock]
-) -> None:
-    """Train with each of the settings by turns, and add their times, after a block to warm up."""
+def time_steps(configs: dict[str, TrainConfig], steps: int, folder: Path, clocks: dict[str, Clock]) -> None:
+    """Train with each of the settings in turn, and add the times of their steps, after some to warm up."""
     from sanakit.train.loop import train
 
     runs = {name: train(embedded(), config, folder / name) for name, config in configs.items()}
-    for run in runs.values():
-        next(run)
-    for _ in range(blocks):
+    for _ in range(WARM_UP):
+        for run in runs.values():
+            next(run)
+    for _ in range(steps):
         for name, run in runs.items():
             clocks[name].time(lambda run=run: next(run))
 

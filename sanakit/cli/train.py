@@ -44,6 +44,9 @@ def train(
         int | None,
         typer.Option(metavar="N", min=1, show_default="recipe's own", help="Pictures a step."),
     ] = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Two small steps, to see whether it runs (the recipes of pocket).")
+    ] = False,
     parallel: Annotated[
         Literal["auto", "ddp", "fsdp"] | None,
         typer.Option(show_default="recipe's own", help="How processes started by torchrun share the model."),
@@ -68,6 +71,7 @@ def train(
             source=source,
             resolution=resolution,
             batch_size=batch_size,
+            smoke=smoke,
             parallel=parallel,
         ):
             show(

@@ -63,7 +63,7 @@ class Scenes(Sequence[np.ndarray]):
 
     pocket: the data set; things that it lacks in some style are left out. count: how many scenes. seed: other
     seeds give other scenes. held_out: only combinations that the others never show, instead of those.
-    kinds: parts of KINDS to draw from, None: all.
+    kinds: parts of KINDS to draw from, None: all. things: common things that all styles have.
     """
 
     def __init__(
@@ -81,7 +81,8 @@ class Scenes(Sequence[np.ndarray]):
         self._rows = {(row.concept, row.style): i for i, row in enumerate(pocket.rows)}
         styles = [style.name for style in STYLES]
         complete = [name for name in COMMON_CONCEPTS if all((name, style) in self._rows for style in styles)]
-        self._single, self._several = complete, [name for name in SCENE_CONCEPTS if name in complete]
+        self.things = tuple(complete)
+        self._several = [name for name in SCENE_CONCEPTS if name in complete]
         self._resized = lru_cache(maxsize=4096)(self._resize)
 
     def __len__(self) -> int:
@@ -103,8 +104,8 @@ class Scenes(Sequence[np.ndarray]):
                 return scene
         wanted = "held-out combination" if self.held_out else "combination"
         raise DataError(
-            f"{len(self._several)} things give no {wanted} of the kinds {', '.join(self.kinds)}: build the data "
-            "set with more of them."
+            f"{len(self._several)} things give no {wanted} of the kinds {', '.join(self.kinds)}: "
+            "build the data set with more of them."
         )
 
     def compose(self, scene: Scene) -> np.ndarray:
@@ -134,7 +135,7 @@ class Scenes(Sequence[np.ndarray]):
         if kind == "silhouette":
             seen = [name for name in grounds if _distance(name, ground) > 120]
             colour = seen[random.integers(len(seen))]
-        pool = self._single if kind in ("one", "silhouette") else self._several
+        pool = self.things if kind in ("one", "silhouette") else self._several
         first, second = (pool[i] for i in random.choice(len(pool), 2, replace=False))
         mirrored = random.random() < 0.5
         number = int(random.integers(2, 5))

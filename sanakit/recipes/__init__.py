@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 RECIPES = {
     "pocket-autoencoder": ("sanakit.recipes.pocket", "autoencoder"),
     "pocket-decoder": ("sanakit.recipes.pocket", "decoder"),
-    "pocket": ("sanakit.recipes.pocket", "flow_matching"),
+    "pocket-drawings": ("sanakit.recipes.pocket", "drawings"),
+    "pocket-scenes": ("sanakit.recipes.pocket", "scenes"),
     "pocket-clip": ("sanakit.recipes.pocket_clip", "contrastive"),
+    "pocket-judge": ("sanakit.recipes.pocket", "judge"),
+    "pocket": ("sanakit.recipes.pocket", "pocket"),  # all of them
     "autoencoder": ("sanakit.recipes.autoencoder", "autoencoder"),
     "autoencoder-adapt": ("sanakit.recipes.autoencoder", "adapt"),
     "autoencoder-refine": ("sanakit.recipes.autoencoder", "refine"),
@@ -44,6 +47,7 @@ def start(
     source: str | os.PathLike[str] | None = None,
     resolution: int | None = None,
     batch_size: int | None = None,
+    smoke: bool = False,
     parallel: Literal["auto", "ddp", "fsdp"] | None = None,
 ) -> Iterator[Progress]:
     """Train a recipe and yield its progress; the result lies in `output` when the iterator ends.
@@ -52,10 +56,11 @@ def start(
 
     name: one of RECIPES. data: a data set as `sana data pocket` builds it; of recipes for pictures of your
     own, any place that `open_source` opens. output: the run's folder; earlier stages of the model are looked
-    for beside it, under their recipe's name; `pretrain` and `enlarge` make a folder in it for each of their
-    stages. steps: instead of the recipe's own. resume: go on from the folder's checkpoint.
+    for beside it, under their recipe's name; `pocket`, `pretrain` and `enlarge` make a folder in it for each
+    of their stages. steps: instead of the recipe's own. resume: go on from the folder's checkpoint.
     source: the finished model that a recipe goes on from, catalog name or folder; None: pocket, or nothing.
     resolution: in pixels; batch_size: of all processes; None: the recipe's own; for recipes that take them.
+    smoke: two small steps of it, or of each of its stages, to see whether all of it runs.
     parallel: how several processes share the model (`train/parallel.py`); None: the recipe's own.
     Raises SettingsError for an unknown name, DataError without data or without the earlier stage.
     """
@@ -70,10 +75,11 @@ def start(
     output = output.resolve()  # "." has neighbours, too
     module, function = RECIPES[name]
     make = getattr(import_module(module), function)
-    asked = {"source": source, "resolution": resolution, "batch_size": batch_size}
+    asked = {"source": source, "resolution": resolution, "batch_size": batch_size, "smoke": smoke or None}
     given = {word: value for word, value in asked.items() if value is not None}
     for word in given.keys() - inspect.signature(make).parameters.keys():
-        why = "begins with nothing" if word == "source" else f"has a {word.replace('_', ' ')} of its own"
+        own = f"has a {word.replace('_', ' ')} of its own"
+        why = {"source": "begins with nothing", "smoke": "has no short form"}.get(word, own)
         raise SettingsError(f"The recipe {name} {why}: leave the {word.replace('_', ' ')} out.")
     _refuse_old(output, resume)
     with processes() as share:

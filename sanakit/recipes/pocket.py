@@ -1,21 +1,30 @@
 """Pocket, the embedded model: an illustrator of 256 px that learns on a CPU.
 
-Three stages: `autoencoder` (latents and a first decoder), `decoder` (the decoder again, on noisy latents, so
-that it forgives what the transformer gets wrong) and `flow_matching` (transformer and text encoder together,
-on the latents of the first stage). The second and third need only the first; the third writes the model.
-Each takes `steps` to last longer or shorter than it was tuned for.
+Its stages: `pocket-autoencoder` (latents and a first decoder), `pocket-decoder` (the decoder again, on noisy
+latents, so that it forgives what the transformer gets wrong), `pocket-drawings` (transformer and text encoder
+together, on single things) and `pocket-scenes` (SANA-1.5: the transformer grown by half, on composed scenes
+too); apart from them `pocket-clip`, which scores captions, and `pocket-judge`, which answers PocketEval.
+`pocket` is all of them, one after the other. Each takes `steps` to last longer or shorter than it was tuned
+for, and looks for the stages before it beside its own folder.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
+from sanakit.data.pocket_toy import build_toy
 from sanakit.models.dc_ae import DC_AE_POCKET
 from sanakit.models.gemma2 import Gemma2Config
 from sanakit.models.sana import SanaConfig
+from sanakit.recipes.pocket_clip import contrastive
 from sanakit.train.config import TrainConfig
-from sanakit.train.pocket import Run, autoencoder_run, flow_matching_run
+from sanakit.train.further import further_run, prepare
+from sanakit.train.growth import grow
+from sanakit.train.judge import judge_run
+from sanakit.train.pocket import MODEL, Run, Stage, autoencoder_run, flow_matching_run
+from sanakit.train.pocket_set import Mixture
 
 TRANSFORMER = SanaConfig(depth=8, width=256, cross_heads=4, text_width=256, qk_norm=True, sample_size=8)
 
@@ -47,9 +56,9 @@ AUTOENCODER = TrainConfig(
     bf16=True,
     evaluate_every=500,
 )
-DECODER = replace(AUTOENCODER, steps=1000, learning_rate=5e-4, evaluate_every=250)
+DECODER = replace(AUTOENCODER, learning_rate=8e-4)
 
-FLOW_MATCHING = TrainConfig(
+DRAWINGS = TrainConfig(
     steps=3500,
     batch_size=48,
     learning_rate=1e-3,
@@ -63,41 +72,115 @@ FLOW_MATCHING = TrainConfig(
     checkpoint_every=250,
 )
 
-COMMON_SHARE = 0.85  # of the draws, for the 200 common things
+DEPTH = 12  # of the grown transformer
+SCENES = replace(
+    DRAWINGS,
+    steps=3800,
+    learning_rate=7.5e-4,
+    muon_learning_rate=1.5e-3,
+    warmup_steps=100,
+    decay_fraction=0.45,
+    evaluate_every=250,
+)
+JUDGE = TrainConfig(
+    steps=900,
+    batch_size=64,
+    learning_rate=1.5e-3,
+    betas=(0.9, 0.98),
+    warmup_steps=100,
+    decay_fraction=0.6,
+    weight_decay=0.02,
+    ema_decay=0.997,
+    bf16=True,
+    evaluate_every=300,
+)
+
+MIXTURE = Mixture(common_share=0.85)
+SCENE_MIXTURE = Mixture(common_share=0.86, scenes=32_000, scene_share=0.58)
 SHIFT = 3.0  # towards noise, where the prompt decides; in training and sampling
 DEFAULTS = {"steps": 10, "guidance": 2.5, "width": 256, "height": 256, "solver": "dpm"}
 
 
-def autoencoder(data: Path, output: Path, steps: int | None = None) -> Run:
-    """Stage 1: the encoder a linear codec and kept; the decoder trained on crops, then on whole pictures."""
-    config = AUTOENCODER.lasting(steps)
+def autoencoder(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
+    """The encoder a linear codec and kept; the decoder trained on crops of pictures, then on whole ones."""
+    config = _settings(AUTOENCODER, steps, smoke)
     return autoencoder_run(data, output, DC_AE_POCKET, config, crop=128, whole_from=0.85)
 
 
-def decoder(data: Path, output: Path, steps: int | None = None) -> Run:
-    """Stage 2: the decoder goes on with noise of up to 0.15 standard deviations on its latents."""
+def decoder(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
+    """The decoder goes on, on scenes too, with noise of up to 0.06 standard deviations on its latents."""
     return autoencoder_run(
         data,
         output,
         DC_AE_POCKET,
-        DECODER.lasting(steps),
+        _settings(DECODER, steps, smoke),
         crop=128,
-        whole_from=0.5,
-        latent_noise=0.15,
+        whole_from=0.85,
+        latent_noise=0.06,
+        scene_share=0.32,
         start="pocket-autoencoder",
     )
 
 
-def flow_matching(data: Path, output: Path, steps: int | None = None) -> Run:
-    """Stage 3: transformer and text encoder, most of the draws from the 200 common things."""
+def drawings(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
+    """Transformer and text encoder, most of the draws from the 200 common things."""
     return flow_matching_run(
         data,
         output,
         TRANSFORMER,
         TEXT_ENCODER,
-        FLOW_MATCHING.lasting(steps),
+        _settings(DRAWINGS, steps, smoke),
         autoencoder=DC_AE_POCKET,
         shift=SHIFT,
-        common_share=COMMON_SHARE,
+        mixture=MIXTURE,
         defaults=DEFAULTS,
     )
+
+
+def scenes(
+    data: Path,
+    output: Path,
+    steps: int | None = None,
+    *,
+    source: str | os.PathLike[str] | None = None,
+    smoke: bool = False,
+) -> Run:
+    """The model of `pocket-drawings`, or `source`, grown by half, learns scenes and goes on with pictures."""
+    mixture = replace(SCENE_MIXTURE, scenes=32) if smoke else SCENE_MIXTURE
+    return further_run(
+        prepare(data, source or output.parent / "pocket-drawings" / MODEL, mixture),
+        _settings(SCENES, steps, smoke),
+        lambda objective: grow(objective.transformer, DEPTH, drop_last=0),
+        name="pocket",
+    )
+
+
+def judge(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
+    """The judge of PocketEval, from nothing, on scenes; it stands apart from the model."""
+    return judge_run(data, _settings(JUDGE, steps, smoke))
+
+
+def pocket(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> list[Stage]:
+    """All stages in turn, each in a folder of `output`; the model is that of `pocket-scenes`.
+
+    smoke: two steps of each, on made-up shapes where there is no data set: does the way lead to the end?
+    """
+    if smoke and not data.exists():
+        data = build_toy(output / "toy") if not (output / "toy").exists() else output / "toy"
+    stages = {
+        "pocket-autoencoder": autoencoder,
+        "pocket-decoder": decoder,
+        "pocket-drawings": drawings,
+        "pocket-scenes": scenes,
+        "pocket-clip": contrastive,
+        "pocket-judge": judge,
+    }
+
+    def stage(name: str) -> Stage:
+        return Stage(output / name, lambda folder: stages[name](data, folder, steps, smoke=smoke))
+
+    return [stage(name) for name in stages]
+
+
+def _settings(config: TrainConfig, steps: int | None, smoke: bool) -> TrainConfig:
+    return config.smoke() if smoke else config.lasting(steps)

@@ -60,6 +60,11 @@ class TrainConfig:
         """The same settings for another number of steps; None: as many as there are."""
         return self if steps is None else replace(self, steps=steps)
 
+    def smoke(self) -> TrainConfig:
+        """The same settings for two small steps, to see whether all of it runs."""
+        batch = min(4, self.batch_size)
+        return replace(self, steps=2, batch_size=batch, micro_batch=None, compile=False, evaluate_every=2)
+
     def factor(self, name: str) -> float:
         """Factor on the learning rate of a parameter, by its name: that of the first part it contains."""
         return next((factor for part, factor in self.rate_factors if part in name), 1.0)

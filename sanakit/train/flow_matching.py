@@ -56,6 +56,7 @@ class FlowMatchingObjective:
     how often each image is drawn. shift: moves training and sampling times towards noise. seed: of all that
     is drawn. caption_dropout: share of samples trained without a caption, for guidance.
     sheet_prompts: drawn on the sheet, at least one. decode: latents (scaled) to images, for the sheet.
+    held_out: latents and captions that are not trained on, but measured as well.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class FlowMatchingObjective:
         sheet_guidance: float = 2.5,
         sheet_steps: int = 10,
         decode: Callable[[Tensor], Tensor],
+        held_out: tuple[Tensor, Sequence[Sequence[str]]] | None = None,
     ) -> None:
         self.model: nn.Module = nn.ModuleDict({"transformer": transformer, "text": text})
         self.transformer = transformer
@@ -85,6 +87,7 @@ class FlowMatchingObjective:
         self.shift, self.seed, self.caption_dropout = shift, seed, caption_dropout
         self.sheet_prompts, self.sheet_guidance, self.sheet_steps = sheet_prompts, sheet_guidance, sheet_steps
         self.decode = decode
+        self.held_out = held_out
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:
         """Nothing to prepare: latents and captions are in memory."""
@@ -127,13 +130,23 @@ class FlowMatchingObjective:
 
     @torch.no_grad()
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
-        """Loss with the right, no and a wrong caption at fixed noise, over the images drawn most often."""
+        """Loss with the right, no and a wrong caption at fixed noise, over the images drawn most often.
+
+        And over those held out, where there are any, as "held_out_right_0.5" and so on.
+        """
         transformer, encoder = self.parts(averaged)
         chosen = self.weights.topk(min(128, len(self.weights))).indices.tolist()
-        latents = self.latents[chosen]
-        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1)).to(self.device)
-        text, mask = encoder.encode_tokens([self.tails[i][0] for i in chosen])
-        return caption_losses(transformer, latents, noise, text, mask)
+        watched = {"": (self.latents[chosen], [self.tails[i][0] for i in chosen])}
+        if self.held_out is not None:
+            latents, captions = self.held_out
+            first = encoder.tokenize([alternatives[0] for alternatives in captions])
+            watched["held_out_"] = (latents.to(self.device), first)
+        measured: dict[str, float] = {}
+        for name, (latents, tails) in watched.items():
+            noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1)).to(self.device)
+            losses = caption_losses(transformer, latents, noise, *encoder.encode_tokens(tails))
+            measured |= {f"{name}{case}": loss for case, loss in losses.items()}
+        return measured
 
     @torch.no_grad()
     def sheet(self, averaged: nn.Module) -> Image.Image:

@@ -7,12 +7,11 @@ a text encoder that was trained along with it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from sanakit.data.pocket import open_pocket
 from sanakit.data.pocket_concepts import COMMON_CONCEPTS
@@ -22,14 +21,8 @@ from sanakit.text.encoder import TextEncoder
 from sanakit.train.config import TrainConfig
 from sanakit.train.flow_matching import FlowMatchingObjective
 from sanakit.train.parallel import training_device
-from sanakit.train.pocket import (
-    MODEL,
-    Run,
-    averaged_weights,
-    compile_blocks,
-    drawn_pictures,
-    encode_pictures,
-)
+from sanakit.train.pocket import MODEL, Run, averaged_weights, compile_blocks
+from sanakit.train.pocket_set import Mixture, PocketSet, encode_set
 from sanakit.weights import (
     load_autoencoder,
     load_settings,
@@ -51,33 +44,33 @@ class Prepared:
     source: str | os.PathLike[str]
     settings: ModelSettings
     codec: DCAE
-    latents: Tensor  # N C H W, scaled
-    captions: list[Sequence[str]]  # N
-    weights: Tensor  # N, how often each picture is drawn
+    learned: PocketSet
 
 
-def prepare(data: Path, source: str | os.PathLike[str], *, common_share: float) -> Prepared:
-    """Encode the pictures of the pocket data set with a finished model's autoencoder.
+def prepare(data: Path, source: str | os.PathLike[str], mixture: Mixture) -> Prepared:
+    """Encode the pictures of the pocket data set, and scenes of them, with a finished model's autoencoder.
 
-    source: pocket, or the folder of a model that its recipe wrote. common_share: part of the draws that goes
-    to the common things. Raises DataError for the data set, and what loading a model raises.
+    source: pocket, or the folder of a model that its recipe wrote. mixture: of what is drawn.
+    Raises DataError for the data set, and what loading a model raises.
     """
     pocket = open_pocket(data)
     settings = load_settings(source)
     codec = load_autoencoder(source, part="both", device=training_device(), dtype="float32")
-    chosen, weights = drawn_pictures(pocket, common_share)
-    latents = encode_pictures(codec, pocket.images[chosen]) * codec.config.scaling_factor
-    return Prepared(source, settings, codec, latents, [pocket.rows[i].captions for i in chosen], weights)
+    return Prepared(source, settings, codec, encode_set(pocket, codec, mixture))
 
 
-def further_run(prepared: Prepared, config: TrainConfig, change: Change, *, suffix: str) -> Run:
+def further_run(prepared: Prepared, config: TrainConfig, change: Change, *, name: str | None = None) -> Run:
     """Train a finished model further, its transformer changed.
 
-    suffix: follows the model's name in that of the result. Raises what loading a model raises.
+    name: of the result; None: the model's own. Raises what loading a model raises.
     """
     torch.manual_seed(config.seed)
     settings, codec, scale = prepared.settings, prepared.codec, prepared.codec.config.scaling_factor
-    device = prepared.latents.device
+    learned, device = prepared.learned, prepared.learned.drawn.latents.device
+    held_out = learned.held_out and (learned.held_out.latents * scale, learned.held_out.captions)
+    prompts = list(COMMON_CONCEPTS.values())[::6]
+    if learned.held_out is not None:  # half of the sheet for scenes
+        prompts = [*prompts[::2], *(captions[0] for captions in learned.held_out.captions[:17])]
     encoder = load_text_encoder(prepared.source, device=device, dtype="float32")
     finished = load_transformer(prepared.source, device=device, dtype="float32")
 
@@ -86,15 +79,16 @@ def further_run(prepared: Prepared, config: TrainConfig, change: Change, *, suff
             transformer.train().requires_grad_(True),
             encoder.model.train().requires_grad_(True),
             encoder.tokenizer,
-            prepared.latents,
-            prepared.captions,
-            prepared.weights,
+            learned.drawn.latents * scale,
+            learned.drawn.captions,
+            learned.weights,
             seed=config.seed,
             shift=settings.flow_shift,
-            sheet_prompts=list(COMMON_CONCEPTS.values())[::6],
+            sheet_prompts=prompts,
             sheet_guidance=settings.guidance,
             sheet_steps=settings.steps,
             decode=lambda z: torch.cat([codec.decode(part / scale) for part in z.split(8)]),
+            held_out=held_out,
         )
 
     transformer = change(objective_of(finished))
@@ -113,7 +107,7 @@ def further_run(prepared: Prepared, config: TrainConfig, change: Change, *, suff
             flow_shift=settings.flow_shift,
             defaults={name: getattr(settings, name) for name in DEFAULTS},
             dtype=torch.float16,
-            name=f"{settings.name}-{suffix}",
+            name=name or settings.name,
             licence=settings.licence,
         )
 

@@ -8,6 +8,7 @@ Shapes: B pictures, halved to 128 x 128 as the judge halves them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +18,18 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from sanakit.data.pocket import PocketImages
+from sanakit.data.pocket import PocketImages, open_pocket
 from sanakit.data.pocket_captions import STYLES
 from sanakit.data.pocket_concepts import COMMON_CONCEPTS
 from sanakit.data.pocket_scenes import Placed, Scene, Scenes
 from sanakit.eval.judge import CELL, CELLS, Judge, save_judge
 from sanakit.eval.palette import COLOURS
 from sanakit.eval.pocket_eval import Question, as_rows, judged, shares
+from sanakit.train.config import TrainConfig
+from sanakit.train.parallel import training_device
 from sanakit.train.parts import Part
 from sanakit.train.pictures import to_tensor
+from sanakit.train.pocket import MODEL, Run, averaged_weights
 from sanakit.train.sheets import contact_sheet
 
 SCENES = 10**6  # numbers of scenes to draw from: none comes twice but by chance
@@ -56,7 +60,7 @@ class JudgeObjective:
         self.device = next(judge.parameters()).device
         self.questions, self.answers = ask(pocket)
 
-    def begin(self, first: int) -> None:
+    def begin(self, first: int, parts: Sequence[Part]) -> None:
         """Nothing has to be opened."""
 
     def batch(self, step: int, part: Part) -> JudgeBatch:
@@ -111,10 +115,24 @@ class JudgeObjective:
             sizes[near] = float(np.log2(thing.side * scale / 128))
         return picture, labels, sizes
 
-    def finish(self, folder: Path, averaged: Judge) -> None:
-        """Write the judge, its questions and how often it is right."""
-        notes = {"questions": as_rows(self.questions), "accuracy": self.evaluate(averaged)}
-        save_judge(folder, averaged, notes)
+
+def judge_run(data: Path, config: TrainConfig) -> Run:
+    """Train a judge from nothing on the scenes of a data set; it is written with its questions.
+
+    Raises DataError when the data set is missing, damaged or too small for held-out combinations.
+    """
+    torch.manual_seed(config.seed)
+    pocket = open_pocket(data)
+    judge = Judge(Scenes(pocket, 1).things).to(training_device())
+    objective = JudgeObjective(judge, pocket, seed=config.seed)
+
+    def finish(folder: Path) -> None:
+        judge.load_state_dict(averaged_weights(folder))
+        judge.eval()
+        accuracy = objective.evaluate(judge)
+        save_judge(folder / MODEL, judge, {"questions": as_rows(objective.questions), "accuracy": accuracy})
+
+    return Run(objective, config, finish)
 
 
 def single(concept: str, style: str) -> Scene:
@@ -128,8 +146,8 @@ def ask(pocket: PocketImages) -> tuple[list[Question], np.ndarray]:
     """The questions of PocketEval, and real pictures (256 256 3 uint8 each) that show what they ask for."""
     questions, answers = [], []
     composer = Scenes(pocket, SCENES, seed=QUESTION_SEED, held_out=True)
-    asked = list(COMMON_CONCEPTS)[:: max(1, len(COMMON_CONCEPTS) // (2 * QUESTIONS))]
-    for number, concept in enumerate(asked):
+    things = composer.things
+    for number, concept in enumerate(things[:: max(1, len(things) // (2 * QUESTIONS))]):
         scene = single(concept, STYLES[number % len(STYLES)].name)
         questions.append(_question("object", scene))
         answers.append(composer.compose(scene))

@@ -6,14 +6,16 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import ConcatDataset
 
-from sanakit.data.pocket import PocketImages, open_pocket
+from sanakit.data.pocket import open_pocket
 from sanakit.data.pocket_concepts import COMMON_CONCEPTS
+from sanakit.data.pocket_scenes import Scenes
 from sanakit.errors import DataError
 from sanakit.models.dc_ae import DCAE, DCAEConfig
 from sanakit.models.gemma2 import Gemma2, Gemma2Config
@@ -28,13 +30,14 @@ from sanakit.train.flow_matching import FlowMatchingObjective, start_text_encode
 from sanakit.train.linear_init import start_linear
 from sanakit.train.loop import Objective
 from sanakit.train.parallel import training_device
-from sanakit.train.pictures import Crops, to_tensor
+from sanakit.train.pictures import Crops, Pictures, to_tensor
+from sanakit.train.pocket_set import Mixture, encode_pictures, encode_set
 from sanakit.weights import save_diffusers
 
+SCENES = 10_000  # that a decoder is trained on, where it is
 MODEL = "model"  # folder of the finished model inside a run
 INSTRUCTION_REPEATS = 50  # in the tokenizer's texts: makes each word of the instruction one token
 COMPILERS = ("g++", "clang++", "c++")  # what torch.compile needs on a CPU; without one, blocks run as written
-LEFT_OUT = ("people & body", "symbols")  # groups whose uncommon things are too many or too alike to learn
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,14 @@ def autoencoder_run(
     crop: int,
     whole_from: float,
     latent_noise: float = 0.0,
+    scene_share: float = 0.0,
     start: str | None = None,
 ) -> Run:
     """Train a decoder on the pictures of the data set, from a linear start or from another run's weights.
 
     whole_from: part of the steps after which whole pictures follow crops. latent_noise: in standard
-    deviations. start: name of the run beside `output` to go on from.
+    deviations. scene_share: part of the draws that goes to composed scenes. start: name of the run beside
+    `output` to go on from.
     """
     pocket = open_pocket(data)
     training = np.array([row.split == "train" for row in pocket.rows])
@@ -86,11 +91,13 @@ def autoencoder_run(
     deviation = 1.0
     if latent_noise:
         deviation = encode_pictures(autoencoder, images[held_out]).std().item()
+    scenes = Scenes(pocket, SCENES)
+    chances = np.full(SCENES, scene_share / SCENES)
     objective = AutoencoderObjective(
         autoencoder,
         Crops(
-            images,
-            training / training.sum(),
+            cast(Pictures, ConcatDataset([cast(Any, images), cast(Any, scenes)])),
+            np.concatenate([(1 - scene_share) * training / training.sum(), chances]),
             seed=config.seed,
             crop=crop,
             whole_from=int(config.steps * whole_from),
@@ -112,21 +119,20 @@ def flow_matching_run(
     *,
     autoencoder: DCAEConfig,
     shift: float,
-    common_share: float,
+    mixture: Mixture,
     defaults: Mapping[str, Any],
 ) -> Run:
     """Train a transformer and its text encoder on the latents of `pocket-autoencoder`, a run beside `output`.
 
-    common_share: part of the draws that goes to the common things. defaults: stored in the finished model.
+    mixture: of what is drawn. defaults: stored in the finished model.
     """
     pocket = open_pocket(data)
     torch.manual_seed(config.seed)
     device = training_device()
     codec = DCAE(autoencoder).eval().to(device)
     codec.load_state_dict(averaged_weights(output.parent / "pocket-autoencoder"))
-    chosen, weights = drawn_pictures(pocket, common_share)
-    latents = encode_pictures(codec, pocket.images[chosen])
-    scale = 1 / latents.std().item()
+    learned = encode_set(pocket, codec, mixture)
+    scale = 1 / learned.drawn.latents.std().item()
     captions = [clean_prompt(caption) for row in pocket.rows for caption in row.captions]
     tokenizer = train_tokenizer([COMPLEX_HUMAN_INSTRUCTION] * INSTRUCTION_REPEATS + captions, text.vocab_size)
     sana, gemma = Sana(transformer), Gemma2(text)
@@ -140,9 +146,9 @@ def flow_matching_run(
         sana,
         gemma,
         tokenizer,
-        latents * scale,
-        [pocket.rows[i].captions for i in chosen],
-        weights,
+        learned.drawn.latents * scale,
+        learned.drawn.captions,
+        learned.weights,
         seed=config.seed,
         shift=shift,
         sheet_prompts=list(COMMON_CONCEPTS.values())[::6],
@@ -199,23 +205,3 @@ def averaged_weights(run: Path) -> dict[str, Tensor]:
             f"{run} holds no checkpoint: train {run.name} first, with its --output beside this run's."
         )
     return average
-
-
-def drawn_pictures(pocket: PocketImages, common_share: float) -> tuple[list[int], Tensor]:
-    """Indices of the images to train on, and how often each is drawn."""
-    chosen = [
-        i
-        for i, row in enumerate(pocket.rows)
-        if row.split == "train" and (row.concept in COMMON_CONCEPTS or row.group not in LEFT_OUT)
-    ]
-    common = torch.tensor([pocket.rows[i].concept in COMMON_CONCEPTS for i in chosen])
-    shares = (common_share / common.sum(), (1 - common_share) / (~common).sum().clamp(min=1))
-    return chosen, torch.where(common, *shares).double()
-
-
-@torch.no_grad()
-def encode_pictures(codec: DCAE, images: np.ndarray) -> Tensor:
-    """Latents (B C H W, unscaled) of pictures (B 256 256 3 uint8), on the codec's device."""
-    parts = [images[start : start + 16] for start in range(0, len(images), 16)]
-    device = next(codec.parameters()).device
-    return torch.cat([codec.encode(to_tensor(part).to(device)).contiguous() for part in parts])

@@ -7,7 +7,6 @@ import torch
 from sanakit.data import pocket_scenes
 from sanakit.data.pocket import PocketImages, PocketRow
 from sanakit.data.pocket_captions import STYLES
-from sanakit.data.pocket_concepts import COMMON_CONCEPTS
 from sanakit.eval.judge import CELL, Judge
 from sanakit.eval.pocket_eval import Question
 from sanakit.train import judge as training
@@ -33,7 +32,6 @@ def pocket() -> PocketImages:
 
 @pytest.fixture
 def objective(pocket: PocketImages, monkeypatch: pytest.MonkeyPatch) -> JudgeObjective:
-    monkeypatch.setattr(training, "COMMON_CONCEPTS", {name: COMMON_CONCEPTS[name] for name in THINGS})
     monkeypatch.setattr(training, "QUESTIONS", 4)
     monkeypatch.setattr(pocket_scenes, "HELD_OUT_ONE_IN", 2)  # of so few things none might be held out
     torch.manual_seed(0)

@@ -81,8 +81,8 @@ def losses(config: TrainConfig, folder: Path, *, resume: bool = False, seed: int
     return {p.step: p.loss for p in train(objective(seed), config, folder, resume=resume)}
 
 
-# What two processes do, one after another: name -> (what changes in CONFIG, run that it resumes). Starting them
-# takes longer than most of what they do: the quick ones share two with the failure that ends them.
+# What two processes do, one after another: name -> (what changes in CONFIG, run that it resumes).
+# Starting them takes longer than most of what they do: the same two do all that is quick, and fail at last.
 QUICK = {
     "ddp": ({"parallel": "ddp"}, None),
     "fsdp in parts": ({"parallel": "fsdp", "micro_batch": 2, "recompute": True}, None),

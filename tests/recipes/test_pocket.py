@@ -1,93 +1,104 @@
-"""The recipes of pocket lead from a data set to a folder that draws: one step each, on made-up pictures."""
+"""`sana train pocket --smoke`: every stage of the recipe, two small steps each, on made-up shapes."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 
-from sanakit import recipes
-from sanakit.data.pocket import FORMAT, PocketRow
-from sanakit.data.pocket_concepts import COMMON_CONCEPTS
+from sanakit import TextToImage, recipes
+from sanakit.data.pocket_toy import build_toy
 from sanakit.errors import DataError, SettingsError
+from sanakit.eval.judge import load_judge
+from sanakit.eval.pocket_eval import KINDS
 from sanakit.recipes import pocket
 from sanakit.train.autoencoder import AutoencoderObjective
 from sanakit.train.checkpoint import open_checkpoint
 from sanakit.train.pictures import Crops
-from sanakit.weights import load_settings, load_transformer
+from sanakit.weights import load_clip, load_settings, load_transformer
 
-STAGES = ("pocket-autoencoder", "pocket-decoder", "pocket")
+STAGES = ("autoencoder", "decoder", "drawings", "scenes", "clip", "judge")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures of coloured discs under the names of common things, and two held out."""
-    folder = tmp_path_factory.mktemp("pocket-data")
-    y, x = np.mgrid[0:256, 0:256]
-    images = np.full((14, 256, 256, 3), 255, np.uint8)
-    rows = []
-    for i, concept in enumerate([*list(COMMON_CONCEPTS)[:12], "anvil", "abacus"]):
-        disc = (x - 128) ** 2 + (y - 128) ** 2 < (40 + 5 * i) ** 2
-        images[i][disc] = [20 * i % 256, 255 - 15 * i, 60 * i % 256]
-        split = "train" if i < 12 else "val"
-        rows.append(
-            PocketRow(
-                name=concept,
-                concept=concept,
-                hex=f"{i:04x}",
-                style="noto",
-                style_tag="shaded cartoon emoji",
-                group="objects",
-                subgroup="tools",
-                captions=[f"a shaded cartoon illustration of a {concept}", f"a {concept}"],
-                licence="Apache-2.0",
-                source="made up",
-                split=split,
-            )
-        )
-    np.save(folder / "images.npy", images)
-    np.save(folder / "alpha.npy", np.uint8(255) * (images != 255).any(-1))
-    (folder / "captions.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
-    (folder / "sources.json").write_text(json.dumps({"format": FORMAT, "packages": []}))
-    return folder
+    return build_toy(tmp_path_factory.mktemp("data") / "pocket")
 
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of all three recipes, one step each."""
+    """The runs of the whole recipe."""
     runs = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:  # the recipes as they are, but cheap
-        patch.setattr(pocket, "FLOW_MATCHING", replace(pocket.FLOW_MATCHING, compile=False, batch_size=4))
-        patch.setattr(pocket, "AUTOENCODER", replace(pocket.AUTOENCODER, batch_size=4))
-        patch.setattr(pocket, "DECODER", replace(pocket.DECODER, batch_size=4))
-        _train_all(data, runs)
+    progress = list(recipes.start("pocket", data=data, output=runs, smoke=True))
+    assert [line.step for line in progress if line.step == line.total] == [2] * len(STAGES)
     return runs
 
 
-def _train_all(data: Path, runs: Path) -> None:
-    for name in STAGES:
-        progress = list(recipes.start(name, data=data, output=runs / name, steps=1))
-        assert progress[-1].step == 1
-
-
 def test_the_finished_model_draws_with_its_own_defaults(trained: Path):
-    settings = load_settings(trained / "pocket" / "model")
+    model = trained / "pocket-scenes" / "model"
+    settings = load_settings(model)
+    assert settings.name == "pocket"
     assert {name: getattr(settings, name) for name in pocket.DEFAULTS} == pocket.DEFAULTS
     assert settings.flow_shift == pocket.SHIFT
-    assert load_transformer(trained / "pocket" / "model").config == pocket.TRANSFORMER
+    picture = TextToImage.from_pretrained(model)("two red apples", steps=2, output="pt").images
+    assert picture.shape == (1, 3, 256, 256)
+    assert torch.isfinite(picture).all()
+
+
+def test_scenes_grow_the_transformer_of_the_drawings(trained: Path):
+    drawings, scenes = (
+        load_transformer(trained / name / "model") for name in ("pocket-drawings", "pocket-scenes")
+    )
+    assert drawings.config == pocket.TRANSFORMER
+    assert scenes.config.depth == pocket.DEPTH
+    # two small steps have hardly moved it
+    torch.testing.assert_close(
+        scenes.blocks[0].attn.qkv.weight, drawings.blocks[0].attn.qkv.weight, atol=2e-2, rtol=0
+    )
+
+
+def test_the_decoder_that_was_trained_last_is_in_the_model(trained: Path):
+    from sanakit.train.autoencoder import autoencoder_state
+    from sanakit.train.pocket import averaged_weights
+    from sanakit.weights import load_autoencoder
+
+    expected = autoencoder_state(averaged_weights(trained / "pocket-decoder"))["decoder.conv_in.weight"]
+    for stage in ("pocket-drawings", "pocket-scenes"):
+        shipped = load_autoencoder(trained / stage / "model").state_dict()["decoder.conv_in.weight"]
+        torch.testing.assert_close(shipped.float(), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_judge_and_clip_can_be_asked(trained: Path):
+    judge, notes = load_judge(trained / "pocket-judge" / "model")
+    assert {question["kind"] for question in notes["questions"]} == set(KINDS)
+    assert set(notes["accuracy"]) == {*KINDS, "all"}
+    assert judge.look(torch.zeros(1, 3, 256, 256)) is not None
+    scores = load_clip(trained / "pocket-clip" / "model").scores(torch.zeros(1, 3, 256, 256), ["a fox"])
+    assert scores.shape == (1,)
 
 
 def test_each_stage_leaves_a_sheet_a_log_and_a_checkpoint(trained: Path):
     for name in STAGES:
-        run = trained / name
-        assert (run / "sheets" / "0000001.png").is_file()
-        assert json.loads((run / "log.jsonl").read_text().splitlines()[-1])["step"] == 1
+        run = trained / f"pocket-{name}"
+        assert (run / "sheets" / "0000002.png").is_file()
+        assert json.loads((run / "log.jsonl").read_text().splitlines()[-1])["step"] == 2
         saved = open_checkpoint(run)
         assert saved is not None
-        assert saved.step == 1
+        assert saved.step == 2
+
+
+def test_a_finished_recipe_is_resumed_without_another_step(data: Path, trained: Path):
+    assert list(recipes.start("pocket", data=data, output=trained, smoke=True, resume=True)) == []
+
+
+def test_without_a_data_set_the_smoke_makes_one_up(tmp_path: Path):
+    first = pocket.pocket(tmp_path / "none", tmp_path / "run", smoke=True)[0]
+    assert first.make(tmp_path / "run" / "pocket-autoencoder").config.steps == 2
+    assert (tmp_path / "run" / "toy" / "alpha.npy").is_file()
+    with pytest.raises(DataError, match="sana data pocket"):
+        pocket.pocket(tmp_path / "none", tmp_path / "other")[0].make(tmp_path / "other")
 
 
 def test_a_run_is_not_overwritten_without_being_asked_to_resume(data: Path, trained: Path):
@@ -97,11 +108,11 @@ def test_a_run_is_not_overwritten_without_being_asked_to_resume(data: Path, trai
 
 def test_a_stage_without_its_predecessor_says_so(data: Path, tmp_path: Path):
     with pytest.raises(DataError, match="pocket-autoencoder"):
-        next(recipes.start("pocket", data=data, output=tmp_path / "pocket"))
+        next(recipes.start("pocket-drawings", data=data, output=tmp_path / "pocket-drawings"))
 
 
 def test_an_unknown_recipe_lists_the_known_ones(data: Path, tmp_path: Path):
-    with pytest.raises(SettingsError, match="pocket-autoencoder, pocket-decoder, pocket"):
+    with pytest.raises(SettingsError, match="pocket-autoencoder, pocket-decoder, pocket-drawings"):
         next(recipes.start("poket", data=data, output=tmp_path / "x"))
 
 

@@ -99,7 +99,7 @@ def start(
     from sanakit.train.optim import make_optimizers
     from sanakit.train.pocket import flow_matching_run
 
-    config = replace(pocket.FLOW_MATCHING, steps=steps, batch_size=batch_size, compile=False, bf16=False)
+    config = replace(pocket.DRAWINGS, steps=steps, batch_size=batch_size, compile=False, bf16=False)
     run = flow_matching_run(
         data,
         runs / "optimizers",  # nothing is written there
@@ -108,7 +108,7 @@ def start(
         config,
         autoencoder=DC_AE_POCKET,
         shift=pocket.SHIFT,
-        common_share=pocket.COMMON_SHARE,
+        mixture=pocket.MIXTURE,
         defaults=pocket.DEFAULTS,
     )
     assert isinstance(run.objective, FlowMatchingObjective)

@@ -5,8 +5,8 @@
     python benchmarks/sana15.py best-of  [--source pocket] [--judge FOLDER] [--count 32] [--score pocket-eval]
                                          each with [--prompts 50] [--write]
 
-growth: the same model trained further as it is and grown to twice its depth, on the same batches: loss with
-the right, no and a wrong caption, and pictures recognised.
+growth: the same model trained further on pictures and scenes, as it is and grown by half, on the same batches:
+loss on scenes of held-out combinations with the right, no and a wrong caption, and pictures recognised.
 pruning: how much each block changes its tokens; then pictures recognised before, after pruning, and after a
 short recovery.
 best-of: what is right among the pictures that the judge chose from 1, 2, 4, ... of a prompt; beside it what
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sanakit.models.sana import Sana
     from sanakit.train.config import TrainConfig
     from sanakit.train.further import Change, Prepared
+    from sanakit.train.pocket_set import Mixture
 
 Score = Callable[[str, list["Image"]], Sequence[float]]  # of each picture of a prompt: 1 right, 0 wrong
 Curve = list[tuple[int, float]]
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/pocket"))
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, help="pictures a step; default: the recipe's")
+    parser.add_argument("--scenes", type=int, default=8000, help="composed to train on")
     parser.add_argument("--depths", type=side.numbers, help="blocks kept; default: half of them")
     parser.add_argument("--prompts", type=int, help="how many to draw for each score; default: all")
     parser.add_argument("--count", type=int, default=32, help="pictures of a prompt")
@@ -65,23 +67,20 @@ def main() -> None:
 
 
 def growth(asked: argparse.Namespace, work: Path) -> list[str]:
-    """Train the model as it is, grown with all its blocks, and grown with its last tenth dropped."""
-    from sanakit.recipes.grow import DROPPED_SHARE, TIMES_AS_DEEP, TRAINING
-    from sanakit.recipes.pocket import COMMON_SHARE
+    """Train the model as it is, and grown."""
+    from sanakit.recipes.grow import TRAINING
     from sanakit.train.further import prepare
     from sanakit.train.growth import grow
     from sanakit.weights.settings import load_configs
 
     old = load_configs(asked.source)[0].depth
-    depth = TIMES_AS_DEEP * old
-    drops = dict.fromkeys((0, max(1, round(DROPPED_SHARE * old))))
-    arms: dict[str, Change] = {f"{old} blocks, as it is": lambda objective: objective.transformer}
-    for drop in drops:
-        arms[f"{depth} blocks, last {drop} of the old dropped"] = lambda objective, drop=drop: grow(
-            objective.transformer, depth, drop_last=drop
-        )
+    depth = old + old // 2
+    arms: dict[str, Change] = {
+        f"{old} blocks, as it is": lambda objective: objective.transformer,
+        f"{depth} blocks, grown": lambda objective: grow(objective.transformer, depth, drop_last=0),
+    }
     config = shortened(TRAINING, asked)
-    prepared = prepare(asked.data, asked.source, common_share=COMMON_SHARE)
+    prepared = prepare(asked.data, asked.source, mixture(asked))
     curves, seconds = {}, {}
     ends = [["before", *recognised(asked, asked.source)]]
     for number, (name, change) in enumerate(arms.items()):
@@ -105,7 +104,6 @@ def growth(asked: argparse.Namespace, work: Path) -> list[str]:
 
 def pruning(asked: argparse.Namespace, work: Path) -> list[str]:
     """Rank the blocks, prune to each depth, recover; recognition at every stage."""
-    from sanakit.recipes.pocket import COMMON_SHARE
     from sanakit.recipes.prune import KEPT_SHARE, RECOVERY
     from sanakit.train.further import further_run, prepare
     from sanakit.train.pruning import block_importance, calibration, kept_blocks, prune
@@ -117,8 +115,8 @@ def pruning(asked: argparse.Namespace, work: Path) -> list[str]:
         importance[:] = block_importance(objective.transformer, calibration(objective)).tolist()
         return objective.transformer
 
-    prepared = prepare(asked.data, asked.source, common_share=COMMON_SHARE)
-    further_run(prepared, config, measured, suffix="measured")
+    prepared = prepare(asked.data, asked.source, mixture(asked))
+    further_run(prepared, config, measured)
     depths = asked.depths or [max(1, round(KEPT_SHARE * len(importance)))]
     lines = side.heading("Pruning", f"Model {asked.source}, {config.batch_size} pictures a step.") + [""]
     kept = {depth: kept_blocks(importance, depth) for depth in depths}
@@ -200,6 +198,13 @@ def chosen_and_best(
     return chosen, knowing
 
 
+def mixture(asked: argparse.Namespace) -> Mixture:
+    """Pictures and scenes as pocket is trained on them, but fewer scenes: encoding them takes its time."""
+    from sanakit.recipes.pocket import SCENE_MIXTURE
+
+    return replace(SCENE_MIXTURE, scenes=asked.scenes)
+
+
 def shortened(config: TrainConfig, asked: argparse.Namespace) -> TrainConfig:
     """The recipe's settings for the steps and batch that were asked for, measured ten times."""
     often = max(1, asked.steps // 10)
@@ -223,7 +228,7 @@ def trained(
     from sanakit.train.further import further_run
     from sanakit.train.loop import train
 
-    run = further_run(prepared, config, change, suffix=folder.name)
+    run = further_run(prepared, config, change)
     curve = [(0, by_case(run.objective.evaluate(run.objective.model)))]
     seconds = 0.0
     for progress in train(run.objective, config, folder):
@@ -234,10 +239,10 @@ def trained(
 
 
 def by_case(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Mean over the noise levels of the losses that an objective measures, by caption."""
+    """Mean over the noise levels of the losses on held-out scenes, by caption."""
     found = {}
     for case in CASES:
-        values = [value for name, value in metrics.items() if name.startswith(f"{case}_")]
+        values = [value for name, value in metrics.items() if name.startswith(f"held_out_{case}_")]
         found[case] = sum(values) / len(values)
     return found
 

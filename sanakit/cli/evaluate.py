@@ -1,7 +1,7 @@
 """`sana evaluate`: the figures that a model card or a paper quotes.
 
-Measures that draw what they ask for themselves (recognition) run on the model; the published ones on
-pictures, which are drawn first or lie in a folder.
+Measures that draw what they ask for themselves (recognition, pocket-eval) run on the model; the published
+ones on pictures, which are drawn first or lie in a folder.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sanakit.errors import OutputError, SettingsError
 if TYPE_CHECKING:
     from sanakit.eval.folder import Shown
     from sanakit.eval.measures import Figures, Progress
+    from sanakit.eval.pocket_eval import PocketEval
     from sanakit.eval.run import PocketReport
 
 SHARES = {  # figures of the report: their beginning -> what was looked up
@@ -28,8 +29,8 @@ SHARES = {  # figures of the report: their beginning -> what was looked up
     "ceiling_other_artist_": "real pictures, another artist",
     "floor_": "random pictures",
 }
-RECOGNITION = "recognition"
-DRAWS_ITSELF = (RECOGNITION,)  # measures that need a model, and no pictures
+RECOGNITION, POCKET_EVAL = "recognition", "pocket-eval"
+DRAWS_ITSELF = (RECOGNITION, POCKET_EVAL)  # measures that need a model, and no pictures
 REPORT = "report.json"  # in the output folder
 
 
@@ -43,8 +44,8 @@ def evaluate(
         typer.Option(
             "--measure",
             "-m",
-            help="recognition, fid, fid-lite0, clip-score, geneval, dpg or image-reward; may be repeated. "
-            "[default: recognition]",
+            help="recognition, pocket-eval, fid, fid-lite0, clip-score, geneval, dpg or image-reward; may be "
+            "repeated. [default: recognition]",
         ),
     ] = None,
     images: Annotated[
@@ -92,7 +93,8 @@ def evaluate(
 
         check_measures(published)
     if images is not None and len(published) < len(names):
-        raise SettingsError("recognition draws its own pictures: with --images take other measures.")
+        own = " and ".join(name for name in names if name in DRAWS_ITSELF)
+        raise SettingsError(f"{own} draws its own pictures: with --images take other measures.")
     if model is None and images is None:
         raise SettingsError("MODEL is missing: name what to measure, or give pictures with --images.")
     found: dict[str, Any] = {}
@@ -101,6 +103,11 @@ def evaluate(
             from sanakit.eval.run import evaluate_pocket
 
             found[RECOGNITION] = evaluate_pocket(model or "", progress=show)
+        if POCKET_EVAL in names:
+            from sanakit.eval.pocket_eval import evaluate_scenes
+            from sanakit.eval.run import drawing
+
+            found[POCKET_EVAL] = evaluate_scenes(drawing(model or ""), seed=seed, progress=show)
         if published:
             from sanakit.eval.measures import Tools
 
@@ -124,6 +131,8 @@ def evaluate(
         return
     if RECOGNITION in found:
         _print_recognition(found[RECOGNITION])
+    if POCKET_EVAL in found:
+        _print_scenes(found[POCKET_EVAL])
     for name in published:
         _print_figures(name, found[name])
 
@@ -222,3 +231,10 @@ def _print_recognition(report: PocketReport) -> None:
     for name, what in SHARES.items():
         print(f"  {what:<32}top-1 {figures[f'{name}top1']:6.1%}  top-5 {figures[f'{name}top5']:6.1%}")
     print("{seconds_per_picture:.2f} s a picture".format(**figures))
+
+
+def _print_scenes(report: PocketEval) -> None:
+    print(f"{'pocket-eval':<14}{report.shares['all']:6.1%}  of {report.questions} questions (real scenes)")
+    for kind, share in report.shares.items():
+        if kind != "all":
+            print(f"  {kind:<12}{share:6.1%}  ({report.judge[kind]:.1%})")

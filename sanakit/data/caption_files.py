@@ -43,25 +43,10 @@ def captions_in_value(value: Any, name: str) -> tuple[Caption, ...]:
     >>> captions_in_value({"caption": ["a fox", "an animal"], "score": [31, 26.5]}, "row 1")[1]
     Caption(text='an animal', score=26.5, source='')
     """
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        return distinct([Caption(value.strip())])
-    if isinstance(value, list | tuple):
-        return distinct([caption for one in value for caption in captions_in_value(one, name)])
-    if not isinstance(value, Mapping):
-        raise DataError(f"{name} has {value!r} where a caption should be: give texts.")
-    texts = [c for key in TEXT_KEYS if key in value for c in captions_in_value(value[key], name)]
-    scores = next((value[key] for key in SCORE_KEYS if value.get(key) not in (None, "")), None)
-    if scores is not None:
-        scores = list(scores) if isinstance(scores, list | tuple) else [scores]
-        if len(scores) != len(texts):
-            raise DataError(f"{name} has {len(texts)} captions and {len(scores)} scores: give as many.")
-        texts = [Caption(c.text, _number(s, name), c.source) for c, s in zip(texts, scores, strict=True)]
-    source = value.get("source")
-    if isinstance(source, str) and source:
-        texts = [Caption(c.text, c.score, c.source or source) for c in texts]
-    return distinct(texts)
+    try:
+        return _captions(value, name)
+    except RecursionError:
+        raise DataError(f"{name} has lists nested too deep where captions should be: give texts.") from None
 
 
 def distinct(captions) -> tuple[Caption, ...]:
@@ -73,6 +58,28 @@ def distinct(captions) -> tuple[Caption, ...]:
         if caption.text and (before is None or (before.score or 0) < (caption.score or 0)):
             found[key] = caption
     return tuple(found.values())
+
+
+def _captions(value: Any, name: str) -> tuple[Caption, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return distinct([Caption(value.strip())])
+    if isinstance(value, list | tuple):
+        return distinct([caption for one in value for caption in _captions(one, name)])
+    if not isinstance(value, Mapping):
+        raise DataError(f"{name} has {value!r} where a caption should be: give texts.")
+    texts = [c for key in TEXT_KEYS if key in value for c in _captions(value[key], name)]
+    scores = next((value[key] for key in SCORE_KEYS if value.get(key) not in (None, "")), None)
+    if scores is not None:
+        scores = list(scores) if isinstance(scores, list | tuple) else [scores]
+        if len(scores) != len(texts):
+            raise DataError(f"{name} has {len(texts)} captions and {len(scores)} scores: give as many.")
+        texts = [Caption(c.text, _number(s, name), c.source) for c, s in zip(texts, scores, strict=True)]
+    source = value.get("source")
+    if isinstance(source, str) and source:
+        texts = [Caption(c.text, c.score, c.source or source) for c in texts]
+    return distinct(texts)
 
 
 def _number(score: Any, name: str) -> float | None:

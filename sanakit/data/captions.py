@@ -24,7 +24,8 @@ class Caption:
 
     score: CLIPScore, higher is better; None: not scored.   source: who wrote it, a model's name; "": it came
     with the picture. Raises DataError for a score that is NaN or infinite: the scorer failed there, and no
-    order of the captions would mean anything.
+    order of the captions would mean anything; and for half a surrogate pair ("\\ud83d" alone, as JSON may
+    hold), which no tokenizer takes.
     """
 
     text: str
@@ -37,6 +38,12 @@ class Caption:
                 f"The caption {self.text[:60]!r} has the score {self.score}: a score is a finite number, or "
                 "null where there is none. Take it away, or score the pictures again."
             )
+        try:
+            self.text.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"The caption {self.text[:60]!a} holds half a surrogate pair: write it anew."
+            ) from None
 
 
 def draw_caption(

@@ -34,7 +34,7 @@ class FolderSource:
         pictures: list[str] = []
         beside: list[str] = []
         tables: list[str] = []
-        for path in _files(root):
+        for path in files_below(root, self.ignored):
             suffix = os.path.splitext(path)[1]
             name = os.path.basename(path)
             if suffix.lower() in PICTURES:
@@ -99,8 +99,11 @@ class FolderSource:
         return found
 
 
-def _files(root: Path) -> Iterator[str]:
-    """Paths of all files below the root, with forward slashes, without what begins with a dot."""
+def files_below(root: Path, ignored: dict[str, str]) -> Iterator[str]:
+    """Paths of all files below the root, with forward slashes, without what begins with a dot. Raises DataError.
+
+    ignored: takes links to folders, which may lead in circles, and what would be read without end: pipes.
+    """
 
     def stop(error: OSError) -> None:
         raise DataError(f"{error.filename} can not be read ({error.strerror}): check its rights.") from None
@@ -109,7 +112,17 @@ def _files(root: Path) -> Iterator[str]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         inside = os.path.relpath(folder, root).replace(os.sep, "/")
         prefix = "" if inside == "." else inside + "/"
-        yield from (prefix + name for name in files if not name.startswith("."))
+        for name in folders:
+            if os.path.islink(os.path.join(folder, name)):
+                ignored[prefix + name] = "is a link to a folder: give that folder itself"
+        for name in files:
+            path = os.path.join(folder, name)
+            if name.startswith("."):
+                continue
+            if os.path.isfile(path) or not os.path.exists(path):  # a link to nowhere is a broken picture
+                yield prefix + name
+            else:
+                ignored[prefix + name] = "is no file"
 
 
 def _rows(path: Path) -> Iterator[Any]:
@@ -123,7 +136,7 @@ def _rows(path: Path) -> Iterator[Any]:
         else:
             with path.open(encoding="utf-8-sig") as file:
                 yield from (json.loads(line) for line in file if line.strip())
-    except (ValueError, OSError, csv.Error) as error:
+    except (ValueError, OSError, RecursionError, csv.Error) as error:
         raise DataError(f"{path} can not be read ({error}): mend it or take it away.") from None
 
 

@@ -75,7 +75,7 @@ class Scenes(Sequence[np.ndarray]):
         held_out: bool = False,
         kinds: Sequence[str] | None = None,
     ) -> None:
-        self.count, self.seed, self.held_out = count, seed, held_out
+        self.number, self.seed, self.held_out = count, seed, held_out
         self.kinds = tuple(kinds or KINDS)
         self._images, self._alpha = pocket.images, pocket.alpha
         self._rows = {(row.concept, row.style): i for i, row in enumerate(pocket.rows)}
@@ -86,10 +86,10 @@ class Scenes(Sequence[np.ndarray]):
         self._resized = lru_cache(maxsize=4096)(self._resize)
 
     def __len__(self) -> int:
-        return self.count
+        return self.number
 
     def __getitem__(self, index: int) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if not 0 <= index < self.count:
+        if not 0 <= index < self.number:
             raise IndexError(index)
         return self.compose(self.scene(index))
 
@@ -116,7 +116,7 @@ class Scenes(Sequence[np.ndarray]):
             colours, opacity = self._resized(self._rows[thing.concept, scene.style], thing.side)
             area = picture[thing.y : thing.y + thing.side, thing.x : thing.x + thing.side]
             if scene.colour is not None:
-                area += opacity * (np.float32(COLOURS[scene.colour]) - area)
+                area += opacity * (np.array(COLOURS[scene.colour], np.float32) - area)
             else:  # colours are those on white: what shines through is the ground instead
                 area += colours - 255 + opacity * (255 - area)
         return picture.clip(0, 255).round().astype(np.uint8)

@@ -29,7 +29,7 @@ def build_toy(folder: Path) -> Path:
         for size, style in enumerate(STYLES):
             side = 70 + 12 * size
             shape = np.maximum(x, y) < side if number % 2 else x**2 + y**2 < side**2
-            colour = np.uint8([37 * number % 230, 91 * number % 230, 151 * number % 230])
+            colour = np.array([37 * number % 230, 91 * number % 230, 151 * number % 230], np.uint8)
             images.append(np.where(shape[..., None], colour, np.uint8(255)))
             alphas.append(np.uint8(255) * shape)
             rows.append(

@@ -78,6 +78,19 @@ def open_source(place: str | os.PathLike[str]) -> Source:
     return Annotated(source, known) if known else source
 
 
+def check_apart(place: str | os.PathLike[str], output: Path) -> None:
+    """Raise DataError where a run would write into the folder of its pictures, and then train on its sheets.
+
+    place: as for `open_source`. output: the run's folder.
+    """
+    folder = Path(place).expanduser()
+    if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
+        raise DataError(
+            f"The output {output} lies in {folder}, among the pictures to train on, where what is drawn in "
+            "training would become one of them: choose an --output beside it."
+        )
+
+
 class Annotated:
     """A source with the captions and scores that a sidecar adds to its own."""
 
@@ -171,7 +184,7 @@ def _expand_braces(text: str) -> list[str]:
 
 
 def _open(text: str) -> Source:
-    from sanakit.data.folder import FolderSource
+    from sanakit.data.folder import FolderSource, files_below
     from sanakit.data.huggingface import hub_source, parquet_source, saved_source
     from sanakit.data.webdataset import TarSource
 
@@ -184,6 +197,12 @@ def _open(text: str) -> Source:
             return saved_source(path)
         shards = sorted(path / name for name in names if _is_tar(name))
         if shards:
+            pictures = (name for name in files_below(path, {}) if name.lower().endswith(PICTURES))
+            if (loose := next(pictures, None)) is not None:
+                raise DataError(
+                    f"{path} holds both shards ({shards[0].name}) and pictures ({loose}): give the shards as "
+                    f"{path / '*.tar'}, or take them away to use the pictures."
+                )
             return TarSource(shards)
         folder = FolderSource(path)
         tables = [] if len(folder) else sorted(path.rglob("*.parquet"))

@@ -83,12 +83,12 @@ class Judge(nn.Module):
                 left -= beside
                 border.extend(beside)
             total = sum(weights[y][x] for y, x in group)
-            sums = (sum(weights[y][x] * (x, y)[axis] for y, x in group) for axis in (0, 1))
-            middle = (CELL * (0.5 + part / total) for part in sums)
+            across = CELL * (0.5 + sum(weights[y][x] * x for y, x in group) / total)
+            down = CELL * (0.5 + sum(weights[y][x] * y for y, x in group) / total)
             rows, columns = [y for y, _ in group], [x for _, x in group]
             concept = int(chances[1:, rows, columns].sum(1).argmax())
             side = 128 * 2 ** sizes[rows, columns].mean().item()
-            things.append(Thing(self.concepts[concept], *middle, side))
+            things.append(Thing(self.concepts[concept], across, down, side))
         return things
 
 

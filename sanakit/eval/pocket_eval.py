@@ -9,7 +9,7 @@ colours of ground and silhouette. The judge errs, too: what it says of real scen
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,14 +18,10 @@ from torch import Tensor
 
 from sanakit.eval.judge import FOLDER, Judge, Thing, load_judge
 from sanakit.eval.palette import ground_of, silhouette_of
+from sanakit.eval.run import Draw, Progress
 
 KINDS = ("object", "ground", "silhouette", "two", "count", "left", "above", "size")
 BATCH = 20
-
-Draw = Callable[[list[str], int], Tensor]
-"""Draws prompts, B 3 256 256 in [-1, 1]; the number is the seed of the first, the next has one more ..."""
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, how much is done, how much there is)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -100,9 +100,7 @@ def evaluate_pocket(
     gallery = reference.gallery
     chosen = _chosen(gallery.concepts, concepts)
 
-    def draw(prompts: list[str], first_seed: int) -> Tensor:
-        return pipe(prompts, seed=first_seed, output="pt").images  # pyright: ignore[reportReturnType]
-
+    draw = _drawing(pipe)
     found = {}
     for part, prompts in (("plain", reference.prompts), ("styled", reference.styled_prompts)):
         found[part] = recognise(draw, network, gallery, prompts, chosen, seed=seed, progress=report)
@@ -138,6 +136,18 @@ def evaluate_pocket(
             if rank
         ),
     )
+
+
+def drawing(model: str | os.PathLike[str]) -> Draw:
+    """Give the function that draws with a model at its own defaults. Raises what loading a model raises."""
+    return _drawing(TextToImage.from_pretrained(model))
+
+
+def _drawing(pipe: TextToImage) -> Draw:
+    def draw(prompts: list[str], first_seed: int) -> Tensor:
+        return pipe(prompts, seed=first_seed, output="pt").images  # pyright: ignore[reportReturnType]
+
+    return draw
 
 
 @torch.no_grad()

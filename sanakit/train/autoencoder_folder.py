@@ -19,7 +19,7 @@ from sanakit.data.buckets import fill_buckets
 from sanakit.data.decode import decode
 from sanakit.data.index import scan
 from sanakit.data.loader import Loader
-from sanakit.data.source import Source, open_source
+from sanakit.data.source import Source, check_apart, open_source
 from sanakit.errors import DataError
 from sanakit.models.dc_ae import DCAE, DCAEConfig
 from sanakit.train.autoencoder import AutoencoderObjective, Parts, Terms, autoencoder_state
@@ -64,6 +64,7 @@ def folder_run(
     of the pictures.
     Raises DataError without two pictures that can be trained on, and what opening and loading raise.
     """
+    check_apart(data, output)
     source = open_source(data)
     output.mkdir(parents=True, exist_ok=True)
     index = scan(source, output / INDEX)

@@ -24,7 +24,7 @@ from sanakit.data.captions import Caption
 from sanakit.data.decode import decode
 from sanakit.data.index import scan
 from sanakit.data.loader import Loader
-from sanakit.data.source import Source, open_source
+from sanakit.data.source import Source, check_apart, open_source
 from sanakit.errors import DataError, SettingsError
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.gemma2 import Gemma2
@@ -106,6 +106,7 @@ def finetune_run(
         pictures = fitting_cache(data, source, resolution=aim.resolution, text=not aim.train_text)
         resolution, index = pictures.about.resolution, None
     else:
+        check_apart(data, output)
         pictures = open_source(data)
         index = scan(pictures, output / INDEX)
     output.mkdir(parents=True, exist_ok=True)

@@ -66,8 +66,9 @@ class JudgeObjective:
     def batch(self, step: int, part: Part) -> JudgeBatch:
         """Compose a part of the batch of a step."""
         samples = [self._sample(step, index) for index in range(part.start, part.stop)]
-        columns = (torch.stack(column).to(self.device) for column in zip(*samples, strict=True))
-        return JudgeBatch(*columns, part.total)
+        pictures, labels, sizes = (torch.stack(column) for column in zip(*samples, strict=True))
+        device = self.device
+        return JudgeBatch(pictures.to(device), labels.to(device), sizes.to(device), part.total)
 
     def loss(self, batch: JudgeBatch) -> Tensor:
         """Cross-entropy of cells with and without a thing, each kind's own mean, and the error of sizes."""

@@ -60,6 +60,8 @@ def sana_lines() -> list[tuple[str, str]]:
     for block in blocks("bash", "sh", "console"):
         for line in block.code.replace("\\\n", " ").splitlines():
             words = line.removeprefix("$ ").strip()
+            if words.startswith("torchrun "):
+                words = words[words.find("sana ") :]
             if words.startswith("sana "):
                 found.append((str(block), words))
     return found

@@ -264,6 +264,24 @@ def test_the_commands_of_the_how_to_work(
     assert Path("runs/mine/model/model_index.json").exists()
 
 
+@pytest.mark.slow
+def test_two_processes_train_as_the_how_to_says(write_pictures: Writer, tmp_path: Path) -> None:
+    """The torchrun command of docs/train.md on pocket itself, but for a step; then one process goes on."""
+    page = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"<!-- run small by torchrun -->\n+```bash\n(.*?)```", page, flags=re.S)
+    lines = block.splitlines()
+    assert [line.split()[0] for line in lines] == ["torchrun", "sana"]
+    write_pictures(tmp_path / "pictures", each=1, scale=4)
+    tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    for step, line in enumerate(lines, 1):
+        words = shlex.split(re.sub(r"--steps \d+", f"--steps {step} --batch-size 2", line))
+        subprocess.run(words, cwd=tmp_path, env=os.environ | {"PATH": tools}, check=True, timeout=300)
+    run = tmp_path / "runs" / "two"
+    log = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in log] == [1, 2]
+    assert (run / "model" / "model_index.json").exists()
+
+
 def test_two_processes_agree_about_a_broken_picture(pictures: Path, tiny: Path, tmp_path: Path) -> None:
     """It lies in one process's part; the mean counts it nowhere, and the report of the first names it."""
     with socket.socket() as free:

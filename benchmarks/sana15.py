@@ -5,8 +5,9 @@
     python benchmarks/sana15.py best-of  [--source pocket] [--judge FOLDER] [--count 32] [--score pocket-eval]
                                          each with [--prompts 50] [--write]
 
-growth: the same model trained further on pictures and scenes, as it is and grown by half, on the same batches:
-loss on scenes of held-out combinations with the right, no and a wrong caption, and pictures recognised.
+growth: the same model trained further on pictures and scenes, as it is and grown by half, on the same
+batches: loss on scenes of held-out combinations with the right, no and a wrong caption, and pictures
+recognised.
 pruning: how much each block changes its tokens; then pictures recognised before, after pruning, and after a
 short recovery.
 best-of: what is right among the pictures that the judge chose from 1, 2, 4, ... of a prompt; beside it what

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from textwrap import wrap
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -16,13 +17,18 @@ from sanakit import TextToImage
 from sanakit.pipelines.images import save
 
 SHEET = Path(__file__).with_name("assets") / "pocket-sheet.png"
-COLUMNS, SIDE, LINE = 8, 160, 22  # pixels: of a picture and of its caption
+COLUMNS, SIDE, LINE = 8, 160, 36  # pixels: of a picture and of the two lines of its caption
 PROMPTS = """
-a red apple | a banana | a strawberry | a lemon | a carrot | a slice of pizza | a doughnut | a cup of coffee
-a fox | a panda | a penguin | an owl | a butterfly | a turtle | an octopus | a unicorn
-a red car | a rocket | a sailboat | a house | a rainbow | a snowman | a red heart | a yellow star
-a grinning face | a robot face | a ghost | a guitar
+a red apple | a strawberry | a slice of pizza | a fox | a panda | a red car | a rocket | a house
+a grinning face | a guitar | a unicorn | a turtle
 a panda, 3D render | a tulip, soft gradient | a fox, flat vector | a pig face, cartoon
+a panda on a yellow background | a rocket on a black background | two red apples
+three strawberries on a pink background | four dog faces on a green background | a lion and a lemon
+a white silhouette of a rocket on a blue background | a red silhouette of a fox on a yellow background
+a fox to the left of a red apple | a key to the right of a castle | a panda above a house
+a sunflower below an owl on a gray background | a big elephant and a small ghost
+a big red heart and a small owl on a beige background | a cupcake and a robot face on an orange background
+two rockets on a purple background
 """
 
 
@@ -43,7 +49,8 @@ def draw(model: str, asked: list[str]) -> Image.Image:
         for column, image in enumerate(pipe(together, seed=first).images):
             sheet.paste(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (column * SIDE, top))
             middle = (column * SIDE + SIDE // 2, top + SIDE + LINE // 2)
-            pen.text(middle, together[column], fill="black", font=font, anchor="mm")
+            words = "\n".join(wrap(together[column], 27))
+            pen.text(middle, words, fill="black", font=font, anchor="mm", align="center")
     return sheet
 
 

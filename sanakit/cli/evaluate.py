@@ -15,6 +15,7 @@ import typer
 
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 from sanakit.errors import OutputError, SettingsError
+from sanakit.whole import written_whole
 
 if TYPE_CHECKING:
     from sanakit.eval.folder import Shown
@@ -206,10 +207,9 @@ def _save(path: Path, report: dict[str, Any]) -> None:
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
         print_json(report)
-    partial = path.with_name(f".{path.name}.part")
     try:
-        partial.write_text(text.getvalue(), encoding="utf-8")
-        partial.replace(path)
+        with written_whole(path) as partial:
+            partial.write_text(text.getvalue(), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{path} can not be written ({error.strerror}): choose another folder.") from None
 

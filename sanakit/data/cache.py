@@ -24,7 +24,6 @@ import json
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -39,6 +38,7 @@ from torch import Tensor
 from sanakit.data.captions import Caption
 from sanakit.errors import DataError, OutputError, WeightsError
 from sanakit.weights.files import TensorFiles
+from sanakit.whole import sweep, written_whole
 
 ABOUT = "cache.json"
 FORMAT = 1  # raised when the meaning of a file changes
@@ -159,6 +159,7 @@ def start_cache(folder: Path, about: About) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _explain(folder, error) from None
+    sweep(folder)
     if not is_cache(folder):
         _write(folder / ABOUT, (json.dumps({"format": FORMAT, **asdict(about)}, indent=1) + "\n").encode())
 
@@ -365,16 +366,10 @@ def _short(value: object) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")  # of one name: the next run writes over a killed one's
     try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with written_whole(path) as partial:
+            partial.write_bytes(content)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise _explain(path, error) from None
 
 

@@ -100,9 +100,10 @@ class FolderSource:
 
 
 def files_below(root: Path, ignored: dict[str, str]) -> Iterator[str]:
-    """Paths of all files below the root, with forward slashes, without what begins with a dot. Raises DataError.
+    """Paths of all files below the root, with forward slashes, without what begins with a dot.
 
     ignored: takes links to folders, which may lead in circles, and what would be read without end: pipes.
+    Raises DataError for a folder that can not be read.
     """
 
     def stop(error: OSError) -> None:

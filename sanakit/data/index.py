@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ import numpy as np
 from sanakit.data.decode import picture_size
 from sanakit.data.source import Source
 from sanakit.errors import DataError
+from sanakit.whole import written_whole
 
 FORMAT = 1  # of the file; raised when what is in it, or what makes a picture broken, changes
 THREADS = 8
@@ -139,15 +139,10 @@ def _read(path: Path, fingerprint: str, count: int) -> Index | None:
 
 def _write(path: Path, index: Index) -> None:
     about = {"format": FORMAT, "fingerprint": index.fingerprint, "broken": index.broken}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
     try:
-        with partial.open("wb") as file:
+        with written_whole(path) as partial, partial.open("wb") as file:
             np.savez(file, heights=index.heights, widths=index.widths, about=json.dumps(about))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise DataError(f"{path} can not be written ({error.strerror}): name another place for it.") from None
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -245,6 +247,7 @@ class Loader:
                 num_workers=self.workers,
                 prefetch_factor=AHEAD,
                 multiprocessing_context=_context(),
+                worker_init_fn=_end_with_parent,
                 generator=torch.Generator(),  # or it would draw from torch's own, that others count on
             )
         )
@@ -274,6 +277,18 @@ def _context() -> Any:
     # torch is imported once, in the clean process: the second and every later worker starts in milliseconds
     context.set_forkserver_preload(["__main__", __name__])
     return context
+
+
+def _end_with_parent(worker: int) -> None:
+    """Have a worker end when the training was killed: torch only watches the clean process, which lives on."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="watch the training").start()
 
 
 def _to_float(images: Tensor) -> Tensor:

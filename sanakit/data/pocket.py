@@ -9,22 +9,22 @@ Only MIT and Apache-2.0 art. Nobody needs this to use pocket, only to train it.
 
 from __future__ import annotations
 
+import glob
 import json
 import multiprocessing
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from sanakit.data import pocket_captions as words
 from sanakit.data import pocket_sources as sources
 from sanakit.errors import DataError
+from sanakit.whole import sweep, written_whole
 
 FORMAT = 2  # raised when the content changes for the same packages
 IMAGES, ALPHA, ROWS, SOURCES = "images.npy", "alpha.npy", "captions.jsonl", "sources.json"
@@ -100,16 +100,14 @@ def build_pocket(
 
     report("reading the packages", 0, 1)
     rows, art = zip(*_choose(tarballs), strict=True)
-    unfinished = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    sweep(folder.parent, glob.escape(folder.name))
     try:
-        unfinished.mkdir(parents=True)
-        _write_images(art, unfinished, workers or os.cpu_count() or 1, report)
-        _write_text(unfinished / ROWS, _jsonl(rows))
-        _write_text(unfinished / SOURCES, json.dumps(_manifest(rows), indent=2) + "\n")
-        if folder.exists():
-            folder.rmdir()  # empty, as checked above
-        unfinished.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(folder) as partial:
+            partial.mkdir()
+            _write_images(art, partial, workers or os.cpu_count() or 1, report)
+            (partial / ROWS).write_text(_jsonl(rows), encoding="utf-8")
+            (partial / SOURCES).write_text(json.dumps(_manifest(rows), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise DataError(
             f"{folder} can not be written ({error}). It needs 1.4 GB; free some or name another."
@@ -209,8 +207,6 @@ def _write_images(art: Sequence[str | bytes], folder: Path, workers: int, report
             images.write(image[..., :3].tobytes())
             alpha.write(image[..., 3].tobytes())
             report("drawing", index + 1, len(art))
-        _flush(images)
-        _flush(alpha)
 
 
 def _draw_all(art: Sequence[str | bytes], workers: int) -> Iterator[np.ndarray]:
@@ -249,14 +245,3 @@ def _manifest(rows: Sequence[PocketRow]) -> dict:
             for package in packages
         ],
     }
-
-
-def _write_text(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        _flush(file)
-
-
-def _flush(file: IO) -> None:
-    file.flush()
-    os.fsync(file.fileno())

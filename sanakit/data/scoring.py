@@ -12,11 +12,10 @@ import os
 import warnings
 from collections.abc import Callable
 
-import torch
 from PIL import Image
 
 from sanakit.errors import SettingsError
-from sanakit.eval.folder import pixels
+from sanakit.eval.clip_score import clip_scores
 
 Scorer = Callable[[list[Image.Image], list[str]], list[float]]
 """Called with RGB pictures and a text for each; gives a score for each pair, higher for a better fit."""
@@ -26,8 +25,8 @@ def clip_scorer(model: str | os.PathLike[str] = "pocket-clip", *, device: str = 
     """Load a CLIP and score with it.
 
     model: "pocket-clip" (embedded), a folder as transformers' CLIPModel saves it, or a Hub repository.
-    A picture that comes several times in a call, the same object, is looked at once. A text that is longer
-    than the model's context is judged by its beginning, which a warning says at the first one.
+    As `eval.clip_score.clip_scores`; that a text is longer than the model's context, so that its beginning
+    alone counts, a warning says at the first one.
     Raises ModelNotFoundError, or WeightsError for a folder that holds something else.
     """
     from sanakit.pipelines.memory import choose_device
@@ -52,14 +51,6 @@ def clip_scorer(model: str | os.PathLike[str] = "pocket-clip", *, device: str = 
                     "their beginning.",
                     stacklevel=2,
                 )
-        seen = {id(image): image for image in images}
-        rows = {one: row for row, one in enumerate(seen)}
-        # each goes through the scaling alone: they come in any size and leave it in the model's
-        looked_at = torch.cat([clip.preprocessing(pixels(image)[None]) for image in seen.values()])
-        weight = clip.model.visual_projection.weight
-        with torch.inference_mode():
-            pictures = clip.model.images(looked_at.to(weight.device, weight.dtype))
-            both = pictures[[rows[id(image)] for image in images]] * clip.texts(texts)
-        return (100 * both.sum(dim=1).clamp(min=0)).tolist()
+        return [max(score, 0.0) for score in clip_scores(clip, images, texts)]
 
     return score

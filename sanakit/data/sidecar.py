@@ -148,7 +148,7 @@ def _parse(line: bytes) -> tuple[str, list[Caption], str] | None:
             for one in row["captions"]
         ]
         key, scorer = row["key"], row.get("scorer") or ""
-    except (ValueError, TypeError, KeyError, AttributeError, DataError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, DataError):
         return None
     numbers = all(isinstance(c.score, int | float | None) for c in captions)
     texts = all(isinstance(text, str) for c in captions for text in (c.text, c.source))

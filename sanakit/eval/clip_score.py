@@ -31,9 +31,13 @@ def picture_vectors(clip: ClipScorer, images: Sequence[Image.Image]) -> Tensor:
 def clip_scores(clip: ClipScorer, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
     """Score each picture by its own prompt: 100 cos; OpenAI's CLIPs give fitting ones 25 to 35.
 
-    A prompt that is longer than the model's context is judged by its beginning.
+    A prompt that is longer than the model's context is judged by its beginning. A picture that comes several
+    times, the same object, is looked at once.
     """
-    return (SCALE * (picture_vectors(clip, images) * clip.texts(prompts).cpu()).sum(1)).tolist()
+    different = {id(image): image for image in images}
+    rows = {one: row for row, one in enumerate(different)}
+    vectors = picture_vectors(clip, list(different.values()))[[rows[id(image)] for image in images]]
+    return (SCALE * (vectors * clip.texts(prompts).cpu()).sum(1)).tolist()
 
 
 def hessel_score(score: float) -> float:

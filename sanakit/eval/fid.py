@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sanakit.errors import DataError, NumericsError, SettingsError
 from sanakit.eval.folder import open_picture, pixels
+from sanakit.whole import written_whole
 
 Extract = Callable[[Tensor], Tensor]
 """Pictures of one size, B 3 H W in [-1, 1], to their features, B F."""
@@ -123,13 +124,10 @@ def moments_of(
 
 def save_moments(path: str | os.PathLike[str], moments: Moments) -> None:
     """Write statistics as pytorch-fid's .npz does (mu, sigma), and their count; whole or not at all."""
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.part")
-    with unfinished.open("wb") as file:
+    with written_whole(Path(path)) as partial, partial.open("wb") as file:
         np.savez(
             file, mu=moments.mean.numpy(), sigma=moments.covariance.numpy(), count=np.int64(moments.count)
         )
-    os.replace(unfinished, path)
 
 
 def load_moments(path: str | os.PathLike[str]) -> Moments:

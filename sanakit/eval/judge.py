@@ -9,7 +9,6 @@ Shapes: B pictures of 256 x 256, N concepts.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sanakit.errors import DataError
+from sanakit.whole import written_whole
 
 FOLDER = Path(__file__).parent.parent / "assets" / "pocket_judge"
 WEIGHTS = "judge.safetensors"
@@ -115,11 +115,10 @@ def save_judge(folder: str | Path, judge: Judge, notes: dict[str, Any]) -> None:
     """
     folder = Path(folder)
     tensors = {name: tensor.half().contiguous() for name, tensor in judge.state_dict().items()}
-    unfinished = folder / f"{WEIGHTS}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(save(tensors, {"judge": json.dumps({"concepts": judge.concepts, **notes})}))
-        os.replace(unfinished, folder / WEIGHTS)
+        with written_whole(folder / WEIGHTS) as partial:
+            partial.write_bytes(save(tensors, {"judge": json.dumps({"concepts": judge.concepts, **notes})}))
     except OSError as error:
         raise DataError(f"{folder} can not be written ({error}): name another folder.") from error
 

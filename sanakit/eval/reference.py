@@ -8,7 +8,6 @@ heldout.webp          lossless sheet of the data set's held-out pictures, 256 px
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from sanakit.errors import DataError
 from sanakit.eval.recognition import Gallery
+from sanakit.whole import written_whole
 
 FOLDER = Path(__file__).parent.parent / "assets" / "pocket_reference"
 GALLERY, HELD_OUT = "gallery.safetensors", "heldout.webp"
@@ -108,11 +108,9 @@ def save_reference(
         sheet.paste(Image.fromarray(picture), (index % COLUMNS * SIDE, index // COLUMNS * SIDE))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / f"{GALLERY}.part"
-        unfinished.write_bytes(save(tensors, {"reference": json.dumps(texts)}))
-        os.replace(unfinished, folder / GALLERY)
-        unfinished = folder / f"{HELD_OUT}.part"
-        sheet.save(unfinished, "WEBP", lossless=True, method=6)
-        os.replace(unfinished, folder / HELD_OUT)
+        with written_whole(folder / GALLERY) as partial:
+            partial.write_bytes(save(tensors, {"reference": json.dumps(texts)}))
+        with written_whole(folder / HELD_OUT) as partial:
+            sheet.save(partial, "WEBP", lossless=True, method=6)
     except OSError as error:
         raise DataError(f"{folder} can not be written ({error}): name another folder.") from error

@@ -15,7 +15,6 @@ import os
 import reprlib
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from sanakit.pipelines.images import FORMATS, Metadata, read_metadata, save
 from sanakit.pipelines.prompt_file import Picture
 from sanakit.pipelines.request import check_request
 from sanakit.pipelines.text_to_image import TextToImage
+from sanakit.whole import sweep, written_whole
 
 MANIFEST = "manifest.jsonl"  # in the folder of the results: a line a picture, in the order of the prompts
 AT_ONCE = 8  # pictures of a group, at most
@@ -123,8 +123,7 @@ def save_all(
     """
     there, manifest = set(done), folder / MANIFEST
     begun = False
-    for left in folder.glob(f".*.{'[0-9a-f]' * 8}.partial"):  # by a run that was killed; see `images.save`
-        left.unlink(missing_ok=True)
+    sweep(folder)
     try:
         for one in drawn:
             if not begun:
@@ -216,17 +215,10 @@ def _line(picture: Picture) -> str:
 
 def _write_manifest(path: Path, pictures: Sequence[Picture], there: set[str]) -> None:
     """Write the lines of the pictures that are there, in order, whole or not at all. Raises OutputError."""
-    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
     try:
-        with partial.open("x", encoding="utf-8") as file:
+        with written_whole(path) as partial, partial.open("x", encoding="utf-8") as file:
             file.writelines(_line(picture) for picture in pictures if picture.file in there)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except OSError as error:
         raise OutputError(
             f"{path} can not be written ({error.strerror}): check its rights and space."
         ) from None
-    finally:
-        with suppress(OSError):  # renamed, or never made
-            partial.unlink()

@@ -11,7 +11,6 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from sanakit.errors import OutputError, SettingsError, SizeError
+from sanakit.whole import written_whole
 
 Metadata = dict[str, str | int | float]  # prompt, negative_prompt, width, height, steps, guidance, seed, ...
 
@@ -189,21 +189,14 @@ def save(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping | N
         raise OutputError(f"The folder {path.parent} does not exist: create it first or choose another one.")
     file_format = FORMATS[path.suffix.lower()]
     options = _options(file_format, metadata, QUALITY)
-    partial = path.with_name(f".{path.stem[:100]}.{os.urandom(4).hex()}.partial")
     try:
-        with partial.open("xb") as file:
-            image.save(file, format=file_format, **options)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with written_whole(path) as partial:
+            image.save(partial, format=file_format, **options)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(
             f"{path} can not be written ({reason}): check the place, its rights and space."
         ) from None
-    finally:
-        with suppress(OSError, ValueError):  # renamed, or never made
-            partial.unlink()
     return path
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
@@ -18,7 +18,6 @@ from fastapi.responses import Response
 from sanakit.serve.answers import answers
 from sanakit.serve.failures import Failure, FailureError
 from sanakit.serve.service import Service
-from sanakit.serve.storage import PictureStore
 
 _PATTERN = r"(job_[0-9a-f]{32}-[0-9]{1,3}|image_[0-9]{8}_[0-9a-f]{32})\.(png|jpeg|webp)"
 _DATED = re.compile(r"image_(\d{8})_")
@@ -32,13 +31,9 @@ def new_name(suffix: str) -> str:
     return f"image_{datetime.now(UTC):%Y%m%d}_{secrets.token_hex(16)}.{suffix}"
 
 
-def delete_before(store: PictureStore, days: int) -> int:
-    """Delete the pictures of no job that are older than so many days; give how many. Raises StorageError."""
-    first_kept = f"{datetime.now(UTC) - timedelta(days=days):%Y%m%d}"
-    old = [name for name in store.names("image_") if (dated := _DATED.match(name)) and dated[1] < first_kept]
-    for name in old:
-        store.delete(name)
-    return len(old)
+def made_before(name: str, time: datetime) -> bool:
+    """Whether a name is of a picture of no job, and of a day before that of a time."""
+    return (dated := _DATED.match(name)) is not None and dated[1] < f"{time:%Y%m%d}"
 
 
 def pictures_api(service: Service) -> APIRouter:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,11 @@ from sanakit.serve.http import create_app
 from sanakit.serve.instance import Instance
 from sanakit.serve.jobs import JobStore
 from sanakit.serve.keys import KeyStore
-from sanakit.serve.pictures_api import delete_before as delete_kept
+from sanakit.serve.pictures_api import made_before
 from sanakit.serve.runner import JobRunner
 from sanakit.serve.service import DoorSettings
 from sanakit.serve.storage import PictureStore
-from sanakit.serve.web.history import delete_before as delete_drawn
+from sanakit.serve.web.history import drawn_before
 
 log = logging.getLogger(__name__)
 
@@ -242,6 +242,16 @@ def _engine(settings: ServerSettings) -> Engine:
     )
 
 
+def delete_before(store: PictureStore, days: int) -> int:
+    """Delete the pictures of no job that are older than so many days; give how many. Raises StorageError."""
+    first_kept = datetime.now(UTC) - timedelta(days=days)
+    is_old = (made_before, drawn_before)
+    old = [name for name in store.names() if any(check(name, first_kept) for check in is_old)]
+    for name in old:
+        store.delete(name)
+    return len(old)
+
+
 @contextmanager
 def _expiry(store: PictureStore, days: int) -> Iterator[None]:
     """Delete old pictures of no job now and every hour; those of jobs are the runner's."""
@@ -250,7 +260,7 @@ def _expiry(store: PictureStore, days: int) -> Iterator[None]:
     def work() -> None:
         while True:
             try:
-                if deleted := delete_kept(store, days) + delete_drawn(store, days):
+                if deleted := delete_before(store, days):
                     log.info("%d pictures were deleted: they are older than %d days.", deleted, days)
             except StorageError as error:
                 log.warning("Old pictures stay for now: %s", error)

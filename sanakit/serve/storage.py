@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-import time
-from contextlib import suppress
 from pathlib import Path
 
 from fsspec.core import url_to_fs
 
 from sanakit.errors import OutputError, SettingsError, StorageError
+from sanakit.whole import sweep, written_whole
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ABANDONED = 3600  # seconds after which an unfinished file is a killed process's
@@ -68,26 +67,15 @@ class _Folder:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
             raise OutputError(_sentence(f"The folder {self._root} can not be made", error)) from None
-        with suppress(OSError):
-            for unfinished in self._root.glob(".*.partial"):
-                if time.time() - unfinished.lstat().st_mtime > _ABANDONED:
-                    unfinished.unlink()
+        sweep(self._root, older=_ABANDONED)
 
     def put(self, name: str, data: bytes) -> None:
-        partial = self._root / f".{os.urandom(8).hex()}.partial"
         try:
-            with partial.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self._root / name)  # a link of that name is replaced, not followed
-            _sync_folder(self._root)
+            with written_whole(self._root / name) as partial:
+                partial.write_bytes(data)
         except OSError as error:
             sentence = _sentence(f"The picture {name} can not be written in {self._root}", error)
             raise OutputError(sentence) from None
-        finally:
-            with suppress(OSError):  # renamed, or never made
-                partial.unlink()
 
     def get(self, name: str) -> bytes:
         # O_NONBLOCK: a pipe that lies there would otherwise hold the thread for ever
@@ -195,14 +183,3 @@ def _sentence(what: str, error: Exception) -> str:
 
 def _without_password(url: str) -> str:
     return re.sub(r"//[^/@]*@", "//", url)
-
-
-def _sync_folder(path: Path) -> None:
-    """Bring a renaming to the disk, before the database says that the picture is there."""
-    if os.name == "nt":  # where a folder can not be opened
-        return
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

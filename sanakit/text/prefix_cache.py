@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import sys
 import zlib
 from collections.abc import Iterable, Sequence
@@ -27,6 +26,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sanakit.models.gemma2 import Gemma2Config, KVCache
+from sanakit.whole import written_whole
 
 FORMAT = 1  # raise it when the meaning of a file, or what `Gemma2` computes, changes
 NAME = "instruction_cache"
@@ -61,18 +61,11 @@ class PrefixCache:
             "checksum": str(_checksum(tensors.values())),
         }
         for place in self.places:
-            partial = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
-            try:
+            with suppress(OSError, SafetensorError):
                 place.parent.mkdir(parents=True, exist_ok=True)
-                with partial.open("wb") as file:
-                    file.write(save(tensors, metadata))
-                    file.flush()
-                    os.fsync(file.fileno())
-                partial.replace(place)
+                with written_whole(place) as partial:
+                    partial.write_bytes(save(tensors, metadata))
                 return
-            except (OSError, SafetensorError):
-                with suppress(OSError):
-                    partial.unlink()
 
     def _key(self, config: Gemma2Config, prefix: Sequence[int]) -> str:
         return hashlib.sha256(repr((FORMAT, self.fingerprint, config, tuple(prefix))).encode()).hexdigest()

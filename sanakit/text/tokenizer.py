@@ -8,7 +8,6 @@ with the same ids."""
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from sanakit.errors import OutputError, SettingsError, WeightsError
+from sanakit.whole import written_whole
 
 PAD, EOS, BOS, UNK = SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>")  # ids 0 to 3, as in Gemma
 BYTES = tuple(f"<0x{value:02X}>" for value in range(256))  # ids 4 to 259 here
@@ -90,12 +90,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            partial = Path(folder, f".{name}.partial")
-            with partial.open("w", encoding="utf-8") as file:
-                file.write(text + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(Path(folder, name))
+            with written_whole(Path(folder, name)) as partial:
+                partial.write_text(text + "\n", encoding="utf-8")
     except OSError as reason:
         raise OutputError(f"The tokenizer can not be written to {folder}: {reason.strerror}.") from reason
 

@@ -120,7 +120,9 @@ def run_before(output: Path, name: str) -> Path:
 @torch.no_grad()
 def _export(folder: Path, objective: AutoencoderObjective) -> None:
     """Write the averaged weights; the scaling factor is measured anew where latents have changed."""
-    model = objective.autoencoder
+    model = DCAE(objective.autoencoder.config).to(
+        objective.reference.device
+    )  # what was trained may be sharded
     model.load_state_dict(autoencoder_state(averaged_weights(folder)))
     if objective.encoder_moves:
         latents = torch.cat([model.encode(part) for part in objective.reference.split(8)])

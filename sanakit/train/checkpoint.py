@@ -13,7 +13,6 @@ A folder is written as checkpoint-*.part and renamed when it is whole; the last 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import warnings
@@ -33,6 +32,7 @@ from torch import Tensor
 
 from sanakit.errors import OutputError, WeightsError
 from sanakit.train.parallel import current_share
+from sanakit.whole import sync_names, written_whole
 
 NAME = re.compile(r"checkpoint-(\d{7,})")
 MANIFEST = "manifest.json"
@@ -267,16 +267,12 @@ def _make_empty(folder: Path) -> None:
 
 def _complete(temporary: Path, path: Path, body: dict[str, Any]) -> None:
     """Write the manifest, give the folder its name and remove what it replaces."""
-    with (temporary / MANIFEST).open("w") as file:
-        json.dump(body | {"checksum": _text_checksum(body)}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    with written_whole(temporary / MANIFEST) as page:
+        page.write_text(json.dumps(body | {"checksum": _text_checksum(body)}))
     if path.exists():
         shutil.rmtree(path)
     temporary.replace(path)
-    handle = os.open(path.parent, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)
+    sync_names(path.parent)
     found = _found(path.parent)
     later = [other for other in found if _step(other) > _step(path)]
     for old in later + found[len(later) + KEPT :]:

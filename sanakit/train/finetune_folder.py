@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from sanakit.data.cache import Cache, is_cache
 from sanakit.data.cached_loader import CachedLoader
 from sanakit.data.captions import Caption
 from sanakit.data.decode import decode
-from sanakit.data.index import scan
+from sanakit.data.index import Index, scan
 from sanakit.data.loader import Loader
 from sanakit.data.source import Source, check_apart, open_source
 from sanakit.errors import DataError, SettingsError
@@ -47,6 +47,7 @@ from sanakit.weights import (
     save_diffusers,
 )
 from sanakit.weights.export import DEFAULTS
+from sanakit.whole import written_whole
 
 FINETUNED = "-finetuned"
 INDEX = "pictures.npz"  # what is known of the pictures' sizes, in the run's folder
@@ -138,10 +139,18 @@ def finetune_run(
         held_out = []
     known = read_report(output) if has_checkpoint(output) else None
     failed: dict[str, str] = {} if known is None else known["failed"]
+    shown = pictures.about.source if isinstance(pictures, Cache) else cast(Index, index).fingerprint
+    order = {
+        "pictures": shown,
+        "resolution": resolution,
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+    }
+    notes = order_changes({} if known is None else known.get("order", {}), order)
 
     def report(more: Mapping[str, str]) -> str:
         failed.update(more)
-        return _write_report(output, loader, failed, held_out, captions)
+        return _write_report(output, loader, failed, held_out, captions, order)
 
     torch.manual_seed(config.seed)
     settings = load_settings(source)
@@ -195,7 +204,7 @@ def finetune_run(
             licence=settings.licence,
         )
 
-    return Run(objective, config, finish, notes=tuple(report({}).splitlines()))
+    return Run(objective, config, finish, notes=(*notes, *report({}).splitlines()))
 
 
 def at_resolution(config: SanaConfig, sample_size: int, *, positions: bool = False) -> SanaConfig:
@@ -211,6 +220,24 @@ def at_resolution(config: SanaConfig, sample_size: int, *, positions: bool = Fal
     else:
         scale *= sample_size / config.sample_size
     return replace(config, sample_size=sample_size, position_interpolation=scale)
+
+
+def order_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say what makes a resumed run meet its pictures in another order than it began with; [] for nothing.
+
+    before, now: what the order follows from; values that were not noted count as unchanged.
+    """
+    changed = [
+        "other pictures" if name == "pictures" else f"{name} {now[name]} instead of {before[name]}"
+        for name in now
+        if name in before and now[name] != before[name]
+    ]
+    if not changed:
+        return []
+    return [
+        f"The run goes on with {', '.join(changed)}: batches follow in another order from here on, in which "
+        "some pictures come sooner again than others."
+    ]
 
 
 def count_captions(pictures: Source | Cache, numbers: np.ndarray) -> Counter[int]:
@@ -243,6 +270,7 @@ def _write_report(
     failed: Mapping[str, str],
     held_out: list[str],
     captions: Counter[int],
+    order: Mapping[str, Any],
 ) -> str:
     """Write the report, on rank 0, and give its summary."""
     found = loader.report()
@@ -256,14 +284,12 @@ def _write_report(
     each = ", ".join(f"{count}: {captions[count]}" for count in sorted(captions))
     lines.append(f"Captions per picture{share}: {each}.")
     summary = "\n".join(lines)
-    row = {"summary": summary, **asdict(found), "held_out": held_out, "buckets": sizes}
+    row = {"summary": summary, **asdict(found), "held_out": held_out, "buckets": sizes, "order": order}
     del row["uncaptioned"]  # counts samples of this process; the captions per picture say more
     row["captions_per_picture"] = {str(count): captions[count] for count in sorted(captions)}
     if current_share().rank == 0:
-        with writing(folder):
-            partial = folder / f".{REPORT}.partial"
+        with writing(folder), written_whole(folder / REPORT) as partial:
             partial.write_text(json.dumps(row, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")
-            partial.replace(folder / REPORT)
     return summary
 
 

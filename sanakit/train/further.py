@@ -17,11 +17,10 @@ from sanakit.data.pocket import open_pocket
 from sanakit.data.pocket_concepts import COMMON_CONCEPTS
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.sana import Sana
-from sanakit.text.encoder import TextEncoder
 from sanakit.train.config import TrainConfig
 from sanakit.train.flow_matching import FlowMatchingObjective
 from sanakit.train.parallel import training_device
-from sanakit.train.pocket import MODEL, Run, averaged_weights, compile_blocks
+from sanakit.train.pocket import MODEL, Run, averaged_parts, compile_blocks
 from sanakit.train.pocket_set import Mixture, PocketSet, encode_set
 from sanakit.weights import (
     load_autoencoder,
@@ -97,13 +96,12 @@ def further_run(prepared: Prepared, config: TrainConfig, change: Change, *, name
     objective = objective_of(transformer)
 
     def finish(folder: Path) -> None:
-        objective.model.load_state_dict(averaged_weights(folder))
-        trained, text = objective.parts(objective.model)
+        trained, text = averaged_parts(folder, objective)
         save_diffusers(
             folder / MODEL,
             transformer=trained,
             autoencoder=codec,
-            text_encoder=TextEncoder(text.model, text.tokenizer),
+            text_encoder=text,
             flow_shift=settings.flow_shift,
             defaults={name: getattr(settings, name) for name in DEFAULTS},
             dtype=torch.float16,

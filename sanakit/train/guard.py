@@ -130,6 +130,12 @@ class Guard:
 
     def _skip(self, step: int) -> bool:
         self._skipped += 1
+        if self._skipped >= self.hopeless and not self._losses:
+            raise NumericsError(
+                f"None of the {self._skipped} steps up to {step} had a loss and gradient that are numbers: "
+                "the weights that the run began with hold NaN or infinity, or every sample does. Take another "
+                "model."
+            )
         if self._skipped >= self.hopeless:
             raise NumericsError(
                 f"The last {self._skipped} steps up to {step} were all skipped, their loss or gradient not "

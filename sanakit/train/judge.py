@@ -128,10 +128,10 @@ def judge_run(data: Path, config: TrainConfig) -> Run:
     objective = JudgeObjective(judge, pocket, seed=config.seed)
 
     def finish(folder: Path) -> None:
-        judge.load_state_dict(averaged_weights(folder))
-        judge.eval()
-        accuracy = objective.evaluate(judge)
-        save_judge(folder / MODEL, judge, {"questions": as_rows(objective.questions), "accuracy": accuracy})
+        trained = Judge(judge.concepts).to(objective.device)  # what was trained may be in shards (FSDP2)
+        trained.load_state_dict(averaged_weights(folder))
+        accuracy = objective.evaluate(trained.eval())
+        save_judge(folder / MODEL, trained, {"questions": as_rows(objective.questions), "accuracy": accuracy})
 
     return Run(objective, config, finish)
 

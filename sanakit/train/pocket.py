@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import ConcatDataset
 
 from sanakit.data.pocket import open_pocket
@@ -171,8 +171,7 @@ def _export(
     defaults: Mapping[str, Any],
 ) -> None:
     """Write the averaged weights, with the best decoder there is, as a diffusers folder in fp16."""
-    objective.model.load_state_dict(averaged_weights(output))
-    transformer, encoder = objective.parts(objective.model)
+    transformer, encoder = averaged_parts(output, objective)
     codec = DCAE(autoencoder)
     refined = output.parent / "pocket-decoder"
     stage = refined if refined.exists() else output.parent / "pocket-autoencoder"
@@ -181,13 +180,24 @@ def _export(
         output / MODEL,
         transformer=transformer,
         autoencoder=codec,
-        text_encoder=TextEncoder(encoder.model, encoder.tokenizer),
+        text_encoder=encoder,
         flow_shift=shift,
         defaults=defaults,
         dtype=torch.float16,
         name="pocket",
         licence="Apache-2.0",
     )
+
+
+def averaged_parts(run: Path, objective: FlowMatchingObjective) -> tuple[Sana, TextEncoder]:
+    """A run's transformer and text encoder with its averaged weights.
+
+    They are made anew: what was trained may be in shards (FSDP2), which take no whole weights.
+    """
+    transformer, text = Sana(objective.transformer.config), Gemma2(objective.encoder.model.config)
+    parts = nn.ModuleDict({"transformer": transformer, "text": text})
+    parts.load_state_dict(averaged_weights(run))
+    return transformer, TextEncoder(text, objective.tokenizer)
 
 
 def compile_blocks(transformer: Sana) -> None:

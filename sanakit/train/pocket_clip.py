@@ -197,8 +197,9 @@ def clip_run(data: Path, output: Path, model: ClipConfig, config: TrainConfig) -
     objective = ContrastiveObjective(scorer, draw, held_out, seed=config.seed)
 
     def finish(folder: Path) -> None:
-        clip.load_state_dict(averaged_weights(folder))
-        save_clip(folder / MODEL, scorer, dtype=torch.float16)
+        trained = Clip(clip.config)  # what was trained may be in shards (FSDP2), which take no whole weights
+        trained.load_state_dict(averaged_weights(folder))
+        save_clip(folder / MODEL, ClipScorer(trained, tokenizer, preprocessing), dtype=torch.float16)
 
     return Run(objective, config, finish)
 

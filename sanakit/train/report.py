@@ -23,6 +23,7 @@ from PIL import Image
 
 from sanakit.errors import MissingExtraError, OutputError, SettingsError
 from sanakit.train.config import TrainConfig
+from sanakit.whole import written_whole
 
 LOG = "log.jsonl"
 SHEETS = "sheets"
@@ -158,9 +159,9 @@ def writing(folder: Path) -> Iterator[None]:
 def _drop_lines_after(path: Path, first: int) -> None:
     """A run that stopped between two checkpoints writes the lines after the last one again."""
     rows = path.read_text().splitlines(keepends=True) if first and path.exists() else []
-    kept = path.with_suffix(".part")
-    kept.write_text("".join(row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= first))
-    kept.replace(path)
+    kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= first]
+    with written_whole(path) as partial:
+        partial.write_text("".join(kept))
 
 
 def _open_tensorboard(folder: Path, first: int) -> Any:

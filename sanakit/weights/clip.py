@@ -17,7 +17,7 @@ from sanakit.errors import ModelNotFoundError, OutputError
 from sanakit.models.clip import Clip, ClipConfig
 from sanakit.text.clip import BOS, EOS, ClipScorer, Preprocessing
 from sanakit.text.tokenizer import load_tokenizer
-from sanakit.weights.export import write_json, written_whole
+from sanakit.weights.export import exported, write_json
 from sanakit.weights.files import open_component, read_json, write_safetensors
 from sanakit.weights.hub import fetch_files
 from sanakit.weights.load import StrPath, fill
@@ -85,7 +85,7 @@ def save_clip(
     if taken and not (path / "config.json").is_file():
         raise OutputError(f"{path} exists and is no CLIP's folder: choose another place, or remove it first.")
     config = scorer.model.config.to_transformers() | {"torch_dtype": str(dtype).removeprefix("torch.")}
-    with written_whole(path) as partial_folder:
+    with exported(path) as partial_folder:
         write_json(partial_folder / "config.json", config)
         write_json(partial_folder / "preprocessor_config.json", scorer.preprocessing.to_transformers())
         for name, content in _tokenizer_files(scorer).items():

@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from sanakit.weights.files import write_safetensors
 from sanakit.weights.official import CONFIG_KEY
 from sanakit.weights.precision import check_rule, dtype_name, parse_dtype
 from sanakit.weights.resolve import INDEX, OURS
+from sanakit.whole import written_whole
 
 DEFAULTS = ("steps", "guidance", "width", "height", "solver")  # what a folder may say of itself
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -118,7 +117,7 @@ def save_diffusers(
     ours |= {key: value for key, value in (("name", name), ("licence", licence)) if value}
     scheduler = SCM_SCHEDULER if sprint else {**DPM_SCHEDULER, "flow_shift": flow_shift}
     text_config = {**text_encoder.model.config.to_transformers(), "torch_dtype": dtype_name(dtype)}
-    with written_whole(path) as partial:
+    with exported(path) as partial:
         write_json(partial / INDEX, _model_index(sprint))
         write_json(partial / OURS, ours)
         write_json(partial / "scheduler" / "scheduler_config.json", scheduler)
@@ -142,7 +141,7 @@ def save_autoencoder(
     Raises OutputError when it can not be written.
     """
     path = Path(folder).expanduser()
-    with written_whole(path) as partial:
+    with exported(path) as partial:
         write_json(partial / "config.json", autoencoder.config.to_diffusers())
         write_safetensors(partial / WEIGHTS, autoencoder.state_dict(), parse_dtype(dtype))
     return path
@@ -160,9 +159,8 @@ def save_official(
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in transformer.state_dict().items()}
     if dtype is not None:
         state = {name: tensor.to(parse_dtype(dtype)) for name, tensor in state.items()}
-    with written_whole(path) as partial:
+    with exported(path) as partial:
         torch.save({"state_dict": state, CONFIG_KEY: asdict(transformer.config)}, partial)
-        _flush(partial)
     return path
 
 
@@ -188,20 +186,12 @@ def _model_index(sprint: bool) -> dict[str, Any]:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary place beside `path`, and move it there when the block ends well; else leave
-    nothing."""
-    partial = path.parent / f".{path.name}.{secrets.token_hex(4)}.partial"
+def exported(path: Path) -> Iterator[Path]:
+    """`written_whole`, with the folders on the way, for which OutputError tells why it can not be done."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        if partial.is_dir() and path.is_dir():
-            old = path.parent / f".{path.name}.{secrets.token_hex(4)}.old"
-            path.rename(old)
-            partial.rename(path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            partial.replace(path)
+        with written_whole(path) as partial:
+            yield partial
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         if isinstance(error, OutputError):
             raise
@@ -213,20 +203,9 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise OutputError(
             f"{path} can not be written ({reason}): check the place, its permissions and its space."
         ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        with suppress(OSError):  # gone already, or its parent is no folder
-            partial.unlink()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write an object as JSON, onto the disk; folders on the way are made. Raises OSError."""
+    """Write an object as JSON; folders on the way are made. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    _flush(path)
-
-
-def _flush(path: Path) -> None:
-    """Bring a file's bytes to the disk before it gets its final name."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

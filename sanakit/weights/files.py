@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 import struct
 import warnings
@@ -252,8 +251,6 @@ def write_safetensors(path: Path, tensors: Mapping[str, Any], dtype: Any) -> Non
         for name, tensor in tensors.items():
             whole = tensor.detach().to("cpu", stored[name]).contiguous()
             file.write(whole.reshape(-1).view(torch.uint8).numpy().data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def read_json(path: Path) -> dict[str, Any]:

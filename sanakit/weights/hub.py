@@ -1,4 +1,4 @@
-"""Downloads from the Hugging Face Hub: the only module of the package that touches the network.
+"""Downloads from the Hugging Face Hub: the only module of the package that fetches anything.
 
 Only what is needed comes down: configs, tokenizer and the safetensors of one variant, never pickles. A file
 that was fetched before is taken from the local cache, also without a network.

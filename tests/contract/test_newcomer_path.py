@@ -6,6 +6,7 @@ reason that is not "it would be too long":
 
 * `weights/`: how bytes become modules. The path begins where the modules exist.
 * `errors.py`: a list of exception classes; nothing happens in it.
+* `whole.py`: how any file gets to the disk whole; it knows no pictures.
 * `__init__.py` of the package and its folders: docstrings and names. A name that one of
   them passes on counts as the file that defines it.
 * `flow/euler.py`, `flow/scm.py`: other solvers. They have the interface of `flow/dpm.py`, the default, and no
@@ -40,7 +41,7 @@ PATH = (
     "pipelines/images.py",
 )
 ENTRIES = PATH[:2]
-NOT_ON_THE_PATH = {"weights", "errors.py", "flow/euler.py", "flow/scm.py", "cli/batch.py"}
+NOT_ON_THE_PATH = {"weights", "errors.py", "whole.py", "flow/euler.py", "flow/scm.py", "cli/batch.py"}
 CHEAPER = {
     "models/dc_ae_rows.py",
     "models/dc_ae_stream.py",
@@ -49,9 +50,9 @@ CHEAPER = {
     "text/prefix_cache.py",
 }
 CHEAPER_FOLDER = "ops"
-MAX_CHEAPER_FILES, MAX_CHEAPER_LINES = 12, 1650
+MAX_CHEAPER_FILES, MAX_CHEAPER_LINES = 12, 1643
 MAX_FILES = 15
-MAX_LINES = 3300
+MAX_LINES = 3290
 
 
 def closure() -> set[str]:
@@ -94,13 +95,13 @@ def lines(names: set[str]) -> dict[str, int]:
     return {name: len((PACKAGE / name).read_text(encoding="utf-8").splitlines()) for name in names}
 
 
-def test_the_path_is_at_most_15_files_and_3300_lines() -> None:
+def test_the_path_is_at_most_15_files_and_3290_lines() -> None:
     on_path = lines({name for name in closure() | set(PATH) if not cheaper(name)})
     assert len(on_path) <= MAX_FILES, sorted(on_path)
     assert sum(on_path.values()) <= MAX_LINES, sorted(on_path.items(), key=lambda item: -item[1])
 
 
-def test_what_makes_it_cheap_is_at_most_12_files_and_1650_lines() -> None:
+def test_what_makes_it_cheap_is_at_most_12_files_and_1643_lines() -> None:
     beside = lines({name for name in closure() | set(PATH) if cheaper(name)})
     assert set(beside) >= CHEAPER, "a file that is no longer there, or no longer used"
     assert len(beside) <= MAX_CHEAPER_FILES, sorted(beside)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,6 +149,41 @@ def test_a_killed_worker_is_an_error_that_says_so_and_reading_can_go_on(folder: 
         with pytest.raises(DataError, match=r"A reading process died .*Try fewer workers"):
             list(loader.batch(step, WHOLE) for step in range(1, 20))
         assert same(loader.batch(7, WHOLE), plain.batch(7, WHOLE))
+
+
+KILLED = """
+import os, signal, sys, warnings
+from pathlib import Path
+from sanakit.data.index import scan
+from sanakit.data.loader import Loader
+from sanakit.data.source import open_source
+from sanakit.train.parts import Part
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    source = open_source(Path(sys.argv[1]))
+    loader = Loader(source, scan(source), resolution=256, batch_size=4, workers=1)
+    loader.batch(0, Part(0, 4, 4))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_end_when_the_training_is_killed(folder: Path, tmp_path: Path) -> None:
+    """They hold its output open as long as they live; torch's own watch would leave them there for ever."""
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    training = subprocess.Popen(
+        [sys.executable, script, folder],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        output, _ = training.communicate(timeout=40)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(training.pid, signal.SIGKILL)
+    assert training.returncode == -signal.SIGKILL, output.decode()
 
 
 def test_captions_are_drawn_anew_each_epoch_by_their_scores(folder: Path) -> None:

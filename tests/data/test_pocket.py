@@ -81,7 +81,7 @@ def test_an_interrupted_build_leaves_no_data_set_and_the_next_one_succeeds(packa
         build_pocket(tmp_path / "pocket", cache=packages, workers=1, progress=stop)
     assert not (tmp_path / "pocket").exists()
     assert len(build_pocket(tmp_path / "pocket", cache=packages, workers=1).rows) == 7
-    assert not (tmp_path / "pocket.part").exists()
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_two_processes_draw_what_one_draws(built: Path, packages: Path, tmp_path: Path):

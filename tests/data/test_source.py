@@ -15,7 +15,7 @@ import pytest
 
 from sanakit.data.captions import Caption
 from sanakit.data.sidecar import SidecarWriter
-from sanakit.data.source import Names, Source, expand, fingerprint_of, open_source
+from sanakit.data.source import Names, Source, check_apart, expand, fingerprint_of, open_source
 from sanakit.errors import DataError, MissingExtraError
 
 
@@ -47,6 +47,36 @@ def test_a_folder_gives_its_pictures_sorted_with_the_captions_beside_them(folder
         assert file.read() == source.read(0)
 
 
+def test_pipes_and_links_to_folders_are_named_and_not_waited_for(tmp_path: Path, picture) -> None:
+    (tmp_path / "fox.png").write_bytes(picture(8, 8))
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to("pipe.png")
+    (tmp_path / "nowhere.png").symlink_to("missing.png")
+    (tmp_path / "circle").symlink_to(".")
+    source = open_source(tmp_path)
+    assert keys(source) == ["fox.png", "nowhere.png"]
+    assert set(source.ignored) == {"pipe.png", "link.png", "circle"}
+
+
+def test_pictures_beside_shards_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", {"fox.jpg": b"x"})
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "apple.JPG").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"both shards \(a\.tar\) and pictures \(deep/apple\.JPG\)"):
+        open_source(tmp_path)
+    assert keys(open_source(tmp_path / "*.tar")) == ["a.tar:fox.jpg"]
+
+
+@pytest.mark.parametrize("output", ["pictures", "pictures/runs/mine", "beside/../pictures/mine"])
+def test_a_run_does_not_write_among_its_pictures(tmp_path: Path, output: str) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "beside").mkdir()
+    with pytest.raises(DataError, match="choose an --output beside it"):
+        check_apart(tmp_path / "pictures", tmp_path / output)
+    check_apart(tmp_path / "pictures", tmp_path / "pictures-run")
+    check_apart("hub:organisation/name", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -76,6 +106,9 @@ def test_json_captions_come_in_many_forms(
         ("fox.json", b'{"caption": ["a", "b"], "score": [3]}', "2 captions and 1 scores"),
         ("fox.json", b'{"caption": "a", "score": "good"}', "the score 'good'"),
         ("fox.json", b'{"caption": 7}', "7 where a caption should be"),
+        ("fox.json", rb'{"caption": "\ud83d apple"}', "half a surrogate pair"),
+        ("fox.json", b"[" * 600 + b"7" + b"]" * 600, "nested too deep"),
+        ("fox.json", b"[" * 100_000, "fox.json is no JSON"),
         ("fox.txt", b"\xff\xfe\xff", "no UTF-8"),
     ],
 )
@@ -123,6 +156,8 @@ def test_a_metadata_table_captions_the_folder_it_lies_in(tmp_path: Path, picture
     ("name", "content", "message"),
     [
         ("metadata.jsonl", b"{]", "metadata.jsonl can not be read"),
+        ("metadata.jsonl", b"[" * 100_000, "metadata.jsonl can not be read"),
+        ("captions.jsonl", b"[" * 100_000 + b"\n{}", "line 1, is no row of captions"),
         ("metadata.jsonl", b'{"text": "a fox"}', 'row 1, names no picture: give each row a "file_name"'),
         ("metadata.parquet", b"PAR1 or not", "metadata.parquet can not be read"),
     ],

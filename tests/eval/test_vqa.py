@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from PIL import Image
 
-from sanakit.errors import ModelNotFoundError, SettingsError, WeightsError
+from sanakit.errors import DataError, ModelNotFoundError, SettingsError, WeightsError
 from sanakit.eval.vqa import endpoint_judge, is_yes, transformers_judge
 
 pytest.importorskip("openai")
@@ -33,7 +33,7 @@ def server() -> Iterator[HTTPServer]:
                 "choices": [{"message": {"role": "assistant", "content": "Yes." if red and fits else "No"}}]
             }
             known = body["model"] == "looker"
-            self.send_response(200 if known else 404)
+            self.send_response(200 if known else 400 if body["model"] == "refuser" else 404)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
             self.wfile.write(
@@ -60,6 +60,12 @@ def test_a_server_is_shown_the_picture_and_asked_the_question(server: HTTPServer
 def test_a_model_that_the_server_lacks_is_named(server: HTTPServer) -> None:
     ask = endpoint_judge(f"http://127.0.0.1:{server.server_port}/v1", "other")
     with pytest.raises(ModelNotFoundError, match="'other'"):
+        ask(Image.new("RGB", (4, 4)), "Is it red?")
+
+
+def test_a_picture_that_the_server_refuses_is_no_answer_at_all(server: HTTPServer) -> None:
+    ask = endpoint_judge(f"http://127.0.0.1:{server.server_port}/v1", "refuser")
+    with pytest.raises(DataError, match="refused a picture"):
         ask(Image.new("RGB", (4, 4)), "Is it red?")
 
 

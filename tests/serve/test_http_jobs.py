@@ -15,7 +15,8 @@ from PIL import Image
 
 from sanakit.errors import MemoryLimitError, OutputError, StorageError
 from sanakit.serve.database import Database, now
-from sanakit.serve.pictures_api import delete_before, new_name
+from sanakit.serve.pictures_api import new_name
+from sanakit.serve.server import delete_before
 
 Make = Callable[..., Any]
 SMALL = {"prompt": "a red apple", "size": "64x64", "steps": 2}

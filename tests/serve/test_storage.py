@@ -138,6 +138,7 @@ def test_the_folder_is_for_its_owner_alone(folder: Path) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+IN_USE = f".0.{'0' * 16}.partial"
 WRITE_FOR_EVER = """
 import sys
 from sanakit.serve.storage import PictureStore
@@ -168,7 +169,7 @@ def test_a_killed_process_leaves_a_whole_picture_and_its_pieces_are_swept(folder
 
     for piece in folder.glob(".*.partial"):
         os.utime(piece, (0, 0))
-    (folder / ".0.partial").write_bytes(b"")  # of a process that writes it now
+    (folder / IN_USE).write_bytes(b"")  # of a process that writes it now
     assert store.names() == ["a.png"]
     PictureStore(folder)
-    assert sorted(os.listdir(folder)) == [".0.partial", "a.png"]
+    assert sorted(os.listdir(folder)) == [IN_USE, "a.png"]

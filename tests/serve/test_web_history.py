@@ -7,8 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from sanakit.serve.server import delete_before
 from sanakit.serve.storage import PictureStore
-from sanakit.serve.web.history import SHARED, History, delete_before
+from sanakit.serve.web.history import SHARED, History
 
 
 def test_old_pictures_of_the_page_are_deleted_and_nothing_else(tmp_path: Path) -> None:
@@ -17,7 +18,7 @@ def test_old_pictures_of_the_page_are_deleted_and_nothing_else(tmp_path: Path) -
     kept = [
         history.add(SHARED, image, {"prompt": "a red apple", "seed": 7}),
         "page-1.png",
-        "image_20200101_0.png",
+        "image_0.png",
     ]
     eight_days_ago = (time.time_ns() // 1000) - 8 * 86_400 * 10**6
     old = f"page-{'0' * 12}-{eight_days_ago:017d}-{'0' * 8}.png"

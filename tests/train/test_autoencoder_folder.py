@@ -13,12 +13,13 @@ from PIL import Image
 from sanakit.errors import DataError
 from sanakit.eval.similarity import psnr
 from sanakit.models.dc_ae import DCAE, DCAEConfig, Stage
-from sanakit.train.autoencoder import AutoencoderObjective, Terms
+from sanakit.train.autoencoder import AutoencoderObjective, Terms, autoencoder_state
 from sanakit.train.autoencoder_folder import Phase, folder_run, run_before
 from sanakit.train.config import TrainConfig
 from sanakit.train.loop import train
 from sanakit.train.parts import Part
 from sanakit.train.pictures import LoadedPictures
+from sanakit.train.pocket import averaged_weights
 from sanakit.weights import load_autoencoder, save_autoencoder
 
 SMALL = DCAEConfig(
@@ -95,7 +96,7 @@ def test_the_result_loads_back_with_its_scale_and_a_report(data, tmp_path):
     assert [progress.step for progress in train(objective, CONFIG, tmp_path / "run")] == [1, 2, 3]
     made.finish(tmp_path / "run")
     model = load_autoencoder(tmp_path / "run" / "model" / "vae")
-    for name, value in objective.autoencoder.state_dict().items():
+    for name, value in autoencoder_state(averaged_weights(tmp_path / "run")).items():
         assert torch.equal(model.state_dict()[name], value), name
     with torch.no_grad():
         scaled = model.encode(objective.reference) * model.config.scaling_factor

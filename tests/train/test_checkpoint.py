@@ -104,7 +104,7 @@ def test_an_interrupted_save_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     assert names(tmp_path) == ["checkpoint-0000007", "checkpoint-0000008"]
 
 
-@pytest.mark.parametrize("module", ["torch.distributed.checkpoint.filesystem", "sanakit.train.checkpoint"])
+@pytest.mark.parametrize("module", ["torch.distributed.checkpoint.filesystem", "sanakit.whole"])
 def test_a_full_disk_is_an_output_error_and_leaves_the_last_checkpoint(tmp_path, monkeypatch, module):
     save(tmp_path)
 

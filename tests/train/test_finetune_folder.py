@@ -7,7 +7,7 @@ import torch
 
 from sanakit.models.layers import grid_positions
 from sanakit.models.sana import SANA_1600M, SANA_1600M_2K, SANA_1600M_4K, Sana, SanaConfig
-from sanakit.train.finetune_folder import at_resolution
+from sanakit.train.finetune_folder import at_resolution, order_changes
 
 TINY = SanaConfig(depth=1, width=32, cross_heads=2, text_width=8, latent_channels=4, sample_size=2)
 
@@ -57,3 +57,11 @@ def test_a_transformer_computes_with_the_positions_of_its_new_config() -> None:
     other.load_state_dict(sana.state_dict())
     assert torch.equal(sana(latents, t, text), other(latents, t, text))
     assert not torch.allclose(sana(latents, t, text), plain)
+
+
+def test_a_run_that_goes_on_with_other_pictures_or_batches_says_so() -> None:
+    order = {"pictures": "a1", "resolution": 512, "batch_size": 8, "seed": 0}
+    assert order_changes(order, order) == []
+    assert order_changes({}, order) == []  # of a run that noted nothing
+    (note,) = order_changes(order, order | {"pictures": "b2", "batch_size": 4})
+    assert note.startswith("The run goes on with other pictures, batch_size 4 instead of 8: batches follow")

@@ -135,6 +135,14 @@ def test_a_run_that_brings_only_nans_ends_with_a_remedy():
         guard.admit(119, math.nan, math.nan)
 
 
+def test_a_run_whose_first_weights_are_damaged_is_not_told_to_go_on():
+    guard = Guard(hopeless=3)
+    for step in range(2):
+        assert not guard.admit(step, math.nan, math.nan)
+    with pytest.raises(NumericsError, match=r"None of the 3 steps .* began with hold NaN"):
+        guard.admit(2, math.nan, math.nan)
+
+
 def test_a_run_that_never_calms_down_ends_with_a_remedy():
     guard = warmed(repeated=3, lowest=1 / 8)
     every_other = [((math.nan, 1.0) if step % 2 else ordinary(step)) for step in range(1000)]

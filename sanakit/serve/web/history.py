@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -113,17 +113,9 @@ class History:
         self._folder.cleanup()
 
 
-def delete_before(store: PictureStore, days: int) -> int:
-    """Delete what was drawn on the page more than so many days ago; give how many. Raises StorageError."""
-    first_kept = (datetime.now(UTC) - timedelta(days=days)).timestamp() * 1e6
-    old = [
-        name
-        for name in store.names(PREFIX)
-        if (drawn := _DRAWN.fullmatch(name)) and int(drawn[1]) < first_kept
-    ]
-    for name in old:
-        store.delete(name)
-    return len(old)
+def drawn_before(name: str, time: datetime) -> bool:
+    """Whether a name is of a picture that was drawn on the page, and before a time."""
+    return (drawn := _DRAWN.fullmatch(name)) is not None and int(drawn[1]) < time.timestamp() * 1e6
 
 
 def _prefix(room: str) -> str:

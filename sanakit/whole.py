@@ -1,0 +1,103 @@
+"""Files and folders that are written whole or not at all, whatever ends the process that writes them.
+
+They are written under a name of their own beside their place, brought to the disk and renamed: who opens the
+place finds what was there before, or what is new, and two processes that write there do not meet.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+# What a system says that does not let a folder itself be opened or synchronised, though files in it are.
+_NO_FOLDERS = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EBADF}
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` for the block to make a file or a folder of, which becomes `path` at its end.
+
+    What is at `path` is replaced, a link and not what it points to; a folder only by a folder, and when the
+    process dies between its two renames, the old one is left as .NAME.*.old. The folder around `path` has to
+    be there. Whatever the block raises is passed on, after what it wrote is removed; so is the OSError of a
+    disk that is full or of a place that can not be written, for which the caller has the right words.
+    """
+    partial = _beside(path, "partial")
+    try:
+        yield partial
+        _sync(partial)
+        if partial.is_dir() and path.is_dir():
+            _replace_folder(path, partial)
+        else:
+            partial.replace(path)
+        sync_names(path.parent)
+    finally:
+        with suppress(OSError, ValueError):  # renamed, or never made
+            _remove(partial)
+
+
+def sweep(folder: Path, of: str = "*", *, older: float = 0) -> None:
+    """Remove what processes that were killed left in a folder, as far as possible; nothing is raised.
+
+    of: pattern of the names that were to be written.   older: seconds since the last change; 0 where nobody
+    else can be writing there.
+    """
+    with suppress(OSError):
+        for left in folder.glob(f".{of}.{'[0-9a-f]' * 16}.partial"):
+            with suppress(OSError):  # another process was faster
+                if not older or time.time() - left.lstat().st_mtime > older:
+                    _remove(left)
+
+
+def sync_names(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the system can. Raises OSError."""
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+    except OSError as error:
+        if error.errno not in _NO_FOLDERS:
+            raise
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """A name that is taken by nothing, short enough for a file whose own is as long as names may be."""
+    name = path.name.encode(errors="ignore")[:200].decode(errors="ignore")
+    return path.parent / f".{name}.{os.urandom(8).hex()}.{kind}"
+
+
+def _replace_folder(path: Path, new: Path) -> None:
+    old = _beside(path, "old")
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    with suppress(OSError):
+        _remove(old)
+
+
+def _sync(place: Path) -> None:
+    """Bring a file, or all that is in a folder, to the disk."""
+    if place.is_dir():
+        for entry in place.iterdir():
+            _sync(entry)
+        sync_names(place)
+    else:
+        with place.open("r+b") as file:  # Windows synchronises no file that is open for reading alone
+            os.fsync(file.fileno())
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink()

@@ -280,7 +280,7 @@ def _context() -> Any:
 
 
 def _end_with_parent(worker: int) -> None:
-    """Have a worker end when the training was killed: torch only watches the clean process, which lives on."""
+    """Have a worker end when the training was killed: torch watches the clean process, which lives on."""
 
     def watch() -> None:
         parent = multiprocessing.parent_process()

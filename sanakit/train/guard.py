@@ -133,8 +133,8 @@ class Guard:
         if self._skipped >= self.hopeless and not self._losses:
             raise NumericsError(
                 f"None of the {self._skipped} steps up to {step} had a loss and gradient that are numbers: "
-                "the weights that the run began with hold NaN or infinity, or every sample does. Take another "
-                "model."
+                "the weights that the run began with hold NaN or infinity, or every sample does. Take "
+                "another model."
             )
         if self._skipped >= self.hopeless:
             raise NumericsError(

@@ -46,14 +46,13 @@ class Terms:
     pixels: float = 1.0  # L1
     tone: float = 0.0  # L1 on means of 8x8 pixels
     edges: float = 0.0  # L1 on differences of neighbours, at two scales
-    structure: float = 0.0  # 1 - SSIM of neighbourhoods of 7x7 pixels
     perceptual: float = 0.0  # EfficientNet's features (extra [eval])
     adversarial: float = 0.0  # the discriminator's judgement
     adversarial_from: int = 0  # step from which it counts; the discriminator learns from the first step on
 
     def __post_init__(self) -> None:
-        weights = (self.pixels, self.tone, self.edges, self.structure, self.perceptual, self.adversarial)
-        if min(weights) < 0 or not any(weights[:5]):
+        weights = (self.pixels, self.tone, self.edges, self.perceptual, self.adversarial)
+        if min(weights) < 0 or not any(weights[:4]):
             raise SettingsError(
                 f"{self}: weights must not be negative, and one besides the adversarial term's above 0."
             )
@@ -233,19 +232,7 @@ def reconstruction_loss(drawn: Tensor, wanted: Tensor, terms: Terms) -> Tensor:
         for scale in (error, F.avg_pool2d(error, 2)):
             edges = _mean(scale.diff(dim=-1).abs()) + _mean(scale.diff(dim=-2).abs())
             loss = loss + terms.edges * edges
-    if terms.structure:
-        loss = loss + terms.structure * (1 - _mean(_similarity(drawn, wanted)))
     return loss
-
-
-def _similarity(drawn: Tensor, wanted: Tensor) -> Tensor:
-    """SSIM (Wang et al. 2004) around every pixel with plain means of 7x7: cheaper than the Gaussian ones."""
-    first, second = F.avg_pool2d(drawn, 7, 1), F.avg_pool2d(wanted, 7, 1)
-    spread = F.avg_pool2d(drawn.square() + wanted.square(), 7, 1) - first.square() - second.square()
-    shared = F.avg_pool2d(drawn * wanted, 7, 1) - first * second
-    low, high = (0.01 * 2) ** 2, (0.03 * 2) ** 2  # of a range of 2, from -1 to 1
-    light = (2 * first * second + low) / (first.square() + second.square() + low)
-    return light * (2 * shared + high) / (spread + high)
 
 
 def _mean(values: Tensor) -> Tensor:

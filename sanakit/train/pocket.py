@@ -103,7 +103,7 @@ def autoencoder_run(
             whole_from=int(config.steps * whole_from),
         ),
         to_tensor(images[held_out]),
-        terms=Terms(tone=1.0, edges=1.0, structure=0.4),
+        terms=Terms(tone=1.0, edges=1.0),
         seed=config.seed,
         latent_noise=latent_noise * deviation,
     )

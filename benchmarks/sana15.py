@@ -207,13 +207,14 @@ def mixture(asked: argparse.Namespace) -> Mixture:
 
 
 def shortened(config: TrainConfig, asked: argparse.Namespace) -> TrainConfig:
-    """The recipe's settings for the steps and batch that were asked for, measured ten times."""
-    often = max(1, asked.steps // 10)
+    """The recipe's settings for the steps and batch that were asked for, measured five times."""
+    often = max(1, asked.steps // 5)
     return replace(
         config,
         steps=asked.steps,
         batch_size=asked.batch or config.batch_size,
         warmup_steps=min(config.warmup_steps, often),
+        compile=False,  # measuring meets many shapes, each of which would be compiled
         evaluate_every=often,
         log_every=often,
         sheet_every=asked.steps,
@@ -226,9 +227,12 @@ def trained(
     prepared: Prepared, config: TrainConfig, change: Change, folder: Path
 ) -> tuple[list[tuple[int, dict[str, float]]], float]:
     """Train the changed model: losses by caption at every measured step, and seconds a step."""
+    import torch
+
     from sanakit.train.further import further_run
     from sanakit.train.loop import train
 
+    torch.set_grad_enabled(True)  # benchmarks of drawing do without
     run = further_run(prepared, config, change)
     curve = [(0, by_case(run.objective.evaluate(run.objective.model)))]
     seconds = 0.0

@@ -187,7 +187,7 @@ def _open_tracker(name: str, folder: Path, first: int, config: TrainConfig, run_
     begun["resume"] = "allow" if first else "never"
     try:
         if name == "wandb":
-            import wandb
+            import wandb  # pyright: ignore[reportMissingImports]
 
             try:
                 return wandb, wandb.init(**begun, id=run_id, dir=str(folder))
@@ -197,7 +197,7 @@ def _open_tracker(name: str, folder: Path, first: int, config: TrainConfig, run_
                     "set WANDB_MODE=offline, or leave it out of the trackers."
                 ) from error
         if name == "trackio":
-            import trackio
+            import trackio  # pyright: ignore[reportMissingImports]
 
             with redirect_stdout(sys.stderr):  # it introduces itself
                 return trackio, trackio.init(**begun)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from sanakit.data.pocket import PocketImages
 
 # Before torch is imported anywhere: tiny tensors run faster on one thread than on a pool.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +23,30 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def discs() -> Callable[..., PocketImages]:
+    """Make a data set in memory: a disc of its own colour for each thing, in all styles."""
+    import numpy as np
+
+    from sanakit.data.pocket import PocketImages, PocketRow
+    from sanakit.data.pocket_captions import STYLES
+
+    def make(things: dict[str, tuple[int, int, int]], radius: int) -> PocketImages:
+        y, x = np.mgrid[:256, :256] - 127.5
+        disc = (x**2 + y**2 < radius**2).astype(np.uint8) * 255
+        images, rows = [], []
+        for style in STYLES:
+            for concept, colour in things.items():
+                images.append(np.where(disc[..., None] > 0, np.uint8(colour), np.uint8(255)))
+                texts = dict.fromkeys(
+                    ("name", "hex", "style_tag", "group", "subgroup", "licence", "source"), ""
+                )
+                rows.append(PocketRow(concept=concept, style=style.name, captions=[], split="train", **texts))
+        return PocketImages(np.stack(images), np.stack([disc] * len(rows)), rows, {})
+
+    return make
 
 
 @pytest.fixture(autouse=True)

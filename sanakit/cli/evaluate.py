@@ -107,8 +107,10 @@ def evaluate(
         if POCKET_EVAL in names:
             from sanakit.eval.pocket_eval import evaluate_scenes
             from sanakit.eval.run import drawing
+            from sanakit.pipelines.text_to_image import TextToImage
 
-            found[POCKET_EVAL] = evaluate_scenes(drawing(model or ""), seed=seed, progress=show)
+            pipe = TextToImage.from_pretrained(model or "")
+            found[POCKET_EVAL] = evaluate_scenes(drawing(pipe), seed=seed, progress=show)
         if published:
             from sanakit.eval.measures import Tools
 

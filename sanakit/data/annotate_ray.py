@@ -17,8 +17,7 @@ from sanakit.data.annotate import Job, Outcome, Waiting, annotate_batch, open_pi
 from sanakit.data.captions import Caption
 from sanakit.data.source import open_source
 from sanakit.errors import DataError, MissingExtraError, SanaError, SettingsError
-from sanakit.pipelines.batch_ray import running
-from sanakit.pipelines.memory import choose_device
+from sanakit.pipelines.batch_ray import workers_on
 
 
 def annotate_on_cluster(
@@ -46,15 +45,7 @@ def annotate_on_cluster(
     for number, what in ((workers, "workers"), (batch_size, "pictures in a batch")):
         if number < 1:
             raise SettingsError(f"{number} {what} is not possible: take at least 1.")
-    on_gpu = choose_device(device).type == "cuda"
-    with running():
-        there = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 0))
-        if workers > there:
-            what = "GPUs" if on_gpu else "CPU cores"
-            raise SettingsError(f"There are {there} {what} for {workers} workers: take at most {there}.")
-        needs: dict[str, Any] = {"num_gpus": 1} if on_gpu else {"num_cpus": there // workers}
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
+    with workers_on(device, workers) as needs:
         rows = [{"picture": json.dumps(asdict(one))} for one in pictures]
         # Blocks of one batch come back as soon as they are done, but a million blocks would cost more than
         # the pictures: with many there are up to 64 batches in one.

@@ -100,7 +100,7 @@ def evaluate_pocket(
     gallery = reference.gallery
     chosen = _chosen(gallery.concepts, concepts)
 
-    draw = _drawing(pipe)
+    draw = drawing(pipe)
     found = {}
     for part, prompts in (("plain", reference.prompts), ("styled", reference.styled_prompts)):
         found[part] = recognise(draw, network, gallery, prompts, chosen, seed=seed, progress=report)
@@ -138,12 +138,9 @@ def evaluate_pocket(
     )
 
 
-def drawing(model: str | os.PathLike[str]) -> Draw:
-    """Give the function that draws with a model at its own defaults. Raises what loading a model raises."""
-    return _drawing(TextToImage.from_pretrained(model))
+def drawing(pipe: TextToImage) -> Draw:
+    """Give the function that draws with a model at its own defaults."""
 
-
-def _drawing(pipe: TextToImage) -> Draw:
     def draw(prompts: list[str], first_seed: int) -> Tensor:
         return pipe(prompts, seed=first_seed, output="pt").images  # pyright: ignore[reportReturnType]
 

@@ -52,15 +52,7 @@ def draw_on_cluster(
         raise MissingExtraError("ray", "cluster") from None
     if not groups:
         return
-    on_gpu = choose_device(device).type == "cuda"
-    with running():
-        there = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 0))
-        if workers > there:
-            what = "GPUs" if on_gpu else "CPU cores"
-            raise SettingsError(f"There are {there} {what} for {workers} workers: take at most {there}.")
-        needs: dict[str, Any] = {"num_gpus": 1} if on_gpu else {"num_cpus": there // workers}
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
+    with workers_on(device, workers) as needs:
         rows = [{"group": json.dumps([asdict(one) for one in group])} for group in groups]
         table = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _Worker,
@@ -103,6 +95,26 @@ class _Worker:
                 for column, value in zip(drawn.values(), ("", b"", "[]", str(error)), strict=True):
                     column.append(value)
         return drawn
+
+
+@contextmanager
+def workers_on(device: str, workers: int) -> Iterator[dict[str, Any]]:
+    """Have Ray running within a `with` statement; gives what each of the workers needs of it.
+
+    device: as choose_device takes it: a GPU each, or an equal part of the CPU cores.
+    Raises SettingsError for more workers than there are GPUs or cores, and where Ray does not answer.
+    """
+    import ray
+    import ray.data
+
+    on_gpu = choose_device(device).type == "cuda"
+    with running():
+        there = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 0))
+        if workers > there:
+            what = "GPUs" if on_gpu else "CPU cores"
+            raise SettingsError(f"There are {there} {what} for {workers} workers: take at most {there}.")
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        yield {"num_gpus": 1} if on_gpu else {"num_cpus": there // workers}
 
 
 @contextmanager

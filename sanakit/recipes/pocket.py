@@ -103,7 +103,7 @@ DEFAULTS = {"steps": 10, "guidance": 2.5, "width": 256, "height": 256, "solver":
 
 def autoencoder(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
     """The encoder a linear codec and kept; the decoder trained on crops of pictures, then on whole ones."""
-    config = _settings(AUTOENCODER, steps, smoke)
+    config = AUTOENCODER.lasting(steps, smoke=smoke)
     return autoencoder_run(data, output, DC_AE_POCKET, config, crop=128, whole_from=0.85)
 
 
@@ -113,7 +113,7 @@ def decoder(data: Path, output: Path, steps: int | None = None, *, smoke: bool =
         data,
         output,
         DC_AE_POCKET,
-        _settings(DECODER, steps, smoke),
+        DECODER.lasting(steps, smoke=smoke),
         crop=128,
         whole_from=0.85,
         latent_noise=0.06,
@@ -129,7 +129,7 @@ def drawings(data: Path, output: Path, steps: int | None = None, *, smoke: bool 
         output,
         TRANSFORMER,
         TEXT_ENCODER,
-        _settings(DRAWINGS, steps, smoke),
+        DRAWINGS.lasting(steps, smoke=smoke),
         autoencoder=DC_AE_POCKET,
         shift=SHIFT,
         mixture=MIXTURE,
@@ -149,7 +149,7 @@ def scenes(
     mixture = replace(SCENE_MIXTURE, scenes=32) if smoke else SCENE_MIXTURE
     return further_run(
         prepare(data, source or output.parent / "pocket-drawings" / MODEL, mixture),
-        _settings(SCENES, steps, smoke),
+        SCENES.lasting(steps, smoke=smoke),
         lambda objective: grow(objective.transformer, DEPTH, drop_last=0),
         name="pocket",
     )
@@ -157,7 +157,7 @@ def scenes(
 
 def judge(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
     """The judge of PocketEval, from nothing, on scenes; it stands apart from the model."""
-    return judge_run(data, _settings(JUDGE, steps, smoke))
+    return judge_run(data, JUDGE.lasting(steps, smoke=smoke))
 
 
 def pocket(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> list[Stage]:
@@ -180,7 +180,3 @@ def pocket(data: Path, output: Path, steps: int | None = None, *, smoke: bool = 
         return Stage(output / name, lambda folder: stages[name](data, folder, steps, smoke=smoke))
 
     return [stage(name) for name in stages]
-
-
-def _settings(config: TrainConfig, steps: int | None, smoke: bool) -> TrainConfig:
-    return config.smoke() if smoke else config.lasting(steps)

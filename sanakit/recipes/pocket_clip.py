@@ -44,4 +44,4 @@ CONTRASTIVE = TrainConfig(
 
 def contrastive(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
     """Train pocket-clip from nothing."""
-    return clip_run(data, output, MODEL, CONTRASTIVE.smoke() if smoke else CONTRASTIVE.lasting(steps))
+    return clip_run(data, output, MODEL, CONTRASTIVE.lasting(steps, smoke=smoke))

@@ -56,14 +56,15 @@ class TrainConfig:
         if not 0 <= self.decay_fraction <= 1:
             raise SettingsError(f"decay_fraction {self.decay_fraction} must lie in [0, 1].")
 
-    def lasting(self, steps: int | None) -> TrainConfig:
-        """The same settings for another number of steps; None: as many as there are."""
-        return self if steps is None else replace(self, steps=steps)
+    def lasting(self, steps: int | None, *, smoke: bool = False) -> TrainConfig:
+        """The same settings for another number of steps; None: as many as there are.
 
-    def smoke(self) -> TrainConfig:
-        """The same settings for two small steps, to see whether all of it runs."""
-        batch = min(4, self.batch_size)
-        return replace(self, steps=2, batch_size=batch, micro_batch=None, compile=False, evaluate_every=2)
+        smoke: for two small steps instead, to see whether all of it runs.
+        """
+        if smoke:
+            batch = min(4, self.batch_size)
+            return replace(self, steps=2, batch_size=batch, micro_batch=None, compile=False, evaluate_every=2)
+        return self if steps is None else replace(self, steps=steps)
 
     def factor(self, name: str) -> float:
         """Factor on the learning rate of a parameter, by its name: that of the first part it contains."""

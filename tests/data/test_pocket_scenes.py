@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from sanakit.data import pocket_scene_words, pocket_scenes
-from sanakit.data.pocket import PocketImages, PocketRow
-from sanakit.data.pocket_captions import STYLES
+from sanakit.data.pocket import PocketImages
 from sanakit.data.pocket_concepts import COMMON_CONCEPTS
 from sanakit.data.pocket_scene_words import SCENE_CONCEPTS, plural
 from sanakit.data.pocket_scenes import KINDS, Scenes, is_held_out
@@ -16,17 +15,8 @@ THINGS = {"red apple": (200, 0, 0), "fox": (255, 120, 0), "key": (90, 90, 0), "t
 
 
 @pytest.fixture(scope="module")
-def pocket() -> PocketImages:
-    """Four things, each a disc of its own colour, in all styles."""
-    y, x = np.mgrid[:256, :256] - 127.5
-    disc = (x**2 + y**2 < 100**2).astype(np.uint8) * 255
-    images, rows = [], []
-    for style in STYLES:
-        for concept, colour in THINGS.items():
-            images.append(np.where(disc[..., None] > 0, np.uint8(colour), np.uint8(255)))
-            texts = dict.fromkeys(("name", "hex", "style_tag", "group", "subgroup", "licence", "source"), "")
-            rows.append(PocketRow(concept=concept, style=style.name, captions=[], split="train", **texts))
-    return PocketImages(np.stack(images), np.stack([disc] * len(rows)), rows, {})
+def pocket(discs) -> PocketImages:
+    return discs(THINGS, 100)
 
 
 def colour_at(picture: np.ndarray, x: int, y: int) -> tuple[int, ...]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sanakit import TextToImage
 from sanakit.eval import pocket_eval
 from sanakit.eval.judge import Judge, Thing, load_judge, save_judge
 from sanakit.eval.palette import COLOURS
@@ -97,7 +98,7 @@ def test_what_failed_is_named(tmp_path, monkeypatch):
 
 def test_the_shipped_model_draws_combinations_it_never_saw():
     # 32 of the 450 questions; all of them gave 75 % (docs/pocket.md), the model before it 12.5 %
-    report = evaluate_scenes(drawing("pocket"), per_kind=4)
+    report = evaluate_scenes(drawing(TextToImage.from_pretrained("pocket")), per_kind=4)
     assert report.questions == 32
     assert report.shares["all"] >= 0.6
     assert min(report.shares[kind] for kind in ("object", "ground", "silhouette", "count")) >= 0.75

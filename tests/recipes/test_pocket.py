@@ -14,10 +14,11 @@ from sanakit.errors import DataError, SettingsError
 from sanakit.eval.judge import load_judge
 from sanakit.eval.pocket_eval import KINDS
 from sanakit.recipes import pocket
-from sanakit.train.autoencoder import AutoencoderObjective
+from sanakit.train.autoencoder import AutoencoderObjective, autoencoder_state
 from sanakit.train.checkpoint import open_checkpoint
 from sanakit.train.pictures import Crops
-from sanakit.weights import load_clip, load_settings, load_transformer
+from sanakit.train.pocket import averaged_weights
+from sanakit.weights import load_autoencoder, load_clip, load_settings, load_transformer
 
 STAGES = ("autoencoder", "decoder", "drawings", "scenes", "clip", "judge")
 
@@ -60,10 +61,6 @@ def test_scenes_grow_the_transformer_of_the_drawings(trained: Path):
 
 
 def test_the_decoder_that_was_trained_last_is_in_the_model(trained: Path):
-    from sanakit.train.autoencoder import autoencoder_state
-    from sanakit.train.pocket import averaged_weights
-    from sanakit.weights import load_autoencoder
-
     expected = autoencoder_state(averaged_weights(trained / "pocket-decoder"))["decoder.conv_in.weight"]
     for stage in ("pocket-drawings", "pocket-scenes"):
         shipped = load_autoencoder(trained / stage / "model").state_dict()["decoder.conv_in.weight"]

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from sanakit.data import pocket_scenes
-from sanakit.data.pocket import PocketImages, PocketRow
-from sanakit.data.pocket_captions import STYLES
+from sanakit.data.pocket import PocketImages
 from sanakit.eval.judge import CELL, Judge
 from sanakit.eval.pocket_eval import Question
 from sanakit.train import judge as training
@@ -17,17 +16,8 @@ THINGS = {"red apple": (200, 0, 0), "fox": (0, 0, 0), "key": (0, 200, 0), "tent"
 
 
 @pytest.fixture(scope="module")
-def pocket() -> PocketImages:
-    """Four things, each a small disc of its own colour, in all styles."""
-    y, x = np.mgrid[:256, :256] - 127.5
-    disc = (x**2 + y**2 < 60**2).astype(np.uint8) * 255
-    images, rows = [], []
-    for style in STYLES:
-        for concept, colour in THINGS.items():
-            images.append(np.where(disc[..., None] > 0, np.uint8(colour), np.uint8(255)))
-            texts = dict.fromkeys(("name", "hex", "style_tag", "group", "subgroup", "licence", "source"), "")
-            rows.append(PocketRow(concept=concept, style=style.name, captions=[], split="train", **texts))
-    return PocketImages(np.stack(images), np.stack([disc] * len(rows)), rows, {})
+def pocket(discs) -> PocketImages:
+    return discs(THINGS, 60)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from sanakit.ops.attention import attention
 from sanakit.ops.gated_depthwise import gated_depthwise
 from sanakit.ops.linear import linear
 from sanakit.ops.linear_attention import attend, attention_sums
+from sanakit.ops.modulation import modulated_norm
 
 Modulation = tuple[Tensor, Tensor, Tensor]  # shift, scale, gate: B 1 D each, or 1 1 D for the whole batch
 # Of an activation that a CPU makes at a time: 16 MB of float32. glibc gives larger ones, from 32 MB on, new
@@ -27,7 +28,33 @@ Modulation = tuple[Tensor, Tensor, Tensor]  # shift, scale, gate: B 1 D each, or
 _BAND_VALUES = 4 << 20
 
 
-class Linear(nn.Linear):
+class TokenProduct:
+    """What is asked of each large matrix product over tokens: `Linear`, `Pointwise` and quantised stand-ins.
+
+    Those (quant/) may do norm, product and sum in one go. Shapes: ... any leading axes, K in, N out.
+    """
+
+    def product(self, x: Tensor, outputs: slice = slice(None)) -> Tensor:
+        """... K -> ... N, in the dtype of x. outputs: a run of the N to compute alone."""
+        raise NotImplementedError
+
+    def modulated(self, x: Tensor, modulation: Modulation, outputs: slice = slice(None)) -> Tensor:
+        """B N K -> B N N: the product with the modulated norm of the tokens, whose gate is left aside."""
+        shift, scale, _ = modulation
+        return self.product(modulated_norm(x, scale, shift), outputs)
+
+    def add_to(self, x: Tensor, y: Tensor, gate: Tensor | None = None) -> None:
+        """Add gate * product(y) to x (B N D) in place. y: B N K. gate: B 1 D or 1 1 D; None: 1."""
+        out = self.product(y)
+        if out.dtype == torch.float16:  # what would overflow stays in range
+            out.clamp_(-65504, 65504)
+        if gate is None:
+            x += out
+        else:
+            x.addcmul_(out, gate)
+
+
+class Linear(TokenProduct, nn.Linear):
     """A linear layer that computes in the dtype of its input, whichever its weight is stored in.
 
     Its bias tells the dtype to compute in: a weight may lie in 16 bits in a mapped file (`weights/load.py`).
@@ -36,6 +63,10 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """... x K -> ... x N."""
         return linear(x, self.weight, self.bias)
+
+    def product(self, x: Tensor, outputs: slice = slice(None)) -> Tensor:
+        """... K -> ... N."""
+        return linear(x, self.weight[outputs], None if self.bias is None else self.bias[outputs])
 
 
 class RMSNorm(nn.Module):
@@ -51,19 +82,6 @@ class RMSNorm(nn.Module):
         wide = x.float()
         normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return (normed.to(self.weight.dtype) * self.weight).to(x.dtype)
-
-
-def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """LayerNorm without learned gain, then x * (1 + scale) + shift from the timestep.
-
-    x: B N D; scale, shift: B 1 D, or 1 1 D when the whole batch shares one time. In that case the
-    modulation is the norm's own gain and bias: one pass over memory instead of three.
-    """
-    width = (x.shape[-1],)
-    if scale.shape[0] == 1:
-        gain, bias = (1 + scale).flatten().to(x.dtype), shift.flatten().to(x.dtype)
-        return F.layer_norm(x, width, gain, bias, eps=1e-6)
-    return torch.addcmul(shift, F.layer_norm(x, width, eps=1e-6), 1 + scale).to(x.dtype)
 
 
 def band(x: Tensor, axis: int, values: int) -> int:
@@ -98,35 +116,34 @@ class LinearSelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """B N D -> B N D."""
         query, key, value = self.qkv(x).chunk(3, dim=-1)
-        return self._attend(query, self._sums(key, value))
+        out = self.proj(self._attend(query, self._sums(key, value)))
+        return out.clamp(-65504, 65504) if out.dtype == torch.float16 else out
 
     def add_(self, x: Tensor, modulation: Modulation) -> None:
         """Add the gated branch of the modulated tokens to x (B N D) in place.
 
         Bands of tokens are read twice: for the sums of their keys and values, then for their queries.
         """
-        width = self.qkv.out_features
-        for samples, (shift, scale, gate) in few_samples(x, modulation, x.shape[1] * width):
-            bands = samples.split(band(samples, 1, len(samples) * width), dim=1)
+        third = self.qkv.out_features // 3
+        for samples, own in few_samples(x, modulation, x.shape[1] * 3 * third):
+            bands = samples.split(band(samples, 1, len(samples) * 3 * third), dim=1)
             if len(bands) == 1:  # nothing to come back to: one norm and one product for all three
-                samples.addcmul_(self(modulated_norm(samples, scale, shift)), gate)
+                query, key, value = self.qkv.modulated(samples, own).chunk(3, dim=-1)
+                self.proj.add_to(samples, self._attend(query, self._sums(key, value)), own[2])
                 continue
-            of_query, of_rest = self.qkv.weight.split([width // 3, width // 3 * 2])
             sums = torch.zeros(())
             for tokens in bands:
-                key, value = linear(modulated_norm(tokens, scale, shift), of_rest).chunk(2, dim=-1)
+                key, value = self.qkv.modulated(tokens, own, slice(third, None)).chunk(2, dim=-1)
                 sums = sums + self._sums(key, value)
             for tokens in bands:
-                query = linear(modulated_norm(tokens, scale, shift), of_query)
-                tokens.addcmul_(self._attend(query, sums), gate)
+                query = self.qkv.modulated(tokens, own, slice(third))
+                self.proj.add_to(tokens, self._attend(query, sums), own[2])
 
     def _sums(self, key: Tensor, value: Tensor) -> Tensor:  # B N D each -> B h d+1 d
         return attention_sums(self._heads(self.k_norm(key)), self._heads(value))
 
-    def _attend(self, query: Tensor, sums: Tensor) -> Tensor:  # B N D
-        out = attend(self._heads(self.q_norm(query)), sums).transpose(1, 2).flatten(2)
-        out = self.proj(out.to(query.dtype))
-        return out.clamp(-65504, 65504) if out.dtype == torch.float16 else out
+    def _attend(self, query: Tensor, sums: Tensor) -> Tensor:  # B N D, before the output projection
+        return attend(self._heads(self.q_norm(query)), sums).transpose(1, 2).flatten(2).to(query.dtype)
 
     def _heads(self, x: Tensor) -> Tensor:  # B N D -> B h N d
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
@@ -165,6 +182,9 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """x: B N D; key, value: B h L d; mask: B L, true where a token is real. Returns B N D."""
+        return self.proj(self._attend(x, key, value, mask))
+
+    def _attend(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         query = self._heads(self.q_norm(self.q_linear(x)))
         bias = None if mask is None else mask[:, None, None, :]
         if query.dtype == torch.bfloat16 and query.requires_grad and query.device.type == "cpu":
@@ -173,7 +193,7 @@ class CrossAttention(nn.Module):
                 out = attention(query.float(), key.float(), value.float(), bias)
         else:
             out = attention(query, key, value, bias)
-        return self.proj(out.to(x.dtype).transpose(1, 2).flatten(2))
+        return out.to(x.dtype).transpose(1, 2).flatten(2)
 
     def prepare(self, text: Tensor, count: int) -> TextKeysValues:
         """Keys and values of one unpadded prompt (text: 1 L D) for `count` samples."""
@@ -195,7 +215,7 @@ class CrossAttention(nn.Module):
                 assert prompt.value is not None
                 tokens = rows.view(-1, rows.shape[-1])
                 for some in tokens.split(band(tokens, 0, 3 * tokens.shape[1])):  # query, result, output
-                    some += self(some[None], prompt.key, prompt.value)[0]
+                    self.proj.add_to(some[None], self._attend(some[None], prompt.key, prompt.value))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -212,9 +232,18 @@ class Convolution(nn.Module):
             channels_in, channels_out, kernel, padding=kernel // 2, groups=groups, bias=bias
         )
 
-    def on_tokens(self, x: Tensor) -> Tensor:
-        """Apply a 1x1 convolution to ... x channels: a matrix product, without a copy to channels first."""
-        return linear(x, self.conv.weight.flatten(1), self.conv.bias)
+
+class Pointwise(TokenProduct, Convolution):
+    """A 1x1 convolution: a matrix product over tokens, without a copy to channels first."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, bias: bool = True) -> None:
+        super().__init__(channels_in, channels_out, 1, bias=bias)
+        self.in_features, self.out_features = channels_in, channels_out
+
+    def product(self, x: Tensor, outputs: slice = slice(None)) -> Tensor:
+        """... K -> ... N."""
+        bias = self.conv.bias
+        return linear(x, self.conv.weight.flatten(1)[outputs], None if bias is None else bias[outputs])
 
 
 class MixFFN(nn.Module):
@@ -223,14 +252,14 @@ class MixFFN(nn.Module):
     def __init__(self, width: int, ratio: float) -> None:
         super().__init__()
         hidden = int(width * ratio)  # M
-        self.inverted_conv = Convolution(width, 2 * hidden, 1)
+        self.inverted_conv = Pointwise(width, 2 * hidden)
         self.depth_conv = Convolution(2 * hidden, 2 * hidden, 3, groups=2 * hidden)
-        self.point_conv = Convolution(hidden, width, 1, bias=False)
+        self.point_conv = Pointwise(hidden, width, bias=False)
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
         """B N D -> B N D, with N = height * width."""
         rows = x.unflatten(1, (height, width))  # B H W D
-        return self._narrow(self.inverted_conv.on_tokens(rows))
+        return self.point_conv.product(self._gated(self.inverted_conv.product(rows)))
 
     def add_(self, x: Tensor, modulation: Modulation, height: int, width: int) -> None:
         """Add the gated branch of the modulated tokens to x (B N D) in place.
@@ -238,25 +267,24 @@ class MixFFN(nn.Module):
         A band of rows completes all rows but its last, whose lower neighbour comes with the next band; that
         last row is left as it was until then, and what the next band needs of this one is kept.
         """
-        hidden = width * self.inverted_conv.conv.out_channels  # values of a row
-        for samples, (shift, scale, gate) in few_samples(x, modulation, height * hidden):
+        hidden = width * self.inverted_conv.out_features  # values of a row
+        for samples, own in few_samples(x, modulation, height * hidden):
             rows = samples.unflatten(1, (height, width))  # B H W D
             step, done, kept = max(2, band(rows, 1, len(rows) * hidden)), 0, None
             for top in range(0, height, step):
-                tokens = modulated_norm(rows[:, top : top + step].flatten(1, 2), scale, shift)
-                wide = self.inverted_conv.on_tokens(tokens.unflatten(1, (-1, width)))  # B R W 2M
+                wide = self.inverted_conv.modulated(rows[:, top : top + step].flatten(1, 2), own)
+                wide = wide.unflatten(1, (-1, width))  # B R W 2M
                 wide = wide if kept is None else torch.cat([kept, wide], dim=1)
                 more = top + step < height
-                y = self._narrow(wide, above=int(kept is not None), below=int(more))
-                samples[:, done : done + y.shape[1]].addcmul_(y, gate)
+                y = self._gated(wide, above=int(kept is not None), below=int(more))
+                self.point_conv.add_to(samples[:, done : done + y.shape[1]], y, own[2])
                 done += y.shape[1]
                 # A row to look at, and one whose own lower neighbour is missing.
                 kept = wide[:, -2:].clone() if more else None
 
-    def _narrow(self, rows: Tensor, above: int = 0, below: int = 0) -> Tensor:  # B R W 2M -> B N D
+    def _gated(self, rows: Tensor, above: int = 0, below: int = 0) -> Tensor:  # B R W 2M -> B N M
         depth = self.depth_conv.conv
-        y = gated_depthwise(rows, depth.weight, depth.bias, above=above, below=below)
-        return self.point_conv.on_tokens(y.flatten(1, 2))
+        return gated_depthwise(rows, depth.weight, depth.bias, above=above, below=below).flatten(1, 2)
 
 
 class PairMLP(nn.Module):

@@ -36,10 +36,10 @@ from sanakit.models.layers import (
     RMSNorm,
     TextKeysValues,
     grid_positions,
-    modulated_norm,
     sinusoid,
 )
 from sanakit.ops.linear import linear
+from sanakit.ops.modulation import modulated_norm
 
 TIME_CHANNELS = 256  # width of the sinusoid that embeds time and guidance
 

@@ -8,10 +8,10 @@ from torch import nn
 
 from sanakit.models import layers
 from sanakit.models.layers import (
-    Convolution,
     CrossAttention,
     LinearSelfAttention,
     MixFFN,
+    Pointwise,
     RMSNorm,
     grid_positions,
     modulated_norm,
@@ -99,10 +99,10 @@ def test_attention_in_bf16_keeps_its_gradient_near_float32():
 
 
 def test_a_convolution_on_tokens_is_the_1x1_convolution():
-    layer = Convolution(8, 12, 1)
+    layer = Pointwise(8, 12)
     x = torch.randn(2, 8, 3, 5)
     expected = layer.conv(x).flatten(2).transpose(1, 2)
-    torch.testing.assert_close(layer.on_tokens(x.flatten(2).transpose(1, 2)), expected)
+    torch.testing.assert_close(layer.product(x.flatten(2).transpose(1, 2)), expected)
 
 
 @pytest.mark.parametrize("grid", [(3, 5), (5, 3)])

@@ -2,11 +2,12 @@
 
     python benchmarks/end_to_end.py [--sizes 512,1024] [--steps 20] [--runs 3] [--threads 1] [--write]
     python benchmarks/end_to_end.py --sprint [--sizes 1024] [--steps 1,2]
+    python benchmarks/end_to_end.py --plan int8 [--sizes 512,1024]
 
 Both sides load one folder of random weights in float32 and draw from the same seed, in turn (Sprint's sampler
 takes the noise between its steps from it as well); the pictures are compared first. All 26 layers of Gemma 2
 take 10.4 GB in diffusers: with fewer (--text-layers, 4 by default) the time of the text is multiplied to 26
-layers in a column that says so.
+layers in a column that says so. With --plan ours draws once more, its transformer and text encoder quantised.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ STAGES = ("text", "denoise", "decode")
 TEXT_LAYERS = 26  # of the real Gemma 2
 GUIDANCE = 4.5
 SEED = 0
+OURS, THEIRS = "ours", "diffusers"
 
 Draw = Callable[[], tuple[Any, dict[str, float]]]  # the picture, and seconds of each stage
 
@@ -34,6 +36,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=side.numbers, default=[512, 1024], help="sides in pixels")
     parser.add_argument("--steps", type=side.numbers, help="default: 20; of Sprint 1,2")
     parser.add_argument("--sprint", action="store_true", help="SANA-Sprint, one pass a step")
+    parser.add_argument("--plan", help="ours quantised by this plan, as one more side")
     asked = parser.parse_args()
     side.use_threads(asked.threads)
     import torch
@@ -44,16 +47,20 @@ def main() -> None:
 
     model, peer = ("sprint-0.6b", SanaSprintPipeline) if asked.sprint else ("0.6b", SanaPipeline)
     folder = asked.folder or random_folder(model=model, text_layers=asked.text_layers, depth=asked.depth)
-    ours = TextToImage.from_pretrained(folder)
+    ours = {OURS: TextToImage.from_pretrained(folder)}
+    if asked.plan:
+        ours[f"{OURS} {asked.plan}"] = TextToImage.from_pretrained(folder, plan=asked.plan)
     theirs = peer.from_pretrained(folder, torch_dtype=torch.float32)
     theirs.set_progress_bar_config(disable=True)
     what = f"{asked.threads} thread(s), model {Path(folder).name}, with guidance, float32."
     lines = side.heading("Prompt to picture at full size", what)
     text_factor = TEXT_LAYERS / theirs.text_encoder.config.num_hidden_layers
     for size, steps in product(asked.sizes, asked.steps or ([1, 2] if asked.sprint else [20])):
-        draws = {"ours": our_draw(ours, size, steps), "diffusers": their_draw(theirs, size, steps)}
+        draws = {name: our_draw(pipe, size, steps) for name, pipe in ours.items()}
+        draws[THEIRS] = their_draw(theirs, size, steps)
         lines += measure(draws, f"{size} px, {steps} step(s)", asked.runs, text_factor)
-    name = "-".join(["sprint" if asked.sprint else "end-to-end", *map(str, asked.sizes)])
+    kind = "sprint" if asked.sprint else "end-to-end"
+    name = "-".join([kind, *([asked.plan] if asked.plan else []), *map(str, asked.sizes)])
     side.publish(lines, f"{asked.threads}-threads-{name}", write=asked.write)
 
 
@@ -62,7 +69,6 @@ def measure(draws: dict[str, Draw], what: str, runs: int, text_factor: float) ->
     import numpy as np
 
     first = {name: np.asarray(draw()[0], dtype=np.int16) for name, draw in draws.items()}
-    apart = np.abs(first["ours"] - first["diffusers"])
     found: dict[str, list[dict[str, float]]] = {name: [] for name in draws}
     for run in range(runs):
         for name, draw in draws.items():
@@ -74,15 +80,15 @@ def measure(draws: dict[str, Draw], what: str, runs: int, text_factor: float) ->
         whole[name] = [
             total + (text_factor - 1) * s["text"] for total, s in zip(totals[name], each, strict=True)
         ]
-        medians = [statistics.median(stages[stage] for stages in each) for stage in STAGES]
         ends = [statistics.median(values) for values in (totals[name], whole[name])]
-        rows.append([name, *(f"{value:.2f}" for value in medians + ends), f"{min(whole[name]):.2f}"])
-    ratios = [side.compared(times, "ours")["diffusers"] for times in (totals, whole)]
-    stages = [
-        f"{float(theirs) / float(ours):.2f}" for ours, theirs in zip(rows[0][1:4], rows[1][1:4], strict=True)
-    ]
-    by_median = [f"**{median:.2f}**" for median, _ in ratios]
-    rows.append(["**diffusers / ours**", *stages, *by_median, f"{ratios[1][1]:.2f}"])
+        rows.append([name, *(f"{value:.2f}" for value in medians_of(each) + ends), f"{min(whole[name]):.2f}"])
+    theirs = medians_of(found[THEIRS])
+    for name in draws:
+        if name != THEIRS:
+            stages = [f"{t / o:.2f}" for t, o in zip(theirs, medians_of(found[name]), strict=True)]
+            ratios = [side.compared(times, name)[THEIRS] for times in (totals, whole)]
+            by_median = [f"**{median:.2f}**" for median, _ in ratios]
+            rows.append([f"**{THEIRS} / {name}**", *stages, *by_median, f"{ratios[1][1]:.2f}"])
     extrapolated = "total, text as of 26 layers" if text_factor != 1 else "total"
     head = ["median s", *STAGES, "measured total", extrapolated, "min of it"]
     return [
@@ -91,8 +97,27 @@ def measure(draws: dict[str, Draw], what: str, runs: int, text_factor: float) ->
         "",
         *side.table(head, rows),
         "",
-        f"Largest difference of a pixel: {apart.max()} of 255; {(apart > 0).mean():.2%} of values differ.",
+        *(f"{name}: {likeness(first[name], first[THEIRS])}  " for name in draws if name != THEIRS),
     ]
+
+
+def medians_of(runs: list[dict[str, float]]) -> list[float]:
+    """Seconds of each stage."""
+    return [statistics.median(stages[stage] for stages in runs) for stage in STAGES]
+
+
+def likeness(picture: Any, theirs: Any) -> str:
+    """Say how far a picture is from diffusers'; both H W 3, levels from 0 to 255."""
+    import torch
+
+    from sanakit.eval.similarity import psnr
+
+    apart = abs(picture - theirs)
+    decibels = psnr(*(torch.from_numpy(levels)[None] / 127.5 for levels in (picture, theirs))).item()
+    return (
+        f"PSNR against {THEIRS} {decibels:.1f} dB; largest difference of a pixel {apart.max()} of 255, "
+        f"{(apart > 0).mean():.2%} of values differ."
+    )
 
 
 def our_draw(pipe: Any, size: int, steps: int) -> Draw:

@@ -1,15 +1,20 @@
-"""The other side: diffusers as it is, diffusers compiled, OpenVINO; float32 all, on the folder that we load.
+"""The other side: diffusers as it is or compiled, OpenVINO in float32 and int8; on the folder that we load.
 
 Each function gives a call without arguments that returns its output, ready to be timed. OpenVINO is told to
-compute in float32 on one stream: by itself it takes bfloat16 where the processor has it.
+compute in float32 on one stream: by itself it takes bfloat16 where the processor has it. Its int8 is what
+NNCF makes of a transformer after training: weights and activations in 8 bits, calibrated on samples.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import inspect
+import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +22,29 @@ import torch
 from torch import Tensor, nn
 
 Call = Callable[[], Tensor]
+Inputs = tuple[Tensor, ...]
 
-EAGER, BLOCKS, WHOLE, OPENVINO = "eager", "blocks", "whole", "openvino"
+EAGER, BLOCKS, WHOLE, OPENVINO, OPENVINO_INT8 = "eager", "blocks", "whole", "openvino", "openvino-int8"
 NAMES = {
     EAGER: "diffusers eager",
     BLOCKS: "diffusers, torch.compile of each block",
     WHOLE: "diffusers, torch.compile of the whole, frozen",
     OPENVINO: "OpenVINO float32",
+    OPENVINO_INT8: "OpenVINO int8",
 }
 
 
-def transformer_step(folder: Path, wanted: Sequence[str], inputs: tuple[Tensor, ...]) -> dict[str, Call]:
-    """Give one step of each wanted peer. inputs: latents B C H W, text B L E, mask B L, time B."""
+def transformer_step(
+    folder: Path, wanted: Sequence[str], inputs: Inputs, samples: Sequence[Inputs] = ()
+) -> dict[str, Call]:
+    """Give one step of each wanted peer. inputs: latents B C H W, text B L E, mask B L, time B.
+
+    samples: more of the like, which the activations' ranges in int8 are taken from.
+    """
     from diffusers import SanaTransformer2DModel
 
     model = SanaTransformer2DModel.from_pretrained(folder, subfolder="transformer", torch_dtype=torch.float32)
-    return _versions(_Step(model.eval()), wanted, inputs)
+    return _versions(_Step(model.eval()), wanted, inputs, partial(_openvino_int8, folder, samples))
 
 
 def decoder(folder: Path, wanted: Sequence[str], latents: Tensor) -> dict[str, Call]:
@@ -69,12 +81,18 @@ class _Step(nn.Module):
         return self.model(latents, text, time, encoder_attention_mask=mask, return_dict=False)[0]
 
 
-def _versions(module: nn.Module, wanted: Sequence[str], inputs: tuple[Tensor, ...]) -> dict[str, Call]:
+def _versions(
+    module: nn.Module,
+    wanted: Sequence[str],
+    inputs: Inputs,
+    int8: Callable[[nn.Module, Inputs], Call] | None = None,
+) -> dict[str, Call]:
     calls: dict[str, Call] = {}
     if EAGER in wanted:
         calls[NAMES[EAGER]] = lambda: module(*inputs)
-    for kind, make in ((BLOCKS, _compiled_blocks), (WHOLE, _compiled_whole), (OPENVINO, _openvino)):
-        if kind in wanted:
+    makers = {BLOCKS: _compiled_blocks, WHOLE: _compiled_whole, OPENVINO: _openvino, OPENVINO_INT8: int8}
+    for kind, make in makers.items():
+        if kind in wanted and make is not None:
             started = time.perf_counter()
             call = make(module, inputs)
             call()
@@ -89,7 +107,7 @@ def _twin(module: nn.Module) -> Any:
     return copy.deepcopy(module, weights)
 
 
-def _compiled_blocks(module: nn.Module, inputs: tuple[Tensor, ...]) -> Call:
+def _compiled_blocks(module: nn.Module, inputs: Inputs) -> Call:
     """What diffusers recommends for repeated blocks; its own compile_repeated_blocks() refuses SANA."""
     twin = _twin(module)
     for block in twin.model.transformer_blocks:
@@ -97,7 +115,7 @@ def _compiled_blocks(module: nn.Module, inputs: tuple[Tensor, ...]) -> Call:
     return lambda: twin(*inputs)
 
 
-def _compiled_whole(module: nn.Module, inputs: tuple[Tensor, ...]) -> Call:
+def _compiled_whole(module: nn.Module, inputs: Inputs) -> Call:
     """One graph whose weights are constants, which lets the compiler pack them."""
     import torch._inductor.config as inductor
 
@@ -107,11 +125,52 @@ def _compiled_whole(module: nn.Module, inputs: tuple[Tensor, ...]) -> Call:
     return lambda: compiled(*inputs)
 
 
-def _openvino(module: nn.Module, inputs: tuple[Tensor, ...]) -> Call:
+def _openvino(module: nn.Module, inputs: Inputs) -> Call:
+    return _running(_converted(module, inputs), inputs)
+
+
+def _openvino_int8(folder: Path, samples: Sequence[Inputs], module: nn.Module, inputs: Inputs) -> Call:
+    """Quantised by NNCF, which takes minutes at full size: the result is kept for the next time."""
+    import openvino
+
+    key = hashlib.sha256(f"{folder.resolve()} {[tuple(x.shape) for x in inputs]}".encode()).hexdigest()[:12]
+    kept = Path(tempfile.gettempdir()) / "sanakit-benchmarks" / "openvino-int8" / f"{folder.name}-{key}.xml"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        part = kept.with_name(f"part-{kept.name}")
+        openvino.save_model(_quantized(_converted(module, inputs), samples), part, compress_to_fp16=False)
+        for suffix in (".bin", ".xml"):  # the last one says that both are there
+            os.replace(part.with_suffix(suffix), kept.with_suffix(suffix))
+    return _running(openvino.Core().read_model(kept), inputs)
+
+
+def _converted(module: nn.Module, inputs: Inputs) -> Any:
     import openvino
 
     model = openvino.convert_model(module, example_input=inputs if len(inputs) > 1 else inputs[0])
     model.reshape({port: list(x.shape) for port, x in zip(model.inputs, inputs, strict=True)})
+    return model
+
+
+def _quantized(model: Any, samples: Sequence[Inputs]) -> Any:
+    """Quantise weights and activations to 8 bits with the settings that err least here, see INT8_HOW."""
+    import logging
+
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    return nncf.quantize(
+        model,
+        nncf.Dataset(samples, lambda sample: [x.numpy() for x in sample]),
+        subset_size=len(samples),
+        model_type=nncf.ModelType.TRANSFORMER,
+        target_device=nncf.TargetDevice.CPU,
+    )
+
+
+def _running(model: Any, inputs: Inputs) -> Call:
+    import openvino
+
     compiled = openvino.Core().compile_model(
         model,
         "CPU",

@@ -101,6 +101,11 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
+def rms_error(ours: Tensor, theirs: Tensor) -> float:
+    """Root-mean-square difference over the root-mean-square value."""
+    return ((ours - theirs).norm() / theirs.norm()).item()
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     """Lay out a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]

@@ -1,10 +1,12 @@
 """How much memory each side takes: decode, and the whole pipeline; each in a fresh process.
 
     python benchmarks/memory.py [--sizes 512,1024] [--ours-only 4096] [--pipeline] [--text-layers 26]
+    python benchmarks/memory.py --sizes "" --pipeline --plan int8 --text-layers 26
 
 Decode: resident memory at its peak, above what is resident once the decoder is loaded and has drawn 64 px;
 the encoder is dropped on both sides. Pipeline: the peak of the whole process from its start, at 512 px,
 from a checkpoint in bfloat16, which diffusers widens to float32; two steps, since the others need no more.
+With --plan ours draws quantised as well: when that is loaded, and as `sana quantize` saved it.
 Resident memory holds pages of the mapped weight files, which the system takes back when another program
 needs memory; the anonymous part (looked at every 5 ms) can only be swapped out. Linux only.
 """
@@ -17,9 +19,11 @@ import gc
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +40,12 @@ def main() -> None:
     parser.add_argument("--sizes", type=side.numbers, default=[512, 1024], help="of the decode, both sides")
     parser.add_argument("--ours-only", type=side.numbers, default=[], help="further sizes, ours alone")
     parser.add_argument("--pipeline", action="store_true", help="measure the whole pipeline as well")
+    parser.add_argument("--plan", help="our pipeline quantised by this plan as well")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
         side.use_threads(asked.threads)
-        print(json.dumps(child(*asked.child.split(","), asked.folder)))
+        print(json.dumps(child(*asked.child.split(","), asked.folder, asked.plan)))
         return
     folder = asked.folder or _made(asked.text_layers, asked.depth)
     jobs = [(who, "decode", size) for size in asked.sizes for who in SIDES]
@@ -52,17 +57,22 @@ def main() -> None:
         f"{side.machine()}, {asked.threads} thread(s), model {Path(folder).name}, float32.",
         f"Command: `python benchmarks/memory.py {' '.join(sys.argv[1:])}`",
         "",
-        "## Decode, above the loaded decoder",
-        "",
-        *_decode_table(found),
+        *(["## Decode, above the loaded decoder", "", *_decode_table(found)] if found else []),
     ]
     if asked.pipeline:
         whole = {who: _run(who, "pipeline", 512, folder, asked.threads) for who in SIDES}
+        if plan := asked.plan:
+            loaded, saved = f"ours {plan}, quantised when loaded", f"ours {plan}, from a saved folder"
+            whole[loaded] = _run("ours", "pipeline", 512, folder, asked.threads, plan)
+            with tempfile.TemporaryDirectory() as place:
+                own = side.quantize(Path(folder), Path(place) / plan, plan)
+                whole[saved] = _run("ours", "pipeline", 512, str(own), asked.threads)
         lines += ["", "## Whole pipeline, 512 px, from the start of the process", "", *_pipeline_table(whole)]
-    side.publish(lines, f"{asked.threads}-threads-memory", write=asked.write)
+    name = "-".join(["memory", *([asked.plan] if asked.plan else [])])
+    side.publish(lines, f"{asked.threads}-threads-{name}", write=asked.write)
 
 
-def child(who: str, what: str, size: str, folder: str) -> dict[str, float]:
+def child(who: str, what: str, size: str, folder: str, plan: str | None) -> dict[str, float]:
     """Do one job in this process; gives megabytes and seconds."""
     if what == "decode":
         load, cells = {"ours": _our_decoder, "diffusers": _their_decoder}[who], int(size) // 32
@@ -72,7 +82,7 @@ def child(who: str, what: str, size: str, folder: str) -> dict[str, float]:
         base = memory("VmRSS"), memory("RssAnon")
         reset_peak()
         return _watched(lambda: decode(cells), *base)
-    draw = {"ours": _our_pipeline, "diffusers": _their_pipeline}[who]
+    draw = {"ours": partial(_our_pipeline, plan=plan), "diffusers": _their_pipeline}[who]
     return _watched(lambda: draw(Path(folder), int(size)), 0.0, 0.0)
 
 
@@ -155,12 +165,12 @@ def _their_decoder(folder: Path) -> Any:
     return decode
 
 
-def _our_pipeline(folder: Path, size: int) -> None:
+def _our_pipeline(folder: Path, size: int, plan: str | None) -> None:
     from random_weights import PROMPT
 
     from sanakit import TextToImage
 
-    pipe = TextToImage.from_pretrained(folder)
+    pipe = TextToImage.from_pretrained(folder, plan=plan)
     pipe(PROMPT, seed=0, width=size, height=size, steps=STEPS, binned=False)
 
 
@@ -181,9 +191,12 @@ def _made(text_layers: int, depth: int) -> str:
     return done.stdout.rpartition("  ")[0]
 
 
-def _run(who: str, what: str, size: int, folder: str, threads: int) -> dict[str, float]:
+def _run(
+    who: str, what: str, size: int, folder: str, threads: int, plan: str | None = None
+) -> dict[str, float]:
     print(f"{who}, {what}, {size} px ...", flush=True)
     words = ["--child", f"{who},{what},{size}", "--folder", folder, "--threads", str(threads)]
+    words += ["--plan", plan] if plan else []
     done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True)
     if done.returncode:  # negative: killed, by the system when memory is out
         print(f"failed ({done.returncode}): {done.stderr[-600:]}", file=sys.stderr)
@@ -203,7 +216,7 @@ def _decode_table(found: dict[tuple[str, str, int], dict[str, float]]) -> list[s
 
 def _pipeline_table(whole: dict[str, dict[str, float]]) -> list[str]:
     rows = [
-        [who, *_figures(figures)[1:], f"{figures['peak'] / whole['diffusers']['peak']:.2f}"]
+        [who, *_figures(figures)[1:], f"{figures['peak'] / whole['diffusers']['peak']:.3f}"]
         for who, figures in whole.items()
     ]
     return side.table(["", "peak MB", "anonymous MB", "peak / diffusers"], rows)

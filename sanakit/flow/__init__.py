@@ -6,6 +6,7 @@ from sanakit.flow.guidance import Velocity, classifier_free
 from sanakit.flow.path import clean_from_velocity, interpolate, noise_from_velocity, velocity_target
 from sanakit.flow.schedule import dpm_times, euler_times, sample_training_times, scm_times, shift_times
 from sanakit.flow.scm import SCM, SCMState
+from sanakit.flow.trigflow import trigflow
 
 __all__ = [
     "SCM",
@@ -24,5 +25,6 @@ __all__ = [
     "sample_training_times",
     "scm_times",
     "shift_times",
+    "trigflow",
     "velocity_target",
 ]

@@ -5,8 +5,8 @@ step takes the clean image in sight, clean = x_t - t v, and noises it anew to th
 
     x_next = (1 - t_next) clean + t_next * fresh noise
 
-The published sampler writes the same in TrigFlow, x = cos(s) clean + sin(s) noise (`path.trig_to_flow_time`),
-turns the flow model's answer into TrigFlow's prediction and back in every step, and scales latents by a
+The published sampler writes the same in TrigFlow, x = cos(s) clean + sin(s) noise: it turns the flow model's
+answer into TrigFlow's prediction (`flow/trigflow.py`) and back in every step, and scales latents by a
 sigma_data that cancels; here nothing has to be turned. Exact where the velocity points to one image.
 Fresh noise continues the random numbers of the first noise, float32 on the CPU: a state carries where they
 stand, so advancing one state twice gives the same sample twice.

@@ -25,6 +25,7 @@ SOLVERS = {
     "FlowMatchEulerDiscreteScheduler": "euler",
     "SCMScheduler": "scm",
 }
+SHIFT_4K = 6.0  # of the published 4K model, by its official YAML and conversion script; all others have 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,10 +86,11 @@ def _from_entry(source: Source) -> ModelSettings:
 
 
 def _from_transformer(source: Source) -> dict[str, Any]:
-    """What the transformer itself tells: its size in pixels, the dtype it needs, whether it is Sprint."""
+    """What the transformer itself tells: its size in pixels, the dtype and shift it needs, whether Sprint."""
     files, _, config = open_transformer(source)
     side = config.sample_size * PIXELS_PER_LATENT
     sampler = {"solver": "scm", "steps": 2} if config.guidance_embed else {}
+    sampler |= {"flow_shift": SHIFT_4K} if side >= 4096 else {}
     return {"width": side, "height": side, "precision": precision_rule(source, files.dtype), **sampler}
 
 

@@ -97,6 +97,15 @@ def test_the_official_file_of_a_sprint_model_tells_its_sampler(tmp_path):
     assert (settings.solver, settings.steps, settings.guidance, settings.width) == ("scm", 2, 4.5, 1024)
 
 
+@pytest.mark.parametrize(("latents", "shift"), [(64, 3.0), (128, 6.0)])
+def test_the_official_file_of_a_4k_model_tells_its_shift(tmp_path, latents, shift):
+    config = SanaConfig(
+        depth=1, width=32, cross_heads=2, position_interpolation=latents / 64, sample_size=latents
+    )
+    settings = load_settings(save_official(tmp_path / "mine.pth", Sana(config)))
+    assert (settings.width, settings.height, settings.flow_shift) == (32 * latents, 32 * latents, shift)
+
+
 @pytest.mark.parametrize("shift", ["three", float("inf"), 0, True])
 def test_a_shift_that_is_no_positive_number_is_refused(tiny, shift):
     path = tiny.folder / "scheduler" / "scheduler_config.json"

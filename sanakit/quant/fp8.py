@@ -59,7 +59,7 @@ class Float8(WeightOnly):
         Summed in float32 and given by way of bfloat16, the one dtype that the units of every such GPU give
         for scales by the row.
         """
-        tokens, scale = round_rows(x.flatten(0, -2))
+        tokens, scale = round_rows(x.reshape(-1, self.in_features))
         y = torch._scaled_mm(
             tokens,
             self.weight[outputs].t(),
@@ -69,7 +69,7 @@ class Float8(WeightOnly):
             out_dtype=torch.bfloat16,
             use_fast_accum=True,
         )
-        return y.unflatten(0, x.shape[:-1]).to(x.dtype)
+        return y.view(*x.shape[:-1], -1).to(x.dtype)
 
 
 def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:

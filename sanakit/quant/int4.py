@@ -22,6 +22,7 @@ from sanakit.quant.weight_only import WeightOnly
 GROUP = 64
 LARGEST = 15
 ROUNDS = 4  # of least squares; more bring little
+ROWS = 64  # of a matrix that are fitted at a time: what that makes stays in a CPU's caches
 Codes = tuple[Tensor, Tensor, Tensor]
 """N G 64 codes 0..15 as float32; N G 1 scale and least value, float16."""
 
@@ -50,8 +51,10 @@ class Int4(WeightOnly):
     @classmethod
     def rounded(cls, weight: Tensor, bias: Tensor | None) -> Self:
         """Round a matrix, N K in float32."""
-        codes, scale, least = fit(weight)
-        return cls(weight.shape[1], pack(codes), scale[..., 0], least[..., 0], bias)
+        parts = [fit(some) for some in weight.split(ROWS)]
+        packed = torch.cat([pack(codes) for codes, _, _ in parts])
+        scale, least = (torch.cat([part[place][..., 0] for part in parts]) for place in (1, 2))
+        return cls(weight.shape[1], packed, scale, least, bias)
 
     def matrix(self, dtype: torch.dtype, outputs: slice = slice(None)) -> Tensor:
         """N K: multiplied and added in float32, rounded once."""

@@ -48,6 +48,11 @@ def test_scaled_product_is_that_of_the_rounded_tokens(dtype: torch.dtype, run: s
     torch.testing.assert_close(y.float().flatten(0, 1), expected + bias, rtol=2**-7, atol=2**-7)
 
 
+def test_scaled_product_of_a_single_token_needs_no_other_axis() -> None:
+    quantised, x = Float8.of(layer()), torch.randn(1, 320)
+    assert torch.equal(quantised.scaled_product(x[0]), quantised.scaled_product(x)[0])
+
+
 def test_scaled_product_is_near_the_one_with_whole_tokens() -> None:
     """e4m3 takes up to 2^-4 of a token's value, of random sign: 2.6 % of the product, root mean square."""
     quantised, x = Float8.of(layer(bias=False)), torch.randn(64, 320)

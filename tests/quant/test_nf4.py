@@ -73,6 +73,12 @@ def test_bitsandbytes_multiplies_what_torch_does(
         torch.testing.assert_close(theirs, ours, rtol=tolerance, atol=tolerance)
 
 
+def test_bitsandbytes_takes_a_single_token_without_an_axis() -> None:
+    pytest.importorskip("bitsandbytes")
+    quantised, x = NormalFloat4.of(layer()), torch.randn(1, 320)
+    torch.testing.assert_close(quantised(x[0]), quantised(x)[0], atol=1e-6, rtol=1e-6)
+
+
 @pytest.mark.gpu
 def test_gpu_multiplies_what_the_cpu_does() -> None:
     pytest.importorskip("bitsandbytes")

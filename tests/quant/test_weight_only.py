@@ -63,6 +63,13 @@ def test_product_is_that_of_its_matrix(kind: type[WeightOnly], bias: bool) -> No
 
 
 @every_kind
+def test_a_single_token_may_come_without_an_axis(kind: type[WeightOnly]) -> None:
+    """As the value of a one-token prompt does."""
+    layer, x = kind.of(linear(100, 48)), torch.randn(1, 100)
+    torch.testing.assert_close(layer(x[0]), layer(x)[0], atol=1e-6, rtol=1e-6)
+
+
+@every_kind
 def test_a_run_of_outputs_is_that_part_of_the_whole(kind: type[WeightOnly]) -> None:
     layer, x = kind.of(linear(100, 48)), torch.randn(7, 100)
     for run in (slice(16), slice(16, None), slice(3, 20)):

@@ -22,7 +22,7 @@ AVX2 = ["-mavx2", "-mfma", "-mf16c", "-mbmi2"]
 AVX512 = [f"-mavx512{part}" for part in ("f", "bw", "cd", "dq", "vl")] + ["-mprefer-vector-width=512"]
 LEVELS: dict[str, list[str]] = {"generic": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
-    LEVELS |= {"avx2": AVX2, "avx512": AVX2 + AVX512}
+    LEVELS |= {"avx2": AVX2, "avx512": AVX2 + AVX512, "vnni": AVX2 + AVX512 + ["-mavx512vnni"]}
 
 
 def build() -> list[Path]:

@@ -21,6 +21,7 @@ FOLDER = Path(__file__).parent / "native"
 VARIABLE = "SANAKIT_KERNELS"
 # torch's word for what the CPU can do: our levels that it runs, best first.
 LEVELS = {"AVX512": ("avx512", "avx2", "generic"), "AVX2": ("avx2", "generic")}
+VNNI = "vnni"  # avx512 and sums of products of bytes in one instruction, which torch tells apart
 STORED = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # weights as the kernels read them
 SMALL = 4_000_000  # floating-point operations that one thread does sooner than two have begun
 
@@ -47,6 +48,10 @@ _SIGNATURES = {
         *(_POINTER, _LONG, _LONG, _LONG, _POINTER),
         *(_LONG, _LONG, _LONG, _FLOAT, _POINTER, _INT),
     ),
+    "sana_linear_int8": (
+        *(_POINTER, _LONG, _LONG, _POINTER, _POINTER, _FLOAT),
+        *(_POINTER, _POINTER, _LONG, _POINTER, _FLOAT, _POINTER, _INT, _POINTER, _INT),
+    ),
     "sana_rms_norm_add": (_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _FLOAT, _POINTER, _INT),
 }
 
@@ -58,6 +63,8 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     if asked == "none":
         return None, f"none: {VARIABLE}=none"
     levels = LEVELS.get(torch.backends.cpu.get_cpu_capability(), ("generic",))
+    if levels[0] == "avx512" and torch.cpu._is_vnni_supported():
+        levels = (VNNI, *levels)
     if asked and asked not in levels:
         return None, f"none: {VARIABLE}={asked}, but this CPU runs {', '.join(levels)}"
     for level in (asked,) if asked else levels:
@@ -75,7 +82,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
 
 
 def info() -> dict[str, str]:
-    """Tell which kernels run: `library` is "avx512", "avx2" or "generic", or "none: " and the reason."""
+    """Tell which kernels run: `library` is "vnni", "avx512", "avx2", "generic", or "none: " and the reason."""
     return {"library": _load()[1]}
 
 

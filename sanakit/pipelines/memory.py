@@ -257,4 +257,4 @@ def available_bytes(device: torch.device) -> int:
 
 
 def _bytes(module: nn.Module) -> int:
-    return sum(parameter.nbytes for parameter in module.parameters())
+    return sum(tensor.nbytes for tensor in module.state_dict().values())

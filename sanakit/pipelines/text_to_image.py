@@ -98,6 +98,7 @@ class TextToImage:
         dtype: str | torch.dtype = "auto",
         memory: str | int = "auto",
         encoder: bool = False,
+        plan: str | None = None,
     ) -> TextToImage:
         """Load a model: catalog name, diffusers folder, .safetensors or .pth file, or Hub "org/repo".
 
@@ -107,20 +108,23 @@ class TextToImage:
         such as "4GB", or bytes. "auto": what is there, and each part of a large model gives its memory back
         when its stage is done. "all": everything stays, which saves reading it again for the next picture.
         encoder: load the autoencoder's encoder as well, which drawing from a picture needs.
+        plan: quantise transformer and text encoder while loading, such as by "int8" (`quant.plans.PLANS`).
         Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for an absent device.
         """
         device, budget = choose_device(device), parse_budget(memory)
         settings = load_settings(path)
         others = "auto" if dtype in ("float16", "fp16", torch.float16) else dtype
         mapped = device.type == "cpu" and dtype in ("auto", "float32", "fp32", torch.float32)
-        transformer = load_transformer(path, device=device, dtype=dtype, mapped=mapped, home="cpu")
+        transformer = load_transformer(path, device=device, dtype=dtype, mapped=mapped, home="cpu", plan=plan)
         part = "both" if encoder else "decoder"
         decoder = load_autoencoder(path, part=part, device=device, dtype=others, mapped=mapped, home="cpu")
-        text_encoder = load_text_encoder(path, device=device, dtype=others, mapped=mapped, home="cpu")
+        text_encoder = load_text_encoder(
+            path, device=device, dtype=others, mapped=mapped, home="cpu", plan=plan
+        )
         parts = (transformer, decoder, text_encoder.model)
         if device.type != "cpu":  # parts that do not fit together wait outside, and come in for their stage
             free = available_bytes(device) if isinstance(budget, str) else budget
-            size = sum(parameter.nbytes for part in parts for parameter in part.parameters())
+            size = sum(tensor.nbytes for part in parts for tensor in part.state_dict().values())
             if budget == "all" or size < 0.8 * free:
                 for part in parts:
                     part.to(device)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sanakit.errors import OutputError, SettingsError
 from sanakit.models.dc_ae import DCAE
@@ -26,6 +26,7 @@ from sanakit.text.tokenizer import save_tokenizer
 from sanakit.weights.diffusers import renames, write_sana_config
 from sanakit.weights.files import write_safetensors
 from sanakit.weights.official import CONFIG_KEY
+from sanakit.weights.parts import QUANTIZATION
 from sanakit.weights.precision import check_rule, dtype_name, parse_dtype
 from sanakit.weights.resolve import INDEX, OURS
 from sanakit.whole import written_whole
@@ -79,13 +80,15 @@ def save_diffusers(
     precision: str = "any",
     name: str = "",
     licence: str = "",
+    plan: str | None = None,
 ) -> Path:
     """Write a model as a diffusers folder; a folder of that name is replaced when the new one is complete.
 
     flow_shift: > 0, the timestep shift it was trained and is sampled with. defaults: steps, guidance, width,
     height, solver that the model wants when the caller does not say. dtype: to store in, float32, float16 or
     bfloat16. precision: the one 16-bit dtype its transformer may compute in, "float32" for none, or "any".
-    name, licence: as `sana inspect` shows them. Returns the folder.
+    name, licence: as `sana inspect` shows them. plan: by which transformer and text encoder are quantised;
+    they are then written as they are, in names of our own that diffusers does not read. Returns the folder.
     Raises OutputError when it can not be written, PrecisionError when dtype contradicts precision,
     SettingsError for a shift or default that means nothing.
     """
@@ -117,16 +120,22 @@ def save_diffusers(
     ours |= {key: value for key, value in (("name", name), ("licence", licence)) if value}
     scheduler = SCM_SCHEDULER if sprint else {**DPM_SCHEDULER, "flow_shift": flow_shift}
     text_config = {**text_encoder.model.config.to_transformers(), "torch_dtype": dtype_name(dtype)}
+    config = write_sana_config(transformer.config)
+    state = transformer.state_dict() if plan else diffusers_state(transformer)
+    if plan:
+        quantization = {QUANTIZATION: {"quant_method": "sanakit", "plan": plan}}
+        config, text_config = {**config, **quantization}, {**text_config, **quantization}
     with exported(path) as partial:
         write_json(partial / INDEX, _model_index(sprint))
         write_json(partial / OURS, ours)
         write_json(partial / "scheduler" / "scheduler_config.json", scheduler)
-        write_json(partial / "transformer" / "config.json", write_sana_config(transformer.config))
-        write_safetensors(partial / "transformer" / WEIGHTS, diffusers_state(transformer), dtype)
+        write_json(partial / "transformer" / "config.json", config)
+        write_safetensors(partial / "transformer" / WEIGHTS, state, dtype, _buffers(transformer))
         save_autoencoder(partial / "vae", autoencoder, dtype=dtype)
         write_json(partial / "text_encoder" / "config.json", text_config)
+        text = text_encoder.model
         write_safetensors(
-            partial / "text_encoder" / "model.safetensors", text_encoder.model.state_dict(), dtype
+            partial / "text_encoder" / "model.safetensors", text.state_dict(), dtype, _buffers(text)
         )
         save_tokenizer(text_encoder.tokenizer, partial / "tokenizer")
     return path
@@ -171,6 +180,11 @@ def diffusers_state(transformer: Sana) -> dict[str, Tensor]:
     for (ours,), theirs in renames(state, guidance_embed=transformer.config.guidance_embed):
         renamed |= zip(theirs, state[ours].chunk(len(theirs)), strict=True)
     return renamed
+
+
+def _buffers(module: nn.Module) -> list[str]:
+    """What quantised layers hold: scales in 16 bits are not rounded again, whole numbers not at all."""
+    return [name for name, _ in module.named_buffers()]
 
 
 def _model_index(sprint: bool) -> dict[str, Any]:

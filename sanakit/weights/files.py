@@ -229,15 +229,21 @@ def select_weights(names: Iterable[str], variant: str | None = None) -> list[str
     return []
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Any], dtype: Any) -> None:
+def write_safetensors(
+    path: Path, tensors: Mapping[str, Any], dtype: Any, as_they_are: Iterable[str] = ()
+) -> None:
     """Write tensors as one safetensors file, floats in `dtype`; one tensor at a time, so no second copy
-    arises.
+    arises. as_they_are: names of those that keep their own dtype, as quantised ones must.
 
     Raises OSError when the place can not be written or the disk is full.
     """
     import torch
 
-    stored = {name: dtype if tensor.is_floating_point() else tensor.dtype for name, tensor in tensors.items()}
+    kept = set(as_they_are)
+    stored = {
+        name: dtype if tensor.is_floating_point() and name not in kept else tensor.dtype
+        for name, tensor in tensors.items()
+    }
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, tensor in tensors.items():

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -24,6 +25,8 @@ from sanakit.errors import SettingsError, WeightsError
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
+from sanakit.quant.plans import PLANS, Plan, find_plan
+from sanakit.quant.quantize import quantize, stand_in
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.prefix_cache import PrefixCache, default_places
@@ -42,6 +45,7 @@ from sanakit.weights.parts import (
     open_autoencoder,
     open_text_encoder,
     open_transformer,
+    stored_plan,
     text_encoder_pairs,
     transformer_pairs,
 )
@@ -66,6 +70,7 @@ def load_transformer(
     dtype: torch.dtype | str | None = None,
     mapped: bool = False,
     home: str | torch.device | None = None,
+    plan: str | None = None,
 ) -> Sana:
     """Load a diffusion transformer, ready for inference or training.
 
@@ -73,19 +78,21 @@ def load_transformer(
     layout, or Hub "organisation/name". The size is read from config.json, or from the shapes where there is
     none. dtype: to compute in; None chooses (float32 on a CPU, else what the model was made for). mapped:
     leave the big weights in their file, as stored (see the module's text). home: where the weights are put
-    for now, if not on the device that the dtype is chosen for.
+    for now, if not on the device that the dtype is chosen for. plan: quantise by this one of
+    `quant.plans.PLANS`; a folder that was quantised already (`sana quantize`) needs none.
     Raises ModelNotFoundError, WeightsError, PrecisionError when the dtype gives wrong pictures with this
     model, or SettingsError for `mapped` elsewhere than on a CPU in float32.
     """
     source = resolve(path, ("transformer",))
     files, layout, config = open_transformer(source)
-    dtype = choose_dtype(
-        device, files.dtype, dtype or "auto", rule=precision_rule(source, files.dtype), what=_name(source)
-    )
-    module = empty(partial(Sana, config), source)
+    rule, plans = precision_rule(source, files.dtype), _plans(source, "transformer", plan, device)
+    stored = rule if plans.stored else files.dtype
+    dtype = choose_dtype(device, stored, dtype or "auto", rule=rule, what=_name(source))
+    module = plans.stands_in(empty(partial(Sana, config), source))
     pairs = transformer_pairs(module.state_dict(), layout, config)
     skipped = TRANSFORMER_SKIPPED[layout]
-    return fill(module, files, pairs, skipped=skipped, device=home or device, dtype=dtype, mapped=mapped)
+    fill(module, files, pairs, skipped=skipped, device=home or device, dtype=dtype, mapped=mapped)
+    return plans.quantized(module)
 
 
 def load_autoencoder(
@@ -132,12 +139,13 @@ def load_text_encoder(
     mapped: bool = False,
     layer_by_layer: bool = False,
     home: str | torch.device | None = None,
+    plan: str | None = None,
 ) -> TextEncoder:
     """Load the language model with its tokenizer and the instruction that stands before prompts.
 
     path: as for `load_transformer`; for a file with a transformer of a released size the published text
-    encoder is fetched. dtype: None chooses; never float16, in which Gemma 2 overflows. mapped, home and
-    errors: as for `load_transformer`.
+    encoder is fetched. dtype: None chooses; never float16, in which Gemma 2 overflows. mapped, home, plan
+    and errors: as for `load_transformer`.
     layer_by_layer: give back the memory of each layer's mapped weights once it has run, so that encoding
     holds one layer at a time (156 MB of Gemma 2 2B in 16 bits); the next prompts read them anew. In a
     pipeline its memory plan decides.
@@ -148,20 +156,56 @@ def load_text_encoder(
     if source.is_file:
         source = partner(source, ("text_encoder", "tokenizer"))
     files, config = open_text_encoder(source)
-    dtype = choose_dtype(device, files.dtype, dtype or "auto", rule="bfloat16", what="Gemma 2")
-    module = empty(partial(Gemma2, config), source)
+    plans = _plans(source, "text_encoder", plan, device)
+    stored = "bfloat16" if plans.stored else files.dtype
+    dtype = choose_dtype(device, stored, dtype or "auto", rule="bfloat16", what="Gemma 2")
+    module = plans.stands_in(empty(partial(Gemma2, config), source))
     pairs = text_encoder_pairs(files)
-    module = fill(
-        module, files, pairs, skipped=TEXT_SKIPPED, device=home or device, dtype=dtype, mapped=mapped
-    )
+    fill(module, files, pairs, skipped=TEXT_SKIPPED, device=home or device, dtype=dtype, mapped=mapped)
+    module = plans.quantized(module)
     tokenizer = load_tokenizer(source.path / "tokenizer" if source.is_pipeline else source.path)
     instruction, max_tokens = _instruction(source)
-    large = sum(parameter.numel() for parameter in module.layers.parameters()) >= KEEP_PREFIX_FROM
+    large = sum(layer.numel() for layer in module.layers.state_dict().values()) >= KEEP_PREFIX_FROM
     prefix_cache = None
     if large and dtype == torch.float32 and torch.device(device).type == "cpu":
-        prefix_cache = PrefixCache(default_places(files.paths[0].parent), files.fingerprint())
+        fingerprint = files.fingerprint() + (plan or "")
+        prefix_cache = PrefixCache(default_places(files.paths[0].parent), fingerprint)
     after_layer = release if layer_by_layer else None
     return TextEncoder(module, tokenizer, instruction, max_tokens, prefix_cache, after_layer)
+
+
+@dataclass(frozen=True)
+class _Plans:
+    """How a part was quantised in its file, and how it is to be now; at most one of the two."""
+
+    stored: Plan | None
+    asked: Plan | None
+
+    def stands_in(self, module: Module) -> Module:
+        """Make an empty module ready for what the file holds."""
+        if self.stored is not None:
+            stand_in(module, self.stored)
+        return module
+
+    def quantized(self, module: Module) -> Module:
+        """Quantise a loaded module, if that was asked for; what was mapped is given back layer by layer."""
+        if self.asked is not None:
+            quantize(module, self.asked, release)
+        return module
+
+
+def _plans(source: Source, part: str, asked: str | None, device: str | torch.device) -> _Plans:
+    stored, wanted = stored_plan(source, part), find_plan(asked) if asked else None
+    if stored is not None and wanted not in (None, stored):
+        raise SettingsError(
+            f"{source.path} is quantised already, by the plan {stored.name}: leave out the plan {asked}, or "
+            "give the model as it was before."
+        )
+    plan, kind = stored or wanted, torch.device(device).type
+    if plan is not None and kind not in plan.devices:
+        others = ", ".join(other.name for other in PLANS.values() if kind in other.devices)
+        raise SettingsError(f"The plan {plan.name} is not made for {kind}: use another one ({others}).")
+    return _Plans(stored, None if stored else wanted)
 
 
 def fill(
@@ -189,10 +233,14 @@ def fill(
         )
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     pairs = list(pairs)
-    check_fit(expected, files, pairs, skipped)
+    buffers = {name: buffer.dtype for name, buffer in module.named_buffers()}  # of quantised layers
+    check_fit(expected, files, pairs, skipped, buffers)
     as_stored = widened(module) if mapped else set()
     state: dict[str, Tensor] = {}
     for sources, targets in pairs:
+        if targets[0] in buffers:
+            state[targets[0]] = files.read(sources[0]).to(device).reshape(expected[targets[0]])
+            continue
         whole = _stack(files, sources, device, dtype, keep=as_stored.issuperset(targets))
         pieces = [whole] if len(targets) == 1 else whole.chunk(len(targets))
         state |= {name: piece.reshape(expected[name]) for name, piece in zip(targets, pieces, strict=True)}
@@ -201,10 +249,17 @@ def fill(
 
 
 def check_fit(
-    expected: Mapping[str, tuple[int, ...]], files: TensorFiles, pairs: Pairs, skipped: Mapping[str, str]
+    expected: Mapping[str, tuple[int, ...]],
+    files: TensorFiles,
+    pairs: Pairs,
+    skipped: Mapping[str, str],
+    buffers: Mapping[str, torch.dtype],
 ) -> None:
-    """Compare a checkpoint's headers with a module's names and shapes; arguments as for `fill`. Raises
-    WeightsError."""
+    """Compare a checkpoint's headers with a module's names and shapes; arguments as for `fill`.
+
+    buffers: the dtypes that those of quantised layers must have; others are of any float one. Raises
+    WeightsError.
+    """
     where, count = files.paths[0], len(expected)
     missing, unknown = differences(expected, files, pairs, skipped)
     if missing:
@@ -227,7 +282,13 @@ def check_fit(
                 f"{targets[0]}. It is another size, or its config.json belongs to another file."
             )
         for name, info in zip(sources, infos, strict=True):
-            if info.dtype not in FLOATS and not name.endswith("num_batches_tracked"):
+            if wanted_dtype := buffers.get(targets[0]):
+                if info.dtype != dtype_name(wanted_dtype):
+                    planned = dtype_name(wanted_dtype)
+                    raise WeightsError(
+                        f"{where}: {name} is stored as {info.dtype}, its plan has {planned}. {AGAIN}"
+                    )
+            elif info.dtype not in FLOATS:
                 raise WeightsError(
                     f"{where}: {name} is stored as {info.dtype}: quantised by another tool, which has to "
                     "load it."

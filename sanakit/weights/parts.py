@@ -17,6 +17,7 @@ from sanakit.errors import SettingsError, WeightsError
 from sanakit.models.dc_ae import DC_AE_F32C32_SANA, DC_AE_LITE, DCAE, DCAEConfig
 from sanakit.models.gemma2 import Gemma2Config
 from sanakit.models.sana import SanaConfig
+from sanakit.quant.plans import PLANS, Plan
 from sanakit.weights import diffusers, official
 from sanakit.weights.files import AGAIN, TensorFiles, open_component, open_file, read_json
 from sanakit.weights.resolve import Source, identify, kind_words
@@ -24,10 +25,12 @@ from sanakit.weights.resolve import Source, identify, kind_words
 Module = TypeVar("Module", bound=nn.Module)
 Pairs = Iterable[tuple[Sequence[str], Sequence[str]]]  # names in the file, names in the module
 
-TRANSFORMER_SKIPPED = {"official": official.SKIPPED, "diffusers": diffusers.SKIPPED}  # by layout
+# By layout; "sanakit" has our modules' own names, of quantised weights.
+TRANSFORMER_SKIPPED = {"official": official.SKIPPED, "diffusers": diffusers.SKIPPED, "sanakit": {}}
 TEXT_SKIPPED = {"lm_head.weight": "the language head, which SANA does not use"}
 Config = TypeVar("Config", SanaConfig, DCAEConfig, Gemma2Config)
 MAX_DEPTH = 1000  # layers; a config.json that asks for a million would keep the machine busy for hours
+QUANTIZATION = "quantization_config"  # of a part's config.json, as other tools call it, too
 NAMED = 4  # names that an error message quotes
 
 
@@ -37,7 +40,8 @@ def open_transformer(source: Source) -> tuple[TensorFiles, str, SanaConfig]:
         folder = source.part("transformer", "SanaTransformer2DModel")
         config_path = folder / "config.json"
         config = _sana_config(config_path)
-        return open_component(folder, source.variant), "diffusers", config
+        layout = "sanakit" if stored_plan(source, "transformer") else "diffusers"
+        return open_component(folder, source.variant), layout, config
     files = open_file(source.path)
     kind, layout = identify(files.infos)
     if kind != "transformer":
@@ -94,9 +98,29 @@ def open_text_encoder(source: Source) -> tuple[TensorFiles, Gemma2Config]:
     )
 
 
+def stored_plan(source: Source, part: str) -> Plan | None:
+    """Give the plan by which a part of a source ("transformer", "text_encoder") was quantised, if it was.
+
+    Such a part has the module's own names. Raises WeightsError for what another tool quantised.
+    """
+    if source.is_file:
+        return None
+    path = (source.path / part if source.is_pipeline else source.path) / "config.json"
+    said = read_json(path).get(QUANTIZATION) if path.exists() else None
+    if said is None:
+        return None
+    method, name = (said.get(key) if isinstance(said, dict) else None for key in ("quant_method", "plan"))
+    if method != "sanakit" or name not in PLANS:
+        raise WeightsError(
+            f"{path}: the weights were quantised by {method or 'another tool'} in a way unknown here: take "
+            "the model as it was before, and quantise it by `sana quantize`."
+        )
+    return PLANS[name]
+
+
 def transformer_pairs(names: Iterable[str], layout: str, config: SanaConfig) -> Pairs:
     """Pair the names in a file of this layout with the module's own `names`."""
-    if layout == "official":
+    if layout in ("official", "sanakit"):
         return [((name,), (name,)) for name in names]
     pairs = diffusers.renames(names, guidance_embed=config.guidance_embed)
     return [(theirs, ours) for ours, theirs in pairs]

@@ -8,7 +8,6 @@
 
 #include "memory.h"
 #include "tile.h"
-#include "turn.h"
 
 namespace {
 
@@ -47,21 +46,6 @@ void turn_rows(float* to, const float* x, long rows, long k, long padded) {
         for (; j < padded; ++j)
             for (int i = 0; i < LANES; ++i) to[j * PANEL + i] = i < rows && j < k ? x[i * k + j] : 0.0f;
     }
-}
-
-// A tile of ROWS x PANEL sums to PANEL rows of `to`; writes up to LANES - 1 floats beyond the ROWS of each.
-void turn_tile(float* to, long stride, const Tile& sums) {
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; ++half)
-#pragma GCC unroll 4
-        for (int first = 0; first < ROWS; first += LANES) {
-            Vec square[LANES];
-#pragma GCC unroll 16
-            for (int i = 0; i < LANES; ++i) square[i] = first + i < ROWS ? sums[first + i][half] : Vec{};
-            turn(square);
-#pragma GCC unroll 16
-            for (int i = 0; i < LANES; ++i) store(to + (half * LANES + i) * stride + first, square[i]);
-        }
 }
 
 }  // namespace

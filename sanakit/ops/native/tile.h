@@ -5,7 +5,7 @@
 // vector operand: [k][PANEL]. Both are padded with zeros to a whole number of BLOCKs in k.
 #pragma once
 
-#include "simd.h"
+#include "turn.h"
 
 typedef Vec Tile[ROWS][2];
 
@@ -30,4 +30,19 @@ static inline __attribute__((always_inline)) void multiply(Tile& total, const fl
 #pragma GCC unroll 16
         for (int i = 0; i < ROWS; ++i) total[i][0] += sums[i][0], total[i][1] += sums[i][1];
     }
+}
+
+// A tile of ROWS x PANEL sums to PANEL rows of `to`; writes up to LANES - 1 floats beyond the ROWS of each.
+static inline void turn_tile(float* to, long stride, const Tile& sums) {
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half)
+#pragma GCC unroll 4
+        for (int first = 0; first < ROWS; first += LANES) {
+            Vec square[LANES];
+#pragma GCC unroll 16
+            for (int i = 0; i < LANES; ++i) square[i] = first + i < ROWS ? sums[first + i][half] : Vec{};
+            turn(square);
+#pragma GCC unroll 16
+            for (int i = 0; i < LANES; ++i) store(to + (half * LANES + i) * stride + first, square[i]);
+        }
 }

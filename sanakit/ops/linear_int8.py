@@ -1,0 +1,115 @@
+"""Matrix product in 8 bits: rows of x rounded as they come, the weight once; no calibration.
+
+x ~ q_x s_x by row (token), W ~ q_w s_w by row (output channel);  y = s_x s_w (q_x q_w^T) + b
+q_x has 8 bits, or 16 where a row's largest value is so far from the others that 8 would add more noise than
+`TOLERANCE`: an outlier costs time, not accuracy. Rounding adds noise of scale^2 / 12 (uniform between two
+levels), scale = max|x| / 127; so 8 bits do for a row if max|x| / rms(x) <= 127 sqrt(12) TOLERANCE.
+Kernel: native/linear_int8.cpp, with the norm before and the gated sum after; plain twin: torch's operations.
+Shapes: M rows of x (all leading axes together), K channels in, N channels out.
+Source: per-token, per-channel W8A8 as in SmoothQuant (arXiv:2211.10438), its outliers met by 16 bits instead.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sanakit.ops import native
+
+TOLERANCE = 0.02  # of a row's root mean square
+
+
+def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Round the rows of a matrix to 8 bits: whole numbers in [-127, 127], int8 N K, and their scales, N.
+
+    weight: N K, of any float dtype. Row i is about whole[i] * scale[i], within half a scale.
+    """
+    scale = weight.abs().amax(1).float() / 127
+    steps = torch.where(scale > 0, scale, 1.0)
+    return (weight.float() / steps[:, None]).round_().to(torch.int8), scale
+
+
+def linear_int8(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None = None,
+    *,
+    norm: tuple[Tensor, Tensor, float] | None = None,
+) -> Tensor:
+    """Give x W^T + b, ... x N, in the dtype of x.
+
+    x: ... x K. weight, scale: as from `quantize_rows`. bias: N. norm: gain K, shift K and eps of a LayerNorm
+    of x that comes first.
+    """
+    out = x.new_empty(*x.shape[:-1], len(weight))
+    if _kernel(x, weight, scale, bias, out, norm=norm):
+        return out
+    return _plain(x, weight, scale, bias, norm)
+
+
+def add_linear_int8_(
+    y: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None = None,
+    gate: Tensor | None = None,
+) -> None:
+    """Add gate * (x W^T + b) to y (... x N) in place. gate: N; None: 1. The others as for `linear_int8`."""
+    if y.is_contiguous() and _kernel(x, weight, scale, bias, y, add=True, gate=gate):
+        return
+    out = _plain(x, weight, scale, bias, None)
+    y += out if gate is None else gate * out
+
+
+def _plain(
+    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, norm: tuple[Tensor, Tensor, float] | None
+) -> Tensor:
+    """The same, with whole numbers in float32: their products and sums are exact but for the last bits."""
+    rows = x.float()
+    if norm is not None:
+        gain, shift, eps = norm
+        rows = F.layer_norm(rows, gain.shape, gain.float(), shift.float(), eps)
+    of_row = rows.abs().amax(-1, keepdim=True) / 127
+    noise = of_row.square() / 12
+    wide = noise > TOLERANCE**2 * rows.square().mean(-1, keepdim=True)
+    levels = rows / torch.where(of_row > 0, of_row, 1.0)
+    levels = torch.where(wide, (levels * 256).round() / 256, levels.round())
+    y = F.linear(levels, weight.float()) * of_row * scale
+    return (y if bias is None else y + bias).to(x.dtype)
+
+
+def _kernel(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    *,
+    norm: tuple[Tensor, Tensor, float] | None = None,
+    add: bool = False,
+    gate: Tensor | None = None,
+) -> bool:
+    """Let the kernel write y, or add to it, if it can; tell whether it did."""
+    outputs, channels = weight.shape
+    gain, shift, eps = norm or (None, None, 0.0)
+    library = native.kernels(x, scale, bias, gate, gain, shift, y)
+    fits = (
+        all(native.fits(vector, outputs) for vector in (scale, bias, gate))
+        and all(native.fits(vector, channels) for vector in (gain, shift))
+        and (x.shape[-1], y.shape) == (channels, (*x.shape[:-1], outputs))
+        and (weight.dtype, weight.device.type, weight.is_contiguous()) == (torch.int8, "cpu", True)
+    )
+    if library is None or not fits:
+        return False
+    x = x.contiguous()
+    rows = x.numel() // channels
+    status = library.sana_linear_int8(
+        *(native.address(x), rows, channels, native.address(gain), native.address(shift), eps),
+        *(native.address(weight), native.address(scale), outputs, native.address(bias), TOLERANCE),
+        *(native.address(y), int(add), native.address(gate), native.threads(2 * rows * channels * outputs)),
+    )
+    native.check(status)
+    return True

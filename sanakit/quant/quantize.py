@@ -1,0 +1,38 @@
+"""A module's layers into fewer bits, by a plan: in place, one after the other, without a second copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+from sanakit.models.layers import Linear, Pointwise
+from sanakit.quant.layer import Product, Quantized
+from sanakit.quant.plans import Plan
+
+
+@torch.no_grad()
+def quantize(module: nn.Module, plan: Plan, done: Callable[[nn.Module], object] | None = None) -> None:
+    """Put quantised layers in the place of those that a plan names. module: a `Sana` or `Gemma2`.
+
+    done: called with each layer that has been replaced, to free its memory. A layer that is quantised already
+    stays as it is.
+    """
+    for name, layer, kind in list(chosen(module, plan)):
+        module.set_submodule(name, kind.of(layer))
+        if done is not None:
+            done(layer)
+
+
+def stand_in(module: nn.Module, plan: Plan) -> None:
+    """Do as `quantize` for a module on the meta device, whose contents are to be filled in from a file."""
+    for name, layer, kind in list(chosen(module, plan)):
+        module.set_submodule(name, kind.empty(layer))
+
+
+def chosen(module: nn.Module, plan: Plan) -> Iterator[tuple[str, Product, type[Quantized]]]:
+    """Yield the layers that a plan quantises: name, layer, and what takes its place."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, Linear | Pointwise) and (kind := plan.choose(name)) is not None:
+            yield name, layer, kind

@@ -1,0 +1,44 @@
+"""A model's folder in fewer bits: quantised by a plan and written, part by part, without a float copy."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from sanakit.errors import OutputError
+from sanakit.quant.plans import find_plan
+from sanakit.weights.export import DEFAULTS, save_diffusers
+from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
+from sanakit.weights.settings import load_settings
+
+KEPT = torch.bfloat16  # what is not quantised, where the model has no 16-bit dtype of its own: half the size
+
+
+def save_quantized(source: str | os.PathLike[str], folder: str | os.PathLike[str], plan: str) -> Path:
+    """Quantise a model by a plan and write it as a folder that draws by itself. Returns the folder.
+
+    source: as for `load_transformer`. plan: of `quant.plans.PLANS`.
+    What the plan leaves alone, the autoencoder with it, is stored in 16 bits. Raises SettingsError for a
+    plan that there is not, OutputError, and what loading a model raises.
+    """
+    target = Path(folder).expanduser()
+    if target.exists() and target.resolve() == Path(source).expanduser().resolve():
+        raise OutputError(f"{folder} is the model itself, which is needed later: write to another folder.")
+    find_plan(plan)
+    settings = load_settings(source)
+    dtype = torch.float16 if settings.precision in ("float16", "any") else KEPT
+    return save_diffusers(
+        target,
+        transformer=load_transformer(source, dtype="float32", mapped=True, plan=plan),
+        autoencoder=load_autoencoder(source, dtype="float32", mapped=True),
+        text_encoder=load_text_encoder(source, dtype="float32", mapped=True, plan=plan),
+        flow_shift=settings.flow_shift,
+        defaults={name: getattr(settings, name) for name in DEFAULTS},
+        dtype=dtype,
+        precision=settings.precision,
+        name=f"{settings.name}-{plan}",
+        licence=settings.licence,
+        plan=plan,
+    )

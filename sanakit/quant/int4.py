@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sanakit.quant.layer import Product, matrix_of
+from sanakit.quant.layer import Product, matrix_of, meta_twin
 from sanakit.quant.weight_only import WeightOnly
 
 GROUP = 64
@@ -55,6 +55,17 @@ class Int4(WeightOnly):
         packed = torch.cat([pack(codes) for codes, _, _ in parts])
         scale, least = (torch.cat([part[place][..., 0] for part in parts]) for place in (1, 2))
         return cls(weight.shape[1], packed, scale, least, bias)
+
+    @classmethod
+    def empty(cls, layer: Product) -> Self:
+        """The same layer without contents, on the meta device, and without going through the fit there."""
+        with torch.device("meta"):
+            weight, bias = matrix_of(meta_twin(layer))
+            outputs, inputs = weight.shape
+            groups = -(-inputs // GROUP)
+            packed = torch.empty(outputs, groups * GROUP // 2, dtype=torch.uint8)
+            scale, least = torch.empty(2, outputs, groups, dtype=torch.float16)
+        return cls(inputs, packed, scale, least, bias)
 
     def matrix(self, dtype: torch.dtype, outputs: slice = slice(None)) -> Tensor:
         """N K: multiplied and added in float32, rounded once."""

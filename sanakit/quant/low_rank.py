@@ -42,8 +42,8 @@ class LowRankInt4(Int4):
         """Split the weight of a layer, of any float dtype; the same weight always gives the same parts."""
         weight, bias = matrix_of(layer)
         weight = weight.float()
-        rank = max(1, min(RANK, min(weight.shape) // NARROW))
-        start = torch.randn(rank, weight.shape[1], generator=torch.Generator().manual_seed(0), device="cpu")
+        shape = (rank_for(*weight.shape), weight.shape[1])
+        start = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         up, down = (part.half() for part in leading(weight, start.to(weight.device), FIRST))
         base = Int4.rounded(weight - up.float() @ down.float(), bias)
         for _ in range(ROUNDS):
@@ -52,9 +52,22 @@ class LowRankInt4(Int4):
             base = Int4.rounded(weight - up.float() @ down.float(), bias)
         return cls(base, up.contiguous(), down)
 
+    @classmethod
+    def empty(cls, layer: Product) -> Self:
+        """The same layer without contents, on the meta device, and without going through the fit there."""
+        base = Int4.empty(layer)
+        rank = rank_for(base.out_features, base.in_features)
+        up = base.scale.new_empty(base.out_features, rank)
+        return cls(base, up, up.new_empty(rank, base.in_features))
+
     def matrix(self, dtype: torch.dtype, outputs: slice = slice(None)) -> Tensor:
         """N K: both parts summed, R multiplications a value next to one for every token."""
         return torch.addmm(super().matrix(dtype, outputs), self.up[outputs].to(dtype), self.down.to(dtype))
+
+
+def rank_for(outputs: int, inputs: int) -> int:
+    """The rank of the correction of a matrix."""
+    return max(1, min(RANK, min(outputs, inputs) // NARROW))
 
 
 def leading(matrix: Tensor, start: Tensor, iterations: int) -> tuple[Tensor, Tensor]:

@@ -80,9 +80,10 @@ class NormalFloat4(WeightOnly):
 
 @cache
 def bitsandbytes() -> ModuleType | None:
-    """The library with the kernels, where the extra that brings it is installed."""
+    """The library with the kernels, where the extra `quant` has brought it."""
     try:
         import bitsandbytes as library
     except ImportError:
         return None
-    return library
+    # Releases before 0.50 lack the fused product, and read the weight transposed.
+    return library if hasattr(torch.ops.bitsandbytes, "gemm_4bit") else None

@@ -20,7 +20,7 @@ from sanakit.ops.attention import attention
 from sanakit.ops.gated_depthwise import gated_depthwise
 from sanakit.ops.linear import linear
 from sanakit.ops.linear_attention import attend, attention_sums
-from sanakit.ops.modulation import modulated_norm
+from sanakit.ops.modulation import add_gated_, modulated_norm
 
 Modulation = tuple[Tensor, Tensor, Tensor]  # shift, scale, gate: B 1 D each, or 1 1 D for the whole batch
 # Of an activation that a CPU makes at a time: 16 MB of float32. glibc gives larger ones, from 32 MB on, new
@@ -45,13 +45,7 @@ class TokenProduct:
 
     def add_to(self, x: Tensor, y: Tensor, gate: Tensor | None = None) -> None:
         """Add gate * product(y) to x (B N D) in place. y: B N K. gate: B 1 D or 1 1 D; None: 1."""
-        out = self.product(y)
-        if out.dtype == torch.float16:  # what would overflow stays in range
-            out.clamp_(-65504, 65504)
-        if gate is None:
-            x += out
-        else:
-            x.addcmul_(out, gate)
+        add_gated_(x, self.product(y), gate)
 
 
 class Linear(TokenProduct, nn.Linear):
@@ -311,17 +305,19 @@ def sinusoid(values: Tensor, width: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-def grid_positions(height: int, width: int, channels: int, *, base_size: int, interpolation: float) -> Tensor:
+def grid_positions(
+    height: int, width: int, channels: int, *, base_size: int, interpolation: float, device: str = "cpu"
+) -> Tensor:
     """Fixed 2-D sine-cosine positions, as the 2K and 4K models add them to their tokens.
 
     The grid is stretched to base_size / interpolation per side, so a picture of any size spans the range
     of coordinates that the model was trained on. The first half of the channels encodes x, the second y.
-    Returns (height * width) x channels in float32, row by row.
+    Returns (height * width) x channels in float32, row by row, on a device that knows float64.
     """
-    omega = 10000.0 ** (-torch.arange(channels // 4, dtype=torch.float64) / (channels / 4))
+    omega = 10000.0 ** (-torch.arange(channels // 4, dtype=torch.float64, device=device) / (channels / 4))
 
     def encode(count: int) -> Tensor:
-        places = torch.arange(count, dtype=torch.float32) / (count / base_size) / interpolation
+        places = torch.arange(count, dtype=torch.float32, device=device) / (count / base_size) / interpolation
         angles = places.double()[:, None] * omega
         return torch.cat([angles.sin(), angles.cos()], dim=-1).float()  # count x channels/2
 

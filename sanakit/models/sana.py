@@ -331,6 +331,7 @@ class Sana(nn.Module):
                 self.config.width,
                 base_size=self.config.sample_size,
                 interpolation=self.config.position_interpolation,
+                device=str(latents.device) if latents.is_cuda else "cpu",
             )
             x = x + places.to(x)
         time = self.t_embedder(t * self.config.time_scale)

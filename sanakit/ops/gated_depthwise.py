@@ -1,7 +1,8 @@
 """The middle of a Mix-FFN: SiLU, depthwise 3x3 convolution, one half of the channels gating the other.
 
 (value, gate) = conv(silu(x));  y = value * silu(gate)             (GLUMBConv; SANA, arXiv:2410.10629)
-Kernel: native/gated_depthwise.cpp, one pass over memory; plain twin: torch's operations, five passes.
+Kernels: native/gated_depthwise.cpp and, for GPUs, gpu/gated_depthwise.py, one pass over memory each; plain
+twin: torch's operations, five passes.
 Shapes: B pictures, R rows, W columns, M channels of each half.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from sanakit.ops import native
+from sanakit.ops import gpu, native
 
 
 def gated_depthwise(
@@ -20,9 +21,13 @@ def gated_depthwise(
 
     rows: B R W 2M, before its SiLU. weight: 2M 1 3 3. bias: 2M. above, below: as for `conv3x3`.
     """
-    library = native.kernels(rows, weight, bias)
     batch, height, width, both = rows.shape
     fits = both % 2 == 0 and weight.shape == (both, 1, 3, 3) and native.fits(bias, both)
+    if fits and gpu.kernels_run(rows, weight, bias):
+        from sanakit.ops.gpu import gated_depthwise as kernel
+
+        return kernel.gated_depthwise(rows, weight, bias, above, below)
+    library = native.kernels(rows, weight, bias)
     if library is None or not fits:
         x = F.pad(F.silu(rows).permute(0, 3, 1, 2), (0, 0, 1 - above, 1 - below))
         x = F.conv2d(x, weight, bias, padding=(0, 1), groups=x.shape[1]).permute(0, 2, 3, 1)

@@ -73,6 +73,10 @@ Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Memory = Annotated[
     str, typer.Option(metavar="SIZE", help="Most to hold, such as 4GB; auto; all: keep everything.")
 ]
+Plan = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", show_default="as stored", help="Quantise while loading: int8, ..."),
+]
 
 
 def generate(
@@ -114,6 +118,10 @@ def generate(
     device: Device = "auto",
     dtype: Dtype = "auto",
     memory: Memory = "auto",
+    plan: Plan = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile first: minutes, for many pictures on a GPU.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     preview: Annotated[
         bool, typer.Option("--preview", help="Show the picture so far in the terminal.")
@@ -137,7 +145,7 @@ def generate(
             prompts,
             output,
             model=model,
-            loading={"device": device, "dtype": dtype, "memory": memory},
+            loading={"device": device, "dtype": dtype, "memory": memory, "plan": plan, "compile": compiled},
             size=size,
             seed=seed,
             defaults={"negative_prompt": negative, "steps": steps, "guidance": guidance}
@@ -168,7 +176,9 @@ def generate(
         parse_budget(memory)
 
         # 2. The pictures, step by step
-        pipe = TextToImage.from_pretrained(model, device=device, dtype=dtype, memory=memory)
+        pipe = TextToImage.from_pretrained(
+            model, device=device, dtype=dtype, memory=memory, plan=plan, compile=compiled
+        )
         width, height = sides or (None, None)
         result = None
         for step in pipe.stream(

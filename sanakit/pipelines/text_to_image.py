@@ -26,6 +26,7 @@ from sanakit.errors import MemoryLimitError, NumericsError, SettingsError
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.dc_ae_stream import decode_rows
 from sanakit.models.sana import Sana
+from sanakit.pipelines.compiled import compile_sampling
 from sanakit.pipelines.denoise import Batch, begin, encode_source
 from sanakit.pipelines.images import Result, draw_preview, fit_preview, resize_and_crop, to_levels, to_pil
 from sanakit.pipelines.memory import (
@@ -99,6 +100,7 @@ class TextToImage:
         memory: str | int = "auto",
         encoder: bool = False,
         plan: str | None = None,
+        compile: bool = False,
     ) -> TextToImage:
         """Load a model: catalog name, diffusers folder, .safetensors or .pth file, or Hub "org/repo".
 
@@ -109,6 +111,7 @@ class TextToImage:
         when its stage is done. "all": everything stays, which saves reading it again for the next picture.
         encoder: load the autoencoder's encoder as well, which drawing from a picture needs.
         plan: quantise transformer and text encoder while loading, such as by "int8" (`quant.plans.PLANS`).
+        compile: the transformer's blocks, at the first steps, which takes minutes; made for GPUs.
         Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for an absent device.
         """
         device, budget = choose_device(device), parse_budget(memory)
@@ -128,6 +131,8 @@ class TextToImage:
             if budget == "all" or size < 0.8 * free:
                 for part in parts:
                     part.to(device)
+        if compile:
+            compile_sampling(transformer, device)
         return cls(transformer, decoder, text_encoder, settings, device=device, memory=budget)
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from sanakit.errors import DataError
 from sanakit.models.dc_ae import DCAE, DCAEConfig
 from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
+from sanakit.pipelines.compiled import has_compiler
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION, clean_prompt
 from sanakit.text.tokenizer import train_tokenizer
@@ -37,7 +37,6 @@ from sanakit.weights import save_diffusers
 SCENES = 10_000  # that a decoder is trained on, where it is
 MODEL = "model"  # folder of the finished model inside a run
 INSTRUCTION_REPEATS = 50  # in the tokenizer's texts: makes each word of the instruction one token
-COMPILERS = ("g++", "clang++", "c++")  # what torch.compile needs on a CPU; without one, blocks run as written
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +200,8 @@ def averaged_parts(run: Path, objective: FlowMatchingObjective) -> tuple[Sana, T
 
 
 def compile_blocks(transformer: Sana) -> None:
-    """Let torch.compile fuse the blocks, where it finds the compiler that it needs."""
-    if next(transformer.parameters()).is_cuda or any(map(shutil.which, COMPILERS)):
+    """Let torch.compile fuse the blocks, where it finds the compiler that it needs; else leave them."""
+    if has_compiler(next(transformer.parameters()).device):
         for block in transformer.blocks:
             block.compile(dynamic=False)
 

@@ -30,7 +30,7 @@ def draw_prompts(
 ) -> None:
     """Draw what a file of prompts asks for and is not there yet; print what was done.
 
-    output: the folder; None: the file's name without its suffix, here. loading: device, dtype and memory.
+    output: the folder; None: the file's name without its suffix, here. loading: device, dtype, memory, plan.
     defaults: settings of rows that do not have their own. workers: processes of Ray; None: this one.
     """
     folder = Path(prompts.stem) if output is None else output.expanduser()

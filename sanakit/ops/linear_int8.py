@@ -72,9 +72,9 @@ def _plain(
     if norm is not None:
         gain, shift, eps = norm
         rows = F.layer_norm(rows, gain.shape, gain.float(), shift.float(), eps)
-    of_row = rows.abs().amax(-1, keepdim=True) / 127
-    noise = of_row.square() / 12
-    wide = noise > TOLERANCE**2 * rows.square().mean(-1, keepdim=True)
+    square = rows.square().sum(-1, keepdim=True)
+    of_row = torch.where(square.isfinite(), rows.abs().amax(-1, keepdim=True) / 127, torch.nan)
+    wide = of_row.square() / 12 > TOLERANCE**2 * square / rows.shape[-1]
     levels = rows / torch.where(of_row > 0, of_row, 1.0)
     levels = torch.where(wide, (levels * 256).round() / 256, levels.round())
     y = F.linear(levels, weight.float()) * of_row * scale

@@ -56,18 +56,21 @@ _SIGNATURES = {
 }
 
 
+def levels() -> tuple[str, ...]:
+    """Give the instruction sets that this CPU runs, best first."""
+    found = LEVELS.get(torch.backends.cpu.get_cpu_capability(), ("generic",))
+    return (VNNI, *found) if found[0] == "avx512" and torch.cpu._is_vnni_supported() else found
+
+
 @cache
 def _load() -> tuple[ctypes.CDLL | None, str]:
     """Give the library and its instruction set, or None and the reason why there is none."""
     asked = os.environ.get(VARIABLE, "")
     if asked == "none":
         return None, f"none: {VARIABLE}=none"
-    levels = LEVELS.get(torch.backends.cpu.get_cpu_capability(), ("generic",))
-    if levels[0] == "avx512" and torch.cpu._is_vnni_supported():
-        levels = (VNNI, *levels)
-    if asked and asked not in levels:
-        return None, f"none: {VARIABLE}={asked}, but this CPU runs {', '.join(levels)}"
-    for level in (asked,) if asked else levels:
+    if asked and asked not in levels():
+        return None, f"none: {VARIABLE}={asked}, but this CPU runs {', '.join(levels())}"
+    for level in (asked,) if asked else levels():
         path = FOLDER / f"kernels-{level}.so"
         if not path.is_file():
             continue
@@ -82,7 +85,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
 
 
 def info() -> dict[str, str]:
-    """Tell which kernels run: `library` is "vnni", "avx512", "avx2", "generic", or "none: " and the reason."""
+    """Tell which kernels run: `library` is "vnni", "avx512", "avx2", "generic", or "none: ", and why."""
     return {"library": _load()[1]}
 
 

@@ -9,24 +9,29 @@ from functools import partial
 from pathlib import Path
 
 from sanakit.errors import ModelNotFoundError
+from sanakit.graphs.parts import Graph
 from sanakit.models.dc_ae import DCAE
-from sanakit.models.gemma2 import Gemma2
+from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.models.sana import Sana
 from sanakit.weights import catalog, hub
 from sanakit.weights.catalog import CATALOG, CatalogEntry
-from sanakit.weights.files import TensorFiles, open_file
+from sanakit.weights.files import TensorFiles, open_file, read_json
+from sanakit.weights.graphs import DECODER
 from sanakit.weights.official import PIXELS_PER_LATENT
 from sanakit.weights.parts import (
     TEXT_SKIPPED,
     TRANSFORMER_SKIPPED,
     Pairs,
+    autoencoder_config,
     autoencoder_pairs,
     differences,
     empty,
     open_autoencoder,
     open_text_encoder,
     open_transformer,
+    stored_plan,
     text_encoder_pairs,
+    transformer_config,
     transformer_pairs,
 )
 from sanakit.weights.resolve import Source, identify, resolve
@@ -102,7 +107,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
         licence=(settings.licence if settings else "") or (source.entry.licence if source.entry else ""),
         parts=parts,
         settings=settings,
-        resolution=open_transformer(source)[2].sample_size * PIXELS_PER_LATENT if drawn else 0,
+        resolution=transformer_config(source).sample_size * PIXELS_PER_LATENT if drawn else 0,
     )
 
 
@@ -131,6 +136,9 @@ def _file_parts(source: Source) -> Iterable[PartDescription]:
 
 def _folder_parts(source: Source) -> Iterable[PartDescription]:
     describers = {"transformer": _transformer, "vae": _autoencoder, "text_encoder": _text_encoder}
+    if source.runtime:
+        yield from _graph_parts(source)
+        return
     if source.is_pipeline:
         for name, describer in describers.items():
             if (source.path / name).is_dir():
@@ -144,9 +152,33 @@ def _folder_parts(source: Source) -> Iterable[PartDescription]:
     yield by_kind[kind](source) if kind in by_kind else _part(kind, layout, "", files)
 
 
+def _graph_parts(source: Source) -> Iterable[PartDescription]:
+    """Parts that a runtime runs: sizes as their config.json tells; the graphs themselves are not opened."""
+    transformer = transformer_config(source)
+    text = Gemma2Config.from_transformers(read_json(source.path / "text_encoder" / "config.json"))
+    rows = (
+        ("transformer", "transformer", partial(Sana, transformer), transformer),
+        ("autoencoder", DECODER, partial(DCAE, autoencoder_config(source), "decoder"), None),
+        ("text_encoder", "text_encoder", partial(Gemma2, text), text),
+    )
+    for kind, folder, build, sizes in rows:
+        graph = Graph(source.path / folder, source.runtime)
+        parameters = sum(parameter.numel() for parameter in empty(build, source).parameters())
+        yield PartDescription(
+            kind=kind,
+            layout=source.runtime,
+            size="",
+            parameters=parameters,
+            dtype="float16" if graph.bytes < 3 * parameters else "float32",
+            bytes=graph.bytes,
+            depth=sizes.depth if sizes else 0,
+            width=sizes.width if sizes else 0,
+        )
+
+
 def _transformer(source: Source) -> PartDescription:
     files, layout, config = open_transformer(source)
-    names = empty(partial(Sana, config), source).state_dict()
+    names = empty(partial(Sana, config), source, stored_plan(source, "transformer")).state_dict()
     pairs = transformer_pairs(names, layout, config)
     skipped = TRANSFORMER_SKIPPED[layout]
     size = RELEASES.get(
@@ -164,7 +196,7 @@ def _autoencoder(source: Source) -> PartDescription:
 
 def _text_encoder(source: Source) -> PartDescription:
     files, config = open_text_encoder(source)
-    names = empty(partial(Gemma2, config), source).state_dict()
+    names = empty(partial(Gemma2, config), source, stored_plan(source, "text_encoder")).state_dict()
     pairs = text_encoder_pairs(files)
     size = "Gemma-2-2B" if (config.depth, config.width) == (26, 2304) else "Gemma 2, unreleased size"
     return _part(

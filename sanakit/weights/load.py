@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +25,17 @@ from sanakit.models.dc_ae import DCAE
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
 from sanakit.quant.plans import PLANS, Plan, find_plan
-from sanakit.quant.quantize import quantize, stand_in
+from sanakit.quant.quantize import quantize
 from sanakit.text.encoder import TextEncoder
-from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.prefix_cache import PrefixCache, default_places
 from sanakit.text.tokenizer import load_tokenizer
 from sanakit.weights.files import AGAIN, TensorFiles, open_file
+from sanakit.weights.graphs import (
+    check_graphs,
+    load_graph_autoencoder,
+    load_graph_text_encoder,
+    load_graph_transformer,
+)
 from sanakit.weights.mapping import release, release_tensors
 from sanakit.weights.parts import (
     NAMED,
@@ -50,13 +54,12 @@ from sanakit.weights.parts import (
     transformer_pairs,
 )
 from sanakit.weights.precision import choose_dtype, dtype_name
-from sanakit.weights.resolve import OURS, Source, identify, partner, resolve
-from sanakit.weights.settings import precision_rule
+from sanakit.weights.resolve import Source, identify, partner, resolve
+from sanakit.weights.settings import instruction_of, precision_rule
 
 StrPath = str | os.PathLike[str]
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-MAX_TOKENS = 300  # text features of a prompt, in all published models
 STORED = (torch.float16, torch.bfloat16, torch.float32)  # what the operations widen, exactly
 # Parameters outside the embedding table from which the instruction's keys and values are worth a file: it
 # takes them a second or so to compute. The embedded model has 2 million, Gemma 2 2B has 2,024 million.
@@ -84,15 +87,21 @@ def load_transformer(
     model, or SettingsError for `mapped` elsewhere than on a CPU in float32.
     """
     source = resolve(path, ("transformer",))
+    if source.runtime:
+        check_graphs(dtype, plan)
+        return load_graph_transformer(source)
     files, layout, config = open_transformer(source)
-    rule, plans = precision_rule(source, files.dtype), _plans(source, "transformer", plan, device)
-    stored = rule if plans.stored else files.dtype
-    dtype = choose_dtype(device, stored, dtype or "auto", rule=rule, what=_name(source))
-    module = plans.stands_in(empty(partial(Sana, config), source))
+    rule, stored = precision_rule(source, files.dtype), stored_plan(source, "transformer")
+    wanted = _wanted_plan(source, stored, plan, device)
+    held = rule if stored else files.dtype
+    dtype = choose_dtype(device, held, dtype or "auto", rule=rule, what=_name(source))
+    module = empty(partial(Sana, config), source, stored)
     pairs = transformer_pairs(module.state_dict(), layout, config)
     skipped = TRANSFORMER_SKIPPED[layout]
     fill(module, files, pairs, skipped=skipped, device=home or device, dtype=dtype, mapped=mapped)
-    return plans.quantized(module)
+    if wanted is not None:
+        quantize(module, wanted, release)
+    return module
 
 
 def load_autoencoder(
@@ -114,6 +123,9 @@ def load_autoencoder(
     if part not in ("both", "encoder", "decoder"):
         raise SettingsError(f"part is {part!r}; it must be 'both', 'encoder' or 'decoder'.")
     source = resolve(path, ("vae",))
+    if source.runtime:
+        check_graphs(dtype)
+        return load_graph_autoencoder(source, part)
     if source.is_file and identify(open_file(source.path).infos)[0] == "transformer":
         source = partner(source, ("vae",))
     files, layout, config = open_autoencoder(source)
@@ -153,18 +165,23 @@ def load_text_encoder(
     weights, or in the user's cache directory (see `text/prefix_cache.py`).
     """
     source = resolve(path, ("text_encoder", "tokenizer"))
+    if source.runtime:
+        check_graphs(dtype, plan)
+        return load_graph_text_encoder(source)
     if source.is_file:
         source = partner(source, ("text_encoder", "tokenizer"))
     files, config = open_text_encoder(source)
-    plans = _plans(source, "text_encoder", plan, device)
-    stored = "bfloat16" if plans.stored else files.dtype
-    dtype = choose_dtype(device, stored, dtype or "auto", rule="bfloat16", what="Gemma 2")
-    module = plans.stands_in(empty(partial(Gemma2, config), source))
+    stored = stored_plan(source, "text_encoder")
+    wanted = _wanted_plan(source, stored, plan, device)
+    held = "bfloat16" if stored else files.dtype
+    dtype = choose_dtype(device, held, dtype or "auto", rule="bfloat16", what="Gemma 2")
+    module = empty(partial(Gemma2, config), source, stored)
     pairs = text_encoder_pairs(files)
     fill(module, files, pairs, skipped=TEXT_SKIPPED, device=home or device, dtype=dtype, mapped=mapped)
-    module = plans.quantized(module)
+    if wanted is not None:
+        quantize(module, wanted, release)
     tokenizer = load_tokenizer(source.path / "tokenizer" if source.is_pipeline else source.path)
-    instruction, max_tokens = _instruction(source)
+    instruction, max_tokens = instruction_of(source)
     large = sum(layer.numel() for layer in module.layers.state_dict().values()) >= KEEP_PREFIX_FROM
     prefix_cache = None
     if large and dtype == torch.float32 and torch.device(device).type == "cpu":
@@ -172,40 +189,6 @@ def load_text_encoder(
         prefix_cache = PrefixCache(default_places(files.paths[0].parent), fingerprint)
     after_layer = release if layer_by_layer else None
     return TextEncoder(module, tokenizer, instruction, max_tokens, prefix_cache, after_layer)
-
-
-@dataclass(frozen=True)
-class _Plans:
-    """How a part was quantised in its file, and how it is to be now; at most one of the two."""
-
-    stored: Plan | None
-    asked: Plan | None
-
-    def stands_in(self, module: Module) -> Module:
-        """Make an empty module ready for what the file holds."""
-        if self.stored is not None:
-            stand_in(module, self.stored)
-        return module
-
-    def quantized(self, module: Module) -> Module:
-        """Quantise a loaded module, if that was asked for; what was mapped is given back layer by layer."""
-        if self.asked is not None:
-            quantize(module, self.asked, release)
-        return module
-
-
-def _plans(source: Source, part: str, asked: str | None, device: str | torch.device) -> _Plans:
-    stored, wanted = stored_plan(source, part), find_plan(asked) if asked else None
-    if stored is not None and wanted not in (None, stored):
-        raise SettingsError(
-            f"{source.path} is quantised already, by the plan {stored.name}: leave out the plan {asked}, or "
-            "give the model as it was before."
-        )
-    plan, kind = stored or wanted, torch.device(device).type
-    if plan is not None and kind not in plan.devices:
-        others = ", ".join(other.name for other in PLANS.values() if kind in other.devices)
-        raise SettingsError(f"The plan {plan.name} is not made for {kind}: use another one ({others}).")
-    return _Plans(stored, None if stored else wanted)
 
 
 def fill(
@@ -348,14 +331,18 @@ def _name(source: Source) -> str:
     return source.entry.name if source.entry else str(source.path)
 
 
-def _instruction(source: Source) -> tuple[str, int]:
-    """Instruction and most text tokens: the published ones unless the folder's sanakit.json says
-    otherwise."""
-    content: dict[str, Any] = source.ours()
-    instruction = content.get("instruction", COMPLEX_HUMAN_INSTRUCTION)
-    max_tokens = content.get("max_tokens", MAX_TOKENS)
-    if not isinstance(instruction, str) or not isinstance(max_tokens, int) or max_tokens < 1:
-        raise WeightsError(
-            f"{source.path / OURS}: instruction must be text and max_tokens a whole number above 0."
+def _wanted_plan(
+    source: Source, stored: Plan | None, asked: str | None, device: str | torch.device
+) -> Plan | None:
+    """Give the plan by which to quantise what is loaded, or None. Raises SettingsError."""
+    wanted, kind = find_plan(asked) if asked else None, torch.device(device).type
+    if stored is not None and wanted not in (None, stored):
+        raise SettingsError(
+            f"{source.path} is quantised already, by the plan {stored.name}: leave out the plan {asked}, or "
+            "give the model as it was before."
         )
-    return instruction, max_tokens
+    plan = stored or wanted
+    if plan is not None and kind not in plan.devices:
+        others = ", ".join(other.name for other in PLANS.values() if kind in other.devices)
+        raise SettingsError(f"The plan {plan.name} is not made for {kind}: use another one ({others}).")
+    return None if stored else wanted

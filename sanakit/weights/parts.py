@@ -18,6 +18,7 @@ from sanakit.models.dc_ae import DC_AE_F32C32_SANA, DC_AE_LITE, DCAE, DCAEConfig
 from sanakit.models.gemma2 import Gemma2Config
 from sanakit.models.sana import SanaConfig
 from sanakit.quant.plans import PLANS, Plan
+from sanakit.quant.quantize import stand_in
 from sanakit.weights import diffusers, official
 from sanakit.weights.files import AGAIN, TensorFiles, open_component, open_file, read_json
 from sanakit.weights.resolve import Source, identify, kind_words
@@ -60,6 +61,20 @@ def open_transformer(source: Source) -> tuple[TensorFiles, str, SanaConfig]:
         files.infos, layout=layout, metadata=files.metadata, entry=source.entry, where=str(source.path)
     )
     return files, layout, _checked(config, source.path)
+
+
+def transformer_config(source: Source) -> SanaConfig:
+    """Give the sizes of a source's transformer, which may be a graph."""
+    if not source.runtime:
+        return open_transformer(source)[2]
+    return _sana_config(source.part("transformer", "SanaTransformer2DModel") / "config.json")
+
+
+def autoencoder_config(source: Source) -> DCAEConfig:
+    """Give the sizes of a source's autoencoder, whose decoder may be a graph."""
+    if not source.runtime:
+        return open_autoencoder(source)[2]
+    return _autoencoder_config(source.part("vae_decoder", "AutoencoderDC") / "config.json")
 
 
 def open_autoencoder(source: Source) -> tuple[TensorFiles, str, DCAEConfig]:
@@ -153,12 +168,17 @@ def differences(
     return missing + sorted(expected - given), unknown + sorted(given - expected)
 
 
-def empty(build: Callable[[], Module], source: Source) -> Module:
-    """Build a module without memory for its weights. Raises WeightsError when its sizes do not go
-    together."""
+def empty(build: Callable[[], Module], source: Source, plan: Plan | None = None) -> Module:
+    """Build a module without memory for its weights. plan: by which its file was quantised.
+
+    Raises WeightsError when its sizes do not go together.
+    """
     try:
         with torch.device("meta"), _Undrawn():
-            return build()
+            module = build()
+            if plan is not None:
+                stand_in(module, plan)
+            return module
     except (SettingsError, ValueError, TypeError) as error:
         raise WeightsError(
             f"{source.path} describes a model that can not be built ({error}). {AGAIN}"

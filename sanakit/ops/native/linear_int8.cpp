@@ -78,7 +78,7 @@ Rounded measure(const float* y, long k, float tolerance) {
     float top = 0, square = 0;
     for (int i = 0; i < LANES; ++i) top = std::max(top, most[i]), square += squares[i];
     for (; j < k; ++j) top = std::max(top, std::fabs(y[j])), square += y[j] * y[j];
-    const float scale = top / 127;
+    const float scale = square <= 3e38f ? top / 127 : NAN;  // what is no number must not end as one
     return {scale, scale * scale * k > 12 * tolerance * tolerance * square};
 }
 

@@ -60,7 +60,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def command_line() -> typer.Typer:
     """Build the whole command: `sana` and its subcommands."""
-    from sanakit.cli import bench, best_of, data, edit, evaluate, generate, keys, models, serve, train, ui
+    from sanakit.cli import (
+        bench,
+        best_of,
+        convert,
+        data,
+        edit,
+        evaluate,
+        generate,
+        keys,
+        models,
+        quantize,
+        serve,
+        train,
+        ui,
+    )
 
     # Plain help texts: rich's take twice as long to appear and eat words in brackets.
     sana = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -70,6 +84,8 @@ def command_line() -> typer.Typer:
     sana.command("best-of")(best_of.best_of)
     sana.command("models")(models.list_models)
     sana.command("inspect")(models.inspect)
+    sana.command()(convert.convert)
+    sana.command()(quantize.quantize)
     sana.add_typer(data.commands(), name="data")
     sana.command()(train.train)
     sana.command()(evaluate.evaluate)

@@ -68,6 +68,9 @@ def decode_rows(model: DCAE, latents: Tensor, band: float | None = None) -> Iter
     Raises, before the first piece, SizeError or SettingsError for latents, band or model that do not fit.
     """
     decoder = model.check_latents(latents)
+    if not isinstance(decoder, Decoder):  # a graph that another runtime runs, whole (`graphs/parts.py`)
+        yield decoder(latents)
+        return
     batch, _, height, width = latents.shape
     limit = _limit(model.config.decoder, batch, height, width, band)
     for rows in _flow(latents.permute(0, 2, 3, 1), _decoder_parts(decoder), limit):

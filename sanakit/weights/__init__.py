@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sanakit.weights.catalog import CATALOG
     from sanakit.weights.clip import load_clip, save_clip
+    from sanakit.weights.convert import convert
     from sanakit.weights.export import save_autoencoder, save_diffusers, save_official
+    from sanakit.weights.graphs import save_graphs
     from sanakit.weights.inspect import describe
     from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
     from sanakit.weights.mapping import mapped_bytes, release
+    from sanakit.weights.quantized import save_quantized
     from sanakit.weights.safety import load_prompt_filter
     from sanakit.weights.settings import load_configs, load_settings
 
 __all__ = [
     "CATALOG",
+    "convert",
     "describe",
     "load_autoencoder",
     "load_clip",
@@ -30,11 +34,14 @@ __all__ = [
     "save_autoencoder",
     "save_clip",
     "save_diffusers",
+    "save_graphs",
     "save_official",
+    "save_quantized",
 ]
 
 _HOMES = {
     "CATALOG": "catalog",
+    "convert": "convert",
     "describe": "inspect",
     "load_autoencoder": "load",
     "load_clip": "clip",
@@ -48,7 +55,9 @@ _HOMES = {
     "save_clip": "clip",
     "save_autoencoder": "export",
     "save_diffusers": "export",
+    "save_graphs": "graphs",
     "save_official": "export",
+    "save_quantized": "quantized",
 }
 
 

@@ -19,6 +19,8 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
+from sanakit.graphs.parts import Graph
+
 # Address of the first byte -> mapping. A mapping lives as long as a tensor in it, and no longer in here.
 _MAPPINGS: WeakValueDictionary[int, mmap.mmap] = WeakValueDictionary()
 # Without it Linux refuses to map more than it has memory, as if all of it were going to be written.
@@ -57,8 +59,10 @@ def release(module: nn.Module) -> int:
     few hundredths of a second per GB. Left alone are weights that are not mapped (those that loading
     converted, and those of a .pth file, which torch maps) and weights that were written to since, as training
     does, unless that went through `parameter.data`, which torch does not count. Returns the number of bytes
-    that it let go, resident or not; 0 where the system can not be told (Windows).
+    that it let go, resident or not; 0 where the system can not be told (Windows). Graphs are closed.
     """
+    for graph in _graphs(module):
+        graph.close()
     return release_tensors(chain(module.parameters(), module.buffers()))
 
 
@@ -71,7 +75,12 @@ def release_tensors(tensors: Iterable[Tensor]) -> int:
 
 def mapped_bytes(module: nn.Module) -> int:
     """Give the bytes of a module's weights that `release` can give back."""
-    return sum(end - start for _, start, end in _mapped(chain(module.parameters(), module.buffers())))
+    mapped = sum(end - start for _, start, end in _mapped(chain(module.parameters(), module.buffers())))
+    return mapped + sum(graph.bytes for graph in _graphs(module))
+
+
+def _graphs(module: nn.Module) -> list[Graph]:
+    return [part for part in module.modules() if isinstance(part, Graph)]
 
 
 def _mapped(tensors: Iterable[Tensor]) -> Iterator[tuple[mmap.mmap, int, int]]:

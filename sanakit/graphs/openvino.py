@@ -1,0 +1,61 @@
+"""A network as an OpenVINO file, made of its ONNX graph and run by OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from sanakit.errors import MissingExtraError, WeightsError
+from sanakit.graphs import onnx
+from sanakit.graphs.networks import Network
+
+if TYPE_CHECKING:
+    from sanakit.graphs.parts import Run
+
+FILE = "model.xml"  # with the weights beside it in model.bin
+
+
+def write(network: Network, path: Path, *, half: bool = False) -> None:
+    """Write a network in float32, or with the weights stored in float16 and widened as they are used.
+
+    Raises as `onnx.write` does, MissingExtraError without the extra [openvino], RuntimeError where it can not
+    be written.
+    """
+    openvino = _openvino()
+    between = path.with_name(onnx.FILE)
+    onnx.write(network, between, half=half)
+    # Not its own compression, which also rounds the small numbers in norms and attention.
+    openvino.save_model(openvino.convert_model(between), path, compress_to_fp16=False)
+    for left in path.parent.glob(f"{onnx.FILE}*"):
+        left.unlink()
+
+
+def load(path: Path) -> Run:
+    """Open a file, to compute in float32 with as many threads as torch has.
+
+    Raises MissingExtraError without the extra [openvino], WeightsError where it is damaged.
+    """
+    openvino = _openvino()
+    # Unless told, it computes in bfloat16 where the CPU has that, which is not what the model gives.
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    try:
+        model = openvino.Core().compile_model(path, "CPU", options)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1][:200]
+        raise WeightsError(f"{path} can not be opened ({reason}): convert the model again.") from None
+
+    def run(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return [np.array(values) for values in model(inputs).values()]  # copies: the next call overwrites
+
+    return run
+
+
+def _openvino():
+    try:
+        import openvino
+    except ImportError:
+        raise MissingExtraError("openvino", "openvino") from None
+    return openvino

@@ -1,0 +1,64 @@
+"""A model in another form: a diffusers folder, an official .pth, or graphs for ONNX Runtime or OpenVINO."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from sanakit.errors import SettingsError, WeightsError
+from sanakit.weights.export import DEFAULTS, save_diffusers, save_official
+from sanakit.weights.graphs import save_graphs
+from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
+from sanakit.weights.precision import parse_dtype
+from sanakit.weights.resolve import resolve
+from sanakit.weights.settings import load_settings
+
+Form = Literal["diffusers", "official", "onnx", "openvino"]
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    to: Form,
+    *,
+    dtype: torch.dtype | str = torch.float32,
+) -> Path:
+    """Write a model anew in another form, whole or not at all.
+
+    source: as for `load_transformer`. target: a folder, for "official" a file, which has the transformer
+    alone. dtype: to store the weights in; graphs in float32 or float16. Returns the target.
+    Raises as loading and saving do, WeightsError for a source that is a folder of graphs.
+    """
+    if to not in ("diffusers", "official", "onnx", "openvino"):
+        raise SettingsError(f"to = {to!r}, but it must be diffusers, official, onnx or openvino.")
+    dtype = parse_dtype(dtype)
+    found = resolve(source, ("transformer",) if to == "official" else ("transformer", "vae", "text_encoder"))
+    if found.runtime:
+        raise WeightsError(
+            f"{found.path} holds graphs for {found.runtime}: convert the model that they were made of."
+        )
+    transformer = load_transformer(source, dtype="float32")
+    if to == "official":
+        return save_official(target, transformer, dtype=dtype)
+    settings = load_settings(source)
+    part = "both" if to == "diffusers" else "decoder"
+    parts = {
+        "transformer": transformer,
+        "autoencoder": load_autoencoder(source, part=part, dtype="float32"),
+        "text_encoder": load_text_encoder(source, dtype="float32"),
+    }
+    if to != "diffusers":
+        return save_graphs(target, to, **parts, settings=settings, dtype=dtype)
+    return save_diffusers(
+        target,
+        **parts,
+        flow_shift=settings.flow_shift,
+        defaults={name: getattr(settings, name) for name in DEFAULTS},
+        dtype=dtype,
+        precision=settings.precision,
+        name=settings.name,
+        licence=settings.licence,
+    )

@@ -22,7 +22,7 @@ from sanakit.quant.weight_only import WeightOnly
 GROUP = 64
 LARGEST = 15
 ROUNDS = 4  # of least squares; more bring little
-ROWS = 64  # of a matrix that are fitted at a time: what that makes stays in a CPU's caches
+ROWS = 128  # of a matrix that are fitted at a time: what that makes stays in a CPU's caches
 Codes = tuple[Tensor, Tensor, Tensor]
 """N G 64 codes 0..15 as float32; N G 1 scale and least value, float16."""
 

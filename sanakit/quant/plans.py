@@ -22,7 +22,7 @@ from sanakit.quant.nf4 import NormalFloat4
 
 # What 4 bits hurt most for its size: keys and values of the text. A prompt has few tokens, every image token
 # looks at the same ones, and in every step, so that their errors do not average out. Of pocket's weights they
-# are 13 %, of the velocity's squared error with all products in 4 bits 50 % (docs/quantize.md).
+# are 13 %, of the velocity's squared error with all products in 4 bits half (docs/quantize.md).
 SENSITIVE = "cross_attn.kv_linear"
 
 
@@ -80,11 +80,11 @@ PLANS = {
     plan.name: plan
     for plan in (
         Plan("int8", int8, ("cpu",)),
-        Plan("int8-weight", int8_weight, ("cuda", "mps")),
-        Plan("fp8", fp8, ("cuda",)),
-        Plan("int4", int4, ("cuda", "mps")),
-        Plan("int4-svd", int4_svd, ("cuda", "mps")),
-        Plan("nf4", nf4, ("cuda",)),
+        Plan("int8-weight", int8_weight, ("cpu", "cuda", "mps")),
+        Plan("fp8", fp8, ("cpu", "cuda")),
+        Plan("int4", int4, ("cpu", "cuda", "mps")),
+        Plan("int4-svd", int4_svd, ("cpu", "cuda", "mps")),
+        Plan("nf4", nf4, ("cpu", "cuda", "mps")),
     )
 }
 

@@ -26,6 +26,13 @@ from sanakit.ops.modulation import add_gated_, modulated_norm
 if not gpu.TRITON:
     pytest.skip("needs Triton", allow_module_level=True)
 
+import triton
+from triton.compiler import ASTSource
+
+from sanakit.ops.gpu import add_gated, linear_attention
+from sanakit.ops.gpu import gated_depthwise as depthwise_kernel
+from sanakit.ops.gpu import modulated_norm as modulated_norm_kernel
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # Largest difference relative to the largest value. float32: sums in another order. 16 bits: the result is
 # rounded once, by half a unit in the last place (2^-9, 2^-12), which may be a whole one where sums differ.
@@ -58,6 +65,68 @@ def test_in_the_interpreter() -> None:
         command, env={**os.environ, "TRITON_INTERPRET": "1"}, cwd=root, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+KERNELS = {  # constants that they are compiled with, as a 1.6B model launches them, and warps
+    modulated_norm_kernel._modulated_norm: ({"BLOCK": 4096}, 8),
+    add_gated._add_gated: ({"GATED": True, "HALF": False, "BLOCK": add_gated.BLOCK}, 4),
+    linear_attention._attention_sums: ({"PRECISION": "tf32", "WIDTH": 32, "PADDED": 32, "BLOCK": 64}, 4),
+    linear_attention._attend: ({"WIDTH": 32, "PADDED": 32, "BLOCK": 64}, 4),
+    depthwise_kernel._gated_depthwise: (
+        {"BIASED": True, "COLUMNS": 8, "CHANNELS": 64, "ROWS": depthwise_kernel.ROWS},
+        4,
+    ),
+}
+FLOATS = {"sums": "*fp32", "eps": "fp32", "epsilon": "fp32"}
+POINTERS = ("x", "y", "scale", "shift", "gate", "key", "value", "query", "rows", "taps", "bias")
+
+SIXTEENS = {f"{x}_{part}" for x in "kvqxy" for part in ("batch", "head", "token")} | {"width", "half"}
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_kernels_compile_for_nvidia_gpus_and_keep_to_the_registers(
+    capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton's compiler and ptxas need no GPU; what does not fit in registers would go through memory."""
+    if INTERPRETED:
+        pytest.skip("nothing is compiled in the interpreter")
+    compiler = pytest.importorskip("triton.backends.compiler")
+    nvidia = pytest.importorskip("triton.backends.nvidia")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    for kernel, (constants, warps) in KERNELS.items():
+        types = {name: FLOATS.get(name, "*bf16" if name in POINTERS else "i32") for name in kernel.arg_names}
+        # What a launch finds to be a multiple of 16, and tells: places in memory, widths, most strides.
+        sixteens = [i for i, name in enumerate(kernel.arg_names) if name in SIXTEENS or types[name][0] == "*"]
+        source = ASTSource(
+            kernel,
+            types | dict.fromkeys(constants, "constexpr"),
+            constants,
+            {(place,): [["tt.divisibility", 16]] for place in sixteens},
+        )
+        target = compiler.GPUTarget("cuda", capability, 32)
+        compiled = triton.compile(source, target=target, options={"num_warps": warps})
+        binary = tmp_path / f"{kernel.__name__}.cubin"
+        binary.write_bytes(compiled.asm["cubin"])
+        usage = subprocess.check_output(
+            [Path(nvidia.__file__).parent / "bin" / "cuobjdump", "-res-usage", binary], text=True
+        )
+        assert "STACK:0 " in usage, kernel.__name__
+        assert "LOCAL:0 " in usage, kernel.__name__
+
+
+def test_where_nothing_can_be_launched_plain_operations_run_and_the_reason_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def without_a_compiler(*values: Tensor | None) -> None:
+        raise RuntimeError("Failed to find C compiler.\nMore.")
+
+    monkeypatch.setattr(add_gated, "add_gated_", without_a_compiler)
+    monkeypatch.setattr(torch, "zeros", lambda *shape, device: torch.ones(*shape))
+    gpu.launches.cache_clear()
+    with pytest.warns(UserWarning, match=r"plain operations run: Failed to find C compiler\.$"):
+        assert not gpu.launches()
+    assert not gpu.launches()  # told once
+    gpu.launches.cache_clear()
 
 
 def drawn(device: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

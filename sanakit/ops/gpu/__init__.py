@@ -8,7 +8,9 @@ of `ops/` choose, and import a kernel when it is first needed.
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -23,11 +25,29 @@ def kernels_run(x: Tensor, *others: Tensor | None) -> bool:
 
     They can if all lie on a GPU in a dtype that kernels take, none is empty, and no gradient is asked for.
     """
-    if not (x.is_cuda and TRITON):
+    if not (x.is_cuda and TRITON and (torch.compiler.is_compiling() or launches())):
         return False
     values = [x, *(value for value in others if value is not None)]
     gradients = torch.is_grad_enabled() and any(value.requires_grad for value in values)
     return not gradients and all(v.is_cuda and v.dtype in _DTYPES and v.numel() for v in values)
+
+
+@cache
+def launches() -> bool:
+    """Whether Triton can launch a kernel here; found out once, by launching one, and told if it can not.
+
+    It needs a C compiler and Python's headers, which not every machine with a GPU has.
+    """
+    try:
+        from sanakit.ops.gpu.add_gated import add_gated_
+
+        zero = torch.zeros(1, 1, 1, device="cuda")
+        add_gated_(zero, zero.clone(), None)
+    except Exception as error:  # whatever is wrong, there is another way
+        reason = str(error).strip().partition("\n")[0]
+        warnings.warn(f"Triton launches no kernels here, plain operations run: {reason}", stacklevel=2)
+        return False
+    return True
 
 
 def whole(

@@ -45,7 +45,8 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.child:
         side.use_threads(asked.threads)
-        print(json.dumps(child(*asked.child.split(","), asked.folder, asked.plan)))
+        who, what, size = asked.child.split(",")
+        print(json.dumps(child(who, what, size, asked.folder, asked.plan)))
         return
     folder = asked.folder or _made(asked.text_layers, asked.depth)
     jobs = [(who, "decode", size) for size in asked.sizes for who in SIDES]
@@ -157,10 +158,10 @@ def _their_decoder(folder: Path) -> Any:
     from diffusers import AutoencoderDC
 
     model = AutoencoderDC.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32)
-    model.encoder = None
+    del model.encoder
 
     def decode(cells: int) -> object:
-        return model.decode(torch.randn(1, model.config.latent_channels, cells, cells), return_dict=False)
+        return model.decode(torch.randn(1, model.config["latent_channels"], cells, cells), return_dict=False)
 
     return decode
 

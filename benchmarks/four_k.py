@@ -1,7 +1,8 @@
 """A picture of 4096 x 4096 px by `sana generate`, SANA 1.6B 4K: seconds, memory, and what the plan had said.
 
     python benchmarks/four_k.py [--steps 1] [--guidance 4.5] [--memory auto] [--threads 2] [--write]
-    python benchmarks/four_k.py --size 1024x1024 --depth 2    # in a minute: tries the script itself
+    python benchmarks/four_k.py --model 1.6b-2k --size 2048x2048
+    python benchmarks/four_k.py --folder sanakit/assets/pocket --size 256x256    # tries the script itself
 
 The weights are random (`random_weights.py`), in bfloat16 as the published ones are; of Gemma 2 there are few
 layers, whose work is small beside the rest. The command draws in a process of its own; its peak is the most
@@ -24,7 +25,6 @@ from typing import Any
 
 import side_by_side as side
 
-MODEL = "1.6b-4k"
 PROMPT = "a small fluffy white cat sleeping on a sunny windowsill"
 SANA = "from sanakit.cli import main; main()"
 PLAN = """
@@ -43,13 +43,14 @@ def main() -> None:
     """Make the model, ask for the plan, draw, and print both."""
     parser = side.parser_of(__doc__)
     parser.set_defaults(text_layers=2, depth=None)
+    parser.add_argument("--model", default="1.6b-4k", help="of random_weights.py")
     parser.add_argument("--size", default="4096x4096")
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--guidance", type=float, default=4.5, help="1 is off, in half the time")
     parser.add_argument("--memory", default="auto", help="as for `sana generate`")
     asked = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(asked.threads)
-    folder = asked.folder or _made(asked.text_layers, asked.depth)
+    folder = asked.folder or _made(asked.model, asked.text_layers, asked.depth)
     width, height = asked.size.split("x")
     planned = json.loads(_python(PLAN, folder, asked.memory, width, height, str(asked.guidance)))
     found = draw(folder, asked)
@@ -109,9 +110,9 @@ def draw(folder: str, asked: Namespace) -> dict[str, Any]:
     return {"seconds": seconds, "timings": timings, "peak": usage.ru_maxrss * 1024}
 
 
-def _made(text_layers: int, depth: int | None) -> str:
+def _made(model: str, text_layers: int, depth: int | None) -> str:
     """Make the random weights in a process of their own: this one stays small."""
-    words = ["--model", MODEL, "--text-layers", str(text_layers)]
+    words = ["--model", model, "--text-layers", str(text_layers)]
     words += [] if depth is None else ["--depth", str(depth)]
     script = Path(__file__).with_name("random_weights.py")
     command = [sys.executable, str(script), *words]

@@ -16,10 +16,12 @@ from sanakit.errors import MemoryLimitError, SettingsError
 from sanakit.models.dc_ae import DC_AE_F32C32_SANA, DCAE
 from sanakit.models.dc_ae_stream import decode_rows
 from sanakit.models.gemma2 import GEMMA2_2B, Gemma2
-from sanakit.models.sana import SANA_600M, Sana
+from sanakit.models.sana import SANA_600M, SANA_1600M_4K, Sana, SanaConfig
 from sanakit.pipelines import text_to_image
 from sanakit.pipelines.memory import (
     LEAST_BAND,
+    SLACK,
+    STEP_WORK,
     MemoryPlan,
     Planner,
     Weights,
@@ -34,15 +36,24 @@ BASE = 300 * 10**6
 GB = 10**9
 
 
-@pytest.fixture(scope="module")
-def published() -> Planner:
-    """SANA 0.6B with its text encoder and decoder, in bfloat16, without the memory for them."""
+def full_size(config: SanaConfig) -> Planner:
+    """A transformer with text encoder and decoder, in bfloat16, without the memory for them."""
     with torch.device("meta"):
-        sana, decoder = Sana(SANA_600M).bfloat16(), DCAE(DC_AE_F32C32_SANA, "decoder").bfloat16()
+        sana, decoder = Sana(config).bfloat16(), DCAE(DC_AE_F32C32_SANA, "decoder").bfloat16()
         gemma = Gemma2(GEMMA2_2B).bfloat16()
     planner = Planner(sana, decoder, gemma, device=torch.device("cpu"), budget="auto")
     planner.base, planner.weights = BASE, Weights.of(sana, decoder, gemma, mapped=False)
     return planner
+
+
+@pytest.fixture(scope="module")
+def published() -> Planner:
+    return full_size(SANA_600M)
+
+
+@pytest.fixture(scope="module")
+def published_4k() -> Planner:
+    return full_size(SANA_1600M_4K)
 
 
 def plan(planner: Planner, budget: int | str, side: int = 512, available: int = 20 * GB) -> MemoryPlan:
@@ -92,6 +103,33 @@ def test_auto_gives_parts_back_and_goes_leaner_where_little_is_left(published) -
 def test_a_large_picture_gets_smaller_bands(published) -> None:
     assert plan(published, "auto", side=4096).band < plan(published, "auto", side=512).band
     assert plan(published, "870MB", side=1024).band < plan(published, "auto", side=1024).band
+
+
+def test_a_4k_picture_of_the_1_6b_model_is_planned_as_its_parts_add_up(published_4k: Planner) -> None:
+    """With guidance. The plan itself was measured: benchmarks/four_k.py."""
+    kept = 3 * 2 * 128 * 128 * 2240 * 4  # two samples' tokens at their widest: with positions, or normed
+    staged = plan(published_4k, "auto", side=4096)
+    assert (staged.residence, staged.band) == ("staged", 1 / 4)
+    assert staged.peak == BASE + SLACK + 2 * 1_604_462_752 + kept + STEP_WORK
+    layered = plan(published_4k, "3GB", side=4096)
+    assert (layered.residence, layered.band) == ("layered", 1 / 4)
+    blocks = 3 * 2 * 77_920_640  # one works, one is read, one is given back
+    assert layered.peak == BASE + SLACK + blocks + kept + STEP_WORK
+    kept_map = 4096 // 8 * 4096 // 8 * 512 * 4  # the decoder's largest map with attention
+    assert kept_map < layered.peak - BASE - SLACK  # decoding fits beside it
+
+
+def test_a_4k_picture_that_does_not_fit_is_refused_with_what_would(published_4k: Planner) -> None:
+    with pytest.raises(
+        MemoryLimitError, match=r"4096x4096 px do not fit in 1\.5 GB: give at least"
+    ) as caught:
+        plan(published_4k, "1.5GB", side=4096)
+    words = str(caught.value)
+    least = words.split("at least ")[1].split(", or")[0]
+    assert plan(published_4k, least, side=4096).residence == "layered"
+    side = int(words.split("draw ")[1].split("x")[0])
+    assert 2048 < side < 4096
+    assert plan(published_4k, "1.5GB", side=side).peak <= 1.5 * GB
 
 
 def test_an_accelerator_decodes_whole_maps_where_they_fit(published: Planner) -> None:

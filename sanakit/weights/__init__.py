@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sanakit.weights.catalog import CATALOG
     from sanakit.weights.clip import load_clip, save_clip
-    from sanakit.weights.convert import convert
+    from sanakit.weights.conversion import convert
     from sanakit.weights.export import save_autoencoder, save_diffusers, save_official
     from sanakit.weights.graphs import save_graphs
     from sanakit.weights.inspect import describe
@@ -41,7 +41,7 @@ __all__ = [
 
 _HOMES = {
     "CATALOG": "catalog",
-    "convert": "convert",
+    "convert": "conversion",
     "describe": "inspect",
     "load_autoencoder": "load",
     "load_clip": "clip",

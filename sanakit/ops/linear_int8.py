@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sanakit.ops import native
 
-TOLERANCE = 0.02  # of a row's root mean square
+TOLERANCE = 0.03  # of a row's root mean square: 16 bits from 13 times that on
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:

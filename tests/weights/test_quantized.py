@@ -101,3 +101,14 @@ def test_the_model_itself_is_never_overwritten(folders: dict[str, Path]) -> None
 
     with pytest.raises(OutputError, match="the model itself"):
         save_quantized(folders["int8"], folders["int8"], "int8")
+
+
+def test_pictures_in_8_bits_are_those_in_float(folders: dict[str, Path]) -> None:
+    """PSNR of trained weights; its mean over 50 prompts is in docs/quantize.md."""
+    prompts = ["a red apple", "a panda on a yellow background", "three strawberries", "a rocket, flat"]
+    exact, rounded = (
+        torch.cat([pipe(prompt, seed=1, output="pt").images for prompt in prompts])
+        for pipe in map(TextToImage.from_pretrained, ("pocket", folders["int8"]))
+    )
+    error = (exact - rounded).square().flatten(1).mean(1)
+    assert (10 * (4 / error).log10()).min() > 35

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -32,18 +33,24 @@ def context(model: Sana, *lengths: int) -> TextContext:
     return model.prepare([torch.randn(length, 24) for length in lengths])
 
 
-def test_compiled_blocks_draw_the_same() -> None:
-    """Compiling takes most of its seconds: one size, both of a guided step's kinds of block."""
-    if not any(map(shutil.which, COMPILERS)):
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_blocks_draw_the_same(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch.compile makes of a block; "eager" runs the graphs that it finds as they are, in seconds."""
+    if backend == "inductor" and not any(map(shutil.which, COMPILERS)):
         pytest.skip("no compiler")
-    model = tiny()
-    latents, prompts = torch.randn(1, 4, 4, 6), context(model, 1, 5)
-    plain = model.velocity(latents, 0.3, prompts)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend, fullgraph=True))
+    monkeypatch.setattr(compiled, "has_compiler", lambda device: True)
+    model, latents = tiny(), torch.randn(1, 4, 4, 6)
+    lengths = [context(model, 1, length) for length in (5, 6, 9)]
+    plain = [model.velocity(latents, 0.3, prompts) for prompts in lengths]
     compile_sampling(model, torch.device("cpu"))
+    torch._dynamo.reset()
     counters.clear()
-    ours = model.velocity(latents, 0.3, prompts)
-    assert counters["stats"]["unique_graphs"] == 2  # of the block where the prompts part, and of all others
-    assert (ours - plain).abs().max() < 1e-5 * plain.abs().max()  # float32 both; 3e-7 where this was written
+    for prompts, exact in zip(lengths, plain, strict=True):
+        ours = model.velocity(latents, 0.3, prompts)
+        assert (ours - exact).abs().max() < 1e-5 * exact.abs().max()  # float32 both; 3e-7 at the first trial
+    # Of the block where the prompts part and of all others; for one length of text, then for any.
+    assert counters["stats"]["unique_graphs"] == 4
 
 
 @pytest.mark.parametrize(("device", "what"), [("cpu", r"C\+\+ compiler"), ("cuda", "Triton")])

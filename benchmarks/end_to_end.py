@@ -5,9 +5,10 @@
     python benchmarks/end_to_end.py --plan int8 [--sizes 512,1024]
 
 Both sides load one folder of random weights in float32 and draw from the same seed, in turn (Sprint's sampler
-takes the noise between its steps from it as well); the pictures are compared first. All 26 layers of Gemma 2
-take 10.4 GB in diffusers: with fewer (--text-layers, 4 by default) the time of the text is multiplied to 26
-layers in a column that says so. With --plan ours draws once more, its transformer and text encoder quantised.
+takes the noise between its steps from it as well), after a picture of two steps that warms up; their first
+pictures are compared. All 26 layers of Gemma 2 take 10.4 GB in diffusers: with fewer (--text-layers, 4 by
+default) the time of the text is multiplied to 26 layers in a column that says so. With --plan the transformer
+and text encoder of ours are quantised.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=side.numbers, default=[512, 1024], help="sides in pixels")
     parser.add_argument("--steps", type=side.numbers, help="default: 20; of Sprint 1,2")
     parser.add_argument("--sprint", action="store_true", help="SANA-Sprint, one pass a step")
-    parser.add_argument("--plan", help="ours quantised by this plan, as one more side")
+    parser.add_argument("--plan", help="quantise ours by this plan")
     asked = parser.parse_args()
     side.use_threads(asked.threads)
     import torch
@@ -47,32 +48,35 @@ def main() -> None:
 
     model, peer = ("sprint-0.6b", SanaSprintPipeline) if asked.sprint else ("0.6b", SanaPipeline)
     folder = asked.folder or random_folder(model=model, text_layers=asked.text_layers, depth=asked.depth)
-    ours = {OURS: TextToImage.from_pretrained(folder)}
-    if asked.plan:
-        ours[f"{OURS} {asked.plan}"] = TextToImage.from_pretrained(folder, plan=asked.plan)
+    our_name = f"{OURS} {asked.plan}" if asked.plan else OURS
+    ours = TextToImage.from_pretrained(folder, plan=asked.plan)
     theirs = peer.from_pretrained(folder, torch_dtype=torch.float32)
     theirs.set_progress_bar_config(disable=True)
     what = f"{asked.threads} thread(s), model {Path(folder).name}, with guidance, float32."
     lines = side.heading("Prompt to picture at full size", what)
     text_factor = TEXT_LAYERS / theirs.text_encoder.config.num_hidden_layers
     for size, steps in product(asked.sizes, asked.steps or ([1, 2] if asked.sprint else [20])):
-        draws = {name: our_draw(pipe, size, steps) for name, pipe in ours.items()}
-        draws[THEIRS] = their_draw(theirs, size, steps)
+        for warm_up in (our_draw(ours, size, 2), their_draw(theirs, size, 2)):
+            warm_up()
+        draws = {our_name: our_draw(ours, size, steps), THEIRS: their_draw(theirs, size, steps)}
         lines += measure(draws, f"{size} px, {steps} step(s)", asked.runs, text_factor)
+        print("\n".join(lines[-12:]), flush=True)
     kind = "sprint" if asked.sprint else "end-to-end"
     name = "-".join([kind, *([asked.plan] if asked.plan else []), *map(str, asked.sizes)])
     side.publish(lines, f"{asked.threads}-threads-{name}", write=asked.write)
 
 
 def measure(draws: dict[str, Draw], what: str, runs: int, text_factor: float) -> list[str]:
-    """Draw in turn; the first picture of each side warms up and is compared."""
+    """Draw in turn, and compare the first pictures."""
     import numpy as np
 
-    first = {name: np.asarray(draw()[0], dtype=np.int16) for name, draw in draws.items()}
+    first: dict[str, Any] = {}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in draws}
     for run in range(runs):
         for name, draw in draws.items():
-            found[name].append(draw()[1])
+            picture, stages = draw()
+            first.setdefault(name, np.asarray(picture, dtype=np.int16))
+            found[name].append(stages)
             print(f"{what}, run {run + 1}, {name}: {sum(found[name][-1].values()):.2f} s", flush=True)
     rows, totals, whole = [], {}, {}
     for name, each in found.items():

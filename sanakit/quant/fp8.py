@@ -10,7 +10,6 @@ Shapes: K values in, N values out, M tokens.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Self
 
 import torch
@@ -79,7 +78,6 @@ def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x / scale).clamp_(-LARGEST, LARGEST).to(FLOAT8), scale
 
 
-@cache
 def multiplies_float8(device: torch.device) -> bool:
     """Whether a GPU multiplies 8-bit floats."""
     return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 9)

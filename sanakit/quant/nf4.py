@@ -9,17 +9,18 @@ Shapes: K values in, N values out, G = ceil(K / 64) blocks.
 
 from __future__ import annotations
 
-from functools import cache
-from types import ModuleType
+from importlib.util import find_spec
 from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sanakit.errors import MissingExtraError
 from sanakit.quant.layer import Product, matrix_of
 from sanakit.quant.weight_only import WeightOnly
 
+INSTALLED = find_spec("bitsandbytes") is not None
 BLOCK = 64
 # The code book of the paper's appendix E, in ascending order; 0 is exact, and the positive side has one more.
 LEVELS = (
@@ -63,11 +64,14 @@ class NormalFloat4(WeightOnly):
 
     def product(self, x: Tensor, outputs: slice = slice(None)) -> Tensor:
         """... K -> ... N."""
-        library = bitsandbytes()
-        if library is None:
+        if not INSTALLED:
             return super().product(x, outputs)
+        from bitsandbytes import functional, matmul_4bit
+
+        if not hasattr(torch.ops.bitsandbytes, "gemm_4bit"):  # before 0.50, which read the weight transposed
+            raise MissingExtraError("bitsandbytes>=0.50", "quant")
         packed, largest = self.weight[outputs], self.largest[outputs].float()
-        state = library.functional.QuantState(
+        state = functional.QuantState(
             largest.flatten(),
             shape=torch.Size((len(packed), largest.shape[1] * BLOCK)),
             blocksize=BLOCK,
@@ -75,15 +79,5 @@ class NormalFloat4(WeightOnly):
             dtype=x.dtype,
         )
         tokens = F.pad(x, (0, -self.in_features % BLOCK))
-        return library.matmul_4bit(tokens, packed.reshape(-1, 1), state, bias=self.bias_of(outputs, x.dtype))
-
-
-@cache
-def bitsandbytes() -> ModuleType | None:
-    """The library with the kernels, where the extra `quant` has brought it."""
-    try:
-        import bitsandbytes as library
-    except ImportError:
-        return None
-    # Releases before 0.50 lack the fused product, and read the weight transposed.
-    return library if hasattr(torch.ops.bitsandbytes, "gemm_4bit") else None
+        bias = self.bias_of(outputs, x.dtype)
+        return matmul_4bit(tokens, packed.reshape(-1, 1), state, bias=bias)

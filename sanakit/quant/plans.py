@@ -1,9 +1,9 @@
 """Which layers take which bits, and why: a plan is a function from a layer's name to its class, or None.
 
 Names are those of `Sana` ("blocks.3.attn.qkv") and `Gemma2` ("layers.3.mlp.up_proj"). Alike in all plans:
-what is outside the blocks stays as it is (embedders of latents, time and prompt, the final layer, norms, tables,
-the depthwise convolution, the embedding table). Those hold under 4 % of a transformer's weights, and an error
-there reaches every token of every step undamped.
+what is outside the blocks stays as it is (embedders of latents, time and prompt, the final layer, norms,
+tables, the depthwise convolution, the embedding table). Those hold under 4 % of a transformer's weights, and
+an error there reaches every token of every step undamped.
 """
 
 from __future__ import annotations

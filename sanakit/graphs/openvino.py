@@ -19,7 +19,9 @@ FILE = "model.xml"  # with the weights beside it in model.bin
 
 
 def write(network: Network, path: Path, *, half: bool = False) -> None:
-    """Write a network in float32, or with the weights stored in float16 and widened as they are used.
+    """Write a network in float32, or with all its numbers stored in float16 and widened as they are used.
+
+    Numbers that float16 has nothing near to, such as the 1e-15 of linear attention, stay in float32.
 
     Raises as `onnx.write` does, MissingExtraError without the extra [openvino], RuntimeError where it can not
     be written.
@@ -27,8 +29,7 @@ def write(network: Network, path: Path, *, half: bool = False) -> None:
     openvino = _openvino()
     between = path.with_name(onnx.FILE)
     onnx.write(network, between, half=half)
-    # Not its own compression, which also rounds the small numbers in norms and attention.
-    openvino.save_model(openvino.convert_model(between), path, compress_to_fp16=False)
+    openvino.save_model(openvino.convert_model(between), path, compress_to_fp16=half)
     for left in path.parent.glob(f"{onnx.FILE}*"):
         left.unlink()
 

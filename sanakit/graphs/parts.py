@@ -3,7 +3,7 @@
 Each has the interface of its parent class, which is what drawing asks of it, and none of its weights: the
 file is opened when it is first needed. `weights.release` closes it again, as a memory plan says.
 Text is padded and masked, which gives what unpadded text does. What our own networks do once a prompt, its
-projection, keys and values, a graph does in every step: 0.3 % of its multiplications at 1024 px and 20 tokens.
+projection, keys and values, a graph does in every step: 0.3 % of its products at 1024 px and 20 tokens.
 """
 
 from __future__ import annotations

@@ -66,8 +66,8 @@ def main() -> None:
             loaded, saved = f"ours {plan}, quantised when loaded", f"ours {plan}, from a saved folder"
             whole[loaded] = _run("ours", "pipeline", 512, folder, asked.threads, plan)
             with tempfile.TemporaryDirectory() as place:
-                own = side.quantize(Path(folder), Path(place) / plan, plan)
-                whole[saved] = _run("ours", "pipeline", 512, str(own), asked.threads)
+                own = _quantized(folder, plan, place)
+                whole[saved] = _run("ours", "pipeline", 512, own, asked.threads)
         lines += ["", "## Whole pipeline, 512 px, from the start of the process", "", *_pipeline_table(whole)]
     name = "-".join(["memory", *([asked.plan] if asked.plan else [])])
     side.publish(lines, f"{asked.threads}-threads-{name}", write=asked.write)
@@ -190,6 +190,14 @@ def _made(text_layers: int, depth: int) -> str:
     script = Path(__file__).with_name("random_weights.py")
     done = subprocess.run([sys.executable, script, *words], check=True, capture_output=True, text=True)
     return done.stdout.rpartition("  ")[0]
+
+
+def _quantized(folder: str, plan: str, place: str) -> str:
+    """As `_made`: saved quantised by `sana quantize` in another process."""
+    words = ["quantize", folder, f"{place}/{plan}", "--plan", plan]
+    script = "from sanakit.cli import main; main()"
+    subprocess.run([sys.executable, "-c", script, *words], check=True, stdout=subprocess.DEVNULL)
+    return words[2]
 
 
 def _run(

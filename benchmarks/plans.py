@@ -76,12 +76,12 @@ def pocket_rows(plans: Iterable[str], asked: Any, place: Path) -> Rows:
     from sanakit.eval.reference import load_reference
     from sanakit.eval.run import drawing, recognise
     from sanakit.eval.similarity import psnr
-    from sanakit.weights.catalog import CATALOG
+    from sanakit.weights import CATALOG, save_quantized
 
     source = CATALOG["pocket"].folder
     assert source is not None
     folders = {FLOAT: source}
-    folders |= {plan: side.quantize(source, place / f"pocket-{plan}", plan) for plan in plans}
+    folders |= {plan: save_quantized(source, place / f"pocket-{plan}", plan) for plan in plans}
     network, reference = load_efficientnet(), load_reference()
     pipes = {name: loaded(folder, name, asked.device) for name, folder in folders.items()}
     rows: Rows = {}
@@ -111,12 +111,14 @@ def pocket_rows(plans: Iterable[str], asked: Any, place: Path) -> Rows:
 
 def full_rows(plans: Iterable[str], folder: Path, asked: Any, place: Path) -> Rows:
     """One velocity of a large model by each plan: its error, bytes and seconds."""
+    from sanakit.weights import save_quantized
+
     transformers = {FLOAT: loaded(folder, FLOAT, asked.device).transformer}
     sizes = {FLOAT: megabytes(folder / "transformer")}
     for plan in plans:
         print(f"0.6B, {plan} ...", flush=True)
         with tempfile.TemporaryDirectory(dir=place) as made:  # what is mapped stays, and nothing else
-            own = side.quantize(folder, Path(made) / "model", plan)
+            own = save_quantized(folder, Path(made) / "model", plan)
             sizes[plan] = megabytes(own / "transformer")
             transformers[plan] = loaded(own, plan, asked.device).transformer
     features, inputs = step_inputs(transformers[FLOAT].config, CELLS, 0.5, seed=1)

@@ -11,7 +11,6 @@ import os
 import platform
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -105,19 +104,6 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
 def rms_error(ours: Tensor, theirs: Tensor) -> float:
     """Root-mean-square difference over the root-mean-square value."""
     return ((ours - theirs).norm() / theirs.norm()).item()
-
-
-def quantize(source: Path, target: Path, plan: str) -> Path:
-    """Save a model's folder quantised, by `sana quantize` in a process of its own; gives the new folder.
-
-    Raises RuntimeError with what the command said, if it fails.
-    """
-    command = [sys.executable, "-c", "from sanakit.cli import main; main()"]
-    words = ["quantize", str(source), str(target), "--plan", plan]
-    done = subprocess.run([*command, *words], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{plan}: {done.stderr.strip()}")
-    return target
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

@@ -34,6 +34,14 @@ class Int8Linear(Quantized):
         weight, bias = matrix_of(layer)
         return cls(*quantize_rows(weight), bias)
 
+    @classmethod
+    def empty(cls, layer: Product) -> Self:
+        """The same layer without contents; rounding on the meta device would import torch's compiler."""
+        outputs, bias = layer.out_features, matrix_of(layer)[1]
+        with torch.device("meta"):
+            weight = torch.empty(outputs, layer.in_features, dtype=torch.int8)
+            return cls(weight, torch.empty(outputs), None if bias is None else torch.empty(outputs))
+
     def dequantized(self) -> Tensor:
         """The matrix that it computes with, D K in float32."""
         return self.weight.float() * self.scale[:, None]

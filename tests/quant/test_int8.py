@@ -66,3 +66,11 @@ def test_a_view_of_tokens_is_added_to_in_place() -> None:
     quantised.add_to(whole[:, 2:4], torch.ones(2, 2, 64), gate)
     assert whole[:, [0, 1, 4, 5]].eq(0).all()
     assert whole[:, 2:4].ne(0).all()
+
+
+def test_an_empty_layer_has_the_names_shapes_and_dtypes_of_a_full_one(layer: Linear | Pointwise) -> None:
+    empty, full = (made.state_dict() for made in (Int8Linear.empty(layer), Int8Linear.of(layer)))
+    assert {name: (tensor.shape, tensor.dtype) for name, tensor in empty.items()} == {
+        name: (tensor.shape, tensor.dtype) for name, tensor in full.items()
+    }
+    assert all(tensor.is_meta for tensor in empty.values())

@@ -15,8 +15,9 @@ from sanakit.graphs.parts import RUNTIMES, Graph
 
 
 def network(spread: float = 0.1) -> Network:
-    layers = nn.Sequential(nn.Linear(256, 256), nn.GELU(), nn.Linear(256, 256))
-    nn.init.normal_(layers[0].weight, std=spread)
+    first = nn.Linear(256, 256)
+    nn.init.normal_(first.weight, std=spread)
+    layers = nn.Sequential(first, nn.GELU(), nn.Linear(256, 256))
     return Network(module=layers, inputs={"x": torch.zeros(2, 256)}, free={"x": {0: "rows"}}, outputs=("y",))
 
 

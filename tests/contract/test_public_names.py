@@ -81,7 +81,8 @@ def test_text_to_image_takes_these_arguments() -> None:
     sampling = {"steps", "guidance", "solver"}
     assert image | sampling | {"output"} <= set(parameters(TextToImage.__call__))
     assert image | sampling <= set(parameters(TextToImage.stream))
-    assert {"path", "device", "dtype", "memory", "encoder"} == set(parameters(TextToImage.from_pretrained))
+    loading = {"path", "device", "dtype", "memory", "encoder", "plan", "compile"}
+    assert loading == set(parameters(TextToImage.from_pretrained))
 
 
 def test_weights_offers_these_functions() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sanakit.ops import native
 
-TOLERANCE = 0.03  # of a row's root mean square: 16 bits from 13 times that on
+TOLERANCE = 0.04  # of a row's root mean square: 16 bits where the largest value is 17.6 times that
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:

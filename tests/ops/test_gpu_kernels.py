@@ -1,8 +1,9 @@
 """Each kernel for GPUs against its plain twin in float64: odd sizes, strided inputs, three dtypes.
 
 On a CPU the kernels run in Triton's interpreter, which is chosen by a variable that is read when Triton is
-imported: `test_in_the_interpreter` runs the tests of this file in a process of its own with it. That shows
-what they compute; that they compile, and keep to the registers, is shown for two kinds of GPU without one.
+imported: `test_in_processes_of_their_own` runs the tests of this file with it. That shows what they compute;
+that they compile, and keep to the registers, is shown for two kinds of GPU without one, in another process:
+beside all that the suite has loaded, Triton's compiler crashed.
 What runs on a GPU is marked so: `pytest -m gpu tests/ops/test_gpu_kernels.py`.
 """
 
@@ -34,6 +35,7 @@ from sanakit.ops.gpu import gated_depthwise as depthwise_kernel
 from sanakit.ops.gpu import modulated_norm as modulated_norm_kernel
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+COMPILED = os.environ.get("TRITON_INTERPRET") == "0"
 # Largest difference relative to the largest value. float32: sums in another order. 16 bits: the result is
 # rounded once, by half a unit in the last place (2^-9, 2^-12), which may be a whole one where sums differ.
 # The interpreter does not round to bfloat16 but cuts off, which is wrong by a whole unit.
@@ -49,22 +51,24 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         if not torch.cuda.is_available() or INTERPRETED:
             pytest.skip("needs a GPU")
     elif not INTERPRETED:
-        pytest.skip("runs in the process of test_in_the_interpreter")
+        pytest.skip("runs in the process of test_in_processes_of_their_own")
     else:
         monkeypatch.setattr(gpu, "kernels_run", lambda x, *others: x.dtype != torch.float64)
     with torch.no_grad():
         yield "cuda" if request.param == "cuda" else "cpu"
 
 
-def test_in_the_interpreter() -> None:
-    if INTERPRETED:
-        pytest.skip("this is it")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "interpreter", __file__]
+@pytest.mark.parametrize(("which", "interpret"), [("interpreter", "1"), ("registers", "0")])
+def test_in_processes_of_their_own(which: str, interpret: str) -> None:
+    if INTERPRETED or COMPILED:
+        pytest.skip("this is one")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", which, __file__]
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        command, env={**os.environ, "TRITON_INTERPRET": "1"}, cwd=root, capture_output=True, text=True
+        command, env={**os.environ, "TRITON_INTERPRET": interpret}, cwd=root, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
 
 
 KERNELS = {  # constants that they are compiled with, as a 1.6B model launches them, and warps
@@ -88,8 +92,8 @@ def test_kernels_compile_for_nvidia_gpus_and_keep_to_the_registers(
     capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Triton's compiler and ptxas need no GPU; what does not fit in registers would go through memory."""
-    if INTERPRETED:
-        pytest.skip("nothing is compiled in the interpreter")
+    if not COMPILED:
+        pytest.skip("runs in the process of test_in_processes_of_their_own")
     compiler = pytest.importorskip("triton.backends.compiler")
     nvidia = pytest.importorskip("triton.backends.nvidia")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))

@@ -1,8 +1,8 @@
 """Each kernel for GPUs against its plain twin in float64: odd sizes, strided inputs, three dtypes.
 
 On a CPU the kernels run in Triton's interpreter, which is chosen by a variable that is read when Triton is
-imported. That shows what they compute; that they compile, and keep to the registers, is shown for two kinds of
-GPU without one. `test_gpu_kernels.py` runs this file twice, in processes of their own.
+imported. That shows what they compute; that they compile, and keep to the registers, is shown for two kinds
+of GPU without one. `test_gpu_kernels.py` runs this file twice, in processes of their own.
 What runs on a GPU is marked so: `pytest -m gpu tests/ops/gpu_kernel_cases.py`.
 """
 

@@ -57,7 +57,7 @@ def load(path: Path) -> Run:
 
 def _openvino():
     try:
-        # OpenVINO sends usage data from a forked process, unless it believes itself in a build: nothing is sent.
+        # OpenVINO would send usage data, from a forked process; what it takes for a build it leaves alone.
         os.environ.setdefault("TF_BUILD", "sanakit")
         import openvino
     except ImportError:

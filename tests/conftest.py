@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 # Before torch is imported anywhere: tiny tensors run faster on one thread than on a pool.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TF_BUILD", "sanakit")  # else OpenVINO sends usage data from a fork, which crashes
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 

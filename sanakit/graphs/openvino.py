@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,11 +41,11 @@ def load(path: Path) -> Run:
 
     Raises MissingExtraError without the extra [openvino], WeightsError where it is damaged.
     """
-    openvino = _openvino()
+    core = _core()
     # Unless told, it computes in bfloat16 where the CPU has that, which is not what the model gives.
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     try:
-        model = openvino.Core().compile_model(path, "CPU", options)
+        model = core.compile_model(path, "CPU", options)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1][:200]
         raise WeightsError(f"{path} can not be opened ({reason}): convert the model again.") from None
@@ -55,10 +56,22 @@ def load(path: Path) -> Run:
     return run
 
 
+@cache
+def _core():
+    """The one runtime of this process, which is never closed.
+
+    Each of them puts up a stack of its own for signals and, when closed, puts back the one that it found: of
+    two that are closed in the order they came, the second puts back what the first has freed. The next signal
+    with a handler in Python, Ctrl-C or the end of a data worker, then ends the process.
+    """
+    return _openvino().Core()
+
+
 def _openvino():
     try:
-        # OpenVINO would send usage data, from a forked process; what it takes for a build it leaves alone.
-        os.environ.setdefault("TF_BUILD", "sanakit")
+        os.environ.setdefault(
+            "TF_BUILD", "sanakit"
+        )  # it sends usage data, but not for what looks like a build
         import openvino
     except ImportError:
         raise MissingExtraError("openvino", "openvino") from None

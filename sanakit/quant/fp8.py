@@ -15,24 +15,17 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sanakit.quant.layer import Product, matrix_of
-from sanakit.quant.weight_only import WeightOnly
+from sanakit.quant.layer import Product, ScaledRows, matrix_of
 
 FLOAT8 = torch.float8_e4m3fn
 LARGEST = 448
 MULTIPLE = 16  # of K and N: what the units ask for
 
 
-class Float8(WeightOnly):
+class Float8(ScaledRows):
     """A product whose weight is float8_e4m3fn with a float32 scale for each output."""
 
-    weight: Tensor  # N K, float8_e4m3fn
-    scale: Tensor  # N, float32
-
-    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
-        super().__init__(weight.shape[1], weight.shape[0], bias)
-        self.register_buffer("weight", weight)
-        self.register_buffer("scale", scale)
+    STORED = FLOAT8
 
     @classmethod
     def of(cls, layer: Product) -> Self:
@@ -40,10 +33,6 @@ class Float8(WeightOnly):
         weight, bias = matrix_of(layer)
         rounded, scale = round_rows(weight)
         return cls(rounded, scale[:, 0], bias)
-
-    def matrix(self, dtype: torch.dtype, outputs: slice = slice(None)) -> Tensor:
-        """N K: multiplied in float32, rounded once."""
-        return self.weight[outputs].float().mul_(self.scale[outputs, None]).to(dtype)
 
     def product(self, x: Tensor, outputs: slice = slice(None)) -> Tensor:
         """... K -> ... N."""

@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sanakit.quant.layer import Product, matrix_of, meta_twin
-from sanakit.quant.weight_only import WeightOnly
+from sanakit.quant.layer import Product, Quantized, blank, blank_bias, matrix_of
 
 GROUP = 64
 LARGEST = 15
@@ -27,7 +26,7 @@ Codes = tuple[Tensor, Tensor, Tensor]
 """N G 64 codes 0..15 as float32; N G 1 scale and least value, float16."""
 
 
-class Int4(WeightOnly):
+class Int4(Quantized):
     """A product whose weight is two codes a byte, with a scale and a least value for each group of 64."""
 
     weight: Tensor  # N 32G, uint8; byte j of a group holds value j in its low half, j + 32 in its high half
@@ -58,14 +57,11 @@ class Int4(WeightOnly):
 
     @classmethod
     def empty(cls, layer: Product) -> Self:
-        """The same layer without contents, on the meta device, and without going through the fit there."""
-        with torch.device("meta"):
-            weight, bias = matrix_of(meta_twin(layer))
-            outputs, inputs = weight.shape
-            groups = -(-inputs // GROUP)
-            packed = torch.empty(outputs, groups * GROUP // 2, dtype=torch.uint8)
-            scale, least = torch.empty(2, outputs, groups, dtype=torch.float16)
-        return cls(inputs, packed, scale, least, bias)
+        """The same layer without contents, on the meta device."""
+        outputs, groups = layer.out_features, -(-layer.in_features // GROUP)
+        packed = blank(outputs, groups * GROUP // 2, dtype=torch.uint8)
+        scale, least = (blank(outputs, groups, dtype=torch.float16) for _ in range(2))
+        return cls(layer.in_features, packed, scale, least, blank_bias(layer))
 
     def matrix(self, dtype: torch.dtype, outputs: slice = slice(None)) -> Tensor:
         """N K: multiplied and added in float32, rounded once."""

@@ -13,32 +13,20 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sanakit.quant.layer import Product, matrix_of
-from sanakit.quant.weight_only import WeightOnly
-
-LARGEST = 127  # symmetric: -128 is never taken
+from sanakit.ops.linear_int8 import quantize_rows
+from sanakit.quant.layer import Product, ScaledRows, matrix_of
 
 
-class Int8Weight(WeightOnly):
+class Int8Weight(ScaledRows):
     """A product whose weight is int8 with a float32 scale for each output."""
 
-    weight: Tensor  # N K, int8
-    scale: Tensor  # N, float32
-
-    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
-        super().__init__(weight.shape[1], weight.shape[0], bias)
-        self.register_buffer("weight", weight)
-        self.register_buffer("scale", scale)
+    STORED = torch.int8
 
     @classmethod
     def of(cls, layer: Product) -> Self:
         """Round the weight of a layer, of any float dtype."""
         weight, bias = matrix_of(layer)
-        weight = weight.float()
-        scale = weight.abs().amax(1) / LARGEST
-        scale = torch.where(scale > 0, scale, 1)  # a channel of zeros
-        rounded = (weight / scale[:, None]).round_().clamp_(-LARGEST, LARGEST)
-        return cls(rounded.to(torch.int8), scale, bias)
+        return cls(*quantize_rows(weight), bias)
 
     def matrix(self, dtype: torch.dtype, outputs: slice = slice(None)) -> Tensor:
         """N K, in one pass over memory: multiplied in float32, rounded once."""

@@ -1,11 +1,14 @@
 """What every quantised layer is: a stand-in for a `Linear` or a `Pointwise`, made of plain stored tensors.
 
-Shapes: K values in, N values out.
+Its weight is widened anew for every product, to the dtype of the tokens, unless a subclass multiplies in few
+bits. What rounding took from the weight is then all that is lost: tokens are not touched, so nothing in them
+can overflow or be an outlier. A product costs what its float twin costs, and the widening on top: memory is
+saved, not arithmetic.    Shapes: K values in, N values out.
 """
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +25,7 @@ class Quantized(TokenProduct, nn.Module):
 
     All it holds are buffers of dtypes that safetensors knows, so that a file of its state_dict is complete;
     they are stored and loaded as they are. The bias, a parameter, has the dtype to compute in. A subclass
-    registers its buffers in `of` and says in `dequantized` which matrix they stand for.
+    makes its buffers in `of`, their empty likes in `empty`, and says in `matrix` what they stand for.
     """
 
     bias: nn.Parameter | None
@@ -41,27 +44,57 @@ class Quantized(TokenProduct, nn.Module):
     def empty(cls, layer: Product) -> Self:
         """The same layer without contents, on the meta device: what `of` gives has these names and shapes.
 
-        layer: may lie on the meta device.
+        layer: may lie on the meta device. (Running `of` there would do too, but imports torch's compiler.)
         """
-        with torch.device("meta"):
-            return cls.of(meta_twin(layer))
+        raise NotImplementedError
+
+    def matrix(self, dtype: torch.dtype, outputs: slice = slice(None)) -> Tensor:
+        """The rows of the matrix for a run of the N outputs, each value rounded to the dtype once."""
+        raise NotImplementedError
 
     def dequantized(self) -> Tensor:
         """The matrix that it computes with, N K in float32."""
-        raise NotImplementedError
+        return self.matrix(torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
         """... K -> ... N."""
         return self.product(x)
 
     def product(self, x: Tensor, outputs: slice = slice(None)) -> Tensor:
-        """... K -> ... N, by way of the float matrix: exact for the weight as it was rounded, and slow."""
-        bias = None if self.bias is None else self.bias[outputs].to(x.dtype)
-        return linear(x, self.dequantized()[outputs].to(x.dtype), bias)
+        """... K -> ... N, by way of the float matrix."""
+        return linear(x, self.matrix(x.dtype, outputs), self.bias_of(outputs, x.dtype))
+
+    def bias_of(self, outputs: slice, dtype: torch.dtype) -> Tensor | None:
+        """The bias of a run of the outputs in the dtype of the tokens, or None."""
+        return None if self.bias is None else self.bias[outputs].to(dtype)
 
     def extra_repr(self) -> str:
         """Sizes, as of other layers."""
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+
+
+class ScaledRows(Quantized):
+    """A product whose weight is stored value by value, with a float32 scale for each output."""
+
+    STORED: ClassVar[torch.dtype]
+
+    weight: Tensor  # N K, of dtype STORED
+    scale: Tensor  # N, float32
+
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+        super().__init__(weight.shape[1], weight.shape[0], bias)
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
+
+    @classmethod
+    def empty(cls, layer: Product) -> Self:
+        """The same layer without contents, on the meta device."""
+        shape = layer.out_features, layer.in_features
+        return cls(blank(*shape, dtype=cls.STORED), blank(shape[0]), blank_bias(layer))
+
+    def matrix(self, dtype: torch.dtype, outputs: slice = slice(None)) -> Tensor:
+        """N K: multiplied in float32, rounded once."""
+        return self.weight[outputs].float().mul_(self.scale[outputs, None]).to(dtype)
 
 
 def matrix_of(layer: Product) -> tuple[Tensor, Tensor | None]:
@@ -71,7 +104,11 @@ def matrix_of(layer: Product) -> tuple[Tensor, Tensor | None]:
     return inner.weight.detach().flatten(1), None if bias is None else bias.detach()
 
 
-def meta_twin(layer: Product) -> Product:
-    """A layer of the same kind and sizes without memory."""
-    has_bias = matrix_of(layer)[1] is not None
-    return type(layer)(layer.in_features, layer.out_features, bias=has_bias)
+def blank(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A tensor without memory."""
+    return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+def blank_bias(layer: Product) -> Tensor | None:
+    """The bias of a layer, if it has one, without memory."""
+    return None if matrix_of(layer)[1] is None else blank(layer.out_features)

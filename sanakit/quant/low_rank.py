@@ -54,7 +54,7 @@ class LowRankInt4(Int4):
 
     @classmethod
     def empty(cls, layer: Product) -> Self:
-        """The same layer without contents, on the meta device, and without going through the fit there."""
+        """The same layer without contents, on the meta device."""
         base = Int4.empty(layer)
         rank = rank_for(base.out_features, base.in_features)
         up = base.scale.new_empty(base.out_features, rank)

@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sanakit.errors import MissingExtraError
-from sanakit.quant.layer import Product, matrix_of
-from sanakit.quant.weight_only import WeightOnly
+from sanakit.quant.layer import Product, Quantized, blank, blank_bias, matrix_of
 
 INSTALLED = find_spec("bitsandbytes") is not None
 BLOCK = 64
@@ -31,7 +30,7 @@ LEVELS = (
 )
 
 
-class NormalFloat4(WeightOnly):
+class NormalFloat4(Quantized):
     """A product whose weight is two NF4 codes a byte, with the largest magnitude of each block of 64."""
 
     weight: Tensor  # N 32G, uint8; the first of two values lies in the high half
@@ -54,6 +53,14 @@ class NormalFloat4(WeightOnly):
         codes = torch.bucketize(x / unit[..., None], (levels[1:] + levels[:-1]) / 2).to(torch.uint8)
         high, low = codes.flatten(1).unflatten(1, (-1, 2)).unbind(-1)
         return cls(inputs, high << 4 | low, largest, bias)
+
+    @classmethod
+    def empty(cls, layer: Product) -> Self:
+        """The same layer without contents, on the meta device."""
+        outputs, blocks = layer.out_features, -(-layer.in_features // BLOCK)
+        packed = blank(outputs, blocks * BLOCK // 2, dtype=torch.uint8)
+        largest = blank(outputs, blocks, dtype=torch.float16)
+        return cls(layer.in_features, packed, largest, blank_bias(layer))
 
     def matrix(self, dtype: torch.dtype, outputs: slice = slice(None)) -> Tensor:
         """N K: multiplied in float32, rounded once."""

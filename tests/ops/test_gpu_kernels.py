@@ -1,4 +1,4 @@
-"""Kernels for GPUs, in processes of their own: beside all that the suite has loaded, Triton crashed it."""
+"""Kernels for GPUs, in two processes: what Triton does with them is settled as it is imported."""
 
 from __future__ import annotations
 

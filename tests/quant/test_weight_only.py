@@ -11,10 +11,9 @@ from sanakit.quant import nf4
 from sanakit.quant.fp8 import Float8
 from sanakit.quant.int4 import Int4
 from sanakit.quant.int8_weight import Int8Weight
-from sanakit.quant.layer import matrix_of
+from sanakit.quant.layer import Quantized, matrix_of
 from sanakit.quant.low_rank import LowRankInt4
 from sanakit.quant.nf4 import NormalFloat4
-from sanakit.quant.weight_only import WeightOnly
 
 KINDS = [Int8Weight, Int4, LowRankInt4, Float8, NormalFloat4]
 # Largest relative error of a matrix of normal values, root mean square: half a step of uniform rounding is
@@ -42,7 +41,7 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @every_kind
 @pytest.mark.parametrize("shape", [(256, 192), (128, 32), (100, 37), (65, 8), (20, 3), (1, 1)])
-def test_stands_for_a_near_matrix_of_the_same_shape(kind: type[WeightOnly], shape: tuple[int, int]) -> None:
+def test_stands_for_a_near_matrix_of_the_same_shape(kind: type[Quantized], shape: tuple[int, int]) -> None:
     layer = linear(*shape)
     matrix = kind.of(layer).dequantized()
     assert matrix.shape == layer.weight.shape
@@ -52,7 +51,7 @@ def test_stands_for_a_near_matrix_of_the_same_shape(kind: type[WeightOnly], shap
 
 @every_kind
 @pytest.mark.parametrize("bias", [True, False])
-def test_product_is_that_of_its_matrix(kind: type[WeightOnly], bias: bool) -> None:
+def test_product_is_that_of_its_matrix(kind: type[Quantized], bias: bool) -> None:
     layer = kind.of(linear(100, 37, bias=bias))
     x = torch.randn(2, 5, 100)
     expected = x.double() @ layer.dequantized().double().t()
@@ -63,21 +62,21 @@ def test_product_is_that_of_its_matrix(kind: type[WeightOnly], bias: bool) -> No
 
 
 @every_kind
-def test_a_single_token_may_come_without_an_axis(kind: type[WeightOnly]) -> None:
+def test_a_single_token_may_come_without_an_axis(kind: type[Quantized]) -> None:
     """As the value of a one-token prompt does."""
     layer, x = kind.of(linear(100, 48)), torch.randn(1, 100)
     torch.testing.assert_close(layer(x[0]), layer(x)[0], atol=1e-6, rtol=1e-6)
 
 
 @every_kind
-def test_a_run_of_outputs_is_that_part_of_the_whole(kind: type[WeightOnly]) -> None:
+def test_a_run_of_outputs_is_that_part_of_the_whole(kind: type[Quantized]) -> None:
     layer, x = kind.of(linear(100, 48)), torch.randn(7, 100)
     for run in (slice(16), slice(16, None), slice(3, 20)):
         torch.testing.assert_close(layer.product(x, run), layer.product(x)[:, run], atol=1e-6, rtol=1e-6)
 
 
 @every_kind
-def test_stands_in_for_a_pointwise_convolution(kind: type[WeightOnly]) -> None:
+def test_stands_in_for_a_pointwise_convolution(kind: type[Quantized]) -> None:
     layer, twin = Pointwise(64, 48), linear(64, 48)
     torch.nn.init.normal_(layer.conv.weight)
     twin.load_state_dict({"weight": layer.conv.weight.flatten(1), "bias": layer.conv.state_dict()["bias"]})
@@ -87,7 +86,7 @@ def test_stands_in_for_a_pointwise_convolution(kind: type[WeightOnly]) -> None:
 
 @every_kind
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_computes_in_the_dtype_of_the_tokens(kind: type[WeightOnly], dtype: torch.dtype) -> None:
+def test_computes_in_the_dtype_of_the_tokens(kind: type[Quantized], dtype: torch.dtype) -> None:
     layer, x = kind.of(linear(256, 48)), torch.randn(9, 256)
     y = layer(x.to(dtype))
     assert y.dtype == dtype
@@ -98,7 +97,7 @@ def test_computes_in_the_dtype_of_the_tokens(kind: type[WeightOnly], dtype: torc
 @every_kind
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_stored_weight_in_16_bits_gives_what_its_float32_copy_gives(
-    kind: type[WeightOnly], dtype: torch.dtype
+    kind: type[Quantized], dtype: torch.dtype
 ) -> None:
     layer = linear(128, 48).to(dtype)
     ours, twin = kind.of(layer), kind.of(linear(128, 48).to(dtype).float())
@@ -106,7 +105,7 @@ def test_a_stored_weight_in_16_bits_gives_what_its_float32_copy_gives(
 
 
 @every_kind
-def test_a_file_holds_all_of_it(kind: type[WeightOnly]) -> None:
+def test_a_file_holds_all_of_it(kind: type[Quantized]) -> None:
     source = linear(100, 48)
     layer = kind.of(source)
     stored = load(save(layer.state_dict()))
@@ -120,7 +119,7 @@ def test_a_file_holds_all_of_it(kind: type[WeightOnly]) -> None:
 
 
 @every_kind
-def test_the_same_weight_gives_the_same_bits(kind: type[WeightOnly]) -> None:
+def test_the_same_weight_gives_the_same_bits(kind: type[Quantized]) -> None:
     layer = linear(128, 48)
     first = kind.of(layer).state_dict()
     torch.rand(3)  # no state of the generator plays a part
@@ -132,7 +131,7 @@ def test_the_same_weight_gives_the_same_bits(kind: type[WeightOnly]) -> None:
 
 
 @every_kind
-def test_zeros_stay_zeros(kind: type[WeightOnly]) -> None:
+def test_zeros_stay_zeros(kind: type[Quantized]) -> None:
     layer = linear(100, 48)
     layer.weight.data.zero_()
     assert kind.of(layer).dequantized().count_nonzero() == 0
@@ -142,7 +141,7 @@ def test_zeros_stay_zeros(kind: type[WeightOnly]) -> None:
 
 
 @every_kind
-def test_an_outlier_costs_its_neighbours_only(kind: type[WeightOnly]) -> None:
+def test_an_outlier_costs_its_neighbours_only(kind: type[Quantized]) -> None:
     """One value 200 times the others' spread: rows without it are what they were, and it stays what it is."""
     layer = linear(256, 48)
     before = kind.of(layer).dequantized()
@@ -157,7 +156,7 @@ def test_an_outlier_costs_its_neighbours_only(kind: type[WeightOnly]) -> None:
 
 
 @every_kind
-def test_large_tokens_in_float16_stay_in_range(kind: type[WeightOnly]) -> None:
+def test_large_tokens_in_float16_stay_in_range(kind: type[Quantized]) -> None:
     """Products of codes with tokens, before their scale, would not: 127 codes times 1000 leave float16."""
     layer = linear(256, 16, bias=False)
     layer.weight.data.fill_(0.001)

@@ -76,11 +76,16 @@ def scene_captions(
             said = [f"{NUMBERS[len(concepts)]} {plural(concepts[0])}"]
         case "two":
             said = [f"{names[0]} and {names[1]}", f"{names[1]} and {names[0]}"]
-        case "left":
+        case "left":  # a place before its thing is learned first, as sizes are; the other ways follow
             said = [f"{names[0]} to the left of {names[1]}", f"{names[1]} to the right of {names[0]}"]
+            said.append(f"on the left {names[0]} and on the right {names[1]}")
+            said.append(f"on the right {names[1]} and on the left {names[0]}")
             said.append(f"{names[0]} on the left and {names[1]} on the right")
         case "above":
-            said = [f"{names[0]} above {names[1]}", f"{names[1]} below {names[0]}"]
+            said = [f"{names[0]} above {names[1]}"]
+            said.append(f"at the top {names[0]} and at the bottom {names[1]}")
+            said.append(f"at the bottom {names[1]} and at the top {names[0]}")
+            said.append(f"{names[1]} below {names[0]}")
         case "size":
             big, small = f"a big {bare(concepts[0])}", f"a small {bare(concepts[1])}"
             said = [f"{big} and {small}", f"{small} next to {big}"]

@@ -46,7 +46,7 @@ from sanakit.weights import (
     load_transformer,
     save_diffusers,
 )
-from sanakit.weights.export import DEFAULTS
+from sanakit.weights.export import kept_settings
 from sanakit.whole import written_whole
 
 FINETUNED = "-finetuned"
@@ -188,20 +188,20 @@ def finetune_run(
         if aim.train_text:
             text = Gemma2(encoder.model.config)
             text.load_state_dict(_part(weights, TEXT))
-        defaults = {name: getattr(settings, name) for name in DEFAULTS}
+        kept = replace(
+            settings,
+            flow_shift=shift,
+            name=aim.name or f"{settings.name.removesuffix(FINETUNED)}{FINETUNED}",
+        )
         if resolution != before.sample_size * compression:
-            defaults |= {"width": resolution, "height": resolution}
+            kept = replace(kept, width=resolution, height=resolution)
         save_diffusers(
             folder / MODEL,
             transformer=trained,
             autoencoder=codec,
             text_encoder=TextEncoder(text, encoder.tokenizer, encoder.instruction, encoder.max_tokens),
-            flow_shift=shift,
-            defaults=defaults,
             dtype="float16" if settings.precision == "any" else settings.precision,
-            precision=settings.precision,
-            name=aim.name or f"{settings.name.removesuffix(FINETUNED)}{FINETUNED}",
-            licence=settings.licence,
+            **kept_settings(kept),
         )
 
     return Run(objective, config, finish, notes=(*notes, *report({}).splitlines()))

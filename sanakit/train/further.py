@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ from sanakit.weights import (
     load_transformer,
     save_diffusers,
 )
-from sanakit.weights.export import DEFAULTS
+from sanakit.weights.export import kept_settings
 from sanakit.weights.settings import ModelSettings
 
 Change = Callable[[FlowMatchingObjective], Sana]
@@ -102,11 +102,8 @@ def further_run(prepared: Prepared, config: TrainConfig, change: Change, *, name
             transformer=trained,
             autoencoder=codec,
             text_encoder=text,
-            flow_shift=settings.flow_shift,
-            defaults={name: getattr(settings, name) for name in DEFAULTS},
             dtype=torch.float16,
-            name=name or settings.name,
-            licence=settings.licence,
+            **kept_settings(replace(settings, name=name or settings.name)),
         )
 
     return Run(objective, config, finish)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from sanakit.errors import SettingsError, WeightsError
-from sanakit.weights.export import DEFAULTS, save_diffusers, save_official
+from sanakit.weights.export import kept_settings, save_diffusers, save_official
 from sanakit.weights.graphs import save_graphs
 from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
 from sanakit.weights.precision import parse_dtype
@@ -52,13 +52,4 @@ def convert(
     }
     if to != "diffusers":
         return save_graphs(target, to, **parts, settings=settings, dtype=dtype)
-    return save_diffusers(
-        target,
-        **parts,
-        flow_shift=settings.flow_shift,
-        defaults={name: getattr(settings, name) for name in DEFAULTS},
-        dtype=dtype,
-        precision=settings.precision,
-        name=settings.name,
-        licence=settings.licence,
-    )
+    return save_diffusers(target, **parts, dtype=dtype, **kept_settings(settings))

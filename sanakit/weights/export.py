@@ -29,6 +29,7 @@ from sanakit.weights.official import CONFIG_KEY
 from sanakit.weights.parts import QUANTIZATION
 from sanakit.weights.precision import check_rule, dtype_name, parse_dtype
 from sanakit.weights.resolve import INDEX, OURS
+from sanakit.weights.settings import ModelSettings
 from sanakit.whole import written_whole
 
 DEFAULTS = ("steps", "guidance", "width", "height", "solver")  # what a folder may say of itself
@@ -66,6 +67,17 @@ SCM_SCHEDULER = {
     "prediction_type": "trigflow",
     "sigma_data": 0.5,
 }
+
+
+def kept_settings(settings: ModelSettings) -> dict[str, Any]:
+    """What `save_diffusers` is told, by keyword, to keep a model's settings."""
+    return {
+        "flow_shift": settings.flow_shift,
+        "defaults": {name: getattr(settings, name) for name in DEFAULTS},
+        "precision": settings.precision,
+        "name": settings.name,
+        "licence": settings.licence,
+    }
 
 
 def save_diffusers(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from sanakit.errors import OutputError
 from sanakit.quant.plans import find_plan
-from sanakit.weights.export import DEFAULTS, save_diffusers
+from sanakit.weights.export import kept_settings, save_diffusers
 from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
 from sanakit.weights.settings import load_settings
 
@@ -34,11 +35,7 @@ def save_quantized(source: str | os.PathLike[str], folder: str | os.PathLike[str
         transformer=load_transformer(source, dtype="float32", mapped=True, plan=plan),
         autoencoder=load_autoencoder(source, dtype="float32", mapped=True),
         text_encoder=load_text_encoder(source, dtype="float32", mapped=True, plan=plan),
-        flow_shift=settings.flow_shift,
-        defaults={name: getattr(settings, name) for name in DEFAULTS},
         dtype=dtype,
-        precision=settings.precision,
-        name=f"{settings.name}-{plan}",
-        licence=settings.licence,
         plan=plan,
+        **kept_settings(replace(settings, name=f"{settings.name}-{plan}")),
     )

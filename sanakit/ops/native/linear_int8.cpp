@@ -1,9 +1,12 @@
 // y = x W^T + b with W in 8 bits and x rounded to 8 bits row by row, or to 16 where 8 would not do.
 //
-// As in linear.cpp, W is the broadcast operand and x, turned into panels once per call, the vector operand.
-// Before it is rounded a row may be normed and modulated; what comes out may be gated and added to y. With
-// VNNI four products of bytes are summed in one instruction, x as unsigned bytes (128 more than they are, which
-// is taken off again: 128 times the sum of W's row). Elsewhere the same whole numbers are multiplied as floats.
+// x, rounded, is the broadcast operand, and W, turned into panels by the thread that needs them, the vector
+// operand: sums lie in registers as they will lie in y, and are scaled, gated and added on their way there.
+// Before it is rounded a row may be normed and modulated. A row of 16 bits is two of 8: its high bytes go
+// among the other rows, its low ones, which count 1/256, behind them all, and are added to what those gave.
+// With VNNI four products of bytes are summed in one instruction, x as unsigned bytes (128 more than they are,
+// which is taken off again: 128 times the sum of W's row). Elsewhere the same whole numbers are multiplied as
+// floats, which hold 16 bits as they are.
 #include <algorithm>
 #include <cmath>
 
@@ -17,48 +20,69 @@
 namespace {
 
 constexpr long CACHE = 384 << 10;  // bytes of W that a thread works on: under half an L2 cache
-constexpr long X_BYTES = 8 << 20;  // of panels in one go: stay in an L3 cache
+constexpr long X_BYTES = 8 << 20;  // of rounded x in one go: stays in an L3 cache
 
+// Rows of x, in groups of ROWS: [padded / STEP][ROWS][STEP] levels. Rows of W, in panels of PANEL:
+// [padded / QUAD][PANEL][QUAD] factors, beginning with the sums that a tile begins with.
 #if defined(__AVX512VNNI__)
-typedef uint8_t Level;       // of x in a panel
-typedef int8_t Factor;       // of W in a block
-constexpr long QUAD = 4;     // values of k that one instruction sums
-constexpr long STEP = 64;    // values of k that lie side by side in a block: a cache line
-constexpr int PLANES = 2;    // high and low bytes of 16 bits
+typedef uint8_t Level;
+typedef int8_t Factor;
+typedef VecInt Sum;
+constexpr long QUAD = 4;   // values of k that one instruction sums
+constexpr long STEP = 64;  // values of k that lie side by side in a group: a cache line
+constexpr int PLANES = 2;  // high and low bytes
 
-inline VecInt add_products(VecInt sum, VecInt levels, VecInt factors) {
-    return (VecInt)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)levels, (__m512i)factors);
+inline Sum add_products(Sum sum, __m512i levels, __m512i factors) {
+    return (Sum)_mm512_dpbusd_epi32((__m512i)sum, levels, factors);
 }
 
-// total[i][j] += unit * (sum over k of block(i, k) * panel(k, j) - offsets[i])
-// panel: [k / 4][PANEL][4], block: [k / 64][ROWS][64].
-inline __attribute__((always_inline)) void multiply_bytes(Tile& total, const Factor* block, const float* offsets, const Level* panel,
-                                                          long k, float unit) {
-    VecInt sums[ROWS][2] = {};
-    for (long start = 0; start < k; start += STEP, block += ROWS * STEP)
+inline Vec words(const int8_t* w, long count) {
+    return (Vec)_mm512_maskz_loadu_epi8(count >= STEP ? ~0ull : (1ull << count) - 1, w);
+}
+
+inline Sum start_of(Sum start, Vec factors) {  // what 128 too much in each level will add is taken off in advance
+    return start - add_products(Sum{}, _mm512_set1_epi8(-128), (__m512i)factors);
+}
+
+inline __attribute__((always_inline)) void multiply_levels(Sum (&sums)[ROWS][2], const Level* group, const Factor* panel, long padded) {
+    for (long start = 0; start < padded; start += STEP, group += ROWS * STEP)
         for (long at = 0; at < STEP; at += QUAD, panel += QUAD * PANEL) {
-            VecInt left, right;
+            __m512i left, right;
             std::memcpy(&left, panel, sizeof left), std::memcpy(&right, panel + QUAD * LANES, sizeof right);
 #pragma GCC unroll 16
             for (int i = 0; i < ROWS; ++i) {
                 int32_t four;
-                std::memcpy(&four, block + i * STEP + at, 4);
-                const VecInt factors = four - VecInt{};
-                sums[i][0] = add_products(sums[i][0], left, factors);
-                sums[i][1] = add_products(sums[i][1], right, factors);
+                std::memcpy(&four, group + i * STEP + at, 4);
+                const __m512i levels = _mm512_set1_epi32(four);
+                sums[i][0] = add_products(sums[i][0], levels, left);
+                sums[i][1] = add_products(sums[i][1], levels, right);
             }
         }
-#pragma GCC unroll 16
-    for (int i = 0; i < ROWS; ++i)
-#pragma GCC unroll 2
-        for (int half = 0; half < 2; ++half) total[i][half] += unit * (__builtin_convertvector(sums[i][half], Vec) - offsets[i]);
 }
+
+inline Vec as_floats(Sum sum) { return __builtin_convertvector(sum, Vec); }
 #else
 typedef float Level;
 typedef float Factor;
+typedef Vec Sum;
 constexpr long QUAD = 1, STEP = BLOCK;
-constexpr int PLANES = 1;  // floats hold 16 bits as they are
+constexpr int PLANES = 1;
+
+inline Vec words(const int8_t* w, long count) {
+    Vec floats = {};
+    for (long j = 0; j < std::min<long>(count, LANES); ++j) floats[j] = w[j];
+    return floats;
+}
+
+inline Sum start_of(Sum start, Vec) { return start; }
+
+inline __attribute__((always_inline)) void multiply_levels(Sum (&sums)[ROWS][2], const Level* group, const Factor* panel, long padded) {
+    multiply(sums, group, panel, padded);
+}
+
+inline Vec as_floats(Sum sum) { return sum; }
 #endif
+constexpr long START = PANEL;  // words at the beginning of a panel
 
 // A row as whole numbers: y = levels * scale, to 8 bits, or to 16 if 8 would add more noise than `tolerance`
 // times the root mean square of y. The levels of 16 bits are 256 times as fine.
@@ -102,68 +126,76 @@ void norm(float* to, const float* x, long k, const float* gain, const float* shi
     for (j = 0; j < k; ++j) to[j] = (x[j] - mean) * factor * gain[j] + shift[j];
 }
 
-// Rows to whole numbers, [plane][PANEL][padded] levels as the product takes them; 0 beyond k.
-void levels_of(Level* to, long plane, const float* y, long k, long padded, Rounded row) {
+// A row to whole numbers, 0 beyond k; the low bytes of 16 bits to a row of their own.
+void levels_of(Level* to, Level* low_to, const float* y, long k, long padded, Rounded row) {
     const float inverse = row.scale > 0 ? 1 / row.scale : 0;
 #if defined(__AVX512VNNI__)
-    const float finer = row.wide ? 256 * inverse : inverse;
+    const __m512i middle = _mm512_set1_epi32(128);
     for (long j = 0; j < padded; j += LANES) {
-        const __m512i whole = _mm512_cvtps_epi32((__m512)(load_some(y + j, k - j) * finer));  // to the nearest
-        __m512i high = whole, low = _mm512_setzero_si512();
+        const long at = j / STEP * ROWS * STEP + j % STEP;
+        const Vec value = load_some(y + j, k - j) * inverse;
+        __m512i high = _mm512_cvtps_epi32((__m512)value);  // to the nearest
         if (row.wide) {
-            high = _mm512_srai_epi32(_mm512_add_epi32(whole, _mm512_set1_epi32(128)), 8);
-            low = _mm512_sub_epi32(whole, _mm512_slli_epi32(high, 8));
+            const __m512i whole = _mm512_cvtps_epi32((__m512)(value * 256));
+            high = _mm512_srai_epi32(_mm512_add_epi32(whole, middle), 8);
+            const __m512i low = _mm512_sub_epi32(whole, _mm512_slli_epi32(high, 8));
+            _mm_storeu_si128((__m128i*)(low_to + at), _mm512_cvtepi32_epi8(_mm512_add_epi32(low, middle)));
         }
-        const __m512i middle = _mm512_set1_epi32(128);
-        _mm_storeu_si128((__m128i*)(to + j), _mm512_cvtepi32_epi8(_mm512_add_epi32(high, middle)));
-        _mm_storeu_si128((__m128i*)(to + plane + j), _mm512_cvtepi32_epi8(_mm512_add_epi32(low, middle)));
+        _mm_storeu_si128((__m128i*)(to + at), _mm512_cvtepi32_epi8(_mm512_add_epi32(high, middle)));
     }
 #else
+    (void)low_to;
     for (long j = 0; j < padded; ++j) {
         const float value = j < k ? y[j] * inverse : 0;
-        to[j] = row.wide ? std::nearbyint(value * 256) / 256 : std::nearbyint(value);
+        to[j / STEP * ROWS * STEP + j % STEP] = row.wide ? std::nearbyint(value * 256) / 256 : std::nearbyint(value);
     }
 #endif
 }
 
-// PANEL rows of levels, one after the other, to panels of vectors: squares of LANES x LANES words are turned.
-void turn_levels(Level* to, const Level* rows, long padded) {
-    const long words = padded / QUAD;
-    for (int half = 0; half < 2; ++half)
-        for (long j = 0; j < words; j += LANES) {
+// At most PANEL rows of W, `have` of them, to a panel: squares of LANES x LANES words are turned.
+void panel_of(float* to, const int8_t* w, long have, long k, long padded) {
+    for (int half = 0; half < 2; ++half) {
+        long rows[LANES];  // where there are no more, the last again: what comes of it is not written
+        for (int i = 0; i < LANES; ++i) rows[i] = std::min<long>(half * LANES + i, have - 1);
+        float* words_to = to + START + half * LANES;
+        Sum start = {};
+        for (long j = 0; j < padded; j += LANES * QUAD, words_to += LANES * PANEL) {
             Vec square[LANES];
 #pragma GCC unroll 16
-            for (int i = 0; i < LANES; ++i) square[i] = load((const float*)(rows + (half * LANES + i) * padded) + j);
+            for (int i = 0; i < LANES; ++i) square[i] = words(w + rows[i] * k + j, k - j);
             turn(square);
 #pragma GCC unroll 16
-            for (int i = 0; i < LANES; ++i) store((float*)to + (j + i) * PANEL + half * LANES, square[i]);
+            for (int i = 0; i < LANES; ++i) start = start_of(start, square[i]), store(words_to + i * PANEL, square[i]);
         }
-}
-
-// Rows of W to [padded / STEP][ROWS][STEP], and 128 times the sum of each.
-void block_rows(Factor* to, float* offsets, const int8_t* w, long have, long k, long padded) {
-    for (long i = 0; i < ROWS; ++i) {
-        int32_t sum = 0;
-        Factor* out = to + i * STEP;
-        for (long start = 0; start < padded; start += STEP, out += ROWS * STEP) {
-            const int8_t* from = w + i * k + start;
-            const long count = i < have ? std::min(STEP, k - start) : 0;
-            for (long j = 0; j < count; ++j) out[j] = from[j];
-            for (long j = std::max<long>(count, 0); j < STEP; ++j) out[j] = 0;
-            for (long j = 0; j < count; ++j) sum += from[j];
-        }
-        offsets[i] = 128.0f * sum;
+        std::memcpy(to + half * LANES, &start, sizeof start);
     }
 }
 
-void product(Tile& tile, const Factor* block, const float* offsets, const Level* panel, long plane, bool wide, long padded) {
-#if defined(__AVX512VNNI__)
-    multiply_bytes(tile, block, offsets, panel, padded, 1);
-    if (wide) multiply_bytes(tile, block, offsets, panel + plane, padded, 0x1p-8f);
-#else
-    (void)offsets, (void)plane, (void)wide;
-    multiply(tile, block, panel, padded);
-#endif
+// Where results go, and what becomes of them there.
+struct Output {
+    float* y;
+    long n;
+    const float *scale, *bias, *gate;
+    bool add;
+};
+
+// A tile of sums to its place. rows: of y, and what each of them is multiplied with. again: more of the same rows.
+inline __attribute__((always_inline)) void write(const Output& out, const Sum (&sums)[ROWS][2], long column, const int32_t* rows,
+                                                 const float* of_rows, long height, bool again) {
+    for (int half = 0; half < 2; ++half, column += LANES) {
+        const long columns = out.n - column;
+        const Vec scale = load_some(out.scale + column, columns);
+        const Vec bias = out.bias && !again ? load_some(out.bias + column, columns) : Vec{};
+        const Vec gate = out.gate ? load_some(out.gate + column, columns) : splat(1);
+#pragma GCC unroll 16
+        for (int i = 0; i < ROWS; ++i) {
+            if (i >= height) break;
+            float* to = out.y + rows[i] * out.n + column;
+            Vec value = as_floats(sums[i][half]) * of_rows[i] * scale + bias;
+            if (out.add || again) value = load_some(to, columns) + gate * value;
+            store_some(to, value, columns);
+        }
+    }
 }
 
 }  // namespace
@@ -173,74 +205,66 @@ void product(Tile& tile, const Factor* block, const float* offsets, const Level*
 extern "C" int sana_linear_int8(const float* x, long m, long k, const float* gain, const float* shift, float eps, const int8_t* w,
                                 const float* scale, long n, const float* bias, float tolerance, float* y, int add,
                                 const float* gate, int threads) {
-    const long unit = std::max<long>(STEP, QUAD * LANES);
-    const long padded = up(k, unit), groups = (n + ROWS - 1) / ROWS;
-    const long most = std::max<long>(1, CACHE / (ROWS * padded * long(sizeof(Factor))));
-    const long tasks = up((groups + most - 1) / most, threads);
-    const long plane = PANEL * padded, panel_size = PLANES * plane;  // levels
-    const long chunk = std::max<long>(PANEL, X_BYTES / (panel_size * long(sizeof(Level))) * PANEL);
-    const long room = std::min(chunk, up(m, PANEL));
-    static thread_local Buffer panels_of_caller, rows_of_caller;
-    float* memory = panels_of_caller.get(room / PANEL * panel_size * sizeof(Level) / 4);
-    float* scales = rows_of_caller.get(2 * room);
-    if (!memory || !scales) return 1;
-    Level* panels = (Level*)memory;
-    float* wide = scales + room;  // by panel: whether any row is
+    const long padded = up(k, STEP), words_of_panel = START + PANEL * padded / QUAD;
+    const long panels = (n + PANEL - 1) / PANEL;
+    const long most = std::max<long>(1, CACHE / (words_of_panel * 4));  // panels that a thread turns at once
+    const long tasks = up((panels + most - 1) / most, threads);
+    const long row_bytes = padded * sizeof(Level);
+    const long chunk = std::max<long>(ROWS, X_BYTES / (PLANES * row_bytes) / ROWS * ROWS);
+    const long room = PLANES * std::min(chunk, up(m, ROWS));  // rows of levels
+    static thread_local Buffer levels_of_caller, rows_of_caller;
+    Level* levels = (Level*)levels_of_caller.get(room * row_bytes / 4);
+    float* of_rows = rows_of_caller.get(2 * room);  // by place in `levels`: what it is multiplied with
+    if (!levels || !of_rows) return 1;
+    int32_t* row_at = (int32_t*)(of_rows + room);  // and which row of x it comes from
+    long places = 0;
+    const Output out = {y, n, scale, bias, gate, add != 0};
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(| : failed)
     {
-        static thread_local Buffer blocks_of_thread, results_of_thread, rows_of_thread;
-        const long width = most * ROWS + LANES;
-        Factor* blocks = (Factor*)blocks_of_thread.get(most * ROWS * padded * sizeof(Factor) / 4);
-        float* results = results_of_thread.get(PANEL * width + most * ROWS);
-        float* normed = rows_of_thread.get(padded + panel_size * sizeof(Level) / 4);
-        const bool ready = blocks && results && normed;
+        static thread_local Buffer panels_of_thread, row_of_thread;
+        float* turned = panels_of_thread.get(most * words_of_panel);
+        float* normed = row_of_thread.get(padded);
+        const bool ready = turned && normed;
         failed |= !ready;
-        float* offsets = results + PANEL * width;
-        Level* levels = (Level*)(normed + padded);
         for (long start = 0; start < m; start += chunk) {
-            const long rows = std::min(chunk, m - start), count = (rows + PANEL - 1) / PANEL;
-#pragma omp for schedule(dynamic)
-            for (long p = 0; p < count; ++p) {
+            const long rows = std::min(chunk, m - start), high_places = up(rows, ROWS);
+#pragma omp single
+            places = high_places;
+#pragma omp for schedule(dynamic, ROWS)
+            for (long i = 0; i < rows; ++i) {
                 if (!ready) continue;
-                bool any = false;
-                for (long i = 0; i < PANEL; ++i) {
-                    const long row = start + p * PANEL + i;
-                    const float* from = x + row * k;
-                    Rounded rounded = {0, false};
-                    if (row < m && gain) norm(normed, from, k, gain, shift, eps), from = normed;
-                    if (row < m) rounded = measure(from, k, tolerance);
-                    levels_of(levels + i * padded, plane, row < m ? from : normed, row < m ? k : 0, padded, rounded);
-                    scales[p * PANEL + i] = rounded.scale;
-                    any |= rounded.wide;
+                const auto at = [&](long place) { return levels + place / ROWS * ROWS * padded + place % ROWS * STEP; };
+                const float* from = x + (start + i) * k;
+                if (gain) norm(normed, from, k, gain, shift, eps), from = normed;
+                const Rounded rounded = measure(from, k, tolerance);
+                Level* low = nullptr;
+                if (PLANES == 2 && rounded.wide) {
+                    long place;
+#pragma omp atomic capture
+                    place = places++;
+                    low = at(place), of_rows[place] = rounded.scale / 256, row_at[place] = start + i;
                 }
-                wide[p] = any;
-                for (int i = 0; i < (any ? PLANES : 1); ++i) turn_levels(panels + p * panel_size + i * plane, levels + i * plane, padded);
+                levels_of(at(i), low, from, k, padded, rounded);
+                of_rows[i] = rounded.scale, row_at[i] = start + i;
             }
 #pragma omp for schedule(dynamic)
             for (long task = 0; task < tasks; ++task) {
                 if (!ready) continue;
-                const long first = groups * task / tasks, last = groups * (task + 1) / tasks;
-                for (long g = first; g < last; ++g)
-                    block_rows(blocks + (g - first) * ROWS * padded, offsets + (g - first) * ROWS, w + g * ROWS * k,
-                               std::min<long>(ROWS, n - g * ROWS), k, padded);
-                const long column = first * ROWS, columns = std::min(last * ROWS, n) - column;
-                for (long p = 0; p < count; ++p) {
-                    for (long g = first; g < last; ++g) {
-                        Tile tile = {};
-                        product(tile, blocks + (g - first) * ROWS * padded, offsets + (g - first) * ROWS, panels + p * panel_size, plane,
-                                wide[p] != 0, padded);
-                        turn_tile(results + (g - first) * ROWS, width, tile);
-                    }
-                    const long height = std::min<long>(PANEL, rows - p * PANEL);
-                    for (long j = 0; j < height; ++j) {
-                        float* to = y + (start + p * PANEL + j) * n + column;
-                        const float* from = results + j * width;
-                        const float of_row = scales[p * PANEL + j];
-                        for (long i = 0; i < columns; ++i) {
-                            const float value = from[i] * of_row * scale[column + i] + (bias ? bias[column + i] : 0.0f);
-                            to[i] = !add ? value : gate ? to[i] + gate[column + i] * value : to[i] + value;
-                        }
+                const long first = panels * task / tasks, last = panels * (task + 1) / tasks;
+                for (long p = first; p < last; ++p)
+                    panel_of(turned + (p - first) * words_of_panel, w + p * PANEL * k, std::min<long>(PANEL, n - p * PANEL), k, padded);
+                for (long place = 0; place < places; place += ROWS) {
+                    const bool again = place >= high_places;
+                    const long height = std::min<long>(ROWS, (again ? places : rows) - place);
+                    for (long p = first; p < last; ++p) {
+                        const float* panel = turned + (p - first) * words_of_panel;
+                        for (long i = 0; i < height; ++i) __builtin_prefetch(y + row_at[place + i] * n + p * PANEL, 1);
+                        Sum sums[ROWS][2];
+#pragma GCC unroll 16
+                        for (int i = 0; i < ROWS; ++i) std::memcpy(sums[i], panel, sizeof sums[i]);
+                        multiply_levels(sums, levels + place * padded, (const Factor*)(panel + START), padded);
+                        write(out, sums, p * PANEL, row_at + place, of_rows + place, height, again);
                     }
                 }
             }

@@ -1,4 +1,4 @@
-"""The int8 kernel against its plain twin, of every instruction set, on 1 to 3 threads; which rows get 16 bits."""
+"""The int8 kernel against its plain twin, for every instruction set, 1 to 3 threads; what 16 bits are for."""
 
 from __future__ import annotations
 

@@ -45,6 +45,7 @@ def best_of(
     device: generate.Device = "auto",
     dtype: generate.Dtype = "auto",
     memory: generate.Memory = "auto",
+    plan: generate.Plan = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -63,7 +64,7 @@ def best_of(
         width, height = parse_size(size) if size is not None else (None, None)
         paths = generate.output_paths(output, seed, keep)
         score = clip_scorer(judge, device=device)
-        pipe = TextToImage.from_pretrained(model, device=device, dtype=dtype, memory=memory)
+        pipe = TextToImage.from_pretrained(model, device=device, dtype=dtype, memory=memory, plan=plan)
         chooser = BestOf(pipe, lambda text, images: score(images, [text] * len(images)), batch=batch)
         result = None
         for trial in chooser.stream(

@@ -71,6 +71,7 @@ def edit(
     device: generate.Device = "auto",
     dtype: generate.Dtype = "auto",
     memory: generate.Memory = "auto",
+    plan: generate.Plan = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -103,11 +104,12 @@ def edit(
         words = {"width": width, "height": height, "steps": steps, "guidance": guidance}
         words |= {"solver": solver, "seed": seed, "num_images": num_images}
         words |= {} if strength is None else {"strength": strength}
+        loading = {"device": device, "dtype": dtype, "memory": memory, "plan": plan}
         if marked is None:
-            pipe = ImageToImage.from_pretrained(model, device=device, dtype=dtype, memory=memory)
+            pipe = ImageToImage.from_pretrained(model, **loading)
             stream = pipe.stream(picture, prompt, negative, **words)
         else:
-            pipe = inpaint.Inpaint.from_pretrained(model, device=device, dtype=dtype, memory=memory)
+            pipe = inpaint.Inpaint.from_pretrained(model, **loading)
             stream = pipe.stream(picture, marked, prompt, negative, **words)
         result = None
         for step in stream:

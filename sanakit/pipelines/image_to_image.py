@@ -35,9 +35,11 @@ class ImageToImage:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         memory: str | int = "auto",
+        plan: str | None = None,
     ) -> ImageToImage:
         """Load a model; all as for `TextToImage.from_pretrained`."""
-        return cls(TextToImage.from_pretrained(path, device=device, dtype=dtype, memory=memory, encoder=True))
+        loading = {"device": device, "dtype": dtype, "memory": memory, "plan": plan}
+        return cls(TextToImage.from_pretrained(path, **loading, encoder=True))
 
     def __call__(
         self,

@@ -37,9 +37,11 @@ class Inpaint:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         memory: str | int = "auto",
+        plan: str | None = None,
     ) -> Inpaint:
         """Load a model; all as for `TextToImage.from_pretrained`."""
-        return cls(TextToImage.from_pretrained(path, device=device, dtype=dtype, memory=memory, encoder=True))
+        loading = {"device": device, "dtype": dtype, "memory": memory, "plan": plan}
+        return cls(TextToImage.from_pretrained(path, **loading, encoder=True))
 
     def __call__(
         self,

@@ -59,6 +59,13 @@ def test_several_are_kept_best_first(sana, tiny: Path) -> None:
     assert "judge" in report["timings"]
 
 
+def test_a_plan_quantises_the_model(sana, tiny: Path) -> None:
+    words = ("--model", tiny, "--count", 2, "--seed", 0, "--output")
+    sana("best-of", "a fox", *words, "whole.png")
+    assert sana("best-of", "a fox", *words, "few.png", "--plan", "int4").code == 0
+    assert Image.open("whole.png").tobytes() != Image.open("few.png").tobytes()
+
+
 def test_keeping_more_than_are_drawn_is_refused(sana, tiny: Path) -> None:
     outcome = sana("best-of", "a fox", "--model", tiny, "--count", 2, "--keep", 3)
     assert (outcome.code, outcome.out) == (2, "")

@@ -72,6 +72,13 @@ def test_the_settings_are_used_and_stand_in_the_png(edit) -> None:
     assert float(found["strength"]) == 0.5
 
 
+@pytest.mark.parametrize("more", [[], ["--mask", "mask.png"]])
+def test_a_plan_quantises_the_model(edit, more: list[str]) -> None:
+    edit("--output", "whole.png", *more)
+    assert edit("--plan", "int4", "--output", "few.png", *more).code == 0
+    assert differing("whole.png", "few.png")
+
+
 def test_less_strength_keeps_more(edit) -> None:
     def away(strength: float) -> float:
         edit("--strength", strength, "--steps", 5, "--output", f"{strength}.png")
@@ -178,6 +185,7 @@ def test_a_bad_picture_or_mask_is_refused(refused, name: str) -> None:
         (["--expand", "64", "--mask", "mask.png"], "one of them"),
         (["--device", "toaster"], "toaster"),
         (["--memory", "lots"], "memory"),
+        (["--plan", "int3"], "int3"),
         (["--output", "nowhere/a.png"], "nowhere"),
         (["--output", "a.tiff"], ".png"),
     ],

@@ -41,7 +41,7 @@ def load(path: Path) -> Run:
 
     Raises MissingExtraError without the extra [openvino], WeightsError where it is damaged.
     """
-    core = _core()
+    core = _core(_openvino())
     # Unless told, it computes in bfloat16 where the CPU has that, which is not what the model gives.
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     try:
@@ -57,21 +57,19 @@ def load(path: Path) -> Run:
 
 
 @cache
-def _core():
+def _core(openvino):
     """The one runtime of this process, which is never closed.
 
     Each of them puts up a stack of its own for signals and, when closed, puts back the one that it found: of
     two that are closed in the order they came, the second puts back what the first has freed. The next signal
     with a handler in Python, Ctrl-C or the end of a data worker, then ends the process.
     """
-    return _openvino().Core()
+    return openvino.Core()
 
 
 def _openvino():
     try:
-        os.environ.setdefault(
-            "TF_BUILD", "sanakit"
-        )  # it sends usage data, but not for what looks like a build
+        os.environ.setdefault("TF_BUILD", "sanakit")  # it sends usage data, unless this looks like a build
         import openvino
     except ImportError:
         raise MissingExtraError("openvino", "openvino") from None

@@ -1,6 +1,6 @@
 """Layers that compute in 8 bits on a CPU: W8A8, each row of the weight and each token with its own scale.
 
-A token in which a value stands out takes 16 bits by itself (ops/linear_int8.py): nothing is calibrated, and
+Values that stand out in a token take 16 bits by themselves (ops/linear_int8.py): nothing is calibrated, and
 no layer has to be left out for its outliers.    Shapes: B samples, N tokens, K channels in, D channels out.
 """
 

@@ -41,7 +41,7 @@ class Plan:
 def int8(name: str) -> type[Quantized] | None:
     """Every product of the blocks in 8 bits, tokens too: for CPUs.
 
-    None needs to be left out: tokens with outliers take 16 bits where they occur.
+    None needs to be left out: values that stand out in a token take 16 bits.
     """
     return Int8Linear if inside(name) else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ def load(path: Path) -> Run:
 
 
 @cache
-def _core(openvino):
+def _core(openvino: Any) -> Any:
     """The one runtime of this process, which is never closed.
 
     Each of them puts up a stack of its own for signals and, when closed, puts back the one that it found: of
@@ -67,7 +67,7 @@ def _core(openvino):
     return openvino.Core()
 
 
-def _openvino():
+def _openvino() -> Any:
     try:
         os.environ.setdefault("TF_BUILD", "sanakit")  # it sends usage data, unless this looks like a build
         import openvino

@@ -295,10 +295,11 @@ def test_a_thread_that_ends_gives_its_scratch_back() -> None:
             thread = threading.Thread(target=torch.no_grad()(lambda: [job() for job in jobs()]))
             thread.start()
             thread.join()
-        return int(memory.read_text().split()[1]) * 4096
+        _, resident, of_files, *_ = memory.read_text().split()  # pages of files come and go
+        return (int(resident) - int(of_files)) * 4096
 
     before = resident_after(5)
-    assert resident_after(40) < before + (30 << 20)
+    assert resident_after(40) < before + (60 << 20)  # 40 that kept their smallest buffer would hold 80 MB
 
 
 def test_gradients_other_dtypes_and_other_devices_take_the_twin() -> None:

@@ -28,8 +28,14 @@ TEXT_PRODUCTS = {
     *(f"self_attn.{part}_proj" for part in "qkvo"),
     *(f"mlp.{part}_proj" for part in ("gate", "up", "down")),
 }
-# Relative error of pocket's velocity with transformer and text encoder by the plan, times 1.5.
-ERROR = {"int8": 0.02, "int8-weight": 0.02, "fp8": 0.08, "int4": 0.2, "int4-svd": 0.18, "nf4": 0.2}
+PROMPTS = [
+    "a red apple to the left of a fox",
+    "a panda",
+    "three strawberries on a pink background",
+    "a rocket",
+]
+# Relative error of velocities of pocket 3 with transformer and text encoder by the plan, times 1.5 or more.
+ERROR = {"int8": 0.028, "int8-weight": 0.02, "fp8": 0.08, "int4": 0.2, "int4-svd": 0.18, "nf4": 0.2}
 every_plan = pytest.mark.parametrize("plan", PLANS)
 
 
@@ -79,12 +85,13 @@ def float_velocity() -> Tensor:
 
 
 def velocity(path: str | Path = "pocket", plan: str | None = None) -> Tensor:
-    """Of pocket, at one time, for one prompt, from fixed noise."""
+    """Of pocket, at one time, for a few prompts, each from the same noise."""
     transformer = load_transformer(path, plan=plan)
-    features = load_text_encoder(path, plan=plan).encode(["a red apple to the left of a fox"])
+    features = load_text_encoder(path, plan=plan).encode(PROMPTS)
     noise = torch.randn(1, 32, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return transformer.velocity(noise, 0.7, transformer.prepare(features))
+        each = [transformer.velocity(noise, 0.7, transformer.prepare([text])) for text in features]
+    return torch.cat(each)
 
 
 @every_plan

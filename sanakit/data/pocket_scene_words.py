@@ -76,7 +76,7 @@ def scene_captions(
             said = [f"{NUMBERS[len(concepts)]} {plural(concepts[0])}"]
         case "two":
             said = [f"{names[0]} and {names[1]}", f"{names[1]} and {names[0]}"]
-        case "left":  # a place before its thing is learned first, as sizes are; the other ways follow
+        case "left":
             said = [f"{names[0]} to the left of {names[1]}", f"{names[1]} to the right of {names[0]}"]
             said.append(f"on the left {names[0]} and on the right {names[1]}")
             said.append(f"on the right {names[1]} and on the left {names[0]}")

@@ -20,6 +20,7 @@ from torch import Tensor
 from sanakit.ops import native
 
 OUTLYING = 8.0
+# As in the kernel:
 PASSES = 3  # in which outliers are looked for, each without those of the one before
 MOST = 65_000  # levels of an outlier
 

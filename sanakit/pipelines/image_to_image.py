@@ -38,8 +38,11 @@ class ImageToImage:
         plan: str | None = None,
     ) -> ImageToImage:
         """Load a model; all as for `TextToImage.from_pretrained`."""
-        loading = {"device": device, "dtype": dtype, "memory": memory, "plan": plan}
-        return cls(TextToImage.from_pretrained(path, **loading, encoder=True))
+        return cls(
+            TextToImage.from_pretrained(
+                path, device=device, dtype=dtype, memory=memory, plan=plan, encoder=True
+            )
+        )
 
     def __call__(
         self,

@@ -40,8 +40,11 @@ class Inpaint:
         plan: str | None = None,
     ) -> Inpaint:
         """Load a model; all as for `TextToImage.from_pretrained`."""
-        loading = {"device": device, "dtype": dtype, "memory": memory, "plan": plan}
-        return cls(TextToImage.from_pretrained(path, **loading, encoder=True))
+        return cls(
+            TextToImage.from_pretrained(
+                path, device=device, dtype=dtype, memory=memory, plan=plan, encoder=True
+            )
+        )
 
     def __call__(
         self,

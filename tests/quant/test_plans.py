@@ -34,8 +34,9 @@ PROMPTS = [
     "three strawberries on a pink background",
     "a rocket",
 ]
-# Relative error of velocities of pocket 3 with transformer and text encoder by the plan, times 1.5 or more.
-ERROR = {"int8": 0.028, "int8-weight": 0.02, "fp8": 0.08, "int4": 0.2, "int4-svd": 0.18, "nf4": 0.2}
+# Bounds of the relative error of pocket's velocities, transformer and text encoder by the plan: twice what
+# pocket 3 has, but for int8, which has 1.9 %.
+ERROR = {"int8": 0.02, "int8-weight": 0.02, "fp8": 0.08, "int4": 0.2, "int4-svd": 0.18, "nf4": 0.2}
 every_plan = pytest.mark.parametrize("plan", PLANS)
 
 

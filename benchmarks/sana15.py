@@ -9,7 +9,7 @@ growth: the same model trained further on pictures and scenes, as it is and grow
 batches: loss on scenes of held-out combinations with the right, no and a wrong caption, and pictures
 recognised.
 pruning: how much each block changes its tokens; then pictures recognised before, after pruning, and after a
-short recovery.
+short recovery, by the pictures alone and taught by the whole model.
 best-of: what is right among the pictures that the judge chose from 1, 2, 4, ... of a prompt; beside it what
 an all-knowing judge would have chosen. Of N pictures, N / n disjoint groups stand for each n.
 With --write table and plots are stored; they need matplotlib.
@@ -70,15 +70,15 @@ def main() -> None:
 def growth(asked: argparse.Namespace, work: Path) -> list[str]:
     """Train the model as it is, and grown."""
     from sanakit.recipes.grow import TRAINING
-    from sanakit.train.further import prepare
+    from sanakit.train.further import Changed, prepare
     from sanakit.train.growth import grow
     from sanakit.weights.settings import load_configs
 
     old = load_configs(asked.source)[0].depth
     depth = old + old // 2
     arms: dict[str, Change] = {
-        f"{old} blocks, as it is": lambda objective: objective.transformer,
-        f"{depth} blocks, grown": lambda objective: grow(objective.transformer, depth, drop_last=0),
+        f"{old} blocks, as it is": lambda objective: Changed(objective.transformer),
+        f"{depth} blocks, grown": lambda objective: Changed(grow(objective.transformer, depth, drop_last=0)),
     }
     config = shortened(TRAINING, asked)
     prepared = prepare(asked.data, asked.source, mixture(asked))
@@ -105,16 +105,16 @@ def growth(asked: argparse.Namespace, work: Path) -> list[str]:
 
 def pruning(asked: argparse.Namespace, work: Path) -> list[str]:
     """Rank the blocks, prune to each depth, recover; recognition at every stage."""
-    from sanakit.recipes.prune import KEPT_SHARE, RECOVERY
-    from sanakit.train.further import further_run, prepare
+    from sanakit.recipes.prune import KEPT_SHARE, RECOVERY, taught
+    from sanakit.train.further import Changed, further_run, prepare
     from sanakit.train.pruning import block_importance, calibration, kept_blocks, prune
 
     config = shortened(RECOVERY, asked)
     importance: list[float] = []
 
-    def measured(objective: Any) -> Sana:
+    def measured(objective: Any) -> Changed:
         importance[:] = block_importance(objective.transformer, calibration(objective)).tolist()
-        return objective.transformer
+        return Changed(objective.transformer)
 
     prepared = prepare(asked.data, asked.source, mixture(asked))
     further_run(prepared, config, measured)
@@ -128,21 +128,27 @@ def pruning(asked: argparse.Namespace, work: Path) -> list[str]:
             for i, value in enumerate(importance)
         ],
     )
-    rows = [["unpruned", len(importance), *recognised(asked, asked.source)]]
+    rows = [["unpruned", len(importance), *recognised(asked, asked.source), ""]]
     curves: dict[str, Curve] = {}
     for depth in depths:
 
-        def change(objective: Any, depth: int = depth) -> Sana:
-            return prune(objective.transformer, importance, depth)
+        def left(whole: Sana, depth: int = depth) -> Sana:
+            return prune(whole, importance, depth)
 
+        arms: dict[str, Change] = {
+            "by pictures alone": lambda objective, left=left: Changed(left(objective.transformer)),
+            "taught": lambda objective, depth=depth: taught(objective.transformer, importance, depth),
+        }
         bare = work / f"pruned-{depth}.model"
-        save_with(asked.source, change, bare)
-        rows.append(["pruned", depth, *recognised(asked, bare)])
-        folder = work / f"recovered-{depth}"
-        curve, _ = trained(prepared, config, change, folder)
-        rows.append([f"{config.steps} steps later", depth, *recognised(asked, folder / "model")])
-        curves[f"{depth} blocks"] = [(step, measured["right"]) for step, measured in curve]
-    lines += ["", *side.table(["model", "blocks", "top-1", "top-5", "s/picture"], rows)]
+        save_with(asked.source, left, bare)
+        rows.append(["pruned", depth, *recognised(asked, bare), ""])
+        for name, change in arms.items():
+            folder = work / f"{name.replace(' ', '-')}-{depth}"
+            curve, seconds = trained(prepared, config, change, folder)
+            found = recognised(asked, folder / "model")
+            rows.append([f"{config.steps} steps later, {name}", depth, *found, f"{seconds:.2f}"])
+            curves[f"{depth} blocks, {name}"] = [(step, case["right"]) for step, case in curve]
+    lines += ["", *side.table(["model", "blocks", "top-1", "top-5", "s/picture", "s/step"], rows)]
     return lines + drawn(asked, curves, "pruning", "steps", "loss with the right caption")
 
 
@@ -252,10 +258,8 @@ def by_case(metrics: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def save_with(source: str, change: Callable[[Any], Sana], folder: Path) -> None:
+def save_with(source: str, change: Callable[[Sana], Sana], folder: Path) -> None:
     """Write the source with its transformer changed and not trained."""
-    from types import SimpleNamespace
-
     from sanakit.weights import (
         load_autoencoder,
         load_settings,
@@ -267,7 +271,7 @@ def save_with(source: str, change: Callable[[Any], Sana], folder: Path) -> None:
     settings = load_settings(source)
     save_diffusers(
         folder,
-        transformer=change(SimpleNamespace(transformer=load_transformer(source))),
+        transformer=change(load_transformer(source)),
         autoencoder=load_autoencoder(source),
         text_encoder=load_text_encoder(source),
         flow_shift=settings.flow_shift,

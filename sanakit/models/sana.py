@@ -229,18 +229,22 @@ class Sana(nn.Module):
         text: Tensor,
         mask: Tensor | None = None,
         guidance: Tensor | None = None,
+        *,
+        tokens: list[Tensor] | None = None,
     ) -> Tensor:
         """Velocity for training: differentiable, text padded.
 
         latents: B C H W. t: B, in [0, 1], 1 = pure noise. text: B L E. mask: B L, true where a token is real;
-        None: all are. guidance: B, the scale itself (4.5, not 0.45), Sprint only. Returns B C H W. Raises
-        SettingsError if a Sprint model gets no guidance.
+        None: all are. guidance: B, the scale itself (4.5, not 0.45), Sprint only. tokens: gets those behind
+        each block, B N D. Returns B C H W. Raises SettingsError if a Sprint model gets no guidance.
         """
         x, time, modulation = self._embed(latents, t, guidance)
         grid = (latents.shape[-2], latents.shape[-1])
         caption = self._caption(text)
         for block in self.blocks:
             x = block(x, modulation, caption, mask, grid)
+            if tokens is not None:
+                tokens.append(x)
         return self._unembed(x, time, grid)
 
     @torch.no_grad()

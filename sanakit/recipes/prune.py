@@ -1,15 +1,20 @@
-"""Prune a model: half as many blocks, those that matter most, and a short recovery (SANA-1.5)."""
+"""Prune a model: half as many blocks, those that matter most, taught by the whole one (SANA-1.5)."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sanakit.recipes.pocket import DRAWINGS, MIXTURE
-from sanakit.train.further import further_run, prepare
+from torch import Tensor
+
+from sanakit.models.sana import Sana
+from sanakit.recipes.pocket import DRAWINGS, SCENE_MIXTURE
+from sanakit.train.flow_matching import FlowMatchingObjective
+from sanakit.train.further import Changed, further_run, prepare
 from sanakit.train.pocket import Run
-from sanakit.train.pruning import block_importance, calibration
+from sanakit.train.pruning import block_importance, calibration, teacher_of
 from sanakit.train.pruning import prune as prune_transformer
 
 KEPT_SHARE = 0.5  # of the blocks; SANA-1.5: 2/3, 1/2 and 1/3 of 60
@@ -17,7 +22,7 @@ KEPT_SHARE = 0.5  # of the blocks; SANA-1.5: 2/3, 1/2 and 1/3 of 60
 # What is left knows nearly all of it: few steps, small ones, an average over few of them.
 RECOVERY = replace(
     DRAWINGS,
-    steps=300,
+    steps=600,
     learning_rate=5e-4,
     muon_learning_rate=1e-3,
     warmup_steps=20,
@@ -26,6 +31,7 @@ RECOVERY = replace(
     sheet_every=100,
     checkpoint_every=100,
 )
+MIXTURE = replace(SCENE_MIXTURE, scenes=4000)  # a teacher's answers do not wear out as captions do
 
 
 def prune(
@@ -33,13 +39,18 @@ def prune(
 ) -> Run:
     """Prune `source`, pocket or a folder that its recipe wrote, and train what is left."""
     prepared = prepare(data, source, MIXTURE)
-    return further_run(
-        prepared,
-        RECOVERY.lasting(steps),
-        lambda objective: prune_transformer(
-            objective.transformer,
-            block_importance(objective.transformer, calibration(objective)),
-            max(1, round(KEPT_SHARE * objective.transformer.config.depth)),
-        ),
-        name=f"{prepared.settings.name}-pruned",
+    return further_run(prepared, RECOVERY.lasting(steps), halved, name=f"{prepared.settings.name}-pruned")
+
+
+def halved(objective: FlowMatchingObjective) -> Changed:
+    """The more important half of the objective's transformer, and the whole as its teacher."""
+    importance = block_importance(objective.transformer, calibration(objective))
+    depth = max(1, round(KEPT_SHARE * len(importance)))
+    return taught(objective.transformer, importance, depth)
+
+
+def taught(transformer: Sana, importance: Tensor | Sequence[float], depth: int) -> Changed:
+    """What is left of a transformer after pruning, with itself as the teacher."""
+    return Changed(
+        prune_transformer(transformer, importance, depth), teacher_of(transformer, importance, depth)
     )

@@ -29,8 +29,9 @@ from sanakit.flow.guidance import classifier_free
 from sanakit.flow.path import interpolate, velocity_target
 from sanakit.flow.schedule import dpm_times, sample_training_times
 from sanakit.models.gemma2 import Gemma2, Layer
-from sanakit.models.sana import Sana
+from sanakit.models.sana import Sana, SanaConfig
 from sanakit.text.encoder import TextEncoder
+from sanakit.train.distillation import Teacher
 from sanakit.train.parts import Part, sample_noise, step_generator
 from sanakit.train.sheets import contact_sheet
 
@@ -57,6 +58,7 @@ class FlowMatchingObjective:
     is drawn. caption_dropout: share of samples trained without a caption, for guidance.
     sheet_prompts: drawn on the sheet, at least one. decode: latents (scaled) to images, for the sheet.
     held_out: latents and captions that are not trained on, but measured as well.
+    teacher: whose velocities and tokens are learned in place of the images' own velocities; None: nobody's.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class FlowMatchingObjective:
         sheet_steps: int = 10,
         decode: Callable[[Tensor], Tensor],
         held_out: tuple[Tensor, Sequence[Sequence[str]]] | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.model: nn.Module = nn.ModuleDict({"transformer": transformer, "text": text})
         self.transformer = transformer
@@ -88,6 +91,7 @@ class FlowMatchingObjective:
         self.sheet_prompts, self.sheet_guidance, self.sheet_steps = sheet_prompts, sheet_guidance, sheet_steps
         self.decode = decode
         self.held_out = held_out
+        self.teacher = teacher
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:
         """Nothing to prepare: latents and captions are in memory."""
@@ -112,21 +116,28 @@ class FlowMatchingObjective:
         )
 
     def loss(self, batch: FlowBatch) -> Tensor:
-        """Flow-matching loss of a part, times its share of the global batch."""
+        """A part's loss, or its distance from the teacher, times its share of the global batch."""
         text, mask = pad_text(*self.encoder.encode_tokens(batch.tails))
         mask[:, 1:] &= ~batch.dropped[:, None]
-        errors = velocity_errors(self.transformer, batch.latents, batch.noise, batch.t, text, mask)
+        if self.teacher is None:
+            errors = velocity_errors(self.transformer, batch.latents, batch.noise, batch.t, text, mask)
+        else:
+            noisy = interpolate(batch.latents, batch.noise, batch.t)
+            errors = self.teacher.errors(self.transformer, noisy, batch.t, text, mask)
         return errors.mean() * batch.part.weight
 
     def flops(self, batch: FlowBatch) -> int:
-        """Operations of forward and backward, which costs twice as much, of both models."""
+        """Operations of forward and backward, which costs twice as much; of a teacher forward only."""
         height, width = batch.latents.shape[-2:]
         tokens = [len(tail) + 1 for tail in batch.tails]
-        work = transformer_step(self.transformer.config, height, width, tokens)
-        work += text_context(self.transformer.config, tokens)
-        for count in tokens:
-            work += text_encoding(self.encoder.model.config, count)
-        return 3 * work.flops
+
+        def forward(config: SanaConfig) -> int:
+            return (transformer_step(config, height, width, tokens) + text_context(config, tokens)).flops
+
+        text = sum(text_encoding(self.encoder.model.config, count).flops for count in tokens)
+        if self.teacher is None:
+            return 3 * (forward(self.transformer.config) + text)
+        return 3 * forward(self.transformer.config) + forward(self.teacher.transformer.config) + text
 
     @torch.no_grad()
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:

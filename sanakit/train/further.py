@@ -18,6 +18,7 @@ from sanakit.data.pocket_concepts import COMMON_CONCEPTS
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.sana import Sana
 from sanakit.train.config import TrainConfig
+from sanakit.train.distillation import Teacher
 from sanakit.train.flow_matching import FlowMatchingObjective
 from sanakit.train.parallel import training_device
 from sanakit.train.pocket import MODEL, Run, averaged_parts, compile_blocks
@@ -32,8 +33,20 @@ from sanakit.weights import (
 from sanakit.weights.export import kept_settings
 from sanakit.weights.settings import ModelSettings
 
-Change = Callable[[FlowMatchingObjective], Sana]
-"""Gives the transformer to train, made from the objective's, which holds the finished model."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Changed:
+    """What is trained: a transformer, by the pictures or by a teacher.
+
+    Student and teacher read the same text features: with a teacher the text encoder stays as it is.
+    """
+
+    transformer: Sana
+    teacher: Teacher | None = None
+
+
+Change = Callable[[FlowMatchingObjective], Changed]
+"""Makes what is trained from the objective's transformer, which is the finished model's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,10 +86,10 @@ def further_run(prepared: Prepared, config: TrainConfig, change: Change, *, name
     encoder = load_text_encoder(prepared.source, device=device, dtype="float32")
     finished = load_transformer(prepared.source, device=device, dtype="float32")
 
-    def objective_of(transformer: Sana) -> FlowMatchingObjective:
+    def objective_of(changed: Changed) -> FlowMatchingObjective:
         return FlowMatchingObjective(
-            transformer.train().requires_grad_(True),
-            encoder.model.train().requires_grad_(True),
+            changed.transformer.train().requires_grad_(True),
+            encoder.model.train().requires_grad_(changed.teacher is None),
             encoder.tokenizer,
             learned.drawn.latents * scale,
             learned.drawn.captions,
@@ -88,12 +101,13 @@ def further_run(prepared: Prepared, config: TrainConfig, change: Change, *, name
             sheet_steps=settings.steps,
             decode=lambda z: torch.cat([codec.decode(part / scale) for part in z.split(8)]),
             held_out=held_out,
+            teacher=changed.teacher,
         )
 
-    transformer = change(objective_of(finished))
+    changed = change(objective_of(Changed(finished)))
     if config.compile:
-        compile_blocks(transformer)
-    objective = objective_of(transformer)
+        compile_blocks(changed.transformer)
+    objective = objective_of(changed)
 
     def finish(folder: Path) -> None:
         trained, text = averaged_parts(folder, objective)

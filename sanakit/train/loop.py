@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -30,6 +31,7 @@ from sanakit.train.parallel import accumulating, current_share, spread, whole
 from sanakit.train.parts import Part, split
 from sanakit.train.report import Progress, open_report
 from sanakit.train.state import TrainState
+from sanakit.weights.precision import computes
 
 
 class Objective(Protocol):
@@ -92,16 +94,19 @@ def train(
     model = objective.model
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise SettingsError("All parameters of the model are frozen: there is nothing to train.")
+    device = next(model.parameters()).device
+    notes: list[str] = []
+    if config.bf16 and not computes(device, torch.bfloat16):
+        config = replace(config, bf16=False)
+        notes.append("There is no bfloat16 arithmetic here: training goes on in float32, which is faster.")
     average = Average(model)
     losses = spread(objective, config, share)
     average.start()
     optimizers = make_optimizers(model, config)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    device = trained[0].device
     state = TrainState(model, average, optimizers)
     saved = open_checkpoint(folder) if resume else None
     first, guard = 0, Guard()
-    notes: list[str] = []
     if saved is not None:
         state.restore(saved)
         guard.load_state_dict(saved.numbers["guard"])

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sanakit.train.sharded import check_sharding, cut_rows, gather_rows, is_sharded, own_rows
+from sanakit.weights.precision import computes
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic that drives singular values to about 1 in five rounds
 
@@ -76,7 +77,9 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     """
     a, b, c = NEWTON_SCHULZ
     rows, columns = matrices.shape[-2:]
-    x = matrices.reshape(-1, rows, columns).bfloat16()
+    x = matrices.reshape(-1, rows, columns)
+    if computes(x.device, torch.bfloat16):  # as exact as it has to be
+        x = x.bfloat16()
     x = x.mT if rows > columns else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):

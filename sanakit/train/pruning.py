@@ -2,7 +2,8 @@
 
 A block's importance is 1 - cosine(tokens before it, tokens after it), averaged over tokens, prompts and
 noise levels: 0 for a block that does nothing. The most important blocks are kept in their order, with all
-that is not a block. What is left out still did a little; a short fine-tuning makes up for it.
+that is not a block. What is left out still did a little; a short fine-tuning makes up for it, shorter with
+the whole transformer as its teacher.
 
 Source: SANA-1.5 (arXiv:2501.18427): 60 blocks to 40, 30 or 20, some 100 steps of recovery.
 Shapes: B batch, C H W latents, N tokens, D width, L text tokens, E text width.
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from sanakit.errors import SettingsError
 from sanakit.flow.path import interpolate
 from sanakit.models.sana import Sana
+from sanakit.train.distillation import Teacher
 from sanakit.train.flow_matching import FlowMatchingObjective
 
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor | None]
@@ -108,3 +110,13 @@ def prune(transformer: Sana, importance: Tensor | Sequence[float], depth: int) -
     pruned = Sana(replace(transformer.config, depth=depth)).to(like.device, like.dtype)
     pruned.load_state_dict(state)
     return pruned.train(transformer.training)
+
+
+def teacher_of(transformer: Sana, importance: Tensor | Sequence[float], depth: int) -> Teacher:
+    """Make a transformer the teacher of what `prune` makes of it with the same arguments.
+
+    Each block that is kept answers for those that are left out behind it too: it is to give the tokens that
+    the next one was fed with. Raises SettingsError for a depth out of range.
+    """
+    kept = kept_blocks(importance, depth)
+    return Teacher(transformer, [*(number - 1 for number in kept[1:]), transformer.config.depth - 1])

@@ -70,7 +70,7 @@ def choose_dtype(
     if asked != "auto":
         dtype = parse_dtype(asked)
         check_rule(dtype, rule, what)
-        if not _computes(device, dtype):
+        if not computes(device, dtype):
             raise PrecisionError(
                 f"The device {device} has no {dtype_name(dtype)} arithmetic (it would be emulated, several "
                 "times slower than float32): use float32, or leave it to auto."
@@ -82,11 +82,11 @@ def choose_dtype(
     if device.type == "cpu" or stored == torch.float32:
         return torch.float32
     dtype = stored if rule == "any" else DTYPES[rule]
-    return dtype if _computes(device, dtype) else torch.float32
+    return dtype if computes(device, dtype) else torch.float32
 
 
-def _computes(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether `dtype` is native arithmetic of the device."""
+def computes(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether `dtype` is native arithmetic of the device: emulated, it is many times slower than float32."""
     if dtype == torch.float32:
         return True
     if device.type == "cpu":

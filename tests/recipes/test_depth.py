@@ -26,6 +26,7 @@ from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.tokenizer import train_tokenizer
 from sanakit.train.flow_matching import FlowMatchingObjective
 from sanakit.train.growth import silence
+from sanakit.train.parts import Part
 from sanakit.train.pruning import CALIBRATION_TIMES, calibration
 from sanakit.weights import load_settings, load_transformer, save_diffusers
 
@@ -42,10 +43,11 @@ DEFAULTS = {"steps": 2, "guidance": 1.5, "width": 256, "height": 256, "solver": 
 
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The recipes as they are, but without a compiler, and without TensorBoard, which loads slowly."""
+    """The recipes without compiler, scenes (six things make none) and TensorBoard, which loads slowly."""
     for module, name in ((grow, "TRAINING"), (prune, "RECOVERY")):
         cheaper = replace(getattr(module, name), compile=False, bf16=False, batch_size=2)
         monkeypatch.setattr(module, name, cheaper)
+    monkeypatch.setattr(prune, "MIXTURE", replace(prune.MIXTURE, scenes=0))
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
 
 
@@ -126,10 +128,30 @@ def test_growing_drops_a_tenth_of_the_blocks(data: Path, source: Path, tmp_path:
             assert same == (number < 4 - dropped)
 
 
-def test_text_encoder_and_transformer_are_both_trained(data: Path, source: Path, tmp_path: Path) -> None:
-    for recipe in (grow.grow, prune.prune):
-        parameters = recipe(data, tmp_path, 1, source=source).objective.model.parameters()
-        assert all(parameter.requires_grad for parameter in parameters)
+def test_the_text_encoder_is_trained_where_there_is_no_teacher(
+    data: Path, source: Path, tmp_path: Path
+) -> None:
+    for recipe, taught in ((grow.grow, False), (prune.prune, True)):
+        objective = recipe(data, tmp_path, 1, source=source).objective
+        assert isinstance(objective, FlowMatchingObjective)
+        assert (objective.teacher is not None) == taught
+        for name, parameter in objective.model.named_parameters():
+            assert parameter.requires_grad == (not taught or name.startswith("transformer.")), name
+
+
+def test_a_pruned_model_starts_at_no_distance_where_idle_blocks_are_missing(
+    data: Path, source: Path, tmp_path: Path
+) -> None:
+    objective = prune.prune(data, tmp_path, 1, source=source).objective
+    assert isinstance(objective, FlowMatchingObjective)
+    batch = objective.batch(0, Part(0, 8, 8))
+    assert objective.loss(batch).item() < 1e-9
+    assert objective.teacher is not None
+    taught = objective.flops(batch)
+    objective.teacher = None
+    assert objective.loss(batch).item() > 0.1  # the pictures are not learned at all
+    alone = objective.flops(batch)
+    assert alone < taught  # by a forward pass of twice as many blocks, less the text's gradients
 
 
 def test_calibration_spans_noise_levels_and_has_prompts_without_words(

@@ -102,6 +102,12 @@ def no_tensorboard(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
 
 
+@pytest.fixture(autouse=True)
+def bfloat16(monkeypatch):
+    """As if every processor had it: what is asked for is what is tested."""
+    monkeypatch.setattr("sanakit.train.loop.computes", lambda device, dtype: True)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("stop", [8, 10], ids=["at a checkpoint", "after one"])
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, name, stop):
@@ -271,3 +277,15 @@ def test_other_seeds_draw_other_batches(tmp_path):
         next(train(Regression(data_seed=seed), CONFIG, tmp_path / str(seed))).loss for seed in (0, 0, 1)
     ]
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_bfloat16_is_left_where_the_processor_has_none_and_that_is_told(tmp_path, monkeypatch):
+    losses = {}
+    for there in (True, False):
+        monkeypatch.setattr("sanakit.train.loop.computes", lambda device, dtype, there=there: there)
+        progress = list(train(Regression(), OPTIMIZERS["bf16"], tmp_path / str(there)))
+        losses[there] = [p.loss for p in progress]
+        told = [note for p in progress for note in p.notes]
+        assert told == [] if there else "float32" in told[0] and len(told) == 1
+    assert losses[False] == [p.loss for p in train(Regression(), CONFIG, tmp_path / "float32")]
+    assert losses[True] != losses[False]

@@ -40,12 +40,12 @@ def test_a_cpu_without_bfloat16_refuses_it_and_one_with_it_obeys(monkeypatch):
     ],
 )
 def test_an_accelerator_computes_in_the_rules_dtype(stored, rule, expected, monkeypatch):
-    monkeypatch.setattr(precision, "_computes", lambda device, dtype: True)
+    monkeypatch.setattr(precision, "computes", lambda device, dtype: True)
     assert choose_dtype("cuda", stored, rule=rule) == expected
 
 
 def test_an_accelerator_without_bfloat16_falls_back_to_float32(monkeypatch):
-    monkeypatch.setattr(precision, "_computes", lambda device, dtype: dtype != BF16)
+    monkeypatch.setattr(precision, "computes", lambda device, dtype: dtype != BF16)
     assert choose_dtype("cuda", "bfloat16", rule="bfloat16") == F32
 
 

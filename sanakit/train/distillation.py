@@ -1,0 +1,51 @@
+"""Distillation: a pruned transformer learns from the one that it was cut out of.
+
+Flow matching's target, noise - image, is one of many that lead through the same noisy latents; what a model
+learns is their mean. A teacher has that mean already: its velocity as the target leaves the same minimum and
+takes away what the target varies by, which is most of the loss. Beside it the student is shown the way: each
+of its blocks is to give the tokens that the teacher has where the student's next block came from, so that
+it does the work of those that were left out behind it (block for block as in BK-SDM, arXiv:2305.15798).
+
+Shapes: B batch, C H W latents, N tokens, D width, L text tokens, E text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sanakit.models.sana import Sana
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Teacher:
+    """A finished transformer that a shallower one of the same width is to equal.
+
+    stages: for each block of the student the number of the teacher's block behind which the tokens are those
+    that it is to give. tokens_weight: of the tokens' errors beside the velocity's.
+    """
+
+    transformer: Sana
+    stages: Sequence[int]
+    tokens_weight: float = 1.0
+
+    def errors(self, student: Sana, noisy: Tensor, t: Tensor, text: Tensor, mask: Tensor | None) -> Tensor:
+        """How far the student is from the teacher, of each sample: B, differentiable in the student alone.
+
+        The mean square of the velocities' difference, and the tokens' relative square error, the mean of all
+        stages, times its weight.
+        noisy: B C H W. t: B, in [0, 1]. text: B L E, what both read. mask: B L, true where a token is real.
+        """
+        theirs: list[Tensor] = []
+        own: list[Tensor] = []
+        with torch.no_grad():
+            target = self.transformer(noisy, t, text, mask, tokens=theirs).float()
+        errors = (student(noisy, t, text, mask, tokens=own).float() - target).square().flatten(1).mean(1)
+        for mine, stage in zip(own, self.stages, strict=True):
+            wanted = theirs[stage].float()
+            away = (mine.float() - wanted).square().flatten(1).mean(1)
+            errors = errors + self.tokens_weight / len(own) * away / wanted.square().mean()
+        return errors

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from sanakit.models.sana import Sana
     from sanakit.train.config import TrainConfig
+    from sanakit.train.flow_matching import FlowMatchingObjective
     from sanakit.train.further import Change, Prepared
     from sanakit.train.pocket_set import Mixture
 
@@ -70,15 +71,17 @@ def main() -> None:
 def growth(asked: argparse.Namespace, work: Path) -> list[str]:
     """Train the model as it is, and grown."""
     from sanakit.recipes.grow import TRAINING
-    from sanakit.train.further import Changed, prepare
+    from sanakit.train.further import prepare
     from sanakit.train.growth import grow
     from sanakit.weights.settings import load_configs
 
     old = load_configs(asked.source)[0].depth
     depth = old + old // 2
     arms: dict[str, Change] = {
-        f"{old} blocks, as it is": lambda objective: Changed(objective.transformer),
-        f"{depth} blocks, grown": lambda objective: Changed(grow(objective.transformer, depth, drop_last=0)),
+        f"{old} blocks, as it is": lambda objective: objective,
+        f"{depth} blocks, grown": lambda objective: objective.with_transformer(
+            grow(objective.transformer, depth, drop_last=0)
+        ),
     }
     config = shortened(TRAINING, asked)
     prepared = prepare(asked.data, asked.source, mixture(asked))
@@ -106,15 +109,15 @@ def growth(asked: argparse.Namespace, work: Path) -> list[str]:
 def pruning(asked: argparse.Namespace, work: Path) -> list[str]:
     """Rank the blocks, prune to each depth, recover; recognition at every stage."""
     from sanakit.recipes.prune import KEPT_SHARE, RECOVERY, taught
-    from sanakit.train.further import Changed, further_run, prepare
+    from sanakit.train.further import further_run, prepare
     from sanakit.train.pruning import block_importance, calibration, kept_blocks, prune
 
     config = shortened(RECOVERY, asked)
     importance: list[float] = []
 
-    def measured(objective: Any) -> Changed:
+    def measured(objective: FlowMatchingObjective) -> FlowMatchingObjective:
         importance[:] = block_importance(objective.transformer, calibration(objective)).tolist()
-        return Changed(objective.transformer)
+        return objective
 
     prepared = prepare(asked.data, asked.source, mixture(asked))
     further_run(prepared, config, measured)
@@ -136,8 +139,10 @@ def pruning(asked: argparse.Namespace, work: Path) -> list[str]:
             return prune(whole, importance, depth)
 
         arms: dict[str, Change] = {
-            "by pictures alone": lambda objective, left=left: Changed(left(objective.transformer)),
-            "taught": lambda objective, depth=depth: taught(objective.transformer, importance, depth),
+            "by pictures alone": lambda objective, left=left: objective.with_transformer(
+                left(objective.transformer)
+            ),
+            "taught": lambda objective, depth=depth: taught(objective, importance, depth),
         }
         bare = work / f"pruned-{depth}.model"
         save_with(asked.source, left, bare)

@@ -99,10 +99,16 @@ def main() -> None:
 
 
 def step_lines(batch_sizes: list[int], steps: int, folder: Path) -> list[str]:
-    """Our loop beside the bare one, for each optimiser, precision and batch size."""
+    """Our loop beside the bare one, for each optimiser, batch size and precision that the processor has."""
+    import torch
+
+    from sanakit.weights.precision import computes
+
     rows, worst = [], 0.0
     for batch_size in batch_sizes:
         for optimizer, bf16 in CASES:
+            if bf16 and not computes(torch.device("cpu"), torch.bfloat16):
+                continue  # the loop would train in float32
             config = settings(batch_size, optimizer, bf16)
             ours, bare, averaging, waiting = loops(config, steps, folder / f"{optimizer}-{bf16}-{batch_size}")
             ratio, least, cpu = (

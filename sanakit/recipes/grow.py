@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sanakit.recipes.pocket import DRAWINGS, MIXTURE
-from sanakit.train.further import Changed, further_run, prepare
+from sanakit.train.further import further_run, prepare
 from sanakit.train.growth import grow as grow_transformer
 from sanakit.train.pocket import Run
 
@@ -25,7 +25,7 @@ def grow(
     return further_run(
         prepared,
         TRAINING.lasting(steps),
-        lambda objective: Changed(
+        lambda objective: objective.with_transformer(
             grow_transformer(
                 objective.transformer,
                 TIMES_AS_DEEP * objective.transformer.config.depth,

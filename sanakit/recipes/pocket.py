@@ -20,7 +20,7 @@ from sanakit.models.gemma2 import Gemma2Config
 from sanakit.models.sana import SanaConfig
 from sanakit.recipes.pocket_clip import contrastive
 from sanakit.train.config import TrainConfig
-from sanakit.train.further import Changed, further_run, prepare
+from sanakit.train.further import further_run, prepare
 from sanakit.train.growth import grow
 from sanakit.train.judge import judge_run
 from sanakit.train.pocket import MODEL, Run, Stage, autoencoder_run, flow_matching_run
@@ -150,7 +150,7 @@ def scenes(
     return further_run(
         prepare(data, source or output.parent / "pocket-drawings" / MODEL, mixture),
         SCENES.lasting(steps, smoke=smoke),
-        lambda objective: Changed(grow(objective.transformer, DEPTH, drop_last=0)),
+        lambda objective: objective.with_transformer(grow(objective.transformer, DEPTH, drop_last=0)),
         name="pocket",
     )
 

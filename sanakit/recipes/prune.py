@@ -9,10 +9,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sanakit.models.sana import Sana
 from sanakit.recipes.pocket import DRAWINGS, SCENE_MIXTURE
 from sanakit.train.flow_matching import FlowMatchingObjective
-from sanakit.train.further import Changed, further_run, prepare
+from sanakit.train.further import further_run, prepare
 from sanakit.train.pocket import Run
 from sanakit.train.pruning import block_importance, calibration, teacher_of
 from sanakit.train.pruning import prune as prune_transformer
@@ -42,15 +41,16 @@ def prune(
     return further_run(prepared, RECOVERY.lasting(steps), halved, name=f"{prepared.settings.name}-pruned")
 
 
-def halved(objective: FlowMatchingObjective) -> Changed:
-    """The more important half of the objective's transformer, and the whole as its teacher."""
+def halved(objective: FlowMatchingObjective) -> FlowMatchingObjective:
+    """Keep the more important half of the objective's transformer, with the whole as its teacher."""
     importance = block_importance(objective.transformer, calibration(objective))
-    depth = max(1, round(KEPT_SHARE * len(importance)))
-    return taught(objective.transformer, importance, depth)
+    return taught(objective, importance, max(1, round(KEPT_SHARE * len(importance))))
 
 
-def taught(transformer: Sana, importance: Tensor | Sequence[float], depth: int) -> Changed:
-    """What is left of a transformer after pruning, with itself as the teacher."""
-    return Changed(
-        prune_transformer(transformer, importance, depth), teacher_of(transformer, importance, depth)
-    )
+def taught(
+    objective: FlowMatchingObjective, importance: Tensor | Sequence[float], depth: int
+) -> FlowMatchingObjective:
+    """Keep the `depth` most important blocks of the objective's transformer, with the whole as teacher."""
+    whole = objective.transformer
+    left = prune_transformer(whole, importance, depth)
+    return objective.with_transformer(left, teacher_of(whole, importance, depth))

@@ -14,6 +14,7 @@ Shapes: N images, B batch, C H W latents.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import cast
 
@@ -58,7 +59,6 @@ class FlowMatchingObjective:
     is drawn. caption_dropout: share of samples trained without a caption, for guidance.
     sheet_prompts: drawn on the sheet, at least one. decode: latents (scaled) to images, for the sheet.
     held_out: latents and captions that are not trained on, but measured as well.
-    teacher: whose velocities and tokens are learned in place of the images' own velocities; None: nobody's.
     """
 
     def __init__(
@@ -78,7 +78,6 @@ class FlowMatchingObjective:
         sheet_steps: int = 10,
         decode: Callable[[Tensor], Tensor],
         held_out: tuple[Tensor, Sequence[Sequence[str]]] | None = None,
-        teacher: Teacher | None = None,
     ) -> None:
         self.model: nn.Module = nn.ModuleDict({"transformer": transformer, "text": text})
         self.transformer = transformer
@@ -91,7 +90,20 @@ class FlowMatchingObjective:
         self.sheet_prompts, self.sheet_guidance, self.sheet_steps = sheet_prompts, sheet_guidance, sheet_steps
         self.decode = decode
         self.held_out = held_out
-        self.teacher = teacher
+        self.teacher: Teacher | None = None
+
+    def with_transformer(self, transformer: Sana, teacher: Teacher | None = None) -> FlowMatchingObjective:
+        """The same objective for another transformer, all of which is trained.
+
+        teacher: whose velocities and tokens it learns in place of the images' own velocities; None: nobody's.
+        Student and teacher read the same text features: with a teacher the text encoder stays as it is.
+        """
+        changed = copy(self)
+        changed.transformer = transformer.train().requires_grad_(True)
+        text = self.encoder.model.requires_grad_(teacher is None)
+        changed.model = nn.ModuleDict({"transformer": changed.transformer, "text": text})
+        changed.teacher = teacher
+        return changed
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:
         """Nothing to prepare: latents and captions are in memory."""

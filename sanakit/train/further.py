@@ -16,9 +16,7 @@ import torch
 from sanakit.data.pocket import open_pocket
 from sanakit.data.pocket_concepts import COMMON_CONCEPTS
 from sanakit.models.dc_ae import DCAE
-from sanakit.models.sana import Sana
 from sanakit.train.config import TrainConfig
-from sanakit.train.distillation import Teacher
 from sanakit.train.flow_matching import FlowMatchingObjective
 from sanakit.train.parallel import training_device
 from sanakit.train.pocket import MODEL, Run, averaged_parts, compile_blocks
@@ -33,20 +31,8 @@ from sanakit.weights import (
 from sanakit.weights.export import kept_settings
 from sanakit.weights.settings import ModelSettings
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Changed:
-    """What is trained: a transformer, by the pictures or by a teacher.
-
-    Student and teacher read the same text features: with a teacher the text encoder stays as it is.
-    """
-
-    transformer: Sana
-    teacher: Teacher | None = None
-
-
-Change = Callable[[FlowMatchingObjective], Changed]
-"""Makes what is trained from the objective's transformer, which is the finished model's."""
+Change = Callable[[FlowMatchingObjective], FlowMatchingObjective]
+"""Makes the objective that is trained from that of the finished model, by its `with_transformer`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,10 +72,10 @@ def further_run(prepared: Prepared, config: TrainConfig, change: Change, *, name
     encoder = load_text_encoder(prepared.source, device=device, dtype="float32")
     finished = load_transformer(prepared.source, device=device, dtype="float32")
 
-    def objective_of(changed: Changed) -> FlowMatchingObjective:
-        return FlowMatchingObjective(
-            changed.transformer.train().requires_grad_(True),
-            encoder.model.train().requires_grad_(changed.teacher is None),
+    objective = change(
+        FlowMatchingObjective(
+            finished.train().requires_grad_(True),
+            encoder.model.train().requires_grad_(True),
             encoder.tokenizer,
             learned.drawn.latents * scale,
             learned.drawn.captions,
@@ -101,13 +87,10 @@ def further_run(prepared: Prepared, config: TrainConfig, change: Change, *, name
             sheet_steps=settings.steps,
             decode=lambda z: torch.cat([codec.decode(part / scale) for part in z.split(8)]),
             held_out=held_out,
-            teacher=changed.teacher,
         )
-
-    changed = change(objective_of(Changed(finished)))
+    )
     if config.compile:
-        compile_blocks(changed.transformer)
-    objective = objective_of(changed)
+        compile_blocks(objective.transformer)
 
     def finish(folder: Path) -> None:
         trained, text = averaged_parts(folder, objective)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -61,7 +64,7 @@ def train(
     """
     folder = output or Path("runs", recipe)
     progress = None
-    with progress_bar() as show:
+    with progress_bar() as show, told():
         for progress in start(
             recipe,
             data=data,
@@ -96,3 +99,22 @@ def train(
         print(f"{folder}  step {progress.step} of {progress.total}, loss {progress.loss:.4f}")
     if report is not None:
         print(report["summary"])
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Print what training logs on standard error, as long as it lasts."""
+
+    class Printed(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            print(record.getMessage(), file=sys.stderr)  # whatever that is now: a bar may stand in for it
+
+    log, handler = logging.getLogger("sanakit.train"), Printed(logging.INFO)
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)

@@ -5,6 +5,8 @@ Shapes: N pictures and scenes, C H W a latent.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +23,9 @@ from sanakit.train.pictures import Pictures, to_tensor
 LEFT_OUT = ("people & body", "symbols")  # groups whose uncommon things are too many or too alike to learn
 WATCHED = 128  # scenes of held-out combinations, to measure on
 WATCHED_SEED = 1
+BATCH = 16  # pictures that are encoded at once
+TOLD_EVERY = 10.0  # seconds
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +90,17 @@ def drawn_pictures(pocket: PocketImages, common_share: float) -> tuple[list[int]
 
 @torch.no_grad()
 def encode_pictures(codec: DCAE, images: Pictures) -> Tensor:
-    """Latents (N C H W, unscaled) of N pictures (256 256 3 uint8 each), on the codec's device."""
+    """Latents (N C H W, unscaled) of N pictures (256 256 3 uint8 each), on the codec's device.
+
+    Many take minutes: how far it is goes to the log, as information, every ten seconds.
+    """
     device, count = next(codec.parameters()).device, len(images)
-    parts = [range(start, min(start + 16, count)) for start in range(0, count, 16)]
-    pictures = (to_tensor(np.stack([images[i] for i in part])).to(device) for part in parts)
-    return torch.cat([codec.encode(part).contiguous() for part in pictures])
+    latents: list[Tensor] = []
+    told = time.monotonic()
+    for start in range(0, count, BATCH):
+        pictures = to_tensor(np.stack([images[i] for i in range(start, min(start + BATCH, count))]))
+        latents.append(codec.encode(pictures.to(device)).contiguous())
+        if time.monotonic() - told > TOLD_EVERY:
+            told = time.monotonic()
+            log.info("Encoding pictures: %s of %s", f"{min(start + BATCH, count):,}", f"{count:,}")
+    return torch.cat(latents)

@@ -14,6 +14,7 @@ Shapes: N images, B batch, C H W latents.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass
 from typing import cast
@@ -129,7 +130,8 @@ class FlowMatchingObjective:
 
     def loss(self, batch: FlowBatch) -> Tensor:
         """A part's loss, or its distance from the teacher, times its share of the global batch."""
-        text, mask = pad_text(*self.encoder.encode_tokens(batch.tails))
+        with torch.no_grad() if self.teacher else nullcontext():
+            text, mask = pad_text(*self.encoder.encode_tokens(batch.tails))
         mask[:, 1:] &= ~batch.dropped[:, None]
         if self.teacher is None:
             errors = velocity_errors(self.transformer, batch.latents, batch.noise, batch.t, text, mask)

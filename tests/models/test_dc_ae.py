@@ -100,7 +100,9 @@ def test_attention_on_a_grid_no_larger_than_a_head_matches_diffusers():
 def test_gradients_match_diffusers(name: str, half: str):
     ours, theirs = build_pair(CONFIGS[name])
     # ReLU attention divides by sums of relu(q) relu(k). Where one comes close to 0, float32 alone puts
-    # diffusers 1e-4 away from its own float64 gradients; positive projections keep the comparison sound.
+    # diffusers 1e-4 away from its own float64 gradients; positive projections keep the comparison sound. What
+    # is left is the gradient of queries, a difference of nearly equal terms, since their length cancels out:
+    # over eight seeds and two kinds of CPU ours and diffusers' lie up to 5e-5 from float64, all others 8e-6.
     for key, tensor in theirs.state_dict().items():
         if any(part in key for part in ("to_q.", "to_k.", "to_qkv_multiscale.")):
             tensor.abs_()
@@ -124,7 +126,8 @@ def test_gradients_match_diffusers(name: str, half: str):
     )
     assert got.keys() == wanted.keys()
     errors = {key: relative_error(got[key], wanted[key]) for key in wanted}
-    assert max(errors.values()) < TOLERANCE, max(errors.items(), key=lambda item: item[1])
+    for key, error in errors.items():
+        assert error < (1e-4 if "to_q." in key else 1e-5), key
 
 
 @pytest.mark.parametrize("config", [DC_AE_F32C32_SANA, DC_AE_LITE, DC_AE_POCKET, *CONFIGS.values()])

@@ -32,13 +32,15 @@ from sanakit.train.flow_matching import TIMES_WATCHED, FlowMatchingObjective, st
 from sanakit.train.loop import train
 from sanakit.train.parallel import blocks, processes
 
-TOLERANCE = 1e-5  # relative, of each of 20 losses in float32: sums in another order
+# Relative, of each of 20 losses in float32: sums in another order. They lie within 2e-7 as long as no value
+# crosses ReLU's kink by rounding alone: at a rate of 3e-3 one did on one kind of CPU (5e-5).
+TOLERANCE = 1e-5
 CAPTIONS = [f"a {colour} {thing}" for colour in ("red", "blue") for thing in ("fox", "apple", "boat", "moon")]
 STEPS = 20
 CONFIG = TrainConfig(
     steps=STEPS,
     batch_size=8,
-    learning_rate=3e-3,
+    learning_rate=1e-3,
     warmup_steps=3,
     ema_decay=0.9,
     log_every=1,

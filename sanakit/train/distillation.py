@@ -25,27 +25,26 @@ class Teacher:
     """A finished transformer that a shallower one of the same width is to equal.
 
     stages: for each block of the student the number of the teacher's block behind which the tokens are those
-    that it is to give. tokens_weight: of the tokens' errors beside the velocity's.
+    that it is to give.
     """
 
     transformer: Sana
     stages: Sequence[int]
-    tokens_weight: float = 1.0
 
     def errors(self, student: Sana, noisy: Tensor, t: Tensor, text: Tensor, mask: Tensor | None) -> Tensor:
         """How far the student is from the teacher, of each sample: B, differentiable in the student alone.
 
         The mean square of the velocities' difference, and the tokens' relative square error, the mean of all
-        stages, times its weight.
+        stages.
         noisy: B C H W. t: B, in [0, 1]. text: B L E, what both read. mask: B L, true where a token is real.
         """
-        theirs: list[Tensor] = []
-        own: list[Tensor] = []
+        wanted: list[Tensor] = []
+        given: list[Tensor] = []
         with torch.no_grad():
-            target = self.transformer(noisy, t, text, mask, tokens=theirs).float()
-        errors = (student(noisy, t, text, mask, tokens=own).float() - target).square().flatten(1).mean(1)
-        for mine, stage in zip(own, self.stages, strict=True):
-            wanted = theirs[stage].float()
-            away = (mine.float() - wanted).square().flatten(1).mean(1)
-            errors = errors + self.tokens_weight / len(own) * away / wanted.square().mean()
+            target = self.transformer(noisy, t, text, mask, tokens=wanted).float()
+        errors = (student(noisy, t, text, mask, tokens=given).float() - target).square().flatten(1).mean(1)
+        for tokens, stage in zip(given, self.stages, strict=True):
+            right = wanted[stage].float().flatten(1)
+            away = (tokens.float().flatten(1) - right).square().sum(1) / right.square().sum(1)
+            errors = errors + away / len(given)
         return errors

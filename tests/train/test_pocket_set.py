@@ -37,6 +37,7 @@ def test_each_picture_has_the_latents_that_it_has_alone(codec: DCAE) -> None:
 
 def test_the_command_tells_how_far_encoding_is(codec: DCAE, monkeypatch, capsys) -> None:
     monkeypatch.setattr(pocket_set, "TOLD_EVERY", -1.0)
+    monkeypatch.setattr(logging.getLogger("sanakit"), "handlers", [])  # those of a `sana serve` run before
     encode_pictures(codec, IMAGES)
     assert capsys.readouterr().err == ""  # a library is silent
     with told():

@@ -22,7 +22,7 @@ KEPT_SHARE = 0.5  # of the blocks; SANA-1.5: 2/3, 1/2 and 1/3 of 60
 # after 40 steps.
 RECOVERY = replace(
     DRAWINGS,
-    steps=500,
+    steps=1000,
     learning_rate=1.5e-3,
     muon_learning_rate=3e-3,
     warmup_steps=20,

@@ -102,7 +102,7 @@ def test_gradients_match_diffusers(name: str, half: str):
     # ReLU attention divides by sums of relu(q) relu(k). Where one comes close to 0, float32 alone puts
     # diffusers 1e-4 away from its own float64 gradients; positive projections keep the comparison sound. What
     # is left is the gradient of queries, a difference of nearly equal terms, since their length cancels out:
-    # over eight seeds and two kinds of CPU ours and diffusers' lie up to 5e-5 from float64, all others 8e-6.
+    # over eight seeds ours and diffusers' lie up to 5e-5 from float64, all others 8e-6 (AVX2).
     for key, tensor in theirs.state_dict().items():
         if any(part in key for part in ("to_q.", "to_k.", "to_qkv_multiscale.")):
             tensor.abs_()

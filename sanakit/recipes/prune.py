@@ -19,7 +19,7 @@ from sanakit.train.pruning import prune as prune_transformer
 KEPT_SHARE = 0.5  # of the blocks; SANA-1.5: 2/3, 1/2 and 1/3 of 60
 
 # Few steps, an average over few of them, high rates: of half, once and twice 1e-3 and 2e-3 the highest led
-# after 40 steps.
+# after 40 steps (LOG.md).
 RECOVERY = replace(
     DRAWINGS,
     steps=1000,
@@ -31,7 +31,7 @@ RECOVERY = replace(
     sheet_every=100,
     checkpoint_every=100,
 )
-MIXTURE = replace(SCENE_MIXTURE, scenes=4000)  # a teacher's answers do not wear out as captions do
+MIXTURE = replace(SCENE_MIXTURE, scenes=4000)  # fewer than to learn them from nothing: encoding takes time
 
 
 def prune(

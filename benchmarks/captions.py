@@ -115,10 +115,10 @@ def scored_pictures(data: Path, model: str, count: int) -> list[Picture]:
     from PIL import Image
 
     from sanakit.data.captions import Caption
-    from sanakit.data.pocket import open_pocket
-    from sanakit.data.pocket_scenes import Scenes
     from sanakit.data.scoring import clip_scorer
-    from sanakit.train.pocket_clip import wrong_captions
+    from sanakit.pocket.data.dataset import open_pocket
+    from sanakit.pocket.data.scenes import Scenes
+    from sanakit.pocket.train.clip import wrong_captions
 
     score = clip_scorer(model, device="cpu")
     scenes = Scenes(open_pocket(data), count, seed=2, held_out=True)

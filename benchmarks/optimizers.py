@@ -94,10 +94,10 @@ def start(
     from dataclasses import replace
 
     from sanakit.models.dc_ae import DC_AE_POCKET
-    from sanakit.recipes import pocket
+    from sanakit.pocket.recipes import pocket
+    from sanakit.pocket.train.runs import flow_matching_run
     from sanakit.train.flow_matching import FlowMatchingObjective
     from sanakit.train.optim import make_optimizers
-    from sanakit.train.pocket import flow_matching_run
 
     config = replace(pocket.DRAWINGS, steps=steps, batch_size=batch_size, compile=False, bf16=False)
     run = flow_matching_run(
@@ -110,6 +110,7 @@ def start(
         shift=pocket.SHIFT,
         mixture=pocket.MIXTURE,
         defaults=pocket.DEFAULTS,
+        offers=pocket.OFFERS,
     )
     assert isinstance(run.objective, FlowMatchingObjective)
     courses = []

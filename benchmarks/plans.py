@@ -5,10 +5,10 @@
     python benchmarks/plans.py --device cuda --write
 
 Pocket is real: its pictures, each from its own seed, are compared with those in float32 and looked up among
-real pictures (sanakit/eval/recognition.py). SANA 0.6B at 512 px with guidance is made of random numbers,
-which tell what a step costs and how far one velocity is off. Both are read from what `sana quantize` saved.
-Seconds are the least of calls in turn in one process; peak memory is that of a fresh process that draws one
-picture: resident memory, mapped files included, or what a GPU held.
+real pictures (sanakit/pocket/evaluate/recognition.py). SANA 0.6B at 512 px with guidance is made of random
+numbers, which tell what a step costs and how far one velocity is off. Both are read from what `sana
+quantize` saved. Seconds are the least of calls in turn in one process; peak memory is that of a fresh process
+that draws one picture: resident memory, mapped files included, or what a GPU held.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ def main() -> None:
 def pocket_rows(plans: Iterable[str], asked: Any, place: Path) -> Rows:
     """Pictures of pocket by each plan: likeness, recognition, bytes, seconds, memory."""
     from sanakit.eval.efficientnet import load_efficientnet
-    from sanakit.eval.recognition import Shares
-    from sanakit.eval.reference import load_reference
-    from sanakit.eval.run import drawing, recognise
     from sanakit.eval.similarity import psnr
+    from sanakit.pocket.evaluate.recognition import Shares
+    from sanakit.pocket.evaluate.reference import load_reference
+    from sanakit.pocket.evaluate.report import drawing, recognise
     from sanakit.weights import CATALOG, save_quantized
 
     source = CATALOG["pocket"].folder

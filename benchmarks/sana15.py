@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from sanakit.models.sana import Sana
+    from sanakit.pocket.train.further import Change, Prepared
+    from sanakit.pocket.train.latents import Mixture
     from sanakit.train.config import TrainConfig
     from sanakit.train.flow_matching import FlowMatchingObjective
-    from sanakit.train.further import Change, Prepared
-    from sanakit.train.pocket_set import Mixture
 
 Score = Callable[[str, list["Image"]], Sequence[float]]  # of each picture of a prompt: 1 right, 0 wrong
 Curve = list[tuple[int, float]]
@@ -70,8 +70,8 @@ def main() -> None:
 
 def growth(asked: argparse.Namespace, work: Path) -> list[str]:
     """Train the model as it is, and grown."""
-    from sanakit.recipes.grow import TRAINING
-    from sanakit.train.further import prepare
+    from sanakit.pocket.recipes.grow import TRAINING
+    from sanakit.pocket.train.further import prepare
     from sanakit.train.growth import grow
     from sanakit.weights.settings import load_configs
 
@@ -108,8 +108,8 @@ def growth(asked: argparse.Namespace, work: Path) -> list[str]:
 
 def pruning(asked: argparse.Namespace, work: Path) -> list[str]:
     """Rank the blocks, prune to each depth, recover; recognition at every stage."""
-    from sanakit.recipes.prune import KEPT_SHARE, RECOVERY, taught
-    from sanakit.train.further import further_run, prepare
+    from sanakit.pocket.recipes.prune import KEPT_SHARE, RECOVERY, taught
+    from sanakit.pocket.train.further import further_run, prepare
     from sanakit.train.pruning import block_importance, calibration, kept_blocks, prune
 
     config = shortened(RECOVERY, asked)
@@ -212,7 +212,7 @@ def chosen_and_best(
 
 def mixture(asked: argparse.Namespace) -> Mixture:
     """Pictures and scenes as pocket is trained on them, but fewer scenes: encoding them takes its time."""
-    from sanakit.recipes.pocket import SCENE_MIXTURE
+    from sanakit.pocket.recipes.pocket import SCENE_MIXTURE
 
     return replace(SCENE_MIXTURE, scenes=asked.scenes)
 
@@ -240,7 +240,7 @@ def trained(
     """Train the changed model: losses by caption at every measured step, and seconds a step."""
     import torch
 
-    from sanakit.train.further import further_run
+    from sanakit.pocket.train.further import further_run
     from sanakit.train.loop import train
 
     torch.set_grad_enabled(True)  # benchmarks of drawing do without
@@ -289,8 +289,8 @@ def save_with(source: str, change: Callable[[Sana], Sana], folder: Path) -> None
 
 def recognised(asked: argparse.Namespace, model: str | Path) -> list[str]:
     """Shares of 200 common things that are recognised, and the time of drawing one."""
-    from sanakit.eval.reference import load_reference
-    from sanakit.eval.run import evaluate_pocket
+    from sanakit.pocket.evaluate.reference import load_reference
+    from sanakit.pocket.evaluate.report import evaluate_pocket
 
     names = load_reference().gallery.concepts
     some = names if asked.prompts is None else names[: asked.prompts]
@@ -311,7 +311,7 @@ def recognition() -> tuple[list[str], Score]:
     import torch
 
     from sanakit.eval.efficientnet import image_features, load_efficientnet
-    from sanakit.eval.reference import load_reference
+    from sanakit.pocket.evaluate.reference import load_reference
 
     network, reference = load_efficientnet(), load_reference()
 
@@ -325,8 +325,8 @@ def recognition() -> tuple[list[str], Score]:
 
 def pocket_eval() -> tuple[list[str], Score]:
     """PocketEval's questions about composed scenes; a picture is right in which all holds."""
-    from sanakit.eval.judge import load_judge
-    from sanakit.eval.pocket_eval import Question, judged
+    from sanakit.pocket.evaluate.judge import load_judge
+    from sanakit.pocket.evaluate.pocket_eval import Question, judged
 
     judge, notes = load_judge()
     questions = [Question(**{**row, "concepts": tuple(row["concepts"])}) for row in notes["questions"]]

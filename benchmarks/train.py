@@ -222,7 +222,7 @@ def embedded() -> FlowMatchingObjective:
     """The embedded model, transformer and text encoder, to be trained on random latents of its own size."""
     import torch
 
-    from sanakit.data.pocket_concepts import COMMON_CONCEPTS
+    from sanakit.pocket.data.concepts import COMMON_CONCEPTS
     from sanakit.train.flow_matching import FlowMatchingObjective
     from sanakit.weights import load_text_encoder, load_transformer
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from sanakit.data.pocket import PocketImages
+    from sanakit.pocket.data.dataset import PocketImages
 
 # Before torch is imported anywhere: tiny tensors run faster on one thread than on a pool.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,8 +30,8 @@ def discs() -> Callable[..., PocketImages]:
     """Make a data set in memory: a disc of its own colour for each thing, in all styles."""
     import numpy as np
 
-    from sanakit.data.pocket import PocketImages, PocketRow
-    from sanakit.data.pocket_captions import STYLES
+    from sanakit.pocket.data.captions import STYLES
+    from sanakit.pocket.data.dataset import PocketImages, PocketRow
 
     def make(things: dict[str, tuple[int, int, int]], radius: int) -> PocketImages:
         y, x = np.mgrid[:256, :256] - 127.5

@@ -35,7 +35,7 @@ def pocket(
 
     Captioned emoji of 256 px, MIT and Apache-2.0 art only. Needs npm and the extra train.
     """
-    from sanakit.data.pocket import build_pocket
+    from sanakit.pocket.data.dataset import build_pocket
 
     with progress_bar() as show:
         built = build_pocket(folder, cache=cache, progress=show)

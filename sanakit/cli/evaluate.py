@@ -20,8 +20,8 @@ from sanakit.whole import written_whole
 if TYPE_CHECKING:
     from sanakit.eval.folder import Shown
     from sanakit.eval.measures import Figures, Progress
-    from sanakit.eval.pocket_eval import PocketEval
-    from sanakit.eval.run import PocketReport
+    from sanakit.pocket.evaluate.pocket_eval import PocketEval
+    from sanakit.pocket.evaluate.report import PocketReport
 
 SHARES = {  # figures of the report: their beginning -> what was looked up
     "": "things the model drew",
@@ -101,13 +101,13 @@ def evaluate(
     found: dict[str, Any] = {}
     with progress_bar() as show:
         if RECOGNITION in names:
-            from sanakit.eval.run import evaluate_pocket
+            from sanakit.pocket.evaluate.report import evaluate_pocket
 
             found[RECOGNITION] = evaluate_pocket(model or "", progress=show)
         if POCKET_EVAL in names:
-            from sanakit.eval.pocket_eval import evaluate_scenes
-            from sanakit.eval.run import drawing
             from sanakit.pipelines.text_to_image import TextToImage
+            from sanakit.pocket.evaluate.pocket_eval import evaluate_scenes
+            from sanakit.pocket.evaluate.report import drawing
 
             pipe = TextToImage.from_pretrained(model or "")
             found[POCKET_EVAL] = evaluate_scenes(drawing(pipe), seed=seed, progress=show)

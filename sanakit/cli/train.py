@@ -13,7 +13,10 @@ from typing import Annotated, Literal
 import typer
 
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
-from sanakit.recipes import RECIPES, start
+from sanakit.pocket.recipes import RECIPES as OF_POCKET
+from sanakit.recipes import RECIPES as GENERAL
+
+RECIPES = {**OF_POCKET, **GENERAL}
 
 
 def train(
@@ -62,11 +65,14 @@ def train(
 
     With --resume it goes on exactly where it stopped. Settings live in sanakit/recipes, not in options.
     """
+    from sanakit.train.run import run_recipe
+
     folder = output or Path("runs", recipe)
     progress = None
     with progress_bar() as show, told():
-        for progress in start(
+        for progress in run_recipe(
             recipe,
+            RECIPES,
             data=data,
             output=folder,
             steps=steps,
@@ -109,12 +115,14 @@ def told() -> Iterator[None]:
         def emit(self, record: logging.LogRecord) -> None:
             print(record.getMessage(), file=sys.stderr)  # whatever that is now: a bar may stand in for it
 
-    log, handler = logging.getLogger("sanakit.train"), Printed(logging.INFO)
-    level = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    logs = [logging.getLogger(name) for name in ("sanakit.train", "sanakit.pocket")]
+    handler, levels = Printed(logging.INFO), [log.level for log in logs]
+    for log in logs:
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
     try:
         yield
     finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.removeHandler(handler)
+            log.setLevel(level)

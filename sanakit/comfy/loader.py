@@ -27,7 +27,7 @@ class LoadModel:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Declare the inputs; asked anew whenever the page is loaded, so new folders show up."""
         known = [entry.name for entry in CATALOG.values() if not entry.unsupported]
-        names = sorted(known, key=lambda name: name != "pocket")
+        names = sorted(known, key=lambda name: CATALOG[name].repo is not None)
         names += [FOLDERS + name for name in host.model_folders()]
         tip = "pocket comes along. Other catalog names are fetched from the Hub when first used: gigabytes."
         where = (

@@ -17,7 +17,7 @@ from sanakit.models.dc_ae import DC_AE_POCKET
 from sanakit.train.autoencoder import Terms
 from sanakit.train.autoencoder_folder import Phase, folder_run, run_before
 from sanakit.train.config import TrainConfig
-from sanakit.train.pocket import Run
+from sanakit.train.run import Run
 
 Source = str | os.PathLike[str] | None
 

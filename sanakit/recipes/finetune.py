@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sanakit.train.config import TrainConfig
 from sanakit.train.finetune_folder import Aim, finetune_run
-from sanakit.train.pocket import Run
+from sanakit.train.run import Run
 from sanakit.weights import load_configs
 
 StrPath = str | os.PathLike[str]

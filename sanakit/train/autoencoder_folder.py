@@ -28,7 +28,7 @@ from sanakit.train.config import TrainConfig
 from sanakit.train.linear_init import start_linear
 from sanakit.train.parallel import training_device
 from sanakit.train.pictures import LoadedPictures, to_tensor
-from sanakit.train.pocket import MODEL, Run, averaged_weights
+from sanakit.train.run import MODEL, Run, averaged_weights
 from sanakit.weights import load_autoencoder, save_autoencoder
 
 HELD_OUT = 32  # pictures to measure on, or a tenth of the folder if that is fewer

@@ -36,8 +36,8 @@ from sanakit.train.config import TrainConfig
 from sanakit.train.finetune import TEXT, TRANSFORMER, FinetuneObjective, Reference, decoded
 from sanakit.train.parallel import current_share, training_device
 from sanakit.train.pictures import to_tensor
-from sanakit.train.pocket import MODEL, Run, averaged_weights
 from sanakit.train.report import writing
+from sanakit.train.run import MODEL, Run, averaged_weights
 from sanakit.weights import (
     load_autoencoder,
     load_configs,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -77,6 +77,9 @@ def kept_settings(settings: ModelSettings) -> dict[str, Any]:
         "precision": settings.precision,
         "name": settings.name,
         "licence": settings.licence,
+        "styles": settings.styles,
+        "example_prompts": settings.example_prompts,
+        "sizes": settings.sizes,
     }
 
 
@@ -92,6 +95,9 @@ def save_diffusers(
     precision: str = "any",
     name: str = "",
     licence: str = "",
+    styles: Mapping[str, str] | None = None,
+    example_prompts: Sequence[str] = (),
+    sizes: Sequence[tuple[int, int]] = (),
     plan: str | None = None,
 ) -> Path:
     """Write a model as a diffusers folder; a folder of that name is replaced when the new one is complete.
@@ -99,8 +105,10 @@ def save_diffusers(
     flow_shift: > 0, the timestep shift it was trained and is sampled with. defaults: steps, guidance, width,
     height, solver that the model wants when the caller does not say. dtype: to store in, float32, float16 or
     bfloat16. precision: the one 16-bit dtype its transformer may compute in, "float32" for none, or "any".
-    name, licence: as `sana inspect` shows them. plan: by which transformer and text encoder are quantised;
-    they are then written as they are, in names of our own that diffusers does not read. Returns the folder.
+    name, licence: as `sana inspect` shows them. styles (name -> what is added to a prompt), example_prompts,
+    sizes (width, height in pixels): what a page offers of the model. plan: by which transformer and text
+    encoder are quantised; they are then written as they are, in names of our own that diffusers does not
+    read. Returns the folder.
     Raises OutputError when it can not be written, PrecisionError when dtype contradicts precision,
     SettingsError for a shift or default that means nothing.
     """
@@ -129,7 +137,9 @@ def save_diffusers(
         "instruction": text_encoder.instruction,
         "max_tokens": text_encoder.max_tokens,
     }
-    ours |= {key: value for key, value in (("name", name), ("licence", licence)) if value}
+    told = {"name": name, "licence": licence}
+    told |= {"styles": dict(styles or {}), "example_prompts": list(example_prompts), "sizes": list(sizes)}
+    ours |= {key: value for key, value in told.items() if value}
     scheduler = SCM_SCHEDULER if sprint else {**DPM_SCHEDULER, "flow_shift": flow_shift}
     text_config = {**text_encoder.model.config.to_transformers(), "torch_dtype": dtype_name(dtype)}
     config = write_sana_config(transformer.config)

@@ -35,7 +35,7 @@ from sanakit.weights.files import read_json
 from sanakit.weights.parts import autoencoder_config, transformer_config
 from sanakit.weights.precision import dtype_name, parse_dtype
 from sanakit.weights.resolve import INDEX, OURS, Source
-from sanakit.weights.settings import ModelSettings, instruction_of
+from sanakit.weights.settings import OFFERED, ModelSettings, instruction_of
 
 Runtime = Literal["onnx", "openvino"]
 DECODER = "vae_decoder"
@@ -77,6 +77,7 @@ def save_graphs(
         )
     own = asdict(settings)
     ours = {"format": 1, "name": own.pop("name"), "licence": own.pop("licence")}
+    ours |= {key: told for key in OFFERED if (told := own.pop(key))}
     ours |= {"precision": own.pop("precision"), "defaults": own}
     ours |= {"instruction": text_encoder.instruction, "max_tokens": text_encoder.max_tokens}
     parts = {

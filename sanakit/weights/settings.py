@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from sanakit.errors import WeightsError
@@ -21,6 +23,7 @@ from sanakit.weights.parts import autoencoder_config, open_transformer, transfor
 from sanakit.weights.precision import RULES
 from sanakit.weights.resolve import OURS, Source, partner, resolve
 
+OFFERED = ("styles", "example_prompts", "sizes")  # keys of sanakit.json that a page shows
 MAX_TOKENS = 300  # text features of a prompt, in all published models
 SOLVERS = {
     "DPMSolverMultistepScheduler": "dpm",
@@ -43,6 +46,9 @@ class ModelSettings:
     flow_shift: float = 3.0
     precision: str = "any"  # the one 16-bit dtype to compute in, "float32" for none, or "any"
     licence: str = ""
+    styles: Mapping[str, str] = field(default_factory=dict)  # name -> what is added to a prompt
+    example_prompts: tuple[str, ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()  # width and height in pixels that it draws well; (): not told
 
 
 def load_settings(path: str | os.PathLike[str]) -> ModelSettings:
@@ -136,8 +142,8 @@ def _from_ours(source: Source) -> dict[str, Any]:
     given = {**defaults, **{key: content[key] for key in ("name", "precision", "licence") if key in content}}
     kinds = {"steps": int, "width": int, "height": int, "guidance": float, "flow_shift": float}
     found: dict[str, Any] = {}
-    for name in (field.name for field in fields(ModelSettings)):
-        if name not in given:
+    for name in (known.name for known in fields(ModelSettings)):
+        if name not in given or name in OFFERED:
             continue
         value = given[name]
         number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -147,4 +153,34 @@ def _from_ours(source: Source) -> dict[str, Any]:
             allowed = " | ".join(RULES) if name == "precision" else f"a {kind.__name__}"
             raise WeightsError(f"{where} says {name} = {value!r}; it must be {allowed}.")
         found[name] = kind(value)
+    return found | _offered(content, where)
+
+
+def _offered(content: dict[str, Any], where: Path) -> dict[str, Any]:
+    """Return what a model offers to people who draw with it: styles, example prompts and sizes, checked."""
+    found: dict[str, Any] = {}
+    styles, prompts, sizes = (content.get(key) for key in OFFERED)
+    if styles is not None:
+        fits = isinstance(styles, dict) and all(isinstance(suffix, str) for suffix in styles.values())
+        found["styles"] = _checked(fits, where, "styles", styles, "an object of name: words for the prompt")
+    if prompts is not None:
+        fits = isinstance(prompts, list) and all(isinstance(prompt, str) for prompt in prompts)
+        found["example_prompts"] = tuple(
+            _checked(fits, where, "example_prompts", prompts, "a list of prompts")
+        )
+    if sizes is not None:
+        fits = isinstance(sizes, list) and all(_is_size(size) for size in sizes)
+        pairs = _checked(fits, where, "sizes", sizes, "a list of [width, height] in pixels")
+        found["sizes"] = tuple((width, height) for width, height in pairs)
     return found
+
+
+def _is_size(value: Any) -> bool:
+    whole = isinstance(value, list) and all(type(side) is int and side > 0 for side in value)
+    return whole and len(value) == 2
+
+
+def _checked(fits: bool, where: Path, name: str, value: Any, allowed: str) -> Any:
+    if not fits:
+        raise WeightsError(f"{where} says {name} = {value!r}; it must be {allowed}.")
+    return value

@@ -13,7 +13,7 @@ import pytest
 
 import sanakit
 from sanakit.cli.evaluate import SHARES
-from sanakit.eval.run import PocketReport
+from sanakit.pocket.evaluate.report import PocketReport
 from sanakit.train.loop import Progress
 from sanakit.weights import CATALOG
 
@@ -111,12 +111,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """What `sana train` asked for; nothing is trained."""
     calls = []
 
-    def start(name: str, **words: object):
+    def run_recipe(name: str, recipes: object, **words: object):
         calls.append((name, words))
         for step in (1, 2):
             yield Progress(step, 2, 0.5 / step, 1.0, 1.0, 0.1, {})
 
-    monkeypatch.setattr("sanakit.cli.train.start", start)
+    monkeypatch.setattr("sanakit.train.run.run_recipe", run_recipe)
     return calls
 
 
@@ -141,7 +141,7 @@ def test_data_pocket_builds_and_tells_how_much(sana, monkeypatch: pytest.MonkeyP
         assert (folder, cache) == (Path("emoji"), Path("packages"))
         return SimpleNamespace(rows=[None] * 1234, sources={"format": 1})
 
-    monkeypatch.setattr("sanakit.data.pocket.build_pocket", build_pocket)
+    monkeypatch.setattr("sanakit.pocket.data.dataset.build_pocket", build_pocket)
     assert sana("data", "pocket", "emoji", "--cache", "packages").out == "emoji  1,234 images\n"
     assert json.loads(sana("data", "pocket", "emoji", "--cache", "packages", "--json").out)["images"] == 1234
 
@@ -161,7 +161,7 @@ def test_evaluate_prints_the_figures_of_the_report(sana, monkeypatch: pytest.Mon
         not_recognised=("a red apple",),
         **shares,
     )
-    monkeypatch.setattr("sanakit.eval.run.evaluate_pocket", lambda model, progress: report)
+    monkeypatch.setattr("sanakit.pocket.evaluate.report.evaluate_pocket", lambda model, progress: report)
     out = sana("evaluate", "pocket").out
     for words in (
         "PSNR 27.25 dB, SSIM 0.875 on 40",

@@ -19,7 +19,7 @@ from source_tree import PACKAGE, ROOT, files, imports, module_name
 # no code.
 ORDER = (
     *("errors", "whole", "ops", "models", "text", "flow", "graphs", "quant", "weights", "adapters"),
-    *("pipelines", "eval", "data", "train", "recipes", "serve", "comfy", "cli"),
+    *("pipelines", "eval", "data", "train", "pocket", "recipes", "serve", "comfy", "cli"),
 )
 CORE = {"torch", "numpy", "PIL", "safetensors", "tokenizers", "huggingface_hub", "typer", "rich"}
 # Distributions whose import name differs from the name in pyproject.toml.
@@ -103,6 +103,17 @@ def test_imports_point_up_the_tree(path: Path) -> None:
         if found.module.split(".")[0] == "sanakit" and not is_upward(importer, found.module)
     ]
     assert wrong == []
+
+
+@every_file
+def test_only_the_command_imports_the_wing_of_the_embedded_models(path: Path) -> None:
+    """General rooms read what a model is from its folder, never from code about one model."""
+    if folder_of(module_name(path)) in ("cli", "pocket"):
+        return
+    found = [
+        f"{path.relative_to(ROOT)}:{use.line}" for use in imports(path) if folder_of(use.module) == "pocket"
+    ]
+    assert found == []
 
 
 @every_file

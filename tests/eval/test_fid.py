@@ -131,7 +131,7 @@ def test_pictures_of_mixed_sizes_each_count_once(tmp_path: Path) -> None:
 )
 def test_the_more_drawings_are_blurred_the_further_they_are_from_sharp_ones() -> None:
     from sanakit.eval.efficientnet import image_features, load_efficientnet
-    from sanakit.eval.reference import load_reference
+    from sanakit.pocket.evaluate.reference import load_reference
 
     network, images = load_efficientnet(), load_reference().held_out[:8, :, ::2, ::2]
 

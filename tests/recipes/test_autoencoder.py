@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sanakit import recipes
 from sanakit.errors import DataError
-from sanakit.recipes import autoencoder
+from sanakit.recipes import RECIPES, autoencoder
 from sanakit.train.autoencoder_folder import run_before
+from sanakit.train.run import run_recipe
 from sanakit.weights import load_autoencoder
 
 PHASES = ("autoencoder", "autoencoder-adapt", "autoencoder-refine")
@@ -50,7 +50,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_phase_goes_on_from_the_one_before(data: Path, tmp_path: Path) -> None:
     models = []
     for name in PHASES:
-        progress = list(recipes.start(name, data=data, output=tmp_path / name, steps=1))
+        progress = list(run_recipe(name, RECIPES, data=data, output=tmp_path / name, steps=1))
         assert progress[-1].step == 1
         assert {"psnr", "perceptual"} <= set(progress[-1].metrics)
         assert ("hinge" in progress[-1].metrics) == (name == "autoencoder-refine")
@@ -71,7 +71,7 @@ def test_each_phase_goes_on_from_the_one_before(data: Path, tmp_path: Path) -> N
 @pytest.mark.usefixtures("small")
 def test_a_decoder_is_refined_behind_the_latents_of_any_model(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "autoencoder-decoder"
-    list(recipes.start("autoencoder-decoder", data=data, output=output, steps=1, source="pocket"))
+    list(run_recipe("autoencoder-decoder", RECIPES, data=data, output=output, steps=1, source="pocket"))
     start, result = load_autoencoder("pocket"), load_autoencoder(output / "model" / "vae")
     assert result.config.scaling_factor == start.config.scaling_factor
     for name, value in start.state_dict().items():
@@ -82,4 +82,8 @@ def test_a_decoder_is_refined_behind_the_latents_of_any_model(data: Path, tmp_pa
 @pytest.mark.usefixtures("small")
 def test_a_phase_without_the_one_before_says_so(data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="train autoencoder-adapt first"):
-        next(recipes.start("autoencoder-refine", data=data, output=tmp_path / "autoencoder-refine", steps=1))
+        next(
+            run_recipe(
+                "autoencoder-refine", RECIPES, data=data, output=tmp_path / "autoencoder-refine", steps=1
+            )
+        )

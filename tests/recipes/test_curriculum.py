@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sanakit import recipes
 from sanakit.errors import SettingsError
-from sanakit.recipes import curriculum, finetune
+from sanakit.recipes import RECIPES, curriculum, finetune
 from sanakit.recipes.curriculum import Phase
+from sanakit.train.run import run_recipe
 from sanakit.weights import load_configs, load_settings, load_transformer
 
 SMALL, LARGE = 64, 128
@@ -35,13 +35,13 @@ def pictures(write_pictures: Writer, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_a_curriculum_begins_with_new_weights_and_grows(pictures: Path, tiny: Path, tmp_path: Path) -> None:
     settings = {"data": pictures, "output": tmp_path, "source": tiny, "resolution": LARGE}
-    training = recipes.start("pretrain", **settings)
+    training = run_recipe("pretrain", RECIPES, **settings)
     first = next(training)
     assert (first.step, first.total) == (1, 2)
     training.close()  # pyright: ignore[reportAttributeAccessIssue] - a generator
     with pytest.raises(SettingsError, match="resume"):
-        next(recipes.start("pretrain", **settings))
-    progress = list(recipes.start("pretrain", **settings, resume=True))
+        next(run_recipe("pretrain", RECIPES, **settings))
+    progress = list(run_recipe("pretrain", RECIPES, **settings, resume=True))
     assert [(one.step, one.total) for one in progress] == [(2, 2), (1, 1)]
     start, before, after = (
         load_transformer(model) for model in (tiny, tmp_path / "64px/model", tmp_path / "128px/model")

@@ -20,15 +20,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from sanakit import recipes
 from sanakit.cli import main
 from sanakit.data.loader import Loader
 from sanakit.errors import DataError, SettingsError
 from sanakit.models.sana import Sana
-from sanakit.recipes import finetune
+from sanakit.recipes import RECIPES, finetune
 from sanakit.train import finetune_folder
 from sanakit.train.finetune import FinetuneObjective
 from sanakit.train.parts import Part, Share, split
+from sanakit.train.run import run_recipe
 from sanakit.weights import load_configs, load_settings, load_text_encoder, load_transformer, save_diffusers
 
 BROKEN = {"empty.png", "cut.jpg", "words.png"}
@@ -123,11 +123,11 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
     pictures: Path, tiny: Path, tmp_path: Path
 ) -> None:
     settings = {"data": pictures, "source": tiny, "steps": 7, "batch_size": 4}
-    list(recipes.start("finetune", output=tmp_path / "whole", **settings))
-    stopped = recipes.start("finetune", output=tmp_path / "parts", **settings)
+    list(run_recipe("finetune", RECIPES, output=tmp_path / "whole", **settings))
+    stopped = run_recipe("finetune", RECIPES, output=tmp_path / "parts", **settings)
     assert [progress.step for progress in islice(stopped, 3)] == [1, 2, 3]
     stopped.close()  # pyright: ignore[reportAttributeAccessIssue] - a generator
-    list(recipes.start("finetune", output=tmp_path / "parts", resume=True, **settings))
+    list(run_recipe("finetune", RECIPES, output=tmp_path / "parts", resume=True, **settings))
     assert len(logged(tmp_path / "whole")) == 7
     assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
     reports = [json.loads((tmp_path / run / "report.json").read_text()) for run in ("whole", "parts")]
@@ -175,7 +175,9 @@ def test_the_text_encoder_is_trained_along_if_the_recipe_says_so(
     for along in (False, True):
         monkeypatch.setattr(finetune, "TRAIN_TEXT", along)
         output = tmp_path / str(along)
-        list(recipes.start("finetune", data=pictures, output=output, source=tiny, steps=2, batch_size=4))
+        list(
+            run_recipe("finetune", RECIPES, data=pictures, output=output, source=tiny, steps=2, batch_size=4)
+        )
         before, after = (load_text_encoder(model).model for model in (tiny, output / "model"))
         pairs = list(zip(before.parameters(), after.parameters(), strict=True))
         assert all(torch.equal(a, b) for a, b in pairs) != along
@@ -184,7 +186,7 @@ def test_the_text_encoder_is_trained_along_if_the_recipe_says_so(
 def test_another_resolution_is_that_of_the_result(write_pictures: Writer, tiny: Path, tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "pictures", each=1, scale=2)
     output = tmp_path / "run"
-    list(recipes.start("finetune", data=folder, output=output, source=tiny, steps=1, resolution=128))
+    list(run_recipe("finetune", RECIPES, data=folder, output=output, source=tiny, steps=1, resolution=128))
     assert load_transformer(output / "model").config == replace(load_configs(tiny)[0], sample_size=4)
     assert load_settings(output / "model").width == 128
     assert {(b["width"], b["height"]) for b in json.loads((output / "report.json").read_text())["buckets"]}
@@ -224,7 +226,7 @@ def test_what_can_not_be_trained_is_refused_with_a_remedy(pictures: Path, tiny: 
     with pytest.raises(SettingsError, match="Sprint"):
         made(pictures, tmp_path / "b", sprint, batch_size=2)
     with pytest.raises(SettingsError, match="batch size of its own"):
-        next(recipes.start("grow", data=pictures, output=tmp_path / "c", batch_size=2))
+        next(run_recipe("autoencoder", RECIPES, data=pictures, output=tmp_path / "c", batch_size=2))
 
 
 def test_published_sizes_train_as_they_were_trained() -> None:
@@ -240,7 +242,7 @@ def test_published_settings_train(
 ) -> None:
     """8-bit CAME, bfloat16, recomputed blocks and micro-batches, on a tiny model. The loss is not rounded."""
     monkeypatch.setattr(finetune, "PUBLISHED_WIDTH", 1)
-    *_, last = recipes.start("finetune", data=pictures, output=tmp_path / "run", source=tiny, steps=2)
+    *_, last = run_recipe("finetune", RECIPES, data=pictures, output=tmp_path / "run", source=tiny, steps=2)
     assert last.step == 2
     assert 0 < last.loss < 100
     assert torch.tensor(last.loss).bfloat16().item() != last.loss
@@ -311,7 +313,7 @@ def made(data: Path, output: Path, source: Path, *, batch_size: int) -> Finetune
 
 
 def train_here(data: Path, source: Path, output: Path) -> None:
-    list(recipes.start("finetune", data=data, output=output, source=source, steps=3, batch_size=4))
+    list(run_recipe("finetune", RECIPES, data=data, output=output, source=source, steps=3, batch_size=4))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from sanakit import recipes
 from sanakit.data.cache_build import build_cache, plan_cache
 from sanakit.errors import DataError
-from sanakit.recipes import finetune
+from sanakit.recipes import RECIPES, finetune
 from sanakit.train import finetune as objective
+from sanakit.train.run import run_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def cached(pictures: Path, tiny: Path, folder: Path, *, text: bool) -> Path:
 
 
 def trained(data: Path, tiny: Path, output: Path) -> tuple[list[float], dict]:
-    list(recipes.start("finetune", data=data, output=output, source=tiny, steps=6, batch_size=4))
+    list(run_recipe("finetune", RECIPES, data=data, output=output, source=tiny, steps=6, batch_size=4))
     rows = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     numbers = [row["loss"] for row in rows]
     numbers += [value for row in rows for value in (row.get("metrics") or {}).values()]
@@ -71,11 +71,17 @@ def test_a_cache_of_another_model_is_refused_by_both_names(
 ) -> None:
     folder = cached(pictures, tiny, tmp_path / "cache", text=False)
     with pytest.raises(DataError, match=r"was made with .*tiny, and pocket differs from it in the autoenc"):
-        list(recipes.start("finetune", data=folder, output=tmp_path / "run", source="pocket", steps=1))
+        list(run_recipe("finetune", RECIPES, data=folder, output=tmp_path / "run", source="pocket", steps=1))
     with pytest.raises(DataError, match="is of 64 px, the training of 128 px"):
         list(
-            recipes.start(
-                "finetune", data=folder, output=tmp_path / "run", source=tiny, steps=1, resolution=128
+            run_recipe(
+                "finetune",
+                RECIPES,
+                data=folder,
+                output=tmp_path / "run",
+                source=tiny,
+                steps=1,
+                resolution=128,
             )
         )
 
@@ -85,4 +91,4 @@ def test_a_cache_without_captions_is_refused(pictures: Path, tiny: Path, tmp_pat
         path.unlink()
     folder = cached(pictures, tiny, tmp_path / "cache", text=True)
     with pytest.raises(DataError, match="None of the 9 pictures has a caption"):
-        list(recipes.start("finetune", data=folder, output=tmp_path / "run", source=tiny, steps=1))
+        list(run_recipe("finetune", RECIPES, data=folder, output=tmp_path / "run", source=tiny, steps=1))

@@ -19,7 +19,7 @@ from sanakit.train.config import TrainConfig
 from sanakit.train.loop import train
 from sanakit.train.parts import Part
 from sanakit.train.pictures import LoadedPictures
-from sanakit.train.pocket import averaged_weights
+from sanakit.train.run import averaged_weights
 from sanakit.weights import load_autoencoder, save_autoencoder
 
 SMALL = DCAEConfig(

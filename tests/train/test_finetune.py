@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sanakit import recipes
 from sanakit.data.loader import Batch, Loader, Part
+from sanakit.recipes import RECIPES
 
 PICTURES, BATCH = 7, 4  # two batches an epoch, the second of them not full
 KEYS = "keys-{}.txt"  # of each process: a line a picture, its step and key
@@ -71,8 +71,15 @@ def main(data: Path, output: Path, steps: int) -> None:
 
     Loader.batch = noting
     list(
-        recipes.start(
-            "finetune", data=data, output=output, steps=steps, resolution=32, batch_size=BATCH, resume=True
+        start(
+            "finetune",
+            RECIPES,
+            data=data,
+            output=output,
+            steps=steps,
+            resolution=32,
+            batch_size=BATCH,
+            resume=True,
         )
     )
 

@@ -149,3 +149,27 @@ def test_sizes_of_what_is_no_model_are_refused(tiny, tmp_path):
     (tiny.folder / "vae" / "config.json").write_text("{}")
     with pytest.raises(WeightsError):
         load_configs(tiny.folder)
+
+
+def test_a_folder_offers_styles_prompts_and_sizes(tiny):
+    change(tiny.folder / "sanakit.json", styles={"Ink": "ink"}, example_prompts=["a fox"], sizes=[[64, 32]])
+    settings = load_settings(tiny.folder)
+    assert settings.styles == {"Ink": "ink"}
+    assert settings.example_prompts == ("a fox",)
+    assert settings.sizes == ((64, 32),)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("styles", ["ink"]),
+        ("styles", {"Ink": 1}),
+        ("example_prompts", "a fox"),
+        ("sizes", [[64, 0]]),
+        ("sizes", [64]),
+    ],
+)
+def test_what_a_folder_offers_is_checked(tiny, key, value):
+    change(tiny.folder / "sanakit.json", **{key: value})
+    with pytest.raises(WeightsError, match=f"says {key} = "):
+        load_settings(tiny.folder)

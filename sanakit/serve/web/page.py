@@ -33,7 +33,16 @@ from sanakit.serve.web.parts import (
     make_stage,
     source_and_mask,
 )
-from sanakit.serve.web.settings import CUSTOM, Wish, command_line, settings_of, sizes, split_style, styles
+from sanakit.serve.web.settings import (
+    CUSTOM,
+    Wish,
+    command_line,
+    example,
+    settings_of,
+    sizes,
+    split_style,
+    styles,
+)
 from sanakit.serve.web.studio import BEYOND, WHOLE, Edit, Studio, View
 from sanakit.serve.web.style import SWITCH_SHADE
 from sanakit.serve.web.view import EMPTY, preview_html, status_html
@@ -239,7 +248,8 @@ class Page:
         own, choices = spec.settings, list(sizes(spec))
         panel = self.panel
         return {
-            panel.style: gr.update(choices=list(styles(model)), value=next(iter(styles(model)))),
+            panel.prompt: gr.update(placeholder=example(spec)),
+            panel.style: gr.update(choices=list(styles(spec)), value=next(iter(styles(spec)))),
             panel.size: gr.update(choices=[*choices, CUSTOM], value=choices[0]),
             panel.sides: gr.update(visible=False),
             panel.width: own.width,
@@ -323,13 +333,14 @@ class Page:
         offered = sizes(self.engine.specs[model])
         size = (metadata["width"], metadata["height"])
         choice = next((name for name, sides in offered.items() if sides == size), CUSTOM)
-        prompt, style = split_style(str(metadata["prompt"]), model)
+        known = styles(self.engine.specs[model])
+        prompt, style = split_style(str(metadata["prompt"]), known)
         edited = "strength" in metadata
         return {
             self.mode: EDIT if edited else CREATE,
             panel.model: model,
             panel.prompt: prompt,
-            panel.style: gr.update(choices=list(styles(model)), value=style),
+            panel.style: gr.update(choices=list(known), value=style),
             panel.negative_prompt: metadata.get("negative_prompt", ""),
             panel.size: gr.update(choices=[*offered, CUSTOM], value=choice),
             panel.sides: gr.update(visible=choice == CUSTOM and not edited),

@@ -25,6 +25,7 @@ from sanakit.serve.web.settings import (
     MOST_PICTURES,
     MOST_STEPS,
     NO_STYLE,
+    example,
     sizes,
     styles,
 )
@@ -121,7 +122,7 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
         with gr.Column(elem_id="words"):
             prompt = gr.Textbox(
                 label="Prompt",
-                placeholder="a red apple",
+                placeholder=example(specs[name]),
                 lines=3,
                 max_lines=8,
                 max_length=MOST_PROMPT,
@@ -129,7 +130,11 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
                 elem_id="prompt",
             )
             style = gr.Radio(
-                list(styles(name)), value=NO_STYLE, label="Style", elem_id="style", elem_classes="words"
+                list(styles(specs[name])),
+                value=NO_STYLE,
+                label="Style",
+                elem_id="style",
+                elem_classes="words",
             )
             with gr.Row(elem_id="buttons"):
                 draw = gr.Button("Draw", variant="primary", elem_id="draw", scale=3, min_width=120)

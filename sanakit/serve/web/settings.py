@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sanakit.data.pocket_captions import STYLES as POCKET_STYLES
 from sanakit.errors import SettingsError
 from sanakit.pipelines.images import BINNED_SAMPLE_SIZES, Metadata, nearest_bin, read_metadata
 from sanakit.pipelines.request import MAX_SEED, ModelSpec, checked_prompts, whole_number
@@ -25,9 +25,8 @@ MOST_PICTURES = 8  # of one press of the button
 MOST_STEPS, MOST_GUIDANCE = 100, 20.0  # as far as the sliders go
 SOURCE = "source.png"  # stands for the visitor's file, whose place only they know
 
-# What is added to the prompt. pocket knows the designs that its captions name; the published models know
-# words that captions are full of.
-_POCKET = {style.suffix[0].upper() + style.suffix[1:]: style.suffix for style in POCKET_STYLES}
+# What is added to the prompt, where a model's folder names no styles: the published models know words that
+# captions are full of.
 _GENERAL = {
     "Photo": "photograph, natural light, sharp focus",
     "Cinematic": "cinematic still, dramatic light, shallow depth of field",
@@ -57,13 +56,13 @@ class Wish:
     seed: str = ""  # as typed: a browser's numbers lose the last digits of large ones; empty: a new one
     num_images: int = 1
 
-    def words(self) -> dict[str, Any]:
-        """Give the keyword arguments of `Engine.check`. Raises SettingsError."""
+    def words(self, known: Mapping[str, str]) -> dict[str, Any]:
+        """Return the keyword arguments of `Engine.check`. known: the model's styles. Raises SettingsError."""
         whole_number("The number of pictures", self.num_images, 1, MOST_PICTURES)
         if not self.prompt.strip():
             raise SettingsError("Write what to draw first, such as “a red apple”.")
         return {
-            "prompt": add_style(self.prompt, self.style, self.model),
+            "prompt": add_style(self.prompt, self.style, known),
             "negative_prompt": self.negative_prompt,
             "steps": self.steps,
             "guidance": self.guidance,
@@ -73,38 +72,41 @@ class Wish:
         }
 
 
-def styles(model: str) -> dict[str, str]:
-    """Give the styles that a model knows: name on the page -> what is added to the prompt."""
-    return {NO_STYLE: "", **(_POCKET if model == "pocket" else _GENERAL)}
+def styles(spec: ModelSpec) -> dict[str, str]:
+    """Return the styles of a model: name on the page -> what is added to the prompt."""
+    return {NO_STYLE: "", **(spec.settings.styles or _GENERAL)}
 
 
-def add_style(prompt: str, style: str, model: str) -> str:
-    """Give the prompt in a style.
+def add_style(prompt: str, style: str, known: Mapping[str, str]) -> str:
+    """Return the prompt in one of the known styles.
 
-    >>> add_style("a panda", "Cartoon", "pocket")
+    >>> add_style("a panda", "Cartoon", {"Cartoon": "cartoon"})
     'a panda, cartoon'
     """
-    suffix = styles(model).get(style, "")
+    suffix = known.get(style, "")
     return f"{prompt.strip()}, {suffix}" if suffix else prompt
 
 
-def split_style(prompt: str, model: str) -> tuple[str, str]:
-    """Give (prompt without its style, style) of a prompt as `add_style` made it.
+def split_style(prompt: str, known: Mapping[str, str]) -> tuple[str, str]:
+    """Return (prompt without its style, style) of a prompt as `add_style` made it.
 
-    >>> split_style("a panda, cartoon", "pocket")
+    >>> split_style("a panda, cartoon", {"Cartoon": "cartoon"})
     ('a panda', 'Cartoon')
     """
-    for style, suffix in styles(model).items():
+    for style, suffix in known.items():
         if suffix and prompt.endswith(f", {suffix}"):
             return prompt.removesuffix(f", {suffix}"), style
     return prompt, NO_STYLE
 
 
 def sizes(spec: ModelSpec) -> dict[str, tuple[int, int]]:
-    """Give sizes that a model draws well: name with pixels -> (width, height).
+    """Return sizes that a model draws well: name with pixels -> (width, height).
 
-    Each covers about the area that the model was trained on; a published model draws its own bins.
+    They are those of its folder. Without them, each covers about the area that the model was trained on; a
+    published model draws its own bins.
     """
+    if spec.settings.sizes:
+        return {f"{_shape(*size)}  {size[0]} × {size[1]}": size for size in spec.settings.sizes}
     side = math.sqrt(spec.settings.width * spec.settings.height)
     found = {}
     for name, (across, down) in _RATIOS.items():
@@ -117,6 +119,16 @@ def sizes(spec: ModelSpec) -> dict[str, tuple[int, int]]:
             )
         found[f"{name}  {width} × {height}"] = (width, height)
     return found
+
+
+def example(spec: ModelSpec) -> str:
+    """Return a prompt that a model draws well."""
+    return next(iter(spec.settings.example_prompts), "a red apple")
+
+
+def _shape(width: int, height: int) -> str:
+    """Return the name of the nearest ratio."""
+    return min(_RATIOS, key=lambda name: abs(math.log(width / height * _RATIOS[name][1] / _RATIOS[name][0])))
 
 
 def parse_seed(text: str) -> int | None:

@@ -23,7 +23,7 @@ from sanakit.pipelines.inpaint import expand
 from sanakit.pipelines.source import MAX_PIXELS
 from sanakit.serve.engine import Engine, Failed, Finished, Progress, Ticket
 from sanakit.serve.web.history import History
-from sanakit.serve.web.settings import Wish
+from sanakit.serve.web.settings import Wish, styles
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,8 @@ class Studio:
             ticket.cancel()
 
     def _check(self, wish: Wish, edit: Edit | None):
-        words = wish.words()
+        spec = self.engine.specs.get(wish.model)
+        words = wish.words(styles(spec) if spec else {})
         words |= {"width": wish.width, "height": wish.height} if edit is None else edit.words()
         return self.engine.check(wish.model, **words)
 

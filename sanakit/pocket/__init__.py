@@ -1,0 +1,1 @@
+"""The embedded models' wing: data set, training, evaluation, recipes; only the command imports it."""

@@ -1,0 +1,247 @@
+"""The data set that the embedded model learns from: 1,366 emoji in four designs, named and captioned.
+
+A folder of four files, written whole or not at all:
+images.npy     uint8, N 256 256 3, RGB on white        captions.jsonl  one row (PocketRow) per image
+alpha.npy      uint8, N 256 256, how opaque: what it takes to put a picture on another ground
+sources.json   format number; package, version, licence, checksum and number of images per source
+Only MIT and Apache-2.0 art. Nobody needs this to use pocket, only to train it.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sanakit.errors import DataError
+from sanakit.pocket.data import captions as words
+from sanakit.pocket.data import sources
+from sanakit.whole import sweep, written_whole
+
+FORMAT = 2  # raised when the content changes for the same packages
+IMAGES, ALPHA, ROWS, SOURCES = "images.npy", "alpha.npy", "captions.jsonl", "sources.json"
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, how much is done, how much there is)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PocketRow:
+    """One image of the data set; its place in the rows is its place in images.npy.
+
+    name: words without article.   concept: CLDR base label, the same in all styles.   hex: code points.
+    style: key of a Style.   captions: 5-7, the last one or two without style.   split: "train" or "val".
+    """
+
+    name: str
+    concept: str
+    hex: str
+    style: str
+    style_tag: str
+    group: str
+    subgroup: str
+    captions: list[str]
+    licence: str
+    source: str
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
+class PocketImages:
+    """An opened data set.
+
+    images: N 256 256 3 and alpha: N 256 256, both uint8, memory-mapped.   rows: N.   sources: the manifest.
+    """
+
+    images: np.ndarray
+    alpha: np.ndarray
+    rows: list[PocketRow]
+    sources: dict
+
+
+def build_pocket(
+    folder: str | Path,
+    *,
+    cache: str | Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> PocketImages:
+    """Build the data set in a new folder (5,407 images, 1.4 GB) and open it; a finished one is only opened.
+
+    cache: folder for the npm tarballs (41 MB), default FOLDER-packages; those there are not downloaded again.
+    workers: drawing processes, default one per CPU core; 1 draws in this process, more need the usual
+    `if __name__ == "__main__":` around the calling script.   progress: see Progress.
+    Raises DataError (download, checksum, folder in use, disk full) and MissingExtraError (resvg-py).
+    """
+    folder = Path(folder).absolute()
+    cache = Path(cache) if cache is not None else folder.parent / f"{folder.name}-packages"
+    report = progress or (lambda what, done, total: None)
+    if (folder / SOURCES).exists():
+        return open_pocket(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} is in use: name an empty or new folder for the data set.")
+    _check_place(folder)
+    _check_place(cache.absolute())
+    sources.require_renderer()
+
+    packages = [sources.EMOJIBASE, *sources.ART_PACKAGES.values()]
+    tarballs = {}
+    for index, package in enumerate(packages):
+        report(f"fetching {package.spec}", index, len(packages))
+        tarballs[package] = sources.obtain(package, cache)
+
+    report("reading the packages", 0, 1)
+    rows, art = zip(*_choose(tarballs), strict=True)
+    sweep(folder.parent, glob.escape(folder.name))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(folder) as partial:
+            partial.mkdir()
+            _write_images(art, partial, workers or os.cpu_count() or 1, report)
+            (partial / ROWS).write_text(_jsonl(rows), encoding="utf-8")
+            (partial / SOURCES).write_text(json.dumps(_manifest(rows), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"{folder} can not be written ({error}). It needs 1.4 GB; free some or name another."
+        ) from error
+    return open_pocket(folder)
+
+
+def open_pocket(folder: str | Path) -> PocketImages:
+    """Open a data set that build_pocket wrote.
+
+    Raises DataError when it is missing, incomplete, damaged or of another format.
+    """
+    folder = Path(folder)
+    if not (folder / SOURCES).is_file():
+        raise DataError(
+            f"{folder} is no pocket data set, it lacks {SOURCES}: build it with `sana data pocket {folder}`."
+        )
+    again = "delete it and build it again with `sana data pocket`"
+    try:
+        manifest = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise DataError(
+                f"{folder} has format {manifest['format']}, this version reads {FORMAT}: {again}."
+            )
+        rows = [
+            PocketRow(**json.loads(line)) for line in (folder / ROWS).read_text(encoding="utf-8").splitlines()
+        ]
+        images = np.load(folder / IMAGES, mmap_mode="r")
+        alpha = np.load(folder / ALPHA, mmap_mode="r")
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise DataError(f"{folder} is damaged ({error}): {again}.") from error
+    shape = (len(rows), sources.SIZE, sources.SIZE)
+    found = (images.dtype, images.shape, alpha.dtype, alpha.shape)
+    if found != (np.uint8, (*shape, 3), np.uint8, shape):
+        raise DataError(f"{folder} is damaged ({images.shape} {alpha.shape} for {len(rows)} rows): {again}.")
+    return PocketImages(images, alpha, rows, manifest)
+
+
+def _check_place(folder: Path) -> None:
+    """Raise DataError where a folder can not be made, before anything is downloaded for it."""
+    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise DataError(f"{folder} can not be made, {place} is no folder to write to: name another place.")
+
+
+def _choose(tarballs: dict[sources.Package, Path]) -> Iterator[tuple[PocketRow, str | bytes]]:
+    emojis = [
+        emoji
+        for emoji in sources.read_emojis(tarballs[sources.EMOJIBASE])
+        if words.is_kept(emoji.concept, emoji.group, emoji.subgroup)
+    ]
+    released = sources.read_codes(
+        tarballs[sources.FLUENT_FLAT]
+    )  # what Microsoft published: code point -> icon name
+    for style in words.STYLES:
+        package = sources.ART_PACKAGES[style.name]
+        if package is sources.FLUENT_3D:
+            # LobeHub added figures that are not Microsoft's MIT art
+            files = sources.read_pictures(tarballs[package])
+            art = {code: files[code] for code in files.keys() & released.keys()}
+            left_out = words.LEFT_OUT_OF_3D
+        else:
+            # the colour package has an empty chars.json but the flat package's icon names
+            names = sources.read_codes(tarballs[package]) or released
+            icons = sources.read_icons(tarballs[package])
+            art = {code: icons[name] for code, name in names.items() if name in icons}
+            left_out = frozenset()
+        for emoji in emojis:
+            if emoji.code in art and emoji.concept not in left_out:
+                yield _row(emoji, style, package), art[emoji.code]
+
+
+def _row(emoji: sources.Emoji, style: words.Style, package: sources.Package) -> PocketRow:
+    return PocketRow(
+        name=words.plain_name(emoji.concept),
+        concept=emoji.concept,
+        hex=emoji.code,
+        style=style.name,
+        style_tag=style.tag,
+        group=emoji.group,
+        subgroup=emoji.subgroup,
+        captions=words.captions_of(emoji.concept, emoji.keywords, style),
+        licence=package.licence,
+        source=f"{package.spec} ({package.origin})",
+        split=words.split_of(emoji.concept),
+    )
+
+
+def _write_images(art: Sequence[str | bytes], folder: Path, workers: int, report: Progress) -> None:
+    # written one after the other, not through a memory map: a full disk is then an error and not a crash
+    shape = (len(art), sources.SIZE, sources.SIZE)
+    with (folder / IMAGES).open("wb") as images, (folder / ALPHA).open("wb") as alpha:
+        for file, dimensions in ((images, (*shape, 3)), (alpha, shape)):
+            header = {"descr": "|u1", "fortran_order": False, "shape": dimensions}
+            np.lib.format.write_array_header_1_0(file, header)
+        for index, image in enumerate(_draw_all(art, workers)):
+            images.write(image[..., :3].tobytes())
+            alpha.write(image[..., 3].tobytes())
+            report("drawing", index + 1, len(art))
+
+
+def _draw_all(art: Sequence[str | bytes], workers: int) -> Iterator[np.ndarray]:
+    if workers == 1:
+        yield from map(sources.draw, art)
+        return
+    # processes, because resvg keeps Python's lock; spawned, because a fork of torch's threads can deadlock
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield from pool.map(sources.draw, art, chunksize=8)
+        except BrokenProcessPool as error:
+            raise DataError(
+                "The drawing processes died: guard the calling script with `if __name__ == '__main__':`, "
+                "or build with workers=1."
+            ) from error
+
+
+def _jsonl(rows: Sequence[PocketRow]) -> str:
+    return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def _manifest(rows: Sequence[PocketRow]) -> dict:
+    packages = [sources.EMOJIBASE, *sources.ART_PACKAGES.values()]
+    return {
+        "format": FORMAT,
+        "images": len(rows),
+        "packages": [
+            {
+                "package": package.name,
+                "version": package.version,
+                "licence": package.licence,
+                "origin": package.origin,
+                "sha512": package.sha512,
+                "images": sum(row.source.startswith(f"{package.spec} ") for row in rows),
+            }
+            for package in packages
+        ],
+    }

@@ -1,0 +1,116 @@
+"""What the embedded model is measured against, small enough to ship: no data set is needed to check a figure.
+
+A folder of two files (built by `sanakit.pocket.evaluate.build_reference`; art licences in its metadata):
+gallery.safetensors   the `recognition.Gallery` of 200 common concepts; their names and prompts as metadata
+heldout.webp          lossless sheet of the data set's held-out pictures, 256 px each, row by row
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from sanakit.errors import DataError
+from sanakit.pocket.evaluate.recognition import Gallery
+from sanakit.whole import written_whole
+
+FOLDER = Path(__file__).parents[2] / "assets" / "pocket_reference"
+GALLERY, HELD_OUT = "gallery.safetensors", "heldout.webp"
+SIDE = 256  # pixels of a held-out picture
+COLUMNS = 12
+_TENSORS = ("mean", "basis", "pictures", "labels")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Reference:
+    """Real pictures to measure against, and what to ask for.
+
+    gallery: C concepts.   prompts: C, a concept each.   styled_prompts: C, the same in a named style each.
+    held_out: B 3 256 256 in [-1, 1], pictures of none of the concepts.   sources: packages with licences.
+    """
+
+    gallery: Gallery
+    prompts: tuple[str, ...]
+    styled_prompts: tuple[str, ...]
+    held_out: Tensor
+    sources: tuple[str, ...]
+
+
+def load_reference(folder: str | Path = FOLDER) -> Reference:
+    """Read the reference pictures, by default those that came with the package.
+
+    Raises DataError if a file is missing or damaged.
+    """
+    folder = Path(folder)
+    try:
+        with safe_open(folder / GALLERY, framework="pt") as file:
+            texts = json.loads(file.metadata()["reference"])
+            tensors = {name: file.get_tensor(name) for name in _TENSORS}
+        sheet = np.asarray(Image.open(folder / HELD_OUT).convert("RGB"))
+        count = texts["held_out"]
+        rows = sheet.reshape(-1, SIDE, COLUMNS, SIDE, 3).swapaxes(1, 2).reshape(-1, SIDE, SIDE, 3)
+        gallery = Gallery(
+            mean=tensors["mean"].float(),
+            basis=tensors["basis"].float(),
+            pictures=tensors["pictures"].float(),
+            labels=tensors["labels"],
+            designs=tuple(texts["designs"]),
+            artists=tuple(texts["artists"]),
+            concepts=tuple(texts["concepts"]),
+        )
+        return Reference(
+            gallery=gallery,
+            prompts=tuple(texts["prompts"]),
+            styled_prompts=tuple(texts["styled_prompts"]),
+            held_out=torch.from_numpy(rows[:count].copy()).permute(0, 3, 1, 2).float() / 127.5 - 1,
+            sources=tuple(texts["sources"]),
+        )
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"The reference pictures in {folder} can not be read ({error}): install sanakit again."
+        ) from error
+
+
+def save_reference(
+    folder: str | Path,
+    gallery: Gallery,
+    held_out: np.ndarray,
+    *,
+    prompts: Sequence[str],
+    styled_prompts: Sequence[str],
+    sources: Sequence[str],
+) -> None:
+    """Write the two files, each whole or not at all; gallery tensors in half precision.
+
+    held_out: B 256 256 3 uint8.   Others: see Reference.   Raises DataError if the folder can not be written.
+    """
+    folder = Path(folder)
+    texts = {
+        **{name: getattr(gallery, name) for name in ("designs", "artists", "concepts")},
+        "prompts": list(prompts),
+        "styled_prompts": list(styled_prompts),
+        "held_out": len(held_out),
+        "sources": list(sources),
+    }
+    tensors = {name: getattr(gallery, name).contiguous() for name in _TENSORS}
+    tensors = {name: t if name in ("labels", "mean") else t.half() for name, t in tensors.items()}
+    sheet = Image.new("RGB", (COLUMNS * SIDE, -(-len(held_out) // COLUMNS) * SIDE), "white")
+    for index, picture in enumerate(held_out):
+        sheet.paste(Image.fromarray(picture), (index % COLUMNS * SIDE, index // COLUMNS * SIDE))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with written_whole(folder / GALLERY) as partial:
+            partial.write_bytes(save(tensors, {"reference": json.dumps(texts)}))
+        with written_whole(folder / HELD_OUT) as partial:
+            sheet.save(partial, "WEBP", lossless=True, method=6)
+    except OSError as error:
+        raise DataError(f"{folder} can not be written ({error}): name another folder.") from error

@@ -1,0 +1,16 @@
+"""Recipes of the embedded models, and those that train a finished model on pocket's data set."""
+
+from __future__ import annotations
+
+# As `sanakit.recipes.RECIPES`, in the order in which the stages of a model build on each other.
+RECIPES = {
+    "pocket-autoencoder": ("sanakit.pocket.recipes.pocket", "autoencoder"),
+    "pocket-decoder": ("sanakit.pocket.recipes.pocket", "decoder"),
+    "pocket-drawings": ("sanakit.pocket.recipes.pocket", "drawings"),
+    "pocket-scenes": ("sanakit.pocket.recipes.pocket", "scenes"),
+    "pocket-clip": ("sanakit.pocket.recipes.clip", "contrastive"),
+    "pocket-judge": ("sanakit.pocket.recipes.pocket", "judge"),
+    "pocket": ("sanakit.pocket.recipes.pocket", "pocket"),  # all of them
+    "grow": ("sanakit.pocket.recipes.grow", "grow"),
+    "prune": ("sanakit.pocket.recipes.prune", "prune"),
+}

@@ -1,0 +1,196 @@
+"""Pocket, the embedded model: an illustrator of 256 px that learns on a CPU.
+
+Its stages: `pocket-autoencoder` (latents and a first decoder), `pocket-decoder` (the decoder again, on noisy
+latents, so that it forgives what the transformer gets wrong), `pocket-drawings` (transformer and text encoder
+together, on single things) and `pocket-scenes` (SANA-1.5: the transformer grown by half, on composed scenes
+too); apart from them `pocket-clip`, which scores captions, and `pocket-judge`, which answers PocketEval.
+`pocket` is all of them, one after the other. Each takes `steps` to last longer or shorter than it was tuned
+for, and looks for the stages before it beside its own folder.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from sanakit.models.dc_ae import DC_AE_POCKET
+from sanakit.models.gemma2 import Gemma2Config
+from sanakit.models.sana import SanaConfig
+from sanakit.pocket.data.captions import STYLES
+from sanakit.pocket.data.toy import build_toy
+from sanakit.pocket.recipes.clip import contrastive
+from sanakit.pocket.train.further import further_run, prepare
+from sanakit.pocket.train.judge import judge_run
+from sanakit.pocket.train.latents import Mixture
+from sanakit.pocket.train.runs import autoencoder_run, flow_matching_run
+from sanakit.train.config import TrainConfig
+from sanakit.train.growth import grow
+from sanakit.train.run import MODEL, Run, Stage
+
+TRANSFORMER = SanaConfig(depth=8, width=256, cross_heads=4, text_width=256, qk_norm=True, sample_size=8)
+
+# Every layer slides: the 194 tokens of instruction before each prompt would dilute a small model's attention.
+TEXT_ENCODER = Gemma2Config(
+    vocab_size=4096,
+    width=256,
+    depth=3,
+    heads=8,
+    kv_heads=4,
+    head_dim=32,
+    mlp_width=768,
+    query_scalar=32,
+    sliding_window=32,
+    sliding_layers=(True, True, True),
+)
+
+AUTOENCODER = TrainConfig(
+    steps=5000,
+    batch_size=16,
+    learning_rate=1e-3,
+    # The linear codec that it starts as is delicate: its layers learn slowly, the residual branches fast.
+    rate_factors=((".conv1.", 1.0), (".conv2.", 1.0), (".norm.", 1.0), ("", 0.03)),
+    warmup_steps=150,
+    decay="cosine",
+    decay_fraction=1.0,
+    weight_decay=1e-3,
+    clip_norm=3.0,
+    bf16=True,
+    evaluate_every=500,
+)
+DECODER = replace(AUTOENCODER, learning_rate=8e-4)
+
+DRAWINGS = TrainConfig(
+    steps=3500,
+    batch_size=48,
+    learning_rate=1e-3,
+    optimizer="muon",
+    muon_learning_rate=2e-3,
+    decay_fraction=0.35,
+    bf16=True,
+    compile=True,
+    evaluate_every=200,
+    sheet_every=500,
+    checkpoint_every=250,
+)
+
+DEPTH = 12  # of the grown transformer
+SCENES = replace(
+    DRAWINGS,
+    steps=3800,
+    learning_rate=7.5e-4,
+    muon_learning_rate=1.5e-3,
+    warmup_steps=100,
+    decay_fraction=0.45,
+    evaluate_every=250,
+)
+JUDGE = TrainConfig(
+    steps=900,
+    batch_size=64,
+    learning_rate=1.5e-3,
+    betas=(0.9, 0.98),
+    warmup_steps=100,
+    decay_fraction=0.6,
+    weight_decay=0.02,
+    ema_decay=0.997,
+    bf16=True,
+    evaluate_every=300,
+)
+
+MIXTURE = Mixture(common_share=0.85)
+SCENE_MIXTURE = Mixture(common_share=0.86, scenes=32_000, scene_share=0.58)
+SHIFT = 3.0  # towards noise, where the prompt decides; in training and sampling
+DEFAULTS = {"steps": 10, "guidance": 2.5, "width": 256, "height": 256, "solver": "dpm"}
+OFFERS = {
+    "styles": {style.suffix[0].upper() + style.suffix[1:]: style.suffix for style in STYLES},
+    "example_prompts": (
+        "a red apple",
+        "a panda on a yellow background",
+        "a fox to the left of a red apple",
+        "a tulip, soft gradient",
+    ),
+    # Of about the area that it learned at; all but the first are shapes that it has not seen.
+    "sizes": ((256, 256), (288, 224), (224, 288), (352, 192), (192, 352)),
+}
+
+
+def autoencoder(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
+    """The encoder a linear codec and kept; the decoder trained on crops of pictures, then on whole ones."""
+    config = AUTOENCODER.lasting(steps, smoke=smoke)
+    return autoencoder_run(data, output, DC_AE_POCKET, config, crop=128, whole_from=0.85)
+
+
+def decoder(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
+    """The decoder goes on, on scenes too, with noise of up to 0.06 standard deviations on its latents."""
+    return autoencoder_run(
+        data,
+        output,
+        DC_AE_POCKET,
+        DECODER.lasting(steps, smoke=smoke),
+        crop=128,
+        whole_from=0.85,
+        latent_noise=0.06,
+        scene_share=0.32,
+        start="pocket-autoencoder",
+    )
+
+
+def drawings(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
+    """Transformer and text encoder, most of the draws from the 200 common things."""
+    return flow_matching_run(
+        data,
+        output,
+        TRANSFORMER,
+        TEXT_ENCODER,
+        DRAWINGS.lasting(steps, smoke=smoke),
+        autoencoder=DC_AE_POCKET,
+        shift=SHIFT,
+        mixture=MIXTURE,
+        defaults=DEFAULTS,
+        offers=OFFERS,
+    )
+
+
+def scenes(
+    data: Path,
+    output: Path,
+    steps: int | None = None,
+    *,
+    source: str | os.PathLike[str] | None = None,
+    smoke: bool = False,
+) -> Run:
+    """The model of `pocket-drawings`, or `source`, grown by half, learns scenes and goes on with pictures."""
+    mixture = replace(SCENE_MIXTURE, scenes=32) if smoke else SCENE_MIXTURE
+    return further_run(
+        prepare(data, source or output.parent / "pocket-drawings" / MODEL, mixture),
+        SCENES.lasting(steps, smoke=smoke),
+        lambda objective: objective.with_transformer(grow(objective.transformer, DEPTH, drop_last=0)),
+        name="pocket",
+    )
+
+
+def judge(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
+    """The judge of PocketEval, from nothing, on scenes; it stands apart from the model."""
+    return judge_run(data, JUDGE.lasting(steps, smoke=smoke))
+
+
+def pocket(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> list[Stage]:
+    """All stages in turn, each in a folder of `output`; the model is that of `pocket-scenes`.
+
+    smoke: two steps of each, on made-up shapes where there is no data set: does the way lead to the end?
+    """
+    if smoke and not data.exists():
+        data = build_toy(output / "toy") if not (output / "toy").exists() else output / "toy"
+    stages = {
+        "pocket-autoencoder": autoencoder,
+        "pocket-decoder": decoder,
+        "pocket-drawings": drawings,
+        "pocket-scenes": scenes,
+        "pocket-clip": contrastive,
+        "pocket-judge": judge,
+    }
+
+    def stage(name: str) -> Stage:
+        return Stage(output / name, lambda folder: stages[name](data, folder, steps, smoke=smoke))
+
+    return [stage(name) for name in stages]

@@ -1,0 +1,1 @@
+"""From pocket's data set to training runs, and from their checkpoints to models."""

@@ -1,0 +1,106 @@
+"""Go on from a finished model: change its transformer (grow it, prune it) and train it further.
+
+Latents, scale and decoder are the model's own, so that the result is that model with another transformer and
+a text encoder that was trained along with it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from sanakit.models.dc_ae import DCAE
+from sanakit.pocket.data.concepts import COMMON_CONCEPTS
+from sanakit.pocket.data.dataset import open_pocket
+from sanakit.pocket.train.latents import Mixture, PocketSet, encode_set
+from sanakit.train.config import TrainConfig
+from sanakit.train.flow_matching import FlowMatchingObjective
+from sanakit.train.parallel import training_device
+from sanakit.train.run import MODEL, Run, averaged_parts, compile_blocks
+from sanakit.weights import (
+    load_autoencoder,
+    load_settings,
+    load_text_encoder,
+    load_transformer,
+    save_diffusers,
+)
+from sanakit.weights.export import kept_settings
+from sanakit.weights.settings import ModelSettings
+
+Change = Callable[[FlowMatchingObjective], FlowMatchingObjective]
+"""Makes the objective that is trained from that of the finished model, by its `with_transformer`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A finished model and the pictures in its own latents, ready for any number of runs."""
+
+    source: str | os.PathLike[str]
+    settings: ModelSettings
+    codec: DCAE
+    learned: PocketSet
+
+
+def prepare(data: Path, source: str | os.PathLike[str], mixture: Mixture) -> Prepared:
+    """Encode the pictures of the pocket data set, and scenes of them, with a finished model's autoencoder.
+
+    source: pocket, or the folder of a model that its recipe wrote. mixture: of what is drawn.
+    Raises DataError for the data set, and what loading a model raises.
+    """
+    pocket = open_pocket(data)
+    settings = load_settings(source)
+    codec = load_autoencoder(source, part="both", device=training_device(), dtype="float32")
+    return Prepared(source, settings, codec, encode_set(pocket, codec, mixture))
+
+
+def further_run(prepared: Prepared, config: TrainConfig, change: Change, *, name: str | None = None) -> Run:
+    """Train a finished model further, its transformer changed.
+
+    name: of the result; None: the model's own. Raises what loading a model raises.
+    """
+    torch.manual_seed(config.seed)
+    settings, codec, scale = prepared.settings, prepared.codec, prepared.codec.config.scaling_factor
+    learned, device = prepared.learned, prepared.learned.drawn.latents.device
+    held_out = learned.held_out and (learned.held_out.latents * scale, learned.held_out.captions)
+    prompts = list(COMMON_CONCEPTS.values())[::6]
+    if learned.held_out is not None:  # half of the sheet for scenes
+        prompts = [*prompts[::2], *(captions[0] for captions in learned.held_out.captions[:17])]
+    encoder = load_text_encoder(prepared.source, device=device, dtype="float32")
+    finished = load_transformer(prepared.source, device=device, dtype="float32")
+
+    objective = change(
+        FlowMatchingObjective(
+            finished.train().requires_grad_(True),
+            encoder.model.train().requires_grad_(True),
+            encoder.tokenizer,
+            learned.drawn.latents * scale,
+            learned.drawn.captions,
+            learned.weights,
+            seed=config.seed,
+            shift=settings.flow_shift,
+            sheet_prompts=prompts,
+            sheet_guidance=settings.guidance,
+            sheet_steps=settings.steps,
+            decode=lambda z: torch.cat([codec.decode(part / scale) for part in z.split(8)]),
+            held_out=held_out,
+        )
+    )
+    if config.compile:
+        compile_blocks(objective.transformer)
+
+    def finish(folder: Path) -> None:
+        trained, text = averaged_parts(folder, objective)
+        save_diffusers(
+            folder / MODEL,
+            transformer=trained,
+            autoencoder=codec,
+            text_encoder=text,
+            dtype=torch.float16,
+            **kept_settings(replace(settings, name=name or settings.name)),
+        )
+
+    return Run(objective, config, finish)

@@ -1,0 +1,106 @@
+"""What pocket is trained on, as latents: pictures of the data set and composed scenes, with their captions.
+
+Shapes: N pictures and scenes, C H W a latent.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sanakit.models.dc_ae import DCAE
+from sanakit.pocket.data.concepts import COMMON_CONCEPTS
+from sanakit.pocket.data.dataset import PocketImages
+from sanakit.pocket.data.scenes import Scenes
+from sanakit.train.pictures import Pictures, to_tensor
+
+LEFT_OUT = ("people & body", "symbols")  # groups whose uncommon things are too many or too alike to learn
+WATCHED = 128  # scenes of held-out combinations, to measure on
+WATCHED_SEED = 1
+BATCH = 16  # pictures that are encoded at once
+TOLD_EVERY = 10.0  # seconds
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """How a set is drawn from. common_share: part of the pictures' draws that goes to the common things.
+
+    scenes: how many are composed, from seed 0 on. scene_share: part of all draws that goes to them.
+    """
+
+    common_share: float
+    scenes: int = 0
+    scene_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Latents:
+    """Latents with their captions."""
+
+    latents: Tensor  # N C H W, unscaled
+    captions: list[Sequence[str]]  # N
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PocketSet:
+    """What is drawn from, and what is only looked at."""
+
+    drawn: Latents
+    weights: Tensor  # N, how often each is drawn
+    held_out: Latents | None  # scenes of combinations that are not drawn, where scenes are
+
+
+def encode_set(pocket: PocketImages, codec: DCAE, mixture: Mixture) -> PocketSet:
+    """Encode pictures and scenes of a data set, on the codec's device."""
+    chosen, weights = drawn_pictures(pocket, mixture.common_share)
+    latents = [encode_pictures(codec, pocket.images[chosen])]
+    captions: list[Sequence[str]] = [pocket.rows[i].captions for i in chosen]
+    if not mixture.scenes:
+        return PocketSet(Latents(latents[0], captions), weights, None)
+    scenes = Scenes(pocket, mixture.scenes)
+    watched = Scenes(pocket, min(WATCHED, mixture.scenes), WATCHED_SEED, held_out=True)
+    latents.append(encode_pictures(codec, scenes))
+    share = mixture.scene_share
+    chances = torch.full((mixture.scenes,), share / mixture.scenes, dtype=torch.double)
+    return PocketSet(
+        Latents(torch.cat(latents), captions + [scenes.scene(i).captions for i in range(len(scenes))]),
+        torch.cat([(1 - share) * weights, chances]),
+        Latents(encode_pictures(codec, watched), [watched.scene(i).captions for i in range(len(watched))]),
+    )
+
+
+def drawn_pictures(pocket: PocketImages, common_share: float) -> tuple[list[int], Tensor]:
+    """Indices of the images to train on, and how often each is drawn."""
+    chosen = [
+        i
+        for i, row in enumerate(pocket.rows)
+        if row.split == "train" and (row.concept in COMMON_CONCEPTS or row.group not in LEFT_OUT)
+    ]
+    common = torch.tensor([pocket.rows[i].concept in COMMON_CONCEPTS for i in chosen])
+    shares = (common_share / common.sum(), (1 - common_share) / (~common).sum().clamp(min=1))
+    return chosen, torch.where(common, *shares).double()
+
+
+@torch.no_grad()
+def encode_pictures(codec: DCAE, images: Pictures) -> Tensor:
+    """Latents (N C H W, unscaled) of N pictures (256 256 3 uint8 each), on the codec's device.
+
+    Many take minutes: how far it is goes to the log, as information, every ten seconds.
+    """
+    device, count = next(codec.parameters()).device, len(images)
+    latents: list[Tensor] = []
+    told = time.monotonic()
+    for start in range(0, count, BATCH):
+        pictures = to_tensor(np.stack([images[i] for i in range(start, min(start + BATCH, count))]))
+        latents.append(codec.encode(pictures.to(device)).contiguous())
+        if time.monotonic() - told > TOLD_EVERY:
+            told = time.monotonic()
+            log.info("Encoding pictures: %s of %s", f"{min(start + BATCH, count):,}", f"{count:,}")
+    return torch.cat(latents)

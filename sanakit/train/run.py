@@ -1,0 +1,143 @@
+"""A training run: what a recipe returns, how it is started, and what its checkpoint holds in the end."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Literal
+
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from sanakit.errors import DataError, SettingsError
+from sanakit.models.gemma2 import Gemma2
+from sanakit.models.sana import Sana
+from sanakit.pipelines.compiled import has_compiler
+from sanakit.text.encoder import TextEncoder
+from sanakit.train.checkpoint import has_checkpoint, load_average
+from sanakit.train.config import TrainConfig
+from sanakit.train.flow_matching import FlowMatchingObjective
+from sanakit.train.loop import Objective, Progress, train
+from sanakit.train.parallel import by_itself, processes
+
+MODEL = "model"  # folder of the finished model inside a run
+
+Recipes = Mapping[str, tuple[str, str]]
+"""Recipes by name: (module, function). A function that takes a `source` goes on from a finished model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A recipe made concrete: what is trained, how, and what is done with the result."""
+
+    objective: Objective
+    config: TrainConfig
+    finish: Callable[[Path], None]
+    notes: tuple[str, ...] = ()  # sentences to be told with the first progress
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One of several runs that build on each other, made when its turn comes, in its own folder."""
+
+    folder: Path
+    make: Callable[[Path], Run]  # takes the folder
+
+
+def run_recipe(
+    name: str,
+    recipes: Recipes,
+    *,
+    data: Path,
+    output: Path,
+    steps: int | None = None,
+    resume: bool = False,
+    source: str | os.PathLike[str] | None = None,
+    resolution: int | None = None,
+    batch_size: int | None = None,
+    smoke: bool = False,
+    parallel: Literal["auto", "ddp", "fsdp"] | None = None,
+) -> Iterator[Progress]:
+    """Train a recipe and yield its progress; the result lies in `output` when the iterator ends.
+
+    Under torchrun every process calls this; only the first one yields and writes.
+
+    name: one of `recipes`, such as `sanakit.recipes.RECIPES`. data: a data set as the recipe needs it: of
+    recipes for images of your own, any place that `open_source` opens. output: the run's folder; earlier
+    stages of the model are looked for beside it, under their recipe's name; a recipe of several stages makes
+    a folder in it for each. steps: instead of the recipe's own. resume: go on from the folder's checkpoint.
+    source: the finished model that a recipe goes on from, catalog name or folder; None: the recipe's own.
+    resolution: in pixels; batch_size: of all processes; None: the recipe's own; for recipes that take them.
+    smoke: two small steps of it, or of each of its stages, to see whether all of it runs.
+    parallel: how several processes share the model (`train/parallel.py`); None: the recipe's own.
+    Raises SettingsError for an unknown name, DataError without data or without the earlier stage.
+    """
+    if name not in recipes:
+        raise SettingsError(f"There is no recipe {name!r}: choose one of {', '.join(recipes)}.")
+    output = output.resolve()  # "." has neighbours, too
+    module, function = recipes[name]
+    make = getattr(import_module(module), function)
+    asked = {"source": source, "resolution": resolution, "batch_size": batch_size, "smoke": smoke or None}
+    given = {word: value for word, value in asked.items() if value is not None}
+    for word in given.keys() - inspect.signature(make).parameters.keys():
+        own = f"has a {word.replace('_', ' ')} of its own"
+        why = {"source": "begins with nothing", "smoke": "has no short form"}.get(word, own)
+        raise SettingsError(f"The recipe {name} {why}: leave the {word.replace('_', ' ')} out.")
+    _refuse_old(output, resume)
+    with processes() as share:
+        made = make(data, output, steps, **given)
+        for stage in [Stage(output, lambda folder: made)] if isinstance(made, Run) else made:
+            if stage.folder != output and resume and (stage.folder / MODEL).is_dir():
+                continue  # an earlier stage that is finished
+            _refuse_old(stage.folder, resume)
+            run = stage.make(stage.folder)
+            config = run.config if parallel is None else replace(run.config, parallel=parallel)
+            notes = run.notes
+            for progress in train(run.objective, config, stage.folder, resume=resume):
+                if share.rank == 0:
+                    yield replace(progress, notes=(*notes, *progress.notes))
+                notes = ()
+            if share.rank == 0:
+                with by_itself():
+                    run.finish(stage.folder)
+            del run  # its models, before those of the next stage are loaded
+            if share.world > 1:
+                dist.barrier()  # the next stage goes on from what rank 0 has written
+
+
+def averaged_weights(run: Path) -> dict[str, Tensor]:
+    """Return the averaged weights of a run's checkpoint. Raises DataError if it has none."""
+    average = load_average(run)
+    if average is None:
+        raise DataError(
+            f"{run} holds no checkpoint: train {run.name} first, with its --output beside this run's."
+        )
+    return average
+
+
+def averaged_parts(run: Path, objective: FlowMatchingObjective) -> tuple[Sana, TextEncoder]:
+    """Return a run's transformer and text encoder with its averaged weights.
+
+    Both are new modules: the trained ones may be in shards (FSDP2), which take no whole weights.
+    """
+    transformer, text = Sana(objective.transformer.config), Gemma2(objective.encoder.model.config)
+    parts = nn.ModuleDict({"transformer": transformer, "text": text})
+    parts.load_state_dict(averaged_weights(run))
+    return transformer, TextEncoder(text, objective.tokenizer)
+
+
+def compile_blocks(transformer: Sana) -> None:
+    """Let torch.compile fuse the blocks if its compiler is there; otherwise leave them as they are."""
+    if has_compiler(next(transformer.parameters()).device):
+        for block in transformer.blocks:
+            block.compile(dynamic=False)
+
+
+def _refuse_old(folder: Path, resume: bool) -> None:
+    """Raise SettingsError for a folder with a run in it that is not to be resumed."""
+    if has_checkpoint(folder) and not resume:
+        raise SettingsError(f"{folder} holds a run already: go on with resume, or choose another output.")

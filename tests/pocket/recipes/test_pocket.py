@@ -1,0 +1,131 @@
+"""`sana train pocket --smoke`: every stage of the recipe, two small steps each, on made-up shapes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sanakit import TextToImage
+from sanakit.errors import DataError, SettingsError
+from sanakit.pocket.data.toy import build_toy
+from sanakit.pocket.evaluate.judge import load_judge
+from sanakit.pocket.evaluate.pocket_eval import KINDS
+from sanakit.pocket.recipes import RECIPES, pocket
+from sanakit.train.autoencoder import AutoencoderObjective, autoencoder_state
+from sanakit.train.checkpoint import open_checkpoint
+from sanakit.train.pictures import Crops
+from sanakit.train.run import averaged_weights, run_recipe
+from sanakit.weights import load_autoencoder, load_clip, load_settings, load_transformer
+
+STAGES = ("autoencoder", "decoder", "drawings", "scenes", "clip", "judge")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_toy(tmp_path_factory.mktemp("data") / "pocket")
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of the whole recipe."""
+    runs = tmp_path_factory.mktemp("runs")
+    progress = list(run_recipe("pocket", RECIPES, data=data, output=runs, smoke=True))
+    assert [line.step for line in progress if line.step == line.total] == [2] * len(STAGES)
+    return runs
+
+
+def test_the_finished_model_draws_with_its_own_defaults(trained: Path):
+    model = trained / "pocket-scenes" / "model"
+    settings = load_settings(model)
+    assert settings.name == "pocket"
+    assert {name: getattr(settings, name) for name in pocket.DEFAULTS} == pocket.DEFAULTS
+    assert settings.flow_shift == pocket.SHIFT
+    assert {name: getattr(settings, name) for name in pocket.OFFERS} == pocket.OFFERS
+    picture = TextToImage.from_pretrained(model)("two red apples", steps=2, output="pt").images
+    assert picture.shape == (1, 3, 256, 256)
+    assert torch.isfinite(picture).all()
+
+
+def test_the_embedded_model_offers_what_the_recipe_writes():
+    settings = load_settings("pocket")
+    assert {name: getattr(settings, name) for name in pocket.OFFERS} == pocket.OFFERS
+
+
+def test_scenes_grow_the_transformer_of_the_drawings(trained: Path):
+    drawings, scenes = (
+        load_transformer(trained / name / "model") for name in ("pocket-drawings", "pocket-scenes")
+    )
+    assert drawings.config == pocket.TRANSFORMER
+    assert scenes.config.depth == pocket.DEPTH
+    # two small steps have hardly moved it
+    torch.testing.assert_close(
+        scenes.blocks[0].attn.qkv.weight, drawings.blocks[0].attn.qkv.weight, atol=2e-2, rtol=0
+    )
+
+
+def test_the_decoder_that_was_trained_last_is_in_the_model(trained: Path):
+    expected = autoencoder_state(averaged_weights(trained / "pocket-decoder"))["decoder.conv_in.weight"]
+    for stage in ("pocket-drawings", "pocket-scenes"):
+        shipped = load_autoencoder(trained / stage / "model").state_dict()["decoder.conv_in.weight"]
+        torch.testing.assert_close(shipped.float(), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_judge_and_clip_can_be_asked(trained: Path):
+    judge, notes = load_judge(trained / "pocket-judge" / "model")
+    assert {question["kind"] for question in notes["questions"]} == set(KINDS)
+    assert set(notes["accuracy"]) == {*KINDS, "all"}
+    assert judge.look(torch.zeros(1, 3, 256, 256)) is not None
+    scores = load_clip(trained / "pocket-clip" / "model").scores(torch.zeros(1, 3, 256, 256), ["a fox"])
+    assert scores.shape == (1,)
+
+
+def test_each_stage_leaves_a_sheet_a_log_and_a_checkpoint(trained: Path):
+    for name in STAGES:
+        run = trained / f"pocket-{name}"
+        assert (run / "sheets" / "0000002.png").is_file()
+        assert json.loads((run / "log.jsonl").read_text().splitlines()[-1])["step"] == 2
+        saved = open_checkpoint(run)
+        assert saved is not None
+        assert saved.step == 2
+
+
+def test_a_finished_recipe_is_resumed_without_another_step(data: Path, trained: Path):
+    assert list(run_recipe("pocket", RECIPES, data=data, output=trained, smoke=True, resume=True)) == []
+
+
+def test_without_a_data_set_the_smoke_makes_one_up(tmp_path: Path):
+    first = pocket.pocket(tmp_path / "none", tmp_path / "run", smoke=True)[0]
+    assert first.make(tmp_path / "run" / "pocket-autoencoder").config.steps == 2
+    assert (tmp_path / "run" / "toy" / "alpha.npy").is_file()
+    with pytest.raises(DataError, match="sana data pocket"):
+        pocket.pocket(tmp_path / "none", tmp_path / "other")[0].make(tmp_path / "other")
+
+
+def test_a_run_is_not_overwritten_without_being_asked_to_resume(data: Path, trained: Path):
+    with pytest.raises(SettingsError, match="resume"):
+        next(
+            run_recipe(
+                "pocket-autoencoder", RECIPES, data=data, output=trained / "pocket-autoencoder", steps=2
+            )
+        )
+
+
+def test_a_stage_without_its_predecessor_says_so(data: Path, tmp_path: Path):
+    with pytest.raises(DataError, match="pocket-autoencoder"):
+        next(run_recipe("pocket-drawings", RECIPES, data=data, output=tmp_path / "pocket-drawings"))
+
+
+def test_an_unknown_recipe_lists_the_known_ones(data: Path, tmp_path: Path):
+    with pytest.raises(SettingsError, match="pocket-autoencoder, pocket-decoder, pocket-drawings"):
+        next(run_recipe("poket", RECIPES, data=data, output=tmp_path / "x"))
+
+
+def test_another_number_of_steps_moves_the_change_to_whole_pictures(data: Path, tmp_path: Path):
+    for steps, whole_from in ((None, 4250), (100, 85)):
+        objective = pocket.autoencoder(data, tmp_path / "pocket-autoencoder", steps).objective
+        assert isinstance(objective, AutoencoderObjective)
+        assert isinstance(objective.pictures, Crops)
+        assert objective.pictures.whole_from == whole_from

@@ -1,0 +1,1 @@
+"""The embedded model pocket: its data, training and evaluation."""

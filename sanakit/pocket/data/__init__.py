@@ -1,0 +1,1 @@
+"""What pocket learns from: pictures, words, and how both are varied."""

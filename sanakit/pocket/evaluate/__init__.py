@@ -1,0 +1,1 @@
+"""How well pocket draws what people ask for."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from numpy.random import Generator
 
-from sanakit.pocket.evaluate.first_prompts import is_first_prompt
+from sanakit.data.pocket_concepts import COMMON_CONCEPTS
+from sanakit.pocket.data.further import FURTHER_CONCEPTS
+from sanakit.pocket.evaluate.first_prompts import is_first_prompt, plain
 
 PLAIN = 0.4  # share of draws that are the phrase itself
 
@@ -179,15 +181,15 @@ def asked(phrase: str, random: Generator, *, alive: bool = False) -> str:
     """Ask for a thing as a stranger would, at random; the phrase itself comes back in 40 % of draws.
 
     phrase: the thing with its article ("a dog").   alive: it can run, sleep and wear a hat (see is_alive).
-    None of FIRST_PROMPTS is given but for the phrase itself and its bare name.
+    None of FIRST_PROMPTS is given but for the own phrase of a thing ("a dog"), which cannot be avoided.
     """
-    if random.random() < PLAIN:
+    if random.random() < PLAIN and _may_be_said(phrase):
         return phrase
-    for _ in range(4):
+    for _ in range(8):
         text = _typed(_ask(phrase, random, alive), random)
-        if not is_first_prompt(text):
+        if _may_be_said(text):
             return text
-    return phrase
+    return f"there is {phrase}"
 
 
 def is_alive(concept: str, group: str, subgroup: str) -> bool:
@@ -240,10 +242,9 @@ def asked_in_colour(phrase: str, colour: str, random: Generator, *, alive: bool 
     """Ask for a thing in a colour: "a blue dog" as `asked` would, or now and then "a dog in blue"."""
     if random.random() < 0.1:
         said = f"{phrase} in {colour}" if random.random() < 0.5 else f"{phrase} that is {colour}"
-        return phrase if is_first_prompt(said) else said
-    said = asked(coloured(phrase, colour), random, alive=alive)
-    # "a blue cat" itself may be among the prompts of the test, where "a cat" is not to be avoided
-    return f"{phrase} in {colour}" if is_first_prompt(said) else said
+    else:
+        said = asked(coloured(phrase, colour), random, alive=alive)
+    return f"{phrase} that is {colour}" if is_first_prompt(said) else said
 
 
 def placed(phrase: str, place: str) -> str:
@@ -256,6 +257,10 @@ def placed(phrase: str, place: str) -> str:
     """
     preposition = {"left": "on", "right": "on", "top": "at", "bottom": "at", "middle": "in"}[place]
     return f"{phrase} {preposition} the {place}"
+
+
+def _may_be_said(text: str) -> bool:
+    return not is_first_prompt(text) or plain(text) in _OWN_PHRASES
 
 
 def _ask(phrase: str, random: Generator, alive: bool) -> str:
@@ -313,3 +318,6 @@ def _typed(text: str, random: Generator) -> str:
 
 def _one_of(words: tuple[str, ...], random: Generator) -> str:
     return words[int(random.integers(len(words)))]
+
+
+_OWN_PHRASES = frozenset(map(plain, (*COMMON_CONCEPTS.values(), *FURTHER_CONCEPTS.values())))

@@ -2,7 +2,8 @@
 
 A step is bad when its loss or gradient is not a number, or far above what is usual: more than some robust
 deviations above the median of the last admitted steps. The median and the median absolute deviation are used
-because a mean would follow the very spikes it has to find (Rousseeuw & Croux 1993). Values that stay high for
+because a mean would follow the very spikes it has to find (Rousseeuw & Croux 1993). Gradient norms are compared
+by their logarithms: they vary by factors, and a norm of three times the median is usual. Values that stay high for
 several steps in a row, each with another batch, are no spikes: the weights or the data have changed. They
 are then admitted as the new usual, at the learning rate to which the skipped ones have lowered it.
 
@@ -120,8 +121,13 @@ class Guard:
         if len(usual) < self.warmup:
             return None
         middle = median(usual)
-        deviation = NORMAL * median(abs(other - middle) for other in usual)
-        limit = middle + self.deviations * max(deviation, LEAST_SPREAD * abs(middle))
+        if name == "loss":
+            deviation = NORMAL * median(abs(other - middle) for other in usual)
+            limit = middle + self.deviations * max(deviation, LEAST_SPREAD * abs(middle))
+        else:
+            least = max(middle, 1e-30)  # of a gradient that vanishes there is no logarithm
+            spread = NORMAL * median(abs(math.log(max(other, 1e-30) / least)) for other in usual)
+            limit = least * math.exp(self.deviations * max(spread, LEAST_SPREAD))
         if value <= limit:
             return None
         return (

@@ -2,10 +2,11 @@
 
 A step is bad when its loss or gradient is not a number, or far above what is usual: more than some robust
 deviations above the median of the last admitted steps. The median and the median absolute deviation are used
-because a mean would follow the very spikes it has to find (Rousseeuw & Croux 1993). Gradient norms are compared
-by their logarithms: they vary by factors, and a norm of three times the median is usual. Values that stay high for
-several steps in a row, each with another batch, are no spikes: the weights or the data have changed. They
-are then admitted as the new usual, at the learning rate to which the skipped ones have lowered it.
+because a mean would follow the very spikes it has to find (Rousseeuw & Croux 1993). Gradient norms are
+compared by their logarithms: they vary by factors, and a norm of three times the median is usual. Values that
+stay high for several steps in a row, each with another batch, are no spikes: the weights or the data have
+changed. They are then admitted as the new usual, at the learning rate to which the skipped ones have lowered
+it.
 
 The guard sees the loss and the gradient norm of the whole batch, the same on every rank, and holds no random
 numbers: all ranks decide alike.

@@ -229,7 +229,7 @@ def test_a_training_run_survives_nans_and_spikes():
 
 
 def test_gradient_norms_that_vary_by_factors_are_usual():
-    """Norms of a healthy run are log-normal; a run of this kind was once ended by a guard of plain differences."""
+    """Norms of a healthy run are log-normal; a guard of plain differences once ended such a run."""
     random = np.random.default_rng(0)
     guard = Guard()
     for step, norm in enumerate(0.4 * np.exp(0.35 * random.standard_normal(3000))):

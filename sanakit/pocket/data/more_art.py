@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sanakit.data import pocket
-from sanakit.data import pocket_captions as words
-from sanakit.data import pocket_sources as sources
-from sanakit.data.pocket_captions import Style
 from sanakit.errors import DataError
+from sanakit.pocket.data import captions as words
+from sanakit.pocket.data import dataset as pocket
+from sanakit.pocket.data import sources
+from sanakit.pocket.data.captions import Style
 from sanakit.whole import sweep, written_whole
 
 NOTO_V1 = sources.Package(

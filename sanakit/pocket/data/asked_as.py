@@ -7,6 +7,7 @@ means several emoji, the whole animal goes before its face and the everyday thin
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from numpy.random import Generator
 
 from sanakit.pocket.data.captions import phrase_of, with_article
@@ -14,6 +15,9 @@ from sanakit.pocket.data.further import FURTHER_CONCEPTS
 
 OWN_NAME = 0.55  # share of draws that give a thing's own phrase
 PLURAL = 0.04  # share that give a plural
+=======
+from sanakit.pocket.data.captions import with_article
+>>>>>>> main
 
 # CLDR base label -> the words for it, singular, without article; their plurals follow by rule
 _WORDS: dict[str, str] = {
@@ -1451,16 +1455,6 @@ def names_of(concept: str) -> tuple[str, ...]:
     """
     words = _WORDS.get(concept, "").split(", ")
     return tuple(with_article(word) if is_countable(word) else word for word in words if word)
-
-
-def draw_name(concept: str, random: Generator) -> str:
-    """Draw a name of a thing: mostly its own phrase, else one of the table, at times a plural."""
-    names, chance = names_of(concept), random.random()
-    if not names or chance < OWN_NAME:
-        return FURTHER_CONCEPTS.get(concept) or phrase_of(concept)
-    name = names[int(random.integers(len(names)))]
-    word = name.partition(" ")[2] if name.split(" ")[0] in ("a", "an") else name
-    return plural_of(word) if chance > 1 - PLURAL and is_countable(word) else name
 
 
 def _words() -> dict[str, str]:

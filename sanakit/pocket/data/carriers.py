@@ -8,10 +8,18 @@ from __future__ import annotations
 
 from numpy.random import Generator
 
+<<<<<<< HEAD
 from sanakit.pocket.data.concepts import COMMON_CONCEPTS
+=======
+from sanakit.pocket.data.captions import phrase_of
+from sanakit.pocket.data.concepts import COMMON_CONCEPTS
+from sanakit.pocket.data.asked_as import is_countable, names_of, plural_of
+>>>>>>> main
 from sanakit.pocket.data.further import FURTHER_CONCEPTS
 from sanakit.pocket.evaluate.first_prompts import is_first_prompt, plain
 
+OWN_NAME = 0.55  # share of drawn names that are a thing's own phrase
+PLURAL = 0.04  # share that are a plural
 PLAIN = 0.4  # share of draws that are the phrase itself
 
 # {} is the thing with its article
@@ -175,6 +183,16 @@ _COLOUR_WORDS = (
 _ALIVE_SUBGROUPS = frozenset({"mammals", "birds", "amphibians", "reptiles", "marine life", "bugs"})
 _ALIVE_AMONG_PEOPLE = frozenset({"people", "roles & careers", "fantasy"})
 _NOT_ALIVE = frozenset({"feather", "wing", "paw prints", "pig nose", "spiral shell", "coral", "spider web"})
+
+
+def draw_name(concept: str, random: Generator) -> str:
+    """Draw a name of a thing: mostly its own phrase, else one of the table, at times a plural."""
+    names, chance = names_of(concept), random.random()
+    if not names or chance < OWN_NAME:
+        return FURTHER_CONCEPTS.get(concept) or phrase_of(concept)
+    name = names[int(random.integers(len(names)))]
+    word = bare_name(name)
+    return plural_of(word) if chance > 1 - PLURAL and is_countable(word) else name
 
 
 def asked(phrase: str, random: Generator, *, alive: bool = False) -> str:

@@ -2,10 +2,14 @@
 
 A pure table, chosen by hand from what CLDR pictures: what children name first, what people are asked to
 sketch, what stands in a house, a kitchen and a zoo. Keys are CLDR base labels that all four main styles draw,
-values phrases with their article. No phrase stands for two concepts.
+values phrases with their article. No phrase stands for two concepts. ASKED_AS holds the plain words for them.
 """
 
 from __future__ import annotations
+
+from sanakit.pocket.data.asked_as import ASKED_AS
+
+__all__ = ["ASKED_AS", "FURTHER_CONCEPTS"]
 
 _ANIMALS = {
     "dog": "a dog",

@@ -7,17 +7,7 @@ means several emoji, the whole animal goes before its face and the everyday thin
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from numpy.random import Generator
-
-from sanakit.pocket.data.captions import phrase_of, with_article
-from sanakit.pocket.data.further import FURTHER_CONCEPTS
-
-OWN_NAME = 0.55  # share of draws that give a thing's own phrase
-PLURAL = 0.04  # share that give a plural
-=======
 from sanakit.pocket.data.captions import with_article
->>>>>>> main
 
 # CLDR base label -> the words for it, singular, without article; their plurals follow by rule
 _WORDS: dict[str, str] = {

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from numpy.random import Generator
 
-<<<<<<< HEAD
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-=======
+from sanakit.pocket.data.asked_as import is_countable, names_of, plural_of
 from sanakit.pocket.data.captions import phrase_of
 from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-from sanakit.pocket.data.asked_as import is_countable, names_of, plural_of
->>>>>>> main
 from sanakit.pocket.data.further import FURTHER_CONCEPTS
 from sanakit.pocket.evaluate.first_prompts import is_first_prompt, plain
 

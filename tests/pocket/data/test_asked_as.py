@@ -5,25 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-<<<<<<< HEAD
-from sanakit.pocket.data.asked_as import (
-    ASKED_AS,
-    OWN_NAME,
-    WORDS,
-    draw_name,
-    is_countable,
-    names_of,
-    plural_of,
-)
-from sanakit.pocket.data.captions import everyday_phrases
-from sanakit.pocket.data.carriers import bare_name
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-=======
-from sanakit.pocket.data.captions import everyday_phrases
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.asked_as import ASKED_AS, WORDS, is_countable, names_of, plural_of
+from sanakit.pocket.data.captions import everyday_phrases
 from sanakit.pocket.data.carriers import OWN_NAME, bare_name, draw_name
->>>>>>> main
+from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.further import FURTHER_CONCEPTS
 
 

@@ -1,0 +1,118 @@
+"""What pocket is shown: each drawing as it is, mirrored, turned, in other colours, on canvases of five shapes, and
+composed scenes. A sample is a description; `render` makes its picture, `captions.caption` its words.
+
+The list of samples of a seed is always the same. `Share` says how often each kind is drawn; inside a kind a
+concept counts by its fame: the 200 common things most, the 300 further ones half as much, the rest a fifth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sanakit.pocket.data.canvas import AS_DRAWN, SIZES, Placement, compose, draw_placement
+from sanakit.pocket.data.concepts import COMMON_CONCEPTS
+from sanakit.pocket.data.dataset import PocketImages
+from sanakit.pocket.data.further import FURTHER_CONCEPTS
+from sanakit.pocket.data.recolour import COLOUR_NAMES, is_paintable, recolour
+from sanakit.pocket.data.scenes import Scene, Scenes
+
+SQUARE = SIZES[0]
+FAMOUS, KNOWN, RARE = 1.0, 0.5, 0.1  # weights of common, further and other concepts
+VARIED = 2  # varied copies of a well-known drawing; one of another
+PAINTED = 4  # other colours of a well-known thing, over all its styles
+SHARES: Mapping[str, float] = {
+    "drawn": 0.24,
+    "mirrored": 0.12,
+    "varied": 0.16,
+    "painted": 0.12,
+    "scene": 0.28,
+    "shaped": 0.08,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One picture to learn from.
+
+    kind: of SHARES. row: in the data set, -1 for a scene. scene: its number, -1 for a single thing. colour: of
+    COLOUR_NAMES, where it was painted. size: width and height in px. weight: how often it is drawn within its
+    kind.
+    """
+
+    kind: str
+    weight: float
+    row: int = -1
+    scene: int = -1
+    colour: str | None = None
+    placement: Placement = AS_DRAWN
+    size: tuple[int, int] = SQUARE
+
+
+def fame(concept: str) -> float:
+    """Return how often a concept is drawn: common things most."""
+    return FAMOUS if concept in COMMON_CONCEPTS else KNOWN if concept in FURTHER_CONCEPTS else RARE
+
+
+def list_samples(
+    pocket: PocketImages, scenes: int, seed: int = 0, sizes: Iterable[tuple[int, int]] = SIZES
+) -> list[Sample]:
+    """List all samples of a data set. scenes: how many. sizes: the square first, then the other shapes."""
+    square, *shapes = sizes
+    samples: list[Sample] = []
+    random = np.random.default_rng((seed, 4))
+    for row, one in enumerate(pocket.rows):
+        weight = fame(one.concept)
+        if one.split != "train" and weight == RARE:
+            continue
+        plain = Sample(kind="drawn", weight=weight, row=row, size=square)
+        mirrored = replace(plain, kind="mirrored", placement=Placement(flip=True))
+        samples += [plain, mirrored]
+        well_known = weight > RARE
+        for _ in range(VARIED if well_known else 1):
+            samples.append(replace(plain, kind="varied", placement=draw_placement(random, untouched=0)))
+        if not well_known:
+            continue
+        if is_paintable(one.concept, one.group, one.subgroup):
+            for colour in random.choice(COLOUR_NAMES, 2, replace=False):
+                samples.append(replace(plain, kind="painted", colour=str(colour)))
+        for shape in shapes:
+            if random.random() < 0.5:
+                placement = draw_placement(random, untouched=0.4)
+                samples.append(replace(plain, kind="shaped", placement=placement, size=shape))
+    samples += [Sample(kind="scene", weight=1.0, scene=i, size=square) for i in range(scenes)]
+    return samples
+
+
+def draw_chances(samples: list[Sample], shares: Mapping[str, float] = SHARES) -> np.ndarray:
+    """Return how often each sample is drawn, N, summing up to 1; kinds that are missing leave their share."""
+    weights = np.array([sample.weight for sample in samples])
+    kinds = np.array([sample.kind for sample in samples])
+    for kind, share in shares.items():
+        own = kinds == kind
+        if own.any():
+            weights[own] *= share / weights[own].sum()
+    return weights / weights.sum()
+
+
+def render(sample: Sample, pocket: PocketImages, scenes: Scenes) -> np.ndarray:
+    """Return a sample's picture, H W 3 uint8."""
+    if sample.scene >= 0:
+        return scenes[sample.scene]
+    image, alpha = np.asarray(pocket.images[sample.row]), np.asarray(pocket.alpha[sample.row])
+    if sample.colour is not None:
+        image = recolour(image, alpha, sample.colour, np.random.default_rng((7, sample.row)))
+    return compose(image, alpha, *sample.size, sample.placement)
+
+
+def by_size(samples: list[Sample]) -> Iterator[tuple[tuple[int, int], list[int]]]:
+    """Yield each size with the indices of its samples."""
+    for size in dict.fromkeys(sample.size for sample in samples):
+        yield size, [i for i, sample in enumerate(samples) if sample.size == size]
+
+
+def scene_of(sample: Sample, scenes: Scenes) -> Scene | None:
+    """Return what a composed scene shows; None for a single thing."""
+    return scenes.scene(sample.scene) if sample.scene >= 0 else None

@@ -1,0 +1,111 @@
+"""Words for a sample, drawn anew each time it is shown: as strangers ask, in a style, a colour, a language.
+
+Nearest words decide: a colour and a place stand beside their thing. What a picture has and nobody would say
+(turns, sizes of a single thing, most styles) is left unsaid, so that seeds may choose it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from numpy.random import Generator
+
+from sanakit.pocket.data.asked_texts import PLACED
+from sanakit.pocket.data.captions import STYLES
+from sanakit.pocket.data.carriers import asked, asked_in_colour, bare_name, draw_name, is_alive
+from sanakit.pocket.data.concepts import COMMON_CONCEPTS
+from sanakit.pocket.data.dataset import PocketRow
+from sanakit.pocket.data.samples import Sample
+from sanakit.pocket.data.scene_words import article, scene_captions
+from sanakit.pocket.data.scenes import Scene
+
+T = TypeVar("T")
+STYLED, FOREIGN = 0.25, 0.10  # shares of captions
+GROUND_SAID = 0.85  # of grounds that are not white
+_BY_NAME = {style.name: style for style in STYLES}
+
+
+class Wording:
+    """Writes captions. foreign: concept -> its names in other languages."""
+
+    def __init__(self, foreign: Mapping[str, Sequence[str]]) -> None:
+        self.foreign = foreign
+
+    def single(self, sample: Sample, row: PocketRow, random: Generator) -> str:
+        """Return a caption of one thing."""
+        alive = is_alive(row.concept, row.group, row.subgroup)
+        if sample.colour is None and random.random() < FOREIGN and (names := self.foreign.get(row.concept)):
+            return self._on_ground(_one(names, random), sample, random)
+        phrase = draw_name(row.concept, random)
+        if sample.colour is not None:
+            said = asked_in_colour(phrase, sample.colour, random, alive=alive)
+        elif random.random() < STYLED:
+            said = _styled(phrase, row.style, random)
+        else:
+            said = asked(phrase, random, alive=alive)
+        return self._on_ground(said, sample, random)
+
+    def scene(self, scene: Scene, random: Generator) -> str:
+        """Return a caption of a composed scene."""
+        style, names = _BY_NAME[scene.style], [COMMON_CONCEPTS[thing.concept] for thing in scene.objects]
+        if scene.kind in ("left", "above", "size") and random.random() < 0.7:
+            said = _placed(scene.kind, (names[0], names[1]), random)
+        else:
+            said = _one(
+                scene_captions(
+                    scene.kind, [one.concept for one in scene.objects], "white", scene.colour, style
+                )[: {"two": 2, "left": 5, "above": 4, "size": 2}.get(scene.kind, 1)],
+                random,
+            )
+        if scene.ground != "white" and random.random() < 0.95:
+            said = f"{said} on {article(scene.ground)} background"
+        if scene.kind != "silhouette" and random.random() < 0.3:
+            begins_with_thing = not said.startswith(("on ", "at ", "left", "right"))
+            of = begins_with_thing and random.random() < 0.5
+            said = f"{style.short} of {said}" if of else f"{said}, {style.suffix}"
+        return said
+
+    def _on_ground(self, said: str, sample: Sample, random: Generator) -> str:
+        ground = sample.placement.ground
+        if ground == "white" or random.random() > GROUND_SAID:
+            return said
+        return f"{said.rstrip('.!?')} on {article(ground)} background"
+
+
+def _styled(phrase: str, style: str, random: Generator) -> str:
+    named = _BY_NAME[style]
+    ways = (
+        f"{named.long} of {phrase}",
+        f"{named.short} of {phrase}",
+        f"{phrase}, {named.suffix}",
+        f"{bare_name(phrase)}, {named.tag}",
+    )
+    return _one(ways, random)
+
+
+def _placed_forms() -> dict[frozenset[str], list[tuple[str, str]]]:
+    """Return the forms of PLACED without marks, each with the role of {a}, by their two roles."""
+    found: dict[frozenset[str], list[tuple[str, str]]] = {}
+    for form in PLACED:
+        roles = dict(re.findall(r"\[(\w) (\w+)\]", form))
+        words = re.sub(r"\[\w(?: \w+)?\]", "", form)
+        found.setdefault(frozenset(roles.values()), []).append((words, roles["a"]))
+    return found
+
+
+_FORMS = _placed_forms()
+_SIDES = {"left": ("left", "right"), "above": ("top", "bottom"), "size": ("big", "small")}
+
+
+def _placed(kind: str, phrases: tuple[str, str], random: Generator) -> str:
+    """Put two phrases into a form; the first has the first role of the scene's kind."""
+    sides = _SIDES[kind]
+    words, role = _one(_FORMS[frozenset(sides)], random)
+    first, second = phrases if role == sides[0] else phrases[::-1]
+    return words.format(a=first, b=second, A=bare_name(first), B=bare_name(second))
+
+
+def _one(some: Sequence[T], random: Generator) -> T:
+    return some[int(random.integers(len(some)))]

@@ -163,18 +163,24 @@ DEEDS: tuple[str, ...] = (
 )
 """What the living do, wear and hold."""
 
-_COLOUR_WORDS = (
-    "red",
-    "orange",
-    "yellow",
-    "green",
-    "blue",
-    "purple",
-    "brown",
-    "pink",
-    "golden",
-    "black",
-    "white",
+_COLOUR_WORDS = frozenset(
+    {
+        *(
+            "red",
+            "orange",
+            "yellow",
+            "green",
+            "blue",
+            "purple",
+            "brown",
+            "pink",
+            "black",
+            "white",
+            "grey",
+            "gray",
+        ),
+        *("golden", "gold", "silver", "ginger"),
+    }
 )
 _ALIVE_SUBGROUPS = frozenset({"mammals", "birds", "amphibians", "reptiles", "marine life", "bugs"})
 _ALIVE_AMONG_PEOPLE = frozenset({"people", "roles & careers", "fantasy"})

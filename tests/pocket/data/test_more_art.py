@@ -27,6 +27,7 @@ def test_an_icon_is_found_by_the_name_it_spells_or_by_the_table():
 def test_the_whole_animal_and_its_face_are_not_mixed_up():
     assert icon_of("dog", "fxemoji", ICONS) == "dogside"
     assert icon_of("dog face", "fxemoji", ICONS) == "dog"
+    assert icon_of("construction", "fxemoji", {"construction": ""}) is None  # of a building: the table's
 
 
 def test_an_icon_in_another_colour_than_the_phrase_says_is_left_out():

@@ -114,8 +114,8 @@ def scored_pictures(data: Path, model: str, count: int) -> list[Picture]:
     import numpy as np
     from PIL import Image
 
-    from sanakit.data.captions import Caption
-    from sanakit.data.scoring import clip_scorer
+    from sanakit.data.annotate.scoring import clip_scorer
+    from sanakit.data.read.captions import Caption
     from sanakit.pocket.data.dataset import open_pocket
     from sanakit.pocket.data.scenes import Scenes
     from sanakit.pocket.train.clip import wrong_captions
@@ -161,7 +161,7 @@ def others_of(scenes, index: int, random) -> list:
 
 def drawn(pictures: list[Picture], temperature: float, threshold: float) -> Drawn:
     """What the sampler draws, exactly: means of chances over the pictures."""
-    from sanakit.data.captions import caption_chances
+    from sanakit.data.read.captions import caption_chances
 
     parts, in_play = dict.fromkeys(KINDS, 0.0), 0.0
     for picture in pictures:

@@ -114,7 +114,7 @@ def likeness(picture: Any, theirs: Any) -> str:
     """Say how far a picture is from diffusers'; both H W 3, levels from 0 to 255."""
     import torch
 
-    from sanakit.eval.similarity import psnr
+    from sanakit.eval.metrics.similarity import psnr
 
     apart = abs(picture - theirs)
     decibels = psnr(*(torch.from_numpy(levels)[None] / 127.5 for levels in (picture, theirs))).item()

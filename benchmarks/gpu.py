@@ -4,7 +4,7 @@
                              [--peak TFLOPS --bandwidth TB/s]
 
 A step has guidance, with 1 token of an empty negative prompt and 30 of a prompt; diffusers pads each to 300.
-Its limit is the time of the arithmetic it needs (sanakit/eval/floors.py) at the device's bfloat16 peak,
+Its limit is the time of the arithmetic it needs (sanakit/bench/floors.py) at the device's bfloat16 peak,
 without sparsity; a kernel's is the time to move each of its values once. Wall-clock times, with launching.
 All sides of a table take turns in one process. Exits with code 2 where there is no NVIDIA GPU.
 """
@@ -117,7 +117,7 @@ def step_table(folder: Path, model: str, size: int, runs: int, device: Device) -
     """One velocity with guidance: ours in all its ways, diffusers as it is and compiled."""
     import torch
 
-    from sanakit.eval.floors import transformer_step
+    from sanakit.bench.floors import transformer_step
     from sanakit.weights import load_transformer
 
     cells = size // 32
@@ -192,7 +192,7 @@ def decode_table(folder: Path, size: int, runs: int, device: Device) -> list[str
     import torch
     from diffusers import AutoencoderDC
 
-    from sanakit.eval.floors import decoding
+    from sanakit.bench.floors import decoding
     from sanakit.weights import load_autoencoder
 
     ours = load_autoencoder(folder, part="decoder", device="cuda", dtype=torch.bfloat16)

@@ -132,7 +132,7 @@ def _watched(call: Any, base: float, anonymous_base: float) -> dict[str, float]:
 def _our_decoder(folder: Path) -> Any:
     import torch
 
-    from sanakit.models.dc_ae_stream import decode_rows
+    from sanakit.models.dc_ae.stream import decode_rows
     from sanakit.weights import load_autoencoder
 
     model = load_autoencoder(folder, part="decoder")

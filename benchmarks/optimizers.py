@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from sanakit.train.config import TrainConfig
-    from sanakit.train.flow_matching import FlowMatchingObjective
+    from sanakit.train.objectives.flow_matching import FlowMatchingObjective
 
 # AdamW's and Muon's are those of the recipe. CAME's authors advise a third to all of AdamW's.
 RATES = {"adamw": 1e-3, "came": 3e-4, "came8bit": 3e-4, "muon": 2e-3}
@@ -96,8 +96,8 @@ def start(
     from sanakit.models.dc_ae import DC_AE_POCKET
     from sanakit.pocket.recipes import pocket
     from sanakit.pocket.train.runs import flow_matching_run
-    from sanakit.train.flow_matching import FlowMatchingObjective
-    from sanakit.train.optim import make_optimizers
+    from sanakit.train.objectives.flow_matching import FlowMatchingObjective
+    from sanakit.train.optim.make import make_optimizers
 
     config = replace(pocket.DRAWINGS, steps=steps, batch_size=batch_size, compile=False, bf16=False)
     run = flow_matching_run(
@@ -148,7 +148,7 @@ def take_step(course: Course, step: int) -> None:
 
 def tables(courses: list[Course], rates: dict[str, float], parameters: int) -> list[str]:
     """What was learnt, what it took; then the loss on the way."""
-    from sanakit.train.optim import state_bytes
+    from sanakit.train.optim.make import state_bytes
 
     rows, on_the_way = [], []
     for course in courses:

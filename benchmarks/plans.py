@@ -71,8 +71,8 @@ def main() -> None:
 
 def pocket_rows(plans: Iterable[str], asked: Any, place: Path) -> Rows:
     """Pictures of pocket by each plan: likeness, recognition, bytes, seconds, memory."""
-    from sanakit.eval.efficientnet import load_efficientnet
-    from sanakit.eval.similarity import psnr
+    from sanakit.eval.metrics.similarity import psnr
+    from sanakit.eval.networks.efficientnet import load_efficientnet
     from sanakit.pocket.evaluate.recognition import Shares
     from sanakit.pocket.evaluate.reference import load_reference
     from sanakit.pocket.evaluate.report import drawing, recognise

@@ -31,11 +31,11 @@ def main() -> None:
     side.use_threads(asked.threads)
     import torch
 
+    from sanakit.images.image import to_tensor
     from sanakit.pocket.data.concepts import COMMON_CONCEPTS
     from sanakit.pocket.data.dataset import open_pocket
     from sanakit.pocket.train.clip import held_out_pairs
-    from sanakit.train.contrastive import measure
-    from sanakit.train.pictures import to_tensor
+    from sanakit.train.objectives.contrastive import measure
     from sanakit.weights import load_clip
 
     scorer = load_clip(asked.clip)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sanakit.pocket.train.further import Change, Prepared
     from sanakit.pocket.train.latents import Mixture
     from sanakit.train.config import TrainConfig
-    from sanakit.train.flow_matching import FlowMatchingObjective
+    from sanakit.train.objectives.flow_matching import FlowMatchingObjective
 
 Score = Callable[[str, list["Image"]], Sequence[float]]  # of each picture of a prompt: 1 right, 0 wrong
 Curve = list[tuple[int, float]]
@@ -72,7 +72,7 @@ def growth(asked: argparse.Namespace, work: Path) -> list[str]:
     """Train the model as it is, and grown."""
     from sanakit.pocket.recipes.grow import TRAINING
     from sanakit.pocket.train.further import prepare
-    from sanakit.train.growth import grow
+    from sanakit.train.surgery.growth import grow
     from sanakit.weights.settings import load_configs
 
     old = load_configs(asked.source)[0].depth
@@ -110,7 +110,7 @@ def pruning(asked: argparse.Namespace, work: Path) -> list[str]:
     """Rank the blocks, prune to each depth, recover; recognition at every stage."""
     from sanakit.pocket.recipes.prune import KEPT_SHARE, RECOVERY, taught
     from sanakit.pocket.train.further import further_run, prepare
-    from sanakit.train.pruning import block_importance, calibration, kept_blocks, prune
+    from sanakit.train.surgery.pruning import block_importance, calibration, kept_blocks, prune
 
     config = shortened(RECOVERY, asked)
     importance: list[float] = []
@@ -300,7 +300,7 @@ def recognised(asked: argparse.Namespace, model: str | Path) -> list[str]:
 
 def clip_judge(model: str) -> Callable[[str, list[Image]], Sequence[float]]:
     """A CLIP that scores pictures by the cosine with their prompt."""
-    from sanakit.data.scoring import clip_scorer
+    from sanakit.data.annotate.scoring import clip_scorer
 
     score = clip_scorer(model)
     return lambda prompt, images: score(images, [prompt] * len(images))
@@ -310,7 +310,7 @@ def recognition() -> tuple[list[str], Score]:
     """Two hundred common things; a picture is right that is recognised as what was asked for."""
     import torch
 
-    from sanakit.eval.efficientnet import image_features, load_efficientnet
+    from sanakit.eval.networks.efficientnet import image_features, load_efficientnet
     from sanakit.pocket.evaluate.reference import load_reference
 
     network, reference = load_efficientnet(), load_reference()

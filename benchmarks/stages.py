@@ -6,7 +6,7 @@
 
 Outputs are compared before anything is timed. All sides of a stage take turns in one process, together with a
 plain matrix product, whose rate says how fast this machine is just then: the share of it that a side reaches
-counts the work that the stage needs (sanakit/eval/floors.py), not the work that the side does.
+counts the work that the stage needs (sanakit/bench/floors.py), not the work that the side does.
 All compute in float32; ours leaves the weights in their file in 16 bits, as its pipeline does, and widens
 them on the way, while the peers hold them in float32. With --plan our text encoder and transformer are there
 once more, quantised; every output is compared with that of diffusers in float32.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import peers
     from torch import Tensor
 
-    from sanakit.eval.floors import Work
+    from sanakit.bench.floors import Work
     from sanakit.models.sana import SanaConfig
 
 OURS = "ours"
@@ -152,7 +152,7 @@ def text_stage(folder: Path, plan: str | None = None) -> Stage:
     import torch
     from random_weights import PROMPT
 
-    from sanakit.eval.floors import text_encoding
+    from sanakit.bench.floors import text_encoding
     from sanakit.weights import load_text_encoder
 
     encoder = load_text_encoder(folder, mapped=True)
@@ -183,7 +183,7 @@ def step_stage(folder: Path, cells: int, wanted: list[str], plan: str | None = N
     """One velocity with guidance, half way from noise to a picture."""
     import peers
 
-    from sanakit.eval.floors import transformer_step
+    from sanakit.bench.floors import transformer_step
     from sanakit.weights import load_transformer
 
     model = load_transformer(folder, mapped=True)
@@ -230,7 +230,7 @@ def decode_stage(folder: Path, cells: int, wanted: list[str]) -> Stage:
     import peers
     import torch
 
-    from sanakit.eval.floors import decoding
+    from sanakit.bench.floors import decoding
     from sanakit.weights import load_autoencoder
 
     model = load_autoencoder(folder, part="decoder", mapped=True)

@@ -39,7 +39,7 @@ import side_by_side as side
 
 if TYPE_CHECKING:
     from sanakit.train.config import TrainConfig
-    from sanakit.train.flow_matching import FlowMatchingObjective
+    from sanakit.train.objectives.flow_matching import FlowMatchingObjective
 
 PARTS = ("step", "loader", "ranks")
 WARM_UP = 3  # steps before those that count
@@ -149,9 +149,9 @@ def step_lines(batch_sizes: list[int], steps: int, folder: Path) -> list[str]:
 
 def loops(config: TrainConfig, steps: int, folder: Path) -> tuple[Clock, Clock, Clock, float]:
     """Time our loop, the bare one and averaging alone; and the part of our step that draws the batch."""
-    from sanakit.train.average import Average
     from sanakit.train.loop import train
     from sanakit.train.parts import Part
+    from sanakit.train.state.average import Average
 
     mine, other = embedded(), embedded()
     whole = Part(0, config.batch_size, config.batch_size)
@@ -179,7 +179,7 @@ def bare_loop(objective: FlowMatchingObjective, config: TrainConfig) -> Callable
     import torch
     from torch import nn
 
-    from sanakit.train.optim import make_optimizers
+    from sanakit.train.optim.make import make_optimizers
 
     parameters = list(objective.model.parameters())
     optimizers = make_optimizers(objective.model, config)
@@ -223,7 +223,7 @@ def embedded() -> FlowMatchingObjective:
     import torch
 
     from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-    from sanakit.train.flow_matching import FlowMatchingObjective
+    from sanakit.train.objectives.flow_matching import FlowMatchingObjective
     from sanakit.weights import load_text_encoder, load_transformer
 
     transformer = load_transformer("pocket", device="cpu", dtype="float32")
@@ -293,9 +293,9 @@ def make_pictures(folder: Path) -> None:
 
 def reading_rate(data: Path, folder: Path, workers: int, resolution: int) -> float:
     """Pictures a second if nothing else is done, from when the workers run and their queues are empty."""
-    from sanakit.data.index import scan
-    from sanakit.data.loader import AHEAD, Loader
-    from sanakit.data.source import open_source
+    from sanakit.data.batches.loader import AHEAD, Loader
+    from sanakit.data.read.index import scan
+    from sanakit.data.read.open import open_source
     from sanakit.train.parts import Part
 
     source = open_source(data)
@@ -313,8 +313,8 @@ def reading_rate(data: Path, folder: Path, workers: int, resolution: int) -> flo
 
 def tuning(data: Path, output: Path, workers: int, steps: int) -> Iterator[Any]:
     """Lines of a fine-tuning's log, without the first, while workers start."""
-    from sanakit.train.finetune_folder import Aim, finetune_run
     from sanakit.train.loop import train
+    from sanakit.train.runs.finetune import Aim, finetune_run
 
     run = finetune_run(data, output, "pocket", settings(TUNED), Aim(), workers=workers)
     with closing(train(run.objective, run.config, output)) as lines:  # pyright: ignore[reportArgumentType]
@@ -367,7 +367,7 @@ def rank(place: int, port: int, batch_size: int, steps: int, threads: int, folde
 
     import torch
 
-    from sanakit.train.parallel import processes
+    from sanakit.train.distributed.parallel import processes
 
     torch.set_num_threads(threads)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}

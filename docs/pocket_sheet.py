@@ -14,7 +14,7 @@ from textwrap import wrap
 from PIL import Image, ImageDraw, ImageFont
 
 from sanakit import TextToImage
-from sanakit.pipelines.images import save
+from sanakit.images.image import save
 
 SHEET = Path(__file__).with_name("assets") / "pocket-sheet.png"
 COLUMNS, SIDE, LINE = 8, 160, 36  # pixels: of a picture and of the two lines of its caption

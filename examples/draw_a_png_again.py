@@ -3,7 +3,7 @@
 from PIL import ImageChops
 
 from sanakit import TextToImage
-from sanakit.pipelines.images import read_metadata, save
+from sanakit.images.image import read_metadata, save
 
 pipe = TextToImage.from_pretrained("pocket")
 first = pipe("a strawberry", seed=5, steps=8)

@@ -3,7 +3,7 @@
 import torch
 
 from sanakit.flow import FlowDPM, classifier_free, dpm_times
-from sanakit.pipelines.images import to_pil
+from sanakit.images.image import to_pil
 from sanakit.weights import load_autoencoder, load_settings, load_text_encoder, load_transformer
 
 settings = load_settings("pocket")

@@ -11,7 +11,7 @@ import tempfile
 from cog import BaseRunner, Input, Path
 
 from sanakit import TextToImage
-from sanakit.pipelines.images import save
+from sanakit.images.image import save
 
 MODEL = "pocket"
 

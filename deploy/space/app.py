@@ -8,8 +8,8 @@ import tempfile
 import uvicorn
 from fastapi import FastAPI
 
-from sanakit.serve.engine import Engine
-from sanakit.serve.storage import PictureStore
+from sanakit.serve.engine.engine import Engine
+from sanakit.serve.jobs.storage import PictureStore
 from sanakit.serve.web.mount import build_page, mount_page
 
 if __name__ == "__main__":

@@ -60,21 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def command_line() -> typer.Typer:
     """Build the whole command: `sana` and its subcommands."""
-    from sanakit.cli import (
-        bench,
-        best_of,
-        convert,
-        data,
-        edit,
-        evaluate,
-        generate,
-        keys,
-        models,
-        quantize,
-        serve,
-        train,
-        ui,
-    )
+    from sanakit.cli import bench, best_of, convert, edit, evaluate, generate, models, quantize, train
+    from sanakit.cli.data import group
+    from sanakit.cli.serving import keys, serve, ui
 
     # Plain help texts: rich's take twice as long to appear and eat words in brackets.
     sana = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -86,7 +74,7 @@ def command_line() -> typer.Typer:
     sana.command("inspect")(models.inspect)
     sana.command()(convert.convert)
     sana.command()(quantize.quantize)
-    sana.add_typer(data.commands(), name="data")
+    sana.add_typer(group.commands(), name="data")
     sana.command()(train.train)
     sana.command()(evaluate.evaluate)
     sana.command()(bench.bench)

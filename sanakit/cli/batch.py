@@ -36,8 +36,8 @@ def draw_prompts(
     folder = Path(prompts.stem) if output is None else output.expanduser()
     started = time.monotonic()
     with progress_bar() as show:
+        from sanakit.images.image import parse_size
         from sanakit.pipelines.batch import MANIFEST, draw_group, finished, groups, save_all
-        from sanakit.pipelines.images import parse_size
         from sanakit.pipelines.prompt_file import read_pictures
         from sanakit.pipelines.request import ModelSpec, check_request
         from sanakit.pipelines.text_to_image import TextToImage

@@ -9,7 +9,7 @@ import typer
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar, size_in_bytes
 
 if TYPE_CHECKING:
-    from sanakit.eval.speed import SpeedReport
+    from sanakit.bench.speed import SpeedReport
 
 
 def bench(
@@ -36,8 +36,8 @@ def bench(
 
     Seconds of each stage, the arithmetic it needs, and peak memory.
     """
-    from sanakit.eval.speed import machine_facts, measure_speed
-    from sanakit.pipelines.images import parse_size
+    from sanakit.bench.speed import machine_facts, measure_speed
+    from sanakit.images.image import parse_size
 
     if info:
         facts = machine_facts()

@@ -18,7 +18,7 @@ from sanakit.cli import generate
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 
 if TYPE_CHECKING:
-    from sanakit.pipelines.images import Result
+    from sanakit.pipelines.request import Result
 
 
 def best_of(
@@ -56,9 +56,9 @@ def best_of(
     """
     seed = secrets.randbelow(2**32) if seed is None else seed
     with progress_bar() as show, warnings.catch_warnings(action="ignore"):  # the result tells them
-        from sanakit.data.scoring import clip_scorer
+        from sanakit.data.annotate.scoring import clip_scorer
+        from sanakit.images.image import parse_size
         from sanakit.pipelines.best_of import BestOf
-        from sanakit.pipelines.images import parse_size
         from sanakit.pipelines.text_to_image import TextToImage
 
         width, height = parse_size(size) if size is not None else (None, None)
@@ -87,7 +87,7 @@ def best_of(
 
 def _deliver(result: Result, paths: Sequence[Path], *, as_json: bool) -> None:
     """Save the pictures, best first, and print seed and score of each. Raises OutputError."""
-    from sanakit.pipelines.images import save
+    from sanakit.images.image import save
 
     for path, image, metadata in zip(paths, result.images, result.metadata, strict=True):
         save(image, path, metadata)  # pyright: ignore[reportArgumentType] - the pictures are PIL

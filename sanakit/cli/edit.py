@@ -87,10 +87,10 @@ def edit(
     seed = secrets.randbelow(2**32) if seed is None else seed
 
     with generate.display(preview=False) as show, warnings.catch_warnings(action="ignore"):
+        from sanakit.images.image import parse_size
+        from sanakit.images.opening import open_picture
         from sanakit.pipelines import inpaint
         from sanakit.pipelines.image_to_image import ImageToImage
-        from sanakit.pipelines.images import parse_size
-        from sanakit.pipelines.source import open_picture
 
         width, height = parse_size(size) if size is not None else (None, None)
         paths = generate.output_paths(output, seed, num_images)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.segment import Segments
 
-    from sanakit.pipelines.images import Result
+    from sanakit.pipelines.request import Result
     from sanakit.pipelines.text_to_image import Step
 
 OWN = "model's own"
@@ -163,7 +163,7 @@ def generate(
 
     with display(preview) as show, warnings.catch_warnings(action="ignore"):  # the result tells them
         from sanakit.flow.guidance import check_scale
-        from sanakit.pipelines.images import drawn_size, parse_size
+        from sanakit.images.image import drawn_size, parse_size
         from sanakit.pipelines.memory import parse_budget
         from sanakit.pipelines.text_to_image import TextToImage
 
@@ -202,7 +202,7 @@ def generate(
 
 def deliver(result: Result, paths: Sequence[Path], *, as_json: bool) -> None:
     """Save pictures to their paths and print what was made. Raises OutputError."""
-    from sanakit.pipelines.images import save
+    from sanakit.images.image import save
 
     for path, image, metadata in zip(paths, result.images, result.metadata, strict=True):
         save(image, path, metadata)  # pyright: ignore[reportArgumentType] - the default output is PIL
@@ -225,7 +225,7 @@ def output_paths(output: Path | None, seed: int, num_images: int) -> list[Path]:
     output: None takes `sana-SEED.png`, or `sana-SEED_2.png` and so on where such a file exists.
     Raises OutputError where they can not be written.
     """
-    from sanakit.pipelines.images import FORMATS
+    from sanakit.images.image import FORMATS
 
     if output is None:
         stems = (f"sana-{seed}" if again == 1 else f"sana-{seed}_{again}" for again in count(1))

@@ -9,7 +9,7 @@ import typer
 from sanakit.cli.terminal import AsJson, Debug, print_json, size_in_bytes
 
 if TYPE_CHECKING:
-    from sanakit.weights.catalog import CatalogEntry
+    from sanakit.weights.find.catalog import CatalogEntry
     from sanakit.weights.inspect import Description, PartDescription
 
 NAMED = 5  # missing or unknown tensors that are listed by name

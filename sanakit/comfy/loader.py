@@ -7,7 +7,7 @@ from typing import Any
 from sanakit.comfy import host
 from sanakit.comfy.widgets import AUTO, CATEGORY
 from sanakit.pipelines.text_to_image import TextToImage
-from sanakit.weights.catalog import CATALOG
+from sanakit.weights.find.catalog import CATALOG
 
 FOLDERS = "diffusers/"  # before the names of those that lie in ComfyUI's folder `models/diffusers`
 DTYPES = (AUTO, "float32", "bfloat16", "float16")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-from sanakit.pipelines.images import MAX_SIDE
+from sanakit.images.image import MAX_SIDE
 from sanakit.pipelines.request import MAX_IMAGES, MAX_SEED
 
 CATEGORY = "SANA"

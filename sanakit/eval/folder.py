@@ -15,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from sanakit.errors import DataError
+from sanakit.errors import DataError, SettingsError, SizeError
 from sanakit.eval.cases import Case
+from sanakit.images.image import to_tensor
+from sanakit.images.opening import flatten, open_picture
 from sanakit.pipelines.batch import MANIFEST
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -74,15 +76,12 @@ def shown_in(folder: str | Path, cases: Sequence[Case] | None = None) -> list[Sh
     return shown
 
 
-def open_picture(path: Path) -> Image.Image:
-    """Read a picture, turned upright, as RGB. Raises DataError, naming the file."""
+def read_picture(path: Path) -> Image.Image:
+    """Read a picture as RGB, upright, on white where it is transparent. Raises DataError with its name."""
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{path} is no picture that can be read ({error}): draw or fetch it again, or take it out."
-        ) from None
+        return flatten(open_picture(path, str(path)))
+    except (SettingsError, SizeError) as error:
+        raise DataError(f"{error} Draw or fetch it again, or take it out.") from None
 
 
 def pixels(image: Image.Image, side: int | None = None) -> Tensor:
@@ -93,7 +92,7 @@ def pixels(image: Image.Image, side: int | None = None) -> Tensor:
     """
     if side is not None:
         image = middle_square(image, side)
-    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).float() / 127.5 - 1
+    return to_tensor(np.array(image, dtype=np.uint8)[None])[0]
 
 
 def clip_pixels(image: Image.Image, side: int) -> Tensor:

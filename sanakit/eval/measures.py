@@ -16,9 +16,11 @@ from typing import Any
 from PIL import Image
 
 from sanakit.errors import DataError, OutputError, SettingsError
-from sanakit.eval import clip_score, detector, dpg, fid, geneval, image_reward
+from sanakit.eval.benchmarks import dpg, geneval
 from sanakit.eval.cases import Case
-from sanakit.eval.folder import Shown, list_pictures, open_picture
+from sanakit.eval.folder import Shown, list_pictures, read_picture
+from sanakit.eval.metrics import clip_score, fid
+from sanakit.eval.networks import detector, image_reward
 from sanakit.pipelines.memory import choose_device
 from sanakit.weights.clip import load_clip
 
@@ -112,7 +114,7 @@ def measure(
         for start in range(0, len(waiting), BATCH):
             progress(name, done + start, len(shown))
             part = waiting[start : start + BATCH]
-            images = [open_picture(shown[index].path) for index in part]
+            images = [read_picture(shown[index].path) for index in part]
             results = look(images, [cases[index] for index in part])
             for index, result in zip(part, results, strict=True):
                 ledger.add(shown[index].path, result)
@@ -136,7 +138,7 @@ def check_weights(names: Sequence[str]) -> None:
 
 def fid_file() -> str:
     """Name of the Inception weights, as published."""
-    from sanakit.eval.inception import FILE
+    from sanakit.eval.networks.inception import FILE
 
     return FILE
 
@@ -217,7 +219,7 @@ def _load(name: str, tools: Tools, questions: Mapping[str, list[dpg.Question]]) 
             return {"correct": verdict.correct, "faults": verdict.faults}
 
         return lambda images, cases: list(map(judge, images, cases))
-    from sanakit.eval.vqa import endpoint_judge, transformers_judge
+    from sanakit.eval.benchmarks.vqa import endpoint_judge, transformers_judge
 
     place = tools.place("vqa")
     ask = endpoint_judge(tools.endpoint, place) if tools.endpoint else transformers_judge(place, str(device))
@@ -275,7 +277,7 @@ def _distance(
     place = tools.place("inception") if name == "fid" else ""
     device = choose_device(tools.device)
     if name == "fid":
-        from sanakit.eval.inception import inception_features, load_inception
+        from sanakit.eval.networks.inception import inception_features, load_inception
 
         inception = load_inception(place).to(device)
 
@@ -283,7 +285,7 @@ def _distance(
             return inception_features(inception, images.to(device))
 
     else:
-        from sanakit.eval.efficientnet import image_features, load_efficientnet
+        from sanakit.eval.networks.efficientnet import image_features, load_efficientnet
 
         lite = load_efficientnet().to(device)
 

@@ -1,11 +1,17 @@
 """The mathematics of the flow: path, time grids, guidance and solvers. No images, no text, no model."""
 
-from sanakit.flow.dpm import DPMState, FlowDPM
-from sanakit.flow.euler import Euler, State
+from sanakit.flow.dpm import DPMState, FlowDPM, dpm_times
+from sanakit.flow.euler import Euler, State, euler_times
 from sanakit.flow.guidance import Velocity, classifier_free
-from sanakit.flow.path import clean_from_velocity, interpolate, noise_from_velocity, velocity_target
-from sanakit.flow.schedule import dpm_times, euler_times, sample_training_times, scm_times, shift_times
-from sanakit.flow.scm import SCM, SCMState
+from sanakit.flow.path import (
+    clean_from_velocity,
+    interpolate,
+    noise_from_velocity,
+    shift_times,
+    velocity_target,
+)
+from sanakit.flow.schedule import sample_training_times
+from sanakit.flow.scm import SCM, SCMState, scm_times
 from sanakit.flow.trigflow import trigflow
 
 __all__ = [

@@ -23,12 +23,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from sanakit.errors import SettingsError
 from sanakit.flow.euler import State, checked_velocity, widen
-from sanakit.flow.path import MODEL_TIME_SCALE, clean_from_velocity, half_log_snr
-from sanakit.flow.schedule import checked_times
+from sanakit.flow.path import (
+    MODEL_TIME_SCALE,
+    check_steps,
+    checked_times,
+    clean_from_velocity,
+    half_log_snr,
+    shift_times,
+)
 
 ORDERS = (1, 2, 3)
 FEW_STEPS = 15  # below this, the last step but one is at most of order 2: long steps make order 3 overshoot
@@ -51,7 +59,7 @@ class FlowDPM:
     integer: the published pipeline hands its transformer integers (999, 982, 963, ... for 20 steps, shift 3).
     1000 t is that integer in float64; in float32, ten of the thousand end one unit in the last place away.
 
-    times: (S + 1,) from `schedule.dpm_times`, strictly descending, ending at 0.
+    times: (S + 1,) from `dpm_times`, strictly descending, ending at 0.
     order: 1, 2 (published) or 3. Raises SettingsError for any other, or for times that are no grid.
     """
 
@@ -127,3 +135,22 @@ def _step(sample: Tensor, predictions: tuple[Tensor, ...], times: list[float]) -
     curvature = (slope0 - slope1) / (r0 + r1)
     slope = slope0 + r0 * curvature  # of the parabola, at the newest prediction
     return result + (alpha * (decay / h + 1)) * slope - (alpha * ((decay + h) / h**2 - 0.5)) * curvature
+
+
+def dpm_times(steps: int, shift: float) -> Tensor:
+    """Give the grid of Flow-DPM-Solver: from 0.999 evenly down to 0, shifted.
+
+    These are the times of the solver's mathematics. The model is evaluated at other numbers: diffusers
+    truncates the model time 1000 t to an integer, see `FlowDPM`.
+
+    steps: 1 to 1000.   shift: > 0.
+    Returns float64 (S + 1,). Raises SettingsError for settings out of range.
+    Source: diffusers DPMSolverMultistepScheduler(use_flow_sigmas=True, flow_shift=shift, prediction_type=
+    "flow_prediction", final_sigmas_type="zero"); "time_uniform_flow" of the published code.
+
+    >>> dpm_times(2, 3.0)
+    tensor([0.9997, 0.7496, 0.0000], dtype=torch.float64)
+    """
+    check_steps(steps)
+    alphas = torch.from_numpy(np.linspace(1, 1 / MODEL_TIME_SCALE, steps + 1))  # 1 - t, from clean to noise
+    return shift_times(1 - alphas, shift).flip(0)

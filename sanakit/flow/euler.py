@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sanakit.flow.schedule import checked_times
+from sanakit.flow.path import MODEL_TIME_SCALE, check_steps, checked_times, shift_times
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -50,7 +51,7 @@ class State:
 class Euler:
     """The Flow-Euler solver over one time grid.
 
-    times: (S + 1,) from `schedule.euler_times`, strictly descending, ending at 0. Raises SettingsError
+    times: (S + 1,) from `euler_times`, strictly descending, ending at 0. Raises SettingsError
     otherwise.
     """
 
@@ -95,3 +96,24 @@ def checked_velocity(state: State, velocity: Tensor) -> Tensor:
             "they must be equal."
         )
     return velocity.to(state.sample.dtype)
+
+
+def euler_times(steps: int, shift: float) -> Tensor:
+    """Give the grid of Flow-Euler: from exactly 1 evenly down to the last training time, shifted; then 0.
+
+    The published scheduler shifts its 1000 training times and then shifts the grid laid between their ends
+    once more, so the last time before 0 has been shifted twice. We follow it.
+
+    steps: 1 to 1000.   shift: > 0.
+    Returns float64 (S + 1,). Raises SettingsError for settings out of range.
+    Source: diffusers FlowMatchEulerDiscreteScheduler(shift=shift).set_timesteps(steps).
+
+    >>> euler_times(2, 1.0)
+    tensor([1.0000, 0.0010, 0.0000], dtype=torch.float64)
+    """
+    check_steps(steps)
+    # float32, as the scheduler keeps its training times: else the last times differ in the seventh digit
+    first_training_time = torch.tensor(1 / MODEL_TIME_SCALE, dtype=torch.float32)
+    lowest = MODEL_TIME_SCALE * shift_times(first_training_time, shift).item()
+    times = torch.from_numpy(np.linspace(MODEL_TIME_SCALE, lowest, steps)) / MODEL_TIME_SCALE  # S
+    return torch.cat([shift_times(times, shift), times.new_zeros(1)])

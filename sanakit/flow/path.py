@@ -9,6 +9,8 @@ Other conventions are conversions written here and nowhere else:
     half log-SNR lambda  = log((1 - t) / t), the variable in which DPM-Solver++ integrates
     TrigFlow (Sprint)    : x = sigma_data (cos(s) x0 + sin(s) noise) at an angle s in [0, pi/2]; x_t is that x
                            times sqrt(t^2 + (1 - t)^2) / sigma_data, with t = sin(s) / (sin(s) + cos(s))
+A solver's grid has S + 1 times for S steps: strictly descending, from 1 (pure noise) or just below to exactly
+0, held in float64. Each solver's file gives its own.
 Source: Liu et al. 2022 (arXiv:2209.03003); Esser et al. 2024 (arXiv:2403.03206); SANA (arXiv:2410.10629).
 Shapes: B batch, ... any further axes. A time is one float, or a tensor (B,): one per sample.
 """
@@ -20,6 +22,9 @@ import math
 import torch
 from torch import Tensor
 
+from sanakit.errors import SettingsError
+
+MAX_STEPS = 1000
 MODEL_TIME_SCALE = 1000  # model time of pure noise; also the number of published training time steps
 
 
@@ -103,8 +108,59 @@ def half_log_snr(t: float) -> float:
     return math.log1p(-t) - math.log(t)
 
 
+def shift_times(times: Tensor, shift: float) -> Tensor:
+    """Move times towards noise, as large images need: s t / (1 + (s - 1) t).
+
+    Large images drown their details at a higher noise level, so more steps belong there. In half log-SNR the
+    shift is a plain subtraction of log(shift); hence shifting by a and then b is shifting by a b.
+
+    times: any shape, in [0, 1], 1 = pure noise.   shift: > 0, 1 = unchanged; SANA uses 3 (6 at 4096 px).
+    Returns the same shape and dtype; 0 and 1 stay. Raises SettingsError for a shift out of range.
+    Source: Esser et al. 2024 (arXiv:2403.03206), eq. 23.
+
+    >>> shift_times(torch.tensor([1.0, 0.5, 0.0]), 3.0)
+    tensor([1.0000, 0.7500, 0.0000])
+    """
+    _check_shift(shift)
+    return shift * times / (1 + (shift - 1) * times)
+
+
+def checked_times(times: Tensor) -> Tensor:
+    """Give the solver's own copy of a grid, float64 on the CPU, after making sure that it is a grid.
+
+    times: (S + 1,), from `euler_times`, `dpm_times`, `scm_times` or a tail of them (image to image).
+    Raises SettingsError where times do not descend strictly from at most 1 to exactly 0, in float32 as well,
+    since two equal times make a step of length 0 that multistep solvers divide by.
+    """
+    if times.ndim != 1 or len(times) < 2:
+        raise SettingsError(
+            f"A time grid of shape {tuple(times.shape)} came; it is S + 1 times in one row, S >= 1."
+        )
+    grid = times.detach().to("cpu", torch.float64, copy=True)
+    rounded = grid.float()
+    if not (bool(torch.all(rounded[1:] < rounded[:-1])) and rounded[0] <= 1 and grid[-1] == 0):
+        raise SettingsError(
+            f"The times go from {grid[0].item():g} to {grid[-1].item():g} in {len(grid) - 1} steps, but they "
+            "must descend strictly from at most 1 to 0: take fewer steps or a shift nearer to 1."
+        )
+    return grid
+
+
+def check_steps(steps: int) -> None:
+    """Raise SettingsError for a number of steps that no grid has."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
+        raise SettingsError(
+            f"steps = {steps!r}, but it must be a whole number from 1 to {MAX_STEPS}; 20 is usual."
+        )
+
+
 def _per_sample(t: Tensor | float, like: Tensor) -> Tensor | float:
     """Append axes of length 1 to times of shape (B,) so that they broadcast over (B, ...)."""
     if isinstance(t, torch.Tensor) and t.ndim == 1:
         return t.reshape(-1, *[1] * (like.ndim - 1))  # B 1 ... 1
     return t
+
+
+def _check_shift(shift: float) -> None:
+    if not (math.isfinite(shift) and shift > 0):
+        raise SettingsError(f"shift = {shift}, but it must be a finite number above 0; SANA uses 3.0.")

@@ -17,14 +17,16 @@ Shapes: any, with S steps.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
 from sanakit.flow.euler import State, checked_velocity, widen
-from sanakit.flow.path import clean_from_velocity, interpolate
-from sanakit.flow.schedule import checked_times
+from sanakit.flow.path import check_steps, checked_times, clean_from_velocity, interpolate, trig_to_flow_time
+
+SCM_SECOND_ANGLE = 1.3  # where the second of two steps begins, as published
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -40,7 +42,7 @@ class SCMState(State):
 class SCM:
     """The SCM sampler over one time grid.
 
-    times: (S + 1,) from `schedule.scm_times`, strictly descending, ending at 0. Raises SettingsError
+    times: (S + 1,) from `scm_times`, strictly descending, ending at 0. Raises SettingsError
     otherwise.
     """
 
@@ -78,3 +80,23 @@ class SCM:
         time = self.times[index].to(sample.dtype).item()
         total = len(self.times) - 1
         return SCMState(sample=sample, sigma=time, t=time, index=index, total=total, random=random)
+
+
+def scm_times(steps: int) -> Tensor:
+    """Give the grid of SCM: TrigFlow's angle from pi/2 evenly down to 0, and for two steps pi/2, 1.3, 0.
+
+    The published first angle, 1.57080, is pi/2 rounded up, which would be a time of 1.0000037: we take pi/2.
+
+    steps: 1 to 1000; SANA-Sprint was made for 1 to 4. Raises SettingsError for others.
+    Returns float64 (S + 1,).
+    Source: diffusers SCMScheduler, with intermediate_timesteps=None for all steps but 2.
+
+    >>> scm_times(2)
+    tensor([1.0000, 0.7827, 0.0000], dtype=torch.float64)
+    """
+    check_steps(steps)
+    if steps == 2:
+        angles = torch.tensor([math.pi / 2, SCM_SECOND_ANGLE, 0], dtype=torch.float64)
+    else:
+        angles = torch.linspace(math.pi / 2, 0, steps + 1, dtype=torch.float64)
+    return trig_to_flow_time(angles)

@@ -13,15 +13,19 @@ tokens, N layers, K key heads, F head width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.gemma2 import Gemma2, KVCache
 from sanakit.models.sana import Sana
+
+Run = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
+"""A network as a runtime runs it: inputs by name -> outputs in order."""
 
 # Sizes of the examples: all different, none of them 0 or 1, which an exporter takes for constants. The grid
 # has more cells than a head has channels: there the decoder attends in the way that is linear in the cells.

@@ -7,16 +7,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from sanakit.errors import MissingExtraError, PrecisionError, WeightsError
-from sanakit.graphs.networks import Network
-
-if TYPE_CHECKING:
-    from sanakit.graphs.parts import Run
+from sanakit.graphs.networks import Network, Run
 
 FILE = "model.onnx"
 EXTERNAL_FROM = 1_000_000_000  # bytes of weights that get a file of their own; protobuf's limit is 2 GiB

@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from sanakit.errors import MissingExtraError, WeightsError
 from sanakit.graphs import onnx
-from sanakit.graphs.networks import Network
-
-if TYPE_CHECKING:
-    from sanakit.graphs.parts import Run
+from sanakit.graphs.networks import Network, Run
 
 FILE = "model.xml"  # with the weights beside it in model.bin
 

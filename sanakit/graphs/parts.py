@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -22,7 +21,6 @@ from sanakit.models.gemma2 import Gemma2, Gemma2Config, KVCache
 from sanakit.models.layers import TextKeysValues
 from sanakit.models.sana import Sana, SanaConfig, TextContext
 
-Run = Callable[[dict[str, np.ndarray]], list[np.ndarray]]  # inputs by name -> outputs in order
 RUNTIMES = {"onnx": onnx, "openvino": openvino}  # each: FILE, write and load
 
 

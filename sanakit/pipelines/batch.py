@@ -22,7 +22,7 @@ from typing import Any
 from PIL import Image
 
 from sanakit.errors import MemoryLimitError, OutputError, SettingsError
-from sanakit.pipelines.images import FORMATS, Metadata, read_metadata, save
+from sanakit.images.image import FORMATS, Metadata, read_metadata, save
 from sanakit.pipelines.prompt_file import Picture
 from sanakit.pipelines.request import check_request
 from sanakit.pipelines.text_to_image import TextToImage

@@ -23,8 +23,8 @@ from typing import TypedDict, Unpack
 from PIL import Image
 
 from sanakit.errors import SettingsError
-from sanakit.pipelines.images import Metadata, Result
-from sanakit.pipelines.request import MAX_IMAGES, MAX_SEED, whole_number
+from sanakit.images.image import Metadata
+from sanakit.pipelines.request import MAX_IMAGES, MAX_SEED, Result, whole_number
 from sanakit.pipelines.text_to_image import TextToImage
 
 Judge = Callable[[str, list[Image.Image]], Sequence[float]]

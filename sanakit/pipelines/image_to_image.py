@@ -13,8 +13,7 @@ from typing import Unpack
 import torch
 from PIL import Image
 
-from sanakit.pipelines.images import Result
-from sanakit.pipelines.request import DrawSettings, check_request
+from sanakit.pipelines.request import DrawSettings, Result, check_request
 from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import Step, TextToImage
 

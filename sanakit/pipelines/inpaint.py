@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from sanakit.errors import SettingsError
-from sanakit.pipelines.images import Result
-from sanakit.pipelines.request import DrawSettings, check_request, whole_number
-from sanakit.pipelines.source import FEATHER, MAX_PIXELS, flatten, make_source
+from sanakit.images.opening import MAX_PIXELS, flatten
+from sanakit.pipelines.request import DrawSettings, Result, check_request, whole_number
+from sanakit.pipelines.source import FEATHER, make_source
 from sanakit.pipelines.text_to_image import Step, TextToImage
 
 MAX_MARGIN = 4096  # pixels

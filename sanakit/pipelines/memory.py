@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from sanakit.errors import MemoryLimitError, SettingsError
 from sanakit.models.dc_ae import DCAE
-from sanakit.models.dc_ae_stream import decode_bytes, default_band
+from sanakit.models.dc_ae.stream import decode_bytes, default_band
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
 from sanakit.weights import mapped_bytes, release

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sanakit.errors import SettingsError
-from sanakit.pipelines.images import Metadata, parse_size
+from sanakit.images.image import Metadata, parse_size
 from sanakit.pipelines.request import Request
 
 NUMBERS = {"width": int, "height": int, "steps": int, "guidance": float, "seed": int, "num_images": int}

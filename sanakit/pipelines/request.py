@@ -19,14 +19,13 @@ from torch import Generator, Tensor
 
 from sanakit import __version__
 from sanakit.errors import SettingsError
-from sanakit.flow.dpm import FlowDPM
-from sanakit.flow.euler import Euler
+from sanakit.flow.dpm import FlowDPM, dpm_times
+from sanakit.flow.euler import Euler, euler_times
 from sanakit.flow.guidance import check_scale
-from sanakit.flow.schedule import dpm_times, euler_times, scm_times
-from sanakit.flow.scm import SCM
+from sanakit.flow.scm import SCM, scm_times
+from sanakit.images.image import Metadata, drawn_size
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SanaConfig
-from sanakit.pipelines.images import Metadata, drawn_size
 from sanakit.weights.settings import ModelSettings
 
 Output = Literal["pil", "pt", "latent"]
@@ -84,6 +83,17 @@ class Source:
     mask: Tensor | None  # 1 1 h w: 1 where latents are drawn anew, 0 where they are kept; None: all are drawn
     size: tuple[int, int]  # height and width of the result, pixels
     finish: Callable[[Image.Image], Image.Image]  # the drawn picture to the result, of that size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """The pictures of one call, prompt after prompt, and how they were made."""
+
+    images: list[Image.Image] | Tensor  # "pil"; "pt": B 3 H W in [-1, 1]; "latent": B C h w
+    seeds: list[int]  # one a picture; empty where the caller gave the noise
+    timings: dict[str, float]  # seconds for text, denoise, decode
+    metadata: list[Metadata]  # one a picture: all it takes to draw it again; see `save`
+    warnings: list[str]  # what the user should know, such as a prompt that was cut
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -23,12 +23,12 @@ from PIL import Image
 from torch import Tensor
 
 from sanakit.errors import MemoryLimitError, NumericsError, SettingsError
+from sanakit.images.image import draw_preview, fit_preview, resize_and_crop, to_levels, to_pil
 from sanakit.models.dc_ae import DCAE
-from sanakit.models.dc_ae_stream import decode_rows
+from sanakit.models.dc_ae.stream import decode_rows
 from sanakit.models.sana import Sana
 from sanakit.pipelines.compiled import compile_sampling
 from sanakit.pipelines.denoise import Batch, begin, encode_source
-from sanakit.pipelines.images import Result, draw_preview, fit_preview, resize_and_crop, to_levels, to_pil
 from sanakit.pipelines.memory import (
     LEAST_BAND,
     MemoryPlan,
@@ -39,7 +39,7 @@ from sanakit.pipelines.memory import (
     parse_budget,
     stage,
 )
-from sanakit.pipelines.request import ModelSpec, Output, Request, check_request, result_bytes
+from sanakit.pipelines.request import ModelSpec, Output, Request, Result, check_request, result_bytes
 from sanakit.text.encoder import TextEncoder
 from sanakit.weights import load_autoencoder, load_settings, load_text_encoder, load_transformer
 from sanakit.weights.settings import ModelSettings

@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from sanakit.models.dc_ae import DC_AE_POCKET
-from sanakit.train.autoencoder import Terms
-from sanakit.train.autoencoder_folder import Phase, folder_run, run_before
 from sanakit.train.config import TrainConfig
+from sanakit.train.objectives.autoencoder import Terms
 from sanakit.train.run import Run
+from sanakit.train.runs.autoencoder import Phase, folder_run, run_before
 
 Source = str | os.PathLike[str] | None
 

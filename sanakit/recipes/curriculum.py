@@ -15,8 +15,8 @@ from pathlib import Path
 
 from sanakit.errors import SettingsError
 from sanakit.recipes.finetune import WORKERS, settings_for
-from sanakit.train.finetune_folder import Aim, finetune_run
 from sanakit.train.run import MODEL, Run, Stage
+from sanakit.train.runs.finetune import Aim, finetune_run
 from sanakit.weights import load_configs, load_settings
 
 StrPath = str | os.PathLike[str]

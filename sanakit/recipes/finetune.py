@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from sanakit.train.config import TrainConfig
-from sanakit.train.finetune_folder import Aim, finetune_run
 from sanakit.train.run import Run
+from sanakit.train.runs.finetune import Aim, finetune_run
 from sanakit.weights import load_configs
 
 StrPath = str | os.PathLike[str]

@@ -24,16 +24,16 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from sanakit.errors import ClosedError, SettingsError
-from sanakit.serve.database import Database
-from sanakit.serve.engine import Engine
-from sanakit.serve.http import create_app
-from sanakit.serve.instance import Instance
-from sanakit.serve.jobs import JobStore
-from sanakit.serve.keys import KeyStore
-from sanakit.serve.runner import JobRunner
+from sanakit.serve.engine.engine import Engine
+from sanakit.serve.http.app import create_app
+from sanakit.serve.http.service import DoorSettings
+from sanakit.serve.jobs.database import Database
+from sanakit.serve.jobs.instance import Instance
+from sanakit.serve.jobs.jobs import JobStore
+from sanakit.serve.jobs.keys import KeyStore
+from sanakit.serve.jobs.runner import JobRunner
+from sanakit.serve.jobs.storage import PictureStore
 from sanakit.serve.server import DATABASE, PICTURES
-from sanakit.serve.service import DoorSettings
-from sanakit.serve.storage import PictureStore
 
 NAME = "sanakit"  # of the application, for `serve status`
 OPEN_REQUESTS = 256  # of one replica; its engine's queue says no long before

@@ -26,18 +26,18 @@ import uvicorn
 from fastapi import FastAPI
 
 from sanakit.errors import SettingsError, StorageError
-from sanakit.serve.access import LOOPBACK
-from sanakit.serve.connection import Connection
-from sanakit.serve.database import Database
-from sanakit.serve.engine import Engine
-from sanakit.serve.http import create_app
-from sanakit.serve.instance import Instance
-from sanakit.serve.jobs import JobStore
-from sanakit.serve.keys import KeyStore
-from sanakit.serve.pictures_api import made_before
-from sanakit.serve.runner import JobRunner
-from sanakit.serve.service import DoorSettings
-from sanakit.serve.storage import PictureStore
+from sanakit.serve.engine.engine import Engine
+from sanakit.serve.http.access import LOOPBACK
+from sanakit.serve.http.app import create_app
+from sanakit.serve.http.connection import Connection
+from sanakit.serve.http.pictures_api import made_before
+from sanakit.serve.http.service import DoorSettings
+from sanakit.serve.jobs.database import Database
+from sanakit.serve.jobs.instance import Instance
+from sanakit.serve.jobs.jobs import JobStore
+from sanakit.serve.jobs.keys import KeyStore
+from sanakit.serve.jobs.runner import JobRunner
+from sanakit.serve.jobs.storage import PictureStore
 from sanakit.serve.web.history import drawn_before
 
 log = logging.getLogger(__name__)

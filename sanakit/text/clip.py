@@ -27,6 +27,7 @@ from tokenizers import (
 from torch import Tensor
 
 from sanakit.errors import SettingsError, WeightsError
+from sanakit.images.image import HALF
 from sanakit.models.clip import LEGACY_EOS, Clip
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
@@ -101,7 +102,7 @@ class Preprocessing:
 
         They are rounded to 8 bits before and after resizing: so would be the files that others score.
         """
-        pixels = _eight_bits(images.float().add(1).mul(127.5))
+        pixels = _eight_bits(images.float().add(1).mul(HALF))
         height, width = pixels.shape[-2:]
         if isinstance(self.size, int):
             short = min(height, width)

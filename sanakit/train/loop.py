@@ -9,72 +9,28 @@ with the same losses, on any number of ranks.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from sanakit.errors import NumericsError, SettingsError
-from sanakit.train.average import Average
-from sanakit.train.checkpoint import open_checkpoint, save_checkpoint
 from sanakit.train.config import TrainConfig
+from sanakit.train.distributed.parallel import accumulating, current_share, spread, whole
 from sanakit.train.guard import Guard
-from sanakit.train.optim import make_optimizers
+from sanakit.train.objective import Counted, Objective
+from sanakit.train.optim.make import make_optimizers
 from sanakit.train.pace import Pace
-from sanakit.train.parallel import accumulating, current_share, spread, whole
-from sanakit.train.parts import Part, split
+from sanakit.train.parts import split
 from sanakit.train.report import Progress, open_report
-from sanakit.train.state import TrainState
+from sanakit.train.state.average import Average
+from sanakit.train.state.checkpoint import open_checkpoint, save_checkpoint
+from sanakit.train.state.train_state import TrainState
 from sanakit.weights.precision import computes
-
-
-class Objective(Protocol):
-    """What the loop asks of a training objective."""
-
-    model: nn.Module  # all that is trained, on its device
-
-    def begin(self, first: int, parts: Sequence[Part]) -> None:
-        """Get ready: `batch` will be asked for these parts of step `first` and of each later one, in turn."""
-        ...
-
-    def batch(self, step: int, part: Part) -> Any:
-        """Data of a part of a step's global batch, on the device; the model is not used here.
-
-        What is drawn comes from generators of `train/parts.py`, seeded by the step and by the sample's place
-        in the global batch: it does not depend on how that is cut into parts.
-        """
-        ...
-
-    def loss(self, batch: Any) -> Tensor:
-        """What a part contributes to the mean over the global batch: contributions of all parts add up to it.
-
-        Every trained parameter takes part in it (DDP waits for the gradients of all), if only times zero.
-        Called under autocast when the config says bf16. Only in here are parameters whole under FSDP2.
-        """
-        ...
-
-    def evaluate(self, averaged: nn.Module) -> dict[str, float]:
-        """Measure the averaged weights, a frozen copy of `model`; on rank 0 alone."""
-        ...
-
-    def sheet(self, averaged: nn.Module) -> Image.Image:
-        """Draw what the averaged weights can do, to be looked at; on rank 0 alone."""
-        ...
-
-
-@runtime_checkable
-class Counted(Protocol):
-    """An objective that knows its arithmetic, so that its share of the device's rate can be told."""
-
-    def flops(self, batch: Any) -> int:
-        """Floating-point operations of a batch's loss and its gradients."""
-        ...
 
 
 def train(

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sanakit.errors import SettingsError
+from sanakit.seeds import sample_generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +61,6 @@ def split(total: int, share: Share, at_once: int | None = None) -> list[Part]:
     cuts = [i * total // (share.world * rounds) for i in range(share.world * rounds + 1)]
     first = share.rank * rounds
     return [Part(cuts[i], cuts[i + 1], total) for i in range(first, first + rounds)]
-
-
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """Random numbers of a whole global batch: every rank draws them all and keeps those of its part."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
-
-
-def sample_generator(seed: int, step: int, index: int) -> torch.Generator:
-    """Random numbers of sample `index` of a step's global batch, for what is too large to draw for all."""
-    mixed = np.random.SeedSequence((seed, step, index)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(mixed[0] >> np.uint64(1)))
 
 
 def sample_noise(seed: int, step: int, part: Part, shape: tuple[int, ...]) -> Tensor:

@@ -18,11 +18,13 @@ from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
 from sanakit.pipelines.compiled import has_compiler
 from sanakit.text.encoder import TextEncoder
-from sanakit.train.checkpoint import has_checkpoint, load_average
 from sanakit.train.config import TrainConfig
-from sanakit.train.flow_matching import FlowMatchingObjective
-from sanakit.train.loop import Objective, Progress, train
-from sanakit.train.parallel import by_itself, processes
+from sanakit.train.distributed.parallel import by_itself, processes
+from sanakit.train.loop import train
+from sanakit.train.objective import Objective
+from sanakit.train.objectives.flow_matching import FlowMatchingObjective
+from sanakit.train.report import Progress
+from sanakit.train.state.checkpoint import has_checkpoint, load_average
 
 MODEL = "model"  # folder of the finished model inside a run
 
@@ -73,7 +75,7 @@ def run_recipe(
     source: the finished model that a recipe goes on from, catalog name or folder; None: the recipe's own.
     resolution: in pixels; batch_size: of all processes; None: the recipe's own; for recipes that take them.
     smoke: two small steps of it, or of each of its stages, to see whether all of it runs.
-    parallel: how several processes share the model (`train/parallel.py`); None: the recipe's own.
+    parallel: how several processes share the model (`train/distributed/parallel.py`); None: the recipe's own.
     Raises SettingsError for an unknown name, DataError without data or without the earlier stage.
     """
     if name not in recipes:

@@ -6,16 +6,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sanakit.weights.catalog import CATALOG
     from sanakit.weights.clip import load_clip, save_clip
     from sanakit.weights.conversion import convert
-    from sanakit.weights.export import save_autoencoder, save_diffusers, save_official
+    from sanakit.weights.find.catalog import CATALOG
     from sanakit.weights.graphs import save_graphs
     from sanakit.weights.inspect import describe
     from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
-    from sanakit.weights.mapping import mapped_bytes, release
     from sanakit.weights.quantized import save_quantized
+    from sanakit.weights.read.mapping import mapped_bytes, release
     from sanakit.weights.safety import load_prompt_filter
+    from sanakit.weights.save import save_autoencoder, save_diffusers, save_official
     from sanakit.weights.settings import load_configs, load_settings
 
 __all__ = [
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CATALOG": "catalog",
+    "CATALOG": "find.catalog",
     "convert": "conversion",
     "describe": "inspect",
     "load_autoencoder": "load",
@@ -50,13 +50,13 @@ _HOMES = {
     "load_settings": "settings",
     "load_text_encoder": "load",
     "load_transformer": "load",
-    "mapped_bytes": "mapping",
-    "release": "mapping",
+    "mapped_bytes": "read.mapping",
+    "release": "read.mapping",
     "save_clip": "clip",
-    "save_autoencoder": "export",
-    "save_diffusers": "export",
+    "save_autoencoder": "save",
+    "save_diffusers": "save",
     "save_graphs": "graphs",
-    "save_official": "export",
+    "save_official": "save",
     "save_quantized": "quantized",
 }
 

@@ -17,13 +17,13 @@ from sanakit.errors import ModelNotFoundError, OutputError
 from sanakit.models.clip import Clip, ClipConfig
 from sanakit.text.clip import BOS, EOS, ClipScorer, Preprocessing
 from sanakit.text.tokenizer import load_tokenizer
-from sanakit.weights.export import exported, write_json
-from sanakit.weights.files import open_component, read_json, write_safetensors
-from sanakit.weights.hub import fetch_files
+from sanakit.weights.find.hub import fetch_files
+from sanakit.weights.find.resolve import Source
+from sanakit.weights.layouts.parts import empty
 from sanakit.weights.load import StrPath, fill
-from sanakit.weights.parts import empty
 from sanakit.weights.precision import choose_dtype, parse_dtype
-from sanakit.weights.resolve import Source
+from sanakit.weights.read.files import open_component, read_json, write_safetensors
+from sanakit.weights.save import exported, write_json
 
 POCKET_CLIP = "pocket-clip"
 """Name of the CLIP that is embedded in this package."""

@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 
 from sanakit.errors import SettingsError, WeightsError
-from sanakit.weights.export import kept_settings, save_diffusers, save_official
+from sanakit.weights.find.resolve import resolve
 from sanakit.weights.graphs import save_graphs
 from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
 from sanakit.weights.precision import parse_dtype
-from sanakit.weights.resolve import resolve
+from sanakit.weights.save import kept_settings, save_diffusers, save_official
 from sanakit.weights.settings import load_settings
 
 Form = Literal["diffusers", "official", "onnx", "openvino"]

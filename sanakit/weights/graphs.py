@@ -1,7 +1,7 @@
 """A model as a folder of graphs, ONNX or OpenVINO: written here, and loaded as any other model.
 
     model_index.json     the runtime that runs it
-    sanakit.json         defaults, flow shift, instruction: as in the folders of `export.py`
+    sanakit.json         defaults, flow shift, instruction: as in the folders of `save.py`
     transformer/, vae_decoder/, text_encoder/     config.json and the graph
     tokenizer/
 
@@ -29,12 +29,12 @@ from sanakit.quant.layer import Quantized
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.prefix_cache import PrefixCache, default_places
 from sanakit.text.tokenizer import load_tokenizer, save_tokenizer
-from sanakit.weights.diffusers import write_sana_config
-from sanakit.weights.export import exported, write_json
-from sanakit.weights.files import read_json
-from sanakit.weights.parts import autoencoder_config, transformer_config
+from sanakit.weights.find.resolve import INDEX, OURS, Source
+from sanakit.weights.layouts.diffusers import write_sana_config
+from sanakit.weights.layouts.parts import autoencoder_config, transformer_config
 from sanakit.weights.precision import dtype_name, parse_dtype
-from sanakit.weights.resolve import INDEX, OURS, Source
+from sanakit.weights.read.files import read_json
+from sanakit.weights.save import exported, write_json
 from sanakit.weights.settings import OFFERED, ModelSettings, instruction_of
 
 Runtime = Literal["onnx", "openvino"]

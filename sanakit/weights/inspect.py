@@ -13,12 +13,12 @@ from sanakit.graphs.parts import Graph
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.models.sana import Sana
-from sanakit.weights import catalog, hub
-from sanakit.weights.catalog import CATALOG, CatalogEntry
-from sanakit.weights.files import TensorFiles, open_file, read_json
+from sanakit.weights.find import catalog, hub
+from sanakit.weights.find.catalog import CATALOG, CatalogEntry
+from sanakit.weights.find.resolve import Source, identify, resolve
 from sanakit.weights.graphs import DECODER
-from sanakit.weights.official import PIXELS_PER_LATENT
-from sanakit.weights.parts import (
+from sanakit.weights.layouts.official import PIXELS_PER_LATENT
+from sanakit.weights.layouts.parts import (
     TEXT_SKIPPED,
     TRANSFORMER_SKIPPED,
     Pairs,
@@ -34,7 +34,7 @@ from sanakit.weights.parts import (
     transformer_config,
     transformer_pairs,
 )
-from sanakit.weights.resolve import Source, identify, resolve
+from sanakit.weights.read.files import TensorFiles, open_file, read_json
 from sanakit.weights.settings import ModelSettings, load_settings
 
 RELEASES = {  # depth, width, qk-norm, guidance embedding -> the name people know it by

@@ -29,15 +29,14 @@ from sanakit.quant.quantize import quantize
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.prefix_cache import PrefixCache, default_places
 from sanakit.text.tokenizer import load_tokenizer
-from sanakit.weights.files import AGAIN, TensorFiles, open_file
+from sanakit.weights.find.resolve import Source, identify, partner, resolve
 from sanakit.weights.graphs import (
     check_graphs,
     load_graph_autoencoder,
     load_graph_text_encoder,
     load_graph_transformer,
 )
-from sanakit.weights.mapping import release, release_tensors
-from sanakit.weights.parts import (
+from sanakit.weights.layouts.parts import (
     NAMED,
     TEXT_SKIPPED,
     TRANSFORMER_SKIPPED,
@@ -54,7 +53,8 @@ from sanakit.weights.parts import (
     transformer_pairs,
 )
 from sanakit.weights.precision import choose_dtype, dtype_name
-from sanakit.weights.resolve import Source, identify, partner, resolve
+from sanakit.weights.read.files import AGAIN, TensorFiles, open_file
+from sanakit.weights.read.mapping import release, release_tensors
 from sanakit.weights.settings import instruction_of, precision_rule
 
 StrPath = str | os.PathLike[str]

@@ -10,8 +10,8 @@ import torch
 
 from sanakit.errors import OutputError
 from sanakit.quant.plans import find_plan
-from sanakit.weights.export import kept_settings, save_diffusers
 from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
+from sanakit.weights.save import kept_settings, save_diffusers
 from sanakit.weights.settings import load_settings
 
 KEPT = torch.bfloat16  # what is not quantised, where the model has no 16-bit dtype of its own: half the size

@@ -13,11 +13,11 @@ from sanakit.errors import WeightsError
 from sanakit.models.gemma2 import Gemma2
 from sanakit.text.safety import FINAL_SOFTCAP, PromptFilter
 from sanakit.text.tokenizer import load_tokenizer
-from sanakit.weights.files import read_json
+from sanakit.weights.find.resolve import resolve
+from sanakit.weights.layouts.parts import TEXT_SKIPPED, empty, open_text_encoder, text_encoder_pairs
 from sanakit.weights.load import StrPath, fill
-from sanakit.weights.parts import TEXT_SKIPPED, empty, open_text_encoder, text_encoder_pairs
 from sanakit.weights.precision import choose_dtype
-from sanakit.weights.resolve import resolve
+from sanakit.weights.read.files import read_json
 
 
 def load_prompt_filter(

@@ -16,12 +16,12 @@ from sanakit.errors import WeightsError
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SanaConfig
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
-from sanakit.weights.catalog import CatalogEntry
-from sanakit.weights.files import read_json
-from sanakit.weights.official import PIXELS_PER_LATENT
-from sanakit.weights.parts import autoencoder_config, open_transformer, transformer_config
+from sanakit.weights.find.catalog import CatalogEntry
+from sanakit.weights.find.resolve import OURS, Source, partner, resolve
+from sanakit.weights.layouts.official import PIXELS_PER_LATENT
+from sanakit.weights.layouts.parts import autoencoder_config, open_transformer, transformer_config
 from sanakit.weights.precision import RULES
-from sanakit.weights.resolve import OURS, Source, partner, resolve
+from sanakit.weights.read.files import read_json
 
 OFFERED = ("styles", "example_prompts", "sizes")  # keys of sanakit.json that a page shows
 MAX_TOKENS = 300  # text features of a prompt, in all published models

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sanakit.pipelines.images import read_metadata
+from sanakit.images.image import read_metadata
 
 FILE = "prompts.txt"
 

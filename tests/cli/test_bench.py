@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sanakit
-from sanakit.eval.speed import measure_speed
+from sanakit.bench.speed import measure_speed
 
 STAGES = ["text", "transformer step", "decode", "picture"]
 

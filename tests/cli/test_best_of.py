@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sanakit.pipelines.images import read_metadata
+from sanakit.images.image import read_metadata
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return score
 
-    monkeypatch.setattr("sanakit.data.scoring.clip_scorer", clip_scorer)
+    monkeypatch.setattr("sanakit.data.annotate.scoring.clip_scorer", clip_scorer)
     return names
 
 

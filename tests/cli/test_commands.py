@@ -14,7 +14,7 @@ import pytest
 import sanakit
 from sanakit.cli.evaluate import SHARES
 from sanakit.pocket.evaluate.report import PocketReport
-from sanakit.train.loop import Progress
+from sanakit.train.report import Progress
 from sanakit.weights import CATALOG
 
 

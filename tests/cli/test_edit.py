@@ -15,7 +15,7 @@ from PIL import Image, ImageChops
 
 from sanakit.cli.edit import parse_margins
 from sanakit.errors import SettingsError
-from sanakit.pipelines.images import read_metadata
+from sanakit.images.image import read_metadata
 
 SIZE = (96, 64)
 

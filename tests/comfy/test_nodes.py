@@ -17,8 +17,8 @@ from torch import Tensor
 
 from sanakit.comfy import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 from sanakit.errors import ModelNotFoundError, SettingsError, SizeError
-from sanakit.eval.similarity import psnr
-from sanakit.pipelines.images import to_pil
+from sanakit.eval.metrics.similarity import psnr
+from sanakit.images.image import to_pil
 from sanakit.pipelines.text_to_image import TextToImage
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -40,8 +40,8 @@ PATH = (
     "flow/dpm.py",
     "models/sana.py",
     "models/layers.py",
-    "models/dc_ae.py",
-    "pipelines/images.py",
+    "models/dc_ae/model.py",
+    "images/image.py",
 )
 ENTRIES = PATH[:2]
 NOT_ON_THE_PATH = {
@@ -54,8 +54,8 @@ NOT_ON_THE_PATH = {
     "ops/gpu",
 }
 CHEAPER = {
-    "models/dc_ae_rows.py",
-    "models/dc_ae_stream.py",
+    "models/dc_ae/rows.py",
+    "models/dc_ae/stream.py",
     "pipelines/compiled.py",
     "pipelines/memory.py",
     "pipelines/request.py",
@@ -63,8 +63,8 @@ CHEAPER = {
 }
 CHEAPER_FOLDER = "ops"
 MAX_CHEAPER_FILES, MAX_CHEAPER_LINES = 14, 2100
-MAX_FILES = 15
-MAX_LINES = 3335
+MAX_FILES = 14
+MAX_LINES = 3300
 
 
 def closure() -> set[str]:
@@ -107,7 +107,7 @@ def lines(names: set[str]) -> dict[str, int]:
     return {name: len((PACKAGE / name).read_text(encoding="utf-8").splitlines()) for name in names}
 
 
-def test_the_path_is_at_most_15_files_and_3335_lines() -> None:
+def test_the_path_is_at_most_14_files_and_3300_lines() -> None:
     on_path = lines({name for name in closure() | set(PATH) if not cheaper(name)})
     assert len(on_path) <= MAX_FILES, sorted(on_path)
     assert sum(on_path.values()) <= MAX_LINES, sorted(on_path.items(), key=lambda item: -item[1])

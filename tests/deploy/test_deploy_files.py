@@ -251,7 +251,7 @@ def test_cog_names_this_version_and_its_own_class() -> None:
 def test_cog_draws_a_picture_that_carries_its_settings(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from sanakit.pipelines.images import read_metadata
+    from sanakit.images.image import read_metadata
 
     stub = types.ModuleType("cog")
     stub.BaseRunner, stub.Path = object, Path  # pyright: ignore

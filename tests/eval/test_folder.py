@@ -11,7 +11,7 @@ from PIL import Image
 
 from sanakit.errors import DataError
 from sanakit.eval.cases import Case, read_cases
-from sanakit.eval.folder import clip_pixels, list_pictures, middle_square, open_picture, pixels, shown_in
+from sanakit.eval.folder import clip_pixels, list_pictures, middle_square, pixels, read_picture, shown_in
 
 
 def picture(path: Path) -> Path:
@@ -108,7 +108,7 @@ def test_a_folder_without_pictures_and_a_broken_picture_are_named(tmp_path: Path
         list_pictures(tmp_path / "missing")
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"a\.png"):
-        open_picture(tmp_path / "a.png")
+        read_picture(tmp_path / "a.png")
 
 
 def test_the_middle_square_is_kept() -> None:

@@ -13,9 +13,9 @@ from PIL import Image
 from sanakit.errors import DataError, SettingsError
 from sanakit.eval import measures
 from sanakit.eval.cases import Case
-from sanakit.eval.clip_score import clip_scores, hessel_score
 from sanakit.eval.folder import Shown, pixels
 from sanakit.eval.measures import Tools, check_weights, measure
+from sanakit.eval.metrics.clip_score import clip_scores, hessel_score
 from sanakit.models.clip import Clip, ClipConfig, TowerConfig
 from sanakit.text.clip import ClipScorer, Preprocessing, train_clip_tokenizer
 
@@ -154,8 +154,10 @@ def test_an_unknown_network_is_refused() -> None:
 def test_fid_lite0_takes_a_folder_and_then_its_statistics(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sanakit.eval.efficientnet.load_efficientnet", lambda: torch.nn.Identity())
-    monkeypatch.setattr("sanakit.eval.efficientnet.image_features", lambda model, images: images.mean((2, 3)))
+    monkeypatch.setattr("sanakit.eval.networks.efficientnet.load_efficientnet", lambda: torch.nn.Identity())
+    monkeypatch.setattr(
+        "sanakit.eval.networks.efficientnet.image_features", lambda model, images: images.mean((2, 3))
+    )
     shown = draw(tmp_path / "drawn", 4)
     draw(tmp_path / "real", 9)
     kept = tmp_path / "kept"

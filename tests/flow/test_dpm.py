@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from sanakit.errors import SettingsError
-from sanakit.flow.dpm import DPMState, FlowDPM
-from sanakit.flow.euler import Euler
+from sanakit.flow.dpm import DPMState, FlowDPM, dpm_times
+from sanakit.flow.euler import Euler, euler_times
 from sanakit.flow.path import half_log_snr
-from sanakit.flow.schedule import dpm_times, euler_times
 
 ORDERS = [1, 2, 3]
 PUBLISHED_20 = "999 982 963 944 922 899 874 847 817 785 749 710 666 617 562 499 428 345 249 136"

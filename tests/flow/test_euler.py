@@ -7,8 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from sanakit.flow.euler import Euler
-from sanakit.flow.schedule import euler_times
+from sanakit.flow.euler import Euler, euler_times
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0, 6.0])

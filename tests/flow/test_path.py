@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from sanakit.flow import path
-from sanakit.flow.dpm import FlowDPM
-from sanakit.flow.euler import Euler
-from sanakit.flow.schedule import dpm_times, euler_times
+from sanakit.flow.dpm import FlowDPM, dpm_times
+from sanakit.flow.euler import Euler, euler_times
 
 
 @pytest.mark.parametrize("t", [0.0, 0.3, 1.0, torch.tensor([0.2, 0.9], dtype=torch.float64)])

@@ -6,15 +6,11 @@ import pytest
 import torch
 
 from sanakit.errors import SettingsError
-from sanakit.flow.path import half_log_snr, trig_to_flow_time
-from sanakit.flow.schedule import (
-    checked_times,
-    dpm_times,
-    euler_times,
-    sample_training_times,
-    scm_times,
-    shift_times,
-)
+from sanakit.flow.dpm import dpm_times
+from sanakit.flow.euler import euler_times
+from sanakit.flow.path import checked_times, half_log_snr, shift_times, trig_to_flow_time
+from sanakit.flow.schedule import sample_training_times
+from sanakit.flow.scm import scm_times
 
 ALL_STEPS = [*range(1, 51), 100, 333, 1000]
 SHIFTS = [0.5, 1.0, 3.0, 6.0]

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from sanakit.errors import SettingsError
+from sanakit.flow.dpm import dpm_times
 from sanakit.flow.path import interpolate, noise_from_velocity, trig_to_flow_time, velocity_towards
-from sanakit.flow.schedule import dpm_times, scm_times
-from sanakit.flow.scm import SCM
+from sanakit.flow.scm import SCM, scm_times
 
 SHAPE = (1, 4, 8, 8)
 PUBLISHED = 1.57080  # diffusers' first angle: pi/2, rounded up

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from sanakit.flow.path import trig_to_flow_time, velocity_target
-from sanakit.flow.schedule import scm_times
-from sanakit.flow.scm import SCM
+from sanakit.flow.scm import SCM, scm_times
 from sanakit.flow.trigflow import trigflow
 
 SHAPE = (3, 4, 8, 8)

@@ -10,10 +10,10 @@ import torch
 
 from sanakit.graphs import networks, onnx
 from sanakit.graphs.parts import Graph, GraphTransformer
+from sanakit.images.image import to_levels
 from sanakit.models.gemma2 import KVCache
 from sanakit.models.sana import Sana
 from sanakit.pipelines.denoise import Batch
-from sanakit.pipelines.images import to_levels
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.weights import load_autoencoder, load_text_encoder, load_transformer
 

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from sanakit.errors import SettingsError
 from sanakit.models import layers, sana
 from sanakit.models.sana import Sana, SanaConfig, TextContext
-from sanakit.weights.diffusers import diffusers_names, write_sana_config
+from sanakit.weights.layouts.diffusers import diffusers_names, write_sana_config
 
 PLAIN = SanaConfig(depth=2, width=64, cross_heads=4, text_width=24, latent_channels=8, sample_size=4)
 VARIANTS = {

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image, ImageChops
 
 from sanakit.errors import MemoryLimitError, OutputError
+from sanakit.images.image import read_metadata, save
 from sanakit.pipelines import batch
 from sanakit.pipelines.batch import AT_ONCE, MANIFEST, Drawn, draw_group, finished, groups, save_all
-from sanakit.pipelines.images import read_metadata, save
 from sanakit.pipelines.prompt_file import Picture, read_pictures
 from sanakit.pipelines.request import check_request
 from sanakit.pipelines.text_to_image import TextToImage

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from sanakit.errors import SettingsError
+from sanakit.images.image import read_metadata, save
 from sanakit.pipelines.best_of import BestOf, Tournament
-from sanakit.pipelines.images import read_metadata, save
 from sanakit.pipelines.text_to_image import TextToImage
 
 PROMPT = "a red apple"

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from sanakit.errors import SettingsError, SizeError
+from sanakit.images.opening import MAX_PIXELS, flatten
 from sanakit.pipelines.inpaint import Inpaint, expand
-from sanakit.pipelines.source import MAX_PIXELS, flatten
 
 PROMPT = "two green foxes on a table"
 SIZE = {"width": 96, "height": 64}

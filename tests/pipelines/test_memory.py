@@ -14,7 +14,7 @@ from torch import nn
 
 from sanakit.errors import MemoryLimitError, SettingsError
 from sanakit.models.dc_ae import DC_AE_F32C32_SANA, DCAE
-from sanakit.models.dc_ae_stream import decode_rows
+from sanakit.models.dc_ae.stream import decode_rows
 from sanakit.models.gemma2 import GEMMA2_2B, Gemma2
 from sanakit.models.sana import SANA_600M, SANA_1600M_4K, Sana, SanaConfig
 from sanakit.pipelines import text_to_image

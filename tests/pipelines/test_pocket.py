@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from sanakit import TextToImage
-from sanakit.eval.similarity import psnr
+from sanakit.eval.metrics.similarity import psnr
 from sanakit.weights import load_settings
-from sanakit.weights.catalog import CATALOG
+from sanakit.weights.find.catalog import CATALOG
 
 FOLDER = CATALOG["pocket"].folder
 

@@ -11,8 +11,10 @@ import torch
 from PIL import Image, ImageOps
 
 from sanakit.errors import SettingsError, SizeError
+from sanakit.images.masks import repaint_mask, transparency_mask
+from sanakit.images.opening import MAX_PIXELS, flatten
 from sanakit.pipelines.request import ModelSpec
-from sanakit.pipelines.source import MAX_PIXELS, flatten, make_source, repaint_mask, transparency_mask
+from sanakit.pipelines.source import make_source
 from sanakit.weights.settings import ModelSettings
 
 SPEC = ModelSpec(

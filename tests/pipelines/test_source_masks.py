@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from sanakit.errors import SettingsError
+from sanakit.images.masks import repaint_mask, transparency_mask
 from sanakit.pipelines.request import ModelSpec, Source
-from sanakit.pipelines.source import FEATHER, make_source, repaint_mask, transparency_mask
+from sanakit.pipelines.source import FEATHER, make_source
 from sanakit.weights.settings import ModelSettings
 
 SPEC = ModelSpec(

@@ -16,15 +16,15 @@ from PIL import Image
 
 from sanakit.comfy.stages import EncodeText, SampleLatents
 from sanakit.errors import SettingsError
+from sanakit.images.image import read_metadata, save
 from sanakit.models.sana import Sana
 from sanakit.pipelines.denoise import Batch, begin
 from sanakit.pipelines.image_to_image import ImageToImage
-from sanakit.pipelines.images import read_metadata, save
 from sanakit.pipelines.inpaint import Inpaint
 from sanakit.pipelines.request import check_request, make_sampler, seeded_noise
 from sanakit.pipelines.text_to_image import TextToImage
-from sanakit.serve.engine import Engine
-from sanakit.serve.ticket import Progress
+from sanakit.serve.engine.engine import Engine
+from sanakit.serve.engine.ticket import Progress
 
 TOLERANCE = 2  # of 255, in every pixel
 LATENT_TOLERANCE = 2e-5  # relative; diffusers starts 3.7e-6 beyond pure noise

@@ -13,10 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sanakit.flow.schedule import euler_times
+from sanakit.flow.euler import euler_times
 from sanakit.pipelines import text_to_image
-from sanakit.pipelines.images import Result
-from sanakit.pipelines.request import seeded_noise
+from sanakit.pipelines.request import Result, seeded_noise
 from sanakit.pipelines.text_to_image import TextToImage
 
 TOLERANCE = 2  # of 255, in every pixel

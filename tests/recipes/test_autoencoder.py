@@ -13,8 +13,8 @@ from PIL import Image
 
 from sanakit.errors import DataError
 from sanakit.recipes import RECIPES, autoencoder
-from sanakit.train.autoencoder_folder import run_before
 from sanakit.train.run import run_recipe
+from sanakit.train.runs.autoencoder import run_before
 from sanakit.weights import load_autoencoder
 
 PHASES = ("autoencoder", "autoencoder-adapt", "autoencoder-refine")

@@ -21,14 +21,14 @@ import pytest
 import torch
 
 from sanakit.cli import main
-from sanakit.data.loader import Loader
+from sanakit.data.batches.loader import Loader
 from sanakit.errors import DataError, SettingsError
 from sanakit.models.sana import Sana
 from sanakit.recipes import RECIPES, finetune
-from sanakit.train import finetune_folder
-from sanakit.train.finetune import FinetuneObjective
+from sanakit.train.objectives.finetune import FinetuneObjective
 from sanakit.train.parts import Part, Share, split
 from sanakit.train.run import run_recipe
+from sanakit.train.runs import finetune as finetune_folder
 from sanakit.weights import load_configs, load_settings, load_text_encoder, load_transformer, save_diffusers
 
 BROKEN = {"empty.png", "cut.jpg", "words.png"}

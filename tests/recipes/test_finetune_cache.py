@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sanakit.data.cache_build import build_cache, plan_cache
+from sanakit.data.cache.build import build_cache, plan_cache
 from sanakit.errors import DataError
 from sanakit.recipes import RECIPES, finetune
-from sanakit.train import finetune as objective
+from sanakit.train.objectives import finetune as objective
 from sanakit.train.run import run_recipe
 
 

@@ -20,14 +20,14 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from sanakit.models.sana import Sana
-from sanakit.serve.database import Database
-from sanakit.serve.engine import Engine
-from sanakit.serve.http import create_app
-from sanakit.serve.jobs import JobStore
-from sanakit.serve.keys import KeyStore
-from sanakit.serve.runner import JobRunner
-from sanakit.serve.service import DoorSettings
-from sanakit.serve.storage import PictureStore
+from sanakit.serve.engine.engine import Engine
+from sanakit.serve.http.app import create_app
+from sanakit.serve.http.service import DoorSettings
+from sanakit.serve.jobs.database import Database
+from sanakit.serve.jobs.jobs import JobStore
+from sanakit.serve.jobs.keys import KeyStore
+from sanakit.serve.jobs.runner import JobRunner
+from sanakit.serve.jobs.storage import PictureStore
 
 ACCOUNT = "postgres"  # the server refuses to run as root
 

@@ -92,7 +92,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     from ray import serve
 
     from sanakit.serve.cluster import ClusterSettings, deploy
-    from sanakit.serve.keys import KeyStore
+    from sanakit.serve.jobs.keys import KeyStore
     from sanakit.serve.server import DATABASE
 
     data = tmp_path_factory.mktemp("cluster")

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from sanakit.cli import main
-from sanakit.serve.keys import KeyStore
+from sanakit.serve.jobs.keys import KeyStore
 from sanakit.serve.server import _Server
 
 LONG = {"prompt": "a red apple", "size": "64x64", "steps": 200, "stream": True, "partial_images": 3}

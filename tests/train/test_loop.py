@@ -16,10 +16,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sanakit.errors import NumericsError, OutputError, SettingsError, WeightsError
-from sanakit.train.checkpoint import load_average, open_checkpoint
 from sanakit.train.config import TrainConfig
-from sanakit.train.loop import Progress, train
+from sanakit.train.loop import train
 from sanakit.train.parts import Part, sample_noise
+from sanakit.train.report import Progress
+from sanakit.train.state.checkpoint import load_average, open_checkpoint
 
 CONFIG = TrainConfig(
     steps=12,

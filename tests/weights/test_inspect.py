@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from sanakit.errors import ModelNotFoundError, WeightsError
 from sanakit.weights import describe, save_official
-from sanakit.weights.files import TensorFiles
+from sanakit.weights.read.files import TensorFiles
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from sanakit.errors import ModelNotFoundError, PrecisionError, SettingsError, WeightsError
 from sanakit.models.sana import SANA_600M, SANA_1600M, Sana
 from sanakit.weights import describe, load_autoencoder, load_text_encoder, load_transformer, save_official
-from sanakit.weights.diffusers import write_sana_config
-from sanakit.weights.export import diffusers_state
-from sanakit.weights.files import write_safetensors
+from sanakit.weights.layouts.diffusers import write_sana_config
+from sanakit.weights.read.files import write_safetensors
+from sanakit.weights.save import diffusers_state
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from sanakit.errors import ModelNotFoundError, WeightsError
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.weights import load_configs, load_settings, save_official
-from sanakit.weights.resolve import resolve
+from sanakit.weights.find.resolve import resolve
 from sanakit.weights.settings import ModelSettings
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sanakit.images.image import HALF
+
 COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (255, 255, 255),
     "red": (229, 57, 53),
@@ -41,16 +43,16 @@ def silhouette_of(picture: Tensor) -> str | None:
 
     Plain is what has four fifths of its pixels near the colour of their median.
     """
-    pixels = (picture.flatten(1) + 1) * 127.5
+    pixels = (picture.flatten(1) + 1) * HALF
     ground = pixels.new_tensor(COLOURS[ground_of(picture)])
     shown = pixels[:, (pixels - ground[:, None]).norm(dim=0) > ALIKE]
     if shown.shape[1] < 0.02 * pixels.shape[1]:
         return None
     median = shown.median(1).values
     plain = ((shown - median[:, None]).norm(dim=0) < ALIKE).float().mean() > 0.8
-    return _nearest(median / 127.5 - 1) if plain else None
+    return _nearest(median / HALF - 1) if plain else None
 
 
 def _nearest(colour: Tensor) -> str:
-    value = (colour.float().cpu() + 1) * 127.5
+    value = (colour.float().cpu() + 1) * HALF
     return min(COLOURS, key=lambda name: float((value - value.new_tensor(COLOURS[name])).norm()))

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from sanakit.errors import DataError
+from sanakit.images.image import to_tensor
 from sanakit.models.dc_ae import DCAE
 from sanakit.pocket.data.canvas import Placement
 from sanakit.pocket.data.dataset import PocketImages
 from sanakit.pocket.data.samples import Sample, by_size, render
 from sanakit.pocket.data.scenes import Scenes
-from sanakit.train.pictures import to_tensor
 from sanakit.whole import written_whole
 
 BATCH = 16  # pictures encoded at once

@@ -24,6 +24,7 @@ from sanakit.pocket.data.dataset import PocketImages
 from sanakit.pocket.data.palette import COLOURS
 from sanakit.pocket.data.scene_words import SCENE_CONCEPTS, scene_captions
 from sanakit.pocket.data.sources import SIZE
+from sanakit.seeds import numpy_generator
 
 # kind -> how often; what each asks of a model is its own line in the evaluation
 KINDS = {
@@ -103,7 +104,7 @@ class Scenes(Sequence[np.ndarray]):
 
     def scene(self, index: int) -> Scene:
         """What picture `index` shows. Raises DataError if the things at hand give no such combination."""
-        random = np.random.default_rng((self.seed, index))
+        random = numpy_generator(self.seed, index)
         chances = np.array([KINDS[kind] for kind in self.kinds])
         for _ in range(TRIES):
             kind = self.kinds[random.choice(len(self.kinds), p=chances / chances.sum())]

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from sanakit.errors import DataError
-from sanakit.eval.efficientnet import EfficientNetLite0, image_features, load_efficientnet
+from sanakit.eval.networks.efficientnet import EfficientNetLite0, image_features, load_efficientnet
+from sanakit.images.image import to_tensor
 from sanakit.pocket.data.captions import STYLES
 from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import PocketImages, Progress
@@ -80,6 +81,6 @@ def _features(
     found = []
     for start in range(0, len(chosen), BATCH):
         pixels = np.stack([images[i] for i in chosen[start : start + BATCH]])
-        found.append(image_features(model, torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1))
+        found.append(image_features(model, to_tensor(pixels)))
         report(f"looking at {what}", min(start + BATCH, len(chosen)), len(chosen))
     return torch.cat(found)

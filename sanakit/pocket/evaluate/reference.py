@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from sanakit.errors import DataError
+from sanakit.images.image import to_tensor
 from sanakit.pocket.evaluate.recognition import Gallery
 from sanakit.whole import written_whole
 
@@ -71,7 +71,7 @@ def load_reference(folder: str | Path = FOLDER) -> Reference:
             gallery=gallery,
             prompts=tuple(texts["prompts"]),
             styled_prompts=tuple(texts["styled_prompts"]),
-            held_out=torch.from_numpy(rows[:count].copy()).permute(0, 3, 1, 2).float() / 127.5 - 1,
+            held_out=to_tensor(rows[:count]),
             sources=tuple(texts["sources"]),
         )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from sanakit.errors import SettingsError
-from sanakit.eval.efficientnet import EfficientNetLite0, image_features, load_efficientnet
-from sanakit.eval.similarity import psnr, ssim
+from sanakit.eval.metrics.similarity import psnr, ssim
+from sanakit.eval.networks.efficientnet import EfficientNetLite0, image_features, load_efficientnet
 from sanakit.models.dc_ae import DCAE
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.pocket.evaluate.recognition import Gallery, Shares, ceiling, floor

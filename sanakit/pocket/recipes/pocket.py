@@ -25,8 +25,8 @@ from sanakit.pocket.train.judge import judge_run
 from sanakit.pocket.train.latents import Mixture
 from sanakit.pocket.train.runs import autoencoder_run, flow_matching_run
 from sanakit.train.config import TrainConfig
-from sanakit.train.growth import grow
 from sanakit.train.run import MODEL, Run, Stage
+from sanakit.train.surgery.growth import grow
 
 TRANSFORMER = SanaConfig(depth=8, width=256, cross_heads=4, text_width=256, qk_norm=True, sample_size=8)
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from sanakit.pocket.recipes.pocket import DRAWINGS, SCENE_MIXTURE
 from sanakit.pocket.train.further import further_run, prepare
-from sanakit.train.flow_matching import FlowMatchingObjective
-from sanakit.train.pruning import block_importance, calibration, teacher_of
-from sanakit.train.pruning import prune as prune_transformer
+from sanakit.train.objectives.flow_matching import FlowMatchingObjective
 from sanakit.train.run import Run
+from sanakit.train.surgery.pruning import block_importance, calibration, teacher_of
+from sanakit.train.surgery.pruning import prune as prune_transformer
 
 KEPT_SHARE = 0.5  # of the blocks; SANA-1.5: 2/3, 1/2 and 1/3 of 60
 

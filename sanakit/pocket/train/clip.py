@@ -23,10 +23,11 @@ from sanakit.pocket.data.palette import COLOURS
 from sanakit.pocket.data.scene_words import SCENE_CONCEPTS, scene_captions
 from sanakit.pocket.data.scenes import Scene, Scenes
 from sanakit.pocket.data.sources import SIZE
+from sanakit.seeds import numpy_generator
 from sanakit.text.clip import ClipScorer, Preprocessing, train_clip_tokenizer
 from sanakit.train.config import TrainConfig
-from sanakit.train.contrastive import ContrastiveObjective, Pair
-from sanakit.train.parallel import training_device
+from sanakit.train.distributed.parallel import training_device
+from sanakit.train.objectives.contrastive import ContrastiveObjective, Pair
 from sanakit.train.run import MODEL, Run, averaged_weights
 from sanakit.weights import save_clip
 
@@ -174,7 +175,7 @@ def augment(picture: np.ndarray, random: np.random.Generator, side: int, *, mirr
 def held_out_pairs(pocket: PocketImages, count: int, seed: int = 1) -> list[Pair]:
     """Scenes of held-out combinations and, a fifth, pictures of common things as they are, to measure on."""
     draw = PocketPairs(pocket, SIZE, scene_share=0.8, common_share=1.0, held_out=True, seed=seed)
-    return [draw(np.random.default_rng((seed, i))) for i in range(count)]
+    return [draw(numpy_generator(seed, i)) for i in range(count)]
 
 
 def clip_run(data: Path, output: Path, model: ClipConfig, config: TrainConfig) -> Run:

@@ -15,8 +15,8 @@ from sanakit.pocket.data.pool import Pool
 from sanakit.pocket.data.samples import draw_chances
 from sanakit.pocket.data.scenes import Scenes
 from sanakit.pocket.data.wording import Wording
+from sanakit.train.objectives.velocity import Shown
 from sanakit.train.parts import Part
-from sanakit.train.velocity import Shown
 
 
 class PocketFeed:

@@ -18,8 +18,8 @@ from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import open_pocket
 from sanakit.pocket.train.latents import Mixture, PocketSet, encode_set
 from sanakit.train.config import TrainConfig
-from sanakit.train.flow_matching import FlowMatchingObjective
-from sanakit.train.parallel import training_device
+from sanakit.train.distributed.parallel import training_device
+from sanakit.train.objectives.flow_matching import FlowMatchingObjective
 from sanakit.train.run import MODEL, Run, averaged_parts, compile_blocks
 from sanakit.weights import (
     load_autoencoder,
@@ -28,7 +28,7 @@ from sanakit.weights import (
     load_transformer,
     save_diffusers,
 )
-from sanakit.weights.export import kept_settings
+from sanakit.weights.save import kept_settings
 from sanakit.weights.settings import ModelSettings
 
 Change = Callable[[FlowMatchingObjective], FlowMatchingObjective]

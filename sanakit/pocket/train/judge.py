@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from sanakit.images.image import HALF, to_tensor
+from sanakit.images.sheets import contact_sheet
 from sanakit.pocket.data.captions import STYLES
 from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import PocketImages, open_pocket
@@ -25,12 +27,11 @@ from sanakit.pocket.data.palette import COLOURS
 from sanakit.pocket.data.scenes import Placed, Scene, Scenes
 from sanakit.pocket.evaluate.judge import CELL, CELLS, Judge, save_judge
 from sanakit.pocket.evaluate.pocket_eval import Question, as_rows, judged, shares
+from sanakit.seeds import numpy_generator
 from sanakit.train.config import TrainConfig
-from sanakit.train.parallel import training_device
+from sanakit.train.distributed.parallel import training_device
 from sanakit.train.parts import Part
-from sanakit.train.pictures import to_tensor
 from sanakit.train.run import MODEL, Run, averaged_weights
-from sanakit.train.sheets import contact_sheet
 
 SCENES = 10**6  # numbers of scenes to draw from: none comes twice but by chance
 SINGLE = 0.25  # share of single pictures on white
@@ -94,7 +95,7 @@ class JudgeObjective:
         return contact_sheet(self.batch(0, Part(0, 32, 32)).pictures, 8)
 
     def _sample(self, step: int, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        generator = np.random.default_rng((self.seed, step, index))
+        generator = numpy_generator(self.seed, step, index)
         scene = self.scenes.scene(int(generator.integers(SCENES)))
         if generator.random() < SINGLE:
             names = list(self.labels)
@@ -169,7 +170,7 @@ def _question(kind: str, scene: Scene) -> Question:
 
 def _moved(picture: Tensor, ground: str, scale: float, right: float, down: float) -> Tensor:
     """A picture scaled about its middle and moved by px, more of its ground around it."""
-    colour = torch.tensor(COLOURS[ground]).view(1, 3, 1, 1) / 127.5 - 1
+    colour = torch.tensor(COLOURS[ground]).view(1, 3, 1, 1) / HALF - 1
     matrix = torch.tensor([[1 / scale, 0, -right / 128 / scale], [0, 1 / scale, -down / 128 / scale]])
     grid = F.affine_grid(matrix[None].float(), [1, *picture.shape[1:]], align_corners=False)
     return F.grid_sample(picture - colour, grid, align_corners=False) + colour

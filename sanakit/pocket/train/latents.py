@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sanakit.images.image import to_tensor
 from sanakit.models.dc_ae import DCAE
 from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import PocketImages
 from sanakit.pocket.data.scenes import Scenes
-from sanakit.train.pictures import Pictures, to_tensor
+from sanakit.train.feeds.pictures import Pictures
 
 LEFT_OUT = ("people & body", "symbols")  # groups whose uncommon things are too many or too alike to learn
 WATCHED = 128  # scenes of held-out combinations, to measure on

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import ConcatDataset
 
+from sanakit.images.image import to_tensor
 from sanakit.models.dc_ae import DCAE, DCAEConfig
 from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
@@ -20,14 +21,14 @@ from sanakit.pocket.data.scenes import Scenes
 from sanakit.pocket.train.latents import Mixture, encode_pictures, encode_set
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION, clean_prompt
 from sanakit.text.tokenizer import train_tokenizer
-from sanakit.train.autoencoder import AutoencoderObjective, Terms, autoencoder_state
-from sanakit.train.checkpoint import has_checkpoint
 from sanakit.train.config import TrainConfig
-from sanakit.train.flow_matching import FlowMatchingObjective, start_text_encoder
-from sanakit.train.linear_init import start_linear
-from sanakit.train.parallel import training_device
-from sanakit.train.pictures import Crops, Pictures, to_tensor
+from sanakit.train.distributed.parallel import training_device
+from sanakit.train.feeds.pictures import Crops, Pictures
+from sanakit.train.objectives.autoencoder import AutoencoderObjective, Terms, autoencoder_state
+from sanakit.train.objectives.flow_matching import FlowMatchingObjective, start_text_encoder
 from sanakit.train.run import MODEL, Run, averaged_parts, averaged_weights, compile_blocks
+from sanakit.train.state.checkpoint import has_checkpoint
+from sanakit.train.surgery.linear_init import start_linear
 from sanakit.weights import save_diffusers
 
 SCENES = 10_000  # that a decoder is trained on, where it is

@@ -31,7 +31,7 @@ from sanakit.pocket.data.vocabulary import Vocabulary
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION, clean_prompt
 from sanakit.text.tokenizer import train_tokenizer
-from sanakit.train.flow_matching import start_text_encoder
+from sanakit.train.objectives.flow_matching import start_text_encoder
 from sanakit.train.parts import Part
 
 INSTRUCTION_REPEATS = 50  # in the tokenizer's texts: makes each word of the instruction one token

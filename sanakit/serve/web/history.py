@@ -20,10 +20,10 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 
 from sanakit.errors import SettingsError
-from sanakit.pipelines.images import Metadata, encode, read_metadata
-from sanakit.pipelines.images import save as save_file
-from sanakit.serve.jobs import FINISHED, JobStore
-from sanakit.serve.storage import PictureStore
+from sanakit.images.image import Metadata, encode, read_metadata
+from sanakit.images.image import save as save_file
+from sanakit.serve.jobs.jobs import FINISHED, JobStore
+from sanakit.serve.jobs.storage import PictureStore
 
 SHARED = ""  # the room of a page whose visitors are one person
 MOST_SHOWN = 200  # pictures in the overview, the newest

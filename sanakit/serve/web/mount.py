@@ -19,13 +19,13 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sanakit.errors import SanaError, SettingsError
-from sanakit.serve.access import Caller
-from sanakit.serve.engine import Engine
-from sanakit.serve.failures import FailureError, failure_of
-from sanakit.serve.jobs import JobStore
-from sanakit.serve.keys import Key, KeyStore
-from sanakit.serve.service import Service
-from sanakit.serve.storage import PictureStore
+from sanakit.serve.engine.engine import Engine
+from sanakit.serve.http.access import Caller
+from sanakit.serve.http.failures import FailureError, failure_of
+from sanakit.serve.http.service import Service
+from sanakit.serve.jobs.jobs import JobStore
+from sanakit.serve.jobs.keys import Key, KeyStore
+from sanakit.serve.jobs.storage import PictureStore
 from sanakit.serve.web.history import History
 from sanakit.serve.web.page import Page
 from sanakit.serve.web.style import CSS, JS, theme

@@ -1,7 +1,7 @@
 """The page of `sana ui`: which function answers what.
 
-`parts.py` lays the components out, `studio.py` does the work, `history.py` keeps the pictures,
-`settings.py` knows the settings' forms. Each function gives the components that change.
+`parts.py` lays the components out, `studio.py` does the work, `history.py` keeps the pictures, `settings.py`
+knows the settings' forms. Each function gives the components that change.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 
 import gradio as gr
 
-from sanakit.errors import SanaError, SettingsError
+from sanakit.errors import SanaError
+from sanakit.images.image import Metadata
 from sanakit.pipelines.image_to_image import STRENGTH
-from sanakit.pipelines.images import Metadata
-from sanakit.serve.engine import Engine
+from sanakit.serve.engine.engine import Engine
 from sanakit.serve.web.history import SHARED, History
 from sanakit.serve.web.parts import (
     CREATE,
@@ -35,9 +35,11 @@ from sanakit.serve.web.parts import (
 )
 from sanakit.serve.web.settings import (
     CUSTOM,
+    NO_STYLE,
     Wish,
     command_line,
     example,
+    parse_whole,
     settings_of,
     sizes,
     split_style,
@@ -198,19 +200,19 @@ class Page:
             prompt=prompt or "",
             style=style or "",
             negative_prompt=negative or "",
-            width=_whole_number("width", width),
-            height=_whole_number("height", height),
-            steps=_whole_number("number of steps", steps),
+            width=parse_whole("width", width),
+            height=parse_whole("height", height),
+            steps=parse_whole("number of steps", steps),
             guidance=guidance,
             solver=solver,
             seed=seed if wanted else str(secrets.randbelow(2**32)),
-            num_images=_whole_number("number of pictures", count),
+            num_images=parse_whole("number of pictures", count),
         )
         if mode != EDIT:
             return wish, None
         picture, what, strength, *margins = rest
         image, mask = source_and_mask(picture)
-        left, top, right, bottom = (_whole_number("margin", margin or 0) for margin in margins)
+        left, top, right, bottom = (parse_whole("margin", margin or 0) for margin in margins)
         sides = left, top, right, bottom
         return wish, Edit(image=image, mask=mask, what=what, strength=strength, margins=sides)
 
@@ -245,11 +247,10 @@ class Page:
     def choose_model(self, model: str) -> Updates:
         """Offer a model's own styles and sizes, and set its defaults."""
         spec = self.engine.specs[model]
-        own, choices = spec.settings, list(sizes(spec))
-        panel = self.panel
+        own, choices, panel = spec.settings, list(sizes(spec)), self.panel
         return {
             panel.prompt: gr.update(placeholder=example(spec)),
-            panel.style: gr.update(choices=list(styles(spec)), value=next(iter(styles(spec)))),
+            panel.style: gr.update(choices=list(styles(spec)), value=NO_STYLE),
             panel.size: gr.update(choices=[*choices, CUSTOM], value=choices[0]),
             panel.sides: gr.update(visible=False),
             panel.width: own.width,
@@ -325,17 +326,15 @@ class Page:
         panel = self.panel
         drawn_by = str(metadata["model"])
         if drawn_by not in self.engine.specs:
-            gr.Warning(
-                escape(f"It was drawn by {drawn_by[:100]}, which is not here: {model} will draw another.")
-            )
+            told = f"It was drawn by {drawn_by[:100]}, which is not here: {model} will draw another."
+            gr.Warning(escape(told))
         else:
             model = drawn_by
-        offered = sizes(self.engine.specs[model])
+        spec = self.engine.specs[model]
+        offered, known, edited = sizes(spec), styles(spec), "strength" in metadata
         size = (metadata["width"], metadata["height"])
         choice = next((name for name, sides in offered.items() if sides == size), CUSTOM)
-        known = styles(self.engine.specs[model])
         prompt, style = split_style(str(metadata["prompt"]), known)
-        edited = "strength" in metadata
         return {
             self.mode: EDIT if edited else CREATE,
             panel.model: model,
@@ -399,10 +398,3 @@ def _told(function: Callable[..., Any]) -> Callable[..., Any]:
             raise gr.Error(escape(str(error)), title="Not possible", print_exception=False) from None
 
     return told
-
-
-def _whole_number(what: str, value: Any) -> int:
-    """A number field's value as a whole number; it is empty while a person types. Raises SettingsError."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
-        raise SettingsError(f"The {what} is {value!r}: give a whole number.")
-    return int(value)

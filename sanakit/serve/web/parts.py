@@ -16,9 +16,9 @@ import gradio as gr
 from PIL import Image, ImageChops
 
 from sanakit.errors import SanaError, SettingsError
+from sanakit.images.opening import open_picture
 from sanakit.pipelines.image_to_image import STRENGTH
 from sanakit.pipelines.request import ModelSpec
-from sanakit.pipelines.source import open_picture
 from sanakit.serve.web.settings import (
     CUSTOM,
     MOST_GUIDANCE,

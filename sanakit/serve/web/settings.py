@@ -1,6 +1,6 @@
 """Settings of a picture in the forms that the page shows: controls, a command line, JSON, a PNG's chunks.
 
-Plain functions of a model's ModelSpec and of the settings that every picture carries (`pipelines.images`);
+Plain functions of a model's ModelSpec and of the settings that every picture carries (`images/image.py`);
 nothing here knows Gradio or the engine.
 """
 
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from sanakit.errors import SettingsError
-from sanakit.pipelines.images import BINNED_SAMPLE_SIZES, Metadata, nearest_bin, read_metadata
+from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, nearest_bin, read_metadata
+from sanakit.images.opening import open_picture
 from sanakit.pipelines.request import MAX_SEED, ModelSpec, checked_prompts, whole_number
-from sanakit.pipelines.source import open_picture
 
 NO_STYLE = "Plain"
 CUSTOM = "Custom"  # the size that is typed
@@ -141,6 +141,13 @@ def parse_seed(text: str) -> int | None:
             f"The seed {text[:40]!r} is no whole number from 0 to {MAX_SEED}: change or clear it."
         )
     return int(text)
+
+
+def parse_whole(what: str, value: Any) -> int:
+    """Return a number field's value as a whole number; empty while a person types. Raises SettingsError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
+        raise SettingsError(f"The {what} is {value!r}: give a whole number.")
+    return int(value)
 
 
 def command_line(metadata: Metadata) -> str:

@@ -17,11 +17,11 @@ from typing import Any
 from PIL import Image
 
 from sanakit.errors import SanaError, SettingsError, StoppedError
+from sanakit.images.opening import MAX_PIXELS
 from sanakit.pipelines.image_to_image import STRENGTH
-from sanakit.pipelines.images import Result
 from sanakit.pipelines.inpaint import expand
-from sanakit.pipelines.source import MAX_PIXELS
-from sanakit.serve.engine import Engine, Failed, Finished, Progress, Ticket
+from sanakit.pipelines.request import Result
+from sanakit.serve.engine.engine import Engine, Failed, Finished, Progress, Ticket
 from sanakit.serve.web.history import History
 from sanakit.serve.web.settings import Wish, styles
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sanakit.errors import ModelNotFoundError, SettingsError
-from sanakit.eval.efficientnet import EfficientNetLite0, image_features
+from sanakit.eval.networks.efficientnet import EfficientNetLite0, image_features
 from sanakit.models.dc_ae import DCAE, DCAEConfig, Stage
 from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig

@@ -23,11 +23,11 @@ from sanakit.pocket.recipes import RECIPES, grow, prune
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.tokenizer import train_tokenizer
-from sanakit.train.flow_matching import FlowMatchingObjective
-from sanakit.train.growth import silence
+from sanakit.train.objectives.flow_matching import FlowMatchingObjective
 from sanakit.train.parts import Part
-from sanakit.train.pruning import CALIBRATION_TIMES, calibration
 from sanakit.train.run import run_recipe
+from sanakit.train.surgery.growth import silence
+from sanakit.train.surgery.pruning import CALIBRATION_TIMES, calibration
 from sanakit.weights import load_settings, load_transformer, save_diffusers
 
 Module = TypeVar("Module", bound=nn.Module)

@@ -14,10 +14,10 @@ from sanakit.pocket.data.toy import build_toy
 from sanakit.pocket.evaluate.judge import load_judge
 from sanakit.pocket.evaluate.pocket_eval import KINDS
 from sanakit.pocket.recipes import RECIPES, pocket
-from sanakit.train.autoencoder import AutoencoderObjective, autoencoder_state
-from sanakit.train.checkpoint import open_checkpoint
-from sanakit.train.pictures import Crops
+from sanakit.train.feeds.pictures import Crops
+from sanakit.train.objectives.autoencoder import AutoencoderObjective, autoencoder_state
 from sanakit.train.run import averaged_weights, run_recipe
+from sanakit.train.state.checkpoint import open_checkpoint
 from sanakit.weights import load_autoencoder, load_clip, load_settings, load_transformer
 
 STAGES = ("autoencoder", "decoder", "drawings", "scenes", "clip", "judge")

@@ -14,7 +14,7 @@ from sanakit.pocket.data.palette import COLOURS
 from sanakit.pocket.data.scene_words import scene_captions
 from sanakit.pocket.data.scenes import KINDS, Scene, Scenes, is_held_out
 from sanakit.pocket.train.clip import PocketPairs, augment, held_out_pairs, wrong_captions
-from sanakit.train.contrastive import Pair
+from sanakit.train.objectives.contrastive import Pair
 
 THINGS = ("red apple", "fox", "key", "tent", "banana", "lemon")
 OPPOSITES = {"left": ("left", "right"), "above": ("above", "below"), "size": ("big", "small")}

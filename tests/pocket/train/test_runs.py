@@ -12,8 +12,8 @@ import torch.distributed as dist
 from sanakit.pocket.data.toy import build_toy
 from sanakit.pocket.evaluate.judge import load_judge
 from sanakit.pocket.recipes import pocket
+from sanakit.train.distributed.parallel import LossModule, _shard
 from sanakit.train.loop import train
-from sanakit.train.parallel import LossModule, _shard
 from sanakit.train.run import MODEL, averaged_weights
 
 

@@ -1,0 +1,148 @@
+"""`sana data caption` and `sana data score`: captions and their scores, into a file beside the data set."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
+
+NAMED = 20  # broken pictures that are listed; --json has all
+
+Place = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="A folder of pictures, WebDataset shards, or a dataset.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", show_default="captions.jsonl in SOURCE", help="File that takes the result."),
+]
+Cluster = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Work on N processes of Ray; SOURCE must be on shared storage."),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes the best one.")]
+
+
+def caption(
+    source: Place,
+    model: Annotated[
+        str, typer.Option(metavar="MODEL", help="Folder or Hub repository; with --endpoint its name there.")
+    ],
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="Ask an OpenAI-compatible server, up to and with /v1.")
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(envvar="SANA_ENDPOINT_KEY", show_envvar=True, help="The endpoint's key, if it has one."),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(show_default="a question for two sentences", help="What is asked.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(show_default="MODEL", help="Source of the captions; another name adds up.")
+    ] = None,
+    output: Output = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures at once, or questions open at once.")] = 8,
+    device: Device = "auto",
+    cluster: Cluster = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Have a model describe the pictures of a data set.
+
+    Pictures that it described before are skipped, so the same command goes on where it was stopped. Run it
+    with several models: their captions add up. Needs the extra caption.
+    """
+    from sanakit.data.annotate.captioner import PROMPT, endpoint_captioner, transformers_captioner
+    from sanakit.data.annotate.job import Captioning
+
+    prompt = prompt or PROMPT
+    if endpoint is not None:
+        load = partial(endpoint_captioner, endpoint, model, key, prompt=prompt, concurrency=batch)
+    else:
+        load = partial(transformers_captioner, model, prompt, device=device)
+    job = Captioning(name=name or _last_part(model), load=load)
+    report = _annotate(source, job, output, batch, "cpu" if endpoint else device, cluster)
+    _print(report, "captioned", as_json)
+
+
+def score(
+    source: Place,
+    model: Annotated[
+        str,
+        typer.Option(metavar="MODEL", help="pocket-clip, or the folder of a CLIP as transformers saves it."),
+    ] = "pocket-clip",
+    output: Output = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 32,
+    device: Device = "auto",
+    cluster: Cluster = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Score how well the captions of a data set fit their pictures.
+
+    The score is CLIPScore, 100 * max(cos, 0). Training draws good captions more often by it. Pictures whose
+    captions have this model's scores are skipped; scores of another model are replaced.
+    """
+    from sanakit.data.annotate.job import Scoring
+    from sanakit.data.annotate.scoring import clip_scorer
+
+    job = Scoring(name=_last_part(model), load=partial(clip_scorer, model, device=device))
+    report = _annotate(source, job, output, batch, device, cluster)
+    _print(report, "scored", as_json)
+
+
+def _annotate(place: str, job: Any, output: Path | None, batch: int, device: str, cluster: int | None) -> Any:
+    """Do a job on a data set; what its model warns of is told at the end, each once."""
+    from sanakit.data.annotate.job import annotate, run_here
+    from sanakit.data.read.open import open_source
+    from sanakit.data.read.sidecar import sidecar_path
+
+    sidecar = output.expanduser() if output is not None else sidecar_path(place)
+    with warnings.catch_warnings(record=True) as notes, progress_bar() as show:
+        warnings.simplefilter("always")
+        show("opening", 0, 0)
+        opened = open_source(place)
+        run = partial(run_here, source=opened, batch_size=batch)
+        if cluster is not None:
+            from sanakit.data.annotate.ray_job import annotate_on_cluster
+
+            run = partial(annotate_on_cluster, place=place, workers=cluster, batch_size=batch, device=device)
+        report = annotate(opened, job, sidecar, run, progress=show)
+    ours = [
+        str(note.message) for note in notes if note.category is UserWarning
+    ]  # not libraries' deprecations
+    for note in dict.fromkeys(ours):
+        print(f"Warning: {note}", file=sys.stderr)
+    return report
+
+
+def _print(report: Any, done: str, as_json: bool) -> None:
+    if as_json:
+        print_json(report)
+        return
+    for kind, keys in (
+        ("", [f"{key}: {reason}" for key, reason in report.broken.items()]),
+        (" (no answer from the model)", report.unanswered),
+        (" (no captions to score)", report.bare),
+    ):
+        for text in keys[:NAMED]:
+            print(f"Warning: {text}{kind}", file=sys.stderr)
+        if len(keys) > NAMED:
+            print(f"Warning: and {len(keys) - NAMED:,} more{kind}: --json lists them", file=sys.stderr)
+    parts = [f"{report.done:,} pictures {done}"]
+    parts += [f"{report.kept:,} were before"] if report.kept else []
+    parts += [f"{len(report.broken):,} broken"] if report.broken else []
+    parts += [f"{len(report.unanswered):,} without an answer"] if report.unanswered else []
+    parts += [f"{len(report.bare):,} without captions"] if report.bare else []
+    print(f"{report.sidecar}  {', '.join(parts)}")
+
+
+def _last_part(model: str) -> str:
+    """The name of a model: the last part of its path or repository."""
+    return model.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]

@@ -1,0 +1,49 @@
+"""`sana data`: builders of data sets, their captions, and caches of what models make of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sanakit.cli.data import annotate, cache
+from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
+
+
+def commands() -> typer.Typer:
+    """Give the group `sana data`."""
+    group = typer.Typer(rich_markup_mode=None)
+    group.callback()(_group)
+    group.command()(pocket)
+    group.command()(annotate.caption)
+    group.command()(annotate.score)
+    group.command()(cache.cache)
+    return group
+
+
+def pocket(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the data set, 1.4 GB.")],
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default="FOLDER-packages", help="Downloaded packages, 41 MB."),
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Build the data set of pocket.
+
+    Captioned emoji of 256 px, MIT and Apache-2.0 art only. Needs npm and the extra train.
+    """
+    from sanakit.pocket.data.dataset import build_pocket
+
+    with progress_bar() as show:
+        built = build_pocket(folder, cache=cache, progress=show)
+    if as_json:
+        print_json({"folder": folder, "images": len(built.rows), "sources": built.sources})
+    else:
+        print(f"{folder}  {len(built.rows):,} images")
+
+
+def _group() -> None:
+    """Build, caption, score and cache data sets to train on."""

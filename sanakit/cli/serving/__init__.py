@@ -1,0 +1,1 @@
+"""The commands that serve: `sana serve`, `sana ui`, `sana keys`."""

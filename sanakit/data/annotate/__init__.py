@@ -1,0 +1,1 @@
+"""Captions and their scores: who writes them, and the job that has them written."""

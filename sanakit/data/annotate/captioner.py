@@ -1,0 +1,96 @@
+"""Captioning models behind one type of function: pictures in, a text for each out.
+
+`transformers_captioner` runs a vision-language model here; `endpoint_captioner` asks a server that speaks
+OpenAI's chat completions, such as vLLM, SGLang, llama.cpp, or a paid one. Any other function of the type does
+as well. Needs the extra [caption].
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from PIL import Image
+
+from sanakit.errors import DataError, SettingsError
+from sanakit.eval.networks.chat import RETRIES, endpoint_chat, local_chat
+
+Captioner = Callable[[list[Image.Image]], list[str]]
+"""Called with RGB pictures; gives a text for each, "" where it has none."""
+
+PROMPT = (
+    "Describe this picture for somebody who will draw it: the subject first, then its parts, colours, "
+    "position, background and style. Two sentences, only what can be seen."
+)
+MAX_TOKENS = 160  # of an answer
+LONGEST_SIDE = 1024  # pixels of what a model gets; servers scale more down, and are paid for it
+
+
+def transformers_captioner(
+    model: str | os.PathLike[str],
+    prompt: str = PROMPT,
+    *,
+    max_tokens: int = MAX_TOKENS,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Captioner:
+    """Load a vision-language model of transformers, and caption with it.
+
+    model, device, dtype, errors: as in `eval.chat.local_chat`.   max_tokens: of an answer.
+    """
+    ask = local_chat(model, extra="caption", max_tokens=max_tokens, device=device, dtype=dtype)
+    return lambda images: [_plain(text) for text in ask(images, prompt)]
+
+
+def endpoint_captioner(
+    url: str,
+    model: str,
+    key: str | None = None,
+    *,
+    prompt: str = PROMPT,
+    max_tokens: int = MAX_TOKENS,
+    concurrency: int = 8,
+    timeout: float = 120.0,
+    retries: int = RETRIES,
+) -> Captioner:
+    """Caption by a server with OpenAI's /chat/completions.
+
+    url, model, key, timeout, retries, errors: as in `eval.chat.endpoint_chat`.   concurrency: questions that
+    are open at once. A picture that the server refuses gets "", with a warning that says why.
+    """
+    if concurrency < 1:
+        raise SettingsError(f"{concurrency} questions at once is not possible: take at least 1.")
+    chat = endpoint_chat(
+        *(url, model, key),
+        extra="caption",
+        settings={"max_tokens": max_tokens},
+        file_format="JPEG",
+        timeout=timeout,
+        retries=retries,
+    )
+
+    def ask(image: Image.Image) -> str:
+        image = image.convert("RGB")
+        image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+        try:
+            return _plain(chat(image, prompt))
+        except DataError as refused:
+            warnings.warn(str(refused), stacklevel=2)
+            return ""
+
+    def caption(images: list[Image.Image]) -> list[str]:
+        with ThreadPoolExecutor(max_workers=concurrency) as pool:
+            asked = [pool.submit(ask, image) for image in images]
+            try:
+                return [one.result() for one in asked]
+            finally:  # after a refusal that is for all, the others are not asked any more
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    return caption
+
+
+def _plain(text: str) -> str:
+    """One line without spaces around it: captions are lines of text files elsewhere."""
+    return " ".join(text.split())

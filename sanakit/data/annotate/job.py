@@ -1,0 +1,266 @@
+"""Runs a captioner or a scorer over a data set, and goes on where an earlier run stopped.
+
+1 waiting: the pictures whose work is not in the sidecar    2 annotate_batch: read, decode, ask the model
+3 annotate: every answer into the sidecar as it comes       4 Report: what was done, and what could not be
+
+A job says what is done (Captioning, Scoring) and how its model is loaded; `run_here` does it in this process,
+`annotate_on_cluster` of `data/annotate/ray_job.py` in many.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from PIL import Image
+
+from sanakit.data.annotate.captioner import LONGEST_SIDE, Captioner
+from sanakit.data.read.captions import Caption
+from sanakit.data.read.decode import decode, picture_size
+from sanakit.data.read.sidecar import Known, SidecarWriter, merged, read_sidecar
+from sanakit.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    from sanakit.data.annotate.scoring import Scorer
+    from sanakit.data.read.source import Source
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, how much is done, how much there is)."""
+READERS = 4  # threads that read and decode the next batch while the model works
+
+
+class Job(Protocol):
+    """Work on pictures one by one. name: of the model.   verb: for progress.   load: the model, on demand."""
+
+    name: str
+    verb: str
+    load: Callable[[], Any]
+
+    def wants(self, captions: tuple[Caption, ...], known: Known) -> bool:
+        """Whether a picture with these captions, of which the sidecar knows this, is still to be done."""
+        ...
+
+    def do(self, model: Any, images: list[Image.Image], captions: list[tuple[Caption, ...]]) -> Answers:
+        """Give the captions that the sidecar is to get for each picture; none: the model had no answer."""
+        ...
+
+    @property
+    def scorer(self) -> str:
+        """Who gave the scores of the captions that are written, "" for none."""
+        ...
+
+
+Answers = list[tuple[Caption, ...]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Captioning:
+    """Have a model describe each picture that it has not described yet.
+
+    name: goes into the captions as their source, and tells a model's captions from another's: several add up.
+    """
+
+    name: str
+    load: Callable[[], Captioner]
+    verb: str = "captioning"
+    scorer: str = ""
+
+    def wants(self, captions: tuple[Caption, ...], known: Known) -> bool:
+        """Whether none of the captions is by this model."""
+        return all(caption.source != self.name for caption in captions)
+
+    def do(self, model: Captioner, images: list[Image.Image], captions: list[tuple[Caption, ...]]) -> Answers:
+        """Ask for a caption a picture. Raises SettingsError for a captioner that answers another number."""
+        texts = model(images)
+        _check_number(self.name, len(images), len(texts))
+        return [(Caption(text=text, source=self.name),) if text else () for text in texts]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scoring:
+    """Have a model score all captions of each picture of which it has not scored all.
+
+    name: tells the model's scores from another's, with which they can not be compared: those are replaced.
+    """
+
+    name: str
+    load: Callable[[], Scorer]
+    verb: str = "scoring"
+
+    @property
+    def scorer(self) -> str:
+        """The model itself."""
+        return self.name
+
+    def wants(self, captions: tuple[Caption, ...], known: Known) -> bool:
+        """Whether a caption is without this model's score."""
+        by_us = {
+            (caption.text, caption.source)
+            for caption, scorer in zip(known.captions, known.scorers, strict=True)
+            if scorer == self.name
+        }
+        return any((caption.text, caption.source) not in by_us for caption in captions)
+
+    def do(self, model: Scorer, images: list[Image.Image], captions: list[tuple[Caption, ...]]) -> Answers:
+        """Score every caption. Raises DataError for NaN, SettingsError for another number of answers."""
+        pairs = [(image, one) for image, all_of in zip(images, captions, strict=True) for one in all_of]
+        scores = model([image for image, _ in pairs], [caption.text for _, caption in pairs])
+        _check_number(self.name, len(pairs), len(scores))
+        scored = iter([replace(one, score=float(s)) for (_, one), s in zip(pairs, scores, strict=True)])
+        return [tuple(next(scored) for _ in all_of) for all_of in captions]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waiting:
+    """A picture that is to be done: its place in the source, its key, and its captions so far."""
+
+    index: int
+    key: str
+    captions: tuple[Caption, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What came of a picture: captions for the sidecar, or none; broken: why it could not be opened."""
+
+    key: str
+    captions: tuple[Caption, ...] = ()
+    broken: str = ""
+
+
+Run = Callable[[Job, Sequence[Waiting]], Iterable[Outcome]]
+"""Does a job on pictures, giving each outcome as soon as it is there, in any order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What a run did. done, kept: pictures, by it and by earlier runs.
+
+    broken: key and reason of pictures that, or whose captions, can not be read.   unanswered: keys of those
+    for which the model had no answer.   bare: keys of those without captions to score. The next run tries all
+    three again.
+    """
+
+    sidecar: Path
+    done: int = 0
+    kept: int = 0
+    broken: dict[str, str] = field(default_factory=dict)
+    unanswered: list[str] = field(default_factory=list)
+    bare: list[str] = field(default_factory=list)
+
+
+def annotate(
+    source: Source, job: Job, sidecar: Path, run: Run, *, progress: Progress | None = None
+) -> Report:
+    """Do a job on all pictures of a source that the sidecar has no result of; write the results to it.
+
+    run: `run_here` or `annotate_on_cluster`, with their settings bound.   progress: see Progress.
+    Each result is in the sidecar as soon as `run` gives it: a run that is killed is taken up by the next one.
+    Raises SettingsError without a name of the model; DataError for a damaged sidecar, OutputError where it
+    can not be written, and whatever the model raises.
+    """
+    if not job.name.strip():
+        raise SettingsError("The model needs a name: captions and scores are told apart by it.")
+    show = progress or (lambda what, done, total: None)
+    show("reading", 0, len(source))
+    todo, bare, broken = waiting(source, job, sidecar)
+    kept = len(source) - len(todo) - len(bare) - len(broken)
+    if not todo:
+        return Report(sidecar=sidecar, kept=kept, broken=broken, bare=bare)
+    done, unanswered = 0, []
+    with SidecarWriter(sidecar) as writer:
+        show(job.verb, 0, len(todo))
+        for count, outcome in enumerate(run(job, todo), start=1):
+            if outcome.broken:
+                broken[outcome.key] = outcome.broken
+            elif not outcome.captions:
+                unanswered.append(outcome.key)
+            else:
+                writer.add(outcome.key, outcome.captions, scorer=job.scorer)
+                done += 1
+            show(job.verb, count, len(todo))
+    return Report(
+        sidecar=sidecar, done=done, kept=kept, broken=broken, unanswered=sorted(unanswered), bare=bare
+    )
+
+
+def waiting(source: Source, job: Job, sidecar: Path) -> tuple[list[Waiting], list[str], dict[str, str]]:
+    """Give the pictures that a job is still to do, the keys of those without captions to score, and, key to
+    reason, those whose captions can not be read.
+
+    Raises DataError for a sidecar that is damaged.
+    """
+    known = read_sidecar(sidecar)
+    todo, bare, broken = [], [], {}
+    for index in range(len(source)):
+        key = source.key(index)
+        about = known.get(key, Known())
+        try:
+            captions = merged(source.captions(index), about)
+        except (DataError, OSError) as error:
+            broken[key] = str(error)
+            continue
+        if isinstance(job, Scoring) and not captions:
+            bare.append(key)
+        elif job.wants(captions, about):
+            todo.append(Waiting(index=index, key=key, captions=captions))
+    return todo, bare, broken
+
+
+def run_here(
+    job: Job, pictures: Sequence[Waiting], *, source: Source, batch_size: int = 8
+) -> Iterator[Outcome]:
+    """Do a job in this process, reading the next batch while the model works on one.
+
+    batch_size: pictures the model gets at once. Raises SettingsError for one below 1.
+    """
+    if batch_size < 1:
+        raise SettingsError(f"A batch of {batch_size} pictures is not possible: take at least 1.")
+    batches = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
+    with ThreadPoolExecutor(max_workers=READERS) as pool:
+        coming = [pool.submit(read_picture, source, one) for one in batches[0]]
+        model = job.load()
+        for number, batch in enumerate(batches):
+            opened = [one.result() for one in coming]
+            following = batches[number + 1] if number + 1 < len(batches) else []
+            coming = [pool.submit(read_picture, source, one) for one in following]
+            yield from annotate_batch(job, model, batch, opened)
+
+
+def annotate_batch(
+    job: Job, model: Any, batch: Sequence[Waiting], opened: Sequence[Image.Image | str]
+) -> list[Outcome]:
+    """Do a job on pictures that were opened; opened: as `read_picture` gives them."""
+    good = [(one, image) for one, image in zip(batch, opened, strict=True) if not isinstance(image, str)]
+    broken = [
+        Outcome(key=one.key, broken=reason)
+        for one, reason in zip(batch, opened, strict=True)
+        if isinstance(reason, str)
+    ]
+    if not good:
+        return broken
+    answers = job.do(model, [image for _, image in good], [one.captions for one, _ in good])
+    return broken + [
+        Outcome(key=one.key, captions=captions) for (one, _), captions in zip(good, answers, strict=True)
+    ]
+
+
+def read_picture(source: Source, picture: Waiting) -> Image.Image | str:
+    """Give a picture, RGB, upright, on white, scaled down to LONGEST_SIDE; or why it can not be read."""
+    try:
+        content = source.read(picture.index)
+        height, width = picture_size(io.BytesIO(content))
+        scale = min(1.0, LONGEST_SIDE / max(height, width))
+        pixels = decode(content, max(1, round(height * scale)), max(1, round(width * scale)))
+    except (DataError, OSError) as error:
+        return str(error)
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
+def _check_number(name: str, wanted: int, came: int) -> None:
+    if wanted != came:
+        raise SettingsError(f"{name} gave {came} answers to {wanted} questions: it has to give one for each.")

@@ -1,0 +1,105 @@
+"""Captioning and scoring on several processes, on this machine or a cluster, with Ray Data.
+
+Each process opens the data set and has the model; what travels is places in the data set and captions, no
+pictures. So the data set has to lie at the same place on all machines, on shared storage. This process, which
+asked for the work, writes the sidecar: its content is that of `annotate.run_here`, in another order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+from sanakit.data.annotate.job import Job, Outcome, Waiting, annotate_batch, read_picture
+from sanakit.data.read.captions import Caption
+from sanakit.data.read.open import open_source
+from sanakit.errors import DataError, MissingExtraError, SanaError, SettingsError
+from sanakit.pipelines.batch_ray import workers_on
+
+
+def annotate_on_cluster(
+    job: Job,
+    pictures: Sequence[Waiting],
+    *,
+    place: str,
+    workers: int,
+    batch_size: int = 8,
+    device: str = "auto",
+) -> Iterator[Outcome]:
+    """Do a job on several processes, giving each picture's outcome when it comes, in any order.
+
+    place: of the data set, as for `open_source`.   workers: processes, each with the model, and with one GPU,
+    or its share of the CPU cores.   batch_size: pictures the model gets at once.   device: the job's model is
+    loaded for; "cpu" asks Ray for no GPU.
+    Ray is used as it was begun, found by the variable RAY_ADDRESS, or begun here and ended afterwards.
+    Raises MissingExtraError without the extra [cluster], SettingsError for more workers than GPUs or cores.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise MissingExtraError("ray", "cluster") from None
+    for number, what in ((workers, "workers"), (batch_size, "pictures in a batch")):
+        if number < 1:
+            raise SettingsError(f"{number} {what} is not possible: take at least 1.")
+    with workers_on(device, workers) as needs:
+        rows = [{"picture": json.dumps(asdict(one))} for one in pictures]
+        # Blocks of one batch come back as soon as they are done, but a million blocks would cost more than
+        # the pictures: with many there are up to 64 batches in one.
+        blocks = max(1, min(len(rows) // batch_size, max(1000, len(rows) // (64 * batch_size))))
+        table = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+            _Worker,
+            fn_constructor_args=(place, job),
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            batch_size=batch_size,
+            **needs,
+        )
+        for row in table.iter_rows():
+            if row["error"]:
+                raise SanaError(row["error"])
+            captions = tuple(Caption(**one) for one in json.loads(row["captions"]))
+            yield Outcome(key=row["key"], captions=captions, broken=row["broken"])
+
+
+class _Worker:
+    """One process's data set and model, opened for its first batch and kept; Ray calls it for each batch."""
+
+    def __init__(self, place: str, job: Job) -> None:
+        self.place, self.job = place, job
+
+    @cached_property
+    def source(self) -> Any:
+        return open_source(self.place)
+
+    @cached_property
+    def model(self) -> Any:
+        return self.job.load()
+
+    def __call__(self, rows: dict[str, Any]) -> dict[str, list]:
+        """Do the job on a batch; a mistake of the user's comes back as a sentence."""
+        try:
+            batch = [_picture(json.loads(str(text))) for text in rows["picture"]]
+            for one in batch:
+                if one.index >= len(self.source) or self.source.key(one.index) != one.key:
+                    raise DataError(
+                        f"{self.place} holds other pictures on another machine: number {one.index} is not "
+                        f"{one.key} there. Put the data set on storage that all machines share."
+                    )
+            opened = [read_picture(self.source, one) for one in batch]
+            outcomes = annotate_batch(self.job, self.model, batch, opened)
+        except SanaError as error:
+            return {"key": [""], "captions": ["[]"], "broken": [""], "error": [str(error)]}
+        return {
+            "key": [one.key for one in outcomes],
+            "captions": [json.dumps([asdict(caption) for caption in one.captions]) for one in outcomes],
+            "broken": [one.broken for one in outcomes],
+            "error": [""] * len(outcomes),
+        }
+
+
+def _picture(row: dict[str, Any]) -> Waiting:
+    captions = tuple(Caption(**one) for one in row["captions"])
+    return Waiting(index=row["index"], key=row["key"], captions=captions)

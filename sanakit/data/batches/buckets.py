@@ -1,0 +1,95 @@
+"""Aspect buckets: every picture goes to the training size whose ratio is nearest to its own.
+
+The sizes are those that the published models draw (`aspect_bins`), here for any training resolution. The
+nearest ratio is found in log space, where 1:2 is as far from the square as 2:1.
+Shapes: N pictures of the source, K buckets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sanakit.data.read.index import Index
+from sanakit.errors import SettingsError
+from sanakit.images.image import aspect_bins
+
+ENLARGE = 1.25  # times; a picture that would have to grow by more would teach blur
+KEPT = (
+    0.5  # of a picture's area has to be left after the cut; a narrower one shows something else than it says
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """Which pictures are trained on, and in which size.
+
+    sizes: K times (height, width) in pixels.   members: K arrays of picture numbers, ascending.
+    left_out: number of the picture -> why it is in none, though it is sound.
+    """
+
+    sizes: tuple[tuple[int, int], ...]
+    members: tuple[np.ndarray, ...]
+    left_out: dict[int, str]
+
+    def __len__(self) -> int:
+        """Count the pictures that are in a bucket."""
+        return sum(len(numbers) for numbers in self.members)
+
+
+def training_sizes(resolution: int, *, square: bool = False, multiple: int = 32) -> list[tuple[int, int]]:
+    """Give the sizes (height, width) in pixels to train on, flattest first.
+
+    resolution: side in pixels of the square, whose area all of them have about.   square: that one only, as
+    it is for a resolution that is no multiple of 16, whose sixteenths would not be whole.
+    multiple: pixels, what sides have to be multiples of: the autoencoder's compression.
+    Raises SettingsError for a resolution that is no multiple of that.
+    >>> training_sizes(256)[0], len(training_sizes(256)), len(training_sizes(1024))
+    ((128, 512), 10, 33)
+    """
+    if multiple < 1 or resolution < multiple or resolution % multiple:
+        below = max(multiple, resolution // max(multiple, 1) * multiple)
+        raise SettingsError(
+            f"The resolution {resolution} is no multiple of {multiple} px: train at {below} or "
+            f"{below + multiple}."
+        )
+    sizes = [] if square or resolution % 16 else aspect_bins(resolution)
+    return [size for size in sizes if not any(side % multiple for side in size)] or [(resolution, resolution)]
+
+
+def fill_buckets(
+    index: Index, resolution: int, *, square: bool = False, multiple: int = 32, enlarge: float = ENLARGE
+) -> Buckets:
+    """Put the sound pictures of an index into the buckets of a training resolution.
+
+    enlarge: times, >= 1; a picture that has to grow by more to cover its size is left out, as is one of which
+    less than half would be left after the cut. The rest as for `training_sizes`. Raises SettingsError.
+    """
+    if not enlarge >= 1:
+        raise SettingsError(f"enlarge = {enlarge}: give 1 (never) or how many times pictures may grow.")
+    sizes = training_sizes(resolution, square=square, multiple=multiple)
+    heights, widths = index.heights.astype(np.float64), index.widths.astype(np.float64)
+    sound = index.heights > 0
+    ratios = np.log(np.divide(heights, widths, where=sound, out=np.ones_like(heights)))
+    # sizes come with their ratios ascending: between two of them, the middle decides
+    known = np.log([height / width for height, width in sizes])
+    bucket = np.searchsorted((known[1:] + known[:-1]) / 2, ratios)
+
+    chosen = np.array(sizes, dtype=np.float64)[bucket]  # N 2
+    grown = np.maximum(*(chosen / np.maximum(np.stack([heights, widths], axis=1), 1)).T)
+    kept = np.exp(-np.abs(ratios - known[bucket]))
+    too_small, too_narrow = sound & (grown > enlarge), sound & (kept < KEPT)
+    left_out = {}
+    for number in np.flatnonzero(too_small | too_narrow).tolist():
+        size = f"{index.widths[number]}x{index.heights[number]} px"
+        height, width = sizes[bucket[number]]
+        left_out[number] = (
+            f"{size} is too narrow: less than half would be left of it at {width}x{height}"
+            if too_narrow[number]
+            else f"{size} is too small for {width}x{height}"
+        )
+    bucket = np.where(sound & ~too_small & ~too_narrow, bucket, -1)
+    filled = [(size, np.flatnonzero(bucket == number)) for number, size in enumerate(sizes)]
+    filled = [(size, numbers) for size, numbers in filled if len(numbers)]
+    return Buckets(tuple(size for size, _ in filled), tuple(numbers for _, numbers in filled), left_out)

@@ -1,0 +1,292 @@
+"""Batches for training, read ahead by worker processes: the same ones for any number of workers and ranks.
+
+The order decides which pictures a batch holds (`order`), a number drawn for (seed, step, picture) which of
+their captions; workers only carry it out. They are processes, not threads: a hostile file that brings down a
+decoder takes no training run with it, and the interpreter is free for the step itself.
+A picture that can not be decoded gets weight 0, and its name into the report.
+Shapes: B the samples of a part, H W its bucket's size.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from sanakit.data.batches.buckets import ENLARGE, Buckets, fill_buckets
+from sanakit.data.batches.order import Order
+from sanakit.data.batches.prepare import Prepared, Preparer, Task
+from sanakit.data.read.captions import TEMPERATURE, THRESHOLD, Caption, draw_caption
+from sanakit.data.read.index import Index
+from sanakit.data.read.source import Source
+from sanakit.errors import DataError, SettingsError
+from sanakit.images.image import from_levels
+
+AHEAD = 3  # parts that each worker reads ahead
+_NAMED = 5  # of the pictures in a report's text; its fields name all
+
+
+class Part(Protocol):
+    """Which samples of a global batch are asked for: from start to stop of total."""
+
+    @property
+    def start(self) -> int:
+        """The first sample's place in the global batch."""
+        ...
+
+    @property
+    def stop(self) -> int:
+        """The place after the last."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """The global batch's size."""
+        ...
+
+
+@dataclass(slots=True)
+class Batch:
+    """A part of a global batch.
+
+    images: B 3 H W, float32 in [-1, 1].   captions: B, "" where a picture has none.   weights: B, 1, or 0 for
+    empty places and pictures that turned out broken (their images are grey).   keys: B, "" for empty places.
+    """
+
+    images: Tensor
+    captions: list[str]
+    weights: Tensor
+    keys: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a source's pictures, by name -> reason."""
+
+    pictures: int
+    used: int
+    broken: dict[str, str]  # found by the scan
+    left_out: dict[str, str]  # sound, but too small or too narrow
+    failed: dict[str, str]  # found in training, on this rank, since its loader was made
+    ignored: dict[str, str]  # no pictures at all
+    uncaptioned: int  # samples given so far whose picture has no caption
+    empty_share: float  # of the places in batches: buckets do not come in whole batches
+
+    def __str__(self) -> str:
+        """Sentences for a person; of each kind the first few names."""
+        groups = (
+            ("Can not be read", self.broken),
+            ("Left out at this resolution", self.left_out),
+            ("Turned out broken in training", self.failed),
+            ("Not used, besides pictures", self.ignored),
+        )
+        lines = [f"{self.used} of {self.pictures} pictures are trained on."]
+        for what, named in groups:
+            if named:
+                lines.append(f"{what} ({len(named)}):")
+                lines += [f"  {key}: {reason}" for key, reason in itertools.islice(named.items(), _NAMED)]
+                lines += [f"  and {len(named) - _NAMED} more"] if len(named) > _NAMED else []
+        if self.uncaptioned:
+            lines.append(f"{self.uncaptioned} samples had no caption and were given an empty one.")
+        if self.empty_share > 0.1:
+            lines.append(
+                f"{self.empty_share:.0%} of the places in batches stay empty: take smaller batches, or "
+                "square=True."
+            )
+        return "\n".join(lines)
+
+
+class Loader:
+    """Gives parts of global batches.
+
+    index: of the same source (see `scan`).   resolution, square, multiple, enlarge: see `fill_buckets`.
+    batch_size: of the global batch, all ranks and micro-batches together.   seed: of order and captions.
+    workers: processes; 0 reads in this one. More need the usual `if __name__ == "__main__":` around the
+    calling script.   temperature, threshold: of the caption sampler, see `captions`.   device: where batches
+    are put; pictures go there as bytes, a quarter of their size as float32.
+    Use it in a `with` statement, or call `close`. Raises DataError for an index of other pictures and where
+    none can be trained on, SettingsError for what is out of range.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        index: Index,
+        *,
+        resolution: int,
+        batch_size: int,
+        seed: int = 0,
+        workers: int = 0,
+        square: bool = False,
+        multiple: int = 32,
+        enlarge: float = ENLARGE,
+        temperature: float = TEMPERATURE,
+        threshold: float = THRESHOLD,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if len(index) != len(source):
+            raise DataError(
+                f"The index is of {len(index)} pictures, the source has {len(source)}: scan it anew."
+            )
+        if workers < 0:
+            raise SettingsError(f"workers = {workers}: give 0 or the number of reading processes.")
+        self.source, self.index = source, index
+        self.buckets: Buckets = fill_buckets(
+            index, resolution, square=square, multiple=multiple, enlarge=enlarge
+        )
+        self.workers, self.device = workers, torch.device(device)
+        self._failed: dict[str, str] = {}
+        self._uncaptioned = 0
+        self._parts: list[tuple[int, int]] = []
+        self._reading: Iterator[Prepared] | None = None
+        self._next: Iterator[tuple[int, tuple[int, int]]] = iter(())
+        self._preparer = Preparer(source, seed, temperature, threshold)
+        if not len(self.buckets):
+            raise DataError(f"There is no picture to train on at {resolution} px. {self._report(None)}")
+        # made here, so that wrong numbers are told before a worker starts
+        draw_caption([Caption("")], 0.0, temperature=temperature, threshold=threshold)
+        self.order = Order(self.buckets.members, batch_size, seed)
+
+    def begin(self, first: int, parts: Sequence[Part]) -> None:
+        """Start reading ahead. first: number of the first global batch. parts: of every batch, that this
+        process will ask for, in their order. Raises SettingsError for parts of another batch size."""
+        for part in parts:
+            self._check(part)
+        self._start(first, [(part.start, part.stop) for part in parts])
+
+    def batch(self, step: int, part: Part) -> Batch:
+        """Give a part of global batch `step`.
+
+        It comes at once if parts are asked for in the order told to `begin`; otherwise reading starts anew
+        from there. Raises DataError when a worker was killed.
+        """
+        self._check(part)
+        asked = (step, (part.start, part.stop))
+        if not self.workers:
+            prepared = self._preparer[self._task(*asked)]
+        else:
+            if self._reading is None or next(self._next) != asked:
+                # of the parts known, the one asked for comes first; a stranger is the only one
+                known = self._parts if asked[1] in self._parts else [asked[1]]
+                self._start(step, known, skip=known.index(asked[1]))
+                next(self._next)
+            prepared = self._receive()
+        self._failed.update(prepared.failed)
+        self._uncaptioned += prepared.uncaptioned
+        return Batch(
+            from_levels(prepared.images.to(self.device)),
+            prepared.captions,
+            prepared.weights.to(self.device),
+            prepared.keys,
+        )
+
+    def report(self) -> Report:
+        """Say what became of the source's pictures so far; print it."""
+        return self._report(self.order)
+
+    def close(self) -> None:
+        """End the workers. A later call of `batch` starts new ones."""
+        self._reading = None  # the last reference: DataLoader's iterator ends its workers when it goes
+        self._next = iter(())
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _check(self, part: Part) -> None:
+        if not 0 <= part.start < part.stop <= part.total == self.order.batch_size:
+            raise SettingsError(
+                f"Samples {part.start} to {part.stop} of {part.total} were asked for, but the global batch "
+                f"has {self.order.batch_size}: make the loader with the batch size of all ranks together."
+            )
+
+    def _report(self, order: Order | None) -> Report:
+        def named(numbers: dict[int, str]) -> dict[str, str]:
+            return {self.source.key(number): reason for number, reason in numbers.items()}
+
+        return Report(
+            pictures=len(self.source),
+            used=len(self.buckets),
+            broken=named(self.index.broken),
+            left_out=named(self.buckets.left_out),
+            failed=dict(self._failed),
+            ignored=dict(self.source.ignored),
+            uncaptioned=self._uncaptioned,
+            empty_share=0.0 if order is None else order.empty_share,
+        )
+
+    def _task(self, step: int, span: tuple[int, int]) -> Task:
+        batch = self.order.batch(step)
+        return Task(step, self.buckets.sizes[batch.bucket], batch.pictures[slice(*span)])
+
+    def _start(self, first: int, spans: list[tuple[int, int]], skip: int = 0) -> None:
+        self.close()
+        self._parts = spans
+        if not self.workers:
+            return
+
+        def calls() -> Iterator[tuple[int, tuple[int, int]]]:
+            every = ((step, span) for step in itertools.count(first) for span in spans)
+            return itertools.islice(every, skip, None)
+
+        self._next = calls()
+        self._reading = iter(
+            DataLoader(
+                self._preparer,  # pyright: ignore[reportArgumentType] - map-style, keyed by tasks
+                sampler=(self._task(*call) for call in calls()),  # pyright: ignore[reportArgumentType]
+                batch_size=None,  # a task is a batch already
+                num_workers=self.workers,
+                prefetch_factor=AHEAD,
+                multiprocessing_context=_context(),
+                worker_init_fn=_end_with_parent,
+                generator=torch.Generator(),  # or it would draw from torch's own, that others count on
+            )
+        )
+
+    def _receive(self) -> Prepared:
+        assert self._reading is not None
+        try:
+            return next(self._reading)
+        except (RuntimeError, OSError, EOFError) as error:
+            # OSError, EOFError: it died between announcing a batch and handing its memory over
+            if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+                raise  # our own mistake, made in a worker
+            self.close()
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise DataError(
+                f"A reading process died ({reason}). It was killed, or memory ran out: "
+                "main memory, or shared memory (/dev/shm, in Docker --shm-size). Try fewer workers, then "
+                "resume: the order goes on where it stopped."
+            ) from error
+
+
+def _context() -> Any:
+    """How workers are started: from a clean process, as a fork of one with threads or CUDA can deadlock."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    # torch is imported once, in the clean process: the second and every later worker starts in milliseconds
+    context.set_forkserver_preload(["__main__", __name__])
+    return context
+
+
+def _end_with_parent(worker: int) -> None:
+    """Have a worker end when the training was killed: torch watches the clean process, which lives on."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="watch the training").start()

@@ -1,0 +1,85 @@
+"""Which pictures global batch k holds: a pure function of k, the seed and the buckets.
+
+A batch comes from one bucket. Within an epoch every picture comes exactly once; pictures are shuffled within
+their bucket, and the buckets' batches among each other, anew each epoch. Where a bucket's pictures do not
+fill its last batch, the places left are empty: number -1, weight 0. There is no state: to resume is to ask
+for batch k, and ranks and micro-batches take slices of it.
+Shapes: B the global batch, K buckets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sanakit.errors import DataError, SettingsError
+from sanakit.seeds import permutation
+
+EMPTY = -1
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalBatch:
+    """One batch of the whole run. bucket: its number. pictures: B numbers of pictures, EMPTY for none."""
+
+    epoch: int
+    bucket: int
+    pictures: np.ndarray
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Give B float32: 1 for a picture, 0 for an empty place."""
+        return (self.pictures != EMPTY).astype(np.float32)
+
+
+class Order:
+    """The order of a run.
+
+    members: of each bucket, the numbers of its pictures.   batch_size: B, of all ranks and micro-batches.
+    Raises DataError without pictures, SettingsError for a batch size or seed out of range.
+    """
+
+    def __init__(self, members: Sequence[np.ndarray], batch_size: int, seed: int = 0) -> None:
+        if batch_size < 1:
+            raise SettingsError(f"batch_size = {batch_size}: a batch holds at least one picture.")
+        if not 0 <= seed < 2**32:
+            raise SettingsError(f"seed = {seed}: give a whole number from 0 to {2**32 - 1}.")
+        if not sum(map(len, members)):
+            raise DataError("There is no picture to train on.")
+        self.members, self.batch_size, self.seed = tuple(members), batch_size, seed
+        counts = [-(-len(numbers) // batch_size) for numbers in members]
+        self._ends = np.cumsum(counts)
+        self.batches_per_epoch = int(self._ends[-1])
+        self.pictures_per_epoch = sum(map(len, members))
+        # The current epoch's permutations, which are costly for millions of pictures and always the same.
+        self._memo: tuple[int, dict[int, np.ndarray]] = (-1, {})
+
+    @property
+    def empty_share(self) -> float:
+        """Share of the places in an epoch's batches that are empty: in [0, 1)."""
+        return 1 - self.pictures_per_epoch / (self.batches_per_epoch * self.batch_size)
+
+    def batch(self, number: int) -> GlobalBatch:
+        """Give global batch `number`, counted from 0 over all epochs. Raises SettingsError below 0."""
+        if number < 0:
+            raise SettingsError(f"Batch {number} was asked for: batches count from 0.")
+        epoch, place = divmod(number, self.batches_per_epoch)
+        place = int(self._permutation(epoch, len(self.members), self.batches_per_epoch)[place])
+        bucket = int(np.searchsorted(self._ends, place, side="right"))
+        start = (place - int(self._ends[bucket - 1] if bucket else 0)) * self.batch_size
+        members = self.members[bucket]
+        chosen = self._permutation(epoch, bucket, len(members))[start : start + self.batch_size]
+        pictures = np.full(self.batch_size, EMPTY, dtype=np.int64)
+        pictures[: len(chosen)] = members[chosen]
+        return GlobalBatch(epoch, bucket, pictures)
+
+    def _permutation(self, epoch: int, which: int, length: int) -> np.ndarray:
+        """The shuffle of bucket `which`, or, numbered after the last bucket, of the batches."""
+        if self._memo[0] != epoch:
+            self._memo = (epoch, {})
+        known = self._memo[1]
+        if which not in known:
+            known[which] = permutation(self.seed, epoch, which, length)
+        return known[which]

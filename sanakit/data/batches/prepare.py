@@ -1,0 +1,81 @@
+"""What a reading process does: the samples of a part, from their numbers to pixels and a caption each.
+
+Everything it needs to know stands in the task, so that any process gives the same result at any time.
+Shapes: B the samples of a part, H W its bucket's size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sanakit.data.batches.order import EMPTY
+from sanakit.data.read.captions import draw_caption
+from sanakit.data.read.decode import decode
+from sanakit.data.read.source import Source
+from sanakit.errors import DataError
+from sanakit.seeds import uniform
+
+GREY = 128  # of empty places
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a worker is told: all of it, so that it needs no order of its own."""
+
+    step: int
+    size: tuple[int, int]
+    pictures: np.ndarray
+
+
+@dataclass(slots=True)
+class Prepared:
+    """What a worker gives back: images uint8, B 3 H W."""
+
+    images: Tensor
+    captions: list[str]
+    weights: Tensor
+    keys: list[str]
+    failed: dict[str, str] = field(default_factory=dict)
+    uncaptioned: int = 0
+
+
+class Preparer:
+    """Carries out tasks, in any process: the result depends on the task and these settings alone."""
+
+    def __init__(self, source: Source, seed: int, temperature: float, threshold: float) -> None:
+        self.source, self.seed = source, seed
+        self.temperature, self.threshold = temperature, threshold
+
+    def __getitem__(self, task: Task) -> Prepared:
+        count = len(task.pictures)
+        height, width = task.size
+        prepared = Prepared(
+            torch.empty((count, 3, height, width), dtype=torch.uint8),
+            [""] * count,
+            torch.zeros(count),
+            [""] * count,
+        )
+        for place, number in enumerate(task.pictures.tolist()):
+            if number == EMPTY:
+                prepared.images[place] = GREY
+                continue
+            key = prepared.keys[place] = self.source.key(number)
+            try:
+                captions = self.source.captions(number)
+                prepared.images[place] = decode(self.source.read(number), height, width)
+            except (DataError, OSError) as error:
+                prepared.images[place] = GREY
+                prepared.failed[key] = str(error)
+                continue
+            prepared.weights[place] = 1
+            if captions:
+                u = uniform(self.seed, task.step, number)
+                chosen = draw_caption(captions, u, temperature=self.temperature, threshold=self.threshold)
+                prepared.captions[place] = chosen.text
+            else:
+                prepared.uncaptioned += 1
+        return prepared

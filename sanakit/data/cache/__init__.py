@@ -1,0 +1,1 @@
+"""Latents and text features of images: the folder, made, read."""

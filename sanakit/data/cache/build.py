@@ -1,0 +1,379 @@
+"""Make a cache: run the autoencoder, and the text encoder where asked, over all pictures of a source.
+
+First a plan, from headers alone: which pictures, in which buckets and shards, how much room. Then the shards
+that are missing, one after the other; threads read and decode pictures ahead of the models.
+Shapes: B pictures that are encoded at once, C h w latents, L text tokens, E text width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sanakit.data.batches.buckets import Buckets, fill_buckets
+from sanakit.data.cache.store import (
+    ABOUT,
+    LATENTS,
+    TEXT,
+    About,
+    Cache,
+    CachedPicture,
+    Maker,
+    Shard,
+    begun,
+    has_shard,
+    is_cache,
+    start_cache,
+    write_shard,
+)
+from sanakit.data.read.decode import decode
+from sanakit.data.read.index import scan
+from sanakit.data.read.open import open_source
+from sanakit.data.read.source import Source
+from sanakit.errors import DataError, NumericsError, OutputError
+from sanakit.images.image import from_levels
+from sanakit.models.dc_ae import DCAE
+from sanakit.pipelines.memory import choose_device
+from sanakit.text.encoder import TextEncoder
+from sanakit.weights import load_autoencoder, load_configs, load_text_encoder
+
+SHARD = 200_000_000  # bytes, about: what a run that is killed loses at most, and what is in memory at once
+SAMPLED = 500  # pictures whose captions are counted for the estimate
+THREADS = 8
+INDEX = "pictures.npz"  # the scan of the source
+
+Progress = Callable[[str, int, int], None]
+_Task = tuple[tuple[int, int], list[int]]  # height and width in pixels, numbers of pictures
+_Read = tuple[CachedPicture, Tensor | None]  # its pixels, uint8 3 H W; None where it is broken
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CachePlan:
+    """What a cache will hold, before anything is encoded.
+
+    model: as it was named.   captions: about how many, and tokens: how long on average; 0 without text.
+    latent_bytes, text_bytes: of the whole cache, about.   free_bytes: where it goes to.
+    """
+
+    folder: Path
+    model: str
+    source: Source
+    buckets: Buckets
+    about: About
+    captions: int
+    tokens: float
+    latent_bytes: int
+    text_bytes: int
+    free_bytes: int
+
+    @property
+    def missing(self) -> list[Shard]:
+        """The shards that are still to be made."""
+        return [shard for shard in self.about.shards if not has_shard(self.folder, shard)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Built:
+    """What was made. kept: pictures in shards that were there before.   broken: by name -> reason, found in
+    headers or in decoding.   cut: sentences about captions that were too long."""
+
+    folder: Path
+    pictures: int
+    kept: int
+    shards: int
+    size: int  # bytes
+    broken: dict[str, str]
+    left_out: dict[str, str]
+    cut: list[str] = field(default_factory=list)
+
+
+def maker_of(model: str | os.PathLike[str], *, text: bool = False) -> Maker:
+    """Tell by their weights what a model's encoders make; to compare with that of a cache (`Cache.check`).
+
+    text: of the text encoder too, which has all its weights read: 10 GB of float32 values for Gemma 2 2B.
+    The values count, in float32, not the files: an export in another layout or a wider dtype is the same.
+    Raises what loading raises.
+    """
+    return _maker(model, *_mapped(model, text))
+
+
+def _mapped(model: str | os.PathLike[str], text: bool) -> tuple[DCAE, TextEncoder | None]:
+    """The encoders of a model, mapped: next to nothing is read."""
+    autoencoder = load_autoencoder(model, part="encoder", dtype="float32", mapped=True)
+    return autoencoder, load_text_encoder(model, dtype="float32", mapped=True) if text else None
+
+
+def _maker(model: str | os.PathLike[str], autoencoder: DCAE, encoder: TextEncoder | None) -> Maker:
+    assert autoencoder.encoder is not None
+    return Maker(
+        model=os.fspath(model),
+        autoencoder=weights_sha256(autoencoder.encoder),
+        scaling_factor=autoencoder.config.scaling_factor,
+        text_encoder=weights_sha256(encoder.model) if encoder else None,
+        instruction=encoder.instruction if encoder else "",
+        max_tokens=encoder.max_tokens if encoder else 0,
+    )
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """SHA-256 of a module's weights, their names, shapes and values in float32; one tensor at a time."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().to("cpu", torch.float32).contiguous().reshape(-1).numpy().data)
+    return digest.hexdigest()
+
+
+def plan_cache(
+    place: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    model: str | os.PathLike[str],
+    resolution: int | None = None,
+    *,
+    text: bool = False,
+    square: bool = False,
+    progress: Progress | None = None,
+) -> CachePlan:
+    """Look at a source and say what its cache would hold; nothing but the scan of its headers is written.
+
+    place: anything `open_source` opens.   folder: of the cache, new, or of one that was begun.   model: whose
+    encoders are used.   resolution, square: as for `fill_buckets`; None: the model's own.   text: features of
+    all captions too.
+    progress: called with (what is being done, how many are done, how many there are).
+    Raises DataError for a source without pictures to train on, for a folder that holds another cache or other
+    files, OutputError where there is no room, and what loading the model raises.
+    """
+    folder = Path(folder).expanduser()
+    source = open_source(place)
+    _check_folder(folder)
+    autoencoder, encoder = _mapped(model, text)
+    config = autoencoder.config
+    if resolution is None:
+        resolution = load_configs(model)[0].sample_size * config.compression
+    index = scan(source, folder / INDEX, progress=progress)
+    buckets = fill_buckets(index, resolution, square=square, multiple=config.compression)
+    if not len(buckets):
+        raise DataError(
+            f"{place} has no picture to train on at {resolution} px: {len(index.broken)} of {len(index)} are "
+            f"broken, {len(buckets.left_out)} too small or too narrow."
+        )
+    captions, tokens = _count(source, buckets, encoder)
+    width = encoder.model.config.width if encoder else 0
+    text_each = captions * tokens * width * TEXT.itemsize  # bytes a picture
+    shapes = [(height // config.compression, width // config.compression) for height, width in buckets.sizes]
+    latent_each = [config.latent_channels * h * w * LATENTS.itemsize for h, w in shapes]  # a picture
+    members = buckets.members
+    latent_bytes = sum(each * len(numbers) for each, numbers in zip(latent_each, members, strict=True))
+    about = About(
+        maker=_maker(model, autoencoder, encoder),
+        resolution=resolution,
+        sizes=buckets.sizes,
+        latent_channels=config.latent_channels,
+        compression=config.compression,
+        text_width=width,
+        source=index.fingerprint,
+        pictures=len(source),
+        broken={source.key(number): reason for number, reason in index.broken.items()},
+        left_out={source.key(number): reason for number, reason in buckets.left_out.items()},
+        ignored=dict(source.ignored),
+        shards=_cut(buckets, [each + text_each for each in latent_each]),
+    )
+    return CachePlan(
+        folder=folder,
+        model=os.fspath(model),
+        source=source,
+        buckets=buckets,
+        about=begun(folder, about),
+        captions=round(captions * len(buckets)),
+        tokens=tokens,
+        latent_bytes=latent_bytes,
+        text_bytes=round(text_each * len(buckets)),
+        free_bytes=shutil.disk_usage(folder).free,
+    )
+
+
+def build_cache(
+    plan: CachePlan,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    batch: int = 16,
+    progress: Progress | None = None,
+) -> Built:
+    """Make the shards of a plan that are missing.
+
+    device, dtype: to compute in, as for `load_autoencoder`.   batch: pictures encoded at once.   progress:
+    called with (what is being done, how many pictures are done, how many there are).
+    A picture that can not be decoded is kept as broken, with the reason. Raises NumericsError for latents
+    that are not finite, OutputError where there is no room for a shard, and what loading raises.
+    """
+    start_cache(plan.folder, plan.about)
+    missing, about = plan.missing, plan.about
+    total, kept = len(plan.buckets), len(plan.buckets) - sum(shard.pictures for shard in missing)
+    cut: list[str] = []
+    if missing:
+        _check_room(plan, 1 - kept / total)
+        place = choose_device(device)
+        kind = None if dtype == "auto" else dtype
+        autoencoder = load_autoencoder(plan.model, part="encoder", device=place, dtype=kind)
+        encoder = load_text_encoder(plan.model, device=place, dtype=kind) if about.text_width else None
+        done = kept
+        with closing(_read_ahead(plan.source, _tasks(plan, missing, batch))) as read:
+            for shard in missing:
+                pictures: list[CachedPicture] = []
+                while len(pictures) < shard.pictures:
+                    part = next(read)
+                    _encode(part, autoencoder, encoder, cut)
+                    pictures += [picture for picture, _ in part]
+                    done += len(part)
+                    if progress:
+                        progress("encoding", done, total)
+                write_shard(plan.folder, shard, about, pictures)
+    cache = Cache(plan.folder)
+    return Built(
+        folder=plan.folder,
+        pictures=len(cache) - len(cache.failed),
+        kept=kept,
+        shards=len(about.shards),
+        size=sum((plan.folder / shard.name).stat().st_size for shard in about.shards),
+        broken=about.broken | cache.failed,
+        left_out=dict(about.left_out),
+        cut=cut,
+    )
+
+
+def _cut(buckets: Buckets, sizes: list[float]) -> tuple[Shard, ...]:
+    """Cut each bucket's pictures into shards. sizes: of each bucket, bytes a picture, about."""
+    spans = []
+    for bucket, (numbers, size) in enumerate(zip(buckets.members, sizes, strict=True)):
+        most = max(1, int(SHARD / size))
+        spans += [(bucket, min(most, len(numbers) - start)) for start in range(0, len(numbers), most)]
+    return tuple(Shard(f"{place:05}.safetensors", *span) for place, span in enumerate(spans))
+
+
+def _count(source: Source, buckets: Buckets, encoder: TextEncoder | None) -> tuple[float, float]:
+    """About how many captions a picture has, and how many features a caption, from some of them."""
+    if encoder is None:
+        return 0.0, 0.0
+    numbers = np.concatenate(buckets.members)
+    chosen = numbers[np.linspace(0, len(numbers) - 1, min(SAMPLED, len(numbers))).round().astype(np.int64)]
+    lengths, looked_at = [], 0
+    for number in chosen.tolist():
+        try:
+            texts = [caption.text for caption in source.captions(number)]
+        except (DataError, OSError):
+            continue  # it will be named as broken
+        looked_at += 1
+        lengths += map(len, encoder.tokenize(texts or [""], notes=[]))
+    if not lengths:
+        return 1.0, 1.0
+    window = encoder.instructed
+    skipped = window.first_kept - len(window.prefix)  # tokens that still belong to the instruction
+    return len(lengths) / looked_at, 1 + max(sum(lengths) / len(lengths) - skipped, 0)
+
+
+def _tasks(plan: CachePlan, missing: list[Shard], batch: int) -> Generator[_Task]:
+    """Size and numbers of the pictures that go through the model together, shard after shard."""
+    starts = [0] * len(plan.buckets.sizes)
+    wanted = {shard.name for shard in missing}
+    for shard in plan.about.shards:
+        start = starts[shard.bucket]
+        starts[shard.bucket] += shard.pictures
+        if shard.name not in wanted:
+            continue
+        numbers = plan.buckets.members[shard.bucket][start : start + shard.pictures].tolist()
+        for first in range(0, len(numbers), batch):
+            yield plan.buckets.sizes[shard.bucket], numbers[first : first + batch]
+
+
+def _read_ahead(source: Source, tasks: Generator[_Task]) -> Generator[list[_Read]]:
+    """Read the pictures of each task; two more tasks are read while the models work on one."""
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="cache") as pool:
+        waiting: deque[list[Future[_Read]]] = deque()
+
+        def submit(task: _Task) -> None:
+            size, numbers = task
+            waiting.append([pool.submit(_read, source, number, size) for number in numbers])
+
+        for task in islice(tasks, 3):
+            submit(task)
+        try:
+            while waiting:
+                yield [future.result() for future in waiting.popleft()]
+                for task in islice(tasks, 1):
+                    submit(task)
+        finally:
+            for future in (future for futures in waiting for future in futures):
+                future.cancel()
+
+
+def _read(source: Source, number: int, size: tuple[int, int]) -> _Read:
+    """A picture, its captions and pixels; what is wrong with it, as training would find it."""
+    key = source.key(number)
+    try:
+        captions = source.captions(number)
+        pixels = decode(source.read(number), *size)
+    except (DataError, OSError) as error:
+        return CachedPicture(key, number, failed=str(error)), None
+    return CachedPicture(key, number, captions), pixels
+
+
+@torch.no_grad()
+def _encode(part: list[_Read], autoencoder: DCAE, encoder: TextEncoder | None, cut: list[str]) -> None:
+    """Add latents and text features to the sound ones of pictures of one size."""
+    sound = [picture for picture, pixels in part if pixels is not None]
+    if not sound:
+        return
+    weight = next(autoencoder.parameters())
+    levels = torch.stack([pixels for _, pixels in part if pixels is not None]).to(weight.device)
+    images = from_levels(levels).to(autoencoder.dtype)
+    latents = autoencoder.encode(images).float() * autoencoder.config.scaling_factor
+    stored = latents.to("cpu", LATENTS)
+    for picture, one in zip(sound, stored, strict=True):
+        if not one.isfinite().all():
+            raise NumericsError(
+                f"The latents of {picture.key} are not finite in {LATENTS}: the model computes wrongly in "
+                f"{autoencoder.dtype}. Take float32 (--dtype float32)."
+            )
+        picture.latents = one
+    if encoder is None:
+        return
+    texts = [[caption.text for caption in picture.captions] or [""] for picture in sound]
+    features = iter(encoder.encode([text for alternatives in texts for text in alternatives], cut))
+    for picture, alternatives in zip(sound, texts, strict=True):
+        picture.text = [one.to("cpu", TEXT) for one in islice(features, len(alternatives))]
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise DataError for a folder that holds something else, such as the pictures themselves."""
+    ours = (ABOUT, INDEX)
+    try:
+        foreign = [name for name in os.listdir(folder) if name not in ours and not name.startswith(".")]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DataError(f"{folder} is no folder for a cache ({error.strerror}): name another one.") from None
+    if foreign and not is_cache(folder):
+        raise DataError(f"{folder} holds other files, such as {foreign[0]}: name a new folder for the cache.")
+
+
+def _check_room(plan: CachePlan, share: float) -> None:
+    needed = share * (plan.latent_bytes + plan.text_bytes)
+    if needed > plan.free_bytes:
+        raise OutputError(
+            f"The cache takes about {needed / 1e9:.1f} GB more, and {plan.folder} has "
+            f"{plan.free_bytes / 1e9:.1f} GB free: make room, name another folder"
+            + (", or leave --text out." if plan.text_bytes else ".")
+        )

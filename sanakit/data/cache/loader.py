@@ -1,0 +1,149 @@
+"""Batches of a cache: those that `Loader` gives of the pictures themselves, encoded already.
+
+Global batch k holds the same pictures with the same captions as the loader's batch k of the same source,
+resolution, batch size and seed: a run can go on with either. Nothing is decoded, so there are no workers.
+Shapes: B the samples of a part, C h w latents of its bucket, L text tokens of a sample, E text width.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sanakit.data.batches.buckets import Buckets
+from sanakit.data.batches.loader import Part, Report
+from sanakit.data.batches.order import EMPTY, Order
+from sanakit.data.cache.store import LATENTS, TEXT, Cache, CachedPicture
+from sanakit.data.read.captions import TEMPERATURE, THRESHOLD, Caption, draw_caption
+from sanakit.errors import SettingsError
+from sanakit.seeds import uniform
+
+
+@dataclass(slots=True)
+class CachedBatch:
+    """A part of a global batch.
+
+    latents: B C h w, float32, times the scaling factor, as the transformer is trained on; 0 where the weight
+    is.   text: B features L E, bfloat16, unpadded, the first of them BOS; empty where the cache has no text.
+    captions, weights, keys: as in `loader.Batch`.
+    """
+
+    latents: Tensor
+    text: list[Tensor]
+    captions: list[str]
+    weights: Tensor
+    keys: list[str]
+
+
+class CachedLoader:
+    """Gives parts of global batches, by the same calls as `loader.Loader`.
+
+    cache: an open one, or its folder.   held_out: numbers in the cache of pictures that are not given.
+    batch_size, seed, temperature, threshold, device: as for `Loader`.
+    Raises DataError for a cache that is unfinished or damaged and where all of it is held out, SettingsError
+    for what is out of range.
+    """
+
+    def __init__(
+        self,
+        cache: Cache | str | os.PathLike[str],
+        *,
+        batch_size: int,
+        held_out: Sequence[int] | np.ndarray = (),
+        seed: int = 0,
+        temperature: float = TEMPERATURE,
+        threshold: float = THRESHOLD,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.cache = cache if isinstance(cache, Cache) else Cache(cache)
+        self.seed, self.device = seed, torch.device(device)
+        self.temperature, self.threshold = temperature, threshold
+        self._uncaptioned = 0
+        draw_caption([Caption("")], 0.0, temperature=temperature, threshold=threshold)  # checks the numbers
+        # as for the loader, a bucket without pictures is none
+        kept = [numbers[~np.isin(numbers, held_out)] for numbers in self.cache.members]
+        filled = [place for place, numbers in enumerate(kept) if len(numbers)]
+        sizes = tuple(self.cache.about.sizes[place] for place in filled)
+        self.buckets = Buckets(sizes, tuple(kept[place] for place in filled), left_out={})
+        self.order = Order(self.buckets.members, batch_size, seed)
+
+    def begin(self, first: int, parts: Sequence[Part]) -> None:
+        """Check the parts that will be asked for; there is nothing to read ahead. Raises SettingsError."""
+        for part in parts:
+            self._check(part)
+
+    def batch(self, step: int, part: Part) -> CachedBatch:
+        """Give a part of global batch `step`. Raises DataError for a damaged row, which it names."""
+        self._check(part)
+        drawn = self.order.batch(step)
+        rows = drawn.pictures[part.start : part.stop].tolist()
+        pictures = [CachedPicture("", EMPTY) if row == EMPTY else self.cache[row] for row in rows]
+        shape = self.cache.about.latent_shape(self.buckets.sizes[drawn.bucket])
+        nothing = torch.zeros(shape, dtype=LATENTS)
+        latents = torch.stack([nothing if one.latents is None else one.latents for one in pictures])
+        chosen = [self._draw(picture, step) for picture in pictures]
+        return CachedBatch(
+            latents.to(self.device).float(),
+            self._text(pictures, chosen),
+            [
+                one.captions[place].text if one.captions else ""
+                for one, place in zip(pictures, chosen, strict=True)
+            ],
+            torch.tensor([float(one.latents is not None) for one in pictures], device=self.device),
+            [picture.key for picture in pictures],
+        )
+
+    def report(self) -> Report:
+        """Say what became of the pictures that the cache was made of; print it."""
+        about = self.cache.about
+        return Report(
+            pictures=about.pictures,
+            used=len(self.buckets),
+            broken=dict(about.broken),
+            left_out=dict(about.left_out),
+            failed=dict(self.cache.failed),
+            ignored=dict(about.ignored),
+            uncaptioned=self._uncaptioned,
+            empty_share=self.order.empty_share,
+        )
+
+    def close(self) -> None:
+        """Nothing to end; here so that a training need not know which loader it has."""
+
+    def __enter__(self) -> CachedLoader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _draw(self, picture: CachedPicture, step: int) -> int:
+        """Which of a picture's captions this step trains on; 0 where there is none to draw."""
+        if not picture.captions:
+            self._uncaptioned += picture.latents is not None
+            return 0
+        u = uniform(self.seed, step, picture.number)
+        caption = draw_caption(picture.captions, u, temperature=self.temperature, threshold=self.threshold)
+        return picture.captions.index(caption)
+
+    def _text(self, pictures: list[CachedPicture], chosen: list[int]) -> list[Tensor]:
+        """Features of the captions drawn; of a sample without weight one token of zeros: a softmax over no
+        token at all would be NaN."""
+        width = self.cache.about.text_width
+        if not width:
+            return []
+        zeros = torch.zeros((1, width), dtype=TEXT)
+        text = [one.text[place] if one.text else zeros for one, place in zip(pictures, chosen, strict=True)]
+        # one copy to the device, not B of them
+        return list(torch.cat(text).to(self.device).split([len(features) for features in text]))
+
+    def _check(self, part: Part) -> None:
+        if not 0 <= part.start < part.stop <= part.total == self.order.batch_size:
+            raise SettingsError(
+                f"Samples {part.start} to {part.stop} of {part.total} were asked for, but the global batch "
+                f"has {self.order.batch_size}: make the loader with the batch size of all ranks together."
+            )

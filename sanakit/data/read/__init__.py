@@ -1,0 +1,1 @@
+"""Any place as a list of images with captions: files, headers, decoding."""

@@ -1,0 +1,123 @@
+"""Hugging Face data sets: a saved folder, .parquet files with the pictures in them, or a name on the Hub.
+
+All are read by the library `datasets`, an extra: it turns parquet, whose rows can not be read singly, into
+memory-mapped tables (in its own cache) and fetches from the Hub; only "hub:" places use the network.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sanakit.data.read.caption_files import SCORE_KEYS, TEXT_KEYS, captions_in_value
+from sanakit.data.read.captions import Caption
+from sanakit.data.read.source import fingerprint_of
+from sanakit.errors import DataError, MissingExtraError
+
+SPLIT = "train"
+_PICTURE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp")
+
+
+class TableSource:
+    """The rows of a `datasets.Dataset`. Raises DataError unless one column holds pictures.
+
+    name: of the place, for messages and keys.
+    """
+
+    def __init__(self, table: Any, name: str) -> None:
+        library = _library()
+        self.name = name
+        self.ignored: Mapping[str, str] = {}
+        features = table.features
+        columns = [column for column, kind in features.items() if isinstance(kind, library.Image)]
+        columns += [column for column in _PICTURE_COLUMNS if column in features and column not in columns]
+        if not columns:
+            raise DataError(
+                f"{name} has no column of pictures, only {', '.join(features)}: name the column 'image'."
+            )
+        self._pictures = columns[0]
+        # The file as it is: decoding it in our own way is what makes it quick.
+        table = table.cast_column(self._pictures, library.Image(decode=False))
+        self._files = table.select_columns([self._pictures])
+        words = {*TEXT_KEYS, *SCORE_KEYS, "source"} - {self._pictures}
+        self._texts = table.select_columns([column for column in features if column in words])
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def key(self, index: int) -> str:
+        """Give name:row."""
+        return f"{self.name}:{index}"
+
+    def open(self, index: int) -> BinaryIO:
+        """Open the picture in its row. Raises OSError."""
+        return io.BytesIO(self.read(index))
+
+    def read(self, index: int) -> bytes:
+        """Give the picture's file. Raises OSError for a row without one."""
+        value = self._files[int(index)][self._pictures] or {}
+        if value.get("bytes") is not None:
+            return value["bytes"]
+        if not value.get("path"):
+            raise OSError("the row holds no picture")
+        return Path(value["path"]).read_bytes()
+
+    def captions(self, index: int) -> tuple[Caption, ...]:
+        """Give the captions of the row (see `caption_files`). Raises DataError."""
+        if not self._texts.column_names:
+            return ()
+        return captions_in_value(self._texts[int(index)], self.key(index))
+
+    def fingerprint(self) -> str:
+        """Tell this table from others: by its files' names, sizes and times of change, and its rows."""
+        files = [Path(entry["filename"]) for entry in self._files.cache_files]
+        return fingerprint_of((f"{len(self)} {path.name}", path) for path in files)
+
+
+def saved_source(folder: Path) -> TableSource:
+    """Open what `Dataset.save_to_disk` wrote; of several splits the one called "train". Raises DataError."""
+    library = _library()
+    return TableSource(
+        _one_split(_load(folder, lambda: library.load_from_disk(os.fspath(folder)))), folder.name
+    )
+
+
+def parquet_source(files: Sequence[Path]) -> TableSource:
+    """Open .parquet files that hold pictures. Raises DataError."""
+    library = _library()
+    names = [os.fspath(file) for file in files]
+    table = _load(files[0], lambda: library.load_dataset("parquet", data_files=names, split=SPLIT))
+    return TableSource(table, files[0].parent.name if len(files) > 1 else files[0].name)
+
+
+def hub_source(name: str) -> TableSource:
+    """Fetch a data set of the Hugging Face Hub and open it. name: organisation/name. Raises DataError."""
+    library = _library()
+    return TableSource(_one_split(_load(name, lambda: library.load_dataset(name))), name)
+
+
+def _library() -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError("datasets", "train") from None
+    return datasets
+
+
+def _load(place: Any, load: Any) -> Any:
+    try:
+        return load()
+    except Exception as error:  # the library raises its own, pyarrow's and those of the network
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"{place} can not be opened as a Hugging Face data set: {reason}") from None
+
+
+def _one_split(found: Any) -> Any:
+    if not isinstance(found, Mapping):
+        return found
+    if SPLIT in found or len(found) == 1:
+        return found.get(SPLIT) or next(iter(found.values()))
+    raise DataError(f"The data set has the splits {', '.join(found)}, none is called {SPLIT!r}: rename one.")

@@ -1,0 +1,156 @@
+"""One look at every picture of a source: how large it is, or what is wrong with it; kept in a file.
+
+Only headers are read, by threads: a look at a picture costs its file's first kilobytes. What the header can
+not tell, such as a file that ends early, comes up in training (see `loader`).
+Shapes: N pictures of the source.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from sanakit.data.read.decode import picture_size
+from sanakit.data.read.source import Source
+from sanakit.errors import DataError
+from sanakit.whole import written_whole
+
+FORMAT = 1  # of the file; raised when what is in it, or what makes a picture broken, changes
+THREADS = 8
+_CHUNK = 64  # pictures a thread looks at before it reports
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What is known of a source's pictures.
+
+    heights, widths: N, int32, pixels of the upright picture, 0 where it is broken.   broken: number of the
+    picture -> what is wrong with it.   fingerprint: of the source.
+    """
+
+    heights: np.ndarray
+    widths: np.ndarray
+    broken: dict[int, str]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.heights)
+
+    def without(self, numbers: np.ndarray) -> Index:
+        """Give an index in which these pictures have no size: they get into no bucket."""
+        heights, widths = self.heights.copy(), self.widths.copy()
+        heights[numbers] = widths[numbers] = 0
+        return replace(self, heights=heights, widths=widths)
+
+
+def scan(
+    source: Source,
+    cache: str | os.PathLike[str] | None = None,
+    *,
+    threads: int = THREADS,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Index:
+    """Look at every picture of a source, or read what an earlier scan of the same pictures wrote.
+
+    cache: file that keeps the result, made anew when pictures were added, removed or changed; None: not kept.
+    progress: called with (what is being done, how many are done, how many there are).
+    Raises DataError where the cache can not be written; broken pictures raise nothing.
+    """
+    report = progress or (lambda what, done, total: None)
+    report("looking for changes", 0, len(source))
+    fingerprint = source.fingerprint()
+    path = None if cache is None else Path(cache).expanduser()
+    known = None if path is None else _read(path, fingerprint, len(source))
+    if known is not None:
+        return known
+    if path is not None:
+        _check_place(path)
+    heights, widths = np.zeros((2, len(source)), dtype=np.int32)
+    broken: dict[int, str] = {}
+    done = 0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # of huge pictures and EXIF data; we count them
+        for start, sizes in _look(source, threads):
+            for index, size in enumerate(sizes, start):
+                if isinstance(size, str):
+                    broken[index] = size
+                else:
+                    heights[index], widths[index] = size
+            done += len(sizes)
+            report("looking at pictures", done, len(source))
+    index = Index(heights, widths, dict(sorted(broken.items())), fingerprint)
+    if path is not None:
+        _write(path, index)
+    return index
+
+
+def _look(source: Source, threads: int) -> Iterator[tuple[int, list[tuple[int, int] | str]]]:
+    """Chunk by chunk, in order: its first picture, and of each the height and width or what is wrong."""
+
+    def look(start: int) -> tuple[int, list[tuple[int, int] | str]]:
+        return start, [_size(source, index) for index in range(start, min(start + _CHUNK, len(source)))]
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="scan") as pool:
+        waiting = deque()
+        starts = iter(range(0, len(source), _CHUNK))
+        # a few at a time, so that millions of pictures are not millions of waiting tasks
+        for start in islice(starts, 4 * threads):
+            waiting.append(pool.submit(look, start))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(look, start) for start in islice(starts, 1))
+
+
+def _size(source: Source, index: int) -> tuple[int, int] | str:
+    try:
+        with source.open(index) as file:
+            return picture_size(file)
+    except DataError as error:
+        return str(error)
+    except OSError as error:
+        return f"can not be read ({error.strerror or error})"
+
+
+def _read(path: Path, fingerprint: str, count: int) -> Index | None:
+    """An earlier scan, or None: there is none, or it is of other pictures, or the file is damaged."""
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            about = json.loads(str(file["about"]))
+            index = Index(
+                file["heights"],
+                file["widths"],
+                {int(number): reason for number, reason in about["broken"].items()},
+                about["fingerprint"],
+            )
+        fits = about["format"] == FORMAT and index.fingerprint == fingerprint
+        return index if fits and index.heights.shape == index.widths.shape == (count,) else None
+    except Exception:  # a damaged zip file raises anything from zlib.error to KeyError; it is only a cache
+        return None
+
+
+def _write(path: Path, index: Index) -> None:
+    about = {"format": FORMAT, "fingerprint": index.fingerprint, "broken": index.broken}
+    try:
+        with written_whole(path) as partial, partial.open("wb") as file:
+            np.savez(file, heights=index.heights, widths=index.widths, about=json.dumps(about))
+    except OSError as error:
+        raise DataError(f"{path} can not be written ({error.strerror}): name another place for it.") from None
+
+
+def _check_place(path: Path) -> None:
+    """Raise DataError where the file can not be written, before an hour's work is done for it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{path} can not be written ({error.strerror}): name another place for it.") from None
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise DataError(f"{path} can not be written: name a file in a folder that you may write to.")

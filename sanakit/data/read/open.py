@@ -1,0 +1,123 @@
+"""Open a place that holds pictures: what kind it is, is found out by looking.
+
+Nothing has to be prepared, and no index file is needed.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from pathlib import Path
+
+from sanakit.data.read.folder import FolderSource, files_below
+from sanakit.data.read.huggingface import hub_source, parquet_source, saved_source
+from sanakit.data.read.sidecar import read_sidecar, sidecar_path
+from sanakit.data.read.source import PICTURES, Annotated, Source
+from sanakit.data.read.webdataset import TarSource
+from sanakit.errors import DataError
+
+HUB = "hub:"
+_SAVED = ("state.json", "dataset_info.json", "dataset_dict.json")  # of a saved Hugging Face data set
+_KINDS = (
+    "a folder of pictures (with .txt or .json captions of the same name, or a metadata.jsonl, .csv or "
+    ".parquet), .tar shards, a saved Hugging Face data set, .parquet files, or hub:ORGANISATION/NAME"
+)
+
+
+def open_source(place: str | os.PathLike[str]) -> Source:
+    """Open a place that holds pictures.
+
+    place: a folder, a .tar file, a pattern of them ("shards/{000..099}.tar", "shards/*.tar"), a .parquet file
+    or pattern, or "hub:organisation/name". Captions and scores of the place's captions.jsonl are added (see
+    `sidecar`). Raises DataError, which says what was found instead, and MissingExtraError for parquet and
+    Hugging Face data sets without the extra `train`.
+    """
+    text = os.fspath(place)
+    source = _open(text)
+    if not len(source):
+        raise DataError(f"{text} holds no pictures: give {_KINDS}.")
+    if text.startswith(HUB):
+        return source
+    known = read_sidecar(sidecar_path(text))
+    return Annotated(source, known) if known else source
+
+
+def check_apart(place: str | os.PathLike[str], output: Path) -> None:
+    """Raise DataError where a run would write into the folder of its pictures, and then train on its sheets.
+
+    place: as for `open_source`. output: the run's folder.
+    """
+    folder = Path(place).expanduser()
+    if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
+        raise DataError(
+            f"The output {output} lies in {folder}, among the pictures to train on, where what is drawn in "
+            "training would become one of them: choose an --output beside it."
+        )
+
+
+def expand(pattern: str) -> list[str]:
+    """Give the existing files of a pattern with {000..099}, {a,b}, * and ?, sorted; without any, [pattern].
+
+    Of a range in braces every file has to exist: one that is missing is given all the same, and is then an
+    error of whoever opens it.
+    """
+    found: list[str] = []
+    for text in _expand_braces(pattern):
+        found += (
+            sorted(glob.glob(text)) if re.search(r"[*?\[]", text) and not os.path.exists(text) else [text]
+        )
+    return list(dict.fromkeys(found))
+
+
+def _expand_braces(text: str) -> list[str]:
+    match = re.search(r"\{([^{}]*)\}", text)
+    if match is None:
+        return [text]
+    span = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
+    if span is None:
+        parts = match[1].split(",")
+    else:
+        parts = [str(n).zfill(len(span[1])) for n in range(int(span[1]), int(span[2]) + 1)]
+    rest = _expand_braces(text[match.end() :])
+    return [text[: match.start()] + part + tail for part in parts for tail in rest]
+
+
+def _open(text: str) -> Source:
+    if text.startswith(HUB):
+        return hub_source(text.removeprefix(HUB))
+    path = Path(text).expanduser()
+    if path.is_dir():
+        names = {entry.name for entry in os.scandir(path)}
+        if names & set(_SAVED):
+            return saved_source(path)
+        shards = sorted(path / name for name in names if _is_tar(name))
+        if shards:
+            pictures = (name for name in files_below(path, {}) if name.lower().endswith(PICTURES))
+            if (loose := next(pictures, None)) is not None:
+                raise DataError(
+                    f"{path} holds both shards ({shards[0].name}) and pictures ({loose}): give the shards as "
+                    f"{path / '*.tar'}, or take them away to use the pictures."
+                )
+            return TarSource(shards)
+        folder = FolderSource(path)
+        tables = [] if len(folder) else sorted(path.rglob("*.parquet"))
+        return parquet_source(tables) if tables else folder
+    files = [Path(name) for name in expand(os.fspath(path))]
+    if not files:
+        raise DataError(f"No file fits {text}: give {_KINDS}.")
+    missing = [file for file in files if not file.exists()]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise DataError(f"{missing[0]}{more} does not exist: give {_KINDS}.")
+    if all(_is_tar(file.name) for file in files):
+        return TarSource(files)
+    if all(file.suffix == ".parquet" for file in files):
+        return parquet_source(files)
+    odd = next(file for file in files if not _is_tar(file.name))
+    raise DataError(f"{odd} can not be trained on: give {_KINDS}.")
+
+
+def _is_tar(name: str) -> bool:
+    """Compressed ones too: their reader refuses them, and says why."""
+    return re.search(r"\.(tar|tgz)(\.\w+)?$", name.lower()) is not None

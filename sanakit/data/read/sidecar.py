@@ -1,0 +1,169 @@
+"""Captions beside a data set: the file `captions.jsonl`, to which captioners and scorers add line by line.
+
+A line is one picture: {"key": "a/1.png", "captions": [{"text": ..., "source": ..., "score": ...}]}, and
+"scorer": "name" where all of its scores are by that model. A key is what `Source.key` gives. Lines are never
+changed, only added, each by one write, so that a run that is killed loses at most the line it was writing,
+and two runs can write at once. Lines of one picture add up: captions are told apart by text and source, and
+the newest line about a caption holds.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sanakit.data.read.captions import Caption
+from sanakit.errors import DataError, OutputError
+
+SIDECAR = "captions.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a sidecar says of one picture. scorers: who scored each caption, "" where nobody is named."""
+
+    captions: tuple[Caption, ...] = ()
+    scorers: tuple[str, ...] = ()
+
+
+def sidecar_path(place: str | os.PathLike[str]) -> Path:
+    """Where the sidecar of a data set lies: in its folder, or in the folder of its shards.
+
+    place: as for `open_source`. Raises DataError for a data set that has no folder here, one of the Hub.
+    """
+    text = os.fspath(place)
+    if text.startswith("hub:"):
+        raise DataError(
+            f"{text} has no folder here that could take {SIDECAR}: say where it is to be with --output."
+        )
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return path / SIDECAR
+    while any(sign in os.fspath(path) for sign in "*?[{") and not path.exists():
+        path = path.parent  # of a pattern the part before it
+    return (path if path.is_dir() else path.parent) / SIDECAR
+
+
+def read_sidecar(path: Path) -> dict[str, Known]:
+    """Read a sidecar; without one, nothing is known.
+
+    A last line that is damaged is left out: it was being written when its run was killed.
+    Raises DataError, which names file and line, for any other line that is no caption row.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise DataError(f"{path} can not be read: {error.strerror}.") from None
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    found: dict[str, dict[tuple[str, str], tuple[Caption, str]]] = {}
+    for number, line in numbered:
+        row = _parse(line)
+        if row is None:
+            if number == numbered[-1][0]:
+                break
+            raise DataError(
+                f'{path}, line {number}, is no row of captions: {{"key": ..., "captions": [{{"text": ..., '
+                '"source": ..., "score": ...}]}, with finite scores. Mend the line, or take it out.'
+            )
+        key, captions, scorer = row
+        known = found.setdefault(key, {})
+        for caption in captions:
+            known[caption.text, caption.source] = (caption, scorer)
+    return {
+        key: Known(tuple(c for c, _ in known.values()), tuple(scorer for _, scorer in known.values()))
+        for key, known in found.items()
+    }
+
+
+def merged(own: Sequence[Caption], known: Known | None) -> tuple[Caption, ...]:
+    """Give a picture's captions: those that came with it, then those of the sidecar that are new.
+
+    What the sidecar says of a caption that came with the picture, its score, holds.
+    """
+    if known is None:
+        return tuple(own)
+    newer = {(caption.text, caption.source): caption for caption in known.captions}
+    first = {(caption.text, caption.source): caption for caption in own}
+    return tuple((first | newer).values())
+
+
+class SidecarWriter:
+    """Adds rows to a sidecar, which is made if it is not there; use it in a `with` statement.
+
+    Raises OutputError where the file can not be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _mend(path)
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise self._explain(error) from None
+
+    def add(self, key: str, captions: Iterable[Caption], scorer: str = "") -> None:
+        """Add one picture's row. scorer: who gave all of the scores."""
+        rows = [{"text": c.text, "source": c.source, "score": c.score} for c in captions]
+        row: dict[str, Any] = {"key": key, "captions": rows} | ({"scorer": scorer} if scorer else {})
+        line = json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+        try:
+            written = self._file.write(
+                line
+            )  # unbuffered, at the file's end: one call of the system, one line
+        except OSError as error:
+            raise self._explain(error) from None
+        if written != len(line):  # a disk that fills up takes a part; the next writer cuts it off
+            raise self._explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+
+    def __enter__(self) -> SidecarWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def _explain(self, error: OSError) -> OutputError:
+        return OutputError(
+            f"Captions can not be written to {self.path}: {error.strerror}. Name another file with --output."
+        )
+
+
+def _parse(line: bytes) -> tuple[str, list[Caption], str] | None:
+    """A row's key, captions and scorer; None: it is no such row."""
+    try:
+        row = json.loads(line)
+        captions = [
+            Caption(text=one["text"], score=one.get("score"), source=one.get("source") or "")
+            for one in row["captions"]
+        ]
+        key, scorer = row["key"], row.get("scorer") or ""
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, DataError):
+        return None
+    numbers = all(isinstance(c.score, int | float | None) for c in captions)
+    texts = all(isinstance(text, str) for c in captions for text in (c.text, c.source))
+    return (key, captions, scorer) if numbers and texts and isinstance(key, str) else None
+
+
+def _mend(path: Path) -> None:
+    """Have the file end with a whole line: finish one that lacks its line break only, cut any other."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        content = file.read()
+        body = content.rstrip(b"\n")
+        start = body.rfind(b"\n") + 1
+        if body[start:].strip() and _parse(body[start:]) is None:
+            file.truncate(start)
+        elif body and body == content:
+            file.write(b"\n")

@@ -1,0 +1,115 @@
+"""Where training pictures come from: a folder, tar shards or a Hugging Face data set, behind one interface.
+
+A source is map-style: picture i is always the same one, and can be read at any time. What lies in a place is
+found out by looking; nothing has to be prepared, and no index file is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import numpy as np
+
+from sanakit.data.read.captions import Caption
+from sanakit.data.read.sidecar import Known, merged
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+class Source(Protocol):
+    """Pictures with captions, numbered from 0. It can be pickled: reading processes get a copy."""
+
+    @property
+    def ignored(self) -> Mapping[str, str]:
+        """Name what lies in the place and is not used, with the reason, for a report."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def key(self, index: int) -> str:
+        """Name a picture, uniquely, for reports and sidecars: its path in the folder, or shard:member."""
+        ...
+
+    def open(self, index: int) -> BinaryIO:
+        """Open a picture's file, so that its header can be read without the rest. Raises OSError."""
+        ...
+
+    def read(self, index: int) -> bytes:
+        """Give a picture's file. Raises OSError."""
+        ...
+
+    def captions(self, index: int) -> tuple[Caption, ...]:
+        """Give a picture's captions, () where it has none. Raises DataError for captions that are damaged."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Tell these pictures from any others: hexadecimal, from names, sizes and times of change."""
+        ...
+
+
+class Annotated:
+    """A source with the captions and scores that a sidecar adds to its own."""
+
+    def __init__(self, source: Source, known: Mapping[str, Known]) -> None:
+        self.source, self.known = source, known
+
+    @property
+    def ignored(self) -> Mapping[str, str]:
+        """As of the source itself."""
+        return self.source.ignored
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def key(self, index: int) -> str:
+        """As of the source itself."""
+        return self.source.key(index)
+
+    def open(self, index: int) -> BinaryIO:
+        """As of the source itself."""
+        return self.source.open(index)
+
+    def read(self, index: int) -> bytes:
+        """As of the source itself."""
+        return self.source.read(index)
+
+    def captions(self, index: int) -> tuple[Caption, ...]:
+        """Those of the source, then those of the sidecar that are new; the sidecar's scores hold."""
+        return merged(self.source.captions(index), self.known.get(self.source.key(index)))
+
+    def fingerprint(self) -> str:
+        """As of the source itself: the same pictures, whatever is written about them."""
+        return self.source.fingerprint()
+
+
+class Names(Sequence[str]):
+    """Many short texts in one piece of memory: less than as many Python strings take, and quick to pickle."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+        self._bytes = b"".join(encoded)
+        self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index):
+        """Give one text; slices are not needed and not given."""
+        start, end = self._ends[index], self._ends[index + 1]
+        return self._bytes[start:end].decode("utf-8", "surrogateescape")
+
+
+def fingerprint_of(files: Iterable[tuple[str, Path]]) -> str:
+    """Tell files, given as (name, path), from others or changed ones. A vanished one counts as of size -1."""
+    digest = hashlib.sha256()
+    for name, path in files:
+        try:
+            stat = path.stat()
+            line = f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
+        except OSError:
+            line = f"{name}\0-1\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()

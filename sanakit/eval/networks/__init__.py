@@ -1,0 +1,1 @@
+"""Networks that judge images: features, detection, answers; each a function of images."""

@@ -1,0 +1,103 @@
+"""Open any image: its header first, then all of it, upright, on white where it is transparent.
+
+A file may be damaged, hostile or huge; whatever is wrong becomes a sentence for the user.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from sanakit.errors import SettingsError, SizeError
+
+COMMON_FORMATS = ("PNG", "JPEG", "WEBP")  # as Pillow calls them
+MAX_PIXELS = 2**26  # of a source: 67 million, 8192 x 8192
+# What makes a picture upright, by its EXIF orientation.
+_TELL_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # keys of Pillow's `info`
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def open_picture(
+    file: str | os.PathLike[str] | BinaryIO, what: str, formats: tuple[str, ...] = COMMON_FORMATS
+) -> Image.Image:
+    """Read a picture whole; its header first, so that a small file can not ask for gigabytes.
+
+    what: the file, at the beginning of a message. formats: that are decoded, whatever the file is called.
+    Raises SettingsError for what is none of them or damaged, SizeError for more than MAX_PIXELS.
+    """
+    try:
+        with Image.open(file, formats=formats) as image:  # reads the header
+            if image.width * image.height <= MAX_PIXELS:
+                image.load()
+                return image
+    except Image.DecompressionBombError:
+        pass
+    except Exception as error:  # whatever the decoders make of a damaged or hostile file
+        reason = getattr(error, "strerror", None)  # of the system: it could not be opened
+        wrong = f"can not be read ({reason})" if reason else "is damaged, or no picture"
+        raise SettingsError(f"{what} {wrong}: give a whole PNG, JPEG or WebP file.") from None
+    raise SizeError(f"{what} has too many pixels: give one of at most {MAX_PIXELS // 10**6} million.")
+
+
+def flatten(image: Image.Image) -> Image.Image:
+    """Give a picture as RGB: upright, on white where it is transparent, 16 bits brought to 8.
+
+    Raises SettingsError for what is no picture or too large, or whose file is damaged.
+    """
+    with decoding("picture"):
+        turned = upright(image)
+        if not turned.has_transparency_data:
+            return turned.convert("RGB")
+        layered = turned.convert("RGBA")
+        white = Image.new("RGBA", layered.size, "white")
+        return Image.alpha_composite(white, layered).convert("RGB")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return the decoded picture, turned as its EXIF orientation says, 16 bits brought to 8."""
+    _check(image)
+    image.load()  # first: the reader of TIFF files turns them itself
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF data raise what their reader stumbles over; the pixels are sound
+        turn = None
+    turned = image if turn is None else image.transpose(turn)
+    if turn is not None:  # what is upright must not be turned again
+        turned.info = {key: value for key, value in turned.info.items() if key not in _TELL_ORIENTATION}
+    if turned.mode.startswith("I"):  # 16 bits, which Pillow would cut at 255 instead of scaling
+        return Image.fromarray((np.asarray(turned).clip(0, 65535) // 256).astype(np.uint8))
+    return turned
+
+
+@contextmanager
+def decoding(what: str) -> Iterator[None]:
+    """Turn what Pillow stumbles over in a damaged file, which may be at any time, into SettingsError."""
+    try:
+        yield
+    except (SettingsError, MemoryError):
+        raise
+    except Exception as error:  # its readers raise anything from SyntaxError to struct.error
+        raise SettingsError(f"The {what} can not be decoded ({error}): save it again as PNG.") from None
+
+
+def _check(image: Image.Image) -> None:
+    if not isinstance(image, Image.Image):
+        raise SettingsError(f"The picture came as {type(image).__name__}: open it with PIL.Image.open.")
+    if not 1 <= image.width * image.height <= MAX_PIXELS:
+        raise SettingsError(
+            f"The picture has {image.width}x{image.height} px, but {MAX_PIXELS // 10**6} million are the "
+            "most: scale it down."
+        )

@@ -1,0 +1,27 @@
+"""DC-AE: blocks, the autoencoder, and how it runs on bands of rows."""
+
+from __future__ import annotations
+
+from sanakit.models.dc_ae.model import (
+    DC_AE_F32C32_SANA,
+    DC_AE_LITE,
+    DC_AE_POCKET,
+    DCAE,
+    DCAEConfig,
+    Decoder,
+    Encoder,
+    Part,
+    Stage,
+)
+
+__all__ = [
+    "DCAE",
+    "DC_AE_F32C32_SANA",
+    "DC_AE_LITE",
+    "DC_AE_POCKET",
+    "DCAEConfig",
+    "Decoder",
+    "Encoder",
+    "Part",
+    "Stage",
+]

@@ -1,0 +1,386 @@
+"""The engine of a server: a bounded queue and one thread that computes, step by step, for all who wait.
+
+Requests join a running batch between two steps and leave it when they are done (`group.py`); a picture drawn
+in a crowd is the picture drawn alone, to rounding. No HTTP here: callers are told by events and futures.
+Whoever makes the model fail, or NaN, fails alone.
+
+    engine = Engine(["pocket"])
+    engine.start()
+    ticket = engine.submit(engine.check(None, "a red apple"))
+    ticket.result().images[0]
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, Unpack
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from sanakit.errors import (
+    BusyError,
+    ClosedError,
+    DeadlineError,
+    MemoryLimitError,
+    SettingsError,
+    StoppedError,
+)
+from sanakit.pipelines.denoise import Batch, Sample, begin
+from sanakit.pipelines.image_to_image import STRENGTH
+from sanakit.pipelines.memory import MemoryPlan, stage
+from sanakit.pipelines.request import DrawSettings, ModelSpec, Request, check_request
+from sanakit.pipelines.source import make_source
+from sanakit.pipelines.text_to_image import TextToImage
+from sanakit.serve.engine.group import Group, Key, Picture, Turns
+from sanakit.serve.engine.residence import Residence
+from sanakit.serve.engine.ticket import Event, Failed, Finished, Progress, Ticket
+
+log = logging.getLogger(__name__)
+
+KEPT_PROMPTS = 256  # whose features are kept, the least recently used goes first
+# Latents in one step, all pictures together: more rows than this make a matrix product no faster.
+STEP_TOKENS = {"cpu": 1024}
+STEP_TOKENS_ELSEWHERE = 32768
+_STOPPED = "The server was stopped before the picture was done: ask again."
+
+
+class Engine:
+    """Draws for many at once.
+
+    models: what it may draw with, see `Residence`; the first is the default, loaded at the start.
+    max_batch: pictures that take a step together. max_waiting: pictures that may wait.
+    prompt_filter, image_filter: called with prompts or pictures, and the ticket's id; raise RefusedError.
+    Raises what the settings of a model raise.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[str],
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        memory: str | int = "auto",
+        max_batch: int = 16,
+        max_waiting: int = 64,
+        threads: int | None = None,
+        prompt_filter: Callable[[list[str], str], object] | None = None,
+        image_filter: Callable[[list[Image], str], object] | None = None,
+    ) -> None:
+        self.residence = Residence(models, device=device, dtype=dtype, memory=memory)
+        self.max_batch, self.max_waiting, self.threads = max_batch, max_waiting, threads
+        self.prompt_filter, self.image_filter = prompt_filter, image_filter
+        self._turns = Turns()
+        self._features: OrderedDict[tuple[str, str, bool], tuple[Tensor, list[str]]] = OrderedDict()
+        self._counts: Counter[str] = Counter()
+        self._condition = threading.Condition()
+        self._closing = self._abandoning = False
+        self._part: torch.nn.Module | None = None  # that works now, on its stage: see `memory.stage`
+        self._stage = ExitStack()
+        self._thread = threading.Thread(target=self._run, name="sanakit-engine", daemon=True)
+
+    @property
+    def specs(self) -> dict[str, ModelSpec]:
+        """What is known of each model, by name."""
+        return self.residence.specs
+
+    @property
+    def alive(self) -> bool:
+        """Whether it was started and takes work."""
+        return self._thread.is_alive() and not self._closing
+
+    def start(self) -> None:
+        """Load the default model and start to compute. MemoryLimitError: one picture is too much already."""
+        self.residence.get(self.residence.default).plan(self.check(None, "a picture"))
+        self._thread.start()
+
+    def check(
+        self,
+        model: str | None,
+        prompt: str,
+        negative_prompt: str = "",
+        *,
+        image: Image | None = None,
+        mask: Image | None = None,
+        strength: float | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        **settings: Unpack[DrawSettings],
+    ) -> Request:
+        """Check a request, in the caller's thread. image, mask, strength: as for the tasks in `pipelines/`.
+
+        Raises ModelNotFoundError, SettingsError or SizeError.
+        """
+        spec = self.residence.spec(model)
+        if image is None:
+            if mask is not None or strength is not None:
+                raise SettingsError("A mask or a strength came without a picture to draw from.")
+            return check_request(spec, prompt, negative_prompt, width=width, height=height, **settings)
+        if strength is None:
+            strength = STRENGTH if mask is None else 1.0
+        source = make_source(spec, image, strength, mask=mask, width=width, height=height)
+        return check_request(spec, prompt, negative_prompt, source=source, **settings)
+
+    def submit(
+        self,
+        request: Request,
+        on_event: Callable[[Event], None] | None = None,
+        *,
+        previews: bool = False,
+        deadline: float | None = None,
+        name: str | None = None,
+    ) -> Ticket:
+        """Take a request. on_event: called in the computing thread; be quick. previews: with every step.
+
+        deadline: seconds from now, after which it fails with DeadlineError. name: the ticket's id, else a new
+        one. Raises BusyError if the queue is full, ClosedError if the engine is stopping.
+        """
+        ticket = Ticket(request, self.wake, on_event, previews, deadline, name)
+        key = Key(request.model, request.cells, request.guided)
+        with self._condition:
+            if self._closing:
+                raise ClosedError("The server is stopping: try again later.")
+            waiting = sum(len(group.waiting) for group in self._turns.groups.values())
+            if waiting and waiting + request.pictures > self.max_waiting:
+                self._counts["refused"] += 1
+                raise BusyError(f"{waiting} pictures are waiting already: try again later.")
+            pictures = (Picture(ticket, number) for number in range(request.pictures))
+            self._turns.add(key, self._capacity(key), pictures)
+            self._condition.notify()
+        return ticket
+
+    def wake(self) -> None:
+        """Have the engine look at once for what was cancelled."""
+        with self._condition:
+            self._condition.notify()
+
+    def stats(self) -> dict[str, Any]:
+        """How it stands: waiting, running (pictures), loaded (models), and counts since the start.
+
+        Counts: steps (of batches), samples (pictures in those steps), pictures, failed, stopped, refused.
+        """
+        with self._condition:
+            groups = list(self._turns.groups.values())
+            waiting = sum(len(group.waiting) for group in groups)
+            running = sum(len(group.running) + len(group.ready) for group in groups)
+            names = ("steps", "samples", "pictures", "failed", "stopped", "refused")
+            counts = {name: self._counts[name] for name in names}
+        return {"waiting": waiting, "running": running, "loaded": self.residence.loaded, **counts}
+
+    def close(self, drain: float = 0.0) -> None:
+        """Take no more work, finish what there is within `drain` seconds, fail the rest with ClosedError."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify()
+        if self._thread.is_alive():
+            self._thread.join(drain)
+        with self._condition:
+            self._abandoning = True
+            self._condition.notify()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _capacity(self, key: Key) -> int:
+        tokens = STEP_TOKENS.get(self.residence.device.type, STEP_TOKENS_ELSEWHERE)
+        return max(1, min(self.max_batch, tokens // (key.cells[1] * key.cells[2])))
+
+    # What follows runs in the computing thread.
+
+    def _run(self) -> None:
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        try:
+            while order := self._wait():
+                self._work(order)
+        except Exception:
+            log.exception("the engine broke down: nothing is drawn any more")
+        with self._condition:  # however it ended, nobody waits for a thread that is gone
+            self._closing = self._abandoning = True
+            left = self._tickets()
+        for ticket in left:
+            self._fail(ticket, ClosedError(_STOPPED))
+        self._leave()
+
+    def _wait(self) -> list[Group]:
+        """Give the groups that have work, in the order of their turns; none when the engine is to end."""
+        while True:
+            with self._condition:
+                gone = [(ticket, error) for ticket in self._tickets() if (error := self._gone(ticket))]
+                if not gone:
+                    order = self._turns.order()
+                    if order or self._closing:
+                        return order
+                    self._condition.wait()
+            for ticket, error in gone:  # without the lock: listeners are told
+                self._fail(ticket, error)
+
+    def _work(self, order: list[Group]) -> None:
+        """Give the group whose turn it is its turn."""
+        busy = {group.key.model for group in order if group.begun}
+        group, admit = order[0], True
+        if not self.residence.fits(group.key.model, busy):
+            # Its model has to wait until those that are drawing are done: they begin nothing new.
+            group, admit = next(group for group in order if group.begun), False
+        started = time.perf_counter()
+        try:
+            self._turn(group, admit, busy)
+        except Exception as error:  # loading a model, say; whatever it is, the others go on
+            log.exception("the work on %s failed", group.key)
+            with self._condition:
+                tickets = group.tickets()
+            for ticket in tickets:
+                self._fail(ticket, error)
+        group.spent += time.perf_counter() - started
+
+    def _tickets(self) -> set[Ticket]:
+        return set().union(*(group.tickets() for group in self._turns.groups.values()))
+
+    def _gone(self, ticket: Ticket) -> Exception | None:
+        if self._abandoning:
+            return ClosedError(_STOPPED)
+        if ticket.stopped:
+            return StoppedError("The request was cancelled.")
+        if ticket.expires is not None and time.monotonic() > ticket.expires:
+            return DeadlineError("The picture was not done in the time that was given for it.")
+        return None
+
+    def _turn(self, group: Group, admit: bool, busy: set[str]) -> None:
+        """Decode one picture that is ready; otherwise let waiting ones join, if admitted, and take one step.
+
+        busy: models that are drawing.
+        """
+        if group.key.model not in self.residence.loaded:
+            self._leave()  # to stay would hold a part of a model that has to make room
+        pipe = self.residence.get(group.key.model, busy)
+        if group.ready and (self.residence.stays(group.key.model) or not group.running):
+            self._finish(pipe, group, group.ready.popleft())
+            return
+        while admit and group.waiting and len(group.running) < group.capacity:
+            self._begin(pipe, group)
+        if group.running:
+            self._step(pipe, group)
+
+    def _begin(self, pipe: TextToImage, group: Group) -> None:
+        """Let the picture that has waited longest join; with the first of a request comes its text."""
+        with self._condition:
+            picture = group.waiting.popleft()
+        ticket = picture.ticket
+        try:
+            if not ticket.samples:
+                ticket.begun = time.monotonic()
+                if self.prompt_filter is not None:
+                    self.prompt_filter(ticket.request.prompts, ticket.id)
+                ticket.samples = self._samples(pipe, ticket)
+        except Exception as error:
+            self._fail(ticket, error)
+            return
+        picture.sample = ticket.samples[picture.number]
+        with self._condition:
+            group.run(picture)
+
+    def _samples(self, pipe: TextToImage, ticket: Ticket) -> list[Sample]:
+        request = ticket.request
+        plan = pipe.plan(request, samples=1)
+        wanted = [(request.negative_prompt, True)] * request.guided
+        wanted += [(prompt, False) for prompt in request.prompts]
+        features = []
+        for text, negative in wanted:
+            key = (request.model, text, negative)
+            if key not in self._features:
+                self._enter(pipe.text_encoder.model, pipe, plan)
+                (found,), notes = pipe.encode([] if negative else [text], text if negative else None, plan)
+                self._features[key] = (found, notes)
+                if len(self._features) > KEPT_PROMPTS:
+                    self._features.popitem(last=False)
+            self._features.move_to_end(key)
+            features.append(self._features[key][0])
+            ticket.notes += self._features[key][1]
+        known = None
+        if request.source is not None:
+            self._enter(pipe.autoencoder, pipe, plan)
+            known = pipe.encode_source(request)
+        self._enter(pipe.transformer, pipe, plan)
+        return begin(pipe.transformer, request, features, known)
+
+    def _step(self, pipe: TextToImage, group: Group) -> None:
+        plan = pipe.plan(group.running[0].ticket.request, samples=len(group.running))
+        self._enter(pipe.transformer, pipe, plan)
+        if group.batch is None:
+            group.batch = Batch(pipe.transformer, [p.sample for p in group.running if p.sample])
+        self._counts.update(steps=1, samples=len(group.running))
+        try:
+            group.batch.step(plan.after_block)
+        except Exception as error:
+            self._step_each(pipe, group, plan, error)
+        for picture in list(group.running):
+            state = picture.sample.state  # pyright: ignore[reportOptionalMemberAccess] - it runs
+            try:
+                pipe.check_finite(
+                    state.sample, f"Step {state.index} of {state.total}", pipe.transformer.dtype
+                )
+            except Exception as error:
+                self._fail(picture.ticket, error)
+                continue
+            self._progress(pipe, picture)
+        with self._condition:
+            group.settle()
+
+    def _step_each(self, pipe: TextToImage, group: Group, plan: MemoryPlan, error: Exception) -> None:
+        """After a step that failed: each alone, so that only those fail who can not be helped."""
+        pictures = list(group.running)
+        if isinstance(error, MemoryLimitError) and len(pictures) > 1:
+            group.capacity = len(pictures) // 2
+            log.warning("%s: from now on at most %d at once", error, group.capacity)
+        for picture in pictures:
+            if picture.ticket.done or picture.sample is None:
+                continue
+            try:
+                Batch(pipe.transformer, [picture.sample]).step(plan.after_block)
+            except Exception as its_error:
+                self._fail(picture.ticket, its_error)
+
+    def _progress(self, pipe: TextToImage, picture: Picture) -> None:
+        ticket, sample = picture.ticket, picture.sample
+        assert sample is not None
+        preview = pipe.preview(sample.clean[0]) if ticket.previews and not sample.state.done else None
+        ticket.tell(Progress(ticket, picture.number, sample.state.index, sample.state.total, preview))
+
+    def _finish(self, pipe: TextToImage, group: Group, picture: Picture) -> None:
+        ticket, sample = picture.ticket, picture.sample
+        assert sample is not None
+        try:
+            self._enter(pipe.autoencoder, pipe, pipe.plan(ticket.request, samples=1))
+            images: Any = pipe.picture(sample.state.sample, ticket.request)
+            if self.image_filter is not None:
+                self.image_filter(images, ticket.id)
+        except Exception as error:
+            self._fail(ticket, error)
+            return
+        self._counts["pictures"] += 1
+        if result := ticket.add(picture.number, images[0]):
+            ticket.tell(Finished(ticket, result))
+
+    def _fail(self, ticket: Ticket, error: Exception) -> None:
+        with self._condition:
+            for group in self._turns.groups.values():
+                group.drop(ticket)
+        if not ticket.done:
+            self._counts["stopped" if isinstance(error, StoppedError) else "failed"] += 1
+            ticket.tell(Failed(ticket, error))
+
+    def _enter(self, part: torch.nn.Module, pipe: TextToImage, plan: MemoryPlan) -> None:
+        """Go over to another part of a model: what the plan does not keep is given back in between."""
+        if part is not self._part:
+            self._leave()
+            self._stage.enter_context(stage(part, plan, pipe.device))
+            self._part = part
+
+    def _leave(self) -> None:
+        self._part = None
+        self._stage.close()

@@ -1,0 +1,117 @@
+"""Pictures that can take their steps together, and whose turn it is.
+
+A group holds the pictures of one model, one latent size and one kind of guidance: those that wait, those that
+run, one step of all of them at a time, and those that are denoised and wait for the decoder. Groups share the
+machine by the seconds that each has had: the one with the least goes next, so that large pictures do not keep
+small ones waiting.
+Source: continuous batching (Orca, OSDI 2022); start-time fair queueing (Goyal et al., SIGCOMM 1996).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from sanakit.pipelines.denoise import Batch, Sample
+from sanakit.serve.engine.ticket import Ticket
+
+CREDIT = 0.5  # seconds
+
+
+class Key(NamedTuple):
+    """What pictures must share to take their steps together."""
+
+    model: str
+    cells: tuple[int, int, int]  # C h w
+    guided: bool
+
+
+@dataclass(slots=True, eq=False)
+class Picture:
+    """One picture of a request."""
+
+    ticket: Ticket
+    number: int  # within its request
+    sample: Sample | None = None  # once it has begun
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """Pictures of one key. capacity: how many run at a time. spent: seconds that the group has had."""
+
+    key: Key
+    capacity: int
+    spent: float = 0.0
+    waiting: deque[Picture] = field(default_factory=deque)
+    running: list[Picture] = field(default_factory=list)
+    ready: deque[Picture] = field(default_factory=deque)
+    batch: Batch | None = None  # of those that run; None when they have changed
+
+    @property
+    def begun(self) -> bool:
+        """Whether pictures of it are on their way."""
+        return bool(self.running or self.ready)
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has nothing to do."""
+        return not (self.waiting or self.running or self.ready)
+
+    def run(self, picture: Picture) -> None:
+        """Have a picture, which has its sample, take part from the next step on."""
+        (self.ready if picture.sample is None or picture.sample.state.done else self.running).append(picture)
+        self.batch = None
+
+    def settle(self) -> None:
+        """Move the pictures that are denoised from those that run to those that are ready."""
+        done = [picture for picture in self.running if picture.sample and picture.sample.state.done]
+        if done:
+            self.running = [picture for picture in self.running if picture not in done]
+            self.ready.extend(done)
+            self.batch = None
+
+    def drop(self, ticket: Ticket) -> None:
+        """Forget the pictures of a request."""
+        self.waiting = deque(picture for picture in self.waiting if picture.ticket is not ticket)
+        self.ready = deque(picture for picture in self.ready if picture.ticket is not ticket)
+        if any(picture.ticket is ticket for picture in self.running):
+            self.running = [picture for picture in self.running if picture.ticket is not ticket]
+            self.batch = None
+
+    def tickets(self) -> set[Ticket]:
+        """The requests that have pictures in it."""
+        return {picture.ticket for picture in (*self.waiting, *self.running, *self.ready)}
+
+
+class Turns:
+    """The groups, and whose turn it is: start-time fair queueing with a credit. Its owner holds a lock.
+
+    A group that begins after a pause has a credit, so that a small request is done before turns are shared
+    again; what a group had before the pause still counts, so that pauses earn nothing beyond the credit.
+    """
+
+    def __init__(self) -> None:
+        self.groups: dict[Key, Group] = {}
+        self._clock = 0.0  # seconds that the group whose turn it was last had had
+        self._past: dict[
+            Key, float
+        ] = {}  # of groups that pause, where it is more than the credit leaves them
+
+    def add(self, key: Key, capacity: int, pictures: Iterable[Picture]) -> None:
+        """Have pictures wait in the group of their key."""
+        if key not in self.groups:
+            spent = max(self._past.pop(key, 0.0), self._clock - CREDIT)
+            self.groups[key] = Group(key, capacity, spent)
+        self.groups[key].waiting.extend(pictures)
+
+    def order(self) -> list[Group]:
+        """Give the groups that have work, the one whose turn it is first."""
+        for key in [key for key, group in self.groups.items() if group.empty]:
+            self._past[key] = self.groups.pop(key).spent
+        order = sorted(self.groups.values(), key=lambda group: group.spent)
+        if order:
+            self._clock = max(self._clock, order[0].spent)
+        self._past = {key: spent for key, spent in self._past.items() if spent > self._clock - CREDIT}
+        return order

@@ -1,0 +1,117 @@
+"""A request that the engine took, and what it tells about it."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from PIL.Image import Image
+
+from sanakit.pipelines.denoise import Sample
+from sanakit.pipelines.request import Request, Result
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A picture of a request is one step further."""
+
+    ticket: Ticket
+    picture: int  # the first is 0
+    index: int  # steps done
+    total: int
+    preview: Image | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All pictures of a request are there."""
+
+    ticket: Ticket
+    result: Result
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A request came to nothing."""
+
+    ticket: Ticket
+    error: Exception
+
+
+Event = Progress | Finished | Failed
+
+
+class Ticket:
+    """A request that was taken.
+
+    wake: has the engine look at once. deadline: seconds from now. name: its id in logs; None: a new one.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        wake: Callable[[], None],
+        on_event: Callable[[Event], None] | None,
+        previews: bool,
+        deadline: float | None,
+        name: str | None = None,
+    ) -> None:
+        self.id = name or secrets.token_hex(8)
+        self.request = request
+        self.previews = previews
+        self.accepted = time.monotonic()
+        self.expires = None if deadline is None else self.accepted + deadline
+        self.begun: float | None = None  # when its first picture began
+        self.stopped = False
+        self.samples: list[Sample] = []
+        self.notes: list[str] = []
+        self._images: dict[int, Image] = {}  # that are done, by their number
+        self._wake, self._on_event = wake, on_event
+        self._future: Future[Result] = Future()
+
+    @property
+    def done(self) -> bool:
+        """Whether it is finished, or came to nothing."""
+        return self._future.done()
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Wait for the pictures. Raises what it failed with, or TimeoutError after `timeout` seconds."""
+        return self._future.result(timeout)
+
+    def cancel(self) -> None:
+        """Stop it within one step; it then fails with StoppedError."""
+        self.stopped = True
+        self._wake()
+
+    def add(self, number: int, image: Image) -> Result | None:
+        """Take a picture that is done; give the result if it was the last one."""
+        self._images[number] = image
+        if len(self._images) < self.request.pictures:
+            return None
+        begun = self.begun or self.accepted
+        return Result(
+            images=[self._images[number] for number in range(self.request.pictures)],
+            seeds=self.request.seeds,
+            timings={"queue": begun - self.accepted, "draw": time.monotonic() - begun},
+            metadata=self.request.metadata,
+            warnings=self.notes,
+        )
+
+    def tell(self, event: Event) -> None:
+        """Tell who asked. What they do about it must not stop the engine."""
+        if isinstance(event, Finished):
+            self._future.set_result(event.result)
+        elif isinstance(event, Failed):
+            self._future.set_exception(event.error)
+        if self._on_event is None:
+            return
+        try:
+            self._on_event(event)
+        except Exception:
+            log.exception("the listener of request %s failed", self.id)

@@ -1,0 +1,111 @@
+"""What /openapi.json says of answers and bodies: every status, every error, examples, the form of an edit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.models import Example
+
+from sanakit.serve.http.openai_schema import (
+    CompletedEvent,
+    EditRequest,
+    ErrorReply,
+    PartialImageEvent,
+)
+
+REF = "#/components/schemas/"
+_FOREVER = (400, 401, 429)  # what every guarded route may answer
+_WORDS = {
+    400: "The request is wrong; the message says how to mend it.",
+    401: "No key, or not one of this server's.",
+    403: "A web page of another origin asks, and this server has not been told to serve it.",
+    404: "No such model, job or picture.",
+    405: "Not a method of this address.",
+    409: "It can no longer be done.",
+    413: "The body is larger than this server takes.",
+    429: "Too many requests for this key or address; Retry-After tells when to come again.",
+    500: "A mistake of the server; its log says more under the answer's X-Request-Id.",
+    503: "Not now: the queue is full, or the server is stopping, or its database or disk is gone.",
+    504: "The request's own deadline has passed.",
+}
+EXAMPLES: dict[str, Example] = {
+    "apple": {"summary": "One picture", "value": {"prompt": "a red apple"}},
+    "seeded": {
+        "summary": "Two pictures, exactly described",
+        "value": {
+            "prompt": "a red apple",
+            "negative_prompt": "green",
+            "n": 2,
+            "size": "256x256",
+            "steps": 20,
+            "guidance": 4.5,
+            "seed": 7,
+        },
+    },
+}
+EDIT_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"multipart/form-data": {"schema": {"$ref": f"{REF}EditForm"}}},
+    }
+}
+
+
+def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Document error answers: those that every route with a key may give, and these."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for status in sorted({*_FOREVER, 403, 413, *statuses}):
+        found[status] = {"model": ErrorReply, "description": _WORDS[status]}
+        if status in (429, 503):
+            headers = {"Retry-After": {"description": "Seconds.", "schema": {"type": "string"}}}
+            found[status]["headers"] = headers
+    return found
+
+
+def stream_answer() -> dict[int | str, dict[str, Any]]:
+    """Document that a route's success may be a stream; the JSON form is the route's own model."""
+    events = [{"$ref": f"{REF}{model.__name__}"} for model in (PartialImageEvent, CompletedEvent, ErrorReply)]
+    content = {"text/event-stream": {"schema": {"type": "string"}, "x-events": {"oneOf": events}}}
+    return {200: {"description": "The pictures; with stream = true as events.", "content": content}}
+
+
+def finish_schema(app: FastAPI) -> None:
+    """Complete the schema that FastAPI writes: models of events and forms, no 422, which we never answer."""
+    write = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is not None:
+            return app.openapi_schema
+        schema = write()
+        models = schema.setdefault("components", {}).setdefault("schemas", {})
+        for name in ("HTTPValidationError", "ValidationError"):
+            models.pop(name, None)
+        for model in (PartialImageEvent, CompletedEvent, ErrorReply):
+            found = model.model_json_schema(ref_template=f"{REF}{{model}}")
+            models |= found.pop("$defs", {})
+            models[model.__name__] = found
+        models["EditForm"] = _edit_form()
+        for path in schema["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+        return schema
+
+    app.openapi = openapi
+
+
+def _edit_form() -> dict[str, Any]:
+    """The form of an edit: the fields of the model, and its files."""
+    form = EditRequest.model_json_schema(ref_template=f"{REF}{{model}}")
+    for field in form["properties"].values():  # a form has no null: a field is there or not
+        kinds = [kind for kind in field.pop("anyOf", []) if kind != {"type": "null"}]
+        if kinds:
+            field |= kinds[0]
+            field.pop("default", None)
+    file = {"type": "string", "format": "binary"}
+    image = "A PNG, JPEG or WebP file. Without a mask, its transparent part is redrawn, if it has one."
+    mask = "A picture of the image's size: its transparent, or else its white part is redrawn."
+    form["properties"]["image"] = file | {"description": image}
+    form["properties"]["mask"] = file | {"description": mask}
+    form["required"] = ["image", *form["required"]]
+    return form

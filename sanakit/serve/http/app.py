@@ -1,0 +1,158 @@
+"""The whole HTTP application around an engine: from the outermost layer to the routes.
+
+A request passes door (id, log, figures, headers), CORS where origins are allowed, guard (keys), body limit,
+and reaches a route of images_api, jobs_api, pictures_api or one of the few below. Nothing draws here.
+FastAPI's pages of documentation fetch scripts from other machines and are off; /openapi.json is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import Depends, FastAPI, Response
+from fastapi.middleware import Middleware
+from fastapi.middleware.cors import CORSMiddleware
+
+from sanakit import __version__
+from sanakit.errors import ClosedError, ModelNotFoundError
+from sanakit.serve.engine.engine import Engine
+from sanakit.serve.http.access import Access, Guard, bearer
+from sanakit.serve.http.answers import answers, finish_schema
+from sanakit.serve.http.door import BodyLimit, Door
+from sanakit.serve.http.failures import install
+from sanakit.serve.http.images_api import images_api
+from sanakit.serve.http.jobs_api import jobs_api
+from sanakit.serve.http.metrics import CONTENT_TYPE, Metrics
+from sanakit.serve.http.openai_schema import ModelList, ModelReply, StateReply
+from sanakit.serve.http.pictures_api import pictures_api
+from sanakit.serve.http.service import DoorSettings, Service
+from sanakit.serve.jobs.jobs import JobStore
+from sanakit.serve.jobs.keys import KeyStore
+from sanakit.serve.jobs.storage import PictureStore
+
+
+def create_app(
+    engine: Engine,
+    *,
+    jobs: JobStore,
+    store: PictureStore,
+    keys: KeyStore,
+    settings: DoorSettings | None = None,
+    draining: threading.Event | None = None,
+    wake: Callable[[], None] = lambda: None,
+) -> FastAPI:
+    """Build the application around a started engine; who starts and stops the parts is the caller.
+
+    draining: set it when the server is to stop; /ready then says so. wake: `JobRunner.wake`.
+    `app.state.service` holds the parts, for what is mounted beside the API.
+    """
+    settings = settings or DoorSettings()
+    service = Service(
+        engine=engine,
+        jobs=jobs,
+        store=store,
+        access=Access(keys, no_auth=settings.no_auth, local=settings.local),
+        metrics=Metrics(engine.stats, jobs.counts),
+        settings=settings,
+        draining=draining or threading.Event(),
+        wake=wake,
+    )
+    app = FastAPI(
+        title="sanakit",
+        summary="Pictures from sentences, as OpenAI's clients ask for them.",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=_layers(service),
+    )
+    app.state.service = service
+    install(app, detailed=settings.log_prompts)
+    keyed = [Depends(bearer)]  # in the schema; the guard in front has let in or refused already
+    app.include_router(images_api(service), dependencies=keyed)
+    app.include_router(jobs_api(service), dependencies=keyed)
+    app.include_router(pictures_api(service))
+    _add_models(app, service, keyed)
+    _add_watch(app, service)
+    finish_schema(app)
+    return app
+
+
+def _layers(service: Service) -> list[Middleware]:
+    """What a request passes before it reaches a route, from the outside in."""
+    settings, detailed = service.settings, service.settings.log_prompts
+    layers = [Middleware(Door, service.metrics, json_log=settings.json_log, detailed=detailed)]
+    if settings.origins:
+        exposed = ["X-Request-Id", "X-Should-Retry", "Retry-After", "Location"]
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+            expose_headers=exposed,
+        )
+        layers.append(cors)
+    layers += [
+        Middleware(Guard, service.access, settings.origins, detailed=detailed),
+        Middleware(BodyLimit, settings.body_limit),
+    ]
+    return layers
+
+
+def _add_models(app: FastAPI, service: Service, keyed: list[Any]) -> None:
+    def card(name: str) -> ModelReply:
+        own = service.engine.specs[name].settings
+        defaults = {
+            "size": f"{own.width}x{own.height}",
+            "steps": own.steps,
+            "guidance": own.guidance,
+            "solver": own.solver,
+        }
+        return ModelReply(id=name, created=service.started, defaults=defaults)
+
+    @app.get("/v1/models", tags=["models"], dependencies=keyed, responses=answers(500, 503))
+    async def models() -> ModelList:
+        """List the models, the default one first."""
+        return ModelList(data=[card(name) for name in service.engine.specs])
+
+    # A name of the Hub has a slash.
+    @app.get("/v1/models/{model:path}", tags=["models"], dependencies=keyed, responses=answers(404, 500, 503))
+    async def model(model: str) -> ModelReply:
+        """Describe one model."""
+        if model not in service.engine.specs:
+            names = ", ".join(service.engine.specs)
+            raise ModelNotFoundError(f"There is no model {model[:100]!r} here; there are: {names}.")
+        return card(model)
+
+
+def _add_watch(app: FastAPI, service: Service) -> None:
+    """Routes for those who watch the server; they need no key and tell nothing of what is drawn."""
+
+    @app.get("/health", tags=["watch"])
+    async def health() -> StateReply:
+        """Tell that the process answers."""
+        return StateReply()
+
+    @app.get("/ready", tags=["watch"], responses={503: answers(503)[503]})
+    async def ready() -> StateReply:
+        """Tell whether requests are welcome: the model is loaded, the database answers, no stop."""
+        if service.draining.is_set():
+            raise ClosedError("The server is stopping.")
+        if not service.engine.alive:
+            raise ClosedError("Nothing is drawn yet, or any more.")
+        await asyncio.to_thread(service.jobs.ping)
+        return StateReply()
+
+    if service.settings.metrics:
+        plain: dict[int | str, dict[str, Any]] = {
+            200: {"description": "All figures.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+        }
+
+        @app.get("/metrics", tags=["watch"], response_class=Response, responses=plain)
+        async def metrics() -> Response:
+            """Give figures in Prometheus' text format."""
+            text = await asyncio.to_thread(service.metrics.text)
+            return Response(text, headers={"Content-Type": CONTENT_TYPE})

@@ -1,0 +1,127 @@
+"""The outermost layer: an id, a line in the log, figures and safe headers for every request; and two limits.
+
+Plain ASGI, so that streams pass through as they are. Prompts are in bodies, which nobody logs here; of an
+address only the path is logged, and control characters in it are spelled out, so that no request writes lines
+of its own into the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from time import perf_counter
+from urllib.parse import quote
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sanakit.errors import ClosedError
+from sanakit.serve.http.failures import Failure, FailureError, failure_of
+from sanakit.serve.http.metrics import Metrics
+
+log = logging.getLogger("sanakit.serve.requests")
+
+_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_API_HEADERS = {  # not for a page that is mounted beside the API
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+_API = ("/v1/", "/health", "/ready", "/metrics", "/openapi.json")
+
+
+class Door:
+    """Wraps the whole app. json_log: one JSON object a line. detailed: see `failures.failure_of`."""
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, *, json_log: bool = False, detailed: bool = False
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._json_log = json_log
+        self._detailed = detailed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request on, and note how it was answered."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = scope.setdefault("state", {})["request_id"] = f"req_{secrets.token_hex(12)}"
+        status, started = 0, perf_counter()
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                safe = _HEADERS | (_API_HEADERS if scope["path"].startswith(_API) else {})
+                for name, value in safe.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        with self._metrics.open_requests.track_inprogress():
+            try:
+                await self._app(scope, receive, sending)
+            except ClientDisconnect:  # in the middle of its body: nobody's mistake, and nobody to answer
+                self._metrics.disconnected.inc()
+            except asyncio.CancelledError:  # the time to drain is over, and its body has not come
+                if status:
+                    raise
+                closing = failure_of(ClosedError("The server is stopping."), request_id)
+                await closing.response()(scope, receive, sending)
+            except Exception as error:
+                failure = failure_of(error, request_id, detailed=self._detailed)
+                if status:  # half an answer is out: close the connection, so that it is not taken for whole
+                    raise ConnectionAbortedError(f"request {request_id} broke off") from None
+                await failure.response()(scope, receive, sending)
+            finally:
+                self._note(scope, status, perf_counter() - started)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", None) or "other"
+        self._metrics.answered(scope["method"], route, status or 499, seconds)
+        facts = {
+            "id": scope["state"]["request_id"],
+            "client": (scope.get("client") or ("-",))[0],
+            "caller": scope["state"].get("caller", "-"),
+            "method": scope["method"][:16],
+            "path": quote(scope["path"][:200]),
+            "status": status or 499,
+            "ms": round(1000 * seconds),
+        }
+        log.info(json.dumps(facts) if self._json_log else " ".join(str(value) for value in facts.values()))
+
+
+class BodyLimit:
+    """Refuses bodies over a number of bytes, while they are read: Content-Length may lie or be absent."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request on, but no more of its body than the limit."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        message = f"The body is larger than the {self._limit:,} bytes that this server takes."
+        failure = Failure(status=413, message=message, code="body_too_large", headers={"Connection": "close"})
+        announced = Headers(scope=scope).get("content-length", "0")
+        if announced.isdecimal() and int(announced[:30]) > self._limit:
+            await failure.response()(scope, receive, send)
+            return
+        came = 0
+
+        async def receiving() -> Message:
+            nonlocal came
+            part = await receive()
+            came += len(part.get("body", b""))
+            if came > self._limit:
+                raise FailureError(failure)
+            return part
+
+        await self._app(scope, receiving, send)

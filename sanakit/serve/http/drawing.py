@@ -1,0 +1,102 @@
+"""One request on its way through the engine, seen from the event loop.
+
+The engine calls back in its own thread; here its events become something to await. Whoever stops listening,
+by closing the connection or by an error of ours, has the ticket cancelled: the engine lets go within a step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+from fastapi import Request as HTTPRequest
+
+from sanakit.errors import StoppedError
+from sanakit.pipelines.request import Request, Result
+from sanakit.serve.engine.engine import Engine, Event, Failed, Finished, Progress
+
+
+class Drawing:
+    """A submitted request.
+
+    partial_images: how often to show each picture before it is done, 0 to 3. name: its id in logs.
+
+    Use as a context manager: leaving it cancels what is not finished. Raises BusyError, ClosedError.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        request: Request,
+        *,
+        partial_images: int = 0,
+        deadline: float | None = None,
+        name: str | None = None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._partial_images = partial_images
+
+        def on_event(event: Event) -> None:
+            if isinstance(event, Progress) and self.shown(event) is None:
+                return
+            with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+                loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+        self.ticket = engine.submit(
+            request, on_event, previews=partial_images > 0, deadline=deadline, name=name
+        )
+
+    def __enter__(self) -> Drawing:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.ticket.cancel()
+
+    def shown(self, event: Progress) -> int | None:
+        """Which partial image, from 0, this step of a picture is; None: it is none of them."""
+        wanted = [
+            round(event.total * (number + 1) / (self._partial_images + 1))
+            for number in range(self._partial_images)
+        ]
+        wanted = sorted({step for step in wanted if 0 < step < event.total})
+        return wanted.index(event.index) if event.index in wanted and event.preview is not None else None
+
+    async def events(self) -> AsyncIterator[Progress | Result]:
+        """Give the partial images, then the result. Raises whatever the drawing failed with."""
+        while True:
+            event = await self._events.get()
+            if isinstance(event, Failed):
+                raise event.error
+            if isinstance(event, Finished):
+                yield event.result
+                return
+            if isinstance(event, Progress):
+                yield event
+
+    async def result(self, client: HTTPRequest) -> Result:
+        """Wait for the pictures as long as the client does. Raises StoppedError when it has left."""
+        drawn = asyncio.ensure_future(self._last())
+        gone = asyncio.ensure_future(_left(client))
+        try:
+            await asyncio.wait((drawn, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not drawn.done():
+                raise StoppedError("The client has left.")
+            return drawn.result()
+        finally:
+            drawn.cancel()
+            gone.cancel()
+
+    async def _last(self) -> Result:
+        async for event in self.events():
+            if isinstance(event, Result):
+                return event
+        raise AssertionError("events end with a result")
+
+
+async def _left(client: HTTPRequest) -> None:
+    """Return when the client has closed its connection. Its request must have been read."""
+    while (await client.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,243 @@
+"""POST /v1/images/generations and /v1/images/edits, at once or as a stream of server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from PIL import Image
+from starlette.types import Receive, Scope, Send
+
+from sanakit.errors import BusyError, ClosedError, RefusedError, SettingsError, StoppedError
+from sanakit.images.image import QUALITY, Metadata, encode
+from sanakit.pipelines.request import Request as Drawn
+from sanakit.pipelines.request import Result
+from sanakit.serve.engine.engine import Progress
+from sanakit.serve.http.access import caller_of
+from sanakit.serve.http.answers import EDIT_BODY, EXAMPLES, answers, stream_answer
+from sanakit.serve.http.drawing import Drawing
+from sanakit.serve.http.failures import failure_of
+from sanakit.serve.http.openai_schema import (
+    CompletedEvent,
+    DrawingSettings,
+    GenerationRequest,
+    ImagesReply,
+    PartialImageEvent,
+    PictureReply,
+    Usage,
+)
+from sanakit.serve.http.pictures_api import new_name
+from sanakit.serve.http.service import Service, note_prompt, request_id
+from sanakit.serve.http.uploads import read_edit
+
+KEEP_ALIVE = 15  # seconds without an event after which a stream sends a comment: proxies give up on silence
+
+
+def images_api(service: Service) -> APIRouter:
+    """Give the routes that draw at once."""
+    routes = APIRouter(prefix="/v1/images", tags=["images"])
+
+    @routes.post(
+        "/generations", response_model=ImagesReply, responses=stream_answer() | answers(404, 500, 503, 504)
+    )
+    async def generate(
+        client: Request, body: Annotated[GenerationRequest, Body(openapi_examples=EXAMPLES)]
+    ) -> Any:
+        """Draw pictures from a sentence."""
+        drawn = await asyncio.to_thread(service.check, body)
+        return await answer(service, client, body, drawn, "image_generation")
+
+    @routes.post(
+        "/edits",
+        response_model=ImagesReply,
+        responses=stream_answer() | answers(404, 500, 503, 504),
+        openapi_extra=EDIT_BODY,
+    )
+    async def edit(client: Request) -> Any:
+        """Redraw a picture, or the transparent part of it or of a mask, as a sentence says."""
+        body, drawn, _ = await read_edit(service, client)
+        return await answer(service, client, body, drawn, "image_edit")
+
+    return routes
+
+
+async def answer(service: Service, client: Request, body: DrawingSettings, drawn: Drawn, kind: str) -> Any:
+    """Draw, and answer as the body wishes. kind: "image_generation" or "image_edit", as in event names."""
+    check_output(body)
+    note_prompt(service, client, body)
+    if service.draining.is_set():
+        raise ClosedError("The server is stopping: ask again when it is back.")
+    charged = caller_of(client), drawn.pictures
+    partial_images = (body.partial_images or 0) if service.settings.previews else 0
+    await asyncio.to_thread(service.access.charge, *charged)
+    try:
+        drawing = Drawing(
+            service.engine,
+            drawn,
+            partial_images=partial_images,
+            deadline=body.deadline,
+            name=request_id(client),
+        )
+    except (BusyError, ClosedError):
+        await asyncio.to_thread(service.access.refund, *charged)
+        raise
+    if body.stream:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        events = _events(service, client, body, drawn, drawing, kind)
+        return _Stream(drawing, _kept_alive(events), headers=headers, media_type="text/event-stream")
+    with drawing:
+        try:
+            result = await drawing.result(client)
+        except (RefusedError, StoppedError) as error:
+            _count(service, error)
+            raise
+    reply = ImagesReply(
+        created=int(time.time()),
+        output_format=body.output_format or "png",
+        size=_size(drawn),
+        data=await _pictures(service, client, body, result),
+        usage=_usage(drawn, drawn.pictures, kind),
+        warnings=result.warnings,
+    )
+    return JSONResponse(reply.model_dump())  # without a second validation of megabytes of base64
+
+
+async def _pictures(
+    service: Service, client: Request, body: DrawingSettings, result: Result
+) -> list[PictureReply]:
+    """Give the pictures as the body wishes: in the answer itself, or stored, by their address."""
+    pictures = []
+    for file, metadata in zip(await encode_all(result, body), result.metadata, strict=True):
+        if body.response_format == "url":
+            name = new_name(body.output_format or "png")
+            await asyncio.to_thread(service.store.put, name, file)
+            url = str(client.url_for("picture", name=name))
+            pictures.append(PictureReply(url=url, metadata=metadata))
+        else:
+            pictures.append(PictureReply(b64_json=_text(file), metadata=metadata))
+    return pictures
+
+
+def check_output(body: DrawingSettings) -> None:
+    """Raise SettingsError where fields about the answer do not go together."""
+    if body.output_format in (None, "png") and body.output_compression not in (None, 100):
+        raise SettingsError('output_compression is of "jpeg" and "webp": PNG files lose nothing.')
+    if body.stream and body.response_format == "url":
+        raise SettingsError('A stream carries its pictures: leave response_format at "b64_json".')
+    if body.partial_images and not body.stream:
+        raise SettingsError("partial_images are shown in a stream: add stream = true.")
+
+
+async def encode_all(result: Result, body: DrawingSettings) -> list[bytes]:
+    """Give the pictures as files of the format that the body wishes."""
+    assert isinstance(result.images, list)
+    pairs = zip(result.images, result.metadata, strict=True)
+    return [await asyncio.to_thread(_file, image, body, metadata) for image, metadata in pairs]
+
+
+class _Stream(StreamingResponse):
+    """A stream that cancels its drawing however it ends, even before its first event."""
+
+    def __init__(self, drawing: Drawing, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._drawing = drawing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._drawing:
+            await super().__call__(scope, receive, send)
+
+
+async def _events(
+    service: Service, client: Request, body: DrawingSettings, drawn: Drawn, drawing: Drawing, kind: str
+) -> AsyncIterator[bytes]:
+    shared: dict[str, Any] = {"output_format": body.output_format or "png", "size": _size(drawn)}
+    finished = False
+    try:
+        async for event in drawing.events():
+            now = int(time.time())
+            if isinstance(event, Progress):
+                assert event.preview is not None
+                file = await asyncio.to_thread(_file, event.preview, body, None)
+                partial = PartialImageEvent(
+                    type=f"{kind}.partial_image",  # pyright: ignore[reportArgumentType]
+                    b64_json=_text(file),
+                    created_at=now,
+                    picture=event.picture,
+                    partial_image_index=drawing.shown(event) or 0,
+                    **shared,
+                )
+                yield _sent(partial)
+                continue
+            for number, file in enumerate(await encode_all(event, body)):
+                completed = CompletedEvent(
+                    type=f"{kind}.completed",  # pyright: ignore[reportArgumentType]
+                    b64_json=_text(file),
+                    created_at=now,
+                    picture=number,
+                    usage=_usage(drawn, 1, kind),
+                    metadata=event.metadata[number],
+                    **shared,
+                )
+                yield _sent(completed)
+        finished = True
+    except Exception as error:  # the status has been sent: the error goes the way of the events
+        finished = True
+        _count(service, error)
+        detailed = service.settings.log_prompts
+        failure = failure_of(error, request_id(client), detailed=detailed)
+        yield f"event: error\ndata: {json.dumps(failure.body())}\n\n".encode()
+    finally:
+        if not finished:
+            service.metrics.disconnected.inc()
+
+
+async def _kept_alive(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Pass events on, with a comment wherever none came for a while."""
+    following = asyncio.ensure_future(anext(events, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait((following,), timeout=KEEP_ALIVE)
+            if not done:
+                yield b": still drawing\n\n"
+                continue
+            event = following.result()
+            if event is None:
+                return
+            yield event
+            following = asyncio.ensure_future(anext(events, None))
+    finally:
+        following.cancel()
+
+
+def _file(image: Image.Image, body: DrawingSettings, metadata: Metadata | None) -> bytes:
+    quality = QUALITY if body.output_compression is None else max(1, body.output_compression)
+    return encode(image, (body.output_format or "png").upper(), metadata, quality)
+
+
+def _count(service: Service, error: Exception) -> None:
+    if isinstance(error, RefusedError):
+        service.metrics.filtered.inc()
+    elif isinstance(error, StoppedError):
+        service.metrics.disconnected.inc()
+
+
+def _sent(event: PartialImageEvent | CompletedEvent) -> bytes:
+    return f"event: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()
+
+
+def _text(file: bytes) -> str:
+    return base64.b64encode(file).decode("ascii")
+
+
+def _size(drawn: Drawn) -> str:
+    return f"{drawn.size[1]}x{drawn.size[0]}"
+
+
+def _usage(drawn: Drawn, pictures: int, kind: str) -> Usage:
+    return Usage.of(drawn.cells[1] * drawn.cells[2], pictures, edit=kind == "image_edit")

@@ -1,0 +1,261 @@
+"""Jobs: requests that are accepted now, drawn when their turn comes, and survive the server's end.
+
+A job's pictures are PNG files of the picture store; replies tell their addresses. A job belongs to the key
+that made it: to all others it does not exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
+from PIL import Image
+from pydantic import Field
+
+from sanakit.errors import BusyError, ClosedError, OutputError, SettingsError, StorageError
+from sanakit.images.image import encode
+from sanakit.pipelines.request import Request as Drawn
+from sanakit.serve.http.access import Caller, caller_of
+from sanakit.serve.http.answers import EDIT_BODY, EXAMPLES, answers
+from sanakit.serve.http.failures import Failure, FailureError, detail_of
+from sanakit.serve.http.openai_schema import (
+    DrawingSettings,
+    ErrorDetail,
+    GenerationRequest,
+    PictureReply,
+    Reply,
+)
+from sanakit.serve.http.service import Service, note_prompt
+from sanakit.serve.http.uploads import read_edit
+from sanakit.serve.jobs.jobs import CANCELLED, FINISHED, QUEUED, Job, new_job_id
+
+MAX_LISTED = 100
+
+
+class JobReply(Reply):
+    """A job, as it stands."""
+
+    id: str
+    object: Literal["job"] = "job"
+    kind: Literal["generation", "edit"]
+    status: Literal["queued", "running", "finished", "failed", "cancelled"]
+    created: int = Field(description="Seconds since 1970, like the next two.")
+    started: int | None
+    ended: int | None
+    request: dict[str, Any] = Field(description="What is drawn, the seed among it.")
+    data: list[PictureReply] = Field(description="The pictures, once it is finished.")
+    error: ErrorDetail | None
+
+
+class JobList(Reply):
+    """The newest jobs first."""
+
+    object: Literal["list"] = "list"
+    data: list[JobReply]
+    has_more: bool = Field(description="Whether there are older ones: ask with before = the last id.")
+
+
+Idempotency = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        description="Chosen by the client: a repeated request with the same one gives the same job again.",
+    ),
+]
+JobId = Annotated[str, Field(max_length=100)]
+_ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {"headers": {"Location": {"description": "Where the job is.", "schema": {"type": "string"}}}}
+}
+
+
+def jobs_api(service: Service) -> APIRouter:
+    """Give the routes of jobs."""
+    routes = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+    accepting = {
+        "status_code": 202,
+        "response_model": JobReply,
+        "responses": _ACCEPTED | answers(404, 409, 500, 503),
+    }
+
+    @routes.post("", **accepting)
+    async def add(
+        client: Request,
+        body: Annotated[GenerationRequest, Body(openapi_examples=EXAMPLES)],
+        idempotency_key: Idempotency = None,
+    ) -> Any:
+        """Accept a request for pictures, to be drawn later."""
+        _check_body(body)
+        drawn = await asyncio.to_thread(service.check, body)
+        return await _accept(service, client, "generation", drawn, body, {}, idempotency_key)
+
+    @routes.post("/edits", openapi_extra=EDIT_BODY, **accepting)
+    async def add_edit(client: Request, idempotency_key: Idempotency = None) -> Any:
+        """Accept a request to redraw a picture, to be done later."""
+        body, drawn, sources = await read_edit(service, client)
+        _check_body(body)
+        return await _accept(service, client, "edit", drawn, body, sources, idempotency_key)
+
+    @routes.get("", response_model=JobList, responses=answers(500, 503))
+    async def listed(
+        client: Request,
+        limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 20,
+        before: Annotated[str | None, Query(max_length=100, description="An id: only older jobs.")] = None,
+    ) -> Any:
+        """Give the jobs of this key, the newest first."""
+        key_id = caller_of(client).key_id
+        jobs = await asyncio.to_thread(service.jobs.list, key_id, limit + 1, before)
+        found = [_reply(job, client) for job in jobs[:limit]]
+        return JobList(data=found, has_more=len(jobs) > limit)
+
+    @routes.get("/{job_id}", response_model=JobReply, responses=answers(404, 500, 503))
+    async def get(client: Request, job_id: JobId) -> Any:
+        """Give a job as it stands."""
+        return _reply(await _find(service, caller_of(client), job_id), client)
+
+    @routes.delete("/{job_id}", response_model=JobReply, responses=answers(404, 409, 500, 503))
+    async def cancel(client: Request, job_id: JobId) -> Any:
+        """Cancel a job that waits or runs; one that is being drawn stops within a few steps."""
+        caller = caller_of(client)
+        cancelled = await asyncio.to_thread(service.jobs.cancel, job_id, caller.key_id)
+        service.wake()
+        job = await _find(service, caller, job_id)
+        if not cancelled and job.status != CANCELLED:
+            message = f"The job is {job.status}: only one that waits or runs can be cancelled."
+            raise FailureError(Failure(status=409, message=message, code="job_ended"))
+        return _reply(job, client)
+
+    return routes
+
+
+def _check_body(body: DrawingSettings) -> None:
+    """Raise SettingsError for fields that only mean something while the client waits."""
+    if body.stream or body.partial_images:
+        raise SettingsError("A job is not streamed: ask for it by its address, or use /v1/images.")
+    if body.response_format == "b64_json" or body.output_format not in (None, "png"):
+        raise SettingsError(
+            'A job\'s pictures are PNG files with an address: leave out the formats, or take "url".'
+        )
+    if body.deadline is not None:
+        raise SettingsError(
+            "A job waits for its turn and has no deadline: cancel it when it is of no more use."
+        )
+
+
+async def _accept(
+    service: Service,
+    client: Request,
+    kind: str,
+    drawn: Drawn,
+    body: DrawingSettings,
+    sources: dict[str, Image.Image],
+    idempotency_key: str | None,
+) -> Response:
+    """Store a job, or find the one that the same Idempotency-Key made before."""
+    note_prompt(service, client, body)
+    caller = caller_of(client)
+    settings = _arguments(drawn, body, kind)
+
+    def accept() -> Job:
+        job_id = _derived_id(service, caller, idempotency_key) if idempotency_key else new_job_id()
+        for name, image in sources.items():  # by content: another upload never replaces a job's own
+            digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+            settings[name] = f"{job_id}-{name}-{digest[:32]}.png"
+        if idempotency_key and (before := service.jobs.get(job_id, caller.key_id)):
+            return _same(before, settings, seeded=body.seed is not None)
+        if service.draining.is_set():
+            raise ClosedError("The server is stopping: ask again when it is back.")
+        if service.jobs.counts()[QUEUED] >= service.settings.max_jobs:
+            raise BusyError(f"{service.settings.max_jobs} jobs wait already: come again later.")
+        service.access.charge(caller, drawn.pictures)
+        try:
+            for name, image in sources.items():
+                service.store.put(settings[name], encode(image, "PNG"))
+            return service.jobs.add(kind, settings, caller.key_id, drawn.pictures, job_id=job_id)
+        except (OutputError, StorageError):
+            service.access.refund(caller, drawn.pictures)
+            twin = service.jobs.get(job_id, caller.key_id)  # it may have been a moment faster with this id
+            for name in sources:
+                if twin.body.get(name) != settings[name] if twin else not idempotency_key:
+                    service.store.delete(settings[name])
+            if twin:
+                return _same(twin, settings, seeded=body.seed is not None)
+            raise
+
+    job = await asyncio.to_thread(accept)
+    service.wake()
+    headers = {"Location": str(client.url_for("get", job_id=job.id))}
+    return JSONResponse(_reply(job, client).model_dump(), 202, headers)
+
+
+def _arguments(drawn: Drawn, body: DrawingSettings, kind: str) -> dict[str, Any]:
+    """The arguments of `Engine.check` as JSON, complete: a later server must draw the same."""
+    first = drawn.metadata[0]
+    # An edit without a size is drawn near the model's own and scaled back; with one it is drawn in it.
+    width, height = body.sides if kind == "edit" else (drawn.size[1], drawn.size[0])
+    settings: dict[str, Any] = {
+        "model": drawn.model,
+        "prompt": body.prompt,
+        "negative_prompt": drawn.negative_prompt,
+        "width": width,
+        "height": height,
+        "steps": first["steps"],
+        "guidance": drawn.guidance,
+        "seed": drawn.seeds[0],
+        "num_images": drawn.pictures,
+        "solver": first["solver"],
+    }
+    return settings | ({"strength": first["strength"]} if kind == "edit" else {})
+
+
+def _derived_id(service: Service, caller: Caller, idempotency_key: str) -> str:
+    """The id of the job that a caller's Idempotency-Key names; only servers of this database compute it."""
+    secret, named = service.jobs.database.secret, f"{caller.key_id or 'local'} {idempotency_key}"
+    return f"job_{hmac.new(secret.encode(), named.encode(), hashlib.sha256).hexdigest()[:32]}"
+
+
+def _same(job: Job, settings: dict[str, Any], *, seeded: bool) -> Job:
+    """Give the earlier job if it asked for the same. Raises FailureError (409)."""
+    keys = (settings.keys() | job.body.keys()) - (set() if seeded else {"seed"})
+    if any(settings.get(key) != job.body.get(key) for key in keys):
+        message = "This Idempotency-Key came before with another request: take a new one."
+        raise FailureError(Failure(status=409, message=message, code="idempotency_key_reused"))
+    return job
+
+
+async def _find(service: Service, caller: Caller, job_id: str) -> Job:
+    job = await asyncio.to_thread(service.jobs.get, job_id, caller.key_id)
+    if job is None:
+        raise FailureError(Failure(status=404, message="There is no such job.", code="job_not_found"))
+    return job
+
+
+def _reply(job: Job, client: Request) -> JobReply:
+    data, error = [], None
+    if job.status == FINISHED:
+        for file in job.files:
+            url = str(client.url_for("picture", name=file["name"]))
+            data.append(PictureReply(url=url, metadata=file["metadata"]))
+    if job.error_message is not None:
+        error = detail_of(job.error_message, job.error_type or "")
+    return JobReply(
+        id=job.id,
+        kind=job.kind,  # pyright: ignore[reportArgumentType]
+        status=job.status,  # pyright: ignore[reportArgumentType]
+        created=_seconds(job.created) or 0,
+        started=_seconds(job.started),
+        ended=_seconds(job.ended),
+        request=job.body,
+        data=data,
+        error=error,
+    )
+
+
+def _seconds(time: datetime | None) -> int | None:
+    return None if time is None else int(time.timestamp())

@@ -1,0 +1,95 @@
+"""What all routes share: the settings of the door, and the parts behind it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import Request as HTTPRequest
+
+from sanakit.errors import SettingsError
+from sanakit.pipelines.request import Request
+from sanakit.serve.engine.engine import Engine
+from sanakit.serve.http.access import Access
+from sanakit.serve.http.metrics import Metrics
+from sanakit.serve.http.openai_schema import DrawingSettings
+from sanakit.serve.jobs.jobs import JobStore
+from sanakit.serve.jobs.storage import PictureStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DoorSettings:
+    """What the door lets in, and what it tells."""
+
+    no_auth: bool = False  # let everybody in, whatever keys exist
+    local: bool = True  # bound to loopback: without keys, the people of this machine may enter
+    origins: tuple[str, ...] = ()  # of web pages that may call from a browser
+    body_limit: int = 20_000_000  # bytes
+    max_steps: int = 200  # of one request
+    max_side: int = 4096  # pixels
+    max_jobs: int = 1000  # that wait
+    previews: bool = True  # show pictures before they are done; no filter looks at those
+    metrics: bool = True
+    log_prompts: bool = False
+    json_log: bool = False  # one JSON object a line
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Service:
+    """The parts behind the door."""
+
+    engine: Engine
+    jobs: JobStore
+    store: PictureStore
+    access: Access
+    metrics: Metrics
+    settings: DoorSettings
+    draining: threading.Event  # set when the server is to stop
+    wake: Callable[[], None]  # tells the job runner that there is something new
+    started: int = field(default_factory=lambda: int(time.time()))
+
+    def check(self, asked: DrawingSettings, **source: Any) -> Request:
+        """Check what a body asks for against the model and this server's limits; blocks for a moment.
+
+        source: image, mask and strength of an edit. Raises SettingsError, SizeError, ModelNotFoundError.
+        """
+        width, height = asked.sides
+        steps = asked.steps
+        if steps is not None and steps > self.settings.max_steps:
+            raise SettingsError(f"steps = {steps}, but this server allows at most {self.settings.max_steps}.")
+        request = self.engine.check(
+            asked.model,
+            asked.prompt,
+            asked.negative_prompt or "",
+            width=width,
+            height=height,
+            steps=steps,
+            guidance=asked.guidance,
+            seed=asked.seed,
+            num_images=asked.n or 1,
+            solver=asked.solver,
+            **source,
+        )
+        if max(request.size) > self.settings.max_side:
+            raise SettingsError(
+                f"{request.size[1]}x{request.size[0]} is more than this server allows: sides of at most "
+                f"{self.settings.max_side} px."
+            )
+        return request
+
+
+def note_prompt(service: Service, client: HTTPRequest, asked: DrawingSettings) -> None:
+    """Log what is to be drawn, where that is allowed."""
+    if service.settings.log_prompts:
+        log.info("%s prompt %r negative %r", request_id(client), asked.prompt, asked.negative_prompt or "")
+
+
+def request_id(client: HTTPRequest) -> str:
+    """The id that the log and the answer's X-Request-Id carry."""
+    return client.scope["state"]["request_id"]

@@ -1,0 +1,237 @@
+"""Jobs that outlive the process: accepted once, stored at once, finished once.
+
+A job is queued -> running -> finished | failed | cancelled. Who runs it holds a claim: its own name and a
+lease that it renews. A claim whose lease is over, or whose owner was started anew, goes back to the queue;
+only the owner of the claim may finish the job, so none is finished twice.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta
+from os import PathLike
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from sanakit.errors import SettingsError
+from sanakit.serve.jobs.database import Base, Database, now
+
+QUEUED, RUNNING, FINISHED, FAILED, CANCELLED = "queued", "running", "finished", "failed", "cancelled"
+MAX_ATTEMPTS = 3  # a job that kills the process must not do so for ever
+MAX_LISTED = 1000
+INPUTS = ("image", "mask")  # entries of a body that name pictures in the store
+
+_ID = re.compile(r"job_[0-9a-f]{32}")
+
+
+class Job(Base):
+    """One accepted request. Objects are copies: they do not change when the database does."""
+
+    __tablename__ = "jobs"
+
+    number: Mapped[int] = mapped_column(primary_key=True)  # in order of acceptance
+    id: Mapped[str] = mapped_column(unique=True)
+    kind: Mapped[str]  # "generation" or "edit"
+    body: Mapped[dict[str, Any]]  # arguments of Engine.check, its seed fixed; INPUTS are names in the store
+    key_id: Mapped[str | None] = mapped_column(index=True)  # whose it is; None: made without a key
+    pictures: Mapped[int]
+    status: Mapped[str] = mapped_column(default=QUEUED, index=True)
+    attempts: Mapped[int] = mapped_column(default=0)
+    owner: Mapped[str | None] = mapped_column(default=None)  # while running
+    lease: Mapped[datetime | None] = mapped_column(default=None)  # while running: the claim's end
+    created: Mapped[datetime]
+    started: Mapped[datetime | None] = mapped_column(default=None)
+    ended: Mapped[datetime | None] = mapped_column(default=None)
+    files: Mapped[list[dict[str, Any]]] = mapped_column(default=list)  # of a finished one, by the runner
+    error_type: Mapped[str | None] = mapped_column(default=None)
+    error_message: Mapped[str | None] = mapped_column(default=None)
+
+    def result_names(self) -> list[str]:
+        """Names in the store of the pictures it makes: the same ones whenever it runs."""
+        return [f"{self.id}-{index}.png" for index in range(self.pictures)]
+
+    def input_names(self) -> list[str]:
+        """Names in the store of the pictures it was given."""
+        return [self.body[field] for field in INPUTS if self.body.get(field)]
+
+
+class JobStore:
+    """The jobs in a database. Every method may raise StorageError, after a bounded wait.
+
+    url: as `Database` takes it, or a Database that is shared with the keys.
+    """
+
+    def __init__(self, url: str | PathLike[str] | Database) -> None:
+        self.database = url if isinstance(url, Database) else Database(url)
+
+    def add(
+        self, kind: str, body: dict[str, Any], key_id: str | None, pictures: int, *, job_id: str | None = None
+    ) -> Job:
+        """Store an accepted request; when this returns it is on the disk.
+
+        body: arguments of `Engine.check` as JSON, its seed fixed; pictures of `INPUTS` by name in the store.
+        pictures: how many it makes. job_id: of `new_job_id`, where inputs were stored under it before.
+        """
+        if job_id is not None and not _ID.fullmatch(job_id):
+            raise SettingsError(f"{job_id!r} is no job id: take one of new_job_id().")
+        job = Job(
+            id=job_id or new_job_id(),
+            kind=kind,
+            body=body,
+            key_id=key_id,
+            pictures=pictures,
+            created=now(),
+        )
+        with self.database.writing() as session:
+            session.add(job)
+        return job
+
+    def get(self, job_id: str, key_id: str | None) -> Job | None:
+        """The job of that id if it is that key's (None: made without a key), else None."""
+        if not _ID.fullmatch(job_id):
+            return None
+        with self.database.reading() as session:
+            return session.scalar(select(Job).where(Job.id == job_id, Job.key_id == key_id))
+
+    def list(self, key_id: str | None, limit: int = 20, before: str | None = None) -> list[Job]:
+        """The newest jobs of a key, newest first: at most `limit` of them, older than the job `before`."""
+        query = select(Job).where(Job.key_id == key_id).order_by(Job.number.desc())
+        if before is not None:
+            if not _ID.fullmatch(before):
+                return []
+            last = select(Job.number).where(Job.id == before, Job.key_id == key_id)
+            query = query.where(Job.number < last.scalar_subquery())
+        with self.database.reading() as session:
+            return [*session.scalars(query.limit(min(max(limit, 1), MAX_LISTED)))]
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs have each status."""
+        with self.database.reading() as session:
+            found = session.execute(select(Job.status, func.count()).group_by(Job.status))
+            none = dict.fromkeys((QUEUED, RUNNING, FINISHED, FAILED, CANCELLED), 0)
+            return none | {status: count for status, count in found}
+
+    def claim(self, owner: str, lease_seconds: float) -> Job | None:
+        """Take the oldest job that waits, for so long; None if there is none.
+
+        No two callers get the same job, in any number of processes: PostgreSQL locks its row and lets others
+        skip it, SQLite has one writer at a time. Jobs whose lease another owner let pass wait again.
+        """
+        oldest = select(Job.number).where(Job.status == QUEUED).order_by(Job.number).limit(1)
+        values = {
+            "status": RUNNING,
+            "owner": owner,
+            "lease": now() + timedelta(seconds=lease_seconds),
+            "started": now(),
+            "attempts": Job.attempts + 1,
+        }
+        with self.database.writing() as session:
+            _give_back(session, (Job.owner != owner) & (Job.lease < now()))
+            chosen = oldest.with_for_update(skip_locked=True).scalar_subquery()
+            return session.scalar(update(Job).where(Job.number == chosen).values(values).returning(Job))
+
+    def renew(self, owner: str, ids: Collection[str], lease_seconds: float) -> None:
+        """Make the leases of an owner's jobs end so many seconds from now; those it lost stay lost."""
+        lease = now() + timedelta(seconds=lease_seconds)
+        with self.database.writing() as session:
+            session.execute(update(Job).where(_claimed(owner, ids)).values(lease=lease))
+
+    def held(self, owner: str) -> set[str]:
+        """Ids of the jobs that an owner's claims still hold: neither cancelled nor taken over."""
+        with self.database.reading() as session:
+            return {*session.scalars(select(Job.id).where(Job.status == RUNNING, Job.owner == owner))}
+
+    def finish(self, job_id: str, owner: str, files: list[dict[str, Any]]) -> bool:
+        """Say that a job's pictures are stored. False: the claim is lost, and nothing was changed."""
+        return self._end(job_id, owner, status=FINISHED, files=files)
+
+    def fail(self, job_id: str, owner: str, message: str, type: str) -> bool:
+        """Say why a job can not be done. False: the claim is lost, and nothing was changed."""
+        message = message.replace("\0", "")  # which no text of PostgreSQL can hold
+        return self._end(job_id, owner, status=FAILED, error_message=message, error_type=type)
+
+    def release(self, owner: str, ids: Collection[str]) -> None:
+        """Put jobs back that were stopped through no fault of theirs; the attempt does not count."""
+        values = {"status": QUEUED, "owner": None, "lease": None, "attempts": Job.attempts - 1}
+        with self.database.writing() as session:
+            session.execute(update(Job).where(_claimed(owner, ids)).values(values))
+
+    def cancel(self, job_id: str, key_id: str | None) -> bool:
+        """Cancel a job of that key that waits or runs; who runs it sees it in `held`. False: too late."""
+        if not _ID.fullmatch(job_id):
+            return False
+        mine = (Job.id == job_id) & (Job.key_id == key_id) & Job.status.in_((QUEUED, RUNNING))
+        values = {"status": CANCELLED, "owner": None, "lease": None, "ended": now()}
+        with self.database.writing() as session:
+            return bool(session.scalar(update(Job).where(mine).values(values).returning(Job.number)))
+
+    def recover(self, owner: str) -> int:
+        """At a start: put back what this owner ran when it was killed, and what others let pass.
+
+        A job that was begun MAX_ATTEMPTS times fails instead. Returns how many wait again.
+        """
+        with self.database.writing() as session:
+            return _give_back(session, (Job.owner == owner) | (Job.lease < now()))
+
+    def delete_before(self, time: datetime, delete_picture: Callable[[str], None]) -> int:
+        """Delete the jobs that ended before a time, with their pictures. Returns how many.
+
+        delete_picture: takes a name in the store, which may not be there. It is called before the rows go:
+        if the process is killed between, the next call deletes what is left.
+        """
+        deleted = 0
+        while jobs := self._ended_before(time):
+            for job in jobs:
+                for name in job.result_names() + job.input_names():
+                    delete_picture(name)
+            with self.database.writing() as session:
+                session.execute(delete(Job).where(Job.number.in_([job.number for job in jobs])))
+            deleted += len(jobs)
+        return deleted
+
+    def ping(self) -> None:
+        """Return if the database answers. Raises StorageError."""
+        with self.database.reading() as session:
+            session.scalar(select(Job.number).limit(1))
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.database.close()
+
+    def _end(self, job_id: str, owner: str, **values: Any) -> bool:
+        values |= {"owner": None, "lease": None, "ended": now()}
+        with self.database.writing() as session:
+            ended = update(Job).where(_claimed(owner, [job_id])).values(values).returning(Job.number)
+            return bool(session.scalar(ended))
+
+    def _ended_before(self, time: datetime) -> list[Job]:
+        with self.database.reading() as session:
+            return [*session.scalars(select(Job).where(Job.ended < time).order_by(Job.number).limit(100))]
+
+
+def new_job_id() -> str:
+    """An id that nobody can guess: 128 random bits."""
+    return f"job_{secrets.token_hex(16)}"
+
+
+def _claimed(owner: str, ids: Collection[str]) -> ColumnElement[bool]:
+    return (Job.status == RUNNING) & (Job.owner == owner) & Job.id.in_([*ids])
+
+
+def _give_back(session: Session, lost: ColumnElement[bool]) -> int:
+    """Put running jobs whose claim is lost back into the queue, or fail them; give the number put back."""
+    lost &= Job.status == RUNNING
+    nobody = {"owner": None, "lease": None}
+    message = (
+        f"The server stopped {MAX_ATTEMPTS} times while it drew this: it will not be tried again. "
+        "Ask for fewer or smaller pictures."
+    )
+    given_up = {"status": FAILED, "ended": now(), "error_type": "server_error", "error_message": message}
+    spent = update(Job).where(lost, Job.attempts >= MAX_ATTEMPTS).values(nobody | given_up)
+    session.execute(spent)
+    again = update(Job).where(lost).values(nobody | {"status": QUEUED}).returning(Job.number)
+    return len(session.scalars(again).all())

@@ -1,0 +1,249 @@
+"""API keys and what each may use: requests a minute, pictures a day.
+
+A token is `sk-sana-` and 256 random bits. It is shown once; the database holds its SHA-256. Slow hashes
+(bcrypt, scrypt, Argon2) exist for passwords, which people choose from few: there each guess must cost time.
+Nobody can search 2^256 tokens at any speed, so a fast hash leaks as little, needs no salt, and costs an
+attacker's flood of wrong keys microseconds of ours each instead of a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import math
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from os import PathLike
+
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from sqlalchemy import ForeignKey, Index, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Mapped, mapped_column
+
+from sanakit.errors import SettingsError
+from sanakit.serve.jobs.database import Base, Database, now
+
+PREFIX = "sk-sana-"
+WRONG_KEYS_A_MINUTE = 20  # from one address, before the answer is "wait"
+MAX_NAME = 64  # characters
+MAX_LIMIT = 10**9
+
+_REMEMBERED = 10_000  # addresses whose last minute is known
+
+
+class Key(Base):
+    """One key, without its token. Objects are copies: they do not change when the database does."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    digest: Mapped[str] = mapped_column(unique=True)  # SHA-256 of the token, hexadecimal
+    hint: Mapped[str]  # the token's first characters, to tell keys apart
+    per_minute: Mapped[int | None]  # requests; None: any number
+    per_day: Mapped[int | None]  # pictures in a day of UTC; None: any number
+    created: Mapped[datetime]
+    revoked: Mapped[datetime | None] = mapped_column(default=None)
+
+    # a name may be given again once its key is revoked
+    __table_args__ = (
+        Index(
+            "one_valid_key_a_name",
+            "name",
+            unique=True,
+            sqlite_where=revoked.is_(None),
+            postgresql_where=revoked.is_(None),
+        ),
+    )
+
+
+class Usage(Base):
+    """Pictures that a key was given in a day."""
+
+    __tablename__ = "usage"
+
+    key_id: Mapped[str] = mapped_column(ForeignKey(Key.id), primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)  # of UTC
+    pictures: Mapped[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request may not be served now, and when it may: HTTP's 429."""
+
+    retry_after: int  # seconds, at least 1
+    message: str
+
+
+class KeyStore:
+    """The keys in a database. Every method may raise StorageError, after a bounded wait.
+
+    url: as `Database` takes it, or a Database that is shared with the jobs.
+    """
+
+    def __init__(self, url: str | PathLike[str] | Database) -> None:
+        self.database = url if isinstance(url, Database) else Database(url)
+
+    def create(self, name: str, *, per_minute: int | None = None, per_day: int | None = None) -> str:
+        """Make a key and give its token, which nothing can show again.
+
+        name: for people, 1 to MAX_NAME printable characters, of no other valid key. per_minute: requests.
+        per_day: pictures. Raises SettingsError.
+        """
+        if not 1 <= len(name) <= MAX_NAME or not name.isprintable() or name != name.strip():
+            raise SettingsError(
+                f"{name[:200]!r} can not name a key: take 1 to {MAX_NAME} printable characters, with no "
+                "space at either end."
+            )
+        for what, limit in (("per_minute", per_minute), ("per_day", per_day)):
+            if limit is not None and not 1 <= limit <= MAX_LIMIT:
+                raise SettingsError(f"{what} = {limit}, but it must be from 1 to {MAX_LIMIT}, or not given.")
+        token = PREFIX + secrets.token_urlsafe(32)
+        key = Key(
+            id=f"key_{secrets.token_hex(8)}",
+            name=name,
+            digest=_digest(token),
+            hint=token[: len(PREFIX) + 4],
+            per_minute=per_minute,
+            per_day=per_day,
+            created=now(),
+        )
+        with self.database.writing() as session:
+            session.add(key)
+            try:
+                session.flush()
+            except IntegrityError:
+                raise SettingsError(
+                    f"There is a key named {name!r}: revoke it first or choose another name."
+                ) from None
+        return token
+
+    def verify(self, token: str) -> Key | None:
+        """Give the valid key of a token, else None.
+
+        Every token, malformed ones too, takes the same path: one hash, one look-up by it, one comparison in
+        constant time. The look-up's own time could tell of the hash, which tells nothing of a token.
+        """
+        digest = _digest(token)
+        with self.database.reading() as session:
+            key = session.scalar(select(Key).where(Key.digest == digest, Key.revoked.is_(None)))
+        same = hmac.compare_digest(key.digest if key else "0" * len(digest), digest)
+        return key if same else None
+
+    def revoke(self, name_or_id: str) -> Key:
+        """Make a key's token worthless from now on; give the key. Raises SettingsError."""
+        named = or_(Key.name == name_or_id, Key.id == name_or_id)
+        if name_or_id.isprintable():  # else no name, and perhaps no text that a database takes
+            with self.database.writing() as session:
+                revoking = update(Key).where(named, Key.revoked.is_(None)).values(revoked=now())
+                if key := session.scalar(revoking.returning(Key)):
+                    return key
+        raise SettingsError(
+            f"There is no valid key {name_or_id[:200]!r}: `sana keys list` shows those there are."
+        )
+
+    def list(self) -> list[Key]:
+        """All keys, revoked ones too, oldest first."""
+        with self.database.reading() as session:
+            return [*session.scalars(select(Key).order_by(Key.created, Key.id))]
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.database.close()
+
+    def spend(self, key: Key, pictures: int, day: date) -> bool:
+        """Count pictures for a key's day, unless that would exceed its quota: then False."""
+        with self.database.writing() as session:
+            session.get(Key, key.id, with_for_update=True)  # in PostgreSQL, others wait here
+            usage = session.get(Usage, (key.id, day)) or Usage(key_id=key.id, day=day, pictures=0)
+            if key.per_day is not None and usage.pictures + pictures > key.per_day:
+                return False
+            usage.pictures = max(0, usage.pictures + pictures)
+            session.add(usage)
+            return True
+
+    def used(self, day: date) -> dict[str, int]:
+        """Pictures that were counted in a day of UTC, by id of the key."""
+        with self.database.reading() as session:
+            found = session.execute(select(Usage.key_id, Usage.pictures).where(Usage.day == day))
+            return {key_id: pictures for key_id, pictures in found}
+
+
+class Limiter:
+    """Says when a key, or an address that tries wrong keys, has to wait.
+
+    The last minute is known to this process alone, and forgotten when it ends; the pictures of a day are in
+    the database. clock: seconds since 1970, for tests.
+    """
+
+    def __init__(
+        self,
+        keys: KeyStore,
+        *,
+        wrong_per_minute: int = WRONG_KEYS_A_MINUTE,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._keys, self._clock = keys, clock
+        self._windows = MovingWindowRateLimiter(MemoryStorage())
+        self._wrong = RateLimitItemPerMinute(wrong_per_minute)
+        self._strangers = MemoryStorage()  # apart: a flood of them must not make limits of keys forgotten
+
+    def check(self, key: Key, pictures: int) -> Refusal | None:
+        """Count one request for so many pictures: None if it may be served. May raise StorageError.
+
+        Call it once a request, when all else about the request is right.
+        """
+        if key.per_minute is not None:
+            item = RateLimitItemPerMinute(key.per_minute)
+            if not self._windows.hit(item, key.id):
+                reset = self._windows.get_window_stats(item, key.id).reset_time
+                return self._wait_until(reset, f"This key may send {key.per_minute} requests a minute")
+        today = datetime.fromtimestamp(self._clock(), UTC)
+        if self._keys.spend(key, pictures, today.date()):
+            return None
+        midnight = datetime(today.year, today.month, today.day, tzinfo=UTC) + timedelta(days=1)
+        seconds = math.ceil((midnight - today).total_seconds())
+        return Refusal(
+            max(1, seconds), f"This key may make {key.per_day} pictures a day (UTC), and too few are left."
+        )
+
+    def refund(self, key: Key, pictures: int) -> None:
+        """Take back what `check` counted for a request that was then not served (503). The minute stays."""
+        self._keys.spend(key, -pictures, datetime.fromtimestamp(self._clock(), UTC).date())
+
+    def wrong(self, address: str) -> Refusal | None:
+        """Count a wrong or missing key from a client's address: None (answer 401) or a Refusal (429).
+
+        Call it after `KeyStore.verify` gave None. Right keys are never asked: else whoever shares a proxy
+        with a wrong client would be locked out with it. An IPv6 client counts by its network of 64 bits.
+        """
+        client = _network(address)
+        if len(self._strangers.events) >= _REMEMBERED:  # a flood from many addresses must not fill the memory
+            self._strangers = MemoryStorage()
+        windows = MovingWindowRateLimiter(self._strangers)
+        if windows.hit(self._wrong, client):
+            return None
+        reset = windows.get_window_stats(self._wrong, client).reset_time
+        return self._wait_until(reset, "Too many wrong keys came from this address")
+
+    def _wait_until(self, reset: float, sentence: str) -> Refusal:
+        seconds = max(1, math.ceil(reset - self._clock()))
+        return Refusal(seconds, f"{sentence}: try again in {seconds} s.")
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _network(address: str) -> str:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network(f"{found}/64", strict=False)) if found.version == 6 else address

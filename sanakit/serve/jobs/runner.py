@@ -1,0 +1,265 @@
+"""Runs the stored jobs: claims them while there is room, hands them to the engine, stores their pictures.
+
+One thread does all of it but the drawing. Each round settles what is drawn, renews leases, notices cancelled
+jobs and claims new ones; every step can be done again, so a database that is gone or a full disk only makes
+it wait. A job that was drawn twice (its server was killed in between) writes the same pictures to the same
+names, and only the claim's holder may say that it is finished.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, cast
+
+from PIL import Image
+
+from sanakit.errors import BusyError, ClosedError, OutputError, SanaError, SettingsError, StorageError
+from sanakit.images.image import encode
+from sanakit.images.opening import open_picture
+from sanakit.pipelines.request import Result
+from sanakit.serve.jobs.database import now
+from sanakit.serve.jobs.jobs import INPUTS, Job, JobStore
+from sanakit.serve.jobs.storage import PictureStore
+
+if TYPE_CHECKING:
+    from sanakit.serve.engine.engine import Engine, Ticket
+
+LEASE = 60.0  # seconds
+POLL = 1.0  # seconds between two looks at the database while nothing happens
+PICTURES_AT_ONCE = 16  # of claimed jobs; the engine's batches take that many by default
+
+_EXPIRY_EVERY = 600.0  # seconds
+_UNEXPECTED = "The server failed to draw this; its log says why."
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Held:
+    """A claimed job."""
+
+    job: Job
+    ticket: Ticket | None = None
+    busy: bool = False  # the engine had no room for it
+    error: Exception | None = None  # why it can not be drawn
+
+
+class JobRunner:
+    """The thread between the job store and the engine.
+
+    owner: `Instance.name`, the same after a restart. lease, poll: seconds. pictures_at_once: of claimed jobs
+    together; a larger job runs alone. keep: how long ended jobs and their pictures stay; None: for ever.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        jobs: JobStore,
+        store: PictureStore,
+        owner: str,
+        *,
+        lease: float = LEASE,
+        poll: float = POLL,
+        pictures_at_once: int = PICTURES_AT_ONCE,
+        keep: timedelta | None = None,
+    ) -> None:
+        self._engine, self._jobs, self._store, self._owner = engine, jobs, store, owner
+        self._lease, self._poll, self._most, self._keep = lease, poll, pictures_at_once, keep
+        self._held: dict[str, _Held] = {}
+        self._renewed = self._expired = -float("inf")
+        self._recovered = False
+        self._trouble = ""
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._deadline = 0.0
+        self._thread = threading.Thread(target=self._run, name="sana-jobs", daemon=True)
+
+    @property
+    def trouble(self) -> str:
+        """The sentence of what keeps the runner from its work now; empty if nothing does."""
+        return self._trouble
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin: first with the jobs that this owner had when it was killed."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look at the database now: a job was added or cancelled. Cheap; from any thread."""
+        self._wake.set()
+
+    def close(self, drain: float = 0.0) -> int:
+        """Claim no more; finish what is held within `drain` seconds and put the rest back into the queue.
+
+        Gives how many went back; those that can not be put back are found at the next start. Call it before
+        the engine's own close.
+        """
+        self._deadline = time.monotonic() + drain
+        self._closing.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        return len(self._held)
+
+    def _run(self) -> None:
+        while not self._closing.is_set() or (self._held and time.monotonic() < self._deadline):
+            self._wake.clear()
+            try:
+                self._round()
+                self._report("")
+            except (StorageError, OutputError) as error:
+                self._report(str(error))
+            except Exception as error:
+                log.exception("The job runner stumbled; it goes on.")
+                self._report(f"{type(error).__name__} in the job runner; its log says more.")
+            if self._closing.is_set():
+                self._wake.wait(min(self._poll, max(0.0, self._deadline - time.monotonic())))
+            else:  # in trouble it is not woken early: each try may wait long for the database
+                (self._closing if self._trouble else self._wake).wait(self._poll)
+        self._let_go()
+
+    def _round(self) -> None:
+        """Do all that can be done now. Raises StorageError or OutputError where some of it could not."""
+        if not self._recovered:
+            if again := self._jobs.recover(self._owner):
+                log.info("%d jobs were interrupted and are drawn again.", again)
+            self._recovered = True
+        failed = [error for held in [*self._held.values()] if (error := self._try(held))]
+        self._keep_claims()
+        if not self._closing.is_set():
+            failed += self._claim()
+            self._expire()
+        if failed:
+            raise failed[0]
+
+    def _keep_claims(self) -> None:
+        """Renew the leases when a third of their time is over; let go of what was cancelled or taken over."""
+        if self._held and time.monotonic() - self._renewed > self._lease / 3:
+            self._jobs.renew(self._owner, list(self._held), self._lease)
+            self._renewed = time.monotonic()
+        claimed = self._jobs.held(self._owner)
+        for lost in self._held.keys() - claimed:
+            held = self._held.pop(lost)
+            if held.ticket is not None:
+                held.ticket.cancel()
+        # Claimed, but the answer never came here: the connection broke at the commit.
+        if unknown := claimed - self._held.keys():
+            self._jobs.release(self._owner, unknown)
+
+    def _claim(self) -> list[StorageError | OutputError]:
+        """Claim jobs and submit them until there is no room, none waits, or the engine is busy.
+
+        A job whose pictures can not be read or stored now keeps its place and stops no other. One that a
+        server was killed with is drawn with no later ones: if it was the cause, they lose no attempt.
+        """
+        failed = []
+        while not self._closing.is_set():
+            if any(held.busy or held.job.attempts > 1 for held in self._held.values()):
+                break
+            if sum(held.job.pictures for held in self._held.values()) >= self._most:
+                break
+            job = self._jobs.claim(self._owner, self._lease)
+            if job is None:
+                break
+            self._held[job.id] = held = _Held(job)
+            if error := self._try(held):
+                failed.append(error)
+        return failed
+
+    def _try(self, held: _Held) -> StorageError | OutputError | None:
+        """Take a held job as far as it goes now; give the error that means "later"."""
+        try:
+            self._advance(held)
+        except (StorageError, OutputError) as error:
+            return error
+        return None
+
+    def _advance(self, held: _Held) -> None:
+        try:
+            if held.error is None and held.ticket is None:
+                held.busy = False
+                request = self._request(held.job)
+                held.ticket = self._engine.submit(request, lambda event: self._wake.set(), name=held.job.id)
+            if held.ticket is not None and held.ticket.done:
+                self._settle(held.job, held.ticket.result())
+        except (StorageError, OutputError):
+            raise
+        except BusyError:
+            held.busy = True
+        except ClosedError:  # for good: there is nothing left to do here
+            self._closing.set()
+        except Exception as error:
+            held.error = error
+        if held.error is not None:
+            self._fail(held.job, held.error)
+
+    def _request(self, job: Job) -> Any:
+        """Check a job's settings again, with its pictures in place of their names."""
+        settings = dict(job.body)
+        for field in INPUTS:
+            if settings.get(field):
+                settings[field] = self._picture(settings[field])
+        return self._engine.check(**settings)
+
+    def _picture(self, name: str) -> Image.Image:
+        """Read a picture that a job was given. Raises SettingsError, StorageError."""
+        try:
+            data = self._store.get(name)
+        except LookupError as error:
+            raise SettingsError(f"{error} This job was to start from it.") from None
+        return open_picture(io.BytesIO(data), f"The picture {name} of this job")
+
+    def _settle(self, job: Job, result: Result) -> None:
+        """Store a job's pictures, then say that it is finished."""
+        files, images = [], cast("list[Image.Image]", result.images)
+        for name, image, metadata in zip(job.result_names(), images, result.metadata, strict=True):
+            data = encode(image, "PNG", metadata)
+            self._store.put(name, data)
+            files.append({"name": name, "bytes": len(data), "metadata": dict(metadata)})
+        if not self._jobs.finish(job.id, self._owner, files):
+            log.info("%s was cancelled or taken over while it was drawn.", job.id)
+        self._held.pop(job.id, None)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        if isinstance(error, SanaError):
+            message, kind = str(error), type(error).__name__
+        else:
+            log.error("%s failed.", job.id, exc_info=error)
+            message, kind = _UNEXPECTED, "server_error"
+        self._jobs.fail(job.id, self._owner, message, kind)
+        self._held.pop(job.id, None)
+
+    def _expire(self) -> None:
+        if self._keep is not None and time.monotonic() - self._expired > _EXPIRY_EVERY:
+            deleted = self._jobs.delete_before(now() - self._keep, self._store.delete)
+            if deleted:
+                log.info("%d jobs were deleted: they ended more than %s ago.", deleted, self._keep)
+            self._expired = time.monotonic()
+
+    def _let_go(self) -> None:
+        """Stop what is still drawn and give the claims back."""
+        for held in self._held.values():
+            if held.ticket is not None:
+                held.ticket.cancel()
+        try:
+            if self._held:
+                self._jobs.release(self._owner, list(self._held))
+        except StorageError as error:
+            log.warning("%d jobs could not be put back: %s", len(self._held), error)
+
+    def _report(self, trouble: str) -> None:
+        """Log what is wrong when it begins and when it ends, not at each try."""
+        if trouble and not self._trouble:
+            log.warning("Jobs wait: %s", trouble)
+        if self._trouble and not trouble:
+            log.warning("Jobs go on.")
+        self._trouble = trouble

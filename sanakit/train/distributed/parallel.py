@@ -1,0 +1,230 @@
+"""Several processes train one model: joining them, spreading the model over them, and failing together.
+
+`torchrun` starts the processes and tells each its place by environment variables (RANK, WORLD_SIZE,
+LOCAL_RANK); without them there is one process and nothing here communicates. Two ways to spread a model:
+"ddp" (DistributedDataParallel: every process holds all of it) and "fsdp" (FSDP2, arXiv:2304.11277: weights,
+gradients, averages and optimiser states are cut along the first axis of every parameter and gathered block by
+block as they are needed).
+
+Both see the whole loss of an objective as one module's forward (`LossModule`), so an objective may call any
+method of any part of its model, as long as it does so inside `loss`.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from sanakit.errors import PeerError, SanaError
+from sanakit.models.gemma2 import Layer
+from sanakit.train.parts import Share
+
+if TYPE_CHECKING:
+    from sanakit.train.config import TrainConfig
+    from sanakit.train.objective import Objective
+
+# How long a process waits for the others: rank 0 measures and draws sheets while they wait for its gradients.
+PATIENCE = timedelta(minutes=30)
+# Bytes a parameter takes while it is trained with AdamW: itself, gradient, two momenta and the average.
+BYTES_TRAINED = 20
+FULL = (
+    0.5  # share of a device's memory that these may take before "auto" chooses FSDP2; the rest: activations
+)
+
+
+_by_itself: ContextVar[bool] = ContextVar("by_itself", default=False)
+
+
+def training_device() -> torch.device:
+    """The accelerator of this process if there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def current_share() -> Share:
+    """This process's place among those that train together."""
+    if not dist.is_initialized() or _by_itself.get():
+        return Share()
+    return Share(dist.get_rank(), dist.get_world_size())
+
+
+@contextmanager
+def by_itself() -> Iterator[None]:
+    """Let one process do what all would have to take part in, such as reading a checkpoint, without them."""
+    token = _by_itself.set(True)
+    try:
+        yield
+    finally:
+        _by_itself.reset(token)
+
+
+@contextmanager
+def processes() -> Iterator[Share]:
+    """Join the processes that torchrun has started, for the length of a `with`; alone, nothing happens.
+
+    When one of them fails with a sentence for the user, the others raise PeerError with the same sentence;
+    when one dies without a word, PeerError says so.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield current_share()
+        return
+    device = training_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    share = current_share()
+    try:
+        with warnings.catch_warnings():
+            # DDP copies the gradients of depthwise convolutions, which have two names for one layout.
+            warnings.filterwarnings("ignore", "Grad strides do not match", UserWarning)
+            yield share
+    except SanaError as error:
+        with suppress(RuntimeError):
+            _store().set("failure", f"process {share.rank}: {error}")
+        raise
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error).lower()):
+            raise
+        raise PeerError(_last_words()) from error
+    dist.destroy_process_group()
+
+
+def choose(config: TrainConfig, model: nn.Module, share: Share) -> str:
+    """How to spread a model: "alone", "ddp" or "fsdp"; "auto" takes FSDP2 for what fills half of a device."""
+    if share.world == 1:
+        return "alone"
+    if config.parallel != "auto":
+        return config.parallel
+    device = next(model.parameters()).device
+    if device.type != "cuda":
+        return "ddp"
+    needed = BYTES_TRAINED * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return "fsdp" if needed > FULL * torch.cuda.get_device_properties(device).total_memory else "ddp"
+
+
+class LossModule(nn.Module):
+    """An objective's loss as a module's forward: what DDP and FSDP2 wrap."""
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.model = objective.model
+        self.compute = objective.loss
+
+    def forward(self, batch: Any) -> Tensor:
+        """Loss of a part of a global batch."""
+        return self.compute(batch)
+
+
+def spread(objective: Objective, config: TrainConfig, share: Share) -> nn.Module:
+    """Make the objective's loss a module whose gradients are those of the global batch on every rank.
+
+    Gradients are averaged over ranks: multiply a part's loss by the number of ranks to add parts up. Under
+    FSDP2 the parameters of `objective.model` become DTensors, in place: make optimisers afterwards.
+    """
+    kind = choose(config, objective.model, share)
+    losses = LossModule(objective)
+    if config.recompute:
+        for block in blocks(objective.model):
+            # On the instance, so that names stay, and below what compile and FSDP2 put around __call__.
+            block.forward = partial(  # pyright: ignore[reportAttributeAccessIssue]
+                checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
+            )
+    if kind == "alone":
+        return losses
+    if kind == "ddp":
+        return nn.parallel.DistributedDataParallel(losses, gradient_as_bucket_view=True)
+    return _shard(losses, objective.model, config)
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The repeated parts of a model that are gathered and recomputed one by one: members of module lists.
+
+    Left out are what is frozen (it may be run by other methods than forward) and Gemma's layers, which run
+    twice a batch and hand keys and values on beside their output.
+    """
+    found: list[nn.Module] = []
+    waiting = [model]
+    while waiting:
+        for child in waiting.pop().children():
+            if not isinstance(child, nn.ModuleList):
+                waiting.append(child)
+                continue
+            found += [
+                block
+                for block in child
+                if not isinstance(block, Layer)
+                and any(True for _ in block.parameters())
+                and all(parameter.requires_grad for parameter in block.parameters())
+            ]
+    return found
+
+
+def accumulating(losses: nn.Module, last: bool) -> AbstractContextManager[Any]:
+    """Exchange gradients only in the last backward of a step."""
+    from torch.distributed.fsdp import FSDPModule
+
+    if isinstance(losses, FSDPModule):
+        losses.set_requires_gradient_sync(last)
+    elif isinstance(losses, nn.parallel.DistributedDataParallel) and not last:
+        return losses.no_sync()
+    return nullcontext()
+
+
+def own(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor, sharing its memory: all of it if it is not sharded."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor; every rank has to ask for it, if it is sharded."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _shard(losses: nn.Module, model: nn.Module, config: TrainConfig) -> nn.Module:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    device = next(model.parameters()).device
+    # FSDP2 takes no weights whose channels lie last in memory.
+    model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    for tensor in (*model.parameters(), *model.buffers()):
+        dist.broadcast(tensor.detach(), 0)  # as DDP does: each rank keeps a shard of the same weights
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    # Master weights and the sums of gradients stay float32; what is gathered is bfloat16. Inputs are left
+    # alone: autocast decides layer by layer, and times in bfloat16 would be too coarse.
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if config.bf16 else None,
+        reduce_dtype=torch.float32 if config.bf16 else None,
+        cast_forward_inputs=False,
+    )
+    for block in blocks(model):
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(losses, mesh=mesh, mp_policy=policy)
+    return losses
+
+
+def _store() -> dist.Store:
+    return dist.distributed_c10d._get_default_store()
+
+
+def _last_words() -> str:
+    """Why the others have gone, as far as they could say."""
+    with suppress(RuntimeError):
+        if _store().check(["failure"]):
+            return f"The training ended in {_store().get('failure').decode()}"
+    return (
+        "Another process of this training ended without a word or does not answer: look at its output, "
+        "then go on with --resume from the last checkpoint."
+    )

@@ -1,0 +1,1 @@
+"""What objectives learn from: images, cached latents."""

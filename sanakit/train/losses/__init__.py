@@ -1,0 +1,1 @@
+"""Terms of losses that are networks of their own."""

@@ -1,0 +1,54 @@
+"""What the loop asks of whatever is trained: data, a loss, figures and a sheet to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from PIL import Image
+from torch import Tensor, nn
+
+from sanakit.train.parts import Part
+
+
+class Objective(Protocol):
+    """What the loop asks of a training objective."""
+
+    model: nn.Module  # all that is trained, on its device
+
+    def begin(self, first: int, parts: Sequence[Part]) -> None:
+        """Get ready: `batch` will be asked for these parts of step `first` and of each later one, in turn."""
+        ...
+
+    def batch(self, step: int, part: Part) -> Any:
+        """Data of a part of a step's global batch, on the device; the model is not used here.
+
+        What is drawn comes from generators of `train/parts.py`, seeded by the step and by the sample's place
+        in the global batch: it does not depend on how that is cut into parts.
+        """
+        ...
+
+    def loss(self, batch: Any) -> Tensor:
+        """What a part contributes to the mean over the global batch: contributions of all parts add up to it.
+
+        Every trained parameter takes part in it (DDP waits for the gradients of all), if only times zero.
+        Called under autocast when the config says bf16. Only in here are parameters whole under FSDP2.
+        """
+        ...
+
+    def evaluate(self, averaged: nn.Module) -> dict[str, float]:
+        """Measure the averaged weights, a frozen copy of `model`; on rank 0 alone."""
+        ...
+
+    def sheet(self, averaged: nn.Module) -> Image.Image:
+        """Draw what the averaged weights can do, to be looked at; on rank 0 alone."""
+        ...
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """An objective that knows its arithmetic, so that its share of the device's rate can be told."""
+
+    def flops(self, batch: Any) -> int:
+        """Floating-point operations of a batch's loss and its gradients."""
+        ...

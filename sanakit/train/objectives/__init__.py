@@ -1,0 +1,1 @@
+"""What is trained, on what, by which loss: one objective a file."""

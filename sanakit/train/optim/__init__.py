@@ -1,0 +1,1 @@
+"""Optimisers, and which parameters each of them takes."""

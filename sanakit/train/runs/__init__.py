@@ -1,0 +1,1 @@
+"""From data to runs, and from their checkpoints to models."""

@@ -1,0 +1,1 @@
+"""A model made of another one, or of principal components."""

@@ -1,0 +1,1 @@
+"""From what a user names to files: catalog, folders, the Hub."""

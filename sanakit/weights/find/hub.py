@@ -1,0 +1,164 @@
+"""Downloads from the Hugging Face Hub: the only module of the package that fetches anything.
+
+Only what is needed comes down: configs, tokenizer and the safetensors of one variant, never pickles. A file
+that was fetched before is taken from the local cache, also without a network.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from sanakit.errors import ModelNotFoundError, WeightsError
+from sanakit.weights.read.files import component_files, select_weights
+
+PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+WEIGHTED = ("transformer", "vae", "text_encoder")
+TIMEOUT = 10  # seconds to wait for the list of a repository's files
+REPO_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def fetch(repo: str, parts: Iterable[str] = PARTS, variant: str | None = None) -> Path:
+    """Bring the named parts of a Hub repository here and give their folder.
+
+    A repository of one part alone (`mit-han-lab/dc-ae-f32c32-sana-1.1-diffusers`) gives the folder of it, an
+    official one, which holds one .pth, the path of that file.
+    variant: the weights to prefer, fp16 or bf16. Raises ModelNotFoundError or WeightsError, in one sentence.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    parts = tuple(parts)
+    try:
+        cached = _from_cache(repo, parts, variant)
+        if cached is not None:
+            return cached
+        names = _list_files(repo)
+        if "model_index.json" in names:
+            return Path(snapshot_download(repo, allow_patterns=needed_files(names, parts, variant)))
+        weights = select_weights(names, variant)
+        if "config.json" in names and weights:  # one part alone: an autoencoder, or a language model
+            described = [name for name in ("config.json", "tokenizer.json") if name in names]
+            return Path(snapshot_download(repo, allow_patterns=[*described, *weights]))
+        pickles = [name for name in names if name.endswith(".pth")]
+        if len(pickles) == 1:
+            return Path(hf_hub_download(repo, pickles[0]))
+        raise WeightsError(
+            f"The Hub repository {repo} has no model_index.json, so it is no diffusers folder, and it holds "
+            f"{len(pickles)} official .pth files: fetch the file you mean and give its path."
+        )
+    except HFValidationError:
+        raise ModelNotFoundError(f"{repo!r} is no Hub repository name: write organisation/name.") from None
+    except (OSError, HTTPError) as error:
+        raise _explain(repo, error) from None
+
+
+def fetch_files(place: str, patterns: Iterable[str]) -> Path:
+    """Bring the files of a Hub repository that fit, and give the folder they are in.
+
+    place: organisation/name; whatever is here already, a file or a folder, is given back as it is.
+    patterns: of file names, * for any part; pickles come only where a pattern says so. An earlier
+    download in which something fits every pattern is not asked for again.
+    Raises ModelNotFoundError or WeightsError.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    if os.path.exists(place):
+        return Path(place)
+    if not REPO_NAME.fullmatch(place):
+        raise ModelNotFoundError(
+            f"{place} is no file or folder here, nor a Hub repository organisation/name."
+        )
+    patterns = list(patterns)
+    try:
+        folder = Path(snapshot_download(place, local_files_only=True))
+        if all(any(folder.glob(pattern)) for pattern in patterns):
+            return folder
+    except OSError:
+        pass  # not here yet
+    try:
+        return Path(snapshot_download(place, allow_patterns=patterns))
+    except HFValidationError:
+        raise ModelNotFoundError(f"{place!r} is no Hub repository name: write organisation/name.") from None
+    except (OSError, HTTPError) as error:
+        raise _explain(place, error) from None
+
+
+def needed_files(names: Iterable[str], parts: Iterable[str], variant: str | None = None) -> list[str]:
+    """Choose among a repository's files those that the named parts need.
+
+    >>> needed_files(["model_index.json", "vae/config.json", "vae/model.bin", "a.png"], ["vae"])
+    ['model_index.json', 'vae/config.json']
+    """
+    names = sorted(names)
+    chosen = [name for name in names if name in ("model_index.json", "sanakit.json")]
+    for part in parts:
+        inside = [name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")]
+        weights = select_weights(inside, variant)
+        others = [name for name in inside if "/" not in name and name.endswith((".json", ".model", ".txt"))]
+        chosen += [f"{part}/{name}" for name in others + weights]
+    return chosen
+
+
+@cache
+def _list_files(repo: str) -> tuple[str, ...]:
+    """File names of a repository; asked once per process."""
+    from huggingface_hub import HfApi
+
+    files = HfApi().model_info(repo, timeout=TIMEOUT).siblings or []
+    return tuple(file.rfilename for file in files)
+
+
+def _from_cache(repo: str, parts: tuple[str, ...], variant: str | None) -> Path | None:
+    """The folder of an earlier download that has all the parts whole, if there is one."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(repo, local_files_only=True))
+    except OSError:
+        return None
+    if not (folder / "model_index.json").is_file():
+        return folder if (folder / "config.json").is_file() and _is_whole(folder, variant) else None
+    for part in parts:
+        if not (folder / part).is_dir():
+            return None
+        if part in WEIGHTED and not _is_whole(folder / part, variant):
+            return None
+    return folder
+
+
+def _is_whole(folder: Path, variant: str | None) -> bool:
+    """Whether all weight files of one part are there."""
+    try:
+        component_files(folder, variant)
+    except WeightsError:
+        return False
+    return True
+
+
+def _explain(repo: str, error: Exception) -> ModelNotFoundError | WeightsError:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return WeightsError(
+            f"The Hub repository {repo} is gated: accept its licence on https://huggingface.co/{repo} with "
+            "your account, then log in here with `hf auth login`."
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return ModelNotFoundError(
+            f"There is no file, folder or Hub repository {repo!r} (or it is private): check the spelling; "
+            "`sana models` lists the published ones."
+        )
+    if getattr(error, "errno", None) == 28:
+        return WeightsError(
+            f"The disk is full: {repo} could not be downloaded. Free space, or set HF_HOME elsewhere."
+        )
+    return ModelNotFoundError(
+        f"{repo!r} is no local file or folder and could not be fetched from the Hub "
+        f"({type(error).__name__}): check the network or use a model that is here already, such as `pocket` "
+        "or the path of a folder."
+    )

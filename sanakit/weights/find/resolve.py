@@ -1,0 +1,191 @@
+"""From what the user typed to what lies on the disk: catalog name, folder, file or Hub repository."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sanakit.errors import ModelNotFoundError, WeightsError
+from sanakit.weights.find import catalog, hub
+from sanakit.weights.find.catalog import CATALOG, CatalogEntry
+from sanakit.weights.read.files import open_file, read_json
+
+INDEX = "model_index.json"
+OURS = "sanakit.json"  # defaults, precision rule, instruction: ours, ignored by diffusers
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where a model lies: a diffusers folder, one part of such a folder, or a single weight file."""
+
+    path: Path
+    entry: CatalogEntry | None = None  # the release it is, as far as its name says
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a single .safetensors or .pth file."""
+        return self.path.is_file()
+
+    @property
+    def is_pipeline(self) -> bool:
+        """Whether it is a whole diffusers folder, as against one part of it."""
+        return (self.path / INDEX).is_file()
+
+    @property
+    def runtime(self) -> str:
+        """What runs it, if it is a folder of graphs (`weights/graphs.py`): "onnx" or "openvino"; else ""."""
+        return str(read_json(self.path / INDEX).get("runtime", "")) if self.is_pipeline else ""
+
+    @property
+    def variant(self) -> str | None:
+        """Which of several weight files to prefer."""
+        return self.entry.variant if self.entry else None
+
+    def part(self, name: str, class_name: str) -> Path:
+        """Give the folder of one part (`transformer`, `vae`, ...), which holds a `class_name`.
+
+        Raises WeightsError when it is missing or holds something else.
+        """
+        folder = self.path / name if self.is_pipeline else self.path
+        config = read_json(folder / "config.json")
+        came = config.get("_class_name") or (config.get("architectures") or ["?"])[0]
+        if class_name not in str(came):
+            raise WeightsError(
+                f"{folder} holds a {came}, not the {class_name} of a SANA model: give the model's whole "
+                f"folder (with {INDEX}) or another one."
+            )
+        return folder
+
+    def ours(self) -> dict[str, Any]:
+        """Content of the folder's sanakit.json, or {}: published folders have none."""
+        path = self.path / OURS
+        return read_json(path) if not self.is_file and path.exists() else {}
+
+
+def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> Source:
+    """Find a model, and fetch the named parts if it lies on the Hub.
+
+    model: a catalog name, a diffusers folder, a .safetensors or .pth file, or a Hub "organisation/name". A
+    catalog name wins over a folder of that name in the working directory: write ./name for the folder.
+    Raises ModelNotFoundError when nothing is called so, WeightsError when it can not be drawn with.
+    """
+    text = os.fspath(model)
+    if text in CATALOG:
+        return _from_catalog(CATALOG[text], parts)
+    path = Path(text).expanduser()
+    if os.path.exists(path):
+        return _from_disk(path)
+    if path.is_absolute() or text.startswith((".", "~")) or text.endswith((".pth", ".safetensors", "/")):
+        raise ModelNotFoundError(
+            f"There is no file or folder {text!r}: check the path, or give a catalog name (see `sana "
+            "models`)."
+        )
+    if hub.REPO_NAME.fullmatch(text):
+        entry = catalog.recognise(text)
+        return Source(path=hub.fetch(text, parts, entry.variant if entry else None), entry=entry)
+    return _from_catalog(catalog.find(text), parts)
+
+
+def partner(source: Source, parts: tuple[str, ...]) -> Source:
+    """For a single file that holds only a transformer: the release of the same size, with those parts
+    fetched.
+
+    Raises WeightsError when no release has this size, or the file is no transformer.
+    """
+    files = open_file(source.path)
+    kind, _ = identify(files.infos)
+    if kind != "transformer":
+        raise WeightsError(
+            f"{source.path} holds {kind_words(kind)}, no {parts[0]}: give a model's whole diffusers folder."
+        )
+    size = sum(
+        info.size for name, info in files.infos.items() if not name.endswith(("y_embedding", "pos_embed"))
+    )
+    same = [entry for entry in CATALOG.values() if entry.parameters == size and not entry.unsupported]
+    if not same:
+        raise WeightsError(
+            f"{source.path} holds a transformer only, of no released size ({size:,} parameters): its "
+            f"{parts[0]} is unknown. Put it in a diffusers folder with the other parts."
+        )
+    return _from_catalog(source.entry if source.entry in same else same[0], parts)
+
+
+def identify(names: Iterable[str]) -> tuple[str, str]:
+    """Tell by its tensors' names what a checkpoint holds: (kind, layout).
+
+    kind: transformer, autoencoder, text_encoder, controlnet, lora or foreign. layout: official, diffusers or
+    "".
+    """
+    names = set(names)
+
+    def has(*starts: str) -> bool:
+        return any(name.startswith(starts) for name in names)
+
+    if any("lora_" in name for name in names):
+        return "lora", ""
+    if has("controlnet.", "controlnet_blocks."):
+        return "controlnet", "official" if has("controlnet.") else "diffusers"
+    if {"x_embedder.proj.weight", "y_embedder.y_proj.fc1.weight"} & names and has("blocks.", "final_layer."):
+        return "transformer", "official"
+    if {"patch_embed.proj.weight", "caption_projection.linear_1.weight"} & names and has(
+        "transformer_blocks."
+    ):
+        return "transformer", "diffusers"
+    if has("encoder.down_blocks.", "decoder.up_blocks."):
+        return "autoencoder", "diffusers"
+    if has("encoder.stages.", "decoder.stages."):
+        return "autoencoder", "official"
+    if has("layers.0.pre_feedforward_layernorm.", "model.layers.0.pre_feedforward_layernorm."):
+        return "text_encoder", "diffusers"
+    return "foreign", ""
+
+
+def kind_words(kind: str) -> str:
+    """The kind as a message says it."""
+    return {
+        "lora": "a LoRA, which belongs on top of a model",
+        "controlnet": "a ControlNet branch, which this version does not draw with",
+        "foreign": "no part of a SANA model",
+    }.get(kind, f"a SANA {kind.replace('_', ' ')}")
+
+
+def _from_catalog(entry: CatalogEntry, parts: Iterable[str]) -> Source:
+    if entry.unsupported:
+        raise WeightsError(
+            f"{entry.name} is {entry.unsupported}. Choose another one that `sana models` lists."
+        )
+    if entry.repo is None:
+        folder = entry.folder
+        if folder is None or not (folder / INDEX).is_file():
+            raise ModelNotFoundError(
+                f"The embedded model {entry.name!r} is missing from this installation: install the package "
+                "again."
+            )
+        return Source(path=folder, entry=entry)
+    return Source(path=hub.fetch(entry.repo, parts, entry.variant), entry=entry)
+
+
+def _from_disk(path: Path) -> Source:
+    if path.is_file():
+        entry = catalog.recognise(path.name) or catalog.recognise(path.resolve().parent.parent.name)
+        return Source(path=path, entry=entry)
+    if not path.is_dir():
+        raise WeightsError(f"{path} is neither a file nor a folder: give a model's folder or weight file.")
+    index = path / INDEX
+    if index.is_file():
+        came = str(read_json(index).get("_class_name"))
+        if not came.startswith("Sana"):
+            raise WeightsError(
+                f"{path} is a {came}, not a SANA model: give one of that family, such as `sana models` lists."
+            )
+    elif not (path / "config.json").is_file():
+        inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".pth", ".safetensors"))
+        hint = f"the file itself, such as {path / inside[0]}" if inside else f"a folder that holds {INDEX}"
+        raise WeightsError(f"{path} has no {INDEX}, so it is no diffusers folder: give {hint}.")
+    resolved = path.resolve()  # a Hub cache folder is models--org--name/snapshots/commit
+    name = resolved.parent.parent.name if resolved.parent.name == "snapshots" else resolved.name
+    entry = next((known for known in CATALOG.values() if known.folder == resolved), None)
+    return Source(path=path, entry=entry or catalog.recognise(name))

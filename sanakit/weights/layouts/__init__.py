@@ -1,0 +1,1 @@
+"""Names and configurations of the published layouts, in both directions."""

@@ -1,0 +1,217 @@
+"""Tensors, layout and config of each part of a source, from headers alone: for loading and inspecting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from sanakit.errors import SettingsError, WeightsError
+from sanakit.models.dc_ae import DC_AE_F32C32_SANA, DC_AE_LITE, DCAE, DCAEConfig
+from sanakit.models.gemma2 import Gemma2Config
+from sanakit.models.sana import SanaConfig
+from sanakit.quant.plans import PLANS, Plan
+from sanakit.quant.quantize import stand_in
+from sanakit.weights.find.resolve import Source, identify, kind_words
+from sanakit.weights.layouts import diffusers, official
+from sanakit.weights.read.files import AGAIN, TensorFiles, open_component, open_file, read_json
+
+Module = TypeVar("Module", bound=nn.Module)
+Pairs = Iterable[tuple[Sequence[str], Sequence[str]]]  # names in the file, names in the module
+
+# By layout; "sanakit" has our modules' own names, of quantised weights.
+TRANSFORMER_SKIPPED = {"official": official.SKIPPED, "diffusers": diffusers.SKIPPED, "sanakit": {}}
+TEXT_SKIPPED = {"lm_head.weight": "the language head, which SANA does not use"}
+Config = TypeVar("Config", SanaConfig, DCAEConfig, Gemma2Config)
+MAX_DEPTH = 1000  # layers; a config.json that asks for a million would keep the machine busy for hours
+QUANTIZATION = "quantization_config"  # of a part's config.json, as other tools call it, too
+NAMED = 4  # names that an error message quotes
+
+
+def open_transformer(source: Source) -> tuple[TensorFiles, str, SanaConfig]:
+    """Give the tensors, layout and config of a source's transformer; nothing but headers is read."""
+    if not source.is_file:
+        folder = source.part("transformer", "SanaTransformer2DModel")
+        config_path = folder / "config.json"
+        config = _sana_config(config_path)
+        layout = "sanakit" if stored_plan(source, "transformer") else "diffusers"
+        return open_component(folder, source.variant), layout, config
+    files = open_file(source.path)
+    kind, layout = identify(files.infos)
+    if kind != "transformer":
+        first = ", ".join(list(files.infos)[:NAMED])
+        raise WeightsError(
+            f"{source.path} holds {kind_words(kind)} (its first tensors: {first}): give a SANA model."
+        )
+    beside = source.path.parent / "config.json"
+    if (
+        layout == "diffusers"
+        and beside.is_file()
+        and read_json(beside).get("_class_name") == "SanaTransformer2DModel"
+    ):
+        return files, layout, _sana_config(beside)
+    config = official.recognise_config(
+        files.infos, layout=layout, metadata=files.metadata, entry=source.entry, where=str(source.path)
+    )
+    return files, layout, _checked(config, source.path)
+
+
+def transformer_config(source: Source) -> SanaConfig:
+    """Give the sizes of a source's transformer, which may be a graph."""
+    if not source.runtime:
+        return open_transformer(source)[2]
+    return _sana_config(source.part("transformer", "SanaTransformer2DModel") / "config.json")
+
+
+def autoencoder_config(source: Source) -> DCAEConfig:
+    """Give the sizes of a source's autoencoder, whose decoder may be a graph."""
+    if not source.runtime:
+        return open_autoencoder(source)[2]
+    return _autoencoder_config(source.part("vae_decoder", "AutoencoderDC") / "config.json")
+
+
+def open_autoencoder(source: Source) -> tuple[TensorFiles, str, DCAEConfig]:
+    """Give the tensors, layout and config of a source's autoencoder; nothing but headers is read."""
+    if not source.is_file:
+        folder = source.part("vae", "AutoencoderDC")
+        files = open_component(folder, source.variant)
+        return files, "diffusers", _autoencoder_config(folder / "config.json")
+    files = open_file(source.path)
+    kind, layout = identify(files.infos)
+    if kind != "autoencoder":
+        first = ", ".join(list(files.infos)[:NAMED])
+        raise WeightsError(
+            f"{source.path} holds {kind_words(kind)} (its first tensors: {first}), not an autoencoder: give "
+            "a DC-AE."
+        )
+    beside = source.path.parent / "config.json"
+    if layout == "diffusers" and beside.is_file() and read_json(beside).get("_class_name") == "AutoencoderDC":
+        return files, layout, _autoencoder_config(beside)
+    names = {target for _, targets in autoencoder_pairs(files.infos, layout) for target in targets}
+    for config in (DC_AE_F32C32_SANA, DC_AE_LITE):
+        if names == set(empty(partial(DCAE, config), source).state_dict()):
+            return files, layout, config
+    raise WeightsError(
+        f"{source.path} holds a DC-AE of no size known here: load it from a diffusers folder, whose "
+        "config.json describes it."
+    )
+
+
+def open_text_encoder(source: Source) -> tuple[TensorFiles, Gemma2Config]:
+    """Give the tensors and config of a folder's text encoder; nothing but headers is read."""
+    folder = source.part("text_encoder", "Gemma2")
+    path = folder / "config.json"
+    return open_component(folder, source.variant), _checked(
+        Gemma2Config.from_transformers(read_json(path)), path
+    )
+
+
+def stored_plan(source: Source, part: str) -> Plan | None:
+    """Give the plan by which a part of a source ("transformer", "text_encoder") was quantised, if it was.
+
+    Such a part has the module's own names. Raises WeightsError for what another tool quantised.
+    """
+    if source.is_file:
+        return None
+    path = (source.path / part if source.is_pipeline else source.path) / "config.json"
+    said = read_json(path).get(QUANTIZATION) if path.exists() else None
+    if said is None:
+        return None
+    method, name = (said.get(key) if isinstance(said, dict) else None for key in ("quant_method", "plan"))
+    if method != "sanakit" or name not in PLANS:
+        raise WeightsError(
+            f"{path}: the weights were quantised by {method or 'another tool'} in a way unknown here: take "
+            "the model as it was before, and quantise it by `sana quantize`."
+        )
+    return PLANS[name]
+
+
+def transformer_pairs(names: Iterable[str], layout: str, config: SanaConfig) -> Pairs:
+    """Pair the names in a file of this layout with the module's own `names`."""
+    if layout in ("official", "sanakit"):
+        return [((name,), (name,)) for name in names]
+    pairs = diffusers.renames(names, guidance_embed=config.guidance_embed)
+    return [(theirs, ours) for ours, theirs in pairs]
+
+
+def autoencoder_pairs(names: Iterable[str], layout: str) -> Pairs:
+    """Pair the `names` in a file of this layout with the module's own."""
+    if layout == "official":
+        return official.autoencoder_renames(names)
+    return [((name,), (name,)) for name in names]
+
+
+def text_encoder_pairs(files: TensorFiles) -> Pairs:
+    """Pair the names in a Gemma 2 file with the module's own; those of Gemma2ForCausalLM begin with
+    `model.`."""
+    named = files.without_prefix("model.")
+    return [((theirs,), (ours,)) for ours, theirs in named.items() if ours not in TEXT_SKIPPED]
+
+
+def differences(
+    expected: Iterable[str], files: TensorFiles, pairs: Pairs, skipped: Iterable[str]
+) -> tuple[list[str], list[str]]:
+    """Names that a checkpoint lacks, and names in it that the module does not have; both empty when it
+    fits."""
+    expected, pairs = set(expected), list(pairs)
+    given = {target for _, targets in pairs for target in targets}
+    used = {name for sources, _ in pairs for name in sources}
+    missing = [name for sources, _ in pairs for name in sources if name not in files.infos]
+    unknown = [name for name in files.infos if name not in used and name not in set(skipped)]
+    return missing + sorted(expected - given), unknown + sorted(given - expected)
+
+
+def empty(build: Callable[[], Module], source: Source, plan: Plan | None = None) -> Module:
+    """Build a module without memory for its weights. plan: by which its file was quantised.
+
+    Raises WeightsError when its sizes do not go together.
+    """
+    try:
+        with torch.device("meta"), _Undrawn():
+            module = build()
+            if plan is not None:
+                stand_in(module, plan)
+            return module
+    except (SettingsError, ValueError, TypeError) as error:
+        raise WeightsError(
+            f"{source.path} describes a model that can not be built ({error}). {AGAIN}"
+        ) from None
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves out drawing first values, which on the meta device imports torch's compiler (1.5 s)."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        return kwargs["tensor"] if func is nn.init.normal_ else func(*args, **kwargs)
+
+
+def _sana_config(path: Path) -> SanaConfig:
+    return _checked(diffusers.read_sana_config(read_json(path), str(path)), path)
+
+
+def _autoencoder_config(path: Path) -> DCAEConfig:
+    try:
+        return _checked(DCAEConfig.from_diffusers(read_json(path)), path)
+    except (SettingsError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+        raise WeightsError(f"{path} describes no DC-AE that this code has ({error}). {AGAIN}") from None
+
+
+def _checked(config: Config, path: Path) -> Config:
+    """Give the config back if its numbers are numbers, above 0, and no model is deeper than MAX_DEPTH."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.type not in ("int", "float"):
+            continue
+        kind = int if field.type == "int" else int | float
+        number = isinstance(value, kind) and not isinstance(value, bool)
+        if not number or not 0 < value < math.inf or (field.name == "depth" and value > MAX_DEPTH):
+            raise WeightsError(f"{path} describes a model whose {field.name} is {value!r}. {AGAIN}")
+    return config

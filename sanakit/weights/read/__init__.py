@@ -1,0 +1,1 @@
+"""Bytes of files as tensors, whole or mapped."""

@@ -1,0 +1,247 @@
+"""Modules back into files: a diffusers folder that diffusers' own pipeline opens, or an official .pth.
+
+Both are written under a temporary name beside their place and renamed when complete, so a crash or a full
+disk leaves nothing half-written behind.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sanakit.errors import OutputError, SettingsError
+from sanakit.models.dc_ae import DCAE
+from sanakit.models.sana import Sana
+from sanakit.text.encoder import TextEncoder
+from sanakit.text.tokenizer import save_tokenizer
+from sanakit.weights.find.resolve import INDEX, OURS
+from sanakit.weights.layouts.diffusers import renames, write_sana_config
+from sanakit.weights.layouts.official import CONFIG_KEY
+from sanakit.weights.layouts.parts import QUANTIZATION
+from sanakit.weights.precision import check_rule, dtype_name, parse_dtype
+from sanakit.weights.read.files import write_safetensors
+from sanakit.weights.settings import ModelSettings
+from sanakit.whole import written_whole
+
+DEFAULTS = ("steps", "guidance", "width", "height", "solver")  # what a folder may say of itself
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+# As shipped in the published folders of SANA and SANA-1.5.
+DPM_SCHEDULER = {
+    "_class_name": "DPMSolverMultistepScheduler",
+    "_diffusers_version": "0.32.0",
+    "algorithm_type": "dpmsolver++",
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "beta_start": 0.0001,
+    "dynamic_thresholding_ratio": 0.995,
+    "euler_at_final": False,
+    "final_sigmas_type": "zero",
+    "lower_order_final": True,
+    "num_train_timesteps": 1000,
+    "prediction_type": "flow_prediction",
+    "sample_max_value": 1.0,
+    "solver_order": 2,
+    "solver_type": "midpoint",
+    "steps_offset": 0,
+    "thresholding": False,
+    "timestep_spacing": "linspace",
+    "trained_betas": None,
+    "use_flow_sigmas": True,
+    "use_karras_sigmas": False,
+    "use_lu_lambdas": False,
+    "variance_type": None,
+}
+SCM_SCHEDULER = {
+    "_class_name": "SCMScheduler",
+    "_diffusers_version": "0.33.0",
+    "num_train_timesteps": 1000,
+    "prediction_type": "trigflow",
+    "sigma_data": 0.5,
+}
+
+
+def kept_settings(settings: ModelSettings) -> dict[str, Any]:
+    """What `save_diffusers` is told, by keyword, to keep a model's settings."""
+    return {
+        "flow_shift": settings.flow_shift,
+        "defaults": {name: getattr(settings, name) for name in DEFAULTS},
+        "precision": settings.precision,
+        "name": settings.name,
+        "licence": settings.licence,
+        "styles": settings.styles,
+        "example_prompts": settings.example_prompts,
+        "sizes": settings.sizes,
+    }
+
+
+def save_diffusers(
+    folder: str | os.PathLike[str],
+    *,
+    transformer: Sana,
+    autoencoder: DCAE,
+    text_encoder: TextEncoder,
+    flow_shift: float = 3.0,
+    defaults: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | str = torch.float32,
+    precision: str = "any",
+    name: str = "",
+    licence: str = "",
+    styles: Mapping[str, str] | None = None,
+    example_prompts: Sequence[str] = (),
+    sizes: Sequence[tuple[int, int]] = (),
+    plan: str | None = None,
+) -> Path:
+    """Write a model as a diffusers folder; a folder of that name is replaced when the new one is complete.
+
+    flow_shift: > 0, the timestep shift it was trained and is sampled with. defaults: steps, guidance, width,
+    height, solver that the model wants when the caller does not say. dtype: to store in, float32, float16 or
+    bfloat16. precision: the one 16-bit dtype its transformer may compute in, "float32" for none, or "any".
+    name, licence: as `sana inspect` shows them. styles (name -> what is added to a prompt), example_prompts,
+    sizes (width, height in pixels): what a page offers of the model. plan: by which transformer and text
+    encoder are quantised; they are then written as they are, in names of our own that diffusers does not
+    read. Returns the folder.
+    Raises OutputError when it can not be written, PrecisionError when dtype contradicts precision,
+    SettingsError for a shift or default that means nothing.
+    """
+    dtype = parse_dtype(dtype)
+    check_rule(dtype, precision, "The model")
+    if not 0 < flow_shift < math.inf:
+        raise SettingsError(f"flow_shift is {flow_shift}; it must be a finite number above 0, SANA uses 3.")
+    if unknown := set(defaults or {}) - set(DEFAULTS):
+        raise SettingsError(
+            f"There are no defaults called {', '.join(sorted(unknown))}: use {', '.join(DEFAULTS)}."
+        )
+    if autoencoder.encoder is None or autoencoder.decoder is None:
+        raise OutputError(
+            "A model's folder needs the whole autoencoder: load it with part='both' before saving."
+        )
+    path = Path(folder).expanduser()
+    if path.exists() and any(path.iterdir() if path.is_dir() else [path]) and not (path / INDEX).is_file():
+        raise OutputError(
+            f"{path} exists and is no model's folder: choose another place, or remove it first."
+        )
+    sprint = transformer.config.guidance_embed
+    ours = {
+        "format": 1,
+        "defaults": dict(defaults or {}),
+        "precision": precision,
+        "instruction": text_encoder.instruction,
+        "max_tokens": text_encoder.max_tokens,
+    }
+    told = {"name": name, "licence": licence}
+    told |= {"styles": dict(styles or {}), "example_prompts": list(example_prompts), "sizes": list(sizes)}
+    ours |= {key: value for key, value in told.items() if value}
+    scheduler = SCM_SCHEDULER if sprint else {**DPM_SCHEDULER, "flow_shift": flow_shift}
+    text_config = {**text_encoder.model.config.to_transformers(), "torch_dtype": dtype_name(dtype)}
+    config = write_sana_config(transformer.config)
+    state = transformer.state_dict() if plan else diffusers_state(transformer)
+    if plan:
+        quantization = {QUANTIZATION: {"quant_method": "sanakit", "plan": plan}}
+        config, text_config = {**config, **quantization}, {**text_config, **quantization}
+    with exported(path) as partial:
+        write_json(partial / INDEX, _model_index(sprint))
+        write_json(partial / OURS, ours)
+        write_json(partial / "scheduler" / "scheduler_config.json", scheduler)
+        write_json(partial / "transformer" / "config.json", config)
+        write_safetensors(partial / "transformer" / WEIGHTS, state, dtype, _buffers(transformer))
+        save_autoencoder(partial / "vae", autoencoder, dtype=dtype)
+        write_json(partial / "text_encoder" / "config.json", text_config)
+        text = text_encoder.model
+        write_safetensors(
+            partial / "text_encoder" / "model.safetensors", text.state_dict(), dtype, _buffers(text)
+        )
+        save_tokenizer(text_encoder.tokenizer, partial / "tokenizer")
+    return path
+
+
+def save_autoencoder(
+    folder: str | os.PathLike[str], autoencoder: DCAE, *, dtype: torch.dtype | str = torch.float32
+) -> Path:
+    """Write an autoencoder as the `vae` folder of a diffusers model, which `load_autoencoder` reads, too.
+
+    A folder of that name is replaced when the new one is complete. dtype: to store in. Returns the folder.
+    Raises OutputError when it can not be written.
+    """
+    path = Path(folder).expanduser()
+    with exported(path) as partial:
+        write_json(partial / "config.json", autoencoder.config.to_diffusers())
+        write_safetensors(partial / WEIGHTS, autoencoder.state_dict(), parse_dtype(dtype))
+    return path
+
+
+def save_official(
+    path: str | os.PathLike[str], transformer: Sana, *, dtype: torch.dtype | str | None = None
+) -> Path:
+    """Write a transformer as the official .pth: `{"state_dict": ...}` in the official names.
+
+    dtype: to store in; None keeps the tensors' own. The config lies beside the state_dict, where the official
+    code does not look; sizes that were never released could not be read back without it. Raises OutputError.
+    """
+    path = Path(path).expanduser()
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in transformer.state_dict().items()}
+    if dtype is not None:
+        state = {name: tensor.to(parse_dtype(dtype)) for name, tensor in state.items()}
+    with exported(path) as partial:
+        torch.save({"state_dict": state, CONFIG_KEY: asdict(transformer.config)}, partial)
+    return path
+
+
+def diffusers_state(transformer: Sana) -> dict[str, Tensor]:
+    """Give a transformer's tensors in diffusers' names; what is fused here is cut there, without copying."""
+    state = transformer.state_dict()
+    renamed: dict[str, Tensor] = {}
+    for (ours,), theirs in renames(state, guidance_embed=transformer.config.guidance_embed):
+        renamed |= zip(theirs, state[ours].chunk(len(theirs)), strict=True)
+    return renamed
+
+
+def _buffers(module: nn.Module) -> list[str]:
+    """What quantised layers hold: scales in 16 bits are not rounded again, whole numbers not at all."""
+    return [name for name, _ in module.named_buffers()]
+
+
+def _model_index(sprint: bool) -> dict[str, Any]:
+    return {
+        "_class_name": "SanaSprintPipeline" if sprint else "SanaPipeline",
+        "_diffusers_version": "0.33.0" if sprint else "0.32.0",
+        "scheduler": ["diffusers", "SCMScheduler" if sprint else "DPMSolverMultistepScheduler"],
+        "text_encoder": ["transformers", "Gemma2Model"],
+        "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+        "transformer": ["diffusers", "SanaTransformer2DModel"],
+        "vae": ["diffusers", "AutoencoderDC"],
+    }
+
+
+@contextmanager
+def exported(path: Path) -> Iterator[Path]:
+    """`written_whole`, with the folders on the way, for which OutputError tells why it can not be done."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as partial:
+            yield partial
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        if isinstance(error, OutputError):
+            raise
+        reason = (
+            "the disk is full"
+            if getattr(error, "errno", None) == 28
+            else getattr(error, "strerror", None) or error
+        )
+        raise OutputError(
+            f"{path} can not be written ({reason}): check the place, its permissions and its space."
+        ) from None
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write an object as JSON; folders on the way are made. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,124 @@
+"""`sana data caption` and `sana data score`, as their user meets them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sanakit.data.annotate import captioner, scoring
+
+
+@pytest.fixture(autouse=True)
+def models(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """Captioners and scorers of which nothing has to be loaded; gives what they were asked for."""
+    asked: list[tuple] = []
+
+    def endpoint(url: str, model: str, key: str | None, **settings):
+        asked.append((url, model, key, settings["concurrency"]))
+        return lambda images: ["a red square"] * len(images)
+
+    def local(model: str, prompt: str, **settings):
+        asked.append((model, prompt))
+        return lambda images: [""] * len(images)
+
+    def clip(model: str, **settings):
+        asked.append((model,))
+
+        def score(images, texts):
+            warnings.warn("long captions are cut", stacklevel=1)
+            return [float(len(text)) for text in texts]
+
+        return score
+
+    monkeypatch.setattr(captioner, "endpoint_captioner", endpoint)
+    monkeypatch.setattr(captioner, "transformers_captioner", local)
+    monkeypatch.setattr(scoring, "clip_scorer", clip)
+    return asked
+
+
+@pytest.fixture
+def pictures(sana) -> Path:
+    """A folder in the current one."""
+    folder = Path("pictures")
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8), "red").save(folder / name)
+    (folder / "c.jpg").write_bytes(b"no picture")
+    return folder
+
+
+ASK = ("data", "caption", "pictures", "--endpoint", "http://localhost:1/v1", "--model", "org/seer")
+
+
+def test_captions_and_scores_land_beside_the_pictures(sana, pictures: Path, models: list[tuple]) -> None:
+    done = sana(*ASK, "--batch", 3)
+    assert done.code == 0
+    assert done.out == f"{pictures / 'captions.jsonl'}  2 pictures captioned, 1 broken\n"
+    assert "Warning: c.jpg: is no JPEG" in done.err
+    assert models == [("http://localhost:1/v1", "org/seer", None, 3)]
+
+    again = sana(*ASK)
+    assert again.out == f"{pictures / 'captions.jsonl'}  0 pictures captioned, 2 were before, 1 broken\n"
+
+    scored = sana("data", "score", "pictures", "--json")
+    assert json.loads(scored.out) == {
+        "sidecar": str(pictures / "captions.jsonl"),
+        "done": 2,
+        "kept": 0,
+        "broken": {},
+        "unanswered": [],
+        "bare": ["c.jpg"],
+    }
+    assert scored.err == "Warning: long captions are cut\n"
+    rows = [json.loads(line) for line in (pictures / "captions.jsonl").read_text().splitlines()]
+    assert rows[-1] == {
+        "key": "b.png",
+        "captions": [{"text": "a red square", "source": "seer", "score": 12.0}],
+        "scorer": "pocket-clip",
+    }
+
+
+def test_a_model_that_says_nothing_is_reported(sana, pictures: Path) -> None:
+    done = sana("data", "caption", "pictures", "--model", "folder/vlm/", "--output", "out/x.jsonl")
+    assert done.out == f"{Path('out/x.jsonl')}  0 pictures captioned, 1 broken, 2 without an answer\n"
+    assert "Warning: a.png (no answer from the model)" in done.err
+    assert not (pictures / "captions.jsonl").exists()
+
+
+def test_the_key_comes_from_the_environment_and_is_never_shown(
+    sana, pictures: Path, models: list[tuple], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SANA_ENDPOINT_KEY", "very-secret")
+    done = sana(*ASK)
+    assert models[0][2] == "very-secret"
+    assert "very-secret" not in done.out + done.err + sana("data", "caption", "--help").out
+
+
+@pytest.mark.parametrize(
+    ("words", "naming"),
+    [
+        (["caption", "pictures"], "--model"),
+        (["caption", "nowhere", "--model", "m"], "nowhere"),
+        (["score", "hub:org/name"], ""),
+        (["score", "pictures", "--batch", "0"], "--batch"),
+        (["score", "pictures", "--cluster", "0"], "--cluster"),
+    ],
+)
+def test_mistakes_are_sentences(sana, pictures: Path, words: list[str], naming: str) -> None:
+    done = sana("data", *words)
+    assert done.code == 2
+    assert done.err.startswith("Error: ")
+    assert naming in done.err
+    assert "Traceback" not in done.err
+
+
+def test_without_ray_the_extra_is_named(sana, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = sana(*ASK, "--cluster", 2)
+    assert done.code == 2
+    assert "sanakit[cluster]" in done.err

@@ -1,0 +1,379 @@
+"""Every accepted job is drawn and finished once, through full disks and engines that are busy or fail."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Collection, Iterator
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("sqlalchemy")
+pytest.importorskip("fsspec")
+
+from PIL import Image
+
+from sanakit.errors import BusyError, ClosedError, NumericsError, OutputError, SettingsError, StorageError
+from sanakit.images.image import encode, read_metadata
+from sanakit.pipelines.request import Result
+from sanakit.serve.jobs.jobs import Job, JobStore
+from sanakit.serve.jobs.runner import JobRunner
+from sanakit.serve.jobs.storage import PictureStore
+
+PATIENCE = 20  # seconds until a test gives up
+
+
+class FakeTicket:
+    """What the engine's submit gives."""
+
+    def __init__(self, request: Any, on_event: Callable[[object], None]) -> None:
+        self.request, self.on_event = request, on_event
+        self.cancelled, self._drawn = threading.Event(), threading.Event()
+
+    @property
+    def done(self) -> bool:
+        return self._drawn.is_set()
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+    def draw(self) -> None:
+        self._drawn.set()
+        self.on_event(object())
+
+    def result(self, timeout: float | None = None) -> Result:
+        assert self.done
+        settings = self.request
+        if settings.prompt == "poison":
+            raise NumericsError("NaN in the latents.")
+        if settings.prompt == "bug":
+            raise ZeroDivisionError("SECRET")
+        if settings.prompt == "closed":
+            raise ClosedError("The server is stopping.")
+        images: list[Image.Image] = [
+            Image.new("RGB", (8, 8), ((settings.seed + i) % 256, 0, 0)) for i in range(settings.num_images)
+        ]
+        about: list[Any] = [
+            {"prompt": settings.prompt, "seed": settings.seed + i, "steps": 1, "model": "fake"}
+            | {"width": 8, "height": 8}
+            for i in range(settings.num_images)
+        ]
+        return Result(images=images, seeds=[], timings={}, metadata=about, warnings=[])
+
+
+class FakeEngine:
+    """Draws at once, or when the test says so; full when the test says so."""
+
+    def __init__(self, at_once: bool = True) -> None:
+        self.at_once, self.room = at_once, threading.Event()
+        self.room.set()
+        self.submitted: queue.Queue[FakeTicket] = queue.Queue()
+        self.refused: queue.Queue[str] = queue.Queue()
+
+    def check(
+        self, model: str | None, prompt: str, *, seed: int, num_images: int = 1, image: Any = None
+    ) -> SimpleNamespace:
+        if prompt == "refused":
+            raise SettingsError("steps = 0, but it must be a whole number from 1 to 1000.")
+        return SimpleNamespace(prompt=prompt, seed=seed, num_images=num_images, image=image)
+
+    def submit(self, request: Any, on_event: Callable[[object], None], name: str) -> FakeTicket:
+        if not self.room.is_set():
+            self.refused.put(request.prompt)
+            raise BusyError("The queue is full.")
+        ticket = FakeTicket(request, on_event)
+        self.submitted.put(ticket)
+        if self.at_once:
+            ticket.draw()
+        return ticket
+
+
+class WatchedJobs(JobStore):
+    """Tells the test of each job that ended, and fails when the test says so."""
+
+    def __init__(self, url: Path) -> None:
+        super().__init__(url)
+        self.ended: queue.Queue[str] = queue.Queue()
+        self.works = threading.Event()
+        self.works.set()
+        self.failures: queue.Queue[str] = queue.Queue()
+
+    def _end(self, job_id: str, owner: str, **values: Any) -> bool:
+        if not self.works.is_set():
+            self.failures.put(job_id)
+            raise StorageError("The database is locked.")
+        ended = super()._end(job_id, owner, **values)
+        self.ended.put(job_id)
+        return ended
+
+    def wait_for(self, count: int) -> list[str]:
+        return [self.ended.get(timeout=PATIENCE) for _ in range(count)]
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[WatchedJobs]:
+    store = WatchedJobs(tmp_path / "jobs.sqlite")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PictureStore:
+    return PictureStore(tmp_path / "pictures")
+
+
+@pytest.fixture
+def start(jobs: WatchedJobs, store: PictureStore) -> Iterator[Callable[..., JobRunner]]:
+    started: list[JobRunner] = []
+
+    def begin(engine: FakeEngine, **options: Any) -> JobRunner:
+        runner = JobRunner(engine, jobs, store, "me", **{"poll": 0.05, **options})  # pyright: ignore
+        runner.start()
+        started.append(runner)
+        return runner
+
+    yield begin
+    for runner in started:
+        runner.close()
+        assert not runner.alive
+
+
+def add(jobs: JobStore, prompt: str = "a red apple", **body: Any) -> Job:
+    settings = {"model": None, "prompt": prompt, "seed": 7, "num_images": 1} | body
+    return jobs.add("generation", settings, None, settings["num_images"])
+
+
+def ended(jobs: JobStore, job: Job) -> Job:
+    found = jobs.get(job.id, None)
+    assert found is not None
+    return found
+
+
+def test_a_job_is_drawn_stored_with_its_settings_and_finished(
+    jobs: WatchedJobs, store: PictureStore, start: Callable[..., JobRunner], tmp_path: Path
+) -> None:
+    runner = start(FakeEngine())
+    job = add(jobs, num_images=2)
+    runner.wake()
+    assert jobs.wait_for(1) == [job.id]
+    done = ended(jobs, job)
+    assert done.status == "finished"
+    assert [file["name"] for file in done.files] == [f"{job.id}-0.png", f"{job.id}-1.png"]
+    assert done.files[1]["metadata"]["seed"] == 8
+    assert store.names() == [file["name"] for file in done.files]
+    assert read_metadata(tmp_path / "pictures" / f"{job.id}-1.png")["prompt"] == "a red apple"
+    assert runner.trouble == ""
+
+
+def test_an_edits_picture_comes_from_the_store(
+    jobs: WatchedJobs, store: PictureStore, start: Callable[..., JobRunner]
+) -> None:
+    store.put("in.png", encode(Image.new("RGB", (5, 6), "red"), "PNG"))
+    store.put("broken.png", b"no picture")
+    engine = FakeEngine()
+    added = [add(jobs, image=name) for name in ("in.png", "gone.png", "broken.png")]
+    start(engine)
+    jobs.wait_for(3)
+    assert engine.submitted.get(timeout=PATIENCE).request.image.size == (5, 6)
+    assert [ended(jobs, job).status for job in added] == ["finished", "failed", "failed"]
+    assert "gone.png" in str(ended(jobs, added[1]).error_message)
+
+
+def test_a_job_that_fails_fails_alone(jobs: WatchedJobs, start: Callable[..., JobRunner]) -> None:
+    added = [add(jobs, prompt) for prompt in ("poison", "good", "bug", "refused", "good")]
+    start(FakeEngine())
+    jobs.wait_for(5)
+    found = [ended(jobs, job) for job in added]
+    assert [job.status for job in found] == ["failed", "finished", "failed", "failed", "finished"]
+    assert [job.error_type for job in found[:4]] == ["NumericsError", None, "server_error", "SettingsError"]
+    assert "SECRET" not in str(found[2].error_message)
+
+
+def test_a_busy_engine_is_asked_again_and_later_jobs_wait_behind(
+    jobs: WatchedJobs, start: Callable[..., JobRunner]
+) -> None:
+    engine = FakeEngine()
+    engine.room.clear()
+    first, second = add(jobs, "first"), add(jobs, "second")
+    start(engine)
+    assert [engine.refused.get(timeout=PATIENCE) for _ in range(3)] == ["first"] * 3
+    assert jobs.counts()["queued"] == 1
+    engine.room.set()
+    assert jobs.wait_for(2) == [first.id, second.id]
+
+
+def test_a_job_that_a_server_was_killed_with_is_drawn_with_no_later_ones(
+    jobs: WatchedJobs, start: Callable[..., JobRunner]
+) -> None:
+    first, second, third = add(jobs), add(jobs), add(jobs)
+    for _ in range(2):
+        assert jobs.claim("me", 60)  # and then it was killed
+    engine = FakeEngine(at_once=False)
+    runner = start(engine)
+    for job in (first, second):
+        ticket = engine.submitted.get(timeout=PATIENCE)
+        assert (jobs.counts()["running"], ended(jobs, job).attempts) == (1, 2)
+        runner.wake()
+        ticket.draw()
+        assert jobs.wait_for(1) == [job.id]
+    engine.submitted.get(timeout=PATIENCE).draw()
+    assert jobs.wait_for(1) == [third.id]
+    assert ended(jobs, third).attempts == 1
+
+
+def test_no_more_is_claimed_than_there_is_room_for(
+    jobs: WatchedJobs, start: Callable[..., JobRunner]
+) -> None:
+    engine = FakeEngine(at_once=False)
+    large, *others = [add(jobs, num_images=n) for n in (9, 2, 1, 1)]
+    start(engine, pictures_at_once=3)
+    engine.submitted.get(timeout=PATIENCE).draw()  # larger than allowed: it ran alone
+    assert jobs.wait_for(1) == [large.id]
+    two = [engine.submitted.get(timeout=PATIENCE) for _ in range(2)]
+    assert jobs.counts()["running"] == 2
+    for ticket in two:
+        ticket.draw()
+    engine.submitted.get(timeout=PATIENCE).draw()
+    assert sorted(jobs.wait_for(3)) == sorted(job.id for job in others)
+
+
+def test_a_cancelled_job_stops_in_the_engine_and_keeps_no_place(
+    jobs: WatchedJobs, start: Callable[..., JobRunner]
+) -> None:
+    engine = FakeEngine(at_once=False)
+    runner = start(engine, pictures_at_once=1)
+    job = add(jobs)
+    runner.wake()
+    ticket = engine.submitted.get(timeout=PATIENCE)
+    other = add(jobs)
+    assert jobs.cancel(job.id, None)
+    runner.wake()
+    assert ticket.cancelled.wait(PATIENCE)
+    ticket.draw()  # too late
+    engine.submitted.get(timeout=PATIENCE).draw()
+    assert jobs.wait_for(1) == [other.id]
+    assert ended(jobs, job).status == "cancelled"
+
+
+def test_leases_are_renewed_while_a_job_is_drawn(jobs: WatchedJobs, start: Callable[..., JobRunner]) -> None:
+    engine = FakeEngine(at_once=False)
+    job = add(jobs)
+    renewed = threading.Semaphore(0)
+    renew = jobs.renew
+
+    def counting(owner: str, ids: Collection[str], lease_seconds: float) -> None:
+        renew(owner, ids, lease_seconds)
+        renewed.release()
+
+    jobs.renew = counting
+    start(engine, lease=0.6)
+    ticket = engine.submitted.get(timeout=PATIENCE)
+    for _ in range(5):  # a second, in which the first lease would end
+        assert renewed.acquire(timeout=PATIENCE)
+        assert jobs.claim("another", 60) is None
+    ticket.draw()
+    assert jobs.wait_for(1) == [job.id]
+    assert ended(jobs, job).status == "finished"
+
+
+def test_a_database_that_fails_is_tried_again_without_drawing_again(
+    jobs: WatchedJobs, start: Callable[..., JobRunner]
+) -> None:
+    engine = FakeEngine()
+    jobs.works.clear()
+    job = add(jobs)
+    runner = start(engine)
+    for _ in range(3):
+        assert jobs.failures.get(timeout=PATIENCE) == job.id
+    assert "locked" in runner.trouble
+    jobs.works.set()
+    assert jobs.wait_for(1) == [job.id]
+    assert ended(jobs, job).status == "finished"
+    assert engine.submitted.qsize() == 1
+
+
+def test_a_full_disk_makes_finished_pictures_wait_and_loses_none(
+    jobs: WatchedJobs, store: PictureStore, start: Callable[..., JobRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: queue.Queue[str] = queue.Queue()
+
+    def full(name: str, data: bytes) -> None:
+        tries.put(name)
+        raise OutputError("The picture can not be written (No space left on device).")
+
+    added = [add(jobs), add(jobs)]
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "put", full)
+        runner = start(FakeEngine())
+        seen = {tries.get(timeout=PATIENCE) for _ in range(6)}
+        assert len(seen) == 2  # one that can not be stored does not keep others from being drawn
+        assert "No space" in runner.trouble
+    assert sorted(jobs.wait_for(2)) == sorted(job.id for job in added)
+    assert [ended(jobs, job).status for job in added] == ["finished"] * 2
+
+
+def test_close_finishes_what_it_has_time_for_and_puts_the_rest_back(
+    jobs: WatchedJobs, start: Callable[..., JobRunner]
+) -> None:
+    engine = FakeEngine(at_once=False)
+    added = [add(jobs) for _ in range(2)]
+    runner = start(engine)
+    first, second = (engine.submitted.get(timeout=PATIENCE) for _ in range(2))
+    closing = threading.Thread(target=runner.close, args=(PATIENCE,))
+    closing.start()
+    late = add(jobs)
+    runner.wake()
+    first.draw()
+    assert jobs.wait_for(1) == [added[0].id]
+    runner.close(0)
+    closing.join(PATIENCE)
+    assert second.cancelled.is_set()
+    assert [ended(jobs, job).status for job in (*added, late)] == ["finished", "queued", "queued"]
+    assert ended(jobs, added[1]).attempts == 0
+
+
+def test_a_closed_engine_puts_jobs_back(jobs: WatchedJobs, start: Callable[..., JobRunner]) -> None:
+    job = add(jobs, "closed")
+    runner = start(FakeEngine())
+    runner._thread.join(PATIENCE)
+    assert not runner.alive
+    assert ended(jobs, job).status == "queued"
+
+
+def test_a_claim_whose_answer_was_lost_is_put_back(
+    jobs: WatchedJobs, start: Callable[..., JobRunner]
+) -> None:
+    add(jobs)
+    claim = jobs.claim
+
+    def breaks_after_the_commit(owner: str, lease_seconds: float) -> Job | None:
+        jobs.claim = claim
+        claim(owner, lease_seconds)
+        raise StorageError("The connection broke.")
+
+    jobs.claim = breaks_after_the_commit
+    start(FakeEngine())
+    jobs.wait_for(1)
+
+
+def test_ended_jobs_and_their_pictures_are_kept_as_long_as_asked(
+    jobs: WatchedJobs, store: PictureStore, start: Callable[..., JobRunner]
+) -> None:
+    job = add(jobs)
+    start(FakeEngine()).wake()
+    jobs.wait_for(1)
+    deleted: queue.Queue[str] = queue.Queue()
+    delete = store.delete
+
+    def tell(name: str) -> None:
+        delete(name)
+        deleted.put(name)
+
+    store.delete = tell
+    start(FakeEngine(), keep=timedelta(0))
+    assert deleted.get(timeout=PATIENCE) == f"{job.id}-0.png"
+    assert store.names() == []

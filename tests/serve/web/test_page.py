@@ -1,0 +1,378 @@
+"""The page without a browser: it builds, asks nobody else for anything, and its functions do what they say.
+
+The engine is the real one with the embedded model, at 64 px and few steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import typer
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from sanakit.cli import command_line
+from sanakit.errors import SettingsError, SizeError
+from sanakit.images.image import aspect_bins, encode, read_metadata
+from sanakit.images.opening import open_picture
+from sanakit.serve.engine.engine import Engine
+from sanakit.serve.jobs.storage import PictureStore
+
+gradio = pytest.importorskip("gradio")
+
+from sanakit.serve.web import settings as web_settings  # noqa: E402
+from sanakit.serve.web.history import SHARED, History  # noqa: E402
+from sanakit.serve.web.mount import build_page, mount_page  # noqa: E402
+from sanakit.serve.web.page import CREATE, EDIT, Page  # noqa: E402
+from sanakit.serve.web.parts import source_and_mask  # noqa: E402
+from sanakit.serve.web.studio import BEYOND, PAINTED, WHOLE, Edit, Studio, View, Wish  # noqa: E402
+
+SMALL = {"model": "pocket", "width": 64, "height": 64, "steps": 2, "guidance": 2.5, "solver": "dpm"}
+VISITOR = SimpleNamespace(session_hash="tab-1", username=None)
+METADATA: dict[str, Any] = {"prompt": "a red apple", "negative_prompt": "", "model": "pocket", "version": "0"}
+METADATA |= {"width": 256, "height": 192, "steps": 7, "guidance": 3.5, "solver": "euler", "seed": 2**63 - 1}
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    return History(PictureStore(tmp_path / "pictures"))
+
+
+@pytest.fixture
+def page(engine: Engine, history: History) -> Page:
+    made = Page(engine, history)
+    with gradio.Blocks(analytics_enabled=False):
+        made.lay_out()
+    return made
+
+
+@pytest.fixture
+def client(engine: Engine, tmp_path: Path) -> TestClient:
+    app = mount_page(FastAPI(), build_page(engine, PictureStore(tmp_path / "pictures")))
+    return TestClient(app, base_url="http://127.0.0.1")
+
+
+def draw(studio: Studio, wish: Wish, edit: Edit | None = None, room: str = SHARED) -> list[View]:
+    async def follow() -> list[View]:
+        return [view async for view in studio.draw("tab-1", room, wish, edit)]
+
+    return asyncio.run(follow())
+
+
+def small(prompt: str = "a red apple", **settings: Any) -> Wish:
+    return Wish(**(SMALL | {"prompt": prompt} | settings))
+
+
+# The page itself
+
+
+def test_the_page_asks_no_other_host_for_anything(client: TestClient) -> None:
+    page = client.get("/").text
+    config = client.get("/config").json()
+    loaded = re.findall(r"""<(?:script|img|iframe|link)[^>]*(?:src|href)=["'](https?:)?//""", page)
+    assert loaded == []
+    assert config["analytics_enabled"] is False
+    assert config["stylesheets"] == []
+    assert not re.search(
+        r"url\(\s*[\"']?(?:https?:)?//|@import", client.get("/theme.css").text + config["css"]
+    )
+
+
+def test_files_outside_the_page_are_not_served(client: TestClient, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    for path in (secret, "/etc/passwd", Path.cwd() / "pyproject.toml", tmp_path / "pictures"):
+        assert client.get(f"/gradio_api/file={path}").status_code == 403
+    for route in ("file=http://example.com/x", "file=https://example.com/x", "proxy=https://x.hf.space/y"):
+        assert client.get(f"/gradio_api/{route}").status_code == 403
+
+
+def test_an_upload_that_is_too_large_is_refused(client: TestClient) -> None:
+    reply = client.post("/gradio_api/upload", files={"files": ("big.png", bytes(20_000_001))})
+    assert reply.status_code == 413
+
+
+def test_functions_can_not_be_called_as_an_api(client: TestClient) -> None:
+    assert client.get("/gradio_api/info").json()["named_endpoints"] == {}
+    assert all(
+        dependency["api_visibility"] != "public"
+        for dependency in client.get("/config").json()["dependencies"]
+    )
+
+
+# Drawing
+
+
+def test_previews_come_at_every_step_and_then_the_picture(engine: Engine, history: History) -> None:
+    views = draw(Studio(engine, history), small(steps=4, num_images=2, seed="5"))
+    assert views[0].state == "waiting"
+    assert [view.done for view in views] == sorted(view.done for view in views)
+    assert any(preview is not None for view in views if view.state == "drawing" for preview in view.previews)
+    assert views[-1].state == "done"
+    assert len(views[-1].names) == 2
+    kept = [history.metadata(SHARED, name) for name in views[-1].names]
+    assert [(one["seed"], one["prompt"]) for one in kept] == [(5, "a red apple"), (6, "a red apple")]
+
+
+def test_cancel_stops_within_a_step_and_keeps_nothing(engine: Engine, history: History) -> None:
+    studio = Studio(engine, history)
+
+    async def begin_and_cancel() -> list[View]:
+        views = []
+        async for view in studio.draw("tab-1", SHARED, small(steps=1000)):
+            if view.state == "drawing":
+                studio.cancel("tab-2")  # somebody else's tab
+                studio.cancel("tab-1")
+            views.append(view)
+        return views
+
+    steps = engine.stats()["steps"]
+    views = asyncio.run(begin_and_cancel())
+    assert views[-1].state == "stopped"
+    assert engine.stats()["steps"] - steps < 500
+    assert history.names(SHARED) == []
+
+
+def test_a_tab_that_goes_away_stops_its_drawing(engine: Engine, history: History) -> None:
+    studio = Studio(engine, history)
+
+    async def leave() -> None:
+        async with contextlib.aclosing(studio.draw("tab-1", SHARED, small(steps=1000))) as views:
+            async for view in views:
+                if view.state == "drawing":
+                    break
+
+    stopped = engine.stats()["stopped"]
+    asyncio.run(leave())
+    draw(studio, small())  # whatever was before it is over
+    assert engine.stats()["stopped"] == stopped + 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"prompt": " "}, "Write what to draw"),
+        ({"seed": "12a"}, "seed"),
+        ({"seed": str(2**63)}, "seed"),
+        ({"width": 100}, "96x64"),
+        ({"num_images": 9}, "pictures"),
+        ({"model": "nothing"}, "nothing"),
+    ],
+)
+def test_mistakes_become_sentences(engine: Engine, history: History, settings: dict, sentence: str) -> None:
+    last = draw(Studio(engine, history), small(**settings))[-1]
+    assert last.state == "failed"
+    assert sentence in last.message
+
+
+def test_edits_begin_with_the_picture(engine: Engine, history: History) -> None:
+    source, mask = Image.new("RGB", (96, 64), "white"), Image.new("L", (96, 64))
+    mask.paste(255, (32, 16, 64, 48))
+    studio = Studio(engine, history)
+    edits = {
+        (96, 64): [Edit(image=source), Edit(image=source, mask=mask, what=PAINTED, strength=1.0)],
+        (128, 64): [Edit(image=source, what=BEYOND, margins=(32, 0, 0, 0))],
+    }
+    for size, several in edits.items():
+        for edit in several:
+            (name,) = draw(studio, small(), edit)[-1].names
+            with Image.open(history.file(SHARED, name)) as result:
+                assert result.size == size
+    nothing_painted = Edit(image=source, mask=Image.new("L", (96, 64)), what=PAINTED)
+    assert "Paint over" in draw(studio, small(), nothing_painted)[-1].message
+    assert "margin" in draw(studio, small(), Edit(image=source, what=BEYOND))[-1].message
+
+
+def test_the_mask_is_where_any_layer_is_painted() -> None:
+    layer = Image.new("RGBA", (8, 8))
+    layer.putpixel((2, 3), (229, 72, 77, 90))
+    picture = Image.new("RGBA", (8, 8), "white")
+    image, mask = source_and_mask({"background": picture, "layers": [layer, Image.new("RGBA", (8, 8))]})
+    assert image is picture
+    assert mask is not None
+    assert mask.getbbox() == (2, 3, 3, 4)
+    with pytest.raises(SettingsError, match="Choose a picture"):
+        source_and_mask({"background": None, "layers": [], "composite": None})
+
+
+# The functions that the components are tied to
+
+
+def test_the_button_draws_shows_and_tells_how_to_do_it_again(page: Page) -> None:
+    values = ["pocket", "a lemon", "Cartoon", "", 64, 64, 2, 2.5, "dpm", "7", 1, None, WHOLE, 0.6, 0, 0, 0, 0]
+
+    async def press() -> list[dict]:
+        return [updates async for updates in page.draw(VISITOR, CREATE, True, "", *values)]  # pyright: ignore
+
+    first, *_, last = asyncio.run(press())
+    assert first[page.panel.seed] == "7"
+    assert first[page.panel.cancel]["interactive"]
+    details = page.stage.details
+    assert json.loads(last[details.data])["prompt"] == "a lemon, cartoon"
+    assert read_metadata(last[details.download]["value"])["seed"] == 7
+    assert last[page.stage.pictures]["value"][0][1] == "a lemon, cartoon"
+    assert not last[page.panel.cancel]["interactive"]
+
+    restored = page.restore_shown(VISITOR, last[details.shown], "pocket")  # pyright: ignore
+    assert restored[page.panel.prompt] == "a lemon"
+    assert restored[page.panel.style]["value"] == "Cartoon"
+    assert restored[page.panel.size]["value"] == web_settings.CUSTOM
+    assert restored[page.panel.seed] == "7"
+
+
+def test_a_new_seed_is_drawn_unless_it_is_kept(page: Page) -> None:
+    values = ["pocket", "a lemon", "Plain", "", 64, 64, 2, 2.5, "dpm", "7", 1]
+    seeds = {page._wish(CREATE, False, "7", tuple(values))[0].seed for _ in range(3)}
+    assert len(seeds - {"7"}) == 3
+    assert page._wish(CREATE, True, "7", tuple(values))[0].seed == "7"
+    assert page._wish(CREATE, False, "6", tuple(values))[0].seed == "7"  # it was typed since the last drawing
+
+
+def test_a_png_restores_its_settings_and_others_are_refused(page: Page, tmp_path: Path) -> None:
+    path = tmp_path / "drawn.png"
+    path.write_bytes(encode(Image.new("RGB", (256, 192)), "PNG", METADATA | {"strength": 0.5}))
+    restored = page.restore_file(str(path), "pocket")
+    assert restored[page.mode] == EDIT
+    assert (restored[page.panel.steps], restored[page.panel.guidance]) == (7, 3.5)
+    assert restored[page.panel.seed] == str(2**63 - 1)  # more digits than a browser's numbers hold
+    path.write_bytes(encode(Image.new("RGB", (8, 8)), "PNG"))
+    with pytest.raises(SettingsError, match="no settings"):
+        web_settings.settings_of(path)
+
+
+@pytest.mark.parametrize(
+    "broken", [{"steps": 0}, {"steps": 10**9}, {"guidance": float("nan")}, {"seed": -1}, {"guidance": -2.0}]
+)
+def test_a_png_with_impossible_settings_is_refused(tmp_path: Path, broken: dict) -> None:
+    path = tmp_path / "drawn.png"
+    path.write_bytes(encode(Image.new("RGB", (8, 8)), "PNG", METADATA | broken))
+    with pytest.raises(SettingsError):
+        web_settings.settings_of(path)
+
+
+def test_a_picture_that_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(page: Page) -> None:
+    file = io.BytesIO()
+    Image.new("1", (9000, 9000)).save(file, "PNG")
+    assert len(file.getvalue()) < 20_000
+    file.seek(0)
+    with pytest.raises(SizeError, match="too many pixels"):
+        open_picture(file, "The picture")
+    with pytest.raises(SettingsError, match="no picture"):
+        open_picture(io.BytesIO(b"<svg/>"), "The picture")
+    with pytest.raises(gradio.Error, match="too many pixels"):
+        page.editor.picture.convert_and_format_image(file.getvalue())
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["a red apple", 'it\'s "$HOME"; `rm -rf /` \\', "--help", "-x", "new\nline", "ein Bär 🐻", "=a", "!!"],
+)
+def test_the_command_line_means_the_same_to_the_command(prompt: str) -> None:
+    metadata = METADATA | {"prompt": prompt, "negative_prompt": prompt}
+    seen = parsed("generate", web_settings.command_line(metadata))
+    assert (seen["prompt"], seen["negative"]) == (prompt, prompt)
+    assert (seen["model"], seen["size"], seen["steps"]) == ("pocket", "256x192", 7)
+    assert (seen["guidance"], seen["solver"], seen["seed"]) == (3.5, "euler", 2**63 - 1)
+    seen = parsed("edit", web_settings.command_line(metadata | {"strength": 0.4}))
+    assert (seen["prompt"], str(seen["image"]), seen["strength"]) == (prompt, web_settings.SOURCE, 0.4)
+
+
+def parsed(command: str, line: str) -> dict[str, Any]:
+    """What a command of `sana` takes a line of the shell for."""
+    program, name, *words = shlex.split(line)
+    assert (program, name) == ("sana", command)
+    group = typer.main.get_group(command_line())
+    with group.commands[command].make_context(command, words) as context:
+        return context.params
+
+
+@pytest.mark.parametrize("model", ["pocket", "sana-1.6b-1024"])
+def test_styles_can_be_taken_off_again(engine: Engine, model: str) -> None:
+    known = web_settings.styles(engine.specs["pocket"]) if model == "pocket" else web_settings._GENERAL
+    assert ("Cartoon" in known) == (model == "pocket")
+    for style in known:
+        prompt = web_settings.add_style("a panda", style, known)
+        assert web_settings.split_style(prompt, known) == ("a panda", style)
+
+
+def test_every_size_that_is_offered_can_be_drawn(engine: Engine) -> None:
+    spec = engine.specs["pocket"]
+    offered = web_settings.sizes(spec)
+    assert next(iter(offered.values())) == (256, 256)
+    for width, height in offered.values():
+        assert engine.check("pocket", "a lemon", width=width, height=height).size == (height, width)
+
+
+def test_another_model_brings_its_own_styles_sizes_and_defaults(engine: Engine, history: History) -> None:
+    pocket = engine.specs["pocket"]
+    own = replace(pocket.settings, name="sana-1.6b-1024", width=1024, height=1024, steps=20, guidance=4.5)
+    own = replace(own, styles={}, sizes=(), example_prompts=())
+    large = replace(pocket, settings=own, sample_size=32)
+    offered = web_settings.sizes(large)
+    assert all((height, width) in aspect_bins(1024) for width, height in offered.values())
+    assert len(set(offered.values())) == 5
+
+    two = SimpleNamespace(specs={"pocket": pocket, "sana-1.6b-1024": large})
+    page = Page(two, history)  # pyright: ignore
+    with gradio.Blocks(analytics_enabled=False):
+        page.lay_out()
+    assert page.panel.model.visible
+    chosen = page.choose_model("sana-1.6b-1024")
+    assert (chosen[page.panel.width], chosen[page.panel.steps]) == (1024, 20)
+    assert "Photo" in chosen[page.panel.style]["choices"]
+    assert chosen[page.panel.size]["value"] == "Square  1024 × 1024"
+    assert page.choose_size("sana-1.6b-1024", "Wide  1344 × 768")[page.panel.width] == 1344
+
+
+# History
+
+
+def test_the_history_survives_a_restart_newest_first_byte_for_byte(tmp_path: Path) -> None:
+    store = PictureStore(tmp_path)
+    image = Image.new("RGB", (64, 64), "red")
+    before = History(store)
+    names = [before.add(SHARED, image, METADATA | {"seed": seed}) for seed in range(3)]
+    before.close()
+    after = History(PictureStore(tmp_path))
+    assert after.names(SHARED) == names[::-1]
+    assert after.file(SHARED, names[0]).read_bytes() == store.get(names[0])
+    assert after.metadata(SHARED, names[1]) == METADATA | {"seed": 1}
+    assert max(Image.open(after.thumbnail(SHARED, names[0])).size) <= 384
+
+
+def test_rooms_are_separate_and_names_lead_nowhere_else(history: History) -> None:
+    name = history.add("tab 1", Image.new("RGB", (8, 8)), METADATA)
+    assert history.names("tab 2") == history.names(SHARED) == []
+    for stranger in (name, "../secret.png", "/etc/passwd", ""):
+        with pytest.raises(SettingsError):
+            history.file("tab 2", stranger)
+
+
+def test_pictures_of_jobs_are_in_the_shared_gallery(make_parts: Callable[..., Any]) -> None:
+    parts = make_parts()
+    history = History(parts.store, parts.jobs)
+    mine = history.add(SHARED, Image.new("RGB", (8, 8)), METADATA)
+    job = parts.jobs.add("generation", {"prompt": "a lemon"}, None, 1)
+    parts.jobs.claim("test", 60)
+    (name,) = job.result_names()
+    assert history.names(SHARED) == [mine]  # it is not finished yet
+    parts.store.put(name, encode(Image.new("RGB", (8, 8)), "PNG", METADATA))
+    assert parts.jobs.finish(job.id, "test", [{"name": name}])
+    assert history.names(SHARED) == [name, mine]
+    assert history.metadata(SHARED, name) == METADATA
+    assert history.names("tab 1") == []

@@ -23,7 +23,8 @@ that all tasks share got a file of its own (`pipelines/denoise.py`, the fifteent
 Sprint's among them, moved to where they need no weights (`pipelines/request.py`, 150 lines more there). The
 path as a whole became shorter by it. When quantised layers came, the products they stand in for got a common
 form (`TokenProduct` in `models/layers.py`, 40 lines), and loading got two options, `--plan` and `--compile`
-(15 lines).
+(15 lines). When images got a room of their own, each solver got its time grid into its own file, so that the
+path lost one file.
 """
 
 from __future__ import annotations

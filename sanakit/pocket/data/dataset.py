@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -144,6 +145,32 @@ def open_pocket(folder: str | Path) -> PocketImages:
     if found != (np.uint8, (*shape, 3), np.uint8, shape):
         raise DataError(f"{folder} is damaged ({images.shape} {alpha.shape} for {len(rows)} rows): {again}.")
     return PocketImages(images, alpha, rows, manifest)
+
+
+class _Joined(Sequence[np.ndarray]):
+    """Several arrays of pictures, one after the other."""
+
+    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]
+        part = int(np.searchsorted(self._ends, index, side="right"))
+        return self._parts[part][index - (self._ends[part - 1] if part else 0)]
+
+
+def join(first: PocketImages, *others: PocketImages) -> PocketImages:
+    """Return data sets as one: the rows of the first keep their places, those of the others follow."""
+    every = (first, *others)
+    return PocketImages(
+        cast(np.ndarray, _Joined([one.images for one in every])),
+        cast(np.ndarray, _Joined([one.alpha for one in every])),
+        [row for one in every for row in one.rows],
+        {"format": FORMAT, "packages": [package for one in every for package in one.sources["packages"]]},
+    )
 
 
 def _check_place(folder: Path) -> None:

@@ -94,6 +94,19 @@ def open_pool(folder: Path) -> Pool:
     return Pool(samples, {size: np.load(_file(folder, size), mmap_mode="r") for size in indices}, indices)
 
 
+def join_pools(pools: Sequence[Pool]) -> Pool:
+    """Return pools as one, in memory; all describe rows and scenes of the same data."""
+    samples: list[Sample] = []
+    latents: dict[tuple[int, int], list[np.ndarray]] = {}
+    indices: dict[tuple[int, int], list[int]] = {}
+    for pool in pools:
+        for size, own in pool.indices.items():
+            latents.setdefault(size, []).append(pool.latents[size])
+            indices.setdefault(size, []).extend(len(samples) + i for i in own)
+        samples += pool.samples
+    return Pool(samples, {size: np.concatenate(parts) for size, parts in latents.items()}, indices)
+
+
 def _file(folder: Path, size: tuple[int, int]) -> Path:
     return folder / f"{size[0]}x{size[1]}.npy"
 

@@ -17,6 +17,7 @@ from sanakit.pocket.data.captions import STYLES
 from sanakit.pocket.data.carriers import asked, asked_in_colour, bare_name, draw_name, is_alive
 from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import PocketRow
+from sanakit.pocket.data.more_art import MORE_STYLES
 from sanakit.pocket.data.samples import Sample
 from sanakit.pocket.data.scene_words import article, scene_captions
 from sanakit.pocket.data.scenes import Scene
@@ -24,7 +25,7 @@ from sanakit.pocket.data.scenes import Scene
 T = TypeVar("T")
 STYLED, FOREIGN = 0.25, 0.10  # shares of captions
 GROUND_SAID = 0.85  # of grounds that are not white
-_BY_NAME = {style.name: style for style in STYLES}
+_BY_NAME = {style.name: style for style in (*STYLES, *MORE_STYLES)}
 
 
 class Wording:

@@ -1,7 +1,8 @@
 """What the embedded model is measured against, small enough to ship: no data set is needed to check a figure.
 
-A folder of two files (built by `sanakit.pocket.evaluate.build_reference`; art licences in its metadata):
+A folder of three files (built by `sanakit.pocket.evaluate.build_reference`; art licences in its metadata):
 gallery.safetensors   the `recognition.Gallery` of 200 common concepts; their names and prompts as metadata
+known.safetensors     real pictures of all concepts, in the same space
 heldout.webp          lossless sheet of the data set's held-out pictures, 256 px each, row by row
 """
 
@@ -24,7 +25,7 @@ from sanakit.pocket.evaluate.recognition import Gallery
 from sanakit.whole import written_whole
 
 FOLDER = Path(__file__).parents[2] / "assets" / "pocket_reference"
-GALLERY, HELD_OUT = "gallery.safetensors", "heldout.webp"
+GALLERY, HELD_OUT, KNOWN = "gallery.safetensors", "heldout.webp", "known.safetensors"
 SIDE = 256  # pixels of a held-out picture
 COLUMNS = 12
 _TENSORS = ("mean", "basis", "pictures", "labels")
@@ -114,3 +115,42 @@ def save_reference(
             sheet.save(partial, "WEBP", lossless=True, method=6)
     except OSError as error:
         raise DataError(f"{folder} can not be written ({error}): name another folder.") from error
+
+
+def load_known(reference: Reference, folder: str | Path = FOLDER) -> Gallery:
+    """Read the gallery of all concepts that pocket was shown, in the space of the reference's own.
+
+    Raises DataError if it is missing or damaged.
+    """
+    try:
+        with safe_open(Path(folder) / KNOWN, framework="pt") as file:
+            texts = json.loads(file.metadata()["known"])
+            pictures, labels = file.get_tensor("pictures").float(), file.get_tensor("labels").long()
+        return Gallery(
+            mean=reference.gallery.mean,
+            basis=reference.gallery.basis,
+            pictures=pictures,
+            labels=labels,
+            designs=tuple(texts["designs"]),
+            artists=tuple(texts["artists"]),
+            concepts=tuple(texts["concepts"]),
+        )
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"The pictures of all known things in {folder} cannot be read ({error}): install sanakit again."
+        ) from error
+
+
+def save_known(folder: str | Path, gallery: Gallery) -> None:
+    """Write the gallery of all concepts, whole or not at all, in half precision, without mean and basis.
+
+    Raises DataError if the folder cannot be written.
+    """
+    texts = {name: getattr(gallery, name) for name in ("designs", "artists", "concepts")}
+    tensors = {"pictures": gallery.pictures.half().contiguous(), "labels": gallery.labels.short()}
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with written_whole(Path(folder) / KNOWN) as partial:
+            partial.write_bytes(save(tensors, {"known": json.dumps(texts)}))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written ({error}): name another folder.") from error

@@ -1,0 +1,183 @@
+"""What strangers get: the first prompts they type, further things, colours, languages, seeds and sizes.
+
+Recognised is a picture whose concept is nearest among all that pocket knows (top-1) or among the five nearest
+(top-5), in the space of `recognition`. A first prompt has several right answers; the nearest of them counts.
+Every figure is of pictures drawn by the model at its own defaults, from fixed seeds.
+Shapes: B pictures, C concepts, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sanakit.eval.efficientnet import EfficientNetLite0, image_features
+from sanakit.pipelines.text_to_image import TextToImage
+from sanakit.pocket.data.carriers import coloured
+from sanakit.pocket.data.concepts import COMMON_CONCEPTS
+from sanakit.pocket.data.further import FURTHER_CONCEPTS
+from sanakit.pocket.data.recolour import main_colour
+from sanakit.pocket.evaluate.first_prompts import FIRST_PROMPTS
+from sanakit.pocket.evaluate.recognition import Gallery, Shares
+from sanakit.pocket.evaluate.report import BATCH, Progress
+
+SEEDS = 2  # of each first prompt
+VARIED_PROMPTS, VARIED_SEEDS = 50, 4
+COLOUR_NAMES = ("red", "blue", "green", "yellow", "purple", "pink", "orange", "black")
+COLOURED = 12  # things, in five colours each
+SIZES = {"512x512": (512, 512), "352x192": (352, 192)}
+FIRST_SEED = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """Shares in [0, 1]; `variety` is a mean distance between seeds, in units of that between prompts."""
+
+    first: Shares
+    further: Shares
+    colour: float
+    languages: Mapping[str, Shares]
+    variety: float
+    sizes: Mapping[str, Shares]
+    missed: tuple[str, ...]  # first prompts that were not recognised with either seed
+
+
+class Strangers:
+    """Measures a model against the gallery of all known things."""
+
+    def __init__(
+        self,
+        pipe: TextToImage,
+        network: EfficientNetLite0,
+        known: Gallery,
+        progress: Progress = lambda what, done, total: None,
+    ) -> None:
+        self.pipe, self.network, self.known, self.progress = pipe, network, known, progress
+        self._number = {concept: i for i, concept in enumerate(known.concepts)}
+
+    def all(self, names: Mapping[str, Mapping[str, str]]) -> Figures:
+        """Measure everything. names: language -> concept -> its name there."""
+        first, missed = self.first()
+        return Figures(
+            first=first,
+            further=self.further(),
+            colour=self.colour(),
+            languages={code: self.named(own) for code, own in names.items()},
+            variety=self.variety(),
+            sizes={name: self.sized(*size) for name, size in SIZES.items()},
+            missed=missed,
+        )
+
+    def first(self) -> tuple[Shares, tuple[str, ...]]:
+        """Draw the first prompts; return shares and the prompts that no seed got right."""
+        ranks = torch.stack(
+            [
+                self._ranks(list(FIRST_PROMPTS), list(FIRST_PROMPTS.values()), FIRST_SEED * (1 + seed), "first")
+                for seed in range(SEEDS)
+            ]
+        )
+        lost = [prompt for prompt, rank in zip(FIRST_PROMPTS, ranks.amin(0).tolist(), strict=True) if rank]
+        return Shares.of(ranks.flatten()), tuple(lost)
+
+    def further(self) -> Shares:
+        """Draw the 300 further things; they are looked up among the 500 that are common or further."""
+        kept = [*COMMON_CONCEPTS, *FURTHER_CONCEPTS]
+        among = torch.tensor([concept in set(kept) for concept in self.known.concepts])
+        answers = [{concept} for concept in FURTHER_CONCEPTS]
+        return Shares.of(self._ranks(list(FURTHER_CONCEPTS.values()), answers, 0, "further", among=among))
+
+    def colour(self) -> float:
+        """Draw things in other colours; return the share whose main colour is the one asked for."""
+        things = list(COMMON_CONCEPTS.values())[:: len(COMMON_CONCEPTS) // COLOURED][:COLOURED]
+        asked = [
+            (coloured(thing, colour), colour)
+            for i, thing in enumerate(things)
+            for colour in np.roll(COLOUR_NAMES, i)[:5].tolist()
+        ]
+        pictures = self._draw([prompt for prompt, _ in asked], 0, "colours")
+        pixels = ((pictures + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        return float(
+            np.mean([main_colour(one) == colour for one, (_, colour) in zip(pixels, asked, strict=True)])
+        )
+
+    def named(self, names: Mapping[str, str]) -> Shares:
+        """Draw common things by their names in another language; they are looked up among the common ones."""
+        among = torch.tensor([concept in COMMON_CONCEPTS for concept in self.known.concepts])
+        own = {concept: name for concept, name in names.items() if concept in COMMON_CONCEPTS}
+        return Shares.of(self._ranks(list(own.values()), [{one} for one in own], 0, "languages", among=among))
+
+    def variety(self) -> float:
+        """Return the mean feature distance between seeds of a prompt, over that between prompts."""
+        prompts = list(COMMON_CONCEPTS.values())[:: len(COMMON_CONCEPTS) // VARIED_PROMPTS][:VARIED_PROMPTS]
+        points = torch.stack(
+            [
+                F.normalize(image_features(self.network, self._draw(prompts, 7000 * (1 + seed), "variety")), dim=1)
+                for seed in range(VARIED_SEEDS)
+            ]
+        )  # seeds prompts F
+        within = [
+            1 - (points[i] * points[j]).sum(1).mean() for i in range(VARIED_SEEDS) for j in range(i)
+        ]
+        between = [1 - (one * one.roll(k, 0)).sum(1).mean() for one in points for k in (1, 7, 19)]
+        return float(torch.stack(within).mean() / torch.stack(between).mean())
+
+    def sized(self, width: int, height: int) -> Shares:
+        """Draw every second common thing at another size; looked up among the common ones."""
+        among = torch.tensor([concept in COMMON_CONCEPTS for concept in self.known.concepts])
+        chosen = dict(list(COMMON_CONCEPTS.items())[::2])
+        answers = [{concept} for concept in chosen]
+        return Shares.of(
+            self._ranks(
+                list(chosen.values()), answers, 0, f"{width}x{height}", among=among, width=width, height=height
+            )
+        )
+
+    def _ranks(
+        self,
+        prompts: Sequence[str],
+        answers: Sequence[frozenset[str] | set[str]],
+        seed: int,
+        what: str,
+        *,
+        among: Tensor | None = None,
+        width: int | None = None,
+        height: int | None = None,
+    ) -> Tensor:
+        """How many wrong concepts are as near to each prompt's picture as its nearest right one; B."""
+        pictures = self._draw(prompts, seed, what, width=width, height=height)
+        side = min(pictures.shape[-2:])
+        top, left = (pictures.shape[-2] - side) // 2, (pictures.shape[-1] - side) // 2
+        square = pictures[..., top : top + side, left : left + side]
+        similarity = self.known.similarity(self.known.project(image_features(self.network, square)))
+        if among is not None:
+            similarity = similarity.masked_fill(~among, -torch.inf)
+        ranks = []
+        for row, right in zip(similarity, answers, strict=True):
+            own = [self._number[concept] for concept in right if concept in self._number]
+            wrong = torch.ones(len(row), dtype=torch.bool)
+            wrong[own] = False
+            ranks.append((row[wrong] >= row[own].max()).sum())
+        return torch.stack(ranks)
+
+    def _draw(
+        self,
+        prompts: Sequence[str],
+        seed: int,
+        what: str,
+        *,
+        width: int | None = None,
+        height: int | None = None,
+    ) -> Tensor:
+        """Draw prompts, the first from `seed`, the next from one more ...; B 3 H W in [-1, 1]."""
+        pictures = []
+        for start in range(0, len(prompts), BATCH):
+            some = list(prompts[start : start + BATCH])
+            images = self.pipe(some, seed=seed + start, output="pt", width=width, height=height).images
+            pictures.append(torch.as_tensor(images).float().cpu())  # pyright: ignore[reportArgumentType]
+            self.progress(f"drawing ({what})", min(start + BATCH, len(prompts)), len(prompts))
+        return torch.cat(pictures)

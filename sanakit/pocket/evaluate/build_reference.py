@@ -86,7 +86,9 @@ def build_known(
         Gallery(
             mean=basis.mean,
             basis=basis.basis,
-            pictures=basis.project(_features(load_efficientnet(), data.images, every, report, "all concepts")),
+            pictures=basis.project(
+                _features(load_efficientnet(), data.images, every, report, "all concepts")
+            ),
             labels=torch.tensor([numbers[row.concept] for row in data.rows]),
             designs=tuple(row.style for row in data.rows),
             artists=tuple(_artist(row.source) for row in data.rows),

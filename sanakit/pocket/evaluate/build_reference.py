@@ -72,7 +72,7 @@ def build_reference(
 def build_known(
     data: PocketImages, folder: str | Path, basis: Gallery, *, progress: Progress | None = None
 ) -> None:
-    """Write the gallery of all concepts of a data set, in the space of another gallery; two minutes of a core.
+    """Write the gallery of all concepts of a data set, in the space of another; two minutes of a core.
 
     Raises DataError if the folder cannot be written, MissingExtraError without EfficientNet.
     """
@@ -85,7 +85,9 @@ def build_known(
         Gallery(
             mean=basis.mean,
             basis=basis.basis,
-            pictures=basis.project(_features(load_efficientnet(), data.images, every, report, "all concepts")),
+            pictures=basis.project(
+                _features(load_efficientnet(), data.images, every, report, "all concepts")
+            ),
             labels=torch.tensor([numbers[row.concept] for row in data.rows]),
             designs=tuple(row.style for row in data.rows),
             artists=tuple(_artist(row.source) for row in data.rows),

@@ -77,7 +77,9 @@ class Strangers:
         """Draw the first prompts; return shares and the prompts that no seed got right."""
         ranks = torch.stack(
             [
-                self._ranks(list(FIRST_PROMPTS), list(FIRST_PROMPTS.values()), FIRST_SEED * (1 + seed), "first")
+                self._ranks(
+                    list(FIRST_PROMPTS), list(FIRST_PROMPTS.values()), FIRST_SEED * (1 + seed), "first"
+                )
                 for seed in range(SEEDS)
             ]
         )
@@ -116,13 +118,13 @@ class Strangers:
         prompts = list(COMMON_CONCEPTS.values())[:: len(COMMON_CONCEPTS) // VARIED_PROMPTS][:VARIED_PROMPTS]
         points = torch.stack(
             [
-                F.normalize(image_features(self.network, self._draw(prompts, 7000 * (1 + seed), "variety")), dim=1)
+                F.normalize(
+                    image_features(self.network, self._draw(prompts, 7000 * (1 + seed), "variety")), dim=1
+                )
                 for seed in range(VARIED_SEEDS)
             ]
         )  # seeds prompts F
-        within = [
-            1 - (points[i] * points[j]).sum(1).mean() for i in range(VARIED_SEEDS) for j in range(i)
-        ]
+        within = [1 - (points[i] * points[j]).sum(1).mean() for i in range(VARIED_SEEDS) for j in range(i)]
         between = [1 - (one * one.roll(k, 0)).sum(1).mean() for one in points for k in (1, 7, 19)]
         return float(torch.stack(within).mean() / torch.stack(between).mean())
 
@@ -133,7 +135,13 @@ class Strangers:
         answers = [{concept} for concept in chosen]
         return Shares.of(
             self._ranks(
-                list(chosen.values()), answers, 0, f"{width}x{height}", among=among, width=width, height=height
+                list(chosen.values()),
+                answers,
+                0,
+                f"{width}x{height}",
+                among=among,
+                width=width,
+                height=height,
             )
         )
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sanakit.pocket.recipes.pocket import DRAWINGS, SCENE_MIXTURE
+from sanakit.pocket.recipes.pocket import DRAWINGS
 from sanakit.pocket.train.further import further_run, prepare
+from sanakit.pocket.train.latents import Mixture
 from sanakit.train.flow_matching import FlowMatchingObjective
 from sanakit.train.pruning import block_importance, calibration, teacher_of
 from sanakit.train.pruning import prune as prune_transformer
@@ -31,7 +32,8 @@ RECOVERY = replace(
     sheet_every=100,
     checkpoint_every=100,
 )
-MIXTURE = replace(SCENE_MIXTURE, scenes=4000)  # fewer than to learn them from nothing: encoding takes time
+# Fewer scenes than to learn them from nothing: encoding takes time.
+MIXTURE = Mixture(common_share=0.86, scenes=4000, scene_share=0.58)
 
 
 def prune(

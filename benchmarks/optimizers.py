@@ -93,26 +93,11 @@ def start(
     import copy
     from dataclasses import replace
 
-    from sanakit.models.dc_ae import DC_AE_POCKET
     from sanakit.pocket.recipes import pocket
-    from sanakit.pocket.train.runs import flow_matching_run
-    from sanakit.train.objectives.flow_matching import FlowMatchingObjective
     from sanakit.train.optim.make import make_optimizers
 
     config = replace(pocket.DRAWINGS, steps=steps, batch_size=batch_size, compile=False, bf16=False)
-    run = flow_matching_run(
-        data,
-        runs / "optimizers",  # nothing is written there
-        pocket.TRANSFORMER,
-        pocket.TEXT_ENCODER,
-        config,
-        autoencoder=DC_AE_POCKET,
-        shift=pocket.SHIFT,
-        mixture=pocket.MIXTURE,
-        defaults=pocket.DEFAULTS,
-        offers=pocket.OFFERS,
-    )
-    assert isinstance(run.objective, FlowMatchingObjective)
+    run = pocket.drawings(data, runs / "optimizers", config=config)
     courses = []
     for name in names:
         objective = copy.deepcopy(run.objective)

@@ -212,9 +212,9 @@ def chosen_and_best(
 
 def mixture(asked: argparse.Namespace) -> Mixture:
     """Pictures and scenes as pocket is trained on them, but fewer scenes: encoding them takes its time."""
-    from sanakit.pocket.recipes.pocket import SCENE_MIXTURE
+    from sanakit.pocket.recipes.prune import MIXTURE
 
-    return replace(SCENE_MIXTURE, scenes=asked.scenes)
+    return replace(MIXTURE, scenes=asked.scenes)
 
 
 def shortened(config: TrainConfig, asked: argparse.Namespace) -> TrainConfig:

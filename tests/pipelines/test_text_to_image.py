@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from sanakit.flow.euler import euler_times
+from sanakit.images.image import read_metadata, save
 from sanakit.pipelines import text_to_image
 from sanakit.pipelines.request import Result, seeded_noise
 from sanakit.pipelines.text_to_image import TextToImage
@@ -292,3 +293,14 @@ def test_previews_change_nothing(pipe) -> None:
     for step in pipe.stream(PROMPT, seed=0):
         step.preview()
     assert distance(pictures(step.result)[0], pictures(plain)[0]) == 0
+
+
+def test_what_read_metadata_gives_draws_the_same_picture_again(pipe, tmp_path) -> None:
+    first = pipe("a red apple", negative_prompt="snow", steps=2, guidance=2.5, solver="euler", num_images=2)
+    path = save(first.images[1], tmp_path / "apple.png", first.metadata[1])
+    settings = read_metadata(path)
+    assert settings.pop("model") == "tiny"
+    del settings["version"]
+    again = pipe(**settings)
+    difference = np.asarray(again.images[0]).astype(int) - np.asarray(first.images[1]).astype(int)
+    assert np.abs(difference).max() <= 1

@@ -106,7 +106,10 @@ STEPS_OF_FEW = (16, 64)  # things in company at first, and after the first stret
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """At character `end` of a text a thing is known. role, colour: places in ROLES, COLOUR_WORDS; -1: unsaid."""
+    """At character `end` of a text a thing is known.
+
+    role, colour: places in ROLES and COLOUR_WORDS; -1: unsaid.
+    """
 
     end: int
     thing: int

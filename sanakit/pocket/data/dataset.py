@@ -83,7 +83,7 @@ def build_pocket(
     Raises DataError (download, checksum, folder in use, disk full) and MissingExtraError (resvg-py).
     """
     folder = Path(folder).absolute()
-    cache = Path(cache) if cache is not None else folder.parent / f"{folder.name}-packages"
+    cache = Path(cache) if cache is not None else packages_of(folder)
     report = progress or (lambda what, done, total: None)
     if (folder / SOURCES).exists():
         return open_pocket(folder)
@@ -145,6 +145,16 @@ def open_pocket(folder: str | Path) -> PocketImages:
     if found != (np.uint8, (*shape, 3), np.uint8, shape):
         raise DataError(f"{folder} is damaged ({images.shape} {alpha.shape} for {len(rows)} rows): {again}.")
     return PocketImages(images, alpha, rows, manifest)
+
+
+def packages_of(folder: Path) -> Path:
+    """Return where the packages of a data set lie unless another place was asked for."""
+    return folder.absolute().parent / f"{folder.absolute().name}-packages"
+
+
+def more_of(folder: Path) -> Path:
+    """Return where the data set of further designs lies (see `more_art`)."""
+    return folder.absolute().parent / f"{folder.absolute().name}-more"
 
 
 class _Joined(Sequence[np.ndarray]):

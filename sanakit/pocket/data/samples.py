@@ -1,5 +1,5 @@
-"""What pocket is shown: each drawing as it is, mirrored, turned, in other colours, on canvases of five shapes, and
-composed scenes. A sample is a description; `render` makes its picture, `captions.caption` its words.
+"""What pocket is shown: drawings as they are, mirrored, turned, in other colours, on five canvases, and
+composed scenes. A sample is a description; `render` makes its picture, `wording` its words.
 
 The list of samples of a seed is always the same. `Share` says how often each kind is drawn; inside a kind a
 concept counts by its fame: the 200 common things most, the 300 further ones half as much, the rest a fifth.
@@ -37,9 +37,9 @@ SHARES: Mapping[str, float] = {
 class Sample:
     """One picture to learn from.
 
-    kind: of SHARES. row: in the data set, -1 for a scene. scene: its number, -1 for a single thing. colour: of
-    COLOUR_NAMES, where it was painted. size: width and height in px. weight: how often it is drawn within its
-    kind.
+    kind: of SHARES. row: in the data set, -1 for a scene. scene: its number, -1 for a single thing.
+    colour: of COLOUR_NAMES, where it was painted. size: width and height in px. weight: how often it is drawn
+    within its kind.
     """
 
     kind: str

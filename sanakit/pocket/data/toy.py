@@ -13,12 +13,37 @@ from pathlib import Path
 import numpy as np
 
 from sanakit.pocket.data.captions import STYLES, captions_of
+from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import ALPHA, FORMAT, IMAGES, ROWS, SOURCES, PocketRow
 from sanakit.pocket.data.scene_words import SCENE_CONCEPTS
 from sanakit.pocket.data.sources import SIZE
+from sanakit.pocket.data.vocabulary import WIDTH, Vocabulary, bare
 
 THINGS = 24
 HELD_OUT = ("abacus", "anvil")  # names of things that are not common
+
+
+def is_toy(folder: Path) -> bool:
+    """Tell whether a data set is made up."""
+    manifest = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
+    return not manifest["packages"]
+
+
+def toy_vocabulary() -> Vocabulary:
+    """Return the names of the common things at random places: nothing is fetched, nothing is meant."""
+    texts = list(dict.fromkeys(bare(phrase) for phrase in COMMON_CONCEPTS.values()))
+    concepts = {bare(phrase): concept for concept, phrase in COMMON_CONCEPTS.items()}
+    places = np.random.default_rng(0).normal(size=(len(texts), WIDTH)).astype(np.float32)
+    places /= np.linalg.norm(places, axis=1, keepdims=True)
+    return Vocabulary(
+        texts=texts,
+        places=places,
+        languages=["en"] * len(texts),
+        things=list(range(len(texts))),
+        concepts=[concepts[text] for text in texts],
+        longer=[f"a small {text}" for text in texts],
+        longer_places=places,
+    )
 
 
 def build_toy(folder: Path) -> Path:

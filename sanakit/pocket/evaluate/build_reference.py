@@ -73,7 +73,7 @@ def build_reference(
 def build_known(
     data: PocketImages, folder: str | Path, basis: Gallery, *, progress: Progress | None = None
 ) -> None:
-    """Write the gallery of all concepts of a data set, in the space of another gallery; two minutes of a core.
+    """Write the gallery of all concepts of a data set, in the space of another; two minutes of a core.
 
     Raises DataError if the folder cannot be written, MissingExtraError without EfficientNet.
     """

@@ -6,8 +6,8 @@ from __future__ import annotations
 RECIPES = {
     "pocket-autoencoder": ("sanakit.pocket.recipes.pocket", "autoencoder"),
     "pocket-decoder": ("sanakit.pocket.recipes.pocket", "decoder"),
+    "pocket-words": ("sanakit.pocket.recipes.pocket", "words"),
     "pocket-drawings": ("sanakit.pocket.recipes.pocket", "drawings"),
-    "pocket-scenes": ("sanakit.pocket.recipes.pocket", "scenes"),
     "pocket-clip": ("sanakit.pocket.recipes.clip", "contrastive"),
     "pocket-judge": ("sanakit.pocket.recipes.pocket", "judge"),
     "pocket": ("sanakit.pocket.recipes.pocket", "pocket"),  # all of them

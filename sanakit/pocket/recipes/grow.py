@@ -6,14 +6,16 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from sanakit.pocket.recipes.pocket import DRAWINGS, MIXTURE
+from sanakit.pocket.recipes.pocket import DRAWINGS
 from sanakit.pocket.train.further import further_run, prepare
+from sanakit.pocket.train.latents import Mixture
 from sanakit.train.run import Run
 from sanakit.train.surgery.growth import grow as grow_transformer
 
 TIMES_AS_DEEP = 2  # SANA-1.5: 3, from 20 blocks to 60
 DROPPED_SHARE = 0.1  # of the old blocks, at the end; SANA-1.5: 2 of 20
 
+MIXTURE = Mixture(common_share=0.85)
 TRAINING = replace(DRAWINGS, steps=1500, warmup_steps=100)
 
 

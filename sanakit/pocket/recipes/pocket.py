@@ -1,11 +1,12 @@
 """Pocket, the embedded model: an illustrator of 256 px that learns on a CPU.
 
 Its stages: `pocket-autoencoder` (latents and a first decoder), `pocket-decoder` (the decoder again, on noisy
-latents, so that it forgives what the transformer gets wrong), `pocket-drawings` (transformer and text encoder
-together, on single things) and `pocket-scenes` (SANA-1.5: the transformer grown by half, on composed scenes
-too); apart from them `pocket-clip`, which scores captions, and `pocket-judge`, which answers PocketEval.
-`pocket` is all of them, one after the other. Each takes `steps` to last longer or shorter than it was tuned
-for, and looks for the stages before it beside its own folder.
+latents, so that it forgives what the transformer gets wrong), `pocket-words` (the text encoder, taught by
+sentence models before anything is drawn) and `pocket-drawings` (the transformer, on single things, in all
+their colours and shapes of canvas, and on composed scenes); apart from them `pocket-clip`, which scores
+captions, and `pocket-judge`, which answers PocketEval. `pocket` is all of them, one after the other. Each
+takes `steps` to last longer or shorter than it was tuned for, and looks for the stages before it beside its
+own folder.
 """
 
 from __future__ import annotations
@@ -20,28 +21,30 @@ from sanakit.models.sana import SanaConfig
 from sanakit.pocket.data.captions import STYLES
 from sanakit.pocket.data.toy import build_toy
 from sanakit.pocket.recipes.clip import contrastive
-from sanakit.pocket.train.further import further_run, prepare
+from sanakit.pocket.train.drawings import Drawings, drawings_run
 from sanakit.pocket.train.judge import judge_run
-from sanakit.pocket.train.latents import Mixture
-from sanakit.pocket.train.runs import autoencoder_run, flow_matching_run
+from sanakit.pocket.train.runs import autoencoder_run
+from sanakit.pocket.train.words_run import words_run
 from sanakit.train.config import TrainConfig
-from sanakit.train.run import MODEL, Run, Stage
-from sanakit.train.surgery.growth import grow
+from sanakit.train.run import Run, Stage
 
-TRANSFORMER = SanaConfig(depth=8, width=256, cross_heads=4, text_width=256, qk_norm=True, sample_size=8)
+# Time as t in [0, 1] and qk-norm: what distillation into few steps asks of a teacher.
+TRANSFORMER = SanaConfig(
+    depth=12, width=256, cross_heads=4, text_width=256, qk_norm=True, sample_size=8, time_scale=1.0
+)
 
 # Every layer slides: the 194 tokens of instruction before each prompt would dilute a small model's attention.
 TEXT_ENCODER = Gemma2Config(
-    vocab_size=4096,
+    vocab_size=12_288,
     width=256,
-    depth=3,
+    depth=4,
     heads=8,
     kv_heads=4,
     head_dim=32,
-    mlp_width=768,
+    mlp_width=512,
     query_scalar=32,
     sliding_window=32,
-    sliding_layers=(True, True, True),
+    sliding_layers=(True, True, True, True),
 )
 
 AUTOENCODER = TrainConfig(
@@ -60,29 +63,34 @@ AUTOENCODER = TrainConfig(
 )
 DECODER = replace(AUTOENCODER, learning_rate=8e-4)
 
-DRAWINGS = TrainConfig(
-    steps=3500,
-    batch_size=48,
-    learning_rate=1e-3,
+WORDS = TrainConfig(
+    steps=1600,
+    batch_size=256,
+    learning_rate=1.5e-3,
     optimizer="muon",
     muon_learning_rate=2e-3,
-    decay_fraction=0.35,
+    betas=(0.9, 0.98),
+    decay_fraction=0.5,
+    weight_decay=0.0,
+    ema_decay=0.99,
+    bf16=True,
+    evaluate_every=200,
+    checkpoint_every=200,
+)
+
+DRAWINGS = TrainConfig(
+    steps=9000,
+    batch_size=48,
+    learning_rate=7.5e-4,
+    optimizer="muon",
+    muon_learning_rate=1.5e-3,
+    warmup_steps=100,
+    decay_fraction=0.25,
     bf16=True,
     compile=True,
     evaluate_every=200,
-    sheet_every=500,
-    checkpoint_every=250,
-)
-
-DEPTH = 12  # of the grown transformer
-SCENES = replace(
-    DRAWINGS,
-    steps=3800,
-    learning_rate=7.5e-4,
-    muon_learning_rate=1.5e-3,
-    warmup_steps=100,
-    decay_fraction=0.45,
-    evaluate_every=250,
+    sheet_every=400,
+    checkpoint_every=100,
 )
 JUDGE = TrainConfig(
     steps=900,
@@ -97,8 +105,7 @@ JUDGE = TrainConfig(
     evaluate_every=300,
 )
 
-MIXTURE = Mixture(common_share=0.85)
-SCENE_MIXTURE = Mixture(common_share=0.86, scenes=32_000, scene_share=0.58)
+SCENES = 24_000
 SHIFT = 3.0  # towards noise, where the prompt decides; in training and sampling
 DEFAULTS = {"steps": 10, "guidance": 2.5, "width": 256, "height": 256, "solver": "dpm"}
 OFFERS = {
@@ -135,38 +142,31 @@ def decoder(data: Path, output: Path, steps: int | None = None, *, smoke: bool =
     )
 
 
-def drawings(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
-    """Transformer and text encoder, most of the draws from the 200 common things."""
-    return flow_matching_run(
-        data,
-        output,
-        TRANSFORMER,
-        TEXT_ENCODER,
-        DRAWINGS.lasting(steps, smoke=smoke),
-        autoencoder=DC_AE_POCKET,
-        shift=SHIFT,
-        mixture=MIXTURE,
-        defaults=DEFAULTS,
-        offers=OFFERS,
-    )
+def words(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
+    """The text encoder: words, their languages and who stands where."""
+    return words_run(data, output, TEXT_ENCODER, WORDS.lasting(steps, smoke=smoke))
 
 
-def scenes(
+def drawings(
     data: Path,
     output: Path,
     steps: int | None = None,
     *,
     source: str | os.PathLike[str] | None = None,
     smoke: bool = False,
+    config: TrainConfig = DRAWINGS,
 ) -> Run:
-    """The model of `pocket-drawings`, or `source`, grown by half, learns scenes and goes on with pictures."""
-    mixture = replace(SCENE_MIXTURE, scenes=32) if smoke else SCENE_MIXTURE
-    return further_run(
-        prepare(data, source or output.parent / "pocket-drawings" / MODEL, mixture),
-        SCENES.lasting(steps, smoke=smoke),
-        lambda objective: objective.with_transformer(grow(objective.transformer, DEPTH, drop_last=0)),
-        name="pocket",
+    """The transformer, new or the one of `source`, on everything that there is to draw."""
+    what = Drawings(
+        transformer=TRANSFORMER,
+        text=TEXT_ENCODER,
+        autoencoder=DC_AE_POCKET,
+        shift=SHIFT,
+        scenes=32 if smoke else SCENES,
+        defaults=DEFAULTS,
+        offers=OFFERS,
     )
+    return drawings_run(data, output, what, config.lasting(steps, smoke=smoke), source=source)
 
 
 def judge(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
@@ -175,7 +175,7 @@ def judge(data: Path, output: Path, steps: int | None = None, *, smoke: bool = F
 
 
 def pocket(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> list[Stage]:
-    """All stages in turn, each in a folder of `output`; the model is that of `pocket-scenes`.
+    """All stages in turn, each in a folder of `output`; the model is that of `pocket-drawings`.
 
     smoke: two steps of each, on made-up shapes where there is no data set: does the way lead to the end?
     """
@@ -184,8 +184,8 @@ def pocket(data: Path, output: Path, steps: int | None = None, *, smoke: bool = 
     stages = {
         "pocket-autoencoder": autoencoder,
         "pocket-decoder": decoder,
+        "pocket-words": words,
         "pocket-drawings": drawings,
-        "pocket-scenes": scenes,
         "pocket-clip": contrastive,
         "pocket-judge": judge,
     }

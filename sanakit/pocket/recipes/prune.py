@@ -9,8 +9,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sanakit.pocket.recipes.pocket import DRAWINGS, SCENE_MIXTURE
+from sanakit.pocket.recipes.pocket import DRAWINGS
 from sanakit.pocket.train.further import further_run, prepare
+from sanakit.pocket.train.latents import Mixture
 from sanakit.train.objectives.flow_matching import FlowMatchingObjective
 from sanakit.train.run import Run
 from sanakit.train.surgery.pruning import block_importance, calibration, teacher_of
@@ -31,7 +32,8 @@ RECOVERY = replace(
     sheet_every=100,
     checkpoint_every=100,
 )
-MIXTURE = replace(SCENE_MIXTURE, scenes=4000)  # fewer than to learn them from nothing: encoding takes time
+# Fewer scenes than to learn them from nothing: encoding takes time.
+MIXTURE = Mixture(common_share=0.86, scenes=4000, scene_share=0.58)
 
 
 def prune(

@@ -1,15 +1,16 @@
 """Teach a small Gemma 2 what words mean and who stands where, before any picture is drawn.
 
-SANA's strength is a pretrained language model; pocket's encoder is taught by two open sentence models instead
-(`pocket/data/vocabulary.py`). The table of tokens learns first, alone, as a bag of words; then all layers learn,
-on texts in carriers. Heads that are thrown away afterwards read the features:
+SANA's strength is a pretrained language model; pocket's encoder is taught by two open sentence models
+instead (`pocket/data/vocabulary.py`). The table of tokens learns first, alone, as a bag of words; then all
+layers learn, on texts in carriers. Heads that are thrown away afterwards read the features:
 
 - text: mean and last feature lie where the teachers put the text;
 - word: the feature at which a thing has been named tells which thing it is;
 - role, colour: the same feature tells what the text has said of that thing: left, right, big, blue.
 
-In "a fox to the left of a key" the fox's own token cannot know its place: it is at "of" that both fox and left
-are known, so the encoder has to carry the fox there. Shapes: B texts, L features of a text, E width, M marks.
+In "a fox to the left of a key" the fox's own token cannot know its place: at "of" both fox and left are
+known, so the encoder has to carry the fox there. Features at which nothing is placed learn to say so.
+Shapes: B texts, L features of a text, E width, M marks.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ SHARP = 20.0  # what cosines are multiplied by before a softmax
 
 @dataclass(frozen=True, slots=True)
 class WordsBatch:
-    """A part of a global batch, drawn. Marks say where (text, feature) which thing has which role and colour."""
+    """A part of a global batch, drawn.
+
+    Marks say at which feature of which text a thing is known, with its role and colour.
+    """
 
     tails: list[list[int]]
     places: Tensor  # B 256

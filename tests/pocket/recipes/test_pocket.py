@@ -14,13 +14,14 @@ from sanakit.pocket.data.toy import build_toy
 from sanakit.pocket.evaluate.judge import load_judge
 from sanakit.pocket.evaluate.pocket_eval import KINDS
 from sanakit.pocket.recipes import RECIPES, pocket
+from sanakit.pocket.train.words_run import taught_encoder
 from sanakit.train.feeds.pictures import Crops
 from sanakit.train.objectives.autoencoder import AutoencoderObjective, autoencoder_state
 from sanakit.train.run import averaged_weights, run_recipe
 from sanakit.train.state.checkpoint import open_checkpoint
-from sanakit.weights import load_autoencoder, load_clip, load_settings, load_transformer
+from sanakit.weights import load_autoencoder, load_clip, load_settings, load_text_encoder, load_transformer
 
-STAGES = ("autoencoder", "decoder", "drawings", "scenes", "clip", "judge")
+STAGES = ("autoencoder", "decoder", "words", "drawings", "clip", "judge")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_finished_model_draws_with_its_own_defaults(trained: Path):
-    model = trained / "pocket-scenes" / "model"
+    model = trained / "pocket-drawings" / "model"
     settings = load_settings(model)
     assert settings.name == "pocket"
     assert {name: getattr(settings, name) for name in pocket.DEFAULTS} == pocket.DEFAULTS
@@ -54,23 +55,29 @@ def test_the_embedded_model_offers_what_the_recipe_writes():
     assert {name: getattr(settings, name) for name in pocket.OFFERS} == pocket.OFFERS
 
 
-def test_scenes_grow_the_transformer_of_the_drawings(trained: Path):
-    drawings, scenes = (
-        load_transformer(trained / name / "model") for name in ("pocket-drawings", "pocket-scenes")
-    )
-    assert drawings.config == pocket.TRANSFORMER
-    assert scenes.config.depth == pocket.DEPTH
-    # two small steps have hardly moved it
-    torch.testing.assert_close(
-        scenes.blocks[0].attn.qkv.weight, drawings.blocks[0].attn.qkv.weight, atol=2e-2, rtol=0
-    )
+def test_the_model_has_the_encoder_that_was_taught_words(trained: Path):
+    model = trained / "pocket-drawings" / "model"
+    taught = taught_encoder(trained / "pocket-words", pocket.TEXT_ENCODER).model.state_dict()
+    for name, weight in load_text_encoder(model, dtype="float32").model.state_dict().items():
+        torch.testing.assert_close(weight, taught[name], atol=1e-3, rtol=1e-3)
+    assert load_transformer(model).config == pocket.TRANSFORMER
+
+
+def test_drawings_go_on_from_another_model(data: Path, trained: Path, tmp_path: Path):
+    """Its transformer is taken over: only the time embedder and the caption projection are other ones."""
+    (tmp_path / "pocket-words").symlink_to(trained / "pocket-words")
+    run = pocket.drawings(data, tmp_path / "pocket-drawings", source="pocket", smoke=True)
+    started = run.objective.model.get_submodule("transformer").state_dict()
+    for name, weight in load_transformer("pocket", dtype="float32").state_dict().items():
+        if not name.startswith(("t_embedder", "y_embedder.y_proj.fc1")):
+            torch.testing.assert_close(started[name], weight, rtol=0, atol=0)
 
 
 def test_the_decoder_that_was_trained_last_is_in_the_model(trained: Path):
     expected = autoencoder_state(averaged_weights(trained / "pocket-decoder"))["decoder.conv_in.weight"]
-    for stage in ("pocket-drawings", "pocket-scenes"):
-        shipped = load_autoencoder(trained / stage / "model").state_dict()["decoder.conv_in.weight"]
-        torch.testing.assert_close(shipped.float(), expected, atol=1e-3, rtol=1e-3)
+    model = trained / "pocket-drawings" / "model"
+    shipped = load_autoencoder(model).state_dict()["decoder.conv_in.weight"]
+    torch.testing.assert_close(shipped.float(), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_judge_and_clip_can_be_asked(trained: Path):

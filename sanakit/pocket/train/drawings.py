@@ -1,0 +1,202 @@
+"""From a taught text encoder and the data set to a model that draws: the run of `pocket-drawings`.
+
+The transformer is new, or another model's: then its time becomes t in [0, 1] and its caption projection is
+fitted to the new text encoder before the first step (`dense_time`, `new_text`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sanakit.models.dc_ae import DCAE, DCAEConfig
+from sanakit.models.gemma2 import Gemma2Config
+from sanakit.models.sana import Sana, SanaConfig
+from sanakit.pocket.data import sources
+from sanakit.pocket.data.captions import STYLES
+from sanakit.pocket.data.concepts import COMMON_CONCEPTS
+from sanakit.pocket.data.dataset import PocketImages, join, more_of, open_pocket, packages_of
+from sanakit.pocket.data.further import FURTHER_CONCEPTS
+from sanakit.pocket.data.pool import build_pool
+from sanakit.pocket.data.samples import list_samples
+from sanakit.pocket.data.scenes import Scenes
+from sanakit.pocket.data.toy import is_toy
+from sanakit.pocket.data.vocabulary import LANGUAGES
+from sanakit.pocket.data.wording import Wording
+from sanakit.pocket.train.feed import PocketFeed
+from sanakit.pocket.train.latents import encode_pictures
+from sanakit.pocket.train.new_text import read_instead
+from sanakit.pocket.train.words_run import taught_encoder
+from sanakit.text.encoder import TextEncoder
+from sanakit.train.config import TrainConfig
+from sanakit.train.distributed.parallel import training_device
+from sanakit.train.objectives.autoencoder import autoencoder_state
+from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
+from sanakit.train.run import MODEL, Run, averaged_weights, compile_blocks
+from sanakit.train.state.checkpoint import has_checkpoint
+from sanakit.train.surgery.dense_time import with_dense_time
+from sanakit.weights import load_autoencoder, load_text_encoder, load_transformer, save_diffusers
+
+SHEET = (
+    *(
+        "a dog",
+        "a cute cat",
+        "a house with a garden",
+        "draw me a panda",
+        "a blue cat",
+        "cat",
+        "puppy",
+        "un perro",
+    ),
+    *("a horse", "a red car", "a purple elephant", "logo of a fox", "a man", "a woman", "a baby", "a beach"),
+    *(
+        "a fox to the left of a star",
+        "a star to the left of a fox",
+        "an apple above a bus",
+        "a bus above an apple",
+    ),
+    *("three bananas", "a big cat and a small tree", "a rocket and a castle", "a green bird"),
+)
+WATCHED_SCENES = 96
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawings:
+    """What a drawings run makes. scenes: how many are composed. defaults, offers: stored in the model."""
+
+    transformer: SanaConfig
+    text: Gemma2Config
+    autoencoder: DCAEConfig
+    shift: float
+    scenes: int
+    defaults: Mapping[str, Any]
+    offers: Mapping[str, Any]
+
+
+def drawings_run(
+    data: Path,
+    output: Path,
+    what: Drawings,
+    config: TrainConfig,
+    *,
+    source: str | os.PathLike[str] | None = None,
+) -> Run:
+    """Train a transformer on the latents of a pool that is made first, with the encoder of `pocket-words`.
+
+    source: the model whose transformer and autoencoder it begins with; None: the autoencoder of the runs
+    beside `output`, and a new transformer. Raises DataError where an earlier stage or the data is missing.
+    """
+    pocket = open_pocket(data)
+    both = join(pocket, open_pocket(more)) if (more := more_of(data)).exists() else pocket
+    scenes = Scenes(pocket, what.scenes)
+    encoder = taught_encoder(output.parent / "pocket-words", what.text)
+    codec, scale = _codec(output, what, pocket, source)
+    pool = build_pool(output / "pool", list_samples(both, what.scenes), both, scenes, codec)
+    torch.manual_seed(config.seed)
+    transformer = Sana(what.transformer)
+    if not has_checkpoint(output):
+        transformer = _start(transformer, encoder, pocket, source)
+    device = training_device()
+    transformer.to(device)
+    encoder.model.to(device)
+    if config.compile:
+        compile_blocks(transformer)
+    feed = PocketFeed(pool, both.rows, scenes, Wording(_foreign(data)), scale=scale, seed=config.seed)
+    side = what.transformer.sample_size
+    objective = VelocityObjective(
+        transformer,
+        encoder,
+        feed,
+        shift=what.shift,
+        seed=config.seed,
+        watched=_watched(pocket, codec, scale),
+        sheet=Sheet(
+            prompts=SHEET,
+            guidance=what.defaults["guidance"],
+            steps=what.defaults["steps"],
+            shape=(what.transformer.latent_channels, side, side),
+            decode=lambda z: torch.cat([codec.decode(part / scale) for part in z.cpu().split(8)]),
+        ),
+    )
+
+    def finish(folder: Path) -> None:
+        trained = Sana(what.transformer)
+        weights = averaged_weights(folder)
+        trained.load_state_dict({name.removeprefix("transformer."): value for name, value in weights.items()})
+        finished = DCAE(replace(what.autoencoder, scaling_factor=scale))
+        finished.load_state_dict(codec.state_dict())
+        save_diffusers(
+            folder / MODEL,
+            transformer=trained,
+            autoencoder=finished,
+            text_encoder=encoder,
+            flow_shift=what.shift,
+            defaults=what.defaults,
+            dtype=torch.float16,
+            name="pocket",
+            licence="Apache-2.0",
+            **what.offers,
+        )
+
+    return Run(objective, config, finish)
+
+
+def _codec(
+    output: Path, what: Drawings, pocket: PocketImages, source: str | os.PathLike[str] | None
+) -> tuple[DCAE, float]:
+    """Return the autoencoder, on the CPU, and the scale of its latents."""
+    if source is not None:
+        codec = load_autoencoder(source, part="both", dtype="float32").eval()
+        return codec, codec.config.scaling_factor
+    codec = DCAE(what.autoencoder).eval()
+    refined = output.parent / "pocket-decoder"
+    stage = refined if refined.exists() else output.parent / "pocket-autoencoder"
+    codec.load_state_dict(autoencoder_state(averaged_weights(stage)))
+    some = np.linspace(0, len(pocket.rows) - 1, min(256, len(pocket.rows))).astype(int)
+    return codec, 1 / encode_pictures(codec, [pocket.images[i] for i in some]).std().item()
+
+
+def _start(
+    transformer: Sana, encoder: TextEncoder, pocket: PocketImages, source: str | os.PathLike[str] | None
+) -> Sana:
+    if source is None:
+        transformer.init_weights()
+        return transformer
+    started, _ = with_dense_time(load_transformer(source, dtype="float32"))
+    old = load_text_encoder(source, dtype="float32")
+    phrases = list(COMMON_CONCEPTS.values())
+    texts = [*phrases, *FURTHER_CONCEPTS.values(), *{row.captions[-1] for row in pocket.rows}]
+    texts += [f"{phrase}, {style.suffix}" for phrase in phrases for style in STYLES]
+    read_instead(started, old, encoder, texts)
+    transformer.load_state_dict(started.state_dict())
+    return transformer
+
+
+def _watched(pocket: PocketImages, codec: DCAE, scale: float) -> list[Watched]:
+    """Flat drawings of common and further things, and scenes of combinations that are not drawn."""
+    index = {(row.concept, row.style): i for i, row in enumerate(pocket.rows)}
+    watched = []
+    for name, things in (("", COMMON_CONCEPTS), ("further_", FURTHER_CONCEPTS)):
+        known = [(concept, said) for concept, said in things.items() if (concept, "fluent-flat") in index]
+        if some := known[:: max(1, len(known) // 96)]:
+            pictures = [pocket.images[index[concept, "fluent-flat"]] for concept, _ in some]
+            latents = encode_pictures(codec, pictures) * scale
+            watched.append(Watched(name, latents, [f"{said}, flat vector" for _, said in some]))
+    held_out = Scenes(pocket, WATCHED_SCENES, 1, held_out=True)
+    captions = [held_out.scene(i).captions[0] for i in range(WATCHED_SCENES)]
+    return [*watched, Watched("scenes_", encode_pictures(codec, held_out) * scale, captions)]
+
+
+def _foreign(data: Path) -> dict[str, list[str]]:
+    """Return names of concepts in other languages; none for made-up data."""
+    if is_toy(data):
+        return {}
+    tarball = sources.obtain(sources.EMOJIBASE, packages_of(data))
+    names = sources.foreign_names(sources.read_labels(tarball, ("en", *LANGUAGES)))
+    return {concept: list(own.values()) for concept, own in names.items()}

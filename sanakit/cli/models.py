@@ -88,6 +88,8 @@ def _print_description(description: Description) -> None:
             f"solver {settings.solver}, shift {settings.flow_shift:g}"
         )
         facts["16-bit dtype"] = settings.precision
+    if description.known_things:
+        facts["knows"] = f"{description.known_things:,} things by {description.known_words:,} further words"
     for name, text in facts.items():
         if text:
             print(f"  {name:<14}{text}")

@@ -123,15 +123,12 @@ class KnownThings:
             raise ValueError(f"threshold {threshold!r} is not a number")
         return cls(things, threshold=threshold, unlike=unlike)
 
-    def content(self) -> dict[str, Any]:
-        """Return what the file says, for `json.dumps`."""
-        things = {phrase: list(words) for phrase, words in self.things.items()}
-        return {
-            "format": FORMAT,
-            "threshold": self.threshold,
-            "things": things,
-            "unlike": list(self.unlike),
-        }
+    def text(self) -> str:
+        """Return the file's text, a line for each thing."""
+        rows = (f"{_json(phrase)}: {_json(words)}" for phrase, words in self.things.items())
+        lines = ",\n".join(rows)
+        head = f'{{"format": {FORMAT}, "threshold": {_json(self.threshold)},\n"unlike": {_json(self.unlike)},'
+        return f'{head}\n"things": {{\n{lines}\n}}}}\n'
 
     def check(self, prompt: str, encoder: TextEncoder) -> Unknown | None:
         """Return None where a prompt asks for a known thing, or for nothing at all."""
@@ -200,6 +197,10 @@ def bare_name(phrase: str) -> str:
         if phrase.startswith(article) and len(phrase) > len(article):
             return phrase.removeprefix(article)
     return phrase
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _words(text: str) -> list[str]:

@@ -1,7 +1,7 @@
 """A model as a folder of graphs, ONNX or OpenVINO: written here, and loaded as any other model.
 
     model_index.json     the runtime that runs it
-    sanakit.json         defaults, flow shift, instruction: as in the folders of `save.py`
+    sanakit.json         defaults, flow shift, instruction: as in the folders of `export.py`
     transformer/, vae_decoder/, text_encoder/     config.json and the graph
     tokenizer/
 
@@ -27,9 +27,11 @@ from sanakit.models.gemma2 import Gemma2Config
 from sanakit.models.sana import Sana
 from sanakit.quant.layer import Quantized
 from sanakit.text.encoder import TextEncoder
+from sanakit.text.known_things import FILE as KNOWN_THINGS
 from sanakit.text.prefix_cache import PrefixCache, default_places
 from sanakit.text.tokenizer import load_tokenizer, save_tokenizer
 from sanakit.weights.find.resolve import INDEX, OURS, Source
+from sanakit.weights.known_things import load_known_things
 from sanakit.weights.layouts.diffusers import write_sana_config
 from sanakit.weights.layouts.parts import autoencoder_config, transformer_config
 from sanakit.weights.precision import dtype_name, parse_dtype
@@ -75,7 +77,8 @@ def save_graphs(
         raise OutputError(
             f"{path} exists and is no model's folder: choose another place, or remove it first."
         )
-    own = asdict(settings)
+    own, known_things = asdict(settings), load_known_things(settings)
+    del own["known_things"]
     ours = {"format": 1, "name": own.pop("name"), "licence": own.pop("licence")}
     ours |= {key: told for key in OFFERED if (told := own.pop(key))}
     ours |= {"precision": own.pop("precision"), "defaults": own}
@@ -89,6 +92,8 @@ def save_graphs(
     with exported(path) as partial:
         write_json(partial / INDEX, {"_class_name": "SanaGraphs", "runtime": runtime})
         write_json(partial / OURS, ours)
+        if known_things is not None:
+            (partial / KNOWN_THINGS).write_text(known_things.text(), encoding="utf-8")
         save_tokenizer(text_encoder.tokenizer, partial / "tokenizer")
         for name, (network, config) in parts.items():
             write_json(partial / name / "config.json", config)

@@ -17,6 +17,7 @@ from sanakit.weights.find import catalog, hub
 from sanakit.weights.find.catalog import CATALOG, CatalogEntry
 from sanakit.weights.find.resolve import Source, identify, resolve
 from sanakit.weights.graphs import DECODER
+from sanakit.weights.known_things import load_known_things
 from sanakit.weights.layouts.official import PIXELS_PER_LATENT
 from sanakit.weights.layouts.parts import (
     TEXT_SKIPPED,
@@ -75,6 +76,8 @@ class Description:
     settings: ModelSettings | None  # None for what can not be drawn with
     resolution: int = 0  # pixels along a side that the transformer was trained for; 0 unknown
     download_bytes: int = 0  # of a release that is not here
+    known_things: int = 0  # that its folder names; 0: it names none
+    known_words: int = 0  # further words for them
 
 
 def describe(path: str | os.PathLike[str]) -> Description:
@@ -100,6 +103,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
     kinds = [part.kind for part in parts]
     drawn = "transformer" in kinds
     settings = load_settings(text) if drawn else None
+    known = load_known_things(settings) if settings else None
     return Description(
         path=str(source.path),
         kind="model" if len(parts) > 1 else kinds[0],
@@ -108,6 +112,8 @@ def describe(path: str | os.PathLike[str]) -> Description:
         parts=parts,
         settings=settings,
         resolution=transformer_config(source).sample_size * PIXELS_PER_LATENT if drawn else 0,
+        known_things=len(known.things) if known else 0,
+        known_words=sum(map(len, known.things.values())) if known else 0,
     )
 
 

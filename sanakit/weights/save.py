@@ -22,8 +22,11 @@ from sanakit.errors import OutputError, SettingsError
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.sana import Sana
 from sanakit.text.encoder import TextEncoder
+from sanakit.text.known_things import FILE as KNOWN_THINGS
+from sanakit.text.known_things import KnownThings
 from sanakit.text.tokenizer import save_tokenizer
 from sanakit.weights.find.resolve import INDEX, OURS
+from sanakit.weights.known_things import load_known_things
 from sanakit.weights.layouts.diffusers import renames, write_sana_config
 from sanakit.weights.layouts.official import CONFIG_KEY
 from sanakit.weights.layouts.parts import QUANTIZATION
@@ -80,6 +83,7 @@ def kept_settings(settings: ModelSettings) -> dict[str, Any]:
         "styles": settings.styles,
         "example_prompts": settings.example_prompts,
         "sizes": settings.sizes,
+        "known_things": load_known_things(settings),
     }
 
 
@@ -98,6 +102,7 @@ def save_diffusers(
     styles: Mapping[str, str] | None = None,
     example_prompts: Sequence[str] = (),
     sizes: Sequence[tuple[int, int]] = (),
+    known_things: KnownThings | None = None,
     plan: str | None = None,
 ) -> Path:
     """Write a model as a diffusers folder; a folder of that name is replaced when the new one is complete.
@@ -106,9 +111,9 @@ def save_diffusers(
     height, solver that the model wants when the caller does not say. dtype: to store in, float32, float16 or
     bfloat16. precision: the one 16-bit dtype its transformer may compute in, "float32" for none, or "any".
     name, licence: as `sana inspect` shows them. styles (name -> what is added to a prompt), example_prompts,
-    sizes (width, height in pixels): what a page offers of the model. plan: by which transformer and text
-    encoder are quantised; they are then written as they are, in names of our own that diffusers does not
-    read. Returns the folder.
+    sizes (width, height in pixels): what a page offers of the model. known_things: what it draws; a prompt
+    with none of them is told. plan: by which transformer and text encoder are quantised; they are then
+    written as they are, in names of our own that diffusers does not read. Returns the folder.
     Raises OutputError when it can not be written, PrecisionError when dtype contradicts precision,
     SettingsError for a shift or default that means nothing.
     """
@@ -150,6 +155,8 @@ def save_diffusers(
     with exported(path) as partial:
         write_json(partial / INDEX, _model_index(sprint))
         write_json(partial / OURS, ours)
+        if known_things is not None:
+            (partial / KNOWN_THINGS).write_text(known_things.text(), encoding="utf-8")
         write_json(partial / "scheduler" / "scheduler_config.json", scheduler)
         write_json(partial / "transformer" / "config.json", config)
         write_safetensors(partial / "transformer" / WEIGHTS, state, dtype, _buffers(transformer))

@@ -16,6 +16,7 @@ from sanakit.errors import WeightsError
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SanaConfig
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
+from sanakit.text.known_things import FILE as KNOWN_THINGS
 from sanakit.weights.find.catalog import CatalogEntry
 from sanakit.weights.find.resolve import OURS, Source, partner, resolve
 from sanakit.weights.layouts.official import PIXELS_PER_LATENT
@@ -48,7 +49,8 @@ class ModelSettings:
     licence: str = ""
     styles: Mapping[str, str] = field(default_factory=dict)  # name -> what is added to a prompt
     example_prompts: tuple[str, ...] = ()
-    sizes: tuple[tuple[int, int], ...] = ()  # width and height in pixels that it draws well; (): not told
+    sizes: tuple[tuple[int, int], ...] = ()  # width and height in pixels that it learned; (): not told
+    known_things: Path | None = None  # the file of the things that it draws, see `text/known_things.py`
 
 
 def load_settings(path: str | os.PathLike[str]) -> ModelSettings:
@@ -59,7 +61,8 @@ def load_settings(path: str | os.PathLike[str]) -> ModelSettings:
         settings = replace(settings, **_from_transformer(source))
     if source.is_pipeline:
         settings = replace(settings, **_from_scheduler(source))
-    return replace(settings, **_from_ours(source))
+    things = source.path / KNOWN_THINGS
+    return replace(settings, **_from_ours(source) | {"known_things": things if things.is_file() else None})
 
 
 def load_configs(path: str | os.PathLike[str]) -> tuple[SanaConfig, DCAEConfig]:

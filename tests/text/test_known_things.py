@@ -165,10 +165,12 @@ def test_the_sentence_is_one_short_line() -> None:
 
 
 def test_a_file_is_read_back_as_it_was_written(known, tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text(json.dumps(known.content()), encoding="utf-8")
+    (tmp_path / FILE).write_text(known.text(), encoding="utf-8")
     again = KnownThings.load(tmp_path)
     assert again is not None
-    assert again.content() == known.content()
+    assert (again.things, again.unlike, again.threshold) == (known.things, known.unlike, known.threshold)
+    assert again.text() == known.text()
+    assert '\n"a dog": ["puppy", "hound"],\n' in known.text()
     assert KnownThings.load(tmp_path / "nowhere") is None
 
 
@@ -186,7 +188,7 @@ def test_a_file_is_read_back_as_it_was_written(known, tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_file_is_told_with_its_path(known, tmp_path: Path, change: dict[str, Any]) -> None:
-    (tmp_path / FILE).write_text(json.dumps(known.content() | change), encoding="utf-8")
+    (tmp_path / FILE).write_text(json.dumps(json.loads(known.text()) | change), encoding="utf-8")
     with pytest.raises(WeightsError, match=FILE):
         KnownThings.load(tmp_path)
     (tmp_path / FILE).write_text("{", encoding="utf-8")

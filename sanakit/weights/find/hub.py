@@ -17,6 +17,7 @@ from sanakit.weights.read.files import component_files, select_weights
 
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 WEIGHTED = ("transformer", "vae", "text_encoder")
+KNOWN = "known_things.json"  # the words that a model knows: `text/known_things.py`
 TIMEOUT = 10  # seconds to wait for the list of a repository's files
 REPO_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -95,7 +96,7 @@ def needed_files(names: Iterable[str], parts: Iterable[str], variant: str | None
     ['model_index.json', 'vae/config.json']
     """
     names = sorted(names)
-    chosen = [name for name in names if name in ("model_index.json", "sanakit.json")]
+    chosen = [name for name in names if name in ("model_index.json", "sanakit.json", KNOWN)]
     for part in parts:
         inside = [name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")]
         weights = select_weights(inside, variant)

@@ -49,6 +49,11 @@ def test_one_part_brings_only_itself_and_the_index():
     assert chosen == ["model_index.json", "vae/config.json", "vae/diffusion_pytorch_model.safetensors"]
 
 
+def test_what_a_model_tells_of_itself_comes_with_any_part():
+    ours = ["known_things.json", "sanakit.json"]
+    assert set(hub.needed_files([*NAMES, *ours], ["vae"])) > set(ours)
+
+
 @pytest.fixture
 def repository(monkeypatch, tmp_path):
     """A Hub that holds what `names` says, or fails with `error`; `asked` records downloads."""

@@ -21,7 +21,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from sanakit.errors import SettingsError, SizeError
-from sanakit.pipelines.images import MAX_SIDE, MIN_SIDE, drawn_size
+from sanakit.pipelines.images import MAX_SIDE, MIN_SIDE
 from sanakit.pipelines.request import ModelSpec, Source, whole_number
 
 COMMON_FORMATS = ("PNG", "JPEG", "WEBP")  # as Pillow calls them
@@ -93,7 +93,7 @@ def make_source(
     else:
         native = spec.settings.width, spec.settings.height
         size = (native[0] if width is None else width, native[1] if height is None else height)
-        drawn = drawn_size(*size, sample_size=spec.sample_size, compression=spec.compression, binned=binned)
+        drawn = spec.drawn_size(*size, binned=binned)
         picture = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
         if marked is not None:
             marked = ImageOps.fit(marked, size, Image.Resampling.NEAREST)
@@ -207,7 +207,7 @@ def _near_native(spec: ModelSpec, width: int, height: int, binned: bool) -> tupl
         raise SizeError(
             f"A picture of {width}x{height} px is too narrow to be drawn: cut it to at most 16:1."
         )
-    return drawn_size(*sides, sample_size=spec.sample_size, compression=unit, binned=binned)
+    return spec.drawn_size(*sides, binned=binned)
 
 
 def _finisher(

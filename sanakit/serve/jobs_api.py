@@ -24,7 +24,14 @@ from sanakit.serve.access import Caller, caller_of
 from sanakit.serve.answers import EDIT_BODY, EXAMPLES, answers
 from sanakit.serve.failures import Failure, FailureError, detail_of
 from sanakit.serve.jobs import CANCELLED, FINISHED, QUEUED, Job, new_job_id
-from sanakit.serve.openai_schema import DrawingSettings, ErrorDetail, GenerationRequest, PictureReply, Reply
+from sanakit.serve.openai_schema import (
+    WARNINGS,
+    DrawingSettings,
+    ErrorDetail,
+    GenerationRequest,
+    PictureReply,
+    Reply,
+)
 from sanakit.serve.service import Service, note_prompt
 from sanakit.serve.uploads import read_edit
 
@@ -43,6 +50,7 @@ class JobReply(Reply):
     ended: int | None
     request: dict[str, Any] = Field(description="What is drawn, the seed among it.")
     data: list[PictureReply] = Field(description="The pictures, once it is finished.")
+    warnings: list[str] = WARNINGS
     error: ErrorDetail | None
 
 
@@ -232,8 +240,10 @@ async def _find(service: Service, caller: Caller, job_id: str) -> Job:
 
 def _reply(job: Job, client: Request) -> JobReply:
     data, error = [], None
+    warnings: dict[str, None] = {}  # a set in the order they came
     if job.status == FINISHED:
         for file in job.files:
+            warnings |= dict.fromkeys(file.get("warnings", ()))  # most have none
             url = str(client.url_for("picture", name=file["name"]))
             data.append(PictureReply(url=url, metadata=file["metadata"]))
     if job.error_message is not None:
@@ -247,6 +257,7 @@ def _reply(job: Job, client: Request) -> JobReply:
         ended=_seconds(job.ended),
         request=job.body,
         data=data,
+        warnings=list(warnings),
         error=error,
     )
 

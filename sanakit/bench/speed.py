@@ -19,7 +19,6 @@ import torch
 
 from sanakit import __version__
 from sanakit.bench.floors import Work, decoding, text_encoding, transformer_step
-from sanakit.images.image import drawn_size
 from sanakit.ops import native
 from sanakit.ops.linear import linear
 from sanakit.pipelines.memory import choose_device
@@ -114,7 +113,8 @@ def _measure(
     for run in range(runs + 1):
         progress("drawing", run, runs + 1)
         started = perf_counter()
-        timings = pipe(f"{PROMPT}, number {run}", seed=run, width=width, height=height).timings
+        prompt = f"{PROMPT}, number {run}"
+        timings = pipe(prompt, seed=run, width=width, height=height, binned=_binned(pipe)).timings
         if run:  # the first one read the weights
             seconds["picture"].append(perf_counter() - started)
             seconds["text"].append(timings["text"])
@@ -143,11 +143,16 @@ def _measure(
     )
 
 
+def _binned(pipe: TextToImage) -> bool:
+    """Whether sizes are brought to bins; a model that lists its sizes is timed at any size as it is."""
+    return not pipe.settings.sizes
+
+
 def _work(pipe: TextToImage, width: int, height: int) -> dict[str, Work]:
     """What each stage needs."""
     sana, autoencoder, encoder = pipe.transformer.config, pipe.autoencoder.config, pipe.text_encoder
     compression = autoencoder.compression
-    drawn = drawn_size(width, height, sample_size=sana.sample_size, compression=compression, binned=True)
+    drawn = pipe.spec.drawn_size(width, height, binned=_binned(pipe))
     cells = drawn[0] // compression, drawn[1] // compression
     tokens = len(encoder.tokenize([f"{PROMPT}, number 1"])[0])
     features = tokens + 1 - encoder.instructed.first_kept + len(encoder.instructed.prefix)

@@ -14,6 +14,8 @@ from typing import Any
 
 from sanakit.cli.terminal import print_json, progress_bar
 
+NAMED = 3  # lines of the file that one warning names
+
 
 def draw_prompts(
     prompts: Path,
@@ -62,13 +64,16 @@ def draw_prompts(
             from sanakit.pipelines.batch_ray import draw_on_cluster
 
             drawn = draw_on_cluster(model, waiting, done, workers=workers, **loading)
-        warnings = []
+        notes: dict[str, list[int]] = {}  # what is told -> the lines it is told of
         total, count = len(pictures) - len(done), 0
         show("drawing", count, total)
         for count, one in enumerate(save_all(drawn, pictures, folder, done), start=1):
             show("drawing", count, total)
-            warnings += [f"Line {one.picture.line}: {note}" for note in one.warnings]
+            for note in one.warnings:
+                if (line := one.picture.line) not in notes.setdefault(note, []):
+                    notes[note].append(line)
 
+    warnings = [f"{_lines(lines)}: {note}" for note, lines in notes.items()]
     for warning in warnings:
         print(f"Warning: {warning}", file=sys.stderr)
     seconds = time.monotonic() - started
@@ -78,3 +83,14 @@ def draw_prompts(
     else:
         kept = f", {len(done)} were there" if done else ""
         print(f"{folder}  {count} drawn{kept}  {seconds:.0f} s")
+
+
+def _lines(lines: list[int]) -> str:
+    """Name the lines that a warning is about, the first few of many.
+
+    >>> _lines([4]), _lines([1, 2, 5, 6, 9])
+    ('Line 4', 'Lines 1, 2, 5 and 2 more')
+    """
+    named = ", ".join(map(str, lines[:NAMED]))
+    more = f" and {len(lines) - NAMED} more" if len(lines) > NAMED else ""
+    return f"Line{'s' if len(lines) > 1 else ''} {named}{more}"

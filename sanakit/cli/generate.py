@@ -88,9 +88,7 @@ def generate(
     negative: Negative = "",
     size: Annotated[
         str | None,
-        typer.Option(
-            metavar="WxH", show_default=OWN, help="Pixels, such as 256x192; one number is a square."
-        ),
+        typer.Option(metavar="WxH", show_default=OWN, help="Pixels, such as 256x192; one for a square."),
     ] = None,
     steps: Steps = None,
     guidance: Guidance = None,

@@ -26,6 +26,7 @@ from sanakit.images.image import FORMATS, Metadata, read_metadata, save
 from sanakit.pipelines.prompt_file import Picture
 from sanakit.pipelines.request import check_request
 from sanakit.pipelines.text_to_image import TextToImage
+from sanakit.weights.known_things import unknown_prompts
 from sanakit.whole import sweep, written_whole
 
 MANIFEST = "manifest.jsonl"  # in the folder of the results: a line a picture, in the order of the prompts
@@ -106,8 +107,9 @@ def draw_group(pipe: TextToImage, group: Sequence[Picture], done: Collection[str
     request = replace(request, output="pil")
     for index, picture in enumerate(group):
         if picture.file not in done:
-            notes: list[str] = []
+            notes = list(request.notes)
             pipe.text_encoder.tokenize([prompts[index]], notes=notes)
+            notes += unknown_prompts(pipe.settings, [prompts[index]], pipe.text_encoder)
             (image,) = pipe.picture(latents[index : index + 1], request)
             yield Drawn(picture=picture, image=image, warnings=notes)  # pyright: ignore[reportArgumentType]
 

@@ -23,7 +23,7 @@ from sanakit.flow.dpm import FlowDPM, dpm_times
 from sanakit.flow.euler import Euler, euler_times
 from sanakit.flow.guidance import check_scale
 from sanakit.flow.scm import SCM, scm_times
-from sanakit.images.image import Metadata, drawn_size
+from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, drawn_size
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SanaConfig
 from sanakit.weights.settings import ModelSettings
@@ -62,6 +62,27 @@ class ModelSpec:
     compression: int  # pixels a latent, along one side
     guidance_embed: bool = False  # SANA-Sprint: the guidance scale is an input of the model
 
+    def drawn_size(self, width: int, height: int, *, binned: bool = True) -> tuple[int, int]:
+        """Return (height, width) in pixels of what the transformer draws for a picture of width x height.
+
+        binned: of the sizes that the model's folder lists, the one of the nearest shape, then of the nearest
+        area; where it lists none, as `images.drawn_size`. Raises SizeError.
+        """
+        learned = [size for size in self.settings.sizes if not any(side % self.compression for side in size)]
+        if not (binned and learned):
+            return drawn_size(
+                width, height, sample_size=self.sample_size, compression=self.compression, binned=binned
+            )
+        # for its limits alone
+        drawn_size(width, height, sample_size=BINNED_SAMPLE_SIZES[0], compression=1, binned=True)
+
+        def distance(size: tuple[int, int]) -> tuple[float, float]:
+            shape = abs(math.log(size[0] * height / (size[1] * width)))
+            return round(shape, 2), abs(math.log(size[0] * size[1] / (width * height)))
+
+        across, down = min(learned, key=distance)
+        return down, across
+
     @classmethod
     def of(cls, settings: ModelSettings, transformer: SanaConfig, autoencoder: DCAEConfig) -> ModelSpec:
         """Take it from a model's settings and sizes."""
@@ -85,17 +106,6 @@ class Source:
     finish: Callable[[Image.Image], Image.Image]  # the drawn picture to the result, of that size
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """The pictures of one call, prompt after prompt, and how they were made."""
-
-    images: list[Image.Image] | Tensor  # "pil"; "pt": B 3 H W in [-1, 1]; "latent": B C h w
-    seeds: list[int]  # one a picture; empty where the caller gave the noise
-    timings: dict[str, float]  # seconds for text, denoise, decode
-    metadata: list[Metadata]  # one a picture: all it takes to draw it again; see `save`
-    warnings: list[str]  # what the user should know, such as a prompt that was cut
-
-
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Request:
     """One call, checked and complete."""
@@ -114,6 +124,7 @@ class Request:
     metadata: list[Metadata]  # one a picture
     source: Source | None = None
     guidance_embed: bool = False  # as in `ModelSpec`
+    notes: tuple[str, ...] = ()  # what the user should know, such as that a picture is resized
 
     @property
     def guided(self) -> bool:
@@ -176,11 +187,10 @@ def check_request(
     if output not in ("pil", "pt", "latent"):
         raise SettingsError(f'output = {output!r}, but it must be "pil", "pt" or "latent".')
     if source is None:
-        drawn = drawn_size(
-            width, height, sample_size=spec.sample_size, compression=spec.compression, binned=binned
-        )
+        drawn = spec.drawn_size(width, height, binned=binned)
+        notes = size_notes(spec, drawn, (height, width))
     else:
-        drawn, (height, width) = source.pixels.shape[2:], source.size
+        drawn, (height, width), notes = source.pixels.shape[2:], source.size, ()
     cells = (spec.latent_channels, drawn[0] // spec.compression, drawn[1] // spec.compression)
     if latents is not None:
         check_latents(latents, (count, *cells))
@@ -206,6 +216,21 @@ def check_request(
         metadata=metadata,
         source=source,
         guidance_embed=spec.guidance_embed,
+        notes=notes,
+    )
+
+
+def size_notes(spec: ModelSpec, drawn: tuple[int, int], size: tuple[int, int]) -> tuple[str, ...]:
+    """Return what the user should know where a model that lists its sizes draws another than the asked one.
+
+    drawn, size: height and width in pixels. The bins of published models are their usual way, and not told.
+    """
+    if not spec.settings.sizes or drawn == size:
+        return ()
+    asked, nearest = f"{size[1]}x{size[0]}", f"{drawn[1]}x{drawn[0]}"
+    return (
+        f"{spec.settings.name} did not learn the size {asked}: the picture is drawn at {nearest}, the "
+        "nearest that it learned, and resized.",
     )
 
 

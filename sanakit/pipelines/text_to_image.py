@@ -42,6 +42,7 @@ from sanakit.pipelines.memory import (
 from sanakit.pipelines.request import ModelSpec, Output, Request, Result, check_request, result_bytes
 from sanakit.text.encoder import TextEncoder
 from sanakit.weights import load_autoencoder, load_settings, load_text_encoder, load_transformer
+from sanakit.weights.known_things import unknown_prompts
 from sanakit.weights.settings import ModelSettings
 
 
@@ -167,8 +168,8 @@ class TextToImage:
         solver: "dpm" or "euler"; for SANA-Sprint models "scm". latents: the noise to begin at, B C h w,
         instead of the seed's; what "scm" adds at later steps still comes from the seed.
         output: "pil", "pt" (B 3 H W in [-1, 1]) or "latent" (B C h w; of the bin's size if there are bins).
-        binned: the published models learned some forty shapes each: draw in the nearest one, then scale and
-        cut to the asked size. Other models, like pocket, have no bins.
+        binned: draw in the nearest size that the model learned (published models: some forty; others: what
+        their folder lists, if it does), then scale and cut to the asked size.
         Raises SettingsError, SizeError, NumericsError, or MemoryLimitError; where only decoding failed, that
         has the denoised latents in its attribute `latents`: pass them to `decode`.
         """
@@ -271,12 +272,13 @@ class TextToImage:
     def encode(
         self, prompts: Sequence[str], negative_prompt: str | None, plan: MemoryPlan
     ) -> tuple[list[Tensor], list[str]]:
-        """Give the features (L E) of a negative prompt, if any, and of the prompts after it; and notes."""
+        """Return features (L E) of the negative prompt, if any, and of the prompts; and notes on these."""
         self.text_encoder.after_layer = plan.after_layer
         notes: list[str] = []
         negative = [] if negative_prompt is None else [negative_prompt]
         features = self.text_encoder.encode_negative(negative, notes) if negative else []
-        return features + self.text_encoder.encode(prompts, notes), notes
+        features += self.text_encoder.encode(prompts, notes)
+        return features, notes + unknown_prompts(self.settings, prompts, self.text_encoder)
 
     def encode_source(self, request: Request) -> Tensor | None:
         """Give the latents (1 C h w) of the picture that a request starts from, if any; see `denoise.py`."""
@@ -292,8 +294,8 @@ class TextToImage:
         # 2 text: features of each prompt, unpadded; guidance needs those of the negative prompt as well
         with stage(self.text_encoder.model, plan, self.device):
             negative_prompt = request.negative_prompt if request.guided else None
-            features, notes = self.encode(request.prompts, negative_prompt, plan)
-        for note in notes:
+            features, told = self.encode(request.prompts, negative_prompt, plan)
+        for note in (notes := [*request.notes, *told]):
             warnings.warn(note, stacklevel=3)
 
         known = None

@@ -93,7 +93,7 @@ def test_a_prompt_that_was_cut_is_told_with_its_line(draw) -> None:
         (["generate", "--prompts", "missing.txt"], "missing.txt"),
         (["generate", "--prompts", "bad.jsonl"], "Line 2: "),
         (["generate", "--prompts", "bad.jsonl", "--steps", "0"], "--steps"),
-        (["generate", "--prompts", "good.txt", "--size", "100"], "96x96"),
+        (["generate", "--prompts", "good.txt", "--size", "63"], "64x64"),
         (["generate", "--prompts", "good.txt", "--guidance", "nan"], "guidance"),
         (["generate", "--prompts", "good.txt", "--output", "a.png"], "a.png"),
         (["generate", "--prompts", "good.txt", "--output", "no/where"], "no"),

@@ -359,6 +359,7 @@ def test_images_of_a_batch_share_one_bar(model: TextToImage, apple: Tensor, comf
     assert [shown[:2] for shown in bar] == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+@pytest.mark.filterwarnings("ignore:pocket did not learn the size")
 @pytest.mark.parametrize("key", ["SanakitSampler", "SanakitTextToImage"])
 def test_an_interruption_stops_at_the_next_step(
     model: TextToImage, texts: tuple, comfy: SimpleNamespace, key: str

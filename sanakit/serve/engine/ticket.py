@@ -70,7 +70,7 @@ class Ticket:
         self.begun: float | None = None  # when its first picture began
         self.stopped = False
         self.samples: list[Sample] = []
-        self.notes: list[str] = []
+        self.notes: list[str] = list(request.notes)
         self._images: dict[int, Image] = {}  # that are done, by their number
         self._wake, self._on_event = wake, on_event
         self._future: Future[Result] = Future()

@@ -182,6 +182,7 @@ async def _events(
                     picture=number,
                     usage=_usage(drawn, 1, kind),
                     metadata=event.metadata[number],
+                    warnings=event.warnings,
                     **shared,
                 )
                 yield _sent(completed)

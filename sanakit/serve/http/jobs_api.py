@@ -24,6 +24,7 @@ from sanakit.serve.http.access import Caller, caller_of
 from sanakit.serve.http.answers import EDIT_BODY, EXAMPLES, answers
 from sanakit.serve.http.failures import Failure, FailureError, detail_of
 from sanakit.serve.http.openai_schema import (
+    WARNINGS,
     DrawingSettings,
     ErrorDetail,
     GenerationRequest,
@@ -49,6 +50,7 @@ class JobReply(Reply):
     ended: int | None
     request: dict[str, Any] = Field(description="What is drawn, the seed among it.")
     data: list[PictureReply] = Field(description="The pictures, once it is finished.")
+    warnings: list[str] = WARNINGS
     error: ErrorDetail | None
 
 
@@ -238,8 +240,10 @@ async def _find(service: Service, caller: Caller, job_id: str) -> Job:
 
 def _reply(job: Job, client: Request) -> JobReply:
     data, error = [], None
+    warnings: dict[str, None] = {}  # a set in the order they came
     if job.status == FINISHED:
         for file in job.files:
+            warnings |= dict.fromkeys(file.get("warnings", ()))  # most have none
             url = str(client.url_for("picture", name=file["name"]))
             data.append(PictureReply(url=url, metadata=file["metadata"]))
     if job.error_message is not None:
@@ -253,6 +257,7 @@ def _reply(job: Job, client: Request) -> JobReply:
         ended=_seconds(job.ended),
         request=job.body,
         data=data,
+        warnings=list(warnings),
         error=error,
     )
 

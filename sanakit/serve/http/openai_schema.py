@@ -160,6 +160,9 @@ class Usage(Reply):
 
 
 OutputFormat = Literal["png", "jpeg", "webp"]
+WARNINGS: list[str] = Field(
+    description="What the caller should know: a prompt was cut or has nothing known, a picture was resized."
+)
 
 
 class ImagesReply(Reply):
@@ -171,7 +174,7 @@ class ImagesReply(Reply):
     size: str
     data: list[PictureReply]
     usage: Usage
-    warnings: list[str] = Field(description="What the caller should know, such as a prompt that was cut.")
+    warnings: list[str] = WARNINGS
 
 
 class _StreamEvent(Reply):
@@ -197,6 +200,7 @@ class CompletedEvent(_StreamEvent):
     type: Literal["image_generation.completed", "image_edit.completed"]
     usage: Usage
     metadata: dict[str, Any]
+    warnings: list[str] = WARNINGS
 
 
 class ErrorDetail(Reply):

@@ -224,7 +224,8 @@ class JobRunner:
         for name, image, metadata in zip(job.result_names(), images, result.metadata, strict=True):
             data = encode(image, "PNG", metadata)
             self._store.put(name, data)
-            files.append({"name": name, "bytes": len(data), "metadata": dict(metadata)})
+            row = {"name": name, "bytes": len(data), "metadata": dict(metadata)}
+            files.append(row | ({"warnings": result.warnings} if result.warnings else {}))
         if not self._jobs.finish(job.id, self._owner, files):
             log.info("%s was cancelled or taken over while it was drawn.", job.id)
         self._held.pop(job.id, None)

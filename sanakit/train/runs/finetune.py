@@ -195,7 +195,7 @@ def finetune_run(
             name=aim.name or f"{settings.name.removesuffix(FINETUNED)}{FINETUNED}",
         )
         if resolution != before.sample_size * compression:
-            kept = replace(kept, width=resolution, height=resolution)
+            kept = replace(kept, width=resolution, height=resolution, sizes=())
         save_diffusers(
             folder / MODEL,
             transformer=trained,

@@ -15,7 +15,7 @@ from torch import nn
 
 from sanakit.models.sana import Sana, ScalarEmbedding
 
-TIMES, STEPS, RATE = 2048, 1500, 2e-3
+TIMES, STEPS, RATE = 512, 800, 3e-3
 
 
 def with_dense_time(transformer: Sana, seed: int = 0) -> tuple[Sana, float]:

@@ -14,11 +14,13 @@ from sanakit.pocket.data.toy import build_toy
 from sanakit.pocket.evaluate.judge import load_judge
 from sanakit.pocket.evaluate.pocket_eval import KINDS
 from sanakit.pocket.recipes import RECIPES, pocket
+from sanakit.pocket.train import drawings
 from sanakit.pocket.train.words_run import taught_encoder
 from sanakit.train.feeds.pictures import Crops
 from sanakit.train.objectives.autoencoder import AutoencoderObjective, autoencoder_state
 from sanakit.train.run import averaged_weights, run_recipe
 from sanakit.train.state.checkpoint import open_checkpoint
+from sanakit.train.surgery import dense_time
 from sanakit.weights import load_autoencoder, load_clip, load_settings, load_text_encoder, load_transformer
 
 STAGES = ("autoencoder", "decoder", "words", "drawings", "clip", "judge")
@@ -63,8 +65,12 @@ def test_the_model_has_the_encoder_that_was_taught_words(trained: Path):
     assert load_transformer(model).config == pocket.TRANSFORMER
 
 
-def test_drawings_go_on_from_another_model(data: Path, trained: Path, tmp_path: Path):
+def test_drawings_go_on_from_another_model(
+    data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Its transformer is taken over: only the time embedder and the caption projection are other ones."""
+    monkeypatch.setattr(dense_time, "STEPS", 2)
+    monkeypatch.setattr(drawings, "FURTHER_CONCEPTS", {})
     (tmp_path / "pocket-words").symlink_to(trained / "pocket-words")
     run = pocket.drawings(data, tmp_path / "pocket-drawings", source="pocket", smoke=True)
     started = run.objective.model.get_submodule("transformer").state_dict()
@@ -121,12 +127,14 @@ def test_a_run_is_not_overwritten_without_being_asked_to_resume(data: Path, trai
 
 
 def test_a_stage_without_its_predecessor_says_so(data: Path, tmp_path: Path):
-    with pytest.raises(DataError, match="pocket-autoencoder"):
+    with pytest.raises(DataError, match="pocket-words"):
         next(run_recipe("pocket-drawings", RECIPES, data=data, output=tmp_path / "pocket-drawings"))
 
 
 def test_an_unknown_recipe_lists_the_known_ones(data: Path, tmp_path: Path):
-    with pytest.raises(SettingsError, match="pocket-autoencoder, pocket-decoder, pocket-drawings"):
+    with pytest.raises(
+        SettingsError, match="pocket-autoencoder, pocket-decoder, pocket-words, pocket-drawings"
+    ):
         next(run_recipe("poket", RECIPES, data=data, output=tmp_path / "x"))
 
 

@@ -106,6 +106,17 @@ class Source:
     finish: Callable[[Image.Image], Image.Image]  # the drawn picture to the result, of that size
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """The pictures of one call, prompt after prompt, and how they were made."""
+
+    images: list[Image.Image] | Tensor  # "pil"; "pt": B 3 H W in [-1, 1]; "latent": B C h w
+    seeds: list[int]  # one a picture; empty where the caller gave the noise
+    timings: dict[str, float]  # seconds for text, denoise, decode
+    metadata: list[Metadata]  # one a picture: all it takes to draw it again; see `save`
+    warnings: list[str]  # what the user should know, such as a prompt that was cut
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Request:
     """One call, checked and complete."""

@@ -327,7 +327,7 @@ def tuning(data: Path, output: Path, workers: int, steps: int) -> Iterator[Any]:
 
 
 def rank_lines(batch_size: int, steps: int, threads: int, folder: Path) -> list[str]:
-    """Steps of two processes and of one; that runs before and after, as it can not run in between."""
+    """Steps of two processes and of one; that runs before and after, as it cannot run in between."""
     import json
 
     from torch import multiprocessing

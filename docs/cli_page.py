@@ -2,7 +2,7 @@
 
     python docs/cli_page.py
 
-A test compares the page with what the command says, so the two can not drift apart.
+A test compares the page with what the command says, so the two cannot drift apart.
 """
 
 from __future__ import annotations

@@ -5,15 +5,15 @@ The command line prints it and exits with code 2; anything else that escapes is 
 
 SanaError
 ├── SettingsError        a setting out of range: steps, guidance, seed, solver, number of images, prompt
-│   └── SizeError        a width or height that the model can not draw
+│   └── SizeError        a width or height that the model cannot draw
 ├── ModelNotFoundError   a name that is no catalog entry, folder, file or Hub repository
 ├── WeightsError         a file or folder whose content does not fit: empty, truncated, foreign, keys missing
 ├── PrecisionError       a dtype that this model or device must not compute in
 ├── NumericsError        NaN or infinity in latents or image
 ├── MemoryLimitError     the work does not fit in the memory that is there or was allowed
-├── OutputError          the result can not be written where it was asked for
+├── OutputError          the result cannot be written where it was asked for
 ├── StorageError         the server's database or picture store does not answer, or is damaged
-├── DataError            a data set that can not be read or built
+├── DataError            a data set that cannot be read or built
 ├── BusyError            a server's queue is full
 ├── ClosedError          a server is stopping and takes no more work
 ├── DeadlineError        the work was not done by the time it was wanted
@@ -37,7 +37,7 @@ class SettingsError(SanaError, ValueError):
 
 
 class SizeError(SettingsError):
-    """The asked width or height can not be drawn by this model."""
+    """The asked width or height cannot be drawn by this model."""
 
 
 class ModelNotFoundError(SanaError, LookupError):
@@ -68,7 +68,7 @@ class MemoryLimitError(SanaError, MemoryError):
 
 
 class OutputError(SanaError, OSError):
-    """The result can not be written where it was asked for."""
+    """The result cannot be written where it was asked for."""
 
 
 class StorageError(SanaError):
@@ -76,7 +76,7 @@ class StorageError(SanaError):
 
 
 class DataError(SanaError):
-    """A data set can not be read or built."""
+    """A data set cannot be read or built."""
 
 
 class BusyError(SanaError):

@@ -25,7 +25,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     What is at `path` is replaced, a link and not what it points to; a folder only by a folder, and when the
     process dies between its two renames, the old one is left as .NAME.*.old. The folder around `path` has to
     be there. Whatever the block raises is passed on, after what it wrote is removed; so is the OSError of a
-    disk that is full or of a place that can not be written, for which the caller has the right words.
+    disk that is full or of a place that cannot be written, for which the caller has the right words.
     """
     partial = _beside(path, "partial")
     try:

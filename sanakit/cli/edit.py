@@ -132,7 +132,7 @@ def parse_margins(text: str) -> tuple[int, int, int, int]:
     match = re.fullmatch(rf"{number}(?:,{number},{number},{number})?", text, re.ASCII)
     if match is None:
         what = "give pixels for left, top, right and bottom, such as 0,0,64,0, or one number for all sides"
-        raise SettingsError(f"The margins {text!r} can not be read: {what}.")
+        raise SettingsError(f"The margins {text!r} cannot be read: {what}.")
     left, *others = match.groups()
     top, right, bottom = (left if other is None else other for other in others)
     return int(left), int(top), int(right), int(bottom)

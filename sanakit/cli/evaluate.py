@@ -196,7 +196,7 @@ def _folder(output: Path) -> Path:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"The folder {output} can not be made ({error.strerror}): choose another."
+            f"The folder {output} cannot be made ({error.strerror}): choose another."
         ) from None
     return output
 
@@ -213,7 +213,7 @@ def _save(path: Path, report: dict[str, Any]) -> None:
         with written_whole(path) as partial:
             partial.write_text(text.getvalue(), encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"{path} can not be written ({error.strerror}): choose another folder.") from None
+        raise OutputError(f"{path} cannot be written ({error.strerror}): choose another folder.") from None
 
 
 def _print_figures(name: str, figures: Figures) -> None:

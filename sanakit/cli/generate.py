@@ -221,7 +221,7 @@ def output_paths(output: Path | None, seed: int, num_images: int) -> list[Path]:
     """Give the files to write, `fox.png`, or `fox-1.png`, `fox-2.png`, ... for several pictures.
 
     output: None takes `sana-SEED.png`, or `sana-SEED_2.png` and so on where such a file exists.
-    Raises OutputError where they can not be written.
+    Raises OutputError where they cannot be written.
     """
     from sanakit.images.image import FORMATS
 
@@ -233,7 +233,7 @@ def output_paths(output: Path | None, seed: int, num_images: int) -> list[Path]:
         output = Path(f"{next(free)}.png")
     output = output.expanduser()
     if output.suffix.lower() not in FORMATS:
-        raise OutputError(f"{output} can not be written: end the name in one of {', '.join(FORMATS)}.")
+        raise OutputError(f"{output} cannot be written: end the name in one of {', '.join(FORMATS)}.")
     if not os.path.isdir(output.parent):  # unlike Path.is_dir, says no to names that no file can have
         raise OutputError(
             f"The folder {output.parent} does not exist: create it first or choose another one."

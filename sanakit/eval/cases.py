@@ -49,7 +49,7 @@ def read_cases(place: str | Path, limit: int | None = None) -> list[Case]:
     except UnicodeDecodeError:
         raise DataError(f"{place} is no UTF-8 text: write it anew as UTF-8.") from None
     except OSError as error:
-        raise DataError(f"{place} can not be read ({error.strerror}): check the name.") from None
+        raise DataError(f"{place} cannot be read ({error.strerror}): check the name.") from None
     _check(place, found)
     return found if limit is None else _spread(found, limit)
 
@@ -103,7 +103,7 @@ def _check(place: Path, cases: Sequence[Case]) -> None:
         if not isinstance(case.prompt, str) or not case.prompt:
             raise DataError(f"{place}: the prompt of {case.name[:40]!r} is {case.prompt!r}, not a text.")
         if not re.fullmatch(rf"\w[\w .+=@-]{{0,{MAX_NAME - 1}}}", case.name):
-            raise DataError(f"{place}: the name {case.name[:40]!r} can not be that of a file.")
+            raise DataError(f"{place}: the name {case.name[:40]!r} cannot be that of a file.")
         if case.name.casefold() in seen:
             raise DataError(f"{place} has the name {case.name!r} twice.")
         seen.add(case.name.casefold())

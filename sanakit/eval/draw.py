@@ -47,7 +47,7 @@ def draw_cases(
         seeds = [seed + index * num_images for index in range(len(cases))]
         write_cases(folder / PROMPTS, cases, seed=seeds, num_images=[num_images] * len(cases))
     except OSError as error:
-        raise OutputError(f"{folder} can not be written ({error.strerror}): choose another folder.") from None
+        raise OutputError(f"{folder} cannot be written ({error.strerror}): choose another folder.") from None
     spec = ModelSpec.of(load_settings(model), *load_configs(model))
     pictures = read_pictures(folder / PROMPTS, partial(check_request, spec))
     place = folder / PICTURES

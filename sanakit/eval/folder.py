@@ -128,7 +128,7 @@ def _written(folder: Path) -> dict[Path, Case]:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         return {folder / row["file"]: Case(Path(row["file"]).stem, row["prompt"]) for row in rows}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} can not be read ({error}): give the prompts with --prompts FILE.") from None
+        raise DataError(f"{path} cannot be read ({error}): give the prompts with --prompts FILE.") from None
 
 
 def _sidecar(path: Path) -> Case | None:

@@ -180,7 +180,7 @@ class Ledger:
                 self._begin = ""
         except OSError as error:
             raise OutputError(
-                f"{self.path} can not be written ({error.strerror}): choose another folder."
+                f"{self.path} cannot be written ({error.strerror}): choose another folder."
             ) from None
 
 

@@ -44,7 +44,7 @@ class State:
 
     @property
     def done(self) -> bool:
-        """Whether the sample is finished; it can not be advanced any more."""
+        """Whether the sample is finished; it cannot be advanced any more."""
         return self.index == self.total
 
 

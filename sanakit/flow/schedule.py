@@ -33,7 +33,7 @@ def sample_training_times(
         raise SettingsError(f"{n} training times were asked for; ask for 1 or more.")
     if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
         raise SettingsError(
-            f"Training times with mean {mean} and std {std} can not be drawn: "
+            f"Training times with mean {mean} and std {std} cannot be drawn: "
             "take a finite mean and a std above 0."
         )
     logits = mean + std * torch.randn(n, generator=generator, device=generator.device)

@@ -24,7 +24,7 @@ def write(network: Network, path: Path, *, half: bool = False) -> None:
     """Write a network in float32, or with the large weights stored in float16 and widened when it is loaded.
 
     Where they are many, they lie in a second file, `model.onnx.data`. Raises MissingExtraError without the
-    extra [onnx], PrecisionError for weights that float16 can not hold, OSError where it can not be written.
+    extra [onnx], PrecisionError for weights that float16 cannot hold, OSError where it cannot be written.
     """
     try:
         import onnx_ir
@@ -67,7 +67,7 @@ def load(path: Path) -> Run:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has a dozen classes of its own, below Exception
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise WeightsError(f"{path} can not be opened ({reason}): convert the model again.") from None
+        raise WeightsError(f"{path} cannot be opened ({reason}): convert the model again.") from None
 
     def run(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         return session.run(None, inputs)  # pyright: ignore[reportReturnType] - no sparse ones here
@@ -87,7 +87,7 @@ def _halve(model: Any) -> None:
         with np.errstate(over="ignore"):
             numbers = tensor.numpy().astype(np.float16)
         if not np.isfinite(numbers).all():
-            raise PrecisionError(f"{name} has values that float16 can not hold: convert in float32.")
+            raise PrecisionError(f"{name} has values that float16 cannot hold: convert in float32.")
         stored = onnx_ir.val(f"{name}.half", const_value=onnx_ir.tensor(numbers, name=f"{name}.half"))
         cast = onnx_ir.node("Cast", [stored], {"to": onnx_ir.DataType.FLOAT.value})
         widened = cast.outputs[0]

@@ -22,7 +22,7 @@ def write(network: Network, path: Path, *, half: bool = False) -> None:
 
     Numbers that float16 has nothing near to, such as the 1e-15 of linear attention, stay in float32.
 
-    Raises as `onnx.write` does, MissingExtraError without the extra [openvino], RuntimeError where it can not
+    Raises as `onnx.write` does, MissingExtraError without the extra [openvino], RuntimeError where it cannot
     be written.
     """
     openvino = _openvino()
@@ -45,7 +45,7 @@ def load(path: Path) -> Run:
         model = core.compile_model(path, "CPU", options)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1][:200]
-        raise WeightsError(f"{path} can not be opened ({reason}): convert the model again.") from None
+        raise WeightsError(f"{path} cannot be opened ({reason}): convert the model again.") from None
 
     def run(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         return [np.array(values) for values in model(inputs).values()]  # copies: the next call overwrites

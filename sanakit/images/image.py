@@ -59,7 +59,7 @@ def drawn_size(
         nearest = [multiple * round(min(max(side, MIN_SIDE), MAX_SIDE) / multiple) for side in sides]
         rule = "" if binned else f"multiples of {multiple} "
         raise SizeError(
-            f"{width}x{height} can not be drawn: both sides must be {rule}from {MIN_SIDE} to {MAX_SIDE} px. "
+            f"{width}x{height} cannot be drawn: both sides must be {rule}from {MIN_SIDE} to {MAX_SIDE} px. "
             f"The nearest such size is {nearest[0]}x{nearest[1]}."
         )
     return nearest_bin(height, width, sample_size * compression) if binned else (height, width)
@@ -74,7 +74,7 @@ def parse_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,9})(?:[xX×](\d{1,9}))?", text.strip())
     if match is None:
         raise SizeError(
-            f"The size {text!r} can not be read: write width and height in pixels, such as 256x192."
+            f"The size {text!r} cannot be read: write width and height in pixels, such as 256x192."
         )
     return int(match[1]), int(match[2] or match[1])
 
@@ -177,12 +177,12 @@ def encode(
 def save(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping | None = None) -> Path:
     """Write a picture whole or not at all, in the format of its suffix: .png, .jpg, .jpeg or .webp.
 
-    metadata: its settings, as in `Result.metadata`; PNG files carry them as text chunks, the others can not.
+    metadata: its settings, as in `Result.metadata`; PNG files carry them as text chunks, the others cannot.
     Returns the path. Raises OutputError.
     """
     path = Path(path).expanduser()
     if path.suffix.lower() not in FORMATS:
-        raise OutputError(f"{path} can not be written: end the name in one of {', '.join(FORMATS)}.")
+        raise OutputError(f"{path} cannot be written: end the name in one of {', '.join(FORMATS)}.")
     if os.path.isdir(path):  # unlike Path.is_dir, says no to names that no file can have
         raise OutputError(f"{path} is a folder: give the name of a file.")
     if not os.path.isdir(path.parent):
@@ -195,7 +195,7 @@ def save(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping | N
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(
-            f"{path} can not be written ({reason}): check the place, its rights and space."
+            f"{path} cannot be written ({reason}): check the place, its rights and space."
         ) from None
     return path
 

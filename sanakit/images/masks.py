@@ -82,7 +82,7 @@ def mask_tensor(marked: Image.Image) -> Tensor:
 
 
 def _transparency(turned: Image.Image) -> Image.Image | None:
-    """How transparent each pixel is (mode L, 255: wholly), or None where the picture can not tell."""
+    """How transparent each pixel is (mode L, 255: wholly), or None where the picture cannot tell."""
     if not turned.has_transparency_data:
         return None
     return ImageOps.invert(turned.convert("RGBA").getchannel("A"))

@@ -33,7 +33,7 @@ _TURNS = {
 def open_picture(
     file: str | os.PathLike[str] | BinaryIO, what: str, formats: tuple[str, ...] = COMMON_FORMATS
 ) -> Image.Image:
-    """Read a picture whole; its header first, so that a small file can not ask for gigabytes.
+    """Read a picture whole; its header first, so that a small file cannot ask for gigabytes.
 
     what: the file, at the beginning of a message. formats: that are decoded, whatever the file is called.
     Raises SettingsError for what is none of them or damaged, SizeError for more than MAX_PIXELS.
@@ -47,7 +47,7 @@ def open_picture(
         pass
     except Exception as error:  # whatever the decoders make of a damaged or hostile file
         reason = getattr(error, "strerror", None)  # of the system: it could not be opened
-        wrong = f"can not be read ({reason})" if reason else "is damaged, or no picture"
+        wrong = f"cannot be read ({reason})" if reason else "is damaged, or no picture"
         raise SettingsError(f"{what} {wrong}: give a whole PNG, JPEG or WebP file.") from None
     raise SizeError(f"{what} has too many pixels: give one of at most {MAX_PIXELS // 10**6} million.")
 
@@ -90,7 +90,7 @@ def decoding(what: str) -> Iterator[None]:
     except (SettingsError, MemoryError):
         raise
     except Exception as error:  # its readers raise anything from SyntaxError to struct.error
-        raise SettingsError(f"The {what} can not be decoded ({error}): save it again as PNG.") from None
+        raise SettingsError(f"The {what} cannot be decoded ({error}): save it again as PNG.") from None
 
 
 def _check(image: Image.Image) -> None:

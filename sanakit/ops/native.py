@@ -79,7 +79,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
             for name, arguments in _SIGNATURES.items():
                 getattr(library, name).argtypes = arguments
         except (OSError, AttributeError) as error:  # built for another system, or from other sources
-            return None, f"none: {path.name} can not be loaded ({error})"
+            return None, f"none: {path.name} cannot be loaded ({error})"
         return library, level
     return None, "none: not built; install a C++ compiler, then sanakit again"
 

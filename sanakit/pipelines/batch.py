@@ -48,7 +48,7 @@ def finished(pictures: Sequence[Picture], folder: Path, *, overwrite: bool = Fal
     """Give the names of the pictures that lie in the folder, drawn with the same settings.
 
     overwrite: whether files of these names with other settings may be replaced; they are not finished then.
-    Raises OutputError where the folder can not take the pictures, or holds such files.
+    Raises OutputError where the folder cannot take the pictures, or holds such files.
     """
     _check_folder(folder)
     done, others = set(), []
@@ -206,7 +206,7 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"The folder {folder} can not be made ({error.strerror}): choose another."
+            f"The folder {folder} cannot be made ({error.strerror}): choose another."
         ) from None
 
 
@@ -222,5 +222,5 @@ def _write_manifest(path: Path, pictures: Sequence[Picture], there: set[str]) ->
             file.writelines(_line(picture) for picture in pictures if picture.file in there)
     except OSError as error:
         raise OutputError(
-            f"{path} can not be written ({error.strerror}): check its rights and space."
+            f"{path} cannot be written ({error.strerror}): check its rights and space."
         ) from None

@@ -74,7 +74,7 @@ class Weights:
 
     @classmethod
     def of(cls, transformer: Sana, autoencoder: DCAE, text: Gemma2, *, mapped: bool) -> Weights:
-        """Weigh the parts; mapped: only what is mapped from files counts, as the rest can not leave."""
+        """Weigh the parts; mapped: only what is mapped from files counts, as the rest cannot leave."""
         weigh = mapped_bytes if mapped else _bytes
         embedding = weigh(text.embed_tokens) if mapped else 0  # its rows are gathered, never all of it
         return cls(
@@ -111,7 +111,7 @@ class Planner:
     ) -> None:
         if isinstance(budget, int) and not sum(part.numel() for part in transformer.parameters()):
             raise SettingsError(
-                "What a graph's runtime holds can not be planned: leave memory to auto, or give the model "
+                "What a graph's runtime holds cannot be planned: leave memory to auto, or give the model "
                 "that the graphs were made of."
             )
         self.on_cpu = device.type == "cpu"

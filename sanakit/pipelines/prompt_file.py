@@ -101,7 +101,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Callable[[], Values]]]:
         raise SettingsError(f"{path} is no UTF-8 text (line {line}): write it anew as UTF-8.") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise SettingsError(f"{path} can not be read ({reason}): check its name and its rights.") from None
+        raise SettingsError(f"{path} cannot be read ({reason}): check its name and its rights.") from None
     if suffix == ".csv":
         yield from _csv_rows(path, text)
         return

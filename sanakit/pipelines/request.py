@@ -246,7 +246,7 @@ def size_notes(spec: ModelSpec, drawn: tuple[int, int], size: tuple[int, int]) -
 
 
 def check_kind(spec: ModelSpec, solver: str, negative_prompt: str) -> None:
-    """Raise SettingsError for what a SANA-Sprint model, or any other, can not be drawn with."""
+    """Raise SettingsError for what a SANA-Sprint model, or any other, cannot be drawn with."""
     name, sprint = spec.settings.name, spec.guidance_embed
     if sprint and negative_prompt:
         raise SettingsError(f"{name} is a SANA-Sprint model, which takes no negative prompt: leave it out.")

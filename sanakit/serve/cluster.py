@@ -95,7 +95,7 @@ class Replica:
         )
 
     def check_health(self) -> None:
-        """Raise ClosedError if this replica can not draw any more: Ray Serve then replaces it."""
+        """Raise ClosedError if this replica cannot draw any more: Ray Serve then replaces it."""
         if not (self.engine.alive and self.runner.alive):
             raise ClosedError("The engine or the job runner has ended.")
 

@@ -160,12 +160,12 @@ class _Server(uvicorn.Server):
         complaints.setLevel(logging.CRITICAL)
         try:
             self._socket = config.bind_socket()
-        except SystemExit as error:  # uvicorn's way to say that it can not; it leaves its socket open
+        except SystemExit as error:  # uvicorn's way to say that it cannot; it leaves its socket open
             for frame, _ in traceback.walk_tb(error.__traceback__):
                 if (left := frame.f_locals.get("sock")) is not None:
                     left.close()
             raise SettingsError(
-                f"{settings.host}:{settings.port} can not be listened on: another program may have the port. "
+                f"{settings.host}:{settings.port} cannot be listened on: another program may have the port. "
                 "Stop it, or take another with --port."
             ) from None
         finally:

@@ -95,7 +95,7 @@ def instruction_window(tokenizer: Tokenizer, instruction: str, max_tokens: int) 
     if not instruction:
         return TokenWindow("", tuple(encoded.ids), 1, max_tokens)
     count = len(encoded.ids)  # N
-    # The instruction's last word may merge with the prompt's first; words before it can not. In the published
+    # The instruction's last word may merge with the prompt's first; words before it cannot. In the published
     # instruction that last word is the single space at position N-1.
     shared = max((i for i in range(1, count) if encoded.tokens[i].startswith(WORD_START)), default=1)
     return TokenWindow(instruction, tuple(encoded.ids[:shared]), count - 1, count + max_tokens - 2)

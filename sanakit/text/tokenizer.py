@@ -68,7 +68,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
     """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json, each whole or not at all.
 
-    Raises OutputError if the folder can not be written.
+    Raises OutputError if the folder cannot be written.
     """
     names = {"pad_token": PAD, "eos_token": EOS, "bos_token": BOS, "unk_token": UNK}
     config = {
@@ -93,13 +93,13 @@ def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
             with written_whole(Path(folder, name)) as partial:
                 partial.write_text(text + "\n", encoding="utf-8")
     except OSError as reason:
-        raise OutputError(f"The tokenizer can not be written to {folder}: {reason.strerror}.") from reason
+        raise OutputError(f"The tokenizer cannot be written to {folder}: {reason.strerror}.") from reason
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """Read a tokenizer.json, or the one in a folder; without the padding and truncation it may ask for.
 
-    Raises WeightsError if there is none or it can not be read.
+    Raises WeightsError if there is none or it cannot be read.
     """
     file = Path(path, "tokenizer.json") if Path(path).is_dir() else Path(path)
     if not file.is_file():

@@ -77,7 +77,7 @@ def save_clip(
     """Write a folder that transformers' CLIPModel, CLIPTokenizer and CLIPImageProcessor open.
 
     A CLIP's folder of that name is replaced when the new one is complete. dtype: to store in. card: content
-    of its README.md, if any. Returns the folder. Raises OutputError when it can not be written,
+    of its README.md, if any. Returns the folder. Raises OutputError when it cannot be written,
     PrecisionError for the dtype.
     """
     path, dtype = Path(folder).expanduser(), parse_dtype(dtype)

@@ -58,7 +58,7 @@ def save_graphs(
     """Write a model as a folder of graphs, whole or not at all; an older model's folder is replaced.
 
     The parts lie on the CPU and compute in float32. dtype: to store the large weights in, float32 or float16.
-    Returns the folder. Raises MissingExtraError without the runtime's extra, OutputError when it can not be
+    Returns the folder. Raises MissingExtraError without the runtime's extra, OutputError when it cannot be
     written, PrecisionError for another dtype, SettingsError for another runtime, WeightsError for graphs.
     """
     if runtime not in RUNTIMES:
@@ -102,7 +102,7 @@ def save_graphs(
 
 
 def check_graphs(dtype: torch.dtype | str | None, plan: str | None = None) -> None:
-    """Raise PrecisionError or SettingsError for what graphs can not be loaded with."""
+    """Raise PrecisionError or SettingsError for what graphs cannot be loaded with."""
     if dtype not in (None, "auto") and parse_dtype(dtype) != torch.float32:
         raise PrecisionError(
             f"Graphs compute in float32, not {dtype}: leave dtype to auto. What their weights are stored in "

@@ -73,7 +73,7 @@ class Description:
     release: str  # catalog name, as far as the file's or folder's name tells; "" otherwise
     licence: str
     parts: tuple[PartDescription, ...]
-    settings: ModelSettings | None  # None for what can not be drawn with
+    settings: ModelSettings | None  # None for what cannot be drawn with
     resolution: int = 0  # pixels along a side that the transformer was trained for; 0 unknown
     download_bytes: int = 0  # of a release that is not here
     known_things: int = 0  # that its folder names; 0: it names none

@@ -114,7 +114,7 @@ def save_diffusers(
     sizes (width, height in pixels): what a page offers of the model. known_things: what it draws; a prompt
     with none of them is told. plan: by which transformer and text encoder are quantised; they are then
     written as they are, in names of our own that diffusers does not read. Returns the folder.
-    Raises OutputError when it can not be written, PrecisionError when dtype contradicts precision,
+    Raises OutputError when it cannot be written, PrecisionError when dtype contradicts precision,
     SettingsError for a shift or default that means nothing.
     """
     dtype = parse_dtype(dtype)
@@ -176,7 +176,7 @@ def save_autoencoder(
     """Write an autoencoder as the `vae` folder of a diffusers model, which `load_autoencoder` reads, too.
 
     A folder of that name is replaced when the new one is complete. dtype: to store in. Returns the folder.
-    Raises OutputError when it can not be written.
+    Raises OutputError when it cannot be written.
     """
     path = Path(folder).expanduser()
     with exported(path) as partial:
@@ -230,7 +230,7 @@ def _model_index(sprint: bool) -> dict[str, Any]:
 
 @contextmanager
 def exported(path: Path) -> Iterator[Path]:
-    """`written_whole`, with the folders on the way, for which OutputError tells why it can not be done."""
+    """`written_whole`, with the folders on the way, for which OutputError tells why it cannot be done."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as partial:
@@ -244,7 +244,7 @@ def exported(path: Path) -> Iterator[Path]:
             else getattr(error, "strerror", None) or error
         )
         raise OutputError(
-            f"{path} can not be written ({reason}): check the place, its permissions and its space."
+            f"{path} cannot be written ({reason}): check the place, its permissions and its space."
         ) from None
 
 

@@ -1,6 +1,6 @@
 """What the documentation shows is true: help texts, options, examples and code blocks.
 
-A Python block that can not run here says why in a comment on the line before it, `<!-- not run: REASON -->`;
+A Python block that cannot run here says why in a comment on the line before it, `<!-- not run: REASON -->`;
 it is still compiled. Nothing else is left out.
 """
 
@@ -37,7 +37,7 @@ class Block:
     line: int
     language: str
     code: str
-    reason: str | None  # why it can not run here
+    reason: str | None  # why it cannot run here
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"

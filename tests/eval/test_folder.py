@@ -54,7 +54,7 @@ def test_a_limit_takes_prompts_from_everywhere(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("p.jsonl", '{"prompt": "a"}\n{"text": "b"}\n', "line 2"),
-        ("p.jsonl", '{"prompt": "a", "name": "../x"}', "can not be that of a file"),
+        ("p.jsonl", '{"prompt": "a", "name": "../x"}', "cannot be that of a file"),
         ("p.jsonl", '{"prompt": "a", "name": "x"}\n{"prompt": "b", "name": "X"}', "twice"),
         ("p.jsonl", '{"prompt": ""}', "not a text"),
         ("p.json", "[1]", "meta_data"),

@@ -1,4 +1,4 @@
-"""Folders of graphs are written whole, refuse what they can not do, and go through the command."""
+"""Folders of graphs are written whole, refuse what they cannot do, and go through the command."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_failed_write_leaves_nothing_behind(model, tmp_path, monkeypatch, code
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(onnx, "write", fail)
-    with pytest.raises(OutputError, match="can not be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         convert(model, tmp_path / "out", "onnx")
     assert os.listdir(tmp_path) == []
 
@@ -119,14 +119,14 @@ def test_a_missing_runtime_is_named_when_it_is_needed(graphs, monkeypatch, packa
 
 def test_a_damaged_or_missing_graph_is_a_sentence(graphs, folder, tmp_path):
     (folder / "transformer" / "model.onnx").write_bytes(b"no graph")
-    with pytest.raises(WeightsError, match="can not be opened"):
+    with pytest.raises(WeightsError, match="cannot be opened"):
         TextToImage.from_pretrained(folder, device="cpu")("a red apple")
     (folder / "transformer" / "model.onnx").unlink()
     with pytest.raises(WeightsError, match="missing"):
         load_transformer(folder)
     other = shutil.copytree(graphs("openvino"), tmp_path / "other")
     (other / "transformer" / "model.xml").write_text("<net/>")
-    with pytest.raises(WeightsError, match="can not be opened"):
+    with pytest.raises(WeightsError, match="cannot be opened"):
         TextToImage.from_pretrained(other, device="cpu")("a red apple")
 
 

@@ -158,8 +158,8 @@ def test_saving_replaces_a_picture(picture, tmp_path) -> None:
         ("missing/fox.png", "does not exist"),
         ("folder.png", "is a folder"),
         ("file.png/fox.png", "does not exist"),
-        ("x" * 300 + ".png", "can not be written"),
-        ("nul\0.png", "can not be written"),
+        ("x" * 300 + ".png", "cannot be written"),
+        ("nul\0.png", "cannot be written"),
     ],
 )
 def test_a_picture_that_can_not_be_written_is_an_output_error_and_leaves_nothing(

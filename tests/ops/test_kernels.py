@@ -344,5 +344,5 @@ def test_a_library_of_another_system_is_reported_not_raised(
         (tmp_path / f"kernels-{level}.so").write_bytes(b"\x7fELF of somewhere else")
     native._load.cache_clear()
     monkeypatch.setattr(native, "FOLDER", tmp_path)
-    assert "can not be loaded" in native.info()["library"]
+    assert "cannot be loaded" in native.info()["library"]
     native._load.cache_clear()

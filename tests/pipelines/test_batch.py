@@ -251,7 +251,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_sentence_and_whole_files(
 
     def full(image, path, metadata):
         if len(saved) == 2:
-            raise OutputError(f"{path} can not be written (No space left on device).")
+            raise OutputError(f"{path} cannot be written (No space left on device).")
         saved.append(save(image, path, metadata))
 
     monkeypatch.setattr(batch, "save", full)

@@ -1,6 +1,6 @@
 """Compiled blocks draw the same; the graph of a step follows its inputs, and gives way where shapes change.
 
-CUDA's capture can not run here: in its place stands a function that computes anew whenever it is replayed,
+CUDA's capture cannot run here: in its place stands a function that computes anew whenever it is replayed,
 into the same tensor. So what is shown is the work around it: which call is captured, and what is copied.
 """
 

@@ -214,5 +214,5 @@ def test_a_file_without_prompts_is_refused(
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.txt").mkdir()
     for name in ("missing.txt", "folder.txt", "a" * 300 + ".txt"):
-        with pytest.raises(SettingsError, match="can not be read"):
+        with pytest.raises(SettingsError, match="cannot be read"):
             read_pictures(tmp_path / name, partial(check_request, SPEC))

@@ -181,7 +181,7 @@ def test_files_that_were_cut_off_are_refused(file_format) -> None:
     for length in (len(data) // 2, len(data) * 3 // 4):
         for use in (flatten, transparency_mask, lambda image: repaint_mask(image, (64, 64))):
             image = opened(data[:length])
-            with pytest.raises(SettingsError, match=r"can not be decoded .*save it again as PNG"):
+            with pytest.raises(SettingsError, match=r"cannot be decoded .*save it again as PNG"):
                 use(image)
 
 
@@ -214,9 +214,9 @@ def test_whatever_a_reader_stumbles_over_is_named(error, monkeypatch) -> None:
         raise error
 
     monkeypatch.setattr(image, "load", load)
-    with pytest.raises(SettingsError, match="The picture can not be decoded"):
+    with pytest.raises(SettingsError, match="The picture cannot be decoded"):
         flatten(image)
-    with pytest.raises(SettingsError, match="The mask can not be decoded"):
+    with pytest.raises(SettingsError, match="The mask cannot be decoded"):
         repaint_mask(image, (4, 4))
 
 

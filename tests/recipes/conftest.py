@@ -42,7 +42,7 @@ def _write_pictures(folder: Path, *, each: int = 3, scale: int = 1) -> Path:
 
 @pytest.fixture(scope="session")
 def write_pictures() -> Callable[..., Path]:
-    """The function above, for tests, which can not import from here."""
+    """The function above, for tests, which cannot import from here."""
     return _write_pictures
 
 

@@ -29,7 +29,7 @@ def test_no_part_is_larger_than_asked(total, world, at_once):
 
 
 def test_fewer_samples_than_processes_are_refused():
-    with pytest.raises(SettingsError, match="2 can not be split over 3"):
+    with pytest.raises(SettingsError, match="2 cannot be split over 3"):
         split(2, Share(0, 3))
 
 

@@ -69,7 +69,7 @@ def test_a_failed_write_leaves_nothing_behind(tiny, tmp_path, monkeypatch, code)
 
     monkeypatch.setattr(export, "write_safetensors", fail_on_the_last)
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(OutputError, match="can not be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         save(tiny, tmp_path / "out")
     assert sorted(tmp_path.iterdir()) == before
 

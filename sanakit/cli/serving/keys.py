@@ -50,7 +50,7 @@ def create(
 ) -> None:
     """Make a key and print it.
 
-    Keep it: only its hash is stored, so it can not be shown again.
+    Keep it: only its hash is stored, so it cannot be shown again.
     """
     with closing(_open(data, database)) as keys:
         token = keys.create(name, per_minute=per_minute, per_day=per_day)

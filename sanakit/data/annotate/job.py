@@ -84,7 +84,7 @@ class Captioning:
 class Scoring:
     """Have a model score all captions of each picture of which it has not scored all.
 
-    name: tells the model's scores from another's, with which they can not be compared: those are replaced.
+    name: tells the model's scores from another's, with which they cannot be compared: those are replaced.
     """
 
     name: str
@@ -140,7 +140,7 @@ Run = Callable[[Job, Sequence[Waiting]], Iterable[Outcome]]
 class Report:
     """What a run did. done, kept: pictures, by it and by earlier runs.
 
-    broken: key and reason of pictures that, or whose captions, can not be read.   unanswered: keys of those
+    broken: key and reason of pictures that, or whose captions, cannot be read.   unanswered: keys of those
     for which the model had no answer.   bare: keys of those without captions to score. The next run tries all
     three again.
     """
@@ -161,7 +161,7 @@ def annotate(
     run: `run_here` or `annotate_on_cluster`, with their settings bound.   progress: see Progress.
     Each result is in the sidecar as soon as `run` gives it: a run that is killed is taken up by the next one.
     Raises SettingsError without a name of the model; DataError for a damaged sidecar, OutputError where it
-    can not be written, and whatever the model raises.
+    cannot be written, and whatever the model raises.
     """
     if not job.name.strip():
         raise SettingsError("The model needs a name: captions and scores are told apart by it.")
@@ -190,7 +190,7 @@ def annotate(
 
 def waiting(source: Source, job: Job, sidecar: Path) -> tuple[list[Waiting], list[str], dict[str, str]]:
     """Give the pictures that a job is still to do, the keys of those without captions to score, and, key to
-    reason, those whose captions can not be read.
+    reason, those whose captions cannot be read.
 
     Raises DataError for a sidecar that is damaged.
     """
@@ -250,7 +250,7 @@ def annotate_batch(
 
 
 def read_picture(source: Source, picture: Waiting) -> Image.Image | str:
-    """Give a picture, RGB, upright, on white, scaled down to LONGEST_SIDE; or why it can not be read."""
+    """Give a picture, RGB, upright, on white, scaled down to LONGEST_SIDE; or why it cannot be read."""
     try:
         content = source.read(picture.index)
         height, width = picture_size(io.BytesIO(content))

@@ -3,7 +3,7 @@
 The scale is that of SANA's published thresholds: 100 * max(cos, 0) of CLIP's picture and text vectors, from
 0 to 100. Hessel et al. 2021 (arXiv:2104.08718), who named it CLIPScore, write 2.5 * max(cos, 0): the same
 order, divided by 40. OpenAI's CLIPs give fitting captions 25 to 35; each CLIP has its own usual numbers, so
-scores of two of them can not be compared, nor share a threshold.
+scores of two of them cannot be compared, nor share a threshold.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The order decides which pictures a batch holds (`order`), a number drawn for (seed, step, picture) which of
 their captions; workers only carry it out. They are processes, not threads: a hostile file that brings down a
 decoder takes no training run with it, and the interpreter is free for the step itself.
-A picture that can not be decoded gets weight 0, and its name into the report.
+A picture that cannot be decoded gets weight 0, and its name into the report.
 Shapes: B the samples of a part, H W its bucket's size.
 """
 
@@ -83,7 +83,7 @@ class Report:
     def __str__(self) -> str:
         """Sentences for a person; of each kind the first few names."""
         groups = (
-            ("Can not be read", self.broken),
+            ("Cannot be read", self.broken),
             ("Left out at this resolution", self.left_out),
             ("Turned out broken in training", self.failed),
             ("Not used, besides pictures", self.ignored),

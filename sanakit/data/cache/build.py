@@ -216,7 +216,7 @@ def build_cache(
 
     device, dtype: to compute in, as for `load_autoencoder`.   batch: pictures encoded at once.   progress:
     called with (what is being done, how many pictures are done, how many there are).
-    A picture that can not be decoded is kept as broken, with the reason. Raises NumericsError for latents
+    A picture that cannot be decoded is kept as broken, with the reason. Raises NumericsError for latents
     that are not finite, OutputError where there is no room for a shard, and what loading raises.
     """
     start_cache(plan.folder, plan.about)

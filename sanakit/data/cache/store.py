@@ -154,7 +154,7 @@ def begun(folder: Path, about: About) -> About:
 
 
 def start_cache(folder: Path, about: About) -> None:
-    """Make the folder of a cache and its cache.json. Raises OutputError where they can not be written."""
+    """Make the folder of a cache and its cache.json. Raises OutputError where they cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -315,7 +315,7 @@ def read_about(folder: Path) -> About:
             f"{folder} is no cache: it has no {ABOUT}. Make one with `sana data cache`."
         ) from None
     except OSError as error:
-        raise DataError(f"{path} can not be read ({error.strerror}).") from None
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{path} is damaged ({error}): delete the folder and make the cache anew.") from None
 
@@ -375,6 +375,6 @@ def _write(path: Path, content: bytes) -> None:
 
 def _explain(path: Path, error: OSError) -> OutputError:
     return OutputError(
-        f"{path} can not be written ({error.strerror or error}): make room, or name a folder that you may "
+        f"{path} cannot be written ({error.strerror or error}): make room, or name a folder that you may "
         "write to. Finished shards are kept; the same command goes on with the others."
     )

@@ -77,7 +77,7 @@ def caption_chances(
     temperature: in points of score, greater than 0; math.inf draws uniformly above the threshold.
     threshold: captions with a lower score are not drawn; -math.inf keeps all. Where none reaches it, the best
     one is drawn. Where no caption has a score, all are equally likely; where some have one, only those are
-    drawn: an unscored text can not be compared with them.
+    drawn: an unscored text cannot be compared with them.
     Raises SettingsError for a temperature or threshold out of range, and without captions.
     """
     if not captions:

@@ -36,7 +36,7 @@ def picture_size(file: BinaryIO) -> tuple[int, int]:
 def decode(content: bytes, height: int, width: int) -> Tensor:
     """Give a picture, upright and on white, scaled to cover height x width and cut from its middle.
 
-    content: of the file. Returns uint8, 3 h w. Raises DataError for a file that can not be decoded.
+    content: of the file. Returns uint8, 3 h w. Raises DataError for a file that cannot be decoded.
     """
     image = _open(io.BytesIO(content))
     sides = (width, height) if _is_sideways(image) else (height, width)

@@ -103,11 +103,11 @@ def files_below(root: Path, ignored: dict[str, str]) -> Iterator[str]:
     """Paths of all files below the root, with forward slashes, without what begins with a dot.
 
     ignored: takes links to folders, which may lead in circles, and what would be read without end: pipes.
-    Raises DataError for a folder that can not be read.
+    Raises DataError for a folder that cannot be read.
     """
 
     def stop(error: OSError) -> None:
-        raise DataError(f"{error.filename} can not be read ({error.strerror}): check its rights.") from None
+        raise DataError(f"{error.filename} cannot be read ({error.strerror}): check its rights.") from None
 
     for folder, folders, files in os.walk(root, onerror=stop):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -127,7 +127,7 @@ def files_below(root: Path, ignored: dict[str, str]) -> Iterator[str]:
 
 
 def _rows(path: Path) -> Iterator[Any]:
-    """The rows of a metadata table. Raises DataError for one that can not be read."""
+    """The rows of a metadata table. Raises DataError for one that cannot be read."""
     try:
         if path.suffix == ".parquet":
             yield from _parquet_rows(path)
@@ -138,7 +138,7 @@ def _rows(path: Path) -> Iterator[Any]:
             with path.open(encoding="utf-8-sig") as file:
                 yield from (json.loads(line) for line in file if line.strip())
     except (ValueError, OSError, RecursionError, csv.Error) as error:
-        raise DataError(f"{path} can not be read ({error}): mend it or take it away.") from None
+        raise DataError(f"{path} cannot be read ({error}): mend it or take it away.") from None
 
 
 def _parquet_rows(path: Path) -> Iterator[Any]:

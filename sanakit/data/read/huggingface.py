@@ -1,6 +1,6 @@
 """Hugging Face data sets: a saved folder, .parquet files with the pictures in them, or a name on the Hub.
 
-All are read by the library `datasets`, an extra: it turns parquet, whose rows can not be read singly, into
+All are read by the library `datasets`, an extra: it turns parquet, whose rows cannot be read singly, into
 memory-mapped tables (in its own cache) and fetches from the Hub; only "hub:" places use the network.
 """
 
@@ -112,7 +112,7 @@ def _load(place: Any, load: Any) -> Any:
         return load()
     except Exception as error:  # the library raises its own, pyarrow's and those of the network
         reason = " ".join(str(error).split())[:300]
-        raise DataError(f"{place} can not be opened as a Hugging Face data set: {reason}") from None
+        raise DataError(f"{place} cannot be opened as a Hugging Face data set: {reason}") from None
 
 
 def _one_split(found: Any) -> Any:

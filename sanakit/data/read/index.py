@@ -1,7 +1,7 @@
 """One look at every picture of a source: how large it is, or what is wrong with it; kept in a file.
 
-Only headers are read, by threads: a look at a picture costs its file's first kilobytes. What the header can
-not tell, such as a file that ends early, comes up in training (see `loader`).
+Only headers are read, by threads: a look at a picture costs its file's first kilobytes. What the header cannot
+tell, such as a file that ends early, comes up in training (see `loader`).
 Shapes: N pictures of the source.
 """
 
@@ -63,7 +63,7 @@ def scan(
 
     cache: file that keeps the result, made anew when pictures were added, removed or changed; None: not kept.
     progress: called with (what is being done, how many are done, how many there are).
-    Raises DataError where the cache can not be written; broken pictures raise nothing.
+    Raises DataError where the cache cannot be written; broken pictures raise nothing.
     """
     report = progress or (lambda what, done, total: None)
     report("looking for changes", 0, len(source))
@@ -117,7 +117,7 @@ def _size(source: Source, index: int) -> tuple[int, int] | str:
     except DataError as error:
         return str(error)
     except OSError as error:
-        return f"can not be read ({error.strerror or error})"
+        return f"cannot be read ({error.strerror or error})"
 
 
 def _read(path: Path, fingerprint: str, count: int) -> Index | None:
@@ -143,14 +143,14 @@ def _write(path: Path, index: Index) -> None:
         with written_whole(path) as partial, partial.open("wb") as file:
             np.savez(file, heights=index.heights, widths=index.widths, about=json.dumps(about))
     except OSError as error:
-        raise DataError(f"{path} can not be written ({error.strerror}): name another place for it.") from None
+        raise DataError(f"{path} cannot be written ({error.strerror}): name another place for it.") from None
 
 
 def _check_place(path: Path) -> None:
-    """Raise DataError where the file can not be written, before an hour's work is done for it."""
+    """Raise DataError where the file cannot be written, before an hour's work is done for it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{path} can not be written ({error.strerror}): name another place for it.") from None
+        raise DataError(f"{path} cannot be written ({error.strerror}): name another place for it.") from None
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise DataError(f"{path} can not be written: name a file in a folder that you may write to.")
+        raise DataError(f"{path} cannot be written: name a file in a folder that you may write to.")

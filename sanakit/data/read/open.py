@@ -115,7 +115,7 @@ def _open(text: str) -> Source:
     if all(file.suffix == ".parquet" for file in files):
         return parquet_source(files)
     odd = next(file for file in files if not _is_tar(file.name))
-    raise DataError(f"{odd} can not be trained on: give {_KINDS}.")
+    raise DataError(f"{odd} cannot be trained on: give {_KINDS}.")
 
 
 def _is_tar(name: str) -> bool:

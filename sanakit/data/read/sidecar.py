@@ -61,7 +61,7 @@ def read_sidecar(path: Path) -> dict[str, Known]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise DataError(f"{path} can not be read: {error.strerror}.") from None
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     found: dict[str, dict[tuple[str, str], tuple[Caption, str]]] = {}
     for number, line in numbered:
@@ -98,7 +98,7 @@ def merged(own: Sequence[Caption], known: Known | None) -> tuple[Caption, ...]:
 class SidecarWriter:
     """Adds rows to a sidecar, which is made if it is not there; use it in a `with` statement.
 
-    Raises OutputError where the file can not be written.
+    Raises OutputError where the file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -135,7 +135,7 @@ class SidecarWriter:
 
     def _explain(self, error: OSError) -> OutputError:
         return OutputError(
-            f"Captions can not be written to {self.path}: {error.strerror}. Name another file with --output."
+            f"Captions cannot be written to {self.path}: {error.strerror}. Name another file with --output."
         )
 
 

@@ -38,7 +38,7 @@ class TarSource:
         packed = [shard for shard in self.shards if shard.suffix.lower() != ".tar"]
         if packed:
             raise DataError(
-                f"{packed[0]} is compressed, so that single pictures can not be read from it: unpack it to a "
+                f"{packed[0]} is compressed, so that single pictures cannot be read from it: unpack it to a "
                 "plain .tar (gunzip); JPEG files do not get smaller by it anyway."
             )
         common = os.path.commonpath([shard.absolute().parent for shard in self.shards])

@@ -70,7 +70,7 @@ def read_questions(path: str | Path) -> dict[str, list[Question]]:
                 )
                 found.setdefault(row["item_id"].strip(), []).append(question)
     except (OSError, UnicodeDecodeError, csv.Error, ValueError, AttributeError) as error:
-        raise DataError(f"{path} can not be read as DPG-Bench's questions ({error}).") from None
+        raise DataError(f"{path} cannot be read as DPG-Bench's questions ({error}).") from None
     for name, questions in found.items():
         try:
             valid(questions, {question.number: True for question in questions})

@@ -43,7 +43,7 @@ def local_chat(
     place: folder, or a repository of the Hub.   extra: that brings transformers to who asks.   max_tokens: of
     an answer.   dtype: a torch name such as "bfloat16"; "auto": as it is stored. Answers are greedy: the same
     picture gives the same text.
-    Raises MissingExtraError, ModelNotFoundError, and WeightsError for a model that can not be loaded or that
+    Raises MissingExtraError, ModelNotFoundError, and WeightsError for a model that cannot be loaded or that
     has no chat template.
     """
     try:
@@ -68,7 +68,7 @@ def local_chat(
         ) from error
     if not getattr(processor, "chat_template", None):
         raise WeightsError(
-            f"{place} has no chat template, so it can not be asked anything: take an instruction-tuned model."
+            f"{place} has no chat template, so it cannot be asked anything: take an instruction-tuned model."
         )
     network = network.eval().requires_grad_(False).to(where)
     processor.tokenizer.padding_side = "left"  # so that all answers of a batch begin at the same place

@@ -34,7 +34,7 @@ def kernels_run(x: Tensor, *others: Tensor | None) -> bool:
 
 @cache
 def launches() -> bool:
-    """Whether Triton can launch a kernel here; found out once, by launching one, and told if it can not.
+    """Whether Triton can launch a kernel here; found out once, by launching one, and told if it cannot.
 
     It needs a C compiler and Python's headers, which not every machine with a GPU has.
     """

@@ -111,7 +111,7 @@ def build_pocket(
             (partial / SOURCES).write_text(json.dumps(_manifest(rows), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise DataError(
-            f"{folder} can not be written ({error}). It needs 1.4 GB; free some or name another."
+            f"{folder} cannot be written ({error}). It needs 1.4 GB; free some or name another."
         ) from error
     return open_pocket(folder)
 
@@ -184,10 +184,10 @@ def join(first: PocketImages, *others: PocketImages) -> PocketImages:
 
 
 def _check_place(folder: Path) -> None:
-    """Raise DataError where a folder can not be made, before anything is downloaded for it."""
+    """Raise DataError where a folder cannot be made, before anything is downloaded for it."""
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
-        raise DataError(f"{folder} can not be made, {place} is no folder to write to: name another place.")
+        raise DataError(f"{folder} cannot be made, {place} is no folder to write to: name another place.")
 
 
 def _choose(tarballs: dict[sources.Package, Path]) -> Iterator[tuple[PocketRow, str | bytes]]:

@@ -34,7 +34,7 @@ def build_reference(
 
     directions: kept in the feature space, at most the number of pictures of other concepts.
     progress: as in `build_pocket`.
-    Raises DataError if a common concept has no picture or the folder can not be written, MissingExtraError
+    Raises DataError if a common concept has no picture or the folder cannot be written, MissingExtraError
     without EfficientNet.
     """
     report = progress or (lambda what, done, total: None)

@@ -104,14 +104,14 @@ def load_judge(folder: str | Path = FOLDER) -> tuple[Judge, dict[str, Any]]:
             judge = Judge(notes["concepts"])
             judge.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise DataError(f"The judge in {folder} can not be read ({error}): install sanakit again.") from error
+        raise DataError(f"The judge in {folder} cannot be read ({error}): install sanakit again.") from error
     return judge.eval(), notes
 
 
 def save_judge(folder: str | Path, judge: Judge, notes: dict[str, Any]) -> None:
     """Write a judge in half precision, whole or not at all. notes: what to keep with it, as JSON.
 
-    Raises DataError if the folder can not be written.
+    Raises DataError if the folder cannot be written.
     """
     folder = Path(folder)
     tensors = {name: tensor.half().contiguous() for name, tensor in judge.state_dict().items()}
@@ -120,7 +120,7 @@ def save_judge(folder: str | Path, judge: Judge, notes: dict[str, Any]) -> None:
         with written_whole(folder / WEIGHTS) as partial:
             partial.write_bytes(save(tensors, {"judge": json.dumps({"concepts": judge.concepts, **notes})}))
     except OSError as error:
-        raise DataError(f"{folder} can not be written ({error}): name another folder.") from error
+        raise DataError(f"{folder} cannot be written ({error}): name another folder.") from error
 
 
 class _Residual(nn.Module):

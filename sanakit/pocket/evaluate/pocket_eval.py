@@ -64,7 +64,7 @@ def evaluate_scenes(
     """Ask every question once, question i with seed + i, and judge the pictures.
 
     per_kind: questions of each kind, None: all there are. folder: of the judge and its questions.
-    Raises DataError if they can not be read.
+    Raises DataError if they cannot be read.
     """
     judge, notes = load_judge(folder)
     asked = [Question(**{**row, "concepts": tuple(row["concepts"])}) for row in notes["questions"]]

@@ -77,7 +77,7 @@ def load_reference(folder: str | Path = FOLDER) -> Reference:
         )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"The reference pictures in {folder} can not be read ({error}): install sanakit again."
+            f"The reference pictures in {folder} cannot be read ({error}): install sanakit again."
         ) from error
 
 
@@ -92,7 +92,7 @@ def save_reference(
 ) -> None:
     """Write the two files, each whole or not at all; gallery tensors in half precision.
 
-    held_out: B 256 256 3 uint8.   Others: see Reference.   Raises DataError if the folder can not be written.
+    held_out: B 256 256 3 uint8.   Others: see Reference.   Raises DataError if the folder cannot be written.
     """
     folder = Path(folder)
     texts = {
@@ -114,7 +114,7 @@ def save_reference(
         with written_whole(folder / HELD_OUT) as partial:
             sheet.save(partial, "WEBP", lossless=True, method=6)
     except OSError as error:
-        raise DataError(f"{folder} can not be written ({error}): name another folder.") from error
+        raise DataError(f"{folder} cannot be written ({error}): name another folder.") from error
 
 
 def load_known(reference: Reference, folder: str | Path = FOLDER) -> Gallery:

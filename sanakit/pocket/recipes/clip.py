@@ -1,7 +1,7 @@
 """pocket-clip: a CLIP of 4.8 million parameters that knows pocket's pictures and scenes.
 
 It scores captions, chooses the best of several drawings and judges what pocket draws; it knows no photographs
-and no words but those of the pocket data set. After these steps it counts but can not tell left from right.
+and no words but those of the pocket data set. After these steps it counts but cannot tell left from right.
 """
 
 from __future__ import annotations

@@ -332,7 +332,7 @@ class Engine:
             group.settle()
 
     def _step_each(self, pipe: TextToImage, group: Group, plan: MemoryPlan, error: Exception) -> None:
-        """After a step that failed: each alone, so that only those fail who can not be helped."""
+        """After a step that failed: each alone, so that only those fail who cannot be helped."""
         pictures = list(group.running)
         if isinstance(error, MemoryLimitError) and len(pictures) > 1:
             group.capacity = len(pictures) // 2

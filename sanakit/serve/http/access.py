@@ -1,6 +1,6 @@
 """Who may come in: API keys, limits of each key, and pages of other origins.
 
-Checked before a body is read, so that a stranger can not make the server read megabytes first. Guarded is all
+Checked before a body is read, so that a stranger cannot make the server read megabytes first. Guarded is all
 under /v1 but /v1/pictures: pages show pictures by address and can send no header, so their unguessable names
 are the key. Without any key the people of this machine come in, and then only by a name of this machine:
 else a web page could call through its own domain, made to lead here (DNS rebinding).

@@ -115,7 +115,7 @@ def failure_of(error: Exception, request_id: str, *, detailed: bool = False) -> 
             message = str(error)
             if code == "storage":  # which names folders and hosts
                 log.error("request %s failed: %s", request_id, message)
-                message = "The server can not store or find anything at the moment: try again later."
+                message = "The server cannot store or find anything at the moment: try again later."
             if code == "memory_limit":  # whose remedy is the operator's
                 log.warning("request %s was refused: %s", request_id, message)
                 message = _TOO_LARGE

@@ -1,7 +1,7 @@
 """Figures for Prometheus: what the door counts, and what the engine tells when it is asked.
 
 Each app has a registry of its own, so that several can live in one process. Routes are labelled by their
-pattern, never by the address that came: a stranger can not make labels.
+pattern, never by the address that came: a stranger cannot make labels.
 """
 
 from __future__ import annotations

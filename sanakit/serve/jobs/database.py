@@ -62,7 +62,7 @@ class Database:
     """One database, with its tables, its secret, and its two kinds of transaction.
 
     url: a file's path, sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME. wait: seconds, see WAIT.
-    Raises SettingsError for other URLs, StorageError if it can not be opened, MissingExtraError without
+    Raises SettingsError for other URLs, StorageError if it cannot be opened, MissingExtraError without
     PostgreSQL's driver. All methods may be called from any thread; all of them may block for `wait`, so a
     server calls them outside its event loop.
     """
@@ -105,7 +105,7 @@ class Database:
         """A transaction that writes, committed when its block ends without an exception.
 
         On SQLite it holds the only write lock from its first moment (BEGIN IMMEDIATE): what it read is still
-        true when it writes, and it can not fail half-way for another's lock. Raises StorageError.
+        true when it writes, and it cannot fail half-way for another's lock. Raises StorageError.
         """
         return self._transaction(self._writer)
 
@@ -134,7 +134,7 @@ class Database:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise StorageError(
-                f"The database {path} can not be opened ({reason}): check the place and its rights."
+                f"The database {path} cannot be opened ({reason}): check the place and its rights."
             ) from None
         return found.st_dev, found.st_ino
 
@@ -158,7 +158,7 @@ class Database:
         remedy = "try again, or check that it runs, its rights and the space on its disk"
         if "malformed" in reason or "not a database" in reason:
             remedy = "the file is damaged; stop the server and put a copy back"
-        return f"The database {self.name} can not be used ({reason}): {remedy}."
+        return f"The database {self.name} cannot be used ({reason}): {remedy}."
 
 
 def now() -> datetime:

@@ -19,7 +19,7 @@ _MOST = 1000  # servers of one folder
 class Instance:
     """A place of a data folder, held until `close` or the end of the process.
 
-    folder: made if missing. `name`: the owner's name for JobStore. Raises StorageError. Where files can not
+    folder: made if missing. `name`: the owner's name for JobStore. Raises StorageError. Where files cannot
     be locked (Windows) the name is new each time, and jobs of a killed server wait for their leases' end.
     """
 
@@ -46,7 +46,7 @@ class Instance:
         except OSError as error:
             self.close()
             raise StorageError(
-                f"The folder {folder} can not be used ({error.strerror}): check its rights and space."
+                f"The folder {folder} cannot be used ({error.strerror}): check its rights and space."
             ) from None
 
     def close(self) -> None:

@@ -150,7 +150,7 @@ class JobStore:
         return self._end(job_id, owner, status=FINISHED, files=files)
 
     def fail(self, job_id: str, owner: str, message: str, type: str) -> bool:
-        """Say why a job can not be done. False: the claim is lost, and nothing was changed."""
+        """Say why a job cannot be done. False: the claim is lost, and nothing was changed."""
         message = message.replace("\0", "")  # which no text of PostgreSQL can hold
         return self._end(job_id, owner, status=FAILED, error_message=message, error_type=type)
 

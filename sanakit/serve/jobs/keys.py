@@ -98,7 +98,7 @@ class KeyStore:
         """
         if not 1 <= len(name) <= MAX_NAME or not name.isprintable() or name != name.strip():
             raise SettingsError(
-                f"{name[:200]!r} can not name a key: take 1 to {MAX_NAME} printable characters, with no "
+                f"{name[:200]!r} cannot name a key: take 1 to {MAX_NAME} printable characters, with no "
                 "space at either end."
             )
         for what, limit in (("per_minute", per_minute), ("per_day", per_day)):

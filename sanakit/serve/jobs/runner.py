@@ -46,7 +46,7 @@ class _Held:
     job: Job
     ticket: Ticket | None = None
     busy: bool = False  # the engine had no room for it
-    error: Exception | None = None  # why it can not be drawn
+    error: Exception | None = None  # why it cannot be drawn
 
 
 class JobRunner:
@@ -100,7 +100,7 @@ class JobRunner:
     def close(self, drain: float = 0.0) -> int:
         """Claim no more; finish what is held within `drain` seconds and put the rest back into the queue.
 
-        Gives how many went back; those that can not be put back are found at the next start. Call it before
+        Gives how many went back; those that cannot be put back are found at the next start. Call it before
         the engine's own close.
         """
         self._deadline = time.monotonic() + drain
@@ -158,7 +158,7 @@ class JobRunner:
     def _claim(self) -> list[StorageError | OutputError]:
         """Claim jobs and submit them until there is no room, none waits, or the engine is busy.
 
-        A job whose pictures can not be read or stored now keeps its place and stops no other. One that a
+        A job whose pictures cannot be read or stored now keeps its place and stops no other. One that a
         server was killed with is drawn with no later ones: if it was the cause, they lose no attempt.
         """
         failed = []

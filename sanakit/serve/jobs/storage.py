@@ -37,7 +37,7 @@ class PictureStore:
     def put(self, name: str, data: bytes) -> None:
         """Store a picture under a name, in place of what it named before. When this returns it is stored.
 
-        Raises SettingsError for a name that does not fit NAME, OutputError if it can not be written.
+        Raises SettingsError for a name that does not fit NAME, OutputError if it cannot be written.
         """
         self._place.put(_checked(name), data)
 
@@ -66,7 +66,7 @@ class _Folder:
         try:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
-            raise OutputError(_sentence(f"The folder {self._root} can not be made", error)) from None
+            raise OutputError(_sentence(f"The folder {self._root} cannot be made", error)) from None
         sweep(self._root, older=_ABANDONED)
 
     def put(self, name: str, data: bytes) -> None:
@@ -74,7 +74,7 @@ class _Folder:
             with written_whole(self._root / name) as partial:
                 partial.write_bytes(data)
         except OSError as error:
-            sentence = _sentence(f"The picture {name} can not be written in {self._root}", error)
+            sentence = _sentence(f"The picture {name} cannot be written in {self._root}", error)
             raise OutputError(sentence) from None
 
     def get(self, name: str) -> bytes:
@@ -90,7 +90,7 @@ class _Folder:
             raise LookupError(f"There is no picture named {name}.") from None
         except OSError as error:
             raise StorageError(
-                _sentence(f"The picture {name} can not be read in {self._root}", error)
+                _sentence(f"The picture {name} cannot be read in {self._root}", error)
             ) from None
 
     def delete(self, name: str) -> None:
@@ -98,7 +98,7 @@ class _Folder:
             (self._root / name).unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(
-                _sentence(f"The picture {name} can not be deleted in {self._root}", error)
+                _sentence(f"The picture {name} cannot be deleted in {self._root}", error)
             ) from None
 
     def names(self) -> list[str]:
@@ -106,7 +106,7 @@ class _Folder:
             with os.scandir(self._root) as entries:
                 return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
         except OSError as error:
-            raise StorageError(_sentence(f"The folder {self._root} can not be read", error)) from None
+            raise StorageError(_sentence(f"The folder {self._root} cannot be read", error)) from None
 
 
 class _Remote:
@@ -127,14 +127,14 @@ class _Remote:
                 f"fsspec, such as s3://BUCKET/FOLDER."
             ) from None
         except Exception as error:
-            raise OutputError(_sentence(f"{_without_password(url)} can not be opened", error)) from None
+            raise OutputError(_sentence(f"{_without_password(url)} cannot be opened", error)) from None
         self._root = root.rstrip("/")
 
     def put(self, name: str, data: bytes) -> None:
         try:
             self._files.pipe_file(f"{self._root}/{name}", data)
         except Exception as error:
-            raise OutputError(_sentence(f"The picture {name} can not be written", error)) from None
+            raise OutputError(_sentence(f"The picture {name} cannot be written", error)) from None
 
     def get(self, name: str) -> bytes:
         try:
@@ -142,7 +142,7 @@ class _Remote:
         except FileNotFoundError:
             raise LookupError(f"There is no picture named {name}.") from None
         except Exception as error:
-            raise StorageError(_sentence(f"The picture {name} can not be read", error)) from None
+            raise StorageError(_sentence(f"The picture {name} cannot be read", error)) from None
 
     def delete(self, name: str) -> None:
         try:
@@ -150,7 +150,7 @@ class _Remote:
         except FileNotFoundError:
             pass
         except Exception as error:
-            raise StorageError(_sentence(f"The picture {name} can not be deleted", error)) from None
+            raise StorageError(_sentence(f"The picture {name} cannot be deleted", error)) from None
 
     def names(self) -> list[str]:
         try:
@@ -159,7 +159,7 @@ class _Remote:
         except FileNotFoundError:  # an object store has no empty folders
             return []
         except Exception as error:
-            raise StorageError(_sentence("The pictures can not be listed", error)) from None
+            raise StorageError(_sentence("The pictures cannot be listed", error)) from None
         return [entry["name"].rpartition("/")[2] for entry in found if entry["type"] == "file"]
 
 

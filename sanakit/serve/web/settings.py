@@ -153,7 +153,7 @@ def parse_whole(what: str, value: Any) -> int:
 def command_line(metadata: Metadata) -> str:
     """Give the `sana` command that draws a picture again, quoted for a POSIX shell.
 
-    An edit's own source (and mask) can not be known to a server: `source.png` stands for it.
+    An edit's own source (and mask) cannot be known to a server: `source.png` stands for it.
     """
     prompt = str(metadata["prompt"])
     edited = "strength" in metadata

@@ -141,7 +141,7 @@ def _spread(numbers: np.ndarray, count: int) -> np.ndarray:
 
 
 def _squares(source: Source, numbers: np.ndarray, side: int) -> Tensor:
-    """Middles of pictures, B 3 S S in [-1, 1]; what can not be decoded is left out."""
+    """Middles of pictures, B 3 S S in [-1, 1]; what cannot be decoded is left out."""
     squares = []
     for number in numbers.tolist():
         try:

@@ -262,7 +262,7 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} can not be read ({error}): take it away, it is written anew.") from None
+        raise DataError(f"{path} cannot be read ({error}): take it away, it is written anew.") from None
 
 
 def _write_report(

@@ -85,7 +85,7 @@ class Saved:
                     no_dist=current_share().world == 1,
                 )
         except CheckpointException as error:
-            raise WeightsError(f"{self.path} can not be read: {_first_line(error)}.") from error
+            raise WeightsError(f"{self.path} cannot be read: {_first_line(error)}.") from error
 
 
 def save_checkpoint(
@@ -95,7 +95,7 @@ def save_checkpoint(
 
     tensors: by name, plain ones the same on all ranks, DTensors by their shards. numbers: what JSON can hold.
     Checkpoints of later steps belong to a course that was left and go, and all but the last two.
-    Raises OutputError on every rank when it can not be written; the last ones then stay as they are.
+    Raises OutputError on every rank when it cannot be written; the last ones then stay as they are.
     """
     from torch.distributed.checkpoint import HuggingFaceStorageWriter, save
 
@@ -154,7 +154,7 @@ def open_checkpoint(folder: Path) -> Saved | None:
         raise WeightsError(f"{last} There is none before it: delete it to start anew.")
     if (folder / SINGLE_FILE).exists():
         raise WeightsError(
-            f"{folder / SINGLE_FILE} was written by an earlier version and can not be resumed; later "
+            f"{folder / SINGLE_FILE} was written by an earlier version and cannot be resumed; later "
             "stages can use its weights. Start anew in another folder."
         )
     return None
@@ -305,7 +305,7 @@ def _writing(path: Path) -> Iterator[None]:
         if current_share().rank == 0:
             shutil.rmtree(path.with_suffix(".part"), ignore_errors=True)
         raise OutputError(
-            f"The checkpoint can not be written to {path}: {reasons[0]}. Free space or choose --output."
+            f"The checkpoint cannot be written to {path}: {reasons[0]}. Free space or choose --output."
         ) from error
 
 

@@ -50,7 +50,7 @@ class CatalogEntry:
     solver: str = "dpm"
     languages: str = "English"
     licence: str = LICENCE_SANA
-    unsupported: str = ""  # why it can not be drawn with; empty: it can
+    unsupported: str = ""  # why it cannot be drawn with; empty: it can
 
     @property
     def download_bytes(self) -> int:

@@ -70,7 +70,7 @@ def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> 
 
     model: a catalog name, a diffusers folder, a .safetensors or .pth file, or a Hub "organisation/name". A
     catalog name wins over a folder of that name in the working directory: write ./name for the folder.
-    Raises ModelNotFoundError when nothing is called so, WeightsError when it can not be drawn with.
+    Raises ModelNotFoundError when nothing is called so, WeightsError when it cannot be drawn with.
     """
     text = os.fspath(model)
     if text in CATALOG:

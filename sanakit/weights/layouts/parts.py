@@ -181,7 +181,7 @@ def empty(build: Callable[[], Module], source: Source, plan: Plan | None = None)
             return module
     except (SettingsError, ValueError, TypeError) as error:
         raise WeightsError(
-            f"{source.path} describes a model that can not be built ({error}). {AGAIN}"
+            f"{source.path} describes a model that cannot be built ({error}). {AGAIN}"
         ) from None
 
 

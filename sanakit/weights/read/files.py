@@ -131,7 +131,7 @@ class TensorFiles:
             if path not in self._mappings:
                 self._mappings[path] = map_file(path)
         except OSError as error:
-            raise WeightsError(f"{path} can not be read ({error}). {AGAIN}") from None
+            raise WeightsError(f"{path} cannot be read ({error}). {AGAIN}") from None
         return mapped_tensor(self._mappings[path], getattr(torch, info.dtype), info.shape, start)
 
     def without_prefix(self, prefix: str) -> dict[str, str]:
@@ -235,7 +235,7 @@ def write_safetensors(
     """Write tensors as one safetensors file, floats in `dtype`; one tensor at a time, so no second copy
     arises. as_they_are: names of those that keep their own dtype, as quantised ones must.
 
-    Raises OSError when the place can not be written or the disk is full.
+    Raises OSError when the place cannot be written or the disk is full.
     """
     import torch
 
@@ -301,7 +301,7 @@ def _first_bytes(path: Path) -> bytes:
             start = file.read(512)
     except OSError as error:
         raise WeightsError(
-            f"{path} can not be read ({error.strerror}): check the path and its permissions."
+            f"{path} cannot be read ({error.strerror}): check the path and its permissions."
         ) from None
     if not start:
         raise WeightsError(f"{path} is empty (0 bytes): the download or copy did not finish. {AGAIN}")

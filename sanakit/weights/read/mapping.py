@@ -59,7 +59,7 @@ def release(module: nn.Module) -> int:
     few hundredths of a second per GB. Left alone are weights that are not mapped (those that loading
     converted, and those of a .pth file, which torch maps) and weights that were written to since, as training
     does, unless that went through `parameter.data`, which torch does not count. Returns the number of bytes
-    that it let go, resident or not; 0 where the system can not be told (Windows). Graphs are closed.
+    that it let go, resident or not; 0 where the system cannot be told (Windows). Graphs are closed.
     """
     for graph in _graphs(module):
         graph.close()

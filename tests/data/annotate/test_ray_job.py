@@ -25,7 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def captioning(failing: bool = False) -> Captioning:
-    def caption(images):  # travels to Ray's processes by its code: they can not import this file
+    def caption(images):  # travels to Ray's processes by its code: they cannot import this file
         if failing:
             raise BusyError("come again")
         return [f"a square of {image.getpixel((0, 0))}" for image in images]

@@ -162,7 +162,7 @@ def test_a_full_disk_leaves_no_shard_and_says_so(written, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(module.os, "fsync", full)
     with pytest.raises(
-        OutputError, match=r"00001\.safetensors can not be written \(No space left.*make room"
+        OutputError, match=r"00001\.safetensors cannot be written \(No space left.*make room"
     ):
         write_shard(folder, ABOUT.shards[1], ABOUT, made[3:])
     assert sorted(entry.name for entry in folder.iterdir()) == ["00000.safetensors", "cache.json"]

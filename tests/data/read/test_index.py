@@ -75,11 +75,11 @@ def test_a_cache_that_can_not_be_written_is_told_before_the_work(
 ) -> None:
     monkeypatch.setattr(module, "_look", lambda *_: pytest.fail("it looked"))
     for place in (folder / "00.jpg" / "index.npz", folder):
-        with pytest.raises(DataError, match="can not be written"):
+        with pytest.raises(DataError, match="cannot be written"):
             scan(open_source(folder), place)
 
 
 def test_a_picture_that_vanished_is_broken(folder: Path) -> None:
     source = open_source(folder)
     (folder / "00.jpg").unlink()
-    assert scan(source).broken[0] == "can not be read (No such file or directory)"
+    assert scan(source).broken[0] == "cannot be read (No such file or directory)"

@@ -156,11 +156,11 @@ def test_a_metadata_table_captions_the_folder_it_lies_in(tmp_path: Path, picture
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("metadata.jsonl", b"{]", "metadata.jsonl can not be read"),
-        ("metadata.jsonl", b"[" * 100_000, "metadata.jsonl can not be read"),
+        ("metadata.jsonl", b"{]", "metadata.jsonl cannot be read"),
+        ("metadata.jsonl", b"[" * 100_000, "metadata.jsonl cannot be read"),
         ("captions.jsonl", b"[" * 100_000 + b"\n{}", "line 1, is no row of captions"),
         ("metadata.jsonl", b'{"text": "a fox"}', 'row 1, names no picture: give each row a "file_name"'),
-        ("metadata.parquet", b"PAR1 or not", "metadata.parquet can not be read"),
+        ("metadata.parquet", b"PAR1 or not", "metadata.parquet cannot be read"),
     ],
 )
 def test_a_damaged_table_stops_at_once(
@@ -261,7 +261,7 @@ def test_a_place_that_is_none_is_told_what_there_could_be(tmp_path: Path) -> Non
         tmp_path / "*.tar": "No file fits",
         tmp_path / "s-{0..3}.tar": r"s-0.tar \(and 3 more\) does not exist",
         tmp_path: "holds no pictures: give",
-        tmp_path / "words.doc": "words.doc can not be trained on",
+        tmp_path / "words.doc": "words.doc cannot be trained on",
     }
     for place, message in cases.items():
         with pytest.raises(DataError, match=message):

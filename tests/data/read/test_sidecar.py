@@ -155,5 +155,5 @@ def test_the_sidecar_lies_in_the_folder_of_the_pictures_or_shards(tmp_path: Path
 
 def test_a_place_that_can_not_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="can not be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         SidecarWriter(tmp_path / "file" / SIDECAR)

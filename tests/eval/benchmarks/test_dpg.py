@@ -88,7 +88,7 @@ def test_the_published_table_is_read(tmp_path: Path) -> None:
     [
         ("7,,,1,5,,,entity,Is it?\n", "question 5, which is not there"),
         ("7,,,1,2,,,entity,Is it?\n7,,,2,1,,,entity,Is it?\n", "depends on itself"),
-        ("7,,,1,one,,,entity,Is it?\n", "can not be read"),
+        ("7,,,1,one,,,entity,Is it?\n", "cannot be read"),
     ],
 )
 def test_a_table_that_is_wrong_is_named(tmp_path: Path, rows: str, message: str) -> None:

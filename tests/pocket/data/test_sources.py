@@ -115,7 +115,7 @@ def test_half_transparent_pictures_are_blended_with_white():
 
 
 def test_unreadable_art_is_a_data_error():
-    with pytest.raises(DataError, match="can not be drawn"):
+    with pytest.raises(DataError, match="cannot be drawn"):
         sources.draw(b"no picture")
 
 

@@ -309,7 +309,7 @@ def test_a_full_disk_is_503(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None
     ("body", "param", "sentence"),
     [
         ({"size": "big"}, "size", "size: write WIDTHxHEIGHT such as 256x256, or auto."),
-        ({"prompt": "a\0b"}, "prompt", "prompt: the character NUL can not be drawn: leave it out."),
+        ({"prompt": "a\0b"}, "prompt", "prompt: the character NUL cannot be drawn: leave it out."),
         ({"n": 11}, "n", "n: Input should be less than or equal to 10."),
         ({"guidence": 3}, "guidence", "Unknown field 'guidence': did you mean 'guidance'?"),
         ({"zzzz": 3}, "zzzz", "Unknown field 'zzzz'; /openapi.json lists all there are."),

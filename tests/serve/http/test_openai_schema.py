@@ -87,7 +87,7 @@ def test_made_up_requests_find_no_server_error_and_no_undocumented_answer(
     for found in schema.get_all_operations():
         operation = found.ok()
         if mode is GenerationMode.NEGATIVE and operation.path.endswith("/edits"):
-            continue  # the tool can not send its own wrong files; ours are in test_http_images
+            continue  # the tool cannot send its own wrong files; ours are in test_http_images
 
         def probe(case: Any) -> None:
             answer = case.call(headers={"Host": "127.0.0.1"})

@@ -303,14 +303,14 @@ def test_a_full_disk_makes_finished_pictures_wait_and_loses_none(
 
     def full(name: str, data: bytes) -> None:
         tries.put(name)
-        raise OutputError("The picture can not be written (No space left on device).")
+        raise OutputError("The picture cannot be written (No space left on device).")
 
     added = [add(jobs), add(jobs)]
     with monkeypatch.context() as patch:
         patch.setattr(store, "put", full)
         runner = start(FakeEngine())
         seen = {tries.get(timeout=PATIENCE) for _ in range(6)}
-        assert len(seen) == 2  # one that can not be stored does not keep others from being drawn
+        assert len(seen) == 2  # one that cannot be stored does not keep others from being drawn
         assert "No space" in runner.trouble
     assert sorted(jobs.wait_for(2)) == sorted(job.id for job in added)
     assert [ended(jobs, job).status for job in added] == ["finished"] * 2

@@ -112,7 +112,7 @@ def test_a_full_disk_is_an_output_error_and_leaves_the_last_checkpoint(tmp_path,
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(f"{module}.os.fsync", full)
-    with pytest.raises(OutputError, match=r"can not be written to .*0000008: No space left on device"):
+    with pytest.raises(OutputError, match=r"cannot be written to .*0000008: No space left on device"):
         save(tmp_path, 8)
     assert names(tmp_path) == ["checkpoint-0000007"]
     assert open_checkpoint(tmp_path).step == 7

@@ -2,8 +2,8 @@
 
     python benchmarks/captions.py --data POCKET_DATA [--model pocket-clip] [--pictures 500] [--write]
 
-Pictures: composed scenes whose combinations no training showed. Each has seven captions: two right ones, two
-that are wrong in one detail (order, number, colour, ground, a thing), two of other pictures, and one that is
+Images: composed scenes whose combinations no training showed. Each has seven captions: two right ones, two
+that are wrong in one detail (order, number, colour, ground, a thing), two of other images, and one that is
 true of anything ("a picture"). A CLIP scores them; then the chance of each is computed, not sampled. Beside
 the part of right ones stands the number of captions that are effectively in play (exp of the entropy): always
 drawing the best one is the safest and the poorest. Uniform drawing is what a trainer without scores does.
@@ -25,12 +25,12 @@ KINDS: tuple[str, ...] = (RIGHT, DETAIL, OTHER, VAGUE)
 VAGUE_TEXTS = ("a picture", "an image of something", "some things", "a drawing of objects", "an illustration")
 TEMPERATURES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # points of score
 SHOWN = (0.1, 1.0, 3.0, 10.0)  # in the table
-BATCH = 16  # pictures
+BATCH = 16  # images
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture's captions, the kind of each, and the scores they got."""
+    """An image's captions, the kind of each, and the scores they got."""
 
     captions: list  # of Caption, scored
     kinds: list[str]
@@ -38,7 +38,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Means over the pictures. parts: of the draws, by kind. in_play: effective number of captions."""
+    """Means over the images. parts: of the draws, by kind. in_play: effective number of captions."""
 
     parts: dict[str, float]
     in_play: float
@@ -160,7 +160,7 @@ def others_of(scenes, index: int, random) -> list:
 
 
 def drawn(pictures: list[Picture], temperature: float, threshold: float) -> Drawn:
-    """What the sampler draws, exactly: means of chances over the pictures."""
+    """What the sampler draws, exactly: means of chances over the images."""
     from sanakit.data.read.captions import caption_chances
 
     parts, in_play = dict.fromkeys(KINDS, 0.0), 0.0

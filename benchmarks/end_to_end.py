@@ -1,12 +1,12 @@
-"""From prompt to picture at full size: ours against diffusers, 20 steps with guidance, in one process.
+"""From prompt to image at full size: ours against diffusers, 20 steps with guidance, in one process.
 
     python benchmarks/end_to_end.py [--sizes 512,1024] [--steps 20] [--runs 3] [--threads 1] [--write]
     python benchmarks/end_to_end.py --sprint [--sizes 1024] [--steps 1,2]
     python benchmarks/end_to_end.py --plan int8 [--sizes 512,1024]
 
 Both sides load one folder of random weights in float32 and draw from the same seed, in turn (Sprint's sampler
-takes the noise between its steps from it as well), after a picture of two steps that warms up; their first
-pictures are compared. All 26 layers of Gemma 2 take 10.4 GB in diffusers: with fewer (--text-layers, 4 by
+takes the noise between its steps from it as well), after an image of two steps that warms up; their first
+images are compared. All 26 layers of Gemma 2 take 10.4 GB in diffusers: with fewer (--text-layers, 4 by
 default) the time of the text is multiplied to 26 layers in a column that says so. With --plan the transformer
 and text encoder of ours are quantised.
 """
@@ -28,7 +28,7 @@ GUIDANCE = 4.5
 SEED = 0
 OURS, THEIRS = "ours", "diffusers"
 
-Draw = Callable[[], tuple[Any, dict[str, float]]]  # the picture, and seconds of each stage
+Draw = Callable[[], tuple[Any, dict[str, float]]]  # the image, and seconds of each stage
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def measure(draws: dict[str, Draw], what: str, runs: int, text_factor: float) -> list[str]:
-    """Draw in turn, and compare the first pictures."""
+    """Draw in turn, and compare the first images."""
     import numpy as np
 
     first: dict[str, Any] = {}
@@ -111,7 +111,7 @@ def medians_of(runs: list[dict[str, float]]) -> list[float]:
 
 
 def likeness(picture: Any, theirs: Any) -> str:
-    """Say how far a picture is from diffusers'; both H W 3, levels from 0 to 255."""
+    """Say how far an image is from diffusers'; both H W 3, levels from 0 to 255."""
     import torch
 
     from sanakit.eval.metrics.similarity import psnr

@@ -1,4 +1,4 @@
-"""A picture of 4096 x 4096 px by `sana generate`, SANA 1.6B 4K: seconds, memory, and what the plan had said.
+"""An image of 4096 x 4096 px by `sana generate`, SANA 1.6B 4K: seconds, memory, and what the plan had said.
 
     python benchmarks/four_k.py [--steps 1] [--guidance 4.5] [--memory auto] [--threads 2] [--write]
     python benchmarks/four_k.py --model 1.6b-2k --size 2048x2048

@@ -1,12 +1,12 @@
-"""Prompt to picture: ours against diffusers on one model folder, in one run.
+"""Prompt to image: ours against diffusers on one model folder, in one run.
 
     python benchmarks/generate.py [FOLDER] [--runs 7] [--threads 1] [--write]
 
 Three comparisons, each a ratio within this run:
 - warm: both pipelines loaded in one process, called in turn on the same prompt, latents, steps and guidance;
-- memory: each side alone in a fresh process, peak resident size after one picture;
+- memory: each side alone in a fresh process, peak resident size after one image;
 - cold: from process start to PNG on disk, beside what `import torch` alone takes.
-Pixels of both sides are compared first: a faster wrong picture is no result. --write stores the tables under
+Pixels of both sides are compared first: a faster wrong image is no result. --write stores the tables under
 benchmarks/results/.
 """
 

@@ -188,7 +188,7 @@ def peer_steps(folder: Path, latents: Tensor, features: list[Tensor]) -> dict[st
 
 
 def decode_table(folder: Path, size: int, runs: int, device: Device) -> list[str]:
-    """One picture from latents: ours as the pipeline decodes, and diffusers."""
+    """One image from latents: ours as the pipeline decodes, and diffusers."""
     import torch
     from diffusers import AutoencoderDC
 

@@ -141,7 +141,7 @@ def _our_decoder(folder: Path) -> Any:
         latents = torch.randn(1, model.config.latent_channels, cells, cells)
         if cells <= 32:
             return model.decode(latents)
-        # As the pipeline does it: a picture this large never exists in float.
+        # As the pipeline does it: an image this large never exists in float.
         picture = torch.empty(3, 32 * cells, 32 * cells, dtype=torch.uint8)
         start = 0
         for rows in decode_rows(model, latents):

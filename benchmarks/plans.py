@@ -1,14 +1,14 @@
-"""Every plan in one table: how like the pictures stay, and what it saves in bytes, seconds and memory.
+"""Every plan in one table: how like the images stay, and what it saves in bytes, seconds and memory.
 
     python benchmarks/plans.py [--plans int8,int4] [--prompts 200] [--depth 28] [--runs 3] [--write]
                                [--docs]
     python benchmarks/plans.py --device cuda --write
 
-Pocket is real: its pictures, each from its own seed, are compared with those in float32 and looked up among
-real pictures (sanakit/pocket/evaluate/recognition.py). SANA 0.6B at 512 px with guidance is made of random
+Pocket is real: its images, each from its own seed, are compared with those in float32 and looked up among
+real images (sanakit/pocket/evaluate/recognition.py). SANA 0.6B at 512 px with guidance is made of random
 numbers, which tell what a step costs and how far one velocity is off. Both are read from what `sana
 quantize` saved. Seconds are the least of calls in turn in one process; peak memory is that of a fresh process
-that draws one picture: resident memory, mapped files included, or what a GPU held.
+that draws one image: resident memory, mapped files included, or what a GPU held.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def pocket_rows(plans: Iterable[str], asked: Any, place: Path) -> Rows:
-    """Pictures of pocket by each plan: likeness, recognition, bytes, seconds, memory."""
+    """Images of pocket by each plan: likeness, recognition, bytes, seconds, memory."""
     from sanakit.eval.metrics.similarity import psnr
     from sanakit.eval.networks.efficientnet import load_efficientnet
     from sanakit.pocket.evaluate.recognition import Shares
@@ -148,7 +148,7 @@ def loaded(folder: Path, name: str, device: str) -> Any:
 
 
 def peak_megabytes(folder: str, name: str, device: str) -> float:
-    """Draw one picture in this process and tell what it took at most."""
+    """Draw one image in this process and tell what it took at most."""
     import torch
 
     loaded(Path(folder), name, device)(PROMPT, seed=0)

@@ -1,11 +1,11 @@
-"""How well a CLIP knows pocket's pictures and scenes: retrieval, and right against wrong captions.
+"""How well a CLIP knows pocket's images and scenes: retrieval, and right against wrong captions.
 
     python benchmarks/pocket_clip.py --data data/pocket [--clip pocket-clip] [--count 2000] [--seed 2]
 
-Scenes show combinations that no training scene does; the single pictures of common things are those of the
-data set itself, unchanged (in training they were cropped, recoloured, blurred). Printed: a picture's own
+Scenes show combinations that no training scene does; the single images of common things are those of the
+data set itself, unchanged (in training they were cropped, recoloured, blurred). Printed: an image's own
 caption among the captions of all, and its caption against one that is wrong in the point that its kind is
-about; chance is one half there. Last, the name of each common thing's pictures among all 200.
+about; chance is one half there. Last, the name of each common thing's images among all 200.
 """
 
 from __future__ import annotations

@@ -5,13 +5,13 @@
     python benchmarks/sana15.py best-of  [--source pocket] [--judge FOLDER] [--count 32] [--score pocket-eval]
                                          each with [--prompts 50] [--write]
 
-growth: the same model trained further on pictures and scenes, as it is and grown by half, on the same
-batches: loss on scenes of held-out combinations with the right, no and a wrong caption, and pictures
+growth: the same model trained further on images and scenes, as it is and grown by half, on the same
+batches: loss on scenes of held-out combinations with the right, no and a wrong caption, and images
 recognised.
-pruning: how much each block changes its tokens; then pictures recognised before, after pruning, and after a
-short recovery, by the pictures alone and taught by the whole model.
-best-of: what is right among the pictures that the judge chose from 1, 2, 4, ... of a prompt; beside it what
-an all-knowing judge would have chosen. Of N pictures, N / n disjoint groups stand for each n.
+pruning: how much each block changes its tokens; then images recognised before, after pruning, and after a
+short recovery, by the images alone and taught by the whole model.
+best-of: what is right among the images that the judge chose from 1, 2, 4, ... of a prompt; beside it what
+an all-knowing judge would have chosen. Of N images, N / n disjoint groups stand for each n.
 With --write table and plots are stored; they need matplotlib.
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sanakit.train.config import TrainConfig
     from sanakit.train.objectives.flow_matching import FlowMatchingObjective
 
-Score = Callable[[str, list["Image"]], Sequence[float]]  # of each picture of a prompt: 1 right, 0 wrong
+Score = Callable[[str, list["Image"]], Sequence[float]]  # of each image of a prompt: 1 right, 0 wrong
 Curve = list[tuple[int, float]]
 CASES = ("right", "empty", "wrong")  # captions
 
@@ -158,7 +158,7 @@ def pruning(asked: argparse.Namespace, work: Path) -> list[str]:
 
 
 def best_of(asked: argparse.Namespace, work: Path) -> list[str]:
-    """Let the judge choose among 1, 2, 4, ... pictures of each prompt, and score what it chose."""
+    """Let the judge choose among 1, 2, 4, ... images of each prompt, and score what it chose."""
     from sanakit.pipelines.best_of import BestOf
     from sanakit.pipelines.text_to_image import TextToImage
 
@@ -166,7 +166,7 @@ def best_of(asked: argparse.Namespace, work: Path) -> list[str]:
     prompts, score = {"pocket-eval": pocket_eval, "recognition": recognition}[asked.score]()
     prompts = prompts[:: max(1, len(prompts) // (asked.prompts or len(prompts)))][: asked.prompts]
     pipe = TextToImage.from_pretrained(asked.source)
-    liked: list[list[float]] = []  # by prompt and picture: what the judge says
+    liked: list[list[float]] = []  # by prompt and image: what the judge says
     right: list[list[float]] = []  # and what is so
 
     def both(prompt: str, images: list[Image]) -> Sequence[float]:
@@ -192,7 +192,7 @@ def best_of(asked: argparse.Namespace, work: Path) -> list[str]:
 def chosen_and_best(
     liked: Sequence[Sequence[float]], right: Sequence[Sequence[float]]
 ) -> tuple[Curve, Curve]:
-    """Mean score of what the judge chose from n pictures, and of the best of them, for n = 1, 2, 4, ..."""
+    """Mean score of what the judge chose from n images, and of the best of them, for n = 1, 2, 4, ..."""
     count = len(liked[0])
     chosen: Curve = []
     knowing: Curve = []
@@ -211,7 +211,7 @@ def chosen_and_best(
 
 
 def mixture(asked: argparse.Namespace) -> Mixture:
-    """Pictures and scenes as pocket is trained on them, but fewer scenes: encoding them takes its time."""
+    """Images and scenes as pocket is trained on them, but fewer scenes: encoding them takes its time."""
     from sanakit.pocket.recipes.prune import MIXTURE
 
     return replace(MIXTURE, scenes=asked.scenes)
@@ -299,7 +299,7 @@ def recognised(asked: argparse.Namespace, model: str | Path) -> list[str]:
 
 
 def clip_judge(model: str) -> Callable[[str, list[Image]], Sequence[float]]:
-    """A CLIP that scores pictures by the cosine with their prompt."""
+    """A CLIP that scores images by the cosine with their prompt."""
     from sanakit.data.annotate.scoring import clip_scorer
 
     score = clip_scorer(model)
@@ -307,7 +307,7 @@ def clip_judge(model: str) -> Callable[[str, list[Image]], Sequence[float]]:
 
 
 def recognition() -> tuple[list[str], Score]:
-    """Two hundred common things; a picture is right that is recognised as what was asked for."""
+    """Two hundred common things; an image is right that is recognised as what was asked for."""
     import torch
 
     from sanakit.eval.networks.efficientnet import image_features, load_efficientnet
@@ -324,7 +324,7 @@ def recognition() -> tuple[list[str], Score]:
 
 
 def pocket_eval() -> tuple[list[str], Score]:
-    """PocketEval's questions about composed scenes; a picture is right in which all holds."""
+    """PocketEval's questions about composed scenes; an image is right in which all holds."""
     from sanakit.pocket.evaluate.judge import load_judge
     from sanakit.pocket.evaluate.pocket_eval import Question, judged
 
@@ -339,7 +339,7 @@ def pocket_eval() -> tuple[list[str], Score]:
 
 
 def tensor_of(images: list[Image]) -> Any:
-    """Give pictures as B 3 H W in [-1, 1]."""
+    """Give images as B 3 H W in [-1, 1]."""
     import numpy as np
     import torch
 

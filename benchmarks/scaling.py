@@ -144,7 +144,7 @@ def step_calls(folder: Path, sizes: list[int]) -> Calls:
 
 
 def decode_calls(folder: Path, sizes: list[int]) -> Calls:
-    """Decode one picture, of each size."""
+    """Decode one image, of each size."""
     import torch
 
     from sanakit.weights import load_autoencoder
@@ -159,7 +159,7 @@ def decode_calls(folder: Path, sizes: list[int]) -> Calls:
 
 
 def plot(sizes: list[int], points: dict[str, list[float]], path: Path) -> None:
-    """Draw seconds per megapixel over the side of the picture: flat is linear; the band is 15 % wide."""
+    """Draw seconds per megapixel over the side of the image: flat is linear; the band is 15 % wide."""
     import matplotlib
 
     matplotlib.use("svg")

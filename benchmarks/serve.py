@@ -1,11 +1,11 @@
 """A server under load: many clients at once, against diffusers drawing one request after the other.
 
-Starts `sana serve` as a process of its own and lets clients ask for pictures of mixed sizes and steps over
+Starts `sana serve` as a process of its own and lets clients ask for images of mixed sizes and steps over
 HTTP on the loopback address, each one request after the other; some hang up on the way. Before and after, the
 same kinds of request go one at a time through diffusers in this process, with as many threads. Measured are
-pictures a second, how long each kind of request takes, what was answered, and the server's memory; some
-pictures are compared with those that the library draws alone. All clients begin at once, a crowd that no
-later moment sees: pictures and times count from SETTLE seconds on, answers and memory from the start.
+images a second, how long each kind of request takes, what was answered, and the server's memory; some
+images are compared with those that the library draws alone. All clients begin at once, a crowd that no
+later moment sees: images and times count from SETTLE seconds on, answers and memory from the start.
 
     python benchmarks/serve.py --clients 64 --seconds 300 --threads 2 --write
 """
@@ -45,7 +45,7 @@ KINDS = {
 GUIDANCE = (2.5, 2.5, 4.0, 1.0)
 SETTLE = 20.0  # seconds
 HANG_UP = 0.05  # of the requests, at a random moment
-COMPARED = 24  # pictures drawn again alone
+COMPARED = 24  # images drawn again alone
 SMALL_P95, LEAST_RATIO = 3.0, 2.5  # asked: 95th percentile over median of small requests; throughput
 GROWTH = 1.05  # of memory, from the second third of the time to the last
 
@@ -80,7 +80,7 @@ class Observed:
     memory: list[float] = field(default_factory=list)  # MB, once a second
     counted_from: float = 0.0  # time.monotonic()
     took: float = 0.0  # seconds from then on
-    answered: int = 0  # pictures from then on
+    answered: int = 0  # images from then on
 
 
 def requests(seed: int) -> Iterator[Asked]:
@@ -120,7 +120,7 @@ def server(threads: int, folder: Path) -> Iterator[tuple[str, int]]:
 
 
 async def load(url: str, pid: int, clients: int, seconds: float) -> Observed:
-    """Ask for pictures from many clients at once."""
+    """Ask for images from many clients at once."""
     import httpx
 
     seen = Observed()
@@ -181,7 +181,7 @@ async def _watch(pid: int, seen: Observed) -> None:
 
 
 def one_at_a_time(pipe, seconds: float, seed: int) -> tuple[int, float]:
-    """Draw the same kinds of request with diffusers; gives pictures and seconds."""
+    """Draw the same kinds of request with diffusers; gives images and seconds."""
     import torch
 
     drawn, started = 0, time.monotonic()
@@ -203,7 +203,7 @@ def one_at_a_time(pipe, seconds: float, seed: int) -> tuple[int, float]:
 
 
 def largest_difference(pictures: list[tuple[Asked, bytes]]) -> int:
-    """Draw the same pictures alone; gives the largest difference of a pixel, of 255."""
+    """Draw the same images alone; gives the largest difference of a pixel, of 255."""
     import numpy as np
     from PIL import Image
 

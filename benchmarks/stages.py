@@ -180,7 +180,7 @@ def text_stage(folder: Path, plan: str | None = None) -> Stage:
 
 
 def step_stage(folder: Path, cells: int, wanted: list[str], plan: str | None = None) -> Stage:
-    """One velocity with guidance, half way from noise to a picture."""
+    """One velocity with guidance, half way from noise to an image."""
     import peers
 
     from sanakit.bench.floors import transformer_step
@@ -226,7 +226,7 @@ def step_inputs(config: SanaConfig, cells: int, t: float, seed: int) -> tuple[li
 
 
 def decode_stage(folder: Path, cells: int, wanted: list[str]) -> Stage:
-    """One picture from latents."""
+    """One image from latents."""
     import peers
     import torch
 

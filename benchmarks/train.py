@@ -1,4 +1,4 @@
-"""What training costs besides its arithmetic: the loop's overhead, the reading of pictures, two processes.
+"""What training costs besides its arithmetic: the loop's overhead, the reading of images, two processes.
 
     python benchmarks/train.py [--batch-sizes 48,8] [--steps 20] [--threads 1] [--parts step,loader,ranks]
                                [--write]
@@ -11,7 +11,7 @@ the weights, the guard, the counting of its own arithmetic and the log, here a l
 write one every 10 to 50. Measuring, sheets and checkpoints happen when a recipe asks for them and are not
 counted. Both compute the same losses, which is checked. CPU time is that of all threads of the process.
 
-loader: pictures a second from a folder of made JPEGs of mixed aspect ratios, 512 to 1024 px, with 0, 1 and 2
+loader: images a second from a folder of made JPEGs of mixed aspect ratios, 512 to 1024 px, with 0, 1 and 2
 workers; then the part of a step that a real fine-tuning of the embedded model waits for its batch, as its
 log says.
 
@@ -46,7 +46,7 @@ WARM_UP = 3  # steps before those that count
 MOST_OVERHEAD, MOST_WAITING = 1.10, 0.02  # asked: our step over the bare one; part of a step
 CASES = (("adamw", False), ("adamw", True), ("muon", False), ("muon", True))  # optimiser, bf16
 PICTURES, SIDES = 192, (512, 640, 768, 896, 1024)  # made for the loader
-READ = 16  # pictures of a batch that is only read
+READ = 16  # images of a batch that is only read
 TUNED = 8  # and of one that is trained on
 SPREAD = {"DDP": "ddp", "FSDP2": "fsdp"}
 
@@ -245,7 +245,7 @@ def embedded() -> FlowMatchingObjective:
 
 
 def loader_lines(steps: int, folder: Path) -> list[str]:
-    """Pictures a second that the loader reads, and the part of a training step that waits for it."""
+    """Images a second that the loader reads, and the part of a training step that waits for it."""
     data = folder / "pictures"
     make_pictures(data)
     read, waited = [], []
@@ -292,7 +292,7 @@ def make_pictures(folder: Path) -> None:
 
 
 def reading_rate(data: Path, folder: Path, workers: int, resolution: int) -> float:
-    """Pictures a second if nothing else is done, from when the workers run and their queues are empty."""
+    """Images a second if nothing else is done, from when the workers run and their queues are empty."""
     from sanakit.data.batches.loader import AHEAD, Loader
     from sanakit.data.read.index import scan
     from sanakit.data.read.open import open_source

@@ -1,4 +1,4 @@
-"""A PNG carries the settings it was drawn with: read them back and draw the same picture again."""
+"""A PNG carries the settings it was drawn with: read them back and draw the same image again."""
 
 from PIL import ImageChops
 

@@ -1,4 +1,4 @@
-"""Draw one picture on the embedded model: no download, no GPU."""
+"""Draw one image on the embedded model: no download, no GPU."""
 
 from sanakit import TextToImage
 

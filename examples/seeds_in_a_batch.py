@@ -1,4 +1,4 @@
-"""Image i of a request with seed s is the picture that seed s + i draws alone."""
+"""Image i of a request with seed s is the image that seed s + i draws alone."""
 
 from PIL import ImageChops
 

@@ -11,7 +11,7 @@ text_encoder = load_text_encoder("pocket")
 transformer = load_transformer("pocket")
 autoencoder = load_autoencoder("pocket", part="decoder")
 
-# The negative prompt first, then the prompt: a batch of two for one picture.
+# The negative prompt first, then the prompt: a batch of two for one image.
 features = text_encoder.encode_negative([""]) + text_encoder.encode(["a butterfly"])
 context = transformer.prepare(features)
 velocity = classifier_free(lambda x, t: transformer.velocity(x, t, context), settings.guidance)

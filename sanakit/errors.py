@@ -12,14 +12,14 @@ SanaError
 ├── NumericsError        NaN or infinity in latents or image
 ├── MemoryLimitError     the work does not fit in the memory that is there or was allowed
 ├── OutputError          the result cannot be written where it was asked for
-├── StorageError         the server's database or picture store does not answer, or is damaged
+├── StorageError         the server's database or image store does not answer, or is damaged
 ├── DataError            a data set that cannot be read or built
 ├── BusyError            a server's queue is full
 ├── ClosedError          a server is stopping and takes no more work
 ├── DeadlineError        the work was not done by the time it was wanted
 ├── PeerError            another process of a training ended or does not answer
 ├── StoppedError         the work was cancelled by the one who wanted it
-├── RefusedError         a safety filter said no to a prompt or a picture
+├── RefusedError         a safety filter said no to a prompt or an image
 └── MissingExtraError    an optional dependency is not installed
 """
 
@@ -49,7 +49,7 @@ class WeightsError(SanaError):
 
 
 class PrecisionError(SanaError):
-    """The asked dtype gives wrong pictures with this model or on this device."""
+    """The asked dtype gives wrong images with this model or on this device."""
 
 
 class NumericsError(SanaError, ArithmeticError):
@@ -72,7 +72,7 @@ class OutputError(SanaError, OSError):
 
 
 class StorageError(SanaError):
-    """The server's database or picture store does not answer, or is damaged."""
+    """The server's database or image store does not answer, or is damaged."""
 
 
 class DataError(SanaError):
@@ -100,7 +100,7 @@ class StoppedError(SanaError):
 
 
 class RefusedError(SanaError):
-    """A safety filter said no to a prompt or a picture; `category` is what it was refused for."""
+    """A safety filter said no to a prompt or an image; `category` is what it was refused for."""
 
     def __init__(self, message: str, category: str = "") -> None:
         super().__init__(message)

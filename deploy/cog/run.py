@@ -1,4 +1,4 @@
-"""One model behind Replicate's Cog: its queue, its API, one picture after the other.
+"""One model behind Replicate's Cog: its queue, its API, one image after the other.
 
 MODEL: a catalog name, a folder beside this file, or a Hub repository; what is not said in a call is the
 model's own setting. Source: Cog's reference of `BaseRunner`, whose older name is `Predictor` in `predict.py`.
@@ -17,7 +17,7 @@ MODEL = "pocket"
 
 
 class Runner(BaseRunner):
-    """Loads the model once, then draws one picture a call."""
+    """Loads the model once, then draws one image a call."""
 
     def setup(self) -> None:
         """Load the model, before the first call."""
@@ -35,7 +35,7 @@ class Runner(BaseRunner):
         ),
         seed: int | None = Input(default=None, ge=0, description="The same seed draws the same again"),
     ) -> Path:
-        """Draw a picture; its PNG carries all it takes to draw it again."""
+        """Draw an image; its PNG carries all it takes to draw it again."""
         result = self.pipe(
             prompt,
             negative_prompt,
@@ -45,7 +45,7 @@ class Runner(BaseRunner):
             guidance=guidance,
             seed=seed,
         )
-        # Always the same file: Cog has sent the last picture before it asks for the next.
+        # Always the same file: Cog has sent the last image before it asks for the next.
         path = Path(tempfile.gettempdir(), "picture.png")
         save(result.images[0], path, result.metadata[0])
         return path

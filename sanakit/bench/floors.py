@@ -72,7 +72,7 @@ def transformer_step(config: SanaConfig, height: int, width: int, tokens: Sequen
 
 
 def text_context(config: SanaConfig, tokens: Sequence[int]) -> Work:
-    """Count what `Sana.prepare` does once a picture: caption projection, keys and values of all layers."""
+    """Count what `Sana.prepare` does once an image: caption projection, keys and values of all layers."""
     rows, dim = sum(tokens), config.width
     layer = product(rows, dim, 2 * dim)
     if single := sum(count == 1 for count in tokens):
@@ -90,7 +90,7 @@ def text_encoding(config: Gemma2Config, new: int, past: int = 0) -> Work:
 
 
 def decoding(config: DCAEConfig, height: int, width: int, *, winograd: bool = True) -> Work:
-    """Count the decoding of one picture from height x width latent cells.
+    """Count the decoding of one image from height x width latent cells.
 
     winograd: count 3x3 convolutions of at least WINOGRAD_TILES tiles as F(4x4, 3x3), which is what the fast
     path uses; False: as plain convolutions, which is what a peer does.

@@ -1,6 +1,6 @@
 """How fast a model draws on this machine: seconds of each stage, arithmetic rate, peak memory.
 
-Whole pictures are drawn and their own timings read, so the figures hold for what a user does: with the memory
+Whole images are drawn and their own timings read, so the figures hold for what a user does: with the memory
 plan, caches and kernels that are in use. Each run asks for other words, so that no stored text answers it.
 """
 
@@ -33,7 +33,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageSpeed:
-    """One stage; the whole picture's work is not counted, it is that of the others together."""
+    """One stage; the whole image's work is not counted, it is that of the others together."""
 
     name: str
     median: float  # seconds
@@ -55,7 +55,7 @@ class SpeedReport:
     threads: int
     device: str
     kernels: str
-    stages: tuple[StageSpeed, ...]  # text, transformer step, decode, whole picture
+    stages: tuple[StageSpeed, ...]  # text, transformer step, decode, whole image
     product_rate: float  # GFLOP/s of a float32 matrix product just now
     peak_memory: int | None  # bytes, resident at most (on a GPU: allocated); None where it is not known
 
@@ -70,7 +70,7 @@ def measure_speed(
     device: str = "auto",
     progress: Progress = lambda what, done, total: None,
 ) -> SpeedReport:
-    """Draw `runs` pictures after an unmeasured first one, with the model's own settings.
+    """Draw `runs` images after an unmeasured first one, with the model's own settings.
 
     model, device: as for `TextToImage.from_pretrained`. width, height: pixels; None: the model's own.
     threads: of the CPU, 1 or more; None: as they are. Raises what loading and drawing raise.

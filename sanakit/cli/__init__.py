@@ -88,7 +88,7 @@ def _sana(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """From a sentence to a picture, with the SANA family of models."""
+    """From a sentence to an image, with the SANA family of models."""
     if version:
         print(f"sana {__version__}")
     elif context.invoked_subcommand is None:

@@ -1,4 +1,4 @@
-"""`sana generate --prompts FILE`: a file of prompts in, a folder of pictures out.
+"""`sana generate --prompts FILE`: a file of prompts in, a folder of images out.
 
 The options are parsed in `cli/generate.py`, which hands them on; reading, drawing and saving are in
 `pipelines/prompt_file.py`, `pipelines/batch.py` and, on several processes, `pipelines/batch_ray.py`.

@@ -19,9 +19,7 @@ def bench(
     size: Annotated[
         str | None, typer.Option(metavar="WxH", show_default="model's own", help="Pixels, such as 256x192.")
     ] = None,
-    runs: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Pictures, after a first unmeasured one.")
-    ] = 5,
+    runs: Annotated[int, typer.Option(metavar="N", min=1, help="Images, after a first unmeasured one.")] = 5,
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, show_default="all", help="Of the CPU.")
     ] = None,

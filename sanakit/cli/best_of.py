@@ -1,4 +1,4 @@
-"""`sana best-of`: many pictures of a sentence are drawn, a judge chooses, the best are kept.
+"""`sana best-of`: many images of a sentence are drawn, a judge chooses, the best are kept.
 
 Options and file names are those of `sana generate`; torch is imported inside the functions, as there.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def best_of(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw, in a sentence.")],
     count: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Pictures to choose from, of this seed and the next ones.")
+        int, typer.Option(metavar="N", min=1, help="Images to choose from, of this seed and the next ones.")
     ] = 16,
     keep: Annotated[int, typer.Option(metavar="K", min=1, help="How many of them to keep.")] = 1,
     judge: Annotated[
@@ -40,7 +40,7 @@ def best_of(
     guidance: generate.Guidance = None,
     solver: generate.Solver = None,
     seed: generate.Seed = None,
-    batch: Annotated[int, typer.Option(metavar="B", min=1, max=256, help="Pictures drawn at once.")] = 8,
+    batch: Annotated[int, typer.Option(metavar="B", min=1, max=256, help="Images drawn at once.")] = 8,
     output: generate.Output = None,
     device: generate.Device = "auto",
     dtype: generate.Dtype = "auto",
@@ -49,7 +49,7 @@ def best_of(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Draw many pictures and keep those that fit the sentence best.
+    """Draw many images and keep those that fit the sentence best.
 
     The judge is a CLIP model. Each PNG carries its own seed, with which `sana generate` draws it again, and
     its score.
@@ -86,11 +86,11 @@ def best_of(
 
 
 def _deliver(result: Result, paths: Sequence[Path], *, as_json: bool) -> None:
-    """Save the pictures, best first, and print seed and score of each. Raises OutputError."""
+    """Save the images, best first, and print seed and score of each. Raises OutputError."""
     from sanakit.images.image import save
 
     for path, image, metadata in zip(paths, result.images, result.metadata, strict=True):
-        save(image, path, metadata)  # pyright: ignore[reportArgumentType] - the pictures are PIL
+        save(image, path, metadata)  # pyright: ignore[reportArgumentType] - the images are PIL
     for warning in result.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
     rows = [{"path": str(path), **metadata} for path, metadata in zip(paths, result.metadata, strict=True)]

@@ -1,7 +1,7 @@
-"""`sana edit`: a picture and a sentence in, a picture out.
+"""`sana edit`: an image and a sentence in, an image out.
 
-Without a mask the whole picture is drawn anew, more or less (`pipelines/image_to_image.py`); with one, or
-with room around the picture, that part alone (`pipelines/inpaint.py`). Options, display and saving are those
+Without a mask the whole image is drawn anew, more or less (`pipelines/image_to_image.py`); with one, or
+with room around the image, that part alone (`pipelines/inpaint.py`). Options, display and saving are those
 of `sana generate`; torch is imported inside the functions, as there.
 """
 
@@ -26,14 +26,14 @@ FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 
 
 def edit(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture to start from; it is kept.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The image to start from; it is kept.")],
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What it is to show, in a sentence.")],
     mask: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="A picture of the same size: what is white is drawn anew.",
+            help="An image of the same size: what is white is drawn anew.",
         ),
     ] = None,
     expand: Annotated[
@@ -58,8 +58,8 @@ def edit(
         str | None,
         typer.Option(
             metavar="WxH",
-            show_default="the picture's own",
-            help="Pixels; the picture is scaled and cut to it.",
+            show_default="the image's own",
+            help="Pixels; the image is scaled and cut to it.",
         ),
     ] = None,
     steps: generate.Steps = None,
@@ -75,7 +75,7 @@ def edit(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Draw a picture anew, a part of it, or around it.
+    """Draw an image anew, a part of it, or around it.
 
     With --mask or --expand, every pixel outside the drawn part stays as it is. The file named by --output is
     replaced if it exists, but never IMAGE or the mask; without it, a new name is chosen.
@@ -100,7 +100,7 @@ def edit(
         if margins is not None:
             picture, marked = inpaint.expand(picture, *margins)
 
-        # 2. The pictures, step by step
+        # 2. The images, step by step
         words = {"width": width, "height": height, "steps": steps, "guidance": guidance}
         words |= {"solver": solver, "seed": seed, "num_images": num_images}
         words |= {} if strength is None else {"strength": strength}

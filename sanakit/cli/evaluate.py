@@ -1,7 +1,7 @@
 """`sana evaluate`: the figures that a model card or a paper quotes.
 
 Measures that draw what they ask for themselves (recognition, pocket-eval) run on the model; the published
-ones on pictures, which are drawn first or lie in a folder.
+ones on images, which are drawn first or lie in a folder.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 SHARES = {  # figures of the report: their beginning -> what was looked up
     "": "things the model drew",
     "styled_": "the same in a named style",
-    "ceiling_": "real pictures, other designs",
-    "ceiling_other_artist_": "real pictures, another artist",
-    "floor_": "random pictures",
+    "ceiling_": "real images, other designs",
+    "ceiling_other_artist_": "real images, another artist",
+    "floor_": "random images",
 }
 RECOGNITION, POCKET_EVAL = "recognition", "pocket-eval"
-DRAWS_ITSELF = (RECOGNITION, POCKET_EVAL)  # measures that need a model, and no pictures
+DRAWS_ITSELF = (RECOGNITION, POCKET_EVAL)  # measures that need a model, and no images
 REPORT = "report.json"  # in the output folder
 
 
@@ -50,13 +50,13 @@ def evaluate(
         ),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Measure the pictures of this folder instead of drawing.")
+        Path | None, typer.Option(help="Measure the images of this folder instead of drawing.")
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option(help="What to draw, or was drawn: a benchmark's prompts, .txt or .jsonl.")
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(help="For fid: a folder of real pictures, or statistics (.npz).")
+        Path | None, typer.Option(help="For fid: a folder of real images, or statistics (.npz).")
     ] = None,
     questions: Annotated[Path | None, typer.Option(help="For dpg: dpg_bench.csv.")] = None,
     weights: Annotated[
@@ -70,14 +70,14 @@ def evaluate(
         str | None, typer.Option(help="For dpg: a server whose model (--weights vqa=NAME) answers.")
     ] = None,
     num_images: Annotated[
-        int | None, typer.Option(min=1, help="Pictures of a prompt. [default: 4 for geneval and dpg, else 1]")
+        int | None, typer.Option(min=1, help="Images of a prompt. [default: 4 for geneval and dpg, else 1]")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many prompts, spread evenly.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first picture.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first image.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Keep pictures, findings and report here; go on there."),
+        typer.Option("--output", "-o", help="Keep images, findings and report here; go on there."),
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -95,9 +95,9 @@ def evaluate(
         check_measures(published)
     if images is not None and len(published) < len(names):
         own = " and ".join(name for name in names if name in DRAWS_ITSELF)
-        raise SettingsError(f"{own} draws its own pictures: with --images take other measures.")
+        raise SettingsError(f"{own} draws its own images: with --images take other measures.")
     if model is None and images is None:
-        raise SettingsError("MODEL is missing: name what to measure, or give pictures with --images.")
+        raise SettingsError("MODEL is missing: name what to measure, or give images with --images.")
     found: dict[str, Any] = {}
     with progress_bar() as show:
         if RECOGNITION in names:
@@ -151,7 +151,7 @@ def _pictures(
     device: str,
     show: Progress,
 ) -> list[Shown]:
-    """The pictures that are measured: those of a folder, or drawn now."""
+    """The images that are measured: those of a folder, or drawn now."""
     from sanakit.eval.cases import read_cases
     from sanakit.eval.folder import shown_in
 
@@ -160,7 +160,7 @@ def _pictures(
         return shown_in(images, cases)
     if cases is None or model is None:
         raise SettingsError(
-            "These measures need prompts to draw: give them with --prompts, or pictures with --images."
+            "These measures need prompts to draw: give them with --prompts, or images with --images."
         )
     from sanakit.eval.draw import draw_cases
 
@@ -195,9 +195,7 @@ def _folder(output: Path) -> Path:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"The folder {output} cannot be made ({error.strerror}): choose another."
-        ) from None
+        raise OutputError(f"The folder {output} cannot be made ({error.strerror}): choose another.") from None
     return output
 
 
@@ -217,7 +215,7 @@ def _save(path: Path, report: dict[str, Any]) -> None:
 
 
 def _print_figures(name: str, figures: Figures) -> None:
-    print(f"{name:<14}{figures.value:10.4g}  {figures.pictures} pictures, by {figures.by}")
+    print(f"{name:<14}{figures.value:10.4g}  {figures.pictures} images, by {figures.by}")
     for part, value in figures.details.items():
         print(f"  {part:<24}{value:.4g}")
 
@@ -227,12 +225,12 @@ def _print_recognition(report: PocketReport) -> None:
     print("{model}: {steps} steps, guidance {guidance:g}, seeds from {seed}".format(**figures))
     print(
         "autoencoder: PSNR {autoencoder_psnr:.2f} dB, SSIM {autoencoder_ssim:.3f} "
-        "on {held_out_pictures} held-out pictures".format(**figures)
+        "on {held_out_pictures} held-out images".format(**figures)
     )
     print("recognised, of {prompts} common things:".format(**figures))
     for name, what in SHARES.items():
         print(f"  {what:<32}top-1 {figures[f'{name}top1']:6.1%}  top-5 {figures[f'{name}top5']:6.1%}")
-    print("{seconds_per_picture:.2f} s a picture".format(**figures))
+    print("{seconds_per_picture:.2f} s an image".format(**figures))
 
 
 def _print_scenes(report: PocketEval) -> None:

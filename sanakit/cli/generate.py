@@ -1,4 +1,4 @@
-"""`sana generate`: a sentence in, a picture out.
+"""`sana generate`: a sentence in, an image out.
 
 Parses the command line, checks what needs no model before one is loaded, follows `TextToImage.stream`, saves
 and prints. torch is imported inside the functions: help texts and slips of the keyboard do not wait for it.
@@ -56,7 +56,7 @@ Seed = Annotated[
     typer.Option(metavar="N", min=0, show_default="random", help="The same seed draws the same again."),
 ]
 NumImages = Annotated[
-    int, typer.Option(metavar="N", min=1, max=256, help="Pictures, of this seed and the next ones.")
+    int, typer.Option(metavar="N", min=1, max=256, help="Images, of this seed and the next ones.")
 ]
 Output = Annotated[
     Path | None,
@@ -105,7 +105,7 @@ def generate(
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="With --prompts: replace pictures of other settings.")
+        bool, typer.Option("--overwrite", help="With --prompts: replace images of other settings.")
     ] = False,
     cluster: Annotated[
         int | None,
@@ -118,15 +118,15 @@ def generate(
     memory: Memory = "auto",
     plan: Plan = None,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile first: minutes, for many pictures on a GPU.")
+        bool, typer.Option("--compile", help="Compile first: minutes, for many images on a GPU.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     preview: Annotated[
-        bool, typer.Option("--preview", help="Show the picture so far in the terminal.")
+        bool, typer.Option("--preview", help="Show the image so far in the terminal.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
 ) -> None:
-    """Draw a picture from a sentence.
+    """Draw an image from a sentence.
 
     The file named by --output is replaced if it exists; without it, a new name is chosen.
     A PNG carries the settings it was drawn with. With --prompts, each row of a file is drawn; the options are
@@ -173,7 +173,7 @@ def generate(
             check_scale(guidance)
         parse_budget(memory)
 
-        # 2. The pictures, step by step
+        # 2. The images, step by step
         pipe = TextToImage.from_pretrained(
             model, device=device, dtype=dtype, memory=memory, plan=plan, compile=compiled
         )
@@ -199,7 +199,7 @@ def generate(
 
 
 def deliver(result: Result, paths: Sequence[Path], *, as_json: bool) -> None:
-    """Save pictures to their paths and print what was made. Raises OutputError."""
+    """Save images to their paths and print what was made. Raises OutputError."""
     from sanakit.images.image import save
 
     for path, image, metadata in zip(paths, result.images, result.metadata, strict=True):
@@ -218,7 +218,7 @@ def deliver(result: Result, paths: Sequence[Path], *, as_json: bool) -> None:
 
 
 def output_paths(output: Path | None, seed: int, num_images: int) -> list[Path]:
-    """Give the files to write, `fox.png`, or `fox-1.png`, `fox-2.png`, ... for several pictures.
+    """Give the files to write, `fox.png`, or `fox-1.png`, `fox-2.png`, ... for several images.
 
     output: None takes `sana-SEED.png`, or `sana-SEED_2.png` and so on where such a file exists.
     Raises OutputError where they cannot be written.
@@ -250,7 +250,7 @@ def output_paths(output: Path | None, seed: int, num_images: int) -> list[Path]:
 
 @contextmanager
 def display(preview: bool) -> Iterator[Callable[[Step], None]]:
-    """Give the function that shows a step: a bar on standard error, above it the picture so far if wanted.
+    """Give the function that shows a step: a bar on standard error, above it the image so far if wanted.
 
     Where standard error is no terminal, nothing is shown and rich is not imported.
     """
@@ -288,7 +288,7 @@ def display(preview: bool) -> Iterator[Callable[[Step], None]]:
 
 
 def half_blocks(picture: Image, console: Console) -> Segments:
-    """Draw a picture, two pixels to a character, as large and in as many colours as the terminal has."""
+    """Draw an image, two pixels to a character, as large and in as many colours as the terminal has."""
     from rich.color import Color
     from rich.segment import Segment, Segments
     from rich.style import Style

@@ -1,6 +1,6 @@
 """What several commands share: two options, printing for machines, and a bar for long work.
 
-`sana generate` has a display of its own, which also shows the picture.
+`sana generate` has a display of its own, which also shows the image.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def train(
     data: Annotated[
         Path,
         typer.Option(
-            help="Data set, as `sana data pocket` builds it; or your pictures: a folder, .tar shards, a "
+            help="Data set, as `sana data pocket` builds it; or your images: a folder, .tar shards, a "
             "Hugging Face data set."
         ),
     ] = Path("data/pocket"),
@@ -48,7 +48,7 @@ def train(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, show_default="recipe's own", help="Pictures a step."),
+        typer.Option(metavar="N", min=1, show_default="recipe's own", help="Images a step."),
     ] = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Two small steps, to see whether it runs (the recipes of pocket).")

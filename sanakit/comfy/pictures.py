@@ -1,6 +1,6 @@
 """Whole tasks as one node each: a prompt, or an image and a prompt, to an image.
 
-Shapes: B pictures, H W pixels.
+Shapes: B images, H W pixels.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DRAWING = {"seed": SEED, "steps": STEPS, "guidance": GUIDANCE, "solver": SOLVER}
 
 
 class DrawText:
-    """A prompt to pictures."""
+    """A prompt to images."""
 
     CATEGORY = CATEGORY
     DESCRIPTION = "Draws a prompt: text encode, sampler and decode in one node."
@@ -191,7 +191,7 @@ class ExpandImage:
 
 
 def _drawn(streams: Sequence[Iterator[Step]]) -> Tensor:
-    """Draw one after the other, on one progress bar, and give all their pictures as an IMAGE."""
+    """Draw one after the other, on one progress bar, and give all their images as an IMAGE."""
     stop_if_interrupted()
     progress = Progress()
     pictures: list[Image.Image] = []

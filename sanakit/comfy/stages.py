@@ -1,6 +1,6 @@
 """The stages of drawing as a node each: text to conditioning, noise to latents, latents to image and back.
 
-Shapes: B pictures, C h w latents, H W pixels, L tokens, E text width.
+Shapes: B images, C h w latents, H W pixels, L tokens, E text width.
 """
 
 from __future__ import annotations

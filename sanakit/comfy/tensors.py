@@ -4,7 +4,7 @@ IMAGE: B H W C float in [0, 1].   MASK: B H W or H W float, 1 = draw anew.
 LATENT: {"samples": B C h w}: the autoencoder's own latents; models see them times its scaling factor. That is
 ComfyUI's rule for every model: a latent between two nodes is what its VAE gives, unscaled.
 CONDITIONING: [[1 L E, {}]]: features of a prompt, here unpadded; the dict holds what other nodes ask for.
-Shapes: B pictures, C channels, H W pixels, h w latents, L tokens, E text width.
+Shapes: B images, C channels, H W pixels, h w latents, L tokens, E text width.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ Conditioning = list[list[Any]]
 
 
 def to_pictures(image: Tensor) -> list[Image.Image]:
-    """Give an IMAGE as RGB (or, of four channels, RGBA) pictures of 8 bits. Raises SettingsError."""
+    """Give an IMAGE as RGB (or, of four channels, RGBA) images of 8 bits. Raises SettingsError."""
     _check_image(image)
     levels = image.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
     return [Image.fromarray(pixels.contiguous().numpy()) for pixels in levels]
 
 
 def from_pictures(pictures: Sequence[Image.Image]) -> Tensor:
-    """Give RGB pictures of one size as an IMAGE."""
+    """Give RGB images of one size as an IMAGE."""
     levels = [torch.from_numpy(np.array(picture.convert("RGB"))) for picture in pictures]
     return torch.stack(levels).float() / 255
 
 
 def to_masks(mask: Tensor, count: int, height: int, width: int) -> list[Image.Image]:
-    """Give a MASK as `count` grey pictures (mode L) of height x width, white = draw anew.
+    """Give a MASK as `count` grey images (mode L) of height x width, white = draw anew.
 
-    A mask of another size is scaled, as ComfyUI's own nodes do; one alone serves all pictures.
+    A mask of another size is scaled, as ComfyUI's own nodes do; one alone serves all images.
     Raises SettingsError.
     """
     if not isinstance(mask, Tensor) or mask.ndim not in (2, 3):
-        raise SettingsError(f"The mask came as {_shape(mask)}, but a MASK is pictures x height x width.")
+        raise SettingsError(f"The mask came as {_shape(mask)}, but a MASK is images x height x width.")
     planes = mask.detach().float().cpu().reshape(-1, 1, *mask.shape[-2:]).clamp(0, 1)
     if len(planes) not in (1, count):
-        raise SettingsError(f"{len(planes)} masks came for {count} pictures: give one, or one for each.")
+        raise SettingsError(f"{len(planes)} masks came for {count} images: give one, or one for each.")
     if planes.shape[2:] != (height, width):
         planes = F.interpolate(planes, (height, width), mode="bilinear")
     levels = planes.mul(255).round().to(torch.uint8).expand(count, -1, -1, -1)
@@ -76,7 +76,7 @@ def to_latents(latent: Latent, channels: int, scaling_factor: float) -> Tensor:
     samples: Any = latent.get("samples") if isinstance(latent, dict) else None
     if not isinstance(samples, Tensor) or samples.ndim != 4 or samples.shape[1] != channels:
         raise SettingsError(
-            f"The latent came as {_shape(samples)}, but this model's have the shape (pictures, {channels}, "
+            f"The latent came as {_shape(samples)}, but this model's have the shape (images, {channels}, "
             "height / 32, width / 32): make it with this pack's encode or sampler node."
         )
     return samples.detach().float() * scaling_factor

@@ -31,7 +31,7 @@ SEED = (
         "min": 0,
         "max": MAX_SEED,
         "control_after_generate": True,
-        "tooltip": "Picture i of a batch is drawn from seed + i: the same alone and in a batch.",
+        "tooltip": "Image i of a batch is drawn from seed + i: the same alone and in a batch.",
     },
 )
 STEPS = ("INT", {"default": 0, "min": 0, "max": 1000, "tooltip": "0: as many as the model wants."})
@@ -50,7 +50,7 @@ SOLVER = (
     list(SOLVERS),
     {"default": AUTO, "tooltip": "auto: the model's own. dpm needs fewer steps; scm: Sprint."},
 )
-BATCH_SIZE = ("INT", {"default": 1, "min": 1, "max": MAX_IMAGES, "tooltip": "Pictures drawn at once."})
+BATCH_SIZE = ("INT", {"default": 1, "min": 1, "max": MAX_IMAGES, "tooltip": "Images drawn at once."})
 STRENGTH_RANGE = {"min": 0.0, "max": 1.0, "step": 0.01, "round": 0.001}  # with a default of each node's own
 
 

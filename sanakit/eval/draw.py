@@ -34,12 +34,12 @@ def draw_cases(
     loading: dict[str, Any] | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> list[Shown]:
-    """Draw what is not there yet, at the model's own size, steps and guidance; give all pictures.
+    """Draw what is not there yet, at the model's own size, steps and guidance; give all images.
 
     folder: gets `pictures/NAME.png`, or NAME-1.png, NAME-2.png, ...   num_images: of a case.
-    seed: of the first picture; the next picture, of whichever case, has one more ...
+    seed: of the first image; the next image, of whichever case, has one more ...
     loading: device, dtype, memory of `TextToImage.from_pretrained`.
-    Raises OutputError where the folder holds pictures of other settings, and what drawing raises.
+    Raises OutputError where the folder holds images of other settings, and what drawing raises.
     """
     folder = Path(folder)
     try:

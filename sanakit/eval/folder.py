@@ -1,6 +1,6 @@
-"""Folders of pictures to measure: which belongs to which prompt, and pictures as the networks want them.
+"""Folders of images to measure: which belongs to which prompt, and images as the networks want them.
 
-A picture's prompt is looked for in this order: a file of prompts (`cases`) whose names are the beginning of
+An image's prompt is looked for in this order: a file of prompts (`cases`) whose names are the beginning of
 the file's name; `manifest.jsonl` beside it, as `sana generate --prompts` writes it; NAME.txt beside NAME.png.
 Shapes: C channels, H W pixels.
 """
@@ -27,39 +27,39 @@ from sanakit.pipelines.batch import MANIFEST
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-_COUNTER = re.compile(r"[-_]\d+$")  # NAME-1.png, NAME_0003.png: several pictures of one prompt
+_COUNTER = re.compile(r"[-_]\d+$")  # NAME-1.png, NAME_0003.png: several images of one prompt
 NAMED = 3  # files that a message shows
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A picture's file and what it was to show; case is None where nothing says so."""
+    """An image's file and what it was to show; case is None where nothing says so."""
 
     path: Path
     case: Case | None
 
 
 def list_pictures(folder: str | Path) -> list[Path]:
-    """All pictures below a folder, in the order of their paths. Raises DataError when there are none."""
+    """All images below a folder, in the order of their paths. Raises DataError when there are none."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder of pictures: check the name.")
+        raise DataError(f"{folder} is no folder of images: check the name.")
     found = sorted(
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
     if not found:
-        raise DataError(f"{folder} holds no pictures ({', '.join(SUFFIXES)}): name another folder.")
+        raise DataError(f"{folder} holds no images ({', '.join(SUFFIXES)}): name another folder.")
     return found
 
 
 def shown_in(folder: str | Path, cases: Sequence[Case] | None = None) -> list[Shown]:
-    """Give the pictures below a folder, each with what it was to show.
+    """Give the images below a folder, each with what it was to show.
 
     cases: what was asked for; a case called `cat` finds cat.png, cat-1.png, cat_0003.png and, as GenEval lays
-    them out, cat/samples/*.png; other pictures are left out. None: the prompts lie in the folder.
-    Raises DataError when there are no pictures, or a case has none.
+    them out, cat/samples/*.png; other images are left out. None: the prompts lie in the folder.
+    Raises DataError when there are no images, or a case has none.
     """
     paths = list_pictures(folder)
     if cases is None:
@@ -70,14 +70,14 @@ def shown_in(folder: str | Path, cases: Sequence[Case] | None = None) -> list[Sh
     missing = by_name.keys() - {one.case.name for one in shown if one.case is not None}
     if missing:
         raise DataError(
-            f"{folder} has no picture for {len(missing)} of {len(by_name)} prompts, among them "
+            f"{folder} has no image for {len(missing)} of {len(by_name)} prompts, among them "
             f"{', '.join(sorted(missing)[:NAMED])}: files are called NAME.png or NAME-1.png, NAME-2.png, ..."
         )
     return shown
 
 
 def read_picture(path: Path) -> Image.Image:
-    """Read a picture as RGB, upright, on white where it is transparent. Raises DataError with its name."""
+    """Read an image as RGB, upright, on white where it is transparent. Raises DataError with its name."""
     try:
         return flatten(open_picture(path, str(path)))
     except (SettingsError, SizeError) as error:
@@ -85,7 +85,7 @@ def read_picture(path: Path) -> Image.Image:
 
 
 def pixels(image: Image.Image, side: int | None = None) -> Tensor:
-    """A picture's values, 3 H W in [-1, 1].
+    """An image's values, 3 H W in [-1, 1].
 
     side: pixels of the middle square that is cut out after the shorter side was brought to it (bicubic,
     filtered); None: as it is.
@@ -96,7 +96,7 @@ def pixels(image: Image.Image, side: int | None = None) -> Tensor:
 
 
 def clip_pixels(image: Image.Image, side: int) -> Tensor:
-    """A picture as CLIP and BLIP were trained on it: the middle square, 3 side side, of mean 0 and std 1."""
+    """An image as CLIP and BLIP were trained on it: the middle square, 3 side side, of mean 0 and std 1."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
     return ((pixels(image, side) + 1) / 2 - mean) / std
 
@@ -120,7 +120,7 @@ def _case_of(path: Path, by_name: dict[str, Case]) -> Case | None:
 
 
 def _written(folder: Path) -> dict[Path, Case]:
-    """What the folder's manifest says of its pictures."""
+    """What the folder's manifest says of its images."""
     path = folder / MANIFEST
     if not path.is_file():
         return {}

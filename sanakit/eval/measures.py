@@ -1,7 +1,7 @@
-"""The published measures behind one call: pictures with their prompts in, figures out.
+"""The published measures behind one call: images with their prompts in, figures out.
 
-Each measure has a file of its own; here they are loaded, fed and added up. What a measure says of one picture
-is kept in `MEASURE.jsonl`, line by line, so that a run that was stopped goes on where it was; a picture that
+Each measure has a file of its own; here they are loaded, fed and added up. What a measure says of one image
+is kept in `MEASURE.jsonl`, line by line, so that a run that was stopped goes on where it was; an image that
 has changed since, or another judge, is asked again.
 """
 
@@ -24,8 +24,8 @@ from sanakit.eval.networks import detector, image_reward
 from sanakit.pipelines.memory import choose_device
 from sanakit.weights.clip import load_clip
 
-BY_PICTURE = ("clip-score", "image-reward", "geneval", "dpg")  # each picture by itself, with its prompt
-BY_SET = ("fid", "fid-lite0")  # all pictures at once, against a reference
+BY_PICTURE = ("clip-score", "image-reward", "geneval", "dpg")  # each image by itself, with its prompt
+BY_SET = ("fid", "fid-lite0")  # all images at once, against a reference
 MEASURES = (*BY_SET, *BY_PICTURE)
 # Networks that measures need -> where they come from unless said otherwise; "": that has to be said.
 WEIGHTS = {
@@ -36,19 +36,19 @@ WEIGHTS = {
     "mask2former": detector.REPO,
     "vqa": "",
 }
-BATCH = 8  # pictures looked at together
+BATCH = 8  # images looked at together
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how much is done, how much there is)."""
 Look = Callable[[list[Image.Image], list[Case]], list[Any]]
-"""What a measure says of each picture, as JSON has it."""
+"""What a measure says of each image, as JSON has it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tools:
-    """What measures need besides the pictures.
+    """What measures need besides the images.
 
-    weights: name of WEIGHTS -> file, folder or Hub repository.   reference: folder of real pictures, or
+    weights: name of WEIGHTS -> file, folder or Hub repository.   reference: folder of real images, or
     their statistics (.npz), for FID.   questions: dpg_bench.csv.   endpoint: server that answers DPG's
     questions with the model named by weights["vqa"].   device: "auto", "cpu", "cuda", ...
     """
@@ -89,9 +89,9 @@ def measure(
     folder: Path | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Figures:
-    """Take one measure of pictures.
+    """Take one measure of images.
 
-    name: of MEASURES.   shown: pictures, with their prompts for all but FID.   folder: where what was found
+    name: of MEASURES.   shown: images, with their prompts for all but FID.   folder: where what was found
     is kept, so that it is not asked again; None: nowhere.
     Raises SettingsError, DataError, and what loading the measure's networks raises.
     """
@@ -100,7 +100,7 @@ def measure(
         return _distance(name, shown, tools, folder, progress)
     if without := [one.path.name for one in shown if one.case is None]:
         raise DataError(
-            f"Nothing says what {len(without)} of {len(shown)} pictures were to show, such as {without[0]}: "
+            f"Nothing says what {len(without)} of {len(shown)} images were to show, such as {without[0]}: "
             "give the prompts with --prompts FILE, or write them into NAME.txt beside NAME.png."
         )
     cases = [one.case for one in shown if one.case is not None]
@@ -144,7 +144,7 @@ def fid_file() -> str:
 
 
 class Ledger:
-    """What a judge said of pictures, in a file that grows by a line a picture. path: None keeps nothing."""
+    """What a judge said of images, in a file that grows by a line an image. path: None keeps nothing."""
 
     def __init__(self, path: Path | None, by: str) -> None:
         self.path, self.by = path, by
@@ -168,7 +168,7 @@ class Ledger:
         return self._results[_stamp(picture)]
 
     def add(self, picture: Path, result: Any) -> None:
-        """Keep what was said of a picture. Raises OutputError."""
+        """Keep what was said of an image. Raises OutputError."""
         key = _stamp(picture)
         self._results[key] = result
         if self.path is None:
@@ -185,7 +185,7 @@ class Ledger:
 
 
 def _stamp(picture: Path) -> str:
-    """A picture as it is now: another file of this name has another stamp."""
+    """An image as it is now: another file of this name has another stamp."""
     state = picture.stat()
     return f"{picture.resolve()} {state.st_size} {state.st_mtime_ns}"
 
@@ -233,7 +233,7 @@ def _load(name: str, tools: Tools, questions: Mapping[str, list[dpg.Question]]) 
 def _add_up(
     name: str, cases: Sequence[Case], results: Sequence[Any], questions: Mapping[str, Any], by: str
 ) -> Figures:
-    """Make the figures of a measure out of what it said of each picture."""
+    """Make the figures of a measure out of what it said of each image."""
     if name in ("clip-score", "image-reward"):
         mean = sum(results) / len(results)
         details = {"hessel": sum(map(clip_score.hessel_score, results)) / len(results)}
@@ -269,10 +269,10 @@ def _questions(tools: Tools, cases: Sequence[Case]) -> dict[str, list[dpg.Questi
 def _distance(
     name: str, shown: Sequence[Shown], tools: Tools, folder: Path | None, progress: Progress
 ) -> Figures:
-    """Frechet distance of the pictures to the reference."""
+    """Frechet distance of the images to the reference."""
     if tools.reference is None:
         raise SettingsError(
-            f"{name} compares with real pictures: give their folder, or their statistics, with --reference."
+            f"{name} compares with real images: give their folder, or their statistics, with --reference."
         )
     place = tools.place("inception") if name == "fid" else ""
     device = choose_device(tools.device)
@@ -301,7 +301,7 @@ def _distance(
         real = moments(list_pictures(tools.reference), f"{name}: reference")
         if folder is not None:
             fid.save_moments(folder / f"{name}-reference.npz", real)
-    drawn = moments([one.path for one in shown], f"{name}: pictures")
+    drawn = moments([one.path for one in shown], f"{name}: images")
     return Figures(
         value=fid.frechet_distance(drawn, real),
         pictures=drawn.count,

@@ -1,4 +1,4 @@
-"""Flow-DPM-Solver: DPM-Solver++ multistep on the flow path, the solver that draws the published pictures.
+"""Flow-DPM-Solver: DPM-Solver++ multistep on the flow path, the solver that draws the published images.
 
 With alpha = 1 - t, sigma = t and the half log-SNR lambda = log(alpha / sigma), the flow ODE from s to t has
 the exact solution
@@ -8,7 +8,7 @@ the exact solution
 Only x0, the clean image that the velocity points to, is unknown between steps. It is taken as constant (order
 1: the same as Euler), a line (order 2) or a parabola (order 3) through the last predictions; the weight
 exp(lambda) is integrated exactly. So each order is exact where x0 stays constant, and one velocity is needed
-per step in any order. Two choices of the published solver are followed so that pictures are equal to it:
+per step in any order. Two choices of the published solver are followed so that images are equal to it:
   order 2 is the "midpoint" rule, which weighs the slope by (1 - exp(-h)) / 2 instead of its exact integral;
   order 3 takes half of the parabola's curvature term (exact would be twice `curvature` below), so its error
   falls with the square of the step as in order 2, only smaller. The full term is of third order on grids

@@ -136,7 +136,7 @@ class GraphText(Gemma2):
 
 
 class GraphAutoencoder(DCAE):
-    """An autoencoder that decodes whole pictures."""
+    """An autoencoder that decodes whole images."""
 
     def __init__(self, config: DCAEConfig, graph: Graph) -> None:
         nn.Module.__init__(self)

@@ -44,7 +44,7 @@ _KINDS = {"seed": int, "steps": int, "guidance": float, "strength": float, "scor
 def drawn_size(
     width: int, height: int, *, sample_size: int, compression: int, binned: bool
 ) -> tuple[int, int]:
-    """Give (height, width) in pixels of what the transformer draws for a picture of width x height.
+    """Give (height, width) in pixels of what the transformer draws for an image of width x height.
 
     sample_size: side in latents that it was trained on. compression: pixels a latent. binned: whether to take
     the nearest shape that a published model was trained on; then any width and height will do.
@@ -141,8 +141,8 @@ def fit_preview(decode: Callable[[Tensor], Tensor], channels: int, compression: 
     """Fit the linear map from a latent and a constant 1 to its patch of P x P pixels: (C + 1, 3 P P).
 
     decode: B C h w, as the transformer sees them, to B 3 H W; it draws sixteen tiny latents of half the usual
-    spread, as much work as a picture of 512 px. The map is the ridge regression on what it drew.
-    Measured on pocket: 23.5 dB to the decoder's pictures, 27.0 dB if it were fitted on real latents.
+    spread, as much work as an image of 512 px. The map is the ridge regression on what it drew.
+    Measured on pocket: 23.5 dB to the decoder's images, 27.0 dB if it were fitted on real latents.
     """
     generator = torch.Generator().manual_seed(0)
     latents = 0.5 * torch.randn(16, channels, 4, 4, generator=generator, device="cpu")
@@ -156,7 +156,7 @@ def fit_preview(decode: Callable[[Tensor], Tensor], channels: int, compression: 
 
 
 def draw_preview(weights: Tensor, latents: Tensor) -> Image.Image:
-    """Draw one picture's latents (C h w) through the map of `fit_preview`, P x P pixels a latent."""
+    """Draw one image's latents (C h w) through the map of `fit_preview`, P x P pixels a latent."""
     latents = latents.detach().float().cpu()[None]
     patches = torch.einsum("bchw,cd->bdhw", _with_one(latents), weights)
     return to_pil(F.pixel_shuffle(patches, math.isqrt(weights.shape[1] // 3)))[0]
@@ -165,7 +165,7 @@ def draw_preview(weights: Tensor, latents: Tensor) -> Image.Image:
 def encode(
     image: Image.Image, file_format: str, metadata: Mapping | None = None, quality: int = QUALITY
 ) -> bytes:
-    """Give the bytes of a picture's file. file_format: "PNG", "JPEG" or "WEBP"; all else as for `save`.
+    """Give the bytes of an image's file. file_format: "PNG", "JPEG" or "WEBP"; all else as for `save`.
 
     quality: 1 to 100, of JPEG and WebP.
     """
@@ -175,7 +175,7 @@ def encode(
 
 
 def save(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping | None = None) -> Path:
-    """Write a picture whole or not at all, in the format of its suffix: .png, .jpg, .jpeg or .webp.
+    """Write an image whole or not at all, in the format of its suffix: .png, .jpg, .jpeg or .webp.
 
     metadata: its settings, as in `Result.metadata`; PNG files carry them as text chunks, the others cannot.
     Returns the path. Raises OutputError.
@@ -210,7 +210,7 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
         found["width"], found["height"] = (int(side) for side in chunks["size"].split("x"))
         if {"prompt", "steps", "model"} <= set(found):
             return found
-    # SyntaxError: what Pillow calls a broken PNG; a bomb is a picture of far too many pixels
+    # SyntaxError: what Pillow calls a broken PNG; a bomb is an image of far too many pixels
     except (OSError, ValueError, SyntaxError, KeyError, Image.DecompressionBombError):
         pass
     raise SettingsError(f"{path} carries no settings: give a PNG file as this package wrote it.")

@@ -17,10 +17,10 @@ REPAINT = 128  # grey levels from here on mark what is drawn anew
 
 
 def repaint_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Give a mask as black and white (mode L, 0 or 255), white where the picture is drawn anew.
+    """Give a mask as black and white (mode L, 0 or 255), white where the image is drawn anew.
 
     mask: white marks it, or, where the mask has transparent pixels, transparency does. size: width and height
-    of the upright picture. Raises SettingsError if the sizes differ or nothing is marked.
+    of the upright image. Raises SettingsError if the sizes differ or nothing is marked.
     """
     with decoding("mask"):
         turned = upright(mask)
@@ -38,7 +38,7 @@ def repaint_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def transparency_mask(image: Image.Image) -> Image.Image | None:
-    """Give the mask that a picture's own transparent pixels make, or None if it has none.
+    """Give the mask that an image's own transparent pixels make, or None if it has none.
 
     Raises as `flatten` does.
     """
@@ -82,7 +82,7 @@ def mask_tensor(marked: Image.Image) -> Tensor:
 
 
 def _transparency(turned: Image.Image) -> Image.Image | None:
-    """How transparent each pixel is (mode L, 255: wholly), or None where the picture cannot tell."""
+    """How transparent each pixel is (mode L, 255: wholly), or None where the image cannot tell."""
     if not turned.has_transparency_data:
         return None
     return ImageOps.invert(turned.convert("RGBA").getchannel("A"))

@@ -17,7 +17,7 @@ from sanakit.errors import SettingsError, SizeError
 
 COMMON_FORMATS = ("PNG", "JPEG", "WEBP")  # as Pillow calls them
 MAX_PIXELS = 2**26  # of a source: 67 million, 8192 x 8192
-# What makes a picture upright, by its EXIF orientation.
+# What makes an image upright, by its EXIF orientation.
 _TELL_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # keys of Pillow's `info`
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -33,7 +33,7 @@ _TURNS = {
 def open_picture(
     file: str | os.PathLike[str] | BinaryIO, what: str, formats: tuple[str, ...] = COMMON_FORMATS
 ) -> Image.Image:
-    """Read a picture whole; its header first, so that a small file cannot ask for gigabytes.
+    """Read an image whole; its header first, so that a small file cannot ask for gigabytes.
 
     what: the file, at the beginning of a message. formats: that are decoded, whatever the file is called.
     Raises SettingsError for what is none of them or damaged, SizeError for more than MAX_PIXELS.
@@ -47,15 +47,15 @@ def open_picture(
         pass
     except Exception as error:  # whatever the decoders make of a damaged or hostile file
         reason = getattr(error, "strerror", None)  # of the system: it could not be opened
-        wrong = f"cannot be read ({reason})" if reason else "is damaged, or no picture"
+        wrong = f"cannot be read ({reason})" if reason else "is damaged, or no image"
         raise SettingsError(f"{what} {wrong}: give a whole PNG, JPEG or WebP file.") from None
     raise SizeError(f"{what} has too many pixels: give one of at most {MAX_PIXELS // 10**6} million.")
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """Give a picture as RGB: upright, on white where it is transparent, 16 bits brought to 8.
+    """Give an image as RGB: upright, on white where it is transparent, 16 bits brought to 8.
 
-    Raises SettingsError for what is no picture or too large, or whose file is damaged.
+    Raises SettingsError for what is no image or too large, or whose file is damaged.
     """
     with decoding("picture"):
         turned = upright(image)
@@ -67,7 +67,7 @@ def flatten(image: Image.Image) -> Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Return the decoded picture, turned as its EXIF orientation says, 16 bits brought to 8."""
+    """Return the decoded image, turned as its EXIF orientation says, 16 bits brought to 8."""
     _check(image)
     image.load()  # first: the reader of TIFF files turns them itself
     try:
@@ -95,9 +95,9 @@ def decoding(what: str) -> Iterator[None]:
 
 def _check(image: Image.Image) -> None:
     if not isinstance(image, Image.Image):
-        raise SettingsError(f"The picture came as {type(image).__name__}: open it with PIL.Image.open.")
+        raise SettingsError(f"The image came as {type(image).__name__}: open it with PIL.Image.open.")
     if not 1 <= image.width * image.height <= MAX_PIXELS:
         raise SettingsError(
-            f"The picture has {image.width}x{image.height} px, but {MAX_PIXELS // 10**6} million are the "
+            f"The image has {image.width}x{image.height} px, but {MAX_PIXELS // 10**6} million are the "
             "most: scale it down."
         )

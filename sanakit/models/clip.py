@@ -1,8 +1,8 @@
-"""CLIP: pictures and texts as vectors in one space, near each other where they belong together.
+"""CLIP: images and texts as vectors in one space, near each other where they belong together.
 
 Source: Radford et al. 2021 (arXiv:2103.00020); behaviour and state-dict keys equal transformers' CLIPModel.
-Shapes: B pictures or texts, P patches, L tokens, D width of a tower, E width of the common space.
-Two pre-norm transformers: the picture's looks at a class token and all patches, the text's looks back only
+Shapes: B images or texts, P patches, L tokens, D width of a tower, E width of the common space.
+Two pre-norm transformers: the image's looks at a class token and all patches, the text's looks back only
 and is read at the first end-of-text token, so that what follows it never counts and needs no mask.
 """
 
@@ -63,7 +63,7 @@ class ClipConfig:
         if not all(isinstance(size, int) and size > 0 for size in sizes) or self.image_size < self.patch_size:
             raise SettingsError(
                 "CLIP: image_size, patch_size, vocab_size, max_tokens and embed_width are "
-                f"{', '.join(map(str, sizes))}; they must be above 0, and the picture holds a patch."
+                f"{', '.join(map(str, sizes))}; they must be above 0, and the image holds a patch."
             )
 
     @classmethod
@@ -83,7 +83,7 @@ class ClipConfig:
             for name in ("text", "vision")
         )
         if vision.get("num_channels", 3) != 3:
-            raise WeightsError(f"This CLIP looks at {vision['num_channels']} channels; pictures have 3.")
+            raise WeightsError(f"This CLIP looks at {vision['num_channels']} channels; images have 3.")
         try:
             return cls(
                 vision=_read_tower(vision, width=768, heads=12),
@@ -139,11 +139,11 @@ class Clip(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE))
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of pictures and of texts, each of length 1; see `images` and `texts`."""
+        """Vectors of images and of texts, each of length 1; see `images` and `texts`."""
         return self.images(pixels), self.texts(tokens)
 
     def images(self, pixels: Tensor) -> Tensor:
-        """Normalised pictures, B 3 S S with S = image_size, to vectors of length 1, B E."""
+        """Normalised images, B 3 S S with S = image_size, to vectors of length 1, B E."""
         return F.normalize(self.visual_projection(self.vision_model(pixels)).float(), dim=-1)
 
     def texts(self, tokens: Tensor) -> Tensor:
@@ -192,7 +192,7 @@ class TextTower(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """Pictures to the state of their class token, B 3 S S to B D."""
+    """Images to the state of their class token, B 3 S S to B D."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()

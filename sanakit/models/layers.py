@@ -310,7 +310,7 @@ def grid_positions(
 ) -> Tensor:
     """Fixed 2-D sine-cosine positions, as the 2K and 4K models add them to their tokens.
 
-    The grid is stretched to base_size / interpolation per side, so a picture of any size spans the range
+    The grid is stretched to base_size / interpolation per side, so an image of any size spans the range
     of coordinates that the model was trained on. The first half of the channels encodes x, the second y.
     Returns (height * width) x channels in float32, row by row, on a device that knows float64.
     """

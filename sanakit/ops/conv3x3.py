@@ -1,7 +1,7 @@
-"""3x3 convolution of rows of a picture whose channels lie last, whole or in bands; also after upsampling.
+"""3x3 convolution of rows of an image whose channels lie last, whole or in bands; also after upsampling.
 
 Kernel: native/winograd.cpp, a quarter of the multiplications; plain twin: torch's convolution.
-Shapes: B pictures, R rows, W columns, C channels in, K channels out, s = 2 with upsampling and else 1.
+Shapes: B images, R rows, W columns, C channels in, K channels out, s = 2 with upsampling and else 1.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def conv3x3(
     upsample: bool = False,
     silu: bool = False,
 ) -> Tensor:
-    """Convolve a band of rows: stride 1, zeros beside the picture, and silu(...) of it if asked.
+    """Convolve a band of rows: stride 1, zeros beside the image, and silu(...) of it if asked.
 
     rows: B R W C. weight: K C 3 3, of any float dtype. bias: K.
     above, below: 0 or 1, how many rows at the top and bottom of `rows` are neighbours that are only looked
-    at; where there is none, the picture ends and zeros are.
+    at; where there is none, the image ends and zeros are.
     upsample: double both sides first, each cell repeated (nearest neighbour); neighbours are rows of the
-    small picture. Returns B s(R - above - below) sW K.
+    small image. Returns B s(R - above - below) sW K.
     """
     batch, height, width, channels = rows.shape
     outputs, scale = weight.shape[0], 2 if upsample else 1

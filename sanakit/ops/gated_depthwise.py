@@ -3,7 +3,7 @@
 (value, gate) = conv(silu(x));  y = value * silu(gate)             (GLUMBConv; SANA, arXiv:2410.10629)
 Kernels: native/gated_depthwise.cpp and, for GPUs, gpu/gated_depthwise.py, one pass over memory each; plain
 twin: torch's operations, five passes.
-Shapes: B pictures, R rows, W columns, M channels of each half.
+Shapes: B images, R rows, W columns, M channels of each half.
 """
 
 from __future__ import annotations

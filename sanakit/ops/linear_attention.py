@@ -2,7 +2,7 @@
 
 out_n = sum_m relu(q_n).relu(k_m) v_m / sum_m relu(q_n).relu(k_m)          (SANA, arXiv:2410.10629, eq. 1)
 
-The two halves are functions of their own: sums of bands of tokens add up, so a picture can be attended to
+The two halves are functions of their own: sums of bands of tokens add up, so an image can be attended to
 band by band. Kernels: native/linear_attention.cpp, for heads of 32 channels, and gpu/linear_attention.py;
 plain twins: torch's matrix products.
 Shapes: B batch, N tokens, h heads, d head width.

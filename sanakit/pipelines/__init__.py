@@ -1,1 +1,1 @@
-"""Pipelines: one task a file, from what the user says to pictures."""
+"""Pipelines: one task a file, from what the user says to images."""

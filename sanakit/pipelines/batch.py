@@ -1,11 +1,11 @@
-"""Draws the pictures of a file of prompts into a folder, and goes on where an earlier run stopped.
+"""Draws the images of a file of prompts into a folder, and goes on where an earlier run stopped.
 
 1 finished: what the folder holds already, by the settings in each PNG    2 groups: what is drawn together
-3 draw_group: one group of pictures                                       4 save_all: files and manifest
+3 draw_group: one group of images                                       4 save_all: files and manifest
 
-A picture that is there with its settings is not drawn again; a file that differs is never replaced unasked.
+An image that is there with its settings is not drawn again; a file that differs is never replaced unasked.
 Groups depend on the file of prompts alone, so that a run that was stopped draws the same pixels as one that
-was not: a group of which one picture is missing is drawn as a whole, and the missing one saved.
+was not: a group of which one image is missing is drawn as a whole, and the missing one saved.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.weights.known_things import unknown_prompts
 from sanakit.whole import sweep, written_whole
 
-MANIFEST = "manifest.jsonl"  # in the folder of the results: a line a picture, in the order of the prompts
-AT_ONCE = 8  # pictures of a group, at most
-PIXELS_AT_ONCE = AT_ONCE * 512 * 512  # of a group, unless one picture has more
+MANIFEST = "manifest.jsonl"  # in the folder of the results: a line an image, in the order of the prompts
+AT_ONCE = 8  # images of a group, at most
+PIXELS_AT_ONCE = AT_ONCE * 512 * 512  # of a group, unless one image has more
 NAMED = 3  # files that a message shows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawn:
-    """A picture that has been drawn, and what its user should know of it."""
+    """An image that has been drawn, and what its user should know of it."""
 
     picture: Picture
     image: Image.Image
@@ -45,7 +45,7 @@ class Drawn:
 
 
 def finished(pictures: Sequence[Picture], folder: Path, *, overwrite: bool = False) -> set[str]:
-    """Give the names of the pictures that lie in the folder, drawn with the same settings.
+    """Give the names of the images that lie in the folder, drawn with the same settings.
 
     overwrite: whether files of these names with other settings may be replaced; they are not finished then.
     Raises OutputError where the folder cannot take the pictures, or holds such files.
@@ -60,14 +60,14 @@ def finished(pictures: Sequence[Picture], folder: Path, *, overwrite: bool = Fal
     if others and not overwrite:
         more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
         raise OutputError(
-            f"{folder} holds other pictures under these names: {', '.join(others[:NAMED])}{more}. Choose "
+            f"{folder} holds other images under these names: {', '.join(others[:NAMED])}{more}. Choose "
             "another folder, or replace them with --overwrite."
         )
     return done
 
 
 def groups(pictures: Sequence[Picture], done: set[str]) -> list[list[Picture]]:
-    """Give the pictures that are drawn together, group after group, without those groups that are done.
+    """Give the images that are drawn together, group after group, without those groups that are done.
 
     Only prompt and seed differ within a group, and it is so small that little is lost when work is stopped.
     """
@@ -87,14 +87,14 @@ def groups(pictures: Sequence[Picture], done: set[str]) -> list[list[Picture]]:
 def draw_group(pipe: TextToImage, group: Sequence[Picture], done: Collection[str] = ()) -> Iterator[Drawn]:
     """Draw one group together, or in smaller parts where memory does not allow the whole.
 
-    done: names of pictures that are not wanted again. Each of the others is given as soon as it is decoded.
+    done: names of images that are not wanted again. Each of the others is given as soon as it is decoded.
     Raises MemoryLimitError or NumericsError.
     """
     prompts = [str(picture.metadata["prompt"]) for picture in group]
     request = check_request(pipe.spec, prompts, **_shared(group[0]))
     request = replace(request, seeds=[int(picture.metadata["seed"]) for picture in group], output="latent")
     try:
-        with warnings.catch_warnings(action="ignore"):  # told below, each with its picture
+        with warnings.catch_warnings(action="ignore"):  # told below, each with its image
             for step in pipe.draw(request):
                 latents = step.latents
     except MemoryLimitError:
@@ -117,10 +117,10 @@ def draw_group(pipe: TextToImage, group: Sequence[Picture], done: Collection[str
 def save_all(
     drawn: Iterable[Drawn], pictures: Sequence[Picture], folder: Path, done: set[str]
 ) -> Iterator[Drawn]:
-    """Save pictures as they come, giving each when its file is whole.
+    """Save images as they come, giving each when its file is whole.
 
     pictures: all of the file of prompts, and done: those that lie in the folder, for the manifest, which gets
-    a picture's line when it is saved; at the beginning and the end, whatever ends it, the lines are put into
+    an image's line when it is saved; at the beginning and the end, whatever ends it, the lines are put into
     the order of the prompts. Raises OutputError.
     """
     there, manifest = set(done), folder / MANIFEST
@@ -143,9 +143,9 @@ def save_all(
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise OutputError unless pictures can be written to a folder, which may be still to be made."""
+    """Raise OutputError unless images can be written to a folder, which may be still to be made."""
     if folder.suffix.lower() in FORMATS:
-        raise OutputError(f"{folder} is the name of a picture: give a folder for the pictures of a file.")
+        raise OutputError(f"{folder} is the name of an image: give a folder for the images of a file.")
     exists, reason = True, ""
     try:
         os.lstat(folder)
@@ -166,7 +166,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _shared(picture: Picture) -> dict[str, Any]:
-    """The settings that the pictures of a group have in common, as arguments of `check_request`."""
+    """The settings that the images of a group have in common, as arguments of `check_request`."""
     own = ("prompt", "seed", "model", "version")
     return {name: value for name, value in picture.metadata.items() if name not in own}
 
@@ -205,9 +205,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"The folder {folder} cannot be made ({error.strerror}): choose another."
-        ) from None
+        raise OutputError(f"The folder {folder} cannot be made ({error.strerror}): choose another.") from None
 
 
 def _line(picture: Picture) -> str:
@@ -216,7 +214,7 @@ def _line(picture: Picture) -> str:
 
 
 def _write_manifest(path: Path, pictures: Sequence[Picture], there: set[str]) -> None:
-    """Write the lines of the pictures that are there, in order, whole or not at all. Raises OutputError."""
+    """Write the lines of the images that are there, in order, whole or not at all. Raises OutputError."""
     try:
         with written_whole(path) as partial, partial.open("x", encoding="utf-8") as file:
             file.writelines(_line(picture) for picture in pictures if picture.file in there)

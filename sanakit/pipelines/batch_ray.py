@@ -3,7 +3,7 @@
 Each process has the model and draws whole groups; this one, which asked for them, reads, checks and saves. So
 names, groups and pixels are those of `pipelines/batch.py` alone, and the machines need no folder in common:
 a model that is not downloaded by name has to lie at the same place on each.
-Settings travel as JSON and pictures as PNG, which Arrow's tables hold without guessing.
+Settings travel as JSON and images as PNG, which Arrow's tables hold without guessing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sanakit.pipelines.memory import choose_device
 from sanakit.pipelines.prompt_file import Picture
 from sanakit.pipelines.text_to_image import TextToImage
 
-OBJECT_STORE = 256 * 2**20  # bytes of shared memory that our own Ray takes: it only ever holds a few pictures
+OBJECT_STORE = 256 * 2**20  # bytes of shared memory that our own Ray takes: it only ever holds a few images
 
 
 def draw_on_cluster(
@@ -38,10 +38,10 @@ def draw_on_cluster(
     device: str = "auto",
     **loading: Any,
 ) -> Iterator[Drawn]:
-    """Draw groups of pictures on several processes, giving each picture when it comes, in any order.
+    """Draw groups of images on several processes, giving each image when it comes, in any order.
 
     workers: processes, each with the model, and with one GPU, or its share of the CPU cores. device and
-    loading: as for `TextToImage.from_pretrained`. done: names of pictures that are not wanted again.
+    loading: as for `TextToImage.from_pretrained`. done: names of images that are not wanted again.
     Ray is used as it was begun, found by the variable RAY_ADDRESS, or begun here and ended afterwards.
     Raises MissingExtraError without the extra [cluster], SettingsError for more workers than GPUs or cores.
     """

@@ -1,12 +1,12 @@
-"""Inference-time scaling: draw many pictures of a prompt, let a judge choose, give the best (SANA-1.5).
+"""Inference-time scaling: draw many images of a prompt, let a judge choose, give the best (SANA-1.5).
 
-Picture i is drawn from seed + i, so the pictures of a smaller number are the first of a larger one, and each
+Image i is drawn from seed + i, so the images of a smaller number are the first of a larger one, and each
 can be drawn again alone. They are drawn and judged a batch at a time; only the best so far are held.
 
-A judge gives every picture a score (CLIPScore, a reward model). One that can only compare two pictures, such
-as a vision-language model asked which of them fits the prompt, becomes a `Tournament`: every picture meets
+A judge gives every image a score (CLIPScore, a reward model). One that can only compare two images, such
+as a vision-language model asked which of them fits the prompt, becomes a `Tournament`: every image meets
 the worst of the best so far, and climbs while it is preferred. A consistent judge then finds the same best
-one as in the paper's knock-out rounds, for which all pictures would have to be held.
+one as in the paper's knock-out rounds, for which all images would have to be held.
 
 Source: SANA-1.5 (arXiv:2501.18427): the best 4 of 2048 by NVILA-2B raise GenEval from 0.81 to 0.96.
 """
@@ -28,15 +28,15 @@ from sanakit.pipelines.request import MAX_IMAGES, MAX_SEED, Result, whole_number
 from sanakit.pipelines.text_to_image import TextToImage
 
 Judge = Callable[[str, list[Image.Image]], Sequence[float]]
-"""Gives each picture of a prompt a score: more is better, comparable among all pictures of the prompt."""
+"""Gives each image of a prompt a score: more is better, comparable among all images of the prompt."""
 Prefer = Callable[[str, Image.Image, Image.Image], bool]
-"""Whether the first of two pictures fits the prompt better than the second."""
+"""Whether the first of two images fits the prompt better than the second."""
 
-MAX_COUNT = 100_000  # pictures to choose from; more would be a slip of the keyboard
+MAX_COUNT = 100_000  # images to choose from; more would be a slip of the keyboard
 
 
 class TrySettings(TypedDict, total=False):
-    """How each picture is drawn, as for `TextToImage.__call__`; left out: the model's own."""
+    """How each image is drawn, as for `TextToImage.__call__`; left out: the model's own."""
 
     negative_prompt: str
     width: int | None
@@ -49,14 +49,14 @@ class TrySettings(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Tournament:
-    """A judge that compares pictures two by two: each new one with 1 to `keep` of the best so far."""
+    """A judge that compares images two by two: each new one with 1 to `keep` of the best so far."""
 
     prefer: Prefer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Pick:
-    """One picture among the best so far."""
+    """One image among the best so far."""
 
     image: Image.Image
     seed: int
@@ -66,7 +66,7 @@ class Pick:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Trial:
-    """One picture judged; stop iterating and the rest is never drawn."""
+    """One image judged; stop iterating and the rest is never drawn."""
 
     index: int  # 1 is the first
     total: int
@@ -77,10 +77,10 @@ class Trial:
 
 
 class BestOf:
-    """Draws many pictures of a prompt and gives those that a judge likes best.
+    """Draws many images of a prompt and gives those that a judge likes best.
 
-    pipe: what draws.   judge: a `Judge`, or a `Tournament` of a function that compares two pictures.
-    batch: pictures drawn at once, 1 to 256; more take more memory and, on a GPU, less time each.
+    pipe: what draws.   judge: a `Judge`, or a `Tournament` of a function that compares two images.
+    batch: images drawn at once, 1 to 256; more take more memory and, on a GPU, less time each.
     """
 
     def __init__(self, pipe: TextToImage, judge: Judge | Tournament, *, batch: int = 8) -> None:
@@ -96,10 +96,10 @@ class BestOf:
         seed: int | None = None,
         **settings: Unpack[TrySettings],
     ) -> Result:
-        """Draw `count` pictures and give the `keep` best ones, best first.
+        """Draw `count` images and give the `keep` best ones, best first.
 
-        count: 1 to 100,000.   keep: 1 to count.   seed: of the first picture; None: a random one.
-        settings: as for `TextToImage.__call__`. The metadata of a picture hold its "seed", its "score" (not
+        count: 1 to 100,000.   keep: 1 to count.   seed: of the first image; None: a random one.
+        settings: as for `TextToImage.__call__`. The metadata of an image hold its "seed", its "score" (not
         in a tournament) and, as "best_of", the count; timings hold the "judge" as well.
         Raises as `TextToImage.__call__` does, and SettingsError for a judge whose scores are not numbers.
         """
@@ -115,7 +115,7 @@ class BestOf:
         seed: int | None = None,
         **settings: Unpack[TrySettings],
     ) -> Iterator[Trial]:
-        """Draw as `__call__` does, giving a `Trial` for every picture; they come a batch at a time.
+        """Draw as `__call__` does, giving a `Trial` for every image; they come a batch at a time.
 
         `trial.best` of trial n is the best of n, so that one run shows what every smaller count would give.
         """
@@ -159,14 +159,14 @@ class BestOf:
                 del trial
 
     def _judge(self, prompt: str, drawn: Result, count: int) -> list[Pick]:
-        """Put a batch's pictures with their seeds and scores."""
+        """Put a batch's images with their seeds and scores."""
         images: list[Image.Image] = drawn.images  # pyright: ignore[reportAssignmentType] - output is "pil"
         scores: Sequence[float | None] = [None] * len(images)
         if not isinstance(self.judge, Tournament):
             scores = [float(score) for score in self.judge(prompt, list(images))]
             if len(scores) != len(images) or not all(map(math.isfinite, scores)):
                 raise SettingsError(
-                    f"The judge gave {scores} for {len(images)} pictures: it must give each a finite number."
+                    f"The judge gave {scores} for {len(images)} images: it must give each a finite number."
                 )
         picks = []
         for image, seed, score, metadata in zip(images, drawn.seeds, scores, drawn.metadata, strict=True):
@@ -175,7 +175,7 @@ class BestOf:
         return picks
 
     def _place(self, prompt: str, best: list[Pick], pick: Pick) -> None:
-        """Insert a picture where it belongs among the best; of equals the first stays ahead."""
+        """Insert an image where it belongs among the best; of equals the first stays ahead."""
         place = len(best)
         while place and self._beats(prompt, pick, best[place - 1]):
             place -= 1

@@ -1,6 +1,6 @@
 """Denoising: samples of one latent size that take their steps together, each at a time of its own.
 
-A picture alone, the pictures of one call and a server's crowd go the same way: look at the velocity where
+An image alone, the images of one call and a server's crowd go the same way: look at the velocity where
 each sample stands, let its solver go there. Samples share nothing but the pass through the transformer, so
 any of them may join before a step and leave after it.
 Source of keeping a region: RePaint (arXiv:2201.09865) puts the known part back at every step; here the
@@ -30,7 +30,7 @@ from sanakit.pipelines.request import Request, Source, first_noise
 
 @dataclass(slots=True, eq=False)
 class Sample:
-    """One picture on its way.
+    """One image on its way.
 
     solver, state: where it stands, see `flow/euler.py`. clean: 1 C h w, the clean latents that were in sight
     at its last step. guidance: the scale. prompt, negative: one each, from `Sana.prepare`; without a negative
@@ -55,17 +55,17 @@ def begin(
     known: Tensor | None,
     masks: Tensor | None = None,
 ) -> list[Sample]:
-    """Give a request's pictures at their solver's first time.
+    """Give a request's images at their solver's first time.
 
     features: L E, of each prompt, after that of the negative one if the request is guided. known, masks: as
-    for `Sample`, one row for all pictures or one each; masks None: the source's.
+    for `Sample`, one row for all images or one each; masks None: the source's.
     """
-    # Keys and values of every layer, once for all steps and all pictures of a prompt.
+    # Keys and values of every layer, once for all steps and all images of a prompt.
     contexts = [transformer.prepare([text]) for text in features]
     negative = contexts.pop(0) if request.guided else None
     prompts = [c for c, count in zip(contexts, request.counts, strict=True) for _ in range(count)]
 
-    # Noise from each picture's own seed, unless the caller brought it; what SCM adds later is the seed's too.
+    # Noise from each image's own seed, unless the caller brought it; what SCM adds later is the seed's too.
     drawn = [first_noise(seed, request.cells) for seed in request.seeds]
     generators = [g for _, g in drawn] or [Generator("cpu")] * request.pictures  # idle: SCM always has seeds
     noise = torch.stack([first for first, _ in drawn]) if request.latents is None else request.latents
@@ -84,7 +84,7 @@ def begin(
 
 
 def _first(request: Request, noise: Tensor, generator: Generator, known: Tensor | None) -> State:
-    """Where a picture begins: at its noise, nearer to `known`, or, where no step is taken, at that itself."""
+    """Where an image begins: at its noise, nearer to `known`, or, where no step is taken, at that itself."""
     solver = request.solver
     if known is not None and not request.anew:
         if solver is None:
@@ -94,18 +94,18 @@ def _first(request: Request, noise: Tensor, generator: Generator, known: Tensor 
 
 
 def _rows(values: Tensor | None, noise: Tensor) -> Sequence[Tensor | None]:
-    """A row of values for each picture, which may share one; None for each where there are none."""
+    """A row of values for each image, which may share one; None for each where there are none."""
     if values is None:
         return [None] * len(noise)
     return values.to(noise.device).expand(len(noise), -1, -1, -1).split(1)
 
 
 def encode_source(autoencoder: DCAE, source: Source, device: torch.device) -> Tensor:
-    """Give the latents 1 C h w of a picture to start from, scaled as the transformer sees them.
+    """Give the latents 1 C h w of an image to start from, scaled as the transformer sees them.
 
     Raises MemoryLimitError.
     """
-    with memory_limit("encoding the picture: take a smaller size"), torch.no_grad():
+    with memory_limit("encoding the image: take a smaller size"), torch.no_grad():
         latents = autoencoder.encode(source.pixels.to(device, autoencoder.dtype))
     return latents.float() * autoencoder.config.scaling_factor
 
@@ -143,7 +143,7 @@ class Batch:
         embedded = scale if self.transformer.config.guidance_embed else None
 
         def evaluate(latents: Tensor, t: float | Tensor) -> Tensor:
-            with memory_limit("denoising: draw fewer pictures at once, or a smaller size"):
+            with memory_limit("denoising: draw fewer images at once, or a smaller size"):
                 return self.transformer.velocity(latents, t, self._context, embedded, after_block=after_block)
 
         velocity: Velocity = classifier_free(evaluate, scale) if self._guided else evaluate

@@ -1,7 +1,7 @@
-"""Picture and prompt to picture: what is there is noised in part and drawn on from there (SDEdit).
+"""Image and prompt to image: what is there is noised in part and drawn on from there (SDEdit).
 
 Source: Meng et al. 2022 (arXiv:2108.01073); `strength` as in diffusers' image-to-image pipelines: of all
-steps the last `strength` are done, from the picture's latents noised to where those begin.
+steps the last `strength` are done, from the image's latents noised to where those begin.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STRENGTH = 0.6
 
 
 class ImageToImage:
-    """Draws a picture anew as a prompt says. pipe: loaded with `encoder=True`."""
+    """Draws an image anew as a prompt says. pipe: loaded with `encoder=True`."""
 
     def __init__(self, pipe: TextToImage) -> None:
         self.pipe = pipe
@@ -54,7 +54,7 @@ class ImageToImage:
         height: int | None = None,
         **settings: Unpack[DrawSettings],
     ) -> Result:
-        """Draw pictures that start from one; each is the same alone and in a batch.
+        """Draw images that start from one; each is the same alone and in a batch.
 
         image: of any size and mode, turned as its EXIF data say, laid on white where it is transparent.
         strength: 0 passes it through the autoencoder, 1 draws as text to image does from the same noise.

@@ -1,7 +1,7 @@
-"""Draw a part of a picture anew, or around it, and leave the rest as it is, to the pixel.
+"""Draw a part of an image anew, or around it, and leave the rest as it is, to the pixel.
 
-While denoising, latents that no masked pixel touches are led back to the picture (`denoise.Batch`); in the
-end, every pixel outside the mask is the picture's own, and what was drawn fades in inside its edge.
+While denoising, latents that no masked pixel touches are led back to the image (`denoise.Batch`); in the
+end, every pixel outside the mask is the image's own, and what was drawn fades in inside its edge.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Inpaint:
         mask: of the image's size; white is drawn anew, or, if it has transparent pixels, those are. strength:
         less than 1 begins from what the marked part shows. feather: pixels inside the mask's edge over which
         what was drawn fades in. image and all others: as for `ImageToImage.__call__`; "pt" and "latent" are
-        as drawn, with nothing of the picture put back.
+        as drawn, with nothing of the image put back.
         Raises as `TextToImage.__call__` does.
         """
         stream = self.stream(
@@ -96,7 +96,7 @@ class Inpaint:
     ) -> Iterator[Step]:
         """Draw as `__call__` does, step by step, as `TextToImage.stream` does."""
         if mask is None:  # without one, all would be drawn anew
-            raise SettingsError("No mask came: give a picture that is white where it is to be drawn anew.")
+            raise SettingsError("No mask came: give an image that is white where it is to be drawn anew.")
         spec, binned = self.pipe.spec, settings.get("binned", True)
         source = make_source(
             spec, image, strength, mask=mask, width=width, height=height, feather=feather, binned=binned
@@ -107,9 +107,9 @@ class Inpaint:
 def expand(
     image: Image.Image, left: int = 0, top: int = 0, right: int = 0, bottom: int = 0
 ) -> tuple[Image.Image, Image.Image]:
-    """Give a larger canvas with the picture on it, and the mask of what is new: outpainting.
+    """Give a larger canvas with the image on it, and the mask of what is new: outpainting.
 
-    left, top, right, bottom: pixels to add, 0 to 4096. What is new shows the picture's edge, drawn out, until
+    left, top, right, bottom: pixels to add, 0 to 4096. What is new shows the image's edge, drawn out, until
     it is painted. Raises SettingsError.
     """
     names = ("left", "top", "right", "bottom")

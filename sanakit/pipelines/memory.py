@@ -1,4 +1,4 @@
-"""What lies in memory when: the plan that draws a picture within a budget.
+"""What lies in memory when: the plan that draws an image within a budget.
 
 Text encoder, transformer and decoder work one after the other, so only one of them has to be in memory. On a
 CPU their weights are mapped from their files and given back stage by stage, or layer by layer; what was given
@@ -7,7 +7,7 @@ machine's memory and come in for their stage. The decoder works in bands of rows
 
 From the most comfortable to the leanest:
     resident   everything that was touched stays
-    staged     a part is given back after its stage; the text encoder, used once a picture, layer by layer
+    staged     a part is given back after its stage; the text encoder, used once an image, layer by layer
     layered    the transformer is given back block by block as well, in every step
 The estimates are of the whole process: what it held when the model was loaded, the weights, and the work.
 """
@@ -38,7 +38,7 @@ Budget = int | Literal["auto", "all"]
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 SMALL = 10**9  # bytes of all weights, below which "auto" keeps them
 TEXT_WORK = 150 * 10**6  # bytes: activations, and the instruction's keys and values, of Gemma 2 2B
-LEAST_BAND = 1 / 8  # latent rows: four rows of the picture; less saves nothing, as neighbours are kept too
+LEAST_BAND = 1 / 8  # latent rows: four rows of the image; less saves nothing, as neighbours are kept too
 SLACK = 80 * 10**6  # bytes: code that is loaded later, pages around those that are touched, holes in the heap
 STEP_WORK = 120 * 10**6  # bytes: a band of the Mix-FFN, scratch of the kernels, the text's keys and values
 

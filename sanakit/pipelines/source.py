@@ -1,9 +1,9 @@
-"""The picture that drawing starts from: any PIL image, brought to what a model can take in, and back.
+"""The image that drawing starts from: any PIL image, brought to what a model can take in, and back.
 
-A picture is turned as its EXIF orientation says, laid on white where it is transparent, and scaled to the
-nearest shape that the model draws well; what was drawn is scaled back to the picture's own size, and pixels
-outside the mask are then those of the picture itself.
-Shapes: H W pixels of the picture, h w latents of what is drawn.
+An image is turned as its EXIF orientation says, laid on white where it is transparent, and scaled to the
+nearest shape that the model draws well; what was drawn is scaled back to the image's own size, and pixels
+outside the mask are then those of the image itself.
+Shapes: H W pixels of the image, h w latents of what is drawn.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def make_source(
 ) -> Source:
     """Give the start of a drawing.
 
-    strength: in [0, 1]; 1 draws anew, 0 only passes the picture through the autoencoder. mask: of the
-    picture's size; white, or transparent where it has an alpha channel, is drawn anew. width, height: pixels
-    of the result: the picture is scaled and cut to them; None: its own size, drawn near the model's own.
+    strength: in [0, 1]; 1 draws anew, 0 only passes the image through the autoencoder. mask: of the
+    image's size; white, or transparent where it has an alpha channel, is drawn anew. width, height: pixels
+    of the result: the image is scaled and cut to them; None: its own size, drawn near the model's own.
     feather: pixels, >= 0. binned: as for `TextToImage.__call__`. Raises SettingsError or SizeError.
     """
     if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
@@ -71,21 +71,19 @@ def make_source(
 
 
 def _near_native(spec: ModelSpec, width: int, height: int, binned: bool) -> tuple[int, int]:
-    """Height and width to draw a picture in: its shape, but about as many pixels as the model learned."""
+    """Height and width to draw an image in: its shape, but about as many pixels as the model learned."""
     unit = spec.compression
     scale = spec.sample_size * unit / math.sqrt(width * height)
     sides = [min(max(round(side * scale / unit) * unit, MIN_SIDE), MAX_SIDE) for side in (width, height)]
     if max(width, height) > 16 * min(width, height):
-        raise SizeError(
-            f"A picture of {width}x{height} px is too narrow to be drawn: cut it to at most 16:1."
-        )
+        raise SizeError(f"An image of {width}x{height} px is too narrow to be drawn: cut it to at most 16:1.")
     return spec.drawn_size(*sides, binned=binned)
 
 
 def _finisher(
     picture: Image.Image, marked: Image.Image | None, feather: int
 ) -> Callable[[Image.Image], Image.Image]:
-    """The function from what was drawn to the result: of the picture's size, and the picture where kept."""
+    """The function from what was drawn to the result: of the image's size, and the image where kept."""
     fade = None if marked is None else faded(marked, feather)
 
     def finish(drawn: Image.Image) -> Image.Image:

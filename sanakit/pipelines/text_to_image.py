@@ -1,13 +1,13 @@
-"""Prompt to picture, in seven numbered steps.
+"""Prompt to image, in seven numbered steps.
 
 1 settings: the caller's words, else the model's own (request)   2 text: prompts to features (text/encoder)
-3 context: features to every layer's keys and values, once       4 noise: from each picture's own seed
+3 context: features to every layer's keys and values, once       4 noise: from each image's own seed
 5 denoise: velocity, guidance, solver, step after step           6 decode: latents to pixels (models/dc_ae)
-7 picture: cut to the asked size, with all it takes to draw it again
+7 image: cut to the asked size, with all it takes to draw it again
 `_draw` takes them one after the other; a server takes the same steps with many requests at once.
 
 Source: SANA (arXiv:2410.10629); diffusers' SanaPipeline draws the same from the same weights and noise.
-Shapes: B pictures (prompts x num_images, prompt after prompt), C h w latents, H W pixels.
+Shapes: B images (prompts x num_images, prompt after prompt), C h w latents, H W pixels.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ class Step:
 
     index: int  # 1 is the first
     total: int
-    latents: Tensor  # B C h w, float32: where the pictures stand; after the last step the clean latents
+    latents: Tensor  # B C h w, float32: where the images stand; after the last step the clean latents
     clean: Tensor  # B C h w, float32: the clean latents that were in sight at this step
     result: Result | None = None  # the last step's only
     pipe: TextToImage = field(repr=False)
 
     def preview(self, image: int = 0) -> Image.Image:
-        """Show what picture number `image` will be: a linear map of `clean`, 8 px a latent, no decoder.
+        """Show what image number `image` will be: a linear map of `clean`, 8 px a latent, no decoder.
 
         The map is fitted at a pipeline's first preview, which takes as long as decoding 512 px.
         """
@@ -109,8 +109,8 @@ class TextToImage:
         made for. Autoencoder and text encoder follow, except to float16, in which they overflow.
         memory: what the whole process (on an accelerator: the weights and the work there) may hold: a size
         such as "4GB", or bytes. "auto": what is there, and each part of a large model gives its memory back
-        when its stage is done. "all": everything stays, which saves reading it again for the next picture.
-        encoder: load the autoencoder's encoder as well, which drawing from a picture needs.
+        when its stage is done. "all": everything stays, which saves reading it again for the next image.
+        encoder: load the autoencoder's encoder as well, which drawing from an image needs.
         plan: quantise transformer and text encoder while loading, such as by "int8" (`quant.plans.PLANS`).
         compile: the transformer's blocks, at the first steps, which takes minutes; made for GPUs.
         Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for an absent device.
@@ -157,13 +157,13 @@ class TextToImage:
         output: Output = "pil",
         binned: bool = True,
     ) -> Result:
-        """Draw pictures of one prompt or several, all in one batch. None: the model's own default.
+        """Draw images of one prompt or several, all in one batch. None: the model's own default.
 
         prompt: what to draw; "" draws anything. negative_prompt: what not to draw; needs guidance > 1, and
         any but a SANA-Sprint model.
         width, height: pixels, multiples of 32 from 64 to 4096; with bins any number in that range.
         steps: 1 to 1000. guidance: >= 0; 1 and below turn it off, which halves the work.
-        seed: >= 0; picture j of prompt p is drawn from seed + p * num_images + j, so each picture is the same
+        seed: >= 0; image j of prompt p is drawn from seed + p * num_images + j, so each image is the same
         alone and in a batch. None: a random seed, which the result tells. num_images: of each prompt.
         solver: "dpm" or "euler"; for SANA-Sprint models "scm". latents: the noise to begin at, B C h w,
         instead of the seed's; what "scm" adds at later steps still comes from the seed.
@@ -231,7 +231,7 @@ class TextToImage:
     def draw(self, request: Request) -> Iterator[Step]:
         """Draw a checked request, of any task, as `stream` does.
 
-        Raises at once: MemoryLimitError, or SettingsError for a picture to start from without the encoder.
+        Raises at once: MemoryLimitError, or SettingsError for an image to start from without the encoder.
         """
         if request.source is not None and self.autoencoder.encoder is None:
             raise SettingsError("This pipeline was loaded without the encoder: load it with encoder=True.")
@@ -249,7 +249,7 @@ class TextToImage:
         return self._memory.plan(request.cells, samples * (2 if request.guided else 1), results)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B C h w, as in `Step`) to images (B 3 H W, about [-1, 1], float32), one picture at a time.
+        """Latents (B C h w, as in `Step`) to images (B 3 H W, about [-1, 1], float32), one image at a time.
 
         Raises NumericsError, or MemoryLimitError with the latents in its attribute `latents`.
         """
@@ -263,7 +263,7 @@ class TextToImage:
         return images
 
     def preview(self, latents: Tensor) -> Image.Image:
-        """Draw one picture's latents (C h w) small and without the decoder; see `Step.preview`."""
+        """Draw one image's latents (C h w) small and without the decoder; see `Step.preview`."""
         if self._preview_weights is None:
             config = self.autoencoder.config
             self._preview_weights = fit_preview(self.decode, config.latent_channels, config.compression)
@@ -281,11 +281,11 @@ class TextToImage:
         return features, notes + unknown_prompts(self.settings, prompts, self.text_encoder)
 
     def encode_source(self, request: Request) -> Tensor | None:
-        """Give the latents (1 C h w) of the picture that a request starts from, if any; see `denoise.py`."""
+        """Give the latents (1 C h w) of the image that a request starts from, if any; see `denoise.py`."""
         if request.source is None:
             return None
         known = encode_source(self.autoencoder, request.source, self.device)
-        self.check_finite(known, "The encoded picture", self.autoencoder.dtype)
+        self.check_finite(known, "The encoded image", self.autoencoder.dtype)
         return known
 
     def _draw(self, request: Request, plan: MemoryPlan) -> Iterator[Step]:
@@ -325,7 +325,7 @@ class TextToImage:
                     yield Step(index=state.index, total=state.total, latents=now, clean=clean, pipe=self)
                 resumed = perf_counter()
 
-        # 6 decode, 7 picture
+        # 6 decode, 7 image
         last = batch.latents  # at t = 0 the sample is the clean latents
         images = last if request.output == "latent" else self.picture(last, request)
         result = Result(
@@ -338,7 +338,7 @@ class TextToImage:
         yield Step(index=state.index, total=state.total, latents=last, clean=last, result=result, pipe=self)
 
     def picture(self, latents: Tensor, request: Request) -> list[Image.Image] | Tensor:
-        """Decode latents (B C h w) to a request's pictures, "pil" or "pt", of the asked size.
+        """Decode latents (B C h w) to a request's images, "pil" or "pt", of the asked size.
 
         Where that is the drawn one, they never exist in more than 8 bits.
         """
@@ -357,7 +357,7 @@ class TextToImage:
         return pictures if request.source is None else [request.source.finish(one) for one in pictures]
 
     def _decode(self, latents: Tensor, put: Callable[[int, int, Tensor], None]) -> None:
-        """Hand on the rows of each picture as they come: its number, the first row's place, 3 h W float32.
+        """Hand on the rows of each image as they come: its number, the first row's place, 3 h W float32.
 
         Latents took long to denoise: where memory runs out, the decoder tries again with smaller bands.
         """
@@ -367,7 +367,7 @@ class TextToImage:
         except MemoryLimitError as refusal:
             raise MemoryLimitError(str(refusal), latents) from None
         scaled = latents.to(self.device, dtype) / self.autoencoder.config.scaling_factor
-        remedy = "the pictures are denoised: free memory and pass the error's `latents` to `decode`"
+        remedy = "the images are denoised: free memory and pass the error's `latents` to `decode`"
         waiting, band = list(range(len(latents))), plan.band
         with stage(self.autoencoder, plan, self.device):
             while waiting:
@@ -375,7 +375,7 @@ class TextToImage:
                     with memory_limit(f"decoding: {remedy}, or draw a smaller size", latents):
                         top = 0
                         for rows in decode_rows(self.autoencoder, scaled[waiting[0] :][:1], band):
-                            self.check_finite(rows, "The decoded picture", dtype)
+                            self.check_finite(rows, "The decoded image", dtype)
                             put(waiting[0], top, rows[0].float())
                             top += rows.shape[2]
                 except MemoryLimitError:

@@ -1,4 +1,4 @@
-"""Autoencoders on any folder of pictures: DC-AE's three phases, and a decoder refined behind latents in use.
+"""Autoencoders on any folder of images: DC-AE's three phases, and a decoder refined behind latents in use.
 
 `autoencoder` (256 px, everything, L1 and perceptual), `adapt` (1024 px, the layers around the latents),
 `refine` (256 px, the decoder's last layers, a discriminator besides): arXiv:2410.10733, section 3.3.
@@ -22,7 +22,7 @@ from sanakit.train.runs.autoencoder import Phase, folder_run, run_before
 Source = str | os.PathLike[str] | None
 
 LOW, HIGH = 256, 1024  # pixels
-WORKERS = 2  # that read pictures
+WORKERS = 2  # that read images
 RECONSTRUCTION = Terms(pixels=1.0, perceptual=0.2)
 REFINEMENT = replace(RECONSTRUCTION, adversarial=0.02, adversarial_from=500)
 
@@ -51,7 +51,7 @@ REFINING = replace(FURTHER, rate_factors=(("discriminator.", 4.0),))
 
 
 def autoencoder(data: Path, output: Path, steps: int | None = None, *, source: Source = None) -> Run:
-    """Phase 1, all that pictures of 256 px need: every layer, of `source` or of one of pocket's size."""
+    """Phase 1, all that images of 256 px need: every layer, of `source` or of one of pocket's size."""
     config = FROM_NOTHING if source is None else FURTHER
     phase = Phase(parts="whole", terms=RECONSTRUCTION, resolution=LOW)
     return folder_run(data, output, source or DC_AE_POCKET, phase, config.lasting(steps), workers=WORKERS)

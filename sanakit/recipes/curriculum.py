@@ -1,4 +1,4 @@
-"""From small pictures to large ones: phases of growing resolution, each going on from the one before.
+"""From small images to large ones: phases of growing resolution, each going on from the one before.
 
 `pretrain` begins with new weights of the transformer, in the latents and with the text encoder of a finished
 model. `enlarge` goes on from a finished model to the resolutions above its own. Both end at `resolution`.

@@ -1,4 +1,4 @@
-"""Fine-tune any SANA model on your own captioned pictures, all of its transformer.
+"""Fine-tune any SANA model on your own captioned images, all of its transformer.
 
 Rates, warm-up, clipping and optimiser of the published sizes are those of SANA-1.5's training; batch size and
 length are ours, for one GPU of 40 GB or more. Smaller models, as pocket, have settings for a CPU.
@@ -17,7 +17,7 @@ from sanakit.weights import load_configs
 
 StrPath = str | os.PathLike[str]
 
-WORKERS = 2  # that read pictures
+WORKERS = 2  # that read images
 TRAIN_TEXT = False  # pocket's text encoder, which knows few words, may gain by True; Gemma 2 is too large
 PUBLISHED_WIDTH = 1024  # of the transformer: from here on it is one of the published sizes
 
@@ -63,7 +63,7 @@ def finetune(
     resolution: int | None = None,
     batch_size: int | None = None,
 ) -> Run:
-    """Train `source` on the pictures of `data`, at its own resolution or another one."""
+    """Train `source` on the images of `data`, at its own resolution or another one."""
     config = settings_for(source, steps, batch_size)
     return finetune_run(
         data, output, source, config, Aim(resolution=resolution, train_text=TRAIN_TEXT), workers=WORKERS

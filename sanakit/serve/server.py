@@ -62,9 +62,9 @@ class ServerSettings:
     device: str = "auto"
     dtype: str = "auto"
     memory: str = "auto"
-    max_batch: int = 16  # pictures
-    max_waiting: int = 64  # pictures
-    keep_days: int | None = None  # how long jobs and kept pictures stay; None: for ever
+    max_batch: int = 16  # images
+    max_waiting: int = 64  # images
+    keep_days: int | None = None  # how long jobs and kept images stay; None: for ever
     drain: float = 30.0  # seconds
     image_filter: bool = False
     prompt_filter: str | None = None  # folder of ShieldGemma
@@ -130,7 +130,7 @@ def serve(
         def stop() -> None:
             end, now = time.monotonic() + settings.drain, engine.stats()
             left = now["running"] + now["waiting"]
-            log.info("Stopping: %d pictures are left to draw, in at most %g s.", left, settings.drain)
+            log.info("Stopping: %d images are left to draw, in at most %g s.", left, settings.drain)
             returned = runner.close(settings.drain)
             engine.close(max(0.0, end - time.monotonic()))
             log.info("Stopped: %d jobs go back to the queue, for the next start.", returned)
@@ -243,7 +243,7 @@ def _engine(settings: ServerSettings) -> Engine:
 
 
 def delete_before(store: PictureStore, days: int) -> int:
-    """Delete the pictures of no job that are older than so many days; give how many. Raises StorageError."""
+    """Delete the images of no job that are older than so many days; give how many. Raises StorageError."""
     first_kept = datetime.now(UTC) - timedelta(days=days)
     is_old = (made_before, drawn_before)
     old = [name for name in store.names() if any(check(name, first_kept) for check in is_old)]
@@ -254,16 +254,16 @@ def delete_before(store: PictureStore, days: int) -> int:
 
 @contextmanager
 def _expiry(store: PictureStore, days: int) -> Iterator[None]:
-    """Delete old pictures of no job now and every hour; those of jobs are the runner's."""
+    """Delete old images of no job now and every hour; those of jobs are the runner's."""
     over = threading.Event()
 
     def work() -> None:
         while True:
             try:
                 if deleted := delete_before(store, days):
-                    log.info("%d pictures were deleted: they are older than %d days.", deleted, days)
+                    log.info("%d images were deleted: they are older than %d days.", deleted, days)
             except StorageError as error:
-                log.warning("Old pictures stay for now: %s", error)
+                log.warning("Old images stay for now: %s", error)
             if over.wait(_EXPIRY_EVERY):
                 return
 

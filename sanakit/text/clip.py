@@ -1,8 +1,8 @@
-"""Pictures and words into CLIP's common space: how each becomes numbers, and how well they fit.
+"""Images and words into CLIP's common space: how each becomes numbers, and how well they fit.
 
 Source: transformers' CLIPImageProcessor (the fields of preprocessor_config.json) and CLIPTokenizer (lower
 case, byte-pair encoding inside words, whose last token ends with "</w>").
-Shapes: B pictures or texts, H W pixels, S side that the model looks at, L tokens, E width of the space.
+Shapes: B images or texts, H W pixels, S side that the model looks at, L tokens, E width of the space.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ PIECES = Regex(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI's
 RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _UNKNOWN_STEP = (
-    "preprocessor_config.json asks for something that this code does not do: pictures are resized (bilinear "
+    "preprocessor_config.json asks for something that this code does not do: images are resized (bilinear "
     "or bicubic), cropped, brought to [0, 1] and normalised."
 )
-AT_ONCE = 64  # pictures or texts in one pass of the model
+AT_ONCE = 64  # images or texts in one pass of the model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preprocessing:
-    """What happens to a picture before the model sees it."""
+    """What happens to an image before the model sees it."""
 
     size: tuple[int, int] | int  # height and width, or of the shorter side alone, in pixels
     crop: tuple[int, int] | None  # height and width of the middle that is kept
@@ -98,7 +98,7 @@ class Preprocessing:
         }
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Pictures, B 3 H W in [-1, 1], to what the model looks at, B 3 S S.
+        """Images, B 3 H W in [-1, 1], to what the model looks at, B 3 S S.
 
         They are rounded to 8 bits before and after resizing: so would be the files that others score.
         """
@@ -115,9 +115,7 @@ class Preprocessing:
         if self.crop is not None:
             top, left = ((have - want) // 2 for have, want in zip(target, self.crop, strict=True))
             if min(top, left) < 0:
-                raise SettingsError(
-                    f"A picture of {width}x{height} is too small to crop {self.crop} from it."
-                )
+                raise SettingsError(f"An image of {width}x{height} is too small to crop {self.crop} from it.")
             pixels = pixels[..., top : top + self.crop[0], left : left + self.crop[1]]
         mean, deviation = (
             torch.tensor(values, device=images.device)[:, None, None]
@@ -127,7 +125,7 @@ class Preprocessing:
 
 
 class ClipScorer:
-    """Vectors of pictures and texts, and how well they fit; `weights.load_clip` makes one.
+    """Vectors of images and texts, and how well they fit; `weights.load_clip` makes one.
 
     model: on the device and in the dtype to compute in. Raises WeightsError when the tokenizer does not end
     texts with the token at which the model reads them.
@@ -145,7 +143,7 @@ class ClipScorer:
             )
 
     def images(self, images: Tensor) -> Tensor:
-        """Pictures, B 3 H W in [-1, 1], to vectors of length 1, B E float32 on the model's device."""
+        """Images, B 3 H W in [-1, 1], to vectors of length 1, B E float32 on the model's device."""
         table = self.model.visual_projection.weight
         with torch.no_grad():
             rows = [
@@ -170,13 +168,13 @@ class ClipScorer:
         return torch.cat(rows) if rows else table.new_zeros(0, len(table)).float()
 
     def scores(self, images: Tensor, texts: Sequence[str]) -> Tensor:
-        """CLIPScore of each picture with the text of the same place, B: 100 * max(cosine, 0).
+        """CLIPScore of each image with the text of the same place, B: 100 * max(cosine, 0).
 
         images: B 3 H W in [-1, 1]. texts: B. Source: Hessel et al. 2021 (arXiv:2104.08718), in the scale
-        that image generation reports. Raises SettingsError for another number of texts than pictures.
+        that image generation reports. Raises SettingsError for another number of texts than images.
         """
         if len(images) != len(texts):
-            raise SettingsError(f"{len(texts)} texts came for {len(images)} pictures: give one for each.")
+            raise SettingsError(f"{len(texts)} texts came for {len(images)} images: give one for each.")
         return 100 * (self.images(images) * self.texts(texts)).sum(dim=1).clamp(min=0)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:

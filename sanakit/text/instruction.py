@@ -2,7 +2,7 @@
 
 Source: SANA (arXiv:2410.10629, section 3.1) and diffusers 0.42, SanaPipeline: the text is prompt data of the
 published models and must be reproduced byte for byte to get the published features. (NVIDIA's own repository
-writes "Enhanced prompt" in double quotes; diffusers, whose pictures we reproduce, in single ones.)
+writes "Enhanced prompt" in double quotes; diffusers, whose images we reproduce, in single ones.)
 
 With N tokens in the instruction (BOS included) and room for M = 300 features, the published pipeline cuts
 instruction + prompt at N + M - 2 tokens and keeps the hidden states of positions 0 and N-1, N, ...: the BOS

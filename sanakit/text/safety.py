@@ -58,7 +58,7 @@ FINAL_SOFTCAP = 30.0  # of Gemma 2's logits, as published
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a filter says of one prompt or picture.
+    """What a filter says of one prompt or image.
 
     category: what it is refused for, None if it is allowed. score: the highest of all categories, in [0, 1].
     """

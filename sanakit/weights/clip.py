@@ -37,7 +37,7 @@ FILES = ("config.json", "model*.safetensors*", "tokenizer.json", "preprocessor_c
 def load_clip(
     path: StrPath, *, device: str | torch.device = "cpu", dtype: torch.dtype | str | None = None
 ) -> ClipScorer:
-    """Load a CLIP with its tokenizer and its way to look at pictures.
+    """Load a CLIP with its tokenizer and its way to look at images.
 
     path: "pocket-clip" (embedded), a folder of transformers' CLIPModel, or a Hub "organisation/name" such as
     openai/clip-vit-large-patch14. dtype: to compute in; None chooses: float32 on a CPU, else as stored.

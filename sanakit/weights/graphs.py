@@ -121,7 +121,7 @@ def load_graph_autoencoder(source: Source, part: str) -> DCAE:
     """Give the autoencoder of a folder of graphs; SettingsError if the encoder is asked for, too."""
     if part != "decoder":
         raise SettingsError(
-            f"{source.path} holds graphs, which draw but do not take pictures in: give the model that they "
+            f"{source.path} holds graphs, which draw but do not take images in: give the model that they "
             "were made of."
         )
     return GraphAutoencoder(autoencoder_config(source), _graph(source, DECODER))

@@ -83,7 +83,7 @@ def load_transformer(
     leave the big weights in their file, as stored (see the module's text). home: where the weights are put
     for now, if not on the device that the dtype is chosen for. plan: quantise by this one of
     `quant.plans.PLANS`; a folder that was quantised already (`sana quantize`) needs none.
-    Raises ModelNotFoundError, WeightsError, PrecisionError when the dtype gives wrong pictures with this
+    Raises ModelNotFoundError, WeightsError, PrecisionError when the dtype gives wrong images with this
     model, or SettingsError for `mapped` elsewhere than on a CPU in float32.
     """
     source = resolve(path, ("transformer",))

@@ -1,6 +1,6 @@
 """Which dtype to compute in: the model's rule, the device's abilities, the caller's wish.
 
-The published models come in two families. Those trained in float16 give broken pictures in bfloat16 (their
+The published models come in two families. Those trained in float16 give broken images in bfloat16 (their
 weights need the longer mantissa), those trained in bfloat16 overflow in float16; float32 is right for all. A
 CPU without bfloat16 arithmetic runs a bfloat16 matrix product 4.5 times slower than float32, and float16 is
 no better: there everything computes in float32, whatever is stored.
@@ -46,7 +46,7 @@ def check_rule(dtype: torch.dtype, rule: str, what: str = "This model") -> None:
         return
     remedy = "float32" if rule == "float32" else f"{rule} or float32"
     raise PrecisionError(
-        f"{what} gives wrong pictures in {dtype_name(dtype)}: it was made for {rule}. Use {remedy}, or leave "
+        f"{what} gives wrong images in {dtype_name(dtype)}: it was made for {rule}. Use {remedy}, or leave "
         "it to auto."
     )
 

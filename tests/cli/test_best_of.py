@@ -14,7 +14,7 @@ from sanakit.images.image import read_metadata
 
 @pytest.fixture(autouse=True)
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A judge that likes dark pictures stands in for CLIP; gives the names it was loaded by."""
+    """A judge that likes dark images stands in for CLIP; gives the names it was loaded by."""
     names = []
 
     def clip_scorer(model: str, *, device: str):

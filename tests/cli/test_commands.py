@@ -166,7 +166,7 @@ def test_evaluate_prints_the_figures_of_the_report(sana, monkeypatch: pytest.Mon
     for words in (
         "PSNR 27.25 dB, SSIM 0.875 on 40",
         "top-1  51.0%  top-5  55.0%",
-        "1.50 s a picture",
+        "1.50 s an image",
     ):
         assert words in out
     assert json.loads(sana("evaluate", "pocket", "--json").out)["not_recognised"] == ["a red apple"]

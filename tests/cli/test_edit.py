@@ -1,4 +1,4 @@
-"""`sana edit`: the whole picture, a part, around it; what is kept, what is printed, and what is refused."""
+"""`sana edit`: the whole image, a part, around it; what is kept, what is printed, and what is refused."""
 
 from __future__ import annotations
 
@@ -124,9 +124,9 @@ def png(width: int, height: int, *, content: bytes = zlib.compress(b"\0" * 100))
 
 
 BAD_PICTURES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "empty.png": (lambda path: path.touch(), "no picture"),
-    "text.png": (lambda path: path.write_text("a red apple"), "no picture"),
-    "page.jpg": (lambda path: path.write_text("<!DOCTYPE html><html>Log in</html>"), "no picture"),
+    "empty.png": (lambda path: path.touch(), "no image"),
+    "text.png": (lambda path: path.write_text("a red apple"), "no image"),
+    "page.jpg": (lambda path: path.write_text("<!DOCTYPE html><html>Log in</html>"), "no image"),
     "truncated.png": (lambda path: path.write_bytes(Path("photo.png").read_bytes()[:3000]), "damaged"),
     "junk-inside.png": (lambda path: path.write_bytes(png(64, 64, content=b"junk")), "damaged"),
     "bomb.png": (lambda path: path.write_bytes(png(60_000, 60_000)), "too many pixels"),

@@ -1,4 +1,4 @@
-"""`sana evaluate` on pictures: drawn first by a tiny model, or lying in a folder."""
+"""`sana evaluate` on images: drawn first by a tiny model, or lying in a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sanakit.eval import measures
 
 @pytest.fixture(autouse=True)
 def judges(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every judge gives 1 to a wide picture, else 0; the prompts it was asked about."""
+    """Every judge gives 1 to a wide image, else 0; the prompts it was asked about."""
     asked: list[str] = []
 
     def look(images: list[Image.Image], cases: list[Any]) -> list[float]:
@@ -62,7 +62,7 @@ def test_prompts_are_drawn_measured_and_gone_on_with(sana, tiny: Path, prompts: 
     judges.clear()
     assert sana(*words, "--num-images", 2, "--seed", 5).code == 0
     assert changed.read_bytes() == before
-    assert judges == ["two green foxes"] * 2  # one picture, two measures
+    assert judges == ["two green foxes"] * 2  # one image, two measures
 
 
 def test_pictures_that_are_there_need_no_model(sana, prompts: Path) -> None:
@@ -71,14 +71,14 @@ def test_pictures_that_are_there_need_no_model(sana, prompts: Path) -> None:
         Image.new("RGB", size).save(f"pictures/{index:05}.png")
     out = sana("evaluate", "--images", "pictures", "--prompts", prompts, "-m", "clip-score").out
     assert out.split()[:2] == ["clip-score", "0.6667"]
-    assert "3 pictures, by openai/clip-vit-large-patch14" in out
+    assert "3 images, by openai/clip-vit-large-patch14" in out
     assert sorted(path.name for path in Path().iterdir()) == ["pictures"]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--images", "x"], "recognition draws its own pictures"),
+        (["--images", "x"], "recognition draws its own images"),
         (["-m", "fid"], "MODEL is missing"),
         (["pocket", "-m", "beauty"], "no measure 'beauty'"),
         (["pocket", "-m", "clip-score"], "--prompts"),

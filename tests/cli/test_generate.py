@@ -1,4 +1,4 @@
-"""`sana generate`: pictures, names, settings, what is printed where, and what a terminal shows."""
+"""`sana generate`: images, names, settings, what is printed where, and what a terminal shows."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class ComfyUI:
         return self.wait(lambda: json.loads(self.get(f"/history/{job}")).get(job))
 
     def picture(self, entry: dict[str, Any]) -> Image.Image:
-        """Give the one picture that a finished workflow saved."""
+        """Give the one image that a finished workflow saved."""
         assert entry["status"]["status_str"] == "success", entry["status"]
         [saved] = [image for output in entry["outputs"].values() for image in output["images"]]
         return Image.open(io.BytesIO(self.get(f"/view?{urllib.parse.urlencode(saved)}"))).convert("RGB")
@@ -112,7 +112,7 @@ def difference(one: Image.Image, other: Image.Image) -> np.ndarray:
 
 
 def put(server: ComfyUI, image: Image.Image, **corners: tuple[int, int, int, int]) -> None:
-    """Save the picture that the workflows open; `hole` is transparent, which ComfyUI reads as the mask."""
+    """Save the image that the workflows open; `hole` is transparent, which ComfyUI reads as the mask."""
     image = image.convert("RGBA")
     for box in corners.values():
         hole = image.crop(box)
@@ -151,7 +151,7 @@ def test_inpainting_leaves_every_pixel_outside_the_mask(
 
 
 def test_nodes_of_comfyui_work_on_what_ours_give(server: ComfyUI, repository: Path) -> None:
-    """Prompts joined, a latent enlarged and drawn on, the picture's canvas enlarged and painted."""
+    """Prompts joined, a latent enlarged and drawn on, the image's canvas enlarged and painted."""
     mixed = workflow(repository, "text-to-image")
     mixed["5"]["inputs"]["images"] = ["14", 0]
     more = {"model": ["1", 0], "prompt": "a tree", "negative_prompt": ""}

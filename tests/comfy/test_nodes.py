@@ -51,7 +51,7 @@ def texts(model: TextToImage) -> tuple:
 
 @pytest.fixture(scope="module")
 def apple(model: TextToImage) -> Tensor:
-    """IMAGE of one picture, 256 px."""
+    """IMAGE of one image, 256 px."""
     [image] = call("SanakitTextToImage", model, prompt="a red apple", seed=3)
     return image
 
@@ -285,7 +285,7 @@ def test_the_sampler_says_what_is_wrong(
 
 
 def test_the_number_of_masks_must_fit(model: TextToImage, apple: Tensor) -> None:
-    with pytest.raises(SettingsError, match="2 masks came for 3 pictures"):
+    with pytest.raises(SettingsError, match="2 masks came for 3 images"):
         call("SanakitInpaint", model, apple.expand(3, -1, -1, -1), torch.ones(2, 64, 64))
 
 

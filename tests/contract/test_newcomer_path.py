@@ -1,4 +1,4 @@
-"""The way from prompt to picture stays short enough to be read in an afternoon.
+"""The way from prompt to image stays short enough to be read in an afternoon.
 
 What is counted: the files a reader opens who starts at the command (`cli/generate.py`) and at the task
 (`pipelines/text_to_image.py`) and follows every first-party import, lazy ones included. Left out, each for a
@@ -6,14 +6,14 @@ reason that is not "it would be too long":
 
 * `weights/`: how bytes become modules. The path begins where the modules exist.
 * `errors.py`: a list of exception classes; nothing happens in it.
-* `whole.py`: how any file gets to the disk whole; it knows no pictures.
+* `whole.py`: how any file gets to the disk whole; it knows no images.
 * `__init__.py` of the package and its folders: docstrings and names. A name that one of
   them passes on counts as the file that defines it.
 * `flow/euler.py`, `flow/scm.py`: other solvers. They have the interface of `flow/dpm.py`, the default, and no
   run uses two of them.
 * `cli/batch.py`: a file of prompts is another task, which begins at the same command.
 * `ops/gpu/`: kernels, like the C++ ones in `ops/native/`, which are no Python and not counted either.
-* CHEAPER: what changes how much a picture costs, not which picture it is. An operation of `ops/` is the one
+* CHEAPER: what changes how much an image costs, not which image it is. An operation of `ops/` is the one
   torch expression that its docstring states; bands, plans, stored prefixes and checks leave every result as
   it is. Who wants to know how it is done cheaply reads them next; they have limits of their own.
 

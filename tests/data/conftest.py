@@ -1,4 +1,4 @@
-"""Pictures with captions, and a tiny model whose latents and features are cached."""
+"""Images with captions, and a tiny model whose latents and features are cached."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 @pytest.fixture
 def picture() -> Callable[..., bytes]:
-    """Makes the file of a picture: its left half one colour, its right half another."""
+    """Makes the file of an image: its left half one colour, its right half another."""
     return _picture
 
 
@@ -28,7 +28,7 @@ def _picture(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Eleven sound pictures of five ratios with two captions each, three broken ones, a foreign file."""
+    """Eleven sound images of five ratios with two captions each, three broken ones, a foreign file."""
     place = tmp_path / "pictures"
     (place / "deep" / "er").mkdir(parents=True)
     sizes = [(256, 256)] * 4 + [(512, 256)] * 3 + [(300, 400), (1024, 256), (256, 512), (260, 250)]

@@ -1,4 +1,4 @@
-"""Prompts and pictures as benchmarks lay them out, and which belongs to which."""
+"""Prompts and images as benchmarks lay them out, and which belongs to which."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_without_a_file_of_prompts_the_folder_says_what_is_shown(tmp_path: Path)
 
 
 def test_a_folder_without_pictures_and_a_broken_picture_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no pictures"):
+    with pytest.raises(DataError, match="holds no images"):
         list_pictures(tmp_path)
     with pytest.raises(DataError, match="no folder"):
         list_pictures(tmp_path / "missing")

@@ -21,7 +21,7 @@ from sanakit.text.clip import ClipScorer, Preprocessing, train_clip_tokenizer
 
 
 class Judge:
-    """Gives each picture its red, and remembers the prompts of what it was shown."""
+    """Gives each image its red, and remembers the prompts of what it was shown."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -123,7 +123,7 @@ def test_geneval_counts_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 def test_a_picture_that_nothing_is_said_of_is_named(judge: Judge, tmp_path: Path) -> None:
     shown = draw(tmp_path, 2)
-    with pytest.raises(DataError, match=r"1 of 2 pictures.*1\.png"):
+    with pytest.raises(DataError, match=r"1 of 2 images.*1\.png"):
         measure("clip-score", [shown[0], Shown(shown[1].path, None)], Tools())
 
 

@@ -109,7 +109,7 @@ def test_sprint_takes_its_guidance_and_2k_models_their_positions(tmp_path):
 
 
 def psnr(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """Of 8-bit pictures, as they are saved."""
+    """Of 8-bit images, as they are saved."""
     difference = to_levels(ours).double() - to_levels(theirs).double()
     return float(10 * torch.log10(255**2 / difference.square().mean().clamp_min(1e-12)))
 

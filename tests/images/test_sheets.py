@@ -1,4 +1,4 @@
-"""Contact sheets keep the shape of their pictures."""
+"""Contact sheets keep the shape of their images."""
 
 from __future__ import annotations
 

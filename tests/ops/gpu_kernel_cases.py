@@ -215,7 +215,7 @@ def test_nan_is_not_hidden_by_the_relu(device: str) -> None:
 @pytest.mark.parametrize(
     ("sizes", "sides", "dtype"),
     [
-        ((2, 3, 9, 3), (0, 0), torch.float32),  # B R W M: pictures, and a strip of columns that is not full
+        ((2, 3, 9, 3), (0, 0), torch.float32),  # B R W M: images, and a strip of columns that is not full
         ((1, 4, 1, 70), (1, 0), torch.bfloat16),  # channels of a second program, few of them
         ((1, 19, 2, 2), (0, 1), torch.float32),  # rows of a second program, few of them
         ((1, 5, 2, 3), (1, 1), torch.float16),

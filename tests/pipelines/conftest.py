@@ -32,7 +32,7 @@ DEFAULTS = {"steps": 3, "guidance": 3.0, **SIZE, "solver": "dpm"}
 
 
 def randomised(module: nn.Module, spread: float) -> nn.Module:
-    """Draw every parameter, so that all of them matter to the picture."""
+    """Draw every parameter, so that all of them matter to the image."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             gain = name.endswith("norm.weight") or "norm_" in name or "layernorm" in name

@@ -25,7 +25,7 @@ PROMPTS = ["a red apple", "two green foxes", "an owl", "a dog", "a cat"]
 
 @pytest.fixture
 def pictures(pipe: TextToImage, tmp_path: Path) -> list[Picture]:
-    """Five pictures, the third of another size."""
+    """Five images, the third of another size."""
     rows = [{"prompt": prompt} for prompt in PROMPTS]
     rows[2]["size"] = "64x64"
     path = tmp_path / "prompts.jsonl"
@@ -61,7 +61,7 @@ def test_every_picture_is_the_one_that_its_settings_draw_alone(
         alone = pipe(**{name: settings[name] for name in settings if name not in ("model", "version")})
         with Image.open(tmp_path / "whole" / picture.file) as image:
             difference = ImageChops.difference(image, alone.images[0]).getextrema()
-        assert max(high for _, high in difference) <= 1  # a batch is the picture alone, to rounding
+        assert max(high for _, high in difference) <= 1  # a batch is the image alone, to rounding
 
 
 def test_the_manifest_tells_each_file_and_its_settings_in_the_order_of_the_prompts(
@@ -119,9 +119,9 @@ def dies(self, target):  # the file is written, and not yet in its place
 Path.replace = dies
 pipe = TextToImage.from_pretrained(model, device="cpu")
 pictures = read_pictures(prompts, partial(check_request, pipe.spec), steps=2)
-done = finished(pictures, Path(folder))
-drawn = (one for group in groups(pictures, done) for one in draw_group(pipe, group, done))
-for one in save_all(drawn, pictures, Path(folder), done):
+done = finished(images, Path(folder))
+drawn = (one for group in groups(images, done) for one in draw_group(pipe, group, done))
+for one in save_all(drawn, images, Path(folder), done):
     pass
 """
 
@@ -130,7 +130,7 @@ def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_files(
     pipe: TextToImage, folder: Path, pictures: list[Picture], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     killed = tmp_path / "killed"
-    for when in (1, 4):  # in writing its first manifest; a group's third picture
+    for when in (1, 4):  # in writing its first manifest; a group's third image
         words = [sys.executable, "-c", KILLED, folder, tmp_path / "prompts.jsonl", killed, str(when)]
         assert subprocess.run(words).returncode == -9
         assert list(killed.glob(".*.partial"))

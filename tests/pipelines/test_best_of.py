@@ -1,4 +1,4 @@
-"""The best of many pictures: the right ones, whatever the batch, and few held at a time."""
+"""The best of many images: the right ones, whatever the batch, and few held at a time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def brighter(prompt: str, one: Image.Image, other: Image.Image) -> bool:
 
 @pytest.fixture(scope="module")
 def expected(pipe: TextToImage) -> list[int]:
-    """Seeds of all pictures, brightest first."""
+    """Seeds of all images, brightest first."""
     drawn = pipe(PROMPT, seed=SEED, num_images=COUNT)
     values = [brightness(image) for image in drawn.images]  # pyright: ignore[reportArgumentType] - PIL
     order = sorted(zip(values, drawn.seeds, strict=True), reverse=True)
@@ -116,7 +116,7 @@ def test_a_tournament_for_the_best_one_compares_each_picture_once(pipe) -> None:
 
 @pytest.mark.parametrize("scores", [[1.0], [float("nan")] * 2], ids=["too few", "not a number"])
 def test_a_judge_that_gives_no_score_each_is_refused(pipe, scores: list[float]) -> None:
-    with pytest.raises(SettingsError, match="for 2 pictures"):
+    with pytest.raises(SettingsError, match="for 2 images"):
         BestOf(pipe, lambda prompt, images: scores)(PROMPT, count=2)
 
 

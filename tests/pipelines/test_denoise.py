@@ -264,7 +264,7 @@ def test_latents_of_a_source_are_scaled_as_the_transformer_sees_them(pipe) -> No
 
 def test_a_picture_whose_latents_are_not_finite_is_refused(pipe, monkeypatch) -> None:
     monkeypatch.setattr(type(pipe.autoencoder), "encode", lambda *_: torch.full((1, 8, *GRID), torch.inf))
-    with pytest.raises(NumericsError, match="The encoded picture"):
+    with pytest.raises(NumericsError, match="The encoded image"):
         begun(pipe, source=half_masked(pipe, 0.5))
 
 
@@ -273,5 +273,5 @@ def test_encoding_that_runs_out_of_memory_says_what_helps(pipe, monkeypatch) -> 
         raise MemoryError
 
     monkeypatch.setattr(denoise.DCAE, "encode", full)
-    with pytest.raises(MemoryLimitError, match="encoding the picture: take a smaller size"):
+    with pytest.raises(MemoryLimitError, match="encoding the image: take a smaller size"):
         begun(pipe, source=half_masked(pipe, 0.5))

@@ -56,7 +56,7 @@ def image() -> Image.Image:
 def their_picture(
     oracle, image, strength: float, steps: int, solver: str, guidance: float, seed: int
 ) -> np.ndarray:
-    """The picture of diffusers' encoder, scheduler, transformer and decoder; H W 3 uint8."""
+    """The image of diffusers' encoder, scheduler, transformer and decoder; H W 3 uint8."""
     scheduler = oracle.scheduler
     if solver == "euler":
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)

@@ -39,7 +39,7 @@ def boxed(size: tuple[int, int], *boxes: tuple[int, int, int, int]) -> Image.Ima
 
 
 def assert_kept(result: Image.Image, image: Image.Image, mask: Image.Image, changed: float = 0.5) -> None:
-    """Equal outside the mask, and mostly another picture inside."""
+    """Equal outside the mask, and mostly another image inside."""
     ours, theirs, kept = np.asarray(result), np.asarray(flatten(image)), np.asarray(mask) == 0
     assert ours.shape == theirs.shape
     assert np.array_equal(ours[kept], theirs[kept])

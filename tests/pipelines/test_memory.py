@@ -1,4 +1,4 @@
-"""Budgets: which plan they give, that every plan draws the same picture, what running out of memory costs."""
+"""Budgets: which plan they give, that every plan draws the same image, what running out of memory costs."""
 
 from __future__ import annotations
 

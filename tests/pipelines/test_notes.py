@@ -1,4 +1,4 @@
-"""What is told beside a picture: nothing in the prompt is known, or the size was not learned."""
+"""What is told beside an image: nothing in the prompt is known, or the size was not learned."""
 
 from __future__ import annotations
 

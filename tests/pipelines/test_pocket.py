@@ -1,4 +1,4 @@
-"""The embedded model: diffusers opens its folder and draws the same pictures with its default settings."""
+"""The embedded model: diffusers opens its folder and draws the same images with its default settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image filter with its real classifier on harmless pictures, and with a stand-in that flags."""
+"""The image filter with its real classifier on harmless images, and with a stand-in that flags."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FLAGGED = Image.new("RGB", (64, 48), "red")
 
 
 def redness(images):
-    """Stands in for a classifier: the redder a picture's corner, the higher its score."""
+    """Stands in for a classifier: the redder an image's corner, the higher its score."""
     return [image.convert("RGB").getpixel((0, 0))[0] / 255 for image in images]
 
 
@@ -64,7 +64,7 @@ def test_one_flagged_picture_refuses_the_call_and_every_decision_is_logged(caplo
     decide = ImageFilter(classifier=redness)
     assert decide.check([HARMLESS, FLAGGED]) == [Verdict(True, None, 0.0), Verdict(False, SEXUAL, 1.0)]
     assert caplog.records == []
-    with pytest.raises(RefusedError, match=r"refused the picture .*ask the operator") as error:
+    with pytest.raises(RefusedError, match=r"refused the image .*ask the operator") as error:
         decide([HARMLESS, FLAGGED], request_id="job-7")
     assert error.value.category == SEXUAL
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]

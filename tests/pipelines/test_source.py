@@ -1,4 +1,4 @@
-"""Any picture to what a model takes in, and back: modes, orientations, odd sizes, damaged files."""
+"""Any image to what a model takes in, and back: modes, orientations, odd sizes, damaged files."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_whatever_a_reader_stumbles_over_is_named(error, monkeypatch) -> None:
         raise error
 
     monkeypatch.setattr(image, "load", load)
-    with pytest.raises(SettingsError, match="The picture cannot be decoded"):
+    with pytest.raises(SettingsError, match="The image cannot be decoded"):
         flatten(image)
     with pytest.raises(SettingsError, match="The mask cannot be decoded"):
         repaint_mask(image, (4, 4))

@@ -1,4 +1,4 @@
-"""Masks of a picture: what marks, which latents it reaches, and how what is drawn fades in."""
+"""Masks of an image: what marks, which latents it reaches, and how what is drawn fades in."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from sanakit.serve.engine.ticket import Progress
 
 TOLERANCE = 2  # of 255, in every pixel
 LATENT_TOLERANCE = 2e-5  # relative; diffusers starts 3.7e-6 beyond pure noise
-CONTRAST = 10  # of 255: a picture flatter than this could agree by chance
+CONTRAST = 10  # of 255: an image flatter than this could agree by chance
 SHAPE = (8, 2, 3)  # C h w of the model's default 96 x 64 px
 PROMPT = "two green foxes on a table"
 WAIT = 60  # seconds that nothing here should take
@@ -49,7 +49,7 @@ def oracle(sprint_folder: Path) -> diffusers.SanaSprintPipeline:
 
 
 def theirs(oracle, seed: int, steps: int, guidance: float = 4.5, **settings) -> Any:
-    """What diffusers draws, one picture: all its noise, first and fresh, from one generator."""
+    """What diffusers draws, one image: all its noise, first and fresh, from one generator."""
     return oracle(
         PROMPT,
         num_inference_steps=steps,
@@ -84,7 +84,7 @@ def test_the_same_seed_draws_diffusers_picture(pipe, oracle, steps, guidance) ->
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 10])
 def test_the_same_seed_ends_at_diffusers_latents(pipe, oracle, steps) -> None:
-    """Finer than the pictures, whose random decoder drives most pixels to black or white."""
+    """Finer than the images, whose random decoder drives most pixels to black or white."""
     ours = pipe(PROMPT, steps=steps, seed=7, output="latent").images
     expected = theirs(oracle, 7, steps, output_type="latent")
     assert (ours - expected).norm() < LATENT_TOLERANCE * expected.norm()
@@ -272,7 +272,7 @@ def test_the_nodes_for_comfyui_draw_it_too(pipe) -> None:
         EncodeText().encode(pipe, PROMPT, "snow")
 
 
-# Starting from a picture
+# Starting from an image
 
 
 def photograph() -> Image.Image:

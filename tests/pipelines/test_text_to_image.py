@@ -20,7 +20,7 @@ from sanakit.pipelines.request import Result, seeded_noise
 from sanakit.pipelines.text_to_image import TextToImage
 
 TOLERANCE = 2  # of 255, in every pixel
-CONTRAST = 10  # of 255: a picture flatter than this could agree by chance
+CONTRAST = 10  # of 255: an image flatter than this could agree by chance
 INSTRUCTION = "Draw this: "  # as in conftest
 SHAPE = (8, 2, 3)  # C h w of the model's default 96 x 64 px
 PROMPT = "two green foxes on a table"
@@ -48,7 +48,7 @@ def oracle(folder: Path) -> diffusers.SanaPipeline:
 
 
 def their_picture(oracle, prompt: str, noise: torch.Tensor, solver: str = "dpm", **settings) -> np.ndarray:
-    """One picture as diffusers draws it, H W 3 uint8."""
+    """One image as diffusers draws it, H W 3 uint8."""
     scheduler = oracle.scheduler
     if solver == "euler":
         oracle.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
@@ -269,7 +269,7 @@ def test_a_cancelled_stream_computes_no_further_step_and_no_picture(pipe, monkey
 
 
 def test_previews_show_the_picture_in_sight(pipe, monkeypatch) -> None:
-    """With a linear decoder a preview is exact: the last one is the picture, scaled down."""
+    """With a linear decoder a preview is exact: the last one is the image, scaled down."""
     weights = torch.randn(9, 3 * 8 * 8) * 0.05
 
     def decode_rows(_: object, latents: torch.Tensor, band: int) -> Iterator[torch.Tensor]:

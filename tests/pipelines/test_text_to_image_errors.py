@@ -91,7 +91,7 @@ def broken(pipe: TextToImage, part: str, value: float) -> TextToImage:
 def test_spoiled_weights_are_a_numerics_error_that_says_where(pipe, value) -> None:
     with pytest.raises(NumericsError, match=r"Step 1 of 3 .* damaged"):
         broken(pipe, "transformer", value)(PROMPT)
-    with pytest.raises(NumericsError, match=r"decoded picture .* damaged"):
+    with pytest.raises(NumericsError, match=r"decoded image .* damaged"):
         broken(pipe, "autoencoder", value)(PROMPT)
 
 

@@ -1,4 +1,4 @@
-"""Pictures with captions and a tiny model to train on them, for recipes that go on from a finished model."""
+"""Images with captions and a tiny model to train on them, for recipes that go on from a finished model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHAPES = ((64, 64), (128, 32), (32, 128))  # width and height of the buckets at 
 
 
 def _write_pictures(folder: Path, *, each: int = 3, scale: int = 1) -> Path:
-    """`each` pictures of every shape, with two captions, one a line in a .txt file."""
+    """`each` images of every shape, with two captions, one a line in a .txt file."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(7)
     for number in range(each * len(SHAPES)):

@@ -1,4 +1,4 @@
-"""DC-AE's phases follow each other from a folder of pictures to a vae folder: one step each."""
+"""DC-AE's phases follow each other from a folder of images to a vae folder: one step each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From small pictures to large ones: a phase goes on from the one before, at its own resolution."""
+"""From small images to large ones: a phase goes on from the one before, at its own resolution."""
 
 from __future__ import annotations
 

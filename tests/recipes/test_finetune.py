@@ -1,4 +1,4 @@
-"""A folder of your own pictures trains by one command, and the report names what is broken in it.
+"""A folder of your own images trains by one command, and the report names what is broken in it.
 
 The second half of this file is what two processes run: `python test_finetune.py PICTURES MODEL OUTPUT`.
 """
@@ -47,7 +47,7 @@ def small(monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
 
 @pytest.fixture
 def pictures(write_pictures: Writer, tmp_path: Path) -> Path:
-    """Nine sound pictures of three shapes with two captions each, and three broken files."""
+    """Nine sound images of three shapes with two captions each, and three broken files."""
     return add_broken(write_pictures(tmp_path / "pictures"))
 
 
@@ -88,7 +88,7 @@ def logged(folder: Path) -> list[tuple[int, float, float]]:
 def test_one_command_trains_mixed_pictures_and_names_the_broken_ones(
     pictures: Path, tiny: Path, tmp_path: Path, command: Command
 ) -> None:
-    """Three buckets, of which each fills one batch: three steps meet every picture."""
+    """Three buckets, of which each fills one batch: three steps meet every image."""
     output = tmp_path / "runs" / "finetune"
     told = command(
         *("train", "finetune", "--data", pictures, "--source", tiny, "--steps", 3, "--batch-size", 4),
@@ -154,7 +154,7 @@ def test_empty_places_and_broken_pictures_count_nothing_in_the_mean(
         assert objective.loss(replace(batch, pictures=strange)).item() == pytest.approx(loss.item())
         pieces = torch.stack([in_parts.loss(in_parts.batch(step, part)) for part in parts]).sum()
         assert pieces.item() == pytest.approx(loss.item(), rel=1e-5)
-    assert sorted(sound) == [3, 3, 3]  # of 5 places; the square bucket's fourth picture is broken
+    assert sorted(sound) == [3, 3, 3]  # of 5 places; the square bucket's fourth image is broken
 
 
 def test_a_picture_without_a_caption_is_trained_without_one(

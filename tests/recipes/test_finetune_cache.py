@@ -1,4 +1,4 @@
-"""Training from a cache is the training from its pictures, less the encoding."""
+"""Training from a cache is the training from its images, less the encoding."""
 
 from __future__ import annotations
 

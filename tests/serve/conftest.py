@@ -91,7 +91,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """The embedded model, started once; small pictures of few steps take a few hundredths of a second."""
+    """The embedded model, started once; small images of few steps take a few hundredths of a second."""
     running = Engine(["pocket"], device="cpu", threads=1)
     running.start()
     yield running
@@ -112,7 +112,7 @@ class Parts:
     draining: threading.Event
 
     def draw(self, **body: Any) -> Any:
-        """Ask for pictures, small and quick unless the body says otherwise."""
+        """Ask for images, small and quick unless the body says otherwise."""
         small = {"prompt": "a red apple", "size": "64x64", "steps": 2}
         return self.client.post("/v1/images/generations", json=small | body)
 

@@ -1,4 +1,4 @@
-"""What is told beside a picture reaches whoever asked: body, stream, job and page."""
+"""What is told beside an image reaches whoever asked: body, stream, job and page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dtype is chosen that gives right pictures, or refused with the one that does."""
+"""A dtype is chosen that gives right images, or refused with the one that does."""
 
 from __future__ import annotations
 

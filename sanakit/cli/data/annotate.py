@@ -12,10 +12,10 @@ import typer
 
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 
-NAMED = 20  # broken pictures that are listed; --json has all
+NAMED = 20  # broken images that are listed; --json has all
 
 Place = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="A folder of pictures, WebDataset shards, or a dataset.")
+    str, typer.Argument(metavar="SOURCE", help="A folder of images, WebDataset shards, or a dataset.")
 ]
 Output = Annotated[
     Path | None,
@@ -47,15 +47,15 @@ def caption(
         str | None, typer.Option(show_default="MODEL", help="Source of the captions; another name adds up.")
     ] = None,
     output: Output = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures at once, or questions open at once.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once, or questions open at once.")] = 8,
     device: Device = "auto",
     cluster: Cluster = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Have a model describe the pictures of a data set.
+    """Have a model describe the images of a data set.
 
-    Pictures that it described before are skipped, so the same command goes on where it was stopped. Run it
+    Images that it described before are skipped, so the same command goes on where it was stopped. Run it
     with several models: their captions add up. Needs the extra caption.
     """
     from sanakit.data.annotate.captioner import PROMPT, endpoint_captioner, transformers_captioner
@@ -78,15 +78,15 @@ def score(
         typer.Option(metavar="MODEL", help="pocket-clip, or the folder of a CLIP as transformers saves it."),
     ] = "pocket-clip",
     output: Output = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 32,
     device: Device = "auto",
     cluster: Cluster = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Score how well the captions of a data set fit their pictures.
+    """Score how well the captions of a data set fit their images.
 
-    The score is CLIPScore, 100 * max(cos, 0). Training draws good captions more often by it. Pictures whose
+    The score is CLIPScore, 100 * max(cos, 0). Training draws good captions more often by it. Images whose
     captions have this model's scores are skipped; scores of another model are replaced.
     """
     from sanakit.data.annotate.job import Scoring
@@ -135,7 +135,7 @@ def _print(report: Any, done: str, as_json: bool) -> None:
             print(f"Warning: {text}{kind}", file=sys.stderr)
         if len(keys) > NAMED:
             print(f"Warning: and {len(keys) - NAMED:,} more{kind}: --json lists them", file=sys.stderr)
-    parts = [f"{report.done:,} pictures {done}"]
+    parts = [f"{report.done:,} images {done}"]
     parts += [f"{report.kept:,} were before"] if report.kept else []
     parts += [f"{len(report.broken):,} broken"] if report.broken else []
     parts += [f"{len(report.unanswered):,} without an answer"] if report.unanswered else []

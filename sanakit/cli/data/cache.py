@@ -10,13 +10,13 @@ import typer
 
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar, size_in_bytes
 
-NAMED = 20  # broken pictures and cut captions that are listed; --json has all
+NAMED = 20  # broken images and cut captions that are listed; --json has all
 
 
 def cache(
     source: Annotated[
         str,
-        typer.Argument(metavar="SOURCE", help="A folder of pictures, WebDataset shards, or a dataset."),
+        typer.Argument(metavar="SOURCE", help="A folder of images, WebDataset shards, or a dataset."),
     ],
     folder: Annotated[Path, typer.Argument(metavar="DST", help="Folder of the cache: new, or begun before.")],
     model: Annotated[
@@ -24,21 +24,21 @@ def cache(
     ] = "pocket",
     resolution: Annotated[
         int | None,
-        typer.Option(metavar="N", show_default="the model's", help="Side in pixels of a square picture."),
+        typer.Option(metavar="N", show_default="the model's", help="Side in pixels of a square image."),
     ] = None,
     text: Annotated[
         bool, typer.Option("--text", help="Text features of all captions too; 1.4 MB for 300 Gemma tokens.")
     ] = False,
-    square: Annotated[bool, typer.Option("--square", help="Cut all pictures to squares.")] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 16,
+    square: Annotated[bool, typer.Option("--square", help="Cut all images to squares.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 16,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes the best one.")] = "auto",
     dtype: Annotated[str, typer.Option(help="To compute in: auto, float32, bfloat16.")] = "auto",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Encode the pictures of a data set once.
+    """Encode the images of a data set once.
 
-    Training on DST then reads latents instead of encoding pictures at every step, with the same batches. The
+    Training on DST then reads latents instead of encoding images at every step, with the same batches. The
     same command goes on where it was stopped. A cache belongs to the encoders of MODEL: training checks them.
     """
     from sanakit.data.cache.build import build_cache, plan_cache
@@ -56,7 +56,7 @@ def cache(
             print(f"Warning: {line}", file=sys.stderr)
         if len(named) > NAMED:
             print(f"Warning: and {len(named) - NAMED:,} more: --json lists them", file=sys.stderr)
-    parts = [f"{built.pictures:,} pictures", size_in_bytes(built.size), f"{built.shards:,} shards"]
+    parts = [f"{built.pictures:,} images", size_in_bytes(built.size), f"{built.shards:,} shards"]
     parts += [f"{built.kept:,} were before"] if built.kept else []
     parts += [f"{len(built.broken):,} broken"] if built.broken else []
     parts += [f"{len(built.left_out):,} too small or narrow"] if built.left_out else []
@@ -67,7 +67,7 @@ def _announce(plan: Any) -> str:
     """What is going to be written, before it is."""
     about = plan.about
     said = (
-        f"{len(plan.buckets):,} of {about.pictures:,} pictures at {about.resolution} px in "
+        f"{len(plan.buckets):,} of {about.pictures:,} images at {about.resolution} px in "
         f"{len(about.sizes)} sizes: latents {size_in_bytes(plan.latent_bytes)}"
     )
     if plan.text_bytes:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DATABASE = "jobs.sqlite"  # in the server's folder
 
-Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the server: jobs, keys, pictures.")]
+Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the server: jobs, keys, images.")]
 DatabaseUrl = Annotated[
     str | None,
     typer.Option(
@@ -41,7 +41,7 @@ def create(
         int | None, typer.Option(metavar="N", show_default="any number", help="Requests a minute.")
     ] = None,
     per_day: Annotated[
-        int | None, typer.Option(metavar="N", show_default="any number", help="Pictures a day of UTC.")
+        int | None, typer.Option(metavar="N", show_default="any number", help="Images a day of UTC.")
     ] = None,
     data: Data = Path("sana-data"),
     database: DatabaseUrl = None,

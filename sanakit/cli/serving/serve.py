@@ -32,16 +32,16 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 KeepDays = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, show_default="for ever", help="Then jobs and pictures are deleted."),
+    typer.Option(metavar="N", min=1, show_default="for ever", help="Then jobs and images are deleted."),
 ]
-Filter = Annotated[bool, typer.Option("--filter", help="Look at pictures before they leave.")]
+Filter = Annotated[bool, typer.Option("--filter", help="Look at images before they leave.")]
 
 
 def serve(
     model: Models = None,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")] = 8000,
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder for jobs, keys and pictures.")] = Path(
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder for jobs, keys and images.")] = Path(
         "sana-data"
     ),
     database: Annotated[
@@ -64,11 +64,11 @@ def serve(
     ] = None,
     no_auth: NoAuth = False,
     max_waiting: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Pictures in the queue; more get a 503.")
+        int, typer.Option(metavar="N", min=1, help="Images in the queue; more get a 503.")
     ] = 64,
-    max_batch: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures drawn at once.")] = 16,
+    max_batch: Annotated[int, typer.Option(metavar="N", min=1, help="Images drawn at once.")] = 16,
     max_steps: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Of one request.")] = 200,
-    max_side: Annotated[int, typer.Option(metavar="PX", min=64, max=4096, help="Of one picture.")] = 4096,
+    max_side: Annotated[int, typer.Option(metavar="PX", min=64, max=4096, help="Of one image.")] = 4096,
     memory: Memory = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",

@@ -1,4 +1,4 @@
-"""Captioning models behind one type of function: pictures in, a text for each out.
+"""Captioning models behind one type of function: images in, a text for each out.
 
 `transformers_captioner` runs a vision-language model here; `endpoint_captioner` asks a server that speaks
 OpenAI's chat completions, such as vLLM, SGLang, llama.cpp, or a paid one. Any other function of the type does
@@ -18,7 +18,7 @@ from sanakit.errors import DataError, SettingsError
 from sanakit.eval.networks.chat import RETRIES, endpoint_chat, local_chat
 
 Captioner = Callable[[list[Image.Image]], list[str]]
-"""Called with RGB pictures; gives a text for each, "" where it has none."""
+"""Called with RGB images; gives a text for each, "" where it has none."""
 
 PROMPT = (
     "Describe this picture for somebody who will draw it: the subject first, then its parts, colours, "
@@ -58,7 +58,7 @@ def endpoint_captioner(
     """Caption by a server with OpenAI's /chat/completions.
 
     url, model, key, timeout, retries, errors: as in `eval.chat.endpoint_chat`.   concurrency: questions that
-    are open at once. A picture that the server refuses gets "", with a warning that says why.
+    are open at once. An image that the server refuses gets "", with a warning that says why.
     """
     if concurrency < 1:
         raise SettingsError(f"{concurrency} questions at once is not possible: take at least 1.")

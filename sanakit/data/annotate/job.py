@@ -1,6 +1,6 @@
 """Runs a captioner or a scorer over a data set, and goes on where an earlier run stopped.
 
-1 waiting: the pictures whose work is not in the sidecar    2 annotate_batch: read, decode, ask the model
+1 waiting: the images whose work is not in the sidecar    2 annotate_batch: read, decode, ask the model
 3 annotate: every answer into the sidecar as it comes       4 Report: what was done, and what could not be
 
 A job says what is done (Captioning, Scoring) and how its model is loaded; `run_here` does it in this process,
@@ -34,18 +34,18 @@ READERS = 4  # threads that read and decode the next batch while the model works
 
 
 class Job(Protocol):
-    """Work on pictures one by one. name: of the model.   verb: for progress.   load: the model, on demand."""
+    """Work on images one by one. name: of the model.   verb: for progress.   load: the model, on demand."""
 
     name: str
     verb: str
     load: Callable[[], Any]
 
     def wants(self, captions: tuple[Caption, ...], known: Known) -> bool:
-        """Whether a picture with these captions, of which the sidecar knows this, is still to be done."""
+        """Whether an image with these captions, of which the sidecar knows this, is still to be done."""
         ...
 
     def do(self, model: Any, images: list[Image.Image], captions: list[tuple[Caption, ...]]) -> Answers:
-        """Give the captions that the sidecar is to get for each picture; none: the model had no answer."""
+        """Give the captions that the sidecar is to get for each image; none: the model had no answer."""
         ...
 
     @property
@@ -59,7 +59,7 @@ Answers = list[tuple[Caption, ...]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Captioning:
-    """Have a model describe each picture that it has not described yet.
+    """Have a model describe each image that it has not described yet.
 
     name: goes into the captions as their source, and tells a model's captions from another's: several add up.
     """
@@ -74,7 +74,7 @@ class Captioning:
         return all(caption.source != self.name for caption in captions)
 
     def do(self, model: Captioner, images: list[Image.Image], captions: list[tuple[Caption, ...]]) -> Answers:
-        """Ask for a caption a picture. Raises SettingsError for a captioner that answers another number."""
+        """Ask for a caption an image. Raises SettingsError for a captioner that answers another number."""
         texts = model(images)
         _check_number(self.name, len(images), len(texts))
         return [(Caption(text=text, source=self.name),) if text else () for text in texts]
@@ -82,7 +82,7 @@ class Captioning:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scoring:
-    """Have a model score all captions of each picture of which it has not scored all.
+    """Have a model score all captions of each image of which it has not scored all.
 
     name: tells the model's scores from another's, with which they cannot be compared: those are replaced.
     """
@@ -116,7 +116,7 @@ class Scoring:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Waiting:
-    """A picture that is to be done: its place in the source, its key, and its captions so far."""
+    """An image that is to be done: its place in the source, its key, and its captions so far."""
 
     index: int
     key: str
@@ -125,7 +125,7 @@ class Waiting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What came of a picture: captions for the sidecar, or none; broken: why it could not be opened."""
+    """What came of an image: captions for the sidecar, or none; broken: why it could not be opened."""
 
     key: str
     captions: tuple[Caption, ...] = ()
@@ -133,14 +133,14 @@ class Outcome:
 
 
 Run = Callable[[Job, Sequence[Waiting]], Iterable[Outcome]]
-"""Does a job on pictures, giving each outcome as soon as it is there, in any order."""
+"""Does a job on images, giving each outcome as soon as it is there, in any order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What a run did. done, kept: pictures, by it and by earlier runs.
+    """What a run did. done, kept: images, by it and by earlier runs.
 
-    broken: key and reason of pictures that, or whose captions, cannot be read.   unanswered: keys of those
+    broken: key and reason of images that, or whose captions, cannot be read.   unanswered: keys of those
     for which the model had no answer.   bare: keys of those without captions to score. The next run tries all
     three again.
     """
@@ -156,7 +156,7 @@ class Report:
 def annotate(
     source: Source, job: Job, sidecar: Path, run: Run, *, progress: Progress | None = None
 ) -> Report:
-    """Do a job on all pictures of a source that the sidecar has no result of; write the results to it.
+    """Do a job on all images of a source that the sidecar has no result of; write the results to it.
 
     run: `run_here` or `annotate_on_cluster`, with their settings bound.   progress: see Progress.
     Each result is in the sidecar as soon as `run` gives it: a run that is killed is taken up by the next one.
@@ -189,7 +189,7 @@ def annotate(
 
 
 def waiting(source: Source, job: Job, sidecar: Path) -> tuple[list[Waiting], list[str], dict[str, str]]:
-    """Give the pictures that a job is still to do, the keys of those without captions to score, and, key to
+    """Give the images that a job is still to do, the keys of those without captions to score, and, key to
     reason, those whose captions cannot be read.
 
     Raises DataError for a sidecar that is damaged.
@@ -216,10 +216,10 @@ def run_here(
 ) -> Iterator[Outcome]:
     """Do a job in this process, reading the next batch while the model works on one.
 
-    batch_size: pictures the model gets at once. Raises SettingsError for one below 1.
+    batch_size: images the model gets at once. Raises SettingsError for one below 1.
     """
     if batch_size < 1:
-        raise SettingsError(f"A batch of {batch_size} pictures is not possible: take at least 1.")
+        raise SettingsError(f"A batch of {batch_size} images is not possible: take at least 1.")
     batches = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
     with ThreadPoolExecutor(max_workers=READERS) as pool:
         coming = [pool.submit(read_picture, source, one) for one in batches[0]]
@@ -234,7 +234,7 @@ def run_here(
 def annotate_batch(
     job: Job, model: Any, batch: Sequence[Waiting], opened: Sequence[Image.Image | str]
 ) -> list[Outcome]:
-    """Do a job on pictures that were opened; opened: as `read_picture` gives them."""
+    """Do a job on images that were opened; opened: as `read_picture` gives them."""
     good = [(one, image) for one, image in zip(batch, opened, strict=True) if not isinstance(image, str)]
     broken = [
         Outcome(key=one.key, broken=reason)
@@ -250,7 +250,7 @@ def annotate_batch(
 
 
 def read_picture(source: Source, picture: Waiting) -> Image.Image | str:
-    """Give a picture, RGB, upright, on white, scaled down to LONGEST_SIDE; or why it cannot be read."""
+    """Give an image, RGB, upright, on white, scaled down to LONGEST_SIDE; or why it cannot be read."""
     try:
         content = source.read(picture.index)
         height, width = picture_size(io.BytesIO(content))

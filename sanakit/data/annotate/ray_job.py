@@ -1,7 +1,7 @@
 """Captioning and scoring on several processes, on this machine or a cluster, with Ray Data.
 
 Each process opens the data set and has the model; what travels is places in the data set and captions, no
-pictures. So the data set has to lie at the same place on all machines, on shared storage. This process, which
+images. So the data set has to lie at the same place on all machines, on shared storage. This process, which
 asked for the work, writes the sidecar: its content is that of `annotate.run_here`, in another order.
 """
 
@@ -29,10 +29,10 @@ def annotate_on_cluster(
     batch_size: int = 8,
     device: str = "auto",
 ) -> Iterator[Outcome]:
-    """Do a job on several processes, giving each picture's outcome when it comes, in any order.
+    """Do a job on several processes, giving each image's outcome when it comes, in any order.
 
     place: of the data set, as for `open_source`.   workers: processes, each with the model, and with one GPU,
-    or its share of the CPU cores.   batch_size: pictures the model gets at once.   device: the job's model is
+    or its share of the CPU cores.   batch_size: images the model gets at once.   device: the job's model is
     loaded for; "cpu" asks Ray for no GPU.
     Ray is used as it was begun, found by the variable RAY_ADDRESS, or begun here and ended afterwards.
     Raises MissingExtraError without the extra [cluster], SettingsError for more workers than GPUs or cores.
@@ -42,13 +42,13 @@ def annotate_on_cluster(
         import ray.data
     except ImportError:
         raise MissingExtraError("ray", "cluster") from None
-    for number, what in ((workers, "workers"), (batch_size, "pictures in a batch")):
+    for number, what in ((workers, "workers"), (batch_size, "images in a batch")):
         if number < 1:
             raise SettingsError(f"{number} {what} is not possible: take at least 1.")
     with workers_on(device, workers) as needs:
         rows = [{"picture": json.dumps(asdict(one))} for one in pictures]
         # Blocks of one batch come back as soon as they are done, but a million blocks would cost more than
-        # the pictures: with many there are up to 64 batches in one.
+        # the images: with many there are up to 64 batches in one.
         blocks = max(1, min(len(rows) // batch_size, max(1000, len(rows) // (64 * batch_size))))
         table = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
             _Worker,
@@ -85,7 +85,7 @@ class _Worker:
             for one in batch:
                 if one.index >= len(self.source) or self.source.key(one.index) != one.key:
                     raise DataError(
-                        f"{self.place} holds other pictures on another machine: number {one.index} is not "
+                        f"{self.place} holds other images on another machine: number {one.index} is not "
                         f"{one.key} there. Put the data set on storage that all machines share."
                     )
             opened = [read_picture(self.source, one) for one in batch]

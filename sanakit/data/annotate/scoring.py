@@ -1,6 +1,6 @@
-"""How well captions fit pictures, behind one type of function: pictures and texts in, a number for each out.
+"""How well captions fit images, behind one type of function: images and texts in, a number for each out.
 
-The scale is that of SANA's published thresholds: 100 * max(cos, 0) of CLIP's picture and text vectors, from
+The scale is that of SANA's published thresholds: 100 * max(cos, 0) of CLIP's image and text vectors, from
 0 to 100. Hessel et al. 2021 (arXiv:2104.08718), who named it CLIPScore, write 2.5 * max(cos, 0): the same
 order, divided by 40. OpenAI's CLIPs give fitting captions 25 to 35; each CLIP has its own usual numbers, so
 scores of two of them cannot be compared, nor share a threshold.
@@ -18,7 +18,7 @@ from sanakit.errors import SettingsError
 from sanakit.eval.metrics.clip_score import clip_scores
 
 Scorer = Callable[[list[Image.Image], list[str]], list[float]]
-"""Called with RGB pictures and a text for each; gives a score for each pair, higher for a better fit."""
+"""Called with RGB images and a text for each; gives a score for each pair, higher for a better fit."""
 
 
 def clip_scorer(model: str | os.PathLike[str] = "pocket-clip", *, device: str = "auto") -> Scorer:
@@ -39,7 +39,7 @@ def clip_scorer(model: str | os.PathLike[str] = "pocket-clip", *, device: str = 
     def score(images: list[Image.Image], texts: list[str]) -> list[float]:
         nonlocal told
         if len(images) != len(texts):
-            raise SettingsError(f"{len(texts)} texts came for {len(images)} pictures: give one for each.")
+            raise SettingsError(f"{len(texts)} texts came for {len(images)} images: give one for each.")
         if not images:
             return []
         if not told:

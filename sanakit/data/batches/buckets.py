@@ -1,8 +1,8 @@
-"""Aspect buckets: every picture goes to the training size whose ratio is nearest to its own.
+"""Aspect buckets: every image goes to the training size whose ratio is nearest to its own.
 
 The sizes are those that the published models draw (`aspect_bins`), here for any training resolution. The
 nearest ratio is found in log space, where 1:2 is as far from the square as 2:1.
-Shapes: N pictures of the source, K buckets.
+Shapes: N images of the source, K buckets.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from sanakit.data.read.index import Index
 from sanakit.errors import SettingsError
 from sanakit.images.image import aspect_bins
 
-ENLARGE = 1.25  # times; a picture that would have to grow by more would teach blur
+ENLARGE = 1.25  # times; an image that would have to grow by more would teach blur
 KEPT = (
-    0.5  # of a picture's area has to be left after the cut; a narrower one shows something else than it says
+    0.5  # of an image's area has to be left after the cut; a narrower one shows something else than it says
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """Which pictures are trained on, and in which size.
+    """Which images are trained on, and in which size.
 
-    sizes: K times (height, width) in pixels.   members: K arrays of picture numbers, ascending.
-    left_out: number of the picture -> why it is in none, though it is sound.
+    sizes: K times (height, width) in pixels.   members: K arrays of image numbers, ascending.
+    left_out: number of the image -> why it is in none, though it is sound.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -34,7 +34,7 @@ class Buckets:
     left_out: dict[int, str]
 
     def __len__(self) -> int:
-        """Count the pictures that are in a bucket."""
+        """Count the images that are in a bucket."""
         return sum(len(numbers) for numbers in self.members)
 
 
@@ -61,13 +61,13 @@ def training_sizes(resolution: int, *, square: bool = False, multiple: int = 32)
 def fill_buckets(
     index: Index, resolution: int, *, square: bool = False, multiple: int = 32, enlarge: float = ENLARGE
 ) -> Buckets:
-    """Put the sound pictures of an index into the buckets of a training resolution.
+    """Put the sound images of an index into the buckets of a training resolution.
 
-    enlarge: times, >= 1; a picture that has to grow by more to cover its size is left out, as is one of which
+    enlarge: times, >= 1; an image that has to grow by more to cover its size is left out, as is one of which
     less than half would be left after the cut. The rest as for `training_sizes`. Raises SettingsError.
     """
     if not enlarge >= 1:
-        raise SettingsError(f"enlarge = {enlarge}: give 1 (never) or how many times pictures may grow.")
+        raise SettingsError(f"enlarge = {enlarge}: give 1 (never) or how many times images may grow.")
     sizes = training_sizes(resolution, square=square, multiple=multiple)
     heights, widths = index.heights.astype(np.float64), index.widths.astype(np.float64)
     sound = index.heights > 0

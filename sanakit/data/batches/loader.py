@@ -1,9 +1,9 @@
 """Batches for training, read ahead by worker processes: the same ones for any number of workers and ranks.
 
-The order decides which pictures a batch holds (`order`), a number drawn for (seed, step, picture) which of
+The order decides which images a batch holds (`order`), a number drawn for (seed, step, image) which of
 their captions; workers only carry it out. They are processes, not threads: a hostile file that brings down a
 decoder takes no training run with it, and the interpreter is free for the step itself.
-A picture that cannot be decoded gets weight 0, and its name into the report.
+An image that cannot be decoded gets weight 0, and its name into the report.
 Shapes: B the samples of a part, H W its bucket's size.
 """
 
@@ -31,7 +31,7 @@ from sanakit.errors import DataError, SettingsError
 from sanakit.images.image import from_levels
 
 AHEAD = 3  # parts that each worker reads ahead
-_NAMED = 5  # of the pictures in a report's text; its fields name all
+_NAMED = 5  # of the images in a report's text; its fields name all
 
 
 class Part(Protocol):
@@ -57,8 +57,8 @@ class Part(Protocol):
 class Batch:
     """A part of a global batch.
 
-    images: B 3 H W, float32 in [-1, 1].   captions: B, "" where a picture has none.   weights: B, 1, or 0 for
-    empty places and pictures that turned out broken (their images are grey).   keys: B, "" for empty places.
+    images: B 3 H W, float32 in [-1, 1].   captions: B, "" where an image has none.   weights: B, 1, or 0 for
+    empty places and images that turned out broken (their images are grey).   keys: B, "" for empty places.
     """
 
     images: Tensor
@@ -76,8 +76,8 @@ class Report:
     broken: dict[str, str]  # found by the scan
     left_out: dict[str, str]  # sound, but too small or too narrow
     failed: dict[str, str]  # found in training, on this rank, since its loader was made
-    ignored: dict[str, str]  # no pictures at all
-    uncaptioned: int  # samples given so far whose picture has no caption
+    ignored: dict[str, str]  # no images at all
+    uncaptioned: int  # samples given so far whose image has no caption
     empty_share: float  # of the places in batches: buckets do not come in whole batches
 
     def __str__(self) -> str:
@@ -86,9 +86,9 @@ class Report:
             ("Cannot be read", self.broken),
             ("Left out at this resolution", self.left_out),
             ("Turned out broken in training", self.failed),
-            ("Not used, besides pictures", self.ignored),
+            ("Not used, besides images", self.ignored),
         )
-        lines = [f"{self.used} of {self.pictures} pictures are trained on."]
+        lines = [f"{self.used} of {self.pictures} images are trained on."]
         for what, named in groups:
             if named:
                 lines.append(f"{what} ({len(named)}):")
@@ -111,8 +111,8 @@ class Loader:
     batch_size: of the global batch, all ranks and micro-batches together.   seed: of order and captions.
     workers: processes; 0 reads in this one. More need the usual `if __name__ == "__main__":` around the
     calling script.   temperature, threshold: of the caption sampler, see `captions`.   device: where batches
-    are put; pictures go there as bytes, a quarter of their size as float32.
-    Use it in a `with` statement, or call `close`. Raises DataError for an index of other pictures and where
+    are put; images go there as bytes, a quarter of their size as float32.
+    Use it in a `with` statement, or call `close`. Raises DataError for an index of other images and where
     none can be trained on, SettingsError for what is out of range.
     """
 
@@ -134,7 +134,7 @@ class Loader:
     ) -> None:
         if len(index) != len(source):
             raise DataError(
-                f"The index is of {len(index)} pictures, the source has {len(source)}: scan it anew."
+                f"The index is of {len(index)} images, the source has {len(source)}: scan it anew."
             )
         if workers < 0:
             raise SettingsError(f"workers = {workers}: give 0 or the number of reading processes.")
@@ -150,7 +150,7 @@ class Loader:
         self._next: Iterator[tuple[int, tuple[int, int]]] = iter(())
         self._preparer = Preparer(source, seed, temperature, threshold)
         if not len(self.buckets):
-            raise DataError(f"There is no picture to train on at {resolution} px. {self._report(None)}")
+            raise DataError(f"There is no image to train on at {resolution} px. {self._report(None)}")
         # made here, so that wrong numbers are told before a worker starts
         draw_caption([Caption("")], 0.0, temperature=temperature, threshold=threshold)
         self.order = Order(self.buckets.members, batch_size, seed)
@@ -189,7 +189,7 @@ class Loader:
         )
 
     def report(self) -> Report:
-        """Say what became of the source's pictures so far; print it."""
+        """Say what became of the source's images so far; print it."""
         return self._report(self.order)
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""Which pictures global batch k holds: a pure function of k, the seed and the buckets.
+"""Which images global batch k holds: a pure function of k, the seed and the buckets.
 
-A batch comes from one bucket. Within an epoch every picture comes exactly once; pictures are shuffled within
-their bucket, and the buckets' batches among each other, anew each epoch. Where a bucket's pictures do not
+A batch comes from one bucket. Within an epoch every image comes exactly once; images are shuffled within
+their bucket, and the buckets' batches among each other, anew each epoch. Where a bucket's images do not
 fill its last batch, the places left are empty: number -1, weight 0. There is no state: to resume is to ask
 for batch k, and ranks and micro-batches take slices of it.
 Shapes: B the global batch, K buckets.
@@ -30,30 +30,30 @@ class GlobalBatch:
 
     @property
     def weights(self) -> np.ndarray:
-        """Give B float32: 1 for a picture, 0 for an empty place."""
+        """Give B float32: 1 for an image, 0 for an empty place."""
         return (self.pictures != EMPTY).astype(np.float32)
 
 
 class Order:
     """The order of a run.
 
-    members: of each bucket, the numbers of its pictures.   batch_size: B, of all ranks and micro-batches.
-    Raises DataError without pictures, SettingsError for a batch size or seed out of range.
+    members: of each bucket, the numbers of its images.   batch_size: B, of all ranks and micro-batches.
+    Raises DataError without images, SettingsError for a batch size or seed out of range.
     """
 
     def __init__(self, members: Sequence[np.ndarray], batch_size: int, seed: int = 0) -> None:
         if batch_size < 1:
-            raise SettingsError(f"batch_size = {batch_size}: a batch holds at least one picture.")
+            raise SettingsError(f"batch_size = {batch_size}: a batch holds at least one image.")
         if not 0 <= seed < 2**32:
             raise SettingsError(f"seed = {seed}: give a whole number from 0 to {2**32 - 1}.")
         if not sum(map(len, members)):
-            raise DataError("There is no picture to train on.")
+            raise DataError("There is no image to train on.")
         self.members, self.batch_size, self.seed = tuple(members), batch_size, seed
         counts = [-(-len(numbers) // batch_size) for numbers in members]
         self._ends = np.cumsum(counts)
         self.batches_per_epoch = int(self._ends[-1])
         self.pictures_per_epoch = sum(map(len, members))
-        # The current epoch's permutations, which are costly for millions of pictures and always the same.
+        # The current epoch's permutations, which are costly for millions of images and always the same.
         self._memo: tuple[int, dict[int, np.ndarray]] = (-1, {})
 
     @property

@@ -1,8 +1,8 @@
-"""Make a cache: run the autoencoder, and the text encoder where asked, over all pictures of a source.
+"""Make a cache: run the autoencoder, and the text encoder where asked, over all images of a source.
 
-First a plan, from headers alone: which pictures, in which buckets and shards, how much room. Then the shards
-that are missing, one after the other; threads read and decode pictures ahead of the models.
-Shapes: B pictures that are encoded at once, C h w latents, L text tokens, E text width.
+First a plan, from headers alone: which images, in which buckets and shards, how much room. Then the shards
+that are missing, one after the other; threads read and decode images ahead of the models.
+Shapes: B images that are encoded at once, C h w latents, L text tokens, E text width.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ from sanakit.text.encoder import TextEncoder
 from sanakit.weights import load_autoencoder, load_configs, load_text_encoder
 
 SHARD = 200_000_000  # bytes, about: what a run that is killed loses at most, and what is in memory at once
-SAMPLED = 500  # pictures whose captions are counted for the estimate
+SAMPLED = 500  # images whose captions are counted for the estimate
 THREADS = 8
 INDEX = "pictures.npz"  # the scan of the source
 
 Progress = Callable[[str, int, int], None]
-_Task = tuple[tuple[int, int], list[int]]  # height and width in pixels, numbers of pictures
+_Task = tuple[tuple[int, int], list[int]]  # height and width in pixels, numbers of images
 _Read = tuple[CachedPicture, Tensor | None]  # its pixels, uint8 3 H W; None where it is broken
 
 
@@ -86,7 +86,7 @@ class CachePlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Built:
-    """What was made. kept: pictures in shards that were there before.   broken: by name -> reason, found in
+    """What was made. kept: images in shards that were there before.   broken: by name -> reason, found in
     headers or in decoding.   cut: sentences about captions that were too long."""
 
     folder: Path
@@ -152,7 +152,7 @@ def plan_cache(
     encoders are used.   resolution, square: as for `fill_buckets`; None: the model's own.   text: features of
     all captions too.
     progress: called with (what is being done, how many are done, how many there are).
-    Raises DataError for a source without pictures to train on, for a folder that holds another cache or other
+    Raises DataError for a source without images to train on, for a folder that holds another cache or other
     files, OutputError where there is no room, and what loading the model raises.
     """
     folder = Path(folder).expanduser()
@@ -166,14 +166,14 @@ def plan_cache(
     buckets = fill_buckets(index, resolution, square=square, multiple=config.compression)
     if not len(buckets):
         raise DataError(
-            f"{place} has no picture to train on at {resolution} px: {len(index.broken)} of {len(index)} are "
+            f"{place} has no image to train on at {resolution} px: {len(index.broken)} of {len(index)} are "
             f"broken, {len(buckets.left_out)} too small or too narrow."
         )
     captions, tokens = _count(source, buckets, encoder)
     width = encoder.model.config.width if encoder else 0
-    text_each = captions * tokens * width * TEXT.itemsize  # bytes a picture
+    text_each = captions * tokens * width * TEXT.itemsize  # bytes an image
     shapes = [(height // config.compression, width // config.compression) for height, width in buckets.sizes]
-    latent_each = [config.latent_channels * h * w * LATENTS.itemsize for h, w in shapes]  # a picture
+    latent_each = [config.latent_channels * h * w * LATENTS.itemsize for h, w in shapes]  # an image
     members = buckets.members
     latent_bytes = sum(each * len(numbers) for each, numbers in zip(latent_each, members, strict=True))
     about = About(
@@ -214,9 +214,9 @@ def build_cache(
 ) -> Built:
     """Make the shards of a plan that are missing.
 
-    device, dtype: to compute in, as for `load_autoencoder`.   batch: pictures encoded at once.   progress:
-    called with (what is being done, how many pictures are done, how many there are).
-    A picture that cannot be decoded is kept as broken, with the reason. Raises NumericsError for latents
+    device, dtype: to compute in, as for `load_autoencoder`.   batch: images encoded at once.   progress:
+    called with (what is being done, how many images are done, how many there are).
+    An image that cannot be decoded is kept as broken, with the reason. Raises NumericsError for latents
     that are not finite, OutputError where there is no room for a shard, and what loading raises.
     """
     start_cache(plan.folder, plan.about)
@@ -255,7 +255,7 @@ def build_cache(
 
 
 def _cut(buckets: Buckets, sizes: list[float]) -> tuple[Shard, ...]:
-    """Cut each bucket's pictures into shards. sizes: of each bucket, bytes a picture, about."""
+    """Cut each bucket's images into shards. sizes: of each bucket, bytes an image, about."""
     spans = []
     for bucket, (numbers, size) in enumerate(zip(buckets.members, sizes, strict=True)):
         most = max(1, int(SHARD / size))
@@ -264,7 +264,7 @@ def _cut(buckets: Buckets, sizes: list[float]) -> tuple[Shard, ...]:
 
 
 def _count(source: Source, buckets: Buckets, encoder: TextEncoder | None) -> tuple[float, float]:
-    """About how many captions a picture has, and how many features a caption, from some of them."""
+    """About how many captions an image has, and how many features a caption, from some of them."""
     if encoder is None:
         return 0.0, 0.0
     numbers = np.concatenate(buckets.members)
@@ -285,7 +285,7 @@ def _count(source: Source, buckets: Buckets, encoder: TextEncoder | None) -> tup
 
 
 def _tasks(plan: CachePlan, missing: list[Shard], batch: int) -> Generator[_Task]:
-    """Size and numbers of the pictures that go through the model together, shard after shard."""
+    """Size and numbers of the images that go through the model together, shard after shard."""
     starts = [0] * len(plan.buckets.sizes)
     wanted = {shard.name for shard in missing}
     for shard in plan.about.shards:
@@ -299,7 +299,7 @@ def _tasks(plan: CachePlan, missing: list[Shard], batch: int) -> Generator[_Task
 
 
 def _read_ahead(source: Source, tasks: Generator[_Task]) -> Generator[list[_Read]]:
-    """Read the pictures of each task; two more tasks are read while the models work on one."""
+    """Read the images of each task; two more tasks are read while the models work on one."""
     with ThreadPoolExecutor(THREADS, thread_name_prefix="cache") as pool:
         waiting: deque[list[Future[_Read]]] = deque()
 
@@ -320,7 +320,7 @@ def _read_ahead(source: Source, tasks: Generator[_Task]) -> Generator[list[_Read
 
 
 def _read(source: Source, number: int, size: tuple[int, int]) -> _Read:
-    """A picture, its captions and pixels; what is wrong with it, as training would find it."""
+    """An image, its captions and pixels; what is wrong with it, as training would find it."""
     key = source.key(number)
     try:
         captions = source.captions(number)
@@ -332,7 +332,7 @@ def _read(source: Source, number: int, size: tuple[int, int]) -> _Read:
 
 @torch.no_grad()
 def _encode(part: list[_Read], autoencoder: DCAE, encoder: TextEncoder | None, cut: list[str]) -> None:
-    """Add latents and text features to the sound ones of pictures of one size."""
+    """Add latents and text features to the sound ones of images of one size."""
     sound = [picture for picture, pixels in part if pixels is not None]
     if not sound:
         return
@@ -357,7 +357,7 @@ def _encode(part: list[_Read], autoencoder: DCAE, encoder: TextEncoder | None, c
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise DataError for a folder that holds something else, such as the pictures themselves."""
+    """Raise DataError for a folder that holds something else, such as the images themselves."""
     ours = (ABOUT, INDEX)
     try:
         foreign = [name for name in os.listdir(folder) if name not in ours and not name.startswith(".")]

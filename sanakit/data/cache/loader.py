@@ -1,6 +1,6 @@
-"""Batches of a cache: those that `Loader` gives of the pictures themselves, encoded already.
+"""Batches of a cache: those that `Loader` gives of the images themselves, encoded already.
 
-Global batch k holds the same pictures with the same captions as the loader's batch k of the same source,
+Global batch k holds the same images with the same captions as the loader's batch k of the same source,
 resolution, batch size and seed: a run can go on with either. Nothing is decoded, so there are no workers.
 Shapes: B the samples of a part, C h w latents of its bucket, L text tokens of a sample, E text width.
 """
@@ -43,7 +43,7 @@ class CachedBatch:
 class CachedLoader:
     """Gives parts of global batches, by the same calls as `loader.Loader`.
 
-    cache: an open one, or its folder.   held_out: numbers in the cache of pictures that are not given.
+    cache: an open one, or its folder.   held_out: numbers in the cache of images that are not given.
     batch_size, seed, temperature, threshold, device: as for `Loader`.
     Raises DataError for a cache that is unfinished or damaged and where all of it is held out, SettingsError
     for what is out of range.
@@ -65,7 +65,7 @@ class CachedLoader:
         self.temperature, self.threshold = temperature, threshold
         self._uncaptioned = 0
         draw_caption([Caption("")], 0.0, temperature=temperature, threshold=threshold)  # checks the numbers
-        # as for the loader, a bucket without pictures is none
+        # as for the loader, a bucket without images is none
         kept = [numbers[~np.isin(numbers, held_out)] for numbers in self.cache.members]
         filled = [place for place, numbers in enumerate(kept) if len(numbers)]
         sizes = tuple(self.cache.about.sizes[place] for place in filled)
@@ -99,7 +99,7 @@ class CachedLoader:
         )
 
     def report(self) -> Report:
-        """Say what became of the pictures that the cache was made of; print it."""
+        """Say what became of the images that the cache was made of; print it."""
         about = self.cache.about
         return Report(
             pictures=about.pictures,
@@ -122,7 +122,7 @@ class CachedLoader:
         self.close()
 
     def _draw(self, picture: CachedPicture, step: int) -> int:
-        """Which of a picture's captions this step trains on; 0 where there is none to draw."""
+        """Which of an image's captions this step trains on; 0 where there is none to draw."""
         if not picture.captions:
             self._uncaptioned += picture.latents is not None
             return 0

@@ -1,13 +1,13 @@
 """Latents and text features kept in a folder, so that training reads what it would else encode at every step.
 
 The folder holds cache.json, which is written first and tells what the cache is of, who made it and which
-shards it has, and the shards: safetensors files of pictures of one bucket, each written whole or not at all.
+shards it has, and the shards: safetensors files of images of one bucket, each written whole or not at all.
 So a run that was killed goes on with the shards that are missing. A shard's tensors:
 
-    latents       n C h w  float16, times the autoencoder's scaling factor; 0 where a picture is broken
-    numbers       n        of the pictures in their source, by which captions are drawn
-    sound         n        0 where a picture turned out broken
-    rows          bytes    JSON of each picture: {"key": ..., "captions": [[text, score, source], ...]}, or
+    latents       n C h w  float16, times the autoencoder's scaling factor; 0 where an image is broken
+    numbers       n        of the images in their source, by which captions are drawn
+    sound         n        0 where an image turned out broken
+    rows          bytes    JSON of each image: {"key": ..., "captions": [[text, score, source], ...]}, or
                            {"key": ..., "failed": reason};  row_ends: n + 1 offsets
     text          T E      bfloat16, features of all captions, unpadded; only where they were asked for
     text_ends     K + 1    where each caption's features begin and end;  firsts: n, its first caption's number
@@ -15,7 +15,7 @@ So a run that was killed goes on with the shards that are missing. A shard's ten
 Everything is mapped into memory, nothing is read before it is asked for: a large cache opens at once.
 Storage dtypes: float16 moves pocket's latents by 0.02 % of their spread, bfloat16 by 0.17 % (18 dB worse);
 text features come out of Gemma 2 in bfloat16 anyway, and may be larger than float16 can hold.
-Shapes: n pictures of a shard, C h w latents, T text tokens, E text width, K captions.
+Shapes: n images of a shard, C h w latents, T text tokens, E text width, K captions.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ _COMPARED = {
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A file of the cache: which bucket its pictures belong to, and how many they are."""
+    """A file of the cache: which bucket its images belong to, and how many they are."""
 
     name: str
     bucket: int
@@ -93,7 +93,7 @@ class About:
     """What cache.json says.
 
     sizes: of the buckets, (height, width) in pixels.   latent_channels, compression: of the autoencoder.
-    text_width: E, 0 without text.   source: fingerprint of the pictures.   pictures: in the source;
+    text_width: E, 0 without text.   source: fingerprint of the images.   pictures: in the source;
     broken, left_out: those of them that are in no bucket, by name -> reason; ignored: other files.
     """
 
@@ -111,13 +111,13 @@ class About:
     shards: tuple[Shard, ...]
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        """C h w of the latents of a picture of (height, width) in pixels."""
+        """C h w of the latents of an image of (height, width) in pixels."""
         return self.latent_channels, size[0] // self.compression, size[1] // self.compression
 
 
 @dataclass(slots=True)
 class CachedPicture:
-    """One picture of a cache.
+    """One image of a cache.
 
     number: in its source.   captions: all it has.   failed: why it has no latents; None: it is sound.
     latents: C h w, None for a broken one.   text: features of each caption, L E; of the empty caption where
@@ -133,7 +133,7 @@ class CachedPicture:
 
 
 def is_cache(place: str | os.PathLike[str]) -> bool:
-    """Whether a place is the folder of a cache, finished or not, rather than one of pictures."""
+    """Whether a place is the folder of a cache, finished or not, rather than one of images."""
     try:
         return (Path(place).expanduser() / ABOUT).is_file()
     except OSError:
@@ -144,7 +144,7 @@ def begun(folder: Path, about: About) -> About:
     """Give what cache.json says where this very cache was begun, else what it is going to say.
 
     A cache that was begun keeps its shards, though captions that came since would have it cut otherwise.
-    Raises DataError, which names both, where the cache there is of other pictures, another model or setting.
+    Raises DataError, which names both, where the cache there is of other images, another model or setting.
     """
     if not is_cache(folder):
         return about
@@ -201,7 +201,7 @@ def has_shard(folder: Path, shard: Shard) -> bool:
 
 
 class Cache:
-    """A finished cache, opened for reading at random; pictures are numbered from 0, shard after shard.
+    """A finished cache, opened for reading at random; images are numbered from 0, shard after shard.
 
     Raises DataError where the folder is none, is not finished, or a shard is damaged, which is named.
     """
@@ -224,7 +224,7 @@ class Cache:
 
     @cached_property
     def members(self) -> tuple[np.ndarray, ...]:
-        """Of each bucket, the numbers of its pictures in the cache, in the order of their source."""
+        """Of each bucket, the numbers of its images in the cache, in the order of their source."""
         filled: list[list[np.ndarray]] = [[] for _ in self.about.sizes]
         for start, shard in zip(self._starts[:-1], self.about.shards, strict=True):
             filled[shard.bucket].append(np.arange(start, start + shard.pictures))
@@ -232,7 +232,7 @@ class Cache:
 
     @cached_property
     def failed(self) -> dict[str, str]:
-        """Pictures that turned out broken when they were encoded, by name -> reason."""
+        """Images that turned out broken when they were encoded, by name -> reason."""
         broken: dict[str, str] = {}
         for start, file in zip(self._starts[:-1], self._files, strict=True):
             for place in torch.nonzero(file.read("sound") == 0).flatten().tolist():
@@ -241,7 +241,7 @@ class Cache:
         return broken
 
     def __getitem__(self, index: int) -> CachedPicture:
-        """Give a picture; its tensors are backed by the file. Raises DataError for a damaged row."""
+        """Give an image; its tensors are backed by the file. Raises DataError for a damaged row."""
         if not 0 <= index < len(self):
             raise IndexError(f"picture {index} of {len(self)}")
         which = bisect_right(self._starts, index) - 1
@@ -262,11 +262,11 @@ class Cache:
         return CachedPicture(key, number, captions, None, file.read("latents")[place], text)
 
     def key(self, index: int) -> str:
-        """Name a picture, as its source does."""
+        """Name an image, as its source does."""
         return self[index].key
 
     def captions(self, index: int) -> tuple[Caption, ...]:
-        """Give a picture's captions, () where it has none or is broken."""
+        """Give an image's captions, () where it has none or is broken."""
         return self[index].captions
 
     def check(self, maker: Maker, resolution: int | None = None) -> None:
@@ -329,7 +329,7 @@ def _open_shard(folder: Path, shard: Shard) -> TensorFiles:
         reason = str(error).removesuffix(" Fetch or export it again.")
         raise DataError(f"{path} is damaged: {reason} Delete it. {AGAIN}") from None
     if pictures != shard.pictures:
-        raise DataError(f"{path} holds {pictures} pictures instead of {shard.pictures}: delete it. {AGAIN}")
+        raise DataError(f"{path} holds {pictures} images instead of {shard.pictures}: delete it. {AGAIN}")
     return file
 
 
@@ -351,7 +351,7 @@ def _check_same(folder: Path, there: About, here: About) -> None:
         same = getattr(there, entry.name) == getattr(here, entry.name)
         if entry.name not in ("maker", "shards", "ignored") and not same:
             raise DataError(
-                f"{folder} is a cache of other pictures, or of these before they were changed ({entry.name} "
+                f"{folder} is a cache of other images, or of these before they were changed ({entry.name} "
                 "is not the same): name another folder, or delete this one."
             )
 

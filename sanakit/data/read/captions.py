@@ -1,8 +1,8 @@
-"""One caption out of several for one picture: SANA's CLIPScore-based sampler (arXiv:2410.10629).
+"""One caption out of several for one image: SANA's CLIPScore-based sampler (arXiv:2410.10629).
 
-A picture has captions of several writers, good and bad ones. Each time the picture is trained on, one of
+An image has captions of several writers, good and bad ones. Each time the image is trained on, one of
 them is drawn: P(i) = softmax(score_i / temperature) over the captions whose score reaches a threshold. A
-score is 100 * max(cos, 0) of CLIP's picture and text vectors (see `data/annotate/scoring.py`), so the
+score is 100 * max(cos, 0) of CLIP's image and text vectors (see `data/annotate/scoring.py`), so the
 published temperature 0.1 is nearly "the best one": a point of score makes a caption e^10 times as likely.
 """
 
@@ -20,10 +20,10 @@ THRESHOLD = 25.0  # points of score; the official configs' clip_thr
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A text that describes a picture.
+    """A text that describes an image.
 
     score: CLIPScore, higher is better; None: not scored.   source: who wrote it, a model's name; "": it came
-    with the picture. Raises DataError for a score that is NaN or infinite: the scorer failed there, and no
+    with the image. Raises DataError for a score that is NaN or infinite: the scorer failed there, and no
     order of the captions would mean anything; and for half a surrogate pair ("\\ud83d" alone, as JSON may
     hold), which no tokenizer takes.
     """
@@ -36,7 +36,7 @@ class Caption:
         if self.score is not None and not math.isfinite(self.score):
             raise DataError(
                 f"The caption {self.text[:60]!r} has the score {self.score}: a score is a finite number, or "
-                "null where there is none. Take it away, or score the pictures again."
+                "null where there is none. Take it away, or score the images again."
             )
         try:
             self.text.encode()
@@ -49,11 +49,11 @@ class Caption:
 def draw_caption(
     captions: Sequence[Caption], u: float, *, temperature: float = TEMPERATURE, threshold: float = THRESHOLD
 ) -> Caption:
-    """Draw one caption of a picture.
+    """Draw one caption of an image.
 
     captions: at least one.   u: a number drawn uniformly from [0, 1); the same one gives the same caption.
     temperature, threshold: see `caption_chances`. Raises SettingsError for a number out of its range, and for
-    a picture without captions.
+    an image without captions.
     >>> draw_caption([Caption("a red apple", 31.0), Caption("food", 26.0)], u=0.9).text
     'a red apple'
     """
@@ -81,7 +81,7 @@ def caption_chances(
     Raises SettingsError for a temperature or threshold out of range, and without captions.
     """
     if not captions:
-        raise SettingsError("There is no caption to draw: leave pictures without captions out before.")
+        raise SettingsError("There is no caption to draw: leave images without captions out before.")
     if not temperature > 0:
         raise SettingsError(f"The temperature of captions is {temperature}: it has to be greater than 0.")
     if math.isnan(threshold):

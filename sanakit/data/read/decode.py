@@ -1,11 +1,11 @@
-"""From a picture's file to the pixels of a training sample: header, decoding, scaling, cutting.
+"""From an image's file to the pixels of a training sample: header, decoding, scaling, cutting.
 
 Files may be anything: damaged, hostile, huge. Whatever is wrong with one becomes a DataError, whose message
 goes on after the file's name. JPEG files are scaled down while they are decoded (the DCT's own halves,
 quarters, eighths): 1.6 to 2 times as quick as decoding whole, and 44 to 48 dB from that, which is less than
 JPEG itself loses (40 to 45 dB; quality 90, 1024 to 2048 px to 512). The rest of the way is torch's
 antialiased bicubic, equal to Pillow's within one level and 3 times as quick.
-Shapes: H W of the picture, h w of the sample.
+Shapes: H W of the image, h w of the sample.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
 def picture_size(file: BinaryIO) -> tuple[int, int]:
-    """Give height and width of the upright picture in pixels, from the file's header. Raises DataError."""
+    """Give height and width of the upright image in pixels, from the file's header. Raises DataError."""
     image = _open(file)
     return (image.width, image.height) if _is_sideways(image) else (image.height, image.width)
 
 
 def decode(content: bytes, height: int, width: int) -> Tensor:
-    """Give a picture, upright and on white, scaled to cover height x width and cut from its middle.
+    """Give an image, upright and on white, scaled to cover height x width and cut from its middle.
 
     content: of the file. Returns uint8, 3 h w. Raises DataError for a file that cannot be decoded.
     """
@@ -47,7 +47,7 @@ def decode(content: bytes, height: int, width: int) -> Tensor:
     try:
         image.load()
         if image.size != came:
-            # of the last pixels, that only partly lie in the picture, the rest is made up
+            # of the last pixels, that only partly lie in the image, the rest is made up
             times = round(came[0] / image.width)
             image = image.crop((0, 0, came[0] // times, came[1] // times))
         upright = flatten(image)
@@ -61,7 +61,7 @@ def decode(content: bytes, height: int, width: int) -> Tensor:
 
 
 def scale_and_cut(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Cut the middle of a picture (uint8, 3 H W) to the ratio of height and width, and scale it to them."""
+    """Cut the middle of an image (uint8, 3 H W) to the ratio of height and width, and scale it to them."""
     top, left, cut_height, cut_width = cut_of(pixels.shape[1], pixels.shape[2], height, width)
     pixels = pixels[:, top : top + cut_height, left : left + cut_width]
     if (cut_height, cut_width) == (height, width):
@@ -89,7 +89,7 @@ def _open(file: BinaryIO) -> Image.Image:
             raise DataError("is empty") from None
         what = ", ".join(FORMATS[:-1]) + f" or {FORMATS[-1]}"
         reason = (
-            f"is no {what} picture"
+            f"is no {what} image"
             if isinstance(error, Image.UnidentifiedImageError)
             else f"is damaged ({error})"
         )

@@ -1,6 +1,6 @@
-"""A folder of pictures, nested as deep as one likes, with captions beside them or in a table.
+"""A folder of images, nested as deep as one likes, with captions beside them or in a table.
 
-fox.jpg        the picture               metadata.jsonl, .csv or .parquet, in any of the folders: rows with
+fox.jpg        the image               metadata.jsonl, .csv or .parquet, in any of the folders: rows with
 fox.txt        captions, one a line      "file_name" (relative to the table) and captions, as in Hugging
 fox.json       captions with scores      Face's ImageFolder; see `caption_files` for the forms of captions
 Captions from all of these add up. Names that begin with a dot are passed over.
@@ -26,7 +26,7 @@ _READERS = {".txt": captions_in_text, ".json": captions_in_json}
 
 
 class FolderSource:
-    """The pictures of a folder, sorted by their paths in it. Raises DataError for a table that is damaged."""
+    """The images of a folder, sorted by their paths in it. Raises DataError for a table that is damaged."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -44,31 +44,31 @@ class FolderSource:
             elif suffix in _READERS:
                 beside.append(path)
             elif name != SIDECAR:
-                self.ignored[path] = f"is no picture ({suffix or 'no suffix'})"
+                self.ignored[path] = f"is no image ({suffix or 'no suffix'})"
         self._names = Names(sorted(pictures))
         stems = {os.path.splitext(path)[0] for path in pictures}
         self._beside = {path for path in beside if os.path.splitext(path)[0] in stems}
-        self.ignored |= {path: "is the caption of no picture" for path in beside if path not in self._beside}
+        self.ignored |= {path: "is the caption of no image" for path in beside if path not in self._beside}
         self._rows = self._read_tables(tables, set(pictures)) if pictures else {}
 
     def __len__(self) -> int:
         return len(self._names)
 
     def key(self, index: int) -> str:
-        """Give the picture's path in the folder, with forward slashes."""
+        """Give the image's path in the folder, with forward slashes."""
         return self._names[index]
 
     def open(self, index: int) -> BinaryIO:
-        """Open the picture's file. Raises OSError."""
+        """Open the image's file. Raises OSError."""
         return open(os.path.join(self.root, self._names[index]), "rb")
 
     def read(self, index: int) -> bytes:
-        """Give the picture's file. Raises OSError."""
+        """Give the image's file. Raises OSError."""
         with open(os.path.join(self.root, self._names[index]), "rb", buffering=0) as file:
             return file.read()
 
     def captions(self, index: int) -> tuple[Caption, ...]:
-        """Give the captions of tables, then of the files beside the picture. Raises DataError, OSError."""
+        """Give the captions of tables, then of the files beside the image. Raises DataError, OSError."""
         name = self._names[index]
         found = list(self._rows.get(name, ()))
         for suffix, reader in _READERS.items():
@@ -79,7 +79,7 @@ class FolderSource:
         return distinct(found)
 
     def fingerprint(self) -> str:
-        """Tell this folder's pictures from others: by paths, sizes and times of change."""
+        """Tell this folder's images from others: by paths, sizes and times of change."""
         return fingerprint_of((name, self.root / name) for name in self._names)
 
     def _read_tables(self, tables: list[str], pictures: set[str]) -> dict[str, tuple[Caption, ...]]:
@@ -88,7 +88,7 @@ class FolderSource:
             for number, row in enumerate(_rows(self.root / table), start=1):
                 place = f"{self.root / table}, row {number},"
                 if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
-                    raise DataError(f'{place} names no picture: give each row a "file_name".')
+                    raise DataError(f'{place} names no image: give each row a "file_name".')
                 named = os.path.normpath(os.path.join(os.path.dirname(table), row["file_name"]))
                 name = named.replace(os.sep, "/")
                 captions = captions_in_value(row, place)
@@ -120,7 +120,7 @@ def files_below(root: Path, ignored: dict[str, str]) -> Iterator[str]:
             path = os.path.join(folder, name)
             if name.startswith("."):
                 continue
-            if os.path.isfile(path) or not os.path.exists(path):  # a link to nowhere is a broken picture
+            if os.path.isfile(path) or not os.path.exists(path):  # a link to nowhere is a broken image
                 yield prefix + name
             else:
                 ignored[prefix + name] = "is no file"

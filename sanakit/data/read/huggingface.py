@@ -1,4 +1,4 @@
-"""Hugging Face data sets: a saved folder, .parquet files with the pictures in them, or a name on the Hub.
+"""Hugging Face data sets: a saved folder, .parquet files with the images in them, or a name on the Hub.
 
 All are read by the library `datasets`, an extra: it turns parquet, whose rows cannot be read singly, into
 memory-mapped tables (in its own cache) and fetches from the Hub; only "hub:" places use the network.
@@ -22,7 +22,7 @@ _PICTURE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp")
 
 
 class TableSource:
-    """The rows of a `datasets.Dataset`. Raises DataError unless one column holds pictures.
+    """The rows of a `datasets.Dataset`. Raises DataError unless one column holds images.
 
     name: of the place, for messages and keys.
     """
@@ -36,7 +36,7 @@ class TableSource:
         columns += [column for column in _PICTURE_COLUMNS if column in features and column not in columns]
         if not columns:
             raise DataError(
-                f"{name} has no column of pictures, only {', '.join(features)}: name the column 'image'."
+                f"{name} has no column of images, only {', '.join(features)}: name the column 'image'."
             )
         self._pictures = columns[0]
         # The file as it is: decoding it in our own way is what makes it quick.
@@ -53,16 +53,16 @@ class TableSource:
         return f"{self.name}:{index}"
 
     def open(self, index: int) -> BinaryIO:
-        """Open the picture in its row. Raises OSError."""
+        """Open the image in its row. Raises OSError."""
         return io.BytesIO(self.read(index))
 
     def read(self, index: int) -> bytes:
-        """Give the picture's file. Raises OSError for a row without one."""
+        """Give the image's file. Raises OSError for a row without one."""
         value = self._files[int(index)][self._pictures] or {}
         if value.get("bytes") is not None:
             return value["bytes"]
         if not value.get("path"):
-            raise OSError("the row holds no picture")
+            raise OSError("the row holds no image")
         return Path(value["path"]).read_bytes()
 
     def captions(self, index: int) -> tuple[Caption, ...]:
@@ -86,7 +86,7 @@ def saved_source(folder: Path) -> TableSource:
 
 
 def parquet_source(files: Sequence[Path]) -> TableSource:
-    """Open .parquet files that hold pictures. Raises DataError."""
+    """Open .parquet files that hold images. Raises DataError."""
     library = _library()
     names = [os.fspath(file) for file in files]
     table = _load(files[0], lambda: library.load_dataset("parquet", data_files=names, split=SPLIT))

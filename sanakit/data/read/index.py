@@ -1,8 +1,8 @@
-"""One look at every picture of a source: how large it is, or what is wrong with it; kept in a file.
+"""One look at every image of a source: how large it is, or what is wrong with it; kept in a file.
 
-Only headers are read, by threads: a look at a picture costs its file's first kilobytes. What the header cannot
+Only headers are read, by threads: a look at an image costs its file's first kilobytes. What the header cannot
 tell, such as a file that ends early, comes up in training (see `loader`).
-Shapes: N pictures of the source.
+Shapes: N images of the source.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from sanakit.data.read.source import Source
 from sanakit.errors import DataError
 from sanakit.whole import written_whole
 
-FORMAT = 1  # of the file; raised when what is in it, or what makes a picture broken, changes
+FORMAT = 1  # of the file; raised when what is in it, or what makes an image broken, changes
 THREADS = 8
-_CHUNK = 64  # pictures a thread looks at before it reports
+_CHUNK = 64  # images a thread looks at before it reports
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What is known of a source's pictures.
+    """What is known of a source's images.
 
-    heights, widths: N, int32, pixels of the upright picture, 0 where it is broken.   broken: number of the
-    picture -> what is wrong with it.   fingerprint: of the source.
+    heights, widths: N, int32, pixels of the upright image, 0 where it is broken.   broken: number of the
+    image -> what is wrong with it.   fingerprint: of the source.
     """
 
     heights: np.ndarray
@@ -46,7 +46,7 @@ class Index:
         return len(self.heights)
 
     def without(self, numbers: np.ndarray) -> Index:
-        """Give an index in which these pictures have no size: they get into no bucket."""
+        """Give an index in which these images have no size: they get into no bucket."""
         heights, widths = self.heights.copy(), self.widths.copy()
         heights[numbers] = widths[numbers] = 0
         return replace(self, heights=heights, widths=widths)
@@ -59,11 +59,11 @@ def scan(
     threads: int = THREADS,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Index:
-    """Look at every picture of a source, or read what an earlier scan of the same pictures wrote.
+    """Look at every image of a source, or read what an earlier scan of the same images wrote.
 
-    cache: file that keeps the result, made anew when pictures were added, removed or changed; None: not kept.
+    cache: file that keeps the result, made anew when images were added, removed or changed; None: not kept.
     progress: called with (what is being done, how many are done, how many there are).
-    Raises DataError where the cache cannot be written; broken pictures raise nothing.
+    Raises DataError where the cache cannot be written; broken images raise nothing.
     """
     report = progress or (lambda what, done, total: None)
     report("looking for changes", 0, len(source))
@@ -78,7 +78,7 @@ def scan(
     broken: dict[int, str] = {}
     done = 0
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # of huge pictures and EXIF data; we count them
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # of huge images and EXIF data; we count them
         for start, sizes in _look(source, threads):
             for index, size in enumerate(sizes, start):
                 if isinstance(size, str):
@@ -86,7 +86,7 @@ def scan(
                 else:
                     heights[index], widths[index] = size
             done += len(sizes)
-            report("looking at pictures", done, len(source))
+            report("looking at images", done, len(source))
     index = Index(heights, widths, dict(sorted(broken.items())), fingerprint)
     if path is not None:
         _write(path, index)
@@ -94,7 +94,7 @@ def scan(
 
 
 def _look(source: Source, threads: int) -> Iterator[tuple[int, list[tuple[int, int] | str]]]:
-    """Chunk by chunk, in order: its first picture, and of each the height and width or what is wrong."""
+    """Chunk by chunk, in order: its first image, and of each the height and width or what is wrong."""
 
     def look(start: int) -> tuple[int, list[tuple[int, int] | str]]:
         return start, [_size(source, index) for index in range(start, min(start + _CHUNK, len(source)))]
@@ -102,7 +102,7 @@ def _look(source: Source, threads: int) -> Iterator[tuple[int, list[tuple[int, i
     with ThreadPoolExecutor(threads, thread_name_prefix="scan") as pool:
         waiting = deque()
         starts = iter(range(0, len(source), _CHUNK))
-        # a few at a time, so that millions of pictures are not millions of waiting tasks
+        # a few at a time, so that millions of images are not millions of waiting tasks
         for start in islice(starts, 4 * threads):
             waiting.append(pool.submit(look, start))
         while waiting:
@@ -121,7 +121,7 @@ def _size(source: Source, index: int) -> tuple[int, int] | str:
 
 
 def _read(path: Path, fingerprint: str, count: int) -> Index | None:
-    """An earlier scan, or None: there is none, or it is of other pictures, or the file is damaged."""
+    """An earlier scan, or None: there is none, or it is of other images, or the file is damaged."""
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             about = json.loads(str(file["about"]))

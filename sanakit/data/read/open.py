@@ -1,4 +1,4 @@
-"""Open a place that holds pictures: what kind it is, is found out by looking.
+"""Open a place that holds images: what kind it is, is found out by looking.
 
 Nothing has to be prepared, and no index file is needed.
 """
@@ -20,13 +20,13 @@ from sanakit.errors import DataError
 HUB = "hub:"
 _SAVED = ("state.json", "dataset_info.json", "dataset_dict.json")  # of a saved Hugging Face data set
 _KINDS = (
-    "a folder of pictures (with .txt or .json captions of the same name, or a metadata.jsonl, .csv or "
+    "a folder of images (with .txt or .json captions of the same name, or a metadata.jsonl, .csv or "
     ".parquet), .tar shards, a saved Hugging Face data set, .parquet files, or hub:ORGANISATION/NAME"
 )
 
 
 def open_source(place: str | os.PathLike[str]) -> Source:
-    """Open a place that holds pictures.
+    """Open a place that holds images.
 
     place: a folder, a .tar file, a pattern of them ("shards/{000..099}.tar", "shards/*.tar"), a .parquet file
     or pattern, or "hub:organisation/name". Captions and scores of the place's captions.jsonl are added (see
@@ -36,7 +36,7 @@ def open_source(place: str | os.PathLike[str]) -> Source:
     text = os.fspath(place)
     source = _open(text)
     if not len(source):
-        raise DataError(f"{text} holds no pictures: give {_KINDS}.")
+        raise DataError(f"{text} holds no images: give {_KINDS}.")
     if text.startswith(HUB):
         return source
     known = read_sidecar(sidecar_path(text))
@@ -44,14 +44,14 @@ def open_source(place: str | os.PathLike[str]) -> Source:
 
 
 def check_apart(place: str | os.PathLike[str], output: Path) -> None:
-    """Raise DataError where a run would write into the folder of its pictures, and then train on its sheets.
+    """Raise DataError where a run would write into the folder of its images, and then train on its sheets.
 
     place: as for `open_source`. output: the run's folder.
     """
     folder = Path(place).expanduser()
     if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
         raise DataError(
-            f"The output {output} lies in {folder}, among the pictures to train on, where what is drawn in "
+            f"The output {output} lies in {folder}, among the images to train on, where what is drawn in "
             "training would become one of them: choose an --output beside it."
         )
 
@@ -96,8 +96,8 @@ def _open(text: str) -> Source:
             pictures = (name for name in files_below(path, {}) if name.lower().endswith(PICTURES))
             if (loose := next(pictures, None)) is not None:
                 raise DataError(
-                    f"{path} holds both shards ({shards[0].name}) and pictures ({loose}): give the shards as "
-                    f"{path / '*.tar'}, or take them away to use the pictures."
+                    f"{path} holds both shards ({shards[0].name}) and images ({loose}): give the shards as "
+                    f"{path / '*.tar'}, or take them away to use the images."
                 )
             return TarSource(shards)
         folder = FolderSource(path)

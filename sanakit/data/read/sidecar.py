@@ -1,9 +1,9 @@
 """Captions beside a data set: the file `captions.jsonl`, to which captioners and scorers add line by line.
 
-A line is one picture: {"key": "a/1.png", "captions": [{"text": ..., "source": ..., "score": ...}]}, and
+A line is one image: {"key": "a/1.png", "captions": [{"text": ..., "source": ..., "score": ...}]}, and
 "scorer": "name" where all of its scores are by that model. A key is what `Source.key` gives. Lines are never
 changed, only added, each by one write, so that a run that is killed loses at most the line it was writing,
-and two runs can write at once. Lines of one picture add up: captions are told apart by text and source, and
+and two runs can write at once. Lines of one image add up: captions are told apart by text and source, and
 the newest line about a caption holds.
 """
 
@@ -26,7 +26,7 @@ SIDECAR = "captions.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a sidecar says of one picture. scorers: who scored each caption, "" where nobody is named."""
+    """What a sidecar says of one image. scorers: who scored each caption, "" where nobody is named."""
 
     captions: tuple[Caption, ...] = ()
     scorers: tuple[str, ...] = ()
@@ -84,9 +84,9 @@ def read_sidecar(path: Path) -> dict[str, Known]:
 
 
 def merged(own: Sequence[Caption], known: Known | None) -> tuple[Caption, ...]:
-    """Give a picture's captions: those that came with it, then those of the sidecar that are new.
+    """Give an image's captions: those that came with it, then those of the sidecar that are new.
 
-    What the sidecar says of a caption that came with the picture, its score, holds.
+    What the sidecar says of a caption that came with the image, its score, holds.
     """
     if known is None:
         return tuple(own)
@@ -111,7 +111,7 @@ class SidecarWriter:
             raise self._explain(error) from None
 
     def add(self, key: str, captions: Iterable[Caption], scorer: str = "") -> None:
-        """Add one picture's row. scorer: who gave all of the scores."""
+        """Add one image's row. scorer: who gave all of the scores."""
         rows = [{"text": c.text, "source": c.source, "score": c.score} for c in captions]
         row: dict[str, Any] = {"key": key, "captions": rows} | ({"scorer": scorer} if scorer else {})
         line = json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"

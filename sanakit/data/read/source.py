@@ -1,6 +1,6 @@
-"""Where training pictures come from: a folder, tar shards or a Hugging Face data set, behind one interface.
+"""Where training images come from: a folder, tar shards or a Hugging Face data set, behind one interface.
 
-A source is map-style: picture i is always the same one, and can be read at any time. What lies in a place is
+A source is map-style: image i is always the same one, and can be read at any time. What lies in a place is
 found out by looking; nothing has to be prepared, and no index file is needed.
 """
 
@@ -20,7 +20,7 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class Source(Protocol):
-    """Pictures with captions, numbered from 0. It can be pickled: reading processes get a copy."""
+    """Images with captions, numbered from 0. It can be pickled: reading processes get a copy."""
 
     @property
     def ignored(self) -> Mapping[str, str]:
@@ -30,23 +30,23 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def key(self, index: int) -> str:
-        """Name a picture, uniquely, for reports and sidecars: its path in the folder, or shard:member."""
+        """Name an image, uniquely, for reports and sidecars: its path in the folder, or shard:member."""
         ...
 
     def open(self, index: int) -> BinaryIO:
-        """Open a picture's file, so that its header can be read without the rest. Raises OSError."""
+        """Open an image's file, so that its header can be read without the rest. Raises OSError."""
         ...
 
     def read(self, index: int) -> bytes:
-        """Give a picture's file. Raises OSError."""
+        """Give an image's file. Raises OSError."""
         ...
 
     def captions(self, index: int) -> tuple[Caption, ...]:
-        """Give a picture's captions, () where it has none. Raises DataError for captions that are damaged."""
+        """Give an image's captions, () where it has none. Raises DataError for captions that are damaged."""
         ...
 
     def fingerprint(self) -> str:
-        """Tell these pictures from any others: hexadecimal, from names, sizes and times of change."""
+        """Tell these images from any others: hexadecimal, from names, sizes and times of change."""
         ...
 
 
@@ -81,7 +81,7 @@ class Annotated:
         return merged(self.source.captions(index), self.known.get(self.source.key(index)))
 
     def fingerprint(self) -> str:
-        """As of the source itself: the same pictures, whatever is written about them."""
+        """As of the source itself: the same images, whatever is written about them."""
         return self.source.fingerprint()
 
 

@@ -1,7 +1,7 @@
 """WebDataset shards: plain .tar files in which fox.jpg, fox.txt and fox.json are one sample.
 
-The members' headers are read once, when the shards are opened, without the pictures between them; from then
-on every picture is read by its offset, in any order. No index file is needed.
+The members' headers are read once, when the shards are opened, without the images between them; from then
+on every image is read by its offset, in any order. No index file is needed.
 Source of the convention: github.com/webdataset/webdataset (a sample's name ends at the first dot).
 """
 
@@ -27,7 +27,7 @@ _CAPTIONS = {".txt": 3, ".json": 5}  # suffix -> its first column
 
 
 class TarSource:
-    """The pictures of shards, in the shards' order.
+    """The images of shards, in the shards' order.
 
     Raises DataError for compressed shards, and where none of them is a tar file; of several, a damaged one is
     among `ignored`, and what lies whole before the damage is used.
@@ -38,7 +38,7 @@ class TarSource:
         packed = [shard for shard in self.shards if shard.suffix.lower() != ".tar"]
         if packed:
             raise DataError(
-                f"{packed[0]} is compressed, so that single pictures cannot be read from it: unpack it to a "
+                f"{packed[0]} is compressed, so that single images cannot be read from it: unpack it to a "
                 "plain .tar (gunzip); JPEG files do not get smaller by it anyway."
             )
         common = os.path.commonpath([shard.absolute().parent for shard in self.shards])
@@ -52,7 +52,7 @@ class TarSource:
             rows.append(np.array(list(found.values()), dtype=np.int64).reshape(-1, len(_COLUMNS)))
         if not names and self.ignored:
             name, reason = next(iter(self.ignored.items()))
-            raise DataError(f"The shards hold no picture; the first: {name} {reason}.")
+            raise DataError(f"The shards hold no image; the first: {name} {reason}.")
         self._names = Names(names)
         self._rows = np.concatenate(rows)
 
@@ -64,16 +64,16 @@ class TarSource:
         return f"{self._shard_names[self._rows[index, 0]]}:{self._names[index]}"
 
     def open(self, index: int) -> BinaryIO:
-        """Open the picture in its shard. Raises OSError."""
+        """Open the image in its shard. Raises OSError."""
         shard, offset, size = self._rows[index, :3].tolist()
         return io.BufferedReader(_Member(self.shards[shard], offset, size))
 
     def read(self, index: int) -> bytes:
-        """Give the picture's file. Raises OSError."""
+        """Give the image's file. Raises OSError."""
         return self._bytes(index, 1)
 
     def captions(self, index: int) -> tuple[Caption, ...]:
-        """Give the captions of the .txt and .json members beside the picture. Raises DataError, OSError."""
+        """Give the captions of the .txt and .json members beside the image. Raises DataError, OSError."""
         found: list[Caption] = []
         for suffix, reader in ((".txt", captions_in_text), (".json", captions_in_json)):
             column = _CAPTIONS[suffix]
@@ -92,9 +92,9 @@ class TarSource:
             return file.read(size)
 
     def _index(self, number: int) -> dict[str, list[int]]:
-        """One pass over a shard's headers: name of the picture -> its row of `_COLUMNS`."""
+        """One pass over a shard's headers: name of the image -> its row of `_COLUMNS`."""
         shard, name = self.shards[number], self._shard_names[number]
-        pictures: dict[str, tuple[str, list[int]]] = {}  # sample -> its picture
+        pictures: dict[str, tuple[str, list[int]]] = {}  # sample -> its image
         captions: dict[str, dict[int, tuple[int, int]]] = {}
         try:
             length = shard.stat().st_size
@@ -105,10 +105,10 @@ class TarSource:
                         continue
                     self._sort_in(member, number, length, pictures, captions)
         except (OSError, tarfile.TarError) as error:
-            self.ignored[name] = f"is damaged or no tar file ({error}); {len(pictures)} pictures before that"
+            self.ignored[name] = f"is damaged or no tar file ({error}); {len(pictures)} images before that"
         for sample, places in captions.items():
             if sample not in pictures:
-                self.ignored[f"{name}:{sample}"] = "is the caption of no picture"
+                self.ignored[f"{name}:{sample}"] = "is the caption of no image"
                 continue
             for column, place in places.items():
                 pictures[sample][1][column : column + 2] = place
@@ -122,7 +122,7 @@ class TarSource:
         pictures: dict[str, tuple[str, list[int]]],
         captions: dict[str, dict[int, tuple[int, int]]],
     ) -> None:
-        """Put a member where it belongs: a picture, its captions, or `ignored`."""
+        """Put a member where it belongs: an image, its captions, or `ignored`."""
         folder, base = os.path.split(member.name)
         sample = os.path.join(folder, base.split(".", 1)[0])
         suffix = os.path.splitext(base)[1].lower()
@@ -133,9 +133,9 @@ class TarSource:
         elif suffix in _CAPTIONS:
             captions.setdefault(sample, {})[_CAPTIONS[suffix]] = place
         elif suffix not in PICTURES:
-            self.ignored[key] = f"is no picture ({suffix or 'no suffix'})"
+            self.ignored[key] = f"is no image ({suffix or 'no suffix'})"
         elif sample in pictures:
-            self.ignored[key] = f"is a second picture of the sample {sample}"
+            self.ignored[key] = f"is a second image of the sample {sample}"
         else:
             pictures[sample] = (member.name, [number, *place, *[_NONE] * 4])
 

@@ -2,9 +2,9 @@
 
 Source: Hu et al. 2024 (arXiv:2403.05135, ELLA), table dpg_bench.csv: 1,065 prompts, each with questions that
 may depend on others ("is the chair red?" on "is there a chair?"). Where a question it depends on is answered
-with no, or is void itself, a yes is void. A picture's score is its share of yes, the benchmark's the mean
+with no, or is void itself, a yes is void. An image's score is its share of yes, the benchmark's the mean
 over prompts times 100. The published judge is mPLUG-large; `Ask` may be any other model that looks at
-pictures, and figures by different judges do not compare.
+images, and figures by different judges do not compare.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image
 from sanakit.errors import DataError
 
 Ask = Callable[[Image.Image, str], bool]
-"""Whether the answer to a question about a picture is yes."""
+"""Whether the answer to a question about an image is yes."""
 COLUMNS = ("item_id", "proposition_id", "dependency", "tuple", "question_natural_language")
 PICTURES = 4  # of a prompt, by the protocol
 
@@ -37,7 +37,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the judge said of one picture: number of a question -> yes.
+    """What the judge said of one image: number of a question -> yes.
 
     score: the share of yes, in [0, 1]; a void yes is a no.
     """
@@ -101,14 +101,14 @@ def valid(questions: Sequence[Question], said: Mapping[int, bool]) -> dict[int, 
 
 
 def question_picture(image: Image.Image, questions: Sequence[Question], ask: Ask) -> Answers:
-    """Ask all questions about one picture. Raises DataError without questions."""
+    """Ask all questions about one image. Raises DataError without questions."""
     if not questions:
         raise DataError("A prompt has no questions: give the dpg_bench.csv that belongs to the prompts.")
     return answered(questions, {question.number: bool(ask(image, question.text)) for question in questions})
 
 
 def answered(questions: Sequence[Question], said: Mapping[int, bool]) -> Answers:
-    """Score a picture's answers; raises DataError where one is missing."""
+    """Score an image's answers; raises DataError where one is missing."""
     if missing := [question.number for question in questions if question.number not in said]:
         raise DataError(
             f"Question {missing[0]} was not answered: the questions have changed since; start anew."
@@ -119,7 +119,7 @@ def answered(questions: Sequence[Question], said: Mapping[int, bool]) -> Answers
 def summarise(results: Sequence[tuple[str, Sequence[Question], Answers]]) -> dict[str, float]:
     """Figures from 0 to 100 of all pictures' (prompt's name, questions, answers).
 
-    `overall`: mean over prompts of the mean over their pictures. Further, by kind of question ("entity",
+    `overall`: mean over prompts of the mean over their images. Further, by kind of question ("entity",
     "attribute", "relation", ...), the share of yes as it was said, whatever it depends on: so the published
     figures by category are counted.
     """

@@ -1,9 +1,9 @@
 """GenEval: are the things there that the prompt names, in that number, colour and place?
 
 Source: Ghosh et al. 2023 (arXiv:2310.11513) and the rules of its evaluation script (MIT), written anew. 553
-prompts of six tasks, four pictures each. A detector finds COCO's 80 classes; CLIP names the colour of each
-found thing, cut out and laid on grey; positions compare the middles of boxes. A picture is right or wrong;
-the score is the mean over tasks of the share of right pictures.
+prompts of six tasks, four images each. A detector finds COCO's 80 classes; CLIP names the colour of each
+found thing, cut out and laid on grey; positions compare the middles of boxes. An image is right or wrong;
+the score is the mean over tasks of the share of right images.
 Boxes: (left, top, right, bottom) in pixels, y downwards.
 """
 
@@ -40,19 +40,19 @@ TEMPLATES = (
 
 
 NameColours = Callable[[Image.Image, Sequence[Found]], list[str]]
-"""Names the colour of each found thing of a picture, all of one class, by a word of COLOURS."""
+"""Names the colour of each found thing of an image, all of one class, by a word of COLOURS."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a picture is right, and what is wrong with it."""
+    """Whether an image is right, and what is wrong with it."""
 
     correct: bool
     faults: tuple[str, ...] = ()
 
 
 def judge(image: Image.Image, task: dict[str, Any], found: Sequence[Found], colours: NameColours) -> Verdict:
-    """Decide about one picture.
+    """Decide about one image.
 
     task: a row of evaluation_metadata.jsonl. `include` holds classes with the number that must be there,
     perhaps with a colour or a position ("left of", index of an earlier entry); `exclude` those that must be
@@ -104,7 +104,7 @@ def positions(one: Found, other: Found) -> set[str]:
 
 
 def clip_colours(clip: ClipScorer) -> NameColours:
-    """Name colours by CLIP: the nearest of COLOURS to each thing, cut out of its picture.
+    """Name colours by CLIP: the nearest of COLOURS to each thing, cut out of its image.
 
     Every colour's direction is the mean over TEMPLATES. The published figures use OpenAI's ViT-L/14.
     """
@@ -138,7 +138,7 @@ def summarise(results: Sequence[tuple[dict[str, Any], bool]]) -> dict[str, float
     """Figures in [0, 1] of all pictures' (task, correct).
 
     `overall` is the published one: the mean over the tasks there are. Others: each task's share of right
-    pictures; `pictures` of all; `prompts` with at least one right picture.
+    images; `pictures` of all; `prompts` with at least one right image.
     """
     by_task: dict[str, list[bool]] = {}
     by_prompt: dict[str, bool] = {}

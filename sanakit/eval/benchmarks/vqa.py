@@ -1,4 +1,4 @@
-"""Judges that answer a question about a picture with yes or no: a local vision-language model, or a server.
+"""Judges that answer a question about an image with yes or no: a local vision-language model, or a server.
 
 Neither is the judge of a published benchmark; say which one it was when you quote a figure.
 """
@@ -35,7 +35,7 @@ def endpoint_judge(url: str, model: str, key: str | None = None) -> Ask:
     """Ask a server that speaks OpenAI's chat completions.
 
     url: such as http://localhost:8000/v1.   model: its name there.   key: None: OPENAI_API_KEY, if it is set.
-    Errors as in `chat.endpoint_chat`; a picture that the server refuses is one, since it has no figure.
+    Errors as in `chat.endpoint_chat`; an image that the server refuses is one, since it has no figure.
     """
     ask = endpoint_chat(
         url,

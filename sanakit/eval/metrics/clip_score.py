@@ -1,8 +1,8 @@
-"""CLIPScore: how well a picture fits its prompt, by the cosine of CLIP's two towers.
+"""CLIPScore: how well an image fits its prompt, by the cosine of CLIP's two towers.
 
 Source: Hessel et al. 2021 (arXiv:2104.08718), whose figure is 2.5 max(cos, 0). The papers on SANA and its kin
 print the mean of 100 cos with OpenAI's ViT-L/14, over MJHQ-30K's prompts; so does this.
-Shapes: B pictures, E width of the common space.
+Shapes: B images, E width of the common space.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ SCALE = 100
 
 @torch.no_grad()
 def picture_vectors(clip: ClipScorer, images: Sequence[Image.Image]) -> Tensor:
-    """Vectors of pictures of any sizes, B E, of length 1, on the CPU."""
+    """Vectors of images of any sizes, B E, of length 1, on the CPU."""
     weight = clip.model.visual_projection.weight
     seen = torch.cat([clip.preprocessing(pixels(image)[None]) for image in images])
     return clip.model.images(seen.to(weight.device, weight.dtype)).cpu()
 
 
 def clip_scores(clip: ClipScorer, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
-    """Score each picture by its own prompt: 100 cos; OpenAI's CLIPs give fitting ones 25 to 35.
+    """Score each image by its own prompt: 100 cos; OpenAI's CLIPs give fitting ones 25 to 35.
 
-    A prompt that is longer than the model's context is judged by its beginning. A picture that comes several
+    A prompt that is longer than the model's context is judged by its beginning. An image that comes several
     times, the same object, is looked at once.
     """
     different = {id(image): image for image in images}

@@ -1,10 +1,10 @@
-"""Frechet distance between two sets of pictures: as Gaussians in a network's feature space, lower is nearer.
+"""Frechet distance between two sets of images: as Gaussians in a network's feature space, lower is nearer.
 
 |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), from means and covariances of features.
 Source: Heusel et al. 2017 (arXiv:1706.08500), eq. 6. The published figures use Inception-v3 (FID). The same
 in EfficientNet-Lite0's features needs no download ("fid-lite0"): another ruler, whose figures compare only
-with each other. Both are biased upwards for few pictures, so compare only equal numbers of them.
-Shapes: B pictures, F features.
+with each other. Both are biased upwards for few images, so compare only equal numbers of them.
+Shapes: B images, F features.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from sanakit.eval.folder import pixels, read_picture
 from sanakit.whole import written_whole
 
 Extract = Callable[[Tensor], Tensor]
-"""Pictures of one size, B 3 H W in [-1, 1], to their features, B F."""
-BATCH = 16  # pictures in the network at once
+"""Images of one size, B 3 H W in [-1, 1], to their features, B F."""
+BATCH = 16  # images in the network at once
 
 
 @dataclass(slots=True, eq=False)
@@ -44,7 +44,7 @@ class Moments:
         """F F, divided by count - 1. Raises SettingsError for fewer than two features."""
         if self.count < 2:
             raise SettingsError(
-                f"A Frechet distance needs two pictures or more on each side, not {self.count}: add some."
+                f"A Frechet distance needs two images or more on each side, not {self.count}: add some."
             )
         return self.scatter / (self.count - 1)
 
@@ -56,7 +56,7 @@ class Moments:
         """
         new = features.double().cpu()
         if not new.isfinite().all():
-            raise NumericsError("The feature network gave NaN or infinity for a picture: check its weights.")
+            raise NumericsError("The feature network gave NaN or infinity for an image: check its weights.")
         mean = new.mean(0)
         deviations = new - mean
         if not self.count:
@@ -73,7 +73,7 @@ def frechet_distance(first: Moments, second: Moments) -> float:
     """Squared Frechet distance of two Gaussians, at least 0.
 
     The trace of the root of S1 S2 is that of the symmetric S1^(1/2) S2 S1^(1/2), whose eigenvalues are real
-    and not negative; so, unlike with a root of the product itself, singular covariances (fewer pictures than
+    and not negative; so, unlike with a root of the product itself, singular covariances (fewer images than
     features) need no remedy. Raises SettingsError when the features do not match or are too few.
     """
     if first.mean.shape != second.mean.shape:
@@ -100,8 +100,8 @@ def moments_of(
     """Moments of the features of pictures, BATCH at once where sizes allow it.
 
     pictures: files, or images.   side: pixels that the shorter side is brought to first and a middle square
-    cut out of, as for a set of mixed sizes; None: pictures as they are.   report: told how many are done.
-    Raises DataError for a file that is no picture.
+    cut out of, as for a set of mixed sizes; None: images as they are.   report: told how many are done.
+    Raises DataError for a file that is no image.
     """
     moments = Moments()
     waiting: list[Tensor] = []
@@ -133,7 +133,7 @@ def save_moments(path: str | os.PathLike[str], moments: Moments) -> None:
 def load_moments(path: str | os.PathLike[str]) -> Moments:
     """Read statistics of `save_moments` or pytorch-fid.
 
-    pytorch-fid does not say how many pictures there were; the count is then 2, the least with a covariance.
+    pytorch-fid does not say how many images there were; the count is then 2, the least with a covariance.
     Raises DataError for another file.
     """
     try:
@@ -142,8 +142,8 @@ def load_moments(path: str | os.PathLike[str]) -> Moments:
             count = int(arrays["count"]) if "count" in arrays else 2
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise DataError(
-            f"{path} holds no statistics of pictures ({error}): give an .npz with mu and sigma, or the "
-            "folder of the pictures themselves."
+            f"{path} holds no statistics of images ({error}): give an .npz with mu and sigma, or the "
+            "folder of the images themselves."
         ) from None
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or count < 2:
         raise DataError(f"{path} holds mu {tuple(mean.shape)} and sigma {tuple(covariance.shape)}: no match.")

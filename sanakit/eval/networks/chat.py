@@ -1,4 +1,4 @@
-"""Models that look at a picture and answer in words: one of transformers, run here, or one behind a server.
+"""Models that look at an image and answer in words: one of transformers, run here, or one behind a server.
 
 Judges (`eval.vqa`) and captioners (`data.captioner`) are made of these. No other file asks such a model.
 """
@@ -25,9 +25,9 @@ from sanakit.images.image import encode
 from sanakit.weights.find.hub import fetch_files
 
 LocalChat = Callable[[Sequence[Image.Image], str], list[str]]
-"""Called with RGB pictures and one question about each of them; gives an answer for each."""
+"""Called with RGB images and one question about each of them; gives an answer for each."""
 Chat = Callable[[Image.Image, str], str]
-"""Called with an RGB picture and a question about it."""
+"""Called with an RGB image and a question about it."""
 
 PATTERNS = ("*.j[is]*", "*.safetensors")  # of a model's folder: .json, and .jinja, its chat template
 RETRIES = 6  # with 0.5 s between the first two, then twice that, up to 8 s, or what the server asks for
@@ -42,7 +42,7 @@ def local_chat(
 
     place: folder, or a repository of the Hub.   extra: that brings transformers to who asks.   max_tokens: of
     an answer.   dtype: a torch name such as "bfloat16"; "auto": as it is stored. Answers are greedy: the same
-    picture gives the same text.
+    image gives the same text.
     Raises MissingExtraError, ModelNotFoundError, and WeightsError for a model that cannot be loaded or that
     has no chat template.
     """
@@ -106,9 +106,9 @@ def endpoint_chat(
 
     url: up to and with /v1.   model: the server's name for it.   key: None where the server asks for none.
     extra: that brings openai to who asks.   settings: of an answer, in the interface's own words, such as
-    max_tokens.   file_format: in which pictures are sent.   timeout: seconds for one answer.   retries: after
+    max_tokens.   file_format: in which images are sent.   timeout: seconds for one answer.   retries: after
     408, 409, 429, a server's error, a timeout or a broken connection, with growing pauses.
-    Raises MissingExtraError and SettingsError. The function raises DataError for a picture that the server
+    Raises MissingExtraError and SettingsError. The function raises DataError for an image that the server
     refuses, SettingsError (key, question), ModelNotFoundError (model, address) and BusyError (no answer after
     retries); an answer without words is "".
     """
@@ -144,7 +144,7 @@ def endpoint_chat(
 def _refusal(url: str, model: str, status: int, said: str, retries: int) -> SanaError:
     """The error for a server's no."""
     if status in (400, 413, 422):
-        return DataError(f"{url} refused a picture: {said}")
+        return DataError(f"{url} refused an image: {said}")
     if status in (401, 403):
         return SettingsError(
             f"{url} refuses the key ({status}): {said} Captions take its key from --key, judges from "

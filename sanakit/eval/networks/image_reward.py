@@ -1,10 +1,10 @@
-"""ImageReward v1.0: which picture people would prefer for a prompt, as a number of mean 0 and spread 1.
+"""ImageReward v1.0: which image people would prefer for a prompt, as a number of mean 0 and spread 1.
 
-Source: Xu et al. 2023 (arXiv:2304.05977). A BLIP (ViT-L/16 at 224 px, BERT base reading the picture by
+Source: Xu et al. 2023 (arXiv:2304.05977). A BLIP (ViT-L/16 at 224 px, BERT base reading the image by
 cross-attention), then five linear layers on the first token. Weights: ImageReward.pt of zai-org/ImageReward
 (Apache-2.0, 1.8 GB). Their own package is pinned to libraries of 2022 (timm 0.6, fairscale, torchvision) and
 does not load with today's; transformers has both towers, so only their names are translated here.
-Shapes: B pictures, T tokens, E = 768.
+Shapes: B images, T tokens, E = 768.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sanakit.weights.read.files import open_file
 
 REPO, FILE = "zai-org/ImageReward", "ImageReward.pt"
 TOKENIZER = "google-bert/bert-base-uncased"
-MEAN, SPREAD = 0.16717362830052426, 1.0333394966054072  # of raw rewards over the authors' pictures
+MEAN, SPREAD = 0.16717362830052426, 1.0333394966054072  # of raw rewards over the authors' images
 TOKENS = 35  # of a prompt; the rest is cut off
 HIDDEN = (1024, 128, 64, 16, 1)  # linear layers; there is nothing between them but dropout
 _DROPOUT_AFTER = (0, 1, 2)  # which decides the numbers in the names of the layers behind
@@ -110,7 +110,7 @@ class ImageReward:
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
-        """Reward each picture by its own prompt; higher is better, mostly within -2.5 and 2."""
+        """Reward each image by its own prompt; higher is better, mostly within -2.5 and 2."""
         device = next(self.network.parameters()).device
         encoded = self.tokenizer.encode_batch(list(prompts))
         tokens = torch.tensor([one.ids for one in encoded], device=device)

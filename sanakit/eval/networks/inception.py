@@ -92,7 +92,7 @@ def load_inception(place: str | Path) -> InceptionV3:
 
 @torch.no_grad()
 def inception_features(model: InceptionV3, images: Tensor) -> Tensor:
-    """Features of pictures of one size, B 2048 float32.
+    """Features of images of one size, B 2048 float32.
 
     images: B 3 H W in [-1, 1]; brought to 299 x 299 as pytorch-fid does, without a filter against aliasing.
     """

@@ -1,12 +1,12 @@
 """The blocks of DC-AE on rows: line-buffered convolutions, and attention over a map that is held once.
 
-A convolution stage never sees the whole picture. A node takes the next rows of its input, gives the rows
+A convolution stage never sees the whole image. A node takes the next rows of its input, gives the rows
 that are complete, and keeps the few that later rows still look at: nothing is computed twice or approximated.
 ReLU attention looks at the whole map, but only through sums of d x (d+1) numbers a head. One sweep over the
 rows adds them up from keys and values; a second one computes queries, applies the sums and goes on into the
 MLP, in place.
 Source: ours; the arithmetic is that of `model.py`, regrouped, and equal to it up to rounding.
-Shapes: B pictures, R rows, W columns, C channels last, G heads, d head width, n = R*W cells, P of q, k, v.
+Shapes: B images, R rows, W columns, C channels last, G heads, d head width, n = R*W cells, P of q, k, v.
 Weights may be stored in fewer bits than the rows: widening them to the dtype of the rows is exact.
 """
 
@@ -72,7 +72,7 @@ class Scratch:
 class LineBuffer:
     """Turn bands of rows into windows with up to `reach` neighbours on each side, each row inner just once.
 
-    step: inner rows come in multiples of it (2 for what halves the picture). slot: of the scratch memory that
+    step: inner rows come in multiples of it (2 for what halves the image). slot: of the scratch memory that
     holds a window until the next one.
     """
 
@@ -186,7 +186,7 @@ class _ResNode:
 
 
 class _DownNode:
-    """Halve the picture two rows at a time."""
+    """Halve the image two rows at a time."""
 
     def __init__(self, module: DownStep) -> None:
         self.module, self.width = module, module.conv.in_channels
@@ -234,7 +234,7 @@ def _norm_add(norm: nn.Module, x: Tensor, residual: Tensor | None) -> Tensor:
     assert norm.running_var is not None
     if norm.training:
         raise SettingsError(
-            "Batch norm in training mode needs the whole picture: call .eval(), or leave out band."
+            "Batch norm in training mode needs the whole image: call .eval(), or leave out band."
         )
     gain = norm.weight.float() * (norm.running_var.float() + norm.eps).rsqrt()
     shift = norm.bias.float() - norm.running_mean.float() * gain

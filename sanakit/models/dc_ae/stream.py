@@ -2,15 +2,15 @@
 
 Convolution stages pass rows on as they become complete (`rows.py`): no halo is computed twice, no tile
 is blended. A stage with attention holds its map once and changes it in place; with the published sizes the
-largest such map has 1/8 of the picture's side. The picture itself need not exist: take its rows.
+largest such map has 1/8 of the image's side. The image itself need not exist: take its rows.
 
     for rows in decode_rows(autoencoder, latents):  # B 3 h W each, in order
         write(to_levels(rows))  # of images/image.py: B h W 3
 
-A band is a number of latent rows, each f picture rows, or a part of one. The widest stage handles as many at
+A band is a number of latent rows, each f image rows, or a part of one. The widest stage handles as many at
 a time, the others as many as take the same memory. Every band gives the same result up to rounding.
 There are no gradients here.
-Shapes: B pictures, C latent channels, H W latent grid, f = compression (32).
+Shapes: B images, C latent channels, H W latent grid, f = compression (32).
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ from sanakit.models.dc_ae.rows import (
 )
 
 _BAND_VALUES = 2 << 20  # of an activation in an automatic band: 8 MB of float32; more is no faster
-_LEAST_BAND = (
-    0.25  # of a latent row: 8 picture rows; with fewer, most of a band would be rows kept from before
-)
+_LEAST_BAND = 0.25  # of a latent row: 8 image rows; with fewer, most of a band would be rows kept from before
 _BYTES = 4  # of a float32
 _BUFFERS = 14  # of a band's size that a decode's peak comes to, the holes between them included: measured
 _MAPPED = 32 << 20  # bytes from which on glibc gives a buffer back at once, so that half as many stay
@@ -131,7 +129,7 @@ def decode(model: Autoencoder, latents: Tensor, band: float | None = None) -> Te
 
 @torch.no_grad()
 def decode_rows(model: Autoencoder, latents: Tensor, band: float | None = None) -> Iterator[Tensor]:
-    """Draw the picture of latents (B C H W, unscaled) from the top: B 3 h f*W, about [-1, 1], not clamped.
+    """Draw the image of latents (B C H W, unscaled) from the top: B 3 h f*W, about [-1, 1], not clamped.
 
     band: latent rows handled at a time, up to H; less than 1 is possible (None: `default_band`). A piece
     has at most about h = band * f rows: stages pass on what is complete.
@@ -160,9 +158,9 @@ def encode(model: Autoencoder, images: Tensor, band: float | None = None) -> Ten
 
 
 def default_band(config: Sizes, height: int, width: int, batch: int = 1) -> float:
-    """Give the latent rows that a decode of batch pictures of height x width px handles at a time by itself.
+    """Give the latent rows that a decode of batch images of height x width px handles at a time by itself.
 
-    With the published sizes 32 picture rows at 512 px, 16 at 1024 px and 8 from 2048 px on: larger bands take
+    With the published sizes 32 image rows at 512 px, 16 at 1024 px and 8 from 2048 px on: larger bands take
     more memory and no less time on a CPU.
     """
     factor = config.compression
@@ -172,8 +170,8 @@ def default_band(config: Sizes, height: int, width: int, batch: int = 1) -> floa
 def decode_bytes(config: Sizes, height: int, width: int, band: float, batch: int = 1) -> int:
     """Estimate the peak memory of `decode_rows` above the weights, in bytes, within about a third.
 
-    For float32 on a CPU. height, width: of the picture, in pixels. band: latent rows. `DCAE.decode` holds the
-    picture too: 12 bytes a pixel.
+    For float32 on a CPU. height, width: of the image, in pixels. band: latent rows. `DCAE.decode` holds the
+    image too: 12 bytes a pixel.
     """
     stages, factor = config.decoder, config.compression
     maps = [stage.width // 4**i for i, stage in enumerate(stages) if stage.attention is not None]

@@ -3,7 +3,7 @@
 A program takes some columns and channels and walks down the rows. Each row it reads completes the result of
 the row above, goes on with its own and begins the one below, so that a value is read, and its SiLU taken,
 three times (once a column of taps) and not nine.
-Shapes: B pictures, R rows, W columns, M channels of each half.
+Shapes: B images, R rows, W columns, M channels of each half.
 """
 
 # A launch is no call that Python's types describe:

@@ -1,7 +1,7 @@
 """Which thing a plain word draws: "puppy" the dog, "bunny" the rabbit, "sedan" the automobile.
 
 Chosen by hand, from WordNet's hyponyms and from everyday speech. A word stands for one thing only, and only
-where its picture does not disappoint: a Dalmatian is drawn as the dog, an ostrich is left out. Where a word
+where its image does not disappoint: a Dalmatian is drawn as the dog, an ostrich is left out. Where a word
 means several emoji, the whole animal goes before its face and the everyday thing before the special one.
 """
 

@@ -1,7 +1,7 @@
 """Texts that teach pocket's text encoder: names in carriers, sentences that put two things in their places.
 
 A text comes with marks: at which character a thing has been named, which thing it is, and what the text has
-said of it up to there (its part in the picture, its colour). A causal encoder can know no more than that.
+said of it up to there (its part in the image, its colour). A causal encoder can know no more than that.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One thing on a canvas of any size: flipped, turned, scaled and placed on a ground of a named colour.
 
-Pictures of things are squares, RGB on white with their opacity; a canvas is H W 3 uint8. What shines through
+Images of things are squares, RGB on white with their opacity; a canvas is H W 3 uint8. What shines through
 a thing is the ground, exactly as in composed scenes.
 """
 
@@ -121,7 +121,7 @@ def compose(
 
 
 def _premultiplied(image: np.ndarray, alpha: np.ndarray, flip: bool) -> Image.Image:
-    """Colours on white less the white that shines through, and opacity, as one picture of four planes.
+    """Colours on white less the white that shines through, and opacity, as one image of four planes.
 
     They are resampled alike then. Pillow knows four planes that it does not mix by the name of CMYK.
     """
@@ -138,7 +138,7 @@ def _plane(value: int, size: tuple[int, int]) -> Image.Image:
 
 
 def _shrunk(picture: Image.Image, zoom: float) -> tuple[Image.Image, float]:
-    """Make a picture smaller before it is turned, where turning alone would skip pixels."""
+    """Make an image smaller before it is turned, where turning alone would skip pixels."""
     if zoom > 0.75:
         return picture, zoom
     length = max(1, round(picture.width * zoom))

@@ -1,4 +1,4 @@
-"""Words of pocket's data set: which emoji are pictured, what they are called, how each picture is captioned.
+"""Words of pocket's data set: which emoji are pictured, what they are called, how each image is captioned.
 
 Source: Unicode CLDR short names and keywords (emojibase-data, MIT); everyday names and styles are our own.
 Concept = CLDR base label ("dog face"). Phrase = concept with article, as one would prompt it ("a dog face").
@@ -165,7 +165,7 @@ def everyday_phrases(concept: str) -> tuple[str, ...]:
 
 
 def captions_of(concept: str, keywords: list[str], style: Style) -> list[str]:
-    """Write the five to seven captions of one picture; the last one or two are without style.
+    """Write the five to seven captions of one image; the last one or two are without style.
 
     keywords: CLDR keywords of the concept; at most three that the name does not contain are used.
     """

@@ -1,7 +1,7 @@
 """How strangers ask for a thing: "draw me a dog", "dog logo", "a cute dog", "a dog wearing a hat".
 
 Whatever is said around the thing, the thing is drawn. Style words ("cartoon", "3D render", "flat") are not
-among the carriers: they stand in the captions of the pictures that have the style, and mean it.
+among the carriers: they stand in the captions of the images that have the style, and mean it.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ def asked_in_colour(phrase: str, colour: str, random: Generator, *, alive: bool 
 
 
 def placed(phrase: str, place: str) -> str:
-    """Say where on the picture a thing stands, the place next to its thing as sizes are.
+    """Say where on the image a thing stands, the place next to its thing as sizes are.
 
     place: "left", "right", "top", "bottom" or "middle".
 

@@ -2,7 +2,7 @@
 
 A folder of four files, written whole or not at all:
 images.npy     uint8, N 256 256 3, RGB on white        captions.jsonl  one row (PocketRow) per image
-alpha.npy      uint8, N 256 256, how opaque: what it takes to put a picture on another ground
+alpha.npy      uint8, N 256 256, how opaque: what it takes to put an image on another ground
 sources.json   format number; package, version, licence, checksum and number of images per source
 Only MIT and Apache-2.0 art. Nobody needs this to use pocket, only to train it.
 """
@@ -158,7 +158,7 @@ def more_of(folder: Path) -> Path:
 
 
 class _Joined(Sequence[np.ndarray]):
-    """Several arrays of pictures, one after the other."""
+    """Several arrays of images, one after the other."""
 
     def __init__(self, parts: Sequence[np.ndarray]) -> None:
         self._parts = parts

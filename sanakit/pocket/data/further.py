@@ -1,6 +1,6 @@
 """The 300 things that people ask for next, beyond the 200 common ones, with the words one would type.
 
-A pure table, chosen by hand from what CLDR pictures: what children name first, what people are asked to
+A pure table, chosen by hand from what CLDR images: what children name first, what people are asked to
 sketch, what stands in a house, a kitchen and a zoo. Keys are CLDR base labels that all four main styles draw,
 values phrases with their article. No phrase stands for two concepts. ASKED_AS holds the plain words for them.
 """

@@ -393,7 +393,7 @@ def icon_of(concept: str, style: str, icons: dict[str, str]) -> str | None:
 
 
 class Drawings:
-    """All vector designs of all things, to be drawn at any size; the 3D design is pictures of 256 px.
+    """All vector designs of all things, to be drawn at any size; the 3D design is images of 256 px.
 
     cache: folder of the npm tarballs, as build_pocket and build_more fill it. They are fetched when missing.
 

@@ -1,4 +1,4 @@
-"""Colours of plain grounds and silhouettes, by name, and which of them a picture has.
+"""Colours of plain grounds and silhouettes, by name, and which of them an image has.
 
 Measured, not learned: what is plain gets the name of the colour that its median is nearest to in RGB.
 """
@@ -27,19 +27,19 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 """Plain grounds and silhouettes: name to RGB."""
 
-FRAME = 6  # px of the picture's edge whose median is the ground
+FRAME = 6  # px of the image's edge whose median is the ground
 ALIKE = 60.0  # distance in RGB within which a pixel has a colour
 
 
 def ground_of(picture: Tensor) -> str:
-    """Name the colour of a picture's edge (3 H W in [-1, 1]): the nearest to its median."""
+    """Name the colour of an image's edge (3 H W in [-1, 1]): the nearest to its median."""
     edge = torch.cat([picture[:, :FRAME].flatten(1), picture[:, -FRAME:].flatten(1)], 1)
     edge = torch.cat([edge, picture[:, :, :FRAME].flatten(1), picture[:, :, -FRAME:].flatten(1)], 1)
     return _nearest(edge.median(1).values)
 
 
 def silhouette_of(picture: Tensor) -> str | None:
-    """Name the one colour of what stands on a picture's ground, 3 H W in [-1, 1]; None if it is not one.
+    """Name the one colour of what stands on an image's ground, 3 H W in [-1, 1]; None if it is not one.
 
     Plain is what has four fifths of its pixels near the colour of their median.
     """

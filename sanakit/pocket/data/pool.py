@@ -26,7 +26,7 @@ from sanakit.pocket.data.samples import Sample, by_size, render
 from sanakit.pocket.data.scenes import Scenes
 from sanakit.whole import written_whole
 
-BATCH = 16  # pictures encoded at once
+BATCH = 16  # images encoded at once
 TOLD_EVERY = 20.0  # seconds
 log = logging.getLogger(__name__)
 

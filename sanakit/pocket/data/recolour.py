@@ -1,7 +1,7 @@
 """Things in another colour: a dog that is truly blue, its eyes, outlines and shading kept.
 
 The body of a thing, the colours that cover most of it, is moved to the asked colour in OKLab (Ottosson 2020);
-what is small and unlike the body stays. `main_colour` tells the colour of a picture by the same names.
+what is small and unlike the body stays. `main_colour` tells the colour of an image by the same names.
 Lightness and the two colour axes: L in [0, 1], a and b about -0.3 to 0.3.
 """
 
@@ -137,7 +137,7 @@ def is_paintable(concept: str, group: str, subgroup: str) -> bool:
 
 
 def main_colour(image: np.ndarray) -> str:
-    """Name the main colour of a picture on a white ground (H W 3 uint8): one of COLOUR_NAMES.
+    """Name the main colour of an image on a white ground (H W 3 uint8): one of COLOUR_NAMES.
 
     Each pixel of what stands on the ground counts for the name whose shades are nearest to it.
     """
@@ -256,7 +256,7 @@ def _rim(alpha: np.ndarray) -> np.ndarray:
 
 
 def _ground(pixels: np.ndarray) -> np.ndarray:
-    """Where the white ground is: white and joined to the picture's edge."""
+    """Where the white ground is: white and joined to the image's edge."""
     white = np.pad(pixels.min(2) > 250, 1, constant_values=True)
     ground = np.zeros_like(white)
     ground[0] = ground[-1] = ground[:, 0] = ground[:, -1] = True

@@ -1,5 +1,5 @@
 """What pocket is shown: drawings as they are, mirrored, turned, in other colours, on five canvases, and
-composed scenes. A sample is a description; `render` makes its picture, `wording` its words.
+composed scenes. A sample is a description; `render` makes its image, `wording` its words.
 
 The list of samples of a seed is always the same. `Share` says how often each kind is drawn; inside a kind a
 concept counts by its fame: the 200 common things most, the 300 further ones half as much, the rest a fifth.
@@ -35,7 +35,7 @@ SHARES: Mapping[str, float] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One picture to learn from.
+    """One image to learn from.
 
     kind: of SHARES. row: in the data set, -1 for a scene. scene: its number, -1 for a single thing.
     colour: of COLOUR_NAMES, where it was painted. size: width and height in px. weight: how often it is drawn
@@ -98,7 +98,7 @@ def draw_chances(samples: list[Sample], shares: Mapping[str, float] = SHARES) ->
 
 
 def render(sample: Sample, pocket: PocketImages, scenes: Scenes) -> np.ndarray:
-    """Return a sample's picture, H W 3 uint8."""
+    """Return a sample's image, H W 3 uint8."""
     if sample.scene >= 0:
         return scenes[sample.scene]
     image, alpha = np.asarray(pocket.images[sample.row]), np.asarray(pocket.alpha[sample.row])

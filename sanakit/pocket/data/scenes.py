@@ -1,4 +1,4 @@
-"""Scenes composed of pocket's pictures: one to four things on a plain ground, with exact captions.
+"""Scenes composed of pocket's images: one to four things on a plain ground, with exact captions.
 
 Scene i of a seed is always the same, and composed when it is asked for. Things lie on a grid of 32 px, the
 autoencoder's cell: a thing of one size then has nearly the same latents wherever it stands, and is learned
@@ -68,7 +68,7 @@ class Scene:
 
 
 class Scenes(Sequence[np.ndarray]):
-    """A number of scenes as pictures, 256 256 3 uint8 each; `scene(i)` says what picture i shows.
+    """A number of scenes as images, 256 256 3 uint8 each; `scene(i)` says what image i shows.
 
     pocket: the data set; things that it lacks in some style are left out. count: how many scenes. seed: other
     seeds give other scenes. held_out: only combinations that the others never show, instead of those.
@@ -103,7 +103,7 @@ class Scenes(Sequence[np.ndarray]):
         return self.compose(self.scene(index))
 
     def scene(self, index: int) -> Scene:
-        """What picture `index` shows. Raises DataError if the things at hand give no such combination."""
+        """What image `index` shows. Raises DataError if the things at hand give no such combination."""
         random = numpy_generator(self.seed, index)
         chances = np.array([KINDS[kind] for kind in self.kinds])
         for _ in range(TRIES):
@@ -118,7 +118,7 @@ class Scenes(Sequence[np.ndarray]):
         )
 
     def compose(self, scene: Scene) -> np.ndarray:
-        """The picture of a scene, 256 256 3 uint8."""
+        """The image of a scene, 256 256 3 uint8."""
         picture = np.empty((SIZE, SIZE, 3), np.float32)
         picture[:] = COLOURS[scene.ground]
         for thing in scene.objects:
@@ -137,9 +137,7 @@ class Scenes(Sequence[np.ndarray]):
         if kind not in ("one", "silhouette") and random.random() < 0.4:
             ground = "white"
         if kind == "one" and ground == "white":
-            ground = grounds[
-                random.integers(1, len(grounds))
-            ]  # without ground: the single pictures themselves
+            ground = grounds[random.integers(1, len(grounds))]  # without ground: the single images themselves
         colour = None
         if kind == "silhouette":
             seen = [name for name in grounds if _distance(name, ground) > 120]
@@ -169,7 +167,7 @@ class Scenes(Sequence[np.ndarray]):
         )
 
     def _resize(self, row: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-        """Colours on white, side side 3, and opacity in [0, 1], side side 1, of a picture at another size."""
+        """Colours on white, side side 3, and opacity in [0, 1], side side 1, of an image at another size."""
         parts = []
         for plane in (self._images[row], self._alpha[row]):
             picture = Image.fromarray(np.asarray(plane)).resize((side, side), Image.Resampling.BOX)

@@ -1,4 +1,4 @@
-"""Where pocket's pictures come from: npm packages of exact version and checksum, read out of their tarballs.
+"""Where pocket's images come from: npm packages of exact version and checksum, read out of their tarballs.
 
 Sources: @iconify-json/* (icons.json: {"icons": {name: {"body": svg}}, "width", "height"}; chars.json: code
 point -> name), @lobehub/fluent-emoji-3d (256 px WebP named by code point), emojibase-data (CLDR).
@@ -224,7 +224,7 @@ def _svg(icon: dict) -> str:
 
 
 def read_pictures(tarball: Path) -> dict[str, bytes]:
-    """Read a package of picture files named by code point: code point -> the file's bytes."""
+    """Read a package of image files named by code point: code point -> the file's bytes."""
     with tarfile.open(tarball) as archive:
         members = [m for m in archive if m.isfile() and m.name.endswith(".webp")]
         return {normal_code(Path(m.name).stem): _content(archive, m).read() for m in members}
@@ -240,7 +240,7 @@ def require_renderer() -> None:
 
 
 def draw(art: str | bytes, size: int = SIZE) -> np.ndarray:
-    """Draw an SVG document or a picture file.
+    """Draw an SVG document or an image file.
 
     size: of the drawing's side, px.
     Returns size size 4 uint8: the colours as they look on white, and how opaque they are.

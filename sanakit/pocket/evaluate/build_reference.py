@@ -1,6 +1,6 @@
 """Builds from the data set what `reference.py` reads: run once, its two small files ship.
 
-The basis of the feature space is found on pictures of concepts that are *not* asked for, so that the measure
+The basis of the feature space is found on images of concepts that are *not* asked for, so that the measure
 knows nothing of those that are.
 """
 
@@ -22,7 +22,7 @@ from sanakit.pocket.data.dataset import PocketImages, Progress
 from sanakit.pocket.evaluate.recognition import Gallery, fit_basis, project
 from sanakit.pocket.evaluate.reference import save_known, save_reference
 
-# Of 1280; fewer or more recognise real pictures worse (64: 59 %, 128: 68, 256: 71, 400: 70).
+# Of 1280; fewer or more recognise real images worse (64: 59 %, 128: 68, 256: 71, 400: 70).
 DIRECTIONS = 256
 BATCH = 16
 
@@ -30,11 +30,11 @@ BATCH = 16
 def build_reference(
     data: PocketImages, folder: str | Path, *, directions: int = DIRECTIONS, progress: Progress | None = None
 ) -> None:
-    """Write gallery and held-out pictures of a data set into a folder; some minutes of one core.
+    """Write gallery and held-out images of a data set into a folder; some minutes of one core.
 
-    directions: kept in the feature space, at most the number of pictures of other concepts.
+    directions: kept in the feature space, at most the number of images of other concepts.
     progress: as in `build_pocket`.
-    Raises DataError if a common concept has no picture or the folder cannot be written, MissingExtraError
+    Raises DataError if a common concept has no image or the folder cannot be written, MissingExtraError
     without EfficientNet.
     """
     report = progress or (lambda what, done, total: None)

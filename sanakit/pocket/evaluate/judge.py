@@ -1,9 +1,9 @@
-"""The judge of composed scenes: which of the 200 common things are in a picture, where, and how large.
+"""The judge of composed scenes: which of the 200 common things are in an image, where, and how large.
 
-A small convolutional network looks at a picture in cells of 32 px. Each cell near the middle of a thing names
+A small convolutional network looks at an image in cells of 32 px. Each cell near the middle of a thing names
 it (the others say: nothing) and its size; cells that touch are one thing. It was trained on scenes composed
-of real pictures (`sanakit.pocket.train.judge`), never on drawn ones.
-Shapes: B pictures of 256 x 256, N concepts.
+of real images (`sanakit.pocket.train.judge`), never on drawn ones.
+Shapes: B images of 256 x 256, N concepts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Thing:
 
 
 class Judge(nn.Module):
-    """Names, per cell of a picture, the thing whose middle is near. concepts: N names."""
+    """Names, per cell of an image, the thing whose middle is near. concepts: N names."""
 
     def __init__(self, concepts: Sequence[str]) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def look(self, pictures: Tensor) -> list[list[Thing]]:
-        """Find the things in each picture (B 3 256 256 in [-1, 1])."""
+        """Find the things in each image (B 3 256 256 in [-1, 1])."""
         logits, sizes = self(F.avg_pool2d(pictures, 2).to(self.head.weight))
         chances = logits.float().softmax(1)
         return [self._things(*seen) for seen in zip(chances, sizes.float(), strict=True)]

@@ -1,8 +1,8 @@
-"""PocketEval: does a picture show what was asked for, when the combination was never learned?
+"""PocketEval: does an image show what was asked for, when the combination was never learned?
 
-A question is a prompt about one to four of 200 common things, and what must hold of its picture. All but
-those of "object" ask for combinations that the scenes of training leave out (`sanakit.pocket.data.scenes`). A
-picture counts when everything holds: the right things and no others, their number, order and size, the
+A question is a prompt about one to four of 200 common things, and what must hold of its image. All but
+those of "object" ask for combinations that the scenes of training leave out (`sanakit.pocket.data.scenes`). An
+image counts when everything holds: the right things and no others, their number, order and size, the
 colours of ground and silhouette (of a silhouette's thing only that it is one). The judge errs, too: what it
 says of real scenes stands beside every figure.
 """
@@ -42,7 +42,7 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PocketEval:
-    """Shares of pictures in which everything holds, in [0, 1], by kind; "all": their mean over kinds.
+    """Shares of images in which everything holds, in [0, 1], by kind; "all": their mean over kinds.
 
     judge: the same shares for real scenes that show what is asked, as the judge sees them. failed: prompts.
     """
@@ -61,7 +61,7 @@ def evaluate_scenes(
     folder: str | Path = FOLDER,
     progress: Progress = lambda what, done, total: None,
 ) -> PocketEval:
-    """Ask every question once, question i with seed + i, and judge the pictures.
+    """Ask every question once, question i with seed + i, and judge the images.
 
     per_kind: questions of each kind, None: all there are. folder: of the judge and its questions.
     Raises DataError if they cannot be read.
@@ -88,7 +88,7 @@ def evaluate_scenes(
 
 
 def judged(judge: Judge, questions: Sequence[Question], pictures: Tensor) -> list[bool]:
-    """Tell of each picture (B 3 256 256 in [-1, 1]) whether everything that its question asks holds."""
+    """Tell of each image (B 3 256 256 in [-1, 1]) whether everything that its question asks holds."""
     pictures = pictures.float().cpu().clamp(-1, 1)
     return [
         holds(question, things, picture)
@@ -97,7 +97,7 @@ def judged(judge: Judge, questions: Sequence[Question], pictures: Tensor) -> lis
 
 
 def holds(question: Question, things: Sequence[Thing], picture: Tensor) -> bool:
-    """Tell whether a picture (3 256 256 in [-1, 1]) in which these things were seen answers its question."""
+    """Tell whether an image (3 256 256 in [-1, 1]) in which these things were seen answers its question."""
     if ground_of(picture) != question.ground:
         return False
     if question.colour is not None:  # of what thing it is an outline, the judge tells too seldom

@@ -1,11 +1,11 @@
-"""Is it what was asked for? Pictures are recognised by the real pictures that they are nearest to.
+"""Is it what was asked for? Images are recognised by the real images that they are nearest to.
 
-Feature space: EfficientNet-Lite0's last layer (ImageNet; it has seen none of our pictures), less its mean, on
-the directions in which pictures of other things vary most, each scaled to equal variance. Without that,
+Feature space: EfficientNet-Lite0's last layer (ImageNet; it has seen none of our images), less its mean, on
+the directions in which images of other things vary most, each scaled to equal variance. Without that,
 drawings on white look much alike to a network that was trained on photographs.
-A concept is the mean direction of its real pictures; a picture is recognised (top-1, top-5) when no, or fewer
+A concept is the mean direction of its real images; an image is recognised (top-1, top-5) when no, or fewer
 than five, other concepts have as large a cosine with it.
-Shapes: B pictures asked about, N gallery pictures, C concepts, F features, D directions kept.
+Shapes: B images asked about, N gallery images, C concepts, F features, D directions kept.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ TOP = 5
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Shares of pictures, in [0, 1], whose concept is the nearest (top1) or among the five nearest (top5)."""
+    """Shares of images, in [0, 1], whose concept is the nearest (top1) or among the five nearest (top5)."""
 
     top1: float
     top5: float
 
     @classmethod
     def of(cls, ranks: Tensor) -> Shares:
-        """Count ranks (B, 0 = nearest); no pictures give not-a-number."""
+        """Count ranks (B, 0 = nearest); no images give not-a-number."""
         return cls(*((ranks < top).float().mean().item() for top in (1, TOP)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Gallery:
-    """Real pictures of every concept, as points of the feature space.
+    """Real images of every concept, as points of the feature space.
 
     mean: F and basis: F D, from features to coordinates.   pictures: N D, of length 1.
-    labels: N, in [0, C).   designs, artists: N, what a picture belongs to and who drew it.   concepts: C.
+    labels: N, in [0, C).   designs, artists: N, what an image belongs to and who drew it.   concepts: C.
     """
 
     mean: Tensor
@@ -54,19 +54,19 @@ class Gallery:
         return project(features, self.mean, self.basis)
 
     def similarity(self, points: Tensor) -> Tensor:
-        """Cosine of projected pictures (B D) with every concept, B C; 0 for a concept without pictures."""
+        """Cosine of projected images (B D) with every concept, B C; 0 for a concept without images."""
         sums = points.new_zeros(len(self.concepts), points.shape[1]).index_add_(0, self.labels, self.pictures)
         return points @ F.normalize(sums, dim=1).T
 
     def ranks(self, points: Tensor, labels: Tensor) -> Tensor:
-        """How many concepts are nearer to each projected picture (B D) than its own (labels, B); B."""
+        """How many concepts are nearer to each projected image (B D) than its own (labels, B); B."""
         similarity = self.similarity(points)
         own = similarity.gather(1, labels[:, None])
-        # a tie counts against the picture: it must not be recognised by a gallery that tells nothing apart
+        # a tie counts against the image: it must not be recognised by a gallery that tells nothing apart
         return (similarity >= own).sum(1) - 1
 
     def only(self, kept: Tensor) -> Gallery:
-        """Give the gallery of the kept pictures (N bool)."""
+        """Give the gallery of the kept images (N bool)."""
         chosen = kept.nonzero().flatten().tolist()
         return replace(
             self,
@@ -95,9 +95,9 @@ def project(features: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
 
 
 def ceiling(gallery: Gallery, groups: Sequence[str]) -> Shares:
-    """Recognise the real pictures themselves, each group's among the pictures of the other groups.
+    """Recognise the real images themselves, each group's among the images of the other groups.
 
-    groups: N names.   With `gallery.designs` a picture's other designs stay, among them near twins; with
+    groups: N names.   With `gallery.designs` an image's other designs stay, among them near twins; with
     `gallery.artists` only what somebody else drew under the same name.
     """
     names = sorted(set(groups))
@@ -111,6 +111,6 @@ def ceiling(gallery: Gallery, groups: Sequence[str]) -> Shares:
 
 
 def floor(gallery: Gallery, points: Tensor, generator: torch.Generator) -> Shares:
-    """Recognise random pictures: every concept is dealt one of some other projected pictures (B D)."""
+    """Recognise random images: every concept is dealt one of some other projected images (B D)."""
     dealt = torch.randint(len(points), (len(gallery.concepts),), generator=generator)
     return Shares.of(gallery.ranks(points[dealt], torch.arange(len(gallery.concepts))))

@@ -2,8 +2,8 @@
 
 A folder of three files (built by `sanakit.pocket.evaluate.build_reference`; art licences in its metadata):
 gallery.safetensors   the `recognition.Gallery` of 200 common concepts; their names and prompts as metadata
-known.safetensors     real pictures of all concepts, in the same space
-heldout.webp          lossless sheet of the data set's held-out pictures, 256 px each, row by row
+known.safetensors     real images of all concepts, in the same space
+heldout.webp          lossless sheet of the data set's held-out images, 256 px each, row by row
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from sanakit.whole import written_whole
 
 FOLDER = Path(__file__).parents[2] / "assets" / "pocket_reference"
 GALLERY, HELD_OUT, KNOWN = "gallery.safetensors", "heldout.webp", "known.safetensors"
-SIDE = 256  # pixels of a held-out picture
+SIDE = 256  # pixels of a held-out image
 COLUMNS = 12
 _TENSORS = ("mean", "basis", "pictures", "labels")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Reference:
-    """Real pictures to measure against, and what to ask for.
+    """Real images to measure against, and what to ask for.
 
     gallery: C concepts.   prompts: C, a concept each.   styled_prompts: C, the same in a named style each.
-    held_out: B 3 256 256 in [-1, 1], pictures of none of the concepts.   sources: packages with licences.
+    held_out: B 3 256 256 in [-1, 1], images of none of the concepts.   sources: packages with licences.
     """
 
     gallery: Gallery
@@ -47,7 +47,7 @@ class Reference:
 
 
 def load_reference(folder: str | Path = FOLDER) -> Reference:
-    """Read the reference pictures, by default those that came with the package.
+    """Read the reference images, by default those that came with the package.
 
     Raises DataError if a file is missing or damaged.
     """

@@ -1,9 +1,9 @@
 """How good is a model like pocket? All figures in one run, offline, with what came with the package.
 
-Autoencoder: PSNR and SSIM of pictures it was not trained on. Recognition: 200 common things are asked for,
-each with its own fixed seed, and looked up among real pictures (see `recognition`); so are the real pictures
+Autoencoder: PSNR and SSIM of images it was not trained on. Recognition: 200 common things are asked for,
+each with its own fixed seed, and looked up among real images (see `recognition`); so are the real images
 themselves (ceilings) and random ones (floor).
-Shapes: B pictures, H W pixels, C concepts.
+Shapes: B images, H W pixels, C concepts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sanakit.pocket.evaluate.recognition import Gallery, Shares, ceiling, floor
 from sanakit.pocket.evaluate.reference import load_reference
 from sanakit.weights import CATALOG, load_autoencoder
 
-BATCH = 20  # pictures drawn, encoded or looked at in one go
+BATCH = 20  # images drawn, encoded or looked at in one go
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how much is done, how much there is)."""
@@ -44,7 +44,7 @@ class PocketReport:
     seed: int
     steps: int
     guidance: float
-    autoencoder_psnr: float  # dB, mean over the held-out pictures
+    autoencoder_psnr: float  # dB, mean over the held-out images
     autoencoder_ssim: float
     held_out_pictures: int
     prompts: int  # a concept each
@@ -52,11 +52,11 @@ class PocketReport:
     top5: float
     styled_top1: float  # the same concepts, each in a named style
     styled_top5: float
-    ceiling_top1: float  # real pictures, looked up among the other designs
+    ceiling_top1: float  # real images, looked up among the other designs
     ceiling_top5: float
-    ceiling_other_artist_top1: float  # real pictures, looked up only among what another artist drew
+    ceiling_other_artist_top1: float  # real images, looked up only among what another artist drew
     ceiling_other_artist_top5: float
-    floor_top1: float  # random pictures
+    floor_top1: float  # random images
     floor_top5: float
     seconds_per_picture: float  # text and decoding included
     not_recognised: tuple[str, ...]  # prompts, of the plain ones
@@ -68,7 +68,7 @@ class Recognition:
 
     pictures: Tensor
     ranks: Tensor
-    seconds: float  # for drawing one picture
+    seconds: float  # for drawing one image
 
 
 def evaluate_pocket(
@@ -85,7 +85,7 @@ def evaluate_pocket(
     seed: of the first concept; concept i is drawn from seed + i however many are asked for.
     concepts: some of the 200, by name, for a quick look; None: all.   progress, look: see Progress and Look.
     Raises SettingsError for an unknown concept, MissingExtraError without EfficientNet, DataError for damaged
-    reference pictures, and what loading a model raises.
+    reference images, and what loading a model raises.
     >>> evaluate_pocket().top1  # doctest: +SKIP
     """
     report = progress or (lambda what, done, total: None)
@@ -173,7 +173,7 @@ def recognise(
     seed: int = 0,
     progress: Progress = lambda what, done, total: None,
 ) -> Recognition:
-    """Draw the chosen concepts and look the pictures up in the gallery.
+    """Draw the chosen concepts and look the images up in the gallery.
 
     prompts: C, a concept each.   chosen: numbers of concepts, ascending.   Concept i is drawn from seed + i.
     """

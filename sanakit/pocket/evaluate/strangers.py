@@ -1,9 +1,9 @@
 """What strangers get: the first prompts they type, further things, colours, languages, seeds and sizes.
 
-Recognised is a picture whose concept is nearest among all that pocket knows (top-1) or among the five nearest
+Recognised is an image whose concept is nearest among all that pocket knows (top-1) or among the five nearest
 (top-5), in the space of `recognition`. A first prompt has several right answers; the nearest of them counts.
-Every figure is of pictures drawn by the model at its own defaults, from fixed seeds.
-Shapes: B pictures, C concepts, F features.
+Every figure is of images drawn by the model at its own defaults, from fixed seeds.
+Shapes: B images, C concepts, F features.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Strangers:
         width: int | None = None,
         height: int | None = None,
     ) -> Tensor:
-        """How many wrong concepts are as near to each prompt's picture as its nearest right one; B."""
+        """How many wrong concepts are as near to each prompt's image as its nearest right one; B."""
         pictures = self._draw(prompts, seed, what, width=width, height=height)
         side = min(pictures.shape[-2:])
         top, left = (pictures.shape[-2] - side) // 2, (pictures.shape[-1] - side) // 2

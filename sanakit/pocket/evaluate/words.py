@@ -1,4 +1,4 @@
-"""Ask a text encoder what it knows, before any picture is drawn: words, languages, who stands where.
+"""Ask a text encoder what it knows, before any image is drawn: words, languages, who stands where.
 
 A word counts as known when its place is nearest to that of the right one of the 200 common things (their mean
 taken off). A pair counts as told apart when, of all features, the one most certain of "left" and of a thing

@@ -1,4 +1,4 @@
-"""pocket-clip: a CLIP of 4.8 million parameters that knows pocket's pictures and scenes.
+"""pocket-clip: a CLIP of 4.8 million parameters that knows pocket's images and scenes.
 
 It scores captions, chooses the best of several drawings and judges what pocket draws; it knows no photographs
 and no words but those of the pocket data set. After these steps it counts but cannot tell left from right.

@@ -122,7 +122,7 @@ OFFERS = {
 
 
 def autoencoder(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
-    """The encoder a linear codec and kept; the decoder trained on crops of pictures, then on whole ones."""
+    """The encoder a linear codec and kept; the decoder trained on crops of images, then on whole ones."""
     config = AUTOENCODER.lasting(steps, smoke=smoke)
     return autoencoder_run(data, output, DC_AE_POCKET, config, crop=128, whole_from=0.85)
 

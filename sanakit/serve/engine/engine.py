@@ -1,7 +1,7 @@
 """The engine of a server: a bounded queue and one thread that computes, step by step, for all who wait.
 
-Requests join a running batch between two steps and leave it when they are done (`group.py`); a picture drawn
-in a crowd is the picture drawn alone, to rounding. No HTTP here: callers are told by events and futures.
+Requests join a running batch between two steps and leave it when they are done (`group.py`); an image drawn
+in a crowd is the image drawn alone, to rounding. No HTTP here: callers are told by events and futures.
 Whoever makes the model fail, or NaN, fails alone.
 
     engine = Engine(["pocket"])
@@ -45,18 +45,18 @@ from sanakit.serve.engine.ticket import Event, Failed, Finished, Progress, Ticke
 log = logging.getLogger(__name__)
 
 KEPT_PROMPTS = 256  # whose features are kept, the least recently used goes first
-# Latents in one step, all pictures together: more rows than this make a matrix product no faster.
+# Latents in one step, all images together: more rows than this make a matrix product no faster.
 STEP_TOKENS = {"cpu": 1024}
 STEP_TOKENS_ELSEWHERE = 32768
-_STOPPED = "The server was stopped before the picture was done: ask again."
+_STOPPED = "The server was stopped before the image was done: ask again."
 
 
 class Engine:
     """Draws for many at once.
 
     models: what it may draw with, see `Residence`; the first is the default, loaded at the start.
-    max_batch: pictures that take a step together. max_waiting: pictures that may wait.
-    prompt_filter, image_filter: called with prompts or pictures, and the ticket's id; raise RefusedError.
+    max_batch: images that take a step together. max_waiting: images that may wait.
+    prompt_filter, image_filter: called with prompts or images, and the ticket's id; raise RefusedError.
     Raises what the settings of a model raise.
     """
 
@@ -96,8 +96,8 @@ class Engine:
         return self._thread.is_alive() and not self._closing
 
     def start(self) -> None:
-        """Load the default model and start to compute. MemoryLimitError: one picture is too much already."""
-        self.residence.get(self.residence.default).plan(self.check(None, "a picture"))
+        """Load the default model and start to compute. MemoryLimitError: one image is too much already."""
+        self.residence.get(self.residence.default).plan(self.check(None, "an image"))
         self._thread.start()
 
     def check(
@@ -120,7 +120,7 @@ class Engine:
         spec = self.residence.spec(model)
         if image is None:
             if mask is not None or strength is not None:
-                raise SettingsError("A mask or a strength came without a picture to draw from.")
+                raise SettingsError("A mask or a strength came without an image to draw from.")
             return check_request(spec, prompt, negative_prompt, width=width, height=height, **settings)
         if strength is None:
             strength = STRENGTH if mask is None else 1.0
@@ -149,7 +149,7 @@ class Engine:
             waiting = sum(len(group.waiting) for group in self._turns.groups.values())
             if waiting and waiting + request.pictures > self.max_waiting:
                 self._counts["refused"] += 1
-                raise BusyError(f"{waiting} pictures are waiting already: try again later.")
+                raise BusyError(f"{waiting} images are waiting already: try again later.")
             pictures = (Picture(ticket, number) for number in range(request.pictures))
             self._turns.add(key, self._capacity(key), pictures)
             self._condition.notify()
@@ -161,9 +161,9 @@ class Engine:
             self._condition.notify()
 
     def stats(self) -> dict[str, Any]:
-        """How it stands: waiting, running (pictures), loaded (models), and counts since the start.
+        """How it stands: waiting, running (images), loaded (models), and counts since the start.
 
-        Counts: steps (of batches), samples (pictures in those steps), pictures, failed, stopped, refused.
+        Counts: steps (of batches), samples (images in those steps), images, failed, stopped, refused.
         """
         with self._condition:
             groups = list(self._turns.groups.values())
@@ -247,11 +247,11 @@ class Engine:
         if ticket.stopped:
             return StoppedError("The request was cancelled.")
         if ticket.expires is not None and time.monotonic() > ticket.expires:
-            return DeadlineError("The picture was not done in the time that was given for it.")
+            return DeadlineError("The image was not done in the time that was given for it.")
         return None
 
     def _turn(self, group: Group, admit: bool, busy: set[str]) -> None:
-        """Decode one picture that is ready; otherwise let waiting ones join, if admitted, and take one step.
+        """Decode one image that is ready; otherwise let waiting ones join, if admitted, and take one step.
 
         busy: models that are drawing.
         """
@@ -267,7 +267,7 @@ class Engine:
             self._step(pipe, group)
 
     def _begin(self, pipe: TextToImage, group: Group) -> None:
-        """Let the picture that has waited longest join; with the first of a request comes its text."""
+        """Let the image that has waited longest join; with the first of a request comes its text."""
         with self._condition:
             picture = group.waiting.popleft()
         ticket = picture.ticket

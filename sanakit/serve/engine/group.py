@@ -1,8 +1,8 @@
-"""Pictures that can take their steps together, and whose turn it is.
+"""Images that can take their steps together, and whose turn it is.
 
-A group holds the pictures of one model, one latent size and one kind of guidance: those that wait, those that
+A group holds the images of one model, one latent size and one kind of guidance: those that wait, those that
 run, one step of all of them at a time, and those that are denoised and wait for the decoder. Groups share the
-machine by the seconds that each has had: the one with the least goes next, so that large pictures do not keep
+machine by the seconds that each has had: the one with the least goes next, so that large images do not keep
 small ones waiting.
 Source: continuous batching (Orca, OSDI 2022); start-time fair queueing (Goyal et al., SIGCOMM 1996).
 """
@@ -21,7 +21,7 @@ CREDIT = 0.5  # seconds
 
 
 class Key(NamedTuple):
-    """What pictures must share to take their steps together."""
+    """What images must share to take their steps together."""
 
     model: str
     cells: tuple[int, int, int]  # C h w
@@ -30,7 +30,7 @@ class Key(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Picture:
-    """One picture of a request."""
+    """One image of a request."""
 
     ticket: Ticket
     number: int  # within its request
@@ -39,7 +39,7 @@ class Picture:
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """Pictures of one key. capacity: how many run at a time. spent: seconds that the group has had."""
+    """Images of one key. capacity: how many run at a time. spent: seconds that the group has had."""
 
     key: Key
     capacity: int
@@ -51,7 +51,7 @@ class Group:
 
     @property
     def begun(self) -> bool:
-        """Whether pictures of it are on their way."""
+        """Whether images of it are on their way."""
         return bool(self.running or self.ready)
 
     @property
@@ -60,12 +60,12 @@ class Group:
         return not (self.waiting or self.running or self.ready)
 
     def run(self, picture: Picture) -> None:
-        """Have a picture, which has its sample, take part from the next step on."""
+        """Have an image, which has its sample, take part from the next step on."""
         (self.ready if picture.sample is None or picture.sample.state.done else self.running).append(picture)
         self.batch = None
 
     def settle(self) -> None:
-        """Move the pictures that are denoised from those that run to those that are ready."""
+        """Move the images that are denoised from those that run to those that are ready."""
         done = [picture for picture in self.running if picture.sample and picture.sample.state.done]
         if done:
             self.running = [picture for picture in self.running if picture not in done]
@@ -73,7 +73,7 @@ class Group:
             self.batch = None
 
     def drop(self, ticket: Ticket) -> None:
-        """Forget the pictures of a request."""
+        """Forget the images of a request."""
         self.waiting = deque(picture for picture in self.waiting if picture.ticket is not ticket)
         self.ready = deque(picture for picture in self.ready if picture.ticket is not ticket)
         if any(picture.ticket is ticket for picture in self.running):
@@ -81,7 +81,7 @@ class Group:
             self.batch = None
 
     def tickets(self) -> set[Ticket]:
-        """The requests that have pictures in it."""
+        """The requests that have images in it."""
         return {picture.ticket for picture in (*self.waiting, *self.running, *self.ready)}
 
 
@@ -100,7 +100,7 @@ class Turns:
         ] = {}  # of groups that pause, where it is more than the credit leaves them
 
     def add(self, key: Key, capacity: int, pictures: Iterable[Picture]) -> None:
-        """Have pictures wait in the group of their key."""
+        """Have images wait in the group of their key."""
         if key not in self.groups:
             spent = max(self._past.pop(key, 0.0), self._clock - CREDIT)
             self.groups[key] = Group(key, capacity, spent)

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A picture of a request is one step further."""
+    """An image of a request is one step further."""
 
     ticket: Ticket
     picture: int  # the first is 0
@@ -30,7 +30,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """All pictures of a request are there."""
+    """All images of a request are there."""
 
     ticket: Ticket
     result: Result
@@ -67,7 +67,7 @@ class Ticket:
         self.previews = previews
         self.accepted = time.monotonic()
         self.expires = None if deadline is None else self.accepted + deadline
-        self.begun: float | None = None  # when its first picture began
+        self.begun: float | None = None  # when its first image began
         self.stopped = False
         self.samples: list[Sample] = []
         self.notes: list[str] = list(request.notes)
@@ -81,7 +81,7 @@ class Ticket:
         return self._future.done()
 
     def result(self, timeout: float | None = None) -> Result:
-        """Wait for the pictures. Raises what it failed with, or TimeoutError after `timeout` seconds."""
+        """Wait for the images. Raises what it failed with, or TimeoutError after `timeout` seconds."""
         return self._future.result(timeout)
 
     def cancel(self) -> None:
@@ -90,7 +90,7 @@ class Ticket:
         self._wake()
 
     def add(self, number: int, image: Image) -> Result | None:
-        """Take a picture that is done; give the result if it was the last one."""
+        """Take an image that is done; give the result if it was the last one."""
         self._images[number] = image
         if len(self._images) < self.request.pictures:
             return None

@@ -1,7 +1,7 @@
 """Who may come in: API keys, limits of each key, and pages of other origins.
 
 Checked before a body is read, so that a stranger cannot make the server read megabytes first. Guarded is all
-under /v1 but /v1/pictures: pages show pictures by address and can send no header, so their unguessable names
+under /v1 but /v1/pictures: pages show images by address and can send no header, so their unguessable names
 are the key. Without any key the people of this machine come in, and then only by a name of this machine:
 else a web page could call through its own domain, made to lead here (DNS rebinding).
 """
@@ -84,7 +84,7 @@ class Access:
             raise FailureError(Failure(status=403, message=message, code="foreign_host"))
 
     def charge(self, caller: Caller, pictures: int) -> None:
-        """Count a request for so many pictures. Raises FailureError (429), StorageError; blocks."""
+        """Count a request for so many images. Raises FailureError (429), StorageError; blocks."""
         if caller.key is not None and (refusal := self._limiter.check(caller.key, pictures)):
             raise _too_many(refusal)
 

@@ -20,7 +20,7 @@ _WORDS = {
     400: "The request is wrong; the message says how to mend it.",
     401: "No key, or not one of this server's.",
     403: "A web page of another origin asks, and this server has not been told to serve it.",
-    404: "No such model, job or picture.",
+    404: "No such model, job or image.",
     405: "Not a method of this address.",
     409: "It can no longer be done.",
     413: "The body is larger than this server takes.",
@@ -30,9 +30,9 @@ _WORDS = {
     504: "The request's own deadline has passed.",
 }
 EXAMPLES: dict[str, Example] = {
-    "apple": {"summary": "One picture", "value": {"prompt": "a red apple"}},
+    "apple": {"summary": "One image", "value": {"prompt": "a red apple"}},
     "seeded": {
-        "summary": "Two pictures, exactly described",
+        "summary": "Two images, exactly described",
         "value": {
             "prompt": "a red apple",
             "negative_prompt": "green",
@@ -67,7 +67,7 @@ def stream_answer() -> dict[int | str, dict[str, Any]]:
     """Document that a route's success may be a stream; the JSON form is the route's own model."""
     events = [{"$ref": f"{REF}{model.__name__}"} for model in (PartialImageEvent, CompletedEvent, ErrorReply)]
     content = {"text/event-stream": {"schema": {"type": "string"}, "x-events": {"oneOf": events}}}
-    return {200: {"description": "The pictures; with stream = true as events.", "content": content}}
+    return {200: {"description": "The images; with stream = true as events.", "content": content}}
 
 
 def finish_schema(app: FastAPI) -> None:
@@ -104,7 +104,7 @@ def _edit_form() -> dict[str, Any]:
             field.pop("default", None)
     file = {"type": "string", "format": "binary"}
     image = "A PNG, JPEG or WebP file. Without a mask, its transparent part is redrawn, if it has one."
-    mask = "A picture of the image's size: its transparent, or else its white part is redrawn."
+    mask = "An image of the image's size: its transparent, or else its white part is redrawn."
     form["properties"]["image"] = file | {"description": image}
     form["properties"]["mask"] = file | {"description": mask}
     form["required"] = ["image", *form["required"]]

@@ -62,7 +62,7 @@ def create_app(
     )
     app = FastAPI(
         title="sanakit",
-        summary="Pictures from sentences, as OpenAI's clients ask for them.",
+        summary="Images from sentences, as OpenAI's clients ask for them.",
         version=__version__,
         docs_url=None,
         redoc_url=None,

@@ -21,7 +21,7 @@ from sanakit.serve.engine.engine import Engine, Event, Failed, Finished, Progres
 class Drawing:
     """A submitted request.
 
-    partial_images: how often to show each picture before it is done, 0 to 3. name: its id in logs.
+    partial_images: how often to show each image before it is done, 0 to 3. name: its id in logs.
 
     Use as a context manager: leaving it cancels what is not finished. Raises BusyError, ClosedError.
     """
@@ -56,7 +56,7 @@ class Drawing:
         self.ticket.cancel()
 
     def shown(self, event: Progress) -> int | None:
-        """Which partial image, from 0, this step of a picture is; None: it is none of them."""
+        """Which partial image, from 0, this step of an image is; None: it is none of them."""
         wanted = [
             round(event.total * (number + 1) / (self._partial_images + 1))
             for number in range(self._partial_images)
@@ -77,7 +77,7 @@ class Drawing:
                 yield event
 
     async def result(self, client: HTTPRequest) -> Result:
-        """Wait for the pictures as long as the client does. Raises StoppedError when it has left."""
+        """Wait for the images as long as the client does. Raises StoppedError when it has left."""
         drawn = asyncio.ensure_future(self._last())
         gone = asyncio.ensure_future(_left(client))
         try:

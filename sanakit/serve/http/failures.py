@@ -47,9 +47,9 @@ from sanakit.serve.http.openai_schema import EXPECTED, ErrorDetail, ErrorReply, 
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER = 2  # seconds: about a few pictures of the queue
+RETRY_AFTER = 2  # seconds: about a few images of the queue
 MOST_PATIENCE = 60  # seconds after which clients should ask again by themselves; a day's quota takes longer
-_TOO_LARGE = "This picture is too large for this server: ask for a smaller one."
+_TOO_LARGE = "This image is too large for this server: ask for a smaller one."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

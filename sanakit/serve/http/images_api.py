@@ -49,7 +49,7 @@ def images_api(service: Service) -> APIRouter:
     async def generate(
         client: Request, body: Annotated[GenerationRequest, Body(openapi_examples=EXAMPLES)]
     ) -> Any:
-        """Draw pictures from a sentence."""
+        """Draw images from a sentence."""
         drawn = await asyncio.to_thread(service.check, body)
         return await answer(service, client, body, drawn, "image_generation")
 
@@ -60,7 +60,7 @@ def images_api(service: Service) -> APIRouter:
         openapi_extra=EDIT_BODY,
     )
     async def edit(client: Request) -> Any:
-        """Redraw a picture, or the transparent part of it or of a mask, as a sentence says."""
+        """Redraw an image, or the transparent part of it or of a mask, as a sentence says."""
         body, drawn, _ = await read_edit(service, client)
         return await answer(service, client, body, drawn, "image_edit")
 
@@ -111,7 +111,7 @@ async def answer(service: Service, client: Request, body: DrawingSettings, drawn
 async def _pictures(
     service: Service, client: Request, body: DrawingSettings, result: Result
 ) -> list[PictureReply]:
-    """Give the pictures as the body wishes: in the answer itself, or stored, by their address."""
+    """Give the images as the body wishes: in the answer itself, or stored, by their address."""
     pictures = []
     for file, metadata in zip(await encode_all(result, body), result.metadata, strict=True):
         if body.response_format == "url":
@@ -129,13 +129,13 @@ def check_output(body: DrawingSettings) -> None:
     if body.output_format in (None, "png") and body.output_compression not in (None, 100):
         raise SettingsError('output_compression is of "jpeg" and "webp": PNG files lose nothing.')
     if body.stream and body.response_format == "url":
-        raise SettingsError('A stream carries its pictures: leave response_format at "b64_json".')
+        raise SettingsError('A stream carries its images: leave response_format at "b64_json".')
     if body.partial_images and not body.stream:
         raise SettingsError("partial_images are shown in a stream: add stream = true.")
 
 
 async def encode_all(result: Result, body: DrawingSettings) -> list[bytes]:
-    """Give the pictures as files of the format that the body wishes."""
+    """Give the images as files of the format that the body wishes."""
     assert isinstance(result.images, list)
     pairs = zip(result.images, result.metadata, strict=True)
     return [await asyncio.to_thread(_file, image, body, metadata) for image, metadata in pairs]

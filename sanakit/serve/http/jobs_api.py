@@ -1,6 +1,6 @@
 """Jobs: requests that are accepted now, drawn when their turn comes, and survive the server's end.
 
-A job's pictures are PNG files of the picture store; replies tell their addresses. A job belongs to the key
+A job's images are PNG files of the image store; replies tell their addresses. A job belongs to the key
 that made it: to all others it does not exist.
 """
 
@@ -49,7 +49,7 @@ class JobReply(Reply):
     started: int | None
     ended: int | None
     request: dict[str, Any] = Field(description="What is drawn, the seed among it.")
-    data: list[PictureReply] = Field(description="The pictures, once it is finished.")
+    data: list[PictureReply] = Field(description="The images, once it is finished.")
     warnings: list[str] = WARNINGS
     error: ErrorDetail | None
 
@@ -92,14 +92,14 @@ def jobs_api(service: Service) -> APIRouter:
         body: Annotated[GenerationRequest, Body(openapi_examples=EXAMPLES)],
         idempotency_key: Idempotency = None,
     ) -> Any:
-        """Accept a request for pictures, to be drawn later."""
+        """Accept a request for images, to be drawn later."""
         _check_body(body)
         drawn = await asyncio.to_thread(service.check, body)
         return await _accept(service, client, "generation", drawn, body, {}, idempotency_key)
 
     @routes.post("/edits", openapi_extra=EDIT_BODY, **accepting)
     async def add_edit(client: Request, idempotency_key: Idempotency = None) -> Any:
-        """Accept a request to redraw a picture, to be done later."""
+        """Accept a request to redraw an image, to be done later."""
         body, drawn, sources = await read_edit(service, client)
         _check_body(body)
         return await _accept(service, client, "edit", drawn, body, sources, idempotency_key)
@@ -142,7 +142,7 @@ def _check_body(body: DrawingSettings) -> None:
         raise SettingsError("A job is not streamed: ask for it by its address, or use /v1/images.")
     if body.response_format == "b64_json" or body.output_format not in (None, "png"):
         raise SettingsError(
-            'A job\'s pictures are PNG files with an address: leave out the formats, or take "url".'
+            'A job\'s images are PNG files with an address: leave out the formats, or take "url".'
         )
     if body.deadline is not None:
         raise SettingsError(

@@ -2,8 +2,8 @@
 
 Source: the types of the `openai` Python client, 3.54 (image_generate_params, images_response, image_gen_* and
 image_edit_* events, model). Our own additions are the settings of the SANA family (`DrawingSettings`, second
-part) and `metadata` beside each picture. A field that we do not know is refused: a slip of the keyboard in
-`guidance` would else draw the wrong picture. null means the default, as in the client's types.
+part) and `metadata` beside each image. A field that we do not know is refused: a slip of the keyboard in
+`guidance` would else draw the wrong image. null means the default, as in the client's types.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class DrawingSettings(BaseModel):
         None, max_length=200, description="An id of /v1/models; null: the server's first."
     )
     n: int | None = Field(
-        None, ge=1, le=MAX_PICTURES, description="Pictures, of this seed and the next ones; 1."
+        None, ge=1, le=MAX_PICTURES, description="Images, of this seed and the next ones; 1."
     )
     size: str | None = Field(
         None,
@@ -49,7 +49,7 @@ class DrawingSettings(BaseModel):
     )
     response_format: Literal["b64_json", "url"] | None = Field(
         None,
-        description="b64_json (default): the picture is in the reply and nowhere else. url: the server keeps "
+        description="b64_json (default): the image is in the reply and nowhere else. url: the server keeps "
         "it and the reply tells where.",
     )
     output_format: Literal["png", "jpeg", "webp"] | None = Field(
@@ -59,14 +59,14 @@ class DrawingSettings(BaseModel):
         None, ge=0, le=100, description="Quality of jpeg and webp, 95 by default; png knows 100 only."
     )
     stream: bool | None = Field(
-        None, description="Answer with server-sent events, the pictures so far among them."
+        None, description="Answer with server-sent events, the images so far among them."
     )
     partial_images: int | None = Field(
-        None, ge=0, le=3, description="How often a stream shows each picture before it is done; 0."
+        None, ge=0, le=3, description="How often a stream shows each image before it is done; 0."
     )
-    background: Literal["auto", "opaque"] | None = Field(None, description="Every picture is opaque.")
+    background: Literal["auto", "opaque"] | None = Field(None, description="Every image is opaque.")
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = Field(
-        None, description=f"{_IGNORED} Finer pictures come of more `steps`."
+        None, description=f"{_IGNORED} Finer images come of more `steps`."
     )
     style: Literal["vivid", "natural"] | None = Field(None, description=_IGNORED)
     moderation: Literal["auto", "low"] | None = Field(
@@ -124,7 +124,7 @@ class Reply(BaseModel):
 
 
 class PictureReply(Reply):
-    """One picture."""
+    """One image."""
 
     b64_json: str | None = None
     url: str | None = None
@@ -151,7 +151,7 @@ class Usage(Reply):
 
     @classmethod
     def of(cls, cells: int, pictures: int, *, edit: bool) -> Usage:
-        """Count for `pictures` of `cells` latents each; an edit reads one such picture, too."""
+        """Count for `pictures` of `cells` latents each; an edit reads one such image, too."""
         read, drawn = cells if edit else 0, cells * pictures
         details = InputDetails(text_tokens=0, image_tokens=read)
         return cls(
@@ -161,7 +161,7 @@ class Usage(Reply):
 
 OutputFormat = Literal["png", "jpeg", "webp"]
 WARNINGS: list[str] = Field(
-    description="What the caller should know: a prompt was cut or has nothing known, a picture was resized."
+    description="What the caller should know: a prompt was cut or has nothing known, an image was resized."
 )
 
 
@@ -184,18 +184,18 @@ class _StreamEvent(Reply):
     output_format: OutputFormat
     quality: Literal["auto"] = "auto"
     size: str
-    picture: int = Field(description="Which of the n pictures, from 0.")
+    picture: int = Field(description="Which of the n images, from 0.")
 
 
 class PartialImageEvent(_StreamEvent):
-    """A picture on its way, small: a linear map of its latents."""
+    """An image on its way, small: a linear map of its latents."""
 
     type: Literal["image_generation.partial_image", "image_edit.partial_image"]
     partial_image_index: int
 
 
 class CompletedEvent(_StreamEvent):
-    """A picture that is done; one event for each of n."""
+    """An image that is done; one event for each of n."""
 
     type: Literal["image_generation.completed", "image_edit.completed"]
     usage: Usage

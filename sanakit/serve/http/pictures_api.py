@@ -1,6 +1,6 @@
-"""GET /v1/pictures/{name}: pictures that were asked for by address, and those of jobs.
+"""GET /v1/pictures/{name}: images that were asked for by address, and those of jobs.
 
-A name holds 128 random bits and is all the right it takes, so that a page can show the picture. Other files
+A name holds 128 random bits and is all the right it takes, so that a page can show the image. Other files
 of the store, such as what was uploaded for an edit, have no address here.
 """
 
@@ -24,7 +24,7 @@ _DATED = re.compile(r"image_(\d{8})_")
 
 
 def new_name(suffix: str) -> str:
-    """A name for a picture of no job, that nobody can guess; it begins with today's date.
+    """A name for an image of no job, that nobody can guess; it begins with today's date.
 
     suffix: png, jpeg or webp.
     """
@@ -32,12 +32,12 @@ def new_name(suffix: str) -> str:
 
 
 def made_before(name: str, time: datetime) -> bool:
-    """Whether a name is of a picture of no job, and of a day before that of a time."""
+    """Whether a name is of an image of no job, and of a day before that of a time."""
     return (dated := _DATED.match(name)) is not None and dated[1] < f"{time:%Y%m%d}"
 
 
 def pictures_api(service: Service) -> APIRouter:
-    """Give the route of pictures."""
+    """Give the route of images."""
     routes = APIRouter(prefix="/v1/pictures", tags=["images"])
     binary = {"schema": {"type": "string", "format": "binary"}}
     found: dict[int | str, dict[str, Any]] = {
@@ -49,7 +49,7 @@ def pictures_api(service: Service) -> APIRouter:
 
     @routes.get("/{name}", response_class=Response, responses=found | answers(404, 500, 503))
     async def picture(name: Annotated[str, Path(max_length=128)]) -> Response:
-        """Give a picture by its name."""
+        """Give an image by its name."""
         known = re.fullmatch(_PATTERN, name)
         data = None
         if known is not None:
@@ -59,7 +59,7 @@ def pictures_api(service: Service) -> APIRouter:
                 data = None
         if known is None or data is None:
             raise FailureError(
-                Failure(status=404, message="There is no such picture.", code="picture_not_found")
+                Failure(status=404, message="There is no such image.", code="picture_not_found")
             )
         headers = {"Cache-Control": "private, max-age=31536000, immutable"}  # a name never gets other content
         return Response(data, headers=headers, media_type=f"image/{known[2]}")

@@ -34,7 +34,7 @@ class DoorSettings:
     max_steps: int = 200  # of one request
     max_side: int = 4096  # pixels
     max_jobs: int = 1000  # that wait
-    previews: bool = True  # show pictures before they are done; no filter looks at those
+    previews: bool = True  # show images before they are done; no filter looks at those
     metrics: bool = True
     log_prompts: bool = False
     json_log: bool = False  # one JSON object a line

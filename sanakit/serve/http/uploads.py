@@ -1,7 +1,7 @@
-"""What comes in by form: fields, pictures and masks, none of it trusted.
+"""What comes in by form: fields, images and masks, none of it trusted.
 
 File names of clients are never looked at. OpenAI's rule for masks (transparent pixels are drawn
-anew, those of the mask or, without one, of the picture) is that of `pipelines.source`, too; there, white
+anew, those of the mask or, without one, of the image) is that of `pipelines.source`, too; there, white
 marks them where nothing is transparent.
 """
 
@@ -73,7 +73,7 @@ def _sorted(form: FormData) -> tuple[EditRequest, dict[str, UploadFile]]:
         else:
             fields[name] = value
     if "image" not in files:
-        raise SettingsError("The form has no file named image: an edit needs a picture to start from.")
+        raise SettingsError("The form has no file named image: an edit needs an image to start from.")
     try:
         return EditRequest.model_validate(fields), files
     except ValidationError as error:

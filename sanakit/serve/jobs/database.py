@@ -199,7 +199,7 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
     connection.isolation_level = None
     # WAL: readers and the writer do not wait for each other. FULL syncs each commit to the disk: a job whose
     # client was told "accepted" outlives a power cut too. It costs a few milliseconds a commit, and there are
-    # two or three commits a picture.
+    # two or three commits an image.
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
 

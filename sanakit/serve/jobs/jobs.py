@@ -23,7 +23,7 @@ from sanakit.serve.jobs.database import Base, Database, now
 QUEUED, RUNNING, FINISHED, FAILED, CANCELLED = "queued", "running", "finished", "failed", "cancelled"
 MAX_ATTEMPTS = 3  # a job that kills the process must not do so for ever
 MAX_LISTED = 1000
-INPUTS = ("image", "mask")  # entries of a body that name pictures in the store
+INPUTS = ("image", "mask")  # entries of a body that name images in the store
 
 _ID = re.compile(r"job_[0-9a-f]{32}")
 
@@ -51,11 +51,11 @@ class Job(Base):
     error_message: Mapped[str | None] = mapped_column(default=None)
 
     def result_names(self) -> list[str]:
-        """Names in the store of the pictures it makes: the same ones whenever it runs."""
+        """Names in the store of the images it makes: the same ones whenever it runs."""
         return [f"{self.id}-{index}.png" for index in range(self.pictures)]
 
     def input_names(self) -> list[str]:
-        """Names in the store of the pictures it was given."""
+        """Names in the store of the images it was given."""
         return [self.body[field] for field in INPUTS if self.body.get(field)]
 
 
@@ -73,7 +73,7 @@ class JobStore:
     ) -> Job:
         """Store an accepted request; when this returns it is on the disk.
 
-        body: arguments of `Engine.check` as JSON, its seed fixed; pictures of `INPUTS` by name in the store.
+        body: arguments of `Engine.check` as JSON, its seed fixed; images of `INPUTS` by name in the store.
         pictures: how many it makes. job_id: of `new_job_id`, where inputs were stored under it before.
         """
         if job_id is not None and not _ID.fullmatch(job_id):
@@ -146,7 +146,7 @@ class JobStore:
             return {*session.scalars(select(Job.id).where(Job.status == RUNNING, Job.owner == owner))}
 
     def finish(self, job_id: str, owner: str, files: list[dict[str, Any]]) -> bool:
-        """Say that a job's pictures are stored. False: the claim is lost, and nothing was changed."""
+        """Say that a job's images are stored. False: the claim is lost, and nothing was changed."""
         return self._end(job_id, owner, status=FINISHED, files=files)
 
     def fail(self, job_id: str, owner: str, message: str, type: str) -> bool:
@@ -178,7 +178,7 @@ class JobStore:
             return _give_back(session, (Job.owner == owner) | (Job.lease < now()))
 
     def delete_before(self, time: datetime, delete_picture: Callable[[str], None]) -> int:
-        """Delete the jobs that ended before a time, with their pictures. Returns how many.
+        """Delete the jobs that ended before a time, with their images. Returns how many.
 
         delete_picture: takes a name in the store, which may not be there. It is called before the rows go:
         if the process is killed between, the next call deletes what is left.
@@ -228,7 +228,7 @@ def _give_back(session: Session, lost: ColumnElement[bool]) -> int:
     nobody = {"owner": None, "lease": None}
     message = (
         f"The server stopped {MAX_ATTEMPTS} times while it drew this: it will not be tried again. "
-        "Ask for fewer or smaller pictures."
+        "Ask for fewer or smaller images."
     )
     given_up = {"status": FAILED, "ended": now(), "error_type": "server_error", "error_message": message}
     spent = update(Job).where(lost, Job.attempts >= MAX_ATTEMPTS).values(nobody | given_up)

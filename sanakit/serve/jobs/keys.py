@@ -1,4 +1,4 @@
-"""API keys and what each may use: requests a minute, pictures a day.
+"""API keys and what each may use: requests a minute, images a day.
 
 A token is `sk-sana-` and 256 random bits. It is shown once; the database holds its SHA-256. Slow hashes
 (bcrypt, scrypt, Argon2) exist for passwords, which people choose from few: there each guess must cost time.
@@ -47,7 +47,7 @@ class Key(Base):
     digest: Mapped[str] = mapped_column(unique=True)  # SHA-256 of the token, hexadecimal
     hint: Mapped[str]  # the token's first characters, to tell keys apart
     per_minute: Mapped[int | None]  # requests; None: any number
-    per_day: Mapped[int | None]  # pictures in a day of UTC; None: any number
+    per_day: Mapped[int | None]  # images in a day of UTC; None: any number
     created: Mapped[datetime]
     revoked: Mapped[datetime | None] = mapped_column(default=None)
 
@@ -64,7 +64,7 @@ class Key(Base):
 
 
 class Usage(Base):
-    """Pictures that a key was given in a day."""
+    """Images that a key was given in a day."""
 
     __tablename__ = "usage"
 
@@ -94,7 +94,7 @@ class KeyStore:
         """Make a key and give its token, which nothing can show again.
 
         name: for people, 1 to MAX_NAME printable characters, of no other valid key. per_minute: requests.
-        per_day: pictures. Raises SettingsError.
+        per_day: images. Raises SettingsError.
         """
         if not 1 <= len(name) <= MAX_NAME or not name.isprintable() or name != name.strip():
             raise SettingsError(
@@ -158,7 +158,7 @@ class KeyStore:
         self.database.close()
 
     def spend(self, key: Key, pictures: int, day: date) -> bool:
-        """Count pictures for a key's day, unless that would exceed its quota: then False."""
+        """Count images for a key's day, unless that would exceed its quota: then False."""
         with self.database.writing() as session:
             session.get(Key, key.id, with_for_update=True)  # in PostgreSQL, others wait here
             usage = session.get(Usage, (key.id, day)) or Usage(key_id=key.id, day=day, pictures=0)
@@ -169,7 +169,7 @@ class KeyStore:
             return True
 
     def used(self, day: date) -> dict[str, int]:
-        """Pictures that were counted in a day of UTC, by id of the key."""
+        """Images that were counted in a day of UTC, by id of the key."""
         with self.database.reading() as session:
             found = session.execute(select(Usage.key_id, Usage.pictures).where(Usage.day == day))
             return {key_id: pictures for key_id, pictures in found}
@@ -178,7 +178,7 @@ class KeyStore:
 class Limiter:
     """Says when a key, or an address that tries wrong keys, has to wait.
 
-    The last minute is known to this process alone, and forgotten when it ends; the pictures of a day are in
+    The last minute is known to this process alone, and forgotten when it ends; the images of a day are in
     the database. clock: seconds since 1970, for tests.
     """
 
@@ -210,7 +210,7 @@ class Limiter:
         midnight = datetime(today.year, today.month, today.day, tzinfo=UTC) + timedelta(days=1)
         seconds = math.ceil((midnight - today).total_seconds())
         return Refusal(
-            max(1, seconds), f"This key may make {key.per_day} pictures a day (UTC), and too few are left."
+            max(1, seconds), f"This key may make {key.per_day} images a day (UTC), and too few are left."
         )
 
     def refund(self, key: Key, pictures: int) -> None:

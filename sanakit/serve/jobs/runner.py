@@ -1,8 +1,8 @@
-"""Runs the stored jobs: claims them while there is room, hands them to the engine, stores their pictures.
+"""Runs the stored jobs: claims them while there is room, hands them to the engine, stores their images.
 
 One thread does all of it but the drawing. Each round settles what is drawn, renews leases, notices cancelled
 jobs and claims new ones; every step can be done again, so a database that is gone or a full disk only makes
-it wait. A job that was drawn twice (its server was killed in between) writes the same pictures to the same
+it wait. A job that was drawn twice (its server was killed in between) writes the same images to the same
 names, and only the claim's holder may say that it is finished.
 """
 
@@ -53,7 +53,7 @@ class JobRunner:
     """The thread between the job store and the engine.
 
     owner: `Instance.name`, the same after a restart. lease, poll: seconds. pictures_at_once: of claimed jobs
-    together; a larger job runs alone. keep: how long ended jobs and their pictures stay; None: for ever.
+    together; a larger job runs alone. keep: how long ended jobs and their images stay; None: for ever.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class JobRunner:
     def _claim(self) -> list[StorageError | OutputError]:
         """Claim jobs and submit them until there is no room, none waits, or the engine is busy.
 
-        A job whose pictures cannot be read or stored now keeps its place and stops no other. One that a
+        A job whose images cannot be read or stored now keeps its place and stops no other. One that a
         server was killed with is drawn with no later ones: if it was the cause, they lose no attempt.
         """
         failed = []
@@ -203,7 +203,7 @@ class JobRunner:
             self._fail(held.job, held.error)
 
     def _request(self, job: Job) -> Any:
-        """Check a job's settings again, with its pictures in place of their names."""
+        """Check a job's settings again, with its images in place of their names."""
         settings = dict(job.body)
         for field in INPUTS:
             if settings.get(field):
@@ -211,7 +211,7 @@ class JobRunner:
         return self._engine.check(**settings)
 
     def _picture(self, name: str) -> Image.Image:
-        """Read a picture that a job was given. Raises SettingsError, StorageError."""
+        """Read an image that a job was given. Raises SettingsError, StorageError."""
         try:
             data = self._store.get(name)
         except LookupError as error:
@@ -219,7 +219,7 @@ class JobRunner:
         return open_picture(io.BytesIO(data), f"The picture {name} of this job")
 
     def _settle(self, job: Job, result: Result) -> None:
-        """Store a job's pictures, then say that it is finished."""
+        """Store a job's images, then say that it is finished."""
         files, images = [], cast("list[Image.Image]", result.images)
         for name, image, metadata in zip(job.result_names(), images, result.metadata, strict=True):
             data = encode(image, "PNG", metadata)

@@ -1,8 +1,8 @@
-"""Where the server keeps pictures: a folder, or any store that fsspec knows (s3://, gs://, memory://).
+"""Where the server keeps images: a folder, or any store that fsspec knows (s3://, gs://, memory://).
 
 Names are checked, not cleaned: what is no plain name is refused, so none leads out of the folder. In a folder
-each picture is written whole or not at all. Object stores put whole by nature; other remote ones are as
-whole as their own write, which suffices: a job names its pictures only after all of them are stored.
+each image is written whole or not at all. Object stores put whole by nature; other remote ones are as
+whole as their own write, which suffices: a job names its images only after all of them are stored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ABANDONED = 3600  # seconds after which an unfinished file is a killed process'
 
 
 class PictureStore:
-    """Pictures by name. All methods may be called from any thread and block while the store works.
+    """Images by name. All methods may be called from any thread and block while the store works.
 
     url: a folder (made if missing, for its owner alone), file:///PATH, or a URL of fsspec, whose package for
     it must be installed (s3:// needs s3fs). Raises SettingsError or OutputError.
@@ -35,14 +35,14 @@ class PictureStore:
         self._place: _Folder | _Remote = _Remote(url) if "://" in url or "::" in url else _Folder(url)
 
     def put(self, name: str, data: bytes) -> None:
-        """Store a picture under a name, in place of what it named before. When this returns it is stored.
+        """Store an image under a name, in place of what it named before. When this returns it is stored.
 
         Raises SettingsError for a name that does not fit NAME, OutputError if it cannot be written.
         """
         self._place.put(_checked(name), data)
 
     def get(self, name: str) -> bytes:
-        """Give a picture.
+        """Give an image.
 
         Raises LookupError if there is none, SettingsError for a name that does not fit NAME, and
         StorageError if the store does not answer.
@@ -50,16 +50,16 @@ class PictureStore:
         return self._place.get(_checked(name))
 
     def delete(self, name: str) -> None:
-        """Delete a picture; one that is not there is no error. Raises SettingsError, StorageError."""
+        """Delete an image; one that is not there is no error. Raises SettingsError, StorageError."""
         self._place.delete(_checked(name))
 
     def names(self, prefix: str = "") -> list[str]:
-        """Names of all pictures, or of those that begin so, in order. Raises StorageError."""
+        """Names of all images, or of those that begin so, in order. Raises StorageError."""
         return sorted(name for name in self._place.names() if name.startswith(prefix) and _fits(name))
 
 
 class _Folder:
-    """Pictures as files of a folder. Links in it are never followed."""
+    """Images as files of a folder. Links in it are never followed."""
 
     def __init__(self, path: str) -> None:
         self._root = Path(path).expanduser().absolute()
@@ -87,7 +87,7 @@ class _Folder:
             with open(os.open(self._root / name, flags), "rb") as file:
                 return file.read()
         except FileNotFoundError:
-            raise LookupError(f"There is no picture named {name}.") from None
+            raise LookupError(f"There is no image named {name}.") from None
         except OSError as error:
             raise StorageError(
                 _sentence(f"The picture {name} cannot be read in {self._root}", error)
@@ -110,7 +110,7 @@ class _Folder:
 
 
 class _Remote:
-    """Pictures in a store behind fsspec.
+    """Images in a store behind fsspec.
 
     Its implementations raise exceptions of their own libraries, so all but "not found" are caught as one.
     """
@@ -123,7 +123,7 @@ class _Remote:
             raise SettingsError(f"{_without_password(url)}: {error}") from None
         except ValueError as error:
             raise SettingsError(
-                f"No pictures can be stored at {_without_password(url)} ({error}): give a folder or a URL of "
+                f"No images can be stored at {_without_password(url)} ({error}): give a folder or a URL of "
                 f"fsspec, such as s3://BUCKET/FOLDER."
             ) from None
         except Exception as error:
@@ -140,7 +140,7 @@ class _Remote:
         try:
             return self._files.cat_file(f"{self._root}/{name}")
         except FileNotFoundError:
-            raise LookupError(f"There is no picture named {name}.") from None
+            raise LookupError(f"There is no image named {name}.") from None
         except Exception as error:
             raise StorageError(_sentence(f"The picture {name} cannot be read", error)) from None
 
@@ -159,7 +159,7 @@ class _Remote:
         except FileNotFoundError:  # an object store has no empty folders
             return []
         except Exception as error:
-            raise StorageError(_sentence("The pictures cannot be listed", error)) from None
+            raise StorageError(_sentence("The images cannot be listed", error)) from None
         return [entry["name"].rpartition("/")[2] for entry in found if entry["type"] == "file"]
 
 
@@ -170,7 +170,7 @@ def _fits(name: str) -> bool:
 def _checked(name: str) -> str:
     if not isinstance(name, str) or not _fits(name):
         raise SettingsError(
-            f"{str(name)[:200]!r} is no name of a picture: it takes 1 to 128 letters, digits, dots, dashes "
+            f"{str(name)[:200]!r} is no name of an image: it takes 1 to 128 letters, digits, dots, dashes "
             "and underscores, begins with a letter or digit and has no two dots in a row."
         )
     return name

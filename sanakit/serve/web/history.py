@@ -1,8 +1,8 @@
-"""What was drawn and is kept: PNG files with their settings in the picture store.
+"""What was drawn and is kept: PNG files with their settings in the image store.
 
-The name of a picture that was drawn on the page begins with its visitor's room and the time, so that the
-store's own list of names is the history; no table can disagree with it. Pictures of jobs are found by the job
-store. Small pictures for the overview are made once and lie in a temporary folder.
+The name of an image that was drawn on the page begins with its visitor's room and the time, so that the
+store's own list of names is the history; no table can disagree with it. Images of jobs are found by the job
+store. Small images for the overview are made once and lie in a temporary folder.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from sanakit.serve.jobs.jobs import FINISHED, JobStore
 from sanakit.serve.jobs.storage import PictureStore
 
 SHARED = ""  # the room of a page whose visitors are one person
-MOST_SHOWN = 200  # pictures in the overview, the newest
-MOST_FETCHED = 64  # pictures of the store that are also kept as local files
+MOST_SHOWN = 200  # images in the overview, the newest
+MOST_FETCHED = 64  # images of the store that are also kept as local files
 THUMBNAIL = 384  # pixels of the longer side
 PREFIX = "page"
 _DRAWN = re.compile(rf"{PREFIX}-[0-9a-f]{{12}}-(\d{{17}})-[0-9a-f]{{8}}\.png")  # microseconds since 1970
 
 
 class History:
-    """The pictures that were drawn, by room; those of one room are not found in another.
+    """The images that were drawn, by room; those of one room are not found in another.
 
-    store: where they are kept. jobs: those made without a key have their pictures in the shared room, too.
+    store: where they are kept. jobs: those made without a key have their images in the shared room, too.
     """
 
     def __init__(self, store: PictureStore, jobs: JobStore | None = None) -> None:
@@ -48,7 +48,7 @@ class History:
         self._last = 0
 
     def add(self, room: str, image: Image.Image, metadata: Metadata) -> str:
-        """Keep a picture; gives its name. Raises OutputError."""
+        """Keep an image; gives its name. Raises OutputError."""
         with self._lock:  # names sort as they were drawn
             self._last = max(time.time_ns() // 1000, self._last + 1)
             name = f"{_prefix(room)}{self._last:017d}-{os.urandom(4).hex()}.png"
@@ -56,7 +56,7 @@ class History:
         return name
 
     def names(self, room: str) -> list[str]:
-        """Give the names of a room's pictures, newest first, at most `MOST_SHOWN`. Raises StorageError."""
+        """Give the names of a room's images, newest first, at most `MOST_SHOWN`. Raises StorageError."""
         prefix = _prefix(room)
         found = {
             name: int(name.removeprefix(prefix).partition("-")[0])
@@ -70,19 +70,19 @@ class History:
         return sorted(found, key=lambda name: found[name], reverse=True)[:MOST_SHOWN]
 
     def file(self, room: str, name: str) -> Path:
-        """Give a picture as a local PNG file, byte for byte as it is stored.
+        """Give an image as a local PNG file, byte for byte as it is stored.
 
         Raises SettingsError for one that is gone or another room's, StorageError.
         """
         if not self._belongs(room, name):
-            raise SettingsError("This picture is not there any more: choose another one.")
+            raise SettingsError("This image is not there any more: choose another one.")
         with self._lock:
             if name not in self._fetched:
                 path = Path(self._folder.name) / name
                 try:
                     path.write_bytes(self.store.get(name))
                 except LookupError:
-                    raise SettingsError("This picture was deleted: choose another one.") from None
+                    raise SettingsError("This image was deleted: choose another one.") from None
                 self._fetched[name] = path
                 while len(self._fetched) > MOST_FETCHED:
                     self._fetched.popitem(last=False)[1].unlink(missing_ok=True)
@@ -90,11 +90,11 @@ class History:
             return self._fetched[name]
 
     def metadata(self, room: str, name: str) -> Metadata:
-        """Give a picture's settings. Raises as `file` does."""
+        """Give an image's settings. Raises as `file` does."""
         return read_metadata(self.file(room, name))
 
     def thumbnail(self, room: str, name: str) -> Path:
-        """Give a small JPEG file of a picture. Raises as `file` does."""
+        """Give a small JPEG file of an image. Raises as `file` does."""
         path = Path(self._folder.name) / f"{Path(name).stem}.jpg"
         if not path.exists():
             with Image.open(self.file(room, name)) as image:
@@ -109,12 +109,12 @@ class History:
         return job is not None and name in job.result_names()
 
     def close(self) -> None:
-        """Remove the temporary files; the store keeps the pictures."""
+        """Remove the temporary files; the store keeps the images."""
         self._folder.cleanup()
 
 
 def drawn_before(name: str, time: datetime) -> bool:
-    """Whether a name is of a picture that was drawn on the page, and before a time."""
+    """Whether a name is of an image that was drawn on the page, and before a time."""
     return (drawn := _DRAWN.fullmatch(name)) is not None and int(drawn[1]) < time.timestamp() * 1e6
 
 

@@ -1,6 +1,6 @@
 """The page of `sana ui`: which function answers what.
 
-`parts.py` lays the components out, `studio.py` does the work, `history.py` keeps the pictures, `settings.py`
+`parts.py` lays the components out, `studio.py` does the work, `history.py` keeps the images, `settings.py`
 knows the settings' forms. Each function gives the components that change.
 """
 
@@ -55,7 +55,7 @@ Updates = dict[Any, Any]  # component -> its new value, or gr.update
 class Page:
     """The functions behind the page, one an event.
 
-    private: each tab has its own gallery. charge: called with who is logged in and a number of pictures,
+    private: each tab has its own gallery. charge: called with who is logged in and a number of images,
     before they are drawn; raises SanaError if it is too many.
     """
 
@@ -206,7 +206,7 @@ class Page:
             guidance=guidance,
             solver=solver,
             seed=seed if wanted else str(secrets.randbelow(2**32)),
-            num_images=parse_whole("number of pictures", count),
+            num_images=parse_whole("number of images", count),
         )
         if mode != EDIT:
             return wish, None
@@ -219,7 +219,7 @@ class Page:
     def _finished(self, room: str, names: list[str]) -> Updates:
         stage = self.stage
         files = []
-        for name in names:  # a caption is what a screen reader says of a picture
+        for name in names:  # a caption is what a screen reader says of an image
             prompt = self.history.metadata(room, name)["prompt"]
             files.append((str(self.history.file(room, name)), prompt))
         return {
@@ -237,7 +237,7 @@ class Page:
             self.panel.column: gr.update(visible=mode != GALLERY),
             self.stage.column: gr.update(visible=mode != GALLERY),
             self.overview.group: gr.update(visible=mode == GALLERY),
-            self.panel.size: gr.update(visible=mode != EDIT),  # an edit has its picture's size
+            self.panel.size: gr.update(visible=mode != EDIT),  # an edit has its image's size
             self.panel.sides: gr.update(visible=False),
         }
         if mode == GALLERY:
@@ -269,7 +269,7 @@ class Page:
         return {panel.sides: gr.update(visible=False), panel.width: width, panel.height: height}
 
     def choose_what(self, what: str) -> Updates:
-        """Ask for margins where the picture is to grow, for the strength where it is to change."""
+        """Ask for margins where the image is to grow, for the strength where it is to change."""
         return {
             self.editor.strength: gr.update(visible=what != BEYOND, value=STRENGTH if what == WHOLE else 1.0),
             self.editor.margins: gr.update(visible=what == BEYOND),
@@ -283,14 +283,14 @@ class Page:
         """A seed that was typed is wanted; an empty field asks for new ones."""
         return {self.panel.keep_seed: bool(seed.strip())}
 
-    # Pictures that are there
+    # Images that are there
 
     def choose_drawn(self, visitor: gr.Request, names: list[str], chosen: gr.SelectData) -> Updates:
-        """Show the settings of one of the pictures on the stage."""
+        """Show the settings of one of the images on the stage."""
         return self._show(self.stage.details, self._room(visitor), names[chosen.index])
 
     def choose_kept(self, visitor: gr.Request, names: list[str], chosen: gr.SelectData) -> Updates:
-        """Show a picture of the history, and its settings."""
+        """Show an image of the history, and its settings."""
         room, name = self._room(visitor), names[chosen.index]
         picture = gr.update(value=str(self.history.file(room, name)), visible=True)
         return {self.overview.picture: picture, **self._show(self.overview.details, room, name)}
@@ -307,7 +307,7 @@ class Page:
         }
 
     def restore_shown(self, visitor: gr.Request, name: str, model: str) -> Updates:
-        """Set the controls to what a picture was drawn with."""
+        """Set the controls to what an image was drawn with."""
         return self._restore(self.history.metadata(self._room(visitor), name), model)
 
     def restore_file(self, path: str, model: str) -> Updates:
@@ -315,7 +315,7 @@ class Page:
         return self._restore(settings_of(path), model)
 
     def edit_shown(self, visitor: gr.Request, name: str) -> Updates:
-        """Take a picture to the editor."""
+        """Take an image to the editor."""
         path = str(self.history.file(self._room(visitor), name))
         return {
             self.mode: EDIT,
@@ -364,7 +364,7 @@ class Page:
         }
 
     def _room(self, visitor: gr.Request) -> str:
-        """Where a visitor's pictures are kept: by login, if there is one; by tab, if the page is private."""
+        """Where a visitor's images are kept: by login, if there is one; by tab, if the page is private."""
         if visitor.username:
             return f"user {visitor.username}"
         return f"tab {visitor.session_hash}" if self.private else SHARED

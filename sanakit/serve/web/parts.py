@@ -1,6 +1,6 @@
 """The components of the page, laid out; what they do is tied to them in `page.py`.
 
-panel: words and settings.   editor: the picture to start from.   stage: what is being drawn, or was.
+panel: words and settings.   editor: the image to start from.   stage: what is being drawn, or was.
 overview: what was drawn before.
 """
 
@@ -34,7 +34,7 @@ from sanakit.serve.web.view import EMPTY
 
 CREATE, EDIT, GALLERY = "Create", "Edit", "Gallery"
 MOST_PROMPT = 4000  # characters
-_PAINT = ("#e5484d", 0.7)  # of the brush: colour and opacity; red stands out from most pictures
+_PAINT = ("#e5484d", 0.7)  # of the brush: colour and opacity; red stands out from most images
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +65,7 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Editor:
-    """The picture to start from, and what of it may change."""
+    """The image to start from, and what of it may change."""
 
     picture: gr.ImageEditor
     what: gr.Radio
@@ -79,7 +79,7 @@ class Editor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Details:
-    """One picture's settings, and what can be done with it."""
+    """One image's settings, and what can be done with it."""
 
     group: gr.Column
     download: gr.DownloadButton
@@ -87,18 +87,18 @@ class Details:
     edit: gr.Button
     command: gr.Textbox
     data: gr.Code
-    shown: gr.State  # the picture's name in the history
+    shown: gr.State  # the image's name in the history
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stage:
-    """Where the picture is drawn: previews, then the pictures."""
+    """Where the image is drawn: previews, then the images."""
 
     column: gr.Column
     view: gr.HTML
     pictures: gr.Gallery
     status: gr.HTML
-    names: gr.State  # of the pictures on it
+    names: gr.State  # of the images on it
     details: Details
 
 
@@ -110,7 +110,7 @@ class Overview:
     grid: gr.Gallery
     nothing: gr.HTML
     picture: gr.Image
-    names: gr.State  # of the pictures in the grid
+    names: gr.State  # of the images in the grid
     details: Details
 
 
@@ -204,7 +204,7 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
                     elem_classes="words",
                     info="scm: of SANA-Sprint models alone.",
                 )
-            with gr.Accordion("Settings from a picture", open=False, elem_id="from-picture"):
+            with gr.Accordion("Settings from an image", open=False, elem_id="from-picture"):
                 png = gr.File(
                     label="PNG that was drawn here or by sana",
                     file_types=[".png"],
@@ -217,10 +217,10 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
 
 
 def make_editor() -> Editor:
-    """Lay out the editor of the picture to start from; the style sheet shows it in the mode for it."""
+    """Lay out the editor of the image to start from; the style sheet shows it in the mode for it."""
     with gr.Column(elem_id="editor"):
         picture = gr.ImageEditor(
-            label="Picture to start from",
+            label="Image to start from",
             type="pil",
             image_mode="RGBA",
             format="png",
@@ -235,7 +235,7 @@ def make_editor() -> Editor:
             ),
             elem_id="source",
             height=480,
-            placeholder="Drop a picture here, or choose one",
+            placeholder="Drop an image here, or choose one",
             buttons=["fullscreen"],
         )
         picture.convert_and_format_image = _checked_layer
@@ -253,7 +253,7 @@ def make_editor() -> Editor:
             step=0.05,
             label="Strength",
             elem_id="strength",
-            info="0 keeps the picture, 1 draws it anew.",
+            info="0 keeps the image, 1 draws it anew.",
         )
         with gr.Row(visible=False, elem_id="margins") as margins:
             left, top, right, bottom = (
@@ -274,7 +274,7 @@ def make_editor() -> Editor:
 
 
 def make_stage() -> Stage:
-    """Lay out the place where pictures are drawn."""
+    """Lay out the place where images are drawn."""
     with gr.Column(elem_id="stage-column") as column:
         with gr.Column(elem_id="stage"):
             view = gr.HTML(EMPTY, elem_id="view")
@@ -316,7 +316,7 @@ def make_overview() -> Overview:
             )
             with gr.Column(scale=2, min_width=320):
                 picture = gr.Image(
-                    label="Chosen picture",
+                    label="Chosen image",
                     show_label=False,
                     type="filepath",
                     image_mode=None,
@@ -331,7 +331,7 @@ def make_overview() -> Overview:
 
 
 def make_details(where: str) -> Details:
-    """Lay out one picture's settings and buttons; hidden at first. where: begins their ids."""
+    """Lay out one image's settings and buttons; hidden at first. where: begins their ids."""
     with gr.Column(visible=False, elem_id=f"{where}-details", elem_classes="details") as group:
         with gr.Row():
             download = gr.DownloadButton("Download", elem_id=f"{where}-download", size="md", min_width=100)
@@ -365,11 +365,9 @@ def make_details(where: str) -> Details:
 
 
 def source_and_mask(value: dict | None) -> tuple[Image.Image, Image.Image | None]:
-    """Give the editor's picture, and where it was painted over (white). Raises SettingsError without it."""
+    """Give the editor's image, and where it was painted over (white). Raises SettingsError without it."""
     if not value or value.get("background") is None:
-        raise SettingsError(
-            "Choose a picture to start from first: drop it on the field, or press its button."
-        )
+        raise SettingsError("Choose an image to start from first: drop it on the field, or press its button.")
     picture, mask = value["background"], None
     for layer in value.get("layers") or []:
         painted = layer.convert("RGBA").getchannel("A").point(lambda alpha: 255 if alpha else 0)
@@ -385,6 +383,6 @@ def _checked_layer(file: Any, flatten_on_white: bool = False) -> Image.Image | N
         return None
     try:
         raw = file if isinstance(file, bytes | bytearray | memoryview) else Path(file.path).read_bytes()
-        return open_picture(io.BytesIO(raw), "The picture").convert("RGBA")
+        return open_picture(io.BytesIO(raw), "The image").convert("RGBA")
     except SanaError as error:
         raise gr.Error(escape(str(error)), title="Not possible", print_exception=False) from None

@@ -1,6 +1,6 @@
-"""Settings of a picture in the forms that the page shows: controls, a command line, JSON, a PNG's chunks.
+"""Settings of an image in the forms that the page shows: controls, a command line, JSON, a PNG's chunks.
 
-Plain functions of a model's ModelSpec and of the settings that every picture carries (`images/image.py`);
+Plain functions of a model's ModelSpec and of the settings that every image carries (`images/image.py`);
 nothing here knows Gradio or the engine.
 """
 
@@ -58,7 +58,7 @@ class Wish:
 
     def words(self, known: Mapping[str, str]) -> dict[str, Any]:
         """Return the keyword arguments of `Engine.check`. known: the model's styles. Raises SettingsError."""
-        whole_number("The number of pictures", self.num_images, 1, MOST_PICTURES)
+        whole_number("The number of images", self.num_images, 1, MOST_PICTURES)
         if not self.prompt.strip():
             raise SettingsError("Write what to draw first, such as “a red apple”.")
         return {
@@ -151,7 +151,7 @@ def parse_whole(what: str, value: Any) -> int:
 
 
 def command_line(metadata: Metadata) -> str:
-    """Give the `sana` command that draws a picture again, quoted for a POSIX shell.
+    """Give the `sana` command that draws an image again, quoted for a POSIX shell.
 
     An edit's own source (and mask) cannot be known to a server: `source.png` stands for it.
     """
@@ -177,11 +177,11 @@ def command_line(metadata: Metadata) -> str:
 def settings_of(path: str | os.PathLike[str]) -> Metadata:
     """Read the settings of an uploaded PNG, which anyone may have written. Raises SettingsError."""
     with Path(path).open("rb") as file:
-        open_picture(file, "The picture")
+        open_picture(file, "The image")
     try:
         found = read_metadata(path)
     except SettingsError:
-        raise SettingsError("This picture carries no settings: give a PNG as sanakit wrote it.") from None
+        raise SettingsError("This image carries no settings: give a PNG as sanakit wrote it.") from None
     whole_number("The number of steps in this file", int(found["steps"]), 1, 1000)
     guidance = float(found.get("guidance", 1.0))
     if not math.isfinite(guidance) or guidance < 0:

@@ -1,4 +1,4 @@
-"""What happens on the page between the button and the picture: submit, follow, keep, stop.
+"""What happens on the page between the button and the image: submit, follow, keep, stop.
 
 `Studio` joins an engine and a history; it knows no component of Gradio. The engine calls back in its compute
 thread, the page runs on an event loop: events cross over by `call_soon_threadsafe`.
@@ -27,13 +27,13 @@ from sanakit.serve.web.settings import Wish, styles
 
 log = logging.getLogger(__name__)
 
-WHOLE, PAINTED, BEYOND = "Whole picture", "Painted area", "Beyond the edges"
+WHOLE, PAINTED, BEYOND = "Whole image", "Painted area", "Beyond the edges"
 MOST_MARGIN = 2048  # pixels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Edit:
-    """A picture to start from, and what of it may change."""
+    """An image to start from, and what of it may change."""
 
     image: Image.Image
     mask: Image.Image | None = None  # white: painted over
@@ -47,13 +47,13 @@ class Edit:
             return {"image": self.image, "strength": self.strength}
         if self.what == PAINTED:
             if self.mask is None or self.mask.getbbox() is None:
-                raise SettingsError("Paint over what is to be drawn anew, or choose “Whole picture”.")
+                raise SettingsError("Paint over what is to be drawn anew, or choose “Whole image”.")
             return {"image": self.image, "mask": self.mask, "strength": self.strength}
         if not any(self.margins) or not all(0 <= margin <= MOST_MARGIN for margin in self.margins):
             raise SettingsError(f"Give at least one margin, each from 0 to {MOST_MARGIN} pixels.")
         left, top, right, bottom = self.margins
         if (self.image.width + left + right) * (self.image.height + top + bottom) > MAX_PIXELS:
-            raise SettingsError("The picture with its margins is too large: make the margins smaller.")
+            raise SettingsError("The image with its margins is too large: make the margins smaller.")
         image, mask = expand(self.image, left, top, right, bottom)
         return {"image": image, "mask": mask, "strength": 1.0}
 
@@ -65,8 +65,8 @@ class View:
     state: str  # waiting | drawing | done | stopped | failed
     message: str
     done: float = 0.0  # part of the steps, 0 to 1
-    previews: list[Image.Image | None] = field(default_factory=list)  # one a picture
-    names: list[str] = field(default_factory=list)  # of the finished pictures in the history
+    previews: list[Image.Image | None] = field(default_factory=list)  # one an image
+    names: list[str] = field(default_factory=list)  # of the finished images in the history
     warnings: list[str] = field(default_factory=list)
 
 
@@ -83,7 +83,7 @@ class Studio:
     ) -> AsyncIterator[View]:
         """Draw what is wished, and tell how it goes; the last view is done, stopped or failed.
 
-        session: one browser tab, which draws one thing at a time. room: where the pictures are kept.
+        session: one browser tab, which draws one thing at a time. room: where the images are kept.
         Nothing that a visitor can cause is raised: errors are views. Closing the iterator cancels the work.
         """
         events: asyncio.Queue = asyncio.Queue()
@@ -97,9 +97,9 @@ class Studio:
         yield View(state="waiting", message="Getting ready", previews=[None] * _count(wish))
         ticket = None
         try:
-            # Checking decodes, scales and hashes the visitor's pictures: not on the loop that serves all.
+            # Checking decodes, scales and hashes the visitor's images: not on the loop that serves all.
             request = await asyncio.to_thread(self._check, wish, edit)
-            # A picture that is not done yet has not been looked at by the filter.
+            # An image that is not done yet has not been looked at by the filter.
             previews = self.engine.image_filter is None
             ticket = self.engine.submit(request, on_event, previews=previews)
             self._running[session] = ticket

@@ -1,6 +1,6 @@
 """How the page looks: a theme of system fonts, one style sheet, and the keys.
 
-No font, script or picture comes from another host.
+No font, script or image comes from another host.
 """
 
 from __future__ import annotations

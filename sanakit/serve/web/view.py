@@ -1,4 +1,4 @@
-"""What the stage shows while a picture is drawn, as HTML: previews side by side, and a line below them."""
+"""What the stage shows while an image is drawn, as HTML: previews side by side, and a line below them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from PIL import Image
 from sanakit.serve.web.studio import View
 
 EMPTY = (
-    '<div class="empty"><b>Your picture appears here</b>'
+    '<div class="empty"><b>Your image appears here</b>'
     "<span>Write what you want to see, then press Draw or <kbd>Ctrl</kbd> <kbd>Enter</kbd>.</span></div>"
 )
 
 
 def preview_html(view: View) -> str:
-    """Give the pictures so far, as they are being drawn, side by side."""
+    """Give the images so far, as they are being drawn, side by side."""
     cells = []
     for number, preview in enumerate(view.previews, 1):
         if preview is None:

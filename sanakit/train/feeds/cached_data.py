@@ -1,6 +1,6 @@
 """Train from a cache of latents (`sana data cache`): it has to fit the model, and shows what to measure on.
 
-Shapes: B pictures, C h w latents.
+Shapes: B images, C h w latents.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ def fitting_cache(
 
 
 def measured_on(cache: Cache, numbers: np.ndarray, count: int) -> tuple[Tensor, list[str], np.ndarray]:
-    """Latents (B C h w, float32) of the first `count` pictures that are sound and have a caption, their
+    """Latents (B C h w, float32) of the first `count` images that are sound and have a caption, their
     first captions, and their numbers in the cache.
 
-    numbers: of pictures of one bucket. Raises DataError if there is none.
+    numbers: of images of one bucket. Raises DataError if there is none.
     """
     found = [(number, cache[number]) for number in numbers.tolist()]
     usable = [(n, one, one.latents) for n, one in found if one.latents is not None and one.captions][:count]
     if not usable:
         raise DataError(
-            f"None of {len(numbers)} pictures of the cache {cache.folder} is sound and has a caption: "
-            "caption the pictures (sana data caption), and make the cache anew in another folder."
+            f"None of {len(numbers)} images of the cache {cache.folder} is sound and has a caption: "
+            "caption the images (sana data caption), and make the cache anew in another folder."
         )
     latents = torch.stack([one for _, _, one in usable]).float()
     return (

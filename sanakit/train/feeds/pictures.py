@@ -1,8 +1,8 @@
-"""Training pictures without words: crops of pictures that can be indexed, or batches of a folder's loader.
+"""Training images without words: crops of images that can be indexed, or batches of a folder's loader.
 
 What is drawn for a step is a pure function of (seed, step): every rank draws all places of the global batch
 and cuts out its own (see `parts.py`). The loader's order does the same for what lies in files.
-Shapes: B pictures of a part, S side in pixels.
+Shapes: B images of a part, S side in pixels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sanakit.train.parts import Part
 
 @dataclass(frozen=True, slots=True)
 class PictureBatch:
-    """Pictures of a part of a global batch."""
+    """Images of a part of a global batch."""
 
     pictures: Tensor  # B 3 H W in [-1, 1]
     shares: Tensor  # B, what each counts in the mean over the global batch; 0: padding
@@ -32,7 +32,7 @@ class PictureBatch:
 
 
 class Pictures(Protocol):
-    """Pictures one by one: an array N H W 3 of uint8, or anything that makes them when they are asked for."""
+    """Images one by one: an array N H W 3 of uint8, or anything that makes them when they are asked for."""
 
     def __len__(self) -> int: ...
 
@@ -40,23 +40,23 @@ class Pictures(Protocol):
 
 
 class PictureSource(Protocol):
-    """What an objective asks of its pictures."""
+    """What an objective asks of its images."""
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:
         """Get ready for step `first` and those after it; parts: what this process will ask for in each."""
         ...
 
     def batch(self, step: int, part: Part) -> PictureBatch:
-        """Give a part of a step's pictures."""
+        """Give a part of a step's images."""
         ...
 
 
 class Crops:
-    """Square crops of pictures of one size, mirrored half of the time; later whole pictures.
+    """Square crops of images of one size, mirrored half of the time; later whole images.
 
     images: squares, uint8 H H 3. weights: how often each is drawn, as many as images; None: all alike.
-    crop: side of the crops in pixels. whole_from: step from which batches hold whole pictures, a quarter as
-    many. Raises SettingsError for a crop larger than the pictures.
+    crop: side of the crops in pixels. whole_from: step from which batches hold whole images, a quarter as
+    many. Raises SettingsError for a crop larger than the images.
     """
 
     def __init__(
@@ -70,20 +70,20 @@ class Crops:
     ) -> None:
         self.side = images[0].shape[0]
         if not 0 < crop <= self.side:
-            raise SettingsError(f"Crops of {crop} px do not fit: the pictures are {self.side} px wide.")
+            raise SettingsError(f"Crops of {crop} px do not fit: the images are {self.side} px wide.")
         self.images = images
         self.weights = torch.from_numpy(np.ones(len(images)) if weights is None else weights)
         self.seed, self.crop, self.whole_from = seed, crop, whole_from
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:
-        """Nothing to prepare: pictures come when they are asked for."""
+        """Nothing to prepare: images come when they are asked for."""
 
     def batch(self, step: int, part: Part) -> PictureBatch:
-        """Draw crops of a part of a step's batch, or a quarter as many whole pictures."""
+        """Draw crops of a part of a step's batch, or a quarter as many whole images."""
         whole = step >= self.whole_from
         own = part.of(max(1, part.total // 4)) if whole else part
         share = 1 / own.total
-        if len(own) == 0:  # every rank computes gradients: a picture that counts nothing
+        if len(own) == 0:  # every rank computes gradients: an image that counts nothing
             start = min(own.start, own.total - 1)
             own, share = Part(start, start + 1, own.total), 0.0
         pictures = self._draw(own, self.side if whole else self.crop, step_generator(self.seed, step))
@@ -103,7 +103,7 @@ class Crops:
 
 
 class LoadedPictures:
-    """Whole pictures as a loader gives them, each batch in the size of one aspect bucket."""
+    """Whole images as a loader gives them, each batch in the size of one aspect bucket."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
@@ -113,6 +113,6 @@ class LoadedPictures:
         self.loader.begin(first, parts)
 
     def batch(self, step: int, part: Part) -> PictureBatch:
-        """Give a part of global batch `step`; empty places and broken pictures count nothing."""
+        """Give a part of global batch `step`; empty places and broken images count nothing."""
         batch = self.loader.batch(step, part)
         return PictureBatch(batch.images, batch.weights / part.total, part)

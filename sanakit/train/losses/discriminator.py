@@ -1,15 +1,15 @@
-"""Patch discriminator: tells real pictures from reconstructed ones, patch by patch, and teaches the decoder.
+"""Patch discriminator: tells real images from reconstructed ones, patch by patch, and teaches the decoder.
 
 Architecture: Isola et al. 2017 (arXiv:1611.07004), 4x4 convolutions; with three layers each judgement sees 70
-pixels a side. Group norm stands in place of batch norm: a picture's judgement must not depend on the rest of
+pixels a side. Group norm stands in place of batch norm: an image's judgement must not depend on the rest of
 the batch, which differs with the number of ranks and micro-batches. Hinge loss: Lim and Ye 2017
 (arXiv:1705.02894).
 
 Both sides learn from one loss and one backward pass: `decoder_loss` judges with weights that are cut out of
-the graph, so that its gradient reaches the pictures alone; `hinge_loss` judges pictures that are cut out, so
+the graph, so that its gradient reaches the images alone; `hinge_loss` judges images that are cut out, so
 that its gradient reaches the discriminator alone. The gradients are those of the two steps that are usually
 taken in turn, of the same weights.
-Shapes: B pictures, H W pixels, h w judgements, about H/8 W/8.
+Shapes: B images, H W pixels, h w judgements, about H/8 W/8.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GROUPS = 8
 
 
 class PatchDiscriminator(nn.Module):
-    """Pictures B 3 H W in [-1, 1] to judgements B 1 h w, positive for real.
+    """Images B 3 H W in [-1, 1] to judgements B 1 h w, positive for real.
 
     width: channels of the first layer, a multiple of 8; they double up to eight times that. layers: of stride
     2, at least 1. Weights are drawn from N(0, 0.02), as published. Raises SettingsError for other values.
@@ -58,7 +58,7 @@ class PatchDiscriminator(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Judge each patch of the pictures."""
+        """Judge each patch of the images."""
         return self.layers(pictures)
 
 
@@ -72,7 +72,7 @@ def hinge_loss(discriminator: nn.Module, drawn: Tensor, real: Tensor) -> Tensor:
 
 
 def decoder_loss(discriminator: nn.Module, drawn: Tensor) -> Tensor:
-    """What the decoder is to lower, B: minus the mean judgement of its pictures (B 3 H W).
+    """What the decoder is to lower, B: minus the mean judgement of its images (B 3 H W).
 
     The gradient reaches `drawn` and no weight of the discriminator.
     """

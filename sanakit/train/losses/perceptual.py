@@ -1,13 +1,13 @@
-"""Perceptual loss: how far two pictures are apart in the eyes of an image classifier.
+"""Perceptual loss: how far two images are apart in the eyes of an image classifier.
 
 LPIPS without its learned weights (Zhang et al. 2018, arXiv:1801.03924, section 3): feature maps of five
 resolutions, the features at each position scaled to length 1, squared distances averaged over positions and
 maps. The network is EfficientNet-Lite0 (extra [eval]), not VGG-16: 40 times less work, weights in a package.
 
-Both pictures get the same grain first. On flat areas, the backgrounds of drawings above all, this network
+Both images get the same grain first. On flat areas, the backgrounds of drawings above all, this network
 answers to differences that nobody sees: on drawings, noise of half a grey level was at a distance of 0.114,
 a blur with a 3x3 box at 0.067. Under grain of 8 grey levels the noise is at 0.002, the blur at 0.054.
-Shapes: B pictures, C channels, H W pixels, at least 32 a side.
+Shapes: B images, C channels, H W pixels, at least 32 a side.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from sanakit.errors import SizeError
 from sanakit.eval.networks.efficientnet import EfficientNetLite0, load_efficientnet, to_network
 
 GRAIN = 8 * 2 / 255  # standard deviation: 8 grey levels
-GRAIN_SIDE = 256  # pixels of the square that is laid out over larger pictures
+GRAIN_SIDE = 256  # pixels of the square that is laid out over larger images
 SMALLEST = 32  # pixels a side: the coarsest map has then one position
 
 
 class PerceptualDistance(nn.Module):
-    """Distance of drawn pictures from wanted ones, B, in [0, 4]; its network is frozen.
+    """Distance of drawn images from wanted ones, B, in [0, 4]; its network is frozen.
 
     network: None loads the ImageNet weights; raises MissingExtraError where their package is not installed.
     """
@@ -44,14 +44,14 @@ class PerceptualDistance(nn.Module):
         return super().train(False)
 
     def forward(self, drawn: Tensor, wanted: Tensor) -> Tensor:
-        """Compare pictures of one shape, B 3 H W in [-1, 1]; gradients flow to `drawn` only.
+        """Compare images of one shape, B 3 H W in [-1, 1]; gradients flow to `drawn` only.
 
         Raises SizeError below 32 pixels a side.
         """
         if min(drawn.shape[-2:]) < SMALLEST:
             height, width = drawn.shape[-2:]
             raise SizeError(
-                f"The perceptual loss got pictures of {width}x{height}: give it {SMALLEST} pixels a side, at "
+                f"The perceptual loss got images of {width}x{height}: give it {SMALLEST} pixels a side, at "
                 "least."
             )
         with torch.no_grad():

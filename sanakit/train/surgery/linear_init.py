@@ -7,7 +7,7 @@ to get there.
 
 Latents are the first principal components of the patches that one latent cell stands for (32x32 pixels in
 pocket), scaled to std**0.5: coarse components keep a larger variance than fine ones, so that a diffusion
-model spends its effort where most of the picture is.
+model spends its effort where most of the image is.
 
 Shapes: P number of patches, S patch side in pixels, D = 3*S*S patch values, K components kept.
 """
@@ -141,7 +141,7 @@ def _start_decoder(decoder: Decoder, images: Tensor, latent: PatchBasis) -> None
     nn.init.constant_(decoder.norm_out.weight, gain)
     nn.init.constant_(decoder.norm_out.bias, LIFT)
     # The unused channels stay alive but quiet: loud ones would turn every small step of the output layer into
-    # a shift of the whole picture.
+    # a shift of the whole image.
     nn.init.zeros_(decoder.norm_out.weight[PIXEL_VALUES:])
     nn.init.constant_(decoder.norm_out.bias[PIXEL_VALUES:], 0.1)
     assert isinstance(decoder.conv_out, UpStep)

@@ -2,7 +2,7 @@
 
 A block's importance is 1 - cosine(tokens before it, tokens after it), averaged over tokens, prompts and
 noise levels: 0 for a block that does nothing. The most important blocks are kept in their order, with all
-that is not a block. What is left out still did a little; a short fine-tuning makes up for it, by pictures or
+that is not a block. What is left out still did a little; a short fine-tuning makes up for it, by images or
 with the whole transformer as the teacher (`teacher_of`).
 
 Source: SANA-1.5 (arXiv:2501.18427): 60 blocks to 40, 30 or 20, some 100 steps of recovery.

@@ -58,12 +58,12 @@ ASK = ("data", "caption", "pictures", "--endpoint", "http://localhost:1/v1", "--
 def test_captions_and_scores_land_beside_the_pictures(sana, pictures: Path, models: list[tuple]) -> None:
     done = sana(*ASK, "--batch", 3)
     assert done.code == 0
-    assert done.out == f"{pictures / 'captions.jsonl'}  2 pictures captioned, 1 broken\n"
+    assert done.out == f"{pictures / 'captions.jsonl'}  2 images captioned, 1 broken\n"
     assert "Warning: c.jpg: is no JPEG" in done.err
     assert models == [("http://localhost:1/v1", "org/seer", None, 3)]
 
     again = sana(*ASK)
-    assert again.out == f"{pictures / 'captions.jsonl'}  0 pictures captioned, 2 were before, 1 broken\n"
+    assert again.out == f"{pictures / 'captions.jsonl'}  0 images captioned, 2 were before, 1 broken\n"
 
     scored = sana("data", "score", "pictures", "--json")
     assert json.loads(scored.out) == {
@@ -85,7 +85,7 @@ def test_captions_and_scores_land_beside_the_pictures(sana, pictures: Path, mode
 
 def test_a_model_that_says_nothing_is_reported(sana, pictures: Path) -> None:
     done = sana("data", "caption", "pictures", "--model", "folder/vlm/", "--output", "out/x.jsonl")
-    assert done.out == f"{Path('out/x.jsonl')}  0 pictures captioned, 1 broken, 2 without an answer\n"
+    assert done.out == f"{Path('out/x.jsonl')}  0 images captioned, 1 broken, 2 without an answer\n"
     assert "Warning: a.png (no answer from the model)" in done.err
     assert not (pictures / "captions.jsonl").exists()
 

@@ -1,4 +1,4 @@
-"""Captioners ask a server, or a model of transformers, and give one line a picture."""
+"""Captioners ask a server, or a model of transformers, and give one line an image."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def says(text: str | None) -> Answer:
 
 
 def colour(question: dict) -> str:
-    """Name what the picture of a question mostly is, to show that it arrived."""
+    """Name what the image of a question mostly is, to show that it arrived."""
     address = question["messages"][0]["content"][0]["image_url"]["url"]
     head, content = address.split(",")
     assert head == "data:image/jpeg;base64"
@@ -193,7 +193,7 @@ def test_a_refusal_of_all_questions_is_an_error_without_retries(serving, status:
 def test_a_refused_picture_has_no_caption_and_the_others_have_theirs(serving) -> None:
     server = serving(lambda n, q: refuses(400, "unsafe") if colour(q) == "red" else says("Fine."))
     caption = endpoint_captioner(server.url, "seer")
-    with pytest.warns(UserWarning, match="refused a picture: .*unsafe"):
+    with pytest.warns(UserWarning, match="refused an image: .*unsafe"):
         assert caption(pictures("red", "blue")) == ["", "Fine."]
 
 
@@ -293,7 +293,7 @@ def test_a_model_of_transformers_captions_alone_as_in_a_batch(tiny_vlm: Path) ->
     together = caption(images)
     assert together == [caption([image])[0] for image in images]
     assert all("word" in text and "USER" not in text for text in together)
-    assert len(set(together)) > 1  # the pictures reach the model
+    assert len(set(together)) > 1  # the images reach the model
 
 
 def test_a_model_without_chat_template_can_not_be_asked(tiny_vlm: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Captioners and scorers over a data set: every picture once, whatever ends a run."""
+"""Captioners and scorers over a data set: every image once, whatever ends a run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def by_colour(images: list[Image.Image]) -> list[str]:
 
 
 def by_words(images: list[Image.Image], texts: list[str]) -> list[float]:
-    """A perfect scorer: 30 for the picture's own colour, else 10."""
+    """A perfect scorer: 30 for the image's own colour, else 10."""
     pairs = zip(images, texts, strict=True)
     return [30.0 if name_colour(image) in text.split() else 10.0 for image, text in pairs]
 
@@ -55,7 +55,7 @@ def run(folder: Path, job, batch_size: int = 2, **settings) -> Report:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Five pictures, one below another folder, and one that is broken."""
+    """Five images, one below another folder, and one that is broken."""
     (tmp_path / "in").mkdir()
     for name, colour in (("1", "red"), ("2", "lime"), ("3", "blue"), ("4", "red"), ("in/5", "lime")):
         Image.new("RGB", (16, 8), colour).save(tmp_path / f"{name}.png")

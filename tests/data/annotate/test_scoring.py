@@ -88,7 +88,7 @@ def test_long_texts_are_scored_by_their_beginning_which_is_said_once(folder: Pat
 def test_pairs_are_pairs(folder: Path, images) -> None:
     score = clip_scorer(folder, device="cpu")
     assert score([], []) == []
-    with pytest.raises(SettingsError, match="1 texts came for 3 pictures"):
+    with pytest.raises(SettingsError, match="1 texts came for 3 images"):
         score(images, ["one"])
 
 

@@ -1,4 +1,4 @@
-"""Which training size a picture goes to."""
+"""Which training size an image goes to."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_resolution_that_does_not_fit_is_refused(resolution: int, multiple: in
 def test_every_picture_is_in_the_bucket_of_the_nearest_ratio_or_left_out_with_a_reason(
     resolution: int,
 ) -> None:
-    """The oracle: the definition, one picture at a time."""
+    """The oracle: the definition, one image at a time."""
     generator = np.random.default_rng(0)
     sizes = np.exp(generator.uniform(math.log(16), math.log(6000), (1500, 2))).astype(int).tolist()
     buckets = fill_buckets(index_of(sizes), resolution)

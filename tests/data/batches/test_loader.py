@@ -1,4 +1,4 @@
-"""Batches: right pixels, right captions, each picture once, whatever reads them and whatever is broken."""
+"""Batches: right pixels, right captions, each image once, whatever reads them and whatever is broken."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def test_a_mixed_folder_gives_every_sound_picture_once_an_epoch_and_names_the_br
         report = loader.report()
     assert report.broken == {
         "empty.jpg": "is empty",
-        "foreign.png": "is no JPEG, PNG, WEBP, BMP or TIFF picture",
+        "foreign.png": "is no JPEG, PNG, WEBP, BMP or TIFF image",
     }
     assert list(report.failed) == ["truncated.jpg"]
     assert report.failed["truncated.jpg"].startswith("is damaged (")
-    assert report.ignored == {"notes.doc": "is no picture (.doc)"}
+    assert report.ignored == {"notes.doc": "is no image (.doc)"}
     assert (report.pictures, report.used, report.uncaptioned) == (14, 12, 0)
-    for name in ("empty.jpg", "foreign.png", "truncated.jpg", "notes.doc", "12 of 14 pictures"):
+    for name in ("empty.jpg", "foreign.png", "truncated.jpg", "notes.doc", "12 of 14 images"):
         assert name in str(report)
 
 
@@ -212,7 +212,7 @@ def test_pictures_without_captions_get_an_empty_one_and_are_counted(folder: Path
 
 
 class Hostile:
-    """A source whose pictures bring up something unforeseen."""
+    """A source whose images bring up something unforeseen."""
 
     ignored: dict[str, str] = {}
 
@@ -266,7 +266,7 @@ def test_wrong_settings_are_refused_before_anything_is_read(folder: Path, tmp_pa
     for part in (Part(0, 8, 8), Part(2, 2, 4), Part(-1, 2, 4), Part(0, 5, 4)):
         with pytest.raises(SettingsError, match="the global batch has 4"):
             loader.batch(0, part)
-    with pytest.raises(DataError, match=r"(?s)no picture to train on at 2048 px.*of 14 pictures.*too small"):
+    with pytest.raises(DataError, match=r"(?s)no image to train on at 2048 px.*of 14 images.*too small"):
         Loader(source, index, resolution=2048, batch_size=4)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.jpg").write_bytes(picture(8, 8))

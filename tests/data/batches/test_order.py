@@ -12,7 +12,7 @@ from sanakit.errors import DataError, SettingsError
 
 
 def members_of(counts: list[int]) -> list[np.ndarray]:
-    """Buckets of that many pictures, whose numbers lie apart as they do in a real source."""
+    """Buckets of that many images, whose numbers lie apart as they do in a real source."""
     numbers = np.random.default_rng(7).permutation(sum(counts)) * 3 + 1
     return [np.sort(part) for part in np.split(numbers, np.cumsum(counts)[:-1])]
 
@@ -91,7 +91,7 @@ def test_ten_million_pictures_take_no_time() -> None:
     order = Order(members, 1024, 0)
     for k in range(100):
         order.batch(k)
-    assert time.process_time() - started < 20  # 1 s here; loops over pictures would take minutes
+    assert time.process_time() - started < 20  # 1 s here; loops over images would take minutes
 
 
 @pytest.mark.parametrize(

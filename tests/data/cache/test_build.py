@@ -17,7 +17,7 @@ from sanakit.data.cache.store import Cache, is_cache
 from sanakit.errors import DataError, NumericsError, OutputError
 from sanakit.weights import load_autoencoder, save_autoencoder
 
-SHARD = 3000  # bytes: two pictures without text
+SHARD = 3000  # bytes: two images without text
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def test_a_plan_tells_the_size_that_the_cache_will_have(
     assert len(plan.buckets) == 12
     built = build_cache(plan, batch=3)
     data = sum(len(Cache(built.folder)[n].text) for n in range(12))
-    assert (plan.captions, data) == (23, 22)  # the truncated picture's empty caption is not made
+    assert (plan.captions, data) == (23, 22)  # the truncated image's empty caption is not made
     text = sum(len(one) * 24 * 2 for n in range(12) for one in Cache(built.folder)[n].text)
     assert text < plan.text_bytes < 1.1 * text
     headers = 1200 * built.shards  # names, offsets, keys and captions

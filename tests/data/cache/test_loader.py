@@ -1,4 +1,4 @@
-"""Batches of a cache are those of the pictures, encoded."""
+"""Batches of a cache are those of the images, encoded."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_wrong_settings_are_refused(cached: Path, tmp_path: Path) -> None:
     loader = CachedLoader(cached, batch_size=4)
     with pytest.raises(SettingsError, match="the global batch has 4"):
         loader.begin(0, [Part(0, 8, 8)])
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match="no image"):
         CachedLoader(cached, batch_size=4, held_out=range(100))
     with pytest.raises(DataError, match="is no cache"):
         CachedLoader(tmp_path, batch_size=4)

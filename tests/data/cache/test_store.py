@@ -123,7 +123,7 @@ def test_a_truncated_shard_is_named_and_counts_as_missing(written) -> None:
 def test_a_shard_of_another_cut_is_named(written) -> None:
     folder, made = written
     write_shard(folder, ABOUT.shards[0], ABOUT, made[:2])
-    with pytest.raises(DataError, match=r"00000\.safetensors holds 2 pictures instead of 3"):
+    with pytest.raises(DataError, match=r"00000\.safetensors holds 2 images instead of 3"):
         Cache(folder)
 
 
@@ -161,9 +161,7 @@ def test_a_full_disk_leaves_no_shard_and_says_so(written, monkeypatch: pytest.Mo
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(module.os, "fsync", full)
-    with pytest.raises(
-        OutputError, match=r"00001\.safetensors cannot be written \(No space left.*make room"
-    ):
+    with pytest.raises(OutputError, match=r"00001\.safetensors cannot be written \(No space left.*make room"):
         write_shard(folder, ABOUT.shards[1], ABOUT, made[3:])
     assert sorted(entry.name for entry in folder.iterdir()) == ["00000.safetensors", "cache.json"]
 
@@ -178,7 +176,7 @@ def test_a_full_disk_leaves_no_shard_and_says_so(written, monkeypatch: pytest.Mo
         ({"maker": replace(MAKER, text_encoder="d" * 64)}, "the text encoder"),
         ({"text_width": 0}, "is a cache with text features: give --text"),
         ({"resolution": 256}, "of 128 px, not of 256"),
-        ({"source": "d" * 64}, r"other pictures, .*\(source"),
+        ({"source": "d" * 64}, r"other images, .*\(source"),
     ],
 )
 def test_a_folder_is_not_mixed_from_two_caches(written, changed: dict, said: str) -> None:
@@ -187,7 +185,7 @@ def test_a_folder_is_not_mixed_from_two_caches(written, changed: dict, said: str
 
 
 def test_a_cache_that_was_begun_keeps_its_shards(written) -> None:
-    asked = replace(ABOUT, shards=(Shard("00000.safetensors", 0, 4),), ignored={"new.doc": "is no picture"})
+    asked = replace(ABOUT, shards=(Shard("00000.safetensors", 0, 4),), ignored={"new.doc": "is no image"})
     assert begun(written[0], asked) == ABOUT
     assert begun(written[0] / "new", asked) == asked
 

@@ -118,7 +118,7 @@ def bomb() -> bytes:
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"GIF89a" + bytes(100), "is no JPEG, PNG, WEBP, BMP or TIFF picture"),
+        (b"GIF89a" + bytes(100), "is no JPEG, PNG, WEBP, BMP or TIFF image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "is no JPEG"),
         (b"\xff\xd8\xff\xe0" + bytes(3), "is "),
         (bomb(), "has more pixels than 67 million"),

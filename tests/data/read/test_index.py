@@ -1,4 +1,4 @@
-"""One look at every picture, and the file that keeps it."""
+"""One look at every image, and the file that keeps it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_sizes_are_those_of_the_upright_pictures_and_broken_ones_are_named(folde
     assert sizes["turned.jpg"] == (200, 300)
     assert {source.key(i): reason for i, reason in index.broken.items()} == {
         "empty.jpg": "is empty",
-        "foreign.png": "is no JPEG, PNG, WEBP, BMP or TIFF picture",
+        "foreign.png": "is no JPEG, PNG, WEBP, BMP or TIFF image",
     }
     assert {key for key, size in sizes.items() if size == (0, 0)} == {"empty.jpg", "foreign.png"}
 
@@ -43,7 +43,7 @@ def test_the_result_does_not_depend_on_threads_and_chunks(
     assert np.array_equal(found.heights, expected.heights)
     assert np.array_equal(found.widths, expected.widths)
     assert found.broken == expected.broken
-    looked = [done for what, done, _ in seen if what == "looking at pictures"]
+    looked = [done for what, done, _ in seen if what == "looking at images"]
     assert looked == [2, 4, 6, 8, 10, 12, 14]
 
 

@@ -1,4 +1,4 @@
-"""Places that hold pictures: folders, shards, Hugging Face data sets, and what is none of these."""
+"""Places that hold images: folders, shards, Hugging Face data sets, and what is none of these."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_folder_gives_its_pictures_sorted_with_the_captions_beside_them(folder
     assert keys(source) == sorted(keys(source))
     assert len(source) == 14
     assert texts(source, "deep/er/02.jpg") == ["picture 2", "another 2"]
-    assert source.ignored == {"notes.doc": "is no picture (.doc)"}
+    assert source.ignored == {"notes.doc": "is no image (.doc)"}
     assert source.read(0) == (folder / "00.jpg").read_bytes()
     with source.open(0) as file:
         assert file.read() == source.read(0)
@@ -63,7 +63,7 @@ def test_pictures_beside_shards_are_not_passed_over_in_silence(tmp_path: Path) -
     write_tar(tmp_path / "a.tar", {"fox.jpg": b"x"})
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "apple.JPG").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"both shards \(a\.tar\) and pictures \(deep/apple\.JPG\)"):
+    with pytest.raises(DataError, match=r"both shards \(a\.tar\) and images \(deep/apple\.JPG\)"):
         open_source(tmp_path)
     assert keys(open_source(tmp_path / "*.tar")) == ["a.tar:fox.jpg"]
 
@@ -159,7 +159,7 @@ def test_a_metadata_table_captions_the_folder_it_lies_in(tmp_path: Path, picture
         ("metadata.jsonl", b"{]", "metadata.jsonl cannot be read"),
         ("metadata.jsonl", b"[" * 100_000, "metadata.jsonl cannot be read"),
         ("captions.jsonl", b"[" * 100_000 + b"\n{}", "line 1, is no row of captions"),
-        ("metadata.jsonl", b'{"text": "a fox"}', 'row 1, names no picture: give each row a "file_name"'),
+        ("metadata.jsonl", b'{"text": "a fox"}', 'row 1, names no image: give each row a "file_name"'),
         ("metadata.parquet", b"PAR1 or not", "metadata.parquet cannot be read"),
     ],
 )
@@ -213,8 +213,8 @@ def test_shards_give_back_what_was_put_in(tmp_path: Path, picture, file_format: 
         ["five"],
     ]
     assert source.ignored == {
-        "part-001.tar:lost": "is the caption of no picture",
-        "part-001.tar:x.npy": "is no picture (.npy)",
+        "part-001.tar:lost": "is the caption of no image",
+        "part-001.tar:x.npy": "is no image (.npy)",
     }
     with source.open(1) as file:
         file.seek(-4, io.SEEK_END)
@@ -233,7 +233,7 @@ def test_patterns_name_several_shards(tmp_path: Path, pattern: str) -> None:
 def test_of_a_damaged_shard_what_lies_before_the_damage_is_used(tmp_path: Path) -> None:
     whole = write_tar(tmp_path / "a.tar", {f"{number}.jpg": bytes(2000) for number in range(5)})
     content = whole.read_bytes()
-    whole.write_bytes(content[:6000])  # the third picture is cut off
+    whole.write_bytes(content[:6000])  # the third image is cut off
     (tmp_path / "b.tar").write_bytes(b"no tar at all" * 100)
     source = open_source(tmp_path)
     assert keys(source) == ["a.tar:0.jpg", "a.tar:1.jpg"]
@@ -257,10 +257,10 @@ def test_compressed_shards_are_refused_with_the_reason(tmp_path: Path, name: str
 def test_a_place_that_is_none_is_told_what_there_could_be(tmp_path: Path) -> None:
     (tmp_path / "words.doc").write_bytes(b"words")
     cases = {
-        tmp_path / "nowhere": "does not exist: give a folder of pictures",
+        tmp_path / "nowhere": "does not exist: give a folder of images",
         tmp_path / "*.tar": "No file fits",
         tmp_path / "s-{0..3}.tar": r"s-0.tar \(and 3 more\) does not exist",
-        tmp_path: "holds no pictures: give",
+        tmp_path: "holds no images: give",
         tmp_path / "words.doc": "words.doc cannot be trained on",
     }
     for place, message in cases.items():
@@ -292,7 +292,7 @@ def test_hugging_face_data_sets_give_files_and_captions_as_they_were_saved(tmp_p
     assert keys(open_source(tmp_path / "saved")) == ["saved:0", "saved:1", "saved:2"]
 
     datasets.Dataset.from_dict({"words": ["a"]}).save_to_disk(tmp_path / "words")
-    with pytest.raises(DataError, match="no column of pictures, only words"):
+    with pytest.raises(DataError, match="no column of images, only words"):
         open_source(tmp_path / "words")
 
 

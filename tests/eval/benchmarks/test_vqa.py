@@ -20,7 +20,7 @@ pytest.importorskip("openai")
 
 @pytest.fixture
 def server() -> Iterator[HTTPServer]:
-    """Says yes when the picture is red and the question ends as asked."""
+    """Says yes when the image is red and the question ends as asked."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -65,7 +65,7 @@ def test_a_model_that_the_server_lacks_is_named(server: HTTPServer) -> None:
 
 def test_a_picture_that_the_server_refuses_is_no_answer_at_all(server: HTTPServer) -> None:
     ask = endpoint_judge(f"http://127.0.0.1:{server.server_port}/v1", "refuser")
-    with pytest.raises(DataError, match="refused a picture"):
+    with pytest.raises(DataError, match="refused an image"):
         ask(Image.new("RGB", (4, 4)), "Is it red?")
 
 

@@ -1,4 +1,4 @@
-"""Mask2Former at a tiny size, with random weights: from a folder to things in a picture's own pixels."""
+"""Mask2Former at a tiny size, with random weights: from a folder to things in an image's own pixels."""
 
 from __future__ import annotations
 

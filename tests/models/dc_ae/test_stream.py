@@ -53,7 +53,7 @@ STEM_LIKE = replace(  # both ends change the size themselves, by strided conv an
     encoder=(Stage(4, 0), Stage(8, 1), Stage(16, 1), Stage(32, 1)),
     decoder=(Stage(4, 0), Stage(8, 1), Stage(32, 1), Stage(32, 1)),
 )
-FINE_LIKE = replace(  # attention at the picture's own resolution, which conv_out follows at once
+FINE_LIKE = replace(  # attention at the image's own resolution, which conv_out follows at once
     SANA_LIKE,
     encoder=(Stage(8, 1, (3,)), Stage(16, 1), Stage(16, 0)),
     decoder=(Stage(8, 1, (3,)), Stage(16, 1), Stage(16, 1)),
@@ -117,7 +117,7 @@ def test_rows_come_in_order_and_a_band_at_a_time(name: str):
     factor = model.config.compression
     latents = torch.randn(1, 8, 9, 3)
     pieces = list(decode_rows(model, latents, 2))
-    assert max(piece.shape[2] for piece in pieces) <= 3 * factor  # never the whole picture
+    assert max(piece.shape[2] for piece in pieces) <= 3 * factor  # never the whole image
     assert relative_error(torch.cat(pieces, dim=2), model.decoder(latents)) < TOLERANCE
 
 
@@ -142,7 +142,7 @@ def test_no_activation_is_held_whole_where_nothing_attends(half: str):
         getattr(model, f"{half}r")(given)
     with LargestTensor() as bands:
         getattr(dc_ae_stream, half)(model, given, 4)
-    assert bands.largest < whole.largest / 5  # 1/16 of the rows is a band, and the picture itself is 3/16
+    assert bands.largest < whole.largest / 5  # 1/16 of the rows is a band, and the image itself is 3/16
 
 
 def test_the_latents_and_the_images_stay_as_they_were():

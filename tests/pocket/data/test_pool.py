@@ -1,4 +1,4 @@
-"""Samples, their pictures and their words; pools of latents that know what they were made of."""
+"""Samples, their images and their words; pools of latents that know what they were made of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The builder of the shipped reference pictures, on a data set of drawn noise."""
+"""The builder of the shipped reference images, on a data set of drawn noise."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from sanakit.pocket.evaluate.judge import Judge, load_judge, save_judge
 
 
 class Planted(Judge):
-    """Says what it is told to, whatever the picture."""
+    """Says what it is told to, whatever the image."""
 
     def plant(self, cells: dict[tuple[int, int], int], sizes: float = 0.0) -> None:
         self.logits = torch.zeros(1, len(self.concepts) + 1, 8, 8)

@@ -44,7 +44,7 @@ def test_a_concept_is_the_mean_direction_of_its_pictures() -> None:
     similarity = two.similarity(F.normalize(torch.tensor([[1.0, 1.0]]), dim=1))
     assert similarity[0, 0].item() == pytest.approx(1)
     assert similarity[0, 1].item() == pytest.approx(0.8 / math.sqrt(2 * 1.04))
-    assert similarity[0, 2].item() == 0  # no pictures
+    assert similarity[0, 2].item() == 0  # no images
 
 
 def test_a_tie_counts_against_the_picture() -> None:

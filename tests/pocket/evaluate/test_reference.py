@@ -1,4 +1,4 @@
-"""The reference pictures that ship, and the two files they are stored in."""
+"""The reference images that ship, and the two files they are stored in."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six pictures in one colour each."""
+    """Six images in one colour each."""
     folder = tmp_path_factory.mktemp("data")
     concepts = list(COMMON_CONCEPTS)[:6]
     images = np.stack([np.full((256, 256, 3), 40 * i, np.uint8) for i in range(len(concepts))])
@@ -149,7 +149,7 @@ def test_a_pruned_model_starts_at_no_distance_where_idle_blocks_are_missing(
     assert objective.teacher is not None
     taught = objective.flops(batch)
     objective.teacher = None
-    assert objective.loss(batch).item() > 0.1  # the pictures are not learned at all
+    assert objective.loss(batch).item() > 0.1  # the images are not learned at all
     alone = objective.flops(batch)
     assert alone < taught  # by a forward pass of twice as many blocks, less the text's gradients
 

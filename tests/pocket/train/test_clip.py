@@ -1,4 +1,4 @@
-"""The pairs of pocket-clip: right captions, captions wrong in one point, pictures that keep the thing."""
+"""The pairs of pocket-clip: right captions, captions wrong in one point, images that keep the thing."""
 
 from __future__ import annotations
 

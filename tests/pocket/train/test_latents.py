@@ -1,4 +1,4 @@
-"""Many pictures become latents, and tell how far they are."""
+"""Many images become latents, and tell how far they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams, and clients that leave before their picture is done."""
+"""Streams, and clients that leave before their image is done."""
 
 from __future__ import annotations
 

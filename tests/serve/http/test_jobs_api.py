@@ -150,7 +150,7 @@ def png(colour: str) -> bytes:
 
 
 def add_edit(parts: Any, order: str, **files: str) -> Any:
-    """Ask for the edit of pictures of these colours."""
+    """Ask for the edit of images of these colours."""
     body = {"data": {"prompt": "x", "steps": "1"}, "headers": {"Idempotency-Key": order}}
     return parts.client.post("/v1/jobs/edits", files={k: png(v) for k, v in files.items()}, **body)
 

@@ -206,7 +206,7 @@ def test_expiry_deletes_pictures_before_rows_and_only_of_ended_jobs(jobs: JobSto
 
     with pytest.raises(StorageError):
         jobs.delete_before(later, broken)
-    assert jobs.get(ended, None)  # so that the next try finds the pictures
+    assert jobs.get(ended, None)  # so that the next try finds the images
 
     deleted: list[str] = []
     assert jobs.delete_before(later - timedelta(days=1), deleted.append) == 0

@@ -303,7 +303,7 @@ def test_a_full_disk_makes_finished_pictures_wait_and_loses_none(
 
     def full(name: str, data: bytes) -> None:
         tries.put(name)
-        raise OutputError("The picture cannot be written (No space left on device).")
+        raise OutputError("The image cannot be written (No space left on device).")
 
     added = [add(jobs), add(jobs)]
     with monkeypatch.context() as patch:

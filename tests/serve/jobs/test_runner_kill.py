@@ -39,7 +39,7 @@ class Jobs(JobStore):
     left = int(sys.argv[2])
 
     def finish(self, *arguments):
-        if self.left == 0:  # its pictures are stored, the database does not know of them
+        if self.left == 0:  # its images are stored, the database does not know of them
             print(place.name, flush=True)
             time.sleep(600)
         self.left -= 1
@@ -81,7 +81,7 @@ def look_up(jobs: JobStore, job: Job) -> Job:
 
 
 def difference(store: PictureStore, job: Job, engine: Engine, body: dict[str, Any]) -> int:
-    """The most by which a job's first picture differs from the same request drawn alone, of 255."""
+    """The most by which a job's first image differs from the same request drawn alone, of 255."""
     alone = engine.submit(engine.check(**body)).result(PATIENCE).images[0]
     assert isinstance(alone, Image.Image)
     with Image.open(io.BytesIO(store.get(job.files[0]["name"]))) as image:

@@ -1,4 +1,4 @@
-"""Pictures are stored whole or not at all, and no name leads out of the store."""
+"""Images are stored whole or not at all, and no name leads out of the store."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def test_a_picture_comes_back_byte_for_byte_until_it_is_replaced_or_deleted(stor
     store.delete("b.png")
     store.delete("b.png")  # twice is no error: expiry may be repeated
     assert store.names() == ["a-1_2.PNG"]
-    with pytest.raises(LookupError, match=r"no picture named b\.png"):
+    with pytest.raises(LookupError, match=r"no image named b\.png"):
         store.get("b.png")
 
 
 @pytest.mark.parametrize("trick", TRICKS)
 def test_a_name_that_is_no_plain_name_is_refused_by_every_method(store: PictureStore, trick: str) -> None:
     for call in (lambda: store.put(trick, b"x"), lambda: store.get(trick), lambda: store.delete(trick)):
-        with pytest.raises(SettingsError, match="no name of a picture"):
+        with pytest.raises(SettingsError, match="no name of an image"):
             call()
     assert store.names() == []
 

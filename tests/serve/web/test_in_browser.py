@@ -44,7 +44,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """`sana ui` as a person starts it: its address, and the folder of its pictures."""
+    """`sana ui` as a person starts it: its address, and the folder of its images."""
     folder = tmp_path_factory.mktemp("ui")
     program = "from sanakit.cli import main; main()"
     words = ["ui", "--port", "0", "--no-open", "--device", "cpu", "--data", str(folder)]
@@ -119,7 +119,7 @@ class Visitor:
         self.until(lambda: self.all("#pictures .media-button img, #pictures .preview img"))
 
     def paint(self) -> None:
-        """Paint over the middle of the picture in the editor."""
+        """Paint over the middle of the image in the editor."""
         canvas = self.wait("#source canvas")
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
         stroke = ActionChains(self.driver, duration=50).move_to_element_with_offset(canvas, -25, -10)
@@ -152,13 +152,13 @@ def visit(server: tuple[str, Path], tmp_path: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def newest(server: tuple[str, Path]) -> Any:
-    """The picture that was drawn last, as a file."""
+    """The image that was drawn last, as a file."""
     return lambda: max(server[1].glob("page-*.png"))
 
 
 @pytest.fixture
 def busy(tmp_path: Path) -> Path:
-    """A picture of noise: it shows every pixel that was touched, and every lossy format."""
+    """An image of noise: it shows every pixel that was touched, and every lossy format."""
     path = tmp_path / "busy.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 320, 3), dtype=np.uint8)).save(path)
     return path
@@ -244,7 +244,7 @@ def test_what_is_painted_over_is_drawn_anew_and_nothing_else_changes(
     page.until(lambda: page.shows("#source"))
     before = newest()
     page.click("#draw")
-    page.until(lambda: newest() != before)  # the picture and the stroke are still there
+    page.until(lambda: newest() != before)  # the image and the stroke are still there
     page.done()
 
 

@@ -203,7 +203,7 @@ def test_the_mask_is_where_any_layer_is_painted() -> None:
     assert image is picture
     assert mask is not None
     assert mask.getbbox() == (2, 3, 3, 4)
-    with pytest.raises(SettingsError, match="Choose a picture"):
+    with pytest.raises(SettingsError, match="Choose an image"):
         source_and_mask({"background": None, "layers": [], "composite": None})
 
 
@@ -268,9 +268,9 @@ def test_a_picture_that_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(pa
     assert len(file.getvalue()) < 20_000
     file.seek(0)
     with pytest.raises(SizeError, match="too many pixels"):
-        open_picture(file, "The picture")
-    with pytest.raises(SettingsError, match="no picture"):
-        open_picture(io.BytesIO(b"<svg/>"), "The picture")
+        open_picture(file, "The image")
+    with pytest.raises(SettingsError, match="no image"):
+        open_picture(io.BytesIO(b"<svg/>"), "The image")
     with pytest.raises(gradio.Error, match="too many pixels"):
         page.editor.picture.convert_and_format_image(file.getvalue())
 

@@ -99,7 +99,7 @@ THOROUGH = {
     "fsdp after a kill": ({"parallel": "fsdp"}, "killed"),
 }
 SCENARIOS = QUICK | THOROUGH
-FAILING = "failing"  # process 1 meets a broken picture
+FAILING = "failing"  # process 1 meets a broken image
 
 
 class Processes:

@@ -1,4 +1,4 @@
-"""Crops: where they come from, that parts of a batch are the batch, and when whole pictures come."""
+"""Crops: where they come from, that parts of a batch are the batch, and when whole images come."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WHOLE = Part(0, 8, 8)
 
 
 def numbered(count: int = 6, side: int = 32) -> np.ndarray:
-    """Pictures whose pixels tell which picture they are of (red), their column (green) and row (blue)."""
+    """Images whose pixels tell which image they are of (red), their column (green) and row (blue)."""
     pictures = np.zeros((count, side, side, 3), np.uint8)
     pictures[..., 0] = np.arange(count)[:, None, None]
     pictures[..., 1] = np.arange(side)[None, None, :]
@@ -57,7 +57,7 @@ def test_parts_put_together_are_the_batch(whole_from: int) -> None:
     kept = [part.pictures[part.shares > 0] for part in parts]
     assert torch.equal(torch.cat(kept), expected.pictures)
     assert sum(part.shares.sum().item() for part in parts) == pytest.approx(1)
-    assert all(len(part.pictures) for part in parts)  # a rank without a picture would compute no gradients
+    assert all(len(part.pictures) for part in parts)  # a rank without an image would compute no gradients
 
 
 def test_whole_pictures_follow_crops_in_smaller_batches() -> None:

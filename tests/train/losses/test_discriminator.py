@@ -15,7 +15,7 @@ def gradient_norm(module: torch.nn.Module) -> float:
 
 
 def test_each_judgement_sees_70_pixels() -> None:
-    """Group norm lets a little of the whole picture through; without it the published patch remains."""
+    """Group norm lets a little of the whole image through; without it the published patch remains."""
     judge = PatchDiscriminator(8)
     for index, layer in enumerate(judge.layers):
         if isinstance(layer, torch.nn.GroupNorm):

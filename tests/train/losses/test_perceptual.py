@@ -1,4 +1,4 @@
-"""The perceptual distance: nothing between equals, more for worse pictures, gradients for one side only."""
+"""The perceptual distance: nothing between equals, more for worse images, gradients for one side only."""
 
 from __future__ import annotations
 

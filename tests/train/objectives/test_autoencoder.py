@@ -1,4 +1,4 @@
-"""Training an autoencoder: which parts learn from which terms, and that pictures get better."""
+"""Training an autoencoder: which parts learn from which terms, and that images get better."""
 
 from __future__ import annotations
 

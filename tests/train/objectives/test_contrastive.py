@@ -21,7 +21,7 @@ COLOURS = {"red": (230, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 230), 
 
 
 def draw(random: np.random.Generator) -> Pair:
-    """A picture whose left and right half have colours; wrong: exchanged, or another left one."""
+    """An image whose left and right half have colours; wrong: exchanged, or another left one."""
     left, right, other = random.permutation(list(COLOURS))[:3]
     picture = np.empty((16, 16, 3), np.uint8)
     picture[:, :8], picture[:, 8:] = COLOURS[left], COLOURS[right]
@@ -77,7 +77,7 @@ def test_without_wrong_captions_it_is_the_published_loss():
 
 def test_what_may_be_true_is_no_negative():
     both = torch.eye(2)
-    allowed = torch.tensor([[True, False], [True, True]])  # caption 1 may be true of picture 0
+    allowed = torch.tensor([[True, False], [True, True]])  # caption 1 may be true of image 0
     loss = contrastive_loss(both, both, torch.zeros(2, 0, 2), allowed, 1.0)
     alone = math.log(E + 1) - 1
     pictures, captions = (0 + alone) / 2, (alone + 0) / 2

@@ -1,4 +1,4 @@
-"""No picture is lost or comes twice in an epoch, whoever reads it and wherever the run was interrupted.
+"""No image is lost or comes twice in an epoch, whoever reads it and wherever the run was interrupted.
 
 The second half of this file is what the processes run: `python test_finetune.py DATA OUTPUT STEPS`.
 """
@@ -20,7 +20,7 @@ from sanakit.data.batches.loader import Batch, Loader, Part
 from sanakit.recipes import RECIPES
 
 PICTURES, BATCH = 7, 4  # two batches an epoch, the second of them not full
-KEYS = "keys-{}.txt"  # of each process: a line a picture, its step and key
+KEYS = "keys-{}.txt"  # of each process: a line an image, its step and key
 
 
 def start(data: Path, output: Path, steps: int, world: int) -> None:
@@ -60,7 +60,7 @@ def test_each_picture_comes_once_an_epoch_over_two_processes_and_a_resume_on_one
 
 
 def main(data: Path, output: Path, steps: int) -> None:
-    """Train, and note which pictures this process was given."""
+    """Train, and note which images this process was given."""
     read = Loader.batch
 
     def noting(self: Loader, step: int, part: Part) -> Batch:

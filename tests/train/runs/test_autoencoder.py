@@ -1,4 +1,4 @@
-"""A folder of pictures becomes an autoencoder's: what is held out, where it starts, what is left behind."""
+"""A folder of images becomes an autoencoder's: what is held out, where it starts, what is left behind."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def no_tensorboard(monkeypatch):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """21 soft pictures in three ratios, and a broken one."""
+    """21 soft images in three ratios, and a broken one."""
     folder = tmp_path_factory.mktemp("pictures")
     generator = np.random.default_rng(5)
     for number in range(21):

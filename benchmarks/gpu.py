@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def known_device(name: str, peak: float | None, bandwidth: float | None) -> Device | None:
-    """Give the device called so. peak: TFLOP/s, bandwidth: TB/s, instead of those that are listed."""
+    """Return the device called so. peak: TFLOP/s, bandwidth: TB/s, instead of those that are listed."""
     listed = next((limits for word, limits in DEVICES.items() if word in name), None)
     if listed is None and not (peak and bandwidth):
         return None

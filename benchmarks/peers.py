@@ -46,7 +46,7 @@ INT8_HOW = (
 def transformer_step(
     folder: Path, wanted: Sequence[str], inputs: Inputs, samples: Sequence[Inputs] = ()
 ) -> dict[str, Call]:
-    """Give one step of each wanted peer. inputs: latents B C H W, text B L E, mask B L, time B.
+    """Return one step of each wanted peer. inputs: latents B C H W, text B L E, mask B L, time B.
 
     samples: more of the like, which the activations' ranges in int8 are taken from.
     """
@@ -57,7 +57,7 @@ def transformer_step(
 
 
 def decoder(folder: Path, wanted: Sequence[str], latents: Tensor) -> dict[str, Call]:
-    """Give one decode of each wanted peer. latents: 1 C H W, unscaled."""
+    """Return one decode of each wanted peer. latents: 1 C H W, unscaled."""
     from diffusers import AutoencoderDC
 
     model = AutoencoderDC.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32)
@@ -65,7 +65,7 @@ def decoder(folder: Path, wanted: Sequence[str], latents: Tensor) -> dict[str, C
 
 
 def text(folder: Path, prompt: str) -> Callable[[], tuple[Tensor, Tensor]]:
-    """Give diffusers' encoding of a prompt and of the empty negative prompt: L E of the real tokens."""
+    """Return diffusers' encoding of a prompt and of the empty negative prompt: L E of the real tokens."""
     from diffusers import SanaPipeline
 
     pipe = SanaPipeline.from_pretrained(folder, transformer=None, vae=None, torch_dtype=torch.float32)

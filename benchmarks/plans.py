@@ -140,7 +140,7 @@ def full_rows(plans: Iterable[str], folder: Path, asked: Any, place: Path) -> Ro
 
 
 def loaded(folder: Path, name: str, device: str) -> Any:
-    """Give the pipeline of a folder; what is not quantised computes in float32 on a CPU, else as it likes."""
+    """Return the pipeline of a folder; unquantised layers compute in float32 on a CPU."""
     from sanakit import TextToImage
 
     dtype = FLOAT if name == FLOAT else "auto"

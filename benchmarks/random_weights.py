@@ -60,7 +60,7 @@ Module = TypeVar("Module", bound=nn.Module)
 def random_folder(
     folder: str | Path | None = None, *, model: str = "0.6b", text_layers: int = 4, depth: int | None = None
 ) -> Path:
-    """Give a folder with random weights, and make it if it is not there; the seed is fixed.
+    """Return a folder with random weights, and make it if it is not there; the seed is fixed.
 
     folder: None takes a place in the system's temporary directory that later runs find again.
     model: one of MODELS. text_layers: of Gemma 2, 1 to 26; each takes 0.16 GB. depth: of the transformer;

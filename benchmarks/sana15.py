@@ -339,7 +339,7 @@ def pocket_eval() -> tuple[list[str], Score]:
 
 
 def tensor_of(images: list[Image]) -> Any:
-    """Give images as B 3 H W in [-1, 1]."""
+    """Return images as B 3 H W in [-1, 1]."""
     import numpy as np
     import torch
 
@@ -356,7 +356,7 @@ def drawn(
     *,
     doubling: bool = False,
 ) -> list[str]:
-    """Store a plot beside the table, if asked, and give the line that shows it."""
+    """Store a plot beside the table, if asked, and return the line that shows it."""
     if not asked.write:
         return []
     import matplotlib

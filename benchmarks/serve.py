@@ -84,7 +84,7 @@ class Observed:
 
 
 def requests(seed: int) -> Iterator[Asked]:
-    """Give requests without end, the same for the same seed."""
+    """Yield requests without end, the same for the same seed."""
     chance = random.Random(seed)
     kinds, weights = list(KINDS), [kind[3] for kind in KINDS.values()]
     while True:

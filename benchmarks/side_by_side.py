@@ -35,7 +35,7 @@ def numbers(text: str) -> list[int]:
 
 
 def parser_of(description: str | None, *, threads: int | None = 1) -> argparse.ArgumentParser:
-    """Give a parser with the options of every benchmark; threads: None where the script has its own."""
+    """Return a parser with the options of every benchmark; threads: None where the script has its own."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -50,7 +50,7 @@ def parser_of(description: str | None, *, threads: int | None = 1) -> argparse.A
 
 
 def use_threads(count: int) -> None:
-    """Give all libraries this many threads; call it before torch is imported anywhere."""
+    """Let all libraries use this many threads; call it before torch is imported anywhere."""
     if "torch" in sys.modules:
         raise RuntimeError("torch was imported before the number of threads was set")
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(count)
@@ -75,7 +75,7 @@ def interleave(calls: Calls, runs: int) -> Times:
 
 
 def matrix_products(rows: int) -> tuple[dict[str, Callable[[], Any]], float]:
-    """Give both matrix products at a shape of the model, and the operations of one call of either."""
+    """Return both matrix products at a shape of the model, and the operations of one call of either."""
     import torch
     import torch.nn.functional as F
 

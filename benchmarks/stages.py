@@ -140,7 +140,7 @@ def needs(stage: Stage) -> str:
 
 
 def quantised(folder: Path, plan: str | None, name: str) -> dict[str, Any]:
-    """Give a part of our pipeline quantised by a plan, by the name of its side; nothing without a plan."""
+    """Return a part of our pipeline quantised by a plan, by the name of its side; nothing without a plan."""
     from sanakit import TextToImage
 
     return {f"{OURS} {plan}": getattr(TextToImage.from_pretrained(folder, plan=plan), name)} if plan else {}

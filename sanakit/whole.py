@@ -20,7 +20,7 @@ _NO_FOLDERS = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EBA
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a name beside `path` for the block to make a file or a folder of, which becomes `path` at its end.
+    """Yield a temporary name beside `path`; the file or folder made there is renamed to `path` at the end.
 
     What is at `path` is replaced, a link and not what it points to; a folder only by a folder, and when the
     process dies between its two renames, the old one is left as .NAME.*.old. The folder around `path` has to

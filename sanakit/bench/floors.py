@@ -38,7 +38,7 @@ class Work:
         )
 
     def bytes(self, weight_bytes: int = 4, activation_bytes: int = 4) -> int:
-        """Give the bytes moved, for numbers of so many bytes each (float32: 4)."""
+        """Return the bytes moved, for numbers of so many bytes each (float32: 4)."""
         return self.weights * weight_bytes + self.activations * activation_bytes
 
 

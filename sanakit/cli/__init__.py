@@ -96,7 +96,7 @@ def _sana(
 
 
 def _complain(sentence: str) -> int:
-    """Print a mistake as one paragraph and give its exit code."""
+    """Print a mistake as one paragraph and return its exit code."""
     print(f"Error: {' '.join(sentence.split())}", file=sys.stderr)
     return MISTAKE
 

@@ -122,7 +122,7 @@ def edit(
 
 
 def parse_margins(text: str) -> tuple[int, int, int, int]:
-    """Give the pixels to add left, above, right and below from "0,0,64,0", or from "64" for all sides.
+    """Return the pixels to add left, above, right and below from "0,0,64,0", or from "64" for all sides.
 
     Raises SettingsError.
     >>> parse_margins("0, 0, 64, 0"), parse_margins("32")

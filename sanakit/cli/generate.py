@@ -218,7 +218,7 @@ def deliver(result: Result, paths: Sequence[Path], *, as_json: bool) -> None:
 
 
 def output_paths(output: Path | None, seed: int, num_images: int) -> list[Path]:
-    """Give the files to write, `fox.png`, or `fox-1.png`, `fox-2.png`, ... for several images.
+    """Return the files to write, `fox.png`, or `fox-1.png`, `fox-2.png`, ... for several images.
 
     output: None takes `sana-SEED.png`, or `sana-SEED_2.png` and so on where such a file exists.
     Raises OutputError where they cannot be written.
@@ -250,7 +250,7 @@ def output_paths(output: Path | None, seed: int, num_images: int) -> list[Path]:
 
 @contextmanager
 def display(preview: bool) -> Iterator[Callable[[Step], None]]:
-    """Give the function that shows a step: a bar on standard error, above it the image so far if wanted.
+    """Yield the function that shows a step: a bar on standard error, above it the image so far if wanted.
 
     Where standard error is no terminal, nothing is shown and rich is not imported.
     """

@@ -38,7 +38,7 @@ def size_in_bytes(number: int) -> str:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Give the function that shows (what is done, how much is done, how much there is) on standard error.
+    """Yield the function that shows (what is done, how much is done, how much there is) on standard error.
 
     Where standard error is no terminal, nothing is shown and rich is not imported.
     """

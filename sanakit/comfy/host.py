@@ -47,13 +47,13 @@ def stop_if_interrupted() -> None:
 
 
 def device() -> str | torch.device:
-    """Give the device that ComfyUI works on; elsewhere "auto"."""
+    """Return the device that ComfyUI works on; elsewhere "auto"."""
     management = sys.modules.get("comfy.model_management")
     return "auto" if management is None else management.get_torch_device()
 
 
 def model_folders() -> dict[str, Path]:
-    """Give the SANA models below ComfyUI's `models/diffusers`, by their path from there."""
+    """Return the SANA models below ComfyUI's `models/diffusers`, by their path from there."""
     paths: Any = sys.modules.get("folder_paths")
     found: dict[str, Path] = {}
     for root in map(Path, paths.get_folder_paths("diffusers") if paths is not None else []):

@@ -183,7 +183,7 @@ class ExpandImage:
         }
 
     def expand(self, image: Tensor, left: int, top: int, right: int, bottom: int) -> tuple[Tensor, Tensor]:
-        """Give the canvases, and one mask for all. Raises as `pipelines.inpaint.expand` does."""
+        """Return the canvases, and one mask for all. Raises as `pipelines.inpaint.expand` does."""
         canvases, masks = zip(
             *(expand(picture, left, top, right, bottom) for picture in to_pictures(image)), strict=True
         )
@@ -191,7 +191,7 @@ class ExpandImage:
 
 
 def _drawn(streams: Sequence[Iterator[Step]]) -> Tensor:
-    """Draw one after the other, on one progress bar, and give all their images as an IMAGE."""
+    """Draw one after the other, on one progress bar, and return all their images as an IMAGE."""
     stop_if_interrupted()
     progress = Progress()
     pictures: list[Image.Image] = []

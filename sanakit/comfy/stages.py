@@ -63,7 +63,7 @@ class EncodeText:
     def encode(
         self, model: TextToImage, prompt: str, negative_prompt: str
     ) -> tuple[Conditioning, Conditioning]:
-        """Give both conditionings; a prompt that was cut is warned of (UserWarning)."""
+        """Return both conditionings; a prompt that was cut is warned of (UserWarning)."""
         stop_if_interrupted()
         request = check_request(model.spec, prompt, negative_prompt)
         plan = model.plan(request)
@@ -180,7 +180,7 @@ class DecodeLatents:
         return {"required": {"model": MODEL, "latent": ("LATENT",)}}
 
     def decode(self, model: TextToImage, latent: Latent) -> tuple[Tensor]:
-        """Give the image. Raises SettingsError, NumericsError or MemoryLimitError."""
+        """Return the image. Raises SettingsError, NumericsError or MemoryLimitError."""
         stop_if_interrupted()
         scaling = model.autoencoder.config.scaling_factor
         return (from_pixels(model.decode(to_latents(latent, model.spec.latent_channels, scaling))),)
@@ -202,7 +202,7 @@ class EncodeImage:
         return {"required": {"model": MODEL, "image": ("IMAGE",)}}
 
     def encode(self, model: TextToImage, image: Tensor) -> tuple[Latent]:
-        """Give the latents. Raises SettingsError, SizeError or MemoryLimitError."""
+        """Return the latents. Raises SettingsError, SizeError or MemoryLimitError."""
         stop_if_interrupted()
         autoencoder = model.autoencoder
         pixels = to_pixels(image, model.spec.compression)
@@ -219,7 +219,7 @@ class EncodeImage:
 
 
 def _denoise(model: TextToImage, batch: Batch, plan: MemoryPlan) -> Tensor:
-    """Take all steps, and give the latents B C h w."""
+    """Take all steps, and return the latents B C h w."""
     state = batch.samples[0].state
     progress = Progress()
     while not state.done:

@@ -25,20 +25,20 @@ Conditioning = list[list[Any]]
 
 
 def to_pictures(image: Tensor) -> list[Image.Image]:
-    """Give an IMAGE as RGB (or, of four channels, RGBA) images of 8 bits. Raises SettingsError."""
+    """Return an IMAGE as RGB (or, of four channels, RGBA) images of 8 bits. Raises SettingsError."""
     _check_image(image)
     levels = image.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
     return [Image.fromarray(pixels.contiguous().numpy()) for pixels in levels]
 
 
 def from_pictures(pictures: Sequence[Image.Image]) -> Tensor:
-    """Give RGB images of one size as an IMAGE."""
+    """Return RGB images of one size as an IMAGE."""
     levels = [torch.from_numpy(np.array(picture.convert("RGB"))) for picture in pictures]
     return torch.stack(levels).float() / 255
 
 
 def to_masks(mask: Tensor, count: int, height: int, width: int) -> list[Image.Image]:
-    """Give a MASK as `count` grey images (mode L) of height x width, white = draw anew.
+    """Return a MASK as `count` grey images (mode L) of height x width, white = draw anew.
 
     A mask of another size is scaled, as ComfyUI's own nodes do; one alone serves all images.
     Raises SettingsError.
@@ -55,7 +55,7 @@ def to_masks(mask: Tensor, count: int, height: int, width: int) -> list[Image.Im
 
 
 def to_pixels(image: Tensor, multiple: int) -> Tensor:
-    """Give an IMAGE as B 3 H W in [-1, 1], cut from its middle to whole multiples. Raises SettingsError."""
+    """Return an IMAGE as B 3 H W in [-1, 1], cut from its middle to whole multiples. Raises SettingsError."""
     _check_image(image)
     height, width = (side - side % multiple for side in image.shape[1:3])
     if not height or not width:
@@ -67,12 +67,12 @@ def to_pixels(image: Tensor, multiple: int) -> Tensor:
 
 
 def from_pixels(pixels: Tensor) -> Tensor:
-    """Give B 3 H W in [-1, 1] (clamped to it) as an IMAGE."""
+    """Return B 3 H W in [-1, 1] (clamped to it) as an IMAGE."""
     return pixels.detach().float().cpu().clamp(-1, 1).add(1).div(2).permute(0, 2, 3, 1).contiguous()
 
 
 def to_latents(latent: Latent, channels: int, scaling_factor: float) -> Tensor:
-    """Give a LATENT as the transformer sees it: B C h w. Raises SettingsError if it is of another model."""
+    """Return a LATENT as the transformer sees it: B C h w. Raises SettingsError if it is of another model."""
     samples: Any = latent.get("samples") if isinstance(latent, dict) else None
     if not isinstance(samples, Tensor) or samples.ndim != 4 or samples.shape[1] != channels:
         raise SettingsError(
@@ -83,12 +83,12 @@ def to_latents(latent: Latent, channels: int, scaling_factor: float) -> Tensor:
 
 
 def from_latents(latents: Tensor, scaling_factor: float) -> Latent:
-    """Give the transformer's latents B C h w as a LATENT."""
+    """Return the transformer's latents B C h w as a LATENT."""
     return {"samples": latents.detach().float().cpu() / scaling_factor}
 
 
 def to_features(conditioning: Conditioning, width: int, name: str) -> Tensor:
-    """Give a CONDITIONING as features L E. Raises SettingsError.
+    """Return a CONDITIONING as features L E. Raises SettingsError.
 
     width: E of the model. name: "positive" or "negative", for the message.
     """
@@ -113,7 +113,7 @@ def to_features(conditioning: Conditioning, width: int, name: str) -> Tensor:
 
 
 def to_cells(mask: Tensor, count: int, cells: tuple[int, int]) -> Tensor:
-    """Give a LATENT's noise mask as B 1 h w of 0 and 1: a latent is drawn anew where any of it is marked.
+    """Return a LATENT's noise mask as B 1 h w of 0 and 1: a latent is drawn anew where any of it is marked.
 
     Raises SettingsError.
     """

@@ -63,13 +63,13 @@ class Chosen(TypedDict):
 
 
 def side(name: str) -> tuple[str, dict[str, Any]]:
-    """Give the input of a width or height in pixels."""
+    """Return the input of a width or height in pixels."""
     tooltip = f"{name} in pixels, a multiple of 32. 0: the model's own."
     return ("INT", {"default": 0, "min": 0, "max": MAX_SIDE, "step": 32, "tooltip": tooltip})
 
 
 def settings(steps: int, guidance: float, solver: str) -> Chosen:
-    """Give what three widgets say as the pipelines read it."""
+    """Return what three widgets say as the pipelines read it."""
     return {
         "steps": steps or None,
         "guidance": None if guidance == -1 else guidance,

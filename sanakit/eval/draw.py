@@ -34,7 +34,7 @@ def draw_cases(
     loading: dict[str, Any] | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> list[Shown]:
-    """Draw what is not there yet, at the model's own size, steps and guidance; give all images.
+    """Draw what is not there yet, at the model's own size, steps and guidance; return all images.
 
     folder: gets `pictures/NAME.png`, or NAME-1.png, NAME-2.png, ...   num_images: of a case.
     seed: of the first image; the next image, of whichever case, has one more ...

@@ -55,7 +55,7 @@ def list_pictures(folder: str | Path) -> list[Path]:
 
 
 def shown_in(folder: str | Path, cases: Sequence[Case] | None = None) -> list[Shown]:
-    """Give the images below a folder, each with what it was to show.
+    """Return the images below a folder, each with what it was to show.
 
     cases: what was asked for; a case called `cat` finds cat.png, cat-1.png, cat_0003.png and, as GenEval lays
     them out, cat/samples/*.png; other images are left out. None: the prompts lie in the folder.

@@ -70,7 +70,7 @@ class FlowDPM:
         self.order = order
 
     def start(self, noise: Tensor) -> DPMState:
-        """Give the first state, for a sample at times[0].
+        """Return the first state, for a sample at times[0].
 
         The sample is noise, or a noised image where the grid starts lower than pure noise.
 
@@ -79,7 +79,7 @@ class FlowDPM:
         return self._state(widen(noise), index=0, history=())
 
     def advance(self, state: DPMState, velocity: Tensor) -> DPMState:
-        """Give the state one step further.
+        """Return the state one step further.
 
         velocity: of state.sample at state.t, same shape, any floating dtype.
         Raises ValueError if the state is done or the shapes differ.
@@ -138,7 +138,7 @@ def _step(sample: Tensor, predictions: tuple[Tensor, ...], times: list[float]) -
 
 
 def dpm_times(steps: int, shift: float) -> Tensor:
-    """Give the grid of Flow-DPM-Solver: from 0.999 evenly down to 0, shifted.
+    """Return the grid of Flow-DPM-Solver: from 0.999 evenly down to 0, shifted.
 
     These are the times of the solver's mathematics. The model is evaluated at other numbers: diffusers
     truncates the model time 1000 t to an integer, see `FlowDPM`.

@@ -59,7 +59,7 @@ class Euler:
         self.times = checked_times(times)
 
     def start(self, noise: Tensor) -> State:
-        """Give the first state, for a sample at times[0].
+        """Return the first state, for a sample at times[0].
 
         The sample is noise, or a noised image where the grid starts lower than pure noise.
 
@@ -70,7 +70,7 @@ class Euler:
         return State(sample=sample, sigma=sigma, t=sigma, index=0, total=len(self.times) - 1)
 
     def advance(self, state: State, velocity: Tensor) -> State:
-        """Give the state one step further: sample + (next time - time) velocity.
+        """Return the state one step further: sample + (next time - time) velocity.
 
         velocity: of state.sample at state.t, same shape, any floating dtype.
         Raises ValueError if the state is done or the shapes differ.
@@ -82,12 +82,12 @@ class Euler:
 
 
 def widen(tensor: Tensor) -> Tensor:
-    """Give the tensor in float32 if its dtype is narrower: small steps are lost in half precision."""
+    """Return the tensor in float32 if its dtype is narrower: small steps are lost in half precision."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def checked_velocity(state: State, velocity: Tensor) -> Tensor:
-    """Give the velocity in the state's dtype, after making sure that it belongs to an unfinished state."""
+    """Return the velocity in the state's dtype, after making sure that it belongs to an unfinished state."""
     if state.done:
         raise ValueError(f"All {state.total} steps are done: start again instead of advancing further.")
     if velocity.shape != state.sample.shape:
@@ -99,7 +99,7 @@ def checked_velocity(state: State, velocity: Tensor) -> Tensor:
 
 
 def euler_times(steps: int, shift: float) -> Tensor:
-    """Give the grid of Flow-Euler: from exactly 1 evenly down to the last training time, shifted; then 0.
+    """Return the grid of Flow-Euler: from exactly 1 evenly down to the last training time, shifted; then 0.
 
     The published scheduler shifts its 1000 training times and then shifts the grid laid between their ends
     once more, so the last time before 0 has been shifted twice. We follow it.

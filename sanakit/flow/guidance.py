@@ -21,7 +21,7 @@ Velocity = Callable[[Tensor, float | Tensor], Tensor]  # one time, or one for ea
 
 
 def classifier_free(velocity: Velocity, scale: float | Tensor) -> Velocity:
-    """Give the guided velocity u + scale (c - u) of a function that answers for both prompts at once.
+    """Return the guided velocity u + scale (c - u) of a function that answers for both prompts at once.
 
     velocity: takes latents (B, C, H, W) and gives 2B of them: the first half without the prompt (or with the
     negative prompt) is u, the second half with the prompt is c. `Sana.velocity` does so if the context has

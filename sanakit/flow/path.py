@@ -29,7 +29,7 @@ MODEL_TIME_SCALE = 1000  # model time of pure noise; also the number of publishe
 
 
 def interpolate(clean: Tensor, noise: Tensor, t: Tensor | float) -> Tensor:
-    """Give x_t, the point of the path at time t: (1 - t) clean + t noise.
+    """Return x_t, the point of the path at time t: (1 - t) clean + t noise.
 
     clean, noise: (B, ...), equal shapes.   t: in [0, 1], float or (B,).
     Returns (B, ...).
@@ -42,7 +42,7 @@ def interpolate(clean: Tensor, noise: Tensor, t: Tensor | float) -> Tensor:
 
 
 def velocity_target(clean: Tensor, noise: Tensor) -> Tensor:
-    """Give the velocity v = noise - clean that the model learns; the same at every time of the path.
+    """Return the velocity v = noise - clean that the model learns; the same at every time of the path.
 
     clean, noise: (B, ...), equal shapes. Returns (B, ...).
     """
@@ -50,7 +50,7 @@ def velocity_target(clean: Tensor, noise: Tensor) -> Tensor:
 
 
 def clean_from_velocity(sample: Tensor, velocity: Tensor, t: Tensor | float) -> Tensor:
-    """Give the clean latent x0 = sample - t velocity that a velocity at time t points to.
+    """Return the clean latent x0 = sample - t velocity that a velocity at time t points to.
 
     sample, velocity: (B, ...).   t: in [0, 1], float or (B,). Returns (B, ...).
     """
@@ -58,7 +58,7 @@ def clean_from_velocity(sample: Tensor, velocity: Tensor, t: Tensor | float) -> 
 
 
 def velocity_towards(clean: Tensor, sample: Tensor, t: Tensor | float) -> Tensor:
-    """Give the velocity (sample - clean) / t that leads from a sample at time t > 0 to a given clean latent.
+    """Return the velocity (sample - clean) / t from a sample at time t > 0 to a given clean latent.
 
     Every solver here follows it to that latent exactly: the inverse of `clean_from_velocity`.
     clean, sample: (B, ...).   t: in (0, 1], float or (B,). Returns (B, ...).
@@ -67,7 +67,7 @@ def velocity_towards(clean: Tensor, sample: Tensor, t: Tensor | float) -> Tensor
 
 
 def noise_from_velocity(sample: Tensor, velocity: Tensor, t: Tensor | float) -> Tensor:
-    """Give the noise = sample + (1 - t) velocity that a velocity at time t comes from.
+    """Return the noise = sample + (1 - t) velocity that a velocity at time t comes from.
 
     sample, velocity: (B, ...).   t: in [0, 1], float or (B,). Returns (B, ...).
     """
@@ -75,17 +75,17 @@ def noise_from_velocity(sample: Tensor, velocity: Tensor, t: Tensor | float) -> 
 
 
 def to_model_time(t: Tensor | float) -> Tensor | float:
-    """Give the model time 1000 t (diffusers timestep) of a time t in [0, 1]."""
+    """Return the model time 1000 t (diffusers timestep) of a time t in [0, 1]."""
     return MODEL_TIME_SCALE * t
 
 
 def from_model_time(model_time: Tensor | float) -> Tensor | float:
-    """Give the time t in [0, 1] of a model time (diffusers timestep) in [0, 1000]."""
+    """Return the time t in [0, 1] of a model time (diffusers timestep) in [0, 1000]."""
     return model_time / MODEL_TIME_SCALE
 
 
 def trig_to_flow_time(angle: Tensor) -> Tensor:
-    """Give the time t = sin(s) / (sin(s) + cos(s)) of TrigFlow's angle s: as much noise for as much image.
+    """Return the time t = sin(s) / (sin(s) + cos(s)) of TrigFlow's angle s: as much noise for as much image.
 
     angle: any shape, in [0, pi/2], pi/2 = pure noise. Returns the same shape and dtype.
     Source: SANA-Sprint (arXiv:2503.09641).
@@ -97,7 +97,7 @@ def trig_to_flow_time(angle: Tensor) -> Tensor:
 
 
 def half_log_snr(t: float) -> float:
-    """Give lambda = log((1 - t) / t): falls with noise, -inf at t = 1, +inf at t = 0.
+    """Return lambda = log((1 - t) / t): falls with noise, -inf at t = 1, +inf at t = 0.
 
     t: in [0, 1].
     """
@@ -126,7 +126,7 @@ def shift_times(times: Tensor, shift: float) -> Tensor:
 
 
 def checked_times(times: Tensor) -> Tensor:
-    """Give the solver's own copy of a grid, float64 on the CPU, after making sure that it is a grid.
+    """Return the solver's own copy of a grid, float64 on the CPU, after making sure that it is a grid.
 
     times: (S + 1,), from `euler_times`, `dpm_times`, `scm_times` or a tail of them (image to image).
     Raises SettingsError where times do not descend strictly from at most 1 to exactly 0, in float32 as well,

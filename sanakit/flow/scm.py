@@ -50,7 +50,7 @@ class SCM:
         self.times = checked_times(times)
 
     def start(self, noise: Tensor, generator: Generator) -> SCMState:
-        """Give the first state, for a sample at times[0].
+        """Return the first state, for a sample at times[0].
 
         The sample is noise, or a noised image where the grid starts lower than pure noise.
 
@@ -60,7 +60,7 @@ class SCM:
         return self._state(widen(noise), index=0, random=generator.get_state())
 
     def advance(self, state: SCMState, velocity: Tensor) -> SCMState:
-        """Give the state one step further: the clean image in sight, noised to the next time.
+        """Return the state one step further: the clean image in sight, noised to the next time.
 
         velocity: of state.sample at state.t, same shape, any floating dtype.
         Raises ValueError if the state is done or the shapes differ.
@@ -83,7 +83,7 @@ class SCM:
 
 
 def scm_times(steps: int) -> Tensor:
-    """Give the grid of SCM: TrigFlow's angle from pi/2 evenly down to 0, and for two steps pi/2, 1.3, 0.
+    """Return the grid of SCM: TrigFlow's angle from pi/2 evenly down to 0, and for two steps pi/2, 1.3, 0.
 
     The published first angle, 1.57080, is pi/2 rounded up, which would be a time of 1.0000037: we take pi/2.
 

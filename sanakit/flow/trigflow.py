@@ -21,7 +21,7 @@ from sanakit.flow.path import clean_from_velocity, noise_from_velocity, trig_to_
 
 
 def trigflow(velocity: Velocity) -> Velocity:
-    """Give TrigFlow's prediction F(x, s) of a model that gives the velocity of the straight path.
+    """Return TrigFlow's prediction F(x, s) of a model that gives the velocity of the straight path.
 
     velocity: takes samples (B, ...) and times in [0, 1], one or (B,).
     Returns a function of samples (B, ...) on the circle and angles in [0, pi/2], one or (B,), 0 = clean; with

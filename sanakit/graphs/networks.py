@@ -68,7 +68,7 @@ class _WholeCache(KVCache):
 
 
 def transformer_network(transformer: Sana) -> Network:
-    """Give one step of the transformer."""
+    """Return one step of the transformer."""
     config = transformer.config
     inputs = {
         "latents": torch.zeros(BATCH, config.latent_channels, HEIGHT, WIDTH),
@@ -88,7 +88,7 @@ def transformer_network(transformer: Sana) -> Network:
 
 
 def decoder_network(autoencoder: DCAE) -> Network:
-    """Give the decoder. Raises SettingsError for an autoencoder without one."""
+    """Return the decoder. Raises SettingsError for an autoencoder without one."""
     latents = torch.zeros(BATCH, autoencoder.config.latent_channels, HEIGHT, WIDTH)
     free = {"latents": {0: "batch", 2: "height", 3: "width"}}
     decoder = autoencoder.check_latents(latents)
@@ -96,7 +96,7 @@ def decoder_network(autoencoder: DCAE) -> Network:
 
 
 def text_network(model: Gemma2) -> Network:
-    """Give the language model."""
+    """Return the language model."""
     config = model.config
     past = torch.zeros(config.depth, 1, config.kv_heads, PAST, config.head_dim)
     inputs = {"tokens": torch.zeros(BATCH, NEW, dtype=torch.int64), "keys": past, "values": past.clone()}

@@ -42,13 +42,13 @@ class Graph(nn.Module):
         return sum(path.stat().st_size for path in self.path.parent.glob(f"{self.path.stem}.*"))
 
     def forward(self, **inputs: Tensor) -> list[Tensor]:
-        """Give the outputs in order. Raises MissingExtraError, or WeightsError for a damaged file."""
+        """Return the outputs in order. Raises MissingExtraError, or WeightsError for a damaged file."""
         self._run = self._run or self._load(self.path)
         arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in inputs.items()}
         return [torch.from_numpy(values).to(self.place.device) for values in self._run(arrays)]
 
     def close(self) -> None:
-        """Give its memory back; the next call opens the file again."""
+        """Free its memory; the next call opens the file again."""
         self._run = None
 
 

@@ -44,7 +44,7 @@ _KINDS = {"seed": int, "steps": int, "guidance": float, "strength": float, "scor
 def drawn_size(
     width: int, height: int, *, sample_size: int, compression: int, binned: bool
 ) -> tuple[int, int]:
-    """Give (height, width) in pixels of what the transformer draws for an image of width x height.
+    """Return (height, width) in pixels of what the transformer draws for an image of width x height.
 
     sample_size: side in latents that it was trained on. compression: pixels a latent. binned: whether to take
     the nearest shape that a published model was trained on; then any width and height will do.
@@ -66,7 +66,7 @@ def drawn_size(
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Give width and height in pixels from "1024x768", or from "1024" for a square. Raises SizeError.
+    """Return width and height in pixels from "1024x768", or from "1024" for a square. Raises SizeError.
 
     >>> parse_size("1024x768")
     (1024, 768)
@@ -127,13 +127,13 @@ def to_tensor(images: np.ndarray) -> Tensor:
 
 
 def to_levels(images: Tensor) -> Tensor:
-    """Give B 3 H W in [-1, 1] (clamped to it) as the 8 bits of a file: B H W 3, on the CPU."""
+    """Return B 3 H W in [-1, 1] (clamped to it) as the 8 bits of a file: B H W 3, on the CPU."""
     levels = images.detach().float().clamp(-1, 1).add_(1).mul_(HALF).round_().to("cpu", torch.uint8)
     return levels.permute(0, 2, 3, 1).contiguous()
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """Give B 3 H W in [-1, 1] (clamped to it) as one RGB image each."""
+    """Return B 3 H W in [-1, 1] (clamped to it) as one RGB image each."""
     return [Image.fromarray(pixels.numpy()) for pixels in to_levels(images)]
 
 
@@ -165,7 +165,7 @@ def draw_preview(weights: Tensor, latents: Tensor) -> Image.Image:
 def encode(
     image: Image.Image, file_format: str, metadata: Mapping | None = None, quality: int = QUALITY
 ) -> bytes:
-    """Give the bytes of an image's file. file_format: "PNG", "JPEG" or "WEBP"; all else as for `save`.
+    """Return the bytes of an image's file. file_format: "PNG", "JPEG" or "WEBP"; all else as for `save`.
 
     quality: 1 to 100, of JPEG and WebP.
     """

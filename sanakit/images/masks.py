@@ -17,7 +17,7 @@ REPAINT = 128  # grey levels from here on mark what is drawn anew
 
 
 def repaint_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Give a mask as black and white (mode L, 0 or 255), white where the image is drawn anew.
+    """Return a mask as black and white (mode L, 0 or 255), white where the image is drawn anew.
 
     mask: white marks it, or, where the mask has transparent pixels, transparency does. size: width and height
     of the upright image. Raises SettingsError if the sizes differ or nothing is marked.
@@ -38,7 +38,7 @@ def repaint_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def transparency_mask(image: Image.Image) -> Image.Image | None:
-    """Give the mask that an image's own transparent pixels make, or None if it has none.
+    """Return the mask that an image's own transparent pixels make, or None if it has none.
 
     Raises as `flatten` does.
     """

@@ -53,7 +53,7 @@ def open_picture(
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """Give an image as RGB: upright, on white where it is transparent, 16 bits brought to 8.
+    """Return an image as RGB: upright, on white where it is transparent, 16 bits brought to 8.
 
     Raises SettingsError for what is no image or too large, or whose file is damaged.
     """

@@ -99,7 +99,7 @@ class ClipConfig:
             raise WeightsError(f"config.json describes no CLIP that this code has ({error})") from None
 
     def to_transformers(self) -> dict[str, Any]:
-        """Give the `config.json` content from which transformers builds the same CLIPModel."""
+        """Return the `config.json` content from which transformers builds the same CLIPModel."""
         return {
             "architectures": ["CLIPModel"],
             "model_type": "clip",

@@ -94,7 +94,7 @@ class Gemma2Config:
             ) from None
 
     def to_transformers(self) -> dict[str, Any]:
-        """Give the `config.json` content from which transformers (from 4.42 on) builds the same model."""
+        """Return the `config.json` content from which transformers (from 4.42 on) builds the same model."""
         return {
             "architectures": ["Gemma2Model"],
             "model_type": "gemma2",
@@ -151,7 +151,7 @@ class KVCache:
         self.length = 0
 
     def expand(self, batch: int) -> KVCache:
-        """Give a cache for `batch` prompts that share this cache's single beginning; copies nothing."""
+        """Return a cache for `batch` prompts that share this cache's single beginning; copies nothing."""
         shared = KVCache()
         shared.keys = [key.expand(batch, -1, -1, -1) for key in self.keys]
         shared.values = [value.expand(batch, -1, -1, -1) for value in self.values]
@@ -159,7 +159,7 @@ class KVCache:
         return shared
 
     def beginning(self, length: int) -> KVCache | None:
-        """Give the cache of the first `length` tokens alone; None if a sliding layer has dropped them."""
+        """Return the cache of the first `length` tokens alone; None if a sliding layer has dropped them."""
         if any(key.shape[2] < self.length for key in self.keys):
             return None
         start = KVCache()
@@ -169,7 +169,7 @@ class KVCache:
         return start
 
     def extend(self, layer: int, key: Tensor, value: Tensor, window: int | None) -> tuple[Tensor, Tensor]:
-        """Append B K L E keys and values to a layer and give all that its new tokens may see, B K S E.
+        """Append B K L E keys and values to a layer and return all that its new tokens may see, B K S E.
 
         window: tokens that the layer sees, the present one included; None: all.
         """

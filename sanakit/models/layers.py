@@ -79,7 +79,7 @@ class RMSNorm(nn.Module):
 
 
 def band(x: Tensor, axis: int, values: int) -> int:
-    """Give how many steps along an axis of x to take at a time, if each makes so many values.
+    """Return how many steps along an axis of x to take at a time, if each makes so many values.
 
     On a CPU as many as keep to a band, in bands of nearly one size; elsewhere all.
     """

@@ -95,7 +95,7 @@ class TextContext:
 
     @classmethod
     def join(cls, parts: Sequence[TextContext]) -> TextContext:
-        """Give the context of samples one after another; parts: one prompt each, for one sample each.
+        """Return the context of samples one after another; parts: one prompt each, for one sample each.
 
         Neighbours that share a part (the very same object) attend as one.
         """

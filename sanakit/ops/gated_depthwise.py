@@ -17,7 +17,7 @@ from sanakit.ops import gpu, native
 def gated_depthwise(
     rows: Tensor, weight: Tensor, bias: Tensor | None, *, above: int = 0, below: int = 0
 ) -> Tensor:
-    """Give value * silu(gate) of a band of rows, B (R - above - below) W M.
+    """Return value * silu(gate) of a band of rows, B (R - above - below) W M.
 
     rows: B R W 2M, before its SiLU. weight: 2M 1 3 3. bias: 2M. above, below: as for `conv3x3`.
     """

@@ -13,7 +13,7 @@ from sanakit.ops import native
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Give x W^T + b, ... x N, in the dtype of x.
+    """Return x W^T + b, ... x N, in the dtype of x.
 
     x: ... x K. weight: N x K (trailing ones are ignored), of any float dtype: widening float16 or bfloat16 to
     float32 is exact, so a checkpoint in 16 bits computes as its float32 copy would. bias: N, in x's dtype.

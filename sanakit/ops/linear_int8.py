@@ -43,7 +43,7 @@ def linear_int8(
     *,
     norm: tuple[Tensor, Tensor, float] | None = None,
 ) -> Tensor:
-    """Give x W^T + b, ... x N, in the dtype of x.
+    """Return x W^T + b, ... x N, in the dtype of x.
 
     x: ... x K. weight, scale: as from `quantize_rows`. bias: N. norm: gain K, shift K and eps of a LayerNorm
     of x that comes first.
@@ -84,7 +84,7 @@ def _plain(
 
 
 def _scales(rows: Tensor) -> Tensor:
-    """Give the scale of each row, M 1; a row that holds what is no number has that for its scale."""
+    """Return the scale of each row, M 1; a row that holds what is no number has that for its scale."""
     size = rows.abs()
     top = size.amax(-1, keepdim=True)
     square = rows.square().sum(-1, keepdim=True)

@@ -57,14 +57,14 @@ _SIGNATURES = {
 
 
 def levels() -> tuple[str, ...]:
-    """Give the instruction sets that this CPU runs, best first."""
+    """Return the instruction sets that this CPU runs, best first."""
     found = LEVELS.get(torch.backends.cpu.get_cpu_capability(), ("generic",))
     return (VNNI, *found) if found[0] == "avx512" and torch.cpu._is_vnni_supported() else found
 
 
 @cache
 def _load() -> tuple[ctypes.CDLL | None, str]:
-    """Give the library and its instruction set, or None and the reason why there is none."""
+    """Return the library and its instruction set, or None and the reason why there is none."""
     asked = os.environ.get(VARIABLE, "")
     if asked == "none":
         return None, f"none: {VARIABLE}=none"
@@ -90,7 +90,7 @@ def info() -> dict[str, str]:
 
 
 def kernels(*values: Tensor | None, weight: Tensor | None = None) -> ctypes.CDLL | None:
-    """Give the library if it can work on these tensors, else None: then the plain twin is to run.
+    """Return the library if it can work on these tensors, else None: then the plain twin is to run.
 
     It can if the values are float32 on the CPU, the weight is of a stored type, none of them is empty, and no
     gradient is asked for. That their shapes fit together is the caller's to see: a kernel believes it.
@@ -112,7 +112,7 @@ def kernels(*values: Tensor | None, weight: Tensor | None = None) -> ctypes.CDLL
 
 
 def threads(work: int) -> int:
-    """Give the number of threads for so many floating-point operations."""
+    """Return the number of threads for so many floating-point operations."""
     return 1 if work < SMALL else torch.get_num_threads()
 
 
@@ -122,7 +122,7 @@ def fits(tensor: Tensor | None, *shape: int) -> bool:
 
 
 def address(tensor: Tensor | None) -> int | None:
-    """Give the address of a contiguous tensor's first value, None for None."""
+    """Return the address of a contiguous tensor's first value, None for None."""
     return None if tensor is None else tensor.data_ptr()
 
 

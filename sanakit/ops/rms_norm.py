@@ -15,7 +15,7 @@ from sanakit.ops import native
 def rms_norm_add(
     x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None, *, eps: float = 1e-5
 ) -> Tensor:
-    """Give residual + the norm of x (no residual: the norm alone), of the shape of x.
+    """Return residual + the norm of x (no residual: the norm alone), of the shape of x.
 
     x, residual: ... x C. weight, bias: C. Without gradients the result may take the place of x in memory.
     """

@@ -45,7 +45,7 @@ class Drawn:
 
 
 def finished(pictures: Sequence[Picture], folder: Path, *, overwrite: bool = False) -> set[str]:
-    """Give the names of the images that lie in the folder, drawn with the same settings.
+    """Return the names of the images that lie in the folder, drawn with the same settings.
 
     overwrite: whether files of these names with other settings may be replaced; they are not finished then.
     Raises OutputError where the folder cannot take the pictures, or holds such files.
@@ -67,7 +67,7 @@ def finished(pictures: Sequence[Picture], folder: Path, *, overwrite: bool = Fal
 
 
 def groups(pictures: Sequence[Picture], done: set[str]) -> list[list[Picture]]:
-    """Give the images that are drawn together, group after group, without those groups that are done.
+    """Return the images that are drawn together, group after group, without those groups that are done.
 
     Only prompt and seed differ within a group, and it is so small that little is lost when work is stopped.
     """

@@ -96,7 +96,7 @@ class BestOf:
         seed: int | None = None,
         **settings: Unpack[TrySettings],
     ) -> Result:
-        """Draw `count` images and give the `keep` best ones, best first.
+        """Draw `count` images and return the `keep` best ones, best first.
 
         count: 1 to 100,000.   keep: 1 to count.   seed: of the first image; None: a random one.
         settings: as for `TextToImage.__call__`. The metadata of an image hold its "seed", its "score" (not

@@ -55,7 +55,7 @@ def begin(
     known: Tensor | None,
     masks: Tensor | None = None,
 ) -> list[Sample]:
-    """Give a request's images at their solver's first time.
+    """Return a request's images at their solver's first time.
 
     features: L E, of each prompt, after that of the negative one if the request is guided. known, masks: as
     for `Sample`, one row for all images or one each; masks None: the source's.
@@ -101,7 +101,7 @@ def _rows(values: Tensor | None, noise: Tensor) -> Sequence[Tensor | None]:
 
 
 def encode_source(autoencoder: DCAE, source: Source, device: torch.device) -> Tensor:
-    """Give the latents 1 C h w of an image to start from, scaled as the transformer sees them.
+    """Return the latents 1 C h w of an image to start from, scaled as the transformer sees them.
 
     Raises MemoryLimitError.
     """

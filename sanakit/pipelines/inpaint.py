@@ -107,7 +107,7 @@ class Inpaint:
 def expand(
     image: Image.Image, left: int = 0, top: int = 0, right: int = 0, bottom: int = 0
 ) -> tuple[Image.Image, Image.Image]:
-    """Give a larger canvas with the image on it, and the mask of what is new: outpainting.
+    """Return a larger canvas with the image on it, and the mask of what is new: outpainting.
 
     left, top, right, bottom: pixels to add, 0 to 4096. What is new shows the image's edge, drawn out, until
     it is painted. Raises SettingsError.

@@ -187,7 +187,7 @@ class Planner:
 
 
 def in_words(size: int) -> str:
-    """Give bytes as "3.4 GB", rounded up, so that the figure can be typed back.
+    """Return bytes as "3.4 GB", rounded up, so that the figure can be typed back.
 
     >>> in_words(3_310_000_000), in_words(612_000_001)
     ('3.4 GB', '613 MB')
@@ -196,7 +196,7 @@ def in_words(size: int) -> str:
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """Give the device called so; "auto" is the accelerator if there is one. SettingsError if absent."""
+    """Return the device called so; "auto" is the accelerator if there is one. SettingsError if absent."""
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -209,7 +209,7 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 
 @contextmanager
 def stage(part: nn.Module, plan: MemoryPlan, device: torch.device) -> Iterator[None]:
-    """Have a part on the device while it works; give its memory back afterwards if the plan says so."""
+    """Have a part on the device while it works; free its memory afterwards if the plan says so."""
     home = next(part.parameters()).device
     if home != device:
         part.to(device)
@@ -236,7 +236,7 @@ def memory_limit(what: str, latents: Tensor | None = None) -> Iterator[None]:
 
 
 def resident_bytes() -> int:
-    """Give the bytes of memory that this process holds; 300 MB, a usual figure, where there is no /proc."""
+    """Return the bytes of memory that this process holds; 300 MB, a usual figure, where there is no /proc."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
@@ -244,7 +244,7 @@ def resident_bytes() -> int:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Give the bytes that can still be had on a device: on a CPU of the machine's memory, swap left out.
+    """Return the bytes that can still be had on a device: on a CPU of the machine's memory, swap left out.
 
     A container's own limit counts too (cgroup 2).
     """

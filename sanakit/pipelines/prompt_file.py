@@ -53,7 +53,7 @@ def read_pictures(
     seed: int = 0,
     **defaults: Any,
 ) -> list[Picture]:
-    """Give the images that a file of prompts asks for, in its order.
+    """Return the images that a file of prompts asks for, in its order.
 
     check: `check_request` of one model. seed: row n without a seed draws from seed + n - 1, and its further
     images from the seeds after that. defaults: what rows do not say, as arguments of `check`.
@@ -90,7 +90,7 @@ def read_pictures(
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Callable[[], Values]]]:
-    """Give each row's line and what reads it, which raises SettingsError where the row is faulty."""
+    """Yield each row's line and what reads it, which raises SettingsError where the row is faulty."""
     suffix = path.suffix.lower()
     if suffix not in (".txt", ".jsonl", ".csv"):
         raise SettingsError(f"{path} is no file of prompts: give one that ends in .txt, .jsonl or .csv.")
@@ -114,7 +114,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Callable[[], Values]]]:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Callable[[], Values]]]:
-    """Give the rows of a table whose first line names its columns."""
+    """Yield the rows of a table whose first line names its columns."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         columns = [name.strip() for name in next(reader, [])]
@@ -179,7 +179,7 @@ def _check_columns(names: Mapping[str, Any] | list[str]) -> None:
 
 
 def _with_sides(values: Values) -> Values:
-    """Give the row's values with its `size`, if it has one, as width and height."""
+    """Return the row's values with its `size`, if it has one, as width and height."""
     if "size" not in values:
         return values
     if "width" in values or "height" in values:
@@ -193,7 +193,7 @@ def _with_sides(values: Values) -> Values:
 
 
 def _checked_name(name: str) -> str:
-    """Give the name that a row chose for its file, without .png. Raises SettingsError."""
+    """Return the name that a row chose for its file, without .png. Raises SettingsError."""
     stem = unicodedata.normalize("NFC", name).removesuffix(".png")
     long = len(stem.encode(errors="replace")) > MAX_NAME
     if long or not re.fullmatch(r"\w([\w ().,+=@-]*[\w)+=@-])?", stem) or _DEVICES.fullmatch(stem):
@@ -205,7 +205,7 @@ def _checked_name(name: str) -> str:
 
 
 def _slug(prompt: str) -> str:
-    """Give "-" and the first words of a prompt, in any script, as they can stand in a file's name."""
+    """Return "-" and the first words of a prompt, in any script, as they can stand in a file's name."""
     words = re.findall(r"\w+", unicodedata.normalize("NFKC", prompt).lower().replace("_", " "))
     slug = "-".join(words)[:SLUG].rstrip("-")
     return f"-{slug}" if slug else ""

@@ -35,7 +35,7 @@ def make_source(
     feather: int = FEATHER,
     binned: bool = True,
 ) -> Source:
-    """Give the start of a drawing.
+    """Return the start of a drawing.
 
     strength: in [0, 1]; 1 draws anew, 0 only passes the image through the autoencoder. mask: of the
     image's size; white, or transparent where it has an alpha channel, is drawn anew. width, height: pixels

@@ -281,7 +281,7 @@ class TextToImage:
         return features, notes + unknown_prompts(self.settings, prompts, self.text_encoder)
 
     def encode_source(self, request: Request) -> Tensor | None:
-        """Give the latents (1 C h w) of the image that a request starts from, if any; see `denoise.py`."""
+        """Return the latents (1 C h w) of the image that a request starts from, if any; see `denoise.py`."""
         if request.source is None:
             return None
         known = encode_source(self.autoencoder, request.source, self.device)

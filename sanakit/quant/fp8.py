@@ -61,7 +61,7 @@ class Float8(ScaledRows):
 
 
 def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Give M K in e4m3 and the scale of each row, M 1 in float32, whose product is about x (M K)."""
+    """Return M K in e4m3 and the scale of each row, M 1 in float32, whose product is about x (M K)."""
     scale = x.abs().amax(-1, keepdim=True).float() / LARGEST
     scale = torch.where(scale > 0, scale, 1)  # a row of zeros
     return (x / scale).clamp_(-LARGEST, LARGEST).to(FLOAT8), scale

@@ -90,7 +90,7 @@ def fit(weight: Tensor) -> Codes:
 
 
 def encode(x: Tensor, scale: Tensor, least: Tensor) -> Tensor:
-    """Give the nearest codes of x for these scales and least values, as floats; a scale of 0 gives code 0."""
+    """Return the nearest codes of x for these scales and least values, as floats; scale 0 gives code 0."""
     return torch.where(scale > 0, (x - least) / scale, 0).round_().clamp_(0, LARGEST)
 
 

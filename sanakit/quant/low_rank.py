@@ -71,7 +71,7 @@ def rank_for(outputs: int, inputs: int) -> int:
 
 
 def leading(matrix: Tensor, start: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Give up (N R, orthonormal columns) and down (R K) whose product is the nearest of rank R to a matrix.
+    """Return up (N R, orthonormal columns) and down (R K) whose product is the nearest of rank R to a matrix.
 
     start: R K, from which power iterations begin; the closer the fewer are needed.
     """

@@ -90,7 +90,7 @@ PLANS = {
 
 
 def find_plan(name: str) -> Plan:
-    """Give the plan of a name. Raises SettingsError."""
+    """Return the plan of a name. Raises SettingsError."""
     if name not in PLANS:
         raise SettingsError(f"There is no plan {name!r} of quantisation: use {', '.join(PLANS)}.")
     return PLANS[name]

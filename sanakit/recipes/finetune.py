@@ -71,7 +71,7 @@ def finetune(
 
 
 def settings_for(source: StrPath, steps: int | None = None, batch_size: int | None = None) -> TrainConfig:
-    """Give the settings that suit a model's size; the warm-up takes a tenth of the steps at most."""
+    """Return the settings that suit a model's size; the warm-up takes a tenth of the steps at most."""
     config = PUBLISHED if load_configs(source)[0].width >= PUBLISHED_WIDTH else SMALL
     config = replace(config.lasting(steps), batch_size=batch_size or config.batch_size)
     return replace(config, warmup_steps=min(config.warmup_steps, config.steps // 10))

@@ -82,7 +82,7 @@ class Replica:
         self.runner.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Give Ray Serve the app: the one of `sana serve`."""
+        """Pass the app of `sana serve` to Ray Serve."""
         door = DoorSettings(no_auth=self.settings.no_auth, local=False)
         return create_app(
             self.engine,
@@ -100,7 +100,7 @@ class Replica:
             raise ClosedError("The engine or the job runner has ended.")
 
     def stats(self) -> dict[str, Any]:
-        """Give `Engine.stats` and the process: for a handle's `broadcast`, since each replica has its own."""
+        """Return `Engine.stats` and the process id, for a handle's `broadcast`: each replica has its own."""
         return {**self.engine.stats(), "process": os.getpid()}
 
     async def __del__(self) -> None:
@@ -113,7 +113,7 @@ class Replica:
 
 
 def application(settings: ClusterSettings) -> Application:
-    """Give the application as `serve.run` takes it."""
+    """Return the application as `serve.run` takes it."""
     deployment = serve.deployment(serve.ingress()(Replica)).options(
         name="server",
         num_replicas=settings.replicas,
@@ -125,7 +125,7 @@ def application(settings: ClusterSettings) -> Application:
 
 
 def app(arguments: dict[str, Any]) -> Application:
-    """Give the application for `serve run` and config files. Raises SettingsError."""
+    """Return the application for `serve run` and config files. Raises SettingsError."""
     try:
         return application(ClusterSettings.model_validate(arguments))
     except ValidationError as error:

@@ -243,7 +243,7 @@ def _engine(settings: ServerSettings) -> Engine:
 
 
 def delete_before(store: PictureStore, days: int) -> int:
-    """Delete the images of no job that are older than so many days; give how many. Raises StorageError."""
+    """Delete the images of no job that are older than so many days; return how many. Raises StorageError."""
     first_kept = datetime.now(UTC) - timedelta(days=days)
     is_old = (made_before, drawn_before)
     old = [name for name in store.names() if any(check(name, first_kept) for check in is_old)]

@@ -75,7 +75,7 @@ class Preprocessing:
         )
 
     def to_transformers(self) -> dict[str, Any]:
-        """Give the preprocessor_config.json from which transformers does the same."""
+        """Return the preprocessor_config.json from which transformers does the same."""
         number = next(number for number, name in RESAMPLING.items() if name == self.resample)
         if isinstance(self.size, int):
             size = {"shortest_edge": self.size}

@@ -69,7 +69,7 @@ class TokenWindow:
 
 
 def clean_prompt(prompt: str) -> str:
-    """Give the prompt as the published pipeline tokenises it: lower case, no white space around it.
+    """Return the prompt as the published pipeline tokenises it: lower case, no white space around it.
 
     Raises SettingsError if it is not a string that UTF-8 can write.
     """

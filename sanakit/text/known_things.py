@@ -210,7 +210,7 @@ def _words(text: str) -> list[str]:
 
 
 def _singulars(run: str) -> Iterator[str]:
-    """Give the run of words with its last, then its first, word in what may be the singular."""
+    """Yield the run of words with its last, then its first, word in what may be the singular."""
     words = run.split()
     for form in _singular_forms(words[-1]):
         yield " ".join([*words[:-1], form])

@@ -44,7 +44,7 @@ class PrefixCache:
         self.fingerprint = fingerprint
 
     def load(self, config: Gemma2Config, prefix: Sequence[int]) -> tuple[Tensor, KVCache] | None:
-        """Give the hidden state of token 0 (1 1 D) and the prefix's cache, or None if no file has them."""
+        """Return the hidden state of token 0 (1 1 D) and the prefix's cache, or None if no file has them."""
         for place in self.places:
             with suppress(OSError, SafetensorError, ValueError, KeyError):
                 return _read(place, self._key(config, prefix), config.depth)

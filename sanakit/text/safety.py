@@ -127,7 +127,7 @@ class PromptFilter:
 
     @torch.no_grad()
     def scores(self, prompt: str) -> dict[str, float]:
-        """Give the probability, in [0, 1], that a prompt violates the guideline of each category."""
+        """Return the probability, in [0, 1], that a prompt violates the guideline of each category."""
         questions = [self.tokenizer.encode(text).ids for text in self.questions(prompt)]
         shared = next(i for i, column in enumerate(zip(*questions, strict=False)) if len(set(column)) > 1)
         endings = [ids[shared:] for ids in questions]
@@ -146,7 +146,7 @@ class PromptFilter:
         return dict(zip(GUIDELINES, answers[:, 0].tolist(), strict=True))
 
     def questions(self, prompt: str) -> list[str]:
-        """Give the text that the model reads for each guideline, in the order of GUIDELINES."""
+        """Return the text that the model reads for each guideline, in the order of GUIDELINES."""
         prompt = clean_prompt(prompt)
         for token in self.control:  # typed by the user, it would end the quotation and speak for us
             prompt = prompt.replace(token, f"{token[0]} {token[1:]}")
@@ -204,7 +204,7 @@ def refuse(kind: str, verdicts: Sequence[Verdict]) -> None:
 
 
 def checked_threshold(threshold: float) -> float:
-    """Give the threshold back. Raises SettingsError unless it is above 0 and at most 1."""
+    """Return the threshold. Raises SettingsError unless it is above 0 and at most 1."""
     if not 0 < threshold <= 1:
         raise SettingsError(
             f"The filter's threshold is {threshold}: it must be above 0 and at most 1; 0.5 is the default, "

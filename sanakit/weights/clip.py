@@ -60,7 +60,7 @@ def load_clip(
 
 
 def clip_folder(path: StrPath) -> Path:
-    """Give the folder that a CLIP lies in, fetched from the Hub if need be; arguments as for `load_clip`."""
+    """Return the folder of a CLIP, fetched from the Hub if need be. Arguments as for `load_clip`."""
     if str(path) == POCKET_CLIP:
         folder = Path(__file__).parent.parent / "assets" / "pocket_clip"
         if not (folder / "config.json").is_file():

@@ -113,12 +113,12 @@ def check_graphs(dtype: torch.dtype | str | None, plan: str | None = None) -> No
 
 
 def load_graph_transformer(source: Source) -> Sana:
-    """Give the transformer of a folder of graphs. Raises WeightsError."""
+    """Return the transformer of a folder of graphs. Raises WeightsError."""
     return GraphTransformer(transformer_config(source), _graph(source, "transformer"))
 
 
 def load_graph_autoencoder(source: Source, part: str) -> DCAE:
-    """Give the autoencoder of a folder of graphs; SettingsError if the encoder is asked for, too."""
+    """Return the autoencoder of a folder of graphs; SettingsError if the encoder is asked for, too."""
     if part != "decoder":
         raise SettingsError(
             f"{source.path} holds graphs, which draw but do not take images in: give the model that they "
@@ -128,7 +128,7 @@ def load_graph_autoencoder(source: Source, part: str) -> DCAE:
 
 
 def load_graph_text_encoder(source: Source) -> TextEncoder:
-    """Give the text encoder of a folder of graphs, with its tokenizer. Raises WeightsError."""
+    """Return the text encoder of a folder of graphs, with its tokenizer. Raises WeightsError."""
     folder = source.part("text_encoder", "Gemma2")
     config = Gemma2Config.from_transformers(read_json(folder / "config.json"))
     graph = _graph(source, "text_encoder")

@@ -334,7 +334,7 @@ def _name(source: Source) -> str:
 def _wanted_plan(
     source: Source, stored: Plan | None, asked: str | None, device: str | torch.device
 ) -> Plan | None:
-    """Give the plan by which to quantise what is loaded, or None. Raises SettingsError."""
+    """Return the plan by which to quantise what is loaded, or None. Raises SettingsError."""
     wanted, kind = find_plan(asked) if asked else None, torch.device(device).type
     if stored is not None and wanted not in (None, stored):
         raise SettingsError(

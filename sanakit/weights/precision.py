@@ -29,7 +29,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def parse_dtype(name: str | torch.dtype) -> torch.dtype:
-    """Give the dtype called `name` (float32, float16, bfloat16 or fp32, fp16, bf16). Raises
+    """Return the dtype called `name` (float32, float16, bfloat16 or fp32, fp16, bf16). Raises
     PrecisionError."""
     if isinstance(name, str) and name.lower() in DTYPES:
         return DTYPES[name.lower()]

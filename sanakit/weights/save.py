@@ -203,7 +203,7 @@ def save_official(
 
 
 def diffusers_state(transformer: Sana) -> dict[str, Tensor]:
-    """Give a transformer's tensors in diffusers' names; what is fused here is cut there, without copying."""
+    """Return a transformer's tensors in diffusers' names; fused tensors are split without copying."""
     state = transformer.state_dict()
     renamed: dict[str, Tensor] = {}
     for (ours,), theirs in renames(state, guidance_embed=transformer.config.guidance_embed):

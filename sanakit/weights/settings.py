@@ -54,7 +54,7 @@ class ModelSettings:
 
 
 def load_settings(path: str | os.PathLike[str]) -> ModelSettings:
-    """Give a model's defaults and rules. path: as for `load_transformer`. Raises as that does."""
+    """Return a model's defaults and rules. path: as for `load_transformer`. Raises as that does."""
     source = resolve(path, ("transformer", "scheduler"))
     settings = _from_entry(source)
     if source.entry is None and not source.runtime:  # graphs tell all of it in their sanakit.json
@@ -66,7 +66,7 @@ def load_settings(path: str | os.PathLike[str]) -> ModelSettings:
 
 
 def load_configs(path: str | os.PathLike[str]) -> tuple[SanaConfig, DCAEConfig]:
-    """Give the sizes of a model's transformer and autoencoder without reading their weights.
+    """Return the sizes of a model's transformer and autoencoder without reading their weights.
 
     path: as for `load_transformer`. Raises as that does.
     """

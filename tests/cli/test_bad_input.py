@@ -51,7 +51,7 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
 
 @pytest.fixture
 def refused(sana, tmp_path: Path) -> Callable[..., str]:
-    """Run a command that must be refused, and give the sentence."""
+    """Run a command that must be refused, and return the sentence."""
 
     def run(*words: object, naming: str = "") -> str:
         before = snapshot(tmp_path)

@@ -142,7 +142,7 @@ BAD_PICTURES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.fixture
 def refused(edit):
-    """Run `sana edit` with words that must be refused, and give the sentence."""
+    """Run `sana edit` with words that must be refused, and return the sentence."""
 
     def run(*words: object, image: str = "photo.png") -> str:
         before = {path.name: path.is_file() and path.read_bytes() for path in Path().iterdir()}

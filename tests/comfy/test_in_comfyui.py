@@ -75,12 +75,12 @@ class ComfyUI:
         pytest.fail(self.log.read_text(encoding="utf-8", errors="replace")[-3000:])
 
     def run(self, workflow: dict[str, Any]) -> dict[str, Any]:
-        """Queue a workflow and give its entry in the history."""
+        """Queue a workflow and return its entry in the history."""
         job = self.post("/prompt", {"prompt": workflow})["prompt_id"]
         return self.wait(lambda: json.loads(self.get(f"/history/{job}")).get(job))
 
     def picture(self, entry: dict[str, Any]) -> Image.Image:
-        """Give the one image that a finished workflow saved."""
+        """Return the one image that a finished workflow saved."""
         assert entry["status"]["status_str"] == "success", entry["status"]
         [saved] = [image for output in entry["outputs"].values() for image in output["images"]]
         return Image.open(io.BytesIO(self.get(f"/view?{urllib.parse.urlencode(saved)}"))).convert("RGB")

@@ -74,7 +74,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def graphs(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Graphs:
-    """Give the folder of graphs for a runtime, made of the tiny model when it is first asked for."""
+    """Return the folder of graphs for a runtime, made of the tiny model when it is first asked for."""
 
     @cache
     def made(runtime: str) -> Path:

@@ -126,7 +126,7 @@ def drawn(device: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tenso
 def agrees(
     operation: Callable[..., Tensor], *inputs: Tensor | None, tolerance: float, **options: int
 ) -> Tensor:
-    """Compare with the same operation in float64, which kernels do not take; give the kernel's result.
+    """Compare with the same operation in float64, which kernels do not take; return the kernel's result.
 
     The plain twin of linear attention computes in float32, whatever comes.
     """

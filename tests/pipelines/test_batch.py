@@ -34,7 +34,7 @@ def pictures(pipe: TextToImage, tmp_path: Path) -> list[Picture]:
 
 
 def run(pipe: TextToImage, pictures: list[Picture], folder: Path, *, overwrite: bool = False) -> list[str]:
-    """Draw what is not there; give the files in the order in which they were saved."""
+    """Draw what is not there; return the files in the order in which they were saved."""
     done = finished(pictures, folder, overwrite=overwrite)
     drawn = (one for group in groups(pictures, done) for one in draw_group(pipe, group, done))
     return [one.picture.file for one in save_all(drawn, pictures, folder, done)]

@@ -12,7 +12,7 @@ from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 
 
 def commands() -> typer.Typer:
-    """Give the group `sana data`."""
+    """Return the group `sana data`."""
     group = typer.Typer(rich_markup_mode=None)
     group.callback()(_group)
     group.command()(pocket)

@@ -26,7 +26,7 @@ DatabaseUrl = Annotated[
 
 
 def commands() -> typer.Typer:
-    """Give the group `sana keys`."""
+    """Return the group `sana keys`."""
     group = typer.Typer(rich_markup_mode=None)
     group.callback()(_group)
     group.command()(create)

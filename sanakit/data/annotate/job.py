@@ -45,7 +45,7 @@ class Job(Protocol):
         ...
 
     def do(self, model: Any, images: list[Image.Image], captions: list[tuple[Caption, ...]]) -> Answers:
-        """Give the captions that the sidecar is to get for each image; none: the model had no answer."""
+        """Return the captions that the sidecar is to get for each image; none: the model had no answer."""
         ...
 
     @property
@@ -189,7 +189,7 @@ def annotate(
 
 
 def waiting(source: Source, job: Job, sidecar: Path) -> tuple[list[Waiting], list[str], dict[str, str]]:
-    """Give the images that a job is still to do, the keys of those without captions to score, and, key to
+    """Return the images that a job is still to do, the keys of those without captions to score, and, key to
     reason, those whose captions cannot be read.
 
     Raises DataError for a sidecar that is damaged.
@@ -250,7 +250,7 @@ def annotate_batch(
 
 
 def read_picture(source: Source, picture: Waiting) -> Image.Image | str:
-    """Give an image, RGB, upright, on white, scaled down to LONGEST_SIDE; or why it cannot be read."""
+    """Return an image, RGB, upright, on white, scaled down to LONGEST_SIDE; or why it cannot be read."""
     try:
         content = source.read(picture.index)
         height, width = picture_size(io.BytesIO(content))

@@ -39,7 +39,7 @@ class Buckets:
 
 
 def training_sizes(resolution: int, *, square: bool = False, multiple: int = 32) -> list[tuple[int, int]]:
-    """Give the sizes (height, width) in pixels to train on, flattest first.
+    """Return the sizes (height, width) in pixels to train on, flattest first.
 
     resolution: side in pixels of the square, whose area all of them have about.   square: that one only, as
     it is for a resolution that is no multiple of 16, whose sixteenths would not be whole.

@@ -163,7 +163,7 @@ class Loader:
         self._start(first, [(part.start, part.stop) for part in parts])
 
     def batch(self, step: int, part: Part) -> Batch:
-        """Give a part of global batch `step`.
+        """Return a part of global batch `step`.
 
         It comes at once if parts are asked for in the order told to `begin`; otherwise reading starts anew
         from there. Raises DataError when a worker was killed.

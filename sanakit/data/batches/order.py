@@ -30,7 +30,7 @@ class GlobalBatch:
 
     @property
     def weights(self) -> np.ndarray:
-        """Give B float32: 1 for an image, 0 for an empty place."""
+        """Return B float32: 1 for an image, 0 for an empty place."""
         return (self.pictures != EMPTY).astype(np.float32)
 
 
@@ -62,7 +62,7 @@ class Order:
         return 1 - self.pictures_per_epoch / (self.batches_per_epoch * self.batch_size)
 
     def batch(self, number: int) -> GlobalBatch:
-        """Give global batch `number`, counted from 0 over all epochs. Raises SettingsError below 0."""
+        """Return global batch `number`, counted from 0 over all epochs. Raises SettingsError below 0."""
         if number < 0:
             raise SettingsError(f"Batch {number} was asked for: batches count from 0.")
         epoch, place = divmod(number, self.batches_per_epoch)

@@ -78,7 +78,7 @@ class CachedLoader:
             self._check(part)
 
     def batch(self, step: int, part: Part) -> CachedBatch:
-        """Give a part of global batch `step`. Raises DataError for a damaged row, which it names."""
+        """Return a part of global batch `step`. Raises DataError for a damaged row, which it names."""
         self._check(part)
         drawn = self.order.batch(step)
         rows = drawn.pictures[part.start : part.stop].tolist()

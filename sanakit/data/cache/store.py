@@ -141,7 +141,7 @@ def is_cache(place: str | os.PathLike[str]) -> bool:
 
 
 def begun(folder: Path, about: About) -> About:
-    """Give what cache.json says where this very cache was begun, else what it is going to say.
+    """Return what cache.json says where this very cache was begun, else what it is going to say.
 
     A cache that was begun keeps its shards, though captions that came since would have it cut otherwise.
     Raises DataError, which names both, where the cache there is of other images, another model or setting.
@@ -241,7 +241,7 @@ class Cache:
         return broken
 
     def __getitem__(self, index: int) -> CachedPicture:
-        """Give an image; its tensors are backed by the file. Raises DataError for a damaged row."""
+        """Return an image; its tensors are backed by the file. Raises DataError for a damaged row."""
         if not 0 <= index < len(self):
             raise IndexError(f"picture {index} of {len(self)}")
         which = bisect_right(self._starts, index) - 1
@@ -266,7 +266,7 @@ class Cache:
         return self[index].key
 
     def captions(self, index: int) -> tuple[Caption, ...]:
-        """Give an image's captions, () where it has none or is broken."""
+        """Return an image's captions, () where it has none or is broken."""
         return self[index].captions
 
     def check(self, maker: Maker, resolution: int | None = None) -> None:

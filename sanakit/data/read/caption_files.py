@@ -20,7 +20,7 @@ SCORE_KEYS = ("scores", "score", "clip_score", "clipscore")
 
 
 def captions_in_text(content: bytes, name: str) -> tuple[Caption, ...]:
-    """Give the captions of a text file, one a line. name: of the file. Raises DataError unless UTF-8."""
+    """Return the captions of a text file, one a line. name: of the file. Raises DataError unless UTF-8."""
     try:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -29,7 +29,7 @@ def captions_in_text(content: bytes, name: str) -> tuple[Caption, ...]:
 
 
 def captions_in_json(content: bytes, name: str) -> tuple[Caption, ...]:
-    """Give the captions of a JSON file. name: of the file. Raises DataError if it is not of this kind."""
+    """Return the captions of a JSON file. name: of the file. Raises DataError if it is not of this kind."""
     try:
         value = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -38,7 +38,7 @@ def captions_in_json(content: bytes, name: str) -> tuple[Caption, ...]:
 
 
 def captions_in_value(value: Any, name: str) -> tuple[Caption, ...]:
-    """Give the captions of decoded JSON or of a row. name: where it stands, for messages. Raises DataError.
+    """Return the captions of decoded JSON or of a row. name: where it stands, for messages. Raises DataError.
 
     >>> captions_in_value({"caption": ["a fox", "an animal"], "score": [31, 26.5]}, "row 1")[1]
     Caption(text='an animal', score=26.5, source='')

@@ -72,7 +72,7 @@ def draw_caption(
 def caption_chances(
     captions: Sequence[Caption], *, temperature: float = TEMPERATURE, threshold: float = THRESHOLD
 ) -> list[float]:
-    """Give each caption's probability of being drawn; they add up to 1.
+    """Return each caption's probability of being drawn; they add up to 1.
 
     temperature: in points of score, greater than 0; math.inf draws uniformly above the threshold.
     threshold: captions with a lower score are not drawn; -math.inf keeps all. Where none reaches it, the best

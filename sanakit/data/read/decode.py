@@ -28,13 +28,13 @@ _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
 def picture_size(file: BinaryIO) -> tuple[int, int]:
-    """Give height and width of the upright image in pixels, from the file's header. Raises DataError."""
+    """Return height and width of the upright image in pixels, from the file's header. Raises DataError."""
     image = _open(file)
     return (image.width, image.height) if _is_sideways(image) else (image.height, image.width)
 
 
 def decode(content: bytes, height: int, width: int) -> Tensor:
-    """Give an image, upright and on white, scaled to cover height x width and cut from its middle.
+    """Return an image, upright and on white, scaled to cover height x width and cut from its middle.
 
     content: of the file. Returns uint8, 3 h w. Raises DataError for a file that cannot be decoded.
     """
@@ -71,7 +71,7 @@ def scale_and_cut(pixels: Tensor, height: int, width: int) -> Tensor:
 
 
 def cut_of(came_height: int, came_width: int, height: int, width: int) -> tuple[int, int, int, int]:
-    """Give top, left, height and width of the largest cut from the middle that has the sample's ratio."""
+    """Return top, left, height and width of the largest cut from the middle that has the sample's ratio."""
     scale = min(came_height / height, came_width / width)
     cut_height = min(came_height, max(1, round(height * scale)))
     cut_width = min(came_width, max(1, round(width * scale)))

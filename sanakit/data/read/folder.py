@@ -55,7 +55,7 @@ class FolderSource:
         return len(self._names)
 
     def key(self, index: int) -> str:
-        """Give the image's path in the folder, with forward slashes."""
+        """Return the image's path in the folder, with forward slashes."""
         return self._names[index]
 
     def open(self, index: int) -> BinaryIO:
@@ -63,12 +63,12 @@ class FolderSource:
         return open(os.path.join(self.root, self._names[index]), "rb")
 
     def read(self, index: int) -> bytes:
-        """Give the image's file. Raises OSError."""
+        """Return the image's file. Raises OSError."""
         with open(os.path.join(self.root, self._names[index]), "rb", buffering=0) as file:
             return file.read()
 
     def captions(self, index: int) -> tuple[Caption, ...]:
-        """Give the captions of tables, then of the files beside the image. Raises DataError, OSError."""
+        """Return the captions of tables, then of the files beside the image. Raises DataError, OSError."""
         name = self._names[index]
         found = list(self._rows.get(name, ()))
         for suffix, reader in _READERS.items():

@@ -49,7 +49,7 @@ class TableSource:
         return len(self._files)
 
     def key(self, index: int) -> str:
-        """Give name:row."""
+        """Return name:row."""
         return f"{self.name}:{index}"
 
     def open(self, index: int) -> BinaryIO:
@@ -57,7 +57,7 @@ class TableSource:
         return io.BytesIO(self.read(index))
 
     def read(self, index: int) -> bytes:
-        """Give the image's file. Raises OSError for a row without one."""
+        """Return the image's file. Raises OSError for a row without one."""
         value = self._files[int(index)][self._pictures] or {}
         if value.get("bytes") is not None:
             return value["bytes"]
@@ -66,7 +66,7 @@ class TableSource:
         return Path(value["path"]).read_bytes()
 
     def captions(self, index: int) -> tuple[Caption, ...]:
-        """Give the captions of the row (see `caption_files`). Raises DataError."""
+        """Return the captions of the row (see `caption_files`). Raises DataError."""
         if not self._texts.column_names:
             return ()
         return captions_in_value(self._texts[int(index)], self.key(index))

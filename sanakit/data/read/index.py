@@ -46,7 +46,7 @@ class Index:
         return len(self.heights)
 
     def without(self, numbers: np.ndarray) -> Index:
-        """Give an index in which these images have no size: they get into no bucket."""
+        """Return an index in which these images have no size: they get into no bucket."""
         heights, widths = self.heights.copy(), self.widths.copy()
         heights[numbers] = widths[numbers] = 0
         return replace(self, heights=heights, widths=widths)

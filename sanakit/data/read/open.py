@@ -57,7 +57,7 @@ def check_apart(place: str | os.PathLike[str], output: Path) -> None:
 
 
 def expand(pattern: str) -> list[str]:
-    """Give the existing files of a pattern with {000..099}, {a,b}, * and ?, sorted; without any, [pattern].
+    """Return the existing files of a pattern with {000..099}, {a,b}, * and ?, sorted; without any, [pattern].
 
     Of a range in braces every file has to exist: one that is missing is given all the same, and is then an
     error of whoever opens it.

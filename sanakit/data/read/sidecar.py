@@ -84,7 +84,7 @@ def read_sidecar(path: Path) -> dict[str, Known]:
 
 
 def merged(own: Sequence[Caption], known: Known | None) -> tuple[Caption, ...]:
-    """Give an image's captions: those that came with it, then those of the sidecar that are new.
+    """Return an image's captions: those that came with it, then those of the sidecar that are new.
 
     What the sidecar says of a caption that came with the image, its score, holds.
     """

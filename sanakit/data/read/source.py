@@ -38,11 +38,11 @@ class Source(Protocol):
         ...
 
     def read(self, index: int) -> bytes:
-        """Give an image's file. Raises OSError."""
+        """Return an image's file. Raises OSError."""
         ...
 
     def captions(self, index: int) -> tuple[Caption, ...]:
-        """Give an image's captions, () where it has none. Raises DataError for captions that are damaged."""
+        """Return an image's captions, () where it has none. Raises DataError for damaged captions."""
         ...
 
     def fingerprint(self) -> str:
@@ -97,7 +97,7 @@ class Names(Sequence[str]):
         return len(self._ends) - 1
 
     def __getitem__(self, index):
-        """Give one text; slices are not needed and not given."""
+        """Return one text; slices are not needed and not given."""
         start, end = self._ends[index], self._ends[index + 1]
         return self._bytes[start:end].decode("utf-8", "surrogateescape")
 

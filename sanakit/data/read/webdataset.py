@@ -60,7 +60,7 @@ class TarSource:
         return len(self._names)
 
     def key(self, index: int) -> str:
-        """Give shard:member."""
+        """Return shard:member."""
         return f"{self._shard_names[self._rows[index, 0]]}:{self._names[index]}"
 
     def open(self, index: int) -> BinaryIO:
@@ -69,11 +69,11 @@ class TarSource:
         return io.BufferedReader(_Member(self.shards[shard], offset, size))
 
     def read(self, index: int) -> bytes:
-        """Give the image's file. Raises OSError."""
+        """Return the image's file. Raises OSError."""
         return self._bytes(index, 1)
 
     def captions(self, index: int) -> tuple[Caption, ...]:
-        """Give the captions of the .txt and .json members beside the image. Raises DataError, OSError."""
+        """Return the captions of the .txt and .json members beside the image. Raises DataError, OSError."""
         found: list[Caption] = []
         for suffix, reader in ((".txt", captions_in_text), (".json", captions_in_json)):
             column = _CAPTIONS[suffix]

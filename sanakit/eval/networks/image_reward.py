@@ -164,7 +164,7 @@ def load_published(network: RewardNetwork, path: Path) -> None:
 
 
 def translate(name: str) -> str:
-    """Give transformers' name for one of the weight file.
+    """Return transformers' name for one of the weight file.
 
     >>> translate("blip.visual_encoder.blocks.3.attn.proj.bias")
     'vision.encoder.layers.3.self_attn.projection.bias'

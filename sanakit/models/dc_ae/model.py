@@ -196,7 +196,7 @@ class DCAE(nn.Module):
         return stream.decode(self, latents, band)
 
     def check_images(self, images: Tensor) -> Encoder:
-        """Give the encoder of images B 3 H W, or raise as `encode` does."""
+        """Return the encoder of images B 3 H W, or raise as `encode` does."""
         if self.encoder is None:
             raise SettingsError("This DC-AE holds only its decoder: build it with part='both' to encode.")
         factor, channels = self.config.compression, self.config.image_channels
@@ -207,7 +207,7 @@ class DCAE(nn.Module):
         return self.encoder
 
     def check_latents(self, latents: Tensor) -> Decoder:
-        """Give the decoder of latents B C H W, or raise as `decode` does."""
+        """Return the decoder of latents B C H W, or raise as `decode` does."""
         if self.decoder is None:
             raise SettingsError("This DC-AE holds only its encoder: build it with part='both' to decode.")
         channels = self.config.latent_channels

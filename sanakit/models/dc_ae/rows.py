@@ -82,7 +82,7 @@ class LineBuffer:
         self.above = 0
 
     def push(self, rows: Tensor, last: bool, scratch: Scratch) -> Window | None:
-        """Take the next rows B R W C; give the window that they complete, if any. `last` completes all."""
+        """Take the next rows B R W C; return the window that they complete, if any. `last` completes all."""
         if self.kept is not None:
             rows = scratch.join(self.slot, self.kept, rows)
         ready = rows.shape[1] - self.above - (0 if last else self.reach)
@@ -109,7 +109,7 @@ class Node(Protocol):
     width: int
 
     def __call__(self, rows: Tensor, last: bool, scratch: Scratch) -> Tensor | None:
-        """Take the next rows B R W C, and whether they are the last; give those that are ready, if any."""
+        """Take the next rows B R W C, and whether they are the last; return those that are ready, if any."""
         ...
 
 
@@ -145,7 +145,7 @@ class ConvNode:
         self.lines = LineBuffer(1)
 
     def __call__(self, rows: Tensor, last: bool, scratch: Scratch) -> Tensor | None:
-        """Take the next rows B R W C; give those that are ready, if any."""
+        """Take the next rows B R W C; return those that are ready, if any."""
         window = self.lines.push(rows, last, scratch)
         if window is None:
             return None
@@ -162,7 +162,7 @@ class NormNode:
         self.norm, self.act, self.width = norm, act, len(norm.weight)
 
     def __call__(self, rows: Tensor, last: bool, scratch: Scratch) -> Tensor:
-        """Take the next rows B R W C, whose memory is given up; give as many."""
+        """Take the next rows B R W C, whose memory is given up; return as many."""
         return self.act(_norm_add(self.norm, rows.contiguous(), None), inplace=True)
 
 
@@ -306,7 +306,7 @@ def attend_in_place(x: Tensor, block: EfficientViTBlock, rows: int, scratch: Scr
 
 
 def _key_value_sums(x: Tensor, attention: MultiScaleAttention, rows: int, scratch: Scratch) -> list[Tensor]:
-    """Give per branch the sums over all keys and values, B G d+1 d: all that a query needs of the map."""
+    """Return per branch the sums over all keys and values, B G d+1 d: all that a query needs of the map."""
     project = _Projection(attention, _KEY_VALUE, x)
     sums: list[Tensor] = []
     for band, last in _bands(x, rows):
@@ -320,7 +320,7 @@ def _key_value_sums(x: Tensor, attention: MultiScaleAttention, rows: int, scratc
 
 
 def _mix(project: _Projection, window: Window, sums: list[Tensor]) -> Tensor:
-    """Give each query's weighted mean of the values, B R W S*C for S branches of heads."""
+    """Return each query's weighted mean of the values, B R W S*C for S branches of heads."""
     branches = zip(project.heads(window), sums, strict=True)
     mixed = [attend(heads[:, :, 0], total).transpose(1, 2).flatten(2) for heads, total in branches]
     return torch.cat(mixed, dim=-1).to(window.rows.dtype).unflatten(1, window.inner.shape[1:3])
@@ -352,7 +352,7 @@ class _Projection:
         return self.lines.push(linear(rows, self.weight), last, scratch)
 
     def heads(self, window: Window) -> Iterator[Tensor]:
-        """Give the heads of one branch after another, B G P n d."""
+        """Yield the heads of one branch after another, B G P n d."""
         split = (-1, self.kinds.stop - self.kinds.start, self.head_dim)
         yield window.inner.flatten(1, 2).unflatten(-1, split).permute(0, 2, 3, 1, 4)
         for around, mix in self.windows:
@@ -380,7 +380,7 @@ def _narrow(mlp: GatedConvMLP, window: Window) -> Tensor:  # B R W 8C -> B R W C
 
 
 def _bands(x: Tensor, rows: int) -> Iterator[tuple[Tensor, bool]]:
-    """Cut x (B H W C) into bands of `rows` rows; give each, contiguous, and whether it is the last."""
+    """Cut x (B H W C) into bands of `rows` rows; yield each, contiguous, and whether it is the last."""
     height = x.shape[1]
     for top in range(0, height, rows):
         yield x[:, top : top + rows].contiguous(), top + rows >= height

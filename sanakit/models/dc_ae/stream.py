@@ -158,7 +158,7 @@ def encode(model: Autoencoder, images: Tensor, band: float | None = None) -> Ten
 
 
 def default_band(config: Sizes, height: int, width: int, batch: int = 1) -> float:
-    """Give the latent rows that a decode of batch images of height x width px handles at a time by itself.
+    """Return the latent rows that a decode of batch images of height x width px handles at a time by itself.
 
     With the published sizes 32 image rows at 512 px, 16 at 1024 px and 8 from 2048 px on: larger bands take
     more memory and no less time on a CPU.
@@ -187,7 +187,7 @@ def _default_band(stages: tuple[Stage, ...], height: int, width: int, batch: int
 
 
 def _limit(stages: tuple[Stage, ...], batch: int, height: int, width: int, band: float | None) -> int:
-    """Give the values of an activation that a band comes to in the widest stage: all stages take as many."""
+    """Return how many values one band's activation has in the widest stage; all stages take as many."""
     if band is None:
         band = _default_band(stages, height, width, batch)
     if not 0 < band <= height:
@@ -196,7 +196,7 @@ def _limit(stages: tuple[Stage, ...], batch: int, height: int, width: int, band:
 
 
 def _widest(stages: tuple[Stage, ...]) -> int:
-    """Give the values per latent cell of the widest activation."""
+    """Return the values per latent cell of the widest activation."""
     finest = len(stages) - 1
     return max(4 ** (finest - i) * stage.width for i, stage in enumerate(stages) if stage.depth)
 

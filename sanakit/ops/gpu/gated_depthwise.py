@@ -29,7 +29,7 @@ def _no_rows(rows: Tensor, weight: Tensor, bias: Tensor | None, above: int, belo
 
 @whole("(Tensor rows, Tensor weight, Tensor? bias, int above, int below) -> Tensor", _no_rows)
 def gated_depthwise(rows: Tensor, weight: Tensor, bias: Tensor | None, above: int, below: int) -> Tensor:
-    """Give value * silu(gate) of a band of rows, B (R - above - below) W M; all as for the plain twin."""
+    """Return value * silu(gate) of a band of rows, B (R - above - below) W M; all as for the plain twin."""
     rows, taps = rows.contiguous(), weight.flatten(1).t().contiguous()  # 9 2M: channels side by side
     y = _no_rows(rows, weight, bias, above, below)
     batch, height, width, half = y.shape

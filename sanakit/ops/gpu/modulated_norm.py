@@ -18,7 +18,7 @@ MAX_WIDTH = 16384  # D: values that one program holds
 
 
 def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-    """Give norm(x) * (1 + scale) + shift, B N D in the dtype of x.
+    """Return norm(x) * (1 + scale) + shift, B N D in the dtype of x.
 
     x: B N D, D at most MAX_WIDTH. scale, shift: B 1 D, or 1 1 D for the whole batch, values side by side.
     """

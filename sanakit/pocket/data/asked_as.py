@@ -1120,7 +1120,7 @@ _WORDS: dict[str, str] = {
 
 
 def plural_of(word: str) -> str:
-    """Give the plural of a word or of its head: "cup of tea" -> "cups of tea".
+    """Return the plural of a word or of its head: "cup of tea" -> "cups of tea".
 
     >>> plural_of("puppy"), plural_of("wolf"), plural_of("pair of jeans")
     ('puppies', 'wolves', 'pairs of jeans')
@@ -1436,7 +1436,7 @@ _MASS = frozenset(
 
 
 def names_of(concept: str) -> tuple[str, ...]:
-    """Give the names of a thing from the table, each with the article it takes; none for a thing not in it.
+    """Return the names of a thing from the table, each with the article it takes; none for a thing not in it.
 
     >>> names_of("cherries")[:2]
     ('a cherry', 'a pair of cherries')

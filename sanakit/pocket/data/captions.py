@@ -110,7 +110,7 @@ def is_kept(concept: str, group: str, subgroup: str) -> bool:
 
 
 def split_of(concept: str) -> str:
-    """Give "val" for one rare concept in forty, by the hash of its name; else "train"."""
+    """Return "val" for one rare concept in forty, by the hash of its name; else "train"."""
     if concept in COMMON_CONCEPTS or concept in EVERYDAY_NAMES:  # what people ask for must not be held out
         return "train"
     return "val" if int(hashlib.sha1(concept.encode()).hexdigest(), 16) % VAL_ONE_IN == 0 else "train"
@@ -154,12 +154,12 @@ def with_article(name: str) -> str:
 
 
 def phrase_of(concept: str) -> str:
-    """Give the concept as one would prompt it, with its article: "dog face" -> "a dog face"."""
+    """Return the concept as one would prompt it, with its article: "dog face" -> "a dog face"."""
     return COMMON_CONCEPTS.get(concept) or PHRASES.get(concept) or with_article(plain_name(concept))
 
 
 def everyday_phrases(concept: str) -> tuple[str, ...]:
-    """Give all phrases under which a concept goes, the one to prompt first; no two concepts share one."""
+    """Return all phrases under which a concept goes, the one to prompt first; no two concepts share one."""
     own = (phrase_of(concept), *EVERYDAY_NAMES.get(concept, ()))
     return tuple(dict.fromkeys(own))
 

@@ -101,7 +101,7 @@ RIM = 3.0  # px at 256 px: how wide the grey edge of a white thing is
 def recolour(
     image: np.ndarray, alpha: np.ndarray, colour: str, random: Generator | None = None
 ) -> np.ndarray:
-    """Give a thing another colour.
+    """Recolour a thing.
 
     image: H W 3 uint8, the thing on white.   alpha: H W uint8, how opaque.   colour: of COLOUR_NAMES.
     random: for a shade a little off the middle one; None gives the middle.

@@ -26,13 +26,13 @@ _PLURALS = {"leaf": "leaves", "tomato": "tomatoes", "clover": "clovers"}
 
 
 def bare(concept: str) -> str:
-    """Give a common thing's name without its article: "red apple" for "a red apple"."""
+    """Return a common thing's name without its article: "red apple" for "a red apple"."""
     phrase = COMMON_CONCEPTS[concept]
     return phrase.partition(" ")[2] if phrase.split()[0] in ("a", "an", "the") else phrase
 
 
 def plural(concept: str) -> str:
-    """Give a common thing's name for several: "cups of coffee" for "a cup of coffee"."""
+    """Return a common thing's name for several: "cups of coffee" for "a cup of coffee"."""
     name = bare(concept)
     for link in (" of ", " in ", " with "):
         head, found, rest = name.partition(link)

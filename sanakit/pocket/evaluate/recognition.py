@@ -66,7 +66,7 @@ class Gallery:
         return (similarity >= own).sum(1) - 1
 
     def only(self, kept: Tensor) -> Gallery:
-        """Give the gallery of the kept images (N bool)."""
+        """Return the gallery of the kept images (N bool)."""
         chosen = kept.nonzero().flatten().tolist()
         return replace(
             self,

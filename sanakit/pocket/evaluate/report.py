@@ -139,7 +139,7 @@ def evaluate_pocket(
 
 
 def drawing(pipe: TextToImage) -> Draw:
-    """Give the function that draws with a model at its own defaults."""
+    """Return the function that draws with a model at its own defaults."""
 
     def draw(prompts: list[str], first_seed: int) -> Tensor:
         return pipe(prompts, seed=first_seed, output="pt").images  # pyright: ignore[reportReturnType]

@@ -208,7 +208,7 @@ class Engine:
         self._leave()
 
     def _wait(self) -> list[Group]:
-        """Give the groups that have work, in the order of their turns; none when the engine is to end."""
+        """Return the groups that have work, in the order of their turns; none when the engine is to end."""
         while True:
             with self._condition:
                 gone = [(ticket, error) for ticket in self._tickets() if (error := self._gone(ticket))]
@@ -221,7 +221,7 @@ class Engine:
                 self._fail(ticket, error)
 
     def _work(self, order: list[Group]) -> None:
-        """Give the group whose turn it is its turn."""
+        """Advance the group whose turn it is."""
         busy = {group.key.model for group in order if group.begun}
         group, admit = order[0], True
         if not self.residence.fits(group.key.model, busy):

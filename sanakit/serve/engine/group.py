@@ -107,7 +107,7 @@ class Turns:
         self.groups[key].waiting.extend(pictures)
 
     def order(self) -> list[Group]:
-        """Give the groups that have work, the one whose turn it is first."""
+        """Return the groups that have work, the one whose turn it is first."""
         for key in [key for key, group in self.groups.items() if group.empty]:
             self._past[key] = self.groups.pop(key).spent
         order = sorted(self.groups.values(), key=lambda group: group.spent)

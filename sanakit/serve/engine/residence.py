@@ -63,7 +63,7 @@ class Residence:
             return list(self._loaded)
 
     def spec(self, name: str | None) -> ModelSpec:
-        """Give what is known of a model; None: the default. Raises ModelNotFoundError."""
+        """Return what is known of a model; None: the default. Raises ModelNotFoundError."""
         name = self.default if name is None else name
         if name not in self.specs:
             raise ModelNotFoundError(f"There is no model {name!r} here; there are: {', '.join(self.specs)}.")
@@ -82,7 +82,7 @@ class Residence:
         return self._limit is None or self._sizes[name] <= self._limit
 
     def get(self, name: str, busy: Collection[str] = ()) -> TextToImage:
-        """Give a model, loading it if need be. busy: models that must stay in memory.
+        """Return a model, loading it if need be. busy: models that must stay in memory.
 
         Raises what `TextToImage.from_pretrained` raises.
         """
@@ -112,7 +112,7 @@ class Residence:
         return pipe
 
     def _make_room(self, size: int, busy: Collection[str]) -> None:
-        """Give idle models back, the least recently used first, until `size` more bytes fit."""
+        """Unload idle models, the least recently used first, until `size` more bytes fit."""
         with self._lock:
             for name in [name for name in self._loaded if name not in busy]:
                 held = sum(self._sizes[other] for other in self._loaded)

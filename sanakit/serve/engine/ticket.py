@@ -90,7 +90,7 @@ class Ticket:
         self._wake()
 
     def add(self, number: int, image: Image) -> Result | None:
-        """Take an image that is done; give the result if it was the last one."""
+        """Take an image that is done; return the result if it was the last one."""
         self._images[number] = image
         if len(self._images) < self.request.pictures:
             return None

@@ -48,7 +48,7 @@ class Access:
         self._locked = False  # once there are keys, one is needed, also after the last one was revoked
 
     def admit(self, authorization: str | None, address: str, host: str) -> Caller:
-        """Give the caller of a request, by three of its facts. Raises FailureError, StorageError; blocks."""
+        """Return the caller of a request, by three of its facts. Raises FailureError or StorageError. Blocks."""
         if self.no_auth:
             return Caller(None)
         if not self.needs_key():  # whatever key came: OpenAI's client must send one

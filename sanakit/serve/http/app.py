@@ -153,6 +153,6 @@ def _add_watch(app: FastAPI, service: Service) -> None:
 
         @app.get("/metrics", tags=["watch"], response_class=Response, responses=plain)
         async def metrics() -> Response:
-            """Give figures in Prometheus' text format."""
+            """Return figures in Prometheus' text format."""
             text = await asyncio.to_thread(service.metrics.text)
             return Response(text, headers={"Content-Type": CONTENT_TYPE})

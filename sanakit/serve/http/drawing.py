@@ -65,7 +65,7 @@ class Drawing:
         return wanted.index(event.index) if event.index in wanted and event.preview is not None else None
 
     async def events(self) -> AsyncIterator[Progress | Result]:
-        """Give the partial images, then the result. Raises whatever the drawing failed with."""
+        """Yield the partial images, then the result. Raises whatever the drawing failed with."""
         while True:
             event = await self._events.get()
             if isinstance(event, Failed):

@@ -40,7 +40,7 @@ KEEP_ALIVE = 15  # seconds without an event after which a stream sends a comment
 
 
 def images_api(service: Service) -> APIRouter:
-    """Give the routes that draw at once."""
+    """Return the routes that draw at once."""
     routes = APIRouter(prefix="/v1/images", tags=["images"])
 
     @routes.post(
@@ -111,7 +111,7 @@ async def answer(service: Service, client: Request, body: DrawingSettings, drawn
 async def _pictures(
     service: Service, client: Request, body: DrawingSettings, result: Result
 ) -> list[PictureReply]:
-    """Give the images as the body wishes: in the answer itself, or stored, by their address."""
+    """Return the images as the body wishes: in the answer itself, or stored, by their address."""
     pictures = []
     for file, metadata in zip(await encode_all(result, body), result.metadata, strict=True):
         if body.response_format == "url":
@@ -135,7 +135,7 @@ def check_output(body: DrawingSettings) -> None:
 
 
 async def encode_all(result: Result, body: DrawingSettings) -> list[bytes]:
-    """Give the images as files of the format that the body wishes."""
+    """Return the images as files of the format that the body wishes."""
     assert isinstance(result.images, list)
     pairs = zip(result.images, result.metadata, strict=True)
     return [await asyncio.to_thread(_file, image, body, metadata) for image, metadata in pairs]

@@ -78,7 +78,7 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
 
 
 def jobs_api(service: Service) -> APIRouter:
-    """Give the routes of jobs."""
+    """Return the routes of jobs."""
     routes = APIRouter(prefix="/v1/jobs", tags=["jobs"])
     accepting = {
         "status_code": 202,
@@ -110,7 +110,7 @@ def jobs_api(service: Service) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 20,
         before: Annotated[str | None, Query(max_length=100, description="An id: only older jobs.")] = None,
     ) -> Any:
-        """Give the jobs of this key, the newest first."""
+        """Return the jobs of this key, the newest first."""
         key_id = caller_of(client).key_id
         jobs = await asyncio.to_thread(service.jobs.list, key_id, limit + 1, before)
         found = [_reply(job, client) for job in jobs[:limit]]
@@ -118,7 +118,7 @@ def jobs_api(service: Service) -> APIRouter:
 
     @routes.get("/{job_id}", response_model=JobReply, responses=answers(404, 500, 503))
     async def get(client: Request, job_id: JobId) -> Any:
-        """Give a job as it stands."""
+        """Return a job as it stands."""
         return _reply(await _find(service, caller_of(client), job_id), client)
 
     @routes.delete("/{job_id}", response_model=JobReply, responses=answers(404, 409, 500, 503))
@@ -223,7 +223,7 @@ def _derived_id(service: Service, caller: Caller, idempotency_key: str) -> str:
 
 
 def _same(job: Job, settings: dict[str, Any], *, seeded: bool) -> Job:
-    """Give the earlier job if it asked for the same. Raises FailureError (409)."""
+    """Return the earlier job if it asked for the same. Raises FailureError (409)."""
     keys = (settings.keys() | job.body.keys()) - (set() if seeded else {"seed"})
     if any(settings.get(key) != job.body.get(key) for key in keys):
         message = "This Idempotency-Key came before with another request: take a new one."

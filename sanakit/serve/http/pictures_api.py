@@ -37,7 +37,7 @@ def made_before(name: str, time: datetime) -> bool:
 
 
 def pictures_api(service: Service) -> APIRouter:
-    """Give the route of images."""
+    """Return the route of images."""
     routes = APIRouter(prefix="/v1/pictures", tags=["images"])
     binary = {"schema": {"type": "string", "format": "binary"}}
     found: dict[int | str, dict[str, Any]] = {
@@ -49,7 +49,7 @@ def pictures_api(service: Service) -> APIRouter:
 
     @routes.get("/{name}", response_class=Response, responses=found | answers(404, 500, 503))
     async def picture(name: Annotated[str, Path(max_length=128)]) -> Response:
-        """Give an image by its name."""
+        """Return an image by its name."""
         known = re.fullmatch(_PATTERN, name)
         data = None
         if known is not None:

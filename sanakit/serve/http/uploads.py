@@ -59,7 +59,7 @@ def open_pictures(image: BinaryIO, mask: BinaryIO | None) -> dict[str, Image.Ima
 
 
 def _sorted(form: FormData) -> tuple[EditRequest, dict[str, UploadFile]]:
-    """Give a form's checked fields and its files. Raises SettingsError, FailureError."""
+    """Return a form's checked fields and its files. Raises SettingsError, FailureError."""
     fields: dict[str, Any] = {}
     files: dict[str, UploadFile] = {}
     for name, value in form.multi_items():

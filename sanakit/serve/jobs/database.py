@@ -33,11 +33,11 @@ class Utc(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give a time as the database takes it."""
+        """Return a time as the database takes it."""
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give a time of the database with its zone."""
+        """Return a time of the database with its zone."""
         if value is None:
             return None
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
@@ -110,7 +110,7 @@ class Database:
         return self._transaction(self._writer)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         self._engine.dispose()
 
     @contextmanager
@@ -123,7 +123,7 @@ class Database:
             raise StorageError(f"{self._trouble(error)}") from None
 
     def _make_file(self, path: Path) -> tuple[int, int]:
-        """Create the file, readable by its owner alone, where there is none; give what identifies it."""
+        """Create the file, readable by its owner alone, where there is none; return what identifies it."""
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             file = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
@@ -167,7 +167,7 @@ def now() -> datetime:
 
 
 def _parse(url: str) -> URL:
-    """Give the URL with its driver. Raises SettingsError."""
+    """Return the URL with its driver. Raises SettingsError."""
     try:
         parsed = make_url(url) if "://" in url else URL.create("sqlite", database=url)
     except ArgumentError:

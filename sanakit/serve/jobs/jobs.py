@@ -199,7 +199,7 @@ class JobStore:
             session.scalar(select(Job.number).limit(1))
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         self.database.close()
 
     def _end(self, job_id: str, owner: str, **values: Any) -> bool:
@@ -223,7 +223,7 @@ def _claimed(owner: str, ids: Collection[str]) -> ColumnElement[bool]:
 
 
 def _give_back(session: Session, lost: ColumnElement[bool]) -> int:
-    """Put running jobs whose claim is lost back into the queue, or fail them; give the number put back."""
+    """Put running jobs whose claim is lost back into the queue, or fail them; return the number put back."""
     lost &= Job.status == RUNNING
     nobody = {"owner": None, "lease": None}
     message = (

@@ -91,7 +91,7 @@ class KeyStore:
         self.database = url if isinstance(url, Database) else Database(url)
 
     def create(self, name: str, *, per_minute: int | None = None, per_day: int | None = None) -> str:
-        """Make a key and give its token, which nothing can show again.
+        """Make a key and return its token, which nothing can show again.
 
         name: for people, 1 to MAX_NAME printable characters, of no other valid key. per_minute: requests.
         per_day: images. Raises SettingsError.
@@ -125,7 +125,7 @@ class KeyStore:
         return token
 
     def verify(self, token: str) -> Key | None:
-        """Give the valid key of a token, else None.
+        """Return the valid key of a token, else None.
 
         Every token, malformed ones too, takes the same path: one hash, one look-up by it, one comparison in
         constant time. The look-up's own time could tell of the hash, which tells nothing of a token.
@@ -137,7 +137,7 @@ class KeyStore:
         return key if same else None
 
     def revoke(self, name_or_id: str) -> Key:
-        """Make a key's token worthless from now on; give the key. Raises SettingsError."""
+        """Make a key's token worthless from now on; return the key. Raises SettingsError."""
         named = or_(Key.name == name_or_id, Key.id == name_or_id)
         if name_or_id.isprintable():  # else no name, and perhaps no text that a database takes
             with self.database.writing() as session:
@@ -154,7 +154,7 @@ class KeyStore:
             return [*session.scalars(select(Key).order_by(Key.created, Key.id))]
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         self.database.close()
 
     def spend(self, key: Key, pictures: int, day: date) -> bool:

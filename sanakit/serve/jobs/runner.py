@@ -176,7 +176,7 @@ class JobRunner:
         return failed
 
     def _try(self, held: _Held) -> StorageError | OutputError | None:
-        """Take a held job as far as it goes now; give the error that means "later"."""
+        """Take a held job as far as it goes now; return the error that means "later"."""
         try:
             self._advance(held)
         except (StorageError, OutputError) as error:
@@ -247,7 +247,7 @@ class JobRunner:
             self._expired = time.monotonic()
 
     def _let_go(self) -> None:
-        """Stop what is still drawn and give the claims back."""
+        """Stop what is still drawn and release its claims."""
         for held in self._held.values():
             if held.ticket is not None:
                 held.ticket.cancel()

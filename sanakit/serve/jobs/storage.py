@@ -42,7 +42,7 @@ class PictureStore:
         self._place.put(_checked(name), data)
 
     def get(self, name: str) -> bytes:
-        """Give an image.
+        """Return an image.
 
         Raises LookupError if there is none, SettingsError for a name that does not fit NAME, and
         StorageError if the store does not answer.

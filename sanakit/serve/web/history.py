@@ -56,7 +56,7 @@ class History:
         return name
 
     def names(self, room: str) -> list[str]:
-        """Give the names of a room's images, newest first, at most `MOST_SHOWN`. Raises StorageError."""
+        """Return the names of a room's images, newest first, at most `MOST_SHOWN`. Raises StorageError."""
         prefix = _prefix(room)
         found = {
             name: int(name.removeprefix(prefix).partition("-")[0])
@@ -70,7 +70,7 @@ class History:
         return sorted(found, key=lambda name: found[name], reverse=True)[:MOST_SHOWN]
 
     def file(self, room: str, name: str) -> Path:
-        """Give an image as a local PNG file, byte for byte as it is stored.
+        """Return an image as a local PNG file, byte for byte as it is stored.
 
         Raises SettingsError for one that is gone or another room's, StorageError.
         """
@@ -90,11 +90,11 @@ class History:
             return self._fetched[name]
 
     def metadata(self, room: str, name: str) -> Metadata:
-        """Give an image's settings. Raises as `file` does."""
+        """Return an image's settings. Raises as `file` does."""
         return read_metadata(self.file(room, name))
 
     def thumbnail(self, room: str, name: str) -> Path:
-        """Give a small JPEG file of an image. Raises as `file` does."""
+        """Return a small JPEG file of an image. Raises as `file` does."""
         path = Path(self._folder.name) / f"{Path(name).stem}.jpg"
         if not path.exists():
             with Image.open(self.file(room, name)) as image:

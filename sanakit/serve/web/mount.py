@@ -44,7 +44,7 @@ def build_page(
     private: bool = False,
     charge: Callable[[str, int], None] | None = None,
 ) -> gr.Blocks:
-    """Give the page.
+    """Return the page.
 
     store: where the images are kept. jobs: whose images are shown in the gallery, too. private: each
     visitor sees only what was drawn in this tab; for pages that strangers share. charge: called with who is
@@ -161,7 +161,7 @@ class _Blocks(gr.Blocks):
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False
     ) -> list[Any]:
-        """Give the inputs of an event as its function takes them."""
+        """Return the inputs of an event as its function takes them."""
         if _names_a_host(inputs):
             raise gr.Error("Files of other hosts are not fetched: upload the file.", print_exception=False)
         return await super().preprocess_data(block_fn, inputs, state, explicit_call)

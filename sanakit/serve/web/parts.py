@@ -365,7 +365,7 @@ def make_details(where: str) -> Details:
 
 
 def source_and_mask(value: dict | None) -> tuple[Image.Image, Image.Image | None]:
-    """Give the editor's image, and where it was painted over (white). Raises SettingsError without it."""
+    """Return the editor's image, and where it was painted over (white). Raises SettingsError without it."""
     if not value or value.get("background") is None:
         raise SettingsError("Choose an image to start from first: drop it on the field, or press its button.")
     picture, mask = value["background"], None

@@ -132,7 +132,7 @@ def _shape(width: int, height: int) -> str:
 
 
 def parse_seed(text: str) -> int | None:
-    """Give the seed that was typed; None where none was. Raises SettingsError."""
+    """Return the seed that was typed; None where none was. Raises SettingsError."""
     text = text.strip()
     if not text:
         return None
@@ -151,7 +151,7 @@ def parse_whole(what: str, value: Any) -> int:
 
 
 def command_line(metadata: Metadata) -> str:
-    """Give the `sana` command that draws an image again, quoted for a POSIX shell.
+    """Return the `sana` command that draws an image again, quoted for a POSIX shell.
 
     An edit's own source (and mask) cannot be known to a server: `source.png` stands for it.
     """

@@ -42,7 +42,7 @@ class Edit:
     margins: tuple[int, int, int, int] = (0, 0, 0, 0)  # pixels to the left, top, right and bottom
 
     def words(self) -> dict[str, Any]:
-        """Give the keyword arguments of `Engine.check`. Raises SettingsError."""
+        """Return the keyword arguments of `Engine.check`. Raises SettingsError."""
         if self.what == WHOLE:
             return {"image": self.image, "strength": self.strength}
         if self.what == PAINTED:
@@ -138,7 +138,7 @@ class Studio:
         return self.engine.check(wish.model, **words)
 
     async def _follow(self, events: asyncio.Queue, count: int) -> AsyncIterator[View | Result]:
-        """Give views of the progress, then the result. Raises what the drawing failed with.
+        """Yield views of the progress, then the result. Raises what the drawing failed with.
 
         Events that came while the browser was busy are shown together.
         """

@@ -16,7 +16,7 @@ MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono
 
 
 def theme() -> gr.themes.Base:
-    """Give the page's theme: quiet greys, one accent, light and dark."""
+    """Return the page's theme: quiet greys, one accent, light and dark."""
     base = gr.themes.Base(
         primary_hue=colors.teal,
         secondary_hue=colors.teal,

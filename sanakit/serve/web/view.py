@@ -17,7 +17,7 @@ EMPTY = (
 
 
 def preview_html(view: View) -> str:
-    """Give the images so far, as they are being drawn, side by side."""
+    """Return the images so far, as they are being drawn, side by side."""
     cells = []
     for number, preview in enumerate(view.previews, 1):
         if preview is None:
@@ -30,7 +30,7 @@ def preview_html(view: View) -> str:
 
 
 def status_html(view: View) -> str:
-    """Give the line below the stage: what is going on, and how far it is."""
+    """Return the line below the stage: what is going on, and how far it is."""
     wrong = " wrong" if view.state == "failed" else ""
     bar = ""
     if view.state in ("waiting", "drawing"):

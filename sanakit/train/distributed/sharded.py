@@ -39,7 +39,7 @@ def own_rows(tensor: Tensor) -> Tensor:
 
 
 def add_over_shards(part: Tensor, parameter: Tensor) -> Tensor:
-    """Sum `part`, in place, over the ranks that hold the other rows of the parameter, and give it back."""
+    """Sum `part`, in place, over the ranks that hold the other rows of the parameter, and return it."""
     if isinstance(parameter, DTensor):
         for axis, placement in enumerate(parameter.placements):
             if isinstance(placement, Shard):

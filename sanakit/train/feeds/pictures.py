@@ -47,7 +47,7 @@ class PictureSource(Protocol):
         ...
 
     def batch(self, step: int, part: Part) -> PictureBatch:
-        """Give a part of a step's images."""
+        """Return a part of a step's images."""
         ...
 
 
@@ -113,6 +113,6 @@ class LoadedPictures:
         self.loader.begin(first, parts)
 
     def batch(self, step: int, part: Part) -> PictureBatch:
-        """Give a part of global batch `step`; empty places and broken images count nothing."""
+        """Return a part of global batch `step`; empty places and broken images count nothing."""
         batch = self.loader.batch(step, part)
         return PictureBatch(batch.images, batch.weights / part.total, part)

@@ -103,7 +103,7 @@ class CAME(torch.optim.Optimizer):
     def _direction(
         self, parameter: nn.Parameter, gradient: Tensor, betas: tuple[float, float, float]
     ) -> Tensor:
-        """Bring the states up to date and give the step at rate 1, of this rank's rows, as a matrix."""
+        """Bring the states up to date and return the step at rate 1, of this rank's rows, as a matrix."""
         state = {name: own_rows(kept) for name, kept in self.state[parameter].items()}
         if parameter.ndim < 2:
             square = state["square"].lerp_(gradient.square().add_(EPSILONS[0]), 1 - betas[1])

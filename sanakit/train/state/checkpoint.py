@@ -91,7 +91,7 @@ class Saved:
 def save_checkpoint(
     folder: Path, step: int, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]
 ) -> Path:
-    """Write a checkpoint of a step and give its folder; every rank has to take part.
+    """Write a checkpoint of a step and return its folder; every rank has to take part.
 
     tensors: by name, plain ones the same on all ranks, DTensors by their shards. numbers: what JSON can hold.
     Checkpoints of later steps belong to a course that was left and go, and all but the last two.
@@ -266,7 +266,7 @@ def _make_empty(folder: Path) -> None:
 
 
 def _complete(temporary: Path, path: Path, body: dict[str, Any]) -> None:
-    """Write the manifest, give the folder its name and remove what it replaces."""
+    """Write the manifest, rename the folder and remove what it replaces."""
     with written_whole(temporary / MANIFEST) as page:
         page.write_text(json.dumps(body | {"checksum": _text_checksum(body)}))
     if path.exists():

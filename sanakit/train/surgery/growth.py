@@ -24,7 +24,7 @@ from sanakit.models.sana import Sana, SanaBlock
 
 
 def grow(transformer: Sana, depth: int, *, drop_last: int = 2) -> Sana:
-    """Give a transformer of `depth` blocks that begins with the blocks of a trained one.
+    """Return a transformer of `depth` blocks that begins with the blocks of a trained one.
 
     depth: at least that of `transformer`.   drop_last: how many of its last blocks are not taken over, from 0
     (then the grown model gives exactly the same velocities) to all but one.

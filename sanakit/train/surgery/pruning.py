@@ -89,7 +89,7 @@ def kept_blocks(importance: Tensor | Sequence[float], depth: int) -> list[int]:
 
 
 def prune(transformer: Sana, importance: Tensor | Sequence[float], depth: int) -> Sana:
-    """Give a transformer of the `depth` most important blocks, in their order; it shares no memory with it.
+    """Return a transformer of the `depth` most important blocks, in their order; it shares no memory with it.
 
     importance: one value a block, as from `block_importance`.
     Raises SettingsError for a depth out of range or values that are not one a block.

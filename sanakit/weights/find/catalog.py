@@ -218,7 +218,7 @@ CATALOG: dict[str, CatalogEntry] = {entry.name: entry for entry in _ENTRIES}
 
 
 def find(name: str) -> CatalogEntry:
-    """Give the entry called `name`.
+    """Return the entry called `name`.
 
     Raises ModelNotFoundError for an unknown name: it lists the nearest ones and the other ways to name a
     model.
@@ -236,7 +236,7 @@ def find(name: str) -> CatalogEntry:
 
 
 def recognise(text: str) -> CatalogEntry | None:
-    """Give the release whose official name is a part of `text` (a path or Hub name), or None.
+    """Return the release whose official name is a part of `text` (a path or Hub name), or None.
 
     People keep the published names: `Sana_1600M_2Kpx_BF16.pth` tells the resolution and precision that its
     tensors do not. Of several that fit, the longest is meant (`..._1024px_BF16` over `..._1024px`).

@@ -23,7 +23,7 @@ REPO_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def fetch(repo: str, parts: Iterable[str] = PARTS, variant: str | None = None) -> Path:
-    """Bring the named parts of a Hub repository here and give their folder.
+    """Bring the named parts of a Hub repository here and return their folder.
 
     A repository of one part alone (`mit-han-lab/dc-ae-f32c32-sana-1.1-diffusers`) gives the folder of it, an
     official one, which holds one .pth, the path of that file.
@@ -58,7 +58,7 @@ def fetch(repo: str, parts: Iterable[str] = PARTS, variant: str | None = None) -
 
 
 def fetch_files(place: str, patterns: Iterable[str]) -> Path:
-    """Bring the files of a Hub repository that fit, and give the folder they are in.
+    """Bring the files of a Hub repository that fit, and return the folder they are in.
 
     place: organisation/name; whatever is here already, a file or a folder, is given back as it is.
     patterns: of file names, * for any part; pickles come only where a pattern says so. An earlier

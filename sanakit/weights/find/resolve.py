@@ -45,7 +45,7 @@ class Source:
         return self.entry.variant if self.entry else None
 
     def part(self, name: str, class_name: str) -> Path:
-        """Give the folder of one part (`transformer`, `vae`, ...), which holds a `class_name`.
+        """Return the folder of one part (`transformer`, `vae`, ...), which holds a `class_name`.
 
         Raises WeightsError when it is missing or holds something else.
         """

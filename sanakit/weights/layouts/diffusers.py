@@ -55,7 +55,7 @@ _QK_NORM = "rms_norm_across_heads"
 
 
 def diffusers_names(official: str, *, guidance_embed: bool) -> tuple[str, ...]:
-    """Give the diffusers name of an official parameter; several where diffusers splits it.
+    """Return the diffusers name of an official parameter; several where diffusers splits it.
 
     Raises KeyError for a name that SANA does not have.
     >>> diffusers_names("blocks.3.cross_attn.kv_linear.bias", guidance_embed=False)
@@ -126,7 +126,7 @@ def read_sana_config(config: dict[str, Any], where: str = "config.json") -> Sana
 
 
 def write_sana_config(config: SanaConfig) -> dict[str, Any]:
-    """Give the config.json from which diffusers builds the same transformer."""
+    """Return the config.json from which diffusers builds the same transformer."""
     return {
         "_class_name": "SanaTransformer2DModel",
         "_diffusers_version": "0.32.0",

@@ -36,7 +36,7 @@ NAMED = 4  # names that an error message quotes
 
 
 def open_transformer(source: Source) -> tuple[TensorFiles, str, SanaConfig]:
-    """Give the tensors, layout and config of a source's transformer; nothing but headers is read."""
+    """Return the tensors, layout and config of a source's transformer; nothing but headers is read."""
     if not source.is_file:
         folder = source.part("transformer", "SanaTransformer2DModel")
         config_path = folder / "config.json"
@@ -64,21 +64,21 @@ def open_transformer(source: Source) -> tuple[TensorFiles, str, SanaConfig]:
 
 
 def transformer_config(source: Source) -> SanaConfig:
-    """Give the sizes of a source's transformer, which may be a graph."""
+    """Return the sizes of a source's transformer, which may be a graph."""
     if not source.runtime:
         return open_transformer(source)[2]
     return _sana_config(source.part("transformer", "SanaTransformer2DModel") / "config.json")
 
 
 def autoencoder_config(source: Source) -> DCAEConfig:
-    """Give the sizes of a source's autoencoder, whose decoder may be a graph."""
+    """Return the sizes of a source's autoencoder, whose decoder may be a graph."""
     if not source.runtime:
         return open_autoencoder(source)[2]
     return _autoencoder_config(source.part("vae_decoder", "AutoencoderDC") / "config.json")
 
 
 def open_autoencoder(source: Source) -> tuple[TensorFiles, str, DCAEConfig]:
-    """Give the tensors, layout and config of a source's autoencoder; nothing but headers is read."""
+    """Return the tensors, layout and config of a source's autoencoder; nothing but headers is read."""
     if not source.is_file:
         folder = source.part("vae", "AutoencoderDC")
         files = open_component(folder, source.variant)
@@ -105,7 +105,7 @@ def open_autoencoder(source: Source) -> tuple[TensorFiles, str, DCAEConfig]:
 
 
 def open_text_encoder(source: Source) -> tuple[TensorFiles, Gemma2Config]:
-    """Give the tensors and config of a folder's text encoder; nothing but headers is read."""
+    """Return the tensors and config of a folder's text encoder; nothing but headers is read."""
     folder = source.part("text_encoder", "Gemma2")
     path = folder / "config.json"
     return open_component(folder, source.variant), _checked(
@@ -114,7 +114,7 @@ def open_text_encoder(source: Source) -> tuple[TensorFiles, Gemma2Config]:
 
 
 def stored_plan(source: Source, part: str) -> Plan | None:
-    """Give the plan by which a part of a source ("transformer", "text_encoder") was quantised, if it was.
+    """Return the plan by which a part of a source ("transformer", "text_encoder") was quantised, if it was.
 
     Such a part has the module's own names. Raises WeightsError for what another tool quantised.
     """
@@ -205,7 +205,7 @@ def _autoencoder_config(path: Path) -> DCAEConfig:
 
 
 def _checked(config: Config, path: Path) -> Config:
-    """Give the config back if its numbers are numbers, above 0, and no model is deeper than MAX_DEPTH."""
+    """Return the config if its numbers are positive and its depth is at most MAX_DEPTH."""
     for field in fields(config):
         value = getattr(config, field.name)
         if field.type not in ("int", "float"):

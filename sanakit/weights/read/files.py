@@ -80,12 +80,12 @@ class TensorFiles:
                 self._spans[name] = (path, start, end)
 
     def read(self, name: str) -> Any:
-        """Give the tensor as stored, on the CPU, backed by the file (no copy; see `mapping`)."""
+        """Return the tensor as stored, on the CPU, backed by the file (no copy; see `mapping`)."""
         path, start, _ = self._spans[name]
         return self._tensor(path, start, self.infos[name])
 
     def read_stacked(self, names: Sequence[str]) -> Any:
-        """Give several tensors, put one below the other, as one backed by the file; None where they do not
+        """Return several tensors, put one below the other, as one backed by the file; None where they do not
         follow each other in one file, or differ in dtype."""
         spans = [self._spans[name] for name in names if name in self._spans]
         infos = [self.infos[name] for name in names]
@@ -156,7 +156,7 @@ class PickledTensors(TensorFiles):
         }
 
     def read(self, name: str) -> Any:
-        """Give the tensor as stored, on the CPU, backed by the file (no copy)."""
+        """Return the tensor as stored, on the CPU, backed by the file (no copy)."""
         return self._tensors[name]
 
 

@@ -41,7 +41,7 @@ def map_file(path: Path) -> mmap.mmap:
 
 
 def mapped_tensor(mapping: mmap.mmap, dtype: torch.dtype, shape: tuple[int, ...], start: int) -> Tensor:
-    """Give the tensor whose bytes begin at byte `start` of a mapping, without reading or copying them.
+    """Return the tensor whose bytes begin at byte `start` of a mapping, without reading or copying them.
 
     Where the file has it at an odd address, which some writers do not avoid, it is copied.
     """
@@ -53,7 +53,7 @@ def mapped_tensor(mapping: mmap.mmap, dtype: torch.dtype, shape: tuple[int, ...]
 
 
 def release(module: nn.Module) -> int:
-    """Give the memory of a module's mapped weights back to the system; the module works as before.
+    """Release the memory of a module's mapped weights to the system; the module works as before.
 
     The next use reads the pages from the file again, or finds them in the system's cache of it, which takes a
     few hundredths of a second per GB. Left alone are weights that are not mapped (those that loading
@@ -74,7 +74,7 @@ def release_tensors(tensors: Iterable[Tensor]) -> int:
 
 
 def mapped_bytes(module: nn.Module) -> int:
-    """Give the bytes of a module's weights that `release` can give back."""
+    """Return the bytes of a module's weights that `release` can give back."""
     mapped = sum(end - start for _, start, end in _mapped(chain(module.parameters(), module.buffers())))
     return mapped + sum(graph.bytes for graph in _graphs(module))
 
@@ -84,7 +84,7 @@ def _graphs(module: nn.Module) -> list[Graph]:
 
 
 def _mapped(tensors: Iterable[Tensor]) -> Iterator[tuple[mmap.mmap, int, int]]:
-    """Give the mapping, first and last byte of those tensors that are as their file has them."""
+    """Yield the mapping, first and last byte of those tensors that are as their file has them."""
     mappings = dict(_MAPPINGS)
     for tensor in tensors:
         if tensor.is_cpu and not tensor.is_inference() and tensor._version == 0 and tensor.is_contiguous():

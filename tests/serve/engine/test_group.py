@@ -20,7 +20,7 @@ def pictures(count: int) -> list[Picture]:
 
 
 def spend(turns: Turns, seconds: float) -> Key:
-    """Give the group whose turn it is its turn."""
+    """Advance the group whose turn it is."""
     group = turns.order()[0]
     group.spent += seconds
     return group.key

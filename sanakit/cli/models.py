@@ -1,4 +1,4 @@
-"""`sana models`: the catalog of released models. `sana inspect`: what a file or folder holds."""
+"""`sana models`: the released models, and what one offers. `sana inspect`: what a file or folder holds."""
 
 from __future__ import annotations
 
@@ -11,16 +11,35 @@ from sanakit.cli.terminal import AsJson, Debug, print_json, size_in_bytes
 if TYPE_CHECKING:
     from sanakit.weights.find.catalog import CatalogEntry
     from sanakit.weights.inspect import Description, PartDescription
+    from sanakit.weights.offer import Offer
 
 NAMED = 5  # missing or unknown tensors that are listed by name
 
 
-def list_models(as_json: AsJson = False, debug: Debug = False) -> None:
-    """List the released models.
+def list_models(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", show_default=False, help="A model, or its folder.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List the released models, or tell what one of them draws.
 
-    Sizes in pixels and parameters, the 16-bit dtype they are right in, downloads and licences.
+    Without NAME: sizes in pixels and parameters, the 16-bit dtype they are right in, downloads and licences.
+    With NAME: its defaults, the sizes that it learned, styles, examples to copy, and how many things it
+    knows.
     """
     from sanakit.weights import CATALOG
+
+    if name is not None:
+        from sanakit.weights.offer import offer
+
+        offered = offer(name)
+        if as_json:
+            print_json(offered)
+        else:
+            _print_offer(offered)
+        return
 
     entries = list(CATALOG.values())
     if as_json:
@@ -71,6 +90,29 @@ def _print_groups(title: str, texts: dict[str, str]) -> None:
         print(f"\n{title}")
     for text in dict.fromkeys(texts.values()):
         print(f"  {', '.join(name for name, own in texts.items() if own == text)}:\n    {text}")
+
+
+def _print_offer(offered: Offer) -> None:
+    print(f"{offered.name}  {offered.path}")
+    sizes = ", ".join(f"{width}x{height}" for width, height in offered.sizes)
+    styles = ", ".join(f'"..., {words}"' for words in offered.styles.values())
+    known = f"{offered.known_things:,} things by {offered.known_words:,} further words"
+    facts = {
+        "licence": offered.licence,
+        "languages": offered.languages,
+        "download": size_in_bytes(offered.download_bytes) if offered.download_bytes else "",
+        "not drawn": offered.unsupported,
+        "defaults": f"{offered.width}x{offered.height}, {offered.steps} steps, guidance "
+        f"{offered.guidance:g}, solver {offered.solver}",
+        "sizes": f"{sizes}; any other is drawn at the nearest of them and resized" if sizes else "",
+        "styles": styles,
+        "knows": f"{known}: {', '.join(offered.some_things)}, ..." if offered.some_things else "",
+    }
+    for name, text in facts.items():
+        if text:
+            print(f"  {name:<11}{text}")
+    if not offered.unsupported:
+        print("", *offered.commands, sep="\n")
 
 
 def _print_description(description: Description) -> None:

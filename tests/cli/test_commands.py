@@ -14,6 +14,7 @@ import pytest
 import sanakit
 from sanakit.cli.evaluate import SHARES
 from sanakit.pocket.evaluate.report import PocketReport
+from sanakit.text.known_things import FILE, KnownThings
 from sanakit.train.report import Progress
 from sanakit.weights import CATALOG
 
@@ -45,6 +46,29 @@ def test_models_as_json_holds_the_catalog(sana) -> None:
     entries = json.loads(sana("models", "--json").out)
     assert [entry["name"] for entry in entries] == list(CATALOG)
     assert entries[1]["download_bytes"] == CATALOG["sana-0.6b-512"].download_bytes
+
+
+def test_models_tells_what_one_model_draws(sana) -> None:
+    out = sana("models", "pocket").out
+    facts, commands = out.split("\n\n")
+    for fact in ("licence", "defaults", "sizes", "styles"):
+        assert f"\n  {fact} " in facts
+    assert 'sana generate "a red apple"' in commands.splitlines()
+    told = json.loads(sana("models", "pocket", "--json").out)
+    assert told["commands"] == commands.splitlines()
+
+
+def test_models_counts_the_things_that_a_folder_names(sana, tiny: Path) -> None:
+    known = KnownThings({"a fox": ("vixen",), "an owl": ()}, threshold=0.0)
+    (tiny / FILE).write_text(known.text(), encoding="utf-8")
+    assert "  knows      2 things by 1 further words: fox, owl, ...\n" in sana("models", tiny).out
+    assert "  knows         2 things by 1 further words\n" in sana("inspect", tiny).out
+
+
+def test_a_model_that_there_is_not_is_named(sana) -> None:
+    outcome = sana("models", "pokcet")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "pocket" in outcome.err
 
 
 def test_a_pipe_that_nobody_reads_ends_the_command_without_a_word() -> None:

@@ -1,7 +1,7 @@
 """The page of `sana ui`: which function answers what.
 
-`parts.py` lays the components out, `studio.py` does the work, `history.py` keeps the images, `settings.py`
-knows the settings' forms. Each function gives the components that change.
+`panel.py` and `parts.py` lay the components out, `studio.py` does the work, `history.py` keeps the
+images, `settings.py` knows the settings' forms. Each function gives the components that change.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from sanakit.images.image import Metadata
 from sanakit.pipelines.image_to_image import STRENGTH
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.web.history import SHARED, History
+from sanakit.serve.web.panel import make_panel, offered_by
 from sanakit.serve.web.parts import (
     CREATE,
     EDIT,
@@ -29,18 +30,16 @@ from sanakit.serve.web.parts import (
     Details,
     make_editor,
     make_overview,
-    make_panel,
     make_stage,
     source_and_mask,
 )
 from sanakit.serve.web.settings import (
     CUSTOM,
-    NO_STYLE,
     Wish,
     command_line,
-    example,
     parse_whole,
     settings_of,
+    size_choices,
     sizes,
     split_style,
     styles,
@@ -103,6 +102,8 @@ class Page:
         panel, editor, stage = self.panel, self.editor, self.stage
         self._on(self.mode.change, self.choose_mode, [self.mode], self._whole())
         self._on(panel.model.input, self.choose_model, [panel.model], self._settings())
+        example = [panel.prompt, panel.style, panel.chips]
+        self._on(panel.chips.input, self.choose_example, [panel.model, panel.chips], example)
         self._on(panel.size.input, self.choose_size, [panel.model, panel.size], self._settings())
         self._on(panel.dice.click, self.roll, [], [panel.seed, panel.keep_seed])
         self._on(panel.seed.input, self.typed_seed, [panel.seed], [panel.keep_seed])
@@ -246,19 +247,12 @@ class Page:
 
     def choose_model(self, model: str) -> Updates:
         """Offer a model's own styles and sizes, and set its defaults."""
-        spec = self.engine.specs[model]
-        own, choices, panel = spec.settings, list(sizes(spec)), self.panel
-        return {
-            panel.prompt: gr.update(placeholder=example(spec)),
-            panel.style: gr.update(choices=list(styles(spec)), value=NO_STYLE),
-            panel.size: gr.update(choices=[*choices, CUSTOM], value=choices[0]),
-            panel.sides: gr.update(visible=False),
-            panel.width: own.width,
-            panel.height: own.height,
-            panel.steps: own.steps,
-            panel.guidance: own.guidance,
-            panel.solver: own.solver,
-        }
+        return offered_by(self.engine.specs[model], self.panel)
+
+    def choose_example(self, model: str, prompt: str) -> Updates:
+        """Write an example into the prompt; the style that it ends with is chosen instead of written."""
+        words, style = split_style(prompt, styles(self.engine.specs[model]))
+        return {self.panel.prompt: words, self.panel.style: style, self.panel.chips: None}
 
     def choose_size(self, model: str, size: str) -> Updates:
         """Set width and height, or show where they are typed."""
@@ -334,6 +328,7 @@ class Page:
         offered, known, edited = sizes(spec), styles(spec), "strength" in metadata
         size = (metadata["width"], metadata["height"])
         choice = next((name for name, sides in offered.items() if sides == size), CUSTOM)
+        choices = [*offered, CUSTOM] if choice == CUSTOM else size_choices(spec)
         prompt, style = split_style(str(metadata["prompt"]), known)
         return {
             self.mode: EDIT if edited else CREATE,
@@ -341,7 +336,7 @@ class Page:
             panel.prompt: prompt,
             panel.style: gr.update(choices=list(known), value=style),
             panel.negative_prompt: metadata.get("negative_prompt", ""),
-            panel.size: gr.update(choices=[*offered, CUSTOM], value=choice),
+            panel.size: gr.update(choices=choices, value=choice),
             panel.sides: gr.update(visible=choice == CUSTOM and not edited),
             panel.width: size[0],
             panel.height: size[1],
@@ -378,7 +373,7 @@ class Page:
 
     def _settings(self) -> list:
         panel = self.panel
-        words = [panel.model, panel.prompt, panel.style, panel.negative_prompt]
+        words = [panel.model, panel.prompt, panel.style, panel.chips, panel.negative_prompt]
         sizes = [panel.size, panel.sides, panel.width, panel.height]
         sampling = [panel.steps, panel.guidance, panel.solver, panel.seed, panel.keep_seed, panel.num_images]
         return [self.mode, *words, *sizes, *sampling]

@@ -22,6 +22,7 @@ from sanakit.pipelines.request import MAX_SEED, ModelSpec, checked_prompts, whol
 NO_STYLE = "Plain"
 CUSTOM = "Custom"  # the size that is typed
 MOST_PICTURES = 8  # of one press of the button
+MOST_EXAMPLES = 8  # prompts that the page shows
 MOST_STEPS, MOST_GUIDANCE = 100, 20.0  # as far as the sliders go
 SOURCE = "source.png"  # stands for the visitor's file, whose place only they know
 
@@ -102,11 +103,13 @@ def split_style(prompt: str, known: Mapping[str, str]) -> tuple[str, str]:
 def sizes(spec: ModelSpec) -> dict[str, tuple[int, int]]:
     """Return sizes that a model draws well: name with pixels -> (width, height).
 
-    They are those of its folder. Without them, each covers about the area that the model was trained on; a
-    published model draws its own bins.
+    They are those of its folder, the model's own size first. Without them, each covers about the area that
+    the model was trained on; a published model draws its own bins.
     """
+    own = (spec.settings.width, spec.settings.height)
     if spec.settings.sizes:
-        return {f"{_shape(*size)}  {size[0]} × {size[1]}": size for size in spec.settings.sizes}
+        learned = sorted(spec.settings.sizes, key=lambda size: size != own)
+        return {f"{_shape(*size)}  {size[0]} × {size[1]}": size for size in learned}
     side = math.sqrt(spec.settings.width * spec.settings.height)
     found = {}
     for name, (across, down) in _RATIOS.items():
@@ -119,6 +122,16 @@ def sizes(spec: ModelSpec) -> dict[str, tuple[int, int]]:
             )
         found[f"{name}  {width} × {height}"] = (width, height)
     return found
+
+
+def size_choices(spec: ModelSpec) -> list[str]:
+    """Return the names of a model's sizes; any other may be typed where its folder lists none."""
+    return [*sizes(spec), *([] if spec.settings.sizes else [CUSTOM])]
+
+
+def examples(spec: ModelSpec) -> list[str]:
+    """Return prompts that a model draws well, as its folder lists them."""
+    return list(dict.fromkeys(spec.settings.example_prompts))[:MOST_EXAMPLES]
 
 
 def example(spec: ModelSpec) -> str:

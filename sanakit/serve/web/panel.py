@@ -1,0 +1,175 @@
+"""The panel of the page: words and settings, and what a model offers for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import gradio as gr
+
+from sanakit.pipelines.request import ModelSpec
+from sanakit.serve.web.settings import (
+    MOST_GUIDANCE,
+    MOST_PICTURES,
+    MOST_STEPS,
+    NO_STYLE,
+    example,
+    examples,
+    size_choices,
+    styles,
+)
+
+MOST_PROMPT = 4000  # characters
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Panel:
+    """Words and settings; those that make a `Wish` have the names of its fields."""
+
+    column: gr.Column
+    prompt: gr.Textbox
+    style: gr.Radio
+    chips: gr.Radio  # example prompts
+    draw: gr.Button
+    cancel: gr.Button
+    size: gr.Dropdown
+    sides: gr.Row
+    width: gr.Number
+    height: gr.Number
+    num_images: gr.Number
+    seed: gr.Textbox
+    keep_seed: gr.Checkbox
+    drawn_seed: gr.State  # the one of the last drawing
+    dice: gr.Button
+    negative_prompt: gr.Textbox
+    steps: gr.Slider
+    guidance: gr.Slider
+    solver: gr.Radio
+    model: gr.Dropdown
+    png: gr.File
+
+
+def make_panel(specs: dict[str, ModelSpec]) -> Panel:
+    """Lay out the words and settings. specs: by name, the first is chosen."""
+    name = next(iter(specs))
+    own, choices, prompts = specs[name].settings, size_choices(specs[name]), examples(specs[name])
+    with gr.Column(scale=4, min_width=320, elem_id="panel") as column:
+        with gr.Column(elem_id="words"):
+            prompt = gr.Textbox(
+                label="Prompt",
+                placeholder=example(specs[name]),
+                lines=3,
+                max_lines=8,
+                max_length=MOST_PROMPT,
+                autofocus=True,
+                elem_id="prompt",
+            )
+            style = gr.Radio(
+                list(styles(specs[name])),
+                value=NO_STYLE,
+                label="Style",
+                elem_id="style",
+                elem_classes="words",
+            )
+            chips = gr.Radio(
+                prompts,
+                label="Try",
+                elem_id="examples",
+                elem_classes="words",
+                visible=bool(prompts),
+            )
+            with gr.Row(elem_id="buttons"):
+                draw = gr.Button("Draw", variant="primary", elem_id="draw", scale=3, min_width=120)
+                cancel = gr.Button("Cancel", elem_id="cancel", interactive=False, scale=1, min_width=90)
+        with gr.Column(elem_id="settings"):
+            model = gr.Dropdown(
+                list(specs), value=name, label="Model", elem_id="model", visible=len(specs) > 1
+            )
+            with gr.Row():
+                size = gr.Dropdown(
+                    choices, value=choices[0], label="Size", elem_id="size", min_width=180, scale=3
+                )
+                num_images = gr.Number(
+                    1,
+                    minimum=1,
+                    maximum=MOST_PICTURES,
+                    precision=0,
+                    label="Pictures",
+                    elem_id="count",
+                    min_width=80,
+                    scale=1,
+                )
+            with gr.Row(visible=False) as sides:
+                width = gr.Number(own.width, label="Width", precision=0, elem_id="width", min_width=100)
+                height = gr.Number(own.height, label="Height", precision=0, elem_id="height", min_width=100)
+            with gr.Row(elem_id="seed-row"):
+                seed = gr.Textbox(
+                    label="Seed",
+                    placeholder="a new one",
+                    max_length=20,
+                    elem_id="seed",
+                    min_width=100,
+                    scale=3,
+                )
+                dice = gr.Button("⚄", elem_id="dice", scale=0, min_width=44)
+                keep_seed = gr.Checkbox(
+                    label="Keep", elem_id="keep-seed", container=False, scale=0, min_width=80
+                )
+            drawn_seed = gr.State("")
+            with gr.Accordion("More settings", open=False, elem_id="more"):
+                negative_prompt = gr.Textbox(
+                    label="What not to draw", max_length=MOST_PROMPT, elem_id="negative", lines=1, max_lines=4
+                )
+                steps = gr.Slider(
+                    1,
+                    MOST_STEPS,
+                    own.steps,
+                    step=1,
+                    label="Steps",
+                    elem_id="steps",
+                    info="More: finer, slower.",
+                )
+                guidance = gr.Slider(
+                    1,
+                    MOST_GUIDANCE,
+                    own.guidance,
+                    step=0.1,
+                    label="Guidance",
+                    elem_id="guidance",
+                    info="More keeps to the words; 1 is off, in half the time.",
+                )
+                solver = gr.Radio(
+                    ["dpm", "euler", "scm"],
+                    value=own.solver,
+                    label="Solver",
+                    elem_id="solver",
+                    elem_classes="words",
+                    info="scm: of SANA-Sprint models alone.",
+                )
+            with gr.Accordion("Settings from a picture", open=False, elem_id="from-picture"):
+                png = gr.File(
+                    label="PNG that was drawn here or by sana",
+                    file_types=[".png"],
+                    type="filepath",
+                    height=120,
+                    elem_id="png",
+                )
+    found = locals()
+    return Panel(**{field.name: found[field.name] for field in fields(Panel)})
+
+
+def offered_by(spec: ModelSpec, panel: Panel) -> dict[Any, Any]:
+    """Return the changes of a panel that offer a model's own examples, styles and sizes, and its defaults."""
+    own, choices, prompts = spec.settings, size_choices(spec), examples(spec)
+    return {
+        panel.prompt: gr.update(placeholder=example(spec)),
+        panel.chips: gr.update(choices=prompts, value=None, visible=bool(prompts)),
+        panel.style: gr.update(choices=list(styles(spec)), value=NO_STYLE),
+        panel.size: gr.update(choices=choices, value=choices[0]),
+        panel.sides: gr.update(visible=False),
+        panel.width: own.width,
+        panel.height: own.height,
+        panel.steps: own.steps,
+        panel.guidance: own.guidance,
+        panel.solver: own.solver,
+    }

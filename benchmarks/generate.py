@@ -6,7 +6,7 @@ Three comparisons, each a ratio within this run:
 - warm: both pipelines loaded in one process, called in turn on the same prompt, latents, steps and guidance;
 - memory: each side alone in a fresh process, peak resident size after one image;
 - cold: from process start to PNG on disk, beside what `import torch` alone takes.
-Pixels of both sides are compared first: a faster wrong image is no result. --write stores the tables under
+Pixels of both sides are compared first: a faster wrong image is not a result. --write stores the tables under
 benchmarks/results/.
 """
 

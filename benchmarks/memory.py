@@ -100,7 +100,7 @@ def give_back() -> None:
 
 
 def reset_peak() -> None:
-    """Let VmHWM, the peak of resident memory, begin anew."""
+    """Let VmHWM, the peak of resident memory, begin from scratch."""
     Path("/proc/self/clear_refs").write_text("5")
 
 

@@ -73,7 +73,7 @@ def table() -> str:
 
 
 def page() -> str:
-    """The whole page with the table anew."""
+    """The whole page with the table again."""
     before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     return before + BEGIN + table() + END + rest.split(END)[1]
 

@@ -6,7 +6,7 @@ The command line prints it and exits with code 2; anything else that escapes is 
 SanaError
 ├── SettingsError        a setting out of range: steps, guidance, seed, solver, number of images, prompt
 │   └── SizeError        a width or height that the model cannot draw
-├── ModelNotFoundError   a name that is no catalog entry, folder, file or Hub repository
+├── ModelNotFoundError   a name that is not a catalog entry, folder, file or Hub repository
 ├── WeightsError         a file or folder whose content does not fit: empty, truncated, foreign, keys missing
 ├── PrecisionError       a dtype that this model or device must not compute in
 ├── NumericsError        NaN or infinity in latents or image
@@ -115,5 +115,5 @@ class MissingExtraError(SanaError, ImportError):
         self.package, self.extra = package, extra
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what it was made of: exceptions travel between processes, and the message is no argument."""
+        """Pickle what it was made of: exceptions travel between processes, and the message is not one."""
         return type(self), (self.package, self.extra)

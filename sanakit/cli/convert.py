@@ -1,4 +1,4 @@
-"""`sana convert`: a model written anew in another form."""
+"""`sana convert`: a model rewritten in another form."""
 
 from __future__ import annotations
 

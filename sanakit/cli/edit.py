@@ -1,6 +1,6 @@
 """`sana edit`: an image and a sentence in, an image out.
 
-Without a mask the whole image is drawn anew, more or less (`pipelines/image_to_image.py`); with one, or
+Without a mask the whole image is redrawn, more or less (`pipelines/image_to_image.py`); with one, or
 with room around the image, that part alone (`pipelines/inpaint.py`). Options, display and saving are those
 of `sana generate`; torch is imported inside the functions, as there.
 """
@@ -33,7 +33,7 @@ def edit(
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="An image of the same size: what is white is drawn anew.",
+            help="An image of the same size: what is white is redrawn.",
         ),
     ] = None,
     expand: Annotated[
@@ -75,7 +75,7 @@ def edit(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Draw an image anew, a part of it, or around it.
+    """Redraw an image, a part of it, or around it.
 
     With --mask or --expand, every pixel outside the drawn part stays as it is. The file named by --output is
     replaced if it exists, but never IMAGE or the mask; without it, a new name is chosen.

@@ -252,7 +252,7 @@ def output_paths(output: Path | None, seed: int, num_images: int) -> list[Path]:
 def display(preview: bool) -> Iterator[Callable[[Step], None]]:
     """Yield the function that shows a step: a bar on standard error, above it the image so far if wanted.
 
-    Where standard error is no terminal, nothing is shown and rich is not imported.
+    Where standard error is not a terminal, nothing is shown and rich is not imported.
     """
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda step: None

@@ -40,7 +40,7 @@ def size_in_bytes(number: int) -> str:
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """Yield the function that shows (what is done, how much is done, how much there is) on standard error.
 
-    Where standard error is no terminal, nothing is shown and rich is not imported.
+    Where standard error is not a terminal, nothing is shown and rich is not imported.
     """
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda what, done, total: None

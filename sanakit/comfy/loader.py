@@ -25,7 +25,7 @@ class LoadModel:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        """Declare the inputs; asked anew whenever the page is loaded, so new folders show up."""
+        """Declare the inputs; asked again whenever the page is loaded, so new folders show up."""
         known = [entry.name for entry in CATALOG.values() if not entry.unsupported]
         names = sorted(known, key=lambda name: CATALOG[name].repo is not None)
         names += [FOLDERS + name for name in host.model_folders()]

@@ -80,7 +80,7 @@ class RedrawImage:
     """Images and a prompt to images."""
 
     CATEGORY = CATEGORY
-    DESCRIPTION = "Draws an image anew, as far as strength says. The result has the image's size."
+    DESCRIPTION = "Redraws an image, as far as strength says. The result has the image's size."
     RETURN_TYPES = ("IMAGE",)
     FUNCTION = "draw"
 
@@ -117,7 +117,7 @@ class InpaintImage:
     """Images, masks and a prompt to images that differ only where the mask is."""
 
     CATEGORY = CATEGORY
-    DESCRIPTION = "Draws an image anew where the mask is 1; every pixel outside stays as it is."
+    DESCRIPTION = "Redraws an image where the mask is 1; every pixel outside stays as it is."
     RETURN_TYPES = ("IMAGE",)
     FUNCTION = "draw"
 
@@ -131,7 +131,7 @@ class InpaintImage:
             "strength": ("FLOAT", {"default": 1.0, **STRENGTH_RANGE, "tooltip": tip}),
             "feather": ("INT", {"default": FEATHER, "min": 0, "max": 512, "tooltip": fade}),
         }
-        images = {"image": ("IMAGE",), "mask": ("MASK", {"tooltip": "1 = draw anew."})}
+        images = {"image": ("IMAGE",), "mask": ("MASK", {"tooltip": "1 = redraw."})}
         return {"required": {"model": MODEL, **images, **text, **DRAWING, **own}}
 
     def draw(

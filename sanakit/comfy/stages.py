@@ -88,9 +88,9 @@ class SampleLatents:
         """Declare the inputs."""
         text = "Of the node SANA text encode, from the same model."
         start_from = (
-            "What to start from; its size and number count then. Its noise mask says what is drawn anew."
+            "What to start from; its size and number count then. Its noise mask says what is redrawn."
         )
-        tip = "Of a latent to start from: 0 keeps it, 1 draws it anew."
+        tip = "Of a latent to start from: 0 keeps it, 1 redraws it."
         return {
             "required": {
                 "model": MODEL,

@@ -1,6 +1,6 @@
 """ComfyUI's IMAGE, MASK, LATENT and CONDITIONING, and what they are to us.
 
-IMAGE: B H W C float in [0, 1].   MASK: B H W or H W float, 1 = draw anew.
+IMAGE: B H W C float in [0, 1].   MASK: B H W or H W float, 1 = redraw.
 LATENT: {"samples": B C h w}: the autoencoder's own latents; models see them times its scaling factor. That is
 ComfyUI's rule for every model: a latent between two nodes is what its VAE gives, unscaled.
 CONDITIONING: [[1 L E, {}]]: features of a prompt, here unpadded; the dict holds what other nodes ask for.
@@ -38,7 +38,7 @@ def from_pictures(pictures: Sequence[Image.Image]) -> Tensor:
 
 
 def to_masks(mask: Tensor, count: int, height: int, width: int) -> list[Image.Image]:
-    """Return a MASK as `count` grey images (mode L) of height x width, white = draw anew.
+    """Return a MASK as `count` grey images (mode L) of height x width, white = redraw.
 
     A mask of another size is scaled, as ComfyUI's own nodes do; one alone serves all images.
     Raises SettingsError.
@@ -113,7 +113,7 @@ def to_features(conditioning: Conditioning, width: int, name: str) -> Tensor:
 
 
 def to_cells(mask: Tensor, count: int, cells: tuple[int, int]) -> Tensor:
-    """Return a LATENT's noise mask as B 1 h w of 0 and 1: a latent is drawn anew where any of it is marked.
+    """Return a LATENT's noise mask as B 1 h w of 0 and 1: a latent is redrawn where any of it is marked.
 
     Raises SettingsError.
     """

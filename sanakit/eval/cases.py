@@ -47,7 +47,7 @@ def read_cases(place: str | Path, limit: int | None = None) -> list[Case]:
         else:
             found = list(_rows(place, place.read_text(encoding="utf-8-sig")))
     except UnicodeDecodeError:
-        raise DataError(f"{place} is no UTF-8 text: write it anew as UTF-8.") from None
+        raise DataError(f"{place} is not UTF-8 text: save it as UTF-8.") from None
     except OSError as error:
         raise DataError(f"{place} cannot be read ({error.strerror}): check the name.") from None
     _check(place, found)
@@ -79,7 +79,7 @@ def _rows(path: Path, text: str) -> Iterable[Case]:
         return [Case(f"{index:05}", prompt) for index, prompt in enumerate(prompts)]
     if path.suffix != ".jsonl":
         raise DataError(
-            f"{path} is no list of prompts: give a .txt, .jsonl or .json file, or a folder of .txt."
+            f"{path} is not a list of prompts: give a .txt, .jsonl or .json file, or a folder of .txt."
         )
     cases = []
     for number, line in lines:
@@ -89,7 +89,7 @@ def _rows(path: Path, text: str) -> Iterable[Case]:
                 cases.append(Case(str(row.get("name", f"{len(cases):05}")), row["prompt"], row))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise DataError(
-                    f'{path}, line {number}, is no object with a "prompt" ({type(error).__name__}: {error}).'
+                    f'{path}, line {number}, is not an object with a "prompt" ({type(error).__name__}: {error}).'
                 ) from None
     return cases
 

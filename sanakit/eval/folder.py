@@ -43,7 +43,7 @@ def list_pictures(folder: str | Path) -> list[Path]:
     """All images below a folder, in the order of their paths. Raises DataError when there are none."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder of images: check the name.")
+        raise DataError(f"{folder} is not a folder of images: check the name.")
     found = sorted(
         path
         for path in folder.rglob("*")

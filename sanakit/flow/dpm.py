@@ -60,7 +60,7 @@ class FlowDPM:
     1000 t is that integer in float64; in float32, ten of the thousand end one unit in the last place away.
 
     times: (S + 1,) from `dpm_times`, strictly descending, ending at 0.
-    order: 1, 2 (published) or 3. Raises SettingsError for any other, or for times that are no grid.
+    order: 1, 2 (published) or 3. Raises SettingsError for any other, or for times that are not a grid.
     """
 
     def __init__(self, times: Tensor, order: int = 2) -> None:

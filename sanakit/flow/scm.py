@@ -1,7 +1,7 @@
 """SCM: the sampler of consistency models, which SANA-Sprint draws with in one to four steps.
 
 A consistency model is trained to point to the finished image from any time, not only to the next one. So each
-step takes the clean image in sight, clean = x_t - t v, and noises it anew to the next, lower time:
+step takes the clean image in sight, clean = x_t - t v, and noises it again to the next, lower time:
 
     x_next = (1 - t_next) clean + t_next * fresh noise
 

@@ -52,7 +52,7 @@ def drawn_size(
     """
     sides = (width, height)
     if any(isinstance(side, bool) or not isinstance(side, int) for side in sides):
-        raise SizeError(f"The size {width!r} x {height!r} is no pair of whole numbers of pixels.")
+        raise SizeError(f"The size {width!r} x {height!r} is not a pair of whole numbers of pixels.")
     binned = binned and sample_size in BINNED_SAMPLE_SIZES
     multiple = 1 if binned else compression
     if not all(MIN_SIDE <= side <= MAX_SIDE and side % multiple == 0 for side in sides):

@@ -1,4 +1,4 @@
-"""Masks: which pixels of an image are drawn anew, and how what was drawn fades in.
+"""Masks: which pixels of an image are redrawn, and how what was drawn fades in.
 
 Shapes: H W pixels.
 """
@@ -13,11 +13,11 @@ from torch import Tensor
 from sanakit.errors import SettingsError
 from sanakit.images.opening import decoding, upright
 
-REPAINT = 128  # grey levels from here on mark what is drawn anew
+REPAINT = 128  # grey levels from here on mark what is redrawn
 
 
 def repaint_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return a mask as black and white (mode L, 0 or 255), white where the image is drawn anew.
+    """Return a mask as black and white (mode L, 0 or 255), white where the image is redrawn.
 
     mask: white marks it, or, where the mask has transparent pixels, transparency does. size: width and height
     of the upright image. Raises SettingsError if the sizes differ or nothing is marked.
@@ -33,7 +33,7 @@ def repaint_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
         )
     marked = levels.point([0] * REPAINT + [255] * (256 - REPAINT))
     if marked.getbbox() is None:
-        raise SettingsError("The mask marks nothing: paint white what is to be drawn anew.")
+        raise SettingsError("The mask marks nothing: paint white what is to be redrawn.")
     return marked
 
 

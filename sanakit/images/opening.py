@@ -55,7 +55,7 @@ def open_picture(
 def flatten(image: Image.Image) -> Image.Image:
     """Return an image as RGB: upright, on white where it is transparent, 16 bits brought to 8.
 
-    Raises SettingsError for what is no image or too large, or whose file is damaged.
+    Raises SettingsError for what is not an image or too large, or whose file is damaged.
     """
     with decoding("picture"):
         turned = upright(image)

@@ -69,7 +69,9 @@ class Gemma2Config:
                     f"The text encoder has {key} = {config[key]!r}; only {allowed[0]!r} is supported."
                 )
         if config.get("attn_logit_softcapping", 50.0) is None:
-            raise WeightsError("The text encoder has no attention soft-capping: it is no published Gemma 2.")
+            raise WeightsError(
+                "The text encoder has no attention soft-capping: it is not a published Gemma 2."
+            )
         layer_types = config.get("layer_types") or ()
         rope = config.get("rope_parameters") or {}
         try:

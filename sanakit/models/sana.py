@@ -48,7 +48,7 @@ Grid = tuple[int, int]  # height and width in latents
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SanaConfig:
-    """Size and variant of a transformer. Raises SettingsError if the width is no multiple of a head's."""
+    """Size and variant of a transformer. Raises SettingsError if the width is not a multiple of a head's."""
 
     depth: int
     width: int  # D
@@ -68,7 +68,7 @@ class SanaConfig:
         for name, divisor in (("head_dim", self.head_dim), ("cross_heads", self.cross_heads)):
             if divisor < 1 or self.width < 1 or self.width % divisor:
                 raise SettingsError(
-                    f"SANA's width {self.width} is no multiple of {name} {divisor}: change one of them."
+                    f"SANA's width {self.width} is not a multiple of {name} {divisor}: change one of them."
                 )
 
 

@@ -8,7 +8,7 @@ proportion to how many there are, not accuracy.
 Kernel: native/linear_int8.cpp, with the norm before and the gated sum after; plain twin: torch's operations.
 Shapes: M rows of x (all leading axes together), K channels in, N channels out.
 Source: per-token, per-channel W8A8 as in SmoothQuant (arXiv:2211.10438); outliers apart as in LLM.int8()
-(arXiv:2208.07339), but by value instead of by channel, and found anew in each token.
+(arXiv:2208.07339), but by value instead of by channel, and found again in each token.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _plain(
 
 
 def _scales(rows: Tensor) -> Tensor:
-    """Return the scale of each row, M 1; a row that holds what is no number has that for its scale."""
+    """Return the scale of each row, M 1; a row that holds what is not a number has that for its scale."""
     size = rows.abs()
     top = size.amax(-1, keepdim=True)
     square = rows.square().sum(-1, keepdim=True)

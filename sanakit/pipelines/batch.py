@@ -154,7 +154,7 @@ def _check_folder(folder: Path) -> None:
     except (OSError, ValueError) as error:  # names that no folder can have
         reason = getattr(error, "strerror", None) or str(error)
     if reason or (exists and not os.path.isdir(folder)):
-        raise OutputError(f"{folder} is no folder ({reason or 'but a file'}): choose another name.")
+        raise OutputError(f"{folder} is not a folder ({reason or 'but a file'}): choose another name.")
     if not os.path.isdir(folder.parent):
         raise OutputError(
             f"The folder {folder.parent} does not exist: create it first or choose another one."
@@ -174,7 +174,7 @@ def _shared(picture: Picture) -> dict[str, Any]:
 def _difference(path: Path, metadata: Metadata) -> str:
     """Tell in which setting a file differs from what would be drawn; "" if in none, or if there is none.
 
-    The version of this package is no setting.
+    The version of this package is not a setting.
     """
     if not os.path.lexists(path):
         return ""

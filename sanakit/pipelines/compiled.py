@@ -38,7 +38,7 @@ def compile_sampling(transformer: Sana, device: torch.device) -> None:
     """Let torch.compile fuse the sampling path of every block; on CUDA, replay whole steps as graphs too.
 
     To be called when all layers are what they will be: quantised, with adapters, or as they are. All blocks
-    share what is compiled. Sizes and lengths that change are compiled anew once, then for any number.
+    share what is compiled. Sizes and lengths that change are compiled again once, then for any number.
     Raises SettingsError where there is no compiler.
     """
     if not has_compiler(device):

@@ -21,7 +21,7 @@ STRENGTH = 0.6
 
 
 class ImageToImage:
-    """Draws an image anew as a prompt says. pipe: loaded with `encoder=True`."""
+    """Redraws an image as a prompt says. pipe: loaded with `encoder=True`."""
 
     def __init__(self, pipe: TextToImage) -> None:
         self.pipe = pipe

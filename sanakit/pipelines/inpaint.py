@@ -1,4 +1,4 @@
-"""Draw a part of an image anew, or around it, and leave the rest as it is, to the pixel.
+"""Redraw a part of an image, or draw around it, and leave the rest as it is, to the pixel.
 
 While denoising, latents that no masked pixel touches are led back to the image (`denoise.Batch`); in the
 end, every pixel outside the mask is the image's own, and what was drawn fades in inside its edge.
@@ -24,7 +24,7 @@ MAX_MARGIN = 4096  # pixels
 
 
 class Inpaint:
-    """Draws what a mask marks anew. pipe: loaded with `encoder=True`."""
+    """Redraws what a mask marks. pipe: loaded with `encoder=True`."""
 
     def __init__(self, pipe: TextToImage) -> None:
         self.pipe = pipe
@@ -59,9 +59,9 @@ class Inpaint:
         height: int | None = None,
         **settings: Unpack[DrawSettings],
     ) -> Result:
-        """Draw the marked part anew.
+        """Redraw the marked part.
 
-        mask: of the image's size; white is drawn anew, or, if it has transparent pixels, those are. strength:
+        mask: of the image's size; white is redrawn, or, if it has transparent pixels, those are. strength:
         less than 1 begins from what the marked part shows. feather: pixels inside the mask's edge over which
         what was drawn fades in. image and all others: as for `ImageToImage.__call__`; "pt" and "latent" are
         as drawn, with nothing of the image put back.
@@ -95,8 +95,8 @@ class Inpaint:
         **settings: Unpack[DrawSettings],
     ) -> Iterator[Step]:
         """Draw as `__call__` does, step by step, as `TextToImage.stream` does."""
-        if mask is None:  # without one, all would be drawn anew
-            raise SettingsError("No mask came: give an image that is white where it is to be drawn anew.")
+        if mask is None:  # without one, all would be redrawn
+            raise SettingsError("No mask came: give an image that is white where it is to be redrawn.")
         spec, binned = self.pipe.spec, settings.get("binned", True)
         source = make_source(
             spec, image, strength, mask=mask, width=width, height=height, feather=feather, binned=binned

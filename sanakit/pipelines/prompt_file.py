@@ -93,12 +93,12 @@ def _rows(path: Path) -> Iterator[tuple[int, Callable[[], Values]]]:
     """Yield each row's line and what reads it, which raises SettingsError where the row is faulty."""
     suffix = path.suffix.lower()
     if suffix not in (".txt", ".jsonl", ".csv"):
-        raise SettingsError(f"{path} is no file of prompts: give one that ends in .txt, .jsonl or .csv.")
+        raise SettingsError(f"{path} is not a file of prompts: give one that ends in .txt, .jsonl or .csv.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         line = path.read_bytes().count(b"\n", 0, error.start) + 1
-        raise SettingsError(f"{path} is no UTF-8 text (line {line}): write it anew as UTF-8.") from None
+        raise SettingsError(f"{path} is not UTF-8 text (line {line}): save it as UTF-8.") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SettingsError(f"{path} cannot be read ({reason}): check its name and its rights.") from None
@@ -128,7 +128,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Callable[[], Values]
                 yield reader.line_num, lambda cells=cells: _from_cells(columns, cells)
     except csv.Error as error:
         raise SettingsError(
-            f"{path} is no table after line {reader.line_num} ({error}): give every quote its end."
+            f"{path} is not a table after line {reader.line_num} ({error}): give every quote its end."
         ) from None
 
 
@@ -137,9 +137,9 @@ def _from_json(text: str) -> Values:
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"this is no JSON object ({error}): write one a line.") from None
+        raise SettingsError(f"this is not a JSON object ({error}): write one a line.") from None
     if not isinstance(row, dict):
-        raise SettingsError(f'this is no JSON object: write {{"prompt": ...}} instead of {text[:40]!r}.')
+        raise SettingsError(f'this is not a JSON object: write {{"prompt": ...}} instead of {text[:40]!r}.')
     _check_columns(row)
     values = {name: value for name, value in row.items() if value is not None}
     if isinstance(values.get("size"), int):

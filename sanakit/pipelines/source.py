@@ -37,15 +37,13 @@ def make_source(
 ) -> Source:
     """Return the start of a drawing.
 
-    strength: in [0, 1]; 1 draws anew, 0 only passes the image through the autoencoder. mask: of the
-    image's size; white, or transparent where it has an alpha channel, is drawn anew. width, height: pixels
+    strength: in [0, 1]; 1 redraws, 0 only passes the image through the autoencoder. mask: of the
+    image's size; white, or transparent where it has an alpha channel, is redrawn. width, height: pixels
     of the result: the image is scaled and cut to them; None: its own size, drawn near the model's own.
     feather: pixels, >= 0. binned: as for `TextToImage.__call__`. Raises SettingsError or SizeError.
     """
     if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
-        raise SettingsError(
-            f"strength = {strength!r}, but it must be a number from 0 (keep) to 1 (draw anew)."
-        )
+        raise SettingsError(f"strength = {strength!r}, but it must be a number from 0 (keep) to 1 (redraw).")
     whole_number("feather", feather, 0, MAX_FEATHER)
     picture = flatten(image)
     marked = None if mask is None else repaint_mask(mask, picture.size)

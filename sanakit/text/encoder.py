@@ -68,7 +68,7 @@ class TextEncoder:
         """Features of positive prompts, one L E tensor each, unpadded, without gradients.
 
         notes: takes a sentence about each prompt that was cut; None: it is warned of (UserWarning).
-        Raises SettingsError if a prompt is no text.
+        Raises SettingsError if a prompt is not a text.
         """
         return self._encode(prompts, self.instructed, notes)
 

@@ -79,7 +79,7 @@ def clean_prompt(prompt: str) -> str:
         prompt.encode()
     except UnicodeEncodeError:
         raise SettingsError(
-            "The prompt holds half a surrogate pair, which is no text: type it anew."
+            "The prompt holds half a surrogate pair, which is not a text: type it again."
         ) from None
     return prompt.lower().strip()
 

@@ -6,7 +6,7 @@ what comes from the file equals what was written bit for bit.
 
 A file belongs to its weights: the key in it is a hash of their fingerprint, the model's config, the prefix's
 tokens and FORMAT. There is one file a place; one that is foreign, outdated or damaged (a checksum tells) is
-computed anew and replaced. No run fails because of it: what cannot be read or written is left.
+recomputed and replaced. No run fails because of it: what cannot be read or written is left.
 Shapes: P tokens in the prefix, K key heads, E head size, D width.
 """
 

@@ -119,7 +119,7 @@ class PromptFilter:
     def check(self, prompts: Sequence[str]) -> list[Verdict]:
         """Judge prompts, one verdict each, without logging or raising for what is refused.
 
-        Raises SettingsError if a prompt is no text, NumericsError if the model gives no number.
+        Raises SettingsError if a prompt is not a text, NumericsError if the model gives no number.
         """
         if isinstance(prompts, str):
             raise SettingsError("Prompts come as a list of texts: put the single prompt into [ ].")
@@ -158,13 +158,13 @@ class PromptFilter:
 def judge(scores: Mapping[str, float], threshold: float) -> Verdict:
     """Decide by the highest of several scores, refused from the threshold on.
 
-    scores: probability by category. Raises NumericsError if one is no number: a broken filter lets nothing
+    scores: probability by category. Raises NumericsError if one is not a number: a broken filter lets nothing
     pass.
     """
     category = max(scores, key=lambda name: scores[name])
     if not all(math.isfinite(score) for score in scores.values()):
         raise NumericsError(
-            "The safety filter's score is no number, so nothing passes it: its weights are damaged, or a "
+            "The safety filter's score is not a number, so nothing passes it: its weights are damaged, or a "
             "dtype too narrow for them was asked for. Load it again in float32."
         )
     allowed = scores[category] < threshold

@@ -47,7 +47,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     learner.train_from_iterator(texts, trainer)
-    # The trainer makes the bytes special, so that a typed "<0x41>" would become one: build anew without that.
+    # The trainer makes the bytes special, so that a typed "<0x41>" would become one: rebuild without it.
     model = json.loads(learner.to_str())["model"]
     merges = [tuple(merge) for merge in model["merges"]]
     tokenizer = Tokenizer(
@@ -109,7 +109,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as reason:  # the library raises bare Exception
-        raise WeightsError(f"{file} is no tokenizer ({reason}): fetch it again.") from reason
+        raise WeightsError(f"{file} is not a tokenizer ({reason}): fetch it again.") from reason
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

@@ -4,7 +4,7 @@ A step is bad when its loss or gradient is not a number, or far above what is us
 deviations above the median of the last admitted steps. The median and the median absolute deviation are used
 because a mean would follow the very spikes it has to find (Rousseeuw & Croux 1993). Gradient norms are
 compared by their logarithms: they vary by factors, and a norm of three times the median is usual. Values that
-stay high for several steps in a row, each with another batch, are no spikes: the weights or the data have
+stay high for several steps in a row, each with another batch, are not spikes: the weights or the data have
 changed. They are then admitted as the new usual, at the learning rate to which the skipped ones have lowered
 it.
 

@@ -41,7 +41,7 @@ def train(
     Inside `parallel.processes` every rank calls this and gets the same lines; rank 0 alone measures, draws
     and writes. folder: gets log.jsonl, TensorBoard events (if installed), sheets/ and checkpoint folders.
     resume: go on from the folder's last whole checkpoint if there is one, with the settings of `config`;
-    otherwise the folder's log begins anew. Raises NumericsError when the guard gives up, WeightsError
+    otherwise the folder's log begins from scratch. Raises NumericsError when the guard gives up, WeightsError
     on checkpoints that are damaged or of another model, OutputError on a full disk.
     """
     share = current_share()

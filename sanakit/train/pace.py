@@ -28,7 +28,7 @@ class PaceReport(TypedDict):
 
 
 class Pace:
-    """Adds up times and work of steps; `report` gives the figures and begins anew."""
+    """Adds up times and work of steps; `report` gives the figures and begins from scratch."""
 
     def __init__(self, device: torch.device, bf16: bool) -> None:
         self._device = device

@@ -26,7 +26,7 @@ def convert(
     *,
     dtype: torch.dtype | str = torch.float32,
 ) -> Path:
-    """Write a model anew in another form, whole or not at all.
+    """Rewrite a model in another form, whole or not at all.
 
     source: as for `load_transformer`. target: a folder, for "official" a file, which has the transformer
     alone. dtype: to store the weights in; graphs in float32 or float16. Returns the target.

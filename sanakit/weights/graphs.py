@@ -75,7 +75,7 @@ def save_graphs(
     path = Path(folder).expanduser()
     if path.exists() and any(path.iterdir() if path.is_dir() else [path]) and not (path / INDEX).is_file():
         raise OutputError(
-            f"{path} exists and is no model's folder: choose another place, or remove it first."
+            f"{path} exists and is not a model's folder: choose another place, or remove it first."
         )
     own, known_things = asdict(settings), load_known_things(settings)
     del own["known_things"]

@@ -159,7 +159,7 @@ def load_text_encoder(
     encoder is fetched. dtype: None chooses; never float16, in which Gemma 2 overflows. mapped, home, plan
     and errors: as for `load_transformer`.
     layer_by_layer: give back the memory of each layer's mapped weights once it has run, so that encoding
-    holds one layer at a time (156 MB of Gemma 2 2B in 16 bits); the next prompts read them anew. In a
+    holds one layer at a time (156 MB of Gemma 2 2B in 16 bits); the next prompts read them again. In a
     pipeline its memory plan decides.
     On a CPU in float32 the keys and values of a large model's instruction are kept in a file beside the
     weights, or in the user's cache directory (see `text/prefix_cache.py`).

@@ -36,7 +36,7 @@ def parse_dtype(name: str | torch.dtype) -> torch.dtype:
     if isinstance(name, torch.dtype) and name in DTYPES.values():
         return name
     raise PrecisionError(
-        f"{name} is no dtype that models compute in: use auto, float32, float16 or bfloat16."
+        f"{name} is not a dtype that models compute in: use auto, float32, float16 or bfloat16."
     )
 
 

@@ -41,7 +41,7 @@ def load_prompt_filter(
     # A bare Gemma2Model, such as SANA's text encoder, was never asked for an answer.
     if "Gemma2ForCausalLM" not in str(content.get("architectures")):
         raise WeightsError(
-            f"{source.path} is no ShieldGemma: give the folder of google/shieldgemma-2b, with its "
+            f"{source.path} is not a ShieldGemma: give the folder of google/shieldgemma-2b, with its "
             "config.json, tokenizer.json and safetensors files."
         )
     if content.get("tie_word_embeddings") is False:

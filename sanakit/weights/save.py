@@ -132,7 +132,7 @@ def save_diffusers(
     path = Path(folder).expanduser()
     if path.exists() and any(path.iterdir() if path.is_dir() else [path]) and not (path / INDEX).is_file():
         raise OutputError(
-            f"{path} exists and is no model's folder: choose another place, or remove it first."
+            f"{path} exists and is not a model's folder: choose another place, or remove it first."
         )
     sprint = transformer.config.guidance_embed
     ours = {

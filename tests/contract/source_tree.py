@@ -32,7 +32,7 @@ def module_name(path: Path) -> str:
 
 
 def file_of(module: str) -> Path | None:
-    """The file of a first-party module, or None where the name is no module of ours."""
+    """The file of a first-party module, or None where the name is not a module of ours."""
     stem = ROOT.joinpath(*module.split("."))
     for candidate in (stem.with_suffix(".py"), stem / "__init__.py"):
         if candidate.is_file() and (candidate == PACKAGE / "__init__.py" or PACKAGE in candidate.parents):

@@ -48,7 +48,7 @@ MADE_OF_AN_EXTRA = re.compile(r"sanakit/(comfy|serve)/(?!engine/)")
 # Folders that run networks of which transformers has dozens: captioning models, published judges. They may
 # import it in a function.
 MAY_USE_TRANSFORMERS = "sanakit/eval/networks/"
-# Kernels are written in Triton, which is no extra: it comes with torch where torch is built for GPUs.
+# Kernels are written in Triton, which is not an extra: it comes with torch where torch is built for GPUs.
 WRITTEN_IN_TRITON = "sanakit/ops/gpu/"
 ORACLES = {"diffusers", "transformers", "accelerate", "peft", "skimage"}
 NETWORK = (

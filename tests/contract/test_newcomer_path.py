@@ -12,7 +12,7 @@ reason that is not "it would be too long":
 * `flow/euler.py`, `flow/scm.py`: other solvers. They have the interface of `flow/dpm.py`, the default, and no
   run uses two of them.
 * `cli/batch.py`: a file of prompts is another task, which begins at the same command.
-* `ops/gpu/`: kernels, like the C++ ones in `ops/native/`, which are no Python and not counted either.
+* `ops/gpu/`: kernels, like the C++ ones in `ops/native/`, which are not Python and not counted either.
 * CHEAPER: what changes how much an image costs, not which image it is. An operation of `ops/` is the one
   torch expression that its docstring states; bands, plans, stored prefixes and checks leave every result as
   it is. Who wants to know how it is done cheaply reads them next; they have limits of their own.

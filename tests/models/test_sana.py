@@ -245,7 +245,7 @@ def test_sprint_asks_for_its_guidance():
 
 @pytest.mark.parametrize("sizes", [{"head_dim": 24}, {"cross_heads": 3}, {"head_dim": 0}, {"cross_heads": 0}])
 def test_a_width_that_heads_do_not_divide_is_refused(sizes):
-    with pytest.raises(SettingsError, match=f"64 is no multiple of {next(iter(sizes))}"):
+    with pytest.raises(SettingsError, match=f"64 is not a multiple of {next(iter(sizes))}"):
         replace(PLAIN, **sizes)
 
 

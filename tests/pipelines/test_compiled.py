@@ -1,6 +1,6 @@
 """Compiled blocks draw the same; the graph of a step follows its inputs, and gives way where shapes change.
 
-CUDA's capture cannot run here: in its place stands a function that computes anew whenever it is replayed,
+CUDA's capture cannot run here: in its place stands a function that computes again whenever it is replayed,
 into the same tensor. So what is shown is the work around it: which call is captured, and what is copied.
 """
 
@@ -64,7 +64,7 @@ def test_without_a_compiler_an_error_says_what_is_missing(
 
 
 class Recorded:
-    """A capture that computes anew when it is replayed, and counts."""
+    """A capture that computes again when it is replayed, and counts."""
 
     def __init__(self) -> None:
         self.captures = self.replays = 0

@@ -38,7 +38,7 @@ def picture() -> Image.Image:
 
 
 def half_masked(pipe: TextToImage, strength: float) -> Source:
-    """The left third of 96 x 64 px, one column of latents, is drawn anew."""
+    """The left third of 96 x 64 px, one column of latents, is redrawn."""
     mask = Image.new("L", (96, 64))
     mask.paste(255, (0, 0, 32, 64))
     return make_source(pipe.spec, picture(), strength, mask=mask, **SIZE)

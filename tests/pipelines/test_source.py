@@ -336,7 +336,7 @@ def test_models_with_bins_draw_in_them_and_give_any_size() -> None:
 
 @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan"), float("inf"), None, "0.5", True])
 def test_a_strength_out_of_range_is_refused(strength) -> None:
-    with pytest.raises(SettingsError, match=r"strength = .* from 0 \(keep\) to 1 \(draw anew\)"):
+    with pytest.raises(SettingsError, match=r"strength = .* from 0 \(keep\) to 1 \(redraw\)"):
         make_source(SPEC, noise(64, 64), strength)
 
 

@@ -182,7 +182,7 @@ def test_stream_shows_the_clean_latents_and_ends_at_them(pipe, total) -> None:
     for step in steps:
         assert step.preview().size == (24, 16)  # 8 pixels a latent
     if total > 1:
-        assert (steps[0].latents - steps[0].clean).abs().max() > 0.1  # noised anew
+        assert (steps[0].latents - steps[0].clean).abs().max() > 0.1  # noised again
     again = pipe(PROMPT, steps=total, seed=4).images[0]  # without previews
     assert apart(steps[-1].result.images[0], again) == 0
 

@@ -51,7 +51,7 @@ def test_a_curriculum_begins_with_new_weights_and_grows(pictures: Path, tiny: Pa
     assert load_settings(tmp_path / "128px/model").name == "tiny-128px"
     assert load_settings(tmp_path / "128px/model").width == LARGE
     assert [load_settings(tmp_path / name / "model").flow_shift for name in ("64px", "128px")] == [2.0, 6.0]
-    # one step of AdamW at this rate moves a weight by about that; other weights were drawn anew
+    # one step of AdamW at this rate moves a weight by about that; other weights were redrawn
     moved = [(a - b).abs().max() for a, b in zip(before.parameters(), after.parameters(), strict=True)]
     assert max(moved) < 0.01
     assert not torch.allclose(start.x_embedder.proj.weight, before.x_embedder.proj.weight, atol=0.05)

@@ -1,4 +1,4 @@
-"""The figures of speed: what is counted, what is not, and that a report begins anew."""
+"""The figures of speed: what is counted, what is not, and that a report begins from scratch."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def test_a_saved_model_replaces_an_older_one_and_nothing_else(tiny, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith((".", "out"))] == ["out"]
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mum.png").write_text("precious")
-    with pytest.raises(OutputError, match="is no model's folder"):
+    with pytest.raises(OutputError, match="is not a model's folder"):
         save(tiny, tmp_path / "photos")
     assert (tmp_path / "photos" / "mum.png").read_text() == "precious"
 

@@ -107,7 +107,7 @@ def serve(
     try:
         limit = int(parse_budget(body_limit))
     except ValueError:  # SettingsError is one, and so is what int() makes of "auto"
-        raise SettingsError(f"--body-limit {body_limit} is no size: write one such as 20MB.") from None
+        raise SettingsError(f"--body-limit {body_limit} is not a size: write one such as 20MB.") from None
     try:
         from sanakit.serve.server import DoorSettings, ServerSettings
         from sanakit.serve.server import serve as run

@@ -42,16 +42,16 @@ def training_sizes(resolution: int, *, square: bool = False, multiple: int = 32)
     """Return the sizes (height, width) in pixels to train on, flattest first.
 
     resolution: side in pixels of the square, whose area all of them have about.   square: that one only, as
-    it is for a resolution that is no multiple of 16, whose sixteenths would not be whole.
+    it is for a resolution that is not a multiple of 16, whose sixteenths would not be whole.
     multiple: pixels, what sides have to be multiples of: the autoencoder's compression.
-    Raises SettingsError for a resolution that is no multiple of that.
+    Raises SettingsError for a resolution that is not a multiple of that.
     >>> training_sizes(256)[0], len(training_sizes(256)), len(training_sizes(1024))
     ((128, 512), 10, 33)
     """
     if multiple < 1 or resolution < multiple or resolution % multiple:
         below = max(multiple, resolution // max(multiple, 1) * multiple)
         raise SettingsError(
-            f"The resolution {resolution} is no multiple of {multiple} px: train at {below} or "
+            f"The resolution {resolution} is not a multiple of {multiple} px: train at {below} or "
             f"{below + multiple}."
         )
     sizes = [] if square or resolution % 16 else aspect_bins(resolution)

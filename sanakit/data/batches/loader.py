@@ -134,7 +134,7 @@ class Loader:
     ) -> None:
         if len(index) != len(source):
             raise DataError(
-                f"The index is of {len(index)} images, the source has {len(source)}: scan it anew."
+                f"The index is of {len(index)} images, the source has {len(source)}: scan it again."
             )
         if workers < 0:
             raise SettingsError(f"workers = {workers}: give 0 or the number of reading processes.")
@@ -165,7 +165,7 @@ class Loader:
     def batch(self, step: int, part: Part) -> Batch:
         """Return a part of global batch `step`.
 
-        It comes at once if parts are asked for in the order told to `begin`; otherwise reading starts anew
+        It comes at once if parts are asked for in the order told to `begin`; otherwise reading starts again
         from there. Raises DataError when a worker was killed.
         """
         self._check(part)

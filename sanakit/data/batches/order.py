@@ -1,7 +1,7 @@
 """Which images global batch k holds: a pure function of k, the seed and the buckets.
 
 A batch comes from one bucket. Within an epoch every image comes exactly once; images are shuffled within
-their bucket, and the buckets' batches among each other, anew each epoch. Where a bucket's images do not
+their bucket, and the buckets' batches among each other, again each epoch. Where a bucket's images do not
 fill its last batch, the places left are empty: number -1, weight 0. There is no state: to resume is to ask
 for batch k, and ranks and micro-batches take slices of it.
 Shapes: B the global batch, K buckets.

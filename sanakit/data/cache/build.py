@@ -364,7 +364,9 @@ def _check_folder(folder: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise DataError(f"{folder} is no folder for a cache ({error.strerror}): name another one.") from None
+        raise DataError(
+            f"{folder} is not a folder for a cache ({error.strerror}): name another one."
+        ) from None
     if foreign and not is_cache(folder):
         raise DataError(f"{folder} holds other files, such as {foreign[0]}: name a new folder for the cache.")
 

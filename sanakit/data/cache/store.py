@@ -305,19 +305,21 @@ def read_about(folder: Path) -> About:
     try:
         content = json.loads(path.read_bytes())
         if content.pop("format") != FORMAT:
-            raise DataError(f"{path} is of another version of this package: make the cache anew.")
+            raise DataError(f"{path} is of another version of this package: build the cache again.")
         content["maker"] = Maker(**content["maker"])
         content["sizes"] = tuple((int(height), int(width)) for height, width in content["sizes"])
         content["shards"] = tuple(Shard(**shard) for shard in content["shards"])
         return About(**content)
     except FileNotFoundError:
         raise DataError(
-            f"{folder} is no cache: it has no {ABOUT}. Make one with `sana data cache`."
+            f"{folder} is not a cache: it has no {ABOUT}. Make one with `sana data cache`."
         ) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({error}): delete the folder and make the cache anew.") from None
+        raise DataError(
+            f"{path} is damaged ({error}): delete the folder and build the cache again."
+        ) from None
 
 
 def _open_shard(folder: Path, shard: Shard) -> TensorFiles:

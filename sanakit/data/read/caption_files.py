@@ -24,7 +24,7 @@ def captions_in_text(content: bytes, name: str) -> tuple[Caption, ...]:
     try:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError(f"{name} is no UTF-8 text ({error.reason}): save it as UTF-8.") from None
+        raise DataError(f"{name} is not UTF-8 text ({error.reason}): save it as UTF-8.") from None
     return distinct(Caption(line.strip()) for line in lines)
 
 
@@ -33,7 +33,7 @@ def captions_in_json(content: bytes, name: str) -> tuple[Caption, ...]:
     try:
         value = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{name} is no JSON ({error}): mend it or take it away.") from None
+        raise DataError(f"{name} is not JSON ({error}): mend it or take it away.") from None
     return captions_in_value(value, name)
 
 

@@ -42,7 +42,7 @@ class Caption:
             self.text.encode()
         except UnicodeEncodeError:
             raise DataError(
-                f"The caption {self.text[:60]!a} holds half a surrogate pair: write it anew."
+                f"The caption {self.text[:60]!a} holds half a surrogate pair: type it again."
             ) from None
 
 

@@ -44,7 +44,7 @@ class FolderSource:
             elif suffix in _READERS:
                 beside.append(path)
             elif name != SIDECAR:
-                self.ignored[path] = f"is no image ({suffix or 'no suffix'})"
+                self.ignored[path] = f"is not an image ({suffix or 'no suffix'})"
         self._names = Names(sorted(pictures))
         stems = {os.path.splitext(path)[0] for path in pictures}
         self._beside = {path for path in beside if os.path.splitext(path)[0] in stems}
@@ -123,7 +123,7 @@ def files_below(root: Path, ignored: dict[str, str]) -> Iterator[str]:
             if os.path.isfile(path) or not os.path.exists(path):  # a link to nowhere is a broken image
                 yield prefix + name
             else:
-                ignored[prefix + name] = "is no file"
+                ignored[prefix + name] = "is not a file"
 
 
 def _rows(path: Path) -> Iterator[Any]:

@@ -61,7 +61,7 @@ def scan(
 ) -> Index:
     """Look at every image of a source, or read what an earlier scan of the same images wrote.
 
-    cache: file that keeps the result, made anew when images were added, removed or changed; None: not kept.
+    cache: file that keeps the result, rebuilt when images were added, removed or changed; None: not kept.
     progress: called with (what is being done, how many are done, how many there are).
     Raises DataError where the cache cannot be written; broken images raise nothing.
     """

@@ -54,7 +54,7 @@ def read_sidecar(path: Path) -> dict[str, Known]:
     """Read a sidecar; without one, nothing is known.
 
     A last line that is damaged is left out: it was being written when its run was killed.
-    Raises DataError, which names file and line, for any other line that is no caption row.
+    Raises DataError, which names file and line, for any other line that is not a caption row.
     """
     try:
         lines = path.read_bytes().split(b"\n")
@@ -70,7 +70,7 @@ def read_sidecar(path: Path) -> dict[str, Known]:
             if number == numbered[-1][0]:
                 break
             raise DataError(
-                f'{path}, line {number}, is no row of captions: {{"key": ..., "captions": [{{"text": ..., '
+                f'{path}, line {number}, is not a row of captions: {{"key": ..., "captions": [{{"text": ..., '
                 '"source": ..., "score": ...}]}, with finite scores. Mend the line, or take it out.'
             )
         key, captions, scorer = row

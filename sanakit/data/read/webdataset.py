@@ -133,7 +133,7 @@ class TarSource:
         elif suffix in _CAPTIONS:
             captions.setdefault(sample, {})[_CAPTIONS[suffix]] = place
         elif suffix not in PICTURES:
-            self.ignored[key] = f"is no image ({suffix or 'no suffix'})"
+            self.ignored[key] = f"is not an image ({suffix or 'no suffix'})"
         elif sample in pictures:
             self.ignored[key] = f"is a second image of the sample {sample}"
         else:

@@ -49,7 +49,7 @@ class Answers:
 def read_questions(path: str | Path) -> dict[str, list[Question]]:
     """Read dpg_bench.csv: name of a prompt -> its questions.
 
-    A row whose proposition_id is no number (a second heading) is left out. Raises DataError, naming the line,
+    A row whose proposition_id is not a number (a second heading) is left out. Raises DataError, naming the line,
     for a question that depends on one that is not there, or on itself by way of others.
     """
     found: dict[str, list[Question]] = {}
@@ -111,7 +111,7 @@ def answered(questions: Sequence[Question], said: Mapping[int, bool]) -> Answers
     """Score an image's answers; raises DataError where one is missing."""
     if missing := [question.number for question in questions if question.number not in said]:
         raise DataError(
-            f"Question {missing[0]} was not answered: the questions have changed since; start anew."
+            f"Question {missing[0]} was not answered: the questions have changed since; start again."
         )
     return Answers(dict(said), _mean(list(valid(questions, said).values())))
 

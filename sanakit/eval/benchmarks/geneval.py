@@ -1,6 +1,6 @@
 """GenEval: are the things there that the prompt names, in that number, colour and place?
 
-Source: Ghosh et al. 2023 (arXiv:2310.11513) and the rules of its evaluation script (MIT), written anew. 553
+Source: Ghosh et al. 2023 (arXiv:2310.11513) and the rules of its evaluation script (MIT), rewritten. 553
 prompts of six tasks, four images each. A detector finds COCO's 80 classes; CLIP names the colour of each
 found thing, cut out and laid on grey; positions compare the middles of boxes. An image is right or wrong;
 the score is the mean over tasks of the share of right images.
@@ -61,7 +61,7 @@ def judge(image: Image.Image, task: dict[str, Any], found: Sequence[Found], colo
     """
     if not isinstance(task.get("include"), list) or "tag" not in task:
         raise DataError(
-            'This is no task of GenEval: a row has "tag" and "include"; give its evaluation_metadata.jsonl.'
+            'This is not a task of GenEval: a row has "tag" and "include"; give its evaluation_metadata.jsonl.'
         )
     least = COUNTING_THRESHOLD if task["tag"] == "counting" else THRESHOLD
     there: dict[str, list[Found]] = {}

@@ -101,7 +101,7 @@ def moments_of(
 
     pictures: files, or images.   side: pixels that the shorter side is brought to first and a middle square
     cut out of, as for a set of mixed sizes; None: images as they are.   report: told how many are done.
-    Raises DataError for a file that is no image.
+    Raises DataError for a file that is not an image.
     """
     moments = Moments()
     waiting: list[Tensor] = []

@@ -63,7 +63,7 @@ def local_chat(
         )
     except Exception as error:  # transformers raises whatever comes
         raise WeightsError(
-            f"{place} is no vision-language model that transformers loads: {_first_line(error)} Give one of "
+            f"{place} is not a vision-language model that transformers loads: {_first_line(error)} Give one of "
             "its image-text-to-text models, such as HuggingFaceTB/SmolVLM-256M-Instruct."
         ) from error
     if not getattr(processor, "chat_template", None):
@@ -117,7 +117,9 @@ def endpoint_chat(
     except ImportError:
         raise MissingExtraError("openai", extra) from None
     if not url.startswith(("http://", "https://")):
-        raise SettingsError(f"The endpoint {url!r} is no address: it looks like http://localhost:8000/v1.")
+        raise SettingsError(
+            f"The endpoint {url!r} is not an address: it looks like http://localhost:8000/v1."
+        )
     # A server without keys still gets a word: the client wants one, and would look for it in the environment.
     client = openai.OpenAI(base_url=url, api_key=key or "none", timeout=timeout, max_retries=retries)
 

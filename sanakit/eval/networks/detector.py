@@ -73,7 +73,7 @@ def load_detector(place: str | Path = REPO, device: str | torch.device = "cpu") 
         loaded: Any = Network.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except Exception as error:  # transformers raises whatever comes
         raise WeightsError(
-            f"{folder} is no Mask2Former of transformers ({error}): fetch it again."
+            f"{folder} is not a Mask2Former of transformers ({error}): fetch it again."
         ) from error
     network, told = loaded
     if told["missing_keys"] or network.config.num_labels != len(CLASSES):

@@ -183,7 +183,7 @@ def load_tokenizer(path: Path) -> Any:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
-        raise WeightsError(f"{path} is no tokenizer ({error}): fetch it again.") from error
+        raise WeightsError(f"{path} is not a tokenizer ({error}): fetch it again.") from error
     tokenizer.enable_truncation(TOKENS)
     tokenizer.enable_padding(length=TOKENS, pad_id=tokenizer.token_to_id("[PAD]") or 0)
     return tokenizer

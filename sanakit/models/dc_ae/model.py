@@ -178,7 +178,7 @@ class DCAE(nn.Module):
         """Compress images (B 3 H W in [-1, 1]) to unscaled latents (B C H/f W/f, f = config.compression).
 
         band: latent rows handled at a time, at most H/f; see `decode`.
-        Raises SizeError if H or W is no multiple of f, SettingsError if only the decoder was built.
+        Raises SizeError if H or W is not a multiple of f, SettingsError if only the decoder was built.
         """
         if band is None and not stream.streams(self, images):
             return self.check_images(images)(images)

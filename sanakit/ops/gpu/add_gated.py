@@ -3,7 +3,7 @@
 Shapes: B samples, N tokens, D width.
 """
 
-# A launch is no call that Python's types describe:
+# A launch is not a call that Python's types describe:
 # pyright: reportArgumentType=false, reportCallIssue=false
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ three times (once a column of taps) and not nine.
 Shapes: B images, R rows, W columns, M channels of each half.
 """
 
-# A launch is no call that Python's types describe:
+# A launch is not a call that Python's types describe:
 # pyright: reportArgumentType=false, reportCallIssue=false
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ tokens. The shares are added up afterwards in a fixed order, so the same input g
 Shapes: B batch, h heads, N tokens, d head width.
 """
 
-# A launch is no call that Python's types describe:
+# A launch is not a call that Python's types describe:
 # pyright: reportArgumentType=false, reportCallIssue=false
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ One program takes one token, whose D values stay in registers between mean, vari
 Shapes: B samples, N tokens, D width.
 """
 
-# A launch is no call that Python's types describe:
+# A launch is not a call that Python's types describe:
 # pyright: reportArgumentType=false, reportCallIssue=false
 
 from __future__ import annotations

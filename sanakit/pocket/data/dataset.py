@@ -124,7 +124,7 @@ def open_pocket(folder: str | Path) -> PocketImages:
     folder = Path(folder)
     if not (folder / SOURCES).is_file():
         raise DataError(
-            f"{folder} is no pocket data set, it lacks {SOURCES}: build it with `sana data pocket {folder}`."
+            f"{folder} is not a pocket data set, it lacks {SOURCES}: build it with `sana data pocket {folder}`."
         )
     again = "delete it and build it again with `sana data pocket`"
     try:
@@ -187,7 +187,7 @@ def _check_place(folder: Path) -> None:
     """Raise DataError where a folder cannot be made, before anything is downloaded for it."""
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
-        raise DataError(f"{folder} cannot be made, {place} is no folder to write to: name another place.")
+        raise DataError(f"{folder} cannot be made, {place} is not a folder to write to: name another place.")
 
 
 def _choose(tarballs: dict[sources.Package, Path]) -> Iterator[tuple[PocketRow, str | bytes]]:

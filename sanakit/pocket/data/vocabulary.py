@@ -45,7 +45,7 @@ class Vocabulary:
     texts: N words or names. places: N 256, unit. languages: N codes; "en", "as" for what people call a
     thing, "xx" for words of several.
     things: indices of texts that name a pictured concept, and `concepts` their CLDR labels.
-    longer: M texts that are no names, with places of their own.
+    longer: M texts that are not names, with places of their own.
     """
 
     texts: list[str]

@@ -1,4 +1,4 @@
-"""Words for a sample, drawn anew each time it is shown: as strangers ask, in a style, a colour, a language.
+"""Words for a sample, drawn again each time it is shown: as strangers ask, in a style, a colour, a language.
 
 Nearest words decide: a colour and a place stand beside their thing. What an image has and nobody would say
 (turns, sizes of a single thing, most styles) is left unsaid, so that seeds may choose it.

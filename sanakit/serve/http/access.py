@@ -60,7 +60,7 @@ class Access:
             return Caller(key)
         if refusal := self._limiter.wrong(address):
             raise _too_many(refusal)
-        message = "This is no valid key: send one of this server as `Authorization: Bearer KEY`."
+        message = "This is not a valid key: send one of this server as `Authorization: Bearer KEY`."
         headers = {"WWW-Authenticate": "Bearer"}
         raise FailureError(Failure(status=401, message=message, code="invalid_api_key", headers=headers))
 

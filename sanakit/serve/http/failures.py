@@ -54,7 +54,7 @@ _TOO_LARGE = "This image is too large for this server: ask for a smaller one."
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """One answer that is no success."""
+    """One answer that is not a success."""
 
     status: int
     message: str
@@ -154,7 +154,7 @@ def invalid(errors: Sequence[Any], known: Collection[str]) -> Failure:
         message = f"Unknown field {name!r}{meant}"
         return Failure(status=400, message=message, param=name, code="unknown_parameter")
     if first["type"] == "json_invalid":
-        return Failure(status=400, message="The body is no valid JSON.", code="invalid_json")
+        return Failure(status=400, message="The body is not valid JSON.", code="invalid_json")
     code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
     said = first["msg"]
     if first["type"] == "string_pattern_mismatch" and param in EXPECTED:

@@ -213,7 +213,7 @@ class ErrorDetail(Reply):
 
 
 class ErrorReply(Reply):
-    """Every answer that is no success, and the `error` event of a stream."""
+    """Every answer that is not a success, and the `error` event of a stream."""
 
     error: ErrorDetail
 

@@ -1,7 +1,7 @@
 """What comes in by form: fields, images and masks, none of it trusted.
 
 File names of clients are never looked at. OpenAI's rule for masks (transparent pixels are drawn
-anew, those of the mask or, without one, of the image) is that of `pipelines.source`, too; there, white
+again, those of the mask or, without one, of the image) is that of `pipelines.source`, too; there, white
 marks them where nothing is transparent.
 """
 
@@ -45,7 +45,7 @@ async def read_edit(service: Service, client: Request) -> tuple[EditRequest, Dra
 
 
 def open_pictures(image: BinaryIO, mask: BinaryIO | None) -> dict[str, Image.Image]:
-    """Decode "image" (RGB, upright) and what is to be drawn anew as "mask" (white), if there is one.
+    """Decode "image" (RGB, upright) and what is to be redrawn as "mask" (white), if there is one.
 
     Blocks while it decodes. Raises SettingsError, SizeError.
     """

@@ -148,7 +148,7 @@ class Database:
             found = None
         if found is None or (found.st_dev, found.st_ino) != self._identity:
             raise StorageError(
-                f"The database {self._path} was removed or replaced: put it back, then start the server anew."
+                f"The database {self._path} was removed or replaced: put it back, then restart the server."
             )
 
     def _trouble(self, error: SQLAlchemyError) -> str:

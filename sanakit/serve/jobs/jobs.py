@@ -1,7 +1,7 @@
 """Jobs that outlive the process: accepted once, stored at once, finished once.
 
 A job is queued -> running -> finished | failed | cancelled. Who runs it holds a claim: its own name and a
-lease that it renews. A claim whose lease is over, or whose owner was started anew, goes back to the queue;
+lease that it renews. A claim whose lease is over, or whose owner was restarted, goes back to the queue;
 only the owner of the claim may finish the job, so none is finished twice.
 """
 
@@ -77,7 +77,7 @@ class JobStore:
         pictures: how many it makes. job_id: of `new_job_id`, where inputs were stored under it before.
         """
         if job_id is not None and not _ID.fullmatch(job_id):
-            raise SettingsError(f"{job_id!r} is no job id: take one of new_job_id().")
+            raise SettingsError(f"{job_id!r} is not a job id: take one of new_job_id().")
         job = Job(
             id=job_id or new_job_id(),
             kind=kind,

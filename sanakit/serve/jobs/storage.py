@@ -1,6 +1,6 @@
 """Where the server keeps images: a folder, or any store that fsspec knows (s3://, gs://, memory://).
 
-Names are checked, not cleaned: what is no plain name is refused, so none leads out of the folder. In a folder
+Names are checked, not cleaned: names that are not plain are refused, so none leads out of it. In a folder
 each image is written whole or not at all. Object stores put whole by nature; other remote ones are as
 whole as their own write, which suffices: a job names its images only after all of them are stored.
 """
@@ -50,7 +50,7 @@ class PictureStore:
         return self._place.get(_checked(name))
 
     def delete(self, name: str) -> None:
-        """Delete an image; one that is not there is no error. Raises SettingsError, StorageError."""
+        """Delete an image; a missing one is not an error. Raises SettingsError, StorageError."""
         self._place.delete(_checked(name))
 
     def names(self, prefix: str = "") -> list[str]:
@@ -170,7 +170,7 @@ def _fits(name: str) -> bool:
 def _checked(name: str) -> str:
     if not isinstance(name, str) or not _fits(name):
         raise SettingsError(
-            f"{str(name)[:200]!r} is no name of an image: it takes 1 to 128 letters, digits, dots, dashes "
+            f"{str(name)[:200]!r} is not a name of an image: it takes 1 to 128 letters, digits, dots, dashes "
             "and underscores, begins with a letter or digit and has no two dots in a row."
         )
     return name

@@ -113,7 +113,7 @@ def make_editor() -> Editor:
             step=0.05,
             label="Strength",
             elem_id="strength",
-            info="0 keeps the image, 1 draws it anew.",
+            info="0 keeps the image, 1 redraws it.",
         )
         with gr.Row(visible=False, elem_id="margins") as margins:
             left, top, right, bottom = (

@@ -151,7 +151,7 @@ def parse_seed(text: str) -> int | None:
         return None
     if not (text.isascii() and text.isdigit()) or len(text) > len(str(MAX_SEED)) or int(text) > MAX_SEED:
         raise SettingsError(
-            f"The seed {text[:40]!r} is no whole number from 0 to {MAX_SEED}: change or clear it."
+            f"The seed {text[:40]!r} is not a whole number from 0 to {MAX_SEED}: change or clear it."
         )
     return int(text)
 

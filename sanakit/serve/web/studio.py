@@ -47,7 +47,7 @@ class Edit:
             return {"image": self.image, "strength": self.strength}
         if self.what == PAINTED:
             if self.mask is None or self.mask.getbbox() is None:
-                raise SettingsError("Paint over what is to be drawn anew, or choose “Whole image”.")
+                raise SettingsError("Paint over what is to be redrawn, or choose “Whole image”.")
             return {"image": self.image, "mask": self.mask, "strength": self.strength}
         if not any(self.margins) or not all(0 <= margin <= MOST_MARGIN for margin in self.margins):
             raise SettingsError(f"Give at least one margin, each from 0 to {MOST_MARGIN} pixels.")

@@ -46,7 +46,7 @@ def measured_on(cache: Cache, numbers: np.ndarray, count: int) -> tuple[Tensor, 
     if not usable:
         raise DataError(
             f"None of {len(numbers)} images of the cache {cache.folder} is sound and has a caption: "
-            "caption the images (sana data caption), and make the cache anew in another folder."
+            "caption the images (sana data caption), and build the cache again in another folder."
         )
     latents = torch.stack([one for _, _, one in usable]).float()
     return (

@@ -3,7 +3,7 @@
     run/checkpoint-0000500/shard-*.safetensors   tensors, each rank's shards in files of its own
                            manifest.json         step, numbers, and every file's size and checksum
 
-torch.distributed.checkpoint writes and reads the tensors, and cuts them anew where the number of ranks has
+torch.distributed.checkpoint writes and reads the tensors, and cuts them again where the number of ranks has
 changed. Its own format keeps a pickle beside them, which runs code when it is read; its safetensors format
 holds tensors alone and is used instead, with JSON for the rest. Nothing in a checkpoint is ever executed.
 
@@ -75,7 +75,7 @@ class Saved:
             if found != tuple(tensor.shape):
                 raise WeightsError(
                     f"{self.path} is of another model or optimiser ({name}: {found} instead of "
-                    f"{tuple(tensor.shape)}): resume with its own recipe, or start anew in another folder."
+                    f"{tuple(tensor.shape)}): resume with its own recipe, or start again in another folder."
                 )
         try:
             with _alone_is_fine():
@@ -151,11 +151,11 @@ def open_checkpoint(folder: Path) -> Saved | None:
             notes.append(f"{error} Going on from the checkpoint before it.")
     if notes:
         last = notes[0].removesuffix(" Going on from the checkpoint before it.")
-        raise WeightsError(f"{last} There is none before it: delete it to start anew.")
+        raise WeightsError(f"{last} There is none before it: delete it to start again.")
     if (folder / SINGLE_FILE).exists():
         raise WeightsError(
             f"{folder / SINGLE_FILE} was written by an earlier version and cannot be resumed; later "
-            "stages can use its weights. Start anew in another folder."
+            "stages can use its weights. Start again in another folder."
         )
     return None
 
@@ -336,4 +336,4 @@ def _read_single_file(path: Path) -> dict[str, Any]:
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, zlib.error) as error:
         raise WeightsError(f"{path} is damaged ({type(error).__name__}).") from error
     except (UnpicklingError, RuntimeError) as error:
-        raise WeightsError(f"{path} is no checkpoint of a training run.") from error
+        raise WeightsError(f"{path} is not a checkpoint of a training run.") from error

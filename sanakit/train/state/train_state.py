@@ -62,7 +62,7 @@ class TrainState:
             what = "optimiser" if which.startswith("optimizer.") else "model"
             raise WeightsError(
                 f"{saved.path} is of another {what} ({which} is in one of them only): resume with the "
-                "settings it was trained with, or start anew in another folder."
+                "settings it was trained with, or start again in another folder."
             )
         saved.read(tensors)
         for name, entries, entry, value in self._entries():

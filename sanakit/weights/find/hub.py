@@ -48,11 +48,11 @@ def fetch(repo: str, parts: Iterable[str] = PARTS, variant: str | None = None) -
         if len(pickles) == 1:
             return Path(hf_hub_download(repo, pickles[0]))
         raise WeightsError(
-            f"The Hub repository {repo} has no model_index.json, so it is no diffusers folder, and it holds "
+            f"The Hub repository {repo} has no model_index.json, so it is not a diffusers folder, and it holds "
             f"{len(pickles)} official .pth files: fetch the file you mean and give its path."
         )
     except HFValidationError:
-        raise ModelNotFoundError(f"{repo!r} is no Hub repository name: write organisation/name.") from None
+        raise ModelNotFoundError(f"{repo!r} is not a Hub repository name: write organisation/name.") from None
     except (OSError, HTTPError) as error:
         raise _explain(repo, error) from None
 
@@ -72,7 +72,7 @@ def fetch_files(place: str, patterns: Iterable[str]) -> Path:
         return Path(place)
     if not REPO_NAME.fullmatch(place):
         raise ModelNotFoundError(
-            f"{place} is no file or folder here, nor a Hub repository organisation/name."
+            f"{place} is not a file or folder here, nor a Hub repository organisation/name."
         )
     patterns = list(patterns)
     try:
@@ -84,7 +84,9 @@ def fetch_files(place: str, patterns: Iterable[str]) -> Path:
     try:
         return Path(snapshot_download(place, allow_patterns=patterns))
     except HFValidationError:
-        raise ModelNotFoundError(f"{place!r} is no Hub repository name: write organisation/name.") from None
+        raise ModelNotFoundError(
+            f"{place!r} is not a Hub repository name: write organisation/name."
+        ) from None
     except (OSError, HTTPError) as error:
         raise _explain(place, error) from None
 
@@ -159,7 +161,7 @@ def _explain(repo: str, error: Exception) -> ModelNotFoundError | WeightsError:
             f"The disk is full: {repo} could not be downloaded. Free space, or set HF_HOME elsewhere."
         )
     return ModelNotFoundError(
-        f"{repo!r} is no local file or folder and could not be fetched from the Hub "
+        f"{repo!r} is not a local file or folder and could not be fetched from the Hub "
         f"({type(error).__name__}): check the network or use a model that is here already, such as `pocket` "
         "or the path of a folder."
     )

@@ -93,7 +93,7 @@ def partner(source: Source, parts: tuple[str, ...]) -> Source:
     """For a single file that holds only a transformer: the release of the same size, with those parts
     fetched.
 
-    Raises WeightsError when no release has this size, or the file is no transformer.
+    Raises WeightsError when no release has this size, or the file is not a transformer.
     """
     files = open_file(source.path)
     kind, _ = identify(files.infos)
@@ -184,7 +184,7 @@ def _from_disk(path: Path) -> Source:
     elif not (path / "config.json").is_file():
         inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".pth", ".safetensors"))
         hint = f"the file itself, such as {path / inside[0]}" if inside else f"a folder that holds {INDEX}"
-        raise WeightsError(f"{path} has no {INDEX}, so it is no diffusers folder: give {hint}.")
+        raise WeightsError(f"{path} has no {INDEX}, so it is not a diffusers folder: give {hint}.")
     resolved = path.resolve()  # a Hub cache folder is models--org--name/snapshots/commit
     name = resolved.parent.parent.name if resolved.parent.name == "snapshots" else resolved.name
     entry = next((known for known in CATALOG.values() if known.folder == resolved), None)

@@ -46,7 +46,7 @@ def recognise_config(
     layout: "official" or "diffusers". metadata: what lies beside the state_dict; our own files keep the
     config there. entry: the release that the file's name speaks of; it tells the resolution, which the shapes
     do not.
-    Raises WeightsError when the tensors are no SANA transformer or of an unknown width.
+    Raises WeightsError when the tensors are not a SANA transformer or of an unknown width.
     """
     saved = (metadata or {}).get(CONFIG_KEY)
     if isinstance(saved, dict):
@@ -59,7 +59,7 @@ def recognise_config(
         info = probe(name)
         if info is None or len(info.shape) != axes:
             raise WeightsError(
-                f"{where} is no SANA transformer: {name} is {info.shape if info else 'missing'}."
+                f"{where} is not a SANA transformer: {name} is {info.shape if info else 'missing'}."
             )
         return info.shape
 

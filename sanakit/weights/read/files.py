@@ -393,7 +393,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, Any]:
     others = [name for name, value in content.items() if not isinstance(value, torch.Tensor)]
     if others:
         raise WeightsError(
-            f"{path} holds {len(others)} entries that are no tensors (first: {str(others[0])!r}): not a "
+            f"{path} holds {len(others)} entries that are not tensors (first: {str(others[0])!r}): not a "
             "state_dict. Give the checkpoint of a model."
         )
     return {str(name): value for name, value in content.items()}

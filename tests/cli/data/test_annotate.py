@@ -59,7 +59,7 @@ def test_captions_and_scores_land_beside_the_pictures(sana, pictures: Path, mode
     done = sana(*ASK, "--batch", 3)
     assert done.code == 0
     assert done.out == f"{pictures / 'captions.jsonl'}  2 images captioned, 1 broken\n"
-    assert "Warning: c.jpg: is no JPEG" in done.err
+    assert "Warning: c.jpg: is not a JPEG" in done.err
     assert models == [("http://localhost:1/v1", "org/seer", None, 3)]
 
     again = sana(*ASK)

@@ -71,11 +71,11 @@ def test_a_mixed_folder_gives_every_sound_picture_once_an_epoch_and_names_the_br
         report = loader.report()
     assert report.broken == {
         "empty.jpg": "is empty",
-        "foreign.png": "is no JPEG, PNG, WEBP, BMP or TIFF image",
+        "foreign.png": "is not a JPEG, PNG, WEBP, BMP or TIFF image",
     }
     assert list(report.failed) == ["truncated.jpg"]
     assert report.failed["truncated.jpg"].startswith("is damaged (")
-    assert report.ignored == {"notes.doc": "is no image (.doc)"}
+    assert report.ignored == {"notes.doc": "is not an image (.doc)"}
     assert (report.pictures, report.used, report.uncaptioned) == (14, 12, 0)
     for name in ("empty.jpg", "foreign.png", "truncated.jpg", "notes.doc", "12 of 14 images"):
         assert name in str(report)
@@ -208,7 +208,7 @@ def test_pictures_without_captions_get_an_empty_one_and_are_counted(folder: Path
         report = loader.report()
     assert {caption for batch in batches for caption in batch.captions} == {""}
     assert report.uncaptioned == 10
-    assert "00.txt is no UTF-8" in report.failed["00.jpg"]
+    assert "00.txt is not UTF-8" in report.failed["00.jpg"]
 
 
 class Hostile:
@@ -270,7 +270,7 @@ def test_wrong_settings_are_refused_before_anything_is_read(folder: Path, tmp_pa
         Loader(source, index, resolution=2048, batch_size=4)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.jpg").write_bytes(picture(8, 8))
-    with pytest.raises(DataError, match="scan it anew"):
+    with pytest.raises(DataError, match="scan it again"):
         Loader(open_source(tmp_path / "other"), index, resolution=256, batch_size=4)
 
 

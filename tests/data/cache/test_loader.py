@@ -121,5 +121,5 @@ def test_wrong_settings_are_refused(cached: Path, tmp_path: Path) -> None:
         loader.begin(0, [Part(0, 8, 8)])
     with pytest.raises(DataError, match="no image"):
         CachedLoader(cached, batch_size=4, held_out=range(100))
-    with pytest.raises(DataError, match="is no cache"):
+    with pytest.raises(DataError, match="is not a cache"):
         CachedLoader(tmp_path, batch_size=4)

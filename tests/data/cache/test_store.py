@@ -143,7 +143,7 @@ def test_an_unfinished_cache_says_how_much_is_missing(written) -> None:
 
 def test_what_is_no_cache_is_told(tmp_path: Path) -> None:
     assert not is_cache(tmp_path)
-    with pytest.raises(DataError, match="is no cache"):
+    with pytest.raises(DataError, match="is not a cache"):
         Cache(tmp_path)
     for content, said in (("{", "is damaged"), ('{"format": 99}', "another version"), ("[]", "is damaged")):
         (tmp_path / "cache.json").write_text(content)
@@ -185,7 +185,7 @@ def test_a_folder_is_not_mixed_from_two_caches(written, changed: dict, said: str
 
 
 def test_a_cache_that_was_begun_keeps_its_shards(written) -> None:
-    asked = replace(ABOUT, shards=(Shard("00000.safetensors", 0, 4),), ignored={"new.doc": "is no image"})
+    asked = replace(ABOUT, shards=(Shard("00000.safetensors", 0, 4),), ignored={"new.doc": "is not an image"})
     assert begun(written[0], asked) == ABOUT
     assert begun(written[0] / "new", asked) == asked
 

@@ -118,8 +118,8 @@ def bomb() -> bytes:
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"GIF89a" + bytes(100), "is no JPEG, PNG, WEBP, BMP or TIFF image"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "is no JPEG"),
+        (b"GIF89a" + bytes(100), "is not a JPEG, PNG, WEBP, BMP or TIFF image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "is not a JPEG"),
         (b"\xff\xd8\xff\xe0" + bytes(3), "is "),
         (bomb(), "has more pixels than 67 million"),
         (saved(Image.new("1", (9000, 9000)), "PNG"), "has 9000x9000 px, more than 67 million"),

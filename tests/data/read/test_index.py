@@ -27,7 +27,7 @@ def test_sizes_are_those_of_the_upright_pictures_and_broken_ones_are_named(folde
     assert sizes["turned.jpg"] == (200, 300)
     assert {source.key(i): reason for i, reason in index.broken.items()} == {
         "empty.jpg": "is empty",
-        "foreign.png": "is no JPEG, PNG, WEBP, BMP or TIFF image",
+        "foreign.png": "is not a JPEG, PNG, WEBP, BMP or TIFF image",
     }
     assert {key for key, size in sizes.items() if size == (0, 0)} == {"empty.jpg", "foreign.png"}
 

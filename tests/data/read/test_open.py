@@ -42,7 +42,7 @@ def test_a_folder_gives_its_pictures_sorted_with_the_captions_beside_them(folder
     assert keys(source) == sorted(keys(source))
     assert len(source) == 14
     assert texts(source, "deep/er/02.jpg") == ["picture 2", "another 2"]
-    assert source.ignored == {"notes.doc": "is no image (.doc)"}
+    assert source.ignored == {"notes.doc": "is not an image (.doc)"}
     assert source.read(0) == (folder / "00.jpg").read_bytes()
     with source.open(0) as file:
         assert file.read() == source.read(0)
@@ -103,13 +103,13 @@ def test_json_captions_come_in_many_forms(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("fox.json", b"{", "fox.json is no JSON"),
+        ("fox.json", b"{", "fox.json is not JSON"),
         ("fox.json", b'{"caption": ["a", "b"], "score": [3]}', "2 captions and 1 scores"),
         ("fox.json", b'{"caption": "a", "score": "good"}', "the score 'good'"),
         ("fox.json", b'{"caption": 7}', "7 where a caption should be"),
         ("fox.json", rb'{"caption": "\ud83d apple"}', "half a surrogate pair"),
         ("fox.json", b"[" * 600 + b"7" + b"]" * 600, "nested too deep"),
-        ("fox.json", b"[" * 100_000, "fox.json is no JSON"),
+        ("fox.json", b"[" * 100_000, "fox.json is not JSON"),
         ("fox.txt", b"\xff\xfe\xff", "no UTF-8"),
     ],
 )
@@ -158,7 +158,7 @@ def test_a_metadata_table_captions_the_folder_it_lies_in(tmp_path: Path, picture
     [
         ("metadata.jsonl", b"{]", "metadata.jsonl cannot be read"),
         ("metadata.jsonl", b"[" * 100_000, "metadata.jsonl cannot be read"),
-        ("captions.jsonl", b"[" * 100_000 + b"\n{}", "line 1, is no row of captions"),
+        ("captions.jsonl", b"[" * 100_000 + b"\n{}", "line 1, is not a row of captions"),
         ("metadata.jsonl", b'{"text": "a fox"}', 'row 1, names no image: give each row a "file_name"'),
         ("metadata.parquet", b"PAR1 or not", "metadata.parquet cannot be read"),
     ],
@@ -214,7 +214,7 @@ def test_shards_give_back_what_was_put_in(tmp_path: Path, picture, file_format: 
     ]
     assert source.ignored == {
         "part-001.tar:lost": "is the caption of no image",
-        "part-001.tar:x.npy": "is no image (.npy)",
+        "part-001.tar:x.npy": "is not an image (.npy)",
     }
     with source.open(1) as file:
         file.seek(-4, io.SEEK_END)

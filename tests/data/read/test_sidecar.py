@@ -95,7 +95,7 @@ def test_a_damaged_line_before_the_last_is_named(tmp_path: Path, line: str) -> N
     path = written(tmp_path / SIDECAR, ("1", [APPLE]), ("2", [FRUIT]))
     first, second = path.read_text().splitlines()
     path.write_text("\n".join([first, line, second]) + "\n")
-    with pytest.raises(DataError, match=rf"{SIDECAR}, line 2, is no row of captions"):
+    with pytest.raises(DataError, match=rf"{SIDECAR}, line 2, is not a row of captions"):
         read_sidecar(path)
 
 

@@ -121,7 +121,7 @@ def test_gradients_match_diffusers(name: str, half: str):
     with torch.no_grad():
         latents = ours.encode(images)
     given, shape = (images, latents.shape) if half == "encoder" else (latents, images.shape)
-    weights = torch.randn(shape, dtype=torch.double)  # a loss whose gradient is no constant
+    weights = torch.randn(shape, dtype=torch.double)  # a loss whose gradient is not a constant
 
     def gradients(model: nn.Module, run) -> dict[str, Tensor]:
         leaf = given.clone().requires_grad_()

@@ -100,7 +100,7 @@ def test_an_interrupted_save_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert (tmp_path / "checkpoint-0000008.part").exists()
     assert open_checkpoint(tmp_path).step == 7
-    save(tmp_path, 8)  # which begins anew in what was left
+    save(tmp_path, 8)  # which begins from scratch in what was left
     assert names(tmp_path) == ["checkpoint-0000007", "checkpoint-0000008"]
 
 

@@ -19,13 +19,15 @@ def bench(
     size: Annotated[
         str | None, typer.Option(metavar="WxH", show_default="model's own", help="Pixels, such as 256x192.")
     ] = None,
-    runs: Annotated[int, typer.Option(metavar="N", min=1, help="Images, after a first unmeasured one.")] = 5,
+    runs: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Images to time, after one warm-up image.")
+    ] = 5,
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, show_default="all", help="Of the CPU.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     info: Annotated[
-        bool, typer.Option("--info", help="Only tell version, processor, devices and kernels in use.")
+        bool, typer.Option("--info", help="Print version, processor, devices and kernels, then exit.")
     ] = False,
     as_json: AsJson = False,
     debug: Debug = False,

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 def best_of(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw, in a sentence.")],
     count: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Images to choose from, of this seed and the next ones.")
+        int, typer.Option(metavar="N", min=1, help="Candidates to draw: this seed and those after it.")
     ] = 16,
-    keep: Annotated[int, typer.Option(metavar="K", min=1, help="How many of them to keep.")] = 1,
+    keep: Annotated[int, typer.Option(metavar="K", min=1, help="Images to keep.")] = 1,
     judge: Annotated[
         str, typer.Option(metavar="CLIP", help="pocket-clip, a folder of a CLIP model, or Hub org/repo.")
     ] = "pocket-clip",

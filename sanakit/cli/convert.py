@@ -15,10 +15,10 @@ def convert(
     target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; official: a .pth file.")],
     to: Annotated[
         Literal["diffusers", "official", "onnx", "openvino"],
-        typer.Option(show_default=False, help="The form; official has the transformer alone."),
+        typer.Option(show_default=False, help="Output layout; official holds only the transformer."),
     ],
     dtype: Annotated[
-        str, typer.Option(help="To store weights in: float32, float16, bfloat16 (not in graphs).")
+        str, typer.Option(help="Dtype of the stored weights: float32, float16, bfloat16 (not for graphs).")
     ] = "float32",
     as_json: AsJson = False,
     debug: Debug = False,

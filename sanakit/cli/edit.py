@@ -26,14 +26,18 @@ FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 
 
 def edit(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The image to start from; it is kept.")],
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What it is to show, in a sentence.")],
+    image: Annotated[
+        Path, typer.Argument(metavar="IMAGE", help="The image to start from; its file is not changed.")
+    ],
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="What the result should show, in a sentence.")
+    ],
     mask: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="An image of the same size: what is white is redrawn.",
+            help="Mask of the same size: white areas are redrawn.",
         ),
     ] = None,
     expand: Annotated[
@@ -41,7 +45,7 @@ def edit(
         typer.Option(
             metavar="L,T,R,B",
             show_default=False,
-            help="Pixels to draw left, above, right, below; one number is for all sides.",
+            help="Pixels to add left, above, right, below; one number is for all sides.",
         ),
     ] = None,
     strength: Annotated[
@@ -49,7 +53,7 @@ def edit(
         typer.Option(
             metavar="S",
             show_default="0.6; with --mask or --expand 1",
-            help="0 keeps what is there, 1 forgets it.",
+            help="0 keeps the image, 1 ignores it.",
         ),
     ] = None,
     model: generate.Model = "pocket",
@@ -59,7 +63,7 @@ def edit(
         typer.Option(
             metavar="WxH",
             show_default="the image's own",
-            help="Pixels; the image is scaled and cut to it.",
+            help="Size in pixels; the image is scaled and cropped to it.",
         ),
     ] = None,
     steps: generate.Steps = None,
@@ -82,7 +86,7 @@ def edit(
     """
     # 1. What was asked for
     if mask is not None and expand is not None:
-        raise SettingsError("Both --mask and --expand were given: give one of them, then edit the result.")
+        raise SettingsError("--mask and --expand cannot be combined: use one, then edit the result.")
     margins = None if expand is None else parse_margins(expand)
     seed = secrets.randbelow(2**32) if seed is None else seed
 
@@ -143,4 +147,6 @@ def _keep(paths: Sequence[Path], sources: Sequence[Path]) -> None:
     for path in paths:
         for source in sources:
             if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
-                raise OutputError(f"{path} is what the result is made from: choose another name, to keep it.")
+                raise OutputError(
+                    f"{path} is the input image: choose another output name, so that it is kept."
+                )

@@ -50,10 +50,10 @@ def evaluate(
         ),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Measure the images of this folder instead of drawing.")
+        Path | None, typer.Option(help="Measure the images in this folder instead of drawing.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="What to draw, or was drawn: a benchmark's prompts, .txt or .jsonl.")
+        Path | None, typer.Option(help="Prompts of the images: a benchmark's file, .txt or .jsonl.")
     ] = None,
     reference: Annotated[
         Path | None, typer.Option(help="For fid: a folder of real images, or statistics (.npz).")
@@ -63,21 +63,23 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME=PLACE",
-            help="Where a measure's network lies: inception, clip, image-reward, bert, mask2former or vqa.",
+            help="Where to find a measure's network: inception, clip, image-reward, bert, mask2former or vqa.",
         ),
     ] = None,
     endpoint: Annotated[
-        str | None, typer.Option(help="For dpg: a server whose model (--weights vqa=NAME) answers.")
+        str | None, typer.Option(help="For dpg: URL of the server that runs --weights vqa=NAME.")
     ] = None,
     num_images: Annotated[
-        int | None, typer.Option(min=1, help="Images of a prompt. [default: 4 for geneval and dpg, else 1]")
+        int | None, typer.Option(min=1, help="Images per prompt. [default: 4 for geneval and dpg, else 1]")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many prompts, spread evenly.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first image.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use only this many prompts, spread evenly.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first image.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Keep images, findings and report here; go on there."),
+        typer.Option("--output", "-o", help="Folder for images and results; continues an earlier run."),
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -95,7 +97,7 @@ def evaluate(
         check_measures(published)
     if images is not None and len(published) < len(names):
         own = " and ".join(name for name in names if name in DRAWS_ITSELF)
-        raise SettingsError(f"{own} draws its own images: with --images take other measures.")
+        raise SettingsError(f"{own} draws its own images: choose other measures for --images.")
     if model is None and images is None:
         raise SettingsError("MODEL is missing: name what to measure, or give images with --images.")
     found: dict[str, Any] = {}
@@ -184,7 +186,7 @@ def _weights(words: list[str]) -> dict[str, str]:
     for word in words:
         name, _, place = word.partition("=")
         if not place:
-            raise SettingsError(f"--weights {word} says no place: write it as clip=FOLDER.")
+            raise SettingsError(f"--weights {word} names no folder: write it as clip=FOLDER.")
         places[name] = place
     check_weights(list(places))
     return places

@@ -45,18 +45,22 @@ Steps = Annotated[
 ]
 Guidance = Annotated[
     float | None,
-    typer.Option(metavar="X", show_default=OWN, help="More keeps to the words; 1 is off, in half the time."),
+    typer.Option(
+        metavar="X",
+        show_default=OWN,
+        help="Higher follows the prompt more closely; 1 turns it off and is twice as fast.",
+    ),
 ]
 Solver = Annotated[
     Literal["dpm", "euler", "scm"] | None,
-    typer.Option(show_default=OWN, help="dpm needs fewer steps than euler; scm: SANA-Sprint alone."),
+    typer.Option(show_default=OWN, help="dpm needs fewer steps than euler; scm is for SANA-Sprint only."),
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(metavar="N", min=0, show_default="random", help="The same seed draws the same again."),
+    typer.Option(metavar="N", min=0, show_default="random", help="The same seed draws the same image."),
 ]
 NumImages = Annotated[
-    int, typer.Option(metavar="N", min=1, max=256, help="Images, of this seed and the next ones.")
+    int, typer.Option(metavar="N", min=1, max=256, help="Images to draw: this seed and those after it.")
 ]
 Output = Annotated[
     Path | None,
@@ -65,13 +69,13 @@ Output = Annotated[
         "-o",
         metavar="FILE",
         show_default="sana-SEED.png",
-        help="Several get -1, -2, ... in their names.",
+        help="Several images get -1, -2, ... in their names.",
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Memory = Annotated[
-    str, typer.Option(metavar="SIZE", help="Most to hold, such as 4GB; auto; all: keep everything.")
+    str, typer.Option(metavar="SIZE", help="Memory limit, such as 4GB; auto; all: keep everything.")
 ]
 Plan = Annotated[
     str | None,
@@ -88,7 +92,9 @@ def generate(
     negative: Negative = "",
     size: Annotated[
         str | None,
-        typer.Option(metavar="WxH", show_default=OWN, help="Pixels, such as 256x192; one for a square."),
+        typer.Option(
+            metavar="WxH", show_default=OWN, help="Size in pixels, such as 256x192; one number is a square."
+        ),
     ] = None,
     steps: Steps = None,
     guidance: Guidance = None,
@@ -101,16 +107,16 @@ def generate(
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="Draw all rows of a .txt, .jsonl or .csv file into the folder --output.",
+            help="Draw every row of a .txt, .jsonl or .csv file into the folder --output.",
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="With --prompts: replace images of other settings.")
+        bool, typer.Option("--overwrite", help="With --prompts: replace images drawn with other settings.")
     ] = False,
     cluster: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, max=1000, show_default=False, help="With --prompts: N processes, by Ray."
+            metavar="N", min=1, max=1000, show_default=False, help="With --prompts: run N Ray workers."
         ),
     ] = None,
     device: Device = "auto",
@@ -118,13 +124,12 @@ def generate(
     memory: Memory = "auto",
     plan: Plan = None,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile first: minutes, for many images on a GPU.")
+        bool,
+        typer.Option("--compile", help="Compile first; takes minutes, pays off for many images on a GPU."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    preview: Annotated[
-        bool, typer.Option("--preview", help="Show the image so far in the terminal.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
+    preview: Annotated[bool, typer.Option("--preview", help="Preview the image in the terminal.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Draw an image from a sentence.
 
@@ -136,7 +141,7 @@ def generate(
     if prompts is not None:
         if prompt is not None or preview:
             other = "a PROMPT" if prompt is not None else "--preview"
-            raise SettingsError(f"Both --prompts and {other} were given: give one of them.")
+            raise SettingsError(f"--prompts and {other} cannot be combined: give one of them.")
         from sanakit.cli.batch import draw_prompts
 
         draw_prompts(
@@ -154,9 +159,9 @@ def generate(
         )
         return
     if prompt is None:
-        raise SettingsError("There is no PROMPT: give one, or a file of them with --prompts.")
+        raise SettingsError("PROMPT is missing: give one, or a file of prompts with --prompts.")
     if overwrite or cluster is not None:
-        raise SettingsError("--overwrite and --cluster are for a file of prompts: give it with --prompts.")
+        raise SettingsError("--overwrite and --cluster need a file of prompts: give it with --prompts.")
     seed = secrets.randbelow(2**32) if seed is None else seed
 
     with display(preview) as show, warnings.catch_warnings(action="ignore"):  # the result tells them
@@ -239,7 +244,7 @@ def output_paths(output: Path | None, seed: int, num_images: int) -> list[Path]:
             f"The folder {output.parent} does not exist: create it first or choose another one."
         )
     if not os.access(output.parent, os.W_OK):
-        raise OutputError(f"Nothing may be written in {output.parent}: choose another folder.")
+        raise OutputError(f"{output.parent} is not writable: choose another folder.")
     numbers = range(1, num_images + 1)
     paths = [output] if num_images == 1 else [output.with_stem(f"{output.stem}-{n}") for n in numbers]
     for path in paths:

@@ -23,7 +23,9 @@ def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=f"One of {', '.join(RECIPES)}.")],
     output: Annotated[
         Path | None,
-        typer.Option(show_default="runs/RECIPE", help="Folder for checkpoint, logs, sheets and the result."),
+        typer.Option(
+            show_default="runs/RECIPE", help="Folder for checkpoints, logs, contact sheets and the result."
+        ),
     ] = None,
     data: Annotated[
         Path,
@@ -34,16 +36,19 @@ def train(
     ] = Path("data/pocket"),
     steps: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, show_default="recipe's own", help="Length of the whole training."),
+        typer.Option(metavar="N", min=1, show_default="recipe's own", help="Steps of the whole training."),
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Begin with this model (grow, prune, autoencoder)."),
+        typer.Option(metavar="MODEL", help="Model to start from (grow, prune, autoencoder)."),
     ] = None,
     resolution: Annotated[
         int | None,
         typer.Option(
-            metavar="PX", min=32, show_default="the model's own", help="Side of the square to train at."
+            metavar="PX",
+            min=32,
+            show_default="the model's own",
+            help="Resolution: side of a square in pixels.",
         ),
     ] = None,
     batch_size: Annotated[
@@ -51,13 +56,13 @@ def train(
         typer.Option(metavar="N", min=1, show_default="recipe's own", help="Images a step."),
     ] = None,
     smoke: Annotated[
-        bool, typer.Option("--smoke", help="Two small steps, to see whether it runs (the recipes of pocket).")
+        bool, typer.Option("--smoke", help="Only two small steps, as a check (recipes of pocket).")
     ] = False,
     parallel: Annotated[
         Literal["auto", "ddp", "fsdp"] | None,
         typer.Option(show_default="recipe's own", help="How processes started by torchrun share the model."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the run's checkpoint.")] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

@@ -17,10 +17,10 @@ class LoadModel:
     """Load a model with all its parts, and keep it as long as ComfyUI keeps this node's result."""
 
     CATEGORY = CATEGORY
-    DESCRIPTION = "Loads a SANA model: the one that comes along (pocket), a folder, a file, or from the Hub."
+    DESCRIPTION = "Loads a SANA model: the embedded one (pocket), a folder, a file, or one from the Hub."
     RETURN_TYPES = ("SANAKIT_MODEL",)
     RETURN_NAMES = ("model",)
-    OUTPUT_TOOLTIPS = ("The model, for all other SANA nodes of this pack.",)
+    OUTPUT_TOOLTIPS = ("The model, for the other SANA nodes of this pack.",)
     FUNCTION = "load"
 
     @classmethod
@@ -29,16 +29,19 @@ class LoadModel:
         known = [entry.name for entry in CATALOG.values() if not entry.unsupported]
         names = sorted(known, key=lambda name: CATALOG[name].repo is not None)
         names += [FOLDERS + name for name in host.model_folders()]
-        tip = "pocket comes along. Other catalog names are fetched from the Hub when first used: gigabytes."
+        tip = "pocket is embedded. Other models are downloaded from the Hub at first use: gigabytes."
         where = (
-            "A diffusers folder, a .safetensors or .pth file, or a Hub organisation/name; wins over model."
+            "A diffusers folder, a .safetensors or .pth file, or a Hub organisation/name; overrides model."
         )
-        lean = 'What the process may hold: a size such as "8GB"; auto: what is there; all: keep everything.'
+        lean = 'Memory limit: a size such as "8GB"; auto: what is there; all: keep everything.'
         return {
             "required": {"model": (names, {"default": "pocket", "tooltip": tip})},
             "optional": {
                 "path": ("STRING", {"default": "", "tooltip": where}),
-                "dtype": (list(DTYPES), {"default": AUTO, "tooltip": "auto: what the model was made for."}),
+                "dtype": (
+                    list(DTYPES),
+                    {"default": AUTO, "tooltip": "auto: the dtype that the model was trained for."},
+                ),
                 "memory": ("STRING", {"default": AUTO, "tooltip": lean}),
             },
         }

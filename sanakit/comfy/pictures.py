@@ -80,14 +80,14 @@ class RedrawImage:
     """Images and a prompt to images."""
 
     CATEGORY = CATEGORY
-    DESCRIPTION = "Redraws an image, as far as strength says. The result has the image's size."
+    DESCRIPTION = "Redraws an image; strength sets how much. The result has the image's size."
     RETURN_TYPES = ("IMAGE",)
     FUNCTION = "draw"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Declare the inputs."""
-        tip = "0 only passes the image through the autoencoder, 1 keeps nothing of it."
+        tip = "0 only encodes and decodes the image, 1 ignores it."
         text = {"prompt": PROMPT, "negative_prompt": NEGATIVE_PROMPT}
         strength = {"strength": ("FLOAT", {"default": STRENGTH, **STRENGTH_RANGE, "tooltip": tip})}
         return {"required": {"model": MODEL, "image": ("IMAGE",), **text, **DRAWING, **strength}}
@@ -117,15 +117,15 @@ class InpaintImage:
     """Images, masks and a prompt to images that differ only where the mask is."""
 
     CATEGORY = CATEGORY
-    DESCRIPTION = "Redraws an image where the mask is 1; every pixel outside stays as it is."
+    DESCRIPTION = "Redraws an image where the mask is 1; all other pixels stay unchanged."
     RETURN_TYPES = ("IMAGE",)
     FUNCTION = "draw"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Declare the inputs."""
-        tip = "Of what the mask marks: 1 keeps nothing, less stays nearer to it."
-        fade = "Pixels over which the new fades in, inside the mask."
+        tip = "1 ignores the masked area; lower values stay closer to it."
+        fade = "Width in pixels of the fade from old to new, inside the mask."
         text = {"prompt": PROMPT, "negative_prompt": NEGATIVE_PROMPT}
         own = {
             "strength": ("FLOAT", {"default": 1.0, **STRENGTH_RANGE, "tooltip": tip}),
@@ -164,7 +164,9 @@ class ExpandImage:
     """Images to larger canvases, and the mask of what is new: outpainting, with the inpaint node behind."""
 
     CATEGORY = CATEGORY
-    DESCRIPTION = "Adds pixels at the edges, for SANA inpaint to draw; the edge is drawn out over them."
+    DESCRIPTION = (
+        "Adds pixels at the edges for SANA inpaint to draw. They repeat the image's edge until then."
+    )
     RETURN_TYPES = ("IMAGE", "MASK")
     FUNCTION = "expand"
 

@@ -79,18 +79,16 @@ class SampleLatents:
     """Text features, and noise or a latent to start from, to latents."""
 
     CATEGORY = CATEGORY
-    DESCRIPTION = "Draws latents. Without a latent it begins at noise of the width and height given here."
+    DESCRIPTION = "Draws latents. Without an input latent it starts from noise of this width and height."
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "sample"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Declare the inputs."""
-        text = "Of the node SANA text encode, from the same model."
-        start_from = (
-            "What to start from; its size and number count then. Its noise mask says what is redrawn."
-        )
-        tip = "Of a latent to start from: 0 keeps it, 1 redraws it."
+        text = "From SANA text encode with the same model."
+        start_from = "Latent to start from; it sets size and batch. Its noise mask marks what is redrawn."
+        tip = "For an input latent: 0 keeps it, 1 redraws it."
         return {
             "required": {
                 "model": MODEL,
@@ -135,7 +133,9 @@ class SampleLatents:
             batch_size = len(known)
             height, width = (cells * spec.compression for cells in known.shape[2:])
         elif strength != 1:
-            raise SettingsError(f"strength = {strength} needs a latent to start from: connect one, or set 1.")
+            raise SettingsError(
+                f"strength = {strength} needs an input latent: connect one, or set strength to 1."
+            )
         request = check_request(
             spec,
             "",
@@ -191,7 +191,7 @@ class EncodeImage:
 
     CATEGORY = CATEGORY
     DESCRIPTION = (
-        "Encodes an image with the model's own autoencoder; what exceeds multiples of 32 px is cut off."
+        "Encodes an image with the model's own autoencoder; sides are cropped to multiples of 32 px."
     )
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "encode"

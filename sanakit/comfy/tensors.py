@@ -47,7 +47,9 @@ def to_masks(mask: Tensor, count: int, height: int, width: int) -> list[Image.Im
         raise SettingsError(f"The mask came as {_shape(mask)}, but a MASK is images x height x width.")
     planes = mask.detach().float().cpu().reshape(-1, 1, *mask.shape[-2:]).clamp(0, 1)
     if len(planes) not in (1, count):
-        raise SettingsError(f"{len(planes)} masks came for {count} images: give one, or one for each.")
+        raise SettingsError(
+            f"{len(planes)} masks came for {count} images: connect one mask, or one per image."
+        )
     if planes.shape[2:] != (height, width):
         planes = F.interpolate(planes, (height, width), mode="bilinear")
     levels = planes.mul(255).round().to(torch.uint8).expand(count, -1, -1, -1)
@@ -60,7 +62,7 @@ def to_pixels(image: Tensor, multiple: int) -> Tensor:
     height, width = (side - side % multiple for side in image.shape[1:3])
     if not height or not width:
         came = f"{image.shape[2]}x{image.shape[1]}"
-        raise SettingsError(f"The image is {came}, but a latent stands for {multiple} px: scale it up.")
+        raise SettingsError(f"The image is {came}, but each side needs at least {multiple} px: scale it up.")
     top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
     cut = image[:, top : top + height, left : left + width, :3]
     return cut.detach().float().clamp(0, 1).permute(0, 3, 1, 2) * 2 - 1
@@ -119,7 +121,9 @@ def to_cells(mask: Tensor, count: int, cells: tuple[int, int]) -> Tensor:
     """
     planes = mask.detach().float().cpu().reshape(-1, 1, *mask.shape[-2:])
     if len(planes) not in (1, count):
-        raise SettingsError(f"{len(planes)} noise masks came for {count} latents: give one, or one for each.")
+        raise SettingsError(
+            f"{len(planes)} noise masks came for {count} latents: connect one mask, or one per latent."
+        )
     enlarged = min(planes.shape[-2] / cells[0], planes.shape[-1] / cells[1]) < 1
     resized = F.interpolate(planes, cells) if enlarged else F.adaptive_max_pool2d(planes, cells)
     return (resized >= 0.5).float().expand(count, -1, -1, -1)

@@ -21,7 +21,7 @@ NEGATIVE_PROMPT = (
     {
         "multiline": True,
         "default": "",
-        "tooltip": "What not to draw; works where guidance is above 1. Sprint models take none.",
+        "tooltip": "What to avoid; needs guidance above 1. Sprint models take none.",
     },
 )
 SEED = (
@@ -31,10 +31,10 @@ SEED = (
         "min": 0,
         "max": MAX_SEED,
         "control_after_generate": True,
-        "tooltip": "Image i of a batch is drawn from seed + i: the same alone and in a batch.",
+        "tooltip": "Image i of a batch uses seed + i, so it is the same alone and in a batch.",
     },
 )
-STEPS = ("INT", {"default": 0, "min": 0, "max": 1000, "tooltip": "0: as many as the model wants."})
+STEPS = ("INT", {"default": 0, "min": 0, "max": 1000, "tooltip": "0: the model's default."})
 GUIDANCE = (
     "FLOAT",
     {
@@ -43,12 +43,15 @@ GUIDANCE = (
         "max": 100.0,
         "step": 0.1,
         "round": 0.01,
-        "tooltip": "How closely to follow the prompt. -1: as the model wants; 0 to 1: off, twice as fast.",
+        "tooltip": "How closely to follow the prompt. -1: the model's default; 0 to 1: off, twice as fast.",
     },
 )
 SOLVER = (
     list(SOLVERS),
-    {"default": AUTO, "tooltip": "auto: the model's own. dpm needs fewer steps; scm: Sprint."},
+    {
+        "default": AUTO,
+        "tooltip": "auto: the model's default. dpm needs fewer steps than euler; scm is for Sprint.",
+    },
 )
 BATCH_SIZE = ("INT", {"default": 1, "min": 1, "max": MAX_IMAGES, "tooltip": "Images drawn at once."})
 STRENGTH_RANGE = {"min": 0.0, "max": 1.0, "step": 0.01, "round": 0.001}  # with a default of each node's own
@@ -64,7 +67,7 @@ class Chosen(TypedDict):
 
 def side(name: str) -> tuple[str, dict[str, Any]]:
     """Return the input of a width or height in pixels."""
-    tooltip = f"{name} in pixels, a multiple of 32. 0: the model's own."
+    tooltip = f"{name} in pixels, a multiple of 32. 0: the model's default."
     return ("INT", {"default": 0, "min": 0, "max": MAX_SIDE, "step": 32, "tooltip": tooltip})
 
 

@@ -19,35 +19,37 @@ Place = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", show_default="captions.jsonl in SOURCE", help="File that takes the result."),
+    typer.Option(
+        metavar="FILE", show_default="captions.jsonl in SOURCE", help="File to write the results to."
+    ),
 ]
 Cluster = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Work on N processes of Ray; SOURCE must be on shared storage."),
+    typer.Option(metavar="N", min=1, help="Run N Ray workers; SOURCE must be on shared storage."),
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes the best one.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto picks the best.")]
 
 
 def caption(
     source: Place,
     model: Annotated[
-        str, typer.Option(metavar="MODEL", help="Folder or Hub repository; with --endpoint its name there.")
+        str, typer.Option(metavar="MODEL", help="Folder or Hub repository; with --endpoint, its name there.")
     ],
     endpoint: Annotated[
-        str | None, typer.Option(metavar="URL", help="Ask an OpenAI-compatible server, up to and with /v1.")
+        str | None, typer.Option(metavar="URL", help="URL of an OpenAI-compatible server, including /v1.")
     ] = None,
     key: Annotated[
         str | None,
         typer.Option(envvar="SANA_ENDPOINT_KEY", show_envvar=True, help="The endpoint's key, if it has one."),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option(show_default="a question for two sentences", help="What is asked.")
+        str | None, typer.Option(show_default="asks for two sentences", help="What is asked.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(show_default="MODEL", help="Source of the captions; another name adds up.")
+        str | None, typer.Option(show_default="MODEL", help="Name of the captions' source; others are kept.")
     ] = None,
     output: Output = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images at once, or questions open at once.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, help="Images per batch, or concurrent requests.")] = 8,
     device: Device = "auto",
     cluster: Cluster = None,
     as_json: AsJson = False,

@@ -18,21 +18,23 @@ def cache(
         str,
         typer.Argument(metavar="SOURCE", help="A folder of images, WebDataset shards, or a dataset."),
     ],
-    folder: Annotated[Path, typer.Argument(metavar="DST", help="Folder of the cache: new, or begun before.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DST", help="Cache folder: a new one, or one to continue.")
+    ],
     model: Annotated[
-        str, typer.Option(metavar="MODEL", help="The model that is to be trained: its encoders are used.")
+        str, typer.Option(metavar="MODEL", help="The model to train; its encoders are used.")
     ] = "pocket",
     resolution: Annotated[
         int | None,
-        typer.Option(metavar="N", show_default="the model's", help="Side in pixels of a square image."),
+        typer.Option(metavar="N", show_default="the model's", help="Side of a square image in pixels."),
     ] = None,
     text: Annotated[
-        bool, typer.Option("--text", help="Text features of all captions too; 1.4 MB for 300 Gemma tokens.")
+        bool, typer.Option("--text", help="Also cache text features; 1.4 MB for 300 Gemma tokens.")
     ] = False,
-    square: Annotated[bool, typer.Option("--square", help="Cut all images to squares.")] = False,
+    square: Annotated[bool, typer.Option("--square", help="Crop all images to squares.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 16,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes the best one.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="To compute in: auto, float32, bfloat16.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto picks the best.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="Compute dtype: auto, float32, bfloat16.")] = "auto",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

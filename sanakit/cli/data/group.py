@@ -26,7 +26,9 @@ def pocket(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the data set, 1.4 GB.")],
     cache: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", show_default="FOLDER-packages", help="Downloaded packages, 41 MB."),
+        typer.Option(
+            metavar="DIR", show_default="FOLDER-packages", help="Folder for downloaded packages, 41 MB."
+        ),
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,

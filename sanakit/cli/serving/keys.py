@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DATABASE = "jobs.sqlite"  # in the server's folder
 
-Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the server: jobs, keys, images.")]
+Data = Annotated[Path, typer.Option(metavar="DIR", help="The server's folder: jobs, keys, images.")]
 DatabaseUrl = Annotated[
     str | None,
     typer.Option(
@@ -36,7 +36,7 @@ def commands() -> typer.Typer:
 
 
 def create(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Who it is for, up to 64 characters.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the key, up to 64 characters.")],
     per_minute: Annotated[
         int | None, typer.Option(metavar="N", show_default="any number", help="Requests a minute.")
     ] = None,

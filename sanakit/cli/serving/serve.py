@@ -18,23 +18,30 @@ Models = Annotated[
     typer.Option(
         metavar="MODEL",
         show_default="pocket",
-        help="As for `sana generate`; give several times for several. The first is the default.",
+        help="As for `sana generate`; repeat it for several models. The first is the default.",
     ),
 ]
 Host = Annotated[
-    str, typer.Option(metavar="ADDRESS", help="Other than this machine's own: needs a key, or --no-auth.")
+    str,
+    typer.Option(
+        metavar="ADDRESS", help="Address to listen on; one that others reach needs a key or --no-auth."
+    ),
 ]
-NoAuth = Annotated[bool, typer.Option("--no-auth", help="Let everybody draw, without a key.")]
+NoAuth = Annotated[bool, typer.Option("--no-auth", help="Serve everybody, without keys.")]
 Memory = Annotated[
-    str, typer.Option(metavar="SIZE", help="Most to hold, such as 4GB; auto; all: keep everything.")
+    str, typer.Option(metavar="SIZE", help="Memory limit, such as 4GB; auto; all: keep everything.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 KeepDays = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, show_default="for ever", help="Then jobs and images are deleted."),
+    typer.Option(
+        metavar="N", min=1, show_default="for ever", help="Age at which jobs and images are deleted."
+    ),
 ]
-Filter = Annotated[bool, typer.Option("--filter", help="Look at images before they leave.")]
+Filter = Annotated[
+    bool, typer.Option("--filter", help="Check images with a safety filter before sending them.")
+]
 
 
 def serve(
@@ -50,7 +57,7 @@ def serve(
             metavar="URL",
             envvar="SANA_DATABASE",
             show_default="DIR/jobs.sqlite",
-            help="For jobs and keys: postgresql://...",
+            help="Database of jobs and keys: postgresql://...",
         ),
     ] = None,
     pictures: Annotated[
@@ -59,12 +66,12 @@ def serve(
             metavar="URL",
             envvar="SANA_PICTURES",
             show_default="DIR/pictures",
-            help="A folder, or s3://... and others of fsspec.",
+            help="Image store: a folder, or a URL of fsspec such as s3://...",
         ),
     ] = None,
     no_auth: NoAuth = False,
     max_waiting: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Images in the queue; more get a 503.")
+        int, typer.Option(metavar="N", min=1, help="Most images in the queue; more get a 503.")
     ] = 64,
     max_batch: Annotated[int, typer.Option(metavar="N", min=1, help="Images drawn at once.")] = 16,
     max_steps: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Of one request.")] = 200,
@@ -75,24 +82,27 @@ def serve(
     cors: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="ORIGIN", show_default="none", help="Web pages of it may call; may be repeated."
+            metavar="ORIGIN", show_default="none", help="Origin whose web pages may call; may be repeated."
         ),
     ] = None,
     body_limit: Annotated[str, typer.Option(metavar="SIZE", help="Largest request.")] = "20MB",
     keep_days: KeepDays = None,
     drain: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0, max=3600, help="To finish in when told to stop.")
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0, max=3600, help="Time to finish running work after a stop signal."
+        ),
     ] = 30,
     filter: Filter = False,
     prompt_filter: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER", show_default="off", help="ShieldGemma, which then reads prompts first."
+            metavar="FOLDER", show_default="off", help="A ShieldGemma model, which checks prompts first."
         ),
     ] = None,
     no_metrics: Annotated[bool, typer.Option("--no-metrics", help="Do not serve /metrics.")] = False,
-    log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object a line.")] = False,
-    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Let prompts into the log.")] = False,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object per line.")] = False,
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts to the log.")] = False,
     debug: Debug = False,
 ) -> None:
     """Draw for others, over HTTP, as OpenAI's clients ask.

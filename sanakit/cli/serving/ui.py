@@ -20,7 +20,7 @@ def ui(
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")] = 7860,
     data: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for what is drawn; the same as that of `sana serve`.")
+        Path, typer.Option(metavar="DIR", help="Folder for the images; may be that of `sana serve`.")
     ] = Path("sana-data"),
     no_auth: NoAuth = False,
     memory: Memory = "auto",

@@ -240,7 +240,7 @@ def size_notes(spec: ModelSpec, drawn: tuple[int, int], size: tuple[int, int]) -
         return ()
     asked, nearest = f"{size[1]}x{size[0]}", f"{drawn[1]}x{drawn[0]}"
     return (
-        f"{spec.settings.name} did not learn the size {asked}: the picture is drawn at {nearest}, the "
+        f"{spec.settings.name} did not learn the size {asked}: the image is drawn at {nearest}, the "
         "nearest that it learned, and resized.",
     )
 

@@ -42,7 +42,7 @@ def test_a_size_that_was_not_learned_is_told_and_the_picture_has_it(sana, model:
     report = json.loads(outcome.out)
     assert (report["images"][0]["width"], report["images"][0]["height"]) == (101, 99)
     assert report["warnings"] == [
-        "tiny did not learn the size 101x99: the picture is drawn at 64x64, the nearest that it learned, and "
+        "tiny did not learn the size 101x99: the image is drawn at 64x64, the nearest that it learned, and "
         "resized."
     ]
 

@@ -156,7 +156,7 @@ def test_a_picture_of_another_size_is_drawn_at_a_learned_one_resized_and_told(dr
     result = draw("a fox", output="pt", **ASKED)
     assert result.images.shape[2:] == (128, 160)
     assert result.warnings == [
-        "tiny did not learn the size 160x128: the picture is drawn at 192x128, the nearest that it learned, "
+        "tiny did not learn the size 160x128: the image is drawn at 192x128, the nearest that it learned, "
         "and resized."
     ]
     assert (result.metadata[0]["width"], result.metadata[0]["height"]) == (160, 128)

@@ -63,7 +63,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME=PLACE",
-            help="Where to find a measure's network: inception, clip, image-reward, bert, mask2former or vqa.",
+            help="Folder of a measure's network: inception, clip, image-reward, bert, mask2former or vqa.",
         ),
     ] = None,
     endpoint: Annotated[

@@ -103,8 +103,8 @@ def to_features(conditioning: Conditioning, width: int, name: str) -> Tensor:
     features, extras = conditioning[0]
     if extras:
         raise SettingsError(
-            f"{name} carries {', '.join(map(str, extras))}, which this sampler does not do: take out "
-            "the node that sets it."
+            f"{name} carries {', '.join(map(str, extras))}, which this sampler does not support: "
+            "remove the node that sets it."
         )
     if not isinstance(features, Tensor) or features.ndim != 3 or features.shape[::2] != (1, width):
         raise SettingsError(

@@ -49,7 +49,7 @@ def read_cases(place: str | Path, limit: int | None = None) -> list[Case]:
     except UnicodeDecodeError:
         raise DataError(f"{place} is not UTF-8 text: save it as UTF-8.") from None
     except OSError as error:
-        raise DataError(f"{place} cannot be read ({error.strerror}): check the name.") from None
+        raise DataError(f"{place} cannot be read ({error.strerror}): check the path.") from None
     _check(place, found)
     return found if limit is None else _spread(found, limit)
 
@@ -89,7 +89,7 @@ def _rows(path: Path, text: str) -> Iterable[Case]:
                 cases.append(Case(str(row.get("name", f"{len(cases):05}")), row["prompt"], row))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise DataError(
-                    f'{path}, line {number}, is not an object with a "prompt" ({type(error).__name__}: {error}).'
+                    f'{path}, line {number}, is not an object with "prompt" ({type(error).__name__}: {error}).'
                 ) from None
     return cases
 
@@ -97,13 +97,13 @@ def _rows(path: Path, text: str) -> Iterable[Case]:
 def _check(place: Path, cases: Sequence[Case]) -> None:
     """Raise DataError unless there are cases, each with a prompt and its own name, which a file can have."""
     if not cases:
-        raise DataError(f"{place} holds no prompt: check the name.")
+        raise DataError(f"{place} holds no prompt: check the path.")
     seen = set()
     for case in cases:
         if not isinstance(case.prompt, str) or not case.prompt:
             raise DataError(f"{place}: the prompt of {case.name[:40]!r} is {case.prompt!r}, not a text.")
         if not re.fullmatch(rf"\w[\w .+=@-]{{0,{MAX_NAME - 1}}}", case.name):
-            raise DataError(f"{place}: the name {case.name[:40]!r} cannot be that of a file.")
+            raise DataError(f"{place}: the name {case.name[:40]!r} cannot be a file name.")
         if case.name.casefold() in seen:
             raise DataError(f"{place} has the name {case.name!r} twice.")
         seen.add(case.name.casefold())
@@ -111,7 +111,7 @@ def _check(place: Path, cases: Sequence[Case]) -> None:
 
 def _spread(cases: list[Case], limit: int) -> list[Case]:
     if limit < 1:
-        raise DataError(f"A limit of {limit} leaves no prompt: take at least 1.")
+        raise DataError(f"A limit of {limit} leaves no prompt: use at least 1.")
     count = min(limit, len(cases))
     return [cases[index * len(cases) // count] for index in range(count)]
 

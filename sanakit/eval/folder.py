@@ -43,14 +43,14 @@ def list_pictures(folder: str | Path) -> list[Path]:
     """All images below a folder, in the order of their paths. Raises DataError when there are none."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder of images: check the name.")
+        raise DataError(f"{folder} is not a folder of images: check the path.")
     found = sorted(
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
     if not found:
-        raise DataError(f"{folder} holds no images ({', '.join(SUFFIXES)}): name another folder.")
+        raise DataError(f"{folder} holds no images ({', '.join(SUFFIXES)}): choose another folder.")
     return found
 
 
@@ -81,7 +81,7 @@ def read_picture(path: Path) -> Image.Image:
     try:
         return flatten(open_picture(path, str(path)))
     except (SettingsError, SizeError) as error:
-        raise DataError(f"{error} Draw or fetch it again, or take it out.") from None
+        raise DataError(f"{error} Draw or download it again, or remove it.") from None
 
 
 def pixels(image: Image.Image, side: int | None = None) -> Tensor:
@@ -128,7 +128,7 @@ def _written(folder: Path) -> dict[Path, Case]:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         return {folder / row["file"]: Case(Path(row["file"]).stem, row["prompt"]) for row in rows}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} cannot be read ({error}): give the prompts with --prompts FILE.") from None
+        raise DataError(f"{path} cannot be read ({error}): pass the prompts with --prompts FILE.") from None
 
 
 def _sidecar(path: Path) -> Case | None:

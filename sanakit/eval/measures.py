@@ -100,7 +100,7 @@ def measure(
         return _distance(name, shown, tools, folder, progress)
     if without := [one.path.name for one in shown if one.case is None]:
         raise DataError(
-            f"Nothing says what {len(without)} of {len(shown)} images were to show, such as {without[0]}: "
+            f"{len(without)} of {len(shown)} images have no prompt, such as {without[0]}: "
             "give the prompts with --prompts FILE, or write them into NAME.txt beside NAME.png."
         )
     cases = [one.case for one in shown if one.case is not None]
@@ -126,14 +126,14 @@ def check_measures(names: Sequence[str]) -> None:
     """Raise SettingsError for a measure that is not known here."""
     for name in names:
         if name not in MEASURES:
-            raise SettingsError(f"There is no measure {name!r}: take {', '.join(MEASURES)}.")
+            raise SettingsError(f"There is no measure {name!r}: use {', '.join(MEASURES)}.")
 
 
 def check_weights(names: Sequence[str]) -> None:
     """Raise SettingsError for the name of a network that no measure has."""
     for name in names:
         if name not in WEIGHTS:
-            raise SettingsError(f"No measure has weights called {name!r}: take {', '.join(WEIGHTS)}.")
+            raise SettingsError(f"No measure has weights named {name!r}: use {', '.join(WEIGHTS)}.")
 
 
 def fid_file() -> str:
@@ -256,12 +256,12 @@ def _add_up(
 def _questions(tools: Tools, cases: Sequence[Case]) -> dict[str, list[dpg.Question]]:
     """The questions of all cases, complete before the first is asked."""
     if tools.questions is None:
-        raise SettingsError("DPG-Bench needs its questions: give them with --questions dpg_bench.csv.")
+        raise SettingsError("DPG-Bench needs its questions: pass them with --questions dpg_bench.csv.")
     questions = dpg.read_questions(tools.questions)
     if missing := [case.name for case in cases if case.name not in questions]:
         raise DataError(
-            f"{tools.questions} has no question for {len(missing)} prompts, such as {missing[0]}: prompts "
-            "are named as in its column item_id."
+            f"{tools.questions} has no question for {len(missing)} prompts, such as {missing[0]}: name "
+            "prompts as in its column item_id."
         )
     return questions
 
@@ -272,7 +272,7 @@ def _distance(
     """Frechet distance of the images to the reference."""
     if tools.reference is None:
         raise SettingsError(
-            f"{name} compares with real images: give their folder, or their statistics, with --reference."
+            f"{name} compares with real images: pass their folder or statistics with --reference."
         )
     place = tools.place("inception") if name == "fid" else ""
     device = choose_device(tools.device)

@@ -65,7 +65,7 @@ class FlowDPM:
 
     def __init__(self, times: Tensor, order: int = 2) -> None:
         if order not in ORDERS:
-            raise SettingsError(f"Flow-DPM-Solver of order {order} does not exist: take 1, 2 (usual) or 3.")
+            raise SettingsError(f"Flow-DPM-Solver of order {order} does not exist: use 1, 2 (usual) or 3.")
         self.times = checked_times(times)
         self.order = order
 

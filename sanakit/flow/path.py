@@ -134,14 +134,14 @@ def checked_times(times: Tensor) -> Tensor:
     """
     if times.ndim != 1 or len(times) < 2:
         raise SettingsError(
-            f"A time grid of shape {tuple(times.shape)} came; it is S + 1 times in one row, S >= 1."
+            f"A time grid has shape {tuple(times.shape)}; it must be one row of at least 2 times."
         )
     grid = times.detach().to("cpu", torch.float64, copy=True)
     rounded = grid.float()
     if not (bool(torch.all(rounded[1:] < rounded[:-1])) and rounded[0] <= 1 and grid[-1] == 0):
         raise SettingsError(
             f"The times go from {grid[0].item():g} to {grid[-1].item():g} in {len(grid) - 1} steps, but they "
-            "must descend strictly from at most 1 to 0: take fewer steps or a shift nearer to 1."
+            "must descend strictly from at most 1 to 0: use fewer steps or a shift nearer to 1."
         )
     return grid
 

@@ -30,11 +30,11 @@ def sample_training_times(
     Source: Esser et al. 2024 (arXiv:2403.03206) section 3.1; SANA uses mean 0, std 1, shift 3.
     """
     if n < 1:
-        raise SettingsError(f"{n} training times were asked for; ask for 1 or more.")
+        raise SettingsError(f"{n} training times were requested: request at least 1.")
     if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
         raise SettingsError(
             f"Training times with mean {mean} and std {std} cannot be drawn: "
-            "take a finite mean and a std above 0."
+            "use a finite mean and a std above 0."
         )
     logits = mean + std * torch.randn(n, generator=generator, device=generator.device)
     return shift_times(torch.sigmoid(logits), shift)

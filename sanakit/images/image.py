@@ -195,7 +195,7 @@ def save(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping | N
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(
-            f"{path} cannot be written ({reason}): check the place, its rights and space."
+            f"{path} cannot be written ({reason}): check the path, its permissions and the free space."
         ) from None
     return path
 
@@ -213,7 +213,7 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
     # SyntaxError: what Pillow calls a broken PNG; a bomb is an image of far too many pixels
     except (OSError, ValueError, SyntaxError, KeyError, Image.DecompressionBombError):
         pass
-    raise SettingsError(f"{path} carries no settings: give a PNG file as this package wrote it.")
+    raise SettingsError(f"{path} carries no settings: use a PNG file written by this package.")
 
 
 def _options(file_format: str, metadata: Mapping | None, quality: int) -> dict[str, Any]:

@@ -29,11 +29,11 @@ def repaint_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
             levels = turned.convert("L")
     if levels.size != size:
         raise SettingsError(
-            f"The mask is {levels.width}x{levels.height}, the picture {size[0]}x{size[1]}: make them equal."
+            f"The mask is {levels.width}x{levels.height}, the image {size[0]}x{size[1]}: make them equal."
         )
     marked = levels.point([0] * REPAINT + [255] * (256 - REPAINT))
     if marked.getbbox() is None:
-        raise SettingsError("The mask marks nothing: paint white what is to be redrawn.")
+        raise SettingsError("The mask marks nothing: paint white where the image should be redrawn.")
     return marked
 
 
@@ -42,7 +42,7 @@ def transparency_mask(image: Image.Image) -> Image.Image | None:
 
     Raises as `flatten` does.
     """
-    with decoding("picture"):
+    with decoding("image"):
         clear = _transparency(upright(image))
     return clear if clear is not None and np.asarray(clear).max() >= REPAINT else None
 

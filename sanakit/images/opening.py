@@ -47,9 +47,9 @@ def open_picture(
         pass
     except Exception as error:  # whatever the decoders make of a damaged or hostile file
         reason = getattr(error, "strerror", None)  # of the system: it could not be opened
-        wrong = f"cannot be read ({reason})" if reason else "is damaged, or no image"
-        raise SettingsError(f"{what} {wrong}: give a whole PNG, JPEG or WebP file.") from None
-    raise SizeError(f"{what} has too many pixels: give one of at most {MAX_PIXELS // 10**6} million.")
+        wrong = f"cannot be read ({reason})" if reason else "is damaged, or not an image"
+        raise SettingsError(f"{what} {wrong}: use an intact PNG, JPEG or WebP file.") from None
+    raise SizeError(f"{what} has too many pixels: use one of at most {MAX_PIXELS // 10**6} million.")
 
 
 def flatten(image: Image.Image) -> Image.Image:
@@ -57,7 +57,7 @@ def flatten(image: Image.Image) -> Image.Image:
 
     Raises SettingsError for what is not an image or too large, or whose file is damaged.
     """
-    with decoding("picture"):
+    with decoding("image"):
         turned = upright(image)
         if not turned.has_transparency_data:
             return turned.convert("RGB")
@@ -98,6 +98,6 @@ def _check(image: Image.Image) -> None:
         raise SettingsError(f"The image came as {type(image).__name__}: open it with PIL.Image.open.")
     if not 1 <= image.width * image.height <= MAX_PIXELS:
         raise SettingsError(
-            f"The image has {image.width}x{image.height} px, but {MAX_PIXELS // 10**6} million are the "
-            "most: scale it down."
+            f"The image has {image.width}x{image.height} px, more than the limit of {MAX_PIXELS // 10**6} "
+            "million: scale it down."
         )

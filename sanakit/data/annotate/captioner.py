@@ -61,7 +61,7 @@ def endpoint_captioner(
     are open at once. An image that the server refuses gets "", with a warning that says why.
     """
     if concurrency < 1:
-        raise SettingsError(f"{concurrency} questions at once is not possible: take at least 1.")
+        raise SettingsError(f"concurrency is {concurrency}: it must be at least 1.")
     chat = endpoint_chat(
         *(url, model, key),
         extra="caption",

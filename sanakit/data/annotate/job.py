@@ -164,7 +164,7 @@ def annotate(
     cannot be written, and whatever the model raises.
     """
     if not job.name.strip():
-        raise SettingsError("The model needs a name: captions and scores are told apart by it.")
+        raise SettingsError("The model has no name: pass one, as it identifies captions and scores.")
     show = progress or (lambda what, done, total: None)
     show("reading", 0, len(source))
     todo, bare, broken = waiting(source, job, sidecar)
@@ -219,7 +219,7 @@ def run_here(
     batch_size: images the model gets at once. Raises SettingsError for one below 1.
     """
     if batch_size < 1:
-        raise SettingsError(f"A batch of {batch_size} images is not possible: take at least 1.")
+        raise SettingsError(f"batch_size is {batch_size}: it must be at least 1.")
     batches = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
     with ThreadPoolExecutor(max_workers=READERS) as pool:
         coming = [pool.submit(read_picture, source, one) for one in batches[0]]
@@ -263,4 +263,6 @@ def read_picture(source: Source, picture: Waiting) -> Image.Image | str:
 
 def _check_number(name: str, wanted: int, came: int) -> None:
     if wanted != came:
-        raise SettingsError(f"{name} gave {came} answers to {wanted} questions: it has to give one for each.")
+        raise SettingsError(
+            f"{name} returned {came} answers to {wanted} questions: it must return one for each."
+        )

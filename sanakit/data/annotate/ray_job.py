@@ -44,7 +44,7 @@ def annotate_on_cluster(
         raise MissingExtraError("ray", "cluster") from None
     for number, what in ((workers, "workers"), (batch_size, "images in a batch")):
         if number < 1:
-            raise SettingsError(f"{number} {what} is not possible: take at least 1.")
+            raise SettingsError(f"{number} {what} is too few: use at least 1.")
     with workers_on(device, workers) as needs:
         rows = [{"picture": json.dumps(asdict(one))} for one in pictures]
         # Blocks of one batch come back as soon as they are done, but a million blocks would cost more than

@@ -39,7 +39,7 @@ def clip_scorer(model: str | os.PathLike[str] = "pocket-clip", *, device: str = 
     def score(images: list[Image.Image], texts: list[str]) -> list[float]:
         nonlocal told
         if len(images) != len(texts):
-            raise SettingsError(f"{len(texts)} texts came for {len(images)} images: give one for each.")
+            raise SettingsError(f"{len(texts)} texts came for {len(images)} images: give one text per image.")
         if not images:
             return []
         if not told:

@@ -67,7 +67,7 @@ def fill_buckets(
     less than half would be left after the cut. The rest as for `training_sizes`. Raises SettingsError.
     """
     if not enlarge >= 1:
-        raise SettingsError(f"enlarge = {enlarge}: give 1 (never) or how many times images may grow.")
+        raise SettingsError(f"enlarge = {enlarge}: it must be 1 (never enlarge) or the largest factor.")
     sizes = training_sizes(resolution, square=square, multiple=multiple)
     heights, widths = index.heights.astype(np.float64), index.widths.astype(np.float64)
     sound = index.heights > 0
@@ -85,7 +85,7 @@ def fill_buckets(
         size = f"{index.widths[number]}x{index.heights[number]} px"
         height, width = sizes[bucket[number]]
         left_out[number] = (
-            f"{size} is too narrow: less than half would be left of it at {width}x{height}"
+            f"{size} is too narrow: less than half of it would remain at {width}x{height}"
             if too_narrow[number]
             else f"{size} is too small for {width}x{height}"
         )

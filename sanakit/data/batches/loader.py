@@ -85,7 +85,7 @@ class Report:
         groups = (
             ("Cannot be read", self.broken),
             ("Left out at this resolution", self.left_out),
-            ("Turned out broken in training", self.failed),
+            ("Found to be broken in training", self.failed),
             ("Not used, besides images", self.ignored),
         )
         lines = [f"{self.used} of {self.pictures} images are trained on."]
@@ -95,7 +95,7 @@ class Report:
                 lines += [f"  {key}: {reason}" for key, reason in itertools.islice(named.items(), _NAMED)]
                 lines += [f"  and {len(named) - _NAMED} more"] if len(named) > _NAMED else []
         if self.uncaptioned:
-            lines.append(f"{self.uncaptioned} samples had no caption and were given an empty one.")
+            lines.append(f"{self.uncaptioned} samples had no caption and got an empty one.")
         if self.empty_share > 0.1:
             lines.append(
                 f"{self.empty_share:.0%} of the places in batches stay empty: take smaller batches, or "
@@ -134,7 +134,7 @@ class Loader:
     ) -> None:
         if len(index) != len(source):
             raise DataError(
-                f"The index is of {len(index)} images, the source has {len(source)}: scan it again."
+                f"The index covers {len(index)} images, but the source has {len(source)}: scan it again."
             )
         if workers < 0:
             raise SettingsError(f"workers = {workers}: give 0 or the number of reading processes.")
@@ -150,7 +150,7 @@ class Loader:
         self._next: Iterator[tuple[int, tuple[int, int]]] = iter(())
         self._preparer = Preparer(source, seed, temperature, threshold)
         if not len(self.buckets):
-            raise DataError(f"There is no image to train on at {resolution} px. {self._report(None)}")
+            raise DataError(f"No image can be trained on at {resolution} px. {self._report(None)}")
         # made here, so that wrong numbers are told before a worker starts
         draw_caption([Caption("")], 0.0, temperature=temperature, threshold=threshold)
         self.order = Order(self.buckets.members, batch_size, seed)
@@ -206,8 +206,8 @@ class Loader:
     def _check(self, part: Part) -> None:
         if not 0 <= part.start < part.stop <= part.total == self.order.batch_size:
             raise SettingsError(
-                f"Samples {part.start} to {part.stop} of {part.total} were asked for, but the global batch "
-                f"has {self.order.batch_size}: make the loader with the batch size of all ranks together."
+                f"Samples {part.start} to {part.stop} of {part.total} were requested, but the global batch "
+                f"has {self.order.batch_size}: create the loader with the batch size of all ranks together."
             )
 
     def _report(self, order: Order | None) -> Report:
@@ -266,7 +266,7 @@ class Loader:
             raise DataError(
                 f"A reading process died ({reason}). It was killed, or memory ran out: "
                 "main memory, or shared memory (/dev/shm, in Docker --shm-size). Try fewer workers, then "
-                "resume: the order goes on where it stopped."
+                "resume: the order continues where it stopped."
             ) from error
 
 

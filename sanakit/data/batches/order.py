@@ -47,7 +47,7 @@ class Order:
         if not 0 <= seed < 2**32:
             raise SettingsError(f"seed = {seed}: give a whole number from 0 to {2**32 - 1}.")
         if not sum(map(len, members)):
-            raise DataError("There is no image to train on.")
+            raise DataError("There are no images to train on.")
         self.members, self.batch_size, self.seed = tuple(members), batch_size, seed
         counts = [-(-len(numbers) // batch_size) for numbers in members]
         self._ends = np.cumsum(counts)
@@ -64,7 +64,7 @@ class Order:
     def batch(self, number: int) -> GlobalBatch:
         """Return global batch `number`, counted from 0 over all epochs. Raises SettingsError below 0."""
         if number < 0:
-            raise SettingsError(f"Batch {number} was asked for: batches count from 0.")
+            raise SettingsError(f"Batch {number} does not exist: batches count from 0.")
         epoch, place = divmod(number, self.batches_per_epoch)
         place = int(self._permutation(epoch, len(self.members), self.batches_per_epoch)[place])
         bucket = int(np.searchsorted(self._ends, place, side="right"))

@@ -166,7 +166,7 @@ def plan_cache(
     buckets = fill_buckets(index, resolution, square=square, multiple=config.compression)
     if not len(buckets):
         raise DataError(
-            f"{place} has no image to train on at {resolution} px: {len(index.broken)} of {len(index)} are "
+            f"{place} has no usable image at {resolution} px: {len(index.broken)} of {len(index)} are "
             f"broken, {len(buckets.left_out)} too small or too narrow."
         )
     captions, tokens = _count(source, buckets, encoder)
@@ -344,8 +344,8 @@ def _encode(part: list[_Read], autoencoder: DCAE, encoder: TextEncoder | None, c
     for picture, one in zip(sound, stored, strict=True):
         if not one.isfinite().all():
             raise NumericsError(
-                f"The latents of {picture.key} are not finite in {LATENTS}: the model computes wrongly in "
-                f"{autoencoder.dtype}. Take float32 (--dtype float32)."
+                f"The latents of {picture.key} are not finite in {LATENTS}: the model overflows in "
+                f"{autoencoder.dtype}. Use float32 (--dtype float32)."
             )
         picture.latents = one
     if encoder is None:
@@ -364,11 +364,11 @@ def _check_folder(folder: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise DataError(
-            f"{folder} is not a folder for a cache ({error.strerror}): name another one."
-        ) from None
+        raise DataError(f"{folder} cannot hold a cache ({error.strerror}): choose another folder.") from None
     if foreign and not is_cache(folder):
-        raise DataError(f"{folder} holds other files, such as {foreign[0]}: name a new folder for the cache.")
+        raise DataError(
+            f"{folder} holds other files, such as {foreign[0]}: choose a new folder for the cache."
+        )
 
 
 def _check_room(plan: CachePlan, share: float) -> None:
@@ -376,6 +376,6 @@ def _check_room(plan: CachePlan, share: float) -> None:
     if needed > plan.free_bytes:
         raise OutputError(
             f"The cache takes about {needed / 1e9:.1f} GB more, and {plan.folder} has "
-            f"{plan.free_bytes / 1e9:.1f} GB free: make room, name another folder"
+            f"{plan.free_bytes / 1e9:.1f} GB free: free some space, choose another folder"
             + (", or leave --text out." if plan.text_bytes else ".")
         )

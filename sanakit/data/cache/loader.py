@@ -144,6 +144,6 @@ class CachedLoader:
     def _check(self, part: Part) -> None:
         if not 0 <= part.start < part.stop <= part.total == self.order.batch_size:
             raise SettingsError(
-                f"Samples {part.start} to {part.stop} of {part.total} were asked for, but the global batch "
-                f"has {self.order.batch_size}: make the loader with the batch size of all ranks together."
+                f"Samples {part.start} to {part.stop} of {part.total} were requested, but the global batch "
+                f"has {self.order.batch_size}: create the loader with the batch size of all ranks together."
             )

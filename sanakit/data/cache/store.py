@@ -243,7 +243,7 @@ class Cache:
     def __getitem__(self, index: int) -> CachedPicture:
         """Return an image; its tensors are backed by the file. Raises DataError for a damaged row."""
         if not 0 <= index < len(self):
-            raise IndexError(f"picture {index} of {len(self)}")
+            raise IndexError(f"image {index} of {len(self)}")
         which = bisect_right(self._starts, index) - 1
         file, place = self._files[which], index - self._starts[which]
         start, end = file.read("row_ends")[place : place + 2].tolist()
@@ -253,7 +253,7 @@ class Cache:
             key, failed = row["key"], row.get("failed")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(
-                f"{file.paths[0]} is damaged in the row of its picture {place} ({error}): delete it. {AGAIN}"
+                f"{file.paths[0]} is damaged in the row of its image {place} ({error}): delete it. {AGAIN}"
             ) from None
         number = int(file.read("numbers")[place])
         if failed is not None:
@@ -288,7 +288,7 @@ class Cache:
             )
         if resolution is not None and resolution != self.about.resolution:
             raise DataError(
-                f"The cache {self.folder} is of {self.about.resolution} px, the training of {resolution} px: "
+                f"The cache {self.folder} has {self.about.resolution} px, the training {resolution} px: "
                 "train at that, or make a cache for this resolution in another folder."
             )
 
@@ -305,7 +305,7 @@ def read_about(folder: Path) -> About:
     try:
         content = json.loads(path.read_bytes())
         if content.pop("format") != FORMAT:
-            raise DataError(f"{path} is of another version of this package: build the cache again.")
+            raise DataError(f"{path} was written by another version of this package: build the cache again.")
         content["maker"] = Maker(**content["maker"])
         content["sizes"] = tuple((int(height), int(width)) for height, width in content["sizes"])
         content["shards"] = tuple(Shard(**shard) for shard in content["shards"])
@@ -338,23 +338,23 @@ def _open_shard(folder: Path, shard: Shard) -> TensorFiles:
 def _check_same(folder: Path, there: About, here: About) -> None:
     if bool(there.text_width) != bool(here.text_width):
         what, instead = ("with", "give --text") if there.text_width else ("without", "leave --text out")
-        raise DataError(f"{folder} is a cache {what} text features: {instead}, or name another folder.")
+        raise DataError(f"{folder} is a cache {what} text features: {instead}, or choose another folder.")
     found = there.maker.difference(here.maker)
     if found:
         raise DataError(
             f"{folder} is a cache made with {there.maker.model}, and {here.maker.model} differs from it in "
-            f"{found}: name another folder."
+            f"{found}: choose another folder."
         )
     if there.resolution != here.resolution:
         raise DataError(
-            f"{folder} is a cache of {there.resolution} px, not of {here.resolution}: name another folder."
+            f"{folder} is a cache of {there.resolution} px, not of {here.resolution}: choose another folder."
         )
     for entry in fields(About):
         same = getattr(there, entry.name) == getattr(here, entry.name)
         if entry.name not in ("maker", "shards", "ignored") and not same:
             raise DataError(
-                f"{folder} is a cache of other images, or of these before they were changed ({entry.name} "
-                "is not the same): name another folder, or delete this one."
+                f"{folder} is a cache of other images, or of these images before a change ({entry.name} "
+                "differs): choose another folder, or delete this one."
             )
 
 

@@ -33,7 +33,7 @@ def captions_in_json(content: bytes, name: str) -> tuple[Caption, ...]:
     try:
         value = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{name} is not JSON ({error}): mend it or take it away.") from None
+        raise DataError(f"{name} is not JSON ({error}): repair or remove it.") from None
     return captions_in_value(value, name)
 
 
@@ -46,7 +46,7 @@ def captions_in_value(value: Any, name: str) -> tuple[Caption, ...]:
     try:
         return _captions(value, name)
     except RecursionError:
-        raise DataError(f"{name} has lists nested too deep where captions should be: give texts.") from None
+        raise DataError(f"{name} has deeply nested lists instead of captions: write texts.") from None
 
 
 def distinct(captions) -> tuple[Caption, ...]:
@@ -68,13 +68,15 @@ def _captions(value: Any, name: str) -> tuple[Caption, ...]:
     if isinstance(value, list | tuple):
         return distinct([caption for one in value for caption in _captions(one, name)])
     if not isinstance(value, Mapping):
-        raise DataError(f"{name} has {value!r} where a caption should be: give texts.")
+        raise DataError(f"{name} has {value!r} instead of a caption: write texts.")
     texts = [c for key in TEXT_KEYS if key in value for c in _captions(value[key], name)]
     scores = next((value[key] for key in SCORE_KEYS if value.get(key) not in (None, "")), None)
     if scores is not None:
         scores = list(scores) if isinstance(scores, list | tuple) else [scores]
         if len(scores) != len(texts):
-            raise DataError(f"{name} has {len(texts)} captions and {len(scores)} scores: give as many.")
+            raise DataError(
+                f"{name} has {len(texts)} captions and {len(scores)} scores: write one score per caption."
+            )
         texts = [Caption(c.text, _number(s, name), c.source) for c, s in zip(texts, scores, strict=True)]
     source = value.get("source")
     if isinstance(source, str) and source:

@@ -36,7 +36,7 @@ class Caption:
         if self.score is not None and not math.isfinite(self.score):
             raise DataError(
                 f"The caption {self.text[:60]!r} has the score {self.score}: a score is a finite number, or "
-                "null where there is none. Take it away, or score the images again."
+                "null. Remove it, or score the images again."
             )
         try:
             self.text.encode()
@@ -58,7 +58,7 @@ def draw_caption(
     'a red apple'
     """
     if not 0 <= u < 1:
-        raise SettingsError(f"u is {u}: a caption is drawn by a number of at least 0 and less than 1.")
+        raise SettingsError(f"u is {u}: it must be at least 0 and less than 1.")
     chances = caption_chances(captions, temperature=temperature, threshold=threshold)
     reached = 0.0
     for caption, chance in zip(captions, chances, strict=True):
@@ -81,11 +81,11 @@ def caption_chances(
     Raises SettingsError for a temperature or threshold out of range, and without captions.
     """
     if not captions:
-        raise SettingsError("There is no caption to draw: leave images without captions out before.")
+        raise SettingsError("There is no caption to choose: leave out images without captions.")
     if not temperature > 0:
-        raise SettingsError(f"The temperature of captions is {temperature}: it has to be greater than 0.")
+        raise SettingsError(f"The temperature of captions is {temperature}: it must be greater than 0.")
     if math.isnan(threshold):
-        raise SettingsError("The threshold of captions is NaN: it has to be a number.")
+        raise SettingsError("The threshold of captions is NaN: it must be a number.")
     scores = [caption.score for caption in captions if caption.score is not None]
     if not scores:
         return [1 / len(captions)] * len(captions)

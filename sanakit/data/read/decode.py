@@ -89,7 +89,7 @@ def _open(file: BinaryIO) -> Image.Image:
             raise DataError("is empty") from None
         what = ", ".join(FORMATS[:-1]) + f" or {FORMATS[-1]}"
         reason = (
-            f"is no {what} image"
+            f"is not a {what} image"
             if isinstance(error, Image.UnidentifiedImageError)
             else f"is damaged ({error})"
         )

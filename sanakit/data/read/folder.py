@@ -48,7 +48,7 @@ class FolderSource:
         self._names = Names(sorted(pictures))
         stems = {os.path.splitext(path)[0] for path in pictures}
         self._beside = {path for path in beside if os.path.splitext(path)[0] in stems}
-        self.ignored |= {path: "is the caption of no image" for path in beside if path not in self._beside}
+        self.ignored |= {path: "is a caption without an image" for path in beside if path not in self._beside}
         self._rows = self._read_tables(tables, set(pictures)) if pictures else {}
 
     def __len__(self) -> int:
@@ -107,7 +107,9 @@ def files_below(root: Path, ignored: dict[str, str]) -> Iterator[str]:
     """
 
     def stop(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be read ({error.strerror}): check its rights.") from None
+        raise DataError(
+            f"{error.filename} cannot be read ({error.strerror}): check its permissions."
+        ) from None
 
     for folder, folders, files in os.walk(root, onerror=stop):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -115,7 +117,7 @@ def files_below(root: Path, ignored: dict[str, str]) -> Iterator[str]:
         prefix = "" if inside == "." else inside + "/"
         for name in folders:
             if os.path.islink(os.path.join(folder, name)):
-                ignored[prefix + name] = "is a link to a folder: give that folder itself"
+                ignored[prefix + name] = "is a link to a folder: pass that folder itself"
         for name in files:
             path = os.path.join(folder, name)
             if name.startswith("."):
@@ -138,7 +140,7 @@ def _rows(path: Path) -> Iterator[Any]:
             with path.open(encoding="utf-8-sig") as file:
                 yield from (json.loads(line) for line in file if line.strip())
     except (ValueError, OSError, RecursionError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read ({error}): mend it or take it away.") from None
+        raise DataError(f"{path} cannot be read ({error}): repair or remove it.") from None
 
 
 def _parquet_rows(path: Path) -> Iterator[Any]:

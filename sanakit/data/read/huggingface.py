@@ -36,7 +36,7 @@ class TableSource:
         columns += [column for column in _PICTURE_COLUMNS if column in features and column not in columns]
         if not columns:
             raise DataError(
-                f"{name} has no column of images, only {', '.join(features)}: name the column 'image'."
+                f"{name} has no column of images, only {', '.join(features)}: call the column 'image'."
             )
         self._pictures = columns[0]
         # The file as it is: decoding it in our own way is what makes it quick.
@@ -120,4 +120,4 @@ def _one_split(found: Any) -> Any:
         return found
     if SPLIT in found or len(found) == 1:
         return found.get(SPLIT) or next(iter(found.values()))
-    raise DataError(f"The data set has the splits {', '.join(found)}, none is called {SPLIT!r}: rename one.")
+    raise DataError(f"The data set has the splits {', '.join(found)}, but none named {SPLIT!r}: rename one.")

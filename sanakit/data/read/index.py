@@ -143,7 +143,9 @@ def _write(path: Path, index: Index) -> None:
         with written_whole(path) as partial, partial.open("wb") as file:
             np.savez(file, heights=index.heights, widths=index.widths, about=json.dumps(about))
     except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}): name another place for it.") from None
+        raise DataError(
+            f"{path} cannot be written ({error.strerror}): choose another place for it."
+        ) from None
 
 
 def _check_place(path: Path) -> None:
@@ -151,6 +153,8 @@ def _check_place(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}): name another place for it.") from None
+        raise DataError(
+            f"{path} cannot be written ({error.strerror}): choose another place for it."
+        ) from None
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise DataError(f"{path} cannot be written: name a file in a folder that you may write to.")
+        raise DataError(f"{path} cannot be written: choose a file in a writable folder.")

@@ -51,8 +51,8 @@ def check_apart(place: str | os.PathLike[str], output: Path) -> None:
     folder = Path(place).expanduser()
     if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
         raise DataError(
-            f"The output {output} lies in {folder}, among the images to train on, where what is drawn in "
-            "training would become one of them: choose an --output beside it."
+            f"The output {output} lies in {folder}, among the images to train on. Images drawn in "
+            "training would be trained on: choose an --output beside it."
         )
 
 
@@ -96,8 +96,8 @@ def _open(text: str) -> Source:
             pictures = (name for name in files_below(path, {}) if name.lower().endswith(PICTURES))
             if (loose := next(pictures, None)) is not None:
                 raise DataError(
-                    f"{path} holds both shards ({shards[0].name}) and images ({loose}): give the shards as "
-                    f"{path / '*.tar'}, or take them away to use the images."
+                    f"{path} holds both shards ({shards[0].name}) and images ({loose}): pass the shards as "
+                    f"{path / '*.tar'}, or remove them to use the images."
                 )
             return TarSource(shards)
         folder = FolderSource(path)
@@ -105,7 +105,7 @@ def _open(text: str) -> Source:
         return parquet_source(tables) if tables else folder
     files = [Path(name) for name in expand(os.fspath(path))]
     if not files:
-        raise DataError(f"No file fits {text}: give {_KINDS}.")
+        raise DataError(f"No file matches {text}: give {_KINDS}.")
     missing = [file for file in files if not file.exists()]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""

@@ -40,7 +40,7 @@ def sidecar_path(place: str | os.PathLike[str]) -> Path:
     text = os.fspath(place)
     if text.startswith("hub:"):
         raise DataError(
-            f"{text} has no folder here that could take {SIDECAR}: say where it is to be with --output."
+            f"{text} is not a local folder, so {SIDECAR} has no place there: choose a file with --output."
         )
     path = Path(text).expanduser()
     if path.is_dir():
@@ -71,7 +71,7 @@ def read_sidecar(path: Path) -> dict[str, Known]:
                 break
             raise DataError(
                 f'{path}, line {number}, is not a row of captions: {{"key": ..., "captions": [{{"text": ..., '
-                '"source": ..., "score": ...}]}, with finite scores. Mend the line, or take it out.'
+                '"source": ..., "score": ...}]}, with finite scores. Correct or remove the line.'
             )
         key, captions, scorer = row
         known = found.setdefault(key, {})
@@ -135,7 +135,7 @@ class SidecarWriter:
 
     def _explain(self, error: OSError) -> OutputError:
         return OutputError(
-            f"Captions cannot be written to {self.path}: {error.strerror}. Name another file with --output."
+            f"Captions cannot be written to {self.path}: {error.strerror}. Choose another file with --output."
         )
 
 

@@ -38,8 +38,8 @@ class TarSource:
         packed = [shard for shard in self.shards if shard.suffix.lower() != ".tar"]
         if packed:
             raise DataError(
-                f"{packed[0]} is compressed, so that single images cannot be read from it: unpack it to a "
-                "plain .tar (gunzip); JPEG files do not get smaller by it anyway."
+                f"{packed[0]} is compressed, so single images cannot be read from it: unpack it to a "
+                "plain .tar (gunzip); compression does not make JPEG files smaller."
             )
         common = os.path.commonpath([shard.absolute().parent for shard in self.shards])
         self._shard_names = [os.path.relpath(shard.absolute(), common) for shard in self.shards]
@@ -52,7 +52,7 @@ class TarSource:
             rows.append(np.array(list(found.values()), dtype=np.int64).reshape(-1, len(_COLUMNS)))
         if not names and self.ignored:
             name, reason = next(iter(self.ignored.items()))
-            raise DataError(f"The shards hold no image; the first: {name} {reason}.")
+            raise DataError(f"The shards hold no image; the first file, {name}, {reason}.")
         self._names = Names(names)
         self._rows = np.concatenate(rows)
 
@@ -105,10 +105,10 @@ class TarSource:
                         continue
                     self._sort_in(member, number, length, pictures, captions)
         except (OSError, tarfile.TarError) as error:
-            self.ignored[name] = f"is damaged or no tar file ({error}); {len(pictures)} images before that"
+            self.ignored[name] = f"is damaged or not a tar file ({error}); {len(pictures)} images before that"
         for sample, places in captions.items():
             if sample not in pictures:
-                self.ignored[f"{name}:{sample}"] = "is the caption of no image"
+                self.ignored[f"{name}:{sample}"] = "is a caption without an image"
                 continue
             for column, place in places.items():
                 pictures[sample][1][column : column + 2] = place
@@ -129,7 +129,7 @@ class TarSource:
         key = f"{self._shard_names[number]}:{member.name}"
         place = (member.offset_data, member.size)
         if sum(place) > length:
-            self.ignored[key] = "is cut off, as the shard ends before it does"
+            self.ignored[key] = "is cut off: the shard ends inside it"
         elif suffix in _CAPTIONS:
             captions.setdefault(sample, {})[_CAPTIONS[suffix]] = place
         elif suffix not in PICTURES:

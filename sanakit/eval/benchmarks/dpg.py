@@ -80,7 +80,7 @@ def read_questions(path: str | Path) -> dict[str, list[Question]]:
 
 
 def valid(questions: Sequence[Question], said: Mapping[int, bool]) -> dict[int, bool]:
-    """Give, question by question, whether a yes counts: itself and all it depends on are answered with yes.
+    """Return for each question whether its yes counts: all questions it depends on must be yes too.
 
     Raises DataError where dependencies lead nowhere or in a circle.
     """
@@ -89,7 +89,7 @@ def valid(questions: Sequence[Question], said: Mapping[int, bool]) -> dict[int, 
 
     def holds(number: int, above: tuple[int, ...]) -> bool:
         if number not in by_number:
-            raise DataError(f"Question {above[-1]} depends on question {number}, which is not there.")
+            raise DataError(f"Question {above[-1]} depends on question {number}, which is missing.")
         if number in above:
             raise DataError(f"Question {number} depends on itself.")
         if number not in counts:
@@ -103,16 +103,14 @@ def valid(questions: Sequence[Question], said: Mapping[int, bool]) -> dict[int, 
 def question_picture(image: Image.Image, questions: Sequence[Question], ask: Ask) -> Answers:
     """Ask all questions about one image. Raises DataError without questions."""
     if not questions:
-        raise DataError("A prompt has no questions: give the dpg_bench.csv that belongs to the prompts.")
+        raise DataError("A prompt has no questions: use the dpg_bench.csv that belongs to the prompts.")
     return answered(questions, {question.number: bool(ask(image, question.text)) for question in questions})
 
 
 def answered(questions: Sequence[Question], said: Mapping[int, bool]) -> Answers:
-    """Score an image's answers; raises DataError where one is missing."""
+    """Score an image's answers. Raises DataError if one is missing."""
     if missing := [question.number for question in questions if question.number not in said]:
-        raise DataError(
-            f"Question {missing[0]} was not answered: the questions have changed since; start again."
-        )
+        raise DataError(f"Question {missing[0]} was not answered: the questions have changed; start again.")
     return Answers(dict(said), _mean(list(valid(questions, said).values())))
 
 

@@ -61,7 +61,7 @@ def judge(image: Image.Image, task: dict[str, Any], found: Sequence[Found], colo
     """
     if not isinstance(task.get("include"), list) or "tag" not in task:
         raise DataError(
-            'This is not a task of GenEval: a row has "tag" and "include"; give its evaluation_metadata.jsonl.'
+            'Not a GenEval task: a row needs "tag" and "include". Use GenEval\'s evaluation_metadata.jsonl.'
         )
     least = COUNTING_THRESHOLD if task["tag"] == "counting" else THRESHOLD
     there: dict[str, list[Found]] = {}

@@ -44,7 +44,7 @@ class Moments:
         """F F, divided by count - 1. Raises SettingsError for fewer than two features."""
         if self.count < 2:
             raise SettingsError(
-                f"A Frechet distance needs two images or more on each side, not {self.count}: add some."
+                f"A Frechet distance needs at least two images on each side, not {self.count}: add some."
             )
         return self.scatter / (self.count - 1)
 
@@ -78,8 +78,8 @@ def frechet_distance(first: Moments, second: Moments) -> float:
     """
     if first.mean.shape != second.mean.shape:
         raise SettingsError(
-            f"One side has {len(first.mean)} features and the other {len(second.mean)}: statistics of "
-            "another network; take them from the network that measures."
+            f"One side has {len(first.mean)} features and the other {len(second.mean)}: they are of "
+            "different networks; compute both with the same one."
         )
     s1, s2 = first.covariance, second.covariance
     values, axes = torch.linalg.eigh(s1)
@@ -146,5 +146,7 @@ def load_moments(path: str | os.PathLike[str]) -> Moments:
             "folder of the images themselves."
         ) from None
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or count < 2:
-        raise DataError(f"{path} holds mu {tuple(mean.shape)} and sigma {tuple(covariance.shape)}: no match.")
+        raise DataError(
+            f"{path} holds mu {tuple(mean.shape)} and sigma {tuple(covariance.shape)}: they do not match."
+        )
     return Moments(count, mean, covariance * (count - 1))

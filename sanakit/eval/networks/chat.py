@@ -32,7 +32,7 @@ Chat = Callable[[Image.Image, str], str]
 PATTERNS = ("*.j[is]*", "*.safetensors")  # of a model's folder: .json, and .jinja, its chat template
 RETRIES = 6  # with 0.5 s between the first two, then twice that, up to 8 s, or what the server asks for
 QUALITY = 90  # of a JPEG that is sent
-KEPT = "What is done is kept; the same command goes on."
+KEPT = "Finished work is kept; the same command continues."
 
 
 def local_chat(
@@ -63,12 +63,12 @@ def local_chat(
         )
     except Exception as error:  # transformers raises whatever comes
         raise WeightsError(
-            f"{place} is not a vision-language model that transformers loads: {_first_line(error)} Give one of "
+            f"{place} is not a vision-language model of transformers: {_first_line(error)} Choose one of "
             "its image-text-to-text models, such as HuggingFaceTB/SmolVLM-256M-Instruct."
         ) from error
     if not getattr(processor, "chat_template", None):
         raise WeightsError(
-            f"{place} has no chat template, so it cannot be asked anything: take an instruction-tuned model."
+            f"{place} has no chat template, so it cannot answer questions: use an instruction-tuned model."
         )
     network = network.eval().requires_grad_(False).to(where)
     processor.tokenizer.padding_side = "left"  # so that all answers of a batch begin at the same place
@@ -159,7 +159,7 @@ def _refusal(url: str, model: str, status: int, said: str, retries: int) -> Sana
         )
     if status in (408, 409, 429) or status >= 500:
         return BusyError(f"{url} answers with {status}, {retries + 1} times: {said} {KEPT}")
-    return SettingsError(f"{url} does not take the question ({status}): {said}")
+    return SettingsError(f"{url} rejects the question ({status}): {said}")
 
 
 def _first_line(error: Exception) -> str:

@@ -42,7 +42,9 @@ class TowerConfig:
                 f"{self.mlp_width} must be above 0, and the width a multiple of the heads."
             )
         if self.activation not in ("quick_gelu", "gelu"):
-            raise SettingsError(f"CLIP: the activation is {self.activation!r}; it can be quick_gelu or gelu.")
+            raise SettingsError(
+                f"CLIP: the activation is {self.activation!r}; it must be quick_gelu or gelu."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +65,7 @@ class ClipConfig:
         if not all(isinstance(size, int) and size > 0 for size in sizes) or self.image_size < self.patch_size:
             raise SettingsError(
                 "CLIP: image_size, patch_size, vocab_size, max_tokens and embed_width are "
-                f"{', '.join(map(str, sizes))}; they must be above 0, and the image holds a patch."
+                f"{', '.join(map(str, sizes))}; they must be above 0, and a patch no larger than the image."
             )
 
     @classmethod
@@ -74,7 +76,7 @@ class ClipConfig:
         """
         if config.get("model_type") != "clip":
             raise WeightsError(
-                f"config.json describes a {config.get('model_type')!r}, not a CLIP: give the folder of a "
+                f"config.json describes a {config.get('model_type')!r}, not a CLIP: use the folder of a "
                 "CLIPModel, such as openai/clip-vit-large-patch14."
             )
         # Old folders hold the sizes twice; transformers lets the second place win.
@@ -83,7 +85,7 @@ class ClipConfig:
             for name in ("text", "vision")
         )
         if vision.get("num_channels", 3) != 3:
-            raise WeightsError(f"This CLIP looks at {vision['num_channels']} channels; images have 3.")
+            raise WeightsError(f"This CLIP expects {vision['num_channels']} channels; images have 3.")
         try:
             return cls(
                 vision=_read_tower(vision, width=768, heads=12),
@@ -96,7 +98,7 @@ class ClipConfig:
                 embed_width=config.get("projection_dim", 512),
             )
         except (SettingsError, TypeError) as error:
-            raise WeightsError(f"config.json describes no CLIP that this code has ({error})") from None
+            raise WeightsError(f"config.json describes an unsupported CLIP ({error})") from None
 
     def to_transformers(self) -> dict[str, Any]:
         """Return the `config.json` content from which transformers builds the same CLIPModel."""

@@ -92,7 +92,7 @@ class Gemma2Config:
             )
         except KeyError as missing:
             raise WeightsError(
-                f"The text encoder's config.json lacks {missing}: fetch the file again."
+                f"The text encoder's config.json lacks {missing}: download the file again."
             ) from None
 
     def to_transformers(self) -> dict[str, Any]:

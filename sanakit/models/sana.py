@@ -288,15 +288,15 @@ class Sana(nn.Module):
         """
         if context.batch % len(latents):
             raise SettingsError(
-                f"{len(latents)} latents came with prompts for {context.batch}: prepare one prompt a sample, "
-                "or give `counts`."
+                f"{len(latents)} latents came with prompts for {context.batch}: prepare one prompt per sample, "
+                "or pass `counts`."
             )
         times = torch.as_tensor(t, device=latents.device, dtype=torch.float32).reshape(-1)
         scales = None if guidance is None else torch.as_tensor(guidance).to(times).reshape(-1)
         for name, values in (("times", times), ("guidance scales", scales)):
             if values is not None and len(values) not in (1, len(latents)):
                 raise SettingsError(
-                    f"{len(latents)} latents came with {len(values)} {name}: give 1, or 1 each."
+                    f"{len(latents)} latents came with {len(values)} {name}: pass 1, or 1 per sample."
                 )
         x, time, modulation = self._embed(latents, times, scales)
         if len(time) > 1:

@@ -145,7 +145,7 @@ def save_all(
 def _check_folder(folder: Path) -> None:
     """Raise OutputError unless images can be written to a folder, which may be still to be made."""
     if folder.suffix.lower() in FORMATS:
-        raise OutputError(f"{folder} is the name of an image: give a folder for the images of a file.")
+        raise OutputError(f"{folder} is the name of an image: --prompts needs a folder for its images.")
     exists, reason = True, ""
     try:
         os.lstat(folder)
@@ -160,7 +160,7 @@ def _check_folder(folder: Path) -> None:
             f"The folder {folder.parent} does not exist: create it first or choose another one."
         )
     if not os.access(folder if exists else folder.parent, os.W_OK):
-        raise OutputError(f"Nothing may be written in {folder}: choose another folder.")
+        raise OutputError(f"{folder} is not writable: choose another folder.")
     if not _is_ours(folder / MANIFEST):
         raise OutputError(f"{folder / MANIFEST} was not written by this command: choose another folder.")
 
@@ -205,7 +205,9 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise OutputError(f"The folder {folder} cannot be made ({error.strerror}): choose another.") from None
+        raise OutputError(
+            f"The folder {folder} cannot be created ({error.strerror}): choose another."
+        ) from None
 
 
 def _line(picture: Picture) -> str:
@@ -220,5 +222,5 @@ def _write_manifest(path: Path, pictures: Sequence[Picture], there: set[str]) ->
             file.writelines(_line(picture) for picture in pictures if picture.file in there)
     except OSError as error:
         raise OutputError(
-            f"{path} cannot be written ({error.strerror}): check its rights and space."
+            f"{path} cannot be written ({error.strerror}): check its permissions and the free space."
         ) from None

@@ -112,7 +112,7 @@ def workers_on(device: str, workers: int) -> Iterator[dict[str, Any]]:
         there = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 0))
         if workers > there:
             what = "GPUs" if on_gpu else "CPU cores"
-            raise SettingsError(f"There are {there} {what} for {workers} workers: take at most {there}.")
+            raise SettingsError(f"There are {there} {what} for {workers} workers: use at most {there}.")
         ray.data.DataContext.get_current().enable_progress_bars = False
         yield {"num_gpus": 1} if on_gpu else {"num_cpus": there // workers}
 
@@ -138,7 +138,7 @@ def running() -> Iterator[None]:
         ray.init(**settings)
     except ConnectionError:
         place = os.environ.get("RAY_ADDRESS", "this machine")
-        raise SettingsError(f"Ray does not answer at {place}: check RAY_ADDRESS, or take it away.") from None
+        raise SettingsError(f"Ray does not answer at {place}: check RAY_ADDRESS, or unset it.") from None
     try:
         yield
     finally:

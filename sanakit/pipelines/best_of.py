@@ -120,7 +120,7 @@ class BestOf:
         `trial.best` of trial n is the best of n, so that one run shows what every smaller count would give.
         """
         if not isinstance(prompt, str):
-            raise SettingsError(f"The best is chosen for one prompt, a text, not {type(prompt).__name__}.")
+            raise SettingsError(f"best_of takes one prompt as text, not {type(prompt).__name__}.")
         whole_number("count", count, 1, MAX_COUNT)
         whole_number("keep", keep, 1, count)
         seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
@@ -166,7 +166,7 @@ class BestOf:
             scores = [float(score) for score in self.judge(prompt, list(images))]
             if len(scores) != len(images) or not all(map(math.isfinite, scores)):
                 raise SettingsError(
-                    f"The judge gave {scores} for {len(images)} images: it must give each a finite number."
+                    f"The judge gave {scores} for {len(images)} images: it must return one finite number per image."
                 )
         picks = []
         for image, seed, score, metadata in zip(images, drawn.seeds, scores, drawn.metadata, strict=True):

@@ -43,7 +43,7 @@ def compile_sampling(transformer: Sana, device: torch.device) -> None:
     """
     if not has_compiler(device):
         lacking = "a C++ compiler (g++ or clang++)" if device.type == "cpu" else "Triton (pip install triton)"
-        raise SettingsError(f"compile needs {lacking} on {device.type}: install it, or leave compile out.")
+        raise SettingsError(f"compile needs {lacking} on {device.type}: install it, or omit compile.")
     for block in transformer.blocks:
         block.sample = torch.compile(block.sample)  # on the instance: the names of its weights stay
     resident = all(weight.device.type == "cuda" for weight in transformer.parameters())

@@ -118,7 +118,7 @@ class Batch:
         self.samples = samples
         negatives = [sample.negative for sample in samples if sample.negative is not None]
         if len(negatives) not in (0, len(samples)):
-            raise ValueError("Samples with and without guidance came in one batch: give each kind its own.")
+            raise ValueError("A batch mixes samples with and without guidance: use one batch for each.")
         self._guided = bool(negatives)
         self._context = TextContext.join([*negatives, *(sample.prompt for sample in samples)])
 

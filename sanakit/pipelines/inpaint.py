@@ -96,7 +96,7 @@ class Inpaint:
     ) -> Iterator[Step]:
         """Draw as `__call__` does, step by step, as `TextToImage.stream` does."""
         if mask is None:  # without one, all would be redrawn
-            raise SettingsError("No mask came: give an image that is white where it is to be redrawn.")
+            raise SettingsError("The mask is missing: pass an image that is white where to redraw.")
         spec, binned = self.pipe.spec, settings.get("binned", True)
         source = make_source(
             spec, image, strength, mask=mask, width=width, height=height, feather=feather, binned=binned
@@ -116,11 +116,13 @@ def expand(
     margins = zip(names, (left, top, right, bottom), strict=True)
     left, top, right, bottom = (whole_number(name, margin, 0, MAX_MARGIN) for name, margin in margins)
     if not left + top + right + bottom:
-        raise SettingsError("Nothing is to be added: give pixels for left, top, right or bottom.")
+        raise SettingsError("All margins are 0: set left, top, right or bottom to a number of pixels.")
     picture = flatten(image)
     width, height = picture.width + left + right, picture.height + top + bottom
     if width * height > MAX_PIXELS:
-        raise SettingsError(f"{width}x{height} px would be drawn, {MAX_PIXELS // 10**6} million is the most.")
+        raise SettingsError(
+            f"{width}x{height} px would be drawn, more than the limit of {MAX_PIXELS // 10**6} million."
+        )
     canvas = Image.fromarray(np.pad(np.array(picture), ((top, bottom), (left, right), (0, 0)), mode="edge"))
     mask = Image.new("L", canvas.size, 255)
     mask.paste(0, (left, top, left + picture.width, top + picture.height))

@@ -165,7 +165,7 @@ class Planner:
         smaller = f", or draw {side}x{side} px" if side else ""
         enough = in_words(least.peak * 103 // 100)  # another process may begin with a little more
         raise MemoryLimitError(
-            f"{width}x{height} px do not fit in {in_words(limit)}: give at least {enough}{smaller}."
+            f"{width}x{height} px do not fit in {in_words(limit)}: allow at least {enough}{smaller}."
         )
 
     def _peak(self, cells: tuple[int, int, int], samples: int, residence: Residence, band: float) -> int:

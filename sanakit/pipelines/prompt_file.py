@@ -76,7 +76,9 @@ def read_pictures(
                 file = f"{stem}.png" if len(drawn) == 1 else f"{stem}-{index}.png"
                 other = lines_of.setdefault(file.casefold(), line)
                 if other != line:
-                    raise SettingsError(f"its name {file!r} is that of line {other} too: choose another one.")
+                    raise SettingsError(
+                        f"its name {file!r} is also used by line {other}: choose another one."
+                    )
                 pictures.append(Picture(file=file, line=line, metadata=metadata))
         except SettingsError as error:
             faults.append(f"Line {line}: {error}")
@@ -85,7 +87,7 @@ def read_pictures(
         what = "one faulty row" if len(faults) == 1 else f"{len(faults)} faulty rows"
         raise SettingsError(f"{path} has {what}; nothing was drawn. {' '.join(faults[:NAMED])}{more}")
     if not pictures:
-        raise SettingsError(f"{path} holds no prompt: write one a line, or take another file.")
+        raise SettingsError(f"{path} holds no prompt: write one per line, or use another file.")
     return pictures
 
 
@@ -93,7 +95,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Callable[[], Values]]]:
     """Yield each row's line and what reads it, which raises SettingsError where the row is faulty."""
     suffix = path.suffix.lower()
     if suffix not in (".txt", ".jsonl", ".csv"):
-        raise SettingsError(f"{path} is not a file of prompts: give one that ends in .txt, .jsonl or .csv.")
+        raise SettingsError(f"{path} is not a file of prompts: use one that ends in .txt, .jsonl or .csv.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -101,7 +103,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Callable[[], Values]]]:
         raise SettingsError(f"{path} is not UTF-8 text (line {line}): save it as UTF-8.") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise SettingsError(f"{path} cannot be read ({reason}): check its name and its rights.") from None
+        raise SettingsError(f"{path} cannot be read ({reason}): check its name and permissions.") from None
     if suffix == ".csv":
         yield from _csv_rows(path, text)
         return
@@ -121,14 +123,16 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Callable[[], Values]
         repeated = {name for name in columns if columns.count(name) > 1}
         if "prompt" not in columns or repeated:
             wrong = f"names {repeated.pop()!r} twice" if repeated else 'names no column "prompt"'
-            raise SettingsError(f"{path} {wrong}: write the columns' names, with commas, in its first line.")
+            raise SettingsError(
+                f"{path} {wrong}: write the column names, separated by commas, in its first line."
+            )
         _check_columns(columns)
         for cells in reader:
             if any(cell.strip() for cell in cells):
                 yield reader.line_num, lambda cells=cells: _from_cells(columns, cells)
     except csv.Error as error:
         raise SettingsError(
-            f"{path} is not a table after line {reader.line_num} ({error}): give every quote its end."
+            f"{path} is not a table after line {reader.line_num} ({error}): close every quote."
         ) from None
 
 
@@ -137,7 +141,7 @@ def _from_json(text: str) -> Values:
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"this is not a JSON object ({error}): write one a line.") from None
+        raise SettingsError(f"this is not a JSON object ({error}): write one per line.") from None
     if not isinstance(row, dict):
         raise SettingsError(f'this is not a JSON object: write {{"prompt": ...}} instead of {text[:40]!r}.')
     _check_columns(row)
@@ -146,7 +150,7 @@ def _from_json(text: str) -> Values:
         values["size"] = str(values["size"])
     for name in TEXTS:
         if name in values and not isinstance(values[name], str):
-            raise SettingsError(f"{name} = {str(values[name])[:40]!r}, but it must be a text.")
+            raise SettingsError(f"{name} = {str(values[name])[:40]!r}, but it must be text.")
     if "prompt" not in values:
         raise SettingsError('"prompt" is missing: write what to draw.')
     return values
@@ -156,7 +160,7 @@ def _from_cells(columns: list[str], cells: list[str]) -> Values:
     """Read a row of .csv. Raises SettingsError."""
     if len(cells) != len(columns):
         raise SettingsError(
-            f"it has {len(cells)} cells for {len(columns)} columns: write texts with commas in quotes."
+            f"it has {len(cells)} cells for {len(columns)} columns: put texts with commas in quotes."
         )
     values: Values = {name: cell.strip() for name, cell in zip(columns, cells, strict=True) if cell.strip()}
     if "prompt" not in values:
@@ -183,7 +187,7 @@ def _with_sides(values: Values) -> Values:
     if "size" not in values:
         return values
     if "width" in values or "height" in values:
-        raise SettingsError("it has a size and a width or height too: write the one or the others.")
+        raise SettingsError("it has both a size and a width or height: use one of the two.")
     width, height = parse_size(values["size"])
     return {
         **{name: value for name, value in values.items() if name != "size"},
@@ -198,7 +202,7 @@ def _checked_name(name: str) -> str:
     long = len(stem.encode(errors="replace")) > MAX_NAME
     if long or not re.fullmatch(r"\w([\w ().,+=@-]*[\w)+=@-])?", stem) or _DEVICES.fullmatch(stem):
         raise SettingsError(
-            f"name = {name[:40]!r}, but it must be a plain file name: take letters, digits, spaces and "
+            f"name = {name[:40]!r}, but it must be a plain file name: use letters, digits, spaces and "
             f"any of -_.,()+=@, begin with a letter or digit, and stay below {MAX_NAME} bytes."
         )
     return stem

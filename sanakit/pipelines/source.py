@@ -74,7 +74,9 @@ def _near_native(spec: ModelSpec, width: int, height: int, binned: bool) -> tupl
     scale = spec.sample_size * unit / math.sqrt(width * height)
     sides = [min(max(round(side * scale / unit) * unit, MIN_SIDE), MAX_SIDE) for side in (width, height)]
     if max(width, height) > 16 * min(width, height):
-        raise SizeError(f"An image of {width}x{height} px is too narrow to be drawn: cut it to at most 16:1.")
+        raise SizeError(
+            f"An image of {width}x{height} px is too narrow to be drawn: crop it to at most 16:1."
+        )
     return spec.drawn_size(*sides, binned=binned)
 
 

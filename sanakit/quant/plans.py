@@ -92,5 +92,5 @@ PLANS = {
 def find_plan(name: str) -> Plan:
     """Return the plan of a name. Raises SettingsError."""
     if name not in PLANS:
-        raise SettingsError(f"There is no plan {name!r} of quantisation: use {', '.join(PLANS)}.")
+        raise SettingsError(f"There is no quantisation plan {name!r}: use {', '.join(PLANS)}.")
     return PLANS[name]

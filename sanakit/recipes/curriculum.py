@@ -60,7 +60,7 @@ def pretrain(
     if not phases:
         raise SettingsError(
             f"The first phase has {PHASES[0].resolution} px, more than {resolution or own}: "
-            "give a larger resolution, or change PHASES in the recipe."
+            "use a larger resolution, or change PHASES in the recipe."
         )
     return _stages(data, output, source, phases, steps, fresh=True)
 
@@ -82,8 +82,8 @@ def enlarge(
     phases = above[:1] if resolution is None else [p for p in above if p.resolution <= resolution]
     if not phases:
         raise SettingsError(
-            f"{source} was trained at {own} px, and there is no phase above that up to {resolution or own}: "
-            f"there are {', '.join(str(phase.resolution) for phase in PHASES)} px."
+            f"{source} was trained at {own} px, and no phase lies between that and {resolution or own}: "
+            f"the phases are {', '.join(str(phase.resolution) for phase in PHASES)} px."
         )
     return _stages(data, output, source, phases, steps, fresh=False)
 

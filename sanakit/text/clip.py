@@ -36,8 +36,8 @@ PIECES = Regex(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI's
 RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _UNKNOWN_STEP = (
-    "preprocessor_config.json asks for something that this code does not do: images are resized (bilinear "
-    "or bicubic), cropped, brought to [0, 1] and normalised."
+    "preprocessor_config.json asks for an unsupported step: images can be resized (bilinear "
+    "or bicubic), cropped, scaled to [0, 1] and normalised."
 )
 AT_ONCE = 64  # images or texts in one pass of the model
 
@@ -139,7 +139,7 @@ class ClipScorer:
         if len(empty) != 2 or empty[-1] != eos or highest >= model.config.vocab_size:
             raise WeightsError(
                 f"The tokenizer writes an empty text as {empty}; this CLIP expects a begin and the "
-                f"end {eos}, of {model.config.vocab_size} tokens: give the tokenizer.json of the same folder."
+                f"end {eos}, of {model.config.vocab_size} tokens: use the tokenizer.json of the same folder."
             )
 
     def images(self, images: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ class ClipScorer:
         Raises SettingsError for a single text instead of a list.
         """
         if isinstance(texts, str):
-            raise SettingsError("Texts come as a list: put the single one into [ ].")
+            raise SettingsError("Texts must be a list: wrap a single text in [ ].")
         table = self.model.text_projection.weight
         with torch.no_grad():
             rows = [
@@ -174,7 +174,7 @@ class ClipScorer:
         that image generation reports. Raises SettingsError for another number of texts than images.
         """
         if len(images) != len(texts):
-            raise SettingsError(f"{len(texts)} texts came for {len(images)} images: give one for each.")
+            raise SettingsError(f"{len(texts)} texts came for {len(images)} images: pass one text per image.")
         return 100 * (self.images(images) * self.texts(texts)).sum(dim=1).clamp(min=0)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:

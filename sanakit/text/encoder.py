@@ -50,7 +50,7 @@ class TextEncoder:
         if size > model.config.vocab_size:
             raise WeightsError(
                 f"The tokenizer has {size} tokens but the text encoder {model.config.vocab_size}:"
-                " take both from one model."
+                " use both from the same model."
             )
         self.model = model
         self.tokenizer = tokenizer
@@ -85,7 +85,7 @@ class TextEncoder:
         window: `instructed` (default) or `plain`.   notes: as for `encode`.
         """
         if isinstance(prompts, str):
-            raise SettingsError("Prompts come as a list of texts: put the single prompt into [ ].")
+            raise SettingsError("Prompts must be a list of texts: wrap a single prompt in [ ].")
         window = window or self.instructed
         tails = []
         for prompt in prompts:

@@ -63,7 +63,7 @@ class TokenWindow:
         start = len(self.prefix)
         if tuple(ids[:start]) != self.prefix:
             raise SettingsError(
-                "The prompt runs into the last word of the instruction: end that with a space."
+                "The prompt merges with the last word of the instruction: end the instruction with a space."
             )
         return ids[start : self.limit], ids[self.limit :]
 
@@ -79,7 +79,7 @@ def clean_prompt(prompt: str) -> str:
         prompt.encode()
     except UnicodeEncodeError:
         raise SettingsError(
-            "The prompt holds half a surrogate pair, which is not a text: type it again."
+            "The prompt holds half a surrogate pair, which is not text: type it again."
         ) from None
     return prompt.lower().strip()
 

@@ -108,7 +108,9 @@ class KnownThings:
             content = json.loads(path.read_text(encoding="utf-8"))
             return cls.of(content)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise WeightsError(f"{path} cannot be read ({error}): take the model's folder again.") from None
+            raise WeightsError(
+                f"{path} cannot be read ({error}): download the model's folder again."
+            ) from None
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> KnownThings:

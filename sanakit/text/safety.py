@@ -97,7 +97,7 @@ class PromptFilter:
         if None in found:
             raise WeightsError(
                 f"The filter's tokenizer lacks one of the tokens Yes, No, {', '.join(TURNS)}: it is not "
-                "ShieldGemma's. Give the folder of google/shieldgemma-2b with its own tokenizer.json."
+                "ShieldGemma's. Use the folder of google/shieldgemma-2b with its own tokenizer.json."
             )
         self.answers = torch.tensor(found[:2])  # ids of "Yes" and "No"
         special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
@@ -122,7 +122,7 @@ class PromptFilter:
         Raises SettingsError if a prompt is not a text, NumericsError if the model gives no number.
         """
         if isinstance(prompts, str):
-            raise SettingsError("Prompts come as a list of texts: put the single prompt into [ ].")
+            raise SettingsError("Prompts must be a list of texts: wrap a single prompt in [ ].")
         return [judge(self.scores(prompt), self.threshold) for prompt in prompts]
 
     @torch.no_grad()
@@ -164,8 +164,8 @@ def judge(scores: Mapping[str, float], threshold: float) -> Verdict:
     category = max(scores, key=lambda name: scores[name])
     if not all(math.isfinite(score) for score in scores.values()):
         raise NumericsError(
-            "The safety filter's score is not a number, so nothing passes it: its weights are damaged, or a "
-            "dtype too narrow for them was asked for. Load it again in float32."
+            "The safety filter's score is not a number, so it refuses everything: its weights are damaged, or the "
+            "requested dtype is too narrow. Load it again in float32."
         )
     allowed = scores[category] < threshold
     return Verdict(allowed, None if allowed else category, scores[category])

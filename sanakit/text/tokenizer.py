@@ -103,13 +103,11 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """
     file = Path(path, "tokenizer.json") if Path(path).is_dir() else Path(path)
     if not file.is_file():
-        raise WeightsError(
-            f"There is no tokenizer at {file}: fetch the model's tokenizer.json into that place."
-        )
+        raise WeightsError(f"There is no tokenizer at {file}: put the model's tokenizer.json there.")
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as reason:  # the library raises bare Exception
-        raise WeightsError(f"{file} is not a tokenizer ({reason}): fetch it again.") from reason
+        raise WeightsError(f"{file} is not a tokenizer ({reason}): download it again.") from reason
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

@@ -139,14 +139,14 @@ class Guard:
         self._skipped += 1
         if self._skipped >= self.hopeless and not self._losses:
             raise NumericsError(
-                f"None of the {self._skipped} steps up to {step} had a loss and gradient that are numbers: "
-                "the weights that the run began with hold NaN or infinity, or every sample does. Take "
+                f"None of the {self._skipped} steps up to {step} had a finite loss and gradient: "
+                "the initial weights or all samples hold NaN or infinity. Use "
                 "another model."
             )
         if self._skipped >= self.hopeless:
             raise NumericsError(
-                f"The last {self._skipped} steps up to {step} were all skipped, their loss or gradient not "
-                "being a number or far above the usual: go on from the last checkpoint with --resume and a "
+                f"The last {self._skipped} steps up to {step} were all skipped, as their loss or gradient was "
+                "not finite or far above the usual: continue from the last checkpoint with --resume and a "
                 "lower learning rate, or without bf16."
             )
         self._bad = [bad for bad in self._bad if bad > step - self.spell] + [step]
@@ -159,12 +159,12 @@ class Guard:
         self.factor *= 0.5
         if self.factor < self.lowest:
             raise NumericsError(
-                f"At step {step} the learning rate had been halved to below {self.lowest:.3g} of its own and "
-                "the run was no calmer: go on from the last checkpoint with --resume and a lower learning "
+                f"At step {step} the learning rate was halved to below {self.lowest:.3g} of its initial value, but "
+                "the loss stayed unstable: continue from the last checkpoint with --resume and a lower learning "
                 "rate, and look for broken samples in the data."
             )
         self.notes.append(
-            f"Step {step}: the learning rate is lowered to {self.factor:.3g} of its own; {self.recovery} "
+            f"Step {step}: the learning rate is lowered to {self.factor:.3g} of its usual value; {self.recovery} "
             "good steps double it again."
         )
 
@@ -173,4 +173,4 @@ class Guard:
             self.factor = min(1.0, self.factor * 2 ** (1 / self.recovery))
             if self.factor > 1 - 1e-9:  # a product of roots misses 1 by a rounding
                 self.factor = 1.0
-                self.notes.append(f"Step {step}: the learning rate is back at its own.")
+                self.notes.append(f"Step {step}: the learning rate is back at its usual value.")

@@ -54,7 +54,7 @@ def train(
     notes: list[str] = []
     if config.bf16 and not computes(device, torch.bfloat16):
         config = replace(config, bf16=False)
-        notes.append("There is no bfloat16 arithmetic here: training goes on in float32, which is faster.")
+        notes.append("There is no bfloat16 arithmetic here: training continues in float32, which is faster.")
     average = Average(model)
     losses = spread(objective, config, share)
     average.start()

@@ -151,8 +151,7 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"Nothing can be written in {folder} ({error.strerror or error}): free space, or choose another "
-            "output."
+            f"{folder} is not writable ({error.strerror or error}): free space, or choose another output."
         ) from None
 
 
@@ -193,8 +192,8 @@ def _open_tracker(name: str, folder: Path, first: int, config: TrainConfig, run_
                 return wandb, wandb.init(**begun, id=run_id, dir=str(folder))
             except wandb.Error as error:
                 raise SettingsError(
-                    f"wandb began no run ({' '.join(str(error).split())[:200]}): log in with 'wandb login', "
-                    "set WANDB_MODE=offline, or leave it out of the trackers."
+                    f"wandb started no run ({' '.join(str(error).split())[:200]}): log in with 'wandb login', "
+                    "set WANDB_MODE=offline, or remove it from the trackers."
                 ) from error
         if name == "trackio":
             import trackio  # pyright: ignore[reportMissingImports]
@@ -203,4 +202,4 @@ def _open_tracker(name: str, folder: Path, first: int, config: TrainConfig, run_
                 return trackio, trackio.init(**begun)
     except ImportError:
         raise MissingExtraError(name, name) from None
-    raise SettingsError(f"There is no tracker {name!r}: 'wandb' and 'trackio' are known.")
+    raise SettingsError(f"There is no tracker {name!r}: use 'wandb' or 'trackio'.")

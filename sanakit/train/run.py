@@ -88,7 +88,7 @@ def run_recipe(
     for word in given.keys() - inspect.signature(make).parameters.keys():
         own = f"has a {word.replace('_', ' ')} of its own"
         why = {"source": "begins with nothing", "smoke": "has no short form"}.get(word, own)
-        raise SettingsError(f"The recipe {name} {why}: leave the {word.replace('_', ' ')} out.")
+        raise SettingsError(f"The recipe {name} {why}: omit the {word.replace('_', ' ')}.")
     _refuse_old(output, resume)
     with processes() as share:
         made = make(data, output, steps, **given)
@@ -142,4 +142,6 @@ def compile_blocks(transformer: Sana) -> None:
 def _refuse_old(folder: Path, resume: bool) -> None:
     """Raise SettingsError for a folder with a run in it that is not to be resumed."""
     if has_checkpoint(folder) and not resume:
-        raise SettingsError(f"{folder} holds a run already: go on with resume, or choose another output.")
+        raise SettingsError(
+            f"{folder} already holds a run: continue it with resume, or choose another output."
+        )

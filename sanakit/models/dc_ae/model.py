@@ -66,7 +66,7 @@ class DCAEConfig:
     def __post_init__(self) -> None:
         halves = [len(self.encoder), len(self.decoder)]
         if halves[0] != halves[1] or halves[0] < 2:
-            raise SettingsError(f"DC-AE got {halves} stages: give both halves the same number, at least 2.")
+            raise SettingsError(f"DC-AE has {halves} stages: both halves need the same number, at least 2.")
         if any((s.norm, s.act) != ("rms_norm", "silu") for s in self.encoder):
             raise SettingsError("DC-AE encoder stages take 'rms_norm' and 'silu' only: leave both out.")
         if unknown := {self.out_act, *(s.act for s in self.decoder)} - set(ACTIVATIONS):
@@ -82,11 +82,15 @@ class DCAEConfig:
         if min(depths) < 0 or 0 in depths[1:-1]:
             raise SettingsError(f"DC-AE depths {depths}: only the first and last stage may have depth 0.")
         if any(4 * fine % coarse or coarse % fine or fine % 4 for fine, coarse in pairwise(widths)):
-            raise SettingsError(f"DC-AE widths {widths}: take multiples of 4 and grow by 1, 2 or 4 a stage.")
+            raise SettingsError(
+                f"DC-AE widths {widths}: use multiples of 4 that grow by 1, 2 or 4 per stage."
+            )
         if widths[-1] % self.latent_channels:
-            raise SettingsError(f"DC-AE widths {widths}: end in a multiple of latent {self.latent_channels}.")
+            raise SettingsError(
+                f"DC-AE widths {widths}: the last must be a multiple of latent {self.latent_channels}."
+            )
         if any(s.width % self.head_dim for s in stages if s.attention is not None):
-            raise SettingsError(f"DC-AE widths {widths}: attention takes a multiple of {self.head_dim}.")
+            raise SettingsError(f"DC-AE widths {widths}: attention needs a multiple of {self.head_dim}.")
 
     @classmethod
     def from_diffusers(cls, config: dict[str, Any]) -> DCAEConfig:
@@ -203,7 +207,7 @@ class DCAE(nn.Module):
         shape = tuple(images.shape)
         if images.ndim != 4 or shape[1] != channels or 0 in shape or any(side % factor for side in shape[2:]):
             rule = f"B {channels} H W, with H and W multiples of {factor}; crop or pad"
-            raise SizeError(f"images came as {shape}: give them as {rule}.")
+            raise SizeError(f"images have shape {shape}, but must have {rule}.")
         return self.encoder
 
     def check_latents(self, latents: Tensor) -> Decoder:
@@ -212,7 +216,7 @@ class DCAE(nn.Module):
             raise SettingsError("This DC-AE holds only its encoder: build it with part='both' to decode.")
         channels = self.config.latent_channels
         if latents.ndim != 4 or latents.shape[1] != channels or 0 in latents.shape:
-            raise SizeError(f"latents came as {tuple(latents.shape)}: give them as B {channels} H W.")
+            raise SizeError(f"latents have shape {tuple(latents.shape)}, but must have B {channels} H W.")
         return self.decoder
 
 

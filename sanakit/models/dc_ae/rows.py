@@ -126,7 +126,7 @@ def node(module: nn.Module) -> Node:
         return ConvNode(module.conv, add=add, finish=_shuffle)
     if isinstance(module, nn.Conv2d):
         return ConvNode(module)
-    raise TypeError(f"{type(module).__name__} has no twin on rows")
+    raise TypeError(f"{type(module).__name__} has no version for rows")
 
 
 class ConvNode:
@@ -233,9 +233,7 @@ def _norm_add(norm: nn.Module, x: Tensor, residual: Tensor | None) -> Tensor:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     if norm.training:
-        raise SettingsError(
-            "Batch norm in training mode needs the whole image: call .eval(), or leave out band."
-        )
+        raise SettingsError("Batch norm in training mode needs the whole image: call .eval(), or omit band.")
     gain = norm.weight.float() * (norm.running_var.float() + norm.eps).rsqrt()
     shift = norm.bias.float() - norm.running_mean.float() * gain
     y = torch.addcmul(shift.to(x.dtype), x, gain.to(x.dtype))

@@ -191,7 +191,9 @@ def _limit(stages: tuple[Stage, ...], batch: int, height: int, width: int, band:
     if band is None:
         band = _default_band(stages, height, width, batch)
     if not 0 < band <= height:
-        raise SettingsError(f"band came as {band}: give the latent rows handled at a time, at most {height}.")
+        raise SettingsError(
+            f"band is {band}: it must be the number of latent rows per band, at most {height}."
+        )
     return math.ceil(band * batch * width * _widest(stages))
 
 

@@ -88,7 +88,7 @@ def build_pocket(
     if (folder / SOURCES).exists():
         return open_pocket(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} is in use: name an empty or new folder for the data set.")
+        raise DataError(f"{folder} is in use: choose an empty or new folder for the data set.")
     _check_place(folder)
     _check_place(cache.absolute())
     sources.require_renderer()
@@ -111,7 +111,7 @@ def build_pocket(
             (partial / SOURCES).write_text(json.dumps(_manifest(rows), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise DataError(
-            f"{folder} cannot be written ({error}). It needs 1.4 GB; free some or name another."
+            f"{folder} cannot be written ({error}). It needs 1.4 GB: free some space or choose another folder."
         ) from error
     return open_pocket(folder)
 
@@ -124,7 +124,7 @@ def open_pocket(folder: str | Path) -> PocketImages:
     folder = Path(folder)
     if not (folder / SOURCES).is_file():
         raise DataError(
-            f"{folder} is not a pocket data set, it lacks {SOURCES}: build it with `sana data pocket {folder}`."
+            f"{folder} is not a pocket data set (no {SOURCES}): build it with `sana data pocket {folder}`."
         )
     again = "delete it and build it again with `sana data pocket`"
     try:
@@ -187,7 +187,7 @@ def _check_place(folder: Path) -> None:
     """Raise DataError where a folder cannot be made, before anything is downloaded for it."""
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
-        raise DataError(f"{folder} cannot be made, {place} is not a folder to write to: name another place.")
+        raise DataError(f"{folder} cannot be created: {place} is not a writable folder. Choose another one.")
 
 
 def _choose(tarballs: dict[sources.Package, Path]) -> Iterator[tuple[PocketRow, str | bytes]]:

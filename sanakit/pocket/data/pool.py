@@ -51,7 +51,7 @@ def build_pool(
     done = folder / "pool.json"
     if done.exists():
         if json.loads(done.read_text()) != made_of:
-            raise DataError(f"{folder} holds other samples or another codec's: name another folder.")
+            raise DataError(f"{folder} holds other samples or another codec's: choose another folder.")
         return open_pool(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with written_whole(folder / "samples.jsonl") as partial:

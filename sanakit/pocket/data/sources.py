@@ -252,7 +252,7 @@ def draw(art: str | bytes, size: int = SIZE) -> np.ndarray:
         )
     except (ValueError, OSError) as error:
         raise DataError(
-            f"A picture cannot be drawn ({error}): {art[:80]!r}. Update resvg-py and Pillow."
+            f"An image cannot be drawn ({error}): {art[:80]!r}. Update resvg-py and Pillow."
         ) from error
     if picture.size != (size, size):
         picture = picture.resize((size, size), Image.Resampling.LANCZOS)

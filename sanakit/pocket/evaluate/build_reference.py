@@ -45,7 +45,7 @@ def build_reference(
     held_out = [i for i, row in enumerate(data.rows) if row.split == "val"]
     absent = COMMON_CONCEPTS.keys() - {data.rows[i].concept for i in asked}
     if absent:
-        raise DataError(f"The data set has no picture of {', '.join(sorted(absent))}: build it again.")
+        raise DataError(f"The data set has no image of {', '.join(sorted(absent))}: build it again.")
 
     mean, basis = fit_basis(_features(model, data.images, others, report, "other concepts"), directions)
     features = _features(model, data.images, asked, report, "common concepts")

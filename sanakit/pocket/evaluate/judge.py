@@ -120,7 +120,7 @@ def save_judge(folder: str | Path, judge: Judge, notes: dict[str, Any]) -> None:
         with written_whole(folder / WEIGHTS) as partial:
             partial.write_bytes(save(tensors, {"judge": json.dumps({"concepts": judge.concepts, **notes})}))
     except OSError as error:
-        raise DataError(f"{folder} cannot be written ({error}): name another folder.") from error
+        raise DataError(f"{folder} cannot be written ({error}): choose another folder.") from error
 
 
 class _Residual(nn.Module):

@@ -83,7 +83,7 @@ def fit_basis(features: Tensor, directions: int) -> tuple[Tensor, Tensor]:
     directions: D <= min(N, F).   Raises ValueError for more.
     """
     if directions > min(features.shape):
-        raise ValueError(f"{directions} directions cannot be had from {len(features)} pictures.")
+        raise ValueError(f"{directions} directions cannot be computed from {len(features)} images.")
     mean = features.mean(0)
     _, lengths, axes = torch.linalg.svd(features - mean, full_matrices=False)
     return mean, axes[:directions].T / lengths[:directions] * len(features) ** 0.5

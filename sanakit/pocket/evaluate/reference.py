@@ -77,7 +77,7 @@ def load_reference(folder: str | Path = FOLDER) -> Reference:
         )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"The reference pictures in {folder} cannot be read ({error}): install sanakit again."
+            f"The reference images in {folder} cannot be read ({error}): install sanakit again."
         ) from error
 
 
@@ -114,7 +114,7 @@ def save_reference(
         with written_whole(folder / HELD_OUT) as partial:
             sheet.save(partial, "WEBP", lossless=True, method=6)
     except OSError as error:
-        raise DataError(f"{folder} cannot be written ({error}): name another folder.") from error
+        raise DataError(f"{folder} cannot be written ({error}): choose another folder.") from error
 
 
 def load_known(reference: Reference, folder: str | Path = FOLDER) -> Gallery:
@@ -137,7 +137,7 @@ def load_known(reference: Reference, folder: str | Path = FOLDER) -> Gallery:
         )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"The pictures of all known things in {folder} cannot be read ({error}): install sanakit again."
+            f"The images of all known things in {folder} cannot be read ({error}): install sanakit again."
         ) from error
 
 
@@ -153,4 +153,4 @@ def save_known(folder: str | Path, gallery: Gallery) -> None:
         with written_whole(Path(folder) / KNOWN) as partial:
             partial.write_bytes(save(tensors, {"known": json.dumps(texts)}))
     except OSError as error:
-        raise DataError(f"{folder} cannot be written ({error}): name another folder.") from error
+        raise DataError(f"{folder} cannot be written ({error}): choose another folder.") from error

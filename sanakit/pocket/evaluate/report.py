@@ -204,9 +204,11 @@ def _chosen(known: Sequence[str], asked: Sequence[str] | None) -> list[int]:
     if asked is None:
         return list(range(len(known)))
     if not asked:
-        raise SettingsError("No concept is asked for: name some, or leave them out for all.")
+        raise SettingsError("The list of concepts is empty: name some, or omit it for all.")
     for name in asked:
         if name not in known:
             near = difflib.get_close_matches(name, known, cutoff=0.4) or known[:3]
-            raise SettingsError(f"{name!r} is none of the {len(known)} concepts; near: {', '.join(near)}.")
+            raise SettingsError(
+                f"{name!r} is not one of the {len(known)} concepts. Nearest: {', '.join(near)}."
+            )
     return sorted({known.index(name) for name in asked})

@@ -23,7 +23,7 @@ def check_sharding(parameter: Tensor) -> None:
     if not all(type(placement) is Replicate or placement == Shard(0) for placement in parameter.placements):
         raise SettingsError(
             f"A parameter of shape {tuple(parameter.shape)} is placed as {parameter.placements}; this "
-            "optimiser takes whole parameters and those that FSDP2 cuts along their first axis: train with "
+            "optimiser supports whole parameters and FSDP2 shards along the first axis: train with "
             "AdamW, or without tensor parallelism."
         )
 

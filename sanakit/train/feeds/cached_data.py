@@ -45,7 +45,7 @@ def measured_on(cache: Cache, numbers: np.ndarray, count: int) -> tuple[Tensor, 
     usable = [(n, one, one.latents) for n, one in found if one.latents is not None and one.captions][:count]
     if not usable:
         raise DataError(
-            f"None of {len(numbers)} images of the cache {cache.folder} is sound and has a caption: "
+            f"None of {len(numbers)} images of the cache {cache.folder} is intact and has a caption: "
             "caption the images (sana data caption), and build the cache again in another folder."
         )
     latents = torch.stack([one for _, _, one in usable]).float()

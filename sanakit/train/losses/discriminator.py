@@ -35,7 +35,7 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         if width < GROUPS or width % GROUPS or layers < 1:
             raise SettingsError(
-                f"There is no patch discriminator of width {width} with {layers} layers: take a multiple of "
+                f"There is no patch discriminator of width {width} with {layers} layers: use a multiple of "
                 f"{GROUPS} and at least 1 layer; 64 and 3 are usual."
             )
         parts: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]

@@ -51,8 +51,7 @@ class PerceptualDistance(nn.Module):
         if min(drawn.shape[-2:]) < SMALLEST:
             height, width = drawn.shape[-2:]
             raise SizeError(
-                f"The perceptual loss got images of {width}x{height}: give it {SMALLEST} pixels a side, at "
-                "least."
+                f"The perceptual loss got images of {width}x{height}: sides need {SMALLEST} pixels, at least."
             )
         with torch.no_grad():
             goals = self._directions(wanted)

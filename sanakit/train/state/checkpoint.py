@@ -75,7 +75,7 @@ class Saved:
             if found != tuple(tensor.shape):
                 raise WeightsError(
                     f"{self.path} is of another model or optimiser ({name}: {found} instead of "
-                    f"{tuple(tensor.shape)}): resume with its own recipe, or start again in another folder."
+                    f"{tuple(tensor.shape)}): resume with its own recipe, or start from scratch in another folder."
                 )
         try:
             with _alone_is_fine():
@@ -148,14 +148,14 @@ def open_checkpoint(folder: Path) -> Saved | None:
             }
             return Saved(path, manifest["step"], tensors, manifest["numbers"], tuple(notes))
         except WeightsError as error:
-            notes.append(f"{error} Going on from the checkpoint before it.")
+            notes.append(f"{error} Continuing from the checkpoint before it.")
     if notes:
-        last = notes[0].removesuffix(" Going on from the checkpoint before it.")
-        raise WeightsError(f"{last} There is none before it: delete it to start again.")
+        last = notes[0].removesuffix(" Continuing from the checkpoint before it.")
+        raise WeightsError(f"{last} There is no earlier checkpoint: delete it to start from scratch.")
     if (folder / SINGLE_FILE).exists():
         raise WeightsError(
             f"{folder / SINGLE_FILE} was written by an earlier version and cannot be resumed; later "
-            "stages can use its weights. Start again in another folder."
+            "stages can use its weights. Start from scratch in another folder."
         )
     return None
 

@@ -61,8 +61,8 @@ class TrainState:
             which = min(strange)
             what = "optimiser" if which.startswith("optimizer.") else "model"
             raise WeightsError(
-                f"{saved.path} is of another {what} ({which} is in one of them only): resume with the "
-                "settings it was trained with, or start again in another folder."
+                f"{saved.path} is of another {what} ({which} is in only one of them): resume with the "
+                "settings it was trained with, or start from scratch in another folder."
             )
         saved.read(tensors)
         for name, entries, entry, value in self._entries():

@@ -35,7 +35,7 @@ def grow(transformer: Sana, depth: int, *, drop_last: int = 2) -> Sana:
     if not 0 <= drop_last < old:
         raise SettingsError(f"drop_last is {drop_last}: with {old} blocks it must lie in [0, {old - 1}].")
     if depth < old:
-        raise SettingsError(f"{old} blocks cannot grow to {depth}: ask for at least {old}, or prune.")
+        raise SettingsError(f"{old} blocks cannot grow to {depth}: use at least {old}, or prune.")
     kept = old - drop_last
     like = next(transformer.parameters())
     grown = Sana(replace(transformer.config, depth=depth))

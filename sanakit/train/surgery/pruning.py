@@ -57,7 +57,7 @@ def block_importance(transformer: Sana, batches: Iterable[Arguments]) -> Tensor:
         for hook in hooks:
             hook.remove()
     if not counts.all():
-        raise SettingsError("Importance cannot be measured without batches: give at least one.")
+        raise SettingsError("Importance cannot be measured without batches: pass at least one.")
     return 1 - sums / counts
 
 
@@ -84,7 +84,7 @@ def kept_blocks(importance: Tensor | Sequence[float], depth: int) -> list[int]:
     """
     values = torch.as_tensor(importance)
     if not 1 <= depth <= len(values):
-        raise SettingsError(f"{len(values)} blocks cannot be pruned to {depth}: ask for 1 to {len(values)}.")
+        raise SettingsError(f"{len(values)} blocks cannot be pruned to {depth}: choose 1 to {len(values)}.")
     return sorted(values.argsort(descending=True, stable=True)[:depth].tolist())
 
 
@@ -96,7 +96,7 @@ def prune(transformer: Sana, importance: Tensor | Sequence[float], depth: int) -
     """
     if len(importance) != transformer.config.depth:
         raise SettingsError(
-            f"{len(importance)} values of importance came for {transformer.config.depth} blocks: give 1 each."
+            f"{len(importance)} values of importance came for {transformer.config.depth} blocks: pass one per block."
         )
     numbers = {old: new for new, old in enumerate(kept_blocks(importance, depth))}
     state = {}

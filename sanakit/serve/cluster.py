@@ -131,7 +131,7 @@ def app(arguments: dict[str, Any]) -> Application:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         names = ", ".join(ClusterSettings.model_fields)
-        raise SettingsError(f"These arguments do not fit ({wrong}). There are: {names}.") from None
+        raise SettingsError(f"These arguments are invalid ({wrong}). Valid ones: {names}.") from None
 
 
 def deploy(settings: ClusterSettings, *, host: str = "127.0.0.1", port: int = 8000) -> DeploymentHandle:

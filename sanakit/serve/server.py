@@ -98,8 +98,8 @@ def serve(
             and not any(key.revoked is None for key in keys.list())
         ):
             raise SettingsError(
-                f"{settings.host} can be reached by other machines, and there is no key: make one with "
-                "`sana keys create NAME`, or say --no-auth to let everybody draw."
+                f"{settings.host} can be reached by other machines, but no key exists: make one with "
+                "`sana keys create NAME`, or use --no-auth to serve everybody."
             )
         store = PictureStore(settings.pictures or str(settings.data / PICTURES))
         server = _Server(settings)
@@ -133,7 +133,7 @@ def serve(
             log.info("Stopping: %d images are left to draw, in at most %g s.", left, settings.drain)
             returned = runner.close(settings.drain)
             engine.close(max(0.0, end - time.monotonic()))
-            log.info("Stopped: %d jobs go back to the queue, for the next start.", returned)
+            log.info("Stopped: %d jobs are back in the queue for the next start.", returned)
 
         server.run_app(app, lambda address: announce(address, list(engine.specs)), stop)
 
@@ -263,7 +263,7 @@ def _expiry(store: PictureStore, days: int) -> Iterator[None]:
                 if deleted := delete_before(store, days):
                     log.info("%d images were deleted: they are older than %d days.", deleted, days)
             except StorageError as error:
-                log.warning("Old images stay for now: %s", error)
+                log.warning("Old images could not be deleted: %s", error)
             if over.wait(_EXPIRY_EVERY):
                 return
 

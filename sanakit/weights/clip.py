@@ -83,9 +83,7 @@ def save_clip(
     path, dtype = Path(folder).expanduser(), parse_dtype(dtype)
     taken = path.exists() and any(path.iterdir() if path.is_dir() else [path])
     if taken and not (path / "config.json").is_file():
-        raise OutputError(
-            f"{path} exists and is not a CLIP's folder: choose another place, or remove it first."
-        )
+        raise OutputError(f"{path} exists and is not a CLIP folder: choose another path, or remove it first.")
     config = scorer.model.config.to_transformers() | {"torch_dtype": str(dtype).removeprefix("torch.")}
     with exported(path) as partial_folder:
         write_json(partial_folder / "config.json", config)

@@ -37,9 +37,7 @@ def convert(
     dtype = parse_dtype(dtype)
     found = resolve(source, ("transformer",) if to == "official" else ("transformer", "vae", "text_encoder"))
     if found.runtime:
-        raise WeightsError(
-            f"{found.path} holds graphs for {found.runtime}: convert the model that they were made of."
-        )
+        raise WeightsError(f"{found.path} holds graphs for {found.runtime}: convert the original model.")
     transformer = load_transformer(source, dtype="float32")
     if to == "official":
         return save_official(target, transformer, dtype=dtype)

@@ -65,7 +65,9 @@ def save_graphs(
         raise SettingsError(f"There is no runtime {runtime!r}: use {' or '.join(RUNTIMES)}.")
     dtype = parse_dtype(dtype)
     if dtype == torch.bfloat16:
-        raise PrecisionError(f"Graphs are stored in float32 or float16, not {dtype_name(dtype)}: use those.")
+        raise PrecisionError(
+            f"Graphs are stored in float32 or float16, not {dtype_name(dtype)}: use one of them."
+        )
     for part in (transformer, text_encoder.model):
         if any(isinstance(module, Graph | Quantized) for module in part.modules()):
             raise WeightsError(
@@ -75,7 +77,7 @@ def save_graphs(
     path = Path(folder).expanduser()
     if path.exists() and any(path.iterdir() if path.is_dir() else [path]) and not (path / INDEX).is_file():
         raise OutputError(
-            f"{path} exists and is not a model's folder: choose another place, or remove it first."
+            f"{path} exists and is not a model folder: choose another path, or remove it first."
         )
     own, known_things = asdict(settings), load_known_things(settings)
     del own["known_things"]
@@ -109,7 +111,7 @@ def check_graphs(dtype: torch.dtype | str | None, plan: str | None = None) -> No
             "is chosen when a model is converted."
         )
     if plan is not None:
-        raise SettingsError(f"Graphs are not quantised by plan {plan!r}: give the model they were made of.")
+        raise SettingsError(f"Graphs are not quantised by plan {plan!r}: use the original model.")
 
 
 def load_graph_transformer(source: Source) -> Sana:
@@ -121,7 +123,7 @@ def load_graph_autoencoder(source: Source, part: str) -> DCAE:
     """Return the autoencoder of a folder of graphs; SettingsError if the encoder is asked for, too."""
     if part != "decoder":
         raise SettingsError(
-            f"{source.path} holds graphs, which draw but do not take images in: give the model that they "
+            f"{source.path} holds graphs, which draw but cannot encode images: use the model that they "
             "were made of."
         )
     return GraphAutoencoder(autoencoder_config(source), _graph(source, DECODER))
@@ -145,7 +147,7 @@ def _graph(source: Source, name: str) -> Graph:
     """The graph of one part, which is opened later. Raises WeightsError where it is missing or unknown."""
     if source.runtime not in RUNTIMES:
         raise WeightsError(
-            f"{source.path} holds graphs for {source.runtime!r}, which this version does not run: it runs "
+            f"{source.path} holds graphs for {source.runtime!r}, which this version does not support: it runs "
             f"{' and '.join(RUNTIMES)}."
         )
     graph = Graph(source.path / name, cast(Runtime, source.runtime))

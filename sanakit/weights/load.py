@@ -211,7 +211,7 @@ def fill(
     """
     if mapped and (torch.device(device).type != "cpu" or dtype != torch.float32):
         raise SettingsError(
-            f"mapped=True leaves weights in their file, which only a CPU in float32 computes with, not "
+            f"mapped=True leaves weights in their file, which only works on a CPU in float32, not "
             f"{device} in {dtype_name(dtype)}: use device='cpu' and dtype='float32', or mapped=False."
         )
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
@@ -344,5 +344,5 @@ def _wanted_plan(
     plan = stored or wanted
     if plan is not None and kind not in plan.devices:
         others = ", ".join(other.name for other in PLANS.values() if kind in other.devices)
-        raise SettingsError(f"The plan {plan.name} is not made for {kind}: use another one ({others}).")
+        raise SettingsError(f"The plan {plan.name} does not support {kind}: use another one ({others}).")
     return None if stored else wanted

@@ -35,9 +35,7 @@ def parse_dtype(name: str | torch.dtype) -> torch.dtype:
         return DTYPES[name.lower()]
     if isinstance(name, torch.dtype) and name in DTYPES.values():
         return name
-    raise PrecisionError(
-        f"{name} is not a dtype that models compute in: use auto, float32, float16 or bfloat16."
-    )
+    raise PrecisionError(f"{name} is not a supported dtype: use auto, float32, float16 or bfloat16.")
 
 
 def check_rule(dtype: torch.dtype, rule: str, what: str = "This model") -> None:
@@ -73,7 +71,7 @@ def choose_dtype(
         if not computes(device, dtype):
             raise PrecisionError(
                 f"The device {device} has no {dtype_name(dtype)} arithmetic (it would be emulated, several "
-                "times slower than float32): use float32, or leave it to auto."
+                "times slower than float32): use float32, or leave dtype at auto."
             )
         return dtype
     stored = (

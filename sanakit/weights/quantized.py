@@ -26,7 +26,7 @@ def save_quantized(source: str | os.PathLike[str], folder: str | os.PathLike[str
     """
     target = Path(folder).expanduser()
     if target.exists() and target.resolve() == Path(source).expanduser().resolve():
-        raise OutputError(f"{folder} is the model itself, which is needed later: write to another folder.")
+        raise OutputError(f"{folder} is the model itself: write to another folder.")
     find_plan(plan)
     settings = load_settings(source)
     dtype = torch.float16 if settings.precision in ("float16", "any") else KEPT

@@ -41,11 +41,11 @@ def load_prompt_filter(
     # A bare Gemma2Model, such as SANA's text encoder, was never asked for an answer.
     if "Gemma2ForCausalLM" not in str(content.get("architectures")):
         raise WeightsError(
-            f"{source.path} is not a ShieldGemma: give the folder of google/shieldgemma-2b, with its "
+            f"{source.path} is not a ShieldGemma: use the folder of google/shieldgemma-2b, with its "
             "config.json, tokenizer.json and safetensors files."
         )
     if content.get("tie_word_embeddings") is False:
-        raise WeightsError(f"{source.path} has a language head of its own, which no published Gemma 2 has.")
+        raise WeightsError(f"{source.path} has its own language head, unlike every published Gemma 2.")
     files, config = open_text_encoder(source)
     dtype = choose_dtype(device, files.dtype, dtype or "auto", rule="bfloat16", what="ShieldGemma")
     mapped = torch.device(device).type == "cpu" and dtype == torch.float32

@@ -123,7 +123,7 @@ def save_diffusers(
         raise SettingsError(f"flow_shift is {flow_shift}; it must be a finite number above 0, SANA uses 3.")
     if unknown := set(defaults or {}) - set(DEFAULTS):
         raise SettingsError(
-            f"There are no defaults called {', '.join(sorted(unknown))}: use {', '.join(DEFAULTS)}."
+            f"There are no defaults named {', '.join(sorted(unknown))}: use {', '.join(DEFAULTS)}."
         )
     if autoencoder.encoder is None or autoencoder.decoder is None:
         raise OutputError(
@@ -132,7 +132,7 @@ def save_diffusers(
     path = Path(folder).expanduser()
     if path.exists() and any(path.iterdir() if path.is_dir() else [path]) and not (path / INDEX).is_file():
         raise OutputError(
-            f"{path} exists and is not a model's folder: choose another place, or remove it first."
+            f"{path} exists and is not a model folder: choose another path, or remove it first."
         )
     sprint = transformer.config.guidance_embed
     ours = {
@@ -244,7 +244,7 @@ def exported(path: Path) -> Iterator[Path]:
             else getattr(error, "strerror", None) or error
         )
         raise OutputError(
-            f"{path} cannot be written ({reason}): check the place, its permissions and its space."
+            f"{path} cannot be written ({reason}): check the path, its permissions and the free space."
         ) from None
 
 

@@ -328,7 +328,7 @@ def _open_shard(folder: Path, shard: Shard) -> TensorFiles:
         file = TensorFiles([path])
         pictures = file.infos["numbers"].shape[0]
     except (WeightsError, OSError, KeyError) as error:
-        reason = str(error).removesuffix(" Fetch or export it again.")
+        reason = str(error).removesuffix(" Download or export it again.")
         raise DataError(f"{path} is damaged: {reason} Delete it. {AGAIN}") from None
     if pictures != shard.pictures:
         raise DataError(f"{path} holds {pictures} images instead of {shard.pictures}: delete it. {AGAIN}")

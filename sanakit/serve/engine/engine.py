@@ -48,7 +48,7 @@ KEPT_PROMPTS = 256  # whose features are kept, the least recently used goes firs
 # Latents in one step, all images together: more rows than this make a matrix product no faster.
 STEP_TOKENS = {"cpu": 1024}
 STEP_TOKENS_ELSEWHERE = 32768
-_STOPPED = "The server was stopped before the image was done: ask again."
+_STOPPED = "The server stopped before the image was finished: send the request again."
 
 
 class Engine:
@@ -120,7 +120,7 @@ class Engine:
         spec = self.residence.spec(model)
         if image is None:
             if mask is not None or strength is not None:
-                raise SettingsError("A mask or a strength came without an image to draw from.")
+                raise SettingsError("A mask or a strength needs an image to draw from.")
             return check_request(spec, prompt, negative_prompt, width=width, height=height, **settings)
         if strength is None:
             strength = STRENGTH if mask is None else 1.0
@@ -149,7 +149,7 @@ class Engine:
             waiting = sum(len(group.waiting) for group in self._turns.groups.values())
             if waiting and waiting + request.pictures > self.max_waiting:
                 self._counts["refused"] += 1
-                raise BusyError(f"{waiting} images are waiting already: try again later.")
+                raise BusyError(f"{waiting} images are already waiting: try again later.")
             pictures = (Picture(ticket, number) for number in range(request.pictures))
             self._turns.add(key, self._capacity(key), pictures)
             self._condition.notify()
@@ -199,7 +199,7 @@ class Engine:
             while order := self._wait():
                 self._work(order)
         except Exception:
-            log.exception("the engine broke down: nothing is drawn any more")
+            log.exception("the engine failed and draws nothing any more")
         with self._condition:  # however it ended, nobody waits for a thread that is gone
             self._closing = self._abandoning = True
             left = self._tickets()
@@ -247,7 +247,7 @@ class Engine:
         if ticket.stopped:
             return StoppedError("The request was cancelled.")
         if ticket.expires is not None and time.monotonic() > ticket.expires:
-            return DeadlineError("The image was not done in the time that was given for it.")
+            return DeadlineError("The image was not finished before its deadline.")
         return None
 
     def _turn(self, group: Group, admit: bool, busy: set[str]) -> None:

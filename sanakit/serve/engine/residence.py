@@ -30,7 +30,7 @@ class Residence:
 
     def __init__(self, paths: Sequence[str], *, device: str, dtype: str, memory: str | int) -> None:
         if not paths:
-            raise SettingsError("No model was named: give at least one.")
+            raise SettingsError("No model was named: pass at least one.")
         self.device, self.dtype, self.memory = choose_device(device), dtype, parse_budget(memory)
         self.specs: dict[str, ModelSpec] = {}
         self._paths: dict[str, str] = {}
@@ -119,4 +119,4 @@ class Residence:
                 if self._limit is None or held + size <= self._limit:
                     return
                 del self._loaded[name]
-                log.info("model %s was given back to make room", name)
+                log.info("model %s was unloaded to make room", name)

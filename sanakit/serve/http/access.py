@@ -22,7 +22,9 @@ from sanakit.serve.http.failures import Failure, FailureError, failure_of
 from sanakit.serve.jobs.keys import Key, KeyStore, Limiter, Refusal
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-bearer = HTTPBearer(auto_error=False, description="A key of `sana keys create`.")  # for the schema: see Guard
+bearer = HTTPBearer(
+    auto_error=False, description="A key made by `sana keys create`."
+)  # for the schema: see Guard
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Access:
         self._locked = False  # once there are keys, one is needed, also after the last one was revoked
 
     def admit(self, authorization: str | None, address: str, host: str) -> Caller:
-        """Return the caller of a request, by three of its facts. Raises FailureError or StorageError. Blocks."""
+        """Return the caller of a request. Raises FailureError or StorageError; blocks."""
         if self.no_auth:
             return Caller(None)
         if not self.needs_key():  # whatever key came: OpenAI's client must send one
@@ -60,7 +62,7 @@ class Access:
             return Caller(key)
         if refusal := self._limiter.wrong(address):
             raise _too_many(refusal)
-        message = "This is not a valid key: send one of this server as `Authorization: Bearer KEY`."
+        message = "This key is not valid: send one of this server's as `Authorization: Bearer KEY`."
         headers = {"WWW-Authenticate": "Bearer"}
         raise FailureError(Failure(status=401, message=message, code="invalid_api_key", headers=headers))
 
@@ -78,8 +80,8 @@ class Access:
         """
         if _split(f"//{host}").hostname not in LOOPBACK and not self.no_auth and not self.needs_key():
             message = (
-                f"Without keys this server is 127.0.0.1 or localhost, not {host[:100]!r}: make a key with "
-                "`sana keys create NAME` to reach it by other names."
+                f"Without keys this server answers only as 127.0.0.1 or localhost, not {host[:100]!r}: make a key with "
+                "`sana keys create NAME` to use other names."
             )
             raise FailureError(Failure(status=403, message=message, code="foreign_host"))
 
@@ -130,7 +132,9 @@ class Guard:
         if origin is None or "*" in self._origins or origin in self._origins:
             return
         if _split(origin).netloc != host:
-            message = "Pages of this origin may not call: start the server with --cors ORIGIN to allow them."
+            message = (
+                "Pages of this origin may not call this server: start it with --cors ORIGIN to allow them."
+            )
             raise FailureError(Failure(status=403, message=message, code="foreign_origin"))
 
 

@@ -17,16 +17,16 @@ from sanakit.serve.http.openai_schema import (
 REF = "#/components/schemas/"
 _FOREVER = (400, 401, 429)  # what every guarded route may answer
 _WORDS = {
-    400: "The request is wrong; the message says how to mend it.",
-    401: "No key, or not one of this server's.",
-    403: "A web page of another origin asks, and this server has not been told to serve it.",
-    404: "No such model, job or image.",
-    405: "Not a method of this address.",
-    409: "It can no longer be done.",
-    413: "The body is larger than this server takes.",
-    429: "Too many requests for this key or address; Retry-After tells when to come again.",
-    500: "A mistake of the server; its log says more under the answer's X-Request-Id.",
-    503: "Not now: the queue is full, or the server is stopping, or its database or disk is gone.",
+    400: "The request is invalid; the message says how to correct it.",
+    401: "The key is missing or not valid on this server.",
+    403: "A web page of an origin that this server does not allow.",
+    404: "The model, job or image does not exist.",
+    405: "The address does not support this method.",
+    409: "The job has already ended.",
+    413: "The body is larger than this server allows.",
+    429: "Too many requests for this key or address; Retry-After says when to try again.",
+    500: "An error of the server; its log has details under the answer's X-Request-Id.",
+    503: "Not available now: the queue is full, the server is stopping, or its storage fails.",
     504: "The request's own deadline has passed.",
 }
 EXAMPLES: dict[str, Example] = {

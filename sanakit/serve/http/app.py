@@ -62,7 +62,7 @@ def create_app(
     )
     app = FastAPI(
         title="sanakit",
-        summary="Images from sentences, as OpenAI's clients ask for them.",
+        summary="Images from prompts, compatible with OpenAI's clients.",
         version=__version__,
         docs_url=None,
         redoc_url=None,
@@ -142,7 +142,7 @@ def _add_watch(app: FastAPI, service: Service) -> None:
         if service.draining.is_set():
             raise ClosedError("The server is stopping.")
         if not service.engine.alive:
-            raise ClosedError("Nothing is drawn yet, or any more.")
+            raise ClosedError("The engine is not running.")
         await asyncio.to_thread(service.jobs.ping)
         return StateReply()
 

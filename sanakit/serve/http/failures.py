@@ -115,7 +115,7 @@ def failure_of(error: Exception, request_id: str, *, detailed: bool = False) -> 
             message = str(error)
             if code == "storage":  # which names folders and hosts
                 log.error("request %s failed: %s", request_id, message)
-                message = "The server cannot store or find anything at the moment: try again later."
+                message = "The server's storage is not available now: try again later."
             if code == "memory_limit":  # whose remedy is the operator's
                 log.warning("request %s was refused: %s", request_id, message)
                 message = _TOO_LARGE
@@ -126,7 +126,7 @@ def failure_of(error: Exception, request_id: str, *, detailed: bool = False) -> 
     trace = "".join(traceback.format_tb(error.__traceback__))
     message = f": {error}" if detailed or isinstance(error, SanaError) else ""
     log.error("request %s failed: %s%s\n%s", request_id, type(error).__name__, message, trace)
-    sentence = f"The server made a mistake. Its log says more under the id {request_id}."
+    sentence = f"The server failed. Its log has details under the id {request_id}."
     return Failure(status=500, message=sentence, type=_SERVER, code="internal_error")
 
 
@@ -150,7 +150,7 @@ def invalid(errors: Sequence[Any], known: Collection[str]) -> Failure:
     if first["type"] == "extra_forbidden":
         name = place[-1][:50].encode("ascii", "backslashreplace").decode()
         nearest = get_close_matches(name, known, 1)
-        meant = f": did you mean {nearest[0]!r}?" if nearest else "; /openapi.json lists all there are."
+        meant = f": did you mean {nearest[0]!r}?" if nearest else "; /openapi.json lists all of them."
         message = f"Unknown field {name!r}{meant}"
         return Failure(status=400, message=message, param=name, code="unknown_parameter")
     if first["type"] == "json_invalid":
@@ -179,8 +179,8 @@ def install(app: FastAPI, *, detailed: bool = False) -> None:
             return error.failure.response()
         words = HTTPStatus(error.status_code).phrase
         message = {
-            404: f"There is no {request.url.path[:100]} here; /openapi.json lists what there is.",
-            405: f"{request.method[:10]} is not a method of this address.",
+            404: f"{request.url.path[:100]} does not exist here; /openapi.json lists all addresses.",
+            405: f"{request.method[:10]} is not supported at this address.",
         }.get(error.status_code, error.detail or words)
         failure = Failure(
             status=error.status_code,

@@ -72,7 +72,7 @@ async def answer(service: Service, client: Request, body: DrawingSettings, drawn
     check_output(body)
     note_prompt(service, client, body)
     if service.draining.is_set():
-        raise ClosedError("The server is stopping: ask again when it is back.")
+        raise ClosedError("The server is stopping: try again when it is back.")
     charged = caller_of(client), drawn.pictures
     partial_images = (body.partial_images or 0) if service.settings.previews else 0
     await asyncio.to_thread(service.access.charge, *charged)
@@ -127,11 +127,11 @@ async def _pictures(
 def check_output(body: DrawingSettings) -> None:
     """Raise SettingsError where fields about the answer do not go together."""
     if body.output_format in (None, "png") and body.output_compression not in (None, 100):
-        raise SettingsError('output_compression is of "jpeg" and "webp": PNG files lose nothing.')
+        raise SettingsError('output_compression applies to "jpeg" and "webp" only: PNG is lossless.')
     if body.stream and body.response_format == "url":
-        raise SettingsError('A stream carries its images: leave response_format at "b64_json".')
+        raise SettingsError('A stream contains its images: leave response_format at "b64_json".')
     if body.partial_images and not body.stream:
-        raise SettingsError("partial_images are shown in a stream: add stream = true.")
+        raise SettingsError("partial_images need a stream: add stream = true.")
 
 
 async def encode_all(result: Result, body: DrawingSettings) -> list[bytes]:

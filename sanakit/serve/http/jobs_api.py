@@ -48,8 +48,8 @@ class JobReply(Reply):
     created: int = Field(description="Seconds since 1970, like the next two.")
     started: int | None
     ended: int | None
-    request: dict[str, Any] = Field(description="What is drawn, the seed among it.")
-    data: list[PictureReply] = Field(description="The images, once it is finished.")
+    request: dict[str, Any] = Field(description="The settings of the images, including the seed.")
+    data: list[PictureReply] = Field(description="The images, once the job is finished.")
     warnings: list[str] = WARNINGS
     error: ErrorDetail | None
 
@@ -59,7 +59,7 @@ class JobList(Reply):
 
     object: Literal["list"] = "list"
     data: list[JobReply]
-    has_more: bool = Field(description="Whether there are older ones: ask with before = the last id.")
+    has_more: bool = Field(description="Whether older jobs exist: request them with before = the last id.")
 
 
 Idempotency = Annotated[
@@ -68,7 +68,7 @@ Idempotency = Annotated[
         alias="Idempotency-Key",
         min_length=1,
         max_length=200,
-        description="Chosen by the client: a repeated request with the same one gives the same job again.",
+        description="Chosen by the client: repeating a request with it returns the same job.",
     ),
 ]
 JobId = Annotated[str, Field(max_length=100)]
@@ -129,7 +129,7 @@ def jobs_api(service: Service) -> APIRouter:
         service.wake()
         job = await _find(service, caller, job_id)
         if not cancelled and job.status != CANCELLED:
-            message = f"The job is {job.status}: only one that waits or runs can be cancelled."
+            message = f"The job is {job.status}: only waiting or running jobs can be cancelled."
             raise FailureError(Failure(status=409, message=message, code="job_ended"))
         return _reply(job, client)
 
@@ -139,14 +139,12 @@ def jobs_api(service: Service) -> APIRouter:
 def _check_body(body: DrawingSettings) -> None:
     """Raise SettingsError for fields that only mean something while the client waits."""
     if body.stream or body.partial_images:
-        raise SettingsError("A job is not streamed: ask for it by its address, or use /v1/images.")
+        raise SettingsError("A job is not streamed: poll its address, or use /v1/images.")
     if body.response_format == "b64_json" or body.output_format not in (None, "png"):
-        raise SettingsError(
-            'A job\'s images are PNG files with an address: leave out the formats, or take "url".'
-        )
+        raise SettingsError('A job\'s images are PNG files with URLs: omit the formats, or use "url".')
     if body.deadline is not None:
         raise SettingsError(
-            "A job waits for its turn and has no deadline: cancel it when it is of no more use."
+            "A job waits for its turn and has no deadline: cancel it when it is no longer needed."
         )
 
 
@@ -172,9 +170,9 @@ async def _accept(
         if idempotency_key and (before := service.jobs.get(job_id, caller.key_id)):
             return _same(before, settings, seeded=body.seed is not None)
         if service.draining.is_set():
-            raise ClosedError("The server is stopping: ask again when it is back.")
+            raise ClosedError("The server is stopping: try again when it is back.")
         if service.jobs.counts()[QUEUED] >= service.settings.max_jobs:
-            raise BusyError(f"{service.settings.max_jobs} jobs wait already: come again later.")
+            raise BusyError(f"{service.settings.max_jobs} jobs are already waiting: try again later.")
         service.access.charge(caller, drawn.pictures)
         try:
             for name, image in sources.items():
@@ -226,7 +224,7 @@ def _same(job: Job, settings: dict[str, Any], *, seeded: bool) -> Job:
     """Return the earlier job if it asked for the same. Raises FailureError (409)."""
     keys = (settings.keys() | job.body.keys()) - (set() if seeded else {"seed"})
     if any(settings.get(key) != job.body.get(key) for key in keys):
-        message = "This Idempotency-Key came before with another request: take a new one."
+        message = "This Idempotency-Key was used for another request: use a new one."
         raise FailureError(Failure(status=409, message=message, code="idempotency_key_reused"))
     return job
 

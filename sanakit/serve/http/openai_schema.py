@@ -16,9 +16,9 @@ MAX_PROMPT = 32_000  # characters, as OpenAI's
 MAX_PICTURES = 10  # of one request
 MAX_SEED = 2**53 - 1  # the largest whole number that every JSON reader keeps exact
 
-_IGNORED = "Accepted for the sake of existing clients, and without effect here."
+_IGNORED = "Accepted for existing clients; has no effect here."
 _TEXT = r"^[^\x00]*$"  # no file format and no database keeps a NUL
-_NO_NUL = "the character NUL cannot be drawn: leave it out"
+_NO_NUL = "it contains the character NUL: remove it"
 # What a field's pattern asks for, in words.
 EXPECTED = {
     "size": "write WIDTHxHEIGHT such as 256x256, or auto",
@@ -36,10 +36,10 @@ class DrawingSettings(BaseModel):
         max_length=MAX_PROMPT, pattern=_TEXT, description="What to draw.", examples=["a red apple"]
     )
     model: str | None = Field(
-        None, max_length=200, description="An id of /v1/models; null: the server's first."
+        None, max_length=200, description="An id of /v1/models; null: the server's first model."
     )
     n: int | None = Field(
-        None, ge=1, le=MAX_PICTURES, description="Images, of this seed and the next ones; 1."
+        None, ge=1, le=MAX_PICTURES, description="Images to draw: this seed and those after it; 1."
     )
     size: str | None = Field(
         None,
@@ -49,50 +49,51 @@ class DrawingSettings(BaseModel):
     )
     response_format: Literal["b64_json", "url"] | None = Field(
         None,
-        description="b64_json (default): the image is in the reply and nowhere else. url: the server keeps "
-        "it and the reply tells where.",
+        description="b64_json (default): the image is only in the reply. url: the server keeps "
+        "it and the reply has its URL.",
     )
     output_format: Literal["png", "jpeg", "webp"] | None = Field(
         None, description="png (default) carries its settings as text chunks."
     )
     output_compression: int | None = Field(
-        None, ge=0, le=100, description="Quality of jpeg and webp, 95 by default; png knows 100 only."
+        None, ge=0, le=100, description="Quality of jpeg and webp, 95 by default; png supports only 100."
     )
-    stream: bool | None = Field(
-        None, description="Answer with server-sent events, the images so far among them."
-    )
+    stream: bool | None = Field(None, description="Answer with server-sent events, including previews.")
     partial_images: int | None = Field(
-        None, ge=0, le=3, description="How often a stream shows each image before it is done; 0."
+        None, ge=0, le=3, description="Number of previews of each image in a stream; 0."
     )
     background: Literal["auto", "opaque"] | None = Field(None, description="Every image is opaque.")
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = Field(
-        None, description=f"{_IGNORED} Finer images come of more `steps`."
+        None, description=f"{_IGNORED} For finer images use more `steps`."
     )
     style: Literal["vivid", "natural"] | None = Field(None, description=_IGNORED)
     moderation: Literal["auto", "low"] | None = Field(
-        None, description=f"{_IGNORED} Whoever runs the server decides on its filters."
+        None, description=f"{_IGNORED} The server's operator chooses its filters."
     )
     user: str | None = Field(None, max_length=512, description=_IGNORED)
     safety_identifier: str | None = Field(None, max_length=512, description=_IGNORED)
 
     # Of the SANA family: `extra_body` in OpenAI's client
     negative_prompt: str | None = Field(
-        None, max_length=MAX_PROMPT, pattern=_TEXT, description="What not to draw; needs guidance over 1."
+        None, max_length=MAX_PROMPT, pattern=_TEXT, description="What to avoid; needs guidance above 1."
     )
     steps: int | None = Field(
-        None, ge=1, le=1000, description="More are finer and slower; null: the model's own."
+        None, ge=1, le=1000, description="More steps are finer and slower; null: the model's default."
     )
     guidance: float | None = Field(
-        None, ge=0, le=100, description="More keeps to the words; 1 is off, in half the time."
+        None,
+        ge=0,
+        le=100,
+        description="Higher follows the prompt more closely; 1 turns it off and is twice as fast.",
     )
     seed: int | None = Field(
-        None, ge=0, le=MAX_SEED, description="The same seed draws the same again; null: random."
+        None, ge=0, le=MAX_SEED, description="The same seed draws the same image; null: random."
     )
     solver: Literal["dpm", "euler", "scm"] | None = Field(
-        None, description="dpm needs fewer steps than euler; SANA-Sprint models have scm, and scm alone."
+        None, description="dpm needs fewer steps than euler; SANA-Sprint models support only scm."
     )
     deadline: float | None = Field(
-        None, gt=0, le=3600, description="Seconds after which the answer is of no use: 504 instead."
+        None, gt=0, le=3600, description="Seconds after which the request fails with 504."
     )
 
     @property
@@ -114,7 +115,7 @@ class EditRequest(DrawingSettings):
     model_config = ConfigDict(strict=False)  # a form's values are texts
 
     strength: float | None = Field(
-        None, ge=0, le=1, description="How far from the upload: 0 leaves it, 1 starts from noise alone."
+        None, ge=0, le=1, description="How much to change: 0 keeps the upload, 1 ignores it."
     )
     input_fidelity: Literal["low", "high"] | None = Field(None, description=f"{_IGNORED} See `strength`.")
 
@@ -130,7 +131,7 @@ class PictureReply(Reply):
     url: str | None = None
     revised_prompt: str | None = None  # prompts are drawn as they came
     metadata: dict[str, Any] = Field(
-        description="All it takes to draw it again: seed, steps, guidance, model, ..."
+        description="The settings to draw it again: seed, steps, guidance, model, ..."
     )
 
 
@@ -161,7 +162,7 @@ class Usage(Reply):
 
 OutputFormat = Literal["png", "jpeg", "webp"]
 WARNINGS: list[str] = Field(
-    description="What the caller should know: a prompt was cut or has nothing known, an image was resized."
+    description="Notes: a prompt was cut or names nothing known, or an image was resized."
 )
 
 
@@ -184,7 +185,7 @@ class _StreamEvent(Reply):
     output_format: OutputFormat
     quality: Literal["auto"] = "auto"
     size: str
-    picture: int = Field(description="Which of the n images, from 0.")
+    picture: int = Field(description="Index of the image, from 0.")
 
 
 class PartialImageEvent(_StreamEvent):
@@ -223,11 +224,9 @@ class ModelReply(Reply):
 
     id: str
     object: Literal["model"] = "model"
-    created: int = Field(description="When the server was started, seconds since 1970.")
+    created: int = Field(description="Start of the server, in seconds since 1970.")
     owned_by: str = "sanakit"
-    defaults: dict[str, Any] = Field(
-        description="What it takes where a request does not say: size, steps, ..."
-    )
+    defaults: dict[str, Any] = Field(description="Its defaults: size, steps, ...")
 
 
 class ModelList(Reply):

@@ -59,7 +59,7 @@ def pictures_api(service: Service) -> APIRouter:
                 data = None
         if known is None or data is None:
             raise FailureError(
-                Failure(status=404, message="There is no such image.", code="picture_not_found")
+                Failure(status=404, message="The image does not exist.", code="picture_not_found")
             )
         headers = {"Cache-Control": "private, max-age=31536000, immutable"}  # a name never gets other content
         return Response(data, headers=headers, media_type=f"image/{known[2]}")

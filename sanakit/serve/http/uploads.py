@@ -32,7 +32,7 @@ async def read_edit(service: Service, client: Request) -> tuple[EditRequest, Dra
     Raises SettingsError, SizeError, ModelNotFoundError, FailureError.
     """
     if client.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
-        raise SettingsError("An edit comes as a form: send multipart/form-data.")
+        raise SettingsError("An edit must be a form: send multipart/form-data.")
     async with client.form(max_files=3, max_fields=40, max_part_size=4 * MAX_PROMPT) as form:
         body, files = _sorted(form)
 
@@ -65,9 +65,9 @@ def _sorted(form: FormData) -> tuple[EditRequest, dict[str, UploadFile]]:
     for name, value in form.multi_items():
         name = _FILES.get(name or "", name or "")
         if name in fields or name in files:
-            raise SettingsError("A field came twice: send one image, one mask and one value of each other.")
+            raise SettingsError("A field was sent twice: send each field once.")
         if isinstance(value, UploadFile) != (name in ("image", "mask")):
-            raise SettingsError("image and mask must be files, and nothing else may be one.")
+            raise SettingsError("image and mask must be files, all other fields text.")
         if isinstance(value, UploadFile):
             files[name] = value
         else:

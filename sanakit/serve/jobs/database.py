@@ -134,7 +134,7 @@ class Database:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise StorageError(
-                f"The database {path} cannot be opened ({reason}): check the place and its rights."
+                f"The database {path} cannot be opened ({reason}): check the path and its permissions."
             ) from None
         return found.st_dev, found.st_ino
 
@@ -148,16 +148,16 @@ class Database:
             found = None
         if found is None or (found.st_dev, found.st_ino) != self._identity:
             raise StorageError(
-                f"The database {self._path} was removed or replaced: put it back, then restart the server."
+                f"The database {self._path} was removed or replaced: restore it, then restart the server."
             )
 
     def _trouble(self, error: SQLAlchemyError) -> str:
         """One sentence on what the database said. Only its first line: the next ones may quote a row."""
         said = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()
         reason = said[0] if said else type(error).__name__
-        remedy = "try again, or check that it runs, its rights and the space on its disk"
+        remedy = "try again, or check that it runs, its permissions and its free disk space"
         if "malformed" in reason or "not a database" in reason:
-            remedy = "the file is damaged; stop the server and put a copy back"
+            remedy = "the file is damaged; stop the server and restore a backup"
         return f"The database {self.name} cannot be used ({reason}): {remedy}."
 
 

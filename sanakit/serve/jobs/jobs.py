@@ -77,7 +77,7 @@ class JobStore:
         pictures: how many it makes. job_id: of `new_job_id`, where inputs were stored under it before.
         """
         if job_id is not None and not _ID.fullmatch(job_id):
-            raise SettingsError(f"{job_id!r} is not a job id: take one of new_job_id().")
+            raise SettingsError(f"{job_id!r} is not a job id: use new_job_id().")
         job = Job(
             id=job_id or new_job_id(),
             kind=kind,
@@ -227,7 +227,7 @@ def _give_back(session: Session, lost: ColumnElement[bool]) -> int:
     lost &= Job.status == RUNNING
     nobody = {"owner": None, "lease": None}
     message = (
-        f"The server stopped {MAX_ATTEMPTS} times while it drew this: it will not be tried again. "
+        f"The server stopped {MAX_ATTEMPTS} times while it drew this: the job will not be retried. "
         "Ask for fewer or smaller images."
     )
     given_up = {"status": FAILED, "ended": now(), "error_type": "server_error", "error_message": message}

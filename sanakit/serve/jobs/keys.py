@@ -103,7 +103,7 @@ class KeyStore:
             )
         for what, limit in (("per_minute", per_minute), ("per_day", per_day)):
             if limit is not None and not 1 <= limit <= MAX_LIMIT:
-                raise SettingsError(f"{what} = {limit}, but it must be from 1 to {MAX_LIMIT}, or not given.")
+                raise SettingsError(f"{what} = {limit}, but it must be from 1 to {MAX_LIMIT}, or omitted.")
         token = PREFIX + secrets.token_urlsafe(32)
         key = Key(
             id=f"key_{secrets.token_hex(8)}",
@@ -120,7 +120,7 @@ class KeyStore:
                 session.flush()
             except IntegrityError:
                 raise SettingsError(
-                    f"There is a key named {name!r}: revoke it first or choose another name."
+                    f"A key named {name!r} exists: revoke it first or choose another name."
                 ) from None
         return token
 
@@ -144,9 +144,7 @@ class KeyStore:
                 revoking = update(Key).where(named, Key.revoked.is_(None)).values(revoked=now())
                 if key := session.scalar(revoking.returning(Key)):
                     return key
-        raise SettingsError(
-            f"There is no valid key {name_or_id[:200]!r}: `sana keys list` shows those there are."
-        )
+        raise SettingsError(f"There is no valid key {name_or_id[:200]!r}: `sana keys list` shows all keys.")
 
     def list(self) -> list[Key]:
         """All keys, revoked ones too, oldest first."""
@@ -230,7 +228,7 @@ class Limiter:
         if windows.hit(self._wrong, client):
             return None
         reset = windows.get_window_stats(self._wrong, client).reset_time
-        return self._wait_until(reset, "Too many wrong keys came from this address")
+        return self._wait_until(reset, "Too many invalid keys came from this address")
 
     def _wait_until(self, reset: float, sentence: str) -> Refusal:
         seconds = max(1, math.ceil(reset - self._clock()))

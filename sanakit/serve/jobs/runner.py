@@ -34,7 +34,7 @@ POLL = 1.0  # seconds between two looks at the database while nothing happens
 PICTURES_AT_ONCE = 16  # of claimed jobs; the engine's batches take that many by default
 
 _EXPIRY_EVERY = 600.0  # seconds
-_UNEXPECTED = "The server failed to draw this; its log says why."
+_UNEXPECTED = "The server failed to draw this; its log has details."
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +119,8 @@ class JobRunner:
             except (StorageError, OutputError) as error:
                 self._report(str(error))
             except Exception as error:
-                log.exception("The job runner stumbled; it goes on.")
-                self._report(f"{type(error).__name__} in the job runner; its log says more.")
+                log.exception("The job runner hit an error; it continues.")
+                self._report(f"{type(error).__name__} in the job runner; its log has details.")
             if self._closing.is_set():
                 self._wake.wait(min(self._poll, max(0.0, self._deadline - time.monotonic())))
             else:  # in trouble it is not woken early: each try may wait long for the database
@@ -131,7 +131,7 @@ class JobRunner:
         """Do all that can be done now. Raises StorageError or OutputError where some of it could not."""
         if not self._recovered:
             if again := self._jobs.recover(self._owner):
-                log.info("%d jobs were interrupted and are drawn again.", again)
+                log.info("%d jobs were interrupted and will be drawn again.", again)
             self._recovered = True
         failed = [error for held in [*self._held.values()] if (error := self._try(held))]
         self._keep_claims()
@@ -215,8 +215,8 @@ class JobRunner:
         try:
             data = self._store.get(name)
         except LookupError as error:
-            raise SettingsError(f"{error} This job was to start from it.") from None
-        return open_picture(io.BytesIO(data), f"The picture {name} of this job")
+            raise SettingsError(f"{error} This job needs it as its input.") from None
+        return open_picture(io.BytesIO(data), f"The image {name} of this job")
 
     def _settle(self, job: Job, result: Result) -> None:
         """Store a job's images, then say that it is finished."""

@@ -66,7 +66,7 @@ class _Folder:
         try:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
-            raise OutputError(_sentence(f"The folder {self._root} cannot be made", error)) from None
+            raise OutputError(_sentence(f"The folder {self._root} cannot be created", error)) from None
         sweep(self._root, older=_ABANDONED)
 
     def put(self, name: str, data: bytes) -> None:
@@ -74,7 +74,7 @@ class _Folder:
             with written_whole(self._root / name) as partial:
                 partial.write_bytes(data)
         except OSError as error:
-            sentence = _sentence(f"The picture {name} cannot be written in {self._root}", error)
+            sentence = _sentence(f"The image {name} cannot be written in {self._root}", error)
             raise OutputError(sentence) from None
 
     def get(self, name: str) -> bytes:
@@ -89,16 +89,14 @@ class _Folder:
         except FileNotFoundError:
             raise LookupError(f"There is no image named {name}.") from None
         except OSError as error:
-            raise StorageError(
-                _sentence(f"The picture {name} cannot be read in {self._root}", error)
-            ) from None
+            raise StorageError(_sentence(f"The image {name} cannot be read in {self._root}", error)) from None
 
     def delete(self, name: str) -> None:
         try:
             (self._root / name).unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(
-                _sentence(f"The picture {name} cannot be deleted in {self._root}", error)
+                _sentence(f"The image {name} cannot be deleted in {self._root}", error)
             ) from None
 
     def names(self) -> list[str]:
@@ -123,7 +121,7 @@ class _Remote:
             raise SettingsError(f"{_without_password(url)}: {error}") from None
         except ValueError as error:
             raise SettingsError(
-                f"No images can be stored at {_without_password(url)} ({error}): give a folder or a URL of "
+                f"Images cannot be stored at {_without_password(url)} ({error}): use a folder or a URL of "
                 f"fsspec, such as s3://BUCKET/FOLDER."
             ) from None
         except Exception as error:
@@ -134,7 +132,7 @@ class _Remote:
         try:
             self._files.pipe_file(f"{self._root}/{name}", data)
         except Exception as error:
-            raise OutputError(_sentence(f"The picture {name} cannot be written", error)) from None
+            raise OutputError(_sentence(f"The image {name} cannot be written", error)) from None
 
     def get(self, name: str) -> bytes:
         try:
@@ -142,7 +140,7 @@ class _Remote:
         except FileNotFoundError:
             raise LookupError(f"There is no image named {name}.") from None
         except Exception as error:
-            raise StorageError(_sentence(f"The picture {name} cannot be read", error)) from None
+            raise StorageError(_sentence(f"The image {name} cannot be read", error)) from None
 
     def delete(self, name: str) -> None:
         try:
@@ -150,7 +148,7 @@ class _Remote:
         except FileNotFoundError:
             pass
         except Exception as error:
-            raise StorageError(_sentence(f"The picture {name} cannot be deleted", error)) from None
+            raise StorageError(_sentence(f"The image {name} cannot be deleted", error)) from None
 
     def names(self) -> list[str]:
         try:
@@ -170,7 +168,7 @@ def _fits(name: str) -> bool:
 def _checked(name: str) -> str:
     if not isinstance(name, str) or not _fits(name):
         raise SettingsError(
-            f"{str(name)[:200]!r} is not a name of an image: it takes 1 to 128 letters, digits, dots, dashes "
+            f"{str(name)[:200]!r} is not an image name: it takes 1 to 128 letters, digits, dots, dashes "
             "and underscores, begins with a letter or digit and has no two dots in a row."
         )
     return name
@@ -178,7 +176,7 @@ def _checked(name: str) -> str:
 
 def _sentence(what: str, error: Exception) -> str:
     reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}".split("\n")[0]
-    return f"{what} ({reason}): check the place, its rights and space."
+    return f"{what} ({reason}): check the path, its permissions and the free space."
 
 
 def _without_password(url: str) -> str:

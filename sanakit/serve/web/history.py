@@ -75,7 +75,7 @@ class History:
         Raises SettingsError for one that is gone or another room's, StorageError.
         """
         if not self._belongs(room, name):
-            raise SettingsError("This image is not there any more: choose another one.")
+            raise SettingsError("This image no longer exists: choose another one.")
         with self._lock:
             if name not in self._fetched:
                 path = Path(self._folder.name) / name

@@ -163,7 +163,9 @@ class _Blocks(gr.Blocks):
     ) -> list[Any]:
         """Return the inputs of an event as its function takes them."""
         if _names_a_host(inputs):
-            raise gr.Error("Files of other hosts are not fetched: upload the file.", print_exception=False)
+            raise gr.Error(
+                "Files from other hosts are not downloaded: upload the file.", print_exception=False
+            )
         return await super().preprocess_data(block_fn, inputs, state, explicit_call)
 
 
@@ -186,6 +188,6 @@ class _NoFetching:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         if scope["type"] == "http" and ("/proxy=" in path or "/file=http" in path):
-            await PlainTextResponse("Files of other hosts are not fetched.", 403)(scope, receive, send)
+            await PlainTextResponse("Files from other hosts are not downloaded.", 403)(scope, receive, send)
         else:
             await self._app(scope, receive, send)

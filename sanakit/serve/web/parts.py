@@ -158,7 +158,7 @@ def make_overview() -> Overview:
     """Lay out the gallery of what was drawn before; hidden at first."""
     with gr.Column(visible=False, elem_id="overview") as group:
         nothing = gr.HTML(
-            '<div class="empty"><b>Nothing here yet</b><span>What you draw is kept here.</span></div>',
+            '<div class="empty"><b>Nothing here yet</b><span>Your images are kept here.</span></div>',
             visible=False,
         )
         with gr.Row(elem_id="overview-body"):
@@ -198,7 +198,7 @@ def make_details(where: str) -> Details:
             restore = gr.Button("Use settings", size="md", elem_id=f"{where}-restore", min_width=100)
             edit = gr.Button("Edit", size="md", elem_id=f"{where}-edit", min_width=100)
         command = gr.Textbox(
-            label="Command that draws it again",
+            label="Command to draw it again",
             interactive=False,
             lines=1,
             max_lines=6,
@@ -227,7 +227,7 @@ def make_details(where: str) -> Details:
 def source_and_mask(value: dict | None) -> tuple[Image.Image, Image.Image | None]:
     """Return the editor's image, and where it was painted over (white). Raises SettingsError without it."""
     if not value or value.get("background") is None:
-        raise SettingsError("Choose an image to start from first: drop it on the field, or press its button.")
+        raise SettingsError("Choose an image to start from: drop it on the field, or press its button.")
     picture, mask = value["background"], None
     for layer in value.get("layers") or []:
         painted = layer.convert("RGBA").getchannel("A").point(lambda alpha: 255 if alpha else 0)

@@ -61,7 +61,7 @@ class Wish:
         """Return the keyword arguments of `Engine.check`. known: the model's styles. Raises SettingsError."""
         whole_number("The number of images", self.num_images, 1, MOST_PICTURES)
         if not self.prompt.strip():
-            raise SettingsError("Write what to draw first, such as “a red apple”.")
+            raise SettingsError("Write what to draw, such as “a red apple”.")
         return {
             "prompt": add_style(self.prompt, self.style, known),
             "negative_prompt": self.negative_prompt,
@@ -194,7 +194,7 @@ def settings_of(path: str | os.PathLike[str]) -> Metadata:
     try:
         found = read_metadata(path)
     except SettingsError:
-        raise SettingsError("This image carries no settings: give a PNG as sanakit wrote it.") from None
+        raise SettingsError("This image carries no settings: use a PNG written by sanakit.") from None
     whole_number("The number of steps in this file", int(found["steps"]), 1, 1000)
     guidance = float(found.get("guidance", 1.0))
     if not math.isfinite(guidance) or guidance < 0:

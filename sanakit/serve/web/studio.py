@@ -47,10 +47,10 @@ class Edit:
             return {"image": self.image, "strength": self.strength}
         if self.what == PAINTED:
             if self.mask is None or self.mask.getbbox() is None:
-                raise SettingsError("Paint over what is to be redrawn, or choose “Whole image”.")
+                raise SettingsError("Paint over the area to redraw, or choose “Whole image”.")
             return {"image": self.image, "mask": self.mask, "strength": self.strength}
         if not any(self.margins) or not all(0 <= margin <= MOST_MARGIN for margin in self.margins):
-            raise SettingsError(f"Give at least one margin, each from 0 to {MOST_MARGIN} pixels.")
+            raise SettingsError(f"Set at least one margin, each from 0 to {MOST_MARGIN} pixels.")
         left, top, right, bottom = self.margins
         if (self.image.width + left + right) * (self.image.height + top + bottom) > MAX_PIXELS:
             raise SettingsError("The image with its margins is too large: make the margins smaller.")
@@ -116,9 +116,7 @@ class Studio:
             yield View(state="failed", message=str(error))
         except Exception:
             log.exception("drawing failed")
-            yield View(
-                state="failed", message="Something went wrong on our side; the server's log says what."
-            )
+            yield View(state="failed", message="Something went wrong on the server; its log has details.")
         finally:
             if ticket is not None:
                 ticket.cancel()  # nothing, if it is done

@@ -192,7 +192,7 @@ _ENTRIES = (
         repo=_HUB + "SANA_Sprint_1.6B_1024px_teacher",
         time_scale=1.0,
         licence=LICENCE_SANA,
-        unsupported="the teacher of Sprint's distillation, published as .pth: fetch it and give its path",
+        unsupported="the teacher of Sprint's distillation, published as .pth: download it and pass its path",
     ),
     replace(
         _0_6B,
@@ -229,7 +229,7 @@ def find(name: str) -> CatalogEntry:
         return CATALOG[name]
     near = difflib.get_close_matches(name.lower(), CATALOG, n=3, cutoff=0.4) or list(CATALOG)[:3]
     raise ModelNotFoundError(
-        f"There is no model called {name[:99]!r}. Nearest names: {', '.join(near)}. A model can also be a "
+        f"There is no model named {name[:99]!r}. Nearest names: {', '.join(near)}. A model can also be a "
         "diffusers folder, a .safetensors or .pth file, or a Hub repository written as organisation/name; "
         "`sana models` lists all names."
     )

@@ -48,8 +48,8 @@ def fetch(repo: str, parts: Iterable[str] = PARTS, variant: str | None = None) -
         if len(pickles) == 1:
             return Path(hf_hub_download(repo, pickles[0]))
         raise WeightsError(
-            f"The Hub repository {repo} has no model_index.json, so it is not a diffusers folder, and it holds "
-            f"{len(pickles)} official .pth files: fetch the file you mean and give its path."
+            f"The Hub repository {repo} is not a diffusers folder (no model_index.json) and holds "
+            f"{len(pickles)} official .pth files: download the one you want and pass its path."
         )
     except HFValidationError:
         raise ModelNotFoundError(f"{repo!r} is not a Hub repository name: write organisation/name.") from None
@@ -149,7 +149,7 @@ def _explain(repo: str, error: Exception) -> ModelNotFoundError | WeightsError:
     if isinstance(error, GatedRepoError):
         return WeightsError(
             f"The Hub repository {repo} is gated: accept its licence on https://huggingface.co/{repo} with "
-            "your account, then log in here with `hf auth login`."
+            "your account, then log in with `hf auth login`."
         )
     if isinstance(error, RepositoryNotFoundError):
         return ModelNotFoundError(

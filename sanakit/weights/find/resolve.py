@@ -99,7 +99,7 @@ def partner(source: Source, parts: tuple[str, ...]) -> Source:
     kind, _ = identify(files.infos)
     if kind != "transformer":
         raise WeightsError(
-            f"{source.path} holds {kind_words(kind)}, no {parts[0]}: give a model's whole diffusers folder."
+            f"{source.path} holds {kind_words(kind)}, no {parts[0]}: use a model's whole diffusers folder."
         )
     size = sum(
         info.size for name, info in files.infos.items() if not name.endswith(("y_embedding", "pos_embed"))
@@ -146,8 +146,8 @@ def identify(names: Iterable[str]) -> tuple[str, str]:
 def kind_words(kind: str) -> str:
     """The kind as a message says it."""
     return {
-        "lora": "a LoRA, which belongs on top of a model",
-        "controlnet": "a ControlNet branch, which this version does not draw with",
+        "lora": "a LoRA, which needs a base model",
+        "controlnet": "a ControlNet branch, which this version does not support",
         "foreign": "no part of a SANA model",
     }.get(kind, f"a SANA {kind.replace('_', ' ')}")
 
@@ -173,18 +173,16 @@ def _from_disk(path: Path) -> Source:
         entry = catalog.recognise(path.name) or catalog.recognise(path.resolve().parent.parent.name)
         return Source(path=path, entry=entry)
     if not path.is_dir():
-        raise WeightsError(f"{path} is neither a file nor a folder: give a model's folder or weight file.")
+        raise WeightsError(f"{path} is neither a file nor a folder: use a model's folder or weight file.")
     index = path / INDEX
     if index.is_file():
         came = str(read_json(index).get("_class_name"))
         if not came.startswith("Sana"):
-            raise WeightsError(
-                f"{path} is a {came}, not a SANA model: give one of that family, such as `sana models` lists."
-            )
+            raise WeightsError(f"{path} is a {came}, not a SANA model: use one that `sana models` lists.")
     elif not (path / "config.json").is_file():
         inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".pth", ".safetensors"))
         hint = f"the file itself, such as {path / inside[0]}" if inside else f"a folder that holds {INDEX}"
-        raise WeightsError(f"{path} has no {INDEX}, so it is not a diffusers folder: give {hint}.")
+        raise WeightsError(f"{path} has no {INDEX}, so it is not a diffusers folder: use {hint}.")
     resolved = path.resolve()  # a Hub cache folder is models--org--name/snapshots/commit
     name = resolved.parent.parent.name if resolved.parent.name == "snapshots" else resolved.name
     entry = next((known for known in CATALOG.values() if known.folder == resolved), None)

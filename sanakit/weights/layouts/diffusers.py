@@ -122,7 +122,7 @@ def read_sana_config(config: dict[str, Any], where: str = "config.json") -> Sana
             sample_size=config.get("sample_size", 32),
         )
     except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise WeightsError(f"{where} describes no SANA transformer ({error}). {AGAIN}") from None
+        raise WeightsError(f"{where} does not describe a SANA transformer ({error}). {AGAIN}") from None
 
 
 def write_sana_config(config: SanaConfig) -> dict[str, Any]:

@@ -150,4 +150,4 @@ def _saved_config(saved: dict[str, Any], where: str) -> SanaConfig:
     try:
         return SanaConfig(**{name: value for name, value in saved.items() if name in known})
     except (TypeError, ValueError) as error:
-        raise WeightsError(f"{where} describes its size wrongly: {error}") from None
+        raise WeightsError(f"{where} has a wrong description of its size: {error}") from None

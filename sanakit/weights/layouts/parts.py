@@ -48,7 +48,7 @@ def open_transformer(source: Source) -> tuple[TensorFiles, str, SanaConfig]:
     if kind != "transformer":
         first = ", ".join(list(files.infos)[:NAMED])
         raise WeightsError(
-            f"{source.path} holds {kind_words(kind)} (its first tensors: {first}): give a SANA model."
+            f"{source.path} holds {kind_words(kind)} (its first tensors: {first}): use a SANA model."
         )
     beside = source.path.parent / "config.json"
     if (
@@ -201,7 +201,7 @@ def _autoencoder_config(path: Path) -> DCAEConfig:
     try:
         return _checked(DCAEConfig.from_diffusers(read_json(path)), path)
     except (SettingsError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
-        raise WeightsError(f"{path} describes no DC-AE that this code has ({error}). {AGAIN}") from None
+        raise WeightsError(f"{path} describes an unsupported DC-AE ({error}). {AGAIN}") from None
 
 
 def _checked(config: Config, path: Path) -> Config:

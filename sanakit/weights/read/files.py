@@ -39,7 +39,7 @@ DTYPES = {
 _SAFETENSORS_NAMES = {ours: theirs for theirs, ours in DTYPES.items()}
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2}  # of an element; others: 1
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save, bare pickle
-AGAIN = "Fetch or export it again."
+AGAIN = "Download or export it again."
 WEIGHT_NAME = re.compile(
     r"(?P<stem>diffusion_pytorch_model|model)"
     r"(?:\.(?P<variant>fp16|bf16))?(?:-(?P<shard>\d{5})-of-(?P<count>\d{5}))?(?:\.(?P<old_variant>fp16|bf16))?\.safetensors"
@@ -195,7 +195,7 @@ def component_files(folder: Path, variant: str | None = None) -> list[Path]:
         if pickles:
             raise WeightsError(
                 f"{folder} holds its weights as a pickle ({pickles[0]}), which can run code when opened: "
-                "fetch the .safetensors files of the same repository, or convert them with their own tool."
+                "download the .safetensors files of the same repository, or convert them with their own tool."
             )
         raise WeightsError(f"{folder} holds no .safetensors file: the model's folder is incomplete. {AGAIN}")
     for name in _indexed_files(folder, names, chosen):
@@ -372,7 +372,7 @@ def _unpickle(path: Path) -> Any:
     except pickle.UnpicklingError:
         raise WeightsError(
             f"{path} is a pickle that holds more than tensors, and could run code when opened: nothing of it "
-            "was run. Ask its author for a .safetensors file, or for a .pth with a plain state_dict."
+            "was run. Ask its author for a .safetensors file, or a .pth with a plain state_dict."
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -394,6 +394,6 @@ def _state_dict(content: Any, path: Path) -> dict[str, Any]:
     if others:
         raise WeightsError(
             f"{path} holds {len(others)} entries that are not tensors (first: {str(others[0])!r}): not a "
-            "state_dict. Give the checkpoint of a model."
+            "state_dict. Use the checkpoint of a model."
         )
     return {str(name): value for name, value in content.items()}

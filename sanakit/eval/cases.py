@@ -89,7 +89,8 @@ def _rows(path: Path, text: str) -> Iterable[Case]:
                 cases.append(Case(str(row.get("name", f"{len(cases):05}")), row["prompt"], row))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise DataError(
-                    f'{path}, line {number}, is not an object with "prompt" ({type(error).__name__}: {error}).'
+                    f'{path}, line {number}, is not an object with "prompt" ({type(error).__name__}: '
+                    f"{error})."
                 ) from None
     return cases
 

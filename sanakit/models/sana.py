@@ -288,7 +288,8 @@ class Sana(nn.Module):
         """
         if context.batch % len(latents):
             raise SettingsError(
-                f"{len(latents)} latents came with prompts for {context.batch}: prepare one prompt per sample, "
+                f"{len(latents)} latents came with prompts for {context.batch}: prepare one prompt per "
+                "sample, "
                 "or pass `counts`."
             )
         times = torch.as_tensor(t, device=latents.device, dtype=torch.float32).reshape(-1)

@@ -166,7 +166,8 @@ class BestOf:
             scores = [float(score) for score in self.judge(prompt, list(images))]
             if len(scores) != len(images) or not all(map(math.isfinite, scores)):
                 raise SettingsError(
-                    f"The judge gave {scores} for {len(images)} images: it must return one finite number per image."
+                    f"The judge gave {scores} for {len(images)} images: it must return one finite number "
+                    "per image."
                 )
         picks = []
         for image, seed, score, metadata in zip(images, drawn.seeds, scores, drawn.metadata, strict=True):

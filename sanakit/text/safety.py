@@ -164,7 +164,8 @@ def judge(scores: Mapping[str, float], threshold: float) -> Verdict:
     category = max(scores, key=lambda name: scores[name])
     if not all(math.isfinite(score) for score in scores.values()):
         raise NumericsError(
-            "The safety filter's score is not a number, so it refuses everything: its weights are damaged, or the "
+            "The safety filter's score is not a number, so it refuses everything: its weights are damaged, "
+            "or the "
             "requested dtype is too narrow. Load it again in float32."
         )
     allowed = scores[category] < threshold

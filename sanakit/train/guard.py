@@ -145,7 +145,8 @@ class Guard:
             )
         if self._skipped >= self.hopeless:
             raise NumericsError(
-                f"The last {self._skipped} steps up to {step} were all skipped, as their loss or gradient was "
+                f"The last {self._skipped} steps up to {step} were all skipped, as their loss or gradient "
+                "was "
                 "not finite or far above the usual: continue from the last checkpoint with --resume and a "
                 "lower learning rate, or without bf16."
             )
@@ -159,12 +160,15 @@ class Guard:
         self.factor *= 0.5
         if self.factor < self.lowest:
             raise NumericsError(
-                f"At step {step} the learning rate was halved to below {self.lowest:.3g} of its initial value, but "
-                "the loss stayed unstable: continue from the last checkpoint with --resume and a lower learning "
+                f"At step {step} the learning rate was halved to below {self.lowest:.3g} of its initial "
+                "value, but "
+                "the loss stayed unstable: continue from the last checkpoint with --resume and a lower "
+                "learning "
                 "rate, and look for broken samples in the data."
             )
         self.notes.append(
-            f"Step {step}: the learning rate is lowered to {self.factor:.3g} of its usual value; {self.recovery} "
+            f"Step {step}: the learning rate is lowered to {self.factor:.3g} of its usual value; "
+            f"{self.recovery} "
             "good steps double it again."
         )
 

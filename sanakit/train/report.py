@@ -192,7 +192,8 @@ def _open_tracker(name: str, folder: Path, first: int, config: TrainConfig, run_
                 return wandb, wandb.init(**begun, id=run_id, dir=str(folder))
             except wandb.Error as error:
                 raise SettingsError(
-                    f"wandb started no run ({' '.join(str(error).split())[:200]}): log in with 'wandb login', "
+                    f"wandb started no run ({' '.join(str(error).split())[:200]}): log in with 'wandb "
+                    "login', "
                     "set WANDB_MODE=offline, or remove it from the trackers."
                 ) from error
         if name == "trackio":

@@ -147,7 +147,8 @@ def _graph(source: Source, name: str) -> Graph:
     """The graph of one part, which is opened later. Raises WeightsError where it is missing or unknown."""
     if source.runtime not in RUNTIMES:
         raise WeightsError(
-            f"{source.path} holds graphs for {source.runtime!r}, which this version does not support: it runs "
+            f"{source.path} holds graphs for {source.runtime!r}, which this version does not support: it "
+            "runs "
             f"{' and '.join(RUNTIMES)}."
         )
     graph = Graph(source.path / name, cast(Runtime, source.runtime))

@@ -111,7 +111,8 @@ def build_pocket(
             (partial / SOURCES).write_text(json.dumps(_manifest(rows), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise DataError(
-            f"{folder} cannot be written ({error}). It needs 1.4 GB: free some space or choose another folder."
+            f"{folder} cannot be written ({error}). It needs 1.4 GB: free some space or choose another "
+            "folder."
         ) from error
     return open_pocket(folder)
 

@@ -80,7 +80,8 @@ class Access:
         """
         if _split(f"//{host}").hostname not in LOOPBACK and not self.no_auth and not self.needs_key():
             message = (
-                f"Without keys this server answers only as 127.0.0.1 or localhost, not {host[:100]!r}: make a key with "
+                f"Without keys this server answers only as 127.0.0.1 or localhost, not {host[:100]!r}: "
+                "make a key with "
                 "`sana keys create NAME` to use other names."
             )
             raise FailureError(Failure(status=403, message=message, code="foreign_host"))

@@ -46,7 +46,8 @@ class Instance:
         except OSError as error:
             self.close()
             raise StorageError(
-                f"The folder {folder} cannot be used ({error.strerror}): check its permissions and the free space."
+                f"The folder {folder} cannot be used ({error.strerror}): check its permissions and the "
+                "free space."
             ) from None
 
     def close(self) -> None:

@@ -75,7 +75,8 @@ class Saved:
             if found != tuple(tensor.shape):
                 raise WeightsError(
                     f"{self.path} is of another model or optimiser ({name}: {found} instead of "
-                    f"{tuple(tensor.shape)}): resume with its own recipe, or start from scratch in another folder."
+                    f"{tuple(tensor.shape)}): resume with its own recipe, or start from scratch in another "
+                    "folder."
                 )
         try:
             with _alone_is_fine():

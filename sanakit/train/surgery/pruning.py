@@ -96,7 +96,8 @@ def prune(transformer: Sana, importance: Tensor | Sequence[float], depth: int) -
     """
     if len(importance) != transformer.config.depth:
         raise SettingsError(
-            f"{len(importance)} values of importance came for {transformer.config.depth} blocks: pass one per block."
+            f"{len(importance)} values of importance came for {transformer.config.depth} blocks: pass one "
+            "per block."
         )
     numbers = {old: new for new, old in enumerate(kept_blocks(importance, depth))}
     state = {}

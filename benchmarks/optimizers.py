@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from sanakit.train.config import TrainConfig
-    from sanakit.train.objectives.flow_matching import FlowMatchingObjective
+    from sanakit.train.objectives.velocity import VelocityObjective
 
 # AdamW's and Muon's are those of the recipe. CAME's authors advise a third to all of AdamW's.
 RATES = {"adamw": 1e-3, "came": 3e-4, "came8bit": 3e-4, "muon": 2e-3}
@@ -38,7 +38,7 @@ class Course:
     """What one optimiser did with its copy of the model."""
 
     name: str
-    objective: FlowMatchingObjective
+    objective: VelocityObjective
     config: TrainConfig
     optimizers: list[torch.optim.Optimizer]
     losses: list[float] = field(default_factory=list)

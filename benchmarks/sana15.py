@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sanakit.pocket.train.further import Change, Prepared
     from sanakit.pocket.train.latents import Mixture
     from sanakit.train.config import TrainConfig
-    from sanakit.train.objectives.flow_matching import FlowMatchingObjective
+    from sanakit.train.objectives.velocity import VelocityObjective
 
 Score = Callable[[str, list["Image"]], Sequence[float]]  # of each image of a prompt: 1 right, 0 wrong
 Curve = list[tuple[int, float]]
@@ -115,7 +115,7 @@ def pruning(asked: argparse.Namespace, work: Path) -> list[str]:
     config = shortened(RECOVERY, asked)
     importance: list[float] = []
 
-    def measured(objective: FlowMatchingObjective) -> FlowMatchingObjective:
+    def measured(objective: VelocityObjective) -> VelocityObjective:
         importance[:] = block_importance(objective.transformer, calibration(objective)).tolist()
         return objective
 

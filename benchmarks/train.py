@@ -39,7 +39,7 @@ import side_by_side as side
 
 if TYPE_CHECKING:
     from sanakit.train.config import TrainConfig
-    from sanakit.train.objectives.flow_matching import FlowMatchingObjective
+    from sanakit.train.objectives.velocity import VelocityObjective
 
 PARTS = ("step", "loader", "ranks")
 WARM_UP = 3  # steps before those that count
@@ -174,7 +174,7 @@ def loops(config: TrainConfig, steps: int, folder: Path) -> tuple[Clock, Clock, 
     return ours, bare, averaging, statistics.median(waited[WARM_UP:])
 
 
-def bare_loop(objective: FlowMatchingObjective, config: TrainConfig) -> Callable[[Any], float]:
+def bare_loop(objective: VelocityObjective, config: TrainConfig) -> Callable[[Any], float]:
     """A function that takes a step with nothing that could be left out, and gives the batch's loss."""
     import torch
     from torch import nn
@@ -218,29 +218,28 @@ def settings(batch_size: int, optimizer: str = "adamw", bf16: bool = False, **mo
     )
 
 
-def embedded() -> FlowMatchingObjective:
+def embedded() -> VelocityObjective:
     """The embedded model, transformer and text encoder, to be trained on random latents of its own size."""
     import torch
 
     from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-    from sanakit.train.objectives.flow_matching import FlowMatchingObjective
+    from sanakit.train.feeds.latents import LatentFeed
+    from sanakit.train.objectives.velocity import Sheet, VelocityObjective
     from sanakit.weights import load_text_encoder, load_transformer
 
     transformer = load_transformer("pocket", device="cpu", dtype="float32")
     encoder = load_text_encoder("pocket", device="cpu", dtype="float32")
     captions = [[caption, f"a picture of {caption} on white"] for caption in COMMON_CONCEPTS.values()]
     config = transformer.config
-    shape = (len(captions), config.latent_channels, config.sample_size, config.sample_size)
-    return FlowMatchingObjective(
-        transformer.train().requires_grad_(True),
-        encoder.model.train().requires_grad_(True),
-        encoder.tokenizer,
-        torch.randn(shape, generator=torch.Generator().manual_seed(0)),
-        captions,
-        torch.ones(len(captions)),
+    shape = (config.latent_channels, config.sample_size, config.sample_size)
+    latents = torch.randn((len(captions), *shape), generator=torch.Generator().manual_seed(0))
+    return VelocityObjective(
+        transformer,
+        encoder,
+        LatentFeed(latents, captions, torch.ones(len(captions))),
         shift=3.0,
-        sheet_prompts=["never drawn"],
-        decode=lambda latents: latents,
+        sheet=Sheet(prompts=["never drawn"], guidance=2.5, steps=10, shape=shape, decode=lambda z: z),
+        train_text=True,
     )
 
 
@@ -323,7 +322,7 @@ def tuning(data: Path, output: Path, workers: int, steps: int) -> Iterator[Any]:
                 yield line
             if line.step == WARM_UP + steps:
                 break
-    run.objective.loader.close()  # pyright: ignore[reportAttributeAccessIssue]
+    run.objective.feed.loader.close()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def rank_lines(batch_size: int, steps: int, threads: int, folder: Path) -> list[str]:

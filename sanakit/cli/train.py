@@ -97,7 +97,7 @@ def train(
                 print(note, file=sys.stderr)
     if os.environ.get("RANK", "0") != "0":
         return  # one of several processes that torchrun started: the first speaks for all
-    from sanakit.train.runs.finetune import read_report
+    from sanakit.train.runs.image_report import read_report
 
     report = read_report(folder)
     if as_json:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from sanakit.errors import DataError, SettingsError
 from sanakit.models.gemma2 import Gemma2
@@ -22,8 +22,9 @@ from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import by_itself, processes
 from sanakit.train.loop import train
 from sanakit.train.objective import Objective
-from sanakit.train.objectives.flow_matching import FlowMatchingObjective
+from sanakit.train.objectives.velocity import TEXT, TRANSFORMER, VelocityObjective
 from sanakit.train.report import Progress
+from sanakit.train.state.average import part_of
 from sanakit.train.state.checkpoint import has_checkpoint, load_average
 
 MODEL = "model"  # folder of the finished model inside a run
@@ -121,15 +122,19 @@ def averaged_weights(run: Path) -> dict[str, Tensor]:
     return average
 
 
-def averaged_parts(run: Path, objective: FlowMatchingObjective) -> tuple[Sana, TextEncoder]:
+def averaged_parts(run: Path, objective: VelocityObjective) -> tuple[Sana, TextEncoder]:
     """Return a run's transformer and text encoder with its averaged weights.
 
-    Both are new modules: the trained ones may be in shards (FSDP2), which take no whole weights.
+    What was trained is a new module: the trained one may be in shards (FSDP2), which take no whole weights.
     """
-    transformer, text = Sana(objective.transformer.config), Gemma2(objective.encoder.model.config)
-    parts = nn.ModuleDict({"transformer": transformer, "text": text})
-    parts.load_state_dict(averaged_weights(run))
-    return transformer, TextEncoder(text, objective.tokenizer)
+    weights, encoder = averaged_weights(run), objective.encoder
+    transformer = Sana(objective.transformer.config)
+    transformer.load_state_dict(part_of(weights, TRANSFORMER))
+    if not objective.train_text:
+        return transformer, encoder
+    text = Gemma2(encoder.model.config)
+    text.load_state_dict(part_of(weights, TEXT))
+    return transformer, TextEncoder(text, encoder.tokenizer, encoder.instruction, encoder.max_tokens)
 
 
 def compile_blocks(transformer: Sana) -> None:

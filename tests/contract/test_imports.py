@@ -110,7 +110,7 @@ def is_upward(importer: str, imported: str) -> bool:
         ("sanakit.text.encoder", "sanakit.flow.path", False),
         ("sanakit.train.loop", "sanakit.train.objective", True),
         ("sanakit.train.distributed.parallel", "sanakit.train.loop", False),
-        ("sanakit.train.run", "sanakit.train.objectives.finetune", True),
+        ("sanakit.train.run", "sanakit.train.objectives.velocity", True),
         ("sanakit.serve.jobs.runner", "sanakit.serve.engine.engine", True),
         ("sanakit.serve.engine.group", "sanakit.serve.jobs.jobs", False),
     ],

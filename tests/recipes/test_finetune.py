@@ -25,7 +25,9 @@ from sanakit.data.batches.loader import Loader
 from sanakit.errors import DataError, SettingsError
 from sanakit.models.sana import Sana
 from sanakit.recipes import RECIPES, finetune
-from sanakit.train.objectives.finetune import FinetuneObjective
+from sanakit.train.feeds.captioned import CaptionedFeed
+from sanakit.train.feeds.feed import Unencoded
+from sanakit.train.objectives.velocity import VelocityObjective
 from sanakit.train.parts import Part, Share, split
 from sanakit.train.run import run_recipe
 from sanakit.train.runs import finetune as finetune_folder
@@ -150,8 +152,10 @@ def test_empty_places_and_broken_pictures_count_nothing_in_the_mean(
         counted = batch.shares > 0
         sound.append(int(counted.sum()))
         loss = objective.loss(batch)
-        strange = torch.where(counted[:, None, None, None], batch.pictures, torch.ones(()))
-        assert objective.loss(replace(batch, pictures=strange)).item() == pytest.approx(loss.item())
+        assert isinstance(batch.latents, Unencoded)
+        strange = torch.where(counted[:, None, None, None], batch.latents.images, torch.ones(()))
+        changed = replace(batch, latents=Unencoded(strange, batch.latents.codec))
+        assert objective.loss(changed).item() == pytest.approx(loss.item())
         pieces = torch.stack([in_parts.loss(in_parts.batch(step, part)) for part in parts]).sum()
         assert pieces.item() == pytest.approx(loss.item(), rel=1e-5)
     assert sorted(sound) == [3, 3, 3]  # of 5 places; the square bucket's fourth image is broken
@@ -199,14 +203,12 @@ def test_large_folders_hold_pictures_out_to_measure_on(
     monkeypatch.setattr(finetune_folder, "REFERENCE", 1)
     objective = made(write_pictures(tmp_path / "pictures"), tmp_path / "run", tiny, batch_size=3)
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert len(report["held_out"]) == len(objective.reference.captions) == 1
+    assert len(report["held_out"]) == len(objective.watched[0].captions) == 1
     assert report["used"] == 8
-    assert isinstance(objective.loader, Loader)
-    trained = {
-        objective.loader.source.key(number)
-        for members in objective.loader.buckets.members
-        for number in members.tolist()
-    }
+    assert isinstance(objective.feed, CaptionedFeed)
+    loader = objective.feed.loader
+    assert isinstance(loader, Loader)
+    trained = {loader.source.key(number) for members in loader.buckets.members for number in members.tolist()}
     assert not trained & set(report["held_out"])
 
 
@@ -306,9 +308,9 @@ def test_two_processes_agree_about_a_broken_picture(pictures: Path, tiny: Path, 
     assert set(reports[0]["failed"]) == {"cut.jpg"}
 
 
-def made(data: Path, output: Path, source: Path, *, batch_size: int) -> FinetuneObjective:
+def made(data: Path, output: Path, source: Path, *, batch_size: int) -> VelocityObjective:
     run = finetune.finetune(data, output, 3, source=source, batch_size=batch_size)
-    assert isinstance(run.objective, FinetuneObjective)
+    assert isinstance(run.objective, VelocityObjective)
     return run.objective
 
 

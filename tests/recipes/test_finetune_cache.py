@@ -11,8 +11,8 @@ import pytest
 
 from sanakit.data.cache.build import build_cache, plan_cache
 from sanakit.errors import DataError
+from sanakit.models.dc_ae import DCAE
 from sanakit.recipes import RECIPES, finetune
-from sanakit.train.objectives import finetune as objective
 from sanakit.train.run import run_recipe
 
 
@@ -50,10 +50,8 @@ def test_the_losses_are_those_of_training_on_the_pictures(
     folder = cached(pictures, tiny, tmp_path / "cache", text=text)
     plain, before = trained(pictures, tiny, tmp_path / "plain")
     encoded = []
-    encode = objective.FinetuneObjective.encode
-    monkeypatch.setattr(
-        objective.FinetuneObjective, "encode", lambda self, x: encoded.append(x) or encode(self, x)
-    )
+    encode = DCAE.encode
+    monkeypatch.setattr(DCAE, "encode", lambda self, x: encoded.append(x) or encode(self, x))
     losses, after = trained(folder, tiny, tmp_path / "cached")
     assert encoded == []
     assert len(losses) >= 6
@@ -90,5 +88,5 @@ def test_a_cache_without_captions_is_refused(pictures: Path, tiny: Path, tmp_pat
     for path in pictures.glob("*.txt"):
         path.unlink()
     folder = cached(pictures, tiny, tmp_path / "cache", text=True)
-    with pytest.raises(DataError, match="None of the 9 pictures has a caption"):
+    with pytest.raises(DataError, match="None of the 9 images has a caption"):
         list(run_recipe("finetune", RECIPES, data=folder, output=tmp_path / "run", source=tiny, steps=1))

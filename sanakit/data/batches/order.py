@@ -83,3 +83,8 @@ class Order:
         if which not in known:
             known[which] = permutation(self.seed, epoch, which, length)
         return known[which]
+
+
+def evenly(numbers: np.ndarray, count: int) -> np.ndarray:
+    """Return `count` of the numbers, evenly spread over them; all where there are no more."""
+    return numbers[np.linspace(0, len(numbers) - 1, min(count, len(numbers))).round().astype(np.int64)]

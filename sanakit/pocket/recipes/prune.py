@@ -12,7 +12,7 @@ from torch import Tensor
 from sanakit.pocket.recipes.pocket import DRAWINGS
 from sanakit.pocket.train.further import further_run, prepare
 from sanakit.pocket.train.latents import Mixture
-from sanakit.train.objectives.flow_matching import FlowMatchingObjective
+from sanakit.train.objectives.velocity import VelocityObjective
 from sanakit.train.run import Run
 from sanakit.train.surgery.pruning import block_importance, calibration, teacher_of
 from sanakit.train.surgery.pruning import prune as prune_transformer
@@ -44,15 +44,15 @@ def prune(
     return further_run(prepared, RECOVERY.lasting(steps), halved, name=f"{prepared.settings.name}-pruned")
 
 
-def halved(objective: FlowMatchingObjective) -> FlowMatchingObjective:
+def halved(objective: VelocityObjective) -> VelocityObjective:
     """Keep the more important half of the objective's transformer, with the whole as its teacher."""
     importance = block_importance(objective.transformer, calibration(objective))
     return taught(objective, importance, max(1, round(KEPT_SHARE * len(importance))))
 
 
 def taught(
-    objective: FlowMatchingObjective, importance: Tensor | Sequence[float], depth: int
-) -> FlowMatchingObjective:
+    objective: VelocityObjective, importance: Tensor | Sequence[float], depth: int
+) -> VelocityObjective:
     """Keep the `depth` most important blocks of the objective's transformer, with the whole as teacher."""
     whole = objective.transformer
     left = prune_transformer(whole, importance, depth)

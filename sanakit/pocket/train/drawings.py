@@ -23,6 +23,7 @@ from sanakit.pocket.data.captions import STYLES
 from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import PocketImages, join, more_of, open_pocket, packages_of
 from sanakit.pocket.data.further import FURTHER_CONCEPTS
+from sanakit.pocket.data.known_things import known_things
 from sanakit.pocket.data.pool import build_pool
 from sanakit.pocket.data.samples import list_samples
 from sanakit.pocket.data.scenes import Scenes
@@ -38,7 +39,7 @@ from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.objectives.autoencoder import autoencoder_state
 from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
-from sanakit.train.run import MODEL, Run, averaged_weights, compile_blocks
+from sanakit.train.run import MODEL, Run, averaged_parts, averaged_weights, compile_blocks
 from sanakit.train.state.checkpoint import has_checkpoint
 from sanakit.train.surgery.dense_time import with_dense_time
 from sanakit.weights import load_autoencoder, load_text_encoder, load_transformer, save_diffusers
@@ -126,9 +127,7 @@ def drawings_run(
     )
 
     def finish(folder: Path) -> None:
-        trained = Sana(what.transformer)
-        weights = averaged_weights(folder)
-        trained.load_state_dict({name.removeprefix("transformer."): value for name, value in weights.items()})
+        trained, _ = averaged_parts(folder, objective)
         finished = DCAE(replace(what.autoencoder, scaling_factor=scale))
         finished.load_state_dict(codec.state_dict())
         save_diffusers(
@@ -141,6 +140,7 @@ def drawings_run(
             dtype=torch.float16,
             name="pocket",
             licence="Apache-2.0",
+            known_things=known_things([row.concept for row in both.rows], encoder, _foreign(data)),
             **what.offers,
         )
 

@@ -15,7 +15,7 @@ from sanakit.pocket.data.pool import Pool
 from sanakit.pocket.data.samples import draw_chances
 from sanakit.pocket.data.scenes import Scenes
 from sanakit.pocket.data.wording import Wording
-from sanakit.train.objectives.velocity import Shown
+from sanakit.train.feeds.feed import Shown
 from sanakit.train.parts import Part
 
 

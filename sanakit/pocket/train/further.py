@@ -1,7 +1,7 @@
 """Go on from a finished model: change its transformer (grow it, prune it) and train it further.
 
-Latents, scale and decoder are the model's own, so that the result is that model with another transformer and
-a text encoder that was trained along with it.
+Latents, scale, decoder and text encoder are the model's own and frozen: the result is that model with another
+transformer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from sanakit.pocket.data.dataset import open_pocket
 from sanakit.pocket.train.latents import Mixture, PocketSet, encode_set
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
-from sanakit.train.objectives.flow_matching import FlowMatchingObjective
+from sanakit.train.feeds.latents import LatentFeed
+from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
 from sanakit.train.run import MODEL, Run, averaged_parts, compile_blocks
 from sanakit.weights import (
     load_autoencoder,
@@ -31,7 +32,8 @@ from sanakit.weights import (
 from sanakit.weights.save import kept_settings
 from sanakit.weights.settings import ModelSettings
 
-Change = Callable[[FlowMatchingObjective], FlowMatchingObjective]
+WATCHED = 128  # of the latents drawn most often, to measure on
+Change = Callable[[VelocityObjective], VelocityObjective]
 """Makes the objective that is trained from that of the finished model, by its `with_transformer`."""
 
 
@@ -65,28 +67,32 @@ def further_run(prepared: Prepared, config: TrainConfig, change: Change, *, name
     torch.manual_seed(config.seed)
     settings, codec, scale = prepared.settings, prepared.codec, prepared.codec.config.scaling_factor
     learned, device = prepared.learned, prepared.learned.drawn.latents.device
-    held_out = learned.held_out and (learned.held_out.latents * scale, learned.held_out.captions)
-    prompts = list(COMMON_CONCEPTS.values())[::6]
-    if learned.held_out is not None:  # half of the sheet for scenes
-        prompts = [*prompts[::2], *(captions[0] for captions in learned.held_out.captions[:17])]
     encoder = load_text_encoder(prepared.source, device=device, dtype="float32")
     finished = load_transformer(prepared.source, device=device, dtype="float32")
-
+    feed = LatentFeed(
+        learned.drawn.latents * scale, learned.drawn.captions, learned.weights, seed=config.seed
+    )
+    watched = [Watched("", *feed.most_drawn(WATCHED))]
+    prompts = list(COMMON_CONCEPTS.values())[::6]
+    if learned.held_out is not None:
+        first = [captions[0] for captions in learned.held_out.captions]
+        watched.append(Watched("held_out_", learned.held_out.latents * scale, first))
+        prompts = [*prompts[::2], *first[:17]]  # half of the sheet for scenes
     objective = change(
-        FlowMatchingObjective(
-            finished.train().requires_grad_(True),
-            encoder.model.train().requires_grad_(True),
-            encoder.tokenizer,
-            learned.drawn.latents * scale,
-            learned.drawn.captions,
-            learned.weights,
-            seed=config.seed,
+        VelocityObjective(
+            finished,
+            encoder,
+            feed,
             shift=settings.flow_shift,
-            sheet_prompts=prompts,
-            sheet_guidance=settings.guidance,
-            sheet_steps=settings.steps,
-            decode=lambda z: torch.cat([codec.decode(part / scale) for part in z.split(8)]),
-            held_out=held_out,
+            seed=config.seed,
+            watched=watched,
+            sheet=Sheet(
+                prompts=prompts,
+                guidance=settings.guidance,
+                steps=settings.steps,
+                shape=tuple(learned.drawn.latents.shape[1:]),
+                decode=lambda z: torch.cat([codec.decode(part / scale) for part in z.split(8)]),
+            ),
         )
     )
     if config.compile:

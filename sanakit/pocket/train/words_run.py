@@ -22,6 +22,7 @@ from sanakit.text.tokenizer import load_tokenizer, save_tokenizer
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.run import Run, averaged_weights
+from sanakit.train.state.average import part_of
 
 WORDS, TOKENIZER = "vocabulary.npz", "tokenizer"  # in the run's folder
 FEW = ((150, 16), (300, 48))  # things in company at first: order is learned before all things are
@@ -50,13 +51,8 @@ def words_run(
 
 def taught_encoder(run: Path, text: Gemma2Config) -> TextEncoder:
     """Return the text encoder of a finished words run. Raises DataError if there is none."""
-    weights = {
-        name.removeprefix("text."): value
-        for name, value in averaged_weights(run).items()
-        if name.startswith("text.")
-    }
     model = Gemma2(text)
-    model.load_state_dict(weights)
+    model.load_state_dict(part_of(averaged_weights(run), "text"))
     return TextEncoder(model.eval().requires_grad_(False), load_tokenizer(run / TOKENIZER))
 
 

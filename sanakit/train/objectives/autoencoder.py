@@ -35,6 +35,7 @@ from sanakit.train.feeds.pictures import PictureSource
 from sanakit.train.losses.discriminator import PatchDiscriminator, decoder_loss, hinge_loss
 from sanakit.train.losses.perceptual import PerceptualDistance
 from sanakit.train.parts import Part
+from sanakit.train.state.average import part_of
 
 Parts = Literal["whole", "decoder", "middle", "head"]
 AUTOENCODER, DISCRIMINATOR = "autoencoder", "discriminator"  # names of the two when both are trained
@@ -218,9 +219,7 @@ def autoencoder_of(trained: nn.Module) -> DCAE:
 
 def autoencoder_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The autoencoder's part of a checkpoint's weights, with or without a discriminator among them."""
-    start = f"{AUTOENCODER}."
-    own = {name.removeprefix(start): value for name, value in weights.items() if name.startswith(start)}
-    return own or weights
+    return part_of(weights, AUTOENCODER) or weights
 
 
 def reconstruction_loss(drawn: Tensor, wanted: Tensor, terms: Terms) -> Tensor:

@@ -1,52 +1,46 @@
 """Velocity prediction from a feed of latents with captions: the objective of flow matching, once.
 
 With x_t = (1 - t) x0 + t noise the loss is |model(x_t, t, text) - (noise - x0)|^2, t logit-normal and shifted
-towards noise: it is there that the prompt decides. A feed says what is shown and in which words; the text
-encoder stands still, or learns along. Shapes: B batch, C H W latents, L text tokens, E text width.
+towards noise: it is there that the prompt decides. A teacher, where there is one, sets the target in place of
+the samples. A feed says what is shown and in which words; the text encoder is frozen, or learns along.
+
+That the loss falls does not show that the prompt is heard. `evaluate` therefore measures the loss with the
+right, no and a wrong caption at several times; the gap between them is the figure to watch.
+Shapes: B batch, C h w latents, L text tokens, E text width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from sanakit.bench.floors import text_context, text_encoding, transformer_step
+from sanakit.flow.path import interpolate
 from sanakit.flow.schedule import sample_training_times
 from sanakit.images.sheets import contact_sheet
 from sanakit.models.gemma2 import Gemma2
-from sanakit.models.sana import Sana
+from sanakit.models.sana import Sana, SanaConfig
 from sanakit.seeds import step_generator
 from sanakit.text.encoder import TextEncoder
-from sanakit.train.objectives.flow_matching import caption_losses, draw_latents, pad_text, velocity_errors
+from sanakit.train.distill.depth import Teacher
+from sanakit.train.feeds.feed import Feed, Unencoded
+from sanakit.train.objectives.flow_matching import (
+    caption_losses,
+    draw_latents,
+    pad_text,
+    stack_text,
+    velocity_errors,
+)
 from sanakit.train.parts import Part, sample_noise
 
+TRANSFORMER, TEXT = "transformer", "text"  # names in a run's checkpoint
 TEXT_MULTIPLE = 32  # tokens that text is padded to: compiled blocks then meet one length, or two
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Shown:
-    """A part of a step's batch. latents: B C H W, scaled. captions: B."""
-
-    latents: Tensor
-    captions: list[str]
-
-
-class Feed(Protocol):
-    """Where samples come from. All of a step's batch have one size."""
-
-    def begin(self, first: int, parts: Sequence[Part]) -> None:
-        """Get ready for these parts of step `first` and of each later one, in turn."""
-        ...
-
-    def shown(self, step: int, part: Part) -> Shown:
-        """Return a part of a step's batch: a function of the step and of places in the global batch alone."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +48,7 @@ class Watched:
     """Samples that are measured on. name: before the measures' names, "" or "scenes_"."""
 
     name: str
-    latents: Tensor  # B C H W, scaled
+    latents: Tensor  # B C h w, scaled
     captions: Sequence[str]
 
 
@@ -62,30 +56,37 @@ class Watched:
 class VelocityBatch:
     """A part of a global batch, drawn: what the loss is computed from."""
 
-    part: Part
-    latents: Tensor  # B C H W
-    noise: Tensor  # B C H W
+    latents: Tensor | Unencoded  # B C h w
+    noise: Tensor  # B C h w
     t: Tensor  # B, in [0, 1]
     tails: list[list[int]]  # token ids of the captions, behind the instruction
     dropped: Tensor  # B, true where the sample is trained without its caption
+    shares: Tensor  # B, what each counts in the mean over the global batch; 0: empty or broken
+    features: Sequence[Tensor] = ()  # of the captions, L E each; empty: to be computed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sheet:
-    """What is drawn now and then. decode: scaled latents B C H W to images B 3 H W. shape: C H W of one."""
+    """What is drawn now and then.
+
+    decode: scaled latents B C h w to images B 3 H W. shape: C h w of one. above: images of the same size for
+    a row above, as many as there are prompts.
+    """
 
     prompts: Sequence[str]
     guidance: float
     steps: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     decode: Callable[[Tensor], Tensor]
+    above: Tensor | None = None
 
 
 class VelocityObjective:
-    """Velocity prediction on a feed's latents, on the models' device.
+    """Velocity prediction on a feed's latents, on the transformer's device.
 
-    train_text: train the text encoder along. shift: moves training and sampling times towards noise. seed: of
-    noise, times and dropped captions. caption_dropout: share of samples without a caption, for guidance.
+    train_text: train the text encoder along. teacher: whose velocities and tokens are the target; None: the
+    samples' own velocities. shift: moves training and sampling times towards noise. seed: of noise, times and
+    dropped captions. caption_dropout: share of samples trained without a caption, for guidance.
     """
 
     def __init__(
@@ -100,16 +101,23 @@ class VelocityObjective:
         seed: int = 0,
         caption_dropout: float = 0.1,
         train_text: bool = False,
+        teacher: Teacher | None = None,
     ) -> None:
-        self.transformer, self.encoder, self.feed = transformer, encoder, feed
-        parts: dict[str, nn.Module] = {"transformer": transformer.train().requires_grad_(True)}
-        encoder.model.requires_grad_(train_text)
-        if train_text:
-            parts["text"] = encoder.model
-        self.model: nn.Module = nn.ModuleDict(parts)
+        self.encoder, self.feed = encoder, feed
         self.device = next(transformer.parameters()).device
         self.shift, self.seed, self.caption_dropout = shift, seed, caption_dropout
-        self.drawing, self.watched, self.train_text = sheet, watched, train_text
+        self.drawing, self.watched = sheet, watched
+        self._train(transformer, teacher, train_text)
+
+    def with_transformer(self, transformer: Sana, teacher: Teacher | None = None) -> VelocityObjective:
+        """Return the same objective for another transformer, all of which is trained.
+
+        teacher: as for a new objective; student and teacher read the same text features, so that with a
+        teacher the text encoder is frozen.
+        """
+        changed = copy(self)
+        changed._train(transformer, teacher, self.train_text and teacher is None)
+        return changed
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:
         """Let the feed get ready."""
@@ -123,35 +131,53 @@ class VelocityObjective:
         dropped = torch.rand(part.total, generator=generator)[own] < self.caption_dropout
         t = sample_training_times(part.total, self.shift, generator)[own]
         noise = sample_noise(self.seed, step, part, tuple(shown.latents.shape[1:]))
+        latents, shares = shown.latents, shown.shares
+        if isinstance(latents, Tensor):
+            latents = latents.to(self.device, non_blocking=True)
+        if shares is None:
+            shares = torch.full((len(part),), 1 / part.total)
+        without = torch.tensor([not caption for caption in shown.captions])
         return VelocityBatch(
-            part=part,
-            latents=shown.latents.to(self.device, non_blocking=True),
+            latents=latents,
             noise=noise.to(self.device, non_blocking=True),
             t=t.to(self.device, non_blocking=True),
             tails=self.encoder.tokenize(shown.captions, notes=[]),
-            dropped=dropped.to(self.device, non_blocking=True),
+            dropped=(dropped | without).to(self.device, non_blocking=True),
+            shares=shares.to(self.device, non_blocking=True),
+            features=() if self.train_text else shown.features,
         )
 
     def loss(self, batch: VelocityBatch) -> Tensor:
-        """A part's mean square, times its share of the global batch."""
-        with nullcontext() if self.train_text else torch.no_grad():
-            text, mask = pad_text(*self.encoder.encode_tokens(batch.tails), TEXT_MULTIPLE)
+        """Return the sum of the samples' errors, each times its share of the global batch."""
+        latents = batch.latents if isinstance(batch.latents, Tensor) else batch.latents.encode()
+        text, mask = pad_text(*self._text(batch), TEXT_MULTIPLE)
         mask[:, 1:] &= ~batch.dropped[:, None]
-        errors = velocity_errors(self.transformer, batch.latents, batch.noise, batch.t, text, mask)
-        return errors.mean() * batch.part.weight
+        if self.teacher is None:
+            errors = velocity_errors(self.transformer, latents, batch.noise, batch.t, text, mask)
+        else:
+            noisy = interpolate(latents, batch.noise, batch.t)
+            errors = self.teacher.errors(self.transformer, noisy, batch.t, text, mask)
+        return (errors * batch.shares).sum()  # autocast would round a product of matrices
 
     def flops(self, batch: VelocityBatch) -> int:
-        """Operations of forward and backward; of a text encoder that stands still forward only."""
-        height, width = batch.latents.shape[-2:]
+        """Count operations: three forwards of what is trained, one of a frozen text encoder and of a teacher.
+
+        Encoding of images is not counted, nor what a cache saves.
+        """
+        height, width = batch.noise.shape[-2:]
         tokens = [len(tail) + 1 for tail in batch.tails]
-        config = self.transformer.config
-        own = (transformer_step(config, height, width, tokens) + text_context(config, tokens)).flops
+
+        def forward(config: SanaConfig) -> int:
+            return (transformer_step(config, height, width, tokens) + text_context(config, tokens)).flops
+
         text = sum(text_encoding(self.encoder.model.config, count).flops for count in tokens)
-        return 3 * own + (3 if self.train_text else 1) * text
+        text *= 0 if batch.features else 3 if self.train_text else 1
+        taught = 0 if self.teacher is None else forward(self.teacher.transformer.config)
+        return 3 * forward(self.transformer.config) + taught + text
 
     @torch.no_grad()
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
-        """Loss with the right, no and a wrong caption at fixed noise, over what is watched."""
+        """Measure the loss with the right, no and a wrong caption at fixed noise, over what is watched."""
         transformer, encoder = self.parts(averaged)
         measured: dict[str, float] = {}
         for one in self.watched:
@@ -163,7 +189,7 @@ class VelocityObjective:
 
     @torch.no_grad()
     def sheet(self, averaged: nn.Module) -> Image.Image:
-        """Pictures of the sheet's prompts, image i from the noise of seed i."""
+        """Draw the sheet's prompts, image i from the noise of seed i."""
         transformer, encoder = self.parts(averaged)
         drawing = self.drawing
         latents = draw_latents(
@@ -175,12 +201,34 @@ class VelocityObjective:
             guidance=drawing.guidance,
             steps=drawing.steps,
         )
-        return contact_sheet(drawing.decode(latents), 8)
+        drawn = drawing.decode(latents)
+        if drawing.above is None:
+            return contact_sheet(drawn, 8)
+        return contact_sheet(torch.cat([drawing.above.cpu(), drawn.cpu()]), len(drawing.prompts))
 
     def parts(self, averaged: nn.Module) -> tuple[Sana, TextEncoder]:
         """Return transformer and text encoder with (averaged) weights."""
         parts, encoder = cast(nn.ModuleDict, averaged), self.encoder
         if self.train_text:
-            text = cast(Gemma2, parts["text"])
+            text = cast(Gemma2, parts[TEXT])
             encoder = TextEncoder(text, encoder.tokenizer, encoder.instruction, encoder.max_tokens)
-        return cast(Sana, parts["transformer"]), encoder
+        return cast(Sana, parts[TRANSFORMER]), encoder
+
+    def _train(self, transformer: Sana, teacher: Teacher | None, train_text: bool) -> None:
+        """Set what is trained, and towards what."""
+        self.transformer, self.teacher, self.train_text = transformer, teacher, train_text
+        parts: dict[str, nn.Module] = {TRANSFORMER: transformer.train().requires_grad_(True)}
+        self.encoder.model.requires_grad_(train_text)
+        if train_text:
+            parts[TEXT] = self.encoder.model.train()
+        self.model: nn.Module = nn.ModuleDict(parts)
+
+    def _text(self, batch: VelocityBatch) -> tuple[Tensor, Tensor]:
+        """Return the captions' features B L E and their mask B L."""
+        if batch.features:
+            return stack_text(batch.features)
+        if self.train_text:
+            return self.encoder.encode_tokens(batch.tails)
+        # In its own dtype and always the same: the instruction's prefix is kept from step to step.
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            return self.encoder.encode_tokens(batch.tails)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sanakit.data.batches.buckets import fill_buckets
 from sanakit.data.batches.loader import Loader
+from sanakit.data.batches.order import evenly
 from sanakit.data.read.decode import decode
 from sanakit.data.read.index import scan
 from sanakit.data.read.open import check_apart, open_source
@@ -74,7 +75,7 @@ def folder_run(
     multiple = model.config.compression
     buckets = fill_buckets(index, phase.resolution, multiple=multiple)
     numbers = np.sort(np.concatenate([np.empty(0, dtype=np.int64), *buckets.members]))
-    held_out = _spread(numbers, min(HELD_OUT, max(1, len(numbers) // 10)))
+    held_out = evenly(numbers, min(HELD_OUT, max(1, len(numbers) // 10)))
     reference = _squares(source, held_out, phase.resolution)
     device = training_device()
     loader = Loader(
@@ -89,7 +90,7 @@ def folder_run(
     )
     if isinstance(start, DCAEConfig) and not has_checkpoint(output):
         learnt = np.sort(np.concatenate(loader.buckets.members))
-        start_linear(model, _squares(source, _spread(learnt, STARTED_FROM), phase.resolution))
+        start_linear(model, _squares(source, evenly(learnt, STARTED_FROM), phase.resolution))
     torch.manual_seed(config.seed)  # of a discriminator's weights
     objective = AutoencoderObjective(
         model.to(device),
@@ -133,11 +134,6 @@ def _export(folder: Path, objective: AutoencoderObjective) -> None:
         model = DCAE(config)
         model.load_state_dict(state)
     save_autoencoder(folder / MODEL / VAE, model)
-
-
-def _spread(numbers: np.ndarray, count: int) -> np.ndarray:
-    """`count` of the numbers, evenly spread over them; all where there are no more."""
-    return numbers[np.linspace(0, len(numbers) - 1, min(count, len(numbers))).round().astype(np.int64)]
 
 
 def _squares(source: Source, numbers: np.ndarray, side: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""From captioned pictures to a fine-tuned model: the run, the report on its pictures, the model's folder.
+"""From captioned images to a fine-tuned model.
 
 Autoencoder and text encoder come from a finished model; so does the transformer, unless it is to begin with
 new weights. It may be trained at another resolution than it was: see `at_resolution`.
@@ -6,39 +6,25 @@ new weights. It may be trained at another resolution than it was: see `at_resolu
 
 from __future__ import annotations
 
-import json
 import os
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from sanakit.data.batches.loader import Loader
 from sanakit.data.cache.loader import CachedLoader
-from sanakit.data.cache.store import Cache, is_cache
-from sanakit.data.read.captions import Caption
-from sanakit.data.read.decode import decode
-from sanakit.data.read.index import Index, scan
-from sanakit.data.read.open import check_apart, open_source
-from sanakit.data.read.source import Source
-from sanakit.errors import DataError, SettingsError
-from sanakit.images.image import to_tensor
-from sanakit.models.dc_ae import DCAE
-from sanakit.models.gemma2 import Gemma2
+from sanakit.errors import SettingsError
 from sanakit.models.sana import Sana, SanaConfig
-from sanakit.text.encoder import TextEncoder
 from sanakit.train.config import TrainConfig
-from sanakit.train.distributed.parallel import current_share, training_device
-from sanakit.train.feeds.cached_data import fitting_cache, measured_on
-from sanakit.train.objectives.finetune import TEXT, TRANSFORMER, FinetuneObjective, Reference, decoded
-from sanakit.train.report import writing
-from sanakit.train.run import MODEL, Run, averaged_weights
-from sanakit.train.state.checkpoint import has_checkpoint
+from sanakit.train.distributed.parallel import training_device
+from sanakit.train.feeds.captioned import CaptionedFeed
+from sanakit.train.feeds.feed import decoded
+from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
+from sanakit.train.run import MODEL, Run, averaged_parts
+from sanakit.train.runs.image_report import begin_report
+from sanakit.train.runs.images import count_captions, measured_images, open_images
 from sanakit.weights import (
     load_autoencoder,
     load_configs,
@@ -48,14 +34,11 @@ from sanakit.weights import (
     save_diffusers,
 )
 from sanakit.weights.save import kept_settings
-from sanakit.whole import written_whole
 
 FINETUNED = "-finetuned"
-INDEX = "pictures.npz"  # what is known of the pictures' sizes, in the run's folder
-REPORT = "report.json"  # what became of them
-REFERENCE = 16  # pictures to measure on, at most
-HELD_OUT_FROM = 100  # pictures; of fewer, all are trained on, those to measure on, too
-COUNTED = 20_000  # pictures whose captions are counted before the training, at most
+REFERENCE = 16  # images to measure on, at most
+HELD_OUT_FROM = 100  # images; of fewer, all are trained on, those to measure on, too
+DRAWN = 8  # images on a sheet, at most
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,14 +69,15 @@ def finetune_run(
     *,
     workers: int = 0,
 ) -> Run:
-    """Train a model on the captioned pictures of a place; the result is `output`/model.
+    """Train a model on the captioned images of a place; the result is `output`/model.
 
     data: anything `open_source` opens, or the folder of a cache made for `source` (`sana data cache`), whose
     resolution is then the training's. source: catalog name or folder of a whole model. workers: processes
-    that read pictures; 0: this one. `output`/report.json tells what became of the pictures, from the start.
-    Raises DataError without pictures or captions to train on, SettingsError for a one-step model and for a
+    that read images; 0: this one. `output`/report.json tells what became of the images, from the start.
+    Raises DataError without images or captions to train on, SettingsError for a one-step model and for a
     resolution that the autoencoder does not fit, and what opening and loading raise.
     """
+    # 1. The model, and the size that it is trained at
     before, codec_config = load_configs(source)
     if before.guidance_embed:
         raise SettingsError(
@@ -101,111 +85,81 @@ def finetune_run(
             "model it was made from."
         )
     compression = codec_config.compression
-    resolution = aim.resolution or before.sample_size * compression
     device = training_device()
     codec = load_autoencoder(source, part="both", device=device)
-    if is_cache(data):
-        pictures = fitting_cache(data, source, resolution=aim.resolution, text=not aim.train_text)
-        resolution, index = pictures.about.resolution, None
-    else:
-        check_apart(data, output)
-        pictures = open_source(data)
-        index = scan(pictures, output / INDEX)
-    output.mkdir(parents=True, exist_ok=True)
-
-    def loader_without(numbers: np.ndarray) -> Loader | CachedLoader:
-        if isinstance(pictures, Cache):
-            return CachedLoader(
-                pictures, batch_size=config.batch_size, held_out=numbers, seed=config.seed, device=device
-            )
-        assert index is not None
-        return Loader(
-            pictures,
-            index.without(numbers),
-            resolution=resolution,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            workers=workers,
-            multiple=compression,
-            device=device,
-        )
-
-    loader = loader_without(np.empty(0, np.int64))
-    captions = count_captions(pictures, np.concatenate(loader.buckets.members))
-    reference, numbers = _reference(pictures, loader, codec)
-    held_out = [pictures.key(number) for number in numbers.tolist()]
-    if len(loader.buckets) >= HELD_OUT_FROM:
-        loader = loader_without(numbers)
-    else:
-        held_out = []
-    known = read_report(output) if has_checkpoint(output) else None
-    failed: dict[str, str] = {} if known is None else known["failed"]
-    shown = pictures.about.source if isinstance(pictures, Cache) else cast(Index, index).fingerprint
-    order = {
-        "pictures": shown,
-        "resolution": resolution,
-        "batch_size": config.batch_size,
-        "seed": config.seed,
-    }
-    notes = order_changes({} if known is None else known.get("order", {}), order)
-
-    def report(more: Mapping[str, str]) -> str:
-        failed.update(more)
-        return _write_report(output, loader, failed, held_out, captions, order)
-
-    torch.manual_seed(config.seed)
     settings = load_settings(source)
     shift = settings.flow_shift if aim.flow_shift is None else aim.flow_shift
+
+    # 2. The images, or a cache of them
+    images = open_images(
+        data,
+        output,
+        source,
+        resolution=aim.resolution,
+        own=before.sample_size * compression,
+        text=not aim.train_text,
+    )
+    resolution = images.resolution
+
+    def loader_without(numbers: np.ndarray) -> Loader | CachedLoader:
+        return images.loader(numbers, config, multiple=compression, device=device, workers=workers)
+
+    # 3. Those to measure on, held out of the training where there are enough
+    loader = loader_without(np.empty(0, np.int64))
+    captions = count_captions(images.source, np.concatenate(loader.buckets.members))
+    reference, numbers = measured_images(images.source, loader, codec, REFERENCE)
+    held_out: list[str] = []
+    if len(loader.buckets) >= HELD_OUT_FROM:
+        held_out = [images.source.key(number) for number in numbers.tolist()]
+        loader = loader_without(numbers)
+
+    # 4. The report on the images, which is written again whenever one turns out broken
+    report, notes = begin_report(output, images, config, loader, held_out, captions)
+
+    # 5. Text encoder and transformer
+    torch.manual_seed(config.seed)
     encoder = load_text_encoder(source, device=device, dtype="float32" if aim.train_text else None)
     changed = at_resolution(before, resolution // compression, positions=aim.positions)
-    if aim.fresh:
-        transformer = Sana(changed)
-        transformer.init_weights()
-        transformer.to(device)
-    else:
-        transformer = load_transformer(source, device=device, dtype="float32")
-        transformer.config = changed  # positions are computed, not stored: no weight depends on them
-    objective = FinetuneObjective(
+    transformer = _transformer(source, changed, fresh=aim.fresh)
+
+    # 6. What is trained, on what, and what is looked at
+    objective = VelocityObjective(
         transformer,
         encoder,
-        codec,
-        loader,
-        reference,
+        CaptionedFeed(loader, codec, report.write),
         shift=shift,
         seed=config.seed,
         train_text=aim.train_text,
-        sheet_guidance=settings.guidance,
-        sheet_steps=settings.steps,
-        on_failure=report,
+        watched=[Watched("", reference.latents, reference.captions)],
+        sheet=Sheet(
+            prompts=reference.captions[:DRAWN],
+            guidance=settings.guidance,
+            steps=settings.steps,
+            shape=tuple(reference.latents.shape[1:]),
+            decode=lambda latents: decoded(codec, latents),
+            above=reference.images[:DRAWN],
+        ),
     )
 
+    # 7. The result
     def finish(folder: Path) -> None:
         loader.close()
-        report({})
-        weights = averaged_weights(folder)
-        trained = Sana(changed)
-        trained.load_state_dict(_part(weights, TRANSFORMER))
-        text = encoder.model
-        if aim.train_text:
-            text = Gemma2(encoder.model.config)
-            text.load_state_dict(_part(weights, TEXT))
-        kept = replace(
-            settings,
-            flow_shift=shift,
-            name=aim.name or f"{settings.name.removesuffix(FINETUNED)}{FINETUNED}",
-        )
+        report.write()
+        trained, text = averaged_parts(folder, objective)
+        name = aim.name or f"{settings.name.removesuffix(FINETUNED)}{FINETUNED}"
+        kept = replace(settings, flow_shift=shift, name=name)
         if resolution != before.sample_size * compression:
             kept = replace(kept, width=resolution, height=resolution, sizes=())
         save_diffusers(
             folder / MODEL,
             transformer=trained,
             autoencoder=codec,
-            text_encoder=TextEncoder(text, encoder.tokenizer, encoder.instruction, encoder.max_tokens),
+            text_encoder=text,
             dtype="float16" if settings.precision == "any" else settings.precision,
             **kept_settings(kept),
         )
 
-    return Run(objective, config, finish, notes=(*notes, *report({}).splitlines()))
+    return Run(objective, config, finish, notes=(*notes, *report.write().splitlines()))
 
 
 def at_resolution(config: SanaConfig, sample_size: int, *, positions: bool = False) -> SanaConfig:
@@ -223,122 +177,12 @@ def at_resolution(config: SanaConfig, sample_size: int, *, positions: bool = Fal
     return replace(config, sample_size=sample_size, position_interpolation=scale)
 
 
-def order_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say what makes a resumed run meet its pictures in another order than it began with; [] for nothing.
-
-    before, now: what the order follows from; values that were not noted count as unchanged.
-    """
-    changed = [
-        "other pictures" if name == "pictures" else f"{name} {now[name]} instead of {before[name]}"
-        for name in now
-        if name in before and now[name] != before[name]
-    ]
-    if not changed:
-        return []
-    return [
-        f"The run goes on with {', '.join(changed)}: batches follow in another order from here on, in which "
-        "some pictures come sooner again than others."
-    ]
-
-
-def count_captions(pictures: Source | Cache, numbers: np.ndarray) -> Counter[int]:
-    """Count pictures by how many captions they have, over at most 20,000 of them, evenly spread.
-
-    numbers: of the pictures to look at. Raises DataError if none has one.
-    """
-    chosen = _spread(np.sort(numbers), COUNTED).tolist()
-    counted = Counter(len(_captions(pictures, number)) for number in chosen)
-    if counted[0] == len(chosen):
-        raise DataError(
-            f"None of the {len(chosen)} pictures has a caption: write one into a .txt file of the picture's "
-            "name, or have them captioned (sana data caption)."
-        )
-    return counted
-
-
-def read_report(folder: Path) -> dict[str, Any] | None:
-    """What became of a run's pictures, as its report.json says; None without one. Raises DataError."""
-    path = folder / REPORT
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}): take it away, it is written anew.") from None
-
-
-def _write_report(
-    folder: Path,
-    loader: Loader | CachedLoader,
-    failed: Mapping[str, str],
-    held_out: list[str],
-    captions: Counter[int],
-    order: Mapping[str, Any],
-) -> str:
-    """Write the report, on rank 0, and give its summary."""
-    found = loader.report()
-    found = replace(found, failed=found.failed | dict(failed), uncaptioned=0)
-    buckets = zip(loader.buckets.sizes, loader.buckets.members, strict=True)
-    sizes = [{"width": w, "height": h, "pictures": len(numbers)} for (h, w), numbers in buckets]
-    lines = [str(found)]
-    lines += [f"{len(held_out)} pictures are held out to measure on."] if held_out else []
-    lines.append(f"Buckets: {', '.join('{width}x{height}: {pictures}'.format(**size) for size in sizes)}.")
-    share = f", of {captions.total()} pictures" if captions.total() == COUNTED else ""
-    each = ", ".join(f"{count}: {captions[count]}" for count in sorted(captions))
-    lines.append(f"Captions per picture{share}: {each}.")
-    summary = "\n".join(lines)
-    row = {"summary": summary, **asdict(found), "held_out": held_out, "buckets": sizes, "order": order}
-    del row["uncaptioned"]  # counts samples of this process; the captions per picture say more
-    row["captions_per_picture"] = {str(count): captions[count] for count in sorted(captions)}
-    if current_share().rank == 0:
-        with writing(folder), written_whole(folder / REPORT) as partial:
-            partial.write_text(json.dumps(row, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")
-    return summary
-
-
-def _reference(
-    pictures: Source | Cache, loader: Loader | CachedLoader, codec: DCAE
-) -> tuple[Reference, np.ndarray]:
-    """Pictures of the fullest bucket with a caption each, and their numbers. Raises DataError."""
-    (height, width), members = max(
-        zip(loader.buckets.sizes, loader.buckets.members, strict=True), key=lambda bucket: len(bucket[1])
-    )
-    looked_at = _spread(members, 2 * REFERENCE)
-    if isinstance(pictures, Cache):
-        latents, texts, numbers = measured_on(pictures, looked_at, REFERENCE)
-        return Reference(decoded(codec, latents), texts, latents), numbers
-    found: list[tuple[int, Tensor, str]] = []
-    for number in looked_at.tolist():  # some may be broken or lack a caption
-        captions = _captions(pictures, number)
-        try:
-            if captions:
-                found.append((number, decode(pictures.read(number), height, width), captions[0].text))
-        except (DataError, OSError):
-            continue  # the report names it when its turn comes
-        if len(found) == REFERENCE:
-            break
-    if not found:
-        raise DataError(
-            f"None of the pictures for {width}x{height}, the size that most have, can be read and has a "
-            "caption: mend or caption them."
-        )
-    stacked = torch.stack([picture for _, picture, _ in found]).permute(0, 2, 3, 1).numpy()
-    numbers = np.array([number for number, _, _ in found], dtype=np.int64)
-    return Reference(to_tensor(stacked), [caption for _, _, caption in found]), numbers
-
-
-def _captions(pictures: Source | Cache, number: int) -> tuple[Caption, ...]:
-    """A picture's captions; damaged ones count as none here, and make the picture fail in training."""
-    try:
-        return pictures.captions(number)
-    except (DataError, OSError):
-        return ()
-
-
-def _spread(numbers: np.ndarray, count: int) -> np.ndarray:
-    """`count` of the numbers, evenly spread over them; all where there are no more."""
-    return numbers[np.linspace(0, len(numbers) - 1, min(count, len(numbers))).round().astype(np.int64)]
-
-
-def _part(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """One part of a run's weights, under its own names."""
-    start = f"{name}."
-    return {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}
+def _transformer(source: str | os.PathLike[str], config: SanaConfig, *, fresh: bool) -> Sana:
+    """Return the source's transformer with another config, or a new one."""
+    if fresh:
+        transformer = Sana(config)
+        transformer.init_weights()
+        return transformer.to(training_device())
+    transformer = load_transformer(source, device=training_device(), dtype="float32")
+    transformer.config = config  # positions are computed, not stored: no weight depends on them
+    return transformer

@@ -6,11 +6,12 @@ Each rank averages what it holds of every parameter; only to measure are they pu
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from sanakit.ops.torch_private import lerp_all
 from sanakit.train.distributed.parallel import own, whole
 
 
@@ -42,7 +43,7 @@ class Average:
     def update(self, decay: float) -> None:
         """Move towards the present weights: average = decay * average + (1 - decay) * weights."""
         averaged, trained = self._pairs
-        torch._foreach_lerp_(averaged, trained, 1 - decay)
+        lerp_all(averaged, trained, 1 - decay)
 
     def trained(self) -> dict[str, Tensor]:
         """Averages of the trained parameters by name, sharing memory; all else is the model's own."""
@@ -68,3 +69,9 @@ def _with_parameters(model: nn.Module, pairs: Iterable[tuple[nn.Parameter, Tenso
     """A copy of a model in which other (frozen) tensors take the places of its parameters."""
     memo: dict[int, object] = {id(old): nn.Parameter(new, requires_grad=False) for old, new in pairs}
     return copy.deepcopy(model, memo)
+
+
+def part_of(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return one part of a run's weights under its own names; {} where the run has no such part."""
+    start = f"{name}."
+    return {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}

@@ -22,7 +22,7 @@ from sanakit.errors import SettingsError
 from sanakit.flow.path import interpolate
 from sanakit.models.sana import Sana
 from sanakit.train.distill.depth import Teacher
-from sanakit.train.objectives.flow_matching import FlowMatchingObjective
+from sanakit.train.objectives.velocity import VelocityObjective
 
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor | None]
 """What `Sana.forward` takes: noisy latents B C H W, times B, text B L E, mask B L."""
@@ -62,18 +62,23 @@ def block_importance(transformer: Sana, batches: Iterable[Arguments]) -> Tensor:
 
 
 @torch.no_grad()
-def calibration(objective: FlowMatchingObjective, count: int = 64) -> Iterator[Arguments]:
-    """Yield what `block_importance` needs: training images at several noise levels, always the same.
+def calibration(objective: VelocityObjective, count: int = 64) -> Iterator[Arguments]:
+    """Yield what `block_importance` needs: watched samples at several noise levels, always the same.
 
-    count: how many of the images drawn most often, at most; every eighth of them without its caption.
+    count: how many of the first that the objective watches, at most; every eighth of them without its
+    caption. Raises SettingsError for an objective that watches none.
     """
-    chosen = objective.weights.topk(min(count, len(objective.weights))).indices.tolist()
-    latents = objective.latents[chosen]
+    if not objective.watched:
+        raise SettingsError(
+            "Importance cannot be measured without samples: set samples to watch in the objective."
+        )
+    latents = objective.watched[0].latents[:count].to(objective.device)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(2)).to(latents)
-    text, mask = objective.encoder.encode_tokens([objective.tails[i][0] for i in chosen])
+    encoder = objective.encoder
+    text, mask = encoder.encode_tokens(encoder.tokenize(objective.watched[0].captions[:count], notes=[]))
     mask[::8, 1:] = False
     for time in CALIBRATION_TIMES:
-        t = torch.full((len(chosen),), time, device=latents.device)
+        t = torch.full((len(latents),), time, device=latents.device)
         yield interpolate(latents, noise, t), t, text, mask
 
 

@@ -24,12 +24,15 @@ import torch
 from sanakit.errors import SanaError
 from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
+from sanakit.text.encoder import TextEncoder
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.tokenizer import train_tokenizer
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import blocks, processes
+from sanakit.train.feeds.latents import LatentFeed
 from sanakit.train.loop import train
-from sanakit.train.objectives.flow_matching import TIMES_WATCHED, FlowMatchingObjective, start_text_encoder
+from sanakit.train.objectives.flow_matching import TIMES_WATCHED, start_text_encoder
+from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
 from sanakit.train.state.checkpoint import load_average, open_checkpoint
 
 # Relative, of each of 20 losses in float32: sums in another order. They lie within 2e-7 as long as no value
@@ -50,7 +53,7 @@ CONFIG = TrainConfig(
 )
 
 
-def objective(seed: int = 0) -> FlowMatchingObjective:
+def objective(seed: int = 0) -> VelocityObjective:
     """A tiny transformer and text encoder, to be trained on random latents."""
     torch.manual_seed(seed)
     sana = Sana(SanaConfig(depth=2, width=32, cross_heads=2, text_width=24, latent_channels=3, sample_size=4))
@@ -64,17 +67,16 @@ def objective(seed: int = 0) -> FlowMatchingObjective:
     for block in sana.blocks:  # silent at first otherwise: the text would get no gradient
         torch.nn.init.normal_(block.cross_attn.proj.weight, std=0.1)
     torch.nn.init.normal_(sana.final_layer.linear.weight, std=0.1)
-    return FlowMatchingObjective(
+    latents = torch.randn(len(CAPTIONS), 3, 4, 4, generator=torch.Generator().manual_seed(2))
+    encoder = TextEncoder(gemma, train_tokenizer([COMPLEX_HUMAN_INSTRUCTION, *CAPTIONS], 768))
+    return VelocityObjective(
         sana,
-        gemma,
-        train_tokenizer([COMPLEX_HUMAN_INSTRUCTION, *CAPTIONS], 768),
-        torch.randn(len(CAPTIONS), 3, 4, 4, generator=torch.Generator().manual_seed(2)),
-        [[caption] for caption in CAPTIONS],
-        torch.ones(len(CAPTIONS)),
+        encoder,
+        LatentFeed(latents, [[caption] for caption in CAPTIONS], torch.ones(len(CAPTIONS))),
         shift=3.0,
-        sheet_prompts=CAPTIONS[:2],
-        sheet_steps=1,
-        decode=lambda z: z,
+        watched=[Watched("", latents, CAPTIONS)],
+        sheet=Sheet(prompts=CAPTIONS[:2], guidance=2.5, steps=1, shape=(3, 4, 4), decode=lambda z: z),
+        train_text=True,
     )
 
 

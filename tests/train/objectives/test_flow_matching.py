@@ -9,16 +9,14 @@ from torch import Tensor
 from sanakit.bench.floors import transformer_step
 from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
+from sanakit.text.encoder import TextEncoder
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.tokenizer import train_tokenizer
 from sanakit.train.config import TrainConfig
+from sanakit.train.feeds.latents import LatentFeed
 from sanakit.train.loop import train
-from sanakit.train.objectives.flow_matching import (
-    TIMES_WATCHED,
-    FlowMatchingObjective,
-    pad_text,
-    start_text_encoder,
-)
+from sanakit.train.objectives.flow_matching import TIMES_WATCHED, pad_text, start_text_encoder
+from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
 from sanakit.train.parts import Part
 
 CAPTIONS = [f"a {colour} {thing}" for colour in ("red", "blue") for thing in ("fox", "apple", "boat", "moon")]
@@ -46,7 +44,15 @@ def latents() -> Tensor:
     return signs.expand(-1, -1, 4, 4).contiguous()
 
 
-def objective(tokenizer, latents: Tensor, *, randomised: bool = False, **settings) -> FlowMatchingObjective:
+def objective(
+    tokenizer,
+    latents: Tensor,
+    *,
+    randomised: bool = False,
+    weights: Tensor | None = None,
+    seed: int = 0,
+    **settings,
+) -> VelocityObjective:
     torch.manual_seed(0)
     sana, gemma = Sana(SANA), Gemma2(GEMMA)
     sana.init_weights()
@@ -55,20 +61,21 @@ def objective(tokenizer, latents: Tensor, *, randomised: bool = False, **setting
         for parameter in sana.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
     captions = [[caption, caption + "!"] for caption in CAPTIONS]
-    defaults = {"shift": 3.0, "sheet_prompts": CAPTIONS[:3], "sheet_steps": 2}
-    return FlowMatchingObjective(
+    weights = torch.ones(len(CAPTIONS)) if weights is None else weights
+    return VelocityObjective(
         sana,
-        gemma,
-        tokenizer,
-        latents,
-        captions,
-        torch.ones(len(CAPTIONS)),
-        decode=lambda z: z[:, :3],
-        **(defaults | settings),
+        TextEncoder(gemma, tokenizer),
+        LatentFeed(latents, captions, weights, seed=seed),
+        shift=3.0,
+        seed=seed,
+        watched=[Watched("", latents, CAPTIONS)],
+        sheet=Sheet(prompts=CAPTIONS[:3], guidance=2.5, steps=2, shape=(4, 4, 4), decode=lambda z: z[:, :3]),
+        train_text=True,
+        **settings,
     )
 
 
-def loss(objective: FlowMatchingObjective, step: int = 0, total: int = 16) -> Tensor:
+def loss(objective: VelocityObjective, step: int = 0, total: int = 16) -> Tensor:
     """Loss of the whole batch of a step."""
     return objective.loss(objective.batch(step, Part(0, total, total)))
 
@@ -158,13 +165,15 @@ def test_gradients_reach_the_text_encoder(tokenizer, latents):
 
 
 def test_images_are_drawn_by_weight_and_captions_alike(tokenizer, latents):
-    trained = objective(tokenizer, latents, randomised=True)
-    trained.weights = torch.tensor([0.0, 3, 0, 0, 1, 0, 0, 0])
+    weights = torch.tensor([0.0, 3, 0, 0, 1, 0, 0, 0])
+    trained = objective(tokenizer, latents, randomised=True, weights=weights)
+    captions = [[caption, caption + "!"] for caption in CAPTIONS]
+    tails = [trained.encoder.tokenize(alternatives) for alternatives in captions]
     drawn = []
     encode = trained.encoder.encode_tokens
-    trained.encoder.encode_tokens = lambda tails: drawn.extend(map(tuple, tails)) or encode(tails)  # type: ignore[method-assign]
+    trained.encoder.encode_tokens = lambda given: drawn.extend(map(tuple, given)) or encode(given)  # type: ignore[method-assign]
     loss(trained, total=64)
-    counts = {(i, j): drawn.count(tuple(trained.tails[i][j])) for i in range(8) for j in range(2)}
+    counts = {(i, j): drawn.count(tuple(tails[i][j])) for i in range(8) for j in range(2)}
     assert {key for key, count in counts.items() if count} == {(1, 0), (1, 1), (4, 0), (4, 1)}
     assert counts[1, 0] + counts[1, 1] == pytest.approx(48, abs=12)
     assert counts[1, 0] == pytest.approx(24, abs=12)

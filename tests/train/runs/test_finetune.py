@@ -7,7 +7,8 @@ import torch
 
 from sanakit.models.layers import grid_positions
 from sanakit.models.sana import SANA_1600M, SANA_1600M_2K, SANA_1600M_4K, Sana, SanaConfig
-from sanakit.train.runs.finetune import at_resolution, order_changes
+from sanakit.train.runs.finetune import at_resolution
+from sanakit.train.runs.image_report import order_changes
 
 TINY = SanaConfig(depth=1, width=32, cross_heads=2, text_width=8, latent_channels=4, sample_size=2)
 
@@ -64,4 +65,4 @@ def test_a_run_that_goes_on_with_other_pictures_or_batches_says_so() -> None:
     assert order_changes(order, order) == []
     assert order_changes({}, order) == []  # of a run that noted nothing
     (note,) = order_changes(order, order | {"pictures": "b2", "batch_size": 4})
-    assert note.startswith("The run goes on with other pictures, batch_size 4 instead of 8: batches follow")
+    assert note.startswith("The run goes on with other images, batch_size 4 instead of 8: batches follow")

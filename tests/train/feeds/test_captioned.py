@@ -1,6 +1,6 @@
 """No image is lost or comes twice in an epoch, whoever reads it and wherever the run was interrupted.
 
-The second half of this file is what the processes run: `python test_finetune.py DATA OUTPUT STEPS`.
+The second half of this file is what the processes run: `python test_captioned.py DATA OUTPUT STEPS`.
 """
 
 from __future__ import annotations

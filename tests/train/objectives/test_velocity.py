@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.tokenizer import train_tokenizer
-from sanakit.train.objectives.velocity import Sheet, Shown, VelocityObjective, Watched
-from sanakit.train.parts import Part, split
+from sanakit.train.distill.depth import Teacher
+from sanakit.train.feeds.feed import Shown
+from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
+from sanakit.train.parts import Part, Share, split
 
 CAPTIONS = ("a fox", "two keys", "a blue star on a red ground")
 TEXT = Gemma2Config(
@@ -86,8 +89,6 @@ def test_the_loss_is_the_equation_of_flow_matching_in_float64():
 
 def test_parts_add_up_to_the_whole_batch():
     objective = make(caption_dropout=0.5)
-    from sanakit.train.parts import Share
-
     whole = objective.loss(objective.batch(2, Part(0, 6, 6))).item()
     parts = [objective.loss(objective.batch(2, part)).item() for part in split(6, Share(), 2)]
     assert sum(parts) == pytest.approx(whole, rel=1e-5)
@@ -97,28 +98,11 @@ def test_a_dropped_caption_leaves_the_first_feature_alone():
     objective = make(caption_dropout=1.0)
     batch = objective.batch(0, Part(0, 6, 6))
     assert batch.dropped.all()
-    losses = set()
-    for caption in CAPTIONS:
-        tails = objective.encoder.tokenize([caption] * 6)
-        changed = type(batch)(batch.part, batch.latents, batch.noise, batch.t, tails, batch.dropped)
-        losses.add(round(objective.loss(changed).item(), 6))
+    tails = [objective.encoder.tokenize([caption] * 6) for caption in CAPTIONS]
+    losses = {round(objective.loss(replace(batch, tails=one)).item(), 6) for one in tails}
     assert len(losses) == 1
-    spoken = {
-        round(
-            objective.loss(
-                type(batch)(
-                    batch.part,
-                    batch.latents,
-                    batch.noise,
-                    batch.t,
-                    objective.encoder.tokenize([caption] * 6),
-                    torch.zeros(6, dtype=torch.bool),
-                )
-            ).item(),
-            6,
-        )
-        for caption in CAPTIONS
-    }
+    heard = replace(batch, dropped=torch.zeros(6, dtype=torch.bool))
+    spoken = {round(objective.loss(replace(heard, tails=one)).item(), 6) for one in tails}
     assert len(spoken) == 3
 
 
@@ -145,3 +129,53 @@ def test_more_text_tokens_cost_more_operations():
     objective = make()
     few, many = (objective.batch(step, Part(0, 1, 1)) for step in (0, 2))
     assert objective.flops(few) < objective.flops(many)
+
+
+def test_a_sample_counts_its_share_and_one_without_a_caption_is_trained_without():
+    """Shares of a feed take the place of the mean; 0 is an empty place, whatever lies in it."""
+    objective = make()
+    plain = objective.batch(2, Part(0, 6, 6))
+    alone = [objective.loss(replace(plain, shares=torch.eye(6)[i])).item() for i in range(6)]
+    assert objective.loss(plain).item() == pytest.approx(sum(alone) / 6, rel=1e-5)
+    shares = torch.tensor([0.5, 0, 0, 0.5, 0, 0])
+    shown = objective.feed.shown(2, Part(0, 6, 6))
+    captions = ["", *shown.captions[1:]]
+    objective.feed.shown = lambda step, part: Shown(shown.latents, captions, shares)
+    shared = objective.batch(2, Part(0, 6, 6))
+    assert shared.dropped.tolist() == [True, *[False] * 5]
+    wanted = (objective.loss(replace(shared, shares=torch.eye(6)[0])).item() + alone[3]) / 2
+    assert objective.loss(shared).item() == pytest.approx(wanted, rel=1e-5)
+    strange = shared.latents.clone()
+    strange[[1, 2, 4, 5]] = 7.0
+    assert objective.loss(replace(shared, latents=strange)).item() == objective.loss(shared).item()
+
+
+def test_features_of_a_cache_take_the_place_of_the_text_encoder():
+    """The same loss and fewer operations; a text encoder that is trained along takes none of a cache."""
+    objective = make()
+    plain = objective.batch(1, Part(0, 6, 6))
+    shown = objective.feed.shown(1, Part(0, 6, 6))
+    features = objective.encoder.encode(shown.captions)
+    for one in (objective, trained := make(train_text=True)):
+        one.feed.shown = lambda step, part: replace(shown, features=features)
+    cached = objective.batch(1, Part(0, 6, 6))
+    wanted = objective.loss(plain).item()
+    objective.encoder.encode_tokens = None  # type: ignore[assignment] - not to be called
+    assert objective.loss(cached).item() == pytest.approx(wanted, rel=1e-5)
+    assert objective.flops(cached) < objective.flops(plain)
+    assert not trained.batch(1, Part(0, 6, 6)).features
+
+
+def test_a_teacher_is_the_target_and_freezes_the_text_encoder():
+    objective = make(train_text=True)
+    torch.manual_seed(5)
+    student = Sana(SANA)
+    student.load_state_dict(objective.transformer.state_dict())
+    taught = objective.with_transformer(student, Teacher(objective.transformer, [0, 1]))
+    assert taught.loss(taught.batch(0, Part(0, 6, 6))).item() < 1e-9  # it is the teacher
+    assert not any(p.requires_grad for p in taught.encoder.model.parameters())
+    assert set(dict(taught.model.named_children())) == {"transformer"}
+    alone = objective.with_transformer(student)
+    batch = alone.batch(0, Part(0, 6, 6))
+    assert alone.loss(batch).item() == objective.loss(batch).item() > 0.1
+    assert set(dict(alone.model.named_children())) == {"transformer", "text"}

@@ -1,0 +1,81 @@
+"""A feed of a loader's captioned images, or of a cache that holds them encoded: the same batches.
+
+Empty places of a batch and images that turn out broken count nothing: the loss is the mean over the sound
+images of the global batch. How many those are is known once they are decoded, on all ranks; so a rank reads
+all of its parts of a step before the first of them is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from sanakit.data.batches.loader import Batch, Loader
+from sanakit.data.cache.loader import CachedBatch, CachedLoader
+from sanakit.models.dc_ae import DCAE
+from sanakit.train.distributed.parallel import current_share
+from sanakit.train.feeds.feed import Shown, Unencoded
+from sanakit.train.parts import Part
+
+
+class CaptionedFeed:
+    """Shows what a loader reads.
+
+    loader: of images or of a cache, on the codec's device. codec: whole; it is frozen. on_failure: called
+    with all images that turned out broken so far, on any rank, by name -> reason, when there are new ones.
+    """
+
+    def __init__(
+        self,
+        loader: Loader | CachedLoader,
+        codec: DCAE,
+        on_failure: Callable[[Mapping[str, str]], object] = lambda failed: None,
+    ) -> None:
+        self.loader, self.on_failure = loader, on_failure
+        self.codec = codec.eval().requires_grad_(False)
+        self._parts: list[Part] = []
+        self._step, self._sound = -1, 0  # the step that is loaded, and its sound images on all ranks
+        self._loaded: dict[int, Batch | CachedBatch] = {}
+        self._failed: dict[str, str] = {}
+
+    def begin(self, first: int, parts: Sequence[Part]) -> None:
+        """Let the loader read ahead."""
+        self._parts, self._step = list(parts), -1
+        self.loader.begin(first, parts)
+
+    def shown(self, step: int, part: Part) -> Shown:
+        """Return a part of a step, one of those told to `begin`."""
+        if step != self._step:
+            self._load(step)
+        loaded = self._loaded.pop(part.start)
+        shares = loaded.weights / self._sound
+        if isinstance(loaded, CachedBatch):
+            return Shown(loaded.latents, loaded.captions, shares, loaded.text)
+        return Shown(Unencoded(loaded.images, self.codec), loaded.captions, shares)
+
+    def _load(self, step: int) -> None:
+        """Read this rank's parts of a step, and count the sound images of all ranks."""
+        self._loaded = {part.start: self.loader.batch(step, part) for part in self._parts}
+        self._step = step
+        count = torch.tensor(sum(int(batch.weights.sum()) for batch in self._loaded.values()))
+        if current_share().world > 1:
+            dist.all_reduce(count)
+        self._sound = max(1, int(count))
+        if int(count) < int(self.loader.order.batch(step).weights.sum()):  # the same on every rank
+            failed = _of_all_ranks(self.loader.report().failed)
+            if failed.keys() - self._failed.keys():
+                self._failed |= failed
+                self.on_failure(self._failed)
+
+
+def _of_all_ranks(named: dict[str, str]) -> dict[str, str]:
+    """Join the dicts of all ranks; every rank has to call it."""
+    world = current_share().world
+    if world == 1:
+        return named
+    every: list[Any] = [None] * world
+    dist.all_gather_object(every, named)
+    return {key: reason for one in every for key, reason in one.items()}

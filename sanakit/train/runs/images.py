@@ -1,0 +1,158 @@
+"""The images of a fine-tuning: opened, counted by their captions, and those to measure on.
+
+Shapes: B images, H W pixels, C h w latents.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sanakit.data.batches.loader import Loader
+from sanakit.data.batches.order import evenly
+from sanakit.data.cache.loader import CachedLoader
+from sanakit.data.cache.store import Cache, is_cache
+from sanakit.data.read.captions import Caption
+from sanakit.data.read.decode import decode
+from sanakit.data.read.index import Index, scan
+from sanakit.data.read.open import check_apart, open_source
+from sanakit.data.read.source import Source
+from sanakit.errors import DataError
+from sanakit.images.image import to_tensor
+from sanakit.models.dc_ae import DCAE
+from sanakit.train.config import TrainConfig
+from sanakit.train.feeds.cached_data import fitting_cache, measured_on
+from sanakit.train.feeds.feed import decoded, encoded
+
+StrPath = str | os.PathLike[str]
+
+INDEX = "pictures.npz"  # what is known of the images' sizes, in the run's folder
+COUNTED = 20_000  # images whose captions are counted before the training, at most
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedImages:
+    """What is trained on. resolution: in pixels. index: of a source; a cache has none."""
+
+    source: Source | Cache
+    resolution: int
+    index: Index | None
+
+    @property
+    def fingerprint(self) -> str:
+        """Return what tells these images from others."""
+        if isinstance(self.source, Cache):
+            return self.source.about.source
+        return cast(Index, self.index).fingerprint
+
+    def loader(
+        self, without: np.ndarray, config: TrainConfig, *, multiple: int, device: torch.device, workers: int
+    ) -> Loader | CachedLoader:
+        """Return a loader of all images but those numbers."""
+        size, seed = config.batch_size, config.seed
+        if isinstance(self.source, Cache):
+            return CachedLoader(self.source, batch_size=size, held_out=without, seed=seed, device=device)
+        return Loader(
+            self.source,
+            cast(Index, self.index).without(without),
+            resolution=self.resolution,
+            batch_size=size,
+            seed=seed,
+            workers=workers,
+            multiple=multiple,
+            device=device,
+        )
+
+
+def open_images(
+    data: StrPath, output: Path, model: StrPath, *, resolution: int | None, own: int, text: bool
+) -> TrainedImages:
+    """Open images, or a cache of them that fits the model, and make the run's folder.
+
+    resolution: asked for, in pixels; None: that of a cache, or the model's `own`. text: whether text features
+    of a cache are going to be used. Raises DataError.
+    """
+    if is_cache(data):
+        cache = fitting_cache(data, model, resolution=resolution, text=text)
+        images = TrainedImages(cache, cache.about.resolution, None)
+    else:
+        check_apart(data, output)
+        opened = open_source(data)
+        images = TrainedImages(opened, resolution or own, scan(opened, output / INDEX))
+    output.mkdir(parents=True, exist_ok=True)
+    return images
+
+
+def count_captions(source: Source | Cache, numbers: np.ndarray) -> Counter[int]:
+    """Count images by how many captions they have, over at most 20,000 of them, evenly spread.
+
+    numbers: of the images to look at. Raises DataError if none has one.
+    """
+    chosen = evenly(np.sort(numbers), COUNTED).tolist()
+    counted = Counter(len(_captions(source, number)) for number in chosen)
+    if counted[0] == len(chosen):
+        raise DataError(
+            f"None of the {len(chosen)} images has a caption: write one into a .txt file of the image's "
+            "name, or have them captioned (sana data caption)."
+        )
+    return counted
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """Images to measure on, of one bucket, so that they go through the model together."""
+
+    images: Tensor  # B 3 H W in [-1, 1]
+    captions: list[str]  # B
+    latents: Tensor  # B C h w, scaled
+
+
+def measured_images(
+    source: Source | Cache, loader: Loader | CachedLoader, codec: DCAE, count: int
+) -> tuple[Reference, np.ndarray]:
+    """Return at most `count` images of the fullest bucket with a caption each, and their numbers.
+
+    Raises DataError where there is none.
+    """
+    (height, width), members = max(
+        zip(loader.buckets.sizes, loader.buckets.members, strict=True), key=lambda bucket: len(bucket[1])
+    )
+    looked_at = evenly(members, 2 * count)
+    if isinstance(source, Cache):
+        latents, texts, numbers = measured_on(source, looked_at, count)
+        return Reference(decoded(codec, latents), texts, latents), numbers
+    found: list[tuple[int, Tensor, str]] = []
+    for number in looked_at.tolist():  # some may be broken or lack a caption
+        captions = _captions(source, number)
+        try:
+            if captions:
+                found.append((number, decode(source.read(number), height, width), captions[0].text))
+        except (DataError, OSError):
+            continue  # the report names it when its turn comes
+        if len(found) == count:
+            break
+    if not found:
+        raise DataError(
+            f"None of the images for {width}x{height}, the size that most have, can be read and has a "
+            "caption: mend or caption them."
+        )
+    stacked = torch.stack([image for _, image, _ in found]).permute(0, 2, 3, 1).numpy()
+    numbers = np.array([number for number, _, _ in found], dtype=np.int64)
+    images = to_tensor(stacked)
+    latents = torch.cat([encoded(codec, part) for part in images.split(4)])
+    return Reference(images, [caption for _, _, caption in found], latents), numbers
+
+
+def _captions(source: Source | Cache, number: int) -> tuple[Caption, ...]:
+    """Return an image's captions; damaged ones count as none here, and make the image fail in training."""
+    try:
+        return source.captions(number)
+    except (DataError, OSError):
+        return ()

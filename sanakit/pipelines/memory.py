@@ -111,8 +111,7 @@ class Planner:
     ) -> None:
         if isinstance(budget, int) and not sum(part.numel() for part in transformer.parameters()):
             raise SettingsError(
-                "What a graph's runtime holds cannot be planned: leave memory to auto, or give the model "
-                "that the graphs were made of."
+                "The memory of graphs cannot be limited: leave memory at auto, or use the original model."
             )
         self.on_cpu = device.type == "cpu"
         self.weights = Weights.of(transformer, autoencoder, text, mapped=self.on_cpu)

@@ -71,8 +71,8 @@ def save_graphs(
     for part in (transformer, text_encoder.model):
         if any(isinstance(module, Graph | Quantized) for module in part.modules()):
             raise WeightsError(
-                "Graphs are made of a model's own layers, not of quantised ones or of other graphs: give the "
-                "model that these were made of."
+                "Graphs are made of a model's own layers, not of quantised ones or of other graphs: use the "
+                "original model."
             )
     path = Path(folder).expanduser()
     if path.exists() and any(path.iterdir() if path.is_dir() else [path]) and not (path / INDEX).is_file():

@@ -94,8 +94,8 @@ def describe(path: str | os.PathLike[str]) -> Description:
     if entry is None and not os.path.exists(Path(text).expanduser()):
         if hub.REPO_NAME.fullmatch(text):
             raise ModelNotFoundError(
-                f"There is no file or folder {text!r}, and a Hub repository is not fetched to be described: "
-                "give a path, or a name that `sana models` lists."
+                f"There is no file or folder {text!r}, and Hub repositories are not downloaded here: "
+                "use a path, or a name that `sana models` lists."
             )
         return _release(catalog.find(text))
     source = resolve(text)

@@ -273,7 +273,7 @@ def check_fit(
                     )
             elif info.dtype not in FLOATS:
                 raise WeightsError(
-                    f"{where}: {name} is stored as {info.dtype}: quantised by another tool, which has to "
+                    f"{where}: {name} is stored as {info.dtype}: it was quantised by another tool, which must "
                     "load it."
                 )
 
@@ -338,8 +338,8 @@ def _wanted_plan(
     wanted, kind = find_plan(asked) if asked else None, torch.device(device).type
     if stored is not None and wanted not in (None, stored):
         raise SettingsError(
-            f"{source.path} is quantised already, by the plan {stored.name}: leave out the plan {asked}, or "
-            "give the model as it was before."
+            f"{source.path} is quantised already, by the plan {stored.name}: omit the plan {asked}, or "
+            "use the original model."
         )
     plan = stored or wanted
     if plan is not None and kind not in plan.devices:

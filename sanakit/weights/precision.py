@@ -44,8 +44,8 @@ def check_rule(dtype: torch.dtype, rule: str, what: str = "This model") -> None:
         return
     remedy = "float32" if rule == "float32" else f"{rule} or float32"
     raise PrecisionError(
-        f"{what} gives wrong images in {dtype_name(dtype)}: it was made for {rule}. Use {remedy}, or leave "
-        "it to auto."
+        f"{what} gives wrong images in {dtype_name(dtype)}: it was trained for {rule}. Use {remedy}, or "
+        "leave dtype at auto."
     )
 
 

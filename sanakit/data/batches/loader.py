@@ -98,7 +98,7 @@ class Report:
             lines.append(f"{self.uncaptioned} samples had no caption and got an empty one.")
         if self.empty_share > 0.1:
             lines.append(
-                f"{self.empty_share:.0%} of the places in batches stay empty: take smaller batches, or "
+                f"{self.empty_share:.0%} of the places in batches stay empty: use smaller batches, or "
                 "square=True."
             )
         return "\n".join(lines)

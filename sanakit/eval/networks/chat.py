@@ -149,7 +149,7 @@ def _refusal(url: str, model: str, status: int, said: str, retries: int) -> Sana
         return DataError(f"{url} refused an image: {said}")
     if status in (401, 403):
         return SettingsError(
-            f"{url} refuses the key ({status}): {said} Captions take its key from --key, judges from "
+            f"{url} refuses the key ({status}): {said} Pass the key for captions with --key, for judges in "
             "OPENAI_API_KEY."
         )
     if status == 404:

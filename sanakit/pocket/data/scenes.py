@@ -113,8 +113,8 @@ class Scenes(Sequence[np.ndarray]):
                 return scene
         wanted = "held-out combination" if self.held_out else "combination"
         raise DataError(
-            f"{len(self._several)} things give no {wanted} of the kinds {', '.join(self.kinds)}: "
-            "build the data set with more of them."
+            f"{len(self._several)} things are too few for {wanted} of the kinds {', '.join(self.kinds)}: "
+            "build the data set with more things."
         )
 
     def compose(self, scene: Scene) -> np.ndarray:

@@ -1,7 +1,7 @@
 """PocketEval: does an image show what was asked for, when the combination was never learned?
 
-A question is a prompt about one to four of 200 common things, and what must hold of its image. All but
-those of "object" ask for combinations that the scenes of training leave out (`sanakit.pocket.data.scenes`). An
+A question is a prompt about one to four of 200 common things, and what must hold for its image. All but
+those of "object" ask for combinations that training scenes leave out (`sanakit.pocket.data.scenes`). An
 image counts when everything holds: the right things and no others, their number, order and size, the
 colours of ground and silhouette (of a silhouette's thing only that it is one). The judge errs, too: what it
 says of real scenes stands beside every figure.

@@ -92,8 +92,8 @@ def evaluate_pocket(
     show = look or (lambda part, pictures: None)
     if (release := CATALOG.get(os.fspath(model))) is not None and release.repo is not None:
         raise SettingsError(
-            f"{release.name} draws photographs; this measure knows 200 drawn things: give pocket, or the "
-            "folder of a model that was trained by its recipe."
+            f"{release.name} draws photographs; this measure knows 200 drawn things: use pocket, or the "
+            "folder of a model trained by its recipe."
         )
     network, reference = load_efficientnet(), load_reference()
     pipe = TextToImage.from_pretrained(model)

@@ -39,8 +39,8 @@ class Residence:
             name = spec.settings.name
             if name in self.specs:
                 raise SettingsError(
-                    f"Two models are called {name!r}: give one of them another name, in its sanakit.json or, "
-                    "where it has none, by its folder's."
+                    f"Two models are named {name!r}: rename one in its sanakit.json or, if it has none, "
+                    "rename its folder."
                 )
             self.specs[name], self._paths[name] = spec, path
         self._limit = None

@@ -108,7 +108,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        message = f"The body is larger than the {self._limit:,} bytes that this server takes."
+        message = f"The body is larger than the {self._limit:,} bytes that this server allows."
         failure = Failure(status=413, message=message, code="body_too_large", headers={"Connection": "close"})
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdecimal() and int(announced[:30]) > self._limit:

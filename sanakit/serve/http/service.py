@@ -78,8 +78,8 @@ class Service:
         )
         if max(request.size) > self.settings.max_side:
             raise SettingsError(
-                f"{request.size[1]}x{request.size[0]} is more than this server allows: sides of at most "
-                f"{self.settings.max_side} px."
+                f"{request.size[1]}x{request.size[0]} is larger than this server allows: sides may have at "
+                f"most {self.settings.max_side} px."
             )
         return request
 

@@ -98,8 +98,8 @@ class KeyStore:
         """
         if not 1 <= len(name) <= MAX_NAME or not name.isprintable() or name != name.strip():
             raise SettingsError(
-                f"{name[:200]!r} cannot name a key: take 1 to {MAX_NAME} printable characters, with no "
-                "space at either end."
+                f"{name[:200]!r} cannot name a key: use 1 to {MAX_NAME} printable characters, without "
+                "a space at either end."
             )
         for what, limit in (("per_minute", per_minute), ("per_day", per_day)):
             if limit is not None and not 1 <= limit <= MAX_LIMIT:

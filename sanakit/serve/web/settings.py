@@ -159,7 +159,7 @@ def parse_seed(text: str) -> int | None:
 def parse_whole(what: str, value: Any) -> int:
     """Return a number field's value as a whole number; empty while a person types. Raises SettingsError."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
-        raise SettingsError(f"The {what} is {value!r}: give a whole number.")
+        raise SettingsError(f"The {what} is {value!r}: use a whole number.")
     return int(value)
 
 

@@ -225,6 +225,6 @@ def _last_words() -> str:
         if _store().check(["failure"]):
             return f"The training ended in {_store().get('failure').decode()}"
     return (
-        "Another process of this training ended without a word or does not answer: look at its output, "
-        "then go on with --resume from the last checkpoint."
+        "Another process of this training ended without a message or does not answer: look at its output, "
+        "then continue with --resume from the last checkpoint."
     )

@@ -162,6 +162,6 @@ def _explain(repo: str, error: Exception) -> ModelNotFoundError | WeightsError:
         )
     return ModelNotFoundError(
         f"{repo!r} is not a local file or folder and could not be fetched from the Hub "
-        f"({type(error).__name__}): check the network or use a model that is here already, such as `pocket` "
+        f"({type(error).__name__}): check the network or use a local model, such as `pocket` "
         "or the path of a folder."
     )

@@ -80,7 +80,7 @@ def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> 
         return _from_disk(path)
     if path.is_absolute() or text.startswith((".", "~")) or text.endswith((".pth", ".safetensors", "/")):
         raise ModelNotFoundError(
-            f"There is no file or folder {text!r}: check the path, or give a catalog name (see `sana "
+            f"There is no file or folder {text!r}: check the path, or use a catalog name (see `sana "
             "models`)."
         )
     if hub.REPO_NAME.fullmatch(text):
@@ -107,7 +107,7 @@ def partner(source: Source, parts: tuple[str, ...]) -> Source:
     same = [entry for entry in CATALOG.values() if entry.parameters == size and not entry.unsupported]
     if not same:
         raise WeightsError(
-            f"{source.path} holds a transformer only, of no released size ({size:,} parameters): its "
+            f"{source.path} holds only a transformer of an unreleased size ({size:,} parameters): its "
             f"{parts[0]} is unknown. Put it in a diffusers folder with the other parts."
         )
     return _from_catalog(source.entry if source.entry in same else same[0], parts)

@@ -154,6 +154,6 @@ def write_sana_config(config: SanaConfig) -> dict[str, Any]:
 def _expect(fits: bool, where: str, name: str, came: object, allowed: object) -> None:
     if not fits:
         raise WeightsError(
-            f"{where} has {name} = {came!r} where SANA has {allowed!r}: it is another architecture, "
-            "give a SANA model."
+            f"{where} has {name} = {came!r} where SANA has {allowed!r}: it is another architecture. "
+            "Use a SANA model."
         )

@@ -88,7 +88,7 @@ def open_autoencoder(source: Source) -> tuple[TensorFiles, str, DCAEConfig]:
     if kind != "autoencoder":
         first = ", ".join(list(files.infos)[:NAMED])
         raise WeightsError(
-            f"{source.path} holds {kind_words(kind)} (its first tensors: {first}), not an autoencoder: give "
+            f"{source.path} holds {kind_words(kind)} (its first tensors: {first}), not an autoencoder: use "
             "a DC-AE."
         )
     beside = source.path.parent / "config.json"
@@ -99,7 +99,7 @@ def open_autoencoder(source: Source) -> tuple[TensorFiles, str, DCAEConfig]:
         if names == set(empty(partial(DCAE, config), source).state_dict()):
             return files, layout, config
     raise WeightsError(
-        f"{source.path} holds a DC-AE of no size known here: load it from a diffusers folder, whose "
+        f"{source.path} holds a DC-AE of an unknown size: load it from a diffusers folder, whose "
         "config.json describes it."
     )
 
@@ -127,8 +127,8 @@ def stored_plan(source: Source, part: str) -> Plan | None:
     method, name = (said.get(key) if isinstance(said, dict) else None for key in ("quant_method", "plan"))
     if method != "sanakit" or name not in PLANS:
         raise WeightsError(
-            f"{path}: the weights were quantised by {method or 'another tool'} in a way unknown here: take "
-            "the model as it was before, and quantise it by `sana quantize`."
+            f"{path}: the weights were quantised by {method or 'another tool'} in an unknown way: use "
+            "the original model and quantise it with `sana quantize`."
         )
     return PLANS[name]
 

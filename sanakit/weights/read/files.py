@@ -371,7 +371,7 @@ def _unpickle(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError:
         raise WeightsError(
-            f"{path} is a pickle that holds more than tensors, and could run code when opened: nothing of it "
+            f"{path} is a pickle that holds more than tensors, and could run code when opened; none "
             "was run. Ask its author for a .safetensors file, or a .pth with a plain state_dict."
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

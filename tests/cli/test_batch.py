@@ -157,4 +157,4 @@ def test_two_processes_draw_the_files_that_one_draws(tmp_path: Path) -> None:
     (tmp_path / "three").mkdir()
     refused = subprocess.run([*common, "three", "--cluster", "999"], cwd=tmp_path, capture_output=True)
     assert refused.returncode == 2
-    assert b"take at most" in refused.stderr
+    assert b"use at most" in refused.stderr

@@ -124,9 +124,9 @@ def png(width: int, height: int, *, content: bytes = zlib.compress(b"\0" * 100))
 
 
 BAD_PICTURES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "empty.png": (lambda path: path.touch(), "no image"),
-    "text.png": (lambda path: path.write_text("a red apple"), "no image"),
-    "page.jpg": (lambda path: path.write_text("<!DOCTYPE html><html>Log in</html>"), "no image"),
+    "empty.png": (lambda path: path.touch(), "not an image"),
+    "text.png": (lambda path: path.write_text("a red apple"), "not an image"),
+    "page.jpg": (lambda path: path.write_text("<!DOCTYPE html><html>Log in</html>"), "not an image"),
     "truncated.png": (lambda path: path.write_bytes(Path("photo.png").read_bytes()[:3000]), "damaged"),
     "junk-inside.png": (lambda path: path.write_bytes(png(64, 64, content=b"junk")), "damaged"),
     "bomb.png": (lambda path: path.write_bytes(png(60_000, 60_000)), "too many pixels"),
@@ -209,7 +209,7 @@ def test_a_mask_that_marks_nothing_is_refused(refused) -> None:
 def test_what_the_result_is_made_from_is_never_replaced(refused) -> None:
     os.link("photo.png", "link.png")
     for output in ("photo.png", "./photo.png", "link.png"):
-        assert "another name" in refused("--output", output)
+        assert "another output name" in refused("--output", output)
     assert "mask.png" in refused("--mask", "mask.png", "--output", "mask.png")
     os.rename("link.png", "new-2.png")
     assert "new-2.png" in refused("--num-images", 2, "--output", "new.png")

@@ -83,7 +83,7 @@ def test_pictures_that_are_there_need_no_model(sana, prompts: Path) -> None:
         (["pocket", "-m", "beauty"], "no measure 'beauty'"),
         (["pocket", "-m", "clip-score"], "--prompts"),
         (["--images", "nowhere", "-m", "clip-score"], "nowhere is not a folder"),
-        (["--images", ".", "-m", "clip-score", "--weights", "clip"], "says no place"),
+        (["--images", ".", "-m", "clip-score", "--weights", "clip"], "names no folder"),
         (["--images", ".", "-m", "clip-score", "--weights", "clop=x"], "'clop'"),
         (["pocket", "-m", "geneval", "--prompts", "missing.jsonl"], "missing.jsonl"),
     ],

@@ -269,7 +269,7 @@ def test_concatenated_conditionings_are_one_longer_prompt(model: TextToImage, te
     ("given", "error", "sentence"),
     [
         ({"width": 100}, SizeError, "multiples of 32"),
-        ({"strength": 0.5}, SettingsError, "needs a latent"),
+        ({"strength": 0.5}, SettingsError, "needs an input latent"),
         ({"guidance": -0.5}, SettingsError, "guidance"),
         ({"latent": {"samples": torch.zeros(1, 4, 32, 32)}}, SettingsError, r"\(1, 4, 32, 32\)"),
         ({"positive": []}, SettingsError, "positive holds 0 conditionings"),

@@ -268,7 +268,7 @@ def test_half_precision_is_widened_to_float32():
 
 @pytest.mark.parametrize("order", [0, 4, 2.5])
 def test_unknown_orders_are_refused_with_a_remedy(order):
-    with pytest.raises(SettingsError, match=r"take 1, 2 \(usual\) or 3"):
+    with pytest.raises(SettingsError, match=r"use 1, 2 \(usual\) or 3"):
         FlowDPM(dpm_times(5, 3.0), order)
 
 

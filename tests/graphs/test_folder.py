@@ -137,7 +137,7 @@ def test_a_runtime_of_another_version_is_named(folder):
 
 
 def test_what_a_folder_of_graphs_can_not_do_is_said(folder):
-    with pytest.raises(SettingsError, match="do not take images in"):
+    with pytest.raises(SettingsError, match="cannot encode images"):
         load_autoencoder(folder)
     with pytest.raises(PrecisionError, match="float32"):
         TextToImage.from_pretrained(folder, device="cpu", dtype="bfloat16")

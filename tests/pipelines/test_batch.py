@@ -196,10 +196,10 @@ def test_a_folder_that_can_not_take_pictures_is_refused(pictures: list[Picture],
         "file": "but a file",
         "file/a": "not exist",
         "no/where": "not exist",
-        "a.png": "give a folder",
+        "a.png": "needs a folder",
     }
     for name, naming in (
-        refusals | {"mine": "not written by", "a" * 300: "no folder", "a\0": "no folder"}
+        refusals | {"mine": "not written by", "a" * 300: "not a folder", "a\0": "not a folder"}
     ).items():
         with pytest.raises(OutputError, match=naming):
             finished(pictures, tmp_path / name)

@@ -121,7 +121,7 @@ def test_a_4k_picture_of_the_1_6b_model_is_planned_as_its_parts_add_up(published
 
 def test_a_4k_picture_that_does_not_fit_is_refused_with_what_would(published_4k: Planner) -> None:
     with pytest.raises(
-        MemoryLimitError, match=r"4096x4096 px do not fit in 1\.5 GB: give at least"
+        MemoryLimitError, match=r"4096x4096 px do not fit in 1\.5 GB: allow at least"
     ) as caught:
         plan(published_4k, "1.5GB", side=4096)
     words = str(caught.value)
@@ -158,7 +158,9 @@ def test_a_decode_that_is_refused_keeps_the_latents(folder: Path) -> None:
 
 
 def test_a_budget_that_can_not_be_kept_is_refused_with_the_nearest_that_can(published) -> None:
-    with pytest.raises(MemoryLimitError, match=r"2048x2048 px do not fit in 900 MB: give at least") as caught:
+    with pytest.raises(
+        MemoryLimitError, match=r"2048x2048 px do not fit in 900 MB: allow at least"
+    ) as caught:
         plan(published, "900MB", side=2048)
     words = str(caught.value)
     least = words.split("at least ")[1].split(", or")[0].removesuffix(".")

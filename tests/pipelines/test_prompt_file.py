@@ -133,10 +133,10 @@ def test_two_rows_with_one_name_are_refused(tmp_path: Path, first: str, second: 
 @pytest.mark.parametrize(
     ("row", "naming"),
     [
-        ("{", "no JSON object"),
-        ("[1]", "no JSON object"),
-        ("[" * 100_000, "no JSON object"),
-        ('"a fox"', "no JSON object"),
+        ("{", "not a JSON object"),
+        ("[1]", "not a JSON object"),
+        ("[" * 100_000, "not a JSON object"),
+        ('"a fox"', "not a JSON object"),
         ("{}", '"prompt" is missing'),
         ('{"prompt": 5}', "must be a text"),
         ('{"prompt": "a", "promt": 1}', "'promt'"),

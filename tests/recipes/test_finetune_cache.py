@@ -70,7 +70,7 @@ def test_a_cache_of_another_model_is_refused_by_both_names(
     folder = cached(pictures, tiny, tmp_path / "cache", text=False)
     with pytest.raises(DataError, match=r"was made with .*tiny, and pocket differs from it in the autoenc"):
         list(run_recipe("finetune", RECIPES, data=folder, output=tmp_path / "run", source="pocket", steps=1))
-    with pytest.raises(DataError, match="is of 64 px, the training of 128 px"):
+    with pytest.raises(DataError, match="has 64 px, the training 128 px"):
         list(
             run_recipe(
                 "finetune",

@@ -276,7 +276,7 @@ def test_memory_in_which_the_model_can_not_draw_its_own_size_is_refused_at_the_s
     command = [sys.executable, "-c", "from sanakit.cli import main; main()", *options]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert re.search(r"256x256 px do not fit in 80 MB: give at least \d+ MB", ended.stderr.splitlines()[-1])
+    assert re.search(r"256x256 px do not fit in 80 MB: allow at least \d+ MB", ended.stderr.splitlines()[-1])
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com", "127.evil.example"])

@@ -109,7 +109,7 @@ def test_repeated_bad_steps_halve_the_rate_and_good_ones_bring_it_back_slowly():
     assert factors == sorted(factors)
     assert factors[24] == pytest.approx(0.5**0.5)
     assert factors[48] < 1.0 == factors[49]
-    assert guard.notes == ["Step 160: the learning rate is back at its own."]
+    assert guard.notes == ["Step 160: the learning rate is back at its usual value."]
 
 
 def test_rare_bad_steps_do_not_slow_a_run_down():
@@ -141,7 +141,7 @@ def test_a_run_whose_first_weights_are_damaged_is_not_told_to_go_on():
     guard = Guard(hopeless=3)
     for step in range(2):
         assert not guard.admit(step, math.nan, math.nan)
-    with pytest.raises(NumericsError, match=r"None of the 3 steps .* began with hold NaN"):
+    with pytest.raises(NumericsError, match=r"None of the 3 steps .* initial weights .* hold NaN"):
         guard.admit(2, math.nan, math.nan)
 
 

@@ -204,7 +204,7 @@ def test_what_is_no_clip_is_refused(copy, tmp_path):
 
 def test_a_folder_of_something_else_is_not_overwritten(scorer, tmp_path):
     (tmp_path / "letters.txt").write_text("dear")
-    with pytest.raises(OutputError, match="no CLIP"):
+    with pytest.raises(OutputError, match="not a CLIP"):
         save_clip(tmp_path, scorer)
     assert (tmp_path / "letters.txt").read_text() == "dear"
 

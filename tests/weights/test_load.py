@@ -217,7 +217,7 @@ def test_a_damaged_file_gives_one_sentence_with_a_remedy_and_runs_nothing(tiny, 
         message = str(caught.value)
         assert str(path) in message
         assert "\n" not in message
-        remedies = ("Fetch or export it again", "give a", "Ask its author", "git lfs pull")
+        remedies = ("Download or export it again", "use a", "Ask its author", "git lfs pull")
         assert any(remedy in message for remedy in remedies), message
     assert not path.with_suffix(".exploded").exists()
 
@@ -242,7 +242,7 @@ def test_a_damaged_file_inside_a_folder_is_refused(tiny, damage):
     for name in (WEIGHTS, "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"):
         damage(tiny.folder / name, (tiny.folder / name).read_bytes())
     for load in (load_transformer, load_autoencoder, load_text_encoder):
-        with pytest.raises(WeightsError, match="Fetch or export it again"):
+        with pytest.raises(WeightsError, match="Download or export it again"):
             load(tiny.folder)
 
 

@@ -62,7 +62,7 @@ def test_another_plan_than_the_stored_one_is_refused(folders: dict[str, Path]) -
 
 
 def test_unknown_plans_are_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="no plan 'int7'"):
+    with pytest.raises(SettingsError, match="no quantisation plan 'int7'"):
         save_quantized("pocket", tmp_path / "x", "int7")
     assert not (tmp_path / "x").exists()
 

@@ -46,7 +46,7 @@ def test_a_saved_model_replaces_an_older_one_and_nothing_else(tiny, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith((".", "out"))] == ["out"]
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mum.png").write_text("precious")
-    with pytest.raises(OutputError, match="is not a model's folder"):
+    with pytest.raises(OutputError, match="is not a model folder"):
         save(tiny, tmp_path / "photos")
     assert (tmp_path / "photos" / "mum.png").read_text() == "precious"
 
@@ -91,7 +91,7 @@ def test_a_full_disk_under_torch_save_is_an_output_error(tiny, tmp_path, monkeyp
 
     monkeypatch.setattr(torch, "save", full)
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(OutputError, match="check the place"):
+    with pytest.raises(OutputError, match="check the path"):
         save_official(tmp_path / "out.pth", tiny.transformer)
     assert sorted(tmp_path.iterdir()) == before
 

@@ -305,5 +305,5 @@ def test_a_model_without_chat_template_can_not_be_asked(tiny_vlm: Path, tmp_path
 
 
 def test_what_is_no_captioning_model_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match="no file or folder here"):
+    with pytest.raises(ModelNotFoundError, match="not a file or folder here"):
         transformers_captioner(tmp_path / "nothing", device="cpu")

@@ -52,7 +52,7 @@ def test_the_same_rows_are_written_as_by_one_process(folder: Path) -> None:
         annotate(source, captioning(), folder / SIDECAR, partial(run_here, source=source, batch_size=2))
         lines = [(folder / name).read_text().splitlines() for name in ("ray.jsonl", SIDECAR)]
         assert sorted(lines[0]) == sorted(lines[1])
-        with pytest.raises(SettingsError, match="take at most"):
+        with pytest.raises(SettingsError, match="use at most"):
             annotate(source, captioning(), folder / "other.jsonl", partial(on_ray, workers=999))
         with pytest.raises(SanaError, match="come again"):
             annotate(source, captioning(failing=True), folder / "other.jsonl", on_ray)

@@ -31,7 +31,7 @@ def test_sizes_are_those_that_are_drawn_and_fit_the_autoencoder() -> None:
 
 @pytest.mark.parametrize(("resolution", "multiple"), [(500, 32), (16, 32), (0, 32), (512, 0)])
 def test_a_resolution_that_does_not_fit_is_refused(resolution: int, multiple: int) -> None:
-    with pytest.raises(SettingsError, match="no multiple of"):
+    with pytest.raises(SettingsError, match="not a multiple of"):
         training_sizes(resolution, multiple=multiple)
 
 
@@ -62,8 +62,8 @@ def test_what_is_left_out_says_why() -> None:
     buckets = fill_buckets(index_of(sizes), 512)
     assert buckets.left_out == {
         1: "300x300 px is too small for 512x512",
-        2: "40000x400 px is too narrow: less than half would be left of it at 1024x256",
-        3: "500x5000 px is too narrow: less than half would be left of it at 256x1024",
+        2: "40000x400 px is too narrow: less than half of it would remain at 1024x256",
+        3: "500x5000 px is too narrow: less than half of it would remain at 256x1024",
     }
     assert [numbers.tolist() for numbers in buckets.members] == [[0, 5]]
     assert len(fill_buckets(index_of(sizes), 512, enlarge=1)) == 1

@@ -266,7 +266,9 @@ def test_wrong_settings_are_refused_before_anything_is_read(folder: Path, tmp_pa
     for part in (Part(0, 8, 8), Part(2, 2, 4), Part(-1, 2, 4), Part(0, 5, 4)):
         with pytest.raises(SettingsError, match="the global batch has 4"):
             loader.batch(0, part)
-    with pytest.raises(DataError, match=r"(?s)no image to train on at 2048 px.*of 14 images.*too small"):
+    with pytest.raises(
+        DataError, match=r"(?s)No image can be trained on at 2048 px.*of 14 images.*too small"
+    ):
         Loader(source, index, resolution=2048, batch_size=4)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.jpg").write_bytes(picture(8, 8))

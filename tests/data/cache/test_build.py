@@ -124,7 +124,9 @@ def test_too_little_room_is_told_before_anything_is_encoded(
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(cache_build.shutil, "disk_usage", lambda place: usage)
     plan = plan_cache(folder, tmp_path / "cache", tiny_model, 256)
-    with pytest.raises(OutputError, match=r"takes about .* GB more, and .* has 0\.0 GB free: make room"):
+    with pytest.raises(
+        OutputError, match=r"takes about .* GB more, and .* has 0\.0 GB free: free some space"
+    ):
         build_cache(plan)
 
 

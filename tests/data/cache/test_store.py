@@ -131,7 +131,7 @@ def test_a_damaged_row_is_named(written) -> None:
     path = written[0] / "00001.safetensors"
     path.write_bytes(path.read_bytes().replace(b'{"key"', b'{"kex"'))
     cache = Cache(written[0])
-    with pytest.raises(DataError, match=r"00001\.safetensors is damaged in the row of its picture 0"):
+    with pytest.raises(DataError, match=r"00001\.safetensors is damaged in the row of its image 0"):
         cache[3]
 
 
@@ -206,5 +206,5 @@ def test_a_cache_is_refused_to_other_models_and_sizes_by_name(written) -> None:
     ):
         with pytest.raises(DataError, match=rf"made with tiny, and other differs from it in .*{said}"):
             cache.check(replace(MAKER, model="other", **changed))
-    with pytest.raises(DataError, match="is of 128 px, the training of 256 px"):
+    with pytest.raises(DataError, match="has 128 px, the training 256 px"):
         cache.check(MAKER, 256)

@@ -106,11 +106,11 @@ def test_json_captions_come_in_many_forms(
         ("fox.json", b"{", "fox.json is not JSON"),
         ("fox.json", b'{"caption": ["a", "b"], "score": [3]}', "2 captions and 1 scores"),
         ("fox.json", b'{"caption": "a", "score": "good"}', "the score 'good'"),
-        ("fox.json", b'{"caption": 7}', "7 where a caption should be"),
+        ("fox.json", b'{"caption": 7}', "7 instead of a caption"),
         ("fox.json", rb'{"caption": "\ud83d apple"}', "half a surrogate pair"),
-        ("fox.json", b"[" * 600 + b"7" + b"]" * 600, "nested too deep"),
+        ("fox.json", b"[" * 600 + b"7" + b"]" * 600, "deeply nested"),
         ("fox.json", b"[" * 100_000, "fox.json is not JSON"),
-        ("fox.txt", b"\xff\xfe\xff", "no UTF-8"),
+        ("fox.txt", b"\xff\xfe\xff", "not UTF-8"),
     ],
 )
 def test_damaged_captions_are_named(tmp_path: Path, picture, name: str, content: bytes, message: str) -> None:
@@ -213,7 +213,7 @@ def test_shards_give_back_what_was_put_in(tmp_path: Path, picture, file_format: 
         ["five"],
     ]
     assert source.ignored == {
-        "part-001.tar:lost": "is the caption of no image",
+        "part-001.tar:lost": "is a caption without an image",
         "part-001.tar:x.npy": "is not an image (.npy)",
     }
     with source.open(1) as file:
@@ -237,10 +237,10 @@ def test_of_a_damaged_shard_what_lies_before_the_damage_is_used(tmp_path: Path) 
     (tmp_path / "b.tar").write_bytes(b"no tar at all" * 100)
     source = open_source(tmp_path)
     assert keys(source) == ["a.tar:0.jpg", "a.tar:1.jpg"]
-    assert "ends before" in source.ignored["a.tar:2.jpg"]
-    assert "no tar file" in source.ignored["b.tar"]
+    assert "ends inside" in source.ignored["a.tar:2.jpg"]
+    assert "not a tar file" in source.ignored["b.tar"]
     (tmp_path / "a.tar").unlink()
-    with pytest.raises(DataError, match=r"b\.tar is damaged or no tar file"):
+    with pytest.raises(DataError, match=r"b\.tar is damaged or not a tar file"):
         open_source(tmp_path)
 
 
@@ -258,7 +258,7 @@ def test_a_place_that_is_none_is_told_what_there_could_be(tmp_path: Path) -> Non
     (tmp_path / "words.doc").write_bytes(b"words")
     cases = {
         tmp_path / "nowhere": "does not exist: give a folder of images",
-        tmp_path / "*.tar": "No file fits",
+        tmp_path / "*.tar": "No file matches",
         tmp_path / "s-{0..3}.tar": r"s-0.tar \(and 3 more\) does not exist",
         tmp_path: "holds no images: give",
         tmp_path / "words.doc": "words.doc cannot be trained on",

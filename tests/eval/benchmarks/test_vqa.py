@@ -84,5 +84,5 @@ def test_an_answer_is_yes_only_when_it_begins_with_it(answer: str, yes: bool) ->
 
 def test_a_folder_without_a_model_is_refused(tmp_path) -> None:
     pytest.importorskip("transformers")
-    with pytest.raises(WeightsError, match="no vision-language model"):
+    with pytest.raises(WeightsError, match="not a vision-language model"):
         transformers_judge(tmp_path)

@@ -79,7 +79,7 @@ def test_numbers_that_are_none_are_refused() -> None:
 
 
 def test_one_picture_is_too_few() -> None:
-    with pytest.raises(SettingsError, match="two images or more"):
+    with pytest.raises(SettingsError, match="at least two images"):
         frechet_distance(seen(torch.randn(1, 3)), seen(torch.randn(4, 3)))
 
 

@@ -80,5 +80,5 @@ def test_a_folder_of_transformers_loads_and_looks(tmp_path: Path, monkeypatch: p
 
 
 def test_another_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="no Mask2Former"):
+    with pytest.raises(WeightsError, match="not a Mask2Former"):
         load_detector(tmp_path)

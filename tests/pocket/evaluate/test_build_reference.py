@@ -68,5 +68,5 @@ def test_the_gallery_holds_what_is_asked_for_and_the_sheet_what_was_held_out(
 
 def test_a_concept_without_a_picture_is_named(data: PocketImages, tmp_path) -> None:
     without = PocketImages(data.images[2:], data.alpha[2:], data.rows[2:], {})
-    with pytest.raises(DataError, match="no picture of pear"):
+    with pytest.raises(DataError, match="no image of pear"):
         build_reference.build_reference(without, tmp_path, directions=3)

@@ -76,7 +76,7 @@ def test_a_missing_or_damaged_file_is_an_error_with_a_remedy(
 def test_a_folder_that_can_not_be_written_is_refused(tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
     pictures = np.zeros((1, 256, 256, 3), np.uint8)
-    with pytest.raises(DataError, match="name another folder"):
+    with pytest.raises(DataError, match="choose another folder"):
         save_reference(tmp_path / "file", tiny(), pictures, prompts=[], styled_prompts=[], sources=[])
 
 

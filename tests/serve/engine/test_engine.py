@@ -182,7 +182,7 @@ def test_a_full_queue_refuses_and_goes_on(make_engine, gate: Any) -> None:
     running = draw(engine)
     assert gate.reached.wait(WAIT)
     waiting = [draw(engine, seed=seed) for seed in (2, 3)]
-    with pytest.raises(BusyError, match="2 images are waiting"):
+    with pytest.raises(BusyError, match="2 images are already waiting"):
         draw(engine)
     assert engine.stats()["waiting"] == 2
     gate.opened.set()

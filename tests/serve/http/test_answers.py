@@ -211,7 +211,7 @@ def test_errors_are_the_clients_own_classes(
 def test_a_stream_that_fails_raises_in_the_client(client: openai.OpenAI) -> None:
     body = {"steps": 200, "deadline": 0.05}
     stream = client.images.generate(prompt="x", size="64x64", stream=True, extra_body=body)
-    with pytest.raises(openai.APIError, match="not done in the time"):
+    with pytest.raises(openai.APIError, match="not finished before its deadline"):
         list(stream)
 
 

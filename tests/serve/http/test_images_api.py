@@ -309,10 +309,10 @@ def test_a_full_disk_is_503(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None
     ("body", "param", "sentence"),
     [
         ({"size": "big"}, "size", "size: write WIDTHxHEIGHT such as 256x256, or auto."),
-        ({"prompt": "a\0b"}, "prompt", "prompt: the character NUL cannot be drawn: leave it out."),
+        ({"prompt": "a\0b"}, "prompt", "prompt: the character NUL is not allowed: remove it."),
         ({"n": 11}, "n", "n: Input should be less than or equal to 10."),
         ({"guidence": 3}, "guidence", "Unknown field 'guidence': did you mean 'guidance'?"),
-        ({"zzzz": 3}, "zzzz", "Unknown field 'zzzz'; /openapi.json lists all there are."),
+        ({"zzzz": 3}, "zzzz", "Unknown field 'zzzz'; /openapi.json lists all of them."),
     ],
 )
 def test_a_wrong_field_is_a_sentence_that_mends_it(

@@ -62,7 +62,7 @@ def test_a_picture_comes_back_byte_for_byte_until_it_is_replaced_or_deleted(stor
 @pytest.mark.parametrize("trick", TRICKS)
 def test_a_name_that_is_no_plain_name_is_refused_by_every_method(store: PictureStore, trick: str) -> None:
     for call in (lambda: store.put(trick, b"x"), lambda: store.get(trick), lambda: store.delete(trick)):
-        with pytest.raises(SettingsError, match="no name of an image"):
+        with pytest.raises(SettingsError, match="is not an image name"):
             call()
     assert store.names() == []
 

@@ -320,7 +320,7 @@ def test_a_mistake_is_told_in_a_sentence(visit: Any) -> None:
     page = visit()
     page.click("#draw")
     failed = page.wait("[data-state=failed]")
-    assert failed.text == "Write what to draw first, such as “a red apple”."
+    assert failed.text == "Write what to draw, such as “a red apple”."
     page.type("#seed input, #seed textarea", "minus one")
     page.draw("a red apple")
     page.until(lambda: "seed" in page.wait("[data-state=failed]").text)

@@ -269,7 +269,7 @@ def test_a_picture_that_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(pa
     file.seek(0)
     with pytest.raises(SizeError, match="too many pixels"):
         open_picture(file, "The image")
-    with pytest.raises(SettingsError, match="no image"):
+    with pytest.raises(SettingsError, match="not an image"):
         open_picture(io.BytesIO(b"<svg/>"), "The image")
     with pytest.raises(gradio.Error, match="too many pixels"):
         page.editor.picture.convert_and_format_image(file.getvalue())

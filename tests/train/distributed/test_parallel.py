@@ -229,7 +229,7 @@ def test_when_one_process_is_killed_the_other_ends_with_a_sentence(killed):
     _, ((code, errors), (other, _)) = killed
     assert other == -signal.SIGKILL
     assert code == 2
-    assert "Another process of this training ended without a word" in errors
+    assert "Another process of this training ended without a message" in errors
     assert "--resume" in errors
 
 

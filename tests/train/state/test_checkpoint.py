@@ -172,13 +172,15 @@ def test_the_one_before_takes_over_from_a_damaged_one_and_says_so(tmp_path):
     assert saved.step == 5
     assert len(saved.notes) == 1
     assert "checkpoint-0000010 is damaged (checksum" in saved.notes[0]
-    assert saved.notes[0].endswith("Going on from the checkpoint before it.")
+    assert saved.notes[0].endswith("Continuing from the checkpoint before it.")
 
 
 def test_when_all_are_damaged_it_says_what_to_do(tmp_path):
     for step in (5, 10):
         (save(tmp_path, step) / MANIFEST).unlink()
-    with pytest.raises(WeightsError, match=r"0000010 is damaged .* There is none before it: delete it"):
+    with pytest.raises(
+        WeightsError, match=r"0000010 is damaged .* There is no earlier checkpoint: delete it"
+    ):
         open_checkpoint(tmp_path)
 
 
@@ -244,7 +246,7 @@ def test_another_kind_of_single_file_is_refused(tmp_path, content):
 
 def test_code_in_a_single_file_is_refused_and_not_run(tmp_path):
     torch.save({"step": 1, "average": Malicious()}, tmp_path / SINGLE_FILE)
-    with pytest.raises(WeightsError, match="no checkpoint of a training run"):
+    with pytest.raises(WeightsError, match="not a checkpoint of a training run"):
         load_average(tmp_path)
     assert not Malicious.ran
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from sanakit.ops.torch_private import lerp_all
 from sanakit.train.distributed.parallel import own, whole
 
 
@@ -43,7 +42,7 @@ class Average:
     def update(self, decay: float) -> None:
         """Move towards the present weights: average = decay * average + (1 - decay) * weights."""
         averaged, trained = self._pairs
-        lerp_all(averaged, trained, 1 - decay)
+        torch._foreach_lerp_(averaged, trained, 1 - decay)
 
     def trained(self) -> dict[str, Tensor]:
         """Averages of the trained parameters by name, sharing memory; all else is the model's own."""

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from sanakit.eval.folder import Shown
     from sanakit.eval.measures import Figures, Progress
     from sanakit.pocket.evaluate.pocket_eval import PocketEval
+    from sanakit.pocket.evaluate.recognition import Shares
     from sanakit.pocket.evaluate.report import PocketReport
+    from sanakit.pocket.evaluate.strangers import Figures as FirstPrompts
 
 SHARES = {  # figures of the report: their beginning -> what was looked up
     "": "things the model drew",
@@ -30,8 +32,8 @@ SHARES = {  # figures of the report: their beginning -> what was looked up
     "ceiling_other_artist_": "real images, another artist",
     "floor_": "random images",
 }
-RECOGNITION, POCKET_EVAL = "recognition", "pocket-eval"
-DRAWS_ITSELF = (RECOGNITION, POCKET_EVAL)  # measures that need a model, and no images
+RECOGNITION, POCKET_EVAL, FIRST = "recognition", "pocket-eval", "first-prompts"
+DRAWS_ITSELF = (RECOGNITION, POCKET_EVAL, FIRST)  # measures that need a model, and no images
 REPORT = "report.json"  # in the output folder
 
 
@@ -45,8 +47,8 @@ def evaluate(
         typer.Option(
             "--measure",
             "-m",
-            help="recognition, pocket-eval, fid, fid-lite0, clip-score, geneval, dpg or image-reward; may be "
-            "repeated. [default: recognition]",
+            help="recognition, pocket-eval, first-prompts, fid, fid-lite0, clip-score, geneval, dpg or "
+            "image-reward; may be repeated. [default: recognition]",
         ),
     ] = None,
     images: Annotated[
@@ -113,6 +115,10 @@ def evaluate(
 
             pipe = TextToImage.from_pretrained(model or "")
             found[POCKET_EVAL] = evaluate_scenes(drawing(pipe), seed=seed, progress=show)
+        if FIRST in names:
+            from sanakit.pocket.evaluate.strangers import evaluate_first_prompts
+
+            found[FIRST] = evaluate_first_prompts(model or "", show)
         if published:
             from sanakit.eval.measures import Tools
 
@@ -138,6 +144,8 @@ def evaluate(
         _print_recognition(found[RECOGNITION])
     if POCKET_EVAL in found:
         _print_scenes(found[POCKET_EVAL])
+    if FIRST in found:
+        _print_first(found[FIRST])
     for name in published:
         _print_figures(name, found[name])
 
@@ -153,7 +161,7 @@ def _pictures(
     device: str,
     show: Progress,
 ) -> list[Shown]:
-    """The images that are measured: those of a folder, or drawn now."""
+    """Return the images that are measured: those of a folder, or drawn now."""
     from sanakit.eval.cases import read_cases
     from sanakit.eval.folder import shown_in
 
@@ -240,3 +248,18 @@ def _print_scenes(report: PocketEval) -> None:
     for kind, share in report.shares.items():
         if kind != "all":
             print(f"  {kind:<12}{share:6.1%}  ({report.judge[kind]:.1%})")
+
+
+def _print_first(found: FirstPrompts) -> None:
+    def line(what: str, shares: Shares) -> None:
+        print(f"  {what:<36}top-1 {shares.top1:6.1%}  top-5 {shares.top5:6.1%}")
+
+    print("first-prompts, recognised:")
+    line("100 first prompts, 2 seeds", found.first)
+    line("300 further things", found.further)
+    for code, shares in found.languages.items():
+        line(f"200 common things, in {code}", shares)
+    for size, shares in found.sizes.items():
+        line(f"100 common things, {size}", shares)
+    print(f"  {'colour asked for is the main one':<36}      {found.colour:6.1%}")
+    print(f"  {'distance between seeds':<36}      {found.variety:6.3f} of that between prompts")

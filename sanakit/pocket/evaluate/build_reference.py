@@ -98,7 +98,7 @@ def build_known(
 
 
 def _artist(source: str) -> str:
-    """Who drew it: "@a/b@1.2 (Microsoft Fluent Emoji, 3D)" gives "Microsoft Fluent Emoji"."""
+    """Return who drew it: "@a/b@1.2 (Microsoft Fluent Emoji, 3D)" gives "Microsoft Fluent Emoji"."""
     return source[source.index("(") + 1 :].rstrip(")").split(",")[0]
 
 

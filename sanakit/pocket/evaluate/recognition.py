@@ -59,7 +59,7 @@ class Gallery:
         return points @ F.normalize(sums, dim=1).T
 
     def ranks(self, points: Tensor, labels: Tensor) -> Tensor:
-        """How many concepts are nearer to each projected image (B D) than its own (labels, B); B."""
+        """Return how many concepts are nearer to each projected image (B D) than its own (labels, B); B."""
         similarity = self.similarity(points)
         own = similarity.gather(1, labels[:, None])
         # a tie counts against the image: it must not be recognised by a gallery that tells nothing apart

@@ -1,8 +1,9 @@
 """What the embedded model is measured against, small enough to ship: no data set is needed to check a figure.
 
-A folder of three files (built by `sanakit.pocket.evaluate.build_reference`; art licences in its metadata):
+A folder of four files (built by `sanakit.pocket.evaluate.build_reference`; art licences in its metadata):
 gallery.safetensors   the `recognition.Gallery` of 200 common concepts; their names and prompts as metadata
 known.safetensors     real images of all concepts, in the same space
+names.json            names of the common concepts in German, Spanish, French and Chinese (Unicode CLDR)
 heldout.webp          lossless sheet of the data set's held-out images, 256 px each, row by row
 """
 
@@ -25,7 +26,7 @@ from sanakit.pocket.evaluate.recognition import Gallery
 from sanakit.whole import written_whole
 
 FOLDER = Path(__file__).parents[2] / "assets" / "pocket_reference"
-GALLERY, HELD_OUT, KNOWN = "gallery.safetensors", "heldout.webp", "known.safetensors"
+GALLERY, HELD_OUT, KNOWN, NAMES = "gallery.safetensors", "heldout.webp", "known.safetensors", "names.json"
 SIDE = 256  # pixels of a held-out image
 COLUMNS = 12
 _TENSORS = ("mean", "basis", "pictures", "labels")
@@ -139,6 +140,17 @@ def load_known(reference: Reference, folder: str | Path = FOLDER) -> Gallery:
         raise DataError(
             f"The images of all known things in {folder} cannot be read ({error}): install sanakit again."
         ) from error
+
+
+def load_names(folder: str | Path = FOLDER) -> dict[str, dict[str, str]]:
+    """Read CLDR's names of the common concepts: language code -> concept -> its name there.
+
+    Raises DataError if they are missing or damaged.
+    """
+    try:
+        return json.loads((Path(folder) / NAMES).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder} has no readable {NAMES} ({error}): install sanakit again.") from error
 
 
 def save_known(folder: str | Path, gallery: Gallery) -> None:

@@ -8,6 +8,7 @@ Shapes: B images, C concepts, F features.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sanakit.eval.networks.efficientnet import EfficientNetLite0, image_features
+from sanakit.eval.networks.efficientnet import EfficientNetLite0, image_features, load_efficientnet
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.pocket.data.carriers import coloured
 from sanakit.pocket.data.concepts import COMMON_CONCEPTS
@@ -24,6 +25,7 @@ from sanakit.pocket.data.further import FURTHER_CONCEPTS
 from sanakit.pocket.data.recolour import main_colour
 from sanakit.pocket.evaluate.first_prompts import FIRST_PROMPTS
 from sanakit.pocket.evaluate.recognition import Gallery, Shares
+from sanakit.pocket.evaluate.reference import load_known, load_names, load_reference
 from sanakit.pocket.evaluate.report import BATCH, Progress
 
 SEEDS = 2  # of each first prompt
@@ -45,6 +47,20 @@ class Figures:
     variety: float
     sizes: Mapping[str, Shares]
     missed: tuple[str, ...]  # first prompts that were not recognised with either seed
+
+
+def evaluate_first_prompts(
+    model: str | os.PathLike[str] = "pocket", progress: Progress = lambda what, done, total: None
+) -> Figures:
+    """Measure a model like pocket on all that strangers ask for; minutes of one core.
+
+    model: catalog name or diffusers folder. Raises MissingExtraError without EfficientNet, DataError for
+    damaged reference images, and what loading a model raises.
+    """
+    reference = load_reference()
+    pipe = TextToImage.from_pretrained(model)
+    strangers = Strangers(pipe, load_efficientnet(), load_known(reference), progress)
+    return strangers.all(load_names())
 
 
 class Strangers:
@@ -156,7 +172,7 @@ class Strangers:
         width: int | None = None,
         height: int | None = None,
     ) -> Tensor:
-        """How many wrong concepts are as near to each prompt's image as its nearest right one; B."""
+        """Return how many wrong concepts are as near to each prompt's image as its nearest right one; B."""
         pictures = self._draw(prompts, seed, what, width=width, height=height)
         side = min(pictures.shape[-2:])
         top, left = (pictures.shape[-2] - side) // 2, (pictures.shape[-1] - side) // 2

@@ -149,7 +149,7 @@ def _binned(pipe: TextToImage) -> bool:
 
 
 def _work(pipe: TextToImage, width: int, height: int) -> dict[str, Work]:
-    """What each stage needs."""
+    """Return what each stage needs."""
     sana, autoencoder, encoder = pipe.transformer.config, pipe.autoencoder.config, pipe.text_encoder
     compression = autoencoder.compression
     drawn = pipe.spec.drawn_size(width, height, binned=_binned(pipe))

@@ -40,7 +40,7 @@ class Shown:
 
 
 def list_pictures(folder: str | Path) -> list[Path]:
-    """All images below a folder, in the order of their paths. Raises DataError when there are none."""
+    """Return all images below a folder, in the order of their paths. Raises DataError when there are none."""
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder of images: check the path.")
@@ -85,7 +85,7 @@ def read_picture(path: Path) -> Image.Image:
 
 
 def pixels(image: Image.Image, side: int | None = None) -> Tensor:
-    """An image's values, 3 H W in [-1, 1].
+    """Return an image's values, 3 H W in [-1, 1].
 
     side: pixels of the middle square that is cut out after the shorter side was brought to it (bicubic,
     filtered); None: as it is.
@@ -112,7 +112,7 @@ def middle_square(image: Image.Image, side: int) -> Image.Image:
 
 
 def _case_of(path: Path, by_name: dict[str, Case]) -> Case | None:
-    """The case that a file's name, or that of the folder of its samples, is or begins with."""
+    """Return the case that a file's name, or that of the folder of its samples, is or begins with."""
     if path.parent.name == "samples":  # whose own names are numbers, as those of cases may be
         return by_name.get(path.parent.parent.name)
     names = (path.stem, _COUNTER.sub("", path.stem))
@@ -120,7 +120,7 @@ def _case_of(path: Path, by_name: dict[str, Case]) -> Case | None:
 
 
 def _written(folder: Path) -> dict[Path, Case]:
-    """What the folder's manifest says of its images."""
+    """Return what the folder's manifest says of its images."""
     path = folder / MANIFEST
     if not path.is_file():
         return {}

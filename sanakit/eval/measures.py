@@ -60,7 +60,7 @@ class Tools:
     device: str = "auto"
 
     def place(self, name: str) -> str:
-        """Where a network comes from. Raises SettingsError where that has to be said and was not."""
+        """Return where a network comes from. Raises SettingsError where that has to be said and was not."""
         place = self.weights.get(name) or WEIGHTS[name]
         if not place:
             what = {
@@ -185,7 +185,7 @@ class Ledger:
 
 
 def _stamp(picture: Path) -> str:
-    """An image as it is now: another file of this name has another stamp."""
+    """Return an image as it is now: another file of this name has another stamp."""
     state = picture.stat()
     return f"{picture.resolve()} {state.st_size} {state.st_mtime_ns}"
 
@@ -254,7 +254,7 @@ def _add_up(
 
 
 def _questions(tools: Tools, cases: Sequence[Case]) -> dict[str, list[dpg.Question]]:
-    """The questions of all cases, complete before the first is asked."""
+    """Return the questions of all cases, complete before the first is asked."""
     if tools.questions is None:
         raise SettingsError("DPG-Bench needs its questions: pass them with --questions dpg_bench.csv.")
     questions = dpg.read_questions(tools.questions)

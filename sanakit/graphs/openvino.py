@@ -55,7 +55,7 @@ def load(path: Path) -> Run:
 
 @cache
 def _core(openvino: Any) -> Any:
-    """The one runtime of this process, which is never closed.
+    """Return the one runtime of this process, which is never closed.
 
     Each of them puts up a stack of its own for signals and, when closed, puts back the one that it found: of
     two that are closed in the order they came, the second puts back what the first has freed. The next signal

@@ -217,7 +217,7 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
 
 
 def _options(file_format: str, metadata: Mapping | None, quality: int) -> dict[str, Any]:
-    """What Pillow is told when it writes a file of this format."""
+    """Return what Pillow is told when it writes a file of this format."""
     return {"pnginfo": _chunks(metadata or {})} if file_format == "PNG" else {"quality": quality}
 
 

@@ -77,12 +77,12 @@ def _grown(values: np.ndarray) -> np.ndarray:
 
 
 def mask_tensor(marked: Image.Image) -> Tensor:
-    """A black and white mask as 1 1 H W of 0 and 1."""
+    """Return a black and white mask as 1 1 H W of 0 and 1."""
     return (torch.from_numpy(np.array(marked)) > 0).float()[None, None]
 
 
 def _transparency(turned: Image.Image) -> Image.Image | None:
-    """How transparent each pixel is (mode L, 255: wholly), or None where the image cannot tell."""
+    """Return how transparent each pixel is (mode L, 255: wholly), or None where the image cannot tell."""
     if not turned.has_transparency_data:
         return None
     return ImageOps.invert(turned.convert("RGBA").getchannel("A"))

@@ -76,5 +76,5 @@ def attend(query: Tensor, sums: Tensor) -> Tensor:
 
 
 def _fits(x: Tensor) -> bool:
-    """Whether heads (B h N d) have the kernels' width, and their values lie side by side."""
+    """Return whether heads (B h N d) have the kernels' width, and their values lie side by side."""
     return x.shape[-1] == _KERNEL_WIDTH and x.stride(-1) == 1

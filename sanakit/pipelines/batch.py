@@ -166,7 +166,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _shared(picture: Picture) -> dict[str, Any]:
-    """The settings that the images of a group have in common, as arguments of `check_request`."""
+    """Return the settings that the images of a group have in common, as arguments of `check_request`."""
     own = ("prompt", "seed", "model", "version")
     return {name: value for name, value in picture.metadata.items() if name not in own}
 
@@ -189,7 +189,7 @@ def _difference(path: Path, metadata: Metadata) -> str:
 
 
 def _is_ours(manifest: Path) -> bool:
-    """Whether a manifest may be replaced: it is not there, or its lines look like ours."""
+    """Return whether a manifest may be replaced: it is not there, or its lines look like ours."""
     if not os.path.lexists(manifest):
         return True
     try:

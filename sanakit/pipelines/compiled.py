@@ -30,7 +30,7 @@ Capture = Callable[[Callable[[], Tensor], torch.device], tuple[Callable[[], obje
 
 
 def has_compiler(device: torch.device) -> bool:
-    """Whether torch.compile finds what it needs for a device: a C++ compiler, or Triton."""
+    """Return whether torch.compile finds what it needs for a device: a C++ compiler, or Triton."""
     return any(map(shutil.which, COMPILERS)) if device.type == "cpu" else gpu.TRITON or device.type != "cuda"
 
 

@@ -94,7 +94,7 @@ def _first(request: Request, noise: Tensor, generator: Generator, known: Tensor 
 
 
 def _rows(values: Tensor | None, noise: Tensor) -> Sequence[Tensor | None]:
-    """A row of values for each image, which may share one; None for each where there are none."""
+    """Return a row of values for each image, which may share one; None for each where there are none."""
     if values is None:
         return [None] * len(noise)
     return values.to(noise.device).expand(len(noise), -1, -1, -1).split(1)
@@ -156,7 +156,7 @@ class Batch:
 
     @staticmethod
     def _moved(sample: Sample, velocity: Tensor) -> tuple[State, Tensor]:
-        """Where the velocity (1 C h w) takes a sample, and the clean latents it points to."""
+        """Return where the velocity (1 C h w) takes a sample, and the clean latents it points to."""
         state = sample.state
         if sample.mask is not None and sample.known is not None:
             kept = velocity_towards(sample.known, state.sample, state.sigma)

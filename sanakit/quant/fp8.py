@@ -68,5 +68,5 @@ def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def multiplies_float8(device: torch.device) -> bool:
-    """Whether a GPU multiplies 8-bit floats."""
+    """Return whether a GPU multiplies 8-bit floats."""
     return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 9)

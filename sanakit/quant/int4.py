@@ -57,7 +57,7 @@ class Int4(Quantized):
 
     @classmethod
     def empty(cls, layer: Product) -> Self:
-        """The same layer without contents, on the meta device."""
+        """Return the same layer without contents, on the meta device."""
         outputs, groups = layer.out_features, -(-layer.in_features // GROUP)
         packed = blank(outputs, groups * GROUP // 2, dtype=torch.uint8)
         scale, least = (blank(outputs, groups, dtype=torch.float16) for _ in range(2))

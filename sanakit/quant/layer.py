@@ -49,11 +49,11 @@ class Quantized(TokenProduct, nn.Module):
         raise NotImplementedError
 
     def matrix(self, dtype: torch.dtype, outputs: slice = slice(None)) -> Tensor:
-        """The rows of the matrix for a run of the N outputs, each value rounded to the dtype once."""
+        """Return the rows of the matrix for a run of the N outputs, each value rounded to the dtype once."""
         raise NotImplementedError
 
     def dequantized(self) -> Tensor:
-        """The matrix that it computes with, N K in float32."""
+        """Return the matrix that it computes with, N K in float32."""
         return self.matrix(torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class Quantized(TokenProduct, nn.Module):
         return linear(x, self.matrix(x.dtype, outputs), self.bias_of(outputs, x.dtype))
 
     def bias_of(self, outputs: slice, dtype: torch.dtype) -> Tensor | None:
-        """The bias of a run of the outputs in the dtype of the tokens, or None."""
+        """Return the bias of a run of the outputs in the dtype of the tokens, or None."""
         return None if self.bias is None else self.bias[outputs].to(dtype)
 
     def extra_repr(self) -> str:
@@ -88,7 +88,7 @@ class ScaledRows(Quantized):
 
     @classmethod
     def empty(cls, layer: Product) -> Self:
-        """The same layer without contents, on the meta device."""
+        """Return the same layer without contents, on the meta device."""
         shape = layer.out_features, layer.in_features
         return cls(blank(*shape, dtype=cls.STORED), blank(shape[0]), blank_bias(layer))
 
@@ -105,10 +105,10 @@ def matrix_of(layer: Product) -> tuple[Tensor, Tensor | None]:
 
 
 def blank(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A tensor without memory."""
+    """Return a tensor without memory."""
     return torch.empty(*shape, dtype=dtype, device="meta")
 
 
 def blank_bias(layer: Product) -> Tensor | None:
-    """The bias of a layer, if it has one, without memory."""
+    """Return the bias of a layer, if it has one, without memory."""
     return None if matrix_of(layer)[1] is None else blank(layer.out_features)

@@ -54,7 +54,7 @@ class LowRankInt4(Int4):
 
     @classmethod
     def empty(cls, layer: Product) -> Self:
-        """The same layer without contents, on the meta device."""
+        """Return the same layer without contents, on the meta device."""
         base = Int4.empty(layer)
         rank = rank_for(base.out_features, base.in_features)
         up = base.scale.new_empty(base.out_features, rank)
@@ -66,7 +66,7 @@ class LowRankInt4(Int4):
 
 
 def rank_for(outputs: int, inputs: int) -> int:
-    """The rank of the correction of a matrix."""
+    """Return the rank of the correction of a matrix."""
     return max(1, min(RANK, min(outputs, inputs) // NARROW))
 
 

@@ -56,7 +56,7 @@ class NormalFloat4(Quantized):
 
     @classmethod
     def empty(cls, layer: Product) -> Self:
-        """The same layer without contents, on the meta device."""
+        """Return the same layer without contents, on the meta device."""
         outputs, blocks = layer.out_features, -(-layer.in_features // BLOCK)
         packed = blank(outputs, blocks * BLOCK // 2, dtype=torch.uint8)
         largest = blank(outputs, blocks, dtype=torch.float16)

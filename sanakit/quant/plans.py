@@ -72,7 +72,7 @@ def nf4(name: str) -> type[Quantized] | None:
 
 
 def inside(name: str) -> bool:
-    """Whether a layer lies in a block of the transformer or a layer of the text encoder."""
+    """Return whether a layer lies in a block of the transformer or a layer of the text encoder."""
     return name.startswith(("blocks.", "layers."))
 
 

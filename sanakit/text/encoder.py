@@ -160,7 +160,7 @@ class TextEncoder:
         return None if start is None else (first, start)
 
     def _stored_prefix(self, window: TokenWindow, weights: tuple) -> tuple[Tensor, KVCache]:
-        """The instruction's prefix from its file, or computed and written there."""
+        """Return the instruction's prefix from its file, or computed and written there."""
         file = self._prefix_cache if window == self.instructed and weights == self._loaded else None
         found = file.load(self.model.config, window.prefix) if file else None
         if found is None:

@@ -57,7 +57,7 @@ class TrainConfig:
             raise SettingsError(f"decay_fraction {self.decay_fraction} must lie in [0, 1].")
 
     def lasting(self, steps: int | None, *, smoke: bool = False) -> TrainConfig:
-        """The same settings for another number of steps; None: as many as there are.
+        """Return the same settings for another number of steps; None: as many as there are.
 
         smoke: for two small steps instead, to see whether all of it runs.
         """

@@ -70,7 +70,7 @@ class Guard:
         self._high = 0  # skipped in a row for being high
 
     def admit(self, step: int, loss: float, norm: float) -> bool:
-        """Whether the update of a step should be made.
+        """Return whether the update of a step should be made.
 
         loss, norm: of the global batch, the norm before clipping. Raises NumericsError when too many steps in
         a row were skipped, or the learning rate was halved too often.
@@ -118,7 +118,7 @@ class Guard:
         self._bad, self._skipped, self._high = list(state["bad"]), state["skipped"], state["high"]
 
     def _too_high(self, name: str, value: float, usual: list[float]) -> str | None:
-        """The reason to call a value a spike, or None."""
+        """Return the reason to call a value a spike, or None."""
         if len(usual) < self.warmup:
             return None
         middle = median(usual)

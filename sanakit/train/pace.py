@@ -59,7 +59,7 @@ class Pace:
         self._samples += samples
 
     def report(self) -> PaceReport:
-        """The figures since the last report."""
+        """Return the figures since the last report."""
         if self._flops and self._rate is None:
             self._rate = product_rate(self._device, self._dtype)
         seconds = max(self._seconds, 1e-9)

@@ -41,7 +41,7 @@ class Part:
         return len(self) / self.total
 
     def of(self, total: int) -> Part:
-        """The same share of a global batch of another size; may hold no sample if that is smaller."""
+        """Return the same share of a global batch of another size; may hold no sample if that is smaller."""
         return Part(self.start * total // self.total, self.stop * total // self.total, total)
 
 

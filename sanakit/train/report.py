@@ -48,7 +48,7 @@ class Progress:
     notes: tuple[str, ...] = ()  # what happened: skipped steps, damaged checkpoints
 
     def figures(self) -> dict[str, float]:
-        """All that can be drawn as a curve, by name; what is not a number is left out."""
+        """Return all that can be drawn as a curve, by name; what is not a number is left out."""
         values = {
             "loss": self.loss,
             "grad_norm": self.grad_norm,
@@ -173,7 +173,7 @@ def _open_tensorboard(folder: Path, first: int) -> Any:
 
 
 def _run_id(folder: Path, first: int) -> str:
-    """The name of this run among all runs: a new one, or that of the run that goes on."""
+    """Return the name of this run among all runs: a new one, or that of the run that goes on."""
     path = folder / RUN_ID
     if not first or not path.exists():
         path.write_text(uuid.uuid4().hex)
@@ -181,7 +181,7 @@ def _run_id(folder: Path, first: int) -> str:
 
 
 def _open_tracker(name: str, folder: Path, first: int, config: TrainConfig, run_id: str) -> tuple[Any, Any]:
-    """A tracker's package and its run: both have `log`, `alert`, `finish` and an `Image`."""
+    """Return a tracker's package and its run: both have `log`, `alert`, `finish` and an `Image`."""
     begun: dict[str, Any] = {"project": PROJECT, "name": folder.name, "config": asdict(config)}
     begun["resume"] = "allow" if first else "never"
     try:

@@ -100,7 +100,7 @@ def save_clip(
 
 
 def _tokenizer_files(scorer: ClipScorer) -> Mapping[str, Any]:
-    """The JSON files of a CLIPTokenizer; it reads its vocabulary from vocab.json and merges.txt."""
+    """Return the JSON files of a CLIPTokenizer; it reads its vocabulary from vocab.json and merges.txt."""
     whole = json.loads(scorer.tokenizer.to_str())
     names = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": EOS}
     config = {

@@ -144,7 +144,7 @@ def load_graph_text_encoder(source: Source) -> TextEncoder:
 
 
 def _graph(source: Source, name: str) -> Graph:
-    """The graph of one part, which is opened later. Raises WeightsError where it is missing or unknown."""
+    """Return the graph of one part, opened later. Raises WeightsError where it is missing or unknown."""
     if source.runtime not in RUNTIMES:
         raise WeightsError(
             f"{source.path} holds graphs for {source.runtime!r}, which this version does not support: it "

@@ -73,7 +73,7 @@ SCM_SCHEDULER = {
 
 
 def kept_settings(settings: ModelSettings) -> dict[str, Any]:
-    """What `save_diffusers` is told, by keyword, to keep a model's settings."""
+    """Return what `save_diffusers` is told, by keyword, to keep a model's settings."""
     return {
         "flow_shift": settings.flow_shift,
         "defaults": {name: getattr(settings, name) for name in DEFAULTS},

@@ -134,7 +134,7 @@ def _from_scheduler(source: Source) -> dict[str, Any]:
 
 
 def _from_ours(source: Source) -> dict[str, Any]:
-    """The folder's sanakit.json, checked: a wrong type there would only show as a strange image."""
+    """Return the folder's sanakit.json, checked: a wrong type there would only show as a strange image."""
     content = source.ours()
     if not content:
         return {}

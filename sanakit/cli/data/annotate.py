@@ -146,5 +146,5 @@ def _print(report: Any, done: str, as_json: bool) -> None:
 
 
 def _last_part(model: str) -> str:
-    """The name of a model: the last part of its path or repository."""
+    """Return the name of a model: the last part of its path or repository."""
     return model.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]

@@ -66,7 +66,7 @@ def cache(
 
 
 def _announce(plan: Any) -> str:
-    """What is going to be written, before it is."""
+    """Return what is going to be written, before it is."""
     about = plan.about
     said = (
         f"{len(plan.buckets):,} of {about.pictures:,} images at {about.resolution} px in "

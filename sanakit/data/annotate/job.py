@@ -70,7 +70,7 @@ class Captioning:
     scorer: str = ""
 
     def wants(self, captions: tuple[Caption, ...], known: Known) -> bool:
-        """Whether none of the captions is by this model."""
+        """Return whether none of the captions is by this model."""
         return all(caption.source != self.name for caption in captions)
 
     def do(self, model: Captioner, images: list[Image.Image], captions: list[tuple[Caption, ...]]) -> Answers:
@@ -97,7 +97,7 @@ class Scoring:
         return self.name
 
     def wants(self, captions: tuple[Caption, ...], known: Known) -> bool:
-        """Whether a caption is without this model's score."""
+        """Return whether a caption is without this model's score."""
         by_us = {
             (caption.text, caption.source)
             for caption, scorer in zip(known.captions, known.scorers, strict=True)

@@ -76,7 +76,7 @@ class Order:
         return GlobalBatch(epoch, bucket, pictures)
 
     def _permutation(self, epoch: int, which: int, length: int) -> np.ndarray:
-        """The shuffle of bucket `which`, or, numbered after the last bucket, of the batches."""
+        """Return the shuffle of bucket `which`, or, numbered after the last bucket, of the batches."""
         if self._memo[0] != epoch:
             self._memo = (epoch, {})
         known = self._memo[1]

@@ -110,7 +110,7 @@ def maker_of(model: str | os.PathLike[str], *, text: bool = False) -> Maker:
 
 
 def _mapped(model: str | os.PathLike[str], text: bool) -> tuple[DCAE, TextEncoder | None]:
-    """The encoders of a model, mapped: next to nothing is read."""
+    """Return the encoders of a model, mapped: next to nothing is read."""
     autoencoder = load_autoencoder(model, part="encoder", dtype="float32", mapped=True)
     return autoencoder, load_text_encoder(model, dtype="float32", mapped=True) if text else None
 
@@ -320,7 +320,7 @@ def _read_ahead(source: Source, tasks: Generator[_Task]) -> Generator[list[_Read
 
 
 def _read(source: Source, number: int, size: tuple[int, int]) -> _Read:
-    """An image, its captions and pixels; what is wrong with it, as training would find it."""
+    """Return an image, its captions and pixels; what is wrong with it, as training would find it."""
     key = source.key(number)
     try:
         captions = source.captions(number)

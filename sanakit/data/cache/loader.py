@@ -122,7 +122,7 @@ class CachedLoader:
         self.close()
 
     def _draw(self, picture: CachedPicture, step: int) -> int:
-        """Which of an image's captions this step trains on; 0 where there is none to draw."""
+        """Return which of an image's captions this step trains on; 0 where there is none to draw."""
         if not picture.captions:
             self._uncaptioned += picture.latents is not None
             return 0

@@ -133,7 +133,7 @@ class CachedPicture:
 
 
 def is_cache(place: str | os.PathLike[str]) -> bool:
-    """Whether a place is the folder of a cache, finished or not, rather than one of images."""
+    """Return whether a place is the folder of a cache, finished or not, rather than one of images."""
     try:
         return (Path(place).expanduser() / ABOUT).is_file()
     except OSError:
@@ -193,7 +193,7 @@ def write_shard(folder: Path, shard: Shard, about: About, pictures: Sequence[Cac
 
 
 def has_shard(folder: Path, shard: Shard) -> bool:
-    """Whether a shard is there and whole."""
+    """Return whether a shard is there and whole."""
     try:
         return (folder / shard.name).exists() and len(_open_shard(folder, shard).infos) > 0
     except DataError:

@@ -129,7 +129,7 @@ def files_below(root: Path, ignored: dict[str, str]) -> Iterator[str]:
 
 
 def _rows(path: Path) -> Iterator[Any]:
-    """The rows of a metadata table. Raises DataError for one that cannot be read."""
+    """Yield the rows of a metadata table. Raises DataError for one that cannot be read."""
     try:
         if path.suffix == ".parquet":
             yield from _parquet_rows(path)

@@ -121,7 +121,7 @@ def _size(source: Source, index: int) -> tuple[int, int] | str:
 
 
 def _read(path: Path, fingerprint: str, count: int) -> Index | None:
-    """An earlier scan, or None: there is none, or it is of other images, or the file is damaged."""
+    """Return an earlier scan, or None: there is none, or it is of other images, or the file is damaged."""
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             about = json.loads(str(file["about"]))

@@ -33,7 +33,7 @@ class Known:
 
 
 def sidecar_path(place: str | os.PathLike[str]) -> Path:
-    """Where the sidecar of a data set lies: in its folder, or in the folder of its shards.
+    """Return where the sidecar of a data set lies: in its folder, or in the folder of its shards.
 
     place: as for `open_source`. Raises DataError for a data set that has no folder here, one of the Hub.
     """
@@ -140,7 +140,7 @@ class SidecarWriter:
 
 
 def _parse(line: bytes) -> tuple[str, list[Caption], str] | None:
-    """A row's key, captions and scorer; None: it is no such row."""
+    """Return a row's key, captions and scorer; None: it is no such row."""
     try:
         row = json.loads(line)
         captions = [

@@ -84,7 +84,7 @@ def judge(image: Image.Image, task: dict[str, Any], found: Sequence[Found], colo
 
 
 def positions(one: Found, other: Found) -> set[str]:
-    """Where one thing lies relative to another: of "left of", "right of", "above", "below", up to two.
+    """Return where one thing lies relative to another: of "left of", "right of", "above", "below", up to two.
 
     Middles that are closer than MARGIN times both widths (heights) do not count as apart in that direction;
     of the rest a direction counts when it makes up more than half of the distance.
@@ -125,7 +125,7 @@ def clip_colours(clip: ClipScorer) -> NameColours:
 
 
 def cut_out(image: Image.Image, found: Found) -> Image.Image:
-    """The thing's box, grey around the thing where its outline is known."""
+    """Return the thing's box, grey around the thing where its outline is known."""
     if found.mask is not None:
         blank = Image.new("RGB", image.size, BACKGROUND)
         inside = Image.fromarray(found.mask.to(torch.uint8).mul(255).numpy())
@@ -161,7 +161,7 @@ def _fault(
     earlier: list[list[Found] | None],
     colours: NameColours,
 ) -> str:
-    """What keeps an entry of `include` from being fulfilled; "" if nothing does."""
+    """Return what keeps an entry of `include` from being fulfilled; "" if nothing does."""
     thing, count = wanted["class"], wanted["count"]
     if len(group) < count:
         return f"expected {count} {thing}, found {len(group)}"

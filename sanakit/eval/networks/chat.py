@@ -144,7 +144,7 @@ def endpoint_chat(
 
 
 def _refusal(url: str, model: str, status: int, said: str, retries: int) -> SanaError:
-    """The error for a server's no."""
+    """Return the error for a server's no."""
     if status in (400, 413, 422):
         return DataError(f"{url} refused an image: {said}")
     if status in (401, 403):
@@ -163,6 +163,6 @@ def _refusal(url: str, model: str, status: int, said: str, retries: int) -> Sana
 
 
 def _first_line(error: Exception) -> str:
-    """The beginning of what a library says, as a sentence."""
+    """Return the beginning of what a library says, as a sentence."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(". ")
     return f"{line}."

@@ -21,7 +21,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def kernels_run(x: Tensor, *others: Tensor | None) -> bool:
-    """Whether kernels can work on these tensors; if not, the plain twin is to run.
+    """Return whether kernels can work on these tensors; if not, the plain twin is to run.
 
     They can if all lie on a GPU in a dtype that kernels take, none is empty, and no gradient is asked for.
     """

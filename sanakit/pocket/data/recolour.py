@@ -243,20 +243,20 @@ def _details(lab: np.ndarray, colour: str) -> np.ndarray:
 
 
 def _play(colour: str) -> np.ndarray:
-    """How far L, a and b of a colour may be off at random."""
+    """Return how far L, a and b of a colour may be off at random."""
     if colour in ("black", "white", "grey"):
         return np.array([0.03 if colour == "grey" else 0.01, 0.002, 0.002], np.float32)
     return np.array([0.02, 0.012, 0.012], np.float32)
 
 
 def _rim(alpha: np.ndarray) -> np.ndarray:
-    """How near the edge of a thing pixels are, in [0, 1]; without a rim nobody sees white on white."""
+    """Return how near the edge of a thing pixels are, in [0, 1]; without a rim nobody sees white on white."""
     blurred = Image.fromarray(np.pad(alpha, 4)).filter(ImageFilter.GaussianBlur(RIM * alpha.shape[0] / 256))
     return (1 - np.asarray(blurred, np.float32)[4:-4, 4:-4] / 255).clip(0, 0.5) * 2
 
 
 def _ground(pixels: np.ndarray) -> np.ndarray:
-    """Where the white ground is: white and joined to the image's edge."""
+    """Return where the white ground is: white and joined to the image's edge."""
     white = np.pad(pixels.min(2) > 250, 1, constant_values=True)
     ground = np.zeros_like(white)
     ground[0] = ground[-1] = ground[:, 0] = ground[:, -1] = True

@@ -118,7 +118,7 @@ class Scenes(Sequence[np.ndarray]):
         )
 
     def compose(self, scene: Scene) -> np.ndarray:
-        """The image of a scene, 256 256 3 uint8."""
+        """Return the image of a scene, 256 256 3 uint8."""
         picture = np.empty((SIZE, SIZE, 3), np.float32)
         picture[:] = COLOURS[scene.ground]
         for thing in scene.objects:

@@ -161,7 +161,7 @@ class Engine:
             self._condition.notify()
 
     def stats(self) -> dict[str, Any]:
-        """How it stands: waiting, running (images), loaded (models), and counts since the start.
+        """Return how it stands: waiting, running (images), loaded (models), and counts since the start.
 
         Counts: steps (of batches), samples (images in those steps), images, failed, stopped, refused.
         """

@@ -81,7 +81,7 @@ class Group:
             self.batch = None
 
     def tickets(self) -> set[Ticket]:
-        """The requests that have images in it."""
+        """Return the requests that have images in it."""
         return {picture.ticket for picture in (*self.waiting, *self.running, *self.ready)}
 
 

@@ -67,7 +67,7 @@ class Access:
         raise FailureError(Failure(status=401, message=message, code="invalid_api_key", headers=headers))
 
     def needs_key(self) -> bool:
-        """Whether nobody comes in without a key. Raises StorageError; blocks."""
+        """Return whether nobody comes in without a key. Raises StorageError; blocks."""
         if self.no_auth:
             return False
         self._locked = self._locked or not self._local or bool(self._keys.list())
@@ -140,7 +140,7 @@ class Guard:
 
 
 def caller_of(client: Request) -> Caller:
-    """Who sent a guarded request."""
+    """Return who sent a guarded request."""
     return client.scope["state"]["who"]
 
 

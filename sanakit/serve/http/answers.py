@@ -95,7 +95,7 @@ def finish_schema(app: FastAPI) -> None:
 
 
 def _edit_form() -> dict[str, Any]:
-    """The form of an edit: the fields of the model, and its files."""
+    """Return the form of an edit: the fields of the model, and its files."""
     form = EditRequest.model_json_schema(ref_template=f"{REF}{{model}}")
     for field in form["properties"].values():  # a form has no null: a field is there or not
         kinds = [kind for kind in field.pop("anyOf", []) if kind != {"type": "null"}]

@@ -82,7 +82,7 @@ def create_app(
 
 
 def _layers(service: Service) -> list[Middleware]:
-    """What a request passes before it reaches a route, from the outside in."""
+    """Return what a request passes before it reaches a route, from the outside in."""
     settings, detailed = service.settings, service.settings.log_prompts
     layers = [Middleware(Door, service.metrics, json_log=settings.json_log, detailed=detailed)]
     if settings.origins:

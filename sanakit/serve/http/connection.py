@@ -51,7 +51,7 @@ class Connection(AutoHTTPProtocol):  # of the two that uvicorn may have, which k
         self._look = asyncio.get_running_loop().call_later(self.patience, self._look_again)
 
     def _is_late(self, request: Any) -> bool:
-        """Whether we waited for the client, and not it for us, since the last look."""
+        """Return whether we waited for the client, and not it for us, since the last look."""
         if request is None or request.response_complete:
             return True
         return request.more_body and self._came < BODY_BYTES and not self.flow.read_paused

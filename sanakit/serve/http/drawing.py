@@ -56,7 +56,7 @@ class Drawing:
         self.ticket.cancel()
 
     def shown(self, event: Progress) -> int | None:
-        """Which partial image, from 0, this step of an image is; None: it is none of them."""
+        """Return which partial image, from 0, this step of an image is; None: it is none of them."""
         wanted = [
             round(event.total * (number + 1) / (self._partial_images + 1))
             for number in range(self._partial_images)

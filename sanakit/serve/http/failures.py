@@ -64,12 +64,12 @@ class Failure:
     headers: dict[str, str] = field(default_factory=dict)
 
     def body(self) -> dict[str, Any]:
-        """The answer's JSON, which is also the `error` event of a stream."""
+        """Return the answer's JSON, which is also the `error` event of a stream."""
         detail = ErrorDetail(message=self.message, type=self.type, param=self.param, code=self.code)
         return ErrorReply(error=detail).model_dump()
 
     def response(self) -> JSONResponse:
-        """The answer, which tells clients whether to ask again."""
+        """Return the answer, which tells clients whether to ask again."""
         again = int(self.headers.get("Retry-After", MOST_PATIENCE + 1)) <= MOST_PATIENCE
         headers = self.headers | {"X-Should-Retry": "true" if again else "false"}
         return JSONResponse(self.body(), self.status, headers)

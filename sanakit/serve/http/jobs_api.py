@@ -195,7 +195,7 @@ async def _accept(
 
 
 def _arguments(drawn: Drawn, body: DrawingSettings, kind: str) -> dict[str, Any]:
-    """The arguments of `Engine.check` as JSON, complete: a later server must draw the same."""
+    """Return the arguments of `Engine.check` as JSON, complete: a later server must draw the same."""
     first = drawn.metadata[0]
     # An edit without a size is drawn near the model's own and scaled back; with one it is drawn in it.
     width, height = body.sides if kind == "edit" else (drawn.size[1], drawn.size[0])

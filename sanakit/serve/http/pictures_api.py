@@ -24,7 +24,7 @@ _DATED = re.compile(r"image_(\d{8})_")
 
 
 def new_name(suffix: str) -> str:
-    """A name for an image of no job, that nobody can guess; it begins with today's date.
+    """Return a name for an image of no job, that nobody can guess; it begins with today's date.
 
     suffix: png, jpeg or webp.
     """
@@ -32,7 +32,7 @@ def new_name(suffix: str) -> str:
 
 
 def made_before(name: str, time: datetime) -> bool:
-    """Whether a name is of an image of no job, and of a day before that of a time."""
+    """Return whether a name is of an image of no job, and of a day before that of a time."""
     return (dated := _DATED.match(name)) is not None and dated[1] < f"{time:%Y%m%d}"
 
 

@@ -91,5 +91,5 @@ def note_prompt(service: Service, client: HTTPRequest, asked: DrawingSettings) -
 
 
 def request_id(client: HTTPRequest) -> str:
-    """The id that the log and the answer's X-Request-Id carry."""
+    """Return the id that the log and the answer's X-Request-Id carry."""
     return client.scope["state"]["request_id"]

@@ -162,7 +162,7 @@ class Database:
 
 
 def now() -> datetime:
-    """The time, in UTC."""
+    """Return the time, in UTC."""
     return datetime.now(UTC)
 
 
@@ -183,7 +183,7 @@ def _parse(url: str) -> URL:
 
 
 def _driver_options(is_sqlite: bool, wait: float) -> dict[str, Any]:
-    """What bounds every wait of the driver."""
+    """Return what bounds every wait of the driver."""
     if is_sqlite:
         return {"timeout": wait}
     milliseconds = int(1000 * wait)

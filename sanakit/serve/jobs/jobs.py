@@ -91,7 +91,7 @@ class JobStore:
         return job
 
     def get(self, job_id: str, key_id: str | None) -> Job | None:
-        """The job of that id if it is that key's (None: made without a key), else None."""
+        """Return the job of that id if it is that key's (None: made without a key), else None."""
         if not _ID.fullmatch(job_id):
             return None
         with self.database.reading() as session:
@@ -109,7 +109,7 @@ class JobStore:
             return [*session.scalars(query.limit(min(max(limit, 1), MAX_LISTED)))]
 
     def counts(self) -> dict[str, int]:
-        """How many jobs have each status."""
+        """Return how many jobs have each status."""
         with self.database.reading() as session:
             found = session.execute(select(Job.status, func.count()).group_by(Job.status))
             none = dict.fromkeys((QUEUED, RUNNING, FINISHED, FAILED, CANCELLED), 0)
@@ -214,7 +214,7 @@ class JobStore:
 
 
 def new_job_id() -> str:
-    """An id that nobody can guess: 128 random bits."""
+    """Return an id that nobody can guess: 128 random bits."""
     return f"job_{secrets.token_hex(16)}"
 
 

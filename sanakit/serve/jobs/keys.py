@@ -147,7 +147,7 @@ class KeyStore:
         raise SettingsError(f"There is no valid key {name_or_id[:200]!r}: `sana keys list` shows all keys.")
 
     def list(self) -> list[Key]:
-        """All keys, revoked ones too, oldest first."""
+        """Return all keys, revoked ones too, oldest first."""
         with self.database.reading() as session:
             return [*session.scalars(select(Key).order_by(Key.created, Key.id))]
 

@@ -114,7 +114,7 @@ class History:
 
 
 def drawn_before(name: str, time: datetime) -> bool:
-    """Whether a name is of an image that was drawn on the page, and before a time."""
+    """Return whether a name is of an image that was drawn on the page, and before a time."""
     return (drawn := _DRAWN.fullmatch(name)) is not None and int(drawn[1]) < time.timestamp() * 1e6
 
 

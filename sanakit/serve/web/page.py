@@ -192,7 +192,7 @@ class Page:
         self.studio.cancel(visitor.session_hash or "")
 
     def _wish(self, mode: str, keep_seed: bool, drawn_seed: str, values: tuple) -> tuple[Wish, Edit | None]:
-        """What the controls say, in the order of `_tie_panel`. Raises SanaError."""
+        """Return what the controls say, in the order of `_tie_panel`. Raises SanaError."""
         model, prompt, style, negative, width, height, steps, guidance, solver, seed, count, *rest = values
         seed = (seed or "").strip()
         wanted = seed and (keep_seed or seed != drawn_seed)  # what was typed a moment ago is not ticked yet

@@ -47,7 +47,7 @@ _by_itself: ContextVar[bool] = ContextVar("by_itself", default=False)
 
 
 def training_device() -> torch.device:
-    """The accelerator of this process if there is one, else the CPU."""
+    """Return the accelerator of this process if there is one, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -183,12 +183,12 @@ def accumulating(losses: nn.Module, last: bool) -> AbstractContextManager[Any]:
 
 
 def own(tensor: Tensor) -> Tensor:
-    """What this rank holds of a tensor, sharing its memory: all of it if it is not sharded."""
+    """Return what this rank holds of a tensor, sharing its memory: all of it if it is not sharded."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor; every rank has to ask for it, if it is sharded."""
+    """Return all of a tensor; every rank has to ask for it, if it is sharded."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # pyright: ignore[reportAttributeAccessIssue]
 
 

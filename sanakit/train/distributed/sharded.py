@@ -29,12 +29,12 @@ def check_sharding(parameter: Tensor) -> None:
 
 
 def is_sharded(parameter: Tensor) -> bool:
-    """Whether this rank may hold only some rows of the parameter."""
+    """Return whether this rank may hold only some rows of the parameter."""
     return isinstance(parameter, DTensor)
 
 
 def own_rows(tensor: Tensor) -> Tensor:
-    """The rows that this rank holds, sharing their memory. Call it without gradients."""
+    """Return the rows that this rank holds, sharing their memory. Call it without gradients."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
@@ -63,7 +63,7 @@ def keep_rows(rows: Tensor, parameter: Tensor) -> Tensor:
 
 
 def keep_whole(values: Tensor, parameter: Tensor) -> Tensor:
-    """A state that is the same on all ranks of the parameter."""
+    """Return a state that is the same on all ranks of the parameter."""
     if not isinstance(parameter, DTensor):
         return values
     mesh = parameter.device_mesh
@@ -71,7 +71,7 @@ def keep_whole(values: Tensor, parameter: Tensor) -> Tensor:
 
 
 def gather_rows(rows: Tensor, parameter: Tensor) -> Tensor:
-    """All rows, from what each rank has computed for its own rows of the parameter."""
+    """Return all rows, from what each rank has computed for its own rows of the parameter."""
     kept = keep_rows(rows, parameter)
     return kept.full_tensor() if isinstance(kept, DTensor) else kept
 

@@ -72,7 +72,7 @@ def hinge_loss(discriminator: nn.Module, drawn: Tensor, real: Tensor) -> Tensor:
 
 
 def decoder_loss(discriminator: nn.Module, drawn: Tensor) -> Tensor:
-    """What the decoder is to lower, B: minus the mean judgement of its images (B 3 H W).
+    """Return what the decoder is to lower, B: minus the mean judgement of its images (B 3 H W).
 
     The gradient reaches `drawn` and no weight of the discriminator.
     """

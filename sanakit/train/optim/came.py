@@ -144,7 +144,7 @@ def quantise(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dequantise(codes: Tensor, scales: Tensor) -> Tensor:
-    """The matrix (R C) that `quantise` stored as codes (R C) and scales (R N)."""
+    """Return the matrix (R C) that `quantise` stored as codes (R C) and scales (R N)."""
     columns, count = codes.shape[1], scales.shape[1]
     return codes * scales.repeat_interleave(-(-columns // count), 1)[:, :columns]
 

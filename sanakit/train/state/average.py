@@ -50,7 +50,7 @@ class Average:
         return {name: tensor for name, tensor in self.tensors.items() if name not in frozen}
 
     def module(self) -> nn.Module:
-        """A model with the averaged weights, whole and frozen; every rank has to ask for it.
+        """Return a model with the averaged weights, whole and frozen; every rank has to ask for it.
 
         It shares their memory where nothing is sharded: measure with it, do not change it.
         """
@@ -65,7 +65,7 @@ class Average:
 
 
 def _with_parameters(model: nn.Module, pairs: Iterable[tuple[nn.Parameter, Tensor]]) -> nn.Module:
-    """A copy of a model in which other (frozen) tensors take the places of its parameters."""
+    """Return a copy of a model in which other (frozen) tensors take the places of its parameters."""
     memo: dict[int, object] = {id(old): nn.Parameter(new, requires_grad=False) for old, new in pairs}
     return copy.deepcopy(model, memo)
 

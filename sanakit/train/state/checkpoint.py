@@ -128,12 +128,12 @@ def save_checkpoint(
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether the folder holds a checkpoint, whole or damaged."""
+    """Return whether the folder holds a checkpoint, whole or damaged."""
     return bool(_found(folder)) or (folder / SINGLE_FILE).exists()
 
 
 def open_checkpoint(folder: Path) -> Saved | None:
-    """The folder's last checkpoint whose files are as they were written, or None when there is none.
+    """Return the folder's last checkpoint whose files are as they were written, or None when there is none.
 
     Every rank has to take part. Raises WeightsError when there are some but all are damaged, or only a
     single file of an earlier version.
@@ -281,7 +281,7 @@ def _complete(temporary: Path, path: Path, body: dict[str, Any]) -> None:
 
 
 def _files(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """Which file (from 1) each tensor goes to: they are filled in turn."""
+    """Return which file (from 1) each tensor goes to: they are filled in turn."""
     files, filled = {}, 0
     for name, tensor in tensors.items():
         files[name] = 1 + filled // FILE_BYTES
@@ -319,7 +319,7 @@ def _alone_is_fine() -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    """What went wrong on the first rank that failed, from torch's collection of failures."""
+    """Return what went wrong on the first rank that failed, from torch's collection of failures."""
     failures = getattr(error, "failures", {})
     for failed, _ in failures.values():
         return getattr(failed, "strerror", None) or str(failed).splitlines()[0]

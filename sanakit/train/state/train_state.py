@@ -29,7 +29,7 @@ class TrainState:
         self._names = {parameter: name for name, parameter in model.named_parameters()}
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors, sharing memory with what is trained."""
+        """Return all tensors, sharing memory with what is trained."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"average.{name}": tensor for name, tensor in self.average.trained().items()}
         return tensors | {

@@ -58,6 +58,6 @@ def silence(block: SanaBlock) -> None:
 
 
 def _before(name: str, block: int) -> bool:
-    """Whether a parameter belongs to one of the first blocks, or to none."""
+    """Return whether a parameter belongs to one of the first blocks, or to none."""
     parts = name.split(".")
     return parts[0] != "blocks" or int(parts[1]) < block

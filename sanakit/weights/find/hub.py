@@ -117,7 +117,7 @@ def _list_files(repo: str) -> tuple[str, ...]:
 
 
 def _from_cache(repo: str, parts: tuple[str, ...], variant: str | None) -> Path | None:
-    """The folder of an earlier download that has all the parts whole, if there is one."""
+    """Return the folder of an earlier download that has all the parts whole, if there is one."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -135,7 +135,7 @@ def _from_cache(repo: str, parts: tuple[str, ...], variant: str | None) -> Path 
 
 
 def _is_whole(folder: Path, variant: str | None) -> bool:
-    """Whether all weight files of one part are there."""
+    """Return whether all weight files of one part are there."""
     try:
         component_files(folder, variant)
     except WeightsError:

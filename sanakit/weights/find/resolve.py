@@ -144,7 +144,7 @@ def identify(names: Iterable[str]) -> tuple[str, str]:
 
 
 def kind_words(kind: str) -> str:
-    """The kind as a message says it."""
+    """Return the kind as a message says it."""
     return {
         "lora": "a LoRA, which needs a base model",
         "controlnet": "a ControlNet branch, which this version does not support",

@@ -380,7 +380,7 @@ def _unpickle(path: Path) -> Any:
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Any]:
-    """The tensors of an unpickled file, which may nest under `state_dict`, `module` or `model`."""
+    """Return the tensors of an unpickled file, which may nest under `state_dict`, `module` or `model`."""
     import torch
 
     for key in ("state_dict", "module", "model"):

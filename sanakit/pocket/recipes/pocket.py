@@ -18,6 +18,7 @@ from pathlib import Path
 from sanakit.models.dc_ae import DC_AE_POCKET
 from sanakit.models.gemma2 import Gemma2Config
 from sanakit.models.sana import SanaConfig
+from sanakit.pocket.data.canvas import SIZES
 from sanakit.pocket.data.captions import STYLES
 from sanakit.pocket.data.toy import build_toy
 from sanakit.pocket.recipes.clip import contrastive
@@ -116,8 +117,7 @@ OFFERS = {
         "a fox to the left of a red apple",
         "a tulip, soft gradient",
     ),
-    # Of about the area that it learned at; all but the first are shapes that it has not seen.
-    "sizes": ((256, 256), (288, 224), (224, 288), (352, 192), (192, 352)),
+    "sizes": SIZES,
 }
 
 

@@ -10,6 +10,7 @@ import torch
 
 from sanakit import TextToImage
 from sanakit.errors import DataError, SettingsError
+from sanakit.pocket.data.dataset import open_pocket
 from sanakit.pocket.data.toy import build_toy
 from sanakit.pocket.evaluate.judge import load_judge
 from sanakit.pocket.evaluate.pocket_eval import KINDS
@@ -21,7 +22,14 @@ from sanakit.train.objectives.autoencoder import AutoencoderObjective, autoencod
 from sanakit.train.run import averaged_weights, run_recipe
 from sanakit.train.state.checkpoint import open_checkpoint
 from sanakit.train.surgery import dense_time
-from sanakit.weights import load_autoencoder, load_clip, load_settings, load_text_encoder, load_transformer
+from sanakit.weights import (
+    describe,
+    load_autoencoder,
+    load_clip,
+    load_settings,
+    load_text_encoder,
+    load_transformer,
+)
 
 STAGES = ("autoencoder", "decoder", "words", "drawings", "clip", "judge")
 
@@ -40,12 +48,13 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs
 
 
-def test_the_finished_model_draws_with_its_own_defaults(trained: Path):
+def test_the_finished_model_draws_with_its_own_defaults(trained: Path, data: Path):
     model = trained / "pocket-drawings" / "model"
     settings = load_settings(model)
     assert settings.name == "pocket"
     assert {name: getattr(settings, name) for name in pocket.DEFAULTS} == pocket.DEFAULTS
     assert settings.flow_shift == pocket.SHIFT
+    assert describe(model).known_things == len({row.concept for row in open_pocket(data).rows})
     assert {name: getattr(settings, name) for name in pocket.OFFERS} == pocket.OFFERS
     picture = TextToImage.from_pretrained(model)("two red apples", steps=2, output="pt").images
     assert picture.shape == (1, 3, 256, 256)
@@ -54,7 +63,9 @@ def test_the_finished_model_draws_with_its_own_defaults(trained: Path):
 
 def test_the_embedded_model_offers_what_the_recipe_writes():
     settings = load_settings("pocket")
-    assert {name: getattr(settings, name) for name in pocket.OFFERS} == pocket.OFFERS
+    for name in ("styles", "example_prompts"):
+        assert getattr(settings, name) == pocket.OFFERS[name]
+    assert set(settings.sizes) <= set(pocket.OFFERS["sizes"])  # version 3 learned the square alone
 
 
 def test_the_model_has_the_encoder_that_was_taught_words(trained: Path):

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from sanakit.data.batches.loader import Loader
 from sanakit.errors import DataError, SettingsError
 from sanakit.models.sana import Sana
 from sanakit.recipes import RECIPES, finetune
+from sanakit.text.known_things import FILE, KnownThings
 from sanakit.train.feeds.captioned import CaptionedFeed
 from sanakit.train.feeds.feed import Unencoded
 from sanakit.train.objectives.velocity import VelocityObjective
@@ -194,6 +196,21 @@ def test_another_resolution_is_that_of_the_result(write_pictures: Writer, tiny: 
     assert load_transformer(output / "model").config == replace(load_configs(tiny)[0], sample_size=4)
     assert load_settings(output / "model").width == 128
     assert {(b["width"], b["height"]) for b in json.loads((output / "report.json").read_text())["buckets"]}
+
+
+def test_the_result_lists_neither_sizes_of_another_resolution_nor_things_it_knew_before(
+    write_pictures: Writer, tiny: Path, tmp_path: Path
+) -> None:
+    folder, before = write_pictures(tmp_path / "pictures", each=1, scale=2), tmp_path / "before"
+    shutil.copytree(tiny, before)
+    ours = json.loads((before / "sanakit.json").read_text())
+    offers = {"sizes": [[64, 64]], "styles": {"Ink": "ink"}}
+    (before / "sanakit.json").write_text(json.dumps(ours | offers))
+    (before / FILE).write_text(KnownThings({"a fox": ()}, threshold=0.0).text())
+    output = tmp_path / "run"
+    list(run_recipe("finetune", RECIPES, data=folder, output=output, source=before, steps=1, resolution=128))
+    settings = load_settings(output / "model")
+    assert (settings.sizes, settings.known_things, settings.styles) == ((), None, {"Ink": "ink"})
 
 
 def test_large_folders_hold_pictures_out_to_measure_on(

@@ -147,7 +147,8 @@ def finetune_run(
         report.write()
         trained, text = averaged_parts(folder, objective)
         name = aim.name or f"{settings.name.removesuffix(FINETUNED)}{FINETUNED}"
-        kept = replace(settings, flow_shift=shift, name=name)
+        # Known things are left out: it learned words of its captions, and would call them unknown.
+        kept = replace(settings, flow_shift=shift, name=name, known_things=None)
         if resolution != before.sample_size * compression:
             kept = replace(kept, width=resolution, height=resolution, sizes=())
         save_diffusers(

@@ -13,11 +13,12 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, NoReturn
 
 import typer
 
 from sanakit import __version__
+from sanakit.cli.typer_seams import UsageError, usage_sentence
 from sanakit.errors import SanaError
 
 MISTAKE, INTERRUPTED = 2, 130
@@ -32,8 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that has no emoji shows their codes instead
             stream.reconfigure(errors="backslashreplace")
-    # UsageError, the parent of what typer exports
-    usage_error = cast("type[Exception]", typer.BadParameter.__mro__[1])
     try:
         code = command_line()(words, prog_name="sana", standalone_mode=False)
         print(end="", flush=True)
@@ -41,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if "--debug" in words:
             traceback.print_exception(error)
         code = _complain(str(error))
-    except usage_error as error:
-        code = _complain(_usage_sentence(error))
+    except UsageError as error:
+        code = _complain(usage_sentence(error))
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough: sana models | head; typer ends so too
@@ -104,10 +103,3 @@ def _complain(sentence: str) -> int:
 def _drop_output() -> None:
     """Send what is still to be printed nowhere, so that Python does not stumble over it at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _usage_sentence(error: Any) -> str:
-    """What the parser of the command line found, and where to read what is allowed."""
-    message = error.format_message().replace("Value error, ", "").replace("'?", "'").rstrip(".")
-    command = error.ctx.command_path if error.ctx is not None else "sana"
-    return f"{message}. `{command} --help` shows what is allowed."

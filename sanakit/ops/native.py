@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sanakit.ops.torch_private import runs_vnni
+
 FOLDER = Path(__file__).parent / "native"
 # "none", or a level that the CPU runs, chooses by hand: to compare, to find a fault.
 VARIABLE = "SANAKIT_KERNELS"
@@ -59,7 +61,7 @@ _SIGNATURES = {
 def levels() -> tuple[str, ...]:
     """Return the instruction sets that this CPU runs, best first."""
     found = LEVELS.get(torch.backends.cpu.get_cpu_capability(), ("generic",))
-    return (VNNI, *found) if found[0] == "avx512" and torch.cpu._is_vnni_supported() else found
+    return (VNNI, *found) if found[0] == "avx512" and runs_vnni() else found
 
 
 @cache

@@ -19,6 +19,7 @@ from sanakit.errors import SettingsError
 from sanakit.models.layers import TextKeysValues
 from sanakit.models.sana import Sana, TextContext
 from sanakit.ops import gpu
+from sanakit.ops.torch_private import copy_all
 
 COMPILERS = ("g++", "clang++", "c++")  # one of them is what torch.compile needs on a CPU
 # Tokens of all samples, beyond which a step keeps a GPU busy without a graph, whose memory stays taken.
@@ -115,7 +116,7 @@ class _Captured:
             if own is not None and given is not None:
                 own.copy_(given)
         if context is not self._context:
-            torch._foreach_copy_(self._prompts, _all_tensors(context))
+            copy_all(self._prompts, _all_tensors(context))
             self._context = context
         self._replay()
         return self._result.clone()  # the next replay writes there

@@ -15,6 +15,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from sanakit.ops.torch_private import scaled_product
 from sanakit.quant.layer import Product, ScaledRows, matrix_of
 
 FLOAT8 = torch.float8_e4m3fn
@@ -48,15 +49,8 @@ class Float8(ScaledRows):
         for scales by the row.
         """
         tokens, scale = round_rows(x.reshape(-1, self.in_features))
-        y = torch._scaled_mm(
-            tokens,
-            self.weight[outputs].t(),
-            scale_a=scale,
-            scale_b=self.scale[None, outputs],
-            bias=self.bias_of(outputs, torch.bfloat16),
-            out_dtype=torch.bfloat16,
-            use_fast_accum=True,
-        )
+        bias = self.bias_of(outputs, torch.bfloat16)
+        y = scaled_product(tokens, self.weight[outputs], scale, self.scale[outputs], bias)
         return y.view(*x.shape[:-1], -1).to(x.dtype)
 
 

@@ -7,29 +7,22 @@ to the queue in the database, for the next start.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
-import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 
 from sanakit.errors import SettingsError, StorageError
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.http.access import LOOPBACK
 from sanakit.serve.http.app import create_app
-from sanakit.serve.http.connection import Connection
 from sanakit.serve.http.pictures_api import made_before
 from sanakit.serve.http.service import DoorSettings
 from sanakit.serve.jobs.database import Database
@@ -38,15 +31,13 @@ from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.keys import KeyStore
 from sanakit.serve.jobs.runner import JobRunner
 from sanakit.serve.jobs.storage import PictureStore
+from sanakit.serve.uvicorn_seams import Server
 from sanakit.serve.web.history import drawn_before
 
 log = logging.getLogger(__name__)
 
 DATABASE, PICTURES = "jobs.sqlite", "pictures"  # in the server's folder
 _EXPIRY_EVERY = 3600.0  # seconds
-# Threads that may wait for files and the database: a database that is locked must not hold up those who draw.
-_WORKERS = 32
-_LAST_WORDS = 5  # seconds for answers to reach their clients when the time to drain is over
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +93,7 @@ def serve(
                 "`sana keys create NAME`, or use --no-auth to serve everybody."
             )
         store = PictureStore(settings.pictures or str(settings.data / PICTURES))
-        server = _Server(settings)
+        server = Server(settings.host, settings.port, settings.drain)
         stack.callback(server.close)
         instance = Instance(settings.data)
         stack.callback(instance.close)
@@ -136,88 +127,6 @@ def serve(
             log.info("Stopped: %d jobs are back in the queue for the next start.", returned)
 
         server.run_app(app, lambda address: announce(address, list(engine.specs)), stop)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn with its socket bound from the start, and with our way to stop."""
-
-    def __init__(self, settings: ServerSettings) -> None:
-        self.draining = threading.Event()
-        self._drain = settings.drain
-        config = uvicorn.Config(
-            _nothing,
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            http=Connection,
-            server_header=False,
-            ws="none",
-            timeout_graceful_shutdown=round(settings.drain) + _LAST_WORDS,
-        )
-        super().__init__(config)
-        complaints = logging.getLogger("uvicorn.error")
-        complaints.setLevel(logging.CRITICAL)
-        try:
-            self._socket = config.bind_socket()
-        except SystemExit as error:  # uvicorn's way to say that it cannot; it leaves its socket open
-            for frame, _ in traceback.walk_tb(error.__traceback__):
-                if (left := frame.f_locals.get("sock")) is not None:
-                    left.close()
-            raise SettingsError(
-                f"{settings.host}:{settings.port} cannot be listened on: another program may have the port. "
-                "Stop it, or take another with --port."
-            ) from None
-        finally:
-            complaints.setLevel(logging.WARNING)
-
-    def run_app(self, app: Any, announce: Callable[[str], None], stop: Callable[[], None]) -> None:
-        """Serve until a signal; then call `stop` in a thread while the open requests come to their end."""
-        self.config.app = app
-        host, port = self._socket.getsockname()[:2]
-        self._announce, self._stop = announce, stop
-        self._address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        self.run(sockets=[self._socket])
-
-    def close(self) -> None:
-        """Leave the port to others."""
-        self._socket.close()
-
-    async def startup(self, sockets: Any = None) -> None:
-        """Listen, then tell the world."""
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_WORKERS, "sanakit-http"))
-        await super().startup(sockets)
-        self._announce(self._address)
-
-    async def shutdown(self, sockets: Any = None) -> None:
-        """Stop what draws while connections finish."""
-        stopping = asyncio.create_task(asyncio.to_thread(self._stop))
-        await super().shutdown(sockets)
-        await stopping
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave at SIGTERM and SIGINT with exit code 0: to have stopped in good order is no failure."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {
-            number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        """Begin to drain; a second Ctrl-C does not wait."""
-        self.draining.set()
-        super().handle_exit(sig, frame)
-
-
-async def _nothing(scope: Any, receive: Any, send: Any) -> None:
-    """Stand in for the application until there is one; no request ever gets here."""
 
 
 def _engine(settings: ServerSettings) -> Engine:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sanakit.errors import SettingsError, WeightsError
 from sanakit.models.gemma2 import Gemma2, KVCache
+from sanakit.ops.torch_private import writes_to
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION, TokenWindow, clean_prompt, instruction_window
 from sanakit.text.prefix_cache import PrefixCache
 
@@ -183,6 +184,5 @@ class TextEncoder:
         A write through `parameter.data` escapes it: torch counts no version there.
         """
         return tuple(
-            (weight.data_ptr(), weight.dtype, 0 if weight.is_inference() else weight._version)
-            for weight in self.model.parameters()
+            (weight.data_ptr(), weight.dtype, writes_to(weight)) for weight in self.model.parameters()
         )

@@ -16,6 +16,7 @@ from torch import Tensor
 from sanakit.errors import DataError, SettingsError
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
+from sanakit.ops.torch_private import compile_at_least
 from sanakit.pipelines.compiled import has_compiler
 from sanakit.text.encoder import TextEncoder
 from sanakit.train.config import TrainConfig
@@ -28,6 +29,8 @@ from sanakit.train.state.average import part_of
 from sanakit.train.state.checkpoint import has_checkpoint, load_average
 
 MODEL = "model"  # folder of the finished model inside a run
+# Of each block: sizes of images times lengths of texts, with and without gradients, as they come.
+SHAPES_COMPILED = 64
 
 Recipes = Mapping[str, tuple[str, str]]
 """Recipes by name: (module, function). A function that takes a `source` goes on from a finished model."""
@@ -140,6 +143,7 @@ def averaged_parts(run: Path, objective: VelocityObjective) -> tuple[Sana, TextE
 def compile_blocks(transformer: Sana) -> None:
     """Let torch.compile fuse the blocks if its compiler is there; otherwise leave them as they are."""
     if has_compiler(next(transformer.parameters()).device):
+        compile_at_least(SHAPES_COMPILED, len(transformer.blocks))
         for block in transformer.blocks:
             block.compile(dynamic=False)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 
 from sanakit.errors import PrecisionError
+from sanakit.ops.torch_private import multiplies_bfloat16
 
 DTYPES = {
     "float32": torch.float32,
@@ -88,8 +89,7 @@ def computes(device: torch.device, dtype: torch.dtype) -> bool:
     if dtype == torch.float32:
         return True
     if device.type == "cpu":
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return dtype == torch.bfloat16 and native
+        return dtype == torch.bfloat16 and multiplies_bfloat16()
     if device.type == "cuda" and dtype == torch.bfloat16 and torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return True

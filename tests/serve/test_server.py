@@ -24,7 +24,7 @@ from PIL import Image
 
 from sanakit.cli import main
 from sanakit.serve.jobs.keys import KeyStore
-from sanakit.serve.server import _Server
+from sanakit.serve.uvicorn_seams import Server
 
 LONG = {"prompt": "a red apple", "size": "64x64", "steps": 200, "stream": True, "partial_images": 3}
 
@@ -246,7 +246,7 @@ def refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., str]:
     """Run `sana serve` here, which must end by itself with code 2 and one sentence."""
-    monkeypatch.setattr(_Server, "run_app", lambda *_: pytest.fail("it serves"))
+    monkeypatch.setattr(Server, "run_app", lambda *_: pytest.fail("it serves"))
 
     def run(*options: str) -> str:
         with pytest.raises(SystemExit) as end:

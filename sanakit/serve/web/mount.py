@@ -12,10 +12,7 @@ from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
-from gradio.routes import App
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
-from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sanakit.errors import SanaError, SettingsError
@@ -26,6 +23,7 @@ from sanakit.serve.http.service import Service
 from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.keys import Key, KeyStore
 from sanakit.serve.jobs.storage import PictureStore
+from sanakit.serve.web.gradio_seams import Blocks, Lock, NoFetching, lock_of
 from sanakit.serve.web.history import History
 from sanakit.serve.web.page import Page
 from sanakit.serve.web.style import CSS, JS, theme
@@ -51,7 +49,7 @@ def build_page(
     logged in and a number of images before they are drawn; raises SanaError if it is too many.
     """
     page = Page(engine, History(store, jobs), private=private, charge=charge)
-    with _Blocks(
+    with Blocks(
         title="sanakit", analytics_enabled=False, fill_width=True, delete_cache=KEEP_COPIES
     ) as blocks:
         page.lay_out()
@@ -64,7 +62,7 @@ def mount_page(app: FastAPI, blocks: gr.Blocks, path: str = "/", **options: Any)
 
     options: of `gr.mount_gradio_app`, such as `auth` or `root_path`.
     """
-    app.add_middleware(_NoFetching)
+    app.add_middleware(NoFetching)
     return gr.mount_gradio_app(
         app,
         blocks,
@@ -113,9 +111,7 @@ def add_page(app: FastAPI) -> None:
         charge=charge,
     )
     mount_page(app, blocks, auth_message="Your key's name, and the key.")
-    mounted = (route.app for route in app.routes if isinstance(route, Mount))
-    page = next(found for found in mounted if isinstance(found, App))
-    app.add_middleware(_PageGuard, service=service, page=page, is_known=is_known)
+    app.add_middleware(_PageGuard, service=service, lock=lock_of(app), is_known=is_known)
 
 
 def _charge(service: Service, key: Key | None, pictures: int) -> None:
@@ -130,13 +126,13 @@ def _charge(service: Service, key: Key | None, pictures: int) -> None:
 class _PageGuard:
     """Does for the page what `access.Guard` does for the API: host names, and the login once there are keys.
 
-    page: Gradio's application. is_known: whether a name and a key belong together.
+    lock: of the page. is_known: whether a name and a key belong together.
     """
 
     def __init__(
-        self, app: ASGIApp, service: Service, page: App, is_known: Callable[[str, str], bool]
+        self, app: ASGIApp, service: Service, lock: Lock, is_known: Callable[[str, str], bool]
     ) -> None:
-        self._app, self._service, self._page, self._is_known = app, service, page, is_known
+        self._app, self._service, self._lock, self._is_known = app, service, lock, is_known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
@@ -151,43 +147,5 @@ class _PageGuard:
 
     def _check(self, host: str) -> None:
         self._service.access.check_host(host)
-        if self._page.auth is None and self._service.access.needs_key():
-            self._page.auth = self._is_known  # which Gradio looks at with every request
-
-
-class _Blocks(gr.Blocks):
-    """Takes no file of another host from a visitor: Gradio would fetch it, of whatever size."""
-
-    async def preprocess_data(
-        self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False
-    ) -> list[Any]:
-        """Return the inputs of an event as its function takes them."""
-        if _names_a_host(inputs):
-            raise gr.Error(
-                "Files from other hosts are not downloaded: upload the file.", print_exception=False
-            )
-        return await super().preprocess_data(block_fn, inputs, state, explicit_call)
-
-
-def _names_a_host(value: Any) -> bool:
-    """Whether a file's path, anywhere in a value of JSON, is an address."""
-    if isinstance(value, list):
-        return any(map(_names_a_host, value))
-    if not isinstance(value, dict):
-        return False
-    path = value.get("path")
-    return (isinstance(path, str) and "://" in path) or any(map(_names_a_host, value.values()))
-
-
-class _NoFetching:
-    """Refuses Gradio's routes that fetch a file from another host for whoever asks."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
-        if scope["type"] == "http" and ("/proxy=" in path or "/file=http" in path):
-            await PlainTextResponse("Files from other hosts are not downloaded.", 403)(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+        if self._lock.is_open and self._service.access.needs_key():
+            self._lock.close(self._is_known)

@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sanakit.errors import PeerError, SanaError
 from sanakit.models.gemma2 import Layer
+from sanakit.ops.torch_private import process_store
 from sanakit.train.parts import Share
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def processes() -> Iterator[Share]:
             yield share
     except SanaError as error:
         with suppress(RuntimeError):
-            _store().set("failure", f"process {share.rank}: {error}")
+            process_store().set("failure", f"process {share.rank}: {error}")
         raise
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error).lower()):
@@ -215,15 +216,11 @@ def _shard(losses: nn.Module, model: nn.Module, config: TrainConfig) -> nn.Modul
     return losses
 
 
-def _store() -> dist.Store:
-    return dist.distributed_c10d._get_default_store()
-
-
 def _last_words() -> str:
     """Why the others have gone, as far as they could say."""
     with suppress(RuntimeError):
-        if _store().check(["failure"]):
-            return f"The training ended in {_store().get('failure').decode()}"
+        if process_store().check(["failure"]):
+            return f"The training ended in {process_store().get('failure').decode()}"
     return (
         "Another process of this training ended without a message or does not answer: look at its output, "
         "then continue with --resume from the last checkpoint."

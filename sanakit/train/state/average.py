@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from sanakit.ops.torch_private import lerp_all
 from sanakit.train.distributed.parallel import own, whole
 
 
@@ -42,7 +43,7 @@ class Average:
     def update(self, decay: float) -> None:
         """Move towards the present weights: average = decay * average + (1 - decay) * weights."""
         averaged, trained = self._pairs
-        torch._foreach_lerp_(averaged, trained, 1 - decay)
+        lerp_all(averaged, trained, 1 - decay)
 
     def trained(self) -> dict[str, Tensor]:
         """Averages of the trained parameters by name, sharing memory; all else is the model's own."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sanakit.graphs.parts import Graph
+from sanakit.ops.torch_private import writes_to
 
 # Address of the first byte -> mapping. A mapping lives as long as a tensor in it, and no longer in here.
 _MAPPINGS: WeakValueDictionary[int, mmap.mmap] = WeakValueDictionary()
@@ -87,7 +88,7 @@ def _mapped(tensors: Iterable[Tensor]) -> Iterator[tuple[mmap.mmap, int, int]]:
     """Yield the mapping, first and last byte of those tensors that are as their file has them."""
     mappings = dict(_MAPPINGS)
     for tensor in tensors:
-        if tensor.is_cpu and not tensor.is_inference() and tensor._version == 0 and tensor.is_contiguous():
+        if tensor.is_cpu and not tensor.is_inference() and writes_to(tensor) == 0 and tensor.is_contiguous():
             start, size = tensor.data_ptr(), tensor.nbytes
             for address, mapping in mappings.items():
                 if address <= start and start + size <= address + len(mapping):

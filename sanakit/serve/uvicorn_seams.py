@@ -1,0 +1,114 @@
+"""What the server uses of uvicorn beyond its promises, so that a new release can break one file only.
+
+`startup`, `shutdown`, `capture_signals` and `handle_exit` are methods that uvicorn calls on itself. What a
+connection is made of stands in `http/connection.py`. `tests/serve/test_uvicorn_seams.py` runs through all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+from sanakit.errors import SettingsError
+from sanakit.serve.http.connection import Connection
+
+# Threads that may wait for files and the database: a database that is locked must not hold up those who draw.
+_WORKERS = 32
+_LAST_WORDS = 5  # seconds for answers to reach their clients when the time to drain is over
+
+
+class Server(uvicorn.Server):
+    """uvicorn with its socket bound from the start, and with our way to stop.
+
+    port: 0 = any free one. drain: seconds for open requests when it stops. Raises SettingsError if another
+    program has the port, or the host is not one of this machine.
+    """
+
+    def __init__(self, host: str, port: int, drain: float) -> None:
+        self.draining = threading.Event()
+        config = uvicorn.Config(
+            _nothing,
+            log_config=None,
+            access_log=False,
+            http=Connection,
+            server_header=False,
+            ws="none",
+            timeout_graceful_shutdown=round(drain) + _LAST_WORDS,
+        )
+        super().__init__(config)
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        self._socket = _bind(host, port)
+
+    def run_app(self, app: Any, announce: Callable[[str], None], stop: Callable[[], None]) -> None:
+        """Serve until a signal; then call `stop` in a thread while the open requests come to their end."""
+        self.config.app = app
+        host, port = self._socket.getsockname()[:2]
+        self._announce, self._stop = announce, stop
+        self._address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self.run(sockets=[self._socket])
+
+    def close(self) -> None:
+        """Leave the port to others."""
+        self._socket.close()
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Listen, then tell the world."""
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_WORKERS, "sanakit-http"))
+        await super().startup(sockets)
+        self._announce(self._address)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Stop what draws while connections finish."""
+        stopping = asyncio.create_task(asyncio.to_thread(self._stop))
+        await super().shutdown(sockets)
+        await stopping
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave at SIGTERM and SIGINT with exit code 0: to have stopped in good order is no failure."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {
+            number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Begin to drain; a second Ctrl-C does not wait."""
+        self.draining.set()
+        super().handle_exit(sig, frame)
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    """Stand in for the application until there is one; no request ever gets here."""
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Return a socket that has the address but does not listen: clients are refused until we are ready."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        if os.name == "posix":  # elsewhere it would share the port with another server
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise SettingsError(
+            f"{host}:{port} cannot be listened on ({error.strerror}): another program may have the port. "
+            "Stop it, or take another with --port."
+        ) from None
+    return bound

@@ -1,0 +1,37 @@
+"""typer still is what the command takes it for beyond typer's own promises."""
+
+from __future__ import annotations
+
+import pytest
+import typer
+
+from sanakit.cli import command_line
+from sanakit.cli.typer_seams import UsageError, usage_sentence
+
+
+def test_usage_error_is_the_parent_of_every_mistake_in_a_command_line() -> None:
+    assert UsageError.__name__ == "UsageError"
+    assert issubclass(typer.BadParameter, UsageError)
+    assert not issubclass(typer.Abort, UsageError)
+    assert not issubclass(ValueError, UsageError)
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["no-such-command"], "sana"),
+        (["generate", "--no-such-option"], "sana generate"),
+        (["generate", "a fox", "--steps", "many"], "sana generate"),
+        (["data", "caption"], "sana data caption"),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_names_the_commands_help(words: list[str], command: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        command_line()(words, prog_name="sana", standalone_mode=False)
+    sentence = usage_sentence(raised.value)
+    assert sentence.endswith(f". `{command} --help` shows what is allowed.")
+    assert "\n" not in sentence
+
+
+def test_a_mistake_outside_of_a_command_names_the_whole_command() -> None:
+    assert usage_sentence(UsageError("No.")) == "No. `sana --help` shows what is allowed."

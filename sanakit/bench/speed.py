@@ -27,7 +27,7 @@ from sanakit.pipelines.text_to_image import TextToImage
 PROMPT = "a red apple"
 PRODUCT = (512, 1024, 4096)  # rows, inputs and outputs of the matrix product that is timed as a yardstick
 
-Progress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Called with (what is being done, how much is done, how much there is)."""
 
 
@@ -68,7 +68,7 @@ def measure_speed(
     runs: int = 5,
     threads: int | None = None,
     device: str = "auto",
-    progress: Progress = lambda what, done, total: None,
+    progress: OnProgress = lambda what, done, total: None,
 ) -> SpeedReport:
     """Draw `runs` images after an unmeasured first one, with the model's own settings.
 
@@ -104,7 +104,7 @@ def _measure(
     height: int | None,
     runs: int,
     device: str,
-    progress: Progress,
+    progress: OnProgress,
 ) -> SpeedReport:
     pipe = TextToImage.from_pretrained(model, device=device)
     own, place = pipe.settings, choose_device(device)

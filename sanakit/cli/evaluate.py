@@ -18,12 +18,12 @@ from sanakit.errors import OutputError, SettingsError
 from sanakit.whole import written_whole
 
 if TYPE_CHECKING:
-    from sanakit.eval.folder import Shown
-    from sanakit.eval.measures import Figures, Progress
+    from sanakit.eval.folder import ImageCase
+    from sanakit.eval.measures import FirstPromptFigures, OnProgress
     from sanakit.pocket.evaluate.pocket_eval import PocketEval
     from sanakit.pocket.evaluate.recognition import Shares
     from sanakit.pocket.evaluate.report import PocketReport
-    from sanakit.pocket.evaluate.strangers import Figures as FirstPrompts
+    from sanakit.pocket.evaluate.strangers import FirstPromptFigures as FirstPrompts
 
 SHARES = {  # figures of the report: their beginning -> what was looked up
     "": "things the model drew",
@@ -159,8 +159,8 @@ def _pictures(
     limit: int | None,
     seed: int,
     device: str,
-    show: Progress,
-) -> list[Shown]:
+    show: OnProgress,
+) -> list[ImageCase]:
     """Return the images that are measured: those of a folder, or drawn now."""
     from sanakit.eval.cases import read_cases
     from sanakit.eval.folder import shown_in
@@ -179,8 +179,8 @@ def _pictures(
 
 
 def _measure(
-    names: list[str], shown: list[Shown], tools: Any, folder: Path, show: Progress
-) -> dict[str, Figures]:
+    names: list[str], shown: list[ImageCase], tools: Any, folder: Path, show: OnProgress
+) -> dict[str, FirstPromptFigures]:
     from sanakit.eval.measures import measure
 
     return {name: measure(name, shown, tools, folder=folder, progress=show) for name in names}
@@ -224,7 +224,7 @@ def _save(path: Path, report: dict[str, Any]) -> None:
         raise OutputError(f"{path} cannot be written ({error.strerror}): choose another folder.") from None
 
 
-def _print_figures(name: str, figures: Figures) -> None:
+def _print_figures(name: str, figures: FirstPromptFigures) -> None:
     print(f"{name:<14}{figures.value:10.4g}  {figures.pictures} images, by {figures.by}")
     for part, value in figures.details.items():
         print(f"  {part:<24}{value:.4g}")

@@ -20,7 +20,7 @@ from sanakit.weights.read.files import read_json
 PREVIEW_SIDE = 512  # pixels at most, where ComfyUI does not say
 
 
-class Progress:
+class NodeProgress:
     """The progress bar of the node that runs; does nothing where ComfyUI is not there."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from PIL import Image
 from torch import Tensor
 
-from sanakit.comfy.host import Progress, stop_if_interrupted
+from sanakit.comfy.host import NodeProgress, stop_if_interrupted
 from sanakit.comfy.tensors import from_pictures, to_masks, to_pictures
 from sanakit.comfy.widgets import (
     BATCH_SIZE,
@@ -195,7 +195,7 @@ class ExpandImage:
 def _drawn(streams: Sequence[Iterator[Step]]) -> Tensor:
     """Draw one after the other, on one progress bar, and return all their images as an IMAGE."""
     stop_if_interrupted()
-    progress = Progress()
+    progress = NodeProgress()
     pictures: list[Image.Image] = []
     for i, stream in enumerate(streams):
         for step in stream:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sanakit.comfy.host import Progress, stop_if_interrupted
+from sanakit.comfy.host import NodeProgress, stop_if_interrupted
 from sanakit.comfy.tensors import (
     Conditioning,
     Latent,
@@ -221,7 +221,7 @@ class EncodeImage:
 def _denoise(model: TextToImage, batch: Batch, plan: MemoryPlan) -> Tensor:
     """Take all steps, and return the latents B C h w."""
     state = batch.samples[0].state
-    progress = Progress()
+    progress = NodeProgress()
     while not state.done:
         batch.step(plan.after_block)
         state = batch.samples[0].state

@@ -14,7 +14,7 @@ from typing import Any
 
 from sanakit.errors import OutputError
 from sanakit.eval.cases import Case, write_cases
-from sanakit.eval.folder import Shown
+from sanakit.eval.folder import ImageCase
 from sanakit.pipelines.batch import draw_group, finished, groups, save_all
 from sanakit.pipelines.prompt_file import read_pictures
 from sanakit.pipelines.request import ModelSpec, check_request
@@ -33,7 +33,7 @@ def draw_cases(
     seed: int = 0,
     loading: dict[str, Any] | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-) -> list[Shown]:
+) -> list[ImageCase]:
     """Draw what is not there yet, at the model's own size, steps and guidance; return all images.
 
     folder: gets `pictures/NAME.png`, or NAME-1.png, NAME-2.png, ...   num_images: of a case.
@@ -60,4 +60,4 @@ def draw_cases(
         for count, _ in enumerate(save_all(drawn, pictures, place, done), start=1):
             progress("drawing", count, total)
     by_line = dict(enumerate(cases, start=1))
-    return [Shown(place / picture.file, by_line[picture.line]) for picture in pictures]
+    return [ImageCase(place / picture.file, by_line[picture.line]) for picture in pictures]

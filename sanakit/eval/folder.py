@@ -32,7 +32,7 @@ NAMED = 3  # files that a message shows
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ImageCase:
     """An image's file and what it was to show; case is None where nothing says so."""
 
     path: Path
@@ -54,7 +54,7 @@ def list_pictures(folder: str | Path) -> list[Path]:
     return found
 
 
-def shown_in(folder: str | Path, cases: Sequence[Case] | None = None) -> list[Shown]:
+def shown_in(folder: str | Path, cases: Sequence[Case] | None = None) -> list[ImageCase]:
     """Return the images below a folder, each with what it was to show.
 
     cases: what was asked for; a case called `cat` finds cat.png, cat-1.png, cat_0003.png and, as GenEval lays
@@ -64,9 +64,9 @@ def shown_in(folder: str | Path, cases: Sequence[Case] | None = None) -> list[Sh
     paths = list_pictures(folder)
     if cases is None:
         written = _written(Path(folder))
-        return [Shown(path, written.get(path) or _sidecar(path)) for path in paths]
+        return [ImageCase(path, written.get(path) or _sidecar(path)) for path in paths]
     by_name = {case.name: case for case in cases}
-    shown = [Shown(path, case) for path in paths if (case := _case_of(path, by_name)) is not None]
+    shown = [ImageCase(path, case) for path in paths if (case := _case_of(path, by_name)) is not None]
     missing = by_name.keys() - {one.case.name for one in shown if one.case is not None}
     if missing:
         raise DataError(

@@ -18,7 +18,7 @@ from PIL import Image
 from sanakit.errors import DataError, OutputError, SettingsError
 from sanakit.eval.benchmarks import dpg, geneval
 from sanakit.eval.cases import Case
-from sanakit.eval.folder import Shown, list_pictures, read_picture
+from sanakit.eval.folder import ImageCase, list_pictures, read_picture
 from sanakit.eval.metrics import clip_score, fid
 from sanakit.eval.networks import detector, image_reward
 from sanakit.pipelines.memory import choose_device
@@ -38,7 +38,7 @@ WEIGHTS = {
 }
 BATCH = 8  # images looked at together
 
-Progress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Called with (what is being done, how much is done, how much there is)."""
 Look = Callable[[list[Image.Image], list[Case]], list[Any]]
 """What a measure says of each image, as JSON has it."""
@@ -83,11 +83,11 @@ class Figures:
 
 def measure(
     name: str,
-    shown: Sequence[Shown],
+    shown: Sequence[ImageCase],
     tools: Tools,
     *,
     folder: Path | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: OnProgress = lambda what, done, total: None,
 ) -> Figures:
     """Take one measure of images.
 
@@ -201,7 +201,7 @@ def _judge_name(name: str, tools: Tools) -> str:
     return tools.place("vqa") + (f" at {tools.endpoint}" if tools.endpoint else "")
 
 
-def _load(name: str, tools: Tools, questions: Mapping[str, list[dpg.Question]]) -> Look:
+def _load(name: str, tools: Tools, questions: Mapping[str, list[dpg.DPGQuestion]]) -> Look:
     """Load what a measure looks with."""
     device = choose_device(tools.device)
     if name == "clip-score":
@@ -253,7 +253,7 @@ def _add_up(
     return Figures(value=found.pop("overall"), pictures=len(results), by=by, details=found)
 
 
-def _questions(tools: Tools, cases: Sequence[Case]) -> dict[str, list[dpg.Question]]:
+def _questions(tools: Tools, cases: Sequence[Case]) -> dict[str, list[dpg.DPGQuestion]]:
     """Return the questions of all cases, complete before the first is asked."""
     if tools.questions is None:
         raise SettingsError("DPG-Bench needs its questions: pass them with --questions dpg_bench.csv.")
@@ -267,7 +267,7 @@ def _questions(tools: Tools, cases: Sequence[Case]) -> dict[str, list[dpg.Questi
 
 
 def _distance(
-    name: str, shown: Sequence[Shown], tools: Tools, folder: Path | None, progress: Progress
+    name: str, shown: Sequence[ImageCase], tools: Tools, folder: Path | None, progress: OnProgress
 ) -> Figures:
     """Frechet distance of the images to the reference."""
     if tools.reference is None:

@@ -24,7 +24,7 @@ from sanakit.models.dc_ae import DCAE
 from sanakit.models.gemma2 import Gemma2, KVCache
 from sanakit.models.sana import Sana
 
-Run = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
+RunGraph = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
 """A network as a runtime runs it: inputs by name -> outputs in order."""
 
 # Sizes of the examples: all different, none of them 0 or 1, which an exporter takes for constants. The grid

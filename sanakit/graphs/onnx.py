@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from sanakit.errors import MissingExtraError, PrecisionError, WeightsError
-from sanakit.graphs.networks import Network, Run
+from sanakit.graphs.networks import Network, RunGraph
 
 FILE = "model.onnx"
 EXTERNAL_FROM = 1_000_000_000  # bytes of weights that get a file of their own; protobuf's limit is 2 GiB
@@ -51,7 +51,7 @@ def write(network: Network, path: Path, *, half: bool = False) -> None:
     onnx_ir.save(program.model, path, external_data=external)
 
 
-def load(path: Path) -> Run:
+def load(path: Path) -> RunGraph:
     """Open a file with as many threads as torch has.
 
     Raises MissingExtraError without the extra [onnx], WeightsError where it is damaged.

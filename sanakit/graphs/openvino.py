@@ -12,7 +12,7 @@ import torch
 
 from sanakit.errors import MissingExtraError, WeightsError
 from sanakit.graphs import onnx
-from sanakit.graphs.networks import Network, Run
+from sanakit.graphs.networks import Network, RunGraph
 
 FILE = "model.xml"  # with the weights beside it in model.bin
 
@@ -33,7 +33,7 @@ def write(network: Network, path: Path, *, half: bool = False) -> None:
         left.unlink()
 
 
-def load(path: Path) -> Run:
+def load(path: Path) -> RunGraph:
     """Open a file, to compute in float32 with as many threads as torch has.
 
     Raises MissingExtraError without the extra [openvino], WeightsError where it is damaged.

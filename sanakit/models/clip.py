@@ -160,7 +160,7 @@ class Clip(nn.Module):
         for tower, config in ((self.text_model, self.config.text), (self.vision_model, self.config.vision)):
             inner = config.width**-0.5 * (2 * config.depth) ** -0.5
             for layer in tower.encoder.layers:
-                assert isinstance(layer, Layer)
+                assert isinstance(layer, ClipLayer)
                 attn = layer.self_attn
                 for linear in (attn.q_proj, attn.k_proj, attn.v_proj, layer.mlp.fc2):
                     nn.init.normal_(linear.weight, std=inner)
@@ -182,7 +182,7 @@ class TextTower(nn.Module):
         super().__init__()
         self.eos_token = config.eos_token
         self.embeddings = TextEmbeddings(config)
-        self.encoder = Encoder(config.text)
+        self.encoder = ClipEncoder(config.text)
         self.final_layer_norm = nn.LayerNorm(config.text.width, eps=config.text.norm_eps)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -200,7 +200,7 @@ class VisionTower(nn.Module):
         super().__init__()
         self.embeddings = VisionEmbeddings(config)
         self.pre_layrnorm = nn.LayerNorm(config.vision.width, eps=config.vision.norm_eps)  # sic: the key
-        self.encoder = Encoder(config.vision)
+        self.encoder = ClipEncoder(config.vision)
         self.post_layernorm = nn.LayerNorm(config.vision.width, eps=config.vision.norm_eps)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -239,12 +239,12 @@ class VisionEmbeddings(nn.Module):
         return torch.cat([first, patches], dim=1) + self.position_embedding.weight
 
 
-class Encoder(nn.Module):
+class ClipEncoder(nn.Module):
     """The layers of a tower, B L D to B L D."""
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([Layer(config) for _ in range(config.depth)])
+        self.layers = nn.ModuleList([ClipLayer(config) for _ in range(config.depth)])
 
     def forward(self, x: Tensor, *, causal: bool) -> Tensor:
         """causal: tokens see only those before them."""
@@ -253,12 +253,12 @@ class Encoder(nn.Module):
         return x
 
 
-class Layer(nn.Module):
+class ClipLayer(nn.Module):
     """Attention and MLP, each behind its norm and added to what comes in."""
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
-        self.self_attn = Attention(config)
+        self.self_attn = ClipAttention(config)
         self.layer_norm1 = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.mlp = MLP(config)
         self.layer_norm2 = nn.LayerNorm(config.width, eps=config.norm_eps)
@@ -269,7 +269,7 @@ class Layer(nn.Module):
         return x + self.mlp(self.layer_norm2(x))
 
 
-class Attention(nn.Module):
+class ClipAttention(nn.Module):
     """Softmax attention of several heads."""
 
     def __init__(self, config: TowerConfig) -> None:

@@ -194,7 +194,7 @@ class Gemma2(nn.Module):
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.depth))
-        self.norm = RMSNorm(config.width, config.norm_eps)
+        self.norm = GemmaRMSNorm(config.width, config.norm_eps)
         for parameter in self.parameters():
             if parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.02)
@@ -253,10 +253,10 @@ class Layer(nn.Module):
         super().__init__()
         self.self_attn = Attention(config, index)
         self.mlp = GatedMLP(config.width, config.mlp_width)
-        self.input_layernorm = RMSNorm(config.width, config.norm_eps)
-        self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
-        self.pre_feedforward_layernorm = RMSNorm(config.width, config.norm_eps)
-        self.post_feedforward_layernorm = RMSNorm(config.width, config.norm_eps)
+        self.input_layernorm = GemmaRMSNorm(config.width, config.norm_eps)
+        self.post_attention_layernorm = GemmaRMSNorm(config.width, config.norm_eps)
+        self.pre_feedforward_layernorm = GemmaRMSNorm(config.width, config.norm_eps)
+        self.post_feedforward_layernorm = GemmaRMSNorm(config.width, config.norm_eps)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], unseen: Tensor, cache: KVCache) -> Tensor:
         """B L D -> B L D; see `Attention` for the arguments."""
@@ -313,7 +313,7 @@ class GatedMLP(nn.Module):
         return self.down_proj(F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
 
 
-class RMSNorm(nn.Module):
+class GemmaRMSNorm(nn.Module):
     """Root-mean-square norm in float32 whose scale is 1 + weight."""
 
     def __init__(self, width: int, eps: float) -> None:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from sanakit.errors import MemoryLimitError, OutputError, SettingsError
 from sanakit.images.image import FORMATS, Metadata, read_metadata, save
-from sanakit.pipelines.prompt_file import Picture
+from sanakit.pipelines.prompt_file import PromptImage
 from sanakit.pipelines.request import check_request
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.weights.known_things import unknown_prompts
@@ -39,12 +39,12 @@ NAMED = 3  # files that a message shows
 class Drawn:
     """An image that has been drawn, and what its user should know of it."""
 
-    picture: Picture
+    picture: PromptImage
     image: Image.Image
     warnings: list[str]
 
 
-def finished(pictures: Sequence[Picture], folder: Path, *, overwrite: bool = False) -> set[str]:
+def finished(pictures: Sequence[PromptImage], folder: Path, *, overwrite: bool = False) -> set[str]:
     """Return the names of the images that lie in the folder, drawn with the same settings.
 
     overwrite: whether files of these names with other settings may be replaced; they are not finished then.
@@ -66,13 +66,13 @@ def finished(pictures: Sequence[Picture], folder: Path, *, overwrite: bool = Fal
     return done
 
 
-def groups(pictures: Sequence[Picture], done: set[str]) -> list[list[Picture]]:
+def groups(pictures: Sequence[PromptImage], done: set[str]) -> list[list[PromptImage]]:
     """Return the images that are drawn together, group after group, without those groups that are done.
 
     Only prompt and seed differ within a group, and it is so small that little is lost when work is stopped.
     """
-    found: list[list[Picture]] = []
-    growing: dict[tuple, list[Picture]] = {}  # by the settings that are shared
+    found: list[list[PromptImage]] = []
+    growing: dict[tuple, list[PromptImage]] = {}  # by the settings that are shared
     for picture in pictures:
         settings = _shared(picture)
         pixels = int(settings["width"]) * int(settings["height"])
@@ -84,7 +84,9 @@ def groups(pictures: Sequence[Picture], done: set[str]) -> list[list[Picture]]:
     return [group for group in found if any(picture.file not in done for picture in group)]
 
 
-def draw_group(pipe: TextToImage, group: Sequence[Picture], done: Collection[str] = ()) -> Iterator[Drawn]:
+def draw_group(
+    pipe: TextToImage, group: Sequence[PromptImage], done: Collection[str] = ()
+) -> Iterator[Drawn]:
     """Draw one group together, or in smaller parts where memory does not allow the whole.
 
     done: names of images that are not wanted again. Each of the others is given as soon as it is decoded.
@@ -115,7 +117,7 @@ def draw_group(pipe: TextToImage, group: Sequence[Picture], done: Collection[str
 
 
 def save_all(
-    drawn: Iterable[Drawn], pictures: Sequence[Picture], folder: Path, done: set[str]
+    drawn: Iterable[Drawn], pictures: Sequence[PromptImage], folder: Path, done: set[str]
 ) -> Iterator[Drawn]:
     """Save images as they come, giving each when its file is whole.
 
@@ -165,7 +167,7 @@ def _check_folder(folder: Path) -> None:
         raise OutputError(f"{folder / MANIFEST} was not written by this command: choose another folder.")
 
 
-def _shared(picture: Picture) -> dict[str, Any]:
+def _shared(picture: PromptImage) -> dict[str, Any]:
     """Return the settings that the images of a group have in common, as arguments of `check_request`."""
     own = ("prompt", "seed", "model", "version")
     return {name: value for name, value in picture.metadata.items() if name not in own}
@@ -210,12 +212,12 @@ def _make_folder(folder: Path) -> None:
         ) from None
 
 
-def _line(picture: Picture) -> str:
+def _line(picture: PromptImage) -> str:
     row = {"file": picture.file, "line": picture.line, **picture.metadata}
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _write_manifest(path: Path, pictures: Sequence[Picture], there: set[str]) -> None:
+def _write_manifest(path: Path, pictures: Sequence[PromptImage], there: set[str]) -> None:
     """Write the lines of the images that are there, in order, whole or not at all. Raises OutputError."""
     try:
         with written_whole(path) as partial, partial.open("x", encoding="utf-8") as file:

@@ -23,7 +23,7 @@ from PIL import Image
 from sanakit.errors import MissingExtraError, SanaError, SettingsError
 from sanakit.pipelines.batch import Drawn, draw_group
 from sanakit.pipelines.memory import choose_device
-from sanakit.pipelines.prompt_file import Picture
+from sanakit.pipelines.prompt_file import PromptImage
 from sanakit.pipelines.text_to_image import TextToImage
 
 OBJECT_STORE = 256 * 2**20  # bytes of shared memory that our own Ray takes: it only ever holds a few images
@@ -31,7 +31,7 @@ OBJECT_STORE = 256 * 2**20  # bytes of shared memory that our own Ray takes: it 
 
 def draw_on_cluster(
     model: str | os.PathLike[str],
-    groups: Sequence[Sequence[Picture]],
+    groups: Sequence[Sequence[PromptImage]],
     done: Collection[str] = (),
     *,
     workers: int,
@@ -65,7 +65,7 @@ def draw_on_cluster(
             if row["error"]:
                 raise SanaError(row["error"])
             with Image.open(io.BytesIO(row["png"])) as image:
-                picture = Picture(**json.loads(row["picture"]))
+                picture = PromptImage(**json.loads(row["picture"]))
                 yield Drawn(picture=picture, image=image.convert("RGB"), warnings=json.loads(row["warnings"]))
 
 
@@ -83,7 +83,7 @@ class _Worker:
         """Draw the groups of some rows; a mistake of the user's comes back as a sentence."""
         drawn: dict[str, list] = {"picture": [], "png": [], "warnings": [], "error": []}
         for text in rows["group"]:
-            group = [Picture(**one) for one in json.loads(str(text))]
+            group = [PromptImage(**one) for one in json.loads(str(text))]
             try:
                 for one in draw_group(self.pipe, group, self.done):
                     content = io.BytesIO()

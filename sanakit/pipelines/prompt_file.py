@@ -38,7 +38,7 @@ Values = dict[str, Any]  # of one row: column -> text or number, without those t
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Picture:
+class PromptImage:
     """One image to draw."""
 
     file: str  # name in the folder of the results
@@ -52,7 +52,7 @@ def read_pictures(
     *,
     seed: int = 0,
     **defaults: Any,
-) -> list[Picture]:
+) -> list[PromptImage]:
     """Return the images that a file of prompts asks for, in its order.
 
     check: `check_request` of one model. seed: row n without a seed draws from seed + n - 1, and its further
@@ -62,7 +62,7 @@ def read_pictures(
     """
     path = Path(path)
     check("", seed=seed, **defaults)  # a fault of theirs is told once, not row by row
-    pictures: list[Picture] = []
+    pictures: list[PromptImage] = []
     faults: list[str] = []
     lines_of: dict[str, int] = {}  # a name, as it is compared where case is ignored -> its line
     for number, (line, parse) in enumerate(_rows(path), start=1):
@@ -79,7 +79,7 @@ def read_pictures(
                     raise SettingsError(
                         f"its name {file!r} is also used by line {other}: choose another one."
                     )
-                pictures.append(Picture(file=file, line=line, metadata=metadata))
+                pictures.append(PromptImage(file=file, line=line, metadata=metadata))
         except SettingsError as error:
             faults.append(f"Line {line}: {error}")
     if faults:

@@ -23,7 +23,7 @@ StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Phase:
+class ResolutionPhase:
     """One resolution of the curriculum."""
 
     resolution: int  # pixels
@@ -35,11 +35,13 @@ class Phase:
 
 
 PHASES = (
-    Phase(resolution=256, steps=100_000, batch_size=1024, learning_rate=1e-4),
-    Phase(resolution=512, steps=100_000, batch_size=1024, learning_rate=1e-4),
-    Phase(resolution=1024, steps=50_000, batch_size=512, learning_rate=1e-4),
-    Phase(resolution=2048, steps=20_000, batch_size=64, learning_rate=1e-4, positions=True),
-    Phase(resolution=4096, steps=20_000, batch_size=32, learning_rate=1e-4, positions=True, flow_shift=6.0),
+    ResolutionPhase(resolution=256, steps=100_000, batch_size=1024, learning_rate=1e-4),
+    ResolutionPhase(resolution=512, steps=100_000, batch_size=1024, learning_rate=1e-4),
+    ResolutionPhase(resolution=1024, steps=50_000, batch_size=512, learning_rate=1e-4),
+    ResolutionPhase(resolution=2048, steps=20_000, batch_size=64, learning_rate=1e-4, positions=True),
+    ResolutionPhase(
+        resolution=4096, steps=20_000, batch_size=32, learning_rate=1e-4, positions=True, flow_shift=6.0
+    ),
 )
 
 
@@ -95,7 +97,13 @@ def own_resolution(source: StrPath) -> int:
 
 
 def _stages(
-    data: Path, output: Path, source: StrPath, phases: list[Phase], steps: int | None, *, fresh: bool
+    data: Path,
+    output: Path,
+    source: StrPath,
+    phases: list[ResolutionPhase],
+    steps: int | None,
+    *,
+    fresh: bool,
 ) -> list[Stage]:
     name = load_settings(source).name
     stages: list[Stage] = []
@@ -113,7 +121,9 @@ def _stages(
     return stages
 
 
-def _phase_run(data: Path, source: StrPath, phase: Phase, steps: int | None, aim: Aim, output: Path) -> Run:
+def _phase_run(
+    data: Path, source: StrPath, phase: ResolutionPhase, steps: int | None, aim: Aim, output: Path
+) -> Run:
     config = settings_for(source, steps or phase.steps, phase.batch_size)
     config = replace(config, learning_rate=phase.learning_rate)
     return finetune_run(data, output, source, config, aim, workers=WORKERS)

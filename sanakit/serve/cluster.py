@@ -32,7 +32,7 @@ from sanakit.serve.jobs.instance import Instance
 from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.keys import KeyStore
 from sanakit.serve.jobs.runner import JobRunner
-from sanakit.serve.jobs.storage import PictureStore
+from sanakit.serve.jobs.storage import ImageStore
 from sanakit.serve.server import DATABASE, PICTURES
 
 NAME = "sanakit"  # of the application, for `serve status`
@@ -73,7 +73,7 @@ class Replica:
         self.draining = threading.Event()
         self.database = Database(settings.database or data / DATABASE)
         self.jobs, self.keys = JobStore(self.database), KeyStore(self.database)
-        self.store = PictureStore(settings.pictures or data / PICTURES)
+        self.store = ImageStore(settings.pictures or data / PICTURES)
         threads = max(1, round(settings.num_cpus))
         self.engine = Engine(settings.models, memory=settings.memory, threads=threads)
         self.instance = Instance(data)

@@ -30,7 +30,7 @@ from sanakit.serve.jobs.instance import Instance
 from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.keys import KeyStore
 from sanakit.serve.jobs.runner import JobRunner
-from sanakit.serve.jobs.storage import PictureStore
+from sanakit.serve.jobs.storage import ImageStore
 from sanakit.serve.uvicorn_seams import Server
 from sanakit.serve.web.history import drawn_before
 
@@ -92,7 +92,7 @@ def serve(
                 f"{settings.host} can be reached by other machines, but no key exists: make one with "
                 "`sana keys create NAME`, or use --no-auth to serve everybody."
             )
-        store = PictureStore(settings.pictures or str(settings.data / PICTURES))
+        store = ImageStore(settings.pictures or str(settings.data / PICTURES))
         server = Server(settings.host, settings.port, settings.drain)
         stack.callback(server.close)
         instance = Instance(settings.data)
@@ -151,7 +151,7 @@ def _engine(settings: ServerSettings) -> Engine:
     )
 
 
-def delete_before(store: PictureStore, days: int) -> int:
+def delete_before(store: ImageStore, days: int) -> int:
     """Delete the images of no job that are older than so many days; return how many. Raises StorageError."""
     first_kept = datetime.now(UTC) - timedelta(days=days)
     is_old = (made_before, drawn_before)
@@ -162,7 +162,7 @@ def delete_before(store: PictureStore, days: int) -> int:
 
 
 @contextmanager
-def _expiry(store: PictureStore, days: int) -> Iterator[None]:
+def _expiry(store: ImageStore, days: int) -> Iterator[None]:
     """Delete old images of no job now and every hour; those of jobs are the runner's."""
     over = threading.Event()
 

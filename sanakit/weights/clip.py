@@ -18,7 +18,7 @@ from sanakit.models.clip import Clip, ClipConfig
 from sanakit.text.clip import BOS, EOS, ClipScorer, Preprocessing
 from sanakit.text.tokenizer import load_tokenizer
 from sanakit.weights.find.hub import fetch_files
-from sanakit.weights.find.resolve import Source
+from sanakit.weights.find.resolve import ModelSource
 from sanakit.weights.layouts.parts import empty
 from sanakit.weights.load import StrPath, fill
 from sanakit.weights.precision import choose_dtype, parse_dtype
@@ -49,7 +49,7 @@ def load_clip(
     folder = clip_folder(path)
     config = ClipConfig.from_transformers(read_json(folder / "config.json"))
     files = open_component(folder)
-    model = empty(partial(Clip, config), Source(path=folder))
+    model = empty(partial(Clip, config), ModelSource(path=folder))
     pairs = [((name,), (name,)) for name in model.state_dict()]
     dtype = choose_dtype(device, files.dtype, dtype or "auto", what="CLIP")
     model = fill(model, files, pairs, skipped=SKIPPED, device=device, dtype=dtype)

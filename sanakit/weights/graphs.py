@@ -30,7 +30,7 @@ from sanakit.text.encoder import TextEncoder
 from sanakit.text.known_things import FILE as KNOWN_THINGS
 from sanakit.text.prefix_cache import PrefixCache, default_places
 from sanakit.text.tokenizer import load_tokenizer, save_tokenizer
-from sanakit.weights.find.resolve import INDEX, OURS, Source
+from sanakit.weights.find.resolve import INDEX, OURS, ModelSource
 from sanakit.weights.known_things import load_known_things
 from sanakit.weights.layouts.diffusers import write_sana_config
 from sanakit.weights.layouts.parts import autoencoder_config, transformer_config
@@ -114,12 +114,12 @@ def check_graphs(dtype: torch.dtype | str | None, plan: str | None = None) -> No
         raise SettingsError(f"Graphs are not quantised by plan {plan!r}: use the original model.")
 
 
-def load_graph_transformer(source: Source) -> Sana:
+def load_graph_transformer(source: ModelSource) -> Sana:
     """Return the transformer of a folder of graphs. Raises WeightsError."""
     return GraphTransformer(transformer_config(source), _graph(source, "transformer"))
 
 
-def load_graph_autoencoder(source: Source, part: str) -> DCAE:
+def load_graph_autoencoder(source: ModelSource, part: str) -> DCAE:
     """Return the autoencoder of a folder of graphs; SettingsError if the encoder is asked for, too."""
     if part != "decoder":
         raise SettingsError(
@@ -129,7 +129,7 @@ def load_graph_autoencoder(source: Source, part: str) -> DCAE:
     return GraphAutoencoder(autoencoder_config(source), _graph(source, DECODER))
 
 
-def load_graph_text_encoder(source: Source) -> TextEncoder:
+def load_graph_text_encoder(source: ModelSource) -> TextEncoder:
     """Return the text encoder of a folder of graphs, with its tokenizer. Raises WeightsError."""
     folder = source.part("text_encoder", "Gemma2")
     config = Gemma2Config.from_transformers(read_json(folder / "config.json"))
@@ -143,7 +143,7 @@ def load_graph_text_encoder(source: Source) -> TextEncoder:
     return TextEncoder(GraphText(config, graph), tokenizer, *instruction_of(source), cache)
 
 
-def _graph(source: Source, name: str) -> Graph:
+def _graph(source: ModelSource, name: str) -> Graph:
     """Return the graph of one part, opened later. Raises WeightsError where it is missing or unknown."""
     if source.runtime not in RUNTIMES:
         raise WeightsError(

@@ -15,7 +15,7 @@ from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.models.sana import Sana
 from sanakit.weights.find import catalog, hub
 from sanakit.weights.find.catalog import CATALOG, CatalogEntry
-from sanakit.weights.find.resolve import Source, identify, resolve
+from sanakit.weights.find.resolve import ModelSource, identify, resolve
 from sanakit.weights.graphs import DECODER
 from sanakit.weights.known_things import load_known_things
 from sanakit.weights.layouts.official import PIXELS_PER_LATENT
@@ -130,7 +130,7 @@ def _release(entry: CatalogEntry) -> Description:
     )
 
 
-def _file_parts(source: Source) -> Iterable[PartDescription]:
+def _file_parts(source: ModelSource) -> Iterable[PartDescription]:
     files = open_file(source.path)
     kind, layout = identify(files.infos)
     describers = {"transformer": _transformer, "autoencoder": _autoencoder}
@@ -140,7 +140,7 @@ def _file_parts(source: Source) -> Iterable[PartDescription]:
         yield _part(kind, layout, "", files)
 
 
-def _folder_parts(source: Source) -> Iterable[PartDescription]:
+def _folder_parts(source: ModelSource) -> Iterable[PartDescription]:
     describers = {"transformer": _transformer, "vae": _autoencoder, "text_encoder": _text_encoder}
     if source.runtime:
         yield from _graph_parts(source)
@@ -158,7 +158,7 @@ def _folder_parts(source: Source) -> Iterable[PartDescription]:
     yield by_kind[kind](source) if kind in by_kind else _part(kind, layout, "", files)
 
 
-def _graph_parts(source: Source) -> Iterable[PartDescription]:
+def _graph_parts(source: ModelSource) -> Iterable[PartDescription]:
     """Parts that a runtime runs: sizes as their config.json tells; the graphs themselves are not opened."""
     transformer = transformer_config(source)
     text = Gemma2Config.from_transformers(read_json(source.path / "text_encoder" / "config.json"))
@@ -182,7 +182,7 @@ def _graph_parts(source: Source) -> Iterable[PartDescription]:
         )
 
 
-def _transformer(source: Source) -> PartDescription:
+def _transformer(source: ModelSource) -> PartDescription:
     files, layout, config = open_transformer(source)
     names = empty(partial(Sana, config), source, stored_plan(source, "transformer")).state_dict()
     pairs = transformer_pairs(names, layout, config)
@@ -193,14 +193,14 @@ def _transformer(source: Source) -> PartDescription:
     return _part("transformer", layout, size, files, names, pairs, skipped, config.depth, config.width)
 
 
-def _autoencoder(source: Source) -> PartDescription:
+def _autoencoder(source: ModelSource) -> PartDescription:
     files, layout, config = open_autoencoder(source)
     names = empty(partial(DCAE, config), source).state_dict()
     size = f"DC-AE f{config.compression}c{config.latent_channels}"
     return _part("autoencoder", layout, size, files, names, autoencoder_pairs(files.infos, layout), ())
 
 
-def _text_encoder(source: Source) -> PartDescription:
+def _text_encoder(source: ModelSource) -> PartDescription:
     files, config = open_text_encoder(source)
     names = empty(partial(Gemma2, config), source, stored_plan(source, "text_encoder")).state_dict()
     pairs = text_encoder_pairs(files)

@@ -29,7 +29,7 @@ from sanakit.quant.quantize import quantize
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.prefix_cache import PrefixCache, default_places
 from sanakit.text.tokenizer import load_tokenizer
-from sanakit.weights.find.resolve import Source, identify, partner, resolve
+from sanakit.weights.find.resolve import ModelSource, identify, partner, resolve
 from sanakit.weights.graphs import (
     check_graphs,
     load_graph_autoencoder,
@@ -327,12 +327,12 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
-def _name(source: Source) -> str:
+def _name(source: ModelSource) -> str:
     return source.entry.name if source.entry else str(source.path)
 
 
 def _wanted_plan(
-    source: Source, stored: Plan | None, asked: str | None, device: str | torch.device
+    source: ModelSource, stored: Plan | None, asked: str | None, device: str | torch.device
 ) -> Plan | None:
     """Return the plan by which to quantise what is loaded, or None. Raises SettingsError."""
     wanted, kind = find_plan(asked) if asked else None, torch.device(device).type

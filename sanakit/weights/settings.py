@@ -18,7 +18,7 @@ from sanakit.models.sana import SanaConfig
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.known_things import FILE as KNOWN_THINGS
 from sanakit.weights.find.catalog import CatalogEntry
-from sanakit.weights.find.resolve import OURS, Source, partner, resolve
+from sanakit.weights.find.resolve import OURS, ModelSource, partner, resolve
 from sanakit.weights.layouts.official import PIXELS_PER_LATENT
 from sanakit.weights.layouts.parts import autoencoder_config, open_transformer, transformer_config
 from sanakit.weights.precision import RULES
@@ -75,7 +75,7 @@ def load_configs(path: str | os.PathLike[str]) -> tuple[SanaConfig, DCAEConfig]:
     return transformer_config(source), autoencoder_config(autoencoder)
 
 
-def precision_rule(source: Source, stored_dtype: str) -> str:
+def precision_rule(source: ModelSource, stored_dtype: str) -> str:
     """The rule of a transformer: its folder's word, else its release's, else the 16-bit dtype it is stored
     in.
 
@@ -87,7 +87,7 @@ def precision_rule(source: Source, stored_dtype: str) -> str:
     return stored_dtype if stored_dtype in ("float16", "bfloat16") else "any"
 
 
-def instruction_of(source: Source) -> tuple[str, int]:
+def instruction_of(source: ModelSource) -> tuple[str, int]:
     """Instruction and most text tokens: the published ones unless the folder's sanakit.json says
     otherwise."""
     content: dict[str, Any] = source.ours()
@@ -100,7 +100,7 @@ def instruction_of(source: Source) -> tuple[str, int]:
     return instruction, max_tokens
 
 
-def _from_entry(source: Source) -> ModelSettings:
+def _from_entry(source: ModelSource) -> ModelSettings:
     entry = source.entry
     if entry is None:
         return ModelSettings(name=source.path.name)
@@ -108,7 +108,7 @@ def _from_entry(source: Source) -> ModelSettings:
     return ModelSettings(**{name: getattr(entry, name) for name in shared})
 
 
-def _from_transformer(source: Source) -> dict[str, Any]:
+def _from_transformer(source: ModelSource) -> dict[str, Any]:
     """What the transformer itself tells: its size in pixels, the dtype and shift it needs, whether Sprint."""
     files, _, config = open_transformer(source)
     side = config.sample_size * PIXELS_PER_LATENT
@@ -117,7 +117,7 @@ def _from_transformer(source: Source) -> dict[str, Any]:
     return {"width": side, "height": side, "precision": precision_rule(source, files.dtype), **sampler}
 
 
-def _from_scheduler(source: Source) -> dict[str, Any]:
+def _from_scheduler(source: ModelSource) -> dict[str, Any]:
     path = source.path / "scheduler" / "scheduler_config.json"
     if not path.exists():
         return {}
@@ -133,7 +133,7 @@ def _from_scheduler(source: Source) -> dict[str, Any]:
     return {**found, "flow_shift": float(shift)}
 
 
-def _from_ours(source: Source) -> dict[str, Any]:
+def _from_ours(source: ModelSource) -> dict[str, Any]:
     """Return the folder's sanakit.json, checked: a wrong type there would only show as a strange image."""
     content = source.ours()
     if not content:

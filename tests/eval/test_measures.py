@@ -13,7 +13,7 @@ from PIL import Image
 from sanakit.errors import DataError, SettingsError
 from sanakit.eval import measures
 from sanakit.eval.cases import Case
-from sanakit.eval.folder import Shown, pixels
+from sanakit.eval.folder import ImageCase, pixels
 from sanakit.eval.measures import Tools, check_weights, measure
 from sanakit.eval.metrics.clip_score import clip_scores, hessel_score
 from sanakit.models.clip import Clip, ClipConfig, TowerConfig
@@ -43,12 +43,12 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
     return judge
 
 
-def draw(folder: Path, count: int) -> list[Shown]:
+def draw(folder: Path, count: int) -> list[ImageCase]:
     folder.mkdir(exist_ok=True)
     shown = []
     for index in range(count):
         Image.new("RGB", (4, 4), (index, 0, 0)).save(folder / f"{index}.png")
-        shown.append(Shown(folder / f"{index}.png", Case(str(index), f"picture {index}")))
+        shown.append(ImageCase(folder / f"{index}.png", Case(str(index), f"picture {index}")))
     return shown
 
 
@@ -111,7 +111,7 @@ def test_geneval_counts_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     shown = draw(tmp_path, 3)
     tags = ("counting", "counting", "colors")
     shown = [
-        Shown(one.path, Case(str(i), "p", {"tag": tag, "prompt": "p"}))
+        ImageCase(one.path, Case(str(i), "p", {"tag": tag, "prompt": "p"}))
         for i, (one, tag) in enumerate(zip(shown, tags, strict=True))
     ]
     verdicts = iter([{"correct": True}, {"correct": False}, {"correct": True}])
@@ -124,7 +124,7 @@ def test_geneval_counts_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def test_a_picture_that_nothing_is_said_of_is_named(judge: Judge, tmp_path: Path) -> None:
     shown = draw(tmp_path, 2)
     with pytest.raises(DataError, match=r"1 of 2 images.*1\.png"):
-        measure("clip-score", [shown[0], Shown(shown[1].path, None)], Tools())
+        measure("clip-score", [shown[0], ImageCase(shown[1].path, None)], Tools())
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from sanakit.errors import MemoryLimitError, OutputError
 from sanakit.images.image import read_metadata, save
 from sanakit.pipelines import batch
 from sanakit.pipelines.batch import AT_ONCE, MANIFEST, Drawn, draw_group, finished, groups, save_all
-from sanakit.pipelines.prompt_file import Picture, read_pictures
+from sanakit.pipelines.prompt_file import PromptImage, read_pictures
 from sanakit.pipelines.request import check_request
 from sanakit.pipelines.text_to_image import TextToImage
 
@@ -24,7 +24,7 @@ PROMPTS = ["a red apple", "two green foxes", "an owl", "a dog", "a cat"]
 
 
 @pytest.fixture
-def pictures(pipe: TextToImage, tmp_path: Path) -> list[Picture]:
+def pictures(pipe: TextToImage, tmp_path: Path) -> list[PromptImage]:
     """Five images, the third of another size."""
     rows = [{"prompt": prompt} for prompt in PROMPTS]
     rows[2]["size"] = "64x64"
@@ -33,7 +33,9 @@ def pictures(pipe: TextToImage, tmp_path: Path) -> list[Picture]:
     return read_pictures(path, partial(check_request, pipe.spec), steps=2)
 
 
-def run(pipe: TextToImage, pictures: list[Picture], folder: Path, *, overwrite: bool = False) -> list[str]:
+def run(
+    pipe: TextToImage, pictures: list[PromptImage], folder: Path, *, overwrite: bool = False
+) -> list[str]:
     """Draw what is not there; return the files in the order in which they were saved."""
     done = finished(pictures, folder, overwrite=overwrite)
     drawn = (one for group in groups(pictures, done) for one in draw_group(pipe, group, done))
@@ -45,14 +47,14 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def whole(pipe: TextToImage, pictures: list[Picture], tmp_path: Path) -> dict[str, bytes]:
+def whole(pipe: TextToImage, pictures: list[PromptImage], tmp_path: Path) -> dict[str, bytes]:
     """What an uninterrupted run leaves."""
     run(pipe, pictures, tmp_path / "whole")
     return content(tmp_path / "whole")
 
 
 def test_every_picture_is_the_one_that_its_settings_draw_alone(
-    pipe: TextToImage, pictures: list[Picture], whole: dict[str, bytes], tmp_path: Path
+    pipe: TextToImage, pictures: list[PromptImage], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     assert sorted(whole) == sorted([*(picture.file for picture in pictures), MANIFEST])
     for picture in pictures:
@@ -65,24 +67,24 @@ def test_every_picture_is_the_one_that_its_settings_draw_alone(
 
 
 def test_the_manifest_tells_each_file_and_its_settings_in_the_order_of_the_prompts(
-    pictures: list[Picture], whole: dict[str, bytes]
+    pictures: list[PromptImage], whole: dict[str, bytes]
 ) -> None:
     lines = [json.loads(line) for line in whole[MANIFEST].decode().splitlines()]
     assert lines == [{"file": one.file, "line": one.line, **one.metadata} for one in pictures]
 
 
-def test_groups_share_their_settings_and_are_small(pictures: list[Picture]) -> None:
+def test_groups_share_their_settings_and_are_small(pictures: list[PromptImage]) -> None:
     assert [len(group) for group in groups(pictures, set())] == [4, 1]
     many = pictures[:1] * (2 * AT_ONCE + 1)
     assert [len(group) for group in groups(many, set())] == [AT_ONCE, AT_ONCE, 1]
-    large = Picture(file="a", line=1, metadata=pictures[0].metadata | {"width": 2048, "height": 1024})
+    large = PromptImage(file="a", line=1, metadata=pictures[0].metadata | {"width": 2048, "height": 1024})
     assert [len(group) for group in groups([large] * 3, set())] == [1, 1, 1]
-    other = Picture(file="a", line=1, metadata=pictures[0].metadata | {"guidance": 1.0})
+    other = PromptImage(file="a", line=1, metadata=pictures[0].metadata | {"guidance": 1.0})
     assert len(groups([pictures[0], other], set())) == 2
 
 
 def test_a_second_run_draws_nothing(
-    pipe: TextToImage, pictures: list[Picture], whole: dict[str, bytes], tmp_path: Path
+    pipe: TextToImage, pictures: list[PromptImage], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     assert finished(pictures, tmp_path / "whole") == {picture.file for picture in pictures}
     assert run(pipe, pictures, tmp_path / "whole") == []
@@ -90,7 +92,7 @@ def test_a_second_run_draws_nothing(
 
 
 def test_a_missing_picture_alone_is_drawn_again_the_same(
-    pipe: TextToImage, pictures: list[Picture], whole: dict[str, bytes], tmp_path: Path
+    pipe: TextToImage, pictures: list[PromptImage], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     (tmp_path / "whole" / pictures[1].file).unlink()
     assert run(pipe, pictures, tmp_path / "whole") == [pictures[1].file]
@@ -127,7 +129,7 @@ for one in save_all(drawn, images, Path(folder), done):
 
 
 def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_files(
-    pipe: TextToImage, folder: Path, pictures: list[Picture], whole: dict[str, bytes], tmp_path: Path
+    pipe: TextToImage, folder: Path, pictures: list[PromptImage], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     killed = tmp_path / "killed"
     for when in (1, 4):  # in writing its first manifest; a group's third image
@@ -140,7 +142,7 @@ def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_files(
 
 
 def test_a_run_that_was_stopped_has_a_manifest_of_what_is_there_and_goes_on(
-    pipe: TextToImage, pictures: list[Picture], whole: dict[str, bytes], tmp_path: Path
+    pipe: TextToImage, pictures: list[PromptImage], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     def stopped() -> Iterator[Drawn]:
         yield from list(draw_group(pipe, groups(pictures, set())[0]))[2:]
@@ -156,7 +158,7 @@ def test_a_run_that_was_stopped_has_a_manifest_of_what_is_there_and_goes_on(
 
 
 def test_a_torn_manifest_is_mended(
-    pipe: TextToImage, pictures: list[Picture], whole: dict[str, bytes], tmp_path: Path
+    pipe: TextToImage, pictures: list[PromptImage], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     manifest = tmp_path / "whole" / MANIFEST
     manifest.write_bytes(whole[MANIFEST][:-20])
@@ -165,7 +167,7 @@ def test_a_torn_manifest_is_mended(
 
 
 def test_a_picture_of_other_settings_is_replaced_only_when_asked(
-    pipe: TextToImage, pictures: list[Picture], whole: dict[str, bytes], tmp_path: Path
+    pipe: TextToImage, pictures: list[PromptImage], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     folder = tmp_path / "whole"
     other = read_metadata(folder / pictures[0].file) | {"steps": 9}
@@ -180,7 +182,7 @@ def test_a_picture_of_other_settings_is_replaced_only_when_asked(
 
 
 def test_another_version_of_the_package_is_no_other_setting(
-    pipe: TextToImage, pictures: list[Picture], whole: dict[str, bytes], tmp_path: Path
+    pipe: TextToImage, pictures: list[PromptImage], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     file = tmp_path / "whole" / pictures[0].file
     with Image.open(file) as image:
@@ -188,7 +190,7 @@ def test_another_version_of_the_package_is_no_other_setting(
     assert run(pipe, pictures, tmp_path / "whole") == []
 
 
-def test_a_folder_that_can_not_take_pictures_is_refused(pictures: list[Picture], tmp_path: Path) -> None:
+def test_a_folder_that_can_not_take_pictures_is_refused(pictures: list[PromptImage], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("regular")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / MANIFEST).write_text('{"mine": 1}\n')
@@ -206,7 +208,7 @@ def test_a_folder_that_can_not_take_pictures_is_refused(pictures: list[Picture],
 
 
 def test_where_memory_is_short_a_group_is_drawn_in_parts(
-    pipe: TextToImage, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
+    pipe: TextToImage, pictures: list[PromptImage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = []
     draw = pipe.draw
@@ -224,7 +226,7 @@ def test_where_memory_is_short_a_group_is_drawn_in_parts(
 
 
 def test_where_memory_is_short_for_one_picture_it_is_told(
-    pipe: TextToImage, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
+    pipe: TextToImage, pictures: list[PromptImage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def short(request):
         raise MemoryLimitError("too large")
@@ -235,9 +237,9 @@ def test_where_memory_is_short_for_one_picture_it_is_told(
 
 
 def test_a_prompt_that_was_cut_is_told_with_its_picture(
-    pipe: TextToImage, pictures: list[Picture], tmp_path: Path
+    pipe: TextToImage, pictures: list[PromptImage], tmp_path: Path
 ) -> None:
-    long = Picture(file="a.png", line=1, metadata=pictures[0].metadata | {"prompt": "apple " * 400})
+    long = PromptImage(file="a.png", line=1, metadata=pictures[0].metadata | {"prompt": "apple " * 400})
     short, cut = draw_group(pipe, [pictures[0], long])
     assert short.warnings == []
     assert len(cut.warnings) == 1
@@ -245,7 +247,7 @@ def test_a_prompt_that_was_cut_is_told_with_its_picture(
 
 
 def test_a_disk_that_fills_up_ends_the_run_with_a_sentence_and_whole_files(
-    pipe: TextToImage, pictures: list[Picture], whole: dict[str, bytes], tmp_path: Path, monkeypatch
+    pipe: TextToImage, pictures: list[PromptImage], whole: dict[str, bytes], tmp_path: Path, monkeypatch
 ) -> None:
     saved = []
 

@@ -17,7 +17,7 @@ from sanakit.images.image import resize_and_crop
 from sanakit.pipelines.batch import draw_group
 from sanakit.pipelines.best_of import BestOf
 from sanakit.pipelines.image_to_image import ImageToImage
-from sanakit.pipelines.prompt_file import Picture
+from sanakit.pipelines.prompt_file import PromptImage
 from sanakit.pipelines.request import ModelSpec, Result, check_request
 from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import TextToImage
@@ -98,7 +98,7 @@ def test_the_best_of_many_tells_once(told) -> None:
 
 def test_pictures_of_a_file_of_prompts_tell_of_their_own_prompt(told) -> None:
     rows = [check_request(told.spec, prompt, seed=3, steps=1, **ASKED) for prompt in ("a fox", "physics")]
-    group = [Picture(file=f"{n}.png", line=n, metadata=row.metadata[0]) for n, row in enumerate(rows)]
+    group = [PromptImage(file=f"{n}.png", line=n, metadata=row.metadata[0]) for n, row in enumerate(rows)]
     known, unknown = draw_group(told, group)
     assert [note.split()[0] for note in known.warnings] == ["tiny"]
     assert [note.split()[0] for note in unknown.warnings] == ["tiny", "Nothing"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sanakit.errors import SettingsError
-from sanakit.pipelines.prompt_file import Picture, read_pictures
+from sanakit.pipelines.prompt_file import PromptImage, read_pictures
 from sanakit.pipelines.request import ModelSpec, check_request
 from sanakit.weights.settings import ModelSettings
 
@@ -21,7 +21,7 @@ SPEC = ModelSpec(
 )
 
 
-def read(path: Path, content: str | bytes, **defaults) -> list[Picture]:
+def read(path: Path, content: str | bytes, **defaults) -> list[PromptImage]:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return read_pictures(path, partial(check_request, SPEC), **defaults)
 
@@ -32,11 +32,11 @@ def refusal(path: Path, content: str | bytes, **defaults) -> str:
     return str(caught.value)
 
 
-def files(pictures: list[Picture]) -> list[str]:
+def files(pictures: list[PromptImage]) -> list[str]:
     return [picture.file for picture in pictures]
 
 
-def column(pictures: list[Picture], name: str) -> list[object]:
+def column(pictures: list[PromptImage], name: str) -> list[object]:
     return [picture.metadata[name] for picture in pictures]
 
 

@@ -24,7 +24,7 @@ from sanakit.pipelines.inpaint import Inpaint
 from sanakit.pipelines.request import check_request, make_sampler, seeded_noise
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.serve.engine.engine import Engine
-from sanakit.serve.engine.ticket import Progress
+from sanakit.serve.engine.ticket import Stepped
 
 TOLERANCE = 2  # of 255, in every pixel
 LATENT_TOLERANCE = 2e-5  # relative; diffusers starts 3.7e-6 beyond pure noise
@@ -248,7 +248,7 @@ def test_an_engines_crowd_draws_what_each_draws_alone(pipe, sprint_folder, folde
         for ours, alone in zip(images, pipe(**wish).images, strict=True):
             assert numbers(alone).std() > CONTRAST
             assert apart(ours, alone) <= TOLERANCE
-    previews = [event.preview for event in told if isinstance(event, Progress) and event.index < event.total]
+    previews = [event.preview for event in told if isinstance(event, Stepped) and event.index < event.total]
     assert len(previews) == 1 + 3 + 3  # of each step but the last
     assert all(preview is not None for preview in previews)
 

@@ -11,7 +11,7 @@ import torch
 
 from sanakit.errors import SettingsError
 from sanakit.recipes import RECIPES, curriculum, finetune
-from sanakit.recipes.curriculum import Phase
+from sanakit.recipes.curriculum import ResolutionPhase
 from sanakit.train.run import run_recipe
 from sanakit.weights import load_configs, load_settings, load_transformer
 
@@ -21,7 +21,7 @@ Writer = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
-    phase = Phase(resolution=SMALL, steps=2, batch_size=2, learning_rate=1e-3)
+    phase = ResolutionPhase(resolution=SMALL, steps=2, batch_size=2, learning_rate=1e-3)
     larger = replace(phase, resolution=LARGE, steps=1, positions=True, flow_shift=6.0)
     monkeypatch.setattr(curriculum, "PHASES", (phase, larger))
     monkeypatch.setattr(curriculum, "WORKERS", 0)

@@ -27,7 +27,7 @@ from sanakit.serve.jobs.database import Database
 from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.keys import KeyStore
 from sanakit.serve.jobs.runner import JobRunner
-from sanakit.serve.jobs.storage import PictureStore
+from sanakit.serve.jobs.storage import ImageStore
 
 ACCOUNT = "postgres"  # the server refuses to run as root
 
@@ -106,7 +106,7 @@ class Parts:
     client: TestClient
     engine: Engine
     jobs: JobStore
-    store: PictureStore
+    store: ImageStore
     keys: KeyStore
     runner: JobRunner
     draining: threading.Event
@@ -136,7 +136,7 @@ def make_parts(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., Parts]]
             jobs, keys, store = (
                 JobStore(database),
                 KeyStore(database),
-                PictureStore(str(tmp_path / "pictures")),
+                ImageStore(str(tmp_path / "pictures")),
             )
             runner = JobRunner(engine, jobs, store, "test", poll=0.05)
             stack.callback(runner.close)

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from sanakit.data.annotate.scoring import Scorer
     from sanakit.data.read.source import Source
 
-Progress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Called with (what is being done, how much is done, how much there is)."""
 READERS = 4  # threads that read and decode the next batch while the model works
 
 
-class Job(Protocol):
+class AnnotationJob(Protocol):
     """Work on images one by one. name: of the model.   verb: for progress.   load: the model, on demand."""
 
     name: str
@@ -132,12 +132,12 @@ class Outcome:
     broken: str = ""
 
 
-Run = Callable[[Job, Sequence[Waiting]], Iterable[Outcome]]
+RunJob = Callable[[AnnotationJob, Sequence[Waiting]], Iterable[Outcome]]
 """Does a job on images, giving each outcome as soon as it is there, in any order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class AnnotationReport:
     """What a run did. done, kept: images, by it and by earlier runs.
 
     broken: key and reason of images that, or whose captions, cannot be read.   unanswered: keys of those
@@ -154,8 +154,8 @@ class Report:
 
 
 def annotate(
-    source: Source, job: Job, sidecar: Path, run: Run, *, progress: Progress | None = None
-) -> Report:
+    source: Source, job: AnnotationJob, sidecar: Path, run: RunJob, *, progress: OnProgress | None = None
+) -> AnnotationReport:
     """Do a job on all images of a source that the sidecar has no result of; write the results to it.
 
     run: `run_here` or `annotate_on_cluster`, with their settings bound.   progress: see Progress.
@@ -170,7 +170,7 @@ def annotate(
     todo, bare, broken = waiting(source, job, sidecar)
     kept = len(source) - len(todo) - len(bare) - len(broken)
     if not todo:
-        return Report(sidecar=sidecar, kept=kept, broken=broken, bare=bare)
+        return AnnotationReport(sidecar=sidecar, kept=kept, broken=broken, bare=bare)
     done, unanswered = 0, []
     with SidecarWriter(sidecar) as writer:
         show(job.verb, 0, len(todo))
@@ -183,12 +183,14 @@ def annotate(
                 writer.add(outcome.key, outcome.captions, scorer=job.scorer)
                 done += 1
             show(job.verb, count, len(todo))
-    return Report(
+    return AnnotationReport(
         sidecar=sidecar, done=done, kept=kept, broken=broken, unanswered=sorted(unanswered), bare=bare
     )
 
 
-def waiting(source: Source, job: Job, sidecar: Path) -> tuple[list[Waiting], list[str], dict[str, str]]:
+def waiting(
+    source: Source, job: AnnotationJob, sidecar: Path
+) -> tuple[list[Waiting], list[str], dict[str, str]]:
     """Return the images that a job is still to do, the keys of those without captions to score, and, key to
     reason, those whose captions cannot be read.
 
@@ -212,7 +214,7 @@ def waiting(source: Source, job: Job, sidecar: Path) -> tuple[list[Waiting], lis
 
 
 def run_here(
-    job: Job, pictures: Sequence[Waiting], *, source: Source, batch_size: int = 8
+    job: AnnotationJob, pictures: Sequence[Waiting], *, source: Source, batch_size: int = 8
 ) -> Iterator[Outcome]:
     """Do a job in this process, reading the next batch while the model works on one.
 
@@ -232,7 +234,7 @@ def run_here(
 
 
 def annotate_batch(
-    job: Job, model: Any, batch: Sequence[Waiting], opened: Sequence[Image.Image | str]
+    job: AnnotationJob, model: Any, batch: Sequence[Waiting], opened: Sequence[Image.Image | str]
 ) -> list[Outcome]:
     """Do a job on images that were opened; opened: as `read_picture` gives them."""
     good = [(one, image) for one, image in zip(batch, opened, strict=True) if not isinstance(image, str)]

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
-from sanakit.data.annotate.job import Job, Outcome, Waiting, annotate_batch, read_picture
+from sanakit.data.annotate.job import AnnotationJob, Outcome, Waiting, annotate_batch, read_picture
 from sanakit.data.read.captions import Caption
 from sanakit.data.read.open import open_source
 from sanakit.errors import DataError, MissingExtraError, SanaError, SettingsError
@@ -21,7 +21,7 @@ from sanakit.pipelines.batch_ray import workers_on
 
 
 def annotate_on_cluster(
-    job: Job,
+    job: AnnotationJob,
     pictures: Sequence[Waiting],
     *,
     place: str,
@@ -67,7 +67,7 @@ def annotate_on_cluster(
 class _Worker:
     """One process's data set and model, opened for its first batch and kept; Ray calls it for each batch."""
 
-    def __init__(self, place: str, job: Job) -> None:
+    def __init__(self, place: str, job: AnnotationJob) -> None:
         self.place, self.job = place, job
 
     @cached_property

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from sanakit.data.batches.buckets import ENLARGE, Buckets, fill_buckets
 from sanakit.data.batches.order import Order
-from sanakit.data.batches.prepare import Prepared, Preparer, Task
+from sanakit.data.batches.prepare import PreparedPart, Preparer, Task
 from sanakit.data.read.captions import TEMPERATURE, THRESHOLD, Caption, draw_caption
 from sanakit.data.read.index import Index
 from sanakit.data.read.source import Source
@@ -34,7 +34,7 @@ AHEAD = 3  # parts that each worker reads ahead
 _NAMED = 5  # of the images in a report's text; its fields name all
 
 
-class Part(Protocol):
+class SampleRange(Protocol):
     """Which samples of a global batch are asked for: from start to stop of total."""
 
     @property
@@ -54,7 +54,7 @@ class Part(Protocol):
 
 
 @dataclass(slots=True)
-class Batch:
+class LoadedBatch:
     """A part of a global batch.
 
     images: B 3 H W, float32 in [-1, 1].   captions: B, "" where an image has none.   weights: B, 1, or 0 for
@@ -68,7 +68,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class LoaderReport:
     """What became of a source's pictures, by name -> reason."""
 
     pictures: int
@@ -146,7 +146,7 @@ class Loader:
         self._failed: dict[str, str] = {}
         self._uncaptioned = 0
         self._parts: list[tuple[int, int]] = []
-        self._reading: Iterator[Prepared] | None = None
+        self._reading: Iterator[PreparedPart] | None = None
         self._next: Iterator[tuple[int, tuple[int, int]]] = iter(())
         self._preparer = Preparer(source, seed, temperature, threshold)
         if not len(self.buckets):
@@ -155,14 +155,14 @@ class Loader:
         draw_caption([Caption("")], 0.0, temperature=temperature, threshold=threshold)
         self.order = Order(self.buckets.members, batch_size, seed)
 
-    def begin(self, first: int, parts: Sequence[Part]) -> None:
+    def begin(self, first: int, parts: Sequence[SampleRange]) -> None:
         """Start reading ahead. first: number of the first global batch. parts: of every batch, that this
         process will ask for, in their order. Raises SettingsError for parts of another batch size."""
         for part in parts:
             self._check(part)
         self._start(first, [(part.start, part.stop) for part in parts])
 
-    def batch(self, step: int, part: Part) -> Batch:
+    def batch(self, step: int, part: SampleRange) -> LoadedBatch:
         """Return a part of global batch `step`.
 
         It comes at once if parts are asked for in the order told to `begin`; otherwise reading starts again
@@ -181,14 +181,14 @@ class Loader:
             prepared = self._receive()
         self._failed.update(prepared.failed)
         self._uncaptioned += prepared.uncaptioned
-        return Batch(
+        return LoadedBatch(
             from_levels(prepared.images.to(self.device)),
             prepared.captions,
             prepared.weights.to(self.device),
             prepared.keys,
         )
 
-    def report(self) -> Report:
+    def report(self) -> LoaderReport:
         """Say what became of the source's images so far; print it."""
         return self._report(self.order)
 
@@ -203,18 +203,18 @@ class Loader:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _check(self, part: Part) -> None:
+    def _check(self, part: SampleRange) -> None:
         if not 0 <= part.start < part.stop <= part.total == self.order.batch_size:
             raise SettingsError(
                 f"Samples {part.start} to {part.stop} of {part.total} were requested, but the global batch "
                 f"has {self.order.batch_size}: create the loader with the batch size of all ranks together."
             )
 
-    def _report(self, order: Order | None) -> Report:
+    def _report(self, order: Order | None) -> LoaderReport:
         def named(numbers: dict[int, str]) -> dict[str, str]:
             return {self.source.key(number): reason for number, reason in numbers.items()}
 
-        return Report(
+        return LoaderReport(
             pictures=len(self.source),
             used=len(self.buckets),
             broken=named(self.index.broken),
@@ -253,7 +253,7 @@ class Loader:
             )
         )
 
-    def _receive(self) -> Prepared:
+    def _receive(self) -> PreparedPart:
         assert self._reading is not None
         try:
             return next(self._reading)

@@ -32,7 +32,7 @@ class Task:
 
 
 @dataclass(slots=True)
-class Prepared:
+class PreparedPart:
     """What a worker gives back: images uint8, B 3 H W."""
 
     images: Tensor
@@ -50,10 +50,10 @@ class Preparer:
         self.source, self.seed = source, seed
         self.temperature, self.threshold = temperature, threshold
 
-    def __getitem__(self, task: Task) -> Prepared:
+    def __getitem__(self, task: Task) -> PreparedPart:
         count = len(task.pictures)
         height, width = task.size
-        prepared = Prepared(
+        prepared = PreparedPart(
             torch.empty((count, 3, height, width), dtype=torch.uint8),
             [""] * count,
             torch.zeros(count),

@@ -29,7 +29,7 @@ from sanakit.data.cache.store import (
     TEXT,
     About,
     Cache,
-    CachedPicture,
+    CachedImage,
     Maker,
     Shard,
     begun,
@@ -54,9 +54,9 @@ SAMPLED = 500  # images whose captions are counted for the estimate
 THREADS = 8
 INDEX = "pictures.npz"  # the scan of the source
 
-Progress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 _Task = tuple[tuple[int, int], list[int]]  # height and width in pixels, numbers of images
-_Read = tuple[CachedPicture, Tensor | None]  # its pixels, uint8 3 H W; None where it is broken
+_Read = tuple[CachedImage, Tensor | None]  # its pixels, uint8 3 H W; None where it is broken
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +144,7 @@ def plan_cache(
     *,
     text: bool = False,
     square: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> CachePlan:
     """Look at a source and say what its cache would hold; nothing but the scan of its headers is written.
 
@@ -210,7 +210,7 @@ def build_cache(
     device: str = "auto",
     dtype: str = "auto",
     batch: int = 16,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Built:
     """Make the shards of a plan that are missing.
 
@@ -232,7 +232,7 @@ def build_cache(
         done = kept
         with closing(_read_ahead(plan.source, _tasks(plan, missing, batch))) as read:
             for shard in missing:
-                pictures: list[CachedPicture] = []
+                pictures: list[CachedImage] = []
                 while len(pictures) < shard.pictures:
                     part = next(read)
                     _encode(part, autoencoder, encoder, cut)
@@ -326,8 +326,8 @@ def _read(source: Source, number: int, size: tuple[int, int]) -> _Read:
         captions = source.captions(number)
         pixels = decode(source.read(number), *size)
     except (DataError, OSError) as error:
-        return CachedPicture(key, number, failed=str(error)), None
-    return CachedPicture(key, number, captions), pixels
+        return CachedImage(key, number, failed=str(error)), None
+    return CachedImage(key, number, captions), pixels
 
 
 @torch.no_grad()

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from sanakit.data.batches.buckets import Buckets
-from sanakit.data.batches.loader import Part, Report
+from sanakit.data.batches.loader import LoaderReport, SampleRange
 from sanakit.data.batches.order import EMPTY, Order
-from sanakit.data.cache.store import LATENTS, TEXT, Cache, CachedPicture
+from sanakit.data.cache.store import LATENTS, TEXT, Cache, CachedImage
 from sanakit.data.read.captions import TEMPERATURE, THRESHOLD, Caption, draw_caption
 from sanakit.errors import SettingsError
 from sanakit.seeds import uniform
@@ -72,17 +72,17 @@ class CachedLoader:
         self.buckets = Buckets(sizes, tuple(kept[place] for place in filled), left_out={})
         self.order = Order(self.buckets.members, batch_size, seed)
 
-    def begin(self, first: int, parts: Sequence[Part]) -> None:
+    def begin(self, first: int, parts: Sequence[SampleRange]) -> None:
         """Check the parts that will be asked for; there is nothing to read ahead. Raises SettingsError."""
         for part in parts:
             self._check(part)
 
-    def batch(self, step: int, part: Part) -> CachedBatch:
+    def batch(self, step: int, part: SampleRange) -> CachedBatch:
         """Return a part of global batch `step`. Raises DataError for a damaged row, which it names."""
         self._check(part)
         drawn = self.order.batch(step)
         rows = drawn.pictures[part.start : part.stop].tolist()
-        pictures = [CachedPicture("", EMPTY) if row == EMPTY else self.cache[row] for row in rows]
+        pictures = [CachedImage("", EMPTY) if row == EMPTY else self.cache[row] for row in rows]
         shape = self.cache.about.latent_shape(self.buckets.sizes[drawn.bucket])
         nothing = torch.zeros(shape, dtype=LATENTS)
         latents = torch.stack([nothing if one.latents is None else one.latents for one in pictures])
@@ -98,10 +98,10 @@ class CachedLoader:
             [picture.key for picture in pictures],
         )
 
-    def report(self) -> Report:
+    def report(self) -> LoaderReport:
         """Say what became of the images that the cache was made of; print it."""
         about = self.cache.about
-        return Report(
+        return LoaderReport(
             pictures=about.pictures,
             used=len(self.buckets),
             broken=dict(about.broken),
@@ -121,7 +121,7 @@ class CachedLoader:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _draw(self, picture: CachedPicture, step: int) -> int:
+    def _draw(self, picture: CachedImage, step: int) -> int:
         """Return which of an image's captions this step trains on; 0 where there is none to draw."""
         if not picture.captions:
             self._uncaptioned += picture.latents is not None
@@ -130,7 +130,7 @@ class CachedLoader:
         caption = draw_caption(picture.captions, u, temperature=self.temperature, threshold=self.threshold)
         return picture.captions.index(caption)
 
-    def _text(self, pictures: list[CachedPicture], chosen: list[int]) -> list[Tensor]:
+    def _text(self, pictures: list[CachedImage], chosen: list[int]) -> list[Tensor]:
         """Features of the captions drawn; of a sample without weight one token of zeros: a softmax over no
         token at all would be NaN."""
         width = self.cache.about.text_width
@@ -141,7 +141,7 @@ class CachedLoader:
         # one copy to the device, not B of them
         return list(torch.cat(text).to(self.device).split([len(features) for features in text]))
 
-    def _check(self, part: Part) -> None:
+    def _check(self, part: SampleRange) -> None:
         if not 0 <= part.start < part.stop <= part.total == self.order.batch_size:
             raise SettingsError(
                 f"Samples {part.start} to {part.stop} of {part.total} were requested, but the global batch "

@@ -116,7 +116,7 @@ class About:
 
 
 @dataclass(slots=True)
-class CachedPicture:
+class CachedImage:
     """One image of a cache.
 
     number: in its source.   captions: all it has.   failed: why it has no latents; None: it is sound.
@@ -164,7 +164,7 @@ def start_cache(folder: Path, about: About) -> None:
         _write(folder / ABOUT, (json.dumps({"format": FORMAT, **asdict(about)}, indent=1) + "\n").encode())
 
 
-def write_shard(folder: Path, shard: Shard, about: About, pictures: Sequence[CachedPicture]) -> None:
+def write_shard(folder: Path, shard: Shard, about: About, pictures: Sequence[CachedImage]) -> None:
     """Write a shard's pictures, whole or not at all. Raises OutputError where that is not possible."""
     latents = torch.zeros((len(pictures), *about.latent_shape(about.sizes[shard.bucket])), dtype=LATENTS)
     rows: list[bytes] = []
@@ -240,7 +240,7 @@ class Cache:
                 broken[picture.key] = picture.failed or ""
         return broken
 
-    def __getitem__(self, index: int) -> CachedPicture:
+    def __getitem__(self, index: int) -> CachedImage:
         """Return an image; its tensors are backed by the file. Raises DataError for a damaged row."""
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
@@ -257,9 +257,9 @@ class Cache:
             ) from None
         number = int(file.read("numbers")[place])
         if failed is not None:
-            return CachedPicture(key, number, failed=failed)
+            return CachedImage(key, number, failed=failed)
         text = list(self._text(file, place, max(1, len(captions)))) if self.about.text_width else []
-        return CachedPicture(key, number, captions, None, file.read("latents")[place], text)
+        return CachedImage(key, number, captions, None, file.read("latents")[place], text)
 
     def key(self, index: int) -> str:
         """Name an image, as its source does."""

@@ -26,7 +26,7 @@ PICTURES = 4  # of a prompt, by the protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class DPGQuestion:
     """One question. category: as "entity - whole".   needs: numbers of the questions it depends on."""
 
     number: int
@@ -46,13 +46,13 @@ class Answers:
     score: float
 
 
-def read_questions(path: str | Path) -> dict[str, list[Question]]:
+def read_questions(path: str | Path) -> dict[str, list[DPGQuestion]]:
     """Read dpg_bench.csv: name of a prompt -> its questions.
 
     Skips rows whose proposition_id is not a number (a repeated heading). Raises DataError, naming the line, for
     a question that depends on a missing question or, through others, on itself.
     """
-    found: dict[str, list[Question]] = {}
+    found: dict[str, list[DPGQuestion]] = {}
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -62,7 +62,7 @@ def read_questions(path: str | Path) -> dict[str, list[Question]]:
                 if not (row["proposition_id"] or "").strip().isdecimal():
                     continue
                 needs = (int(number) for number in row["dependency"].split(","))
-                question = Question(
+                question = DPGQuestion(
                     int(row["proposition_id"]),
                     row["question_natural_language"].strip(),
                     row["tuple"].split("(")[0].strip(),
@@ -79,7 +79,7 @@ def read_questions(path: str | Path) -> dict[str, list[Question]]:
     return found
 
 
-def valid(questions: Sequence[Question], said: Mapping[int, bool]) -> dict[int, bool]:
+def valid(questions: Sequence[DPGQuestion], said: Mapping[int, bool]) -> dict[int, bool]:
     """Return for each question whether its yes counts: all questions it depends on must be yes too.
 
     Raises DataError where dependencies lead nowhere or in a circle.
@@ -100,21 +100,21 @@ def valid(questions: Sequence[Question], said: Mapping[int, bool]) -> dict[int, 
     return {number: holds(number, ()) for number in by_number}
 
 
-def question_picture(image: Image.Image, questions: Sequence[Question], ask: Ask) -> Answers:
+def question_picture(image: Image.Image, questions: Sequence[DPGQuestion], ask: Ask) -> Answers:
     """Ask all questions about one image. Raises DataError without questions."""
     if not questions:
         raise DataError("A prompt has no questions: use the dpg_bench.csv that belongs to the prompts.")
     return answered(questions, {question.number: bool(ask(image, question.text)) for question in questions})
 
 
-def answered(questions: Sequence[Question], said: Mapping[int, bool]) -> Answers:
+def answered(questions: Sequence[DPGQuestion], said: Mapping[int, bool]) -> Answers:
     """Score an image's answers. Raises DataError if one is missing."""
     if missing := [question.number for question in questions if question.number not in said]:
         raise DataError(f"Question {missing[0]} was not answered: the questions have changed; start again.")
     return Answers(dict(said), _mean(list(valid(questions, said).values())))
 
 
-def summarise(results: Sequence[tuple[str, Sequence[Question], Answers]]) -> dict[str, float]:
+def summarise(results: Sequence[tuple[str, Sequence[DPGQuestion], Answers]]) -> dict[str, float]:
     """Figures from 0 to 100 of all pictures' (prompt's name, questions, answers).
 
     `overall`: mean over prompts of the mean over their images. Further, by kind of question ("entity",

@@ -44,14 +44,16 @@ NameColours = Callable[[Image.Image, Sequence[Found]], list[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GenEvalVerdict:
     """Whether an image is right, and what is wrong with it."""
 
     correct: bool
     faults: tuple[str, ...] = ()
 
 
-def judge(image: Image.Image, task: dict[str, Any], found: Sequence[Found], colours: NameColours) -> Verdict:
+def judge(
+    image: Image.Image, task: dict[str, Any], found: Sequence[Found], colours: NameColours
+) -> GenEvalVerdict:
     """Decide about one image.
 
     task: a row of evaluation_metadata.jsonl. `include` holds classes with the number that must be there,
@@ -80,7 +82,7 @@ def judge(image: Image.Image, task: dict[str, Any], found: Sequence[Found], colo
         count = len(there.get(unwanted["class"], []))
         if count >= unwanted["count"]:
             faults.append(f"expected fewer than {unwanted['count']} {unwanted['class']}, found {count}")
-    return Verdict(not faults, tuple(faults))
+    return GenEvalVerdict(not faults, tuple(faults))
 
 
 def positions(one: Found, other: Found) -> set[str]:

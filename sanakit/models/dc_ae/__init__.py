@@ -10,7 +10,7 @@ from sanakit.models.dc_ae.model import (
     DCAEConfig,
     Decoder,
     Encoder,
-    Part,
+    Halves,
     Stage,
 )
 

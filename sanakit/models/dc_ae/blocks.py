@@ -22,7 +22,7 @@ NORMS = ("rms_norm", "batch_norm")
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class StageConfig:
     """One resolution of the encoder or decoder: `depth` blocks of `width` channels.
 
     attention: None = residual conv blocks; a tuple = EfficientViT blocks, where each odd kernel size (grid
@@ -75,7 +75,7 @@ class UpStep(nn.Module):
 class ResBlock(nn.Module):
     """x + norm(conv(act(conv(x))))."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: StageConfig) -> None:
         super().__init__()
         self.act = ACTIVATIONS[stage.act]
         self.conv1 = nn.Conv2d(stage.width, stage.width, 3, padding=1)
@@ -87,14 +87,14 @@ class ResBlock(nn.Module):
         return x + self.norm(self.conv2(self.act(self.conv1(x))))
 
 
-def make_block(stage: Stage, head_dim: int) -> nn.Module:
+def make_block(stage: StageConfig, head_dim: int) -> nn.Module:
     """Return one block of a stage, with attention or without."""
     if stage.attention is None:
         return ResBlock(stage)
     return EfficientViTBlock(stage.width, stage.attention, head_dim, _norm(stage))
 
 
-def _norm(stage: Stage) -> nn.Module:
+def _norm(stage: StageConfig) -> nn.Module:
     return ChannelRMSNorm(stage.width) if stage.norm == "rms_norm" else nn.BatchNorm2d(stage.width)
 
 

@@ -25,13 +25,13 @@ from sanakit.models.dc_ae.blocks import (
     NORMS,
     ChannelRMSNorm,
     DownStep,
-    Stage,
+    StageConfig,
     UpStep,
     add_repeated_channels,
     make_block,
 )
 
-Part = Literal["both", "encoder", "decoder"]
+Halves = Literal["both", "encoder", "decoder"]
 _BLOCKS = ("ResBlock", "EfficientViTBlock")  # diffusers' names: without and with attention
 _KEPT = ("latent_channels", "encoder_out_shortcut", "decoder_in_shortcut", "scaling_factor")
 _MOVED = {"image_channels": "in_channels", "head_dim": "attention_head_dim", "out_act": "decoder_conv_act_fn"}
@@ -46,8 +46,8 @@ class DCAEConfig:
     Raises SettingsError if the stages do not fit together.
     """
 
-    encoder: tuple[Stage, ...]
-    decoder: tuple[Stage, ...]
+    encoder: tuple[StageConfig, ...]
+    decoder: tuple[StageConfig, ...]
     image_channels: int = 3
     latent_channels: int = 32
     head_dim: int = 32
@@ -76,7 +76,7 @@ class DCAEConfig:
         for stages in (self.encoder, self.decoder):
             self._check_sizes(stages)
 
-    def _check_sizes(self, stages: tuple[Stage, ...]) -> None:
+    def _check_sizes(self, stages: tuple[StageConfig, ...]) -> None:
         depths = [s.depth for s in stages]
         widths = [s.width for s in (stages if depths[0] else stages[1:])]
         if min(depths) < 0 or 0 in depths[1:-1]:
@@ -119,7 +119,9 @@ class DCAEConfig:
         return config
 
 
-def _stages_from_diffusers(config: dict[str, Any], half: str, depths: tuple[int, ...]) -> tuple[Stage, ...]:
+def _stages_from_diffusers(
+    config: dict[str, Any], half: str, depths: tuple[int, ...]
+) -> tuple[StageConfig, ...]:
     widths = config.get(f"{half}_block_out_channels", (128, 256, 512, 512, 1024, 1024))
 
     def per_stage(key: str, default: str) -> Sequence[str]:
@@ -133,13 +135,13 @@ def _stages_from_diffusers(config: dict[str, Any], half: str, depths: tuple[int,
     attention = [None if b == _BLOCKS[0] else tuple(s) for b, s in zip(blocks, scales, strict=True)]
     norms, acts = per_stage("norm_types", "rms_norm"), per_stage("act_fns", "silu")
     rows = zip(widths, config.get(f"{half}_layers_per_block", depths), attention, norms, acts, strict=True)
-    return tuple(Stage(w, d, a, norm=norm, act=act) for w, d, a, norm, act in rows)
+    return tuple(StageConfig(w, d, a, norm=norm, act=act) for w, d, a, norm, act in rows)
 
 
-_SANA_DEEP = (Stage(512, 3, (5,)), Stage(1024, 3, (5,)), Stage(1024, 3, (5,)))
+_SANA_DEEP = (StageConfig(512, 3, (5,)), StageConfig(1024, 3, (5,)), StageConfig(1024, 3, (5,)))
 DC_AE_F32C32_SANA = DCAEConfig(  # sana-1.0 and sana-1.1 differ in weights only
-    encoder=(Stage(128, 2), Stage(256, 2), Stage(512, 2), *_SANA_DEEP),
-    decoder=(Stage(128, 3), Stage(256, 3), Stage(512, 3), *_SANA_DEEP),
+    encoder=(StageConfig(128, 2), StageConfig(256, 2), StageConfig(512, 2), *_SANA_DEEP),
+    decoder=(StageConfig(128, 3), StageConfig(256, 3), StageConfig(512, 3), *_SANA_DEEP),
     strided_down=True,
     interpolate_up=True,
     scaling_factor=0.41407,
@@ -147,14 +149,35 @@ DC_AE_F32C32_SANA = DCAEConfig(  # sana-1.0 and sana-1.1 differ in weights only
 
 DC_AE_LITE = replace(  # dc-ae-lite-f32c32-sana-1.1: the same encoder, a decoder of convolutions only
     DC_AE_F32C32_SANA,
-    decoder=(Stage(128, 0), Stage(256, 3), Stage(512, 5), Stage(512, 4), Stage(1024, 4), Stage(1024, 4)),
+    decoder=(
+        StageConfig(128, 0),
+        StageConfig(256, 3),
+        StageConfig(512, 5),
+        StageConfig(512, 4),
+        StageConfig(1024, 4),
+        StageConfig(1024, 4),
+    ),
     interpolate_up=False,
     out_act="silu",
 )
 
 DC_AE_POCKET = DCAEConfig(  # ours: trained by the repository's own recipe
-    encoder=(Stage(8, 0), Stage(16, 1), Stage(32, 1), Stage(64, 1), Stage(128, 1), Stage(256, 1)),
-    decoder=(Stage(16, 0), Stage(32, 1), Stage(64, 1), Stage(128, 2), Stage(256, 2), Stage(256, 2)),
+    encoder=(
+        StageConfig(8, 0),
+        StageConfig(16, 1),
+        StageConfig(32, 1),
+        StageConfig(64, 1),
+        StageConfig(128, 1),
+        StageConfig(256, 1),
+    ),
+    decoder=(
+        StageConfig(16, 0),
+        StageConfig(32, 1),
+        StageConfig(64, 1),
+        StageConfig(128, 2),
+        StageConfig(256, 2),
+        StageConfig(256, 2),
+    ),
 )
 
 
@@ -165,7 +188,7 @@ class DCAE(nn.Module):
     Latents are unscaled: multiply by config.scaling_factor before diffusion, divide before decode.
     """
 
-    def __init__(self, config: DCAEConfig, part: Part = "both") -> None:
+    def __init__(self, config: DCAEConfig, part: Halves = "both") -> None:
         super().__init__()
         if part not in ("both", "encoder", "decoder"):
             raise SettingsError(f"part {part!r} is unknown: use 'both', 'encoder' or 'decoder'.")

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from sanakit.errors import SettingsError
-from sanakit.models.dc_ae.blocks import ChannelRMSNorm, EfficientViTBlock, Stage
+from sanakit.models.dc_ae.blocks import ChannelRMSNorm, EfficientViTBlock, StageConfig
 from sanakit.models.dc_ae.rows import (
     ConvNode,
     Node,
@@ -48,12 +48,12 @@ class Sizes(Protocol):
     """What bands need to know of a `DCAEConfig`."""
 
     @property
-    def encoder(self) -> tuple[Stage, ...]:
+    def encoder(self) -> tuple[StageConfig, ...]:
         """Stages, from the finest."""
         ...
 
     @property
-    def decoder(self) -> tuple[Stage, ...]:
+    def decoder(self) -> tuple[StageConfig, ...]:
         """Stages, from the finest."""
         ...
 
@@ -182,11 +182,11 @@ def decode_bytes(config: Sizes, height: int, width: int, band: float, batch: int
     return _BYTES * whole + buffers * limit + _OVERHEAD
 
 
-def _default_band(stages: tuple[Stage, ...], height: int, width: int, batch: int) -> float:
+def _default_band(stages: tuple[StageConfig, ...], height: int, width: int, batch: int) -> float:
     return min(height, max(_LEAST_BAND, _BAND_VALUES / (batch * width * _widest(stages))))
 
 
-def _limit(stages: tuple[Stage, ...], batch: int, height: int, width: int, band: float | None) -> int:
+def _limit(stages: tuple[StageConfig, ...], batch: int, height: int, width: int, band: float | None) -> int:
     """Return how many values one band's activation has in the widest stage; all stages take as many."""
     if band is None:
         band = _default_band(stages, height, width, batch)
@@ -197,7 +197,7 @@ def _limit(stages: tuple[Stage, ...], batch: int, height: int, width: int, band:
     return math.ceil(band * batch * width * _widest(stages))
 
 
-def _widest(stages: tuple[Stage, ...]) -> int:
+def _widest(stages: tuple[StageConfig, ...]) -> int:
     """Return the values per latent cell of the widest activation."""
     finest = len(stages) - 1
     return max(4 ** (finest - i) * stage.width for i, stage in enumerate(stages) if stage.depth)

@@ -30,7 +30,7 @@ from sanakit.whole import sweep, written_whole
 FORMAT = 2  # raised when the content changes for the same packages
 IMAGES, ALPHA, ROWS, SOURCES = "images.npy", "alpha.npy", "captions.jsonl", "sources.json"
 
-Progress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Called with (what is being done, how much is done, how much there is)."""
 
 
@@ -73,7 +73,7 @@ def build_pocket(
     *,
     cache: str | Path | None = None,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> PocketImages:
     """Build the data set in a new folder (5,407 images, 1.4 GB) and open it; a finished one is only opened.
 
@@ -234,7 +234,7 @@ def _row(emoji: sources.Emoji, style: words.Style, package: sources.Package) -> 
     )
 
 
-def _write_images(art: Sequence[str | bytes], folder: Path, workers: int, report: Progress) -> None:
+def _write_images(art: Sequence[str | bytes], folder: Path, workers: int, report: OnProgress) -> None:
     # written one after the other, not through a memory map: a full disk is then an error and not a crash
     shape = (len(art), sources.SIZE, sources.SIZE)
     with (folder / IMAGES).open("wb") as images, (folder / ALPHA).open("wb") as alpha:

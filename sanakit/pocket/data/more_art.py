@@ -331,7 +331,7 @@ def build_more(
     *,
     cache: str | Path | None = None,
     workers: int | None = None,
-    progress: pocket.Progress | None = None,
+    progress: pocket.OnProgress | None = None,
 ) -> pocket.PocketImages:
     """Build the data set of the two further designs in a new folder; a finished one is only opened.
 
@@ -392,7 +392,7 @@ def icon_of(concept: str, style: str, icons: dict[str, str]) -> str | None:
     return spelled[0] if spelled else None
 
 
-class Drawings:
+class MoreDrawings:
     """All vector designs of all things, to be drawn at any size; the 3D design is images of 256 px.
 
     cache: folder of the npm tarballs, as build_pocket and build_more fill it. They are fetched when missing.

@@ -22,7 +22,7 @@ from sanakit.images.image import to_tensor
 from sanakit.models.dc_ae import DCAE
 from sanakit.pocket.data.canvas import Placement
 from sanakit.pocket.data.dataset import PocketImages
-from sanakit.pocket.data.samples import Sample, by_size, render
+from sanakit.pocket.data.samples import PocketSample, by_size, render
 from sanakit.pocket.data.scenes import Scenes
 from sanakit.whole import written_whole
 
@@ -35,13 +35,13 @@ log = logging.getLogger(__name__)
 class Pool:
     """An opened pool. latents: by size, memory-mapped, in the order of `indices` into samples."""
 
-    samples: list[Sample]
+    samples: list[PocketSample]
     latents: dict[tuple[int, int], np.ndarray]
     indices: dict[tuple[int, int], list[int]]
 
 
 def build_pool(
-    folder: Path, samples: Sequence[Sample], pocket: PocketImages, scenes: Scenes, codec: DCAE
+    folder: Path, samples: Sequence[PocketSample], pocket: PocketImages, scenes: Scenes, codec: DCAE
 ) -> Pool:
     """Encode samples into a folder, or open it where that was done for the same samples and codec.
 
@@ -89,14 +89,14 @@ def open_pool(folder: Path) -> Pool:
     for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines():
         fields = json.loads(line)
         fields |= {"placement": Placement(**fields["placement"]), "size": tuple(fields["size"])}
-        samples.append(Sample(**fields))
+        samples.append(PocketSample(**fields))
     indices = dict(by_size(samples))
     return Pool(samples, {size: np.load(_file(folder, size), mmap_mode="r") for size in indices}, indices)
 
 
 def join_pools(pools: Sequence[Pool]) -> Pool:
     """Return pools as one, in memory; all describe rows and scenes of the same data."""
-    samples: list[Sample] = []
+    samples: list[PocketSample] = []
     latents: dict[tuple[int, int], list[np.ndarray]] = {}
     indices: dict[tuple[int, int], list[int]] = {}
     for pool in pools:
@@ -111,7 +111,7 @@ def _file(folder: Path, size: tuple[int, int]) -> Path:
     return folder / f"{size[0]}x{size[1]}.npy"
 
 
-def _digest(samples: Sequence[Sample]) -> str:
+def _digest(samples: Sequence[PocketSample]) -> str:
     return hashlib.sha256("\n".join(map(str, samples)).encode()).hexdigest()
 
 

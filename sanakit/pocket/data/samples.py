@@ -34,7 +34,7 @@ SHARES: Mapping[str, float] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
+class PocketSample:
     """One image to learn from.
 
     kind: of SHARES. row: in the data set, -1 for a scene. scene: its number, -1 for a single thing.
@@ -58,16 +58,16 @@ def fame(concept: str) -> float:
 
 def list_samples(
     pocket: PocketImages, scenes: int, seed: int = 0, sizes: Iterable[tuple[int, int]] = SIZES
-) -> list[Sample]:
+) -> list[PocketSample]:
     """List all samples of a data set. scenes: how many. sizes: the square first, then the other shapes."""
     square, *shapes = sizes
-    samples: list[Sample] = []
+    samples: list[PocketSample] = []
     random = np.random.default_rng((seed, 4))
     for row, one in enumerate(pocket.rows):
         weight = fame(one.concept)
         if one.split != "train" and weight == RARE:
             continue
-        plain = Sample(kind="drawn", weight=weight, row=row, size=square)
+        plain = PocketSample(kind="drawn", weight=weight, row=row, size=square)
         mirrored = replace(plain, kind="mirrored", placement=Placement(flip=True))
         samples += [plain, mirrored]
         well_known = weight > RARE
@@ -82,11 +82,11 @@ def list_samples(
             if random.random() < 0.5:
                 placement = draw_placement(random, untouched=0.4)
                 samples.append(replace(plain, kind="shaped", placement=placement, size=shape))
-    samples += [Sample(kind="scene", weight=1.0, scene=i, size=square) for i in range(scenes)]
+    samples += [PocketSample(kind="scene", weight=1.0, scene=i, size=square) for i in range(scenes)]
     return samples
 
 
-def draw_chances(samples: list[Sample], shares: Mapping[str, float] = SHARES) -> np.ndarray:
+def draw_chances(samples: list[PocketSample], shares: Mapping[str, float] = SHARES) -> np.ndarray:
     """Return how often each sample is drawn, N, summing up to 1; kinds that are missing leave their share."""
     weights = np.array([sample.weight for sample in samples])
     kinds = np.array([sample.kind for sample in samples])
@@ -97,7 +97,7 @@ def draw_chances(samples: list[Sample], shares: Mapping[str, float] = SHARES) ->
     return weights / weights.sum()
 
 
-def render(sample: Sample, pocket: PocketImages, scenes: Scenes) -> np.ndarray:
+def render(sample: PocketSample, pocket: PocketImages, scenes: Scenes) -> np.ndarray:
     """Return a sample's image, H W 3 uint8."""
     if sample.scene >= 0:
         return scenes[sample.scene]
@@ -107,12 +107,12 @@ def render(sample: Sample, pocket: PocketImages, scenes: Scenes) -> np.ndarray:
     return compose(image, alpha, *sample.size, sample.placement)
 
 
-def by_size(samples: list[Sample]) -> Iterator[tuple[tuple[int, int], list[int]]]:
+def by_size(samples: list[PocketSample]) -> Iterator[tuple[tuple[int, int], list[int]]]:
     """Yield each size with the indices of its samples."""
     for size in dict.fromkeys(sample.size for sample in samples):
         yield size, [i for i, sample in enumerate(samples) if sample.size == size]
 
 
-def scene_of(sample: Sample, scenes: Scenes) -> Scene | None:
+def scene_of(sample: PocketSample, scenes: Scenes) -> Scene | None:
     """Return what a composed scene shows; None for a single thing."""
     return scenes.scene(sample.scene) if sample.scene >= 0 else None

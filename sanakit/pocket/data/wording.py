@@ -18,7 +18,7 @@ from sanakit.pocket.data.carriers import asked, asked_in_colour, bare_name, draw
 from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import PocketRow
 from sanakit.pocket.data.more_art import MORE_STYLES
-from sanakit.pocket.data.samples import Sample
+from sanakit.pocket.data.samples import PocketSample
 from sanakit.pocket.data.scene_words import article, scene_captions
 from sanakit.pocket.data.scenes import Scene
 
@@ -34,7 +34,7 @@ class Wording:
     def __init__(self, foreign: Mapping[str, Sequence[str]]) -> None:
         self.foreign = foreign
 
-    def single(self, sample: Sample, row: PocketRow, random: Generator) -> str:
+    def single(self, sample: PocketSample, row: PocketRow, random: Generator) -> str:
         """Return a caption of one thing."""
         alive = is_alive(row.concept, row.group, row.subgroup)
         if sample.colour is None and random.random() < FOREIGN and (names := self.foreign.get(row.concept)):
@@ -68,7 +68,7 @@ class Wording:
             said = f"{style.short} of {said}" if of else f"{said}, {style.suffix}"
         return said
 
-    def _on_ground(self, said: str, sample: Sample, random: Generator) -> str:
+    def _on_ground(self, said: str, sample: PocketSample, random: Generator) -> str:
         ground = sample.placement.ground
         if ground == "white" or random.random() > GROUND_SAID:
             return said

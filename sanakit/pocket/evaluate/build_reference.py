@@ -18,7 +18,7 @@ from sanakit.eval.networks.efficientnet import EfficientNetLite0, image_features
 from sanakit.images.image import to_tensor
 from sanakit.pocket.data.captions import STYLES
 from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-from sanakit.pocket.data.dataset import PocketImages, Progress
+from sanakit.pocket.data.dataset import OnProgress, PocketImages
 from sanakit.pocket.evaluate.recognition import Gallery, fit_basis, project
 from sanakit.pocket.evaluate.reference import save_known, save_reference
 
@@ -28,7 +28,11 @@ BATCH = 16
 
 
 def build_reference(
-    data: PocketImages, folder: str | Path, *, directions: int = DIRECTIONS, progress: Progress | None = None
+    data: PocketImages,
+    folder: str | Path,
+    *,
+    directions: int = DIRECTIONS,
+    progress: OnProgress | None = None,
 ) -> None:
     """Write gallery and held-out images of a data set into a folder; some minutes of one core.
 
@@ -71,7 +75,7 @@ def build_reference(
 
 
 def build_known(
-    data: PocketImages, folder: str | Path, basis: Gallery, *, progress: Progress | None = None
+    data: PocketImages, folder: str | Path, basis: Gallery, *, progress: OnProgress | None = None
 ) -> None:
     """Write the gallery of all concepts of a data set, in the space of another; two minutes of a core.
 
@@ -103,7 +107,7 @@ def _artist(source: str) -> str:
 
 
 def _features(
-    model: EfficientNetLite0, images: np.ndarray, chosen: Sequence[int], report: Progress, what: str
+    model: EfficientNetLite0, images: np.ndarray, chosen: Sequence[int], report: OnProgress, what: str
 ) -> Tensor:
     found = []
     for start in range(0, len(chosen), BATCH):

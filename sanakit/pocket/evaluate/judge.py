@@ -40,7 +40,7 @@ class Thing:
     side: float
 
 
-class Judge(nn.Module):
+class SceneJudge(nn.Module):
     """Names, per cell of an image, the thing whose middle is near. concepts: N names."""
 
     def __init__(self, concepts: Sequence[str]) -> None:
@@ -92,7 +92,7 @@ class Judge(nn.Module):
         return things
 
 
-def load_judge(folder: str | Path = FOLDER) -> tuple[Judge, dict[str, Any]]:
+def load_judge(folder: str | Path = FOLDER) -> tuple[SceneJudge, dict[str, Any]]:
     """Read a judge and what was written with it (`questions`, `accuracy`), by default the one that ships.
 
     Raises DataError if the file is missing or damaged.
@@ -101,14 +101,14 @@ def load_judge(folder: str | Path = FOLDER) -> tuple[Judge, dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             notes = json.loads(file.metadata()["judge"])
-            judge = Judge(notes["concepts"])
+            judge = SceneJudge(notes["concepts"])
             judge.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise DataError(f"The judge in {folder} cannot be read ({error}): install sanakit again.") from error
     return judge.eval(), notes
 
 
-def save_judge(folder: str | Path, judge: Judge, notes: dict[str, Any]) -> None:
+def save_judge(folder: str | Path, judge: SceneJudge, notes: dict[str, Any]) -> None:
     """Write a judge in half precision, whole or not at all. notes: what to keep with it, as JSON.
 
     Raises DataError if the folder cannot be written.

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from sanakit.pocket.data.palette import ground_of, silhouette_of
-from sanakit.pocket.evaluate.judge import FOLDER, Judge, Thing, load_judge
-from sanakit.pocket.evaluate.report import Draw, Progress
+from sanakit.pocket.evaluate.judge import FOLDER, SceneJudge, Thing, load_judge
+from sanakit.pocket.evaluate.report import Draw, OnProgress
 
 KINDS = ("object", "ground", "silhouette", "two", "count", "left", "above", "size")
 BATCH = 20
@@ -59,7 +59,7 @@ def evaluate_scenes(
     seed: int = 0,
     per_kind: int | None = None,
     folder: str | Path = FOLDER,
-    progress: Progress = lambda what, done, total: None,
+    progress: OnProgress = lambda what, done, total: None,
 ) -> PocketEval:
     """Ask every question once, question i with seed + i, and judge the images.
 
@@ -87,7 +87,7 @@ def evaluate_scenes(
     )
 
 
-def judged(judge: Judge, questions: Sequence[Question], pictures: Tensor) -> list[bool]:
+def judged(judge: SceneJudge, questions: Sequence[Question], pictures: Tensor) -> list[bool]:
     """Tell of each image (B 3 256 256 in [-1, 1]) whether everything that its question asks holds."""
     pictures = pictures.float().cpu().clamp(-1, 1)
     return [

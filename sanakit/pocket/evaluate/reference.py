@@ -33,7 +33,7 @@ _TENSORS = ("mean", "basis", "pictures", "labels")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Reference:
+class PocketReference:
     """Real images to measure against, and what to ask for.
 
     gallery: C concepts.   prompts: C, a concept each.   styled_prompts: C, the same in a named style each.
@@ -47,7 +47,7 @@ class Reference:
     sources: tuple[str, ...]
 
 
-def load_reference(folder: str | Path = FOLDER) -> Reference:
+def load_reference(folder: str | Path = FOLDER) -> PocketReference:
     """Read the reference images, by default those that came with the package.
 
     Raises DataError if a file is missing or damaged.
@@ -69,7 +69,7 @@ def load_reference(folder: str | Path = FOLDER) -> Reference:
             artists=tuple(texts["artists"]),
             concepts=tuple(texts["concepts"]),
         )
-        return Reference(
+        return PocketReference(
             gallery=gallery,
             prompts=tuple(texts["prompts"]),
             styled_prompts=tuple(texts["styled_prompts"]),
@@ -118,7 +118,7 @@ def save_reference(
         raise DataError(f"{folder} cannot be written ({error}): choose another folder.") from error
 
 
-def load_known(reference: Reference, folder: str | Path = FOLDER) -> Gallery:
+def load_known(reference: PocketReference, folder: str | Path = FOLDER) -> Gallery:
     """Read the gallery of all concepts that pocket was shown, in the space of the reference's own.
 
     Raises DataError if it is missing or damaged.

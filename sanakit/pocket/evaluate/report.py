@@ -28,7 +28,7 @@ from sanakit.weights import CATALOG, load_autoencoder
 
 BATCH = 20  # images drawn, encoded or looked at in one go
 
-Progress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Called with (what is being done, how much is done, how much there is)."""
 Draw = Callable[[list[str], int], Tensor]
 """Draws prompts, B 3 H W in [-1, 1]; the number is the seed of the first, the next has one more ..."""
@@ -76,7 +76,7 @@ def evaluate_pocket(
     *,
     seed: int = 0,
     concepts: Sequence[str] | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     look: Look | None = None,
 ) -> PocketReport:
     """Measure the embedded model, or one trained like it, at its own default steps and guidance.
@@ -149,7 +149,7 @@ def drawing(pipe: TextToImage) -> Draw:
 
 @torch.no_grad()
 def reconstruct(
-    autoencoder: DCAE, images: Tensor, progress: Progress = lambda what, done, total: None
+    autoencoder: DCAE, images: Tensor, progress: OnProgress = lambda what, done, total: None
 ) -> tuple[float, float]:
     """Mean PSNR in dB and mean SSIM of images (B 3 H W in [-1, 1]) after encoding and decoding."""
     weight = next(autoencoder.parameters())
@@ -171,7 +171,7 @@ def recognise(
     chosen: Sequence[int],
     *,
     seed: int = 0,
-    progress: Progress = lambda what, done, total: None,
+    progress: OnProgress = lambda what, done, total: None,
 ) -> Recognition:
     """Draw the chosen concepts and look the images up in the gallery.
 

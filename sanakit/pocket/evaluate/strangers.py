@@ -26,7 +26,7 @@ from sanakit.pocket.data.recolour import main_colour
 from sanakit.pocket.evaluate.first_prompts import FIRST_PROMPTS
 from sanakit.pocket.evaluate.recognition import Gallery, Shares
 from sanakit.pocket.evaluate.reference import load_known, load_names, load_reference
-from sanakit.pocket.evaluate.report import BATCH, Progress
+from sanakit.pocket.evaluate.report import BATCH, OnProgress
 
 SEEDS = 2  # of each first prompt
 VARIED_PROMPTS, VARIED_SEEDS = 50, 4
@@ -37,7 +37,7 @@ FIRST_SEED = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Figures:
+class FirstPromptFigures:
     """Shares in [0, 1]; `variety` is a mean distance between seeds, in units of that between prompts."""
 
     first: Shares
@@ -50,8 +50,8 @@ class Figures:
 
 
 def evaluate_first_prompts(
-    model: str | os.PathLike[str] = "pocket", progress: Progress = lambda what, done, total: None
-) -> Figures:
+    model: str | os.PathLike[str] = "pocket", progress: OnProgress = lambda what, done, total: None
+) -> FirstPromptFigures:
     """Measure a model like pocket on all that strangers ask for; minutes of one core.
 
     model: catalog name or diffusers folder. Raises MissingExtraError without EfficientNet, DataError for
@@ -71,15 +71,15 @@ class Strangers:
         pipe: TextToImage,
         network: EfficientNetLite0,
         known: Gallery,
-        progress: Progress = lambda what, done, total: None,
+        progress: OnProgress = lambda what, done, total: None,
     ) -> None:
         self.pipe, self.network, self.known, self.progress = pipe, network, known, progress
         self._number = {concept: i for i, concept in enumerate(known.concepts)}
 
-    def all(self, names: Mapping[str, Mapping[str, str]]) -> Figures:
+    def all(self, names: Mapping[str, Mapping[str, str]]) -> FirstPromptFigures:
         """Measure everything. names: language -> concept -> its name there."""
         first, missed = self.first()
-        return Figures(
+        return FirstPromptFigures(
             first=first,
             further=self.further(),
             colour=self.colour(),

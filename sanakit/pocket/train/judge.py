@@ -25,7 +25,7 @@ from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import PocketImages, open_pocket
 from sanakit.pocket.data.palette import COLOURS
 from sanakit.pocket.data.scenes import Placed, Scene, Scenes
-from sanakit.pocket.evaluate.judge import CELL, CELLS, Judge, save_judge
+from sanakit.pocket.evaluate.judge import CELL, CELLS, SceneJudge, save_judge
 from sanakit.pocket.evaluate.pocket_eval import Question, as_rows, judged, shares
 from sanakit.seeds import numpy_generator
 from sanakit.train.config import TrainConfig
@@ -53,7 +53,7 @@ class JudgeBatch:
 class JudgeObjective:
     """Name the things of composed scenes; see the module's text. judge: to be trained."""
 
-    def __init__(self, judge: Judge, pocket: PocketImages, *, seed: int = 0) -> None:
+    def __init__(self, judge: SceneJudge, pocket: PocketImages, *, seed: int = 0) -> None:
         self.model: nn.Module = judge
         self.judge, self.seed = judge, seed
         self.scenes = Scenes(pocket, SCENES, seed=seed)
@@ -83,7 +83,7 @@ class JudgeObjective:
 
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
         """Share of real scenes of held-out combinations that are judged right, by kind."""
-        assert isinstance(averaged, Judge)
+        assert isinstance(averaged, SceneJudge)
         right: list[bool] = []
         for start in range(0, len(self.questions), 50):
             part = self.questions[start : start + 50]
@@ -125,11 +125,11 @@ def judge_run(data: Path, config: TrainConfig) -> Run:
     """
     torch.manual_seed(config.seed)
     pocket = open_pocket(data)
-    judge = Judge(Scenes(pocket, 1).things).to(training_device())
+    judge = SceneJudge(Scenes(pocket, 1).things).to(training_device())
     objective = JudgeObjective(judge, pocket, seed=config.seed)
 
     def finish(folder: Path) -> None:
-        trained = Judge(judge.concepts).to(objective.device)  # what was trained may be in shards (FSDP2)
+        trained = SceneJudge(judge.concepts).to(objective.device)  # what was trained may be in shards (FSDP2)
         trained.load_state_dict(averaged_weights(folder))
         accuracy = objective.evaluate(trained.eval())
         save_judge(folder / MODEL, trained, {"questions": as_rows(objective.questions), "accuracy": accuracy})

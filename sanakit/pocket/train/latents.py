@@ -19,7 +19,7 @@ from sanakit.models.dc_ae import DCAE
 from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import PocketImages
 from sanakit.pocket.data.scenes import Scenes
-from sanakit.train.feeds.pictures import Pictures
+from sanakit.train.feeds.pictures import IndexedImages
 
 LEFT_OUT = ("people & body", "symbols")  # groups whose uncommon things are too many or too alike to learn
 WATCHED = 128  # scenes of held-out combinations, to measure on
@@ -90,7 +90,7 @@ def drawn_pictures(pocket: PocketImages, common_share: float) -> tuple[list[int]
 
 
 @torch.no_grad()
-def encode_pictures(codec: DCAE, images: Pictures) -> Tensor:
+def encode_pictures(codec: DCAE, images: IndexedImages) -> Tensor:
     """Latents (N C H W, unscaled) of N pictures (256 256 3 uint8 each), on the codec's device.
 
     Many take minutes: how far it is goes to the log, as information, every ten seconds.

@@ -15,7 +15,7 @@ from sanakit.pocket.data.scenes import Scenes
 from sanakit.pocket.train.latents import encode_pictures
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
-from sanakit.train.feeds.pictures import Crops, Pictures
+from sanakit.train.feeds.pictures import Crops, IndexedImages
 from sanakit.train.objectives.autoencoder import AutoencoderObjective, Terms, autoencoder_state
 from sanakit.train.run import Run, averaged_weights
 from sanakit.train.state.checkpoint import has_checkpoint
@@ -62,7 +62,7 @@ def autoencoder_run(
     objective = AutoencoderObjective(
         autoencoder,
         Crops(
-            cast(Pictures, ConcatDataset([cast(Any, images), cast(Any, scenes)])),
+            cast(IndexedImages, ConcatDataset([cast(Any, images), cast(Any, scenes)])),
             np.concatenate([(1 - scene_share) * training / training.sum(), chances]),
             seed=config.seed,
             crop=crop,

@@ -38,9 +38,9 @@ from sanakit.pipelines.memory import MemoryPlan, stage
 from sanakit.pipelines.request import DrawSettings, ModelSpec, Request, check_request
 from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import TextToImage
-from sanakit.serve.engine.group import Group, Key, Picture, Turns
-from sanakit.serve.engine.residence import Residence
-from sanakit.serve.engine.ticket import Event, Failed, Finished, Progress, Ticket
+from sanakit.serve.engine.group import Group, GroupKey, RequestImage, Turns
+from sanakit.serve.engine.residence import ModelPool
+from sanakit.serve.engine.ticket import Event, Failed, Finished, Stepped, Ticket
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ _STOPPED = "The server stopped before the image was finished: send the request a
 class Engine:
     """Draws for many at once.
 
-    models: what it may draw with, see `Residence`; the first is the default, loaded at the start.
+    models: what it may draw with, see `ModelPool`; the first is the default, loaded at the start.
     max_batch: images that take a step together. max_waiting: images that may wait.
     prompt_filter, image_filter: called with prompts or images, and the ticket's id; raise RefusedError.
     Raises what the settings of a model raise.
@@ -73,7 +73,7 @@ class Engine:
         prompt_filter: Callable[[list[str], str], object] | None = None,
         image_filter: Callable[[list[Image], str], object] | None = None,
     ) -> None:
-        self.residence = Residence(models, device=device, dtype=dtype, memory=memory)
+        self.residence = ModelPool(models, device=device, dtype=dtype, memory=memory)
         self.max_batch, self.max_waiting, self.threads = max_batch, max_waiting, threads
         self.prompt_filter, self.image_filter = prompt_filter, image_filter
         self._turns = Turns()
@@ -142,7 +142,7 @@ class Engine:
         one. Raises BusyError if the queue is full, ClosedError if the engine is stopping.
         """
         ticket = Ticket(request, self.wake, on_event, previews, deadline, name)
-        key = Key(request.model, request.cells, request.guided)
+        key = GroupKey(request.model, request.cells, request.guided)
         with self._condition:
             if self._closing:
                 raise ClosedError("The server is stopping: try again later.")
@@ -150,7 +150,7 @@ class Engine:
             if waiting and waiting + request.pictures > self.max_waiting:
                 self._counts["refused"] += 1
                 raise BusyError(f"{waiting} images are already waiting: try again later.")
-            pictures = (Picture(ticket, number) for number in range(request.pictures))
+            pictures = (RequestImage(ticket, number) for number in range(request.pictures))
             self._turns.add(key, self._capacity(key), pictures)
             self._condition.notify()
         return ticket
@@ -186,7 +186,7 @@ class Engine:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def _capacity(self, key: Key) -> int:
+    def _capacity(self, key: GroupKey) -> int:
         tokens = STEP_TOKENS.get(self.residence.device.type, STEP_TOKENS_ELSEWHERE)
         return max(1, min(self.max_batch, tokens // (key.cells[1] * key.cells[2])))
 
@@ -345,13 +345,13 @@ class Engine:
             except Exception as its_error:
                 self._fail(picture.ticket, its_error)
 
-    def _progress(self, pipe: TextToImage, picture: Picture) -> None:
+    def _progress(self, pipe: TextToImage, picture: RequestImage) -> None:
         ticket, sample = picture.ticket, picture.sample
         assert sample is not None
         preview = pipe.preview(sample.clean[0]) if ticket.previews and not sample.state.done else None
-        ticket.tell(Progress(ticket, picture.number, sample.state.index, sample.state.total, preview))
+        ticket.tell(Stepped(ticket, picture.number, sample.state.index, sample.state.total, preview))
 
-    def _finish(self, pipe: TextToImage, group: Group, picture: Picture) -> None:
+    def _finish(self, pipe: TextToImage, group: Group, picture: RequestImage) -> None:
         ticket, sample = picture.ticket, picture.sample
         assert sample is not None
         try:

@@ -20,7 +20,7 @@ from sanakit.serve.engine.ticket import Ticket
 CREDIT = 0.5  # seconds
 
 
-class Key(NamedTuple):
+class GroupKey(NamedTuple):
     """What images must share to take their steps together."""
 
     model: str
@@ -29,7 +29,7 @@ class Key(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class Picture:
+class RequestImage:
     """One image of a request."""
 
     ticket: Ticket
@@ -41,12 +41,12 @@ class Picture:
 class Group:
     """Images of one key. capacity: how many run at a time. spent: seconds that the group has had."""
 
-    key: Key
+    key: GroupKey
     capacity: int
     spent: float = 0.0
-    waiting: deque[Picture] = field(default_factory=deque)
-    running: list[Picture] = field(default_factory=list)
-    ready: deque[Picture] = field(default_factory=deque)
+    waiting: deque[RequestImage] = field(default_factory=deque)
+    running: list[RequestImage] = field(default_factory=list)
+    ready: deque[RequestImage] = field(default_factory=deque)
     batch: Batch | None = None  # of those that run; None when they have changed
 
     @property
@@ -59,7 +59,7 @@ class Group:
         """Whether it has nothing to do."""
         return not (self.waiting or self.running or self.ready)
 
-    def run(self, picture: Picture) -> None:
+    def run(self, picture: RequestImage) -> None:
         """Have an image, which has its sample, take part from the next step on."""
         (self.ready if picture.sample is None or picture.sample.state.done else self.running).append(picture)
         self.batch = None
@@ -93,13 +93,13 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self.groups: dict[Key, Group] = {}
+        self.groups: dict[GroupKey, Group] = {}
         self._clock = 0.0  # seconds that the group whose turn it was last had had
         self._past: dict[
-            Key, float
+            GroupKey, float
         ] = {}  # of groups that pause, where it is more than the credit leaves them
 
-    def add(self, key: Key, capacity: int, pictures: Iterable[Picture]) -> None:
+    def add(self, key: GroupKey, capacity: int, pictures: Iterable[RequestImage]) -> None:
         """Have images wait in the group of their key."""
         if key not in self.groups:
             spent = max(self._past.pop(key, 0.0), self._clock - CREDIT)

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 SHARE = 0.8  # of the memory that is there at the start, which "auto" lets all models together take
 
 
-class Residence:
+class ModelPool:
     """Models by name, as many in memory as fit.
 
     paths: catalog names, folders, files or Hub repositories; the first is the default. device, dtype, memory:

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Stepped:
     """An image of a request is one step further."""
 
     ticket: Ticket
@@ -44,7 +44,7 @@ class Failed:
     error: Exception
 
 
-Event = Progress | Finished | Failed
+Event = Stepped | Finished | Failed
 
 
 class Ticket:

@@ -97,7 +97,7 @@ class Access:
             self._limiter.refund(caller.key, pictures)
 
 
-class Guard:
+class AccessGuard:
     """Lets requests pass to the app behind it once `Access` admits them. origins: pages that may call."""
 
     def __init__(

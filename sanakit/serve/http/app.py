@@ -19,7 +19,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from sanakit import __version__
 from sanakit.errors import ClosedError, ModelNotFoundError
 from sanakit.serve.engine.engine import Engine
-from sanakit.serve.http.access import Access, Guard, bearer
+from sanakit.serve.http.access import Access, AccessGuard, bearer
 from sanakit.serve.http.answers import answers, finish_schema
 from sanakit.serve.http.door import BodyLimit, Door
 from sanakit.serve.http.failures import install
@@ -31,14 +31,14 @@ from sanakit.serve.http.pictures_api import pictures_api
 from sanakit.serve.http.service import DoorSettings, Service
 from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.keys import KeyStore
-from sanakit.serve.jobs.storage import PictureStore
+from sanakit.serve.jobs.storage import ImageStore
 
 
 def create_app(
     engine: Engine,
     *,
     jobs: JobStore,
-    store: PictureStore,
+    store: ImageStore,
     keys: KeyStore,
     settings: DoorSettings | None = None,
     draining: threading.Event | None = None,
@@ -96,7 +96,7 @@ def _layers(service: Service) -> list[Middleware]:
         )
         layers.append(cors)
     layers += [
-        Middleware(Guard, service.access, settings.origins, detailed=detailed),
+        Middleware(AccessGuard, service.access, settings.origins, detailed=detailed),
         Middleware(BodyLimit, settings.body_limit),
     ]
     return layers

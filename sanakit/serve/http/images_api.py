@@ -27,9 +27,9 @@ from sanakit.serve.http.openai_schema import (
     CompletedEvent,
     DrawingSettings,
     GenerationRequest,
+    ImageReply,
     ImagesReply,
     PartialImageEvent,
-    PictureReply,
     Usage,
 )
 from sanakit.serve.http.pictures_api import new_name
@@ -110,7 +110,7 @@ async def answer(service: Service, client: Request, body: DrawingSettings, drawn
 
 async def _pictures(
     service: Service, client: Request, body: DrawingSettings, result: Result
-) -> list[PictureReply]:
+) -> list[ImageReply]:
     """Return the images as the body wishes: in the answer itself, or stored, by their address."""
     pictures = []
     for file, metadata in zip(await encode_all(result, body), result.metadata, strict=True):
@@ -118,9 +118,9 @@ async def _pictures(
             name = new_name(body.output_format or "png")
             await asyncio.to_thread(service.store.put, name, file)
             url = str(client.url_for("picture", name=name))
-            pictures.append(PictureReply(url=url, metadata=metadata))
+            pictures.append(ImageReply(url=url, metadata=metadata))
         else:
-            pictures.append(PictureReply(b64_json=_text(file), metadata=metadata))
+            pictures.append(ImageReply(b64_json=_text(file), metadata=metadata))
     return pictures
 
 

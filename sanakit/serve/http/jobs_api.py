@@ -28,7 +28,7 @@ from sanakit.serve.http.openai_schema import (
     DrawingSettings,
     ErrorDetail,
     GenerationRequest,
-    PictureReply,
+    ImageReply,
     Reply,
 )
 from sanakit.serve.http.service import Service, note_prompt
@@ -49,7 +49,7 @@ class JobReply(Reply):
     started: int | None
     ended: int | None
     request: dict[str, Any] = Field(description="The settings of the images, including the seed.")
-    data: list[PictureReply] = Field(description="The images, once the job is finished.")
+    data: list[ImageReply] = Field(description="The images, once the job is finished.")
     warnings: list[str] = WARNINGS
     error: ErrorDetail | None
 
@@ -243,7 +243,7 @@ def _reply(job: Job, client: Request) -> JobReply:
         for file in job.files:
             warnings |= dict.fromkeys(file.get("warnings", ()))  # most have none
             url = str(client.url_for("picture", name=file["name"]))
-            data.append(PictureReply(url=url, metadata=file["metadata"]))
+            data.append(ImageReply(url=url, metadata=file["metadata"]))
     if job.error_message is not None:
         error = detail_of(job.error_message, job.error_type or "")
     return JobReply(

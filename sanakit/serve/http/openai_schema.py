@@ -124,7 +124,7 @@ class Reply(BaseModel):
     """Base of what the server says."""
 
 
-class PictureReply(Reply):
+class ImageReply(Reply):
     """One image."""
 
     b64_json: str | None = None
@@ -173,7 +173,7 @@ class ImagesReply(Reply):
     background: Literal["opaque"] = "opaque"
     output_format: OutputFormat
     size: str
-    data: list[PictureReply]
+    data: list[ImageReply]
     usage: Usage
     warnings: list[str] = WARNINGS
 

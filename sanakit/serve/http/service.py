@@ -18,7 +18,7 @@ from sanakit.serve.http.access import Access
 from sanakit.serve.http.metrics import Metrics
 from sanakit.serve.http.openai_schema import DrawingSettings
 from sanakit.serve.jobs.jobs import JobStore
-from sanakit.serve.jobs.storage import PictureStore
+from sanakit.serve.jobs.storage import ImageStore
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Service:
 
     engine: Engine
     jobs: JobStore
-    store: PictureStore
+    store: ImageStore
     access: Access
     metrics: Metrics
     settings: DoorSettings

@@ -63,7 +63,7 @@ class Key(Base):
     )
 
 
-class Usage(Base):
+class KeyUsage(Base):
     """Images that a key was given in a day."""
 
     __tablename__ = "usage"
@@ -159,7 +159,7 @@ class KeyStore:
         """Count images for a key's day, unless that would exceed its quota: then False."""
         with self.database.writing() as session:
             session.get(Key, key.id, with_for_update=True)  # in PostgreSQL, others wait here
-            usage = session.get(Usage, (key.id, day)) or Usage(key_id=key.id, day=day, pictures=0)
+            usage = session.get(KeyUsage, (key.id, day)) or KeyUsage(key_id=key.id, day=day, pictures=0)
             if key.per_day is not None and usage.pictures + pictures > key.per_day:
                 return False
             usage.pictures = max(0, usage.pictures + pictures)
@@ -169,7 +169,7 @@ class KeyStore:
     def used(self, day: date) -> dict[str, int]:
         """Images that were counted in a day of UTC, by id of the key."""
         with self.database.reading() as session:
-            found = session.execute(select(Usage.key_id, Usage.pictures).where(Usage.day == day))
+            found = session.execute(select(KeyUsage.key_id, KeyUsage.pictures).where(KeyUsage.day == day))
             return {key_id: pictures for key_id, pictures in found}
 
 

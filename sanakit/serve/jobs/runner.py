@@ -24,7 +24,7 @@ from sanakit.images.opening import open_picture
 from sanakit.pipelines.request import Result
 from sanakit.serve.jobs.database import now
 from sanakit.serve.jobs.jobs import INPUTS, Job, JobStore
-from sanakit.serve.jobs.storage import PictureStore
+from sanakit.serve.jobs.storage import ImageStore
 
 if TYPE_CHECKING:
     from sanakit.serve.engine.engine import Engine, Ticket
@@ -60,7 +60,7 @@ class JobRunner:
         self,
         engine: Engine,
         jobs: JobStore,
-        store: PictureStore,
+        store: ImageStore,
         owner: str,
         *,
         lease: float = LEASE,

@@ -21,7 +21,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ABANDONED = 3600  # seconds after which an unfinished file is a killed process's
 
 
-class PictureStore:
+class ImageStore:
     """Images by name. All methods may be called from any thread and block while the store works.
 
     url: a folder (made if missing, for its owner alone), file:///PATH, or a URL of fsspec, whose package for

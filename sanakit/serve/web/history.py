@@ -23,7 +23,7 @@ from sanakit.errors import SettingsError
 from sanakit.images.image import Metadata, encode, read_metadata
 from sanakit.images.image import save as save_file
 from sanakit.serve.jobs.jobs import FINISHED, JobStore
-from sanakit.serve.jobs.storage import PictureStore
+from sanakit.serve.jobs.storage import ImageStore
 
 SHARED = ""  # the room of a page whose visitors are one person
 MOST_SHOWN = 200  # images in the overview, the newest
@@ -39,7 +39,7 @@ class History:
     store: where they are kept. jobs: those made without a key have their images in the shared room, too.
     """
 
-    def __init__(self, store: PictureStore, jobs: JobStore | None = None) -> None:
+    def __init__(self, store: ImageStore, jobs: JobStore | None = None) -> None:
         self.store = store
         self.jobs = jobs
         self._folder = TemporaryDirectory(prefix="sana-page-")

@@ -22,7 +22,7 @@ from sanakit.serve.http.failures import FailureError, failure_of
 from sanakit.serve.http.service import Service
 from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.keys import Key, KeyStore
-from sanakit.serve.jobs.storage import PictureStore
+from sanakit.serve.jobs.storage import ImageStore
 from sanakit.serve.web.gradio_seams import Blocks, Lock, NoFetching, lock_of
 from sanakit.serve.web.history import History
 from sanakit.serve.web.page import Page
@@ -36,7 +36,7 @@ KEEP_COPIES = (600, 3600)  # seconds: how often Gradio's cache is looked through
 
 def build_page(
     engine: Engine,
-    store: PictureStore,
+    store: ImageStore,
     jobs: JobStore | None = None,
     *,
     private: bool = False,

@@ -53,7 +53,7 @@ class Details:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
+class DrawingArea:
     """Where the image is drawn: previews, then the images."""
 
     column: gr.Column
@@ -133,7 +133,7 @@ def make_editor() -> Editor:
     return Editor(**{field.name: found[field.name] for field in fields(Editor)})
 
 
-def make_stage() -> Stage:
+def make_stage() -> DrawingArea:
     """Lay out the place where images are drawn."""
     with gr.Column(elem_id="stage-column") as column:
         with gr.Column(elem_id="stage"):
@@ -151,7 +151,9 @@ def make_stage() -> Stage:
         status = gr.HTML("", elem_id="status")
         names = gr.State([])
         details = make_details("stage")
-    return Stage(column=column, view=view, pictures=pictures, status=status, names=names, details=details)
+    return DrawingArea(
+        column=column, view=view, pictures=pictures, status=status, names=names, details=details
+    )
 
 
 def make_overview() -> Overview:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from sanakit.data.batches.loader import Batch, Loader
+from sanakit.data.batches.loader import LoadedBatch, Loader
 from sanakit.data.cache.loader import CachedBatch, CachedLoader
 from sanakit.models.dc_ae import DCAE
 from sanakit.train.distributed.parallel import current_share
@@ -38,7 +38,7 @@ class CaptionedFeed:
         self.codec = codec.eval().requires_grad_(False)
         self._parts: list[Part] = []
         self._step, self._sound = -1, 0  # the step that is loaded, and its sound images on all ranks
-        self._loaded: dict[int, Batch | CachedBatch] = {}
+        self._loaded: dict[int, LoadedBatch | CachedBatch] = {}
         self._failed: dict[str, str] = {}
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:

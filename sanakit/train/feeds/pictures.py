@@ -23,7 +23,7 @@ from sanakit.train.parts import Part
 
 
 @dataclass(frozen=True, slots=True)
-class PictureBatch:
+class ImageBatch:
     """Images of a part of a global batch."""
 
     pictures: Tensor  # B 3 H W in [-1, 1]
@@ -31,7 +31,7 @@ class PictureBatch:
     part: Part  # their places in the global batch
 
 
-class Pictures(Protocol):
+class IndexedImages(Protocol):
     """Images one by one: an array N H W 3 of uint8, or anything that makes them when they are asked for."""
 
     def __len__(self) -> int: ...
@@ -39,14 +39,14 @@ class Pictures(Protocol):
     def __getitem__(self, index: int, /) -> np.ndarray: ...
 
 
-class PictureSource(Protocol):
+class ImageFeed(Protocol):
     """What an objective asks of its images."""
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:
         """Get ready for step `first` and those after it; parts: what this process will ask for in each."""
         ...
 
-    def batch(self, step: int, part: Part) -> PictureBatch:
+    def batch(self, step: int, part: Part) -> ImageBatch:
         """Return a part of a step's images."""
         ...
 
@@ -61,7 +61,7 @@ class Crops:
 
     def __init__(
         self,
-        images: Pictures,
+        images: IndexedImages,
         weights: np.ndarray | None = None,
         *,
         seed: int = 0,
@@ -78,7 +78,7 @@ class Crops:
     def begin(self, first: int, parts: Sequence[Part]) -> None:
         """Nothing to prepare: images come when they are asked for."""
 
-    def batch(self, step: int, part: Part) -> PictureBatch:
+    def batch(self, step: int, part: Part) -> ImageBatch:
         """Draw crops of a part of a step's batch, or a quarter as many whole images."""
         whole = step >= self.whole_from
         own = part.of(max(1, part.total // 4)) if whole else part
@@ -87,7 +87,7 @@ class Crops:
             start = min(own.start, own.total - 1)
             own, share = Part(start, start + 1, own.total), 0.0
         pictures = self._draw(own, self.side if whole else self.crop, step_generator(self.seed, step))
-        return PictureBatch(pictures, torch.full((len(own),), share), own)
+        return ImageBatch(pictures, torch.full((len(own),), share), own)
 
     def _draw(self, part: Part, side: int, generator: torch.Generator) -> Tensor:
         count, own = part.total, slice(part.start, part.stop)
@@ -102,7 +102,7 @@ class Crops:
         return pictures
 
 
-class LoadedPictures:
+class LoadedImages:
     """Whole images as a loader gives them, each batch in the size of one aspect bucket."""
 
     def __init__(self, loader: Loader) -> None:
@@ -112,7 +112,7 @@ class LoadedPictures:
         """Let the loader read ahead."""
         self.loader.begin(first, parts)
 
-    def batch(self, step: int, part: Part) -> PictureBatch:
+    def batch(self, step: int, part: Part) -> ImageBatch:
         """Return a part of global batch `step`; empty places and broken images count nothing."""
         batch = self.loader.batch(step, part)
-        return PictureBatch(batch.images, batch.weights / part.total, part)
+        return ImageBatch(batch.images, batch.weights / part.total, part)

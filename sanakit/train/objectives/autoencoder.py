@@ -31,7 +31,7 @@ from sanakit.eval.metrics.similarity import psnr, ssim
 from sanakit.images.sheets import contact_sheet
 from sanakit.models.dc_ae import DCAE, Decoder, Encoder
 from sanakit.seeds import sample_generator
-from sanakit.train.feeds.pictures import PictureSource
+from sanakit.train.feeds.pictures import ImageFeed
 from sanakit.train.losses.discriminator import PatchDiscriminator, decoder_loss, hinge_loss
 from sanakit.train.losses.perceptual import PerceptualDistance
 from sanakit.train.parts import Part
@@ -84,7 +84,7 @@ class AutoencoderObjective:
     def __init__(
         self,
         model: DCAE,
-        pictures: PictureSource,
+        pictures: ImageFeed,
         reference: Tensor,
         *,
         parts: Parts = "decoder",

@@ -27,7 +27,7 @@ from sanakit.images.image import to_tensor
 from sanakit.models.dc_ae import DCAE, DCAEConfig
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
-from sanakit.train.feeds.pictures import LoadedPictures
+from sanakit.train.feeds.pictures import LoadedImages
 from sanakit.train.objectives.autoencoder import AutoencoderObjective, Parts, Terms, autoencoder_state
 from sanakit.train.run import MODEL, Run, averaged_weights
 from sanakit.train.state.checkpoint import has_checkpoint
@@ -94,7 +94,7 @@ def folder_run(
     torch.manual_seed(config.seed)  # of a discriminator's weights
     objective = AutoencoderObjective(
         model.to(device),
-        LoadedPictures(loader),
+        LoadedImages(loader),
         reference,
         parts=phase.parts,
         terms=phase.terms,

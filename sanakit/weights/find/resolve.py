@@ -18,7 +18,7 @@ OURS = "sanakit.json"  # defaults, precision rule, instruction: ours, ignored by
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class ModelSource:
     """Where a model lies: a diffusers folder, one part of such a folder, or a single weight file."""
 
     path: Path
@@ -65,7 +65,7 @@ class Source:
         return read_json(path) if not self.is_file and path.exists() else {}
 
 
-def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> Source:
+def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> ModelSource:
     """Find a model, and fetch the named parts if it lies on the Hub.
 
     model: a catalog name, a diffusers folder, a .safetensors or .pth file, or a Hub "organisation/name". A
@@ -80,16 +80,15 @@ def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> 
         return _from_disk(path)
     if path.is_absolute() or text.startswith((".", "~")) or text.endswith((".pth", ".safetensors", "/")):
         raise ModelNotFoundError(
-            f"There is no file or folder {text!r}: check the path, or use a catalog name (see `sana "
-            "models`)."
+            f"There is no file or folder {text!r}: check the path, or use a catalog name (see `sana models`)."
         )
     if hub.REPO_NAME.fullmatch(text):
         entry = catalog.recognise(text)
-        return Source(path=hub.fetch(text, parts, entry.variant if entry else None), entry=entry)
+        return ModelSource(path=hub.fetch(text, parts, entry.variant if entry else None), entry=entry)
     return _from_catalog(catalog.find(text), parts)
 
 
-def partner(source: Source, parts: tuple[str, ...]) -> Source:
+def partner(source: ModelSource, parts: tuple[str, ...]) -> ModelSource:
     """For a single file that holds only a transformer: the release of the same size, with those parts
     fetched.
 
@@ -152,7 +151,7 @@ def kind_words(kind: str) -> str:
     }.get(kind, f"a SANA {kind.replace('_', ' ')}")
 
 
-def _from_catalog(entry: CatalogEntry, parts: Iterable[str]) -> Source:
+def _from_catalog(entry: CatalogEntry, parts: Iterable[str]) -> ModelSource:
     if entry.unsupported:
         raise WeightsError(
             f"{entry.name} is {entry.unsupported}. Choose another one that `sana models` lists."
@@ -164,14 +163,14 @@ def _from_catalog(entry: CatalogEntry, parts: Iterable[str]) -> Source:
                 f"The embedded model {entry.name!r} is missing from this installation: install the package "
                 "again."
             )
-        return Source(path=folder, entry=entry)
-    return Source(path=hub.fetch(entry.repo, parts, entry.variant), entry=entry)
+        return ModelSource(path=folder, entry=entry)
+    return ModelSource(path=hub.fetch(entry.repo, parts, entry.variant), entry=entry)
 
 
-def _from_disk(path: Path) -> Source:
+def _from_disk(path: Path) -> ModelSource:
     if path.is_file():
         entry = catalog.recognise(path.name) or catalog.recognise(path.resolve().parent.parent.name)
-        return Source(path=path, entry=entry)
+        return ModelSource(path=path, entry=entry)
     if not path.is_dir():
         raise WeightsError(f"{path} is neither a file nor a folder: use a model's folder or weight file.")
     index = path / INDEX
@@ -186,4 +185,4 @@ def _from_disk(path: Path) -> Source:
     resolved = path.resolve()  # a Hub cache folder is models--org--name/snapshots/commit
     name = resolved.parent.parent.name if resolved.parent.name == "snapshots" else resolved.name
     entry = next((known for known in CATALOG.values() if known.folder == resolved), None)
-    return Source(path=path, entry=entry or catalog.recognise(name))
+    return ModelSource(path=path, entry=entry or catalog.recognise(name))

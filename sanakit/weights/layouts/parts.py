@@ -19,7 +19,7 @@ from sanakit.models.gemma2 import Gemma2Config
 from sanakit.models.sana import SanaConfig
 from sanakit.quant.plans import PLANS, Plan
 from sanakit.quant.quantize import stand_in
-from sanakit.weights.find.resolve import Source, identify, kind_words
+from sanakit.weights.find.resolve import ModelSource, identify, kind_words
 from sanakit.weights.layouts import diffusers, official
 from sanakit.weights.read.files import AGAIN, TensorFiles, open_component, open_file, read_json
 
@@ -35,7 +35,7 @@ QUANTIZATION = "quantization_config"  # of a part's config.json, as other tools 
 NAMED = 4  # names that an error message quotes
 
 
-def open_transformer(source: Source) -> tuple[TensorFiles, str, SanaConfig]:
+def open_transformer(source: ModelSource) -> tuple[TensorFiles, str, SanaConfig]:
     """Return the tensors, layout and config of a source's transformer; nothing but headers is read."""
     if not source.is_file:
         folder = source.part("transformer", "SanaTransformer2DModel")
@@ -63,21 +63,21 @@ def open_transformer(source: Source) -> tuple[TensorFiles, str, SanaConfig]:
     return files, layout, _checked(config, source.path)
 
 
-def transformer_config(source: Source) -> SanaConfig:
+def transformer_config(source: ModelSource) -> SanaConfig:
     """Return the sizes of a source's transformer, which may be a graph."""
     if not source.runtime:
         return open_transformer(source)[2]
     return _sana_config(source.part("transformer", "SanaTransformer2DModel") / "config.json")
 
 
-def autoencoder_config(source: Source) -> DCAEConfig:
+def autoencoder_config(source: ModelSource) -> DCAEConfig:
     """Return the sizes of a source's autoencoder, whose decoder may be a graph."""
     if not source.runtime:
         return open_autoencoder(source)[2]
     return _autoencoder_config(source.part("vae_decoder", "AutoencoderDC") / "config.json")
 
 
-def open_autoencoder(source: Source) -> tuple[TensorFiles, str, DCAEConfig]:
+def open_autoencoder(source: ModelSource) -> tuple[TensorFiles, str, DCAEConfig]:
     """Return the tensors, layout and config of a source's autoencoder; nothing but headers is read."""
     if not source.is_file:
         folder = source.part("vae", "AutoencoderDC")
@@ -104,7 +104,7 @@ def open_autoencoder(source: Source) -> tuple[TensorFiles, str, DCAEConfig]:
     )
 
 
-def open_text_encoder(source: Source) -> tuple[TensorFiles, Gemma2Config]:
+def open_text_encoder(source: ModelSource) -> tuple[TensorFiles, Gemma2Config]:
     """Return the tensors and config of a folder's text encoder; nothing but headers is read."""
     folder = source.part("text_encoder", "Gemma2")
     path = folder / "config.json"
@@ -113,7 +113,7 @@ def open_text_encoder(source: Source) -> tuple[TensorFiles, Gemma2Config]:
     )
 
 
-def stored_plan(source: Source, part: str) -> Plan | None:
+def stored_plan(source: ModelSource, part: str) -> Plan | None:
     """Return the plan by which a part of a source ("transformer", "text_encoder") was quantised, if it was.
 
     Such a part has the module's own names. Raises WeightsError for what another tool quantised.
@@ -168,7 +168,7 @@ def differences(
     return missing + sorted(expected - given), unknown + sorted(given - expected)
 
 
-def empty(build: Callable[[], Module], source: Source, plan: Plan | None = None) -> Module:
+def empty(build: Callable[[], Module], source: ModelSource, plan: Plan | None = None) -> Module:
     """Build a module without memory for its weights. plan: by which its file was quantised.
 
     Raises WeightsError when its sizes do not go together.

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sanakit.data.annotate.job import Captioning, Report, Scoring, annotate, run_here
+from sanakit.data.annotate.job import AnnotationReport, Captioning, Scoring, annotate, run_here
 from sanakit.data.read.captions import Caption
 from sanakit.data.read.open import open_source
 from sanakit.data.read.sidecar import SIDECAR, read_sidecar
@@ -46,7 +46,7 @@ def scoring(model=by_words, name: str = "clip") -> Scoring:
     return Scoring(name=name, load=lambda: model)
 
 
-def run(folder: Path, job, batch_size: int = 2, **settings) -> Report:
+def run(folder: Path, job, batch_size: int = 2, **settings) -> AnnotationReport:
     source = open_source(folder)
     return annotate(
         source, job, folder / SIDECAR, partial(run_here, source=source, batch_size=batch_size), **settings

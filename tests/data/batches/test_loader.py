@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sanakit.data.batches.loader import Batch, Loader
+from sanakit.data.batches.loader import LoadedBatch, Loader
 from sanakit.data.read.captions import Caption
 from sanakit.data.read.decode import decode
 from sanakit.data.read.index import scan
@@ -39,14 +39,14 @@ def loader_of(folder: Path, **settings) -> Loader:
     return Loader(source, scan(source), **(defaults | settings))
 
 
-def read(loader: Loader, steps: range, parts: list[Part]) -> Iterator[tuple[int, Batch]]:
+def read(loader: Loader, steps: range, parts: list[Part]) -> Iterator[tuple[int, LoadedBatch]]:
     loader.begin(steps.start, parts)
     for step in steps:
         for part in parts:
             yield step, loader.batch(step, part)
 
 
-def same(one: Batch, two: Batch) -> bool:
+def same(one: LoadedBatch, two: LoadedBatch) -> bool:
     return (
         torch.equal(one.images, two.images)
         and torch.equal(one.weights, two.weights)

@@ -14,7 +14,7 @@ from sanakit.data.cache import store as module
 from sanakit.data.cache.store import (
     About,
     Cache,
-    CachedPicture,
+    CachedImage,
     Maker,
     Shard,
     begun,
@@ -50,7 +50,7 @@ ABOUT = About(
 )
 
 
-def pictures() -> list[CachedPicture]:
+def pictures() -> list[CachedImage]:
     def latents(h: int, w: int) -> torch.Tensor:
         return torch.randn(8, h, w).half()
 
@@ -59,15 +59,15 @@ def pictures() -> list[CachedPicture]:
 
     odd = (Caption("ein süßer Hund\n", 31.5, "seer"), Caption("狗"))
     return [
-        CachedPicture("a.png", 4, odd, None, latents(4, 4), text(5, 2)),
-        CachedPicture("bro\udcffken.png", 5, failed="is damaged (x)"),
-        CachedPicture("bare.png", 7, (), None, latents(4, 4), text(1)),
-        CachedPicture("flat.png", 0, (Caption("flat"),), None, latents(2, 8), text(3)),
+        CachedImage("a.png", 4, odd, None, latents(4, 4), text(5, 2)),
+        CachedImage("bro\udcffken.png", 5, failed="is damaged (x)"),
+        CachedImage("bare.png", 7, (), None, latents(4, 4), text(1)),
+        CachedImage("flat.png", 0, (Caption("flat"),), None, latents(2, 8), text(3)),
     ]
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> tuple[Path, list[CachedPicture]]:
+def written(tmp_path: Path) -> tuple[Path, list[CachedImage]]:
     made = pictures()
     folder = tmp_path / "cache"
     start_cache(folder, ABOUT)

@@ -8,13 +8,20 @@ import pytest
 from PIL import Image
 
 from sanakit.errors import DataError
-from sanakit.eval.benchmarks.dpg import Question, answered, question_picture, read_questions, summarise, valid
+from sanakit.eval.benchmarks.dpg import (
+    DPGQuestion,
+    answered,
+    question_picture,
+    read_questions,
+    summarise,
+    valid,
+)
 
 CHAIR = [
-    Question(1, "Is there a chair?", "entity - whole"),
-    Question(2, "Is the chair red?", "attribute - color", (1,)),
-    Question(3, "Is there a cat?", "entity - whole"),
-    Question(4, "Is the cat on the red chair?", "relation - spatial", (2, 3)),
+    DPGQuestion(1, "Is there a chair?", "entity - whole"),
+    DPGQuestion(2, "Is the chair red?", "attribute - color", (1,)),
+    DPGQuestion(3, "Is there a cat?", "entity - whole"),
+    DPGQuestion(4, "Is the cat on the red chair?", "relation - spatial", (2, 3)),
 ]
 HEAD = (
     "item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple,"

@@ -118,7 +118,7 @@ def test_drawings_are_drawn_at_any_size():
     pytest.importorskip("resvg_py")
     path = '<path fill="red" d="M0 0h16v32H0z"/>'
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">{path}</svg>'
-    drawings = object.__new__(more_art.Drawings)
+    drawings = object.__new__(more_art.MoreDrawings)
     drawings._art = {("red apple", "noto"): svg}
     image, alpha = drawings.draw("red apple", "noto", 512)
     assert image.shape == (512, 512, 3)

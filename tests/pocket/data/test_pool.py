@@ -17,7 +17,7 @@ from sanakit.pocket.data.canvas import AS_DRAWN
 from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import PocketImages, join, open_pocket
 from sanakit.pocket.data.pool import Pool, build_pool, join_pools, open_pool
-from sanakit.pocket.data.samples import SHARES, Sample, draw_chances, list_samples, render
+from sanakit.pocket.data.samples import SHARES, PocketSample, draw_chances, list_samples, render
 from sanakit.pocket.data.scenes import Scenes
 from sanakit.pocket.data.toy import build_toy
 from sanakit.pocket.data.wording import Wording
@@ -42,7 +42,7 @@ def codec() -> DCAE:
 
 
 @pytest.fixture(scope="module")
-def some(pocket: PocketImages) -> list[Sample]:
+def some(pocket: PocketImages) -> list[PocketSample]:
     """A few samples of each kind."""
     samples, found = [], Counter()
     for sample in list_samples(pocket, 20):
@@ -150,8 +150,8 @@ def test_a_feed_gives_the_same_samples_in_whole_and_in_parts(pool: Pool, pocket,
 def test_words_name_the_colour_and_the_ground_of_a_sample(pocket: PocketImages):
     wording = Wording({})
     row = next(i for i, row in enumerate(pocket.rows) if row.concept == "penguin")
-    painted = Sample(kind="painted", weight=1, row=row, colour="purple")
-    on_ground = Sample(kind="varied", weight=1, row=row, placement=replace(AS_DRAWN, ground="green"))
+    painted = PocketSample(kind="painted", weight=1, row=row, colour="purple")
+    on_ground = PocketSample(kind="varied", weight=1, row=row, placement=replace(AS_DRAWN, ground="green"))
     random = np.random.default_rng(0)
     for _ in range(40):
         assert "purple" in wording.single(painted, pocket.rows[row], random).lower()
@@ -164,7 +164,7 @@ def test_other_languages_are_used_where_they_are_known(pocket: PocketImages):
     row = replace(pocket.rows[0], concept=concept)
     random = np.random.default_rng(0)
     wording = Wording({concept: ["Hundegesicht"]})
-    said = [wording.single(Sample(kind="drawn", weight=1, row=0), row, random) for _ in range(400)]
+    said = [wording.single(PocketSample(kind="drawn", weight=1, row=0), row, random) for _ in range(400)]
     assert 0.05 < np.mean(["Hundegesicht" in words for words in said]) < 0.16
 
 

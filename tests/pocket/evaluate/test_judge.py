@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from sanakit.errors import DataError
-from sanakit.pocket.evaluate.judge import Judge, load_judge, save_judge
+from sanakit.pocket.evaluate.judge import SceneJudge, load_judge, save_judge
 
 
-class Planted(Judge):
+class Planted(SceneJudge):
     """Says what it is told to, whatever the image."""
 
     def plant(self, cells: dict[tuple[int, int], int], sizes: float = 0.0) -> None:
@@ -41,7 +41,7 @@ def test_a_thing_is_what_most_of_its_cells_say():
 
 
 def test_a_judge_comes_back_from_its_file_with_its_notes(tmp_path):
-    judge = Judge(["fox", "key", "tent"])
+    judge = SceneJudge(["fox", "key", "tent"])
     save_judge(tmp_path, judge, {"accuracy": {"all": 0.5}})
     again, notes = load_judge(tmp_path)
     assert notes == {"concepts": ["fox", "key", "tent"], "accuracy": {"all": 0.5}}
@@ -52,7 +52,7 @@ def test_a_judge_comes_back_from_its_file_with_its_notes(tmp_path):
 
 
 def test_a_damaged_judge_is_an_error_with_a_remedy(tmp_path):
-    save_judge(tmp_path, Judge(["fox"]), {})
+    save_judge(tmp_path, SceneJudge(["fox"]), {})
     path = tmp_path / "judge.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(DataError, match="install sanakit again"):

@@ -6,7 +6,7 @@ import torch
 from sanakit import TextToImage
 from sanakit.pocket.data.palette import COLOURS
 from sanakit.pocket.evaluate import pocket_eval
-from sanakit.pocket.evaluate.judge import Judge, Thing, load_judge, save_judge
+from sanakit.pocket.evaluate.judge import SceneJudge, Thing, load_judge, save_judge
 from sanakit.pocket.evaluate.pocket_eval import Question, as_rows, evaluate_scenes, holds, shares
 from sanakit.pocket.evaluate.report import drawing
 
@@ -70,7 +70,7 @@ def test_shares_are_means_of_kinds():
 def test_every_question_is_drawn_from_its_own_seed_however_many_are_asked(tmp_path, monkeypatch):
     asked = [question(kind, "fox") for kind in ("object", "ground") for _ in range(3)]
     asked = [Question(**{**row, "prompt": f"number {i}"}) for i, row in enumerate(as_rows(asked))]
-    save_judge(tmp_path, Judge(["fox"]), {"questions": as_rows(asked), "accuracy": {"all": 1.0}})
+    save_judge(tmp_path, SceneJudge(["fox"]), {"questions": as_rows(asked), "accuracy": {"all": 1.0}})
     seen: dict[str, int] = {}
 
     def draw(prompts: list[str], seed: int) -> torch.Tensor:
@@ -89,7 +89,7 @@ def test_every_question_is_drawn_from_its_own_seed_however_many_are_asked(tmp_pa
 
 def test_what_failed_is_named(tmp_path, monkeypatch):
     asked = [question("object", "fox"), question("ground", "fox")]
-    save_judge(tmp_path, Judge(["fox"]), {"questions": as_rows(asked), "accuracy": {"all": 1.0}})
+    save_judge(tmp_path, SceneJudge(["fox"]), {"questions": as_rows(asked), "accuracy": {"all": 1.0}})
     monkeypatch.setattr(pocket_eval, "judged", lambda *_: [True, False])
     report = evaluate_scenes(lambda prompts, seed: torch.zeros(len(prompts), 3, 256, 256), folder=tmp_path)
     assert report.failed == ("ground",)

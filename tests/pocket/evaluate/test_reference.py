@@ -13,14 +13,14 @@ from sanakit.pocket.evaluate.reference import (
     FOLDER,
     GALLERY,
     HELD_OUT,
-    Reference,
+    PocketReference,
     load_reference,
     save_reference,
 )
 
 
 @pytest.fixture(scope="module")
-def shipped() -> Reference:
+def shipped() -> PocketReference:
     return load_reference()
 
 
@@ -80,7 +80,7 @@ def test_a_folder_that_can_not_be_written_is_refused(tmp_path) -> None:
         save_reference(tmp_path / "file", tiny(), pictures, prompts=[], styled_prompts=[], sources=[])
 
 
-def test_the_shipped_pictures_show_every_common_concept_in_four_designs(shipped: Reference) -> None:
+def test_the_shipped_pictures_show_every_common_concept_in_four_designs(shipped: PocketReference) -> None:
     gallery = shipped.gallery
     assert gallery.concepts == tuple(COMMON_CONCEPTS)
     assert shipped.prompts == tuple(COMMON_CONCEPTS.values())
@@ -95,7 +95,7 @@ def test_the_shipped_pictures_show_every_common_concept_in_four_designs(shipped:
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 3e6
 
 
-def test_the_shipped_pictures_recognise_one_another(shipped: Reference) -> None:
+def test_the_shipped_pictures_recognise_one_another(shipped: PocketReference) -> None:
     gallery = shipped.gallery
     assert (gallery.ranks(gallery.pictures, gallery.labels) == 0).float().mean() > 0.99
     by_design, by_artist = ceiling(gallery, gallery.designs), ceiling(gallery, gallery.artists)

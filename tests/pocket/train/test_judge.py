@@ -6,7 +6,7 @@ import torch
 
 from sanakit.pocket.data import scenes
 from sanakit.pocket.data.dataset import PocketImages
-from sanakit.pocket.evaluate.judge import CELL, Judge
+from sanakit.pocket.evaluate.judge import CELL, SceneJudge
 from sanakit.pocket.evaluate.pocket_eval import Question
 from sanakit.pocket.train import judge as training
 from sanakit.pocket.train.judge import JudgeObjective, ask
@@ -25,7 +25,7 @@ def objective(pocket: PocketImages, monkeypatch: pytest.MonkeyPatch) -> JudgeObj
     monkeypatch.setattr(training, "QUESTIONS", 4)
     monkeypatch.setattr(scenes, "HELD_OUT_ONE_IN", 2)  # of so few things none might be held out
     torch.manual_seed(0)
-    return JudgeObjective(Judge(list(THINGS)), pocket)
+    return JudgeObjective(SceneJudge(list(THINGS)), pocket)
 
 
 def test_labels_lie_on_the_things_wherever_a_picture_was_moved(objective: JudgeObjective, monkeypatch):

@@ -26,7 +26,7 @@ from sanakit.models.sana import Sana
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.serve.engine import engine as engine_module
 from sanakit.serve.engine.engine import Engine
-from sanakit.serve.engine.ticket import Event, Failed, Finished, Progress, Ticket
+from sanakit.serve.engine.ticket import Event, Failed, Finished, Stepped, Ticket
 
 WAIT = 60  # seconds that nothing here should take
 TOLERANCE = 2  # of 255
@@ -133,9 +133,9 @@ def test_events_tell_every_step_and_the_end(engine: Engine) -> None:
     events: list[Event] = []
     ticket = draw(engine, steps=3, num_images=2, previews=True, on_event=events.append)
     result = ticket.result(WAIT)
-    steps = [(e.picture, e.index, e.total) for e in events if isinstance(e, Progress)]
+    steps = [(e.picture, e.index, e.total) for e in events if isinstance(e, Stepped)]
     assert sorted(steps) == [(picture, step, 3) for picture in (0, 1) for step in (1, 2, 3)]
-    previews = [e.preview for e in events if isinstance(e, Progress) and e.index < 3]
+    previews = [e.preview for e in events if isinstance(e, Stepped) and e.index < 3]
     assert all(isinstance(preview, Image.Image) and preview.size == (16, 16) for preview in previews)
     last = events[-1]
     assert isinstance(last, Finished)
@@ -161,7 +161,7 @@ def test_cancelling_stops_within_one_step(engine: Engine, gate: Any) -> None:
     gate.opened.set()
     with pytest.raises(StoppedError):
         ticket.result(WAIT)
-    assert sum(isinstance(event, Progress) for event in events) <= 1
+    assert sum(isinstance(event, Stepped) for event in events) <= 1
     other.result(WAIT)
     assert engine.stats()["stopped"] == 1
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 import pytest
 
 from sanakit.pipelines.request import ModelSpec, check_request
-from sanakit.serve.engine.group import CREDIT, Group, Key, Picture, Turns
+from sanakit.serve.engine.group import CREDIT, Group, GroupKey, RequestImage, Turns
 from sanakit.serve.engine.ticket import Ticket
 from sanakit.weights.settings import ModelSettings
 
 SPEC = ModelSpec(settings=ModelSettings(name="tiny"), latent_channels=4, sample_size=8, compression=32)
-SMALL, LARGE, OTHER = (Key("tiny", (4, side, side), True) for side in (2, 16, 8))
+SMALL, LARGE, OTHER = (GroupKey("tiny", (4, side, side), True) for side in (2, 16, 8))
 
 
-def pictures(count: int) -> list[Picture]:
+def pictures(count: int) -> list[RequestImage]:
     request = check_request(SPEC, "a red apple", width=64, height=64, num_images=count)
     ticket = Ticket(request, lambda: None, None, False, None)
-    return [Picture(ticket, number) for number in range(count)]
+    return [RequestImage(ticket, number) for number in range(count)]
 
 
-def spend(turns: Turns, seconds: float) -> Key:
+def spend(turns: Turns, seconds: float) -> GroupKey:
     """Advance the group whose turn it is."""
     group = turns.order()[0]
     group.spent += seconds
@@ -81,7 +81,7 @@ def test_groups_without_work_are_forgotten_and_so_is_what_they_had_in_the_end() 
     turns = Turns()
     turns.add(LARGE, 8, pictures(1))
     for side in range(1, 100):
-        key = Key("tiny", (4, side, 1), False)
+        key = GroupKey("tiny", (4, side, 1), False)
         turns.add(key, 8, pictures(1))
         finish(turns.groups[key])
         turns.order()

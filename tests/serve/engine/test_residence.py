@@ -10,7 +10,7 @@ import pytest
 
 from sanakit.errors import ModelNotFoundError, SettingsError
 from sanakit.serve.engine.engine import Engine
-from sanakit.serve.engine.residence import Residence
+from sanakit.serve.engine.residence import ModelPool
 from sanakit.serve.engine.ticket import Event, Finished
 
 POCKET = Path(__file__).parents[3] / "sanakit" / "assets" / "pocket"
@@ -35,13 +35,13 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def weights(three: list[str]) -> int:
     """Bytes of one model."""
-    residence = Residence(three[:1], device="cpu", dtype="auto", memory="all")
+    residence = ModelPool(three[:1], device="cpu", dtype="auto", memory="all")
     residence.get("one")
     return residence._sizes["one"]
 
 
 def test_names_and_settings_are_known_without_weights(three: list[str]) -> None:
-    residence = Residence(three, device="cpu", dtype="auto", memory="auto")
+    residence = ModelPool(three, device="cpu", dtype="auto", memory="auto")
     assert residence.default == "one"
     assert list(residence.specs) == ["one", "two", "three"]
     assert residence.spec("two").settings.steps == 10
@@ -52,16 +52,16 @@ def test_names_and_settings_are_known_without_weights(three: list[str]) -> None:
 
 def test_two_models_of_one_name_are_refused(three: list[str]) -> None:
     with pytest.raises(SettingsError, match="'one'"):
-        Residence([three[0], three[0]], device="cpu", dtype="auto", memory="auto")
+        ModelPool([three[0], three[0]], device="cpu", dtype="auto", memory="auto")
 
 
 def test_no_model_at_all_is_refused() -> None:
     with pytest.raises(SettingsError, match="at least one"):
-        Residence([], device="cpu", dtype="auto", memory="auto")
+        ModelPool([], device="cpu", dtype="auto", memory="auto")
 
 
 def test_the_least_recently_used_model_makes_room(three: list[str]) -> None:
-    residence = Residence(three, device="cpu", dtype="auto", memory=int(2.5 * weights(three)))
+    residence = ModelPool(three, device="cpu", dtype="auto", memory=int(2.5 * weights(three)))
     first = residence.get("one")
     residence.get("two")
     assert residence.get("one") is first
@@ -70,7 +70,7 @@ def test_the_least_recently_used_model_makes_room(three: list[str]) -> None:
 
 
 def test_a_model_that_draws_stays(three: list[str]) -> None:
-    residence = Residence(three, device="cpu", dtype="auto", memory=int(1.5 * weights(three)))
+    residence = ModelPool(three, device="cpu", dtype="auto", memory=int(1.5 * weights(three)))
     residence.get("one")
     assert residence.fits("one", busy={"one"})
     assert not residence.fits("two", busy={"one"})
@@ -80,7 +80,7 @@ def test_a_model_that_draws_stays(three: list[str]) -> None:
 
 
 def test_weights_that_fit_stay_between_stages(three: list[str]) -> None:
-    residence = Residence(three[:1], device="cpu", dtype="auto", memory="auto")
+    residence = ModelPool(three[:1], device="cpu", dtype="auto", memory="auto")
     pipe = residence.get("one")
     assert residence.stays("one")
     assert pipe._memory.budget == "all"

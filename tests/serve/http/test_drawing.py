@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from sanakit.serve.engine.engine import Engine
-from sanakit.serve.engine.ticket import Progress
+from sanakit.serve.engine.ticket import Stepped
 
 Make = Callable[..., Any]
 
@@ -98,7 +98,7 @@ def test_when_the_client_leaves_the_engine_stops_within_a_step(
 
     def watched(self: Engine, request: Any, on_event: Any, **options: Any) -> Any:
         def watch(event: Any) -> None:
-            if isinstance(event, Progress):
+            if isinstance(event, Stepped):
                 steps.append(event.index)
                 if event.index == 3:
                     client.hang_up.set()

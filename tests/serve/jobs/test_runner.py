@@ -22,7 +22,7 @@ from sanakit.images.image import encode, read_metadata
 from sanakit.pipelines.request import Result
 from sanakit.serve.jobs.jobs import Job, JobStore
 from sanakit.serve.jobs.runner import JobRunner
-from sanakit.serve.jobs.storage import PictureStore
+from sanakit.serve.jobs.storage import ImageStore
 
 PATIENCE = 20  # seconds until a test gives up
 
@@ -122,12 +122,12 @@ def jobs(tmp_path: Path) -> Iterator[WatchedJobs]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> PictureStore:
-    return PictureStore(tmp_path / "pictures")
+def store(tmp_path: Path) -> ImageStore:
+    return ImageStore(tmp_path / "pictures")
 
 
 @pytest.fixture
-def start(jobs: WatchedJobs, store: PictureStore) -> Iterator[Callable[..., JobRunner]]:
+def start(jobs: WatchedJobs, store: ImageStore) -> Iterator[Callable[..., JobRunner]]:
     started: list[JobRunner] = []
 
     def begin(engine: FakeEngine, **options: Any) -> JobRunner:
@@ -154,7 +154,7 @@ def ended(jobs: JobStore, job: Job) -> Job:
 
 
 def test_a_job_is_drawn_stored_with_its_settings_and_finished(
-    jobs: WatchedJobs, store: PictureStore, start: Callable[..., JobRunner], tmp_path: Path
+    jobs: WatchedJobs, store: ImageStore, start: Callable[..., JobRunner], tmp_path: Path
 ) -> None:
     runner = start(FakeEngine())
     job = add(jobs, num_images=2)
@@ -170,7 +170,7 @@ def test_a_job_is_drawn_stored_with_its_settings_and_finished(
 
 
 def test_an_edits_picture_comes_from_the_store(
-    jobs: WatchedJobs, store: PictureStore, start: Callable[..., JobRunner]
+    jobs: WatchedJobs, store: ImageStore, start: Callable[..., JobRunner]
 ) -> None:
     store.put("in.png", encode(Image.new("RGB", (5, 6), "red"), "PNG"))
     store.put("broken.png", b"no picture")
@@ -297,7 +297,7 @@ def test_a_database_that_fails_is_tried_again_without_drawing_again(
 
 
 def test_a_full_disk_makes_finished_pictures_wait_and_loses_none(
-    jobs: WatchedJobs, store: PictureStore, start: Callable[..., JobRunner], monkeypatch: pytest.MonkeyPatch
+    jobs: WatchedJobs, store: ImageStore, start: Callable[..., JobRunner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries: queue.Queue[str] = queue.Queue()
 
@@ -361,7 +361,7 @@ def test_a_claim_whose_answer_was_lost_is_put_back(
 
 
 def test_ended_jobs_and_their_pictures_are_kept_as_long_as_asked(
-    jobs: WatchedJobs, store: PictureStore, start: Callable[..., JobRunner]
+    jobs: WatchedJobs, store: ImageStore, start: Callable[..., JobRunner]
 ) -> None:
     job = add(jobs)
     start(FakeEngine()).wake()

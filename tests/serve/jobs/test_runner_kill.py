@@ -20,7 +20,7 @@ from sanakit.serve.engine.engine import Engine
 from sanakit.serve.jobs.instance import Instance
 from sanakit.serve.jobs.jobs import Job, JobStore
 from sanakit.serve.jobs.runner import JobRunner
-from sanakit.serve.jobs.storage import PictureStore
+from sanakit.serve.jobs.storage import ImageStore
 
 PATIENCE = 60  # seconds until a test gives up
 BODY = {"model": None, "prompt": "a red apple", "width": 64, "height": 64, "steps": 2}
@@ -80,7 +80,7 @@ def look_up(jobs: JobStore, job: Job) -> Job:
     return found
 
 
-def difference(store: PictureStore, job: Job, engine: Engine, body: dict[str, Any]) -> int:
+def difference(store: ImageStore, job: Job, engine: Engine, body: dict[str, Any]) -> int:
     """The most by which a job's first image differs from the same request drawn alone, of 255."""
     alone = engine.submit(engine.check(**body)).result(PATIENCE).images[0]
     assert isinstance(alone, Image.Image)
@@ -91,7 +91,7 @@ def difference(store: PictureStore, job: Job, engine: Engine, body: dict[str, An
 def test_a_stored_job_is_drawn_as_its_request_would_have_been(
     jobs: WatchedJobs, engine: Engine, tmp_path: Path
 ) -> None:
-    store, green = PictureStore(tmp_path / "pictures"), Image.new("RGB", (64, 64), "green")
+    store, green = ImageStore(tmp_path / "pictures"), Image.new("RGB", (64, 64), "green")
     store.put("in.png", encode(green, "PNG"))
     drawing = {**BODY, "seed": 3, "num_images": 2}
     edit = {**BODY, "seed": 4, "image": "in.png", "mask": None, "strength": 0.5}
@@ -122,7 +122,7 @@ def test_after_kill_9_in_the_middle_of_a_batch_all_jobs_are_finished_and_none_tw
     before = [look_up(jobs, job) for job in added]
     assert jobs.counts()["finished"] == DRAWN_BEFORE
     assert jobs.counts()["running"] == 8 - DRAWN_BEFORE
-    store, place = PictureStore(tmp_path / "pictures"), Instance(tmp_path)
+    store, place = ImageStore(tmp_path / "pictures"), Instance(tmp_path)
     assert len(store.names()) == DRAWN_BEFORE + 1  # one was stored and not yet said to be finished
     assert place.name == name
 

@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("fsspec")
 
 from sanakit.errors import OutputError, SettingsError, StorageError
-from sanakit.serve.jobs.storage import PictureStore
+from sanakit.serve.jobs.storage import ImageStore
 
 TRICKS = [
     *("", ".", "..", "../x.png", "a/b.png", "/etc/passwd", "a\\b.png", "C:x.png", "..\\x", "a..b"),
@@ -27,16 +27,16 @@ TRICKS = [
 
 
 @pytest.fixture(params=["folder", "file", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PictureStore]:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ImageStore]:
     if request.param == "memory":
         from fsspec.implementations.memory import MemoryFileSystem
 
-        yield PictureStore("memory://pictures/here")
+        yield ImageStore("memory://pictures/here")
         MemoryFileSystem.store.clear()
         MemoryFileSystem.pseudo_dirs[:] = [""]
     else:
         path = tmp_path / "data" / "pictures"
-        yield PictureStore(f"file://{path}" if request.param == "file" else path)
+        yield ImageStore(f"file://{path}" if request.param == "file" else path)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
-def test_a_picture_comes_back_byte_for_byte_until_it_is_replaced_or_deleted(store: PictureStore) -> None:
+def test_a_picture_comes_back_byte_for_byte_until_it_is_replaced_or_deleted(store: ImageStore) -> None:
     store.put("b.png", b"\0one\n")
     store.put("a-1_2.PNG", b"")
     assert store.names() == ["a-1_2.PNG", "b.png"]
@@ -60,7 +60,7 @@ def test_a_picture_comes_back_byte_for_byte_until_it_is_replaced_or_deleted(stor
 
 
 @pytest.mark.parametrize("trick", TRICKS)
-def test_a_name_that_is_no_plain_name_is_refused_by_every_method(store: PictureStore, trick: str) -> None:
+def test_a_name_that_is_no_plain_name_is_refused_by_every_method(store: ImageStore, trick: str) -> None:
     for call in (lambda: store.put(trick, b"x"), lambda: store.get(trick), lambda: store.delete(trick)):
         with pytest.raises(SettingsError, match="is not an image name"):
             call()
@@ -70,7 +70,7 @@ def test_a_name_that_is_no_plain_name_is_refused_by_every_method(store: PictureS
 def test_links_in_the_folder_are_not_followed(folder: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret.png"
     secret.write_bytes(b"secret")
-    store = PictureStore(folder)
+    store = ImageStore(folder)
     (folder / "link.png").symlink_to(secret)
     assert store.names() == []
     with pytest.raises(LookupError):
@@ -83,7 +83,7 @@ def test_links_in_the_folder_are_not_followed(folder: Path, tmp_path: Path) -> N
 
 
 def test_what_is_no_file_is_no_picture(folder: Path) -> None:
-    store = PictureStore(folder)
+    store = ImageStore(folder)
     (folder / "folder.png").mkdir()
     os.mkfifo(folder / "pipe.png")
     for name in ("folder.png", "pipe.png"):
@@ -97,7 +97,7 @@ def test_what_is_no_file_is_no_picture(folder: Path) -> None:
 def test_a_full_disk_leaves_the_old_picture_and_no_pieces(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = PictureStore(folder)
+    store = ImageStore(folder)
     store.put("a.png", b"old")
 
     def full(file: int) -> None:
@@ -114,7 +114,7 @@ def test_a_full_disk_leaves_the_old_picture_and_no_pieces(
 
 
 def test_a_folder_that_is_gone_is_one_sentence_and_serves_again_when_it_is_back(folder: Path) -> None:
-    store = PictureStore(folder)
+    store = ImageStore(folder)
     store.put("a.png", b"x")
     aside = folder.rename(folder.with_name("aside"))
     with pytest.raises(OutputError, match="No such file"):
@@ -129,12 +129,12 @@ def test_a_folder_that_is_gone_is_one_sentence_and_serves_again_when_it_is_back(
 def test_a_place_that_can_not_hold_pictures_is_one_sentence(odd: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises((OutputError, SettingsError)) as refused:
-        PictureStore(odd.format(file=tmp_path / "file"))
+        ImageStore(odd.format(file=tmp_path / "file"))
     assert str(refused.value).count("\n") == 0
 
 
 def test_the_folder_is_for_its_owner_alone(folder: Path) -> None:
-    PictureStore(folder)
+    ImageStore(folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
@@ -151,7 +151,7 @@ while True:
 
 
 def test_a_killed_process_leaves_a_whole_picture_and_its_pieces_are_swept(folder: Path) -> None:
-    store = PictureStore(folder)
+    store = ImageStore(folder)
     store.put("a.png", b"a" * 3_000_000)
     words = [sys.executable, "-c", WRITE_FOR_EVER, str(folder)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE)
@@ -171,5 +171,5 @@ def test_a_killed_process_leaves_a_whole_picture_and_its_pieces_are_swept(folder
         os.utime(piece, (0, 0))
     (folder / IN_USE).write_bytes(b"")  # of a process that writes it now
     assert store.names() == ["a.png"]
-    PictureStore(folder)
+    ImageStore(folder)
     assert sorted(os.listdir(folder)) == [IN_USE, "a.png"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sanakit.serve.engine.engine import Engine
-from sanakit.serve.jobs.storage import PictureStore
+from sanakit.serve.jobs.storage import ImageStore
 
 gradio = pytest.importorskip("gradio")
 
@@ -27,7 +27,7 @@ def test_no_file_of_another_host_is_fetched_for_a_visitor(
 
     monkeypatch.setattr(gradio.processing_utils, "async_ssrf_protected_get", fetch)
     file = {"path": "https://example.com/x.png", "meta": {"_type": "gradio.FileData"}}
-    blocks = build_page(engine, PictureStore(tmp_path / "pictures"))
+    blocks = build_page(engine, ImageStore(tmp_path / "pictures"))
     tried = 0
     for function in blocks.fns.values():
         kinds = [component.get_block_name() for component in function.inputs]

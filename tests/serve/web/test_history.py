@@ -7,13 +7,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from sanakit.serve.jobs.storage import PictureStore
+from sanakit.serve.jobs.storage import ImageStore
 from sanakit.serve.server import delete_before
 from sanakit.serve.web.history import SHARED, History
 
 
 def test_old_pictures_of_the_page_are_deleted_and_nothing_else(tmp_path: Path) -> None:
-    history = History(PictureStore(tmp_path))
+    history = History(ImageStore(tmp_path))
     image = Image.new("RGB", (8, 8))
     kept = [
         history.add(SHARED, image, {"prompt": "a red apple", "seed": 7}),

@@ -28,7 +28,7 @@ from sanakit.errors import SettingsError, SizeError
 from sanakit.images.image import aspect_bins, encode, read_metadata
 from sanakit.images.opening import open_picture
 from sanakit.serve.engine.engine import Engine
-from sanakit.serve.jobs.storage import PictureStore
+from sanakit.serve.jobs.storage import ImageStore
 
 gradio = pytest.importorskip("gradio")
 
@@ -47,7 +47,7 @@ METADATA |= {"width": 256, "height": 192, "steps": 7, "guidance": 3.5, "solver":
 
 @pytest.fixture
 def history(tmp_path: Path) -> History:
-    return History(PictureStore(tmp_path / "pictures"))
+    return History(ImageStore(tmp_path / "pictures"))
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def page(engine: Engine, history: History) -> Page:
 
 @pytest.fixture
 def client(engine: Engine, tmp_path: Path) -> TestClient:
-    app = mount_page(FastAPI(), build_page(engine, PictureStore(tmp_path / "pictures")))
+    app = mount_page(FastAPI(), build_page(engine, ImageStore(tmp_path / "pictures")))
     return TestClient(app, base_url="http://127.0.0.1")
 
 
@@ -343,12 +343,12 @@ def test_another_model_brings_its_own_styles_sizes_and_defaults(engine: Engine, 
 
 
 def test_the_history_survives_a_restart_newest_first_byte_for_byte(tmp_path: Path) -> None:
-    store = PictureStore(tmp_path)
+    store = ImageStore(tmp_path)
     image = Image.new("RGB", (64, 64), "red")
     before = History(store)
     names = [before.add(SHARED, image, METADATA | {"seed": seed}) for seed in range(3)]
     before.close()
-    after = History(PictureStore(tmp_path))
+    after = History(ImageStore(tmp_path))
     assert after.names(SHARED) == names[::-1]
     assert after.file(SHARED, names[0]).read_bytes() == store.get(names[0])
     assert after.metadata(SHARED, names[1]) == METADATA | {"seed": 1}

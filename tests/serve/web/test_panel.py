@@ -11,7 +11,7 @@ import pytest
 
 from sanakit.images.image import encode
 from sanakit.serve.engine.engine import Engine
-from sanakit.serve.jobs.storage import PictureStore
+from sanakit.serve.jobs.storage import ImageStore
 
 gradio = pytest.importorskip("gradio")
 
@@ -35,7 +35,7 @@ def page(engine: Engine, tmp_path: Path) -> Page:
     )
     plain = replace(listed, name="plain", sizes=(), example_prompts=())
     specs = {own.name: replace(pocket, settings=own) for own in (listed, plain)}
-    page = Page(SimpleNamespace(specs=specs), History(PictureStore(tmp_path)))  # pyright: ignore
+    page = Page(SimpleNamespace(specs=specs), History(ImageStore(tmp_path)))  # pyright: ignore
     with gradio.Blocks(analytics_enabled=False):
         page.lay_out()
     return page

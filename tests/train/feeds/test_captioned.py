@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sanakit.data.batches.loader import Batch, Loader, Part
+from sanakit.data.batches.loader import LoadedBatch, Loader, SampleRange
 from sanakit.recipes import RECIPES
 
 PICTURES, BATCH = 7, 4  # two batches an epoch, the second of them not full
@@ -63,7 +63,7 @@ def main(data: Path, output: Path, steps: int) -> None:
     """Train, and note which images this process was given."""
     read = Loader.batch
 
-    def noting(self: Loader, step: int, part: Part) -> Batch:
+    def noting(self: Loader, step: int, part: SampleRange) -> LoadedBatch:
         batch = read(self, step, part)
         with (output / KEYS.format(os.environ["RANK"])).open("a") as file:
             file.writelines(f"{step} {key}\n" for key in batch.keys if key)

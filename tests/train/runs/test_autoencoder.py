@@ -14,7 +14,7 @@ from sanakit.errors import DataError
 from sanakit.eval.metrics.similarity import psnr
 from sanakit.models.dc_ae import DCAE, DCAEConfig, Stage
 from sanakit.train.config import TrainConfig
-from sanakit.train.feeds.pictures import LoadedPictures
+from sanakit.train.feeds.pictures import LoadedImages
 from sanakit.train.loop import train
 from sanakit.train.objectives.autoencoder import AutoencoderObjective, Terms, autoencoder_state
 from sanakit.train.parts import Part
@@ -63,7 +63,7 @@ def test_held_out_pictures_are_never_trained_on(data, tmp_path):
     assert len(objective.reference) == 2  # a tenth
     assert objective.reference.shape[2:] == (32, 32)
     pictures = objective.pictures
-    assert isinstance(pictures, LoadedPictures)
+    assert isinstance(pictures, LoadedImages)
     assert pictures.loader.report().used == 19
     drawn = [pictures.loader.batch(step, Part(0, 4, 4)) for step in range(12)]
     assert len({key for batch in drawn for key in batch.keys if key}) == 19

@@ -165,9 +165,17 @@ def test_data_pocket_builds_and_tells_how_much(sana, monkeypatch: pytest.MonkeyP
         assert (folder, cache) == (Path("emoji"), Path("packages"))
         return SimpleNamespace(rows=[None] * 1234, sources={"format": 1})
 
+    def build_more(folder: Path, *, cache: Path, progress: object) -> SimpleNamespace:
+        assert (folder, cache) == (Path("emoji-more").absolute(), Path("packages"))
+        return SimpleNamespace(rows=[None] * 56, sources={"format": 1})
+
     monkeypatch.setattr("sanakit.pocket.data.dataset.build_pocket", build_pocket)
-    assert sana("data", "pocket", "emoji", "--cache", "packages").out == "emoji  1,234 images\n"
-    assert json.loads(sana("data", "pocket", "emoji", "--cache", "packages", "--json").out)["images"] == 1234
+    monkeypatch.setattr("sanakit.pocket.data.more_art.build_more", build_more)
+    first, second = sana("data", "pocket", "emoji", "--cache", "packages").out.splitlines()
+    assert first == "emoji  1,234 images"
+    assert second.endswith("emoji-more  56 images of two further designs")
+    told = json.loads(sana("data", "pocket", "emoji", "--cache", "packages", "--json").out)
+    assert (told["images"], told["further"]["images"]) == (1234, 56)
 
 
 def test_evaluate_prints_the_figures_of_the_report(sana, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,18 +33,24 @@ def pocket(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Build the data set of pocket.
+    """Build the data set of pocket, and beside it, as FOLDER-more, one of two further designs.
 
     Captioned emoji of 256 px, MIT and Apache-2.0 art only. Needs npm and the extra train.
     """
-    from sanakit.pocket.data.dataset import build_pocket
+    from sanakit.pocket.data.dataset import build_pocket, more_of, packages_of
+    from sanakit.pocket.data.more_art import build_more
 
     with progress_bar() as show:
         built = build_pocket(folder, cache=cache, progress=show)
+        more = build_more(more_of(folder), cache=cache or packages_of(folder), progress=show)
     if as_json:
-        print_json({"folder": folder, "images": len(built.rows), "sources": built.sources})
+        further = {"folder": more_of(folder), "images": len(more.rows), "sources": more.sources}
+        print_json(
+            {"folder": folder, "images": len(built.rows), "sources": built.sources, "further": further}
+        )
     else:
         print(f"{folder}  {len(built.rows):,} images")
+        print(f"{more_of(folder)}  {len(more.rows):,} images of two further designs")
 
 
 def _group() -> None:

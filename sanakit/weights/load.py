@@ -273,8 +273,8 @@ def check_fit(
                     )
             elif info.dtype not in FLOATS:
                 raise WeightsError(
-                    f"{where}: {name} is stored as {info.dtype}: it was quantised by another tool, which must "
-                    "load it."
+                    f"{where}: {name} is stored as {info.dtype}: it was quantised by another tool, which "
+                    "must load it."
                 )
 
 

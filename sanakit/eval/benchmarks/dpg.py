@@ -49,8 +49,8 @@ class Answers:
 def read_questions(path: str | Path) -> dict[str, list[DPGQuestion]]:
     """Read dpg_bench.csv: name of a prompt -> its questions.
 
-    Skips rows whose proposition_id is not a number (a repeated heading). Raises DataError, naming the line, for
-    a question that depends on a missing question or, through others, on itself.
+    Skips rows whose proposition_id is not a number (a repeated heading). Raises DataError, naming the line,
+    for a question that depends on a missing question or, through others, on itself.
     """
     found: dict[str, list[DPGQuestion]] = {}
     try:

@@ -22,6 +22,6 @@ __all__ = [
     "DCAEConfig",
     "Decoder",
     "Encoder",
-    "Part",
+    "Halves",
     "Stage",
 ]

@@ -40,7 +40,7 @@ def draw_prompts(
     with progress_bar() as show:
         from sanakit.images.image import parse_size
         from sanakit.pipelines.batch import MANIFEST, draw_group, finished, groups, save_all
-        from sanakit.pipelines.prompt_file import read_pictures
+        from sanakit.pipelines.prompt_file import read_prompts
         from sanakit.pipelines.request import ModelSpec, check_request
         from sanakit.pipelines.text_to_image import TextToImage
         from sanakit.weights.settings import load_configs, load_settings
@@ -50,7 +50,7 @@ def draw_prompts(
         width, height = parse_size(size) if size is not None else (None, None)
         defaults = defaults | {"width": width, "height": height}
         spec = ModelSpec.of(load_settings(model), *load_configs(model))
-        pictures = read_pictures(prompts, partial(check_request, spec), seed=seed or 0, **defaults)
+        pictures = read_prompts(prompts, partial(check_request, spec), seed=seed or 0, **defaults)
         done = finished(pictures, folder, overwrite=overwrite)
         waiting = groups(pictures, done)
 

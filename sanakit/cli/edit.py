@@ -92,15 +92,15 @@ def edit(
 
     with generate.display(preview=False) as show, warnings.catch_warnings(action="ignore"):
         from sanakit.images.image import parse_size
-        from sanakit.images.opening import open_picture
+        from sanakit.images.opening import open_image
         from sanakit.pipelines import inpaint
         from sanakit.pipelines.image_to_image import ImageToImage
 
         width, height = parse_size(size) if size is not None else (None, None)
         paths = generate.output_paths(output, seed, num_images)
         _keep(paths, [image] if mask is None else [image, mask])
-        picture = open_picture(image.expanduser(), str(image), FORMATS)
-        marked = None if mask is None else open_picture(mask.expanduser(), str(mask), FORMATS)
+        picture = open_image(image.expanduser(), str(image), FORMATS)
+        marked = None if mask is None else open_image(mask.expanduser(), str(mask), FORMATS)
         if margins is not None:
             picture, marked = inpaint.expand(picture, *margins)
 

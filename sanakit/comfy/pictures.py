@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from sanakit.comfy.host import NodeProgress, stop_if_interrupted
-from sanakit.comfy.tensors import from_pictures, to_masks, to_pictures
+from sanakit.comfy.tensors import from_images, to_images, to_masks
 from sanakit.comfy.widgets import (
     BATCH_SIZE,
     CATEGORY,
@@ -108,7 +108,7 @@ class RedrawImage:
         pipe, chosen = ImageToImage(model), settings(steps, guidance, solver)
         streams = [
             pipe.stream(picture, prompt, negative_prompt, strength=strength, seed=seed + i, **chosen)
-            for i, picture in enumerate(to_pictures(image))
+            for i, picture in enumerate(to_images(image))
         ]
         return (_drawn(streams),)
 
@@ -149,7 +149,7 @@ class InpaintImage:
         feather: int,
     ) -> tuple[Tensor]:
         """Draw image i from seed + i. Raises as `Inpaint` does."""
-        pictures = to_pictures(image)
+        pictures = to_images(image)
         masks = to_masks(mask, len(pictures), image.shape[1], image.shape[2])
         pipe, chosen = Inpaint(model), settings(steps, guidance, solver)
         own = {"strength": strength, "feather": feather}
@@ -187,9 +187,9 @@ class ExpandImage:
     def expand(self, image: Tensor, left: int, top: int, right: int, bottom: int) -> tuple[Tensor, Tensor]:
         """Return the canvases, and one mask for all. Raises as `pipelines.inpaint.expand` does."""
         canvases, masks = zip(
-            *(expand(picture, left, top, right, bottom) for picture in to_pictures(image)), strict=True
+            *(expand(picture, left, top, right, bottom) for picture in to_images(image)), strict=True
         )
-        return from_pictures(canvases), from_pictures(masks[:1])[..., 0]
+        return from_images(canvases), from_images(masks[:1])[..., 0]
 
 
 def _drawn(streams: Sequence[Iterator[Step]]) -> Tensor:
@@ -203,4 +203,4 @@ def _drawn(streams: Sequence[Iterator[Step]]) -> Tensor:
             progress.show(i * steps + step.index, len(streams) * steps, step.preview)
             if step.result is not None:
                 pictures += cast(list[Image.Image], step.result.images)  # the default output, "pil"
-    return from_pictures(pictures)
+    return from_images(pictures)

@@ -24,14 +24,14 @@ Latent = dict[str, Any]
 Conditioning = list[list[Any]]
 
 
-def to_pictures(image: Tensor) -> list[Image.Image]:
+def to_images(image: Tensor) -> list[Image.Image]:
     """Return an IMAGE as RGB (or, of four channels, RGBA) images of 8 bits. Raises SettingsError."""
     _check_image(image)
     levels = image.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
     return [Image.fromarray(pixels.contiguous().numpy()) for pixels in levels]
 
 
-def from_pictures(pictures: Sequence[Image.Image]) -> Tensor:
+def from_images(pictures: Sequence[Image.Image]) -> Tensor:
     """Return RGB images of one size as an IMAGE."""
     levels = [torch.from_numpy(np.array(picture.convert("RGB"))) for picture in pictures]
     return torch.stack(levels).float() / 255

@@ -16,7 +16,7 @@ from sanakit.errors import OutputError
 from sanakit.eval.cases import Case, write_cases
 from sanakit.eval.folder import ImageCase
 from sanakit.pipelines.batch import draw_group, finished, groups, save_all
-from sanakit.pipelines.prompt_file import read_pictures
+from sanakit.pipelines.prompt_file import read_prompts
 from sanakit.pipelines.request import ModelSpec, check_request
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.weights.settings import load_configs, load_settings
@@ -49,7 +49,7 @@ def draw_cases(
     except OSError as error:
         raise OutputError(f"{folder} cannot be written ({error.strerror}): choose another folder.") from None
     spec = ModelSpec.of(load_settings(model), *load_configs(model))
-    pictures = read_pictures(folder / PROMPTS, partial(check_request, spec))
+    pictures = read_prompts(folder / PROMPTS, partial(check_request, spec))
     place = folder / PICTURES
     done = finished(pictures, place)
     if waiting := groups(pictures, done):

@@ -21,7 +21,7 @@ from torch import Tensor
 from sanakit.errors import DataError, SettingsError, SizeError
 from sanakit.eval.cases import Case
 from sanakit.images.image import to_tensor
-from sanakit.images.opening import flatten, open_picture
+from sanakit.images.opening import flatten, open_image
 from sanakit.pipelines.batch import MANIFEST
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -39,7 +39,7 @@ class ImageCase:
     case: Case | None
 
 
-def list_pictures(folder: str | Path) -> list[Path]:
+def list_images(folder: str | Path) -> list[Path]:
     """Return all images below a folder, in the order of their paths. Raises DataError when there are none."""
     folder = Path(folder)
     if not folder.is_dir():
@@ -61,7 +61,7 @@ def shown_in(folder: str | Path, cases: Sequence[Case] | None = None) -> list[Im
     them out, cat/samples/*.png; other images are left out. None: the prompts lie in the folder.
     Raises DataError when there are no images, or a case has none.
     """
-    paths = list_pictures(folder)
+    paths = list_images(folder)
     if cases is None:
         written = _written(Path(folder))
         return [ImageCase(path, written.get(path) or _sidecar(path)) for path in paths]
@@ -76,10 +76,10 @@ def shown_in(folder: str | Path, cases: Sequence[Case] | None = None) -> list[Im
     return shown
 
 
-def read_picture(path: Path) -> Image.Image:
+def read_image(path: Path) -> Image.Image:
     """Read an image as RGB, upright, on white where it is transparent. Raises DataError with its name."""
     try:
-        return flatten(open_picture(path, str(path)))
+        return flatten(open_image(path, str(path)))
     except (SettingsError, SizeError) as error:
         raise DataError(f"{error} Draw or download it again, or remove it.") from None
 

@@ -18,7 +18,7 @@ from PIL import Image
 from sanakit.errors import DataError, OutputError, SettingsError
 from sanakit.eval.benchmarks import dpg, geneval
 from sanakit.eval.cases import Case
-from sanakit.eval.folder import ImageCase, list_pictures, read_picture
+from sanakit.eval.folder import ImageCase, list_images, read_image
 from sanakit.eval.metrics import clip_score, fid
 from sanakit.eval.networks import detector, image_reward
 from sanakit.pipelines.memory import choose_device
@@ -114,7 +114,7 @@ def measure(
         for start in range(0, len(waiting), BATCH):
             progress(name, done + start, len(shown))
             part = waiting[start : start + BATCH]
-            images = [read_picture(shown[index].path) for index in part]
+            images = [read_image(shown[index].path) for index in part]
             results = look(images, [cases[index] for index in part])
             for index, result in zip(part, results, strict=True):
                 ledger.add(shown[index].path, result)
@@ -225,7 +225,7 @@ def _load(name: str, tools: Tools, questions: Mapping[str, list[dpg.DPGQuestion]
     ask = endpoint_judge(tools.endpoint, place) if tools.endpoint else transformers_judge(place, str(device))
 
     def answers(image: Image.Image, case: Case) -> list[list[Any]]:
-        return [list(pair) for pair in dpg.question_picture(image, questions[case.name], ask).said.items()]
+        return [list(pair) for pair in dpg.question_image(image, questions[case.name], ask).said.items()]
 
     return lambda images, cases: list(map(answers, images, cases))
 
@@ -298,7 +298,7 @@ def _distance(
     if tools.reference.is_file():
         real = fid.load_moments(tools.reference)
     else:
-        real = moments(list_pictures(tools.reference), f"{name}: reference")
+        real = moments(list_images(tools.reference), f"{name}: reference")
         if folder is not None:
             fid.save_moments(folder / f"{name}-reference.npz", real)
     drawn = moments([one.path for one in shown], f"{name}: images")

@@ -30,7 +30,7 @@ _TURNS = {
 }
 
 
-def open_picture(
+def open_image(
     file: str | os.PathLike[str] | BinaryIO, what: str, formats: tuple[str, ...] = COMMON_FORMATS
 ) -> Image.Image:
     """Read an image whole; its header first, so that a small file cannot ask for gigabytes.

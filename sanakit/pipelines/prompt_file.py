@@ -46,7 +46,7 @@ class PromptImage:
     metadata: Metadata  # its settings, complete, as its file will carry them
 
 
-def read_pictures(
+def read_prompts(
     path: str | os.PathLike[str],
     check: Callable[..., Request],
     *,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sanakit.errors import DataError
 from sanakit.eval.cases import Case, read_cases
-from sanakit.eval.folder import clip_pixels, list_pictures, middle_square, pixels, read_picture, shown_in
+from sanakit.eval.folder import clip_pixels, list_images, middle_square, pixels, read_image, shown_in
 
 
 def picture(path: Path) -> Path:
@@ -103,12 +103,12 @@ def test_without_a_file_of_prompts_the_folder_says_what_is_shown(tmp_path: Path)
 
 def test_a_folder_without_pictures_and_a_broken_picture_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no images"):
-        list_pictures(tmp_path)
+        list_images(tmp_path)
     with pytest.raises(DataError, match="no folder"):
-        list_pictures(tmp_path / "missing")
+        list_images(tmp_path / "missing")
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"a\.png"):
-        read_picture(tmp_path / "a.png")
+        read_image(tmp_path / "a.png")
 
 
 def test_the_middle_square_is_kept() -> None:

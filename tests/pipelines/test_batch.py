@@ -16,7 +16,7 @@ from sanakit.errors import MemoryLimitError, OutputError
 from sanakit.images.image import read_metadata, save
 from sanakit.pipelines import batch
 from sanakit.pipelines.batch import AT_ONCE, MANIFEST, Drawn, draw_group, finished, groups, save_all
-from sanakit.pipelines.prompt_file import PromptImage, read_pictures
+from sanakit.pipelines.prompt_file import PromptImage, read_prompts
 from sanakit.pipelines.request import check_request
 from sanakit.pipelines.text_to_image import TextToImage
 
@@ -30,7 +30,7 @@ def pictures(pipe: TextToImage, tmp_path: Path) -> list[PromptImage]:
     rows[2]["size"] = "64x64"
     path = tmp_path / "prompts.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    return read_pictures(path, partial(check_request, pipe.spec), steps=2)
+    return read_prompts(path, partial(check_request, pipe.spec), steps=2)
 
 
 def run(

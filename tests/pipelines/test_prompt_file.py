@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sanakit.errors import SettingsError
-from sanakit.pipelines.prompt_file import PromptImage, read_pictures
+from sanakit.pipelines.prompt_file import PromptImage, read_prompts
 from sanakit.pipelines.request import ModelSpec, check_request
 from sanakit.weights.settings import ModelSettings
 
@@ -23,7 +23,7 @@ SPEC = ModelSpec(
 
 def read(path: Path, content: str | bytes, **defaults) -> list[PromptImage]:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_pictures(path, partial(check_request, SPEC), **defaults)
+    return read_prompts(path, partial(check_request, SPEC), **defaults)
 
 
 def refusal(path: Path, content: str | bytes, **defaults) -> str:
@@ -215,4 +215,4 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.txt").mkdir()
     for name in ("missing.txt", "folder.txt", "a" * 300 + ".txt"):
         with pytest.raises(SettingsError, match="cannot be read"):
-            read_pictures(tmp_path / name, partial(check_request, SPEC))
+            read_prompts(tmp_path / name, partial(check_request, SPEC))

@@ -20,7 +20,7 @@ from PIL import Image
 
 from sanakit.data.annotate.captioner import LONGEST_SIDE, Captioner
 from sanakit.data.read.captions import Caption
-from sanakit.data.read.decode import decode, picture_size
+from sanakit.data.read.decode import decode, image_size
 from sanakit.data.read.sidecar import Known, SidecarWriter, merged, read_sidecar
 from sanakit.errors import DataError, SettingsError
 
@@ -224,19 +224,19 @@ def run_here(
         raise SettingsError(f"batch_size is {batch_size}: it must be at least 1.")
     batches = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
     with ThreadPoolExecutor(max_workers=READERS) as pool:
-        coming = [pool.submit(read_picture, source, one) for one in batches[0]]
+        coming = [pool.submit(read_image, source, one) for one in batches[0]]
         model = job.load()
         for number, batch in enumerate(batches):
             opened = [one.result() for one in coming]
             following = batches[number + 1] if number + 1 < len(batches) else []
-            coming = [pool.submit(read_picture, source, one) for one in following]
+            coming = [pool.submit(read_image, source, one) for one in following]
             yield from annotate_batch(job, model, batch, opened)
 
 
 def annotate_batch(
     job: AnnotationJob, model: Any, batch: Sequence[Waiting], opened: Sequence[Image.Image | str]
 ) -> list[Outcome]:
-    """Do a job on images that were opened; opened: as `read_picture` gives them."""
+    """Do a job on images that were opened; opened: as `read_image` gives them."""
     good = [(one, image) for one, image in zip(batch, opened, strict=True) if not isinstance(image, str)]
     broken = [
         Outcome(key=one.key, broken=reason)
@@ -251,11 +251,11 @@ def annotate_batch(
     ]
 
 
-def read_picture(source: Source, picture: Waiting) -> Image.Image | str:
+def read_image(source: Source, picture: Waiting) -> Image.Image | str:
     """Return an image, RGB, upright, on white, scaled down to LONGEST_SIDE; or why it cannot be read."""
     try:
         content = source.read(picture.index)
-        height, width = picture_size(io.BytesIO(content))
+        height, width = image_size(io.BytesIO(content))
         scale = min(1.0, LONGEST_SIDE / max(height, width))
         pixels = decode(content, max(1, round(height * scale)), max(1, round(width * scale)))
     except (DataError, OSError) as error:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
-from sanakit.data.annotate.job import AnnotationJob, Outcome, Waiting, annotate_batch, read_picture
+from sanakit.data.annotate.job import AnnotationJob, Outcome, Waiting, annotate_batch, read_image
 from sanakit.data.read.captions import Caption
 from sanakit.data.read.open import open_source
 from sanakit.errors import DataError, MissingExtraError, SanaError, SettingsError
@@ -88,7 +88,7 @@ class _Worker:
                         f"{self.place} holds other images on another machine: number {one.index} is not "
                         f"{one.key} there. Put the data set on storage that all machines share."
                     )
-            opened = [read_picture(self.source, one) for one in batch]
+            opened = [read_image(self.source, one) for one in batch]
             outcomes = annotate_batch(self.job, self.model, batch, opened)
         except SanaError as error:
             return {"key": [""], "captions": ["[]"], "broken": [""], "error": [str(error)]}

@@ -27,7 +27,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # as Pillow calls them; no oth
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
-def picture_size(file: BinaryIO) -> tuple[int, int]:
+def image_size(file: BinaryIO) -> tuple[int, int]:
     """Return height and width of the upright image in pixels, from the file's header. Raises DataError."""
     image = _open(file)
     return (image.width, image.height) if _is_sideways(image) else (image.height, image.width)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sanakit.data.read.decode import picture_size
+from sanakit.data.read.decode import image_size
 from sanakit.data.read.source import Source
 from sanakit.errors import DataError
 from sanakit.whole import written_whole
@@ -113,7 +113,7 @@ def _look(source: Source, threads: int) -> Iterator[tuple[int, list[tuple[int, i
 def _size(source: Source, index: int) -> tuple[int, int] | str:
     try:
         with source.open(index) as file:
-            return picture_size(file)
+            return image_size(file)
     except DataError as error:
         return str(error)
     except OSError as error:

@@ -100,7 +100,7 @@ def valid(questions: Sequence[DPGQuestion], said: Mapping[int, bool]) -> dict[in
     return {number: holds(number, ()) for number in by_number}
 
 
-def question_picture(image: Image.Image, questions: Sequence[DPGQuestion], ask: Ask) -> Answers:
+def question_image(image: Image.Image, questions: Sequence[DPGQuestion], ask: Ask) -> Answers:
     """Ask all questions about one image. Raises DataError without questions."""
     if not questions:
         raise DataError("A prompt has no questions: use the dpg_bench.csv that belongs to the prompts.")

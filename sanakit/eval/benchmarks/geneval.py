@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from sanakit.errors import DataError
-from sanakit.eval.metrics.clip_score import picture_vectors
+from sanakit.eval.metrics.clip_score import image_vectors
 from sanakit.eval.networks.detector import Found
 from sanakit.text.clip import ClipScorer
 
@@ -120,7 +120,7 @@ def clip_colours(clip: ClipScorer) -> NameColours:
         return known[thing]
 
     def name(image: Image.Image, found: Sequence[Found]) -> list[str]:
-        nearest = picture_vectors(clip, [cut_out(image, one) for one in found]) @ directions(found[0].name).T
+        nearest = image_vectors(clip, [cut_out(image, one) for one in found]) @ directions(found[0].name).T
         return [COLOURS[index] for index in nearest.argmax(1).tolist()]
 
     return name

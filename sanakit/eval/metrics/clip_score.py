@@ -21,7 +21,7 @@ SCALE = 100
 
 
 @torch.no_grad()
-def picture_vectors(clip: ClipScorer, images: Sequence[Image.Image]) -> Tensor:
+def image_vectors(clip: ClipScorer, images: Sequence[Image.Image]) -> Tensor:
     """Vectors of images of any sizes, B E, of length 1, on the CPU."""
     weight = clip.model.visual_projection.weight
     seen = torch.cat([clip.preprocessing(pixels(image)[None]) for image in images])
@@ -36,7 +36,7 @@ def clip_scores(clip: ClipScorer, images: Sequence[Image.Image], prompts: Sequen
     """
     different = {id(image): image for image in images}
     rows = {one: row for row, one in enumerate(different)}
-    vectors = picture_vectors(clip, list(different.values()))[[rows[id(image)] for image in images]]
+    vectors = image_vectors(clip, list(different.values()))[[rows[id(image)] for image in images]]
     return (SCALE * (vectors * clip.texts(prompts).cpu()).sum(1)).tolist()
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from sanakit.errors import DataError, NumericsError, SettingsError
-from sanakit.eval.folder import pixels, read_picture
+from sanakit.eval.folder import pixels, read_image
 from sanakit.whole import written_whole
 
 Extract = Callable[[Tensor], Tensor]
@@ -113,7 +113,7 @@ def moments_of(
             report(moments.count)
 
     for one in pictures:
-        image = read_picture(one) if isinstance(one, Path) else one.convert("RGB")
+        image = read_image(one) if isinstance(one, Path) else one.convert("RGB")
         values = pixels(image, side)
         if waiting and (waiting[0].shape != values.shape or len(waiting) == BATCH):
             flush()

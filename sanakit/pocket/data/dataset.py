@@ -204,7 +204,7 @@ def _choose(tarballs: dict[sources.Package, Path]) -> Iterator[tuple[PocketRow, 
         package = sources.ART_PACKAGES[style.name]
         if package is sources.FLUENT_3D:
             # LobeHub added figures that are not Microsoft's MIT art
-            files = sources.read_pictures(tarballs[package])
+            files = sources.read_images(tarballs[package])
             art = {code: files[code] for code in files.keys() & released.keys()}
             left_out = words.LEFT_OUT_OF_3D
         else:

@@ -223,7 +223,7 @@ def _svg(icon: dict) -> str:
     )
 
 
-def read_pictures(tarball: Path) -> dict[str, bytes]:
+def read_images(tarball: Path) -> dict[str, bytes]:
     """Read a package of image files named by code point: code point -> the file's bytes."""
     with tarfile.open(tarball) as archive:
         members = [m for m in archive if m.isfile() and m.name.endswith(".webp")]

@@ -31,7 +31,7 @@ from sanakit.pocket.data.toy import is_toy
 from sanakit.pocket.data.vocabulary import LANGUAGES
 from sanakit.pocket.data.wording import Wording
 from sanakit.pocket.train.feed import PocketFeed
-from sanakit.pocket.train.latents import encode_pictures
+from sanakit.pocket.train.latents import encode_images
 from sanakit.pocket.train.new_text import read_instead
 from sanakit.pocket.train.words_run import taught_encoder
 from sanakit.text.encoder import TextEncoder
@@ -159,7 +159,7 @@ def _codec(
     stage = refined if refined.exists() else output.parent / "pocket-autoencoder"
     codec.load_state_dict(autoencoder_state(averaged_weights(stage)))
     some = np.linspace(0, len(pocket.rows) - 1, min(256, len(pocket.rows))).astype(int)
-    return codec, 1 / encode_pictures(codec, [pocket.images[i] for i in some]).std().item()
+    return codec, 1 / encode_images(codec, [pocket.images[i] for i in some]).std().item()
 
 
 def _start(
@@ -186,11 +186,11 @@ def _watched(pocket: PocketImages, codec: DCAE, scale: float) -> list[Watched]:
         known = [(concept, said) for concept, said in things.items() if (concept, "fluent-flat") in index]
         if some := known[:: max(1, len(known) // 96)]:
             pictures = [pocket.images[index[concept, "fluent-flat"]] for concept, _ in some]
-            latents = encode_pictures(codec, pictures) * scale
+            latents = encode_images(codec, pictures) * scale
             watched.append(Watched(name, latents, [f"{said}, flat vector" for _, said in some]))
     held_out = Scenes(pocket, WATCHED_SCENES, 1, held_out=True)
     captions = [held_out.scene(i).captions[0] for i in range(WATCHED_SCENES)]
-    return [*watched, Watched("scenes_", encode_pictures(codec, held_out) * scale, captions)]
+    return [*watched, Watched("scenes_", encode_images(codec, held_out) * scale, captions)]
 
 
 def _foreign(data: Path) -> dict[str, list[str]]:

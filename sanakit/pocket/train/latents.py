@@ -60,24 +60,24 @@ class PocketSet:
 
 def encode_set(pocket: PocketImages, codec: DCAE, mixture: Mixture) -> PocketSet:
     """Encode pictures and scenes of a data set, on the codec's device."""
-    chosen, weights = drawn_pictures(pocket, mixture.common_share)
-    latents = [encode_pictures(codec, pocket.images[chosen])]
+    chosen, weights = drawn_images(pocket, mixture.common_share)
+    latents = [encode_images(codec, pocket.images[chosen])]
     captions: list[Sequence[str]] = [pocket.rows[i].captions for i in chosen]
     if not mixture.scenes:
         return PocketSet(Latents(latents[0], captions), weights, None)
     scenes = Scenes(pocket, mixture.scenes)
     watched = Scenes(pocket, min(WATCHED, mixture.scenes), WATCHED_SEED, held_out=True)
-    latents.append(encode_pictures(codec, scenes))
+    latents.append(encode_images(codec, scenes))
     share = mixture.scene_share
     chances = torch.full((mixture.scenes,), share / mixture.scenes, dtype=torch.double)
     return PocketSet(
         Latents(torch.cat(latents), captions + [scenes.scene(i).captions for i in range(len(scenes))]),
         torch.cat([(1 - share) * weights, chances]),
-        Latents(encode_pictures(codec, watched), [watched.scene(i).captions for i in range(len(watched))]),
+        Latents(encode_images(codec, watched), [watched.scene(i).captions for i in range(len(watched))]),
     )
 
 
-def drawn_pictures(pocket: PocketImages, common_share: float) -> tuple[list[int], Tensor]:
+def drawn_images(pocket: PocketImages, common_share: float) -> tuple[list[int], Tensor]:
     """Indices of the images to train on, and how often each is drawn."""
     chosen = [
         i
@@ -90,7 +90,7 @@ def drawn_pictures(pocket: PocketImages, common_share: float) -> tuple[list[int]
 
 
 @torch.no_grad()
-def encode_pictures(codec: DCAE, images: IndexedImages) -> Tensor:
+def encode_images(codec: DCAE, images: IndexedImages) -> Tensor:
     """Latents (N C H W, unscaled) of N pictures (256 256 3 uint8 each), on the codec's device.
 
     Many take minutes: how far it is goes to the log, as information, every ten seconds.

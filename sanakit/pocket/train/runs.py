@@ -12,7 +12,7 @@ from sanakit.images.image import to_tensor
 from sanakit.models.dc_ae import DCAE, DCAEConfig
 from sanakit.pocket.data.dataset import open_pocket
 from sanakit.pocket.data.scenes import Scenes
-from sanakit.pocket.train.latents import encode_pictures
+from sanakit.pocket.train.latents import encode_images
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.feeds.pictures import Crops, IndexedImages
@@ -56,7 +56,7 @@ def autoencoder_run(
     autoencoder.to(training_device())
     deviation = 1.0
     if latent_noise:
-        deviation = encode_pictures(autoencoder, images[held_out]).std().item()
+        deviation = encode_images(autoencoder, images[held_out]).std().item()
     scenes = Scenes(pocket, SCENES)
     chances = np.full(SCENES, scene_share / SCENES)
     objective = AutoencoderObjective(

@@ -27,7 +27,7 @@ from sanakit.serve.http.images_api import images_api
 from sanakit.serve.http.jobs_api import jobs_api
 from sanakit.serve.http.metrics import CONTENT_TYPE, Metrics
 from sanakit.serve.http.openai_schema import ModelList, ModelReply, StateReply
-from sanakit.serve.http.pictures_api import pictures_api
+from sanakit.serve.http.pictures_api import stored_images_api
 from sanakit.serve.http.service import DoorSettings, Service
 from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.keys import KeyStore
@@ -74,7 +74,7 @@ def create_app(
     keyed = [Depends(bearer)]  # in the schema; the guard in front has let in or refused already
     app.include_router(images_api(service), dependencies=keyed)
     app.include_router(jobs_api(service), dependencies=keyed)
-    app.include_router(pictures_api(service))
+    app.include_router(stored_images_api(service))
     _add_models(app, service, keyed)
     _add_watch(app, service)
     finish_schema(app)

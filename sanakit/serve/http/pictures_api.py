@@ -36,7 +36,7 @@ def made_before(name: str, time: datetime) -> bool:
     return (dated := _DATED.match(name)) is not None and dated[1] < f"{time:%Y%m%d}"
 
 
-def pictures_api(service: Service) -> APIRouter:
+def stored_images_api(service: Service) -> APIRouter:
     """Return the route of images."""
     routes = APIRouter(prefix="/v1/pictures", tags=["images"])
     binary = {"schema": {"type": "string", "format": "binary"}}

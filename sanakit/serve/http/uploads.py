@@ -17,7 +17,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from sanakit.errors import SettingsError
 from sanakit.images.masks import repaint_mask, transparency_mask
-from sanakit.images.opening import flatten, open_picture
+from sanakit.images.opening import flatten, open_image
 from sanakit.pipelines.request import Request as Drawn
 from sanakit.serve.http.failures import FailureError, invalid
 from sanakit.serve.http.openai_schema import MAX_PROMPT, EditRequest
@@ -37,22 +37,22 @@ async def read_edit(service: Service, client: Request) -> tuple[EditRequest, Dra
         body, files = _sorted(form)
 
         def check() -> tuple[Drawn, dict[str, Image.Image]]:
-            sources = open_pictures(files["image"].file, files["mask"].file if "mask" in files else None)
+            sources = open_images(files["image"].file, files["mask"].file if "mask" in files else None)
             return service.check(body, strength=body.strength, **sources), sources
 
         drawn, sources = await asyncio.to_thread(check)
         return body, drawn, sources
 
 
-def open_pictures(image: BinaryIO, mask: BinaryIO | None) -> dict[str, Image.Image]:
+def open_images(image: BinaryIO, mask: BinaryIO | None) -> dict[str, Image.Image]:
     """Decode "image" (RGB, upright) and what is to be redrawn as "mask" (white), if there is one.
 
     Blocks while it decodes. Raises SettingsError, SizeError.
     """
-    picture = open_picture(image, "The image")
+    picture = open_image(image, "The image")
     sources = {"image": flatten(picture)}
     if mask is not None:
-        sources["mask"] = repaint_mask(open_picture(mask, "The mask"), sources["image"].size)
+        sources["mask"] = repaint_mask(open_image(mask, "The mask"), sources["image"].size)
     elif (clear := transparency_mask(picture)) is not None:
         sources["mask"] = clear
     return sources

@@ -20,7 +20,7 @@ from PIL import Image
 
 from sanakit.errors import BusyError, ClosedError, OutputError, SanaError, SettingsError, StorageError
 from sanakit.images.image import encode
-from sanakit.images.opening import open_picture
+from sanakit.images.opening import open_image
 from sanakit.pipelines.request import Result
 from sanakit.serve.jobs.database import now
 from sanakit.serve.jobs.jobs import INPUTS, Job, JobStore
@@ -216,7 +216,7 @@ class JobRunner:
             data = self._store.get(name)
         except LookupError as error:
             raise SettingsError(f"{error} This job needs it as its input.") from None
-        return open_picture(io.BytesIO(data), f"The image {name} of this job")
+        return open_image(io.BytesIO(data), f"The image {name} of this job")
 
     def _settle(self, job: Job, result: Result) -> None:
         """Store a job's images, then say that it is finished."""

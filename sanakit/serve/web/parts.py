@@ -16,7 +16,7 @@ import gradio as gr
 from PIL import Image, ImageChops
 
 from sanakit.errors import SanaError, SettingsError
-from sanakit.images.opening import open_picture
+from sanakit.images.opening import open_image
 from sanakit.pipelines.image_to_image import STRENGTH
 from sanakit.serve.web.studio import BEYOND, MOST_MARGIN, PAINTED, WHOLE
 from sanakit.serve.web.view import EMPTY
@@ -245,6 +245,6 @@ def _checked_layer(file: Any, flatten_on_white: bool = False) -> Image.Image | N
         return None
     try:
         raw = file if isinstance(file, bytes | bytearray | memoryview) else Path(file.path).read_bytes()
-        return open_picture(io.BytesIO(raw), "The image").convert("RGBA")
+        return open_image(io.BytesIO(raw), "The image").convert("RGBA")
     except SanaError as error:
         raise gr.Error(escape(str(error)), title="Not possible", print_exception=False) from None

@@ -16,7 +16,7 @@ from typing import Any
 
 from sanakit.errors import SettingsError
 from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, nearest_bin, read_metadata
-from sanakit.images.opening import open_picture
+from sanakit.images.opening import open_image
 from sanakit.pipelines.request import MAX_SEED, ModelSpec, checked_prompts, whole_number
 
 NO_STYLE = "Plain"
@@ -190,7 +190,7 @@ def command_line(metadata: Metadata) -> str:
 def settings_of(path: str | os.PathLike[str]) -> Metadata:
     """Read the settings of an uploaded PNG, which anyone may have written. Raises SettingsError."""
     with Path(path).open("rb") as file:
-        open_picture(file, "The image")
+        open_image(file, "The image")
     try:
         found = read_metadata(path)
     except SettingsError:

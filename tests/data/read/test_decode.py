@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sanakit.data.read.decode import cut_of, decode, picture_size
+from sanakit.data.read.decode import cut_of, decode, image_size
 from sanakit.errors import DataError
 
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "TIFF"]
@@ -52,7 +52,7 @@ def test_pictures_are_turned_as_their_exif_data_say(picture, file_format: str, o
     content = picture(64, 40, file_format=file_format, **options)
     with Image.open(io.BytesIO(content)) as image:
         upright = ImageOps.exif_transpose(image).convert("RGB")
-    height, width = picture_size(io.BytesIO(content))
+    height, width = image_size(io.BytesIO(content))
     assert (width, height) == upright.size
     assert np.array_equal(as_array(decode(content, height, width)), np.asarray(upright))
 
@@ -127,7 +127,7 @@ def bomb() -> bytes:
 )
 def test_a_header_that_is_none_is_explained(content: bytes, message: str) -> None:
     with pytest.raises(DataError, match=f"^{message}"):
-        picture_size(io.BytesIO(content))
+        image_size(io.BytesIO(content))
     with pytest.raises(DataError, match=f"^{message}"):
         decode(content, 32, 32)
 

@@ -11,7 +11,7 @@ from sanakit.errors import DataError
 from sanakit.eval.benchmarks.dpg import (
     DPGQuestion,
     answered,
-    question_picture,
+    question_image,
     read_questions,
     summarise,
     valid,
@@ -59,7 +59,7 @@ def test_every_question_is_asked_about_the_picture() -> None:
         asked.append(question)
         return "cat" not in question
 
-    answers = question_picture(PICTURE, CHAIR, ask)
+    answers = question_image(PICTURE, CHAIR, ask)
     assert asked == [question.text for question in CHAIR]
     assert answers.said == {1: True, 2: True, 3: False, 4: False}
     assert answers.score == 0.5

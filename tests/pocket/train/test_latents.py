@@ -12,7 +12,7 @@ from sanakit.cli.train import told
 from sanakit.images.image import to_tensor
 from sanakit.models.dc_ae import DCAE, DCAEConfig, Stage
 from sanakit.pocket.train import latents as module
-from sanakit.pocket.train.latents import encode_pictures
+from sanakit.pocket.train.latents import encode_images
 
 STAGES = (Stage(8, 0), Stage(8, 1), Stage(16, 1))
 IMAGES = np.random.default_rng(0).integers(0, 256, (37, 16, 16, 3), dtype=np.uint8)
@@ -28,7 +28,7 @@ def codec() -> DCAE:
 
 
 def test_each_picture_has_the_latents_that_it_has_alone(codec: DCAE) -> None:
-    latents = encode_pictures(codec, IMAGES)
+    latents = encode_images(codec, IMAGES)
     assert not latents.requires_grad
     with torch.no_grad():
         for i in (0, 15, 16, 36):
@@ -38,10 +38,10 @@ def test_each_picture_has_the_latents_that_it_has_alone(codec: DCAE) -> None:
 def test_the_command_tells_how_far_encoding_is(codec: DCAE, monkeypatch, capsys) -> None:
     monkeypatch.setattr(module, "TOLD_EVERY", -1.0)
     monkeypatch.setattr(logging.getLogger("sanakit"), "handlers", [])  # those of a `sana serve` run before
-    encode_pictures(codec, IMAGES)
+    encode_images(codec, IMAGES)
     assert capsys.readouterr().err == ""  # a library is silent
     with told():
-        encode_pictures(codec, IMAGES)
+        encode_images(codec, IMAGES)
     lines = capsys.readouterr().err.splitlines()
     assert lines == [f"Encoding pictures: {done} of 37" for done in (16, 32, 37)]
     assert not logging.getLogger("sanakit.train").handlers

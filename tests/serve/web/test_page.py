@@ -26,7 +26,7 @@ from PIL import Image
 from sanakit.cli import command_line
 from sanakit.errors import SettingsError, SizeError
 from sanakit.images.image import aspect_bins, encode, read_metadata
-from sanakit.images.opening import open_picture
+from sanakit.images.opening import open_image
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.jobs.storage import ImageStore
 
@@ -268,9 +268,9 @@ def test_a_picture_that_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(pa
     assert len(file.getvalue()) < 20_000
     file.seek(0)
     with pytest.raises(SizeError, match="too many pixels"):
-        open_picture(file, "The image")
+        open_image(file, "The image")
     with pytest.raises(SettingsError, match="not an image"):
-        open_picture(io.BytesIO(b"<svg/>"), "The image")
+        open_image(io.BytesIO(b"<svg/>"), "The image")
     with pytest.raises(gradio.Error, match="too many pixels"):
         page.editor.picture.convert_and_format_image(file.getvalue())
 

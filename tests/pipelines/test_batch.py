@@ -104,7 +104,7 @@ import os, signal, sys
 from functools import partial
 from pathlib import Path
 from sanakit.pipelines.batch import draw_group, finished, groups, save_all
-from sanakit.pipelines.prompt_file import read_pictures
+from sanakit.pipelines.prompt_file import read_prompts
 from sanakit.pipelines.request import check_request
 from sanakit.pipelines.text_to_image import TextToImage
 
@@ -120,7 +120,7 @@ def dies(self, target):  # the file is written, and not yet in its place
 
 Path.replace = dies
 pipe = TextToImage.from_pretrained(model, device="cpu")
-pictures = read_pictures(prompts, partial(check_request, pipe.spec), steps=2)
+pictures = read_prompts(prompts, partial(check_request, pipe.spec), steps=2)
 done = finished(images, Path(folder))
 drawn = (one for group in groups(images, done) for one in draw_group(pipe, group, done))
 for one in save_all(drawn, images, Path(folder), done):

@@ -320,7 +320,7 @@ class Page:
         panel = self.panel
         drawn_by = str(metadata["model"])
         if drawn_by not in self.engine.specs:
-            told = f"It was drawn by {drawn_by[:100]}, which is missing here; {model} draws a different image."
+            told = f"It was drawn by {drawn_by[:100]}, missing here; {model} draws another image."
             gr.Warning(escape(told))
         else:
             model = drawn_by

@@ -33,7 +33,7 @@ from sanakit.serve.engine.engine import Engine
 from sanakit.serve.jobs.instance import Instance
 from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.runner import JobRunner
-from sanakit.serve.jobs.storage import PictureStore
+from sanakit.serve.jobs.storage import ImageStore
 
 class Jobs(JobStore):
     left = int(sys.argv[2])
@@ -49,7 +49,7 @@ folder = Path(sys.argv[1])
 place, jobs = Instance(folder), Jobs(folder / "jobs.sqlite")
 engine = Engine(["pocket"], device="cpu", threads=1)
 engine.start()
-JobRunner(engine, jobs, PictureStore(folder / "pictures"), place.name).start()
+JobRunner(engine, jobs, ImageStore(folder / "pictures"), place.name).start()
 time.sleep(600)
 """
 

@@ -141,8 +141,8 @@ def test_the_folder_is_for_its_owner_alone(folder: Path) -> None:
 IN_USE = f".0.{'0' * 16}.partial"
 WRITE_FOR_EVER = """
 import sys
-from sanakit.serve.jobs.storage import PictureStore
-store = PictureStore(sys.argv[1])
+from sanakit.serve.jobs.storage import ImageStore
+store = ImageStore(sys.argv[1])
 print("ready", flush=True)
 while True:
     for letter in b"ab":

@@ -1,6 +1,6 @@
 """Every exception that sanakit raises on purpose.
 
-Their message is one sentence for the person who typed the command: what came, what is allowed, what to do.
+A message is for the person who ran the command. It says what is wrong, what is allowed and what to do.
 The command line prints it and exits with code 2; anything else that escapes is our own mistake.
 
 SanaError
@@ -29,7 +29,7 @@ from typing import Any
 
 
 class SanaError(Exception):
-    """Base of all errors that a user can cause and mend."""
+    """Base of all errors that a user can cause and fix."""
 
 
 class SettingsError(SanaError, ValueError):
@@ -37,11 +37,11 @@ class SettingsError(SanaError, ValueError):
 
 
 class SizeError(SettingsError):
-    """The asked width or height cannot be drawn by this model."""
+    """This model cannot draw the requested width or height."""
 
 
 class ModelNotFoundError(SanaError, LookupError):
-    """A model name means nothing to the catalog, the file system or the Hub."""
+    """A model name matches nothing in the catalog, the file system or the Hub."""
 
 
 class WeightsError(SanaError):
@@ -49,7 +49,7 @@ class WeightsError(SanaError):
 
 
 class PrecisionError(SanaError):
-    """The asked dtype gives wrong images with this model or on this device."""
+    """The requested dtype gives wrong images with this model or on this device."""
 
 
 class NumericsError(SanaError, ArithmeticError):
@@ -57,9 +57,9 @@ class NumericsError(SanaError, ArithmeticError):
 
 
 class MemoryLimitError(SanaError, MemoryError):
-    """The work does not fit in the memory that is there or was allowed.
+    """The work does not fit in the available or allowed memory.
 
-    latents: what was denoised already when decoding failed (a tensor B C h w), else None.
+    latents: the denoised latents if decoding failed (a tensor B C h w), else None.
     """
 
     def __init__(self, message: str, latents: Any = None) -> None:
@@ -68,7 +68,7 @@ class MemoryLimitError(SanaError, MemoryError):
 
 
 class OutputError(SanaError, OSError):
-    """The result cannot be written where it was asked for."""
+    """The result cannot be written to the requested place."""
 
 
 class StorageError(SanaError):
@@ -84,11 +84,11 @@ class BusyError(SanaError):
 
 
 class ClosedError(SanaError):
-    """A server is stopping and takes no more work."""
+    """A server is stopping and accepts no more work."""
 
 
 class DeadlineError(SanaError, TimeoutError):
-    """The work was not done by the time it was wanted."""
+    """The work was not finished before its deadline."""
 
 
 class PeerError(SanaError):
@@ -96,11 +96,11 @@ class PeerError(SanaError):
 
 
 class StoppedError(SanaError):
-    """The work was cancelled by the one who wanted it."""
+    """The caller cancelled the work."""
 
 
 class RefusedError(SanaError):
-    """A safety filter said no to a prompt or an image; `category` is what it was refused for."""
+    """A safety filter refused a prompt or an image; `category` is the reason."""
 
     def __init__(self, message: str, category: str = "") -> None:
         super().__init__(message)

@@ -1,1 +1,1 @@
-"""How fast it is, and the least time that the work can take."""
+"""Speed measurements, and lower bounds of the time that the work takes."""

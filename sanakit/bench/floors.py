@@ -1,4 +1,4 @@
-"""What each stage of drawing has to do at least: multiplications and additions, and numbers moved.
+"""The minimum work of each stage of drawing: multiplications and additions, and values moved.
 
 Counted are matrix products, convolutions and attention, as our code needs them: text keys and values computed
 once for all steps, no padding, no cross-attention to a prompt of one token (the empty negative prompt).
@@ -24,7 +24,7 @@ DOUBLED_TILE_PRODUCTS = 25  # the same behind nearest-neighbour upsampling: equa
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a stage needs: floating-point operations, and how many numbers are read and written."""
+    """The work of a stage: floating-point operations, and numbers read and written."""
 
     flops: int = 0
     weights: int = 0  # read once
@@ -117,7 +117,7 @@ def decoding(config: DCAEConfig, height: int, width: int, *, winograd: bool = Tr
 
 
 def _block(stage: Stage, grid: tuple[int, int], head_dim: int, winograd: bool) -> Work:
-    """One residual block, or one EfficientViT block."""
+    """Return the work of one residual block or one EfficientViT block."""
     cells, width = math.prod(grid), stage.width
     if stage.attention is None:
         return _times(_conv3x3(grid, width, width, winograd), 2)
@@ -140,7 +140,7 @@ def _block(stage: Stage, grid: tuple[int, int], head_dim: int, winograd: bool) -
 def _conv3x3(
     grid: tuple[int, int], inputs: int, outputs: int, winograd: bool, tile_products: int = TILE_PRODUCTS
 ) -> Work:
-    """A 3x3 convolution with the given grid of results; inputs behind upsampling lie on a quarter of it."""
+    """Return a 3x3 convolution's work on a grid of results; an upsampled input has a quarter of it."""
     cells, tiles = math.prod(grid), math.prod(-(-side // 4) for side in grid)
     products = tile_products * tiles if winograd and tiles >= WINOGRAD_TILES else 9 * cells
     read = cells // 4 if tile_products == DOUBLED_TILE_PRODUCTS else cells

@@ -1,4 +1,4 @@
-"""How fast a model draws on this machine: seconds of each stage, arithmetic rate, peak memory.
+"""Measure how fast a model draws on this machine: seconds per stage, arithmetic rate, peak memory.
 
 Whole images are drawn and their own timings read, so the figures hold for what a user does: with the memory
 plan, caches and kernels that are in use. Each run asks for other words, so that no stored text answers it.
@@ -33,7 +33,7 @@ OnProgress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageSpeed:
-    """One stage; the whole image's work is not counted, it is that of the others together."""
+    """Timings of one stage. The work of "picture" is left out, as it is the sum of the other stages."""
 
     name: str
     median: float  # seconds
@@ -144,12 +144,12 @@ def _measure(
 
 
 def _binned(pipe: TextToImage) -> bool:
-    """Whether sizes are brought to bins; a model that lists its sizes is timed at any size as it is."""
+    """Return whether sizes snap to bins; a model that lists its sizes is timed at any size."""
     return not pipe.settings.sizes
 
 
 def _work(pipe: TextToImage, width: int, height: int) -> dict[str, Work]:
-    """Return what each stage needs."""
+    """Return the work of each stage."""
     sana, autoencoder, encoder = pipe.transformer.config, pipe.autoencoder.config, pipe.text_encoder
     compression = autoencoder.compression
     drawn = pipe.spec.drawn_size(width, height, binned=_binned(pipe))

@@ -1,4 +1,4 @@
-"""What several commands share: two options, printing for machines, and a bar for long work.
+"""Shared by several commands: two options, printing for machines, and a progress bar.
 
 `sana generate` has a display of its own, which also shows the image.
 """

@@ -1,4 +1,4 @@
-"""`sana train`: run a recipe. What a recipe sets is changed in `recipes/`, not by options here."""
+"""`sana train`: run a recipe. Settings of a recipe are changed in `recipes/`, not by options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command uses of typer beyond its promises, so that a new release can break one file only.
+"""All uses of typer's undocumented parts, so that a new release can break only this file.
 
 typer carries its own copy of click, whose exceptions it exports in part.
 `tests/cli/test_typer_seams.py` calls all of it.

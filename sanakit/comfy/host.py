@@ -1,4 +1,4 @@
-"""What ComfyUI offers a node while it runs: progress, previews, interruption, folders of models.
+"""ComfyUI's services for a running node: progress, previews, interruption, model folders.
 
 Its modules are looked up among those already loaded, never imported: inside ComfyUI they are there, and
 elsewhere (a test, a script) a foreign package called `comfy` must not be taken for it.
@@ -21,7 +21,7 @@ PREVIEW_SIDE = 512  # pixels at most, where ComfyUI does not say
 
 
 class NodeProgress:
-    """The progress bar of the node that runs; does nothing where ComfyUI is not there."""
+    """The progress bar of the running node; does nothing outside ComfyUI."""
 
     def __init__(self) -> None:
         utils = sys.modules.get("comfy.utils")
@@ -64,7 +64,7 @@ def model_folders() -> dict[str, Path]:
 
 
 def _preview_side() -> int:
-    """Pixels that a preview may have along a side; 0: the user wants none."""
+    """Return the longest side of a preview in pixels; 0 if the user switched previews off."""
     args = getattr(sys.modules.get("comfy.cli_args"), "args", None)
     method = getattr(args, "preview_method", None)
     if getattr(method, "value", "none") == "none":
@@ -73,7 +73,7 @@ def _preview_side() -> int:
 
 
 def _is_sana(index: Path) -> bool:
-    """Whether a diffusers index is that of a SANA model; a broken one is not ours to complain about."""
+    """Return whether a diffusers index belongs to a SANA model; a broken one does not."""
     try:
         return str(read_json(index).get("_class_name")).startswith("Sana")
     except (SanaError, OSError):

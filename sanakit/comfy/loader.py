@@ -1,4 +1,4 @@
-"""The node that loads a model; all other nodes work with what it gives."""
+"""The node that loads a model; all other nodes use its output."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class SampleLatents:
         strength: float,
         latent: Latent | None = None,
     ) -> tuple[Latent]:
-        """Draw, with a preview after each step; sizes are drawn as they are, without bins.
+        """Draw, with a preview after each step; sizes do not snap to bins.
 
         Raises SettingsError, SizeError, NumericsError or MemoryLimitError.
         """

@@ -1,4 +1,4 @@
-"""ComfyUI's IMAGE, MASK, LATENT and CONDITIONING, and what they are to us.
+"""Convert ComfyUI's IMAGE, MASK, LATENT and CONDITIONING to our tensors and images, and back.
 
 IMAGE: B H W C float in [0, 1].   MASK: B H W or H W float, 1 = redraw.
 LATENT: {"samples": B C h w}: the autoencoder's own latents; models see them times its scaling factor. That is

@@ -58,7 +58,7 @@ STRENGTH_RANGE = {"min": 0.0, "max": 1.0, "step": 0.01, "round": 0.001}  # with 
 
 
 class Chosen(TypedDict):
-    """Settings as the pipelines read them; None: the model's own."""
+    """Settings as the pipelines read them; None means the model's default."""
 
     steps: int | None
     guidance: float | None

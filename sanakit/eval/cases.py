@@ -1,4 +1,4 @@
-"""What is asked for: the prompts of a benchmark as it is published, or any list of prompts.
+"""The prompts to draw: a benchmark's published file, or any list of prompts.
 
 PROMPTS.txt      a prompt a line; empty lines and lines that begin with # are left out
 PROMPTS.jsonl    an object a line with "prompt", perhaps "name"; all else is kept in `task`, so this is also
@@ -23,7 +23,7 @@ MAX_NAME = 100  # characters of a name
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One prompt. name: what its pictures' files begin with.   task: what else its row says."""
+    """One prompt. name: the beginning of its images' file names.   task: the rest of its row."""
 
     name: str
     prompt: str
@@ -118,5 +118,5 @@ def _spread(cases: list[Case], limit: int) -> list[Case]:
 
 
 def _natural(name: str) -> tuple[int, str]:
-    """Numbers in their order, then other names."""
+    """Return a sort key: numbers in order, then other names."""
     return (int(name), "") if name.isdecimal() else (10**18, name)

@@ -1,4 +1,4 @@
-"""Draws a benchmark's prompts into a folder, and goes on where an earlier run stopped.
+"""Draw a benchmark's prompts into a folder; an interrupted run resumes where it stopped.
 
 The drawing is `sana generate --prompts`: the folder gets `prompts.jsonl`, which that command takes too, and
 `pictures/` with its manifest.
@@ -34,7 +34,7 @@ def draw_cases(
     loading: dict[str, Any] | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> list[ImageCase]:
-    """Draw what is not there yet, at the model's own size, steps and guidance; return all images.
+    """Draw the missing images at the model's own size, steps and guidance; return all images.
 
     folder: gets `pictures/NAME.png`, or NAME-1.png, NAME-2.png, ...   num_images: of a case.
     seed: of the first image; the next image, of whichever case, has one more ...

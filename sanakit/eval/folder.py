@@ -1,4 +1,4 @@
-"""Folders of images to measure: which belongs to which prompt, and images as the networks want them.
+"""Folders of images to measure: the prompt of each image, and images in the networks' formats.
 
 An image's prompt is looked for in this order: a file of prompts (`cases`) whose names are the beginning of
 the file's name; `manifest.jsonl` beside it, as `sana generate --prompts` writes it; NAME.txt beside NAME.png.
@@ -33,7 +33,7 @@ NAMED = 3  # files that a message shows
 
 @dataclass(frozen=True, slots=True)
 class ImageCase:
-    """An image's file and what it was to show; case is None where nothing says so."""
+    """An image's file and its prompt; case is None if the prompt is unknown."""
 
     path: Path
     case: Case | None
@@ -55,7 +55,7 @@ def list_images(folder: str | Path) -> list[Path]:
 
 
 def shown_in(folder: str | Path, cases: Sequence[Case] | None = None) -> list[ImageCase]:
-    """Return the images below a folder, each with what it was to show.
+    """Return the images below a folder, each with its prompt.
 
     cases: what was asked for; a case called `cat` finds cat.png, cat-1.png, cat_0003.png and, as GenEval lays
     them out, cat/samples/*.png; other images are left out. None: the prompts lie in the folder.
@@ -96,7 +96,7 @@ def pixels(image: Image.Image, side: int | None = None) -> Tensor:
 
 
 def clip_pixels(image: Image.Image, side: int) -> Tensor:
-    """An image as CLIP and BLIP were trained on it: the middle square, 3 side side, of mean 0 and std 1."""
+    """Return the middle square as CLIP and BLIP expect it: 3 side side, of mean 0 and std 1."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
     return ((pixels(image, side) + 1) / 2 - mean) / std
 
@@ -120,7 +120,7 @@ def _case_of(path: Path, by_name: dict[str, Case]) -> Case | None:
 
 
 def _written(folder: Path) -> dict[Path, Case]:
-    """Return what the folder's manifest says of its images."""
+    """Return the entries of the folder's manifest."""
     path = folder / MANIFEST
     if not path.is_file():
         return {}

@@ -1,8 +1,8 @@
-"""The published measures behind one call: images with their prompts in, figures out.
+"""The published measures as one call: images with their prompts in, figures out.
 
-Each measure has a file of its own; here they are loaded, fed and added up. What a measure says of one image
-is kept in `MEASURE.jsonl`, line by line, so that a run that was stopped goes on where it was; an image that
-has changed since, or another judge, is asked again.
+Each measure has a file of its own; here they are loaded, fed and added up. A measure's results for single
+images are kept in `MEASURE.jsonl`, line by line, so that a run that was stopped goes on where it was; an
+image that has changed since, or another judge, is asked again.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Look = Callable[[list[Image.Image], list[Case]], list[Any]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tools:
-    """What measures need besides the images.
+    """Inputs of measures besides the images.
 
     weights: name of WEIGHTS -> file, folder or Hub repository.   reference: folder of real images, or
     their statistics (.npz), for FID.   questions: dpg_bench.csv.   endpoint: server that answers DPG's
@@ -60,7 +60,7 @@ class Tools:
     device: str = "auto"
 
     def place(self, name: str) -> str:
-        """Return where a network comes from. Raises SettingsError where that has to be said and was not."""
+        """Return the source of a network. Raises SettingsError if it must be named but was not."""
         place = self.weights.get(name) or WEIGHTS[name]
         if not place:
             what = {
@@ -73,7 +73,7 @@ class Tools:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figures:
-    """What one measure found. value: the figure that is quoted.   details: its parts.   by: whose ruler."""
+    """The result of one measure. value: the quoted figure. details: its parts. by: the judging network."""
 
     value: float
     pictures: int
@@ -144,7 +144,7 @@ def fid_file() -> str:
 
 
 class Ledger:
-    """What a judge said of images, in a file that grows by a line an image. path: None keeps nothing."""
+    """A judge's results, in a file with one line per image. path: None keeps nothing."""
 
     def __init__(self, path: Path | None, by: str) -> None:
         self.path, self.by = path, by
@@ -185,13 +185,13 @@ class Ledger:
 
 
 def _stamp(picture: Path) -> str:
-    """Return an image as it is now: another file of this name has another stamp."""
+    """Return a stamp of the image's current file; a changed file has another stamp."""
     state = picture.stat()
     return f"{picture.resolve()} {state.st_size} {state.st_mtime_ns}"
 
 
 def _judge_name(name: str, tools: Tools) -> str:
-    """Whose figures these are, for the report and the ledger."""
+    """Return the name of the judging network, for the report and the ledger."""
     if name == "clip-score":
         return tools.place("clip")
     if name == "image-reward":

@@ -27,7 +27,7 @@ from sanakit.flow.path import MODEL_TIME_SCALE, check_steps, checked_times, shif
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class State:
-    """Where one sample stands on its way from noise to image.
+    """The state of one sample between noise and image.
 
     sample: x_t, float32 (float64 where the start was).
     sigma: exact time of the sample in [0, 1]; the clean image in sight is sample - sigma * velocity.

@@ -1,4 +1,4 @@
-"""The times that training draws.
+"""Random times for training.
 
 Source: SANA (arXiv:2410.10629); Esser et al. 2024 (arXiv:2403.03206).
 Shapes: n samples.

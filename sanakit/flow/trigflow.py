@@ -1,4 +1,4 @@
-"""TrigFlow: a flow model seen as the kind of model that consistency models are distilled as.
+"""TrigFlow: the parametrisation of distilled consistency models, computed from a flow model.
 
     x = cos(s) x0 + sin(s) noise        F = dx/ds = cos(s) noise - sin(s) x0        s in [0, pi/2]
 

@@ -66,7 +66,7 @@ def cache(
 
 
 def _announce(plan: Any) -> str:
-    """Return what is going to be written, before it is."""
+    """Return a line about the files that are about to be written."""
     about = plan.about
     said = (
         f"{len(plan.buckets):,} of {about.pictures:,} images at {about.resolution} px in "

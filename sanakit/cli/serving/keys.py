@@ -1,4 +1,4 @@
-"""`sana keys`: who may use the server, and how much."""
+"""`sana keys`: the keys of the server and their limits."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def _announce(address: str, models: list[str]) -> None:
 
 
 def _log_to_stderr(*, as_json: bool) -> None:
-    """One line a request, and what goes wrong."""
+    """Log one line per request, and errors."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s" if as_json else "%(asctime)s %(message)s"))
     root = logging.getLogger("sanakit")

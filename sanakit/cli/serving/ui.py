@@ -71,6 +71,6 @@ def ui(
 
 
 def _has_screen() -> bool:
-    """Return whether a person sits here, and a browser has where to appear."""
+    """Return whether a person is at this machine and a browser can open a window."""
     desktop = sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ))
     return desktop and sys.stdout is not None and sys.stdout.isatty()

@@ -1,1 +1,1 @@
-"""Captions and their scores: who writes them, and the job that has them written."""
+"""Captions and their scores: the models that write them, and the job that runs the models."""

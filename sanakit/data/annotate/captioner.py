@@ -1,4 +1,4 @@
-"""Captioning models behind one type of function: images in, a text for each out.
+"""Captioning models as one type of function: images in, one text per image out.
 
 `transformers_captioner` runs a vision-language model here; `endpoint_captioner` asks a server that speaks
 OpenAI's chat completions, such as vLLM, SGLang, llama.cpp, or a paid one. Any other function of the type does
@@ -55,7 +55,7 @@ def endpoint_captioner(
     timeout: float = 120.0,
     retries: int = RETRIES,
 ) -> Captioner:
-    """Caption by a server with OpenAI's /chat/completions.
+    """Return a captioner that asks a server with OpenAI's /chat/completions.
 
     url, model, key, timeout, retries, errors: as in `eval.chat.endpoint_chat`.   concurrency: questions that
     are open at once. An image that the server refuses gets "", with a warning that says why.
@@ -92,5 +92,5 @@ def endpoint_captioner(
 
 
 def _plain(text: str) -> str:
-    """One line without spaces around it: captions are lines of text files elsewhere."""
+    """Return the text as one line without surrounding spaces: text files hold one caption per line."""
     return " ".join(text.split())

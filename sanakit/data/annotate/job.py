@@ -1,4 +1,4 @@
-"""Runs a captioner or a scorer over a data set, and goes on where an earlier run stopped.
+"""Run a captioner or a scorer over a data set; an interrupted run resumes where it stopped.
 
 1 waiting: the images whose work is not in the sidecar    2 annotate_batch: read, decode, ask the model
 3 annotate: every answer into the sidecar as it comes       4 Report: what was done, and what could not be
@@ -41,7 +41,7 @@ class AnnotationJob(Protocol):
     load: Callable[[], Any]
 
     def wants(self, captions: tuple[Caption, ...], known: Known) -> bool:
-        """Whether an image with these captions, of which the sidecar knows this, is still to be done."""
+        """Return whether an image with these captions and this sidecar entry still needs work."""
         ...
 
     def do(self, model: Any, images: list[Image.Image], captions: list[tuple[Caption, ...]]) -> Answers:
@@ -50,7 +50,7 @@ class AnnotationJob(Protocol):
 
     @property
     def scorer(self) -> str:
-        """Who gave the scores of the captions that are written, "" for none."""
+        """Return the model that scored the written captions, "" for none."""
         ...
 
 
@@ -59,7 +59,7 @@ Answers = list[tuple[Caption, ...]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Captioning:
-    """Have a model describe each image that it has not described yet.
+    """Caption every image that this model has not captioned yet.
 
     name: goes into the captions as their source, and tells a model's captions from another's: several add up.
     """
@@ -70,7 +70,7 @@ class Captioning:
     scorer: str = ""
 
     def wants(self, captions: tuple[Caption, ...], known: Known) -> bool:
-        """Return whether none of the captions is by this model."""
+        """Return whether no caption is by this model."""
         return all(caption.source != self.name for caption in captions)
 
     def do(self, model: Captioner, images: list[Image.Image], captions: list[tuple[Caption, ...]]) -> Answers:
@@ -82,7 +82,7 @@ class Captioning:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scoring:
-    """Have a model score all captions of each image of which it has not scored all.
+    """Score every image that has captions this model has not scored yet.
 
     name: tells the model's scores from another's, with which they cannot be compared: those are replaced.
     """
@@ -97,7 +97,7 @@ class Scoring:
         return self.name
 
     def wants(self, captions: tuple[Caption, ...], known: Known) -> bool:
-        """Return whether a caption is without this model's score."""
+        """Return whether a caption lacks this model's score."""
         by_us = {
             (caption.text, caption.source)
             for caption, scorer in zip(known.captions, known.scorers, strict=True)
@@ -116,7 +116,7 @@ class Scoring:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Waiting:
-    """An image that is to be done: its place in the source, its key, and its captions so far."""
+    """An image that needs work: its index in the source, its key, and its captions so far."""
 
     index: int
     key: str
@@ -125,7 +125,7 @@ class Waiting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What came of an image: captions for the sidecar, or none; broken: why it could not be opened."""
+    """The result for one image: captions for the sidecar, if any. broken: why it could not be opened."""
 
     key: str
     captions: tuple[Caption, ...] = ()
@@ -138,7 +138,7 @@ RunJob = Callable[[AnnotationJob, Sequence[Waiting]], Iterable[Outcome]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnnotationReport:
-    """What a run did. done, kept: images, by it and by earlier runs.
+    """The result of a run. done, kept: number of images, by this run and by earlier ones.
 
     broken: key and reason of images that, or whose captions, cannot be read.   unanswered: keys of those
     for which the model had no answer.   bare: keys of those without captions to score. The next run tries all
@@ -236,7 +236,7 @@ def run_here(
 def annotate_batch(
     job: AnnotationJob, model: Any, batch: Sequence[Waiting], opened: Sequence[Image.Image | str]
 ) -> list[Outcome]:
-    """Do a job on images that were opened; opened: as `read_image` gives them."""
+    """Run a job on opened images. opened: results of `read_image`."""
     good = [(one, image) for one, image in zip(batch, opened, strict=True) if not isinstance(image, str)]
     broken = [
         Outcome(key=one.key, broken=reason)

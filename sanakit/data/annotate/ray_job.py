@@ -1,6 +1,6 @@
 """Captioning and scoring on several processes, on this machine or a cluster, with Ray Data.
 
-Each process opens the data set and has the model; what travels is places in the data set and captions, no
+Each process opens the data set and has the model; only indices and captions travel between processes, no
 images. So the data set has to lie at the same place on all machines, on shared storage. This process, which
 asked for the work, writes the sidecar: its content is that of `annotate.run_here`, in another order.
 """

@@ -1,4 +1,4 @@
-"""How well captions fit images, behind one type of function: images and texts in, a number for each out.
+"""Score how well captions fit images, as one type of function: images and texts in, one number per pair out.
 
 The scale is that of SANA's published thresholds: 100 * max(cos, 0) of CLIP's image and text vectors, from
 0 to 100. Hessel et al. 2021 (arXiv:2104.08718), who named it CLIPScore, write 2.5 * max(cos, 0): the same

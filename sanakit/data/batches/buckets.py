@@ -23,7 +23,7 @@ KEPT = (
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """Which images are trained on, and in which size.
+    """The images to train on, grouped by training size.
 
     sizes: K times (height, width) in pixels.   members: K arrays of image numbers, ascending.
     left_out: number of the image -> why it is in none, though it is sound.

@@ -35,21 +35,21 @@ _NAMED = 5  # of the images in a report's text; its fields name all
 
 
 class SampleRange(Protocol):
-    """Which samples of a global batch are asked for: from start to stop of total."""
+    """A range of samples of a global batch: from start to stop (not included) of total."""
 
     @property
     def start(self) -> int:
-        """The first sample's place in the global batch."""
+        """Index of the first sample in the global batch."""
         ...
 
     @property
     def stop(self) -> int:
-        """The place after the last."""
+        """Index after the last sample."""
         ...
 
     @property
     def total(self) -> int:
-        """The global batch's size."""
+        """Size of the global batch."""
         ...
 
 
@@ -69,7 +69,7 @@ class LoadedBatch:
 
 @dataclass(frozen=True, slots=True)
 class LoaderReport:
-    """What became of a source's pictures, by name -> reason."""
+    """The state of a source's images, by name -> reason."""
 
     pictures: int
     used: int
@@ -81,7 +81,7 @@ class LoaderReport:
     empty_share: float  # of the places in batches: buckets do not come in whole batches
 
     def __str__(self) -> str:
-        """Sentences for a person; of each kind the first few names."""
+        """Return the report as sentences; each lists at most a few names."""
         groups = (
             ("Cannot be read", self.broken),
             ("Left out at this resolution", self.left_out),
@@ -105,7 +105,7 @@ class LoaderReport:
 
 
 class Loader:
-    """Gives parts of global batches.
+    """Loads parts of global batches.
 
     index: of the same source (see `scan`).   resolution, square, multiple, enlarge: see `fill_buckets`.
     batch_size: of the global batch, all ranks and micro-batches together.   seed: of order and captions.
@@ -271,7 +271,7 @@ class Loader:
 
 
 def _context() -> Any:
-    """How workers are started: from a clean process, as a fork of one with threads or CUDA can deadlock."""
+    """Return how to start workers: from a clean process, as forking threads or CUDA can deadlock."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

@@ -1,4 +1,4 @@
-"""Which images global batch k holds: a pure function of k, the seed and the buckets.
+"""The images of global batch k: a pure function of k, the seed and the buckets.
 
 A batch comes from one bucket. Within an epoch every image comes exactly once; images are shuffled within
 their bucket, and the buckets' batches among each other, again each epoch. Where a bucket's images do not
@@ -35,7 +35,7 @@ class GlobalBatch:
 
 
 class Order:
-    """The order of a run.
+    """The order of images in a run.
 
     members: of each bucket, the numbers of its images.   batch_size: B, of all ranks and micro-batches.
     Raises DataError without images, SettingsError for a batch size or seed out of range.
@@ -58,7 +58,7 @@ class Order:
 
     @property
     def empty_share(self) -> float:
-        """Share of the places in an epoch's batches that are empty: in [0, 1)."""
+        """Return the share of empty places in an epoch's batches, in [0, 1)."""
         return 1 - self.pictures_per_epoch / (self.batches_per_epoch * self.batch_size)
 
     def batch(self, number: int) -> GlobalBatch:

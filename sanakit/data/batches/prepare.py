@@ -1,4 +1,4 @@
-"""What a reading process does: the samples of a part, from their numbers to pixels and a caption each.
+"""The work of a reading process: load the samples of a part, each with pixels and a caption.
 
 Everything it needs to know stands in the task, so that any process gives the same result at any time.
 Shapes: B the samples of a part, H W its bucket's size.
@@ -24,7 +24,7 @@ GREY = 128  # of empty places
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a worker is told: all of it, so that it needs no order of its own."""
+    """A task for a worker. It is complete, so the worker needs no order of its own."""
 
     step: int
     size: tuple[int, int]
@@ -33,7 +33,7 @@ class Task:
 
 @dataclass(slots=True)
 class PreparedPart:
-    """What a worker gives back: images uint8, B 3 H W."""
+    """A worker's result: images uint8, B 3 H W."""
 
     images: Tensor
     captions: list[str]
@@ -44,7 +44,7 @@ class PreparedPart:
 
 
 class Preparer:
-    """Carries out tasks, in any process: the result depends on the task and these settings alone."""
+    """Runs tasks in any process; the result depends only on the task and these settings."""
 
     def __init__(self, source: Source, seed: int, temperature: float, threshold: float) -> None:
         self.source, self.seed = source, seed

@@ -61,7 +61,7 @@ _Read = tuple[CachedImage, Tensor | None]  # its pixels, uint8 3 H W; None where
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CachePlan:
-    """What a cache will hold, before anything is encoded.
+    """The contents of a cache before anything is encoded.
 
     model: as it was named.   captions: about how many, and tokens: how long on average; 0 without text.
     latent_bytes, text_bytes: of the whole cache, about.   free_bytes: where it goes to.
@@ -80,13 +80,13 @@ class CachePlan:
 
     @property
     def missing(self) -> list[Shard]:
-        """The shards that are still to be made."""
+        """Return the shards that are still missing."""
         return [shard for shard in self.about.shards if not has_shard(self.folder, shard)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Built:
-    """What was made. kept: images in shards that were there before.   broken: by name -> reason, found in
+    """The result of a build. kept: images in shards from an earlier run. broken: by name -> reason, found in
     headers or in decoding.   cut: sentences about captions that were too long."""
 
     folder: Path
@@ -264,7 +264,7 @@ def _cut(buckets: Buckets, sizes: list[float]) -> tuple[Shard, ...]:
 
 
 def _count(source: Source, buckets: Buckets, encoder: TextEncoder | None) -> tuple[float, float]:
-    """About how many captions an image has, and how many features a caption, from some of them."""
+    """Estimate the captions per image and the features per caption from a sample."""
     if encoder is None:
         return 0.0, 0.0
     numbers = np.concatenate(buckets.members)
@@ -285,7 +285,7 @@ def _count(source: Source, buckets: Buckets, encoder: TextEncoder | None) -> tup
 
 
 def _tasks(plan: CachePlan, missing: list[Shard], batch: int) -> Generator[_Task]:
-    """Size and numbers of the images that go through the model together, shard after shard."""
+    """Yield size and numbers of the images that are encoded together, shard by shard."""
     starts = [0] * len(plan.buckets.sizes)
     wanted = {shard.name for shard in missing}
     for shard in plan.about.shards:
@@ -320,7 +320,7 @@ def _read_ahead(source: Source, tasks: Generator[_Task]) -> Generator[list[_Read
 
 
 def _read(source: Source, number: int, size: tuple[int, int]) -> _Read:
-    """Return an image, its captions and pixels; what is wrong with it, as training would find it."""
+    """Return an image, its captions and pixels, or the defect that training would find."""
     key = source.key(number)
     try:
         captions = source.captions(number)

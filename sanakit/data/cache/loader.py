@@ -1,4 +1,4 @@
-"""Batches of a cache: those that `Loader` gives of the images themselves, encoded already.
+"""Batches of a cache: the batches that `Loader` gives for the images, already encoded.
 
 Global batch k holds the same images with the same captions as the loader's batch k of the same source,
 resolution, batch size and seed: a run can go on with either. Nothing is decoded, so there are no workers.
@@ -41,7 +41,7 @@ class CachedBatch:
 
 
 class CachedLoader:
-    """Gives parts of global batches, by the same calls as `loader.Loader`.
+    """Loads parts of global batches; has the methods of `loader.Loader`.
 
     cache: an open one, or its folder.   held_out: numbers in the cache of images that are not given.
     batch_size, seed, temperature, threshold, device: as for `Loader`.
@@ -113,7 +113,7 @@ class CachedLoader:
         )
 
     def close(self) -> None:
-        """Nothing to end; here so that a training need not know which loader it has."""
+        """Do nothing; exists so that training can use either loader."""
 
     def __enter__(self) -> CachedLoader:
         return self
@@ -122,7 +122,7 @@ class CachedLoader:
         self.close()
 
     def _draw(self, picture: CachedImage, step: int) -> int:
-        """Return which of an image's captions this step trains on; 0 where there is none to draw."""
+        """Return the index of the caption that this step trains on; 0 if the image has none."""
         if not picture.captions:
             self._uncaptioned += picture.latents is not None
             return 0

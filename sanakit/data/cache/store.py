@@ -1,4 +1,4 @@
-"""Latents and text features kept in a folder, so that training reads what it would else encode at every step.
+"""Latents and text features stored in a folder, so that training need not encode images in every step.
 
 The folder holds cache.json, which is written first and tells what the cache is of, who made it and which
 shards it has, and the shards: safetensors files of images of one bucket, each written whole or not at all.
@@ -48,7 +48,7 @@ AGAIN = "Run `sana data cache` with the same words again: it makes only what is 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Maker:
-    """The model that makes a cache's content; two of the same content have all but the name in common.
+    """The model behind a cache's content; models that give the same content differ only in name.
 
     autoencoder, text_encoder: SHA-256 of the encoders' weights, None: no text.   scaling_factor: that latents
     were multiplied by.   instruction, max_tokens: of the text encoder, "" and 0 without text.
@@ -90,7 +90,7 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class About:
-    """What cache.json says.
+    """The content of cache.json.
 
     sizes: of the buckets, (height, width) in pixels.   latent_channels, compression: of the autoencoder.
     text_width: E, 0 without text.   source: fingerprint of the images.   pictures: in the source;
@@ -133,7 +133,7 @@ class CachedImage:
 
 
 def is_cache(place: str | os.PathLike[str]) -> bool:
-    """Return whether a place is the folder of a cache, finished or not, rather than one of images."""
+    """Return whether a folder is a cache, finished or not, rather than a folder of images."""
     try:
         return (Path(place).expanduser() / ABOUT).is_file()
     except OSError:
@@ -141,7 +141,7 @@ def is_cache(place: str | os.PathLike[str]) -> bool:
 
 
 def begun(folder: Path, about: About) -> About:
-    """Return what cache.json says where this very cache was begun, else what it is going to say.
+    """Return the content of cache.json if this cache was already started, else its future content.
 
     A cache that was begun keeps its shards, though captions that came since would have it cut otherwise.
     Raises DataError, which names both, where the cache there is of other images, another model or setting.
@@ -193,7 +193,7 @@ def write_shard(folder: Path, shard: Shard, about: About, pictures: Sequence[Cac
 
 
 def has_shard(folder: Path, shard: Shard) -> bool:
-    """Return whether a shard is there and whole."""
+    """Return whether a shard exists and is intact."""
     try:
         return (folder / shard.name).exists() and len(_open_shard(folder, shard).infos) > 0
     except DataError:
@@ -201,7 +201,7 @@ def has_shard(folder: Path, shard: Shard) -> bool:
 
 
 class Cache:
-    """A finished cache, opened for reading at random; images are numbered from 0, shard after shard.
+    """A finished cache with random access; images are numbered from 0, shard by shard.
 
     Raises DataError where the folder is none, is not finished, or a shard is damaged, which is named.
     """
@@ -232,7 +232,7 @@ class Cache:
 
     @cached_property
     def failed(self) -> dict[str, str]:
-        """Images that turned out broken when they were encoded, by name -> reason."""
+        """Images found to be broken while encoding, by name -> reason."""
         broken: dict[str, str] = {}
         for start, file in zip(self._starts[:-1], self._files, strict=True):
             for place in torch.nonzero(file.read("sound") == 0).flatten().tolist():

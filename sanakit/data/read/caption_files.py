@@ -1,4 +1,4 @@
-"""What captions stand in a text file, a JSON file or a row of a table: the forms that data sets really have.
+"""Read captions from a text file, a JSON file or a table row, in the forms that real data sets use.
 
 Text: every line that is not blank is a caption.
 JSON or row: "a text", ["several", "texts"], [{"text": ..., "score": ..., "source": ...}], or an object with

@@ -22,7 +22,7 @@ THRESHOLD = 25.0  # points of score; the official configs' clip_thr
 class Caption:
     """A text that describes an image.
 
-    score: CLIPScore, higher is better; None: not scored.   source: who wrote it, a model's name; "": it came
+    score: CLIPScore, higher is better; None: not scored.   source: the model that wrote it; "": it came
     with the image. Raises DataError for a score that is NaN or infinite: the scorer failed there, and no
     order of the captions would mean anything; and for half a surrogate pair ("\\ud83d" alone, as JSON may
     hold), which no tokenizer takes.

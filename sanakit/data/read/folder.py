@@ -1,4 +1,4 @@
-"""A folder of images, nested as deep as one likes, with captions beside them or in a table.
+"""A folder of images, nested to any depth, with captions beside them or in a table.
 
 fox.jpg        the image               metadata.jsonl, .csv or .parquet, in any of the folders: rows with
 fox.txt        captions, one a line      "file_name" (relative to the table) and captions, as in Hugging

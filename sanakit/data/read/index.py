@@ -1,7 +1,7 @@
-"""One look at every image of a source: how large it is, or what is wrong with it; kept in a file.
+"""Scan every image of a source once: its size, or its defect. The result is kept in a file.
 
-Only headers are read, by threads: a look at an image costs its file's first kilobytes. What the header cannot
-tell, such as a file that ends early, comes up in training (see `loader`).
+Only headers are read, by threads: a look at an image costs its file's first kilobytes. Defects that a header
+does not show, such as a truncated file, appear in training (see `loader`).
 Shapes: N images of the source.
 """
 
@@ -31,7 +31,7 @@ _CHUNK = 64  # images a thread looks at before it reports
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What is known of a source's images.
+    """The sizes of a source's images, or why they are broken.
 
     heights, widths: N, int32, pixels of the upright image, 0 where it is broken.   broken: number of the
     image -> what is wrong with it.   fingerprint: of the source.
@@ -94,7 +94,7 @@ def scan(
 
 
 def _look(source: Source, threads: int) -> Iterator[tuple[int, list[tuple[int, int] | str]]]:
-    """Chunk by chunk, in order: its first image, and of each the height and width or what is wrong."""
+    """Yield chunks in order: the first image's number, then height and width of each, or its defect."""
 
     def look(start: int) -> tuple[int, list[tuple[int, int] | str]]:
         return start, [_size(source, index) for index in range(start, min(start + _CHUNK, len(source)))]

@@ -1,4 +1,4 @@
-"""Open a place that holds images: what kind it is, is found out by looking.
+"""Open a folder, shards or a data set with images; the kind is detected.
 
 Nothing has to be prepared, and no index file is needed.
 """

@@ -26,14 +26,14 @@ SIDECAR = "captions.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a sidecar says of one image. scorers: who scored each caption, "" where nobody is named."""
+    """A sidecar's entry for one image. scorers: the model that scored each caption, "" if unknown."""
 
     captions: tuple[Caption, ...] = ()
     scorers: tuple[str, ...] = ()
 
 
 def sidecar_path(place: str | os.PathLike[str]) -> Path:
-    """Return where the sidecar of a data set lies: in its folder, or in the folder of its shards.
+    """Return the path of a data set's sidecar: in its folder, or in the folder of its shards.
 
     place: as for `open_source`. Raises DataError for a data set that has no folder here, one of the Hub.
     """
@@ -86,7 +86,7 @@ def read_sidecar(path: Path) -> dict[str, Known]:
 def merged(own: Sequence[Caption], known: Known | None) -> tuple[Caption, ...]:
     """Return an image's captions: those that came with it, then those of the sidecar that are new.
 
-    What the sidecar says of a caption that came with the image, its score, holds.
+    Scores in the sidecar override those that came with the image.
     """
     if known is None:
         return tuple(own)
@@ -111,7 +111,7 @@ class SidecarWriter:
             raise self._explain(error) from None
 
     def add(self, key: str, captions: Iterable[Caption], scorer: str = "") -> None:
-        """Add one image's row. scorer: who gave all of the scores."""
+        """Add one image's row. scorer: the model that gave all scores."""
         rows = [{"text": c.text, "source": c.source, "score": c.score} for c in captions]
         row: dict[str, Any] = {"key": key, "captions": rows} | ({"scorer": scorer} if scorer else {})
         line = json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
@@ -140,7 +140,7 @@ class SidecarWriter:
 
 
 def _parse(line: bytes) -> tuple[str, list[Caption], str] | None:
-    """Return a row's key, captions and scorer; None: it is no such row."""
+    """Return a row's key, captions and scorer, or None if it is not a valid row."""
     try:
         row = json.loads(line)
         captions = [
@@ -156,7 +156,7 @@ def _parse(line: bytes) -> tuple[str, list[Caption], str] | None:
 
 
 def _mend(path: Path) -> None:
-    """Have the file end with a whole line: finish one that lacks its line break only, cut any other."""
+    """Make the file end with a complete line: add a missing line break, or cut a partial line."""
     if not path.exists():
         return
     with path.open("r+b") as file:

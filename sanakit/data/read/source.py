@@ -1,7 +1,7 @@
-"""Where training images come from: a folder, tar shards or a Hugging Face data set, behind one interface.
+"""Sources of training images: a folder, tar shards or a Hugging Face data set, with one interface.
 
-A source is map-style: image i is always the same one, and can be read at any time. What lies in a place is
-found out by looking; nothing has to be prepared, and no index file is needed.
+A source is map-style: image i is always the same one, and can be read at any time. The kind of a place is
+detected; nothing has to be prepared, and no index file is needed.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Annotated:
 
 
 class Names(Sequence[str]):
-    """Many short texts in one piece of memory: less than as many Python strings take, and quick to pickle."""
+    """Many short texts in one block of memory: smaller than Python strings, and quick to pickle."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         encoded = [text.encode("utf-8", "surrogateescape") for text in texts]

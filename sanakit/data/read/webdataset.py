@@ -92,7 +92,7 @@ class TarSource:
             return file.read(size)
 
     def _index(self, number: int) -> dict[str, list[int]]:
-        """One pass over a shard's headers: name of the image -> its row of `_COLUMNS`."""
+        """Read a shard's headers in one pass: name of the image -> its row of `_COLUMNS`."""
         shard, name = self.shards[number], self._shard_names[number]
         pictures: dict[str, tuple[str, list[int]]] = {}  # sample -> its image
         captions: dict[str, dict[int, tuple[int, int]]] = {}

@@ -1,1 +1,1 @@
-"""Published benchmarks: what they ask for, and how answers are counted."""
+"""Published benchmarks: their prompts and their scoring."""

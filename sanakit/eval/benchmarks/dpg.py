@@ -1,4 +1,4 @@
-"""DPG-Bench: are all the details there that a long prompt names? Questions answered with yes or no.
+"""DPG-Bench: does an image show all details of a long prompt? Judged by yes-or-no questions.
 
 Source: Hu et al. 2024 (arXiv:2403.05135, ELLA), table dpg_bench.csv: 1,065 prompts, each with questions that
 may depend on others ("is the chair red?" on "is there a chair?"). Where a question it depends on is answered
@@ -37,7 +37,7 @@ class DPGQuestion:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the judge said of one image: number of a question -> yes.
+    """The judge's answers for one image: number of a question -> yes.
 
     score: the share of yes, in [0, 1]; a void yes is a no.
     """
@@ -115,7 +115,7 @@ def answered(questions: Sequence[DPGQuestion], said: Mapping[int, bool]) -> Answ
 
 
 def summarise(results: Sequence[tuple[str, Sequence[DPGQuestion], Answers]]) -> dict[str, float]:
-    """Figures from 0 to 100 of all pictures' (prompt's name, questions, answers).
+    """Return figures from 0 to 100 over all images' (prompt's name, questions, answers).
 
     `overall`: mean over prompts of the mean over their images. Further, by kind of question ("entity",
     "attribute", "relation", ...), the share of yes as it was said, whatever it depends on: so the published

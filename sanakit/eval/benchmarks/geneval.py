@@ -1,4 +1,4 @@
-"""GenEval: are the things there that the prompt names, in that number, colour and place?
+"""GenEval: does an image show the named things in the right number, colour and place?
 
 Source: Ghosh et al. 2023 (arXiv:2310.11513) and the rules of its evaluation script (MIT), rewritten. 553
 prompts of six tasks, four images each. A detector finds COCO's 80 classes; CLIP names the colour of each
@@ -45,7 +45,7 @@ NameColours = Callable[[Image.Image, Sequence[Found]], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class GenEvalVerdict:
-    """Whether an image is right, and what is wrong with it."""
+    """The verdict on an image: whether it is right, and why not."""
 
     correct: bool
     faults: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class GenEvalVerdict:
 def judge(
     image: Image.Image, task: dict[str, Any], found: Sequence[Found], colours: NameColours
 ) -> GenEvalVerdict:
-    """Decide about one image.
+    """Judge one image.
 
     task: a row of evaluation_metadata.jsonl. `include` holds classes with the number that must be there,
     perhaps with a colour or a position ("left of", index of an earlier entry); `exclude` those that must be
@@ -86,7 +86,7 @@ def judge(
 
 
 def positions(one: Found, other: Found) -> set[str]:
-    """Return where one thing lies relative to another: of "left of", "right of", "above", "below", up to two.
+    """Return where one thing lies relative to another: up to two of "left of", "right of", "above", "below".
 
     Middles that are closer than MARGIN times both widths (heights) do not count as apart in that direction;
     of the rest a direction counts when it makes up more than half of the distance.
@@ -137,7 +137,7 @@ def cut_out(image: Image.Image, found: Found) -> Image.Image:
 
 
 def summarise(results: Sequence[tuple[dict[str, Any], bool]]) -> dict[str, float]:
-    """Figures in [0, 1] of all pictures' (task, correct).
+    """Return figures in [0, 1] over all images' (task, correct).
 
     `overall` is the published one: the mean over the tasks there are. Others: each task's share of right
     images; `pictures` of all; `prompts` with at least one right image.
@@ -163,7 +163,7 @@ def _fault(
     earlier: list[list[Found] | None],
     colours: NameColours,
 ) -> str:
-    """Return what keeps an entry of `include` from being fulfilled; "" if nothing does."""
+    """Return why an entry of `include` is not fulfilled; "" if it is."""
     thing, count = wanted["class"], wanted["count"]
     if len(group) < count:
         return f"expected {count} {thing}, found {len(group)}"

@@ -17,7 +17,7 @@ _YES = re.compile(r"\W*yes\b", re.I)
 
 
 def is_yes(answer: str) -> bool:
-    """Return whether an answer begins with yes; anything else, silence too, is a no.
+    """Return whether an answer begins with yes; anything else, even an empty answer, is a no.
 
     >>> is_yes(" Yes, there is."), is_yes("no"), is_yes("yesterday")
     (True, False, False)

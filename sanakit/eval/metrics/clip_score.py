@@ -1,4 +1,4 @@
-"""CLIPScore: how well an image fits its prompt, by the cosine of CLIP's two towers.
+"""CLIPScore: how well an image fits its prompt, by the cosine of CLIP's two vectors.
 
 Source: Hessel et al. 2021 (arXiv:2104.08718), whose figure is 2.5 max(cos, 0). The papers on SANA and its kin
 print the mean of 100 cos with OpenAI's ViT-L/14, over MJHQ-30K's prompts; so does this.

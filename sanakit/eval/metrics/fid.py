@@ -97,7 +97,7 @@ def moments_of(
     side: int | None = None,
     report: Callable[[int], None] = lambda done: None,
 ) -> Moments:
-    """Moments of the features of pictures, BATCH at once where sizes allow it.
+    """Return the moments of images' features, BATCH at a time if sizes allow it.
 
     pictures: files, or images.   side: pixels that the shorter side is brought to first and a middle square
     cut out of, as for a set of mixed sizes; None: images as they are.   report: told how many are done.

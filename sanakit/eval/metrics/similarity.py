@@ -1,4 +1,4 @@
-"""How close two images are: PSNR and SSIM.
+"""The similarity of two images: PSNR and SSIM.
 
 Shapes: B images, C channels, H W pixels; values in [-1, 1].
 """

@@ -1,4 +1,4 @@
-"""Models that look at an image and answer in words: one of transformers, run here, or one behind a server.
+"""Vision-language models that answer questions about images: a local one of transformers, or a server's.
 
 Judges (`eval.vqa`) and captioners (`data.captioner`) are made of these. No other file asks such a model.
 """
@@ -144,7 +144,7 @@ def endpoint_chat(
 
 
 def _refusal(url: str, model: str, status: int, said: str, retries: int) -> SanaError:
-    """Return the error for a server's no."""
+    """Return the error for a server's refusal."""
     if status in (400, 413, 422):
         return DataError(f"{url} refused an image: {said}")
     if status in (401, 403):
@@ -163,6 +163,6 @@ def _refusal(url: str, model: str, status: int, said: str, retries: int) -> Sana
 
 
 def _first_line(error: Exception) -> str:
-    """Return the beginning of what a library says, as a sentence."""
+    """Return the first line of a library's message as a sentence."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(". ")
     return f"{line}."

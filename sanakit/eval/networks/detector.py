@@ -1,4 +1,4 @@
-"""Which things are on an image, and where: Mask2Former for COCO's 80 classes, through transformers.
+"""Detect the things in an image: Mask2Former for COCO's 80 classes, through transformers.
 
 Source: Cheng et al. 2022 (arXiv:2112.01527). GenEval's own detector is OpenMMLab's Mask2Former with the same
 Swin-S backbone and test sizes, trained by other hands; its .pth does not load here: single verdicts differ.
@@ -106,7 +106,7 @@ def detect(network: Any, image: Image.Image) -> list[Found]:
 
 
 def instances(class_logits: Tensor, mask_logits: Tensor) -> list[Found]:
-    """Things from a Mask2Former's answers, the surest first.
+    """Return the detections from Mask2Former's outputs, the most confident first.
 
     class_logits: Q K+1, the last for "nothing".   mask_logits: Q H W. A query may stand for several classes;
     a confidence is the class's chance times the mean of the mask's chances inside it. Overlaps are kept.

@@ -67,7 +67,7 @@ class EfficientNetLite0(nn.Module):
         return x.mean((2, 3))
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
-        """What the last block of each resolution gives, the finest first: B C H/s W/s, sides rounded up.
+        """Return the output of each resolution's last block, the finest first: B C H/s W/s, rounded up.
 
         images: B 3 H W of any size. C = 16, 24, 40, 112, 320 at s = 2, 4, 8, 16, 32.
         """
@@ -133,7 +133,7 @@ def image_features(model: EfficientNetLite0, images: Tensor, batch: int = 16) ->
 
 
 def to_network(images: Tensor) -> Tensor:
-    """Images in [-1, 1] in the scale of the network's inputs: TensorFlow's (pixel - 127) / 128."""
+    """Scale images in [-1, 1] to the network's inputs: TensorFlow's (pixel - 127) / 128."""
     return (images * HALF + 0.5) / 128
 
 
@@ -156,7 +156,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 def _same(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Convolve with TensorFlow's padding: what does not divide evenly goes to the right and below."""
+    """Convolve with TensorFlow's padding: an odd pixel goes to the right and below."""
     kernel, stride = conv.kernel_size[0], conv.stride[0]
     total = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x.shape[-2:]]
     (top, left), (bottom, right) = [n // 2 for n in total], [n - n // 2 for n in total]

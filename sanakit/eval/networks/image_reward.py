@@ -177,7 +177,7 @@ def translate(name: str) -> str:
 
 
 def load_tokenizer(path: Path) -> Any:
-    """BERT's tokenizer, cut and filled up to TOKENS. Raises WeightsError."""
+    """Load BERT's tokenizer, with texts truncated and padded to TOKENS. Raises WeightsError."""
     from tokenizers import Tokenizer
 
     try:

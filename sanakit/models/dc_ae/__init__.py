@@ -11,8 +11,10 @@ from sanakit.models.dc_ae.model import (
     Decoder,
     Encoder,
     Halves,
-    Stage,
+    StageConfig,
 )
+
+Stage = StageConfig  # its public name of before
 
 __all__ = [
     "DCAE",
@@ -24,4 +26,5 @@ __all__ = [
     "Encoder",
     "Halves",
     "Stage",
+    "StageConfig",
 ]

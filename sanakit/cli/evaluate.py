@@ -263,3 +263,10 @@ def _print_first(found: FirstPrompts) -> None:
         line(f"100 common things, {size}", shares)
     print(f"  {'colour asked for is the main one':<36}      {found.colour:6.1%}")
     print(f"  {'distance between seeds':<36}      {found.variety:6.3f} of that between prompts")
+    if found.told is not None:
+        rows = {"40 with nothing known": found.told.unknown, "100 first prompts": found.told.first}
+        rows |= {"500 things asked for": found.told.asked}
+        rows |= {f"200 common things, in {code}": share for code, share in found.told.languages.items()}
+        print("told to have nothing known:")
+        for what, share in rows.items():
+            print(f"  {what:<36}      {share:6.1%}")

@@ -9,6 +9,7 @@ Shapes: B images, C concepts, F features.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ from sanakit.pocket.evaluate.first_prompts import FIRST_PROMPTS
 from sanakit.pocket.evaluate.recognition import Gallery, Shares
 from sanakit.pocket.evaluate.reference import load_known, load_names, load_reference
 from sanakit.pocket.evaluate.report import BATCH, OnProgress
+from sanakit.pocket.evaluate.told import Told, measure_told
 
 SEEDS = 2  # of each first prompt
 VARIED_PROMPTS, VARIED_SEEDS = 50, 4
@@ -47,6 +49,7 @@ class FirstPromptFigures:
     variety: float
     sizes: Mapping[str, Shares]
     missed: tuple[str, ...]  # first prompts that were not recognised with either seed
+    told: Told | None = None  # what is told of prompts; None: the model lists no known things
 
 
 def evaluate_first_prompts(
@@ -87,6 +90,7 @@ class Strangers:
             variety=self.variety(),
             sizes={name: self.sized(*size) for name, size in SIZES.items()},
             missed=missed,
+            told=measure_told(self.pipe, names),
         )
 
     def first(self) -> tuple[Shares, tuple[str, ...]]:
@@ -201,7 +205,8 @@ class Strangers:
         pictures = []
         for start in range(0, len(prompts), BATCH):
             some = list(prompts[start : start + BATCH])
-            images = self.pipe(some, seed=seed + start, output="pt", width=width, height=height).images
+            with warnings.catch_warnings(action="ignore"):  # what is told is measured apart
+                images = self.pipe(some, seed=seed + start, output="pt", width=width, height=height).images
             pictures.append(torch.as_tensor(images).float().cpu())  # pyright: ignore[reportArgumentType]
             self.progress(f"drawing ({what})", min(start + BATCH, len(prompts)), len(prompts))
         return torch.cat(pictures)

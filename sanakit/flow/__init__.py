@@ -1,7 +1,7 @@
 """The mathematics of the flow: path, time grids, guidance and solvers. No images, no text, no model."""
 
-from sanakit.flow.dpm import DPMState, FlowDPM, dpm_times
-from sanakit.flow.euler import Euler, State, euler_times
+from sanakit.flow.dpm import FlowDPM, dpm_times
+from sanakit.flow.euler import Euler, euler_times
 from sanakit.flow.guidance import Velocity, classifier_free
 from sanakit.flow.path import (
     clean_from_velocity,
@@ -11,15 +11,15 @@ from sanakit.flow.path import (
     velocity_target,
 )
 from sanakit.flow.schedule import sample_training_times
-from sanakit.flow.scm import SCM, SCMState, scm_times
+from sanakit.flow.scm import SCM, scm_times
+from sanakit.flow.solver import Solver, State
 from sanakit.flow.trigflow import trigflow
 
 __all__ = [
     "SCM",
-    "DPMState",
     "Euler",
     "FlowDPM",
-    "SCMState",
+    "Solver",
     "State",
     "Velocity",
     "classifier_free",

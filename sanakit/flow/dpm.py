@@ -21,14 +21,12 @@ Shapes: any, with S steps.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from sanakit.errors import SettingsError
-from sanakit.flow.euler import State, checked_velocity, widen
 from sanakit.flow.path import (
     MODEL_TIME_SCALE,
     check_steps,
@@ -37,19 +35,10 @@ from sanakit.flow.path import (
     half_log_snr,
     shift_times,
 )
+from sanakit.flow.solver import State, checked_velocity, widen
 
 ORDERS = (1, 2, 3)
 FEW_STEPS = 15  # below this, the last step but one is at most of order 2: long steps make order 3 overshoot
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class DPMState(State):
-    """A State that remembers what the multistep formula needs.
-
-    history: the clean images predicted at the steps before, newest first, at most order - 1 of them.
-    """
-
-    history: tuple[Tensor, ...]
 
 
 class FlowDPM:
@@ -69,21 +58,12 @@ class FlowDPM:
         self.times = checked_times(times)
         self.order = order
 
-    def start(self, noise: Tensor) -> DPMState:
-        """Return the first state, for a sample at times[0].
-
-        The sample is noise, or a noised image where the grid starts lower than pure noise.
-
-        noise: any shape; half precision is widened to float32.
-        """
+    def start(self, noise: Tensor, generator: Generator | None = None) -> State:
+        """Return the first state, for a sample at times[0]; see `Solver`."""
         return self._state(widen(noise), index=0, history=())
 
-    def advance(self, state: DPMState, velocity: Tensor) -> DPMState:
-        """Return the state one step further.
-
-        velocity: of state.sample at state.t, same shape, any floating dtype.
-        Raises ValueError if the state is done or the shapes differ.
-        """
+    def advance(self, state: State, velocity: Tensor) -> State:
+        """Return the state one step further; see `Solver`."""
         velocity = checked_velocity(state, velocity)
         clean = clean_from_velocity(state.sample, velocity, state.sigma)
         predictions = (clean, *state.history)  # newest first
@@ -96,14 +76,14 @@ class FlowDPM:
             sample = _step(state.sample, predictions[:order], next_first)
         return self._state(sample, state.index + 1, history=predictions[: self.order - 1])
 
-    def _order_of_step(self, state: DPMState) -> int:
+    def _order_of_step(self, state: State) -> int:
         order = min(self.order, len(state.history) + 1)
         last_but_one = state.index == state.total - 2
         return min(order, 2) if last_but_one and state.total < FEW_STEPS else order
 
-    def _state(self, sample: Tensor, index: int, history: tuple[Tensor, ...]) -> DPMState:
+    def _state(self, sample: Tensor, index: int, history: tuple[Tensor, ...]) -> State:
         time = self.times[index]
-        return DPMState(
+        return State(
             sample=sample,
             sigma=time.to(sample.dtype).item(),
             t=math.floor(MODEL_TIME_SCALE * time.item()) / MODEL_TIME_SCALE,

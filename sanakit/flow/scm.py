@@ -18,25 +18,14 @@ Shapes: any, with S steps.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from sanakit.flow.euler import State, checked_velocity, widen
 from sanakit.flow.path import check_steps, checked_times, clean_from_velocity, interpolate, trig_to_flow_time
+from sanakit.flow.solver import State, checked_velocity, widen
 
 SCM_SECOND_ANGLE = 1.3  # where the second of two steps begins, as published
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class SCMState(State):
-    """A State that remembers where its random numbers stand.
-
-    random: state of a CPU generator, from which the next fresh noise comes.
-    """
-
-    random: Tensor
 
 
 class SCM:
@@ -49,22 +38,20 @@ class SCM:
     def __init__(self, times: Tensor) -> None:
         self.times = checked_times(times)
 
-    def start(self, noise: Tensor, generator: Generator) -> SCMState:
-        """Return the first state, for a sample at times[0].
+    def start(self, noise: Tensor, generator: Generator) -> State:
+        """Return the first state, for a sample at times[0]; see `Solver`.
 
-        The sample is noise, or a noised image where the grid starts lower than pure noise.
-
-        noise: any shape; half precision is widened to float32.   generator: on the CPU; fresh noise is what
-        it would draw next, S - 1 times; it is left as it is. The one that drew `noise` is the right one.
+        generator: on the CPU; fresh noise is what it would draw next, S - 1 times.
         """
         return self._state(widen(noise), index=0, random=generator.get_state())
 
-    def advance(self, state: SCMState, velocity: Tensor) -> SCMState:
-        """Return the state one step further: the clean image in sight, noised to the next time.
+    def advance(self, state: State, velocity: Tensor) -> State:
+        """Return the state one step further: the clean image in sight, noised to the next time; see `Solver`.
 
-        velocity: of state.sample at state.t, same shape, any floating dtype.
-        Raises ValueError if the state is done or the shapes differ.
+        Raises ValueError for a state of another solver too.
         """
+        if state.random is None:
+            raise ValueError("The state has no random numbers: begin with the `start` of this solver.")
         velocity = checked_velocity(state, velocity)
         clean = clean_from_velocity(state.sample, velocity, state.sigma)
         index, random = state.index + 1, state.random
@@ -76,10 +63,10 @@ class SCM:
         time = self.times[index].to(clean.dtype).item()
         return self._state(interpolate(clean, fresh, time), index, generator.get_state())
 
-    def _state(self, sample: Tensor, index: int, random: Tensor) -> SCMState:
+    def _state(self, sample: Tensor, index: int, random: Tensor) -> State:
         time = self.times[index].to(sample.dtype).item()
         total = len(self.times) - 1
-        return SCMState(sample=sample, sigma=time, t=time, index=index, total=total, random=random)
+        return State(sample=sample, sigma=time, t=time, index=index, total=total, random=random)
 
 
 def scm_times(steps: int) -> Tensor:

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
 
-from sanakit.flow.euler import State
 from sanakit.flow.guidance import Velocity, classifier_free
 from sanakit.flow.path import clean_from_velocity, interpolate, velocity_towards
-from sanakit.flow.scm import SCM
+from sanakit.flow.solver import Solver, State
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.sana import Sana, TextContext
 from sanakit.pipelines.memory import memory_limit
@@ -32,13 +31,13 @@ from sanakit.pipelines.request import Request, Source, first_noise
 class Sample:
     """One image on its way.
 
-    solver, state: where it stands, see `flow/euler.py`. clean: 1 C h w, the clean latents that were in sight
+    solver, state: where it stands, see `flow/solver.py`. clean: 1 C h w, the clean latents that were in sight
     at its last step. guidance: the scale. prompt, negative: one each, from `Sana.prepare`; without a negative
     one the scale plays no part, save for SANA-Sprint models, whose input it is. known: 1 C h w, clean latents
     that are kept where the mask, 1 1 h w, is 0.
     """
 
-    solver: Any
+    solver: Solver | None  # None: no step is taken
     state: State
     clean: Tensor
     guidance: float
@@ -90,7 +89,7 @@ def _first(request: Request, noise: Tensor, generator: Generator, known: Tensor 
         if solver is None:
             return State(sample=known, sigma=0.0, t=0.0, index=0, total=0)
         noise = interpolate(known, noise, solver.times[0].item())
-    return solver.start(noise, generator) if isinstance(solver, SCM) else solver.start(noise)
+    return solver.start(noise, generator)
 
 
 def _rows(values: Tensor | None, noise: Tensor) -> Sequence[Tensor | None]:
@@ -162,4 +161,4 @@ class Batch:
             kept = velocity_towards(sample.known, state.sample, state.sigma)
             velocity = torch.where(sample.mask > 0, velocity, kept)
         clean = clean_from_velocity(state.sample, velocity, state.sigma)
-        return sample.solver.advance(state, velocity), clean
+        return cast(Solver, sample.solver).advance(state, velocity), clean  # None: done from the start

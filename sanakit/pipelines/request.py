@@ -11,7 +11,7 @@ import os
 import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 import torch
 from PIL import Image
@@ -23,6 +23,7 @@ from sanakit.flow.dpm import FlowDPM, dpm_times
 from sanakit.flow.euler import Euler, euler_times
 from sanakit.flow.guidance import check_scale
 from sanakit.flow.scm import SCM, scm_times
+from sanakit.flow.solver import Solver
 from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, drawn_size
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SanaConfig
@@ -30,7 +31,7 @@ from sanakit.weights.settings import ModelSettings
 
 Output = Literal["pil", "pt", "latent"]
 
-SOLVERS = {
+SOLVERS: dict[str, tuple[Callable[[Tensor], Solver], Callable[[int, float], Tensor]]] = {
     "dpm": (FlowDPM, dpm_times),
     "euler": (Euler, euler_times),
     "scm": (SCM, lambda steps, shift: scm_times(steps)),
@@ -126,7 +127,7 @@ class Request:
     negative_prompt: str
     steps: int
     guidance: float
-    solver: Any  # FlowDPM, Euler or SCM, alike but for SCM's start; None: nothing is drawn anew (strength 0)
+    solver: Solver | None  # None: no step is taken (strength 0)
     seeds: list[int]  # one a picture; empty where the caller gave all the noise
     cells: tuple[int, int, int]  # C h w of what is drawn
     latents: Tensor | None  # B C h w, the caller's own noise
@@ -266,9 +267,7 @@ def steps_done(steps: int, strength: float) -> int:
     return math.ceil(steps * strength - 1e-9)  # less than a float's error in the product
 
 
-def make_sampler(
-    solver: str, steps: int, shift: float, strength: float = 1.0
-) -> FlowDPM | Euler | SCM | None:
+def make_sampler(solver: str, steps: int, shift: float, strength: float = 1.0) -> Solver | None:
     """Give the solver called so, with the times of the last `strength` of all steps; None: of no step.
 
     shift: without effect on SCM, whose times are its own. Raises SettingsError.
@@ -277,7 +276,7 @@ def make_sampler(
         raise SettingsError(f'solver = {solver!r}, but it must be "dpm" (usual), "euler" or "scm".')
     kind, grid = SOLVERS[solver]
     times, done = grid(steps, shift), steps_done(steps, strength)
-    if kind is SCM and strength < 1 and done == steps:  # of so few steps, a share is soon all of them
+    if solver == "scm" and strength < 1 and done == steps:  # of so few steps, a share is soon all of them
         raise SettingsError(
             f"strength {strength:g} of {steps} steps is all of them and forgets the picture: take "
             f"{math.ceil(1 / (1 - strength))} steps or more, or less strength; 1 draws anew."

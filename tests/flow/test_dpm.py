@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from sanakit.errors import SettingsError
-from sanakit.flow.dpm import DPMState, FlowDPM, dpm_times
+from sanakit.flow.dpm import FlowDPM, dpm_times
 from sanakit.flow.euler import Euler, euler_times
 from sanakit.flow.path import half_log_snr
+from sanakit.flow.solver import State
 
 ORDERS = [1, 2, 3]
 PUBLISHED_20 = "999 982 963 944 922 899 874 847 817 785 749 710 666 617 562 499 428 345 249 136"
@@ -21,11 +22,11 @@ def times_even_in_lambda(steps: int, highest: float = 0.95, lowest: float = 0.05
     return torch.cat([torch.sigmoid(-lambdas), lambdas.new_zeros(1)])
 
 
-def with_history(solver: FlowDPM, index: int, sample: torch.Tensor, history: list[torch.Tensor]) -> DPMState:
+def with_history(solver: FlowDPM, index: int, sample: torch.Tensor, history: list[torch.Tensor]) -> State:
     """A state in the middle of the way whose past is given instead of solved."""
     time = solver.times[index].item()
     total = len(solver.times) - 1
-    return DPMState(sample=sample, sigma=time, t=time, index=index, total=total, history=tuple(history))
+    return State(sample=sample, sigma=time, t=time, index=index, total=total, history=tuple(history))
 
 
 def diffusers_scheduler(order: int, shift: float, steps: int):

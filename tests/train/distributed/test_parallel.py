@@ -72,7 +72,7 @@ def objective(seed: int = 0) -> VelocityObjective:
     return VelocityObjective(
         sana,
         encoder,
-        LatentFeed(latents, [[caption] for caption in CAPTIONS], torch.ones(len(CAPTIONS))),
+        LatentFeed(latents, [[caption] for caption in CAPTIONS], torch.ones(len(CAPTIONS)), seed=3),
         shift=3.0,
         watched=[Watched("", latents, CAPTIONS)],
         sheet=Sheet(prompts=CAPTIONS[:2], guidance=2.5, steps=1, shape=(3, 4, 4), decode=lambda z: z),

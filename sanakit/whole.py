@@ -1,7 +1,7 @@
-"""Files and folders that are written whole or not at all, whatever ends the process that writes them.
+"""Write files and folders whole or not at all, even if the process is killed.
 
-They are written under a name of their own beside their place, brought to the disk and renamed: who opens the
-place finds what was there before, or what is new, and two processes that write there do not meet.
+They are written under a name of their own beside their place, brought to the disk and renamed: readers see
+either the old file or the new one, and concurrent writers do not collide.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _NO_FOLDERS = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EBA
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; the file or folder made there is renamed to `path` at the end.
 
-    What is at `path` is replaced, a link and not what it points to; a folder only by a folder, and when the
+    The entry at `path` is replaced; of a link, not its target; a folder only by a folder, and when the
     process dies between its two renames, the old one is left as .NAME.*.old. The folder around `path` has to
-    be there. Whatever the block raises is passed on, after what it wrote is removed; so is the OSError of a
+    be there. Errors of the block are passed on after its files are removed; so is the OSError of a
     disk that is full or of a place that cannot be written, for which the caller has the right words.
     """
     partial = _beside(path, "partial")
@@ -68,7 +68,7 @@ def sync_names(folder: Path) -> None:
 
 
 def _beside(path: Path, kind: str) -> Path:
-    """A name that is taken by nothing, short enough for a file whose own is as long as names may be."""
+    """Return an unused name, short enough for any file system."""
     name = path.name.encode(errors="ignore")[:200].decode(errors="ignore")
     return path.parent / f".{name}.{os.urandom(8).hex()}.{kind}"
 

@@ -1,4 +1,4 @@
-"""What is exported: each network with tensors in and tensors out, examples of them, and the free axes.
+"""The networks to export: each with tensors in and out, example inputs, and the free axes.
 
 transformer     latents B C h w, t B, text B L E, mask B L (SANA-Sprint: guidance B) -> velocity B C h w
 vae_decoder     latents B C h w, unscaled -> images B 3 H W, about [-1, 1]

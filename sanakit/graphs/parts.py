@@ -1,9 +1,9 @@
-"""Transformer, text encoder and decoder whose networks a runtime runs: the pipelines take them like ours.
+"""Transformer, text encoder and decoder that run in an external runtime; pipelines use them like modules.
 
 Each has the interface of its parent class, which is what drawing asks of it, and none of its weights: the
 file is opened when it is first needed. `weights.release` closes it again, as a memory plan says.
-Text is padded and masked, which gives what unpadded text does. What our own networks do once a prompt, its
-projection, keys and values, a graph does in every step: 0.3 % of its products at 1024 px and 20 tokens.
+Text is padded and masked, which gives what unpadded text does. A graph computes a prompt's projection, keys
+and values in every step, while our modules do it once: 0.3 % of its products at 1024 px and 20 tokens.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Graph(nn.Module):
 
     @property
     def bytes(self) -> int:
-        """What its files hold."""
+        """The content of its files."""
         return sum(path.stat().st_size for path in self.path.parent.glob(f"{self.path.stem}.*"))
 
     def forward(self, **inputs: Tensor) -> list[Tensor]:
@@ -118,7 +118,7 @@ class GraphText(Gemma2):
         cache: KVCache | None = None,
         after_layer: Callable[[nn.Module], object] | None = None,
     ) -> Tensor:
-        """As `Gemma2.forward`, without gradients; what came before is the same for all prompts.
+        """As `Gemma2.forward`, without gradients; the prefix is the same for all prompts.
 
         after_layer is not called, as a graph has no layers to give back.
         """

@@ -1,4 +1,5 @@
-"""Images around the models: sizes and aspect bins, tensors from and to pixels, previews, files with settings.
+"""Images outside the models: sizes and aspect bins, tensors from and to pixels, previews, files with
+settings.
 
 Source of the bins and of the resizing: diffusers' SanaPipeline and PixArtImageProcessor, reproduced.
 Shapes: B batch, C latent channels, h w latent grid, H W pixels, P side of a latent's patch in a preview.
@@ -80,7 +81,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def aspect_bins(side: int) -> list[tuple[int, int]]:
-    """Sizes (height, width) in pixels that the published model of side x side was trained on, flattest first.
+    """Return the training sizes (height, width) of the published model of side x side, flattest first.
 
     They follow a rule: rectangles of whole sixteenths of the side, from 1:4 to 4:1, that cover more than 90 %
     of the square and at most all of it; a few are left out.
@@ -99,7 +100,7 @@ def aspect_bins(side: int) -> list[tuple[int, int]]:
 
 
 def nearest_bin(height: int, width: int, side: int) -> tuple[int, int]:
-    """The bin (height, width) whose ratio, rounded to hundredths as in the published tables, is nearest."""
+    """Return the bin (height, width) with the nearest ratio, rounded to hundredths as published."""
     return min(aspect_bins(side), key=lambda hw: abs(round(hw[0] / hw[1], 2) - height / width))
 
 
@@ -217,7 +218,7 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
 
 
 def _options(file_format: str, metadata: Mapping | None, quality: int) -> dict[str, Any]:
-    """Return what Pillow is told when it writes a file of this format."""
+    """Return Pillow's options for writing a file of this format."""
     return {"pnginfo": _chunks(metadata or {})} if file_format == "PNG" else {"quality": quality}
 
 

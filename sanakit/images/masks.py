@@ -1,4 +1,4 @@
-"""Masks: which pixels of an image are redrawn, and how what was drawn fades in.
+"""Masks: the pixels of an image to redraw, and how the new pixels fade in.
 
 Shapes: H W pixels.
 """
@@ -66,7 +66,7 @@ def faded(marked: Image.Image, feather: int) -> Image.Image:
 
 
 def _grown(values: np.ndarray) -> np.ndarray:
-    """Each value the largest of itself and its eight neighbours (H W)."""
+    """Return for each pixel the maximum of itself and its eight neighbours (H W)."""
     tall = values.copy()
     np.maximum(tall[1:], values[:-1], out=tall[1:])
     np.maximum(tall[:-1], values[1:], out=tall[:-1])
@@ -82,7 +82,7 @@ def mask_tensor(marked: Image.Image) -> Tensor:
 
 
 def _transparency(turned: Image.Image) -> Image.Image | None:
-    """Return how transparent each pixel is (mode L, 255: wholly), or None where the image cannot tell."""
+    """Return the transparency of each pixel (mode L, 255: fully), or None without an alpha channel."""
     if not turned.has_transparency_data:
         return None
     return ImageOps.invert(turned.convert("RGBA").getchannel("A"))

@@ -1,6 +1,6 @@
 """Open any image: its header first, then all of it, upright, on white where it is transparent.
 
-A file may be damaged, hostile or huge; whatever is wrong becomes a sentence for the user.
+A file may be damaged, hostile or huge; every defect becomes a sentence for the user.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def decoding(what: str) -> Iterator[None]:
-    """Turn what Pillow stumbles over in a damaged file, which may be at any time, into SettingsError."""
+    """Turn Pillow's errors for a damaged file, which may come at any time, into SettingsError."""
     try:
         yield
     except (SettingsError, MemoryError):

@@ -1,4 +1,4 @@
-"""Contact sheets: many images on one, to be looked at."""
+"""Contact sheets: many images in one, for viewing."""
 
 from __future__ import annotations
 

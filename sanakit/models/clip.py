@@ -129,7 +129,7 @@ class ClipConfig:
 
 
 class Clip(nn.Module):
-    """Two towers into one space; `logit_scale` is the logarithm of what cosines are multiplied by."""
+    """Two towers with a common space; `logit_scale` is the logarithm of the factor on cosines."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
@@ -254,7 +254,7 @@ class ClipEncoder(nn.Module):
 
 
 class ClipLayer(nn.Module):
-    """Attention and MLP, each behind its norm and added to what comes in."""
+    """Attention and MLP, each after its norm and added to its input."""
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()

@@ -214,8 +214,8 @@ class Gemma2(nn.Module):
 
         tokens: B L, int64 ids below vocab_size. Pad on the right if prompts differ in length: attention is
         causal, so the padding changes no earlier token.
-        cache: what came before (batch B); the tokens take the positions cache.length, cache.length + 1, ...
-        and are appended to it.
+        cache: the preceding tokens (batch B); the tokens take the positions cache.length, cache.length + 1,
+        ... and are appended to it.
         after_layer: called with each layer when it has run, and with the embedding table now and then, to
         free their memory.
         """

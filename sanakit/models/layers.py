@@ -29,7 +29,7 @@ _BAND_VALUES = 4 << 20
 
 
 class TokenProduct:
-    """What is asked of each large matrix product over tokens: `Linear`, `Pointwise` and quantised stand-ins.
+    """The interface of large matrix products over tokens: `Linear`, `Pointwise` and quantised layers.
 
     Those (quant/) may do norm, product and sum in one go. Shapes: ... any leading axes, K in, N out.
     """
@@ -145,7 +145,7 @@ class LinearSelfAttention(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class TextKeysValues:
-    """What one layer needs to know of one prompt, shared by `count` consecutive samples of the batch.
+    """One layer's keys and values of one prompt, shared by `count` consecutive samples of the batch.
 
     constant: D, the whole branch's output, when the prompt is a single token: a softmax over one key is 1
     whatever the query. Otherwise key and value: 1 h L d, without padding.

@@ -166,7 +166,7 @@ class SanaBlock(nn.Module):
     def sample(self, x: Tensor, modulation: Tensor, prompts: list[TextKeysValues], grid: Grid) -> Tensor:
         """The same with prepared prompts, without gradients, in place. modulation: 1 6D, or one a sample.
 
-        If the prompts are for more samples than x has, here is where those part ways: x is repeated, and the
+        With several prompts per sample, x is repeated here; up to this point they share it. The
         modulation of the first of them serves before that.
         """
         own, mlp = self._modulation(modulation)

@@ -1,4 +1,4 @@
-"""Softmax attention, softmax(q k^T / sqrt(d)) v: what image tokens do with the few tokens of a prompt.
+"""Softmax attention, softmax(q k^T / sqrt(d)) v, from image tokens to the few tokens of a prompt.
 
 Kernel: native/attention.cpp, one pass; plain twin: torch's scaled dot product attention.
 Shapes: B batch, N queries, L keys, h heads, d head width.

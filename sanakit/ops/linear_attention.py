@@ -20,7 +20,7 @@ _KERNEL_WIDTH = 32  # d that the kernels are compiled for
 
 
 def relu_linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attend with ReLU features in float32, whatever the dtype that comes in.
+    """Attend with ReLU features in float32, whatever the input's dtype.
 
     query, key, value: B h N d, before the ReLU. Returns B h N d as `attend` does.
     float32 because the sums run over all N tokens: at 4096 px that is 16,384 terms, beyond float16's range.
@@ -76,5 +76,5 @@ def attend(query: Tensor, sums: Tensor) -> Tensor:
 
 
 def _fits(x: Tensor) -> bool:
-    """Return whether heads (B h N d) have the kernels' width, and their values lie side by side."""
+    """Return whether heads (B h N d) have the kernels' width and contiguous values."""
     return x.shape[-1] == _KERNEL_WIDTH and x.stride(-1) == 1

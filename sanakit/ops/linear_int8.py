@@ -72,7 +72,7 @@ def add_linear_int8_(
 def _plain(
     x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, norm: tuple[Tensor, Tensor, float] | None
 ) -> Tensor:
-    """The same, with whole numbers in float32: their products and sums are exact but for the last bits."""
+    """Return the same with whole numbers in float32, whose products and sums are nearly exact."""
     rows = x.float()
     if norm is not None:
         gain, shift, eps = norm
@@ -84,7 +84,7 @@ def _plain(
 
 
 def _scales(rows: Tensor) -> Tensor:
-    """Return the scale of each row, M 1; a row that holds what is not a number has that for its scale."""
+    """Return the scale of each row, M 1; a row with NaN or infinity has that as its scale."""
     size = rows.abs()
     top = size.amax(-1, keepdim=True)
     square = rows.square().sum(-1, keepdim=True)

@@ -36,7 +36,7 @@ def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def add_gated_(x: Tensor, y: Tensor, gate: Tensor | None = None) -> None:
-    """Add gate * y to x in place; what overflowed a float16 y counts as its largest finite value.
+    """Add gate * y to x in place; float16 values of y that overflowed count as the largest finite value.
 
     x, y: B N D. gate: B 1 D or 1 1 D; None: 1.
     """
@@ -54,6 +54,6 @@ def add_gated_(x: Tensor, y: Tensor, gate: Tensor | None = None) -> None:
 
 
 def _fit(x: Tensor, *parts: Tensor | None) -> bool:
-    """Whether parts of a modulation have the shapes for x that a kernel believes, values side by side."""
+    """Return whether parts of a modulation are contiguous and have the shapes that a kernel expects."""
     shapes = ((1, 1, x.shape[-1]), (x.shape[0], 1, x.shape[-1]))
     return x.ndim == 3 and all(p is None or (p.shape in shapes and p.stride(-1) == 1) for p in parts)

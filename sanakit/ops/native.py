@@ -1,4 +1,4 @@
-"""The compiled CPU kernels: which of the built libraries this machine runs, and to what they apply.
+"""The compiled CPU kernels: the choice of the built library for this machine, and when it is used.
 
 `native/*.cpp` is compiled once per instruction set when the package is installed, into libraries that stand
 beside the sources and know nothing of Python or torch: they get addresses and sizes. The best one that the
@@ -92,7 +92,7 @@ def info() -> dict[str, str]:
 
 
 def kernels(*values: Tensor | None, weight: Tensor | None = None) -> ctypes.CDLL | None:
-    """Return the library if it can work on these tensors, else None: then the plain twin is to run.
+    """Return the library if it supports these tensors, else None: then use the plain twin.
 
     It can if the values are float32 on the CPU, the weight is of a stored type, none of them is empty, and no
     gradient is asked for. That their shapes fit together is the caller's to see: a kernel believes it.
@@ -119,7 +119,7 @@ def threads(work: int) -> int:
 
 
 def fits(tensor: Tensor | None, *shape: int) -> bool:
-    """Whether a tensor has this shape and is contiguous, as kernels take biases and gains; None is, too."""
+    """Return whether a bias or gain has this shape and is contiguous, as kernels need. None does, too."""
     return tensor is None or (tensor.shape == shape and tensor.is_contiguous())
 
 

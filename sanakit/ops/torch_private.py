@@ -1,4 +1,4 @@
-"""Every use of torch that torch does not promise to keep, so that a new release can break one file only.
+"""All uses of torch's undocumented parts, so that a new release can break only this file.
 
 Each function says what stands in for it in public torch, or that nothing does.
 `tests/ops/test_torch_private.py` calls each of them; `tests/contract/test_private.py` keeps private names out
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def runs_vnni() -> bool:
-    """Whether this CPU sums products of bytes in one instruction. No public twin."""
+    """Return whether this CPU sums products of bytes in one instruction. torch has no public equivalent."""
     return torch.cpu._is_vnni_supported()
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether this CPU has arithmetic for bfloat16, by AVX-512 or AMX. No public twin."""
+    """Return whether this CPU has bfloat16 arithmetic (AVX-512 or AMX). torch has no public equivalent."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 

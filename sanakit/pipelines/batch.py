@@ -1,4 +1,4 @@
-"""Draws the images of a file of prompts into a folder, and goes on where an earlier run stopped.
+"""Draw the images of a file of prompts into a folder; an interrupted run resumes where it stopped.
 
 1 finished: what the folder holds already, by the settings in each PNG    2 groups: what is drawn together
 3 draw_group: one group of images                                       4 save_all: files and manifest
@@ -67,7 +67,7 @@ def finished(pictures: Sequence[PromptImage], folder: Path, *, overwrite: bool =
 
 
 def groups(pictures: Sequence[PromptImage], done: set[str]) -> list[list[PromptImage]]:
-    """Return the images that are drawn together, group after group, without those groups that are done.
+    """Return the images to draw together, group by group, without finished groups.
 
     Only prompt and seed differ within a group, and it is so small that little is lost when work is stopped.
     """
@@ -191,7 +191,7 @@ def _difference(path: Path, metadata: Metadata) -> str:
 
 
 def _is_ours(manifest: Path) -> bool:
-    """Return whether a manifest may be replaced: it is not there, or its lines look like ours."""
+    """Return whether a manifest may be replaced: it does not exist, or its lines look like ours."""
     if not os.path.lexists(manifest):
         return True
     try:

@@ -99,7 +99,7 @@ class _Worker:
 
 @contextmanager
 def workers_on(device: str, workers: int) -> Iterator[dict[str, Any]]:
-    """Have Ray running within a `with` statement; gives what each of the workers needs of it.
+    """Run Ray within a `with` statement; yields the resources of each worker.
 
     device: as choose_device takes it: a GPU each, or an equal part of the CPU cores.
     Raises SettingsError for more workers than there are GPUs or cores, and where Ray does not answer.
@@ -119,7 +119,7 @@ def workers_on(device: str, workers: int) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Have Ray running within a `with` statement; what was begun here is ended here.
+    """Run Ray within a `with` statement; shut it down if it was started here.
 
     Raises SettingsError where RAY_ADDRESS names a cluster that does not answer.
     """

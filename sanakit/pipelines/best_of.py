@@ -1,4 +1,4 @@
-"""Inference-time scaling: draw many images of a prompt, let a judge choose, give the best (SANA-1.5).
+"""Inference-time scaling: draw many images of a prompt and let a judge choose the best (SANA-1.5).
 
 Image i is drawn from seed + i, so the images of a smaller number are the first of a larger one, and each
 can be drawn again alone. They are drawn and judged a batch at a time; only the best so far are held.
@@ -36,7 +36,7 @@ MAX_COUNT = 100_000  # images to choose from; more would be a slip of the keyboa
 
 
 class TrySettings(TypedDict, total=False):
-    """How each image is drawn, as for `TextToImage.__call__`; left out: the model's own."""
+    """Settings of each image, as for `TextToImage.__call__`; omitted ones are the model's defaults."""
 
     negative_prompt: str
     width: int | None
@@ -77,7 +77,7 @@ class Trial:
 
 
 class BestOf:
-    """Draws many images of a prompt and gives those that a judge likes best.
+    """Draws many images of a prompt and returns those that a judge likes best.
 
     pipe: what draws.   judge: a `Judge`, or a `Tournament` of a function that compares two images.
     batch: images drawn at once, 1 to 256; more take more memory and, on a GPU, less time each.

@@ -31,7 +31,7 @@ Capture = Callable[[Callable[[], Tensor], torch.device], tuple[Callable[[], obje
 
 
 def has_compiler(device: torch.device) -> bool:
-    """Return whether torch.compile finds what it needs for a device: a C++ compiler, or Triton."""
+    """Return whether the tool that torch.compile needs for a device exists: a C++ compiler, or Triton."""
     return any(map(shutil.which, COMPILERS)) if device.type == "cpu" else gpu.TRITON or device.type != "cuda"
 
 
@@ -131,7 +131,7 @@ def _capture_cuda(run: Callable[[], Tensor], device: torch.device) -> tuple[Call
 
 
 def _on_device(value: float | Tensor, latents: Tensor) -> Tensor:
-    """One number, or one for each sample, without waiting for the device."""
+    """Return one number, or one per sample, without waiting for the device."""
     if isinstance(value, Tensor):
         return value.to(latents.device, torch.float32).reshape(-1)
     return latents.new_full((1,), value, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Denoising: samples of one latent size that take their steps together, each at a time of its own.
+"""Denoising: samples of one latent size take steps together, each at its own time.
 
 An image alone, the images of one call and a server's crowd go the same way: look at the velocity where
 each sample stands, let its solver go there. Samples share nothing but the pass through the transformer, so
@@ -123,12 +123,12 @@ class Batch:
 
     @property
     def latents(self) -> Tensor:
-        """B C h w, where the samples stand."""
+        """The current latents, B C h w."""
         return torch.cat([sample.state.sample for sample in self.samples])
 
     @property
     def clean(self) -> Tensor:
-        """B C h w, the clean latents that were in sight at the last step."""
+        """The predicted clean latents of the last step, B C h w."""
         return torch.cat([sample.clean for sample in self.samples])
 
     @torch.no_grad()
@@ -155,7 +155,7 @@ class Batch:
 
     @staticmethod
     def _moved(sample: Sample, velocity: Tensor) -> tuple[State, Tensor]:
-        """Return where the velocity (1 C h w) takes a sample, and the clean latents it points to."""
+        """Return a sample's next state by the velocity (1 C h w), and the clean latents it points to."""
         state = sample.state
         if sample.mask is not None and sample.known is not None:
             kept = velocity_towards(sample.known, state.sample, state.sigma)

@@ -1,4 +1,4 @@
-"""Image and prompt to image: what is there is noised in part and drawn on from there (SDEdit).
+"""Image and prompt to image: the image is partly noised, then denoised (SDEdit).
 
 Source: Meng et al. 2022 (arXiv:2108.01073); `strength` as in diffusers' image-to-image pipelines: of all
 steps the last `strength` are done, from the image's latents noised to where those begin.

@@ -109,8 +109,8 @@ def expand(
 ) -> tuple[Image.Image, Image.Image]:
     """Return a larger canvas with the image on it, and the mask of what is new: outpainting.
 
-    left, top, right, bottom: pixels to add, 0 to 4096. What is new shows the image's edge, drawn out, until
-    it is painted. Raises SettingsError.
+    left, top, right, bottom: pixels to add, 0 to 4096. New pixels repeat the image's edge until they are
+    painted. Raises SettingsError.
     """
     names = ("left", "top", "right", "bottom")
     margins = zip(names, (left, top, right, bottom), strict=True)

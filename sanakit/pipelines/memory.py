@@ -1,4 +1,4 @@
-"""What lies in memory when: the plan that draws an image within a budget.
+"""Memory planning: which parts are loaded when, so that drawing stays within a budget.
 
 Text encoder, transformer and decoder work one after the other, so only one of them has to be in memory. On a
 CPU their weights are mapped from their files and given back stage by stage, or layer by layer; what was given
@@ -45,7 +45,7 @@ STEP_WORK = 120 * 10**6  # bytes: a band of the Mix-FFN, scratch of the kernels,
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """How to draw one request."""
+    """The plan for drawing one request."""
 
     residence: Residence
     band: float  # latent rows that are decoded at a time
@@ -53,12 +53,12 @@ class MemoryPlan:
 
     @property
     def after_layer(self) -> Callable[[nn.Module], object] | None:
-        """What to call with each layer of the text encoder when it has run."""
+        """The callback after each layer of the text encoder."""
         return None if self.residence == "resident" else release
 
     @property
     def after_block(self) -> Callable[[nn.Module], object] | None:
-        """What to call with each block of the transformer when it has run."""
+        """The callback after each block of the transformer."""
         return release if self.residence == "layered" else None
 
 
@@ -208,7 +208,7 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 
 @contextmanager
 def stage(part: nn.Module, plan: MemoryPlan, device: torch.device) -> Iterator[None]:
-    """Have a part on the device while it works; free its memory afterwards if the plan says so."""
+    """Keep a part on the device while it works; free its memory afterwards if the plan says so."""
     home = next(part.parameters()).device
     if home != device:
         part.to(device)

@@ -4,9 +4,9 @@
 .jsonl   one object a line: "prompt" and any other of COLUMNS; null: the default
 .csv     a first line of column names, "prompt" and any other of COLUMNS; an empty cell: the default
 
-Rows are counted from 1, without the lines left out. What a row does not say is the caller's default, else the
-model's own. Names and seeds depend on the row alone, not on what was drawn before, so that a run that was
-stopped goes on with the same images; rows added at the end change none of those before them.
+Rows are counted from 1, without the lines left out. Missing values are the caller's defaults, else the
+model's. Names and seeds depend on the row alone, not on what was drawn before, so that a run that was stopped
+goes on with the same images; rows added at the end change none of those before them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def read_prompts(
     """Return the images that a file of prompts asks for, in its order.
 
     check: `check_request` of one model. seed: row n without a seed draws from seed + n - 1, and its further
-    images from the seeds after that. defaults: what rows do not say, as arguments of `check`.
+    images from the seeds after that. defaults: values missing in rows, as arguments of `check`.
     Files are called 00001-words-of-the-prompt.png, or by the row's `name`; several of a row get -1, -2, ...
     Raises SettingsError, which tells the first faulty rows with their lines.
     """

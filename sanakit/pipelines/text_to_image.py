@@ -138,7 +138,7 @@ class TextToImage:
 
     @property
     def spec(self) -> ModelSpec:
-        """What checking a call needs to know of the model."""
+        """The facts about the model that checking a call needs."""
         return ModelSpec.of(self.settings, self.transformer.config, self.autoencoder.config)
 
     def __call__(

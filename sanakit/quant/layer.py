@@ -1,7 +1,7 @@
-"""What every quantised layer is: a stand-in for a `Linear` or a `Pointwise`, made of plain stored tensors.
+"""The base of quantised layers, which replace a `Linear` or a `Pointwise` and hold plain tensors.
 
 Its weight is widened again for every product, to the dtype of the tokens, unless a subclass multiplies in few
-bits. What rounding took from the weight is then all that is lost: tokens are not touched, so nothing in them
+bits. Rounding the weight is then the only loss: tokens are not touched, so nothing in them
 can overflow or be an outlier. A product costs what its float twin costs, and the widening on top: memory is
 saved, not arithmetic.    Shapes: K values in, N values out.
 """

@@ -1,7 +1,7 @@
-"""Which layers take which bits, and why: a plan is a function from a layer's name to its class, or None.
+"""Plans of quantisation: a plan maps a layer's name to its quantised class, or None.
 
 Names are those of `Sana` ("blocks.3.attn.qkv") and `Gemma2` ("layers.3.mlp.up_proj"). Alike in all plans:
-what is outside the blocks stays as it is (embedders of latents, time and prompt, the final layer, norms,
+layers outside the blocks stay unchanged (embedders of latents, time and prompt, the final layer, norms,
 tables, the depthwise convolution, the embedding table). Those hold under 4 % of a transformer's weights, and
 an error there reaches every token of every step undamped.
 """
@@ -28,7 +28,7 @@ SENSITIVE = "cross_attn.kv_linear"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a model is quantised. name: as users give it. choose: of a layer's name, what takes its place.
+    """A plan of quantisation. name: as users write it. choose: maps a layer's name to its replacement.
 
     devices: device types on which its layers compute in few bits, or save memory at a bearable price.
     """

@@ -1,4 +1,4 @@
-"""A module's layers into fewer bits, by a plan: in place, one after the other, without a second copy."""
+"""Quantise a module's layers by a plan: in place, one by one, without a second copy."""
 
 from __future__ import annotations
 

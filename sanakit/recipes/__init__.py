@@ -1,4 +1,4 @@
-"""Recipes: what it takes to train a model, one file per model, or to make another model of a finished one."""
+"""Recipes: full training configurations, one file per model, some of which start from a finished model."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Models for many at once: the engine, the API around it, jobs, keys, and a page to draw on."""
+"""Serve models to many users: the engine, its API, jobs, keys, and a web page."""

@@ -44,7 +44,7 @@ Models = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstanc
 
 
 class ClusterSettings(BaseModel):
-    """What a config file says under `args`; see `Engine` and `sana serve` for their meaning.
+    """The settings under `args` in a config file; see `Engine` and `sana serve` for their meaning.
 
     database, pictures: for several machines PostgreSQL's URL, and a folder or store that all of them reach;
     by default they are in `data`. The address that the proxies listen on is not known here, so keys are

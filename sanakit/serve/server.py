@@ -1,8 +1,8 @@
-"""`sana serve` as a function: build engine, stores, runner and application, listen, and stop in good order.
+"""`sana serve` as a function: build engine, stores, runner and application, listen, and stop cleanly.
 
-The order of stopping: /ready says no, no connection is taken, no job is claimed; what is being drawn has
-`drain` seconds; then the engine fails the rest, whose clients get a 503, and jobs that are not done go back
-to the queue in the database, for the next start.
+The order of stopping: /ready says no, no connection is taken, no job is claimed; running work has `drain`
+seconds; then the engine fails the rest, whose clients get a 503, and jobs that are not done go back to the
+queue in the database, for the next start.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _EXPIRY_EVERY = 3600.0  # seconds
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerSettings:
-    """All of `sana serve`. Raises SettingsError where it would let strangers in unasked."""
+    """All settings of `sana serve`. Raises SettingsError if anybody could use the server unintentionally."""
 
     models: tuple[str, ...] = ("pocket",)  # the first is the default
     host: str = "127.0.0.1"
@@ -63,7 +63,7 @@ class ServerSettings:
 
     @property
     def local(self) -> bool:
-        """Whether only this machine can reach the server."""
+        """Return whether only this machine can reach the server."""
         return self.host in LOOPBACK or re.fullmatch(r"127(\.\d{1,3}){3}", self.host) is not None
 
 

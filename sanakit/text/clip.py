@@ -1,4 +1,4 @@
-"""Images and words into CLIP's common space: how each becomes numbers, and how well they fit.
+"""Embed images and texts in CLIP's common space, and score how well they fit.
 
 Source: transformers' CLIPImageProcessor (the fields of preprocessor_config.json) and CLIPTokenizer (lower
 case, byte-pair encoding inside words, whose last token ends with "</w>").
@@ -44,7 +44,7 @@ AT_ONCE = 64  # images or texts in one pass of the model
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preprocessing:
-    """What happens to an image before the model sees it."""
+    """The preprocessing of an image for the model."""
 
     size: tuple[int, int] | int  # height and width, or of the shorter side alone, in pixels
     crop: tuple[int, int] | None  # height and width of the middle that is kept
@@ -98,7 +98,7 @@ class Preprocessing:
         }
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images, B 3 H W in [-1, 1], to what the model looks at, B 3 S S.
+        """Preprocess images, B 3 H W in [-1, 1], to the model's input, B 3 S S.
 
         They are rounded to 8 bits before and after resizing: so would be the files that others score.
         """
@@ -143,7 +143,7 @@ class ClipScorer:
             )
 
     def images(self, images: Tensor) -> Tensor:
-        """Images, B 3 H W in [-1, 1], to vectors of length 1, B E float32 on the model's device."""
+        """Return vectors of length 1 of images B 3 H W in [-1, 1]: B E float32 on the model's device."""
         table = self.model.visual_projection.weight
         with torch.no_grad():
             rows = [
@@ -153,7 +153,7 @@ class ClipScorer:
         return torch.cat(rows) if rows else table.new_zeros(0, len(table)).float()
 
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Texts to vectors of length 1, B E float32 on the model's device; what is too long is cut.
+        """Return vectors of length 1 of texts: B E float32 on the model's device; longer texts are truncated.
 
         Raises SettingsError for a single text instead of a list.
         """
@@ -168,7 +168,7 @@ class ClipScorer:
         return torch.cat(rows) if rows else table.new_zeros(0, len(table)).float()
 
     def scores(self, images: Tensor, texts: Sequence[str]) -> Tensor:
-        """CLIPScore of each image with the text of the same place, B: 100 * max(cosine, 0).
+        """Return the CLIPScore of each image with its text, B: 100 * max(cosine, 0).
 
         images: B 3 H W in [-1, 1]. texts: B. Source: Hessel et al. 2021 (arXiv:2104.08718), in the scale
         that image generation reports. Raises SettingsError for another number of texts than images.

@@ -43,7 +43,7 @@ WORD_START = "▁"  # what Gemma's tokenizer writes for a space; it only ever be
 
 @dataclass(frozen=True, slots=True)
 class TokenWindow:
-    """Which tokens of a text are shared by all texts, which are kept as features, and where the text is cut.
+    """A text's window: the prefix that all texts share, the tokens kept as features, and the limit.
 
     A text's tokens are prefix + tail. Features are kept of position 0 and from position `first_kept` on.
     """

@@ -1,4 +1,4 @@
-"""What a model can draw, and whether a prompt asks for any of it: `known_things.json` of a model's folder.
+"""The things a model can draw (`known_things.json` in its folder), and whether a prompt asks for any.
 
     {"format": 1, "threshold": 0.4,
      "things": {"a dog": ["puppy", "hound"], ...}, "unlike": ["an idea", "what do you mean", ...]}

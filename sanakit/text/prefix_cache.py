@@ -2,11 +2,11 @@
 
 They are the same for every prompt: 206 tokens of the published instruction, 44 MB in float32 for Gemma 2 2B,
 which a CPU computes in about ten seconds and reads in a tenth of one. They are kept in float32, as computed:
-what comes from the file equals what was written bit for bit.
+values from the file equal the written ones bit for bit.
 
 A file belongs to its weights: the key in it is a hash of their fingerprint, the model's config, the prefix's
 tokens and FORMAT. There is one file a place; one that is foreign, outdated or damaged (a checksum tells) is
-recomputed and replaced. No run fails because of it: what cannot be read or written is left.
+recomputed and replaced. No run fails because of it: files that cannot be read or written are skipped.
 Shapes: P tokens in the prefix, K key heads, E head size, D width.
 """
 
@@ -33,7 +33,7 @@ NAME = "instruction_cache"
 
 
 class PrefixCache:
-    """Where the keys and values of one model's instruction are kept.
+    """The file of the keys and values of one model's instruction.
 
     places: files to look in and to write to, the first that works. fingerprint: of the weights, as
     `weights.files.TensorFiles.fingerprint` gives it.

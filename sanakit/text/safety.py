@@ -1,12 +1,12 @@
-"""Prompt filter: ShieldGemma says how likely a prompt breaks a guideline; what filters say and log.
+"""Prompt filter: ShieldGemma scores how likely a prompt breaks a guideline; verdicts and logs of filters.
 
 Source: ShieldGemma (arXiv:2407.21772) and its model card: a Gemma 2 is shown the prompt and one guideline and
 asked whether the one violates the other. The answer is the probability of "Yes" against "No" as the next
 token. The words around the prompt are data of that model and stand here as it was trained on them.
 Shapes: G guidelines, L tokens of the longest ending (padded on the right), D width.
-The four questions about a prompt begin alike, so their beginning is computed once. What is judged is the
-prompt as SANA reads it: cleaned, and cut where its features end.
-Nothing in the library calls a filter by itself: off unless somebody makes one and calls it."""
+The four questions about a prompt begin alike, so their beginning is computed once. Prompts are judged as SANA
+reads them: cleaned, and cut where its features end. Nothing in the library calls a filter by itself: off
+unless somebody makes one and calls it."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ FINAL_SOFTCAP = 30.0  # of Gemma 2's logits, as published
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a filter says of one prompt or image.
+    """A filter's verdict on one prompt or image.
 
-    category: what it is refused for, None if it is allowed. score: the highest of all categories, in [0, 1].
+    category: the reason for a refusal, None if allowed. score: the highest of all categories, in [0, 1].
     """
 
     allowed: bool
@@ -175,7 +175,7 @@ def judge(scores: Mapping[str, float], threshold: float) -> Verdict:
 def log_decision(kind: str, verdict: Verdict, subject: str, request_id: str | None) -> None:
     """Write one decision to the logger `sanakit.safety`: a warning if refused, else at level info.
 
-    kind: "prompt" or "picture". subject: what tells it from others, without saying what it says.
+    kind: "prompt" or "picture". subject: an identifier that does not reveal its content.
     """
     LOG.log(
         logging.INFO if verdict.allowed else logging.WARNING,
@@ -192,8 +192,7 @@ def log_decision(kind: str, verdict: Verdict, subject: str, request_id: str | No
 def refuse(kind: str, verdicts: Sequence[Verdict]) -> None:
     """Raise RefusedError for the first verdict that does not allow.
 
-    The message tells the category but no score: who tries to get around the filter must not see how near
-    they are.
+    The message tells the category but no score: a user who tries to evade the filter must not see the scores.
     """
     for verdict in verdicts:
         if verdict.category is not None:

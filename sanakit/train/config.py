@@ -1,4 +1,4 @@
-"""How to train, apart from what: steps, learning rate, averaging, precision, and when to look."""
+"""Settings of the training loop: steps, learning rate, averaging, precision, and reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guard before every update: bad steps are skipped, bad spells train more slowly, hopeless runs stop.
+"""The guard of updates: it skips bad steps, lowers the learning rate in bad phases and stops diverged runs.
 
 A step is bad when its loss or gradient is not a number, or far above what is usual: more than some robust
 deviations above the median of the last admitted steps. The median and the median absolute deviation are used
@@ -70,7 +70,7 @@ class Guard:
         self._high = 0  # skipped in a row for being high
 
     def admit(self, step: int, loss: float, norm: float) -> bool:
-        """Return whether the update of a step should be made.
+        """Return whether to make the update of a step.
 
         loss, norm: of the global batch, the norm before clipping. Raises NumericsError when too many steps in
         a row were skipped, or the learning rate was halved too often.

@@ -1,4 +1,4 @@
-"""What the loop asks of whatever is trained: data, a loss, figures and a sheet to look at."""
+"""The loop's interface to a training objective: data, a loss, figures and contact sheets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sanakit.train.parts import Part
 
 
 class Objective(Protocol):
-    """What the loop asks of a training objective."""
+    """A training objective, as the loop sees it."""
 
     model: nn.Module  # all that is trained, on its device
 
@@ -23,13 +23,13 @@ class Objective(Protocol):
     def batch(self, step: int, part: Part) -> Any:
         """Data of a part of a step's global batch, on the device; the model is not used here.
 
-        What is drawn comes from generators of `train/parts.py`, seeded by the step and by the sample's place
+        Random numbers come from generators of `train/parts.py`, seeded by the step and by the sample's place
         in the global batch: it does not depend on how that is cut into parts.
         """
         ...
 
     def loss(self, batch: Any) -> Tensor:
-        """What a part contributes to the mean over the global batch: contributions of all parts add up to it.
+        """Return a part's contribution to the mean over the global batch; contributions of all parts add up.
 
         Every trained parameter takes part in it (DDP waits for the gradients of all), if only times zero.
         Called under autocast when the config says bf16. Only in here are parameters whole under FSDP2.

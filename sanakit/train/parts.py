@@ -1,4 +1,4 @@
-"""What one device holds of a global batch, and the random numbers that belong to its samples.
+"""One device's part of a global batch, and the random numbers of its samples.
 
 A step's batch is a pure function of (seed, step): it is cut into parts, one for every micro-batch of every
 rank, and what is drawn for a sample depends on its place in the batch alone. So the same run comes out on
@@ -18,7 +18,7 @@ from sanakit.seeds import sample_generator
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Which of the processes of a training this one is."""
+    """This process's rank among the processes of a training."""
 
     rank: int = 0  # 0 writes logs, sheets and the result
     world: int = 1
@@ -37,7 +37,7 @@ class Part:
 
     @property
     def weight(self) -> float:
-        """Share of the global batch: what the mean over the part counts in the mean over the whole."""
+        """Share of the global batch: the weight of the part's mean in the mean over the whole."""
         return len(self) / self.total
 
     def of(self, total: int) -> Part:

@@ -1,4 +1,4 @@
-"""Where a run writes how it is doing: log.jsonl, sheets, TensorBoard, and trackers that were asked for.
+"""The report of a run: log.jsonl, sheets, TensorBoard, and requested trackers.
 
 log.jsonl is the record: one line each time the loop looks at its figures, and it resumes exactly: lines after
 the step that a run goes on from are dropped, and written again. TensorBoard does the same. wandb and trackio
@@ -48,7 +48,7 @@ class Progress:
     notes: tuple[str, ...] = ()  # what happened: skipped steps, damaged checkpoints
 
     def figures(self) -> dict[str, float]:
-        """Return all that can be drawn as a curve, by name; what is not a number is left out."""
+        """Return all that can be drawn as a curve, by name; non-numbers are omitted."""
         values = {
             "loss": self.loss,
             "grad_norm": self.grad_norm,

@@ -1,4 +1,4 @@
-"""A training run: what a recipe returns, how it is started, and what its checkpoint holds in the end."""
+"""A training run: a recipe's result, starting it, and reading its final checkpoint."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Recipes = Mapping[str, tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A recipe made concrete: what is trained, how, and what is done with the result."""
+    """A recipe made concrete: the objective, the settings, and the export of the result."""
 
     objective: Objective
     config: TrainConfig
@@ -128,7 +128,7 @@ def averaged_weights(run: Path) -> dict[str, Tensor]:
 def averaged_parts(run: Path, objective: VelocityObjective) -> tuple[Sana, TextEncoder]:
     """Return a run's transformer and text encoder with its averaged weights.
 
-    What was trained is a new module: the trained one may be in shards (FSDP2), which take no whole weights.
+    The trained model is a new module: the trained one may be in shards (FSDP2), which take no whole weights.
     """
     weights, encoder = averaged_weights(run), objective.encoder
     transformer = Sana(objective.transformer.config)

@@ -1,4 +1,4 @@
-"""What a file or folder holds, told from headers alone: `sana inspect PATH`."""
+"""Describe a file or folder from its headers alone: `sana inspect PATH`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class PartDescription:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Description:
-    """What lies at a path: its parts, and how it wants to be run where that is known."""
+    """The model at a path: its parts, and its default settings if known."""
 
     path: str
     kind: str  # model (whole folder) | release (catalog, not here) | or the kind of its one part

@@ -1,8 +1,8 @@
-"""Weights into modules: strictly, memory-mapped, straight into the dtype they compute in or left as stored.
+"""Load weights into modules: strictly, memory-mapped, converted to the compute dtype or left as stored.
 
 A module is built without memory (on the meta device) and every tensor is assigned to it once, so there is
-never a second copy. Names and shapes are compared on the headers before any data is read: what is missing or
-unknown is an error that names it, what is skipped is skipped by name.
+never a second copy. Names and shapes are compared on the headers before any data is read: missing or unknown
+keys are errors that name them, skipped keys are listed by name.
 
 `mapped=True` (on a CPU in float32) leaves the big weights in their file, in the 16 bits they are stored in:
 matrices, dense convolutions and the embedding table, which the operations of `ops/` and a gather widen
@@ -294,10 +294,11 @@ def _stack(
 ) -> Tensor:
     """Put tensors one below the other, on the device and, floats only, in the dtype; keep: as stored.
 
-    What is right already stays mapped to its file: a single tensor, or several that follow each other there,
-    as in the folders we write. Others are copied to their place, one after the other: converting them first
-    would leave holes of their size in the heap (0.6 GB for the 0.6B model). Of queries, keys and values of a
-    published diffusers folder that copy is 0.37 GB for the 0.6B model in 16 bits, 1.0 GB for the 1.6B.
+    Weights that need no conversion stay mapped to their file: a single tensor, or several that follow each
+    other there, as in the folders we write. Others are copied to their place, one after the other: converting
+    them first would leave holes of their size in the heap (0.6 GB for the 0.6B model). Of queries, keys and
+    values of a published diffusers folder that copy is 0.37 GB for the 0.6B model in 16 bits, 1.0 GB for the
+    1.6B.
     """
     parts = [files.read(name) for name in names]
     stored = {part.dtype for part in parts}

@@ -1,4 +1,4 @@
-"""What a model offers to people who draw with it: `sana models NAME`. Nothing is loaded or downloaded."""
+"""A model's offer to its users: `sana models NAME`. Nothing is loaded or downloaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which dtype to compute in: the model's rule, the device's abilities, the caller's wish.
+"""Choose the compute dtype: the model's rule, the device's abilities, the caller's wish.
 
 The published models come in two families. Those trained in float16 give broken images in bfloat16 (their
 weights need the longer mantissa), those trained in bfloat16 overflow in float16; float32 is right for all. A
@@ -85,7 +85,7 @@ def choose_dtype(
 
 
 def computes(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether `dtype` is native arithmetic of the device: emulated, it is many times slower than float32."""
+    """Return whether the device computes natively in `dtype`; emulated, it is much slower than float32."""
     if dtype == torch.float32:
         return True
     if device.type == "cpu":

@@ -1,4 +1,4 @@
-"""A model's folder in fewer bits: quantised by a plan and written, part by part, without a float copy."""
+"""Write a model's folder in fewer bits: quantised by a plan, part by part, without a float copy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def save_quantized(source: str | os.PathLike[str], folder: str | os.PathLike[str
     """Quantise a model by a plan and write it as a folder that draws by itself. Returns the folder.
 
     source: as for `load_transformer`. plan: of `quant.plans.PLANS`.
-    What the plan leaves alone, the autoencoder with it, is stored in 16 bits. Raises SettingsError for a
+    Layers outside the plan, and the autoencoder, are stored in 16 bits. Raises SettingsError for a
     plan that there is not, OutputError, and what loading a model raises.
     """
     target = Path(folder).expanduser()

@@ -1,4 +1,4 @@
-"""Modules back into files: a diffusers folder that diffusers' own pipeline opens, or an official .pth.
+"""Save modules: as a diffusers folder that diffusers' own pipeline opens, or as an official .pth.
 
 Both are written under a temporary name beside their place and renamed when complete, so a crash or a full
 disk leaves nothing half-written behind.
@@ -73,7 +73,7 @@ SCM_SCHEDULER = {
 
 
 def kept_settings(settings: ModelSettings) -> dict[str, Any]:
-    """Return what `save_diffusers` is told, by keyword, to keep a model's settings."""
+    """Return the keyword arguments with which `save_diffusers` keeps a model's settings."""
     return {
         "flow_shift": settings.flow_shift,
         "defaults": {name: getattr(settings, name) for name in DEFAULTS},
@@ -111,7 +111,7 @@ def save_diffusers(
     height, solver that the model wants when the caller does not say. dtype: to store in, float32, float16 or
     bfloat16. precision: the one 16-bit dtype its transformer may compute in, "float32" for none, or "any".
     name, licence: as `sana inspect` shows them. styles (name -> what is added to a prompt), example_prompts,
-    sizes (width, height in pixels): what a page offers of the model. known_things: what it draws; a prompt
+    sizes (width, height in pixels): the model's offers for a page. known_things: what it draws; a prompt
     with none of them is told. plan: by which transformer and text encoder are quantised; they are then
     written as they are, in names of our own that diffusers does not read. Returns the folder.
     Raises OutputError when it cannot be written, PrecisionError when dtype contradicts precision,
@@ -212,7 +212,7 @@ def diffusers_state(transformer: Sana) -> dict[str, Tensor]:
 
 
 def _buffers(module: nn.Module) -> list[str]:
-    """What quantised layers hold: scales in 16 bits are not rounded again, whole numbers not at all."""
+    """Return the tensors of quantised layers: 16-bit scales are not rounded again, integers not at all."""
     return [name for name, _ in module.named_buffers()]
 
 

@@ -1,4 +1,4 @@
-"""How a model wants to be run when the caller does not say: read from its folder, its catalog entry, or both.
+"""A model's default settings, read from its folder, its catalog entry, or both.
 
 The folder's sanakit.json wins over its scheduler file, and that over the catalog.
 """
@@ -36,7 +36,7 @@ SHIFT_4K = 6.0  # of the published 4K model, by its official YAML and conversion
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSettings:
-    """A model's own defaults; the caller's words win over each."""
+    """A model's defaults; the caller's settings override each."""
 
     name: str
     steps: int = 20
@@ -76,8 +76,8 @@ def load_configs(path: str | os.PathLike[str]) -> tuple[SanaConfig, DCAEConfig]:
 
 
 def precision_rule(source: ModelSource, stored_dtype: str) -> str:
-    """The rule of a transformer: its folder's word, else its release's, else the 16-bit dtype it is stored
-    in.
+    """Return a transformer's precision rule: its folder's, else its release's, else the 16-bit dtype it is
+    stored in.
 
     A 16-bit file of unknown origin is taken to need its own dtype: the published ones do.
     """
@@ -109,7 +109,7 @@ def _from_entry(source: ModelSource) -> ModelSettings:
 
 
 def _from_transformer(source: ModelSource) -> dict[str, Any]:
-    """What the transformer itself tells: its size in pixels, the dtype and shift it needs, whether Sprint."""
+    """Read from the transformer its size in pixels, its dtype and shift, and whether it is Sprint."""
     files, _, config = open_transformer(source)
     side = config.sample_size * PIXELS_PER_LATENT
     sampler = {"solver": "scm", "steps": 2} if config.guidance_embed else {}

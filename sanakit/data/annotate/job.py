@@ -34,7 +34,7 @@ READERS = 4  # threads that read and decode the next batch while the model works
 
 
 class AnnotationJob(Protocol):
-    """Work on images one by one. name: of the model.   verb: for progress.   load: the model, on demand."""
+    """Work per image. name: of the model.   verb: for progress.   load: the model, on demand."""
 
     name: str
     verb: str

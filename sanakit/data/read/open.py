@@ -119,5 +119,5 @@ def _open(text: str) -> Source:
 
 
 def _is_tar(name: str) -> bool:
-    """Compressed ones too: their reader refuses them, and says why."""
+    """Return whether a name is a tar file, compressed or not: the reader refuses compressed ones."""
     return re.search(r"\.(tar|tgz)(\.\w+)?$", name.lower()) is not None

@@ -1,4 +1,4 @@
-"""The blocks of DC-AE on rows: line-buffered convolutions, and attention over a map that is held once.
+"""The blocks of DC-AE on rows: line-buffered convolutions, and attention over a map that is stored once.
 
 A convolution stage never sees the whole image. A node takes the next rows of its input, gives the rows
 that are complete, and keeps the few that later rows still look at: nothing is computed twice or approximated.
@@ -41,7 +41,7 @@ _QUERY, _KEY_VALUE = slice(0, 1), slice(1, 3)  # places within a head's run of q
 
 
 class Window(NamedTuple):
-    """Rows B R W C, of which `above` and `below` are neighbours that are only looked at."""
+    """Rows B R W C, of which `above` and `below` are read-only neighbours."""
 
     rows: Tensor
     above: int
@@ -54,7 +54,7 @@ class Window(NamedTuple):
 
 
 class Scratch:
-    """Memory that windows share one after another: fresh memory costs page faults and leaves holes."""
+    """Memory that successive windows share: fresh memory costs page faults and fragments."""
 
     def __init__(self) -> None:
         self.slots: dict[int, Tensor] = {}
@@ -280,8 +280,8 @@ def _unshuffle(x: Tensor) -> Tensor:  # B 2R 2W C -> B R W 4C
 def attend_in_place(x: Tensor, block: EfficientViTBlock, rows: int, scratch: Scratch) -> None:
     """Replace the map x (B H W C, contiguous) by an EfficientViT block of it, `rows` rows at a time.
 
-    The rows of x make way for the result as soon as the sweep is past them: what later rows need of the old
-    ones lies in line buffers, already projected.
+    The rows of x make way for the result as soon as the sweep is past them: line buffers hold what later rows
+    need, already projected.
     """
     attention, mlp = block.attn, block.conv_out
     sums = _key_value_sums(x, attention, rows, scratch)

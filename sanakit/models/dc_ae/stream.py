@@ -45,7 +45,7 @@ _OVERHEAD = 30 << 20  # bytes: weights that attention picks out, and convolution
 
 
 class Sizes(Protocol):
-    """What bands need to know of a `DCAEConfig`."""
+    """The part of a `DCAEConfig` that bands need."""
 
     @property
     def encoder(self) -> tuple[StageConfig, ...]:
@@ -85,7 +85,7 @@ class EncoderLayers(Protocol):
 
 @runtime_checkable
 class DecoderLayers(Protocol):
-    """The layers of a decoder, to be run on rows. A decoder that another runtime runs has none."""
+    """The layers of a decoder, to be run on rows. A decoder in an external runtime has none."""
 
     conv_in: nn.Conv2d
     in_shortcut: bool
@@ -96,7 +96,7 @@ class DecoderLayers(Protocol):
 
 
 class Autoencoder(Protocol):
-    """What bands ask of a `DCAE`."""
+    """The part of a `DCAE` that bands use."""
 
     training: bool
 

@@ -21,7 +21,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def kernels_run(x: Tensor, *others: Tensor | None) -> bool:
-    """Return whether kernels can work on these tensors; if not, the plain twin is to run.
+    """Return whether kernels support these tensors; if not, use the plain twin.
 
     They can if all lie on a GPU in a dtype that kernels take, none is empty, and no gradient is asked for.
     """
@@ -34,7 +34,7 @@ def kernels_run(x: Tensor, *others: Tensor | None) -> bool:
 
 @cache
 def launches() -> bool:
-    """Whether Triton can launch a kernel here; found out once, by launching one, and told if it cannot.
+    """Return whether Triton can launch a kernel; tested once by launching one. Warns if it cannot.
 
     It needs a C compiler and Python's headers, which not every machine with a GPU has.
     """

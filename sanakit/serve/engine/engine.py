@@ -1,8 +1,8 @@
-"""The engine of a server: a bounded queue and one thread that computes, step by step, for all who wait.
+"""The engine of a server: a bounded queue, and one thread that computes step by step for all requests.
 
 Requests join a running batch between two steps and leave it when they are done (`group.py`); an image drawn
 in a crowd is the image drawn alone, to rounding. No HTTP here: callers are told by events and futures.
-Whoever makes the model fail, or NaN, fails alone.
+A request that makes the model fail, or gives NaN, fails alone.
 
     engine = Engine(["pocket"])
     engine.start()
@@ -52,9 +52,9 @@ _STOPPED = "The server stopped before the image was finished: send the request a
 
 
 class Engine:
-    """Draws for many at once.
+    """Draws the images of many requests at once.
 
-    models: what it may draw with, see `ModelPool`; the first is the default, loaded at the start.
+    models: the models it may use, see `ModelPool`; the first is the default, loaded at the start.
     max_batch: images that take a step together. max_waiting: images that may wait.
     prompt_filter, image_filter: called with prompts or images, and the ticket's id; raise RefusedError.
     Raises what the settings of a model raise.
@@ -87,12 +87,12 @@ class Engine:
 
     @property
     def specs(self) -> dict[str, ModelSpec]:
-        """What is known of each model, by name."""
+        """The facts about each model, by name."""
         return self.residence.specs
 
     @property
     def alive(self) -> bool:
-        """Whether it was started and takes work."""
+        """Whether the engine was started and accepts work."""
         return self._thread.is_alive() and not self._closing
 
     def start(self) -> None:
@@ -161,7 +161,7 @@ class Engine:
             self._condition.notify()
 
     def stats(self) -> dict[str, Any]:
-        """Return how it stands: waiting, running (images), loaded (models), and counts since the start.
+        """Return its state: waiting, running (images), loaded (models), and counts since the start.
 
         Counts: steps (of batches), samples (images in those steps), images, failed, stopped, refused.
         """
@@ -375,7 +375,7 @@ class Engine:
             ticket.tell(Failed(ticket, error))
 
     def _enter(self, part: torch.nn.Module, pipe: TextToImage, plan: MemoryPlan) -> None:
-        """Go over to another part of a model: what the plan does not keep is given back in between."""
+        """Go over to another part of a model: parts that the plan does not keep are unloaded in between."""
         if part is not self._part:
             self._leave()
             self._stage.enter_context(stage(part, plan, pipe.device))

@@ -1,4 +1,4 @@
-"""Images that can take their steps together, and whose turn it is.
+"""Groups of images that can take steps together, and the order of their turns.
 
 A group holds the images of one model, one latent size and one kind of guidance: those that wait, those that
 run, one step of all of them at a time, and those that are denoised and wait for the decoder. Groups share the
@@ -21,7 +21,7 @@ CREDIT = 0.5  # seconds
 
 
 class GroupKey(NamedTuple):
-    """What images must share to take their steps together."""
+    """The settings that images must share to take steps together."""
 
     model: str
     cells: tuple[int, int, int]  # C h w
@@ -39,7 +39,7 @@ class RequestImage:
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """Images of one key. capacity: how many run at a time. spent: seconds that the group has had."""
+    """Images of one key. capacity: how many run at a time. spent: seconds that the group has used."""
 
     key: GroupKey
     capacity: int
@@ -51,12 +51,12 @@ class Group:
 
     @property
     def begun(self) -> bool:
-        """Whether images of it are on their way."""
+        """Whether images of the group are being drawn."""
         return bool(self.running or self.ready)
 
     @property
     def empty(self) -> bool:
-        """Whether it has nothing to do."""
+        """Whether the group has no work."""
         return not (self.waiting or self.running or self.ready)
 
     def run(self, picture: RequestImage) -> None:
@@ -89,7 +89,7 @@ class Turns:
     """The groups, and whose turn it is: start-time fair queueing with a credit. Its owner holds a lock.
 
     A group that begins after a pause has a credit, so that a small request is done before turns are shared
-    again; what a group had before the pause still counts, so that pauses earn nothing beyond the credit.
+    again; a group's time before the pause still counts, so that pauses earn only the credit.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The models that a server may use: loaded when asked for, given back when others need the room.
+"""The models of a server: loaded on demand, unloaded when others need the memory.
 
 The least recently used goes first; a model that is drawing stays.
 """
@@ -63,7 +63,7 @@ class ModelPool:
             return list(self._loaded)
 
     def spec(self, name: str | None) -> ModelSpec:
-        """Return what is known of a model; None: the default. Raises ModelNotFoundError."""
+        """Return the facts about a model; None: the default. Raises ModelNotFoundError."""
         name = self.default if name is None else name
         if name not in self.specs:
             raise ModelNotFoundError(f"There is no model {name!r} here; there are: {', '.join(self.specs)}.")

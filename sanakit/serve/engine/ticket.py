@@ -1,4 +1,4 @@
-"""A request that the engine took, and what it tells about it."""
+"""A request that the engine accepted, and its events."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Stepped:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """All images of a request are there."""
+    """All images of a request are finished."""
 
     ticket: Ticket
     result: Result
@@ -38,7 +38,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A request came to nothing."""
+    """A request failed."""
 
     ticket: Ticket
     error: Exception
@@ -48,7 +48,7 @@ Event = Stepped | Finished | Failed
 
 
 class Ticket:
-    """A request that was taken.
+    """An accepted request.
 
     wake: has the engine look at once. deadline: seconds from now. name: its id in logs; None: a new one.
     """
@@ -77,7 +77,7 @@ class Ticket:
 
     @property
     def done(self) -> bool:
-        """Whether it is finished, or came to nothing."""
+        """Whether it is finished or has failed."""
         return self._future.done()
 
     def result(self, timeout: float | None = None) -> Result:
@@ -104,7 +104,7 @@ class Ticket:
         )
 
     def tell(self, event: Event) -> None:
-        """Tell who asked. What they do about it must not stop the engine."""
+        """Tell who asked. Errors in listeners must not stop the engine."""
         if isinstance(event, Finished):
             self._future.set_result(event.result)
         elif isinstance(event, Failed):

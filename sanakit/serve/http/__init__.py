@@ -1,1 +1,1 @@
-"""What goes over the wire: routes, schema, access, limits, metrics."""
+"""The HTTP side of the server: routes, schema, access, limits, metrics."""

@@ -1,6 +1,6 @@
-"""Who may come in: API keys, limits of each key, and pages of other origins.
+"""Access control: API keys, limits of each key, and pages of other origins.
 
-Checked before a body is read, so that a stranger cannot make the server read megabytes first. Guarded is all
+Checked before a body is read, so that a client without a key cannot send megabytes first. Guarded is all
 under /v1 but /v1/pictures: pages show images by address and can send no header, so their unguessable names
 are the key. Without any key the people of this machine come in, and then only by a name of this machine:
 else a web page could call through its own domain, made to lead here (DNS rebinding).
@@ -29,7 +29,7 @@ bearer = HTTPBearer(
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. key: None where none was needed."""
+    """The caller of a request. key: None if none was needed."""
 
     key: Key | None
 
@@ -40,7 +40,7 @@ class Caller:
 
 
 class Access:
-    """The keys and their limits. no_auth: let everybody in. local: see `DoorSettings`."""
+    """The keys and their limits. no_auth: accept everybody. local: see `DoorSettings`."""
 
     def __init__(self, keys: KeyStore, *, no_auth: bool, local: bool, limiter: Limiter | None = None) -> None:
         self._keys = keys
@@ -67,7 +67,7 @@ class Access:
         raise FailureError(Failure(status=401, message=message, code="invalid_api_key", headers=headers))
 
     def needs_key(self) -> bool:
-        """Return whether nobody comes in without a key. Raises StorageError; blocks."""
+        """Return whether every request needs a key. Raises StorageError; blocks."""
         if self.no_auth:
             return False
         self._locked = self._locked or not self._local or bool(self._keys.list())
@@ -140,12 +140,12 @@ class AccessGuard:
 
 
 def caller_of(client: Request) -> Caller:
-    """Return who sent a guarded request."""
+    """Return the caller of a guarded request."""
     return client.scope["state"]["who"]
 
 
 def _split(address: str) -> SplitResult:
-    """Take an address of a header apart; what is none has no parts."""
+    """Take an address of a header apart; an invalid address has no parts."""
     try:
         return urlsplit(address)
     except ValueError:

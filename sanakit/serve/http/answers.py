@@ -1,4 +1,4 @@
-"""What /openapi.json says of answers and bodies: every status, every error, examples, the form of an edit."""
+"""Descriptions of answers and bodies for /openapi.json: statuses, errors, examples, the form of an edit."""
 
 from __future__ import annotations
 

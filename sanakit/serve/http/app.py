@@ -44,7 +44,7 @@ def create_app(
     draining: threading.Event | None = None,
     wake: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """Build the application around a started engine; who starts and stops the parts is the caller.
+    """Build the application around a started engine; the caller starts and stops the parts.
 
     draining: set it when the server is to stop; /ready then says so. wake: `JobRunner.wake`.
     `app.state.service` holds the parts, for what is mounted beside the API.
@@ -82,7 +82,7 @@ def create_app(
 
 
 def _layers(service: Service) -> list[Middleware]:
-    """Return what a request passes before it reaches a route, from the outside in."""
+    """Return the layers that a request passes before its route, from the outside in."""
     settings, detailed = service.settings, service.settings.log_prompts
     layers = [Middleware(Door, service.metrics, json_log=settings.json_log, detailed=detailed)]
     if settings.origins:

@@ -1,4 +1,4 @@
-"""One connection to the server, closed where its client begins a request and never sends the rest.
+"""One connection to the server; it is closed if the client never completes a request.
 
 uvicorn waits for such a client for ever, and each one holds one of the process' few open files: a thousand
 idle connections would shut out everybody else. Waiting for an answer is not idle and has no limit here.
@@ -51,7 +51,7 @@ class Connection(AutoHTTPProtocol):  # of the two that uvicorn may have, which k
         self._look = asyncio.get_running_loop().call_later(self.patience, self._look_again)
 
     def _is_late(self, request: Any) -> bool:
-        """Return whether we waited for the client, and not it for us, since the last look."""
+        """Return whether the server waited for the client since the last look."""
         if request is None or request.response_complete:
             return True
         return request.more_body and self._came < BODY_BYTES and not self.flow.read_paused

@@ -1,7 +1,7 @@
-"""One request on its way through the engine, seen from the event loop.
+"""One request in the engine, as the event loop sees it.
 
-The engine calls back in its own thread; here its events become something to await. Whoever stops listening,
-by closing the connection or by an error of ours, has the ticket cancelled: the engine lets go within a step.
+The engine calls back in its own thread; here its events become something to await. If the client disconnects
+or our code fails, the ticket is cancelled: the engine lets go within a step.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Drawing:
         self.ticket.cancel()
 
     def shown(self, event: Progress) -> int | None:
-        """Return which partial image, from 0, this step of an image is; None: it is none of them."""
+        """Return the index of the partial image that this step yields, or None if it yields none."""
         wanted = [
             round(event.total * (number + 1) / (self._partial_images + 1))
             for number in range(self._partial_images)

@@ -1,4 +1,4 @@
-"""Errors as answers: which status each exception becomes, in OpenAI's form.
+"""Errors as answers: the status of each exception, in OpenAI's form.
 
 400 the request is wrong and stays wrong: settings, sizes, files, a filter's no, more memory than there is
     (asking again would not help, and OpenAI's client asks again after any 5xx)
@@ -54,7 +54,7 @@ _TOO_LARGE = "This image is too large for this server: ask for a smaller one."
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """One answer that is not a success."""
+    """An error answer."""
 
     status: int
     message: str
@@ -102,7 +102,8 @@ _KNOWN: list[tuple[type[Exception], int, str, str | None, str | None, bool]] = [
 
 
 def failure_of(error: Exception, request_id: str, *, detailed: bool = False) -> Failure:
-    """Say an exception in OpenAI's form; what no client can cause is logged, and only its id is said.
+    """Say an exception in OpenAI's form; errors that clients cannot cause are logged, and the answer only has
+    their id.
 
     detailed: whether messages of foreign exceptions may be logged: a prompt may stand in them.
     """

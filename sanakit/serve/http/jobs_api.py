@@ -1,4 +1,4 @@
-"""Jobs: requests that are accepted now, drawn when their turn comes, and survive the server's end.
+"""Jobs: requests that are accepted now, drawn later, and survive a restart of the server.
 
 A job's images are PNG files of the image store; replies tell their addresses. A job belongs to the key
 that made it: to all others it does not exist.
@@ -39,7 +39,7 @@ MAX_LISTED = 100
 
 
 class JobReply(Reply):
-    """A job, as it stands."""
+    """The current state of a job."""
 
     id: str
     object: Literal["job"] = "job"

@@ -1,7 +1,7 @@
-"""Figures for Prometheus: what the door counts, and what the engine tells when it is asked.
+"""Metrics for Prometheus: counts of requests, and figures that the engine reports.
 
 Each app has a registry of its own, so that several can live in one process. Routes are labelled by their
-pattern, never by the address that came: a stranger cannot make labels.
+pattern, never by the requested address: clients cannot create labels.
 """
 
 from __future__ import annotations

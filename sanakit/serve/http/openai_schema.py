@@ -1,4 +1,4 @@
-"""What goes over the wire: requests, replies, stream events and errors, in the form of OpenAI's clients.
+"""The wire format: requests, replies, stream events and errors, as OpenAI's clients expect them.
 
 Source: the types of the `openai` Python client, 3.54 (image_generate_params, images_response, image_gen_* and
 image_edit_* events, model). Our own additions are the settings of the SANA family (`DrawingSettings`, second
@@ -28,7 +28,7 @@ EXPECTED = {
 
 
 class DrawingSettings(BaseModel):
-    """What the bodies of generations and edits share."""
+    """Fields that generations and edits share."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -121,7 +121,7 @@ class EditRequest(DrawingSettings):
 
 
 class Reply(BaseModel):
-    """Base of what the server says."""
+    """Base of the server's replies."""
 
 
 class ImageReply(Reply):
@@ -136,7 +136,7 @@ class ImageReply(Reply):
 
 
 class InputDetails(Reply):
-    """Where the input tokens come from."""
+    """The sources of the input tokens."""
 
     text_tokens: int
     image_tokens: int
@@ -189,14 +189,14 @@ class _StreamEvent(Reply):
 
 
 class PartialImageEvent(_StreamEvent):
-    """An image on its way, small: a linear map of its latents."""
+    """A small preview of an unfinished image: a linear map of its latents."""
 
     type: Literal["image_generation.partial_image", "image_edit.partial_image"]
     partial_image_index: int
 
 
 class CompletedEvent(_StreamEvent):
-    """An image that is done; one event for each of n."""
+    """A finished image; one event for each of n."""
 
     type: Literal["image_generation.completed", "image_edit.completed"]
     usage: Usage
@@ -205,7 +205,7 @@ class CompletedEvent(_StreamEvent):
 
 
 class ErrorDetail(Reply):
-    """What went wrong, in OpenAI's words."""
+    """An error in OpenAI's format."""
 
     message: str
     type: str

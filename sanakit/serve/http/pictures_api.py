@@ -1,4 +1,4 @@
-"""GET /v1/pictures/{name}: images that were asked for by address, and those of jobs.
+"""GET /v1/pictures/{name}: images that were requested by URL, and those of jobs.
 
 A name holds 128 random bits and is all the right it takes, so that a page can show the image. Other files
 of the store, such as what was uploaded for an edit, have no address here.
@@ -24,7 +24,7 @@ _DATED = re.compile(r"image_(\d{8})_")
 
 
 def new_name(suffix: str) -> str:
-    """Return a name for an image of no job, that nobody can guess; it begins with today's date.
+    """Return an unguessable name for an image without a job; it begins with today's date.
 
     suffix: png, jpeg or webp.
     """
@@ -32,7 +32,7 @@ def new_name(suffix: str) -> str:
 
 
 def made_before(name: str, time: datetime) -> bool:
-    """Return whether a name is of an image of no job, and of a day before that of a time."""
+    """Return whether a name belongs to an image without a job and to a day before a time."""
     return (dated := _DATED.match(name)) is not None and dated[1] < f"{time:%Y%m%d}"
 
 

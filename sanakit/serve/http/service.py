@@ -1,4 +1,4 @@
-"""What all routes share: the settings of the door, and the parts behind it."""
+"""Shared by all routes: the settings of the HTTP side, and the parts behind it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DoorSettings:
-    """What the door lets in, and what it tells."""
+    """Limits on requests, and what answers and logs show."""
 
     no_auth: bool = False  # let everybody in, whatever keys exist
     local: bool = True  # bound to loopback: without keys, the people of this machine may enter
@@ -42,7 +42,7 @@ class DoorSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Service:
-    """The parts behind the door."""
+    """The parts behind the routes."""
 
     engine: Engine
     jobs: JobStore

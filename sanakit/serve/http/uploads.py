@@ -1,4 +1,4 @@
-"""What comes in by form: fields, images and masks, none of it trusted.
+"""Uploads by form: fields, images and masks, none of them trusted.
 
 File names of clients are never looked at. OpenAI's rule for masks (transparent pixels are drawn
 again, those of the mask or, without one, of the image) is that of `pipelines.source`, too; there, white

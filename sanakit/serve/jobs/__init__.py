@@ -1,1 +1,1 @@
-"""What the server keeps: jobs, keys, images; and the runner that has jobs drawn."""
+"""The server's storage of jobs, keys and images, and the runner that has jobs drawn."""

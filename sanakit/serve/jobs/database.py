@@ -1,7 +1,7 @@
 """The server's database: SQLite in a file by default, PostgreSQL by URL, through SQLAlchemy.
 
-What may happen to a database (locked, full, gone, damaged, unreachable) reaches callers as one exception,
-StorageError, after a bounded wait. Messages never carry statements or their values: those hold prompts.
+Every failure of a database (locked, full, gone, damaged, unreachable) becomes one exception, StorageError,
+after a bounded wait. Messages never carry statements or their values: those hold prompts.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Base(DeclarativeBase):
 
 
 class Secret(Base):
-    """The one row that no answer ever shows: what all servers of this database know and nobody else."""
+    """A single row that no answer shows: a secret that all servers of this database share."""
 
     __tablename__ = "secret"
 
@@ -104,8 +104,8 @@ class Database:
     def writing(self):
         """A transaction that writes, committed when its block ends without an exception.
 
-        On SQLite it holds the only write lock from its first moment (BEGIN IMMEDIATE): what it read is still
-        true when it writes, and it cannot fail half-way for another's lock. Raises StorageError.
+        On SQLite it holds the only write lock from its first moment (BEGIN IMMEDIATE): its reads stay valid
+        until it writes, and another's lock cannot make it fail half-way. Raises StorageError.
         """
         return self._transaction(self._writer)
 
@@ -183,7 +183,7 @@ def _parse(url: str) -> URL:
 
 
 def _driver_options(is_sqlite: bool, wait: float) -> dict[str, Any]:
-    """Return what bounds every wait of the driver."""
+    """Return the settings that bound the driver's waits."""
     if is_sqlite:
         return {"timeout": wait}
     milliseconds = int(1000 * wait)

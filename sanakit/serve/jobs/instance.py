@@ -1,4 +1,4 @@
-"""The name under which this server claims jobs, and under which it finds them again when it was killed.
+"""The name under which this server claims jobs, and finds them again after it was killed.
 
 Each server of a data folder holds one of its places, a locked file, which keeps the place's name. The kernel
 unlocks the file of a process that is killed, so the next server takes the same place, has the same name,

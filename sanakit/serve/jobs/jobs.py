@@ -1,8 +1,8 @@
 """Jobs that outlive the process: accepted once, stored at once, finished once.
 
-A job is queued -> running -> finished | failed | cancelled. Who runs it holds a claim: its own name and a
-lease that it renews. A claim whose lease is over, or whose owner was restarted, goes back to the queue;
-only the owner of the claim may finish the job, so none is finished twice.
+A job is queued -> running -> finished | failed | cancelled. The server that runs it holds a claim: its own
+name and a lease that it renews. A claim whose lease is over, or whose owner was restarted, goes back to the
+queue; only the owner of the claim may finish the job, so none is finished twice.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class JobStore:
             return [*session.scalars(query.limit(min(max(limit, 1), MAX_LISTED)))]
 
     def counts(self) -> dict[str, int]:
-        """Return how many jobs have each status."""
+        """Return the number of jobs of each status."""
         with self.database.reading() as session:
             found = session.execute(select(Job.status, func.count()).group_by(Job.status))
             none = dict.fromkeys((QUEUED, RUNNING, FINISHED, FAILED, CANCELLED), 0)

@@ -1,4 +1,4 @@
-"""API keys and what each may use: requests a minute, images a day.
+"""API keys and their limits: requests per minute, images per day.
 
 A token is `sk-sana-` and 256 random bits. It is shown once; the database holds its SHA-256. Slow hashes
 (bcrypt, scrypt, Argon2) exist for passwords, which people choose from few: there each guess must cost time.
@@ -64,7 +64,7 @@ class Key(Base):
 
 
 class KeyUsage(Base):
-    """Images that a key was given in a day."""
+    """The number of images that a key got in a day."""
 
     __tablename__ = "usage"
 
@@ -137,7 +137,7 @@ class KeyStore:
         return key if same else None
 
     def revoke(self, name_or_id: str) -> Key:
-        """Make a key's token worthless from now on; return the key. Raises SettingsError."""
+        """Invalidate a key's token; return the key. Raises SettingsError."""
         named = or_(Key.name == name_or_id, Key.id == name_or_id)
         if name_or_id.isprintable():  # else no name, and perhaps no text that a database takes
             with self.database.writing() as session:
@@ -174,7 +174,7 @@ class KeyStore:
 
 
 class Limiter:
-    """Says when a key, or an address that tries wrong keys, has to wait.
+    """Decides when a key, or an address that tries invalid keys, has to wait.
 
     The last minute is known to this process alone, and forgotten when it ends; the images of a day are in
     the database. clock: seconds since 1970, for tests.

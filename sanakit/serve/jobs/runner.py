@@ -86,7 +86,7 @@ class JobRunner:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     def start(self) -> None:
@@ -176,7 +176,7 @@ class JobRunner:
         return failed
 
     def _try(self, held: _Held) -> StorageError | OutputError | None:
-        """Take a held job as far as it goes now; return the error that means "later"."""
+        """Advance a held job as far as possible; return the error that means "later"."""
         try:
             self._advance(held)
         except (StorageError, OutputError) as error:

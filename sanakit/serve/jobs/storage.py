@@ -1,4 +1,4 @@
-"""Where the server keeps images: a folder, or any store that fsspec knows (s3://, gs://, memory://).
+"""The server's image store: a folder, or any store of fsspec (s3://, gs://, memory://).
 
 Names are checked, not cleaned: names that are not plain are refused, so none leads out of it. In a folder
 each image is written whole or not at all. Object stores put whole by nature; other remote ones are as

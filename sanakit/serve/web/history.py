@@ -1,4 +1,4 @@
-"""What was drawn and is kept: PNG files with their settings in the image store.
+"""The history of drawn images: PNG files with their settings in the image store.
 
 The name of an image that was drawn on the page begins with its visitor's room and the time, so that the
 store's own list of names is the history; no table can disagree with it. Images of jobs are found by the job
@@ -114,7 +114,7 @@ class History:
 
 
 def drawn_before(name: str, time: datetime) -> bool:
-    """Return whether a name is of an image that was drawn on the page, and before a time."""
+    """Return whether a name is that of an image drawn on the page before a time."""
     return (drawn := _DRAWN.fullmatch(name)) is not None and int(drawn[1]) < time.timestamp() * 1e6
 
 

@@ -45,8 +45,8 @@ def build_page(
     """Return the page.
 
     store: where the images are kept. jobs: whose images are shown in the gallery, too. private: each
-    visitor sees only what was drawn in this tab; for pages that strangers share. charge: called with who is
-    logged in and a number of images before they are drawn; raises SanaError if it is too many.
+    visitor sees only what was drawn in this tab; for pages that are shared by the public. charge: called with
+    who is logged in and a number of images before they are drawn; raises SanaError if it is too many.
     """
     page = Page(engine, History(store, jobs), private=private, charge=charge)
     with Blocks(
@@ -83,7 +83,7 @@ def mount_page(app: FastAPI, blocks: gr.Blocks, path: str = "/", **options: Any)
 
 
 def add_page(app: FastAPI) -> None:
-    """Put the page beside the API that `create_app` made: the same engine, images and door.
+    """Put the page beside the API that `create_app` made: the same engine, images and access control.
 
     Where the API needs a key, from the moment it does, the page has a login: the key's name, and the key as
     password. Images are then kept by key, and count for its limits. Else, what this machine alone can reach

@@ -1,4 +1,4 @@
-"""The page of `sana ui`: which function answers what.
+"""The page of `sana ui`: the functions behind its events.
 
 `panel.py` and `parts.py` lay the components out, `studio.py` does the work, `history.py` keeps the
 images, `settings.py` knows the settings' forms. Each function gives the components that change.
@@ -192,7 +192,7 @@ class Page:
         self.studio.cancel(visitor.session_hash or "")
 
     def _wish(self, mode: str, keep_seed: bool, drawn_seed: str, values: tuple) -> tuple[Wish, Edit | None]:
-        """Return what the controls say, in the order of `_tie_panel`. Raises SanaError."""
+        """Return the controls' values, in the order of `_tie_panel`. Raises SanaError."""
         model, prompt, style, negative, width, height, steps, guidance, solver, seed, count, *rest = values
         seed = (seed or "").strip()
         wanted = seed and (keep_seed or seed != drawn_seed)  # what was typed a moment ago is not ticked yet
@@ -274,7 +274,7 @@ class Page:
         return {self.panel.seed: str(secrets.randbelow(2**32)), self.panel.keep_seed: True}
 
     def typed_seed(self, seed: str) -> Updates:
-        """A seed that was typed is wanted; an empty field asks for new ones."""
+        """Set the seed to a typed one; an empty field means random seeds."""
         return {self.panel.keep_seed: bool(seed.strip())}
 
     # Images that are there
@@ -359,7 +359,7 @@ class Page:
         }
 
     def _room(self, visitor: gr.Request) -> str:
-        """Where a visitor's images are kept: by login, if there is one; by tab, if the page is private."""
+        """Return the room of a visitor's images: by login if there is one, by tab if the page is private."""
         if visitor.username:
             return f"user {visitor.username}"
         return f"tab {visitor.session_hash}" if self.private else SHARED
@@ -383,7 +383,7 @@ class Page:
 
 
 def _told(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Have a function's SanaError told as a message on the page."""
+    """Show a function's SanaError as a message on the page."""
 
     @wraps(function)  # Gradio reads in the signature what to hand over
     def told(*values: Any) -> Any:

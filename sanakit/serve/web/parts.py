@@ -1,4 +1,4 @@
-"""The components of the page, laid out; what they do is tied to them in `page.py`.
+"""The layout of the page's components; `page.py` ties functions to them.
 
 editor: the image to start from.   stage: what is being drawn, or was.   overview: what was drawn before.
 Words and settings are in `panel.py`.
@@ -27,7 +27,7 @@ _PAINT = ("#e5484d", 0.7)  # of the brush: colour and opacity; red stands out fr
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Editor:
-    """The image to start from, and what of it may change."""
+    """The image to start from, and the part that may change."""
 
     picture: gr.ImageEditor
     what: gr.Radio
@@ -41,7 +41,7 @@ class Editor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Details:
-    """One image's settings, and what can be done with it."""
+    """One image's settings and actions."""
 
     group: gr.Column
     download: gr.DownloadButton
@@ -54,7 +54,7 @@ class Details:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrawingArea:
-    """Where the image is drawn: previews, then the images."""
+    """The area where images appear: previews, then the images."""
 
     column: gr.Column
     view: gr.HTML
@@ -66,7 +66,7 @@ class DrawingArea:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overview:
-    """What was drawn before, the newest first, and one of them large."""
+    """Earlier images, the newest first, and one of them large."""
 
     group: gr.Column
     grid: gr.Gallery

@@ -43,7 +43,7 @@ _RATIOS = {"Square": (1, 1), "Landscape": (4, 3), "Portrait": (3, 4), "Wide": (1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wish:
-    """What the controls say when the button is pressed."""
+    """The controls' values when the button is pressed."""
 
     model: str
     prompt: str

@@ -1,4 +1,4 @@
-"""What happens on the page between the button and the image: submit, follow, keep, stop.
+"""The work of the page from button to image: submit, follow, keep, stop.
 
 `Studio` joins an engine and a history; it knows no component of Gradio. The engine calls back in its compute
 thread, the page runs on an event loop: events cross over by `call_soon_threadsafe`.
@@ -33,7 +33,7 @@ MOST_MARGIN = 2048  # pixels
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Edit:
-    """An image to start from, and what of it may change."""
+    """An image to start from, and the part that may change."""
 
     image: Image.Image
     mask: Image.Image | None = None  # white: painted over
@@ -60,7 +60,7 @@ class Edit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class View:
-    """What the page shows at one moment of a drawing."""
+    """The page's content at one moment of drawing."""
 
     state: str  # waiting | drawing | done | stopped | failed
     message: str

@@ -1,4 +1,4 @@
-"""How the page looks: a theme of system fonts, one style sheet, and the keys.
+"""The look of the page: a theme of system fonts, one style sheet, and keyboard shortcuts.
 
 No font, script or image comes from another host.
 """

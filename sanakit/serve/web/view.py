@@ -1,4 +1,4 @@
-"""What the stage shows while an image is drawn, as HTML: previews side by side, and a line below them."""
+"""The HTML shown while an image is drawn: previews side by side, and a line below them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def preview_html(view: View) -> str:
 
 
 def status_html(view: View) -> str:
-    """Return the line below the stage: what is going on, and how far it is."""
+    """Return the line below the previews: the current action and its progress."""
     wrong = " wrong" if view.state == "failed" else ""
     bar = ""
     if view.state in ("waiting", "drawing"):

@@ -1,1 +1,1 @@
-"""Teachers, and what a student learns from them."""
+"""Teachers of distillation."""

@@ -1,10 +1,10 @@
 """Distillation: a pruned transformer learns from the one that it was cut out of.
 
-Flow matching's target, noise - image, is one of many that lead through the same noisy latents; what a model
-learns is their mean. A teacher has an estimate of that mean: its velocity as the target does not vary as the
-pictures' own do. Beside it the student is shown the way: each of its blocks is to give the tokens that the
-teacher has where the student's next block came from, so that it does the work of those that were left out
-behind it (block for block as in BK-SDM, arXiv:2305.15798).
+Flow matching's target, noise - image, is one of many that lead through the same noisy latents; a model learns
+their mean. A teacher has an estimate of that mean: its velocity as the target does not vary as the pictures'
+own do. Beside it the student is shown the way: each of its blocks is to give the tokens that the teacher has
+where the student's next block came from, so that it does the work of those that were left out behind it
+(block for block as in BK-SDM, arXiv:2305.15798).
 
 Shapes: B batch, C H W latents, N tokens, D width, L text tokens, E text width.
 """
@@ -32,7 +32,7 @@ class Teacher:
     stages: Sequence[int]
 
     def errors(self, student: Sana, noisy: Tensor, t: Tensor, text: Tensor, mask: Tensor | None) -> Tensor:
-        """How far the student is from the teacher, of each sample: B, differentiable in the student alone.
+        """Return the student's distance from the teacher per sample: B, differentiable in the student only.
 
         The mean square of the velocities' difference, and the tokens' relative square error, the mean of all
         stages.

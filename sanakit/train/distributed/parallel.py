@@ -55,7 +55,7 @@ def training_device() -> torch.device:
 
 
 def current_share() -> Share:
-    """This process's place among those that train together."""
+    """Return this process's rank and the number of processes."""
     if not dist.is_initialized() or _by_itself.get():
         return Share()
     return Share(dist.get_rank(), dist.get_world_size())
@@ -116,7 +116,7 @@ def choose(config: TrainConfig, model: nn.Module, share: Share) -> str:
 
 
 class LossModule(nn.Module):
-    """An objective's loss as a module's forward: what DDP and FSDP2 wrap."""
+    """An objective's loss as a module's forward, for DDP and FSDP2 to wrap."""
 
     def __init__(self, objective: Objective) -> None:
         super().__init__()
@@ -184,12 +184,12 @@ def accumulating(losses: nn.Module, last: bool) -> AbstractContextManager[Any]:
 
 
 def own(tensor: Tensor) -> Tensor:
-    """Return what this rank holds of a tensor, sharing its memory: all of it if it is not sharded."""
+    """Return this rank's part of a tensor, sharing its memory: all of it if it is not sharded."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return all of a tensor; every rank has to ask for it, if it is sharded."""
+    """Return the full tensor; if it is sharded, every rank must call this."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -217,7 +217,7 @@ def _shard(losses: nn.Module, model: nn.Module, config: TrainConfig) -> nn.Modul
 
 
 def _last_words() -> str:
-    """Why the others have gone, as far as they could say."""
+    """Return why the other processes ended, as far as they reported it."""
     with suppress(RuntimeError):
         if process_store().check(["failure"]):
             return f"The training ended in {process_store().get('failure').decode()}"

@@ -1,1 +1,1 @@
-"""What objectives learn from: images, cached latents."""
+"""Sources of training samples: images, cached latents."""

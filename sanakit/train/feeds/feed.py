@@ -1,4 +1,4 @@
-"""What a feed gives an objective: latents of a part of a batch, or images to encode, with their captions.
+"""Feeds: sources of latents for part of a batch, or of images to encode, with their captions.
 
 Shapes: B samples of a part, C h w latents, H W pixels, L text tokens of a sample, E text width.
 """
@@ -53,7 +53,7 @@ class Shown:
 
 
 class Feed(Protocol):
-    """Where samples come from. All samples of a step's batch have one size."""
+    """A source of samples. All samples of a step's batch have one size."""
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:
         """Get ready for these parts of step `first` and of each later one, in turn."""

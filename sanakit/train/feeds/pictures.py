@@ -1,6 +1,6 @@
 """Training images without words: crops of images that can be indexed, or batches of a folder's loader.
 
-What is drawn for a step is a pure function of (seed, step): every rank draws all places of the global batch
+A step's images are a pure function of (seed, step): every rank draws all places of the global batch
 and cuts out its own (see `parts.py`). The loader's order does the same for what lies in files.
 Shapes: B images of a part, S side in pixels.
 """
@@ -32,7 +32,7 @@ class ImageBatch:
 
 
 class IndexedImages(Protocol):
-    """Images one by one: an array N H W 3 of uint8, or anything that makes them when they are asked for."""
+    """Indexable images: an array N H W 3 of uint8, or an object that makes them on request."""
 
     def __len__(self) -> int: ...
 
@@ -40,7 +40,7 @@ class IndexedImages(Protocol):
 
 
 class ImageFeed(Protocol):
-    """What an objective asks of its images."""
+    """The image source of an objective."""
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:
         """Get ready for step `first` and those after it; parts: what this process will ask for in each."""
@@ -76,7 +76,7 @@ class Crops:
         self.seed, self.crop, self.whole_from = seed, crop, whole_from
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:
-        """Nothing to prepare: images come when they are asked for."""
+        """Do nothing: images are made on request."""
 
     def batch(self, step: int, part: Part) -> ImageBatch:
         """Draw crops of a part of a step's batch, or a quarter as many whole images."""

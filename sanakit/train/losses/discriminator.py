@@ -63,7 +63,7 @@ class PatchDiscriminator(nn.Module):
 
 
 def hinge_loss(discriminator: nn.Module, drawn: Tensor, real: Tensor) -> Tensor:
-    """What the discriminator is to lower, B: 2 when it knows nothing, 0 when it is always right and sure.
+    """Return the discriminator's loss, B: 2 when it knows nothing, 0 when it is always right and sure.
 
     drawn, real: B 3 H W in [-1, 1]; no gradient reaches them.
     """
@@ -72,7 +72,7 @@ def hinge_loss(discriminator: nn.Module, drawn: Tensor, real: Tensor) -> Tensor:
 
 
 def decoder_loss(discriminator: nn.Module, drawn: Tensor) -> Tensor:
-    """Return what the decoder is to lower, B: minus the mean judgement of its images (B 3 H W).
+    """Return the decoder's adversarial loss, B: minus the mean judgement of its images (B 3 H W).
 
     The gradient reaches `drawn` and no weight of the discriminator.
     """

@@ -1,4 +1,4 @@
-"""Perceptual loss: how far two images are apart in the eyes of an image classifier.
+"""Perceptual loss: the distance of two images in an image classifier's features.
 
 LPIPS without its learned weights (Zhang et al. 2018, arXiv:1801.03924, section 3): feature maps of five
 resolutions, the features at each position scaled to length 1, squared distances averaged over positions and

@@ -1,4 +1,4 @@
-"""Which optimiser trains which parameter, and what its states weigh.
+"""The optimisers of all parameters, and the size of their states.
 
 AdamW or CAME for everything, or Muon for the matrices inside the blocks and AdamW for the rest.
 """

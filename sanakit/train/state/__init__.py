@@ -1,1 +1,1 @@
-"""What a run is between two steps, and its files."""
+"""The state of a run between two steps, and its files."""

@@ -1,4 +1,4 @@
-"""The moving average of the weights: what is measured, drawn from and kept as the result.
+"""The moving average of the weights, which is measured, drawn with and kept as the result.
 
 Each rank averages what it holds of every parameter; only to measure are they put together.
 """

@@ -53,8 +53,8 @@ SINGLE_FILE = "checkpoint.pt"  # of runs before there were folders: only their a
 class Saved:
     """A checkpoint whose files are whole.
 
-    tensors: their shapes and dtypes, by name, as tensors on the meta device. numbers: what was saved beside
-    them. notes: sentences about newer checkpoints that were damaged.
+    tensors: their shapes and dtypes, by name, as tensors on the meta device. numbers: the numbers saved
+    beside them. notes: sentences about newer checkpoints that were damaged.
     """
 
     path: Path
@@ -94,8 +94,8 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint of a step and return its folder; every rank has to take part.
 
-    tensors: by name, plain ones the same on all ranks, DTensors by their shards. numbers: what JSON can hold.
-    Checkpoints of later steps belong to a course that was left and go, and all but the last two.
+    tensors: by name, plain ones the same on all ranks, DTensors by their shards. numbers: JSON values.
+    Delete checkpoints of later steps (left by an abandoned run) and all but the two newest.
     Raises OutputError on every rank when it cannot be written; the last ones then stay as they are.
     """
     from torch.distributed.checkpoint import HuggingFaceStorageWriter, save
@@ -281,7 +281,7 @@ def _complete(temporary: Path, path: Path, body: dict[str, Any]) -> None:
 
 
 def _files(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """Return which file (from 1) each tensor goes to: they are filled in turn."""
+    """Return the number (from 1) of each tensor's file; files are filled in turn."""
     files, filled = {}, 0
     for name, tensor in tensors.items():
         files[name] = 1 + filled // FILE_BYTES
@@ -319,7 +319,7 @@ def _alone_is_fine() -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    """Return what went wrong on the first rank that failed, from torch's collection of failures."""
+    """Return the error of the first rank that failed, from torch's collection of failures."""
     failures = getattr(error, "failures", {})
     for failed, _ in failures.values():
         return getattr(failed, "strerror", None) or str(failed).splitlines()[0]

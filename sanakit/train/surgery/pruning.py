@@ -34,8 +34,8 @@ CALIBRATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)  # 1 is pure noise
 def block_importance(transformer: Sana, batches: Iterable[Arguments]) -> Tensor:
     """Measure how much each block changes its tokens: depth values in [0, 2], float64, on the CPU.
 
-    batches: what to run it on; noise levels from nearly clean to nearly pure noise and prompts like those it
-    will meet, empty ones among them. Every token counts the same.
+    batches: the device to run it on; noise levels from nearly clean to nearly pure noise and prompts like
+    those it will meet, empty ones among them. Every token counts the same.
     Raises SettingsError if there are no batches.
     """
     sums = torch.zeros(transformer.config.depth, dtype=torch.float64)

@@ -1,1 +1,1 @@
-"""From what a user names to files: catalog, folders, the Hub."""
+"""Find a model's files by what the user names: catalog, folders, the Hub."""

@@ -66,7 +66,7 @@ class CatalogEntry:
 
     @property
     def folder(self) -> Path | None:
-        """Where an embedded model lies; None for those of the Hub."""
+        """The folder of an embedded model; None for models of the Hub."""
         return Path(__file__).parents[2] / "assets" / self.name if self.repo is None else None
 
 

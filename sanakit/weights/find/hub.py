@@ -60,7 +60,7 @@ def fetch(repo: str, parts: Iterable[str] = PARTS, variant: str | None = None) -
 def fetch_files(place: str, patterns: Iterable[str]) -> Path:
     """Bring the files of a Hub repository that fit, and return the folder they are in.
 
-    place: organisation/name; whatever is here already, a file or a folder, is given back as it is.
+    place: organisation/name; an existing local file or folder is returned as it is.
     patterns: of file names, * for any part; pickles come only where a pattern says so. An earlier
     download in which something fits every pattern is not asked for again.
     Raises ModelNotFoundError or WeightsError.
@@ -135,7 +135,7 @@ def _from_cache(repo: str, parts: tuple[str, ...], variant: str | None) -> Path 
 
 
 def _is_whole(folder: Path, variant: str | None) -> bool:
-    """Return whether all weight files of one part are there."""
+    """Return whether all weight files of one part exist."""
     try:
         component_files(folder, variant)
     except WeightsError:

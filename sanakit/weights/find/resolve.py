@@ -1,4 +1,4 @@
-"""From what the user typed to what lies on the disk: catalog name, folder, file or Hub repository."""
+"""Resolve a user's name for a model to files: catalog name, folder, file or Hub repository."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OURS = "sanakit.json"  # defaults, precision rule, instruction: ours, ignored by
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSource:
-    """Where a model lies: a diffusers folder, one part of such a folder, or a single weight file."""
+    """The location of a model: a diffusers folder, one part of such a folder, or a single weight file."""
 
     path: Path
     entry: CatalogEntry | None = None  # the release it is, as far as its name says
@@ -31,17 +31,17 @@ class ModelSource:
 
     @property
     def is_pipeline(self) -> bool:
-        """Whether it is a whole diffusers folder, as against one part of it."""
+        """Whether it is a whole diffusers folder rather than one part of it."""
         return (self.path / INDEX).is_file()
 
     @property
     def runtime(self) -> str:
-        """What runs it, if it is a folder of graphs (`weights/graphs.py`): "onnx" or "openvino"; else ""."""
+        """The runtime of a folder of graphs (`weights/graphs.py`): "onnx" or "openvino"; else ""."""
         return str(read_json(self.path / INDEX).get("runtime", "")) if self.is_pipeline else ""
 
     @property
     def variant(self) -> str | None:
-        """Which of several weight files to prefer."""
+        """The preferred variant among several weight files."""
         return self.entry.variant if self.entry else None
 
     def part(self, name: str, class_name: str) -> Path:
@@ -143,7 +143,7 @@ def identify(names: Iterable[str]) -> tuple[str, str]:
 
 
 def kind_words(kind: str) -> str:
-    """Return the kind as a message says it."""
+    """Return the kind in words, for messages."""
     return {
         "lora": "a LoRA, which needs a base model",
         "controlnet": "a ControlNet branch, which this version does not support",

@@ -43,7 +43,7 @@ def recognise_config(
 ) -> SanaConfig:
     """Read the size and variant of a SANA transformer off its tensors' names and shapes.
 
-    layout: "official" or "diffusers". metadata: what lies beside the state_dict; our own files keep the
+    layout: "official" or "diffusers". metadata: the entry beside the state_dict; our own files keep the
     config there. entry: the release that the file's name speaks of; it tells the resolution, which the shapes
     do not.
     Raises WeightsError when the tensors are not a SANA transformer or of an unknown width.

@@ -48,7 +48,7 @@ WEIGHT_NAME = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """What a header says of one tensor."""
+    """A header's entry for one tensor."""
 
     shape: tuple[int, ...]
     dtype: str  # as torch spells it: "float16"

@@ -83,7 +83,7 @@ def begin(
 
 
 def _first(request: Request, noise: Tensor, generator: Generator, known: Tensor | None) -> State:
-    """Where an image begins: at its noise, nearer to `known`, or, where no step is taken, at that itself."""
+    """Return an image's first state: noise, a mix of noise and `known`, or `known` if no step is taken."""
     solver = request.solver
     if known is not None and not request.anew:
         if solver is None:

@@ -152,7 +152,7 @@ class TextEncoder:
         return first, cache
 
     def _shorter(self, window: TokenWindow) -> tuple[Tensor, KVCache] | None:
-        """The prefix of prompts that stand alone, BOS, begins the instruction: no pass of its own."""
+        """Return the prefix of prompts without an instruction, BOS, as the instruction's first token."""
         length = len(window.prefix)
         if window == self.instructed or window.prefix != self.instructed.prefix[:length]:
             return None

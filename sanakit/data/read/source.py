@@ -77,7 +77,7 @@ class Annotated:
         return self.source.read(index)
 
     def captions(self, index: int) -> tuple[Caption, ...]:
-        """Those of the source, then those of the sidecar that are new; the sidecar's scores hold."""
+        """Return the source's captions, then new ones of the sidecar, whose scores take precedence."""
         return merged(self.source.captions(index), self.known.get(self.source.key(index)))
 
     def fingerprint(self) -> str:

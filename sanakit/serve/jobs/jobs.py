@@ -161,7 +161,7 @@ class JobStore:
             session.execute(update(Job).where(_claimed(owner, ids)).values(values))
 
     def cancel(self, job_id: str, key_id: str | None) -> bool:
-        """Cancel a job of that key that waits or runs; who runs it sees it in `held`. False: too late."""
+        """Cancel a waiting or running job of that key; its server sees it in `held`. False: too late."""
         if not _ID.fullmatch(job_id):
             return False
         mine = (Job.id == job_id) & (Job.key_id == key_id) & Job.status.in_((QUEUED, RUNNING))

@@ -103,7 +103,7 @@ def processes() -> Iterator[Share]:
 
 
 def choose(config: TrainConfig, model: nn.Module, share: Share) -> str:
-    """How to spread a model: "alone", "ddp" or "fsdp"; "auto" takes FSDP2 for what fills half of a device."""
+    """Return how to spread a model: "alone", "ddp" or "fsdp"; "auto" uses FSDP2 above half a device."""
     if share.world == 1:
         return "alone"
     if config.parallel != "auto":

@@ -43,7 +43,7 @@ class ImageFeed(Protocol):
     """The image source of an objective."""
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:
-        """Get ready for step `first` and those after it; parts: what this process will ask for in each."""
+        """Get ready for step `first` and later ones. parts: requested by this process in each."""
         ...
 
     def batch(self, step: int, part: Part) -> ImageBatch:

@@ -15,7 +15,7 @@ from fastapi import Request as HTTPRequest
 
 from sanakit.errors import StoppedError
 from sanakit.pipelines.request import Request, Result
-from sanakit.serve.engine.engine import Engine, Event, Failed, Finished, Progress
+from sanakit.serve.engine.engine import Engine, Event, Failed, Finished, Stepped
 
 
 class Drawing:
@@ -40,7 +40,7 @@ class Drawing:
         self._partial_images = partial_images
 
         def on_event(event: Event) -> None:
-            if isinstance(event, Progress) and self.shown(event) is None:
+            if isinstance(event, Stepped) and self.shown(event) is None:
                 return
             with suppress(RuntimeError):  # the loop is closed: nobody listens any more
                 loop.call_soon_threadsafe(self._events.put_nowait, event)
@@ -55,7 +55,7 @@ class Drawing:
     def __exit__(self, *_: Any) -> None:
         self.ticket.cancel()
 
-    def shown(self, event: Progress) -> int | None:
+    def shown(self, event: Stepped) -> int | None:
         """Return the index of the partial image that this step yields, or None if it yields none."""
         wanted = [
             round(event.total * (number + 1) / (self._partial_images + 1))
@@ -64,7 +64,7 @@ class Drawing:
         wanted = sorted({step for step in wanted if 0 < step < event.total})
         return wanted.index(event.index) if event.index in wanted and event.preview is not None else None
 
-    async def events(self) -> AsyncIterator[Progress | Result]:
+    async def events(self) -> AsyncIterator[Stepped | Result]:
         """Yield the partial images, then the result. Raises whatever the drawing failed with."""
         while True:
             event = await self._events.get()
@@ -73,7 +73,7 @@ class Drawing:
             if isinstance(event, Finished):
                 yield event.result
                 return
-            if isinstance(event, Progress):
+            if isinstance(event, Stepped):
                 yield event
 
     async def result(self, client: HTTPRequest) -> Result:

@@ -18,7 +18,7 @@ from sanakit.errors import BusyError, ClosedError, RefusedError, SettingsError, 
 from sanakit.images.image import QUALITY, Metadata, encode
 from sanakit.pipelines.request import Request as Drawn
 from sanakit.pipelines.request import Result
-from sanakit.serve.engine.engine import Progress
+from sanakit.serve.engine.engine import Stepped
 from sanakit.serve.http.access import caller_of
 from sanakit.serve.http.answers import EDIT_BODY, EXAMPLES, answers, stream_answer
 from sanakit.serve.http.drawing import Drawing
@@ -161,7 +161,7 @@ async def _events(
     try:
         async for event in drawing.events():
             now = int(time.time())
-            if isinstance(event, Progress):
+            if isinstance(event, Stepped):
                 assert event.preview is not None
                 file = await asyncio.to_thread(_file, event.preview, body, None)
                 partial = PartialImageEvent(

@@ -21,7 +21,7 @@ from sanakit.images.opening import MAX_PIXELS
 from sanakit.pipelines.image_to_image import STRENGTH
 from sanakit.pipelines.inpaint import expand
 from sanakit.pipelines.request import Result
-from sanakit.serve.engine.engine import Engine, Failed, Finished, Progress, Ticket
+from sanakit.serve.engine.engine import Engine, Failed, Finished, Stepped, Ticket
 from sanakit.serve.web.history import History
 from sanakit.serve.web.settings import Wish, styles
 
@@ -89,7 +89,7 @@ class Studio:
         events: asyncio.Queue = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
-        def on_event(event: Progress | Finished | Failed) -> None:
+        def on_event(event: Stepped | Finished | Failed) -> None:
             with suppress(RuntimeError):  # the loop has ended before the engine
                 loop.call_soon_threadsafe(events.put_nowait, event)
 

@@ -19,7 +19,7 @@ from sanakit.whole import written_whole
 
 if TYPE_CHECKING:
     from sanakit.eval.folder import ImageCase
-    from sanakit.eval.measures import FirstPromptFigures, OnProgress
+    from sanakit.eval.measures import Figures, OnProgress
     from sanakit.pocket.evaluate.pocket_eval import PocketEval
     from sanakit.pocket.evaluate.recognition import Shares
     from sanakit.pocket.evaluate.report import PocketReport
@@ -180,7 +180,7 @@ def _pictures(
 
 def _measure(
     names: list[str], shown: list[ImageCase], tools: Any, folder: Path, show: OnProgress
-) -> dict[str, FirstPromptFigures]:
+) -> dict[str, Figures]:
     from sanakit.eval.measures import measure
 
     return {name: measure(name, shown, tools, folder=folder, progress=show) for name in names}
@@ -224,7 +224,7 @@ def _save(path: Path, report: dict[str, Any]) -> None:
         raise OutputError(f"{path} cannot be written ({error.strerror}): choose another folder.") from None
 
 
-def _print_figures(name: str, figures: FirstPromptFigures) -> None:
+def _print_figures(name: str, figures: Figures) -> None:
     print(f"{name:<14}{figures.value:10.4g}  {figures.pictures} images, by {figures.by}")
     for part, value in figures.details.items():
         print(f"  {part:<24}{value:.4g}")

@@ -1,7 +1,7 @@
 """One call of a pipeline, checked and complete before any work begins.
 
 Checking needs no weights, only what `ModelSpec` says of a model: a server refuses nonsense at the door.
-Shapes: B pictures, C h w latents, H W pixels.
+Shapes: B images, C h w latents, H W pixels.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class ModelSpec:
     guidance_embed: bool = False  # SANA-Sprint: the guidance scale is an input of the model
 
     def drawn_size(self, width: int, height: int, *, binned: bool = True) -> tuple[int, int]:
-        """Return (height, width) in pixels of what the transformer draws for a picture of width x height.
+        """Return (height, width) in pixels of what the transformer draws for an image of width x height.
 
         binned: of the sizes that the model's folder lists, the one of the nearest shape, then of the nearest
         area; where it lists none, as `images.drawn_size`. Raises SizeError.
@@ -98,23 +98,23 @@ class ModelSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Source:
-    """A picture that drawing starts from, see `pipelines/source.py`."""
+    """An image that drawing starts from, see `pipelines/source.py`."""
 
     pixels: Tensor  # 1 3 H W in [-1, 1], of the drawn size
     strength: float  # in [0, 1]: 1 draws anew, 0 keeps what the autoencoder keeps
     mask: Tensor | None  # 1 1 h w: 1 where latents are drawn anew, 0 where they are kept; None: all are drawn
     size: tuple[int, int]  # height and width of the result, pixels
-    finish: Callable[[Image.Image], Image.Image]  # the drawn picture to the result, of that size
+    finish: Callable[[Image.Image], Image.Image]  # the drawn image to the result, of that size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """The pictures of one call, prompt after prompt, and how they were made."""
+    """The images of one call, prompt after prompt, and how they were made."""
 
     images: list[Image.Image] | Tensor  # "pil"; "pt": B 3 H W in [-1, 1]; "latent": B C h w
-    seeds: list[int]  # one a picture; empty where the caller gave the noise
+    seeds: list[int]  # one an image; empty where the caller gave the noise
     timings: dict[str, float]  # seconds for text, denoise, decode
-    metadata: list[Metadata]  # one a picture: all it takes to draw it again; see `save`
+    metadata: list[Metadata]  # one an image: all it takes to draw it again; see `save`
     warnings: list[str]  # what the user should know, such as a prompt that was cut
 
 
@@ -123,20 +123,20 @@ class Request:
     """One call, checked and complete."""
 
     prompts: list[str]
-    counts: list[int]  # pictures of each prompt
+    counts: list[int]  # images of each prompt
     negative_prompt: str
     steps: int
     guidance: float
     solver: Solver | None  # None: no step is taken (strength 0)
-    seeds: list[int]  # one a picture; empty where the caller gave all the noise
+    seeds: list[int]  # one an image; empty where the caller gave all the noise
     cells: tuple[int, int, int]  # C h w of what is drawn
     latents: Tensor | None  # B C h w, the caller's own noise
     size: tuple[int, int]  # height and width that were asked for, pixels
     output: Output
-    metadata: list[Metadata]  # one a picture
+    metadata: list[Metadata]  # one an image
     source: Source | None = None
     guidance_embed: bool = False  # as in `ModelSpec`
-    notes: tuple[str, ...] = ()  # what the user should know, such as that a picture is resized
+    notes: tuple[str, ...] = ()  # what the user should know, such as that an image is resized
 
     @property
     def guided(self) -> bool:
@@ -145,7 +145,7 @@ class Request:
 
     @property
     def anew(self) -> bool:
-        """Whether drawing begins at pure noise: always, unless it starts from a picture at less strength."""
+        """Whether drawing begins at pure noise: always, unless it starts from an image at less strength."""
         return self.solver is not None and len(self.solver.times) > self.steps
 
     @property
@@ -155,7 +155,7 @@ class Request:
 
     @property
     def pictures(self) -> int:
-        """How many pictures it asks for."""
+        """How many images it asks for."""
         return sum(self.counts)
 
 
@@ -178,7 +178,7 @@ def check_request(
 ) -> Request:
     """Check one call and complete it with the model's own settings; all as for `TextToImage.__call__`.
 
-    source: the picture to start from, which has been brought to a size that the model draws; its own size
+    source: the image to start from, which has been brought to a size that the model draws; its own size
     is the result's then. Raises SettingsError or SizeError.
     """
     own = spec.settings
@@ -278,7 +278,7 @@ def make_sampler(solver: str, steps: int, shift: float, strength: float = 1.0) -
     times, done = grid(steps, shift), steps_done(steps, strength)
     if solver == "scm" and strength < 1 and done == steps:  # of so few steps, a share is soon all of them
         raise SettingsError(
-            f"strength {strength:g} of {steps} steps is all of them and forgets the picture: take "
+            f"strength {strength:g} of {steps} steps is all of them and forgets the image: take "
             f"{math.ceil(1 / (1 - strength))} steps or more, or less strength; 1 draws anew."
         )
     return kind(times[steps - done :]) if done else None
@@ -315,7 +315,7 @@ def check_latents(latents: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def result_bytes(output: Output, drawn: tuple[int, int], size: tuple[int, int]) -> int:
-    """Give the most bytes that one picture's result takes: drawn at one size in pixels, given at another."""
+    """Give the most bytes that one image's result takes: drawn at one size in pixels, given at another."""
     if output == "latent":
         return 0
     floats, levels = 12, 3  # of a pixel

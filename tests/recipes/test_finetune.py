@@ -74,7 +74,7 @@ def add_broken(folder: Path) -> Path:
     from PIL import Image
 
     (folder / "empty.png").write_bytes(b"")
-    (folder / "words.png").write_text("this is not a picture")
+    (folder / "words.png").write_text("this is not an image")
     whole = folder / "whole.jpg"
     Image.effect_noise((64, 64), 90).convert("RGB").save(whole)
     (folder / "cut.jpg").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])

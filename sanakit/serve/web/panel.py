@@ -146,7 +146,7 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
                     elem_classes="words",
                     info="scm: of SANA-Sprint models alone.",
                 )
-            with gr.Accordion("Settings from a picture", open=False, elem_id="from-picture"):
+            with gr.Accordion("Settings from an image", open=False, elem_id="from-picture"):
                 png = gr.File(
                     label="PNG that was drawn here or by sana",
                     file_types=[".png"],

@@ -2,7 +2,7 @@
 
 1. Low resolution, everything: `parts="whole"`, L1 and a perceptual term, which are enough for content.
 2. High resolution, the latents adapt: `parts="middle"`, the same terms. What was learnt at low resolution
-   stays; only the coarsest stages and the layers at the latents learn how large pictures differ.
+   stays; only the coarsest stages and the layers at the latents learn how large images differ.
 3. Low resolution, local refinement: `parts="head"`, an adversarial term besides. Texture is local, so the
    decoder's last layers are enough for it; latents stay what they are, and the adversarial term, unstable and
    costly at high resolution, is not needed there.
@@ -12,7 +12,7 @@ The adversarial term has a fixed weight. The usual adaptive one, the ratio of tw
 layer (Esser et al. 2021, arXiv:2012.09841), is a property of a whole batch: parts of a batch on several ranks
 would each have their own, and their losses would no longer add up to that of the whole.
 
-Shapes: B pictures, H W pixels.
+Shapes: B images, H W pixels.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class AutoencoderObjective:
     """Reconstruct pictures, on the model's device; see the module's text.
 
     model: both halves; it is changed to train `parts` only. pictures: what it learns from; their sides are
-    multiples of the model's compression. reference: B 3 H W in [-1, 1], held-out pictures to measure on, at
+    multiples of the model's compression. reference: B 3 H W in [-1, 1], held-out images to measure on, at
     least one. seed: of the noise. latent_noise: its standard deviations are drawn from [0, latent_noise], so
     that the decoder forgives what a diffusion model gets wrong. distance: compares drawn and wanted pictures,
     both B 3 H W, and gives B; None: PerceptualDistance. discriminator: None: PatchDiscriminator.
@@ -110,11 +110,11 @@ class AutoencoderObjective:
             self.model = nn.ModuleDict({AUTOENCODER: model, DISCRIMINATOR: judge.to(self.device)})
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:
-        """Get the pictures ready."""
+        """Get the images ready."""
         self.pictures.begin(first, parts)
 
     def batch(self, step: int, part: Part) -> ReconstructionBatch:
-        """Draw a part of a step's pictures, and noise for their latents."""
+        """Draw a part of a step's images, and noise for their latents."""
         drawn = self.pictures.batch(step, part)
         config = self.autoencoder.config
         height, width = (side // config.compression for side in drawn.pictures.shape[-2:])
@@ -151,7 +151,7 @@ class AutoencoderObjective:
 
     @torch.no_grad()
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
-        """PSNR in dB and SSIM on the held-out pictures; the perceptual distance; the discriminator's hinge
+        """PSNR in dB and SSIM on the held-out images; the perceptual distance; the discriminator's hinge
         loss, 2 where it knows nothing and 0 where it always knows."""
         drawn = self._reconstruct(averaged, self.reference)
         pairs = list(zip(drawn.split(1), self.reference.split(1), strict=True))  # SSIM takes much memory
@@ -223,7 +223,7 @@ def autoencoder_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def reconstruction_loss(drawn: Tensor, wanted: Tensor, terms: Terms) -> Tensor:
-    """The terms that compare pixels, of each picture, B, by their weights. drawn, wanted: B 3 H W."""
+    """The terms that compare pixels, of each image, B, by their weights. drawn, wanted: B 3 H W."""
     error = drawn - wanted
     loss = terms.pixels * _mean(error.abs())
     if terms.tone:

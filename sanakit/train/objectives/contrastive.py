@@ -1,14 +1,14 @@
-"""Train a CLIP on pairs of picture and caption, each beside captions that are nearly right but wrong.
+"""Train a CLIP on pairs of image and caption, each beside captions that are nearly right but wrong.
 
-The loss is CLIP's symmetric cross-entropy (Radford et al. 2021) with two changes. A picture also has to tell
+The loss is CLIP's symmetric cross-entropy (Radford et al. 2021) with two changes. An image also has to tell
 its caption from its own wrong ones (left and right exchanged, another count, another colour), as in NegCLIP
 (arXiv:2210.01936): nothing else makes small differences worth learning. And what may be true is no negative:
-a caption all of whose things are in another picture is left out of that picture's choice, since "a fox" fits
+a caption all of whose things are in another image is left out of that image's choice, since "a fox" fits
 a fox in any style and among any company.
 What a pair is compared with are the pairs of its own part of the batch: unlike other objectives, this one
 learns a little differently on another number of ranks or micro-batches.
 
-Shapes: B pairs, K wrong captions of each, E width of the common space, L tokens, S side of the pictures.
+Shapes: B pairs, K wrong captions of each, E width of the common space, L tokens, S side of the images.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ MAX_SCALE = 100.0  # of the cosines, as published: beyond, single pairs rule the
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """A picture and what is and is not true of it.
+    """An image and what is and is not true of it.
 
     picture: H W 3 uint8. wrong: K captions, the most telling first; the same K in all pairs. things: what the
-    caption names, and the picture shows. kind: of picture; results are told apart by it.
+    caption names, and the image shows. kind: of image; results are told apart by it.
     """
 
     picture: np.ndarray
@@ -58,7 +58,7 @@ class PairBatch:
 
     pixels: Tensor  # B 3 S S, as the model looks at them
     tokens: Tensor  # B * (1 + K) L: first all right captions, then the wrong ones of each pair in turn
-    comparable: Tensor  # B B bool, pictures by captions
+    comparable: Tensor  # B B bool, images by captions
     weight: float  # share of the global batch
 
 
@@ -108,7 +108,7 @@ class ContrastiveObjective:
 
     @torch.no_grad()
     def sheet(self, averaged: nn.Module) -> Image.Image:
-        """Up to six held-out captions, a row each: its own picture, then the five that the model prefers."""
+        """Up to six held-out captions, a row each: its own image, then the five that the model prefers."""
         scorer = self._with(averaged)
         shown = range(0, len(self.held_out), max(1, len(self.held_out) // 6))[:6]
         texts = scorer.texts([self.held_out[i].caption for i in shown])
@@ -128,8 +128,8 @@ class ContrastiveObjective:
 def measure(scorer: ClipScorer, pairs: Sequence[Pair]) -> dict[str, float]:
     """Measure a CLIP on pairs, in parts of 1.
 
-    top1, top5: how often a picture's own caption (or one of the same words) is among the nearest of all.
-    right_KIND: how often its caption is nearer than its first wrong one, by kind of picture.
+    top1, top5: how often an image's own caption (or one of the same words) is among the nearest of all.
+    right_KIND: how often its caption is nearer than its first wrong one, by kind of image.
     """
     pictures = _vectors(scorer, pairs)
     captions = [pair.caption for pair in pairs]
@@ -151,9 +151,9 @@ def measure(scorer: ClipScorer, pairs: Sequence[Pair]) -> dict[str, float]:
 def contrastive_loss(
     pictures: Tensor, captions: Tensor, wrong: Tensor, comparable: Tensor, scale: Tensor | float
 ) -> Tensor:
-    """Mean of two cross-entropies: each picture's choice among captions, each caption's among pictures.
+    """Mean of two cross-entropies: each image's choice among captions, each caption's among images.
 
-    pictures, captions: B E and wrong: B K E, of length 1; K may be 0. comparable: B B bool, pictures by
+    pictures, captions: B E and wrong: B K E, of length 1; K may be 0. comparable: B B bool, images by
     captions; the diagonal is true. scale: > 0, what cosines are multiplied by.
     Source: Radford et al. 2021, figure 3; wrong captions as in Yuksekgonul et al. 2023 (arXiv:2210.01936).
     """
@@ -165,9 +165,9 @@ def contrastive_loss(
 
 
 def comparable(things: Sequence[frozenset[str]]) -> Tensor:
-    """B B bool: whether caption j (column) is certainly not true of picture i (row), or is its own.
+    """B B bool: whether caption j (column) is certainly not true of image i (row), or is its own.
 
-    things: what each pair's caption names. A caption all of whose things are in the picture may be true.
+    things: what each pair's caption names. A caption all of whose things are in the image may be true.
     """
     rows = [
         [i == j or not named <= shown for j, named in enumerate(things)] for i, shown in enumerate(things)

@@ -1,4 +1,4 @@
-"""Flow matching on a batch: errors of velocities, losses by caption, pictures drawn from a model in training.
+"""Flow matching on a batch: errors of velocities, losses by caption, images drawn from a model in training.
 
 Shapes: B batch, C H W latents, L text tokens, E text width.
 """

@@ -1,8 +1,8 @@
-"""From a folder of pictures to a trained autoencoder, and from its checkpoint to a diffusers folder.
+"""From a folder of images to a trained autoencoder, and from its checkpoint to a diffusers folder.
 
 A run starts from a model's autoencoder, from the run before it, or from nothing: then as the best linear
-codec of the folder's pictures, where training from random weights would be after hours (see `linear_init`).
-Shapes: B pictures, S side in pixels.
+codec of the folder's images, where training from random weights would be after hours (see `linear_init`).
+Shapes: B images, S side in pixels.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from sanakit.train.state.checkpoint import has_checkpoint
 from sanakit.train.surgery.linear_init import start_linear
 from sanakit.weights import load_autoencoder, save_autoencoder
 
-HELD_OUT = 32  # pictures to measure on, or a tenth of the folder if that is fewer
-STARTED_FROM = 600  # pictures, at most, whose principal components make the linear start
-INDEX = "pictures.npz"  # what is known of the folder's pictures, in the run's folder
+HELD_OUT = 32  # images to measure on, or a tenth of the folder if that is fewer
+STARTED_FROM = 600  # images, at most, whose principal components make the linear start
+INDEX = "pictures.npz"  # what is known of the folder's images, in the run's folder
 REPORT = "pictures.txt"  # what became of them
 VAE = "vae"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Phase:
-    """One phase of an autoencoder's training: what learns from which terms, on pictures of which size."""
+    """One phase of an autoencoder's training: what learns from which terms, on images of which size."""
 
     parts: Parts
     terms: Terms
@@ -59,13 +59,13 @@ def folder_run(
     *,
     workers: int = 0,
 ) -> Run:
-    """Train an autoencoder on the pictures of a place.
+    """Train an autoencoder on the images of a place.
 
-    data: anything `open_source` opens; some of its pictures are held out to measure on. start: catalog name,
+    data: anything `open_source` opens; some of its images are held out to measure on. start: catalog name,
     folder or file of a model with an autoencoder; or sizes, to start from nothing. workers: processes that
-    read pictures; 0: this one. The result is `output`/model/vae, and `output`/pictures.txt tells what became
-    of the pictures.
-    Raises DataError without two pictures that can be trained on, and what opening and loading raise.
+    read images; 0: this one. The result is `output`/model/vae, and `output`/pictures.txt tells what became
+    of the images.
+    Raises DataError without two images that can be trained on, and what opening and loading raise.
     """
     check_apart(data, output)
     source = open_source(data)
@@ -137,7 +137,7 @@ def _export(folder: Path, objective: AutoencoderObjective) -> None:
 
 
 def _squares(source: Source, numbers: np.ndarray, side: int) -> Tensor:
-    """Middles of pictures, B 3 S S in [-1, 1]; what cannot be decoded is left out."""
+    """Middles of images, B 3 S S in [-1, 1]; what cannot be decoded is left out."""
     squares = []
     for number in numbers.tolist():
         try:
@@ -146,7 +146,7 @@ def _squares(source: Source, numbers: np.ndarray, side: int) -> Tensor:
             continue
     if not squares:
         raise DataError(
-            f"None of {len(numbers)} pictures could be read to measure the training on, or to begin it with, "
-            f"at {side} px: give more pictures, or larger ones."
+            f"None of {len(numbers)} images could be read to measure the training on, or to begin it with, "
+            f"at {side} px: give more images, or larger ones."
         )
     return to_tensor(torch.stack(squares).permute(0, 2, 3, 1).numpy())

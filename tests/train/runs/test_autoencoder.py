@@ -103,7 +103,7 @@ def test_the_result_loads_back_with_its_scale_and_a_report(data, tmp_path):
     assert scaled.std().item() == pytest.approx(1, rel=1e-3)
     report = (tmp_path / "run" / "pictures.txt").read_text()
     assert "broken.png" in report
-    assert "19 of 22 pictures" in report
+    assert "19 of 22 images" in report
 
 
 def test_a_decoder_trained_alone_keeps_the_scale_of_its_latents(data, tmp_path):

@@ -259,7 +259,7 @@ def check_kind(spec: ModelSpec, solver: str, negative_prompt: str) -> None:
 
 
 def steps_done(steps: int, strength: float) -> int:
-    """Give how many of all steps are done at a strength in [0, 1]: that share of them, rounded up.
+    """Return how many of all steps are done at a strength in [0, 1]: that share of them, rounded up.
 
     >>> steps_done(20, 0.6), steps_done(5, 0.5), steps_done(20, 0)
     (12, 3, 0)
@@ -268,7 +268,7 @@ def steps_done(steps: int, strength: float) -> int:
 
 
 def make_sampler(solver: str, steps: int, shift: float, strength: float = 1.0) -> Solver | None:
-    """Give the solver called so, with the times of the last `strength` of all steps; None: of no step.
+    """Return the solver called so, with the times of the last `strength` of all steps; None: of no step.
 
     shift: without effect on SCM, whose times are its own. Raises SettingsError.
     """
@@ -285,7 +285,7 @@ def make_sampler(solver: str, steps: int, shift: float, strength: float = 1.0) -
 
 
 def checked_prompts(prompt: str | Sequence[str], negative_prompt: str) -> list[str]:
-    """Give the prompts as a list. Raises SettingsError."""
+    """Return the prompts as a list. Raises SettingsError."""
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompts, list | tuple) or not 1 <= len(prompts) <= MAX_IMAGES:
         raise SettingsError(
@@ -300,7 +300,7 @@ def checked_prompts(prompt: str | Sequence[str], negative_prompt: str) -> list[s
 
 
 def whole_number(name: str, value: int, lowest: int, highest: int) -> int:
-    """Give the value back if it is a whole number in the range. Raises SettingsError."""
+    """Return the value if it is a whole number in the range. Raises SettingsError."""
     if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
         raise SettingsError(f"{name} = {value!r}, but it must be a whole number from {lowest} to {highest}.")
     return value
@@ -315,7 +315,7 @@ def check_latents(latents: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def result_bytes(output: Output, drawn: tuple[int, int], size: tuple[int, int]) -> int:
-    """Give the most bytes that one image's result takes: drawn at one size in pixels, given at another."""
+    """Return the most bytes that one image's result takes: drawn at one size in pixels, given at another."""
     if output == "latent":
         return 0
     floats, levels = 12, 3  # of a pixel

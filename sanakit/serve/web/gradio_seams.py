@@ -45,7 +45,7 @@ class Blocks(gr.Blocks):
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False
     ) -> list[Any]:
-        """Give the inputs of an event as its function takes them."""
+        """Return the inputs of an event as its function takes them."""
         if _names_a_host(inputs):
             raise gr.Error("Files of other hosts are not fetched: upload the file.", print_exception=False)
         return await super().preprocess_data(block_fn, inputs, state, explicit_call)

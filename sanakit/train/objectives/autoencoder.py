@@ -183,7 +183,7 @@ class AutoencoderObjective:
 
 
 def train_only(model: DCAE, parts: Parts) -> tuple[Encoder, Decoder]:
-    """Let gradients reach these parts of the autoencoder and no others; give its halves.
+    """Let gradients reach these parts of the autoencoder and no others; return its halves.
 
     parts: "whole"; "decoder"; "middle": the coarsest stage of both halves with the layer at the latents;
     "head": the decoder's finest stage and the layers behind it. Batch norms keep their running statistics:

@@ -164,7 +164,7 @@ def finetune_run(
 
 
 def at_resolution(config: SanaConfig, sample_size: int, *, positions: bool = False) -> SanaConfig:
-    """Give a transformer's config for another resolution; its weights stay what they are.
+    """Return a transformer's config for another resolution; its weights stay what they are.
 
     sample_size: side in latents. A model without positions stays so, unless `positions` gives it the fixed
     ones of the published 2K model. Positions that are there are interpolated: the new grid spans the same

@@ -101,8 +101,8 @@ class Source:
     """An image that drawing starts from, see `pipelines/source.py`."""
 
     pixels: Tensor  # 1 3 H W in [-1, 1], of the drawn size
-    strength: float  # in [0, 1]: 1 draws anew, 0 keeps what the autoencoder keeps
-    mask: Tensor | None  # 1 1 h w: 1 where latents are drawn anew, 0 where they are kept; None: all are drawn
+    strength: float  # in [0, 1]: 1 redraws, 0 keeps what the autoencoder keeps
+    mask: Tensor | None  # 1 1 h w: 1 where latents are redrawn, 0 where they are kept; None: all are drawn
     size: tuple[int, int]  # height and width of the result, pixels
     finish: Callable[[Image.Image], Image.Image]  # the drawn image to the result, of that size
 
@@ -144,7 +144,7 @@ class Request:
         return self.guidance > 1 and not self.guidance_embed
 
     @property
-    def anew(self) -> bool:
+    def again(self) -> bool:
         """Whether drawing begins at pure noise: always, unless it starts from an image at less strength."""
         return self.solver is not None and len(self.solver.times) > self.steps
 
@@ -279,7 +279,7 @@ def make_sampler(solver: str, steps: int, shift: float, strength: float = 1.0) -
     if solver == "scm" and strength < 1 and done == steps:  # of so few steps, a share is soon all of them
         raise SettingsError(
             f"strength {strength:g} of {steps} steps is all of them and forgets the image: take "
-            f"{math.ceil(1 / (1 - strength))} steps or more, or less strength; 1 draws anew."
+            f"{math.ceil(1 / (1 - strength))} steps or more, or less strength; 1 redraws."
         )
     return kind(times[steps - done :]) if done else None
 
@@ -295,7 +295,7 @@ def checked_prompts(prompt: str | Sequence[str], negative_prompt: str) -> list[s
         if not isinstance(text, str):
             raise SettingsError(f"A prompt is {reprlib.repr(text)}, but prompts are texts.")
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise SettingsError("A prompt holds a lone surrogate: type it anew, in a terminal set to UTF-8.")
+            raise SettingsError("A prompt holds a lone surrogate: type it again, in a terminal set to UTF-8.")
     return list(prompts)
 
 

@@ -2,7 +2,7 @@
 
 The loss is CLIP's symmetric cross-entropy (Radford et al. 2021) with two changes. An image also has to tell
 its caption from its own wrong ones (left and right exchanged, another count, another colour), as in NegCLIP
-(arXiv:2210.01936): nothing else makes small differences worth learning. And what may be true is no negative:
+(arXiv:2210.01936): nothing else makes small differences worth learning. And what may be true is not a negative:
 a caption all of whose things are in another image is left out of that image's choice, since "a fox" fits
 a fox in any style and among any company.
 What a pair is compared with are the pairs of its own part of the batch: unlike other objectives, this one
@@ -63,7 +63,7 @@ class PairBatch:
 
 
 class ContrastiveObjective:
-    """Pairs drawn anew in every step, on the model's device; see the module's text.
+    """Pairs redrawn in every step, on the model's device; see the module's text.
 
     scorer: the model to train, its tokenizer and preprocessing. draw: gives a pair of a random state; every
     pair with as many wrong captions. held_out: pairs to measure on, at least one. seed: of all that is drawn.

@@ -122,7 +122,7 @@ def run_before(output: Path, name: str) -> Path:
 
 @torch.no_grad()
 def _export(folder: Path, objective: AutoencoderObjective) -> None:
-    """Write the averaged weights; the scaling factor is measured anew where latents have changed."""
+    """Write the averaged weights; the scaling factor is measured again where latents have changed."""
     model = DCAE(objective.autoencoder.config).to(
         objective.reference.device
     )  # what was trained may be sharded

@@ -24,7 +24,7 @@ from sanakit.flow.solver import Solver, State
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.sana import Sana, TextContext
 from sanakit.pipelines.memory import memory_limit
-from sanakit.pipelines.request import Request, Source, first_noise
+from sanakit.pipelines.request import InitialImage, Request, first_noise
 
 
 @dataclass(slots=True, eq=False)
@@ -99,7 +99,7 @@ def _rows(values: Tensor | None, noise: Tensor) -> Sequence[Tensor | None]:
     return values.to(noise.device).expand(len(noise), -1, -1, -1).split(1)
 
 
-def encode_source(autoencoder: DCAE, source: Source, device: torch.device) -> Tensor:
+def encode_source(autoencoder: DCAE, source: InitialImage, device: torch.device) -> Tensor:
     """Return the latents 1 C h w of an image to start from, scaled as the transformer sees them.
 
     Raises MemoryLimitError.

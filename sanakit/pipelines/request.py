@@ -97,7 +97,7 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Source:
+class InitialImage:
     """An image that drawing starts from, see `pipelines/source.py`."""
 
     pixels: Tensor  # 1 3 H W in [-1, 1], of the drawn size
@@ -134,7 +134,7 @@ class Request:
     size: tuple[int, int]  # height and width that were asked for, pixels
     output: Output
     metadata: list[Metadata]  # one an image
-    source: Source | None = None
+    source: InitialImage | None = None
     guidance_embed: bool = False  # as in `ModelSpec`
     notes: tuple[str, ...] = ()  # what the user should know, such as that an image is resized
 
@@ -174,7 +174,7 @@ def check_request(
     latents: Tensor | None = None,
     output: Output = "pil",
     binned: bool = True,
-    source: Source | None = None,
+    source: InitialImage | None = None,
 ) -> Request:
     """Check one call and complete it with the model's own settings; all as for `TextToImage.__call__`.
 

@@ -19,7 +19,7 @@ from sanakit.errors import SettingsError, SizeError
 from sanakit.images.image import MAX_SIDE, MIN_SIDE, to_tensor
 from sanakit.images.masks import faded, mask_tensor, repaint_mask
 from sanakit.images.opening import flatten
-from sanakit.pipelines.request import ModelSpec, Source, whole_number
+from sanakit.pipelines.request import InitialImage, ModelSpec, whole_number
 
 FEATHER, MAX_FEATHER = 8, 64  # pixels over which what was drawn fades in, inside the mask
 
@@ -34,7 +34,7 @@ def make_source(
     height: int | None = None,
     feather: int = FEATHER,
     binned: bool = True,
-) -> Source:
+) -> InitialImage:
     """Return the start of a drawing.
 
     strength: in [0, 1]; 1 redraws, 0 only passes the image through the autoencoder. mask: of the
@@ -59,7 +59,7 @@ def make_source(
     small = picture.resize((drawn[1], drawn[0]), Image.Resampling.LANCZOS)
     pixels = to_tensor(np.array(small)[None])  # 1 3 H W
     grid = (drawn[0] // spec.compression, drawn[1] // spec.compression)
-    return Source(
+    return InitialImage(
         pixels=pixels,
         strength=float(strength),
         mask=None if marked is None else F.adaptive_max_pool2d(mask_tensor(marked), grid),

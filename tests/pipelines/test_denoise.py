@@ -14,7 +14,7 @@ from sanakit.errors import MemoryLimitError, NumericsError
 from sanakit.flow.path import interpolate
 from sanakit.pipelines import denoise
 from sanakit.pipelines.denoise import Batch, Sample, begin, encode_source
-from sanakit.pipelines.request import Source, check_request, seeded_noise
+from sanakit.pipelines.request import InitialImage, check_request, seeded_noise
 from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import TextToImage
 
@@ -37,7 +37,7 @@ def picture() -> Image.Image:
     return Image.radial_gradient("L").convert("RGB").resize((96, 64))
 
 
-def half_masked(pipe: TextToImage, strength: float) -> Source:
+def half_masked(pipe: TextToImage, strength: float) -> InitialImage:
     """The left third of 96 x 64 px, one column of latents, is redrawn."""
     mask = Image.new("L", (96, 64))
     mask.paste(255, (0, 0, 32, 64))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sanakit.errors import SettingsError
 from sanakit.images.masks import repaint_mask, transparency_mask
-from sanakit.pipelines.request import ModelSpec, Source
+from sanakit.pipelines.request import InitialImage, ModelSpec
 from sanakit.pipelines.source import FEATHER, make_source
 from sanakit.weights.settings import ModelSettings
 
@@ -47,7 +47,7 @@ def fade(size: tuple[int, int], *boxes: tuple[int, int, int, int], feather: int)
     return np.asarray(made.finish(Image.new("RGB", size, "white")))[..., 0]
 
 
-def masked(mask: Image.Image, size: tuple[int, int] = (128, 128)) -> Source:
+def masked(mask: Image.Image, size: tuple[int, int] = (128, 128)) -> InitialImage:
     return make_source(SPEC, noise(*size), 1.0, mask=mask)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# What a system says that does not let a folder itself be opened or synchronised, though files in it are.
+# Errors of systems on which a folder itself cannot be opened or synchronised, unlike its files.
 _NO_FOLDERS = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 
 

@@ -54,7 +54,7 @@ def draw_prompts(
         done = finished(pictures, folder, overwrite=overwrite)
         waiting = groups(pictures, done)
 
-        # 2. What is not there yet is drawn, saved and told
+        # 2. Draw, save and report missing images
         if not waiting:
             drawn = iter(())
         elif workers is None:

@@ -84,7 +84,7 @@ def edit(
     With --mask or --expand, every pixel outside the drawn part stays as it is. The file named by --output is
     replaced if it exists, but never IMAGE or the mask; without it, a new name is chosen.
     """
-    # 1. What was asked for
+    # 1. The request
     if mask is not None and expand is not None:
         raise SettingsError("--mask and --expand cannot be combined: use one, then edit the result.")
     margins = None if expand is None else parse_margins(expand)

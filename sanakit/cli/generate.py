@@ -137,7 +137,7 @@ def generate(
     A PNG carries the settings it was drawn with. With --prompts, each row of a file is drawn; the options are
     for rows that do not say otherwise. Run it again and it goes on where it stopped.
     """
-    # 1. What was asked for
+    # 1. The request
     if prompts is not None:
         if prompt is not None or preview:
             other = "a PROMPT" if prompt is not None else "--preview"

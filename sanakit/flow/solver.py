@@ -1,4 +1,4 @@
-"""What a solver is: a pure state machine that follows the velocity from noise to image.
+"""The solver protocol: a pure state machine that follows the velocity from noise to image.
 
     state = solver.start(noise, generator)
     while not state.done:

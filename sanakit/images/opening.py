@@ -17,7 +17,7 @@ from sanakit.errors import SettingsError, SizeError
 
 COMMON_FORMATS = ("PNG", "JPEG", "WEBP")  # as Pillow calls them
 MAX_PIXELS = 2**26  # of a source: 67 million, 8192 x 8192
-# What makes an image upright, by its EXIF orientation.
+# The transposition that makes an image upright, by its EXIF orientation.
 _TELL_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # keys of Pillow's `info`
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -3,7 +3,7 @@
 Source: Gemma 2 report (arXiv:2408.00118); behaviour equal to transformers' Gemma2Model with eager attention.
 Shapes: B prompts, L new tokens, P tokens already in the cache, S = P + L, D width, H query heads,
 K key heads, G = H / K query heads that share one key head, E head_dim.
-What is particular to Gemma 2: four RMS norms a layer whose scale is 1 + weight, grouped queries, attention
+Particular to Gemma 2: four RMS norms a layer whose scale is 1 + weight, grouped queries, attention
 scores soft-capped by a tanh (so the fused attention kernels do not apply), every other layer looks back
 `sliding_window` tokens only, and the embedding is multiplied by sqrt(D) rounded to the dtype it computes in.
 State-dict keys equal transformers' Gemma2Model (no "model." prefix)."""

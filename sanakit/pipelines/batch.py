@@ -48,7 +48,7 @@ def finished(pictures: Sequence[PromptImage], folder: Path, *, overwrite: bool =
     """Return the names of the images that lie in the folder, drawn with the same settings.
 
     overwrite: whether files of these names with other settings may be replaced; they are not finished then.
-    Raises OutputError where the folder cannot take the pictures, or holds such files.
+    Raises OutputError where the folder cannot take the images, or holds such files.
     """
     _check_folder(folder)
     done, others = set(), []

@@ -1,6 +1,6 @@
 """One call of a pipeline, checked and complete before any work begins.
 
-Checking needs no weights, only what `ModelSpec` says of a model: a server refuses nonsense at the door.
+Checking needs no weights, only the `ModelSpec` of a model, so a server can refuse invalid requests at once.
 Shapes: B images, C h w latents, H W pixels.
 """
 
@@ -55,7 +55,7 @@ class DrawSettings(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSpec:
-    """What checking a call needs to know of a model."""
+    """The facts about a model that checking a call needs."""
 
     settings: ModelSettings
     latent_channels: int  # C
@@ -145,7 +145,7 @@ class Request:
 
     @property
     def again(self) -> bool:
-        """Whether drawing begins at pure noise: always, unless it starts from an image at less strength."""
+        """Whether drawing starts from pure noise: always, except from an image at a strength below 1."""
         return self.solver is not None and len(self.solver.times) > self.steps
 
     @property
@@ -155,7 +155,7 @@ class Request:
 
     @property
     def pictures(self) -> int:
-        """How many images it asks for."""
+        """The number of requested images."""
         return sum(self.counts)
 
 

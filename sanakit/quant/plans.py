@@ -20,9 +20,9 @@ from sanakit.quant.layer import Quantized
 from sanakit.quant.low_rank import LowRankInt4
 from sanakit.quant.nf4 import NormalFloat4
 
-# What 4 bits hurt most for its size: keys and values of the text. A prompt has few tokens, every image token
-# looks at the same ones, and in every step, so that their errors do not average out. Of pocket's weights they
-# are 13 %, of the velocity's squared error with all products in 4 bits half (docs/quantize.md).
+# Layers that 4 bits hurt most for their size: keys and values of the text. A prompt has few tokens, every
+# image token looks at the same ones, and in every step, so that their errors do not average out. Of pocket's
+# weights they are 13 %, of the velocity's squared error with all products in 4 bits half (docs/quantize.md).
 SENSITIVE = "cross_attn.kv_linear"
 
 

@@ -175,7 +175,7 @@ def judge(scores: Mapping[str, float], threshold: float) -> Verdict:
 def log_decision(kind: str, verdict: Verdict, subject: str, request_id: str | None) -> None:
     """Write one decision to the logger `sanakit.safety`: a warning if refused, else at level info.
 
-    kind: "prompt" or "picture". subject: an identifier that does not reveal its content.
+    kind: "prompt" or "image". subject: an identifier that does not reveal its content.
     """
     LOG.log(
         logging.INFO if verdict.allowed else logging.WARNING,

@@ -174,7 +174,7 @@ class Loader:
             prepared = self._preparer[self._task(*asked)]
         else:
             if self._reading is None or next(self._next) != asked:
-                # of the parts known, the one asked for comes first; a stranger is the only one
+                # Restart at the requested part; read an unknown part alone.
                 known = self._parts if asked[1] in self._parts else [asked[1]]
                 self._start(step, known, skip=known.index(asked[1]))
                 next(self._next)

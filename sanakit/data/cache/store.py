@@ -165,7 +165,7 @@ def start_cache(folder: Path, about: About) -> None:
 
 
 def write_shard(folder: Path, shard: Shard, about: About, pictures: Sequence[CachedImage]) -> None:
-    """Write a shard's pictures, whole or not at all. Raises OutputError where that is not possible."""
+    """Write a shard's images, whole or not at all. Raises OutputError where that is not possible."""
     latents = torch.zeros((len(pictures), *about.latent_shape(about.sizes[shard.bucket])), dtype=LATENTS)
     rows: list[bytes] = []
     for place, picture in enumerate(pictures):

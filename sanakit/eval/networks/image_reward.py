@@ -90,7 +90,7 @@ class RewardNetwork(nn.Module):
         self.head = nn.Sequential(*layers)
 
     def forward(self, pictures: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Rewards, B. pictures: B 3 224 224.   tokens, mask: B T."""
+        """Return the rewards, B. pictures: B 3 224 224.   tokens, mask: B T."""
         seen = self.vision(pixel_values=pictures).last_hidden_state  # B N 1024
         read = self.text(
             input_ids=tokens,

@@ -36,7 +36,7 @@ from sanakit.models.dc_ae.rows import (
     node,
 )
 
-_BAND_VALUES = 2 << 20  # of an activation in an automatic band: 8 MB of float32; more is no faster
+_BAND_VALUES = 2 << 20  # of an activation in an automatic band: 8 MB of float32; more gains no speed
 _LEAST_BAND = 0.25  # of a latent row: 8 image rows; with fewer, most of a band would be rows kept from before
 _BYTES = 4  # of a float32
 _BUFFERS = 14  # of a band's size that a decode's peak comes to, the holes between them included: measured

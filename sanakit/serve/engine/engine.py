@@ -190,7 +190,7 @@ class Engine:
         tokens = STEP_TOKENS.get(self.residence.device.type, STEP_TOKENS_ELSEWHERE)
         return max(1, min(self.max_batch, tokens // (key.cells[1] * key.cells[2])))
 
-    # What follows runs in the computing thread.
+    # The methods below run in the computing thread.
 
     def _run(self) -> None:
         if self.threads is not None:

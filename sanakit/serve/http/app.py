@@ -1,8 +1,8 @@
 """The whole HTTP application around an engine: from the outermost layer to the routes.
 
-A request passes door (id, log, figures, headers), CORS where origins are allowed, guard (keys), body limit,
-and reaches a route of images_api, jobs_api, pictures_api or one of the few below. Nothing draws here.
-FastAPI's pages of documentation fetch scripts from other machines and are off; /openapi.json is there.
+A request passes the outer layer (id, log, figures, headers), CORS where origins are allowed, guard (keys),
+body limit, and reaches a route of images_api, jobs_api, pictures_api or one of the few below. Nothing draws
+here. FastAPI's pages of documentation fetch scripts from other machines and are off; /openapi.json is there.
 """
 
 from __future__ import annotations

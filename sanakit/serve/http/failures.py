@@ -2,7 +2,7 @@
 
 400 the request is wrong and stays wrong: settings, sizes, files, a filter's no, more memory than there is
     (asking again would not help, and OpenAI's client asks again after any 5xx)
-401 403 404 405 409 413 429    door, address and limits
+401 403 404 405 409 413 429    access, address and limits
 500 our own mistake: logged with the request's id, of which alone the client hears
 503 not now: the queue is full (OpenAI, too, keeps 429 for what one key sent too much, and balancers take
     another server at 503), draining, the database or the disk is gone

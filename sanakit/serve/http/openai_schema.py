@@ -19,7 +19,7 @@ MAX_SEED = 2**53 - 1  # the largest whole number that every JSON reader keeps ex
 _IGNORED = "Accepted for existing clients; has no effect here."
 _TEXT = r"^[^\x00]*$"  # no file format and no database keeps a NUL
 _NO_NUL = "the character NUL is not allowed: remove it"
-# What a field's pattern asks for, in words.
+# A field's pattern in words.
 EXPECTED = {
     "size": "write WIDTHxHEIGHT such as 256x256, or auto",
     "prompt": _NO_NUL,

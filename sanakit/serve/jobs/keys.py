@@ -193,7 +193,7 @@ class Limiter:
         self._strangers = MemoryStorage()  # apart: a flood of them must not make limits of keys forgotten
 
     def check(self, key: Key, pictures: int) -> Refusal | None:
-        """Count one request for so many pictures: None if it may be served. May raise StorageError.
+        """Count one request for so many images: None if it may be served. May raise StorageError.
 
         Call it once a request, when all else about the request is right.
         """

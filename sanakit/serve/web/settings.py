@@ -26,7 +26,7 @@ MOST_EXAMPLES = 8  # prompts that the page shows
 MOST_STEPS, MOST_GUIDANCE = 100, 20.0  # as far as the sliders go
 SOURCE = "source.png"  # stands for the visitor's file, whose place only they know
 
-# What is added to the prompt, where a model's folder names no styles: the published models know words that
+# Text added to the prompt, where a model's folder names no styles: the published models know words that
 # captions are full of.
 _GENERAL = {
     "Photo": "photograph, natural light, sharp focus",

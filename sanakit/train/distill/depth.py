@@ -1,7 +1,7 @@
 """Distillation: a pruned transformer learns from the one that it was cut out of.
 
 Flow matching's target, noise - image, is one of many that lead through the same noisy latents; a model learns
-their mean. A teacher has an estimate of that mean: its velocity as the target does not vary as the pictures'
+their mean. A teacher has an estimate of that mean: its velocity as the target does not vary as the images'
 own do. Beside it the student is shown the way: each of its blocks is to give the tokens that the teacher has
 where the student's next block came from, so that it does the work of those that were left out behind it
 (block for block as in BK-SDM, arXiv:2305.15798).

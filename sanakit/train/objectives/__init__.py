@@ -1,1 +1,1 @@
-"""What is trained, on what, by which loss: one objective a file."""
+"""Training objectives: data, model and loss; one objective per file."""

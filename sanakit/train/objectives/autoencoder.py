@@ -1,12 +1,12 @@
 """Train a DC-AE, whole or in part: the phases of the paper (arXiv:2410.10733, section 3.3) are settings here.
 
 1. Low resolution, everything: `parts="whole"`, L1 and a perceptual term, which are enough for content.
-2. High resolution, the latents adapt: `parts="middle"`, the same terms. What was learnt at low resolution
-   stays; only the coarsest stages and the layers at the latents learn how large images differ.
-3. Low resolution, local refinement: `parts="head"`, an adversarial term besides. Texture is local, so the
-   decoder's last layers are enough for it; latents stay what they are, and the adversarial term, unstable and
-   costly at high resolution, is not needed there.
-`parts="decoder"` refines a decoder behind latents that a diffusion model knows already.
+2. High resolution, the latents adapt: `parts="middle"`, the same terms. Weights learnt at low resolution
+stay; only the coarsest stages and the layers at the latents learn how large images differ. 3. Low resolution,
+local refinement: `parts="head"`, an adversarial term besides. Texture is local, so the decoder's last layers
+are enough for it; latents stay what they are, and the adversarial term, unstable and costly at high
+resolution, is not needed there. `parts="decoder"` refines a decoder behind latents that a diffusion model
+knows already.
 
 The adversarial term has a fixed weight. The usual adaptive one, the ratio of two gradients' norms at the last
 layer (Esser et al. 2021, arXiv:2012.09841), is a property of a whole batch: parts of a batch on several ranks
@@ -71,12 +71,12 @@ class ReconstructionBatch:
 
 
 class AutoencoderObjective:
-    """Reconstruct pictures, on the model's device; see the module's text.
+    """Reconstruct images, on the model's device; see the module's text.
 
     model: both halves; it is changed to train `parts` only. pictures: what it learns from; their sides are
     multiples of the model's compression. reference: B 3 H W in [-1, 1], held-out images to measure on, at
     least one. seed: of the noise. latent_noise: its standard deviations are drawn from [0, latent_noise], so
-    that the decoder forgives what a diffusion model gets wrong. distance: compares drawn and wanted pictures,
+    that the decoder forgives what a diffusion model gets wrong. distance: compares drawn and wanted images,
     both B 3 H W, and gives B; None: PerceptualDistance. discriminator: None: PatchDiscriminator.
     Raises SettingsError if the model lacks a half, MissingExtraError for a perceptual term without [eval].
     """

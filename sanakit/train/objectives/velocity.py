@@ -67,7 +67,7 @@ class VelocityBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sheet:
-    """What is drawn now and then.
+    """The contact sheet that is drawn at intervals.
 
     decode: scaled latents B C h w to images B 3 H W. shape: C h w of one. above: images of the same size for
     a row above, as many as there are prompts.

@@ -43,7 +43,7 @@ DRAWN = 8  # images on a sheet, at most
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Aim:
-    """What a fine-tuning changes besides the weights.
+    """The changes of a fine-tuning besides the weights.
 
     resolution: pixels, side of the square whose area all training sizes have about; None: the model's own.
     positions: give a transformer without positions those that the published 2K and 4K models have.
@@ -122,7 +122,7 @@ def finetune_run(
     changed = at_resolution(before, resolution // compression, positions=aim.positions)
     transformer = _transformer(source, changed, fresh=aim.fresh)
 
-    # 6. What is trained, on what, and what is looked at
+    # 6. The objective, its data, and the samples to look at
     objective = VelocityObjective(
         transformer,
         encoder,

@@ -39,7 +39,7 @@ COUNTED = 20_000  # images whose captions are counted before the training, at mo
 
 @dataclass(frozen=True, slots=True)
 class TrainedImages:
-    """What is trained on. resolution: in pixels. index: of a source; a cache has none."""
+    """The training images. resolution: in pixels. index: of a source; a cache has none."""
 
     source: Source | Cache
     resolution: int

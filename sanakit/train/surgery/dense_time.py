@@ -1,4 +1,4 @@
-"""Give a transformer that was trained on 1000 t its time as t in [0, 1], as one-step distillation needs it.
+"""Convert a transformer trained on times 1000 t to times t in [0, 1], as one-step distillation needs.
 
 The embedding of 1000 t turns 160 times between noise and image, so that its derivative in t is huge. A new
 embedder of t is fitted to the old one's outputs by least squares; all layers are then fine-tuned together

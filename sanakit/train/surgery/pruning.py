@@ -2,8 +2,8 @@
 
 A block's importance is 1 - cosine(tokens before it, tokens after it), averaged over tokens, prompts and
 noise levels: 0 for a block that does nothing. The most important blocks are kept in their order, with all
-that is not a block. What is left out still did a little; a short fine-tuning makes up for it, by images or
-with the whole transformer as the teacher (`teacher_of`).
+that is not a block. Removed blocks still had a small effect; a short fine-tuning makes up for it, by images
+or with the whole transformer as the teacher (`teacher_of`).
 
 Source: SANA-1.5 (arXiv:2501.18427): 60 blocks to 40, 30 or 20, some 100 steps of recovery.
 Shapes: B batch, C H W latents, N tokens, D width, L text tokens, E text width.

@@ -29,9 +29,7 @@ def edit(
     image: Annotated[
         Path, typer.Argument(metavar="IMAGE", help="The image to start from; its file is not changed.")
     ],
-    prompt: Annotated[
-        str, typer.Argument(metavar="PROMPT", help="What the result should show, in a sentence.")
-    ],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The prompt: what the result should show.")],
     mask: Annotated[
         Path | None,
         typer.Option(

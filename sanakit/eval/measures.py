@@ -41,7 +41,7 @@ BATCH = 8  # images looked at together
 OnProgress = Callable[[str, int, int], None]
 """Called with (what is being done, how much is done, how much there is)."""
 Look = Callable[[list[Image.Image], list[Case]], list[Any]]
-"""What a measure says of each image, as JSON has it."""
+"""A measure's result for each image, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

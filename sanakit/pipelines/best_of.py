@@ -28,7 +28,7 @@ from sanakit.pipelines.request import MAX_IMAGES, MAX_SEED, Result, whole_number
 from sanakit.pipelines.text_to_image import TextToImage
 
 Judge = Callable[[str, list[Image.Image]], Sequence[float]]
-"""Gives each image of a prompt a score: more is better, comparable among all images of the prompt."""
+"""Returns a score for each image of a prompt: higher is better, comparable among that prompt's images."""
 Prefer = Callable[[str, Image.Image, Image.Image], bool]
 """Whether the first of two images fits the prompt better than the second."""
 

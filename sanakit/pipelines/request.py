@@ -250,12 +250,10 @@ def check_kind(spec: ModelSpec, solver: str, negative_prompt: str) -> None:
     """Raise SettingsError for what a SANA-Sprint model, or any other, cannot be drawn with."""
     name, sprint = spec.settings.name, spec.guidance_embed
     if sprint and negative_prompt:
-        raise SettingsError(f"{name} is a SANA-Sprint model, which takes no negative prompt: leave it out.")
+        raise SettingsError(f"{name} is a SANA-Sprint model, which takes no negative prompt: omit it.")
     if solver not in (("scm",) if sprint else ("dpm", "euler")):
         own = '"scm" alone, as all SANA-Sprint models' if sprint else '"dpm" (usual) or "euler"'
-        raise SettingsError(
-            f"solver = {solver!r}, but {name} is drawn with {own}: leave it out, or give that."
-        )
+        raise SettingsError(f"solver = {solver!r}, but {name} is drawn with {own}: omit it, or use that.")
 
 
 def steps_done(steps: int, strength: float) -> int:
@@ -278,7 +276,7 @@ def make_sampler(solver: str, steps: int, shift: float, strength: float = 1.0) -
     times, done = grid(steps, shift), steps_done(steps, strength)
     if solver == "scm" and strength < 1 and done == steps:  # of so few steps, a share is soon all of them
         raise SettingsError(
-            f"strength {strength:g} of {steps} steps is all of them and forgets the image: take "
+            f"strength {strength:g} of {steps} steps covers all of them and ignores the image: use "
             f"{math.ceil(1 / (1 - strength))} steps or more, or less strength; 1 redraws."
         )
     return kind(times[steps - done :]) if done else None

@@ -39,8 +39,8 @@ class ImageFilter:
         """
         verdicts = self.check(images)
         for number, verdict in enumerate(verdicts, start=1):
-            log_decision("picture", verdict, f"{number} of {len(verdicts)}", request_id)
-        refuse("picture", verdicts)
+            log_decision("image", verdict, f"{number} of {len(verdicts)}", request_id)
+        refuse("image", verdicts)
 
     def check(self, images: Sequence[Image.Image]) -> list[Verdict]:
         """Judge images, one verdict each, without logging or raising for what is refused.

@@ -43,7 +43,7 @@ def caption(
         typer.Option(envvar="SANA_ENDPOINT_KEY", show_envvar=True, help="The endpoint's key, if it has one."),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option(show_default="asks for two sentences", help="What is asked.")
+        str | None, typer.Option(show_default="asks for two sentences", help="The question to ask.")
     ] = None,
     name: Annotated[
         str | None, typer.Option(show_default="MODEL", help="Name of the captions' source; others are kept.")

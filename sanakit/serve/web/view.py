@@ -23,7 +23,7 @@ def preview_html(view: View) -> str:
         if preview is None:
             cells.append('<div class="blank"></div>')
         else:
-            cells.append(f'<img alt="Preview of picture {number}" src="{_data_uri(preview)}">')
+            cells.append(f'<img alt="Preview of image {number}" src="{_data_uri(preview)}">')
     columns = min(len(cells), 2) if len(cells) < 5 else -(-len(cells) // 2)
     many = f' many" style="--columns: {columns}' if len(cells) > 1 else ""
     return f'<div class="cells{many}">{"".join(cells)}</div>'

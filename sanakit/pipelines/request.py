@@ -252,8 +252,8 @@ def check_kind(spec: ModelSpec, solver: str, negative_prompt: str) -> None:
     if sprint and negative_prompt:
         raise SettingsError(f"{name} is a SANA-Sprint model, which takes no negative prompt: omit it.")
     if solver not in (("scm",) if sprint else ("dpm", "euler")):
-        own = '"scm" alone, as all SANA-Sprint models' if sprint else '"dpm" (usual) or "euler"'
-        raise SettingsError(f"solver = {solver!r}, but {name} is drawn with {own}: omit it, or use that.")
+        own = '"scm", as all SANA-Sprint models' if sprint else '"dpm" (usual) or "euler"'
+        raise SettingsError(f"solver = {solver!r}, but {name} supports only {own}: omit it, or use that.")
 
 
 def steps_done(steps: int, strength: float) -> int:
@@ -309,7 +309,7 @@ def check_latents(latents: Tensor, shape: tuple[int, ...]) -> None:
     fits = isinstance(latents, Tensor) and latents.is_floating_point() and tuple(latents.shape) == shape
     if not fits or not bool(torch.isfinite(latents).all()):
         came = f"{latents.dtype} {tuple(latents.shape)}" if isinstance(latents, Tensor) else type(latents)
-        raise SettingsError(f"latents came as {came}, but they must be finite floats of the shape {shape}.")
+        raise SettingsError(f"latents are {came}, but they must be finite floats of the shape {shape}.")
 
 
 def result_bytes(output: Output, drawn: tuple[int, int], size: tuple[int, int]) -> int:

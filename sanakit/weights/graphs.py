@@ -107,7 +107,7 @@ def check_graphs(dtype: torch.dtype | str | None, plan: str | None = None) -> No
     """Raise PrecisionError or SettingsError for what graphs cannot be loaded with."""
     if dtype not in (None, "auto") and parse_dtype(dtype) != torch.float32:
         raise PrecisionError(
-            f"Graphs compute in float32, not {dtype}: leave dtype to auto. What their weights are stored in "
+            f"Graphs compute in float32, not {dtype}: leave dtype at auto. The dtype of their weights "
             "is chosen when a model is converted."
         )
     if plan is not None:

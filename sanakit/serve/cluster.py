@@ -26,7 +26,7 @@ from ray.serve.handle import DeploymentHandle
 from sanakit.errors import ClosedError, SettingsError
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.http.app import create_app
-from sanakit.serve.http.service import DoorSettings
+from sanakit.serve.http.service import HttpSettings
 from sanakit.serve.jobs.database import Database
 from sanakit.serve.jobs.instance import Instance
 from sanakit.serve.jobs.jobs import JobStore
@@ -83,7 +83,7 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Pass the app of `sana serve` to Ray Serve."""
-        door = DoorSettings(no_auth=self.settings.no_auth, local=False)
+        door = HttpSettings(no_auth=self.settings.no_auth, local=False)
         return create_app(
             self.engine,
             jobs=self.jobs,

@@ -24,7 +24,7 @@ from sanakit.serve.engine.engine import Engine
 from sanakit.serve.http.access import LOOPBACK
 from sanakit.serve.http.app import create_app
 from sanakit.serve.http.pictures_api import made_before
-from sanakit.serve.http.service import DoorSettings
+from sanakit.serve.http.service import HttpSettings
 from sanakit.serve.jobs.database import Database
 from sanakit.serve.jobs.instance import Instance
 from sanakit.serve.jobs.jobs import JobStore
@@ -59,7 +59,7 @@ class ServerSettings:
     drain: float = 30.0  # seconds
     image_filter: bool = False
     prompt_filter: str | None = None  # folder of ShieldGemma
-    door: DoorSettings = field(default_factory=DoorSettings)
+    door: HttpSettings = field(default_factory=HttpSettings)
 
     @property
     def local(self) -> bool:

@@ -22,7 +22,7 @@ from fastapi.testclient import TestClient
 from sanakit.models.sana import Sana
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.http.app import create_app
-from sanakit.serve.http.service import DoorSettings
+from sanakit.serve.http.service import HttpSettings
 from sanakit.serve.jobs.database import Database
 from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.keys import KeyStore
@@ -146,7 +146,7 @@ def make_parts(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., Parts]]
                 jobs=jobs,
                 store=store,
                 keys=keys,
-                settings=DoorSettings(**settings),
+                settings=HttpSettings(**settings),
                 draining=draining,
                 wake=runner.wake,
             )

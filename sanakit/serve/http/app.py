@@ -21,14 +21,14 @@ from sanakit.errors import ClosedError, ModelNotFoundError
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.http.access import Access, AccessGuard, bearer
 from sanakit.serve.http.answers import answers, finish_schema
-from sanakit.serve.http.door import BodyLimit, Door
+from sanakit.serve.http.door import BodyLimit, OuterLayer
 from sanakit.serve.http.failures import install
 from sanakit.serve.http.images_api import images_api
 from sanakit.serve.http.jobs_api import jobs_api
 from sanakit.serve.http.metrics import CONTENT_TYPE, Metrics
 from sanakit.serve.http.openai_schema import ModelList, ModelReply, StateReply
 from sanakit.serve.http.pictures_api import stored_images_api
-from sanakit.serve.http.service import DoorSettings, Service
+from sanakit.serve.http.service import HttpSettings, Service
 from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.keys import KeyStore
 from sanakit.serve.jobs.storage import ImageStore
@@ -40,7 +40,7 @@ def create_app(
     jobs: JobStore,
     store: ImageStore,
     keys: KeyStore,
-    settings: DoorSettings | None = None,
+    settings: HttpSettings | None = None,
     draining: threading.Event | None = None,
     wake: Callable[[], None] = lambda: None,
 ) -> FastAPI:
@@ -49,7 +49,7 @@ def create_app(
     draining: set it when the server is to stop; /ready then says so. wake: `JobRunner.wake`.
     `app.state.service` holds the parts, for what is mounted beside the API.
     """
-    settings = settings or DoorSettings()
+    settings = settings or HttpSettings()
     service = Service(
         engine=engine,
         jobs=jobs,
@@ -84,7 +84,7 @@ def create_app(
 def _layers(service: Service) -> list[Middleware]:
     """Return the layers that a request passes before its route, from the outside in."""
     settings, detailed = service.settings, service.settings.log_prompts
-    layers = [Middleware(Door, service.metrics, json_log=settings.json_log, detailed=detailed)]
+    layers = [Middleware(OuterLayer, service.metrics, json_log=settings.json_log, detailed=detailed)]
     if settings.origins:
         exposed = ["X-Request-Id", "X-Should-Retry", "Retry-After", "Location"]
         cors = Middleware(

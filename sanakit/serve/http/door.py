@@ -33,7 +33,7 @@ _API_HEADERS = {  # not for a page that is mounted beside the API
 _API = ("/v1/", "/health", "/ready", "/metrics", "/openapi.json")
 
 
-class Door:
+class OuterLayer:
     """Wraps the whole app. json_log: one JSON object a line. detailed: see `failures.failure_of`."""
 
     def __init__(

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DoorSettings:
+class HttpSettings:
     """Limits on requests, and what answers and logs show."""
 
     no_auth: bool = False  # let everybody in, whatever keys exist
@@ -49,7 +49,7 @@ class Service:
     store: ImageStore
     access: Access
     metrics: Metrics
-    settings: DoorSettings
+    settings: HttpSettings
     draining: threading.Event  # set when the server is to stop
     wake: Callable[[], None]  # tells the job runner that there is something new
     started: int = field(default_factory=lambda: int(time.time()))

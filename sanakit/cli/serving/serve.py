@@ -119,7 +119,7 @@ def serve(
     except ValueError:  # SettingsError is one, and so is what int() makes of "auto"
         raise SettingsError(f"--body-limit {body_limit} is not a size: write one such as 20MB.") from None
     try:
-        from sanakit.serve.server import DoorSettings, ServerSettings
+        from sanakit.serve.server import HttpSettings, ServerSettings
         from sanakit.serve.server import serve as run
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve") from None
@@ -140,7 +140,7 @@ def serve(
         drain=drain,
         image_filter=filter,
         prompt_filter=prompt_filter,
-        door=DoorSettings(
+        door=HttpSettings(
             no_auth=no_auth,
             origins=tuple(cors or []),
             body_limit=limit,

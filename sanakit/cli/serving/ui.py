@@ -42,7 +42,7 @@ def ui(
     # Before Gradio is imported: it would else ask its maker's server for news.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
     try:
-        from sanakit.serve.server import DoorSettings, ServerSettings, serve
+        from sanakit.serve.server import HttpSettings, ServerSettings, serve
         from sanakit.serve.web.mount import add_page
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "gradio", "ui") from None
@@ -58,7 +58,7 @@ def ui(
         keep_days=keep_days,
         drain=0.0,  # who presses Ctrl-C is the one who draws
         image_filter=filter,
-        door=DoorSettings(no_auth=no_auth, previews=not filter),
+        door=HttpSettings(no_auth=no_auth, previews=not filter),
     )
     wanted = _has_screen() if open_page is None else open_page
 

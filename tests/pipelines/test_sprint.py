@@ -131,7 +131,7 @@ def test_guidance_and_steps_matter_and_one_pass_is_taken_a_step(pipe, monkeypatc
 
 @pytest.mark.parametrize("solver", ["dpm", "euler", "ddim"])
 def test_other_solvers_are_refused(pipe, solver) -> None:
-    with pytest.raises(SettingsError, match='tiny-sprint is drawn with "scm" alone, as all SANA'):
+    with pytest.raises(SettingsError, match='tiny-sprint supports only "scm", as all SANA'):
         pipe.stream(PROMPT, solver=solver)
 
 

@@ -40,7 +40,7 @@ class Caller:
 
 
 class Access:
-    """The keys and their limits. no_auth: accept everybody. local: see `DoorSettings`."""
+    """The keys and their limits. no_auth: accept everybody. local: see `HttpSettings`."""
 
     def __init__(self, keys: KeyStore, *, no_auth: bool, local: bool, limiter: Limiter | None = None) -> None:
         self._keys = keys

@@ -25,7 +25,7 @@ from sanakit.train.distill.depth import Teacher
 from sanakit.train.objectives.velocity import VelocityObjective
 
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor | None]
-"""What `Sana.forward` takes: noisy latents B C H W, times B, text B L E, mask B L."""
+"""Arguments of `Sana.forward`: noisy latents B C H W, times B, text B L E, mask B L."""
 
 CALIBRATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)  # 1 is pure noise
 

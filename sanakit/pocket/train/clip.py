@@ -1,8 +1,8 @@
 """The pairs that pocket-clip learns from, and its training run.
 
-Half of the pictures are pocket's own, half composed scenes. Every pair has two wrong captions in the same
+Half of the images are pocket's own, half composed scenes. Every pair has two wrong captions in the same
 words: of a scene the first is wrong in what its kind is about (order, count, colour, ground or a thing), of a
-single picture it names another thing of the same sort.
+single image it names another thing of the same sort.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ HELD_OUT_PAIRS = 560
 
 
 class PocketPairs:
-    """Draws pairs of pocket's pictures and composed scenes.
+    """Draws pairs of pocket's images and composed scenes.
 
-    side: of training pictures, in pixels. scene_share: of the pairs that are scenes. common_share: of the
+    side: of training images, in pixels. scene_share: of the pairs that are scenes. common_share: of the
     others that show common things. held_out: scenes of combinations that training never shows, and all
-    pictures as they are, 256 px. seed: of the scenes.
+    images as they are, 256 px. seed: of the scenes.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class PocketPairs:
         shown = [i for i, row in enumerate(pocket.rows) if row.split == "train"]
         self.common = [i for i in shown if self.rows[i].concept in COMMON_CONCEPTS]
         self.rare = [i for i in shown if self.rows[i].concept not in COMMON_CONCEPTS] or self.common
-        self.designs: dict[str, list[int]] = defaultdict(list)  # concept: its pictures
-        self.sorts: dict[str, list[int]] = defaultdict(list)  # subgroup: its pictures
+        self.designs: dict[str, list[int]] = defaultdict(list)  # concept: its images
+        self.sorts: dict[str, list[int]] = defaultdict(list)  # subgroup: its images
         for i in shown:
             self.designs[self.rows[i].concept].append(i)
             self.sorts[self.rows[i].subgroup].append(i)
@@ -84,7 +84,7 @@ class PocketPairs:
         )
 
     def draw_single(self, random: np.random.Generator) -> Pair:
-        """A picture of the data set with one of its captions."""
+        """An image of the data set with one of its captions."""
         pool = self.common if random.random() < self.common_share else self.rare
         index = pool[random.integers(len(pool))]
         row, picture = self.rows[index], np.array(self.images[index])  # off the read-only map
@@ -153,7 +153,7 @@ def _said_wrongly(scene: Scene, point: str, random: np.random.Generator) -> tupl
 
 
 def augment(picture: np.ndarray, random: np.random.Generator, side: int, *, mirror: bool) -> np.ndarray:
-    """Change a picture (H W 3 uint8) without changing what it shows, in the way of small generators' faults.
+    """Change an image (H W 3 uint8) without changing what it shows, in the way of small generators' faults.
 
     A crop of up to 8 % a side, brightness and colour within 12 %, sometimes blur, sometimes noise.
     side: of the result, in pixels. mirror: left and right.
@@ -173,13 +173,13 @@ def augment(picture: np.ndarray, random: np.random.Generator, side: int, *, mirr
 
 
 def held_out_pairs(pocket: PocketImages, count: int, seed: int = 1) -> list[Pair]:
-    """Scenes of held-out combinations and, a fifth, pictures of common things as they are, to measure on."""
+    """Scenes of held-out combinations and, a fifth, images of common things as they are, to measure on."""
     draw = PocketPairs(pocket, SIZE, scene_share=0.8, common_share=1.0, held_out=True, seed=seed)
     return [draw(numpy_generator(seed, i)) for i in range(count)]
 
 
 def clip_run(data: Path, output: Path, model: ClipConfig, config: TrainConfig) -> Run:
-    """Train a CLIP from nothing on the data set's pictures and scenes; its tokenizer is learned first.
+    """Train a CLIP from nothing on the data set's images and scenes; its tokenizer is learned first.
 
     The end token and vocabulary of `model` are those that the tokenizer turns out to have.
     Raises DataError when the data set is missing or damaged.
@@ -206,6 +206,6 @@ def clip_run(data: Path, output: Path, model: ClipConfig, config: TrainConfig) -
 
 
 def _texts(pocket: PocketImages, draw: PocketPairs) -> list[str]:
-    """What the tokenizer is learned from: all captions of pictures, and of some scenes."""
+    """What the tokenizer is learned from: all captions of images, and of some scenes."""
     scenes = [caption for i in range(2000) for caption in draw.scenes.scene(i).captions]
     return [caption for row in pocket.rows for caption in row.captions] + scenes

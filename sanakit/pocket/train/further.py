@@ -39,7 +39,7 @@ Change = Callable[[VelocityObjective], VelocityObjective]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A finished model and the pictures in its own latents, ready for any number of runs."""
+    """A finished model and the images in its own latents, ready for any number of runs."""
 
     source: str | os.PathLike[str]
     settings: ModelSettings
@@ -48,7 +48,7 @@ class Prepared:
 
 
 def prepare(data: Path, source: str | os.PathLike[str], mixture: Mixture) -> Prepared:
-    """Encode the pictures of the pocket data set, and scenes of them, with a finished model's autoencoder.
+    """Encode the images of the pocket data set, and scenes of them, with a finished model's autoencoder.
 
     source: pocket, or the folder of a model that its recipe wrote. mixture: of what is drawn.
     Raises DataError for the data set, and what loading a model raises.

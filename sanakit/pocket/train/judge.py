@@ -3,7 +3,7 @@
 It learns from scenes of the combinations that are not held out, moved, scaled, blurred and noised, so that it
 forgives what a small model draws imprecisely; its own accuracy is measured on held-out combinations, which it
 has not seen either. Per cell: cross-entropy over the things, and the error of the size where there is one.
-Shapes: B pictures, halved to 128 x 128 as the judge halves them.
+Shapes: B images, halved to 128 x 128 as the judge halves them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sanakit.train.parts import Part
 from sanakit.train.run import MODEL, Run, averaged_weights
 
 SCENES = 10**6  # numbers of scenes to draw from: none comes twice but by chance
-SINGLE = 0.25  # share of single pictures on white
+SINGLE = 0.25  # share of single images on white
 NEAR = 0.26  # of its side: cells whose middle is as near to the thing's middle name it
 QUESTIONS = 50  # of each kind
 QUESTION_SEED = 2026
@@ -47,7 +47,7 @@ class JudgeBatch:
     pictures: Tensor  # B 3 128 128
     labels: Tensor  # B 8 8, 0 = nothing
     sizes: Tensor  # B 8 8, log2(side / 128 px)
-    total: int  # pictures in all parts
+    total: int  # images in all parts
 
 
 class JudgeObjective:
@@ -91,7 +91,7 @@ class JudgeObjective:
         return shares(list(zip(self.questions, right, strict=True)))
 
     def sheet(self, averaged: nn.Module) -> Image.Image:
-        """Pictures as they are learned from."""
+        """Images as they are learned from."""
         return contact_sheet(self.batch(0, Part(0, 32, 32)).pictures, 8)
 
     def _sample(self, step: int, index: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,14 +138,14 @@ def judge_run(data: Path, config: TrainConfig) -> Run:
 
 
 def single(concept: str, style: str) -> Scene:
-    """A thing alone on white, as the single pictures show it."""
+    """A thing alone on white, as the single images show it."""
     objects = (Placed(concept, 0, 0, 256),)
     captions = (COMMON_CONCEPTS[concept],)
     return Scene(kind="one", style=style, ground="white", colour=None, objects=objects, captions=captions)
 
 
 def ask(pocket: PocketImages) -> tuple[list[Question], np.ndarray]:
-    """The questions of PocketEval, and real pictures (256 256 3 uint8 each) that show what they ask for."""
+    """The questions of PocketEval, and real images (256 256 3 uint8 each) that show what they ask for."""
     questions, answers = [], []
     composer = Scenes(pocket, SCENES, seed=QUESTION_SEED, held_out=True)
     things = composer.things
@@ -169,7 +169,7 @@ def _question(kind: str, scene: Scene) -> Question:
 
 
 def _moved(picture: Tensor, ground: str, scale: float, right: float, down: float) -> Tensor:
-    """A picture scaled about its middle and moved by px, more of its ground around it."""
+    """An image scaled about its middle and moved by px, more of its ground around it."""
     colour = torch.tensor(COLOURS[ground]).view(1, 3, 1, 1) / HALF - 1
     matrix = torch.tensor([[1 / scale, 0, -right / 128 / scale], [0, 1 / scale, -down / 128 / scale]])
     grid = F.affine_grid(matrix[None].float(), [1, *picture.shape[1:]], align_corners=False)
@@ -177,7 +177,7 @@ def _moved(picture: Tensor, ground: str, scale: float, right: float, down: float
 
 
 def _worn(picture: Tensor, generator: np.random.Generator) -> Tensor:
-    """A picture blurred by up to 5 px, its contrast and brightness changed by up to a tenth, and noised."""
+    """An image blurred by up to 5 px, its contrast and brightness changed by up to a tenth, and noised."""
     width = int(generator.integers(0, 3)) * 2 + 1
     if width > 1:
         picture = F.avg_pool2d(F.pad(picture, [width // 2] * 4, "replicate"), width, 1)

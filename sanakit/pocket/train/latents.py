@@ -1,6 +1,6 @@
-"""What pocket is trained on, as latents: pictures of the data set and composed scenes, with their captions.
+"""What pocket is trained on, as latents: images of the data set and composed scenes, with their captions.
 
-Shapes: N pictures and scenes, C H W a latent.
+Shapes: N images and scenes, C H W a latent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sanakit.train.feeds.pictures import IndexedImages
 LEFT_OUT = ("people & body", "symbols")  # groups whose uncommon things are too many or too alike to learn
 WATCHED = 128  # scenes of held-out combinations, to measure on
 WATCHED_SEED = 1
-BATCH = 16  # pictures that are encoded at once
+BATCH = 16  # images that are encoded at once
 TOLD_EVERY = 10.0  # seconds
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class PocketSet:
 
 
 def encode_set(pocket: PocketImages, codec: DCAE, mixture: Mixture) -> PocketSet:
-    """Encode pictures and scenes of a data set, on the codec's device."""
+    """Encode images and scenes of a data set, on the codec's device."""
     chosen, weights = drawn_images(pocket, mixture.common_share)
     latents = [encode_images(codec, pocket.images[chosen])]
     captions: list[Sequence[str]] = [pocket.rows[i].captions for i in chosen]
@@ -91,7 +91,7 @@ def drawn_images(pocket: PocketImages, common_share: float) -> tuple[list[int], 
 
 @torch.no_grad()
 def encode_images(codec: DCAE, images: IndexedImages) -> Tensor:
-    """Latents (N C H W, unscaled) of N pictures (256 256 3 uint8 each), on the codec's device.
+    """Latents (N C H W, unscaled) of N images (256 256 3 uint8 each), on the codec's device.
 
     Many take minutes: how far it is goes to the log, as information, every ten seconds.
     """

@@ -36,9 +36,9 @@ def autoencoder_run(
     scene_share: float = 0.0,
     start: str | None = None,
 ) -> Run:
-    """Train a decoder on the pictures of the data set, from a linear start or from another run's weights.
+    """Train a decoder on the images of the data set, from a linear start or from another run's weights.
 
-    whole_from: part of the steps after which whole pictures follow crops. latent_noise: in standard
+    whole_from: part of the steps after which whole images follow crops. latent_noise: in standard
     deviations. scene_share: part of the draws that goes to composed scenes. start: name of the run beside
     `output` to go on from.
     """

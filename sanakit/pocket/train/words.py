@@ -1,4 +1,4 @@
-"""Teach a small Gemma 2 what words mean and who stands where, before any picture is drawn.
+"""Teach a small Gemma 2 what words mean and who stands where, before any image is drawn.
 
 SANA's strength is a pretrained language model; pocket's encoder is taught by two open sentence models
 instead (`pocket/data/vocabulary.py`). The table of tokens learns first, alone, as a bag of words; then all
@@ -163,7 +163,7 @@ class WordsObjective:
             }
 
     def sheet(self, averaged: nn.Module) -> Image.Image:
-        """An empty picture: words are measured, not looked at."""
+        """An empty image: words are measured, not looked at."""
         return Image.new("RGB", (8, 8), "white")
 
 

@@ -1,7 +1,7 @@
-"""What the server uses of uvicorn beyond its promises, so that a new release can break one file only.
+"""All uses of uvicorn's undocumented parts, so that a new release can break only this file.
 
-`startup`, `shutdown`, `capture_signals` and `handle_exit` are methods that uvicorn calls on itself. What a
-connection is made of stands in `http/connection.py`. `tests/serve/test_uvicorn_seams.py` runs through all.
+`startup`, `shutdown`, `capture_signals` and `handle_exit` are methods that uvicorn calls on itself. The parts
+of a connection are in `http/connection.py`. `tests/serve/test_uvicorn_seams.py` runs through all.
 """
 
 from __future__ import annotations

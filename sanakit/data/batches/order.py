@@ -22,7 +22,7 @@ EMPTY = -1
 
 @dataclass(frozen=True, slots=True)
 class GlobalBatch:
-    """One batch of the whole run. bucket: its number. pictures: B numbers of pictures, EMPTY for none."""
+    """One batch of the whole run. bucket: its number. pictures: B numbers of images, EMPTY for none."""
 
     epoch: int
     bucket: int

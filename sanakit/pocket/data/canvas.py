@@ -1,7 +1,7 @@
 """One thing on a canvas of any size: flipped, turned, scaled and placed on a ground of a named colour.
 
-Images of things are squares, RGB on white with their opacity; a canvas is H W 3 uint8. What shines through
-a thing is the ground, exactly as in composed scenes.
+Images of things are squares, RGB on white with their opacity; a canvas is H W 3 uint8. The ground shows
+through transparent parts, exactly as in composed scenes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Things in another colour: a dog that is truly blue, its eyes, outlines and shading kept.
 
 The body of a thing, the colours that cover most of it, is moved to the asked colour in OKLab (Ottosson 2020);
-what is small and unlike the body stays. `main_colour` tells the colour of an image by the same names.
+small parts in other colours stay unchanged. `main_colour` tells the colour of an image by the same names.
 Lightness and the two colour axes: L in [0, 1], a and b about -0.3 to 0.3.
 """
 
@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Paint:
-    """What a colour name asks for.
+    """The target of a colour name.
 
     rgb: the colour of the body's middle.   contrast: how much of the body's shading is kept.
     seen: RGB values that go by this name, for `main_colour`.

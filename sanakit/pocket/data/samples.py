@@ -1,5 +1,5 @@
-"""What pocket is shown: drawings as they are, mirrored, turned, in other colours, on five canvases, and
-composed scenes. A sample is a description; `render` makes its image, `wording` its words.
+"""Pocket's training samples: drawings unchanged, mirrored, turned, recoloured, on five canvases, and composed
+scenes. A sample is a description; `render` makes its image, `wording` its words.
 
 The list of samples of a seed is always the same. `Share` says how often each kind is drawn; inside a kind a
 concept counts by its fame: the 200 common things most, the 300 further ones half as much, the rest a fifth.

@@ -53,7 +53,7 @@ class Placed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
-    """What a scene shows. kind: of KINDS. style: of STYLES. ground, colour (of a silhouette): of COLOURS.
+    """The content of a scene. kind: of KINDS. style: of STYLES. ground, colour (of a silhouette): of COLOURS.
 
     objects: for "left" the left one first, for "above" the upper, for "size" the big one.
     captions: the first without style.
@@ -103,7 +103,7 @@ class Scenes(Sequence[np.ndarray]):
         return self.compose(self.scene(index))
 
     def scene(self, index: int) -> Scene:
-        """What image `index` shows. Raises DataError if the things at hand give no such combination."""
+        """Return the content of image `index`. Raises DataError if the things allow no such combination."""
         random = numpy_generator(self.seed, index)
         chances = np.array([KINDS[kind] for kind in self.kinds])
         for _ in range(TRIES):

@@ -1,7 +1,7 @@
-"""Words for a sample, drawn again each time it is shown: as strangers ask, in a style, a colour, a language.
+"""Words for a sample, chosen each time it is shown: as new users ask, in a style, a colour, a language.
 
-Nearest words decide: a colour and a place stand beside their thing. What an image has and nobody would say
-(turns, sizes of a single thing, most styles) is left unsaid, so that seeds may choose it.
+Nearest words decide: a colour and a place stand beside their thing. Properties that nobody would mention
+(turns, sizes of a single thing, most styles) are omitted, so that seeds choose them.
 """
 
 from __future__ import annotations

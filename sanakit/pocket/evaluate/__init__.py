@@ -1,1 +1,1 @@
-"""What pocket can draw: recognition of single things, and questions about composed scenes."""
+"""Measure what pocket can draw: recognition of single things, and questions about composed scenes."""

@@ -27,7 +27,7 @@ BATCH = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """What is asked for. kind: of KINDS. concepts: each as often as it must be there, in the kind's order.
+    """One question. kind: of KINDS. concepts: each as often as it must be there, in the kind's order.
 
     "left" has the left thing first, "above" the upper, "size" the larger. ground, colour (of a silhouette):
     names.

@@ -1,4 +1,4 @@
-"""What the embedded model is measured against, small enough to ship: no data set is needed to check a figure.
+"""Reference data for the embedded model, small enough to ship: figures can be checked without a data set.
 
 A folder of four files (built by `sanakit.pocket.evaluate.build_reference`; art licences in its metadata):
 gallery.safetensors   the `recognition.Gallery` of 200 common concepts; their names and prompts as metadata

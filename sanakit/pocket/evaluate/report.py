@@ -1,4 +1,4 @@
-"""How good is a model like pocket? All figures in one run, offline, with what came with the package.
+"""The quality of a model like pocket: all figures in one run, offline, with the package's own data.
 
 Autoencoder: PSNR and SSIM of images it was not trained on. Recognition: 200 common things are asked for,
 each with its own fixed seed, and looked up among real images (see `recognition`); so are the real images
@@ -64,7 +64,7 @@ class PocketReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recognition:
-    """What became of B prompts. pictures: B 3 H W.   ranks: B, how many concepts were nearer."""
+    """The results for B prompts. pictures: B 3 H W.   ranks: B, how many concepts were nearer."""
 
     pictures: Tensor
     ranks: Tensor

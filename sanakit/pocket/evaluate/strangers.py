@@ -1,4 +1,4 @@
-"""What strangers get: the first prompts they type, further things, colours, languages, seeds and sizes.
+"""Results for new users: the first prompts they type, further things, colours, languages, seeds and sizes.
 
 Recognised is an image whose concept is nearest among all that pocket knows (top-1) or among the five nearest
 (top-5), in the space of `recognition`. A first prompt has several right answers; the nearest of them counts.
@@ -55,7 +55,7 @@ class FirstPromptFigures:
 def evaluate_first_prompts(
     model: str | os.PathLike[str] = "pocket", progress: OnProgress = lambda what, done, total: None
 ) -> FirstPromptFigures:
-    """Measure a model like pocket on all that strangers ask for; minutes of one core.
+    """Measure a model like pocket on what new users ask for; takes minutes on one core.
 
     model: catalog name or diffusers folder. Raises MissingExtraError without EfficientNet, DataError for
     damaged reference images, and what loading a model raises.

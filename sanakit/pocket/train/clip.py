@@ -206,6 +206,6 @@ def clip_run(data: Path, output: Path, model: ClipConfig, config: TrainConfig) -
 
 
 def _texts(pocket: PocketImages, draw: PocketPairs) -> list[str]:
-    """What the tokenizer is learned from: all captions of images, and of some scenes."""
+    """Return the texts for the tokenizer: all captions of images, and of some scenes."""
     scenes = [caption for i in range(2000) for caption in draw.scenes.scene(i).captions]
     return [caption for row in pocket.rows for caption in row.captions] + scenes

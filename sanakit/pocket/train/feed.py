@@ -1,4 +1,4 @@
-"""Feeds pocket's transformer: samples of a pool by their chances, each in words drawn anew.
+"""Feeds pocket's transformer: samples of a pool by their chances, each in newly chosen words.
 
 Shapes: B batch, C h w a latent.
 """

@@ -1,4 +1,4 @@
-"""What pocket is trained on, as latents: images of the data set and composed scenes, with their captions.
+"""Pocket's training data as latents: images of the data set and composed scenes, with their captions.
 
 Shapes: N images and scenes, C H W a latent.
 """
@@ -51,7 +51,7 @@ class Latents:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PocketSet:
-    """What is drawn from, and what is only looked at."""
+    """The training samples, and those that are only measured."""
 
     drawn: Latents
     weights: Tensor  # N, how often each is drawn

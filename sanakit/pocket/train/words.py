@@ -59,7 +59,7 @@ class WordsBatch:
 
 
 class WordHeads(nn.Module):
-    """What reads features while the encoder learns, and is thrown away after."""
+    """Heads that read features while the encoder learns; discarded afterwards."""
 
     def __init__(self, width: int, place: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class WordHeads(nn.Module):
 
 
 class WordsObjective:
-    """Texts drawn anew in every step, on the model's device; see the module's text."""
+    """Texts drawn again in every step, on the model's device; see the module's text."""
 
     def __init__(
         self, encoder: TextEncoder, texts: AskedTexts, *, seed: int = 0, few: Sequence[tuple[int, int]] = ()

@@ -1,4 +1,4 @@
-"""What the page uses of Gradio beyond its promises, so that a new release can break one file only.
+"""All uses of Gradio's undocumented parts, so that a new release can break only this file.
 
 Four seams: the inputs of an event before a function gets them, the routes that fetch files, the application
 that a mounted page is, and its login. `tests/serve/web/test_gradio_seams.py` calls each of them.

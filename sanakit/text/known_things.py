@@ -3,7 +3,8 @@
     {"format": 1, "threshold": 0.4,
      "things": {"a dog": ["puppy", "hound"], ...}, "unlike": ["an idea", "what do you mean", ...]}
 
-things: a phrase as one asks for it -> other words for it. unlike: texts that ask for none of them.
+things: a phrase as one asks for it -> other words for it; the best known come first. unlike: texts that ask
+for none of them.
 Two tests, the cheap one first. Words: a run of words of the prompt is a name of a thing. Places: the prompt's
 last feature is nearer to that of a thing than to those of `unlike`, by the threshold. (The last feature, not
 any: at "a" and "of" all prompts are alike.) Places need some thousand short prompts encoded, so they are

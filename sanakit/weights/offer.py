@@ -14,7 +14,7 @@ from sanakit.weights.known_things import load_known_things
 from sanakit.weights.settings import ModelSettings
 
 DEFAULT = "pocket"  # what the commands draw with where no model is named
-NAMED = 12  # things that are named of all
+NAMED, BEST_KNOWN = 12, 120  # how many things are named, out of how many at the head of the list
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +52,7 @@ def offer(model: str | os.PathLike[str]) -> Offer:
     if settings is None:
         raise WeightsError(f"{found.path} draws nothing alone: look into it by sana inspect.")
     known = load_known_things(settings)
-    names = [bare_name(phrase) for phrase in known.phrases] if known else []
+    names = [bare_name(phrase) for phrase in known.phrases[:BEST_KNOWN]] if known else []
     own = text if text in CATALOG else found.path
     return Offer(
         name=settings.name,

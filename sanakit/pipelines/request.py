@@ -328,5 +328,5 @@ def first_noise(seed: int, shape: Sequence[int]) -> tuple[Tensor, Generator]:
 
 
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """The first noise of each seed, (len(seeds), *shape)."""
+    """Return the first noise of each seed, (len(seeds), *shape)."""
     return torch.stack([first_noise(seed, shape)[0] for seed in seeds])

@@ -71,7 +71,7 @@ class PocketPairs:
         return self.draw_scene(random) if random.random() < self.scene_share else self.draw_single(random)
 
     def draw_scene(self, random: np.random.Generator) -> Pair:
-        """A composed scene with one of its captions."""
+        """Return a composed scene with one of its captions."""
         scene = self.scenes.scene(int(random.integers(SCENES)))
         which = int(random.integers(len(scene.captions)))
         picture = self.scenes.compose(scene)
@@ -84,7 +84,7 @@ class PocketPairs:
         )
 
     def draw_single(self, random: np.random.Generator) -> Pair:
-        """An image of the data set with one of its captions."""
+        """Return an image of the data set with one of its captions."""
         pool = self.common if random.random() < self.common_share else self.rare
         index = pool[random.integers(len(pool))]
         row, picture = self.rows[index], np.array(self.images[index])  # off the read-only map
@@ -127,7 +127,7 @@ def wrong_captions(scene: Scene, which: int, random: np.random.Generator) -> tup
 
 
 def _said_wrongly(scene: Scene, point: str, random: np.random.Generator) -> tuple[str, ...]:
-    """The captions of a scene that differs in one point: thing, ground, colour, number or order."""
+    """Return the captions of a scene that differs in one point: thing, ground, colour, number or order."""
     concepts = [thing.concept for thing in scene.objects]
     ground, colour = scene.ground, scene.colour
     match point:

@@ -138,7 +138,7 @@ def judge_run(data: Path, config: TrainConfig) -> Run:
 
 
 def single(concept: str, style: str) -> Scene:
-    """A thing alone on white, as the single images show it."""
+    """Return a thing alone on white, as the single images show it."""
     objects = (Placed(concept, 0, 0, 256),)
     captions = (COMMON_CONCEPTS[concept],)
     return Scene(kind="one", style=style, ground="white", colour=None, objects=objects, captions=captions)
@@ -169,7 +169,7 @@ def _question(kind: str, scene: Scene) -> Question:
 
 
 def _moved(picture: Tensor, ground: str, scale: float, right: float, down: float) -> Tensor:
-    """An image scaled about its middle and moved by px, more of its ground around it."""
+    """Return an image scaled about its middle and moved by px, more of its ground around it."""
     colour = torch.tensor(COLOURS[ground]).view(1, 3, 1, 1) / HALF - 1
     matrix = torch.tensor([[1 / scale, 0, -right / 128 / scale], [0, 1 / scale, -down / 128 / scale]])
     grid = F.affine_grid(matrix[None].float(), [1, *picture.shape[1:]], align_corners=False)

@@ -163,7 +163,7 @@ class WordsObjective:
             }
 
     def sheet(self, averaged: nn.Module) -> Image.Image:
-        """An empty image: words are measured, not looked at."""
+        """Return an empty image: words are measured, not looked at."""
         return Image.new("RGB", (8, 8), "white")
 
 

@@ -67,7 +67,7 @@ class NoFetching:
 
 
 def _names_a_host(value: Any) -> bool:
-    """Whether a file's path, anywhere in a value of JSON, is an address."""
+    """Return whether a file's path, anywhere in a value of JSON, is an address."""
     if isinstance(value, list):
         return any(map(_names_a_host, value))
     if not isinstance(value, dict):

@@ -212,18 +212,18 @@ def train_only(model: DCAE, parts: Parts) -> tuple[Encoder, Decoder]:
 
 
 def autoencoder_of(trained: nn.Module) -> DCAE:
-    """The autoencoder of a model that was trained with or without a discriminator."""
+    """Return the autoencoder of a model that was trained with or without a discriminator."""
     found = trained[AUTOENCODER] if isinstance(trained, nn.ModuleDict) else trained
     return cast(DCAE, found)
 
 
 def autoencoder_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The autoencoder's part of a checkpoint's weights, with or without a discriminator among them."""
+    """Return the autoencoder's part of a checkpoint's weights, with or without a discriminator among them."""
     return part_of(weights, AUTOENCODER) or weights
 
 
 def reconstruction_loss(drawn: Tensor, wanted: Tensor, terms: Terms) -> Tensor:
-    """The terms that compare pixels, of each image, B, by their weights. drawn, wanted: B 3 H W."""
+    """Return the terms that compare pixels, of each image, B, by their weights. drawn, wanted: B 3 H W."""
     error = drawn - wanted
     loss = terms.pixels * _mean(error.abs())
     if terms.tone:

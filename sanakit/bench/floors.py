@@ -152,7 +152,7 @@ def _depthwise(cells: int, channels: int, size: int) -> Work:
 
 
 def _linear_attention(cells: int, width: int, head_dim: int) -> Work:
-    """ReLU attention, heads of head_dim side by side in `width`: sum k v^T, then apply it and the total."""
+    """Return the work of ReLU attention with heads side by side in `width`: sum k v^T, then apply it."""
     return Work(2 * cells * width * (2 * head_dim + 1), 0, 4 * cells * width)
 
 

@@ -167,7 +167,7 @@ def _work(pipe: TextToImage, width: int, height: int) -> dict[str, Work]:
 
 
 def _product_rate(device: torch.device) -> float:
-    """GFLOP/s of a float32 matrix product, the best of several."""
+    """Return the GFLOP/s of a float32 matrix product, the best of several."""
     rows, inputs, outputs = PRODUCT
     x = torch.randn(rows, inputs, device=device)
     weight = torch.randn(outputs, inputs, device=device)

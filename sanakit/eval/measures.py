@@ -269,7 +269,7 @@ def _questions(tools: Tools, cases: Sequence[Case]) -> dict[str, list[dpg.DPGQue
 def _distance(
     name: str, shown: Sequence[ImageCase], tools: Tools, folder: Path | None, progress: OnProgress
 ) -> Figures:
-    """Frechet distance of the images to the reference."""
+    """Return the Frechet distance of the images to the reference."""
     if tools.reference is None:
         raise SettingsError(
             f"{name} compares with real images: pass their folder or statistics with --reference."

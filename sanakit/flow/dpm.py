@@ -94,7 +94,7 @@ class FlowDPM:
 
 
 def _step(sample: Tensor, predictions: tuple[Tensor, ...], times: list[float]) -> Tensor:
-    """One multistep update of order len(predictions), from times[1] to times[0].
+    """Return one multistep update of order len(predictions), from times[1] to times[0].
 
     predictions: clean images at times[1], times[2], ...   times: ascending, 0 < times[0].
     """

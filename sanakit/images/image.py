@@ -223,7 +223,7 @@ def _options(file_format: str, metadata: Mapping | None, quality: int) -> dict[s
 
 
 def _chunks(metadata: Mapping):
-    """Settings as PNG text chunks: iTXt (UTF-8) for prompts, plain tEXt for the rest."""
+    """Return settings as PNG text chunks: iTXt (UTF-8) for prompts, plain tEXt for the rest."""
     from PIL.PngImagePlugin import PngInfo
 
     texts = {key: str(value) for key, value in metadata.items() if key not in ("width", "height")}

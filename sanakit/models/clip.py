@@ -141,15 +141,15 @@ class Clip(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE))
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of images and of texts, each of length 1; see `images` and `texts`."""
+        """Return vectors of images and of texts, each of length 1; see `images` and `texts`."""
         return self.images(pixels), self.texts(tokens)
 
     def images(self, pixels: Tensor) -> Tensor:
-        """Normalised images, B 3 S S with S = image_size, to vectors of length 1, B E."""
+        """Embed normalised images, B 3 S S with S = image_size, as vectors of length 1, B E."""
         return F.normalize(self.visual_projection(self.vision_model(pixels)).float(), dim=-1)
 
     def texts(self, tokens: Tensor) -> Tensor:
-        """Token ids, B L, each row with its end of text and anything behind it, to vectors of length 1, B E.
+        """Embed token ids, B L (any values after the end of text), as vectors of length 1, B E.
 
         L: at most max_tokens.
         """

@@ -210,7 +210,7 @@ class Gemma2(nn.Module):
         cache: KVCache | None = None,
         after_layer: Callable[[nn.Module], object] | None = None,
     ) -> Tensor:
-        """Hidden states after the last norm, B L D, in the dtype that it computes in; differentiable.
+        """Return the hidden states after the last norm, B L D, in the compute dtype; differentiable.
 
         tokens: B L, int64 ids below vocab_size. Pad on the right if prompts differ in length: attention is
         causal, so the padding changes no earlier token.
@@ -327,7 +327,7 @@ class GemmaRMSNorm(nn.Module):
 
 
 def rotary_table(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary embedding, L E each (both halves of E alike), computed in float32."""
+    """Return cosines and sines of the rotary embedding, L E each (both halves of E alike), in float32."""
     frequencies = theta ** -(torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim)
     angles = positions[:, None].float() * frequencies  # L E/2
     angles = torch.cat([angles, angles], dim=-1)
@@ -335,7 +335,7 @@ def rotary_table(positions: Tensor, head_dim: int, theta: float, dtype: torch.dt
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn ... L E by the angles of `rotary_table`; element i pairs with element i + E/2."""
+    """Rotate ... L E by the angles of `rotary_table`; element i pairs with element i + E/2."""
     cosine, sine = rotation
     first, second = x.chunk(2, dim=-1)
     return x * cosine + torch.cat([-second, first], dim=-1) * sine

@@ -190,7 +190,7 @@ class CrossAttention(nn.Module):
         return out.to(x.dtype).transpose(1, 2).flatten(2)
 
     def prepare(self, text: Tensor, count: int) -> TextKeysValues:
-        """Keys and values of one unpadded prompt (text: 1 L D) for `count` samples."""
+        """Return keys and values of one unpadded prompt (text: 1 L D) for `count` samples."""
         key, value = self.keys_values(text)
         if text.shape[1] == 1:
             return TextKeysValues(count, constant=self.proj(value.transpose(1, 2).flatten()))
@@ -308,7 +308,7 @@ def sinusoid(values: Tensor, width: int) -> Tensor:
 def grid_positions(
     height: int, width: int, channels: int, *, base_size: int, interpolation: float, device: str = "cpu"
 ) -> Tensor:
-    """Fixed 2-D sine-cosine positions, as the 2K and 4K models add them to their tokens.
+    """Return fixed 2-D sine-cosine positions, as the 2K and 4K models add them to their tokens.
 
     The grid is stretched to base_size / interpolation per side, so an image of any size spans the range
     of coordinates that the model was trained on. The first half of the channels encodes x, the second y.

@@ -90,7 +90,7 @@ class TextContext:
 
     @property
     def batch(self) -> int:
-        """Number of samples that the prompts stand for."""
+        """The number of samples that the prompts cover."""
         return sum(prompt.count for prompt in self.layers[0])
 
     @classmethod
@@ -178,7 +178,7 @@ class SanaBlock(nn.Module):
         return x
 
     def _modulation(self, modulation: Tensor) -> tuple[Modulation, Modulation]:
-        """Shift, scale and gate of self-attention and of the Mix-FFN, B 1 D each."""
+        """Return shift, scale and gate of self-attention and of the Mix-FFN, B 1 D each."""
         table = self.scale_shift_table + modulation.unflatten(-1, (6, -1))
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = table.unsqueeze(2).unbind(1)
         return (shift, scale, gate), (shift_mlp, scale_mlp, gate_mlp)
@@ -232,7 +232,7 @@ class Sana(nn.Module):
         *,
         tokens: list[Tensor] | None = None,
     ) -> Tensor:
-        """Velocity for training: differentiable, text padded.
+        """Return the velocity for training: differentiable, text padded.
 
         latents: B C H W. t: B, in [0, 1], 1 = pure noise. text: B L E. mask: B L, true where a token is real;
         None: all are. guidance: B, the scale itself (4.5, not 0.45), Sprint only. tokens: gets those behind
@@ -276,7 +276,7 @@ class Sana(nn.Module):
         *,
         after_block: Callable[[nn.Module], object] | None = None,
     ) -> Tensor:
-        """Velocity for sampling, without gradients.
+        """Return the velocity for sampling, without gradients.
 
         latents: B C H W. t: one time for the whole batch (cheaper: the modulation is computed once and fused
         into the norms) or B times. context: from `prepare`, for B samples, or for n B: then the latents stand
@@ -326,7 +326,7 @@ class Sana(nn.Module):
         nn.init.zeros_(self.final_layer.linear.weight)
 
     def _embed(self, latents: Tensor, t: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens B N D, time B D and its modulation B 6D (B = 1 when t holds one time)."""
+        """Return tokens B N D, time B D and its modulation B 6D (B = 1 when t holds one time)."""
         x = self.x_embedder(latents)
         if self.config.position_interpolation is not None:
             height, width = latents.shape[-2:]

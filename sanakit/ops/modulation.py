@@ -18,7 +18,7 @@ EPS = 1e-6
 
 
 def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """LayerNorm without learned gain, then x * (1 + scale) + shift.
+    """Return the LayerNorm of x without learned gain, times (1 + scale), plus shift.
 
     x: B N D; scale, shift: B 1 D, or 1 1 D when the whole batch shares one time. In that case the
     modulation is the norm's own gain and bias: one pass over memory instead of three.

@@ -83,7 +83,7 @@ def _near_native(spec: ModelSpec, width: int, height: int, binned: bool) -> tupl
 def _finisher(
     picture: Image.Image, marked: Image.Image | None, feather: int
 ) -> Callable[[Image.Image], Image.Image]:
-    """The function from what was drawn to the result: of the image's size, and the image where kept."""
+    """Return the function from drawn image to result: it resizes, and pastes the kept pixels."""
     fade = None if marked is None else faded(marked, feather)
 
     def finish(drawn: Image.Image) -> Image.Image:

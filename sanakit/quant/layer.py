@@ -42,7 +42,7 @@ class Quantized(TokenProduct, nn.Module):
 
     @classmethod
     def empty(cls, layer: Product) -> Self:
-        """The same layer without contents, on the meta device: what `of` gives has these names and shapes.
+        """Return the layer without contents, on the meta device, with the names and shapes of `of`.
 
         layer: may lie on the meta device. (Running `of` there would do too, but imports torch's compiler.)
         """

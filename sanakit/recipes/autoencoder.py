@@ -72,7 +72,7 @@ def refine(data: Path, output: Path, steps: int | None = None, *, source: Source
 
 
 def decoder(data: Path, output: Path, steps: int | None = None, *, source: Source = None) -> Run:
-    """The whole decoder, with a discriminator, at 256 px; the encoder and its latents stay as they are."""
+    """Train the whole decoder with a discriminator at 256 px; encoder and latents stay unchanged."""
     start = source or run_before(output, "autoencoder")
     phase = Phase(parts="decoder", terms=REFINEMENT, resolution=LOW)
     return folder_run(data, output, start, phase, REFINING.lasting(steps), workers=WORKERS)

@@ -183,7 +183,7 @@ class ClipScorer:
 
 
 def pad_tokens(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> Tensor:
-    """Token ids, B L, on the CPU; see `ClipScorer.tokenize`."""
+    """Return token ids, B L, on the CPU; see `ClipScorer.tokenize`."""
     rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
     rows = [row if len(row) <= max_tokens else [*row[: max_tokens - 1], row[-1]] for row in rows]
     longest = max(map(len, rows))

@@ -66,7 +66,7 @@ class TextEncoder:
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str], notes: list[str] | None = None) -> list[Tensor]:
-        """Features of positive prompts, one L E tensor each, unpadded, without gradients.
+        """Return features of positive prompts, one L E tensor each, unpadded, without gradients.
 
         notes: takes a sentence about each prompt that was cut; None: it is warned of (UserWarning).
         Raises SettingsError if a prompt is not a text.
@@ -81,7 +81,7 @@ class TextEncoder:
     def tokenize(
         self, prompts: Sequence[str], window: TokenWindow | None = None, notes: list[str] | None = None
     ) -> list[list[int]]:
-        """Token ids of each prompt after the window's shared prefix, cut at its limit: for `encode_tokens`.
+        """Return each prompt's token ids after the shared prefix, cut at the limit, for `encode_tokens`.
 
         window: `instructed` (default) or `plain`.   notes: as for `encode`.
         """
@@ -106,7 +106,7 @@ class TextEncoder:
     def encode_tokens(
         self, tails: Sequence[Sequence[int]], window: TokenWindow | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Features B L E and their mask B L (True = real); differentiable where gradients are enabled.
+        """Return features B L E and their mask B L (True = real); differentiable if gradients are enabled.
 
         tails: B >= 1 lists of token ids as `tokenize` gives them.   window: the one they were made with.
         Feature 0 of every row is the BOS feature, which is all that an empty negative prompt has: to drop a
@@ -141,7 +141,7 @@ class TextEncoder:
         return [features[i] for i in range(len(tails))]
 
     def _prefix(self, window: TokenWindow) -> tuple[Tensor, KVCache]:
-        """BOS feature 1 1 E and cache of the window's prefix; kept between calls unless gradients are on."""
+        """Return the BOS feature 1 1 E and the prefix's cache; kept between calls unless gradients are on."""
         if torch.is_grad_enabled():
             return self._compute_prefix(window)
         weights = self._fingerprint()
@@ -179,7 +179,7 @@ class TextEncoder:
         return self.model(tokens, cache, None if torch.is_grad_enabled() else self.after_layer)
 
     def _fingerprint(self) -> tuple:
-        """Changes when weights are trained, loaded, moved or cast, so that no stale prefix is used.
+        """Return a stamp of the weights, which changes when they are trained, loaded, moved or cast.
 
         A write through `parameter.data` escapes it: torch counts no version there.
         """

@@ -54,7 +54,7 @@ class TokenWindow:
     limit: int  # most tokens of a text, prefix included
 
     def tail(self, tokenizer: Tokenizer, prompt: str) -> tuple[list[int], list[int]]:
-        """Tokenise one prompt; returns the ids from the prefix to the limit, and the ids that were cut off.
+        """Return the token ids of a prompt from the prefix to the limit, and the ids that were cut off.
 
         prompt: as `clean_prompt` gives it.
         Raises SettingsError if the prompt changes the prefix, which it never does with Gemma's vocabulary.
@@ -85,7 +85,7 @@ def clean_prompt(prompt: str) -> str:
 
 
 def instruction_window(tokenizer: Tokenizer, instruction: str, max_tokens: int) -> TokenWindow:
-    """Window of the prompts that follow an instruction; with the instruction "" prompts stand alone.
+    """Return the window of prompts after an instruction; "" means no instruction.
 
     max_tokens: M, features a prompt can have at most, at least 2; 300 in all published models.
     """

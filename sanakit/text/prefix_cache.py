@@ -72,7 +72,7 @@ class PrefixCache:
 
 
 def default_places(weights: Path) -> list[Path]:
-    """Beside the weights, or, where that cannot be written, in the user's cache directory.
+    """Return the file's path: beside the weights, or, if not writable, in the user's cache directory.
 
     weights: the folder that holds them. The second file's name is of the folder's path: one file a model.
     """

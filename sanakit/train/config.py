@@ -67,11 +67,11 @@ class TrainConfig:
         return self if steps is None else replace(self, steps=steps)
 
     def factor(self, name: str) -> float:
-        """Factor on the learning rate of a parameter, by its name: that of the first part it contains."""
+        """Return the factor on a parameter's learning rate: that of the first part its name contains."""
         return next((factor for part, factor in self.rate_factors if part in name), 1.0)
 
     def rate(self, step: int) -> float:
-        """Factor on the learning rate at a step, in [0, 1]."""
+        """Return the factor on the learning rate at a step, in [0, 1]."""
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
         start = self.steps * (1 - self.decay_fraction)
         if step < start or self.decay_fraction == 0:

@@ -101,7 +101,7 @@ class Guard:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """All that later decisions depend on, as numbers and lists; notes are not, so report them first."""
+        """Return the state behind later decisions as numbers and lists, without notes: report those first."""
         return {
             "factor": self.factor,
             "losses": list(self._losses),

@@ -21,7 +21,7 @@ class Objective(Protocol):
         ...
 
     def batch(self, step: int, part: Part) -> Any:
-        """Data of a part of a step's global batch, on the device; the model is not used here.
+        """Return data of a part of a step's global batch, on the device; the model is not used here.
 
         Random numbers come from generators of `train/parts.py`, seeded by the step and by the sample's place
         in the global batch: it does not depend on how that is cut into parts.
@@ -50,5 +50,5 @@ class Counted(Protocol):
     """An objective that knows its arithmetic, so that its share of the device's rate can be told."""
 
     def flops(self, batch: Any) -> int:
-        """Floating-point operations of a batch's loss and its gradients."""
+        """Return the floating-point operations of a batch's loss and its gradients."""
         ...

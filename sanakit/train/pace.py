@@ -79,7 +79,7 @@ class Pace:
 
 @torch.no_grad()
 def product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a square matrix product on this device, the best of several."""
+    """Return the operations per second of a square matrix product on this device, the best of several."""
     side = SIDES.get(device.type, SIDES["cuda"])
     left, right = torch.ones(2, side, side, device=device, dtype=dtype)
     best = float("inf")

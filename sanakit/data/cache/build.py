@@ -128,7 +128,7 @@ def _maker(model: str | os.PathLike[str], autoencoder: DCAE, encoder: TextEncode
 
 
 def weights_sha256(module: nn.Module) -> str:
-    """SHA-256 of a module's weights, their names, shapes and values in float32; one tensor at a time."""
+    """Return the SHA-256 of a module's weights: names, shapes and float32 values, one tensor at a time."""
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())

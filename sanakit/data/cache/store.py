@@ -111,7 +111,7 @@ class About:
     shards: tuple[Shard, ...]
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        """C h w of the latents of an image of (height, width) in pixels."""
+        """Return the latents' C h w for an image of (height, width) in pixels."""
         return self.latent_channels, size[0] // self.compression, size[1] // self.compression
 
 
@@ -224,7 +224,7 @@ class Cache:
 
     @cached_property
     def members(self) -> tuple[np.ndarray, ...]:
-        """Of each bucket, the numbers of its images in the cache, in the order of their source."""
+        """Return for each bucket the numbers of its images in the cache, in the source's order."""
         filled: list[list[np.ndarray]] = [[] for _ in self.about.sizes]
         for start, shard in zip(self._starts[:-1], self.about.shards, strict=True):
             filled[shard.bucket].append(np.arange(start, start + shard.pictures))

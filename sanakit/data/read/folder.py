@@ -100,7 +100,8 @@ class FolderSource:
 
 
 def files_below(root: Path, ignored: dict[str, str]) -> Iterator[str]:
-    """Paths of all files below the root, with forward slashes, without what begins with a dot.
+    """Yield the paths of all files below the root, with forward slashes; names with a leading dot are
+    skipped.
 
     ignored: takes links to folders, which may lead in circles, and what would be read without end: pipes.
     Raises DataError for a folder that cannot be read.

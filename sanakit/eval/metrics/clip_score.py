@@ -22,7 +22,7 @@ SCALE = 100
 
 @torch.no_grad()
 def image_vectors(clip: ClipScorer, images: Sequence[Image.Image]) -> Tensor:
-    """Vectors of images of any sizes, B E, of length 1, on the CPU."""
+    """Return vectors of images of any size: B E, of length 1, on the CPU."""
     weight = clip.model.visual_projection.weight
     seen = torch.cat([clip.preprocessing(pixels(image)[None]) for image in images])
     return clip.model.images(seen.to(weight.device, weight.dtype)).cpu()
@@ -41,5 +41,5 @@ def clip_scores(clip: ClipScorer, images: Sequence[Image.Image], prompts: Sequen
 
 
 def hessel_score(score: float) -> float:
-    """CLIPScore as its authors define it, 2.5 max(cos, 0), from 100 cos."""
+    """Return CLIPScore as its authors define it, 2.5 max(cos, 0), from 100 cos."""
     return 2.5 * max(score, 0.0) / SCALE

@@ -70,7 +70,7 @@ class Moments:
 
 
 def frechet_distance(first: Moments, second: Moments) -> float:
-    """Squared Frechet distance of two Gaussians, at least 0.
+    """Return the squared Frechet distance of two Gaussians, at least 0.
 
     The trace of the root of S1 S2 is that of the symmetric S1^(1/2) S2 S1^(1/2), whose eigenvalues are real
     and not negative; so, unlike with a root of the product itself, singular covariances (fewer images than

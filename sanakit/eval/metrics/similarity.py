@@ -14,7 +14,7 @@ SIGMA = 1.5
 
 
 def psnr(images: Tensor, references: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each image, B; infinite where both are equal.
+    """Return the peak signal-to-noise ratio of each image in dB, B; infinite for equal images.
 
     images, references: B C H W in [-1, 1]: the peak is 2.
     """
@@ -23,7 +23,8 @@ def psnr(images: Tensor, references: Tensor) -> Tensor:
 
 
 def ssim(images: Tensor, references: Tensor) -> Tensor:
-    """Structural similarity of each image, B, in [-1, 1] (Wang et al. 2004), averaged over channels.
+    """Return the structural similarity of each image, B, in [-1, 1] (Wang et al. 2004), averaged over
+    channels.
 
     images, references: B C H W, at least 11 pixels a side. Gaussian window of 11 x 11, sigma 1.5, K1 = 0.01,
     K2 = 0.03; only windows that lie inside the image count.

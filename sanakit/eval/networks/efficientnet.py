@@ -58,11 +58,11 @@ class EfficientNetLite0(nn.Module):
         self._fc = nn.Linear(FEATURES, _CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of the 1000 ImageNet classes, B 1000."""
+        """Return the logits of the 1000 ImageNet classes, B 1000."""
         return self._fc(self.features(images))
 
     def features(self, images: Tensor) -> Tensor:
-        """Averaged last feature map, B 1280, never negative."""
+        """Return the averaged last feature map, B 1280, never negative."""
         x = F.relu6(self._bn1(self._conv_head(self.feature_maps(images)[-1])))  # B 1280 7 7
         return x.mean((2, 3))
 
@@ -125,7 +125,7 @@ def load_efficientnet() -> EfficientNetLite0:
 
 @torch.no_grad()
 def image_features(model: EfficientNetLite0, images: Tensor, batch: int = 16) -> Tensor:
-    """Features of images of any size, B 1280 float32, each of length 1.
+    """Return features of images of any size, B 1280 float32, each of length 1.
 
     images: B 3 H W in [-1, 1]; scaled to 224 x 224 as a whole, nothing is cropped.   batch: images at once.
     """

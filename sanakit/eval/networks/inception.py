@@ -51,7 +51,7 @@ class InceptionV3(nn.Module):
         self.fc = nn.Linear(FEATURES, CLASSES)  # in the file; the distance does not read it
 
     def forward(self, images: Tensor) -> Tensor:
-        """Averaged last feature map, B 2048, never negative."""
+        """Return the averaged last feature map, B 2048, never negative."""
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(images)))
         x = F.max_pool2d(x, 3, stride=2)  # B 64 73 73
         x = F.max_pool2d(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)), 3, stride=2)  # B 192 35 35
@@ -92,7 +92,7 @@ def load_inception(place: str | Path) -> InceptionV3:
 
 @torch.no_grad()
 def inception_features(model: InceptionV3, images: Tensor) -> Tensor:
-    """Features of images of one size, B 2048 float32.
+    """Return features of images of one size, B 2048 float32.
 
     images: B 3 H W in [-1, 1]; brought to 299 x 299 as pytorch-fid does, without a filter against aliasing.
     """

@@ -146,7 +146,7 @@ def _shrunk(picture: Image.Image, zoom: float) -> tuple[Image.Image, float]:
 
 
 def _stand(place: float, room: int, reach: float, off: float) -> float:
-    """Where the square's middle goes, in px, so that the thing, `off` from it, stands at `place` of its room.
+    """Return the square's centre in px that puts the thing, `off` from it, at `place` in the free space.
 
     In the middle of the room it stands as it was drawn: what is off the middle there stays off it.
     """

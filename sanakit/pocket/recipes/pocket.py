@@ -122,13 +122,13 @@ OFFERS = {
 
 
 def autoencoder(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
-    """The encoder a linear codec and kept; the decoder trained on crops of images, then on whole ones."""
+    """Train the decoder on crops, then on whole images; the encoder is a fixed linear codec."""
     config = AUTOENCODER.lasting(steps, smoke=smoke)
     return autoencoder_run(data, output, DC_AE_POCKET, config, crop=128, whole_from=0.85)
 
 
 def decoder(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
-    """The decoder goes on, on scenes too, with noise of up to 0.06 standard deviations on its latents."""
+    """Continue the decoder, also on scenes, with up to 0.06 standard deviations of noise on latents."""
     return autoencoder_run(
         data,
         output,
@@ -143,7 +143,7 @@ def decoder(data: Path, output: Path, steps: int | None = None, *, smoke: bool =
 
 
 def words(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
-    """The text encoder: words, their languages and who stands where."""
+    """Train the text encoder: words, their languages and their positions."""
     return words_run(data, output, TEXT_ENCODER, WORDS.lasting(steps, smoke=smoke))
 
 
@@ -156,7 +156,7 @@ def drawings(
     smoke: bool = False,
     config: TrainConfig = DRAWINGS,
 ) -> Run:
-    """The transformer, new or the one of `source`, on everything that there is to draw."""
+    """Train the transformer, new or from `source`, on all samples."""
     what = Drawings(
         transformer=TRANSFORMER,
         text=TEXT_ENCODER,
@@ -170,12 +170,12 @@ def drawings(
 
 
 def judge(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
-    """The judge of PocketEval, from nothing, on scenes; it stands apart from the model."""
+    """Train the judge of PocketEval from scratch on scenes; it is not part of the model."""
     return judge_run(data, JUDGE.lasting(steps, smoke=smoke))
 
 
 def pocket(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> list[Stage]:
-    """All stages in turn, each in a folder of `output`; the model is that of `pocket-drawings`.
+    """Run all stages in turn, each in a folder of `output`; the final model is that of `pocket-drawings`.
 
     smoke: two steps of each, on made-up shapes where there is no data set: does the way lead to the end?
     """

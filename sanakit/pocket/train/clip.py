@@ -100,7 +100,7 @@ class PocketPairs:
         )
 
     def _wrong_words(self, row: PocketRow, which: int, random: np.random.Generator) -> tuple[str, str]:
-        """The same caption of another style, if it names one, and captions of other things of the sort."""
+        """Return the caption in another style, if it names one, and captions of similar things."""
         others = [self.rows[i] for i in self.sorts[row.subgroup] if self.rows[i].concept != row.concept]
         others = others or [self.rows[i] for i in self.common if self.rows[i].concept != row.concept]
         drawn = [others[i] for i in random.integers(len(others), size=2)]

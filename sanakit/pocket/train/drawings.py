@@ -69,7 +69,7 @@ WATCHED_SCENES = 96
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawings:
-    """What a drawings run makes. scenes: how many are composed. defaults, offers: stored in the model."""
+    """Settings of a drawings run. scenes: how many are composed. defaults, offers: stored in the model."""
 
     transformer: SanaConfig
     text: Gemma2Config

@@ -145,7 +145,7 @@ def single(concept: str, style: str) -> Scene:
 
 
 def ask(pocket: PocketImages) -> tuple[list[Question], np.ndarray]:
-    """The questions of PocketEval, and real images (256 256 3 uint8 each) that show what they ask for."""
+    """Return PocketEval's questions, and real images (256 256 3 uint8 each) that fulfil them."""
     questions, answers = [], []
     composer = Scenes(pocket, SCENES, seed=QUESTION_SEED, held_out=True)
     things = composer.things

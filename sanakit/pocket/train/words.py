@@ -191,7 +191,7 @@ def words_tokenizer(texts: AskedTexts, size: int, extra: Sequence[str] = ()) -> 
 
 
 def start_words(config: Gemma2Config, tokenizer: Tokenizer, vocabulary: Vocabulary) -> Gemma2:
-    """A text encoder whose table of tokens knows the words as a bag of tokens: most of their meaning."""
+    """Return a text encoder whose token table holds the words' meaning as a bag of tokens."""
     model = Gemma2(config)
     start_text_encoder(model)
     said = [*vocabulary.texts, *vocabulary.longer]

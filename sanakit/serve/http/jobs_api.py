@@ -215,7 +215,7 @@ def _arguments(drawn: Drawn, body: DrawingSettings, kind: str) -> dict[str, Any]
 
 
 def _derived_id(service: Service, caller: Caller, idempotency_key: str) -> str:
-    """The id of the job that a caller's Idempotency-Key names; only servers of this database compute it."""
+    """Return the job id of a caller's Idempotency-Key; only servers of this database can compute it."""
     secret, named = service.jobs.database.secret, f"{caller.key_id or 'local'} {idempotency_key}"
     return f"job_{hmac.new(secret.encode(), named.encode(), hashlib.sha256).hexdigest()[:32]}"
 

@@ -98,7 +98,7 @@ class JobStore:
             return session.scalar(select(Job).where(Job.id == job_id, Job.key_id == key_id))
 
     def list(self, key_id: str | None, limit: int = 20, before: str | None = None) -> list[Job]:
-        """The newest jobs of a key, newest first: at most `limit` of them, older than the job `before`."""
+        """Return a key's jobs, newest first: at most `limit`, all older than the job `before`."""
         query = select(Job).where(Job.key_id == key_id).order_by(Job.number.desc())
         if before is not None:
             if not _ID.fullmatch(before):

@@ -150,7 +150,8 @@ def spread(objective: Objective, config: TrainConfig, share: Share) -> nn.Module
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """The repeated parts of a model that are gathered and recomputed one by one: members of module lists.
+    """Return a model's repeated parts (members of module lists), which are gathered and recomputed one by
+    one.
 
     Left out are what is frozen (it may be run by other methods than forward) and Gemma's layers, which run
     twice a batch and hand keys and values on beside their output.

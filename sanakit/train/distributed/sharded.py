@@ -48,7 +48,7 @@ def add_over_shards(part: Tensor, parameter: Tensor) -> Tensor:
 
 
 def keep_rows(rows: Tensor, parameter: Tensor) -> Tensor:
-    """A state with one row for each of this rank's rows of the parameter, placed like the parameter."""
+    """Return a state with a row per row of this rank's part of the parameter, placed like it."""
     if not isinstance(parameter, DTensor):
         return rows
     whole = torch.empty((parameter.shape[0], *rows.shape[1:]), device="meta")

@@ -20,7 +20,7 @@ FUSED = {"qkv": 3, "kv_linear": 2}  # layers whose output rows hold several matr
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """One optimiser, or two with Muon. Vectors (gains, biases) and embeddings are never decayed.
+    """Return one optimiser, or two with Muon. Vectors (gains, biases) and embeddings are never decayed.
 
     Every parameter group holds its learning rate before the schedule as "base_lr".
     """
@@ -62,7 +62,7 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
 
 @torch.no_grad()
 def state_bytes(optimizers: Iterable[torch.optim.Optimizer]) -> int:
-    """Memory that the optimisers' states take on this rank, in bytes; none before their first step."""
+    """Return the bytes of the optimisers' states on this rank; 0 before their first step."""
     states = [state for optimizer in optimizers for state in optimizer.state.values()]
     tensors = [own_rows(value) for state in states for value in state.values() if isinstance(value, Tensor)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -71,7 +71,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """The nearest semi-orthogonal matrices, roughly, scaled to the size of an Adam update (0.2 per entry).
+    """Return roughly the nearest semi-orthogonal matrices, scaled to an Adam update (0.2 per entry).
 
     matrices: R C, or any number of them, ... R C; the same shape comes back.
     """

@@ -110,7 +110,7 @@ def folder_run(
 
 
 def run_before(output: Path, name: str) -> Path:
-    """The autoencoder that the run `name` beside `output` has made. Raises DataError if there is none."""
+    """Return the autoencoder of the run `name` beside `output`. Raises DataError if there is none."""
     path = output.parent / name / MODEL / VAE
     if not path.is_dir():
         raise DataError(

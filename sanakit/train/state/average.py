@@ -46,7 +46,7 @@ class Average:
         lerp_all(averaged, trained, 1 - decay)
 
     def trained(self) -> dict[str, Tensor]:
-        """Averages of the trained parameters by name, sharing memory; all else is the model's own."""
+        """Return the averages of the trained parameters by name, sharing memory."""
         frozen = {name for name, parameter in self._model.named_parameters() if not parameter.requires_grad}
         return {name: tensor for name, tensor in self.tensors.items() if name not in frozen}
 

@@ -162,7 +162,7 @@ def open_checkpoint(folder: Path) -> Saved | None:
 
 
 def load_average(folder: Path) -> dict[str, Tensor] | None:
-    """Averaged weights of a run, by their names in the model's state_dict, or None without a checkpoint.
+    """Return a run's averaged weights by their names in the model's state_dict, or None without a checkpoint.
 
     A single file of an earlier version is read, too. Raises WeightsError when it is damaged.
     """
@@ -182,7 +182,7 @@ def load_average(folder: Path) -> dict[str, Tensor] | None:
 
 
 def _found(folder: Path) -> list[Path]:
-    """Checkpoints of a folder, the last one first."""
+    """Return the checkpoints of a folder, the newest first."""
     if not folder.is_dir():
         return []
     paths = [path for path in folder.iterdir() if NAME.fullmatch(path.name) and path.is_dir()]
@@ -211,7 +211,7 @@ def _text_checksum(body: dict[str, Any]) -> int:
 
 
 def _checksums(folder: Path) -> dict[str, list[int]]:
-    """Size and CRC-32 of every file, each rank reading a part of them."""
+    """Return size and CRC-32 of every file; each rank reads some of them."""
     share = current_share()
     names = sorted(path.name for path in folder.glob("*.safetensors"))
     mine = {name: _checksum(folder / name) for name in names[share.rank :: share.world]}

@@ -83,7 +83,7 @@ def calibration(objective: VelocityObjective, count: int = 64) -> Iterator[Argum
 
 
 def kept_blocks(importance: Tensor | Sequence[float], depth: int) -> list[int]:
-    """Numbers of the `depth` most important blocks, ascending; of equals the first.
+    """Return the numbers of the `depth` most important blocks, ascending; ties go to the first.
 
     Raises SettingsError for a depth below 1 or above the number of blocks.
     """

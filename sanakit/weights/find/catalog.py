@@ -54,7 +54,7 @@ class CatalogEntry:
 
     @property
     def download_bytes(self) -> int:
-        """Roughly what `resolve` fetches for the whole pipeline, in bytes; 0 when it fetches nothing."""
+        """The approximate download size of the whole pipeline in bytes; 0 if nothing is downloaded."""
         if self.repo is None or self.unsupported:
             return 0
         return 2 * (self.parameters + TEXT_ENCODER_PARAMETERS) + 4 * AUTOENCODER_PARAMETERS

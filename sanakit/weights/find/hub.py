@@ -109,7 +109,7 @@ def needed_files(names: Iterable[str], parts: Iterable[str], variant: str | None
 
 @cache
 def _list_files(repo: str) -> tuple[str, ...]:
-    """File names of a repository; asked once per process."""
+    """Return the file names of a repository; requested once per process."""
     from huggingface_hub import HfApi
 
     files = HfApi().model_info(repo, timeout=TIMEOUT).siblings or []

@@ -60,7 +60,7 @@ class ModelSource:
         return folder
 
     def ours(self) -> dict[str, Any]:
-        """Content of the folder's sanakit.json, or {}: published folders have none."""
+        """Return the content of the folder's sanakit.json, or {}: published folders have none."""
         path = self.path / OURS
         return read_json(path) if not self.is_file and path.exists() else {}
 

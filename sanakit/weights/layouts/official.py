@@ -136,7 +136,7 @@ _AUTOENCODER = (
 
 
 def _trained_pixels(infos: Mapping[str, TensorInfo], entry: CatalogEntry | None) -> int:
-    """Side of the images a transformer was trained on: by its name, its position table, or 1024."""
+    """Return the side of a transformer's training images: by its name, its position table, or 1024."""
     if entry is not None:
         return entry.width
     table = infos.get("pos_embed")  # 1 N D, one row per latent of the training size

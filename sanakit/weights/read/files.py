@@ -277,7 +277,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _indexed_files(folder: Path, names: list[str], chosen: list[str]) -> set[str]:
-    """File names that the chosen checkpoint's index lists, if it has one."""
+    """Return the file names in the chosen checkpoint's index, if it has one."""
     match = WEIGHT_NAME.fullmatch(chosen[0])
     if match is None or len(chosen) == 1:
         return set()
@@ -348,7 +348,7 @@ def _read_header(path: Path) -> dict[str, tuple[TensorInfo, int, int]]:
 
 
 def _read_entry(entry: dict[str, Any], begin: int) -> tuple[TensorInfo, int, int]:
-    """One tensor of a header whose data begin at byte `begin`; ValueError if its bytes and shape differ."""
+    """Return a header's tensor, with data from byte `begin`; ValueError if its bytes and shape differ."""
     kind = str(entry["dtype"])
     info = TensorInfo(tuple(int(side) for side in entry["shape"]), DTYPES.get(kind, kind))
     start, end = (int(offset) for offset in entry["data_offsets"])

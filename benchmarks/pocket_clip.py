@@ -32,7 +32,7 @@ def main() -> None:
     import torch
 
     from sanakit.images.image import to_tensor
-    from sanakit.pocket.data.concepts import COMMON_CONCEPTS
+    from sanakit.pocket.words.concepts import COMMON_CONCEPTS
     from sanakit.pocket.data.dataset import open_pocket
     from sanakit.pocket.train.clip import held_out_pairs
     from sanakit.train.objectives.contrastive import measure

@@ -222,7 +222,7 @@ def embedded() -> VelocityObjective:
     """The embedded model, transformer and text encoder, to be trained on random latents of its own size."""
     import torch
 
-    from sanakit.pocket.data.concepts import COMMON_CONCEPTS
+    from sanakit.pocket.words.concepts import COMMON_CONCEPTS
     from sanakit.train.feeds.latents import LatentFeed
     from sanakit.train.objectives.velocity import Sheet, VelocityObjective
     from sanakit.weights import load_text_encoder, load_transformer

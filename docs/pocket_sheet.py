@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sanakit import TextToImage
 from sanakit.images.image import save
-from sanakit.pocket.evaluate.first_prompts import FIRST_PROMPTS
+from sanakit.pocket.words.first_prompts import FIRST_PROMPTS
 
 SHEET = Path(__file__).with_name("assets") / "pocket-sheet.png"
 COLUMNS, SIDE, LINE = 8, 160, 36  # pixels: of a picture and of the two lines of its caption

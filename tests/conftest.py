@@ -30,8 +30,8 @@ def discs() -> Callable[..., PocketImages]:
     """Make a data set in memory: a disc of its own colour for each thing, in all styles."""
     import numpy as np
 
-    from sanakit.pocket.data.captions import STYLES
     from sanakit.pocket.data.dataset import PocketImages, PocketRow
+    from sanakit.pocket.words.captions import STYLES
 
     def make(things: dict[str, tuple[int, int, int]], radius: int) -> PocketImages:
         y, x = np.mgrid[:256, :256] - 127.5

@@ -73,9 +73,8 @@ every_file = pytest.mark.parametrize("path", files(), ids=module_name)
 MAX_FILES = 15  # Python files side by side in one folder
 MAX_LINES = 400  # of one file
 # Limits that may be exceeded, each for a reason; they only go down.
-MORE_FILES = {"sanakit/pocket/data": 30}  # still in the making; to be parted by art, words and scenes
+MORE_FILES: dict[str, int] = {}
 MORE_LINES = {
-    "sanakit/pocket/data/asked_as.py": 1500,  # a table of words
     "sanakit/pocket/data/more_art.py": 439,
 }
 

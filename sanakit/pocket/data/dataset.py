@@ -23,8 +23,8 @@ from typing import cast
 import numpy as np
 
 from sanakit.errors import DataError
-from sanakit.pocket.data import captions as words
 from sanakit.pocket.data import sources
+from sanakit.pocket.words import captions as words
 from sanakit.whole import sweep, written_whole
 
 FORMAT = 2  # raised when the content changes for the same packages

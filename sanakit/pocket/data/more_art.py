@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from sanakit.errors import DataError
-from sanakit.pocket.data import captions as words
 from sanakit.pocket.data import dataset as pocket
 from sanakit.pocket.data import sources
-from sanakit.pocket.data.captions import Style
+from sanakit.pocket.words import captions as words
+from sanakit.pocket.words.captions import Style
 from sanakit.whole import sweep, written_whole
 
 NOTO_V1 = sources.Package(

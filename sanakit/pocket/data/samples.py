@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sanakit.pocket.data.canvas import AS_DRAWN, SIZES, Placement, compose, draw_placement
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import PocketImages
-from sanakit.pocket.data.further import FURTHER_CONCEPTS
 from sanakit.pocket.data.recolour import COLOUR_NAMES, is_paintable, recolour
 from sanakit.pocket.data.scenes import Scene, Scenes
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.further import FURTHER_CONCEPTS
 
 SQUARE = SIZES[0]
 FAMOUS, KNOWN, RARE = 1.0, 0.5, 0.1  # weights of common, further and other concepts

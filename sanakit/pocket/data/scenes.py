@@ -18,12 +18,12 @@ import numpy as np
 from PIL import Image
 
 from sanakit.errors import DataError
-from sanakit.pocket.data.captions import STYLES
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import PocketImages
 from sanakit.pocket.data.palette import COLOURS
-from sanakit.pocket.data.scene_words import SCENE_CONCEPTS, scene_captions
 from sanakit.pocket.data.sources import SIZE
+from sanakit.pocket.words.captions import STYLES
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.scene_words import SCENE_CONCEPTS, scene_captions
 from sanakit.seeds import numpy_generator
 
 # kind -> how often; what each asks of a model is its own line in the evaluation

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sanakit.pocket.data.captions import STYLES, captions_of
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import ALPHA, FORMAT, IMAGES, ROWS, SOURCES, PocketRow
-from sanakit.pocket.data.scene_words import SCENE_CONCEPTS
 from sanakit.pocket.data.sources import SIZE
-from sanakit.pocket.data.vocabulary import WIDTH, Vocabulary, bare
+from sanakit.pocket.words.captions import STYLES, captions_of
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.scene_words import SCENE_CONCEPTS
+from sanakit.pocket.words.teaching.vocabulary import WIDTH, Vocabulary, bare
 
 THINGS = 24
 HELD_OUT = ("abacus", "anvil")  # names of things that are not common

@@ -12,15 +12,15 @@ from typing import TypeVar
 
 from numpy.random import Generator
 
-from sanakit.pocket.data.asked_texts import PLACED
-from sanakit.pocket.data.captions import STYLES
-from sanakit.pocket.data.carriers import asked, asked_in_colour, bare_name, draw_name, is_alive
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import PocketRow
 from sanakit.pocket.data.more_art import MORE_STYLES
 from sanakit.pocket.data.samples import PocketSample
-from sanakit.pocket.data.scene_words import article, scene_captions
 from sanakit.pocket.data.scenes import Scene
+from sanakit.pocket.words.captions import STYLES
+from sanakit.pocket.words.carriers import asked, asked_in_colour, bare_name, draw_name, is_alive
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.scene_words import article, scene_captions
+from sanakit.pocket.words.teaching.asked_texts import PLACED
 
 T = TypeVar("T")
 STYLED, FOREIGN = 0.25, 0.10  # shares of captions

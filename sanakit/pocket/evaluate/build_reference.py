@@ -16,11 +16,11 @@ from torch import Tensor
 from sanakit.errors import DataError
 from sanakit.eval.networks.efficientnet import EfficientNetLite0, image_features, load_efficientnet
 from sanakit.images.image import to_tensor
-from sanakit.pocket.data.captions import STYLES
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import OnProgress, PocketImages
 from sanakit.pocket.evaluate.recognition import Gallery, fit_basis, project
 from sanakit.pocket.evaluate.reference import save_known, save_reference
+from sanakit.pocket.words.captions import STYLES
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 
 # Of 1280; fewer or more recognise real images worse (64: 59 %, 128: 68, 256: 71, 400: 70).
 DIRECTIONS = 256

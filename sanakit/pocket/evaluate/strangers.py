@@ -20,15 +20,15 @@ from torch import Tensor
 
 from sanakit.eval.networks.efficientnet import EfficientNetLite0, image_features, load_efficientnet
 from sanakit.pipelines.text_to_image import TextToImage
-from sanakit.pocket.data.carriers import coloured
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-from sanakit.pocket.data.further import FURTHER_CONCEPTS
 from sanakit.pocket.data.recolour import main_colour
-from sanakit.pocket.evaluate.first_prompts import FIRST_PROMPTS
 from sanakit.pocket.evaluate.recognition import Gallery, Shares
 from sanakit.pocket.evaluate.reference import load_known, load_names, load_reference
 from sanakit.pocket.evaluate.report import BATCH, OnProgress
 from sanakit.pocket.evaluate.told import Told, measure_told
+from sanakit.pocket.words.carriers import coloured
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.first_prompts import FIRST_PROMPTS
+from sanakit.pocket.words.further import FURTHER_CONCEPTS
 
 SEEDS = 2  # of each first prompt
 VARIED_PROMPTS, VARIED_SEEDS = 50, 4

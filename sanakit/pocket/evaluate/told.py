@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from sanakit.pipelines.text_to_image import TextToImage
-from sanakit.pocket.data.carriers import asked
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-from sanakit.pocket.data.further import FURTHER_CONCEPTS
-from sanakit.pocket.evaluate.first_prompts import FIRST_PROMPTS, UNKNOWN_PROMPTS
+from sanakit.pocket.words.carriers import asked
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.first_prompts import FIRST_PROMPTS, UNKNOWN_PROMPTS
+from sanakit.pocket.words.further import FURTHER_CONCEPTS
 from sanakit.weights.known_things import load_known_things
 
 SEED = 0  # of the ways in which things are asked for

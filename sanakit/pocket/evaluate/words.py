@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sanakit.pocket.data.asked_texts import PLACED
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-from sanakit.pocket.data.scene_words import SCENE_CONCEPTS
-from sanakit.pocket.data.vocabulary import bare
 from sanakit.pocket.train.words import SHARP, WordsObjective
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.scene_words import SCENE_CONCEPTS
+from sanakit.pocket.words.teaching.asked_texts import PLACED
+from sanakit.pocket.words.teaching.vocabulary import bare
 
 
 @torch.no_grad()

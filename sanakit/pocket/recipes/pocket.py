@@ -19,13 +19,13 @@ from sanakit.models.dc_ae import DC_AE_POCKET
 from sanakit.models.gemma2 import Gemma2Config
 from sanakit.models.sana import SanaConfig
 from sanakit.pocket.data.canvas import SIZES
-from sanakit.pocket.data.captions import STYLES
 from sanakit.pocket.data.toy import build_toy
 from sanakit.pocket.recipes.clip import contrastive
 from sanakit.pocket.train.drawings import Drawings, drawings_run
 from sanakit.pocket.train.judge import judge_run
 from sanakit.pocket.train.runs import autoencoder_run
 from sanakit.pocket.train.words_run import words_run
+from sanakit.pocket.words.captions import STYLES
 from sanakit.train.config import TrainConfig
 from sanakit.train.run import Run, Stage
 

@@ -16,13 +16,13 @@ import torch
 from PIL import Image, ImageFilter
 
 from sanakit.models.clip import Clip, ClipConfig
-from sanakit.pocket.data.captions import STYLES
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import PocketImages, PocketRow, open_pocket
 from sanakit.pocket.data.palette import COLOURS
-from sanakit.pocket.data.scene_words import SCENE_CONCEPTS, scene_captions
 from sanakit.pocket.data.scenes import Scene, Scenes
 from sanakit.pocket.data.sources import SIZE
+from sanakit.pocket.words.captions import STYLES
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.scene_words import SCENE_CONCEPTS, scene_captions
 from sanakit.seeds import numpy_generator
 from sanakit.text.clip import ClipScorer, Preprocessing, train_clip_tokenizer
 from sanakit.train.config import TrainConfig

@@ -19,21 +19,21 @@ from sanakit.models.dc_ae import DCAE, DCAEConfig
 from sanakit.models.gemma2 import Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.pocket.data import sources
-from sanakit.pocket.data.captions import STYLES
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import PocketImages, join, more_of, open_pocket, packages_of
-from sanakit.pocket.data.further import FURTHER_CONCEPTS
-from sanakit.pocket.data.known_things import known_things
 from sanakit.pocket.data.pool import build_pool
 from sanakit.pocket.data.samples import list_samples
 from sanakit.pocket.data.scenes import Scenes
 from sanakit.pocket.data.toy import is_toy
-from sanakit.pocket.data.vocabulary import LANGUAGES
 from sanakit.pocket.data.wording import Wording
 from sanakit.pocket.train.feed import PocketFeed
 from sanakit.pocket.train.latents import encode_images
 from sanakit.pocket.train.new_text import read_instead
 from sanakit.pocket.train.words_run import taught_encoder
+from sanakit.pocket.words.captions import STYLES
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.further import FURTHER_CONCEPTS
+from sanakit.pocket.words.known_things import known_things
+from sanakit.pocket.words.teaching.vocabulary import LANGUAGES
 from sanakit.text.encoder import TextEncoder
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 from sanakit.models.dc_ae import DCAE
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import open_pocket
 from sanakit.pocket.train.latents import Mixture, PocketSet, encode_set
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.feeds.latents import LatentFeed

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from sanakit.images.image import HALF, to_tensor
 from sanakit.images.sheets import contact_sheet
-from sanakit.pocket.data.captions import STYLES
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import PocketImages, open_pocket
 from sanakit.pocket.data.palette import COLOURS
 from sanakit.pocket.data.scenes import Placed, Scene, Scenes
 from sanakit.pocket.evaluate.judge import CELL, CELLS, SceneJudge, save_judge
 from sanakit.pocket.evaluate.pocket_eval import Question, as_rows, judged, shares
+from sanakit.pocket.words.captions import STYLES
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.seeds import numpy_generator
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from sanakit.images.image import to_tensor
 from sanakit.models.dc_ae import DCAE
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import PocketImages
 from sanakit.pocket.data.scenes import Scenes
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.train.feeds.pictures import IndexedImages
 
 LEFT_OUT = ("people & body", "symbols")  # groups whose uncommon things are too many or too alike to learn

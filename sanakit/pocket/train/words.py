@@ -1,7 +1,7 @@
 """Teach a small Gemma 2 what words mean and who stands where, before any image is drawn.
 
 SANA's strength is a pretrained language model; pocket's encoder is taught by two open sentence models
-instead (`pocket/data/vocabulary.py`). The table of tokens learns first, alone, as a bag of words; then all
+instead (`words/teaching/vocabulary.py`). The table of tokens learns first, alone, as a bag of words; then all
 layers learn, on texts in carriers. Heads that are thrown away afterwards read the features:
 
 - text: mean and last feature lie where the teachers put the text;
@@ -27,8 +27,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from sanakit.models.gemma2 import Gemma2, Gemma2Config
-from sanakit.pocket.data.asked_texts import COLOUR_WORDS, ROLES, Asked, AskedTexts
-from sanakit.pocket.data.vocabulary import Vocabulary
+from sanakit.pocket.words.teaching.asked_texts import COLOUR_WORDS, ROLES, Asked, AskedTexts
+from sanakit.pocket.words.teaching.vocabulary import Vocabulary
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION, clean_prompt
 from sanakit.text.tokenizer import train_tokenizer

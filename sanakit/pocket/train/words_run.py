@@ -10,13 +10,13 @@ import torch
 
 from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.pocket.data import sources
-from sanakit.pocket.data.asked_texts import AskedTexts
 from sanakit.pocket.data.dataset import packages_of
-from sanakit.pocket.data.teachers import load_teachers
 from sanakit.pocket.data.toy import is_toy, toy_vocabulary
-from sanakit.pocket.data.vocabulary import LANGUAGES, Vocabulary, build_vocabulary
-from sanakit.pocket.data.wordnet import Nouns
 from sanakit.pocket.train.words import WordsObjective, start_words, words_tokenizer
+from sanakit.pocket.words.teaching.asked_texts import AskedTexts
+from sanakit.pocket.words.teaching.teachers import load_teachers
+from sanakit.pocket.words.teaching.vocabulary import LANGUAGES, Vocabulary, build_vocabulary
+from sanakit.pocket.words.teaching.wordnet import Nouns
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.tokenizer import load_tokenizer, save_tokenizer
 from sanakit.train.config import TrainConfig

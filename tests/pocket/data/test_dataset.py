@@ -103,7 +103,7 @@ def test_an_empty_folder_may_be_built_into(packages: Path, tmp_path: Path):
 
 
 def test_a_missing_data_set_is_an_error_with_a_remedy(tmp_path: Path):
-    with pytest.raises(DataError, match=r"lacks sources\.json.*sana data pocket"):
+    with pytest.raises(DataError, match=r"sources\.json.*sana data pocket"):
         open_pocket(tmp_path)
 
 

@@ -14,7 +14,6 @@ import torch
 from sanakit.errors import DataError
 from sanakit.models.dc_ae import DC_AE_POCKET, DCAE
 from sanakit.pocket.data.canvas import AS_DRAWN
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import PocketImages, join, open_pocket
 from sanakit.pocket.data.pool import Pool, build_pool, join_pools, open_pool
 from sanakit.pocket.data.samples import SHARES, PocketSample, draw_chances, list_samples, render
@@ -22,6 +21,7 @@ from sanakit.pocket.data.scenes import Scenes
 from sanakit.pocket.data.toy import build_toy
 from sanakit.pocket.data.wording import Wording
 from sanakit.pocket.train.feed import PocketFeed
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.train.parts import Part
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from sanakit.errors import DataError
-from sanakit.pocket.data import scene_words
 from sanakit.pocket.data import scenes as module
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import PocketImages
 from sanakit.pocket.data.palette import COLOURS
-from sanakit.pocket.data.scene_words import SCENE_CONCEPTS, plural
 from sanakit.pocket.data.scenes import KINDS, Scene, Scenes, is_held_out
+from sanakit.pocket.words import scene_words
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.scene_words import SCENE_CONCEPTS, plural
 
 THINGS = {"red apple": (200, 0, 0), "fox": (255, 120, 0), "key": (90, 90, 0), "tent": (0, 90, 90)}
 

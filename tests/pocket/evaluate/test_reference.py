@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from sanakit.errors import DataError
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.evaluate.recognition import Gallery, ceiling, floor
 from sanakit.pocket.evaluate.reference import (
     FOLDER,
@@ -17,6 +16,7 @@ from sanakit.pocket.evaluate.reference import (
     load_reference,
     save_reference,
 )
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-from sanakit.pocket.data.further import FURTHER_CONCEPTS
 from sanakit.pocket.data.recolour import PAINTS
 from sanakit.pocket.evaluate import strangers
-from sanakit.pocket.evaluate.first_prompts import FIRST_PROMPTS
 from sanakit.pocket.evaluate.recognition import Gallery
 from sanakit.pocket.evaluate.reference import load_names
 from sanakit.pocket.evaluate.strangers import Strangers
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.first_prompts import FIRST_PROMPTS
+from sanakit.pocket.words.further import FURTHER_CONCEPTS
 
 CONCEPTS = tuple(
     dict.fromkeys(

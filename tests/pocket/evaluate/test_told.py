@@ -10,16 +10,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from sanakit.pocket.data.asked_as import ASKED_AS
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-from sanakit.pocket.data.further import FURTHER_CONCEPTS
-from sanakit.pocket.data.known_things import known_things
 from sanakit.pocket.evaluate.told import measure_told
+from sanakit.pocket.words.asked_as import asked_as
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.further import FURTHER_CONCEPTS
+from sanakit.pocket.words.known_things import known_things
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.known_things import FILE
 from sanakit.weights.settings import ModelSettings
 
-CONCEPTS = list(dict.fromkeys([*COMMON_CONCEPTS, *FURTHER_CONCEPTS, *ASKED_AS.values()]))
+CONCEPTS = list(dict.fromkeys([*COMMON_CONCEPTS, *FURTHER_CONCEPTS, *asked_as().values()]))
 NAMES = {"de": {"dog": "Hund", "cat": "Katze"}, "xx": {"dog": "qwx", "cat": "a cat"}}
 
 

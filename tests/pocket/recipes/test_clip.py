@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 
 import sanakit
-from sanakit.pocket.data.captions import STYLES, captions_of
 from sanakit.pocket.data.dataset import FORMAT, PocketRow
 from sanakit.pocket.recipes import RECIPES
 from sanakit.pocket.recipes import clip as recipe
 from sanakit.pocket.train import clip as training
+from sanakit.pocket.words.captions import STYLES, captions_of
 from sanakit.text.clip import ClipScorer
 from sanakit.train.run import run_recipe
 from sanakit.weights import load_clip

@@ -17,9 +17,9 @@ from sanakit.models.dc_ae import DCAE, DCAEConfig, Stage
 from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.pipelines.text_to_image import TextToImage
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import FORMAT, PocketRow
 from sanakit.pocket.recipes import RECIPES, grow, prune
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.tokenizer import train_tokenizer

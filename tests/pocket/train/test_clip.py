@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sanakit.pocket.data.captions import STYLES, captions_of
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
 from sanakit.pocket.data.dataset import PocketImages, PocketRow
 from sanakit.pocket.data.palette import COLOURS
-from sanakit.pocket.data.scene_words import scene_captions
 from sanakit.pocket.data.scenes import KINDS, Scene, Scenes, is_held_out
 from sanakit.pocket.train.clip import PocketPairs, augment, held_out_pairs, wrong_captions
+from sanakit.pocket.words.captions import STYLES, captions_of
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.scene_words import scene_captions
 from sanakit.train.objectives.contrastive import Pair
 
 THINGS = ("red apple", "fox", "key", "tent", "banana", "lemon")

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from sanakit.models.gemma2 import Gemma2Config
-from sanakit.pocket.data.asked_texts import ROLES, AskedTexts, Mark
 from sanakit.pocket.data.toy import toy_vocabulary
 from sanakit.pocket.train.words import WordsObjective, apart, start_words, words_tokenizer
+from sanakit.pocket.words.teaching.asked_texts import ROLES, AskedTexts, Mark
 from sanakit.text.encoder import TextEncoder
 from sanakit.train.parts import Part
 

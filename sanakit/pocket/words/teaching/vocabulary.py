@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sanakit.pocket.data.asked_as import ASKED_AS
-from sanakit.pocket.data.captions import everyday_phrases, is_kept
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-from sanakit.pocket.data.teachers import Teachers
-from sanakit.pocket.data.wordnet import Nouns
+from sanakit.pocket.words.asked_as import asked_as
+from sanakit.pocket.words.captions import everyday_phrases, is_kept
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.teaching.teachers import Teachers
+from sanakit.pocket.words.teaching.wordnet import Nouns
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 """Texts -> one row each, float32."""
@@ -40,10 +40,8 @@ LONGEST_GLOSS = 60  # characters; long texts pad their batch
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Vocabulary:
-    """What is taught.
-
-    texts: N words or names. places: N 256, unit. languages: N codes; "en", "as" for what people call a
-    thing, "xx" for words of several.
+    """The texts to teach. texts: N words or names. places: N 256, unit. languages: N codes; "en", "as" for
+    what people call a thing, "xx" for words of several.
     things: indices of texts that name a pictured concept, and `concepts` their CLDR labels.
     longer: M texts that are not names, with places of their own.
     """
@@ -120,7 +118,7 @@ def build_vocabulary(nouns: Nouns, labels: Mapping[str, Sequence[dict]], teacher
         languages.extend([code] * len(some))
 
     by_concept = {row["label"]: places[index[names[key][0]]] for key, row in kept.items()}
-    called = {word: concept for word, concept in ASKED_AS.items() if concept in by_concept}
+    called = {word: concept for word, concept in asked_as().items() if concept in by_concept}
     own = space.exactly(list(called))  # a puppy stays a little apart from a dog
     add(list(called), _unit(0.25 * own + np.stack([by_concept[one] for one in called.values()])), "as")
     for code in LANGUAGES:

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from sanakit.pocket.data.captions import everyday_phrases
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-from sanakit.pocket.data.further import FURTHER_CONCEPTS
-from sanakit.pocket.data.names import EVERYDAY_NAMES, PHRASES
+from sanakit.pocket.words.captions import everyday_phrases
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.further import FURTHER_CONCEPTS
+from sanakit.pocket.words.names import EVERYDAY_NAMES, PHRASES
 
 
 def test_there_are_300_further_things_and_none_is_common():

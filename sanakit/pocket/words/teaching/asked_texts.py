@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from sanakit.pocket.data.scene_words import article
-from sanakit.pocket.data.vocabulary import Vocabulary, common_things
+from sanakit.pocket.words.scene_words import article
+from sanakit.pocket.words.teaching.vocabulary import Vocabulary, common_things
 
 T = TypeVar("T")
 ROLES = ("left", "right", "top", "bottom", "big", "small")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-from sanakit.pocket.evaluate.first_prompts import FIRST_PROMPTS, UNKNOWN_PROMPTS, is_first_prompt, plain
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.first_prompts import FIRST_PROMPTS, UNKNOWN_PROMPTS, is_first_prompt, plain
 
 
 def test_there_are_100_prompts_and_40_unknown_ones():

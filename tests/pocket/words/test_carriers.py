@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sanakit.pocket.data.captions import phrase_of
-from sanakit.pocket.data.carriers import (
+from sanakit.pocket.words.captions import phrase_of
+from sanakit.pocket.words.carriers import (
     BARE_CARRIERS,
     CARRIERS,
     PLAIN,
@@ -16,9 +16,9 @@ from sanakit.pocket.data.carriers import (
     is_alive,
     placed,
 )
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-from sanakit.pocket.data.further import FURTHER_CONCEPTS
-from sanakit.pocket.evaluate.first_prompts import is_first_prompt, plain
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.first_prompts import is_first_prompt, plain
+from sanakit.pocket.words.further import FURTHER_CONCEPTS
 
 
 def draws(phrase: str, count: int = 4000, **options: bool) -> list[str]:

@@ -10,8 +10,8 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-from sanakit.pocket.data.names import EVERYDAY_NAMES, PHRASES
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.names import EVERYDAY_NAMES, PHRASES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sanakit.pocket.data.asked_texts import BESIDE, COLOUR_WORDS, PLACED, ROLES, AskedTexts
 from sanakit.pocket.data.toy import toy_vocabulary
+from sanakit.pocket.words.teaching.asked_texts import BESIDE, COLOUR_WORDS, PLACED, ROLES, AskedTexts
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from sanakit.pocket.data.asked_as import ASKED_AS, WORDS, is_countable, names_of, plural_of
-from sanakit.pocket.data.captions import everyday_phrases
-from sanakit.pocket.data.carriers import OWN_NAME, bare_name, draw_name
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-from sanakit.pocket.data.further import FURTHER_CONCEPTS
+from sanakit.pocket.words.asked_as import asked_as, names_of, words
+from sanakit.pocket.words.captions import everyday_phrases
+from sanakit.pocket.words.carriers import OWN_NAME, bare_name, draw_name
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.further import FURTHER_CONCEPTS
+from sanakit.pocket.words.plurals import is_countable, plural_of
 
 
 @pytest.mark.parametrize(
@@ -24,31 +25,33 @@ from sanakit.pocket.data.further import FURTHER_CONCEPTS
     ],
 )
 def test_plain_words_draw_what_people_mean(word: str, concept: str):
-    assert ASKED_AS[word] == concept
+    assert asked_as()[word] == concept
 
 
 def test_there_are_many_words_for_many_things():
-    assert len(WORDS) > 4000
-    assert len(ASKED_AS) > 7000
+    assert len(words()) > 4000
+    assert len(asked_as()) > 7000
 
 
 def test_every_common_and_further_thing_has_a_word():
-    assert {*COMMON_CONCEPTS, *FURTHER_CONCEPTS} <= set(WORDS.values())
+    assert {*COMMON_CONCEPTS, *FURTHER_CONCEPTS} <= set(words().values())
 
 
 def test_no_word_is_the_phrase_of_another_thing():
     owners = {
         bare_name(phrase).lower(): concept
-        for concept in {*WORDS.values()}
+        for concept in {*words().values()}
         for phrase in (*everyday_phrases(concept), FURTHER_CONCEPTS.get(concept, "-"))
     }
-    wrong = {word: owners[word] for word, concept in ASKED_AS.items() if owners.get(word, concept) != concept}
+    wrong = {
+        word: owners[word] for word, concept in asked_as().items() if owners.get(word, concept) != concept
+    }
     assert wrong == {}
 
 
 def test_words_are_written_in_lower_case_and_once():
-    assert all(word == word.lower().strip() for word in WORDS)
-    assert max(Counter(name for concept in {*WORDS.values()} for name in names_of(concept)).values()) == 1
+    assert all(word == word.lower().strip() for word in words())
+    assert max(Counter(name for concept in {*words().values()} for name in names_of(concept)).values()) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What strangers type first: 100 prompts with their right answers, and 40 with nothing that pocket knows.
+"""First prompts of new users: 100 with their right answers, and 40 with nothing that pocket knows.
 
 A pure table, written down before pocket 4 was trained. Nothing that trains on captions may hold one of the
 100 word for word, but for the bare name of a thing; `is_first_prompt` tells.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sanakit.pocket.data.captions import Style
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.captions import Style
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 
 SCENE_CONCEPTS: tuple[str, ...] = (
     *("dog face", "cat face", "fox", "lion", "tiger face", "bear", "panda", "koala", "rabbit face"),

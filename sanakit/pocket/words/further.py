@@ -1,15 +1,11 @@
 """The 300 things that people ask for next, beyond the 200 common ones, with the words one would type.
 
-A pure table, chosen by hand from what CLDR images: what children name first, what people are asked to
+A pure table, chosen by hand from what CLDR names: what children name first, what people are asked to
 sketch, what stands in a house, a kitchen and a zoo. Keys are CLDR base labels that all four main styles draw,
-values phrases with their article. No phrase stands for two concepts. ASKED_AS holds the plain words for them.
+values phrases with their article. No phrase stands for two concepts. `asked_as` holds plain words.
 """
 
 from __future__ import annotations
-
-from sanakit.pocket.data.asked_as import ASKED_AS
-
-__all__ = ["ASKED_AS", "FURTHER_CONCEPTS"]
 
 _ANIMALS = {
     "dog": "a dog",

@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
-from sanakit.pocket.data import captions as words
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-from sanakit.pocket.data.names import EVERYDAY_NAMES, PHRASES
+from sanakit.pocket.words import captions as words
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.names import EVERYDAY_NAMES, PHRASES
 
 
 def test_there_are_200_common_concepts_and_each_has_its_own_prompt():

@@ -1,6 +1,6 @@
-"""How strangers ask for a thing: "draw me a dog", "dog logo", "a cute dog", "a dog wearing a hat".
+"""How new users ask for a thing: "draw me a dog", "dog logo", "a cute dog", "a dog wearing a hat".
 
-Whatever is said around the thing, the thing is drawn. Style words ("cartoon", "3D render", "flat") are not
+The thing is drawn, whatever the words around it. Style words ("cartoon", "3D render", "flat") are not
 among the carriers: they stand in the captions of the images that have the style, and mean it.
 """
 
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from numpy.random import Generator
 
-from sanakit.pocket.data.asked_as import is_countable, names_of, plural_of
-from sanakit.pocket.data.captions import phrase_of
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-from sanakit.pocket.data.further import FURTHER_CONCEPTS
-from sanakit.pocket.evaluate.first_prompts import is_first_prompt, plain
+from sanakit.pocket.words.asked_as import names_of
+from sanakit.pocket.words.captions import phrase_of
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.first_prompts import is_first_prompt, plain
+from sanakit.pocket.words.further import FURTHER_CONCEPTS
+from sanakit.pocket.words.plurals import is_countable, plural_of
 
 OWN_NAME = 0.55  # share of drawn names that are a thing's own phrase
 PLURAL = 0.04  # share that are a plural
@@ -198,7 +199,7 @@ def draw_name(concept: str, random: Generator) -> str:
 
 
 def asked(phrase: str, random: Generator, *, alive: bool = False) -> str:
-    """Ask for a thing as a stranger would, at random; the phrase itself comes back in 40 % of draws.
+    """Ask for a thing as a new user would, at random; the phrase itself comes back in 40 % of draws.
 
     phrase: the thing with its article ("a dog").   alive: it can run, sleep and wear a hat (see is_alive).
     None of FIRST_PROMPTS is given but for the own phrase of a thing ("a dog"), which cannot be avoided.

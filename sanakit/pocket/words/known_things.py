@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from sanakit.pocket.data.asked_as import is_countable, names_of, plural_of
-from sanakit.pocket.data.captions import everyday_phrases, phrase_of
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-from sanakit.pocket.data.further import FURTHER_CONCEPTS
-from sanakit.pocket.data.unlike import UNLIKE
+from sanakit.pocket.words.asked_as import names_of
+from sanakit.pocket.words.captions import everyday_phrases, phrase_of
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.further import FURTHER_CONCEPTS
+from sanakit.pocket.words.plurals import is_countable, plural_of
+from sanakit.pocket.words.unlike import UNLIKE
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.known_things import KnownThings, bare_name
 

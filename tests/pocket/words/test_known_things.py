@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from sanakit.pocket.data.asked_as import ASKED_AS
-from sanakit.pocket.data.carriers import CARRIERS
-from sanakit.pocket.data.concepts import COMMON_CONCEPTS
-from sanakit.pocket.data.further import FURTHER_CONCEPTS
-from sanakit.pocket.data.known_things import MISLEADING, ask_for, known_things
-from sanakit.pocket.data.unlike import UNLIKE
-from sanakit.pocket.evaluate.first_prompts import FIRST_PROMPTS, UNKNOWN_PROMPTS, plain
+from sanakit.pocket.words.asked_as import asked_as
+from sanakit.pocket.words.carriers import CARRIERS
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.first_prompts import FIRST_PROMPTS, UNKNOWN_PROMPTS, plain
+from sanakit.pocket.words.further import FURTHER_CONCEPTS
+from sanakit.pocket.words.known_things import MISLEADING, ask_for, known_things
+from sanakit.pocket.words.unlike import UNLIKE
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.known_things import KnownThings
 
 CONCEPTS = list(
-    dict.fromkeys([*COMMON_CONCEPTS, *FURTHER_CONCEPTS, *ASKED_AS.values()])
+    dict.fromkeys([*COMMON_CONCEPTS, *FURTHER_CONCEPTS, *asked_as().values()])
 )  # no data set needed
 FOREIGN = {"dog": ["Hund", "perro", "chien", "an idea"], "cat": ["Katze", "Buch"]}
 PLACES = {"hund": "dog", "perro": "dog", "katze": "cat", "chien": "cat", "buch": "book"}
@@ -47,7 +47,9 @@ def test_the_first_things_that_strangers_type_are_named(known) -> None:
 
 
 def test_every_word_that_draws_a_thing_is_one_of_its_words(known) -> None:
-    kept = {word for word in ASKED_AS if word not in MISLEADING and word.removesuffix("s") not in MISLEADING}
+    kept = {
+        word for word in asked_as() if word not in MISLEADING and word.removesuffix("s") not in MISLEADING
+    }
     assert len(kept) > 4000
     assert [word for word in kept if known.named(word) is None] == []
 

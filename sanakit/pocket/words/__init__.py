@@ -1,0 +1,1 @@
+"""Names of pocket's things, and how people ask for them."""

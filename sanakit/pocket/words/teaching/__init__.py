@@ -1,0 +1,1 @@
+"""Lessons for the text encoder before it sees images, and its teachers."""

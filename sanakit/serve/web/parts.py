@@ -102,7 +102,7 @@ def make_editor() -> Editor:
         what = gr.Radio(
             [WHOLE, PAINTED, BEYOND],
             value=WHOLE,
-            label="What may change",
+            label="Area to change",
             elem_id="what",
             elem_classes="words",
         )

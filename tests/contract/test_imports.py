@@ -45,9 +45,9 @@ COMPANIONS = {
 }
 # Folders whose files are nothing without their extra import it at the top; others import them in functions.
 MADE_OF_AN_EXTRA = re.compile(r"sanakit/(comfy|serve)/(?!engine/)")
-# Folders that run networks of which transformers has dozens: captioning models, published judges. They may
-# import it in a function.
-MAY_USE_TRANSFORMERS = "sanakit/eval/networks/"
+# What runs networks of which transformers has dozens: captioning models, published judges, teachers of a text
+# encoder. It may import it in a function.
+MAY_USE_TRANSFORMERS = ("sanakit/eval/networks/", "sanakit/pocket/words/teaching/teachers.py")
 # Kernels are written in Triton, which is not an extra: it comes with torch where torch is built for GPUs.
 WRITTEN_IN_TRITON = "sanakit/ops/gpu/"
 ORACLES = {"diffusers", "transformers", "accelerate", "peft", "skimage"}

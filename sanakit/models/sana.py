@@ -164,7 +164,7 @@ class SanaBlock(nn.Module):
         return torch.addcmul(x, self.mlp(modulated_norm(x, scale_mlp, shift_mlp), *grid), gate_mlp)
 
     def sample(self, x: Tensor, modulation: Tensor, prompts: list[TextKeysValues], grid: Grid) -> Tensor:
-        """The same with prepared prompts, without gradients, in place. modulation: 1 6D, or one a sample.
+        """Return `forward` of prepared prompts, without gradients, in place. modulation: 1 or B, 6D.
 
         With several prompts per sample, x is repeated here; up to this point they share it. The
         modulation of the first of them serves before that.

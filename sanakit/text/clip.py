@@ -178,7 +178,7 @@ class ClipScorer:
         return 100 * (self.images(images) * self.texts(texts)).sum(dim=1).clamp(min=0)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Token ids, B L: each text cut to the model's length, its end repeated up to the longest."""
+        """Return token ids, B L: texts cut to the model's length, the end token repeated as padding."""
         return pad_tokens(self.tokenizer, texts, self.model.config.max_tokens)
 
 

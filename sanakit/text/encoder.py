@@ -75,7 +75,7 @@ class TextEncoder:
 
     @torch.no_grad()
     def encode_negative(self, prompts: Sequence[str], notes: list[str] | None = None) -> list[Tensor]:
-        """Features of negative prompts, which get no instruction; "" gives the constant BOS feature, 1 E."""
+        """Return features of negative prompts (no instruction); "" gives the constant BOS feature, 1 E."""
         return self._encode(prompts, self.plain, notes)
 
     def tokenize(

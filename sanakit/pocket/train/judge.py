@@ -177,7 +177,7 @@ def _moved(picture: Tensor, ground: str, scale: float, right: float, down: float
 
 
 def _worn(picture: Tensor, generator: np.random.Generator) -> Tensor:
-    """An image blurred by up to 5 px, its contrast and brightness changed by up to a tenth, and noised."""
+    """Return an image blurred by up to 5 px, with contrast and brightness changed by 10 %, and noise."""
     width = int(generator.integers(0, 3)) * 2 + 1
     if width > 1:
         picture = F.avg_pool2d(F.pad(picture, [width // 2] * 4, "replicate"), width, 1)

@@ -135,7 +135,7 @@ class AutoencoderObjective:
         )
 
     def loss(self, batch: ReconstructionBatch) -> Tensor:
-        """All terms of a part, times its share of the global batch; the discriminator's own loss is one."""
+        """Return all loss terms of a part, with the discriminator's, times its share of the global batch."""
         with torch.set_grad_enabled(self.encoder_moves):
             latents = self.autoencoder.encode(batch.pictures)
         drawn = self.autoencoder.decode(latents + batch.noise).float()

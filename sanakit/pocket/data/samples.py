@@ -1,8 +1,8 @@
 """Pocket's training samples: drawings unchanged, mirrored, turned, recoloured, on five canvases, and composed
 scenes. A sample is a description; `render` makes its image, `wording` its words.
 
-The list of samples of a seed is always the same. `Share` says how often each kind is drawn; inside a kind a
-concept counts by its fame: the 200 common things most, the 300 further ones half as much, the rest a fifth.
+The list of samples of a seed is always the same. `SHARES` says how often each kind is drawn; inside a kind a
+concept counts by its fame. Scenes show common things, too, so that single ones of them are drawn less.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.pocket.words.further import FURTHER_CONCEPTS
 
 SQUARE = SIZES[0]
-FAMOUS, KNOWN, RARE = 1.0, 0.5, 0.1  # weights of common, further and other concepts
+FAMOUS, KNOWN, RARE = 0.7, 1.0, 0.03  # weights of common, further and other concepts
 VARIED = 2  # varied copies of a well-known drawing; one of another
 PAINTED = 4  # other colours of a well-known thing, over all its styles
 SHARES: Mapping[str, float] = {
-    "drawn": 0.24,
+    "drawn": 0.42,
     "mirrored": 0.12,
     "varied": 0.16,
-    "painted": 0.12,
-    "scene": 0.28,
-    "shaped": 0.08,
+    "painted": 0.10,
+    "scene": 0.15,
+    "shaped": 0.05,
 }
 
 

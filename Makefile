@@ -3,9 +3,10 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow check format docs bench clean
+.PHONY: help demo test test-fast slow check format docs bench clean
 
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
@@ -17,14 +18,17 @@ DOCS := $(VENV)/.installed-docs
 SETUP := pyproject.toml constraints.txt hatch_build.py $(wildcard sanakit/ops/native/*.cpp sanakit/ops/native/*.h)
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(CORE) ## install the slim core and draw one picture: apple.png
 	@$(BIN)/sana generate "a red apple" --output apple.png
 	@test -s apple.png && echo "Picture: $(CURDIR)/apple.png"
 
-test: $(DEV) ## run the tests that need no GPU, no network and no downloaded weights
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+test: $(DEV) ## run the tests that need no GPU, no network and no downloaded weights, by two workers
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
+
+test-fast: $(DEV) ## run those that import no oracle and take no seconds of their own: under three minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --fast
 
 slow: $(DEV) ## run the tests marked slow (full-size models: minutes, and gigabytes of memory)
 	@$(BIN)/python -m pytest -q -m slow

@@ -1,4 +1,7 @@
-"""What every test gets: no network, one thread, a fixed seed per test, and the repository's root."""
+"""What every test gets: no network, one thread, a fixed seed per test, and the repository's root.
+
+How tests are shared out among workers (`make test`) and which are left out (`make test-fast`), too.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from importlib.abc import MetaPathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +22,59 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+# Folders whose tests share a fixture that takes long to make: one worker runs all of a folder.
+TOGETHER = ("tests/graphs/",)
+# Files that take longest, begun first, so that no worker is left with one of them at the end.
+FIRST = ("tests/pocket/recipes/", *TOGETHER, "tests/serve/", "tests/train/distributed/", "tests/weights/")
+# Others' packages that results are compared with, and clients and runtimes that take seconds to be imported.
+ORACLES = {
+    *("accelerate", "bitsandbytes", "diffusers", "nncf", "onnxruntime", "openvino", "ray", "schemathesis"),
+    *("selenium", "skimage", "torchao", "transformers"),
+}
+
+
+class SkipOracles(MetaPathFinder):
+    """Skips the test, or the file of tests, that imports an oracle."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
+        """Find nothing; a name that is no oracle is left to the finders behind this one."""
+        if fullname in ORACLES:
+            pytest.skip(f"{fullname} is left out by --fast", allow_module_level=True)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="leave out tests with oracles and thorough ones")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--fast"):
+        sys.meta_path.insert(0, SkipOracles())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return next((i for i, name in enumerate(FIRST) if item.nodeid.startswith(name)), len(FIRST))
+
+    items.sort(key=place)
+    if config.getoption("--fast"):
+        left_out = [item for item in items if item.get_closest_marker("thorough")]
+        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each file, or folder of TOGETHER, to one worker: what a module's fixtures make is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((name for name in TOGETHER if nodeid.startswith(name)), nodeid.split("::")[0])
+
+    config.option.loadscopereorder = False  # the order is that of FIRST
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -123,11 +123,11 @@ def test_relative_links_lead_to_files(page: Path) -> None:
 
 
 def test_make_targets_named_in_the_pages_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M))
     named = {
         name
         for page in TEXTS
-        for name in re.findall(r"(?:^|`|\$ )make ([a-z]+)", page.read_text(encoding="utf-8"), flags=re.M)
+        for name in re.findall(r"(?:^|`|\$ )make ([a-z-]+)", page.read_text(encoding="utf-8"), flags=re.M)
     }
     assert named
     assert named - targets == set()

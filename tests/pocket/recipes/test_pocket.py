@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,12 +12,12 @@ import torch
 
 from sanakit import TextToImage
 from sanakit.errors import DataError, SettingsError
+from sanakit.pocket.data import toy
 from sanakit.pocket.data.dataset import open_pocket
-from sanakit.pocket.data.toy import build_toy
 from sanakit.pocket.evaluate.judge import load_judge
 from sanakit.pocket.evaluate.pocket_eval import KINDS
 from sanakit.pocket.recipes import RECIPES, pocket
-from sanakit.pocket.train import drawings
+from sanakit.pocket.train import clip, drawings, judge, runs
 from sanakit.pocket.train.words_run import taught_encoder
 from sanakit.train.feeds.pictures import Crops
 from sanakit.train.objectives.autoencoder import AutoencoderObjective, autoencoder_state
@@ -34,9 +36,28 @@ from sanakit.weights import (
 STAGES = ("autoencoder", "decoder", "words", "drawings", "clip", "judge")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    """Fewer shapes, images to measure on and images of sheets, and no TensorBoard: the way is the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toy, "THINGS", 12)
+        patch.setattr(drawings, "SHEET", drawings.SHEET[:3])
+        patch.setattr(drawings, "WATCHED_SCENES", 8)
+        patch.setattr(clip, "HELD_OUT_PAIRS", 12)
+        patch.setattr(judge, "QUESTIONS", 10)
+        patch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        yield
+
+
+@pytest.fixture
+def no_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The autoencoder as it is drawn: what it starts as has its own tests."""
+    monkeypatch.setattr(runs, "start_linear", lambda model, images: None)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_toy(tmp_path_factory.mktemp("data") / "pocket")
+    return toy.build_toy(tmp_path_factory.mktemp("data") / "pocket")
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +141,7 @@ def test_a_finished_recipe_is_resumed_without_another_step(data: Path, trained: 
     assert list(run_recipe("pocket", RECIPES, data=data, output=trained, smoke=True, resume=True)) == []
 
 
-def test_without_a_data_set_the_smoke_makes_one_up(tmp_path: Path):
+def test_without_a_data_set_the_smoke_makes_one_up(tmp_path: Path, no_start: None):
     first = pocket.pocket(tmp_path / "none", tmp_path / "run", smoke=True)[0]
     assert first.make(tmp_path / "run" / "pocket-autoencoder").config.steps == 2
     assert (tmp_path / "run" / "toy" / "alpha.npy").is_file()
@@ -149,7 +170,9 @@ def test_an_unknown_recipe_lists_the_known_ones(data: Path, tmp_path: Path):
         next(run_recipe("poket", RECIPES, data=data, output=tmp_path / "x"))
 
 
-def test_another_number_of_steps_moves_the_change_to_whole_pictures(data: Path, tmp_path: Path):
+def test_another_number_of_steps_moves_the_change_to_whole_pictures(
+    data: Path, tmp_path: Path, no_start: None
+):
     for steps, whole_from in ((None, 4250), (100, 85)):
         objective = pocket.autoencoder(data, tmp_path / "pocket-autoencoder", steps).objective
         assert isinstance(objective, AutoencoderObjective)

@@ -1,6 +1,6 @@
 """Write files and folders whole or not at all, even if the process is killed.
 
-They are written under a name of their own beside their place, brought to the disk and renamed: readers see
+They are written under a temporary name beside their place, fsynced and renamed: readers see
 either the old file or the new one, and concurrent writers do not collide.
 """
 
@@ -23,9 +23,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; the file or folder made there is renamed to `path` at the end.
 
     The entry at `path` is replaced; of a link, not its target; a folder only by a folder, and when the
-    process dies between its two renames, the old one is left as .NAME.*.old. The folder around `path` has to
-    be there. Errors of the block are passed on after its files are removed; so is the OSError of a
-    disk that is full or of a place that cannot be written, for which the caller has the right words.
+    process dies between its two renames, the old one is left as .NAME.*.old. The folder of `path` must exist.
+    Errors of the block are passed on after its files are removed; so is the OSError of a full disk or an
+    unwritable place, which the caller explains.
     """
     partial = _beside(path, "partial")
     try:
@@ -42,9 +42,9 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path, of: str = "*", *, older: float = 0) -> None:
-    """Remove what processes that were killed left in a folder, as far as possible; nothing is raised.
+    """Remove leftovers of killed processes from a folder, as far as possible. Raises nothing.
 
-    of: pattern of the names that were to be written.   older: seconds since the last change; 0 where nobody
+    of: pattern of the final names. older: seconds since the last change; 0 where nobody
     else can be writing there.
     """
     with suppress(OSError):

@@ -3,9 +3,9 @@
 1 finished: what the folder holds already, by the settings in each PNG    2 groups: what is drawn together
 3 draw_group: one group of images                                       4 save_all: files and manifest
 
-An image that is there with its settings is not drawn again; a file that differs is never replaced unasked.
-Groups depend on the file of prompts alone, so that a run that was stopped draws the same pixels as one that
-was not: a group of which one image is missing is drawn as a whole, and the missing one saved.
+An existing image with the same settings is not drawn again; other files are replaced only on request.
+Groups depend only on the file of prompts, so an interrupted run draws the same pixels as a complete one. If
+one image of a group is missing, the whole group is drawn and the missing image is saved.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Drawn:
 
 
 def finished(pictures: Sequence[PromptImage], folder: Path, *, overwrite: bool = False) -> set[str]:
-    """Return the names of the images that lie in the folder, drawn with the same settings.
+    """Return the names of images in the folder that were drawn with the same settings.
 
-    overwrite: whether files of these names with other settings may be replaced; they are not finished then.
+    overwrite: replace files of these names with other settings; they count as unfinished.
     Raises OutputError where the folder cannot take the images, or holds such files.
     """
     _check_folder(folder)
@@ -69,7 +69,7 @@ def finished(pictures: Sequence[PromptImage], folder: Path, *, overwrite: bool =
 def groups(pictures: Sequence[PromptImage], done: set[str]) -> list[list[PromptImage]]:
     """Return the images to draw together, group by group, without finished groups.
 
-    Only prompt and seed differ within a group, and it is so small that little is lost when work is stopped.
+    Images of a group differ only in prompt and seed. Groups are small, so little is lost when a run stops.
     """
     found: list[list[PromptImage]] = []
     growing: dict[tuple, list[PromptImage]] = {}  # by the settings that are shared
@@ -87,9 +87,9 @@ def groups(pictures: Sequence[PromptImage], done: set[str]) -> list[list[PromptI
 def draw_group(
     pipe: TextToImage, group: Sequence[PromptImage], done: Collection[str] = ()
 ) -> Iterator[Drawn]:
-    """Draw one group together, or in smaller parts where memory does not allow the whole.
+    """Draw one group together, or in smaller parts if memory does not allow the whole. Yield each image.
 
-    done: names of images that are not wanted again. Each of the others is given as soon as it is decoded.
+    done: names of images to skip. Each of the others is yielded as soon as it is decoded.
     Raises MemoryLimitError or NumericsError.
     """
     prompts = [str(picture.metadata["prompt"]) for picture in group]
@@ -119,7 +119,7 @@ def draw_group(
 def save_all(
     drawn: Iterable[Drawn], pictures: Sequence[PromptImage], folder: Path, done: set[str]
 ) -> Iterator[Drawn]:
-    """Save images as they come, giving each when its file is whole.
+    """Save images as they come; yield each when its file is complete.
 
     pictures: all of the file of prompts, and done: those that lie in the folder, for the manifest, which gets
     an image's line when it is saved; at the beginning and the end, whatever ends it, the lines are put into
@@ -174,9 +174,9 @@ def _shared(picture: PromptImage) -> dict[str, Any]:
 
 
 def _difference(path: Path, metadata: Metadata) -> str:
-    """Tell in which setting a file differs from what would be drawn; "" if in none, or if there is none.
+    """Return the setting in which a file differs from the wanted image; "" if none does, or without a file.
 
-    The version of this package is not a setting.
+    The package's version does not count.
     """
     if not os.path.lexists(path):
         return ""

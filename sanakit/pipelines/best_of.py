@@ -1,12 +1,12 @@
 """Inference-time scaling: draw many images of a prompt and let a judge choose the best (SANA-1.5).
 
-Image i is drawn from seed + i, so the images of a smaller number are the first of a larger one, and each
-can be drawn again alone. They are drawn and judged a batch at a time; only the best so far are held.
+Image i is drawn from seed + i, so a smaller number draws the first images of a larger one, and each can be
+drawn again alone. Images are drawn and judged in batches; only the best so far are kept.
 
-A judge gives every image a score (CLIPScore, a reward model). One that can only compare two images, such
-as a vision-language model asked which of them fits the prompt, becomes a `Tournament`: every image meets
-the worst of the best so far, and climbs while it is preferred. A consistent judge then finds the same best
-one as in the paper's knock-out rounds, for which all images would have to be held.
+A judge scores every image (CLIPScore, a reward model). A judge that only compares two images, such as a
+vision-language model, becomes a `Tournament`. There every image meets the worst of the best so far, and
+climbs while it is preferred. A consistent judge then finds the same best one as in the paper's knock-out
+rounds, for which all images would have to be held.
 
 Source: SANA-1.5 (arXiv:2501.18427): the best 4 of 2048 by NVILA-2B raise GenEval from 0.81 to 0.96.
 """
@@ -79,7 +79,7 @@ class Trial:
 class BestOf:
     """Draws many images of a prompt and returns those that a judge likes best.
 
-    pipe: what draws.   judge: a `Judge`, or a `Tournament` of a function that compares two images.
+    pipe: the model that draws.   judge: a `Judge`, or a `Tournament` of a function that compares two images.
     batch: images drawn at once, 1 to 256; more take more memory and, on a GPU, less time each.
     """
 
@@ -115,9 +115,9 @@ class BestOf:
         seed: int | None = None,
         **settings: Unpack[TrySettings],
     ) -> Iterator[Trial]:
-        """Draw as `__call__` does, giving a `Trial` for every image; they come a batch at a time.
+        """Yield a `Trial` for every image of `__call__`, batch by batch.
 
-        `trial.best` of trial n is the best of n, so that one run shows what every smaller count would give.
+        `trial.best` of trial n is the best of n images, so one run shows the result of every smaller count.
         """
         if not isinstance(prompt, str):
             raise SettingsError(f"best_of takes one prompt as text, not {type(prompt).__name__}.")

@@ -1,7 +1,7 @@
-"""Redraw a part of an image, or draw around it, and leave the rest as it is, to the pixel.
+"""Redraw a part of an image, or extend it, and keep all other pixels unchanged.
 
-While denoising, latents that no masked pixel touches are led back to the image (`denoise.Batch`); in the
-end, every pixel outside the mask is the image's own, and what was drawn fades in inside its edge.
+While denoising, latents that no masked pixel touches are pulled back to the image (`denoise.Batch`). In the
+end, every pixel outside the mask is the image's own, and the new pixels fade in inside its edge.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ class Inpaint:
     ) -> Result:
         """Redraw the marked part.
 
-        mask: of the image's size; white is redrawn, or, if it has transparent pixels, those are. strength:
-        less than 1 begins from what the marked part shows. feather: pixels inside the mask's edge over which
-        what was drawn fades in. image and all others: as for `ImageToImage.__call__`; "pt" and "latent" are
-        as drawn, with nothing of the image put back.
+        mask: of the image's size; white is redrawn, or transparent pixels if there are any. strength: below 1
+        it starts from the masked part's content. feather: width in pixels of the fade inside the mask's edge.
+        image and all others: as for `ImageToImage.__call__`; "pt" and "latent" are as drawn, without the
+        image's own pixels.
         Raises as `TextToImage.__call__` does.
         """
         stream = self.stream(
@@ -107,7 +107,7 @@ class Inpaint:
 def expand(
     image: Image.Image, left: int = 0, top: int = 0, right: int = 0, bottom: int = 0
 ) -> tuple[Image.Image, Image.Image]:
-    """Return a larger canvas with the image on it, and the mask of what is new: outpainting.
+    """Return a larger canvas with the image on it, and the mask of the new pixels (outpainting).
 
     left, top, right, bottom: pixels to add, 0 to 4096. New pixels repeat the image's edge until they are
     painted. Raises SettingsError.

@@ -1,15 +1,15 @@
 """Memory planning: which parts are loaded when, so that drawing stays within a budget.
 
-Text encoder, transformer and decoder work one after the other, so only one of them has to be in memory. On a
-CPU their weights are mapped from their files and given back stage by stage, or layer by layer; what was given
-back is read again from the file, mostly from the system's cache of it. On an accelerator parts wait in the
-machine's memory and come in for their stage. The decoder works in bands of rows, as wide as fit.
+Text encoder, transformer and decoder work one after the other, so only one of them must be in memory. On a
+CPU their weights are mapped from files and released stage by stage, or layer by layer. Released weights are
+read again from the file, usually from the system's cache. On an accelerator, parts wait in the machine's
+memory and are moved in for their stage. The decoder works in the widest bands of rows that fit.
 
-From the most comfortable to the leanest:
+From the fastest to the smallest:
     resident   everything that was touched stays
     staged     a part is given back after its stage; the text encoder, used once an image, layer by layer
     layered    the transformer is given back block by block as well, in every step
-The estimates are of the whole process: what it held when the model was loaded, the weights, and the work.
+The estimates cover the whole process: its memory before loading, the weights, and the work.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def parse_budget(text: str | int) -> Budget:
 class Planner:
     """Chooses how to draw each request with one model's parts within a budget.
 
-    device: where the parts work; they may wait elsewhere. base: bytes the process holds already.
+    device: where the parts compute; they may wait elsewhere. base: bytes that the process already holds.
     """
 
     def __init__(
@@ -126,12 +126,12 @@ class Planner:
     def plan(
         self, cells: tuple[int, int, int], samples: int, pictures: int = 0, available: int | None = None
     ) -> MemoryPlan:
-        """Choose the most comfortable way to draw within the budget.
+        """Choose the fastest way to draw within the budget.
 
         cells: C h w of the latents. samples: latents in the batch, those for guidance included. pictures:
         bytes that the results take. available: bytes that the process may still take, which is what "auto"
         allows; None: look.
-        Raises MemoryLimitError, which names the least budget that works and the largest square that fits.
+        Raises MemoryLimitError, which names the smallest sufficient budget and the largest square that fits.
         """
         height, width = (side * self.autoencoder.compression for side in cells[1:])
         # On a CPU small bands cost no time, since they stay in its caches; elsewhere the whole map is first.
@@ -243,7 +243,7 @@ def resident_bytes() -> int:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Return the bytes that can still be had on a device: on a CPU of the machine's memory, swap left out.
+    """Return the available bytes on a device: on a CPU those of main memory, without swap.
 
     A container's own limit counts too (cgroup 2).
     """

@@ -1,10 +1,10 @@
 """Prompt to image, in seven numbered steps.
 
-1 settings: the caller's words, else the model's own (request)   2 text: prompts to features (text/encoder)
+1 settings: the caller's, else the model's (request)   2 text: prompts to features (text/encoder)
 3 context: features to every layer's keys and values, once       4 noise: from each image's own seed
 5 denoise: velocity, guidance, solver, step after step           6 decode: latents to pixels (models/dc_ae)
-7 image: cut to the asked size, with all it takes to draw it again
-`_draw` takes them one after the other; a server takes the same steps with many requests at once.
+7 image: cropped to the requested size, with all settings to draw it again
+`_draw` runs them in order; a server runs the same steps for many requests at once.
 
 Source: SANA (arXiv:2410.10629); diffusers' SanaPipeline draws the same from the same weights and noise.
 Shapes: B images (prompts x num_images, prompt after prompt), C h w latents, H W pixels.
@@ -66,10 +66,10 @@ class Step:
 
 
 class TextToImage:
-    """A model that draws what a prompt says.
+    """A model that draws images of prompts.
 
     transformer, autoencoder (its decoder will do), text_encoder, settings: the parts and their defaults.
-    device: where they work; None: where the transformer lies. memory: see `from_pretrained`.
+    device: where they compute; None: the transformer's device. memory: see `from_pretrained`.
     """
 
     def __init__(
@@ -105,14 +105,14 @@ class TextToImage:
     ) -> TextToImage:
         """Load a model: catalog name, diffusers folder, .safetensors or .pth file, or Hub "org/repo".
 
-        device: "auto" takes the accelerator if there is one. dtype: of the transformer; "auto" is what it was
-        made for. Autoencoder and text encoder follow, except to float16, in which they overflow.
-        memory: what the whole process (on an accelerator: the weights and the work there) may hold: a size
-        such as "4GB", or bytes. "auto": what is there, and each part of a large model gives its memory back
-        when its stage is done. "all": everything stays, which saves reading it again for the next image.
-        encoder: load the autoencoder's encoder as well, which drawing from an image needs.
+        device: "auto" uses the accelerator if there is one. dtype: of the transformer; "auto": the one it was
+        trained for. Autoencoder and text encoder follow, except to float16, in which they overflow.
+        memory: limit of the whole process (on an accelerator: of weights and work there): a size such as
+        "4GB", or bytes. "auto": all available memory; each part of a large model is unloaded after its stage.
+        "all": everything stays loaded, which saves reloading for the next image.
+        encoder: also load the autoencoder's encoder, needed to start from an image.
         plan: quantise transformer and text encoder while loading, such as by "int8" (`quant.plans.PLANS`).
-        compile: the transformer's blocks, at the first steps, which takes minutes; made for GPUs.
+        compile: compile the transformer's blocks in the first steps; takes minutes, meant for GPUs.
         Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for an absent device.
         """
         device, budget = choose_device(device), parse_budget(memory)
@@ -157,21 +157,21 @@ class TextToImage:
         output: Output = "pil",
         binned: bool = True,
     ) -> Result:
-        """Draw images of one prompt or several, all in one batch. None: the model's own default.
+        """Draw images of one or several prompts in one batch. None means the model's default.
 
-        prompt: what to draw; "" draws anything. negative_prompt: what not to draw; needs guidance > 1, and
-        any but a SANA-Sprint model.
+        prompt: "" draws anything. negative_prompt: content to avoid; needs guidance > 1; SANA-Sprint models
+        take none.
         width, height: pixels, multiples of 32 from 64 to 4096; with bins any number in that range.
-        steps: 1 to 1000. guidance: >= 0; 1 and below turn it off, which halves the work.
-        seed: >= 0; image j of prompt p is drawn from seed + p * num_images + j, so each image is the same
-        alone and in a batch. None: a random seed, which the result tells. num_images: of each prompt.
-        solver: "dpm" or "euler"; for SANA-Sprint models "scm". latents: the noise to begin at, B C h w,
-        instead of the seed's; what "scm" adds at later steps still comes from the seed.
+        steps: 1 to 1000. guidance: >= 0; values up to 1 turn it off, which halves the work.
+        seed: >= 0; image j of prompt p uses seed + p * num_images + j, so it is the same alone and in a
+        batch. None: a random seed, stated in the result. num_images: per prompt.
+        solver: "dpm" or "euler"; for SANA-Sprint models "scm". latents: initial noise, B C h w, instead of
+        the seed's; noise that "scm" adds later still comes from the seed.
         output: "pil", "pt" (B 3 H W in [-1, 1]) or "latent" (B C h w; of the bin's size if there are bins).
-        binned: draw in the nearest size that the model learned (published models: some forty; others: what
-        their folder lists, if it does), then scale and cut to the asked size.
-        Raises SettingsError, SizeError, NumericsError, or MemoryLimitError; where only decoding failed, that
-        has the denoised latents in its attribute `latents`: pass them to `decode`.
+        binned: draw at the nearest size that the model learned (published models: some forty; others: those
+        listed in their folder), then scale and crop to the requested size.
+        Raises SettingsError, SizeError, NumericsError, or MemoryLimitError. If only decoding failed, its
+        attribute `latents` has the denoised latents: pass them to `decode`.
         """
         for step in self.stream(
             prompt,
@@ -206,9 +206,9 @@ class TextToImage:
         output: Output = "pil",
         binned: bool = True,
     ) -> Iterator[Step]:
-        """Draw as `__call__` does, giving each `Step` when it is done; the last one carries the result.
+        """Yield each `Step` of `__call__` when it is done; the last one carries the result.
 
-        Settings are checked at once; the work begins when the first step is asked for.
+        Settings are checked at once; the work begins with the first step requested.
         """
         # 1 settings: the caller's words, else the model's own
         request = check_request(
@@ -229,16 +229,16 @@ class TextToImage:
         return self.draw(request)
 
     def draw(self, request: Request) -> Iterator[Step]:
-        """Draw a checked request, of any task, as `stream` does.
+        """Yield the steps of a checked request of any task, as `stream` does.
 
-        Raises at once: MemoryLimitError, or SettingsError for an image to start from without the encoder.
+        Raises at once: MemoryLimitError, or SettingsError for an initial image without the encoder.
         """
         if request.source is not None and self.autoencoder.encoder is None:
             raise SettingsError("This pipeline was loaded without the encoder: load it with encoder=True.")
         return self._draw(request, self.plan(request))
 
     def plan(self, request: Request, samples: int | None = None) -> MemoryPlan:
-        """Say how to draw a request within the budget. samples: in its batch; None: as many as it asks for.
+        """Return the plan for a request within the budget. samples: in its batch; None: as many as requested.
 
         Raises MemoryLimitError.
         """
@@ -249,7 +249,7 @@ class TextToImage:
         return self._memory.plan(request.cells, samples * (2 if request.guided else 1), results)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B C h w, as in `Step`) to images (B 3 H W, about [-1, 1], float32), one image at a time.
+        """Decode latents (B C h w, as in `Step`) to images (B 3 H W, about [-1, 1], float32), one at a time.
 
         Raises NumericsError, or MemoryLimitError with the latents in its attribute `latents`.
         """
@@ -338,9 +338,9 @@ class TextToImage:
         yield Step(index=state.index, total=state.total, latents=last, clean=last, result=result, pipe=self)
 
     def picture(self, latents: Tensor, request: Request) -> list[Image.Image] | Tensor:
-        """Decode latents (B C h w) to a request's images, "pil" or "pt", of the asked size.
+        """Decode latents (B C h w) to a request's images, "pil" or "pt", in the requested size.
 
-        Where that is the drawn one, they never exist in more than 8 bits.
+        If that is the drawn size, they never exist in more than 8 bits.
         """
         drawn = tuple(side * self.autoencoder.config.compression for side in latents.shape[2:])
         size = request.size if request.source is None else drawn
@@ -357,9 +357,9 @@ class TextToImage:
         return pictures if request.source is None else [request.source.finish(one) for one in pictures]
 
     def _decode(self, latents: Tensor, put: Callable[[int, int, Tensor], None]) -> None:
-        """Hand on the rows of each image as they come: its number, the first row's place, 3 h W float32.
+        """Yield the rows of each image as they are decoded: image number, first row, 3 h W float32.
 
-        Latents took long to denoise: where memory runs out, the decoder tries again with smaller bands.
+        Denoising is expensive: if memory runs out, the decoder tries again with smaller bands.
         """
         cells = (latents.shape[1], latents.shape[2], latents.shape[3])
         try:

@@ -1,6 +1,6 @@
 """Prompt to image, in seven numbered steps.
 
-1 settings: the caller's, else the model's (request)   2 text: prompts to features (text/encoder)
+1 settings: the caller's, else the model's (request)             2 text: prompts to features (text/encoder)
 3 context: features to every layer's keys and values, once       4 noise: from each image's own seed
 5 denoise: velocity, guidance, solver, step after step           6 decode: latents to pixels (models/dc_ae)
 7 image: cropped to the requested size, with all settings to draw it again

@@ -1,8 +1,8 @@
 """The published measures as one call: images with their prompts in, figures out.
 
-Each measure has a file of its own; here they are loaded, fed and added up. A measure's results for single
-images are kept in `MEASURE.jsonl`, line by line, so that a run that was stopped goes on where it was; an
-image that has changed since, or another judge, is asked again.
+Each measure has its own file; here they are loaded, run and summed up. A measure's results for single
+images are kept in `MEASURE.jsonl`, line by line, so that an interrupted run resumes. A changed image, or
+another judge, is measured again.
 """
 
 from __future__ import annotations
@@ -89,10 +89,10 @@ def measure(
     folder: Path | None = None,
     progress: OnProgress = lambda what, done, total: None,
 ) -> Figures:
-    """Take one measure of images.
+    """Compute one measure of images.
 
-    name: of MEASURES.   shown: images, with their prompts for all but FID.   folder: where what was found
-    is kept, so that it is not asked again; None: nowhere.
+    name: of MEASURES. shown: images, with their prompts for all but FID. folder: keeps the results for later
+    runs; None: keeps nothing.
     Raises SettingsError, DataError, and what loading the measure's networks raises.
     """
     check_measures([name])

@@ -1,8 +1,8 @@
 """`sana serve` as a function: build engine, stores, runner and application, listen, and stop cleanly.
 
-The order of stopping: /ready says no, no connection is taken, no job is claimed; running work has `drain`
-seconds; then the engine fails the rest, whose clients get a 503, and jobs that are not done go back to the
-queue in the database, for the next start.
+Order of stopping: /ready fails, and no connection or job is accepted. Running work has `drain` seconds. Then
+the engine fails the rest with a 503, and unfinished jobs go back to the queue in the database for the next
+start.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ def serve(
     *,
     extend: Callable[[FastAPI], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then stop in good order.
+    """Serve until SIGTERM or SIGINT, then stop cleanly.
 
-    announce: called with the address and the models' names when requests are welcome. extend: puts more
-    beside the API.
+    announce: called with the address and the models' names once requests are accepted. extend: adds to the
+    application.
     Raises SettingsError, StorageError, OutputError, and what starting the engine raises.
     """
     with ExitStack() as stack:

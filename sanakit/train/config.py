@@ -14,8 +14,8 @@ class TrainConfig:
     """Settings of the training loop; recipes fill them in.
 
     The schedule is warm-up, then constant, then a fall to `final_fraction` of the learning rate over the last
-    `decay_fraction` of the steps: "linear" (warm-up, stable, decay: a run can be prolonged without loss as
-    long as its decay has not begun) or "cosine".
+    `decay_fraction` of the steps: "linear" (warm-up, stable, decay: a run can be extended without loss until
+    its decay begins) or "cosine".
     """
 
     steps: int
@@ -59,7 +59,7 @@ class TrainConfig:
     def lasting(self, steps: int | None, *, smoke: bool = False) -> TrainConfig:
         """Return the same settings for another number of steps; None: as many as there are.
 
-        smoke: for two small steps instead, to see whether all of it runs.
+        smoke: two small steps instead, as a check.
         """
         if smoke:
             batch = min(4, self.batch_size)

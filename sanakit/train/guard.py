@@ -1,12 +1,11 @@
 """The guard of updates: it skips bad steps, lowers the learning rate in bad phases and stops diverged runs.
 
-A step is bad when its loss or gradient is not a number, or far above what is usual: more than some robust
-deviations above the median of the last admitted steps. The median and the median absolute deviation are used
-because a mean would follow the very spikes it has to find (Rousseeuw & Croux 1993). Gradient norms are
-compared by their logarithms: they vary by factors, and a norm of three times the median is usual. Values that
-stay high for several steps in a row, each with another batch, are not spikes: the weights or the data have
-changed. They are then admitted as the new usual, at the learning rate to which the skipped ones have lowered
-it.
+A step is bad if its loss or gradient is not a number, or far above usual: several robust deviations above the
+median of the last admitted steps. The median and the median absolute deviation are used because a mean would
+follow the very spikes it has to find (Rousseeuw & Croux 1993). Gradient norms are compared by their
+logarithms: they vary by factors, and a norm of three times the median is usual. Values that stay high for
+several batches in a row are not spikes: the weights or the data have changed. They are then admitted as the
+new usual, at the lowered learning rate.
 
 The guard sees the loss and the gradient norm of the whole batch, the same on every rank, and holds no random
 numbers: all ranks decide alike.
@@ -25,7 +24,7 @@ LEAST_SPREAD = 0.1  # of the median: a very even run would otherwise call every 
 
 
 class Guard:
-    """Decides about each update, and by how much the learning rate is lowered for now.
+    """Decides about each update, and how far the learning rate is lowered.
 
     deviations: how far above the median a spike is, in robust standard deviations (> 0). window: admitted
     steps that make up what is usual. warmup: admitted steps before spikes are looked for, at most `window`;

@@ -1,9 +1,8 @@
-"""The training loop, in sight from top to bottom.
+"""The training loop, readable from top to bottom.
 
-An objective brings what is trained, its data and how its loss is computed; the loop brings optimiser,
-schedule, averaging, checkpoints and reports. Batch k of a run is a pure function of its seed and k
-(`train/parts.py`): a resumed run sees the batches that the uninterrupted one would have seen, and continues
-with the same losses, on any number of ranks.
+An objective provides the model, its data and its loss; the loop provides optimiser, schedule, averaging,
+checkpoints and reports. Batch k of a run is a pure function of its seed and k (`train/parts.py`): a resumed
+run sees the same batches as an uninterrupted one and has the same losses, on any number of ranks.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ from sanakit.weights.precision import computes
 def train(
     objective: Objective, config: TrainConfig, folder: Path, *, resume: bool = False
 ) -> Iterator[Progress]:
-    """Train and yield progress every `log_every` steps; the caller prints it, or stops by no longer asking.
+    """Train and yield progress every `log_every` steps; the caller stops the run by ending the iteration.
 
     Inside `parallel.processes` every rank calls this and gets the same lines; rank 0 alone measures, draws
     and writes. folder: gets log.jsonl, TensorBoard events (if installed), sheets/ and checkpoint folders.
-    resume: go on from the folder's last whole checkpoint if there is one, with the settings of `config`;
-    otherwise the folder's log begins from scratch. Raises NumericsError when the guard gives up, WeightsError
-    on checkpoints that are damaged or of another model, OutputError on a full disk.
+    resume: continue from the folder's last intact checkpoint, if any, with the settings of `config`;
+    otherwise the folder's log is started again. Raises NumericsError if the guard gives up, WeightsError for
+    checkpoints that are damaged or of another model, OutputError on a full disk.
     """
     share = current_share()
     chief = share.rank == 0

@@ -72,13 +72,13 @@ def run_recipe(
 
     Under torchrun every process calls this; only the first one yields and writes.
 
-    name: one of `recipes`, such as `sanakit.recipes.RECIPES`. data: a data set as the recipe needs it: of
-    recipes for images of your own, any place that `open_source` opens. output: the run's folder; earlier
-    stages of the model are looked for beside it, under their recipe's name; a recipe of several stages makes
-    a folder in it for each. steps: instead of the recipe's own. resume: go on from the folder's checkpoint.
-    source: the finished model that a recipe goes on from, catalog name or folder; None: the recipe's own.
+    name: one of `recipes`, such as `sanakit.recipes.RECIPES`. data: the recipe's data set; for recipes on
+    your own images, anything that `open_source` opens. output: the run's folder; earlier stages are expected
+    beside it, under their recipe's name; a recipe of several stages makes a folder in it for each. steps:
+    replaces the recipe's number. resume: continue from the folder's checkpoint. source: the finished model to
+    start from, catalog name or folder; None: the recipe's.
     resolution: in pixels; batch_size: of all processes; None: the recipe's own; for recipes that take them.
-    smoke: two small steps of it, or of each of its stages, to see whether all of it runs.
+    smoke: only two small steps of it, or of each stage, as a check.
     parallel: how several processes share the model (`train/distributed/parallel.py`); None: the recipe's own.
     Raises SettingsError for an unknown name, DataError without data or without the earlier stage.
     """
@@ -128,7 +128,7 @@ def averaged_weights(run: Path) -> dict[str, Tensor]:
 def averaged_parts(run: Path, objective: VelocityObjective) -> tuple[Sana, TextEncoder]:
     """Return a run's transformer and text encoder with its averaged weights.
 
-    The trained model is a new module: the trained one may be in shards (FSDP2), which take no whole weights.
+    They are a new module: the trained one may be sharded (FSDP2) and cannot take whole weights.
     """
     weights, encoder = averaged_weights(run), objective.encoder
     transformer = Sana(objective.transformer.config)

@@ -4,10 +4,10 @@ A module is built without memory (on the meta device) and every tensor is assign
 never a second copy. Names and shapes are compared on the headers before any data is read: missing or unknown
 keys are errors that name them, skipped keys are listed by name.
 
-`mapped=True` (on a CPU in float32) leaves the big weights in their file, in the 16 bits they are stored in:
-matrices, dense convolutions and the embedding table, which the operations of `ops/` and a gather widen
-exactly as they go. The module gives what its float32 copy gives and owns next to no memory. Everything else
-(biases, norms, tables, depthwise kernels) becomes float32, the dtype that `module.dtype` tells.
+`mapped=True` (on a CPU in float32) leaves the big weights in their file, in their stored 16 bits: matrices,
+dense convolutions and the embedding table. The operations of `ops/` and a gather widen them exactly on the
+fly. The module computes the same as its float32 copy and owns almost no memory. Everything else (biases,
+norms, tables, depthwise kernels) becomes float32, the dtype that `module.dtype` tells.
 """
 
 from __future__ import annotations
@@ -78,13 +78,13 @@ def load_transformer(
     """Load a diffusion transformer, ready for inference or training.
 
     path: catalog name, diffusers folder (whole or its transformer/), official .pth, .safetensors in either
-    layout, or Hub "organisation/name". The size is read from config.json, or from the shapes where there is
-    none. dtype: to compute in; None chooses (float32 on a CPU, else what the model was made for). mapped:
-    leave the big weights in their file, as stored (see the module's text). home: where the weights are put
-    for now, if not on the device that the dtype is chosen for. plan: quantise by this one of
-    `quant.plans.PLANS`; a folder that was quantised already (`sana quantize`) needs none.
-    Raises ModelNotFoundError, WeightsError, PrecisionError when the dtype gives wrong images with this
-    model, or SettingsError for `mapped` elsewhere than on a CPU in float32.
+    layout, or Hub "organisation/name". The size is read from config.json, else from the shapes. dtype: to
+    compute in; None chooses (float32 on a CPU, else the one the model was trained for). mapped: leave the big
+    weights in their file, as stored (see the module's text). home: the first device of the weights, if not
+    the one that the dtype is chosen for. plan: quantise by this plan of `quant.plans.PLANS`; a quantised
+    folder (`sana quantize`) needs none.
+    Raises ModelNotFoundError, WeightsError, PrecisionError if the dtype gives wrong images with this model,
+    or SettingsError for `mapped` except on a CPU in float32.
     """
     source = resolve(path, ("transformer",))
     if source.runtime:
@@ -113,7 +113,7 @@ def load_autoencoder(
     mapped: bool = False,
     home: str | torch.device | None = None,
 ) -> DCAE:
-    """Load an autoencoder, or only the half that is needed.
+    """Load an autoencoder, or only one half of it.
 
     path: as for `load_transformer`; a file may hold a DC-AE in diffusers' or efficientvit's names, or a
     transformer of a released size, whose published autoencoder is then fetched. part: "both", "encoder" or
@@ -153,16 +153,15 @@ def load_text_encoder(
     home: str | torch.device | None = None,
     plan: str | None = None,
 ) -> TextEncoder:
-    """Load the language model with its tokenizer and the instruction that stands before prompts.
+    """Load the language model with its tokenizer and its instruction before prompts.
 
     path: as for `load_transformer`; for a file with a transformer of a released size the published text
     encoder is fetched. dtype: None chooses; never float16, in which Gemma 2 overflows. mapped, home, plan
     and errors: as for `load_transformer`.
-    layer_by_layer: give back the memory of each layer's mapped weights once it has run, so that encoding
-    holds one layer at a time (156 MB of Gemma 2 2B in 16 bits); the next prompts read them again. In a
-    pipeline its memory plan decides.
-    On a CPU in float32 the keys and values of a large model's instruction are kept in a file beside the
-    weights, or in the user's cache directory (see `text/prefix_cache.py`).
+    layer_by_layer: release each layer's mapped weights once it has run, so that only one layer is in memory
+    (156 MB of Gemma 2 2B in 16 bits); the next prompts read them again. In a pipeline its memory plan
+    decides. On a CPU in float32 the keys and values of a large model's instruction are kept in a file beside
+    the weights, or in the user's cache directory (see `text/prefix_cache.py`).
     """
     source = resolve(path, ("text_encoder", "tokenizer"))
     if source.runtime:
@@ -201,7 +200,7 @@ def fill(
     dtype: torch.dtype,
     mapped: bool = False,
 ) -> Module:
-    """Assign a checkpoint's tensors to a module that lies on the meta device.
+    """Assign a checkpoint's tensors to a module on the meta device.
 
     pairs: (names in the file, names in the module): the file's tensors, put one below the other, are cut into
     as many equal parts as there are names in the module. skipped: names in the file to leave out, with the
@@ -279,8 +278,8 @@ def check_fit(
 
 
 def widened(module: nn.Module) -> set[str]:
-    """Names of the weights that a module computes with whatever their float dtype: those of linear layers,
-    of dense 1x1 and 3x3 convolutions, and the embedding table."""
+    """Return the names of weights that may have any float dtype: those of linear layers, of dense 1x1 and 3x3
+    convolutions, and the embedding table."""
     names = set()
     for name, part in module.named_modules():
         dense = isinstance(part, nn.Conv2d) and part.groups == 1 and part.kernel_size in ((1, 1), (3, 3))

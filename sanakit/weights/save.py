@@ -1,7 +1,7 @@
 """Save modules: as a diffusers folder that diffusers' own pipeline opens, or as an official .pth.
 
-Both are written under a temporary name beside their place and renamed when complete, so a crash or a full
-disk leaves nothing half-written behind.
+Both are written under a temporary name and renamed when complete, so a crash or a full disk leaves no partial
+result.
 """
 
 from __future__ import annotations
@@ -107,15 +107,15 @@ def save_diffusers(
 ) -> Path:
     """Write a model as a diffusers folder; a folder of that name is replaced when the new one is complete.
 
-    flow_shift: > 0, the timestep shift it was trained and is sampled with. defaults: steps, guidance, width,
-    height, solver that the model wants when the caller does not say. dtype: to store in, float32, float16 or
-    bfloat16. precision: the one 16-bit dtype its transformer may compute in, "float32" for none, or "any".
+    flow_shift: > 0, the timestep shift it was trained and is sampled with. defaults: default steps, guidance,
+    width, height, solver. dtype: to store in, float32, float16 or bfloat16. precision: the one 16-bit dtype
+    its transformer may compute in, "float32" for none, or "any".
     name, licence: as `sana inspect` shows them. styles (name -> what is added to a prompt), example_prompts,
     sizes (width, height in pixels): the model's offers for a page. known_things: what it draws; a prompt
-    with none of them is told. plan: by which transformer and text encoder are quantised; they are then
-    written as they are, in names of our own that diffusers does not read. Returns the folder.
+    with none of them is told. plan: of the quantised transformer and text encoder; they are written
+    unchanged, in our own names, which diffusers cannot read. Returns the folder.
     Raises OutputError when it cannot be written, PrecisionError when dtype contradicts precision,
-    SettingsError for a shift or default that means nothing.
+    SettingsError for an invalid shift or default.
     """
     dtype = parse_dtype(dtype)
     check_rule(dtype, precision, "The model")

@@ -1,9 +1,9 @@
 """Run a captioner or a scorer over a data set; an interrupted run resumes where it stopped.
 
 1 waiting: the images whose work is not in the sidecar    2 annotate_batch: read, decode, ask the model
-3 annotate: every answer into the sidecar as it comes       4 Report: what was done, and what could not be
+3 annotate: every answer into the sidecar as it comes       4 AnnotationReport: the counts, and the failures
 
-A job says what is done (Captioning, Scoring) and how its model is loaded; `run_here` does it in this process,
+A job defines the work (Captioning, Scoring) and loads its model. `run_here` runs it in this process,
 `annotate_on_cluster` of `data/annotate/ray_job.py` in many.
 """
 
@@ -61,7 +61,7 @@ Answers = list[tuple[Caption, ...]]
 class Captioning:
     """Caption every image that this model has not captioned yet.
 
-    name: goes into the captions as their source, and tells a model's captions from another's: several add up.
+    name: stored as the captions' source. Captions of several models are kept side by side.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Captioning:
 class Scoring:
     """Score every image that has captions this model has not scored yet.
 
-    name: tells the model's scores from another's, with which they cannot be compared: those are replaced.
+    name: stored with the scores. Scores of another model are not comparable and are replaced.
     """
 
     name: str
@@ -140,7 +140,7 @@ RunJob = Callable[[AnnotationJob, Sequence[Waiting]], Iterable[Outcome]]
 class AnnotationReport:
     """The result of a run. done, kept: number of images, by this run and by earlier ones.
 
-    broken: key and reason of images that, or whose captions, cannot be read.   unanswered: keys of those
+    broken: key and reason of unreadable images or captions.   unanswered: keys of those
     for which the model had no answer.   bare: keys of those without captions to score. The next run tries all
     three again.
     """
@@ -156,12 +156,12 @@ class AnnotationReport:
 def annotate(
     source: Source, job: AnnotationJob, sidecar: Path, run: RunJob, *, progress: OnProgress | None = None
 ) -> AnnotationReport:
-    """Do a job on all images of a source that the sidecar has no result of; write the results to it.
+    """Run a job on all images of a source without a result in the sidecar; add the results to it.
 
-    run: `run_here` or `annotate_on_cluster`, with their settings bound.   progress: see Progress.
-    Each result is in the sidecar as soon as `run` gives it: a run that is killed is taken up by the next one.
-    Raises SettingsError without a name of the model; DataError for a damaged sidecar, OutputError where it
-    cannot be written, and whatever the model raises.
+    run: `run_here` or `annotate_on_cluster`, with their settings bound. progress: see OnProgress. Each result
+    is in the sidecar as soon as `run` yields it, so the next run resumes a killed one.
+    Raises SettingsError without the model's name, DataError for a damaged sidecar, OutputError if it cannot
+    be written, and the model's errors.
     """
     if not job.name.strip():
         raise SettingsError("The model has no name: pass one, as it identifies captions and scores.")
@@ -216,7 +216,7 @@ def waiting(
 def run_here(
     job: AnnotationJob, pictures: Sequence[Waiting], *, source: Source, batch_size: int = 8
 ) -> Iterator[Outcome]:
-    """Do a job in this process, reading the next batch while the model works on one.
+    """Run a job in this process; the next batch is read while the model works on one.
 
     batch_size: images the model gets at once. Raises SettingsError for one below 1.
     """

@@ -1,9 +1,9 @@
-"""Batches for training, read ahead by worker processes: the same ones for any number of workers and ranks.
+"""Training batches, read ahead by worker processes; the same for any number of workers and ranks.
 
-The order decides which images a batch holds (`order`), a number drawn for (seed, step, image) which of
-their captions; workers only carry it out. They are processes, not threads: a hostile file that brings down a
-decoder takes no training run with it, and the interpreter is free for the step itself.
-An image that cannot be decoded gets weight 0, and its name into the report.
+The order decides on a batch's images (`order`), a number drawn for (seed, step, image) on their captions;
+workers only load them. They are processes, not threads: a file that crashes a decoder does not crash the
+training, and the interpreter is free for the step itself. An image that cannot be decoded gets weight 0, and
+the report names it.
 Shapes: B the samples of a part, H W its bucket's size.
 """
 
@@ -112,8 +112,8 @@ class Loader:
     workers: processes; 0 reads in this one. More need the usual `if __name__ == "__main__":` around the
     calling script.   temperature, threshold: of the caption sampler, see `captions`.   device: where batches
     are put; images go there as bytes, a quarter of their size as float32.
-    Use it in a `with` statement, or call `close`. Raises DataError for an index of other images and where
-    none can be trained on, SettingsError for what is out of range.
+    Use it in a `with` statement, or call `close`. Raises DataError for an index of other images or if no
+    image is usable, SettingsError for settings out of range.
     """
 
     def __init__(
@@ -165,8 +165,8 @@ class Loader:
     def batch(self, step: int, part: SampleRange) -> LoadedBatch:
         """Return a part of global batch `step`.
 
-        It comes at once if parts are asked for in the order told to `begin`; otherwise reading starts again
-        from there. Raises DataError when a worker was killed.
+        It is ready at once if parts are requested in the order given to `begin`; otherwise reading restarts
+        there. Raises DataError when a worker was killed.
         """
         self._check(part)
         asked = (step, (part.start, part.stop))

@@ -1,7 +1,7 @@
 """Make a cache: run the autoencoder, and the text encoder where asked, over all images of a source.
 
-First a plan, from headers alone: which images, in which buckets and shards, how much room. Then the shards
-that are missing, one after the other; threads read and decode images ahead of the models.
+The plan comes first, from headers alone: images, buckets, shards and disk space. Then the missing shards are
+built one by one; threads read and decode images ahead of the models.
 Shapes: B images that are encoded at once, C h w latents, L text tokens, E text width.
 """
 
@@ -63,8 +63,8 @@ _Read = tuple[CachedImage, Tensor | None]  # its pixels, uint8 3 H W; None where
 class CachePlan:
     """The contents of a cache before anything is encoded.
 
-    model: as it was named.   captions: about how many, and tokens: how long on average; 0 without text.
-    latent_bytes, text_bytes: of the whole cache, about.   free_bytes: where it goes to.
+    model: as named. captions: estimated number; tokens: estimated length; 0 without text.
+    latent_bytes, text_bytes: of the whole cache, about.   free_bytes: of the target folder.
     """
 
     folder: Path
@@ -100,7 +100,7 @@ class Built:
 
 
 def maker_of(model: str | os.PathLike[str], *, text: bool = False) -> Maker:
-    """Tell by their weights what a model's encoders make; to compare with that of a cache (`Cache.check`).
+    """Identify a model's encoders by their weights, for comparison with a cache (`Cache.check`).
 
     text: of the text encoder too, which has all its weights read: 10 GB of float32 values for Gemma 2 2B.
     The values count, in float32, not the files: an export in another layout or a wider dtype is the same.
@@ -146,14 +146,14 @@ def plan_cache(
     square: bool = False,
     progress: OnProgress | None = None,
 ) -> CachePlan:
-    """Look at a source and say what its cache would hold; nothing but the scan of its headers is written.
+    """Plan the cache of a source; only the scan of its headers is written.
 
-    place: anything `open_source` opens.   folder: of the cache, new, or of one that was begun.   model: whose
-    encoders are used.   resolution, square: as for `fill_buckets`; None: the model's own.   text: features of
-    all captions too.
+    place: anything `open_source` opens. folder: of the cache, new or started. model: the one whose encoders
+    are used. resolution, square: as for `fill_buckets`; None: the model's own. text: features of all captions
+    too.
     progress: called with (what is being done, how many are done, how many there are).
-    Raises DataError for a source without images to train on, for a folder that holds another cache or other
-    files, OutputError where there is no room, and what loading the model raises.
+    Raises DataError for a source without usable images or a folder with other files, OutputError without disk
+    space, and the errors of loading the model.
     """
     folder = Path(folder).expanduser()
     source = open_source(place)
@@ -212,12 +212,12 @@ def build_cache(
     batch: int = 16,
     progress: OnProgress | None = None,
 ) -> Built:
-    """Make the shards of a plan that are missing.
+    """Build the missing shards of a plan.
 
     device, dtype: to compute in, as for `load_autoencoder`.   batch: images encoded at once.   progress:
     called with (what is being done, how many images are done, how many there are).
-    An image that cannot be decoded is kept as broken, with the reason. Raises NumericsError for latents
-    that are not finite, OutputError where there is no room for a shard, and what loading raises.
+    An image that cannot be decoded is recorded as broken, with the reason. Raises NumericsError for latents
+    that are not finite, OutputError without disk space, and the errors of loading.
     """
     start_cache(plan.folder, plan.about)
     missing, about = plan.missing, plan.about

@@ -1,8 +1,8 @@
 """The engine of a server: a bounded queue, and one thread that computes step by step for all requests.
 
-Requests join a running batch between two steps and leave it when they are done (`group.py`); an image drawn
-in a crowd is the image drawn alone, to rounding. No HTTP here: callers are told by events and futures.
-A request that makes the model fail, or gives NaN, fails alone.
+Requests join a running batch between two steps and leave it when they are done (`group.py`). An image drawn
+in a batch equals the image drawn alone, up to rounding. Callers receive events and futures; there is no HTTP
+here. A request that makes the model fail, or gives NaN, fails alone.
 
     engine = Engine(["pocket"])
     engine.start()
@@ -57,7 +57,7 @@ class Engine:
     models: the models it may use, see `ModelPool`; the first is the default, loaded at the start.
     max_batch: images that take a step together. max_waiting: images that may wait.
     prompt_filter, image_filter: called with prompts or images, and the ticket's id; raise RefusedError.
-    Raises what the settings of a model raise.
+    Raises the errors of a model's settings.
     """
 
     def __init__(
@@ -136,7 +136,8 @@ class Engine:
         deadline: float | None = None,
         name: str | None = None,
     ) -> Ticket:
-        """Take a request. on_event: called in the computing thread; be quick. previews: with every step.
+        """Accept a request. on_event: called in the computing thread; must be quick. previews: with every
+        step.
 
         deadline: seconds from now, after which it fails with DeadlineError. name: the ticket's id, else a new
         one. Raises BusyError if the queue is full, ClosedError if the engine is stopping.
@@ -163,7 +164,8 @@ class Engine:
     def stats(self) -> dict[str, Any]:
         """Return its state: waiting, running (images), loaded (models), and counts since the start.
 
-        Counts: steps (of batches), samples (images in those steps), images, failed, stopped, refused.
+        Counts: steps (of batches), samples (images in those steps), pictures (finished images), failed,
+        stopped, refused.
         """
         with self._condition:
             groups = list(self._turns.groups.values())

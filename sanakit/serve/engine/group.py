@@ -1,9 +1,8 @@
 """Groups of images that can take steps together, and the order of their turns.
 
-A group holds the images of one model, one latent size and one kind of guidance: those that wait, those that
-run, one step of all of them at a time, and those that are denoised and wait for the decoder. Groups share the
-machine by the seconds that each has had: the one with the least goes next, so that large images do not keep
-small ones waiting.
+A group holds the images of one model, one latent size and one kind of guidance: waiting ones, running ones
+(one step of all of them at a time), and denoised ones that wait for the decoder. Groups share the machine by
+used seconds: the group with the least goes next, so large images do not block small ones.
 Source: continuous batching (Orca, OSDI 2022); start-time fair queueing (Goyal et al., SIGCOMM 1996).
 """
 
@@ -86,10 +85,11 @@ class Group:
 
 
 class Turns:
-    """The groups, and whose turn it is: start-time fair queueing with a credit. Its owner holds a lock.
+    """The groups and the order of their turns: start-time fair queueing with a credit. Its owner holds a
+    lock.
 
-    A group that begins after a pause has a credit, so that a small request is done before turns are shared
-    again; a group's time before the pause still counts, so that pauses earn only the credit.
+    A group that begins after a pause has a credit, so that a small request finishes before turns are shared;
+    a group's time before the pause still counts, so that pauses earn only the credit.
     """
 
     def __init__(self) -> None:

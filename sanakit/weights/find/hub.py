@@ -1,7 +1,7 @@
-"""Downloads from the Hugging Face Hub: the only module of the package that fetches anything.
+"""Downloads from the Hugging Face Hub: the only module that downloads anything.
 
-Only what is needed comes down: configs, tokenizer and the safetensors of one variant, never pickles. A file
-that was fetched before is taken from the local cache, also without a network.
+Only the needed files are downloaded: configs, tokenizer and the safetensors of one variant, never pickles.
+Files in the local cache are used without a network.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ REPO_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def fetch(repo: str, parts: Iterable[str] = PARTS, variant: str | None = None) -> Path:
-    """Bring the named parts of a Hub repository here and return their folder.
+    """Download the named parts of a Hub repository and return their folder.
 
-    A repository of one part alone (`mit-han-lab/dc-ae-f32c32-sana-1.1-diffusers`) gives the folder of it, an
-    official one, which holds one .pth, the path of that file.
+    A repository with a single part (`mit-han-lab/dc-ae-f32c32-sana-1.1-diffusers`) gives its folder; an
+    official one with a single .pth gives that file.
     variant: the weights to prefer, fp16 or bf16. Raises ModelNotFoundError or WeightsError, in one sentence.
     """
     from huggingface_hub import hf_hub_download, snapshot_download
@@ -58,11 +58,11 @@ def fetch(repo: str, parts: Iterable[str] = PARTS, variant: str | None = None) -
 
 
 def fetch_files(place: str, patterns: Iterable[str]) -> Path:
-    """Bring the files of a Hub repository that fit, and return the folder they are in.
+    """Download the matching files of a Hub repository and return their folder.
 
     place: organisation/name; an existing local file or folder is returned as it is.
-    patterns: of file names, * for any part; pickles come only where a pattern says so. An earlier
-    download in which something fits every pattern is not asked for again.
+    patterns: of file names, * for any part; pickles are only downloaded if a pattern names them. An earlier
+    download that matches every pattern is reused.
     Raises ModelNotFoundError or WeightsError.
     """
     from huggingface_hub import snapshot_download

@@ -66,11 +66,11 @@ class ModelSource:
 
 
 def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> ModelSource:
-    """Find a model, and fetch the named parts if it lies on the Hub.
+    """Find a model, and download the named parts if it is on the Hub.
 
     model: a catalog name, a diffusers folder, a .safetensors or .pth file, or a Hub "organisation/name". A
-    catalog name wins over a folder of that name in the working directory: write ./name for the folder.
-    Raises ModelNotFoundError when nothing is called so, WeightsError when it cannot be drawn with.
+    catalog name takes precedence over a folder of that name: write ./name for the folder.
+    Raises ModelNotFoundError if the name matches nothing, WeightsError for an unsupported model.
     """
     text = os.fspath(model)
     if text in CATALOG:
@@ -89,8 +89,7 @@ def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> 
 
 
 def partner(source: ModelSource, parts: tuple[str, ...]) -> ModelSource:
-    """For a single file that holds only a transformer: the release of the same size, with those parts
-    fetched.
+    """Return the release of the same size as a lone transformer file, with those parts downloaded.
 
     Raises WeightsError when no release has this size, or the file is not a transformer.
     """
@@ -113,7 +112,7 @@ def partner(source: ModelSource, parts: tuple[str, ...]) -> ModelSource:
 
 
 def identify(names: Iterable[str]) -> tuple[str, str]:
-    """Tell by its tensors' names what a checkpoint holds: (kind, layout).
+    """Identify a checkpoint by its tensors' names: (kind, layout).
 
     kind: transformer, autoencoder, text_encoder, controlnet, lora or foreign. layout: official, diffusers or
     "".

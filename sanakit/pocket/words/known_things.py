@@ -34,7 +34,9 @@ def known_things(
 
     concepts: CLDR labels, such as those of all rows. foreign: concept -> its names in other languages.
     """
-    labels = {ask_for(concept): concept for concept in concepts}
+    there = dict.fromkeys(concepts)
+    best_known = [concept for concept in (*COMMON_CONCEPTS, *FURTHER_CONCEPTS) if concept in there]
+    labels = {ask_for(concept): concept for concept in dict.fromkeys([*best_known, *there])}
     things = {phrase: _others(concept, phrase) for phrase, concept in labels.items()}
     english = KnownThings(things, threshold=0.0, unlike=UNLIKE[::2])
     added = _understood(english, labels, encoder, foreign or {})

@@ -39,7 +39,7 @@ class Toy:
 
 @pytest.fixture(scope="module")
 def known() -> KnownThings:
-    return known_things(CONCEPTS, cast("TextEncoder", Toy()), FOREIGN)
+    return known_things(reversed(CONCEPTS), cast("TextEncoder", Toy()), FOREIGN)
 
 
 def test_the_first_things_that_strangers_type_are_named(known) -> None:
@@ -57,6 +57,7 @@ def test_every_word_that_draws_a_thing_is_one_of_its_words(known) -> None:
 def test_phrases_are_those_that_captions_have(known) -> None:
     assert set(known.things) == {ask_for(concept) for concept in CONCEPTS}
     assert len(known.things) == len(CONCEPTS)
+    assert known.phrases[:200] == tuple(COMMON_CONCEPTS.values())
     assert known.named("a picture of a soccer ball") == COMMON_CONCEPTS["soccer ball"]
 
 

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.segment import Segments
 
-    from sanakit.pipelines.request import Result
-    from sanakit.pipelines.text_to_image import Step
+    from sanakit.pipelines.request import Result, Step
 
 OWN = "model's own"
 PREVIEW_COLUMNS = 64  # of the terminal, at most

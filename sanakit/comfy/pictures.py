@@ -29,8 +29,9 @@ from sanakit.comfy.widgets import (
 )
 from sanakit.pipelines.image_to_image import STRENGTH, ImageToImage
 from sanakit.pipelines.inpaint import MAX_MARGIN, Inpaint, expand
+from sanakit.pipelines.request import Step
 from sanakit.pipelines.source import FEATHER
-from sanakit.pipelines.text_to_image import Step, TextToImage
+from sanakit.pipelines.text_to_image import TextToImage
 
 DRAWING = {"seed": SEED, "steps": STEPS, "guidance": GUIDANCE, "solver": SOLVER}
 

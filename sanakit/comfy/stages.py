@@ -157,7 +157,8 @@ class SampleLatents:
             features = [to_features(negative, text_width, "negative"), *features]
         features = [text.to(model.device) for text in features]
         mask = None if latent is None else latent.get("noise_mask")
-        masks = None if mask is None else to_cells(mask, batch_size, request.cells[1:])
+        cells = request.cells.height, request.cells.width
+        masks = None if mask is None else to_cells(mask, batch_size, cells)
         plan = model.plan(request)
         with stage(model.transformer, plan, model.device):
             request = replace(request, solver=sampler)

@@ -21,8 +21,8 @@ from torch import Generator, Tensor, nn
 from sanakit.flow.guidance import Velocity, classifier_free
 from sanakit.flow.path import clean_from_velocity, interpolate, velocity_towards
 from sanakit.flow.solver import Solver, State
-from sanakit.models.dc_ae import DCAE
-from sanakit.models.sana import Sana, TextContext
+from sanakit.models.contracts import Codec, VelocityModel
+from sanakit.models.sana import TextContext
 from sanakit.pipelines.memory import memory_limit
 from sanakit.pipelines.request import InitialImage, Request, first_noise
 
@@ -48,7 +48,7 @@ class Sample:
 
 
 def begin(
-    transformer: Sana,
+    transformer: VelocityModel,
     request: Request,
     features: Sequence[Tensor],
     known: Tensor | None,
@@ -65,12 +65,12 @@ def begin(
     prompts = [c for c, count in zip(contexts, request.counts, strict=True) for _ in range(count)]
 
     # Noise from each image's own seed, unless the caller brought it; what SCM adds later is the seed's too.
-    drawn = [first_noise(seed, request.cells) for seed in request.seeds]
+    drawn = [first_noise(seed, request.cells.dims) for seed in request.seeds]
     generators = [g for _, g in drawn] or [Generator("cpu")] * request.pictures  # idle: SCM always has seeds
     noise = torch.stack([first for first, _ in drawn]) if request.latents is None else request.latents
     noise = noise.to(features[0].device, torch.float32)
-    if masks is None and request.source is not None:
-        masks = request.source.mask
+    if masks is None and request.conditions.image is not None:
+        masks = request.conditions.image.mask
     each = zip(prompts, noise.split(1), generators, _rows(known, noise), _rows(masks, noise), strict=True)
     samples = []
     for prompt, one, generator, own, mask in each:
@@ -99,7 +99,7 @@ def _rows(values: Tensor | None, noise: Tensor) -> Sequence[Tensor | None]:
     return values.to(noise.device).expand(len(noise), -1, -1, -1).split(1)
 
 
-def encode_source(autoencoder: DCAE, source: InitialImage, device: torch.device) -> Tensor:
+def encode_source(autoencoder: Codec, source: InitialImage, device: torch.device) -> Tensor:
     """Return the latents 1 C h w of an image to start from, scaled as the transformer sees them.
 
     Raises MemoryLimitError.
@@ -112,7 +112,7 @@ def encode_source(autoencoder: DCAE, source: InitialImage, device: torch.device)
 class Batch:
     """Samples that take their steps together: of one latent size, all of them guided or none."""
 
-    def __init__(self, transformer: Sana, samples: Sequence[Sample]) -> None:
+    def __init__(self, transformer: VelocityModel, samples: Sequence[Sample]) -> None:
         self.transformer = transformer
         self.samples = samples
         negatives = [sample.negative for sample in samples if sample.negative is not None]

@@ -13,9 +13,9 @@ from typing import Unpack
 import torch
 from PIL import Image
 
-from sanakit.pipelines.request import DrawSettings, Result, check_request
+from sanakit.pipelines.request import DrawSettings, Result, Step, check_request, result_of
 from sanakit.pipelines.source import make_source
-from sanakit.pipelines.text_to_image import Step, TextToImage
+from sanakit.pipelines.text_to_image import TextToImage
 
 STRENGTH = 0.6
 
@@ -66,7 +66,7 @@ class ImageToImage:
             image, prompt, negative_prompt, strength=strength, width=width, height=height, **settings
         )
         *_, last = stream
-        return last.result  # pyright: ignore[reportReturnType] - the last step has it
+        return result_of(last)
 
     def stream(
         self,

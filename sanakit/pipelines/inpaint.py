@@ -16,9 +16,9 @@ from PIL import Image
 
 from sanakit.errors import SettingsError
 from sanakit.images.opening import MAX_PIXELS, flatten
-from sanakit.pipelines.request import DrawSettings, Result, check_request, whole_number
+from sanakit.pipelines.request import DrawSettings, Result, Step, check_request, result_of, whole_number
 from sanakit.pipelines.source import FEATHER, make_source
-from sanakit.pipelines.text_to_image import Step, TextToImage
+from sanakit.pipelines.text_to_image import TextToImage
 
 MAX_MARGIN = 4096  # pixels
 
@@ -79,7 +79,7 @@ class Inpaint:
             **settings,
         )
         *_, last = stream
-        return last.result  # pyright: ignore[reportReturnType] - the last step has it
+        return result_of(last)
 
     def stream(
         self,

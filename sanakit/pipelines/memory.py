@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from sanakit.errors import MemoryLimitError, SettingsError
+from sanakit.models.contracts import LatentShape
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.dc_ae.stream import decode_bytes, default_band
 from sanakit.models.gemma2 import Gemma2
@@ -124,18 +125,18 @@ class Planner:
             self.residences = ("staged",) if waiting else ("resident",)
 
     def plan(
-        self, cells: tuple[int, int, int], samples: int, pictures: int = 0, available: int | None = None
+        self, cells: LatentShape, samples: int, pictures: int = 0, available: int | None = None
     ) -> MemoryPlan:
         """Choose the fastest way to draw within the budget.
 
-        cells: C h w of the latents. samples: latents in the batch, those for guidance included. pictures:
+        cells: of one sample's latents. samples: latents in the batch, those for guidance included. pictures:
         bytes that the results take. available: bytes that the process may still take, which is what "auto"
         allows; None: look.
         Raises MemoryLimitError, which names the smallest sufficient budget and the largest square that fits.
         """
-        height, width = (side * self.autoencoder.compression for side in cells[1:])
+        height, width = (side * self.autoencoder.compression for side in (cells.height, cells.width))
         # On a CPU small bands cost no time, since they stay in its caches; elsewhere the whole map is first.
-        bands = [default_band(self.autoencoder, height, width) if self.on_cpu else float(cells[1])]
+        bands = [default_band(self.autoencoder, height, width) if self.on_cpu else float(cells.height)]
         while bands[-1] > LEAST_BAND:
             bands.append(max(LEAST_BAND, bands[-1] / 2))
 
@@ -155,10 +156,11 @@ class Planner:
         least = planned(self.residences[-1], LEAST_BAND)
         if self.budget == "auto":  # estimates are careful, and the system may make room: try before refusing
             return least
+        squares = [LatentShape.image(cells.channels, n, n) for n in range(2, max(cells.dims[1:]) + 1)]
         fits = [
-            side
-            for side in range(2, max(cells[1:]) + 1)
-            if self._peak((cells[0], side, side), samples, least.residence, LEAST_BAND) + pictures <= limit
+            square.width
+            for square in squares
+            if self._peak(square, samples, least.residence, LEAST_BAND) + pictures <= limit
         ]
         side = max(fits, default=0) * self.autoencoder.compression
         smaller = f", or draw {side}x{side} px" if side else ""
@@ -167,15 +169,15 @@ class Planner:
             f"{width}x{height} px do not fit in {in_words(limit)}: allow at least {enough}{smaller}."
         )
 
-    def _peak(self, cells: tuple[int, int, int], samples: int, residence: Residence, band: float) -> int:
+    def _peak(self, cells: LatentShape, samples: int, residence: Residence, band: float) -> int:
         """Estimate the most bytes that the process holds at a time."""
-        height, width = (side * self.autoencoder.compression for side in cells[1:])
+        height, width = (side * self.autoencoder.compression for side in (cells.height, cells.width))
         weights, config = self.weights, self.transformer
         # A token at its widest: in the Mix-FFN (x, its norm, the result, three hidden widths). A CPU computes
         # blocks in bands, in place: there it is where x gets its positions, or its last norm.
         hidden = int(config.width * config.mlp_ratio)
         values = 3 * config.width if self.on_cpu else 3 * config.width + 3 * hidden
-        step = samples * cells[1] * cells[2] * values * 4 + STEP_WORK
+        step = samples * cells.tokens * values * 4 + STEP_WORK
         decode = decode_bytes(self.autoencoder, height, width, band)
         if residence == "resident":
             everything = weights.text + weights.transformer + weights.decoder

@@ -10,7 +10,7 @@ import math
 import os
 import reprlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 import torch
@@ -25,6 +25,7 @@ from sanakit.flow.guidance import check_scale
 from sanakit.flow.scm import SCM, scm_times
 from sanakit.flow.solver import Solver
 from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, drawn_size
+from sanakit.models.contracts import LatentShape
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SanaConfig
 from sanakit.weights.settings import ModelSettings
@@ -107,6 +108,13 @@ class InitialImage:
     finish: Callable[[Image.Image], Image.Image]  # the drawn image to the result, of that size
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Conditions:
+    """Conditions besides the prompts, each checked without weights; None: not given."""
+
+    image: InitialImage | None = None  # to start from, with the mask of what is redrawn
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
     """The images of one call, prompt after prompt, and how they were made."""
@@ -116,6 +124,47 @@ class Result:
     timings: dict[str, float]  # seconds for text, denoise, decode
     metadata: list[Metadata]  # one an image: all it takes to draw it again; see `save`
     warnings: list[str]  # what the user should know, such as a prompt that was cut
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One finished step of `TextToImage.stream`; stop iterating and the rest is never computed."""
+
+    index: int  # 1 is the first
+    total: int
+    latents: Tensor  # B C h w, float32: where the images stand; after the last step the clean latents
+    clean: Tensor  # B C h w, float32: the clean latents that were in sight at this step
+    draw: Callable[[Tensor], Image.Image] = field(repr=False)  # latents C h w of one image, small
+
+    @property
+    def result(self) -> Result | None:
+        """Return the result, which the last step alone has."""
+        return None
+
+    def preview(self, image: int = 0) -> Image.Image:
+        """Show what image number `image` will be: a linear map of `clean`, 8 px a latent, no decoder.
+
+        The map is fitted at a pipeline's first preview, which takes as long as decoding 512 px.
+        """
+        return self.draw(self.clean[image])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LastStep(Step):
+    """The step after which the images were decoded."""
+
+    drawn: Result
+
+    @property
+    def result(self) -> Result:
+        """Return the images and how they were made."""
+        return self.drawn
+
+
+def result_of(last: Step | None) -> Result:
+    """Return the result of the last step."""
+    assert isinstance(last, LastStep), "a drawing ends with its last step"
+    return last.result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -129,12 +178,12 @@ class Request:
     guidance: float
     solver: Solver | None  # None: no step is taken (strength 0)
     seeds: list[int]  # one an image; empty where the caller gave all the noise
-    cells: tuple[int, int, int]  # C h w of what is drawn
+    cells: LatentShape  # of one sample
     latents: Tensor | None  # B C h w, the caller's own noise
     size: tuple[int, int]  # height and width that were asked for, pixels
     output: Output
     metadata: list[Metadata]  # one an image
-    source: InitialImage | None = None
+    conditions: Conditions = Conditions()
     guidance_embed: bool = False  # as in `ModelSpec`
     notes: tuple[str, ...] = ()  # what the user should know, such as that an image is resized
 
@@ -144,7 +193,7 @@ class Request:
         return self.guidance > 1 and not self.guidance_embed
 
     @property
-    def again(self) -> bool:
+    def anew(self) -> bool:
         """Whether drawing starts from pure noise: always, except from an image at a strength below 1."""
         return self.solver is not None and len(self.solver.times) > self.steps
 
@@ -203,9 +252,11 @@ def check_request(
         notes = size_notes(spec, drawn, (height, width))
     else:
         drawn, (height, width), notes = source.pixels.shape[2:], source.size, ()
-    cells = (spec.latent_channels, drawn[0] // spec.compression, drawn[1] // spec.compression)
+    cells = LatentShape.image(
+        spec.latent_channels, drawn[0] // spec.compression, drawn[1] // spec.compression
+    )
     if latents is not None:
-        check_latents(latents, (count, *cells))
+        check_latents(latents, (count, *cells.dims))
     shared = {"negative_prompt": negative_prompt, "width": width, "height": height, "steps": steps}
     shared |= {"guidance": float(guidance), "solver": solver, "model": own.name, "version": __version__}
     if source is not None:
@@ -226,7 +277,7 @@ def check_request(
         size=(height, width),
         output=output,
         metadata=metadata,
-        source=source,
+        conditions=Conditions(image=source),
         guidance_embed=spec.guidance_embed,
         notes=notes,
     )

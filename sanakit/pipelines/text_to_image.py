@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from time import perf_counter
 
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from sanakit.errors import MemoryLimitError, NumericsError, SettingsError
 from sanakit.images.image import draw_preview, fit_preview, resize_and_crop, to_levels, to_pil
+from sanakit.models.contracts import LatentShape
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.dc_ae.stream import decode_rows
 from sanakit.models.sana import Sana
@@ -39,30 +39,21 @@ from sanakit.pipelines.memory import (
     parse_budget,
     stage,
 )
-from sanakit.pipelines.request import ModelSpec, Output, Request, Result, check_request, result_bytes
+from sanakit.pipelines.request import (
+    LastStep,
+    ModelSpec,
+    Output,
+    Request,
+    Result,
+    Step,
+    check_request,
+    result_bytes,
+    result_of,
+)
 from sanakit.text.encoder import TextEncoder
 from sanakit.weights import load_autoencoder, load_settings, load_text_encoder, load_transformer
 from sanakit.weights.known_things import unknown_prompts
 from sanakit.weights.settings import ModelSettings
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
-    """One finished step of `TextToImage.stream`; stop iterating and the rest is never computed."""
-
-    index: int  # 1 is the first
-    total: int
-    latents: Tensor  # B C h w, float32: where the images stand; after the last step the clean latents
-    clean: Tensor  # B C h w, float32: the clean latents that were in sight at this step
-    result: Result | None = None  # the last step's only
-    pipe: TextToImage = field(repr=False)
-
-    def preview(self, image: int = 0) -> Image.Image:
-        """Show what image number `image` will be: a linear map of `clean`, 8 px a latent, no decoder.
-
-        The map is fitted at a pipeline's first preview, which takes as long as decoding 512 px.
-        """
-        return self.pipe.preview(self.clean[image])
 
 
 class TextToImage:
@@ -173,6 +164,7 @@ class TextToImage:
         Raises SettingsError, SizeError, NumericsError, or MemoryLimitError. If only decoding failed, its
         attribute `latents` has the denoised latents: pass them to `decode`.
         """
+        last = None
         for step in self.stream(
             prompt,
             negative_prompt,
@@ -187,8 +179,8 @@ class TextToImage:
             output=output,
             binned=binned,
         ):
-            result = step.result
-        return result  # pyright: ignore - there is a last step and it has one
+            last = step
+        return result_of(last)
 
     def stream(
         self,
@@ -233,7 +225,7 @@ class TextToImage:
 
         Raises at once: MemoryLimitError, or SettingsError for an initial image without the encoder.
         """
-        if request.source is not None and self.autoencoder.encoder is None:
+        if request.conditions.image is not None and self.autoencoder.encoder is None:
             raise SettingsError("This pipeline was loaded without the encoder: load it with encoder=True.")
         return self._draw(request, self.plan(request))
 
@@ -243,7 +235,7 @@ class TextToImage:
         Raises MemoryLimitError.
         """
         compression = self.autoencoder.config.compression
-        drawn = (request.cells[1] * compression, request.cells[2] * compression)
+        drawn = (request.cells.height * compression, request.cells.width * compression)
         results = request.pictures * result_bytes(request.output, drawn, request.size)
         samples = request.pictures if samples is None else samples
         return self._memory.plan(request.cells, samples * (2 if request.guided else 1), results)
@@ -282,9 +274,9 @@ class TextToImage:
 
     def encode_source(self, request: Request) -> Tensor | None:
         """Return the latents (1 C h w) of the image that a request starts from, if any; see `denoise.py`."""
-        if request.source is None:
+        if (image := request.conditions.image) is None:
             return None
-        known = encode_source(self.autoencoder, request.source, self.device)
+        known = encode_source(self.autoencoder, image, self.device)
         self.check_finite(known, "The encoded image", self.autoencoder.dtype)
         return known
 
@@ -299,7 +291,7 @@ class TextToImage:
             warnings.warn(note, stacklevel=3)
 
         known = None
-        if request.source is not None:
+        if request.conditions.image is not None:
             with stage(self.autoencoder, plan, self.device):
                 known = self.encode_source(request)
 
@@ -322,7 +314,9 @@ class TextToImage:
                 denoise += perf_counter() - resumed  # without what the caller does between two steps
                 if not state.done:
                     now, clean = batch.latents, batch.clean
-                    yield Step(index=state.index, total=state.total, latents=now, clean=clean, pipe=self)
+                    yield Step(
+                        index=state.index, total=state.total, latents=now, clean=clean, draw=self.preview
+                    )
                 resumed = perf_counter()
 
         # 6 decode, 7 image
@@ -335,7 +329,9 @@ class TextToImage:
             metadata=request.metadata,
             warnings=notes,
         )
-        yield Step(index=state.index, total=state.total, latents=last, clean=last, result=result, pipe=self)
+        yield LastStep(
+            index=state.index, total=state.total, latents=last, clean=last, draw=self.preview, drawn=result
+        )
 
     def picture(self, latents: Tensor, request: Request) -> list[Image.Image] | Tensor:
         """Decode latents (B C h w) to a request's images, "pil" or "pt", in the requested size.
@@ -343,7 +339,8 @@ class TextToImage:
         If that is the drawn size, they never exist in more than 8 bits.
         """
         drawn = tuple(side * self.autoencoder.config.compression for side in latents.shape[2:])
-        size = request.size if request.source is None else drawn
+        image = request.conditions.image
+        size = request.size if image is None else drawn
         if request.output == "pt" or drawn != size:
             images = resize_and_crop(self.decode(latents), *size).clamp(-1, 1)
             return to_pil(images) if request.output == "pil" else images
@@ -354,14 +351,14 @@ class TextToImage:
 
         self._decode(latents, put)
         pictures = [Image.fromarray(pixels.numpy()) for pixels in levels]
-        return pictures if request.source is None else [request.source.finish(one) for one in pictures]
+        return pictures if image is None else [image.finish(one) for one in pictures]
 
     def _decode(self, latents: Tensor, put: Callable[[int, int, Tensor], None]) -> None:
         """Yield the rows of each image as they are decoded: image number, first row, 3 h W float32.
 
         Denoising is expensive: if memory runs out, the decoder tries again with smaller bands.
         """
-        cells = (latents.shape[1], latents.shape[2], latents.shape[3])
+        cells = LatentShape.image(*latents.shape[1:])
         try:
             plan, dtype = self._memory.plan(cells, 0), self.autoencoder.dtype
         except MemoryLimitError as refusal:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sanakit.errors import MemoryLimitError, NumericsError
 from sanakit.flow.path import interpolate
-from sanakit.pipelines import denoise
+from sanakit.models.dc_ae import DCAE
 from sanakit.pipelines.denoise import Batch, Sample, begin, encode_source
 from sanakit.pipelines.request import InitialImage, check_request, seeded_noise
 from sanakit.pipelines.source import make_source
@@ -272,6 +272,6 @@ def test_encoding_that_runs_out_of_memory_says_what_helps(pipe, monkeypatch) -> 
     def full(*_: object) -> Tensor:
         raise MemoryError
 
-    monkeypatch.setattr(denoise.DCAE, "encode", full)
+    monkeypatch.setattr(DCAE, "encode", full)
     with pytest.raises(MemoryLimitError, match="encoding the image: take a smaller size"):
         begun(pipe, source=half_masked(pipe, 0.5))

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sanakit.errors import MemoryLimitError, SettingsError
+from sanakit.models.contracts import LatentShape
 from sanakit.models.dc_ae import DC_AE_F32C32_SANA, DCAE
 from sanakit.models.dc_ae.stream import decode_rows
 from sanakit.models.gemma2 import GEMMA2_2B, Gemma2
@@ -58,7 +59,7 @@ def published_4k() -> Planner:
 
 def plan(planner: Planner, budget: int | str, side: int = 512, available: int = 20 * GB) -> MemoryPlan:
     planner.budget = parse_budget(budget)
-    return planner.plan((32, side // 32, side // 32), 2, available=available)
+    return planner.plan(LatentShape.image(32, side // 32, side // 32), 2, available=available)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,8 @@ def test_an_accelerator_decodes_whole_maps_where_they_fit(published: Planner) ->
 
 def test_the_pictures_of_a_batch_count(published: Planner) -> None:
     published.budget = "auto"
-    peaks = [published.plan((32, 32, 32), 2, pictures, 20 * GB).peak for pictures in (0, 3 * 1024**2)]
+    shape = LatentShape.image(32, 32, 32)
+    peaks = [published.plan(shape, 2, pictures, 20 * GB).peak for pictures in (0, 3 * 1024**2)]
     assert peaks[1] - peaks[0] == 3 * 1024**2
 
 

@@ -21,9 +21,10 @@ DRAW = """
 import sys
 from pathlib import Path
 from sanakit import TextToImage
+from sanakit.models.contracts import LatentShape
 folder, budget, residence = sys.argv[1:]
 pipe = TextToImage.from_pretrained(folder, device="cpu", memory=budget)
-assert pipe._memory.plan((32, 16, 16), 2).residence == residence
+assert pipe._memory.plan(LatentShape.image(32, 16, 16), 2).residence == residence
 pipe("a red apple", width=512, height=512, steps=1, seed=0)
 status = Path("/proc/self/status").read_text()
 print(int(status.split("VmHWM:")[1].split()[0]) * 1024)

@@ -190,7 +190,7 @@ class Engine:
 
     def _capacity(self, key: GroupKey) -> int:
         tokens = STEP_TOKENS.get(self.residence.device.type, STEP_TOKENS_ELSEWHERE)
-        return max(1, min(self.max_batch, tokens // (key.cells[1] * key.cells[2])))
+        return max(1, min(self.max_batch, tokens // key.cells.tokens))
 
     # The methods below run in the computing thread.
 
@@ -304,7 +304,7 @@ class Engine:
             features.append(self._features[key][0])
             ticket.notes += self._features[key][1]
         known = None
-        if request.source is not None:
+        if request.conditions.image is not None:
             self._enter(pipe.autoencoder, pipe, plan)
             known = pipe.encode_source(request)
         self._enter(pipe.transformer, pipe, plan)

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from sanakit.models.contracts import LatentShape
 from sanakit.pipelines.denoise import Batch, Sample
 from sanakit.serve.engine.ticket import Ticket
 
@@ -23,7 +24,7 @@ class GroupKey(NamedTuple):
     """The settings that images must share to take steps together."""
 
     model: str
-    cells: tuple[int, int, int]  # C h w
+    cells: LatentShape
     guided: bool
 
 

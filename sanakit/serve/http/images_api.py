@@ -241,4 +241,4 @@ def _size(drawn: Drawn) -> str:
 
 
 def _usage(drawn: Drawn, pictures: int, kind: str) -> Usage:
-    return Usage.of(drawn.cells[1] * drawn.cells[2], pictures, edit=kind == "image_edit")
+    return Usage.of(drawn.cells.tokens, pictures, edit=kind == "image_edit")

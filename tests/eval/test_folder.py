@@ -54,7 +54,7 @@ def test_a_limit_takes_prompts_from_everywhere(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("p.jsonl", '{"prompt": "a"}\n{"text": "b"}\n', "line 2"),
-        ("p.jsonl", '{"prompt": "a", "name": "../x"}', "cannot be that of a file"),
+        ("p.jsonl", '{"prompt": "a", "name": "../x"}', "cannot be a file name"),
         ("p.jsonl", '{"prompt": "a", "name": "x"}\n{"prompt": "b", "name": "X"}', "twice"),
         ("p.jsonl", '{"prompt": ""}', "not a text"),
         ("p.json", "[1]", "meta_data"),
@@ -104,7 +104,7 @@ def test_without_a_file_of_prompts_the_folder_says_what_is_shown(tmp_path: Path)
 def test_a_folder_without_pictures_and_a_broken_picture_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no images"):
         list_images(tmp_path)
-    with pytest.raises(DataError, match="no folder"):
+    with pytest.raises(DataError, match="not a folder"):
         list_images(tmp_path / "missing")
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"a\.png"):

@@ -193,11 +193,11 @@ def test_what_is_no_list_of_texts_is_refused(prompt_filter):
 
 
 def test_another_model_or_tokenizer_is_refused(folder, tmp_path):
-    with pytest.raises(WeightsError, match="no ShieldGemma"):
+    with pytest.raises(WeightsError, match="not a ShieldGemma"):
         load_prompt_filter("pocket")
     bare = tmp_path / "bare"
     transformers.Gemma2Model(transformers.Gemma2Config(**CONFIG.to_transformers())).save_pretrained(bare)
-    with pytest.raises(WeightsError, match="no ShieldGemma"):
+    with pytest.raises(WeightsError, match="not a ShieldGemma"):
         load_prompt_filter(bare)
     foreign = train_tokenizer(["Yes", "No"] * 5, 600)
     with pytest.raises(WeightsError, match="<start_of_turn>"):

@@ -138,7 +138,7 @@ def test_quantised_tensors_are_refused(tiny):
 def test_the_models_precision_rule_is_kept(tiny):
     ours = tiny.folder / "sanakit.json"
     ours.write_text(json.dumps(json.loads(ours.read_text()) | {"precision": "float16"}))
-    with pytest.raises(PrecisionError, match="made for float16"):
+    with pytest.raises(PrecisionError, match="trained for float16"):
         load_transformer(tiny.folder, dtype=torch.bfloat16)
     assert load_transformer(tiny.folder, dtype=torch.float32).config.depth == 2
     with pytest.raises(PrecisionError, match="Gemma 2"):

@@ -100,7 +100,7 @@ def test_a_full_disk_under_torch_save_is_an_output_error(tiny, tmp_path, monkeyp
     ("options", "said"),
     [
         ({"flow_shift": float("nan")}, "flow_shift is nan"),
-        ({"defaults": {"stepz": 3}}, "called stepz: use steps"),
+        ({"defaults": {"stepz": 3}}, "named stepz: use steps"),
     ],
 )
 def test_a_shift_or_default_that_means_nothing_is_refused(tiny, tmp_path, options, said):
@@ -112,6 +112,6 @@ def test_a_shift_or_default_that_means_nothing_is_refused(tiny, tmp_path, option
 def test_half_an_autoencoder_or_a_wrong_dtype_is_refused(tiny, tmp_path):
     with pytest.raises(OutputError, match="part='both'"):
         save(tiny, tmp_path / "out", autoencoder=DCAE(tiny.autoencoder.config, "decoder"))
-    with pytest.raises(PrecisionError, match="made for float16"):
+    with pytest.raises(PrecisionError, match="trained for float16"):
         save(tiny, tmp_path / "out", dtype="bfloat16", precision="float16")
     assert not (tmp_path / "out").exists()

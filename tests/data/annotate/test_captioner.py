@@ -149,7 +149,7 @@ def test_a_busy_server_is_asked_again(serving, status: int) -> None:
 
 def test_a_server_that_stays_busy_is_an_error_that_says_what_to_do(serving) -> None:
     server = serving(lambda number, _: refuses(429, "quota"))
-    with pytest.raises(BusyError, match=r"429, 3 times: .*quota.*goes on"):
+    with pytest.raises(BusyError, match=r"429, 3 times: .*quota.*continues"):
         endpoint_captioner(server.url, "seer", retries=2)(pictures("red"))
     assert len(server.questions) == 3
 

@@ -164,12 +164,12 @@ def test_a_score_that_is_nan_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize("job", [captioning(lambda images: []), scoring(lambda images, texts: [])])
 def test_a_model_that_answers_another_number_is_refused(folder: Path, job) -> None:
     (folder / "1.txt").write_text("mine")
-    with pytest.raises(SettingsError, match="gave 0 answers"):
+    with pytest.raises(SettingsError, match="returned 0 answers"):
         run(folder, job)
 
 
 def test_names_and_batches_are_checked(folder: Path) -> None:
-    with pytest.raises(SettingsError, match="needs a name"):
+    with pytest.raises(SettingsError, match="has no name"):
         run(folder, captioning(name=" "))
     with pytest.raises(SettingsError, match="at least 1"):
         run(folder, captioning(), batch_size=0)

@@ -114,7 +114,7 @@ def test_another_model_is_told_from_this_one_and_a_copy_is_not(tiny_model: Path,
 
 
 def test_a_folder_of_other_files_is_refused(folder: Path, tiny_model: Path) -> None:
-    with pytest.raises(DataError, match=r"holds other files, such as .*name a new folder"):
+    with pytest.raises(DataError, match=r"holds other files, such as .*choose a new folder"):
         plan_cache(folder, folder, tiny_model, 256)
 
 

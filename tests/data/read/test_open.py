@@ -240,7 +240,7 @@ def test_of_a_damaged_shard_what_lies_before_the_damage_is_used(tmp_path: Path) 
     assert "ends inside" in source.ignored["a.tar:2.jpg"]
     assert "not a tar file" in source.ignored["b.tar"]
     (tmp_path / "a.tar").unlink()
-    with pytest.raises(DataError, match=r"b\.tar is damaged or not a tar file"):
+    with pytest.raises(DataError, match=r"b\.tar, is damaged or not a tar file"):
         open_source(tmp_path)
 
 

@@ -93,7 +93,7 @@ def test_the_published_table_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("7,,,1,5,,,entity,Is it?\n", "question 5, which is not there"),
+        ("7,,,1,5,,,entity,Is it?\n", "question 5, which is missing"),
         ("7,,,1,2,,,entity,Is it?\n7,,,2,1,,,entity,Is it?\n", "depends on itself"),
         ("7,,,1,one,,,entity,Is it?\n", "cannot be read"),
     ],

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import cos, pi
-from typing import Literal
+from math import cos, inf, pi
+from typing import Literal, get_args
 
 from sanakit.errors import SettingsError
+
+Optimizer = Literal["adamw", "muon", "came", "came8bit"]
+Decay = Literal["linear", "cosine"]
+Parallel = Literal["auto", "ddp", "fsdp"]
+Tracker = Literal["wandb", "trackio"]
+CHOICES = {
+    "optimizer": get_args(Optimizer),
+    "decay": get_args(Decay),
+    "parallel": get_args(Parallel),
+    "trackers": get_args(Tracker),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,13 +32,13 @@ class TrainConfig:
     steps: int
     batch_size: int
     learning_rate: float
-    optimizer: Literal["adamw", "muon", "came", "came8bit"] = "adamw"
+    optimizer: Optimizer = "adamw"
     muon_learning_rate: float = 2e-3
     came_betas: tuple[float, float, float] = (0.9, 0.999, 0.9999)  # momentum, second moment, instability
     # (part of a parameter's name, factor on its learning rate)
     rate_factors: tuple[tuple[str, float], ...] = ()
     warmup_steps: int = 50
-    decay: Literal["linear", "cosine"] = "linear"
+    decay: Decay = "linear"
     decay_fraction: float = 0.4
     final_fraction: float = 0.02
     betas: tuple[float, float] = (0.9, 0.95)
@@ -40,19 +51,30 @@ class TrainConfig:
     recompute: bool = (
         False  # activation checkpointing: blocks run again in the backward pass, memory is saved
     )
-    parallel: Literal["auto", "ddp", "fsdp"] = "auto"  # where torchrun started several processes
+    parallel: Parallel = "auto"  # where torchrun started several processes
     seed: int = 0
     log_every: int = 50
     evaluate_every: int = 1000
     sheet_every: int = 1000
     checkpoint_every: int = 500
-    trackers: tuple[Literal["wandb", "trackio"], ...] = ()  # beside log.jsonl and TensorBoard
+    trackers: tuple[Tracker, ...] = ()  # beside log.jsonl and TensorBoard
 
     def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            values = getattr(self, name)
+            for value in values if isinstance(values, tuple) else (values,):
+                if value not in allowed:
+                    raise SettingsError(f"{name} = {value!r}, but it must be one of {', '.join(allowed)}.")
         if self.steps < 1 or self.batch_size < 1:
             raise SettingsError(f"steps {self.steps} and batch size {self.batch_size} must be at least 1.")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise SettingsError(f"micro_batch {self.micro_batch} must be at least 1, or None for no limit.")
+        for name in ("learning_rate", "muon_learning_rate", "clip_norm"):
+            if not 0 < getattr(self, name) < inf:
+                raise SettingsError(f"{name} = {getattr(self, name)}, but it must be a number above 0.")
+        for name in ("log_every", "evaluate_every", "sheet_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} = {getattr(self, name)}, but it must be at least 1 step.")
         if not 0 <= self.decay_fraction <= 1:
             raise SettingsError(f"decay_fraction {self.decay_fraction} must lie in [0, 1].")
 

@@ -17,49 +17,30 @@ import math
 from statistics import median
 from typing import Any
 
-from sanakit.errors import NumericsError, SettingsError
+from sanakit.errors import NumericsError
 
 NORMAL = 1.4826  # standard deviations of a normal distribution in its median absolute deviation
 LEAST_SPREAD = 0.1  # of the median: a very even run would otherwise call every wiggle a spike
 
 
+DEVIATIONS = 10.0  # robust standard deviations above the median: a spike
+WINDOW = 128  # admitted steps that make up what is usual
+WARMUP = 50  # admitted steps before spikes are looked for; what is not a number is skipped from the first on
+PATIENCE = 5  # high steps in a row until they count as the new usual
+REPEATED, SPELL = 3, 100  # so many bad steps within so many halve the learning rate
+RECOVERY = 500  # good steps in which a halved rate doubles again
+HOPELESS = 20  # steps skipped in a row that end the run
+LOWEST = 1 / 64  # factor on the learning rate below which the run ends
+
+
 class Guard:
     """Decides about each update, and how far the learning rate is lowered.
-
-    deviations: how far above the median a spike is, in robust standard deviations (> 0). window: admitted
-    steps that make up what is usual. warmup: admitted steps before spikes are looked for, at most `window`;
-    steps that are not numbers are skipped from the first on. patience: high steps in a row until they count
-    as the new usual. repeated: bad steps within `spell` steps that halve the learning rate. recovery: good
-    steps in which a halved rate doubles again. hopeless: steps skipped in a row that end the run. lowest:
-    factor on the learning rate below which the run ends, in (0, 1).
 
     factor: to multiply the learning rate with, in (0, 1]. notes: a sentence for each decision that was not
     simply to go on; the caller reports and clears them.
     """
 
-    def __init__(
-        self,
-        *,
-        deviations: float = 10.0,
-        window: int = 128,
-        warmup: int = 50,
-        patience: int = 5,
-        repeated: int = 3,
-        spell: int = 100,
-        recovery: int = 500,
-        hopeless: int = 20,
-        lowest: float = 1 / 64,
-    ) -> None:
-        counts = (window, warmup, patience, repeated, spell, recovery, hopeless)
-        if deviations <= 0 or min(counts) < 1 or warmup > window or not 0 < lowest < 1:
-            raise SettingsError(
-                f"The guard needs deviations above 0 (not {deviations}), counts of at least 1 (not "
-                f"{min(counts)}), a warm-up ({warmup}) within its window ({window}) and a lowest factor "
-                f"between 0 and 1 (not {lowest})."
-            )
-        self.deviations, self.window, self.warmup, self.patience = deviations, window, warmup, patience
-        self.repeated, self.spell, self.recovery = repeated, spell, recovery
-        self.hopeless, self.lowest = hopeless, lowest
+    def __init__(self) -> None:
         self.factor = 1.0
         self.notes: list[str] = []
         self._losses: list[float] = []  # of the last admitted steps
@@ -84,7 +65,7 @@ class Guard:
         )
         if reason is None:
             self._recover(step)
-        elif self._high + 1 < self.patience:
+        elif self._high + 1 < PATIENCE:
             self._high += 1
             self.notes.append(f"Step {step} skipped: {reason}.")
             return self._skip(step)
@@ -95,8 +76,8 @@ class Guard:
             )
             self._losses, self._norms = [], []
         self._skipped = self._high = 0
-        self._losses = [*self._losses, loss][-self.window :]
-        self._norms = [*self._norms, norm][-self.window :]
+        self._losses = [*self._losses, loss][-WINDOW :]
+        self._norms = [*self._norms, norm][-WINDOW :]
         return True
 
     def state_dict(self) -> dict[str, Any]:
@@ -111,23 +92,23 @@ class Guard:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state; the settings stay those of this guard."""
+        """Go on from a saved state."""
         self.factor = state["factor"]
         self._losses, self._norms = list(state["losses"]), list(state["norms"])
         self._bad, self._skipped, self._high = list(state["bad"]), state["skipped"], state["high"]
 
     def _too_high(self, name: str, value: float, usual: list[float]) -> str | None:
         """Return the reason to call a value a spike, or None."""
-        if len(usual) < self.warmup:
+        if len(usual) < WARMUP:
             return None
         middle = median(usual)
         if name == "loss":
             deviation = NORMAL * median(abs(other - middle) for other in usual)
-            limit = middle + self.deviations * max(deviation, LEAST_SPREAD * abs(middle))
+            limit = middle + DEVIATIONS * max(deviation, LEAST_SPREAD * abs(middle))
         else:
             least = max(middle, 1e-30)  # of a gradient that vanishes there is no logarithm
             spread = NORMAL * median(abs(math.log(max(other, 1e-30) / least)) for other in usual)
-            limit = least * math.exp(self.deviations * max(spread, LEAST_SPREAD))
+            limit = least * math.exp(DEVIATIONS * max(spread, LEAST_SPREAD))
         if value <= limit:
             return None
         return (
@@ -136,30 +117,30 @@ class Guard:
 
     def _skip(self, step: int) -> bool:
         self._skipped += 1
-        if self._skipped >= self.hopeless and not self._losses:
+        if self._skipped >= HOPELESS and not self._losses:
             raise NumericsError(
                 f"None of the {self._skipped} steps up to {step} had a finite loss and gradient: "
                 "the initial weights or all samples hold NaN or infinity. Use "
                 "another model."
             )
-        if self._skipped >= self.hopeless:
+        if self._skipped >= HOPELESS:
             raise NumericsError(
                 f"The last {self._skipped} steps up to {step} were all skipped, as their loss or gradient "
                 "was "
                 "not finite or far above the usual: continue from the last checkpoint with --resume and a "
                 "lower learning rate, or without bf16."
             )
-        self._bad = [bad for bad in self._bad if bad > step - self.spell] + [step]
-        if len(self._bad) >= self.repeated:
+        self._bad = [bad for bad in self._bad if bad > step - SPELL] + [step]
+        if len(self._bad) >= REPEATED:
             self._halve(step)
         return False
 
     def _halve(self, step: int) -> None:
         self._bad = []
         self.factor *= 0.5
-        if self.factor < self.lowest:
+        if self.factor < LOWEST:
             raise NumericsError(
-                f"At step {step} the learning rate was halved to below {self.lowest:.3g} of its initial "
+                f"At step {step} the learning rate was halved to below {LOWEST:.3g} of its initial "
                 "value, but "
                 "the loss stayed unstable: continue from the last checkpoint with --resume and a lower "
                 "learning "
@@ -167,13 +148,13 @@ class Guard:
             )
         self.notes.append(
             f"Step {step}: the learning rate is lowered to {self.factor:.3g} of its usual value; "
-            f"{self.recovery} "
+            f"{RECOVERY} "
             "good steps double it again."
         )
 
     def _recover(self, step: int) -> None:
         if self.factor < 1.0:
-            self.factor = min(1.0, self.factor * 2 ** (1 / self.recovery))
+            self.factor = min(1.0, self.factor * 2 ** (1 / RECOVERY))
             if self.factor > 1 - 1e-9:  # a product of roots misses 1 by a rounding
                 self.factor = 1.0
                 self.notes.append(f"Step {step}: the learning rate is back at its usual value.")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
 
 import torch.distributed as dist
 from torch import Tensor
@@ -19,7 +18,7 @@ from sanakit.models.sana import Sana
 from sanakit.ops.torch_private import compile_at_least
 from sanakit.pipelines.compiled import has_compiler
 from sanakit.text.encoder import TextEncoder
-from sanakit.train.config import TrainConfig
+from sanakit.train.config import Parallel, TrainConfig
 from sanakit.train.distributed.parallel import by_itself, processes
 from sanakit.train.loop import train
 from sanakit.train.objective import Objective
@@ -66,7 +65,7 @@ def run_recipe(
     resolution: int | None = None,
     batch_size: int | None = None,
     smoke: bool = False,
-    parallel: Literal["auto", "ddp", "fsdp"] | None = None,
+    parallel: Parallel | None = None,
 ) -> Iterator[Progress]:
     """Train a recipe and yield its progress; the result lies in `output` when the iterator ends.
 

@@ -66,3 +66,26 @@ def test_the_first_fitting_part_of_a_name_gives_the_factor():
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(SettingsError, match=str(next(iter(settings.values())))):
         config(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "allowed"),
+    [
+        ({"optimizer": "lion"}, "adamw, muon, came, came8bit"),
+        ({"decay": "exponential"}, "linear, cosine"),
+        ({"parallel": "zero3"}, "auto, ddp, fsdp"),
+        ({"trackers": ("wandb", "mlflow")}, "wandb, trackio"),
+    ],
+)
+def test_words_that_are_not_known_are_refused_with_those_that_are(settings, allowed):
+    with pytest.raises(SettingsError, match=f"must be one of {allowed}"):
+        config(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"learning_rate": -1e-3}, {"learning_rate": float("nan")}, {"clip_norm": 0.0}, {"log_every": 0}],
+)
+def test_rates_and_intervals_out_of_range_are_refused(settings):
+    with pytest.raises(SettingsError, match=next(iter(settings))):
+        config(**settings)

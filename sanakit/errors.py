@@ -11,7 +11,7 @@ SanaError
 ├── PrecisionError       a dtype that this model or device must not compute in
 ├── NumericsError        NaN or infinity in latents or image
 ├── MemoryLimitError     the work does not fit in the memory that is there or was allowed
-├── OutputError          the result cannot be written where it was asked for
+├── OutputError          the result cannot be written where it was requested
 ├── StorageError         the server's database or image store does not answer, or is damaged
 ├── DataError            a data set that cannot be read or built
 ├── BusyError            a server's queue is full

@@ -1,7 +1,7 @@
 """The command `sana`, one file per group of commands: parse, call one public function, print its result.
 
 Results go to standard output, progress and warnings to standard error. Exit codes: 0 done, 2 a mistake in
-what was asked for (one sentence, no traceback), 130 stopped with Ctrl-C, 1 our own mistake (a traceback).
+what was requested (one sentence, no traceback), 130 stopped with Ctrl-C, 1 our own mistake (a traceback).
 The command files import torch inside their functions only, so help texts need no waiting.
 """
 

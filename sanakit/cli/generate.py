@@ -134,7 +134,7 @@ def generate(
 
     The file named by --output is replaced if it exists; without it, a new name is chosen.
     A PNG carries the settings it was drawn with. With --prompts, each row of a file is drawn; the options are
-    for rows that do not say otherwise. Run it again and it goes on where it stopped.
+    for rows that do not say otherwise. Run it again and it continues where it stopped.
     """
     # 1. The request
     if prompts is not None:

@@ -57,7 +57,7 @@ def list_images(folder: str | Path) -> list[Path]:
 def shown_in(folder: str | Path, cases: Sequence[Case] | None = None) -> list[ImageCase]:
     """Return the images below a folder, each with its prompt.
 
-    cases: what was asked for; a case called `cat` finds cat.png, cat-1.png, cat_0003.png and, as GenEval lays
+    cases: what was requested; a case called `cat` finds cat.png, cat-1.png, cat_0003.png and, as GenEval lays
     them out, cat/samples/*.png; other images are left out. None: the prompts lie in the folder.
     Raises DataError when there are no images, or a case has none.
     """

@@ -81,7 +81,7 @@ class GraphTransformer(Sana):
         *,
         after_block: Callable[[nn.Module], object] | None = None,
     ) -> Tensor:
-        """As `Sana.velocity`; after_block is not called, as a graph has no blocks to give back."""
+        """As `Sana.velocity`; after_block is not called, as a graph has no blocks to release."""
         texts = [prompt.key[0] for prompt in context.layers[0] for _ in range(prompt.count)]  # pyright: ignore[reportOptionalSubscript]
         repeats = context.batch // len(latents)
 
@@ -120,7 +120,7 @@ class GraphText(Gemma2):
     ) -> Tensor:
         """As `Gemma2.forward`, without gradients; the prefix is the same for all prompts.
 
-        after_layer is not called, as a graph has no layers to give back.
+        after_layer is not called, as a graph has no layers to release.
         """
         cache = KVCache() if cache is None else cache
         config = self.config

@@ -95,7 +95,7 @@ def kernels(*values: Tensor | None, weight: Tensor | None = None) -> ctypes.CDLL
     """Return the library if it supports these tensors, else None: then use the plain twin.
 
     It can if the values are float32 on the CPU, the weight is of a stored type, none of them is empty, and no
-    gradient is asked for. That their shapes fit together is the caller's to see: a kernel believes it.
+    gradient is requested. That their shapes fit together is the caller's to see: a kernel believes it.
     """
     if torch.compiler.is_compiling():
         return None

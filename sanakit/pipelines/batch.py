@@ -29,7 +29,7 @@ from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.weights.known_things import unknown_prompts
 from sanakit.whole import sweep, written_whole
 
-MANIFEST = "manifest.jsonl"  # in the folder of the results: a line an image, in the order of the prompts
+MANIFEST = "manifest.jsonl"  # in the folder of the results: one line per image, in the order of the prompts
 AT_ONCE = 8  # images of a group, at most
 PIXELS_AT_ONCE = AT_ONCE * 512 * 512  # of a group, unless one image has more
 NAMED = 3  # files that a message shows

@@ -42,7 +42,7 @@ def draw_on_cluster(
 
     workers: processes, each with the model, and with one GPU, or its share of the CPU cores. device and
     loading: as for `TextToImage.from_pretrained`. done: names of images that are not wanted again.
-    Ray is used as it was begun, found by the variable RAY_ADDRESS, or begun here and ended afterwards.
+    Ray is used as it was started, found by the variable RAY_ADDRESS, or begun here and ended afterwards.
     Raises MissingExtraError without the extra [cluster], SettingsError for more workers than GPUs or cores.
     """
     try:

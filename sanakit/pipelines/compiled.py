@@ -124,7 +124,7 @@ class _Captured:
 
 def _capture_cuda(run: Callable[[], Tensor], device: torch.device) -> tuple[Callable[[], object], Tensor]:
     graph = torch.cuda.CUDAGraph()
-    # Other threads, such as a server's that encodes texts, may go on with what a capture forbids.
+    # Other threads, such as a server's that encodes texts, may continue with what a capture forbids.
     with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
         result = run()
     return graph.replay, result

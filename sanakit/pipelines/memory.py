@@ -7,8 +7,8 @@ memory and are moved in for their stage. The decoder works in the widest bands o
 
 From the fastest to the smallest:
     resident   everything that was touched stays
-    staged     a part is given back after its stage; the text encoder, used once an image, layer by layer
-    layered    the transformer is given back block by block as well, in every step
+    staged     a part is released after its stage; the text encoder, used once an image, layer by layer
+    layered    the transformer is released block by block as well, in every step
 The estimates cover the whole process: its memory before loading, the weights, and the work.
 """
 
@@ -65,7 +65,7 @@ class MemoryPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Weights:
-    """Bytes of each part's weights that can be given back, and of the largest single layer."""
+    """Bytes of each part's weights that can be released, and of the largest single layer."""
 
     text: int
     text_layer: int

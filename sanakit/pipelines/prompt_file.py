@@ -6,7 +6,7 @@
 
 Rows are counted from 1, without the lines left out. Missing values are the caller's defaults, else the
 model's. Names and seeds depend on the row alone, not on what was drawn before, so that a run that was stopped
-goes on with the same images; rows added at the end change none of those before them.
+continues with the same images; rows added at the end change none of those before them.
 """
 
 from __future__ import annotations

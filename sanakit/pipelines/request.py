@@ -120,9 +120,9 @@ class Result:
     """The images of one call, prompt after prompt, and how they were made."""
 
     images: list[Image.Image] | Tensor  # "pil"; "pt": B 3 H W in [-1, 1]; "latent": B C h w
-    seeds: list[int]  # one an image; empty where the caller gave the noise
+    seeds: list[int]  # one per image; empty where the caller gave the noise
     timings: dict[str, float]  # seconds for text, denoise, decode
-    metadata: list[Metadata]  # one an image: all it takes to draw it again; see `save`
+    metadata: list[Metadata]  # one per image: all it takes to draw it again; see `save`
     warnings: list[str]  # what the user should know, such as a prompt that was cut
 
 
@@ -177,12 +177,12 @@ class Request:
     steps: int
     guidance: float
     solver: Solver | None  # None: no step is taken (strength 0)
-    seeds: list[int]  # one an image; empty where the caller gave all the noise
+    seeds: list[int]  # one per image; empty where the caller gave all the noise
     cells: LatentShape  # of one sample
     latents: Tensor | None  # B C h w, the caller's own noise
-    size: tuple[int, int]  # height and width that were asked for, pixels
+    size: tuple[int, int]  # height and width that were requested, pixels
     output: Output
-    metadata: list[Metadata]  # one an image
+    metadata: list[Metadata]  # one per image
     conditions: Conditions = Conditions()
     guidance_embed: bool = False  # as in `ModelSpec`
     notes: tuple[str, ...] = ()  # what the user should know, such as that an image is resized

@@ -3,7 +3,7 @@
 `autoencoder` (256 px, everything, L1 and perceptual), `adapt` (1024 px, the layers around the latents),
 `refine` (256 px, the decoder's last layers, a discriminator besides): arXiv:2410.10733, section 3.3.
 `decoder` trains a decoder alone: latents stay what they are, and diffusion models of them go on using it.
-Each goes on from the run before it, or from `source`: any model with an autoencoder. Steps, batch sizes and
+Each continues from the run before it, or from `source`: any model with an autoencoder. Steps, batch sizes and
 rates are ours, for one device; the phases are the paper's. Perceptual terms need the extra [eval].
 """
 

@@ -1,7 +1,7 @@
-"""From small images to large ones: phases of growing resolution, each going on from the one before.
+"""From small images to large ones: phases of growing resolution, each continuing from the one before.
 
 `pretrain` begins with new weights of the transformer, in the latents and with the text encoder of a finished
-model. `enlarge` goes on from a finished model to the resolutions above its own. Both end at `resolution`.
+model. `enlarge` continues from a finished model to the resolutions above its own. Both end at `resolution`.
 The steps of SANA's resolutions (256, 512, 1024, 2K, 4K) and their rate are published; steps and batch sizes
 are ours: what one does on many GPUs is a matter of how many.
 """

@@ -75,7 +75,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave at SIGTERM and SIGINT with exit code 0: to have stopped in good order is not a failure."""
+        """Leave at SIGTERM and SIGINT with exit code 0: to have stopped cleanly is not a failure."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

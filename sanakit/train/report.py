@@ -130,7 +130,7 @@ class Report:
 def open_report(folder: Path, first: int, config: TrainConfig) -> Report:
     """Open the report of a run, to be used in a `with` block.
 
-    folder: the run's; made if missing. first: the step it goes on from, 0 for a new run, whose log begins
+    folder: the run's; made if missing. first: the step it continues from, 0 for a new run, whose log begins
     again. TensorBoard's events are written if it is installed. config: its `trackers` name what else is.
     Raises OutputError when the folder cannot be written, MissingExtraError for a tracker that is not
     installed, SettingsError for one that is unknown or cannot begin.

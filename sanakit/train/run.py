@@ -111,7 +111,7 @@ def run_recipe(
                     run.finish(stage.folder)
             del run  # its models, before those of the next stage are loaded
             if share.world > 1:
-                dist.barrier()  # the next stage goes on from what rank 0 has written
+                dist.barrier()  # the next stage continues from what rank 0 has written
 
 
 def averaged_weights(run: Path) -> dict[str, Tensor]:

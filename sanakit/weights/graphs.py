@@ -120,7 +120,7 @@ def load_graph_transformer(source: ModelSource) -> Sana:
 
 
 def load_graph_autoencoder(source: ModelSource, part: str) -> DCAE:
-    """Return the autoencoder of a folder of graphs; SettingsError if the encoder is asked for, too."""
+    """Return the autoencoder of a folder of graphs; SettingsError if the encoder is requested, too."""
     if part != "decoder":
         raise SettingsError(
             f"{source.path} holds graphs, which draw but cannot encode images: use the model that they "

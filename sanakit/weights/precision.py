@@ -63,7 +63,7 @@ def choose_dtype(
     device: where it will run. stored_dtype: of the weight files. asked: "auto" or a dtype. rule: the one
     16-bit dtype that the model allows, "float32" for none, or "any".
     auto: float32 on a CPU; elsewhere the rule's dtype, or the stored one, if the device can compute in it.
-    Raises PrecisionError when the asked dtype contradicts the rule or the device lacks it.
+    Raises PrecisionError when the requested dtype contradicts the rule or the device lacks it.
     """
     device = torch.device(device)
     if asked != "auto":

@@ -57,7 +57,7 @@ def caption(
 ) -> None:
     """Have a model describe the images of a data set.
 
-    Images that it described before are skipped, so the same command goes on where it was stopped. Run it
+    Images that it described before are skipped, so the same command continues where it was stopped. Run it
     with several models: their captions add up. Needs the extra caption.
     """
     from sanakit.data.annotate.captioner import PROMPT, endpoint_captioner, transformers_captioner

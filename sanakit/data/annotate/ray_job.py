@@ -34,7 +34,7 @@ def annotate_on_cluster(
     place: of the data set, as for `open_source`.   workers: processes, each with the model, and with one GPU,
     or its share of the CPU cores.   batch_size: images the model gets at once.   device: the job's model is
     loaded for; "cpu" asks Ray for no GPU.
-    Ray is used as it was begun, found by the variable RAY_ADDRESS, or begun here and ended afterwards.
+    Ray is used as it was started, found by the variable RAY_ADDRESS, or begun here and ended afterwards.
     Raises MissingExtraError without the extra [cluster], SettingsError for more workers than GPUs or cores.
     """
     try:

@@ -1,7 +1,7 @@
 """Batches of a cache: the batches that `Loader` gives for the images, already encoded.
 
 Global batch k holds the same images with the same captions as the loader's batch k of the same source,
-resolution, batch size and seed: a run can go on with either. Nothing is decoded, so there are no workers.
+resolution, batch size and seed: a run can continue with either. Nothing is decoded, so there are no workers.
 Shapes: B the samples of a part, C h w latents of its bucket, L text tokens of a sample, E text width.
 """
 
@@ -73,7 +73,7 @@ class CachedLoader:
         self.order = Order(self.buckets.members, batch_size, seed)
 
     def begin(self, first: int, parts: Sequence[SampleRange]) -> None:
-        """Check the parts that will be asked for; there is nothing to read ahead. Raises SettingsError."""
+        """Check the parts that will be requested; there is nothing to read ahead. Raises SettingsError."""
         for part in parts:
             self._check(part)
 

@@ -2,17 +2,17 @@
 
 The folder holds cache.json, which is written first and tells what the cache is of, who made it and which
 shards it has, and the shards: safetensors files of images of one bucket, each written whole or not at all.
-So a run that was killed goes on with the shards that are missing. A shard's tensors:
+So a run that was killed continues with the shards that are missing. A shard's tensors:
 
     latents       n C h w  float16, times the autoencoder's scaling factor; 0 where an image is broken
     numbers       n        of the images in their source, by which captions are drawn
     sound         n        0 where an image turned out broken
     rows          bytes    JSON of each image: {"key": ..., "captions": [[text, score, source], ...]}, or
                            {"key": ..., "failed": reason};  row_ends: n + 1 offsets
-    text          T E      bfloat16, features of all captions, unpadded; only where they were asked for
+    text          T E      bfloat16, features of all captions, unpadded; only where they were requested
     text_ends     K + 1    where each caption's features begin and end;  firsts: n, its first caption's number
 
-Everything is mapped into memory, nothing is read before it is asked for: a large cache opens at once.
+Everything is mapped into memory, nothing is read before it is requested: a large cache opens at once.
 Storage dtypes: float16 moves pocket's latents by 0.02 % of their spread, bfloat16 by 0.17 % (18 dB worse);
 text features come out of Gemma 2 in bfloat16 anyway, and may be larger than float16 can hold.
 Shapes: n images of a shard, C h w latents, T text tokens, E text width, K captions.
@@ -143,7 +143,7 @@ def is_cache(place: str | os.PathLike[str]) -> bool:
 def begun(folder: Path, about: About) -> About:
     """Return the content of cache.json if this cache was already started, else its future content.
 
-    A cache that was begun keeps its shards, though captions that came since would have it cut otherwise.
+    A cache that was started keeps its shards, though captions that came since would have it cut otherwise.
     Raises DataError, which names both, where the cache there is of other images, another model or setting.
     """
     if not is_cache(folder):

@@ -20,7 +20,7 @@ SCORE_KEYS = ("scores", "score", "clip_score", "clipscore")
 
 
 def captions_in_text(content: bytes, name: str) -> tuple[Caption, ...]:
-    """Return the captions of a text file, one a line. name: of the file. Raises DataError unless UTF-8."""
+    """Return the captions of a text file, one per line. name: of the file. Raises DataError unless UTF-8."""
     try:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

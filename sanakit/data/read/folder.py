@@ -1,7 +1,7 @@
 """A folder of images, nested to any depth, with captions beside them or in a table.
 
 fox.jpg        the image               metadata.jsonl, .csv or .parquet, in any of the folders: rows with
-fox.txt        captions, one a line      "file_name" (relative to the table) and captions, as in Hugging
+fox.txt        captions, one per line      "file_name" (relative to the table) and captions, as in Hugging
 fox.json       captions with scores      Face's ImageFolder; see `caption_files` for the forms of captions
 Captions from all of these add up. Names that begin with a dot are passed over.
 """

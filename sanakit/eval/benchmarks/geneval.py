@@ -59,7 +59,7 @@ def judge(
     task: a row of evaluation_metadata.jsonl. `include` holds classes with the number that must be there,
     perhaps with a colour or a position ("left of", index of an earlier entry); `exclude` those that must be
     fewer.
-    Only the surest detections, as many as were asked for, are looked at. Raises DataError for another row.
+    Only the surest detections, as many as were requested, are looked at. Raises DataError for another row.
     """
     if not isinstance(task.get("include"), list) or "tag" not in task:
         raise DataError(

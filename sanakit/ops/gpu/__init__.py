@@ -23,7 +23,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def kernels_run(x: Tensor, *others: Tensor | None) -> bool:
     """Return whether kernels support these tensors; if not, use the plain twin.
 
-    They can if all lie on a GPU in a dtype that kernels take, none is empty, and no gradient is asked for.
+    They can if all lie on a GPU in a dtype that kernels take, none is empty, and no gradient is requested.
     """
     if not (x.is_cuda and TRITON and (torch.compiler.is_compiling() or launches())):
         return False

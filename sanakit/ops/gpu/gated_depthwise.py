@@ -1,7 +1,7 @@
 """SiLU, depthwise 3x3 convolution and gate in one pass over memory; plain twin: `ops/gated_depthwise.py`.
 
 A program takes some columns and channels and walks down the rows. Each row it reads completes the result of
-the row above, goes on with its own and begins the one below, so that a value is read, and its SiLU taken,
+the row above, continues with its own and begins the one below, so that a value is read, and its SiLU taken,
 three times (once a column of taps) and not nine.
 Shapes: B images, R rows, W columns, M channels of each half.
 """

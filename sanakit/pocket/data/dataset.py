@@ -149,7 +149,7 @@ def open_pocket(folder: str | Path) -> PocketImages:
 
 
 def packages_of(folder: Path) -> Path:
-    """Return where the packages of a data set lie unless another place was asked for."""
+    """Return where the packages of a data set lie unless another place was requested."""
     return folder.absolute().parent / f"{folder.absolute().name}-packages"
 
 

@@ -1,6 +1,6 @@
 """Scenes composed of pocket's images: one to four things on a plain ground, with exact captions.
 
-Scene i of a seed is always the same, and composed when it is asked for. Things lie on a grid of 32 px, the
+Scene i of a seed is always the same, and composed when it is requested. Things lie on a grid of 32 px, the
 autoencoder's cell: a thing of one size then has nearly the same latents wherever it stands, and is learned
 once.
 One combination in ten is held out (which thing on which ground, which two together, how many of what): what a

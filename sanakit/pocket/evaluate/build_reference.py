@@ -68,7 +68,7 @@ def build_reference(
         gallery,
         np.stack([data.images[i] for i in held_out]),
         prompts=phrases,
-        # neighbours in the list are alike, so that each kind of thing is asked for in every style
+        # neighbours in the list are alike, so that each kind of thing is requested in every style
         styled_prompts=[f"{STYLES[i % len(STYLES)].long} of {phrase}" for i, phrase in enumerate(phrases)],
         sources=sorted({f"{data.rows[i].source}, {data.rows[i].licence}" for i in [*asked, *held_out]}),
     )

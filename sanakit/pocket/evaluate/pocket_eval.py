@@ -1,4 +1,4 @@
-"""PocketEval: does an image show what was asked for, when the combination was never learned?
+"""PocketEval: does an image show what was requested, when the combination was never learned?
 
 A question is a prompt about one to four of 200 common things, and what must hold for its image. All but
 those of "object" ask for combinations that training scenes leave out (`sanakit.pocket.data.scenes`). An

@@ -1,4 +1,4 @@
-"""Is it what was asked for? Images are recognised by the real images that they are nearest to.
+"""Is it what was requested? Images are recognised by the real images that they are nearest to.
 
 Feature space: EfficientNet-Lite0's last layer (ImageNet; it has seen none of our images), less its mean, on
 the directions in which images of other things vary most, each scaled to equal variance. Without that,

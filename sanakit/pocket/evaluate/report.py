@@ -1,6 +1,6 @@
 """The quality of a model like pocket: all figures in one run, offline, with the package's own data.
 
-Autoencoder: PSNR and SSIM of images it was not trained on. Recognition: 200 common things are asked for,
+Autoencoder: PSNR and SSIM of images it was not trained on. Recognition: 200 common things are requested,
 each with its own fixed seed, and looked up among real images (see `recognition`); so are the real images
 themselves (ceilings) and random ones (floor).
 Shapes: B images, H W pixels, C concepts.
@@ -82,7 +82,7 @@ def evaluate_pocket(
     """Measure the embedded model, or one trained like it, at its own default steps and guidance.
 
     model: catalog name or diffusers folder, encoder included.
-    seed: of the first concept; concept i is drawn from seed + i however many are asked for.
+    seed: of the first concept; concept i is drawn from seed + i however many are requested.
     concepts: some of the 200, by name, for a quick look; None: all.   progress, look: see Progress and Look.
     Raises SettingsError for an unknown concept, MissingExtraError without EfficientNet, DataError for damaged
     reference images, and what loading a model raises.

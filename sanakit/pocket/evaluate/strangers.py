@@ -114,7 +114,7 @@ class Strangers:
         return Shares.of(self._ranks(list(FURTHER_CONCEPTS.values()), answers, 0, "further", among=among))
 
     def colour(self) -> float:
-        """Draw things in other colours; return the share whose main colour is the one asked for."""
+        """Draw things in other colours; return the share whose main colour is the one requested."""
         things = list(COMMON_CONCEPTS.values())[:: len(COMMON_CONCEPTS) // COLOURED][:COLOURED]
         asked = [
             (coloured(thing, colour), colour)

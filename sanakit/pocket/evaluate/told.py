@@ -17,7 +17,7 @@ from sanakit.pocket.words.first_prompts import FIRST_PROMPTS, UNKNOWN_PROMPTS
 from sanakit.pocket.words.further import FURTHER_CONCEPTS
 from sanakit.weights.known_things import load_known_things
 
-SEED = 0  # of the ways in which things are asked for
+SEED = 0  # of the ways in which things are requested
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

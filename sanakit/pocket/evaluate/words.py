@@ -27,7 +27,7 @@ def nearest(
 ) -> tuple[float, float]:
     """Return how often (top-1, top-5, in parts of 1) a word's place is nearest to its thing's.
 
-    asked: pairs of a word and the concept it means. carrier: how the word is asked for.
+    asked: pairs of a word and the concept it means. carrier: how the word is requested.
     """
     concepts = list(COMMON_CONCEPTS)
     names = _places(objective, list(COMMON_CONCEPTS.values()))

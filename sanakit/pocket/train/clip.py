@@ -31,7 +31,7 @@ from sanakit.train.objectives.contrastive import ContrastiveObjective, Pair
 from sanakit.train.run import MODEL, Run, averaged_weights
 from sanakit.weights import save_clip
 
-SCENES = 2**31  # as good as endless: a scene is composed when it is asked for
+SCENES = 2**31  # as good as endless: a scene is composed when it is requested
 TELLING = {"one": "ground", "two": "thing", "count": "number", "silhouette": "colour"}  # others: order
 HELD_OUT_PAIRS = 560
 

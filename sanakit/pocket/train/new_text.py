@@ -1,7 +1,7 @@
 """Let a finished transformer read another text encoder: its caption projection first gives the old features.
 
 A linear map from the new encoder's features to the old one's is fitted at the last feature of many texts
-(ridge regression), and put before the projection's first layer. Training goes on from there.
+(ridge regression), and put before the projection's first layer. Training continues from there.
 
 Shapes: N texts, E text width.
 """

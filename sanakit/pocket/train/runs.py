@@ -40,7 +40,7 @@ def autoencoder_run(
 
     whole_from: part of the steps after which whole images follow crops. latent_noise: in standard
     deviations. scene_share: part of the draws that goes to composed scenes. start: name of the run beside
-    `output` to go on from.
+    `output` to continue from.
     """
     pocket = open_pocket(data)
     training = np.array([row.split == "train" for row in pocket.rows])

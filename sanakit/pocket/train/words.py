@@ -84,7 +84,7 @@ class WordsObjective:
         self.device = next(encoder.model.parameters()).device
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:
-        """Nothing to prepare: texts are drawn when they are asked for."""
+        """Nothing to prepare: texts are drawn when they are requested."""
 
     def batch(self, step: int, part: Part) -> WordsBatch:
         """Draw the texts of a part of a step's batch."""

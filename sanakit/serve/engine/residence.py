@@ -97,7 +97,7 @@ class ModelPool:
         parts = (pipe.transformer, pipe.autoencoder, pipe.text_encoder.model)
         self._sizes[name] = sum(weight.nbytes for part in parts for weight in part.parameters())
         self._make_room(self._sizes[name], busy)
-        if self.memory == "auto" and self.stays(name):  # weights that fit are not given back between stages
+        if self.memory == "auto" and self.stays(name):  # weights that fit are not released between stages
             pipe = TextToImage(
                 pipe.transformer,
                 pipe.autoencoder,

@@ -172,7 +172,7 @@ class JobStore:
     def recover(self, owner: str) -> int:
         """At a start: put back what this owner ran when it was killed, and what others let pass.
 
-        A job that was begun MAX_ATTEMPTS times fails instead. Returns how many wait again.
+        A job that was started MAX_ATTEMPTS times fails instead. Returns how many wait again.
         """
         with self.database.writing() as session:
             return _give_back(session, (Job.owner == owner) | (Job.lease < now()))

@@ -65,7 +65,7 @@ class View:
     state: str  # waiting | drawing | done | stopped | failed
     message: str
     done: float = 0.0  # part of the steps, 0 to 1
-    previews: list[Image.Image | None] = field(default_factory=list)  # one an image
+    previews: list[Image.Image | None] = field(default_factory=list)  # one per image
     names: list[str] = field(default_factory=list)  # of the finished images in the history
     warnings: list[str] = field(default_factory=list)
 

@@ -77,7 +77,7 @@ class ContrastiveObjective:
         self.device = next(scorer.model.parameters()).device
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:
-        """Nothing to prepare: pairs are composed when they are asked for."""
+        """Nothing to prepare: pairs are composed when they are requested."""
 
     def batch(self, step: int, part: Part) -> PairBatch:
         """Draw the pairs of a part of a step's batch."""

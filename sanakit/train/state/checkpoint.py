@@ -312,7 +312,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _alone_is_fine() -> Iterator[None]:
-    """Without the warning that one process saves alone, which is what was asked for."""
+    """Without the warning that one process saves alone, which is what was requested."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
         yield

@@ -207,7 +207,7 @@ def component_files(folder: Path, variant: str | None = None) -> list[Path]:
 def select_weights(names: Iterable[str], variant: str | None = None) -> list[str]:
     """Choose, among the file names of one part, those that make one checkpoint.
 
-    The asked variant is preferred, then files without a variant, then the only variant there is.
+    The requested variant is preferred, then files without a variant, then the only variant there is.
     Raises WeightsError when shards of the chosen set are missing; returns [] when there is no safetensors
     file.
     >>> select_weights(["config.json", "model.fp16.safetensors", "model.safetensors"], "fp16")

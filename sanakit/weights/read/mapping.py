@@ -1,4 +1,4 @@
-"""Weight files mapped into memory: pages are read when touched and can be given back.
+"""Weight files mapped into memory: pages are read when touched and can be released.
 
 A mapping is private: writing to one of its tensors changes this process's copy, never the file. Pages that
 were only read are the system's own copy of the file and may be dropped at any time; a written page exists
@@ -75,7 +75,7 @@ def release_tensors(tensors: Iterable[Tensor]) -> int:
 
 
 def mapped_bytes(module: nn.Module) -> int:
-    """Return the bytes of a module's weights that `release` can give back."""
+    """Return the bytes of a module's weights that `release` can release."""
     mapped = sum(end - start for _, start, end in _mapped(chain(module.parameters(), module.buffers())))
     return mapped + sum(graph.bytes for graph in _graphs(module))
 

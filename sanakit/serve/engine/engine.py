@@ -164,7 +164,7 @@ class Engine:
     def stats(self) -> dict[str, Any]:
         """Return its state: waiting, running (images), loaded (models), and counts since the start.
 
-        Counts: steps (of batches), samples (images in those steps), pictures (finished images), failed,
+        Counts: steps (of batches), samples (images in those steps), `pictures` (finished images), failed,
         stopped, refused.
         """
         with self._condition:

@@ -8,11 +8,11 @@ the exact solution
 Only x0, the clean image that the velocity points to, is unknown between steps. It is taken as constant (order
 1: the same as Euler), a line (order 2) or a parabola (order 3) through the last predictions; the weight
 exp(lambda) is integrated exactly. So each order is exact where x0 stays constant, and one velocity is needed
-per step in any order. Two choices of the published solver are followed so that images are equal to it:
-  order 2 is the "midpoint" rule, which weighs the slope by (1 - exp(-h)) / 2 instead of its exact integral;
-  order 3 takes half of the parabola's curvature term (exact would be twice `curvature` below), so its error
-  falls with the square of the step as in order 2, only smaller. The full term is of third order on grids
-  even in lambda, but gained nothing on Gaussian data with the published grid, whose last steps stay long.
+per step in any order. Two choices follow the published solver, so that images are equal. Order 2 is the
+"midpoint" rule, which weighs the slope by (1 - exp(-h)) / 2 instead of its exact integral. Order 3 uses half
+of the parabola's curvature term (exact would be twice `curvature` below). Its error therefore falls with the
+square of the step as in order 2, but is smaller. The full term is of third order on grids even in lambda, but
+gained nothing on Gaussian data with the published grid, whose last steps stay long.
 Source: Lu et al. 2022, DPM-Solver++ (arXiv:2211.01095); diffusers DPMSolverMultistepScheduler (dpmsolver++,
 midpoint, flow_prediction, lower_order_final), equal step by step.
 Shapes: any, with S steps.

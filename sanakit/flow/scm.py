@@ -5,11 +5,11 @@ step takes the clean image in sight, clean = x_t - t v, and noises it again to t
 
     x_next = (1 - t_next) clean + t_next * fresh noise
 
-The published sampler writes the same in TrigFlow, x = cos(s) clean + sin(s) noise: it turns the flow model's
-answer into TrigFlow's prediction (`flow/trigflow.py`) and back in every step, and scales latents by a
-sigma_data that cancels; here nothing has to be turned. Exact where the velocity points to one image.
-Fresh noise continues the random numbers of the first noise, float32 on the CPU: a state carries where they
-stand, so advancing one state twice gives the same sample twice.
+The published sampler writes the same in TrigFlow, x = cos(s) clean + sin(s) noise: it converts the flow
+model's output to TrigFlow's prediction (`flow/trigflow.py`) and back in every step, and scales latents by a
+sigma_data that cancels. Here no conversion is needed. Exact where the velocity points to one image. Fresh
+noise continues the random numbers of the first noise, float32 on the CPU: a state carries where they stand,
+so advancing one state twice gives the same sample twice.
 Source: Lu and Song 2024, sCM (arXiv:2410.11081); SANA-Sprint (arXiv:2503.09641); diffusers SCMScheduler
 within SanaSprintPipeline, equal step by step.
 Shapes: any, with S steps.

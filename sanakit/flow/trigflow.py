@@ -3,10 +3,10 @@
     x = cos(s) x0 + sin(s) noise        F = dx/ds = cos(s) noise - sin(s) x0        s in [0, pi/2]
 
 Its path is a quarter of a circle where ours is a straight line, so its points keep their ends' variance. Both
-pass the same mixtures of image and noise, which makes the change exact and free of training: scale the point,
-ask the flow model at the time of the same mixture, lay the two ends it points to along the circle.
-The published code writes x with a factor sigma_data = 0.5, which it takes out again before its model sees it;
-here it is left out. Distilling needs this; sampling does without (`flow/scm.py`).
+pass the same mixtures of image and noise, so the conversion is exact and needs no training: scale the point,
+run the flow model at the time of the same mixture, and place its two end points on the circle. The published
+code writes x with a factor sigma_data = 0.5, which it takes out again before its model sees it; here it is
+left out. Distilling needs this; sampling does without (`flow/scm.py`).
 Source: SANA-Sprint (arXiv:2503.09641), section 3.1; Lu and Song 2024, sCM (arXiv:2410.11081).
 Shapes: B batch, ... any further axes.
 """

@@ -3,10 +3,10 @@
 Source: Gemma 2 report (arXiv:2408.00118); behaviour equal to transformers' Gemma2Model with eager attention.
 Shapes: B prompts, L new tokens, P tokens already in the cache, S = P + L, D width, H query heads,
 K key heads, G = H / K query heads that share one key head, E head_dim.
-Particular to Gemma 2: four RMS norms a layer whose scale is 1 + weight, grouped queries, attention
-scores soft-capped by a tanh (so the fused attention kernels do not apply), every other layer looks back
-`sliding_window` tokens only, and the embedding is multiplied by sqrt(D) rounded to the dtype it computes in.
-State-dict keys equal transformers' Gemma2Model (no "model." prefix)."""
+Particular to Gemma 2: four RMS norms a layer whose scale is 1 + weight, grouped queries, attention scores
+soft-capped by a tanh (so fused attention kernels do not apply), every other layer limited to `sliding_window`
+tokens, and an embedding times sqrt(D), rounded to the compute dtype. State-dict keys equal transformers'
+Gemma2Model (no "model." prefix)."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 x ~ q_x s_x by row (token), W ~ q_w s_w by row (output channel);  y = s_x s_w (q_x q_w^T) + b
 q_x has 8 bits, but for values that stand out: more than `OUTLYING` times the root mean square of the row's
 others. Those have 16 and leave the scale to the others. Rounding adds noise of s^2 / 12 (uniform between two
-levels), so at most OUTLYING / 127 / sqrt(12) = 1.8 % of that root mean square: an outlier costs time, in
-proportion to how many there are, not accuracy.
-Kernel: native/linear_int8.cpp, with the norm before and the gated sum after; plain twin: torch's operations.
+levels), so at most OUTLYING / 127 / sqrt(12) = 1.8 % of that root mean square. Outliers cost time in
+proportion to their number, not accuracy. Kernel: native/linear_int8.cpp, with the norm before and the gated
+sum after; plain twin: torch's operations.
 Shapes: M rows of x (all leading axes together), K channels in, N channels out.
 Source: per-token, per-channel W8A8 as in SmoothQuant (arXiv:2211.10438); outliers apart as in LLM.int8()
 (arXiv:2208.07339), but by value instead of by channel, and found again in each token.

@@ -3,8 +3,8 @@
 An image alone, the images of one call and a server's crowd go the same way: look at the velocity where
 each sample stands, let its solver go there. Samples share nothing but the pass through the transformer, so
 any of them may join before a step and leave after it.
-Source of keeping a region: RePaint (arXiv:2201.09865) puts the known part back at every step; here the
-velocity of that part leads to it, which on the straight path of flow matching is the same and exact for
+Source of keeping a region: RePaint (arXiv:2201.09865) restores the known part at every step. Here the
+velocity of that part points to it, which on the straight path of flow matching is equivalent and exact for
 every solver.
 Shapes: B samples, C h w latents.
 """

@@ -5,8 +5,8 @@
 .csv     a first line of column names, "prompt" and any other of COLUMNS; an empty cell: the default
 
 Rows are counted from 1, without the lines left out. Missing values are the caller's defaults, else the
-model's. Names and seeds depend on the row alone, not on what was drawn before, so that a run that was stopped
-continues with the same images; rows added at the end change none of those before them.
+model's. Names and seeds depend only on the row, so an interrupted run continues with the same images. Rows
+added at the end do not change earlier ones.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The image that drawing starts from: any PIL image, brought to what a model can take in, and back.
 
-An image is turned as its EXIF orientation says, laid on white where it is transparent, and scaled to the
-nearest shape that the model draws well; what was drawn is scaled back to the image's own size, and pixels
-outside the mask are then those of the image itself.
+An image is turned by its EXIF orientation, laid on white where transparent, and scaled to the nearest shape
+that the model draws well. The result is scaled back to the image's own size, and pixels outside the mask are
+copied from the image.
 Shapes: H W pixels of the image, h w latents of what is drawn.
 """
 

@@ -2,9 +2,9 @@
 
 w ~ q s + m, q in 0..15: 4.5 bits a weight. From the extremes of a group a few rounds of least squares follow
 (codes given scale and least, then those two given the codes); each round lowers the group's squared error,
-and no data are needed. On trained weights this came out ahead of HQQ, torchao's method, in weights and in
-velocity (docs/quantize.md). torchao's own product with 4 bits is made for a few rows of tokens and wants the
-weight in an order of its own; a SANA step has a thousand rows and more, for which widening is the right way.
+and no data are needed. On trained weights it beat HQQ, torchao's method, in weights and in velocity
+(docs/quantize.md). torchao's 4-bit product is made for a few rows of tokens and needs its own weight order. A
+SANA step has a thousand rows or more, for which widening is faster.
 Shapes: K values in, N values out, G = ceil(K / 64) groups.
 """
 

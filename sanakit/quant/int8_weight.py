@@ -1,8 +1,8 @@
 """Weights in 8 bits, one scale an output channel; tokens stay as they are.
 
 w ~ q s, with s = max |w| / 127 of the channel, so that no value is off by more than s / 2.
-torchao's weight-only path is the same two operations in the other order, (x q) s, which leaves the range of
-float16 where x s q would not; so the product here is torch's own, and torchao the oracle of its test.
+torchao's weight-only path has the other order, (x q) s, which overflows float16 where x s q does not. So the
+product here is torch's own, and torchao the oracle of its test.
 Shapes: K values in, N values out.
 """
 

@@ -1,9 +1,8 @@
 """4 bits with a correction of low rank in 16 bits: W ~ L1 L2 + int4, as in SVDQuant (arXiv:2411.05007).
 
 A few directions carry much of a trained matrix. Taken out and kept in 16 bits, they leave a rest with less
-range to cover. The two parts are then fitted to each other in turn, each to what the other misses, as LoftQ
-does (arXiv:2310.08659): the codes are no longer those of the first rest, and the correction takes up
-some of their error.
+range to cover. The two parts are then fitted in turn, each to the other's residual, as in LoftQ
+(arXiv:2310.08659). The codes change from the first residual, and the correction absorbs some of their error.
 Not here, of what SVDQuant does: it first moves outliers from activations into weights (smoothing), which
 needs calibration data, and it rounds activations to 4 bits as well, with kernels of its own. This one looks
 at weights alone and leaves activations as they are.

@@ -1,8 +1,8 @@
 """Weights in 4-bit NormalFloat (QLoRA, arXiv:2305.14314): 16 levels, the quantiles of a normal distribution.
 
-w ~ level[q] a, with a = max |w| of its block of 64 along K, in float16: 4.25 bits a weight. float16 takes a
-quarter of a bit a weight off bitsandbytes' float32; its double quantisation would take off 0.37, and a second
-pass over memory in every product. Levels, blocks and the order of the codes are bitsandbytes'; where
+w ~ level[q] a, with a = max |w| of its block of 64 along K, in float16: 4.25 bits a weight. float16 saves a
+quarter of a bit per weight over bitsandbytes' float32. Double quantisation would save 0.37, but needs a
+second pass over memory in every product. Levels, blocks and the order of the codes are bitsandbytes'; where
 that is installed its kernels multiply (on a GPU fused up to some 1,500 tokens), else torch widens the weight.
 Shapes: K values in, N values out, G = ceil(K / 64) blocks.
 """

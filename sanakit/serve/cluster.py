@@ -1,8 +1,8 @@
 """The same API on several machines: Ray Serve keeps replicas of one engine and the app around it.
 
-Every replica is a process with an engine of its own. They share the database and the store of images, so a
-job that one of them took is found, finished and cancelled by any; a replica that dies is replaced, and its
-jobs go back to the queue. Each machine runs a proxy that passes requests, and streams, on to a replica.
+Every replica is a process with an engine of its own. They share the database and the image store, so any
+replica can find, finish and cancel a job. A replica that dies is replaced, and its jobs go back to the queue.
+Each machine runs a proxy that passes requests, and streams, on to a replica.
 
     serve run deploy/ray-serve.yaml                         (or: sanakit.serve.cluster:app models=pocket)
 

@@ -6,9 +6,9 @@
 things: a phrase as one asks for it -> other words for it; the best known come first. unlike: texts that ask
 for none of them.
 Two tests, the cheap one first. Words: a run of words of the prompt is a name of a thing. Places: the prompt's
-last feature is nearer to that of a thing than to those of `unlike`, by the threshold. (The last feature, not
-any: at "a" and "of" all prompts are alike.) Places need some thousand short prompts encoded, so they are
-computed when words fail, once for an encoder.
+last feature is nearer to that of a thing than to those of `unlike`, by the threshold. Only the last feature
+counts, as all prompts are alike at "a" and "of". Places need some thousand encoded prompts, so they are
+computed once per encoder, when words fail.
 Shapes: T things, U unlike texts, E text width.
 """
 

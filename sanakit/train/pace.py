@@ -1,8 +1,8 @@
 """The speed of a run: samples per second, the share of time spent waiting for data, and MFU.
 
 MFU (model FLOPs utilisation) is the arithmetic of the model's matrix products (counted by `bench/floors.py`,
-forward and backward) over what this device can do in the time, measured once by a large one: 1 is the best
-that a plain product reaches, in the precision of the run. Recomputed work counts once.
+forward and backward), divided by what the device can do in the time. The latter is measured once with a large
+matrix product in the run's precision; 1 equals that product. Recomputed work counts once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One device's part of a global batch, and the random numbers of its samples.
 
-A step's batch is a pure function of (seed, step): it is cut into parts, one for every micro-batch of every
-rank, and what is drawn for a sample depends on its place in the batch alone. So the same run comes out on
-any number of ranks, with any number of micro-batches.
+A step's batch is a pure function of (seed, step): it is cut into parts, one per micro-batch and rank. A
+sample's random numbers depend only on its place in the batch. So the same run comes out on any number of
+ranks, with any number of micro-batches.
 """
 
 from __future__ import annotations

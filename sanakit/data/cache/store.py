@@ -1,8 +1,8 @@
 """Latents and text features stored in a folder, so that training need not encode images in every step.
 
-The folder holds cache.json, which is written first and tells what the cache is of, who made it and which
-shards it has, and the shards: safetensors files of images of one bucket, each written whole or not at all.
-So a run that was killed continues with the shards that are missing. A shard's tensors:
+The folder holds cache.json and the shards. cache.json is written first and names the source, the model and
+the shards. A shard is a safetensors file of images of one bucket, written whole or not at all. So a run that
+was killed continues with the shards that are missing. A shard's tensors:
 
     latents       n C h w  float16, times the autoencoder's scaling factor; 0 where an image is broken
     numbers       n        of the images in their source, by which captions are drawn

@@ -1,10 +1,10 @@
 """From an image's file to the pixels of a training sample: header, decoding, scaling, cutting.
 
 Files may be anything: damaged, hostile, huge. Any defect becomes a DataError, whose message continues after
-the file's name. JPEG files are scaled down while they are decoded (the DCT's own halves, quarters, eighths):
-1.6 to 2 times as quick as decoding whole, and 44 to 48 dB from that, which is less than JPEG itself loses (40
-to 45 dB; quality 90, 1024 to 2048 px to 512). The rest of the way is torch's antialiased bicubic, equal to
-Pillow's within one level and 3 times as quick.
+the file's name. JPEG files are scaled down while decoding (the DCT's halves, quarters, eighths). This is 1.6
+to 2 times as fast as full decoding and differs from it by 44 to 48 dB. JPEG itself loses more (40 to 45 dB;
+quality 90, 1024 to 2048 px to 512). The rest of the way is torch's antialiased bicubic, equal to Pillow's
+within one level and 3 times as quick.
 Shapes: H W of the image, h w of the sample.
 """
 

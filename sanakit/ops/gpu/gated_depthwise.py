@@ -1,8 +1,8 @@
 """SiLU, depthwise 3x3 convolution and gate in one pass over memory; plain twin: `ops/gated_depthwise.py`.
 
 A program takes some columns and channels and walks down the rows. Each row it reads completes the result of
-the row above, continues with its own and begins the one below, so that a value is read, and its SiLU taken,
-three times (once a column of taps) and not nine.
+the row above, continues its own and begins the one below. So a value is read, and its SiLU computed, three
+times (once per column of taps) instead of nine.
 Shapes: B images, R rows, W columns, M channels of each half.
 """
 

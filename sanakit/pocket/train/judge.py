@@ -1,8 +1,8 @@
 """Train the judge of composed scenes (`sanakit.pocket.evaluate.judge`) and write it with its questions.
 
-It learns from scenes of the combinations that are not held out, moved, scaled, blurred and noised, so that it
-forgives what a small model draws imprecisely; its own accuracy is measured on held-out combinations, which it
-has not seen either. Per cell: cross-entropy over the things, and the error of the size where there is one.
+It learns from scenes of combinations that are not held out. They are moved, scaled, blurred and noised, so
+that it tolerates imprecise drawing. Its accuracy is measured on held-out combinations, which it has never
+seen. Per cell: cross-entropy over the things, and the error of the size where there is one.
 Shapes: B images, halved to 128 x 128 as the judge halves them.
 """
 

@@ -1,8 +1,8 @@
 """The name under which this server claims jobs, and finds them again after it was killed.
 
 Each server of a data folder holds one of its places, a locked file, which keeps the place's name. The kernel
-unlocks the file of a process that is killed, so the next server takes the same place, has the same name,
-and may put back at once what was running; a second server beside a living one gets the next place.
+unlocks the file of a killed process. So the next server gets the same place and name, and may requeue its
+running jobs at once. A second server beside a live one gets the next place.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Flow matching's target, noise - image, is one of many that lead through the same noisy latents; a model learns
 their mean. A teacher has an estimate of that mean: its velocity as the target does not vary as the images'
-own do. Beside it the student is shown the way: each of its blocks is to give the tokens that the teacher has
-where the student's next block came from, so that it does the work of those that were left out behind it
-(block for block as in BK-SDM, arXiv:2305.15798).
+own do. A second target guides the blocks: each of the student's blocks learns the teacher's tokens before the
+student's next block. It thus does the work of the removed blocks behind it (block by block as in BK-SDM,
+arXiv:2305.15798).
 
 Shapes: B batch, C H W latents, N tokens, D width, L text tokens, E text width.
 """

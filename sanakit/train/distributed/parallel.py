@@ -3,8 +3,7 @@
 `torchrun` starts the processes and tells each its place by environment variables (RANK, WORLD_SIZE,
 LOCAL_RANK); without them there is one process and nothing here communicates. Two ways to spread a model:
 "ddp" (DistributedDataParallel: every process holds all of it) and "fsdp" (FSDP2, arXiv:2304.11277: weights,
-gradients, averages and optimiser states are cut along the first axis of every parameter and gathered block by
-block as they are needed).
+gradients, averages and optimiser states are sharded along the first axis and gathered block by block).
 
 Both see the whole loss of an objective as one module's forward (`LossModule`), so an objective may call any
 method of any part of its model, as long as it does so inside `loss`.

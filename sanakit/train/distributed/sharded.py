@@ -1,9 +1,9 @@
 """Arithmetic on parameters that FSDP2 has cut into shards, for optimisers of whole rows and columns.
 
 FSDP2 keeps a parameter as a DTensor cut along its first axis. An optimiser works on its own rows
-(`own_rows`), adds up over the ranks what goes beyond them (`add_over_shards`) and keeps its states as
-DTensors (`keep_rows`, `keep_whole`): torch.distributed.checkpoint then stores them whole and reads them on
-another number of ranks. A parameter that is not sharded passes through all of these unchanged.
+(`own_rows`), sums over ranks what concerns all rows (`add_over_shards`) and keeps its states as DTensors
+(`keep_rows`, `keep_whole`). torch.distributed.checkpoint then stores them whole and reads them on another
+number of ranks. A parameter that is not sharded passes through all of these unchanged.
 """
 
 from __future__ import annotations

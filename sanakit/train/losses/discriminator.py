@@ -5,10 +5,9 @@ pixels a side. Group norm stands in place of batch norm: an image's judgement mu
 the batch, which differs with the number of ranks and micro-batches. Hinge loss: Lim and Ye 2017
 (arXiv:1705.02894).
 
-Both sides learn from one loss and one backward pass: `decoder_loss` judges with weights that are cut out of
-the graph, so that its gradient reaches the images alone; `hinge_loss` judges images that are cut out, so
-that its gradient reaches the discriminator alone. The gradients are those of the two steps that are usually
-taken in turn, of the same weights.
+Both sides learn from one loss and one backward pass. `decoder_loss` judges with detached weights, so its
+gradient only reaches the images. `hinge_loss` judges detached images, so its gradient only reaches the
+discriminator. The gradients are those of the two steps that are usually taken in turn, of the same weights.
 Shapes: B images, H W pixels, h w judgements, about H/8 W/8.
 """
 

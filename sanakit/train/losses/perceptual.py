@@ -4,9 +4,9 @@ LPIPS without its learned weights (Zhang et al. 2018, arXiv:1801.03924, section 
 resolutions, the features at each position scaled to length 1, squared distances averaged over positions and
 maps. The network is EfficientNet-Lite0 (extra [eval]), not VGG-16: 40 times less work, weights in a package.
 
-Both images get the same grain first. On flat areas, the backgrounds of drawings above all, this network
-answers to differences that nobody sees: on drawings, noise of half a grey level was at a distance of 0.114,
-a blur with a 3x3 box at 0.067. Under grain of 8 grey levels the noise is at 0.002, the blur at 0.054.
+Both images get the same grain first. On flat areas, such as backgrounds of drawings, this network reacts to
+invisible differences. On drawings, noise of half a grey level had a distance of 0.114, a blur with a 3x3 box
+0.067. Under grain of 8 grey levels the noise is at 0.002, the blur at 0.054.
 Shapes: B images, C channels, H W pixels, at least 32 a side.
 """
 

@@ -9,8 +9,8 @@ resolution, is not needed there. `parts="decoder"` refines a decoder behind late
 knows already.
 
 The adversarial term has a fixed weight. The usual adaptive one, the ratio of two gradients' norms at the last
-layer (Esser et al. 2021, arXiv:2012.09841), is a property of a whole batch: parts of a batch on several ranks
-would each have their own, and their losses would no longer add up to that of the whole.
+layer (Esser et al. 2021, arXiv:2012.09841), is a property of a whole batch. Parts of a batch on several ranks
+would each have their own, and their losses would not add up to the whole's.
 
 Shapes: B images, H W pixels.
 """

@@ -6,10 +6,10 @@ small. Its averages start at zero and are not corrected for that, as published: 
 times the learning rate long, so warm up. Vectors are not factored and get no such confidence, as in the
 authors' code. A convolution of O I h w is taken as a matrix of O x (I h w).
 
-CAME in 8 bits (SANA-1.5, arXiv:2501.18427) stores the momentum, all that is left of a matrix's size, as one
-byte an entry with a scale for each block of at most 2048 entries; rows and columns stay as they are, and so
-do tensors under 16384 entries. Blocks do not cross rows here, so that shards of FSDP2 hold whole blocks and
-a checkpoint fits any number of ranks.
+CAME in 8 bits (SANA-1.5, arXiv:2501.18427) stores the momentum, the only state of a matrix's size, as one
+byte per entry with a scale per block of at most 2048 entries. Rows, columns and tensors under 16384 entries
+stay in float32. Blocks do not cross rows here, so that shards of FSDP2 hold whole blocks and a checkpoint
+fits any number of ranks.
 
 Shapes: R C rows and columns of a parameter's matrix (under FSDP2, R: of this rank's rows), N blocks of a row.
 """

@@ -5,10 +5,9 @@ in feeding the output layer; new blocks follow, then the old output layer. A new
 the output projections of its three branches (self-attention, cross-attention, Mix-FFN) are zero, so that its
 residuals add nothing; they are the first to learn.
 
-The rest of a new block is drawn afresh, as for training from nothing, not copied from an old block: copies of
-one block, all fed the same tokens by the identities before them, would get the same gradients and learn the
-same thing. Gradients reach them at once: the gates of all blocks come mostly from the shared `t_block`, which
-is trained already.
+The rest of a new block is initialised as for training from scratch, not copied from an old block. Copies of
+one block would all see the same tokens, get the same gradients and learn the same. Gradients reach them at
+once: the gates of all blocks come mostly from the shared `t_block`, which is trained already.
 
 Source: SANA-1.5 (arXiv:2501.18427): 20 blocks to 60, the last 2 of the 20 dropped.
 """

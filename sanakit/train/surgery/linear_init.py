@@ -6,8 +6,8 @@ autoencoder reconstructs at 24 dB before its first training step; from random we
 to get there.
 
 Latents are the first principal components of the patches that one latent cell stands for (32x32 pixels in
-pocket), scaled to std**0.5: coarse components keep a larger variance than fine ones, so that a diffusion
-model spends its effort where most of the image is.
+pocket), scaled to std**0.5. Coarse components keep a larger variance than fine ones, so that a diffusion
+model focuses on most of the image.
 
 Shapes: P number of patches, S patch side in pixels, D = 3*S*S patch values, K components kept.
 """

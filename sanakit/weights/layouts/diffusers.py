@@ -1,9 +1,9 @@
 """The diffusers layout of the transformer: parameter names and config.json, both ways.
 
-One table serves loading and saving. The official names are ours (`models/sana.py`); diffusers splits what is
-fused there (queries, keys and values are rows of one matrix), so a rename is a pair of name tuples whose
-tensors, put one below the other, are equal. Source: the public conversion script; names and fields checked
-against SanaTransformer2DModel.
+One table serves loading and saving. The official names are ours (`models/sana.py`). diffusers splits fused
+tensors (queries, keys and values are rows of one matrix). So a rename is a pair of name tuples whose tensors,
+concatenated by rows, are equal. Source: the public conversion script; names and fields checked against
+SanaTransformer2DModel.
 """
 
 from __future__ import annotations

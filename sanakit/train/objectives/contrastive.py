@@ -3,9 +3,9 @@
 The loss is CLIP's symmetric cross-entropy (Radford et al. 2021) with two changes. An image also has to tell
 its caption from its own wrong ones (left and right exchanged, another count, another colour), as in NegCLIP
 (arXiv:2210.01936): nothing else makes small differences worth learning. And a caption that may be true is not
-a negative: if all its things are in another image, that image does not choose among it. "a fox" fits a fox in
-any style and beside any other thing. A pair is compared with the pairs of its own part of the batch: unlike
-other objectives, this one learns a little differently on another number of ranks or micro-batches.
+a negative: if all its things are in another image, it is left out of that image's choice. "a fox" fits a fox
+in any style and beside any other thing. A pair is compared with the pairs of its own part of the batch:
+unlike other objectives, this one learns a little differently on another number of ranks or micro-batches.
 
 Shapes: B pairs, K wrong captions of each, E width of the common space, L tokens, S side of the images.
 """

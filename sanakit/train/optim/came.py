@@ -8,7 +8,7 @@ authors' code. A convolution of O I h w is taken as a matrix of O x (I h w).
 
 CAME in 8 bits (SANA-1.5, arXiv:2501.18427) stores the momentum, the only state of a matrix's size, as one
 byte per entry with a scale per block of at most 2048 entries. Rows, columns and tensors under 16384 entries
-stay in float32. Blocks do not cross rows here, so that shards of FSDP2 hold whole blocks and a checkpoint
+are not quantised. Blocks do not cross rows here, so that shards of FSDP2 hold whole blocks and a checkpoint
 fits any number of ranks.
 
 Shapes: R C rows and columns of a parameter's matrix (under FSDP2, R: of this rank's rows), N blocks of a row.

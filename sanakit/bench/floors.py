@@ -1,6 +1,6 @@
 """The minimum work of each stage of drawing: multiplications and additions, and values moved.
 
-Counted are matrix products, convolutions and attention, as our code needs them: text keys and values computed
+Matrix products, convolutions and attention are counted as our code needs them: text keys and values computed
 once for all steps, no padding, no cross-attention to a prompt of one token (the empty negative prompt).
 Divided by the rate of a plain matrix product on the same machine they give the time below which no exact
 implementation comes. Elementwise arithmetic and the transforms of a Winograd convolution are left out.

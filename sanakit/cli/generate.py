@@ -1,7 +1,7 @@
 """`sana generate`: a sentence in, an image out.
 
-Parses the command line, checks what needs no model before one is loaded, follows `TextToImage.stream`, saves
-and prints. torch is imported inside the functions: help texts and slips of the keyboard do not wait for it.
+Parses the command line, checks settings before a model is loaded, follows `TextToImage.stream`, saves and
+prints. torch is imported inside the functions, so that help and typing errors do not wait for it.
 """
 
 from __future__ import annotations

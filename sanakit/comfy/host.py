@@ -1,7 +1,7 @@
 """ComfyUI's services for a running node: progress, previews, interruption, model folders.
 
-Its modules are looked up among those already loaded, never imported: inside ComfyUI they are there, and
-elsewhere (a test, a script) a foreign package called `comfy` must not be taken for it.
+Its modules are looked up among the loaded ones, never imported. Inside ComfyUI they are loaded; elsewhere (a
+test, a script) another package called `comfy` must not be mistaken for it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Folders of images to measure: the prompt of each image, and images in the networks' formats.
 
-An image's prompt is looked for in this order: a file of prompts (`cases`) whose names are the beginning of
+An image's prompt comes from the first of: a file of prompts (`cases`) whose names are the beginning of
 the file's name; `manifest.jsonl` beside it, as `sana generate --prompts` writes it; NAME.txt beside NAME.png.
 Shapes: C channels, H W pixels.
 """

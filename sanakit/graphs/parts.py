@@ -1,9 +1,9 @@
 """Transformer, text encoder and decoder that run in an external runtime; pipelines use them like modules.
 
-Each has the interface of its parent class, which is what drawing asks of it, and none of its weights: the
-file is opened when it is first needed. `weights.release` closes it again, as a memory plan says.
-Text is padded and masked, which gives what unpadded text does. A graph computes a prompt's projection, keys
-and values in every step, while our modules do it once: 0.3 % of its products at 1024 px and 20 tokens.
+Each has the interface that drawing needs of its parent class, and none of its weights. The file is opened at
+first use. `weights.release` closes it again, as a memory plan says. Text is padded and masked, which gives
+what unpadded text does. A graph computes a prompt's projection, keys and values in every step, while our
+modules do it once: 0.3 % of its products at 1024 px and 20 tokens.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Source: Radford et al. 2021 (arXiv:2103.00020); behaviour and state-dict keys equal transformers' CLIPModel.
 Shapes: B images or texts, P patches, L tokens, D width of a tower, E width of the common space.
-Two pre-norm transformers: the image's looks at a class token and all patches, the text's looks back only
-and is read at the first end-of-text token, so that what follows it never counts and needs no mask.
+Two pre-norm transformers. The image's attends to a class token and all patches. The text's is causal and read
+at the first end-of-text token, so later tokens never count and need no mask.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The compiled CPU kernels: the choice of the built library for this machine, and when it is used.
 
-`native/*.cpp` is compiled once per instruction set when the package is installed, into libraries that stand
-beside the sources and know nothing of Python or torch: they get addresses and sizes. The best one that the
-CPU runs is loaded at the first use. Without a compiler there is none, and every operation runs as its plain
-torch twin: the same results to rounding, slower.
+`native/*.cpp` is compiled once per instruction set when the package is installed, into libraries beside the
+sources. They do not use Python or torch, only addresses and sizes. The best one that the CPU runs is loaded
+at the first use. Without a compiler there is none, and every operation runs as its plain torch twin: the same
+results to rounding, slower.
 """
 
 from __future__ import annotations

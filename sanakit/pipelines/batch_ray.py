@@ -1,9 +1,9 @@
 """A file of prompts drawn by several processes, on this machine or a cluster, with Ray Data.
 
 Each process has the model and draws whole groups; this one, which asked for them, reads, checks and saves. So
-names, groups and pixels are those of `pipelines/batch.py` alone, and the machines need no folder in common:
-a model that is not downloaded by name has to lie at the same place on each.
-Settings travel as JSON and images as PNG, which Arrow's tables hold without guessing.
+names, groups and pixels equal those of `pipelines/batch.py`, and the machines need no shared folder. A model
+that is not downloaded by name must be at the same path on each. Settings travel as JSON and images as PNG,
+which Arrow's tables hold without guessing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A step with less between its kernels: blocks by torch.compile, and on CUDA the whole step as one graph.
+"""Steps with fewer gaps between kernels: blocks by torch.compile, and on CUDA the whole step as one graph.
 
-torch.compile fuses what lies between the matrix products of a block. A CUDA graph is the list of everything
-a step launches, recorded once and replayed: at 1024 px and below, a GPU is done with a kernel before Python
-has launched the next one.
+torch.compile fuses what lies between the matrix products of a block. A CUDA graph is a recorded list of a
+step's launches, which is replayed. At 1024 px and below, a GPU finishes a kernel before Python has launched
+the next one.
 Shapes: B samples, C h w latents.
 """
 

@@ -1,8 +1,8 @@
 """Denoising: samples of one latent size take steps together, each at its own time.
 
-An image alone, the images of one call and a server's crowd go the same way: look at the velocity where
-each sample stands, let its solver go there. Samples share nothing but the pass through the transformer, so
-any of them may join before a step and leave after it.
+A single image, the images of one call and a server's batch are treated alike: compute the velocity at each
+sample, and let its solver take a step. Samples share nothing but the pass through the transformer, so any of
+them may join before a step and leave after it.
 Source of keeping a region: RePaint (arXiv:2201.09865) restores the known part at every step. Here the
 velocity of that part points to it, which on the straight path of flow matching is equivalent and exact for
 every solver.

@@ -3,8 +3,8 @@
 Source: behaviour of diffusers 0.42's SanaPipeline.encode_prompt, less the padding that its mask hides.
 Shapes: B prompts, L features of a prompt (in a batch padded on the right to the longest), T tokens after the
 prefix, E text width.
-The instruction before every prompt is the same, so its keys and values are computed once and kept; so is
-feature 0, the hidden state of BOS, which sees nothing but itself. A large model's prefix is also kept in a
+The instruction before every prompt is the same, so its keys and values are computed once and kept. So is
+feature 0, the hidden state of BOS, which attends only to itself. A large model's prefix is also kept in a
 file, from run to run (`prefix_cache`). Training runs through the same `encode_tokens`, which then computes
 the prefix once a batch, with gradients."""
 

@@ -1,8 +1,8 @@
 """The instruction's keys and values in a file, so that a new process need not compute them again.
 
-They are the same for every prompt: 206 tokens of the published instruction, 44 MB in float32 for Gemma 2 2B,
-which a CPU computes in about ten seconds and reads in a tenth of one. They are kept in float32, as computed:
-values from the file equal the written ones bit for bit.
+They are the same for every prompt: 206 tokens of the published instruction, 44 MB in float32 for Gemma 2 2B.
+A CPU computes them in about ten seconds and reads them in a tenth of one. They are kept in float32, as
+computed: values from the file equal the written ones bit for bit.
 
 A file belongs to its weights: the key in it is a hash of their fingerprint, the model's config, the prefix's
 tokens and FORMAT. There is one file a place; one that is foreign, outdated or damaged (a checksum tells) is

@@ -1,8 +1,8 @@
 """The report of a run: log.jsonl, sheets, TensorBoard, and requested trackers.
 
-log.jsonl is the record: one line each time the loop looks at its figures, and it resumes exactly: lines after
-the step that a run goes on from are dropped, and written again. TensorBoard does the same. wandb and trackio
-(extras of these names) get the figures too, but keep what they were sent once. Rank 0 alone reports.
+log.jsonl is the record, with one line per report of the loop. It resumes exactly: lines after the resumed
+step are dropped and written again. TensorBoard does the same. wandb and trackio (extras of these names) get
+the figures too, but keep what they were sent once. Rank 0 alone reports.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The published models come in two families. Those trained in float16 give broken images in bfloat16 (their
 weights need the longer mantissa), those trained in bfloat16 overflow in float16; float32 is right for all. A
 CPU without bfloat16 arithmetic runs a bfloat16 matrix product 4.5 times slower than float32, and float16 is
-no better: there everything computes in float32, whatever is stored.
+not faster: there everything computes in float32, whatever is stored.
 """
 
 from __future__ import annotations

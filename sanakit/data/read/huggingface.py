@@ -1,7 +1,7 @@
 """Hugging Face data sets: a saved folder, .parquet files with the images in them, or a name on the Hub.
 
 All are read by the library `datasets`, an extra: it turns parquet, whose rows cannot be read singly, into
-memory-mapped tables (in its own cache) and fetches from the Hub; only "hub:" places use the network.
+memory-mapped tables (in its own cache) and downloads from the Hub. Only "hub:" places use the network.
 """
 
 from __future__ import annotations

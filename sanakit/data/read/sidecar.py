@@ -2,9 +2,9 @@
 
 A line is one image: {"key": "a/1.png", "captions": [{"text": ..., "source": ..., "score": ...}]}, and
 "scorer": "name" where all of its scores are by that model. A key is what `Source.key` gives. Lines are never
-changed, only added, each by one write, so that a run that is killed loses at most the line it was writing,
-and two runs can write at once. Lines of one image add up: captions are told apart by text and source, and
-the newest line about a caption holds.
+changed, only added, each by one write. So a killed run loses at most one line, and two runs can write at
+once. Lines of one image add up: captions are told apart by text and source, and the newest line about a
+caption holds.
 """
 
 from __future__ import annotations

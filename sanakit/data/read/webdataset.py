@@ -1,7 +1,7 @@
 """WebDataset shards: plain .tar files in which fox.jpg, fox.txt and fox.json are one sample.
 
-The members' headers are read once, when the shards are opened, without the images between them; from then
-on every image is read by its offset, in any order. No index file is needed.
+The members' headers are read once, when the shards are opened, without the images between them. Then every
+image is read by its offset, in any order. No index file is needed.
 Source of the convention: github.com/webdataset/webdataset (a sample's name ends at the first dot).
 """
 

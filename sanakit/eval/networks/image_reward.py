@@ -3,7 +3,7 @@
 Source: Xu et al. 2023 (arXiv:2304.05977). A BLIP (ViT-L/16 at 224 px, BERT base reading the image by
 cross-attention), then five linear layers on the first token. Weights: ImageReward.pt of zai-org/ImageReward
 (Apache-2.0, 1.8 GB). Their own package is pinned to libraries of 2022 (timm 0.6, fairscale, torchvision) and
-does not load with today's; transformers has both towers, so only their names are translated here.
+does not load with today's. transformers has both towers, so only their names are translated here.
 Shapes: B images, T tokens, E = 768.
 """
 

@@ -1,10 +1,9 @@
 """The blocks of DC-AE on rows: line-buffered convolutions, and attention over a map that is stored once.
 
-A convolution stage never sees the whole image. A node takes the next rows of its input, gives the rows
-that are complete, and keeps the few that later rows still look at: nothing is computed twice or approximated.
-ReLU attention looks at the whole map, but only through sums of d x (d+1) numbers a head. One sweep over the
-rows adds them up from keys and values; a second one computes queries, applies the sums and goes on into the
-MLP, in place.
+A convolution stage never sees the whole image. A node takes the next rows of its input, returns complete
+rows, and keeps the few that later rows need. Nothing is computed twice or approximated. ReLU attention looks
+at the whole map, but only through sums of d x (d+1) numbers a head. One sweep over the rows adds them up from
+keys and values; a second one computes queries, applies the sums and goes on into the MLP, in place.
 Source: ours; the arithmetic is that of `model.py`, regrouped, and equal to it up to rounding.
 Shapes: B images, R rows, W columns, C channels last, G heads, d head width, n = R*W cells, P of q, k, v.
 Weights may be stored in fewer bits than the rows: widening them to the dtype of the rows is exact.

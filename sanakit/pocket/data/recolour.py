@@ -1,8 +1,8 @@
 """Things in another colour: a dog that is truly blue, its eyes, outlines and shading kept.
 
-The body of a thing, the colours that cover most of it, is moved to the asked colour in OKLab (Ottosson 2020);
-small parts in other colours stay unchanged. `main_colour` tells the colour of an image by the same names.
-Lightness and the two colour axes: L in [0, 1], a and b about -0.3 to 0.3.
+The body of a thing, the colours that cover most of it, is moved to the requested colour in OKLab (Ottosson
+2020); small parts in other colours stay unchanged. `main_colour` tells the colour of an image by the same
+names. Lightness and the two colour axes: L in [0, 1], a and b about -0.3 to 0.3.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Checked before a body is read, so that a client without a key cannot send megabytes first. Guarded is all
 under /v1 but /v1/pictures: pages show images by address and can send no header, so their unguessable names
-are the key. Without any key the people of this machine come in, and then only by a name of this machine:
-else a web page could call through its own domain, made to lead here (DNS rebinding).
+are the key. Without any key only this machine's users have access, and only by a name of this machine.
+Otherwise a web page could call through its own domain, pointed here (DNS rebinding).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The outermost layer: an id, a line in the log, figures and safe headers for every request; and two limits.
+"""The outermost layer: an id, a log line, metrics and safe headers for every request; and two limits.
 
-Plain ASGI, so that streams pass through as they are. Prompts are in bodies, which nobody logs here; of an
-address only the path is logged, and control characters in it are spelled out, so that no request writes lines
-of its own into the log.
+Plain ASGI, so that streams pass through as they are. Bodies, and so prompts, are not logged. Of an address
+only the path is logged, with control characters escaped, so that no request can add lines to the log.
 """
 
 from __future__ import annotations

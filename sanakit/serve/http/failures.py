@@ -8,8 +8,8 @@
     another server at 503), draining, the database or the disk is gone
 504 the request's own deadline has passed
 
-OpenAI's client asks again after 409, 429 and any 5xx, unless the answer's X-Should-Retry says what is right:
-here that is "true" exactly where Retry-After promises that a moment's wait may help.
+OpenAI's client retries after 409, 429 and any 5xx, unless the answer's X-Should-Retry decides. Here that is
+"true" exactly if Retry-After says that waiting may help.
 """
 
 from __future__ import annotations

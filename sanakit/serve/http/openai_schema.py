@@ -2,8 +2,8 @@
 
 Source: the types of the `openai` Python client, 3.54 (image_generate_params, images_response, image_gen_* and
 image_edit_* events, model). Our own additions are the settings of the SANA family (`DrawingSettings`, second
-part) and `metadata` beside each image. A field that we do not know is refused: a slip of the keyboard in
-`guidance` would else draw the wrong image. null means the default, as in the client's types.
+part) and `metadata` beside each image. Unknown fields are refused: a typing error in `guidance` would
+otherwise draw the wrong image. null means the default, as in the client's types.
 """
 
 from __future__ import annotations

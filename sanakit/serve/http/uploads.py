@@ -1,8 +1,8 @@
 """Uploads by form: fields, images and masks, none of them trusted.
 
-File names of clients are never looked at. OpenAI's rule for masks (transparent pixels are drawn
-again, those of the mask or, without one, of the image) is that of `pipelines.source`, too; there, white
-marks them where nothing is transparent.
+File names of clients are never looked at. OpenAI's rule for masks also holds in `pipelines.source`:
+transparent pixels of the mask, or without one of the image, are redrawn. There, white marks them if nothing
+is transparent.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Jobs that outlive the process: accepted once, stored at once, finished once.
 
 A job is queued -> running -> finished | failed | cancelled. The server that runs it holds a claim: its own
-name and a lease that it renews. A claim whose lease is over, or whose owner was restarted, goes back to the
-queue; only the owner of the claim may finish the job, so none is finished twice.
+name and a lease that it renews. A job whose lease has ended, or whose owner was restarted, goes back to the
+queue. Only the owner of the claim may finish the job, so none is finished twice.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Runs the stored jobs: claims them while there is room, hands them to the engine, stores their images.
+"""Run the stored jobs: claim them while there is room, pass them to the engine, store their images.
 
 One thread does all of it but the drawing. Each round settles what is drawn, renews leases, notices cancelled
-jobs and claims new ones; every step can be done again, so a database that is gone or a full disk only makes
-it wait. A job that was drawn twice (its server was killed in between) writes the same images to the same
-names, and only the claim's holder may say that it is finished.
+jobs and claims new ones; every step can be repeated, so a missing database or a full disk only makes it wait.
+A job that is drawn twice (because its server was killed) writes the same images to the same names. Only the
+claim's holder may finish it.
 """
 
 from __future__ import annotations

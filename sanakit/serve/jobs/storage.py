@@ -1,8 +1,8 @@
 """The server's image store: a folder, or any store of fsspec (s3://, gs://, memory://).
 
 Names are checked, not cleaned: names that are not plain are refused, so none leads out of it. In a folder
-each image is written whole or not at all. Object stores put whole by nature; other remote ones are as
-whole as their own write, which suffices: a job names its images only after all of them are stored.
+each image is written whole or not at all. Object stores write whole objects; other remote stores may not.
+This suffices, as a job names its images only after all of them are stored.
 """
 
 from __future__ import annotations

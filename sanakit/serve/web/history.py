@@ -1,8 +1,8 @@
 """The history of drawn images: PNG files with their settings in the image store.
 
-The name of an image that was drawn on the page begins with its visitor's room and the time, so that the
-store's own list of names is the history; no table can disagree with it. Images of jobs are found by the job
-store. Small images for the overview are made once and lie in a temporary folder.
+The name of an image drawn on the page begins with its visitor's room and the time. So the store's list of
+names is the history, and no table can disagree with it. Images of jobs are found by the job store. Small
+images for the overview are made once and lie in a temporary folder.
 """
 
 from __future__ import annotations

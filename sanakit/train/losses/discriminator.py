@@ -1,9 +1,8 @@
 """Patch discriminator: tells real images from reconstructed ones, patch by patch, and teaches the decoder.
 
 Architecture: Isola et al. 2017 (arXiv:1611.07004), 4x4 convolutions; with three layers each judgement sees 70
-pixels a side. Group norm stands in place of batch norm: an image's judgement must not depend on the rest of
-the batch, which differs with the number of ranks and micro-batches. Hinge loss: Lim and Ye 2017
-(arXiv:1705.02894).
+pixels a side. Group norm replaces batch norm: an image's judgement must not depend on the rest of the batch,
+which varies with ranks and micro-batches. Hinge loss: Lim and Ye 2017 (arXiv:1705.02894).
 
 Both sides learn from one loss and one backward pass. `decoder_loss` judges with detached weights, so its
 gradient only reaches the images. `hinge_loss` judges detached images, so its gradient only reaches the

@@ -4,9 +4,8 @@
 2. High resolution, the latents adapt: `parts="middle"`, the same terms. Weights learnt at low resolution
 stay; only the coarsest stages and the layers at the latents learn how large images differ. 3. Low resolution,
 local refinement: `parts="head"`, an adversarial term besides. Texture is local, so the decoder's last layers
-are enough for it; latents stay what they are, and the adversarial term, unstable and costly at high
-resolution, is not needed there. `parts="decoder"` refines a decoder behind latents that a diffusion model
-knows already.
+are enough for it. Latents stay unchanged, and the adversarial term, unstable and costly at high resolution,
+is not needed there. `parts="decoder"` refines a decoder behind latents that a diffusion model knows already.
 
 The adversarial term has a fixed weight. The usual adaptive one, the ratio of two gradients' norms at the last
 layer (Esser et al. 2021, arXiv:2012.09841), is a property of a whole batch. Parts of a batch on several ranks

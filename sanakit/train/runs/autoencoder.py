@@ -1,7 +1,8 @@
 """From a folder of images to a trained autoencoder, and from its checkpoint to a diffusers folder.
 
-A run starts from a model's autoencoder, from the run before it, or from nothing: then as the best linear
-codec of the folder's images, where training from random weights would be after hours (see `linear_init`).
+A run starts from a model's autoencoder, from the run before it, or from scratch. A run from scratch starts as
+the best linear codec of the folder's images, which random weights would reach after hours (see
+`linear_init`).
 Shapes: B images, S side in pixels.
 """
 

@@ -4,8 +4,8 @@
                            manifest.json         step, numbers, and every file's size and checksum
 
 torch.distributed.checkpoint writes and reads the tensors, and cuts them again where the number of ranks has
-changed. Its own format keeps a pickle beside them, which runs code when it is read; its safetensors format
-holds tensors alone and is used instead, with JSON for the rest. Nothing in a checkpoint is ever executed.
+changed. Its own format keeps a pickle beside them, which can run code when read. Its safetensors format,
+which holds only tensors, is used instead, with JSON for the rest. Nothing in a checkpoint is ever executed.
 
 A folder is written as checkpoint-*.part and renamed when it is whole; the last two are kept.
 """

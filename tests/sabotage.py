@@ -4,15 +4,17 @@
     python tests/sabotage.py --only 3 17    some, by number
     python tests/sabotage.py --list         what they are
 
-Each is planted in a temporary copy of the tree, and the tests named with it run until the first fails. A
-fault that no test notices survives: write the test. A fault whose text is no longer in its file is stale:
-plant it where the code went. Exit code 1 where one survives or is stale. pytest does not collect this file.
+Each is planted in a temporary copy of the tree, and the tests named with it run until the first fails, which
+must pass again without the fault. A fault that no test notices survives: write the test. A fault whose text
+is no longer in its file is stale: plant it where the code went. Exit code 1 unless all were caught. pytest
+does not collect this file.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -68,7 +70,7 @@ FAULTS = [
         "{idempotency_key}",
         "serve/http/test_jobs_api.py",
     ),
-    Fault("serve/jobs/runner.py", "> self._lease / 3:", "> self._lease * 3:", "serve/jobs/test_runner.py"),
+    Fault("serve/jobs/runner.py", "> self._lease / 3:", "> self._lease * 0.8:", "serve/jobs/test_runner.py"),
     Fault(
         "models/dc_ae/blocks.py",
         "linear = qkv.shape[1] * qkv.shape[2] > self.head_dim",
@@ -280,35 +282,44 @@ def copy_tree(target: Path) -> None:
         shutil.copy(page, target)
 
 
-def notice(tree: Path, fault: Fault) -> str:
-    """Plant a fault, run its tests, take it out. Returns "caught", "SURVIVED", "STALE" or "BROKEN"."""
-    path = tree / "sanakit" / fault.file
-    whole = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if whole.count(fault.text) != 1:
-        return "STALE"
-    path.write_text(whole.replace(fault.text, fault.replacement), encoding="utf-8")
-    names = [f"tests/{name}" for name in fault.tests.split()]
+def run(tree: Path, names: list[str]) -> tuple[int, str]:
+    """Run tests until the first fails. Returns pytest's exit code and the test that failed, or ""."""
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:schemathesis"]
-    environment = os.environ | {
-        "PYTHONPATH": str(tree),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "OMP_NUM_THREADS": "1",
-    }
+    variables = {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     try:
         ended = subprocess.run(
             [sys.executable, "-m", "pytest", *options, *names],
             cwd=tree,
-            env=environment,
+            env=os.environ | variables,
             capture_output=True,
             text=True,
             timeout=PATIENCE,
         )
     except subprocess.TimeoutExpired:
-        return "caught"  # it hangs, which nobody would overlook
+        return 1, ""
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", ended.stdout, flags=re.M)
+    return ended.returncode, failed[1] if failed else ""
+
+
+def notice(tree: Path, fault: Fault) -> tuple[str, str]:
+    """Plant a fault, run its tests, take it out. Returns what became of it, and the test that failed.
+
+    caught; SURVIVED; STALE: the text is not there; BROKEN: nothing ran, or the test fails without the fault.
+    """
+    path = tree / "sanakit" / fault.file
+    whole = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if whole.count(fault.text) != 1:
+        return "STALE", ""
+    path.write_text(whole.replace(fault.text, fault.replacement), encoding="utf-8")
+    try:
+        code, failed = run(tree, [f"tests/{name}" for name in fault.tests.split()])
     finally:
         path.write_text(whole, encoding="utf-8")
-    # 1: a test failed; 2: a file could not be imported; others: nothing was run
-    return {0: "SURVIVED", 1: "caught", 2: "caught"}.get(ended.returncode, "BROKEN")
+    if code == 0:
+        return "SURVIVED", ""
+    if code not in (1, 2) or (failed and run(tree, [failed])[0] != 0):
+        return "BROKEN", failed
+    return "caught", failed or "by the time it took"
 
 
 def main() -> int:
@@ -330,9 +341,9 @@ def main() -> int:
                 print(line)
                 continue
             began = time.monotonic()
-            how = notice(Path(folder), fault)
+            how, test = notice(Path(folder), fault)
             found.setdefault(how, []).append(number)
-            print(f"{how:8} {time.monotonic() - began:4.0f} s {line}", flush=True)
+            print(f"{how:8} {time.monotonic() - began:4.0f} s {line}\n         {test}", flush=True)
     print(*(f"{how}: {len(numbers)} {numbers if how != 'caught' else ''}" for how, numbers in found.items()))
     return int(bool(found.keys() - {"caught"}))
 

@@ -12,9 +12,12 @@ def draw(*shape: int, count: int = 3) -> list[torch.Tensor]:
     return [torch.randn(*shape, dtype=torch.float32) for _ in range(count)]
 
 
+@pytest.mark.parametrize("scale", [1, 3e-8], ids=["of one", "of the constant"])
 @pytest.mark.parametrize("shape", [(2, 3, 17, 8), (1, 1, 1, 4), (1, 2, 64, 32)])
-def test_it_equals_the_quadratic_formula(shape):
+def test_it_equals_the_quadratic_formula(shape, scale):
+    """With diffusers' constant in the denominator, which matters where sums are as small as it is."""
     query, key, value = draw(*shape)
+    query, key = query * scale, key * scale
     scores = query.double().relu() @ key.double().relu().transpose(-1, -2)
     expected = (scores / (scores.sum(-1, keepdim=True) + 1e-15)) @ value.double()
     out = relu_linear_attention(query, key, value)

@@ -339,3 +339,19 @@ def test_a_full_size_model_goes_through_both_layouts(config, parameters, name, t
     save_file(state | {"extra": torch.zeros(1)}, tmp_path / "broken.safetensors")
     with pytest.raises(WeightsError, match=r"proj_out\.bias"):
         load_transformer(tmp_path / "broken.safetensors")
+
+
+@torch.no_grad()
+def test_a_stored_prefix_is_of_one_quantisation_plan(tiny, monkeypatch):
+    """Keys and values that exact layers made are not read by quantised ones, nor the other way."""
+    monkeypatch.setattr("sanakit.weights.load.KEEP_PREFIX_FROM", 0)
+    place = tiny.folder / "text_encoder" / "instruction_cache.safetensors"
+    features = {}
+    for plan in (None, "int8-weight"):
+        place.unlink(missing_ok=True)
+        [features[plan]] = load_text_encoder(tiny.folder, plan=plan).encode(["a red apple"])
+        assert place.is_file()
+    assert not torch.equal(features[None], features["int8-weight"])
+    for plan in (None, "int8-weight"):  # each now finds the other's file
+        [found] = load_text_encoder(tiny.folder, plan=plan).encode(["a red apple"])
+        assert torch.equal(found, features[plan])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from sanakit.data.cache import build as cache_build
 from sanakit.data.cache.build import build_cache, maker_of, plan_cache
@@ -111,6 +112,20 @@ def test_another_model_is_told_from_this_one_and_a_copy_is_not(tiny_model: Path,
     found = maker_of(tiny_model).difference(maker_of(copy))
     assert found is not None
     assert "the autoencoder's encoder" in found
+
+
+def test_another_text_encoder_is_told_from_this_one_where_there_is_text(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(tiny_model, tmp_path / "copy"))
+    file = copy / "text_encoder" / "model.safetensors"
+    weights = {name: tensor.clone() for name, tensor in load_file(file).items()}
+    weights["layers.0.mlp.down_proj.weight"] += 1
+    save_file(weights, file)
+    assert maker_of(tiny_model, text=False).difference(maker_of(copy, text=False)) is None
+    found = maker_of(tiny_model, text=True).difference(maker_of(copy, text=True))
+    assert found is not None
+    assert "the text encoder" in found
 
 
 def test_a_folder_of_other_files_is_refused(folder: Path, tiny_model: Path) -> None:

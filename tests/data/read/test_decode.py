@@ -86,6 +86,17 @@ def test_the_middle_of_the_picture_is_kept(picture) -> None:
     assert cut_of(1, 4000, 64, 64) == (0, 1999, 1, 1)
 
 
+def test_of_a_tall_picture_the_middle_is_kept_too() -> None:
+    tall = Image.new("RGB", (100, 400), "red")
+    tall.paste((0, 0, 255), (0, 200, 100, 400))
+    file = io.BytesIO()
+    tall.save(file, "PNG")
+    pixels = as_array(decode(file.getvalue(), 100, 100))
+    assert tuple(pixels[49, 50]) == (255, 0, 0)
+    assert tuple(pixels[50, 50]) == (0, 0, 255)
+    assert cut_of(400, 100, 64, 64) == (150, 0, 100, 100)
+
+
 def test_any_cut_lies_in_the_picture_and_has_the_ratio() -> None:
     generator = np.random.default_rng(1)
     for _ in range(2000):

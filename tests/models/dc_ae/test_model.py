@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sanakit.errors import SettingsError, SizeError
 from sanakit.models.dc_ae import DC_AE_F32C32_SANA, DC_AE_LITE, DC_AE_POCKET, DCAE, DCAEConfig, Stage
+from sanakit.models.dc_ae.blocks import MultiScaleAttention
 
 TOLERANCE = 2e-5  # largest error over largest value, float32
 
@@ -168,6 +169,32 @@ def test_training_mode_updates_batch_norm_like_diffusers():
     assert relative_error(ours.train().decode(latents), theirs.train().decode(latents).sample) < TOLERANCE
     for name, tensor in theirs.named_buffers():
         torch.testing.assert_close(ours.get_buffer(name), tensor)
+
+
+@pytest.mark.parametrize("scale", [1, 3e-8], ids=["of one", "of the constant"])
+@pytest.mark.parametrize("grid", [(2, 4), (3, 3)], ids=["quadratic", "linear"])
+def test_the_constant_in_the_denominator_is_diffusers(grid: tuple[int, int], scale: float):
+    """1e-15: it matters where queries and keys are nearly zero, and keeps what attends to nothing finite."""
+    qkv = torch.randn(1, *grid, 3 * 8) * torch.tensor([scale] * 16 + [1.0] * 8)
+    qkv[0, 0, 0, :8] = -1
+    query, key, value = qkv.double().flatten(1, 2).chunk(3, dim=-1)
+    scores = query.relu() @ key.relu().transpose(-1, -2)
+    expected = (scores / (scores.sum(-1, keepdim=True) + 1e-15)) @ value
+    out = MultiScaleAttention(8, (), 8, nn.Identity())._attend(qkv)
+    torch.testing.assert_close(out.flatten(1, 2), expected.float(), atol=1e-5, rtol=1e-5)
+    assert not out[0, 0, 0].any()
+
+
+@pytest.mark.parametrize(("cells", "linear"), [(7, False), (8, False), (9, True)])
+def test_attention_is_quadratic_up_to_as_many_cells_as_a_head_is_wide(cells: int, linear: bool):
+    """In half precision the two forms round differently; which one was used shows bit for bit."""
+    qkv = torch.randn(1, 1, cells, 3 * 8).half()
+    out = MultiScaleAttention(8, (), 8, nn.Identity())._attend(qkv)
+    query, key, value = (part.relu() for part in qkv.flatten(1, 2).chunk(3, dim=-1))
+    value = qkv.flatten(1, 2)[..., 16:]
+    scores = (query @ key.transpose(-1, -2)).float()
+    quadratic = (scores / (scores.sum(-1, keepdim=True) + 1e-15)).half() @ value
+    assert torch.equal(out.flatten(1, 2), quadratic) is not linear
 
 
 def test_half_precision_attention_survives_sums_that_leave_float16():

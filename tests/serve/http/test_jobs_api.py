@@ -137,6 +137,18 @@ def test_a_repeated_request_gives_the_same_job_and_another_one_under_its_key_is_
     assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_key_reused")
 
 
+def test_the_same_idempotency_key_of_two_callers_is_two_jobs(parts: Any) -> None:
+    ann, bob = ({"Authorization": f"Bearer {parts.keys.create(name)}"} for name in ("ann", "bob"))
+    chosen = {"Idempotency-Key": "order-1"}
+    answers = [parts.client.post("/v1/jobs", json=SMALL, headers=who | chosen) for who in (ann, bob, ann)]
+    assert [answer.status_code for answer in answers] == [202, 202, 202]
+    first, other, again = (answer.json()["id"] for answer in answers)
+    assert first == again != other
+    for who, own in ((ann, first), (bob, other)):
+        listed = parts.client.get("/v1/jobs", headers=who).json()["data"]
+        assert [job["id"] for job in listed] == [own]
+
+
 def test_a_repeated_request_is_charged_once(parts: Any) -> None:
     parts.client.headers = {"Authorization": f"Bearer {parts.keys.create('ann', per_day=1)}"}
     assert [add(parts, "order").status_code for _ in range(3)] == [202] * 3

@@ -20,6 +20,7 @@ from PIL import Image
 from sanakit.errors import BusyError, ClosedError, NumericsError, OutputError, SettingsError, StorageError
 from sanakit.images.image import encode, read_metadata
 from sanakit.pipelines.request import Result
+from sanakit.serve.jobs import runner as runner_module
 from sanakit.serve.jobs.jobs import Job, JobStore
 from sanakit.serve.jobs.runner import JobRunner
 from sanakit.serve.jobs.storage import ImageStore
@@ -278,6 +279,23 @@ def test_leases_are_renewed_while_a_job_is_drawn(jobs: WatchedJobs, start: Calla
     ticket.draw()
     assert jobs.wait_for(1) == [job.id]
     assert ended(jobs, job).status == "finished"
+
+
+def test_a_lease_is_renewed_when_a_third_of_its_time_is_over(
+    jobs: WatchedJobs, store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a runner may miss two turns before another one takes its jobs."""
+    clock, renewed = SimpleNamespace(now=0.0), []
+    monkeypatch.setattr(runner_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    jobs.renew = lambda owner, ids, lease_seconds: renewed.append((clock.now, list(ids), lease_seconds))
+    runner = JobRunner(FakeEngine(), jobs, store, "me", lease=60.0)  # pyright: ignore[reportArgumentType]
+    job = add(jobs)
+    claimed = jobs.claim("me", 60.0)
+    assert claimed is not None
+    runner._held[job.id] = runner_module._Held(claimed)
+    for clock.now in (1.0, 20.0, 22.0, 30.0, 41.0, 43.0, 62.0, 64.0):
+        runner._keep_claims()
+    assert renewed == [(at, [job.id], 60.0) for at in (1.0, 22.0, 43.0, 64.0)]
 
 
 def test_a_database_that_fails_is_tried_again_without_drawing_again(

@@ -76,8 +76,8 @@ class Guard:
             )
             self._losses, self._norms = [], []
         self._skipped = self._high = 0
-        self._losses = [*self._losses, loss][-WINDOW :]
-        self._norms = [*self._norms, norm][-WINDOW :]
+        self._losses = [*self._losses, loss][-WINDOW:]
+        self._norms = [*self._norms, norm][-WINDOW:]
         return True
 
     def state_dict(self) -> dict[str, Any]:

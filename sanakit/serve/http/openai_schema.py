@@ -44,7 +44,7 @@ class DrawingSettings(BaseModel):
     size: str | None = Field(
         None,
         pattern=r"^(auto|[0-9]{1,5}x[0-9]{1,5})$",
-        description="Width x height in pixels; \"auto\": the model's default, or the size of the upload.",
+        description='Width x height in pixels; "auto": the model\'s default, or the size of the upload.',
         examples=["256x256"],
     )
     response_format: Literal["b64_json", "url"] | None = Field(

@@ -37,7 +37,7 @@ def test_arguments_are_those_of_the_settings_and_models_may_be_one_name() -> Non
 def test_arguments_that_do_not_fit_are_named(arguments: dict[str, Any], named: str) -> None:
     from sanakit.serve.cluster import app
 
-    with pytest.raises(SettingsError, match=rf"\({named}: .*There are: models, replicas"):
+    with pytest.raises(SettingsError, match=rf"\({named}: .*Valid ones: models, replicas"):
         app(arguments)
 
 

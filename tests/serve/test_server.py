@@ -109,7 +109,7 @@ def test_it_tells_how_to_call_it_and_sigterm_lets_what_is_drawn_come_to_its_end(
     assert code == 0
     assert "POST /v1/images/generations 200" in log
     assert "Stopping: 1 images are left to draw, in at most 30 s." in log
-    assert "Stopped: 0 jobs go back to the queue" in log
+    assert "Stopped: 0 jobs are back in the queue" in log
     assert "red apple" not in log
     assert "Traceback" not in log
     with pytest.raises(httpx.ConnectError):
@@ -133,7 +133,7 @@ def test_what_takes_longer_than_the_drain_ends_with_an_error_and_its_job_waits_f
     error = json.loads(lines[lines.index("event: error") + 1].removeprefix("data: "))
     assert error["error"]["code"] == "closing"
     assert re.search(r"Stopping: [58] images are left", log)
-    assert "Stopped: 1 jobs go back to the queue" in log
+    assert "Stopped: 1 jobs are back in the queue" in log
     again = serve("--max-steps", "1000")
     assert httpx.get(f"{again.address}/v1/jobs/{job}").json()["status"] in ("queued", "running")
     assert httpx.delete(f"{again.address}/v1/jobs/{job}").json()["status"] == "cancelled"

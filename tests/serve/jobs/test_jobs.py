@@ -70,7 +70,7 @@ def test_a_text_that_is_no_id_names_no_job(jobs: JobStore, odd: str) -> None:
     assert jobs.get(odd, None) is None
     assert jobs.list(None, before=odd) == []
     assert jobs.cancel(odd, None) is False
-    with pytest.raises(SettingsError, match="no job id"):
+    with pytest.raises(SettingsError, match="not a job id"):
         jobs.add("generation", BODY, None, 1, job_id=odd or "-")
 
 

@@ -92,7 +92,7 @@ def test_little_transparency_makes_no_mask() -> None:
 
 
 def test_a_mask_of_another_size_is_refused() -> None:
-    with pytest.raises(SettingsError, match="The mask is 64x32, the picture 32x64: make them equal"):
+    with pytest.raises(SettingsError, match="The mask is 64x32, the image 32x64: make them equal"):
         make_source(SPEC, noise(32, 64), 1.0, mask=Image.new("L", (64, 32), 255))
 
 

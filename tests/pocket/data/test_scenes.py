@@ -100,7 +100,7 @@ def test_held_out_combinations_are_never_shown_in_training(pocket: PocketImages)
 
 def test_too_few_things_are_an_error_and_not_an_endless_search(pocket: PocketImages, monkeypatch):
     monkeypatch.setattr(module, "is_held_out", lambda scene: False)
-    with pytest.raises(DataError, match="no held-out combination"):
+    with pytest.raises(DataError, match="too few for held-out combination"):
         Scenes(pocket, 1, held_out=True).scene(0)
 
 

@@ -127,7 +127,7 @@ def test_a_name_that_is_no_plain_file_name_is_refused(tmp_path: Path, name: str)
 )
 def test_two_rows_with_one_name_are_refused(tmp_path: Path, first: str, second: str | None) -> None:
     rows = [{"prompt": "a", "name": first}, {"prompt": "b", "name": second}]
-    assert "line 1 too" in refusal(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert "by line 1" in refusal(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_two_rows_with_one_name_are_refused(tmp_path: Path, first: str, second: 
         ("[" * 100_000, "not a JSON object"),
         ('"a fox"', "not a JSON object"),
         ("{}", '"prompt" is missing'),
-        ('{"prompt": 5}', "must be a text"),
+        ('{"prompt": 5}', "must be text"),
         ('{"prompt": "a", "promt": 1}', "'promt'"),
         ('{"prompt": "a", "steps": 2.5}', "steps"),
         ('{"prompt": "a", "steps": true}', "steps"),

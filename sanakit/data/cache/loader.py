@@ -30,7 +30,7 @@ class CachedBatch:
 
     latents: B C h w, float32, times the scaling factor, as the transformer is trained on; 0 where the weight
     is.   text: B features L E, bfloat16, unpadded, the first of them BOS; empty where the cache has no text.
-    captions, weights, keys: as in `loader.Batch`.
+    captions, weights, keys: as in `loader.LoadedBatch`.
     """
 
     latents: Tensor

@@ -124,7 +124,7 @@ def _charge(service: Service, key: Key | None, pictures: int) -> None:
 
 
 class _PageGuard:
-    """Does for the page what `access.AccessGuard` does for the API: host names, and the login once there are keys.
+    """Does for the page what `AccessGuard` does for the API: host names, and the login once there are keys.
 
     lock: of the page. is_known: whether a name and a key belong together.
     """

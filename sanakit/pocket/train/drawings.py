@@ -90,13 +90,14 @@ def drawings_run(
 ) -> Run:
     """Train a transformer on the latents of a pool that is made first, with the encoder of `pocket-words`.
 
-    source: the model whose transformer and autoencoder it begins with; None: the autoencoder of the runs
+    source: the model whose transformer and autoencoder it begins with, and whose text encoder it keeps where
+    there is no words run; None: the autoencoder of the runs
     beside `output`, and a new transformer. Raises DataError where an earlier stage or the data is missing.
     """
     pocket = open_pocket(data)
     both = join(pocket, open_pocket(more)) if (more := more_of(data)).exists() else pocket
     scenes = Scenes(pocket, what.scenes)
-    encoder = taught_encoder(output.parent / "pocket-words", what.text)
+    encoder = _encoder(output.parent / "pocket-words", what, source)
     codec, scale = _codec(output, what, pocket, source)
     pool = build_pool(output / "pool", list_samples(both, what.scenes), both, scenes, codec)
     torch.manual_seed(config.seed)
@@ -147,6 +148,15 @@ def drawings_run(
     return Run(objective, config, finish)
 
 
+def _encoder(words: Path, what: Drawings, source: str | os.PathLike[str] | None) -> TextEncoder:
+    """Return the encoder of the words run, or without one that of the source."""
+    if source is None or has_checkpoint(words):
+        return taught_encoder(words, what.text)
+    encoder = load_text_encoder(source, dtype="float32")
+    encoder.model.eval().requires_grad_(False)
+    return encoder
+
+
 def _codec(
     output: Path, what: Drawings, pocket: PocketImages, source: str | os.PathLike[str] | None
 ) -> tuple[DCAE, float]:
@@ -168,14 +178,25 @@ def _start(
     if source is None:
         transformer.init_weights()
         return transformer
-    started, _ = with_dense_time(load_transformer(source, dtype="float32"))
+    started = load_transformer(source, dtype="float32")
+    if started.config.time_scale != transformer.config.time_scale:
+        started, _ = with_dense_time(started)
     old = load_text_encoder(source, dtype="float32")
-    phrases = list(COMMON_CONCEPTS.values())
-    texts = [*phrases, *FURTHER_CONCEPTS.values(), *{row.captions[-1] for row in pocket.rows}]
-    texts += [f"{phrase}, {style.suffix}" for phrase in phrases for style in STYLES]
-    read_instead(started, old, encoder, texts)
+    if not _same(old, encoder):
+        phrases = list(COMMON_CONCEPTS.values())
+        texts = [*phrases, *FURTHER_CONCEPTS.values(), *{row.captions[-1] for row in pocket.rows}]
+        texts += [f"{phrase}, {style.suffix}" for phrase in phrases for style in STYLES]
+        read_instead(started, old, encoder, texts)
     transformer.load_state_dict(started.state_dict())
     return transformer
+
+
+def _same(one: TextEncoder, other: TextEncoder) -> bool:
+    """Tell whether two encoders are the same but for float16's rounding."""
+    if one.model.config != other.model.config or one.tokenizer.get_vocab() != other.tokenizer.get_vocab():
+        return False
+    weights = other.model.state_dict()
+    return all(torch.equal(w.half(), weights[name].half()) for name, w in one.model.state_dict().items())
 
 
 def _watched(pocket: PocketImages, codec: DCAE, scale: float) -> list[Watched]:

@@ -111,6 +111,15 @@ def test_drawings_go_on_from_another_model(
             torch.testing.assert_close(started[name], weight, rtol=0, atol=0)
 
 
+def test_drawings_go_on_from_their_own_result_without_a_change(data: Path, trained: Path, tmp_path: Path):
+    """Its text encoder is kept, its time is t already: not a weight is another one before the first step."""
+    model = trained / "pocket-drawings" / "model"
+    run = pocket.drawings(data, tmp_path / "pocket-drawings", source=str(model), smoke=True)
+    started = run.objective.model.get_submodule("transformer").state_dict()
+    for name, weight in load_transformer(model, dtype="float32").state_dict().items():
+        torch.testing.assert_close(started[name], weight, rtol=0, atol=0)
+
+
 def test_the_decoder_that_was_trained_last_is_in_the_model(trained: Path):
     expected = autoencoder_state(averaged_weights(trained / "pocket-decoder"))["decoder.conv_in.weight"]
     model = trained / "pocket-drawings" / "model"

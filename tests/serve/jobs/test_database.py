@@ -45,9 +45,9 @@ def file_of(jobs: JobStore) -> Path:
 
 def test_a_folder_that_can_not_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="rights"):
+    with pytest.raises(StorageError, match="permissions"):
         Instance(tmp_path / "file" / "data")
-    with pytest.raises(StorageError, match="rights"):
+    with pytest.raises(StorageError, match="permissions"):
         JobStore(tmp_path / "file" / "jobs.sqlite")
     with pytest.raises(StorageError, match="directory"):
         JobStore(tmp_path)
@@ -118,7 +118,7 @@ def test_a_database_that_may_not_be_read_is_one_sentence(tmp_path: Path) -> None
     path = tmp_path / "jobs.sqlite"
     JobStore(path).close()
     path.chmod(0)
-    with pytest.raises(StorageError, match="rights"):
+    with pytest.raises(StorageError, match="permissions"):
         JobStore(path)
 
 

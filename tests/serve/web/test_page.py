@@ -167,7 +167,7 @@ def test_a_tab_that_goes_away_stops_its_drawing(engine: Engine, history: History
         ({"seed": "12a"}, "seed"),
         ({"seed": str(2**63)}, "seed"),
         ({"width": 63}, "64x64"),
-        ({"num_images": 9}, "pictures"),
+        ({"num_images": 9}, "images"),
         ({"model": "nothing"}, "nothing"),
     ],
 )

@@ -85,9 +85,10 @@ def begin(
 def _first(request: Request, noise: Tensor, generator: Generator, known: Tensor | None) -> State:
     """Return an image's first state: noise, a mix of noise and `known`, or `known` if no step is taken."""
     solver = request.solver
+    if solver is None:
+        assert known is not None, "only an image to start from can take no step"
+        return State(sample=known, sigma=0.0, t=0.0, index=0, total=0)
     if known is not None and not request.anew:
-        if solver is None:
-            return State(sample=known, sigma=0.0, t=0.0, index=0, total=0)
         noise = interpolate(known, noise, solver.times[0].item())
     return solver.start(noise, generator)
 

@@ -40,7 +40,8 @@ class LatentFeed:
         drawn = self._sums.searchsorted(random.random(part.total) * self._sums[-1], side="right")[own]
         drawn = np.minimum(drawn, len(self._sums) - 1)
         choices = random.random(part.total)[own].tolist()
-        alternatives = [self.captions[i] for i in drawn.tolist()]
+        numbers: list[int] = drawn.tolist()
+        alternatives = [self.captions[i] for i in numbers]
         return Shown(
             self.latents[torch.from_numpy(drawn).to(self.latents.device)],
             [captions[int(u * len(captions))] for captions, u in zip(alternatives, choices, strict=True)],
@@ -48,5 +49,5 @@ class LatentFeed:
 
     def most_drawn(self, count: int) -> tuple[Tensor, list[str]]:
         """Return the latents that are drawn most often, at most `count`, and the first caption of each."""
-        chosen = self.weights.argsort(descending=True, stable=True)[:count].tolist()
+        chosen: list[int] = self.weights.argsort(descending=True, stable=True)[:count].tolist()
         return self.latents[chosen], [self.captions[i][0] for i in chosen]

@@ -88,13 +88,15 @@ def test_it_generates(client: openai.OpenAI) -> None:
         prompt="a red apple",
         model="pocket",
         n=2,
-        size="64x64",
+        size="256x256",
         extra_body={"steps": 3, "guidance": 2.0, "seed": 7, "negative_prompt": "green", "solver": "euler"},
     )
     assert isinstance(reply, openai.types.ImagesResponse)
-    assert [picture(one.b64_json).size for one in reply.data or []] == [(64, 64)] * 2
+    assert [picture(one.b64_json).size for one in reply.data or []] == [(256, 256)] * 2
     assert [one.model_extra["metadata"]["seed"] for one in reply.data or []] == [7, 8]  # pyright: ignore
-    assert (reply.size, reply.output_format, reply.usage and reply.usage.total_tokens) == ("64x64", "png", 8)
+    told = (reply.size, reply.output_format, reply.usage and reply.usage.total_tokens)
+    assert told == ("256x256", "png", 2 * 8 * 8)
+    assert reply.model_extra["warnings"] == []  # pyright: ignore
 
 
 def test_without_keys_any_key_will_do(parts: Any) -> None:
@@ -142,7 +144,7 @@ def test_it_edits_with_a_mask(client: openai.OpenAI, as_list: bool) -> None:
 
 def test_it_streams(client: openai.OpenAI) -> None:
     stream = client.images.generate(
-        prompt="a red apple", size="64x64", stream=True, partial_images=2, extra_body={"steps": 6}
+        prompt="a red apple", size="256x256", stream=True, partial_images=2, extra_body={"steps": 6}
     )
     events = list(stream)
     assert [event.type for event in events] == ["image_generation.partial_image"] * 2 + [
@@ -151,8 +153,8 @@ def test_it_streams(client: openai.OpenAI) -> None:
     assert isinstance(events[0], openai.types.ImageGenPartialImageEvent)
     assert isinstance(events[2], openai.types.ImageGenCompletedEvent)
     assert [event.partial_image_index for event in events[:2]] == [0, 1]  # pyright: ignore
-    assert picture(events[2].b64_json).size == (64, 64)
-    assert events[2].usage.output_tokens == 4
+    assert picture(events[2].b64_json).size == (256, 256)
+    assert events[2].usage.output_tokens == 8 * 8
 
 
 def test_it_streams_edits(client: openai.OpenAI) -> None:

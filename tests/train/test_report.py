@@ -186,7 +186,7 @@ def test_a_missing_tracker_names_its_extra(tmp_path, monkeypatch, name):
 
 
 def test_an_unknown_tracker_is_refused(tmp_path):
-    with pytest.raises(SettingsError, match="no tracker 'abacus': 'wandb' and 'trackio' are known"):
+    with pytest.raises(SettingsError, match="'abacus', but it must be one of wandb, trackio"):
         open_report(tmp_path, 0, replace(CONFIG, trackers=("abacus",)))
 
 

@@ -386,7 +386,7 @@ class TextToImage:
         """Raise NumericsError, with a remedy, if values computed in a dtype are not all finite."""
         if bool(torch.isfinite(values).all()):
             return
-        remedy = "the weights are damaged (fetch them again), or guidance is far too high (4.5 is usual)"
+        remedy = "the weights are damaged (download them again), or guidance is far too high (4.5 is usual)"
         if dtype != torch.float32:
             remedy = f'load the model with dtype="float32"; its 16-bit rule is "{self.settings.precision}"'
         raise NumericsError(f"{what} gave NaN or infinity, computed in {dtype}: {remedy}.")

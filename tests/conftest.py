@@ -9,7 +9,9 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from importlib.abc import MetaPathFinder
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +37,19 @@ ORACLES = {
 }
 
 
-class SkipOracles(MetaPathFinder):
-    """Skips the test, or the file of tests, that imports an oracle."""
+class SkipOracles(MetaPathFinder, Loader):
+    """Skips the test, or the file of tests, that imports an oracle; looking for one is free."""
 
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
-        """Find nothing; a name that is no oracle is left to the finders behind this one."""
-        if fullname in ORACLES:
-            pytest.skip(f"{fullname} is left out by --fast", allow_module_level=True)
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """Find oracles; a name that is none is left to the finders behind this one."""
+        return spec_from_loader(fullname, self) if fullname in ORACLES else None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Load nothing."""
+        pytest.skip(f"{spec.name} is left out by --fast", allow_module_level=True)
+
+    def exec_module(self, module: object) -> None:
+        """Run nothing: no module comes this far."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

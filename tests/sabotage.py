@@ -297,7 +297,7 @@ def run(tree: Path, names: list[str]) -> tuple[int, str]:
         )
     except subprocess.TimeoutExpired:
         return 1, ""
-    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", ended.stdout, flags=re.M)
+    failed = re.search(r"^(?:FAILED|ERROR) (tests/.+?)(?: - .*)?$", ended.stdout, flags=re.M)
     return ended.returncode, failed[1] if failed else ""
 
 

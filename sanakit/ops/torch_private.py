@@ -7,7 +7,6 @@ of all other files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +14,8 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from torch.distributed import Store
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def runs_vnni() -> bool:
@@ -27,12 +28,12 @@ def multiplies_bfloat16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+def copy_all(targets: Tensors, sources: Tensors) -> None:
     """Copy each source to its target in as few launches as possible. Public twin: a loop of `copy_`."""
     torch._foreach_copy_(targets, sources)
 
 
-def lerp_all(targets: Sequence[Tensor], sources: Sequence[Tensor], weight: float) -> None:
+def lerp_all(targets: Tensors, sources: Tensors, weight: float) -> None:
     """Move each target to its source by a share in few launches. Public twin: a loop of `lerp_`."""
     torch._foreach_lerp_(targets, sources, weight)
 

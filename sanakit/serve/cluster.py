@@ -114,7 +114,7 @@ class Replica:
 
 def application(settings: ClusterSettings) -> Application:
     """Return the application as `serve.run` takes it."""
-    deployment = serve.deployment(serve.ingress()(Replica)).options(
+    deployment = serve.deployment(serve.ingress()(Replica)).options(  # pyright: ignore[reportFunctionMemberAccess]
         name="server",
         num_replicas=settings.replicas,
         max_ongoing_requests=OPEN_REQUESTS,

@@ -123,10 +123,10 @@ def build_vocabulary(nouns: Nouns, labels: Mapping[str, Sequence[dict]], teacher
     add(list(called), _unit(0.25 * own + np.stack([by_concept[one] for one in called.values()])), "as")
     for code in LANGUAGES:
         foreign = {key: rows[code][key] for key in kept if rows[code].get(key, {}).get("label")}
-        labels = [row["label"] for row in foreign.values()]
+        said = [row["label"] for row in foreign.values()]
         own = np.stack([places[index[names[key][0]]] for key in foreign])
-        add(labels, _unit(0.5 * space.foreign(labels)[0] + own), code)
-        tags = list({tag for row in foreign.values() for tag in row.get("tags", ())} - set(labels))
+        add(said, _unit(0.5 * space.foreign(said)[0] + own), code)
+        tags = list({tag for row in foreign.values() for tag in row.get("tags", ())} - set(said))
         add(tags, space.foreign(tags)[0], code)
     other = [word for word in dict.fromkeys(frequent) if word not in index and _is_word(word)]
     at, near = space.foreign(

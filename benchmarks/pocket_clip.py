@@ -32,9 +32,9 @@ def main() -> None:
     import torch
 
     from sanakit.images.image import to_tensor
-    from sanakit.pocket.words.concepts import COMMON_CONCEPTS
     from sanakit.pocket.data.dataset import open_pocket
     from sanakit.pocket.train.clip import held_out_pairs
+    from sanakit.pocket.words.concepts import COMMON_CONCEPTS
     from sanakit.train.objectives.contrastive import measure
     from sanakit.weights import load_clip
 

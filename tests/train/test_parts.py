@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sanakit.seeds import step_generator
 
 from sanakit.errors import SettingsError
+from sanakit.seeds import step_generator
 from sanakit.train.parts import Part, Share, sample_noise, split
 
 

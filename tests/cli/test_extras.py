@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.thorough
+
 WITHOUT = """
 import sys
 sys.modules |= dict.fromkeys({absent!r}, None)  # importing them fails, as if they were not installed

@@ -91,6 +91,7 @@ def test_commands_in_the_pages_use_options_that_exist(place: str, command: str) 
     assert missing == [], f"{place}: {title} has no {missing}"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_an_example_is_at_most_40_lines_and_runs(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -102,6 +103,7 @@ def test_an_example_is_at_most_40_lines_and_runs(
     assert os.listdir(tmp_path), "an example leaves a file to look at"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
 def test_python_blocks_of_a_page_run_in_order(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -27,6 +27,14 @@ def test_time_one_is_noise_and_time_zero_is_clean():
     assert torch.equal(path.velocity_target(clean, noise), torch.full((1, 2), -8.0))
 
 
+def test_a_shift_moves_times_towards_noise_as_the_equation_says():
+    """s t / (1 + (s - 1) t), whose ends stay."""
+    times = torch.tensor([1.0, 0.5, 0.2, 0.0], dtype=torch.float64)
+    expected = torch.tensor([1.0, 0.75, 3 / 7, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(path.shift_times(times, 3.0), expected, rtol=1e-15, atol=0)
+    torch.testing.assert_close(path.shift_times(expected, 1 / 3), times, rtol=1e-15, atol=0)
+
+
 def test_one_time_per_sample_equals_sample_by_sample():
     generator = torch.Generator().manual_seed(1)
     clean, noise = torch.randn(2, 3, 2, 4, 4, generator=generator)

@@ -30,6 +30,8 @@ from sanakit.weights import (
 )
 from sanakit.weights.settings import OFFERED, ModelSettings
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def folder(graphs, tmp_path):

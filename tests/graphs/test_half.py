@@ -13,6 +13,8 @@ from sanakit.graphs import onnx, openvino
 from sanakit.graphs.networks import Network
 from sanakit.graphs.parts import RUNTIMES, Graph
 
+pytestmark = pytest.mark.thorough
+
 
 def network(spread: float = 0.1) -> Network:
     first = nn.Linear(256, 256)

@@ -19,6 +19,8 @@ from sanakit.weights import load_autoencoder, load_text_encoder, load_transforme
 
 from .conftest import SPRINT, randomised
 
+pytestmark = pytest.mark.thorough
+
 RUNTIMES = ("onnx", "openvino")
 both = pytest.mark.parametrize("runtime", RUNTIMES)
 grids = pytest.mark.parametrize(

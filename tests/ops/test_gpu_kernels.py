@@ -11,6 +11,8 @@ import pytest
 
 from sanakit.ops import gpu
 
+pytestmark = pytest.mark.thorough
+
 CASES = Path(__file__).with_name("gpu_kernel_cases.py")
 
 

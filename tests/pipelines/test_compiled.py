@@ -33,6 +33,7 @@ def context(model: Sana, *lengths: int) -> TextContext:
     return model.prepare([torch.randn(length, 24) for length in lengths])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiled_blocks_draw_the_same(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What torch.compile makes of a block; "eager" runs the graphs that it finds as they are, in seconds."""

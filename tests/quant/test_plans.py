@@ -20,6 +20,8 @@ from sanakit.quant.quantize import quantize
 from sanakit.weights import load_text_encoder, load_transformer
 from sanakit.weights.quantized import save_quantized
 
+pytestmark = pytest.mark.thorough
+
 PRODUCTS = {
     *("attn.qkv", "attn.proj", "cross_attn.q_linear", "cross_attn.kv_linear", "cross_attn.proj"),
     *("mlp.inverted_conv", "mlp.point_conv"),

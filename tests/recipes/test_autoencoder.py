@@ -46,6 +46,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(autoencoder, name, replace(getattr(autoencoder, name), batch_size=2))
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("small")
 def test_each_phase_goes_on_from_the_one_before(data: Path, tmp_path: Path) -> None:
     models = []
@@ -68,6 +69,7 @@ def test_each_phase_goes_on_from_the_one_before(data: Path, tmp_path: Path) -> N
         assert not any(name.startswith("up_blocks.3") for name in changed)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("small")
 def test_a_decoder_is_refined_behind_the_latents_of_any_model(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "autoencoder-decoder"

@@ -267,6 +267,7 @@ def test_published_settings_train(
     assert torch.tensor(last.loss).bfloat16().item() != last.loss
 
 
+@pytest.mark.thorough
 def test_the_commands_of_the_how_to_work(
     write_pictures: Writer, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +304,7 @@ def test_two_processes_train_as_the_how_to_says(write_pictures: Writer, tmp_path
     assert (run / "model" / "model_index.json").exists()
 
 
+@pytest.mark.thorough
 def test_two_processes_agree_about_a_broken_picture(pictures: Path, tiny: Path, tmp_path: Path) -> None:
     """It lies in one process's part; the mean counts it nowhere, and the report of the first names it."""
     with socket.socket() as free:

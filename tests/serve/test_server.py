@@ -26,6 +26,8 @@ from sanakit.cli import main
 from sanakit.serve.jobs.keys import KeyStore
 from sanakit.serve.uvicorn_seams import Server
 
+pytestmark = pytest.mark.thorough
+
 LONG = {"prompt": "a red apple", "size": "64x64", "steps": 200, "stream": True, "partial_images": 3}
 
 

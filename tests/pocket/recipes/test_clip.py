@@ -27,6 +27,8 @@ from sanakit.text.clip import ClipScorer
 from sanakit.train.run import run_recipe
 from sanakit.weights import load_clip
 
+pytestmark = pytest.mark.thorough
+
 THINGS = ("red apple", "fox", "key", "tent", "banana", "lemon")
 RIGHT = 0.75  # of the scenes, at least; the card has the figures. Chance is 0.5
 SURE = {"one": 0.9, "silhouette": 0.9}  # and of these kinds

@@ -30,6 +30,8 @@ from sanakit.train.surgery.growth import silence
 from sanakit.train.surgery.pruning import CALIBRATION_TIMES, calibration
 from sanakit.weights import load_settings, load_transformer, save_diffusers
 
+pytestmark = pytest.mark.thorough
+
 Module = TypeVar("Module", bound=nn.Module)
 STAGES = (Stage(8, 0), Stage(8, 1), Stage(8, 1), Stage(16, 1), Stage(16, 1), Stage(32, 1, (5,)))
 AUTOENCODER = DCAEConfig(encoder=STAGES, decoder=STAGES, latent_channels=8, head_dim=8, scaling_factor=0.5)

@@ -33,6 +33,8 @@ from sanakit.weights import (
     load_transformer,
 )
 
+pytestmark = pytest.mark.thorough
+
 STAGES = ("autoencoder", "decoder", "words", "drawings", "clip", "judge")
 
 

@@ -53,6 +53,7 @@ def test_a_batch_is_the_same_in_parts(objective: JudgeObjective):
     torch.testing.assert_close(objective.loss(whole), total, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_the_judge_learns_to_name_things(objective: JudgeObjective):
     optimizer = torch.optim.AdamW(objective.judge.parameters(), lr=2e-3)
     losses = []

@@ -35,6 +35,8 @@ from sanakit.train.objectives.flow_matching import TIMES_WATCHED, start_text_enc
 from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
 from sanakit.train.state.checkpoint import load_average, open_checkpoint
 
+pytestmark = pytest.mark.thorough
+
 # Relative, of each of 20 losses in float32: sums in another order. They lie within 2e-7 as long as no value
 # crosses ReLU's kink by rounding alone: at a rate of 3e-3 one did on one kind of CPU (5e-5).
 TOLERANCE = 1e-5

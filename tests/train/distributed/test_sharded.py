@@ -24,6 +24,8 @@ from sanakit.train.config import TrainConfig
 from sanakit.train.optim.came import CAME
 from sanakit.train.optim.make import make_optimizers, state_bytes
 
+pytestmark = pytest.mark.thorough
+
 STEPS, STOP = 6, 3  # a checkpoint is written after STOP steps
 OPTIMIZERS = ("muon", "came", "came8bit")
 

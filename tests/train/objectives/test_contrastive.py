@@ -116,6 +116,7 @@ def test_gradients_reach_every_parameter(objective):
     assert still == []
 
 
+@pytest.mark.thorough
 def test_it_learns_what_is_left_and_what_is_right(objective, tmp_path):
     before = objective.evaluate(objective.model)
     config = TrainConfig(steps=160, batch_size=32, learning_rate=2e-3, warmup_steps=10, ema_decay=0.9)

@@ -90,6 +90,7 @@ def test_the_first_loss_is_the_mean_square_of_the_velocity(tokenizer, latents):
     }
 
 
+@pytest.mark.thorough
 def test_an_overfit_model_hears_its_captions(tokenizer, latents, tmp_path):
     trained = objective(tokenizer, latents)
     config = TrainConfig(

@@ -185,8 +185,8 @@ FAULTS = [
     ),
     Fault(
         "train/guard.py",
-        "elif self._high + 1 < self.patience:",
-        "elif self._high < self.patience:",
+        "elif self._high + 1 < PATIENCE:",
+        "elif self._high < PATIENCE:",
         "train/test_guard.py",
     ),
     Fault(

@@ -56,6 +56,20 @@ def test_muon_steps_against_the_gradient_and_decays():
     torch.testing.assert_close(weight.detach(), expected, atol=1e-3, rtol=0)
 
 
+def test_three_steps_follow_nesterov_s_momentum():
+    """m <- 0.9 m + 0.1 g, and the step is along 0.9 m + 0.1 g once more; the first step is along g itself."""
+    weight, gradients = nn.Parameter(torch.zeros(8, 8)), torch.randn(3, 8, 8)
+    muon = Muon([{"params": [weight], "lr": 0.1}], momentum=0.9, weight_decay=0.0)
+    momentum, expected = torch.zeros(8, 8), torch.zeros(8, 8)
+    for gradient in gradients:
+        weight.grad = gradient.clone()
+        muon.step()
+        momentum = 0.9 * momentum + 0.1 * gradient
+        expected -= 0.1 * orthogonalise(0.9 * momentum + 0.1 * gradient)
+        torch.testing.assert_close(muon.state[weight]["momentum"], momentum, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(weight.detach(), expected, atol=5e-3, rtol=0)
+
+
 def test_muon_handles_1x1_convolutions_and_skips_what_has_no_gradient():
     conv, idle = nn.Parameter(torch.randn(12, 6, 1, 1)), nn.Parameter(torch.ones(3, 3))
     before = conv.detach().clone()

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from sanakit.graphs import openvino
 
 PROGRAM = """
@@ -22,6 +24,7 @@ signal.raise_signal(signal.SIGUSR1)
 """
 
 
+@pytest.mark.thorough
 def test_a_signal_after_two_graphs_were_closed_in_turn_is_handled(graphs) -> None:
     """With a runtime of its own for each graph it ended the process."""
     path: Path = graphs("openvino") / "transformer" / openvino.FILE

@@ -25,6 +25,7 @@ def group(tmp_path: Path) -> Iterator[None]:
     dist.destroy_process_group()
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("group")
 def test_a_run_in_shards_ends_with_a_whole_model(tmp_path: Path) -> None:
     run = pocket.judge(build_toy(tmp_path / "toy"), tmp_path / "run", smoke=True)

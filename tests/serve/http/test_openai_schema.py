@@ -75,6 +75,7 @@ def test_all_references_lead_somewhere(schema: dict[str, Any]) -> None:
     assert named <= schema["components"]["schemas"].keys()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=str)
 def test_made_up_requests_find_no_server_error_and_no_undocumented_answer(
     make_parts: Callable[..., Any], mode: GenerationMode

@@ -108,6 +108,7 @@ def test_a_stored_job_is_drawn_as_its_request_would_have_been(
     assert difference(store, second, engine, {**edit, "image": green}) <= 2
 
 
+@pytest.mark.thorough
 def test_after_kill_9_in_the_middle_of_a_batch_all_jobs_are_finished_and_none_twice(
     jobs: WatchedJobs, engine: Engine, tmp_path: Path
 ) -> None:

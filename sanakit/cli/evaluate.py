@@ -20,10 +20,10 @@ from sanakit.whole import written_whole
 if TYPE_CHECKING:
     from sanakit.eval.folder import ImageCase
     from sanakit.eval.measures import Figures, OnProgress
+    from sanakit.pocket.evaluate.first_prompts import FirstPromptFigures as FirstPrompts
     from sanakit.pocket.evaluate.pocket_eval import PocketEval
     from sanakit.pocket.evaluate.recognition import Shares
     from sanakit.pocket.evaluate.report import PocketReport
-    from sanakit.pocket.evaluate.strangers import FirstPromptFigures as FirstPrompts
 
 SHARES = {  # figures of the report: their beginning -> what was looked up
     "": "things the model drew",
@@ -116,7 +116,7 @@ def evaluate(
             pipe = TextToImage.from_pretrained(model or "")
             found[POCKET_EVAL] = evaluate_scenes(drawing(pipe), seed=seed, progress=show)
         if FIRST in names:
-            from sanakit.pocket.evaluate.strangers import evaluate_first_prompts
+            from sanakit.pocket.evaluate.first_prompts import evaluate_first_prompts
 
             found[FIRST] = evaluate_first_prompts(model or "", show)
         if published:

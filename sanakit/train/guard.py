@@ -14,6 +14,7 @@ numbers: all ranks decide alike.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -21,6 +22,7 @@ from sanakit.errors import NumericsError
 
 NORMAL = 1.4826  # standard deviations of a normal distribution in its median absolute deviation
 LEAST_SPREAD = 0.1  # of the median: a very even run would otherwise call every wiggle a spike
+LEAST_NORM = 1e-30
 
 
 DEVIATIONS = 10.0  # robust standard deviations above the median: a spike
@@ -60,8 +62,8 @@ class Guard:
             self.notes.append(f"Step {step} skipped: {what} is not a number.")
             self._high = 0
             return self._skip(step)
-        reason = self._too_high("loss", loss, self._losses) or self._too_high(
-            "gradient norm", norm, self._norms
+        reason = self._too_high("loss", loss, self._losses, _limit) or self._too_high(
+            "gradient norm", norm, self._norms, _limit_of_logarithms
         )
         if reason is None:
             self._recover(step)
@@ -97,22 +99,18 @@ class Guard:
         self._losses, self._norms = list(state["losses"]), list(state["norms"])
         self._bad, self._skipped, self._high = list(state["bad"]), state["skipped"], state["high"]
 
-    def _too_high(self, name: str, value: float, usual: list[float]) -> str | None:
+    def _too_high(
+        self, name: str, value: float, usual: list[float], limit_of: Callable[[list[float]], float]
+    ) -> str | None:
         """Return the reason to call a value a spike, or None."""
         if len(usual) < WARMUP:
             return None
-        middle = median(usual)
-        if name == "loss":
-            deviation = NORMAL * median(abs(other - middle) for other in usual)
-            limit = middle + DEVIATIONS * max(deviation, LEAST_SPREAD * abs(middle))
-        else:
-            least = max(middle, 1e-30)  # of a gradient that vanishes there is no logarithm
-            spread = NORMAL * median(abs(math.log(max(other, 1e-30) / least)) for other in usual)
-            limit = least * math.exp(DEVIATIONS * max(spread, LEAST_SPREAD))
+        limit = limit_of(usual)
         if value <= limit:
             return None
         return (
-            f"{name} {value:.4g} is above {limit:.4g} (the median of the last {len(usual)} is {middle:.4g})"
+            f"{name} {value:.4g} is above {limit:.4g} (the median of the last {len(usual)} is "
+            f"{median(usual):.4g})"
         )
 
     def _skip(self, step: int) -> bool:
@@ -158,3 +156,18 @@ class Guard:
             if self.factor > 1 - 1e-9:  # a product of roots misses 1 by a rounding
                 self.factor = 1.0
                 self.notes.append(f"Step {step}: the learning rate is back at its usual value.")
+
+
+def _limit(usual: list[float]) -> float:
+    """Return the value above which there is a spike, by differences from the median."""
+    middle = median(usual)
+    deviation = NORMAL * median(abs(other - middle) for other in usual)
+    return middle + DEVIATIONS * max(deviation, LEAST_SPREAD * abs(middle))
+
+
+def _limit_of_logarithms(usual: list[float]) -> float:
+    """Return the same by differences of logarithms; a gradient that vanishes counts as LEAST_NORM."""
+    logarithms = [math.log(max(other, LEAST_NORM)) for other in usual]
+    middle = median(logarithms)
+    deviation = NORMAL * median(abs(other - middle) for other in logarithms)
+    return math.exp(middle + DEVIATIONS * max(deviation, LEAST_SPREAD))

@@ -74,9 +74,7 @@ MAX_FILES = 15  # Python files side by side in one folder
 MAX_LINES = 400  # of one file
 # Limits that may be exceeded, each for a reason; they only go down.
 MORE_FILES: dict[str, int] = {}
-MORE_LINES = {
-    "sanakit/pocket/data/more_art.py": 439,
-}
+MORE_LINES: dict[str, int] = {}
 
 
 def folder_of(module: str) -> str:

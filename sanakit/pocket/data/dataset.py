@@ -13,7 +13,7 @@ import glob
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -55,6 +55,10 @@ class PocketRow:
     split: str
 
 
+Choose = Callable[[Mapping[sources.Package, Path]], "Iterator[tuple[PocketRow, str | bytes]]"]
+"""Chooses rows and art out of packages' tarballs."""
+
+
 @dataclass(frozen=True, slots=True)
 class PocketImages:
     """An opened data set.
@@ -82,6 +86,24 @@ def build_pocket(
     `if __name__ == "__main__":` around the calling script.   progress: see Progress.
     Raises DataError (download, checksum, folder in use, disk full) and MissingExtraError (resvg-py).
     """
+    packages = (sources.EMOJIBASE, *sources.ART_PACKAGES.values())
+    return build(folder, packages, choose, "1.4 GB", cache=cache, workers=workers, progress=progress)
+
+
+def build(
+    folder: str | Path,
+    packages: Sequence[sources.Package],
+    choose: Choose,
+    room: str,
+    *,
+    cache: str | Path | None,
+    workers: int | None,
+    progress: OnProgress | None,
+) -> PocketImages:
+    """Build a data set of chosen art in a new folder; a finished one is only opened.
+
+    room: what it needs on the disk, for a message. Others, and what it raises: as build_pocket.
+    """
     folder = Path(folder).absolute()
     cache = Path(cache) if cache is not None else packages_of(folder)
     report = progress or (lambda what, done, total: None)
@@ -93,14 +115,13 @@ def build_pocket(
     _check_place(cache.absolute())
     sources.require_renderer()
 
-    packages = [sources.EMOJIBASE, *sources.ART_PACKAGES.values()]
     tarballs = {}
     for index, package in enumerate(packages):
         report(f"fetching {package.spec}", index, len(packages))
         tarballs[package] = sources.obtain(package, cache)
 
     report("reading the packages", 0, 1)
-    rows, art = zip(*_choose(tarballs), strict=True)
+    rows, art = zip(*choose(tarballs), strict=True)
     sweep(folder.parent, glob.escape(folder.name))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -108,10 +129,11 @@ def build_pocket(
             partial.mkdir()
             _write_images(art, partial, workers or os.cpu_count() or 1, report)
             (partial / ROWS).write_text(_jsonl(rows), encoding="utf-8")
-            (partial / SOURCES).write_text(json.dumps(_manifest(rows), indent=2) + "\n", encoding="utf-8")
+            manifest = json.dumps(_manifest(rows, packages), indent=2)
+            (partial / SOURCES).write_text(f"{manifest}\n", encoding="utf-8")
     except OSError as error:
         raise DataError(
-            f"{folder} cannot be written ({error}). It needs 1.4 GB: free some space or choose another "
+            f"{folder} cannot be written ({error}). It needs {room}: free some space or choose another "
             "folder."
         ) from error
     return open_pocket(folder)
@@ -191,15 +213,17 @@ def _check_place(folder: Path) -> None:
         raise DataError(f"{folder} cannot be created: {place} is not a writable folder. Choose another one.")
 
 
-def _choose(tarballs: dict[sources.Package, Path]) -> Iterator[tuple[PocketRow, str | bytes]]:
-    emojis = [
-        emoji
-        for emoji in sources.read_emojis(tarballs[sources.EMOJIBASE])
-        if words.is_kept(emoji.concept, emoji.group, emoji.subgroup)
-    ]
-    released = sources.read_codes(
-        tarballs[sources.FLUENT_FLAT]
-    )  # what Microsoft published: code point -> icon name
+def kept_emojis(tarballs: Mapping[sources.Package, Path]) -> list[sources.Emoji]:
+    """Return the emojis that belong to the data set."""
+    every = sources.read_emojis(tarballs[sources.EMOJIBASE])
+    return [one for one in every if words.is_kept(one.concept, one.group, one.subgroup)]
+
+
+def choose(tarballs: Mapping[sources.Package, Path]) -> Iterator[tuple[PocketRow, str | bytes]]:
+    """Choose the drawings of the four designs: their rows and their art."""
+    emojis = kept_emojis(tarballs)
+    # what Microsoft published: code point -> icon name
+    released = sources.read_codes(tarballs[sources.FLUENT_FLAT])
     for style in words.STYLES:
         package = sources.ART_PACKAGES[style.name]
         if package is sources.FLUENT_3D:
@@ -215,10 +239,11 @@ def _choose(tarballs: dict[sources.Package, Path]) -> Iterator[tuple[PocketRow, 
             left_out = frozenset()
         for emoji in emojis:
             if emoji.code in art and emoji.concept not in left_out:
-                yield _row(emoji, style, package), art[emoji.code]
+                yield row_of(emoji, style, package), art[emoji.code]
 
 
-def _row(emoji: sources.Emoji, style: words.Style, package: sources.Package) -> PocketRow:
+def row_of(emoji: sources.Emoji, style: words.Style, package: sources.Package) -> PocketRow:
+    """Describe the image of an emoji in a design."""
     return PocketRow(
         name=words.plain_name(emoji.concept),
         concept=emoji.concept,
@@ -266,8 +291,7 @@ def _jsonl(rows: Sequence[PocketRow]) -> str:
     return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
 
 
-def _manifest(rows: Sequence[PocketRow]) -> dict:
-    packages = [sources.EMOJIBASE, *sources.ART_PACKAGES.values()]
+def _manifest(rows: Sequence[PocketRow], packages: Sequence[sources.Package]) -> dict:
     return {
         "format": FORMAT,
         "images": len(rows),

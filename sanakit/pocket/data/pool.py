@@ -1,34 +1,30 @@
 """Samples as latents on the disk, encoded once: what the transformer learns from.
 
-A folder: samples.jsonl (one sample a line), WxH.npy per size (float16, N C h w, unscaled), pool.json (what it
-was made of). It is made in pieces and resumed; pool.json is written last.
+A folder: started.json (what it is made of: samples, rows of the data set, codec), samples.jsonl (one sample a
+line), WxH.npy per size (float16, N C h w, unscaled), pool.json (as started.json, written last). It is made
+size by size and resumed; pieces of another pool are refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from sanakit.errors import DataError
-from sanakit.images.image import to_tensor
 from sanakit.models.dc_ae import DCAE
 from sanakit.pocket.data.canvas import Placement
 from sanakit.pocket.data.dataset import PocketImages
+from sanakit.pocket.data.encoding import encode_images
 from sanakit.pocket.data.samples import PocketSample, by_size, render
 from sanakit.pocket.data.scenes import Scenes
 from sanakit.whole import written_whole
 
-BATCH = 16  # images encoded at once
-TOLD_EVERY = 20.0  # seconds
-log = logging.getLogger(__name__)
+STARTED, SAMPLES, DONE = "started.json", "samples.jsonl", "pool.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,46 +43,31 @@ def build_pool(
 
     Raises DataError for a folder with another pool in it.
     """
-    made_of = {"samples": _digest(samples), "codec": _codec_digest(codec)}
-    done = folder / "pool.json"
-    if done.exists():
-        if json.loads(done.read_text()) != made_of:
-            raise DataError(f"{folder} holds other samples or another codec's: choose another folder.")
-        return open_pool(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with written_whole(folder / "samples.jsonl") as partial:
-        partial.write_text("".join(json.dumps(asdict(sample)) + "\n" for sample in samples), encoding="utf-8")
-    told, count = time.monotonic(), 0
-    for size, indices in by_size(list(samples)):
-        file = _file(folder, size)
-        if file.exists():
-            count += len(indices)
-            continue
-        width, height = size
-        compression, channels = codec.config.compression, codec.config.latent_channels
-        latents = np.empty((len(indices), channels, height // compression, width // compression), np.float16)
-        for start in range(0, len(indices), BATCH):
-            some = indices[start : start + BATCH]
-            pictures = np.stack([render(samples[i], pocket, scenes) for i in some])
-            with torch.no_grad():
-                latents[start : start + len(some)] = codec.encode(to_tensor(pictures)).numpy()
-            count += len(some)
-            if time.monotonic() - told > TOLD_EVERY:
-                told = time.monotonic()
-                log.info("Encoding samples: %s of %s", f"{count:,}", f"{len(samples):,}")
-        with written_whole(file) as partial, partial.open("wb") as stream:
-            np.save(stream, latents)
-    with written_whole(done) as partial:
-        partial.write_text(json.dumps(made_of), encoding="utf-8")
+    made_of = {"samples": _digest(samples), "data": _digest(pocket.rows), "codec": _codec_digest(codec)}
+    started, done = folder / STARTED, folder / DONE
+    for file in (started, done):
+        if file.exists() and json.loads(file.read_text(encoding="utf-8")) != made_of:
+            raise DataError(f"{folder} holds other samples, or another codec's: choose another folder.")
+    if not done.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(started, json.dumps(made_of))
+        _write(folder / SAMPLES, "".join(json.dumps(asdict(sample)) + "\n" for sample in samples))
+        for size, indices in by_size(samples):
+            file = _file(folder, size)
+            if not file.exists():
+                latents = encode_images(codec, _Rendered(samples, indices, pocket, scenes))
+                with written_whole(file) as partial, partial.open("wb") as stream:
+                    np.save(stream, latents.cpu().numpy().astype(np.float16))
+        _write(done, json.dumps(made_of))
     return open_pool(folder)
 
 
 def open_pool(folder: Path) -> Pool:
     """Open a finished pool. Raises DataError where there is none."""
-    if not (folder / "pool.json").exists():
+    if not (folder / DONE).exists():
         raise DataError(f"{folder} holds no finished pool of latents: build it first.")
     samples = []
-    for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in (folder / SAMPLES).read_text(encoding="utf-8").splitlines():
         fields = json.loads(line)
         fields |= {"placement": Placement(**fields["placement"]), "size": tuple(fields["size"])}
         samples.append(PocketSample(**fields))
@@ -94,25 +75,32 @@ def open_pool(folder: Path) -> Pool:
     return Pool(samples, {size: np.load(_file(folder, size), mmap_mode="r") for size in indices}, indices)
 
 
-def join_pools(pools: Sequence[Pool]) -> Pool:
-    """Return pools as one, in memory; all describe rows and scenes of the same data."""
-    samples: list[PocketSample] = []
-    latents: dict[tuple[int, int], list[np.ndarray]] = {}
-    indices: dict[tuple[int, int], list[int]] = {}
-    for pool in pools:
-        for size, own in pool.indices.items():
-            latents.setdefault(size, []).append(pool.latents[size])
-            indices.setdefault(size, []).extend(len(samples) + i for i in own)
-        samples += pool.samples
-    return Pool(samples, {size: np.concatenate(parts) for size, parts in latents.items()}, indices)
-
-
 def _file(folder: Path, size: tuple[int, int]) -> Path:
     return folder / f"{size[0]}x{size[1]}.npy"
 
 
-def _digest(samples: Sequence[PocketSample]) -> str:
-    return hashlib.sha256("\n".join(map(str, samples)).encode()).hexdigest()
+class _Rendered(Sequence[np.ndarray]):
+    """Images of some samples, made when they are asked for."""
+
+    def __init__(
+        self, samples: Sequence[PocketSample], indices: Sequence[int], pocket: PocketImages, scenes: Scenes
+    ) -> None:
+        self._samples, self._indices, self._pocket, self._scenes = samples, indices, pocket, scenes
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return render(self._samples[self._indices[index]], self._pocket, self._scenes)
+
+
+def _write(file: Path, text: str) -> None:
+    with written_whole(file) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _digest(described: Sequence[object]) -> str:
+    return hashlib.sha256("\n".join(map(str, described)).encode()).hexdigest()
 
 
 def _codec_digest(codec: DCAE) -> str:

@@ -7,7 +7,7 @@ concept counts by its fame. Scenes show common things, too, so that single ones 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,14 +15,16 @@ import numpy as np
 from sanakit.pocket.data.canvas import AS_DRAWN, SIZES, Placement, compose, draw_placement
 from sanakit.pocket.data.dataset import PocketImages
 from sanakit.pocket.data.recolour import COLOUR_NAMES, is_paintable, recolour
-from sanakit.pocket.data.scenes import Scene, Scenes
+from sanakit.pocket.data.scenes import Scenes
 from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.pocket.words.further import FURTHER_CONCEPTS
+from sanakit.seeds import numpy_generator
 
 SQUARE = SIZES[0]
+PLACEMENTS, SHADES = 4, 7  # which random numbers are theirs
 FAMOUS, KNOWN, RARE = 0.7, 1.0, 0.03  # weights of common, further and other concepts
 VARIED = 2  # varied copies of a well-known drawing; one of another
-PAINTED = 4  # other colours of a well-known thing, over all its styles
+PAINTED = 2  # other colours of a well-known drawing
 SHARES: Mapping[str, float] = {
     "drawn": 0.42,
     "mirrored": 0.12,
@@ -52,7 +54,7 @@ class PocketSample:
 
 
 def fame(concept: str) -> float:
-    """Return how often a concept is drawn: common things most."""
+    """Return how often a concept is drawn, compared with others."""
     return FAMOUS if concept in COMMON_CONCEPTS else KNOWN if concept in FURTHER_CONCEPTS else RARE
 
 
@@ -62,7 +64,7 @@ def list_samples(
     """List all samples of a data set. scenes: how many. sizes: the square first, then the other shapes."""
     square, *shapes = sizes
     samples: list[PocketSample] = []
-    random = np.random.default_rng((seed, 4))
+    random = numpy_generator(seed, PLACEMENTS)
     for row, one in enumerate(pocket.rows):
         weight = fame(one.concept)
         if one.split != "train" and weight == RARE:
@@ -76,7 +78,7 @@ def list_samples(
         if not well_known:
             continue
         if is_paintable(one.concept, one.group, one.subgroup):
-            for colour in random.choice(COLOUR_NAMES, 2, replace=False):
+            for colour in random.choice(COLOUR_NAMES, PAINTED, replace=False):
                 samples.append(replace(plain, kind="painted", colour=str(colour)))
         for shape in shapes:
             if random.random() < 0.5:
@@ -103,16 +105,11 @@ def render(sample: PocketSample, pocket: PocketImages, scenes: Scenes) -> np.nda
         return scenes[sample.scene]
     image, alpha = np.asarray(pocket.images[sample.row]), np.asarray(pocket.alpha[sample.row])
     if sample.colour is not None:
-        image = recolour(image, alpha, sample.colour, np.random.default_rng((7, sample.row)))
+        image = recolour(image, alpha, sample.colour, numpy_generator(SHADES, sample.row))
     return compose(image, alpha, *sample.size, sample.placement)
 
 
-def by_size(samples: list[PocketSample]) -> Iterator[tuple[tuple[int, int], list[int]]]:
+def by_size(samples: Sequence[PocketSample]) -> Iterator[tuple[tuple[int, int], list[int]]]:
     """Yield each size with the indices of its samples."""
     for size in dict.fromkeys(sample.size for sample in samples):
         yield size, [i for i, sample in enumerate(samples) if sample.size == size]
-
-
-def scene_of(sample: PocketSample, scenes: Scenes) -> Scene | None:
-    """Return what a composed scene shows; None for a single thing."""
-    return scenes.scene(sample.scene) if sample.scene >= 0 else None

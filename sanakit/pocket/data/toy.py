@@ -17,7 +17,8 @@ from sanakit.pocket.data.sources import SIZE
 from sanakit.pocket.words.captions import STYLES, captions_of
 from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.pocket.words.scene_words import SCENE_CONCEPTS
-from sanakit.pocket.words.teaching.vocabulary import WIDTH, Vocabulary, bare
+from sanakit.pocket.words.teaching.vocabulary import WIDTH, Vocabulary
+from sanakit.text.known_things import bare_name
 
 THINGS = 24
 HELD_OUT = ("abacus", "anvil")  # names of things that are not common
@@ -31,8 +32,8 @@ def is_toy(folder: Path) -> bool:
 
 def toy_vocabulary() -> Vocabulary:
     """Return the names of the common things at random places: nothing is fetched, nothing is meant."""
-    texts = list(dict.fromkeys(bare(phrase) for phrase in COMMON_CONCEPTS.values()))
-    concepts = {bare(phrase): concept for concept, phrase in COMMON_CONCEPTS.items()}
+    texts = list(dict.fromkeys(bare_name(phrase) for phrase in COMMON_CONCEPTS.values()))
+    concepts = {bare_name(phrase): concept for concept, phrase in COMMON_CONCEPTS.items()}
     places = np.random.default_rng(0).normal(size=(len(texts), WIDTH)).astype(np.float32)
     places /= np.linalg.norm(places, axis=1, keepdims=True)
     return Vocabulary(

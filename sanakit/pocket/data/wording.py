@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TypeVar
 
 from numpy.random import Generator
@@ -17,14 +18,17 @@ from sanakit.pocket.data.more_art import MORE_STYLES
 from sanakit.pocket.data.samples import PocketSample
 from sanakit.pocket.data.scenes import Scene
 from sanakit.pocket.words.captions import STYLES
-from sanakit.pocket.words.carriers import asked, asked_in_colour, bare_name, draw_name, is_alive
+from sanakit.pocket.words.carriers import asked, asked_in_colour, draw_name, is_alive
 from sanakit.pocket.words.concepts import COMMON_CONCEPTS
-from sanakit.pocket.words.scene_words import article, scene_captions
+from sanakit.pocket.words.scene_words import article, said_of
 from sanakit.pocket.words.teaching.asked_texts import PLACED
+from sanakit.text.known_things import bare_name
 
 T = TypeVar("T")
 STYLED, FOREIGN = 0.25, 0.10  # shares of captions
 GROUND_SAID = 0.85  # of grounds that are not white
+# kind of scene -> the roles of its first and second thing
+_SIDES = {"left": ("left", "right"), "above": ("top", "bottom"), "size": ("big", "small")}
 _BY_NAME = {style.name: style for style in (*STYLES, *MORE_STYLES)}
 
 
@@ -51,15 +55,10 @@ class Wording:
     def scene(self, scene: Scene, random: Generator) -> str:
         """Return a caption of a composed scene."""
         style, names = _BY_NAME[scene.style], [COMMON_CONCEPTS[thing.concept] for thing in scene.objects]
-        if scene.kind in ("left", "above", "size") and random.random() < 0.7:
+        if scene.kind in _SIDES and random.random() < 0.7:
             said = _placed(scene.kind, (names[0], names[1]), random)
         else:
-            said = _one(
-                scene_captions(
-                    scene.kind, [one.concept for one in scene.objects], "white", scene.colour, style
-                )[: {"two": 2, "left": 5, "above": 4, "size": 2}.get(scene.kind, 1)],
-                random,
-            )
+            said = _one(said_of(scene.kind, [one.concept for one in scene.objects], scene.colour), random)
         if scene.ground != "white" and random.random() < 0.95:
             said = f"{said} on {article(scene.ground)} background"
         if scene.kind != "silhouette" and random.random() < 0.3:
@@ -86,6 +85,7 @@ def _styled(phrase: str, style: str, random: Generator) -> str:
     return _one(ways, random)
 
 
+@cache
 def _placed_forms() -> dict[frozenset[str], list[tuple[str, str]]]:
     """Return the forms of PLACED without marks, each with the role of {a}, by their two roles."""
     found: dict[frozenset[str], list[tuple[str, str]]] = {}
@@ -96,14 +96,10 @@ def _placed_forms() -> dict[frozenset[str], list[tuple[str, str]]]:
     return found
 
 
-_FORMS = _placed_forms()
-_SIDES = {"left": ("left", "right"), "above": ("top", "bottom"), "size": ("big", "small")}
-
-
 def _placed(kind: str, phrases: tuple[str, str], random: Generator) -> str:
     """Put two phrases into a form; the first has the first role of the scene's kind."""
     sides = _SIDES[kind]
-    words, role = _one(_FORMS[frozenset(sides)], random)
+    words, role = _one(_placed_forms()[frozenset(sides)], random)
     first, second = phrases if role == sides[0] else phrases[::-1]
     return words.format(a=first, b=second, A=bare_name(first), B=bare_name(second))
 

@@ -18,7 +18,7 @@ from sanakit.pocket.train.words import SHARP, WordsObjective
 from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.pocket.words.scene_words import SCENE_CONCEPTS
 from sanakit.pocket.words.teaching.asked_texts import PLACED
-from sanakit.pocket.words.teaching.vocabulary import bare
+from sanakit.text.known_things import bare_name
 
 
 @torch.no_grad()
@@ -46,12 +46,9 @@ def told_apart(objective: WordsObjective, pairs: int = 60, seed: int = 0) -> dic
     """Return, for each form that places two things, how often both are told right, in parts of 1."""
     texts = objective.texts
     index = {text: i for i, text in enumerate(texts.vocabulary.texts)}
-    pool = [index[bare(COMMON_CONCEPTS[concept])] for concept in SCENE_CONCEPTS]
+    pool = [index[bare_name(COMMON_CONCEPTS[concept])] for concept in SCENE_CONCEPTS]
     random = np.random.default_rng(seed)
-    chosen: list[tuple[int, int]] = []
-    while len(chosen) < pairs:
-        first, second = (pool[i] for i in random.choice(len(pool), 2, replace=False))
-        chosen.append((first, second))
+    chosen = [[pool[i] for i in random.choice(len(pool), 2, replace=False)] for _ in range(pairs)]
     candidates = F.normalize(torch.from_numpy(texts.vocabulary.places[pool]).float(), dim=1)
     place = {thing: i for i, thing in enumerate(pool)}
     results = {}

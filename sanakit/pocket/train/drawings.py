@@ -15,18 +15,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from sanakit.errors import SettingsError
 from sanakit.models.dc_ae import DCAE, DCAEConfig
 from sanakit.models.gemma2 import Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.pocket.data import sources
 from sanakit.pocket.data.dataset import PocketImages, join, more_of, open_pocket, packages_of
+from sanakit.pocket.data.encoding import encode_images
 from sanakit.pocket.data.pool import build_pool
 from sanakit.pocket.data.samples import list_samples
 from sanakit.pocket.data.scenes import Scenes
 from sanakit.pocket.data.toy import is_toy
 from sanakit.pocket.data.wording import Wording
 from sanakit.pocket.train.feed import PocketFeed
-from sanakit.pocket.train.latents import encode_images
 from sanakit.pocket.train.new_text import read_instead
 from sanakit.pocket.train.words_run import taught_encoder
 from sanakit.pocket.words.captions import STYLES
@@ -45,24 +46,11 @@ from sanakit.train.surgery.dense_time import with_dense_time
 from sanakit.weights import load_autoencoder, load_text_encoder, load_transformer, save_diffusers
 
 SHEET = (
-    *(
-        "a dog",
-        "a cute cat",
-        "a house with a garden",
-        "draw me a panda",
-        "a blue cat",
-        "cat",
-        "puppy",
-        "un perro",
-    ),
-    *("a horse", "a red car", "a purple elephant", "logo of a fox", "a man", "a woman", "a baby", "a beach"),
-    *(
-        "a fox to the left of a star",
-        "a star to the left of a fox",
-        "an apple above a bus",
-        "a bus above an apple",
-    ),
-    *("three bananas", "a big cat and a small tree", "a rocket and a castle", "a green bird"),
+    *("a dog", "a cute cat", "a house with a garden", "draw me a panda", "a blue cat", "cat", "puppy"),
+    *("un perro", "a horse", "a red car", "a purple elephant", "logo of a fox", "a man", "a woman", "a baby"),
+    *("a beach", "a fox to the left of a star", "a star to the left of a fox", "an apple above a bus"),
+    *("a bus above an apple", "three bananas", "a big cat and a small tree", "a rocket and a castle"),
+    "a green bird",
 )
 WATCHED_SCENES = 96
 
@@ -91,25 +79,34 @@ def drawings_run(
     """Train a transformer on the latents of a pool that is made first, with the encoder of `pocket-words`.
 
     source: the model whose transformer and autoencoder it begins with, and whose text encoder it keeps where
-    there is no words run; None: the autoencoder of the runs
-    beside `output`, and a new transformer. Raises DataError where an earlier stage or the data is missing.
+    there is no words run; None: a new transformer, and the autoencoder of the runs beside `output`. What is
+    left out or kept for want of data or of an earlier stage is told in the run's notes.
+    Raises DataError where one is missing that it cannot do without, SettingsError for a source of another
+    architecture.
     """
-    pocket = open_pocket(data)
-    both = join(pocket, open_pocket(more)) if (more := more_of(data)).exists() else pocket
-    scenes = Scenes(pocket, what.scenes)
-    encoder = _encoder(output.parent / "pocket-words", what, source)
+    notes: list[str] = []
+    pocket, more = open_pocket(data), more_of(data)
+    if more.exists():
+        both = join(pocket, open_pocket(more))
+    else:
+        both = pocket
+        notes.append(f"There are no further designs in {more}: training goes on without them.")
+    scenes, foreign = Scenes(pocket, what.scenes), _foreign(data)
+    encoder = _encoder(output.parent / "pocket-words", what, source, notes)
     codec, scale = _codec(output, what, pocket, source)
     pool = build_pool(output / "pool", list_samples(both, what.scenes), both, scenes, codec)
     torch.manual_seed(config.seed)
     transformer = Sana(what.transformer)
-    if not has_checkpoint(output):
-        transformer = _start(transformer, encoder, pocket, source)
+    if source is not None and not has_checkpoint(output):
+        transformer.load_state_dict(_started(what, encoder, pocket, source, notes).state_dict())
+    elif source is None:
+        transformer.init_weights()
     device = training_device()
     transformer.to(device)
     encoder.model.to(device)
     if config.compile:
         compile_blocks(transformer)
-    feed = PocketFeed(pool, both.rows, scenes, Wording(_foreign(data)), scale=scale, seed=config.seed)
+    feed = PocketFeed(pool, both.rows, scenes, Wording(foreign), scale=scale, seed=config.seed)
     side = what.transformer.sample_size
     objective = VelocityObjective(
         transformer,
@@ -129,7 +126,7 @@ def drawings_run(
 
     def finish(folder: Path) -> None:
         trained, _ = averaged_parts(folder, objective)
-        finished = DCAE(replace(what.autoencoder, scaling_factor=scale))
+        finished = DCAE(replace(codec.config, scaling_factor=scale))
         finished.load_state_dict(codec.state_dict())
         save_diffusers(
             folder / MODEL,
@@ -141,17 +138,20 @@ def drawings_run(
             dtype=torch.float16,
             name="pocket",
             licence="Apache-2.0",
-            known_things=known_things([row.concept for row in both.rows], encoder, _foreign(data)),
+            known_things=known_things([row.concept for row in both.rows], encoder, foreign),
             **what.offers,
         )
 
-    return Run(objective, config, finish)
+    return Run(objective, config, finish, tuple(notes))
 
 
-def _encoder(words: Path, what: Drawings, source: str | os.PathLike[str] | None) -> TextEncoder:
+def _encoder(
+    words: Path, what: Drawings, source: str | os.PathLike[str] | None, notes: list[str]
+) -> TextEncoder:
     """Return the encoder of the words run, or without one that of the source."""
     if source is None or has_checkpoint(words):
         return taught_encoder(words, what.text)
+    notes.append(f"There is no words run in {words}: the text encoder of {os.fspath(source)} is kept.")
     encoder = load_text_encoder(source, dtype="float32")
     encoder.model.eval().requires_grad_(False)
     return encoder
@@ -172,23 +172,31 @@ def _codec(
     return codec, 1 / encode_images(codec, [pocket.images[i] for i in some]).std().item()
 
 
-def _start(
-    transformer: Sana, encoder: TextEncoder, pocket: PocketImages, source: str | os.PathLike[str] | None
+def _started(
+    what: Drawings,
+    encoder: TextEncoder,
+    pocket: PocketImages,
+    source: str | os.PathLike[str],
+    notes: list[str],
 ) -> Sana:
-    if source is None:
-        transformer.init_weights()
-        return transformer
-    started = load_transformer(source, dtype="float32")
-    if started.config.time_scale != transformer.config.time_scale:
-        started, _ = with_dense_time(started)
+    """Return the source's transformer, fitted to another time and text encoder where they are others."""
+    started, wanted = load_transformer(source, dtype="float32"), what.transformer
+    same = replace(started.config, time_scale=wanted.time_scale, sample_size=wanted.sample_size)
+    if same != wanted:
+        raise SettingsError(
+            f"{os.fspath(source)} has another transformer than this recipe: use one of pocket's."
+        )
+    if started.config.time_scale != wanted.time_scale:
+        started, error = with_dense_time(started)
+        notes.append(f"Its time is t in [0, 1] now; the new embedding differs by {error:.0%}.")
     old = load_text_encoder(source, dtype="float32")
     if not _same(old, encoder):
         phrases = list(COMMON_CONCEPTS.values())
         texts = [*phrases, *FURTHER_CONCEPTS.values(), *{row.captions[-1] for row in pocket.rows}]
         texts += [f"{phrase}, {style.suffix}" for phrase in phrases for style in STYLES]
-        read_instead(started, old, encoder, texts)
-    transformer.load_state_dict(started.state_dict())
-    return transformer
+        explained = read_instead(started, old, encoder, texts)
+        notes.append(f"It reads another text encoder, which explains {explained:.0%} of the old features.")
+    return started
 
 
 def _same(one: TextEncoder, other: TextEncoder) -> bool:

@@ -15,6 +15,7 @@ from sanakit.pocket.data.pool import Pool
 from sanakit.pocket.data.samples import draw_chances
 from sanakit.pocket.data.scenes import Scenes
 from sanakit.pocket.data.wording import Wording
+from sanakit.seeds import numpy_generator
 from sanakit.train.feeds.feed import Shown
 from sanakit.train.parts import Part
 
@@ -45,7 +46,7 @@ class PocketFeed:
 
     def shown(self, step: int, part: Part) -> Shown:
         """Return a part of a step's batch."""
-        random = np.random.default_rng((self.seed, step))
+        random = numpy_generator(self.seed, step)
         at = np.searchsorted(self._size_sums, random.random() * self._size_sums[-1])
         size = self._sizes[min(int(at), len(self._sizes) - 1)]
         sums = self._sums[size]
@@ -53,7 +54,7 @@ class PocketFeed:
         drawn = np.minimum(drawn, len(sums) - 1)
         latents = torch.from_numpy(self.pool.latents[size][drawn].astype(np.float32)) * self.scale
         captions = [
-            self.caption(self.pool.indices[size][i], np.random.default_rng((self.seed, step, part.start + k)))
+            self.caption(self.pool.indices[size][i], numpy_generator(self.seed, step, part.start + k))
             for k, i in enumerate(drawn.tolist())
         ]
         return Shown(latents, captions)

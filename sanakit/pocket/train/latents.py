@@ -5,28 +5,21 @@ Shapes: N images and scenes, C H W a latent.
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sanakit.images.image import to_tensor
 from sanakit.models.dc_ae import DCAE
 from sanakit.pocket.data.dataset import PocketImages
+from sanakit.pocket.data.encoding import encode_images
 from sanakit.pocket.data.scenes import Scenes
 from sanakit.pocket.words.concepts import COMMON_CONCEPTS
-from sanakit.train.feeds.pictures import IndexedImages
 
 LEFT_OUT = ("people & body", "symbols")  # groups whose uncommon things are too many or too alike to learn
 WATCHED = 128  # scenes of held-out combinations, to measure on
 WATCHED_SEED = 1
-BATCH = 16  # images that are encoded at once
-TOLD_EVERY = 10.0  # seconds
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +80,3 @@ def drawn_images(pocket: PocketImages, common_share: float) -> tuple[list[int], 
     common = torch.tensor([pocket.rows[i].concept in COMMON_CONCEPTS for i in chosen])
     shares = (common_share / common.sum(), (1 - common_share) / (~common).sum().clamp(min=1))
     return chosen, torch.where(common, *shares).double()
-
-
-@torch.no_grad()
-def encode_images(codec: DCAE, images: IndexedImages) -> Tensor:
-    """Latents (N C H W, unscaled) of N images (256 256 3 uint8 each), on the codec's device.
-
-    Many take minutes: how far it is goes to the log, as information, every ten seconds.
-    """
-    device, count = next(codec.parameters()).device, len(images)
-    latents: list[Tensor] = []
-    told = time.monotonic()
-    for start in range(0, count, BATCH):
-        pictures = to_tensor(np.stack([images[i] for i in range(start, min(start + BATCH, count))]))
-        latents.append(codec.encode(pictures.to(device)).contiguous())
-        if time.monotonic() - told > TOLD_EVERY:
-            told = time.monotonic()
-            log.info("Encoding pictures: %s of %s", f"{min(start + BATCH, count):,}", f"{count:,}")
-    return torch.cat(latents)

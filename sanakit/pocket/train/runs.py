@@ -11,8 +11,8 @@ from torch.utils.data import ConcatDataset
 from sanakit.images.image import to_tensor
 from sanakit.models.dc_ae import DCAE, DCAEConfig
 from sanakit.pocket.data.dataset import open_pocket
+from sanakit.pocket.data.encoding import encode_images
 from sanakit.pocket.data.scenes import Scenes
-from sanakit.pocket.train.latents import encode_images
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.feeds.pictures import Crops, IndexedImages

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.pocket.words.teaching.asked_texts import COLOUR_WORDS, ROLES, Asked, AskedTexts
 from sanakit.pocket.words.teaching.vocabulary import Vocabulary
+from sanakit.seeds import numpy_generator
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION, clean_prompt
 from sanakit.text.tokenizer import train_tokenizer
@@ -76,7 +77,10 @@ class WordsObjective:
     def __init__(
         self, encoder: TextEncoder, texts: AskedTexts, *, seed: int = 0, few: Sequence[tuple[int, int]] = ()
     ) -> None:
-        """Prepare. few: (first step that is no longer so, how many things in company) in rising order."""
+        """Take the encoder to teach and the texts. few: (step, count) in rising order.
+
+        Before that step only `count` things come in company.
+        """
         self.encoder, self.texts, self.seed, self.few = encoder, texts, seed, tuple(few)
         width = encoder.model.config.width
         self.heads = WordHeads(width, texts.vocabulary.places.shape[1])
@@ -90,8 +94,7 @@ class WordsObjective:
         """Draw the texts of a part of a step's batch."""
         few = next((count for until, count in self.few if step < until), None)
         drawn = [
-            self.texts.draw(np.random.default_rng((self.seed, step, i)), few)
-            for i in range(part.start, part.stop)
+            self.texts.draw(numpy_generator(self.seed, step, i), few) for i in range(part.start, part.stop)
         ]
         return self.marked(drawn, part.weight)
 
@@ -123,7 +126,10 @@ class WordsObjective:
         )
 
     def loss(self, batch: WordsBatch) -> Tensor:
-        """Sum of all heads' losses, times the part's share of the global batch."""
+        """Return the sum of all heads' losses, times the part's share of the global batch.
+
+        Texts are compared within a part, so that parts add up to nearly, not exactly, the whole batch's loss.
+        """
         return cast(Tensor, sum(self.terms(batch).values())) * batch.weight
 
     def terms(self, batch: WordsBatch) -> dict[str, Tensor]:
@@ -134,21 +140,19 @@ class WordsObjective:
         mean = (words * real).sum(1) / real.sum(1)
         last = features[torch.arange(len(features)), mask.sum(1) - 1]
         marked = features[batch.rows, batch.columns]
-        placing = torch.zeros(len(features), dtype=torch.bool)
+        placing = torch.zeros(len(features), dtype=torch.bool, device=features.device)
         placing[batch.rows[batch.roles >= 0]] = True
         silent = mask & placing[:, None]  # features of texts that place things, where none is placed
         silent[batch.rows, batch.columns] = False
-        unsaid = self.heads.role(features[silent])
+        unsaid = batch.roles.new_full((int(silent.sum()),), len(ROLES))
         with torch.autocast(features.device.type, enabled=False):
             return {
                 "mean": apart(self.heads.mean(mean), batch.places),
                 "last": apart(self.heads.last(last), batch.places),
                 "word": 2 * apart(self.heads.word(marked), batch.things),
-                "role": F.cross_entropy(self.heads.role(marked), batch.roles, ignore_index=-1),
-                "silent": F.cross_entropy(
-                    unsaid, unsaid.new_full((len(unsaid),), len(ROLES), dtype=torch.long)
-                ),
-                "colour": F.cross_entropy(self.heads.colour(marked), batch.colours, ignore_index=-1),
+                "role": said(self.heads.role(marked), batch.roles),
+                "silent": said(self.heads.role(features[silent]), unsaid),
+                "colour": said(self.heads.colour(marked), batch.colours),
             }
 
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
@@ -167,6 +171,12 @@ class WordsObjective:
         return Image.new("RGB", (8, 8), "white")
 
 
+def said(logits: Tensor, right: Tensor) -> Tensor:
+    """Mean cross-entropy where something is said (right >= 0); 0, and not NaN, where nothing is."""
+    total = F.cross_entropy(logits, right, ignore_index=-1, reduction="sum")
+    return total / (right >= 0).sum().clamp(min=1)
+
+
 def apart(x: Tensor, target: Tensor) -> Tensor:
     """Loss of predicted places M P: to their targets, and as near to the others' as the teachers say."""
     x, soft = F.normalize(x, dim=1), F.softmax(SHARP * target @ target.T, 1)
@@ -174,10 +184,10 @@ def apart(x: Tensor, target: Tensor) -> Tensor:
     return (1 - (x * target).sum(1)).mean() - 0.1 * chosen
 
 
-def words_tokenizer(texts: AskedTexts, size: int, extra: Sequence[str] = ()) -> Tokenizer:
+def words_tokenizer(texts: AskedTexts, size: int) -> Tokenizer:
     """Learn a vocabulary of tokens in which nearly every English word taught is one token.
 
-    A space stands before every word, as after the instruction. extra: further texts, such as captions.
+    A space stands before every word, as after the instruction.
     """
     words, vocabulary = [], texts.vocabulary
     things = set(vocabulary.things)
@@ -186,7 +196,6 @@ def words_tokenizer(texts: AskedTexts, size: int, extra: Sequence[str] = ()) -> 
         words += [f" {word}" for word in clean_prompt(text).split()] * times
     random = np.random.default_rng(0)
     words += [f" {clean_prompt(texts.draw(random).text)}" for _ in range(20_000)]
-    words += [f" {clean_prompt(text)}" for text in extra]
     return train_tokenizer([COMPLEX_HUMAN_INSTRUCTION] * INSTRUCTION_REPEATS + words, size)
 
 

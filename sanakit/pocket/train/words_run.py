@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,30 +22,32 @@ from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.run import Run, averaged_weights
 from sanakit.train.state.average import part_of
+from sanakit.train.state.checkpoint import has_checkpoint
 
 WORDS, TOKENIZER = "vocabulary.npz", "tokenizer"  # in the run's folder
 FEW = ((150, 16), (300, 48))  # things in company at first: order is learned before all things are
 log = logging.getLogger(__name__)
 
 
-def words_run(
-    data: Path, output: Path, text: Gemma2Config, config: TrainConfig, *, captions: Sequence[str] = ()
-) -> Run:
-    """Teach a text encoder. Vocabulary and tokenizer are made once and kept in the run's folder.
+def words_run(data: Path, output: Path, text: Gemma2Config, config: TrainConfig) -> Run:
+    """Teach a text encoder; vocabulary and tokenizer are kept in the run's folder, to resume it.
 
-    captions: further texts that the tokenizer is to write in few tokens. Raises DataError where a package
-    cannot be fetched.
+    Raises DataError where a package cannot be fetched.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    texts = AskedTexts(_vocabulary(data, output / WORDS))
+    resumed = has_checkpoint(output)
+    if not resumed:  # what a run left that was stopped before may be of other words
+        output.mkdir(parents=True, exist_ok=True)
+        _vocabulary(data).save(output / WORDS)
+    texts = AskedTexts(Vocabulary.load(output / WORDS))
     torch.manual_seed(config.seed)
-    fresh = not (output / TOKENIZER / "tokenizer.json").exists()
-    if fresh:
-        save_tokenizer(words_tokenizer(texts, text.vocab_size, captions), output / TOKENIZER)
-    tokenizer = load_tokenizer(output / TOKENIZER)
-    model = (start_words(text, tokenizer, texts.vocabulary) if fresh else Gemma2(text)).to(training_device())
-    objective = WordsObjective(TextEncoder(model, tokenizer), texts, seed=config.seed, few=FEW)
-    return Run(objective, config, lambda _: None)
+    if resumed:
+        tokenizer, model = load_tokenizer(output / TOKENIZER), Gemma2(text)
+    else:
+        tokenizer = words_tokenizer(texts, text.vocab_size)
+        save_tokenizer(tokenizer, output / TOKENIZER)
+        model = start_words(text, tokenizer, texts.vocabulary)
+    encoder = TextEncoder(model.to(training_device()), tokenizer)
+    return Run(WordsObjective(encoder, texts, seed=config.seed, few=FEW), config, lambda _: None)
 
 
 def taught_encoder(run: Path, text: Gemma2Config) -> TextEncoder:
@@ -56,16 +57,21 @@ def taught_encoder(run: Path, text: Gemma2Config) -> TextEncoder:
     return TextEncoder(model.eval().requires_grad_(False), load_tokenizer(run / TOKENIZER))
 
 
-def _vocabulary(data: Path, file: Path) -> Vocabulary:
-    if file.exists():
-        return Vocabulary.load(file)
+def taught_objective(run: Path, text: Gemma2Config) -> WordsObjective:
+    """Return what a words run has learned with the heads that read it, to be measured.
+
+    Raises DataError if there is no such run.
+    """
+    objective = WordsObjective(taught_encoder(run, text), AskedTexts(Vocabulary.load(run / WORDS)))
+    objective.heads.load_state_dict(part_of(averaged_weights(run), "heads"))
+    return objective
+
+
+def _vocabulary(data: Path) -> Vocabulary:
     if is_toy(data):
-        vocabulary = toy_vocabulary()
-    else:
-        cache = packages_of(data)
-        log.info("Placing the words by two sentence models: some minutes")
-        labels = sources.read_labels(sources.obtain(sources.EMOJIBASE, cache), ("en", *LANGUAGES))
-        nouns = Nouns(*sources.read_nouns(sources.obtain(sources.WORDNET, cache)))
-        vocabulary = build_vocabulary(nouns, labels, load_teachers(cache))
-    vocabulary.save(file)
-    return vocabulary
+        return toy_vocabulary()
+    cache = packages_of(data)
+    log.info("Placing the words by two sentence models: some minutes")
+    labels = sources.read_labels(sources.obtain(sources.EMOJIBASE, cache), ("en", *LANGUAGES))
+    nouns = Nouns(*sources.read_nouns(sources.obtain(sources.WORDNET, cache)))
+    return build_vocabulary(nouns, labels, load_teachers(cache))

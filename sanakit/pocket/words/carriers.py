@@ -14,6 +14,8 @@ from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.pocket.words.first_prompts import is_first_prompt, plain
 from sanakit.pocket.words.further import FURTHER_CONCEPTS
 from sanakit.pocket.words.plurals import is_countable, plural_of
+from sanakit.pocket.words.scene_words import article
+from sanakit.text.known_things import bare_name
 
 OWN_NAME = 0.55  # share of drawn names that are a thing's own phrase
 PLURAL = 0.04  # share that are a plural
@@ -221,28 +223,16 @@ def is_alive(concept: str, group: str, subgroup: str) -> bool:
     return whole or concept in ("robot", "ghost", "alien", "teddy bear", "snowman", "ogre", "goblin")
 
 
-def bare_name(phrase: str) -> str:
-    """Take the article off a phrase.
-
-    >>> bare_name("an ice cream cone"), bare_name("grapes")
-    ('ice cream cone', 'grapes')
-    """
-    first, _, rest = phrase.partition(" ")
-    return rest if first in ("a", "an", "the") and rest else phrase
-
-
 def described(phrase: str, adjective: str) -> str:
     """Put an adjective before the thing, and the article that it takes.
 
     >>> described("a dog", "adorable"), described("the sun", "cute"), described("grapes", "nice")
     ('an adorable dog', 'the cute sun', 'nice grapes')
     """
-    first = phrase.split()[0]
-    if first in ("a", "an"):
-        first = "an" if adjective[0] in "aeiou" else "a"
-    return (
-        f"{first} {adjective} {bare_name(phrase)}" if first in ("a", "an", "the") else f"{adjective} {phrase}"
-    )
+    said = f"{adjective} {bare_name(phrase)}"
+    if phrase.startswith(("a ", "an ")):
+        return article(said)
+    return f"the {said}" if phrase.startswith("the ") else said
 
 
 def coloured(phrase: str, colour: str) -> str:
@@ -266,18 +256,6 @@ def asked_in_colour(phrase: str, colour: str, random: Generator, *, alive: bool 
     else:
         said = asked(coloured(phrase, colour), random, alive=alive)
     return f"{phrase} that is {colour}" if is_first_prompt(said) else said
-
-
-def placed(phrase: str, place: str) -> str:
-    """Say where on the image a thing stands, the place next to its thing as sizes are.
-
-    place: "left", "right", "top", "bottom" or "middle".
-
-    >>> placed("a dog", "left"), placed("a dog", "top")
-    ('a dog on the left', 'a dog at the top')
-    """
-    preposition = {"left": "on", "right": "on", "top": "at", "bottom": "at", "middle": "in"}[place]
-    return f"{phrase} {preposition} the {place}"
 
 
 def _may_be_said(text: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sanakit.pocket.words.captions import Style
 from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.text.known_things import bare_name
 
 SCENE_CONCEPTS: tuple[str, ...] = (
     *("dog face", "cat face", "fox", "lion", "tiger face", "bear", "panda", "koala", "rabbit face"),
@@ -27,8 +28,7 @@ _PLURALS = {"leaf": "leaves", "tomato": "tomatoes", "clover": "clovers"}
 
 def bare(concept: str) -> str:
     """Return a common thing's name without its article: "red apple" for "a red apple"."""
-    phrase = COMMON_CONCEPTS[concept]
-    return phrase.partition(" ")[2] if phrase.split()[0] in ("a", "an", "the") else phrase
+    return bare_name(COMMON_CONCEPTS[concept])
 
 
 def plural(concept: str) -> str:
@@ -66,6 +66,21 @@ def scene_captions(
 
     kind: of `scenes.KINDS`. concepts: of the objects, in the scene's order. colour: of a silhouette.
     """
+    said = said_of(kind, concepts, colour)
+    if ground != "white":
+        said = [f"{words} on {article(ground)} background" for words in said]
+    if kind == "silhouette":  # looks the same in all styles
+        return (*said, *(f"{words}, flat" for words in said[:1]))
+    return (
+        *said,
+        f"{style.long} of {said[0]}",
+        f"{said[-1]}, {style.suffix}",
+        f"{style.short} of {said[-1]}",
+    )
+
+
+def said_of(kind: str, concepts: list[str], colour: str | None) -> list[str]:
+    """Say in several ways what a scene shows, apart from its ground and style; arguments as above."""
     names = [COMMON_CONCEPTS[concept] for concept in concepts]
     match kind:
         case "one":
@@ -91,13 +106,4 @@ def scene_captions(
             said = [f"{big} and {small}", f"{small} next to {big}"]
         case _:
             raise ValueError(f"no kind of scene: {kind}")
-    if ground != "white":
-        said = [f"{words} on {article(ground)} background" for words in said]
-    if kind == "silhouette":  # looks the same in all styles
-        return (*said, *(f"{words}, flat" for words in said[:1]))
-    return (
-        *said,
-        f"{style.long} of {said[0]}",
-        f"{said[-1]}, {style.suffix}",
-        f"{style.short} of {said[-1]}",
-    )
+    return said

@@ -82,7 +82,7 @@ def draw_latents(
     return state.sample
 
 
-def pad_text(text: Tensor, mask: Tensor, multiple: int = 16) -> tuple[Tensor, Tensor]:
+def pad_text(text: Tensor, mask: Tensor, multiple: int) -> tuple[Tensor, Tensor]:
     """Pad B L E features and their B L mask to a multiple of tokens: compiled blocks then meet few shapes."""
     missing = -text.shape[1] % multiple
     return F.pad(text, (0, 0, 0, missing)), F.pad(mask, (0, missing))

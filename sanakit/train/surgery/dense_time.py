@@ -7,7 +7,6 @@ embedder of t is fitted to the old one's outputs by least squares; all layers ar
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -39,7 +38,7 @@ def _fit(embedder: ScalarEmbedding, source: Sana, seed: int) -> float:
             nn.init.zeros_(layer.bias)
     t = torch.linspace(0, 1, TIMES, device=device)
     with torch.no_grad():
-        target = deepcopy(source.t_embedder)(t * source.config.time_scale)
+        target = source.t_embedder(t * source.config.time_scale)
         # smooth: neighbours of 1/32 share a mean, as no net can follow 160 turns with t alone
         kernel = TIMES // 64
         padded = torch.cat([target[:1].expand(kernel, -1), target, target[-1:].expand(kernel, -1)])
@@ -48,7 +47,7 @@ def _fit(embedder: ScalarEmbedding, source: Sana, seed: int) -> float:
     for step in range(STEPS):
         optimizer.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
         optimizer.zero_grad()
-        loss = (embedder(t * 1.0) - smooth).square().mean()
+        loss = (embedder(t) - smooth).square().mean()
         loss.backward()
         optimizer.step()
     with torch.no_grad():

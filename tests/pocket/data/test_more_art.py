@@ -11,7 +11,8 @@ import pytest
 from sanakit.errors import DataError
 from sanakit.pocket.data import dataset as pocket
 from sanakit.pocket.data import more_art, sources
-from sanakit.pocket.data.more_art import FXEMOJI, LEFT_OUT, MORE_STYLES, NAMES, NOTO_V1, choose_more, icon_of
+from sanakit.pocket.data.more_art import FXEMOJI, MORE_STYLES, NOTO_V1, choose_more, icon_of
+from sanakit.pocket.data.more_icons import LEFT_OUT, NAMES
 from sanakit.pocket.words.captions import STYLES
 
 ICONS = {"dog": "1", "dogside": "2", "red-apple": "3", "redapple": "4", "mans-shoe": "5", "direct-hit": "6"}

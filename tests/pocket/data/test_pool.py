@@ -15,7 +15,7 @@ from sanakit.errors import DataError
 from sanakit.models.dc_ae import DC_AE_POCKET, DCAE
 from sanakit.pocket.data.canvas import AS_DRAWN
 from sanakit.pocket.data.dataset import PocketImages, join, open_pocket
-from sanakit.pocket.data.pool import Pool, build_pool, join_pools, open_pool
+from sanakit.pocket.data.pool import Pool, build_pool, open_pool
 from sanakit.pocket.data.samples import SHARES, PocketSample, draw_chances, list_samples, render
 from sanakit.pocket.data.scenes import Scenes
 from sanakit.pocket.data.toy import build_toy
@@ -122,17 +122,33 @@ def test_a_pool_of_something_else_is_refused(some, pocket, scenes, codec, tmp_pa
         open_pool(tmp_path / "none")
 
 
-def test_joined_sets_and_pools_keep_what_belongs_together(pool: Pool, pocket: PocketImages):
+def test_a_pool_of_another_data_set_is_refused(some, pocket, scenes, codec, tmp_path: Path):
+    build_pool(tmp_path, some[:2], pocket, scenes, codec)
+    renamed = [replace(row, source="another package") for row in pocket.rows]
+    with pytest.raises(DataError, match="another folder"):
+        build_pool(tmp_path, some[:2], replace(pocket, rows=renamed), scenes, codec)
+
+
+def test_a_half_made_pool_goes_on_only_with_what_it_was_begun_with(
+    some, pocket, scenes, codec, tmp_path: Path
+):
+    begun = build_pool(tmp_path, some, pocket, scenes, codec)
+    (tmp_path / "pool.json").unlink()  # as a killed build leaves it
+    size = next(iter(begun.indices))
+    (tmp_path / f"{size[0]}x{size[1]}.npy").unlink()
+    with pytest.raises(DataError, match="another folder"):
+        build_pool(tmp_path, some[1:], pocket, scenes, codec)
+    again = build_pool(tmp_path, some, pocket, scenes, codec)
+    for size, latents in begun.latents.items():
+        np.testing.assert_array_equal(again.latents[size], latents)
+
+
+def test_joined_sets_keep_what_belongs_together(pocket: PocketImages):
     both = join(pocket, pocket)
     count = len(pocket.rows)
     assert len(both.rows) == len(both.images) == 2 * count
     np.testing.assert_array_equal(both.images[count + 3], pocket.images[3])
     np.testing.assert_array_equal(both.alpha[count - 1], pocket.alpha[count - 1])
-    twice = join_pools([pool, pool])
-    for size, indices in twice.indices.items():
-        for place, index in enumerate(indices):
-            first = pool.indices[size].index(index % len(pool.samples))
-            np.testing.assert_array_equal(twice.latents[size][place], pool.latents[size][first])
 
 
 def test_a_feed_gives_the_same_samples_in_whole_and_in_parts(pool: Pool, pocket, scenes):

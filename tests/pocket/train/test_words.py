@@ -9,7 +9,7 @@ import torch
 from sanakit.models.gemma2 import Gemma2Config
 from sanakit.pocket.data.toy import toy_vocabulary
 from sanakit.pocket.train.words import WordsObjective, apart, start_words, words_tokenizer
-from sanakit.pocket.words.teaching.asked_texts import ROLES, AskedTexts, Mark
+from sanakit.pocket.words.teaching.asked_texts import ROLES, AskedTexts
 from sanakit.text.encoder import TextEncoder
 from sanakit.train.parts import Part
 
@@ -92,11 +92,19 @@ def test_gradients_reach_every_parameter_and_some_steps_lower_the_loss(objective
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
 
 
-def test_text_without_a_placed_thing_has_no_silent_features(objective: WordsObjective):
-    """The loss of features that place nothing counts only where some thing is placed."""
-    asked = objective.texts.pair("{a}[a] and {b}[b]", 0, 1)
-    assert all(mark.role == -1 for mark in asked.marks)
+def test_a_text_in_which_nothing_is_placed_does_not_count_for_silence(objective: WordsObjective):
+    """Everywhere in "a and b" the role is unsaid, not absent: such texts teach no silence."""
     placed = objective.texts.pair("{a}[a] above[a top] {b}[b bottom]", 0, 1)
-    terms = objective.terms(objective.marked([asked, placed]))
-    assert torch.isfinite(terms["silent"])
-    assert Mark(3, 0).role == -1
+    unplaced = objective.texts.pair("{a}[a] and {b}[b]", 2, 3)
+    alone = objective.terms(objective.marked([placed]))
+    beside = objective.terms(objective.marked([placed, unplaced]))
+    torch.testing.assert_close(beside["silent"], alone["silent"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(beside["role"], alone["role"], rtol=1e-4, atol=1e-5)
+    assert alone["silent"] > 0
+
+
+def test_losses_are_numbers_where_nothing_is_placed_or_coloured(objective: WordsObjective):
+    unplaced = objective.texts.pair("{a}[a] and {b}[b]", 2, 3)
+    terms = objective.terms(objective.marked([unplaced]))
+    assert [terms[name].item() for name in ("role", "silent", "colour")] == [0, 0, 0]
+    assert all(torch.isfinite(term) for term in terms.values())

@@ -7,10 +7,11 @@ import pytest
 
 from sanakit.pocket.words.asked_as import asked_as, names_of, words
 from sanakit.pocket.words.captions import everyday_phrases
-from sanakit.pocket.words.carriers import OWN_NAME, bare_name, draw_name
+from sanakit.pocket.words.carriers import OWN_NAME, draw_name
 from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.pocket.words.further import FURTHER_CONCEPTS
 from sanakit.pocket.words.plurals import is_countable, plural_of
+from sanakit.text.known_things import bare_name
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,14 @@ from sanakit.pocket.words.carriers import (
     PLAIN,
     asked,
     asked_in_colour,
-    bare_name,
     coloured,
     described,
     is_alive,
-    placed,
 )
 from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.pocket.words.first_prompts import is_first_prompt, plain
 from sanakit.pocket.words.further import FURTHER_CONCEPTS
+from sanakit.text.known_things import bare_name
 
 
 def draws(phrase: str, count: int = 4000, **options: bool) -> list[str]:
@@ -80,10 +79,6 @@ def test_a_new_colour_takes_the_place_of_the_old_one():
     assert coloured("a ginger cat", "grey") == "a grey cat"
     assert coloured("blue jeans", "red") == "red jeans"
     assert coloured("an orange fruit", "blue") == "a blue orange fruit"
-
-
-def test_a_place_stands_next_to_its_thing():
-    assert placed("a dog", "left") == "a dog on the left"
 
 
 def test_every_common_thing_has_a_bare_name():

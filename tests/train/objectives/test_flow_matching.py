@@ -183,10 +183,10 @@ def test_images_are_drawn_by_weight_and_captions_alike(tokenizer, latents):
 def test_padding_text_to_a_multiple_changes_no_velocity(tokenizer, latents):
     trained = objective(tokenizer, latents, randomised=True)
     text, mask = torch.randn(2, 5, 48), torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
-    padded, padded_mask = pad_text(text, mask)
+    padded, padded_mask = pad_text(text, mask, 16)
     assert padded.shape == (2, 16, 48)
     assert padded_mask.sum(1).tolist() == [5, 3]
-    assert pad_text(padded, padded_mask)[0].shape == (2, 16, 48)
+    assert pad_text(padded, padded_mask, 16)[0].shape == (2, 16, 48)
     t = torch.tensor([0.3, 0.8])
     with torch.no_grad():
         expected = trained.transformer(latents[:2], t, text, mask)

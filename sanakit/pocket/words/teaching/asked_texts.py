@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -101,7 +101,6 @@ BESIDE = ("{a}[a] and {b}[b]", "{a}[a] next to {b}[b]", "{a}[a] with {b}[b]")
 ENDINGS = ("", "", "", " on a white background", ", 3D render", " on a blue background", ", cartoon")
 _MARK = re.compile(r"\[(\w)(?: (\w+))?\]")
 _SAID = re.compile(r"\{(\w)\}")
-STEPS_OF_FEW = (16, 64)  # things in company at first, and after the first stretch
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,7 @@ class Asked:
 
     text: str
     place: np.ndarray
-    marks: tuple[Mark, ...] = field(default=())
+    marks: tuple[Mark, ...] = ()
 
 
 class AskedTexts:
@@ -132,7 +131,6 @@ class AskedTexts:
     def __init__(self, vocabulary: Vocabulary, *, order: float = 0.45) -> None:
         self.vocabulary, self.order = vocabulary, order
         self.common = common_things(vocabulary)
-        self._own = dict(zip(vocabulary.things, vocabulary.concepts, strict=True))
         weights = np.array([WEIGHTS.get(code, 0.7) for code in vocabulary.languages])
         weights[vocabulary.things] *= 4
         weights[self.common] *= 5
@@ -188,9 +186,7 @@ class AskedTexts:
         for thing in things[: 1 + (random.random() < 0.4)]:
             colour = int(random.integers(len(COLOUR_WORDS)))
             text += " and " if text else ""
-            text += f"a {COLOUR_WORDS[colour]} {self.vocabulary.texts[thing]}".replace(
-                "a orange", "an orange"
-            )
+            text += article(f"{COLOUR_WORDS[colour]} {self.vocabulary.texts[thing]}")
             marks.append(Mark(len(text), thing, colour=colour))
             place = place + self.vocabulary.places[thing]
         return Asked(text + _one(random, ENDINGS), place / np.linalg.norm(place), tuple(marks))

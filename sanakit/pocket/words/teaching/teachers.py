@@ -23,6 +23,9 @@ import torch
 
 from sanakit.errors import DataError, MissingExtraError
 
+Embed = Callable[[Sequence[str]], np.ndarray]
+"""Texts -> one unit vector each, float32."""
+
 BATCH = 512  # texts at once, of like length
 
 
@@ -52,10 +55,10 @@ ENGLISH = Wheel(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Teachers:
-    """multilingual, english: texts -> unit vectors, float32. pieces: frequent words of many languages."""
+    """Both models, and `pieces`: frequent words of many languages, the first model's vocabulary."""
 
-    multilingual: Callable[[Sequence[str]], np.ndarray]
-    english: Callable[[Sequence[str]], np.ndarray]
+    multilingual: Embed
+    english: Embed
     pieces: list[str]
 
 
@@ -77,7 +80,7 @@ def load_teachers(cache: Path) -> Teachers:
     )
 
 
-def _minilm(folder: Path) -> Callable[[Sequence[str]], np.ndarray]:
+def _minilm(folder: Path) -> Embed:
     try:
         from transformers import AutoModel, AutoTokenizer
     except ImportError:

@@ -11,7 +11,7 @@ English one does; a rare kind of a thing is pulled towards that thing, which the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +20,12 @@ import numpy as np
 from sanakit.pocket.words.asked_as import asked_as
 from sanakit.pocket.words.captions import everyday_phrases, is_kept
 from sanakit.pocket.words.concepts import COMMON_CONCEPTS
-from sanakit.pocket.words.teaching.teachers import Teachers
+from sanakit.pocket.words.teaching.teachers import Embed, Teachers
 from sanakit.pocket.words.teaching.wordnet import Nouns
+from sanakit.text.known_things import bare_name
+from sanakit.whole import written_whole
 
-Embed = Callable[[Sequence[str]], np.ndarray]
-"""Texts -> one row each, float32."""
-
-LISTS = ("texts", "languages", "things", "concepts", "longer")
+LISTS, PLACES = ("texts", "languages", "things", "concepts", "longer"), ("places", "longer_places")
 LANGUAGES = ("de", "es", "fr", "zh", "it", "pt", "nl", "ja", "ko", "pl", "ru")
 WIDTH = 256
 FORMS = ("{}", "a {}", "a picture of a {}")  # their mean is steadier than a bare word
@@ -40,10 +39,11 @@ LONGEST_GLOSS = 60  # characters; long texts pad their batch
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Vocabulary:
-    """The texts to teach. texts: N words or names. places: N 256, unit. languages: N codes; "en", "as" for
-    what people call a thing, "xx" for words of several.
-    things: indices of texts that name a pictured concept, and `concepts` their CLDR labels.
-    longer: M texts that are not names, with places of their own.
+    """The texts to teach, and where each lies.
+
+    texts: N words or names. places: N 256, unit. languages: N codes; "as": what people call a thing in
+    English, "xx": words of several languages. things: indices of texts that name a pictured concept, and
+    `concepts` their CLDR labels. longer: M texts that are not names, with places of their own.
     """
 
     texts: list[str]
@@ -55,30 +55,19 @@ class Vocabulary:
     longer_places: np.ndarray
 
     def save(self, path: Path) -> None:
-        """Write an .npz file."""
-        np.savez_compressed(
-            path,
-            texts=self.texts,
-            places=self.places.astype(np.float16),
-            languages=self.languages,
-            things=self.things,
-            concepts=self.concepts,
-            longer=self.longer,
-            longer_places=self.longer_places.astype(np.float16),
-        )
+        """Write an .npz file, whole or not at all; places in half precision."""
+        lists = {name: getattr(self, name) for name in LISTS}
+        places = {name: getattr(self, name).astype(np.float16) for name in PLACES}
+        with written_whole(path) as partial, partial.open("wb") as stream:
+            np.savez_compressed(stream, **lists, **places)
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
         """Read what `save` wrote."""
         with np.load(path) as file:
             lists = {name: file[name].tolist() for name in LISTS}
-            places = {name: file[name].astype(np.float32) for name in ("places", "longer_places")}
+            places = {name: file[name].astype(np.float32) for name in PLACES}
         return cls(**lists, **places)
-
-
-def bare(phrase: str) -> str:
-    """Return a phrase without its article: "red apple" for "a red apple"."""
-    return re.sub("^(an?|the) ", "", phrase)
 
 
 def build_vocabulary(nouns: Nouns, labels: Mapping[str, Sequence[dict]], teachers: Teachers) -> Vocabulary:
@@ -88,7 +77,7 @@ def build_vocabulary(nouns: Nouns, labels: Mapping[str, Sequence[dict]], teacher
     """
     rows = {code: {row["hexcode"]: row for row in own} for code, own in labels.items()}
     kept = {key: row for key, row in rows["en"].items() if is_kept(row["label"], *_groups(row))}
-    names = {key: [bare(said) for said in everyday_phrases(row["label"])] for key, row in kept.items()}
+    names = {key: [bare_name(said) for said in everyday_phrases(row["label"])] for key, row in kept.items()}
     frequent = {piece.lower() for piece in teachers.pieces}
     kinds = nouns.kinds({name for some in names.values() for name in some}, frequent)
     glosses = nouns.frequent(frequent)
@@ -129,9 +118,7 @@ def build_vocabulary(nouns: Nouns, labels: Mapping[str, Sequence[dict]], teacher
         tags = list({tag for row in foreign.values() for tag in row.get("tags", ())} - set(said))
         add(tags, space.foreign(tags)[0], code)
     other = [word for word in dict.fromkeys(frequent) if word not in index and _is_word(word)]
-    at, near = space.foreign(
-        other
-    )  # frequent words of many languages that mean something like an English noun
+    at, near = space.foreign(other)  # many languages' frequent words: those that mean an English noun stay
     add([other[i] for i in np.flatnonzero(near > 0.62)], at[near > 0.62], "xx")
 
     random = np.random.default_rng(1)
@@ -213,4 +200,4 @@ def _unit(x: np.ndarray) -> np.ndarray:
 def common_things(vocabulary: Vocabulary) -> list[int]:
     """Return the indices of the names of the common concepts, by which one prompts them."""
     index = {text: i for i, text in enumerate(vocabulary.texts)}
-    return [index[bare(phrase)] for phrase in COMMON_CONCEPTS.values()]
+    return [index[bare_name(phrase)] for phrase in COMMON_CONCEPTS.values()]

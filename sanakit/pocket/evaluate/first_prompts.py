@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sanakit.eval.networks.efficientnet import EfficientNetLite0, image_features, load_efficientnet
+from sanakit.images.image import to_levels
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.pocket.data.recolour import main_colour
 from sanakit.pocket.evaluate.recognition import Gallery, Shares
@@ -32,7 +33,7 @@ from sanakit.pocket.words.further import FURTHER_CONCEPTS
 
 SEEDS = 2  # of each first prompt
 VARIED_PROMPTS, VARIED_SEEDS = 50, 4
-COLOUR_NAMES = ("red", "blue", "green", "yellow", "purple", "pink", "orange", "black")
+ASKED_COLOURS = ("red", "blue", "green", "yellow", "purple", "pink", "orange", "black")
 COLOURED = 12  # things, in five colours each
 SIZES = {"512x512": (512, 512), "352x192": (352, 192)}
 FIRST_SEED = 1000
@@ -62,11 +63,11 @@ def evaluate_first_prompts(
     """
     reference = load_reference()
     pipe = TextToImage.from_pretrained(model)
-    strangers = Strangers(pipe, load_efficientnet(), load_known(reference), progress)
-    return strangers.all(load_names())
+    evaluation = FirstPromptEvaluation(pipe, load_efficientnet(), load_known(reference), progress)
+    return evaluation.all(load_names())
 
 
-class Strangers:
+class FirstPromptEvaluation:
     """Measures a model against the gallery of all known things."""
 
     def __init__(
@@ -78,6 +79,9 @@ class Strangers:
     ) -> None:
         self.pipe, self.network, self.known, self.progress = pipe, network, known, progress
         self._number = {concept: i for i, concept in enumerate(known.concepts)}
+        self._common = torch.tensor([concept in COMMON_CONCEPTS for concept in known.concepts])
+        further = torch.tensor([concept in FURTHER_CONCEPTS for concept in known.concepts])
+        self._well_known = self._common | further
 
     def all(self, names: Mapping[str, Mapping[str, str]]) -> FirstPromptFigures:
         """Measure everything. names: language -> concept -> its name there."""
@@ -108,10 +112,10 @@ class Strangers:
 
     def further(self) -> Shares:
         """Draw the 300 further things; they are looked up among the 500 that are common or further."""
-        kept = [*COMMON_CONCEPTS, *FURTHER_CONCEPTS]
-        among = torch.tensor([concept in set(kept) for concept in self.known.concepts])
         answers = [{concept} for concept in FURTHER_CONCEPTS]
-        return Shares.of(self._ranks(list(FURTHER_CONCEPTS.values()), answers, 0, "further", among=among))
+        return Shares.of(
+            self._ranks(list(FURTHER_CONCEPTS.values()), answers, 0, "further", among=self._well_known)
+        )
 
     def colour(self) -> float:
         """Draw things in other colours; return the share whose main colour is the one requested."""
@@ -119,19 +123,20 @@ class Strangers:
         asked = [
             (coloured(thing, colour), colour)
             for i, thing in enumerate(things)
-            for colour in np.roll(COLOUR_NAMES, i)[:5].tolist()
+            for colour in np.roll(ASKED_COLOURS, i)[:5].tolist()
         ]
         pictures = self._draw([prompt for prompt, _ in asked], 0, "colours")
-        pixels = ((pictures + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-        return float(
-            np.mean([main_colour(one) == colour for one, (_, colour) in zip(pixels, asked, strict=True)])
-        )
+        right = [
+            main_colour(one.numpy()) == colour
+            for one, (_, colour) in zip(to_levels(pictures), asked, strict=True)
+        ]
+        return float(np.mean(right))
 
     def named(self, names: Mapping[str, str]) -> Shares:
         """Draw common things by their names in another language; they are looked up among the common ones."""
-        among = torch.tensor([concept in COMMON_CONCEPTS for concept in self.known.concepts])
         own = {concept: name for concept, name in names.items() if concept in COMMON_CONCEPTS}
-        return Shares.of(self._ranks(list(own.values()), [{one} for one in own], 0, "languages", among=among))
+        answers = [{one} for one in own]
+        return Shares.of(self._ranks(list(own.values()), answers, 0, "languages", among=self._common))
 
     def variety(self) -> float:
         """Return the mean feature distance between seeds of a prompt, over that between prompts."""
@@ -150,7 +155,6 @@ class Strangers:
 
     def sized(self, width: int, height: int) -> Shares:
         """Draw every second common thing at another size; looked up among the common ones."""
-        among = torch.tensor([concept in COMMON_CONCEPTS for concept in self.known.concepts])
         chosen = dict(list(COMMON_CONCEPTS.items())[::2])
         answers = [{concept} for concept in chosen]
         return Shares.of(
@@ -159,7 +163,7 @@ class Strangers:
                 answers,
                 0,
                 f"{width}x{height}",
-                among=among,
+                among=self._common,
                 width=width,
                 height=height,
             )

@@ -1,4 +1,4 @@
-"""What strangers get is measured right: shown on a pipeline that draws what it is told to."""
+"""What first prompts get is measured right: shown on a pipeline that draws what it is told to."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sanakit.pocket.data.recolour import PAINTS
-from sanakit.pocket.evaluate import strangers
+from sanakit.pocket.evaluate import first_prompts
+from sanakit.pocket.evaluate.first_prompts import FirstPromptEvaluation
 from sanakit.pocket.evaluate.recognition import Gallery
 from sanakit.pocket.evaluate.reference import load_names
-from sanakit.pocket.evaluate.strangers import Strangers
 from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.pocket.words.first_prompts import FIRST_PROMPTS
 from sanakit.pocket.words.further import FURTHER_CONCEPTS
@@ -54,17 +54,17 @@ def known() -> Gallery:
 
 
 @pytest.fixture
-def measure(monkeypatch: pytest.MonkeyPatch) -> Callable[[Drawn], Strangers]:
+def measure(monkeypatch: pytest.MonkeyPatch) -> Callable[[Drawn], FirstPromptEvaluation]:
     """Measures a pipeline whose image of a prompt and a seed is given; an image is its own feature."""
-    monkeypatch.setattr(strangers, "image_features", lambda network, images: images.flatten(1))
+    monkeypatch.setattr(first_prompts, "image_features", lambda network, images: images.flatten(1))
 
-    def make(drawn: Drawn) -> Strangers:
+    def make(drawn: Drawn) -> FirstPromptEvaluation:
         def pipe(prompts: list[str], *, seed: int, **_: Any) -> SimpleNamespace:
             return SimpleNamespace(
                 images=torch.stack([drawn(one, seed + i) for i, one in enumerate(prompts)])
             )
 
-        return Strangers(cast(Any, pipe), cast(Any, None), known())
+        return FirstPromptEvaluation(cast(Any, pipe), cast(Any, None), known())
 
     return make
 
@@ -107,7 +107,7 @@ def test_further_things_and_names_are_looked_up_by_their_concept(measure):
 
 def test_a_thing_has_the_colour_that_it_was_asked_in(measure):
     def disc(prompt: str, colour: str | None = None) -> Tensor:
-        name = colour or next(name for name in strangers.COLOUR_NAMES if name in prompt.split())
+        name = colour or next(name for name in first_prompts.ASKED_COLOURS if name in prompt.split())
         y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
         inside = (x - 32) ** 2 + (y - 32) ** 2 < 400
         shade = torch.tensor(PAINTS[name].rgb).view(3, 1, 1) / 127.5 - 1

@@ -11,8 +11,8 @@ import torch
 from sanakit.cli.train import told
 from sanakit.images.image import to_tensor
 from sanakit.models.dc_ae import DCAE, DCAEConfig, Stage
-from sanakit.pocket.train import latents as module
-from sanakit.pocket.train.latents import encode_images
+from sanakit.pocket.data import encoding as module
+from sanakit.pocket.data.encoding import encode_images
 
 STAGES = (Stage(8, 0), Stage(8, 1), Stage(16, 1))
 IMAGES = np.random.default_rng(0).integers(0, 256, (37, 16, 16, 3), dtype=np.uint8)

@@ -1,0 +1,272 @@
+"""Icons of the further designs by concept, where their names do not say it. Tables only."""
+
+from __future__ import annotations
+
+# concept -> icon, where the icon does not spell the concept's name
+NAMES: dict[str, dict[str, str]] = {
+    "noto-v1": {
+        "bullseye": "direct-hit",
+        "face with crossed-out eyes": "dizzy-face",
+        "smiling face with open hands": "hugging-face",
+        "enraged face": "pouting-face",
+        "red question mark": "question-mark",
+        "red exclamation mark": "exclamation-mark",
+    },
+    "fxemoji": {
+        **{"two hearts": "2hearts", "globe showing Americas": "americasglobe", "OK hand": "aok"},
+        **{
+            "globe showing Asia-Australia": "asiaaustraliaglobe",
+            "globe showing Europe-Africa": "europeafricaglobe",
+        },
+        **{
+            "face with crossed-out eyes": "astonished",
+            "eggplant": "aubergine",
+            "two-hump camel": "bactriancamel",
+        },
+        **{
+            "dollar banknote": "banknotedollar",
+            "euro banknote": "banknoteeuro",
+            "pound banknote": "banknotepound",
+        },
+        **{
+            "yen banknote": "banknoteyen",
+            "person taking bath": "bath",
+            "beach with umbrella": "beachumbrella",
+        },
+        **{
+            "bell with slash": "bellcancellation",
+            "person mountain biking": "bicyclist",
+            "pool 8 ball": "billiards",
+        },
+        **{"club suit": "blackclubsuit", "diamond suit": "blackdiamondsuit", "heart suit": "blackheartsuit"},
+        **{"spade suit": "blackspadesuit", "scissors": "blackscissors", "telephone": "blacktelephone"},
+        **{
+            "person: blond hair": "blonde",
+            "high voltage": "bolt",
+            "woman\u2019s boot": "boot",
+            "ribbon": "bow",
+        },
+        **{
+            "person bowing": "bowing",
+            "person with veil": "bride",
+            "megaphone": "bullhorn",
+            "rabbit face": "bunny",
+        },
+        **{
+            "people with bunny ears": "bunny-ears",
+            "rabbit": "bunnyside",
+            "cat face": "cat",
+            "cat": "catside",
+        },
+        **{"mobile phone": "cellphone", "chart decreasing": "chartdownwardstrend"},
+        **{"chart increasing": "chartupwardstrend", "chart increasing with yen": "chartupwardstrendyen"},
+        **{
+            "hot pepper": "chilipepper",
+            "clapping hands": "clap",
+            "closed mailbox with lowered flag": "closedmailboxlowered",
+        },
+        **{"closed mailbox with raised flag": "closedmailboxraised", "anxious face with sweat": "coldsweat"},
+        **{"clamp": "compression", "confetti ball": "confetti", "confused face": "confused"},
+        **{
+            "construction worker": "construct",
+            "bust in silhouette": "contact",
+            "busts in silhouette": "contact2",
+        },
+        **{"control knobs": "controlknob", "police officer": "cop", "curry rice": "curryandrice"},
+        **{"dagger": "daggerknife", "woman dancing": "dancer", "sunglasses": "darksunglasses"},
+        **{"dashing away": "dash", "bullseye": "directhit", "disappointed face": "disappointed"},
+        **{"sad but relieved face": "dissapointedrelief", "dog face": "dog", "dog": "dogside"},
+        **{"dove": "doveofpeace", "backhand index pointing down": "down", "dragon face": "dragonhead"},
+        **{"dragon": "dragonside", "camel": "dromedarycamel", "ear of corn": "earofmaize"},
+        **{"sheaf of rice": "earofrice", "flashlight": "electrictorch", "castle": "europeancastle"},
+        **{
+            "post office": "europeanpostoffice",
+            "evergreen tree": "evergreen",
+            "expressionless face": "expressionless",
+        },
+        **{"fallen leaf": "fallingleaf", "Santa Claus": "fatherchristmas", "fearful face": "fearful"},
+        **{
+            "sparkler": "fireworksparkler",
+            "fish cake with swirl": "fishcakeswirl",
+            "fishing pole": "fishingpoleandfish",
+        },
+        **{"oncoming fist": "fistedhand", "flexed biceps": "flexbicep", "floppy disk": "floppydisk2"},
+        **{
+            "envelope with arrow": "flyingenvelope",
+            "fork and knife with plate": "forkknife",
+            "fox": "foxsmiling",
+        },
+        **{"framed picture": "framewithpicture", "front-facing baby chick": "frontfacingchick"},
+        **{"person frowning": "frown", "frowning face with open mouth": "frownmouth"},
+        **{"full moon face": "fullmoonwithface", "gem stone": "gem", "old woman": "gma", "old man": "gpa"},
+        **{"person golfing": "golfer", "grimacing face": "grimacing", "grinning face": "grin"},
+        **{"grinning face with smiling eyes": "grineyes", "grinning squinting face": "grinsquint"},
+        **{"grinning face with sweat": "grinsweat", "face with tears of joy": "grintears"},
+        **{"grinning face with big eyes": "grinwide", "beaming face with smiling eyes": "grinwideeyes"},
+        **{"person with skullcap": "guapimao", "guard": "guardsman", "person getting haircut": "haircut"},
+        **{"hamster": "hampster", "raised hand": "hand", "video camera": "handheldvideocamera"},
+        **{"open hands": "hands", "person raising hand": "handup", "person getting massage": "headmassage"},
+        **{
+            "smiling face with heart-eyes": "hearteyes",
+            "green heart": "heartgreen",
+            "purple heart": "heartpurple",
+        },
+        **{"heart with ribbon": "heartribbon", "yellow heart": "heartyellow", "check mark": "heavycheckmark"},
+        **{"high-heeled shoe": "heels", "raising hands": "high5", "bullet train": "highspeedtrainbulletnose"},
+        **{"high-speed train": "highspeedtrain", "kitchen knife": "hocho", "hourglass done": "hourglass"},
+        **{
+            "hourglass not done": "hourglassflowingsand",
+            "house": "housebuilding",
+            "houses": "housebuildings",
+        },
+        **{"hushed face": "hushed", "index pointing up": "index", "red paper lantern": "izakayalantern"},
+        **{"goblin": "japaneseangrymask", "jack-o-lantern": "jackolantern", "kissing face": "kiss"},
+        **{"kissing face with closed eyes": "kissclosedeyes", "kissing face with smiling eyes": "kisseyes"},
+        **{
+            "face blowing a kiss": "kissing",
+            "blue circle": "largebluecircle",
+            "red circle": "largeredcircle",
+        },
+        **{"leaf fluttering in wind": "leaffluttering", "backhand index pointing left": "left"},
+        **{"telephone receiver": "lefthandphone", "magnifying glass tilted left": "leftmagnifyingglass"},
+        **{
+            "writing hand": "leftwritinghand",
+            "leopard": "leopardside",
+            "linked paperclips": "linkedpaperclips",
+        },
+        **{
+            "kiss mark": "lips",
+            "locked": "lock",
+            "locked with key": "lockandkey",
+            "locked with pen": "lockwithinkpen",
+        },
+        **{"crayon": "lowerleftcrayon", "fountain pen": "lowerleftfountainpen", "pen": "lowerleftpen"},
+        **{"paintbrush": "lowerleftpaintbrush", "pencil": "lowerleftpencil", "clutch bag": "makeupbag"},
+        **{
+            "person in suit levitating": "maninbusinesssuitlevitating",
+            "mantelpiece clock": "manltepiececlock",
+        },
+        **{"t-shirt": "mansshirt", "face with medical mask": "medicalmask", "running shoe": "mensrunner"},
+        **{
+            "man\u2019s shoe": "mensshoe",
+            "globe with meridians": "meridianglobe",
+            "computer disk": "minidisc",
+        },
+        **{"hear-no-evil monkey": "monkeyhear", "see-no-evil monkey": "monkeysee", "mouse face": "mouse"},
+        **{"speak-no-evil monkey": "monkeyspeak", "mouse": "mouseside", "moai": "moyai"},
+        **{
+            "musical notes": "multiplemusicalnotes",
+            "neutral face": "neutral",
+            "new moon face": "newmoonwithface",
+        },
+        **{
+            "person gesturing NO": "nogesture",
+            "face without mouth": "nomouth",
+            "spiral notepad": "spiralnotepad",
+        },
+        **{"notebook with decorative cover": "notebookdecorativecover", "person gesturing OK": "okgesture"},
+        **{
+            "laptop": "oldpersonalcomputer",
+            "unlocked": "openlock",
+            "open mailbox with lowered flag": "openmailboxlowered",
+        },
+        **{"open mailbox with raised flag": "openmailboxraised", "face with open mouth": "openmouth"},
+        **{
+            "optical disk": "opticaldisc",
+            "outbox tray": "outbox",
+            "panda": "pandaface",
+            "pensive face": "pensive",
+        },
+        **{"persevering face": "perservere", "desktop computer": "personalcomputer", "pig face": "pig"},
+        **{
+            "pig": "pigside",
+            "pig nose": "pigsnout",
+            "purse": "pinkwallet",
+            "police car light": "policecarsrevolvinglight",
+        },
+        **{"pile of poo": "poo", "person pouting": "pout", "folded hands": "pray", "wrapped gift": "present"},
+        **{"racing car": "racecar", "cloud with rain": "raincloud", "vulcan salute": "raisedhandpartfingers"},
+        **{
+            "hand with fingers splayed": "raisedhandsfingerssplayed",
+            "sport utility vehicle": "recreationalvehicle",
+        },
+        **{
+            "relieved face": "relieved",
+            "reminder ribbon": "reminder",
+            "backhand index pointing right": "right",
+        },
+        **{"magnifying glass tilted right": "rightmagnifyingglass", "person rowing boat": "rowboat"},
+        **{"person running": "running", "sake": "sakebottleandcup", "woman\u2019s sandal": "sandals"},
+        **{"backpack": "schoolsatchel", "sleeping face": "sleeping", "sleepy face": "sleepy"},
+        **{
+            "pizza": "sliceofpizza",
+            "slightly frowning face": "smallfrown",
+            "slightly smiling face": "smallsmile",
+        },
+        **{"face with tongue": "tongueout", "face savoring food": "smiletongue", "smirking face": "smirk"},
+        **{
+            "cloud with snow": "snowcloud",
+            "snow-capped mountain": "snowmountains",
+            "speaker high volume": "speaker3soundwaves",
+        },
+        **{
+            "speaker low volume": "speaker",
+            "muted speaker": "speakercancellation",
+            "spiral calendar": "spiralcalendarpad",
+        },
+        **{"speaking head": "speakingheadinsilhouette", "spouting whale": "spurtingwhale"},
+        **{
+            "locomotive": "steamlocomotive",
+            "cloud with lightning": "stormcloud",
+            "studio microphone": "studiomic",
+        },
+        **{"sun behind rain cloud": "sunraincloud", "sun": "sunrays", "sunset": "sunsetoverbuildings"},
+        **{"person surfing": "surfer", "downcast face with sweat": "sweat", "sweat droplets": "sweatsplash"},
+        **{"person swimming": "swimming", "thought balloon": "thoughtbaloon", "necktie": "tie"},
+        **{
+            "tiger face": "tiger",
+            "tiger": "tigerside",
+            "tired face": "tired",
+            "squinting face with tongue": "tongueoutwink2",
+        },
+        **{
+            "winking face with tongue": "tongueoutwink",
+            "Tokyo tower": "toykotower",
+            "ticket": "admissiontickets",
+        },
+        **{
+            "face with steam from nose": "triumph",
+            "person wearing turban": "turban",
+            "unamused face": "unamused",
+        },
+        **{"backhand index pointing up": "up", "red triangle pointed up": "uppointingredtriangle"},
+        **{"videocassette": "videocasette", "person tipping hand": "waitress", "person walking": "walking"},
+        **{"waning gibbous moon": "waningbibbousmoon", "water wave": "wave", "waving hand": "waving"},
+        **{"weary face": "weary", "person lifting weights": "weightlifter", "winking face": "winking"},
+        **{"keyboard": "wiredkeyboard", "wolf": "wolfface", "woman\u2019s clothes": "womansshirt"},
+        **{
+            "smiling face with sunglasses": "sunglasses",
+            "closed umbrella": "umbrella",
+            "musical keyboard": "musicalkeyboard",
+        },
+        **{"building construction": "construction", "bug": "bug", "mahjong red dragon": "mahjong"},
+    },
+}
+# not what the concept's phrase says, or hardly to be seen
+LEFT_OUT: dict[str, frozenset[str]] = {
+    "noto-v1": frozenset(
+        {
+            *("red heart", "automobile", "smiling face with horns", "laptop", "rosette", "speech balloon"),
+            *("left speech bubble", "right anger bubble", "new moon", "black circle", "white flower"),
+        }
+    ),
+    "fxemoji": frozenset(
+        {
+            *("angry face", "crying face", "loudly crying face", "worried face", "flushed face", "window"),
+            *("game die", "admission tickets", "tram car", "bird", "basketball", "fog", "blue heart"),
+            *("smiling face with horns", "ram", "ewe", "left speech bubble"),
+            *("right anger bubble", "pager", "new moon", "black large square", "identification card"),
+            *("umbrella", "open file folder"),
+        }
+    ),
+}

@@ -1,0 +1,90 @@
+"""What an encoder knows is measured right: shown on encoders that know everything and nothing."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sanakit.models.gemma2 import Gemma2Config
+from sanakit.pocket.data.toy import toy_vocabulary
+from sanakit.pocket.evaluate.words import nearest, told_apart
+from sanakit.pocket.train.words import WordsBatch, WordsObjective, start_words, words_tokenizer
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.probes import PROBES
+from sanakit.pocket.words.teaching.asked_texts import PLACED, ROLES, Asked, AskedTexts
+from sanakit.text.encoder import TextEncoder
+
+PAIRS = (("left", "right"), ("top", "bottom"), ("big", "small"))
+OPPOSITES = {ROLES.index(a): ROLES.index(b) for pair in PAIRS for a, b in (pair, pair[::-1])}
+TINY = Gemma2Config(
+    vocab_size=1024,
+    width=256,
+    depth=1,
+    heads=4,
+    kv_heads=2,
+    head_dim=16,
+    mlp_width=64,
+    query_scalar=16,
+    sliding_window=32,
+    sliding_layers=(True,),
+)
+
+
+@pytest.fixture(scope="module")
+def objective() -> WordsObjective:
+    torch.manual_seed(0)
+    texts = AskedTexts(toy_vocabulary())
+    tokenizer = words_tokenizer(texts, TINY.vocab_size)
+    return WordsObjective(TextEncoder(start_words(TINY, tokenizer, texts.vocabulary), tokenizer), texts)
+
+
+def test_names_are_nearest_to_their_own_things_and_to_no_others(objective: WordsObjective):
+    names = [(phrase, concept) for concept, phrase in COMMON_CONCEPTS.items()]
+    assert nearest(objective, names) == (1.0, 1.0)
+    turned = [(phrase, names[i - 1][1]) for i, (phrase, _) in enumerate(names)]
+    assert nearest(objective, turned)[0] == 0
+
+
+def test_every_probe_means_a_common_thing_and_is_not_its_name():
+    for concept, words in PROBES.items():
+        assert concept in COMMON_CONCEPTS
+        assert not {concept, COMMON_CONCEPTS[concept].partition(" ")[2]} & set(words)
+
+
+@pytest.mark.parametrize(("swapped", "share"), [(False, 1.0), (True, 0.0)])
+def test_things_are_told_apart_where_the_heads_say_so(objective: WordsObjective, monkeypatch, swapped, share):
+    """An encoder whose features say at each mark which thing stands where, rightly or the other way round."""
+    batches: list[WordsBatch] = []
+    real = objective.marked
+
+    def marked(texts: list[Asked], weight: float = 1.0) -> WordsBatch:
+        batches.append(real(texts, weight))
+        return batches[-1]
+
+    def encode(tails: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        batch = batches[-1]
+        lengths = [len(tail) + 1 for tail in tails]
+        features = torch.zeros(len(tails), max(lengths), 256 + len(ROLES) + 1)
+        mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        features[..., -1] = 10.0  # here no role is said
+        opposite = {ROLES.index(a): ROLES.index(b) for a, b in OPPOSITES}
+        for row, column, thing, role in zip(
+            batch.rows, batch.columns, batch.things, batch.roles, strict=True
+        ):
+            if role >= 0:
+                told = opposite[int(role)] if swapped else int(role)
+                features[row, column, :256] = F.normalize(thing, dim=0)
+                features[row, column, 256 + told] = 30.0
+        return features, mask
+
+    monkeypatch.setattr(objective, "marked", marked)
+    monkeypatch.setattr(objective.encoder, "encode_tokens", encode)
+    heads = SimpleNamespace(word=lambda x: x[..., :256], role=lambda x: x[..., 256:])
+    monkeypatch.setattr(objective, "heads", heads)
+    found = told_apart(objective, pairs=4)
+    assert set(found) == set(PLACED)
+    assert np.allclose(list(found.values()), share)

@@ -23,11 +23,14 @@ def commands() -> typer.Typer:
 
 
 def pocket(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the data set, 1.4 GB.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="A new folder, 1.4 GB; FOLDER-more takes 0.4 GB."),
+    ],
     cache: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", show_default="FOLDER-packages", help="Folder for downloaded packages, 41 MB."
+            metavar="DIR", show_default="FOLDER-packages", help="Folder for downloaded packages, 42 MB."
         ),
     ] = None,
     as_json: AsJson = False,

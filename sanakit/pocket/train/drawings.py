@@ -93,14 +93,14 @@ def drawings_run(
         notes.append(f"There are no further designs in {more}: training goes on without them.")
     scenes, foreign = Scenes(pocket, what.scenes), _foreign(data)
     encoder = _encoder(output.parent / "pocket-words", what, source, notes)
-    codec, scale = _codec(output, what, pocket, source)
-    pool = build_pool(output / "pool", list_samples(both, what.scenes), both, scenes, codec)
     torch.manual_seed(config.seed)
     transformer = Sana(what.transformer)
-    if source is not None and not has_checkpoint(output):
-        transformer.load_state_dict(_started(what, encoder, pocket, source, notes).state_dict())
-    elif source is None:
+    if source is None:
         transformer.init_weights()
+    elif not has_checkpoint(output):
+        transformer.load_state_dict(_started(what, encoder, pocket, source, notes).state_dict())
+    codec, scale = _codec(output, what, pocket, source)
+    pool = build_pool(output / "pool", list_samples(both, what.scenes), both, scenes, codec)
     device = training_device()
     transformer.to(device)
     encoder.model.to(device)

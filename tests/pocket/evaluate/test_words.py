@@ -71,12 +71,10 @@ def test_things_are_told_apart_where_the_heads_say_so(objective: WordsObjective,
         features = torch.zeros(len(tails), max(lengths), 256 + len(ROLES) + 1)
         mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
         features[..., -1] = 10.0  # here no role is said
-        opposite = {ROLES.index(a): ROLES.index(b) for a, b in OPPOSITES}
-        for row, column, thing, role in zip(
-            batch.rows, batch.columns, batch.things, batch.roles, strict=True
-        ):
+        marks = zip(batch.rows, batch.columns, batch.things, batch.roles, strict=True)
+        for row, column, thing, role in marks:
             if role >= 0:
-                told = opposite[int(role)] if swapped else int(role)
+                told = OPPOSITES[int(role)] if swapped else int(role)
                 features[row, column, :256] = F.normalize(thing, dim=0)
                 features[row, column, 256 + told] = 30.0
         return features, mask

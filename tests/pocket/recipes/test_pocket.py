@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,15 +112,31 @@ def test_drawings_go_on_from_another_model(
     for name, weight in load_transformer("pocket", dtype="float32").state_dict().items():
         if not name.startswith(("t_embedder", "y_embedder.y_proj.fc1")):
             torch.testing.assert_close(started[name], weight, rtol=0, atol=0)
+    told = " ".join(run.notes)
+    for words in ("no further designs", "t in [0, 1] now", "reads another text encoder"):
+        assert words in told
 
 
 def test_drawings_go_on_from_their_own_result_without_a_change(data: Path, trained: Path, tmp_path: Path):
     """Its text encoder is kept, its time is t already: not a weight is another one before the first step."""
     model = trained / "pocket-drawings" / "model"
     run = pocket.drawings(data, tmp_path / "pocket-drawings", source=str(model), smoke=True)
+    assert [f"the text encoder of {model} is kept" in note for note in run.notes] == [False, True]
     started = run.objective.model.get_submodule("transformer").state_dict()
     for name, weight in load_transformer(model, dtype="float32").state_dict().items():
         torch.testing.assert_close(started[name], weight, rtol=0, atol=0)
+
+
+def test_drawings_do_not_go_on_from_another_architecture(
+    data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Refused before anything is encoded."""
+    deeper = replace(pocket.TRANSFORMER, depth=pocket.TRANSFORMER.depth + 1)
+    monkeypatch.setattr(pocket, "TRANSFORMER", deeper)
+    model = trained / "pocket-drawings" / "model"
+    with pytest.raises(SettingsError, match="another transformer"):
+        pocket.drawings(data, tmp_path / "pocket-drawings", source=model, smoke=True)
+    assert not (tmp_path / "pocket-drawings" / "pool").exists()
 
 
 def test_the_decoder_that_was_trained_last_is_in_the_model(trained: Path):

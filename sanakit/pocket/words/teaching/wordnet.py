@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 
-PHYSICAL = frozenset(
-    {5, 6, 8, 9, 13, 15, 17, 18, 19, 20, 25, 27}
-)  # lexicographer files: animal, artifact, ...
+# lexicographer files: animal, artifact, body, cognition (where ghosts are), food, location, object, person,
+# phenomenon, plant, shape, substance
+PHYSICAL = frozenset({5, 6, 8, 9, 13, 15, 17, 18, 19, 20, 25, 27})
 WIDE = 400  # kinds; of a thing with more ("person"), only the frequent ones are taught
 
 

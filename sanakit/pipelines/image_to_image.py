@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Unpack
+from typing import Self, Unpack
 
 import torch
 from PIL import Image
@@ -20,8 +20,8 @@ from sanakit.pipelines.text_to_image import TextToImage
 STRENGTH = 0.6
 
 
-class ImageToImage:
-    """Redraws an image as a prompt says. pipe: loaded with `encoder=True`."""
+class FromImage:
+    """A task that starts from an image. pipe: loaded with `encoder=True`."""
 
     def __init__(self, pipe: TextToImage) -> None:
         self.pipe = pipe
@@ -35,13 +35,17 @@ class ImageToImage:
         dtype: str | torch.dtype = "auto",
         memory: str | int = "auto",
         plan: str | None = None,
-    ) -> ImageToImage:
+    ) -> Self:
         """Load a model; all as for `TextToImage.from_pretrained`."""
         return cls(
             TextToImage.from_pretrained(
                 path, device=device, dtype=dtype, memory=memory, plan=plan, encoder=True
             )
         )
+
+
+class ImageToImage(FromImage):
+    """Redraws an image as a prompt says."""
 
     def __call__(
         self,

@@ -6,45 +6,23 @@ end, every pixel outside the mask is the image's own, and the new pixels fade in
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Unpack
 
 import numpy as np
-import torch
 from PIL import Image
 
 from sanakit.errors import SettingsError
 from sanakit.images.opening import MAX_PIXELS, flatten
+from sanakit.pipelines.image_to_image import FromImage
 from sanakit.pipelines.request import DrawSettings, Result, Step, check_request, result_of, whole_number
 from sanakit.pipelines.source import FEATHER, make_source
-from sanakit.pipelines.text_to_image import TextToImage
 
 MAX_MARGIN = 4096  # pixels
 
 
-class Inpaint:
-    """Redraws what a mask marks. pipe: loaded with `encoder=True`."""
-
-    def __init__(self, pipe: TextToImage) -> None:
-        self.pipe = pipe
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        device: str | torch.device = "auto",
-        dtype: str | torch.dtype = "auto",
-        memory: str | int = "auto",
-        plan: str | None = None,
-    ) -> Inpaint:
-        """Load a model; all as for `TextToImage.from_pretrained`."""
-        return cls(
-            TextToImage.from_pretrained(
-                path, device=device, dtype=dtype, memory=memory, plan=plan, encoder=True
-            )
-        )
+class Inpaint(FromImage):
+    """Redraws what a mask marks."""
 
     def __call__(
         self,

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sanakit.errors import WeightsError
-from sanakit.text.encoder import TextEncoder
+from sanakit.models.contracts import TextModel
 
 FILE, FORMAT = "known_things.json", 1
 NEAREST = 3  # things that are named where a prompt has none
@@ -93,7 +93,7 @@ class KnownThings:
                     self._names.setdefault(form, phrase)
         self._longest = max(len(name.split()) for name in self._names)
         self._unspaced = max((len(name) for name in self._names if _UNSPACED.search(name)), default=0)
-        self._places: WeakKeyDictionary[TextEncoder, _Places] = WeakKeyDictionary()
+        self._places: WeakKeyDictionary[TextModel, _Places] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     @classmethod
@@ -133,7 +133,7 @@ class KnownThings:
         head = f'{{"format": {FORMAT}, "threshold": {_json(self.threshold)},\n"unlike": {_json(self.unlike)},'
         return f'{head}\n"things": {{\n{lines}\n}}}}\n'
 
-    def check(self, prompt: str, encoder: TextEncoder) -> Unknown | None:
+    def check(self, prompt: str, encoder: TextModel) -> Unknown | None:
         """Return None where a prompt asks for a known thing, or for nothing at all."""
         if not prompt.strip() or self.named(prompt) is not None:
             return None
@@ -162,7 +162,7 @@ class KnownThings:
 
     @torch.no_grad()
     def look_up(
-        self, texts: Sequence[str], encoder: TextEncoder, count: int = NEAREST
+        self, texts: Sequence[str], encoder: TextModel, count: int = NEAREST
     ) -> list[tuple[float, tuple[str, ...]]]:
         """Return, by features alone, the score of each text and the phrases of the `count` nearest things."""
         probe, *asked = _last_features([self.phrases[0], *texts], encoder)
@@ -175,7 +175,7 @@ class KnownThings:
         named = [tuple(self.phrases[number] for number in row) for row in numbers.tolist()]
         return list(zip(score.tolist(), named, strict=True))
 
-    def _places_of(self, encoder: TextEncoder, probe: Tensor) -> _Places:
+    def _places_of(self, encoder: TextModel, probe: Tensor) -> _Places:
         """Return the places of an encoder, computed again when its weights give the probe another feature."""
         with self._lock:
             found = self._places.get(encoder)
@@ -235,7 +235,7 @@ def _singular_forms(word: str) -> Iterator[str]:
         yield word[:-1]
 
 
-def _last_features(texts: Sequence[str], encoder: TextEncoder) -> list[Tensor]:
+def _last_features(texts: Sequence[str], encoder: TextModel) -> list[Tensor]:
     """Return the feature (E, float32, on the CPU) at which each text ends, its punctuation off."""
     bare = [" ".join(_words(text)) or text for text in texts]
     return [features[-1].float().cpu() for features in encoder.encode(bare, notes=[])]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from sanakit.text.encoder import TextEncoder
+from sanakit.models.contracts import TextModel
 from sanakit.text.known_things import KnownThings
 from sanakit.weights.find.catalog import CATALOG
 from sanakit.weights.settings import ModelSettings
@@ -18,7 +18,7 @@ def load_known_things(settings: ModelSettings) -> KnownThings | None:
     return None if path is None else _read(path, path.stat().st_mtime_ns if path.exists() else 0)
 
 
-def unknown_prompts(settings: ModelSettings, prompts: Sequence[str], encoder: TextEncoder) -> list[str]:
+def unknown_prompts(settings: ModelSettings, prompts: Sequence[str], encoder: TextModel) -> list[str]:
     """Return a sentence for each prompt, once, in which nothing is near a thing that the model knows.
 
     encoder: of the same model. Empty prompts ask for nothing. Raises as `load_known_things` does.

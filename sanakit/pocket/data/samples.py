@@ -2,7 +2,8 @@
 scenes. A sample is a description; `render` makes its image, `wording` its words.
 
 The list of samples of a seed is always the same. `SHARES` says how often each kind is drawn; inside a kind a
-concept counts by its fame. Scenes show common things, too, so that single ones of them are drawn less.
+drawing counts by its concept's fame and its design. Scenes show common things, too, so that single ones of
+them are drawn less.
 """
 
 from __future__ import annotations
@@ -22,15 +23,23 @@ from sanakit.seeds import numpy_generator
 
 SQUARE = SIZES[0]
 PLACEMENTS, SHADES = 4, 7  # which random numbers are theirs
-FAMOUS, KNOWN, RARE = 0.7, 1.0, 0.03  # weights of common, further and other concepts
+FAMOUS, KNOWN, RARE = 0.65, 1.0, 0.01  # weights of common, further and other concepts
+DESIGNS: Mapping[str, float] = {  # weights of a thing's drawings: those that are alike most
+    "fluent-flat": 1.0,
+    "fluent-3d": 1.0,
+    "noto": 0.7,
+    "fluent-color": 0.6,
+    "noto-v1": 0.2,
+    "fxemoji": 0.12,
+}
 VARIED = 2  # varied copies of a well-known drawing; one of another
 PAINTED = 2  # other colours of a well-known drawing
 SHARES: Mapping[str, float] = {
-    "drawn": 0.42,
-    "mirrored": 0.12,
-    "varied": 0.16,
-    "painted": 0.10,
-    "scene": 0.15,
+    "drawn": 0.46,
+    "mirrored": 0.08,
+    "varied": 0.14,
+    "painted": 0.11,
+    "scene": 0.16,
     "shaped": 0.05,
 }
 
@@ -66,13 +75,13 @@ def list_samples(
     samples: list[PocketSample] = []
     random = numpy_generator(seed, PLACEMENTS)
     for row, one in enumerate(pocket.rows):
-        weight = fame(one.concept)
-        if one.split != "train" and weight == RARE:
+        well_known = fame(one.concept) > RARE
+        if one.split != "train" and not well_known:
             continue
+        weight = fame(one.concept) * DESIGNS[one.style]
         plain = PocketSample(kind="drawn", weight=weight, row=row, size=square)
         mirrored = replace(plain, kind="mirrored", placement=Placement(flip=True))
         samples += [plain, mirrored]
-        well_known = weight > RARE
         for _ in range(VARIED if well_known else 1):
             samples.append(replace(plain, kind="varied", placement=draw_placement(random, untouched=0)))
         if not well_known:

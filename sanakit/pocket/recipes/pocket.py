@@ -80,17 +80,17 @@ WORDS = TrainConfig(
 )
 
 DRAWINGS = TrainConfig(
-    steps=9000,
-    batch_size=48,
-    learning_rate=1.5e-3,
+    steps=6000,
+    batch_size=96,
+    learning_rate=2e-3,
     optimizer="muon",
-    muon_learning_rate=3e-3,
+    muon_learning_rate=4e-3,
     warmup_steps=100,
     decay_fraction=0.25,
     bf16=True,
     compile=True,
-    evaluate_every=200,
-    sheet_every=400,
+    evaluate_every=250,
+    sheet_every=500,
     checkpoint_every=100,
 )
 JUDGE = TrainConfig(

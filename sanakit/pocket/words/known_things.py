@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from sanakit.models.contracts import TextModel
 from sanakit.pocket.words.asked_as import names_of
 from sanakit.pocket.words.captions import everyday_phrases, phrase_of
 from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.pocket.words.further import FURTHER_CONCEPTS
 from sanakit.pocket.words.plurals import is_countable, plural_of
 from sanakit.pocket.words.unlike import UNLIKE
-from sanakit.text.encoder import TextEncoder
 from sanakit.text.known_things import KnownThings, bare_name
 
 TOLD = 0.97  # share of texts that name nothing which are told so
@@ -28,7 +28,7 @@ MISLEADING = frozenset({"die", "comment", "paints"})
 
 
 def known_things(
-    concepts: Iterable[str], encoder: TextEncoder, foreign: Mapping[str, Sequence[str]] | None = None
+    concepts: Iterable[str], encoder: TextModel, foreign: Mapping[str, Sequence[str]] | None = None
 ) -> KnownThings:
     """Collect the things of a data set. encoder: of the model that draws them.
 
@@ -65,7 +65,7 @@ def _others(concept: str, phrase: str) -> list[str]:
 def _understood(
     known: KnownThings,
     labels: Mapping[str, str],
-    encoder: TextEncoder,
+    encoder: TextModel,
     foreign: Mapping[str, Sequence[str]],
 ) -> dict[str, list[str]]:
     """Return, for each phrase, the foreign names that the encoder places near it; none that UNLIKE has."""

@@ -1,8 +1,8 @@
-"""Draws docs/assets/pocket-sheet.png: 32 prompts, the first from seed 0, the next from seed 1 and so on.
+"""Draws docs/assets/pocket-sheet.png: 64 prompts, the first from seed 0, the next from seed 1 and so on.
 
-    python docs/pocket_sheet.py [--model pocket] [--limit 32] [--output FILE]
+    python docs/pocket_sheet.py [--model pocket] [--limit 64] [--output FILE]
 
-The same weights give the same sheet; 32 images take some seconds.
+The second half are first prompts, every third of them. The same weights give the same sheet.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sanakit import TextToImage
 from sanakit.images.image import save
+from sanakit.pocket.words.first_prompts import FIRST_PROMPTS
 
 SHEET = Path(__file__).with_name("assets") / "pocket-sheet.png"
 COLUMNS, SIDE, LINE = 8, 160, 36  # pixels: of a picture and of the two lines of its caption
@@ -34,7 +35,8 @@ two rockets on a purple background
 
 def prompts() -> list[str]:
     """Return the prompts in the order in which they are drawn."""
-    return [prompt.strip() for line in PROMPTS.strip().splitlines() for prompt in line.split("|")]
+    own = [prompt.strip() for line in PROMPTS.strip().splitlines() for prompt in line.split("|")]
+    return [*own, *list(FIRST_PROMPTS)[::3][: len(own)]]
 
 
 def draw(model: str, asked: list[str]) -> Image.Image:
@@ -57,7 +59,7 @@ def draw(model: str, asked: list[str]) -> Image.Image:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Draw the sheet of pocket's model card.")
     parser.add_argument("--model", default="pocket", help="catalog name or folder")
-    parser.add_argument("--limit", type=int, default=32, help="draw only so many")
+    parser.add_argument("--limit", type=int, default=64, help="draw only so many")
     parser.add_argument("--output", type=Path, default=SHEET)
     options = parser.parse_args()
     options.output.parent.mkdir(parents=True, exist_ok=True)

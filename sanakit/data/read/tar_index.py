@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 _BLOCK = tarfile.BLOCKSIZE
-_READ_AT_ONCE = 2**20  # bytes
+_READ_AT_ONCE = 2**20  # bytes, a multiple of a block
+_MAGIC, _MAGIC_AT = b"ustar", 257  # what every header holds, and where
 _EARLY = "ends early, so files at its end may be missing: make or fetch it again"
 
 
@@ -124,25 +125,47 @@ def _after_the_last(file: BinaryIO, after: int, length: int) -> str:
     if len(block) < _BLOCK:
         return _EARLY
     if block.strip(b"\0"):
-        return _lost(after, length)
+        return _lost(file, after, length)
     while chunk := file.read(_READ_AT_ONCE):
         if chunk.strip(b"\0"):
             return (
-                f"goes on for {length - after:,} bytes behind its end, which are not read: archives that "
-                "were joined have to be separate files"
+                f"goes on behind its end: {_behind(file, after, length)} are not read; archives that were "
+                "joined have to be separate files"
             )
     return ""
 
 
 def _damage(path: Path, after: int, reason: str) -> str:
+    """Return what is wrong with an archive in which a header cannot be read. after: where it begins."""
     if not after:
         return f"is damaged or not a tar file ({reason})"
     length = path.stat().st_size
-    return _EARLY if after >= length else _lost(after, length)
+    if after >= length:
+        return _EARLY
+    with path.open("rb") as file:
+        return _lost(file, after, length)
 
 
-def _lost(after: int, length: int) -> str:
-    return (
-        f"is damaged at byte {after:,}: the {length - after:,} bytes from there on are not read; make or "
-        "fetch it again"
-    )
+def _lost(file: BinaryIO, after: int, length: int) -> str:
+    behind = _behind(file, after, length)
+    return f"is damaged at byte {after:,}: {behind} are not read; make or fetch it again"
+
+
+def _behind(file: BinaryIO, after: int, length: int) -> str:
+    """Return how much of an archive is behind a place: bytes, and files whose headers are sound."""
+    file.seek(after)
+    count = 0
+    while chunk := file.read(_READ_AT_ONCE):
+        at = chunk.find(_MAGIC)
+        while at >= 0:
+            count += at % _BLOCK == _MAGIC_AT and _is_file(chunk[at - _MAGIC_AT : at - _MAGIC_AT + _BLOCK])
+            at = chunk.find(_MAGIC, at + 1)
+    return f"the {length - after:,} bytes from there on (files that begin in them: {count})"
+
+
+def _is_file(header: bytes) -> bool:
+    """Return whether a block is the sound header of a file."""
+    try:
+        return tarfile.TarInfo.frombuf(header, tarfile.ENCODING, "surrogateescape").isreg()
+    except (tarfile.TarError, ValueError):
+        return False

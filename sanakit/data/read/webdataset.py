@@ -105,7 +105,7 @@ class TarSource:
         index = index_tar(self.shards[number])
         pairs = paired(index.files)
         if index.damage:
-            self.ignored[shard] = f"{index.damage} ({len(pairs.pictures)} images before that are used)"
+            self.ignored[shard] = f"{index.damage} (images that are used: {len(pairs.pictures)})"
         self.ignored |= {f"{shard}:{member}": reason for member, reason in index.ignored.items()}
         self.ignored |= {f"{shard}:{index.files[path][0]}": reason for path, reason in pairs.ignored.items()}
         found: list[tuple[str, list[int]]] = []

@@ -36,6 +36,16 @@ def test_tables_are_found_in_any_case_and_names_of_columns_may_have_spaces(place
     assert open_source(place).ignored == {}
 
 
+@pytest.mark.parametrize("sign", ["\u2028", "\x85", "\x0c"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_only_line_ends_end_a_row(place: Path, kind: str, sign: str) -> None:
+    text = f"a fox{sign}in snow"
+    row = json.dumps({"file_name": "fox.jpg", "text": text}, ensure_ascii=False)
+    content = f"{row}\n" if kind == "jsonl" else f"file_name,text\nfox.jpg,{text}\n"
+    (place / f"metadata.{kind}").write_text(content, encoding="utf-8")
+    assert captions(place) == [(Caption(text),), ()]
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_columns_without_captions_are_named_once(place: Path, kind: str) -> None:
     rows = [

@@ -92,7 +92,8 @@ def test_a_flipped_bit_in_a_header_is_told_with_what_is_lost(tmp_path: Path, tar
     index = index_tar(path)
     assert list(index.files) == ["0.jpg", "1.jpg"]
     lost = len(content) - 2 * MEMBER
-    assert index.damage.startswith(f"is damaged at byte 3,072: the {lost:,} bytes from there on are not read")
+    told = f"is damaged at byte 3,072: the {lost:,} bytes from there on (files that begin in them: 7) are not"
+    assert index.damage.startswith(told)
 
 
 def test_a_flipped_bit_behind_a_long_name_is_told(tmp_path: Path, tar: Tar) -> None:
@@ -103,6 +104,7 @@ def test_a_flipped_bit_behind_a_long_name_is_told(tmp_path: Path, tar: Tar) -> N
     path.write_bytes(content)
     assert list(index_tar(path).files) == ["0.jpg"]
     assert "is damaged at byte 1,536" in index_tar(path).damage
+    assert "(files that begin in them: 9)" in index_tar(path).damage
 
 
 @pytest.mark.parametrize(
@@ -136,7 +138,8 @@ def test_archives_that_were_joined_are_told(tmp_path: Path, tar: Tar) -> None:
     other = tar(tmp_path / "t.tar", MEMBERS[2:])
     path.write_bytes(path.read_bytes() + other.read_bytes())
     assert list(index_tar(path).files) == ["0.jpg", "1.jpg"]
-    assert "behind its end, which are not read" in index_tar(path).damage
+    assert "goes on behind its end: " in index_tar(path).damage
+    assert "(files that begin in them: 8) are not read" in index_tar(path).damage
 
 
 def test_a_header_that_was_zeroed_is_told(tmp_path: Path, tar: Tar) -> None:
@@ -144,7 +147,7 @@ def test_a_header_that_was_zeroed_is_told(tmp_path: Path, tar: Tar) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: 2 * MEMBER] + bytes(512) + content[2 * MEMBER + 512 :])
     assert list(index_tar(path).files) == ["0.jpg", "1.jpg"]
-    assert "bytes behind its end, which are not read" in index_tar(path).damage
+    assert "(files that begin in them: 7) are not read" in index_tar(path).damage
 
 
 def test_a_negative_size_does_not_read_for_ever(tmp_path: Path) -> None:

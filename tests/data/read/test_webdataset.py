@@ -53,7 +53,7 @@ def test_a_damaged_shard_is_named_with_what_is_still_used(tmp_path: Path, tar: T
     source = open_source(tmp_path)
     assert len(source) == 3
     assert list(source.ignored) == ["s.tar"]
-    assert source.ignored["s.tar"].endswith("(2 images before that are used)")
+    assert source.ignored["s.tar"].endswith("(images that are used: 2)")
 
 
 def test_shards_of_folders_below_are_read_and_other_files_named(tmp_path: Path, tar: Tar) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sanakit.data.read.captions import Caption
 from sanakit.data.read.huggingface import TableSource
 from sanakit.data.read.open import open_source
+from sanakit.errors import DataError
 
 datasets = pytest.importorskip("datasets")
 
@@ -58,7 +59,7 @@ def test_columns_without_captions_are_named() -> None:
     assert set(source.ignored) == {"column label", "column Caption"}
 
 
-def test_the_other_splits_are_named_and_an_empty_one_is_not_replaced(tmp_path: Path) -> None:
+def test_the_other_splits_are_named(tmp_path: Path) -> None:
     one = table({"image": "i", "text": "a fox"}, "image")
     datasets.DatasetDict({"test": one, "train": one}).save_to_disk(tmp_path / "two")
     (tmp_path / "two" / "loose.jpg").write_bytes(b"x")
@@ -66,10 +67,14 @@ def test_the_other_splits_are_named_and_an_empty_one_is_not_replaced(tmp_path: P
         "split test": "is not used: the split 'train' is",
         "loose.jpg": "is not a part of the data set",
     }
+
+
+def test_another_split_does_not_take_the_place_of_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = table({"image": "i", "text": "a fox"}, "image")
     splits = datasets.DatasetDict({"test": one, "train": one.select([])})
-    splits.save_to_disk(tmp_path / "empty")
-    with pytest.raises(Exception, match="holds no images"):
-        open_source(tmp_path / "empty")
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: splits)
+    with pytest.raises(DataError, match="holds no images"):
+        open_source("hub:organisation/name")
 
 
 def test_files_beside_tables_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,8 +41,6 @@ def test_links_and_repeated_members_give_what_unpacking_gives(tmp_path: Path, ta
             ("in/soft.jpg", (SOFT, "../late.jpg")),
             ("softer.jpg", (SOFT, "in/soft.jpg")),
             ("late.jpg", b"fourth"),
-            ("was-a-link.jpg", (SOFT, "b.jpg")),
-            ("was-a-link.jpg", b"fifth"),
         ],
     )
     (tmp_path / "folder").mkdir()
@@ -50,8 +48,12 @@ def test_links_and_repeated_members_give_what_unpacking_gives(tmp_path: Path, ta
     assert found == unpacked(path, tmp_path / "folder")
     assert found["harder.jpg"] == found["a.jpg"] == b"third"
     assert found["softer.jpg"] == b"fourth"
-    again = "is in the shard more than once: the last one is used"
-    assert index_tar(path).ignored == {"./a.jpg": again, "was-a-link.jpg": again}
+    assert index_tar(path).ignored == {"./a.jpg": "is in the shard more than once: the last one is used"}
+
+
+def test_a_file_takes_the_place_of_a_link_and_leaves_what_that_led_to(tmp_path: Path, tar: Tar) -> None:
+    members = [("a.jpg", b"first"), ("b.jpg", (SOFT, "a.jpg")), ("b.jpg", b"second")]
+    assert contents(tar(tmp_path / "s.tar", members)) == {"a.jpg": b"first", "b.jpg": b"second"}
 
 
 def test_links_to_nowhere_and_what_is_no_file_are_named(tmp_path: Path, tar: Tar) -> None:

@@ -82,7 +82,8 @@ def read_sidecar(path: Path, ignored: dict[str, str] | None = None) -> dict[str,
         key, captions, scorer = row
         known = found.setdefault(key, {})
         for caption in captions:
-            known[caption.text, caption.source] = (caption, scorer)
+            if caption.text.strip():
+                known[caption.text, caption.source] = (caption, scorer)
     return {
         key: Known(tuple(c for c, _ in known.values()), tuple(scorer for _, scorer in known.values()))
         for key, known in found.items()

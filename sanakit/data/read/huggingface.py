@@ -45,12 +45,12 @@ class TableSource:
                 f"{name} has no column of images, only {', '.join(features)}: call the column 'image'."
             )
         self._pictures, *others = columns
-        unused = unused_columns(features, columns)
-        unused |= {
+        unused = {
             column: f"is not used: the images are those of {self._pictures!r}; to train on these, rename "
             "both columns, this one to 'image'"
             for column in others
         }
+        unused |= unused_columns(features, columns)
         self.ignored = {f"column {column}": reason for column, reason in unused.items()} | dict(ignored or {})
         # The file as it is: decoding it in our own way is what makes it quick.
         table = table.cast_column(self._pictures, library.Image(decode=False))

@@ -48,12 +48,14 @@ class TarSource:
         common = root or os.path.commonpath([shard.absolute().parent for shard in self.shards])
         self._shard_names = [os.path.relpath(shard, common) for shard in self.shards]
         self.ignored: dict[str, str] = {}
+        damaged: dict[str, str] = {}
         names: list[str] = []
         rows: list[np.ndarray] = []
         for number in range(len(self.shards)):
-            found = self._images(number)
+            found = self._images(number, damaged)
             names += [name for name, _ in found]
             rows.append(np.array([row for _, row in found], dtype=np.int64).reshape(-1, len(_COLUMNS)))
+        self.ignored = damaged | self.ignored
         if not names and self.ignored:
             name, reason = next(iter(self.ignored.items()))
             raise DataError(f"The shards hold no image; the first file, {name}, {reason}.")
@@ -99,13 +101,13 @@ class TarSource:
             file.seek(offset)
             return file.read(size)
 
-    def _images(self, number: int) -> list[tuple[str, list[int]]]:
-        """Return the images of a shard, each by its name and its row of `_COLUMNS`."""
+    def _images(self, number: int, damaged: dict[str, str]) -> list[tuple[str, list[int]]]:
+        """Return the images of a shard, each by its name and its row of `_COLUMNS`. damaged: takes damage."""
         shard = self._shard_names[number]
         index = index_tar(self.shards[number])
         pairs = paired(index.files)
         if index.damage:
-            self.ignored[shard] = f"{index.damage} (images that are used: {len(pairs.pictures)})"
+            damaged[shard] = f"{index.damage} (images that are used: {len(pairs.pictures)})"
         self.ignored |= {f"{shard}:{member}": reason for member, reason in index.ignored.items()}
         self.ignored |= {f"{shard}:{index.files[path][0]}": reason for path, reason in pairs.ignored.items()}
         found: list[tuple[str, list[int]]] = []

@@ -42,9 +42,9 @@ def test_what_is_not_used_is_named_for_people_and_machines(sana, pictures: Path,
     words = ("data", "cache", "pictures", "cache", "--model", tiny, "--device", "cpu")
     done = sana(*words)
     assert done.err.splitlines()[1:] == [
+        "Warning: lost.txt: is a caption without an image",
         "Warning: c.jpg: is not a JPEG, PNG, WEBP, BMP or TIFF image",
         "Warning: small.png: 8x8 px is too small for 64x64",
-        "Warning: lost.txt: is a caption without an image",
     ]
     assert done.out.endswith(" 1 broken, 1 too small or narrow, 1 not used besides images\n")
     assert json.loads(sana(*words, "--json").out)["ignored"] == {"lost.txt": "is a caption without an image"}

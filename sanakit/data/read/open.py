@@ -100,6 +100,8 @@ def _open(text: str) -> Source:
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise DataError(f"{missing[0]}{more} does not exist: give {_KINDS}.")
+    if (special := next((file for file in files if not file.is_file()), None)) is not None:
+        raise DataError(f"{special} is not a file: give {_KINDS}.")  # a pipe would be read without end
     if all(_is_tar(file.name) for file in files):
         return TarSource(files)
     if all(_is_parquet(file.name) for file in files):

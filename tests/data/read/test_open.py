@@ -256,12 +256,15 @@ def test_compressed_shards_are_refused_with_the_reason(tmp_path: Path, name: str
 
 def test_a_place_that_is_none_is_told_what_there_could_be(tmp_path: Path) -> None:
     (tmp_path / "words.doc").write_bytes(b"words")
+    (tmp_path / "pipes").mkdir()
+    os.mkfifo(tmp_path / "pipes" / "s.tar")
     cases = {
         tmp_path / "nowhere": "does not exist: give a folder of images",
         tmp_path / "*.tar": "No file matches",
         tmp_path / "s-{0..3}.tar": r"s-0.tar \(and 3 more\) does not exist",
         tmp_path: "holds no images: give",
         tmp_path / "words.doc": "words.doc cannot be trained on",
+        tmp_path / "pipes" / "s.tar": "s.tar is not a file: give",
     }
     for place, message in cases.items():
         with pytest.raises(DataError, match=message):

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
+from sanakit.cli.data.unused import warn_unused
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 
-NAMED = 20  # broken images that are listed; --json has all
+NAMED = 20  # images without an answer or captions that are listed; --json has all
 
 Place = Annotated[
     str, typer.Argument(metavar="SOURCE", help="A folder of images, WebDataset shards, or a dataset.")
@@ -110,6 +111,7 @@ def _annotate(place: str, job: Any, output: Path | None, batch: int, device: str
         warnings.simplefilter("always")
         show("opening", 0, 0)
         opened = open_source(place)
+        warn_unused(opened.ignored)  # before hours of work on what was not meant
         run = partial(run_here, source=opened, batch_size=batch)
         if cluster is not None:
             from sanakit.data.annotate.ray_job import annotate_on_cluster
@@ -128,8 +130,8 @@ def _print(report: Any, done: str, as_json: bool) -> None:
     if as_json:
         print_json(report)
         return
+    warn_unused(report.broken)
     for kind, keys in (
-        ("", [f"{key}: {reason}" for key, reason in report.broken.items()]),
         (" (no answer from the model)", report.unanswered),
         (" (no captions to score)", report.bare),
     ):
@@ -142,6 +144,7 @@ def _print(report: Any, done: str, as_json: bool) -> None:
     parts += [f"{len(report.broken):,} broken"] if report.broken else []
     parts += [f"{len(report.unanswered):,} without an answer"] if report.unanswered else []
     parts += [f"{len(report.bare):,} without captions"] if report.bare else []
+    parts += [f"{len(report.ignored):,} not used besides images"] if report.ignored else []
     print(f"{report.sidecar}  {', '.join(parts)}")
 
 

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from sanakit.cli.data.unused import warn_unused
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar, size_in_bytes
 
-NAMED = 20  # broken images and cut captions that are listed; --json has all
+NAMED = 20  # cut captions that are listed; --json has all
 
 
 def cache(
@@ -49,19 +50,22 @@ def cache(
         show("opening", 0, 0)
         plan = plan_cache(source, folder, model, resolution, text=text, square=square, progress=show)
         print(_announce(plan), file=sys.stderr)
+        warn_unused(plan.source.ignored)  # before hours of work on what was not meant
         built = build_cache(plan, device=device, dtype=dtype, batch=batch, progress=show)
     if as_json:
         print_json(built)
         return
-    for named in ([f"{key}: {reason}" for key, reason in built.broken.items()], built.cut):
-        for line in named[:NAMED]:
-            print(f"Warning: {line}", file=sys.stderr)
-        if len(named) > NAMED:
-            print(f"Warning: and {len(named) - NAMED:,} more: --json lists them", file=sys.stderr)
+    warn_unused(built.broken)
+    warn_unused(built.left_out)
+    for line in built.cut[:NAMED]:
+        print(f"Warning: {line}", file=sys.stderr)
+    if len(built.cut) > NAMED:
+        print(f"Warning: and {len(built.cut) - NAMED:,} more: --json lists them", file=sys.stderr)
     parts = [f"{built.pictures:,} images", size_in_bytes(built.size), f"{built.shards:,} shards"]
     parts += [f"{built.kept:,} were before"] if built.kept else []
     parts += [f"{len(built.broken):,} broken"] if built.broken else []
     parts += [f"{len(built.left_out):,} too small or narrow"] if built.left_out else []
+    parts += [f"{len(built.ignored):,} not used besides images"] if built.ignored else []
     print(f"{built.folder}  {', '.join(parts)}")
 
 

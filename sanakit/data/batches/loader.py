@@ -26,12 +26,13 @@ from sanakit.data.batches.order import Order
 from sanakit.data.batches.prepare import PreparedPart, Preparer, Task
 from sanakit.data.read.captions import TEMPERATURE, THRESHOLD, Caption, draw_caption
 from sanakit.data.read.index import Index
+from sanakit.data.read.reasons import lines_of
 from sanakit.data.read.source import Source
 from sanakit.errors import DataError, SettingsError
 from sanakit.images.image import from_levels
 
 AHEAD = 3  # parts that each worker reads ahead
-_NAMED = 5  # of the images in a report's text; its fields name all
+_LINES = 5  # of each kind in a report's text; its fields name all
 
 
 class SampleRange(Protocol):
@@ -81,7 +82,7 @@ class LoaderReport:
     empty_share: float  # of the places in batches: buckets do not come in whole batches
 
     def __str__(self) -> str:
-        """Return the report as sentences; each lists at most a few names."""
+        """Return the report as sentences; a kind has at most a few lines, one for each reason."""
         groups = (
             ("Cannot be read", self.broken),
             ("Left out at this resolution", self.left_out),
@@ -92,8 +93,9 @@ class LoaderReport:
         for what, named in groups:
             if named:
                 lines.append(f"{what} ({len(named)}):")
-                lines += [f"  {key}: {reason}" for key, reason in itertools.islice(named.items(), _NAMED)]
-                lines += [f"  and {len(named) - _NAMED} more"] if len(named) > _NAMED else []
+                told, rest = lines_of(named, _LINES)
+                lines += [f"  {line}" for line in told]
+                lines += [f"  and {rest} more"] if rest else []
         if self.uncaptioned:
             lines.append(f"{self.uncaptioned} samples had no caption and got an empty one.")
         if self.empty_share > 0.1:

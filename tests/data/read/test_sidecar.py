@@ -54,6 +54,11 @@ def test_rows_of_a_picture_add_up_and_the_newest_score_holds(tmp_path: Path) -> 
     assert read_sidecar(path) == {"1": Known((scored, FRUIT), ("clip", ""))}
 
 
+def test_a_blank_text_is_not_a_caption(tmp_path: Path) -> None:
+    path = written(tmp_path / SIDECAR, ("1", [Caption("", 30.0), APPLE, Caption(" \n")]))
+    assert read_sidecar(path) == {"1": Known((APPLE,), ("",))}
+
+
 def test_own_captions_come_first_and_take_the_sidecars_scores() -> None:
     own = (Caption("own"), Caption("other"))
     known = Known((Caption("new", None, "one"), Caption("other", 3.0)), ("", ""))

@@ -28,10 +28,6 @@ ELSEWHERE = {
         f"comfy/{name}.py": "comfy/test_nodes.py"
         for name in ("host", "loader", "pictures", "stages", "tensors", "widgets")
     },
-    "every reader keeps the same promises": {
-        f"data/read/{name}.py": "data/read/test_open.py"
-        for name in ("caption_files", "folder", "huggingface", "source", "webdataset")
-    },
     "every kernel keeps the same promises, on every instruction set": {
         f"ops/{name}.py": "ops/test_kernels.py"
         for name in ("attention", "conv3x3", "gated_depthwise", "linear", "native", "rms_norm")
@@ -113,7 +109,7 @@ UNTESTED = {
     "pocket/words/teaching/teachers.py": "sentence models of a gigabyte, run once; what they gave is data",
     "pocket/words/teaching/wordnet.py": "reads a data set that is fetched once; what it gave is data",
 }
-LIMIT = 96  # of both lists together: lower it when one goes
+LIMIT = 91  # of both lists together: lower it when one goes
 
 
 def listed() -> dict[str, str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,29 @@ def _picture(
     buffer = io.BytesIO()
     image.save(buffer, file_format, **options)
     return buffer.getvalue()
+
+
+@pytest.fixture
+def tar() -> Callable[..., Path]:
+    """Writes an archive of members, in order: a file as (name, content), a link as (name, (type, target))."""
+    return _tar
+
+
+def _tar(
+    path: Path,
+    members: Iterable[tuple[str, bytes | tuple[bytes, str]]],
+    file_format: int = tarfile.PAX_FORMAT,
+) -> Path:
+    with tarfile.open(path, "w", format=file_format) as archive:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            if isinstance(content, tuple):
+                member.type, member.linkname = content
+                archive.addfile(member)
+            else:
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return path
 
 
 @pytest.fixture

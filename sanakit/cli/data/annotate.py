@@ -12,7 +12,7 @@ import typer
 
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 
-NAMED = 20  # broken images that are listed; --json has all
+NAMED = 20  # images and files of each kind that are listed; --json has all
 
 Place = Annotated[
     str, typer.Argument(metavar="SOURCE", help="A folder of images, WebDataset shards, or a dataset.")
@@ -130,6 +130,7 @@ def _print(report: Any, done: str, as_json: bool) -> None:
         return
     for kind, keys in (
         ("", [f"{key}: {reason}" for key, reason in report.broken.items()]),
+        ("", [f"{key}: {reason}" for key, reason in report.ignored.items()]),
         (" (no answer from the model)", report.unanswered),
         (" (no captions to score)", report.bare),
     ):
@@ -142,6 +143,7 @@ def _print(report: Any, done: str, as_json: bool) -> None:
     parts += [f"{len(report.broken):,} broken"] if report.broken else []
     parts += [f"{len(report.unanswered):,} without an answer"] if report.unanswered else []
     parts += [f"{len(report.bare):,} without captions"] if report.bare else []
+    parts += [f"{len(report.ignored):,} not used besides images"] if report.ignored else []
     print(f"{report.sidecar}  {', '.join(parts)}")
 
 

@@ -10,7 +10,7 @@ import typer
 
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar, size_in_bytes
 
-NAMED = 20  # broken images and cut captions that are listed; --json has all
+NAMED = 20  # images and files that are not used, and cut captions, of each kind; --json has all
 
 
 def cache(
@@ -53,7 +53,8 @@ def cache(
     if as_json:
         print_json(built)
         return
-    for named in ([f"{key}: {reason}" for key, reason in built.broken.items()], built.cut):
+    unused = (built.broken, built.left_out, built.ignored)
+    for named in (*([f"{key}: {reason}" for key, reason in kind.items()] for kind in unused), built.cut):
         for line in named[:NAMED]:
             print(f"Warning: {line}", file=sys.stderr)
         if len(named) > NAMED:
@@ -62,6 +63,7 @@ def cache(
     parts += [f"{built.kept:,} were before"] if built.kept else []
     parts += [f"{len(built.broken):,} broken"] if built.broken else []
     parts += [f"{len(built.left_out):,} too small or narrow"] if built.left_out else []
+    parts += [f"{len(built.ignored):,} not used besides images"] if built.ignored else []
     print(f"{built.folder}  {', '.join(parts)}")
 
 

@@ -142,7 +142,7 @@ class AnnotationReport:
 
     broken: key and reason of unreadable images or captions.   unanswered: keys of those
     for which the model had no answer.   bare: keys of those without captions to score. The next run tries all
-    three again.
+    three again.   ignored: what the source holds besides images and is not used, by name -> reason.
     """
 
     sidecar: Path
@@ -151,6 +151,7 @@ class AnnotationReport:
     broken: dict[str, str] = field(default_factory=dict)
     unanswered: list[str] = field(default_factory=list)
     bare: list[str] = field(default_factory=list)
+    ignored: dict[str, str] = field(default_factory=dict)
 
 
 def annotate(
@@ -169,8 +170,9 @@ def annotate(
     show("reading", 0, len(source))
     todo, bare, broken = waiting(source, job, sidecar)
     kept = len(source) - len(todo) - len(bare) - len(broken)
+    ignored = dict(source.ignored)
     if not todo:
-        return AnnotationReport(sidecar=sidecar, kept=kept, broken=broken, bare=bare)
+        return AnnotationReport(sidecar=sidecar, kept=kept, broken=broken, bare=bare, ignored=ignored)
     done, unanswered = 0, []
     with SidecarWriter(sidecar) as writer:
         show(job.verb, 0, len(todo))
@@ -184,7 +186,13 @@ def annotate(
                 done += 1
             show(job.verb, count, len(todo))
     return AnnotationReport(
-        sidecar=sidecar, done=done, kept=kept, broken=broken, unanswered=sorted(unanswered), bare=bare
+        sidecar=sidecar,
+        done=done,
+        kept=kept,
+        broken=broken,
+        unanswered=sorted(unanswered),
+        bare=bare,
+        ignored=ignored,
     )
 
 

@@ -87,7 +87,8 @@ class CachePlan:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Built:
     """The result of a build. kept: images in shards from an earlier run. broken: by name -> reason, found in
-    headers or in decoding.   cut: sentences about captions that were too long."""
+    headers or in decoding.   left_out: sound images, but too small or too narrow.   ignored: what else the
+    source holds and is not used.   cut: sentences about captions that were too long."""
 
     folder: Path
     pictures: int
@@ -96,6 +97,7 @@ class Built:
     size: int  # bytes
     broken: dict[str, str]
     left_out: dict[str, str]
+    ignored: dict[str, str]
     cut: list[str] = field(default_factory=list)
 
 
@@ -184,6 +186,7 @@ def plan_cache(
         compression=config.compression,
         text_width=width,
         source=index.fingerprint,
+        captions=source.captions_fingerprint(),
         pictures=len(source),
         broken={source.key(number): reason for number, reason in index.broken.items()},
         left_out={source.key(number): reason for number, reason in buckets.left_out.items()},
@@ -250,6 +253,7 @@ def build_cache(
         size=sum((plan.folder / shard.name).stat().st_size for shard in about.shards),
         broken=about.broken | cache.failed,
         left_out=dict(about.left_out),
+        ignored=dict(plan.source.ignored),
         cut=cut,
     )
 

@@ -41,7 +41,7 @@ from sanakit.weights.read.files import TensorFiles
 from sanakit.whole import sweep, written_whole
 
 ABOUT = "cache.json"
-FORMAT = 1  # raised when the meaning of a file changes
+FORMAT = 2  # raised when the meaning of a file changes
 LATENTS, TEXT = torch.float16, torch.bfloat16  # how they are stored
 AGAIN = "Run `sana data cache` with the same words again: it makes only what is missing."
 
@@ -93,8 +93,9 @@ class About:
     """The content of cache.json.
 
     sizes: of the buckets, (height, width) in pixels.   latent_channels, compression: of the autoencoder.
-    text_width: E, 0 without text.   source: fingerprint of the images.   pictures: in the source;
-    broken, left_out: those of them that are in no bucket, by name -> reason; ignored: other files.
+    text_width: E, 0 without text.   source, captions: fingerprints of the images and of their captions.
+    pictures: in the source; broken, left_out: those of them that are in no bucket, by name -> reason;
+    ignored: other files.
     """
 
     maker: Maker
@@ -104,6 +105,7 @@ class About:
     compression: int
     text_width: int
     source: str
+    captions: str
     pictures: int
     broken: dict[str, str]
     left_out: dict[str, str]
@@ -143,7 +145,6 @@ def is_cache(place: str | os.PathLike[str]) -> bool:
 def begun(folder: Path, about: About) -> About:
     """Return the content of cache.json if this cache was already started, else its future content.
 
-    A cache that was started keeps its shards, though captions that came since would have it cut otherwise.
     Raises DataError, which names both, where the cache there is of other images, another model or setting.
     """
     if not is_cache(folder):
@@ -261,6 +262,14 @@ class Cache:
         text = list(self._text(file, place, max(1, len(captions)))) if self.about.text_width else []
         return CachedImage(key, number, captions, None, file.read("latents")[place], text)
 
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the images that the cache was made of."""
+        return self.about.source
+
+    def captions_fingerprint(self) -> str:
+        """Return the fingerprint of the captions that these images had then."""
+        return self.about.captions
+
     def key(self, index: int) -> str:
         """Name an image, as its source does."""
         return self[index].key
@@ -348,6 +357,11 @@ def _check_same(folder: Path, there: About, here: About) -> None:
     if there.resolution != here.resolution:
         raise DataError(
             f"{folder} is a cache of {there.resolution} px, not of {here.resolution}: choose another folder."
+        )
+    if there.source == here.source and there.captions != here.captions:
+        raise DataError(
+            f"{folder} is a cache of these images with other captions or scores, which changed since: choose "
+            "another folder, or delete this one to make it again."
         )
     for entry in fields(About):
         same = getattr(there, entry.name) == getattr(here, entry.name)

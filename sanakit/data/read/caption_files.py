@@ -1,15 +1,18 @@
 """Read captions from a text file, a JSON file or a table row, in the forms that real data sets use.
 
-Text: every line that is not blank is a caption.
+Text: every line that is not blank is a caption. Lines end at \\n, \\r\\n or \\r, as in every text file; other
+signs that Unicode calls line breaks (U+2028, U+0085) belong to their caption.
 JSON or row: "a text", ["several", "texts"], [{"text": ..., "score": ..., "source": ...}], or an object with
 any of the keys in TEXT_KEYS, whose values are one of these, and scores beside them under a key of SCORE_KEYS
-(one number, or as many as there are texts).
+(one number, or as many as there are texts). A text that is blank or null is left out with its score.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from sanakit.data.read.captions import Caption
@@ -17,15 +20,17 @@ from sanakit.errors import DataError
 
 TEXT_KEYS = ("captions", "caption", "text", "texts", "prompt")
 SCORE_KEYS = ("scores", "score", "clip_score", "clipscore")
+SOURCE_KEY = "source"
+_LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 def captions_in_text(content: bytes, name: str) -> tuple[Caption, ...]:
     """Return the captions of a text file, one per line. name: of the file. Raises DataError unless UTF-8."""
     try:
-        lines = content.decode("utf-8-sig").splitlines()
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{name} is not UTF-8 text ({error.reason}): save it as UTF-8.") from None
-    return distinct(Caption(line.strip()) for line in lines)
+    return distinct(Caption(line.strip()) for line in _LINE_END.split(text))
 
 
 def captions_in_json(content: bytes, name: str) -> tuple[Caption, ...]:
@@ -44,12 +49,29 @@ def captions_in_value(value: Any, name: str) -> tuple[Caption, ...]:
     Caption(text='an animal', score=26.5, source='')
     """
     try:
-        return _captions(value, name)
+        return distinct(_captions(value, name))
     except RecursionError:
         raise DataError(f"{name} has deeply nested lists instead of captions: write texts.") from None
 
 
-def distinct(captions) -> tuple[Caption, ...]:
+def unused_columns(columns: Iterable[str], used: Iterable[str]) -> dict[str, str]:
+    """Return the columns of a table that nothing is read from, with the reason.
+
+    used: those that are read beside captions, scores and their source.
+    """
+    columns = list(columns)
+    scores = [key for key in SCORE_KEYS if key in columns]
+    read = {*used, *TEXT_KEYS, *scores[:1], SOURCE_KEY}
+    return {
+        column: f"is read only where {scores[0]!r} is empty"
+        if column in scores
+        else f"is not used: captions are read from columns named {', '.join(TEXT_KEYS)}"
+        for column in columns
+        if column not in read
+    }
+
+
+def distinct(captions: Iterable[Caption]) -> tuple[Caption, ...]:
     """Leave out empty texts, and of captions equal in text and source all but the best scored."""
     found: dict[tuple[str, str], Caption] = {}
     for caption in captions:
@@ -60,32 +82,48 @@ def distinct(captions) -> tuple[Caption, ...]:
     return tuple(found.values())
 
 
-def _captions(value: Any, name: str) -> tuple[Caption, ...]:
+def _captions(value: Any, name: str) -> list[Caption]:
+    """Return all captions of a value, blank and equal ones too: scores may stand beside them."""
     if value is None:
-        return ()
+        return [Caption("")]
     if isinstance(value, str):
-        return distinct([Caption(value.strip())])
+        return [Caption(value.strip())]
     if isinstance(value, list | tuple):
-        return distinct([caption for one in value for caption in _captions(one, name)])
+        return [caption for one in value for caption in _captions(one, name)]
     if not isinstance(value, Mapping):
         raise DataError(f"{name} has {value!r} instead of a caption: write texts.")
     texts = [c for key in TEXT_KEYS if key in value for c in _captions(value[key], name)]
-    scores = next((value[key] for key in SCORE_KEYS if value.get(key) not in (None, "")), None)
+    scores = next((value[key] for key in SCORE_KEYS if not _is_blank(value.get(key))), None)
     if scores is not None:
         scores = list(scores) if isinstance(scores, list | tuple) else [scores]
-        if len(scores) != len(texts):
-            raise DataError(
-                f"{name} has {len(texts)} captions and {len(scores)} scores: write one score per caption."
-            )
-        texts = [Caption(c.text, _number(s, name), c.source) for c, s in zip(texts, scores, strict=True)]
-    source = value.get("source")
+        texts = _scored(texts, scores, name)
+    source = value.get(SOURCE_KEY)
     if isinstance(source, str) and source:
-        texts = [Caption(c.text, c.score, c.source or source) for c in texts]
-    return distinct(texts)
+        texts = [replace(c, source=c.source or source) for c in texts]
+    return texts
+
+
+def _scored(texts: list[Caption], scores: list[Any], name: str) -> list[Caption]:
+    """Return the texts that are not blank with their scores. Raises DataError unless there are as many."""
+    if len(scores) != len(texts):
+        # keys may repeat each other's texts, or be blank
+        texts = list({(c.text, c.source): c for c in texts if c.text}.values())
+    if not any(c.text for c in texts):
+        return []
+    if len(scores) != len(texts):
+        raise DataError(
+            f"{name} has {len(texts)} captions and {len(scores)} scores: write one score per caption."
+        )
+    pairs = zip(texts, scores, strict=True)
+    return [replace(c, score=_number(score, name)) for c, score in pairs if c.text]
+
+
+def _is_blank(score: Any) -> bool:
+    return score is None or (isinstance(score, str) and not score.strip())
 
 
 def _number(score: Any, name: str) -> float | None:
     try:
-        return None if score is None else float(score)
+        return None if _is_blank(score) else float(score)
     except (TypeError, ValueError):
         raise DataError(f"{name} has the score {score!r}: a score is a number.") from None

@@ -96,6 +96,10 @@ def _open(file: BinaryIO) -> Image.Image:
         raise DataError(reason) from None
     if not 1 <= image.width * image.height <= MAX_PIXELS:
         raise DataError(f"has {image.width}x{image.height} px, more than {MAX_PIXELS // 10**6} million")
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):  # 0 to 1, 0 to 255, or else?
+        raise DataError(
+            "has 32 bits a pixel, and nothing says which value is white: save it with 8 or 16 bits"
+        )
     return image
 
 

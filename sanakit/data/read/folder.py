@@ -3,7 +3,8 @@
 fox.jpg        the image               metadata.jsonl, .csv or .parquet, in any of the folders: rows with
 fox.txt        captions, one per line      "file_name" (relative to the table) and captions, as in Hugging
 fox.json       captions with scores      Face's ImageFolder; see `caption_files` for the forms of captions
-Captions from all of these add up. Names that begin with a dot are passed over.
+Captions from all of these add up; `pairs` says which file belongs to which image. Names that begin with a dot
+are passed over.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ from __future__ import annotations
 import csv
 import json
 import os
+import posixpath
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
-from sanakit.data.read.caption_files import captions_in_json, captions_in_text, captions_in_value, distinct
+from sanakit.data.read.caption_files import captions_in_value, distinct, unused_columns
 from sanakit.data.read.captions import Caption
+from sanakit.data.read.pairs import CAPTION_READERS, paired
 from sanakit.data.read.sidecar import SIDECAR
-from sanakit.data.read.source import PICTURES, Names, fingerprint_of
+from sanakit.data.read.source import Names, fingerprint_of
 from sanakit.errors import DataError, MissingExtraError
 
 TABLES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-_READERS = {".txt": captions_in_text, ".json": captions_in_json}
+_NAME = "file_name"  # the column with an image's path, relative to its table
 
 
 class FolderSource:
@@ -31,25 +34,22 @@ class FolderSource:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.ignored: dict[str, str] = {}
-        pictures: list[str] = []
-        beside: list[str] = []
         tables: list[str] = []
+        others: list[str] = []
         for path in files_below(root, self.ignored):
-            suffix = os.path.splitext(path)[1]
-            name = os.path.basename(path)
-            if suffix.lower() in PICTURES:
-                pictures.append(path)
-            elif name in TABLES:
+            name = posixpath.basename(path)
+            if name.lower() in TABLES:
                 tables.append(path)
-            elif suffix in _READERS:
-                beside.append(path)
             elif name != SIDECAR:
-                self.ignored[path] = f"is not an image ({suffix or 'no suffix'})"
-        self._names = Names(sorted(pictures))
-        stems = {os.path.splitext(path)[0] for path in pictures}
-        self._beside = {path for path in beside if os.path.splitext(path)[0] in stems}
-        self.ignored |= {path: "is a caption without an image" for path in beside if path not in self._beside}
-        self._rows = self._read_tables(tables, set(pictures)) if pictures else {}
+                others.append(path)
+            elif path != SIDECAR:
+                self.ignored[path] = "is not used: it is read in the data set's own folder only"
+        pairs = paired(others)
+        self.ignored |= pairs.ignored
+        self._names = Names(sorted(pairs.pictures))
+        self._beside = pairs.captions
+        self._tables = sorted(tables)
+        self._rows = self._read_tables(set(pairs.pictures)) if pairs.pictures else {}
 
     def __len__(self) -> int:
         return len(self._names)
@@ -71,9 +71,9 @@ class FolderSource:
         """Return the captions of tables, then of the files beside the image. Raises DataError, OSError."""
         name = self._names[index]
         found = list(self._rows.get(name, ()))
-        for suffix, reader in _READERS.items():
-            beside = os.path.splitext(name)[0] + suffix
-            if beside in self._beside:
+        for suffix, reader in CAPTION_READERS.items():
+            beside = self._beside.get(posixpath.splitext(name)[0] + suffix)
+            if beside is not None:
                 with open(os.path.join(self.root, beside), "rb", buffering=0) as file:
                     found += reader(file.read(), beside)
         return distinct(found)
@@ -82,20 +82,29 @@ class FolderSource:
         """Tell this folder's images from others: by paths, sizes and times of change."""
         return fingerprint_of((name, self.root / name) for name in self._names)
 
-    def _read_tables(self, tables: list[str], pictures: set[str]) -> dict[str, tuple[Caption, ...]]:
+    def captions_fingerprint(self) -> str:
+        """Tell these captions from others: by their files' and tables' paths, sizes and times of change."""
+        files = [*self._tables, *sorted(self._beside.values())]
+        return fingerprint_of((name, self.root / name) for name in files)
+
+    def _read_tables(self, pictures: set[str]) -> dict[str, tuple[Caption, ...]]:
         found: dict[str, tuple[Caption, ...]] = {}
-        for table in sorted(tables):
+        for table in self._tables:
+            columns: dict[str, None] = {}
             for number, row in enumerate(_rows(self.root / table), start=1):
                 place = f"{self.root / table}, row {number},"
-                if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
-                    raise DataError(f'{place} names no image: give each row a "file_name".')
-                named = os.path.normpath(os.path.join(os.path.dirname(table), row["file_name"]))
+                if not isinstance(row, dict) or not isinstance(row.get(_NAME), str):
+                    raise DataError(f'{place} names no image: give each row a "{_NAME}".')
+                columns |= dict.fromkeys(row)
+                named = os.path.normpath(os.path.join(os.path.dirname(table), row[_NAME]))
                 name = named.replace(os.sep, "/")
                 captions = captions_in_value(row, place)
                 if name in pictures:
                     found[name] = distinct([*found.get(name, ()), *captions])
                 else:
                     self.ignored[name] = f"is in {table}, but not in the folder"
+            unused = unused_columns(columns, {_NAME})
+            self.ignored |= {f"{table}: column {column}": reason for column, reason in unused.items()}
         return found
 
 
@@ -132,16 +141,34 @@ def files_below(root: Path, ignored: dict[str, str]) -> Iterator[str]:
 def _rows(path: Path) -> Iterator[Any]:
     """Yield the rows of a metadata table. Raises DataError for one that cannot be read."""
     try:
-        if path.suffix == ".parquet":
+        suffix = path.suffix.lower()
+        if suffix == ".parquet":
             yield from _parquet_rows(path)
-        elif path.suffix == ".csv":
+        elif suffix == ".csv":
             with path.open(encoding="utf-8-sig", newline="") as file:
-                yield from csv.DictReader(file)
+                yield from _csv_rows(path, file)
         else:
             with path.open(encoding="utf-8-sig") as file:
                 yield from (json.loads(line) for line in file if line.strip())
     except (ValueError, OSError, RecursionError, csv.Error) as error:
         raise DataError(f"{path} cannot be read ({error}): repair or remove it.") from None
+
+
+def _csv_rows(path: Path, file: TextIO) -> Iterator[dict[str, str]]:
+    """Yield the rows of a table whose first line names its columns. Raises DataError, csv.Error."""
+    reader = csv.reader(file, strict=True)
+    columns = [name.strip() for name in next(reader, [])]
+    repeated = next((name for name in columns if name and columns.count(name) > 1), None)
+    if repeated is not None:
+        raise DataError(f"{path} names the column {repeated!r} twice: rename one of them.")
+    for cells in reader:
+        if any(cell.strip() for cell in cells[len(columns) :]):
+            raise DataError(
+                f"{path}, line {reader.line_num}, has {len(cells)} cells for {len(columns)} columns: put "
+                "texts with commas in quotes."
+            )
+        if any(cell.strip() for cell in cells):
+            yield dict(zip(columns, cells, strict=False))  # a short row lacks its last cells
 
 
 def _parquet_rows(path: Path) -> Iterator[Any]:

@@ -12,37 +12,50 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sanakit.data.read.caption_files import SCORE_KEYS, TEXT_KEYS, captions_in_value
+from sanakit.data.read.caption_files import (
+    SCORE_KEYS,
+    SOURCE_KEY,
+    TEXT_KEYS,
+    captions_in_value,
+    unused_columns,
+)
 from sanakit.data.read.captions import Caption
 from sanakit.data.read.source import fingerprint_of
 from sanakit.errors import DataError, MissingExtraError
 
 SPLIT = "train"
+_PATHS = ("string", "large_string")  # kinds of columns that hold paths of files
 _PICTURE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp")
 
 
 class TableSource:
     """The rows of a `datasets.Dataset`. Raises DataError unless one column holds images.
 
-    name: of the place, for messages and keys.
+    name: of the place, for messages and keys.   ignored: what else lies in the place, name -> reason.
+    Of several columns of images the one with a usual name is taken, "image" before all others.
     """
 
-    def __init__(self, table: Any, name: str) -> None:
+    def __init__(self, table: Any, name: str, ignored: Mapping[str, str] | None = None) -> None:
         library = _library()
         self.name = name
-        self.ignored: Mapping[str, str] = {}
         features = table.features
-        columns = [column for column, kind in features.items() if isinstance(kind, library.Image)]
-        columns += [column for column in _PICTURE_COLUMNS if column in features and column not in columns]
+        columns = _picture_columns(features)
         if not columns:
             raise DataError(
                 f"{name} has no column of images, only {', '.join(features)}: call the column 'image'."
             )
-        self._pictures = columns[0]
+        self._pictures, *others = columns
+        unused = unused_columns(features, columns)
+        unused |= {
+            column: f"is not used: the images are those of {self._pictures!r}; to train on these, rename "
+            "both columns, this one to 'image'"
+            for column in others
+        }
+        self.ignored = {f"column {column}": reason for column, reason in unused.items()} | dict(ignored or {})
         # The file as it is: decoding it in our own way is what makes it quick.
         table = table.cast_column(self._pictures, library.Image(decode=False))
         self._files = table.select_columns([self._pictures])
-        words = {*TEXT_KEYS, *SCORE_KEYS, "source"} - {self._pictures}
+        words = {*TEXT_KEYS, *SCORE_KEYS, SOURCE_KEY} - {self._pictures}
         self._texts = table.select_columns([column for column in features if column in words])
 
     def __len__(self) -> int:
@@ -76,13 +89,15 @@ class TableSource:
         files = [Path(entry["filename"]) for entry in self._files.cache_files]
         return fingerprint_of((f"{len(self)} {path.name}", path) for path in files)
 
+    def captions_fingerprint(self) -> str:
+        """As of the images: the table holds both."""
+        return self.fingerprint()
+
 
 def saved_source(folder: Path) -> TableSource:
     """Open what `Dataset.save_to_disk` wrote; of several splits the one called "train". Raises DataError."""
     library = _library()
-    return TableSource(
-        _one_split(_load(folder, lambda: library.load_from_disk(os.fspath(folder)))), folder.name
-    )
+    return _one_split(_load(folder, lambda: library.load_from_disk(os.fspath(folder))), folder.name)
 
 
 def parquet_source(files: Sequence[Path]) -> TableSource:
@@ -96,7 +111,7 @@ def parquet_source(files: Sequence[Path]) -> TableSource:
 def hub_source(name: str) -> TableSource:
     """Fetch a data set of the Hugging Face Hub and open it. name: organisation/name. Raises DataError."""
     library = _library()
-    return TableSource(_one_split(_load(name, lambda: library.load_dataset(name))), name)
+    return _one_split(_load(name, lambda: library.load_dataset(name)), name)
 
 
 def _library() -> Any:
@@ -115,9 +130,27 @@ def _load(place: Any, load: Any) -> Any:
         raise DataError(f"{place} cannot be opened as a Hugging Face data set: {reason}") from None
 
 
-def _one_split(found: Any) -> Any:
+def _picture_columns(features: Mapping[str, Any]) -> list[str]:
+    """Return the columns that may hold images, the one to use first.
+
+    Usual names come before others, and columns of files before columns of their paths.
+    """
+    library = _library()
+    typed = [column for column, kind in features.items() if isinstance(kind, library.Image)]
+    named = [column for column in _PICTURE_COLUMNS if column in features]
+    paths = [column for column in named if getattr(features[column], "dtype", None) in _PATHS]
+    files = [column for column in named if column not in paths]
+    return list(dict.fromkeys([*files, *typed, *paths]))
+
+
+def _one_split(found: Any, name: str) -> TableSource:
+    """Return the split to train on, and name the others."""
     if not isinstance(found, Mapping):
-        return found
-    if SPLIT in found or len(found) == 1:
-        return found.get(SPLIT) or next(iter(found.values()))
-    raise DataError(f"The data set has the splits {', '.join(found)}, but none named {SPLIT!r}: rename one.")
+        return TableSource(found, name)
+    if SPLIT not in found and len(found) > 1:
+        raise DataError(
+            f"The data set has the splits {', '.join(found)}, but none named {SPLIT!r}: rename one."
+        )
+    taken = SPLIT if SPLIT in found else next(iter(found))
+    others = {f"split {split}": f"is not used: the split {taken!r} is" for split in found if split != taken}
+    return TableSource(found[taken], name, others)

@@ -24,7 +24,7 @@ from sanakit.data.read.source import Source
 from sanakit.errors import DataError
 from sanakit.whole import written_whole
 
-FORMAT = 1  # of the file; raised when what is in it, or what makes an image broken, changes
+FORMAT = 2  # of the file; raised when what is in it, or what makes an image broken, changes
 THREADS = 8
 _CHUNK = 64  # images a thread looks at before it reports
 

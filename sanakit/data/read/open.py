@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import glob
 import os
+import posixpath
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from sanakit.data.read.folder import FolderSource, files_below
 from sanakit.data.read.huggingface import hub_source, parquet_source, saved_source
-from sanakit.data.read.sidecar import read_sidecar, sidecar_path
-from sanakit.data.read.source import PICTURES, Annotated, Source
+from sanakit.data.read.pairs import PICTURES
+from sanakit.data.read.sidecar import SIDECAR, read_sidecar, sidecar_path
+from sanakit.data.read.source import Annotated, Source
 from sanakit.data.read.webdataset import TarSource
 from sanakit.errors import DataError
 
@@ -39,8 +42,9 @@ def open_source(place: str | os.PathLike[str]) -> Source:
         raise DataError(f"{text} holds no images: give {_KINDS}.")
     if text.startswith(HUB):
         return source
-    known = read_sidecar(sidecar_path(text))
-    return Annotated(source, known) if known else source
+    ignored: dict[str, str] = {}
+    known = read_sidecar(sidecar_path(text), ignored)
+    return Annotated(source, known, ignored) if known or ignored else source
 
 
 def check_apart(place: str | os.PathLike[str], output: Path) -> None:
@@ -88,21 +92,7 @@ def _open(text: str) -> Source:
         return hub_source(text.removeprefix(HUB))
     path = Path(text).expanduser()
     if path.is_dir():
-        names = {entry.name for entry in os.scandir(path)}
-        if names & set(_SAVED):
-            return saved_source(path)
-        shards = sorted(path / name for name in names if _is_tar(name))
-        if shards:
-            pictures = (name for name in files_below(path, {}) if name.lower().endswith(PICTURES))
-            if (loose := next(pictures, None)) is not None:
-                raise DataError(
-                    f"{path} holds both shards ({shards[0].name}) and images ({loose}): pass the shards as "
-                    f"{path / '*.tar'}, or remove them to use the images."
-                )
-            return TarSource(shards)
-        folder = FolderSource(path)
-        tables = [] if len(folder) else sorted(path.rglob("*.parquet"))
-        return parquet_source(tables) if tables else folder
+        return _open_folder(path)
     files = [Path(name) for name in expand(os.fspath(path))]
     if not files:
         raise DataError(f"No file matches {text}: give {_KINDS}.")
@@ -112,12 +102,64 @@ def _open(text: str) -> Source:
         raise DataError(f"{missing[0]}{more} does not exist: give {_KINDS}.")
     if all(_is_tar(file.name) for file in files):
         return TarSource(files)
-    if all(file.suffix == ".parquet" for file in files):
+    if all(_is_parquet(file.name) for file in files):
         return parquet_source(files)
     odd = next(file for file in files if not _is_tar(file.name))
     raise DataError(f"{odd} cannot be trained on: give {_KINDS}.")
 
 
+def _open_folder(path: Path) -> Source:
+    """Open a folder as what it holds: a saved data set, shards, images or tables."""
+    names = {entry.name for entry in os.scandir(path) if entry.is_file() and entry.name[0] != "."}
+    if names & set(_SAVED):
+        source = saved_source(path)
+        source.ignored |= _others(path, lambda name: name.endswith(".arrow") or name in _SAVED)
+        return source
+    if any(map(_is_tar, names)):
+        return _open_shards(path)
+    folder = FolderSource(path)
+    if len(folder):
+        return folder
+    below = sorted(files_below(path, {}))
+    if any(map(_is_tar, below)):
+        return _open_shards(path)
+    tables = [path / name for name in below if _is_parquet(name)]
+    if not tables:
+        return folder
+    source = parquet_source(tables)
+    source.ignored |= _others(path, _is_parquet)
+    return source
+
+
+def _open_shards(path: Path) -> Source:
+    """Open the shards of a folder, at any depth. Raises DataError where images lie beside them."""
+    below = list(files_below(path, {}))
+    shards = sorted(path / name for name in below if _is_tar(name))
+    if (loose := next((name for name in below if name.lower().endswith(PICTURES)), None)) is not None:
+        raise DataError(
+            f"{path} holds both shards ({shards[0].relative_to(path)}) and images ({loose}): pass the shards "
+            f"as {path / '*.tar'}, or remove them to use the images."
+        )
+    source = TarSource(shards, path)
+    source.ignored |= _others(path, _is_tar)
+    return source
+
+
+def _others(path: Path, is_read: Callable[[str], bool]) -> dict[str, str]:
+    """Return the files of a data set's folder that nothing reads, with the reason. is_read: by their name."""
+    ignored: dict[str, str] = {}
+    for name in files_below(path, ignored):
+        if name != SIDECAR and not is_read(posixpath.basename(name)):
+            ignored[name] = "is not a part of the data set"
+    return ignored
+
+
+def _is_parquet(name: str) -> bool:
+    return name.lower().endswith(".parquet")
+
+
 def _is_tar(name: str) -> bool:
     """Return whether a name is a tar file, compressed or not: the reader refuses compressed ones."""
-    return re.search(r"\.(tar|tgz)(\.\w+)?$", name.lower()) is not None
+    return (
+        re.search(r"\.(tar(\.(gz|bz2|xz|zst|lz4|lzma|z|br))?|tgz|tbz2|txz|tzst)$", name.lower()) is not None
+    )

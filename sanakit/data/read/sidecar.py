@@ -50,10 +50,11 @@ def sidecar_path(place: str | os.PathLike[str]) -> Path:
     return (path if path.is_dir() else path.parent) / SIDECAR
 
 
-def read_sidecar(path: Path) -> dict[str, Known]:
+def read_sidecar(path: Path, ignored: dict[str, str] | None = None) -> dict[str, Known]:
     """Read a sidecar; without one, nothing is known.
 
-    A last line that is damaged is left out: it was being written when its run was killed.
+    A last line that is damaged is left out: it was being written when its run was killed. ignored: takes its
+    name and this reason.
     Raises DataError, which names file and line, for any other line that is not a caption row.
     """
     try:
@@ -68,6 +69,11 @@ def read_sidecar(path: Path) -> dict[str, Known]:
         row = _parse(line)
         if row is None:
             if number == numbered[-1][0]:
+                if ignored is not None:
+                    ignored[f"{path.name}, line {number}"] = (
+                        "is not a whole row of captions: it was being written when its run was killed, or is "
+                        "mistyped"
+                    )
                 break
             raise DataError(
                 f'{path}, line {number}, is not a row of captions: {{"key": ..., "captions": [{{"text": ..., '

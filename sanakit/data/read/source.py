@@ -14,12 +14,22 @@ from typing import BinaryIO, Protocol
 import numpy as np
 
 from sanakit.data.read.captions import Caption
-from sanakit.data.read.sidecar import Known, merged
-
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+from sanakit.data.read.sidecar import SIDECAR, Known, merged
 
 
-class Source(Protocol):
+class Fingerprinted(Protocol):
+    """Images and captions that can be told from others."""
+
+    def fingerprint(self) -> str:
+        """Tell these images from any others: hexadecimal, from names, sizes and times of change."""
+        ...
+
+    def captions_fingerprint(self) -> str:
+        """Tell their captions, with scores, from any others, in the same way."""
+        ...
+
+
+class Source(Fingerprinted, Protocol):
     """Images with captions, numbered from 0. It can be pickled: reading processes get a copy."""
 
     @property
@@ -45,21 +55,31 @@ class Source(Protocol):
         """Return an image's captions, () where it has none. Raises DataError for damaged captions."""
         ...
 
-    def fingerprint(self) -> str:
-        """Tell these images from any others: hexadecimal, from names, sizes and times of change."""
-        ...
+
+def data_fingerprint(source: Fingerprinted) -> str:
+    """Tell a data set from any other: which images it has, and which captions and scores.
+
+    source: an open one, or a cache of it, which has the same fingerprint. Returns 64 hexadecimal digits. No
+    image is read: the names, sizes and times of change of files tell them apart.
+    """
+    both = f"{source.fingerprint()} {source.captions_fingerprint()}"
+    return hashlib.sha256(both.encode()).hexdigest()
 
 
 class Annotated:
-    """A source with the captions and scores that a sidecar adds to its own."""
+    """A source with the captions and scores that a sidecar adds to its own.
 
-    def __init__(self, source: Source, known: Mapping[str, Known]) -> None:
-        self.source, self.known = source, known
+    known: the sidecar's entries.   ignored: parts of the sidecar that are not used, by name -> reason.
+    """
 
-    @property
-    def ignored(self) -> Mapping[str, str]:
-        """As of the source itself."""
-        return self.source.ignored
+    def __init__(self, source: Source, known: Mapping[str, Known], ignored: Mapping[str, str]) -> None:
+        self.source = source
+        keys = {source.key(index) for index in range(len(source))}
+        self.known = {key: entry for key, entry in known.items() if key in keys}
+        self.ignored = {**source.ignored, **ignored}
+        if gone := [key for key in known if key not in keys]:
+            more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+            self.ignored[SIDECAR] = f"has captions of images that are not here: {gone[0]}{more}"
 
     def __len__(self) -> int:
         return len(self.source)
@@ -83,6 +103,15 @@ class Annotated:
     def fingerprint(self) -> str:
         """As of the source itself: the same images, whatever is written about them."""
         return self.source.fingerprint()
+
+    def captions_fingerprint(self) -> str:
+        """Tell the captions of source and sidecar from others, whatever the order of the sidecar's images."""
+        if not self.known:
+            return self.source.captions_fingerprint()
+        digest = hashlib.sha256(self.source.captions_fingerprint().encode())
+        for key in sorted(self.known):
+            digest.update(ascii((key, self.known[key].captions)).encode())
+        return digest.hexdigest()
 
 
 class Names(Sequence[str]):

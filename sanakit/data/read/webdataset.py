@@ -2,38 +2,42 @@
 
 The members' headers are read once, when the shards are opened, without the images between them. Then every
 image is read by its offset, in any order. No index file is needed.
-Source of the convention: github.com/webdataset/webdataset (a sample's name ends at the first dot).
+Source of the convention: github.com/webdataset/webdataset. There a sample's name ends at the first dot, here
+at the last one, as in a folder: names may hold dots, and each of several images of a sample is an image.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import tarfile
+import posixpath
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from sanakit.data.read.caption_files import captions_in_json, captions_in_text, distinct
+from sanakit.data.read.caption_files import distinct
 from sanakit.data.read.captions import Caption
-from sanakit.data.read.source import PICTURES, Names, fingerprint_of
+from sanakit.data.read.pairs import CAPTION_READERS, paired
+from sanakit.data.read.source import Names, fingerprint_of
+from sanakit.data.read.tar_index import index_tar
 from sanakit.errors import DataError
 
 _NONE = -1
 _COLUMNS = ("shard", "offset", "size", "text offset", "text size", "json offset", "json size")
-_CAPTIONS = {".txt": 3, ".json": 5}  # suffix -> its first column
+_CAPTIONS = {".txt": 3, ".json": 5}  # kind of captions -> its first column
 
 
 class TarSource:
     """The images of shards, in the shards' order.
 
+    root: the folder that keys name shards in; None: the deepest that holds all of them.
     Raises DataError for compressed shards, and where none of them is a tar file; of several, a damaged one is
     among `ignored`, and what lies whole before the damage is used.
     """
 
-    def __init__(self, shards: Iterable[Path]) -> None:
+    def __init__(self, shards: Iterable[Path], root: Path | None = None) -> None:
         self.shards = list(shards)
         packed = [shard for shard in self.shards if shard.suffix.lower() != ".tar"]
         if packed:
@@ -41,15 +45,15 @@ class TarSource:
                 f"{packed[0]} is compressed, so single images cannot be read from it: unpack it to a "
                 "plain .tar (gunzip); compression does not make JPEG files smaller."
             )
-        common = os.path.commonpath([shard.absolute().parent for shard in self.shards])
-        self._shard_names = [os.path.relpath(shard.absolute(), common) for shard in self.shards]
+        common = root or os.path.commonpath([shard.absolute().parent for shard in self.shards])
+        self._shard_names = [os.path.relpath(shard, common) for shard in self.shards]
         self.ignored: dict[str, str] = {}
         names: list[str] = []
         rows: list[np.ndarray] = []
         for number in range(len(self.shards)):
-            found = self._index(number)
-            names += found
-            rows.append(np.array(list(found.values()), dtype=np.int64).reshape(-1, len(_COLUMNS)))
+            found = self._images(number)
+            names += [name for name, _ in found]
+            rows.append(np.array([row for _, row in found], dtype=np.int64).reshape(-1, len(_COLUMNS)))
         if not names and self.ignored:
             name, reason = next(iter(self.ignored.items()))
             raise DataError(f"The shards hold no image; the first file, {name}, {reason}.")
@@ -75,7 +79,7 @@ class TarSource:
     def captions(self, index: int) -> tuple[Caption, ...]:
         """Return the captions of the .txt and .json members beside the image. Raises DataError, OSError."""
         found: list[Caption] = []
-        for suffix, reader in ((".txt", captions_in_text), (".json", captions_in_json)):
+        for suffix, reader in CAPTION_READERS.items():
             column = _CAPTIONS[suffix]
             if self._rows[index, column] != _NONE:
                 found += reader(self._bytes(index, column), f"{self.key(index)} ({suffix})")
@@ -85,59 +89,35 @@ class TarSource:
         """Tell these shards from others: by names, sizes and times of change."""
         return fingerprint_of(zip(self._shard_names, self.shards, strict=True))
 
+    def captions_fingerprint(self) -> str:
+        """As of the images: the shards hold both."""
+        return self.fingerprint()
+
     def _bytes(self, index: int, column: int) -> bytes:
         offset, size = self._rows[index, column : column + 2].tolist()
         with open(self.shards[self._rows[index, 0]], "rb", buffering=0) as file:
             file.seek(offset)
             return file.read(size)
 
-    def _index(self, number: int) -> dict[str, list[int]]:
-        """Read a shard's headers in one pass: name of the image -> its row of `_COLUMNS`."""
-        shard, name = self.shards[number], self._shard_names[number]
-        pictures: dict[str, tuple[str, list[int]]] = {}  # sample -> its image
-        captions: dict[str, dict[int, tuple[int, int]]] = {}
-        try:
-            length = shard.stat().st_size
-            with tarfile.open(shard, "r:") as archive:
-                while (member := archive.next()) is not None:
-                    archive.members = []  # pyright: ignore[reportAttributeAccessIssue] - it would keep all
-                    if not member.isreg() or os.path.basename(member.name).startswith("."):
-                        continue
-                    self._sort_in(member, number, length, pictures, captions)
-        except (OSError, tarfile.TarError) as error:
-            self.ignored[name] = f"is damaged or not a tar file ({error}); {len(pictures)} images before that"
-        for sample, places in captions.items():
-            if sample not in pictures:
-                self.ignored[f"{name}:{sample}"] = "is a caption without an image"
-                continue
-            for column, place in places.items():
-                pictures[sample][1][column : column + 2] = place
-        return dict(pictures.values())
-
-    def _sort_in(
-        self,
-        member: tarfile.TarInfo,
-        number: int,
-        length: int,
-        pictures: dict[str, tuple[str, list[int]]],
-        captions: dict[str, dict[int, tuple[int, int]]],
-    ) -> None:
-        """Put a member where it belongs: an image, its captions, or `ignored`."""
-        folder, base = os.path.split(member.name)
-        sample = os.path.join(folder, base.split(".", 1)[0])
-        suffix = os.path.splitext(base)[1].lower()
-        key = f"{self._shard_names[number]}:{member.name}"
-        place = (member.offset_data, member.size)
-        if sum(place) > length:
-            self.ignored[key] = "is cut off: the shard ends inside it"
-        elif suffix in _CAPTIONS:
-            captions.setdefault(sample, {})[_CAPTIONS[suffix]] = place
-        elif suffix not in PICTURES:
-            self.ignored[key] = f"is not an image ({suffix or 'no suffix'})"
-        elif sample in pictures:
-            self.ignored[key] = f"is a second image of the sample {sample}"
-        else:
-            pictures[sample] = (member.name, [number, *place, *[_NONE] * 4])
+    def _images(self, number: int) -> list[tuple[str, list[int]]]:
+        """Return the images of a shard, each by its name and its row of `_COLUMNS`."""
+        shard = self._shard_names[number]
+        index = index_tar(self.shards[number])
+        pairs = paired(index.files)
+        if index.damage:
+            self.ignored[shard] = f"{index.damage} ({len(pairs.pictures)} images before that are used)"
+        self.ignored |= {f"{shard}:{member}": reason for member, reason in index.ignored.items()}
+        self.ignored |= {f"{shard}:{index.files[path][0]}": reason for path, reason in pairs.ignored.items()}
+        found: list[tuple[str, list[int]]] = []
+        for path in pairs.pictures:
+            member, offset, size = index.files[path]
+            row = [number, offset, size, *[_NONE] * 4]
+            for suffix, column in _CAPTIONS.items():
+                beside = pairs.captions.get(posixpath.splitext(path)[0] + suffix)
+                if beside is not None:
+                    row[column : column + 2] = index.files[beside][1:]
+            found.append((member, row))
+        return found
 
 
 class _Member(io.RawIOBase):

@@ -55,6 +55,14 @@ def pictures(sana) -> Path:
 ASK = ("data", "caption", "pictures", "--endpoint", "http://localhost:1/v1", "--model", "org/seer")
 
 
+def test_what_is_not_used_is_named(sana, pictures: Path) -> None:
+    (pictures / "lost.txt").write_text("a caption")
+    for words in (ASK, ("data", "score", "pictures")):
+        done = sana(*words)
+        assert "Warning: lost.txt: is a caption without an image\n" in done.err
+        assert done.out.endswith(", 1 not used besides images\n")
+
+
 def test_captions_and_scores_land_beside_the_pictures(sana, pictures: Path, models: list[tuple]) -> None:
     done = sana(*ASK, "--batch", 3)
     assert done.code == 0
@@ -73,6 +81,7 @@ def test_captions_and_scores_land_beside_the_pictures(sana, pictures: Path, mode
         "broken": {},
         "unanswered": [],
         "bare": ["c.jpg"],
+        "ignored": {},
     }
     assert scored.err == "Warning: long captions are cut\n"
     rows = [json.loads(line) for line in (pictures / "captions.jsonl").read_text().splitlines()]

@@ -36,6 +36,29 @@ def test_it_says_what_it_will_take_then_what_it_made_and_goes_on(sana, pictures:
     assert (again["pictures"], again["kept"]) == (2, 2)
 
 
+def test_what_is_not_used_is_named_for_people_and_machines(sana, pictures: Path, tiny: Path) -> None:
+    (pictures / "lost.txt").write_text("a caption")
+    Image.new("RGB", (8, 8), "red").save(pictures / "small.png")
+    words = ("data", "cache", "pictures", "cache", "--model", tiny, "--device", "cpu")
+    done = sana(*words)
+    assert done.err.splitlines()[1:] == [
+        "Warning: c.jpg: is not a JPEG, PNG, WEBP, BMP or TIFF image",
+        "Warning: small.png: 8x8 px is too small for 64x64",
+        "Warning: lost.txt: is a caption without an image",
+    ]
+    assert done.out.endswith(" 1 broken, 1 too small or narrow, 1 not used besides images\n")
+    assert json.loads(sana(*words, "--json").out)["ignored"] == {"lost.txt": "is a caption without an image"}
+
+
+def test_other_captions_into_the_same_folder_are_a_sentence(sana, pictures: Path, tiny: Path) -> None:
+    words = ("data", "cache", "pictures", "cache", "--model", tiny)
+    assert sana(*words).code == 0
+    (pictures / "a.txt").write_text("a green apple")
+    refused = sana(*words)
+    assert refused.code == 2
+    assert "with other captions or scores, which changed since: choose another folder" in refused.err
+
+
 def test_another_model_into_the_same_folder_is_a_sentence(sana, pictures: Path, tiny: Path) -> None:
     assert sana("data", "cache", "pictures", "cache", "--model", tiny).code == 0
     refused = sana("data", "cache", "pictures", "cache", "--model", "pocket", "--resolution", 64)

@@ -237,6 +237,9 @@ class Hostile:
     def fingerprint(self) -> str:
         return self.source.fingerprint()
 
+    def captions_fingerprint(self) -> str:
+        return self.source.captions_fingerprint()
+
 
 def test_our_own_mistake_in_a_worker_is_not_called_a_dead_worker(folder: Path) -> None:
     source = Hostile(open_source(folder))

@@ -15,6 +15,10 @@ from safetensors.torch import load_file, save_file
 from sanakit.data.cache import build as cache_build
 from sanakit.data.cache.build import build_cache, maker_of, plan_cache
 from sanakit.data.cache.store import Cache, is_cache
+from sanakit.data.read.captions import Caption
+from sanakit.data.read.open import open_source
+from sanakit.data.read.sidecar import SidecarWriter
+from sanakit.data.read.source import data_fingerprint
 from sanakit.errors import DataError, NumericsError, OutputError
 from sanakit.weights import load_autoencoder, save_autoencoder
 
@@ -94,6 +98,45 @@ cache_build.build_cache(plan)
     assert contents(killed) == contents(whole)
     assert not list(killed.glob(".*"))
     assert build_cache(plan_cache(folder, killed, tiny_model, 256)).kept == 12
+
+
+@pytest.mark.parametrize("change", ["text", "table", "score", "removed", "added"])
+def test_captions_that_changed_since_are_refused_not_left_as_they_were(
+    folder: Path, tmp_path: Path, tiny_model: Path, change: str
+) -> None:
+    with SidecarWriter(folder / "captions.jsonl") as sidecar:
+        sidecar.add("00.jpg", [Caption("picture 0", 30.0)])
+    (folder / "metadata.csv").write_text("file_name,text\n03.jpg,one\n")
+    place = tmp_path / "cache"
+    build_cache(plan_cache(folder, place, tiny_model, 256))
+    assert build_cache(plan_cache(folder, place, tiny_model, 256)).kept == 12
+    if change == "text":
+        (folder / "03.txt").write_text("picture 9\nanother 3\n")  # as long as before
+    elif change == "table":
+        (folder / "metadata.csv").write_text("file_name,text\n03.jpg,two\n")
+    elif change == "score":
+        with SidecarWriter(folder / "captions.jsonl") as sidecar:
+            sidecar.add("00.jpg", [Caption("picture 0", 31.0)])
+    elif change == "removed":
+        (folder / "03.txt").unlink()
+    else:
+        (folder / "03.json").write_text('"one more"')
+    with pytest.raises(DataError, match="is a cache of these images with other captions or scores"):
+        plan_cache(folder, place, tiny_model, 256)
+
+
+def test_a_cache_has_the_fingerprint_of_its_data_set(folder: Path, tmp_path: Path, tiny_model: Path) -> None:
+    built = build_cache(plan_cache(folder, tmp_path / "cache", tiny_model, 256))
+    assert data_fingerprint(Cache(built.folder)) == data_fingerprint(open_source(folder))
+
+
+def test_what_is_not_used_is_in_the_result(folder: Path, tmp_path: Path, tiny_model: Path) -> None:
+    (folder / "lost.txt").write_text("a caption")
+    built = build_cache(plan_cache(folder, tmp_path / "cache", tiny_model, 256))
+    assert built.ignored == {
+        "lost.txt": "is a caption without an image",
+        "notes.doc": "is not an image (.doc)",
+    }
 
 
 def test_another_model_is_told_from_this_one_and_a_copy_is_not(tiny_model: Path, tmp_path: Path) -> None:

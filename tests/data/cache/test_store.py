@@ -42,6 +42,7 @@ ABOUT = About(
     compression=32,
     text_width=6,
     source="c" * 64,
+    captions="d" * 64,
     pictures=9,
     broken={"b.png": "is empty"},
     left_out={},
@@ -177,6 +178,8 @@ def test_a_full_disk_leaves_no_shard_and_says_so(written, monkeypatch: pytest.Mo
         ({"text_width": 0}, "is a cache with text features: give --text"),
         ({"resolution": 256}, "of 128 px, not of 256"),
         ({"source": "d" * 64}, r"other images, .*\(source"),
+        ({"source": "d" * 64, "captions": "e" * 64}, r"other images, .*\(source"),
+        ({"captions": "e" * 64}, "these images with other captions or scores, which changed since: choose"),
     ],
 )
 def test_a_folder_is_not_mixed_from_two_caches(written, changed: dict, said: str) -> None:

@@ -162,3 +162,25 @@ def test_whatever_is_wrong_with_a_file_is_a_data_error(file_format: str) -> None
         damaged[where] = generator.integers(0, 256, 4)
         with suppress(DataError):  # anything else that is raised fails the test
             assert decode(damaged.tobytes(), 32, 32).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.linspace(0, 1, 64, dtype=np.float32),
+        np.linspace(0, 255, 64, dtype=np.float32),
+        np.linspace(0, 255, 64).astype(np.int32),
+    ],
+    ids=["float 0 to 1", "float 0 to 255", "int32"],
+)
+def test_pixels_of_unknown_range_are_named_by_their_header(pixels: np.ndarray) -> None:
+    content = saved(Image.fromarray(pixels.reshape(8, 8)), "TIFF")
+    for read in (lambda: image_size(io.BytesIO(content)), lambda: decode(content, 8, 8)):
+        with pytest.raises(DataError, match="32 bits a pixel, and nothing says which value is white"):
+            read()
+
+
+@pytest.mark.parametrize("file_format", ["TIFF", "PNG"])
+def test_sixteen_bits_are_brought_to_eight(file_format: str) -> None:
+    grey = np.full((8, 8), 200 * 256, dtype=np.uint16)
+    assert (as_array(decode(saved(Image.fromarray(grey), file_format), 8, 8)) == 200).all()

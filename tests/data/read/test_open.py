@@ -16,7 +16,7 @@ import pytest
 from sanakit.data.read.captions import Caption
 from sanakit.data.read.open import check_apart, expand, open_source
 from sanakit.data.read.sidecar import SidecarWriter
-from sanakit.data.read.source import Names, Source, fingerprint_of
+from sanakit.data.read.source import Source
 from sanakit.errors import DataError, MissingExtraError
 
 
@@ -195,7 +195,7 @@ def test_shards_give_back_what_was_put_in(tmp_path: Path, picture, file_format: 
         "a.txt": b"one\ntwo",
         "a.json": b'{"caption": "three"}',
         "b.seg.png": picture(8, 9, file_format="PNG"),
-        "b.txt": b"four",
+        "b.seg.txt": b"four",
     }
     second = {f"{long}.jpg": picture(7, 7), f"{long}.txt": b"five", "lost.txt": b"six", "x.npy": b"seven"}
     write_tar(tmp_path / "part-000.tar", first, file_format)
@@ -213,7 +213,7 @@ def test_shards_give_back_what_was_put_in(tmp_path: Path, picture, file_format: 
         ["five"],
     ]
     assert source.ignored == {
-        "part-001.tar:lost": "is a caption without an image",
+        "part-001.tar:lost.txt": "is a caption without an image",
         "part-001.tar:x.npy": "is not an image (.npy)",
     }
     with source.open(1) as file:
@@ -302,27 +302,6 @@ def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
     for place in (tmp_path, "hub:someone/something"):
         with pytest.raises(MissingExtraError, match=r"sanakit\[train\]"):
             open_source(place)
-
-
-def test_a_fingerprint_sees_new_changed_and_vanished_pictures_but_no_captions(folder: Path) -> None:
-    before = open_source(folder).fingerprint()
-    (folder / "00.txt").write_text("other words")
-    assert open_source(folder).fingerprint() == before
-    seen = {before}
-    os.utime(folder / "00.jpg", ns=(1, 1))
-    seen.add(open_source(folder).fingerprint())
-    (folder / "00.jpg").unlink()
-    seen.add(open_source(folder).fingerprint())
-    (folder / "new.jpg").write_bytes(b"x")
-    seen.add(open_source(folder).fingerprint())
-    assert len(seen) == 4
-    assert fingerprint_of([("a", folder / "gone")]) == fingerprint_of([("a", folder / "gone too")])
-
-
-def test_names_come_back_as_they_were() -> None:
-    texts = ["a", "", "é/ü.jpg", "b\udcff"]
-    names = pickle.loads(pickle.dumps(Names(texts)))
-    assert [names[index] for index in range(len(names))] == texts
 
 
 def test_braces_multiply(tmp_path: Path) -> None:

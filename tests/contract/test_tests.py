@@ -22,7 +22,6 @@ ELSEWHERE = {
         "cli/serving/ui.py": "serve/web/test_mount.py",
         "cli/terminal.py": "cli/test_commands.py",
         "cli/train.py": "recipes/test_finetune.py",
-        "weights/conversion.py": "graphs/test_folder.py",
     },
     "every node of ComfyUI keeps the same promises, in one loop": {
         f"comfy/{name}.py": "comfy/test_nodes.py"
@@ -109,7 +108,7 @@ UNTESTED = {
     "pocket/words/teaching/teachers.py": "sentence models of a gigabyte, run once; what they gave is data",
     "pocket/words/teaching/wordnet.py": "reads a data set that is fetched once; what it gave is data",
 }
-LIMIT = 91  # of both lists together: lower it when one goes
+LIMIT = 90  # of both lists together: lower it when one goes
 
 
 def listed() -> dict[str, str]:

@@ -91,6 +91,23 @@ def fetch_files(place: str, patterns: Iterable[str]) -> Path:
         raise _explain(place, error) from None
 
 
+def found_here(place: str) -> Path | None:
+    """Return a local file or folder, or that of an earlier download; None where nothing is here.
+
+    place: as for `fetch_files`. The network is not used.
+    """
+    from huggingface_hub import snapshot_download
+
+    if os.path.exists(place):
+        return Path(place)
+    if not REPO_NAME.fullmatch(place):
+        return None
+    try:
+        return Path(snapshot_download(place, local_files_only=True))
+    except (OSError, ValueError):  # not here yet; a name that no repository can have
+        return None
+
+
 def needed_files(names: Iterable[str], parts: Iterable[str], variant: str | None = None) -> list[str]:
     """Choose among a repository's files those that the named parts need.
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sanakit.errors import DataError, NumericsError, OutputError, SettingsError, WeightsError
 from sanakit.train.config import TrainConfig
+from sanakit.train.guard import Guard
 from sanakit.train.loop import train
 from sanakit.train.parts import Part, sample_noise
 from sanakit.train.report import Progress
@@ -330,6 +331,17 @@ def test_every_sample_weighs_the_same_and_the_reported_loss_is_the_mean_of_sampl
     (usual,) = train(Regression(), config, tmp_path / "usual")
     assert (full.loss, full.grad_norm) == pytest.approx((usual.loss, usual.grad_norm), rel=1e-5)
     assert objective.there == {0: 1}
+
+
+def test_the_guard_compares_means_of_samples(tmp_path, monkeypatch):
+    """A full batch after many lone samples is no spike."""
+    seen: list[float] = []
+    admit = Guard.admit
+    monkeypatch.setattr(
+        Guard, "admit", lambda self, step, loss, norm: seen.append(loss) or admit(self, step, loss, norm)
+    )
+    logged = [p.loss for p in train(Sparse({0: 1, 1: 4}), replace(CONFIG, log_every=1, steps=3), tmp_path)]
+    assert seen == logged
 
 
 def test_a_logged_loss_weighs_steps_by_their_samples(tmp_path):

@@ -178,7 +178,7 @@ def _from_disk(path: Path) -> ModelSource:
         came = str(read_json(index).get("_class_name"))
         if not came.startswith("Sana"):
             raise WeightsError(f"{path} is a {came}, not a SANA model: use one that `sana models` lists.")
-    elif (path / "model" / INDEX).is_file():
+    elif (path / "config.json").is_file() and (path / "model" / INDEX).is_file():
         raise WeightsError(f"{path} is the folder of a training, not of a model: use {path / 'model'}.")
     elif not (path / "config.json").is_file():
         inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".pth", ".safetensors"))

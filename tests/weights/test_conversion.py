@@ -97,7 +97,7 @@ def test_quantised_layers_are_never_saved_as_weights(quantised: Path, tiny: Any,
     with pytest.raises(SettingsError, match="Quantised layers have no place"):
         save_official(tmp_path / "codes.pth", transformer)
     for parts in ({"transformer": transformer}, {"text_encoder": load_text_encoder(quantised)}):
-        own = {"transformer": tiny.transformer, "text_encoder": tiny.text_encoder} | parts
+        own: dict[str, Any] = {"transformer": tiny.transformer, "text_encoder": tiny.text_encoder} | parts
         with pytest.raises(SettingsError, match="Quantised layers have no place"):
             save_diffusers(tmp_path / "codes", autoencoder=tiny.autoencoder, **own)
     assert not (tmp_path / "codes.pth").exists()

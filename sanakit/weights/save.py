@@ -31,7 +31,7 @@ from sanakit.weights.layouts.diffusers import renames, write_sana_config
 from sanakit.weights.layouts.official import CONFIG_KEY
 from sanakit.weights.layouts.parts import QUANTIZATION
 from sanakit.weights.precision import check_rule, dtype_name, parse_dtype
-from sanakit.weights.read.files import write_safetensors
+from sanakit.weights.read.header import write_safetensors
 from sanakit.weights.settings import ModelSettings
 from sanakit.whole import written_whole
 

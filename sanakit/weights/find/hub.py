@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from sanakit.errors import ModelNotFoundError, WeightsError
-from sanakit.weights.read.files import component_files, select_weights
+from sanakit.weights.read.component import component_files, select_weights
 
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 WEIGHTED = ("transformer", "vae", "text_encoder")

@@ -11,7 +11,8 @@ from typing import Any
 from sanakit.errors import ModelNotFoundError, WeightsError
 from sanakit.weights.find import catalog, hub
 from sanakit.weights.find.catalog import CATALOG, CatalogEntry
-from sanakit.weights.read.files import open_file, read_json
+from sanakit.weights.read.disk import read_json
+from sanakit.weights.read.files import open_file
 
 INDEX = "model_index.json"
 OURS = "sanakit.json"  # defaults, precision rule, instruction: ours, ignored by diffusers

@@ -17,7 +17,7 @@ import os
 import reprlib
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,11 @@ from sanakit.whole import sweep, written_whole
 
 MANIFEST = "manifest.jsonl"  # in the folder of the results: one line per image, in the order of the prompts
 WEIGHTS = "weights"  # key of a manifest's line: what drew the image, as `drawn_by` tells it
+# Settings of a model that are those of each image, or names and offers.
+NOT_OF_IMAGES = (
+    *("steps", "guidance", "width", "height", "solver"),
+    *("name", "licence", "styles", "example_prompts", "sizes", "known_things", "notes"),
+)
 REMEDY = "Choose another folder, or replace them with --overwrite."
 AT_ONCE = 8  # images of a group, at most
 PIXELS_AT_ONCE = AT_ONCE * 512 * 512  # of a group, unless one image has more
@@ -58,7 +63,10 @@ def drawn_by(model: str | os.PathLike[str], plan: str | None = None) -> str:
     image's own settings. plan: by which the model is quantised. Raises ModelNotFoundError or WeightsError.
     """
     settings, source = load_settings(model), resolve(model, ("transformer",))
-    beside = (settings.flow_shift, settings.precision, *instruction_of(source), plan)
+    told = {
+        one.name: getattr(settings, one.name) for one in fields(settings) if one.name not in NOT_OF_IMAGES
+    }
+    beside = (sorted(told.items()), *instruction_of(source), plan)
     return f"{fingerprint_weights(model)}/{hashlib.sha256(repr(beside).encode()).hexdigest()[:16]}"
 
 

@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sanakit import __version__
-from sanakit.cli.typer_seams import UsageError, usage_sentence
+from sanakit.cli.typer_seams import UsageError, unknown_option, usage_sentence
 from sanakit.errors import SanaError
 
 MISTAKE, INTERRUPTED = 2, 130
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             traceback.print_exception(error)
         code = _complain(str(error))
     except UsageError as error:
-        code = _complain(usage_sentence(error))
+        code = _complain(f"{usage_sentence(error)} {_hint(*unknown_option(error))}")
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough: sana models | head; typer ends so too
@@ -92,6 +92,15 @@ def _sana(
         print(f"sana {__version__}")
     elif context.invoked_subcommand is None:
         print(context.get_help())
+
+
+def _hint(command: str, option: str) -> str:
+    """Return what to do instead of an option that a command does not have, where that is known."""
+    if command != "sana train":
+        return ""
+    from sanakit.cli.train import setting_for
+
+    return setting_for(option)
 
 
 def _complain(sentence: str) -> int:

@@ -39,7 +39,7 @@ def draw_prompts(
     started = time.monotonic()
     with progress_bar() as show:
         from sanakit.images.image import parse_size
-        from sanakit.pipelines.batch import MANIFEST, draw_group, finished, groups, save_all
+        from sanakit.pipelines.batch import MANIFEST, draw_group, drawn_by, finished, groups, save_all
         from sanakit.pipelines.prompt_file import read_prompts
         from sanakit.pipelines.request import ModelSpec, check_request
         from sanakit.pipelines.text_to_image import TextToImage
@@ -51,7 +51,8 @@ def draw_prompts(
         defaults = defaults | {"width": width, "height": height}
         spec = ModelSpec.of(load_settings(model), *load_configs(model))
         pictures = read_prompts(prompts, partial(check_request, spec), seed=seed or 0, **defaults)
-        done = finished(pictures, folder, overwrite=overwrite)
+        weights = drawn_by(model, loading.get("plan"))
+        done = finished(pictures, folder, weights, overwrite=overwrite)
         waiting = groups(pictures, done)
 
         # 2. Draw, save and report missing images
@@ -67,7 +68,7 @@ def draw_prompts(
         notes: dict[str, list[int]] = {}  # what is told -> the lines it is told of
         total, count = len(pictures) - len(done), 0
         show("drawing", count, total)
-        for count, one in enumerate(save_all(drawn, pictures, folder, done), start=1):
+        for count, one in enumerate(save_all(drawn, pictures, folder, done, weights), start=1):
             show("drawing", count, total)
             for note in one.warnings:
                 if (line := one.picture.line) not in notes.setdefault(note, []):

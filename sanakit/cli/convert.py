@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,8 +30,16 @@ def convert(
     them as from any other model.
     """
     from sanakit.weights import convert as convert_model
+    from sanakit.weights.quantized import plan_of
 
+    plan = plan_of(source)
     path = convert_model(source, target, to, dtype=dtype)
+    if plan:
+        print(
+            f"Warning: {source} is quantised by the plan {plan}: its weights are widened, and keep what "
+            "rounding did to them.",
+            file=sys.stderr,
+        )
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     size = sum(file.stat().st_size for file in files)
     if as_json:

@@ -135,6 +135,10 @@ def evaluate(
                 shown = _pictures(model, images, prompts, folder, per_prompt, limit, seed, device, show)
                 found |= _measure(published, shown, tools, folder, show)
     report = {"model": model, "images": images, "prompts": prompts, "seed": seed, "measures": found}
+    if model is not None and images is None:
+        from sanakit.weights.fingerprint import fingerprint_weights
+
+        report["weights"] = str(fingerprint_weights(model))
     if output is not None:
         _save(_folder(output) / REPORT, report)
     if as_json:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,7 +16,17 @@ from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 from sanakit.pocket.recipes import RECIPES as OF_POCKET
 from sanakit.recipes import RECIPES as GENERAL
 
+if TYPE_CHECKING:
+    from sanakit.train.report import Progress
+
 RECIPES = {**OF_POCKET, **GENERAL}
+# Names of other programs for settings of `sana train` -> its own: an option, or a setting of the recipe.
+CALLED = {
+    **{"--lr": "learning_rate", "--wd": "weight_decay", "--epochs": "--steps", "--max-steps": "--steps"},
+    **{"--model": "--source", "--base": "--source", "--init": "--source", "--from": "--source"},
+    **{"--batch": "--batch-size", "--bs": "--batch-size", "--size": "--resolution", "--res": "--resolution"},
+    **{"--dataset": "--data", "--images": "--data", "--out": "--output", "--continue": "--resume"},
+}
 
 
 def train(
@@ -74,6 +84,8 @@ def train(
 
     folder = output or Path("runs", recipe)
     progress = None
+    said: set[str] = set()  # lines of notes: the report on the images is one of them
+    by_lines = sys.stderr is not None and not sys.stderr.isatty()  # a bar would not show there
     with progress_bar() as show, told():
         for progress in run_recipe(
             recipe,
@@ -88,13 +100,12 @@ def train(
             smoke=smoke,
             parallel=parallel,
         ):
-            show(
-                f"loss {progress.loss:.4f}, {progress.samples_per_second:.1f} samples/s",
-                progress.step,
-                progress.total,
-            )
             for note in progress.notes:
                 print(note, file=sys.stderr)
+            said.update(progress.notes)
+            show(_pace(progress), progress.step, progress.total)
+            if by_lines:
+                print(f"step {progress.step} of {progress.total}, {_pace(progress)}", file=sys.stderr)
     if os.environ.get("RANK", "0") != "0":
         return  # one of several processes that torchrun started: the first speaks for all
     from sanakit.train.runs.image_report import read_report
@@ -108,8 +119,25 @@ def train(
         print(f"{folder}  finished already")
     else:
         print(f"{folder}  step {progress.step} of {progress.total}, loss {progress.loss:.4f}")
-    if report is not None:
-        print(report["summary"])
+    for line in [] if report is None else report["summary"].splitlines():
+        if line not in said:
+            print(line)
+
+
+def setting_for(option: str) -> str:
+    """Return what to do instead of an option that `sana train` does not have; "" where that is not known."""
+    from sanakit.train.config import TrainConfig
+
+    name = CALLED.get(option, option.removeprefix("--").replace("-", "_"))
+    if name.startswith("--"):
+        return f"Use {name}."
+    if name not in TrainConfig.__dataclass_fields__:
+        return ""
+    return f"{name} is a setting of the recipe: change it in sanakit/recipes."
+
+
+def _pace(progress: Progress) -> str:
+    return f"loss {progress.loss:.4f}, {progress.samples_per_second:.1f} samples/s"
 
 
 @contextmanager

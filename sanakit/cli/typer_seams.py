@@ -22,3 +22,12 @@ def usage_sentence(error: Any) -> str:
     message = error.format_message().replace("Value error, ", "").replace("'?", "'").rstrip(".")
     command = error.ctx.command_path if error.ctx is not None else "sana"
     return f"{message}. `{command} --help` shows what is allowed."
+
+
+def unknown_option(error: Any) -> tuple[str, str]:
+    """Return the command that was given and the option that it does not have; "" where nothing is unknown.
+
+    error: a UsageError.
+    """
+    command = error.ctx.command_path if error.ctx is not None else ""
+    return command, str(getattr(error, "option_name", "")) if hasattr(error, "possibilities") else ""

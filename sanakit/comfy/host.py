@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from sanakit.errors import SanaError
-from sanakit.weights.read.files import read_json
+from sanakit.weights.read.disk import read_json
 
 PREVIEW_SIDE = 512  # pixels at most, where ComfyUI does not say
 

@@ -15,7 +15,7 @@ from typing import Any
 from sanakit.errors import OutputError
 from sanakit.eval.cases import Case, write_cases
 from sanakit.eval.folder import ImageCase
-from sanakit.pipelines.batch import draw_group, finished, groups, save_all
+from sanakit.pipelines.batch import draw_group, drawn_by, finished, groups, save_all
 from sanakit.pipelines.prompt_file import read_prompts
 from sanakit.pipelines.request import ModelSpec, check_request
 from sanakit.pipelines.text_to_image import TextToImage
@@ -39,7 +39,8 @@ def draw_cases(
     folder: gets `pictures/NAME.png`, or NAME-1.png, NAME-2.png, ...   num_images: of a case.
     seed: of the first image; the next image, of whichever case, has one more ...
     loading: device, dtype, memory of `TextToImage.from_pretrained`.
-    Raises OutputError where the folder holds images of other settings, and what drawing raises.
+    Raises OutputError where the folder holds images of other settings or another model, and what drawing
+    raises.
     """
     folder = Path(folder)
     try:
@@ -51,13 +52,14 @@ def draw_cases(
     spec = ModelSpec.of(load_settings(model), *load_configs(model))
     pictures = read_prompts(folder / PROMPTS, partial(check_request, spec))
     place = folder / PICTURES
-    done = finished(pictures, place)
+    weights = drawn_by(model, (loading or {}).get("plan"))
+    done = finished(pictures, place, weights, remedy="Choose another folder (--output).")
     if waiting := groups(pictures, done):
         pipe = TextToImage.from_pretrained(model, **(loading or {}))
         drawn = (one for group in waiting for one in draw_group(pipe, group, done))
         total = len(pictures) - len(done)
         progress("drawing", 0, total)
-        for count, _ in enumerate(save_all(drawn, pictures, place, done), start=1):
+        for count, _ in enumerate(save_all(drawn, pictures, place, done, weights), start=1):
             progress("drawing", count, total)
     by_line = dict(enumerate(cases, start=1))
     return [ImageCase(place / picture.file, by_line[picture.line]) for picture in pictures]

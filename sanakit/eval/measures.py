@@ -1,12 +1,14 @@
 """The published measures as one call: images with their prompts in, figures out.
 
 Each measure has its own file; here they are loaded, run and summed up. A measure's results for single
-images are kept in `MEASURE.jsonl`, line by line, so that an interrupted run resumes. A changed image, or
-another judge, is measured again.
+images are kept in `MEASURE.jsonl`, line by line, so that an interrupted run resumes. A result is known by
+all that it depends on: the image's bytes, what is asked of it (prompt, task or questions) and the judge's
+weights. Where one of these has changed, the image is measured again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +17,16 @@ from typing import Any
 
 from PIL import Image
 
-from sanakit.errors import DataError, OutputError, SettingsError
+from sanakit.errors import DataError, ModelNotFoundError, OutputError, SettingsError, WeightsError
 from sanakit.eval.benchmarks import dpg, geneval
 from sanakit.eval.cases import Case
 from sanakit.eval.folder import ImageCase, list_images, read_image
 from sanakit.eval.metrics import clip_score, fid
 from sanakit.eval.networks import detector, image_reward
 from sanakit.pipelines.memory import choose_device
-from sanakit.weights.clip import load_clip
+from sanakit.weights.clip import POCKET_CLIP, clip_folder, load_clip
+from sanakit.weights.find.hub import found_here
+from sanakit.weights.fingerprint import fingerprint_weights
 
 BY_PICTURE = ("clip-score", "image-reward", "geneval", "dpg")  # each image by itself, with its prompt
 BY_SET = ("fid", "fid-lite0")  # all images at once, against a reference
@@ -36,6 +40,14 @@ WEIGHTS = {
     "mask2former": detector.REPO,
     "vqa": "",
 }
+NETWORKS = {  # by whose weights a measure judges
+    "clip-score": ("clip",),
+    "image-reward": ("image-reward", "bert"),
+    "geneval": ("mask2former", "clip"),
+    "dpg": ("vqa",),
+}
+# The one file of a network's folder that is used.
+FILES = {"image-reward": image_reward.FILE, "bert": "tokenizer.json"}
 BATCH = 8  # images looked at together
 
 OnProgress = Callable[[str, int, int], None]
@@ -107,19 +119,22 @@ def measure(
     by = _judge_name(name, tools)
     questions = _questions(tools, cases) if name == "dpg" else {}
     ledger = Ledger(folder / f"{name}.jsonl" if folder else None, by)
-    waiting = [index for index, one in enumerate(shown) if one.path not in ledger]
-    done = len(shown) - len(waiting)
-    if waiting:
+    asked = [_asked(name, one, case, questions) for one, case in zip(shown, cases, strict=True)]
+    keys = _keys(asked, _judge_weights(name, tools))
+    if any(key not in ledger for key in keys):
         look = _load(name, tools, questions)
+        keys = _keys(asked, _judge_weights(name, tools))  # of what has been downloaded now
+        waiting = [index for index, key in enumerate(keys) if key not in ledger]
+        done = len(shown) - len(waiting)
         for start in range(0, len(waiting), BATCH):
             progress(name, done + start, len(shown))
             part = waiting[start : start + BATCH]
             images = [read_image(shown[index].path) for index in part]
             results = look(images, [cases[index] for index in part])
             for index, result in zip(part, results, strict=True):
-                ledger.add(shown[index].path, result)
+                ledger.add(keys[index], shown[index].path, result)
     progress(name, len(shown), len(shown))
-    return _add_up(name, cases, [ledger[one.path] for one in shown], questions, by)
+    return _add_up(name, cases, [ledger[key] for key in keys], questions, by)
 
 
 def check_measures(names: Sequence[str]) -> None:
@@ -144,7 +159,10 @@ def fid_file() -> str:
 
 
 class Ledger:
-    """A judge's results, in a file with one line per image. path: None keeps nothing."""
+    """A judge's results, in a file with one line per image, by keys of `_keys`.
+
+    path: None keeps nothing. by: the judge's name, for readers of the file.
+    """
 
     def __init__(self, path: Path | None, by: str) -> None:
         self.path, self.by = path, by
@@ -156,26 +174,24 @@ class Ledger:
             for line in text.splitlines():
                 try:
                     row = json.loads(line)
-                    if row["by"] == by:
-                        self._results[row["picture"]] = row["result"]
-                except (ValueError, KeyError, TypeError):
+                    self._results[row["key"]] = row["result"]
+                except (ValueError, KeyError, TypeError, RecursionError):
                     continue  # the line that was being written when the run was stopped
 
-    def __contains__(self, picture: Path) -> bool:
-        return _stamp(picture) in self._results
+    def __contains__(self, key: str) -> bool:
+        return key in self._results
 
-    def __getitem__(self, picture: Path) -> Any:
-        return self._results[_stamp(picture)]
+    def __getitem__(self, key: str) -> Any:
+        return self._results[key]
 
-    def add(self, picture: Path, result: Any) -> None:
+    def add(self, key: str, picture: Path, result: Any) -> None:
         """Keep what was said of an image. Raises OutputError."""
-        key = _stamp(picture)
         self._results[key] = result
         if self.path is None:
             return
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                row = {"picture": key, "by": self.by, "result": result}
+                row = {"picture": picture.name, "by": self.by, "key": key, "result": result}
                 file.write(f"{self._begin}{json.dumps(row)}\n")
                 self._begin = ""
         except OSError as error:
@@ -184,10 +200,41 @@ class Ledger:
             ) from None
 
 
-def _stamp(picture: Path) -> str:
-    """Return a stamp of the image's current file; a changed file has another stamp."""
-    state = picture.stat()
-    return f"{picture.resolve()} {state.st_size} {state.st_mtime_ns}"
+def _asked(name: str, shown: ImageCase, case: Case, questions: Mapping[str, list[dpg.DPGQuestion]]) -> str:
+    """Return what a result depends on besides the judge: the image's bytes, and what is asked of it."""
+    what: Any = case.prompt
+    if name == "geneval":
+        what = case.task
+    elif name == "dpg":
+        what = [(question.number, question.text) for question in questions[case.name]]
+    try:
+        image = hashlib.sha256(shown.path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(
+            f"{shown.path} cannot be read ({error.strerror}): draw it again, or remove it."
+        ) from None
+    return f"{image} {json.dumps(what, sort_keys=True)}"
+
+
+def _keys(asked: Sequence[str], judge: str) -> list[str]:
+    """Return the names under which a judge's results are kept."""
+    return [hashlib.sha256(f"{judge} {one}".encode()).hexdigest() for one in asked]
+
+
+def _judge_weights(name: str, tools: Tools) -> str:
+    """Return what tells a judge from others: its networks' fingerprints, or names while they are not here."""
+    told = [_network(network, tools.place(network)) for network in NETWORKS[name]]
+    return " ".join([*told, tools.endpoint or ""])
+
+
+def _network(network: str, place: str) -> str:
+    here = clip_folder(place) if place == POCKET_CLIP else found_here(place)
+    if here is not None and here.is_dir() and network in FILES:
+        here = here / FILES[network]
+    try:
+        return place if here is None else str(fingerprint_weights(here))
+    except (ModelNotFoundError, WeightsError):
+        return place  # whatever is wrong with it is told when it is loaded
 
 
 def _judge_name(name: str, tools: Tools) -> str:

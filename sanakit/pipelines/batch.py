@@ -3,19 +3,21 @@
 1 finished: what the folder holds already, by the settings in each PNG    2 groups: what is drawn together
 3 draw_group: one group of images                                       4 save_all: files and manifest
 
-An existing image with the same settings is not drawn again; other files are replaced only on request.
+An existing image with the same settings, by the same model, is not drawn again; other files are replaced only
+on request. Models may share a name, so the manifest notes of each image which model drew it (`drawn_by`).
 Groups depend only on the file of prompts, so an interrupted run draws the same pixels as a complete one. If
 one image of a group is missing, the whole group is drawn and the missing image is saved.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import reprlib
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,20 @@ from sanakit.images.image import FORMATS, Metadata, read_metadata, save
 from sanakit.pipelines.prompt_file import PromptImage
 from sanakit.pipelines.request import check_request
 from sanakit.pipelines.text_to_image import TextToImage
+from sanakit.weights.find.resolve import resolve
+from sanakit.weights.fingerprint import fingerprint_weights
 from sanakit.weights.known_things import unknown_prompts
+from sanakit.weights.settings import instruction_of, load_settings
 from sanakit.whole import sweep, written_whole
 
 MANIFEST = "manifest.jsonl"  # in the folder of the results: one line per image, in the order of the prompts
+WEIGHTS = "weights"  # key of a manifest's line: what drew the image, as `drawn_by` tells it
+# Settings of a model that are those of each image, or names and offers.
+NOT_OF_IMAGES = (
+    *("steps", "guidance", "width", "height", "solver"),
+    *("name", "licence", "styles", "example_prompts", "sizes", "known_things", "notes"),
+)
+REMEDY = "Choose another folder, or replace them with --overwrite."
 AT_ONCE = 8  # images of a group, at most
 PIXELS_AT_ONCE = AT_ONCE * 512 * 512  # of a group, unless one image has more
 NAMED = 3  # files that a message shows
@@ -44,24 +56,51 @@ class Drawn:
     warnings: list[str]
 
 
-def finished(pictures: Sequence[PromptImage], folder: Path, *, overwrite: bool = False) -> set[str]:
-    """Return the names of images in the folder that were drawn with the same settings.
+def drawn_by(model: str | os.PathLike[str], plan: str | None = None) -> str:
+    """Return what tells the images of one model from those of another, whatever the two are called.
 
-    overwrite: replace files of these names with other settings; they count as unfinished.
+    It is the fingerprint of the weights, "/", and a hash of what else decides on images and is not among an
+    image's own settings. plan: by which the model is quantised. Raises ModelNotFoundError or WeightsError.
+    """
+    settings, source = load_settings(model), resolve(model, ("transformer",))
+    told = {
+        one.name: getattr(settings, one.name) for one in fields(settings) if one.name not in NOT_OF_IMAGES
+    }
+    beside = (sorted(told.items()), *instruction_of(source), plan)
+    return f"{fingerprint_weights(model)}/{hashlib.sha256(repr(beside).encode()).hexdigest()[:16]}"
+
+
+def finished(
+    pictures: Sequence[PromptImage],
+    folder: Path,
+    weights: str = "",
+    *,
+    overwrite: bool = False,
+    remedy: str = REMEDY,
+) -> set[str]:
+    """Return the names of images in the folder that the same model drew with the same settings.
+
+    weights: of the model, as `drawn_by` returns it; "": models are known by their names. overwrite: replace
+    files of these names with other settings; they count as unfinished. remedy: what to do about such files.
     Raises OutputError where the folder cannot take the images, or holds such files.
     """
     _check_folder(folder)
+    rows = _rows(folder / MANIFEST)
+    every = {str(row.get(WEIGHTS, "")) for row in rows.values()} or {""}
     done, others = set(), []
     for picture in pictures:
-        if difference := _difference(folder / picture.file, picture.metadata):
+        difference = _difference(folder / picture.file, picture.metadata)
+        by = {str(rows[picture.file].get(WEIGHTS, ""))} if picture.file in rows else every
+        if not difference and by != {weights} and os.path.lexists(folder / picture.file):
+            difference = f"drawn by {'weights that no manifest names' if '' in by else 'other weights'}"
+        if difference:
             others.append(f"{picture.file} ({difference})")
         elif os.path.lexists(folder / picture.file):
             done.add(picture.file)
     if others and not overwrite:
         more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
         raise OutputError(
-            f"{folder} holds other images under these names: {', '.join(others[:NAMED])}{more}. Choose "
-            "another folder, or replace them with --overwrite."
+            f"{folder} holds other images under these names: {', '.join(others[:NAMED])}{more}. {remedy}"
         )
     return done
 
@@ -117,31 +156,38 @@ def draw_group(
 
 
 def save_all(
-    drawn: Iterable[Drawn], pictures: Sequence[PromptImage], folder: Path, done: set[str]
+    drawn: Iterable[Drawn], pictures: Sequence[PromptImage], folder: Path, done: set[str], weights: str = ""
 ) -> Iterator[Drawn]:
     """Save images as they come; yield each when its file is complete.
 
     pictures: all of the file of prompts, and done: those that lie in the folder, for the manifest, which gets
     an image's line when it is saved; at the beginning and the end, whatever ends it, the lines are put into
-    the order of the prompts. Raises OutputError.
+    the order of the prompts. An image that is still to be replaced keeps its line. weights: as for
+    `finished`. Raises OutputError.
     """
     there, manifest = set(done), folder / MANIFEST
-    begun = False
+    begun, before = False, _rows(manifest)
+
+    def write() -> None:
+        lines = {picture.file: _line(picture, weights) for picture in pictures if picture.file in there}
+        kept = {file: _dumped(row) for file, row in before.items() if os.path.lexists(folder / file)}
+        _write_manifest(manifest, pictures, kept | lines)
+
     sweep(folder)
     try:
         for one in drawn:
             if not begun:
                 _make_folder(folder)
-                _write_manifest(manifest, pictures, there)
+                write()
                 begun = True
             save(one.image, folder / one.picture.file, one.picture.metadata)
             there.add(one.picture.file)
             with manifest.open("a", encoding="utf-8") as lines:
-                lines.write(_line(one.picture))
+                lines.write(_line(one.picture, weights))
             yield one
     finally:
         if begun or there:
-            _write_manifest(manifest, pictures, there)
+            write()
 
 
 def _check_folder(folder: Path) -> None:
@@ -198,7 +244,7 @@ def _is_ours(manifest: Path) -> bool:
         with manifest.open(encoding="utf-8") as lines:
             first = lines.readline(1_000_000)
         return not first or {"file", "prompt", "model"} <= set(json.loads(first))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
 
 
@@ -212,16 +258,36 @@ def _make_folder(folder: Path) -> None:
         ) from None
 
 
-def _line(picture: PromptImage) -> str:
+def _rows(manifest: Path) -> dict[str, dict[str, Any]]:
+    """Return a manifest's rows by their files, the last of each; lines that are damaged are left out."""
+    try:
+        lines = manifest.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError):
+        return {}
+    rows: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        try:
+            row = json.loads(line)
+            rows[row["file"]] = dict(row)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return rows
+
+
+def _line(picture: PromptImage, weights: str) -> str:
     row = {"file": picture.file, "line": picture.line, **picture.metadata}
+    return _dumped(row | ({WEIGHTS: weights} if weights else {}))
+
+
+def _dumped(row: Mapping[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _write_manifest(path: Path, pictures: Sequence[PromptImage], there: set[str]) -> None:
-    """Write the lines of the images that are there, in order, whole or not at all. Raises OutputError."""
+def _write_manifest(path: Path, pictures: Sequence[PromptImage], lines: Mapping[str, str]) -> None:
+    """Write the lines of images that are there, in order, whole or not at all. Raises OutputError."""
     try:
         with written_whole(path) as partial, partial.open("x", encoding="utf-8") as file:
-            file.writelines(_line(picture) for picture in pictures if picture.file in there)
+            file.writelines(lines[picture.file] for picture in pictures if picture.file in lines)
     except OSError as error:
         raise OutputError(
             f"{path} cannot be written ({error.strerror}): check its permissions and the free space."

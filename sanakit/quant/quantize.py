@@ -1,4 +1,4 @@
-"""Quantise a module's layers by a plan: in place, one by one, without a second copy."""
+"""Quantise a module's layers by a plan, or widen them again: in place, one by one, without a second copy."""
 
 from __future__ import annotations
 
@@ -23,6 +23,24 @@ def quantize(module: nn.Module, plan: Plan, done: Callable[[nn.Module], object] 
         module.set_submodule(name, kind.of(layer))
         if done is not None:
             done(layer)
+
+
+@torch.no_grad()
+def dequantize(module: nn.Module, like: nn.Module) -> None:
+    """Put float layers in the place of quantised ones, with the matrices that those compute with.
+
+    like: the same module unquantised, on the meta device, which gives its layers away. The loss by rounding
+    stays.
+    """
+    for name, layer in list(module.named_modules()):
+        if isinstance(layer, Quantized):
+            plain = like.get_submodule(name)
+            state = {
+                key: layer.dequantized().reshape(tensor.shape) if key.endswith("weight") else layer.bias
+                for key, tensor in plain.state_dict().items()
+            }
+            plain.load_state_dict(state, strict=True, assign=True)
+            module.set_submodule(name, plain.train(layer.training))
 
 
 def stand_in(module: nn.Module, plan: Plan) -> None:

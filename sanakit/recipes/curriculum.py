@@ -57,11 +57,11 @@ def pretrain(
 
     steps: of each phase, instead of its own.
     """
-    own = own_resolution(source)
-    phases = [phase for phase in PHASES if phase.resolution <= (resolution or own)]
+    most = own_resolution(source) if resolution is None else resolution
+    phases = [phase for phase in PHASES if phase.resolution <= most]
     if not phases:
         raise SettingsError(
-            f"The first phase has {PHASES[0].resolution} px, more than {resolution or own}: "
+            f"The first phase has {PHASES[0].resolution} px, more than {most}: "
             "use a larger resolution, or change PHASES in the recipe."
         )
     return _stages(data, output, source, phases, steps, fresh=True)
@@ -84,7 +84,7 @@ def enlarge(
     phases = above[:1] if resolution is None else [p for p in above if p.resolution <= resolution]
     if not phases:
         raise SettingsError(
-            f"{source} was trained at {own} px, and no phase lies between that and {resolution or own}: "
+            f"{source} was trained at {own} px, and no phase lies between that and {resolution or 'more'}: "
             f"the phases are {', '.join(str(phase.resolution) for phase in PHASES)} px."
         )
     return _stages(data, output, source, phases, steps, fresh=False)
@@ -124,6 +124,6 @@ def _stages(
 def _phase_run(
     data: Path, source: StrPath, phase: ResolutionPhase, steps: int | None, aim: Aim, output: Path
 ) -> Run:
-    config = settings_for(source, steps or phase.steps, phase.batch_size)
+    config = settings_for(source, phase.steps if steps is None else steps, phase.batch_size)
     config = replace(config, learning_rate=phase.learning_rate)
     return finetune_run(data, output, source, config, aim, workers=WORKERS)

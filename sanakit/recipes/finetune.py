@@ -73,5 +73,7 @@ def finetune(
 def settings_for(source: StrPath, steps: int | None = None, batch_size: int | None = None) -> TrainConfig:
     """Return the settings that suit a model's size; the warm-up takes a tenth of the steps at most."""
     config = PUBLISHED if load_configs(source)[0].width >= PUBLISHED_WIDTH else SMALL
-    config = replace(config.lasting(steps), batch_size=batch_size or config.batch_size)
+    if batch_size is not None:
+        config = replace(config, batch_size=batch_size)
+    config = config.lasting(steps)
     return replace(config, warmup_steps=min(config.warmup_steps, config.steps // 10))

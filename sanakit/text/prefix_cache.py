@@ -36,7 +36,7 @@ class PrefixCache:
     """The file of the keys and values of one model's instruction.
 
     places: files to look in and to write to, the first that works. fingerprint: of the weights, as
-    `weights.files.TensorFiles.fingerprint` gives it.
+    `weights.load` takes it.
     """
 
     def __init__(self, places: Iterable[Path], fingerprint: str) -> None:

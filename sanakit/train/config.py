@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import cos, inf, pi
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from sanakit.errors import SettingsError
 
@@ -18,6 +18,14 @@ CHOICES = {
     "parallel": get_args(Parallel),
     "trackers": get_args(Tracker),
 }
+LEAST = {  # of whole numbers
+    **dict.fromkeys(("steps", "batch_size", "log_every", "evaluate_every", "sheet_every"), 1),
+    **{"checkpoint_every": 1, "warmup_steps": 0, "seed": 0},
+}
+MOST = {"seed": 2**32 - 1}
+ABOVE_ZERO = ("learning_rate", "muon_learning_rate", "clip_norm")
+SHARES = ("decay_fraction", "final_fraction", "ema_decay")  # from 0 to 1
+SWITCHES = ("bf16", "compile", "recompute")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,18 +73,41 @@ class TrainConfig:
             for value in values if isinstance(values, tuple) else (values,):
                 if value not in allowed:
                     raise SettingsError(f"{name} = {value!r}, but it must be one of {', '.join(allowed)}.")
-        if self.steps < 1 or self.batch_size < 1:
-            raise SettingsError(f"steps {self.steps} and batch size {self.batch_size} must be at least 1.")
-        if self.micro_batch is not None and self.micro_batch < 1:
-            raise SettingsError(f"micro_batch {self.micro_batch} must be at least 1, or None for no limit.")
-        for name in ("learning_rate", "muon_learning_rate", "clip_norm"):
-            if not 0 < getattr(self, name) < inf:
-                raise SettingsError(f"{name} = {getattr(self, name)}, but it must be a number above 0.")
-        for name in ("log_every", "evaluate_every", "sheet_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} = {getattr(self, name)}, but it must be at least 1 step.")
-        if not 0 <= self.decay_fraction <= 1:
-            raise SettingsError(f"decay_fraction {self.decay_fraction} must lie in [0, 1].")
+        for name, least in LEAST.items():
+            value, most = getattr(self, name), MOST.get(name, inf)
+            if not _whole(value) or not least <= value <= most:
+                limits = f"of at least {least}" if most == inf else f"from {least} to {most}"
+                raise SettingsError(f"{name} = {value!r}, but it must be a whole number {limits}.")
+        if self.micro_batch is not None and not (_whole(self.micro_batch) and self.micro_batch >= 1):
+            raise SettingsError(
+                f"micro_batch = {self.micro_batch!r}, but it must be a whole number of at least 1, or None "
+                "for no limit."
+            )
+        for name in ABOVE_ZERO:
+            if not (_number(value := getattr(self, name)) and 0 < value < inf):
+                raise SettingsError(f"{name} = {value!r}, but it must be a number above 0.")
+        for name in SHARES:
+            if not (_number(value := getattr(self, name)) and 0 <= value <= 1):
+                raise SettingsError(f"{name} = {value!r}, but it must be a number from 0 to 1.")
+        if not (_number(self.weight_decay) and 0 <= self.weight_decay < inf):
+            raise SettingsError(
+                f"weight_decay = {self.weight_decay!r}, but it must be a number of at least 0."
+            )
+        for name, count in (("betas", 2), ("came_betas", 3)):
+            values = getattr(self, name)
+            if len(values) != count or not all(_number(beta) and 0 <= beta < 1 for beta in values):
+                raise SettingsError(
+                    f"{name} = {values!r}, but it must be {count} numbers of at least 0 and below 1."
+                )
+        for part, factor in self.rate_factors:
+            if not (_number(factor) and 0 <= factor < inf):
+                raise SettingsError(
+                    f"rate_factors gives {part!r} the factor {factor!r}, but it must be a number of at "
+                    "least 0."
+                )
+        for name in SWITCHES:
+            if not isinstance(value := getattr(self, name), bool):
+                raise SettingsError(f"{name} = {value!r}, but it must be True or False.")
 
     def lasting(self, steps: int | None, *, smoke: bool = False) -> TrainConfig:
         """Return the same settings for another number of steps; None: as many as there are.
@@ -101,3 +132,11 @@ class TrainConfig:
         fallen = (step - start) / max(1.0, self.steps - start)
         shape = 1 - fallen if self.decay == "linear" else 0.5 * (1 + cos(pi * fallen))
         return warm * max(self.final_fraction, shape)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from operator import index
 from statistics import median
 from typing import Any
 
-from sanakit.errors import NumericsError
+from sanakit.errors import DataError, NumericsError
 
 NORMAL = 1.4826  # standard deviations of a normal distribution in its median absolute deviation
 LEAST_SPREAD = 0.1  # of the median: a very even run would otherwise call every wiggle a spike
@@ -50,6 +51,7 @@ class Guard:
         self._bad: list[int] = []  # bad steps since the rate was last halved
         self._skipped = 0  # in a row
         self._high = 0  # skipped in a row for being high
+        self._empty = 0  # in a row without a sample
 
     def admit(self, step: int, loss: float, norm: float) -> bool:
         """Return whether to make the update of a step.
@@ -57,6 +59,7 @@ class Guard:
         loss, norm: of the global batch, the norm before clipping. Raises NumericsError when too many steps in
         a row were skipped, or the learning rate was halved too often.
         """
+        self._empty = 0
         if not (math.isfinite(loss) and math.isfinite(norm)):
             what = f"loss {loss:.4g}" if not math.isfinite(loss) else f"gradient norm {norm:.4g}"
             self.notes.append(f"Step {step} skipped: {what} is not a number.")
@@ -82,6 +85,20 @@ class Guard:
         self._norms = [*self._norms, norm][-WINDOW:]
         return True
 
+    def leave_out(self, step: int) -> bool:
+        """Note a step of whose samples none could be read, and return that its update is not to be made.
+
+        Raises DataError when there are too many in a row.
+        """
+        self.notes.append(f"Step {step} skipped: none of its images could be read.")
+        self._empty += 1
+        if self._empty >= HOPELESS:
+            raise DataError(
+                f"None of the images of the last {self._empty} steps up to {step} could be read: check that "
+                "the data are still there and readable, then continue from the last checkpoint with --resume."
+            )
+        return False
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state behind later decisions as numbers and lists, without notes: report those first."""
         return {
@@ -94,10 +111,16 @@ class Guard:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
-        self.factor = state["factor"]
-        self._losses, self._norms = list(state["losses"]), list(state["norms"])
-        self._bad, self._skipped, self._high = list(state["bad"]), state["skipped"], state["high"]
+        """Go on from a saved state.
+
+        Raises KeyError, TypeError or ValueError for what `state_dict` never returns.
+        """
+        factor, losses, norms = (state[name] for name in ("factor", "losses", "norms"))
+        if not 0 < factor <= 1 or not all(map(math.isfinite, [*losses, *norms])):
+            raise ValueError("a guard's numbers are finite, and its factor lies in (0, 1]")
+        bad = list(map(index, state["bad"]))
+        self._skipped, self._high = index(state["skipped"]), index(state["high"])
+        self.factor, self._losses, self._norms, self._bad = factor, list(losses), list(norms), bad
 
     def _too_high(
         self, name: str, value: float, usual: list[float], limit_of: Callable[[list[float]], float]

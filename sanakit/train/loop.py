@@ -7,29 +7,33 @@ run sees the same batches as an uninterrupted one and has the same losses, on an
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from sanakit.errors import NumericsError, SettingsError
+from sanakit.errors import DataError, NumericsError, SettingsError
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import accumulating, current_share, spread, whole
 from sanakit.train.guard import Guard
-from sanakit.train.objective import Counted, Objective
+from sanakit.train.objective import Counted, Filled, Objective
 from sanakit.train.optim.make import make_optimizers
 from sanakit.train.pace import Pace
 from sanakit.train.parts import split
 from sanakit.train.report import Progress, open_report
 from sanakit.train.state.average import Average
 from sanakit.train.state.checkpoint import open_checkpoint, save_checkpoint
-from sanakit.train.state.train_state import TrainState
+from sanakit.train.state.train_state import TrainState, check_numbers
 from sanakit.weights.precision import computes
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -40,8 +44,9 @@ def train(
     Inside `parallel.processes` every rank calls this and gets the same lines; rank 0 alone measures, draws
     and writes. folder: gets log.jsonl, TensorBoard events (if installed), sheets/ and checkpoint folders.
     resume: continue from the folder's last intact checkpoint, if any, with the settings of `config`;
-    otherwise the folder's log is started again. Raises NumericsError if the guard gives up, WeightsError for
-    checkpoints that are damaged or of another model, OutputError on a full disk.
+    otherwise the folder's log is started again. Raises NumericsError if the guard gives up, DataError if no
+    image can be read any more, WeightsError for checkpoints that are damaged or of another model, OutputError
+    on a full disk.
     """
     share = current_share()
     chief = share.rank == 0
@@ -60,7 +65,7 @@ def train(
     optimizers = make_optimizers(model, config)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     state = TrainState(model, average, optimizers)
-    saved = open_checkpoint(folder) if resume else None
+    saved = open_checkpoint(folder, _check) if resume else None
     first, guard = 0, Guard()
     if saved is not None:
         state.restore(saved)
@@ -69,7 +74,10 @@ def train(
         notes += saved.notes
     pace = Pace(device, config.bf16)
     counted = objective if isinstance(objective, Counted) else None
-    recent: list[float] = []
+    partly = objective if isinstance(objective, Filled) else None
+    recent: list[tuple[float, float]] = []  # of the steps since the last line: loss, and what it counts
+    if first >= config.steps and chief:
+        _tell_finished(first, config.steps, notes)
 
     with open_report(folder, first, config) if chief else nullcontext() as report:
         if first < config.steps:
@@ -83,7 +91,9 @@ def train(
 
             # 2. Loss and gradients, part by part; all ranks' parts add up to the global batch
             pace.start_step()
-            total = torch.zeros((), device=device)
+            total = torch.zeros(
+                2, device=device
+            )  # the samples' losses, and the share of places that hold one
             for part in parts:
                 with pace.waiting():
                     batch = objective.batch(step, part)
@@ -93,16 +103,18 @@ def train(
                     with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
                         loss = losses(batch)
                     (loss * share.world).backward()
-                total += loss.detach()
+                filled = total.new_zeros(()) if partly is None else partly.filled(batch)
+                total += torch.stack([loss.detach().float(), filled])
             if share.world > 1:
                 dist.all_reduce(total)
             norm = whole(nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None]))
-            mean, size = torch.stack([total, norm]).tolist()  # the step's only wait for the device
+            lost, there, size = torch.cat([total, norm[None]]).tolist()  # the step's only wait for the device
+            there = 1.0 if partly is None else there
 
             # 3. Update the weights and their average, unless the guard objects
             try:
-                admitted = guard.admit(step, mean, size)
-            except NumericsError:
+                admitted = guard.admit(step, lost / there, size) if there else guard.leave_out(step)
+            except (DataError, NumericsError):
                 if report is not None:
                     report.note(" ".join(guard.notes))
                 raise
@@ -111,7 +123,7 @@ def train(
                 for optimizer in optimizers:
                     optimizer.step()
                 average.update(min(config.ema_decay, (step + 1) / (step + 10)))
-                recent.append(mean)
+                recent.append((lost, there))
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             pace.end_step(config.batch_size)
@@ -129,7 +141,7 @@ def train(
                 progress = Progress(
                     step=done,
                     total=config.steps,
-                    loss=sum(recent) / len(recent) if recent else math.nan,
+                    loss=_mean(recent),
                     grad_norm=size,
                     rate=factor,
                     metrics=objective.evaluate(averaged) if averaged and measuring and chief else {},
@@ -149,3 +161,26 @@ def train(
                 save_checkpoint(folder, done, state.tensors(), numbers)
             if progress is not None:
                 yield progress
+
+
+def _check(numbers: Mapping[str, Any]) -> None:
+    """Raise KeyError, TypeError, ValueError or AttributeError for numbers that this loop did not save."""
+    Guard().load_state_dict(numbers["guard"])
+    check_numbers(numbers["optimizers"])
+
+
+def _tell_finished(step: int, steps: int, notes: list[str]) -> None:
+    """Log what a run that is not trained further has no line for."""
+    for note in notes:
+        log.warning(note)
+    if step > steps:
+        log.warning(
+            f"The run is at step {step} already, beyond the {steps} steps asked for: nothing is trained, and "
+            f"the result is that of step {step}. For a shorter run, train into another folder."
+        )
+
+
+def _mean(recent: list[tuple[float, float]]) -> float:
+    """Return the mean loss of the samples of some steps."""
+    there = sum(count for _, count in recent)
+    return sum(lost for lost, _ in recent) / there if there else math.nan

@@ -52,3 +52,16 @@ class Counted(Protocol):
     def flops(self, batch: Any) -> int:
         """Return the floating-point operations of a batch's loss and its gradients."""
         ...
+
+
+@runtime_checkable
+class Filled(Protocol):
+    """An objective whose batches may have places without a sample: empty ones, and images that are broken.
+
+    Such a place counts nothing, and all samples count the same, so the loss of a batch with few samples is
+    small. The loop reports the mean over the samples, and leaves a step out that has none.
+    """
+
+    def filled(self, batch: Any) -> Tensor:
+        """Return the share of the global batch that a part's samples are: a number, 1 for a full batch."""
+        ...

@@ -53,7 +53,8 @@ def split(total: int, share: Share, at_once: int | None = None) -> list[Part]:
     """
     if total < share.world:
         raise SettingsError(
-            f"A batch of {total} cannot be split over {share.world} processes: raise it or start fewer."
+            f"A batch of {total} cannot be split over {share.world} processes: raise it (--batch-size) or "
+            "start fewer."
         )
     own = -(-total // share.world)
     rounds = -(-own // min(own, at_once or own))

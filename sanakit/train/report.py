@@ -156,11 +156,23 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def _drop_lines_after(path: Path, first: int) -> None:
-    """A run that stopped between two checkpoints writes the lines after the last one again."""
-    rows = path.read_text().splitlines(keepends=True) if first and path.exists() else []
-    kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= first]
+    """A run that stopped between two checkpoints writes the lines after the last one again.
+
+    Lines that are damaged go, too.
+    """
+    rows = path.read_text(errors="replace").splitlines(keepends=True) if first and path.exists() else []
+    kept = [row for row in rows if row.endswith("\n") and _step_of(row) <= first]
     with written_whole(path) as partial:
         partial.write_text("".join(kept))
+
+
+def _step_of(row: str) -> float:
+    """Return the step of a line of the log; infinity for a damaged line."""
+    try:
+        step = json.loads(row)["step"]
+        return step if isinstance(step, int) else math.inf
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return math.inf
 
 
 def _open_tensorboard(folder: Path, first: int) -> Any:

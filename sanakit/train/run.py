@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from sanakit.train.distributed.parallel import by_itself, processes
 from sanakit.train.loop import train
 from sanakit.train.objective import Objective
 from sanakit.train.objectives.velocity import TEXT, TRANSFORMER, VelocityObjective
+from sanakit.train.record import NOTHING, MadeWith, check_source, record_run
 from sanakit.train.report import Progress
 from sanakit.train.state.average import part_of
 from sanakit.train.state.checkpoint import has_checkpoint, load_average
@@ -30,6 +32,7 @@ from sanakit.train.state.checkpoint import has_checkpoint, load_average
 MODEL = "model"  # folder of the finished model inside a run
 # Of each block: sizes of images times lengths of texts, with and without gradients, as they come.
 SHAPES_COMPILED = 64
+log = logging.getLogger(__name__)
 
 Recipes = Mapping[str, tuple[str, str]]
 """Recipes by name: (module, function). A function that takes a `source` goes on from a finished model."""
@@ -37,12 +40,13 @@ Recipes = Mapping[str, tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A recipe made concrete: the objective, the settings, and the export of the result."""
+    """A recipe made concrete: objective, settings, export of the result, and what it is made with."""
 
     objective: Objective
     config: TrainConfig
     finish: Callable[[Path], None]
     notes: tuple[str, ...] = ()  # sentences to be told with the first progress
+    made_with: MadeWith = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,9 @@ def run_recipe(
     resolution: in pixels; batch_size: of all processes; None: the recipe's own; for recipes that take them.
     smoke: only two small steps of it, or of each stage, as a check.
     parallel: how several processes share the model (`train/distributed/parallel.py`); None: the recipe's own.
-    Raises SettingsError for an unknown name, DataError without data or without the earlier stage.
+    Each run's folder gets config.json (`train/record.py`); a resumed run tells what differs from it.
+    Raises SettingsError for an unknown name, and for a source of other weights than the resumed run began
+    with; DataError without data or without the earlier stage.
     """
     if name not in recipes:
         raise SettingsError(f"There is no recipe {name!r}: choose one of {', '.join(recipes)}.")
@@ -88,25 +94,36 @@ def run_recipe(
     make = getattr(import_module(module), function)
     asked = {"source": source, "resolution": resolution, "batch_size": batch_size, "smoke": smoke or None}
     given = {word: value for word, value in asked.items() if value is not None}
-    for word in given.keys() - inspect.signature(make).parameters.keys():
+    taken = inspect.signature(make).parameters
+    for word in given.keys() - taken.keys():
         own = f"has a {word.replace('_', ' ')} of its own"
         why = {"source": "begins with nothing", "smoke": "has no short form"}.get(word, own)
-        raise SettingsError(f"The recipe {name} {why}: omit the {word.replace('_', ' ')}.")
+        raise SettingsError(f"The recipe {name} {why}: omit --{word.replace('_', '-')}.")
     _refuse_old(output, resume)
+    begins_with = given.get("source", taken["source"].default if "source" in taken else None)
+    if begins_with is not None and any(map(has_checkpoint, (output, *output.glob("*/")))):
+        check_source(output, begins_with)
     with processes() as share:
         made = make(data, output, steps, **given)
+        if not isinstance(made, Run):
+            record_run(output, name, None, MadeWith(source=begins_with, data=data))
         for stage in [Stage(output, lambda folder: made)] if isinstance(made, Run) else made:
             if stage.folder != output and resume and (stage.folder / MODEL).is_dir():
                 continue  # an earlier stage that is finished
             _refuse_old(stage.folder, resume)
             run = stage.make(stage.folder)
             config = run.config if parallel is None else replace(run.config, parallel=parallel)
-            notes = run.notes
+            changes = record_run(stage.folder, name, config, run.made_with)
+            notes = (*changes, *run.notes)
+            trained = False
             for progress in train(run.objective, config, stage.folder, resume=resume):
                 if share.rank == 0:
                     yield replace(progress, notes=(*notes, *progress.notes))
-                notes = ()
+                notes, trained = (), True
             if share.rank == 0:
+                if not trained:
+                    for change in changes:
+                        log.warning(change)
                 with by_itself():
                     run.finish(stage.folder)
             del run  # its models, before those of the next stage are loaded
@@ -151,5 +168,5 @@ def _refuse_old(folder: Path, resume: bool) -> None:
     """Raise SettingsError for a folder with a run in it that is not to be resumed."""
     if has_checkpoint(folder) and not resume:
         raise SettingsError(
-            f"{folder} already holds a run: continue it with resume, or choose another output."
+            f"{folder} already holds a run: continue it with --resume, or choose another --output."
         )

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sanakit.weights.clip import load_clip, save_clip
     from sanakit.weights.conversion import convert
     from sanakit.weights.find.catalog import CATALOG
+    from sanakit.weights.fingerprint import fingerprint_weights
     from sanakit.weights.graphs import save_graphs
     from sanakit.weights.inspect import describe
     from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
@@ -22,6 +23,7 @@ __all__ = [
     "CATALOG",
     "convert",
     "describe",
+    "fingerprint_weights",
     "load_autoencoder",
     "load_clip",
     "load_configs",
@@ -43,6 +45,7 @@ _HOMES = {
     "CATALOG": "find.catalog",
     "convert": "conversion",
     "describe": "inspect",
+    "fingerprint_weights": "fingerprint",
     "load_autoencoder": "load",
     "load_clip": "clip",
     "load_configs": "settings",

@@ -22,7 +22,9 @@ from sanakit.weights.find.resolve import ModelSource
 from sanakit.weights.layouts.parts import empty
 from sanakit.weights.load import StrPath, fill
 from sanakit.weights.precision import choose_dtype, parse_dtype
-from sanakit.weights.read.files import open_component, read_json, write_safetensors
+from sanakit.weights.read.disk import read_json
+from sanakit.weights.read.files import open_component
+from sanakit.weights.read.header import write_safetensors
 from sanakit.weights.save import exported, write_json
 
 POCKET_CLIP = "pocket-clip"

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from sanakit.errors import SettingsError, WeightsError
+from sanakit.models.gemma2 import Gemma2
+from sanakit.models.sana import Sana
+from sanakit.quant.quantize import dequantize
 from sanakit.weights.find.resolve import resolve
 from sanakit.weights.graphs import save_graphs
+from sanakit.weights.layouts.parts import empty
 from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
 from sanakit.weights.precision import parse_dtype
 from sanakit.weights.save import kept_settings, save_diffusers, save_official
@@ -28,6 +33,7 @@ def convert(
 ) -> Path:
     """Rewrite a model in another form, whole or not at all.
 
+    A quantised model is widened to float; the loss by rounding stays.
     source: as for `load_transformer`. target: a folder, for "official" a file, which has the transformer
     alone. dtype: to store the weights in; graphs in float32 or float16. Returns the target.
     Raises as loading and saving do, WeightsError for a source that is a folder of graphs.
@@ -39,14 +45,17 @@ def convert(
     if found.runtime:
         raise WeightsError(f"{found.path} holds graphs for {found.runtime}: convert the original model.")
     transformer = load_transformer(source, dtype="float32")
+    dequantize(transformer, empty(partial(Sana, transformer.config), found))
     if to == "official":
         return save_official(target, transformer, dtype=dtype)
+    text_encoder = load_text_encoder(source, dtype="float32")
+    dequantize(text_encoder.model, empty(partial(Gemma2, text_encoder.model.config), found))
     settings = load_settings(source)
     part = "both" if to == "diffusers" else "decoder"
     parts = {
         "transformer": transformer,
         "autoencoder": load_autoencoder(source, part=part, dtype="float32"),
-        "text_encoder": load_text_encoder(source, dtype="float32"),
+        "text_encoder": text_encoder,
     }
     if to != "diffusers":
         return save_graphs(target, to, **parts, settings=settings, dtype=dtype)

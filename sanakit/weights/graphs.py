@@ -35,7 +35,7 @@ from sanakit.weights.known_things import load_known_things
 from sanakit.weights.layouts.diffusers import write_sana_config
 from sanakit.weights.layouts.parts import autoencoder_config, transformer_config
 from sanakit.weights.precision import dtype_name, parse_dtype
-from sanakit.weights.read.files import read_json
+from sanakit.weights.read.disk import read_json
 from sanakit.weights.save import exported, write_json
 from sanakit.weights.settings import OFFERED, ModelSettings, instruction_of
 

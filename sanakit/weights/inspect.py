@@ -35,7 +35,8 @@ from sanakit.weights.layouts.parts import (
     transformer_config,
     transformer_pairs,
 )
-from sanakit.weights.read.files import TensorFiles, open_file, read_json
+from sanakit.weights.read.disk import read_json
+from sanakit.weights.read.files import TensorFiles, open_file
 from sanakit.weights.settings import ModelSettings, load_settings
 
 RELEASES = {  # depth, width, qk-norm, guidance embedding -> the name people know it by

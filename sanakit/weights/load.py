@@ -53,7 +53,8 @@ from sanakit.weights.layouts.parts import (
     transformer_pairs,
 )
 from sanakit.weights.precision import choose_dtype, dtype_name
-from sanakit.weights.read.files import AGAIN, TensorFiles, open_file
+from sanakit.weights.read.disk import AGAIN
+from sanakit.weights.read.files import TensorFiles, open_file
 from sanakit.weights.read.mapping import release, release_tensors
 from sanakit.weights.settings import instruction_of, precision_rule
 
@@ -184,7 +185,8 @@ def load_text_encoder(
     large = sum(layer.numel() for layer in module.layers.state_dict().values()) >= KEEP_PREFIX_FROM
     prefix_cache = None
     if large and dtype == torch.float32 and torch.device(device).type == "cpu":
-        fingerprint = files.fingerprint() + (plan or "")
+        times = [path.stat().st_mtime_ns for path in files.paths]  # a change may miss what `digest` samples
+        fingerprint = f"{files.digest()} {times} {plan}"
         prefix_cache = PrefixCache(default_places(files.paths[0].parent), fingerprint)
     after_layer = release if layer_by_layer else None
     return TextEncoder(module, tokenizer, instruction, max_tokens, prefix_cache, after_layer)

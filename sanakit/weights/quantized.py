@@ -1,4 +1,7 @@
-"""Write a model's folder in fewer bits: quantised by a plan, part by part, without a float copy."""
+"""Write a model's folder in fewer bits: quantised by a plan, part by part, without a float copy.
+
+A folder says by which plan it was quantised. Such weights cannot learn.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ from pathlib import Path
 
 import torch
 
-from sanakit.errors import OutputError
+from sanakit.errors import OutputError, SettingsError
 from sanakit.quant.plans import find_plan
+from sanakit.weights.find.resolve import resolve
+from sanakit.weights.layouts.parts import stored_plan
 from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
 from sanakit.weights.save import kept_settings, save_diffusers
 from sanakit.weights.settings import load_settings
@@ -39,3 +44,31 @@ def save_quantized(source: str | os.PathLike[str], folder: str | os.PathLike[str
         plan=plan,
         **kept_settings(replace(settings, name=f"{settings.name}-{plan}")),
     )
+
+
+def plan_of(source: str | os.PathLike[str]) -> str | None:
+    """Return the plan by which a model was quantised, wholly or in part; None for a model in float.
+
+    source: as for `load_transformer`. Raises as that does.
+    """
+    parts = ("transformer", "text_encoder")
+    found = resolve(source, parts)
+    plans = [stored_plan(found, part) for part in parts]
+    return next((plan.name for plan in plans if plan is not None), None)
+
+
+def check_trainable(source: str | os.PathLike[str]) -> None:
+    """Raise SettingsError for a model whose weights cannot learn: quantised ones, and graphs.
+
+    source: as for `load_transformer`. Raises as that does.
+    """
+    if runtime := resolve(source, ("transformer",)).runtime:
+        raise SettingsError(
+            f"{source} holds graphs for {runtime}, which cannot be trained: train the model that they were "
+            "made of."
+        )
+    if plan := plan_of(source):
+        raise SettingsError(
+            f"{source} is quantised by the plan {plan}, and weights of few bits cannot be trained: train the "
+            f"original model, or widen this one before: sana convert {source} FOLDER --to diffusers."
+        )

@@ -17,7 +17,7 @@ from sanakit.weights.find.resolve import resolve
 from sanakit.weights.layouts.parts import TEXT_SKIPPED, empty, open_text_encoder, text_encoder_pairs
 from sanakit.weights.load import StrPath, fill
 from sanakit.weights.precision import choose_dtype
-from sanakit.weights.read.files import read_json
+from sanakit.weights.read.disk import read_json
 
 
 def load_prompt_filter(

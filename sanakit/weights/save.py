@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from sanakit.errors import OutputError, SettingsError
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.sana import Sana
+from sanakit.quant.layer import Quantized
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.known_things import FILE as KNOWN_THINGS
 from sanakit.text.known_things import KnownThings
@@ -31,7 +32,7 @@ from sanakit.weights.layouts.diffusers import renames, write_sana_config
 from sanakit.weights.layouts.official import CONFIG_KEY
 from sanakit.weights.layouts.parts import QUANTIZATION
 from sanakit.weights.precision import check_rule, dtype_name, parse_dtype
-from sanakit.weights.read.files import write_safetensors
+from sanakit.weights.read.header import write_safetensors
 from sanakit.weights.settings import ModelSettings
 from sanakit.whole import written_whole
 
@@ -115,8 +116,10 @@ def save_diffusers(
     with none of them is told. plan: of the quantised transformer and text encoder; they are written
     unchanged, in our own names, which diffusers cannot read. Returns the folder.
     Raises OutputError when it cannot be written, PrecisionError when dtype contradicts precision,
-    SettingsError for an invalid shift or default.
+    SettingsError for an invalid shift or default, and for quantised layers without a plan.
     """
+    if not plan:
+        _check_floats(transformer, text_encoder.model)
     dtype = parse_dtype(dtype)
     check_rule(dtype, precision, "The model")
     if not 0 < flow_shift < math.inf:
@@ -191,8 +194,10 @@ def save_official(
     """Write a transformer as the official .pth: `{"state_dict": ...}` in the official names.
 
     dtype: to store in; None keeps the tensors' own. The config lies beside the state_dict, where the official
-    code does not look; sizes that were never released could not be read back without it. Raises OutputError.
+    code does not look; sizes that were never released could not be read back without it. Raises OutputError,
+    and SettingsError for quantised layers.
     """
+    _check_floats(transformer)
     path = Path(path).expanduser()
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in transformer.state_dict().items()}
     if dtype is not None:
@@ -209,6 +214,15 @@ def diffusers_state(transformer: Sana) -> dict[str, Tensor]:
     for (ours,), theirs in renames(state, guidance_embed=transformer.config.guidance_embed):
         renamed |= zip(theirs, state[ours].chunk(len(theirs)), strict=True)
     return renamed
+
+
+def _check_floats(*modules: nn.Module) -> None:
+    """Raise SettingsError for quantised layers: their codes would be read as weights."""
+    if any(isinstance(layer, Quantized) for module in modules for layer in module.modules()):
+        raise SettingsError(
+            "Quantised layers have no place in this layout: save the original model, or convert the "
+            "quantised folder, which widens its weights (sanakit.weights.convert)."
+        )
 
 
 def _buffers(module: nn.Module) -> list[str]:

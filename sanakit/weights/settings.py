@@ -22,7 +22,7 @@ from sanakit.weights.find.resolve import OURS, ModelSource, partner, resolve
 from sanakit.weights.layouts.official import PIXELS_PER_LATENT
 from sanakit.weights.layouts.parts import autoencoder_config, open_transformer, transformer_config
 from sanakit.weights.precision import RULES
-from sanakit.weights.read.files import read_json
+from sanakit.weights.read.disk import read_json
 
 OFFERED = ("styles", "example_prompts", "sizes")  # keys of sanakit.json that a page shows
 MAX_TOKENS = 300  # text features of a prompt, in all published models

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from sanakit.images.image import read_metadata
 
@@ -158,3 +159,24 @@ def test_two_processes_draw_the_files_that_one_draws(tmp_path: Path) -> None:
     refused = subprocess.run([*common, "three", "--cluster", "999"], cwd=tmp_path, capture_output=True)
     assert refused.returncode == 2
     assert b"use at most" in refused.stderr
+
+
+def test_a_model_that_was_trained_again_under_its_name_does_not_get_the_others_pictures(
+    draw, tiny: Path
+) -> None:
+    draw("--output", "out")
+    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    file = tiny / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    save_file({name: tensor * 1.5 for name, tensor in tensors.items()}, file)
+    outcome = draw("--output", "out")
+    assert outcome.code == 2
+    assert "drawn by other weights" in outcome.err
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
+    assert draw("--output", "out", "--overwrite").code == 0
+    assert Path("out/00001-a-red-apple.png").read_bytes() != before["00001-a-red-apple.png"]
+
+
+def test_a_model_in_few_bits_does_not_get_the_pictures_of_the_whole_one(draw) -> None:
+    draw("--output", "out")
+    assert "drawn by other weights" in draw("--output", "out", "--plan", "int8").err

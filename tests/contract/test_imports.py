@@ -29,7 +29,7 @@ ORDER = {
     "data": ("read", "batches", "cache", "annotate"),
     "train": (
         *("config", "parts", "objective", "report", "pace", "guard", "distributed", "state", "optim", "loop"),
-        *("losses", "feeds", "distill", "objectives", "surgery", "run", "runs"),
+        *("losses", "feeds", "distill", "objectives", "surgery", "record", "run", "runs"),
     ),
     "serve": ("engine", "jobs", "http", "web"),
     "cli": ("terminal",),

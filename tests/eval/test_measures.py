@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from sanakit.errors import DataError, SettingsError
 from sanakit.eval import measures
@@ -18,6 +21,7 @@ from sanakit.eval.measures import Tools, check_weights, measure
 from sanakit.eval.metrics.clip_score import clip_scores, hessel_score
 from sanakit.models.clip import Clip, ClipConfig, TowerConfig
 from sanakit.text.clip import ClipScorer, Preprocessing, train_clip_tokenizer
+from sanakit.weights.clip import POCKET_CLIP, clip_folder
 
 
 class Judge:
@@ -86,6 +90,85 @@ def test_what_was_found_is_not_asked_again_unless_the_picture_changed(judge: Jud
     assert judge.loaded == loaded  # nothing to ask, nothing to load
     measure("image-reward", shown, Tools(weights={"image-reward": "other/judge"}), folder=folder)
     assert len(judge.asked) == 5
+
+
+def test_what_is_asked_of_a_picture_decides_not_where_it_lies(judge: Judge, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    shown = draw(tmp_path / "pictures", 3)
+    measure("clip-score", shown, Tools(), folder=folder)
+    judge.asked.clear()
+    other = [ImageCase(shown[0].path, Case("0", "a whale")), *shown[1:]]
+    measure("clip-score", other, Tools(), folder=folder)
+    assert judge.asked == ["a whale"]
+    judge.asked.clear()
+    moved = draw(tmp_path / "moved", 3)
+    assert measure("clip-score", moved, Tools(), folder=folder).value == 1
+    assert judge.asked == []
+    before = shown[1].path.stat()
+    Image.new("RGB", (4, 4), (200, 0, 0)).save(shown[1].path)
+    os.utime(shown[1].path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as `cp -p` leaves it
+    measure("clip-score", shown, Tools(), folder=folder)
+    assert judge.asked == ["picture 1"]
+
+
+def test_another_task_or_other_questions_are_asked_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+
+    def look(images: list[Image.Image], cases: list[Case]) -> list[Any]:
+        asked.extend(case.name for case in cases)
+        return [[[1, True]] if case.task == {} else {"correct": True} for case in cases]
+
+    monkeypatch.setattr(measures, "_load", lambda *_: look)
+    (one,) = draw(tmp_path / "pictures", 1)
+    for count in (1, 2, 2):
+        task = {"tag": "counting", "prompt": "p", "include": [{"class": "cat", "count": count}]}
+        measure("geneval", [ImageCase(one.path, Case("0", "p", task))], Tools(), folder=tmp_path)
+    assert len(asked) == 2
+    table = tmp_path / "dpg.csv"
+    heading = "item_id,proposition_id,dependency,tuple,question_natural_language\n"
+    for question in ("Cat?", "Dog?", "Dog?"):
+        table.write_text(f"{heading}0,1,0,entity (cat),{question}\n")
+        measure("dpg", [one], Tools(questions=table, weights={"vqa": "some/judge"}), folder=tmp_path)
+    assert len(asked) == 4
+
+
+def test_another_judge_in_the_same_place_is_asked_again(judge: Judge, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(clip_folder(POCKET_CLIP), tmp_path / "clip"))
+    shown = draw(tmp_path / "pictures", 2)
+    tools = Tools(weights={"clip": str(place)})
+    for _ in range(2):
+        measure("clip-score", shown, tools, folder=tmp_path)
+    assert len(judge.asked) == 2
+    file = place / "model.safetensors"
+    tensors = load_file(file)
+    save_file({name: tensor + 0.01 for name, tensor in tensors.items()}, file)
+    measure("clip-score", shown, tools, folder=tmp_path)
+    assert len(judge.asked) == 4
+    reward = tmp_path / "ImageReward.pt"
+    for content in (b"one", b"one", b"two"):
+        reward.write_bytes(content)
+        measure("image-reward", shown, Tools(weights={"image-reward": str(reward)}), folder=tmp_path)
+    assert len(judge.asked) == 8
+
+
+def test_a_judge_that_is_downloaded_for_the_measure_is_known_the_next_time(
+    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is here it has only a name."""
+    load = judge.load
+
+    def download(*words: Any) -> measures.Look:
+        monkeypatch.setattr(measures, "found_here", lambda place: clip_folder(POCKET_CLIP))
+        return load(*words)
+
+    monkeypatch.setattr(measures, "_load", download)
+    shown = draw(tmp_path / "pictures", 2)
+    for _ in range(2):
+        measure("clip-score", shown, Tools(weights={"clip": "some/clip"}), folder=tmp_path)
+    assert len(judge.asked) == 2
 
 
 def test_dpg_goes_by_the_names_of_prompts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

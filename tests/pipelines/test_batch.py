@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,11 +12,21 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageChops
+from safetensors.torch import load_file, save_file
 
 from sanakit.errors import MemoryLimitError, OutputError
 from sanakit.images.image import read_metadata, save
 from sanakit.pipelines import batch
-from sanakit.pipelines.batch import AT_ONCE, MANIFEST, Drawn, draw_group, finished, groups, save_all
+from sanakit.pipelines.batch import (
+    AT_ONCE,
+    MANIFEST,
+    Drawn,
+    draw_group,
+    drawn_by,
+    finished,
+    groups,
+    save_all,
+)
 from sanakit.pipelines.prompt_file import PromptImage, read_prompts
 from sanakit.pipelines.request import check_request
 from sanakit.pipelines.text_to_image import TextToImage
@@ -34,12 +45,17 @@ def pictures(pipe: TextToImage, tmp_path: Path) -> list[PromptImage]:
 
 
 def run(
-    pipe: TextToImage, pictures: list[PromptImage], folder: Path, *, overwrite: bool = False
+    pipe: TextToImage,
+    pictures: list[PromptImage],
+    folder: Path,
+    weights: str = "",
+    *,
+    overwrite: bool = False,
 ) -> list[str]:
     """Draw what is not there; return the files in the order in which they were saved."""
-    done = finished(pictures, folder, overwrite=overwrite)
+    done = finished(pictures, folder, weights, overwrite=overwrite)
     drawn = (one for group in groups(pictures, done) for one in draw_group(pipe, group, done))
-    return [one.picture.file for one in save_all(drawn, pictures, folder, done)]
+    return [one.picture.file for one in save_all(drawn, pictures, folder, done, weights)]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -262,3 +278,83 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_sentence_and_whole_files(
     monkeypatch.undo()
     run(pipe, pictures, tmp_path / "full")
     assert content(tmp_path / "full") == whole
+
+
+def weights_of(folder: Path) -> dict[str, str]:
+    """What drew each image, by the manifest."""
+    rows = [json.loads(line) for line in (folder / MANIFEST).read_text().splitlines()]
+    return {row["file"]: row["weights"] for row in rows}
+
+
+def test_a_model_is_known_by_its_weights_and_settings_not_by_its_name_or_place(
+    folder: Path, tmp_path: Path
+) -> None:
+    first, copy, other, shifted = (Path(shutil.copytree(folder, tmp_path / name)) for name in "abcd")
+    file = other / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    name = min(tensors)
+    save_file(tensors | {name: tensors[name] + 0.01}, file)
+    scheduler = shifted / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | {"flow_shift": 7.0}))
+    assert drawn_by(first) == drawn_by(copy)
+    assert len({drawn_by(first), drawn_by(other), drawn_by(shifted), drawn_by(first, "int8")}) == 4
+
+
+def test_pictures_of_another_model_of_the_same_name_are_refused(
+    pipe: TextToImage, pictures: list[PromptImage], tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    run(pipe, pictures, folder, "one")
+    assert set(weights_of(folder).values()) == {"one"}
+    before = content(folder)
+    assert run(pipe, pictures, folder, "one") == []
+    with pytest.raises(OutputError, match=r"00001-a-red-apple\.png \(drawn by other weights\).*--overwrite"):
+        run(pipe, pictures, folder, "two")
+    with pytest.raises(OutputError, match="somewhere else"):
+        finished(pictures, folder, "two", remedy="Draw somewhere else.")
+    assert content(folder) == before
+    assert set(run(pipe, pictures, folder, "two", overwrite=True)) == {one.file for one in pictures}
+    assert set(weights_of(folder).values()) == {"two"}
+
+
+def test_a_run_that_replaces_pictures_and_is_stopped_never_takes_old_ones_for_new(
+    pipe: TextToImage, pictures: list[PromptImage], tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    run(pipe, pictures, folder, "one")
+
+    def stopped() -> Iterator[Drawn]:
+        yield from list(draw_group(pipe, groups(pictures, set())[0]))[:2]
+        raise KeyboardInterrupt
+
+    done = finished(pictures, folder, "two", overwrite=True)
+    with pytest.raises(KeyboardInterrupt):
+        list(save_all(stopped(), pictures, folder, done, "two"))
+    assert list(weights_of(folder).values()).count("two") == 2
+    assert list(weights_of(folder).values()).count("one") == 3
+    replaced = {file for file, weights in weights_of(folder).items() if weights == "two"}
+    assert finished(pictures, folder, "two", overwrite=True) == replaced
+    with pytest.raises(OutputError, match="other weights"):
+        finished(pictures, folder, "two")
+    with pytest.raises(OutputError, match="other weights"):
+        finished(pictures, folder, "one")
+
+
+@pytest.mark.parametrize("damage", ["line", "file", "older"])
+def test_a_picture_that_no_manifest_names_is_that_of_its_folder_or_refused(
+    pipe: TextToImage, pictures: list[PromptImage], tmp_path: Path, damage: str
+) -> None:
+    folder = tmp_path / "folder"
+    run(pipe, pictures, folder, "one")
+    manifest = folder / MANIFEST
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    if damage == "line":  # as after a power cut: the others tell which model draws here
+        manifest.write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]) + '{"file": "0')
+        assert run(pipe, pictures, folder, "one") == []
+        assert len(weights_of(folder)) == len(pictures)
+        return
+    manifest.unlink()
+    if damage == "older":
+        manifest.write_text("".join(json.dumps(row | {"weights": ""}) + "\n" for row in rows))
+    with pytest.raises(OutputError, match="drawn by weights that no manifest names"):
+        run(pipe, pictures, folder, "one")

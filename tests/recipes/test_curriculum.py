@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,16 @@ def test_a_curriculum_begins_with_new_weights_and_grows(pictures: Path, tiny: Pa
     moved = [(a - b).abs().max() for a, b in zip(before.parameters(), after.parameters(), strict=True)]
     assert max(moved) < 0.01
     assert not torch.allclose(start.x_embedder.proj.weight, before.x_embedder.proj.weight, atol=0.05)
+
+
+def test_phases_are_not_continued_with_another_model(pictures: Path, tiny: Path, tmp_path: Path) -> None:
+    """Its resolution has other phases, which would begin in folders of their own."""
+    training = run_recipe("pretrain", RECIPES, data=pictures, output=tmp_path, source=tiny, resolution=LARGE)
+    next(training)
+    training.close()  # pyright: ignore[reportAttributeAccessIssue] - a generator
+    assert json.loads((tmp_path / "config.json").read_text())["source"]["name"] == str(tiny)
+    with pytest.raises(SettingsError, match=f"--source {tiny}"):
+        list(run_recipe("pretrain", RECIPES, data=pictures, output=tmp_path, resume=True))
 
 
 def test_enlarging_goes_on_from_the_finished_model(pictures: Path, tiny: Path, tmp_path: Path) -> None:

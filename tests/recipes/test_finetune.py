@@ -33,11 +33,20 @@ from sanakit.train.objectives.velocity import VelocityObjective
 from sanakit.train.parts import Part, Share, split
 from sanakit.train.run import run_recipe
 from sanakit.train.runs import finetune as finetune_folder
-from sanakit.weights import load_configs, load_settings, load_text_encoder, load_transformer, save_diffusers
+from sanakit.weights import (
+    convert,
+    load_configs,
+    load_settings,
+    load_text_encoder,
+    load_transformer,
+    save_diffusers,
+    save_quantized,
+)
+from sanakit.weights.quantized import check_trainable
 
 BROKEN = {"empty.png", "cut.jpg", "words.png"}
 ROOT = Path(__file__).resolve().parents[2]
-Command = Callable[..., str]
+Command = Callable[..., tuple[str, str]]
 Writer = Callable[..., Path]
 
 
@@ -57,15 +66,29 @@ def pictures(write_pictures: Writer, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run `sana` and give what it prints."""
+    """Run `sana`; return its standard output and its standard error."""
 
-    def run(*words: object) -> str:
+    def run(*words: object) -> tuple[str, str]:
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             main([str(word) for word in words])
         captured = capsys.readouterr()
         assert not end.value.code, captured.err
-        return captured.out
+        return captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def mistake(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run `sana` with a mistake in it; return the sentence about it."""
+
+    def run(*words: object) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(word) for word in words])
+        assert end.value.code == 2
+        return capsys.readouterr().err
 
     return run
 
@@ -94,7 +117,7 @@ def test_one_command_trains_mixed_pictures_and_names_the_broken_ones(
 ) -> None:
     """Three buckets, of which each fills one batch: three steps meet every image."""
     output = tmp_path / "runs" / "finetune"
-    told = command(
+    told, said = command(
         *("train", "finetune", "--data", pictures, "--source", tiny, "--steps", 3, "--batch-size", 4),
         *("--output", output),
     )
@@ -107,8 +130,17 @@ def test_one_command_trains_mixed_pictures_and_names_the_broken_ones(
     assert report["used"] == 10  # that one ends early shows only when it is decoded
     assert [bucket["pictures"] for bucket in report["buckets"]] == [3, 4, 3]
     assert report["captions_per_picture"] == {"2": 10}
-    for name in BROKEN:
-        assert name in told
+    lines = said.splitlines() + told.splitlines()
+    assert [line for line in said.splitlines() if line.startswith("step ")] == [
+        f"step {row['step']} of 3, loss {row['loss']:.4f}, {row['samples_per_second']:.1f} samples/s"
+        for row in map(json.loads, (output / "log.jsonl").read_text().splitlines())
+    ]
+    for line in report[
+        "summary"
+    ].splitlines():  # what is known at the start, before; what turns out, at the end
+        assert lines.count(line) == 1, line
+    assert "cut.jpg" in told
+    assert "empty.png" in said
     settings = load_settings(output / "model")
     assert (settings.name, settings.flow_shift, settings.width) == ("tiny-finetuned", 2.0, 64)
     before, after = load_transformer(tiny), load_transformer(output / "model")
@@ -118,8 +150,10 @@ def test_one_command_trains_mixed_pictures_and_names_the_broken_ones(
     drawn = tmp_path / "drawn.png"
     command("generate", "a red apple", "--model", output / "model", "--size", "64x64", "--output", drawn)
     assert drawn.exists()
-    again = command("train", "finetune", "--data", pictures, "--source", tiny, "--steps", 3, "--batch-size",
-                    4, "--output", output, "--resume", "--json")  # fmt: skip
+    again, _ = command(
+        *("train", "finetune", "--data", pictures, "--source", tiny, "--steps", 3, "--batch-size", 4),
+        *("--output", output, "--resume", "--json"),
+    )
     assert json.loads(again)["pictures"]["failed"] == report["failed"]
 
 
@@ -141,7 +175,7 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
 def test_empty_places_and_broken_pictures_count_nothing_in_the_mean(
     pictures: Path, tiny: Path, tmp_path: Path
 ) -> None:
-    """Each global batch's shares add up to 1 over its sound pictures, however it is cut."""
+    """A sound picture counts one over the batch's size, whatever is in its batch, and however that is cut."""
     objective = made(pictures, tmp_path / "whole", tiny, batch_size=5)
     in_parts = made(pictures, tmp_path / "parts", tiny, batch_size=5)
     whole, parts = [Part(0, 5, 5)], split(5, Share(), 2)
@@ -150,8 +184,9 @@ def test_empty_places_and_broken_pictures_count_nothing_in_the_mean(
     sound = []
     for step in range(3):
         batch = objective.batch(step, whole[0])
-        assert batch.shares.sum().item() == pytest.approx(1)
         counted = batch.shares > 0
+        assert batch.shares[counted].tolist() == pytest.approx([1 / 5] * int(counted.sum()))
+        assert objective.filled(batch).item() == pytest.approx(int(counted.sum()) / 5)
         sound.append(int(counted.sum()))
         loss = objective.loss(batch)
         assert isinstance(batch.latents, Unencoded)
@@ -244,8 +279,101 @@ def test_what_can_not_be_trained_is_refused_with_a_remedy(pictures: Path, tiny: 
     )
     with pytest.raises(SettingsError, match="Sprint"):
         made(pictures, tmp_path / "b", sprint, batch_size=2)
-    with pytest.raises(SettingsError, match="batch size of its own"):
+    with pytest.raises(SettingsError, match="batch size of its own: omit --batch-size"):
         next(run_recipe("autoencoder", RECIPES, data=pictures, output=tmp_path / "c", batch_size=2))
+
+
+@pytest.mark.parametrize("words", [{"batch_size": 0}, {"steps": 0}, {"resolution": 0}])
+def test_zero_is_not_taken_for_the_recipes_own(
+    pictures: Path, tiny: Path, tmp_path: Path, words: dict[str, int]
+) -> None:
+    with pytest.raises(SettingsError, match=r"= 0|resolution 0"):
+        list(run_recipe("finetune", RECIPES, data=pictures, output=tmp_path / "run", source=tiny, **words))
+
+
+def test_models_that_cannot_learn_are_refused_before_the_first_step(
+    pictures: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_quantized(tiny, tmp_path / "few-bits", "int8-weight")
+    with pytest.raises(
+        SettingsError, match=r"few-bits is quantised by the plan int8-weight.*sana convert .*few-bits"
+    ):
+        made(pictures, tmp_path / "run", folder, batch_size=2)
+    wide = convert(folder, tmp_path / "wide", "diffusers")
+    made(pictures, tmp_path / "run", wide, batch_size=2)
+    graphs = Path(shutil.copytree(tiny, tmp_path / "graphs"))
+    index = {"_class_name": "SanaGraphs", "runtime": "onnx"}
+    (graphs / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(SettingsError, match="holds graphs for onnx, which cannot be trained"):
+        check_trainable(graphs)
+
+
+def test_a_resumed_run_refuses_another_source_and_tells_other_settings(
+    pictures: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: Callable[..., str]
+) -> None:
+    """Without --source it would be pocket, whose text encoder would be in the result."""
+    output = tmp_path / "run"
+    words = ("train", "finetune", "--data", pictures, "--batch-size", 4, "--output", output, "--resume")
+    asked = {"data": pictures, "output": output, "batch_size": 4}
+    list(run_recipe("finetune", RECIPES, source=tiny, steps=2, **asked))
+    record = json.loads((output / "config.json").read_text())
+    assert (record["recipe"], record["source"]["name"]) == ("finetune", str(tiny))
+    assert set(record["source"]["weights"]) == {"transformer", "vae", "text_encoder"}
+    assert record["choices"]["instruction"] == "Draw this: "
+    report = (output / "report.json").read_text()
+    said = mistake(*words)
+    assert f"began from {tiny}, and would continue from pocket" in said
+    assert f"--source {tiny}" in said
+    assert (output / "report.json").read_text() == report
+
+    moved = Path(shutil.copytree(tiny, tmp_path / "moved"))
+    rate = replace(finetune.SMALL, learning_rate=1e-5, weight_decay=0.5)
+    monkeypatch.setattr(finetune, "SMALL", rate)
+    (pictures / "00.txt").write_text("a green apple\n")
+    first, *_ = run_recipe("finetune", RECIPES, source=moved, steps=4, resume=True, **asked)
+    assert first.step == 3
+    told = first.notes[0]
+    for change in ("learning_rate 1e-05 instead of 0.0002", "weight_decay 0.5 instead of 0.0", "steps 4"):
+        assert change in told
+    assert "other images or captions" in told
+
+
+def test_fewer_steps_than_are_done_are_told_on_the_command_line(
+    pictures: Path, tiny: Path, tmp_path: Path, command: Command
+) -> None:
+    words = (
+        "train",
+        "finetune",
+        "--data",
+        pictures,
+        "--source",
+        tiny,
+        "--batch-size",
+        4,
+        "--output",
+        tmp_path / "run",
+    )
+    command(*words, "--steps", 3)
+    out, err = command(*words, "--steps", 2, "--resume")
+    assert "The run is at step 3 already, beyond the 2 steps asked for" in err
+    assert "steps 2 instead of 3" in err
+    assert "finished already" in out
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("--lr", "learning_rate is a setting of the recipe: change it in sanakit/recipes."),
+        ("--weight-decay", "weight_decay is a setting of the recipe"),
+        ("--epochs", "Use --steps."),
+        ("--model", "Use --source."),
+        ("--output-folder", "--output"),
+    ],
+)
+def test_an_option_that_training_does_not_have_is_answered_with_what_to_do(
+    option: str, hint: str, mistake: Callable[..., str]
+) -> None:
+    assert hint in mistake("train", "finetune", option, "1e-4")
 
 
 def test_published_sizes_train_as_they_were_trained() -> None:

@@ -84,8 +84,27 @@ def test_words_that_are_not_known_are_refused_with_those_that_are(settings, allo
 
 @pytest.mark.parametrize(
     "settings",
-    [{"learning_rate": -1e-3}, {"learning_rate": float("nan")}, {"clip_norm": 0.0}, {"log_every": 0}],
+    [
+        *({"learning_rate": value} for value in (-1e-3, 0, float("nan"), float("inf"), "1e-3", True)),
+        *({"log_every": value} for value in (0, 2.5, True)),
+        *({"steps": 2.5}, {"batch_size": "8"}, {"warmup_steps": -1}, {"micro_batch": 0}, {"clip_norm": 0.0}),
+        *({"seed": -1}, {"seed": 2**32}, {"seed": 0.5}),
+        *({"weight_decay": -0.1}, {"weight_decay": float("nan")}, {"ema_decay": 1.5}, {"final_fraction": 2}),
+        *({"betas": (0.9, 1.0)}, {"betas": (0.9,)}, {"came_betas": (0.9, -0.1, 0.9)}),
+        *({"rate_factors": (("decoder", -1.0),)}, {"rate_factors": (("decoder", float("nan")),)}),
+        *({"bf16": "false"}, {"compile": 1}, {"recompute": None}),
+    ],
 )
-def test_rates_and_intervals_out_of_range_are_refused(settings):
-    with pytest.raises(SettingsError, match=next(iter(settings))):
+def test_numbers_and_switches_out_of_range_are_refused_by_name(settings):
+    with pytest.raises(SettingsError, match=f"{next(iter(settings))}.* must be"):
         config(**settings)
+
+
+def test_what_lies_at_the_ends_of_its_range_is_taken():
+    edges = {"warmup_steps": 0, "weight_decay": 0, "ema_decay": 1, "final_fraction": 0, "seed": 2**32 - 1}
+    assert config(**edges, betas=(0.0, 0.999), rate_factors=(("decoder", 0.0),)).weight_decay == 0
+
+
+def test_a_smoke_run_and_another_length_are_checked_too():
+    with pytest.raises(SettingsError, match="steps = 0"):
+        config().lasting(0)

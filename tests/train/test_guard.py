@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from sanakit.errors import NumericsError
+from sanakit.errors import DataError, NumericsError
 from sanakit.train import guard as guard_module
 from sanakit.train.guard import Guard
 
@@ -248,3 +248,38 @@ def test_gradient_norms_that_vary_by_factors_are_usual():
         assert guard.admit(step, 1.0, float(norm)), guard.notes
     assert guard.factor == 1.0
     assert not guard.admit(3000, 1.0, 0.4 * 400)
+
+
+def test_steps_without_a_sample_are_told_and_too_many_in_a_row_end_the_run(constants):
+    constants(hopeless=3)
+    guard = warmed()
+    before = guard.state_dict()
+    assert not guard.leave_out(100)
+    assert not guard.leave_out(101)
+    assert guard.notes[-1] == "Step 101 skipped: none of its images could be read."
+    assert guard.state_dict() == before  # the learning rate is not lowered for it
+    assert guard.admit(102, *ordinary(102))
+    guard.leave_out(103)
+    guard.leave_out(104)
+    with pytest.raises(DataError, match=r"last 3 steps up to 105 .*--resume"):
+        guard.leave_out(105)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"factor": value} for value in (0, 2.0, math.nan, "1", None)),
+        *({"losses": [0.1, math.nan]}, {"losses": 3}, {"norms": ["a"]}, {"norms": None}),
+        *({"bad": [1.5]}, {"bad": "x"}, {"skipped": "many"}, {"high": 0.5}),
+    ],
+)
+def test_numbers_that_a_guard_never_saves_are_not_taken(change):
+    with pytest.raises((TypeError, ValueError)):
+        Guard().load_state_dict(warmed().state_dict() | change)
+
+
+def test_a_state_that_lacks_a_number_is_not_taken():
+    state = warmed().state_dict()
+    for name in state:
+        with pytest.raises(KeyError):
+            Guard().load_state_dict({key: value for key, value in state.items() if key != name})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
@@ -15,8 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from sanakit.errors import NumericsError, OutputError, SettingsError, WeightsError
+from sanakit.errors import DataError, NumericsError, OutputError, SettingsError, WeightsError
 from sanakit.train.config import TrainConfig
+from sanakit.train.guard import Guard
 from sanakit.train.loop import train
 from sanakit.train.parts import Part, sample_noise
 from sanakit.train.report import Progress
@@ -290,3 +293,125 @@ def test_bfloat16_is_left_where_the_processor_has_none_and_that_is_told(tmp_path
         assert told == [] if there else "float32" in told[0] and len(told) == 1
     assert losses[False] == [p.loss for p in train(Regression(), CONFIG, tmp_path / "float32")]
     assert losses[True] != losses[False]
+
+
+class Sparse(Regression):
+    """The same from batches with empty places: `there` maps a step to its samples, of 8; others are full."""
+
+    def __init__(self, there: dict[int, int]) -> None:
+        super().__init__()
+        self.there = there
+
+    def batch(self, step: int, part: Part) -> tuple[Tensor, Tensor]:
+        x, _ = super().batch(step, part)
+        sound = torch.arange(part.start, part.stop) < self.there.get(step, part.total)
+        return x, sound / part.total
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        x, shares = batch
+        errors = (self.model.blocks(self.model.start(x)).float() - x @ self.wanted).square().mean(1)
+        return (errors * shares).sum()
+
+    def filled(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return batch[1].sum()
+
+
+def test_every_sample_weighs_the_same_and_the_reported_loss_is_the_mean_of_samples(tmp_path):
+    """A batch with one of 8 places filled has an eighth of that sample's gradient."""
+    config = replace(CONFIG, log_every=1, steps=1)
+    (lone,) = train(objective := Sparse({0: 1}), config, tmp_path / "lone")
+    plain = Sparse({})
+    x, _ = plain.batch(0, Part(0, 8, 8))
+    error = plain.loss((x[:1], torch.ones(1)))
+    error.backward()
+    gradients = [p.grad for p in plain.model.parameters() if p.grad is not None]
+    assert lone.loss == pytest.approx(error.item(), rel=1e-5)
+    assert lone.grad_norm == pytest.approx(nn.utils.get_total_norm(gradients).item() / 8, rel=1e-5)
+    (full,) = train(Sparse({}), config, tmp_path / "full")
+    (usual,) = train(Regression(), config, tmp_path / "usual")
+    assert (full.loss, full.grad_norm) == pytest.approx((usual.loss, usual.grad_norm), rel=1e-5)
+    assert objective.there == {0: 1}
+
+
+def test_the_guard_compares_means_of_samples(tmp_path, monkeypatch):
+    """A full batch after many lone samples is no spike."""
+    seen: list[float] = []
+    admit = Guard.admit
+    monkeypatch.setattr(
+        Guard, "admit", lambda self, step, loss, norm: seen.append(loss) or admit(self, step, loss, norm)
+    )
+    logged = [p.loss for p in train(Sparse({0: 1, 1: 4}), replace(CONFIG, log_every=1, steps=3), tmp_path)]
+    assert seen == logged
+
+
+def test_a_logged_loss_weighs_steps_by_their_samples(tmp_path):
+    there = {0: 1, 1: 8}
+    each = [p.loss for p in train(Sparse(there), replace(CONFIG, log_every=1, steps=2), tmp_path / "each")]
+    (both,) = train(Sparse(there), replace(CONFIG, log_every=2, steps=2), tmp_path / "both")
+    assert both.loss == pytest.approx((each[0] + 8 * each[1]) / 9, rel=1e-5)
+
+
+def test_a_step_without_a_sample_changes_no_weight_and_is_told(tmp_path):
+    config = replace(CONFIG, log_every=1, steps=5, weight_decay=0.5, evaluate_every=100, sheet_every=100)
+    weights: list[Tensor] = []
+    objective = Sparse({2: 0})
+    notes = []
+    for progress in train(objective, config, tmp_path):
+        weights.append(objective.model.blocks[0].qkv.weight.detach().clone())
+        notes.append(progress.notes)
+    assert torch.equal(weights[1], weights[2])
+    assert not torch.equal(weights[2], weights[3])
+    assert notes[2] == ("Step 2 skipped: none of its images could be read.",)
+    assert math.isnan(next(train(Sparse({0: 0}), replace(config, steps=1), tmp_path / "one")).loss)
+
+
+def test_a_run_whose_images_are_gone_ends_with_a_sentence_and_its_checkpoint(tmp_path):
+    gone = Sparse(dict.fromkeys(range(9, 200), 0))
+    with pytest.raises(DataError, match=r"could be read: check that the data .*--resume"):
+        list(train(gone, replace(CONFIG, steps=200, checkpoint_every=8), tmp_path))
+    assert open_checkpoint(tmp_path).step % 8 == 0
+    assert "could be read" in rows(tmp_path)[-1]["notes"][0]
+
+
+def test_fewer_steps_than_are_done_are_told(tmp_path, caplog):
+    list(train(Regression(), CONFIG, tmp_path))
+    caplog.set_level(logging.INFO)
+    assert list(train(Regression(), replace(CONFIG, steps=4), tmp_path, resume=True)) == []
+    assert "The run is at step 12 already, beyond the 4 steps asked for" in caplog.text
+    caplog.clear()
+    assert list(train(Regression(), CONFIG, tmp_path, resume=True)) == []
+    assert caplog.text == ""
+
+
+def test_damage_is_told_even_where_nothing_is_left_to_train(tmp_path, caplog):
+    list(train(Regression(), CONFIG, tmp_path))
+    (tmp_path / "checkpoint-0000012" / "manifest.json").write_text("{")
+    assert list(train(Regression(), replace(CONFIG, steps=8), tmp_path, resume=True)) == []
+    assert "checkpoint-0000012 is damaged" in caplog.text
+
+
+def forge(path: Path, **changes) -> None:
+    """Change a checkpoint's manifest as somebody does who knows how its checksum is made."""
+    manifest = json.loads((path / "manifest.json").read_text()) | changes
+    body = {name: manifest[name] for name in ("format", "step", "numbers", "tensors", "files")}
+    manifest["checksum"] = zlib.crc32(json.dumps(body, sort_keys=True).encode())
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        *({}, [], "x", {"optimizers": {}, "guard": {}}, {"optimizers": {}, "guard": None}),
+        {"optimizers": {"optimizer.blocks.0.qkv.weight.step": "3"}},
+        {"optimizers": ["step"]},
+    ],
+    ids=str,
+)
+def test_forged_numbers_cost_the_steps_since_the_checkpoint_before(tmp_path, numbers):
+    list(islice(train(Regression(), CONFIG, tmp_path), 4))
+    newest = tmp_path / "checkpoint-0000008"
+    kept = json.loads((newest / "manifest.json").read_text())["numbers"]
+    forge(newest, numbers=kept | numbers if "optimizers" in numbers and len(numbers) == 1 else numbers)
+    resumed = next(train(Regression(), CONFIG, tmp_path, resume=True))
+    assert resumed.step == 6
+    assert "checkpoint-0000008 is damaged" in resumed.notes[0]

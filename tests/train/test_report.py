@@ -220,3 +220,16 @@ def test_trackio_itself_takes_a_run_and_goes_on_with_it(tmp_path, monkeypatch):
             report.note("Going well.")
     (run,) = trackio.Api().runs("sanakit")
     assert run.name == "apples"
+
+
+@pytest.mark.parametrize(
+    "line", ["[]", "3", '{"loss": 1}', '{"step": "2"}', "not JSON", "[" * 100_000], ids=lambda text: text[:9]
+)
+def test_a_damaged_line_of_the_log_does_not_stop_a_resumed_run(tmp_path, line):
+    with open_report(tmp_path, 0, CONFIG) as report:
+        report.line(progress(2))
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write(f"{line}\n")
+    with open_report(tmp_path, 4, CONFIG) as report:
+        report.line(progress(6))
+    assert [row["step"] for row in rows(tmp_path)] == [2, 6]

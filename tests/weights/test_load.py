@@ -14,7 +14,7 @@ from sanakit.errors import ModelNotFoundError, PrecisionError, SettingsError, We
 from sanakit.models.sana import SANA_600M, SANA_1600M, Sana
 from sanakit.weights import describe, load_autoencoder, load_text_encoder, load_transformer, save_official
 from sanakit.weights.layouts.diffusers import write_sana_config
-from sanakit.weights.read.files import write_safetensors
+from sanakit.weights.read.header import write_safetensors
 from sanakit.weights.save import diffusers_state
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"

@@ -100,8 +100,8 @@ class LoaderReport:
             lines.append(f"{self.uncaptioned} samples had no caption and got an empty one.")
         if self.empty_share > 0.1:
             lines.append(
-                f"{self.empty_share:.0%} of the places in batches stay empty: use smaller batches, or "
-                "square=True."
+                f"{self.empty_share:.0%} of the places in batches stay empty: use smaller batches "
+                "(--batch-size)."
             )
         return "\n".join(lines)
 
@@ -267,8 +267,8 @@ class Loader:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise DataError(
                 f"A reading process died ({reason}). It was killed, or memory ran out: "
-                "main memory, or shared memory (/dev/shm, in Docker --shm-size). Try fewer workers, then "
-                "resume: the order continues where it stopped."
+                "main memory, or shared memory (/dev/shm, in Docker --shm-size). Lower WORKERS in the "
+                "recipe, then continue with --resume: the order goes on where it stopped."
             ) from error
 
 

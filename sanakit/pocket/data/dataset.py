@@ -10,6 +10,7 @@ Only MIT and Apache-2.0 art. Nobody needs this to use pocket, only to train it.
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import multiprocessing
 import os
@@ -70,6 +71,11 @@ class PocketImages:
     alpha: np.ndarray
     rows: list[PocketRow]
     sources: dict
+
+    @property
+    def fingerprint(self) -> str:
+        """Tell these images and captions from others, by the rows and the packages' checksums."""
+        return hashlib.sha256(repr((self.sources, self.rows)).encode()).hexdigest()
 
 
 def build_pocket(

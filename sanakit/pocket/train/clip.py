@@ -28,6 +28,7 @@ from sanakit.text.clip import ClipScorer, Preprocessing, train_clip_tokenizer
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.objectives.contrastive import ContrastiveObjective, Pair
+from sanakit.train.record import MadeWith
 from sanakit.train.run import MODEL, Run, averaged_weights
 from sanakit.weights import save_clip
 
@@ -202,7 +203,8 @@ def clip_run(data: Path, output: Path, model: ClipConfig, config: TrainConfig) -
         trained.load_state_dict(averaged_weights(folder))
         save_clip(folder / MODEL, ClipScorer(trained, tokenizer, preprocessing), dtype=torch.float16)
 
-    return Run(objective, config, finish)
+    made_with = MadeWith(data=data, content=pocket.fingerprint, choices={"vocab_size": size})
+    return Run(objective, config, finish, made_with=made_with)
 
 
 def _texts(pocket: PocketImages, draw: PocketPairs) -> list[str]:

@@ -40,10 +40,12 @@ from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.objectives.autoencoder import autoencoder_state
 from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
+from sanakit.train.record import MadeWith, fingerprint_of_module
 from sanakit.train.run import MODEL, Run, averaged_parts, averaged_weights, compile_blocks
 from sanakit.train.state.checkpoint import has_checkpoint
 from sanakit.train.surgery.dense_time import with_dense_time
 from sanakit.weights import load_autoencoder, load_text_encoder, load_transformer, save_diffusers
+from sanakit.weights.quantized import check_trainable
 
 SHEET = (
     *("a dog", "a cute cat", "a house with a garden", "draw me a panda", "a blue cat", "cat", "puppy"),
@@ -79,11 +81,13 @@ def drawings_run(
     """Train a transformer on the latents of a pool that is made first, with the encoder of `pocket-words`.
 
     source: the model whose transformer and autoencoder it begins with, and whose text encoder it keeps where
-    there is no words run; None: a new transformer, and the autoencoder of the runs beside `output`. What is
-    left out or kept for want of data or of an earlier stage is told in the run's notes.
-    Raises DataError where one is missing that it cannot do without, SettingsError for a source of another
-    architecture.
+    there is no words run; None: a new transformer, and the autoencoder of the runs beside `output`. The run's
+    notes tell when something is left out or kept for want of data or of an earlier stage.
+    Raises DataError where one is missing that it cannot do without, SettingsError for a source that is
+    quantised or of another architecture.
     """
+    if source is not None:
+        check_trainable(source)
     notes: list[str] = []
     pocket, more = open_pocket(data), more_of(data)
     if more.exists():
@@ -142,7 +146,17 @@ def drawings_run(
             **what.offers,
         )
 
-    return Run(objective, config, finish, tuple(notes))
+    made_with = MadeWith(
+        source=source,
+        parts={
+            "text encoder in use": fingerprint_of_module(encoder.model),
+            "autoencoder in use": fingerprint_of_module(codec),
+        },
+        data=data,
+        content=both.fingerprint,
+        choices={"scenes": what.scenes, "shift": what.shift},
+    )
+    return Run(objective, config, finish, tuple(notes), made_with)
 
 
 def _encoder(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.feeds.latents import LatentFeed
 from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
+from sanakit.train.record import MadeWith
 from sanakit.train.run import MODEL, Run, averaged_parts, compile_blocks
 from sanakit.weights import (
     load_autoencoder,
@@ -29,6 +30,7 @@ from sanakit.weights import (
     load_transformer,
     save_diffusers,
 )
+from sanakit.weights.quantized import check_trainable
 from sanakit.weights.save import kept_settings
 from sanakit.weights.settings import ModelSettings
 
@@ -45,18 +47,21 @@ class Prepared:
     settings: ModelSettings
     codec: DCAE
     learned: PocketSet
+    made_with: MadeWith
 
 
 def prepare(data: Path, source: str | os.PathLike[str], mixture: Mixture) -> Prepared:
     """Encode the images of the pocket data set, and scenes of them, with a finished model's autoencoder.
 
     source: pocket, or the folder of a model that its recipe wrote. mixture: of what is drawn.
-    Raises DataError for the data set, and what loading a model raises.
+    Raises DataError for the data set, SettingsError for a quantised model, and what loading a model raises.
     """
+    check_trainable(source)
     pocket = open_pocket(data)
     settings = load_settings(source)
     codec = load_autoencoder(source, part="both", device=training_device(), dtype="float32")
-    return Prepared(source, settings, codec, encode_set(pocket, codec, mixture))
+    made_with = MadeWith(source=source, data=data, content=pocket.fingerprint, choices=asdict(mixture))
+    return Prepared(source, settings, codec, encode_set(pocket, codec, mixture), made_with)
 
 
 def further_run(prepared: Prepared, config: TrainConfig, change: Change, *, name: str | None = None) -> Run:
@@ -109,4 +114,4 @@ def further_run(prepared: Prepared, config: TrainConfig, change: Change, *, name
             **kept_settings(replace(settings, name=name or settings.name)),
         )
 
-    return Run(objective, config, finish)
+    return Run(objective, config, finish, made_with=prepared.made_with)

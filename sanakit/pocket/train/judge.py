@@ -31,6 +31,7 @@ from sanakit.seeds import numpy_generator
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.parts import Part
+from sanakit.train.record import MadeWith
 from sanakit.train.run import MODEL, Run, averaged_weights
 
 SCENES = 10**6  # numbers of scenes to draw from: none comes twice but by chance
@@ -134,7 +135,8 @@ def judge_run(data: Path, config: TrainConfig) -> Run:
         accuracy = objective.evaluate(trained.eval())
         save_judge(folder / MODEL, trained, {"questions": as_rows(objective.questions), "accuracy": accuracy})
 
-    return Run(objective, config, finish)
+    made_with = MadeWith(data=data, content=pocket.fingerprint)
+    return Run(objective, config, finish, made_with=made_with)
 
 
 def single(concept: str, style: str) -> Scene:

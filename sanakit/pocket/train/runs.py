@@ -17,6 +17,7 @@ from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.feeds.pictures import Crops, IndexedImages
 from sanakit.train.objectives.autoencoder import AutoencoderObjective, Terms, autoencoder_state
+from sanakit.train.record import MadeWith
 from sanakit.train.run import Run, averaged_weights
 from sanakit.train.state.checkpoint import has_checkpoint
 from sanakit.train.surgery.linear_init import start_linear
@@ -73,4 +74,15 @@ def autoencoder_run(
         seed=config.seed,
         latent_noise=latent_noise * deviation,
     )
-    return Run(objective, config, lambda _: None)
+    made_with = MadeWith(
+        data=data,
+        content=pocket.fingerprint,
+        choices={
+            "crop": crop,
+            "whole_from": whole_from,
+            "latent_noise": latent_noise,
+            "scene_share": scene_share,
+            "start": start,
+        },
+    )
+    return Run(objective, config, lambda _: None, made_with=made_with)

@@ -20,9 +20,11 @@ from sanakit.text.encoder import TextEncoder
 from sanakit.text.tokenizer import load_tokenizer, save_tokenizer
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
+from sanakit.train.record import MadeWith
 from sanakit.train.run import Run, averaged_weights
 from sanakit.train.state.average import part_of
 from sanakit.train.state.checkpoint import has_checkpoint
+from sanakit.weights.read.digest import file_digest
 
 WORDS, TOKENIZER = "vocabulary.npz", "tokenizer"  # in the run's folder
 FEW = ((150, 16), (300, 48))  # things in company at first: order is learned before all things are
@@ -47,7 +49,14 @@ def words_run(data: Path, output: Path, text: Gemma2Config, config: TrainConfig)
         save_tokenizer(tokenizer, output / TOKENIZER)
         model = start_words(text, tokenizer, texts.vocabulary)
     encoder = TextEncoder(model.to(training_device()), tokenizer)
-    return Run(WordsObjective(encoder, texts, seed=config.seed, few=FEW), config, lambda _: None)
+    objective = WordsObjective(encoder, texts, seed=config.seed, few=FEW)
+    made_with = MadeWith(
+        parts={
+            name: file_digest(output / name, exact=True) for name in (WORDS, f"{TOKENIZER}/tokenizer.json")
+        },
+        data=data,
+    )
+    return Run(objective, config, lambda _: None, made_with=made_with)
 
 
 def taught_encoder(run: Path, text: Gemma2Config) -> TextEncoder:

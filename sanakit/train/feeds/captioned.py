@@ -1,8 +1,9 @@
 """A feed of a loader's captioned images, or of a cache that holds them encoded: the same batches.
 
-Empty places of a batch and images that turn out broken count nothing: the loss is the mean over the sound
-images of the global batch. How many those are is known once they are decoded, on all ranks; so a rank reads
-all of its parts of a step before the first of them is computed.
+Empty places of a batch and images that turn out broken count nothing, and every sound image counts the same:
+one over the batch size. So an image that is alone in its bucket weighs no more than one of a full batch.
+A rank reads all of its parts of a step before the first of them is computed: all ranks then agree on what
+turned out broken.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class CaptionedFeed:
         self.loader, self.on_failure = loader, on_failure
         self.codec = codec.eval().requires_grad_(False)
         self._parts: list[Part] = []
-        self._step, self._sound = -1, 0  # the step that is loaded, and its sound images on all ranks
+        self._step = -1  # the step that is loaded
         self._loaded: dict[int, LoadedBatch | CachedBatch] = {}
         self._failed: dict[str, str] = {}
 
@@ -51,19 +52,18 @@ class CaptionedFeed:
         if step != self._step:
             self._load(step)
         loaded = self._loaded.pop(part.start)
-        shares = loaded.weights / self._sound
+        shares = loaded.weights / part.total
         if isinstance(loaded, CachedBatch):
             return Shown(loaded.latents, loaded.captions, shares, loaded.text)
         return Shown(Unencoded(loaded.images, self.codec), loaded.captions, shares)
 
     def _load(self, step: int) -> None:
-        """Read this rank's parts of a step, and count the sound images of all ranks."""
+        """Read this rank's parts of a step, and tell images that are newly found broken on any rank."""
         self._loaded = {part.start: self.loader.batch(step, part) for part in self._parts}
         self._step = step
         count = torch.tensor(sum(int(batch.weights.sum()) for batch in self._loaded.values()))
         if current_share().world > 1:
             dist.all_reduce(count)
-        self._sound = max(1, int(count))
         if int(count) < int(self.loader.order.batch(step).weights.sum()):  # the same on every rank
             failed = _of_all_ranks(self.loader.report().failed)
             if failed.keys() - self._failed.keys():

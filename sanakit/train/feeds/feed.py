@@ -42,8 +42,8 @@ class Shown:
     """A part of a step's batch.
 
     latents: B C h w, scaled. captions: B, "" where there is none. shares: B, what each sample counts in the
-    mean over the global batch, 0 where it is empty or broken; None: all count the same. features: of the
-    captions, L E each, from a cache; empty: to be computed.
+    loss of the global batch: one over its size, 0 where it is empty or broken; None: none is. features: of
+    the captions, L E each, from a cache; empty: to be computed.
     """
 
     latents: Tensor | Unencoded

@@ -148,6 +148,10 @@ class AutoencoderObjective:
                 losses = losses + batch.adversarial * decoder_loss(judge, drawn)
         return (losses * batch.shares).sum()  # autocast would round a product of matrices
 
+    def filled(self, batch: ReconstructionBatch) -> Tensor:
+        """Return the share of the global batch that the part's images are."""
+        return batch.shares.sum()
+
     @torch.no_grad()
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
         """PSNR in dB and SSIM on the held-out images; the perceptual distance; the discriminator's hinge

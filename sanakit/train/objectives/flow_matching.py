@@ -5,7 +5,7 @@ Shapes: B batch, C H W latents, L text tokens, E text width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -34,16 +34,18 @@ def velocity_errors(
 
 @torch.no_grad()
 def caption_losses(
-    transformer: Sana, latents: Tensor, noise: Tensor, text: Tensor, mask: Tensor
+    transformer: Sana, latents: Tensor, noise: Tensor, text: Tensor, mask: Tensor, others: Sequence[int]
 ) -> dict[str, float]:
     """Loss with the right, no and another sample's caption at the times watched, by "right_0.5" and so on.
 
-    latents, noise: B C H W. text: B L E, of the right captions. mask: B L.
+    latents, noise: B C H W. text: B L E, of the right captions. mask: B L. others: B, whose caption is the
+    wrong one of each sample, as `other_captions` returns them; (): "wrong" is left out.
     """
     empty = mask.clone()
     empty[:, 1:] = False
-    away = len(latents) // 2
-    cases = {"right": (text, mask), "empty": (text, empty), "wrong": (text.roll(away, 0), mask.roll(away, 0))}
+    cases = {"right": (text, mask), "empty": (text, empty)}
+    if others:
+        cases["wrong"] = (text[list(others)], mask[list(others)])
     measured = {}
     for time in TIMES_WATCHED:
         t = torch.full((len(latents),), time, device=latents.device)
@@ -51,6 +53,23 @@ def caption_losses(
             errors = velocity_errors(transformer, latents, noise, t, features, real)
             measured[f"{case}_{time}"] = errors.mean().item()
     return measured
+
+
+def other_captions(captions: Sequence[Hashable]) -> list[int]:
+    """Return for each sample one with another caption, about half of the samples away; [] if there is none.
+
+    >>> other_captions(["fox", "cat", "fox", "fox"]), other_captions(["fox", "fox"])
+    ([1, 3, 1, 1], [])
+    """
+    count = len(captions)
+    found = []
+    for own, caption in enumerate(captions):
+        places = [(own - count // 2 - step) % count for step in range(count)]
+        other = next((place for place in places if captions[place] != caption), None)
+        if other is None:
+            return []
+        found.append(other)
+    return found
 
 
 @torch.no_grad()

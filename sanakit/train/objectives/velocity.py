@@ -5,7 +5,8 @@ towards noise: it is there that the prompt decides. A teacher, where there is on
 the samples. A feed says what is shown and in which words; the text encoder is frozen, or learns along.
 
 That the loss falls does not show that the prompt is heard. `evaluate` therefore measures the loss with the
-right, no and a wrong caption at several times; the gap between them is the figure to watch.
+right, no and a wrong caption at several times; the gap between them is the figure to watch. Where all samples
+have the same caption there is no wrong one.
 Shapes: B batch, C h w latents, L text tokens, E text width.
 """
 
@@ -33,6 +34,7 @@ from sanakit.train.feeds.feed import Feed, Unencoded
 from sanakit.train.objectives.flow_matching import (
     caption_losses,
     draw_latents,
+    other_captions,
     pad_text,
     stack_text,
     velocity_errors,
@@ -61,7 +63,7 @@ class VelocityBatch:
     t: Tensor  # B, in [0, 1]
     tails: list[list[int]]  # token ids of the captions, behind the instruction
     dropped: Tensor  # B, true where the sample is trained without its caption
-    shares: Tensor  # B, what each counts in the mean over the global batch; 0: empty or broken
+    shares: Tensor  # B, what each counts in the global batch; 0: empty or broken
     features: Sequence[Tensor] = ()  # of the captions, L E each; empty: to be computed
 
 
@@ -159,6 +161,10 @@ class VelocityObjective:
             errors = self.teacher.errors(self.transformer, noisy, batch.t, text, mask)
         return (errors * batch.shares).sum()  # autocast would round a product of matrices
 
+    def filled(self, batch: VelocityBatch) -> Tensor:
+        """Return the share of the global batch that the part's samples are."""
+        return batch.shares.sum()
+
     def flops(self, batch: VelocityBatch) -> int:
         """Count operations: three forwards of what is trained, one of a frozen text encoder and of a teacher.
 
@@ -182,8 +188,10 @@ class VelocityObjective:
         measured: dict[str, float] = {}
         for one in self.watched:
             noise = torch.randn(one.latents.shape, generator=torch.Generator().manual_seed(1)).to(self.device)
-            text, mask = encoder.encode_tokens(encoder.tokenize(one.captions, notes=[]))
-            losses = caption_losses(transformer, one.latents.to(self.device), noise, text, mask)
+            tails = encoder.tokenize(one.captions, notes=[])
+            text, mask = encoder.encode_tokens(tails)
+            others = other_captions([tuple(tail) for tail in tails])
+            losses = caption_losses(transformer, one.latents.to(self.device), noise, text, mask, others)
             measured |= {f"{one.name}{case}": loss for case, loss in losses.items()}
         return measured
 

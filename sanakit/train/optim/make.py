@@ -20,7 +20,9 @@ FUSED = {"qkv": 3, "kv_linear": 2}  # layers whose output rows hold several matr
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Return one optimiser, or two with Muon. Vectors (gains, biases) and embeddings are never decayed.
+    """Return one optimiser, or two with Muon.
+
+    Vectors (gains, biases), embeddings and tables of shifts and scales are never decayed.
 
     Every parameter group holds its learning rate before the schedule as "base_lr".
     """
@@ -34,7 +36,7 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
             parts = next((count for key, count in FUSED.items() if f".{key}." in name), 1)
             muon.setdefault((factor, parts), []).append(parameter)
         else:
-            decay = config.weight_decay if parameter.ndim > 1 and "embed" not in name else 0.0
+            decay = config.weight_decay if _is_decayed(name, parameter) else 0.0
             usual.setdefault((factor, decay), []).append(parameter)
 
     optimizers: list[torch.optim.Optimizer] = []
@@ -66,6 +68,11 @@ def state_bytes(optimizers: Iterable[torch.optim.Optimizer]) -> int:
     states = [state for optimizer in optimizers for state in optimizer.state.values()]
     tensors = [own_rows(value) for state in states for value in state.values() if isinstance(value, Tensor)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _is_decayed(name: str, parameter: Tensor) -> bool:
+    """Return whether a parameter is a matrix or a kernel: a table of shifts and scales is rows of biases."""
+    return parameter.ndim > 1 and not any(part in name for part in ("embed", "table"))
 
 
 def _is_block_matrix(name: str, parameter: Tensor) -> bool:

@@ -9,7 +9,7 @@ Shapes: B images, S side in pixels.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.feeds.pictures import LoadedImages
 from sanakit.train.objectives.autoencoder import AutoencoderObjective, Parts, Terms, autoencoder_state
+from sanakit.train.record import MadeWith
 from sanakit.train.run import MODEL, Run, averaged_weights
 from sanakit.train.state.checkpoint import has_checkpoint
 from sanakit.train.surgery.linear_init import start_linear
@@ -107,7 +108,11 @@ def folder_run(
         (folder / REPORT).write_text(f"{loader.report()}\n", encoding="utf-8")
         _export(folder, objective)
 
-    return Run(objective, config, finish)
+    scratch = isinstance(start, DCAEConfig)
+    made_with = MadeWith(
+        source=None if scratch else start, data=data, content=index.fingerprint, choices=asdict(phase)
+    )
+    return Run(objective, config, finish, made_with=made_with)
 
 
 def run_before(output: Path, name: str) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 
 from sanakit.data.batches.loader import Loader
 from sanakit.data.cache.loader import CachedLoader
+from sanakit.data.read.source import data_fingerprint
 from sanakit.errors import SettingsError
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.train.config import TrainConfig
@@ -22,6 +24,7 @@ from sanakit.train.distributed.parallel import training_device
 from sanakit.train.feeds.captioned import CaptionedFeed
 from sanakit.train.feeds.feed import decoded
 from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
+from sanakit.train.record import MadeWith
 from sanakit.train.run import MODEL, Run, averaged_parts
 from sanakit.train.runs.image_report import begin_report
 from sanakit.train.runs.images import count_captions, measured_images, open_images
@@ -33,6 +36,7 @@ from sanakit.weights import (
     load_transformer,
     save_diffusers,
 )
+from sanakit.weights.quantized import check_trainable
 from sanakit.weights.save import kept_settings
 
 FINETUNED = "-finetuned"
@@ -49,7 +53,7 @@ class Aim:
     positions: give a transformer without positions those that the published 2K and 4K models have.
     flow_shift: of times towards noise, in training and sampling; None: the model's own.
     fresh: begin with new weights of the transformer. train_text: train the text encoder along.
-    name: of the result; "": the source's, with "-finetuned".
+    name: of the result; "": the source's, with "-finetuned". Raises SettingsError for a shift out of range.
     """
 
     resolution: int | None = None
@@ -58,6 +62,12 @@ class Aim:
     fresh: bool = False
     train_text: bool = False
     name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.flow_shift is not None and not 0 < self.flow_shift < inf:
+            raise SettingsError(
+                f"flow_shift = {self.flow_shift!r}, but it must be a number above 0; SANA uses 3."
+            )
 
 
 def finetune_run(
@@ -74,10 +84,11 @@ def finetune_run(
     data: anything `open_source` opens, or the folder of a cache made for `source` (`sana data cache`), whose
     resolution is then the training's. source: catalog name or folder of a whole model. workers: processes
     that read images; 0: this one. `output`/report.json tells what became of the images, from the start.
-    Raises DataError without images or captions to train on, SettingsError for a one-step model and for a
-    resolution that the autoencoder does not fit, and what opening and loading raise.
+    Raises DataError without images or captions to train on, SettingsError for a one-step or quantised model
+    and for a resolution that the autoencoder does not fit, and what opening and loading raise.
     """
     # 1. The model, and the size that it is trained at
+    check_trainable(source)
     before, codec_config = load_configs(source)
     if before.guidance_embed:
         raise SettingsError(
@@ -114,7 +125,7 @@ def finetune_run(
         loader = loader_without(numbers)
 
     # 4. The report on the images, which is written again whenever one turns out broken
-    report, notes = begin_report(output, images, config, loader, held_out, captions)
+    report = begin_report(output, images, config, loader, held_out, captions)
 
     # 5. Text encoder and transformer
     torch.manual_seed(config.seed)
@@ -160,7 +171,21 @@ def finetune_run(
             **kept_settings(kept),
         )
 
-    return Run(objective, config, finish, notes=(*notes, *report.write().splitlines()))
+    made_with = MadeWith(
+        source=source,
+        data=data,
+        content=data_fingerprint(images.source),
+        choices={
+            "resolution": resolution,
+            "flow_shift": shift,
+            "positions": aim.positions,
+            "fresh": aim.fresh,
+            "train_text": aim.train_text,
+            "instruction": encoder.instruction,
+            "max_tokens": encoder.max_tokens,
+        },
+    )
+    return Run(objective, config, finish, tuple(report.write().splitlines()), made_with)
 
 
 def at_resolution(config: SanaConfig, sample_size: int, *, positions: bool = False) -> SanaConfig:

@@ -66,8 +66,8 @@ def begin_report(
     loader: Loader | CachedLoader,
     held_out: list[str],
     captions: Counter[int],
-) -> tuple[ImageReport, list[str]]:
-    """Return the run's report, and what a resumed run does otherwise than before."""
+) -> ImageReport:
+    """Return the run's report, which a resumed run continues."""
     known = (read_report(output) if has_checkpoint(output) else None) or {}
     order = {
         "pictures": images.fingerprint,
@@ -75,32 +75,18 @@ def begin_report(
         "batch_size": config.batch_size,
         "seed": config.seed,
     }
-    report = ImageReport(output, loader, known.get("failed", {}), held_out, captions, order)
-    return report, order_changes(known.get("order", {}), order)
-
-
-def order_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say what makes a resumed run meet its images in another order than it began with; [] for nothing.
-
-    before, now: what the order follows from; values that were not noted count as unchanged.
-    """
-    changed = [
-        "other images" if name == "pictures" else f"{name} {now[name]} instead of {before[name]}"
-        for name in now
-        if name in before and now[name] != before[name]
-    ]
-    if not changed:
-        return []
-    return [
-        f"The run goes on with {', '.join(changed)}: batches follow in another order from here on, in which "
-        "some images come sooner again than others."
-    ]
+    return ImageReport(output, loader, known.get("failed", {}), held_out, captions, order)
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:
     """Return what became of a run's images, as its report.json says; None without one. Raises DataError."""
     path = folder / REPORT
+    if not path.exists():
+        return None
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    except (OSError, ValueError) as error:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(report["failed"], dict) or not isinstance(report["summary"], str):
+            raise TypeError("failed is an object, summary a text")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} cannot be read ({error}): delete it, it is written again.") from None
+    return report

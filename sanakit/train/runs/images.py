@@ -85,7 +85,8 @@ def open_images(
     else:
         check_apart(data, output)
         opened = open_source(data)
-        images = TrainedImages(opened, resolution or own, scan(opened, output / INDEX))
+        side = own if resolution is None else resolution
+        images = TrainedImages(opened, side, scan(opened, output / INDEX))
     output.mkdir(parents=True, exist_ok=True)
     return images
 

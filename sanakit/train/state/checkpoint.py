@@ -13,6 +13,7 @@ A folder is written as checkpoint-*.part and renamed when it is whole; the last 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import warnings
@@ -47,6 +48,8 @@ DTYPES = {
 KEPT = 2  # checkpoints of a run: should the last be damaged, the one before takes over
 FILE_BYTES = 2 << 30  # a file is put together in memory before it is written
 SINGLE_FILE = "checkpoint.pt"  # of runs before there were folders: only their average can be used
+Numbers = Mapping[str, Any]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,21 +135,24 @@ def has_checkpoint(folder: Path) -> bool:
     return bool(_found(folder)) or (folder / SINGLE_FILE).exists()
 
 
-def open_checkpoint(folder: Path) -> Saved | None:
-    """Return the folder's last checkpoint whose files are as they were written, or None when there is none.
+def last_step(folder: Path) -> int:
+    """Return the step of the folder's newest checkpoint, whole or damaged; 0 without one."""
+    return max(map(_step, _found(folder)), default=0)
 
+
+def open_checkpoint(folder: Path, check: Callable[[Numbers], object] | None = None) -> Saved | None:
+    """Return the folder's last checkpoint that can be read, or None when there is none.
+
+    Its files are as they were written and hold the tensors that its manifest names. check: called with the
+    numbers; a KeyError, TypeError, ValueError or AttributeError of its means that they are damaged.
     Every rank has to take part. Raises WeightsError when there are some but all are damaged, or only a
     single file of an earlier version.
     """
     notes: list[str] = []
     for path in _found(folder):
         try:
-            manifest = _read_manifest(path)
-            _together(partial(_verify, path, manifest["files"]), when=True)
-            tensors = {
-                name: torch.empty(shape, dtype=DTYPES[dtype], device="meta")
-                for name, (dtype, shape) in manifest["tensors"].items()
-            }
+            manifest, tensors = _read_manifest(path, check)
+            _together(partial(_verify, path, manifest["files"], tensors), when=True)
             return Saved(path, manifest["step"], tensors, manifest["numbers"], tuple(notes))
         except WeightsError as error:
             notes.append(f"{error} Continuing from the checkpoint before it.")
@@ -164,13 +170,16 @@ def open_checkpoint(folder: Path) -> Saved | None:
 def load_average(folder: Path) -> dict[str, Tensor] | None:
     """Return a run's averaged weights by their names in the model's state_dict, or None without a checkpoint.
 
-    A single file of an earlier version is read, too. Raises WeightsError when it is damaged.
+    A single file of an earlier version is read, too. A newer checkpoint that is damaged is told in the log.
+    Raises WeightsError when all are damaged.
     """
     if not _found(folder):
         path = folder / SINGLE_FILE
-        return _read_single_file(path)["average"] if path.exists() else None
+        return _read_single_file(path) if path.exists() else None
     saved = open_checkpoint(folder)
     assert saved is not None
+    for note in saved.notes:
+        log.warning(note)
     parts: dict[str, dict[str, str]] = {"model": {}, "average": {}, "optimizer": {}}
     for name in saved.tensors:
         part, _, own = name.partition(".")
@@ -193,17 +202,30 @@ def _step(path: Path) -> int:
     return int(path.name.rpartition("-")[2])
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(
+    path: Path, check: Callable[[Numbers], object] | None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return a checkpoint's manifest and its tensors, on the meta device; check: as for `open_checkpoint`."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         body = {name: manifest[name] for name in ("format", "step", "numbers", "tensors", "files")}
         if manifest["checksum"] != _text_checksum(body):
             raise WeightsError(f"{path} is damaged (checksum of {MANIFEST}).")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if body["format"] != FORMAT:
+            raise WeightsError(f"{path} has format {body['format']!r}, but this version reads {FORMAT}.")
+        if type(body["step"]) is not int or body["step"] != _step(path):
+            raise ValueError(f"step {body['step']!r}")
+        if not isinstance(body["files"], dict):
+            raise TypeError(f"files {body['files']!r}")
+        tensors = {
+            name: torch.empty(shape, dtype=DTYPES[dtype], device="meta")
+            for name, (dtype, shape) in body["tensors"].items()
+        }
+        if check is not None:
+            check(body["numbers"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise WeightsError(f"{path} is damaged ({MANIFEST}: {type(error).__name__}).") from error
-    if body["format"] != FORMAT:
-        raise WeightsError(f"{path} has format {body['format']}, but this version reads {FORMAT}.")
-    return body
+    return body, tensors
 
 
 def _text_checksum(body: dict[str, Any]) -> int:
@@ -230,18 +252,43 @@ def _checksum(path: Path) -> list[int]:
     return [path.stat().st_size, checksum]
 
 
-def _verify(path: Path, files: dict[str, list[int]]) -> None:
-    """Compare this rank's part of the files; torch compares no checksums: a flipped bit would be a weight."""
+def _verify(path: Path, files: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Compare this rank's part of the files, and all headers with the tensors that have to be there.
+
+    torch compares no checksums: a flipped bit would be a weight.
+    """
     share = current_share()
     for name in sorted(files)[share.rank :: share.world]:
         try:
             whole = _checksum(path / Path(name).name) == files[name]
-        except OSError as error:
-            raise WeightsError(f"{path} is damaged ({name}: {error.strerror}).") from error
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"{path} is damaged ({name!r}: {error}).") from error
         if not whole:
             raise WeightsError(f"{path} is damaged (checksum of {name}).")
     if strange := {file.name for file in path.glob("*.safetensors")} - set(files):
         raise WeightsError(f"{path} is damaged ({min(strange)} does not belong to it).")
+    held = _held(path)
+    for name, tensor in tensors.items():
+        if held.get(name) != (tensor.dtype, tensor.shape, tensor.numel()):
+            raise WeightsError(f"{path} is damaged ({name} is not in its files as {MANIFEST} says).")
+
+
+def _held(path: Path) -> dict[str, tuple[torch.dtype, torch.Size, int]]:
+    """Return dtype, shape and number of stored values of every tensor in a checkpoint's files."""
+    from torch.distributed.checkpoint import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+    try:
+        metadata = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
+    except Exception as error:  # torch and safetensors raise whatever comes
+        raise WeightsError(
+            f"{path} is damaged ({type(error).__name__} in the headers of its files)."
+        ) from error
+    return {
+        name: (stored.properties.dtype, stored.size, sum(chunk.sizes.numel() for chunk in stored.chunks))
+        for name, stored in metadata.items()
+        if isinstance(stored, TensorStorageMetadata)
+    }
 
 
 def _together(action: Callable[[], None], *, when: bool) -> None:
@@ -326,15 +373,18 @@ def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0]
 
 
-def _read_single_file(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of an earlier version: torch.save of tensors, numbers, strings, dicts and lists."""
+def _read_single_file(path: Path) -> dict[str, Tensor]:
+    """Return the averages of a checkpoint of an earlier version, which torch.save wrote."""
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
         if bad is not None:
             raise WeightsError(f"{path} is damaged (checksum of {bad}).")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        average = torch.load(path, map_location="cpu", weights_only=True)["average"]
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, zlib.error) as error:
         raise WeightsError(f"{path} is damaged ({type(error).__name__}).") from error
-    except (UnpicklingError, RuntimeError) as error:
+    except (UnpicklingError, RuntimeError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise WeightsError(f"{path} is not a checkpoint of a training run.") from error
+    if not isinstance(average, dict) or not all(isinstance(one, Tensor) for one in average.values()):
+        raise WeightsError(f"{path} is not a checkpoint of a training run.")
+    return average

@@ -7,7 +7,7 @@ DDP or FSDP2 alike. Random numbers need no saving: every step draws its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -94,3 +94,10 @@ class TrainState:
             optimizer.zero_grad(set_to_none=True)
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
+
+
+def check_numbers(numbers: Mapping[str, Any]) -> None:
+    """Raise ValueError unless these are an optimiser's entries as `TrainState.numbers` returns them."""
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{name} is {value!r}")

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from sanakit.errors import ModelNotFoundError, WeightsError
-from sanakit.weights.read.files import component_files, select_weights
+from sanakit.weights.read.component import component_files, select_weights
 
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 WEIGHTED = ("transformer", "vae", "text_encoder")
@@ -89,6 +89,23 @@ def fetch_files(place: str, patterns: Iterable[str]) -> Path:
         ) from None
     except (OSError, HTTPError) as error:
         raise _explain(place, error) from None
+
+
+def found_here(place: str) -> Path | None:
+    """Return a local file or folder, or that of an earlier download; None where nothing is here.
+
+    place: as for `fetch_files`. The network is not used.
+    """
+    from huggingface_hub import snapshot_download
+
+    if os.path.exists(place):
+        return Path(place)
+    if not REPO_NAME.fullmatch(place):
+        return None
+    try:
+        return Path(snapshot_download(place, local_files_only=True))
+    except (OSError, ValueError):  # not here yet; a name that no repository can have
+        return None
 
 
 def needed_files(names: Iterable[str], parts: Iterable[str], variant: str | None = None) -> list[str]:

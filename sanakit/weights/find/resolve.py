@@ -11,7 +11,8 @@ from typing import Any
 from sanakit.errors import ModelNotFoundError, WeightsError
 from sanakit.weights.find import catalog, hub
 from sanakit.weights.find.catalog import CATALOG, CatalogEntry
-from sanakit.weights.read.files import open_file, read_json
+from sanakit.weights.read.disk import read_json
+from sanakit.weights.read.files import open_file
 
 INDEX = "model_index.json"
 OURS = "sanakit.json"  # defaults, precision rule, instruction: ours, ignored by diffusers
@@ -177,6 +178,8 @@ def _from_disk(path: Path) -> ModelSource:
         came = str(read_json(index).get("_class_name"))
         if not came.startswith("Sana"):
             raise WeightsError(f"{path} is a {came}, not a SANA model: use one that `sana models` lists.")
+    elif (path / "config.json").is_file() and (path / "model" / INDEX).is_file():
+        raise WeightsError(f"{path} is the folder of a training, not of a model: use {path / 'model'}.")
     elif not (path / "config.json").is_file():
         inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".pth", ".safetensors"))
         hint = f"the file itself, such as {path / inside[0]}" if inside else f"a folder that holds {INDEX}"

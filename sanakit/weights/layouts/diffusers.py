@@ -13,7 +13,7 @@ from typing import Any
 
 from sanakit.errors import WeightsError
 from sanakit.models.sana import SanaConfig
-from sanakit.weights.read.files import AGAIN
+from sanakit.weights.read.disk import AGAIN
 
 Rename = tuple[tuple[str, ...], tuple[str, ...]]  # official names, diffusers names
 

@@ -16,7 +16,7 @@ from sanakit.errors import WeightsError
 from sanakit.models.sana import SanaConfig
 from sanakit.weights.find.catalog import CatalogEntry
 from sanakit.weights.layouts.diffusers import diffusers_names
-from sanakit.weights.read.files import TensorInfo
+from sanakit.weights.read.header import TensorInfo
 
 SKIPPED = {
     "y_embedder.y_embedding": "the learned null caption, used in training only",

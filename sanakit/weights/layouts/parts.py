@@ -21,7 +21,8 @@ from sanakit.quant.plans import PLANS, Plan
 from sanakit.quant.quantize import stand_in
 from sanakit.weights.find.resolve import ModelSource, identify, kind_words
 from sanakit.weights.layouts import diffusers, official
-from sanakit.weights.read.files import AGAIN, TensorFiles, open_component, open_file, read_json
+from sanakit.weights.read.disk import AGAIN, read_json
+from sanakit.weights.read.files import TensorFiles, open_component, open_file
 
 Module = TypeVar("Module", bound=nn.Module)
 Pairs = Iterable[tuple[Sequence[str], Sequence[str]]]  # names in the file, names in the module

@@ -10,13 +10,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from sanakit.data.batches.loader import LoadedBatch, Loader
+from sanakit.data.batches.loader import LoadedBatch, Loader, LoaderReport
 from sanakit.data.read.captions import Caption
 from sanakit.data.read.decode import decode
 from sanakit.data.read.index import scan
@@ -147,7 +147,7 @@ def test_a_killed_worker_is_an_error_that_says_so_and_reading_can_go_on(folder: 
             os.kill(child.pid or 0, signal.SIGKILL)
             child.join()
         # what the workers had read ahead may still come
-        with pytest.raises(DataError, match=r"A reading process died .*Try fewer workers"):
+        with pytest.raises(DataError, match=r"A reading process died .*Lower WORKERS in the recipe"):
             list(loader.batch(step, WHOLE) for step in range(1, 20))
         assert same(loader.batch(7, WHOLE), plain.batch(7, WHOLE))
 
@@ -288,3 +288,9 @@ def test_uniform_numbers_fill_the_interval_evenly_and_neighbours_do_not_agree() 
     pairs = torch.tensor(numbers).reshape(100, 100)
     assert abs(torch.corrcoef(torch.stack([pairs[:, :-1].flatten(), pairs[:, 1:].flatten()]))[0, 1]) < 0.04
     assert uniform(0, 1, 2) == 0.9568397605576134  # a resumed run counts on these numbers
+
+
+def test_the_advice_of_a_report_names_an_option() -> None:
+    report = LoaderReport(9, 9, {}, {}, {}, {}, 0, empty_share=0.5)
+    assert "50% of the places in batches stay empty: use smaller batches (--batch-size)." in str(report)
+    assert "batches" not in str(replace(report, empty_share=0.05))

@@ -174,5 +174,5 @@ def test_calibration_spans_noise_levels_and_has_prompts_without_words(
 
 
 def test_a_recipe_that_begins_with_nothing_takes_no_source(data: Path, source: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="omit the source"):
+    with pytest.raises(SettingsError, match="omit --source"):
         next(run_recipe("pocket-autoencoder", RECIPES, data=data, output=tmp_path / "x", source=source))

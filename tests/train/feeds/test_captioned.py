@@ -18,6 +18,7 @@ from PIL import Image
 
 from sanakit.data.batches.loader import LoadedBatch, Loader, SampleRange
 from sanakit.recipes import RECIPES
+from sanakit.train.run import run_recipe
 
 PICTURES, BATCH = 7, 4  # two batches an epoch, the second of them not full
 KEYS = "keys-{}.txt"  # of each process: a line an image, its step and key
@@ -71,7 +72,7 @@ def main(data: Path, output: Path, steps: int) -> None:
 
     Loader.batch = noting
     list(
-        start(
+        run_recipe(
             "finetune",
             RECIPES,
             data=data,

@@ -14,6 +14,7 @@ from sanakit.text.encoder import TextEncoder
 from sanakit.text.tokenizer import train_tokenizer
 from sanakit.train.distill.depth import Teacher
 from sanakit.train.feeds.feed import Shown
+from sanakit.train.objectives.flow_matching import TIMES_WATCHED
 from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
 from sanakit.train.parts import Part, Share, split
 
@@ -123,6 +124,37 @@ def test_what_is_watched_is_measured_under_its_name():
     assert {"own_right_0.85", "own_empty_0.85", "own_wrong_0.85"} <= measured.keys()
     assert objective.sheet(objective.model).size[0] > 0
     assert objective.feed.begun == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("captions", "wrong"),
+    [
+        (["a fox"] * 4, None),
+        (["a fox"], None),
+        (["a fox", "A FOX "] * 2, None),  # the same tokens
+        (["a fox", "two keys", "a fox", "a fox"], ["two keys", "a fox", "two keys", "two keys"]),
+        (["a fox", "two keys", "a blue star"], ["a blue star", "a fox", "two keys"]),
+    ],
+)
+def test_a_wrong_caption_is_another_one_or_there_is_none(captions: list[str], wrong: list[str] | None):
+    objective = make()
+    latents = torch.randn(len(captions), 4, 4, 4, generator=torch.Generator().manual_seed(3))
+    objective.watched = [Watched("", latents, captions)]
+    measured = objective.evaluate(objective.model)
+    assert {f"right_{time}" for time in TIMES_WATCHED} <= measured.keys()
+    assert ("wrong_0.85" in measured) is (wrong is not None)
+    if wrong is not None:
+        objective.watched = [Watched("", latents, wrong)]
+        assert measured["wrong_0.85"] == pytest.approx(
+            objective.evaluate(objective.model)["right_0.85"], rel=1e-5
+        )
+
+
+def test_a_part_tells_how_much_of_the_batch_is_there():
+    objective = make()
+    batch = objective.batch(0, Part(0, 3, 6))
+    assert objective.filled(batch).item() == pytest.approx(0.5)
+    assert objective.filled(replace(batch, shares=torch.zeros(3))).item() == 0
 
 
 def test_more_text_tokens_cost_more_operations():

@@ -47,7 +47,7 @@ def test_every_trained_parameter_has_one_optimiser_and_a_base_rate(config):
 
 
 @every_optimizer
-def test_gains_biases_and_embeddings_are_not_decayed(config):
+def test_gains_biases_embeddings_and_tables_are_not_decayed(config):
     model = whole_model()
     decay = {
         id(parameter): group["weight_decay"]
@@ -56,9 +56,11 @@ def test_gains_biases_and_embeddings_are_not_decayed(config):
         for parameter in group["params"]
     }
     for name, parameter in model.named_parameters():
-        spared = parameter.ndim == 1 or "embed" in name
+        spared = parameter.ndim == 1 or "embed" in name or "scale_shift_table" in name
         assert decay[id(parameter)] == (0.0 if spared else 0.1), name
     assert decay[id(model["text"].embed_tokens.weight)] == 0.0
+    tables = [parameter for name, parameter in model.named_parameters() if "scale_shift_table" in name]
+    assert [decay[id(table)] for table in tables] == [0.0] * 3  # of two blocks and the final layer
 
 
 def test_muon_takes_the_matrices_inside_blocks_with_their_parts():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from sanakit.errors import DataError, SettingsError
 from sanakit.models.layers import grid_positions
 from sanakit.models.sana import SANA_1600M, SANA_1600M_2K, SANA_1600M_4K, Sana, SanaConfig
-from sanakit.train.runs.finetune import at_resolution
-from sanakit.train.runs.image_report import order_changes
+from sanakit.train.runs.finetune import Aim, at_resolution
+from sanakit.train.runs.image_report import REPORT, read_report
 
 TINY = SanaConfig(depth=1, width=32, cross_heads=2, text_width=8, latent_channels=4, sample_size=2)
 
@@ -60,9 +63,15 @@ def test_a_transformer_computes_with_the_positions_of_its_new_config() -> None:
     assert not torch.allclose(sana(latents, t, text), plain)
 
 
-def test_a_run_that_goes_on_with_other_pictures_or_batches_says_so() -> None:
-    order = {"pictures": "a1", "resolution": 512, "batch_size": 8, "seed": 0}
-    assert order_changes(order, order) == []
-    assert order_changes({}, order) == []  # of a run that noted nothing
-    (note,) = order_changes(order, order | {"pictures": "b2", "batch_size": 4})
-    assert note.startswith("The run goes on with other images, batch_size 4 instead of 8: batches follow")
+@pytest.mark.parametrize("shift", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_shift_that_no_model_can_have_is_refused_before_anything_is_trained(shift: float) -> None:
+    with pytest.raises(SettingsError, match="flow_shift"):
+        Aim(flow_shift=shift)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "3", '{"failed": []}', "[" * 100_000], ids=lambda text: text[:9])
+def test_a_damaged_report_is_told_with_a_remedy(tmp_path: Path, text: str) -> None:
+    assert read_report(tmp_path) is None
+    (tmp_path / REPORT).write_text(text)
+    with pytest.raises(DataError, match="delete it"):
+        read_report(tmp_path)

@@ -261,3 +261,92 @@ def test_a_flipped_bit_in_a_single_file_is_noticed(tmp_path):
     path.write_bytes(data)
     with pytest.raises(WeightsError, match="checksum"):
         load_average(tmp_path)
+
+
+def forge(path: Path, change: dict) -> None:
+    """Change a manifest as somebody does who knows how its checksum is made."""
+    manifest = json.loads((path / MANIFEST).read_text())
+    body = {name: manifest[name] for name in ("format", "step", "numbers", "tensors", "files")} | change
+    (path / MANIFEST).write_text(
+        json.dumps(body | {"checksum": checkpoint._text_checksum(body)})  # pyright: ignore[reportPrivateUsage]
+    )
+
+
+WEIGHT = {"model.weight": ["torch.float32", [10, 100]]}
+FORGED = {
+    "a dtype that there is not": {"tensors": {"model.weight": ["torch.object", [10, 100]]}},
+    "a dtype that is an object": {"tensors": {"model.weight": [["torch.float32"], [10, 100]]}},
+    "another dtype": {"tensors": {"model.weight": ["torch.int32", [10, 100]]}},
+    "another shape": {"tensors": {"model.weight": ["torch.float32", [100, 10]]}},
+    "a negative side": {"tensors": {"model.weight": ["torch.float32", [-1]]}},
+    "a side of text": {"tensors": {"model.weight": ["torch.float32", ["10", 100]]}},
+    "an endless side": {"tensors": {"model.weight": ["torch.float32", [2**62, 2**62]]}},
+    "a tensor that is nowhere": {"tensors": {"model.other": ["torch.float32", [2]]}},
+    "a tensor without a shape": {"tensors": {"model.weight": "torch.float32"}},
+    "tensors as a list": {"tensors": [WEIGHT]},
+    "files as a list": {"files": ["shard"]},
+    "a file that is a folder": {"files": {"": [0, 0]}},
+    "a file with a NUL": {"files": {"a\0b.safetensors": [0, 0]}},
+    "a file outside": {"files": {"../../etc/passwd": [0, 0]}},
+    "no files": {"files": {}},
+    "a step of text": {"step": "10"},
+    "another step": {"step": 999},
+    "a step that is true": {"step": True},
+}
+
+
+@pytest.mark.parametrize("change", FORGED.values(), ids=FORGED)
+def test_a_forged_manifest_falls_back_to_the_checkpoint_before_it(tmp_path, change):
+    save(tmp_path, 5)
+    forge(save(tmp_path, 10), change)
+    saved = open_checkpoint(tmp_path)
+    assert saved.step == 5
+    assert "checkpoint-0000010 is damaged" in saved.notes[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "{}", "[]", "null", "3", '{"format": 1', "\xff"], ids=lambda text: text[:9]
+)
+def test_a_manifest_of_any_other_json_falls_back_too(tmp_path, text):
+    save(tmp_path, 5)
+    (save(tmp_path, 10) / MANIFEST).write_bytes(text.encode("latin-1"))
+    assert open_checkpoint(tmp_path).step == 5
+
+
+def test_numbers_that_the_caller_cannot_use_fall_back_too(tmp_path):
+    save(tmp_path, 5)
+    forge(save(tmp_path, 10), {"numbers": {"guard": "gone"}})
+    assert open_checkpoint(tmp_path).step == 10  # as they are, they are anybody's
+    assert open_checkpoint(tmp_path, lambda numbers: numbers["optimizers"]).step == 5
+
+
+def test_tensors_that_are_stored_in_part_only_are_noticed(tmp_path):
+    """Its header says that the tensor begins further on: what is before would be whatever lies in memory."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    path = save(tmp_path)
+    (file,) = path.glob("*.safetensors")
+    with safe_open(file, "pt") as opened:
+        tensors, metadata = {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()  # noqa: SIM118
+    offsets = json.loads(metadata["DCP_SHARDING_INFO"])
+    offsets["model.weight"]["saved_offsets"] = [0, 50]
+    tensors["model.weight"] = tensors["model.weight"][:, 50:].contiguous()
+    save_file(tensors, file, metadata | {"DCP_SHARDING_INFO": json.dumps(offsets)})
+    forge(path, {"files": {file.name: checkpoint._checksum(file)}})  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(WeightsError, match=r"model\.weight is not in its files as"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_result_of_an_older_checkpoint_is_told(tmp_path, caplog):
+    save(tmp_path, 5)
+    (save(tmp_path, 10) / MANIFEST).write_text("{}")
+    assert load_average(tmp_path) is not None
+    assert "checkpoint-0000010 is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("content", [{"step": 1}, [1, 2], torch.ones(2), {"average": [1]}], ids=str)
+def test_a_single_file_without_averages_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / SINGLE_FILE)
+    with pytest.raises(WeightsError, match="not a checkpoint of a training run"):
+        load_average(tmp_path)

@@ -196,3 +196,31 @@ def test_a_file_of_a_released_size_borrows_the_other_parts_of_its_release(reposi
     [(repo, patterns)] = repository.asked
     assert repo == "Efficient-Large-Model/Sana_Sprint_0.6B_1024px_diffusers"
     assert all(name.startswith(("vae/", "model_index")) for name in patterns)
+
+
+def test_what_is_here_is_found_without_a_network(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def snapshot(place, **options):
+        asked.append(options)
+        if place == "some/judge":
+            return str(tmp_path / "cached")
+        raise FileNotFoundError(place)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert hub.found_here(str(tmp_path)) == tmp_path
+    assert hub.found_here("some/judge") == tmp_path / "cached"
+    assert hub.found_here("other/judge") is None
+    assert hub.found_here("no place") is None
+    assert asked == [{"local_files_only": True}] * 2
+
+
+def test_the_folder_of_a_training_names_that_of_its_model(tmp_path):
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text('{"format": 1, "recipe": "finetune"}')
+    (tmp_path / "run" / "model" / "model_index.json").write_text('{"_class_name": "SanaPipeline"}')
+    with pytest.raises(WeightsError, match=r"folder of a training.*run/model"):
+        resolve(tmp_path / "run")
+    assert resolve(tmp_path / "run" / "model").is_pipeline

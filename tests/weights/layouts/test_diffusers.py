@@ -11,7 +11,7 @@ from sanakit.errors import WeightsError
 from sanakit.models.sana import SANA_1600M_4K, SANA_SPRINT_1600M, Sana
 from sanakit.weights import load_autoencoder, load_transformer
 from sanakit.weights.layouts.diffusers import diffusers_names, read_sana_config, renames, write_sana_config
-from sanakit.weights.read.files import write_safetensors
+from sanakit.weights.read.header import write_safetensors
 
 TOLERANCE = 2e-5
 

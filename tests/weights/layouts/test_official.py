@@ -23,7 +23,7 @@ from sanakit.models.sana import (
 from sanakit.weights import load_autoencoder, load_transformer, save_official
 from sanakit.weights.find.catalog import CATALOG
 from sanakit.weights.layouts.official import autoencoder_renames, recognise_config
-from sanakit.weights.read.files import TensorInfo
+from sanakit.weights.read.header import TensorInfo
 from sanakit.weights.save import diffusers_state
 
 SIZES = {

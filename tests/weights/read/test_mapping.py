@@ -22,7 +22,8 @@ from sanakit.weights import (
     save_official,
 )
 from sanakit.weights.load import fill, widened
-from sanakit.weights.read.files import TensorFiles, write_safetensors
+from sanakit.weights.read.files import TensorFiles
+from sanakit.weights.read.header import write_safetensors
 from sanakit.weights.read.mapping import release_tensors
 
 TOLERANCE = 1e-6  # of the largest number: the same arithmetic, perhaps summed by another kernel

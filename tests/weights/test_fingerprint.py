@@ -140,6 +140,35 @@ def test_settings_are_not_weights(tiny):
     assert fingerprint_weights(tiny.folder) == before
 
 
+@both
+def test_a_prefix_of_all_names_changes_nothing(tmp_path, variant, exact):
+    state = variant.state_dict()
+    save_file(state, tmp_path / "plain.safetensors")
+    save_file({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "wrapped.safetensors")
+    plain, wrapped = (
+        fingerprint_weights(tmp_path / f"{name}.safetensors", exact=exact) for name in ("plain", "wrapped")
+    )
+    assert plain == wrapped
+
+
+@both
+def test_graphs_are_told_apart_by_their_files(tmp_path, exact):
+    """A network's graph may keep its weights in a second file."""
+    (tmp_path / "model_index.json").write_text('{"_class_name": "SanaGraphs", "runtime": "openvino"}')
+    for part in ("transformer", "vae_decoder"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "config.json").write_text("{}")
+        (tmp_path / part / "model.xml").write_text("<net/>")
+        (tmp_path / part / "model.bin").write_bytes(bytes(5000))
+    before = fingerprint_weights(tmp_path, exact=exact)
+    assert before.parts.keys() == {"transformer", "vae_decoder"}
+    assert before.parts["transformer"] == before.parts["vae_decoder"]
+    (tmp_path / "transformer" / "model.bin").write_bytes(bytes(4999) + b"x")
+    after = fingerprint_weights(tmp_path, exact=exact)
+    assert after.parts["transformer"] != before.parts["transformer"]
+    assert after.parts["vae_decoder"] == before.parts["vae_decoder"]
+
+
 def test_any_file_has_a_fingerprint_of_its_bytes(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"\x08\x07" * 5000)
     before = fingerprint_weights(tmp_path / "model.onnx")

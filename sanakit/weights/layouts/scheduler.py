@@ -1,7 +1,7 @@
 """A folder's scheduler_config.json: the solver and shift it asks for, or why it cannot be had.
 
 Fields without effect on the published solvers are not looked at: the noise schedule (`beta_*`) and
-`timestep_spacing`, which flow sigmas replace; `lower_order_final` and `euler_at_final`, as order 2 ends at zero.
+`timestep_spacing`, which flow sigmas replace; `lower_order_final` and `euler_at_final`, with order 2 to zero.
 Source: diffusers' DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler and SCMScheduler.
 """
 

@@ -249,8 +249,15 @@ def check_fit(
     buffers: the dtypes that those of quantised layers must have; others are of any float one. Raises
     WeightsError.
     """
-    where, count = files.paths[0], len(expected)
+    where, pairs = files.paths[0], list(pairs)
     missing, unknown = differences(expected, files, pairs, skipped)
+    given = {target: sources for sources, targets in pairs for target in targets[:1]}
+    count = sum(len(given.get(name, [name])) for name in expected if name in given or name in missing)
+    if missing and len(missing) == count:
+        raise WeightsError(
+            f"{where} holds none of this model's {count} tensors: it has {_listed(list(files.infos))} where "
+            f"{_listed(missing)} are expected. It is another model."
+        )
     if missing:
         raise WeightsError(
             f"{where} lacks {len(missing)} of this model's {count} tensors: {_listed(missing)}. {AGAIN}"

@@ -22,6 +22,7 @@ LEFT_OUT = {  # pipelines whose networks are opened as the plain model's -> what
     "SanaControlNetPipeline": "its ControlNet is not used",
     "SanaPAGPipeline": "its perturbed attention guidance is not used",
 }
+LEFTOVERS = ("y_embedding", "pos_embed", "logvar_linear.weight", "logvar_linear.bias")  # of training
 MAX_PREFIXES = 3  # before the names of a file's tensors, as wrappers put there
 
 
@@ -128,9 +129,7 @@ def partner(source: ModelSource, parts: tuple[str, ...]) -> ModelSource:
         raise WeightsError(
             f"{source.path} holds {kind_words(kind)}, no {parts[0]}: use a model's whole diffusers folder."
         )
-    size = sum(
-        info.size for name, info in files.infos.items() if not name.endswith(("y_embedding", "pos_embed"))
-    )
+    size = sum(info.size for name, info in files.infos.items() if not name.endswith(LEFTOVERS))
     same = [entry for entry in CATALOG.values() if entry.parameters == size]
     same = [entry for entry in same if entry.parts_of or not entry.unsupported]
     if not same:
@@ -158,7 +157,7 @@ def recognised(files: TensorFiles) -> tuple[str, str]:
     """
     names = list(files.infos)
     prefix = ""
-    for _ in range(MAX_PREFIXES):
+    for _ in range(1 + MAX_PREFIXES):
         found = identify(name.removeprefix(prefix) for name in names)
         if found[0] != "foreign":
             if prefix:

@@ -37,6 +37,12 @@ def blank(path: Path, config: SanaConfig, *, latents: int = 0, dtype: torch.dtyp
     shapes = {name: tensor.shape for name, tensor in state.items()}
     if latents:
         shapes["pos_embed"] = torch.Size((1, latents**2, config.width))
+        shapes["y_embedder.y_embedding"] = torch.Size((300, config.text_width))
+    if latents and config.guidance_embed:
+        shapes |= {
+            "logvar_linear.weight": torch.Size((1, config.width)),
+            "logvar_linear.bias": torch.Size((1,)),
+        }
     torch.save(
         {"state_dict": {name: torch.zeros(1, dtype=dtype).expand(shapes[name]) for name in shapes}}, path
     )
@@ -162,6 +168,16 @@ def test_a_teacher_of_sprint_has_its_own_settings(tmp_path, monkeypatch, name, c
     )
     partner(resolve(path), ("vae",))
     assert fetched == [CATALOG[entry.removesuffix("-teacher")].repo]
+
+
+def test_what_training_leaves_in_a_file_does_not_hide_its_release(tmp_path, monkeypatch):
+    path = blank(tmp_path / "mine.pth", SANA_SPRINT_1600M, latents=32)
+    fetched = []
+    monkeypatch.setattr(
+        "sanakit.weights.find.hub.fetch", lambda repo, parts, variant: fetched.append(repo) or tmp_path
+    )
+    partner(resolve(path), ("vae",))
+    assert fetched == [CATALOG["sana-sprint-1.6b"].repo]
 
 
 @pytest.mark.parametrize("config", [TEACHER_600M, SANA_1_5_1600M], ids=["0.6B", "1.6B"])

@@ -137,6 +137,8 @@ def _print_description(description: Description) -> None:
             print(f"  {name:<14}{text}")
     for part in description.parts:
         _print_part(part)
+    for note in description.notes:
+        print(f"  note: {note}")
 
 
 def _print_part(part: PartDescription) -> None:

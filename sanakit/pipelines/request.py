@@ -279,7 +279,7 @@ def check_request(
         metadata=metadata,
         conditions=Conditions(image=source),
         guidance_embed=spec.guidance_embed,
-        notes=notes,
+        notes=(*own.notes, *notes),
     )
 
 

@@ -108,7 +108,7 @@ class KnownThings:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             return cls.of(content)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise WeightsError(
                 f"{path} cannot be read ({error}): download the model's folder again."
             ) from None

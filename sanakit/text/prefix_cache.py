@@ -47,7 +47,8 @@ class PrefixCache:
         """Return the hidden state of token 0 (1 1 D) and the prefix's cache, or None if no file has them."""
         for place in self.places:
             with suppress(OSError, SafetensorError, ValueError, KeyError):
-                return _read(place, self._key(config, prefix), config.depth)
+                if place.is_file():  # a named pipe of that name would be waited for
+                    return _read(place, self._key(config, prefix), config.depth)
         return None
 
     def save(self, config: Gemma2Config, prefix: Sequence[int], first: Tensor, cache: KVCache) -> None:

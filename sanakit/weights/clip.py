@@ -6,14 +6,14 @@ A folder holds config.json, model.safetensors, tokenizer.json and preprocessor_c
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from sanakit.errors import ModelNotFoundError, OutputError
+from sanakit.errors import ModelNotFoundError, OutputError, WeightsError
 from sanakit.models.clip import Clip, ClipConfig
 from sanakit.text.clip import BOS, EOS, ClipScorer, Preprocessing
 from sanakit.text.tokenizer import load_tokenizer
@@ -22,11 +22,12 @@ from sanakit.weights.find.resolve import ModelSource
 from sanakit.weights.layouts.parts import empty
 from sanakit.weights.load import StrPath, fill
 from sanakit.weights.precision import choose_dtype, parse_dtype
-from sanakit.weights.read.disk import read_json
+from sanakit.weights.read.disk import AGAIN, read_json
 from sanakit.weights.read.files import open_component
 from sanakit.weights.read.header import write_safetensors
 from sanakit.weights.save import exported, write_json
 
+Described = TypeVar("Described", ClipConfig, Preprocessing)
 POCKET_CLIP = "pocket-clip"
 """Name of the CLIP that is embedded in this package."""
 SKIPPED = {
@@ -49,16 +50,23 @@ def load_clip(
     torch.Size([1, 192])
     """
     folder = clip_folder(path)
-    config = ClipConfig.from_transformers(read_json(folder / "config.json"))
+    config = _described(folder / "config.json", ClipConfig.from_transformers)
+    preprocessing = _described(folder / "preprocessor_config.json", Preprocessing.from_transformers)
     files = open_component(folder)
     model = empty(partial(Clip, config), ModelSource(path=folder))
     pairs = [((name,), (name,)) for name in model.state_dict()]
     dtype = choose_dtype(device, files.dtype, dtype or "auto", what="CLIP")
     model = fill(model, files, pairs, skipped=SKIPPED, device=device, dtype=dtype)
     model.requires_grad_(False)
-    preprocessor = folder / "preprocessor_config.json"
-    preprocessing = Preprocessing.from_transformers(read_json(preprocessor))
     return ClipScorer(model, load_tokenizer(folder), preprocessing)
+
+
+def _described(path: Path, read: Callable[[dict[str, Any]], Described]) -> Described:
+    """Return what a JSON file describes. Raises WeightsError, also for values of a wrong type."""
+    try:
+        return read(read_json(path))
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise WeightsError(f"{path} describes an unsupported CLIP ({error}). {AGAIN}") from None
 
 
 def clip_folder(path: StrPath) -> Path:

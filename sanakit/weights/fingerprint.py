@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sanakit.errors import WeightsError
-from sanakit.weights.find.resolve import INDEX, ModelSource, identify, resolve
+from sanakit.weights.find.resolve import INDEX, ModelSource, open_network, recognised, resolve
 from sanakit.weights.read.component import component_files
 from sanakit.weights.read.digest import file_digest
 from sanakit.weights.read.disk import AGAIN, PICKLES, first_bytes
-from sanakit.weights.read.files import TensorFiles, open_file
+from sanakit.weights.read.files import TensorFiles
 
 SAMPLED, EXACT = "sampled", "exact"  # how a fingerprint was taken, its first word
 
@@ -71,7 +71,7 @@ def _digests(source: ModelSource, exact: bool) -> Iterator[tuple[str, str]]:
 
 def _of_part(folder: Path, source: ModelSource, exact: bool) -> str:
     if not source.runtime:
-        return TensorFiles(component_files(folder, source.variant)).digest(exact=exact)
+        return _of_tensors(TensorFiles(component_files(folder, source.variant)), exact)[1]
     graph = sorted(folder.glob("model.*"))
     return hashlib.sha256(" ".join(_of_bytes(path, exact) for path in graph).encode()).hexdigest()
 
@@ -79,12 +79,12 @@ def _of_part(folder: Path, source: ModelSource, exact: bool) -> str:
 def _of_file(path: Path, exact: bool) -> tuple[str, str]:
     start = first_bytes(path)
     if path.suffix == ".safetensors" or start[8:9] == b"{" or start.startswith(PICKLES):
-        return _of_tensors(open_file(path), exact)
+        return _of_tensors(open_network(path)[0], exact)
     return "file", _of_bytes(path, exact)
 
 
 def _of_tensors(files: TensorFiles, exact: bool) -> tuple[str, str]:
-    kind, _ = identify(files.infos)
+    kind, _ = recognised(files)
     return {"autoencoder": "vae"}.get(kind, kind), files.digest(exact=exact)
 
 

@@ -23,7 +23,6 @@ from sanakit.errors import OutputError, PrecisionError, SettingsError, WeightsEr
 from sanakit.graphs.networks import decoder_network, text_network, transformer_network
 from sanakit.graphs.parts import RUNTIMES, Graph, GraphAutoencoder, GraphText, GraphTransformer
 from sanakit.models.dc_ae import DCAE
-from sanakit.models.gemma2 import Gemma2Config
 from sanakit.models.sana import Sana
 from sanakit.quant.layer import Quantized
 from sanakit.text.encoder import TextEncoder
@@ -33,9 +32,8 @@ from sanakit.text.tokenizer import load_tokenizer, save_tokenizer
 from sanakit.weights.find.resolve import INDEX, OURS, ModelSource
 from sanakit.weights.known_things import load_known_things
 from sanakit.weights.layouts.diffusers import write_sana_config
-from sanakit.weights.layouts.parts import autoencoder_config, transformer_config
+from sanakit.weights.layouts.parts import autoencoder_config, text_encoder_config, transformer_config
 from sanakit.weights.precision import dtype_name, parse_dtype
-from sanakit.weights.read.disk import read_json
 from sanakit.weights.save import exported, write_json
 from sanakit.weights.settings import OFFERED, ModelSettings, instruction_of
 
@@ -80,7 +78,7 @@ def save_graphs(
             f"{path} exists and is not a model folder: choose another path, or remove it first."
         )
     own, known_things = asdict(settings), load_known_things(settings)
-    del own["known_things"]
+    del own["known_things"], own["notes"]
     ours = {"format": 1, "name": own.pop("name"), "licence": own.pop("licence")}
     ours |= {key: told for key in OFFERED if (told := own.pop(key))}
     ours |= {"precision": own.pop("precision"), "defaults": own}
@@ -132,7 +130,7 @@ def load_graph_autoencoder(source: ModelSource, part: str) -> DCAE:
 def load_graph_text_encoder(source: ModelSource) -> TextEncoder:
     """Return the text encoder of a folder of graphs, with its tokenizer. Raises WeightsError."""
     folder = source.part("text_encoder", "Gemma2")
-    config = Gemma2Config.from_transformers(read_json(folder / "config.json"))
+    config = text_encoder_config(source)
     graph = _graph(source, "text_encoder")
     cache = None
     if graph.bytes >= KEEP_PREFIX_FROM:

@@ -11,11 +11,11 @@ from pathlib import Path
 from sanakit.errors import ModelNotFoundError
 from sanakit.graphs.parts import Graph
 from sanakit.models.dc_ae import DCAE
-from sanakit.models.gemma2 import Gemma2, Gemma2Config
+from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
 from sanakit.weights.find import catalog, hub
 from sanakit.weights.find.catalog import CATALOG, CatalogEntry
-from sanakit.weights.find.resolve import ModelSource, identify, resolve
+from sanakit.weights.find.resolve import ModelSource, open_network, recognised, resolve
 from sanakit.weights.graphs import DECODER
 from sanakit.weights.known_things import load_known_things
 from sanakit.weights.layouts.official import PIXELS_PER_LATENT
@@ -31,22 +31,14 @@ from sanakit.weights.layouts.parts import (
     open_text_encoder,
     open_transformer,
     stored_plan,
+    text_encoder_config,
     text_encoder_pairs,
     transformer_config,
     transformer_pairs,
 )
-from sanakit.weights.read.disk import read_json
-from sanakit.weights.read.files import TensorFiles, open_file
-from sanakit.weights.settings import ModelSettings, load_settings
-
-RELEASES = {  # depth, width, qk-norm, guidance embedding -> the name people know it by
-    (28, 1152, False, False): "Sana 0.6B",
-    (20, 2240, False, False): "Sana 1.6B",
-    (20, 2240, True, False): "SANA-1.5 1.6B",
-    (60, 2240, True, False): "SANA-1.5 4.8B",
-    (28, 1152, True, True): "SANA-Sprint 0.6B",
-    (20, 2240, True, True): "SANA-Sprint 1.6B",
-}
+from sanakit.weights.layouts.released import examined, size_name
+from sanakit.weights.read.files import TensorFiles, open_component
+from sanakit.weights.settings import ModelSettings, load_settings, part_notes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +71,7 @@ class Description:
     download_bytes: int = 0  # of a release that is not here
     known_things: int = 0  # that its folder names; 0: it names none
     known_words: int = 0  # further words for them
+    notes: tuple[str, ...] = ()  # what the user should know about how it is taken
 
 
 def describe(path: str | os.PathLike[str]) -> Description:
@@ -99,7 +92,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
                 "use a path, or a name that `sana models` lists."
             )
         return _release(catalog.find(text))
-    source = resolve(text)
+    source = examined(resolve(text))
     parts = tuple(_file_parts(source) if source.is_file else _folder_parts(source))
     kinds = [part.kind for part in parts]
     drawn = "transformer" in kinds
@@ -115,6 +108,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
         resolution=transformer_config(source).sample_size * PIXELS_PER_LATENT if drawn else 0,
         known_things=len(known.things) if known else 0,
         known_words=sum(map(len, known.things.values())) if known else 0,
+        notes=(*source.notes, *part_notes(source)),
     )
 
 
@@ -132,8 +126,7 @@ def _release(entry: CatalogEntry) -> Description:
 
 
 def _file_parts(source: ModelSource) -> Iterable[PartDescription]:
-    files = open_file(source.path)
-    kind, layout = identify(files.infos)
+    files, kind, layout = open_network(source.path)
     describers = {"transformer": _transformer, "autoencoder": _autoencoder}
     if kind in describers:
         yield describers[kind](source)
@@ -151,10 +144,8 @@ def _folder_parts(source: ModelSource) -> Iterable[PartDescription]:
             if (source.path / name).is_dir():
                 yield describer(source)
         return
-    files = open_file(
-        next(iter(sorted(source.path.glob("*.safetensors"))), source.path / "model.safetensors")
-    )
-    kind, layout = identify(files.infos)
+    files = open_component(source.path, source.variant)
+    kind, layout = recognised(files)
     by_kind = {"transformer": _transformer, "autoencoder": _autoencoder, "text_encoder": _text_encoder}
     yield by_kind[kind](source) if kind in by_kind else _part(kind, layout, "", files)
 
@@ -162,7 +153,7 @@ def _folder_parts(source: ModelSource) -> Iterable[PartDescription]:
 def _graph_parts(source: ModelSource) -> Iterable[PartDescription]:
     """Parts that a runtime runs: sizes as their config.json tells; the graphs themselves are not opened."""
     transformer = transformer_config(source)
-    text = Gemma2Config.from_transformers(read_json(source.path / "text_encoder" / "config.json"))
+    text = text_encoder_config(source)
     rows = (
         ("transformer", "transformer", partial(Sana, transformer), transformer),
         ("autoencoder", DECODER, partial(DCAE, autoencoder_config(source), "decoder"), None),
@@ -188,10 +179,9 @@ def _transformer(source: ModelSource) -> PartDescription:
     names = empty(partial(Sana, config), source, stored_plan(source, "transformer")).state_dict()
     pairs = transformer_pairs(names, layout, config)
     skipped = TRANSFORMER_SKIPPED[layout]
-    size = RELEASES.get(
-        (config.depth, config.width, config.qk_norm, config.guidance_embed), "unreleased size"
+    return _part(
+        "transformer", layout, size_name(config), files, names, pairs, skipped, config.depth, config.width
     )
-    return _part("transformer", layout, size, files, names, pairs, skipped, config.depth, config.width)
 
 
 def _autoencoder(source: ModelSource) -> PartDescription:

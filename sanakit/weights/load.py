@@ -13,7 +13,8 @@ norms, tables, depthwise kernels) becomes float32, the dtype that `module.dtype`
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -29,7 +30,7 @@ from sanakit.quant.quantize import quantize
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.prefix_cache import PrefixCache, default_places
 from sanakit.text.tokenizer import load_tokenizer
-from sanakit.weights.find.resolve import ModelSource, identify, partner, resolve
+from sanakit.weights.find.resolve import ModelSource, open_network, partner, resolve
 from sanakit.weights.graphs import (
     check_graphs,
     load_graph_autoencoder,
@@ -52,9 +53,10 @@ from sanakit.weights.layouts.parts import (
     text_encoder_pairs,
     transformer_pairs,
 )
+from sanakit.weights.layouts.released import examined
 from sanakit.weights.precision import choose_dtype, dtype_name
 from sanakit.weights.read.disk import AGAIN
-from sanakit.weights.read.files import TensorFiles, open_file
+from sanakit.weights.read.files import TensorFiles
 from sanakit.weights.read.mapping import release, release_tensors
 from sanakit.weights.settings import instruction_of, precision_rule
 
@@ -87,11 +89,12 @@ def load_transformer(
     Raises ModelNotFoundError, WeightsError, PrecisionError if the dtype gives wrong images with this model,
     or SettingsError for `mapped` except on a CPU in float32.
     """
-    source = resolve(path, ("transformer",))
+    source = examined(resolve(path, ("transformer",)))
     if source.runtime:
         check_graphs(dtype, plan)
         return load_graph_transformer(source)
     files, layout, config = open_transformer(source)
+    _tell(source.notes if source.is_file else (*source.notes, *files.notes))
     rule, stored = precision_rule(source, files.dtype), stored_plan(source, "transformer")
     wanted = _wanted_plan(source, stored, plan, device)
     held = rule if stored else files.dtype
@@ -127,9 +130,10 @@ def load_autoencoder(
     if source.runtime:
         check_graphs(dtype)
         return load_graph_autoencoder(source, part)
-    if source.is_file and identify(open_file(source.path).infos)[0] == "transformer":
+    if source.is_file and open_network(source.path)[1] == "transformer":
         source = partner(source, ("vae",))
     files, layout, config = open_autoencoder(source)
+    _tell(files.notes)
     dtype = choose_dtype(device, files.dtype, dtype or "auto", rule="bfloat16", what="DC-AE")
     module = empty(partial(DCAE, config, part), source)
     other = {"encoder": "decoder.", "decoder": "encoder."}.get(part)
@@ -171,6 +175,7 @@ def load_text_encoder(
     if source.is_file:
         source = partner(source, ("text_encoder", "tokenizer"))
     files, config = open_text_encoder(source)
+    _tell(files.notes)
     stored = stored_plan(source, "text_encoder")
     wanted = _wanted_plan(source, stored, plan, device)
     held = "bfloat16" if stored else files.dtype
@@ -244,8 +249,15 @@ def check_fit(
     buffers: the dtypes that those of quantised layers must have; others are of any float one. Raises
     WeightsError.
     """
-    where, count = files.paths[0], len(expected)
+    where, pairs = files.paths[0], list(pairs)
     missing, unknown = differences(expected, files, pairs, skipped)
+    given = {target: sources for sources, targets in pairs for target in targets[:1]}
+    count = sum(len(given.get(name, [name])) for name in expected if name in given or name in missing)
+    if missing and len(missing) == count:
+        raise WeightsError(
+            f"{where} holds none of this model's {count} tensors: it has {_listed(list(files.infos))} where "
+            f"{_listed(missing)} are expected. It is another model."
+        )
     if missing:
         raise WeightsError(
             f"{where} lacks {len(missing)} of this model's {count} tensors: {_listed(missing)}. {AGAIN}"
@@ -327,6 +339,12 @@ def _stripped(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def _tell(notes: Iterable[str]) -> None:
+    """Warn of what the caller should know about the files of a model."""
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
 
 
 def _name(source: ModelSource) -> str:

@@ -5,9 +5,9 @@ The folder's sanakit.json wins over its scheduler file, and that over the catalo
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,18 @@ from sanakit.models.sana import SanaConfig
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.known_things import FILE as KNOWN_THINGS
 from sanakit.weights.find.catalog import CatalogEntry
-from sanakit.weights.find.resolve import OURS, ModelSource, partner, resolve
+from sanakit.weights.find.hub import WEIGHTED
+from sanakit.weights.find.resolve import OURS, ModelSource, partner, recognised, resolve
 from sanakit.weights.layouts.official import PIXELS_PER_LATENT
 from sanakit.weights.layouts.parts import autoencoder_config, open_transformer, transformer_config
+from sanakit.weights.layouts.released import examined
+from sanakit.weights.layouts.scheduler import read_scheduler
 from sanakit.weights.precision import RULES
-from sanakit.weights.read.disk import read_json
+from sanakit.weights.read.files import open_component
 
 OFFERED = ("styles", "example_prompts", "sizes")  # keys of sanakit.json that a page shows
 MAX_TOKENS = 300  # text features of a prompt, in all published models
-SOLVERS = {
-    "DPMSolverMultistepScheduler": "dpm",
-    "FlowMatchEulerDiscreteScheduler": "euler",
-    "SCMScheduler": "scm",
-}
+MOST = 1e9  # of any number in a folder's defaults
 SHIFT_4K = 6.0  # of the published 4K model, by its official YAML and conversion script; all others have 3
 
 
@@ -51,18 +50,36 @@ class ModelSettings:
     example_prompts: tuple[str, ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()  # width and height in pixels that it learned; (): not told
     known_things: Path | None = None  # the file of the things that it draws, see `text/known_things.py`
+    notes: tuple[str, ...] = ()  # what the user should know about how the model's files are taken
 
 
 def load_settings(path: str | os.PathLike[str]) -> ModelSettings:
     """Return a model's defaults and rules. path: as for `load_transformer`. Raises as that does."""
-    source = resolve(path, ("transformer", "scheduler"))
+    source = examined(resolve(path, ("transformer", "scheduler")))
     settings = _from_entry(source)
     if source.entry is None and not source.runtime:  # graphs tell all of it in their sanakit.json
         settings = replace(settings, **_from_transformer(source))
     if source.is_pipeline:
-        settings = replace(settings, **_from_scheduler(source))
+        scheduler = read_scheduler(source.path / "scheduler" / "scheduler_config.json")
+        settings = replace(settings, **scheduler)
     things = source.path / KNOWN_THINGS
-    return replace(settings, **_from_ours(source) | {"known_things": things if things.is_file() else None})
+    told: dict[str, Any] = {"known_things": things if things.is_file() else None}
+    told["notes"] = (*source.notes, *part_notes(source))
+    return replace(settings, **_from_ours(source) | told)
+
+
+def part_notes(source: ModelSource) -> tuple[str, ...]:
+    """Return what the user should know about the files of a folder's parts, as far as they are here."""
+    if source.is_file or source.runtime:
+        return ()
+    folders = [source.path / part for part in WEIGHTED] if source.is_pipeline else [source.path]
+    notes: list[str] = []
+    for folder in folders:
+        with suppress(WeightsError):  # it is told where that part is loaded
+            files = open_component(folder, source.variant)
+            recognised(files)
+            notes += files.notes
+    return tuple(notes)
 
 
 def load_configs(path: str | os.PathLike[str]) -> tuple[SanaConfig, DCAEConfig]:
@@ -103,7 +120,7 @@ def instruction_of(source: ModelSource) -> tuple[str, int]:
 def _from_entry(source: ModelSource) -> ModelSettings:
     entry = source.entry
     if entry is None:
-        return ModelSettings(name=source.path.name)
+        return ModelSettings(name=source.name)
     shared = {field.name for field in fields(ModelSettings)} & {field.name for field in fields(CatalogEntry)}
     return ModelSettings(**{name: getattr(entry, name) for name in shared})
 
@@ -117,22 +134,6 @@ def _from_transformer(source: ModelSource) -> dict[str, Any]:
     return {"width": side, "height": side, "precision": precision_rule(source, files.dtype), **sampler}
 
 
-def _from_scheduler(source: ModelSource) -> dict[str, Any]:
-    path = source.path / "scheduler" / "scheduler_config.json"
-    if not path.exists():
-        return {}
-    config = read_json(path)
-    found: dict[str, Any] = {}
-    if config.get("_class_name") in SOLVERS:
-        found["solver"] = SOLVERS[config["_class_name"]]
-    shift = config.get("flow_shift", config.get("shift"))
-    if shift is None:
-        return found
-    if isinstance(shift, bool) or not isinstance(shift, int | float) or not 0 < shift < math.inf:
-        raise WeightsError(f"{path} says flow_shift = {shift!r}; it must be a number above 0, usually 3.")
-    return {**found, "flow_shift": float(shift)}
-
-
 def _from_ours(source: ModelSource) -> dict[str, Any]:
     """Return the folder's sanakit.json, checked: a wrong type there would only show as a strange image."""
     content = source.ours()
@@ -143,6 +144,8 @@ def _from_ours(source: ModelSource) -> dict[str, Any]:
     if not isinstance(defaults, dict):
         raise WeightsError(f"{where}: defaults is {defaults!r}; it must be an object of settings.")
     given = {**defaults, **{key: content[key] for key in ("name", "precision", "licence") if key in content}}
+    if given.get("name") == "":  # as good as none
+        del given["name"]
     kinds = {"steps": int, "width": int, "height": int, "guidance": float, "flow_shift": float}
     found: dict[str, Any] = {}
     for name in (known.name for known in fields(ModelSettings)):
@@ -151,7 +154,7 @@ def _from_ours(source: ModelSource) -> dict[str, Any]:
         value = given[name]
         number = isinstance(value, int | float) and not isinstance(value, bool)
         kind = kinds.get(name, str)
-        fits = isinstance(value, str) if kind is str else number and value > 0 and value == kind(value)
+        fits = isinstance(value, str) if kind is str else number and 0 < value < MOST and value == kind(value)
         if not fits or (name == "precision" and value not in RULES):
             allowed = " | ".join(RULES) if name == "precision" else f"a {kind.__name__}"
             raise WeightsError(f"{where} says {name} = {value!r}; it must be {allowed}.")

@@ -104,6 +104,12 @@ def test_pictures_of_a_file_of_prompts_tell_of_their_own_prompt(told) -> None:
     assert [note.split()[0] for note in unknown.warnings] == ["tiny", "Nothing"]
 
 
+def test_every_request_tells_what_is_to_know_about_the_models_files() -> None:
+    own = ModelSettings(name="mine", notes=("mine holds two checkpoints.",))
+    of_files = ModelSpec(settings=own, latent_channels=4, sample_size=8, compression=32)
+    assert check_request(of_files, "a fox", seed=0).notes == ("mine holds two checkpoints.",)
+
+
 # Sizes
 
 

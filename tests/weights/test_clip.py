@@ -202,6 +202,24 @@ def test_what_is_no_clip_is_refused(copy, tmp_path):
         load_clip(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        *(("config.json", key, value) for key in ("text_config", "vision_config") for value in ("x", 5, [5])),
+        ("config.json", "projection_dim", "16"),
+        ("config.json", "projection_dim", [16]),
+        ("preprocessor_config.json", "resample", [3]),
+        ("preprocessor_config.json", "size", {"shortest_edge": "32"}),
+        ("preprocessor_config.json", "crop_size", {"height": None}),
+        ("preprocessor_config.json", "image_mean", 0.5),
+    ],
+)
+def test_values_of_a_wrong_type_are_a_sentence(copy, name, key, value):
+    edit(copy / name, **{key: value})
+    with pytest.raises(WeightsError):
+        load_clip(copy)
+
+
 def test_a_folder_of_something_else_is_not_overwritten(scorer, tmp_path):
     (tmp_path / "letters.txt").write_text("dear")
     with pytest.raises(OutputError, match="not a CLIP"):

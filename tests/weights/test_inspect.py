@@ -63,6 +63,14 @@ def test_files_and_single_parts_are_described(tiny, tmp_path):
     assert describe(tmp_path / "resnet.safetensors").kind == "foreign"
 
 
+def test_a_part_is_described_from_its_weights_and_not_from_what_lies_beside(tiny):
+    folder = tiny.folder / "text_encoder"
+    save_file({"first": torch.zeros(2)}, folder / "instruction_cache.safetensors")  # sorts before the weights
+    found = describe(folder)
+    assert found.kind == "text_encoder"
+    assert found.parts[0].parameters == count(tiny.text_encoder.model)
+
+
 def test_a_release_is_described_from_the_catalog_without_a_download():
     found = describe("sana-1.6b-2k")
     assert (found.kind, found.resolution, found.settings) == ("release", 2048, None)

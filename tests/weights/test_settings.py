@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sanakit.errors import ModelNotFoundError, WeightsError
-from sanakit.models.sana import Sana, SanaConfig
+from sanakit.models.sana import SANA_1600M, Sana, SanaConfig
 from sanakit.weights import load_configs, load_settings, save_official
 from sanakit.weights.find.resolve import resolve
+from sanakit.weights.layouts.diffusers import write_sana_config
 from sanakit.weights.settings import ModelSettings
 
 
@@ -51,17 +52,18 @@ def test_a_folder_of_diffusers_gives_size_shift_solver_and_rule(tiny):
 
 def test_a_published_folder_keeps_its_catalog_rule_under_its_published_name(tiny):
     (tiny.folder / "sanakit.json").unlink()
+    (tiny.folder / "transformer/config.json").write_text(json.dumps(write_sana_config(SANA_1600M)))
     folder = tiny.folder.rename(tiny.folder.parent / "Sana_1600M_1024px_BF16_diffusers")
     settings = load_settings(folder)
     assert (settings.name, settings.precision, settings.width) == ("sana-1.6b-1024-bf16", "bfloat16", 1024)
     assert settings.flow_shift == 2.5  # the folder's scheduler knows better
 
 
-def test_a_pth_gives_its_size_and_its_names_rule(tiny, tmp_path):
+def test_a_pth_gives_its_size_and_stored_dtype(tiny, tmp_path):
     save_official(tmp_path / "mine.pth", tiny.transformer)
     assert load_settings(tmp_path / "mine.pth") == ModelSettings(name="mine.pth", width=64, height=64)
-    save_official(tmp_path / "Sana_1600M_2Kpx_BF16.pth", tiny.transformer, dtype=torch.bfloat16)
-    assert load_settings(tmp_path / "Sana_1600M_2Kpx_BF16.pth").precision == "bfloat16"
+    save_official(tmp_path / "half.pth", tiny.transformer, dtype=torch.bfloat16)
+    assert load_settings(tmp_path / "half.pth").precision == "bfloat16"
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,10 @@ def test_a_pth_gives_its_size_and_its_names_rule(tiny, tmp_path):
         {"width": -64},
         {"solver": 3},
         {"flow_shift": None},
+        {"steps": float("inf")},
+        {"guidance": float("inf")},
+        {"guidance": float("nan")},
+        {"flow_shift": 10**400},
         [],
     ],
 )

@@ -50,7 +50,8 @@ class CatalogEntry:
     solver: str = "dpm"
     languages: str = "English"
     licence: str = LICENCE_SANA
-    unsupported: str = ""  # why it cannot be drawn with; empty: it can
+    unsupported: str = ""  # why its name cannot be drawn with; empty: it can
+    parts_of: str = ""  # the release that its autoencoder and text encoder come from; empty: its own
 
     @property
     def download_bytes(self) -> int:
@@ -114,6 +115,15 @@ _SPRINT = replace(
     solver="scm",
     time_scale=1.0,
     licence=LICENCE_UNSETTLED,
+)
+_TEACHER = replace(
+    _1_5,
+    name="sana-sprint-1.6b-teacher",
+    repo=_HUB + "SANA_Sprint_1.6B_1024px_teacher",
+    time_scale=1.0,
+    licence=LICENCE_SANA,
+    unsupported="the teacher of Sprint's distillation, published as .pth: download it and pass its path",
+    parts_of="sana-sprint-1.6b",
 )
 _CONTROL = "a ControlNet branch, published as official .pth only: this version draws with the whole models"
 
@@ -186,13 +196,13 @@ _ENTRIES = (
         licence=LICENCE_SANA,
     ),
     _SPRINT,
+    _TEACHER,
     replace(
-        _1_5,
-        name="sana-sprint-1.6b-teacher",
-        repo=_HUB + "SANA_Sprint_1.6B_1024px_teacher",
-        time_scale=1.0,
-        licence=LICENCE_SANA,
-        unsupported="the teacher of Sprint's distillation, published as .pth: download it and pass its path",
+        _TEACHER,
+        name="sana-sprint-0.6b-teacher",
+        repo=_HUB + "Sana_Sprint_0.6B_1024px_teacher",
+        parameters=591_876_896,
+        parts_of="sana-sprint-0.6b",
     ),
     replace(
         _0_6B,

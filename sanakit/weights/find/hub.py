@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from sanakit.errors import ModelNotFoundError, WeightsError
-from sanakit.weights.read.component import component_files, select_weights
+from sanakit.weights.read.component import DIFFUSERS, TRANSFORMERS, component_files, select_weights
 
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 WEIGHTED = ("transformer", "vae", "text_encoder")
@@ -118,7 +118,7 @@ def needed_files(names: Iterable[str], parts: Iterable[str], variant: str | None
     chosen = [name for name in names if name in ("model_index.json", "sanakit.json", KNOWN)]
     for part in parts:
         inside = [name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")]
-        weights = select_weights(inside, variant)
+        weights = select_weights(inside, variant, TRANSFORMERS if part == "text_encoder" else DIFFUSERS)
         others = [name for name in inside if "/" not in name and name.endswith((".json", ".model", ".txt"))]
         chosen += [f"{part}/{name}" for name in others + weights]
     return chosen

@@ -12,10 +12,18 @@ from sanakit.errors import ModelNotFoundError, WeightsError
 from sanakit.weights.find import catalog, hub
 from sanakit.weights.find.catalog import CATALOG, CatalogEntry
 from sanakit.weights.read.disk import read_json
-from sanakit.weights.read.files import open_file
+from sanakit.weights.read.files import TensorFiles, open_file
 
 INDEX = "model_index.json"
 OURS = "sanakit.json"  # defaults, precision rule, instruction: ours, ignored by diffusers
+FORMAT = 1  # of sanakit.json
+PLAIN = ("SanaPipeline", "SanaSprintPipeline", "SanaSprintImg2ImgPipeline", "SanaGraphs")
+LEFT_OUT = {  # pipelines whose networks are opened as the plain model's -> what is not done
+    "SanaControlNetPipeline": "its ControlNet is not used",
+    "SanaPAGPipeline": "its perturbed attention guidance is not used",
+}
+LEFTOVERS = ("y_embedding", "pos_embed", "logvar_linear.weight", "logvar_linear.bias")  # of training
+MAX_PREFIXES = 3  # before the names of a file's tensors, as wrappers put there
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +32,15 @@ class ModelSource:
 
     path: Path
     entry: CatalogEntry | None = None  # the release it is, as far as its name says
+    guessed: bool = False  # the release is only what the path looks like
+    notes: tuple[str, ...] = ()  # what the user should know about how it is taken
+
+    @property
+    def name(self) -> str:
+        """The name of the folder, file, or Hub repository (organisation/name)."""
+        path = Path(os.path.abspath(self.path))
+        owner = path.parent.parent.name.removeprefix("models--").replace("--", "/")
+        return owner if _is_snapshot(path) else path.name
 
     @property
     def is_file(self) -> bool:
@@ -52,7 +69,8 @@ class ModelSource:
         """
         folder = self.path / name if self.is_pipeline else self.path
         config = read_json(folder / "config.json")
-        came = config.get("_class_name") or (config.get("architectures") or ["?"])[0]
+        names = config.get("architectures")
+        came = config.get("_class_name") or (names[0] if isinstance(names, list) and names else names or "?")
         if class_name not in str(came):
             raise WeightsError(
                 f"{folder} holds a {came}, not the {class_name} of a SANA model: give the model's whole "
@@ -61,9 +79,19 @@ class ModelSource:
         return folder
 
     def ours(self) -> dict[str, Any]:
-        """Return the content of the folder's sanakit.json, or {}: published folders have none."""
+        """Return the content of the folder's sanakit.json, or {}: published folders have none.
+
+        Raises WeightsError when it is damaged or of another format.
+        """
         path = self.path / OURS
-        return read_json(path) if not self.is_file and path.exists() else {}
+        content = read_json(path) if not self.is_file and path.exists() else {}
+        came = content.get("format", FORMAT)
+        if type(came) is not int or came != FORMAT:
+            raise WeightsError(
+                f"{path} has the format {came!r}, and this version reads {FORMAT}: update sanakit, or get "
+                "the model for this version."
+            )
+        return content
 
 
 def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> ModelSource:
@@ -85,7 +113,9 @@ def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> 
         )
     if hub.REPO_NAME.fullmatch(text):
         entry = catalog.recognise(text)
-        return ModelSource(path=hub.fetch(text, parts, entry.variant if entry else None), entry=entry)
+        path = hub.fetch(text, parts, entry.variant if entry else None)
+        guessed = entry is not None and text != entry.repo
+        return ModelSource(path=path, entry=entry, guessed=guessed, notes=_class_notes(path))
     return _from_catalog(catalog.find(text), parts)
 
 
@@ -94,22 +124,50 @@ def partner(source: ModelSource, parts: tuple[str, ...]) -> ModelSource:
 
     Raises WeightsError when no release has this size, or the file is not a transformer.
     """
-    files = open_file(source.path)
-    kind, _ = identify(files.infos)
+    files, kind, _ = open_network(source.path)
     if kind != "transformer":
         raise WeightsError(
             f"{source.path} holds {kind_words(kind)}, no {parts[0]}: use a model's whole diffusers folder."
         )
-    size = sum(
-        info.size for name, info in files.infos.items() if not name.endswith(("y_embedding", "pos_embed"))
-    )
-    same = [entry for entry in CATALOG.values() if entry.parameters == size and not entry.unsupported]
+    size = sum(info.size for name, info in files.infos.items() if not name.endswith(LEFTOVERS))
+    same = [entry for entry in CATALOG.values() if entry.parameters == size]
+    same = [entry for entry in same if entry.parts_of or not entry.unsupported]
     if not same:
         raise WeightsError(
             f"{source.path} holds only a transformer of an unreleased size ({size:,} parameters): its "
             f"{parts[0]} is unknown. Put it in a diffusers folder with the other parts."
         )
-    return _from_catalog(source.entry if source.entry in same else same[0], parts)
+    chosen = source.entry if source.entry in same else same[0]
+    return _from_catalog(CATALOG[chosen.parts_of] if chosen.parts_of else chosen, parts)
+
+
+def open_network(path: Path) -> tuple[TensorFiles, str, str]:
+    """Open a file that holds one network; return its tensors, kind and layout as `identify` does.
+
+    Raises WeightsError as `open_file` does.
+    """
+    files = open_file(path)
+    return files, *recognised(files)
+
+
+def recognised(files: TensorFiles) -> tuple[str, str]:
+    """Return kind and layout of a checkpoint.
+
+    A prefix of all names, such as `module.`, is left out if they are known without it; `files.notes` tell.
+    """
+    names = list(files.infos)
+    prefix = ""
+    for _ in range(1 + MAX_PREFIXES):
+        found = identify(name.removeprefix(prefix) for name in names)
+        if found[0] != "foreign":
+            if prefix:
+                files.leave_out(prefix)
+            return found
+        begin = names[0].removeprefix(prefix).partition(".")[0] + "." if names else ""
+        if not begin or not all(name.startswith(prefix + begin) for name in names):
+            break
+        prefix += begin
+    return "foreign", ""
 
 
 def identify(names: Iterable[str]) -> tuple[str, str]:
@@ -170,7 +228,7 @@ def _from_catalog(entry: CatalogEntry, parts: Iterable[str]) -> ModelSource:
 def _from_disk(path: Path) -> ModelSource:
     if path.is_file():
         entry = catalog.recognise(path.name) or catalog.recognise(path.resolve().parent.parent.name)
-        return ModelSource(path=path, entry=entry)
+        return ModelSource(path=path, entry=entry, guessed=True)
     if not path.is_dir():
         raise WeightsError(f"{path} is neither a file nor a folder: use a model's folder or weight file.")
     index = path / INDEX
@@ -184,7 +242,24 @@ def _from_disk(path: Path) -> ModelSource:
         inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".pth", ".safetensors"))
         hint = f"the file itself, such as {path / inside[0]}" if inside else f"a folder that holds {INDEX}"
         raise WeightsError(f"{path} has no {INDEX}, so it is not a diffusers folder: use {hint}.")
-    resolved = path.resolve()  # a Hub cache folder is models--org--name/snapshots/commit
-    name = resolved.parent.parent.name if resolved.parent.name == "snapshots" else resolved.name
-    entry = next((known for known in CATALOG.values() if known.folder == resolved), None)
-    return ModelSource(path=path, entry=entry or catalog.recognise(name))
+    resolved = path.resolve()
+    name = resolved.parent.parent.name if _is_snapshot(resolved) else resolved.name
+    embedded = next((known for known in CATALOG.values() if known.folder == resolved), None)
+    entry = embedded or catalog.recognise(name)
+    return ModelSource(path=path, entry=entry, guessed=embedded is None, notes=_class_notes(path))
+
+
+def _is_snapshot(path: Path) -> bool:
+    """Return whether a path is a repository in the Hub's cache: models--org--name/snapshots/commit."""
+    return path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--")
+
+
+def _class_notes(folder: Path) -> tuple[str, ...]:
+    """Return what is told of a folder whose pipeline does more than the plain one that is drawn with."""
+    if not (folder / INDEX).is_file():
+        return ()
+    came = str(read_json(folder / INDEX).get("_class_name"))
+    if came in PLAIN:
+        return ()
+    left_out = LEFT_OUT.get(came, "what is particular to it is not done")
+    return (f"{folder} is a {came}, which this version draws with as the plain model: {left_out}.",)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, asdict, fields
 from typing import Any
 
 from sanakit.errors import WeightsError
 from sanakit.models.sana import SanaConfig
 from sanakit.weights.find.catalog import CatalogEntry
 from sanakit.weights.layouts.diffusers import diffusers_names
+from sanakit.weights.layouts.fields import SANA, check_fields
 from sanakit.weights.read.header import TensorInfo
 
 SKIPPED = {
@@ -44,12 +45,12 @@ def recognise_config(
     """Read the size and variant of a SANA transformer off its tensors' names and shapes.
 
     layout: "official" or "diffusers". metadata: the entry beside the state_dict; our own files keep the
-    config there. entry: the release that the file's name speaks of; it tells the resolution, which the shapes
-    do not.
+    config there. entry: the release that the file's name speaks of; it tells what tensors do not: the time
+    scale and, without a table of positions, the resolution.
     Raises WeightsError when the tensors are not a SANA transformer or of an unknown width.
     """
     saved = (metadata or {}).get(CONFIG_KEY)
-    if isinstance(saved, dict):
+    if saved is not None:
         return _saved_config(saved, where)
 
     def probe(name: str) -> TensorInfo | None:
@@ -75,9 +76,9 @@ def recognise_config(
     guidance_name = "cfg_embedder.mlp.0.weight"
     prefix = "blocks." if layout == "official" else "transformer_blocks."
     blocks = {int(m[1]) for name in infos if (m := re.match(re.escape(prefix) + r"(\d+)\.", name))}
-    pixels = _trained_pixels(infos, entry)
+    pixels = table_pixels(infos, layout) or (entry.width if entry else 1024)
     sprint = probe(guidance_name) is not None
-    return SanaConfig(
+    config = SanaConfig(
         depth=max(blocks) + 1,
         width=width,
         cross_heads=CROSS_HEADS[width],
@@ -90,6 +91,8 @@ def recognise_config(
         position_interpolation=INTERPOLATION.get(pixels),
         sample_size=pixels // PIXELS_PER_LATENT,
     )
+    check_fields(asdict(config), SANA, where)
+    return config
 
 
 def autoencoder_renames(official_names: Iterable[str]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -135,19 +138,28 @@ _AUTOENCODER = (
 )
 
 
-def _trained_pixels(infos: Mapping[str, TensorInfo], entry: CatalogEntry | None) -> int:
-    """Return the side of a transformer's training images: by its name, its position table, or 1024."""
-    if entry is not None:
-        return entry.width
-    table = infos.get("pos_embed")  # 1 N D, one row per latent of the training size
-    if table is not None and len(table.shape) == 3:
-        return math.isqrt(table.shape[1]) * PIXELS_PER_LATENT
-    return 1024
+def table_pixels(infos: Mapping[str, TensorInfo], layout: str = "official") -> int | None:
+    """Return the side of a transformer's training images, by its stored position table; None without one."""
+    table = infos.get("pos_embed" if layout == "official" else "patch_embed.pos_embed")  # 1 N D
+    if table is None or len(table.shape) != 3:
+        return None
+    side = math.isqrt(table.shape[1])  # one row per latent of the training size
+    return side * PIXELS_PER_LATENT if side and side**2 == table.shape[1] else None
 
 
-def _saved_config(saved: dict[str, Any], where: str) -> SanaConfig:
-    known = {field.name for field in fields(SanaConfig)}
+def _saved_config(saved: Any, where: str) -> SanaConfig:
+    """Return the config that our own files hold. Raises WeightsError when it is none."""
+    said = f"{where}, under {CONFIG_KEY!r} beside its tensors,"
+    if not isinstance(saved, dict):
+        raise WeightsError(f"{said} holds a {type(saved).__name__} where the model's sizes are expected.")
+    known = {field.name: field.default is MISSING for field in fields(SanaConfig)}
+    if lacking := [name for name, needed in known.items() if needed and name not in saved]:
+        raise WeightsError(
+            f"{said} describes a model without its {', '.join(lacking)}: save it again, or load it from a "
+            "diffusers folder."
+        )
+    check_fields(saved, SANA, said)
     try:
         return SanaConfig(**{name: value for name, value in saved.items() if name in known})
     except (TypeError, ValueError) as error:
-        raise WeightsError(f"{where} has a wrong description of its size: {error}") from None
+        raise WeightsError(f"{said} describes sizes that do not go together: {error}") from None

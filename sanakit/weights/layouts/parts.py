@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -19,10 +17,18 @@ from sanakit.models.gemma2 import Gemma2Config
 from sanakit.models.sana import SanaConfig
 from sanakit.quant.plans import PLANS, Plan
 from sanakit.quant.quantize import stand_in
-from sanakit.weights.find.resolve import ModelSource, identify, kind_words
+from sanakit.weights.find.resolve import ModelSource, kind_words, open_network, recognised
 from sanakit.weights.layouts import diffusers, official
+from sanakit.weights.layouts.fields import (
+    AUTOENCODER,
+    TEXT,
+    TRANSFORMER,
+    Allowed,
+    check_fields,
+    check_rope,
+)
 from sanakit.weights.read.disk import AGAIN, read_json
-from sanakit.weights.read.files import TensorFiles, open_component, open_file
+from sanakit.weights.read.files import TensorFiles, open_component
 
 Module = TypeVar("Module", bound=nn.Module)
 Pairs = Iterable[tuple[Sequence[str], Sequence[str]]]  # names in the file, names in the module
@@ -30,8 +36,6 @@ Pairs = Iterable[tuple[Sequence[str], Sequence[str]]]  # names in the file, name
 # By layout; "sanakit" has our modules' own names, of quantised weights.
 TRANSFORMER_SKIPPED = {"official": official.SKIPPED, "diffusers": diffusers.SKIPPED, "sanakit": {}}
 TEXT_SKIPPED = {"lm_head.weight": "the language head, which SANA does not use"}
-Config = TypeVar("Config", SanaConfig, DCAEConfig, Gemma2Config)
-MAX_DEPTH = 1000  # layers; a config.json that asks for a million would keep the machine busy for hours
 QUANTIZATION = "quantization_config"  # of a part's config.json, as other tools call it, too
 NAMED = 4  # names that an error message quotes
 
@@ -43,25 +47,38 @@ def open_transformer(source: ModelSource) -> tuple[TensorFiles, str, SanaConfig]
         config_path = folder / "config.json"
         config = _sana_config(config_path)
         layout = "sanakit" if stored_plan(source, "transformer") else "diffusers"
-        return open_component(folder, source.variant), layout, config
-    files = open_file(source.path)
-    kind, layout = identify(files.infos)
+        files = open_component(folder, source.variant)
+        recognised(files)
+        return files, layout, config
+    files, kind, layout = open_network(source.path)
     if kind != "transformer":
         first = ", ".join(list(files.infos)[:NAMED])
         raise WeightsError(
             f"{source.path} holds {kind_words(kind)} (its first tensors: {first}): use a SANA model."
         )
+    return files, layout, file_config(source, files, layout)
+
+
+def file_config(source: ModelSource, files: TensorFiles, layout: str) -> SanaConfig:
+    """Return the sizes of a transformer in a single file: told by a config.json beside it, or its tensors."""
     beside = source.path.parent / "config.json"
     if (
         layout == "diffusers"
         and beside.is_file()
         and read_json(beside).get("_class_name") == "SanaTransformer2DModel"
     ):
-        return files, layout, _sana_config(beside)
-    config = official.recognise_config(
+        return _sana_config(beside)
+    return official.recognise_config(
         files.infos, layout=layout, metadata=files.metadata, entry=source.entry, where=str(source.path)
     )
-    return files, layout, _checked(config, source.path)
+
+
+def text_encoder_config(source: ModelSource) -> Gemma2Config:
+    """Return the sizes of a folder's text encoder, which may be a graph."""
+    path = source.part("text_encoder", "Gemma2") / "config.json"
+    config = _fields(path, TEXT)
+    check_rope(config, path)
+    return Gemma2Config.from_transformers(config)
 
 
 def transformer_config(source: ModelSource) -> SanaConfig:
@@ -83,9 +100,9 @@ def open_autoencoder(source: ModelSource) -> tuple[TensorFiles, str, DCAEConfig]
     if not source.is_file:
         folder = source.part("vae", "AutoencoderDC")
         files = open_component(folder, source.variant)
+        recognised(files)
         return files, "diffusers", _autoencoder_config(folder / "config.json")
-    files = open_file(source.path)
-    kind, layout = identify(files.infos)
+    files, kind, layout = open_network(source.path)
     if kind != "autoencoder":
         first = ", ".join(list(files.infos)[:NAMED])
         raise WeightsError(
@@ -107,11 +124,9 @@ def open_autoencoder(source: ModelSource) -> tuple[TensorFiles, str, DCAEConfig]
 
 def open_text_encoder(source: ModelSource) -> tuple[TensorFiles, Gemma2Config]:
     """Return the tensors and config of a folder's text encoder; nothing but headers is read."""
-    folder = source.part("text_encoder", "Gemma2")
-    path = folder / "config.json"
-    return open_component(folder, source.variant), _checked(
-        Gemma2Config.from_transformers(read_json(path)), path
-    )
+    files = open_component(source.part("text_encoder", "Gemma2"), source.variant)
+    recognised(files)
+    return files, text_encoder_config(source)
 
 
 def stored_plan(source: ModelSource, part: str) -> Plan | None:
@@ -126,7 +141,7 @@ def stored_plan(source: ModelSource, part: str) -> Plan | None:
     if said is None:
         return None
     method, name = (said.get(key) if isinstance(said, dict) else None for key in ("quant_method", "plan"))
-    if method != "sanakit" or name not in PLANS:
+    if method != "sanakit" or not isinstance(name, str) or name not in PLANS:
         raise WeightsError(
             f"{path}: the weights were quantised by {method or 'another tool'} in an unknown way: use "
             "the original model and quantise it with `sana quantize`."
@@ -180,7 +195,7 @@ def empty(build: Callable[[], Module], source: ModelSource, plan: Plan | None = 
             if plan is not None:
                 stand_in(module, plan)
             return module
-    except (SettingsError, ValueError, TypeError) as error:
+    except (SettingsError, ValueError, TypeError, RuntimeError) as error:
         raise WeightsError(
             f"{source.path} describes a model that cannot be built ({error}). {AGAIN}"
         ) from None
@@ -195,24 +210,20 @@ class _Undrawn(TorchFunctionMode):
 
 
 def _sana_config(path: Path) -> SanaConfig:
-    return _checked(diffusers.read_sana_config(read_json(path), str(path)), path)
+    config = _fields(path, TRANSFORMER)
+    return diffusers.read_sana_config(config, str(path))
 
 
 def _autoencoder_config(path: Path) -> DCAEConfig:
+    config = _fields(path, AUTOENCODER)
     try:
-        return _checked(DCAEConfig.from_diffusers(read_json(path)), path)
-    except (SettingsError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+        return DCAEConfig.from_diffusers(config)
+    except (SettingsError, ValueError, TypeError, IndexError) as error:
         raise WeightsError(f"{path} describes an unsupported DC-AE ({error}). {AGAIN}") from None
 
 
-def _checked(config: Config, path: Path) -> Config:
-    """Return the config if its numbers are positive and its depth is at most MAX_DEPTH."""
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if field.type not in ("int", "float"):
-            continue
-        kind = int if field.type == "int" else int | float
-        number = isinstance(value, kind) and not isinstance(value, bool)
-        if not number or not 0 < value < math.inf or (field.name == "depth" and value > MAX_DEPTH):
-            raise WeightsError(f"{path} describes a model whose {field.name} is {value!r}. {AGAIN}")
+def _fields(path: Path, fields: Mapping[str, Allowed]) -> dict[str, Any]:
+    """Read a part's config.json, checked. Raises WeightsError."""
+    config = read_json(path)
+    check_fields(config, fields, path)
     return config

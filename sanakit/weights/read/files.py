@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sanakit.errors import WeightsError
-from sanakit.weights.read.component import component_files
+from sanakit.weights.read.component import choose_files
 from sanakit.weights.read.digest import spans
 from sanakit.weights.read.disk import AGAIN, PICKLES, first_bytes, looks_like
 from sanakit.weights.read.header import TensorInfo, read_header
@@ -30,6 +30,7 @@ class TensorFiles:
         else."""
         self.paths = tuple(paths)
         self.metadata: dict[str, Any] = {}
+        self.notes: tuple[str, ...] = ()  # what the user should know about how they are taken
         self._spans: dict[str, tuple[Path, int, int]] = {}  # file, first byte, byte after the last
         self._mappings: dict[Path, Any] = {}
         self.infos: dict[str, TensorInfo] = {}
@@ -74,6 +75,15 @@ class TensorFiles:
             raise WeightsError(f"{self.paths[0]} cannot be read whole ({error}). {AGAIN}") from None
         return digest.hexdigest()
 
+    def leave_out(self, prefix: str) -> None:
+        """Leave a prefix that all names begin with out of them, and tell it in `notes`."""
+        self.infos, self._spans = (
+            {name.removeprefix(prefix): value for name, value in named.items()}
+            for named in (self.infos, self._spans)
+        )
+        where = self.paths[0]
+        self.notes += (f"{where}: the names of all its tensors begin with {prefix!r}, which is left out.",)
+
     @property
     def dtype(self) -> str:
         """The dtype that most elements are stored in."""
@@ -116,6 +126,7 @@ class PickledTensors(TensorFiles):
         content = unpickle(path)
         self.paths = (path,)
         self.metadata = content if isinstance(content, dict) else {}
+        self.notes = ()
         self._tensors = state_dict(content, path)
         self._spans = {}
         self.infos = {
@@ -126,6 +137,11 @@ class PickledTensors(TensorFiles):
     def read(self, name: str) -> Any:
         """Return the tensor as stored, on the CPU, backed by the file (no copy)."""
         return self._tensors[name]
+
+    def leave_out(self, prefix: str) -> None:
+        """Leave a prefix that all names begin with out of them, and tell it in `notes`."""
+        super().leave_out(prefix)
+        self._tensors = {name.removeprefix(prefix): tensor for name, tensor in self._tensors.items()}
 
     def _pieces(self, name: str, samples: int | None) -> Iterator[bytes]:
         import torch
@@ -154,6 +170,22 @@ def open_file(path: Path) -> TensorFiles:
 def open_component(folder: Path, variant: str | None = None) -> TensorFiles:
     """Open the weights of one part of a diffusers folder (`transformer/`, `vae/`, `text_encoder/`).
 
-    variant: which of fp16 / bf16 to prefer where the folder holds several. Raises WeightsError.
+    variant: which of fp16 / bf16 to prefer where the folder holds several. Another complete checkpoint beside
+    it, of the same variant but with other weights, is told in `notes`. Raises WeightsError.
     """
-    return TensorFiles(component_files(folder, variant))
+    choice = choose_files(folder, variant)
+    files = TensorFiles(folder / name for name in choice.files)
+    for other in choice.others:
+        if not _hold_the_same(files, [folder / name for name in other]):
+            files.notes += (
+                f"{folder} holds two checkpoints with different weights: {choice.files[0]} is used, "
+                f"{other[0]} is not. Remove the files of the wrong one.",
+            )
+    return files
+
+
+def _hold_the_same(files: TensorFiles, paths: list[Path]) -> bool:
+    try:
+        return TensorFiles(paths).digest() == files.digest()
+    except WeightsError:
+        return False

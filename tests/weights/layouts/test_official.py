@@ -20,7 +20,7 @@ from sanakit.models.sana import (
     SANA_SPRINT_1600M,
     Sana,
 )
-from sanakit.weights import load_autoencoder, load_transformer, save_official
+from sanakit.weights import describe, load_autoencoder, load_settings, load_transformer, save_official
 from sanakit.weights.find.catalog import CATALOG
 from sanakit.weights.layouts.official import autoencoder_renames, recognise_config
 from sanakit.weights.read.header import TensorInfo
@@ -148,6 +148,9 @@ def test_resolution_comes_from_the_name_or_the_position_table():
     assert recognise_config(infos, entry=CATALOG["sana-1.6b-2k"]) == SANA_1600M_2K
     table = {"pos_embed": TensorInfo((1, 128 * 128, 2240), "float32")}
     assert recognise_config(infos | table) == SANA_1600M_4K
+    assert recognise_config(infos | table, entry=CATALOG["sana-1.6b-2k"]) == SANA_1600M_4K
+    odd = {"pos_embed": TensorInfo((1, 1000, 2240), "float32")}  # not a square: it tells nothing
+    assert recognise_config(infos | odd) == SANA_1600M
     assert recognise_config(infos, entry=CATALOG["sana-1.6b-512"]) == replace(SANA_1600M, sample_size=16)
 
 
@@ -157,6 +160,27 @@ def test_the_teacher_of_sprint_embeds_t_itself_and_only_its_name_tells():
         SANA_1_5_1600M, time_scale=1.0
     )
     assert recognise_config(infos) == SANA_1_5_1600M
+
+
+@pytest.mark.parametrize(
+    ("saved", "said"),
+    [
+        ({}, "without its depth, width, cross_heads"),
+        ({"depth": 2, "width": 64}, "without its cross_heads"),
+        ([], "holds a list where the model's sizes are expected"),
+        ("tiny", "holds a str"),
+        ({"depth": "2", "width": 64, "cross_heads": 4}, "says depth = '2'; it must be a whole number"),
+        ({"depth": 2, "width": 64, "cross_heads": 0}, "says cross_heads = 0"),
+        ({"depth": 10**6, "width": 64, "cross_heads": 4}, "says depth = 1000000"),
+        ({"depth": 2, "width": 64, "cross_heads": 5}, "do not go together: SANA's width 64"),
+        ({"depth": 2, "width": 64, "cross_heads": 4, "time_scale": 1e99}, "says time_scale"),
+    ],
+)
+def test_a_damaged_config_beside_the_tensors_is_a_sentence(tiny, tmp_path, saved, said):
+    torch.save({"state_dict": tiny.transformer.state_dict(), "sanakit": saved}, tmp_path / "a.pth")
+    for read in (load_transformer, load_settings, describe):
+        with pytest.raises(WeightsError, match=said):
+            read(tmp_path / "a.pth")
 
 
 def test_an_unreleased_width_without_its_config_is_refused_with_the_remedy(tiny, tmp_path):

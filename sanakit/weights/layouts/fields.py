@@ -1,0 +1,193 @@
+"""What the fields of published config.json files may be: checked by name before a model is built of them.
+
+A wrong value would surface later as another library's error, or as a strange image. Absent fields are not
+checked: each layout has its own defaults. Ranges are far wider than any published model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sanakit.errors import WeightsError
+from sanakit.weights.read.disk import AGAIN
+
+MAX_DEPTH = 1000  # layers; a config.json that asks for a million would keep the machine busy for hours
+SHOWN = 80  # characters of a wrong value that a message quotes
+
+
+class Allowed(Protocol):
+    """What one field may be."""
+
+    def fits(self, value: Any) -> bool:
+        """Return whether the value is allowed."""
+        ...
+
+    def __str__(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Whole numbers of a range."""
+
+    least: int
+    most: int
+
+    def fits(self, value: Any) -> bool:
+        """Return whether the value is one of them."""
+        return type(value) is int and self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        return f"a whole number from {self.least:,} to {self.most:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """Finite numbers of a range."""
+
+    least: float
+    most: float
+
+    def fits(self, value: Any) -> bool:
+        """Return whether the value is one of them."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        return f"a number from {self.least:g} to {self.most:,g}"
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """Certain values."""
+
+    values: tuple[Any, ...]
+
+    def fits(self, value: Any) -> bool:
+        """Return whether the value is one of them; 0 and 1 are not False and True."""
+        return any(type(value) is type(one) and value == one for one in self.values)
+
+    def __str__(self) -> str:
+        return " or ".join(map(repr, self.values))
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """Lists of at least one allowed item."""
+
+    item: Allowed
+    empty: bool = False  # an empty list is allowed, too
+
+    def fits(self, value: Any) -> bool:
+        """Return whether the value is such a list."""
+        return isinstance(value, list) and bool(value or self.empty) and all(map(self.item.fits, value))
+
+    def __str__(self) -> str:
+        return f"a list, each item {self.item}"
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """Any of several kinds of values."""
+
+    kinds: tuple[Allowed, ...]
+
+    def fits(self, value: Any) -> bool:
+        """Return whether the value is of one of the kinds."""
+        return any(kind.fits(value) for kind in self.kinds)
+
+    def __str__(self) -> str:
+        return ", or ".join(map(str, self.kinds))
+
+
+FLAG = OneOf((True, False))
+NULL = OneOf((None,))
+COUNT = Whole(1, 1_000_000)
+DEPTH = Whole(1, MAX_DEPTH)
+FACTOR = Number(1e-6, 1e6)
+BLOCKS = OneOf(("ResBlock", "EfficientViTBlock"))
+TEXT = {  # of transformers' Gemma2Config
+    "vocab_size": COUNT,
+    "hidden_size": COUNT,
+    "num_hidden_layers": DEPTH,
+    "num_attention_heads": COUNT,
+    "num_key_value_heads": COUNT,
+    "head_dim": COUNT,
+    "intermediate_size": COUNT,
+    "query_pre_attn_scalar": FACTOR,
+    "attn_logit_softcapping": Either((FACTOR, NULL)),  # null is refused with its reason
+    "sliding_window": Whole(1, 2**31),
+    "layer_types": Either((ListOf(OneOf(("sliding_attention", "full_attention"))), NULL)),
+    "rope_theta": Number(1, 1e9),
+    "rms_norm_eps": Number(1e-12, 0.1),
+    "rope_scaling": NULL,
+}
+ROPE = {"rope_type": OneOf(("default",)), "rope_theta": TEXT["rope_theta"]}  # in its rope_parameters
+TRANSFORMER = {  # of diffusers' SanaTransformer2DModel
+    "num_layers": DEPTH,
+    "num_attention_heads": COUNT,
+    "attention_head_dim": COUNT,
+    "num_cross_attention_heads": COUNT,
+    "cross_attention_head_dim": COUNT,
+    "cross_attention_dim": COUNT,
+    "caption_channels": COUNT,
+    "in_channels": COUNT,
+    "out_channels": Either((COUNT, NULL)),
+    "mlp_ratio": Number(0.01, 100),
+    "guidance_embeds": FLAG,
+    "guidance_embeds_scale": FACTOR,
+    "timestep_scale": FACTOR,
+    "interpolation_scale": Either((FACTOR, NULL)),
+    "sample_size": Whole(1, 4096),
+}
+SANA = {  # of our SanaConfig, as a .pth file that we wrote holds it
+    "depth": DEPTH,
+    "width": COUNT,
+    "cross_heads": COUNT,
+    "head_dim": COUNT,
+    "text_width": COUNT,
+    "latent_channels": COUNT,
+    "mlp_ratio": TRANSFORMER["mlp_ratio"],
+    "qk_norm": FLAG,
+    "guidance_embed": FLAG,
+    "guidance_scale_factor": FACTOR,
+    "time_scale": FACTOR,
+    "position_interpolation": TRANSFORMER["interpolation_scale"],
+    "sample_size": TRANSFORMER["sample_size"],
+}
+HALF = {  # of either half of diffusers' AutoencoderDC, after `encoder_` or `decoder_`
+    "block_types": Either((BLOCKS, ListOf(BLOCKS))),
+    "block_out_channels": ListOf(COUNT),
+    "layers_per_block": ListOf(Whole(0, MAX_DEPTH)),
+    "qkv_multiscales": ListOf(ListOf(Whole(1, 99), empty=True)),
+}
+AUTOENCODER = {
+    "in_channels": COUNT,
+    "latent_channels": COUNT,
+    "attention_head_dim": COUNT,
+    "scaling_factor": Number(1e-3, 1e3),
+    "encoder_out_shortcut": FLAG,
+    "decoder_in_shortcut": FLAG,
+    "downsample_block_type": OneOf(("pixel_unshuffle", "Conv", "conv")),
+    "upsample_block_type": OneOf(("pixel_shuffle", "interpolate")),
+    **{f"encoder_{name}": allowed for name, allowed in HALF.items()},
+    **{f"decoder_{name}": allowed for name, allowed in HALF.items()},
+}
+
+
+def check_fields(config: Mapping[str, Any], fields: Mapping[str, Allowed], where: object) -> None:
+    """Raise WeightsError naming the first field that `fields` do not allow. where: the file."""
+    for name, allowed in fields.items():
+        if name in config and not allowed.fits(config[name]):
+            came = repr(config[name])
+            came = came if len(came) <= SHOWN else f"{came[:SHOWN]}..."
+            raise WeightsError(f"{where} says {name} = {came}; it must be {allowed}. {AGAIN}")
+
+
+def check_rope(config: Mapping[str, Any], where: object) -> None:
+    """Raise WeightsError for rotary positions of a text encoder that are not the published, plain ones."""
+    rope = config.get("rope_parameters")
+    if rope is not None and not isinstance(rope, dict):
+        raise WeightsError(f"{where} says rope_parameters = {rope!r}; it must be an object. {AGAIN}")
+    check_fields(rope or {}, ROPE, f"{where}, in rope_parameters,")

@@ -1,0 +1,111 @@
+"""A model is called as its user calls it, and opened for what it is or told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sanakit.errors import WeightsError
+from sanakit.weights import describe, load_settings, load_text_encoder, load_transformer
+from sanakit.weights.find import hub
+from sanakit.weights.find.resolve import FORMAT, PLAIN, ModelSource
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def nameless(folder: Path) -> None:
+    """Take the name out of a folder's sanakit.json."""
+    path = folder / "sanakit.json"
+    content = json.loads(path.read_text())
+    content.pop("name", None)
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def snapshot(tiny, tmp_path) -> Path:
+    """A repository in the Hub's cache, where the folder of its files is called by the commit."""
+    nameless(tiny.folder)
+    folder = tmp_path / "hub" / "models--some-one--my-sana" / "snapshots" / COMMIT
+    shutil.copytree(tiny.folder, folder)
+    return folder
+
+
+def test_a_repository_is_called_by_its_name(snapshot, monkeypatch):
+    monkeypatch.setattr(hub, "fetch", lambda repo, parts, variant: snapshot)
+    assert load_settings("some-one/my-sana").name == "some-one/my-sana"
+    assert load_settings(snapshot).name == "some-one/my-sana"
+    assert describe(snapshot).settings.name == "some-one/my-sana"
+
+
+@pytest.mark.parametrize("text", [".", "./", "../model", "transformer/..", "./."])
+def test_a_folder_named_by_dots_is_called_by_its_name(tiny, monkeypatch, text):
+    nameless(tiny.folder)
+    monkeypatch.chdir(tiny.folder)
+    assert load_settings(text).name == "model"
+    assert load_settings(Path(text)).name == "model"
+
+
+def test_a_link_is_called_as_it_is_named(tiny, tmp_path):
+    nameless(tiny.folder)
+    (tmp_path / "mine").symlink_to(tiny.folder)
+    assert load_settings(tmp_path / "mine").name == "mine"
+
+
+def test_an_empty_name_is_as_good_as_none(tiny):
+    path = tiny.folder / "sanakit.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"name": ""}))
+    assert load_settings(tiny.folder).name == "model"
+
+
+def test_a_folder_of_snapshots_that_is_not_the_hubs_is_a_folder(tiny, tmp_path):
+    nameless(tiny.folder)
+    folder = tmp_path / "work" / "snapshots" / "tuesday"
+    shutil.copytree(tiny.folder, folder)
+    assert load_settings(folder).name == "tuesday"
+    assert ModelSource(path=Path("x.pth")).name == "x.pth"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("SanaControlNetPipeline", "its ControlNet is not used"),
+        ("SanaPAGPipeline", "its perturbed attention guidance is not used"),
+        ("SanaOfTomorrowPipeline", "what is particular to it is not done"),
+    ],
+)
+def test_a_pipeline_that_does_more_is_told_wherever_it_is_opened(tiny, kind, said):
+    index = tiny.folder / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": kind}))
+    with pytest.warns(UserWarning, match=f"is a {kind}.*{said}"):
+        load_transformer(tiny.folder)
+    assert said in load_settings(tiny.folder).notes[0]
+    assert said in describe(tiny.folder).notes[0]
+
+
+def test_a_plain_pipeline_is_opened_without_a_word(tiny, recwarn):
+    index = tiny.folder / "model_index.json"
+    for kind in PLAIN[:3]:
+        index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": kind}))
+        load_transformer(tiny.folder)
+        assert load_settings(tiny.folder).notes == ()
+    assert not [one for one in recwarn if issubclass(one.category, UserWarning)]
+
+
+@pytest.mark.parametrize("value", [99, FORMAT + 1, 0, "1", 1.0, True, None, [1]])
+def test_another_format_of_our_settings_is_refused(tiny, value):
+    path = tiny.folder / "sanakit.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": value}))
+    for read in (load_settings, describe, load_text_encoder):
+        with pytest.raises(WeightsError, match=r"sanakit\.json has the format .*this version reads 1"):
+            read(tiny.folder)
+
+
+def test_settings_without_a_format_are_read(tiny):
+    path = tiny.folder / "sanakit.json"
+    content = json.loads(path.read_text())
+    del content["format"]
+    path.write_text(json.dumps(content))
+    assert load_settings(tiny.folder).name == "tiny"

@@ -256,7 +256,7 @@ def check_fit(
     if missing and len(missing) == count:
         raise WeightsError(
             f"{where} holds none of this model's {count} tensors: it has {_listed(list(files.infos))} where "
-            f"{_listed(missing)} are expected. It is another model."
+            f"{_listed(missing)} are expected. It is another model: use the weights of this one."
         )
     if missing:
         raise WeightsError(

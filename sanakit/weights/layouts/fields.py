@@ -1,4 +1,4 @@
-"""What the fields of published config.json files may be: checked by name before a model is built of them.
+"""Allowed values of the fields of published config.json files, checked before a model is built of them.
 
 A wrong value would surface later as another library's error, or as a strange image. Absent fields are not
 checked: each layout has its own defaults. Ranges are far wider than any published model.
@@ -18,7 +18,7 @@ SHOWN = 80  # characters of a wrong value that a message quotes
 
 
 class Allowed(Protocol):
-    """What one field may be."""
+    """The values that one field may have."""
 
     def fits(self, value: Any) -> bool:
         """Return whether the value is allowed."""

@@ -142,7 +142,10 @@ def _of_variant(one: _Variant, names: set[str], where: str) -> Choice:
     if one.whole and (one.stem == TRANSFORMERS or not (one.index and one.listed & names)):
         chosen = (one.whole,)
     elif one.index and missing:
-        raise WeightsError(f"{where}{missing[0]} is missing: the index {one.index} lists it. {AGAIN}")
+        raise WeightsError(
+            f"{where}{missing[0]} is missing, {len(missing)} of the {len(one.listed)} shards that the index "
+            f"{one.index} lists. {AGAIN}"
+        )
     elif len(complete) == 1 or (complete and one.index):
         chosen = complete[0]
     elif complete:

@@ -1,7 +1,7 @@
 """The content of a .pth file, by torch's restricted unpickler (`weights_only=True`): no code in it is run.
 
-What a small file could unfold to is bounded before it is opened. Source: torch.save zip files; the older
-format is a row of pickles with the data behind them.
+A small file could unfold to any size: that is bounded before it is opened. Source: torch.save zip files; the
+older format is a row of pickles with the data behind them.
 """
 
 from __future__ import annotations

@@ -77,10 +77,8 @@ class TensorFiles:
 
     def leave_out(self, prefix: str) -> None:
         """Leave a prefix that all names begin with out of them, and tell it in `notes`."""
-        self.infos, self._spans = (
-            {name.removeprefix(prefix): value for name, value in named.items()}
-            for named in (self.infos, self._spans)
-        )
+        self.infos = {name.removeprefix(prefix): info for name, info in self.infos.items()}
+        self._spans = {name.removeprefix(prefix): span for name, span in self._spans.items()}
         where = self.paths[0]
         self.notes += (f"{where}: the names of all its tensors begin with {prefix!r}, which is left out.",)
 

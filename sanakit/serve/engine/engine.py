@@ -38,7 +38,7 @@ from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.serve.engine.decoding import DecodingTurns
 from sanakit.serve.engine.group import Group, GroupKey, RequestImage, Turns, source_pixels
-from sanakit.serve.engine.residence import ModelPool, Stage
+from sanakit.serve.engine.residence import CurrentPart, ModelPool
 from sanakit.serve.engine.ticket import Event, Failed, Finished, Stepped, Ticket
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Engine:
         self._counts: Counter[str] = Counter()
         self._condition = threading.Condition()
         self._closing = self._abandoning = False
-        self._stage = Stage()
+        self._current = CurrentPart()
         self._thread = threading.Thread(target=self._run, name="sanakit-engine", daemon=True)
 
     @property
@@ -213,7 +213,7 @@ class Engine:
             left = self._tickets()
         for ticket in left:
             self._fail(ticket, ClosedError(_STOPPED))
-        self._stage.leave()
+        self._current.leave()
 
     def _wait(self) -> list[Group]:
         """Return the groups that have work, in the order of their turns; none when the engine is to end."""
@@ -264,7 +264,7 @@ class Engine:
         busy: models that are drawing.
         """
         if group.key.model not in self.residence.loaded:
-            self._stage.leave()  # to stay would hold a part of a model that has to make room
+            self._current.leave()  # to stay would hold a part of a model that has to make room
         pipe = self.residence.get(group.key.model, busy)
         if group.ready and (self.residence.stays(group.key.model) or not group.running):
             self._finish(pipe, group, group.ready.popleft())
@@ -301,7 +301,7 @@ class Engine:
         for text, negative in wanted:
             key = (request.model, text, negative)
             if key not in self._features:
-                self._stage.enter(pipe.text_encoder.model, pipe, plan)
+                self._current.enter(pipe.text_encoder.model, pipe, plan)
                 (found,), notes = pipe.encode([] if negative else [text], text if negative else None, plan)
                 self._features[key] = (found, notes)
                 if len(self._features) > KEPT_PROMPTS:
@@ -311,9 +311,9 @@ class Engine:
             ticket.notes += self._features[key][1]
         known = None
         if request.conditions.image is not None:
-            self._stage.enter(pipe.autoencoder, pipe, plan)
+            self._current.enter(pipe.autoencoder, pipe, plan)
             known = pipe.encode_source(request)
-        self._stage.enter(pipe.transformer, pipe, plan)
+        self._current.enter(pipe.transformer, pipe, plan)
         return begin(pipe.transformer, request, features, known)
 
     def _step(self, pipe: TextToImage, group: Group) -> None:
@@ -350,7 +350,7 @@ class Engine:
     def _step_together(self, pipe: TextToImage, group: Group, pictures: list[RequestImage]) -> None:
         if pictures:
             plan = pipe.plan(pictures[0].ticket.request, samples=len(pictures))
-            self._stage.enter(pipe.transformer, pipe, plan)
+            self._current.enter(pipe.transformer, pipe, plan)
             group.batch(pipe.transformer, pictures).step(plan.after_block)
             self._counts.update(steps=1, samples=len(pictures))
 
@@ -379,7 +379,7 @@ class Engine:
         ticket, sample = picture.ticket, picture.sample
         assert sample is not None
         try:
-            self._stage.enter(pipe.autoencoder, pipe, pipe.plan(ticket.request, samples=1))
+            self._current.enter(pipe.autoencoder, pipe, pipe.plan(ticket.request, samples=1))
             images: Any = pipe.picture(sample.state.sample, ticket.request)
             if self.image_filter is not None:
                 self.image_filter(images, ticket.id)

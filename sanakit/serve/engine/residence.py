@@ -125,7 +125,7 @@ class ModelPool:
                 log.info("model %s was unloaded to make room", name)
 
 
-class Stage:
+class CurrentPart:
     """The part of a model that works now, see `memory.stage`; only one is on it at a time."""
 
     def __init__(self) -> None:

@@ -126,12 +126,15 @@ def _check_number(field: gr.Number | gr.Slider, value: Any) -> None:
     if value is None and isinstance(field, gr.Number):  # empty, while a person types
         return
     low, high = field.minimum, field.maximum
-    is_number = isinstance(value, int | float) and math.isfinite(value)
-    if is_number and (low is None or value >= low) and (high is None or value <= high):
+    if isinstance(value, int | float) and math.isfinite(value) and _within(value, low, high):
         return
     told = ("" if low is None else f" from {low:g}") + ("" if high is None else f" to {high:g}")
     sentence = f"{field.label}: use a number{told}."
     raise gr.Error(sentence, title="Not possible", print_exception=False)
+
+
+def _within(value: float, low: float | None, high: float | None) -> bool:
+    return (low is None or value >= low) and (high is None or value <= high)
 
 
 def _names_a_host(value: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from sanakit.errors import SettingsError, StorageError
+from sanakit.errors import OutputError, SettingsError, StorageError
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.http.access import LOOPBACK
 from sanakit.serve.http.app import create_app
@@ -36,7 +37,7 @@ from sanakit.serve.web.history import drawn_before
 
 log = logging.getLogger(__name__)
 
-DATABASE, PICTURES = "jobs.sqlite", "pictures"  # in the server's folder
+DATABASE, PICTURES, PAGE = "jobs.sqlite", "pictures", "page"  # in the server's folder
 _EXPIRY_EVERY = 3600.0  # seconds
 
 
@@ -71,12 +72,12 @@ def serve(
     settings: ServerSettings,
     announce: Callable[[str, list[str]], None],
     *,
-    extend: Callable[[FastAPI], None] | None = None,
-) -> None:
-    """Serve until SIGTERM or SIGINT, then stop cleanly.
+    extend: Callable[[FastAPI, Path], None] | None = None,
+) -> int | None:
+    """Serve until SIGTERM or SIGINT, then stop cleanly; return the number of the signal.
 
     announce: called with the address and the models' names once requests are accepted. extend: adds to the
-    application.
+    application; it gets a folder for files that nobody needs after the end.
     Raises SettingsError, StorageError, OutputError, and what starting the engine raises.
     """
     with ExitStack() as stack:
@@ -110,7 +111,8 @@ def serve(
             wake=runner.wake,
         )
         if extend is not None:
-            extend(app)
+            folder = (settings.data / PAGE / instance.name).absolute()
+            extend(app, stack.enter_context(_private_folder(folder)))
         engine.start()
         stack.callback(engine.close)
         runner.start()
@@ -127,6 +129,7 @@ def serve(
             log.info("Stopped: %d jobs are back in the queue for the next start.", returned)
 
         server.run_app(app, lambda address: announce(address, list(engine.specs)), stop)
+        return server.stopped_by
 
 
 def _engine(settings: ServerSettings) -> Engine:
@@ -159,6 +162,21 @@ def delete_before(store: ImageStore, days: int) -> int:
     for name in old:
         store.delete(name)
     return len(old)
+
+
+@contextmanager
+def _private_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder for its owner alone; it goes at the end, or at the next start after a kill."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        sentence = f"The folder {folder} cannot be made ({error.strerror}): check its permissions."
+        raise OutputError(sentence) from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

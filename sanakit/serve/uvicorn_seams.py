@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -18,12 +19,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from starlette.datastructures import Headers
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from sanakit.errors import SettingsError
 from sanakit.serve.http.connection import Connection
 
 # Threads that may wait for files and the database: a database that is locked must not hold up those who draw.
 _WORKERS = 32
+_PREFIX = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*){1,16}")  # of a path
 _LAST_WORDS = 5  # seconds for answers to reach their clients when the time to drain is over
 
 
@@ -36,12 +40,14 @@ class Server(uvicorn.Server):
 
     def __init__(self, host: str, port: int, drain: float) -> None:
         self.draining = threading.Event()
+        self.stopped_by: int | None = None  # the first signal that came
         config = uvicorn.Config(
             _nothing,
             log_config=None,
             access_log=False,
             http=Connection,
             server_header=False,
+            proxy_headers=False,  # `_Proxied` reads them
             ws="none",
             timeout_graceful_shutdown=round(drain) + _LAST_WORDS,
         )
@@ -51,7 +57,7 @@ class Server(uvicorn.Server):
 
     def run_app(self, app: Any, announce: Callable[[str], None], stop: Callable[[], None]) -> None:
         """Serve until a signal; then call `stop` in a thread while the open requests come to their end."""
-        self.config.app = app
+        self.config.app = _Proxied(app, self.config.forwarded_allow_ips)
         host, port = self._socket.getsockname()[:2]
         self._announce, self._stop = announce, stop
         self._address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -69,6 +75,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: Any = None) -> None:
         """Stop what draws while connections finish."""
+        # Connections that do not end in time are cut off; uvicorn would print a traceback for each.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         stopping = asyncio.create_task(asyncio.to_thread(self._stop))
         await super().shutdown(sockets)
         await stopping
@@ -91,7 +99,24 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin to drain; a second Ctrl-C does not wait."""
         self.draining.set()
+        self.stopped_by = self.stopped_by or sig
         super().handle_exit(sig, frame)
+
+
+class _Proxied(ProxyHeadersMiddleware):
+    """Believes X-Forwarded-Prefix where uvicorn believes the other headers of a proxy.
+
+    `state["prefix"]` is then the path below which clients reach the server; the proxy takes it off.
+    """
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Note the prefix, and hand the request on."""
+        client = scope.get("client")
+        if scope["type"] == "http" and client and client[0] in self.trusted_hosts:
+            prefix = Headers(scope=scope).get("x-forwarded-prefix", "").rstrip("/")
+            if _PREFIX.fullmatch(prefix):
+                scope.setdefault("state", {})["prefix"] = prefix
+        await super().__call__(scope, receive, send)
 
 
 async def _nothing(scope: Any, receive: Any, send: Any) -> None:

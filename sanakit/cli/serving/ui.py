@@ -67,7 +67,8 @@ def ui(
         if wanted:
             webbrowser.open(address)
 
-    serve(settings, announce, extend=add_page)
+    if serve(settings, announce, extend=add_page) is not None:
+        raise KeyboardInterrupt  # the command line says so in a line, and with its own exit code
 
 
 def _has_screen() -> bool:

@@ -15,9 +15,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import Any, Unpack
 
 import torch
@@ -32,18 +31,19 @@ from sanakit.errors import (
     SettingsError,
     StoppedError,
 )
-from sanakit.pipelines.denoise import Batch, Sample, begin
+from sanakit.pipelines.denoise import Sample, begin
 from sanakit.pipelines.image_to_image import STRENGTH
-from sanakit.pipelines.memory import MemoryPlan, stage
 from sanakit.pipelines.request import DrawSettings, ModelSpec, Request, check_request
 from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import TextToImage
-from sanakit.serve.engine.group import Group, GroupKey, RequestImage, Turns
-from sanakit.serve.engine.residence import ModelPool
+from sanakit.serve.engine.decoding import DecodingTurns
+from sanakit.serve.engine.group import Group, GroupKey, RequestImage, Turns, source_pixels
+from sanakit.serve.engine.residence import CurrentPart, ModelPool
 from sanakit.serve.engine.ticket import Event, Failed, Finished, Stepped, Ticket
 
 log = logging.getLogger(__name__)
 
+SOURCE_PIXELS = 2**27  # of all images that wait to be edited, or are: half a gigabyte
 KEPT_PROMPTS = 256  # whose features are kept, the least recently used goes first
 # Latents in one step, all images together: more rows than this make a matrix product no faster.
 STEP_TOKENS = {"cpu": 1024}
@@ -76,13 +76,13 @@ class Engine:
         self.residence = ModelPool(models, device=device, dtype=dtype, memory=memory)
         self.max_batch, self.max_waiting, self.threads = max_batch, max_waiting, threads
         self.prompt_filter, self.image_filter = prompt_filter, image_filter
+        self.decoding = DecodingTurns()  # of images that callers send; whoever decodes one takes a turn
         self._turns = Turns()
         self._features: OrderedDict[tuple[str, str, bool], tuple[Tensor, list[str]]] = OrderedDict()
         self._counts: Counter[str] = Counter()
         self._condition = threading.Condition()
         self._closing = self._abandoning = False
-        self._part: torch.nn.Module | None = None  # that works now, on its stage: see `memory.stage`
-        self._stage = ExitStack()
+        self._current = CurrentPart()
         self._thread = threading.Thread(target=self._run, name="sanakit-engine", daemon=True)
 
     @property
@@ -97,7 +97,9 @@ class Engine:
 
     def start(self) -> None:
         """Load the default model and start to compute. MemoryLimitError: one image is too much already."""
-        self.residence.get(self.residence.default).plan(self.check(None, "an image"))
+        plan = self.residence.get(self.residence.default).plan(self.check(None, "an image"))
+        if self.residence.limit is not None and self.residence.device.type == "cpu":
+            self.decoding.limit = max(0, self.residence.limit - plan.peak)
         self._thread.start()
 
     def check(
@@ -151,6 +153,10 @@ class Engine:
             if waiting and waiting + request.pictures > self.max_waiting:
                 self._counts["refused"] += 1
                 raise BusyError(f"{waiting} images are already waiting: try again later.")
+            pixels = source_pixels(request)
+            if pixels and waiting and pixels + self._turns.source_pixels() > SOURCE_PIXELS:
+                self._counts["refused"] += 1
+                raise BusyError("Too many large images already wait to be edited: try again later.")
             pictures = (RequestImage(ticket, number) for number in range(request.pictures))
             self._turns.add(key, self._capacity(key), pictures)
             self._condition.notify()
@@ -165,13 +171,13 @@ class Engine:
         """Return its state: waiting, running (images), loaded (models), and counts since the start.
 
         Counts: steps (of batches), samples (images in those steps), `pictures` (finished images), failed,
-        stopped, refused.
+        stopped, refused, failed_steps (of several images, each of which then took it alone).
         """
         with self._condition:
             groups = list(self._turns.groups.values())
             waiting = sum(len(group.waiting) for group in groups)
             running = sum(len(group.running) + len(group.ready) for group in groups)
-            names = ("steps", "samples", "pictures", "failed", "stopped", "refused")
+            names = ("steps", "samples", "pictures", "failed", "stopped", "refused", "failed_steps")
             counts = {name: self._counts[name] for name in names}
         return {"waiting": waiting, "running": running, "loaded": self.residence.loaded, **counts}
 
@@ -207,7 +213,7 @@ class Engine:
             left = self._tickets()
         for ticket in left:
             self._fail(ticket, ClosedError(_STOPPED))
-        self._leave()
+        self._current.leave()
 
     def _wait(self) -> list[Group]:
         """Return the groups that have work, in the order of their turns; none when the engine is to end."""
@@ -258,7 +264,7 @@ class Engine:
         busy: models that are drawing.
         """
         if group.key.model not in self.residence.loaded:
-            self._leave()  # to stay would hold a part of a model that has to make room
+            self._current.leave()  # to stay would hold a part of a model that has to make room
         pipe = self.residence.get(group.key.model, busy)
         if group.ready and (self.residence.stays(group.key.model) or not group.running):
             self._finish(pipe, group, group.ready.popleft())
@@ -295,7 +301,7 @@ class Engine:
         for text, negative in wanted:
             key = (request.model, text, negative)
             if key not in self._features:
-                self._enter(pipe.text_encoder.model, pipe, plan)
+                self._current.enter(pipe.text_encoder.model, pipe, plan)
                 (found,), notes = pipe.encode([] if negative else [text], text if negative else None, plan)
                 self._features[key] = (found, notes)
                 if len(self._features) > KEPT_PROMPTS:
@@ -305,21 +311,29 @@ class Engine:
             ticket.notes += self._features[key][1]
         known = None
         if request.conditions.image is not None:
-            self._enter(pipe.autoencoder, pipe, plan)
+            self._current.enter(pipe.autoencoder, pipe, plan)
             known = pipe.encode_source(request)
-        self._enter(pipe.transformer, pipe, plan)
+        self._current.enter(pipe.transformer, pipe, plan)
         return begin(pipe.transformer, request, features, known)
 
     def _step(self, pipe: TextToImage, group: Group) -> None:
-        plan = pipe.plan(group.running[0].ticket.request, samples=len(group.running))
-        self._enter(pipe.transformer, pipe, plan)
-        if group.batch is None:
-            group.batch = Batch(pipe.transformer, [p.sample for p in group.running if p.sample])
-        self._counts.update(steps=1, samples=len(group.running))
-        try:
-            group.batch.step(plan.after_block)
-        except Exception as error:
-            self._step_each(pipe, group, plan, error)
+        """Take one step of all images that run, as many at a time as fit in the memory."""
+        left = deque(group.running)
+        while left:
+            pictures = [left.popleft() for _ in range(min(len(left), group.capacity))]
+            pictures = [picture for picture in pictures if not picture.ticket.done]
+            try:
+                self._step_together(pipe, group, pictures)
+            except Exception as error:
+                if len(pictures) == 1:
+                    self._fail(pictures[0].ticket, error)
+                elif isinstance(error, MemoryLimitError):
+                    with self._condition:
+                        self._turns.limit(group, len(pictures) // 2)
+                    log.warning("%s From now on at most %d at once.", error, group.capacity)
+                    left.extendleft(reversed(pictures))
+                else:
+                    self._step_each(pipe, group, pictures)
         for picture in list(group.running):
             state = picture.sample.state  # pyright: ignore[reportOptionalMemberAccess] - it runs
             try:
@@ -333,19 +347,27 @@ class Engine:
         with self._condition:
             group.settle()
 
-    def _step_each(self, pipe: TextToImage, group: Group, plan: MemoryPlan, error: Exception) -> None:
-        """After a step that failed: each alone, so that only those fail who cannot be helped."""
-        pictures = list(group.running)
-        if isinstance(error, MemoryLimitError) and len(pictures) > 1:
-            group.capacity = len(pictures) // 2
-            log.warning("%s: from now on at most %d at once", error, group.capacity)
+    def _step_together(self, pipe: TextToImage, group: Group, pictures: list[RequestImage]) -> None:
+        if pictures:
+            plan = pipe.plan(pictures[0].ticket.request, samples=len(pictures))
+            self._current.enter(pipe.transformer, pipe, plan)
+            group.batch(pipe.transformer, pictures).step(plan.after_block)
+            self._counts.update(steps=1, samples=len(pictures))
+
+    def _step_each(self, pipe: TextToImage, group: Group, pictures: list[RequestImage]) -> None:
+        """After a step that failed: each alone, so that only those fail that cannot be helped."""
+        self._counts["failed_steps"] += 1
+        if not group.told:
+            log.exception("a step of %d images failed; each of them takes it alone", len(pictures))
+        group.told, failed = True, False
         for picture in pictures:
-            if picture.ticket.done or picture.sample is None:
-                continue
             try:
-                Batch(pipe.transformer, [picture.sample]).step(plan.after_block)
-            except Exception as its_error:
-                self._fail(picture.ticket, its_error)
+                self._step_together(pipe, group, [picture] * (not picture.ticket.done))
+            except Exception as error:
+                failed = True
+                self._fail(picture.ticket, error)
+        if not failed:  # it is the crowd that fails, and would at every step
+            group.shrink(max(1, len(pictures) // 2))
 
     def _progress(self, pipe: TextToImage, picture: RequestImage) -> None:
         ticket, sample = picture.ticket, picture.sample
@@ -357,7 +379,7 @@ class Engine:
         ticket, sample = picture.ticket, picture.sample
         assert sample is not None
         try:
-            self._enter(pipe.autoencoder, pipe, pipe.plan(ticket.request, samples=1))
+            self._current.enter(pipe.autoencoder, pipe, pipe.plan(ticket.request, samples=1))
             images: Any = pipe.picture(sample.state.sample, ticket.request)
             if self.image_filter is not None:
                 self.image_filter(images, ticket.id)
@@ -375,14 +397,3 @@ class Engine:
         if not ticket.done:
             self._counts["stopped" if isinstance(error, StoppedError) else "failed"] += 1
             ticket.tell(Failed(ticket, error))
-
-    def _enter(self, part: torch.nn.Module, pipe: TextToImage, plan: MemoryPlan) -> None:
-        """Go over to another part of a model: parts that the plan does not keep are unloaded in between."""
-        if part is not self._part:
-            self._leave()
-            self._stage.enter_context(stage(part, plan, pipe.device))
-            self._part = part
-
-    def _leave(self) -> None:
-        self._part = None
-        self._stage.close()

@@ -9,12 +9,13 @@ Source: continuous batching (Orca, OSDI 2022); start-time fair queueing (Goyal e
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sanakit.models.contracts import LatentShape
+from sanakit.models.contracts import LatentShape, VelocityModel
 from sanakit.pipelines.denoise import Batch, Sample
+from sanakit.pipelines.request import Request
 from sanakit.serve.engine.ticket import Ticket
 
 CREDIT = 0.5  # seconds
@@ -39,15 +40,16 @@ class RequestImage:
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """Images of one key. capacity: how many run at a time. spent: seconds that the group has used."""
+    """Images of one key. capacity: how many step at a time. spent: seconds that the group has used."""
 
     key: GroupKey
     capacity: int
     spent: float = 0.0
+    told: bool = False  # whether a step that failed was logged
     waiting: deque[RequestImage] = field(default_factory=deque)
     running: list[RequestImage] = field(default_factory=list)
     ready: deque[RequestImage] = field(default_factory=deque)
-    batch: Batch | None = None  # of those that run; None when they have changed
+    batches: dict[tuple[RequestImage, ...], Batch] = field(default_factory=dict)  # of those that run
 
     @property
     def begun(self) -> bool:
@@ -62,7 +64,19 @@ class Group:
     def run(self, picture: RequestImage) -> None:
         """Have an image, which has its sample, take part from the next step on."""
         (self.ready if picture.sample is None or picture.sample.state.done else self.running).append(picture)
-        self.batch = None
+        self.batches.clear()
+
+    def batch(self, transformer: VelocityModel, pictures: Sequence[RequestImage]) -> Batch:
+        """Return the batch of some of the running images; it is kept until other ones run."""
+        key = tuple(pictures)
+        if key not in self.batches:
+            self.batches[key] = Batch(transformer, [p.sample for p in pictures if p.sample])
+        return self.batches[key]
+
+    def shrink(self, capacity: int) -> None:
+        """Have fewer images step at a time, and let go of the larger batches."""
+        self.capacity = capacity
+        self.batches.clear()
 
     def settle(self) -> None:
         """Move the images that are denoised from those that run to those that are ready."""
@@ -70,7 +84,7 @@ class Group:
         if done:
             self.running = [picture for picture in self.running if picture not in done]
             self.ready.extend(done)
-            self.batch = None
+            self.batches.clear()
 
     def drop(self, ticket: Ticket) -> None:
         """Forget the images of a request."""
@@ -78,7 +92,7 @@ class Group:
         self.ready = deque(picture for picture in self.ready if picture.ticket is not ticket)
         if any(picture.ticket is ticket for picture in self.running):
             self.running = [picture for picture in self.running if picture.ticket is not ticket]
-            self.batch = None
+            self.batches.clear()
 
     def tickets(self) -> set[Ticket]:
         """Return the requests that have images in it."""
@@ -95,6 +109,7 @@ class Turns:
 
     def __init__(self) -> None:
         self.groups: dict[GroupKey, Group] = {}
+        self._limits: dict[GroupKey, int] = {}  # how many fit in the memory, where that was found out
         self._clock = 0.0  # seconds that the group whose turn it was last had had
         self._past: dict[
             GroupKey, float
@@ -104,8 +119,18 @@ class Turns:
         """Have images wait in the group of their key."""
         if key not in self.groups:
             spent = max(self._past.pop(key, 0.0), self._clock - CREDIT)
-            self.groups[key] = Group(key, capacity, spent)
+            self.groups[key] = Group(key, min(capacity, self._limits.get(key, capacity)), spent)
         self.groups[key].waiting.extend(pictures)
+
+    def limit(self, group: Group, capacity: int) -> None:
+        """Let a group, and later ones of its key, have fewer images in a step from now on."""
+        self._limits[group.key] = capacity
+        group.shrink(capacity)
+
+    def source_pixels(self) -> int:
+        """Return the pixels of all images that requests start from."""
+        tickets: set[Ticket] = set().union(*(group.tickets() for group in self.groups.values()))
+        return sum(source_pixels(ticket.request) for ticket in tickets)
 
     def order(self) -> list[Group]:
         """Return the groups that have work, the one whose turn it is first."""
@@ -116,3 +141,8 @@ class Turns:
             self._clock = max(self._clock, order[0].spent)
         self._past = {key: spent for key, spent in self._past.items() if spent > self._clock - CREDIT}
         return order
+
+
+def source_pixels(request: Request) -> int:
+    """Return the pixels of the image that a request keeps to start from; 0: it starts from noise."""
+    return 0 if request.conditions.image is None else request.size[0] * request.size[1]

@@ -9,9 +9,12 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+
+from torch import nn
 
 from sanakit.errors import ModelNotFoundError, SettingsError
-from sanakit.pipelines.memory import available_bytes, choose_device, parse_budget
+from sanakit.pipelines.memory import MemoryPlan, available_bytes, choose_device, parse_budget, stage
 from sanakit.pipelines.request import ModelSpec
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.weights import load_configs, load_settings
@@ -43,10 +46,10 @@ class ModelPool:
                     "rename its folder."
                 )
             self.specs[name], self._paths[name] = spec, path
-        self._limit = None
+        self.limit: int | None = None  # bytes for all models together
         if self.memory != "all":
             share = int(SHARE * available_bytes(self.device))
-            self._limit = share if self.memory == "auto" else int(self.memory)
+            self.limit = share if self.memory == "auto" else int(self.memory)
         self._loaded: OrderedDict[str, TextToImage] = OrderedDict()  # least recently used first
         self._sizes: dict[str, int] = {}  # bytes of the weights of every model that was ever loaded
         self._lock = threading.Lock()
@@ -72,14 +75,14 @@ class ModelPool:
     def fits(self, name: str, busy: Collection[str]) -> bool:
         """Say whether a model is loaded, or can be without giving back one that is busy."""
         with self._lock:
-            if name in self._loaded or self._limit is None:
+            if name in self._loaded or self.limit is None:
                 return True
             kept = sum(self._sizes[other] for other in self._loaded if other in busy)
-            return kept == 0 or kept + self._sizes.get(name, max(self._sizes.values())) <= self._limit
+            return kept == 0 or kept + self._sizes.get(name, max(self._sizes.values())) <= self.limit
 
     def stays(self, name: str) -> bool:
         """Say whether the weights of a model that was loaded fit in memory, all parts at once."""
-        return self._limit is None or self._sizes[name] <= self._limit
+        return self.limit is None or self._sizes[name] <= self.limit
 
     def get(self, name: str, busy: Collection[str] = ()) -> TextToImage:
         """Return a model, loading it if need be. busy: models that must stay in memory.
@@ -116,7 +119,27 @@ class ModelPool:
         with self._lock:
             for name in [name for name in self._loaded if name not in busy]:
                 held = sum(self._sizes[other] for other in self._loaded)
-                if self._limit is None or held + size <= self._limit:
+                if self.limit is None or held + size <= self.limit:
                     return
                 del self._loaded[name]
                 log.info("model %s was unloaded to make room", name)
+
+
+class CurrentPart:
+    """The part of a model that works now, see `memory.stage`; only one is on it at a time."""
+
+    def __init__(self) -> None:
+        self.part: nn.Module | None = None
+        self._stack = ExitStack()
+
+    def enter(self, part: nn.Module, pipe: TextToImage, plan: MemoryPlan) -> None:
+        """Go over to another part of a model: parts that the plan does not keep are unloaded in between."""
+        if part is not self.part:
+            self.leave()
+            self._stack.enter_context(stage(part, plan, pipe.device))
+            self.part = part
+
+    def leave(self) -> None:
+        """Let the part go, which its plan may unload."""
+        self.part = None
+        self._stack.close()

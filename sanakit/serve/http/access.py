@@ -9,6 +9,7 @@ Otherwise a web page could call through its own domain, pointed here (DNS rebind
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
@@ -17,7 +18,7 @@ from fastapi.security import HTTPBearer
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sanakit.errors import SanaError
+from sanakit.errors import DeadlineError, RefusedError, SanaError, StoppedError, StorageError
 from sanakit.serve.http.failures import Failure, FailureError, failure_of
 from sanakit.serve.jobs.keys import Key, KeyStore, Limiter, Refusal
 
@@ -70,7 +71,7 @@ class Access:
         """Return whether every request needs a key. Raises StorageError; blocks."""
         if self.no_auth:
             return False
-        self._locked = self._locked or not self._local or bool(self._keys.list())
+        self._locked = self._locked or not self._local or self._keys.any()
         return self._locked
 
     def check_host(self, host: str) -> None:
@@ -90,6 +91,15 @@ class Access:
         """Count a request for so many images. Raises FailureError (429), StorageError; blocks."""
         if caller.key is not None and (refusal := self._limiter.check(caller.key, pictures)):
             raise _too_many(refusal)
+
+    def refund_failed(self, caller: Caller, pictures: int, error: Exception) -> None:
+        """Take back what was charged for images that were not drawn, unless that was the caller's own doing.
+
+        Nor is an error of the database told, where there is a first one to tell. Blocks.
+        """
+        if not isinstance(error, (StoppedError, RefusedError, DeadlineError)):
+            with suppress(StorageError):
+                self.refund(caller, pictures)
 
     def refund(self, caller: Caller, pictures: int) -> None:
         """Take back what was charged for a request that was not served after all; blocks."""
@@ -117,7 +127,7 @@ class AccessGuard:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         try:
-            self._check_origin(headers.get("origin"), host)
+            check_origin(headers.get("origin"), host, self._origins)
             address = (scope.get("client") or ("unknown",))[0]
             caller = await asyncio.to_thread(self._access.admit, headers.get("authorization"), address, host)
         except (FailureError, SanaError) as error:
@@ -128,15 +138,17 @@ class AccessGuard:
         scope["state"]["caller"] = caller.key_id or "-"  # for the log
         await self._app(scope, receive, send)
 
-    def _check_origin(self, origin: str | None, host: str) -> None:
-        """A browser names the page that asks; one of elsewhere may send forms without asking us first."""
-        if origin is None or "*" in self._origins or origin in self._origins:
-            return
-        if _split(origin).netloc != host:
-            message = (
-                "Pages of this origin may not call this server: start it with --cors ORIGIN to allow them."
-            )
-            raise FailureError(Failure(status=403, message=message, code="foreign_origin"))
+
+def check_origin(origin: str | None, host: str, allowed: tuple[str, ...]) -> None:
+    """Let only pages of this server and of allowed origins call. Raises FailureError.
+
+    A browser names the page that asks; one of elsewhere may send forms without asking us first.
+    """
+    if origin is None or "*" in allowed or origin in allowed:
+        return
+    if _split(origin).netloc != host:
+        message = "Pages of this origin may not call this server: start it with --cors ORIGIN to allow them."
+        raise FailureError(Failure(status=403, message=message, code="foreign_origin"))
 
 
 def caller_of(client: Request) -> Caller:

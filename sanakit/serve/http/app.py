@@ -21,7 +21,7 @@ from sanakit.errors import ClosedError, ModelNotFoundError
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.http.access import Access, AccessGuard, bearer
 from sanakit.serve.http.answers import answers, finish_schema
-from sanakit.serve.http.door import BodyLimit, OuterLayer
+from sanakit.serve.http.door import BodyLimit, HeadRequests, OuterLayer
 from sanakit.serve.http.failures import install
 from sanakit.serve.http.images_api import images_api
 from sanakit.serve.http.jobs_api import jobs_api
@@ -96,6 +96,7 @@ def _layers(service: Service) -> list[Middleware]:
         )
         layers.append(cors)
     layers += [
+        Middleware(HeadRequests),
         Middleware(AccessGuard, service.access, settings.origins, detailed=detailed),
         Middleware(BodyLimit, settings.body_limit),
     ]

@@ -13,32 +13,66 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 PATIENCE = 20.0  # seconds between two looks at a connection
 BODY_BYTES = 10_000  # that come in that time at least while a body is under way: 4 kbit/s
+HEAD_BYTES = 65_536  # of a request's head: who sends more is let go
+MOST = 512  # connections at a time; a process may have a thousand open files, and uploads are files, too
+_FULL = (
+    b'{"error":{"message":"Too many connections are open: try again later.",'
+    b'"type":"server_error","param":null,"code":"busy"}}'
+)
+_REFUSAL = b"\r\n".join(
+    (
+        b"HTTP/1.1 503 Service Unavailable",
+        b"Content-Type: application/json",
+        b"Content-Length: %d" % len(_FULL),
+        b"Retry-After: 2",
+        b"X-Should-Retry: true",
+        b"Connection: close",
+        b"",
+        _FULL,
+    )
+)
 
 
 class Connection(AutoHTTPProtocol):  # of the two that uvicorn may have, which know the same attributes
     """uvicorn's connection, looked at every PATIENCE seconds.
 
-    It is closed if no whole head of a request came from one look to the next, or too little of a body.
+    It is closed if no whole head of a request came from one look to the next, or too little of a body. It is
+    refused where `most` others are open.
     """
 
-    patience = PATIENCE
-    cycle: Any  # uvicorn's, as the next two
+    patience, most = PATIENCE, MOST
+    connections: Any  # uvicorn's, as the next three
+    cycle: Any
     flow: Any
     transport: Any
 
     def connection_made(self, transport: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Begin to look."""
+        """Begin to look, or refuse the connection."""
+        self._refused = len(self.connections) >= self.most
+        if self._refused:
+            transport.write(_REFUSAL)
+            transport.close()
+            return
         super().connection_made(transport)
-        self._came, self._seen = 0, None
+        self._came, self._head, self._seen = 0, 0, None
         self._look = asyncio.get_running_loop().call_later(self.patience, self._look_again)
 
     def data_received(self, data: bytes) -> None:
-        """Count what comes."""
+        """Count what comes, and let go whose head has no end."""
+        if self._refused:
+            return
         self._came += len(data)
+        before: Any = self.cycle
+        in_head = before is None or not before.more_body
         super().data_received(data)
+        self._head = self._head + len(data) if in_head and self.cycle is before else 0
+        if self._head > HEAD_BYTES:
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Look no more."""
+        if self._refused:
+            return
         self._look.cancel()
         super().connection_lost(exc)
 

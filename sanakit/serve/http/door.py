@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import secrets
+import sys
 from time import perf_counter
 from urllib.parse import quote
 
@@ -29,6 +30,8 @@ _API_HEADERS = {  # not for a page that is mounted beside the API
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
+_MOST_BYTES = {"multipart/form-data": sys.maxsize, "application/json": 1_000_000}  # two prompts, all escaped
+_MOST_OTHER = 65_536
 _API = ("/v1/", "/health", "/ready", "/metrics", "/openapi.json")
 
 
@@ -95,8 +98,35 @@ class OuterLayer:
         log.info(json.dumps(facts) if self._json_log else " ".join(str(value) for value in facts.values()))
 
 
+class HeadRequests:
+    """Answers HEAD as GET without the body, on every route that has a GET."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request on, a HEAD as a GET."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        asked = {**scope, "method": "GET"}
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        try:
+            await self._app(asked, receive, sending)
+        finally:
+            scope["route"] = asked.get("route")  # for the figures
+
+
 class BodyLimit:
-    """Refuses bodies over a number of bytes, while they are read: Content-Length may lie or be absent."""
+    """Refuses bodies over a number of bytes, while they are read: Content-Length may lie or be absent.
+
+    limit: of a form with files. Others are read whole by the event loop, which nobody may hold up.
+    """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app
@@ -107,10 +137,13 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        message = f"The body is larger than the {self._limit:,} bytes that this server allows."
+        headers = Headers(scope=scope)
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        limit = min(self._limit, _MOST_BYTES.get(kind, _MOST_OTHER))
+        message = f"The body is larger than the {limit:,} bytes that this server allows."
         failure = Failure(status=413, message=message, code="body_too_large", headers={"Connection": "close"})
-        announced = Headers(scope=scope).get("content-length", "0")
-        if announced.isdecimal() and int(announced[:30]) > self._limit:
+        announced = headers.get("content-length", "0")
+        if announced.isdecimal() and int(announced[:30]) > limit:
             await failure.response()(scope, receive, send)
             return
         came = 0
@@ -119,7 +152,7 @@ class BodyLimit:
             nonlocal came
             part = await receive()
             came += len(part.get("body", b""))
-            if came > self._limit:
+            if came > limit:
                 raise FailureError(failure)
             return part
 

@@ -43,7 +43,7 @@ from sanakit.errors import (
     StoppedError,
     StorageError,
 )
-from sanakit.serve.http.openai_schema import EXPECTED, ErrorDetail, ErrorReply, GenerationRequest
+from sanakit.serve.http.openai_schema import EXPECTED, ErrorDetail, ErrorReply, GenerationRequest, plain_name
 
 log = logging.getLogger(__name__)
 
@@ -149,19 +149,38 @@ def invalid(errors: Sequence[Any], known: Collection[str]) -> Failure:
     place = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
     param = ".".join(place) or None
     if first["type"] == "extra_forbidden":
-        name = place[-1][:50].encode("ascii", "backslashreplace").decode()
-        nearest = get_close_matches(name, known, 1)
-        meant = f": did you mean {nearest[0]!r}?" if nearest else "; /openapi.json lists all of them."
-        message = f"Unknown field {name!r}{meant}"
-        return Failure(status=400, message=message, param=name, code="unknown_parameter")
+        return unknown_field(first["ctx"]["field"], known)
     if first["type"] == "json_invalid":
         return Failure(status=400, message="The body is not valid JSON.", code="invalid_json")
+    if param is None and first["type"] == "missing":
+        said = 'The body is empty: send JSON such as {"prompt": "a red apple"}.'
+        return Failure(status=400, message=said, code="missing_required_parameter")
+    if param is None:
+        said = "The body must be a JSON object, sent with the header Content-Type: application/json."
+        return Failure(status=400, message=said, code="invalid_json")
     code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
     said = first["msg"]
     if first["type"] == "string_pattern_mismatch" and param in EXPECTED:
         said = EXPECTED[param]
     message = f"{param or 'The body'}: {said}."
     return Failure(status=400, message=message, param=param, code=code)
+
+
+def unknown_field(name: str, known: Collection[str]) -> Failure:
+    """Refuse a field that no body has; name the nearest one that bodies have."""
+    name = plain_name(name)
+    nearest = get_close_matches(name, known, 1)
+    meant = f": did you mean {nearest[0]!r}?" if nearest else "; /openapi.json lists all of them."
+    return Failure(status=400, message=f"Unknown field {name!r}{meant}", param=name, code="unknown_parameter")
+
+
+def _undecoded(request: Request, detail: str) -> Failure:
+    """Say that a body could not be read as what its type says it is."""
+    if "form" in request.headers.get("content-type", "").lower():
+        message = f"The form cannot be read ({detail.rstrip('.')}): send multipart/form-data as browsers do."
+        return Failure(status=400, message=message, code="invalid_form")
+    message = "The body is not valid JSON: send one object in UTF-8, nested at most a few levels."
+    return Failure(status=400, message=message, code="invalid_json")
 
 
 def install(app: FastAPI, *, detailed: bool = False) -> None:
@@ -178,6 +197,8 @@ def install(app: FastAPI, *, detailed: bool = False) -> None:
         assert isinstance(error, PlainHTTPException)
         if isinstance(error, FailureError):
             return error.failure.response()
+        if error.status_code == 400:  # a body that its reader could not take apart
+            return _undecoded(request, error.detail).response()
         words = HTTPStatus(error.status_code).phrase
         message = {
             404: f"{request.url.path[:100]} does not exist here; /openapi.json lists all addresses.",

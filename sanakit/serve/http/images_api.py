@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request
@@ -30,12 +31,15 @@ from sanakit.serve.http.openai_schema import (
     ImageReply,
     ImagesReply,
     PartialImageEvent,
+    Reply,
     Usage,
 )
 from sanakit.serve.http.pictures_api import new_name
-from sanakit.serve.http.service import Service, note_prompt, request_id
+from sanakit.serve.http.service import Service, address, note_prompt, request_id
 from sanakit.serve.http.uploads import read_edit
 
+_MARK = f"file {secrets.token_hex(16)}"  # where a file goes in a reply's JSON; nobody outside knows it
+_SLICE = 3 << 19  # bytes of a file that are spelled at a time; a multiple of three
 KEEP_ALIVE = 15  # seconds without an event after which a stream sends a comment: proxies give up on silence
 
 
@@ -91,36 +95,41 @@ async def answer(service: Service, client: Request, body: DrawingSettings, drawn
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         events = _events(service, client, body, drawn, drawing, kind)
         return _Stream(drawing, _kept_alive(events), headers=headers, media_type="text/event-stream")
-    with drawing:
-        try:
+    try:
+        with drawing:
             result = await drawing.result(client)
-        except (RefusedError, StoppedError) as error:
-            _count(service, error)
-            raise
+        files = await encode_all(result, body)
+        pictures = await _pictures(service, client, body, result, files)
+    except Exception as error:
+        _count(service, error)
+        await asyncio.to_thread(service.access.refund_failed, *charged, error)
+        raise
     reply = ImagesReply(
         created=int(time.time()),
         output_format=body.output_format or "png",
         size=_size(drawn),
-        data=await _pictures(service, client, body, result),
+        data=pictures,
         usage=_usage(drawn, drawn.pictures, kind),
         warnings=result.warnings,
     )
-    return JSONResponse(reply.model_dump())  # without a second validation of megabytes of base64
+    if body.response_format == "url":
+        return JSONResponse(reply.model_dump())
+    return StreamingResponse(_spelled(reply, files), media_type="application/json")
 
 
 async def _pictures(
-    service: Service, client: Request, body: DrawingSettings, result: Result
+    service: Service, client: Request, body: DrawingSettings, result: Result, files: list[bytes]
 ) -> list[ImageReply]:
-    """Return the images as the body wishes: in the answer itself, or stored, by their address."""
+    """Return the images as the body wishes: marked in the answer itself, or stored, by their address."""
     pictures = []
-    for file, metadata in zip(await encode_all(result, body), result.metadata, strict=True):
+    for file, metadata in zip(files, result.metadata, strict=True):
         if body.response_format == "url":
             name = new_name(body.output_format or "png")
             await asyncio.to_thread(service.store.put, name, file)
-            url = str(client.url_for("picture", name=name))
+            url = address(client, "picture", name=name)
             pictures.append(ImageReply(url=url, metadata=metadata))
         else:
-            pictures.append(ImageReply(b64_json=_text(file), metadata=metadata))
+            pictures.append(ImageReply(b64_json=_MARK, metadata=metadata))
     return pictures
 
 
@@ -166,18 +175,18 @@ async def _events(
                 file = await asyncio.to_thread(_file, event.preview, body, None)
                 partial = PartialImageEvent(
                     type=f"{kind}.partial_image",  # pyright: ignore[reportArgumentType]
-                    b64_json=_text(file),
+                    b64_json=_MARK,
                     created_at=now,
                     picture=event.picture,
                     partial_image_index=drawing.shown(event) or 0,
                     **shared,
                 )
-                yield _sent(partial)
+                yield await asyncio.to_thread(_sent, partial, file)
                 continue
             for number, file in enumerate(await encode_all(event, body)):
                 completed = CompletedEvent(
                     type=f"{kind}.completed",  # pyright: ignore[reportArgumentType]
-                    b64_json=_text(file),
+                    b64_json=_MARK,
                     created_at=now,
                     picture=number,
                     usage=_usage(drawn, 1, kind),
@@ -185,11 +194,12 @@ async def _events(
                     warnings=event.warnings,
                     **shared,
                 )
-                yield _sent(completed)
+                yield await asyncio.to_thread(_sent, completed, file)
         finished = True
     except Exception as error:  # the status has been sent: the error goes the way of the events
         finished = True
         _count(service, error)
+        await asyncio.to_thread(service.access.refund_failed, caller_of(client), drawn.pictures, error)
         detailed = service.settings.log_prompts
         failure = failure_of(error, request_id(client), detailed=detailed)
         yield f"event: error\ndata: {json.dumps(failure.body())}\n\n".encode()
@@ -228,12 +238,22 @@ def _count(service: Service, error: Exception) -> None:
         service.metrics.disconnected.inc()
 
 
-def _sent(event: PartialImageEvent | CompletedEvent) -> bytes:
-    return f"event: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()
+def _sent(event: PartialImageEvent | CompletedEvent, file: bytes) -> bytes:
+    return b"".join((f"event: {event.type}\ndata: ".encode(), *_spelled(event, [file]), b"\n\n"))
 
 
-def _text(file: bytes) -> str:
-    return base64.b64encode(file).decode("ascii")
+def _spelled(reply: Reply, files: list[bytes]) -> Iterator[bytes]:
+    """Yield the JSON of a reply, with its files in base64 in the place of the marks.
+
+    Megabyte by megabyte: one call for all of it would hold up all other threads meanwhile.
+    """
+    *texts, last = reply.model_dump_json().split(f'"{_MARK}"')
+    for text, file in zip(texts, files, strict=True):
+        yield text.encode() + b'"'
+        for start in range(0, len(file), _SLICE):
+            yield base64.b64encode(file[start : start + _SLICE])
+        yield b'"'
+    yield last.encode()
 
 
 def _size(drawn: Drawn) -> str:

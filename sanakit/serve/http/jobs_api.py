@@ -31,11 +31,12 @@ from sanakit.serve.http.openai_schema import (
     ImageReply,
     Reply,
 )
-from sanakit.serve.http.service import Service, note_prompt
+from sanakit.serve.http.service import Service, address, note_prompt
 from sanakit.serve.http.uploads import read_edit
 from sanakit.serve.jobs.jobs import CANCELLED, FINISHED, QUEUED, Job, new_job_id
 
 MAX_LISTED = 100
+_BAND = 256  # rows
 
 
 class JobReply(Reply):
@@ -112,9 +113,14 @@ def jobs_api(service: Service) -> APIRouter:
     ) -> Any:
         """Return the jobs of this key, the newest first."""
         key_id = caller_of(client).key_id
-        jobs = await asyncio.to_thread(service.jobs.list, key_id, limit + 1, before)
-        found = [_reply(job, client) for job in jobs[:limit]]
-        return JobList(data=found, has_more=len(jobs) > limit)
+
+        def written() -> str:  # job by job: a hundred of them may hold megabytes of prompts
+            jobs = service.jobs.list(key_id, limit + 1, before)
+            replies = ",".join(_reply(job, client).model_dump_json() for job in jobs[:limit])
+            more = str(len(jobs) > limit).lower()
+            return f'{{"object":"list","data":[{replies}],"has_more":{more}}}'
+
+        return Response(await asyncio.to_thread(written), media_type="application/json")
 
     @routes.get("/{job_id}", response_model=JobReply, responses=answers(404, 500, 503))
     async def get(client: Request, job_id: JobId) -> Any:
@@ -165,8 +171,7 @@ async def _accept(
     def accept() -> Job:
         job_id = _derived_id(service, caller, idempotency_key) if idempotency_key else new_job_id()
         for name, image in sources.items():  # by content: another upload never replaces a job's own
-            digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
-            settings[name] = f"{job_id}-{name}-{digest[:32]}.png"
+            settings[name] = f"{job_id}-{name}-{_digest(image)[:32]}.png"
         if idempotency_key and (before := service.jobs.get(job_id, caller.key_id)):
             return _same(before, settings, seeded=body.seed is not None)
         if service.draining.is_set():
@@ -176,7 +181,9 @@ async def _accept(
         service.access.charge(caller, drawn.pictures)
         try:
             for name, image in sources.items():
-                service.store.put(settings[name], encode(image, "PNG"))
+                with service.engine.decoding.turn(image.width * image.height):
+                    file = encode(image, "PNG")
+                service.store.put(settings[name], file)
             return service.jobs.add(kind, settings, caller.key_id, drawn.pictures, job_id=job_id)
         except (OutputError, StorageError):
             service.access.refund(caller, drawn.pictures)
@@ -188,9 +195,9 @@ async def _accept(
                 return _same(twin, settings, seeded=body.seed is not None)
             raise
 
-    job = await asyncio.to_thread(accept)
+    job = await (service.decode(accept) if sources else asyncio.to_thread(accept))
     service.wake()
-    headers = {"Location": str(client.url_for("get", job_id=job.id))}
+    headers = {"Location": address(client, "get", job_id=job.id)}
     return JSONResponse(_reply(job, client).model_dump(), 202, headers)
 
 
@@ -212,6 +219,14 @@ def _arguments(drawn: Drawn, body: DrawingSettings, kind: str) -> dict[str, Any]
         "solver": first["solver"],
     }
     return settings | ({"strength": first["strength"]} if kind == "edit" else {})
+
+
+def _digest(image: Image.Image) -> str:
+    """Return a hash of an image's size and pixels, taken in bands so that they are never copied at once."""
+    found = hashlib.sha256(repr(image.size).encode())
+    for top in range(0, image.height, _BAND):
+        found.update(image.crop((0, top, image.width, min(top + _BAND, image.height))).tobytes())
+    return found.hexdigest()
 
 
 def _derived_id(service: Service, caller: Caller, idempotency_key: str) -> str:
@@ -242,7 +257,7 @@ def _reply(job: Job, client: Request) -> JobReply:
     if job.status == FINISHED:
         for file in job.files:
             warnings |= dict.fromkeys(file.get("warnings", ()))  # most have none
-            url = str(client.url_for("picture", name=file["name"]))
+            url = address(client, "picture", name=file["name"])
             data.append(ImageReply(url=url, metadata=file["metadata"]))
     if job.error_message is not None:
         error = detail_of(job.error_message, job.error_type or "")

@@ -19,7 +19,7 @@ from sanakit.errors import StorageError
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 # Numbers of `Engine.stats` that only grow; the others go up and down.
-_TOTALS = {"steps", "samples", "pictures", "failed", "stopped", "refused"}
+_TOTALS = {"steps", "samples", "pictures", "failed", "stopped", "refused", "failed_steps"}
 
 
 class Metrics:

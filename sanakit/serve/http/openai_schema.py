@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 MAX_PROMPT = 32_000  # characters, as OpenAI's
 MAX_PICTURES = 10  # of one request
@@ -25,6 +26,11 @@ EXPECTED = {
     "prompt": _NO_NUL,
     "negative_prompt": _NO_NUL,
 }
+
+
+def plain_name(name: str) -> str:
+    """Return a field's name as it may stand in an answer: short, and of ASCII."""
+    return name[:50].encode("ascii", "backslashreplace").decode()
 
 
 class DrawingSettings(BaseModel):
@@ -95,6 +101,15 @@ class DrawingSettings(BaseModel):
     deadline: float | None = Field(
         None, gt=0, le=3600, description="Seconds after which the request fails with 504."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, fields: Any) -> Any:
+        """Refuse a body at its first unknown field: an error for each of a million would take seconds."""
+        names = fields if isinstance(fields, dict) else ()
+        if (unknown := next((name for name in names if name not in cls.model_fields), None)) is not None:
+            raise PydanticCustomError("extra_forbidden", "Unknown field", {"field": plain_name(unknown)})
+        return fields
 
     @property
     def sides(self) -> tuple[int | None, int | None]:

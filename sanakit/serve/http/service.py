@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request as HTTPRequest
 
@@ -21,6 +22,8 @@ from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.storage import ImageStore
 
 log = logging.getLogger(__name__)
+
+Work = TypeVar("Work")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +57,18 @@ class Service:
     wake: Callable[[], None]  # tells the job runner that there is something new
     started: int = field(default_factory=lambda: int(time.time()))
 
+    async def decode(self, work: Callable[[], Work]) -> Work:
+        """Return what a function returns that decodes or encodes uploads, in a thread for that."""
+        return await asyncio.get_running_loop().run_in_executor(self.engine.decoding.threads, work)
+
+    def check_sides(self, width: int, height: int) -> None:
+        """Raise SettingsError for an image that is larger than this server draws."""
+        if max(width, height) > self.settings.max_side:
+            raise SettingsError(
+                f"{width}x{height} is larger than this server allows: sides may have at most "
+                f"{self.settings.max_side} px."
+            )
+
     def check(self, asked: DrawingSettings, **source: Any) -> Request:
         """Check what a body asks for against the model and this server's limits; blocks for a moment.
 
@@ -76,11 +91,7 @@ class Service:
             solver=asked.solver,
             **source,
         )
-        if max(request.size) > self.settings.max_side:
-            raise SettingsError(
-                f"{request.size[1]}x{request.size[0]} is larger than this server allows: sides may have at "
-                f"most {self.settings.max_side} px."
-            )
+        self.check_sides(request.size[1], request.size[0])
         return request
 
 
@@ -93,3 +104,9 @@ def note_prompt(service: Service, client: HTTPRequest, asked: DrawingSettings) -
 def request_id(client: HTTPRequest) -> str:
     """Return the id that the log and the answer's X-Request-Id carry."""
     return client.scope["state"]["request_id"]
+
+
+def address(client: HTTPRequest, route: str, **path: str) -> str:
+    """Return the address of a route as the client reaches it, below the prefix of a trusted proxy."""
+    url = client.url_for(route, **path)
+    return str(url.replace(path=client.scope["state"].get("prefix", "") + url.path))

@@ -7,7 +7,6 @@ is transparent.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, BinaryIO
 
 from fastapi import Request
@@ -15,15 +14,17 @@ from PIL import Image
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 
-from sanakit.errors import SettingsError
+from sanakit.errors import SettingsError, SizeError
 from sanakit.images.masks import repaint_mask, transparency_mask
 from sanakit.images.opening import flatten, open_image
 from sanakit.pipelines.request import Request as Drawn
-from sanakit.serve.http.failures import FailureError, invalid
-from sanakit.serve.http.openai_schema import MAX_PROMPT, EditRequest
+from sanakit.serve.engine.decoding import header_size
+from sanakit.serve.http.failures import FailureError, invalid, unknown_field
+from sanakit.serve.http.openai_schema import MAX_PROMPT, EditRequest, plain_name
 from sanakit.serve.http.service import Service
 
 _FILES = {"image": "image", "image[]": "image", "mask": "mask"}  # OpenAI's client sends lists with brackets
+_NAMES = [*EditRequest.model_fields, *_FILES]
 
 
 async def read_edit(service: Service, client: Request) -> tuple[EditRequest, Drawn, dict[str, Image.Image]]:
@@ -35,12 +36,17 @@ async def read_edit(service: Service, client: Request) -> tuple[EditRequest, Dra
         raise SettingsError("An edit must be a form: send multipart/form-data.")
     async with client.form(max_files=3, max_fields=40, max_part_size=4 * MAX_PROMPT) as form:
         body, files = _sorted(form)
+        image, mask = files["image"].file, files["mask"].file if "mask" in files else None
 
         def check() -> tuple[Drawn, dict[str, Image.Image]]:
-            sources = open_images(files["image"].file, files["mask"].file if "mask" in files else None)
-            return service.check(body, strength=body.strength, **sources), sources
+            width, height = header_size(image)
+            if body.sides == (None, None):  # the result has the upload's size
+                service.check_sides(width, height)
+            with service.engine.decoding.turn(width * height):
+                sources = open_images(image, mask)
+                return service.check(body, strength=body.strength, **sources), sources
 
-        drawn, sources = await asyncio.to_thread(check)
+        drawn, sources = await service.decode(check)
         return body, drawn, sources
 
 
@@ -49,6 +55,8 @@ def open_images(image: BinaryIO, mask: BinaryIO | None) -> dict[str, Image.Image
 
     Blocks while it decodes. Raises SettingsError, SizeError.
     """
+    if mask is not None:
+        _check_sizes(header_size(image), header_size(mask))
     picture = open_image(image, "The image")
     sources = {"image": flatten(picture)}
     if mask is not None:
@@ -58,16 +66,30 @@ def open_images(image: BinaryIO, mask: BinaryIO | None) -> dict[str, Image.Image
     return sources
 
 
+def _check_sizes(image: tuple[int, int], mask: tuple[int, int]) -> None:
+    """Refuse a mask of another size before it is decoded. Raises SizeError."""
+    if (0, 0) not in (image, mask) and sorted(image) != sorted(mask):  # either may be turned by its EXIF data
+        raise SizeError(f"The mask is {mask[0]}x{mask[1]}, the image {image[0]}x{image[1]}: make them equal.")
+
+
 def _sorted(form: FormData) -> tuple[EditRequest, dict[str, UploadFile]]:
     """Return a form's checked fields and its files. Raises SettingsError, FailureError."""
     fields: dict[str, Any] = {}
     files: dict[str, UploadFile] = {}
     for name, value in form.multi_items():
         name = _FILES.get(name or "", name or "")
+        if _left_empty(name, value):
+            continue
+        told = plain_name(name)
+        if name not in _NAMES:
+            raise FailureError(unknown_field(name, _NAMES))
         if name in fields or name in files:
-            raise SettingsError("A field was sent twice: send each field once.")
+            raise SettingsError(f"The field {told!r} was sent twice: send each field once.")
         if isinstance(value, UploadFile) != (name in ("image", "mask")):
-            raise SettingsError("image and mask must be files, all other fields text.")
+            came = "a file" if isinstance(value, UploadFile) else "text"
+            raise SettingsError(f"{told!r} came as {came}: image and mask must be files, other fields text.")
+        if isinstance(value, UploadFile) and not value.size:
+            raise SettingsError(f"The file of {told!r} is empty: send an image, or omit the field.")
         if isinstance(value, UploadFile):
             files[name] = value
         else:
@@ -77,4 +99,11 @@ def _sorted(form: FormData) -> tuple[EditRequest, dict[str, UploadFile]]:
     try:
         return EditRequest.model_validate(fields), files
     except ValidationError as error:
-        raise FailureError(invalid(error.errors(), [*EditRequest.model_fields, *_FILES])) from None
+        raise FailureError(invalid(error.errors(), _NAMES)) from None
+
+
+def _left_empty(name: str, value: UploadFile | str) -> bool:
+    """Return whether nothing was entered: a browser sends a form's empty fields, and files of no name."""
+    if isinstance(value, UploadFile):
+        return not value.size and not value.filename
+    return not value and name != "prompt"

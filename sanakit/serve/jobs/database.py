@@ -7,6 +7,7 @@ after a bounded wait. Messages never carry statements or their values: those hol
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,57 +15,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, create_engine, event, make_url, text
+from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.orm import Session
 
 from sanakit.errors import MissingExtraError, SettingsError, StorageError
+from sanakit.serve.jobs.schema import Secret, prepare
 
 WAIT = 5.0  # seconds for a lock, a connection or an answer, before StorageError
 _TABLES_LOCK = 0x53414E41  # PostgreSQL's advisory lock under which tables are made
-
-
-class Utc(TypeDecorator[datetime]):
-    """A time with its zone, which is always UTC; SQLite has no column type that would keep the zone."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return a time as the database takes it."""
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return a time of the database with its zone."""
-        if value is None:
-            return None
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-
-
-class Base(DeclarativeBase):
-    """All tables of the server; those of jobs and keys share a database."""
-
-    type_annotation_map = {datetime: Utc, dict[str, Any]: JSON, list[dict[str, Any]]: JSON}
-
-
-class Secret(Base):
-    """A single row that no answer shows: a secret that all servers of this database share."""
-
-    __tablename__ = "secret"
-
-    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # always 1
-    value: Mapped[str]  # 256 random bits, hexadecimal
 
 
 class Database:
     """One database, with its tables, its secret, and its two kinds of transaction.
 
     url: a file's path, sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME. wait: seconds, see WAIT.
-    Raises SettingsError for other URLs, StorageError if it cannot be opened, MissingExtraError without
-    PostgreSQL's driver. All methods may be called from any thread; all of them may block for `wait`, so a
-    server calls them outside its event loop.
+    Raises SettingsError for other URLs, StorageError if it cannot be opened or its tables do not fit this
+    version (see `schema.py`), MissingExtraError without PostgreSQL's driver. All methods may be called from
+    any thread; all of them may block for `wait`, so a server calls them outside its event loop.
     """
 
     def __init__(self, url: str | os.PathLike[str], *, wait: float = WAIT) -> None:
@@ -92,7 +61,7 @@ class Database:
         with self.writing() as session:
             if self._path is None:  # two servers may start at once
                 session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _TABLES_LOCK})
-            Base.metadata.create_all(session.connection())
+            prepare(session, self.name)
             known = session.get(Secret, 1) or Secret(number=1, value=secrets.token_hex(32))
             session.add(known)
         self.secret = known.value  # made with the database, the same for all that open it
@@ -158,6 +127,8 @@ class Database:
         remedy = "try again, or check that it runs, its permissions and its free disk space"
         if "malformed" in reason or "not a database" in reason:
             remedy = "the file is damaged; stop the server and restore a backup"
+        elif re.search("no such (table|column)|(relation|column) .* does not exist", reason):
+            remedy = "its tables were changed by another program; restart the server, which checks them"
         return f"The database {self.name} cannot be used ({reason}): {remedy}."
 
 

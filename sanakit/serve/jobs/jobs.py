@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Collection
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from os import PathLike
 from typing import Any
@@ -17,8 +18,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from sanakit.errors import SettingsError
-from sanakit.serve.jobs.database import Base, Database, now
+from sanakit.errors import RefusedError, SettingsError
+from sanakit.serve.jobs.database import Database, now
+from sanakit.serve.jobs.keys import KeyUsage
+from sanakit.serve.jobs.schema import Base
 
 QUEUED, RUNNING, FINISHED, FAILED, CANCELLED = "queued", "running", "finished", "failed", "cancelled"
 MAX_ATTEMPTS = 3  # a job that kills the process must not do so for ever
@@ -26,6 +29,7 @@ MAX_LISTED = 1000
 INPUTS = ("image", "mask")  # entries of a body that name images in the store
 
 _ID = re.compile(r"job_[0-9a-f]{32}")
+_AT_ONCE = 500  # jobs that are looked up together
 
 
 class Job(Base):
@@ -45,7 +49,7 @@ class Job(Base):
     lease: Mapped[datetime | None] = mapped_column(default=None)  # while running: the claim's end
     created: Mapped[datetime]
     started: Mapped[datetime | None] = mapped_column(default=None)
-    ended: Mapped[datetime | None] = mapped_column(default=None)
+    ended: Mapped[datetime | None] = mapped_column(default=None, index=True)
     files: Mapped[list[dict[str, Any]]] = mapped_column(default=list)  # of a finished one, by the runner
     error_type: Mapped[str | None] = mapped_column(default=None)
     error_message: Mapped[str | None] = mapped_column(default=None)
@@ -150,7 +154,10 @@ class JobStore:
         return self._end(job_id, owner, status=FINISHED, files=files)
 
     def fail(self, job_id: str, owner: str, message: str, type: str) -> bool:
-        """Say why a job cannot be done. False: the claim is lost, and nothing was changed."""
+        """Say why a job cannot be done. False: the claim is lost, and nothing was changed.
+
+        Its images no longer count for its key's day, unless a filter refused them.
+        """
         message = message.replace("\0", "")  # which no text of PostgreSQL can hold
         return self._end(job_id, owner, status=FAILED, error_message=message, error_type=type)
 
@@ -193,6 +200,20 @@ class JobStore:
             deleted += len(jobs)
         return deleted
 
+    def unused(self, names: Iterable[str]) -> list[str]:
+        """Return those of some names in the store that begin as a job's do, and are not of any job."""
+        by_job: defaultdict[str, list[str]] = defaultdict(list)
+        for name in names:
+            if _ID.match(name):
+                by_job[name[: len(new_job_id())]].append(name)
+        ids = [*by_job]
+        for first in range(0, len(ids), _AT_ONCE):
+            with self.database.reading() as session:
+                for job in session.scalars(select(Job).where(Job.id.in_(ids[first : first + _AT_ONCE]))):
+                    used = {*job.result_names(), *job.input_names()}
+                    by_job[job.id] = [name for name in by_job[job.id] if name not in used]
+        return [name for found in by_job.values() for name in found]
+
     def ping(self) -> None:
         """Return if the database answers. Raises StorageError."""
         with self.database.reading() as session:
@@ -205,8 +226,11 @@ class JobStore:
     def _end(self, job_id: str, owner: str, **values: Any) -> bool:
         values |= {"owner": None, "lease": None, "ended": now()}
         with self.database.writing() as session:
-            ended = update(Job).where(_claimed(owner, [job_id])).values(values).returning(Job.number)
-            return bool(session.scalar(ended))
+            ended = update(Job).where(_claimed(owner, [job_id])).values(values).returning(Job)
+            job = session.scalar(ended)
+            if job is not None and job.status == FAILED and job.error_type != RefusedError.__name__:
+                _refund(session, job)
+            return job is not None
 
     def _ended_before(self, time: datetime) -> list[Job]:
         with self.database.reading() as session:
@@ -222,6 +246,15 @@ def _claimed(owner: str, ids: Collection[str]) -> ColumnElement[bool]:
     return (Job.status == RUNNING) & (Job.owner == owner) & Job.id.in_([*ids])
 
 
+def _refund(session: Session, job: Job) -> None:
+    """Take a job's images from what its key made on the day that it was accepted."""
+    if job.key_id is None:
+        return
+    usage = session.get(KeyUsage, (job.key_id, job.created.date()), with_for_update=True)
+    if usage is not None:
+        usage.pictures = max(0, usage.pictures - job.pictures)
+
+
 def _give_back(session: Session, lost: ColumnElement[bool]) -> int:
     """Put running jobs whose claim is lost back into the queue, or fail them; return the number put back."""
     lost &= Job.status == RUNNING
@@ -232,6 +265,7 @@ def _give_back(session: Session, lost: ColumnElement[bool]) -> int:
     )
     given_up = {"status": FAILED, "ended": now(), "error_type": "server_error", "error_message": message}
     spent = update(Job).where(lost, Job.attempts >= MAX_ATTEMPTS).values(nobody | given_up)
-    session.execute(spent)
+    for job in session.scalars(spent.returning(Job)).all():
+        _refund(session, job)
     again = update(Job).where(lost).values(nobody | {"status": QUEUED}).returning(Job.number)
     return len(session.scalars(again).all())

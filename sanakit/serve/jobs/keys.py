@@ -22,12 +22,13 @@ from os import PathLike
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
-from sqlalchemy import ForeignKey, Index, or_, select, update
+from sqlalchemy import ForeignKey, Index, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 
 from sanakit.errors import SettingsError
-from sanakit.serve.jobs.database import Base, Database, now
+from sanakit.serve.jobs.database import Database, now
+from sanakit.serve.jobs.schema import Base
 
 PREFIX = "sk-sana-"
 WRONG_KEYS_A_MINUTE = 20  # from one address, before the answer is "wait"
@@ -71,6 +72,18 @@ class KeyUsage(Base):
     key_id: Mapped[str] = mapped_column(ForeignKey(Key.id), primary_key=True)
     day: Mapped[date] = mapped_column(primary_key=True)  # of UTC
     pictures: Mapped[int]
+
+
+class KeyRequest(Base):
+    """One request of a key within its last minute; all servers of the database count together."""
+
+    __tablename__ = "key_requests"
+
+    number: Mapped[int] = mapped_column(primary_key=True)
+    key_id: Mapped[str] = mapped_column(ForeignKey(Key.id))
+    moment: Mapped[float]  # seconds since 1970
+
+    __table_args__ = (Index("of_a_key_in_order", "key_id", "moment"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,20 +164,51 @@ class KeyStore:
         with self.database.reading() as session:
             return [*session.scalars(select(Key).order_by(Key.created, Key.id))]
 
+    def any(self) -> bool:
+        """Return whether a key was ever made."""
+        with self.database.reading() as session:
+            return session.scalar(select(Key.id).limit(1)) is not None
+
+    def named(self, name: str) -> Key | None:
+        """Return the valid key of a name."""
+        with self.database.reading() as session:
+            return session.scalar(select(Key).where(Key.name == name, Key.revoked.is_(None)))
+
     def close(self) -> None:
         """Close all connections."""
         self.database.close()
 
-    def spend(self, key: Key, pictures: int, day: date) -> bool:
-        """Count images for a key's day, unless that would exceed its quota: then False."""
+    def spend(self, key: Key, pictures: int, time: datetime) -> Refusal | None:
+        """Count a request for so many images, unless that would exceed a limit of its key."""
+        day, moment = time.date(), time.timestamp()
+        mine = KeyRequest.key_id == key.id
         with self.database.writing() as session:
             session.get(Key, key.id, with_for_update=True)  # in PostgreSQL, others wait here
-            usage = session.get(KeyUsage, (key.id, day)) or KeyUsage(key_id=key.id, day=day, pictures=0)
+            if key.per_minute is not None:
+                session.execute(delete(KeyRequest).where(mine, KeyRequest.moment <= moment - 60))
+                over = (session.scalar(select(func.count()).where(mine)) or 0) - key.per_minute
+                if over >= 0:  # the one that has to leave the minute first
+                    moments = select(KeyRequest.moment).where(mine).order_by(KeyRequest.moment)
+                    free = (session.scalar(moments.offset(over).limit(1)) or moment) + 60
+                    return _wait(free - moment, f"This key may send {key.per_minute} requests a minute")
+            usage = session.get(KeyUsage, (key.id, day), with_for_update=True)
+            usage = usage or KeyUsage(key_id=key.id, day=day, pictures=0)
             if key.per_day is not None and usage.pictures + pictures > key.per_day:
-                return False
-            usage.pictures = max(0, usage.pictures + pictures)
+                midnight = datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC)
+                sentence = f"This key may make {key.per_day} images a day (UTC), and too few are left."
+                return Refusal(max(1, math.ceil((midnight - time).total_seconds())), sentence)
+            usage.pictures += pictures
             session.add(usage)
-            return True
+            if key.per_minute is not None:
+                session.add(KeyRequest(key_id=key.id, moment=moment))
+        return None
+
+    def refund(self, key: Key, pictures: int, day: date) -> None:
+        """Take images from what a key made in a day."""
+        with self.database.writing() as session:
+            usage = session.get(KeyUsage, (key.id, day), with_for_update=True)
+            if usage is not None:
+                usage.pictures = max(0, usage.pictures - pictures)
 
     def used(self, day: date) -> dict[str, int]:
         """Images that were counted in a day of UTC, by id of the key."""
@@ -176,8 +220,8 @@ class KeyStore:
 class Limiter:
     """Decides when a key, or an address that tries invalid keys, has to wait.
 
-    The last minute is known to this process alone, and forgotten when it ends; the images of a day are in
-    the database. clock: seconds since 1970, for tests.
+    Requests and images of keys are counted in the database, by all of its servers together; the addresses of
+    the last minute are known to this process alone. clock: seconds since 1970, for tests.
     """
 
     def __init__(
@@ -188,32 +232,19 @@ class Limiter:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._keys, self._clock = keys, clock
-        self._windows = MovingWindowRateLimiter(MemoryStorage())
         self._wrong = RateLimitItemPerMinute(wrong_per_minute)
-        self._strangers = MemoryStorage()  # apart: a flood of them must not make limits of keys forgotten
+        self._strangers = MemoryStorage()
 
     def check(self, key: Key, pictures: int) -> Refusal | None:
         """Count one request for so many images: None if it may be served. May raise StorageError.
 
         Call it once a request, when all else about the request is right.
         """
-        if key.per_minute is not None:
-            item = RateLimitItemPerMinute(key.per_minute)
-            if not self._windows.hit(item, key.id):
-                reset = self._windows.get_window_stats(item, key.id).reset_time
-                return self._wait_until(reset, f"This key may send {key.per_minute} requests a minute")
-        today = datetime.fromtimestamp(self._clock(), UTC)
-        if self._keys.spend(key, pictures, today.date()):
-            return None
-        midnight = datetime(today.year, today.month, today.day, tzinfo=UTC) + timedelta(days=1)
-        seconds = math.ceil((midnight - today).total_seconds())
-        return Refusal(
-            max(1, seconds), f"This key may make {key.per_day} images a day (UTC), and too few are left."
-        )
+        return self._keys.spend(key, pictures, datetime.fromtimestamp(self._clock(), UTC))
 
     def refund(self, key: Key, pictures: int) -> None:
-        """Take back what `check` counted for a request that was then not served (503). The minute stays."""
-        self._keys.spend(key, -pictures, datetime.fromtimestamp(self._clock(), UTC).date())
+        """Take back the images of a request that was then not served. The minute stays."""
+        self._keys.refund(key, pictures, datetime.fromtimestamp(self._clock(), UTC).date())
 
     def wrong(self, address: str) -> Refusal | None:
         """Count a wrong or missing key from a client's address: None (answer 401) or a Refusal (429).
@@ -228,11 +259,12 @@ class Limiter:
         if windows.hit(self._wrong, client):
             return None
         reset = windows.get_window_stats(self._wrong, client).reset_time
-        return self._wait_until(reset, "Too many invalid keys came from this address")
+        return _wait(reset - self._clock(), "Too many invalid keys came from this address")
 
-    def _wait_until(self, reset: float, sentence: str) -> Refusal:
-        seconds = max(1, math.ceil(reset - self._clock()))
-        return Refusal(seconds, f"{sentence}: try again in {seconds} s.")
+
+def _wait(seconds: float, sentence: str) -> Refusal:
+    whole = max(1, math.ceil(seconds))
+    return Refusal(whole, f"{sentence}: try again in {whole} s.")
 
 
 def _digest(token: str) -> str:

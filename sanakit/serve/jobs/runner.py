@@ -22,6 +22,7 @@ from sanakit.errors import BusyError, ClosedError, OutputError, SanaError, Setti
 from sanakit.images.image import encode
 from sanakit.images.opening import open_image
 from sanakit.pipelines.request import Result
+from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.jobs.database import now
 from sanakit.serve.jobs.jobs import INPUTS, Job, JobStore
 from sanakit.serve.jobs.storage import ImageStore
@@ -33,7 +34,7 @@ LEASE = 60.0  # seconds
 POLL = 1.0  # seconds between two looks at the database while nothing happens
 PICTURES_AT_ONCE = 16  # of claimed jobs; the engine's batches take that many by default
 
-_EXPIRY_EVERY = 600.0  # seconds
+_EXPIRY_EVERY, _SWEEP_EVERY = 600.0, 3600.0  # seconds
 _UNEXPECTED = "The server failed to draw this; its log has details."
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class JobRunner:
         self._engine, self._jobs, self._store, self._owner = engine, jobs, store, owner
         self._lease, self._poll, self._most, self._keep = lease, poll, pictures_at_once, keep
         self._held: dict[str, _Held] = {}
-        self._renewed = self._expired = -float("inf")
+        self._renewed = self._expired = self._swept = -float("inf")
         self._recovered = False
         self._trouble = ""
         self._wake = threading.Event()
@@ -138,6 +139,7 @@ class JobRunner:
         if not self._closing.is_set():
             failed += self._claim()
             self._expire()
+            self._sweep()
         if failed:
             raise failed[0]
 
@@ -205,18 +207,19 @@ class JobRunner:
     def _request(self, job: Job) -> Any:
         """Check a job's settings again, with its images in place of their names."""
         settings = dict(job.body)
-        for field in INPUTS:
-            if settings.get(field):
-                settings[field] = self._picture(settings[field])
-        return self._engine.check(**settings)
+        files = {field: self._file(name) for field in INPUTS if (name := settings.get(field))}
+        width, height = header_size(files["image"]) if "image" in files else (0, 0)
+        with self._engine.decoding.turn(width * height):
+            for field, file in files.items():
+                settings[field] = open_image(file, f"The image {settings[field]} of this job")
+            return self._engine.check(**settings)
 
-    def _picture(self, name: str) -> Image.Image:
+    def _file(self, name: str) -> io.BytesIO:
         """Read an image that a job was given. Raises SettingsError, StorageError."""
         try:
-            data = self._store.get(name)
+            return io.BytesIO(self._store.get(name))
         except LookupError as error:
             raise SettingsError(f"{error} This job needs it as its input.") from None
-        return open_image(io.BytesIO(data), f"The image {name} of this job")
 
     def _settle(self, job: Job, result: Result) -> None:
         """Store a job's images, then say that it is finished."""
@@ -245,6 +248,17 @@ class JobRunner:
             if deleted:
                 log.info("%d jobs were deleted: they ended more than %s ago.", deleted, self._keep)
             self._expired = time.monotonic()
+
+    def _sweep(self) -> None:
+        """Delete what killed servers left in the store: images of no job, such as its uploads alone."""
+        if time.monotonic() - self._swept > _SWEEP_EVERY:
+            self._swept = time.monotonic()
+            left = [name for name in self._jobs.unused(self._store.names("job_")) if self._store.is_old(name)]
+            for name in left:
+                self._store.delete(name)
+            self._store.sweep()
+            if left:
+                log.info("%d images were deleted: they are of no job.", len(left))
 
     def _let_go(self) -> None:
         """Stop what is still drawn and release its claims."""

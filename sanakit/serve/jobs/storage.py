@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import time
 from pathlib import Path
 
 from fsspec.core import url_to_fs
@@ -18,7 +19,7 @@ from sanakit.errors import OutputError, SettingsError, StorageError
 from sanakit.whole import sweep, written_whole
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_ABANDONED = 3600  # seconds after which an unfinished file is a killed process's
+ABANDONED = 3600  # seconds after which an unfinished file, or an upload of no job, is a killed process's
 
 
 class ImageStore:
@@ -55,7 +56,19 @@ class ImageStore:
 
     def names(self, prefix: str = "") -> list[str]:
         """Names of all images, or of those that begin so, in order. Raises StorageError."""
-        return sorted(name for name in self._place.names() if name.startswith(prefix) and _fits(name))
+        return sorted(name for name in self._place.names(prefix) if _fits(name))
+
+    def is_old(self, name: str) -> bool:
+        """Return whether an image was stored so long ago that nobody is still at work on what it is for.
+
+        False for a missing one, and where the store keeps no times. Raises SettingsError, StorageError.
+        """
+        written = self._place.written(_checked(name))
+        return written is not None and time.time() - written > ABANDONED
+
+    def sweep(self) -> None:
+        """Delete unfinished files that killed processes left, as far as that is possible."""
+        self._place.sweep()
 
 
 class _Folder:
@@ -67,7 +80,18 @@ class _Folder:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
             raise OutputError(_sentence(f"The folder {self._root} cannot be created", error)) from None
-        sweep(self._root, older=_ABANDONED)
+        self.sweep()
+
+    def sweep(self) -> None:
+        sweep(self._root, older=ABANDONED)
+
+    def written(self, name: str) -> float | None:
+        try:
+            return (self._root / name).lstat().st_mtime
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StorageError(_sentence(f"The image {name} cannot be read in {self._root}", error)) from None
 
     def put(self, name: str, data: bytes) -> None:
         try:
@@ -99,10 +123,11 @@ class _Folder:
                 _sentence(f"The image {name} cannot be deleted in {self._root}", error)
             ) from None
 
-    def names(self) -> list[str]:
+    def names(self, prefix: str) -> list[str]:
         try:
             with os.scandir(self._root) as entries:
-                return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+                found = (entry for entry in entries if entry.name.startswith(prefix))
+                return [entry.name for entry in found if entry.is_file(follow_symlinks=False)]
         except OSError as error:
             raise StorageError(_sentence(f"The folder {self._root} cannot be read", error)) from None
 
@@ -150,15 +175,27 @@ class _Remote:
         except Exception as error:
             raise StorageError(_sentence(f"The image {name} cannot be deleted", error)) from None
 
-    def names(self) -> list[str]:
+    def names(self, prefix: str) -> list[str]:
         try:
             self._files.invalidate_cache()  # other processes write too
-            found = self._files.ls(self._root, detail=True)
+            # Object stores list by prefix; plain names hold no characters of patterns.
+            found = self._files.glob(f"{self._root}/{prefix}*", detail=True)
         except FileNotFoundError:  # an object store has no empty folders
             return []
         except Exception as error:
             raise StorageError(_sentence("The images cannot be listed", error)) from None
-        return [entry["name"].rpartition("/")[2] for entry in found if entry["type"] == "file"]
+        return [path.rpartition("/")[2] for path, entry in found.items() if entry["type"] == "file"]
+
+    def written(self, name: str) -> float | None:
+        try:
+            return self._files.modified(f"{self._root}/{name}").timestamp()
+        except (FileNotFoundError, NotImplementedError):
+            return None
+        except Exception as error:
+            raise StorageError(_sentence(f"The image {name} cannot be read", error)) from None
+
+    def sweep(self) -> None:
+        """Do nothing: what is not whole has no name there."""
 
 
 def _fits(name: str) -> bool:

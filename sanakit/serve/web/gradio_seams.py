@@ -1,13 +1,18 @@
 """All uses of Gradio's undocumented parts, so that a new release can break only this file.
 
-Four seams: the inputs of an event before a function gets them, the routes that fetch files, the application
-that a mounted page is, and its login. `tests/serve/web/test_gradio_seams.py` calls each of them.
+Six seams: the inputs of an event before a function gets them, what becomes of its errors, the routes that
+fetch files, the application that a mounted page is, its login, and the end of its streams.
+`tests/serve/web/test_gradio_seams.py` calls each of them.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import math
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 from fastapi import FastAPI
@@ -15,6 +20,24 @@ from gradio.routes import App
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY = 0.2  # seconds
+
+
+class _Over(asyncio.Event):
+    """An event that the open streams of a page wait for: the end of the server."""
+
+    def __init__(self, over: threading.Event) -> None:
+        super().__init__()
+        self._over = over
+
+    async def wait(self) -> Literal[True]:
+        """Return when the server is stopping."""
+        while not (self._over.is_set() or self.is_set()):
+            await asyncio.sleep(_LOOK_EVERY)
+        return True
 
 
 class Lock:
@@ -35,12 +58,24 @@ class Lock:
 
 def lock_of(app: FastAPI) -> Lock:
     """Return the lock of the page that `gr.mount_gradio_app` has put on an application."""
+    return Lock(_page_of(app))
+
+
+def end_streams(app: FastAPI, over: threading.Event) -> None:
+    """End the streams that every open page holds when the event is set: the server could not stop before."""
+    _page_of(app).stop_event = _Over(over)
+
+
+def _page_of(app: FastAPI) -> App:
     mounted = (route.app for route in app.routes if isinstance(route, Mount))
-    return Lock(next(found for found in mounted if isinstance(found, App)))
+    return next(found for found in mounted if isinstance(found, App))
 
 
 class Blocks(gr.Blocks):
-    """Takes no file of another host from a visitor: Gradio would fetch it, of whatever size."""
+    """Takes no file of another host from a visitor: Gradio would fetch it, of whatever size.
+
+    What a visitor's events cannot be is refused in a sentence; Gradio would print a traceback for each.
+    """
 
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False
@@ -48,7 +83,27 @@ class Blocks(gr.Blocks):
         """Return the inputs of an event as its function takes them."""
         if _names_a_host(inputs):
             raise gr.Error("Files of other hosts are not fetched: upload the file.", print_exception=False)
-        return await super().preprocess_data(block_fn, inputs, state, explicit_call)
+        for field, value in zip(block_fn.inputs, inputs, strict=False):
+            if isinstance(field, gr.Number | gr.Slider):
+                _check_number(field, value)
+        found = await super().preprocess_data(block_fn, inputs, state, explicit_call)
+        for field, value in zip(block_fn.inputs, found, strict=True):
+            of_text = isinstance(field, gr.Textbox | gr.Radio | gr.Dropdown | gr.File)
+            if of_text and not isinstance(value, str):
+                raise TypeError(f"{field.label} is not a text")
+        return found
+
+    async def process_api(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Run an event. Its own function tells of our mistakes; all else that fails is what was sent."""
+        try:
+            return await super().process_api(*arguments, **options)
+        except gr.Error as error:
+            error.print_exception = False
+            raise
+        except Exception as error:
+            log.warning("an event of the page was refused: %s", type(error).__name__)
+            sentence = "The server does not understand what this page sent: reload the page."
+            raise gr.Error(sentence, print_exception=False) from None
 
 
 class NoFetching:
@@ -64,6 +119,22 @@ class NoFetching:
             await PlainTextResponse("Files of other hosts are not fetched.", 403)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+
+def _check_number(field: gr.Number | gr.Slider, value: Any) -> None:
+    """Refuse a number that a field cannot hold, in a sentence that names the field."""
+    if value is None and isinstance(field, gr.Number):  # empty, while a person types
+        return
+    low, high = field.minimum, field.maximum
+    if isinstance(value, int | float) and math.isfinite(value) and _within(value, low, high):
+        return
+    told = ("" if low is None else f" from {low:g}") + ("" if high is None else f" to {high:g}")
+    sentence = f"{field.label}: use a number{told}."
+    raise gr.Error(sentence, title="Not possible", print_exception=False)
+
+
+def _within(value: float, low: float | None, high: float | None) -> bool:
+    return (low is None or value >= low) and (high is None or value <= high)
 
 
 def _names_a_host(value: Any) -> bool:

@@ -24,6 +24,7 @@ from sanakit.images.image import Metadata, encode, read_metadata
 from sanakit.images.image import save as save_file
 from sanakit.serve.jobs.jobs import FINISHED, JobStore
 from sanakit.serve.jobs.storage import ImageStore
+from sanakit.whole import written_whole
 
 SHARED = ""  # the room of a page whose visitors are one person
 MOST_SHOWN = 200  # images in the overview, the newest
@@ -37,12 +38,13 @@ class History:
     """The images that were drawn, by room; those of one room are not found in another.
 
     store: where they are kept. jobs: those made without a key have their images in the shared room, too.
+    folder: for copies of what is shown, private and empty; None: a temporary one.
     """
 
-    def __init__(self, store: ImageStore, jobs: JobStore | None = None) -> None:
+    def __init__(self, store: ImageStore, jobs: JobStore | None = None, folder: Path | None = None) -> None:
         self.store = store
         self.jobs = jobs
-        self._folder = TemporaryDirectory(prefix="sana-page-")
+        self._folder = TemporaryDirectory(prefix="sana-page-", dir=folder)
         self._fetched: OrderedDict[str, Path] = OrderedDict()
         self._lock = threading.Lock()
         self._last = 0
@@ -60,7 +62,7 @@ class History:
         prefix = _prefix(room)
         found = {
             name: int(name.removeprefix(prefix).partition("-")[0])
-            for name in self.store.names()
+            for name in self.store.names(prefix)
             if re.fullmatch(rf"{prefix}\d{{17}}-[0-9a-f]{{8}}\.png", name)
         }
         if room == SHARED and self.jobs is not None:
@@ -77,17 +79,20 @@ class History:
         if not self._belongs(room, name):
             raise SettingsError("This image no longer exists: choose another one.")
         with self._lock:
-            if name not in self._fetched:
-                path = Path(self._folder.name) / name
-                try:
-                    path.write_bytes(self.store.get(name))
-                except LookupError:
-                    raise SettingsError("This image was deleted: choose another one.") from None
-                self._fetched[name] = path
-                while len(self._fetched) > MOST_FETCHED:
-                    self._fetched.popitem(last=False)[1].unlink(missing_ok=True)
-            self._fetched.move_to_end(name)
-            return self._fetched[name]
+            if name in self._fetched:
+                self._fetched.move_to_end(name)
+                return self._fetched[name]
+        path = Path(self._folder.name) / name
+        try:  # without the lock, for which all visitors wait
+            with written_whole(path) as partial:
+                partial.write_bytes(self.store.get(name))
+        except LookupError:
+            raise SettingsError("This image was deleted: choose another one.") from None
+        with self._lock:
+            self._fetched[name] = path
+            while len(self._fetched) > MOST_FETCHED:
+                self._fetched.popitem(last=False)[1].unlink(missing_ok=True)
+        return path
 
     def metadata(self, room: str, name: str) -> Metadata:
         """Return an image's settings. Raises as `file` does."""

@@ -7,7 +7,10 @@ or uploaded on it. The page itself is `page.py`.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -17,19 +20,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sanakit.errors import SanaError, SettingsError
 from sanakit.serve.engine.engine import Engine
-from sanakit.serve.http.access import Caller
+from sanakit.serve.http.access import Caller, check_origin
 from sanakit.serve.http.failures import FailureError, failure_of
 from sanakit.serve.http.service import Service
 from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.keys import Key, KeyStore
 from sanakit.serve.jobs.storage import ImageStore
-from sanakit.serve.web.gradio_seams import Blocks, Lock, NoFetching, lock_of
+from sanakit.serve.web.gradio_seams import Blocks, Lock, NoFetching, end_streams, lock_of
 from sanakit.serve.web.history import History
 from sanakit.serve.web.page import Page
 from sanakit.serve.web.style import CSS, JS, theme
 
 OPEN = ("/health", "/ready", "/metrics", "/openapi.json")  # to all, by whatever name; /v1/ has its own guard
 MAX_UPLOAD = 20_000_000  # bytes
+UPLOADS = "uploads"  # in the page's folder
 MOST_WAITING = 64  # events of all visitors that wait for their turn
 KEEP_COPIES = (600, 3600)  # seconds: how often Gradio's cache is looked through, and when a copy is old
 
@@ -40,15 +44,20 @@ def build_page(
     jobs: JobStore | None = None,
     *,
     private: bool = False,
-    charge: Callable[[str, int], None] | None = None,
+    charge: Callable[[str, int], Callable[[], None]] | None = None,
+    folder: Path | None = None,
 ) -> gr.Blocks:
     """Return the page.
 
     store: where the images are kept. jobs: whose images are shown in the gallery, too. private: each
     visitor sees only what was drawn in this tab; for pages that are shared by the public. charge: called with
-    who is logged in and a number of images before they are drawn; raises SanaError if it is too many.
+    who is logged in and a number of images before they are drawn; raises SanaError if it is too many, and
+    returns what takes it back. folder: for uploads and copies of what is shown, which must be private; None:
+    temporary ones.
     """
-    page = Page(engine, History(store, jobs), private=private, charge=charge)
+    if folder is not None:
+        os.environ["GRADIO_TEMP_DIR"] = str(folder / UPLOADS)  # Gradio has no other way to be told
+    page = Page(engine, History(store, jobs, folder), private=private, charge=charge)
     with Blocks(
         title="sanakit", analytics_enabled=False, fill_width=True, delete_cache=KEEP_COPIES
     ) as blocks:
@@ -82,12 +91,12 @@ def mount_page(app: FastAPI, blocks: gr.Blocks, path: str = "/", **options: Any)
     )
 
 
-def add_page(app: FastAPI) -> None:
+def add_page(app: FastAPI, folder: Path) -> None:
     """Put the page beside the API that `create_app` made: the same engine, images and access control.
 
     Where the API needs a key, from the moment it does, the page has a login: the key's name, and the key as
     password. Images are then kept by key, and count for its limits. Else, what this machine alone can reach
-    has one gallery, and answers to this machine's names alone.
+    has one gallery, and answers to this machine's names alone. folder: see `build_page`.
     """
     service: Service = app.state.service
     settings, keys = service.settings, KeyStore(service.jobs.database)
@@ -96,12 +105,8 @@ def add_page(app: FastAPI) -> None:
         key = keys.verify(token.strip())
         return key is not None and key.name == name
 
-    def charge(name: str, pictures: int) -> None:
-        _charge(
-            service,
-            next((key for key in keys.list() if key.name == name and not key.revoked), None),
-            pictures,
-        )
+    def charge(name: str, pictures: int) -> Callable[[], None]:
+        return _charge(service, keys.named(name), pictures)
 
     blocks = build_page(
         service.engine,
@@ -109,22 +114,26 @@ def add_page(app: FastAPI) -> None:
         service.jobs,
         private=not settings.local or settings.no_auth,
         charge=charge,
+        folder=folder,
     )
-    mount_page(app, blocks, auth_message="Your key's name, and the key.")
+    mount_page(app, blocks, auth_message="Your key's name, and the key.", allowed_paths=[str(folder)])
+    end_streams(app, service.draining)
     app.add_middleware(_PageGuard, service=service, lock=lock_of(app), is_known=is_known)
 
 
-def _charge(service: Service, key: Key | None, pictures: int) -> None:
+def _charge(service: Service, key: Key | None, pictures: int) -> Callable[[], None]:
     if key is None:
         raise SettingsError("This key was revoked: log in with another one.")
     try:
         service.access.charge(Caller(key), pictures)
     except FailureError as error:
         raise SettingsError(error.failure.message) from None
+    return partial(service.access.refund, Caller(key), pictures)
 
 
 class _PageGuard:
-    """Does for the page what `AccessGuard` does for the API: host names, and the login once there are keys.
+    """Does for the page what `AccessGuard` does for the API: names of hosts, origins of other pages, and the
+    login once there are keys.
 
     lock: of the page. is_known: whether a name and a key belong together.
     """
@@ -139,7 +148,10 @@ class _PageGuard:
         path = scope.get("path", "")
         if scope["type"] == "http" and not path.startswith("/v1/") and path not in OPEN:
             try:
-                await asyncio.to_thread(self._check, Headers(scope=scope).get("host", ""))
+                headers = Headers(scope=scope)
+                host = headers.get("host", "")
+                check_origin(headers.get("origin"), host, self._service.settings.origins)
+                await asyncio.to_thread(self._check, host)
             except (FailureError, SanaError) as error:
                 await failure_of(error, "of the page").response()(scope, receive, send)
                 return

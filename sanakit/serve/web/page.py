@@ -10,9 +10,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable
-from functools import wraps
 from html import escape
-from inspect import isasyncgenfunction
 from typing import Any
 
 import gradio as gr
@@ -20,14 +18,17 @@ import gradio as gr
 from sanakit.errors import SanaError
 from sanakit.images.image import Metadata
 from sanakit.pipelines.image_to_image import STRENGTH
+from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.web.history import SHARED, History
+from sanakit.serve.web.messages import told
 from sanakit.serve.web.panel import make_panel, offered_by
 from sanakit.serve.web.parts import (
     CREATE,
     EDIT,
     GALLERY,
     Details,
+    chosen_name,
     make_editor,
     make_overview,
     make_stage,
@@ -55,7 +56,7 @@ class Page:
     """The functions behind the page, one an event.
 
     private: each tab has its own gallery. charge: called with who is logged in and a number of images,
-    before they are drawn; raises SanaError if it is too many.
+    before they are drawn; raises SanaError if it is too many, and returns what takes it back.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Page:
         history: History,
         *,
         private: bool = False,
-        charge: Callable[[str, int], None] | None = None,
+        charge: Callable[[str, int], Callable[[], None]] | None = None,
     ) -> None:
         self.engine = engine
         self.charge = charge
@@ -91,7 +92,7 @@ class Page:
         with gr.Row(elem_id="body"):
             self.panel = make_panel(self.engine.specs)
             with gr.Column(scale=8, min_width=320, elem_id="right"):
-                self.editor = make_editor()
+                self.editor = make_editor(self.engine.decoding)
                 self.stage = make_stage()
                 self.overview = make_overview()
         shade.click(None, js=SWITCH_SHADE)
@@ -148,8 +149,7 @@ class Page:
 
     def _on(self, event: Any, function: Any, inputs: list, outputs: list, **options: Any) -> None:
         """Tie a function to an event, without Gradio's own signs of progress or a public API."""
-        function = function if isasyncgenfunction(function) else _told(function)
-        event(function, inputs, outputs, show_progress="hidden", api_visibility="private", **options)
+        event(told(function), inputs, outputs, show_progress="hidden", api_visibility="private", **options)
 
     # Drawing
 
@@ -165,10 +165,11 @@ class Page:
             stage.details.group: gr.update(visible=False),
         }
         end = {panel.draw: gr.update(interactive=True), panel.cancel: gr.update(interactive=False)}
+        take_back: Callable[[], None] | None = None
         try:
             wish, edit = self._wish(mode, keep_seed, drawn_seed, values)
             if self.charge is not None and visitor.username:
-                await asyncio.to_thread(self.charge, visitor.username, wish.num_images)
+                take_back = await asyncio.to_thread(self.charge, visitor.username, wish.num_images)
         except SanaError as error:
             yield end | {stage.status: status_html(View(state="failed", message=str(error)))}
             return
@@ -185,6 +186,8 @@ class Page:
                 changes |= end
             else:
                 changes |= end | {stage.view: EMPTY}
+                if take_back is not None and view.free:
+                    await asyncio.to_thread(take_back)
             yield changes
 
     def cancel(self, visitor: gr.Request) -> None:
@@ -281,11 +284,11 @@ class Page:
 
     def choose_drawn(self, visitor: gr.Request, names: list[str], chosen: gr.SelectData) -> Updates:
         """Show the settings of one of the images on the stage."""
-        return self._show(self.stage.details, self._room(visitor), names[chosen.index])
+        return self._show(self.stage.details, self._room(visitor), chosen_name(names, chosen))
 
     def choose_kept(self, visitor: gr.Request, names: list[str], chosen: gr.SelectData) -> Updates:
         """Show an image of the history, and its settings."""
-        room, name = self._room(visitor), names[chosen.index]
+        room, name = self._room(visitor), chosen_name(names, chosen)
         picture = gr.update(value=str(self.history.file(room, name)), visible=True)
         return {self.overview.picture: picture, **self._show(self.overview.details, room, name)}
 
@@ -306,7 +309,10 @@ class Page:
 
     def restore_file(self, path: str, model: str) -> Updates:
         """Set the controls to what an uploaded PNG says."""
-        return self._restore(settings_of(path), model)
+        width, height = header_size(path)
+        with self.engine.decoding.turn(width * height):
+            metadata = settings_of(path)
+        return self._restore(metadata, model)
 
     def edit_shown(self, visitor: gr.Request, name: str) -> Updates:
         """Take an image to the editor."""
@@ -320,8 +326,8 @@ class Page:
         panel = self.panel
         drawn_by = str(metadata["model"])
         if drawn_by not in self.engine.specs:
-            told = f"It was drawn by {drawn_by[:100]}, missing here; {model} draws another image."
-            gr.Warning(escape(told))
+            warning = f"It was drawn by {drawn_by[:100]}, missing here; {model} draws another image."
+            gr.Warning(escape(warning))
         else:
             model = drawn_by
         spec = self.engine.specs[model]
@@ -380,16 +386,3 @@ class Page:
 
     def _details(self, details: Details) -> list:
         return [details.group, details.download, details.command, details.data, details.shown]
-
-
-def _told(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Show a function's SanaError as a message on the page."""
-
-    @wraps(function)  # Gradio reads in the signature what to hand over
-    def told(*values: Any) -> Any:
-        try:
-            return function(*values)
-        except SanaError as error:
-            raise gr.Error(escape(str(error)), title="Not possible", print_exception=False) from None
-
-    return told

@@ -7,6 +7,7 @@ Words and settings are in `panel.py`.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image, ImageChops
 from sanakit.errors import SanaError, SettingsError
 from sanakit.images.opening import open_image
 from sanakit.pipelines.image_to_image import STRENGTH
+from sanakit.serve.engine.decoding import DecodingTurns, header_size
 from sanakit.serve.web.studio import BEYOND, MOST_MARGIN, PAINTED, WHOLE
 from sanakit.serve.web.view import EMPTY
 
@@ -76,8 +78,11 @@ class Overview:
     details: Details
 
 
-def make_editor() -> Editor:
-    """Lay out the editor of the image to start from; the style sheet shows it in the mode for it."""
+def make_editor(turns: DecodingTurns) -> Editor:
+    """Lay out the editor of the image to start from; the style sheet shows it in the mode for it.
+
+    turns: that its layers wait for before they are decoded.
+    """
     with gr.Column(elem_id="editor"):
         picture = gr.ImageEditor(
             label="Image to start from",
@@ -98,7 +103,7 @@ def make_editor() -> Editor:
             placeholder="Drop an image here, or choose one",
             buttons=["fullscreen"],
         )
-        picture.convert_and_format_image = _checked_layer
+        picture.convert_and_format_image = _in_turn(turns, _checked_layer)
         what = gr.Radio(
             [WHOLE, PAINTED, BEYOND],
             value=WHOLE,
@@ -237,6 +242,30 @@ def source_and_mask(value: dict | None) -> tuple[Image.Image, Image.Image | None
             painted = painted.resize(picture.size, Image.Resampling.NEAREST)
         mask = painted if mask is None else ImageChops.lighter(mask, painted)
     return picture, mask
+
+
+def chosen_name(names: list[str], chosen: gr.SelectData) -> str:
+    """Return the name of the image that was chosen of those shown. Raises SettingsError."""
+    place = chosen.index
+    if not isinstance(place, int) or not 0 <= place < len(names):
+        raise SettingsError("This image is no longer shown: choose another one.")
+    return names[place]
+
+
+def _in_turn(turns: DecodingTurns, decode: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that decodes a layer of the editor once it is its turn."""
+
+    def decode_in_turn(file: Any, *options: Any, **more: Any) -> Any:
+        is_data = isinstance(file, bytes | bytearray | memoryview)
+        place = io.BytesIO(file) if is_data else getattr(file, "path", "")
+        width, height = header_size(place)
+        try:
+            with turns.turn(width * height):
+                return decode(file, *options, **more)
+        except SanaError as error:
+            raise gr.Error(escape(str(error)), title="Not possible", print_exception=False) from None
+
+    return decode_in_turn
 
 
 def _checked_layer(file: Any, flatten_on_white: bool = False) -> Image.Image | None:

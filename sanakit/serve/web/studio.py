@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from sanakit.errors import SanaError, SettingsError, StoppedError
+from sanakit.errors import RefusedError, SanaError, SettingsError, StoppedError
 from sanakit.images.opening import MAX_PIXELS
 from sanakit.pipelines.image_to_image import STRENGTH
 from sanakit.pipelines.inpaint import expand
@@ -40,6 +40,12 @@ class Edit:
     what: str = WHOLE
     strength: float = STRENGTH
     margins: tuple[int, int, int, int] = (0, 0, 0, 0)  # pixels to the left, top, right and bottom
+
+    @property
+    def pixels(self) -> int:
+        """The pixels of the image, with its margins where they are drawn."""
+        left, top, right, bottom = self.margins if self.what == BEYOND else (0, 0, 0, 0)
+        return min(MAX_PIXELS, (self.image.width + left + right) * (self.image.height + top + bottom))
 
     def words(self) -> dict[str, Any]:
         """Return the keyword arguments of `Engine.check`. Raises SettingsError."""
@@ -68,6 +74,7 @@ class View:
     previews: list[Image.Image | None] = field(default_factory=list)  # one per image
     names: list[str] = field(default_factory=list)  # of the finished images in the history
     warnings: list[str] = field(default_factory=list)
+    free: bool = False  # whether it failed through no doing of the visitor: nothing is charged
 
 
 class Studio:
@@ -98,7 +105,7 @@ class Studio:
         ticket = None
         try:
             # Checking decodes, scales and hashes the visitor's images: not on the loop that serves all.
-            request = await asyncio.to_thread(self._check, wish, edit)
+            request = await loop.run_in_executor(self.engine.decoding.threads, self._check, wish, edit)
             # An image that is not done yet has not been looked at by the filter.
             previews = self.engine.image_filter is None
             ticket = self.engine.submit(request, on_event, previews=previews)
@@ -113,10 +120,11 @@ class Studio:
         except StoppedError:
             yield View(state="stopped", message="Stopped.")
         except SanaError as error:
-            yield View(state="failed", message=str(error))
+            yield View(state="failed", message=str(error), free=not isinstance(error, RefusedError))
         except Exception:
             log.exception("drawing failed")
-            yield View(state="failed", message="Something went wrong on the server; its log has details.")
+            sentence = "Something went wrong on the server; its log has details."
+            yield View(state="failed", message=sentence, free=True)
         finally:
             if ticket is not None:
                 ticket.cancel()  # nothing, if it is done
@@ -132,8 +140,10 @@ class Studio:
     def _check(self, wish: Wish, edit: Edit | None):
         spec = self.engine.specs.get(wish.model)
         words = wish.words(styles(spec) if spec else {})
-        words |= {"width": wish.width, "height": wish.height} if edit is None else edit.words()
-        return self.engine.check(wish.model, **words)
+        if edit is None:
+            return self.engine.check(wish.model, **words, width=wish.width, height=wish.height)
+        with self.engine.decoding.turn(edit.pixels):
+            return self.engine.check(wish.model, **words, **edit.words())
 
     async def _follow(self, events: asyncio.Queue, count: int) -> AsyncIterator[View | Result]:
         """Yield views of the progress, then the result. Raises what the drawing failed with.

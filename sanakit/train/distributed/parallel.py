@@ -98,7 +98,9 @@ def processes() -> Iterator[Share]:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error).lower()):
             raise
         raise PeerError(_last_words()) from error
-    dist.destroy_process_group()
+    finally:
+        with suppress(RuntimeError):  # after a failure, of which the others have been told by now
+            dist.destroy_process_group()
 
 
 def choose(config: TrainConfig, model: nn.Module, share: Share) -> str:

@@ -354,7 +354,7 @@ def test_the_model_that_goes_holds_no_memory_while_the_next_is_loaded(engine: En
     load = TextToImage.from_pretrained
 
     def loading(*arguments, **settings):
-        seen.append(engine._part)
+        seen.append(engine._current.part)
         return load(*arguments, **settings)
 
     monkeypatch.setattr(TextToImage, "from_pretrained", loading)

@@ -89,7 +89,7 @@ def test_weights_that_fit_stay_between_stages(three: list[str]) -> None:
 def test_models_take_turns_where_only_one_fits(three: list[str], gate: Any) -> None:
     """Requests for the second wait until those of the first are done; nobody waits for ever."""
     engine = Engine(three[:2], device="cpu", memory="all", max_batch=2)
-    engine.residence._limit = int(1.5 * weights(three))
+    engine.residence.limit = int(1.5 * weights(three))
     engine.start()
     try:
         asked = ["one", "two", "one", "two", "one", "one", "two", "one", "one", "one"]

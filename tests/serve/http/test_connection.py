@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import runpy
 import socket
 import threading
@@ -34,10 +35,15 @@ async def slow_app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.fixture(params=[auto.AutoHTTPProtocol, H11Protocol], ids=["auto", "h11"])
-def port(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Of a server with these connections, above either of uvicorn's own."""
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The connection, above either of uvicorn's own."""
     monkeypatch.setattr(auto, "AutoHTTPProtocol", request.param)
-    kind = runpy.run_path(connection.__file__)["Connection"]
+    return runpy.run_path(connection.__file__)["Connection"]
+
+
+@pytest.fixture
+def port(kind: Any) -> Iterator[int]:
+    """Of a server with these connections."""
     kind.patience = PATIENCE
     with socket.create_server(("127.0.0.1", 0)) as listening:
         config = uvicorn.Config(slow_app, http=kind, log_config=None, lifespan="off", ws="none")
@@ -93,3 +99,50 @@ def test_a_body_that_comes_steadily_is_read_to_its_end(port: int) -> None:
             time.sleep(PATIENCE / 3)
         client.settimeout(5)
         assert client.recv(1000).startswith(b"HTTP/1.1 204")
+
+
+def test_a_head_without_an_end_is_let_go_and_a_long_body_is_not(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.settimeout(5)
+        try:
+            for number in range(100):
+                client.sendall(b"GET / HTTP/1.1\r\n" * (not number) + b"X: " + b"a" * 65_000 + b"\r\n")
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        else:
+            assert is_closed(client)
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.settimeout(5)
+        for _ in range(3):  # on one connection, one after the other
+            client.sendall(POST.replace(b"30000", b"1000000") + b"x" * 1_000_000)
+            assert client.recv(1000).startswith(b"HTTP/1.1 204")
+
+
+def test_connections_beyond_the_limit_hear_503_until_others_leave(kind: Any, port: int) -> None:
+    kind.patience, kind.most = 60, 2
+    clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
+    for client in clients:  # both are taken
+        client.settimeout(5)
+        client.sendall(GET)
+        assert client.recv(1000).startswith(b"HTTP/1.1 204")
+    with socket.create_connection(("127.0.0.1", port)) as third:
+        third.settimeout(5)
+        try:
+            third.sendall(GET)
+        except (BrokenPipeError, ConnectionResetError):
+            pytest.fail("it was closed before it was told")
+        head, _, body = third.recv(1000).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503")
+    assert b"Retry-After: 2" in head
+    error = json.loads(body)["error"]
+    assert (error["code"], error["type"], error["param"]) == ("busy", "server_error", None)
+    clients.pop().close()
+    until = time.monotonic() + 5
+    while True:
+        assert time.monotonic() < until
+        with socket.create_connection(("127.0.0.1", port)) as fourth:
+            fourth.settimeout(5)
+            fourth.sendall(GET)
+            if fourth.recv(1000).startswith(b"HTTP/1.1 204"):
+                break
+    clients.pop().close()

@@ -207,6 +207,28 @@ def test_every_error_has_openais_form(parts: Any, method: str, path: str, status
     assert (answer.status_code, error_of(answer)["code"]) == (status, code)
 
 
+def test_head_answers_as_get_does_without_the_body(parts: Any) -> None:
+    job = parts.client.post("/v1/jobs", json={"prompt": "x", "size": "64x64", "steps": 1}).json()["id"]
+    image = parts.draw(response_format="url").json()["data"][0]["url"]
+    known = {"/v1/models/{model}": "/v1/models/pocket", "/v1/jobs/{job_id}": f"/v1/jobs/{job}"}
+    known |= {"/v1/pictures/{name}": image.removeprefix("http://127.0.0.1")}
+    templates = [path for path, methods in parts.app.openapi()["paths"].items() if "get" in methods]
+    assert {*templates} >= {*known}
+    for path in [*(known.get(template, template) for template in templates), "/openapi.json", "/v1/none"]:
+        got, head = parts.client.get(path), parts.client.head(path)
+        assert (head.status_code, head.content) == (got.status_code, b"")
+        assert head.headers["Content-Type"] == got.headers["Content-Type"]
+        if path != "/metrics":  # which counts these requests
+            assert head.headers["Content-Length"] == str(len(got.content))
+    assert parts.client.head("/v1/images/generations").status_code == 405
+    figures = parts.client.get("/metrics").text
+    assert 'sana_http_requests_total{method="HEAD",route="/v1/models",status="200"} 1.0' in figures
+
+
+def test_head_needs_a_key_where_get_does(make_parts: Make) -> None:
+    assert make_parts(local=False).client.head("/v1/models").status_code == 401
+
+
 def test_our_own_mistake_tells_the_client_only_an_id_which_the_log_explains(
     parts: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -289,6 +311,7 @@ def test_the_figures_count_what_happened(parts: Any) -> None:
     assert "none-such" not in text
     assert f"sana_engine_pictures_total {before + 2:.1f}" in text
     assert "sana_engine_waiting 0.0" in text
+    assert "sana_engine_failed_steps_total 0.0" in text
     assert 'sana_jobs{status="queued"} 0.0' in text
     assert "sana_http_request_seconds_bucket" in text
 

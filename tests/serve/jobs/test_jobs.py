@@ -17,6 +17,7 @@ pytest.importorskip("sqlalchemy")
 from sanakit.errors import SettingsError, StorageError
 from sanakit.serve.jobs.instance import Instance
 from sanakit.serve.jobs.jobs import MAX_ATTEMPTS, JobStore, new_job_id
+from sanakit.serve.jobs.keys import KeyStore
 
 BODY = {"prompt": "a red apple", "seed": 2**63 - 1, "steps": 4}
 
@@ -294,3 +295,43 @@ def test_a_server_beside_another_has_its_own_name_and_keeps_it(tmp_path: Path) -
     assert (again[0].name, again[1].name) == names
     for place in again:
         place.close()
+
+
+def test_what_is_of_no_job_is_found_by_its_name(jobs: JobStore) -> None:
+    (plain,) = add(jobs)
+    edit_id = new_job_id()
+    own = f"{edit_id}-image-1.png"
+    jobs.add("edit", BODY | {"image": own}, None, 2, job_id=edit_id)
+    used = [f"{plain}-0.png", f"{edit_id}-0.png", f"{edit_id}-1.png", own]
+    unused = [f"{plain}-1.png", f"{edit_id}-image-2.png", f"{edit_id}-2.png", f"{new_job_id()}-image-1.png"]
+    foreign = ["page-1.png", "image_1.png", "job_.png", "job_x-0.png"]
+    assert sorted(jobs.unused([*used, *unused, *foreign])) == sorted(unused)
+    assert jobs.unused([]) == []
+    many = [f"{new_job_id()}-0.png" for _ in range(1001)]
+    assert sorted(jobs.unused([*many, *used])) == sorted(many)
+
+
+def test_the_images_of_a_job_that_failed_do_not_count_for_its_keys_day(jobs: JobStore) -> None:
+    keys = KeyStore(jobs.database)
+    key = keys.verify(keys.create("ann"))
+    assert key is not None
+
+    def used() -> int:
+        return keys.used(datetime.now(UTC).date())[key.id]
+
+    assert keys.spend(key, 7, datetime.now(UTC)) is None
+    ids = [jobs.add("generation", BODY, key.id, 2).id for _ in range(3)]
+    for expected, error in ((5, "NumericsError"), (5, "RefusedError")):
+        job = jobs.claim("a", 60)
+        assert job is not None
+        assert not jobs.fail(job.id, "b", "another's claim", error)
+        assert jobs.fail(job.id, "a", "why", error)
+        assert not jobs.fail(job.id, "a", "why", error)  # it is over, and taken back once
+        assert used() == expected
+    for _ in range(MAX_ATTEMPTS):  # the server is killed with it each time
+        assert used() == 5
+        assert jobs.claim("a", 60)
+        jobs.recover("a")
+    found = jobs.get(ids[2], key.id)
+    assert found is not None
+    assert (found.status, used()) == ("failed", 3)

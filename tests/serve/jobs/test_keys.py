@@ -21,7 +21,7 @@ import limits.storage.memory
 from sanakit.cli import main
 from sanakit.errors import SettingsError, StorageError
 from sanakit.serve.jobs.jobs import JobStore
-from sanakit.serve.jobs.keys import PREFIX, Key, KeyStore, Limiter
+from sanakit.serve.jobs.keys import PREFIX, Key, KeyRequest, KeyStore, Limiter
 
 NOON = datetime(2030, 1, 2, 12, tzinfo=UTC).timestamp()
 
@@ -264,3 +264,37 @@ def test_the_command_makes_lists_and_revokes(
     made_json = json.loads(sana(capsys, "create", "bob", "--json", "--data", "elsewhere")[1])
     assert made_json["key"].startswith(PREFIX)
     assert (tmp_path / "elsewhere" / "jobs.sqlite").exists()
+
+
+def test_servers_of_a_database_count_the_minute_together(keys: KeyStore, clock: Clock, url: str) -> None:
+    other = KeyStore(url)
+    here, there = Limiter(keys, clock=clock), Limiter(other, clock=clock)
+    key = made(keys, per_minute=3)
+    assert [limiter.check(key, 1) for limiter in (here, there, here)] == [None] * 3
+    assert (here.check(key, 1) is None, there.check(key, 1) is None) == (False, False)
+    assert Limiter(other, clock=clock).check(key, 1) is not None  # nor does a restart forget it
+    clock.seconds += 61
+    assert there.check(key, 1) is None
+    with other.database.reading() as session:  # what is over is not kept
+        assert len(session.query(KeyRequest).all()) == 1
+    other.close()
+
+
+def test_a_request_that_a_limit_refused_counts_for_none(keys: KeyStore, clock: Clock) -> None:
+    limiter, key = Limiter(keys, clock=clock), made(keys, per_minute=2, per_day=5)
+    assert limiter.check(key, 9) is not None  # too many for the day
+    assert [limiter.check(key, 1) for _ in range(2)] == [None, None]
+    assert limiter.check(key, 1) is not None  # too many for the minute
+    assert keys.used(datetime.fromtimestamp(NOON, UTC).date()) == {key.id: 2}
+
+
+def test_whether_there_are_keys_and_whose_a_name_is_takes_one_row(
+    keys: KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "list", lambda: pytest.fail("all keys are read"))
+    assert (keys.any(), keys.named("a")) == (False, None)
+    keys.create("a")
+    found = keys.named("a")
+    assert found is not None
+    assert keys.revoke("a").id == found.id
+    assert (keys.any(), keys.named("a")) == (True, None)

@@ -20,6 +20,7 @@ from PIL import Image
 from sanakit.errors import BusyError, ClosedError, NumericsError, OutputError, SettingsError, StorageError
 from sanakit.images.image import encode, read_metadata
 from sanakit.pipelines.request import Result
+from sanakit.serve.engine.decoding import DecodingTurns
 from sanakit.serve.jobs import runner as runner_module
 from sanakit.serve.jobs.jobs import Job, JobStore
 from sanakit.serve.jobs.runner import JobRunner
@@ -70,7 +71,7 @@ class FakeEngine:
     """Draws at once, or when the test says so; full when the test says so."""
 
     def __init__(self, at_once: bool = True) -> None:
-        self.at_once, self.room = at_once, threading.Event()
+        self.at_once, self.room, self.decoding = at_once, threading.Event(), DecodingTurns()
         self.room.set()
         self.submitted: queue.Queue[FakeTicket] = queue.Queue()
         self.refused: queue.Queue[str] = queue.Queue()

@@ -8,6 +8,7 @@ import queue
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from sanakit.errors import StorageError
 from sanakit.images.image import encode
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.jobs.instance import Instance
-from sanakit.serve.jobs.jobs import Job, JobStore
+from sanakit.serve.jobs.jobs import Job, JobStore, new_job_id
 from sanakit.serve.jobs.runner import JobRunner
 from sanakit.serve.jobs.storage import ImageStore
 
@@ -139,3 +141,51 @@ def test_after_kill_9_in_the_middle_of_a_batch_all_jobs_are_finished_and_none_tw
         assert (new.attempts, old.ended in (None, new.ended)) == (2 if old.ended is None else 1, True)
         assert difference(store, new, engine, new.body) <= 2
     assert len(store.names()) == 8
+
+
+def test_uploads_whose_server_was_killed_before_their_job_was_stored_go_at_the_next_start(
+    engine: Engine, tmp_path: Path
+) -> None:
+    jobs, store = JobStore(tmp_path / "jobs.sqlite"), ImageStore(tmp_path / "pictures")
+    lost, young = f"{new_job_id()}-image-{'0' * 32}.png", f"{new_job_id()}-mask-{'0' * 32}.png"
+    kept_id = new_job_id()
+    kept = f"{kept_id}-image-{'1' * 32}.png"
+    for name in (lost, young, kept, "page-1.png", "image_20200101_0.png"):
+        store.put(name, encode(Image.new("RGB", (64, 64)), "PNG"))
+        if name != young:
+            os.utime(tmp_path / "pictures" / name, times=(0, 0))
+    jobs.add("edit", BODY | {"image": kept}, None, 1, job_id=kept_id)
+    half = tmp_path / "pictures" / f".a.png.{'0' * 16}.partial"
+    half.write_bytes(b"half")
+    os.utime(half, times=(0, 0))
+    runner = JobRunner(engine, jobs, store, "test", poll=0.02)
+    runner.start()
+    until = time.monotonic() + PATIENCE
+    while lost in store.names() or half.exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    runner.close(PATIENCE)
+    assert {young, kept, "page-1.png", "image_20200101_0.png"} <= {*store.names()}
+    jobs.close()
+
+
+def test_a_store_that_cannot_be_swept_stops_no_job_and_is_looked_at_again_later(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, store, looked = JobStore(tmp_path / "jobs.sqlite"), ImageStore(tmp_path / "pictures"), []
+
+    def broken(prefix: str = "") -> list[str]:
+        looked.append(prefix)
+        raise StorageError("The images cannot be listed.")
+
+    monkeypatch.setattr(store, "names", broken)
+    job = jobs.add("generation", BODY, None, 1)
+    runner = JobRunner(engine, jobs, store, "test", poll=0.02)
+    runner.start()
+    until = time.monotonic() + PATIENCE
+    while (found := jobs.get(job.id, None)) is None or found.status != "finished":
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    runner.close(PATIENCE)
+    assert looked == ["job_"]
+    jobs.close()

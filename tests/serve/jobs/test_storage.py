@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("fsspec")
 
 from sanakit.errors import OutputError, SettingsError, StorageError
-from sanakit.serve.jobs.storage import ImageStore
+from sanakit.serve.jobs.storage import ABANDONED, ImageStore
 
 TRICKS = [
     *("", ".", "..", "../x.png", "a/b.png", "/etc/passwd", "a\\b.png", "C:x.png", "..\\x", "a..b"),
@@ -173,3 +173,34 @@ def test_a_killed_process_leaves_a_whole_picture_and_its_pieces_are_swept(folder
     assert store.names() == ["a.png"]
     ImageStore(folder)
     assert sorted(os.listdir(folder)) == [IN_USE, "a.png"]
+
+
+def test_names_are_listed_by_their_beginning(store: ImageStore) -> None:
+    for name in ("job_1-0.png", "job_2-0.png", "page-1.png"):
+        store.put(name, b"x")
+    assert store.names("job_") == ["job_1-0.png", "job_2-0.png"]
+    assert store.names("none") == []
+    assert len(store.names()) == 3
+    assert not store.is_old("page-1.png")
+    store.sweep()
+    assert len(store.names()) == 3
+
+
+def test_an_image_is_old_an_hour_after_it_was_stored(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path)
+    store.put("a.png", b"x")
+    assert not store.is_old("a.png")
+    assert not store.is_old("none.png")
+    os.utime(tmp_path / "a.png", times=(0, time.time() - ABANDONED - 1))
+    assert store.is_old("a.png")
+    with pytest.raises(SettingsError):
+        store.is_old("../a.png")
+
+
+def test_an_unfinished_file_of_a_killed_server_goes_while_another_one_runs(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path)
+    for name, age in ((f".a.png.{'0' * 16}.partial", ABANDONED + 1), (f".b.png.{'1' * 16}.partial", 5)):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, times=(0, time.time() - age))
+    store.sweep()
+    assert [path.name for path in tmp_path.iterdir()] == [f".b.png.{'1' * 16}.partial"]

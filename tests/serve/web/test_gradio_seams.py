@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 gr = pytest.importorskip("gradio")
 
-from sanakit.serve.web.gradio_seams import Blocks, NoFetching, lock_of  # noqa: E402
+from sanakit.serve.web.gradio_seams import Blocks, NoFetching, end_streams, lock_of  # noqa: E402
 
 
 def blocks() -> Blocks:
@@ -74,3 +75,43 @@ def test_the_routes_that_are_refused_are_the_ones_that_gradio_has() -> None:
     paths = list(page.openapi()["paths"])
     assert [path for path in paths if path.startswith("/gradio_api/proxy=")]
     assert [path for path in paths if path.startswith("/gradio_api/file=")]
+
+
+def test_the_open_streams_of_a_page_end_when_the_server_stops() -> None:
+    over = threading.Event()
+    app = gr.mount_gradio_app(FastAPI(), blocks(), "/", ssr_mode=False)
+    end_streams(app, over)
+    [page] = [route.app for route in app.routes if hasattr(getattr(route, "app", None), "auth")]
+
+    async def wait() -> None:
+        waiting = asyncio.create_task(page.stop_event.wait())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        over.set()
+        assert await asyncio.wait_for(waiting, 10)
+
+    asyncio.run(wait())
+
+
+def test_what_an_event_cannot_be_is_refused_without_a_traceback_of_gradios(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with Blocks(analytics_enabled=False) as page:
+        number, choice = gr.Number(label="Margin", minimum=0, maximum=8), gr.Radio(["a", "b"], label="Kind")
+        choice.change(lambda *values: None, [number, choice], [], queue=False)
+        choice.select(lambda: 1 / 0, [], [], queue=False)
+    client = TestClient(gr.mount_gradio_app(FastAPI(), page, "/", ssr_mode=False, show_error=True))
+
+    def told(data: Any, function: int = 0) -> str:
+        asked = {"data": data, "fn_index": function, "session_hash": "one"}
+        answer = client.post("/gradio_api/run/predict", json=asked)
+        assert answer.status_code == 500
+        return answer.json()["error"]
+
+    assert told([9, "a"]) == told([float("1e300"), "a"]) == "Margin: use a number from 0 to 8."
+    assert "not in the list of choices" in told([1, "c"])
+    for junk in ([1, None], [1], [], [1, {}], [[], "a"]):
+        assert told(junk)
+    assert "reload the page" in told([], 1)
+    assert "Traceback" not in "".join(capsys.readouterr())
+    assert all(record.exc_info is None for record in caplog.records)

@@ -57,7 +57,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
     assert address.startswith("http://127.0.0.1:")
     yield address, folder / "pictures"
     process.send_signal(signal.SIGINT)
-    assert process.wait(SLOW) == 0
+    assert process.wait(SLOW) == 130
     process.stdout.close()
 
 

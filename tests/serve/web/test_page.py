@@ -27,6 +27,7 @@ from sanakit.cli import command_line
 from sanakit.errors import SettingsError, SizeError
 from sanakit.images.image import aspect_bins, encode, read_metadata
 from sanakit.images.opening import open_image
+from sanakit.serve.engine.decoding import DecodingTurns
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.jobs.storage import ImageStore
 
@@ -327,7 +328,7 @@ def test_another_model_brings_its_own_styles_sizes_and_defaults(engine: Engine, 
     assert all((height, width) in aspect_bins(1024) for width, height in offered.values())
     assert len(set(offered.values())) == 5
 
-    two = SimpleNamespace(specs={"pocket": pocket, "sana-1.6b-1024": large})
+    two = SimpleNamespace(specs={"pocket": pocket, "sana-1.6b-1024": large}, decoding=DecodingTurns())
     page = Page(two, history)  # pyright: ignore
     with gradio.Blocks(analytics_enabled=False):
         page.lay_out()

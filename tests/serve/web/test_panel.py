@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sanakit.images.image import encode
+from sanakit.serve.engine.decoding import DecodingTurns
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.jobs.storage import ImageStore
 
@@ -35,7 +36,8 @@ def page(engine: Engine, tmp_path: Path) -> Page:
     )
     plain = replace(listed, name="plain", sizes=(), example_prompts=())
     specs = {own.name: replace(pocket, settings=own) for own in (listed, plain)}
-    page = Page(SimpleNamespace(specs=specs), History(ImageStore(tmp_path)))  # pyright: ignore
+    engine: Any = SimpleNamespace(specs=specs, decoding=DecodingTurns())
+    page = Page(engine, History(ImageStore(tmp_path)))
     with gradio.Blocks(analytics_enabled=False):
         page.lay_out()
     return page

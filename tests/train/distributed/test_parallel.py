@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -273,6 +274,18 @@ def test_a_failure_of_one_process_is_told_by_the_other(failed):
     assert (code, other) == (2, 2)
     assert others == "SanaError: The picture 7 is broken.\n"
     assert errors == "PeerError: The training ended in process 1: The picture 7 is broken.\n"
+
+
+def test_the_group_is_left_however_the_training_ends(monkeypatch):
+    left = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: left.append(True))
+    for error in (None, SanaError("The picture 7 is broken."), RuntimeError("gloo"), KeyboardInterrupt()):
+        with suppress(BaseException), processes():
+            if error:
+                raise error
+    assert left == [True] * 4
 
 
 def test_blocks_are_those_of_the_transformer():

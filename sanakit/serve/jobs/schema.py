@@ -1,0 +1,101 @@
+"""The tables of the server's database: their base, their version, and the way up from earlier versions.
+
+A new database gets the tables as they are declared. One of an earlier version is brought up step by step, in
+one transaction. One of a later version is refused, and so is one that lacks a column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Dialect, inspect, text
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from sanakit.errors import StorageError
+
+
+class Utc(TypeDecorator[datetime]):
+    """A time with its zone, which is always UTC; SQLite has no column type that would keep the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return a time as the database takes it."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return a time of the database with its zone."""
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """All tables of the server; those of jobs and keys share a database."""
+
+    type_annotation_map = {datetime: Utc, dict[str, Any]: JSON, list[dict[str, Any]]: JSON}
+
+
+class Secret(Base):
+    """A single row that no answer shows: a secret that all servers of this database share."""
+
+    __tablename__ = "secret"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # always 1
+    value: Mapped[str]  # 256 random bits, hexadecimal
+
+
+class SchemaVersion(Base):
+    """A single row: the version of the tables. The first version had no such table."""
+
+    __tablename__ = "schema_version"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # always 1
+    version: Mapped[int]
+
+
+def _index_ended(connection: Connection) -> None:
+    """Find old jobs without reading all of them."""
+    if inspect(connection).has_table("jobs"):
+        connection.execute(text("CREATE INDEX IF NOT EXISTS ix_jobs_ended ON jobs (ended)"))
+
+
+# Changes of tables that exist; new ones need no step. Step i leads from version i + 1 to the next.
+STEPS: tuple[Callable[[Connection], None], ...] = (_index_ended,)
+
+
+def prepare(session: Session, name: str) -> None:
+    """Make the tables, or bring them up to this version; nothing is changed where that fails.
+
+    name: of the database. Raises StorageError for tables of a later version, or with a column missing.
+    """
+    connection, latest = session.connection(), 1 + len(STEPS)
+    there = {*inspect(connection).get_table_names()} & {*Base.metadata.tables}
+    row = session.get(SchemaVersion, 1) if SchemaVersion.__tablename__ in there else None
+    version = row.version if row else 1 if there else latest
+    if version > latest:
+        raise StorageError(
+            f"The database {name} was made by a later version of sanakit (its tables have version {version}, "
+            f"this one knows {latest}): upgrade sanakit, or use another database."
+        )
+    for step in STEPS[version - 1 :]:
+        step(connection)
+    Base.metadata.create_all(connection)
+    _check_columns(connection, name)
+    session.merge(SchemaVersion(number=1, version=latest))
+
+
+def _check_columns(connection: Connection, name: str) -> None:
+    found = inspect(connection)
+    for table in Base.metadata.sorted_tables:
+        missing = {*table.columns.keys()} - {column["name"] for column in found.get_columns(table.name)}
+        if missing:
+            raise StorageError(
+                f"The table {table.name} of the database {name} has no column {min(missing)}, which every "
+                "version of sanakit made: restore a backup, or use another database."
+            )

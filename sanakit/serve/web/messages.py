@@ -1,0 +1,53 @@
+"""Errors of events: a sentence on the page for the visitor, and our own mistakes in the log.
+
+Gradio prints a traceback for every exception, whoever caused it, unless it is one of `gr.Error` that says no.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from functools import wraps
+from html import escape
+from inspect import isasyncgenfunction
+from typing import Any
+
+import gradio as gr
+
+from sanakit.errors import SanaError
+
+log = logging.getLogger(__name__)
+
+
+def told(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Show the errors of an event's function as messages on the page."""
+    if isasyncgenfunction(function):
+
+        @wraps(function)  # Gradio reads in the signature what to hand over
+        async def told_stream(*values: Any) -> AsyncIterator[Any]:
+            with _telling():
+                async with aclosing(function(*values)) as updates:
+                    async for update in updates:
+                        yield update
+
+        return told_stream
+
+    @wraps(function)
+    def told_once(*values: Any) -> Any:
+        with _telling():
+            return function(*values)
+
+    return told_once
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    try:
+        yield
+    except SanaError as error:
+        raise gr.Error(escape(str(error)), title="Not possible", print_exception=False) from None
+    except Exception:
+        log.exception("an event of the page failed")
+        sentence = "Something went wrong on the server; its log has details."
+        raise gr.Error(sentence, print_exception=False) from None

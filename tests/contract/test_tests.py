@@ -57,7 +57,6 @@ ELSEWHERE = {
         "models/dc_ae/rows.py": "models/dc_ae/test_stream.py",
         "ops/modulation.py": "models/test_layers.py",
         "pipelines/batch_ray.py": "cli/test_batch.py",
-        "pipelines/request.py": "pipelines/test_text_to_image_errors.py",
         "quant/layer.py": "quant/test_weight_only.py",
         "quant/quantize.py": "quant/test_plans.py",
         "seeds.py": "train/test_parts.py",
@@ -113,7 +112,7 @@ UNTESTED = {
     "pocket/words/teaching/teachers.py": "sentence models of a gigabyte, run once; what they gave is data",
     "pocket/words/teaching/wordnet.py": "reads a data set that is fetched once; what it gave is data",
 }
-LIMIT = 96  # of both lists together: lower it when one goes
+LIMIT = 95  # of both lists together: lower it when one goes
 
 
 def listed() -> dict[str, str]:

@@ -24,6 +24,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from sanakit.dialect import Dialect
 from sanakit.errors import (
     BusyError,
     ClosedError,
@@ -77,7 +78,7 @@ class Engine:
         self.max_batch, self.max_waiting, self.threads = max_batch, max_waiting, threads
         self.prompt_filter, self.image_filter = prompt_filter, image_filter
         self._turns = Turns()
-        self._features: OrderedDict[tuple[str, str, bool], tuple[Tensor, list[str]]] = OrderedDict()
+        self._features: OrderedDict[tuple[str, str, bool, Dialect], tuple[Tensor, list[str]]] = OrderedDict()
         self._counts: Counter[str] = Counter()
         self._condition = threading.Condition()
         self._closing = self._abandoning = False
@@ -293,10 +294,11 @@ class Engine:
         wanted += [(prompt, False) for prompt in request.prompts]
         features = []
         for text, negative in wanted:
-            key = (request.model, text, negative)
+            key = (request.model, text, negative, request.dialect)
             if key not in self._features:
                 self._enter(pipe.text_encoder.model, pipe, plan)
-                (found,), notes = pipe.encode([] if negative else [text], text if negative else None, plan)
+                both = ([], text) if negative else ([text], None)
+                (found,), notes = pipe.encode(*both, plan, request.dialect)
                 self._features[key] = (found, notes)
                 if len(self._features) > KEPT_PROMPTS:
                     self._features.popitem(last=False)

@@ -167,7 +167,7 @@ def generate(
         raise SettingsError("PROMPT is missing: give one, or a file of prompts with --prompts.")
     if overwrite or cluster is not None:
         raise SettingsError("--overwrite and --cluster need a file of prompts: give it with --prompts.")
-    seed = secrets.randbelow(2**32) if seed is None else seed
+    settings["seed"] = seed = secrets.randbelow(2**32) if seed is None else seed
 
     with display(preview) as show, warnings.catch_warnings(action="ignore"):  # the result tells them
         from sanakit.flow.guidance import check_scale
@@ -189,7 +189,7 @@ def generate(
         )
         width, height = sides or (None, None)
         result = None
-        for step in pipe.stream(prompt, negative, width=width, height=height, seed=seed, **settings):
+        for step in pipe.stream(prompt, negative, width=width, height=height, **settings):
             show(step)
             result = step.result
     assert result is not None  # the last step carries it

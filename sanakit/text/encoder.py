@@ -65,8 +65,8 @@ class TextEncoder:
         self.windows = dialect_windows(tokenizer, instruction, max_tokens)
         self.instructed, _ = self.windows[dialect]
         self.after_layer = after_layer
-        files = {} if prefix_cache is None else {name: prefix_cache.of(name) for name in self.windows}
-        self._prefix_files = {self.windows[name][0]: file for name, file in files.items()}
+        each = self.windows.items()
+        self._prefix_files = {both[0]: prefix_cache.of(name) for name, both in each if prefix_cache}
         self._loaded = self._fingerprint()
         self._prefixes: dict[TokenWindow, tuple[tuple, Tensor, KVCache]] = {}
 

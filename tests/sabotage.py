@@ -105,7 +105,7 @@ FAULTS = [
         "last_but_one and state.total <= FEW_STEPS",
         "flow/test_dpm.py",
     ),
-    Fault("flow/dpm.py", "math.floor(MODEL_TIME_SCALE", "round(MODEL_TIME_SCALE", "flow/test_dpm.py"),
+    Fault("flow/solver.py", "math.floor(MODEL_TIME_SCALE", "round(MODEL_TIME_SCALE", "flow/test_dpm.py"),
     Fault("flow/euler.py", "(sigma - state.sigma)", "(state.sigma - sigma)", "flow/test_euler.py"),
     Fault("flow/scm.py", "if steps == 2:", "if steps == 3:", "flow/test_scm.py"),
     Fault(

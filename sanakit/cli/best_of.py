@@ -39,6 +39,7 @@ def best_of(
     steps: generate.Steps = None,
     guidance: generate.Guidance = None,
     solver: generate.Solver = None,
+    dialect: generate.DialectOption = None,
     seed: generate.Seed = None,
     batch: Annotated[int, typer.Option(metavar="B", min=1, max=256, help="Images drawn at once.")] = 8,
     output: generate.Output = None,
@@ -78,6 +79,7 @@ def best_of(
             steps=steps,
             guidance=guidance,
             solver=solver,
+            dialect=dialect,
         ):
             show(f"best so far: seed {trial.best[0].seed}", trial.index, trial.total)
             result = trial.result

@@ -67,6 +67,7 @@ def edit(
     steps: generate.Steps = None,
     guidance: generate.Guidance = None,
     solver: generate.Solver = None,
+    dialect: generate.DialectOption = None,
     seed: generate.Seed = None,
     num_images: generate.NumImages = 1,
     output: generate.Output = None,
@@ -104,7 +105,7 @@ def edit(
 
         # 2. The images, step by step
         words = {"width": width, "height": height, "steps": steps, "guidance": guidance}
-        words |= {"solver": solver, "seed": seed, "num_images": num_images}
+        words |= {"solver": solver, "dialect": dialect, "seed": seed, "num_images": num_images}
         words |= {} if strength is None else {"strength": strength}
         loading = {"device": device, "dtype": dtype, "memory": memory, "plan": plan}
         if marked is None:

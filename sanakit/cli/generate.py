@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sanakit.dialect import Dialect
 from sanakit.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
@@ -27,11 +28,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.segment import Segments
 
-    from sanakit.pipelines.request import Result, Step
+    from sanakit.pipelines.request import DrawSettings, Result, Step
 
 OWN = "model's own"
 PREVIEW_COLUMNS = 64  # of the terminal, at most
-
 
 # Options that the commands which draw have in common.
 Model = Annotated[
@@ -53,6 +53,10 @@ Guidance = Annotated[
 Solver = Annotated[
     Literal["dpm", "euler", "scm"] | None,
     typer.Option(show_default=OWN, help="dpm needs fewer steps than euler; scm is for SANA-Sprint only."),
+]
+DialectOption = Annotated[
+    Dialect | None,
+    typer.Option(metavar="NAME", show_default=OWN, help="diffusers; native: as NVIDIA's own scripts draw."),
 ]
 Seed = Annotated[
     int | None,
@@ -98,6 +102,7 @@ def generate(
     steps: Steps = None,
     guidance: Guidance = None,
     solver: Solver = None,
+    dialect: DialectOption = None,
     seed: Seed = None,
     num_images: NumImages = 1,
     output: Output = None,
@@ -137,6 +142,8 @@ def generate(
     for rows that do not say otherwise. Run it again and it continues where it stopped.
     """
     # 1. The request
+    settings: DrawSettings = {"steps": steps, "guidance": guidance, "solver": solver, "dialect": dialect}
+    settings |= {"num_images": num_images}
     if prompts is not None:
         if prompt is not None or preview:
             other = "a PROMPT" if prompt is not None else "--preview"
@@ -150,8 +157,7 @@ def generate(
             loading={"device": device, "dtype": dtype, "memory": memory, "plan": plan, "compile": compiled},
             size=size,
             seed=seed,
-            defaults={"negative_prompt": negative, "steps": steps, "guidance": guidance}
-            | {"solver": solver, "num_images": num_images},
+            defaults={"negative_prompt": negative, **settings},
             overwrite=overwrite,
             workers=cluster,
             as_json=as_json,
@@ -161,7 +167,7 @@ def generate(
         raise SettingsError("PROMPT is missing: give one, or a file of prompts with --prompts.")
     if overwrite or cluster is not None:
         raise SettingsError("--overwrite and --cluster need a file of prompts: give it with --prompts.")
-    seed = secrets.randbelow(2**32) if seed is None else seed
+    settings["seed"] = seed = secrets.randbelow(2**32) if seed is None else seed
 
     with display(preview) as show, warnings.catch_warnings(action="ignore"):  # the result tells them
         from sanakit.flow.guidance import check_scale
@@ -183,17 +189,7 @@ def generate(
         )
         width, height = sides or (None, None)
         result = None
-        for step in pipe.stream(
-            prompt,
-            negative,
-            width=width,
-            height=height,
-            steps=steps,
-            guidance=guidance,
-            solver=solver,
-            seed=seed,
-            num_images=num_images,
-        ):
+        for step in pipe.stream(prompt, negative, width=width, height=height, **settings):
             show(step)
             result = step.result
     assert result is not None  # the last step carries it
@@ -281,9 +277,8 @@ def display(preview: bool) -> Iterator[Callable[[Step], None]]:
         def show(step: Step) -> None:
             nonlocal last
             last, since = time.monotonic(), last
-            pace = (
-                f"{last - since:.2f} s/step" if step.index > 1 else ""
-            )  # the first one waited for the model
+            # the first one waited for the model
+            pace = f"{last - since:.2f} s/step" if step.index > 1 else ""
             bar.update(task, description="drawing", completed=step.index, total=step.total, pace=pace)
             if preview:
                 live.update(Group(half_blocks(step.preview(), console), bar), refresh=True)

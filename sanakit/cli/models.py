@@ -127,8 +127,9 @@ def _print_description(description: Description) -> None:
     if settings := description.settings:
         facts["defaults"] = (
             f"{settings.width}x{settings.height}, {settings.steps} steps, guidance {settings.guidance:g}, "
-            f"solver {settings.solver}, shift {settings.flow_shift:g}"
+            f"solver {settings.solver}, shift {settings.shift:g}"
         )
+        facts["dialect"] = "native" if settings.dialect == "native" else ""
         facts["16-bit dtype"] = settings.precision
     if description.known_things:
         facts["knows"] = f"{description.known_things:,} things by {description.known_words:,} further words"

@@ -68,7 +68,7 @@ class EncodeText:
         request = check_request(model.spec, prompt, negative_prompt)
         plan = model.plan(request)
         with stage(model.text_encoder.model, plan, model.device):
-            features, notes = model.encode([prompt], negative_prompt, plan)
+            features, notes = model.encode([prompt], negative_prompt, plan, request.dialect)
         for note in notes:
             warnings.warn(note, stacklevel=2)
         negative, positive = ([[text[None].cpu(), {}]] for text in features)
@@ -148,7 +148,7 @@ class SampleLatents:
             **settings(steps, guidance, solver),
         )
         name = str(request.metadata[0]["solver"])
-        sampler = make_sampler(name, request.steps, model.settings.flow_shift, strength)
+        sampler = make_sampler(name, request.steps, model.settings.shift, strength, spec.whole_times)
         if sampler is None and latent is not None:  # strength 0
             return (latent,)
         text_width = model.transformer.config.text_width

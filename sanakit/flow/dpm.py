@@ -35,7 +35,7 @@ from sanakit.flow.path import (
     half_log_snr,
     shift_times,
 )
-from sanakit.flow.solver import State, checked_velocity, widen
+from sanakit.flow.solver import State, checked_velocity, whole_time, widen
 
 ORDERS = (1, 2, 3)
 FEW_STEPS = 15  # below this, the last step but one is at most of order 2: long steps make order 3 overshoot
@@ -48,15 +48,15 @@ class FlowDPM:
     integer: the published pipeline hands its transformer integers (999, 982, 963, ... for 20 steps, shift 3).
     1000 t is that integer in float64; in float32, ten of the thousand end one unit in the last place away.
 
-    times: (S + 1,) from `dpm_times`, strictly descending, ending at 0.
+    times: (S + 1,) from `dpm_times`, strictly descending, ending at 0. whole: whether to truncate.
     order: 1, 2 (published) or 3. Raises SettingsError for any other, or for times that are not a grid.
     """
 
-    def __init__(self, times: Tensor, order: int = 2) -> None:
+    def __init__(self, times: Tensor, order: int = 2, *, whole: bool = True) -> None:
         if order not in ORDERS:
             raise SettingsError(f"Flow-DPM-Solver of order {order} does not exist: use 1, 2 (usual) or 3.")
         self.times = checked_times(times)
-        self.order = order
+        self.order, self.whole = order, whole
 
     def start(self, noise: Tensor, generator: Generator | None = None) -> State:
         """Return the first state, for a sample at times[0]; see `Solver`."""
@@ -85,8 +85,8 @@ class FlowDPM:
         time = self.times[index]
         return State(
             sample=sample,
-            sigma=time.to(sample.dtype).item(),
-            t=math.floor(MODEL_TIME_SCALE * time.item()) / MODEL_TIME_SCALE,
+            sigma=(sigma := time.to(sample.dtype).item()),
+            t=whole_time(time.item()) if self.whole else sigma,
             index=index,
             total=len(self.times) - 1,
             history=history,

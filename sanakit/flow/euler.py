@@ -11,31 +11,35 @@ import torch
 from torch import Generator, Tensor
 
 from sanakit.flow.path import MODEL_TIME_SCALE, check_steps, checked_times, shift_times
-from sanakit.flow.solver import State, checked_velocity, widen
+from sanakit.flow.solver import State, checked_velocity, whole_time, widen
 
 
 class Euler:
     """The Flow-Euler solver over one time grid.
 
-    times: (S + 1,) from `euler_times`, strictly descending, ending at 0. Raises SettingsError
-    otherwise.
+    times: (S + 1,) from `euler_times`, strictly descending, ending at 0. whole: whether state.t is truncated
+    to a whole model time, as NVIDIA's scripts do. Raises SettingsError for times that are not a grid.
     """
 
-    def __init__(self, times: Tensor) -> None:
+    def __init__(self, times: Tensor, *, whole: bool = False) -> None:
         self.times = checked_times(times)
+        self.whole = whole
 
     def start(self, noise: Tensor, generator: Generator | None = None) -> State:
         """Return the first state, for a sample at times[0]; see `Solver`."""
         sample = widen(noise)
-        sigma = self.times[0].to(sample.dtype).item()
-        return State(sample=sample, sigma=sigma, t=sigma, index=0, total=len(self.times) - 1)
+        return self._state(sample, 0, self.times[0].to(sample.dtype).item())
 
     def advance(self, state: State, velocity: Tensor) -> State:
         """Return the state one step further: sample + (next time - time) velocity; see `Solver`."""
         velocity = checked_velocity(state, velocity)
         sigma = self.times[state.index + 1].to(state.sample.dtype).item()
         sample = state.sample + (sigma - state.sigma) * velocity
-        return State(sample=sample, sigma=sigma, t=sigma, index=state.index + 1, total=state.total)
+        return self._state(sample, state.index + 1, sigma)
+
+    def _state(self, sample: Tensor, index: int, sigma: float) -> State:
+        t = whole_time(sigma) if self.whole else sigma
+        return State(sample=sample, sigma=sigma, t=t, index=index, total=len(self.times) - 1)
 
 
 def euler_times(steps: int, shift: float) -> Tensor:

@@ -12,11 +12,14 @@ Shapes: any, with S steps.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
+
+from sanakit.flow.path import MODEL_TIME_SCALE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -67,6 +70,15 @@ class Solver(Protocol):
         Raises ValueError if the state is done or the shapes differ.
         """
         ...
+
+
+def whole_time(sigma: float) -> float:
+    """Return the time at or just below sigma whose model time is whole: floor(1000 sigma) / 1000.
+
+    >>> whole_time(0.74962)
+    0.749
+    """
+    return math.floor(MODEL_TIME_SCALE * sigma) / MODEL_TIME_SCALE
 
 
 def widen(tensor: Tensor) -> Tensor:

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from sanakit.errors import SettingsError
 from sanakit.graphs import onnx, openvino
 from sanakit.models.dc_ae import DCAE, DCAEConfig
 from sanakit.models.gemma2 import Gemma2, Gemma2Config, KVCache
 from sanakit.models.layers import TextKeysValues
 from sanakit.models.sana import Sana, SanaConfig, TextContext
 
+NOT_NATIVE = 'Graphs do not draw in the dialect "native": omit it, or use the model that they were made of.'
 RUNTIMES = {"onnx": onnx, "openvino": openvino}  # each: FILE, write and load
 
 
@@ -65,8 +67,15 @@ class GraphTransformer(Sana):
         """The dtype it computes in."""
         return torch.float32
 
-    def prepare(self, features: Sequence[Tensor], counts: Sequence[int] | None = None) -> TextContext:
-        """Take the prompts as they are: the one layer has their features, 1 L E, as its keys."""
+    def prepare(
+        self, features: Sequence[Tensor], counts: Sequence[int] | None = None, eps: float | None = None
+    ) -> TextContext:
+        """Take the prompts as they are: the one layer has their features, 1 L E, as its keys.
+
+        Raises SettingsError for an eps that the graph does not have in it.
+        """
+        if eps is not None and self.config.qk_norm:
+            raise SettingsError(NOT_NATIVE)
         counts = [1] * len(features) if counts is None else counts
         prompts = zip(features, counts, strict=True)
         return TextContext([[TextKeysValues(count, key=text[None]) for text, count in prompts]])
@@ -117,11 +126,14 @@ class GraphText(Gemma2):
         tokens: Tensor,
         cache: KVCache | None = None,
         after_layer: Callable[[nn.Module], object] | None = None,
+        padding: bool = False,
     ) -> Tensor:
         """As `Gemma2.forward`, without gradients; the prefix is the same for all prompts.
 
-        after_layer is not called, as a graph has no layers to release.
+        after_layer is not called, as a graph has no layers to release. Raises SettingsError for padding.
         """
+        if padding:
+            raise SettingsError(NOT_NATIVE)
         cache = KVCache() if cache is None else cache
         config = self.config
         if cache.length:

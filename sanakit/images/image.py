@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from sanakit.dialect import USUAL, Dialect
 from sanakit.errors import OutputError, SettingsError, SizeError
 from sanakit.whole import written_whole
 
@@ -37,13 +38,14 @@ BINNED_SAMPLE_SIZES = (16, 32, 64, 128)  # of the published 512, 1024, 2K and 4K
 # are not in the published tables: the first in none of them, the others not in those of 512 and 1024 px.
 _NEVER = {(21, 11)}
 _NOT_BELOW_2K = {(8, 31), (8, 30), (26, 9), (28, 9), (29, 8), (30, 8), (31, 8)}
+_NOT_NATIVE = _NOT_BELOW_2K - {(8, 31)} | {(8, 29)}  # at 2048 px
 _PREVIEW_PATCH = 8
 # Of the text chunks that are numbers.
 _KINDS = {"seed": int, "steps": int, "guidance": float, "strength": float, "score": float, "best_of": int}
 
 
 def drawn_size(
-    width: int, height: int, *, sample_size: int, compression: int, binned: bool
+    width: int, height: int, *, sample_size: int, compression: int, binned: bool, dialect: Dialect = USUAL
 ) -> tuple[int, int]:
     """Return (height, width) in pixels of what the transformer draws for an image of width x height.
 
@@ -63,7 +65,7 @@ def drawn_size(
             f"{width}x{height} cannot be drawn: both sides must be {rule}from {MIN_SIDE} to {MAX_SIDE} px. "
             f"The nearest such size is {nearest[0]}x{nearest[1]}."
         )
-    return nearest_bin(height, width, sample_size * compression) if binned else (height, width)
+    return nearest_bin(height, width, sample_size * compression, dialect) if binned else (height, width)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -80,16 +82,18 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or match[1])
 
 
-def aspect_bins(side: int) -> list[tuple[int, int]]:
+def aspect_bins(side: int, dialect: Dialect = USUAL) -> list[tuple[int, int]]:
     """Return the training sizes (height, width) of the published model of side x side, flattest first.
 
     They follow a rule: rectangles of whole sixteenths of the side, from 1:4 to 4:1, that cover more than 90 %
-    of the square and at most all of it; a few are left out.
+    of the square and at most all of it; a few are left out. NVIDIA's scripts have 33 at 2048 px as well.
 
     >>> aspect_bins(1024)[0], len(aspect_bins(1024)), len(aspect_bins(2048))
     ((512, 2048), 33, 40)
     """
     left_out = _NEVER if side >= 2048 else _NEVER | _NOT_BELOW_2K
+    if side == 2048 and dialect == "native":
+        left_out = _NEVER | _NOT_NATIVE
     shapes = [(h, w) for h in range(8, 33) for w in range(8, 33) if 0.9 < h * w / 256 <= 1]
     unit = side // 16
     return [
@@ -99,9 +103,9 @@ def aspect_bins(side: int) -> list[tuple[int, int]]:
     ]
 
 
-def nearest_bin(height: int, width: int, side: int) -> tuple[int, int]:
+def nearest_bin(height: int, width: int, side: int, dialect: Dialect = USUAL) -> tuple[int, int]:
     """Return the bin (height, width) with the nearest ratio, rounded to hundredths as published."""
-    return min(aspect_bins(side), key=lambda hw: abs(round(hw[0] / hw[1], 2) - height / width))
+    return min(aspect_bins(side, dialect), key=lambda hw: abs(round(hw[0] / hw[1], 2) - height / width))
 
 
 def resize_and_crop(images: Tensor, height: int, width: int) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from sanakit.dialect import Dialect
 from sanakit.errors import SizeError
 from sanakit.models.sana import SanaConfig, TextContext
 
@@ -57,8 +58,13 @@ class VelocityModel(Protocol):
         """The compute dtype."""
         ...
 
-    def prepare(self, features: Sequence[Tensor], counts: Sequence[int] | None = None) -> TextContext:
-        """Compute all that depends on the prompts alone, once for all steps. features: L E each, unpadded."""
+    def prepare(
+        self, features: Sequence[Tensor], counts: Sequence[int] | None = None, eps: float | None = None
+    ) -> TextContext:
+        """Compute all that depends on the prompts alone, once for all steps. features: L E each, unpadded.
+
+        eps: of the norms of cross-attention's keys and queries; None: their own.
+        """
         ...
 
     def velocity(
@@ -77,11 +83,15 @@ class VelocityModel(Protocol):
 class TextModel(Protocol):
     """Turns prompts into features, L E each, unpadded."""
 
-    def encode(self, prompts: Sequence[str], notes: list[str] | None = None) -> list[Tensor]:
+    def encode(
+        self, prompts: Sequence[str], notes: list[str] | None = None, dialect: Dialect | None = None
+    ) -> list[Tensor]:
         """Return the features of positive prompts. notes: takes a sentence about each prompt that was cut."""
         ...
 
-    def encode_negative(self, prompts: Sequence[str], notes: list[str] | None = None) -> list[Tensor]:
+    def encode_negative(
+        self, prompts: Sequence[str], notes: list[str] | None = None, dialect: Dialect | None = None
+    ) -> list[Tensor]:
         """Return the features of negative prompts."""
         ...
 

@@ -209,6 +209,7 @@ class Gemma2(nn.Module):
         tokens: Tensor,
         cache: KVCache | None = None,
         after_layer: Callable[[nn.Module], object] | None = None,
+        padding: bool = False,
     ) -> Tensor:
         """Return the hidden states after the last norm, B L D, in the compute dtype; differentiable.
 
@@ -217,7 +218,7 @@ class Gemma2(nn.Module):
         cache: the preceding tokens (batch B); the tokens take the positions cache.length, cache.length + 1,
         ... and are appended to it.
         after_layer: called with each layer when it has run, and with the embedding table now and then, to
-        free their memory.
+        free their memory. padding: the tokens see all of the cache, and neither themselves nor each other.
         """
         cache = KVCache() if cache is None else cache
         past, new = cache.length, tokens.shape[1]
@@ -226,8 +227,8 @@ class Gemma2(nn.Module):
         positions = torch.arange(past + new, device=tokens.device)
         rotation = rotary_table(positions[past:], self.config.head_dim, self.config.rope_theta, x.dtype)
         distance = positions[past:, None] - positions  # L S, how far back each key lies
-        unseen = distance < 0
-        unseen_by_sliding = unseen | (distance >= self.config.sliding_window)
+        unseen = (positions >= past).expand_as(distance) if padding else distance < 0
+        unseen_by_sliding = unseen if padding else unseen | (distance >= self.config.sliding_window)
         for layer, slides in zip(self.layers, self.config.sliding_layers, strict=True):
             x = layer(x, rotation, unseen_by_sliding if slides else unseen, cache)
             if after_layer is not None:

@@ -71,10 +71,10 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: ... x width; returns the same shape and dtype."""
+    def forward(self, x: Tensor, eps: float | None = None) -> Tensor:
+        """x: ... x width; returns the same shape and dtype. eps: None: the norm's own."""
         wide = x.float()
-        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + (self.eps if eps is None else eps))
         return (normed.to(self.weight.dtype) * self.weight).to(x.dtype)
 
 
@@ -148,13 +148,14 @@ class TextKeysValues:
     """One layer's keys and values of one prompt, shared by `count` consecutive samples of the batch.
 
     constant: D, the whole branch's output, when the prompt is a single token: a softmax over one key is 1
-    whatever the query. Otherwise key and value: 1 h L d, without padding.
+    whatever the query. Otherwise key and value: 1 h L d, without padding. eps: of their norms, if not 1e-5.
     """
 
     count: int
     key: Tensor | None = None
     value: Tensor | None = None
     constant: Tensor | None = None
+    eps: float | None = None
 
 
 class CrossAttention(nn.Module):
@@ -169,17 +170,21 @@ class CrossAttention(nn.Module):
         self.k_norm = RMSNorm(width) if qk_norm else nn.Identity()
         self.proj = Linear(width, width)
 
-    def keys_values(self, text: Tensor) -> tuple[Tensor, Tensor]:
+    def keys_values(self, text: Tensor, eps: float | None = None) -> tuple[Tensor, Tensor]:
         """B L D -> two of B h L d."""
         key, value = self.kv_linear(text).chunk(2, dim=-1)
-        return self._heads(self.k_norm(key)), self._heads(value)
+        key = self.k_norm(key) if eps is None else self.k_norm(key, eps)
+        return self._heads(key), self._heads(value)
 
     def forward(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """x: B N D; key, value: B h L d; mask: B L, true where a token is real. Returns B N D."""
-        return self.proj(self._attend(x, key, value, mask))
+        return self.proj(self._attend(x, TextKeysValues(len(x), key, value), mask))
 
-    def _attend(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        query = self._heads(self.q_norm(self.q_linear(x)))
+    def _attend(self, x: Tensor, text: TextKeysValues, mask: Tensor | None = None) -> Tensor:
+        query, key, value = self.q_linear(x), text.key, text.value
+        assert key is not None
+        assert value is not None
+        query = self._heads(self.q_norm(query) if text.eps is None else self.q_norm(query, text.eps))
         bias = None if mask is None else mask[:, None, None, :]
         if query.dtype == torch.bfloat16 and query.requires_grad and query.device.type == "cpu":
             # On a CPU the backward pass of bf16 attention takes 9x the float32 one (torch 2.13, Zen 5).
@@ -189,12 +194,12 @@ class CrossAttention(nn.Module):
             out = attention(query, key, value, bias)
         return out.to(x.dtype).transpose(1, 2).flatten(2)
 
-    def prepare(self, text: Tensor, count: int) -> TextKeysValues:
+    def prepare(self, text: Tensor, count: int, eps: float | None = None) -> TextKeysValues:
         """Return keys and values of one unpadded prompt (text: 1 L D) for `count` samples."""
-        key, value = self.keys_values(text)
+        key, value = self.keys_values(text, eps)
         if text.shape[1] == 1:
             return TextKeysValues(count, constant=self.proj(value.transpose(1, 2).flatten()))
-        return TextKeysValues(count, key=key, value=value)
+        return TextKeysValues(count, key=key, value=value, eps=eps)
 
     def add_(self, x: Tensor, prompts: list[TextKeysValues]) -> None:
         """Add the branch to x (B N D) in place, prompt by prompt; samples of one prompt attend as one."""
@@ -205,11 +210,9 @@ class CrossAttention(nn.Module):
             if prompt.constant is not None:
                 rows += prompt.constant
             else:
-                assert prompt.key is not None
-                assert prompt.value is not None
                 tokens = rows.view(-1, rows.shape[-1])
                 for some in tokens.split(band(tokens, 0, 3 * tokens.shape[1])):  # query, result, output
-                    self.proj.add_to(some[None], self._attend(some[None], prompt.key, prompt.value))
+                    self.proj.add_to(some[None], self._attend(some[None], prompt))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

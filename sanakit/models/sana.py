@@ -248,18 +248,20 @@ class Sana(nn.Module):
         return self._unembed(x, time, grid)
 
     @torch.no_grad()
-    def prepare(self, features: Sequence[Tensor], counts: Sequence[int] | None = None) -> TextContext:
+    def prepare(
+        self, features: Sequence[Tensor], counts: Sequence[int] | None = None, eps: float | None = None
+    ) -> TextContext:
         """Project the prompts and compute every layer's keys and values, once for all steps.
 
         features: one tensor of L_i E per prompt, unpadded, in the batch's order. counts: how many consecutive
-        samples each prompt stands for (default: one).
+        samples each prompt stands for (default: one). eps: as in `TextKeysValues`.
         """
         counts = [1] * len(features) if counts is None else counts
         captions = [self._caption(text[None]) for text in features]
         return TextContext(
             [
                 [
-                    block.cross_attn.prepare(caption, count)
+                    block.cross_attn.prepare(caption, count, eps if self.config.qk_norm else None)
                     for caption, count in zip(captions, counts, strict=True)
                 ]
                 for block in self.blocks
@@ -289,8 +291,7 @@ class Sana(nn.Module):
         if context.batch % len(latents):
             raise SettingsError(
                 f"{len(latents)} latents came with prompts for {context.batch}: prepare one prompt per "
-                "sample, "
-                "or pass `counts`."
+                "sample, or pass `counts`."
             )
         times = torch.as_tensor(t, device=latents.device, dtype=torch.float32).reshape(-1)
         scales = None if guidance is None else torch.as_tensor(guidance).to(times).reshape(-1)

@@ -149,7 +149,8 @@ def draw_group(
     for index, picture in enumerate(group):
         if picture.file not in done:
             notes = list(request.notes)
-            pipe.text_encoder.tokenize([prompts[index]], notes=notes)
+            window, _ = pipe.text_encoder.windows[request.dialect]
+            pipe.text_encoder.tokenize([prompts[index]], window, notes)
             notes += unknown_prompts(pipe.settings, [prompts[index]], pipe.text_encoder)
             (image,) = pipe.picture(latents[index : index + 1], request)
             yield Drawn(picture=picture, image=image, warnings=notes)  # pyright: ignore[reportArgumentType]

@@ -22,6 +22,7 @@ from typing import TypedDict, Unpack
 
 from PIL import Image
 
+from sanakit.dialect import Dialect
 from sanakit.errors import SettingsError
 from sanakit.images.image import Metadata
 from sanakit.pipelines.request import MAX_IMAGES, MAX_SEED, Result, whole_number
@@ -45,6 +46,7 @@ class TrySettings(TypedDict, total=False):
     guidance: float | None
     solver: str | None
     binned: bool
+    dialect: Dialect | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ class StepGraph:
             return self._velocity(latents, numbers[0], context, numbers[1], after_block=after_block)
         # Weights may change their values, not their places: a graph has those written into it.
         places = [weight.data_ptr() for weight in self._weights]
-        prompts = [(prompt.count, *(part.shape for part in _tensors(prompt))) for prompt in context.layers[0]]
+        prompts = [(p.count, p.eps, *(part.shape for part in _tensors(p))) for p in context.layers[0]]
         key = (latents.shape, latents.dtype, [n is None or n.shape for n in numbers], prompts, places)
         if key != self._key:
             self._key, self._graph = key, None

@@ -18,6 +18,7 @@ from typing import cast
 import torch
 from torch import Generator, Tensor, nn
 
+from sanakit.dialect import CROSS_NORM_EPS
 from sanakit.flow.guidance import Velocity, classifier_free
 from sanakit.flow.path import clean_from_velocity, interpolate, velocity_towards
 from sanakit.flow.solver import Solver, State
@@ -59,10 +60,15 @@ def begin(
     features: L E, of each prompt, after that of the negative one if the request is guided. known, masks: as
     for `Sample`, one row for all images or one each; masks None: the source's.
     """
-    # Keys and values of every layer, once for all steps and all images of a prompt.
-    contexts = [transformer.prepare([text]) for text in features]
-    negative = contexts.pop(0) if request.guided else None
-    prompts = [c for c, count in zip(contexts, request.counts, strict=True) for _ in range(count)]
+    # Keys and values of every layer, once for all steps and all images of a prompt. The native negative
+    # prompt is padded: it has as many features as the prompt's mask.
+    native, eps = request.dialect == "native", CROSS_NORM_EPS[request.dialect]
+    texts = features[request.guided :]
+    rows = [len(text) if native else None for text in texts]
+    nulls = {n: transformer.prepare([features[0][:n]], eps=eps) for n in set(rows) if request.guided}
+    each = zip(texts, rows, request.counts, strict=True)
+    contexts = [((transformer.prepare([text], eps=eps), nulls.get(n)), count) for text, n, count in each]
+    prompts = [both for both, count in contexts for _ in range(count)]
 
     # Noise from each image's own seed, unless the caller brought it; what SCM adds later is the seed's too.
     drawn = [first_noise(seed, request.cells.dims) for seed in request.seeds]
@@ -73,7 +79,7 @@ def begin(
         masks = request.conditions.image.mask
     each = zip(prompts, noise.split(1), generators, _rows(known, noise), _rows(masks, noise), strict=True)
     samples = []
-    for prompt, one, generator, own, mask in each:
+    for (prompt, negative), one, generator, own, mask in each:
         state = _first(request, one, generator, own)
         kept = {} if mask is None else {"known": own, "mask": mask}
         samples.append(

@@ -27,7 +27,7 @@ from sanakit.images.image import Metadata, parse_size
 from sanakit.pipelines.request import Request
 
 NUMBERS = {"width": int, "height": int, "steps": int, "guidance": float, "seed": int, "num_images": int}
-TEXTS = ("prompt", "negative_prompt", "size", "solver", "name")
+TEXTS = ("prompt", "negative_prompt", "size", "solver", "dialect", "name")
 COLUMNS = (*TEXTS, *NUMBERS)
 SLUG = 40  # characters of the prompt in a name
 MAX_NAME = 200  # bytes; file systems allow 255, of which a number, a suffix and a temporary name need some

@@ -10,7 +10,7 @@ import math
 import os
 import reprlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict
 
 import torch
@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from sanakit import __version__
+from sanakit.dialect import USUAL, Dialect, check_dialect
 from sanakit.errors import SettingsError
 from sanakit.flow.dpm import FlowDPM, dpm_times
 from sanakit.flow.euler import Euler, euler_times
@@ -32,10 +33,10 @@ from sanakit.weights.settings import ModelSettings
 
 Output = Literal["pil", "pt", "latent"]
 
-SOLVERS: dict[str, tuple[Callable[[Tensor], Solver], Callable[[int, float], Tensor]]] = {
-    "dpm": (FlowDPM, dpm_times),
-    "euler": (Euler, euler_times),
-    "scm": (SCM, lambda steps, shift: scm_times(steps)),
+SOLVERS: dict[str, tuple[Callable[[Tensor, bool | None], Solver], Callable[[int, float], Tensor]]] = {
+    "dpm": (lambda times, whole: FlowDPM(times, whole=whole is not False), dpm_times),
+    "euler": (lambda times, whole: Euler(times, whole=whole is True), euler_times),
+    "scm": (lambda times, whole: SCM(times), lambda steps, shift: scm_times(steps)),
 }
 MAX_IMAGES = 256  # of one call
 MAX_SEED = 2**63 - 1
@@ -52,6 +53,7 @@ class DrawSettings(TypedDict, total=False):
     latents: Tensor | None
     output: Output
     binned: bool
+    dialect: Dialect | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +65,12 @@ class ModelSpec:
     sample_size: int  # side in latents that the model was trained at
     compression: int  # pixels a latent, along one side
     guidance_embed: bool = False  # SANA-Sprint: the guidance scale is an input of the model
+    dense_time: bool = False  # times go to the model in [0, 1], as for Sprint, its teacher and pocket
+
+    @property
+    def whole_times(self) -> bool | None:
+        """Whether model times are whole; None: as diffusers' solver has them. The scripts ask the model."""
+        return None if self.settings.dialect == USUAL else not self.dense_time
 
     def drawn_size(self, width: int, height: int, *, binned: bool = True) -> tuple[int, int]:
         """Return (height, width) in pixels of what the transformer draws for an image of width x height.
@@ -72,9 +80,8 @@ class ModelSpec:
         """
         learned = [size for size in self.settings.sizes if not any(side % self.compression for side in size)]
         if not (binned and learned):
-            return drawn_size(
-                width, height, sample_size=self.sample_size, compression=self.compression, binned=binned
-            )
+            side = {"sample_size": self.sample_size, "compression": self.compression}
+            return drawn_size(width, height, **side, binned=binned, dialect=self.settings.dialect)
         # for its limits alone
         drawn_size(width, height, sample_size=BINNED_SAMPLE_SIZES[0], compression=1, binned=True)
 
@@ -94,6 +101,7 @@ class ModelSpec:
             sample_size=transformer.sample_size,
             compression=autoencoder.compression,
             guidance_embed=transformer.guidance_embed,
+            dense_time=transformer.time_scale == 1,
         )
 
 
@@ -185,6 +193,7 @@ class Request:
     metadata: list[Metadata]  # one per image
     conditions: Conditions = Conditions()
     guidance_embed: bool = False  # as in `ModelSpec`
+    dialect: Dialect = USUAL
     notes: tuple[str, ...] = ()  # what the user should know, such as that an image is resized
 
     @property
@@ -223,6 +232,7 @@ def check_request(
     latents: Tensor | None = None,
     output: Output = "pil",
     binned: bool = True,
+    dialect: Dialect | None = None,
     source: InitialImage | None = None,
 ) -> Request:
     """Check one call and complete it with the model's own settings; all as for `TextToImage.__call__`.
@@ -230,6 +240,9 @@ def check_request(
     source: the image to start from, which has been brought to a size that the model draws; its own size
     is the result's then. Raises SettingsError or SizeError.
     """
+    usual = spec.settings.dialect
+    if dialect is not None:
+        spec = replace(spec, settings=replace(spec.settings, dialect=check_dialect(dialect)))
     own = spec.settings
     width = own.width if width is None else width
     height = own.height if height is None else height
@@ -259,18 +272,19 @@ def check_request(
         check_latents(latents, (count, *cells.dims))
     shared = {"negative_prompt": negative_prompt, "width": width, "height": height, "steps": steps}
     shared |= {"guidance": float(guidance), "solver": solver, "model": own.name, "version": __version__}
-    if source is not None:
-        shared["strength"] = source.strength
+    shared |= {} if usual == own.dialect == USUAL else {"dialect": own.dialect}
+    shared |= {} if source is None else {"strength": source.strength}
     metadata: list[Metadata] = [{"prompt": text, **shared} for text in prompts for _ in range(num_images)]
     for one, its_seed in zip(metadata, seeds, strict=False):
         one["seed"] = its_seed
+    strength = 1.0 if source is None else source.strength
     return Request(
         prompts=prompts,
         counts=[num_images] * len(prompts),
         negative_prompt=negative_prompt,
         steps=steps,
         guidance=float(guidance),
-        solver=make_sampler(solver, steps, own.flow_shift, 1.0 if source is None else source.strength),
+        solver=make_sampler(solver, steps, own.shift, strength, spec.whole_times),
         seeds=seeds,
         cells=cells,
         latents=latents,
@@ -279,6 +293,7 @@ def check_request(
         metadata=metadata,
         conditions=Conditions(image=source),
         guidance_embed=spec.guidance_embed,
+        dialect=own.dialect,
         notes=(*own.notes, *notes),
     )
 
@@ -316,10 +331,12 @@ def steps_done(steps: int, strength: float) -> int:
     return math.ceil(steps * strength - 1e-9)  # less than a float's error in the product
 
 
-def make_sampler(solver: str, steps: int, shift: float, strength: float = 1.0) -> Solver | None:
+def make_sampler(
+    solver: str, steps: int, shift: float, strength: float = 1.0, whole: bool | None = None
+) -> Solver | None:
     """Return the solver called so, with the times of the last `strength` of all steps; None: of no step.
 
-    shift: without effect on SCM, whose times are its own. Raises SettingsError.
+    whole: whether model times are; None: as in diffusers. SCM ignores it and the shift. Raises SettingsError.
     """
     if solver not in SOLVERS:
         raise SettingsError(f'solver = {solver!r}, but it must be "dpm" (usual), "euler" or "scm".')
@@ -330,7 +347,7 @@ def make_sampler(solver: str, steps: int, shift: float, strength: float = 1.0) -
             f"strength {strength:g} of {steps} steps covers all of them and ignores the image: use "
             f"{math.ceil(1 / (1 - strength))} steps or more, or less strength; 1 redraws."
         )
-    return kind(times[steps - done :]) if done else None
+    return kind(times[steps - done :], whole) if done else None
 
 
 def checked_prompts(prompt: str | Sequence[str], negative_prompt: str) -> list[str]:

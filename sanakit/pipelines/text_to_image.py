@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sanakit.dialect import Dialect
 from sanakit.errors import MemoryLimitError, NumericsError, SettingsError
 from sanakit.images.image import draw_preview, fit_preview, resize_and_crop, to_levels, to_pil
 from sanakit.models.contracts import LatentShape
@@ -40,6 +41,7 @@ from sanakit.pipelines.memory import (
     stage,
 )
 from sanakit.pipelines.request import (
+    DrawSettings,
     LastStep,
     ModelSpec,
     Output,
@@ -147,6 +149,7 @@ class TextToImage:
         latents: Tensor | None = None,
         output: Output = "pil",
         binned: bool = True,
+        dialect: Dialect | None = None,
     ) -> Result:
         """Draw images of one or several prompts in one batch. None means the model's default.
 
@@ -161,24 +164,15 @@ class TextToImage:
         output: "pil", "pt" (B 3 H W in [-1, 1]) or "latent" (B C h w; of the bin's size if there are bins).
         binned: draw at the nearest size that the model learned (published models: some forty; others: those
         listed in their folder), then scale and crop to the requested size.
+        dialect: "diffusers" (usual) or "native", as NVIDIA's own scripts draw; see docs/dialects.md.
         Raises SettingsError, SizeError, NumericsError, or MemoryLimitError. If only decoding failed, its
         attribute `latents` has the denoised latents: pass them to `decode`.
         """
+        settings: DrawSettings = {"steps": steps, "guidance": guidance, "seed": seed, "solver": solver}
+        settings |= {"num_images": num_images, "latents": latents, "output": output}
+        settings |= {"binned": binned, "dialect": dialect}
         last = None
-        for step in self.stream(
-            prompt,
-            negative_prompt,
-            width=width,
-            height=height,
-            steps=steps,
-            guidance=guidance,
-            seed=seed,
-            num_images=num_images,
-            solver=solver,
-            latents=latents,
-            output=output,
-            binned=binned,
-        ):
+        for step in self.stream(prompt, negative_prompt, width=width, height=height, **settings):
             last = step
         return result_of(last)
 
@@ -197,27 +191,17 @@ class TextToImage:
         latents: Tensor | None = None,
         output: Output = "pil",
         binned: bool = True,
+        dialect: Dialect | None = None,
     ) -> Iterator[Step]:
         """Yield each `Step` of `__call__` when it is done; the last one carries the result.
 
         Settings are checked at once; the work begins with the first step requested.
         """
         # 1 settings: the caller's words, else the model's own
-        request = check_request(
-            self.spec,
-            prompt,
-            negative_prompt,
-            width=width,
-            height=height,
-            steps=steps,
-            guidance=guidance,
-            seed=seed,
-            num_images=num_images,
-            solver=solver,
-            latents=latents,
-            output=output,
-            binned=binned,
-        )
+        settings: DrawSettings = {"steps": steps, "guidance": guidance, "seed": seed, "solver": solver}
+        settings |= {"num_images": num_images, "latents": latents, "output": output}
+        settings |= {"binned": binned, "dialect": dialect}
+        request = check_request(self.spec, prompt, negative_prompt, width=width, height=height, **settings)
         return self.draw(request)
 
     def draw(self, request: Request) -> Iterator[Step]:
@@ -262,14 +246,15 @@ class TextToImage:
         return draw_preview(self._preview_weights, latents)
 
     def encode(
-        self, prompts: Sequence[str], negative_prompt: str | None, plan: MemoryPlan
+        self, prompts: Sequence[str], negative: str | None, plan: MemoryPlan, dialect: Dialect | None = None
     ) -> tuple[list[Tensor], list[str]]:
         """Return features (L E) of the negative prompt, if any, and of the prompts; and notes on these."""
         self.text_encoder.after_layer = plan.after_layer
         notes: list[str] = []
-        negative = [] if negative_prompt is None else [negative_prompt]
-        features = self.text_encoder.encode_negative(negative, notes) if negative else []
-        features += self.text_encoder.encode(prompts, notes)
+        dialect = dialect or self.settings.dialect
+        negatives = [] if negative is None else [negative]
+        features = self.text_encoder.encode_negative(negatives, notes, dialect)
+        features += self.text_encoder.encode(prompts, notes, dialect)
         return features, notes + unknown_prompts(self.settings, prompts, self.text_encoder)
 
     def encode_source(self, request: Request) -> Tensor | None:
@@ -286,7 +271,7 @@ class TextToImage:
         # 2 text: features of each prompt, unpadded; guidance needs those of the negative prompt as well
         with stage(self.text_encoder.model, plan, self.device):
             negative_prompt = request.negative_prompt if request.guided else None
-            features, told = self.encode(request.prompts, negative_prompt, plan)
+            features, told = self.encode(request.prompts, negative_prompt, plan, request.dialect)
         for note in (notes := [*request.notes, *told]):
             warnings.warn(note, stacklevel=3)
 

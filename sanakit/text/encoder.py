@@ -17,10 +17,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from sanakit.dialect import USUAL, Dialect
 from sanakit.errors import SettingsError, WeightsError
 from sanakit.models.gemma2 import Gemma2, KVCache
 from sanakit.ops.torch_private import writes_to
-from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION, TokenWindow, clean_prompt, instruction_window
+from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION, TokenWindow
+from sanakit.text.native import dialect_windows, padded
 from sanakit.text.prefix_cache import PrefixCache
 
 BATCH = 16  # prompts in one forward pass: bounds the memory however many prompts come
@@ -36,6 +38,7 @@ class TextEncoder:
     prefix_cache: file of the instruction's keys and values for the model as it is now; None: no file.
     after_layer: called with each layer when it has run; `weights.release` bounds the memory of a mapped model
     by that of one layer. Not called where gradients are computed.
+    dialect: how prompts are read where a call does not say, and in training.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class TextEncoder:
         max_tokens: int = 300,
         prefix_cache: PrefixCache | None = None,
         after_layer: Callable[[nn.Module], object] | None = None,
+        dialect: Dialect = USUAL,
     ) -> None:
         size = tokenizer.get_vocab_size(with_added_tokens=True)
         if size > model.config.vocab_size:
@@ -57,50 +61,59 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.instruction = instruction
         self.max_tokens = max_tokens
-        self.instructed = instruction_window(tokenizer, instruction, max_tokens)
-        self.plain = instruction_window(tokenizer, "", max_tokens)
+        self.dialect: Dialect = dialect
+        self.windows = dialect_windows(tokenizer, instruction, max_tokens)
+        self.instructed, _ = self.windows[dialect]
         self.after_layer = after_layer
-        self._prefix_cache = prefix_cache
+        each = self.windows.items()
+        self._prefix_files = {both[0]: prefix_cache.of(name) for name, both in each if prefix_cache}
         self._loaded = self._fingerprint()
         self._prefixes: dict[TokenWindow, tuple[tuple, Tensor, KVCache]] = {}
 
     @torch.no_grad()
-    def encode(self, prompts: Sequence[str], notes: list[str] | None = None) -> list[Tensor]:
+    def encode(
+        self, prompts: Sequence[str], notes: list[str] | None = None, dialect: Dialect | None = None
+    ) -> list[Tensor]:
         """Return features of positive prompts, one L E tensor each, unpadded, without gradients.
 
         notes: takes a sentence about each prompt that was cut; None: it is warned of (UserWarning).
-        Raises SettingsError if a prompt is not a text.
+        dialect: None: the encoder's own. Raises SettingsError if a prompt is not a text.
         """
-        return self._encode(prompts, self.instructed, notes)
+        return self._encode(prompts, self.windows[dialect or self.dialect][0], notes)
 
     @torch.no_grad()
-    def encode_negative(self, prompts: Sequence[str], notes: list[str] | None = None) -> list[Tensor]:
-        """Return features of negative prompts (no instruction); "" gives the constant BOS feature, 1 E."""
-        return self._encode(prompts, self.plain, notes)
+    def encode_negative(
+        self, prompts: Sequence[str], notes: list[str] | None = None, dialect: Dialect | None = None
+    ) -> list[Tensor]:
+        """Return features of negative prompts, without instruction: 1 E of "", but native ones are padded."""
+        window = self.windows[dialect or self.dialect][1]
+        if window not in self.windows["native"]:
+            return self._encode(prompts, window, notes)
+        tails = self.tokenize(prompts, window, notes)
+        return [padded(self._run, *self._prefix(window), tail, self.max_tokens) for tail in tails]
 
     def tokenize(
         self, prompts: Sequence[str], window: TokenWindow | None = None, notes: list[str] | None = None
     ) -> list[list[int]]:
         """Return each prompt's token ids after the shared prefix, cut at the limit, for `encode_tokens`.
 
-        window: `instructed` (default) or `plain`.   notes: as for `encode`.
+        window: one of `windows`; None: `instructed`.   notes: as for `encode`.
         """
         if isinstance(prompts, str):
             raise SettingsError("Prompts must be a list of texts: wrap a single prompt in [ ].")
         window = window or self.instructed
         tails = []
+        told = [] if notes is None else notes
         for prompt in prompts:
-            tail, dropped = window.tail(self.tokenizer, clean_prompt(prompt))
+            tail, dropped = window.tail(self.tokenizer, window.clean(prompt, told))
             if dropped:
-                note = (
+                told.append(
                     f"The prompt is too long: its last {len(dropped)} tokens, from"
                     f" {self.tokenizer.decode(dropped[:8])!r} on, were cut off. Shorten it."
                 )
-                if notes is None:
-                    warnings.warn(note, stacklevel=3)
-                else:
-                    notes.append(note)
             tails.append(tail)
+        for note in told if notes is None else ():
+            warnings.warn(note, stacklevel=3)
         return tails
 
     def encode_tokens(
@@ -154,15 +167,16 @@ class TextEncoder:
     def _shorter(self, window: TokenWindow) -> tuple[Tensor, KVCache] | None:
         """Return the prefix of prompts without an instruction, BOS, as the instruction's first token."""
         length = len(window.prefix)
-        if window == self.instructed or window.prefix != self.instructed.prefix[:length]:
+        longer = next((with_text for with_text, plain in self.windows.values() if plain == window), window)
+        if window == longer or window.prefix != longer.prefix[:length]:
             return None
-        first, cache = self._prefix(self.instructed)
+        first, cache = self._prefix(longer)
         start = cache.beginning(length)
         return None if start is None else (first, start)
 
     def _stored_prefix(self, window: TokenWindow, weights: tuple) -> tuple[Tensor, KVCache]:
         """Return the instruction's prefix from its file, or computed and written there."""
-        file = self._prefix_cache if window == self.instructed and weights == self._loaded else None
+        file = self._prefix_files.get(window) if weights == self._loaded else None
         found = file.load(self.model.config, window.prefix) if file else None
         if found is None:
             found = self._compute_prefix(window)
@@ -175,8 +189,9 @@ class TextEncoder:
         tokens = torch.tensor([window.prefix], device=self.model.embed_tokens.weight.device)
         return self._run(tokens, cache)[:, :1], cache
 
-    def _run(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        return self.model(tokens, cache, None if torch.is_grad_enabled() else self.after_layer)
+    def _run(self, tokens: Tensor, cache: KVCache, padding: bool = False) -> Tensor:
+        after_layer = None if torch.is_grad_enabled() else self.after_layer
+        return self.model(tokens, cache, after_layer, padding)
 
     def _fingerprint(self) -> tuple:
         """Return a stamp of the weights, which changes when they are trained, loaded, moved or cast.

@@ -2,7 +2,7 @@
 
 Source: SANA (arXiv:2410.10629, section 3.1) and diffusers 0.42, SanaPipeline: the text is prompt data of the
 published models and must be reproduced byte for byte to get the published features. (NVIDIA's own repository
-writes "Enhanced prompt" in double quotes; diffusers, whose images we reproduce, in single ones.)
+writes "Enhanced prompt" in double quotes, see `text/native.py`; diffusers, the default, in single ones.)
 
 With N tokens in the instruction (BOS included) and room for M = 300 features, the published pipeline cuts
 instruction + prompt at N + M - 2 tokens and keeps the hidden states of positions 0 and N-1, N, ...: the BOS
@@ -11,6 +11,7 @@ cut at M."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
@@ -41,6 +42,22 @@ COMPLEX_HUMAN_INSTRUCTION = "\n".join(
 WORD_START = "▁"  # what Gemma's tokenizer writes for a space; it only ever begins a token
 
 
+def clean_prompt(prompt: str, told: list[str] | None = None) -> str:
+    """Return the prompt as the published pipeline tokenises it: lower case, no white space around it.
+
+    told: unused. Raises SettingsError if it is not a string that UTF-8 can write.
+    """
+    if not isinstance(prompt, str):
+        raise SettingsError(f"A prompt is a text (str), not {type(prompt).__name__}.")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise SettingsError(
+            "The prompt holds half a surrogate pair, which is not text: type it again."
+        ) from None
+    return prompt.lower().strip()
+
+
 @dataclass(frozen=True, slots=True)
 class TokenWindow:
     """A text's window: the prefix that all texts share, the tokens kept as features, and the limit.
@@ -52,11 +69,12 @@ class TokenWindow:
     prefix: tuple[int, ...]  # ids that begin every text, BOS first; their keys and values are computed once
     first_kept: int  # >= len(prefix)
     limit: int  # most tokens of a text, prefix included
+    clean: Callable[[str, list[str]], str] = clean_prompt  # what is typed to what is tokenised
 
     def tail(self, tokenizer: Tokenizer, prompt: str) -> tuple[list[int], list[int]]:
         """Return the token ids of a prompt from the prefix to the limit, and the ids that were cut off.
 
-        prompt: as `clean_prompt` gives it.
+        prompt: as `clean` gives it.
         Raises SettingsError if the prompt changes the prefix, which it never does with Gemma's vocabulary.
         """
         ids = tokenizer.encode(self.text + prompt).ids
@@ -66,22 +84,6 @@ class TokenWindow:
                 "The prompt merges with the last word of the instruction: end the instruction with a space."
             )
         return ids[start : self.limit], ids[self.limit :]
-
-
-def clean_prompt(prompt: str) -> str:
-    """Return the prompt as the published pipeline tokenises it: lower case, no white space around it.
-
-    Raises SettingsError if it is not a string that UTF-8 can write.
-    """
-    if not isinstance(prompt, str):
-        raise SettingsError(f"A prompt is a text (str), not {type(prompt).__name__}.")
-    try:
-        prompt.encode()
-    except UnicodeEncodeError:
-        raise SettingsError(
-            "The prompt holds half a surrogate pair, which is not text: type it again."
-        ) from None
-    return prompt.lower().strip()
 
 
 def instruction_window(tokenizer: Tokenizer, instruction: str, max_tokens: int) -> TokenWindow:

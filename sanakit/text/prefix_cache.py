@@ -5,8 +5,9 @@ A CPU computes them in about ten seconds and reads them in a tenth of one. They 
 computed: values from the file equal the written ones bit for bit.
 
 A file belongs to its weights: the key in it is a hash of their fingerprint, the model's config, the prefix's
-tokens and FORMAT. There is one file a place; one that is foreign, outdated or damaged (a checksum tells) is
-recomputed and replaced. No run fails because of it: files that cannot be read or written are skipped.
+tokens and FORMAT. There is one file a place and dialect; one that is foreign, outdated or damaged (a checksum
+tells) is recomputed and replaced. No run fails because of it: files that cannot be read or written are
+skipped.
 Shapes: P tokens in the prefix, K key heads, E head size, D width.
 """
 
@@ -25,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from sanakit.dialect import USUAL, Dialect
 from sanakit.models.gemma2 import Gemma2Config, KVCache
 from sanakit.whole import written_whole
 
@@ -42,6 +44,13 @@ class PrefixCache:
     def __init__(self, places: Iterable[Path], fingerprint: str) -> None:
         self.places = tuple(places)
         self.fingerprint = fingerprint
+
+    def of(self, dialect: Dialect) -> PrefixCache:
+        """Return the cache of a dialect's instruction: each has its own file, so none replaces another."""
+        if dialect == USUAL:
+            return self
+        places = [place.with_stem(f"{place.stem}_{dialect}") for place in self.places]
+        return PrefixCache(places, self.fingerprint)
 
     def load(self, config: Gemma2Config, prefix: Sequence[int]) -> tuple[Tensor, KVCache] | None:
         """Return the hidden state of token 0 (1 1 D) and the prefix's cache, or None if no file has them."""

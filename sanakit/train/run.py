@@ -153,7 +153,8 @@ def averaged_parts(run: Path, objective: VelocityObjective) -> tuple[Sana, TextE
         return transformer, encoder
     text = Gemma2(encoder.model.config)
     text.load_state_dict(part_of(weights, TEXT))
-    return transformer, TextEncoder(text, encoder.tokenizer, encoder.instruction, encoder.max_tokens)
+    words = (encoder.tokenizer, encoder.instruction, encoder.max_tokens)
+    return transformer, TextEncoder(text, *words, dialect=encoder.dialect)
 
 
 def compile_blocks(transformer: Sana) -> None:

@@ -35,7 +35,7 @@ from sanakit.weights.layouts.diffusers import write_sana_config
 from sanakit.weights.layouts.parts import autoencoder_config, text_encoder_config, transformer_config
 from sanakit.weights.precision import dtype_name, parse_dtype
 from sanakit.weights.save import exported, write_json
-from sanakit.weights.settings import OFFERED, ModelSettings, instruction_of
+from sanakit.weights.settings import OFFERED, ModelSettings, dialect_of, instruction_of
 
 Runtime = Literal["onnx", "openvino"]
 DECODER = "vae_decoder"
@@ -81,6 +81,8 @@ def save_graphs(
     del own["known_things"], own["notes"]
     ours = {"format": 1, "name": own.pop("name"), "licence": own.pop("licence")}
     ours |= {key: told for key in OFFERED if (told := own.pop(key))}
+    if own["native_flow_shift"] is None:
+        del own["native_flow_shift"]
     ours |= {"precision": own.pop("precision"), "defaults": own}
     ours |= {"instruction": text_encoder.instruction, "max_tokens": text_encoder.max_tokens}
     parts = {
@@ -138,7 +140,8 @@ def load_graph_text_encoder(source: ModelSource) -> TextEncoder:
         told = repr([(file.st_size, file.st_mtime_ns) for file in files])
         cache = PrefixCache(default_places(folder), hashlib.sha256(told.encode()).hexdigest())
     tokenizer = load_tokenizer(source.path / "tokenizer")
-    return TextEncoder(GraphText(config, graph), tokenizer, *instruction_of(source), cache)
+    text = GraphText(config, graph)
+    return TextEncoder(text, tokenizer, *instruction_of(source), cache, dialect=dialect_of(source))
 
 
 def _graph(source: ModelSource, name: str) -> Graph:

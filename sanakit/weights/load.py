@@ -58,7 +58,7 @@ from sanakit.weights.precision import choose_dtype, dtype_name
 from sanakit.weights.read.disk import AGAIN
 from sanakit.weights.read.files import TensorFiles
 from sanakit.weights.read.mapping import release, release_tensors
-from sanakit.weights.settings import instruction_of, precision_rule
+from sanakit.weights.settings import dialect_of, instruction_of, precision_rule
 
 StrPath = str | os.PathLike[str]
 
@@ -194,7 +194,8 @@ def load_text_encoder(
         fingerprint = f"{files.digest()} {times} {plan}"
         prefix_cache = PrefixCache(default_places(files.paths[0].parent), fingerprint)
     after_layer = release if layer_by_layer else None
-    return TextEncoder(module, tokenizer, instruction, max_tokens, prefix_cache, after_layer)
+    dialect = dialect_of(source)
+    return TextEncoder(module, tokenizer, instruction, max_tokens, prefix_cache, after_layer, dialect)
 
 
 def fill(

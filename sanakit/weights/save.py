@@ -36,7 +36,7 @@ from sanakit.weights.read.header import write_safetensors
 from sanakit.weights.settings import ModelSettings
 from sanakit.whole import written_whole
 
-DEFAULTS = ("steps", "guidance", "width", "height", "solver")  # what a folder may say of itself
+DEFAULTS = ("steps", "guidance", "width", "height", "solver")  # what a folder says of itself
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 # As shipped in the published folders of SANA and SANA-1.5.
 DPM_SCHEDULER = {
@@ -75,9 +75,10 @@ SCM_SCHEDULER = {
 
 def kept_settings(settings: ModelSettings) -> dict[str, Any]:
     """Return the keyword arguments with which `save_diffusers` keeps a model's settings."""
+    own = {} if settings.dialect == "diffusers" else {"dialect": settings.dialect}
     return {
         "flow_shift": settings.flow_shift,
-        "defaults": {name: getattr(settings, name) for name in DEFAULTS},
+        "defaults": {name: getattr(settings, name) for name in DEFAULTS} | own,
         "precision": settings.precision,
         "name": settings.name,
         "licence": settings.licence,
@@ -109,8 +110,8 @@ def save_diffusers(
     """Write a model as a diffusers folder; a folder of that name is replaced when the new one is complete.
 
     flow_shift: > 0, the timestep shift it was trained and is sampled with. defaults: default steps, guidance,
-    width, height, solver. dtype: to store in, float32, float16 or bfloat16. precision: the one 16-bit dtype
-    its transformer may compute in, "float32" for none, or "any".
+    width, height, solver, dialect. dtype: to store in, float32, float16 or bfloat16. precision: the one
+    16-bit dtype its transformer may compute in, "float32" for none, or "any".
     name, licence: as `sana inspect` shows them. styles (name -> what is added to a prompt), example_prompts,
     sizes (width, height in pixels): the model's offers for a page. known_things: what it draws; a prompt
     with none of them is told. plan: of the quantised transformer and text encoder; they are written
@@ -124,9 +125,9 @@ def save_diffusers(
     check_rule(dtype, precision, "The model")
     if not 0 < flow_shift < math.inf:
         raise SettingsError(f"flow_shift is {flow_shift}; it must be a finite number above 0, SANA uses 3.")
-    if unknown := set(defaults or {}) - set(DEFAULTS):
+    if unknown := set(defaults or {}) - {*DEFAULTS, "dialect"}:
         raise SettingsError(
-            f"There are no defaults named {', '.join(sorted(unknown))}: use {', '.join(DEFAULTS)}."
+            f"There are no defaults named {', '.join(sorted(unknown))}: use {', '.join(DEFAULTS)}, dialect."
         )
     if autoencoder.encoder is None or autoencoder.decoder is None:
         raise OutputError(

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from sanakit.dialect import DIALECTS, Dialect
 from sanakit.errors import WeightsError
 from sanakit.models.dc_ae import DCAEConfig
-from sanakit.models.sana import SanaConfig
+from sanakit.models.sana import SANA_600M, SanaConfig
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.known_things import FILE as KNOWN_THINGS
 from sanakit.weights.find.catalog import CatalogEntry
@@ -31,6 +32,8 @@ OFFERED = ("styles", "example_prompts", "sizes")  # keys of sanakit.json that a 
 MAX_TOKENS = 300  # text features of a prompt, in all published models
 MOST = 1e9  # of any number in a folder's defaults
 SHIFT_4K = 6.0  # of the published 4K model, by its official YAML and conversion script; all others have 3
+PUBLISHED_SHIFT = 3.0  # in the schedulers of the published folders
+NATIVE_SHIFT_600M = 4.0  # of the 0.6B model at 1024 px, by its official YAML; its diffusers folder says 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +47,8 @@ class ModelSettings:
     height: int = 1024
     solver: str = "dpm"
     flow_shift: float = 3.0
+    native_flow_shift: float | None = None  # in the dialect "native", where it differs
+    dialect: Dialect = "diffusers"
     precision: str = "any"  # the one 16-bit dtype to compute in, "float32" for none, or "any"
     licence: str = ""
     styles: Mapping[str, str] = field(default_factory=dict)  # name -> what is added to a prompt
@@ -51,6 +56,12 @@ class ModelSettings:
     sizes: tuple[tuple[int, int], ...] = ()  # width and height in pixels that it learned; (): not told
     known_things: Path | None = None  # the file of the things that it draws, see `text/known_things.py`
     notes: tuple[str, ...] = ()  # what the user should know about how the model's files are taken
+
+    @property
+    def shift(self) -> float:
+        """The flow shift that it is drawn with, in its dialect."""
+        own = self.native_flow_shift if self.dialect == "native" else None
+        return self.flow_shift if own is None else own
 
 
 def load_settings(path: str | os.PathLike[str]) -> ModelSettings:
@@ -61,6 +72,8 @@ def load_settings(path: str | os.PathLike[str]) -> ModelSettings:
         settings = replace(settings, **_from_transformer(source))
     if source.is_pipeline:
         scheduler = read_scheduler(source.path / "scheduler" / "scheduler_config.json")
+        if scheduler.get("flow_shift", PUBLISHED_SHIFT) != PUBLISHED_SHIFT:
+            scheduler["native_flow_shift"] = None  # the scripts' shift stands for the published one alone
         settings = replace(settings, **scheduler)
     things = source.path / KNOWN_THINGS
     told: dict[str, Any] = {"known_things": things if things.is_file() else None}
@@ -117,6 +130,11 @@ def instruction_of(source: ModelSource) -> tuple[str, int]:
     return instruction, max_tokens
 
 
+def dialect_of(source: ModelSource) -> Dialect:
+    """Return the dialect of a folder's sanakit.json, for its text encoder. Raises WeightsError."""
+    return _from_ours(source).get("dialect", "diffusers")
+
+
 def _from_entry(source: ModelSource) -> ModelSettings:
     entry = source.entry
     if entry is None:
@@ -131,6 +149,7 @@ def _from_transformer(source: ModelSource) -> dict[str, Any]:
     side = config.sample_size * PIXELS_PER_LATENT
     sampler = {"solver": "scm", "steps": 2} if config.guidance_embed else {}
     sampler |= {"flow_shift": SHIFT_4K} if side >= 4096 else {}
+    sampler |= {"native_flow_shift": NATIVE_SHIFT_600M} if config == SANA_600M else {}
     return {"width": side, "height": side, "precision": precision_rule(source, files.dtype), **sampler}
 
 
@@ -147,6 +166,8 @@ def _from_ours(source: ModelSource) -> dict[str, Any]:
     if given.get("name") == "":  # as good as none
         del given["name"]
     kinds = {"steps": int, "width": int, "height": int, "guidance": float, "flow_shift": float}
+    kinds["native_flow_shift"] = float
+    listed = {"precision": tuple(RULES), "dialect": DIALECTS}
     found: dict[str, Any] = {}
     for name in (known.name for known in fields(ModelSettings)):
         if name not in given or name in OFFERED:
@@ -155,10 +176,12 @@ def _from_ours(source: ModelSource) -> dict[str, Any]:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         kind = kinds.get(name, str)
         fits = isinstance(value, str) if kind is str else number and 0 < value < MOST and value == kind(value)
-        if not fits or (name == "precision" and value not in RULES):
-            allowed = " | ".join(RULES) if name == "precision" else f"a {kind.__name__}"
+        if not fits or value not in listed.get(name, (value,)):
+            allowed = " | ".join(listed[name]) if name in listed else f"a {kind.__name__}"
             raise WeightsError(f"{where} says {name} = {value!r}; it must be {allowed}.")
         found[name] = kind(value)
+    if "flow_shift" in found:  # of the folder: it holds in every dialect
+        found.setdefault("native_flow_shift", None)
     return found | _offered(content, where)
 
 

@@ -52,6 +52,19 @@ def test_the_models_own_settings_are_used_and_the_callers_words_win(sana, tiny: 
     }.items() <= asked.items()
 
 
+def test_a_dialect_is_drawn_in_and_told_by_the_file(sana, tiny: Path) -> None:
+    words = ("generate", "A RED Apple", "--model", tiny, "--seed", 3)
+    for name, more in (("own.png", ()), ("native.png", ("--dialect", "native"))):
+        assert sana(*words, *more, "--output", name).code == 0
+    own, native = Image.open("own.png"), Image.open("native.png")
+    assert ImageChops.difference(own, native).getbbox() is not None
+    assert "dialect" not in own.text  # pyright: ignore
+    assert native.text["dialect"] == "native"  # pyright: ignore
+    outcome = sana(*words, "--dialect", "english")
+    assert outcome.code == 2
+    assert "native" in outcome.err
+
+
 def test_the_same_seed_draws_the_same_picture_and_another_one_another(sana, tiny: Path) -> None:
     for name, seed in (("a.png", 3), ("b.png", 3), ("c.png", 4)):
         sana("generate", "a red apple", "--model", tiny, "--seed", seed, "--output", name)

@@ -11,6 +11,8 @@ reason that is not "it would be too long":
   them passes on counts as the file that defines it.
 * `flow/euler.py`, `flow/scm.py`: other solvers. They have the interface of `flow/dpm.py`, the default, and no
   run uses two of them.
+* `text/native.py`, `dialect.py`: the other dialect, and the list of what it does otherwise. It is to the
+  default what another solver is; without being asked for, it changes no image.
 * `flow/solver.py`, `models/contracts.py`: types. What a solver, a model and a codec promise stands in the
   files of the path that keep it; these two only name it. (The solvers' state stood in `flow/euler.py`.)
 * `cli/batch.py`: a file of prompts is another task, which begins at the same command.
@@ -55,6 +57,8 @@ NOT_ON_THE_PATH = {
     "flow/euler.py",
     "flow/scm.py",
     "flow/solver.py",
+    "dialect.py",
+    "text/native.py",
     "models/contracts.py",
     "cli/batch.py",
     "ops/gpu",

@@ -78,7 +78,7 @@ def test_text_to_image_takes_these_arguments() -> None:
     from sanakit import TextToImage
 
     image = {"negative_prompt", "width", "height", "seed", "num_images", "latents"}
-    sampling = {"steps", "guidance", "solver"}
+    sampling = {"steps", "guidance", "solver", "dialect"}
     assert image | sampling | {"output"} <= set(parameters(TextToImage.__call__))
     assert image | sampling <= set(parameters(TextToImage.stream))
     loading = {"path", "device", "dtype", "memory", "encoder", "plan", "compile"}
@@ -113,6 +113,6 @@ def test_the_command_exists(command: str) -> None:
 
 def test_generate_takes_these_options() -> None:
     options = set(re.findall(r"--([a-z-]+)", help_of("generate")))
-    images = "model negative size steps guidance solver seed num-images output preview"
+    images = "model negative size steps guidance solver dialect seed num-images output preview"
     machine = "device dtype memory json"
     assert set(f"{images} {machine}".split()) - options == set()

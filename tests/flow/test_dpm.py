@@ -92,6 +92,24 @@ def test_twenty_steps_at_shift_three_are_the_published_model_times():
     assert published == [float(word) for word in PUBLISHED_20.split()]
 
 
+@pytest.mark.parametrize("shift", [3.0, 4.0, 6.0])
+def test_whole_times_are_those_that_nvidias_scripts_compute_in_float32(shift):
+    for steps in range(1, 101):
+        even = 1 - torch.linspace(1.0, 0.001, steps + 1)
+        scripts = (1000 * (shift * even / (1 + (shift - 1) * even)).flip(0)).long()
+        ours = [math.floor(1000 * t) for t in dpm_times(steps, shift).tolist()]
+        assert ours == scripts.tolist()
+
+
+@pytest.mark.parametrize("shift", [3.0, 4.0])
+def test_times_that_are_not_whole_are_those_of_the_solver(shift):
+    solver = FlowDPM(dpm_times(20, shift), whole=False)
+    state = solver.start(torch.zeros(1))
+    while not state.done:
+        assert state.t == state.sigma == solver.times[state.index].float().item()
+        state = solver.advance(state, torch.zeros(1))
+
+
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("steps", [1, 2, 5, 20])
 def test_constant_clean_image_is_reached_exactly_and_passed_on_the_straight_line(steps, order):

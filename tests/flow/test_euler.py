@@ -30,6 +30,20 @@ def test_every_step_equals_diffusers(steps, shift):
     assert (state.index, state.total, state.t, state.sigma) == (steps, steps, 0.0, 0.0)
 
 
+@pytest.mark.parametrize(("steps", "shift"), [(1, 3.0), (20, 3.0), (28, 4.0), (50, 6.0)])
+def test_whole_times_are_those_below_and_the_steps_stay_as_long(steps, shift):
+    solver, exact = Euler(euler_times(steps, shift), whole=True), Euler(euler_times(steps, shift))
+    ours, theirs, moves = solver.start(torch.ones(2)), exact.start(torch.ones(2)), 0
+    while not ours.done:
+        assert ours.t == math.floor(1000 * ours.sigma) / 1000
+        assert (ours.sigma, torch.equal(ours.sample, theirs.sample)) == (theirs.t, True)
+        moves += ours.t != theirs.t
+        velocity = torch.full((2,), 0.5)
+        ours, theirs = solver.advance(ours, velocity), exact.advance(theirs, velocity)
+    assert moves >= 0.8 * (steps - 1)  # the first is 1
+    assert ours.t == 0
+
+
 @pytest.mark.parametrize("steps", [1, 3, 20])
 def test_constant_velocity_is_followed_exactly(steps):
     clean, noise = (

@@ -5,14 +5,17 @@ Tolerance: 1e-4 of the largest value. Both sides compute in float32, in another 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from sanakit.errors import SettingsError
 from sanakit.graphs import networks, onnx
-from sanakit.graphs.parts import Graph, GraphTransformer
+from sanakit.graphs.parts import Graph, GraphText, GraphTransformer
 from sanakit.images.image import to_levels
-from sanakit.models.gemma2 import KVCache
-from sanakit.models.sana import Sana
+from sanakit.models.gemma2 import GEMMA2_2B, KVCache
+from sanakit.models.sana import Sana, SanaConfig
 from sanakit.pipelines.denoise import Batch
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.weights import load_autoencoder, load_text_encoder, load_transformer
@@ -167,3 +170,15 @@ def test_pocket_draws_the_same_picture(tmp_path, runtime):
     ours = TextToImage.from_pretrained("pocket", device="cpu")("a red apple", seed=7, output="pt")
     theirs = TextToImage.from_pretrained(folder, device="cpu")("a red apple", seed=7, output="pt")
     assert psnr(ours.images, theirs.images) > 50  # pyright: ignore[reportArgumentType]
+
+
+def test_the_other_dialect_is_refused_before_anything_is_computed(tmp_path):
+    graph = Graph(tmp_path, "onnx")
+    config = SanaConfig(depth=1, width=32, cross_heads=2, qk_norm=True)
+    features = [torch.zeros(2, config.text_width)]
+    assert GraphTransformer(config, graph).prepare(features).batch == 1
+    with pytest.raises(SettingsError, match="Graphs do not draw in the dialect"):
+        GraphTransformer(config, graph).prepare(features, eps=1e-6)
+    assert GraphTransformer(replace(config, qk_norm=False), graph).prepare(features, eps=1e-6).batch == 1
+    with pytest.raises(SettingsError, match="use the model that they were made of"):
+        GraphText(GEMMA2_2B, graph)(torch.zeros(1, 1, dtype=torch.long), KVCache(), padding=True)

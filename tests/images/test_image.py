@@ -45,6 +45,20 @@ def test_bins_are_the_published_tables(side) -> None:
     assert [round(h / w, 2) for h, w in ours] == [float(ratio) for ratio in published]
 
 
+def test_native_bins_are_33_at_2048_px_and_the_same_at_other_sides() -> None:
+    """The scripts' table at 2048 px, in units of 128 px."""
+    flat = "8:32 8:31 9:28 9:27 9:26 10:25 10:24 11:23 11:22 11:21 12:21 12:20 13:19 13:18 14:18 14:17"
+    tall = (
+        "15:17 15:16 16:16 16:15 17:15 17:14 18:14 18:13 19:13 20:12 21:12 22:11 23:11 24:10 25:10 27:9 32:8"
+    )
+    scripts = [tuple(128 * int(side) for side in bin.split(":")) for bin in f"{flat} {tall}".split()]
+    assert len(scripts) == 33
+    assert image.aspect_bins(2048, "native") == scripts
+    for side in (512, 1024, 4096):
+        assert image.aspect_bins(side, "native") == image.aspect_bins(side)
+    assert image.nearest_bin(1024, 3700, 2048, "native") == (1024, 3968)
+
+
 @pytest.mark.parametrize("side", TABLES)
 def test_the_nearest_bin_is_the_published_choice(side) -> None:
     sizes = range(64, 4097, 96)

@@ -65,6 +65,31 @@ def test_self_attention_clips_what_float16_can_not_hold():
     assert torch.equal(out, torch.full_like(out, 65504))
 
 
+@pytest.mark.parametrize(("eps", "used"), [(None, 1e-5), (1e-6, 1e-6)])
+def test_cross_attention_norms_queries_and_keys_with_its_own_eps_or_another(eps, used):
+    layer = CrossAttention(16, 4, qk_norm=True)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    nn.init.zeros_(layer.q_linear.bias)
+    nn.init.zeros_(layer.kv_linear.bias)
+    x, text = 3e-3 * torch.randn(1, 9, 16), 3e-3 * torch.randn(1, 5, 16)  # so small that eps counts
+    wide = {name: parameter.detach().double() for name, parameter in layer.named_parameters()}
+    key, value = (text.double() @ wide["kv_linear.weight"].T).chunk(2, dim=-1)
+    query = x.double() @ wide["q_linear.weight"].T
+    query, key = (
+        y / (y.square().mean(-1, keepdim=True) + used).sqrt() * wide[f"{name}_norm.weight"]
+        for name, y in (("q", query), ("k", key))
+    )
+    query, key, value = (y.unflatten(-1, (4, 4)).transpose(1, 2) for y in (query, key, value))
+    seen = (query @ key.transpose(2, 3) / 2).softmax(-1) @ value
+    expected = seen.transpose(1, 2).flatten(2) @ wide["proj.weight"].T + wide["proj.bias"]
+    with torch.no_grad():
+        prompt, out = layer.prepare(text, 1, eps), torch.zeros(1, 9, 16)
+        out += x
+        layer.add_(out, [prompt])
+    torch.testing.assert_close((out - x).double(), expected, atol=1e-6, rtol=1e-5)
+
+
 def test_cross_attention_ignores_masked_text():
     layer = CrossAttention(16, 4, qk_norm=True)
     x, text = torch.randn(2, 9, 16), torch.randn(2, 5, 16)

@@ -89,6 +89,33 @@ def test_the_manifest_tells_each_file_and_its_settings_in_the_order_of_the_promp
     assert lines == [{"file": one.file, "line": one.line, **one.metadata} for one in pictures]
 
 
+def test_rows_of_another_dialect_are_groups_of_their_own_and_drawn_in_it(
+    pipe: TextToImage, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"prompt": "A Red Apple", "seed": 3}, {"prompt": "A Red Apple", "seed": 3, "dialect": "native"}]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    asked = read_prompts(path, partial(check_request, pipe.spec), steps=2)
+    assert [picture.metadata.get("dialect") for picture in asked] == [None, "native"]
+    found = groups(asked, set())
+    assert len(found) == 2
+    for group, dialect in zip(found, ("diffusers", "native"), strict=True):
+        (drawn,) = draw_group(pipe, group)
+        alone = pipe("A Red Apple", seed=3, steps=2, dialect=dialect).images[0]
+        assert ImageChops.difference(drawn.image, alone).getbbox() is None
+
+
+def test_a_flag_that_native_prompts_lose_is_told_with_its_own_picture(
+    pipe: TextToImage, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.txt"
+    path.write_text("a red apple\ntwo green foxes --ar 3:4\n")
+    asked = read_prompts(path, partial(check_request, pipe.spec), steps=2, dialect="native")
+    told = [one.warnings for group in groups(asked, set()) for one in draw_group(pipe, group)]
+    assert [len(notes) for notes in told] == [0, 1]
+    assert "--ar 3:4" in told[1][0]
+
+
 def test_groups_share_their_settings_and_are_small(pictures: list[PromptImage]) -> None:
     assert [len(group) for group in groups(pictures, set())] == [4, 1]
     many = pictures[:1] * (2 * AT_ONCE + 1)

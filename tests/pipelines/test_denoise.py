@@ -46,9 +46,8 @@ def half_masked(pipe: TextToImage, strength: float) -> InitialImage:
 
 def begun(pipe: TextToImage, prompt: str | list[str] = "a red apple", **settings) -> list[Sample]:
     request = check_request(pipe.spec, prompt, **({"seed": 0} | settings))
-    features, _ = pipe.encode(
-        request.prompts, request.negative_prompt if request.guided else None, pipe.plan(request)
-    )
+    negative = request.negative_prompt if request.guided else None
+    features, _ = pipe.encode(request.prompts, negative, pipe.plan(request), request.dialect)
     return begin(pipe.transformer, request, features, pipe.encode_source(request))
 
 
@@ -99,6 +98,50 @@ def test_who_joins_late_or_is_taken_away_changes_nobody(pipe) -> None:
     ended = finish(pipe, [second, first])
     for text, ours in (("a fox", ended[1]), ("snow", ended[0])):
         assert apart(ours, finish(pipe, begun(pipe, text, seed=7, steps=5))[0]) < TOLERANCE
+
+
+def test_the_native_null_prompt_is_read_under_each_prompts_mask(pipe) -> None:
+    """With L features, cross-attention weighs BOS by exp(s0) and padding by (L - 1) exp(s1)."""
+    samples = begun(pipe, ["a fox", "two green foxes on a table", "a dog"], dialect="native", num_images=2)
+    lengths = [sample.prompt.layers[0][0].key.shape[2] for sample in samples]  # pyright: ignore
+    null = [sample.negative.layers[0][0] for sample in samples]  # pyright: ignore[reportOptionalMemberAccess]
+    assert [one.key.shape[2] for one in null] == lengths  # pyright: ignore[reportOptionalMemberAccess]
+    assert len(set(lengths)) > 1
+
+    attention, x = pipe.transformer.blocks[0].cross_attn, torch.randn(1, 6, 64)
+    wide = {name: parameter.detach().double() for name, parameter in attention.named_parameters()}
+    bos, padding = pipe.text_encoder.encode_negative([""], dialect="native")[0][:2]
+    key, value = (
+        y.double().unflatten(-1, (4, 16))  # 2 h d
+        for y in attention.kv_linear(pipe.transformer._caption(torch.stack([bos, padding]))).chunk(2, dim=-1)
+    )
+    query = (x[0].double() @ wide["q_linear.weight"].T + wide["q_linear.bias"]).unflatten(-1, (4, 16))
+    scores = torch.einsum("nhd,lhd->lnh", query, key) / 4
+    for length, prompt in zip(lengths, null, strict=True):
+        first, others = scores[0].exp(), (length - 1) * scores[1].exp()
+        share = (first / (first + others))[..., None]
+        seen = (share * value[0] + (1 - share) * value[1]).flatten(1)
+        expected = seen @ wide["proj.weight"].T + wide["proj.bias"]
+        with torch.no_grad():
+            attention.add_(out := x.clone(), [replace(prompt, count=1)])
+        assert apart((out - x)[0].double(), expected) < TOLERANCE
+
+
+def test_a_native_negative_prompt_is_cut_to_the_prompts_length(pipe) -> None:
+    words = {"dialect": "native", "negative_prompt": "snow on a table with two green foxes"}
+    for prompt in ("a fox", "two green foxes on a table in the snow, red apple"):
+        (sample,) = begun(pipe, prompt, **words)
+        (own,), (negative,) = sample.prompt.layers[0], sample.negative.layers[0]  # pyright: ignore
+        assert own.key.shape == negative.key.shape
+
+
+def test_dialects_take_their_steps_together(pipe) -> None:
+    both = [begun(pipe, "Two Green FOXES", seed=3, dialect=name)[0] for name in ("diffusers", "native")]
+    together = finish(pipe, both)
+    alone = [begun(pipe, "Two Green FOXES", seed=3, dialect=name) for name in ("diffusers", "native")]
+    for ours, one in zip(together, alone, strict=True):
+        assert apart(ours, finish(pipe, one)[0]) < TOLERANCE
+    assert apart(*together) > 100 * TOLERANCE
 
 
 def test_pictures_of_one_call_share_their_prompts_and_keep_their_seeds(pipe) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -295,8 +297,30 @@ def test_previews_change_nothing(pipe) -> None:
     assert distance(pictures(step.result)[0], pictures(plain)[0]) == 0
 
 
-def test_what_read_metadata_gives_draws_the_same_picture_again(pipe, tmp_path) -> None:
-    first = pipe("a red apple", negative_prompt="snow", steps=2, guidance=2.5, solver="euler", num_images=2)
+def test_a_folders_dialect_is_drawn_in_unless_a_call_says_another(pipe, folder, tmp_path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "native")
+    ours = json.loads((copy / "sanakit.json").read_text())
+    ours["defaults"]["dialect"] = "native"
+    (copy / "sanakit.json").write_text(json.dumps(ours))
+    native = TextToImage.from_pretrained(copy, device="cpu")
+    words = {"prompt": "Two Green FOXES", "seed": 3, "output": "pt"}
+    usual, other = pipe(**words).images, pipe(**words, dialect="native").images
+    assert torch.equal(native(**words).images, other)
+    assert torch.equal(native(**words, dialect="diffusers").images, usual)
+    assert not torch.equal(usual, other)
+
+
+def test_the_default_dialect_reads_letters_as_diffusers_does(pipe) -> None:
+    words = {"seed": 3, "output": "pt"}
+    assert torch.equal(pipe("Two FOXES", **words).images, pipe(" two foxes ", **words).images)
+    both = [pipe(text, **words, dialect="native").images for text in ("Two FOXES", "two foxes")]
+    assert not torch.equal(*both)
+
+
+@pytest.mark.parametrize("dialect", [None, "native"])
+def test_what_read_metadata_gives_draws_the_same_picture_again(pipe, tmp_path, dialect) -> None:
+    words = {"steps": 2, "guidance": 2.5, "solver": "euler", "num_images": 2, "dialect": dialect}
+    first = pipe("A red Apple", negative_prompt="snow", **words)
     path = save(first.images[1], tmp_path / "apple.png", first.metadata[1])
     settings = read_metadata(path)
     assert settings.pop("model") == "tiny"

@@ -11,6 +11,7 @@ from safetensors.torch import load, save_file
 
 from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.text.encoder import TextEncoder
+from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.prefix_cache import PrefixCache, default_places
 from sanakit.text.tokenizer import train_tokenizer
 
@@ -107,6 +108,33 @@ def test_other_weights_and_other_instructions_have_their_own(model, tokenizer, t
     assert torch.equal(other.features, Run(model, tokenizer, **changed).features)
     assert not Run(model, tokenizer, place, **changed).computed
     assert Run(model, tokenizer, place).computed
+
+
+def test_each_dialect_has_its_own_file_and_neither_replaces_the_other(model, tokenizer, tmp_path):
+    place, counts = tmp_path / "cache.safetensors", []
+    for dialect in ("diffusers", "native", "diffusers", "native"):
+        cache = PrefixCache([place], "f")
+        encoder = TextEncoder(model, tokenizer, COMPLEX_HUMAN_INSTRUCTION, 40, cache, dialect=dialect)
+        seen = []
+        hook = model.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0].shape[1]))
+        encoder.encode(["a red cat"])
+        hook.remove()
+        counts.append(len(seen))
+    assert counts == [2, 2, 1, 1]  # the instruction, then the prompt; later the prompt alone
+    assert {path.name for path in tmp_path.iterdir()} == {"cache.safetensors", "cache_native.safetensors"}
+
+
+def test_a_native_negative_prompt_takes_its_beginning_from_the_native_instruction(model, tokenizer):
+    """And does not compute diffusers' instruction for it, which takes seconds with a large model."""
+    encoder = TextEncoder(model, tokenizer, COMPLEX_HUMAN_INSTRUCTION, 40)
+    seen = []
+    hook = model.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    encoder.encode_negative([""], dialect="native")
+    encoder.encode(["a red cat"], dialect="native")
+    hook.remove()
+    instructed, _ = encoder.windows["native"]
+    assert seen[:2] == [len(instructed.prefix), 1]
+    assert len(seen) == 3
 
 
 def test_weights_that_changed_after_loading_neither_read_nor_write_the_file(model, tokenizer, tmp_path):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from sanakit.errors import ModelNotFoundError, WeightsError
-from sanakit.models.sana import SANA_1600M, Sana, SanaConfig
-from sanakit.weights import load_configs, load_settings, save_official
+from sanakit.models.sana import SANA_600M, SANA_1600M, Sana, SanaConfig
+from sanakit.weights import load_configs, load_settings, load_text_encoder, save_diffusers, save_official
+from sanakit.weights import settings as settings_module
 from sanakit.weights.find.resolve import resolve
 from sanakit.weights.layouts.diffusers import write_sana_config
+from sanakit.weights.save import kept_settings
 from sanakit.weights.settings import ModelSettings
 
 
@@ -80,6 +83,9 @@ def test_a_pth_gives_its_size_and_stored_dtype(tiny, tmp_path):
         {"guidance": float("inf")},
         {"guidance": float("nan")},
         {"flow_shift": 10**400},
+        {"native_flow_shift": "4"},
+        {"dialect": "Native"},
+        {"dialect": True},
         [],
     ],
 )
@@ -110,6 +116,44 @@ def test_the_official_file_of_a_4k_model_tells_its_shift(tmp_path, latents, shif
     )
     settings = load_settings(save_official(tmp_path / "mine.pth", Sana(config)))
     assert (settings.width, settings.height, settings.flow_shift) == (32 * latents, 32 * latents, shift)
+
+
+def test_a_folder_says_its_dialect_and_text_is_read_in_it(tiny):
+    assert load_settings(tiny.folder).dialect == load_text_encoder(tiny.folder).dialect == "diffusers"
+    change(tiny.folder / "sanakit.json", defaults={"dialect": "native", "native_flow_shift": 4})
+    settings = load_settings(tiny.folder)
+    assert (settings.dialect, settings.shift, settings.flow_shift) == ("native", 4.0, 2.5)
+    encoder = load_text_encoder(tiny.folder)
+    assert encoder.dialect == "native"
+    assert encoder.instructed == encoder.windows["native"][0]
+    change(tiny.folder / "sanakit.json", defaults={"dialect": "Native"})
+    with pytest.raises(WeightsError, match=r"dialect = 'Native'; it must be diffusers \| native"):
+        load_text_encoder(tiny.folder)
+
+
+def test_a_saved_folder_keeps_its_models_dialect(tiny, tmp_path):
+    parts = {name: getattr(tiny, name) for name in ("transformer", "autoencoder", "text_encoder")}
+    for dialect in ("diffusers", "native"):
+        settings = replace(load_settings(tiny.folder), dialect=dialect)
+        folder = save_diffusers(tmp_path / dialect, **parts, **kept_settings(settings))
+        assert load_settings(folder) == settings
+        told = json.loads((folder / "sanakit.json").read_text())["defaults"].get("dialect")
+        assert told == (None if dialect == "diffusers" else dialect)
+
+
+def test_the_scripts_shift_belongs_to_the_06b_model_at_1024_px_and_yields_to_a_folder(monkeypatch, tiny):
+    (tiny.folder / "sanakit.json").unlink()
+    scheduler, opened = tiny.folder / "scheduler" / "scheduler_config.json", settings_module.open_transformer
+    shifts = []
+    for config in (SANA_600M, replace(SANA_600M, sample_size=16), replace(SANA_600M, depth=27)):
+        monkeypatch.setattr(
+            settings_module, "open_transformer", lambda source, own=config: (*opened(source)[:2], own)
+        )
+        for shift in (3.0, 5.0):
+            change(scheduler, flow_shift=shift)
+            settings = load_settings(tiny.folder)
+            shifts.append((settings.shift, replace(settings, dialect="native").shift))
+    assert shifts == [(3.0, 4.0), (5.0, 5.0), (3.0, 3.0), (5.0, 5.0), (3.0, 3.0), (5.0, 5.0)]
 
 
 @pytest.mark.parametrize("shift", ["three", float("inf"), 0, True])

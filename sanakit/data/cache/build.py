@@ -126,6 +126,7 @@ def _maker(model: str | os.PathLike[str], autoencoder: DCAE, encoder: TextEncode
         text_encoder=weights_sha256(encoder.model) if encoder else None,
         instruction=encoder.instruction if encoder else "",
         max_tokens=encoder.max_tokens if encoder else 0,
+        dialect=encoder.dialect if encoder else "diffusers",
     )
 
 

@@ -36,6 +36,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sanakit.data.read.captions import Caption
+from sanakit.dialect import Dialect
 from sanakit.errors import DataError, OutputError, WeightsError
 from sanakit.weights.read.files import TensorFiles
 from sanakit.whole import sweep, written_whole
@@ -51,7 +52,8 @@ class Maker:
     """The model behind a cache's content; models that give the same content differ only in name.
 
     autoencoder, text_encoder: SHA-256 of the encoders' weights, None: no text.   scaling_factor: that latents
-    were multiplied by.   instruction, max_tokens: of the text encoder, "" and 0 without text.
+    were multiplied by.   instruction, max_tokens, dialect: of the text encoder, "", 0 and
+    the usual one without text.
     """
 
     model: str
@@ -60,6 +62,7 @@ class Maker:
     text_encoder: str | None = None
     instruction: str = ""
     max_tokens: int = 0
+    dialect: Dialect = "diffusers"
 
     def difference(self, other: Maker) -> str | None:
         """Name the first thing in which another maker differs, and both values; None: it makes the same."""
@@ -76,6 +79,7 @@ _COMPARED = {
     "text_encoder": "the text encoder",
     "instruction": "the instruction before prompts",
     "max_tokens": "the most text tokens",
+    "dialect": "the dialect that prompts are read in",
 }
 
 

@@ -23,6 +23,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from sanakit.dialect import Dialect
 from sanakit.errors import (
     BusyError,
     ClosedError,
@@ -78,7 +79,7 @@ class Engine:
         self.prompt_filter, self.image_filter = prompt_filter, image_filter
         self.decoding = DecodingTurns()  # of images that callers send; whoever decodes one takes a turn
         self._turns = Turns()
-        self._features: OrderedDict[tuple[str, str, bool], tuple[Tensor, list[str]]] = OrderedDict()
+        self._features: OrderedDict[tuple[str, str, bool, Dialect], tuple[Tensor, list[str]]] = OrderedDict()
         self._counts: Counter[str] = Counter()
         self._condition = threading.Condition()
         self._closing = self._abandoning = False
@@ -299,10 +300,11 @@ class Engine:
         wanted += [(prompt, False) for prompt in request.prompts]
         features = []
         for text, negative in wanted:
-            key = (request.model, text, negative)
+            key = (request.model, text, negative, request.dialect)
             if key not in self._features:
                 self._current.enter(pipe.text_encoder.model, pipe, plan)
-                (found,), notes = pipe.encode([] if negative else [text], text if negative else None, plan)
+                both = ([], text) if negative else ([text], None)
+                (found,), notes = pipe.encode(*both, plan, request.dialect)
                 self._features[key] = (found, notes)
                 if len(self._features) > KEPT_PROMPTS:
                     self._features.popitem(last=False)

@@ -38,6 +38,7 @@ from sanakit.serve.web.settings import (
     CUSTOM,
     Wish,
     command_line,
+    other_dialect,
     parse_whole,
     settings_of,
     size_choices,
@@ -331,6 +332,8 @@ class Page:
         else:
             model = drawn_by
         spec = self.engine.specs[model]
+        if told := other_dialect(metadata, spec):
+            gr.Warning(escape(told))
         offered, known, edited = sizes(spec), styles(spec), "strength" in metadata
         size = (metadata["width"], metadata["height"])
         choice = next((name for name, sides in offered.items() if sides == size), CUSTOM)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sanakit.dialect import USUAL, check_dialect
 from sanakit.errors import SettingsError
 from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, nearest_bin, read_metadata
 from sanakit.images.opening import open_image
@@ -115,7 +116,8 @@ def sizes(spec: ModelSpec) -> dict[str, tuple[int, int]]:
     for name, (across, down) in _RATIOS.items():
         ratio = math.sqrt(across / down)
         if spec.sample_size in BINNED_SAMPLE_SIZES:
-            height, width = nearest_bin(down, across, spec.sample_size * spec.compression)
+            side = spec.sample_size * spec.compression
+            height, width = nearest_bin(down, across, side, spec.settings.dialect)
         else:
             width, height = (
                 spec.compression * round(x / spec.compression) for x in (side * ratio, side / ratio)
@@ -178,6 +180,7 @@ def command_line(metadata: Metadata) -> str:
         "--steps": metadata["steps"],
         "--guidance": metadata.get("guidance"),
         "--solver": metadata.get("solver"),
+        "--dialect": metadata.get("dialect"),
         "--seed": metadata.get("seed"),
     }
     # = keeps a value that begins with a hyphen from being read as an option; so does -- before the prompt.
@@ -185,6 +188,14 @@ def command_line(metadata: Metadata) -> str:
     words = ["edit", SOURCE] if edited else ["generate"]
     arguments = [*given, "--", prompt] if prompt.startswith("-") else [prompt, *given]
     return shlex.join(["sana", *words, *arguments])
+
+
+def other_dialect(metadata: Metadata, spec: ModelSpec) -> str:
+    """Return what is told of an image that was drawn in another dialect than a page draws in; else ""."""
+    drawn, own = str(metadata.get("dialect", USUAL)), spec.settings.dialect
+    if drawn == own:
+        return ""
+    return f"It was drawn in the dialect {drawn}; this page draws in {own}, which gives another image."
 
 
 def settings_of(path: str | os.PathLike[str]) -> Metadata:
@@ -200,5 +211,6 @@ def settings_of(path: str | os.PathLike[str]) -> Metadata:
     if not math.isfinite(guidance) or guidance < 0:
         raise SettingsError(f"The guidance in this file is {guidance}; it must be a number from 0.")
     checked_prompts(str(found["prompt"]), str(found.get("negative_prompt", "")))
+    check_dialect(found.get("dialect", USUAL))
     parse_seed(str(found.get("seed", "")))
     return found

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sanakit.dialect import USUAL
 from sanakit.flow.dpm import FlowDPM, dpm_times
 from sanakit.flow.guidance import classifier_free
 from sanakit.flow.path import interpolate, velocity_target
@@ -91,7 +92,8 @@ def draw_latents(
     noise = torch.stack(
         [torch.randn(shape, generator=torch.Generator().manual_seed(i)) for i in range(count)]
     )
-    features = encoder.encode_negative([""]) + encoder.encode(list(prompts), notes=[])
+    # dropped captions are trained as BOS alone, in every dialect
+    features = encoder.encode_negative([""], dialect=USUAL) + encoder.encode(list(prompts), notes=[])
     context = transformer.prepare(features, [count] + [1] * count)
     velocity = classifier_free(lambda x, t: transformer.velocity(x, t, context), guidance)
     solver = FlowDPM(dpm_times(steps, shift))

@@ -219,7 +219,8 @@ class VelocityObjective:
         parts, encoder = cast(nn.ModuleDict, averaged), self.encoder
         if self.train_text:
             text = cast(Gemma2, parts[TEXT])
-            encoder = TextEncoder(text, encoder.tokenizer, encoder.instruction, encoder.max_tokens)
+            words = (encoder.tokenizer, encoder.instruction, encoder.max_tokens)
+            encoder = TextEncoder(text, *words, dialect=encoder.dialect)
         return cast(Sana, parts[TRANSFORMER]), encoder
 
     def _train(self, transformer: Sana, teacher: Teacher | None, train_text: bool) -> None:

@@ -44,6 +44,7 @@ class CatalogEntry:
     )
     variant: str | None = None  # tag in the names of the weight files: fp16, bf16, or none
     flow_shift: float = 3.0
+    native_flow_shift: float | None = None  # in the official YAML, where it differs
     time_scale: float = 1000.0  # what t in [0, 1] is multiplied by before its sinusoid
     steps: int = 20
     guidance: float = 4.5
@@ -79,10 +80,12 @@ _0_6B = CatalogEntry(
     parameters=591_747_872,
     precision="float16",
     variant="fp16",
+    native_flow_shift=4.0,
     languages=_MANY,
 )
 _1_6B = replace(
     _0_6B,
+    native_flow_shift=None,
     name="sana-1.6b-1024",
     repo=_HUB + "Sana_1600M_1024px_diffusers",
     parameters=1_604_462_752,
@@ -144,6 +147,7 @@ _ENTRIES = (
         repo=_HUB + "Sana_600M_512px_diffusers",
         width=512,
         height=512,
+        native_flow_shift=None,
         languages="English, Chinese, emoji",
     ),
     _0_6B,

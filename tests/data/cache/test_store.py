@@ -175,6 +175,7 @@ def test_a_full_disk_leaves_no_shard_and_says_so(written, monkeypatch: pytest.Mo
             "tiny, and other differs.*autoencoder",
         ),
         ({"maker": replace(MAKER, text_encoder="d" * 64)}, "the text encoder"),
+        ({"maker": replace(MAKER, dialect="native")}, r"the dialect that prompts are read in \(diffusers"),
         ({"text_width": 0}, "is a cache with text features: give --text"),
         ({"resolution": 256}, "of 128 px, not of 256"),
         ({"source": "d" * 64}, r"other images, .*\(source"),

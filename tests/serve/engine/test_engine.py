@@ -289,6 +289,14 @@ def test_features_of_a_prompt_are_computed_once(engine: Engine, monkeypatch) -> 
     assert calls == [[], ["a red apple"]]  # the negative prompt, and this one
 
 
+def test_features_of_one_dialect_never_serve_another(engine: Engine) -> None:
+    usual, native, again = (
+        picture(draw(engine, "A Red Apple", dialect=name)) for name in ("diffusers", "native", "diffusers")
+    )
+    assert (usual == again).all()
+    assert (usual != native).any()
+
+
 def test_a_prompt_that_was_cut_is_told_of_every_time(engine: Engine) -> None:
     long = "a red apple on a table " * 400
     for _ in range(2):

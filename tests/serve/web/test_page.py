@@ -289,8 +289,22 @@ def test_the_command_line_means_the_same_to_the_command(prompt: str) -> None:
     assert (seen["prompt"], seen["negative"]) == (prompt, prompt)
     assert (seen["model"], seen["size"], seen["steps"]) == ("pocket", "256x192", 7)
     assert (seen["guidance"], seen["solver"], seen["seed"]) == (3.5, "euler", 2**63 - 1)
+    assert seen["dialect"] is None
+    seen = parsed("generate", web_settings.command_line(metadata | {"dialect": "native"}))
+    assert seen["dialect"] == "native"
     seen = parsed("edit", web_settings.command_line(metadata | {"strength": 0.4}))
     assert (seen["prompt"], str(seen["image"]), seen["strength"]) == (prompt, web_settings.SOURCE, 0.4)
+
+
+def test_an_image_of_another_dialect_is_told(engine: Engine) -> None:
+    spec = engine.specs["pocket"]
+    native = replace(spec, settings=replace(spec.settings, dialect="native"))
+    told = "It was drawn in the dialect {}; this page draws in {}, which gives another image."
+    assert web_settings.other_dialect(METADATA, spec) == ""
+    assert web_settings.other_dialect(METADATA | {"dialect": "native"}, native) == ""
+    told_of = web_settings.other_dialect(METADATA | {"dialect": "native"}, spec)
+    assert told_of == told.format("native", "diffusers")
+    assert web_settings.other_dialect(METADATA, native) == told.format("diffusers", "native")
 
 
 def parsed(command: str, line: str) -> dict[str, Any]:

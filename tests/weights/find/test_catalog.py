@@ -72,6 +72,10 @@ def test_entries_agree_with_their_names_and_rules():
         assert entry.width % 32 == entry.height % 32 == 0
         assert entry.solver == ("scm" if "sprint" in name and "teacher" not in name else "dpm")
     assert CATALOG["sana-1.6b-4k"].flow_shift == 6.0
+    shifts = {name: entry.native_flow_shift for name, entry in CATALOG.items() if entry.native_flow_shift}
+    assert {name: shift for name, shift in shifts.items() if not CATALOG[name].unsupported} == {
+        "sana-0.6b-1024": 4.0
+    }
     assert CATALOG["pocket"].download_bytes == 0
     assert 9.5e9 < CATALOG["sana-1.6b-1024"].download_bytes < 10e9  # 3.2 + 5.2 + 1.25 GB
 

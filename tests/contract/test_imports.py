@@ -20,7 +20,20 @@ from source_tree import PACKAGE, ROOT, file_of, files, imports, module_name
 # beside its listed entries comes last in it.
 ORDER = {
     "": (
-        *("errors", "whole", "seeds", "images", "clips", "ops", "models", "text", "flow", "graphs", "quant"),
+        *(
+            "errors",
+            "whole",
+            "reading",
+            "seeds",
+            "images",
+            "clips",
+            "ops",
+            "models",
+            "text",
+            "flow",
+            "graphs",
+            "quant",
+        ),
         *("adapters", "weights", "pipelines", "eval", "bench", "data", "train", "pocket", "recipes", "serve"),
         *("comfy", "cli"),
     ),

@@ -14,6 +14,7 @@ from typing import Any
 
 from sanakit.data.read.captions import Caption
 from sanakit.errors import DataError
+from sanakit.reading import split_lines
 
 TEXT_KEYS = ("captions", "caption", "text", "texts", "prompt")
 SCORE_KEYS = ("scores", "score", "clip_score", "clipscore")
@@ -22,7 +23,7 @@ SCORE_KEYS = ("scores", "score", "clip_score", "clipscore")
 def captions_in_text(content: bytes, name: str) -> tuple[Caption, ...]:
     """Return the captions of a text file, one per line. name: of the file. Raises DataError unless UTF-8."""
     try:
-        lines = content.decode("utf-8-sig").splitlines()
+        lines = split_lines(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataError(f"{name} is not UTF-8 text ({error.reason}): save it as UTF-8.") from None
     return distinct(Caption(line.strip()) for line in lines)

@@ -26,6 +26,7 @@ from sanakit.images.image import FORMATS, Metadata, read_metadata, save
 from sanakit.pipelines.prompt_file import PromptImage
 from sanakit.pipelines.request import check_request
 from sanakit.pipelines.text_to_image import TextToImage
+from sanakit.reading import check_file, json_line
 from sanakit.weights.known_things import unknown_prompts
 from sanakit.whole import sweep, written_whole
 
@@ -33,6 +34,7 @@ MANIFEST = "manifest.jsonl"  # in the folder of the results: one line per image,
 AT_ONCE = 8  # images of a group, at most
 PIXELS_AT_ONCE = AT_ONCE * 512 * 512  # of a group, unless one image has more
 NAMED = 3  # files that a message shows
+NO_SETTINGS = ("version", "best_of", "score")  # of what a PNG carries: they change no pixel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,10 +176,7 @@ def _shared(picture: PromptImage) -> dict[str, Any]:
 
 
 def _difference(path: Path, metadata: Metadata) -> str:
-    """Return the setting in which a file differs from the wanted image; "" if none does, or without a file.
-
-    The package's version does not count.
-    """
+    """Return the setting in which a file differs from the wanted image; "" if none does, or it is missing."""
     if not os.path.lexists(path):
         return ""
     try:
@@ -185,7 +184,7 @@ def _difference(path: Path, metadata: Metadata) -> str:
     except SettingsError:
         return "which carries no settings"
     for name in sorted(found.keys() | metadata.keys()):
-        if name != "version" and found.get(name) != metadata.get(name):
+        if name not in NO_SETTINGS and found.get(name) != metadata.get(name):
             return f"{name} {reprlib.repr(found.get(name))}, not {reprlib.repr(metadata.get(name))}"
     return ""
 
@@ -195,6 +194,7 @@ def _is_ours(manifest: Path) -> bool:
     if not os.path.lexists(manifest):
         return True
     try:
+        check_file(manifest)
         with manifest.open(encoding="utf-8") as lines:
             first = lines.readline(1_000_000)
         return not first or {"file", "prompt", "model"} <= set(json.loads(first))
@@ -213,8 +213,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _line(picture: PromptImage) -> str:
-    row = {"file": picture.file, "line": picture.line, **picture.metadata}
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return json_line({"file": picture.file, "line": picture.line, **picture.metadata})
 
 
 def _write_manifest(path: Path, pictures: Sequence[PromptImage], there: set[str]) -> None:

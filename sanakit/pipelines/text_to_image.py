@@ -16,6 +16,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
+from typing import Never
 
 import torch
 from PIL import Image
@@ -37,6 +38,7 @@ from sanakit.pipelines.memory import (
     choose_device,
     memory_limit,
     parse_budget,
+    result_bytes,
     stage,
 )
 from sanakit.pipelines.request import (
@@ -47,7 +49,6 @@ from sanakit.pipelines.request import (
     Result,
     Step,
     check_request,
-    result_bytes,
     result_of,
 )
 from sanakit.text.encoder import TextEncoder
@@ -147,6 +148,7 @@ class TextToImage:
         latents: Tensor | None = None,
         output: Output = "pil",
         binned: bool = True,
+        **others: Never,
     ) -> Result:
         """Draw images of one or several prompts in one batch. None means the model's default.
 
@@ -178,6 +180,7 @@ class TextToImage:
             latents=latents,
             output=output,
             binned=binned,
+            **others,
         ):
             last = step
         return result_of(last)
@@ -197,6 +200,7 @@ class TextToImage:
         latents: Tensor | None = None,
         output: Output = "pil",
         binned: bool = True,
+        **others: Never,
     ) -> Iterator[Step]:
         """Yield each `Step` of `__call__` when it is done; the last one carries the result.
 
@@ -217,6 +221,7 @@ class TextToImage:
             latents=latents,
             output=output,
             binned=binned,
+            **others,
         )
         return self.draw(request)
 
@@ -246,7 +251,7 @@ class TextToImage:
         Raises NumericsError, or MemoryLimitError with the latents in its attribute `latents`.
         """
         size = [side * self.autoencoder.config.compression for side in latents.shape[2:]]
-        images = torch.empty(len(latents), 3, *size, device=self.device)
+        images = torch.empty(len(latents), 3, *size, dtype=torch.float32, device=self.device)
 
         def put(picture: int, top: int, rows: Tensor) -> None:
             images[picture, :, top : top + rows.shape[1]] = rows

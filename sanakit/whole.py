@@ -1,18 +1,22 @@
 """Write files and folders whole or not at all, even if the process is killed.
 
 They are written under a temporary name beside their place, fsynced and renamed: readers see
-either the old file or the new one, and concurrent writers do not collide.
+either the old file or the new one, and concurrent writers do not collide. New names are claimed first.
 """
 
 from __future__ import annotations
 
 import errno
+import glob
+import itertools
 import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from sanakit.errors import OutputError
 
 # Errors of systems on which a folder itself cannot be opened or synchronised, unlike its files.
 _NO_FOLDERS = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EBADF}
@@ -41,6 +45,31 @@ def written_whole(path: Path) -> Iterator[Path]:
             _remove(partial)
 
 
+def numbered(path: Path, count: int) -> list[Path]:
+    """Return the names of so many files: `fox.png`, or `fox-1.png`, `fox-2.png`, ... for several."""
+    return [path] if count == 1 else [path.with_stem(f"{path.stem}-{n}") for n in range(1, count + 1)]
+
+
+@contextmanager
+def claimed(path: Path, count: int) -> Iterator[list[Path]]:
+    """Yield new names for so many files, which the block writes: `numbered` of fox.png, fox_2.png, ...
+
+    Each name is taken by an empty file, so that another process finds it taken and goes on to the next ones.
+    Files that are still empty after the block are removed. Raises OutputError.
+    """
+    taken: list[Path] = []
+    first = (path if again == 1 else path.with_stem(f"{path.stem}_{again}") for again in itertools.count(1))
+    try:
+        yield next(
+            names for one in first if not _exists(one) and _claim(names := numbered(one, count), taken)
+        )
+    finally:
+        for made in taken:
+            with suppress(OSError):
+                if not made.lstat().st_size:
+                    made.unlink()
+
+
 def sweep(folder: Path, of: str = "*", *, older: float = 0) -> None:
     """Remove leftovers of killed processes from a folder, as far as possible. Raises nothing.
 
@@ -65,6 +94,26 @@ def sync_names(folder: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_FOLDERS:
             raise
+
+
+def _exists(path: Path) -> bool:
+    """Return whether there is a file of this name, or one with a number."""
+    return os.path.lexists(path) or any(path.parent.glob(f"{glob.escape(path.stem)}-*"))
+
+
+def _claim(names: list[Path], taken: list[Path]) -> bool:
+    """Make an empty file of each name, and return whether all were new. taken: gets those that were."""
+    for path in names:
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise OutputError(
+                f"{path} cannot be written ({error.strerror}): choose another folder."
+            ) from None
+        taken.append(path)
+    return True
 
 
 def _beside(path: Path, kind: str) -> Path:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
@@ -88,6 +90,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Iterator[Path]:
+    """A pipe that nobody writes to. Who waits for it all the same is let go after some seconds."""
+    path = tmp_path / "fifo.txt"
+    os.mkfifo(path)
+
+    def let_go() -> None:
+        with suppress(OSError):  # nobody waits
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+
+    timer = threading.Timer(3, let_go)
+    timer.start()
+    yield path
+    timer.cancel()
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from sanakit import whole
-from sanakit.whole import sweep, written_whole
+from sanakit.errors import OutputError
+from sanakit.whole import claimed, sweep, written_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -220,3 +221,64 @@ def test_writers_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> N
     content = path.read_text()
     assert content in {letter * 100_000 for letter in "abc"}
     assert names(tmp_path) == ["a"]
+
+
+# New names
+
+
+def test_new_names_are_numbered_and_no_name_that_is_there_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    for count in (1, 1, 2, 1):
+        with claimed(path, count) as new:
+            for one in new:
+                one.write_text("image")
+    assert names(tmp_path) == ["a.png", "a_2.png", "a_3-1.png", "a_3-2.png", "a_4.png"]
+    (tmp_path / "b-2.png").symlink_to("nowhere")
+    with claimed(tmp_path / "b.png", 2) as new:
+        assert [one.name for one in new] == ["b_2-1.png", "b_2-2.png"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_names_that_were_claimed_are_not_given_to_another(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "a.png"
+    with claimed(path, count) as mine, claimed(path, count) as other:
+        assert not {*mine} & {*other}
+        for text, paths in (("mine", mine), ("other", other)):
+            for one in paths:
+                with written_whole(one) as partial:
+                    partial.write_text(text)
+    assert [one.read_text() for one in (*mine, *other)] == ["mine"] * count + ["other"] * count
+    assert len(names(tmp_path)) == 2 * count
+
+
+def test_of_many_that_choose_a_name_at_once_each_has_its_own(tmp_path: Path) -> None:
+    start, chosen = threading.Barrier(8), []
+
+    def choose() -> None:
+        start.wait()
+        with claimed(tmp_path / "a.png", 1) as (path,):
+            path.write_text("image")
+            chosen.append(path)
+
+    threads = [threading.Thread(target=choose) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(chosen)) == 8
+
+
+def test_names_that_nothing_was_written_to_are_given_back(tmp_path: Path) -> None:
+    def stopped() -> None:
+        with claimed(tmp_path / "a.png", 3) as paths:
+            paths[0].write_text("image")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert names(tmp_path) == ["a-1.png"]
+
+
+def test_a_place_that_takes_no_names_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="choose another folder"), claimed(tmp_path / "no" / "a.png", 1):
+        pass

@@ -8,7 +8,6 @@ from __future__ import annotations
 import secrets
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,7 +62,7 @@ def best_of(
         from sanakit.pipelines.text_to_image import TextToImage
 
         width, height = parse_size(size) if size is not None else (None, None)
-        paths = generate.output_paths(output, seed, keep)
+        paths = generate.output_paths(output, keep)
         score = clip_scorer(judge, device=device)
         pipe = TextToImage.from_pretrained(model, device=device, dtype=dtype, memory=memory, plan=plan)
         chooser = BestOf(pipe, lambda text, images: score(images, [text] * len(images)), batch=batch)
@@ -84,15 +83,12 @@ def best_of(
             show(f"best so far: seed {trial.best[0].seed}", trial.index, trial.total)
             result = trial.result
     assert result is not None  # the last trial carries it
-    _deliver(result, paths, as_json=as_json)
+    _deliver(result, paths, seed, as_json=as_json)
 
 
-def _deliver(result: Result, paths: Sequence[Path], *, as_json: bool) -> None:
+def _deliver(result: Result, paths: list[Path], seed: int, *, as_json: bool) -> None:
     """Save the images, best first, and print seed and score of each. Raises OutputError."""
-    from sanakit.images.image import save
-
-    for path, image, metadata in zip(paths, result.images, result.metadata, strict=True):
-        save(image, path, metadata)  # pyright: ignore[reportArgumentType] - the images are PIL
+    paths = generate.save_images(result, paths, seed)
     for warning in result.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
     rows = [{"path": str(path), **metadata} for path, metadata in zip(paths, result.metadata, strict=True)]

@@ -50,7 +50,7 @@ def edit(
         float | None,
         typer.Option(
             metavar="S",
-            show_default="0.6; with --mask or --expand 1",
+            show_default="0.6, of two steps 0.5; with --mask or --expand 1",
             help="0 keeps the image, 1 ignores it.",
         ),
     ] = None,
@@ -90,20 +90,25 @@ def edit(
     seed = secrets.randbelow(2**32) if seed is None else seed
 
     with generate.display(preview=False) as show, warnings.catch_warnings(action="ignore"):
+        from sanakit.images.formats import check_sides
+        from sanakit.images.image import FORMATS as WRITTEN
         from sanakit.images.image import parse_size
         from sanakit.images.opening import open_image
         from sanakit.pipelines import inpaint
         from sanakit.pipelines.image_to_image import ImageToImage
 
-        width, height = parse_size(size) if size is not None else (None, None)
-        paths = generate.output_paths(output, seed, num_images)
+        sides = parse_size(size) if size is not None else None
+        paths = generate.output_paths(output, num_images)
         _keep(paths, [image] if mask is None else [image, mask])
         picture = open_image(image.expanduser(), str(image), FORMATS)
         marked = None if mask is None else open_image(mask.expanduser(), str(mask), FORMATS)
         if margins is not None:
             picture, marked = inpaint.expand(picture, *margins)
+        if output is not None:
+            check_sides(WRITTEN[output.suffix.lower()], *(sides or picture.size))
 
         # 2. The images, step by step
+        width, height = sides or (None, None)
         words = {"width": width, "height": height, "steps": steps, "guidance": guidance}
         words |= {"solver": solver, "dialect": dialect, "seed": seed, "num_images": num_images}
         words |= {} if strength is None else {"strength": strength}
@@ -121,7 +126,7 @@ def edit(
     assert result is not None  # the last step carries it
 
     # 3. Save and print
-    generate.deliver(result, paths, as_json=as_json)
+    generate.deliver(result, paths, seed, as_json=as_json)
 
 
 def parse_margins(text: str) -> tuple[int, int, int, int]:

@@ -6,6 +6,7 @@ ones on images, which are drawn first or lie in a folder.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -102,7 +103,12 @@ def evaluate(
         raise SettingsError(f"{own} draws its own images: choose other measures for --images.")
     if model is None and images is None:
         raise SettingsError("MODEL is missing: name what to measure, or give images with --images.")
+    if images is not None and prompts is None and (limit or num_images):
+        raise SettingsError(
+            "--limit and --num-images choose among the prompts of a file: give it with --prompts."
+        )
     found: dict[str, Any] = {}
+    note = ""
     with progress_bar() as show:
         if RECOGNITION in names:
             from sanakit.pocket.evaluate.report import evaluate_pocket
@@ -120,6 +126,7 @@ def evaluate(
 
             found[FIRST] = evaluate_first_prompts(model or "", show)
         if published:
+            from sanakit.eval.folder import count_note
             from sanakit.eval.measures import Tools
 
             tools = Tools(
@@ -133,12 +140,16 @@ def evaluate(
             with tempfile.TemporaryDirectory() as passing:
                 folder = _folder(output) if output is not None else Path(passing)
                 shown = _pictures(model, images, prompts, folder, per_prompt, limit, seed, device, show)
+                if images is not None and prompts is not None:
+                    note = count_note(shown, num_images)
                 found |= _measure(published, shown, tools, folder, show)
     report = {"model": model, "images": images, "prompts": prompts, "seed": seed, "measures": found}
     if model is not None and images is None:
         from sanakit.weights.fingerprint import fingerprint_weights
 
         report["weights"] = str(fingerprint_weights(model))
+    if note:
+        print(f"Warning: {note}", file=sys.stderr)
     if output is not None:
         _save(_folder(output) / REPORT, report)
     if as_json:

@@ -12,9 +12,8 @@ import secrets
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import count
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,6 +21,7 @@ import typer
 
 from sanakit.dialect import Dialect
 from sanakit.errors import OutputError, SettingsError
+from sanakit.whole import claimed, numbered
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -176,7 +176,7 @@ def generate(
         from sanakit.pipelines.text_to_image import TextToImage
 
         sides = parse_size(size) if size is not None else None
-        paths = output_paths(output, seed, num_images)
+        paths = output_paths(output, num_images)
         if sides is not None:  # the limits of all models; the model's own multiple is checked by `stream`
             drawn_size(*sides, sample_size=32, compression=32, binned=True)
         if guidance is not None:
@@ -195,15 +195,12 @@ def generate(
     assert result is not None  # the last step carries it
 
     # 3. Save and print
-    deliver(result, paths, as_json=as_json)
+    deliver(result, paths, seed, as_json=as_json)
 
 
-def deliver(result: Result, paths: Sequence[Path], *, as_json: bool) -> None:
-    """Save images to their paths and print what was made. Raises OutputError."""
-    from sanakit.images.image import save
-
-    for path, image, metadata in zip(paths, result.images, result.metadata, strict=True):
-        save(image, path, metadata)  # pyright: ignore[reportArgumentType] - the default output is PIL
+def deliver(result: Result, paths: list[Path], seed: int, *, as_json: bool) -> None:
+    """Save images as `save_images` does and print what was made. Raises OutputError."""
+    paths = save_images(result, paths, seed)
     for warning in result.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
     if as_json:
@@ -217,31 +214,33 @@ def deliver(result: Result, paths: Sequence[Path], *, as_json: bool) -> None:
             print(f"{path}  seed {image_seed}")
 
 
-def output_paths(output: Path | None, seed: int, num_images: int) -> list[Path]:
+def save_images(result: Result, paths: list[Path], seed: int) -> list[Path]:
+    """Save images and return their paths: those given, or new ones of `sana-SEED.png`. Raises OutputError."""
+    from sanakit.images.image import save
+
+    new = claimed(Path(f"sana-{seed}.png"), len(result.metadata))  # by this process alone
+    with nullcontext(paths) if paths else new as paths:
+        for path, image, metadata in zip(paths, result.images, result.metadata, strict=True):
+            save(image, path, metadata)  # pyright: ignore[reportArgumentType] - the default output is PIL
+    return paths
+
+
+def output_paths(output: Path | None, num_images: int) -> list[Path]:
     """Return the files to write, `fox.png`, or `fox-1.png`, `fox-2.png`, ... for several images.
 
-    output: None takes `sana-SEED.png`, or `sana-SEED_2.png` and so on where such a file exists.
-    Raises OutputError where they cannot be written.
+    output: None gives none: names are chosen in this folder when the images are there. Raises OutputError.
     """
     from sanakit.images.image import FORMATS
 
-    if output is None:
-        stems = (f"sana-{seed}" if again == 1 else f"sana-{seed}_{again}" for again in count(1))
-        free = (
-            stem for stem in stems if not Path(f"{stem}.png").exists() and not any(Path().glob(f"{stem}-*"))
-        )
-        output = Path(f"{next(free)}.png")
-    output = output.expanduser()
-    if output.suffix.lower() not in FORMATS:
+    output = None if output is None else output.expanduser()
+    if output is not None and output.suffix.lower() not in FORMATS:
         raise OutputError(f"{output} cannot be written: end the name in one of {', '.join(FORMATS)}.")
-    if not os.path.isdir(output.parent):  # unlike Path.is_dir, says no to names that no file can have
-        raise OutputError(
-            f"The folder {output.parent} does not exist: create it first or choose another one."
-        )
-    if not os.access(output.parent, os.W_OK):
-        raise OutputError(f"{output.parent} is not writable: choose another folder.")
-    numbers = range(1, num_images + 1)
-    paths = [output] if num_images == 1 else [output.with_stem(f"{output.stem}-{n}") for n in numbers]
+    folder = Path() if output is None else output.parent
+    if not os.path.isdir(folder):  # unlike Path.is_dir, says no to names that no file can have
+        raise OutputError(f"The folder {folder} does not exist: create it first or choose another one.")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{folder} is not writable: choose another folder.")
+    paths = [] if output is None else numbered(output, num_images)
     for path in paths:
         if os.path.isdir(path):
             raise OutputError(f"{path} is a folder: give the name of a file.")

@@ -5,35 +5,41 @@ PROMPTS.jsonl    an object a line with "prompt", perhaps "name"; all else is kep
                  GenEval's evaluation_metadata.jsonl
 META.json        MJHQ-30K's meta_data.json: name -> {"category", "prompt"}
 FOLDER of .txt   DPG-Bench's prompts: NAME.txt holds one
+
+Rows without a name are numbered from 0, as GenEval numbers its folders: 00000, 00001, ... Their images may
+also have the names that `sana generate --prompts` gives them: 00001-words-of-the-prompt, ...
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sanakit.errors import DataError
-
-MAX_NAME = 100  # characters of a name
+from sanakit.errors import DataError, SettingsError
+from sanakit.pipelines.prompt_file import checked_name, row_name
+from sanakit.reading import json_line, read_text
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One prompt. name: the beginning of its images' file names.   task: the rest of its row."""
+    """One prompt.
+
+    name: the beginning of its images' file names.   task: the rest of its row.   generated: the name that
+    `sana generate --prompts` gives its images, where that is another one.
+    """
 
     name: str
     prompt: str
     task: dict[str, Any] = field(default_factory=dict)
+    generated: str = ""
 
 
 def read_cases(place: str | Path, limit: int | None = None) -> list[Case]:
     """Read prompts, in their order.
 
-    Rows without a name are numbered as GenEval numbers its folders: 00000, 00001, ...
     limit: only so many of them, spread evenly, so that a sorted file (GenEval's tasks follow each other) is
     not cut to its first kind; None: all. Raises DataError, naming the file and line.
     """
@@ -41,16 +47,16 @@ def read_cases(place: str | Path, limit: int | None = None) -> list[Case]:
     try:
         if place.is_dir():
             found = [
-                Case(path.stem, path.read_text(encoding="utf-8-sig").strip())
+                Case(path.stem, read_text(path).strip())
                 for path in sorted(place.glob("*.txt"), key=lambda path: _natural(path.stem))
             ]
         else:
-            found = list(_rows(place, place.read_text(encoding="utf-8-sig")))
+            found = list(_rows(place, read_text(place)))
     except UnicodeDecodeError:
         raise DataError(f"{place} is not UTF-8 text: save it as UTF-8.") from None
     except OSError as error:
         raise DataError(f"{place} cannot be read ({error.strerror}): check the path.") from None
-    _check(place, found)
+    found = _checked(place, found)
     return found if limit is None else _spread(found, limit)
 
 
@@ -60,7 +66,7 @@ def write_cases(path: Path, cases: Iterable[Case], **settings: Sequence[Any]) ->
     rows = [
         {"name": case.name, "prompt": case.prompt, **own} for case, own in zip(cases, columns, strict=True)
     ]
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    path.write_text("".join(map(json_line, rows)), encoding="utf-8")
 
 
 def _rows(path: Path, text: str) -> Iterable[Case]:
@@ -76,7 +82,7 @@ def _rows(path: Path, text: str) -> Iterable[Case]:
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1)]
     if path.suffix == ".txt":
         prompts = [line for _, line in lines if line and not line.startswith("#")]
-        return [Case(f"{index:05}", prompt) for index, prompt in enumerate(prompts)]
+        return [_numbered(index, prompt, {}) for index, prompt in enumerate(prompts)]
     if path.suffix != ".jsonl":
         raise DataError(
             f"{path} is not a list of prompts: give a .txt, .jsonl or .json file, or a folder of .txt."
@@ -86,7 +92,9 @@ def _rows(path: Path, text: str) -> Iterable[Case]:
         if line:
             try:
                 row = json.loads(line)
-                cases.append(Case(str(row.get("name", f"{len(cases):05}")), row["prompt"], row))
+                name, prompt = row.get("name"), row["prompt"]
+                own = _numbered(len(cases), prompt, row) if name is None else Case(str(name), prompt, row)
+                cases.append(own)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise DataError(
                     f'{path}, line {number}, is not an object with "prompt" ({type(error).__name__}: '
@@ -95,19 +103,30 @@ def _rows(path: Path, text: str) -> Iterable[Case]:
     return cases
 
 
-def _check(place: Path, cases: Sequence[Case]) -> None:
-    """Raise DataError unless there are cases, each with a prompt and its own name, which a file can have."""
+def _numbered(index: int, prompt: str, task: dict[str, Any]) -> Case:
+    """Return the case of a row without a name. index: of the row, 0 is the first."""
+    return Case(f"{index:05}", prompt, task, row_name(index + 1, prompt))
+
+
+def _checked(place: Path, cases: Sequence[Case]) -> list[Case]:
+    """Return the cases, with names as the files of `sana generate --prompts` have them.
+
+    Raises DataError unless there are cases, each with a prompt and its own name, which a file can have.
+    """
     if not cases:
         raise DataError(f"{place} holds no prompt: check the path.")
-    seen = set()
+    named: dict[str, Case] = {}  # by their names, as they are compared where case is ignored
     for case in cases:
         if not isinstance(case.prompt, str) or not case.prompt:
             raise DataError(f"{place}: the prompt of {case.name[:40]!r} is {case.prompt!r}, not a text.")
-        if not re.fullmatch(rf"\w[\w .+=@-]{{0,{MAX_NAME - 1}}}", case.name):
-            raise DataError(f"{place}: the name {case.name[:40]!r} cannot be a file name.")
-        if case.name.casefold() in seen:
+        try:
+            name = checked_name(case.name)
+        except SettingsError:
+            raise DataError(f"{place}: the name {case.name[:40]!r} cannot be a file name.") from None
+        if name.casefold() in named:
             raise DataError(f"{place} has the name {case.name!r} twice.")
-        seen.add(case.name.casefold())
+        named[name.casefold()] = replace(case, name=name)
+    return list(named.values())
 
 
 def _spread(cases: list[Case], limit: int) -> list[Case]:

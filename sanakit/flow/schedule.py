@@ -36,5 +36,5 @@ def sample_training_times(
             f"Training times with mean {mean} and std {std} cannot be drawn: "
             "use a finite mean and a std above 0."
         )
-    logits = mean + std * torch.randn(n, generator=generator, device=generator.device)
+    logits = mean + std * torch.randn(n, generator=generator, dtype=torch.float32, device=generator.device)
     return shift_times(torch.sigmoid(logits), shift)

@@ -140,7 +140,9 @@ class GraphText(Gemma2):
             keys = torch.stack([key[:1] for key in cache.keys])
             values = torch.stack([value[:1] for value in cache.values])
         else:
-            keys = values = torch.empty(config.depth, 1, config.kv_heads, 0, config.head_dim)
+            keys = values = torch.empty(
+                config.depth, 1, config.kv_heads, 0, config.head_dim, dtype=torch.float32
+            )
         features, keys, values = self.layers[0](tokens=tokens, keys=keys, values=values)
         cache.keys, cache.values = list(keys.unbind()), list(values.unbind())
         cache.length += tokens.shape[1]

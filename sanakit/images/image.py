@@ -40,8 +40,10 @@ _NEVER = {(21, 11)}
 _NOT_BELOW_2K = {(8, 31), (8, 30), (26, 9), (28, 9), (29, 8), (30, 8), (31, 8)}
 _NOT_NATIVE = _NOT_BELOW_2K - {(8, 31)} | {(8, 29)}  # at 2048 px
 _PREVIEW_PATCH = 8
-# Of the text chunks that are numbers.
-_KINDS = {"seed": int, "steps": int, "guidance": float, "strength": float, "score": float, "best_of": int}
+# The text chunks that are settings, besides "size"; those of other programs are left alone.
+_KINDS: dict[str, Callable[[str], str | int | float]] = {"steps": int, "seed": int, "best_of": int}
+_KINDS |= dict.fromkeys(("prompt", "negative_prompt", "solver", "model", "version"), str)
+_KINDS |= dict.fromkeys(("guidance", "strength", "score"), float)
 
 
 def drawn_size(
@@ -150,7 +152,7 @@ def fit_preview(decode: Callable[[Tensor], Tensor], channels: int, compression: 
     Measured on pocket: 23.5 dB to the decoder's images, 27.0 dB if it were fitted on real latents.
     """
     generator = torch.Generator().manual_seed(0)
-    latents = 0.5 * torch.randn(16, channels, 4, 4, generator=generator, device="cpu")
+    latents = 0.5 * torch.randn(16, channels, 4, 4, generator=generator, dtype=torch.float32, device="cpu")
     patch = min(_PREVIEW_PATCH, compression)
     drawn = decode(latents).float().cpu().clamp(-1, 1)
     targets = F.pixel_unshuffle(F.avg_pool2d(drawn, compression // patch), patch)  # B 3PP h w
@@ -206,12 +208,14 @@ def save(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping | N
 
 
 def read_metadata(path: str | os.PathLike[str]) -> Metadata:
-    """Read back the settings that a PNG carries, as they stood in `Result.metadata`. Raises SettingsError."""
+    """Read back a PNG's settings alone, as they stood in `Result.metadata`. Raises SettingsError."""
     try:
+        if isinstance(path, str | os.PathLike) and not os.path.isfile(path):
+            raise OSError  # reading a pipe may never end
         with Image.open(path) as image:
             image.load()  # text chunks may come after the pixels
             chunks = dict(getattr(image, "text", {}))
-        found: Metadata = {key: _KINDS.get(key, str)(text) for key, text in chunks.items() if key != "size"}
+        found: Metadata = {key: kind(chunks[key]) for key, kind in _KINDS.items() if key in chunks}
         found["width"], found["height"] = (int(side) for side in chunks["size"].split("x"))
         if {"prompt", "steps", "model"} <= set(found):
             return found

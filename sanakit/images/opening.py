@@ -15,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
 from sanakit.errors import SettingsError, SizeError
+from sanakit.reading import check_file
 
 COMMON_FORMATS = ("PNG", "JPEG", "WEBP")  # as Pillow calls them
 MAX_PIXELS = 2**26  # of a source: 67 million, 8192 x 8192
@@ -40,6 +41,8 @@ def open_image(
     Raises SettingsError for what is none of them or damaged, SizeError for more than MAX_PIXELS.
     """
     try:
+        if isinstance(file, str | os.PathLike):
+            check_file(file)
         with Image.open(file, formats=formats) as image:  # reads the header
             if image.width * image.height <= MAX_PIXELS:
                 image.load()
@@ -54,17 +57,19 @@ def open_image(
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """Return an image as RGB: upright, in sRGB, on white where it is transparent, 16 bits brought to 8.
+    """Return an image as RGB: upright, in sRGB, on white where it is transparent, in 8 bits.
 
+    Nothing but the pixels is taken over: comments, resolution and EXIF data stay behind.
     Raises SettingsError for what is not an image or too large, or whose file is damaged.
     """
     with decoding("image"):
         turned = in_srgb(upright(image))
-        if not turned.has_transparency_data:
-            return turned.convert("RGB")
-        layered = turned.convert("RGBA")
-        white = Image.new("RGBA", layered.size, "white")
-        return Image.alpha_composite(white, layered).convert("RGB")
+        if turned.has_transparency_data:
+            layered = turned.convert("RGBA")
+            turned = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
+        flat = turned.convert("RGB")  # a copy
+        flat.info = {}
+        return flat
 
 
 def in_srgb(image: Image.Image) -> Image.Image:
@@ -78,8 +83,10 @@ def in_srgb(image: Image.Image) -> Image.Image:
         return image
     plain = image.copy()
     del plain.info["icc_profile"]
-    if plain.mode == "P":
-        plain = plain.convert("RGBA" if plain.has_transparency_data else "RGB")
+    if plain.has_transparency_data:  # of its own channel, or of one colour that counts as transparent
+        plain = plain.convert("LA" if plain.mode in ("1", "L", "LA") else "RGBA")
+    elif plain.mode == "P":
+        plain = plain.convert("RGB")
     alpha = plain.getchannel("A") if plain.mode in ("RGBA", "LA") else None
     colours = plain if alpha is None else plain.convert(plain.mode[:-1])
     try:
@@ -90,14 +97,17 @@ def in_srgb(image: Image.Image) -> Image.Image:
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         return plain
     assert converted is not None  # as it is not converted in place
-    converted.info = {key: value for key, value in plain.info.items() if key != "transparency"}
+    converted.info = dict(plain.info)
     if alpha is not None:
         converted.putalpha(alpha)
     return converted
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Return the decoded image, turned as its EXIF orientation says, 16 bits brought to 8."""
+    """Return the decoded image, turned as its EXIF orientation says, its values brought to 8 bits.
+
+    Raises SettingsError for values of unknown range.
+    """
     _check(image)
     image.load()  # first: the reader of TIFF files turns them itself
     try:
@@ -107,9 +117,7 @@ def upright(image: Image.Image) -> Image.Image:
     turned = image if turn is None else image.transpose(turn)
     if turn is not None:  # what is upright must not be turned again
         turned.info = {key: value for key, value in turned.info.items() if key not in _TELL_ORIENTATION}
-    if turned.mode.startswith("I"):  # 16 bits, which Pillow would cut at 255 instead of scaling
-        return Image.fromarray((np.asarray(turned).clip(0, 65535) // 256).astype(np.uint8))
-    return turned
+    return _eight_bits(turned)
 
 
 @contextmanager
@@ -121,6 +129,36 @@ def decoding(what: str) -> Iterator[None]:
         raise
     except Exception as error:  # its readers raise anything from SyntaxError to struct.error
         raise SettingsError(f"The {what} cannot be decoded ({error}): save it again as PNG.") from None
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return an image in 8 bits, where Pillow would cut its values at 255 instead of scaling them.
+
+    Whole numbers of 32 bits count as 8 bits if none is above 255, else as 16; fractions as shares of white if
+    none is above 1, else as levels. Raises SettingsError for values of another range.
+    """
+    clear = image.info.get("transparency")  # of 16-bit PNG files: one value, or three, in 16 bits
+    if image.mode == "RGB" and isinstance(clear, tuple) and max(clear) > 255:
+        image = image.copy()  # its pixels are their upper 8 bits
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image)
+    lowest, highest = values.min().item(), values.max().item()
+    if not 0 <= lowest <= highest <= (255 if image.mode == "F" else 65535):  # false for NaN
+        raise SettingsError(
+            f"An image or mask has values from {lowest:g} to {highest:g}, so which are black and white is "
+            "unknown: scale them to whole numbers from 0 to 255."
+        )
+    if image.mode == "F":
+        levels = (values * 255).round() if highest <= 1 else values
+    else:
+        levels = values // 256 if image.mode != "I" or highest > 255 else values
+    eight = Image.fromarray(levels.astype(np.uint8))
+    if isinstance(clear, int):
+        eight.putalpha(Image.fromarray((values != clear) * np.uint8(255)))
+    eight.info = {key: value for key, value in image.info.items() if key != "transparency"}
+    return eight
 
 
 def _check(image: Image.Image) -> None:

@@ -303,8 +303,8 @@ def sinusoid(values: Tensor, width: int) -> Tensor:
     values: B, any range; SANA's times reach 1000. width: even. Returns B x width in float32.
     """
     half = width // 2
-    frequencies = torch.exp(torch.arange(half, device=values.device) * (-math.log(10000.0) / half))
-    angles = values.float()[:, None] * frequencies
+    places = torch.arange(half, dtype=torch.float32, device=values.device)
+    angles = values.float()[:, None] * torch.exp(places * (-math.log(10000.0) / half))
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 

@@ -294,7 +294,9 @@ class Sana(nn.Module):
                 "sample, or pass `counts`."
             )
         times = torch.as_tensor(t, device=latents.device, dtype=torch.float32).reshape(-1)
-        scales = None if guidance is None else torch.as_tensor(guidance).to(times).reshape(-1)
+        scales = None
+        if guidance is not None:
+            scales = torch.as_tensor(guidance, dtype=torch.float32).to(times.device).reshape(-1)
         for name, values in (("times", times), ("guidance scales", scales)):
             if values is not None and len(values) not in (1, len(latents)):
                 raise SettingsError(

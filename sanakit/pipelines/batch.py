@@ -28,6 +28,7 @@ from sanakit.images.image import FORMATS, Metadata, read_metadata, save
 from sanakit.pipelines.prompt_file import PromptImage
 from sanakit.pipelines.request import check_request
 from sanakit.pipelines.text_to_image import TextToImage
+from sanakit.reading import check_file, json_line
 from sanakit.weights.find.resolve import resolve
 from sanakit.weights.fingerprint import fingerprint_weights
 from sanakit.weights.known_things import unknown_prompts
@@ -45,6 +46,7 @@ REMEDY = "Choose another folder, or replace them with --overwrite."
 AT_ONCE = 8  # images of a group, at most
 PIXELS_AT_ONCE = AT_ONCE * 512 * 512  # of a group, unless one image has more
 NAMED = 3  # files that a message shows
+NO_SETTINGS = ("version", "best_of", "score")  # of what a PNG carries: they change no pixel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,7 +173,7 @@ def save_all(
 
     def write() -> None:
         lines = {picture.file: _line(picture, weights) for picture in pictures if picture.file in there}
-        kept = {file: _dumped(row) for file, row in before.items() if os.path.lexists(folder / file)}
+        kept = {file: json_line(row) for file, row in before.items() if os.path.lexists(folder / file)}
         _write_manifest(manifest, pictures, kept | lines)
 
     sweep(folder)
@@ -221,10 +223,7 @@ def _shared(picture: PromptImage) -> dict[str, Any]:
 
 
 def _difference(path: Path, metadata: Metadata) -> str:
-    """Return the setting in which a file differs from the wanted image; "" if none does, or without a file.
-
-    The package's version does not count.
-    """
+    """Return the setting in which a file differs from the wanted image; "" if none does, or it is missing."""
     if not os.path.lexists(path):
         return ""
     try:
@@ -232,7 +231,7 @@ def _difference(path: Path, metadata: Metadata) -> str:
     except SettingsError:
         return "which carries no settings"
     for name in sorted(found.keys() | metadata.keys()):
-        if name != "version" and found.get(name) != metadata.get(name):
+        if name not in NO_SETTINGS and found.get(name) != metadata.get(name):
             return f"{name} {reprlib.repr(found.get(name))}, not {reprlib.repr(metadata.get(name))}"
     return ""
 
@@ -242,6 +241,7 @@ def _is_ours(manifest: Path) -> bool:
     if not os.path.lexists(manifest):
         return True
     try:
+        check_file(manifest)
         with manifest.open(encoding="utf-8") as lines:
             first = lines.readline(1_000_000)
         return not first or {"file", "prompt", "model"} <= set(json.loads(first))
@@ -277,11 +277,7 @@ def _rows(manifest: Path) -> dict[str, dict[str, Any]]:
 
 def _line(picture: PromptImage, weights: str) -> str:
     row = {"file": picture.file, "line": picture.line, **picture.metadata}
-    return _dumped(row | ({WEIGHTS: weights} if weights else {}))
-
-
-def _dumped(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return json_line(row | ({WEIGHTS: weights} if weights else {}))
 
 
 def _write_manifest(path: Path, pictures: Sequence[PromptImage], lines: Mapping[str, str]) -> None:

@@ -123,10 +123,10 @@ class BestOf:
         """
         if not isinstance(prompt, str):
             raise SettingsError(f"best_of takes one prompt as text, not {type(prompt).__name__}.")
-        whole_number("count", count, 1, MAX_COUNT)
-        whole_number("keep", keep, 1, count)
+        count = whole_number("count", count, 1, MAX_COUNT)
+        keep = whole_number("keep", keep, 1, count)
         seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
-        whole_number("seed", seed, 0, MAX_SEED - count)
+        seed = whole_number("seed", seed, 0, MAX_SEED - count)
         return self._try(prompt, count, keep, seed, settings)
 
     def _try(self, prompt: str, count: int, keep: int, seed: int, settings: TrySettings) -> Iterator[Trial]:

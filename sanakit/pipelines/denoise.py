@@ -154,7 +154,7 @@ class Batch:
 
         velocity: Velocity = classifier_free(evaluate, scale) if self._guided else evaluate
         times = [sample.state.t for sample in self.samples]
-        t = times[0] if min(times) == max(times) else torch.tensor(times)
+        t = times[0] if min(times) == max(times) else torch.tensor(times, dtype=torch.float32)
         towards = velocity(self.latents, t).float()
         moved = [self._moved(sample, own) for sample, own in zip(self.samples, towards.split(1), strict=True)]
         for sample, (state, clean) in zip(self.samples, moved, strict=True):

@@ -8,16 +8,40 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Self, Unpack
+from typing import Literal, Self, Unpack
 
 import torch
 from PIL import Image
 
-from sanakit.pipelines.request import DrawSettings, Result, Step, check_request, result_of
+from sanakit.pipelines.request import (
+    DrawSettings,
+    ModelSpec,
+    Result,
+    Step,
+    check_request,
+    plain,
+    result_of,
+    steps_done,
+)
 from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import TextToImage
 
 STRENGTH = 0.6
+Strength = float | Literal["auto"]
+
+
+def chosen_strength(spec: ModelSpec, strength: Strength = "auto", steps: int | None = None) -> float:
+    """Return the strength to redraw an image with. strength: "auto": 0.6, or less where that is all steps.
+
+    Of the few steps of a SANA-Sprint model, 0.6 are soon all, which would forget the image: then the first is
+    left out. steps: of the call; None: the model's own.
+    """
+    if strength != "auto":
+        return strength
+    steps = spec.settings.steps if steps is None else plain(steps)
+    if isinstance(steps, int) and steps > 1 and steps_done(steps, STRENGTH) == steps:
+        return (steps - 1) / steps
+    return STRENGTH
 
 
 class FromImage:
@@ -53,7 +77,7 @@ class ImageToImage(FromImage):
         prompt: str | Sequence[str],
         negative_prompt: str = "",
         *,
-        strength: float = STRENGTH,
+        strength: Strength = "auto",
         width: int | None = None,
         height: int | None = None,
         **settings: Unpack[DrawSettings],
@@ -61,7 +85,8 @@ class ImageToImage(FromImage):
         """Draw images that start from one; each is the same alone and in a batch.
 
         image: of any size and mode, turned as its EXIF data say, laid on white where it is transparent.
-        strength: 0 passes it through the autoencoder, 1 draws as text to image does from the same noise.
+        strength: 0 passes it through the autoencoder, 1 draws as text to image does from the same noise;
+        "auto": 0.6, or less where that is all of few steps.
         width, height: pixels of the result; None: the image's own, drawn at about the model's own size and
         scaled back. settings: as for `TextToImage.__call__`; "pt" and "latent" come in the drawn size.
         Raises as `TextToImage.__call__` does.
@@ -78,12 +103,13 @@ class ImageToImage(FromImage):
         prompt: str | Sequence[str],
         negative_prompt: str = "",
         *,
-        strength: float = STRENGTH,
+        strength: Strength = "auto",
         width: int | None = None,
         height: int | None = None,
         **settings: Unpack[DrawSettings],
     ) -> Iterator[Step]:
         """Draw as `__call__` does, step by step, as `TextToImage.stream` does."""
         spec, binned = self.pipe.spec, settings.get("binned", True)
+        strength = chosen_strength(spec, strength, settings.get("steps"))
         source = make_source(spec, image, strength, width=width, height=height, binned=binned)
         return self.pipe.draw(check_request(spec, prompt, negative_prompt, source=source, **settings))

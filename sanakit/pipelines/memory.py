@@ -31,6 +31,7 @@ from sanakit.models.dc_ae import DCAE
 from sanakit.models.dc_ae.stream import decode_bytes, default_band
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
+from sanakit.pipelines.request import Output
 from sanakit.weights import mapped_bytes, release
 
 Residence = Literal["resident", "staged", "layered"]
@@ -85,6 +86,15 @@ class Weights:
             block=max(map(weigh, transformer.blocks)),
             decoder=weigh(autoencoder),
         )
+
+
+def result_bytes(output: Output, drawn: tuple[int, int], size: tuple[int, int]) -> int:
+    """Return the most bytes that one image's result takes: drawn at one size in pixels, given at another."""
+    if output == "latent":
+        return 0
+    floats, levels = 12, 3  # of a pixel
+    whole = floats if output == "pt" else levels if drawn == size else 2 * floats + levels
+    return whole * max(drawn[0] * drawn[1], size[0] * size[1])
 
 
 def parse_budget(text: str | int) -> Budget:

@@ -25,6 +25,7 @@ from typing import Any
 from sanakit.errors import SettingsError
 from sanakit.images.image import Metadata, parse_size
 from sanakit.pipelines.request import Request
+from sanakit.reading import read_text
 
 NUMBERS = {"width": int, "height": int, "steps": int, "guidance": float, "seed": int, "num_images": int}
 TEXTS = ("prompt", "negative_prompt", "size", "solver", "dialect", "name")
@@ -71,7 +72,7 @@ def read_prompts(
             name = values.pop("name", None)
             settings = {**defaults, "seed": seed + number - 1, **_with_sides(values)}
             drawn = check(**settings).metadata
-            stem = f"{number:05}{_slug(settings['prompt'])}" if name is None else _checked_name(name)
+            stem = row_name(number, settings["prompt"]) if name is None else checked_name(name)
             for index, metadata in enumerate(drawn, start=1):
                 file = f"{stem}.png" if len(drawn) == 1 else f"{stem}-{index}.png"
                 other = lines_of.setdefault(file.casefold(), line)
@@ -91,13 +92,22 @@ def read_prompts(
     return pictures
 
 
+def row_name(number: int, prompt: str) -> str:
+    """Return the name of the files of a row without a name of its own. number: of the row, 1 is the first.
+
+    >>> row_name(12, "A red apple!")
+    '00012-a-red-apple'
+    """
+    return f"{number:05}{_slug(prompt)}"
+
+
 def _rows(path: Path) -> Iterator[tuple[int, Callable[[], Values]]]:
     """Yield each row's line and what reads it, which raises SettingsError where the row is faulty."""
     suffix = path.suffix.lower()
     if suffix not in (".txt", ".jsonl", ".csv"):
         raise SettingsError(f"{path} is not a file of prompts: use one that ends in .txt, .jsonl or .csv.")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except UnicodeDecodeError as error:
         line = path.read_bytes().count(b"\n", 0, error.start) + 1
         raise SettingsError(f"{path} is not UTF-8 text (line {line}): save it as UTF-8.") from None
@@ -196,7 +206,7 @@ def _with_sides(values: Values) -> Values:
     }
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
     """Return the name that a row chose for its file, without .png. Raises SettingsError."""
     stem = unicodedata.normalize("NFC", name).removesuffix(".png")
     long = len(stem.encode(errors="replace")) > MAX_NAME

@@ -11,8 +11,9 @@ import os
 import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypedDict
+from typing import Any, Literal, Never, TypedDict
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Generator, Tensor
@@ -40,6 +41,11 @@ SOLVERS: dict[str, tuple[Callable[[Tensor, bool | None], Solver], Callable[[int,
 }
 MAX_IMAGES = 256  # of one call
 MAX_SEED = 2**63 - 1
+# Settings of other tasks that a PNG may carry -> what draws its image again.
+_ELSEWHERE = {"strength": "`sana edit` or ImageToImage, from the image that it was made from"}
+_ELSEWHERE |= dict.fromkeys(
+    ("best_of", "score"), "`sana generate`, or by this call without best_of and score"
+)
 
 
 class DrawSettings(TypedDict, total=False):
@@ -234,25 +240,31 @@ def check_request(
     binned: bool = True,
     dialect: Dialect | None = None,
     source: InitialImage | None = None,
+    **others: Never,
 ) -> Request:
     """Check one call and complete it with the model's own settings; all as for `TextToImage.__call__`.
 
     source: the image to start from, which has been brought to a size that the model draws; its own size
     is the result's then. Raises SettingsError or SizeError.
     """
+    for name in others:
+        if name not in _ELSEWHERE:
+            raise TypeError(f"There is no setting {name!r}.")
+        raise SettingsError(f"{name} is not a setting of text to image: draw it by {_ELSEWHERE[name]}.")
     usual = spec.settings.dialect
     if dialect is not None:
         spec = replace(spec, settings=replace(spec.settings, dialect=check_dialect(dialect)))
     own = spec.settings
-    width = own.width if width is None else width
-    height = own.height if height is None else height
-    steps = own.steps if steps is None else steps
-    guidance = own.guidance if guidance is None else guidance
+    width = own.width if width is None else plain(width)
+    height = own.height if height is None else plain(height)
+    steps = own.steps if steps is None else plain(steps)
+    guidance = own.guidance if guidance is None else plain(guidance)
     solver = own.solver if solver is None else solver
     seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
     prompts = checked_prompts(prompt, negative_prompt)
     check_kind(spec, solver, negative_prompt)
-    count = len(prompts) * whole_number("num_images", num_images, 1, MAX_IMAGES // len(prompts))
+    num_images = whole_number("num_images", num_images, 1, MAX_IMAGES // len(prompts))
+    count = len(prompts) * num_images
     seed = whole_number("seed", seed, 0, MAX_SEED)
     seeds = list(range(seed, seed + count)) if latents is None or solver == "scm" else []
     if isinstance(guidance, bool) or not isinstance(guidance, int | float):
@@ -362,11 +374,19 @@ def checked_prompts(prompt: str | Sequence[str], negative_prompt: str) -> list[s
             raise SettingsError(f"A prompt is {reprlib.repr(text)}, but prompts are texts.")
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise SettingsError("A prompt holds a lone surrogate: type it again, in a terminal set to UTF-8.")
+        if "\0" in text:
+            raise SettingsError("A prompt holds the character NUL, which no image file can keep: remove it.")
     return list(prompts)
+
+
+def plain(value: Any) -> Any:
+    """Return a number of NumPy as Python's own, and any other value as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def whole_number(name: str, value: int, lowest: int, highest: int) -> int:
     """Return the value if it is a whole number in the range. Raises SettingsError."""
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
         raise SettingsError(f"{name} = {value!r}, but it must be a whole number from {lowest} to {highest}.")
     return value
@@ -378,15 +398,6 @@ def check_latents(latents: Tensor, shape: tuple[int, ...]) -> None:
     if not fits or not bool(torch.isfinite(latents).all()):
         came = f"{latents.dtype} {tuple(latents.shape)}" if isinstance(latents, Tensor) else type(latents)
         raise SettingsError(f"latents are {came}, but they must be finite floats of the shape {shape}.")
-
-
-def result_bytes(output: Output, drawn: tuple[int, int], size: tuple[int, int]) -> int:
-    """Return the most bytes that one image's result takes: drawn at one size in pixels, given at another."""
-    if output == "latent":
-        return 0
-    floats, levels = 12, 3  # of a pixel
-    whole = floats if output == "pt" else levels if drawn == size else 2 * floats + levels
-    return whole * max(drawn[0] * drawn[1], size[0] * size[1])
 
 
 def first_noise(seed: int, shape: Sequence[int]) -> tuple[Tensor, Generator]:

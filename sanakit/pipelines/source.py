@@ -19,7 +19,7 @@ from sanakit.errors import SettingsError, SizeError
 from sanakit.images.image import MAX_SIDE, MIN_SIDE, to_tensor
 from sanakit.images.masks import faded, mask_tensor, repaint_mask
 from sanakit.images.opening import flatten
-from sanakit.pipelines.request import InitialImage, ModelSpec, whole_number
+from sanakit.pipelines.request import InitialImage, ModelSpec, plain, whole_number
 
 FEATHER, MAX_FEATHER = 8, 64  # pixels over which what was drawn fades in, inside the mask
 
@@ -42,9 +42,10 @@ def make_source(
     of the result: the image is scaled and cut to them; None: its own size, drawn near the model's own.
     feather: pixels, >= 0. binned: as for `TextToImage.__call__`. Raises SettingsError or SizeError.
     """
+    strength, width, height = plain(strength), plain(width), plain(height)
     if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
         raise SettingsError(f"strength = {strength!r}, but it must be a number from 0 (keep) to 1 (redraw).")
-    whole_number("feather", feather, 0, MAX_FEATHER)
+    feather = whole_number("feather", feather, 0, MAX_FEATHER)
     picture = flatten(image)
     marked = None if mask is None else repaint_mask(mask, picture.size)
     if width is None and height is None:

@@ -16,6 +16,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
+from typing import Never
 
 import torch
 from PIL import Image
@@ -38,6 +39,7 @@ from sanakit.pipelines.memory import (
     choose_device,
     memory_limit,
     parse_budget,
+    result_bytes,
     stage,
 )
 from sanakit.pipelines.request import (
@@ -49,7 +51,6 @@ from sanakit.pipelines.request import (
     Result,
     Step,
     check_request,
-    result_bytes,
     result_of,
 )
 from sanakit.text.encoder import TextEncoder
@@ -150,6 +151,7 @@ class TextToImage:
         output: Output = "pil",
         binned: bool = True,
         dialect: Dialect | None = None,
+        **others: Never,
     ) -> Result:
         """Draw images of one or several prompts in one batch. None means the model's default.
 
@@ -172,7 +174,7 @@ class TextToImage:
         settings |= {"num_images": num_images, "latents": latents, "output": output}
         settings |= {"binned": binned, "dialect": dialect}
         last = None
-        for step in self.stream(prompt, negative_prompt, width=width, height=height, **settings):
+        for step in self.stream(prompt, negative_prompt, width=width, height=height, **settings, **others):
             last = step
         return result_of(last)
 
@@ -192,6 +194,7 @@ class TextToImage:
         output: Output = "pil",
         binned: bool = True,
         dialect: Dialect | None = None,
+        **others: Never,
     ) -> Iterator[Step]:
         """Yield each `Step` of `__call__` when it is done; the last one carries the result.
 
@@ -201,7 +204,9 @@ class TextToImage:
         settings: DrawSettings = {"steps": steps, "guidance": guidance, "seed": seed, "solver": solver}
         settings |= {"num_images": num_images, "latents": latents, "output": output}
         settings |= {"binned": binned, "dialect": dialect}
-        request = check_request(self.spec, prompt, negative_prompt, width=width, height=height, **settings)
+        request = check_request(
+            self.spec, prompt, negative_prompt, width=width, height=height, **settings, **others
+        )
         return self.draw(request)
 
     def draw(self, request: Request) -> Iterator[Step]:
@@ -230,7 +235,7 @@ class TextToImage:
         Raises NumericsError, or MemoryLimitError with the latents in its attribute `latents`.
         """
         size = [side * self.autoencoder.config.compression for side in latents.shape[2:]]
-        images = torch.empty(len(latents), 3, *size, device=self.device)
+        images = torch.empty(len(latents), 3, *size, dtype=torch.float32, device=self.device)
 
         def put(picture: int, top: int, rows: Tensor) -> None:
             images[picture, :, top : top + rows.shape[1]] = rows

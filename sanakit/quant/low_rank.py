@@ -42,7 +42,7 @@ class LowRankInt4(Int4):
         weight, bias = matrix_of(layer)
         weight = weight.float()
         shape = (rank_for(*weight.shape), weight.shape[1])
-        start = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        start = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
         up, down = (part.half() for part in leading(weight, start.to(weight.device), FIRST))
         base = Int4.rounded(weight - up.float() @ down.float(), bias)
         for _ in range(ROUNDS):

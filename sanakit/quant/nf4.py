@@ -49,7 +49,7 @@ class NormalFloat4(Quantized):
         x = F.pad(weight.float(), (0, -inputs % BLOCK)).unflatten(1, (-1, BLOCK))  # N G 64
         largest = x.abs().amax(-1).half()
         unit = torch.where(largest > 0, largest, 1).float()
-        levels = torch.tensor(LEVELS, device=x.device)
+        levels = torch.tensor(LEVELS, dtype=torch.float32, device=x.device)
         codes = torch.bucketize(x / unit[..., None], (levels[1:] + levels[:-1]) / 2).to(torch.uint8)
         high, low = codes.flatten(1).unflatten(1, (-1, 2)).unbind(-1)
         return cls(inputs, high << 4 | low, largest, bias)
@@ -66,7 +66,9 @@ class NormalFloat4(Quantized):
         """N K: multiplied in float32, rounded once."""
         packed = self.weight[outputs]
         codes = torch.stack([packed >> 4, packed & 15], dim=-1).flatten(1)  # N 64G
-        levels = torch.tensor(LEVELS, device=packed.device)[codes.int()].unflatten(1, (-1, BLOCK))
+        levels = torch.tensor(LEVELS, dtype=torch.float32, device=packed.device)[codes.int()].unflatten(
+            1, (-1, BLOCK)
+        )
         return levels.mul_(self.largest[outputs, :, None]).to(dtype).flatten(1)[:, : self.in_features]
 
     def product(self, x: Tensor, outputs: slice = slice(None)) -> Tensor:

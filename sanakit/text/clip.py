@@ -118,7 +118,7 @@ class Preprocessing:
                 raise SettingsError(f"An image of {width}x{height} is too small to crop {self.crop} from it.")
             pixels = pixels[..., top : top + self.crop[0], left : left + self.crop[1]]
         mean, deviation = (
-            torch.tensor(values, device=images.device)[:, None, None]
+            torch.tensor(values, dtype=torch.float32, device=images.device)[:, None, None]
             for values in (self.mean, self.deviation)
         )
         return (pixels / 255 - mean) / deviation

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,18 +56,30 @@ def sana(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return run
 
 
-@pytest.fixture(scope="session")
-def _tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def save(folder: Path, config: SanaConfig, defaults: dict[str, Any]) -> Path:
     torch.manual_seed(0)
     tokenizer = train_tokenizer(["a red apple on a table", "two green foxes"] * 20, 520)
     return save_diffusers(
-        tmp_path_factory.mktemp("models") / "tiny",
-        transformer=Sana(SANA).eval(),
+        folder,
+        transformer=Sana(config).eval(),
         autoencoder=DCAE(AUTOENCODER).eval(),
         text_encoder=TextEncoder(Gemma2(GEMMA).eval(), tokenizer, "Draw this: ", 20),
-        defaults={"steps": 2, "guidance": 2.0, "width": 96, "height": 64, "solver": "dpm"},
-        name="tiny",
+        defaults={"width": 96, "height": 64, **defaults},
+        name=folder.name,
     )
+
+
+@pytest.fixture(scope="session")
+def _tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    defaults = {"steps": 2, "guidance": 2.0, "solver": "dpm"}
+    return save(tmp_path_factory.mktemp("models") / "tiny", SANA, defaults)
+
+
+@pytest.fixture(scope="session")
+def sprint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SANA-Sprint model, whose folder says neither solver nor steps: SCM, two steps."""
+    config = replace(SANA, qk_norm=True, guidance_embed=True, time_scale=1.0)
+    return save(tmp_path_factory.mktemp("models") / "sprint", config, {})
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 
 from sanakit.images.image import read_metadata
@@ -67,6 +68,21 @@ def test_a_second_run_draws_what_is_missing_and_json_tells_how_much(draw) -> Non
     assert report == expected | {"kept": 1, "warnings": []}
     assert Path("prompts/00002-two-green-foxes.png").read_bytes() == before
     assert draw("--seed", 3).out.startswith("prompts  0 drawn, 2 were there  ")
+
+
+def test_a_picture_that_somebody_rated_is_still_the_picture(draw) -> None:
+    draw()
+    file = Path("prompts/00001-a-red-apple.png")
+    with Image.open(file) as image:
+        image.load()
+        chunks = PngInfo()
+        for key, text in image.text.items():  # pyright: ignore
+            chunks.add_itxt(key, text)
+        chunks.add_text("Rating", "5")
+        image.save(file, pnginfo=chunks)
+    rated = file.read_bytes()
+    assert draw().out.startswith("prompts  0 drawn, 2 were there")
+    assert file.read_bytes() == rated
 
 
 def test_other_settings_are_refused_and_with_overwrite_drawn(draw) -> None:

@@ -11,11 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageCms
 
 from sanakit.cli.edit import parse_margins
 from sanakit.errors import SettingsError
+from sanakit.images.formats import MOST_SIDE
 from sanakit.images.image import read_metadata
+from sanakit.images.opening import flatten
+from sanakit.pipelines.image_to_image import ImageToImage
+from sanakit.pipelines.inpaint import Inpaint
 
 SIZE = (96, 64)
 
@@ -89,6 +93,15 @@ def test_less_strength_keeps_more(edit) -> None:
     assert 0 == away(0) < away(0.4) < away(1)
 
 
+def test_a_model_of_two_steps_edits_with_all_defaults(edit, sprint: Path) -> None:
+    for words in ([], ["--mask", "mask.png"], ["--expand", "32"]):
+        outcome = edit("--output", "new.png", "--model", sprint, *words)
+        assert outcome.code == 0, outcome.err
+        assert read_metadata("new.png")["strength"] == (1.0 if words else 0.5)
+    assert edit("--output", "new.png", "--model", sprint, "--steps", 3).code == 0
+    assert read_metadata("new.png")["strength"] == 0.6
+
+
 def test_several_pictures_get_numbers_and_json_tells_them(edit) -> None:
     report = json.loads(edit("--num-images", 2, "--output", "new.png", "--json").out)
     assert [image["path"] for image in report["images"]] == ["new-1.png", "new-2.png"]
@@ -108,6 +121,23 @@ def test_a_photograph_is_turned_upright(edit, name: str) -> None:
     Image.open("photo.png").save(name, exif=exif)
     edit("--output", "new.png", image=name)
     assert Image.open("new.png").size == SIZE[::-1]
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "RGB"])
+def test_what_comes_out_is_in_srgb_and_carries_nothing_of_its_source(edit, mode: str) -> None:
+    colours = Image.open("photo.png").convert(mode)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()  # fits RGB alone
+    colours.save("source.jpg", icc_profile=profile, comment=b"for your eyes only", quality=95)
+    kept = np.asarray(flatten(Image.open("source.jpg")))
+    for name in ("new.png", "new.jpg", "new.webp"):
+        assert edit("--mask", "mask.png", "--output", name, image="source.jpg").code == 0
+        with Image.open(name) as new:
+            new.load()
+            assert new.mode == "RGB"
+            assert not {"icc_profile", "comment", "exif"} & set(new.info)
+            if new.format == "PNG":
+                assert (np.asarray(new)[:, :32] == kept[:, :32]).all()
+        assert b"eyes only" not in Path(name).read_bytes()
 
 
 # Mistakes
@@ -204,6 +234,19 @@ def test_a_mask_of_another_size_is_refused(refused) -> None:
 def test_a_mask_that_marks_nothing_is_refused(refused) -> None:
     Image.new("L", SIZE).save("black.png")
     assert "marks nothing" in refused("--mask", "black.png")
+
+
+def test_a_result_too_wide_for_its_format_is_refused_before_it_is_drawn(
+    refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageToImage, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(Inpaint, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    Image.new("L", (16384, 1024)).save("wide.png")
+    for words in ([], ["--expand", "32"]):
+        assert "WEBP holds 16383" in refused("--output", "new.webp", *words, image="wide.png")
+    monkeypatch.setitem(MOST_SIDE, "JPEG", 100)
+    assert "128 px" in refused("--output", "new.jpg", "--expand", "0,0,32,0")
+    assert "128 px" in refused("--output", "new.jpg", "--size", "128x64")
 
 
 def test_what_the_result_is_made_from_is_never_replaced(refused) -> None:

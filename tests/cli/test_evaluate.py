@@ -76,6 +76,31 @@ def test_pictures_that_are_there_need_no_model(sana, prompts: Path) -> None:
     assert sorted(path.name for path in Path().iterdir()) == ["pictures"]
 
 
+def test_pictures_of_generate_are_measured_with_the_same_file_of_prompts(
+    sana, tiny: Path, tmp_path: Path, judges: list[str]
+) -> None:
+    file = tmp_path / "odd.txt"
+    file.write_text("a red apple\n2\na fox\u2028asleep\n")
+    assert sana("generate", "--prompts", file, "--model", tiny, "-o", "drawn", "--num-images", 2).code == 0
+    for words in (["--prompts", file], []):
+        judges.clear()
+        outcome = sana("evaluate", "--images", "drawn", "-m", "clip-score", *words)
+        assert (outcome.code, outcome.err) == (0, "")
+        assert judges == ["a red apple"] * 2 + ["2"] * 2 + ["a fox\u2028asleep"] * 2
+
+
+def test_numbers_of_pictures_other_than_asked_for_are_told(sana, prompts: Path) -> None:
+    Path("pictures").mkdir()
+    for name in ("00000-1", "00000-2", "00001", "00002-1", "00002-2"):
+        Image.new("RGB", (8, 4)).save(f"pictures/{name}.png")
+    words = ("evaluate", "--images", "pictures", "--prompts", prompts, "-m", "clip-score")
+    for more, told in ([], "2 images: 00001 (1)"), (["--num-images", 4], "4 images: 00000 (2), 00001 (1)"):
+        outcome = sana(*words, *more)
+        assert outcome.code == 0
+        assert outcome.err.startswith(f"Warning: Not all prompts have {told}")
+        assert outcome.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -87,6 +112,8 @@ def test_pictures_that_are_there_need_no_model(sana, prompts: Path) -> None:
         (["--images", ".", "-m", "clip-score", "--weights", "clip"], "names no folder"),
         (["--images", ".", "-m", "clip-score", "--weights", "clop=x"], "'clop'"),
         (["pocket", "-m", "geneval", "--prompts", "missing.jsonl"], "missing.jsonl"),
+        (["--images", ".", "-m", "clip-score", "--num-images", "4"], "--prompts"),
+        (["--images", ".", "-m", "clip-score", "--limit", "4"], "--prompts"),
     ],
 )
 def test_what_is_missing_is_said_in_a_sentence(sana, words: list[str], message: str) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, ImageChops
 from rich.console import Console
 
 from sanakit.cli.generate import half_blocks
+from sanakit.errors import OutputError
+from sanakit.pipelines.request import Step
 from sanakit.pipelines.text_to_image import TextToImage
 
 
@@ -88,6 +92,37 @@ def test_without_a_name_a_new_one_is_chosen_each_time(sana, tiny: Path) -> None:
     ]
     assert names == ["sana-9.png", "sana-9_2.png", "sana-9_3-1.png", "sana-9_4.png"]
     assert len(list(Path().iterdir())) == 5
+
+
+@pytest.mark.parametrize(
+    ("count", "theirs", "ours"), [(1, "sana-9.png", "sana-9_2.png"), (2, "sana-9-1.png", "sana-9_2-1.png")]
+)
+def test_a_name_that_another_process_took_meanwhile_is_left_to_it(
+    sana, tiny: Path, monkeypatch: pytest.MonkeyPatch, count: int, theirs: str, ours: str
+) -> None:
+    stream = TextToImage.stream
+
+    def slow(*words: Any, **settings: Any) -> Iterator[Step]:
+        yield from stream(*words, **settings)
+        Path(theirs).write_text("another process")
+
+    monkeypatch.setattr(TextToImage, "stream", slow)
+    outcome = sana("generate", "a dog", "--model", tiny, "--seed", 9, "--num-images", count)
+    assert outcome.out.split()[0] == ours
+    assert Path(theirs).read_text() == "another process"
+    with Image.open(ours) as picture:
+        assert picture.size == (96, 64)
+
+
+def test_a_run_that_ends_in_an_error_leaves_no_name_behind(
+    sana, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OutputError("No space is left: free some.")
+
+    monkeypatch.setattr("sanakit.images.image.save", full)
+    assert sana("generate", "a dog", "--model", tiny, "--num-images", 2).code == 2
+    assert list(Path().iterdir()) == []
 
 
 def test_a_random_seed_is_told_and_draws_the_picture_again(sana, tiny: Path) -> None:

@@ -13,6 +13,7 @@ from diffusers.image_processor import PixArtImageProcessor
 from diffusers.pipelines.pixart_alpha import pipeline_pixart_alpha, pipeline_pixart_sigma
 from diffusers.pipelines.sana import pipeline_sana
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from sanakit.errors import OutputError, SettingsError, SizeError
 from sanakit.images import image
@@ -209,6 +210,34 @@ def test_files_without_our_settings_are_refused(picture, tmp_path) -> None:
     for path in (plain, junk, cut, tmp_path, Path("missing.png")):
         with pytest.raises(SettingsError, match="carries no settings"):
             image.read_metadata(path)
+
+
+def test_what_other_programs_wrote_into_a_png_is_left_alone(picture, tmp_path) -> None:
+    """exiftool writes the first two, a picture manager the third, and some add an empty text."""
+    path = image.save(picture, tmp_path / "fox.png", SETTINGS)
+    with Image.open(path) as opened:
+        opened.load()
+        chunks = PngInfo()
+        for key, text in opened.text.items():
+            (chunks.add_itxt if "prompt" in key else chunks.add_text)(key, text)
+        for key, text in {"Artist": "me", "Comment": "7", "parameters": "a fox\nSteps: 20", "": ""}.items():
+            chunks.add_text(key or "Label", text)
+        chunks.add_itxt("XML:com.adobe.xmp", "<x:xmpmeta xmp:Rating='5'/>", zip=True)
+        opened.save(path, pnginfo=chunks)
+    assert image.read_metadata(path) == SETTINGS
+    with Image.open(path) as opened:
+        opened.load()
+        assert opened.text["Artist"] == "me"
+
+
+def test_every_setting_of_every_task_is_read_back(picture, tmp_path) -> None:
+    settings = SETTINGS | {"strength": 0.5, "best_of": 16, "score": 31.25}
+    assert image.read_metadata(image.save(picture, tmp_path / "a.png", settings)) == settings
+
+
+def test_a_pipe_is_refused_at_once(fifo: Path) -> None:
+    with pytest.raises(SettingsError, match="carries no settings"):
+        image.read_metadata(fifo)
 
 
 # Bytes

@@ -80,6 +80,31 @@ def test_grey_is_brought_from_its_gamma_to_srgb():
     assert "icc_profile" not in flat.info
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_colour_that_counts_as_transparent_does_so_through_a_profile(mode: str):
+    colour, space = (128, profile(b"GRAY")) if mode == "L" else ((200, 60, 40), profile(b"RGB ", ADOBE_RGB))
+    image = one(colour, mode, space)
+    image.putpixel((0, 0), 0 if mode == "L" else (0, 0, 0))
+    image.info["transparency"] = colour
+    flat = flatten(image)
+    assert flat.getpixel((0, 0)) == (0, 0, 0)
+    assert flat.getpixel((1, 1)) == (255, 255, 255)
+
+
+def test_grey_of_16_bits_has_the_colours_of_its_8_bit_twin():
+    icc = profile(b"GRAY", gamma=1.0)
+    wide = Image.fromarray(np.full((4, 4), 128 * 256, dtype=np.uint16))
+    wide.info["icc_profile"] = icc
+    assert flatten(wide).getpixel((1, 1)) == flatten(one(128, "L", icc)).getpixel((1, 1))
+
+
+def test_nothing_but_pixels_is_taken_over():
+    image = Image.new("RGB", (4, 4), "red")
+    image.info |= {"comment": b"for your eyes only", "dpi": (72, 72), "exif": b"Exif\0\0"}
+    assert flatten(image).info == {}
+    assert "comment" in image.info
+
+
 @pytest.mark.parametrize("icc", [b"no profile at all", profile(b"GRAY")])
 def test_a_profile_that_does_not_fit_is_left_out(icc: bytes):
     image = in_srgb(one((200, 60, 40), "RGB", icc))

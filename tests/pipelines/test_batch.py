@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageChops
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 
 from sanakit.errors import MemoryLimitError, OutputError
@@ -231,6 +233,58 @@ def test_another_version_of_the_package_is_no_other_setting(
     with Image.open(file) as image:
         save(image.copy(), file, read_metadata(file) | {"version": "0.0.1"})
     assert run(pipe, pictures, tmp_path / "whole") == []
+
+
+def test_what_other_programs_or_a_judge_wrote_into_a_picture_makes_it_no_other_one(
+    pipe: TextToImage, pictures: list[PromptImage], whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    folder = tmp_path / "whole"
+    with Image.open(folder / pictures[0].file) as image:
+        image.load()
+        chunks = PngInfo()
+        for key, text in image.text.items():
+            chunks.add_itxt(key, text)
+        chunks.add_text("Artist", "me")
+        chunks.add_itxt("XML:com.adobe.xmp", "<rating>5</rating>")
+        image.save(folder / pictures[0].file, pnginfo=chunks)
+    judged = read_metadata(folder / pictures[1].file) | {"best_of": 16, "score": 30.5}
+    with Image.open(folder / pictures[1].file) as image:
+        save(image.copy(), folder / pictures[1].file, judged)
+    before = content(folder)
+    assert run(pipe, pictures, folder) == []
+    assert content(folder) == before
+
+
+def test_a_picture_that_was_made_from_another_is_another_one(
+    pipe: TextToImage, pictures: list[PromptImage], whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    file = tmp_path / "whole" / pictures[0].file
+    save(Image.new("RGB", (96, 64)), file, read_metadata(file) | {"strength": 0.6})
+    with pytest.raises(OutputError, match=r"strength 0\.6, not None"):
+        run(pipe, pictures, tmp_path / "whole")
+
+
+def test_a_pipe_in_the_place_of_a_picture_or_the_manifest_is_refused_at_once(
+    pictures: list[PromptImage], fifo: Path, tmp_path: Path
+) -> None:
+    for name, naming in (
+        (pictures[0].file, "carries no settings"),
+        (MANIFEST, "not written by this command"),
+    ):
+        place = tmp_path / name.removesuffix(".png") / name
+        place.parent.mkdir()
+        place.symlink_to(fifo)
+        with pytest.raises(OutputError, match=naming):
+            finished(pictures, place.parent)
+
+
+def test_the_manifest_has_one_line_an_image_to_every_reader(
+    pipe: TextToImage, pictures: list[PromptImage], tmp_path: Path
+) -> None:
+    odd = replace(pictures[0], metadata=pictures[0].metadata | {"prompt": "a fox\u2028asleep\x85"})
+    run(pipe, [odd], tmp_path / "odd")
+    lines = (tmp_path / "odd" / MANIFEST).read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["prompt"] for line in lines] == ["a fox\u2028asleep\x85"]
 
 
 def test_a_folder_that_can_not_take_pictures_is_refused(pictures: list[PromptImage], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
 from pathlib import Path
 
@@ -99,6 +100,23 @@ def test_a_picture_carries_its_score_and_can_be_drawn_again(pipe, tmp_path: Path
     again = pipe(PROMPT, seed=found["seed"], steps=found["steps"], guidance=found["guidance"]).images[0]
     assert np.abs(np.asarray(again, int) - np.asarray(Image.open(path), int)).max() <= 1
     assert {"text", "denoise", "decode", "judge"} == set(best.timings)
+
+
+def test_numbers_of_numpy_are_numbers(pipe) -> None:
+    words = {"count": np.int64(2), "keep": np.int32(1), "seed": np.int64(SEED)}
+    numpy = BestOf(pipe, judge, batch=np.int64(2))(PROMPT, **words)
+    plain = BestOf(pipe, judge, batch=2)(PROMPT, count=2, keep=1, seed=SEED)
+    assert json.dumps(numpy.metadata) == json.dumps(plain.metadata)
+
+
+def test_the_recipe_of_text_to_image_says_what_draws_a_chosen_picture_again(pipe, tmp_path: Path) -> None:
+    best = BestOf(pipe, judge)(PROMPT, count=2, seed=SEED)
+    settings = read_metadata(save(best.images[0], tmp_path / "best.png", best.metadata[0]))
+    settings = {name: value for name, value in settings.items() if name not in ("model", "version")}
+    with pytest.raises(SettingsError, match="`sana generate`, or by this call without best_of and score"):
+        pipe(**settings)
+    again = pipe(**{name: settings[name] for name in settings if name not in ("best_of", "score")})
+    assert np.abs(np.asarray(again.images[0], int) - np.asarray(best.images[0], int)).max() <= 1
 
 
 def test_a_tournament_tells_no_score(pipe) -> None:

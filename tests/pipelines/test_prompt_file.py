@@ -47,6 +47,18 @@ def test_a_text_is_one_prompt_a_line_without_comments_and_empty_lines(tmp_path: 
     assert [picture.line for picture in pictures] == [3, 4]
 
 
+def test_a_line_of_a_text_ends_where_an_editor_ends_it(tmp_path: Path) -> None:
+    pictures = read(tmp_path / "a.txt", "a fox\u2028asleep\ran\x85owl\r\na dog\x0b\x1c\u2029 barks\n")
+    assert column(pictures, "prompt") == ["a fox\u2028asleep", "an\x85owl", "a dog\x0b\x1c\u2029 barks"]
+    (row,) = read(tmp_path / "a.jsonl", '{"prompt": "a fox\u2028asleep"}\n')
+    assert row.metadata["prompt"] == "a fox\u2028asleep"
+
+
+def test_a_pipe_is_refused_at_once(fifo: Path) -> None:
+    with pytest.raises(SettingsError, match=r"fifo.txt cannot be read \(it is a pipe"):
+        read_prompts(fifo, partial(check_request, SPEC))
+
+
 def test_a_row_without_settings_takes_the_callers_then_the_models_own(tmp_path: Path) -> None:
     (picture,) = read(tmp_path / "a.txt", "a fox", steps=5, negative_prompt="blue")
     expected = {"steps": 5, "negative_prompt": "blue", "guidance": 3.0, "width": 96, "height": 64}
@@ -153,6 +165,7 @@ def test_two_rows_with_one_name_are_refused(tmp_path: Path, first: str, second: 
         ('{"prompt": "a", "size": "64", "width": 64}', "size"),
         ('{"prompt": "a", "width": "64"}', "'64'"),
         ('{"prompt": "\\ud800"}', "surrogate"),
+        ('{"prompt": "\\u0000"}', "NUL"),
     ],
 )
 def test_a_faulty_row_is_named_with_its_line(tmp_path: Path, row: str, naming: str) -> None:

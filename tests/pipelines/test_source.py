@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from PIL import Image, ImageOps
 
 from sanakit.errors import SettingsError, SizeError
 from sanakit.images.masks import repaint_mask, transparency_mask
-from sanakit.images.opening import MAX_PIXELS, flatten
+from sanakit.images.opening import MAX_PIXELS, flatten, open_image
 from sanakit.pipelines.request import ModelSpec
 from sanakit.pipelines.source import make_source
 from sanakit.weights.settings import ModelSettings
@@ -104,9 +106,63 @@ def test_sixteen_bits_are_scaled_to_eight_and_not_cut(mode) -> None:
     assert np.asarray(repaint_mask(image, (4, 1)))[0].tolist() == [0, 0, 255, 255]
 
 
-def test_floats_count_as_levels_and_what_is_no_number_as_black() -> None:
-    image = Image.fromarray(np.array([[np.nan, -5, 100.4, 1e9]], dtype=np.float32))
-    assert np.asarray(flatten(image))[0, :, 0].tolist() == [0, 0, 100, 255]
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_values_up_to_255_count_as_8_bits(dtype) -> None:
+    image = Image.fromarray(np.array([[0, 1, 127, 128, 255]], dtype=dtype))
+    assert image.mode in ("I", "F")
+    assert np.asarray(flatten(image))[0, :, 0].tolist() == [0, 1, 127, 128, 255]
+    assert np.asarray(repaint_mask(image, (5, 1)))[0].tolist() == [0, 0, 0, 255, 255]
+
+
+def test_fractions_are_shares_of_white() -> None:
+    image = Image.fromarray(np.array([[0, 0.25, 0.5, 1]], dtype=np.float32))
+    assert np.asarray(flatten(image))[0, :, 0].tolist() == [0, 64, 128, 255]
+    assert np.asarray(repaint_mask(image, (4, 1)))[0].tolist() == [0, 0, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([0, 65536], np.int32),
+        ([-1, 200], np.int32),
+        ([0, 256], np.float32),
+        ([-0.5, 0.5], np.float32),
+        ([0, np.nan], np.float32),
+        ([0, np.inf], np.float32),
+    ],
+)
+def test_values_of_unknown_range_are_refused(values, dtype) -> None:
+    image = Image.fromarray(np.array([values], dtype=dtype))
+    for use in (flatten, transparency_mask, lambda image: repaint_mask(image, (2, 1))):
+        with pytest.raises(SettingsError, match="scale them to whole numbers from 0 to 255"):
+            use(image)
+
+
+@pytest.mark.parametrize("clear", [300, 0, 65535])
+def test_a_grey_value_of_16_bits_may_count_as_transparent(clear) -> None:
+    """300 and 301 are the same value in 8 bits, of which only one is transparent."""
+    levels = np.array([[300, 301, 0, 65535]], dtype=np.uint16)
+    image = opened(stored(Image.fromarray(levels), "PNG", transparency=clear))
+    transparent = (levels[0] == clear).tolist()
+    shown = [
+        255 if gone else level // 256 for gone, level in zip(transparent, levels[0].tolist(), strict=True)
+    ]
+    assert np.asarray(flatten(image))[0, :, 0].tolist() == shown
+    assert np.asarray(transparency_mask(image))[0].astype(bool).tolist() == transparent
+
+
+def test_a_colour_of_16_bits_may_count_as_transparent() -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" + struct.pack(">6H", 0x1234, 0x5678, 0x9ABC, 0x8000, 0x8000, 0x8000))
+    clear = struct.pack(">3H", 0x1234, 0x5678, 0x9ABC)
+    chunks = chunk(b"IHDR", header) + chunk(b"tRNS", clear) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    image = opened(b"\x89PNG\r\n\x1a\n" + chunks)
+    assert np.asarray(flatten(image)).tolist() == [[[255] * 3, [128] * 3]]
 
 
 def test_the_callers_picture_stays_as_it_was() -> None:
@@ -250,6 +306,11 @@ def test_what_is_no_picture_is_refused(image) -> None:
 def test_a_picture_without_pixels_is_refused() -> None:
     with pytest.raises(SettingsError, match="0x5 px"):
         flatten(Image.new("RGB", (0, 5)))
+
+
+def test_a_pipe_is_refused_at_once(fifo: Path) -> None:
+    with pytest.raises(SettingsError, match=r"fifo.png cannot be read \(it is a pipe"):
+        open_image(fifo, "fifo.png")
 
 
 # Sizes

@@ -77,6 +77,11 @@ def test_white_marks_in_any_mode_without_transparency(mode) -> None:
     assert same(repaint_mask(image, (8, 8)), mask)
 
 
+def test_white_marks_in_whole_numbers_of_32_bits() -> None:
+    mask = boxed((8, 8), (2, 3, 5, 6))
+    assert same(repaint_mask(Image.fromarray(np.array(mask).astype(np.int32)), (8, 8)), mask)
+
+
 def test_transparency_marks_where_there_is_any_and_colours_do_not() -> None:
     mask = Image.new("RGBA", (8, 8), "white")
     mask.paste((0, 0, 0, 0), (2, 3, 5, 6))

@@ -19,7 +19,7 @@ from sanakit.errors import SettingsError
 from sanakit.images.image import read_metadata, save
 from sanakit.models.sana import Sana
 from sanakit.pipelines.denoise import Batch, begin
-from sanakit.pipelines.image_to_image import ImageToImage
+from sanakit.pipelines.image_to_image import ImageToImage, chosen_strength
 from sanakit.pipelines.inpaint import Inpaint
 from sanakit.pipelines.request import check_request, make_sampler, seeded_noise
 from sanakit.pipelines.text_to_image import TextToImage
@@ -311,6 +311,32 @@ def test_a_strength_that_takes_all_steps_would_forget_the_picture_and_is_refused
     task = ImageToImage(editable)
     whole = task(photograph(), PROMPT, strength=1.0, seed=0, width=96, height=64).images[0]
     assert apart(whole, editable(PROMPT, seed=0).images[0]) == 0
+
+
+def test_an_edit_with_all_defaults_keeps_something_of_its_picture(editable) -> None:
+    task = ImageToImage(editable)
+    own = task(photograph(), PROMPT, seed=0)
+    assert own.metadata[0]["strength"] == 0.5
+    assert apart(own.images[0], task(photograph(), PROMPT, strength=0.5, seed=0).images[0]) == 0
+    assert apart(own.images[0], task(Image.new("RGB", (96, 64), "navy"), PROMPT, seed=0).images[0]) > CONTRAST
+    assert task(photograph(), PROMPT, steps=3, seed=0).metadata[0]["strength"] == 0.6
+
+
+@pytest.mark.parametrize(
+    ("steps", "strength"),
+    [(None, 0.5), (2, 0.5), (np.int64(2), 0.5), (3, 0.6), (4, 0.6), (1, 0.6), (20, 0.6)],
+)
+def test_the_strength_of_an_edit_leaves_a_step_out_of_two_or_more(pipe, steps, strength) -> None:
+    assert chosen_strength(pipe.spec, steps=steps) == strength
+    assert chosen_strength(pipe.spec, 0.9, steps) == 0.9
+
+
+def test_a_server_edits_with_all_defaults(sprint_folder) -> None:
+    engine = Engine([str(sprint_folder)], device="cpu")
+    request = engine.check(None, PROMPT, image=photograph())
+    assert request.metadata[0]["strength"] == 0.5
+    mask = Image.new("L", (96, 64), 255)
+    assert engine.check(None, PROMPT, image=photograph(), mask=mask).metadata[0]["strength"] == 1.0
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])

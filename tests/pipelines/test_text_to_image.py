@@ -16,9 +16,11 @@ import torch
 from PIL import Image
 
 from sanakit.flow.euler import euler_times
-from sanakit.images.image import read_metadata, save
+from sanakit.images.image import read_metadata, save, to_pil
 from sanakit.pipelines import text_to_image
-from sanakit.pipelines.request import Result, seeded_noise
+from sanakit.pipelines.denoise import Batch, begin
+from sanakit.pipelines.image_to_image import ImageToImage
+from sanakit.pipelines.request import Result, check_request, seeded_noise
 from sanakit.pipelines.text_to_image import TextToImage
 
 TOLERANCE = 2  # of 255, in every pixel
@@ -114,6 +116,45 @@ def test_sizes_draw_diffusers_picture(pipe, oracle, width, height) -> None:
     noise = seeded_noise([3], (8, height // 32, width // 32))
     settings = {"width": width, "height": height, "num_inference_steps": 2, "guidance_scale": 3.0}
     assert_same_picture(pictures(ours)[0], their_picture(oracle, PROMPT, noise, **settings))
+
+
+def test_numbers_of_numpy_are_numbers(pipe) -> None:
+    numbers = {"width": np.int64(96), "height": np.uint16(64), "steps": np.int32(2), "seed": np.int64(5)}
+    ours = pipe(PROMPT, **numbers, guidance=np.float32(2), num_images=np.int8(2))
+    plain = pipe(PROMPT, width=96, height=64, steps=2, seed=5, guidance=2.0, num_images=2)
+    assert ours.metadata == plain.metadata
+    assert json.dumps(ours.metadata) == json.dumps(plain.metadata)
+    assert distance(pictures(ours)[1], pictures(plain)[1]) == 0
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_the_host_programs_default_dtype_changes_no_pixel(folder, sprint_folder, dtype) -> None:
+    """Neither where the model is loaded under it nor where it draws; images at one time or at several."""
+
+    def draw() -> list[Image.Image]:
+        drawn = []
+        for model, settings in ((folder, {"plan": None}), (folder, {"plan": "nf4"}), (sprint_folder, {})):
+            pipe = TextToImage.from_pretrained(model, device="cpu", encoder=True, **settings)
+            steps = list(pipe.stream(PROMPT, steps=2, guidance=4.3, seed=3, num_images=2))
+            drawn += [*pictures(steps[-1].result), steps[0].preview()]
+            drawn += pictures(ImageToImage(pipe)(drawn[-2], PROMPT, strength=0.5, steps=2, seed=3))
+        requests = [check_request(pipe.spec, PROMPT, seed=1, steps=steps) for steps in (1, 2)]
+        features, _ = pipe.encode([PROMPT], None, pipe.plan(requests[0]))
+        samples = [one for request in requests for one in begin(pipe.transformer, request, features, None)]
+        batch = Batch(pipe.transformer, samples)
+        batch.step()
+        tensors = pipe.decode(batch.latents)
+        assert tensors.dtype == torch.float32
+        return [*drawn, *to_pil(tensors)]
+
+    before, usual = draw(), torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        after = draw()
+    finally:
+        torch.set_default_dtype(usual)
+    assert [distance(one, other) for one, other in zip(before, after, strict=True)] == [0] * len(before)
 
 
 def test_bins_draw_diffusers_picture(binned_folder) -> None:

@@ -22,6 +22,9 @@ BAD_SETTINGS = [
     ({"prompt": ["fox", 3]}, "prompts are texts"),
     ({"prompt": ["fox"] * 257}, "list of 1 to 256"),
     ({"prompt": "half \ud83d"}, "surrogate"),
+    ({"prompt": "a fox\0"}, "NUL"),
+    ({"prompt": ["a fox", "an\0owl"]}, "NUL"),
+    ({"negative_prompt": "\0"}, "NUL"),
     ({"negative_prompt": None}, "prompts are texts"),
     ({"negative_prompt": ["snow"]}, "prompts are texts"),
     ({"steps": 0}, "1 to 1000"),
@@ -29,6 +32,11 @@ BAD_SETTINGS = [
     ({"steps": 1001}, "1 to 1000"),
     ({"steps": 2.5}, "1 to 1000"),
     ({"steps": True}, "1 to 1000"),
+    ({"steps": np.bool_(True)}, "1 to 1000"),
+    ({"steps": np.float64(2)}, "1 to 1000"),
+    ({"seed": np.int64(-1)}, "whole number from 0"),
+    ({"strength": 0.6}, "`sana edit` or ImageToImage"),
+    ({"best_of": 16, "score": 31.2}, "`sana generate`, or by this call without best_of and score"),
     ({"guidance": float("nan")}, "finite"),
     ({"guidance": float("inf")}, "finite"),
     ({"guidance": -0.1}, "0 or more"),
@@ -69,6 +77,12 @@ def test_bad_settings_are_told_before_any_work(pipe, monkeypatch, settings, says
     with pytest.raises(kind, match=says) as caught:
         pipe.stream(**{"prompt": "fox"} | settings)
     assert len(str(caught.value)) < 300
+
+
+def test_a_name_that_is_no_setting_is_a_type_error_as_of_any_function(pipe) -> None:
+    for call in (pipe, pipe.stream):
+        with pytest.raises(TypeError, match="'guidence'"):
+            call(PROMPT, guidence=4.5)
 
 
 @pytest.mark.parametrize("name", ["tpu", "cuda:99", "meta?", ""])

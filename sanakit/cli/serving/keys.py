@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sanakit.cli.terminal import AsJson, Debug, print_json
-from sanakit.errors import MissingExtraError
+from sanakit.errors import MissingExtraError, SettingsError
 
 if TYPE_CHECKING:
     from sanakit.serve.jobs.keys import Key, KeyStore
 
-DATABASE = "jobs.sqlite"  # in the server's folder
+DATA, DATABASE = Path("sana-data"), "jobs.sqlite"  # the server's folder, if not told; the file in it
 
 Data = Annotated[Path, typer.Option(metavar="DIR", help="The server's folder: jobs, keys, images.")]
 DatabaseUrl = Annotated[
@@ -43,7 +44,7 @@ def create(
     per_day: Annotated[
         int | None, typer.Option(metavar="N", show_default="any number", help="Images a day of UTC.")
     ] = None,
-    data: Data = Path("sana-data"),
+    data: Data = DATA,
     database: DatabaseUrl = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -61,17 +62,20 @@ def create(
 
 
 def list_keys(
-    data: Data = Path("sana-data"),
+    data: Data = DATA,
     database: DatabaseUrl = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """List the keys, with what they may use and what they made today (UTC)."""
-    with closing(_open(data, database)) as keys:
-        from sanakit.serve.jobs.database import now
+    _key_store()  # tells first if it is missing
+    found = []
+    if database is not None or data != DATA or data.exists():  # the usual folder comes with its first key
+        with closing(_open(data, database, there=True)) as keys:
+            from sanakit.serve.jobs.database import now
 
-        used = keys.used(now().date())
-        found = [_public(key, used.get(key.id, 0)) for key in keys.list()]
+            used = keys.used(now().date())
+            found = [_public(key, used.get(key.id, 0)) for key in keys.list()]
     if as_json:
         print_json(found)
     elif found:
@@ -84,13 +88,13 @@ def list_keys(
 
 def revoke(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name or id of the key.")],
-    data: Data = Path("sana-data"),
+    data: Data = DATA,
     database: DatabaseUrl = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Make a key worthless, at once and for good."""
-    with closing(_open(data, database)) as keys:
+    with closing(_open(data, database, there=True)) as keys:
         key = keys.revoke(name)
     if as_json:
         print_json(_public(key, None))
@@ -102,12 +106,25 @@ def _group() -> None:
     """Make, list and revoke the keys of the server."""
 
 
-def _open(data: Path, database: str | None) -> KeyStore:
+def _open(data: Path, database: str | None, *, there: bool = False) -> KeyStore:
+    """Open the keys, which are made where there are none. there: refuse that. Raises SettingsError."""
+    store = _key_store()
+    file = str(data / DATABASE) if database is None else database.removeprefix("sqlite:///")
+    if there and "://" not in file and not os.path.isfile(file):
+        raise SettingsError(
+            f"There is no {file}, so there are no keys: name the server's folder with --data, or make a key "
+            "with `sana keys create NAME`."
+        )
+    return store(database or data / DATABASE)
+
+
+def _key_store() -> type[KeyStore]:
+    """Import what holds the keys. Raises MissingExtraError."""
     try:
         from sanakit.serve.jobs.keys import KeyStore
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "sqlalchemy", "serve") from None
-    return KeyStore(database or data / DATABASE)
+    return KeyStore
 
 
 def _public(key: Key, used: int | None) -> dict[str, Any]:

@@ -10,27 +10,26 @@ any of the keys in TEXT_KEYS, whose values are one of these, and scores beside t
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from sanakit.data.read.captions import Caption
 from sanakit.errors import DataError
+from sanakit.reading import split_lines
 
 TEXT_KEYS = ("captions", "caption", "text", "texts", "prompt")
 SCORE_KEYS = ("scores", "score", "clip_score", "clipscore")
 SOURCE_KEY = "source"
-_LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 def captions_in_text(content: bytes, name: str) -> tuple[Caption, ...]:
     """Return the captions of a text file, one per line. name: of the file. Raises DataError unless UTF-8."""
     try:
-        text = content.decode("utf-8-sig")
+        lines = split_lines(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataError(f"{name} is not UTF-8 text ({error.reason}): save it as UTF-8.") from None
-    return distinct(Caption(line.strip()) for line in _LINE_END.split(text))
+    return distinct(Caption(line.strip()) for line in lines)
 
 
 def captions_in_json(content: bytes, name: str) -> tuple[Caption, ...]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from sanakit.errors import DataError
+from sanakit.reading import check_file
 
 Ask = Callable[[Image.Image, str], bool]
 """Whether the answer to a question about an image is yes."""
@@ -54,6 +55,7 @@ def read_questions(path: str | Path) -> dict[str, list[DPGQuestion]]:
     """
     found: dict[str, list[DPGQuestion]] = {}
     try:
+        check_file(path)
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             if lacking := set(COLUMNS) - set(reader.fieldnames or ()):

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sanakit.errors import DataError, NumericsError, SettingsError
 from sanakit.eval.folder import pixels, read_image
+from sanakit.images.opening import flatten
 from sanakit.whole import written_whole
 
 Extract = Callable[[Tensor], Tensor]
@@ -113,7 +114,7 @@ def moments_of(
             report(moments.count)
 
     for one in pictures:
-        image = read_image(one) if isinstance(one, Path) else one.convert("RGB")
+        image = read_image(one) if isinstance(one, Path) else flatten(one)
         values = pixels(image, side)
         if waiting and (waiting[0].shape != values.shape or len(waiting) == BATCH):
             flush()

@@ -91,7 +91,8 @@ def detect(network: Any, image: Image.Image) -> list[Found]:
     """Find things on an image, the surest first."""
     width, height = image.size
     values = (pixels(_scaled(image)) + 1) / 2
-    values = (values - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    mean, std = (torch.tensor(numbers, dtype=torch.float32).view(3, 1, 1) for numbers in (MEAN, STD))
+    values = (values - mean) / std
     inner = values.shape[-2:]
     right, below = (-side % MULTIPLE for side in (inner[1], inner[0]))
     padded = F.pad(values, (0, right, 0, below))[None].to(network.device)

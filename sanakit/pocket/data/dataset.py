@@ -26,6 +26,7 @@ import numpy as np
 from sanakit.errors import DataError
 from sanakit.pocket.data import sources
 from sanakit.pocket.words import captions as words
+from sanakit.reading import read_text, split_lines
 from sanakit.whole import sweep, written_whole
 
 FORMAT = 2  # raised when the content changes for the same packages
@@ -162,9 +163,7 @@ def open_pocket(folder: str | Path) -> PocketImages:
             raise DataError(
                 f"{folder} has format {manifest['format']}, this version reads {FORMAT}: {again}."
             )
-        rows = [
-            PocketRow(**json.loads(line)) for line in (folder / ROWS).read_text(encoding="utf-8").splitlines()
-        ]
+        rows = [PocketRow(**json.loads(line)) for line in split_lines(read_text(folder / ROWS))]
         images = np.load(folder / IMAGES, mmap_mode="r")
         alpha = np.load(folder / ALPHA, mmap_mode="r")
     except (ValueError, TypeError, KeyError, OSError) as error:

@@ -33,7 +33,7 @@ from sanakit.errors import (
     StoppedError,
 )
 from sanakit.pipelines.denoise import Sample, begin
-from sanakit.pipelines.image_to_image import STRENGTH
+from sanakit.pipelines.image_to_image import chosen_strength
 from sanakit.pipelines.request import DrawSettings, ModelSpec, Request, check_request
 from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import TextToImage
@@ -126,7 +126,7 @@ class Engine:
                 raise SettingsError("A mask or a strength needs an image to draw from.")
             return check_request(spec, prompt, negative_prompt, width=width, height=height, **settings)
         if strength is None:
-            strength = STRENGTH if mask is None else 1.0
+            strength = chosen_strength(spec, steps=settings.get("steps")) if mask is None else 1.0
         source = make_source(spec, image, strength, mask=mask, width=width, height=height)
         return check_request(spec, prompt, negative_prompt, source=source, **settings)
 

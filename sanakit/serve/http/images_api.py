@@ -16,6 +16,7 @@ from PIL import Image
 from starlette.types import Receive, Scope, Send
 
 from sanakit.errors import BusyError, ClosedError, RefusedError, SettingsError, StoppedError
+from sanakit.images.formats import check_sides
 from sanakit.images.image import QUALITY, Metadata, encode
 from sanakit.pipelines.request import Request as Drawn
 from sanakit.pipelines.request import Result
@@ -73,7 +74,7 @@ def images_api(service: Service) -> APIRouter:
 
 async def answer(service: Service, client: Request, body: DrawingSettings, drawn: Drawn, kind: str) -> Any:
     """Draw, and answer as the body wishes. kind: "image_generation" or "image_edit", as in event names."""
-    check_output(body)
+    check_output(body, drawn)
     note_prompt(service, client, body)
     if service.draining.is_set():
         raise ClosedError("The server is stopping: try again when it is back.")
@@ -133,8 +134,9 @@ async def _pictures(
     return pictures
 
 
-def check_output(body: DrawingSettings) -> None:
-    """Raise SettingsError where fields about the answer do not go together."""
+def check_output(body: DrawingSettings, drawn: Drawn) -> None:
+    """Raise SettingsError where fields about the answer do not go together, SizeError for a large image."""
+    check_sides((body.output_format or "png").upper(), *drawn.size)
     if body.output_format in (None, "png") and body.output_compression not in (None, 100):
         raise SettingsError('output_compression applies to "jpeg" and "webp" only: PNG is lossless.')
     if body.stream and body.response_format == "url":

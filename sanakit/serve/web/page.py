@@ -17,7 +17,7 @@ import gradio as gr
 
 from sanakit.errors import SanaError
 from sanakit.images.image import Metadata
-from sanakit.pipelines.image_to_image import STRENGTH
+from sanakit.pipelines.image_to_image import chosen_strength
 from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.web.history import SHARED, History
@@ -93,7 +93,8 @@ class Page:
         with gr.Row(elem_id="body"):
             self.panel = make_panel(self.engine.specs)
             with gr.Column(scale=8, min_width=320, elem_id="right"):
-                self.editor = make_editor(self.engine.decoding)
+                strength = chosen_strength(next(iter(self.engine.specs.values())))
+                self.editor = make_editor(self.engine.decoding, strength)
                 self.stage = make_stage()
                 self.overview = make_overview()
         shade.click(None, js=SWITCH_SHADE)
@@ -103,14 +104,16 @@ class Page:
     def _tie_panel(self) -> None:
         panel, editor, stage = self.panel, self.editor, self.stage
         self._on(self.mode.change, self.choose_mode, [self.mode], self._whole())
-        self._on(panel.model.input, self.choose_model, [panel.model], self._settings())
+        chosen = [*self._settings(), editor.strength]
+        self._on(panel.model.input, self.choose_model, [panel.model, editor.what], chosen)
         example = [panel.prompt, panel.style, panel.chips]
         self._on(panel.chips.input, self.choose_example, [panel.model, panel.chips], example)
         self._on(panel.size.input, self.choose_size, [panel.model, panel.size], self._settings())
         self._on(panel.dice.click, self.roll, [], [panel.seed, panel.keep_seed])
         self._on(panel.seed.input, self.typed_seed, [panel.seed], [panel.keep_seed])
         self._on(panel.png.upload, self.restore_file, [panel.png, panel.model], self._settings())
-        self._on(editor.what.change, self.choose_what, [editor.what], [editor.strength, editor.margins])
+        around = [editor.strength, editor.margins]
+        self._on(editor.what.change, self.choose_what, [panel.model, editor.what], around)
         wish = [panel.model, panel.prompt, panel.style, panel.negative_prompt, panel.width, panel.height]
         wish += [panel.steps, panel.guidance, panel.solver, panel.seed, panel.num_images]
         edit = [editor.picture, editor.what, editor.strength]
@@ -249,9 +252,10 @@ class Page:
             shown |= self.list_kept(visitor)
         return shown
 
-    def choose_model(self, model: str) -> Updates:
+    def choose_model(self, model: str, what: str = WHOLE) -> Updates:
         """Offer a model's own styles and sizes, and set its defaults."""
-        return offered_by(self.engine.specs[model], self.panel)
+        strength = chosen_strength(self.engine.specs[model]) if what == WHOLE else 1.0
+        return {**offered_by(self.engine.specs[model], self.panel), self.editor.strength: strength}
 
     def choose_example(self, model: str, prompt: str) -> Updates:
         """Write an example into the prompt; the style that it ends with is chosen instead of written."""
@@ -266,10 +270,11 @@ class Page:
         width, height = sizes(self.engine.specs[model])[size]
         return {panel.sides: gr.update(visible=False), panel.width: width, panel.height: height}
 
-    def choose_what(self, what: str) -> Updates:
+    def choose_what(self, model: str, what: str) -> Updates:
         """Ask for margins where the image is to grow, for the strength where it is to change."""
+        strength = chosen_strength(self.engine.specs[model]) if what == WHOLE else 1.0
         return {
-            self.editor.strength: gr.update(visible=what != BEYOND, value=STRENGTH if what == WHOLE else 1.0),
+            self.editor.strength: gr.update(visible=what != BEYOND, value=strength),
             self.editor.margins: gr.update(visible=what == BEYOND),
         }
 

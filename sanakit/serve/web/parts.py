@@ -17,8 +17,7 @@ import gradio as gr
 from PIL import Image, ImageChops
 
 from sanakit.errors import SanaError, SettingsError
-from sanakit.images.opening import open_image
-from sanakit.pipelines.image_to_image import STRENGTH
+from sanakit.images.opening import in_srgb, open_image, upright
 from sanakit.serve.engine.decoding import DecodingTurns, header_size
 from sanakit.serve.web.studio import BEYOND, MOST_MARGIN, PAINTED, WHOLE
 from sanakit.serve.web.view import EMPTY
@@ -78,10 +77,10 @@ class Overview:
     details: Details
 
 
-def make_editor(turns: DecodingTurns) -> Editor:
+def make_editor(turns: DecodingTurns, strength: float) -> Editor:
     """Lay out the editor of the image to start from; the style sheet shows it in the mode for it.
 
-    turns: that its layers wait for before they are decoded.
+    turns: that its layers wait for before they are decoded.   strength: at first.
     """
     with gr.Column(elem_id="editor"):
         picture = gr.ImageEditor(
@@ -114,7 +113,7 @@ def make_editor(turns: DecodingTurns) -> Editor:
         strength = gr.Slider(
             0,
             1,
-            STRENGTH,
+            strength,
             step=0.05,
             label="Strength",
             elem_id="strength",
@@ -274,6 +273,6 @@ def _checked_layer(file: Any, flatten_on_white: bool = False) -> Image.Image | N
         return None
     try:
         raw = file if isinstance(file, bytes | bytearray | memoryview) else Path(file.path).read_bytes()
-        return open_image(io.BytesIO(raw), "The image").convert("RGBA")
+        return in_srgb(upright(open_image(io.BytesIO(raw), "The image"))).convert("RGBA")
     except SanaError as error:
         raise gr.Error(escape(str(error)), title="Not possible", print_exception=False) from None

@@ -309,3 +309,9 @@ def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
 
 def test_braces_multiply(tmp_path: Path) -> None:
     assert expand("{a,b}-{08..10}.tar") == [f"{x}-{n}.tar" for x in "ab" for n in ("08", "09", "10")]
+
+
+def test_a_caption_ends_where_an_editor_ends_its_line(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"image")
+    (tmp_path / "a.txt").write_bytes("\ufeffa fox\u2028asleep\ran\x85owl\r\n\x0ca dog\n".encode())
+    assert texts(open_source(tmp_path), "a.jpg") == ["a fox\u2028asleep", "an\x85owl", "a dog"]

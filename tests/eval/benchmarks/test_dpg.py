@@ -114,3 +114,8 @@ def test_another_table_is_named(tmp_path: Path) -> None:
 def test_answers_to_other_questions_are_refused() -> None:
     with pytest.raises(DataError, match="Question 4 was not answered"):
         answered(CHAIR, {1: True, 2: True, 3: True})
+
+
+def test_a_pipe_is_refused_at_once(fifo: Path) -> None:
+    with pytest.raises(DataError, match=r"fifo\.txt cannot be read"):
+        read_questions(fifo)

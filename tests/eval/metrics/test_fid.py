@@ -144,3 +144,18 @@ def test_the_more_drawings_are_blurred_the_further_they_are_from_sharp_ones() ->
     sharp = features(128)
     assert frechet_distance(sharp, sharp) < frechet_distance(features(64), sharp)
     assert 2 * frechet_distance(features(64), sharp) < frechet_distance(features(12), sharp)
+
+
+def test_images_are_read_as_files_are(tmp_path: Path) -> None:
+    hidden = Image.new("RGBA", (4, 4), (10, 200, 30, 0))
+    hidden.save(tmp_path / "hidden.png")
+    wide = Image.fromarray(np.full((4, 4), 40000, dtype=np.uint16))
+    wide.save(tmp_path / "wide.png")
+
+    def extract(images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+    given = moments_of([hidden, wide], extract)
+    stored = moments_of([tmp_path / "hidden.png", tmp_path / "wide.png"], extract)
+    assert torch.equal(given.mean, stored.mean)
+    assert given.mean[0] == pytest.approx(((255 + 156) / 2 / 127.5) - 1)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from sanakit.errors import BusyError, MemoryLimitError, NumericsError, OutputError, RefusedError
+from sanakit.images.formats import MOST_SIDE
 from sanakit.images.image import read_metadata
 from sanakit.serve.engine import engine as engine_module
 from sanakit.serve.engine.ticket import Failed
@@ -53,6 +54,17 @@ def test_a_reply_carries_pictures_of_the_size_with_all_it_takes_to_draw_them_aga
 def test_formats_are_as_asked(parts: Any, name: str, format_: str) -> None:
     data = parts.draw(output_format=name).json()["data"][0]["b64_json"]
     assert picture(data).format == format_
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_image_too_wide_for_its_format_is_refused_before_it_is_drawn(
+    parts: Any, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setitem(MOST_SIDE, "WEBP", 63)
+    monkeypatch.setattr(parts.engine, "submit", lambda *_, **__: pytest.fail("drawn"))
+    answer = parts.draw(output_format="webp", stream=stream)
+    assert code_of(answer) == (400, "invalid_size")
+    assert "WEBP holds 63 at most" in answer.json()["error"]["message"]
 
 
 def test_compression_makes_smaller_files(parts: Any) -> None:

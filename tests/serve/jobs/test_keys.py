@@ -240,6 +240,7 @@ def test_the_command_makes_lists_and_revokes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert sana(capsys, "list")[1].startswith("There are no keys")
+    assert list(tmp_path.iterdir()) == []
     code, token, _ = sana(capsys, "create", "alice", "--per-minute", "60", "--per-day", "500")
     assert code == 0
     keys = KeyStore(tmp_path / "sana-data" / "jobs.sqlite")
@@ -298,3 +299,30 @@ def test_whether_there_are_keys_and_whose_a_name_is_takes_one_row(
     assert found is not None
     assert keys.revoke("a").id == found.id
     assert (keys.any(), keys.named("a")) == (True, None)
+
+
+@pytest.mark.parametrize("words", [["list"], ["revoke", "me"]])
+@pytest.mark.parametrize(
+    "place", [["--data", "typo"], ["--database", "typo.sqlite"], ["--database", "sqlite:///typo"]]
+)
+def test_a_command_that_only_looks_makes_no_database(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list,
+    place: list,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SANA_DATABASE", raising=False)
+    with pytest.raises(SystemExit) as end:
+        main(["keys", *words, *place])
+    assert end.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "typo" in said.err
+    assert "--data" in said.err
+    assert list(tmp_path.iterdir()) == []
+    for making in (["create", "me"], words):
+        with pytest.raises(SystemExit) as end:
+            main(["keys", *making, *place])
+        assert not end.value.code

@@ -17,11 +17,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from PIL import Image
+from PIL import Image, ImageCms
 
 from sanakit.cli import command_line
 from sanakit.errors import SettingsError, SizeError
@@ -33,6 +34,7 @@ from sanakit.serve.jobs.storage import ImageStore
 
 gradio = pytest.importorskip("gradio")
 
+from sanakit.serve.web import parts  # noqa: E402
 from sanakit.serve.web import settings as web_settings  # noqa: E402
 from sanakit.serve.web.history import SHARED, History  # noqa: E402
 from sanakit.serve.web.mount import build_page, mount_page  # noqa: E402
@@ -206,6 +208,48 @@ def test_the_mask_is_where_any_layer_is_painted() -> None:
     assert mask.getbbox() == (2, 3, 3, 4)
     with pytest.raises(SettingsError, match="Choose an image"):
         source_and_mask({"background": None, "layers": [], "composite": None})
+
+
+@pytest.mark.parametrize("mode", ["I;16", "L"])
+def test_a_layer_comes_upright_in_srgb_and_8_bits(page: Page, mode: str) -> None:
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned by 90 degrees
+    levels = np.full((4, 8), 128 * 256, np.uint16) if mode == "I;16" else np.full((4, 8), 128, np.uint8)
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "PNG", exif=exif, icc_profile=icc)
+    layer = page.editor.picture.convert_and_format_image(file.getvalue())
+    assert (layer.mode, layer.size) == ("RGBA", (4, 8))
+    assert "icc_profile" not in layer.info
+    assert layer.getpixel((0, 0)) == (128, 128, 128, 255)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "RGB"])
+def test_a_layers_profile_is_looked_at_before_its_colours_become_rgb(
+    page: Page, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Afterwards a profile for CMYK or grey fits no more, and would be left out."""
+    seen = []
+    monkeypatch.setattr(parts, "in_srgb", lambda image: seen.append(image) or image)
+    file = io.BytesIO()
+    Image.new(mode, (8, 8)).save(file, "JPEG", icc_profile=b"of the press")
+    page.editor.picture.convert_and_format_image(file.getvalue())
+    assert [(image.mode, image.info["icc_profile"]) for image in seen] == [(mode, b"of the press")]
+
+
+def test_the_strength_at_first_leaves_something_of_the_image(engine: Engine, history: History) -> None:
+    pocket = engine.specs["pocket"]
+    sprint = replace(pocket, settings=replace(pocket.settings, steps=2), guidance_embed=True)
+    page = Page(SimpleNamespace(specs={"sprint": sprint, "pocket": pocket}), history)  # pyright: ignore
+    with gradio.Blocks(analytics_enabled=False):
+        page.lay_out()
+    strength = page.editor.strength
+    assert strength.value == 0.5
+    assert page.choose_what("sprint", WHOLE)[strength]["value"] == 0.5
+    assert page.choose_what("pocket", WHOLE)[strength]["value"] == 0.6
+    assert page.choose_what("sprint", PAINTED)[strength]["value"] == 1.0
+    assert page.choose_model("pocket", WHOLE)[strength] == 0.6
+    assert page.choose_model("pocket", PAINTED)[strength] == 1.0
 
 
 # The functions that the components are tied to

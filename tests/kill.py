@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -36,6 +37,17 @@ from bad_inputs.tiny import make_images, make_model, make_prompts
 from kill_server import FORK, PATIENCE, Material, Outcome, besiege_server
 
 STEPS, PICTURES = 12, 18
+# Imported before anything is forked: moments are to fall into the work, not into imports.
+IMPORTED = (
+    *(
+        "sanakit.cli.data.cache",
+        "sanakit.data.cache.build",
+        "sanakit.pipelines.batch",
+        "sanakit.recipes.finetune",
+    ),
+    *("sanakit.serve.server", "sanakit.train.run", "sanakit.weights.conversion", "sanakit.weights.quantized"),
+    *("torch.distributed.checkpoint", "sanakit.pipelines.prompt_file", "sanakit.weights.inspect"),
+)
 TIMED = {"seconds", "samples_per_second", "data_wait", "mfu"}  # figures of a log that differ between runs
 
 
@@ -100,9 +112,26 @@ def compare_training(whole: Path, killed: Path) -> tuple[int, list[str]]:
     ]
     rows = ([{key: row[key] for key in row.keys() - TIMED} for row in log] for log in (found, wanted))
     faults += [] if next(rows) == next(rows) else ["the log differs"]
-    for place in (f"run/checkpoint-{STEPS:07d}", "run/model"):
-        faults += compare_files(whole / place, killed / place)[1]
-    return len(wanted), faults
+    faults += compare_files(whole / "run" / "model", killed / "run" / "model")[1]
+    return len(wanted), faults + compare_checkpoints(whole / "run", killed / "run")
+
+
+def compare_checkpoints(whole: Path, killed: Path) -> list[str]:
+    """Compare step, numbers and tensors of the last checkpoints; in what order a file has them is its own."""
+    from sanakit.train.state.checkpoint import open_checkpoint
+
+    states = []
+    for place in (whole, killed):
+        saved = open_checkpoint(place)
+        assert saved is not None
+        tensors = {name: torch.empty_like(like, device="cpu") for name, like in saved.tensors.items()}
+        saved.read(tensors)
+        states.append((saved, tensors))
+    (first, wanted), (second, found) = states
+    faults = [] if (first.step, first.numbers) == (second.step, second.numbers) else ["its numbers differ"]
+    if found.keys() != wanted.keys():
+        return [*faults, "the checkpoint has other tensors"]
+    return faults + [f"{name} differs" for name in wanted if not torch.equal(wanted[name], found[name])]
 
 
 def compare_folder(name: str, whole: Path, killed: Path) -> tuple[int, list[str]]:
@@ -252,6 +281,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=kinds, default=kinds, metavar="KIND")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave everything in this new folder")
     asked = parser.parse_args()
+    for module in IMPORTED:
+        import_module(module)
     outcomes: dict[str, Outcome] = {}
     print("| work | kills | compared | given up, told | lost, doubled or different | left behind | seconds |")
     print("|---|---|---|---|---|---|---|")

@@ -204,7 +204,7 @@ def save(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping | N
 def read_metadata(path: str | os.PathLike[str]) -> Metadata:
     """Read back the settings that a PNG carries, as they stood in `Result.metadata`. Raises SettingsError."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=["PNG"]) as image:  # another reader may start a program
             image.load()  # text chunks may come after the pixels
             chunks = dict(getattr(image, "text", {}))
         found: Metadata = {key: _KINDS.get(key, str)(text) for key, text in chunks.items() if key != "size"}

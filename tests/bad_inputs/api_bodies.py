@@ -141,7 +141,10 @@ def _raw(rng: random.Random, ready: Ready) -> Request:
         )
     )
     to = rng.choice((DRAWING, JOBS))
-    return f"POST {to} the body {content[:30]!r}", lambda: _post(ready, to, content), True
+    marked = content.startswith(
+        (b"\xff\xfe{", b"\xef\xbb\xbf")
+    )  # JSON in UTF-16, or with a mark: it may be read
+    return f"POST {to} the body {content[:30]!r}", lambda: _post(ready, to, content), not marked
 
 
 def _headers(rng: random.Random, ready: Ready) -> Request:

@@ -16,6 +16,7 @@ import argparse
 import multiprocessing
 import os
 import random
+import re
 import resource
 import shutil
 import sys
@@ -185,14 +186,21 @@ def print_tallies(tallies: dict[str, Tally], seed: int) -> None:
         cells = [tally.kinds.total(), *(tally.kinds[kind] for kind in ("refused", "told", "accepted"))]
         print(f"| {name} | {' | '.join(map(str, cells))} | {tally.kinds['fault']} | {tally.seconds:.0f} |")
     for name, tally in tallies.items():
-        same: dict[str, list[tuple[int, str]]] = defaultdict(list)
+        same: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
         for number, what, text in tally.faults:
-            key = text if text != "accepted in silence" else f"{text}: {what}"
-            same[key].append((number, what))
-        for text, found in same.items():
-            numbers = " ".join(str(number) for number, _ in found[:SHOWN])
+            same[_kind(what, text)].append((number, what, text))
+        for found in same.values():
+            numbers = " ".join(str(number) for number, _, _ in found[:SHOWN])
             more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-            print(f"\n{name} {numbers}{more} (seed {seed}): {found[0][1][:300]}\n    {text}")
+            _, what, text = min(found, key=lambda one: len(one[1]))
+            print(f"\n{name} {numbers}{more} (seed {seed}): {what[:300]}\n    {text[:600]}")
+
+
+def _kind(what: str, text: str) -> str:
+    """Return what faults of the same kind share: the place of an exception; else the words without names."""
+    if re.match(r"\w+ at \S+:\d+: ", text) and not text.startswith("Wrong"):
+        return text.split(": ")[0]
+    return re.sub(r"\S*[\d./]\S*", "*", f"{text} {what if 'silence' in text else ''}")
 
 
 def show(name: str, seed: int, number: int, model: Path, folder: Path) -> None:

@@ -56,6 +56,7 @@ def test_the_same_number_is_the_same_input(model: Path, tmp_path: Path) -> None:
     assert len(set(first)) > 1
 
 
+@pytest.mark.thorough
 def test_a_weak_place_of_the_program_is_found(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

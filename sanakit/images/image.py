@@ -212,7 +212,7 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
     try:
         if isinstance(path, str | os.PathLike) and not os.path.isfile(path):
             raise OSError  # reading a pipe may never end
-        with Image.open(path) as image:
+        with Image.open(path, formats=["PNG"]) as image:  # another reader may start a program
             image.load()  # text chunks may come after the pixels
             chunks = dict(getattr(image, "text", {}))
         found: Metadata = {key: kind(chunks[key]) for key, kind in _KINDS.items() if key in chunks}

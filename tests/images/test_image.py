@@ -240,6 +240,17 @@ def test_a_pipe_is_refused_at_once(fifo: Path) -> None:
         image.read_metadata(fifo)
 
 
+def test_no_program_is_started_to_read_settings(tmp_path, monkeypatch) -> None:
+    """Pillow hands PostScript to Ghostscript, whatever the file is called."""
+    started = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *arguments: started.append(arguments))
+    path = tmp_path / "fox.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(SettingsError, match="carries no settings"):
+        image.read_metadata(path)
+    assert started == []
+
+
 # Bytes
 
 

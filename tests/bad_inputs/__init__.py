@@ -1,0 +1,1 @@
+"""Bad inputs, made from a seed, tried on the program: see `run.py`."""

@@ -25,7 +25,8 @@ from sanakit.flow.solver import Solver, State
 from sanakit.models.contracts import Codec, VelocityModel
 from sanakit.models.sana import TextContext
 from sanakit.pipelines.memory import memory_limit
-from sanakit.pipelines.request import InitialImage, Request, first_noise
+from sanakit.pipelines.noise import first_noise
+from sanakit.pipelines.request import InitialImage, Request
 
 
 @dataclass(slots=True, eq=False)

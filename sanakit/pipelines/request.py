@@ -14,9 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Never, TypedDict
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Generator, Tensor
+from torch import Tensor
 
 from sanakit import __version__
 from sanakit.dialect import USUAL, Dialect, check_dialect
@@ -30,6 +29,7 @@ from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, drawn_size
 from sanakit.models.contracts import LatentShape
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SanaConfig
+from sanakit.pipelines.noise import check_latents
 from sanakit.weights.settings import ModelSettings
 
 Output = Literal["pil", "pt", "latent"]
@@ -390,22 +390,3 @@ def whole_number(name: str, value: int, lowest: int, highest: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
         raise SettingsError(f"{name} = {value!r}, but it must be a whole number from {lowest} to {highest}.")
     return value
-
-
-def check_latents(latents: Tensor, shape: tuple[int, ...]) -> None:
-    """Raise SettingsError unless the caller's noise has the shape and is finite."""
-    fits = isinstance(latents, Tensor) and latents.is_floating_point() and tuple(latents.shape) == shape
-    if not fits or not bool(torch.isfinite(latents).all()):
-        came = f"{latents.dtype} {tuple(latents.shape)}" if isinstance(latents, Tensor) else type(latents)
-        raise SettingsError(f"latents are {came}, but they must be finite floats of the shape {shape}.")
-
-
-def first_noise(seed: int, shape: Sequence[int]) -> tuple[Tensor, Generator]:
-    """Standard normal noise of a seed, float32 and alike for every device; and what draws the next noise."""
-    generator = Generator("cpu").manual_seed(seed)
-    return torch.randn(*shape, generator=generator, device="cpu", dtype=torch.float32), generator
-
-
-def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Return the first noise of each seed, (len(seeds), *shape)."""
-    return torch.stack([first_noise(seed, shape)[0] for seed in seeds])

@@ -14,7 +14,8 @@ from sanakit.errors import MemoryLimitError, NumericsError
 from sanakit.flow.path import interpolate
 from sanakit.models.dc_ae import DCAE
 from sanakit.pipelines.denoise import Batch, Sample, begin, encode_source
-from sanakit.pipelines.request import InitialImage, check_request, seeded_noise
+from sanakit.pipelines.noise import seeded_noise
+from sanakit.pipelines.request import InitialImage, check_request
 from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import TextToImage
 

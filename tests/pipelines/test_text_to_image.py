@@ -20,7 +20,8 @@ from sanakit.images.image import read_metadata, save, to_pil
 from sanakit.pipelines import text_to_image
 from sanakit.pipelines.denoise import Batch, begin
 from sanakit.pipelines.image_to_image import ImageToImage
-from sanakit.pipelines.request import Result, check_request, seeded_noise
+from sanakit.pipelines.noise import seeded_noise
+from sanakit.pipelines.request import Result, check_request
 from sanakit.pipelines.text_to_image import TextToImage
 
 TOLERANCE = 2  # of 255, in every pixel

@@ -47,8 +47,7 @@ log = logging.getLogger(__name__)
 SOURCE_PIXELS = 2**27  # of all images that wait to be edited, or are: half a gigabyte
 KEPT_PROMPTS = 256  # whose features are kept, the least recently used goes first
 # Latents in one step, all images together: more rows than this make a matrix product no faster.
-STEP_TOKENS = {"cpu": 1024}
-STEP_TOKENS_ELSEWHERE = 32768
+STEP_TOKENS, STEP_TOKENS_ELSEWHERE = {"cpu": 1024}, 32768
 _STOPPED = "The server stopped before the image was finished: send the request again."
 
 

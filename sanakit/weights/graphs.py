@@ -81,8 +81,6 @@ def save_graphs(
     del own["known_things"], own["notes"]
     ours = {"format": 1, "name": own.pop("name"), "licence": own.pop("licence")}
     ours |= {key: told for key in OFFERED if (told := own.pop(key))}
-    if own["native_flow_shift"] is None:
-        del own["native_flow_shift"]
     ours |= {"precision": own.pop("precision"), "defaults": own}
     ours |= {"instruction": text_encoder.instruction, "max_tokens": text_encoder.max_tokens}
     parts = {

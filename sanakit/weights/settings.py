@@ -165,6 +165,8 @@ def _from_ours(source: ModelSource) -> dict[str, Any]:
     given = {**defaults, **{key: content[key] for key in ("name", "precision", "licence") if key in content}}
     if given.get("name") == "":  # as good as none
         del given["name"]
+    if given.get("native_flow_shift", 0) is None:  # as the flow shift, which is the usual way
+        del given["native_flow_shift"]
     kinds = {"steps": int, "width": int, "height": int, "guidance": float, "flow_shift": float}
     kinds["native_flow_shift"] = float
     listed = {"precision": tuple(RULES), "dialect": DIALECTS}

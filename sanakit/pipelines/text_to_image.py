@@ -16,7 +16,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
-from typing import Never
 
 import torch
 from PIL import Image
@@ -148,7 +147,7 @@ class TextToImage:
         latents: Tensor | None = None,
         output: Output = "pil",
         binned: bool = True,
-        **others: Never,
+        **others: object,
     ) -> Result:
         """Draw images of one or several prompts in one batch. None means the model's default.
 
@@ -200,7 +199,7 @@ class TextToImage:
         latents: Tensor | None = None,
         output: Output = "pil",
         binned: bool = True,
-        **others: Never,
+        **others: object,
     ) -> Iterator[Step]:
         """Yield each `Step` of `__call__` when it is done; the last one carries the result.
 
@@ -221,7 +220,7 @@ class TextToImage:
             latents=latents,
             output=output,
             binned=binned,
-            **others,
+            **others,  # pyright: ignore[reportArgumentType] - which it refuses
         )
         return self.draw(request)
 

@@ -75,10 +75,10 @@ class Overview:
     details: Details
 
 
-def make_editor(strength: float) -> Editor:
+def make_editor(at_first: float) -> Editor:
     """Lay out the editor of the image to start from; the style sheet shows it in the mode for it.
 
-    strength: at first.
+    at_first: the strength.
     """
     with gr.Column(elem_id="editor"):
         picture = gr.ImageEditor(
@@ -111,7 +111,7 @@ def make_editor(strength: float) -> Editor:
         strength = gr.Slider(
             0,
             1,
-            strength,
+            at_first,
             step=0.05,
             label="Strength",
             elem_id="strength",

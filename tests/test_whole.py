@@ -251,6 +251,14 @@ def test_names_that_were_claimed_are_not_given_to_another(tmp_path: Path, count:
     assert len(names(tmp_path)) == 2 * count
 
 
+def test_a_name_that_came_up_in_between_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whole, "_exists", lambda path: False)  # nothing was there when it was looked at
+    (tmp_path / "a-1.png").write_text("theirs")
+    with claimed(tmp_path / "a.png", 2) as paths:
+        assert [path.name for path in paths] == ["a_2-1.png", "a_2-2.png"]
+    assert (tmp_path / "a-1.png").read_text() == "theirs"
+
+
 def test_of_many_that_choose_a_name_at_once_each_has_its_own(tmp_path: Path) -> None:
     start, chosen = threading.Barrier(8), []
 

@@ -41,9 +41,9 @@ _NOT_BELOW_2K = {(8, 31), (8, 30), (26, 9), (28, 9), (29, 8), (30, 8), (31, 8)}
 _NOT_NATIVE = _NOT_BELOW_2K - {(8, 31)} | {(8, 29)}  # at 2048 px
 _PREVIEW_PATCH = 8
 # The text chunks that are settings, besides "size"; those of other programs are left alone.
-_KINDS: dict[str, Callable[[str], str | int | float]] = {"steps": int, "seed": int, "best_of": int}
-_KINDS |= dict.fromkeys(("prompt", "negative_prompt", "solver", "model", "version"), str)
-_KINDS |= dict.fromkeys(("guidance", "strength", "score"), float)
+_KINDS = {"steps": int, "seed": int, "best_of": int, "guidance": float, "strength": float, "score": float} | {
+    name: str for name in ("prompt", "negative_prompt", "solver", "model", "version")
+}
 
 
 def drawn_size(

@@ -11,7 +11,7 @@ import os
 import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Never, TypedDict
+from typing import Literal, TypedDict, TypeVar, cast
 
 import numpy as np
 from PIL import Image
@@ -42,10 +42,14 @@ SOLVERS: dict[str, tuple[Callable[[Tensor, bool | None], Solver], Callable[[int,
 MAX_IMAGES = 256  # of one call
 MAX_SEED = 2**63 - 1
 # Settings of other tasks that a PNG may carry -> what draws its image again.
-_ELSEWHERE = {"strength": "`sana edit` or ImageToImage, from the image that it was made from"}
-_ELSEWHERE |= dict.fromkeys(
-    ("best_of", "score"), "`sana generate`, or by this call without best_of and score"
-)
+_CHOSEN = "`sana generate`, or by this call without best_of and score"
+_ELSEWHERE = {
+    "strength": "`sana edit` or ImageToImage, from the image that it was made from",
+    "best_of": _CHOSEN,
+    "score": _CHOSEN,
+}
+
+Number = TypeVar("Number")
 
 
 class DrawSettings(TypedDict, total=False):
@@ -240,7 +244,7 @@ def check_request(
     binned: bool = True,
     dialect: Dialect | None = None,
     source: InitialImage | None = None,
-    **others: Never,
+    **others: object,
 ) -> Request:
     """Check one call and complete it with the model's own settings; all as for `TextToImage.__call__`.
 
@@ -379,9 +383,9 @@ def checked_prompts(prompt: str | Sequence[str], negative_prompt: str) -> list[s
     return list(prompts)
 
 
-def plain(value: Any) -> Any:
+def plain(value: Number) -> Number:
     """Return a number of NumPy as Python's own, and any other value as it is."""
-    return value.item() if isinstance(value, np.generic) else value
+    return cast(Number, value.item()) if isinstance(value, np.generic) else value
 
 
 def whole_number(name: str, value: int, lowest: int, highest: int) -> int:

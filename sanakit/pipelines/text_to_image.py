@@ -16,7 +16,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
-from typing import Never
 
 import torch
 from PIL import Image
@@ -151,7 +150,7 @@ class TextToImage:
         output: Output = "pil",
         binned: bool = True,
         dialect: Dialect | None = None,
-        **others: Never,
+        **others: object,
     ) -> Result:
         """Draw images of one or several prompts in one batch. None means the model's default.
 
@@ -194,7 +193,7 @@ class TextToImage:
         output: Output = "pil",
         binned: bool = True,
         dialect: Dialect | None = None,
-        **others: Never,
+        **others: object,
     ) -> Iterator[Step]:
         """Yield each `Step` of `__call__` when it is done; the last one carries the result.
 
@@ -205,7 +204,13 @@ class TextToImage:
         settings |= {"num_images": num_images, "latents": latents, "output": output}
         settings |= {"binned": binned, "dialect": dialect}
         request = check_request(
-            self.spec, prompt, negative_prompt, width=width, height=height, **settings, **others
+            self.spec,
+            prompt,
+            negative_prompt,
+            width=width,
+            height=height,
+            **settings,
+            **others,  # pyright: ignore[reportArgumentType] - which it refuses
         )
         return self.draw(request)
 

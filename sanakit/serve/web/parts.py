@@ -77,10 +77,10 @@ class Overview:
     details: Details
 
 
-def make_editor(turns: DecodingTurns, strength: float) -> Editor:
+def make_editor(turns: DecodingTurns, at_first: float) -> Editor:
     """Lay out the editor of the image to start from; the style sheet shows it in the mode for it.
 
-    turns: that its layers wait for before they are decoded.   strength: at first.
+    turns: that its layers wait for before they are decoded.   at_first: the strength.
     """
     with gr.Column(elem_id="editor"):
         picture = gr.ImageEditor(
@@ -113,7 +113,7 @@ def make_editor(turns: DecodingTurns, strength: float) -> Editor:
         strength = gr.Slider(
             0,
             1,
-            strength,
+            at_first,
             step=0.05,
             label="Strength",
             elem_id="strength",

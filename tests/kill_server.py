@@ -27,6 +27,7 @@ from bad_inputs.tiny import PROMPTS
 
 FORK = multiprocessing.get_context("fork")
 PATIENCE = 300  # seconds for work that nobody disturbs
+STEPS = 80  # of a job: part of a second, so that most servers die while they draw
 JOBS_A_LIFE = 6  # that are sent to a server before it is killed, at most
 
 
@@ -53,7 +54,7 @@ class Material:
 def besiege_server(material: Material, folder: Path, kills: int, rng: random.Random) -> Outcome:
     """Send jobs to a server that is killed again and again; compare with one that is not."""
     bodies = [
-        {"prompt": PROMPTS[n % len(PROMPTS)], "size": "64x64", "steps": 3, "seed": n}
+        {"prompt": PROMPTS[n % len(PROMPTS)], "size": "64x64", "steps": STEPS, "seed": n}
         for n in range(kills * JOBS_A_LIFE)
     ]
     outcome, (whole, killed) = Outcome(), (folder / "whole", folder / "killed")

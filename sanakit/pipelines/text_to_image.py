@@ -209,8 +209,8 @@ class TextToImage:
             negative_prompt,
             width=width,
             height=height,
-            **settings,
-            **others,  # pyright: ignore[reportArgumentType] - which it refuses
+            **settings,  # pyright: ignore[reportArgumentType] - of others, which are refused
+            **others,
         )
         return self.draw(request)
 

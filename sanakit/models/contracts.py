@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from sanakit.dialect import Dialect
-from sanakit.errors import SizeError
+from sanakit.errors import SettingsError, SizeError
 from sanakit.models.sana import SanaConfig, TextContext
 
 
@@ -46,6 +46,19 @@ class LatentShape:
         if self.frames == 1:
             return (self.channels, self.height, self.width)
         return (self.channels, self.frames, self.height, self.width)
+
+    def noise(self, seed: int) -> tuple[Tensor, Generator]:
+        """Standard normal noise of a seed, float32, alike for every device; and what draws the next noise."""
+        generator = Generator("cpu").manual_seed(seed)
+        return torch.randn(*self.dims, generator=generator, device="cpu", dtype=torch.float32), generator
+
+    def check(self, latents: Tensor, samples: int) -> None:
+        """Raise SettingsError unless a caller's latents are finite and of that many samples."""
+        shape = (samples, *self.dims)
+        fits = isinstance(latents, Tensor) and latents.is_floating_point() and tuple(latents.shape) == shape
+        if not fits or not bool(torch.isfinite(latents).all()):
+            came = f"{latents.dtype} {tuple(latents.shape)}" if isinstance(latents, Tensor) else type(latents)
+            raise SettingsError(f"latents are {came}, but they must be finite floats of the shape {shape}.")
 
 
 class VelocityModel(Protocol):

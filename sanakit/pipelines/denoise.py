@@ -25,7 +25,6 @@ from sanakit.flow.solver import Solver, State
 from sanakit.models.contracts import Codec, VelocityModel
 from sanakit.models.sana import TextContext
 from sanakit.pipelines.memory import memory_limit
-from sanakit.pipelines.noise import first_noise
 from sanakit.pipelines.request import InitialImage, Request
 
 
@@ -72,7 +71,7 @@ def begin(
     prompts = [both for both, count in contexts for _ in range(count)]
 
     # Noise from each image's own seed, unless the caller brought it; what SCM adds later is the seed's too.
-    drawn = [first_noise(seed, request.cells.dims) for seed in request.seeds]
+    drawn = [request.cells.noise(seed) for seed in request.seeds]
     generators = [g for _, g in drawn] or [Generator("cpu")] * request.pictures  # idle: SCM always has seeds
     noise = torch.stack([first for first, _ in drawn]) if request.latents is None else request.latents
     noise = noise.to(features[0].device, torch.float32)

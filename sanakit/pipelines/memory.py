@@ -274,3 +274,16 @@ def available_bytes(device: torch.device) -> int:
 
 def _bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in module.state_dict().values())
+
+
+def in_bands_that_fit(draw: Callable[[int, float], None], images: int, band: float) -> None:
+    """Call draw(image, band) for each image, in bands (latent rows) that are halved where memory runs out."""
+    for image in range(images):
+        while True:
+            try:
+                draw(image, band)
+                break
+            except MemoryLimitError:
+                if band <= LEAST_BAND:
+                    raise
+                band = max(LEAST_BAND, band / 2)

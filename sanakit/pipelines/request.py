@@ -29,7 +29,6 @@ from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, drawn_size
 from sanakit.models.contracts import LatentShape
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SanaConfig
-from sanakit.pipelines.noise import check_latents
 from sanakit.weights.settings import ModelSettings
 
 Output = Literal["pil", "pt", "latent"]
@@ -285,7 +284,7 @@ def check_request(
         spec.latent_channels, drawn[0] // spec.compression, drawn[1] // spec.compression
     )
     if latents is not None:
-        check_latents(latents, (count, *cells.dims))
+        cells.check(latents, count)
     shared = {"negative_prompt": negative_prompt, "width": width, "height": height, "steps": steps}
     shared |= {"guidance": float(guidance), "solver": solver, "model": own.name, "version": __version__}
     shared |= {} if usual == own.dialect == USUAL else {"dialect": own.dialect}

@@ -16,6 +16,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
+from typing import Any
 
 import torch
 from PIL import Image
@@ -31,11 +32,11 @@ from sanakit.models.sana import Sana
 from sanakit.pipelines.compiled import compile_sampling
 from sanakit.pipelines.denoise import Batch, begin, encode_source
 from sanakit.pipelines.memory import (
-    LEAST_BAND,
     MemoryPlan,
     Planner,
     available_bytes,
     choose_device,
+    in_bands_that_fit,
     memory_limit,
     parse_budget,
     result_bytes,
@@ -172,9 +173,7 @@ class TextToImage:
         settings: DrawSettings = {"steps": steps, "guidance": guidance, "seed": seed, "solver": solver}
         settings |= {"num_images": num_images, "latents": latents, "output": output}
         settings |= {"binned": binned, "dialect": dialect}
-        last = None
-        for step in self.stream(prompt, negative_prompt, width=width, height=height, **settings, **others):
-            last = step
+        *_, last = self.stream(prompt, negative_prompt, width=width, height=height, **settings, **others)
         return result_of(last)
 
     def stream(
@@ -200,18 +199,10 @@ class TextToImage:
         Settings are checked at once; the work begins with the first step requested.
         """
         # 1 settings: the caller's words, else the model's own
-        settings: DrawSettings = {"steps": steps, "guidance": guidance, "seed": seed, "solver": solver}
-        settings |= {"num_images": num_images, "latents": latents, "output": output}
-        settings |= {"binned": binned, "dialect": dialect}
-        request = check_request(
-            self.spec,
-            prompt,
-            negative_prompt,
-            width=width,
-            height=height,
-            **settings,  # pyright: ignore[reportArgumentType] - of others, which are refused
-            **others,
-        )
+        given: dict[str, Any] = {"steps": steps, "guidance": guidance, "seed": seed, "solver": solver}
+        given |= {"num_images": num_images, "latents": latents, "output": output}
+        given |= {"binned": binned, "dialect": dialect, **others}
+        request = check_request(self.spec, prompt, negative_prompt, width=width, height=height, **given)
         return self.draw(request)
 
     def draw(self, request: Request) -> Iterator[Step]:
@@ -360,22 +351,17 @@ class TextToImage:
             raise MemoryLimitError(str(refusal), latents) from None
         scaled = latents.to(self.device, dtype) / self.autoencoder.config.scaling_factor
         remedy = "the images are denoised: free memory and pass the error's `latents` to `decode`"
-        waiting, band = list(range(len(latents))), plan.band
+
+        def draw(picture: int, band: float) -> None:
+            with memory_limit(f"decoding: {remedy}, or draw a smaller size", latents):
+                top = 0
+                for rows in decode_rows(self.autoencoder, scaled[picture:][:1], band):
+                    self.check_finite(rows, "The decoded image", dtype)
+                    put(picture, top, rows[0].float())
+                    top += rows.shape[2]
+
         with stage(self.autoencoder, plan, self.device):
-            while waiting:
-                try:
-                    with memory_limit(f"decoding: {remedy}, or draw a smaller size", latents):
-                        top = 0
-                        for rows in decode_rows(self.autoencoder, scaled[waiting[0] :][:1], band):
-                            self.check_finite(rows, "The decoded image", dtype)
-                            put(waiting[0], top, rows[0].float())
-                            top += rows.shape[2]
-                except MemoryLimitError:
-                    if band <= LEAST_BAND:
-                        raise
-                    band = max(LEAST_BAND, band / 2)
-                else:
-                    waiting.pop(0)
+            in_bands_that_fit(draw, len(latents), plan.band)
 
     def check_finite(self, values: Tensor, what: str, dtype: torch.dtype) -> None:
         """Raise NumericsError, with a remedy, if values computed in a dtype are not all finite."""

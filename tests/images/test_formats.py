@@ -7,7 +7,7 @@ import io
 import pytest
 from PIL import Image
 
-from sanakit.data.read import decode, source
+from sanakit.data.read import decode, pairs
 from sanakit.errors import SizeError
 from sanakit.images.formats import DATA_FORMATS, DATA_SUFFIXES, MOST_SIDE, check_sides
 
@@ -29,4 +29,4 @@ def test_a_png_may_have_any_size() -> None:
 
 def test_what_is_trained_on_is_what_is_measured() -> None:
     assert set(DATA_FORMATS) == set(decode.FORMATS)
-    assert set(DATA_SUFFIXES) == set(source.PICTURES)
+    assert set(DATA_SUFFIXES) == set(pairs.PICTURES)

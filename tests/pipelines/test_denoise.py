@@ -14,10 +14,10 @@ from sanakit.errors import MemoryLimitError, NumericsError
 from sanakit.flow.path import interpolate
 from sanakit.models.dc_ae import DCAE
 from sanakit.pipelines.denoise import Batch, Sample, begin, encode_source
-from sanakit.pipelines.noise import seeded_noise
 from sanakit.pipelines.request import InitialImage, check_request
 from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import TextToImage
+from tests.pipelines.noises import seeded_noise
 
 SIZE = {"width": 96, "height": 64}
 GRID = (2, 3)

@@ -17,10 +17,10 @@ from sanakit.eval.metrics.similarity import psnr
 from sanakit.images.image import read_metadata, save
 from sanakit.pipelines import text_to_image
 from sanakit.pipelines.image_to_image import STRENGTH, ImageToImage
-from sanakit.pipelines.noise import seeded_noise
 from sanakit.pipelines.request import check_request, make_sampler
 from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import TextToImage
+from tests.pipelines.noises import seeded_noise
 
 TOLERANCE = 2  # of 255, in every pixel
 CONTRAST = 10  # of 255

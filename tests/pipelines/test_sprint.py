@@ -21,11 +21,11 @@ from sanakit.models.sana import Sana
 from sanakit.pipelines.denoise import Batch, begin
 from sanakit.pipelines.image_to_image import ImageToImage, chosen_strength
 from sanakit.pipelines.inpaint import Inpaint
-from sanakit.pipelines.noise import seeded_noise
 from sanakit.pipelines.request import check_request, make_sampler
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.engine.ticket import Stepped
+from tests.pipelines.noises import seeded_noise
 
 TOLERANCE = 2  # of 255, in every pixel
 LATENT_TOLERANCE = 2e-5  # relative; diffusers starts 3.7e-6 beyond pure noise

@@ -20,9 +20,9 @@ from sanakit.images.image import read_metadata, save, to_pil
 from sanakit.pipelines import text_to_image
 from sanakit.pipelines.denoise import Batch, begin
 from sanakit.pipelines.image_to_image import ImageToImage
-from sanakit.pipelines.noise import seeded_noise
 from sanakit.pipelines.request import Result, check_request
 from sanakit.pipelines.text_to_image import TextToImage
+from tests.pipelines.noises import seeded_noise
 
 TOLERANCE = 2  # of 255, in every pixel
 CONTRAST = 10  # of 255: an image flatter than this could agree by chance
@@ -201,7 +201,7 @@ def test_a_picture_is_the_same_alone_and_in_a_batch(pipe) -> None:
     assert distance(pictures(batch)[2], pictures(alone)[0]) > CONTRAST
 
 
-def test_noise_of_a_seed_does_not_depend_on_its_neighbours_or_the_global_generator() -> None:
+def test_seeded_noise_a_seed_does_not_depend_on_its_neighbours_or_the_global_generator() -> None:
     alone = seeded_noise([2**63 + 3], SHAPE)
     torch.manual_seed(9)
     torch.set_default_dtype(torch.float64)

@@ -240,7 +240,8 @@ def test_a_layers_profile_is_looked_at_before_its_colours_become_rgb(
 def test_the_strength_at_first_leaves_something_of_the_image(engine: Engine, history: History) -> None:
     pocket = engine.specs["pocket"]
     sprint = replace(pocket, settings=replace(pocket.settings, steps=2), guidance_embed=True)
-    page = Page(SimpleNamespace(specs={"sprint": sprint, "pocket": pocket}), history)  # pyright: ignore
+    two = SimpleNamespace(specs={"sprint": sprint, "pocket": pocket}, decoding=engine.decoding)
+    page = Page(two, history)  # pyright: ignore
     with gradio.Blocks(analytics_enabled=False):
         page.lay_out()
     strength = page.editor.strength

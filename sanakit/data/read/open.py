@@ -89,14 +89,16 @@ def _expand_braces(text: str) -> list[str]:
 
 def _open(text: str) -> Source:
     if text.startswith(HUB):
+        if not text.removeprefix(HUB).strip():
+            raise DataError(f"{text} names no data set: write {HUB}organisation/name.")
         return hub_source(text.removeprefix(HUB))
     path = Path(text).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, says no to names that no file can have
         return _open_folder(path)
     files = [Path(name) for name in expand(os.fspath(path))]
     if not files:
         raise DataError(f"No file matches {text}: give {_KINDS}.")
-    missing = [file for file in files if not file.exists()]
+    missing = [file for file in files if not os.path.exists(file)]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise DataError(f"{missing[0]}{more} does not exist: give {_KINDS}.")
@@ -112,7 +114,7 @@ def _open(text: str) -> Source:
 
 def _open_folder(path: Path) -> Source:
     """Open a folder as what it holds: a saved data set, shards, images or tables."""
-    names = {entry.name for entry in os.scandir(path) if entry.is_file() and entry.name[0] != "."}
+    names = {name for name in os.listdir(path) if os.path.isfile(path / name) and name[0] != "."}
     if names & set(_SAVED):
         source = saved_source(path)
         source.ignored |= _others(path, lambda name: name.endswith(".arrow") or name in _SAVED)

@@ -315,3 +315,17 @@ def test_a_caption_ends_where_an_editor_ends_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"image")
     (tmp_path / "a.txt").write_bytes("\ufeffa fox\u2028asleep\ran\x85owl\r\n\x0ca dog\n".encode())
     assert texts(open_source(tmp_path), "a.jpg") == ["a fox\u2028asleep", "an\x85owl", "a dog"]
+
+
+@pytest.mark.parametrize(("place", "words"), [("x" * 5000, "does not exist"), ("hub:", "names no data set")])
+def test_names_that_no_place_can_have_are_refused(place: str, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        open_source(place)
+
+
+def test_a_link_to_itself_beside_images_stops_nothing(tmp_path: Path, picture) -> None:
+    (tmp_path / "fox.png").write_bytes(picture(64, 64))
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    source = open_source(tmp_path)
+    assert keys(source) == ["fox.png"]
+    assert "loop.png" in source.ignored

@@ -54,8 +54,8 @@ FAULTS = [
     ),
     Fault(
         "weights/load.py",
-        'files.fingerprint() + (plan or "")',
-        "files.fingerprint()",
+        'f"{files.digest()} {times} {plan}"',
+        'f"{files.digest()} {times}"',
         "text/test_prefix_cache.py weights/test_load.py",
     ),
     Fault(

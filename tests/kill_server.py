@@ -145,7 +145,7 @@ def _serve(material: Material, folder: Path, pipe: Any) -> None:
 
 
 def _accepted(address: str, number: int, body: dict[str, Any]) -> str:
-    """Send a job under a key of its own and return its id. Raises OSError where there is no answer."""
+    """Send a job under a key of its own and return its id. Raises OSError without an answer."""
     headers = {"Content-Type": "application/json", "Idempotency-Key": f"job {number}"}
     asked = urllib.request.Request(f"{address}/v1/jobs", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:

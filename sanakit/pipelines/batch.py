@@ -28,7 +28,7 @@ from sanakit.images.image import FORMATS, Metadata, read_metadata, save
 from sanakit.pipelines.prompt_file import PromptImage
 from sanakit.pipelines.request import check_request
 from sanakit.pipelines.text_to_image import TextToImage
-from sanakit.reading import check_file, json_line
+from sanakit.reading import check_file, json_line, read_text, split_lines
 from sanakit.weights.find.resolve import resolve
 from sanakit.weights.fingerprint import fingerprint_weights
 from sanakit.weights.known_things import unknown_prompts
@@ -262,7 +262,7 @@ def _make_folder(folder: Path) -> None:
 def _rows(manifest: Path) -> dict[str, dict[str, Any]]:
     """Return a manifest's rows by their files, the last of each; lines that are damaged are left out."""
     try:
-        lines = manifest.read_text(encoding="utf-8").split("\n")
+        lines = split_lines(read_text(manifest))
     except (OSError, ValueError):
         return {}
     rows: dict[str, dict[str, Any]] = {}

@@ -94,8 +94,7 @@ class ImageToImage(FromImage):
         stream = self.stream(
             image, prompt, negative_prompt, strength=strength, width=width, height=height, **settings
         )
-        *_, last = stream
-        return result_of(last)
+        return result_of(stream)
 
     def stream(
         self,

@@ -56,8 +56,7 @@ class Inpaint(FromImage):
             height=height,
             **settings,
         )
-        *_, last = stream
-        return result_of(last)
+        return result_of(stream)
 
     def stream(
         self,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import os
 import reprlib
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict, TypeVar, cast
 
@@ -38,8 +39,7 @@ SOLVERS: dict[str, tuple[Callable[[Tensor, bool | None], Solver], Callable[[int,
     "euler": (lambda times, whole: Euler(times, whole=whole is True), euler_times),
     "scm": (lambda times, whole: SCM(times), lambda steps, shift: scm_times(steps)),
 }
-MAX_IMAGES = 256  # of one call
-MAX_SEED = 2**63 - 1
+MAX_IMAGES, MAX_SEED = 256, 2**63 - 1  # of one call
 # Settings of other tasks that a PNG may carry -> what draws its image again.
 _CHOSEN = "`sana generate`, or by this call without best_of and score"
 _ELSEWHERE = {
@@ -178,8 +178,9 @@ class LastStep(Step):
         return self.drawn
 
 
-def result_of(last: Step | None) -> Result:
-    """Return the result of the last step."""
+def result_of(steps: Iterable[Step]) -> Result:
+    """Take all steps, keeping one at a time, and return the result of the last."""
+    last = deque(steps, maxlen=1).pop()
     assert isinstance(last, LastStep), "a drawing ends with its last step"
     return last.result
 
@@ -252,7 +253,7 @@ def check_request(
     """
     for name in others:
         if name not in _ELSEWHERE:
-            raise TypeError(f"There is no setting {name!r}.")
+            raise TypeError(f"{name!r} is not a setting.")
         raise SettingsError(f"{name} is not a setting of text to image: draw it by {_ELSEWHERE[name]}.")
     usual = spec.settings.dialect
     if dialect is not None:

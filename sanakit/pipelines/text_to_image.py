@@ -173,8 +173,8 @@ class TextToImage:
         settings: DrawSettings = {"steps": steps, "guidance": guidance, "seed": seed, "solver": solver}
         settings |= {"num_images": num_images, "latents": latents, "output": output}
         settings |= {"binned": binned, "dialect": dialect}
-        *_, last = self.stream(prompt, negative_prompt, width=width, height=height, **settings, **others)
-        return result_of(last)
+        steps_taken = self.stream(prompt, negative_prompt, width=width, height=height, **settings, **others)
+        return result_of(steps_taken)
 
     def stream(
         self,

@@ -91,9 +91,8 @@ def train(
 
             # 2. Loss and gradients, part by part; all ranks' parts add up to the global batch
             pace.start_step()
-            total = torch.zeros(
-                2, device=device
-            )  # the samples' losses, and the share of places that hold one
+            # the samples' losses, and the share of places that hold one
+            total = torch.zeros(2, device=device)
             for part in parts:
                 with pace.waiting():
                     batch = objective.batch(step, part)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sanakit.dialect import USUAL
 from sanakit.errors import OutputError, SettingsError
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.sana import Sana
@@ -75,7 +76,7 @@ SCM_SCHEDULER = {
 
 def kept_settings(settings: ModelSettings) -> dict[str, Any]:
     """Return the keyword arguments with which `save_diffusers` keeps a model's settings."""
-    own = {} if settings.dialect == "diffusers" else {"dialect": settings.dialect}
+    own = {} if settings.dialect == USUAL else {"dialect": settings.dialect}
     return {
         "flow_shift": settings.flow_shift,
         "defaults": {name: getattr(settings, name) for name in DEFAULTS} | own,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sanakit.dialect import DIALECTS, Dialect
+from sanakit.dialect import DIALECTS, USUAL, Dialect
 from sanakit.errors import WeightsError
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SANA_600M, SanaConfig
@@ -48,7 +48,7 @@ class ModelSettings:
     solver: str = "dpm"
     flow_shift: float = 3.0
     native_flow_shift: float | None = None  # in the dialect "native", where it differs
-    dialect: Dialect = "diffusers"
+    dialect: Dialect = USUAL
     precision: str = "any"  # the one 16-bit dtype to compute in, "float32" for none, or "any"
     licence: str = ""
     styles: Mapping[str, str] = field(default_factory=dict)  # name -> what is added to a prompt
@@ -132,7 +132,7 @@ def instruction_of(source: ModelSource) -> tuple[str, int]:
 
 def dialect_of(source: ModelSource) -> Dialect:
     """Return the dialect of a folder's sanakit.json, for its text encoder. Raises WeightsError."""
-    return _from_ours(source).get("dialect", "diffusers")
+    return _from_ours(source).get("dialect", USUAL)
 
 
 def _from_entry(source: ModelSource) -> ModelSettings:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from sanakit.data.read import decode, pairs
+from sanakit.data.read.open import open_source
 from sanakit.errors import SizeError
+from sanakit.eval.folder import list_images
 from sanakit.images.formats import DATA_FORMATS, DATA_SUFFIXES, MOST_SIDE, check_sides
 
 
@@ -27,6 +29,15 @@ def test_a_png_may_have_any_size() -> None:
     check_sides("PNG", 10**6, 1)
 
 
-def test_what_is_trained_on_is_what_is_measured() -> None:
-    assert set(DATA_FORMATS) == set(decode.FORMATS)
-    assert set(DATA_SUFFIXES) == set(pairs.PICTURES)
+def test_what_is_trained_on_is_what_is_measured(tmp_path: Path) -> None:
+    names = sorted(f"fox{suffix}" for suffix in DATA_SUFFIXES)
+    for name in names:
+        Image.new("RGB", (8, 8), "red").save(tmp_path / name)
+    assert [path.name for path in list_images(tmp_path)] == names
+    source = open_source(tmp_path)
+    assert [source.key(number) for number in range(len(source))] == names
+    kinds = set()
+    for name in names:
+        with Image.open(tmp_path / name) as image:
+            kinds.add(image.format)
+    assert kinds == set(DATA_FORMATS)

@@ -334,7 +334,7 @@ def test_every_sample_weighs_the_same_and_the_reported_loss_is_the_mean_of_sampl
 
 
 def test_the_guard_compares_means_of_samples(tmp_path, monkeypatch):
-    """A full batch after many lone samples is no spike."""
+    """A full batch after many lone samples is not a spike."""
     seen: list[float] = []
     admit = Guard.admit
     monkeypatch.setattr(

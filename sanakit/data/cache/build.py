@@ -42,6 +42,7 @@ from sanakit.data.read.decode import decode
 from sanakit.data.read.index import scan
 from sanakit.data.read.open import open_source
 from sanakit.data.read.source import Source
+from sanakit.dialect import USUAL
 from sanakit.errors import DataError, NumericsError, OutputError
 from sanakit.images.image import from_levels
 from sanakit.models.dc_ae import DCAE
@@ -126,7 +127,7 @@ def _maker(model: str | os.PathLike[str], autoencoder: DCAE, encoder: TextEncode
         text_encoder=weights_sha256(encoder.model) if encoder else None,
         instruction=encoder.instruction if encoder else "",
         max_tokens=encoder.max_tokens if encoder else 0,
-        dialect=encoder.dialect if encoder else "diffusers",
+        dialect=encoder.dialect if encoder else USUAL,
     )
 
 

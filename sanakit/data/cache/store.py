@@ -36,7 +36,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sanakit.data.read.captions import Caption
-from sanakit.dialect import Dialect
+from sanakit.dialect import USUAL, Dialect
 from sanakit.errors import DataError, OutputError, WeightsError
 from sanakit.weights.read.files import TensorFiles
 from sanakit.whole import sweep, written_whole
@@ -62,7 +62,7 @@ class Maker:
     text_encoder: str | None = None
     instruction: str = ""
     max_tokens: int = 0
-    dialect: Dialect = "diffusers"
+    dialect: Dialect = USUAL
 
     def difference(self, other: Maker) -> str | None:
         """Name the first thing in which another maker differs, and both values; None: it makes the same."""

@@ -21,9 +21,9 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from sanakit.errors import DataError
+from sanakit.images.formats import DATA_FORMATS
 from sanakit.images.opening import MAX_PIXELS, flatten
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # as Pillow calls them; no others are ever tried
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
@@ -81,13 +81,13 @@ def cut_of(came_height: int, came_width: int, height: int, width: int) -> tuple[
 def _open(file: BinaryIO) -> Image.Image:
     """Read a file's header."""
     try:
-        image = Image.open(file, formats=FORMATS)
+        image = Image.open(file, formats=DATA_FORMATS)
     except Image.DecompressionBombError:
         raise DataError(f"has more pixels than {MAX_PIXELS // 10**6} million") from None
     except Exception as error:  # not only UnidentifiedImageError: damaged headers raise anything
         if not file.seek(0, io.SEEK_END):
             raise DataError("is empty") from None
-        what = ", ".join(FORMATS[:-1]) + f" or {FORMATS[-1]}"
+        what = ", ".join(DATA_FORMATS[:-1]) + f" or {DATA_FORMATS[-1]}"
         reason = (
             f"is not a {what} image"
             if isinstance(error, Image.UnidentifiedImageError)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from sanakit.data.read.folder import FolderSource, files_below
 from sanakit.data.read.huggingface import hub_source, parquet_source, saved_source
-from sanakit.data.read.pairs import PICTURES
 from sanakit.data.read.sidecar import SIDECAR, read_sidecar, sidecar_path
 from sanakit.data.read.source import Annotated, Source
 from sanakit.data.read.webdataset import TarSource
 from sanakit.errors import DataError
+from sanakit.images.formats import DATA_SUFFIXES
 
 HUB = "hub:"
 _SAVED = ("state.json", "dataset_info.json", "dataset_dict.json")  # of a saved Hugging Face data set
@@ -139,7 +139,7 @@ def _open_shards(path: Path) -> Source:
     """Open the shards of a folder, at any depth. Raises DataError where images lie beside them."""
     below = list(files_below(path, {}))
     shards = sorted(path / name for name in below if _is_tar(name))
-    if (loose := next((name for name in below if name.lower().endswith(PICTURES)), None)) is not None:
+    if (loose := next((name for name in below if name.lower().endswith(DATA_SUFFIXES)), None)) is not None:
         raise DataError(
             f"{path} holds both shards ({shards[0].relative_to(path)}) and images ({loose}): pass the shards "
             f"as {path / '*.tar'}, or remove them to use the images."

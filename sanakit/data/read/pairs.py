@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sanakit.data.read.caption_files import captions_in_json, captions_in_text
+from sanakit.images.formats import DATA_SUFFIXES
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 CAPTION_READERS = {".txt": captions_in_text, ".json": captions_in_json}
 
 
@@ -42,7 +42,7 @@ def paired(paths: Iterable[str]) -> Pairs:
     for path in paths:
         stem, suffix = posixpath.splitext(path)
         kind = suffix.lower()
-        if kind in PICTURES:
+        if kind in DATA_SUFFIXES:
             pictures.append(path)
             stems.add(stem)
         elif kind in CAPTION_READERS:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sanakit.data.cache.build import weights_sha256
 from sanakit.errors import DataError
 from sanakit.models.dc_ae import DCAE
 from sanakit.pocket.data.canvas import Placement
@@ -43,7 +44,12 @@ def build_pool(
 
     Raises DataError for a folder with another pool in it.
     """
-    made_of = {"samples": _digest(samples), "data": _digest(pocket.rows), "codec": _codec_digest(codec)}
+    assert codec.encoder is not None
+    made_of = {
+        "samples": _digest(samples),
+        "data": pocket.fingerprint,
+        "codec": weights_sha256(codec.encoder),
+    }
     started, done = folder / STARTED, folder / DONE
     for file in (started, done):
         if file.exists() and json.loads(file.read_text(encoding="utf-8")) != made_of:
@@ -101,11 +107,3 @@ def _write(file: Path, text: str) -> None:
 
 def _digest(described: Sequence[object]) -> str:
     return hashlib.sha256("\n".join(map(str, described)).encode()).hexdigest()
-
-
-def _codec_digest(codec: DCAE) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(codec.state_dict().items()):
-        if name.startswith("encoder"):
-            digest.update(value.float().numpy().tobytes())
-    return digest.hexdigest()

@@ -80,8 +80,8 @@ def drawings_run(
 ) -> Run:
     """Train a transformer on the latents of a pool that is made first, with the encoder of `pocket-words`.
 
-    source: the model whose transformer and autoencoder it begins with, and whose text encoder it keeps where
-    there is no words run; None: a new transformer, and the autoencoder of the runs beside `output`. The run's
+    source: the model whose transformer and autoencoder it begins with, and whose text encoder it keeps
+    without a words run; None: a new transformer, and the autoencoder of the runs beside `output`. The run's
     notes tell when something is left out or kept for want of data or of an earlier stage.
     Raises DataError where one is missing that it cannot do without, SettingsError for a source that is
     quantised or of another architecture.
@@ -165,7 +165,7 @@ def _encoder(
     """Return the encoder of the words run, or without one that of the source."""
     if source is None or has_checkpoint(words):
         return taught_encoder(words, what.text)
-    notes.append(f"There is no words run in {words}: the text encoder of {os.fspath(source)} is kept.")
+    notes.append(f"{words} holds no words run: the text encoder of {os.fspath(source)} is kept.")
     encoder = load_text_encoder(source, dtype="float32")
     encoder.model.eval().requires_grad_(False)
     return encoder

@@ -69,7 +69,7 @@ def taught_encoder(run: Path, text: Gemma2Config) -> TextEncoder:
 def taught_objective(run: Path, text: Gemma2Config) -> WordsObjective:
     """Return what a words run has learned with the heads that read it, to be measured.
 
-    Raises DataError if there is no such run.
+    Raises DataError if it is missing.
     """
     objective = WordsObjective(taught_encoder(run, text), AskedTexts(Vocabulary.load(run / WORDS)))
     objective.heads.load_state_dict(part_of(averaged_weights(run), "heads"))

@@ -247,7 +247,7 @@ def chosen_name(names: list[str], chosen: gr.SelectData) -> str:
     """Return the name of the image that was chosen of those shown. Raises SettingsError."""
     place = chosen.index
     if not isinstance(place, int) or not 0 <= place < len(names):
-        raise SettingsError("This image is no longer shown: choose another one.")
+        raise SettingsError("This image is not shown any more: choose another one.")
     return names[place]
 
 

@@ -6,7 +6,7 @@ the samples. A feed says what is shown and in which words; the text encoder is f
 
 That the loss falls does not show that the prompt is heard. `evaluate` therefore measures the loss with the
 right, no and a wrong caption at several times; the gap between them is the figure to watch. Where all samples
-have the same caption there is no wrong one.
+have the same caption, the wrong one is left out.
 Shapes: B batch, C h w latents, L text tokens, E text width.
 """
 

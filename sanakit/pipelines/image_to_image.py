@@ -7,6 +7,7 @@ steps the last `strength` are done, from the image's latents noised to where tho
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Literal, Self, Unpack
 
@@ -94,7 +95,7 @@ class ImageToImage(FromImage):
         stream = self.stream(
             image, prompt, negative_prompt, strength=strength, width=width, height=height, **settings
         )
-        return result_of(stream)
+        return result_of(deque(stream, maxlen=1).pop())
 
     def stream(
         self,

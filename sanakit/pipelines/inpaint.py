@@ -6,6 +6,7 @@ end, every pixel outside the mask is the image's own, and the new pixels fade in
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Unpack
 
@@ -56,7 +57,7 @@ class Inpaint(FromImage):
             height=height,
             **settings,
         )
-        return result_of(stream)
+        return result_of(deque(stream, maxlen=1).pop())
 
     def stream(
         self,

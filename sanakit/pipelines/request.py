@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import os
 import reprlib
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict, TypeVar, cast
 
@@ -178,9 +177,8 @@ class LastStep(Step):
         return self.drawn
 
 
-def result_of(steps: Iterable[Step]) -> Result:
-    """Take all steps, keeping one at a time, and return the result of the last."""
-    last = deque(steps, maxlen=1).pop()
+def result_of(last: Step) -> Result:
+    """Return the result of the last step."""
     assert isinstance(last, LastStep), "a drawing ends with its last step"
     return last.result
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import Any
@@ -173,8 +174,8 @@ class TextToImage:
         settings: DrawSettings = {"steps": steps, "guidance": guidance, "seed": seed, "solver": solver}
         settings |= {"num_images": num_images, "latents": latents, "output": output}
         settings |= {"binned": binned, "dialect": dialect}
-        steps_taken = self.stream(prompt, negative_prompt, width=width, height=height, **settings, **others)
-        return result_of(steps_taken)
+        stream = self.stream(prompt, negative_prompt, width=width, height=height, **settings, **others)
+        return result_of(deque(stream, maxlen=1).pop())  # one step is kept at a time
 
     def stream(
         self,
@@ -340,10 +341,7 @@ class TextToImage:
         return pictures if image is None else [image.finish(one) for one in pictures]
 
     def _decode(self, latents: Tensor, put: Callable[[int, int, Tensor], None]) -> None:
-        """Yield the rows of each image as they are decoded: image number, first row, 3 h W float32.
-
-        Denoising is expensive: if memory runs out, the decoder tries again with smaller bands.
-        """
+        """Hand over each image's rows as they are decoded: image number, first row, 3 h W float32."""
         cells = LatentShape.image(*latents.shape[1:])
         try:
             plan, dtype = self._memory.plan(cells, 0), self.autoencoder.dtype

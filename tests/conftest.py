@@ -5,6 +5,7 @@ How tests are shared out among workers (`make test`) and which are left out (`ma
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -151,3 +152,12 @@ def fixed_seed() -> None:
     """Tests that draw from torch's global generator draw the same numbers in any order of tests."""
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_handler_left_behind() -> Iterator[None]:
+    """A test after which our loggers print to somewhere fails: that place is closed in the next test."""
+    yield
+    ours = [name for name in logging.Logger.manager.loggerDict if name.split(".")[0] == "sanakit"]
+    left = [name for name in ours if logging.getLogger(name).handlers]
+    assert left == [], f"handlers of {left} outlive the test"

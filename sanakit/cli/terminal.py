@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,6 +53,31 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
+@contextmanager
+def logs_on_stderr(*names: str, form: str = "%(message)s") -> Iterator[None]:
+    """Print what these loggers are told, from INFO on, on standard error, as long as it lasts."""
+
+    class Printed(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            print(self.format(record), file=sys.stderr)  # whatever that is now: a bar may stand in for it
+
+    logs = [logging.getLogger(name) for name in names]
+    before = [(log.level, log.propagate) for log in logs]
+    handler = Printed(logging.INFO)
+    handler.setFormatter(logging.Formatter(form))
+    for log in logs:
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+    try:
+        yield
+    finally:
+        for log, (level, propagate) in zip(logs, before, strict=True):
+            log.removeHandler(handler)
+            log.setLevel(level)
+            log.propagate = propagate
 
 
 def _plain(value: Any) -> Any:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
+from sanakit.cli.terminal import AsJson, Debug, logs_on_stderr, print_json, progress_bar
 from sanakit.pocket.recipes import RECIPES as OF_POCKET
 from sanakit.recipes import RECIPES as GENERAL
 
@@ -86,7 +83,7 @@ def train(
     progress = None
     said: set[str] = set()  # lines of notes: the report on the images is one of them
     by_lines = sys.stderr is not None and not sys.stderr.isatty()  # a bar would not show there
-    with progress_bar() as show, told():
+    with progress_bar() as show, logs_on_stderr("sanakit.train", "sanakit.pocket"):
         for progress in run_recipe(
             recipe,
             RECIPES,
@@ -138,24 +135,3 @@ def setting_for(option: str) -> str:
 
 def _pace(progress: Progress) -> str:
     return f"loss {progress.loss:.4f}, {progress.samples_per_second:.1f} samples/s"
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """Print what training logs on standard error, as long as it lasts."""
-
-    class Printed(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            print(record.getMessage(), file=sys.stderr)  # whatever that is now: a bar may stand in for it
-
-    logs = [logging.getLogger(name) for name in ("sanakit.train", "sanakit.pocket")]
-    handler, levels = Printed(logging.INFO), [log.level for log in logs]
-    for log in logs:
-        log.addHandler(handler)
-        log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        for log, level in zip(logs, levels, strict=True):
-            log.removeHandler(handler)
-            log.setLevel(level)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sanakit.cli.terminal import Debug
+from sanakit.cli.terminal import Debug, logs_on_stderr
 from sanakit.errors import MissingExtraError, SettingsError
 
 # Options that `sana ui` has, too.
@@ -152,8 +150,8 @@ def serve(
             log_prompts=log_prompts,
         ),
     )
-    _log_to_stderr(as_json=log_json)
-    run(settings, _announce)
+    with logs_on_stderr("sanakit", form="%(message)s" if log_json else "%(asctime)s %(message)s"):
+        run(settings, _announce)
 
 
 def _announce(address: str, models: list[str]) -> None:
@@ -163,13 +161,3 @@ def _announce(address: str, models: list[str]) -> None:
     print("""    -d '{"prompt": "a red apple", "response_format": "url"}'\n""")
     print(f"""  OpenAI(base_url="{address}/v1", api_key="...").images.generate(prompt="a red apple")\n""")
     print("Where there are keys, send one: -H 'Authorization: Bearer KEY'. Ctrl-C stops.", flush=True)
-
-
-def _log_to_stderr(*, as_json: bool) -> None:
-    """Log one line per request, and errors."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s" if as_json else "%(asctime)s %(message)s"))
-    root = logging.getLogger("sanakit")
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    root.propagate = False

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sanakit.cli.train import told
+from sanakit.cli.terminal import logs_on_stderr
 from sanakit.images.image import to_tensor
 from sanakit.models.dc_ae import DCAE, DCAEConfig, Stage
 from sanakit.pocket.data import encoding as module
@@ -37,10 +37,9 @@ def test_each_picture_has_the_latents_that_it_has_alone(codec: DCAE) -> None:
 
 def test_the_command_tells_how_far_encoding_is(codec: DCAE, monkeypatch, capsys) -> None:
     monkeypatch.setattr(module, "TOLD_EVERY", -1.0)
-    monkeypatch.setattr(logging.getLogger("sanakit"), "handlers", [])  # those of a `sana serve` run before
     encode_images(codec, IMAGES)
     assert capsys.readouterr().err == ""  # a library is silent
-    with told():
+    with logs_on_stderr("sanakit.pocket"):
         encode_images(codec, IMAGES)
     lines = capsys.readouterr().err.splitlines()
     assert lines == [f"Encoding pictures: {done} of 37" for done in (16, 32, 37)]

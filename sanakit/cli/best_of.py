@@ -17,7 +17,7 @@ from sanakit.cli import generate
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 
 if TYPE_CHECKING:
-    from sanakit.pipelines.request import Result
+    from sanakit.pipelines.result import Result
 
 
 def best_of(
@@ -37,6 +37,7 @@ def best_of(
     ] = None,
     steps: generate.Steps = None,
     guidance: generate.Guidance = None,
+    guidance_kind: generate.GuidanceKind = None,
     solver: generate.Solver = None,
     dialect: generate.DialectOption = None,
     seed: generate.Seed = None,
@@ -77,6 +78,7 @@ def best_of(
             height=height,
             steps=steps,
             guidance=guidance,
+            guidance_kind=guidance_kind,
             solver=solver,
             dialect=dialect,
         ):

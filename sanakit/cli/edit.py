@@ -66,6 +66,7 @@ def edit(
     ] = None,
     steps: generate.Steps = None,
     guidance: generate.Guidance = None,
+    guidance_kind: generate.GuidanceKind = None,
     solver: generate.Solver = None,
     dialect: generate.DialectOption = None,
     seed: generate.Seed = None,
@@ -111,6 +112,7 @@ def edit(
         width, height = sides or (None, None)
         words = {"width": width, "height": height, "steps": steps, "guidance": guidance}
         words |= {"solver": solver, "dialect": dialect, "seed": seed, "num_images": num_images}
+        words |= {"guidance_kind": guidance_kind}
         words |= {} if strength is None else {"strength": strength}
         loading = {"device": device, "dtype": dtype, "memory": memory, "plan": plan}
         if marked is None:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.segment import Segments
 
-    from sanakit.pipelines.request import DrawSettings, Result, Step
+    from sanakit.pipelines.request import DrawSettings
+    from sanakit.pipelines.result import Result, Step
 
 OWN = "model's own"
 PREVIEW_COLUMNS = 64  # of the terminal, at most
@@ -57,6 +58,14 @@ Solver = Annotated[
 DialectOption = Annotated[
     Dialect | None,
     typer.Option(metavar="NAME", show_default=OWN, help="diffusers; native: as NVIDIA's own scripts draw."),
+]
+GuidanceKind = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        show_default=OWN,
+        help="How it guides: apg, zero-star, interval=0.2-0.9, pag=2, ...",
+    ),
 ]
 Seed = Annotated[
     int | None,
@@ -101,6 +110,7 @@ def generate(
     ] = None,
     steps: Steps = None,
     guidance: Guidance = None,
+    guidance_kind: GuidanceKind = None,
     solver: Solver = None,
     dialect: DialectOption = None,
     seed: Seed = None,
@@ -143,7 +153,7 @@ def generate(
     """
     # 1. The request
     settings: DrawSettings = {"steps": steps, "guidance": guidance, "solver": solver, "dialect": dialect}
-    settings |= {"num_images": num_images}
+    settings |= {"num_images": num_images, "guidance_kind": guidance_kind}
     if prompts is not None:
         if prompt is not None or preview:
             other = "a PROMPT" if prompt is not None else "--preview"
@@ -171,6 +181,7 @@ def generate(
 
     with display(preview) as show, warnings.catch_warnings(action="ignore"):  # the result tells them
         from sanakit.flow.guidance import check_scale
+        from sanakit.flow.guidance_kinds import read_kind
         from sanakit.images.image import drawn_size, parse_size
         from sanakit.pipelines.memory import parse_budget
         from sanakit.pipelines.text_to_image import TextToImage
@@ -181,6 +192,8 @@ def generate(
             drawn_size(*sides, sample_size=32, compression=32, binned=True)
         if guidance is not None:
             check_scale(guidance)
+        if guidance_kind is not None:
+            read_kind(guidance_kind)
         parse_budget(memory)
 
         # 2. The images, step by step

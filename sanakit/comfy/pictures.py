@@ -29,7 +29,7 @@ from sanakit.comfy.widgets import (
 )
 from sanakit.pipelines.image_to_image import STRENGTH, ImageToImage
 from sanakit.pipelines.inpaint import MAX_MARGIN, Inpaint, expand
-from sanakit.pipelines.request import Step
+from sanakit.pipelines.result import Step
 from sanakit.pipelines.source import FEATHER
 from sanakit.pipelines.text_to_image import TextToImage
 

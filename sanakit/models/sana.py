@@ -158,7 +158,7 @@ class SanaBlock(nn.Module):
         self, x: Tensor, modulation: Tensor, caption: Tensor, mask: Tensor | None, grid: Grid
     ) -> Tensor:
         """B N D -> B N D, for training. modulation: B 6D; caption: B L D; mask: B L, true where real."""
-        (shift, scale, gate), (shift_mlp, scale_mlp, gate_mlp) = self._modulation(modulation)
+        (shift, scale, gate), (shift_mlp, scale_mlp, gate_mlp) = self.branches(modulation)
         x = torch.addcmul(x, self.attn(modulated_norm(x, scale, shift)), gate)
         x = x + self.cross_attn(x, *self.cross_attn.keys_values(caption), mask)
         return torch.addcmul(x, self.mlp(modulated_norm(x, scale_mlp, shift_mlp), *grid), gate_mlp)
@@ -169,7 +169,7 @@ class SanaBlock(nn.Module):
         With several prompts per sample, x is repeated here; up to this point they share it. The
         modulation of the first of them serves before that.
         """
-        own, mlp = self._modulation(modulation)
+        own, mlp = self.branches(modulation)
         self.attn.add_(x, own)
         if (repeats := sum(prompt.count for prompt in prompts) // len(x)) > 1:
             x = x.repeat(repeats, 1, 1)
@@ -177,7 +177,7 @@ class SanaBlock(nn.Module):
         self.mlp.add_(x, mlp, *grid)
         return x
 
-    def _modulation(self, modulation: Tensor) -> tuple[Modulation, Modulation]:
+    def branches(self, modulation: Tensor) -> tuple[Modulation, Modulation]:
         """Return shift, scale and gate of self-attention and of the Mix-FFN, B 1 D each."""
         table = self.scale_shift_table + modulation.unflatten(-1, (6, -1))
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = table.unsqueeze(2).unbind(1)
@@ -238,14 +238,14 @@ class Sana(nn.Module):
         None: all are. guidance: B, the scale itself (4.5, not 0.45), Sprint only. tokens: gets those behind
         each block, B N D. Returns B C H W. Raises SettingsError if a Sprint model gets no guidance.
         """
-        x, time, modulation = self._embed(latents, t, guidance)
+        x, time, modulation = self.embed(latents, t, guidance)
         grid = (latents.shape[-2], latents.shape[-1])
         caption = self._caption(text)
         for block in self.blocks:
             x = block(x, modulation, caption, mask, grid)
             if tokens is not None:
                 tokens.append(x)
-        return self._unembed(x, time, grid)
+        return self.unembed(x, time, grid)
 
     @torch.no_grad()
     def prepare(
@@ -288,6 +288,22 @@ class Sana(nn.Module):
         Returns B (n B) C H W. Raises SettingsError if the context is for another number of samples, or if a
         Sprint model gets no guidance.
         """
+        x, time, modulation = self.begin(latents, t, context, guidance)
+        grid = (latents.shape[-2], latents.shape[-1])
+        for block, prompts in zip(self.blocks, context.layers, strict=True):
+            x = block.sample(x, modulation, prompts, grid)
+            if after_block is not None:
+                after_block(block)
+        return self.unembed(x, time, grid)
+
+    def begin(
+        self, latents: Tensor, t: float | Tensor, context: TextContext, guidance: float | Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Check the arguments of `velocity` and embed them.
+
+        Returns tokens (B N D, which stand for n B), the time of each sample (n B, D) and its modulation (n B,
+        6D); these two have one row where there is one time.
+        """
         if context.batch % len(latents):
             raise SettingsError(
                 f"{len(latents)} latents came with prompts for {context.batch}: prepare one prompt per "
@@ -302,16 +318,11 @@ class Sana(nn.Module):
                 raise SettingsError(
                     f"{len(latents)} latents came with {len(values)} {name}: pass 1, or 1 per sample."
                 )
-        x, time, modulation = self._embed(latents, times, scales)
+        x, time, modulation = self.embed(latents, times, scales)
         if len(time) > 1:
             repeats = context.batch // len(latents)
             time, modulation = time.repeat(repeats, 1), modulation.repeat(repeats, 1)
-        grid = (latents.shape[-2], latents.shape[-1])
-        for block, prompts in zip(self.blocks, context.layers, strict=True):
-            x = block.sample(x, modulation, prompts, grid)
-            if after_block is not None:
-                after_block(block)
-        return self._unembed(x, time, grid)
+        return x, time, modulation
 
     def init_weights(self) -> None:
         """Draw the published initial weights: Xavier, small embedders, silent cross-attention and output."""
@@ -328,7 +339,7 @@ class Sana(nn.Module):
             nn.init.zeros_(block.cross_attn.proj.weight)
         nn.init.zeros_(self.final_layer.linear.weight)
 
-    def _embed(self, latents: Tensor, t: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def embed(self, latents: Tensor, t: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return tokens B N D, time B D and its modulation B 6D (B = 1 when t holds one time)."""
         x = self.x_embedder(latents)
         if self.config.position_interpolation is not None:
@@ -353,6 +364,6 @@ class Sana(nn.Module):
         """B L E -> B L D."""
         return self.attention_y_norm(self.y_embedder.y_proj(text.to(self.dtype)))
 
-    def _unembed(self, x: Tensor, time: Tensor, grid: Grid) -> Tensor:
+    def unembed(self, x: Tensor, time: Tensor, grid: Grid) -> Tensor:
         """B N D -> B C H W."""
         return self.final_layer(x, time).transpose(1, 2).unflatten(-1, grid)

@@ -39,7 +39,7 @@ MANIFEST = "manifest.jsonl"  # in the folder of the results: one line per image,
 WEIGHTS = "weights"  # key of a manifest's line: what drew the image, as `drawn_by` tells it
 # Settings of a model that are those of each image, or names and offers.
 NOT_OF_IMAGES = (
-    *("steps", "guidance", "width", "height", "solver"),
+    *("steps", "guidance", "guidance_kind", "width", "height", "solver"),
     *("name", "licence", "styles", "example_prompts", "sizes", "known_things", "notes"),
 )
 REMEDY = "Choose another folder, or replace them with --overwrite."

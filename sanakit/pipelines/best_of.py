@@ -25,7 +25,8 @@ from PIL import Image
 from sanakit.dialect import Dialect
 from sanakit.errors import SettingsError
 from sanakit.images.image import Metadata
-from sanakit.pipelines.request import MAX_IMAGES, MAX_SEED, Result, whole_number
+from sanakit.pipelines.request import MAX_IMAGES, MAX_SEED, whole_number
+from sanakit.pipelines.result import Result
 from sanakit.pipelines.text_to_image import TextToImage
 
 Judge = Callable[[str, list[Image.Image]], Sequence[float]]
@@ -44,6 +45,7 @@ class TrySettings(TypedDict, total=False):
     height: int | None
     steps: int | None
     guidance: float | None
+    guidance_kind: str | None
     solver: str | None
     binned: bool
     dialect: Dialect | None

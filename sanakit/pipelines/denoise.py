@@ -19,13 +19,17 @@ import torch
 from torch import Generator, Tensor, nn
 
 from sanakit.dialect import CROSS_NORM_EPS
-from sanakit.flow.guidance import Velocity, classifier_free
+from sanakit.errors import SettingsError
+from sanakit.flow.guidance_kinds import PLAIN, GuidanceKind
 from sanakit.flow.path import clean_from_velocity, interpolate, velocity_towards
 from sanakit.flow.solver import Solver, State
 from sanakit.models.contracts import Codec, VelocityModel
-from sanakit.models.sana import TextContext
+from sanakit.models.perturbed import Perturbed
+from sanakit.models.sana import Sana, TextContext
 from sanakit.pipelines.memory import memory_limit
 from sanakit.pipelines.request import InitialImage, Request
+
+Rows = Sequence[Tensor | None]  # 1 C h w of each sample; None: not computed
 
 
 @dataclass(slots=True, eq=False)
@@ -34,8 +38,9 @@ class Sample:
 
     solver, state: where it stands, see `flow/solver.py`. clean: 1 C h w, the clean latents that were in sight
     at its last step. guidance: the scale. prompt, negative: one each, from `Sana.prepare`; without a negative
-    one the scale plays no part, save for SANA-Sprint models, whose input it is. known: 1 C h w, clean latents
-    that are kept where the mask, 1 1 h w, is 0.
+    one the scale plays no part, save for SANA-Sprint models, whose input it is. kind, kept: how it is
+    guided, and what that keeps of the last step. known: 1 C h w, clean latents that are kept where the mask,
+    1 1 h w, is 0.
     """
 
     solver: Solver | None  # None: no step is taken
@@ -44,6 +49,8 @@ class Sample:
     guidance: float
     prompt: TextContext
     negative: TextContext | None = None
+    kind: GuidanceKind = PLAIN
+    kept: Tensor | None = None
     known: Tensor | None = None
     mask: Tensor | None = None
 
@@ -83,7 +90,9 @@ def begin(
         state = _first(request, one, generator, own)
         kept = {} if mask is None else {"known": own, "mask": mask}
         samples.append(
-            Sample(request.solver, state, state.sample, request.guidance, prompt, negative, **kept)
+            Sample(
+                request.solver, state, state.sample, request.guidance, prompt, negative, request.kind, **kept
+            )
         )
     return samples
 
@@ -117,7 +126,7 @@ def encode_source(autoencoder: Codec, source: InitialImage, device: torch.device
 
 
 class Batch:
-    """Samples that take their steps together: of one latent size, all of them guided or none."""
+    """Samples that take their steps together: of one latent size and of the same branches (`Request`)."""
 
     def __init__(self, transformer: VelocityModel, samples: Sequence[Sample]) -> None:
         self.transformer = transformer
@@ -125,8 +134,14 @@ class Batch:
         negatives = [sample.negative for sample in samples if sample.negative is not None]
         if len(negatives) not in (0, len(samples)):
             raise ValueError("A batch mixes samples with and without guidance: use one batch for each.")
-        self._guided = bool(negatives)
-        self._context = TextContext.join([*negatives, *(sample.prompt for sample in samples)])
+        prompts = [sample.prompt for sample in samples]
+        self._prompts = TextContext.join(prompts)
+        self._both = TextContext.join([*negatives, *prompts]) if negatives else None
+        self._blocks = samples[0].kind.blocks
+        if self._blocks and not isinstance(transformer, Sana):
+            raise SettingsError("pag looks into the transformer's blocks, which this model keeps to itself.")
+        if any(sample.kind.blocks != self._blocks for sample in samples):
+            raise ValueError("A batch mixes samples with other perturbed blocks: use one batch for each.")
 
     @property
     def latents(self) -> Tensor:
@@ -144,28 +159,49 @@ class Batch:
 
         after_block: see `Sana.velocity`. Raises MemoryLimitError.
         """
+        without, towards, perturbed = self._branches(after_block)
+        each = zip(self.samples, without, towards, perturbed, strict=True)
+        moved = [self._moved(*own) for own in each]
+        for sample, (state, clean, kept) in zip(self.samples, moved, strict=True):
+            sample.state, sample.clean, sample.kept = state, clean, kept
+
+    def _branches(self, after_block: Callable[[nn.Module], object] | None) -> list[Rows]:
+        """Return the velocities that this step needs: without the prompts, with them, and perturbed."""
         scales = [sample.guidance for sample in self.samples]
         scale = scales[0] if min(scales) == max(scales) else self.latents.new_tensor(scales)
         embedded = scale if self.transformer.config.guidance_embed else None
-
-        def evaluate(latents: Tensor, t: float | Tensor) -> Tensor:
-            with memory_limit("denoising: draw fewer images at once, or a smaller size"):
-                return self.transformer.velocity(latents, t, self._context, embedded, after_block=after_block)
-
-        velocity: Velocity = classifier_free(evaluate, scale) if self._guided else evaluate
         times = [sample.state.t for sample in self.samples]
         t = times[0] if min(times) == max(times) else torch.tensor(times, dtype=torch.float32)
-        towards = velocity(self.latents, t).float()
-        moved = [self._moved(sample, own) for sample, own in zip(self.samples, towards.split(1), strict=True)]
-        for sample, (state, clean) in zip(self.samples, moved, strict=True):
-            sample.state, sample.clean = state, clean
+        guided = any(sample.kind.at(sample.state.sigma) for sample in self.samples)
+        context = self._both if guided and self._both is not None else self._prompts
+        with memory_limit("denoising: draw fewer images at once, or a smaller size"):
+            if guided and self._blocks:
+                assert isinstance(self.transformer, Sana), "checked at the start"
+                perturbed = Perturbed(self.transformer, self._blocks)
+                found = perturbed.velocity(self.latents, t, context, self._prompts, after_block=after_block)
+            else:
+                found = self.transformer.velocity(self.latents, t, context, embedded, after_block=after_block)
+        # they are close: their differences, amplified by scales, must not be taken in half precision
+        rows: list[Rows] = [part.split(1) for part in found.float().split(len(self.samples))]
+        absent: Rows = [None] * len(self.samples)
+        without = rows.pop(0) if context is self._both else absent
+        return [without, rows[0], rows[1] if len(rows) > 1 else absent]
 
     @staticmethod
-    def _moved(sample: Sample, velocity: Tensor) -> tuple[State, Tensor]:
-        """Return a sample's next state by the velocity (1 C h w), and the clean latents it points to."""
-        state = sample.state
+    def _moved(
+        sample: Sample, without: Tensor | None, towards: Tensor, perturbed: Tensor | None
+    ) -> tuple[State, Tensor, Tensor | None]:
+        """Return a sample's next state by its velocities (1 C h w), the clean latents they point to, and what
+        its guidance keeps."""
+        state, kept = sample.state, None
+        if sample.kind.at(state.sigma) and not (without is None and perturbed is None):
+            base = towards if without is None else without
+            towards, kept = sample.kind.combine(
+                sample.guidance, base, towards, perturbed, state.index, sample.kept
+            )
         if sample.mask is not None and sample.known is not None:
-            kept = velocity_towards(sample.known, state.sample, state.sigma)
-            velocity = torch.where(sample.mask > 0, velocity, kept)
-        clean = clean_from_velocity(state.sample, velocity, state.sigma)
-        return cast(Solver, sample.solver).advance(state, velocity), clean  # None: done from the start
+            backwards = velocity_towards(sample.known, state.sample, state.sigma)
+            towards = torch.where(sample.mask > 0, towards, backwards)
+        clean = clean_from_velocity(state.sample, towards, state.sigma)
+        # None: done from the start
+        return cast(Solver, sample.solver).advance(state, towards), clean, kept

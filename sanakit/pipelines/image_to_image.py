@@ -14,16 +14,8 @@ from typing import Literal, Self, Unpack
 import torch
 from PIL import Image
 
-from sanakit.pipelines.request import (
-    DrawSettings,
-    ModelSpec,
-    Result,
-    Step,
-    check_request,
-    plain,
-    result_of,
-    steps_done,
-)
+from sanakit.pipelines.request import DrawSettings, ModelSpec, check_request, plain, steps_done
+from sanakit.pipelines.result import Result, Step, result_of
 from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import TextToImage
 

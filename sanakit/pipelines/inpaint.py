@@ -16,7 +16,8 @@ from PIL import Image
 from sanakit.errors import SettingsError
 from sanakit.images.opening import MAX_PIXELS, flatten
 from sanakit.pipelines.image_to_image import FromImage
-from sanakit.pipelines.request import DrawSettings, Result, Step, check_request, result_of, whole_number
+from sanakit.pipelines.request import DrawSettings, check_request, whole_number
+from sanakit.pipelines.result import Result, Step, result_of
 from sanakit.pipelines.source import FEATHER, make_source
 
 MAX_MARGIN = 4096  # pixels

@@ -31,7 +31,7 @@ from sanakit.models.dc_ae import DCAE
 from sanakit.models.dc_ae.stream import decode_bytes, default_band
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
-from sanakit.pipelines.request import Output
+from sanakit.pipelines.result import Output
 from sanakit.weights import mapped_bytes, release
 
 Residence = Literal["resident", "staged", "layered"]

@@ -28,7 +28,7 @@ from sanakit.pipelines.request import Request
 from sanakit.reading import read_text
 
 NUMBERS = {"width": int, "height": int, "steps": int, "guidance": float, "seed": int, "num_images": int}
-TEXTS = ("prompt", "negative_prompt", "size", "solver", "dialect", "name")
+TEXTS = ("prompt", "negative_prompt", "size", "guidance_kind", "solver", "dialect", "name")
 COLUMNS = (*TEXTS, *NUMBERS)
 SLUG = 40  # characters of the prompt in a name
 MAX_NAME = 200  # bytes; file systems allow 255, of which a number, a suffix and a temporary name need some

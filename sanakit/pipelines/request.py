@@ -10,8 +10,8 @@ import math
 import os
 import reprlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal, TypedDict, TypeVar, cast
+from dataclasses import dataclass, replace
+from typing import TypedDict, TypeVar, cast
 
 import numpy as np
 from PIL import Image
@@ -23,15 +23,15 @@ from sanakit.errors import SettingsError
 from sanakit.flow.dpm import FlowDPM, dpm_times
 from sanakit.flow.euler import Euler, euler_times
 from sanakit.flow.guidance import check_scale
+from sanakit.flow.guidance_kinds import PLAIN, GuidanceKind, check_kind
 from sanakit.flow.scm import SCM, scm_times
 from sanakit.flow.solver import Solver
 from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, drawn_size
 from sanakit.models.contracts import LatentShape
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SanaConfig
+from sanakit.pipelines.result import Output
 from sanakit.weights.settings import ModelSettings
-
-Output = Literal["pil", "pt", "latent"]
 
 SOLVERS: dict[str, tuple[Callable[[Tensor, bool | None], Solver], Callable[[int, float], Tensor]]] = {
     "dpm": (lambda times, whole: FlowDPM(times, whole=whole is not False), dpm_times),
@@ -55,6 +55,7 @@ class DrawSettings(TypedDict, total=False):
 
     steps: int | None
     guidance: float | None
+    guidance_kind: str | None
     seed: int | None
     num_images: int
     solver: str | None
@@ -73,6 +74,7 @@ class ModelSpec:
     sample_size: int  # side in latents that the model was trained at
     compression: int  # pixels a latent, along one side
     guidance_embed: bool = False  # SANA-Sprint: the guidance scale is an input of the model
+    depth: int = 0  # blocks of the transformer; 0: not to be looked into
     dense_time: bool = False  # times go to the model in [0, 1], as for Sprint, its teacher and pocket
 
     @property
@@ -109,6 +111,7 @@ class ModelSpec:
             sample_size=transformer.sample_size,
             compression=autoencoder.compression,
             guidance_embed=transformer.guidance_embed,
+            depth=transformer.depth,
             dense_time=transformer.time_scale == 1,
         )
 
@@ -131,58 +134,6 @@ class Conditions:
     image: InitialImage | None = None  # to start from, with the mask of what is redrawn
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """The images of one call, prompt after prompt, and how they were made."""
-
-    images: list[Image.Image] | Tensor  # "pil"; "pt": B 3 H W in [-1, 1]; "latent": B C h w
-    seeds: list[int]  # one per image; empty where the caller gave the noise
-    timings: dict[str, float]  # seconds for text, denoise, decode
-    metadata: list[Metadata]  # one per image: all it takes to draw it again; see `save`
-    warnings: list[str]  # what the user should know, such as a prompt that was cut
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
-    """One finished step of `TextToImage.stream`; stop iterating and the rest is never computed."""
-
-    index: int  # 1 is the first
-    total: int
-    latents: Tensor  # B C h w, float32: where the images stand; after the last step the clean latents
-    clean: Tensor  # B C h w, float32: the clean latents that were in sight at this step
-    draw: Callable[[Tensor], Image.Image] = field(repr=False)  # latents C h w of one image, small
-
-    @property
-    def result(self) -> Result | None:
-        """Return the result, which the last step alone has."""
-        return None
-
-    def preview(self, image: int = 0) -> Image.Image:
-        """Show what image number `image` will be: a linear map of `clean`, 8 px a latent, no decoder.
-
-        The map is fitted at a pipeline's first preview, which takes as long as decoding 512 px.
-        """
-        return self.draw(self.clean[image])
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LastStep(Step):
-    """The step after which the images were decoded."""
-
-    drawn: Result
-
-    @property
-    def result(self) -> Result:
-        """Return the images and how they were made."""
-        return self.drawn
-
-
-def result_of(last: Step) -> Result:
-    """Return the result of the last step."""
-    assert isinstance(last, LastStep), "a drawing ends with its last step"
-    return last.result
-
-
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Request:
     """One call, checked and complete."""
@@ -200,6 +151,7 @@ class Request:
     output: Output
     metadata: list[Metadata]  # one per image
     conditions: Conditions = Conditions()
+    kind: GuidanceKind = PLAIN
     guidance_embed: bool = False  # as in `ModelSpec`
     dialect: Dialect = USUAL
     notes: tuple[str, ...] = ()  # what the user should know, such as that an image is resized
@@ -208,6 +160,11 @@ class Request:
     def guided(self) -> bool:
         """Whether the unconditional half is computed too: not at a scale of 1 and below, nor for Sprint."""
         return self.guidance > 1 and not self.guidance_embed
+
+    @property
+    def branches(self) -> int:
+        """The number of velocities that a sample's step may need."""
+        return 1 + self.guided + bool(self.kind.pag)
 
     @property
     def anew(self) -> bool:
@@ -234,6 +191,7 @@ def check_request(
     height: int | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    guidance_kind: str | None = None,
     seed: int | None = None,
     num_images: int = 1,
     solver: str | None = None,
@@ -264,7 +222,7 @@ def check_request(
     solver = own.solver if solver is None else solver
     seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
     prompts = checked_prompts(prompt, negative_prompt)
-    check_kind(spec, solver, negative_prompt)
+    check_solver(spec, solver, negative_prompt)
     num_images = whole_number("num_images", num_images, 1, MAX_IMAGES // len(prompts))
     count = len(prompts) * num_images
     seed = whole_number("seed", seed, 0, MAX_SEED)
@@ -272,6 +230,13 @@ def check_request(
     if isinstance(guidance, bool) or not isinstance(guidance, int | float):
         raise SettingsError(f"guidance = {guidance!r}, but it must be a number; 4.5 is usual.")
     check_scale(guidance)
+    kind = check_kind(
+        own.guidance_kind if guidance_kind is None else guidance_kind,
+        guidance,
+        model=own.name,
+        blocks=spec.depth,
+        sprint=spec.guidance_embed,
+    )
     if output not in ("pil", "pt", "latent"):
         raise SettingsError(f'output = {output!r}, but it must be "pil", "pt" or "latent".')
     if source is None:
@@ -286,6 +251,7 @@ def check_request(
         cells.check(latents, count)
     shared = {"negative_prompt": negative_prompt, "width": width, "height": height, "steps": steps}
     shared |= {"guidance": float(guidance), "solver": solver, "model": own.name, "version": __version__}
+    shared |= {} if kind == PLAIN else {"guidance_kind": str(kind)}
     shared |= {} if usual == own.dialect == USUAL else {"dialect": own.dialect}
     shared |= {} if source is None else {"strength": source.strength}
     metadata: list[Metadata] = [{"prompt": text, **shared} for text in prompts for _ in range(num_images)]
@@ -298,6 +264,7 @@ def check_request(
         negative_prompt=negative_prompt,
         steps=steps,
         guidance=float(guidance),
+        kind=kind,
         solver=make_sampler(solver, steps, own.shift, strength, spec.whole_times),
         seeds=seeds,
         cells=cells,
@@ -326,7 +293,7 @@ def size_notes(spec: ModelSpec, drawn: tuple[int, int], size: tuple[int, int]) -
     )
 
 
-def check_kind(spec: ModelSpec, solver: str, negative_prompt: str) -> None:
+def check_solver(spec: ModelSpec, solver: str, negative_prompt: str) -> None:
     """Raise SettingsError for what a SANA-Sprint model, or any other, cannot be drawn with."""
     name, sprint = spec.settings.name, spec.guidance_embed
     if sprint and negative_prompt:

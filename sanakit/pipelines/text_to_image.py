@@ -17,7 +17,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Unpack
 
 import torch
 from PIL import Image
@@ -43,17 +43,8 @@ from sanakit.pipelines.memory import (
     result_bytes,
     stage,
 )
-from sanakit.pipelines.request import (
-    DrawSettings,
-    LastStep,
-    ModelSpec,
-    Output,
-    Request,
-    Result,
-    Step,
-    check_request,
-    result_of,
-)
+from sanakit.pipelines.request import DrawSettings, ModelSpec, Request, check_request
+from sanakit.pipelines.result import LastStep, Output, Result, Step, result_of
 from sanakit.text.encoder import TextEncoder
 from sanakit.weights import load_autoencoder, load_settings, load_text_encoder, load_transformer
 from sanakit.weights.known_things import unknown_prompts
@@ -145,6 +136,7 @@ class TextToImage:
         height: int | None = None,
         steps: int | None = None,
         guidance: float | None = None,
+        guidance_kind: str | None = None,
         seed: int | None = None,
         num_images: int = 1,
         solver: str | None = None,
@@ -160,6 +152,7 @@ class TextToImage:
         take none.
         width, height: pixels, multiples of 32 from 64 to 4096; with bins any number in that range.
         steps: 1 to 1000. guidance: >= 0; values up to 1 turn it off, which halves the work.
+        guidance_kind: such as "apg,interval=0.2-0.9", see `flow/guidance_kinds.py`.
         seed: >= 0; image j of prompt p uses seed + p * num_images + j, so it is the same alone and in a
         batch. None: a random seed, stated in the result. num_images: per prompt.
         solver: "dpm" or "euler"; for SANA-Sprint models "scm". latents: initial noise, B C h w, instead of
@@ -173,7 +166,7 @@ class TextToImage:
         """
         settings: DrawSettings = {"steps": steps, "guidance": guidance, "seed": seed, "solver": solver}
         settings |= {"num_images": num_images, "latents": latents, "output": output}
-        settings |= {"binned": binned, "dialect": dialect}
+        settings |= {"binned": binned, "dialect": dialect, "guidance_kind": guidance_kind}
         stream = self.stream(prompt, negative_prompt, width=width, height=height, **settings, **others)
         return result_of(deque(stream, maxlen=1).pop())  # one step is kept at a time
 
@@ -184,26 +177,14 @@ class TextToImage:
         *,
         width: int | None = None,
         height: int | None = None,
-        steps: int | None = None,
-        guidance: float | None = None,
-        seed: int | None = None,
-        num_images: int = 1,
-        solver: str | None = None,
-        latents: Tensor | None = None,
-        output: Output = "pil",
-        binned: bool = True,
-        dialect: Dialect | None = None,
-        **others: object,
+        **settings: Unpack[DrawSettings],
     ) -> Iterator[Step]:
         """Yield each `Step` of `__call__` when it is done; the last one carries the result.
 
         Settings are checked at once; the work begins with the first step requested.
         """
         # 1 settings: the caller's words, else the model's own
-        given: dict[str, Any] = {"steps": steps, "guidance": guidance, "seed": seed, "solver": solver}
-        given |= {"num_images": num_images, "latents": latents, "output": output}
-        given |= {"binned": binned, "dialect": dialect, **others}
-        request = check_request(self.spec, prompt, negative_prompt, width=width, height=height, **given)
+        request = check_request(self.spec, prompt, negative_prompt, width=width, height=height, **settings)
         return self.draw(request)
 
     def draw(self, request: Request) -> Iterator[Step]:
@@ -224,7 +205,7 @@ class TextToImage:
         drawn = (request.cells.height * compression, request.cells.width * compression)
         results = request.pictures * result_bytes(request.output, drawn, request.size)
         samples = request.pictures if samples is None else samples
-        return self._memory.plan(request.cells, samples * (2 if request.guided else 1), results)
+        return self._memory.plan(request.cells, samples * request.branches, results)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents (B C h w, as in `Step`) to images (B 3 H W, about [-1, 1], float32), one at a time.

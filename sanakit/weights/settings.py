@@ -43,6 +43,7 @@ class ModelSettings:
     name: str
     steps: int = 20
     guidance: float = 4.5
+    guidance_kind: str = "cfg"  # see `flow/guidance_kinds.py`
     width: int = 1024  # pixels
     height: int = 1024
     solver: str = "dpm"

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from sanakit.cli.generate import half_blocks
 from sanakit.errors import OutputError
-from sanakit.pipelines.request import Step
+from sanakit.pipelines.result import Step
 from sanakit.pipelines.text_to_image import TextToImage
 
 

@@ -11,9 +11,12 @@ reason that is not "it would be too long":
   them passes on counts as the file that defines it.
 * `flow/euler.py`, `flow/scm.py`: other solvers. They have the interface of `flow/dpm.py`, the default, and no
   run uses two of them.
+* `flow/guidance_kinds.py`, `models/perturbed.py`: other kinds of guidance. They are to the plain one in
+  `flow/guidance.py` what another solver is.
 * `text/native.py`, `dialect.py`: the other dialect, and the list of what it does otherwise. It is to the
   default what another solver is; without being asked for, it changes no image.
-* `flow/solver.py`, `models/contracts.py`: types. What a solver, a model and a codec promise stands in the
+* `flow/solver.py`, `models/contracts.py`, `pipelines/result.py`: types. What a solver, a model, a codec and a
+  task promise stands in the
   files of the path that keep it; these two only name it. (The solvers' state stood in `flow/euler.py`.)
 * `cli/batch.py`: a file of prompts is another task, which begins at the same command.
 * `ops/gpu/`: kernels, like the C++ ones in `ops/native/`, which are not Python and not counted either.
@@ -56,10 +59,13 @@ NOT_ON_THE_PATH = {
     "whole.py",
     "flow/euler.py",
     "flow/scm.py",
+    "flow/guidance_kinds.py",
     "flow/solver.py",
     "dialect.py",
     "text/native.py",
     "models/contracts.py",
+    "models/perturbed.py",
+    "pipelines/result.py",
     "cli/batch.py",
     "ops/gpu",
     "ops/torch_private.py",

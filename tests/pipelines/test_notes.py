@@ -18,7 +18,8 @@ from sanakit.pipelines.batch import draw_group
 from sanakit.pipelines.best_of import BestOf
 from sanakit.pipelines.image_to_image import ImageToImage
 from sanakit.pipelines.prompt_file import PromptImage
-from sanakit.pipelines.request import ModelSpec, Result, check_request
+from sanakit.pipelines.request import ModelSpec, check_request
+from sanakit.pipelines.result import Result
 from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.text.known_things import FILE, KnownThings

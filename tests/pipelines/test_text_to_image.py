@@ -20,7 +20,8 @@ from sanakit.images.image import read_metadata, save, to_pil
 from sanakit.pipelines import text_to_image
 from sanakit.pipelines.denoise import Batch, begin
 from sanakit.pipelines.image_to_image import ImageToImage
-from sanakit.pipelines.request import Result, check_request
+from sanakit.pipelines.request import check_request
+from sanakit.pipelines.result import Result
 from sanakit.pipelines.text_to_image import TextToImage
 from tests.pipelines.noises import seeded_noise
 

@@ -145,7 +145,7 @@ class Engine:
         one. Raises BusyError if the queue is full, ClosedError if the engine is stopping.
         """
         ticket = Ticket(request, self.wake, on_event, previews, deadline, name)
-        key = GroupKey(request.model, request.cells, request.guided)
+        key = GroupKey(request.model, request.cells, request.guided, request.kind.blocks)
         with self._condition:
             if self._closing:
                 raise ClosedError("The server is stopping: try again later.")

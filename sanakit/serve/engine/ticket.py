@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from PIL.Image import Image
 
 from sanakit.pipelines.denoise import Sample
-from sanakit.pipelines.request import Request, Result
+from sanakit.pipelines.request import Request
+from sanakit.pipelines.result import Result
 
 log = logging.getLogger(__name__)
 

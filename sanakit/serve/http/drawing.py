@@ -14,7 +14,8 @@ from typing import Any
 from fastapi import Request as HTTPRequest
 
 from sanakit.errors import StoppedError
-from sanakit.pipelines.request import Request, Result
+from sanakit.pipelines.request import Request
+from sanakit.pipelines.result import Result
 from sanakit.serve.engine.engine import Engine, Event, Failed, Finished, Stepped
 
 

@@ -19,7 +19,7 @@ from sanakit.errors import BusyError, ClosedError, RefusedError, SettingsError, 
 from sanakit.images.formats import check_sides
 from sanakit.images.image import QUALITY, Metadata, encode
 from sanakit.pipelines.request import Request as Drawn
-from sanakit.pipelines.request import Result
+from sanakit.pipelines.result import Result
 from sanakit.serve.engine.engine import Stepped
 from sanakit.serve.http.access import caller_of
 from sanakit.serve.http.answers import EDIT_BODY, EXAMPLES, answers, stream_answer

@@ -92,6 +92,12 @@ class DrawingSettings(BaseModel):
         le=100,
         description="Higher follows the prompt more closely; 1 turns it off and is twice as fast.",
     )
+    guidance_kind: str | None = Field(
+        None,
+        max_length=200,
+        pattern=_TEXT,
+        description='How it guides, such as "apg,interval=0.2-0.9"; null: the model\'s default.',
+    )
     seed: int | None = Field(
         None, ge=0, le=MAX_SEED, description="The same seed draws the same image; null: random."
     )

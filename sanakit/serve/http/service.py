@@ -86,6 +86,7 @@ class Service:
             height=height,
             steps=steps,
             guidance=asked.guidance,
+            guidance_kind=asked.guidance_kind,
             seed=asked.seed,
             num_images=asked.n or 1,
             solver=asked.solver,

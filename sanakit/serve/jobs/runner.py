@@ -21,7 +21,7 @@ from PIL import Image
 from sanakit.errors import BusyError, ClosedError, OutputError, SanaError, SettingsError, StorageError
 from sanakit.images.image import encode
 from sanakit.images.opening import open_image
-from sanakit.pipelines.request import Result
+from sanakit.pipelines.result import Result
 from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.jobs.database import now
 from sanakit.serve.jobs.jobs import INPUTS, Job, JobStore

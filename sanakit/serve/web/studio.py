@@ -20,7 +20,7 @@ from sanakit.errors import RefusedError, SanaError, SettingsError, StoppedError
 from sanakit.images.opening import MAX_PIXELS
 from sanakit.pipelines.image_to_image import STRENGTH
 from sanakit.pipelines.inpaint import expand
-from sanakit.pipelines.request import Result
+from sanakit.pipelines.result import Result
 from sanakit.serve.engine.engine import Engine, Failed, Finished, Stepped, Ticket
 from sanakit.serve.web.history import History
 from sanakit.serve.web.settings import Wish, styles

@@ -19,7 +19,7 @@ from PIL import Image
 
 from sanakit.errors import BusyError, ClosedError, NumericsError, OutputError, SettingsError, StorageError
 from sanakit.images.image import encode, read_metadata
-from sanakit.pipelines.request import Result
+from sanakit.pipelines.result import Result
 from sanakit.serve.engine.decoding import DecodingTurns
 from sanakit.serve.jobs import runner as runner_module
 from sanakit.serve.jobs.jobs import Job, JobStore

@@ -1,0 +1,69 @@
+"""What drawing yields: a step at a time, and the images with the last one.
+
+Shapes: B images, C h w latents, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from PIL import Image
+from torch import Tensor
+
+from sanakit.images.image import Metadata
+
+Output = Literal["pil", "pt", "latent"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """The images of one call, prompt after prompt, and how they were made."""
+
+    images: list[Image.Image] | Tensor  # "pil"; "pt": B 3 H W in [-1, 1]; "latent": B C h w
+    seeds: list[int]  # one per image; empty where the caller gave the noise
+    timings: dict[str, float]  # seconds for text, denoise, decode
+    metadata: list[Metadata]  # one per image: all it takes to draw it again; see `save`
+    warnings: list[str]  # what the user should know, such as a prompt that was cut
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One finished step of `TextToImage.stream`; stop iterating and the rest is never computed."""
+
+    index: int  # 1 is the first
+    total: int
+    latents: Tensor  # B C h w, float32: where the images stand; after the last step the clean latents
+    clean: Tensor  # B C h w, float32: the clean latents that were in sight at this step
+    draw: Callable[[Tensor], Image.Image] = field(repr=False)  # latents C h w of one image, small
+
+    @property
+    def result(self) -> Result | None:
+        """Return the result, which the last step alone has."""
+        return None
+
+    def preview(self, image: int = 0) -> Image.Image:
+        """Show what image number `image` will be: a linear map of `clean`, 8 px a latent, no decoder.
+
+        The map is fitted at a pipeline's first preview, which takes as long as decoding 512 px.
+        """
+        return self.draw(self.clean[image])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LastStep(Step):
+    """The step after which the images were decoded."""
+
+    drawn: Result
+
+    @property
+    def result(self) -> Result:
+        """Return the images and how they were made."""
+        return self.drawn
+
+
+def result_of(last: Step) -> Result:
+    """Return the result of the last step."""
+    assert isinstance(last, LastStep), "a drawing ends with its last step"
+    return last.result

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sanakit.cli import generate
+from sanakit.cli import options as option
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -29,24 +30,24 @@ def best_of(
     judge: Annotated[
         str, typer.Option(metavar="CLIP", help="pocket-clip, a folder of a CLIP model, or Hub org/repo.")
     ] = "pocket-clip",
-    model: generate.Model = "pocket",
-    negative: generate.Negative = "",
+    model: option.Model = "pocket",
+    negative: option.Negative = "",
     size: Annotated[
         str | None,
-        typer.Option(metavar="WxH", show_default=generate.OWN, help="Pixels, such as 256x192."),
+        typer.Option(metavar="WxH", show_default=option.OWN, help="Pixels, such as 256x192."),
     ] = None,
-    steps: generate.Steps = None,
-    guidance: generate.Guidance = None,
-    guidance_kind: generate.GuidanceKind = None,
-    solver: generate.Solver = None,
-    dialect: generate.DialectOption = None,
-    seed: generate.Seed = None,
+    steps: option.Steps = None,
+    guidance: option.Guidance = None,
+    guidance_kind: option.GuidanceKind = None,
+    solver: option.Solver = None,
+    dialect: option.DialectOption = None,
+    seed: option.Seed = None,
     batch: Annotated[int, typer.Option(metavar="B", min=1, max=256, help="Images drawn at once.")] = 8,
-    output: generate.Output = None,
-    device: generate.Device = "auto",
-    dtype: generate.Dtype = "auto",
-    memory: generate.Memory = "auto",
-    plan: generate.Plan = None,
+    output: option.Output = None,
+    device: option.Device = "auto",
+    dtype: option.Dtype = "auto",
+    memory: option.Memory = "auto",
+    plan: option.Plan = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

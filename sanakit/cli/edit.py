@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from sanakit.cli import generate
+from sanakit.cli import options as option
 from sanakit.cli.terminal import AsJson, Debug
 from sanakit.errors import OutputError, SettingsError
 
@@ -54,8 +55,8 @@ def edit(
             help="0 keeps the image, 1 ignores it.",
         ),
     ] = None,
-    model: generate.Model = "pocket",
-    negative: generate.Negative = "",
+    model: option.Model = "pocket",
+    negative: option.Negative = "",
     size: Annotated[
         str | None,
         typer.Option(
@@ -64,18 +65,18 @@ def edit(
             help="Size in pixels; the image is scaled and cropped to it.",
         ),
     ] = None,
-    steps: generate.Steps = None,
-    guidance: generate.Guidance = None,
-    guidance_kind: generate.GuidanceKind = None,
-    solver: generate.Solver = None,
-    dialect: generate.DialectOption = None,
-    seed: generate.Seed = None,
-    num_images: generate.NumImages = 1,
-    output: generate.Output = None,
-    device: generate.Device = "auto",
-    dtype: generate.Dtype = "auto",
-    memory: generate.Memory = "auto",
-    plan: generate.Plan = None,
+    steps: option.Steps = None,
+    guidance: option.Guidance = None,
+    guidance_kind: option.GuidanceKind = None,
+    solver: option.Solver = None,
+    dialect: option.DialectOption = None,
+    seed: option.Seed = None,
+    num_images: option.NumImages = 1,
+    output: option.Output = None,
+    device: option.Device = "auto",
+    dtype: option.Dtype = "auto",
+    memory: option.Memory = "auto",
+    plan: option.Plan = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

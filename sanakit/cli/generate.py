@@ -15,11 +15,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sanakit.dialect import Dialect
+from sanakit.cli import options as option
 from sanakit.errors import OutputError, SettingsError
 from sanakit.whole import claimed, numbered
 
@@ -31,68 +31,7 @@ if TYPE_CHECKING:
     from sanakit.pipelines.request import DrawSettings
     from sanakit.pipelines.result import Result, Step
 
-OWN = "model's own"
 PREVIEW_COLUMNS = 64  # of the terminal, at most
-
-# Options that the commands which draw have in common.
-Model = Annotated[
-    str, typer.Option(help="A name (`sana models`), folder, .safetensors or .pth file, or Hub org/repo.")
-]
-Negative = Annotated[str, typer.Option(help="What not to draw.")]
-Steps = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, max=1000, show_default=OWN, help="More are finer, slower."),
-]
-Guidance = Annotated[
-    float | None,
-    typer.Option(
-        metavar="X",
-        show_default=OWN,
-        help="Higher follows the prompt more closely; 1 turns it off and is twice as fast.",
-    ),
-]
-Solver = Annotated[
-    Literal["dpm", "euler", "scm"] | None,
-    typer.Option(show_default=OWN, help="dpm needs fewer steps than euler; scm is for SANA-Sprint only."),
-]
-DialectOption = Annotated[
-    Dialect | None,
-    typer.Option(metavar="NAME", show_default=OWN, help="diffusers; native: as NVIDIA's own scripts draw."),
-]
-GuidanceKind = Annotated[
-    str | None,
-    typer.Option(
-        metavar="KIND",
-        show_default=OWN,
-        help="How it guides: apg, zero-star, interval=0.2-0.9, pag=2, ...",
-    ),
-]
-Seed = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=0, show_default="random", help="The same seed draws the same image."),
-]
-NumImages = Annotated[
-    int, typer.Option(metavar="N", min=1, max=256, help="Images to draw: this seed and those after it.")
-]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FILE",
-        show_default="sana-SEED.png",
-        help="Several images get -1, -2, ... in their names.",
-    ),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Memory = Annotated[
-    str, typer.Option(metavar="SIZE", help="Memory limit, such as 4GB; auto; all: keep everything.")
-]
-Plan = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", show_default="as stored", help="Quantise while loading: int8, ..."),
-]
 
 
 def generate(
@@ -100,22 +39,24 @@ def generate(
         str | None,
         typer.Argument(metavar="PROMPT", show_default=False, help="What to draw, in a sentence."),
     ] = None,
-    model: Model = "pocket",
-    negative: Negative = "",
+    model: option.Model = "pocket",
+    negative: option.Negative = "",
     size: Annotated[
         str | None,
         typer.Option(
-            metavar="WxH", show_default=OWN, help="Size in pixels, such as 256x192; one number is a square."
+            metavar="WxH",
+            show_default=option.OWN,
+            help="Size in pixels, such as 256x192; one number is a square.",
         ),
     ] = None,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    guidance_kind: GuidanceKind = None,
-    solver: Solver = None,
-    dialect: DialectOption = None,
-    seed: Seed = None,
-    num_images: NumImages = 1,
-    output: Output = None,
+    steps: option.Steps = None,
+    guidance: option.Guidance = None,
+    guidance_kind: option.GuidanceKind = None,
+    solver: option.Solver = None,
+    dialect: option.DialectOption = None,
+    seed: option.Seed = None,
+    num_images: option.NumImages = 1,
+    output: option.Output = None,
     prompts: Annotated[
         Path | None,
         typer.Option(
@@ -133,10 +74,10 @@ def generate(
             metavar="N", min=1, max=1000, show_default=False, help="With --prompts: run N Ray workers."
         ),
     ] = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    memory: Memory = "auto",
-    plan: Plan = None,
+    device: option.Device = "auto",
+    dtype: option.Dtype = "auto",
+    memory: option.Memory = "auto",
+    plan: option.Plan = None,
     compiled: Annotated[
         bool,
         typer.Option("--compile", help="Compile first; takes minutes, pays off for many images on a GPU."),

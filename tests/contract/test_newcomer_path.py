@@ -6,6 +6,7 @@ reason that is not "it would be too long":
 
 * `weights/`: how bytes become modules. The path begins where the modules exist.
 * `errors.py`: a list of exception classes; nothing happens in it.
+* `cli/options.py`: a list of options, which other commands take, too; nothing happens in it.
 * `whole.py`: how any file gets to the disk whole; it knows no images.
 * `__init__.py` of the package and its folders: docstrings and names. A name that one of
   them passes on counts as the file that defines it.
@@ -67,6 +68,7 @@ NOT_ON_THE_PATH = {
     "models/perturbed.py",
     "pipelines/result.py",
     "cli/batch.py",
+    "cli/options.py",
     "ops/gpu",
     "ops/torch_private.py",
 }

@@ -27,7 +27,7 @@ class GroupKey(NamedTuple):
     model: str
     cells: LatentShape
     guided: bool
-    blocks: tuple[int, ...]  # that are perturbed
+    blocks: tuple[int, ...] = ()  # that are perturbed
 
 
 @dataclass(slots=True, eq=False)

@@ -115,7 +115,7 @@ class Page:
         around = [editor.strength, editor.margins]
         self._on(editor.what.change, self.choose_what, [panel.model, editor.what], around)
         wish = [panel.model, panel.prompt, panel.style, panel.negative_prompt, panel.width, panel.height]
-        wish += [panel.steps, panel.guidance, panel.solver, panel.seed, panel.num_images]
+        wish += [panel.steps, panel.guidance, panel.guidance_kind, panel.solver, panel.seed, panel.num_images]
         edit = [editor.picture, editor.what, editor.strength]
         edit += [editor.left, editor.top, editor.right, editor.bottom]
         changed = [
@@ -200,7 +200,7 @@ class Page:
 
     def _wish(self, mode: str, keep_seed: bool, drawn_seed: str, values: tuple) -> tuple[Wish, Edit | None]:
         """Return the controls' values, in the order of `_tie_panel`. Raises SanaError."""
-        model, prompt, style, negative, width, height, steps, guidance, solver, seed, count, *rest = values
+        model, prompt, style, negative, width, height, steps, scale, kind, solver, seed, count, *rest = values
         seed = (seed or "").strip()
         wanted = seed and (keep_seed or seed != drawn_seed)  # what was typed a moment ago is not ticked yet
         wish = Wish(
@@ -211,7 +211,8 @@ class Page:
             width=parse_whole("width", width),
             height=parse_whole("height", height),
             steps=parse_whole("number of steps", steps),
-            guidance=guidance,
+            guidance=scale,
+            guidance_kind=kind or "",
             solver=solver,
             seed=seed if wanted else str(secrets.randbelow(2**32)),
             num_images=parse_whole("number of images", count),
@@ -356,6 +357,7 @@ class Page:
             panel.height: size[1],
             panel.steps: metadata["steps"],
             panel.guidance: metadata.get("guidance", 1.0),
+            panel.guidance_kind: metadata.get("guidance_kind", "cfg"),
             panel.solver: metadata.get("solver", "dpm"),
             panel.seed: str(metadata.get("seed", "")),
             panel.keep_seed: "seed" in metadata,
@@ -389,8 +391,8 @@ class Page:
         panel = self.panel
         words = [panel.model, panel.prompt, panel.style, panel.chips, panel.negative_prompt]
         sizes = [panel.size, panel.sides, panel.width, panel.height]
-        sampling = [panel.steps, panel.guidance, panel.solver, panel.seed, panel.keep_seed, panel.num_images]
-        return [self.mode, *words, *sizes, *sampling]
+        sampling = [panel.steps, panel.guidance, panel.guidance_kind, panel.solver]
+        return [self.mode, *words, *sizes, *sampling, panel.seed, panel.keep_seed, panel.num_images]
 
     def _details(self, details: Details) -> list:
         return [details.group, details.download, details.command, details.data, details.shown]

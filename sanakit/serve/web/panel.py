@@ -44,6 +44,7 @@ class Panel:
     negative_prompt: gr.Textbox
     steps: gr.Slider
     guidance: gr.Slider
+    guidance_kind: gr.Textbox
     solver: gr.Radio
     model: gr.Dropdown
     png: gr.File
@@ -138,6 +139,13 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
                     elem_id="guidance",
                     info="More keeps to the words; 1 is off, in half the time.",
                 )
+                guidance_kind = gr.Textbox(
+                    own.guidance_kind,
+                    label="Kind of guidance",
+                    elem_id="guidance-kind",
+                    max_length=200,
+                    info="cfg, apg or zero-star; interval=0.2-0.9, rescale=0.7, pag=2.",
+                )
                 solver = gr.Radio(
                     ["dpm", "euler", "scm"],
                     value=own.solver,
@@ -171,5 +179,6 @@ def offered_by(spec: ModelSpec, panel: Panel) -> dict[Any, Any]:
         panel.height: own.height,
         panel.steps: own.steps,
         panel.guidance: own.guidance,
+        panel.guidance_kind: own.guidance_kind,
         panel.solver: own.solver,
     }

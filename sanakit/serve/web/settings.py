@@ -16,6 +16,7 @@ from typing import Any
 
 from sanakit.dialect import USUAL, check_dialect
 from sanakit.errors import SettingsError
+from sanakit.flow.guidance_kinds import PLAIN, read_kind
 from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, nearest_bin, read_metadata
 from sanakit.images.opening import open_image
 from sanakit.pipelines.request import MAX_SEED, ModelSpec, checked_prompts, whole_number
@@ -54,6 +55,7 @@ class Wish:
     height: int
     steps: int
     guidance: float
+    guidance_kind: str = str(PLAIN)
     solver: str
     seed: str = ""  # as typed: a browser's numbers lose the last digits of large ones; empty: a new one
     num_images: int = 1
@@ -68,6 +70,7 @@ class Wish:
             "negative_prompt": self.negative_prompt,
             "steps": self.steps,
             "guidance": self.guidance,
+            "guidance_kind": self.guidance_kind.strip() or str(PLAIN),
             "solver": self.solver,
             "seed": parse_seed(self.seed),
             "num_images": self.num_images,
@@ -179,6 +182,7 @@ def command_line(metadata: Metadata) -> str:
         "--size": None if edited else f"{metadata['width']}x{metadata['height']}",  # an edit has its source's
         "--steps": metadata["steps"],
         "--guidance": metadata.get("guidance"),
+        "--guidance-kind": metadata.get("guidance_kind"),
         "--solver": metadata.get("solver"),
         "--dialect": metadata.get("dialect"),
         "--seed": metadata.get("seed"),
@@ -211,6 +215,7 @@ def settings_of(path: str | os.PathLike[str]) -> Metadata:
     if not math.isfinite(guidance) or guidance < 0:
         raise SettingsError(f"The guidance in this file is {guidance}; it must be a number from 0.")
     checked_prompts(str(found["prompt"]), str(found.get("negative_prompt", "")))
+    read_kind(str(found.get("guidance_kind", PLAIN)))
     check_dialect(found.get("dialect", USUAL))
     parse_seed(str(found.get("seed", "")))
     return found

@@ -257,7 +257,8 @@ def test_the_strength_at_first_leaves_something_of_the_image(engine: Engine, his
 
 
 def test_the_button_draws_shows_and_tells_how_to_do_it_again(page: Page) -> None:
-    values = ["pocket", "a lemon", "Cartoon", "", 64, 64, 2, 2.5, "dpm", "7", 1, None, WHOLE, 0.6, 0, 0, 0, 0]
+    values = ["pocket", "a lemon", "Cartoon", "", 64, 64, 2, 2.5, "cfg", "dpm", "7", 1]
+    values += [None, WHOLE, 0.6, 0, 0, 0, 0]
 
     async def press() -> list[dict]:
         return [updates async for updates in page.draw(VISITOR, CREATE, True, "", *values)]  # pyright: ignore
@@ -279,10 +280,11 @@ def test_the_button_draws_shows_and_tells_how_to_do_it_again(page: Page) -> None
 
 
 def test_a_new_seed_is_drawn_unless_it_is_kept(page: Page) -> None:
-    values = ["pocket", "a lemon", "Plain", "", 64, 64, 2, 2.5, "dpm", "7", 1]
+    values = ["pocket", "a lemon", "Plain", "", 64, 64, 2, 2.5, "apg", "dpm", "7", 1]
     seeds = {page._wish(CREATE, False, "7", tuple(values))[0].seed for _ in range(3)}
     assert len(seeds - {"7"}) == 3
-    assert page._wish(CREATE, True, "7", tuple(values))[0].seed == "7"
+    kept, _ = page._wish(CREATE, True, "7", tuple(values))
+    assert (kept.seed, kept.guidance_kind, kept.words({})["guidance_kind"]) == ("7", "apg", "apg")
     assert page._wish(CREATE, False, "6", tuple(values))[0].seed == "7"  # it was typed since the last drawing
 
 
@@ -292,6 +294,9 @@ def test_a_png_restores_its_settings_and_others_are_refused(page: Page, tmp_path
     restored = page.restore_file(str(path), "pocket")
     assert restored[page.mode] == EDIT
     assert (restored[page.panel.steps], restored[page.panel.guidance]) == (7, 3.5)
+    assert restored[page.panel.guidance_kind] == "cfg"
+    path.write_bytes(encode(Image.new("RGB", (256, 192)), "PNG", METADATA | {"guidance_kind": "apg,limit=2"}))
+    assert page.restore_file(str(path), "pocket")[page.panel.guidance_kind] == "apg,limit=2"
     assert restored[page.panel.seed] == str(2**63 - 1)  # more digits than a browser's numbers hold
     path.write_bytes(encode(Image.new("RGB", (8, 8)), "PNG"))
     with pytest.raises(SettingsError, match="no settings"):
@@ -299,7 +304,15 @@ def test_a_png_restores_its_settings_and_others_are_refused(page: Page, tmp_path
 
 
 @pytest.mark.parametrize(
-    "broken", [{"steps": 0}, {"steps": 10**9}, {"guidance": float("nan")}, {"seed": -1}, {"guidance": -2.0}]
+    "broken",
+    [
+        {"steps": 0},
+        {"steps": 10**9},
+        {"guidance": float("nan")},
+        {"seed": -1},
+        {"guidance": -2.0},
+        {"guidance_kind": "x"},
+    ],
 )
 def test_a_png_with_impossible_settings_is_refused(tmp_path: Path, broken: dict) -> None:
     path = tmp_path / "drawn.png"
@@ -337,6 +350,8 @@ def test_the_command_line_means_the_same_to_the_command(prompt: str) -> None:
     assert seen["dialect"] is None
     seen = parsed("generate", web_settings.command_line(metadata | {"dialect": "native"}))
     assert seen["dialect"] == "native"
+    seen = parsed("generate", web_settings.command_line(metadata | {"guidance_kind": "apg,limit=2"}))
+    assert seen["guidance_kind"] == "apg,limit=2"
     seen = parsed("edit", web_settings.command_line(metadata | {"strength": 0.4}))
     assert (seen["prompt"], str(seen["image"]), seen["strength"]) == (prompt, web_settings.SOURCE, 0.4)
 

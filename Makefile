@@ -20,9 +20,9 @@ SETUP := pyproject.toml constraints.txt hatch_build.py $(wildcard sanakit/ops/na
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(CORE) ## install the slim core and draw one picture: apple.png
+demo: $(CORE) ## install the slim core and draw one image: apple.png
 	@$(BIN)/sana generate "a red apple" --output apple.png
-	@test -s apple.png && echo "Picture: $(CURDIR)/apple.png"
+	@test -s apple.png && echo "Image: $(CURDIR)/apple.png"
 
 test: $(DEV) ## run the tests that need no GPU, no network and no downloaded weights, by two workers
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)

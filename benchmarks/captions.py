@@ -29,7 +29,7 @@ BATCH = 16  # images
 
 
 @dataclass(frozen=True)
-class Picture:
+class CaptionedImage:
     """An image's captions, the kind of each, and the scores they got."""
 
     captions: list  # of Caption, scored
@@ -57,11 +57,9 @@ def main() -> None:
     asked = parser.parse_args()
     side.use_threads(asked.threads)
 
-    pictures = scored_pictures(asked.data, asked.model, asked.pictures)
+    images = scored_images(asked.data, asked.model, asked.pictures)
     scores = {
-        kind: [
-            one.score for p in pictures for one, its in zip(p.captions, p.kinds, strict=True) if its == kind
-        ]
+        kind: [one.score for p in images for one, its in zip(p.captions, p.kinds, strict=True) if its == kind]
         for kind in KINDS
     }
     every = sorted(score for of_kind in scores.values() for score in of_kind)
@@ -72,17 +70,17 @@ def main() -> None:
         f"{upper:g} (upper quarter)": upper,
     }
     curves = {
-        name: [drawn(pictures, temperature, threshold) for temperature in TEMPERATURES]
+        name: [drawn(images, temperature, threshold) for temperature in TEMPERATURES]
         for name, threshold in thresholds.items()
     }
-    uniform = drawn(pictures, math.inf, -math.inf)
+    uniform = drawn(images, math.inf, -math.inf)
 
     rows = [row("uniform", "none", uniform)]
     for name, points in curves.items():
         for temperature, point in zip(TEMPERATURES, points, strict=True):
             if temperature in SHOWN:
                 rows.append(row(f"softmax, {temperature:g}", name, point))
-    rows.append(row("the published 0.1", "the published 25", drawn(pictures, 0.1, 25.0)))
+    rows.append(row("the published 0.1", "the published 25", drawn(images, 0.1, 25.0)))
     model = Path(asked.model).name
     lines = side.heading(
         "Caption sampler", f"Scores by {model}, {asked.pictures} held-out scenes, 7 captions each."
@@ -109,7 +107,7 @@ def main() -> None:
     side.publish(lines, "caption-sampler", write=asked.write)
 
 
-def scored_pictures(data: Path, model: str, count: int) -> list[Picture]:
+def scored_images(data: Path, model: str, count: int) -> list[CaptionedImage]:
     """Compose held-out scenes, give each its captions, and score them."""
     import numpy as np
     from PIL import Image
@@ -145,7 +143,7 @@ def scored_pictures(data: Path, model: str, count: int) -> list[Picture]:
         )
         for own in texts:
             captions = [Caption(text, next(scores)) for text, _ in own]
-            found.append(Picture(captions, [kind for _, kind in own]))
+            found.append(CaptionedImage(captions, [kind for _, kind in own]))
     return found
 
 
@@ -159,16 +157,16 @@ def others_of(scenes, index: int, random) -> list:
     return found
 
 
-def drawn(pictures: list[Picture], temperature: float, threshold: float) -> Drawn:
+def drawn(images: list[CaptionedImage], temperature: float, threshold: float) -> Drawn:
     """What the sampler draws, exactly: means of chances over the images."""
     from sanakit.data.read.captions import caption_chances
 
     parts, in_play = dict.fromkeys(KINDS, 0.0), 0.0
-    for picture in pictures:
-        chances = caption_chances(picture.captions, temperature=temperature, threshold=threshold)
-        for kind, chance in zip(picture.kinds, chances, strict=True):
-            parts[kind] += chance / len(pictures)
-        in_play += math.exp(-sum(chance * math.log(chance) for chance in chances if chance)) / len(pictures)
+    for image in images:
+        chances = caption_chances(image.captions, temperature=temperature, threshold=threshold)
+        for kind, chance in zip(image.kinds, chances, strict=True):
+            parts[kind] += chance / len(images)
+        in_play += math.exp(-sum(chance * math.log(chance) for chance in chances if chance)) / len(images)
     return Drawn(parts, in_play)
 
 

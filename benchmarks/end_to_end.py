@@ -74,8 +74,8 @@ def measure(draws: dict[str, Draw], what: str, runs: int, text_factor: float) ->
     found: dict[str, list[dict[str, float]]] = {name: [] for name in draws}
     for run in range(runs):
         for name, draw in draws.items():
-            picture, stages = draw()
-            first.setdefault(name, np.asarray(picture, dtype=np.int16))
+            image, stages = draw()
+            first.setdefault(name, np.asarray(image, dtype=np.int16))
             found[name].append(stages)
             print(f"{what}, run {run + 1}, {name}: {sum(found[name][-1].values()):.2f} s", flush=True)
     rows, totals, whole = [], {}, {}
@@ -110,14 +110,14 @@ def medians_of(runs: list[dict[str, float]]) -> list[float]:
     return [statistics.median(stages[stage] for stages in runs) for stage in STAGES]
 
 
-def likeness(picture: Any, theirs: Any) -> str:
+def likeness(image: Any, theirs: Any) -> str:
     """Say how far an image is from diffusers'; both H W 3, levels from 0 to 255."""
     import torch
 
     from sanakit.eval.metrics.similarity import psnr
 
-    apart = abs(picture - theirs)
-    decibels = psnr(*(torch.from_numpy(levels)[None] / 127.5 for levels in (picture, theirs))).item()
+    apart = abs(image - theirs)
+    decibels = psnr(*(torch.from_numpy(levels)[None] / 127.5 for levels in (image, theirs))).item()
     return (
         f"PSNR against {THEIRS} {decibels:.1f} dB; largest difference of a pixel {apart.max()} of 255, "
         f"{(apart > 0).mean():.2%} of values differ."

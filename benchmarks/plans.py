@@ -91,9 +91,9 @@ def pocket_rows(plans: Iterable[str], asked: Any, place: Path) -> Rows:
             drawing(pipe), network, reference.gallery, reference.prompts, range(asked.prompts), seed=0
         )
         if name == FLOAT:
-            exact, likeness = found.pictures, ("-", "-")
+            exact, likeness = found.images, ("-", "-")
         else:
-            decibels = psnr(found.pictures, exact)
+            decibels = psnr(found.images, exact)
             likeness = (f"{decibels.mean():.1f}", f"{decibels.min():.1f}")
         rows[name] = {
             "PSNR mean dB": likeness[0],

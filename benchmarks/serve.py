@@ -76,7 +76,7 @@ class Observed:
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
     answers: Counter[str] = field(default_factory=Counter)
-    pictures: list[tuple[Asked, bytes]] = field(default_factory=list)
+    images: list[tuple[Asked, bytes]] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)  # MB, once a second
     counted_from: float = 0.0  # time.monotonic()
     took: float = 0.0  # seconds from then on
@@ -167,9 +167,9 @@ async def _client(http, number: int, until: float, seen: Observed) -> None:
             seen.answered += now >= seen.counted_from
             if started >= seen.counted_from:
                 seen.seconds[asked.kind].append(now - started)
-            if seen.answers["200"] % 20 == 1 and len(seen.pictures) < COMPARED:
-                picture = base64.b64decode(answer.json()["data"][0]["b64_json"])
-                seen.pictures.append((asked, picture))
+            if seen.answers["200"] % 20 == 1 and len(seen.images) < COMPARED:
+                image = base64.b64decode(answer.json()["data"][0]["b64_json"])
+                seen.images.append((asked, image))
 
 
 async def _watch(pid: int, seen: Observed) -> None:
@@ -202,7 +202,7 @@ def one_at_a_time(pipe, seconds: float, seed: int) -> tuple[int, float]:
     return drawn, time.monotonic() - started
 
 
-def largest_difference(pictures: list[tuple[Asked, bytes]]) -> int:
+def largest_difference(images: list[tuple[Asked, bytes]]) -> int:
     """Draw the same images alone; gives the largest difference of a pixel, of 255."""
     import numpy as np
     from PIL import Image
@@ -210,7 +210,7 @@ def largest_difference(pictures: list[tuple[Asked, bytes]]) -> int:
     from sanakit import TextToImage
 
     pipe, largest = TextToImage.from_pretrained("pocket"), 0
-    for asked, served in pictures:
+    for asked, served in images:
         width, height = asked.size
         alone = pipe(
             asked.prompt,
@@ -285,8 +285,8 @@ def report(asked, seen: Observed, peer_rate: float) -> list[str]:
         f"- Answers: {dict(seen.answers)}. Other than 200, 429 and 503: **{sum(other.values())}**.",
         f"- Memory of the server: median {early:.0f} MB in the second third of the time, {late:.0f} MB in "
         f"the last, at most {max(seen.memory):.0f} MB ({'flat' if late <= GROWTH * early else 'grew'}).",
-        f"- {len(seen.pictures)} pictures drawn again alone: largest difference of a pixel "
-        f"**{largest_difference(seen.pictures)}** of 255 (asked: at most 2).",
+        f"- {len(seen.images)} pictures drawn again alone: largest difference of a pixel "
+        f"**{largest_difference(seen.images)}** of 255 (asked: at most 2).",
     ]
 
 

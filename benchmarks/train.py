@@ -45,7 +45,7 @@ PARTS = ("step", "loader", "ranks")
 WARM_UP = 3  # steps before those that count
 MOST_OVERHEAD, MOST_WAITING = 1.10, 0.02  # asked: our step over the bare one; part of a step
 CASES = (("adamw", False), ("adamw", True), ("muon", False), ("muon", True))  # optimiser, bf16
-PICTURES, SIDES = 192, (512, 640, 768, 896, 1024)  # made for the loader
+IMAGES, SIDES = 192, (512, 640, 768, 896, 1024)  # made for the loader
 READ = 16  # images of a batch that is only read
 TUNED = 8  # and of one that is trained on
 SPREAD = {"DDP": "ddp", "FSDP2": "fsdp"}
@@ -246,7 +246,7 @@ def embedded() -> VelocityObjective:
 def loader_lines(steps: int, folder: Path) -> list[str]:
     """Images a second that the loader reads, and the part of a training step that waits for it."""
     data = folder / "pictures"
-    make_pictures(data)
+    make_images(data)
     read, waited = [], []
     for workers in (0, 1, 2):
         rates = [reading_rate(data, folder, workers, resolution) for resolution in (256, 512)]
@@ -261,7 +261,7 @@ def loader_lines(steps: int, folder: Path) -> list[str]:
         print(*waited[-1], flush=True)
     return [
         "",
-        f"## Reading {PICTURES} JPEGs of {SIDES[0]} to {SIDES[-1]} px, mixed aspect ratios",
+        f"## Reading {IMAGES} JPEGs of {SIDES[0]} to {SIDES[-1]} px, mixed aspect ratios",
         "",
         *side.table(["workers", "to 256 px, pictures/s (per worker)", "to 512 px"], read),
         "",
@@ -272,21 +272,21 @@ def loader_lines(steps: int, folder: Path) -> list[str]:
     ]
 
 
-def make_pictures(folder: Path) -> None:
+def make_images(folder: Path) -> None:
     """Write JPEGs of about 1.3 bits a pixel, as photographs have, each with a caption."""
     import numpy as np
     from PIL import Image
 
     folder.mkdir()
     generator = np.random.default_rng(0)
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         width, height = generator.choice(SIDES, 2).tolist()
-        picture = np.zeros((height, width, 3))
+        image = np.zeros((height, width, 3))
         for scale in (4, 16, 64, 256):  # cells a side: the power of a photograph falls with frequency
             cells = Image.fromarray(generator.integers(0, 256, (scale, scale, 3), dtype=np.uint8))
-            picture += np.asarray(cells.resize((width, height), Image.Resampling.BICUBIC)) / scale**0.5
-        picture = (picture * (255 / picture.max())).astype(np.uint8)
-        Image.fromarray(picture).save(folder / f"{number:03d}.jpg", quality=90)
+            image += np.asarray(cells.resize((width, height), Image.Resampling.BICUBIC)) / scale**0.5
+        image = (image * (255 / image.max())).astype(np.uint8)
+        Image.fromarray(image).save(folder / f"{number:03d}.jpg", quality=90)
         (folder / f"{number:03d}.txt").write_text(f"picture {number}")
 
 
@@ -305,7 +305,7 @@ def reading_rate(data: Path, folder: Path, workers: int, resolution: int) -> flo
         for step in range(begun):
             loader.batch(step, whole)
         started, count = time.perf_counter(), 0.0
-        for step in range(begun, begun + PICTURES // READ * 2):
+        for step in range(begun, begun + IMAGES // READ * 2):
             count += loader.batch(step, whole).weights.sum().item()
         return count / (time.perf_counter() - started)
 

@@ -2,7 +2,7 @@
 
     from sanakit import TextToImage
 
-    picture = TextToImage.from_pretrained("pocket")("a red apple").images[0]
+    image = TextToImage.from_pretrained("pocket")("a red apple").images[0]
 
 Public names are imported when they are first used (PEP 562), so that `import sanakit` loads no torch.
 """

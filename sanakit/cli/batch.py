@@ -50,10 +50,10 @@ def draw_prompts(
         width, height = parse_size(size) if size is not None else (None, None)
         defaults = defaults | {"width": width, "height": height}
         spec = ModelSpec.of(load_settings(model), *load_configs(model))
-        pictures = read_prompts(prompts, partial(check_request, spec), seed=seed or 0, **defaults)
+        entries = read_prompts(prompts, partial(check_request, spec), seed=seed or 0, **defaults)
         weights = drawn_by(model, loading.get("plan"))
-        done = finished(pictures, folder, weights, overwrite=overwrite)
-        waiting = groups(pictures, done)
+        done = finished(entries, folder, weights, overwrite=overwrite)
+        waiting = groups(entries, done)
 
         # 2. Draw, save and report missing images
         if not waiting:
@@ -66,12 +66,12 @@ def draw_prompts(
 
             drawn = draw_on_cluster(model, waiting, done, workers=workers, **loading)
         notes: dict[str, list[int]] = {}  # what is told -> the lines it is told of
-        total, count = len(pictures) - len(done), 0
+        total, count = len(entries) - len(done), 0
         show("drawing", count, total)
-        for count, one in enumerate(save_all(drawn, pictures, folder, done, weights), start=1):
+        for count, one in enumerate(save_all(drawn, entries, folder, done, weights), start=1):
             show("drawing", count, total)
             for note in one.warnings:
-                if (line := one.picture.line) not in notes.setdefault(note, []):
+                if (line := one.entry.line) not in notes.setdefault(note, []):
                     notes[note].append(line)
 
     warnings = [f"{_lines(lines)}: {note}" for note, lines in notes.items()]
@@ -79,7 +79,7 @@ def draw_prompts(
         print(f"Warning: {warning}", file=sys.stderr)
     seconds = time.monotonic() - started
     if as_json:
-        report = {"folder": folder, "manifest": folder / MANIFEST, "pictures": len(pictures)}
+        report = {"folder": folder, "manifest": folder / MANIFEST, "pictures": len(entries)}
         print_json(report | {"drawn": count, "kept": len(done), "seconds": seconds, "warnings": warnings})
     else:
         kept = f", {len(done)} were there" if done else ""

@@ -139,7 +139,7 @@ def evaluate(
             per_prompt = num_images or (4 if {"geneval", "dpg"} & set(published) else 1)
             with tempfile.TemporaryDirectory() as passing:
                 folder = _folder(output) if output is not None else Path(passing)
-                shown = _pictures(model, images, prompts, folder, per_prompt, limit, seed, device, show)
+                shown = _images(model, images, prompts, folder, per_prompt, limit, seed, device, show)
                 if images is not None and prompts is not None:
                     note = count_note(shown, num_images)
                 found |= _measure(published, shown, tools, folder, show)
@@ -165,7 +165,7 @@ def evaluate(
         _print_figures(name, found[name])
 
 
-def _pictures(
+def _images(
     model: str | None,
     images: Path | None,
     prompts: Path | None,

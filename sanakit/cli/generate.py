@@ -239,17 +239,17 @@ def display(preview: bool) -> Iterator[Callable[[Step], None]]:
         yield show
 
 
-def half_blocks(picture: Image, console: Console) -> Segments:
+def half_blocks(image: Image, console: Console) -> Segments:
     """Draw an image, two pixels to a character, as large and in as many colours as the terminal has."""
     from rich.color import Color
     from rich.segment import Segment, Segments
     from rich.style import Style
 
     lines = max(1, console.height - 3)  # less the bar and the line of the cursor
-    columns = min(console.width, PREVIEW_COLUMNS, lines * 2 * picture.width // picture.height)
-    rows = min(lines, columns * picture.height // picture.width // 2)
+    columns = min(console.width, PREVIEW_COLUMNS, lines * 2 * image.width // image.height)
+    rows = min(lines, columns * image.height // image.width // 2)
     columns, rows = max(1, columns), max(1, rows)
-    pixels = picture.convert("RGB").resize((columns, rows * 2)).tobytes()
+    pixels = image.convert("RGB").resize((columns, rows * 2)).tobytes()
 
     def colour(row: int, column: int) -> Color:
         start = 3 * (row * columns + column)

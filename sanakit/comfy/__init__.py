@@ -6,8 +6,8 @@ The keys stand in saved workflows: they are never renamed.
 
 from __future__ import annotations
 
+from sanakit.comfy.images import DrawText, ExpandImage, InpaintImage, RedrawImage
 from sanakit.comfy.loader import LoadModel
-from sanakit.comfy.pictures import DrawText, ExpandImage, InpaintImage, RedrawImage
 from sanakit.comfy.stages import DecodeLatents, EncodeImage, EncodeText, SampleLatents
 
 NODE_CLASS_MAPPINGS = {

@@ -31,9 +31,9 @@ def to_images(image: Tensor) -> list[Image.Image]:
     return [Image.fromarray(pixels.contiguous().numpy()) for pixels in levels]
 
 
-def from_images(pictures: Sequence[Image.Image]) -> Tensor:
+def from_images(images: Sequence[Image.Image]) -> Tensor:
     """Return RGB images of one size as an IMAGE."""
-    levels = [torch.from_numpy(np.array(picture.convert("RGB"))) for picture in pictures]
+    levels = [torch.from_numpy(np.array(image.convert("RGB"))) for image in images]
     return torch.stack(levels).float() / 255
 
 

@@ -21,7 +21,7 @@ from sanakit.pipelines.request import ModelSpec, check_request
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.weights.settings import load_configs, load_settings
 
-PROMPTS, PICTURES = "prompts.jsonl", "pictures"
+PROMPTS, IMAGES = "prompts.jsonl", "pictures"
 
 
 def draw_cases(
@@ -50,16 +50,16 @@ def draw_cases(
     except OSError as error:
         raise OutputError(f"{folder} cannot be written ({error.strerror}): choose another folder.") from None
     spec = ModelSpec.of(load_settings(model), *load_configs(model))
-    pictures = read_prompts(folder / PROMPTS, partial(check_request, spec))
-    place = folder / PICTURES
+    entries = read_prompts(folder / PROMPTS, partial(check_request, spec))
+    place = folder / IMAGES
     weights = drawn_by(model, (loading or {}).get("plan"))
-    done = finished(pictures, place, weights, remedy="Choose another folder (--output).")
-    if waiting := groups(pictures, done):
+    done = finished(entries, place, weights, remedy="Choose another folder (--output).")
+    if waiting := groups(entries, done):
         pipe = TextToImage.from_pretrained(model, **(loading or {}))
         drawn = (one for group in waiting for one in draw_group(pipe, group, done))
-        total = len(pictures) - len(done)
+        total = len(entries) - len(done)
         progress("drawing", 0, total)
-        for count, _ in enumerate(save_all(drawn, pictures, place, done, weights), start=1):
+        for count, _ in enumerate(save_all(drawn, entries, place, done, weights), start=1):
             progress("drawing", count, total)
     by_line = dict(enumerate(cases, start=1))
-    return [ImageCase(place / picture.file, by_line[picture.line]) for picture in pictures]
+    return [ImageCase(place / entry.file, by_line[entry.line]) for entry in entries]

@@ -28,9 +28,9 @@ from sanakit.weights.clip import POCKET_CLIP, clip_folder, load_clip
 from sanakit.weights.find.hub import found_here
 from sanakit.weights.fingerprint import fingerprint_weights
 
-BY_PICTURE = ("clip-score", "image-reward", "geneval", "dpg")  # each image by itself, with its prompt
+BY_IMAGE = ("clip-score", "image-reward", "geneval", "dpg")  # each image by itself, with its prompt
 BY_SET = ("fid", "fid-lite0")  # all images at once, against a reference
-MEASURES = (*BY_SET, *BY_PICTURE)
+MEASURES = (*BY_SET, *BY_IMAGE)
 # Networks that measures need -> where they come from unless said otherwise; "": that has to be said.
 WEIGHTS = {
     "inception": "",
@@ -184,14 +184,14 @@ class Ledger:
     def __getitem__(self, key: str) -> Any:
         return self._results[key]
 
-    def add(self, key: str, picture: Path, result: Any) -> None:
+    def add(self, key: str, image: Path, result: Any) -> None:
         """Keep what was said of an image. Raises OutputError."""
         self._results[key] = result
         if self.path is None:
             return
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                row = {"picture": picture.name, "by": self.by, "key": key, "result": result}
+                row = {"picture": image.name, "by": self.by, "key": key, "result": result}
                 file.write(f"{self._begin}{json.dumps(row)}\n")
                 self._begin = ""
         except OSError as error:

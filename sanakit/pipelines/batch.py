@@ -53,7 +53,7 @@ NO_SETTINGS = ("version", "best_of", "score")  # of what a PNG carries: they cha
 class Drawn:
     """An image that has been drawn, and what its user should know of it."""
 
-    picture: PromptImage
+    entry: PromptImage
     image: Image.Image
     warnings: list[str]
 
@@ -73,7 +73,7 @@ def drawn_by(model: str | os.PathLike[str], plan: str | None = None) -> str:
 
 
 def finished(
-    pictures: Sequence[PromptImage],
+    entries: Sequence[PromptImage],
     folder: Path,
     weights: str = "",
     *,
@@ -90,15 +90,15 @@ def finished(
     rows = _rows(folder / MANIFEST)
     every = {str(row.get(WEIGHTS, "")) for row in rows.values()} or {""}
     done, others = set(), []
-    for picture in pictures:
-        difference = _difference(folder / picture.file, picture.metadata)
-        by = {str(rows[picture.file].get(WEIGHTS, ""))} if picture.file in rows else every
-        if not difference and by != {weights} and os.path.lexists(folder / picture.file):
+    for entry in entries:
+        difference = _difference(folder / entry.file, entry.metadata)
+        by = {str(rows[entry.file].get(WEIGHTS, ""))} if entry.file in rows else every
+        if not difference and by != {weights} and os.path.lexists(folder / entry.file):
             difference = f"drawn by {'weights that no manifest names' if '' in by else 'other weights'}"
         if difference:
-            others.append(f"{picture.file} ({difference})")
-        elif os.path.lexists(folder / picture.file):
-            done.add(picture.file)
+            others.append(f"{entry.file} ({difference})")
+        elif os.path.lexists(folder / entry.file):
+            done.add(entry.file)
     if others and not overwrite:
         more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
         raise OutputError(
@@ -107,22 +107,22 @@ def finished(
     return done
 
 
-def groups(pictures: Sequence[PromptImage], done: set[str]) -> list[list[PromptImage]]:
+def groups(entries: Sequence[PromptImage], done: set[str]) -> list[list[PromptImage]]:
     """Return the images to draw together, group by group, without finished groups.
 
     Images of a group differ only in prompt and seed. Groups are small, so little is lost when a run stops.
     """
     found: list[list[PromptImage]] = []
     growing: dict[tuple, list[PromptImage]] = {}  # by the settings that are shared
-    for picture in pictures:
-        settings = _shared(picture)
+    for entry in entries:
+        settings = _shared(entry)
         pixels = int(settings["width"]) * int(settings["height"])
         group = growing.setdefault(tuple(settings.values()), [])
         if not group or len(group) >= max(1, min(AT_ONCE, PIXELS_AT_ONCE // pixels)):
             group = growing[tuple(settings.values())] = []
             found.append(group)
-        group.append(picture)
-    return [group for group in found if any(picture.file not in done for picture in group)]
+        group.append(entry)
+    return [group for group in found if any(entry.file not in done for entry in group)]
 
 
 def draw_group(
@@ -133,9 +133,9 @@ def draw_group(
     done: names of images to skip. Each of the others is yielded as soon as it is decoded.
     Raises MemoryLimitError or NumericsError.
     """
-    prompts = [str(picture.metadata["prompt"]) for picture in group]
+    prompts = [str(entry.metadata["prompt"]) for entry in group]
     request = check_request(pipe.spec, prompts, **_shared(group[0]))
-    request = replace(request, seeds=[int(picture.metadata["seed"]) for picture in group], output="latent")
+    request = replace(request, seeds=[int(entry.metadata["seed"]) for entry in group], output="latent")
     try:
         with warnings.catch_warnings(action="ignore"):  # told below, each with its image
             for step in pipe.draw(request):
@@ -148,22 +148,22 @@ def draw_group(
         yield from draw_group(pipe, group[middle:], done)
         return
     request = replace(request, output="pil")
-    for index, picture in enumerate(group):
-        if picture.file not in done:
+    for index, entry in enumerate(group):
+        if entry.file not in done:
             notes = list(request.notes)
             window, _ = pipe.text_encoder.windows[request.dialect]
             pipe.text_encoder.tokenize([prompts[index]], window, notes)
             notes += unknown_prompts(pipe.settings, [prompts[index]], pipe.text_encoder)
-            (image,) = pipe.picture(latents[index : index + 1], request)
-            yield Drawn(picture=picture, image=image, warnings=notes)  # pyright: ignore[reportArgumentType]
+            (image,) = pipe.images(latents[index : index + 1], request)
+            yield Drawn(entry=entry, image=image, warnings=notes)  # pyright: ignore[reportArgumentType]
 
 
 def save_all(
-    drawn: Iterable[Drawn], pictures: Sequence[PromptImage], folder: Path, done: set[str], weights: str = ""
+    drawn: Iterable[Drawn], entries: Sequence[PromptImage], folder: Path, done: set[str], weights: str = ""
 ) -> Iterator[Drawn]:
     """Save images as they come; yield each when its file is complete.
 
-    pictures: all of the file of prompts, and done: those that lie in the folder, for the manifest, which gets
+    entries: all of the file of prompts, and done: those that lie in the folder, for the manifest, which gets
     an image's line when it is saved; at the beginning and the end, whatever ends it, the lines are put into
     the order of the prompts. An image that is still to be replaced keeps its line. weights: as for
     `finished`. Raises OutputError.
@@ -172,9 +172,9 @@ def save_all(
     begun, before = False, _rows(manifest)
 
     def write() -> None:
-        lines = {picture.file: _line(picture, weights) for picture in pictures if picture.file in there}
+        lines = {entry.file: _line(entry, weights) for entry in entries if entry.file in there}
         kept = {file: json_line(row) for file, row in before.items() if os.path.lexists(folder / file)}
-        _write_manifest(manifest, pictures, kept | lines)
+        _write_manifest(manifest, entries, kept | lines)
 
     sweep(folder)
     try:
@@ -183,10 +183,10 @@ def save_all(
                 _make_folder(folder)
                 write()
                 begun = True
-            save(one.image, folder / one.picture.file, one.picture.metadata)
-            there.add(one.picture.file)
+            save(one.image, folder / one.entry.file, one.entry.metadata)
+            there.add(one.entry.file)
             with manifest.open("a", encoding="utf-8") as lines:
-                lines.write(_line(one.picture, weights))
+                lines.write(_line(one.entry, weights))
             yield one
     finally:
         if begun or there:
@@ -216,10 +216,10 @@ def _check_folder(folder: Path) -> None:
         raise OutputError(f"{folder / MANIFEST} was not written by this command: choose another folder.")
 
 
-def _shared(picture: PromptImage) -> dict[str, Any]:
+def _shared(entry: PromptImage) -> dict[str, Any]:
     """Return the settings that the images of a group have in common, as arguments of `check_request`."""
     own = ("prompt", "seed", "model", "version")
-    return {name: value for name, value in picture.metadata.items() if name not in own}
+    return {name: value for name, value in entry.metadata.items() if name not in own}
 
 
 def _difference(path: Path, metadata: Metadata) -> str:
@@ -275,16 +275,16 @@ def _rows(manifest: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _line(picture: PromptImage, weights: str) -> str:
-    row = {"file": picture.file, "line": picture.line, **picture.metadata}
+def _line(entry: PromptImage, weights: str) -> str:
+    row = {"file": entry.file, "line": entry.line, **entry.metadata}
     return json_line(row | ({WEIGHTS: weights} if weights else {}))
 
 
-def _write_manifest(path: Path, pictures: Sequence[PromptImage], lines: Mapping[str, str]) -> None:
+def _write_manifest(path: Path, entries: Sequence[PromptImage], lines: Mapping[str, str]) -> None:
     """Write the lines of images that are there, in order, whole or not at all. Raises OutputError."""
     try:
         with written_whole(path) as partial, partial.open("x", encoding="utf-8") as file:
-            file.writelines(lines[picture.file] for picture in pictures if picture.file in lines)
+            file.writelines(lines[entry.file] for entry in entries if entry.file in lines)
     except OSError as error:
         raise OutputError(
             f"{path} cannot be written ({error.strerror}): check its permissions and the free space."

@@ -65,8 +65,8 @@ def draw_on_cluster(
             if row["error"]:
                 raise SanaError(row["error"])
             with Image.open(io.BytesIO(row["png"])) as image:
-                picture = PromptImage(**json.loads(row["picture"]))
-                yield Drawn(picture=picture, image=image.convert("RGB"), warnings=json.loads(row["warnings"]))
+                entry = PromptImage(**json.loads(row["picture"]))
+                yield Drawn(entry=entry, image=image.convert("RGB"), warnings=json.loads(row["warnings"]))
 
 
 class _Worker:
@@ -88,7 +88,7 @@ class _Worker:
                 for one in draw_group(self.pipe, group, self.done):
                     content = io.BytesIO()
                     one.image.save(content, format="PNG", compress_level=1)
-                    new = (json.dumps(asdict(one.picture)), content.getvalue(), json.dumps(one.warnings), "")
+                    new = (json.dumps(asdict(one.entry)), content.getvalue(), json.dumps(one.warnings), "")
                     for column, value in zip(drawn.values(), new, strict=True):
                         column.append(value)
             except SanaError as error:

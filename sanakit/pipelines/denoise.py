@@ -79,7 +79,8 @@ def begin(
 
     # Noise from each image's own seed, unless the caller brought it; what SCM adds later is the seed's too.
     drawn = [request.cells.noise(seed) for seed in request.seeds]
-    generators = [g for _, g in drawn] or [Generator("cpu")] * request.pictures  # idle: SCM always has seeds
+    idle = [Generator("cpu")] * request.num_images  # SCM always has seeds
+    generators = [g for _, g in drawn] or idle
     noise = torch.stack([first for first, _ in drawn]) if request.latents is None else request.latents
     noise = noise.to(features[0].device, torch.float32)
     if masks is None and request.conditions.image is not None:

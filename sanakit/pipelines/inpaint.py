@@ -96,13 +96,13 @@ def expand(
     left, top, right, bottom = (whole_number(name, margin, 0, MAX_MARGIN) for name, margin in margins)
     if not left + top + right + bottom:
         raise SettingsError("All margins are 0: set left, top, right or bottom to a number of pixels.")
-    picture = flatten(image)
-    width, height = picture.width + left + right, picture.height + top + bottom
+    image = flatten(image)
+    width, height = image.width + left + right, image.height + top + bottom
     if width * height > MAX_PIXELS:
         raise SettingsError(
             f"{width}x{height} px would be drawn, more than the limit of {MAX_PIXELS // 10**6} million."
         )
-    canvas = Image.fromarray(np.pad(np.array(picture), ((top, bottom), (left, right), (0, 0)), mode="edge"))
+    canvas = Image.fromarray(np.pad(np.array(image), ((top, bottom), (left, right), (0, 0)), mode="edge"))
     mask = Image.new("L", canvas.size, 255)
-    mask.paste(0, (left, top, left + picture.width, top + picture.height))
+    mask.paste(0, (left, top, left + image.width, top + image.height))
     return canvas, mask

@@ -135,11 +135,11 @@ class Planner:
             self.residences = ("staged",) if waiting else ("resident",)
 
     def plan(
-        self, cells: LatentShape, samples: int, pictures: int = 0, available: int | None = None
+        self, cells: LatentShape, samples: int, results: int = 0, available: int | None = None
     ) -> MemoryPlan:
         """Choose the fastest way to draw within the budget.
 
-        cells: of one sample's latents. samples: latents in the batch, those for guidance included. pictures:
+        cells: of one sample's latents. samples: latents in the batch, those for guidance included. results:
         bytes that the results take. available: bytes that the process may still take, which is what "auto"
         allows; None: look.
         Raises MemoryLimitError, which names the smallest sufficient budget and the largest square that fits.
@@ -151,7 +151,7 @@ class Planner:
             bands.append(max(LEAST_BAND, bands[-1] / 2))
 
         def planned(residence: Residence, band: float) -> MemoryPlan:
-            return MemoryPlan(residence, band, self._peak(cells, samples, residence, band) + pictures)
+            return MemoryPlan(residence, band, self._peak(cells, samples, residence, band) + results)
 
         if self.budget == "all":
             return planned(self.residences[0], bands[0])
@@ -170,7 +170,7 @@ class Planner:
         fits = [
             square.width
             for square in squares
-            if self._peak(square, samples, least.residence, LEAST_BAND) + pictures <= limit
+            if self._peak(square, samples, least.residence, LEAST_BAND) + results <= limit
         ]
         side = max(fits, default=0) * self.autoencoder.compression
         smaller = f", or draw {side}x{side} px" if side else ""

@@ -63,7 +63,7 @@ def read_prompts(
     """
     path = Path(path)
     check("", seed=seed, **defaults)  # a fault of theirs is told once, not row by row
-    pictures: list[PromptImage] = []
+    entries: list[PromptImage] = []
     faults: list[str] = []
     lines_of: dict[str, int] = {}  # a name, as it is compared where case is ignored -> its line
     for number, (line, parse) in enumerate(_rows(path), start=1):
@@ -80,16 +80,16 @@ def read_prompts(
                     raise SettingsError(
                         f"its name {file!r} is also used by line {other}: choose another one."
                     )
-                pictures.append(PromptImage(file=file, line=line, metadata=metadata))
+                entries.append(PromptImage(file=file, line=line, metadata=metadata))
         except SettingsError as error:
             faults.append(f"Line {line}: {error}")
     if faults:
         more = f" And {len(faults) - NAMED} more." if len(faults) > NAMED else ""
         what = "one faulty row" if len(faults) == 1 else f"{len(faults)} faulty rows"
         raise SettingsError(f"{path} has {what}; nothing was drawn. {' '.join(faults[:NAMED])}{more}")
-    if not pictures:
+    if not entries:
         raise SettingsError(f"{path} holds no prompt: write one per line, or use another file.")
-    return pictures
+    return entries
 
 
 def row_name(number: int, prompt: str) -> str:

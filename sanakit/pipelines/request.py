@@ -177,7 +177,7 @@ class Request:
         return str(self.metadata[0]["model"])
 
     @property
-    def pictures(self) -> int:
+    def num_images(self) -> int:
         """The number of requested images."""
         return sum(self.counts)
 

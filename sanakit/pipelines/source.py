@@ -46,26 +46,26 @@ def make_source(
     if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
         raise SettingsError(f"strength = {strength!r}, but it must be a number from 0 (keep) to 1 (redraw).")
     feather = whole_number("feather", feather, 0, MAX_FEATHER)
-    picture = flatten(image)
-    marked = None if mask is None else repaint_mask(mask, picture.size)
+    image = flatten(image)
+    marked = None if mask is None else repaint_mask(mask, image.size)
     if width is None and height is None:
-        drawn = _near_native(spec, picture.width, picture.height, binned)
+        drawn = _near_native(spec, image.width, image.height, binned)
     else:
         native = spec.settings.width, spec.settings.height
         size = (native[0] if width is None else width, native[1] if height is None else height)
         drawn = spec.drawn_size(*size, binned=binned)
-        picture = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+        image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
         if marked is not None:
             marked = ImageOps.fit(marked, size, Image.Resampling.NEAREST)
-    small = picture.resize((drawn[1], drawn[0]), Image.Resampling.LANCZOS)
+    small = image.resize((drawn[1], drawn[0]), Image.Resampling.LANCZOS)
     pixels = to_tensor(np.array(small)[None])  # 1 3 H W
     grid = (drawn[0] // spec.compression, drawn[1] // spec.compression)
     return InitialImage(
         pixels=pixels,
         strength=float(strength),
         mask=None if marked is None else F.adaptive_max_pool2d(mask_tensor(marked), grid),
-        size=(picture.height, picture.width),
-        finish=_finisher(picture, marked, feather),
+        size=(image.height, image.width),
+        finish=_finisher(image, marked, feather),
     )
 
 
@@ -82,14 +82,14 @@ def _near_native(spec: ModelSpec, width: int, height: int, binned: bool) -> tupl
 
 
 def _finisher(
-    picture: Image.Image, marked: Image.Image | None, feather: int
+    image: Image.Image, marked: Image.Image | None, feather: int
 ) -> Callable[[Image.Image], Image.Image]:
     """Return the function from drawn image to result: it resizes, and pastes the kept pixels."""
     fade = None if marked is None else faded(marked, feather)
 
     def finish(drawn: Image.Image) -> Image.Image:
-        if drawn.size != picture.size:
-            drawn = drawn.resize(picture.size, Image.Resampling.LANCZOS)
-        return drawn if fade is None else Image.composite(drawn, picture, fade)
+        if drawn.size != image.size:
+            drawn = drawn.resize(image.size, Image.Resampling.LANCZOS)
+        return drawn if fade is None else Image.composite(drawn, image, fade)
 
     return finish

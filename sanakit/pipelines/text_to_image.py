@@ -203,8 +203,8 @@ class TextToImage:
         """
         compression = self.autoencoder.config.compression
         drawn = (request.cells.height * compression, request.cells.width * compression)
-        results = request.pictures * result_bytes(request.output, drawn, request.size)
-        samples = request.pictures if samples is None else samples
+        results = request.num_images * result_bytes(request.output, drawn, request.size)
+        samples = request.num_images if samples is None else samples
         return self._memory.plan(request.cells, samples * request.branches, results)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -215,8 +215,8 @@ class TextToImage:
         size = [side * self.autoencoder.config.compression for side in latents.shape[2:]]
         images = torch.empty(len(latents), 3, *size, dtype=torch.float32, device=self.device)
 
-        def put(picture: int, top: int, rows: Tensor) -> None:
-            images[picture, :, top : top + rows.shape[1]] = rows
+        def put(number: int, top: int, rows: Tensor) -> None:
+            images[number, :, top : top + rows.shape[1]] = rows
 
         self._decode(latents, put)
         return images
@@ -289,7 +289,7 @@ class TextToImage:
 
         # 6 decode, 7 image
         last = batch.latents  # at t = 0 the sample is the clean latents
-        images = last if request.output == "latent" else self.picture(last, request)
+        images = last if request.output == "latent" else self.images(last, request)
         result = Result(
             images=images,
             seeds=request.seeds,
@@ -301,7 +301,7 @@ class TextToImage:
             index=state.index, total=state.total, latents=last, clean=last, draw=self.preview, drawn=result
         )
 
-    def picture(self, latents: Tensor, request: Request) -> list[Image.Image] | Tensor:
+    def images(self, latents: Tensor, request: Request) -> list[Image.Image] | Tensor:
         """Decode latents (B C h w) to a request's images, "pil" or "pt", in the requested size.
 
         If that is the drawn size, they never exist in more than 8 bits.
@@ -314,12 +314,12 @@ class TextToImage:
             return to_pil(images) if request.output == "pil" else images
         levels = torch.empty(len(latents), *drawn, 3, dtype=torch.uint8)
 
-        def put(picture: int, top: int, rows: Tensor) -> None:
-            levels[picture, top : top + rows.shape[1]] = to_levels(rows[None])[0]
+        def put(number: int, top: int, rows: Tensor) -> None:
+            levels[number, top : top + rows.shape[1]] = to_levels(rows[None])[0]
 
         self._decode(latents, put)
-        pictures = [Image.fromarray(pixels.numpy()) for pixels in levels]
-        return pictures if image is None else [image.finish(one) for one in pictures]
+        images = [Image.fromarray(pixels.numpy()) for pixels in levels]
+        return images if image is None else [image.finish(one) for one in images]
 
     def _decode(self, latents: Tensor, put: Callable[[int, int, Tensor], None]) -> None:
         """Hand over each image's rows as they are decoded: image number, first row, 3 h W float32."""
@@ -331,12 +331,12 @@ class TextToImage:
         scaled = latents.to(self.device, dtype) / self.autoencoder.config.scaling_factor
         remedy = "the images are denoised: free memory and pass the error's `latents` to `decode`"
 
-        def draw(picture: int, band: float) -> None:
+        def draw(number: int, band: float) -> None:
             with memory_limit(f"decoding: {remedy}, or draw a smaller size", latents):
                 top = 0
-                for rows in decode_rows(self.autoencoder, scaled[picture:][:1], band):
+                for rows in decode_rows(self.autoencoder, scaled[number:][:1], band):
                     self.check_finite(rows, "The decoded image", dtype)
-                    put(picture, top, rows[0].float())
+                    put(number, top, rows[0].float())
                     top += rows.shape[2]
 
         with stage(self.autoencoder, plan, self.device):

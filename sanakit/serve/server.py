@@ -24,8 +24,8 @@ from sanakit.errors import OutputError, SettingsError, StorageError
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.http.access import LOOPBACK
 from sanakit.serve.http.app import create_app
-from sanakit.serve.http.pictures_api import made_before
 from sanakit.serve.http.service import HttpSettings
+from sanakit.serve.http.stored_images_api import made_before
 from sanakit.serve.jobs.database import Database
 from sanakit.serve.jobs.instance import Instance
 from sanakit.serve.jobs.jobs import JobStore

@@ -25,7 +25,7 @@ ELSEWHERE = {
     },
     "every node of ComfyUI keeps the same promises, in one loop": {
         f"comfy/{name}.py": "comfy/test_nodes.py"
-        for name in ("host", "loader", "pictures", "stages", "tensors", "widgets")
+        for name in ("host", "images", "loader", "stages", "tensors", "widgets")
     },
     "every kernel keeps the same promises, on every instruction set": {
         f"ops/{name}.py": "ops/test_kernels.py"
@@ -60,7 +60,7 @@ ELSEWHERE = {
         "serve/http/app.py": "serve/http/test_door.py",
         "serve/http/failures.py": "serve/http/test_answers.py",
         "serve/http/metrics.py": "serve/http/test_images_api.py",
-        "serve/http/pictures_api.py": "serve/http/test_jobs_api.py",
+        "serve/http/stored_images_api.py": "serve/http/test_jobs_api.py",
         "serve/http/service.py": "serve/http/test_door.py",
         "serve/jobs/instance.py": "serve/jobs/test_runner_kill.py",
         "serve/web/parts.py": "serve/web/test_page.py",

@@ -57,7 +57,7 @@ def run(
     """Draw what is not there; return the files in the order in which they were saved."""
     done = finished(pictures, folder, weights, overwrite=overwrite)
     drawn = (one for group in groups(pictures, done) for one in draw_group(pipe, group, done))
-    return [one.picture.file for one in save_all(drawn, pictures, folder, done, weights)]
+    return [one.entry.file for one in save_all(drawn, pictures, folder, done, weights)]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -311,14 +311,14 @@ def test_where_memory_is_short_a_group_is_drawn_in_parts(
     draw = pipe.draw
 
     def short(request):
-        tried.append(request.pictures)
-        if request.pictures > 1:
+        tried.append(request.num_images)
+        if request.num_images > 1:
             raise MemoryLimitError("too many")
         return draw(request)
 
     monkeypatch.setattr(pipe, "draw", short)
     group = groups(pictures, set())[0]
-    assert [one.picture for one in draw_group(pipe, group)] == group
+    assert [one.entry for one in draw_group(pipe, group)] == group
     assert tried == [4, 2, 1, 1, 2, 1, 1]
 
 

@@ -222,7 +222,7 @@ def waiting(
 
 
 def run_here(
-    job: AnnotationJob, pictures: Sequence[Waiting], *, source: Source, batch_size: int = 8
+    job: AnnotationJob, images: Sequence[Waiting], *, source: Source, batch_size: int = 8
 ) -> Iterator[Outcome]:
     """Run a job in this process; the next batch is read while the model works on one.
 
@@ -230,7 +230,7 @@ def run_here(
     """
     if batch_size < 1:
         raise SettingsError(f"batch_size is {batch_size}: it must be at least 1.")
-    batches = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
+    batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
     with ThreadPoolExecutor(max_workers=READERS) as pool:
         coming = [pool.submit(read_image, source, one) for one in batches[0]]
         model = job.load()
@@ -259,10 +259,10 @@ def annotate_batch(
     ]
 
 
-def read_image(source: Source, picture: Waiting) -> Image.Image | str:
+def read_image(source: Source, image: Waiting) -> Image.Image | str:
     """Return an image, RGB, upright, on white, scaled down to LONGEST_SIDE; or why it cannot be read."""
     try:
-        content = source.read(picture.index)
+        content = source.read(image.index)
         height, width = image_size(io.BytesIO(content))
         scale = min(1.0, LONGEST_SIDE / max(height, width))
         pixels = decode(content, max(1, round(height * scale)), max(1, round(width * scale)))

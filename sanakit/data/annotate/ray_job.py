@@ -22,7 +22,7 @@ from sanakit.pipelines.batch_ray import workers_on
 
 def annotate_on_cluster(
     job: AnnotationJob,
-    pictures: Sequence[Waiting],
+    images: Sequence[Waiting],
     *,
     place: str,
     workers: int,
@@ -46,7 +46,7 @@ def annotate_on_cluster(
         if number < 1:
             raise SettingsError(f"{number} {what} is too few: use at least 1.")
     with workers_on(device, workers) as needs:
-        rows = [{"picture": json.dumps(asdict(one))} for one in pictures]
+        rows = [{"picture": json.dumps(asdict(one))} for one in images]
         # Blocks of one batch come back as soon as they are done, but a million blocks would cost more than
         # the images: with many there are up to 64 batches in one.
         blocks = max(1, min(len(rows) // batch_size, max(1000, len(rows) // (64 * batch_size))))
@@ -81,7 +81,7 @@ class _Worker:
     def __call__(self, rows: dict[str, Any]) -> dict[str, list]:
         """Do the job on a batch; a mistake of the user's comes back as a sentence."""
         try:
-            batch = [_picture(json.loads(str(text))) for text in rows["picture"]]
+            batch = [_waiting(json.loads(str(text))) for text in rows["picture"]]
             for one in batch:
                 if one.index >= len(self.source) or self.source.key(one.index) != one.key:
                     raise DataError(
@@ -100,6 +100,6 @@ class _Worker:
         }
 
 
-def _picture(row: dict[str, Any]) -> Waiting:
+def _waiting(row: dict[str, Any]) -> Waiting:
     captions = tuple(Caption(**one) for one in row["captions"])
     return Waiting(index=row["index"], key=row["key"], captions=captions)

@@ -22,16 +22,16 @@ EMPTY = -1
 
 @dataclass(frozen=True, slots=True)
 class GlobalBatch:
-    """One batch of the whole run. bucket: its number. pictures: B numbers of images, EMPTY for none."""
+    """One batch of the whole run. bucket: its number. images: B numbers of images, EMPTY for none."""
 
     epoch: int
     bucket: int
-    pictures: np.ndarray
+    images: np.ndarray
 
     @property
     def weights(self) -> np.ndarray:
         """Return B float32: 1 for an image, 0 for an empty place."""
-        return (self.pictures != EMPTY).astype(np.float32)
+        return (self.images != EMPTY).astype(np.float32)
 
 
 class Order:
@@ -52,14 +52,14 @@ class Order:
         counts = [-(-len(numbers) // batch_size) for numbers in members]
         self._ends = np.cumsum(counts)
         self.batches_per_epoch = int(self._ends[-1])
-        self.pictures_per_epoch = sum(map(len, members))
+        self.images_per_epoch = sum(map(len, members))
         # The current epoch's permutations, which are costly for millions of images and always the same.
         self._memo: tuple[int, dict[int, np.ndarray]] = (-1, {})
 
     @property
     def empty_share(self) -> float:
         """Return the share of empty places in an epoch's batches, in [0, 1)."""
-        return 1 - self.pictures_per_epoch / (self.batches_per_epoch * self.batch_size)
+        return 1 - self.images_per_epoch / (self.batches_per_epoch * self.batch_size)
 
     def batch(self, number: int) -> GlobalBatch:
         """Return global batch `number`, counted from 0 over all epochs. Raises SettingsError below 0."""
@@ -71,9 +71,9 @@ class Order:
         start = (place - int(self._ends[bucket - 1] if bucket else 0)) * self.batch_size
         members = self.members[bucket]
         chosen = self._permutation(epoch, bucket, len(members))[start : start + self.batch_size]
-        pictures = np.full(self.batch_size, EMPTY, dtype=np.int64)
-        pictures[: len(chosen)] = members[chosen]
-        return GlobalBatch(epoch, bucket, pictures)
+        images = np.full(self.batch_size, EMPTY, dtype=np.int64)
+        images[: len(chosen)] = members[chosen]
+        return GlobalBatch(epoch, bucket, images)
 
     def _permutation(self, epoch: int, which: int, length: int) -> np.ndarray:
         """Return the shuffle of bucket `which`, or, numbered after the last bucket, of the batches."""

@@ -28,7 +28,7 @@ class Task:
 
     step: int
     size: tuple[int, int]
-    pictures: np.ndarray
+    images: np.ndarray
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class Preparer:
         self.temperature, self.threshold = temperature, threshold
 
     def __getitem__(self, task: Task) -> PreparedPart:
-        count = len(task.pictures)
+        count = len(task.images)
         height, width = task.size
         prepared = PreparedPart(
             torch.empty((count, 3, height, width), dtype=torch.uint8),
@@ -59,7 +59,7 @@ class Preparer:
             torch.zeros(count),
             [""] * count,
         )
-        for place, number in enumerate(task.pictures.tolist()):
+        for place, number in enumerate(task.images.tolist()):
             if number == EMPTY:
                 prepared.images[place] = GREY
                 continue

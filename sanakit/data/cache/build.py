@@ -237,15 +237,15 @@ def build_cache(
         done = kept
         with closing(_read_ahead(plan.source, _tasks(plan, missing, batch))) as read:
             for shard in missing:
-                pictures: list[CachedImage] = []
-                while len(pictures) < shard.pictures:
+                images: list[CachedImage] = []
+                while len(images) < shard.pictures:
                     part = next(read)
                     _encode(part, autoencoder, encoder, cut)
-                    pictures += [picture for picture, _ in part]
+                    images += [image for image, _ in part]
                     done += len(part)
                     if progress:
                         progress("encoding", done, total)
-                write_shard(plan.folder, shard, about, pictures)
+                write_shard(plan.folder, shard, about, images)
     cache = Cache(plan.folder)
     return Built(
         folder=plan.folder,
@@ -339,7 +339,7 @@ def _read(source: Source, number: int, size: tuple[int, int]) -> _Read:
 @torch.no_grad()
 def _encode(part: list[_Read], autoencoder: DCAE, encoder: TextEncoder | None, cut: list[str]) -> None:
     """Add latents and text features to the sound ones of images of one size."""
-    sound = [picture for picture, pixels in part if pixels is not None]
+    sound = [image for image, pixels in part if pixels is not None]
     if not sound:
         return
     weight = next(autoencoder.parameters())
@@ -347,19 +347,19 @@ def _encode(part: list[_Read], autoencoder: DCAE, encoder: TextEncoder | None, c
     images = from_levels(levels).to(autoencoder.dtype)
     latents = autoencoder.encode(images).float() * autoencoder.config.scaling_factor
     stored = latents.to("cpu", LATENTS)
-    for picture, one in zip(sound, stored, strict=True):
+    for image, one in zip(sound, stored, strict=True):
         if not one.isfinite().all():
             raise NumericsError(
-                f"The latents of {picture.key} are not finite in {LATENTS}: the model overflows in "
+                f"The latents of {image.key} are not finite in {LATENTS}: the model overflows in "
                 f"{autoencoder.dtype}. Use float32 (--dtype float32)."
             )
-        picture.latents = one
+        image.latents = one
     if encoder is None:
         return
-    texts = [[caption.text for caption in picture.captions] or [""] for picture in sound]
+    texts = [[caption.text for caption in image.captions] or [""] for image in sound]
     features = iter(encoder.encode([text for alternatives in texts for text in alternatives], cut))
-    for picture, alternatives in zip(sound, texts, strict=True):
-        picture.text = [one.to("cpu", TEXT) for one in islice(features, len(alternatives))]
+    for image, alternatives in zip(sound, texts, strict=True):
+        image.text = [one.to("cpu", TEXT) for one in islice(features, len(alternatives))]
 
 
 def _check_folder(folder: Path) -> None:

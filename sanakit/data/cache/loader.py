@@ -81,28 +81,28 @@ class CachedLoader:
         """Return a part of global batch `step`. Raises DataError for a damaged row, which it names."""
         self._check(part)
         drawn = self.order.batch(step)
-        rows = drawn.pictures[part.start : part.stop].tolist()
-        pictures = [CachedImage("", EMPTY) if row == EMPTY else self.cache[row] for row in rows]
+        rows = drawn.images[part.start : part.stop].tolist()
+        images = [CachedImage("", EMPTY) if row == EMPTY else self.cache[row] for row in rows]
         shape = self.cache.about.latent_shape(self.buckets.sizes[drawn.bucket])
         nothing = torch.zeros(shape, dtype=LATENTS)
-        latents = torch.stack([nothing if one.latents is None else one.latents for one in pictures])
-        chosen = [self._draw(picture, step) for picture in pictures]
+        latents = torch.stack([nothing if one.latents is None else one.latents for one in images])
+        chosen = [self._draw(image, step) for image in images]
         return CachedBatch(
             latents.to(self.device).float(),
-            self._text(pictures, chosen),
+            self._text(images, chosen),
             [
                 one.captions[place].text if one.captions else ""
-                for one, place in zip(pictures, chosen, strict=True)
+                for one, place in zip(images, chosen, strict=True)
             ],
-            torch.tensor([float(one.latents is not None) for one in pictures], device=self.device),
-            [picture.key for picture in pictures],
+            torch.tensor([float(one.latents is not None) for one in images], device=self.device),
+            [image.key for image in images],
         )
 
     def report(self) -> LoaderReport:
         """Say what became of the images that the cache was made of; print it."""
         about = self.cache.about
         return LoaderReport(
-            pictures=about.pictures,
+            images=about.pictures,
             used=len(self.buckets),
             broken=dict(about.broken),
             left_out=dict(about.left_out),
@@ -121,23 +121,23 @@ class CachedLoader:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _draw(self, picture: CachedImage, step: int) -> int:
+    def _draw(self, image: CachedImage, step: int) -> int:
         """Return the index of the caption that this step trains on; 0 if the image has none."""
-        if not picture.captions:
-            self._uncaptioned += picture.latents is not None
+        if not image.captions:
+            self._uncaptioned += image.latents is not None
             return 0
-        u = uniform(self.seed, step, picture.number)
-        caption = draw_caption(picture.captions, u, temperature=self.temperature, threshold=self.threshold)
-        return picture.captions.index(caption)
+        u = uniform(self.seed, step, image.number)
+        caption = draw_caption(image.captions, u, temperature=self.temperature, threshold=self.threshold)
+        return image.captions.index(caption)
 
-    def _text(self, pictures: list[CachedImage], chosen: list[int]) -> list[Tensor]:
+    def _text(self, images: list[CachedImage], chosen: list[int]) -> list[Tensor]:
         """Features of the captions drawn; of a sample without weight one token of zeros: a softmax over no
         token at all would be NaN."""
         width = self.cache.about.text_width
         if not width:
             return []
         zeros = torch.zeros((1, width), dtype=TEXT)
-        text = [one.text[place] if one.text else zeros for one, place in zip(pictures, chosen, strict=True)]
+        text = [one.text[place] if one.text else zeros for one, place in zip(images, chosen, strict=True)]
         # one copy to the device, not B of them
         return list(torch.cat(text).to(self.device).split([len(features) for features in text]))
 

@@ -169,31 +169,31 @@ def start_cache(folder: Path, about: About) -> None:
         _write(folder / ABOUT, (json.dumps({"format": FORMAT, **asdict(about)}, indent=1) + "\n").encode())
 
 
-def write_shard(folder: Path, shard: Shard, about: About, pictures: Sequence[CachedImage]) -> None:
+def write_shard(folder: Path, shard: Shard, about: About, images: Sequence[CachedImage]) -> None:
     """Write a shard's images, whole or not at all. Raises OutputError where that is not possible."""
-    latents = torch.zeros((len(pictures), *about.latent_shape(about.sizes[shard.bucket])), dtype=LATENTS)
+    latents = torch.zeros((len(images), *about.latent_shape(about.sizes[shard.bucket])), dtype=LATENTS)
     rows: list[bytes] = []
-    for place, picture in enumerate(pictures):
-        row: dict[str, Any] = {"key": picture.key}
-        if picture.latents is None:
-            row["failed"] = picture.failed
+    for place, image in enumerate(images):
+        row: dict[str, Any] = {"key": image.key}
+        if image.latents is None:
+            row["failed"] = image.failed
         else:
-            latents[place] = picture.latents
-            row["captions"] = [[c.text, c.score, c.source] for c in picture.captions]
+            latents[place] = image.latents
+            row["captions"] = [[c.text, c.score, c.source] for c in image.captions]
         rows.append(json.dumps(row).encode())
     tensors = {
         "latents": latents,
-        "numbers": torch.tensor([picture.number for picture in pictures]),
-        "sound": torch.tensor([picture.latents is not None for picture in pictures], dtype=torch.uint8),
+        "numbers": torch.tensor([image.number for image in images]),
+        "sound": torch.tensor([image.latents is not None for image in images], dtype=torch.uint8),
         "rows": torch.from_numpy(np.frombuffer(b"".join(rows), dtype=np.uint8).copy()),
         "row_ends": _ends(map(len, rows)),
     }
     if about.text_width:
-        text = [features for picture in pictures for features in picture.text]
+        text = [features for image in images for features in image.text]
         none = torch.empty((0, about.text_width), dtype=TEXT)
         tensors["text"] = torch.cat([none, *(features.to("cpu", TEXT) for features in text)])
         tensors["text_ends"] = _ends(map(len, text))
-        tensors["firsts"] = _ends(len(picture.text) for picture in pictures)[:-1].clone()
+        tensors["firsts"] = _ends(len(image.text) for image in images)[:-1].clone()
     _write(folder / shard.name, save(tensors))
 
 
@@ -241,8 +241,8 @@ class Cache:
         broken: dict[str, str] = {}
         for start, file in zip(self._starts[:-1], self._files, strict=True):
             for place in torch.nonzero(file.read("sound") == 0).flatten().tolist():
-                picture = self[start + place]
-                broken[picture.key] = picture.failed or ""
+                image = self[start + place]
+                broken[image.key] = image.failed or ""
         return broken
 
     def __getitem__(self, index: int) -> CachedImage:
@@ -339,12 +339,12 @@ def _open_shard(folder: Path, shard: Shard) -> TensorFiles:
     path = folder / shard.name
     try:
         file = TensorFiles([path])
-        pictures = file.infos["numbers"].shape[0]
+        images = file.infos["numbers"].shape[0]
     except (WeightsError, OSError, KeyError) as error:
         reason = str(error).removesuffix(" Download or export it again.")
         raise DataError(f"{path} is damaged: {reason} Delete it. {AGAIN}") from None
-    if pictures != shard.pictures:
-        raise DataError(f"{path} holds {pictures} images instead of {shard.pictures}: delete it. {AGAIN}")
+    if images != shard.pictures:
+        raise DataError(f"{path} holds {images} images instead of {shard.pictures}: delete it. {AGAIN}")
     return file
 
 

@@ -46,10 +46,10 @@ class FolderSource:
                 self.ignored[path] = "is not used: it is read in the data set's own folder only"
         pairs = paired(others)
         self.ignored |= pairs.ignored
-        self._names = Names(sorted(pairs.pictures))
+        self._names = Names(sorted(pairs.images))
         self._beside = pairs.captions
         self._tables = sorted(tables)
-        self._rows = self._read_tables(set(pairs.pictures)) if pairs.pictures else {}
+        self._rows = self._read_tables(set(pairs.images)) if pairs.images else {}
 
     def __len__(self) -> int:
         return len(self._names)
@@ -87,7 +87,7 @@ class FolderSource:
         files = [*self._tables, *sorted(self._beside.values())]
         return fingerprint_of((name, self.root / name) for name in files)
 
-    def _read_tables(self, pictures: set[str]) -> dict[str, tuple[Caption, ...]]:
+    def _read_tables(self, images: set[str]) -> dict[str, tuple[Caption, ...]]:
         found: dict[str, tuple[Caption, ...]] = {}
         for table in self._tables:
             columns: dict[str, None] = {}
@@ -99,7 +99,7 @@ class FolderSource:
                 named = os.path.normpath(os.path.join(os.path.dirname(table), row[_NAME]))
                 name = named.replace(os.sep, "/")
                 captions = captions_in_value(row, place)
-                if name in pictures:
+                if name in images:
                     found[name] = distinct([*found.get(name, ()), *captions])
                 else:
                     self.ignored[name] = f"is in {table}, but not in the folder"

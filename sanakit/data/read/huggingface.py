@@ -25,7 +25,7 @@ from sanakit.errors import DataError, MissingExtraError
 
 SPLIT = "train"
 _PATHS = ("string", "large_string")  # kinds of columns that hold paths of files
-_PICTURE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp")
+_IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp")
 
 
 class TableSource:
@@ -39,23 +39,23 @@ class TableSource:
         library = _library()
         self.name = name
         features = table.features
-        columns = _picture_columns(features)
+        columns = _image_columns(features)
         if not columns:
             raise DataError(
                 f"{name} has no column of images, only {', '.join(features)}: call the column 'image'."
             )
-        self._pictures, *others = columns
+        self._images, *others = columns
         unused = {
-            column: f"is not used: the images are those of {self._pictures!r}; to train on these, rename "
+            column: f"is not used: the images are those of {self._images!r}; to train on these, rename "
             "both columns, this one to 'image'"
             for column in others
         }
         unused |= unused_columns(features, columns)
         self.ignored = {f"column {column}": reason for column, reason in unused.items()} | dict(ignored or {})
         # The file as it is: decoding it in our own way is what makes it quick.
-        table = table.cast_column(self._pictures, library.Image(decode=False))
-        self._files = table.select_columns([self._pictures])
-        words = {*TEXT_KEYS, *SCORE_KEYS, SOURCE_KEY} - {self._pictures}
+        table = table.cast_column(self._images, library.Image(decode=False))
+        self._files = table.select_columns([self._images])
+        words = {*TEXT_KEYS, *SCORE_KEYS, SOURCE_KEY} - {self._images}
         self._texts = table.select_columns([column for column in features if column in words])
 
     def __len__(self) -> int:
@@ -71,7 +71,7 @@ class TableSource:
 
     def read(self, index: int) -> bytes:
         """Return the image's file. Raises OSError for a row without one."""
-        value = self._files[int(index)][self._pictures] or {}
+        value = self._files[int(index)][self._images] or {}
         if value.get("bytes") is not None:
             return value["bytes"]
         if not value.get("path"):
@@ -130,14 +130,14 @@ def _load(place: Any, load: Any) -> Any:
         raise DataError(f"{place} cannot be opened as a Hugging Face data set: {reason}") from None
 
 
-def _picture_columns(features: Mapping[str, Any]) -> list[str]:
+def _image_columns(features: Mapping[str, Any]) -> list[str]:
     """Return the columns that may hold images, the one to use first.
 
     Usual names come before others, and columns of files before columns of their paths.
     """
     library = _library()
     typed = [column for column, kind in features.items() if isinstance(kind, library.Image)]
-    named = [column for column in _PICTURE_COLUMNS if column in features]
+    named = [column for column in _IMAGE_COLUMNS if column in features]
     paths = [column for column in named if getattr(features[column], "dtype", None) in _PATHS]
     files = [column for column in named if column not in paths]
     return list(dict.fromkeys([*files, *typed, *paths]))

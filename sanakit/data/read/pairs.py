@@ -20,11 +20,11 @@ CAPTION_READERS = {".txt": captions_in_text, ".json": captions_in_json}
 class Pairs:
     """The files of a place.
 
-    pictures: paths, in the order given.   captions: an image's path without its suffix, and ".txt" or ".json"
+    images: paths, in the order given.   captions: an image's path without its suffix, and ".txt" or ".json"
     -> the path of its captions.   ignored: path -> why the file is not used.
     """
 
-    pictures: list[str]
+    images: list[str]
     captions: dict[str, str]
     ignored: dict[str, str]
 
@@ -35,7 +35,7 @@ def paired(paths: Iterable[str]) -> Pairs:
     >>> paired(["fox.JPG", "fox.TXT", "owl.txt"]).captions
     {'fox.txt': 'fox.TXT'}
     """
-    pictures: list[str] = []
+    images: list[str] = []
     captions: dict[str, str] = {}
     ignored: dict[str, str] = {}
     stems: set[str] = set()
@@ -43,7 +43,7 @@ def paired(paths: Iterable[str]) -> Pairs:
         stem, suffix = posixpath.splitext(path)
         kind = suffix.lower()
         if kind in DATA_SUFFIXES:
-            pictures.append(path)
+            images.append(path)
             stems.add(stem)
         elif kind in CAPTION_READERS:
             beside = path if kind == suffix else stem + kind
@@ -54,4 +54,4 @@ def paired(paths: Iterable[str]) -> Pairs:
             ignored[path] = f"is not an image ({suffix or 'no suffix'})"
     lonely = [beside for beside in captions if posixpath.splitext(beside)[0] not in stems]
     ignored |= {captions.pop(beside): "is a caption without an image" for beside in lonely}
-    return Pairs(pictures, captions, ignored)
+    return Pairs(images, captions, ignored)

@@ -107,11 +107,11 @@ class TarSource:
         index = index_tar(self.shards[number])
         pairs = paired(index.files)
         if index.damage:
-            damaged[shard] = f"{index.damage} (images that are used: {len(pairs.pictures)})"
+            damaged[shard] = f"{index.damage} (images that are used: {len(pairs.images)})"
         self.ignored |= {f"{shard}:{member}": reason for member, reason in index.ignored.items()}
         self.ignored |= {f"{shard}:{index.files[path][0]}": reason for path, reason in pairs.ignored.items()}
         found: list[tuple[str, list[int]]] = []
-        for path in pairs.pictures:
+        for path in pairs.images:
             member, offset, size = index.files[path]
             row = [number, offset, size, *[_NONE] * 4]
             for suffix, column in _CAPTIONS.items():

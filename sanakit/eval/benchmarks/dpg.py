@@ -23,7 +23,7 @@ from sanakit.reading import check_file
 Ask = Callable[[Image.Image, str], bool]
 """Whether the answer to a question about an image is yes."""
 COLUMNS = ("item_id", "proposition_id", "dependency", "tuple", "question_natural_language")
-PICTURES = 4  # of a prompt, by the protocol
+IMAGES = 4  # of a prompt, by the protocol
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ COUNTING_THRESHOLD = 0.9  # the same where things are counted, so that doubtful 
 MAX_OBJECTS = 16  # of a class
 MARGIN = 0.1  # of both things' sizes: how far apart middles must be before they count as beside each other
 BACKGROUND = "#999"  # behind a thing whose colour is asked
-PICTURES = 4  # of a prompt, by the protocol
+IMAGES = 4  # of a prompt, by the protocol
 TEMPLATES = (
     "a photo of a {colour} {thing}",
     "a photo of a {colour}-colored {thing}",

@@ -92,7 +92,7 @@ def frechet_distance(first: Moments, second: Moments) -> float:
 
 
 def moments_of(
-    pictures: Iterable[Path | Image.Image],
+    images: Iterable[Path | Image.Image],
     extract: Extract,
     *,
     side: int | None = None,
@@ -100,7 +100,7 @@ def moments_of(
 ) -> Moments:
     """Return the moments of images' features, BATCH at a time if sizes allow it.
 
-    pictures: files, or images.   side: pixels that the shorter side is brought to first and a middle square
+    images: files, or images.   side: pixels that the shorter side is brought to first and a middle square
     cut out of, as for a set of mixed sizes; None: images as they are.   report: told how many are done.
     Raises DataError for a file that is not an image.
     """
@@ -113,7 +113,7 @@ def moments_of(
             waiting.clear()
             report(moments.count)
 
-    for one in pictures:
+    for one in images:
         image = read_image(one) if isinstance(one, Path) else flatten(one)
         values = pixels(image, side)
         if waiting and (waiting[0].shape != values.shape or len(waiting) == BATCH):

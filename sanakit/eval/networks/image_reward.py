@@ -89,9 +89,9 @@ class RewardNetwork(nn.Module):
             width = outputs
         self.head = nn.Sequential(*layers)
 
-    def forward(self, pictures: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Return the rewards, B. pictures: B 3 224 224.   tokens, mask: B T."""
-        seen = self.vision(pixel_values=pictures).last_hidden_state  # B N 1024
+    def forward(self, pixels: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Return the rewards, B. pixels: B 3 224 224.   tokens, mask: B T."""
+        seen = self.vision(pixel_values=pixels).last_hidden_state  # B N 1024
         read = self.text(
             input_ids=tokens,
             attention_mask=mask,
@@ -116,8 +116,8 @@ class ImageReward:
         tokens = torch.tensor([one.ids for one in encoded], device=device)
         mask = torch.tensor([one.attention_mask for one in encoded], device=device)
         side: int = self.network.vision.config.image_size  # pyright: ignore[reportAssignmentType]
-        pictures = torch.stack([clip_pixels(image, side) for image in images]).to(device)
-        return self.network(pictures, tokens, mask).tolist()
+        pixels = torch.stack([clip_pixels(image, side) for image in images]).to(device)
+        return self.network(pixels, tokens, mask).tolist()
 
 
 def load_image_reward(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sanakit.images.image import to_tensor
 from sanakit.models.dc_ae import DCAE
-from sanakit.train.feeds.pictures import IndexedImages
+from sanakit.train.feeds.images import IndexedImages
 
 BATCH = 16  # images that are encoded at once
 TOLD_EVERY = 10.0  # seconds
@@ -32,5 +32,5 @@ def encode_images(codec: DCAE, images: IndexedImages) -> Tensor:
         latents.append(codec.encode(pictures.to(device)).contiguous())
         if time.monotonic() - told > TOLD_EVERY:
             told = time.monotonic()
-            log.info("Encoding pictures: %s of %s", f"{min(start + BATCH, count):,}", f"{count:,}")
+            log.info("Encoding images: %s of %s", f"{min(start + BATCH, count):,}", f"{count:,}")
     return torch.cat(latents)

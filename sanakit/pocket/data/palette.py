@@ -31,20 +31,20 @@ FRAME = 6  # px of the image's edge whose median is the ground
 ALIKE = 60.0  # distance in RGB within which a pixel has a colour
 
 
-def ground_of(picture: Tensor) -> str:
+def ground_of(image: Tensor) -> str:
     """Name the colour of an image's edge (3 H W in [-1, 1]): the nearest to its median."""
-    edge = torch.cat([picture[:, :FRAME].flatten(1), picture[:, -FRAME:].flatten(1)], 1)
-    edge = torch.cat([edge, picture[:, :, :FRAME].flatten(1), picture[:, :, -FRAME:].flatten(1)], 1)
+    edge = torch.cat([image[:, :FRAME].flatten(1), image[:, -FRAME:].flatten(1)], 1)
+    edge = torch.cat([edge, image[:, :, :FRAME].flatten(1), image[:, :, -FRAME:].flatten(1)], 1)
     return _nearest(edge.median(1).values)
 
 
-def silhouette_of(picture: Tensor) -> str | None:
+def silhouette_of(image: Tensor) -> str | None:
     """Name the one colour of what stands on an image's ground, 3 H W in [-1, 1]; None if it is not one.
 
     Plain is what has four fifths of its pixels near the colour of their median.
     """
-    pixels = (picture.flatten(1) + 1) * HALF
-    ground = pixels.new_tensor(COLOURS[ground_of(picture)])
+    pixels = (image.flatten(1) + 1) * HALF
+    ground = pixels.new_tensor(COLOURS[ground_of(image)])
     shown = pixels[:, (pixels - ground[:, None]).norm(dim=0) > ALIKE]
     if shown.shape[1] < 0.02 * pixels.shape[1]:
         return None

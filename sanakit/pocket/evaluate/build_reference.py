@@ -56,7 +56,7 @@ def build_reference(
     gallery = Gallery(
         mean=mean,
         basis=basis,
-        pictures=project(features, mean, basis),
+        images=project(features, mean, basis),
         labels=torch.tensor([concepts.index(data.rows[i].concept) for i in asked]),
         designs=tuple(data.rows[i].style for i in asked),
         artists=tuple(_artist(data.rows[i].source) for i in asked),
@@ -90,9 +90,7 @@ def build_known(
         Gallery(
             mean=basis.mean,
             basis=basis.basis,
-            pictures=basis.project(
-                _features(load_efficientnet(), data.images, every, report, "all concepts")
-            ),
+            images=basis.project(_features(load_efficientnet(), data.images, every, report, "all concepts")),
             labels=torch.tensor([numbers[row.concept] for row in data.rows]),
             designs=tuple(row.style for row in data.rows),
             artists=tuple(_artist(row.source) for row in data.rows),

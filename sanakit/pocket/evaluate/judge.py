@@ -58,15 +58,15 @@ class SceneJudge(nn.Module):
         )
         self.head = nn.Conv2d(160, len(concepts) + 2, 1)
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Judge B 3 128 128 in [-1, 1]: logits B N+1 8 8 (0: nothing), and log2(side / 128 px) B 8 8."""
-        seen = self.head(self.trunk(pictures))
+        seen = self.head(self.trunk(images))
         return seen[:, :-1], seen[:, -1]
 
     @torch.no_grad()
-    def look(self, pictures: Tensor) -> list[list[Thing]]:
+    def look(self, images: Tensor) -> list[list[Thing]]:
         """Find the things in each image (B 3 256 256 in [-1, 1])."""
-        logits, sizes = self(F.avg_pool2d(pictures, 2).to(self.head.weight))
+        logits, sizes = self(F.avg_pool2d(images, 2).to(self.head.weight))
         chances = logits.float().softmax(1)
         return [self._things(*seen) for seen in zip(chances, sizes.float(), strict=True)]
 

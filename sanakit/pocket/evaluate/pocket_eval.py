@@ -76,8 +76,8 @@ def evaluate_scenes(
         # seeds go up one by one in a call: questions that are neighbours in the list can be drawn together
         together = part[-1] - part[0] == len(part) - 1
         groups = [part] if together else [[i] for i in part]
-        pictures = torch.cat([draw([asked[i].prompt for i in group], seed + group[0]) for group in groups])
-        verdicts += zip(questions, judged(judge, questions, pictures), strict=True)
+        images = torch.cat([draw([asked[i].prompt for i in group], seed + group[0]) for group in groups])
+        verdicts += zip(questions, judged(judge, questions, images), strict=True)
         progress("asking and judging", len(verdicts), len(numbers))
     return PocketEval(
         questions=len(verdicts),
@@ -87,21 +87,21 @@ def evaluate_scenes(
     )
 
 
-def judged(judge: SceneJudge, questions: Sequence[Question], pictures: Tensor) -> list[bool]:
+def judged(judge: SceneJudge, questions: Sequence[Question], images: Tensor) -> list[bool]:
     """Tell of each image (B 3 256 256 in [-1, 1]) whether everything that its question asks holds."""
-    pictures = pictures.float().cpu().clamp(-1, 1)
+    images = images.float().cpu().clamp(-1, 1)
     return [
-        holds(question, things, picture)
-        for question, things, picture in zip(questions, judge.look(pictures), pictures, strict=True)
+        holds(question, things, image)
+        for question, things, image in zip(questions, judge.look(images), images, strict=True)
     ]
 
 
-def holds(question: Question, things: Sequence[Thing], picture: Tensor) -> bool:
+def holds(question: Question, things: Sequence[Thing], image: Tensor) -> bool:
     """Tell whether an image (3 256 256 in [-1, 1]) in which these things were seen answers its question."""
-    if ground_of(picture) != question.ground:
+    if ground_of(image) != question.ground:
         return False
     if question.colour is not None:  # of what thing it is an outline, the judge tells too seldom
-        return len(things) == 1 and silhouette_of(picture) == question.colour
+        return len(things) == 1 and silhouette_of(image) == question.colour
     if Counter(question.concepts) != Counter(thing.concept for thing in things):
         return False
     if question.kind in ("left", "above", "size"):

@@ -37,13 +37,13 @@ class Shares:
 class Gallery:
     """Real images of every concept, as points of the feature space.
 
-    mean: F and basis: F D, from features to coordinates.   pictures: N D, of length 1.
+    mean: F and basis: F D, from features to coordinates.   images: N D, of length 1.
     labels: N, in [0, C).   designs, artists: N, what an image belongs to and who drew it.   concepts: C.
     """
 
     mean: Tensor
     basis: Tensor
-    pictures: Tensor
+    images: Tensor
     labels: Tensor
     designs: tuple[str, ...]
     artists: tuple[str, ...]
@@ -55,7 +55,7 @@ class Gallery:
 
     def similarity(self, points: Tensor) -> Tensor:
         """Cosine of projected images (B D) with every concept, B C; 0 for a concept without images."""
-        sums = points.new_zeros(len(self.concepts), points.shape[1]).index_add_(0, self.labels, self.pictures)
+        sums = points.new_zeros(len(self.concepts), points.shape[1]).index_add_(0, self.labels, self.images)
         return points @ F.normalize(sums, dim=1).T
 
     def ranks(self, points: Tensor, labels: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class Gallery:
         chosen = kept.nonzero().flatten().tolist()
         return replace(
             self,
-            pictures=self.pictures[kept],
+            images=self.images[kept],
             labels=self.labels[kept],
             designs=tuple(self.designs[i] for i in chosen),
             artists=tuple(self.artists[i] for i in chosen),
@@ -106,7 +106,7 @@ def ceiling(gallery: Gallery, groups: Sequence[str]) -> Shares:
     for index in range(len(names)):
         inside = group == index
         others = gallery.only(~inside)
-        found.append(others.ranks(gallery.pictures[inside], gallery.labels[inside]))
+        found.append(others.ranks(gallery.images[inside], gallery.labels[inside]))
     return Shares.of(torch.cat(found))
 
 

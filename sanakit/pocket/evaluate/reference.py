@@ -29,7 +29,7 @@ FOLDER = Path(__file__).parents[2] / "assets" / "pocket_reference"
 GALLERY, HELD_OUT, KNOWN, NAMES = "gallery.safetensors", "heldout.webp", "known.safetensors", "names.json"
 SIDE = 256  # pixels of a held-out image
 COLUMNS = 12
-_TENSORS = ("mean", "basis", "pictures", "labels")
+_TENSORS = {"mean": "mean", "basis": "basis", "pictures": "images", "labels": "labels"}  # in the file: ours
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -63,7 +63,7 @@ def load_reference(folder: str | Path = FOLDER) -> PocketReference:
         gallery = Gallery(
             mean=tensors["mean"].float(),
             basis=tensors["basis"].float(),
-            pictures=tensors["pictures"].float(),
+            images=tensors["pictures"].float(),
             labels=tensors["labels"],
             designs=tuple(texts["designs"]),
             artists=tuple(texts["artists"]),
@@ -103,11 +103,11 @@ def save_reference(
         "held_out": len(held_out),
         "sources": list(sources),
     }
-    tensors = {name: getattr(gallery, name).contiguous() for name in _TENSORS}
+    tensors = {name: getattr(gallery, ours).contiguous() for name, ours in _TENSORS.items()}
     tensors = {name: t if name in ("labels", "mean") else t.half() for name, t in tensors.items()}
     sheet = Image.new("RGB", (COLUMNS * SIDE, -(-len(held_out) // COLUMNS) * SIDE), "white")
-    for index, picture in enumerate(held_out):
-        sheet.paste(Image.fromarray(picture), (index % COLUMNS * SIDE, index // COLUMNS * SIDE))
+    for index, image in enumerate(held_out):
+        sheet.paste(Image.fromarray(image), (index % COLUMNS * SIDE, index // COLUMNS * SIDE))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with written_whole(folder / GALLERY) as partial:
@@ -126,11 +126,11 @@ def load_known(reference: PocketReference, folder: str | Path = FOLDER) -> Galle
     try:
         with safe_open(Path(folder) / KNOWN, framework="pt") as file:
             texts = json.loads(file.metadata()["known"])
-            pictures, labels = file.get_tensor("pictures").float(), file.get_tensor("labels").long()
+            images, labels = file.get_tensor("pictures").float(), file.get_tensor("labels").long()
         return Gallery(
             mean=reference.gallery.mean,
             basis=reference.gallery.basis,
-            pictures=pictures,
+            images=images,
             labels=labels,
             designs=tuple(texts["designs"]),
             artists=tuple(texts["artists"]),
@@ -159,7 +159,7 @@ def save_known(folder: str | Path, gallery: Gallery) -> None:
     Raises DataError if the folder cannot be written.
     """
     texts = {name: getattr(gallery, name) for name in ("designs", "artists", "concepts")}
-    tensors = {"pictures": gallery.pictures.half().contiguous(), "labels": gallery.labels.short()}
+    tensors = {"pictures": gallery.images.half().contiguous(), "labels": gallery.labels.short()}
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with written_whole(Path(folder) / KNOWN) as partial:

@@ -33,7 +33,7 @@ OnProgress = Callable[[str, int, int], None]
 Draw = Callable[[list[str], int], Tensor]
 """Draws prompts, B 3 H W in [-1, 1]; the number is the seed of the first, the next has one more ..."""
 Look = Callable[[str, Tensor], None]
-"""Called with ("plain" or "styled", all the pictures drawn, B 3 H W in [-1, 1]), to save a sheet of them."""
+"""Called with ("plain" or "styled", all drawn images, B 3 H W in [-1, 1]), to save a sheet of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,9 +64,9 @@ class PocketReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recognition:
-    """The results for B prompts. pictures: B 3 H W.   ranks: B, how many concepts were nearer."""
+    """The results for B prompts. images: B 3 H W.   ranks: B, how many concepts were nearer."""
 
-    pictures: Tensor
+    images: Tensor
     ranks: Tensor
     seconds: float  # for drawing one image
 
@@ -89,7 +89,7 @@ def evaluate_pocket(
     >>> evaluate_pocket().top1  # doctest: +SKIP
     """
     report = progress or (lambda what, done, total: None)
-    show = look or (lambda part, pictures: None)
+    show = look or (lambda part, images: None)
     if (release := CATALOG.get(os.fspath(model))) is not None and release.repo is not None:
         raise SettingsError(
             f"{release.name} draws photographs; this measure knows 200 drawn things: use pocket, or the "
@@ -104,7 +104,7 @@ def evaluate_pocket(
     found = {}
     for part, prompts in (("plain", reference.prompts), ("styled", reference.styled_prompts)):
         found[part] = recognise(draw, network, gallery, prompts, chosen, seed=seed, progress=report)
-        show(part, found[part].pictures)
+        show(part, found[part].images)
     fidelity = reconstruct(load_autoencoder(model), reference.held_out, report)
     plain, styled = (Shares.of(found[part].ranks) for part in ("plain", "styled"))
     highest, other_artist = ceiling(gallery, gallery.designs), ceiling(gallery, gallery.artists)
@@ -177,16 +177,16 @@ def recognise(
 
     prompts: C, a concept each.   chosen: numbers of concepts, ascending.   Concept i is drawn from seed + i.
     """
-    pictures, ranks, seconds = [], [], 0.0
+    batches, ranks, seconds = [], [], 0.0
     for together in _runs(chosen):
         started = perf_counter()
         images = draw([prompts[i] for i in together], seed + together[0]).float().cpu()
         seconds += perf_counter() - started
         points = gallery.project(image_features(network, images))
         ranks.append(gallery.ranks(points, torch.tensor(together)))
-        pictures.append(images)
-        progress("drawing and recognising", sum(map(len, pictures)), len(chosen))
-    return Recognition(torch.cat(pictures), torch.cat(ranks), seconds / len(chosen))
+        batches.append(images)
+        progress("drawing and recognising", sum(map(len, batches)), len(chosen))
+    return Recognition(torch.cat(batches), torch.cat(ranks), seconds / len(chosen))
 
 
 def _runs(numbers: Sequence[int]) -> list[list[int]]:

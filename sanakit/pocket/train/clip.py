@@ -75,9 +75,9 @@ class PocketPairs:
         """Return a composed scene with one of its captions."""
         scene = self.scenes.scene(int(random.integers(SCENES)))
         which = int(random.integers(len(scene.captions)))
-        picture = self.scenes.compose(scene)
+        image = self.scenes.compose(scene)
         return Pair(
-            picture=picture if self.held_out else augment(picture, random, self.side, mirror=False),
+            image=image if self.held_out else augment(image, random, self.side, mirror=False),
             caption=scene.captions[which],
             wrong=wrong_captions(scene, which, random),
             things=frozenset(thing.concept for thing in scene.objects),
@@ -88,12 +88,10 @@ class PocketPairs:
         """Return an image of the data set with one of its captions."""
         pool = self.common if random.random() < self.common_share else self.rare
         index = pool[random.integers(len(pool))]
-        row, picture = self.rows[index], np.array(self.images[index])  # off the read-only map
+        row, image = self.rows[index], np.array(self.images[index])  # off the read-only map
         which = int(random.integers(len(row.captions)))
         return Pair(
-            picture=picture
-            if self.held_out
-            else augment(picture, random, self.side, mirror=random.random() < 0.5),
+            image=image if self.held_out else augment(image, random, self.side, mirror=random.random() < 0.5),
             caption=row.captions[which],
             wrong=self._wrong_words(row, which, random),
             things=frozenset({row.concept}),
@@ -153,19 +151,19 @@ def _said_wrongly(scene: Scene, point: str, random: np.random.Generator) -> tupl
     return scene_captions(scene.kind, concepts, ground, colour, style)
 
 
-def augment(picture: np.ndarray, random: np.random.Generator, side: int, *, mirror: bool) -> np.ndarray:
+def augment(image: np.ndarray, random: np.random.Generator, side: int, *, mirror: bool) -> np.ndarray:
     """Change an image (H W 3 uint8) without changing what it shows, in the way of small generators' faults.
 
     A crop of up to 8 % a side, brightness and colour within 12 %, sometimes blur, sometimes noise.
     side: of the result, in pixels. mirror: left and right.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     left, top, right, bottom = random.uniform(0, 0.08, 4) * (random.random(4) < 0.7)
     box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
-    image = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC, box=box)
+    resized = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC, box=box)
     if random.random() < 0.3:
-        image = image.filter(ImageFilter.GaussianBlur(random.uniform(0.2, 0.8)))
-    pixels = np.asarray(image, np.float32)
+        resized = resized.filter(ImageFilter.GaussianBlur(random.uniform(0.2, 0.8)))
+    pixels = np.asarray(resized, np.float32)
     pixels = pixels * random.uniform(0.88, 1.05, 3).astype(np.float32) + np.float32(random.uniform(-8, 8))
     if random.random() < 0.2:
         pixels += random.standard_normal(pixels.shape, np.float32) * np.float32(random.uniform(1, 8))

@@ -45,7 +45,7 @@ QUESTION_SEED = 2026
 class JudgeBatch:
     """A part of a batch."""
 
-    pictures: Tensor  # B 3 128 128
+    images: Tensor  # B 3 128 128
     labels: Tensor  # B 8 8, 0 = nothing
     sizes: Tensor  # B 8 8, log2(side / 128 px)
     total: int  # images in all parts
@@ -68,13 +68,13 @@ class JudgeObjective:
     def batch(self, step: int, part: Part) -> JudgeBatch:
         """Compose a part of the batch of a step."""
         samples = [self._sample(step, index) for index in range(part.start, part.stop)]
-        pictures, labels, sizes = (torch.stack(column) for column in zip(*samples, strict=True))
+        images, labels, sizes = (torch.stack(column) for column in zip(*samples, strict=True))
         device = self.device
-        return JudgeBatch(pictures.to(device), labels.to(device), sizes.to(device), part.total)
+        return JudgeBatch(images.to(device), labels.to(device), sizes.to(device), part.total)
 
     def loss(self, batch: JudgeBatch) -> Tensor:
         """Cross-entropy of cells with and without a thing, each kind's own mean, and the error of sizes."""
-        logits, sizes = self.judge(batch.pictures)
+        logits, sizes = self.judge(batch.images)
         wrong = F.cross_entropy(logits.float(), batch.labels, reduction="none")
         there = batch.labels > 0
         named = (wrong * there).sum((1, 2)) / there.sum((1, 2)).clamp(min=1)
@@ -93,7 +93,7 @@ class JudgeObjective:
 
     def sheet(self, averaged: nn.Module) -> Image.Image:
         """Images as they are learned from."""
-        return contact_sheet(self.batch(0, Part(0, 32, 32)).pictures, 8)
+        return contact_sheet(self.batch(0, Part(0, 32, 32)).images, 8)
 
     def _sample(self, step: int, index: int) -> tuple[Tensor, Tensor, Tensor]:
         generator = numpy_generator(self.seed, step, index)
@@ -103,9 +103,9 @@ class JudgeObjective:
             style = STYLES[generator.integers(len(STYLES))].name
             scene = single(names[generator.integers(len(names))], style)
         scale, (right, down) = generator.uniform(0.85, 1.1), generator.uniform(-20, 20, 2)
-        picture = F.avg_pool2d(to_tensor(self.scenes.compose(scene)[None]), 2)
-        picture = _moved(picture, scene.ground, scale, right, down)
-        picture = _worn(picture, generator)[0]
+        image = F.avg_pool2d(to_tensor(self.scenes.compose(scene)[None]), 2)
+        image = _moved(image, scene.ground, scale, right, down)
+        image = _worn(image, generator)[0]
         labels = torch.zeros(CELLS, CELLS, dtype=torch.long)
         sizes = torch.zeros(CELLS, CELLS)
         middles = (torch.arange(CELLS) + 0.5) * CELL
@@ -116,7 +116,7 @@ class JudgeObjective:
             near = (middles[:, None] - y) ** 2 + (middles[None] - x) ** 2 <= reach**2
             labels[near] = self.labels[thing.concept]
             sizes[near] = float(np.log2(thing.side * scale / 128))
-        return picture, labels, sizes
+        return image, labels, sizes
 
 
 def judge_run(data: Path, config: TrainConfig) -> Run:
@@ -170,20 +170,20 @@ def _question(kind: str, scene: Scene) -> Question:
     )
 
 
-def _moved(picture: Tensor, ground: str, scale: float, right: float, down: float) -> Tensor:
+def _moved(image: Tensor, ground: str, scale: float, right: float, down: float) -> Tensor:
     """Return an image scaled about its middle and moved by px, more of its ground around it."""
     colour = torch.tensor(COLOURS[ground]).view(1, 3, 1, 1) / HALF - 1
     matrix = torch.tensor([[1 / scale, 0, -right / 128 / scale], [0, 1 / scale, -down / 128 / scale]])
-    grid = F.affine_grid(matrix[None].float(), [1, *picture.shape[1:]], align_corners=False)
-    return F.grid_sample(picture - colour, grid, align_corners=False) + colour
+    grid = F.affine_grid(matrix[None].float(), [1, *image.shape[1:]], align_corners=False)
+    return F.grid_sample(image - colour, grid, align_corners=False) + colour
 
 
-def _worn(picture: Tensor, generator: np.random.Generator) -> Tensor:
+def _worn(image: Tensor, generator: np.random.Generator) -> Tensor:
     """Return an image blurred by up to 5 px, with contrast and brightness changed by 10 %, and noise."""
     width = int(generator.integers(0, 3)) * 2 + 1
     if width > 1:
-        picture = F.avg_pool2d(F.pad(picture, [width // 2] * 4, "replicate"), width, 1)
+        image = F.avg_pool2d(F.pad(image, [width // 2] * 4, "replicate"), width, 1)
     low, high = generator.uniform(-0.1, 0.1), generator.uniform(0.9, 1.1)
     noise = torch.from_numpy(generator.standard_normal((1, 3, 32, 32), np.float32))
     grain = F.interpolate(noise * generator.uniform(0, 0.12), scale_factor=4, mode="bilinear")
-    return picture * high + low + grain
+    return image * high + low + grain

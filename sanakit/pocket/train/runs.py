@@ -15,7 +15,7 @@ from sanakit.pocket.data.encoding import encode_images
 from sanakit.pocket.data.scenes import Scenes
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
-from sanakit.train.feeds.pictures import Crops, IndexedImages
+from sanakit.train.feeds.images import Crops, IndexedImages
 from sanakit.train.objectives.autoencoder import AutoencoderObjective, Terms, autoencoder_state
 from sanakit.train.record import MadeWith
 from sanakit.train.run import Run, averaged_weights

@@ -150,15 +150,15 @@ class Engine:
             if self._closing:
                 raise ClosedError("The server is stopping: try again later.")
             waiting = sum(len(group.waiting) for group in self._turns.groups.values())
-            if waiting and waiting + request.pictures > self.max_waiting:
+            if waiting and waiting + request.num_images > self.max_waiting:
                 self._counts["refused"] += 1
                 raise BusyError(f"{waiting} images are already waiting: try again later.")
             pixels = source_pixels(request)
             if pixels and waiting and pixels + self._turns.source_pixels() > SOURCE_PIXELS:
                 self._counts["refused"] += 1
                 raise BusyError("Too many large images already wait to be edited: try again later.")
-            pictures = (RequestImage(ticket, number) for number in range(request.pictures))
-            self._turns.add(key, self._capacity(key), pictures)
+            images = (RequestImage(ticket, number) for number in range(request.num_images))
+            self._turns.add(key, self._capacity(key), images)
             self._condition.notify()
         return ticket
 
@@ -277,8 +277,8 @@ class Engine:
     def _begin(self, pipe: TextToImage, group: Group) -> None:
         """Let the image that has waited longest join; with the first of a request comes its text."""
         with self._condition:
-            picture = group.waiting.popleft()
-        ticket = picture.ticket
+            image = group.waiting.popleft()
+        ticket = image.ticket
         try:
             if not ticket.samples:
                 ticket.begun = time.monotonic()
@@ -288,9 +288,9 @@ class Engine:
         except Exception as error:
             self._fail(ticket, error)
             return
-        picture.sample = ticket.samples[picture.number]
+        image.sample = ticket.samples[image.number]
         with self._condition:
-            group.run(picture)
+            group.run(image)
 
     def _samples(self, pipe: TextToImage, ticket: Ticket) -> list[Sample]:
         request = ticket.request
@@ -321,74 +321,74 @@ class Engine:
         """Take one step of all images that run, as many at a time as fit in the memory."""
         left = deque(group.running)
         while left:
-            pictures = [left.popleft() for _ in range(min(len(left), group.capacity))]
-            pictures = [picture for picture in pictures if not picture.ticket.done]
+            images = [left.popleft() for _ in range(min(len(left), group.capacity))]
+            images = [image for image in images if not image.ticket.done]
             try:
-                self._step_together(pipe, group, pictures)
+                self._step_together(pipe, group, images)
             except Exception as error:
-                if len(pictures) == 1:
-                    self._fail(pictures[0].ticket, error)
+                if len(images) == 1:
+                    self._fail(images[0].ticket, error)
                 elif isinstance(error, MemoryLimitError):
                     with self._condition:
-                        self._turns.limit(group, len(pictures) // 2)
+                        self._turns.limit(group, len(images) // 2)
                     log.warning("%s From now on at most %d at once.", error, group.capacity)
-                    left.extendleft(reversed(pictures))
+                    left.extendleft(reversed(images))
                 else:
-                    self._step_each(pipe, group, pictures)
-        for picture in list(group.running):
-            state = picture.sample.state  # pyright: ignore[reportOptionalMemberAccess] - it runs
+                    self._step_each(pipe, group, images)
+        for image in list(group.running):
+            state = image.sample.state  # pyright: ignore[reportOptionalMemberAccess] - it runs
             try:
                 pipe.check_finite(
                     state.sample, f"Step {state.index} of {state.total}", pipe.transformer.dtype
                 )
             except Exception as error:
-                self._fail(picture.ticket, error)
+                self._fail(image.ticket, error)
                 continue
-            self._progress(pipe, picture)
+            self._progress(pipe, image)
         with self._condition:
             group.settle()
 
-    def _step_together(self, pipe: TextToImage, group: Group, pictures: list[RequestImage]) -> None:
-        if pictures:
-            plan = pipe.plan(pictures[0].ticket.request, samples=len(pictures))
+    def _step_together(self, pipe: TextToImage, group: Group, images: list[RequestImage]) -> None:
+        if images:
+            plan = pipe.plan(images[0].ticket.request, samples=len(images))
             self._current.enter(pipe.transformer, pipe, plan)
-            group.batch(pipe.transformer, pictures).step(plan.after_block)
-            self._counts.update(steps=1, samples=len(pictures))
+            group.batch(pipe.transformer, images).step(plan.after_block)
+            self._counts.update(steps=1, samples=len(images))
 
-    def _step_each(self, pipe: TextToImage, group: Group, pictures: list[RequestImage]) -> None:
+    def _step_each(self, pipe: TextToImage, group: Group, images: list[RequestImage]) -> None:
         """After a step that failed: each alone, so that only those fail that cannot be helped."""
         self._counts["failed_steps"] += 1
         if not group.told:
-            log.exception("a step of %d images failed; each of them takes it alone", len(pictures))
+            log.exception("a step of %d images failed; each of them takes it alone", len(images))
         group.told, failed = True, False
-        for picture in pictures:
+        for image in images:
             try:
-                self._step_together(pipe, group, [picture] * (not picture.ticket.done))
+                self._step_together(pipe, group, [image] * (not image.ticket.done))
             except Exception as error:
                 failed = True
-                self._fail(picture.ticket, error)
+                self._fail(image.ticket, error)
         if not failed:  # it is the crowd that fails, and would at every step
-            group.shrink(max(1, len(pictures) // 2))
+            group.shrink(max(1, len(images) // 2))
 
-    def _progress(self, pipe: TextToImage, picture: RequestImage) -> None:
-        ticket, sample = picture.ticket, picture.sample
+    def _progress(self, pipe: TextToImage, image: RequestImage) -> None:
+        ticket, sample = image.ticket, image.sample
         assert sample is not None
         preview = pipe.preview(sample.clean[0]) if ticket.previews and not sample.state.done else None
-        ticket.tell(Stepped(ticket, picture.number, sample.state.index, sample.state.total, preview))
+        ticket.tell(Stepped(ticket, image.number, sample.state.index, sample.state.total, preview))
 
-    def _finish(self, pipe: TextToImage, group: Group, picture: RequestImage) -> None:
-        ticket, sample = picture.ticket, picture.sample
+    def _finish(self, pipe: TextToImage, group: Group, image: RequestImage) -> None:
+        ticket, sample = image.ticket, image.sample
         assert sample is not None
         try:
             self._current.enter(pipe.autoencoder, pipe, pipe.plan(ticket.request, samples=1))
-            images: Any = pipe.picture(sample.state.sample, ticket.request)
+            images: Any = pipe.images(sample.state.sample, ticket.request)
             if self.image_filter is not None:
                 self.image_filter(images, ticket.id)
         except Exception as error:
             self._fail(ticket, error)
             return
         self._counts["pictures"] += 1
-        if result := ticket.add(picture.number, images[0]):
+        if result := ticket.add(image.number, images[0]):
             ticket.tell(Finished(ticket, result))
 
     def _fail(self, ticket: Ticket, error: Exception) -> None:

@@ -62,16 +62,16 @@ class Group:
         """Whether the group has no work."""
         return not (self.waiting or self.running or self.ready)
 
-    def run(self, picture: RequestImage) -> None:
+    def run(self, image: RequestImage) -> None:
         """Have an image, which has its sample, take part from the next step on."""
-        (self.ready if picture.sample is None or picture.sample.state.done else self.running).append(picture)
+        (self.ready if image.sample is None or image.sample.state.done else self.running).append(image)
         self.batches.clear()
 
-    def batch(self, transformer: VelocityModel, pictures: Sequence[RequestImage]) -> Batch:
+    def batch(self, transformer: VelocityModel, images: Sequence[RequestImage]) -> Batch:
         """Return the batch of some of the running images; it is kept until other ones run."""
-        key = tuple(pictures)
+        key = tuple(images)
         if key not in self.batches:
-            self.batches[key] = Batch(transformer, [p.sample for p in pictures if p.sample])
+            self.batches[key] = Batch(transformer, [p.sample for p in images if p.sample])
         return self.batches[key]
 
     def shrink(self, capacity: int) -> None:
@@ -81,23 +81,23 @@ class Group:
 
     def settle(self) -> None:
         """Move the images that are denoised from those that run to those that are ready."""
-        done = [picture for picture in self.running if picture.sample and picture.sample.state.done]
+        done = [image for image in self.running if image.sample and image.sample.state.done]
         if done:
-            self.running = [picture for picture in self.running if picture not in done]
+            self.running = [image for image in self.running if image not in done]
             self.ready.extend(done)
             self.batches.clear()
 
     def drop(self, ticket: Ticket) -> None:
         """Forget the images of a request."""
-        self.waiting = deque(picture for picture in self.waiting if picture.ticket is not ticket)
-        self.ready = deque(picture for picture in self.ready if picture.ticket is not ticket)
-        if any(picture.ticket is ticket for picture in self.running):
-            self.running = [picture for picture in self.running if picture.ticket is not ticket]
+        self.waiting = deque(image for image in self.waiting if image.ticket is not ticket)
+        self.ready = deque(image for image in self.ready if image.ticket is not ticket)
+        if any(image.ticket is ticket for image in self.running):
+            self.running = [image for image in self.running if image.ticket is not ticket]
             self.batches.clear()
 
     def tickets(self) -> set[Ticket]:
         """Return the requests that have images in it."""
-        return {picture.ticket for picture in (*self.waiting, *self.running, *self.ready)}
+        return {image.ticket for image in (*self.waiting, *self.running, *self.ready)}
 
 
 class Turns:
@@ -116,12 +116,12 @@ class Turns:
             GroupKey, float
         ] = {}  # of groups that pause, where it is more than the credit leaves them
 
-    def add(self, key: GroupKey, capacity: int, pictures: Iterable[RequestImage]) -> None:
+    def add(self, key: GroupKey, capacity: int, images: Iterable[RequestImage]) -> None:
         """Have images wait in the group of their key."""
         if key not in self.groups:
             spent = max(self._past.pop(key, 0.0), self._clock - CREDIT)
             self.groups[key] = Group(key, min(capacity, self._limits.get(key, capacity)), spent)
-        self.groups[key].waiting.extend(pictures)
+        self.groups[key].waiting.extend(images)
 
     def limit(self, group: Group, capacity: int) -> None:
         """Let a group, and later ones of its key, have fewer images in a step from now on."""

@@ -23,7 +23,7 @@ class Stepped:
     """An image of a request is one step further."""
 
     ticket: Ticket
-    picture: int  # the first is 0
+    number: int  # of the image; the first is 0
     index: int  # steps done
     total: int
     preview: Image | None
@@ -93,11 +93,11 @@ class Ticket:
     def add(self, number: int, image: Image) -> Result | None:
         """Take an image that is done; return the result if it was the last one."""
         self._images[number] = image
-        if len(self._images) < self.request.pictures:
+        if len(self._images) < self.request.num_images:
             return None
         begun = self.begun or self.accepted
         return Result(
-            images=[self._images[number] for number in range(self.request.pictures)],
+            images=[self._images[number] for number in range(self.request.num_images)],
             seeds=self.request.seeds,
             timings={"queue": begun - self.accepted, "draw": time.monotonic() - begun},
             metadata=self.request.metadata,

@@ -87,24 +87,24 @@ class Access:
             )
             raise FailureError(Failure(status=403, message=message, code="foreign_host"))
 
-    def charge(self, caller: Caller, pictures: int) -> None:
+    def charge(self, caller: Caller, num_images: int) -> None:
         """Count a request for so many images. Raises FailureError (429), StorageError; blocks."""
-        if caller.key is not None and (refusal := self._limiter.check(caller.key, pictures)):
+        if caller.key is not None and (refusal := self._limiter.check(caller.key, num_images)):
             raise _too_many(refusal)
 
-    def refund_failed(self, caller: Caller, pictures: int, error: Exception) -> None:
+    def refund_failed(self, caller: Caller, num_images: int, error: Exception) -> None:
         """Take back what was charged for images that were not drawn, unless that was the caller's own doing.
 
         Nor is an error of the database told, where there is a first one to tell. Blocks.
         """
         if not isinstance(error, (StoppedError, RefusedError, DeadlineError)):
             with suppress(StorageError):
-                self.refund(caller, pictures)
+                self.refund(caller, num_images)
 
-    def refund(self, caller: Caller, pictures: int) -> None:
+    def refund(self, caller: Caller, num_images: int) -> None:
         """Take back what was charged for a request that was not served after all; blocks."""
         if caller.key is not None:
-            self._limiter.refund(caller.key, pictures)
+            self._limiter.refund(caller.key, num_images)
 
 
 class AccessGuard:

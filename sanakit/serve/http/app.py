@@ -1,8 +1,9 @@
 """The whole HTTP application around an engine: from the outermost layer to the routes.
 
 A request passes the outer layer (id, log, figures, headers), CORS where origins are allowed, guard (keys),
-body limit, and reaches a route of images_api, jobs_api, pictures_api or one of the few below. Nothing draws
-here. FastAPI's pages of documentation fetch scripts from other machines and are off; /openapi.json is there.
+body limit, and reaches a route of images_api, jobs_api, stored_images_api or one of the few below. Nothing
+draws here. FastAPI's pages of documentation fetch scripts from other machines and are off; /openapi.json is
+there.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from sanakit.serve.http.images_api import images_api
 from sanakit.serve.http.jobs_api import jobs_api
 from sanakit.serve.http.metrics import CONTENT_TYPE, Metrics
 from sanakit.serve.http.openai_schema import ModelList, ModelReply, StateReply
-from sanakit.serve.http.pictures_api import stored_images_api
 from sanakit.serve.http.service import HttpSettings, Service
+from sanakit.serve.http.stored_images_api import stored_images_api
 from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.keys import KeyStore
 from sanakit.serve.jobs.storage import ImageStore

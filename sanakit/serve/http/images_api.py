@@ -35,8 +35,8 @@ from sanakit.serve.http.openai_schema import (
     Reply,
     Usage,
 )
-from sanakit.serve.http.pictures_api import new_name
 from sanakit.serve.http.service import Service, address, note_prompt, request_id
+from sanakit.serve.http.stored_images_api import new_name
 from sanakit.serve.http.uploads import read_edit
 
 _MARK = f"file {secrets.token_hex(16)}"  # where a file goes in a reply's JSON; nobody outside knows it
@@ -78,7 +78,7 @@ async def answer(service: Service, client: Request, body: DrawingSettings, drawn
     note_prompt(service, client, body)
     if service.draining.is_set():
         raise ClosedError("The server is stopping: try again when it is back.")
-    charged = caller_of(client), drawn.pictures
+    charged = caller_of(client), drawn.num_images
     partial_images = (body.partial_images or 0) if service.settings.previews else 0
     await asyncio.to_thread(service.access.charge, *charged)
     try:
@@ -100,7 +100,7 @@ async def answer(service: Service, client: Request, body: DrawingSettings, drawn
         with drawing:
             result = await drawing.result(client)
         files = await encode_all(result, body)
-        pictures = await _pictures(service, client, body, result, files)
+        replies = await _replies(service, client, body, result, files)
     except Exception as error:
         _count(service, error)
         await asyncio.to_thread(service.access.refund_failed, *charged, error)
@@ -109,8 +109,8 @@ async def answer(service: Service, client: Request, body: DrawingSettings, drawn
         created=int(time.time()),
         output_format=body.output_format or "png",
         size=_size(drawn),
-        data=pictures,
-        usage=_usage(drawn, drawn.pictures, kind),
+        data=replies,
+        usage=_usage(drawn, drawn.num_images, kind),
         warnings=result.warnings,
     )
     if body.response_format == "url":
@@ -118,20 +118,20 @@ async def answer(service: Service, client: Request, body: DrawingSettings, drawn
     return StreamingResponse(_spelled(reply, files), media_type="application/json")
 
 
-async def _pictures(
+async def _replies(
     service: Service, client: Request, body: DrawingSettings, result: Result, files: list[bytes]
 ) -> list[ImageReply]:
     """Return the images as the body wishes: marked in the answer itself, or stored, by their address."""
-    pictures = []
+    replies = []
     for file, metadata in zip(files, result.metadata, strict=True):
         if body.response_format == "url":
             name = new_name(body.output_format or "png")
             await asyncio.to_thread(service.store.put, name, file)
             url = address(client, "picture", name=name)
-            pictures.append(ImageReply(url=url, metadata=metadata))
+            replies.append(ImageReply(url=url, metadata=metadata))
         else:
-            pictures.append(ImageReply(b64_json=_MARK, metadata=metadata))
-    return pictures
+            replies.append(ImageReply(b64_json=_MARK, metadata=metadata))
+    return replies
 
 
 def check_output(body: DrawingSettings, drawn: Drawn) -> None:
@@ -179,7 +179,7 @@ async def _events(
                     type=f"{kind}.partial_image",  # pyright: ignore[reportArgumentType]
                     b64_json=_MARK,
                     created_at=now,
-                    picture=event.picture,
+                    picture=event.number,
                     partial_image_index=drawing.shown(event) or 0,
                     **shared,
                 )
@@ -201,7 +201,7 @@ async def _events(
     except Exception as error:  # the status has been sent: the error goes the way of the events
         finished = True
         _count(service, error)
-        await asyncio.to_thread(service.access.refund_failed, caller_of(client), drawn.pictures, error)
+        await asyncio.to_thread(service.access.refund_failed, caller_of(client), drawn.num_images, error)
         detailed = service.settings.log_prompts
         failure = failure_of(error, request_id(client), detailed=detailed)
         yield f"event: error\ndata: {json.dumps(failure.body())}\n\n".encode()
@@ -262,5 +262,5 @@ def _size(drawn: Drawn) -> str:
     return f"{drawn.size[1]}x{drawn.size[0]}"
 
 
-def _usage(drawn: Drawn, pictures: int, kind: str) -> Usage:
-    return Usage.of(drawn.cells.tokens, pictures, edit=kind == "image_edit")
+def _usage(drawn: Drawn, num_images: int, kind: str) -> Usage:
+    return Usage.of(drawn.cells.tokens, num_images, edit=kind == "image_edit")

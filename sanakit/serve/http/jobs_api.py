@@ -178,15 +178,15 @@ async def _accept(
             raise ClosedError("The server is stopping: try again when it is back.")
         if service.jobs.counts()[QUEUED] >= service.settings.max_jobs:
             raise BusyError(f"{service.settings.max_jobs} jobs are already waiting: try again later.")
-        service.access.charge(caller, drawn.pictures)
+        service.access.charge(caller, drawn.num_images)
         try:
             for name, image in sources.items():
                 with service.engine.decoding.turn(image.width * image.height):
                     file = encode(image, "PNG")
                 service.store.put(settings[name], file)
-            return service.jobs.add(kind, settings, caller.key_id, drawn.pictures, job_id=job_id)
+            return service.jobs.add(kind, settings, caller.key_id, drawn.num_images, job_id=job_id)
         except (OutputError, StorageError):
-            service.access.refund(caller, drawn.pictures)
+            service.access.refund(caller, drawn.num_images)
             twin = service.jobs.get(job_id, caller.key_id)  # it may have been a moment faster with this id
             for name in sources:
                 if twin.body.get(name) != settings[name] if twin else not idempotency_key:
@@ -215,7 +215,7 @@ def _arguments(drawn: Drawn, body: DrawingSettings, kind: str) -> dict[str, Any]
         "steps": first["steps"],
         "guidance": drawn.guidance,
         "seed": drawn.seeds[0],
-        "num_images": drawn.pictures,
+        "num_images": drawn.num_images,
         "solver": first["solver"],
     }
     return settings | ({"strength": first["strength"]} if kind == "edit" else {})

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 MAX_PROMPT = 32_000  # characters, as OpenAI's
-MAX_PICTURES = 10  # of one request
+MAX_IMAGES = 10  # of one request
 MAX_SEED = 2**53 - 1  # the largest whole number that every JSON reader keeps exact
 
 _IGNORED = "Accepted for existing clients; has no effect here."
@@ -45,7 +45,7 @@ class DrawingSettings(BaseModel):
         None, max_length=200, description="An id of /v1/models; null: the server's first model."
     )
     n: int | None = Field(
-        None, ge=1, le=MAX_PICTURES, description="Images to draw: this seed and those after it; 1."
+        None, ge=1, le=MAX_IMAGES, description="Images to draw: this seed and those after it; 1."
     )
     size: str | None = Field(
         None,
@@ -172,9 +172,9 @@ class Usage(Reply):
     input_tokens_details: InputDetails
 
     @classmethod
-    def of(cls, cells: int, pictures: int, *, edit: bool) -> Usage:
-        """Count for `pictures` of `cells` latents each; an edit reads one such image, too."""
-        read, drawn = cells if edit else 0, cells * pictures
+    def of(cls, cells: int, num_images: int, *, edit: bool) -> Usage:
+        """Count for `num_images` of `cells` latents each; an edit reads one such image, too."""
+        read, drawn = cells if edit else 0, cells * num_images
         details = InputDetails(text_tokens=0, image_tokens=read)
         return cls(
             input_tokens=read, output_tokens=drawn, total_tokens=read + drawn, input_tokens_details=details

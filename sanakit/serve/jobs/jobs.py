@@ -73,12 +73,18 @@ class JobStore:
         self.database = url if isinstance(url, Database) else Database(url)
 
     def add(
-        self, kind: str, body: dict[str, Any], key_id: str | None, pictures: int, *, job_id: str | None = None
+        self,
+        kind: str,
+        body: dict[str, Any],
+        key_id: str | None,
+        num_images: int,
+        *,
+        job_id: str | None = None,
     ) -> Job:
         """Store an accepted request; when this returns it is on the disk.
 
         body: arguments of `Engine.check` as JSON, its seed fixed; images of `INPUTS` by name in the store.
-        pictures: how many it makes. job_id: of `new_job_id`, where inputs were stored under it before.
+        num_images: how many it makes. job_id: of `new_job_id`, where inputs were stored under it before.
         """
         if job_id is not None and not _ID.fullmatch(job_id):
             raise SettingsError(f"{job_id!r} is not a job id: use new_job_id().")
@@ -87,7 +93,7 @@ class JobStore:
             kind=kind,
             body=body,
             key_id=key_id,
-            pictures=pictures,
+            pictures=num_images,
             created=now(),
         )
         with self.database.writing() as session:
@@ -184,17 +190,17 @@ class JobStore:
         with self.database.writing() as session:
             return _give_back(session, (Job.owner == owner) | (Job.lease < now()))
 
-    def delete_before(self, time: datetime, delete_picture: Callable[[str], None]) -> int:
+    def delete_before(self, time: datetime, delete_image: Callable[[str], None]) -> int:
         """Delete the jobs that ended before a time, with their images. Returns how many.
 
-        delete_picture: takes a name in the store, which may not be there. It is called before the rows go:
+        delete_image: takes a name in the store, which may not be there. It is called before the rows go:
         if the process is killed between, the next call deletes what is left.
         """
         deleted = 0
         while jobs := self._ended_before(time):
             for job in jobs:
                 for name in job.result_names() + job.input_names():
-                    delete_picture(name)
+                    delete_image(name)
             with self.database.writing() as session:
                 session.execute(delete(Job).where(Job.number.in_([job.number for job in jobs])))
             deleted += len(jobs)

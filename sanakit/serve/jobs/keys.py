@@ -178,7 +178,7 @@ class KeyStore:
         """Close all connections."""
         self.database.close()
 
-    def spend(self, key: Key, pictures: int, time: datetime) -> Refusal | None:
+    def spend(self, key: Key, num_images: int, time: datetime) -> Refusal | None:
         """Count a request for so many images, unless that would exceed a limit of its key."""
         day, moment = time.date(), time.timestamp()
         mine = KeyRequest.key_id == key.id
@@ -193,28 +193,28 @@ class KeyStore:
                     return _wait(free - moment, f"This key may send {key.per_minute} requests a minute")
             usage = session.get(KeyUsage, (key.id, day), with_for_update=True)
             usage = usage or KeyUsage(key_id=key.id, day=day, pictures=0)
-            if key.per_day is not None and usage.pictures + pictures > key.per_day:
+            if key.per_day is not None and usage.pictures + num_images > key.per_day:
                 midnight = datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC)
                 sentence = f"This key may make {key.per_day} images a day (UTC), and too few are left."
                 return Refusal(max(1, math.ceil((midnight - time).total_seconds())), sentence)
-            usage.pictures += pictures
+            usage.pictures += num_images
             session.add(usage)
             if key.per_minute is not None:
                 session.add(KeyRequest(key_id=key.id, moment=moment))
         return None
 
-    def refund(self, key: Key, pictures: int, day: date) -> None:
+    def refund(self, key: Key, num_images: int, day: date) -> None:
         """Take images from what a key made in a day."""
         with self.database.writing() as session:
             usage = session.get(KeyUsage, (key.id, day), with_for_update=True)
             if usage is not None:
-                usage.pictures = max(0, usage.pictures - pictures)
+                usage.pictures = max(0, usage.pictures - num_images)
 
     def used(self, day: date) -> dict[str, int]:
         """Images that were counted in a day of UTC, by id of the key."""
         with self.database.reading() as session:
             found = session.execute(select(KeyUsage.key_id, KeyUsage.pictures).where(KeyUsage.day == day))
-            return {key_id: pictures for key_id, pictures in found}
+            return {key_id: count for key_id, count in found}
 
 
 class Limiter:
@@ -235,16 +235,16 @@ class Limiter:
         self._wrong = RateLimitItemPerMinute(wrong_per_minute)
         self._strangers = MemoryStorage()
 
-    def check(self, key: Key, pictures: int) -> Refusal | None:
+    def check(self, key: Key, num_images: int) -> Refusal | None:
         """Count one request for so many images: None if it may be served. May raise StorageError.
 
         Call it once a request, when all else about the request is right.
         """
-        return self._keys.spend(key, pictures, datetime.fromtimestamp(self._clock(), UTC))
+        return self._keys.spend(key, num_images, datetime.fromtimestamp(self._clock(), UTC))
 
-    def refund(self, key: Key, pictures: int) -> None:
+    def refund(self, key: Key, num_images: int) -> None:
         """Take back the images of a request that was then not served. The minute stays."""
-        self._keys.refund(key, pictures, datetime.fromtimestamp(self._clock(), UTC).date())
+        self._keys.refund(key, num_images, datetime.fromtimestamp(self._clock(), UTC).date())
 
     def wrong(self, address: str) -> Refusal | None:
         """Count a wrong or missing key from a client's address: None (answer 401) or a Refusal (429).

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 LEASE = 60.0  # seconds
 POLL = 1.0  # seconds between two looks at the database while nothing happens
-PICTURES_AT_ONCE = 16  # of claimed jobs; the engine's batches take that many by default
+IMAGES_AT_ONCE = 16  # of claimed jobs; the engine's batches take that many by default
 
 _EXPIRY_EVERY, _SWEEP_EVERY = 600.0, 3600.0  # seconds
 _UNEXPECTED = "The server failed to draw this; its log has details."
@@ -53,7 +53,7 @@ class _Held:
 class JobRunner:
     """The thread between the job store and the engine.
 
-    owner: `Instance.name`, the same after a restart. lease, poll: seconds. pictures_at_once: of claimed jobs
+    owner: `Instance.name`, the same after a restart. lease, poll: seconds. images_at_once: of claimed jobs
     together; a larger job runs alone. keep: how long ended jobs and their images stay; None: for ever.
     """
 
@@ -66,11 +66,11 @@ class JobRunner:
         *,
         lease: float = LEASE,
         poll: float = POLL,
-        pictures_at_once: int = PICTURES_AT_ONCE,
+        images_at_once: int = IMAGES_AT_ONCE,
         keep: timedelta | None = None,
     ) -> None:
         self._engine, self._jobs, self._store, self._owner = engine, jobs, store, owner
-        self._lease, self._poll, self._most, self._keep = lease, poll, pictures_at_once, keep
+        self._lease, self._poll, self._most, self._keep = lease, poll, images_at_once, keep
         self._held: dict[str, _Held] = {}
         self._renewed = self._expired = self._swept = -float("inf")
         self._recovered = False

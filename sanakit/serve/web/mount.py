@@ -105,8 +105,8 @@ def add_page(app: FastAPI, folder: Path) -> None:
         key = keys.verify(token.strip())
         return key is not None and key.name == name
 
-    def charge(name: str, pictures: int) -> Callable[[], None]:
-        return _charge(service, keys.named(name), pictures)
+    def charge(name: str, num_images: int) -> Callable[[], None]:
+        return _charge(service, keys.named(name), num_images)
 
     blocks = build_page(
         service.engine,
@@ -121,14 +121,14 @@ def add_page(app: FastAPI, folder: Path) -> None:
     app.add_middleware(_PageGuard, service=service, lock=lock_of(app), is_known=is_known)
 
 
-def _charge(service: Service, key: Key | None, pictures: int) -> Callable[[], None]:
+def _charge(service: Service, key: Key | None, num_images: int) -> Callable[[], None]:
     if key is None:
         raise SettingsError("This key was revoked: log in with another one.")
     try:
-        service.access.charge(Caller(key), pictures)
+        service.access.charge(Caller(key), num_images)
     except FailureError as error:
         raise SettingsError(error.failure.message) from None
-    return partial(service.access.refund, Caller(key), pictures)
+    return partial(service.access.refund, Caller(key), num_images)
 
 
 class _PageGuard:

@@ -99,7 +99,7 @@ class Page:
                 self.overview = make_overview()
         shade.click(None, js=SWITCH_SHADE)
         self._tie_panel()
-        self._tie_pictures()
+        self._tie_images()
 
     def _tie_panel(self) -> None:
         panel, editor, stage = self.panel, self.editor, self.stage
@@ -116,14 +116,14 @@ class Page:
         self._on(editor.what.change, self.choose_what, [panel.model, editor.what], around)
         wish = [panel.model, panel.prompt, panel.style, panel.negative_prompt, panel.width, panel.height]
         wish += [panel.steps, panel.guidance, panel.guidance_kind, panel.solver, panel.seed, panel.num_images]
-        edit = [editor.picture, editor.what, editor.strength]
+        edit = [editor.image, editor.what, editor.strength]
         edit += [editor.left, editor.top, editor.right, editor.bottom]
         changed = [
             panel.draw,
             panel.cancel,
             panel.seed,
             stage.view,
-            stage.pictures,
+            stage.images,
             stage.status,
             stage.names,
         ]
@@ -136,20 +136,20 @@ class Page:
         )
         self._on(panel.cancel.click, self.cancel, [], [], concurrency_limit=None)
 
-    def _tie_pictures(self) -> None:
+    def _tie_images(self) -> None:
         stage, overview = self.stage, self.overview
-        self._on(stage.pictures.select, self.choose_drawn, [stage.names], self._details(stage.details))
+        self._on(stage.images.select, self.choose_drawn, [stage.names], self._details(stage.details))
         self._on(
             overview.grid.select,
             self.choose_kept,
             [overview.names],
-            [overview.picture, *self._details(overview.details)],
+            [overview.image, *self._details(overview.details)],
         )
         for details in (stage.details, overview.details):
             self._on(
                 details.restore.click, self.restore_shown, [details.shown, self.panel.model], self._settings()
             )
-            self._on(details.edit.click, self.edit_shown, [details.shown], [self.mode, self.editor.picture])
+            self._on(details.edit.click, self.edit_shown, [details.shown], [self.mode, self.editor.image])
 
     def _on(self, event: Any, function: Any, inputs: list, outputs: list, **options: Any) -> None:
         """Tie a function to an event, without Gradio's own signs of progress or a public API."""
@@ -183,7 +183,7 @@ class Page:
             changes: Updates = {stage.status: status_html(view)}
             if view.state in ("waiting", "drawing"):
                 changes[stage.view] = gr.update(value=preview_html(view), visible=True)
-                changes[stage.pictures] = gr.update(visible=False)
+                changes[stage.images] = gr.update(visible=False)
             elif view.state == "done":
                 changes |= end | self._finished(room, view.names)
             elif view.state == "stopped":  # what was seen last stays
@@ -219,8 +219,8 @@ class Page:
         )
         if mode != EDIT:
             return wish, None
-        picture, what, strength, *margins = rest
-        image, mask = source_and_mask(picture)
+        edited, what, strength, *margins = rest
+        image, mask = source_and_mask(edited)
         left, top, right, bottom = (parse_whole("margin", margin or 0) for margin in margins)
         sides = left, top, right, bottom
         return wish, Edit(image=image, mask=mask, what=what, strength=strength, margins=sides)
@@ -233,7 +233,7 @@ class Page:
             files.append((str(self.history.file(room, name)), prompt))
         return {
             stage.view: gr.update(visible=False),
-            stage.pictures: gr.update(value=files, visible=True, selected_index=0),
+            stage.images: gr.update(value=files, visible=True, selected_index=0),
             stage.names: names,
             **self._show(stage.details, room, names[0]),
         }
@@ -296,8 +296,8 @@ class Page:
     def choose_kept(self, visitor: gr.Request, names: list[str], chosen: gr.SelectData) -> Updates:
         """Show an image of the history, and its settings."""
         room, name = self._room(visitor), chosen_name(names, chosen)
-        picture = gr.update(value=str(self.history.file(room, name)), visible=True)
-        return {self.overview.picture: picture, **self._show(self.overview.details, room, name)}
+        shown = gr.update(value=str(self.history.file(room, name)), visible=True)
+        return {self.overview.image: shown, **self._show(self.overview.details, room, name)}
 
     def list_kept(self, visitor: gr.Request) -> Updates:
         """Show what was drawn before, the newest first."""
@@ -326,7 +326,7 @@ class Page:
         path = str(self.history.file(self._room(visitor), name))
         return {
             self.mode: EDIT,
-            self.editor.picture: {"background": path, "layers": [], "composite": None},
+            self.editor.image: {"background": path, "layers": [], "composite": None},
         }
 
     def _restore(self, metadata: Metadata, model: str) -> Updates:

@@ -10,7 +10,7 @@ import gradio as gr
 from sanakit.pipelines.request import ModelSpec
 from sanakit.serve.web.settings import (
     MOST_GUIDANCE,
-    MOST_PICTURES,
+    MOST_IMAGES,
     MOST_STEPS,
     NO_STYLE,
     example,
@@ -93,9 +93,9 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
                 num_images = gr.Number(
                     1,
                     minimum=1,
-                    maximum=MOST_PICTURES,
+                    maximum=MOST_IMAGES,
                     precision=0,
-                    label="Pictures",
+                    label="Images",
                     elem_id="count",
                     min_width=80,
                     scale=1,

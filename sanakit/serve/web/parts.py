@@ -30,7 +30,7 @@ _PAINT = ("#e5484d", 0.7)  # of the brush: colour and opacity; red stands out fr
 class Editor:
     """The image to start from, and the part that may change."""
 
-    picture: gr.ImageEditor
+    image: gr.ImageEditor
     what: gr.Radio
     strength: gr.Slider
     margins: gr.Row
@@ -59,7 +59,7 @@ class DrawingArea:
 
     column: gr.Column
     view: gr.HTML
-    pictures: gr.Gallery
+    images: gr.Gallery
     status: gr.HTML
     names: gr.State  # of the images on it
     details: Details
@@ -72,7 +72,7 @@ class Overview:
     group: gr.Column
     grid: gr.Gallery
     nothing: gr.HTML
-    picture: gr.Image
+    image: gr.Image
     names: gr.State  # of the images in the grid
     details: Details
 
@@ -83,7 +83,7 @@ def make_editor(turns: DecodingTurns, at_first: float) -> Editor:
     turns: that its layers wait for before they are decoded.   at_first: the strength.
     """
     with gr.Column(elem_id="editor"):
-        picture = gr.ImageEditor(
+        image = gr.ImageEditor(
             label="Image to start from",
             type="pil",
             image_mode="RGBA",
@@ -102,7 +102,7 @@ def make_editor(turns: DecodingTurns, at_first: float) -> Editor:
             placeholder="Drop an image here, or choose one",
             buttons=["fullscreen"],
         )
-        picture.convert_and_format_image = _in_turn(turns, _checked_layer)
+        image.convert_and_format_image = _in_turn(turns, _checked_layer)
         what = gr.Radio(
             [WHOLE, PAINTED, BEYOND],
             value=WHOLE,
@@ -142,8 +142,8 @@ def make_stage() -> DrawingArea:
     with gr.Column(elem_id="stage-column") as column:
         with gr.Column(elem_id="stage"):
             view = gr.HTML(EMPTY, elem_id="view")
-            pictures = gr.Gallery(
-                label="Pictures",
+            images = gr.Gallery(
+                label="Images",
                 show_label=False,
                 visible=False,
                 preview=True,
@@ -155,9 +155,7 @@ def make_stage() -> DrawingArea:
         status = gr.HTML("", elem_id="status")
         names = gr.State([])
         details = make_details("stage")
-    return DrawingArea(
-        column=column, view=view, pictures=pictures, status=status, names=names, details=details
-    )
+    return DrawingArea(column=column, view=view, images=images, status=status, names=names, details=details)
 
 
 def make_overview() -> Overview:
@@ -181,7 +179,7 @@ def make_overview() -> Overview:
                 scale=3,
             )
             with gr.Column(scale=2, min_width=320):
-                picture = gr.Image(
+                image = gr.Image(
                     label="Chosen image",
                     show_label=False,
                     type="filepath",
@@ -193,7 +191,7 @@ def make_overview() -> Overview:
                 )
                 details = make_details("chosen")
         names = gr.State([])
-    return Overview(group=group, grid=grid, nothing=nothing, picture=picture, names=names, details=details)
+    return Overview(group=group, grid=grid, nothing=nothing, image=image, names=names, details=details)
 
 
 def make_details(where: str) -> Details:
@@ -234,13 +232,13 @@ def source_and_mask(value: dict | None) -> tuple[Image.Image, Image.Image | None
     """Return the editor's image, and where it was painted over (white). Raises SettingsError without it."""
     if not value or value.get("background") is None:
         raise SettingsError("Choose an image to start from: drop it on the field, or press its button.")
-    picture, mask = value["background"], None
+    image, mask = value["background"], None
     for layer in value.get("layers") or []:
         painted = layer.convert("RGBA").getchannel("A").point(lambda alpha: 255 if alpha else 0)
-        if painted.size != picture.size:
-            painted = painted.resize(picture.size, Image.Resampling.NEAREST)
+        if painted.size != image.size:
+            painted = painted.resize(image.size, Image.Resampling.NEAREST)
         mask = painted if mask is None else ImageChops.lighter(mask, painted)
-    return picture, mask
+    return image, mask
 
 
 def chosen_name(names: list[str], chosen: gr.SelectData) -> str:

@@ -23,7 +23,7 @@ from sanakit.pipelines.request import MAX_SEED, ModelSpec, checked_prompts, whol
 
 NO_STYLE = "Plain"
 CUSTOM = "Custom"  # the size that is typed
-MOST_PICTURES = 8  # of one press of the button
+MOST_IMAGES = 8  # of one press of the button
 MOST_EXAMPLES = 8  # prompts that the page shows
 MOST_STEPS, MOST_GUIDANCE = 100, 20.0  # as far as the sliders go
 SOURCE = "source.png"  # stands for the visitor's file, whose place only they know
@@ -62,7 +62,7 @@ class Wish:
 
     def words(self, known: Mapping[str, str]) -> dict[str, Any]:
         """Return the keyword arguments of `Engine.check`. known: the model's styles. Raises SettingsError."""
-        whole_number("The number of images", self.num_images, 1, MOST_PICTURES)
+        whole_number("The number of images", self.num_images, 1, MOST_IMAGES)
         if not self.prompt.strip():
             raise SettingsError("Write what to draw, such as “a red apple”.")
         return {

@@ -162,8 +162,8 @@ class Studio:
                     return
                 if isinstance(event, Failed):
                     raise event.error
-                steps[event.picture] = event.index
-                previews[event.picture] = event.preview or previews[event.picture]
+                steps[event.number] = event.index
+                previews[event.number] = event.preview or previews[event.number]
             total = arrived[-1].total
             yield View(
                 state="drawing",
@@ -173,10 +173,10 @@ class Studio:
             )
 
     def _keep(self, room: str, result: Result) -> list[str]:
-        pictures = [image for image in result.images if isinstance(image, Image.Image)]
+        images = [image for image in result.images if isinstance(image, Image.Image)]
         return [
-            self.history.add(room, picture, metadata)
-            for picture, metadata in zip(pictures, result.metadata, strict=True)
+            self.history.add(room, image, metadata)
+            for image, metadata in zip(images, result.metadata, strict=True)
         ]
 
 

@@ -55,9 +55,9 @@ class PatchDiscriminator(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Judge each patch of the images."""
-        return self.layers(pictures)
+        return self.layers(images)
 
 
 def hinge_loss(discriminator: nn.Module, drawn: Tensor, real: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def hinge_loss(discriminator: nn.Module, drawn: Tensor, real: Tensor) -> Tensor:
     drawn, real: B 3 H W in [-1, 1]; no gradient reaches them.
     """
     of_real, of_drawn = discriminator(torch.cat([real.detach(), drawn.detach()])).chunk(2)
-    return _per_picture(F.relu(1 - of_real)) + _per_picture(F.relu(1 + of_drawn))
+    return _per_image(F.relu(1 - of_real)) + _per_image(F.relu(1 + of_drawn))
 
 
 def decoder_loss(discriminator: nn.Module, drawn: Tensor) -> Tensor:
@@ -75,8 +75,8 @@ def decoder_loss(discriminator: nn.Module, drawn: Tensor) -> Tensor:
     The gradient reaches `drawn` and no weight of the discriminator.
     """
     fixed = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
-    return -_per_picture(functional_call(discriminator, fixed, (drawn,)))
+    return -_per_image(functional_call(discriminator, fixed, (drawn,)))
 
 
-def _per_picture(judgements: Tensor) -> Tensor:
+def _per_image(judgements: Tensor) -> Tensor:
     return judgements.float().flatten(1).mean(1)

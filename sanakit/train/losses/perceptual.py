@@ -61,9 +61,9 @@ class PerceptualDistance(nn.Module):
         ]
         return torch.stack(distances).mean(0)
 
-    def _directions(self, pictures: Tensor) -> list[Tensor]:
-        height, width = pictures.shape[-2:]
+    def _directions(self, images: Tensor) -> list[Tensor]:
+        height, width = images.shape[-2:]
         grain = cast(Tensor, self.grain)
         grain = grain.tile(1, -(-height // GRAIN_SIDE), -(-width // GRAIN_SIDE))[:, :height, :width]
-        maps = self.network.feature_maps(to_network(pictures + grain))
+        maps = self.network.feature_maps(to_network(images + grain))
         return [F.normalize(features.float(), dim=1) for features in maps]

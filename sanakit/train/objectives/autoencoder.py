@@ -30,7 +30,7 @@ from sanakit.eval.metrics.similarity import psnr, ssim
 from sanakit.images.sheets import contact_sheet
 from sanakit.models.dc_ae import DCAE, Decoder, Encoder
 from sanakit.seeds import sample_generator
-from sanakit.train.feeds.pictures import ImageFeed
+from sanakit.train.feeds.images import ImageFeed
 from sanakit.train.losses.discriminator import PatchDiscriminator, decoder_loss, hinge_loss
 from sanakit.train.losses.perceptual import PerceptualDistance
 from sanakit.train.parts import Part
@@ -63,7 +63,7 @@ class Terms:
 class ReconstructionBatch:
     """A part of a global batch, drawn: what the loss is computed from."""
 
-    pictures: Tensor  # B 3 H W
+    images: Tensor  # B 3 H W
     noise: Tensor  # added to their latents
     shares: Tensor  # B, what each counts in the mean over the global batch
     adversarial: float  # weight of the discriminator's judgement at this step
@@ -72,7 +72,7 @@ class ReconstructionBatch:
 class AutoencoderObjective:
     """Reconstruct images, on the model's device; see the module's text.
 
-    model: both halves; it is changed to train `parts` only. pictures: what it learns from; their sides are
+    model: both halves; it is changed to train `parts` only. images: what it learns from; their sides are
     multiples of the model's compression. reference: B 3 H W in [-1, 1], held-out images to measure on, at
     least one. seed: of the noise. latent_noise: its standard deviations are drawn from [0, latent_noise], so
     that the decoder forgives what a diffusion model gets wrong. distance: compares drawn and wanted images,
@@ -83,7 +83,7 @@ class AutoencoderObjective:
     def __init__(
         self,
         model: DCAE,
-        pictures: ImageFeed,
+        images: ImageFeed,
         reference: Tensor,
         *,
         parts: Parts = "decoder",
@@ -95,7 +95,7 @@ class AutoencoderObjective:
     ) -> None:
         self.autoencoder = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.device = next(model.parameters()).device
-        self.pictures, self.reference = pictures, reference.to(self.device)
+        self.images, self.reference = images, reference.to(self.device)
         self.terms, self.seed, self.latent_noise = terms or Terms(), seed, latent_noise
         encoder, _ = train_only(model, parts)
         self.encoder_moves = any(parameter.requires_grad for parameter in encoder.parameters())
@@ -110,13 +110,13 @@ class AutoencoderObjective:
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:
         """Get the images ready."""
-        self.pictures.begin(first, parts)
+        self.images.begin(first, parts)
 
     def batch(self, step: int, part: Part) -> ReconstructionBatch:
         """Draw a part of a step's images, and noise for their latents."""
-        drawn = self.pictures.batch(step, part)
+        drawn = self.images.batch(step, part)
         config = self.autoencoder.config
-        height, width = (side // config.compression for side in drawn.pictures.shape[-2:])
+        height, width = (side // config.compression for side in drawn.images.shape[-2:])
         noise = torch.zeros(())
         if self.latent_noise:
             generators = [
@@ -127,7 +127,7 @@ class AutoencoderObjective:
                 [torch.rand((), generator=g) * torch.randn(shape, generator=g) for g in generators]
             )
         return ReconstructionBatch(
-            pictures=drawn.pictures.to(self.device),
+            images=drawn.images.to(self.device),
             noise=(noise * self.latent_noise).to(self.device),
             shares=drawn.shares.to(self.device),
             adversarial=self.terms.adversarial if step >= self.terms.adversarial_from else 0.0,
@@ -136,14 +136,14 @@ class AutoencoderObjective:
     def loss(self, batch: ReconstructionBatch) -> Tensor:
         """Return all loss terms of a part, with the discriminator's, times its share of the global batch."""
         with torch.set_grad_enabled(self.encoder_moves):
-            latents = self.autoencoder.encode(batch.pictures)
+            latents = self.autoencoder.encode(batch.images)
         drawn = self.autoencoder.decode(latents + batch.noise).float()
-        losses = reconstruction_loss(drawn, batch.pictures, self.terms)
+        losses = reconstruction_loss(drawn, batch.images, self.terms)
         if self.distance is not None:
-            losses = losses + self.terms.perceptual * self.distance(drawn, batch.pictures)
+            losses = losses + self.terms.perceptual * self.distance(drawn, batch.images)
         if self.terms.adversarial:
             judge = cast(nn.ModuleDict, self.model)[DISCRIMINATOR]
-            losses = losses + hinge_loss(judge, drawn, batch.pictures)
+            losses = losses + hinge_loss(judge, drawn, batch.images)
             if batch.adversarial:
                 losses = losses + batch.adversarial * decoder_loss(judge, drawn)
         return (losses * batch.shares).sum()  # autocast would round a product of matrices
@@ -180,9 +180,9 @@ class AutoencoderObjective:
         return contact_sheet(torch.cat([row for pair in pairs for row in pair]), columns)
 
     @staticmethod
-    def _reconstruct(averaged: nn.Module, pictures: Tensor) -> Tensor:
+    def _reconstruct(averaged: nn.Module, images: Tensor) -> Tensor:
         codec = autoencoder_of(averaged)
-        return torch.cat([codec.decode(codec.encode(part)) for part in pictures.split(8)]).clamp(-1, 1)
+        return torch.cat([codec.decode(codec.encode(part)) for part in images.split(8)]).clamp(-1, 1)
 
 
 def train_only(model: DCAE, parts: Parts) -> tuple[Encoder, Decoder]:

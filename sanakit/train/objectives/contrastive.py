@@ -37,11 +37,11 @@ MAX_SCALE = 100.0  # of the cosines, as published: beyond, single pairs rule the
 class Pair:
     """An image and what is and is not true of it.
 
-    picture: H W 3 uint8. wrong: K captions, the most telling first; the same K in all pairs. things: what the
+    image: H W 3 uint8. wrong: K captions, the most telling first; the same K in all pairs. things: what the
     caption names, and the image shows. kind: of image; results are told apart by it.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     caption: str
     wrong: tuple[str, ...]
     things: frozenset[str]
@@ -81,12 +81,12 @@ class ContrastiveObjective:
     def batch(self, step: int, part: Part) -> PairBatch:
         """Draw the pairs of a part of a step's batch."""
         pairs = [self.draw(numpy_generator(self.seed, step, i)) for i in range(part.start, part.stop)]
-        pictures = torch.cat([self.scorer.preprocessing(to_tensor(pair.picture[None])) for pair in pairs])
+        images = torch.cat([self.scorer.preprocessing(to_tensor(pair.image[None])) for pair in pairs])
         texts = [pair.caption for pair in pairs] + [text for pair in pairs for text in pair.wrong]
         tokens = pad_tokens(self.scorer.tokenizer, texts, self.scorer.model.config.max_tokens)
         things = [pair.things for pair in pairs]
         return PairBatch(
-            pixels=pictures.to(self.device),
+            pixels=images.to(self.device),
             tokens=tokens.to(self.device),
             comparable=comparable(things).to(self.device),
             weight=part.weight,
@@ -95,11 +95,11 @@ class ContrastiveObjective:
     def loss(self, batch: PairBatch) -> Tensor:
         """Contrastive loss of a part, times its share of the global batch."""
         model = cast(Clip, self.model)
-        pictures, texts = model(batch.pixels, batch.tokens)
-        count = len(pictures)
+        images, texts = model(batch.pixels, batch.tokens)
+        count = len(images)
         wrong = texts[count:].view(count, -1, texts.shape[-1])  # B K E
         scale = model.logit_scale.float().exp().clamp(max=MAX_SCALE)
-        return contrastive_loss(pictures, texts[:count], wrong, batch.comparable, scale) * batch.weight
+        return contrastive_loss(images, texts[:count], wrong, batch.comparable, scale) * batch.weight
 
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
         """Measure on the held-out pairs; see `measure`."""
@@ -116,7 +116,7 @@ class ContrastiveObjective:
         )
         places = [i for own, row in zip(shown, nearest, strict=True) for i in (own, *row)]
         return contact_sheet(
-            to_tensor(np.stack([self.held_out[i].picture for i in places])), 1 + len(nearest[0])
+            to_tensor(np.stack([self.held_out[i].image for i in places])), 1 + len(nearest[0])
         )
 
     def _with(self, averaged: nn.Module) -> ClipScorer:
@@ -130,17 +130,17 @@ def measure(scorer: ClipScorer, pairs: Sequence[Pair]) -> dict[str, float]:
     top1, top5: how often an image's own caption (or one of the same words) is among the nearest of all.
     right_KIND: how often its caption is nearer than its first wrong one, by kind of image.
     """
-    pictures = _vectors(scorer, pairs)
+    images = _vectors(scorer, pairs)
     captions = [pair.caption for pair in pairs]
     different = list(dict.fromkeys(captions))
-    nearest = (pictures @ scorer.texts(different).T).topk(min(5, len(different))).indices.tolist()
+    nearest = (images @ scorer.texts(different).T).topk(min(5, len(different))).indices.tolist()
     found = [[different[i] for i in row] for row in nearest]
     measured = {
         f"top{k}": sum(c in row[:k] for c, row in zip(captions, found, strict=True)) / len(captions)
         for k in (1, 5)
     }
-    right = (pictures * scorer.texts(captions)).sum(1)
-    wrong = (pictures * scorer.texts([pair.wrong[0] for pair in pairs])).sum(1)
+    right = (images * scorer.texts(captions)).sum(1)
+    wrong = (images * scorer.texts([pair.wrong[0] for pair in pairs])).sum(1)
     by_kind: dict[str, list[bool]] = defaultdict(list)
     for pair, told in zip(pairs, (right > wrong).tolist(), strict=True):
         by_kind[pair.kind].append(told)
@@ -148,17 +148,17 @@ def measure(scorer: ClipScorer, pairs: Sequence[Pair]) -> dict[str, float]:
 
 
 def contrastive_loss(
-    pictures: Tensor, captions: Tensor, wrong: Tensor, comparable: Tensor, scale: Tensor | float
+    images: Tensor, captions: Tensor, wrong: Tensor, comparable: Tensor, scale: Tensor | float
 ) -> Tensor:
     """Mean of two cross-entropies: each image's choice among captions, each caption's among images.
 
-    pictures, captions: B E and wrong: B K E, of length 1; K may be 0. comparable: B B bool, images by
+    images, captions: B E and wrong: B K E, of length 1; K may be 0. comparable: B B bool, images by
     captions; the diagonal is true. scale: > 0, what cosines are multiplied by.
     Source: Radford et al. 2021, figure 3; wrong captions as in Yuksekgonul et al. 2023 (arXiv:2210.01936).
     """
-    logits = (scale * pictures @ captions.T).masked_fill(~comparable, -torch.inf)  # B B
-    own = scale * torch.einsum("be,bke->bk", pictures, wrong)
-    target = torch.arange(len(pictures), device=pictures.device)
+    logits = (scale * images @ captions.T).masked_fill(~comparable, -torch.inf)  # B B
+    own = scale * torch.einsum("be,bke->bk", images, wrong)
+    target = torch.arange(len(images), device=images.device)
     choose_caption = F.cross_entropy(torch.cat([logits, own], dim=1), target)
     return (choose_caption + F.cross_entropy(logits.T, target)) / 2
 
@@ -177,5 +177,5 @@ def comparable(things: Sequence[frozenset[str]]) -> Tensor:
 def _vectors(scorer: ClipScorer, pairs: Sequence[Pair]) -> Tensor:
     parts = [pairs[start : start + AT_ONCE] for start in range(0, len(pairs), AT_ONCE)]
     return torch.cat(
-        [scorer.images(torch.cat([to_tensor(pair.picture[None]) for pair in part])) for part in parts]
+        [scorer.images(torch.cat([to_tensor(pair.image[None]) for pair in part])) for part in parts]
     )

@@ -28,7 +28,7 @@ from sanakit.images.image import to_tensor
 from sanakit.models.dc_ae import DCAE, DCAEConfig
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
-from sanakit.train.feeds.pictures import LoadedImages
+from sanakit.train.feeds.images import LoadedImages
 from sanakit.train.objectives.autoencoder import AutoencoderObjective, Parts, Terms, autoencoder_state
 from sanakit.train.record import MadeWith
 from sanakit.train.run import MODEL, Run, averaged_weights

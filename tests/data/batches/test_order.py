@@ -27,14 +27,14 @@ def test_an_epoch_holds_every_picture_exactly_once(counts: list[int], batch_size
         first = epoch * order.batches_per_epoch
         batches = [order.batch(first + k) for k in range(order.batches_per_epoch)]
         assert {batch.epoch for batch in batches} == {epoch}
-        seen = np.concatenate([batch.pictures for batch in batches])
+        seen = np.concatenate([batch.images for batch in batches])
         assert sorted(seen[seen != EMPTY]) == sorted(np.concatenate(members))
         for batch in batches:
-            assert batch.pictures.shape == (batch_size,)
-            real = batch.pictures[batch.pictures != EMPTY]
+            assert batch.images.shape == (batch_size,)
+            real = batch.images[batch.images != EMPTY]
             assert len(real)
             assert set(real) <= set(members[batch.bucket])
-            assert np.array_equal(batch.weights, batch.pictures != EMPTY)
+            assert np.array_equal(batch.weights, batch.images != EMPTY)
         # only the last batch of each bucket may have empty places
         assert sum((batch.weights.min() == 0) for batch in batches) <= np.count_nonzero(counts)
     places = order.batches_per_epoch * batch_size
@@ -57,7 +57,7 @@ def test_ranks_and_resumes_share_the_work_without_overlap(world: int, micro: int
             for step in steps:
                 for part in range(micro):
                     start = (rank * micro + part) * span
-                    seen += order.batch(step).pictures[start : start + span].tolist()
+                    seen += order.batch(step).images[start : start + span].tolist()
         return [number for number in seen if number != EMPTY]
 
     other = {1: 4, 2: 1, 4: 2}[world]
@@ -68,10 +68,10 @@ def test_ranks_and_resumes_share_the_work_without_overlap(world: int, micro: int
 def test_epochs_and_seeds_differ_and_asking_twice_or_backwards_does_not() -> None:
     members = members_of([90, 40])
     order = Order(members, 16, 1)
-    numbers = [order.batch(k).pictures.tolist() for k in range(40)]
-    assert [order.batch(k).pictures.tolist() for k in reversed(range(40))] == numbers[::-1]
+    numbers = [order.batch(k).images.tolist() for k in range(40)]
+    assert [order.batch(k).images.tolist() for k in reversed(range(40))] == numbers[::-1]
     assert len({tuple(batch) for batch in numbers}) == 40
-    assert Order(members, 16, 2).batch(0).pictures.tolist() != numbers[0]
+    assert Order(members, 16, 2).batch(0).images.tolist() != numbers[0]
     # buckets come mixed, not one after the other
     assert len({tuple(order.batch(e * 9 + k).bucket for k in range(9)) for e in range(6)}) > 3
 
@@ -79,7 +79,7 @@ def test_epochs_and_seeds_differ_and_asking_twice_or_backwards_does_not() -> Non
 def test_the_shuffle_is_pinned() -> None:
     """A resumed run counts on these numbers, with any later version of ours or of numpy."""
     order = Order([np.arange(10), np.arange(10, 13)], 4, seed=42)
-    assert [order.batch(k).pictures.tolist() for k in range(4)] == PINNED
+    assert [order.batch(k).images.tolist() for k in range(4)] == PINNED
 
 
 PINNED = [[7, 6, 8, 0], [4, 3, 5, 1], [11, 12, 10, -1], [9, 2, -1, -1]]

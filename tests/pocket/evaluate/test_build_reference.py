@@ -59,8 +59,8 @@ def test_the_gallery_holds_what_is_asked_for_and_the_sheet_what_was_held_out(
     assert found.prompts == ("a fox", "a pear")
     assert found.styled_prompts == ("a glossy 3D render of a fox", "a soft gradient illustration of a pear")
     assert found.sources == ("@art/fluent@1.0 (Fluent, flat), MIT", "@art/noto@1.0 (Noto, flat), MIT")
-    assert gallery.pictures.shape == (4, 3)
-    torch.testing.assert_close(gallery.pictures.norm(dim=1), torch.ones(4), atol=1e-2, rtol=0)
+    assert gallery.images.shape == (4, 3)
+    torch.testing.assert_close(gallery.images.norm(dim=1), torch.ones(4), atol=1e-2, rtol=0)
     pixels = (found.held_out + 1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
     assert np.array_equal(pixels, data.images[4:6])
     assert seen == [("looking at other concepts", 5, 5), ("looking at common concepts", 4, 4)]

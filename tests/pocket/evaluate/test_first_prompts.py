@@ -45,7 +45,7 @@ def known() -> Gallery:
     return Gallery(
         mean=torch.zeros(3 * SIDE * SIDE),
         basis=torch.eye(3 * SIDE * SIDE),
-        pictures=torch.stack([vector(concept) for concept in CONCEPTS]),
+        images=torch.stack([vector(concept) for concept in CONCEPTS]),
         labels=torch.arange(len(CONCEPTS)),
         designs=("one",) * len(CONCEPTS),
         artists=("one",) * len(CONCEPTS),

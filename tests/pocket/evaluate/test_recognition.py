@@ -19,7 +19,7 @@ def gallery(pictures: torch.Tensor, labels: list[int], designs=None, artists=Non
     return Gallery(
         mean=torch.zeros(size),
         basis=torch.eye(size),
-        pictures=F.normalize(pictures, dim=1),
+        images=F.normalize(pictures, dim=1),
         labels=torch.tensor(labels),
         designs=tuple(designs or ["one"] * len(labels)),
         artists=tuple(artists or ["she"] * len(labels)),
@@ -49,7 +49,7 @@ def test_a_concept_is_the_mean_direction_of_its_pictures() -> None:
 
 def test_a_tie_counts_against_the_picture() -> None:
     blind = gallery(torch.ones(CONCEPTS, 3), list(range(CONCEPTS)))
-    ranks = blind.ranks(blind.pictures, blind.labels)
+    ranks = blind.ranks(blind.images, blind.labels)
     assert ranks.tolist() == [CONCEPTS - 1] * CONCEPTS
 
 
@@ -92,7 +92,7 @@ def twins() -> Gallery:
 
 def test_the_ceiling_never_looks_at_the_group_it_recognises() -> None:
     found = twins()
-    assert (found.ranks(found.pictures, found.labels) == 0).all()
+    assert (found.ranks(found.images, found.labels) == 0).all()
     # hers are looked up among his and his among hers: nothing is alike
     assert ceiling(found, found.artists).top1 == 0
     # a and b are recognised by each other, c by nothing

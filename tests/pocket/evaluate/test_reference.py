@@ -28,7 +28,7 @@ def tiny() -> Gallery:
     return Gallery(
         mean=torch.randn(6),
         basis=torch.randn(6, 4),
-        pictures=torch.nn.functional.normalize(torch.randn(3, 4), dim=1),
+        images=torch.nn.functional.normalize(torch.randn(3, 4), dim=1),
         labels=torch.tensor([1, 0, 1]),
         designs=("flat", "flat", "round"),
         artists=("her", "her", "him"),
@@ -49,7 +49,7 @@ def test_what_is_saved_is_read_back(tmp_path) -> None:
     assert torch.equal(
         (found.held_out + 1).mul(127.5).round().byte().permute(0, 2, 3, 1), torch.from_numpy(pictures)
     )
-    for name in ("mean", "basis", "pictures"):
+    for name in ("mean", "basis", "images"):
         expected = getattr(gallery, name)
         torch.testing.assert_close(getattr(found.gallery, name), expected, atol=2e-3, rtol=1e-3)
     for name in ("designs", "artists", "concepts"):
@@ -97,7 +97,7 @@ def test_the_shipped_pictures_show_every_common_concept_in_four_designs(shipped:
 
 def test_the_shipped_pictures_recognise_one_another(shipped: PocketReference) -> None:
     gallery = shipped.gallery
-    assert (gallery.ranks(gallery.pictures, gallery.labels) == 0).float().mean() > 0.99
+    assert (gallery.ranks(gallery.images, gallery.labels) == 0).float().mean() > 0.99
     by_design, by_artist = ceiling(gallery, gallery.designs), ceiling(gallery, gallery.artists)
     assert by_design.top1 == pytest.approx(0.921, abs=0.01)
     assert by_artist.top1 == pytest.approx(0.710, abs=0.01)

@@ -58,7 +58,7 @@ def shelf(network: EfficientNetLite0) -> tuple[Drawer, Gallery]:
     gallery = Gallery(
         mean=mean,
         basis=basis,
-        pictures=project(features, mean, basis),
+        images=project(features, mean, basis),
         labels=torch.arange(COUNT),
         designs=("one",) * COUNT,
         artists=("she",) * COUNT,
@@ -72,8 +72,8 @@ def test_right_pictures_are_recognised_and_wrong_ones_are_not(shelf, network: Ef
     drawer.mistakes = {"a 3": "a 4", "a 21": "a 0"}
     found = recognise(drawer, network, gallery, list(drawer.pictures), range(COUNT))
     assert found.ranks.nonzero().flatten().tolist() == [3, 21]
-    assert len(found.pictures) == COUNT
-    assert torch.equal(found.pictures[21], drawer.pictures["a 0"])
+    assert len(found.images) == COUNT
+    assert torch.equal(found.images[21], drawer.pictures["a 0"])
     assert found.seconds > 0
 
 

@@ -20,7 +20,7 @@ from sanakit.pocket.evaluate.pocket_eval import KINDS
 from sanakit.pocket.recipes import RECIPES, pocket
 from sanakit.pocket.train import clip, drawings, judge, runs
 from sanakit.pocket.train.words_run import taught_encoder
-from sanakit.train.feeds.pictures import Crops
+from sanakit.train.feeds.images import Crops
 from sanakit.train.objectives.autoencoder import AutoencoderObjective, autoencoder_state
 from sanakit.train.run import averaged_weights, run_recipe
 from sanakit.train.state.checkpoint import open_checkpoint
@@ -202,5 +202,5 @@ def test_another_number_of_steps_moves_the_change_to_whole_pictures(
     for steps, whole_from in ((None, 4250), (100, 85)):
         objective = pocket.autoencoder(data, tmp_path / "pocket-autoencoder", steps).objective
         assert isinstance(objective, AutoencoderObjective)
-        assert isinstance(objective.pictures, Crops)
-        assert objective.pictures.whole_from == whole_from
+        assert isinstance(objective.images, Crops)
+        assert objective.images.whole_from == whole_from

@@ -92,8 +92,8 @@ def test_the_telling_caption_of_a_count_names_another_number(pocket):
 def test_a_pair_is_the_same_for_the_same_random_state(pocket):
     draw = PocketPairs(pocket, 64)
     first, again = (draw(np.random.default_rng(5)) for _ in range(2))
-    assert np.array_equal(first.picture, again.picture)
-    assert replace(first, picture=again.picture) == again
+    assert np.array_equal(first.image, again.image)
+    assert replace(first, image=again.image) == again
 
 
 def test_half_of_the_pairs_are_scenes_and_training_never_shows_a_held_out_one(pocket, monkeypatch):
@@ -105,7 +105,7 @@ def test_half_of_the_pairs_are_scenes_and_training_never_shows_a_held_out_one(po
     assert 70 < sum(pair.kind != "single" for pair in pairs) < 130
     assert len(shown) == sum(pair.kind != "single" for pair in pairs)
     assert not any(is_held_out(scene) for scene in shown)
-    assert {pair.picture.shape for pair in pairs} == {(64, 64, 3)}
+    assert {pair.image.shape for pair in pairs} == {(64, 64, 3)}
 
 
 def test_a_single_picture_has_wrong_words_of_its_sort_and_of_its_style(pocket):
@@ -129,7 +129,7 @@ def test_held_out_pairs_are_whole_pictures_of_all_kinds(pocket):
     pairs = held_out_pairs(pocket, 300)
     missing = {*KINDS, "single"} - {pair.kind for pair in pairs}
     assert missing <= {"count"}  # of 18 combinations with so few things, none may be held out
-    assert all(isinstance(pair, Pair) and pair.picture.shape == (256, 256, 3) for pair in pairs)
+    assert all(isinstance(pair, Pair) and pair.image.shape == (256, 256, 3) for pair in pairs)
     assert all(pair.things <= COMMON_CONCEPTS.keys() for pair in pairs)
 
 

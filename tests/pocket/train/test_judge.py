@@ -33,7 +33,7 @@ def test_labels_lie_on_the_things_wherever_a_picture_was_moved(objective: JudgeO
     monkeypatch.setattr(training, "_worn", lambda picture, generator: picture)
     monkeypatch.setattr(training, "SINGLE", 1.0)
     batch = objective.batch(3, Part(0, 12, 12))
-    for picture, labels, sizes in zip(batch.pictures, batch.labels, batch.sizes, strict=True):
+    for picture, labels, sizes in zip(batch.images, batch.labels, batch.sizes, strict=True):
         named = labels.nonzero()
         assert len(named) >= 4
         for row, column in named.tolist():
@@ -48,7 +48,7 @@ def test_labels_lie_on_the_things_wherever_a_picture_was_moved(objective: JudgeO
 def test_a_batch_is_the_same_in_parts(objective: JudgeObjective):
     whole = objective.batch(2, Part(0, 6, 6))
     halves = [objective.batch(2, Part(0, 3, 6)), objective.batch(2, Part(3, 6, 6))]
-    assert torch.equal(whole.pictures, torch.cat([half.pictures for half in halves]))
+    assert torch.equal(whole.images, torch.cat([half.images for half in halves]))
     total = sum(objective.loss(half) for half in halves)
     torch.testing.assert_close(objective.loss(whole), total, rtol=1e-5, atol=1e-5)
 

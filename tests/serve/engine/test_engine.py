@@ -134,7 +134,7 @@ def test_events_tell_every_step_and_the_end(engine: Engine) -> None:
     events: list[Event] = []
     ticket = draw(engine, steps=3, num_images=2, previews=True, on_event=events.append)
     result = ticket.result(WAIT)
-    steps = [(e.picture, e.index, e.total) for e in events if isinstance(e, Stepped)]
+    steps = [(e.number, e.index, e.total) for e in events if isinstance(e, Stepped)]
     assert sorted(steps) == [(picture, step, 3) for picture in (0, 1) for step in (1, 2, 3)]
     previews = [e.preview for e in events if isinstance(e, Stepped) and e.index < 3]
     assert all(isinstance(preview, Image.Image) and preview.size == (16, 16) for preview in previews)

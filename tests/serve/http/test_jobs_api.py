@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from sanakit.errors import MemoryLimitError, OutputError, StorageError
-from sanakit.serve.http.pictures_api import new_name
+from sanakit.serve.http.stored_images_api import new_name
 from sanakit.serve.jobs.database import Database, now
 from sanakit.serve.server import delete_before
 

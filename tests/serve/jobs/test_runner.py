@@ -232,7 +232,7 @@ def test_no_more_is_claimed_than_there_is_room_for(
 ) -> None:
     engine = FakeEngine(at_once=False)
     large, *others = [add(jobs, num_images=n) for n in (9, 2, 1, 1)]
-    start(engine, pictures_at_once=3)
+    start(engine, images_at_once=3)
     engine.submitted.get(timeout=PATIENCE).draw()  # larger than allowed: it ran alone
     assert jobs.wait_for(1) == [large.id]
     two = [engine.submitted.get(timeout=PATIENCE) for _ in range(2)]
@@ -247,7 +247,7 @@ def test_a_cancelled_job_stops_in_the_engine_and_keeps_no_place(
     jobs: WatchedJobs, start: Callable[..., JobRunner]
 ) -> None:
     engine = FakeEngine(at_once=False)
-    runner = start(engine, pictures_at_once=1)
+    runner = start(engine, images_at_once=1)
     job = add(jobs)
     runner.wake()
     ticket = engine.submitted.get(timeout=PATIENCE)

@@ -93,9 +93,9 @@ def test_an_event_of_nothing_is_refused(
 @pytest.mark.parametrize(
     ("label", "value", "told"),
     [
-        ("Pictures", 9, "Pictures: use a number from 1 to 8."),
-        ("Pictures", 0, "Pictures: use a number from 1 to 8."),
-        ("Pictures", "many", "Pictures: use a number from 1 to 8."),
+        ("Images", 9, "Images: use a number from 1 to 8."),
+        ("Images", 0, "Images: use a number from 1 to 8."),
+        ("Images", "many", "Images: use a number from 1 to 8."),
         ("Steps", None, "Steps: use a number from 1 to 100."),
         ("Guidance", 1000, "Guidance: use a number from 1 to 20."),
         ("Left, pixels", -1, "Left, pixels: use a number from 0 to 2048."),
@@ -200,7 +200,7 @@ def test_images_on_the_page_are_decoded_in_their_turn(
     path.write_bytes(data)
     held, turn = [], parts.engine.decoding.turn
     monkeypatch.setattr(parts.engine.decoding, "turn", lambda pixels: held.append(pixels) or turn(pixels))
-    decode = page.editor.picture.convert_and_format_image
+    decode = page.editor.image.convert_and_format_image
     assert decode(SimpleNamespace(path=str(path))).size == (64, 64)
     assert decode(io.BytesIO(data).getvalue()).size == (64, 64)
     assert decode(None) is None

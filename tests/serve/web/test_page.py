@@ -218,7 +218,7 @@ def test_a_layer_comes_upright_in_srgb_and_8_bits(page: Page, mode: str) -> None
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     file = io.BytesIO()
     Image.fromarray(levels).save(file, "PNG", exif=exif, icc_profile=icc)
-    layer = page.editor.picture.convert_and_format_image(file.getvalue())
+    layer = page.editor.image.convert_and_format_image(file.getvalue())
     assert (layer.mode, layer.size) == ("RGBA", (4, 8))
     assert "icc_profile" not in layer.info
     assert layer.getpixel((0, 0)) == (128, 128, 128, 255)
@@ -233,7 +233,7 @@ def test_a_layers_profile_is_looked_at_before_its_colours_become_rgb(
     monkeypatch.setattr(parts, "in_srgb", lambda image: seen.append(image) or image)
     file = io.BytesIO()
     Image.new(mode, (8, 8)).save(file, "JPEG", icc_profile=b"of the press")
-    page.editor.picture.convert_and_format_image(file.getvalue())
+    page.editor.image.convert_and_format_image(file.getvalue())
     assert [(image.mode, image.info["icc_profile"]) for image in seen] == [(mode, b"of the press")]
 
 
@@ -269,7 +269,7 @@ def test_the_button_draws_shows_and_tells_how_to_do_it_again(page: Page) -> None
     details = page.stage.details
     assert json.loads(last[details.data])["prompt"] == "a lemon, cartoon"
     assert read_metadata(last[details.download]["value"])["seed"] == 7
-    assert last[page.stage.pictures]["value"][0][1] == "a lemon, cartoon"
+    assert last[page.stage.images]["value"][0][1] == "a lemon, cartoon"
     assert not last[page.panel.cancel]["interactive"]
 
     restored = page.restore_shown(VISITOR, last[details.shown], "pocket")  # pyright: ignore
@@ -331,7 +331,7 @@ def test_a_picture_that_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(pa
     with pytest.raises(SettingsError, match="not an image"):
         open_image(io.BytesIO(b"<svg/>"), "The image")
     with pytest.raises(gradio.Error, match="too many pixels"):
-        page.editor.picture.convert_and_format_image(file.getvalue())
+        page.editor.image.convert_and_format_image(file.getvalue())
 
 
 # Settings

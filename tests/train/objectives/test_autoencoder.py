@@ -16,7 +16,7 @@ from sanakit.eval.networks.efficientnet import EfficientNetLite0
 from sanakit.images.image import to_tensor
 from sanakit.models.dc_ae import DCAE, DCAEConfig, Stage
 from sanakit.train.config import TrainConfig
-from sanakit.train.feeds.pictures import Crops
+from sanakit.train.feeds.images import Crops
 from sanakit.train.loop import train
 from sanakit.train.losses.discriminator import PatchDiscriminator
 from sanakit.train.losses.perceptual import PerceptualDistance
@@ -129,11 +129,11 @@ def test_each_side_learns_from_its_own_gan_term():
     batch = judged.batch(0, WHOLE)
     judge, codec = cast(nn.ModuleDict, judged.model)["discriminator"], judged.autoencoder
     weights = [codec.decoder.conv_out.conv.weight, *judge.parameters()]
-    drawn = codec.decode(codec.encode(batch.pictures))
+    drawn = codec.decode(codec.encode(batch.images))
     (of_decoder,) = torch.autograd.grad(-0.5 * judge(drawn).mean(), weights[:1])
     from_pixels = plain.autoencoder.decoder.conv_out.conv.weight.grad
     torch.testing.assert_close(weights[0].grad, from_pixels + of_decoder, atol=1e-6, rtol=1e-4)
-    margins = F.relu(1 - judge(batch.pictures)).mean() + F.relu(1 + judge(drawn.detach())).mean()
+    margins = F.relu(1 - judge(batch.images)).mean() + F.relu(1 + judge(drawn.detach())).mean()
     for weight, gradient in zip(weights[1:], torch.autograd.grad(margins, weights[1:]), strict=True):
         torch.testing.assert_close(weight.grad, gradient, atol=1e-6, rtol=1e-4)
 
@@ -261,8 +261,8 @@ def test_another_distance_can_be_given():
 
     plain, squared = objective(), objective(terms=Terms(perceptual=2.0), distance=Squared())
     batch = plain.batch(0, WHOLE)
-    drawn = plain.autoencoder.decode(plain.autoencoder.encode(batch.pictures))
-    more = 2 * (drawn - batch.pictures).square().mean()
+    drawn = plain.autoencoder.decode(plain.autoencoder.encode(batch.images))
+    more = 2 * (drawn - batch.images).square().mean()
     torch.testing.assert_close(squared.loss(batch), plain.loss(batch) + more)
 
 

@@ -26,7 +26,7 @@ def draw(random: np.random.Generator) -> Pair:
     picture = np.empty((16, 16, 3), np.uint8)
     picture[:, :8], picture[:, 8:] = COLOURS[left], COLOURS[right]
     return Pair(
-        picture=picture,
+        image=picture,
         caption=f"{left} left of {right}",
         wrong=(f"{right} left of {left}", f"{other} left of {right}"),
         things=frozenset({str(left), str(right)}),

@@ -14,7 +14,7 @@ from sanakit.errors import DataError
 from sanakit.eval.metrics.similarity import psnr
 from sanakit.models.dc_ae import DCAE, DCAEConfig, Stage
 from sanakit.train.config import TrainConfig
-from sanakit.train.feeds.pictures import LoadedImages
+from sanakit.train.feeds.images import LoadedImages
 from sanakit.train.loop import train
 from sanakit.train.objectives.autoencoder import AutoencoderObjective, Terms, autoencoder_state
 from sanakit.train.parts import Part
@@ -62,7 +62,7 @@ def test_held_out_pictures_are_never_trained_on(data, tmp_path):
     _, objective = run(data, tmp_path / "run")
     assert len(objective.reference) == 2  # a tenth
     assert objective.reference.shape[2:] == (32, 32)
-    pictures = objective.pictures
+    pictures = objective.images
     assert isinstance(pictures, LoadedImages)
     assert pictures.loader.report().used == 19
     drawn = [pictures.loader.batch(step, Part(0, 4, 4)) for step in range(12)]
@@ -83,7 +83,7 @@ def test_from_nothing_it_starts_as_the_linear_codec_of_the_folder(data, tmp_path
 
 def test_empty_places_and_broken_pictures_count_nothing(data, tmp_path):
     _, objective = run(data, tmp_path / "run", config=replace(CONFIG, batch_size=8))
-    batches = [objective.pictures.batch(step, Part(0, 8, 8)) for step in range(3)]
+    batches = [objective.images.batch(step, Part(0, 8, 8)) for step in range(3)]
     kept = [batch.shares.count_nonzero().item() for batch in batches]
     assert sum(kept) == 19
     assert min(kept) < 8

@@ -26,7 +26,7 @@ from sanakit.train.parts import Part
 class ImageBatch:
     """Images of a part of a global batch."""
 
-    pictures: Tensor  # B 3 H W in [-1, 1]
+    images: Tensor  # B 3 H W in [-1, 1]
     shares: Tensor  # B, what each counts in the mean over the global batch; 0: padding
     part: Part  # their places in the global batch
 
@@ -86,8 +86,8 @@ class Crops:
         if len(own) == 0:  # every rank computes gradients: an image that counts nothing
             start = min(own.start, own.total - 1)
             own, share = Part(start, start + 1, own.total), 0.0
-        pictures = self._draw(own, self.side if whole else self.crop, step_generator(self.seed, step))
-        return ImageBatch(pictures, torch.full((len(own),), share), own)
+        images = self._draw(own, self.side if whole else self.crop, step_generator(self.seed, step))
+        return ImageBatch(images, torch.full((len(own),), share), own)
 
     def _draw(self, part: Part, side: int, generator: torch.Generator) -> Tensor:
         count, own = part.total, slice(part.start, part.stop)
@@ -97,9 +97,9 @@ class Crops:
         crops = [
             self.images[i][y : y + side, x : x + side] for i, (y, x) in zip(chosen, corners, strict=True)
         ]
-        pictures = to_tensor(np.stack(crops))
-        pictures[mirrored] = pictures[mirrored].flip(-1)
-        return pictures
+        images = to_tensor(np.stack(crops))
+        images[mirrored] = images[mirrored].flip(-1)
+        return images
 
 
 class LoadedImages:

@@ -76,11 +76,14 @@ def parameters(function) -> list[str]:
 
 def test_text_to_image_takes_these_arguments() -> None:
     from sanakit import TextToImage
+    from sanakit.pipelines.request import DrawSettings
 
     image = {"negative_prompt", "width", "height", "seed", "num_images", "latents"}
     sampling = {"steps", "guidance", "solver", "dialect"}
     assert image | sampling | {"output"} <= set(parameters(TextToImage.__call__))
-    assert image | sampling <= set(parameters(TextToImage.stream))
+    assert parameters(TextToImage.stream)[-1] == "settings"  # by name, the keys of DrawSettings
+    assert image | sampling <= {*parameters(TextToImage.stream), *DrawSettings.__annotations__}
+    assert DrawSettings.__annotations__.keys() <= set(parameters(TextToImage.__call__))
     loading = {"path", "device", "dtype", "memory", "encoder", "plan", "compile"}
     assert loading == set(parameters(TextToImage.from_pretrained))
 

@@ -1,4 +1,4 @@
-"""What drawing yields: a step at a time, and the images with the last one.
+"""The steps of a drawing, and the result that the last one carries.
 
 Shapes: B images, C h w latents, H W pixels.
 """

@@ -1,0 +1,25 @@
+"""Commands that draw take the same options, and say the same of them."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from sanakit.cli import options
+from sanakit.cli.best_of import best_of
+from sanakit.cli.edit import edit
+from sanakit.cli.generate import generate
+
+NAMES = [
+    name
+    for name in vars(options)
+    if name[0].isupper() and name not in ("OWN", "Annotated", "Dialect", "Literal", "Path")
+]
+
+
+@pytest.mark.parametrize("command", [generate, edit, best_of], ids=lambda command: command.__name__)
+def test_a_command_that_draws_takes_them_all(command) -> None:
+    taken = {parameter.annotation for parameter in inspect.signature(command).parameters.values()}
+    images = {"NumImages"} if command is best_of else set()  # it draws COUNT of them
+    assert {f"option.{name}" for name in NAMES} - taken == {f"option.{name}" for name in images}

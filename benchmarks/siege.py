@@ -31,7 +31,7 @@ import side_by_side as side
 import siege_deeds as deeds
 import siege_misuse as misuse
 from serve import server
-from siege_crowd import JOBS, LONGEST, AcceptedJob, Answer, Client, Seen, Uploads
+from siege_crowd import JOBS, LATER, LONGEST, AcceptedJob, Client, Seen, Uploads, sides
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "serve.md"
 MOST_GROWTH = 0.03  # of memory, median of the last third over that of the second
@@ -166,9 +166,15 @@ async def _watch(http, pid: int, watched: Watched) -> None:
 async def see_what_is_left(client: Client) -> None:
     """Wait for all jobs, hold them against what was accepted, and see whether the server is idle."""
     seen = client.seen
-    for key, body in seen.unheard:
-        while (await _heard(client, key, body)).status in (429, 503):
+    for key, body, heard in seen.unheard:
+        again = {"json": body, "headers": {"Idempotency-Key": key}}
+        while (answer := await client.ask("POST", JOBS, **again)).status in LATER:
             pass
+        if client.expect(answer, 202):
+            job = answer.json()["id"]
+            seen.jobs[job] = AcceptedJob(body["n"], sides(body["size"]), "finished")
+            if heard not in (None, job):
+                seen.fault("a job was accepted twice under one Idempotency-Key")
     until = time.monotonic() + ENDING
     while (left := await _jobs_that_wait(client)) and time.monotonic() < until:
         await asyncio.sleep(1)
@@ -176,7 +182,7 @@ async def see_what_is_left(client: Client) -> None:
         seen.fault(f"{left} jobs were not done after {ENDING:g} s")
     stored = await _listed(client)
     for job_id, accepted in seen.jobs.items():
-        await _judge_job(client, stored.get(job_id), accepted)
+        await judge_job(client, stored.get(job_id), accepted)
     for job_id in stored.keys() - seen.jobs.keys():
         seen.fault(f"a job is stored that was never accepted ({job_id})")
     await asyncio.sleep(2)
@@ -192,15 +198,6 @@ async def see_what_is_left(client: Client) -> None:
             seen.fault(f"{name} is {figures[name]:g}")
     if figures["sana_engine_failed_steps_total"]:
         seen.fault(f"{figures['sana_engine_failed_steps_total']:g} steps failed")
-
-
-async def _heard(client: Client, key: str, body: dict[str, Any]) -> Answer:
-    answer = await client.ask("POST", JOBS, json=body, headers={"Idempotency-Key": key})
-    if client.expect(answer, 202):
-        width, height = map(int, body["size"].split("x"))
-        accepted = AcceptedJob(body["n"], (width, height), "finished")
-        client.seen.jobs.setdefault(answer.json()["id"], accepted)
-    return answer
 
 
 async def _jobs_that_wait(client: Client) -> int:
@@ -226,7 +223,7 @@ async def _listed(client: Client) -> dict[str, dict[str, Any]]:
     return found
 
 
-async def _judge_job(client: Client, job: dict[str, Any] | None, accepted: AcceptedJob) -> None:
+async def judge_job(client: Client, job: dict[str, Any] | None, accepted: AcceptedJob) -> None:
     """Hold a job against what was accepted, and open its images."""
     if job is None:
         client.seen.fault("a job is lost")

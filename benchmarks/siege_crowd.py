@@ -74,7 +74,8 @@ class Seen:
     opened: int = 0  # images
     faults: Counter[str] = field(default_factory=Counter)
     jobs: dict[str, AcceptedJob] = field(default_factory=dict)
-    unheard: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # keys and bodies without answer
+    # Idempotency-Key and body of jobs whose client left, and the job if it left too late.
+    unheard: list[tuple[str, dict[str, Any], str | None]] = field(default_factory=list)
 
     def fault(self, sentence: str) -> None:
         """Count something that must not be."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -102,18 +103,13 @@ async def hangs_up(client: Client) -> None:
     """Close the connection before the answer, wherever the server is with it."""
     if client.chance.random() < 0.3:
         fields, files, _ = client.form(**client.formats())
-        call = client.http.post(EDITS, data=fields, files=files, headers=_key_of(client))
+        call = client.ask("POST", EDITS, data=fields, files=files)
     else:
-        body = client.settings(**client.formats())
-        call = client.http.post(GENERATIONS, json=body, headers=_key_of(client))
+        call = client.ask("POST", GENERATIONS, json=client.settings(**client.formats()))
     await _cut(call, client.chance.uniform(0, 2))
 
 
-def _key_of(client: Client) -> dict[str, str]:
-    return {"Authorization": f"Bearer {client.token}"}
-
-
-async def _cut(call: Any, seconds: float) -> httpx.Response | None:
+async def _cut(call: Coroutine[Any, Any, Answer], seconds: float) -> Answer | None:
     """Wait for an answer for so many seconds, then close its connection."""
     task = asyncio.ensure_future(call)
     await asyncio.wait([task], timeout=seconds)
@@ -181,9 +177,10 @@ async def repeats_a_job(client: Client) -> None:
 async def does_not_hear_of_its_job(client: Client) -> None:
     """Leave before a job's answer; the end of the siege asks again with the same key."""
     key, body = client.key(), client.settings()
-    client.seen.unheard.append((key, body))
-    call = client.http.post(JOBS, json=body, headers=_key_of(client) | {"Idempotency-Key": key})
-    await _cut(call, client.chance.uniform(0, 0.3))
+    call = client.ask("POST", JOBS, json=body, headers={"Idempotency-Key": key})
+    answer = await _cut(call, client.chance.uniform(0, 0.3))
+    heard = answer.json()["id"] if answer and answer.status == 202 else None
+    client.seen.unheard.append((key, body, heard))
 
 
 Job = tuple[str, dict[str, Any], int, tuple[int, int]]  # path, request, images and their size

@@ -45,6 +45,7 @@ KINDS = {
 GUIDANCE = (2.5, 2.5, 4.0, 1.0)
 SETTLE = 20.0  # seconds
 HANG_UP = 0.05  # of the requests, at a random moment
+STARTING = 300  # seconds; most of them import torch where others compute, too
 COMPARED = 24  # images drawn again alone
 SMALL_P95, LEAST_RATIO = 3.0, 2.5  # asked: 95th percentile over median of small requests; throughput
 GROWTH = 1.05  # of memory, from the second third of the time to the last
@@ -104,12 +105,14 @@ def server(threads: int, folder: Path) -> Iterator[tuple[str, int]]:
     log = (folder / "server.log").open("wb")
     process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
-        for _ in range(600):
+        for _ in range(STARTING):
             with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break
             if process.poll() is not None:
                 raise SystemExit((folder / "server.log").read_text()[-2000:])
-            time.sleep(0.1)
+            time.sleep(1)
+        else:
+            raise SystemExit(f"The server did not listen within {STARTING} s.")
         yield f"http://127.0.0.1:{port}", process.pid
         process.send_signal(signal.SIGTERM)
         if process.wait(60):

@@ -52,7 +52,13 @@ class OuterLayer:
             await self._app(scope, receive, send)
             return
         request_id = scope.setdefault("state", {})["request_id"] = f"req_{secrets.token_hex(12)}"
-        status, started = 0, perf_counter()
+        status, left, started = 0, False, perf_counter()
+
+        async def receiving() -> Message:
+            nonlocal left
+            message = await receive()
+            left = left or (message["type"] == "http.disconnect" and not status)
+            return message
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -67,9 +73,9 @@ class OuterLayer:
 
         with self._metrics.open_requests.track_inprogress():
             try:
-                await self._app(scope, receive, sending)
+                await self._app(scope, receiving, sending)
             except ClientDisconnect:  # in the middle of its body: nobody's mistake, and nobody to answer
-                self._metrics.disconnected.inc()
+                left = True
             except asyncio.CancelledError:  # the time to drain is over, and its body has not come
                 if status:
                     raise
@@ -81,18 +87,20 @@ class OuterLayer:
                     raise ConnectionAbortedError(f"request {request_id} broke off") from None
                 await failure.response()(scope, receive, sending)
             finally:
-                self._note(scope, status, perf_counter() - started)
+                if left:  # whatever was answered, nobody heard it
+                    self._metrics.disconnected.inc()
+                self._note(scope, 499 if left or not status else status, perf_counter() - started)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or "other"
-        self._metrics.answered(scope["method"], route, status or 499, seconds)
+        self._metrics.answered(scope["method"], route, status, seconds)
         facts = {
             "id": scope["state"]["request_id"],
             "client": (scope.get("client") or ("-",))[0],
             "caller": scope["state"].get("caller", "-"),
             "method": scope["method"][:16],
             "path": quote(scope["path"][:200]),
-            "status": status or 499,
+            "status": status,
             "ms": round(1000 * seconds),
         }
         log.info(json.dumps(facts) if self._json_log else " ".join(str(value) for value in facts.values()))

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from PIL import Image
 from starlette.types import Receive, Scope, Send
 
-from sanakit.errors import BusyError, ClosedError, RefusedError, SettingsError, StoppedError
+from sanakit.errors import BusyError, ClosedError, RefusedError, SettingsError
 from sanakit.images.formats import check_sides
 from sanakit.images.image import QUALITY, Metadata, encode
 from sanakit.pipelines.request import Request as Drawn
@@ -236,8 +236,6 @@ def _file(image: Image.Image, body: DrawingSettings, metadata: Metadata | None) 
 def _count(service: Service, error: Exception) -> None:
     if isinstance(error, RefusedError):
         service.metrics.filtered.inc()
-    elif isinstance(error, StoppedError):
-        service.metrics.disconnected.inc()
 
 
 def _sent(event: PartialImageEvent | CompletedEvent, file: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Connections whose client sends only the beginning of a request are closed, those that wait are not."""
+"""Connections whose client stops half-way are closed, those of who waits or is slow are not."""
 
 from __future__ import annotations
 
@@ -20,16 +20,24 @@ from sanakit.serve.http import connection
 
 PATIENCE = 0.1  # seconds
 SLOW = 1.0  # seconds that the application takes for its answer
+LARGE = 16_000_000  # bytes of an answer: more than the system itself keeps for a client that does not read
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 30000\r\n\r\n"
 
 
 async def slow_app(scope: Any, receive: Any, send: Any) -> None:
-    """Read the body; answer /slow after a while."""
+    """Read the body; answer /slow after a while, /large with much, /pieces with as much in pieces."""
     while (message := await receive())["type"] == "http.request" and message.get("more_body"):
         pass
     if message["type"] == "http.request":
         await asyncio.sleep(SLOW if scope["path"] == "/slow" else 0)
+        if pieces := {"/large": 1, "/pieces": 100}.get(scope["path"], 0):
+            length = [(b"content-length", b"%d" % LARGE)]
+            await send({"type": "http.response.start", "status": 200, "headers": length})
+            for left in reversed(range(pieces)):
+                part = bytes(LARGE // pieces)
+                await send({"type": "http.response.body", "body": part, "more_body": left > 0})
+            return
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
@@ -89,6 +97,59 @@ def test_who_waits_for_the_answer_may_wait(port: int) -> None:
         client.sendall(GET.replace(b"/ ", b"/slow ", 1))
         client.settimeout(5 * SLOW)
         assert client.recv(1000).startswith(b"HTTP/1.1 204")
+
+
+def taken(client: socket.socket, pause: float) -> int:
+    """Read to the end, with a pause before each piece; return the bytes of the body."""
+    client.settimeout(5)
+    count = 0
+    try:
+        while part := client.recv(100_000):
+            count += len(part.partition(b"\r\n\r\n")[2] if not count else part)
+            time.sleep(pause)
+    except ConnectionResetError:
+        pass
+    return count
+
+
+@pytest.mark.parametrize("path", [b"/large", b"/pieces"])
+def test_an_answer_that_is_read_slowly_comes_whole(kind: Any, port: int, path: bytes) -> None:
+    kind.patience = 0.3
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(GET.replace(b"/ ", path + b" ", 1).replace(b"Host", b"Connection: close\r\nHost"))
+        began = time.monotonic()
+        assert taken(client, 0.01) == LARGE
+        assert time.monotonic() - began > 3 * kind.patience
+
+
+@pytest.mark.parametrize("path", [b"/large", b"/pieces"])
+def test_a_client_that_reads_no_answer_is_let_go(port: int, path: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(GET.replace(b"/ ", path + b" ", 1))
+        time.sleep(10 * PATIENCE)
+        assert 0 < taken(client, 0) < LARGE
+
+
+@pytest.mark.parametrize(
+    "sent", [b"HELO\r\n\r\n", b"\x16\x03\x01\0\xa5", GET.replace(b"x\r", b"x\r\nContent-Length: y\r")]
+)
+def test_what_is_no_request_is_answered_in_openais_form(port: int, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.settimeout(5)
+        client.sendall(sent)
+        head, _, body = client.recv(1000).partition(b"\r\n\r\n")
+        assert client.recv(1000) == b""
+    assert head.startswith(b"HTTP/1.1 400 Bad Request")
+    assert b"X-Should-Retry: false" in head
+    error = json.loads(body)["error"]
+    assert (error["code"], error["type"], error["param"]) == ("invalid_http", "invalid_request_error", None)
+
+
+def test_nonsense_after_a_request_is_no_answer_to_it(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(GET.replace(b"/ ", b"/slow ", 1) + b"\0\0\r\n\r\n")
+        client.settimeout(5 * SLOW)
+        assert not client.recv(1000).startswith(b"HTTP/1.1 400")
 
 
 def test_a_body_that_comes_steadily_is_read_to_its_end(port: int) -> None:

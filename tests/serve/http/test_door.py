@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sanakit.errors import StorageError
+from sanakit.serve.http import connection, failures
 from sanakit.serve.jobs.keys import WRONG_KEYS_A_MINUTE
 
 Make = Callable[..., Any]
@@ -205,6 +209,21 @@ def test_an_endless_body_is_not_read_to_its_end(make_parts: Make) -> None:
 def test_every_error_has_openais_form(parts: Any, method: str, path: str, status: int, code: str) -> None:
     answer = parts.client.request(method, path)
     assert (answer.status_code, error_of(answer)["code"]) == (status, code)
+
+
+def test_the_page_lists_every_code(repository: Path) -> None:
+    page = (repository / "docs" / "serve.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"`(\w+)`", page.split("## When it says no")[1].split("\n## ")[0]))
+    sources = [path.read_text(encoding="utf-8") for path in Path(failures.__file__).parent.glob("*.py")]
+    codes = {code for source in sources for code in re.findall(r'code="([a-z_]+)"', source)}
+    codes |= {code for *_, code, _ in failures._KNOWN if code}
+    codes |= {HTTPStatus(status).phrase.lower().replace(" ", "_") for status in (404, 405)}
+    codes |= {
+        json.loads(answer.rpartition(b"\r\n")[2])["error"]["code"]
+        for answer in (connection._FULL, connection._NO_HTTP)
+    }
+    assert len(codes) > 20
+    assert codes <= listed
 
 
 def test_head_answers_as_get_does_without_the_body(parts: Any) -> None:

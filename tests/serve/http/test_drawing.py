@@ -121,5 +121,9 @@ def test_when_the_client_leaves_the_engine_stops_within_a_step(
         tickets[0].result(timeout=10)
     assert len(steps) - cancelled[0] <= 1
     assert len(steps) < 150
-    assert "sana_disconnected_total 1.0" in parts.client.get("/metrics").text
+    figures = parts.client.get("/metrics").text
+    assert "sana_disconnected_total 1.0" in figures
+    status = 200 if stream else 499  # a stream's status was sent before
+    answered = 'sana_http_requests_total{method="POST",route="/v1/images/generations",status="%d"} 1.0'
+    assert answered % status in figures
     assert parts.draw().status_code == 200

@@ -195,7 +195,7 @@ class _Siege:
             come = True
             time.sleep(self._rng.uniform(0, 2 * self._each))
         if not come:
-            raise StuckError(f"{oldest} was being drawn, and did not end within {RESUMED} s")
+            raise StuckError(f"{oldest} was running, and did not end within {RESUMED} s")
 
     def _take_over(self, address: str) -> None:
         """Wait until a server beside a killed one has ended all jobs. Raises StuckError."""

@@ -136,7 +136,7 @@ from sanakit.weights import convert, save_quantized
 source, folder = sys.argv[1:]
 fsync = os.fsync
 
-def killed(write, when):  # in the so-manieth time that something is brought to the disk
+def killed(write, when):  # when something is brought to the disk for the `when`-th time
     calls = []
     def die(handle):
         calls.append(handle)

@@ -100,7 +100,6 @@ cache_build.build_cache(plan)
     assert build_cache(plan_cache(folder, killed, tiny_model, 256)).kept == 12
 
 
-@pytest.mark.parametrize("change", ["text", "table", "score", "removed", "added"])
 def test_a_second_build_of_a_cache_at_once_is_refused_and_the_first_is_not_disturbed(
     folder: Path, tmp_path: Path, tiny_model: Path
 ) -> None:
@@ -119,6 +118,7 @@ def test_a_second_build_of_a_cache_at_once_is_refused_and_the_first_is_not_distu
     assert not list((tmp_path / "both").glob(".*"))
 
 
+@pytest.mark.parametrize("change", ["text", "table", "score", "removed", "added"])
 def test_captions_that_changed_since_are_refused_not_left_as_they_were(
     folder: Path, tmp_path: Path, tiny_model: Path, change: str
 ) -> None:

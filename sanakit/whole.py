@@ -2,6 +2,9 @@
 
 They are written under a temporary name beside their place, fsynced and renamed: readers see
 either the old file or the new one, and concurrent writers do not collide. New names are claimed first.
+
+    .NAME.HEX.partial    what is being written, or was when its process was killed
+    .NAME.HEX.old        the folder that it replaces, between the two renames
 """
 
 from __future__ import annotations
@@ -10,16 +13,20 @@ import errno
 import glob
 import itertools
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sanakit.alone import alone
 from sanakit.errors import OutputError
 
 # Errors of systems on which a folder itself cannot be opened or synchronised, unlike its files.
 _NO_FOLDERS = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EBADF}
+ABANDONED = 86400.0  # seconds since the last change, after which nobody is at work on an unfinished file
+_UNFINISHED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.(?P<kind>partial|old)", re.DOTALL)
 
 
 @contextmanager
@@ -43,6 +50,48 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError, ValueError):  # renamed, or never made
             _remove(partial)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """`written_whole` for a large file or folder, such as a model: by one process at a time.
+
+    First it removes what killed processes left of it, and gives a folder that was moved aside its name back.
+    Raises OutputError while another process writes it, and as `written_whole` does.
+    """
+    with alone(path.parent / f".{_short(path)}.lock", path) as locked:
+        for old in leftovers(path, "old") if locked else ():
+            if os.path.lexists(path):
+                with suppress(OSError):
+                    _remove(old)
+            else:
+                old.rename(path)
+        sweep(path.parent, glob.escape(_short(path)), older=0 if locked else ABANDONED)
+        with written_whole(path) as partial:
+            yield partial
+
+
+def leftovers(path: Path, kind: str = "*") -> list[Path]:
+    """Return what was left beside a path by processes that were killed while they wrote it, or is being
+    written now. kind: "partial" or "old", "*" for both.
+    """
+    with suppress(OSError, ValueError):  # names that no file can have
+        return sorted(path.parent.glob(f".{glob.escape(_short(path))}.{'[0-9a-f]' * 16}.{kind}"))
+    return []
+
+
+def told_unfinished(path: Path) -> str:
+    """Return in a sentence what a path is that is, or lies in, something unfinished; "" for any other."""
+    for place in (path.absolute(), *path.absolute().parents):
+        if found := _UNFINISHED.fullmatch(place.name):
+            target = place.with_name(found["name"])
+            if found["kind"] == "old":
+                return f"{place} is an earlier {target}, moved aside to be replaced: rename it, or delete it."
+            return (
+                f"{place} is unfinished: a process is writing {target}, or was killed while it did. Wait for "
+                "it, or run the same command again, which replaces it."
+            )
+    return ""
 
 
 def numbered(path: Path, count: int) -> list[Path]:
@@ -118,8 +167,11 @@ def _claim(names: list[Path], taken: list[Path]) -> bool:
 
 def _beside(path: Path, kind: str) -> Path:
     """Return an unused name, short enough for any file system."""
-    name = path.name.encode(errors="ignore")[:200].decode(errors="ignore")
-    return path.parent / f".{name}.{os.urandom(8).hex()}.{kind}"
+    return path.parent / f".{_short(path)}.{os.urandom(8).hex()}.{kind}"
+
+
+def _short(path: Path) -> str:
+    return path.name.encode(errors="ignore")[:200].decode(errors="ignore")
 
 
 def _replace_folder(path: Path, new: Path) -> None:

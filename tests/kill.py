@@ -8,7 +8,8 @@ Training, drawing a file of prompts, caching latents and converting run to the e
 they are killed and begun again by the same command until they are done, and the results are compared to the
 bit. A server is killed while a client sends it jobs (`kill_server.py`). Moments are drawn from the seed, as
 parts of the undisturbed time. The command is the real one, in a process that is forked, so that torch is
-loaded once. Exit code 1 if anything differs. pytest does not collect this file.
+loaded once. Nothing temporary may be left once the work is done, and nothing half made may open as a model.
+Exit code 1 if anything differs. pytest does not collect this file.
 """
 
 from __future__ import annotations
@@ -187,12 +188,27 @@ def is_temporary(path: Path) -> bool:
 
 
 def half_made(material: Material, whole: Path, killed: Path) -> list[str]:
-    """After each kill: what has its final name must be whole, whatever is missing yet."""
+    """After each kill: what has its final name must be whole, and what has not is told for what it is."""
+    from sanakit.errors import WeightsError
+    from sanakit.weights import describe
+
     faults = []
+    for left in unfinished(killed):
+        try:
+            describe(left)
+            faults.append(f"{left.name} opens as a model")
+        except WeightsError as error:
+            faults += [] if "was killed" in str(error) else [f"{left.name}: {error}"]
     for name in ("folder", "quantised"):
         if (killed / name).exists():
             faults += [f"half made: {one}" for one in compare_files(whole / name, killed / name)[1]]
     return faults + (compare_official(whole, killed) if (killed / "model.pth").exists() else [])
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """Return what killed processes left in a folder, but for empty files of locks."""
+    left = [path for path in folder.rglob(".*") if path.name.endswith((".partial", ".old"))]
+    return left + [*folder.rglob("*.part")]
 
 
 def whole_images(material: Material, whole: Path, killed: Path) -> list[str]:
@@ -243,10 +259,10 @@ def besiege(name: str, material: Material, folder: Path, kills: int, rng: random
             count, faults = compare(whole, killed)
             outcome.units += count
             outcome.faults += [f"round {rounds}: {one}" for one in faults]
+            outcome.faults += [f"round {rounds}: {one.name} is left behind" for one in unfinished(killed)]
         else:
             outcome.faults.append(f"round {rounds}: it ended with {code}; see {killed}.txt")
-        outcome.left += sum(1 for path in killed.rglob(".*") if path.name.endswith((".partial", ".old")))
-        outcome.left += sum(1 for path in killed.rglob("*.part"))
+        outcome.left += len(unfinished(killed))
         rounds += 1
     return outcome
 
@@ -284,8 +300,8 @@ def main() -> int:
     for module in IMPORTED:
         import_module(module)
     outcomes: dict[str, Outcome] = {}
-    print("| work | kills | compared | given up, told | lost, doubled or different | left behind | seconds |")
-    print("|---|---|---|---|---|---|---|")
+    titles = ("work", "kills", "jobs struck", "compared", "given up, told", "lost, doubled or different")
+    print(f"| {' | '.join((*titles, 'left behind', 'seconds'))} |\n|{'---|' * (len(titles) + 2)}")
     with tempfile.TemporaryDirectory(prefix="kill-") as place:
         folder = Path(asked.keep or place).resolve()
         folder.mkdir(parents=True, exist_ok=not asked.keep)
@@ -298,7 +314,7 @@ def main() -> int:
             rng, began = random.Random(f"{kind} {asked.seed}"), time.monotonic()
             siege = besiege_server if kind == "serving" else partial(besiege, kind)
             outcomes[kind] = found = siege(material, folder / kind, asked.kills, rng)
-            cells = (found.kills, found.units, found.told, len(found.faults), found.left)
+            cells = (found.kills, found.struck or "", found.units, found.told, len(found.faults), found.left)
             print(f"| {kind} | {' | '.join(map(str, cells))} | {time.monotonic() - began:.0f} |", flush=True)
     for kind, found in outcomes.items():
         print(

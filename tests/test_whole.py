@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 
 from sanakit import whole
 from sanakit.errors import OutputError
-from sanakit.whole import claimed, sweep, written_whole
+from sanakit.whole import ABANDONED, claimed, leftovers, replaced, sweep, told_unfinished, written_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -221,6 +222,107 @@ def test_writers_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> N
     content = path.read_text()
     assert content in {letter * 100_000 for letter in "abc"}
     assert names(tmp_path) == ["a"]
+
+
+# What takes long is written by one process at a time, which removes what killed ones left of it
+
+
+def left_behind(path: Path, kind: str, text: str) -> Path:
+    """Make what a process leaves that is killed while it writes a folder at a path."""
+    left = path.parent / f".{path.name}.{'0' * 16}.{kind}"
+    left.mkdir()
+    (left / "config.json").write_text(text)
+    return left
+
+
+def replace_folder(path: Path, text: str) -> None:
+    with replaced(path) as partial:
+        partial.mkdir()
+        (partial / "config.json").write_text(text)
+
+
+def test_what_a_killed_process_left_of_a_folder_is_removed_by_the_next_and_nothing_else_is(
+    tmp_path: Path,
+) -> None:
+    path, others = tmp_path / "model", (tmp_path / "model-2", tmp_path / "a.model")
+    left_behind(path, "partial", "half")
+    kept = [left_behind(other, "partial", "half").name for other in others]
+    (tmp_path / ".model.lock").touch()  # of the killed process
+    replace_folder(path, "new")
+    assert names(tmp_path) == sorted([*kept, "model"])
+    assert (path / "config.json").read_text() == "new"
+
+
+def test_a_folder_that_was_moved_aside_and_not_replaced_has_its_name_back_before_anything_else(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "model"
+    left_behind(path, "old", "old")  # the process was killed between its two renames
+
+    def fail() -> None:
+        with replaced(path):
+            assert (path / "config.json").read_text() == "old"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert (path / "config.json").read_text() == "old"
+    assert names(tmp_path) == ["model"]
+    left_behind(path, "old", "older")  # killed after both: it is of no use any more
+    replace_folder(path, "new")
+    assert names(tmp_path) == ["model"]
+    assert (path / "config.json").read_text() == "new"
+
+
+def test_a_second_writer_is_refused_and_disturbs_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with replaced(tmp_path / "model") as partial:
+        partial.mkdir()
+        (partial / "config.json").write_text("first")
+        with pytest.raises(OutputError, match=f"Another process is writing {tmp_path / 'model'}"):
+            replace_folder(tmp_path / "model", "second")
+    assert names(tmp_path) == ["model"]
+    assert (tmp_path / "model" / "config.json").read_text() == "first"
+
+
+def test_where_nothing_can_be_locked_only_what_is_old_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def unsupported(file: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    path = tmp_path / "model"
+    young, old = left_behind(path, "partial", "half"), tmp_path / f".model.{'1' * 16}.partial"
+    old.mkdir()
+    os.utime(old, (0, time.time() - ABANDONED - 60))
+    replace_folder(path, "new")
+    assert young.exists()  # somebody may be writing it
+    assert not old.exists()
+
+
+@pytest.mark.parametrize("name", ["model", "a.b[1].pth", "ä" * 127])
+def test_what_is_unfinished_is_told_with_what_it_is_written_for(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with replaced(path) as partial:
+        partial.mkdir()
+        (partial / "vae").mkdir()
+        short = tmp_path / name.encode()[:200].decode()
+        for place in (partial, partial / "vae", partial / "vae" / "config.json"):
+            assert told_unfinished(place) == (
+                f"{partial} is unfinished: a process is writing {short}, or was killed while it did. Wait "
+                "for it, or run the same command again, which replaces it."
+            )
+        assert leftovers(path) == [partial]
+    assert leftovers(path) == []
+    assert told_unfinished(path) == ""
+    assert told_unfinished(path / "vae") == ""
+    old = tmp_path / f".{short.name}.{'0' * 16}.old"
+    assert "is an earlier" in told_unfinished(old)
+    for other in (".cache", ".a.partial", f"a.{'0' * 16}.partial", f".a.{'0' * 15}.partial"):
+        assert told_unfinished(tmp_path / other) == ""
 
 
 # New names

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sanakit.alone import alone_in
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 from sanakit.errors import OutputError, SettingsError
 from sanakit.whole import written_whole
@@ -109,7 +111,9 @@ def evaluate(
         )
     found: dict[str, Any] = {}
     note = ""
-    with progress_bar() as show:
+    with ExitStack() as held, progress_bar() as show:
+        if output is not None:
+            held.enter_context(alone_in(output))
         if RECOGNITION in names:
             from sanakit.pocket.evaluate.report import evaluate_pocket
 

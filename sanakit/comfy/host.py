@@ -16,6 +16,7 @@ from PIL import Image
 
 from sanakit.errors import SanaError
 from sanakit.weights.read.disk import read_json
+from sanakit.whole import told_unfinished
 
 PREVIEW_SIDE = 512  # pixels at most, where ComfyUI does not say
 
@@ -58,7 +59,7 @@ def model_folders() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for root in map(Path, paths.get_folder_paths("diffusers") if paths is not None else []):
         for index in sorted(root.glob("*/model_index.json")) + sorted(root.glob("*/*/model_index.json")):
-            if _is_sana(index):
+            if _is_sana(index) and not told_unfinished(index):
                 found.setdefault(index.parent.relative_to(root).as_posix(), index.parent)
     return found
 

@@ -21,6 +21,7 @@ from typing import Any
 from sanakit.errors import DataError, SettingsError
 from sanakit.pipelines.prompt_file import checked_name, row_name
 from sanakit.reading import json_line, read_text
+from sanakit.whole import written_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,16 @@ def read_cases(place: str | Path, limit: int | None = None) -> list[Case]:
 
 
 def write_cases(path: Path, cases: Iterable[Case], **settings: Sequence[Any]) -> None:
-    """Write cases as a file of prompts for `sana generate --prompts`; settings: a value a case, by column."""
+    """Write cases as a file of prompts for `sana generate --prompts`, whole or not at all. Raises OSError.
+
+    settings: a value a case, by column.
+    """
     columns = [dict(zip(settings, values, strict=True)) for values in zip(*settings.values(), strict=True)]
     rows = [
         {"name": case.name, "prompt": case.prompt, **own} for case, own in zip(cases, columns, strict=True)
     ]
-    path.write_text("".join(map(json_line, rows)), encoding="utf-8")
+    with written_whole(path) as partial:
+        partial.write_text("".join(map(json_line, rows)), encoding="utf-8")
 
 
 def _rows(path: Path, text: str) -> Iterable[Case]:

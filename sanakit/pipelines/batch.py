@@ -23,6 +23,7 @@ from typing import Any
 
 from PIL import Image
 
+from sanakit.alone import alone_in
 from sanakit.errors import MemoryLimitError, OutputError, SettingsError
 from sanakit.images.image import FORMATS, Metadata, read_metadata, save
 from sanakit.pipelines.prompt_file import PromptImage
@@ -33,7 +34,7 @@ from sanakit.weights.find.resolve import resolve
 from sanakit.weights.fingerprint import fingerprint_weights
 from sanakit.weights.known_things import unknown_prompts
 from sanakit.weights.settings import instruction_of, load_settings
-from sanakit.whole import sweep, written_whole
+from sanakit.whole import ABANDONED, sweep, written_whole
 
 MANIFEST = "manifest.jsonl"  # in the folder of the results: one line per image, in the order of the prompts
 WEIGHTS = "weights"  # key of a manifest's line: what drew the image, as `drawn_by` tells it
@@ -169,28 +170,29 @@ def save_all(
     `finished`. Raises OutputError.
     """
     there, manifest = set(done), folder / MANIFEST
-    begun, before = False, _rows(manifest)
 
     def write() -> None:
         lines = {entry.file: _line(entry, weights) for entry in entries if entry.file in there}
         kept = {file: json_line(row) for file, row in before.items() if os.path.lexists(folder / file)}
         _write_manifest(manifest, entries, kept | lines)
 
-    sweep(folder)
-    try:
-        for one in drawn:
-            if not begun:
-                _make_folder(folder)
+    with alone_in(folder) as locked:
+        sweep(folder, older=0 if locked else ABANDONED)
+        begun, before = False, _rows(manifest)
+        try:
+            for one in drawn:
+                if not begun:
+                    _make_folder(folder)
+                    write()
+                    begun = True
+                save(one.image, folder / one.entry.file, one.entry.metadata)
+                there.add(one.entry.file)
+                with manifest.open("a", encoding="utf-8") as lines:
+                    lines.write(_line(one.entry, weights))
+                yield one
+        finally:
+            if begun or there:
                 write()
-                begun = True
-            save(one.image, folder / one.entry.file, one.entry.metadata)
-            there.add(one.entry.file)
-            with manifest.open("a", encoding="utf-8") as lines:
-                lines.write(_line(one.entry, weights))
-            yield one
-    finally:
-        if begun or there:
-            write()
 
 
 def _check_folder(folder: Path) -> None:

@@ -12,7 +12,6 @@ Other weights of the source are refused: parts that are not trained would change
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -21,9 +20,6 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import nn
 
 from sanakit import __version__
 from sanakit.errors import DataError, SettingsError
@@ -139,16 +135,6 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not fits:
         raise DataError(f"{path} is not the record of a run: restore it, or delete it to compare nothing.")
     return record
-
-
-def fingerprint_of_module(module: nn.Module) -> str:
-    """Return which weights a module in memory has, in hexadecimal; for small ones: every byte is read."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        plain = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\0".encode())
-        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _refuse_other(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -96,7 +96,8 @@ class Report:
         """Keep what was drawn after a step as sheets/STEP.png. Raises OutputError on a full disk."""
         with writing(self._folder):
             (self._folder / SHEETS).mkdir(exist_ok=True)
-            image.save(self._folder / SHEETS / f"{step:07d}.png")
+            with written_whole(self._folder / SHEETS / f"{step:07d}.png") as partial:
+                image.save(partial, "PNG")
             if self._board is not None:
                 pixels = np.asarray(image.convert("RGB"))
                 self._board.add_image("sheet", pixels, step, dataformats="HWC")
@@ -188,7 +189,8 @@ def _run_id(folder: Path, first: int) -> str:
     """Return the name of this run among all runs: a new one, or that of the run that goes on."""
     path = folder / RUN_ID
     if not first or not path.exists():
-        path.write_text(uuid.uuid4().hex)
+        with written_whole(path) as partial:
+            partial.write_text(uuid.uuid4().hex)
     return path.read_text()
 
 

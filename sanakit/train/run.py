@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch.distributed as dist
 from torch import Tensor
 
+from sanakit.alone import alone_in
 from sanakit.errors import DataError, SettingsError
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
@@ -28,6 +30,7 @@ from sanakit.train.record import NOTHING, MadeWith, check_source, record_run
 from sanakit.train.report import Progress
 from sanakit.train.state.average import part_of
 from sanakit.train.state.checkpoint import has_checkpoint, load_average
+from sanakit.whole import sweep
 
 MODEL = "model"  # folder of the finished model inside a run
 # Of each block: sizes of images times lengths of texts, with and without gradients, as they come.
@@ -85,7 +88,8 @@ def run_recipe(
     parallel: how several processes share the model (`train/distributed/parallel.py`); None: the recipe's own.
     Each run's folder gets config.json (`train/record.py`); a resumed run tells what differs from it.
     Raises SettingsError for an unknown name, and for a source of other weights than the resumed run began
-    with; DataError without data or without the earlier stage.
+    with; DataError without data or without the earlier stage; OutputError while another process trains into
+    `output`.
     """
     if name not in recipes:
         raise SettingsError(f"There is no recipe {name!r}: choose one of {', '.join(recipes)}.")
@@ -103,7 +107,9 @@ def run_recipe(
     begins_with = given.get("source", taken["source"].default if "source" in taken else None)
     if begins_with is not None and any(map(has_checkpoint, (output, *output.glob("*/")))):
         check_source(output, begins_with)
-    with processes() as share:
+    with processes() as share, ExitStack() as held:
+        if share.rank == 0:
+            held.enter_context(alone_in(output))
         made = make(data, output, steps, **given)
         if not isinstance(made, Run):
             record_run(output, name, None, MadeWith(source=begins_with, data=data))
@@ -126,6 +132,7 @@ def run_recipe(
                         log.warning(change)
                 with by_itself():
                     run.finish(stage.folder)
+                sweep(stage.folder)
             del run  # its models, before those of the next stage are loaded
             if share.world > 1:
                 dist.barrier()  # the next stage continues from what rank 0 has written

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sanakit.errors import WeightsError
 from sanakit.weights.find.resolve import INDEX, ModelSource, open_network, recognised, resolve
@@ -19,6 +20,9 @@ from sanakit.weights.read.component import component_files
 from sanakit.weights.read.digest import file_digest
 from sanakit.weights.read.disk import AGAIN, PICKLES, first_bytes
 from sanakit.weights.read.files import TensorFiles
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SAMPLED, EXACT = "sampled", "exact"  # how a fingerprint was taken, its first word
 
@@ -53,6 +57,18 @@ def fingerprint_weights(model: str | os.PathLike[str], *, exact: bool = False) -
     return Fingerprint(
         whole=f"{kind}-{hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()}", parts=parts
     )
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """Return which weights a module in memory has: the SHA-256 of names, shapes and float32 values.
+
+    Every value is read, one tensor at a time; a dtype that holds the same values gives the same.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().float().contiguous().reshape(-1).numpy().data)
+    return digest.hexdigest()
 
 
 def _digests(source: ModelSource, exact: bool) -> Iterator[tuple[str, str]]:

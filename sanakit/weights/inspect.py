@@ -15,7 +15,7 @@ from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
 from sanakit.weights.find import catalog, hub
 from sanakit.weights.find.catalog import CATALOG, CatalogEntry
-from sanakit.weights.find.resolve import ModelSource, open_network, recognised, resolve
+from sanakit.weights.find.resolve import ModelSource, check_finished, open_network, recognised, resolve
 from sanakit.weights.graphs import DECODER
 from sanakit.weights.known_things import load_known_things
 from sanakit.weights.layouts.official import PIXELS_PER_LATENT
@@ -85,6 +85,8 @@ def describe(path: str | os.PathLike[str]) -> Description:
     entry = CATALOG.get(text)
     if entry is not None and entry.repo is not None:
         return _release(entry)
+    if entry is None:
+        check_finished(Path(text).expanduser())
     if entry is None and not os.path.exists(Path(text).expanduser()):
         if hub.REPO_NAME.fullmatch(text):
             raise ModelNotFoundError(

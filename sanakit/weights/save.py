@@ -35,7 +35,7 @@ from sanakit.weights.layouts.parts import QUANTIZATION
 from sanakit.weights.precision import check_rule, dtype_name, parse_dtype
 from sanakit.weights.read.header import write_safetensors
 from sanakit.weights.settings import ModelSettings
-from sanakit.whole import written_whole
+from sanakit.whole import replaced
 
 DEFAULTS = ("steps", "guidance", "width", "height", "solver")  # what a folder says of itself
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -246,10 +246,10 @@ def _model_index(sprint: bool) -> dict[str, Any]:
 
 @contextmanager
 def exported(path: Path) -> Iterator[Path]:
-    """`written_whole`, with the folders on the way, for which OutputError tells why it cannot be done."""
+    """`replaced`, with the folders on the way, for which OutputError tells why it cannot be done."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as partial:
+        with replaced(path) as partial:
             yield partial
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         if isinstance(error, OutputError):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from sanakit.alone import alone_in
 from sanakit.eval import measures
 
 
@@ -64,6 +65,18 @@ def test_prompts_are_drawn_measured_and_gone_on_with(sana, tiny: Path, prompts: 
     assert sana(*words, "--num-images", 2, "--seed", 5).code == 0
     assert changed.read_bytes() == before
     assert judges == []  # the same bytes: what was said of them holds
+
+
+def test_a_second_evaluation_into_the_same_folder_at_once_is_refused(sana, tiny: Path, prompts: Path) -> None:
+    pytest.importorskip("fcntl")
+    words = ("evaluate", tiny, "--measure", "clip-score", "--prompts", prompts, "-o", "out")
+    with alone_in(Path("out")):  # by another process
+        refused = sana(*words)
+        assert refused.code == 2
+        assert "Another process is writing out: wait until it ends" in refused.err
+        assert [path.name for path in Path("out").iterdir()] == [".lock"]
+    assert sana(*words).code == 0
+    assert not list(Path("out").glob(".*"))
 
 
 def test_pictures_that_are_there_need_no_model(sana, prompts: Path) -> None:

@@ -20,7 +20,8 @@ from source_tree import PACKAGE, ROOT, file_of, files, imports, module_name
 # beside its listed entries comes last in it.
 ORDER = {
     "": (
-        *("errors", "whole", "reading", "seeds", "dialect", "images", "clips", "ops", "models", "text"),
+        *("errors", "alone", "whole", "reading", "seeds", "dialect"),
+        *("images", "clips", "ops", "models", "text"),
         *("flow", "graphs", "quant", "adapters", "weights", "pipelines", "eval", "bench", "data", "train"),
         *("pocket", "recipes", "serve", "comfy", "cli"),
     ),

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import torch
 
 from sanakit.cli import main
 from sanakit.data.batches.loader import Loader
-from sanakit.errors import DataError, SettingsError
+from sanakit.errors import DataError, OutputError, SettingsError
 from sanakit.models.sana import Sana
 from sanakit.recipes import RECIPES, finetune
 from sanakit.text.known_things import FILE, KnownThings
@@ -164,6 +165,9 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
     list(run_recipe("finetune", RECIPES, output=tmp_path / "whole", **settings))
     stopped = run_recipe("finetune", RECIPES, output=tmp_path / "parts", **settings)
     assert [progress.step for progress in islice(stopped, 3)] == [1, 2, 3]
+    if find_spec("fcntl"):  # else nothing can be locked
+        with pytest.raises(OutputError, match="Another process is writing"):  # while it goes on
+            list(run_recipe("finetune", RECIPES, output=tmp_path / "parts", resume=True, **settings))
     stopped.close()  # pyright: ignore[reportAttributeAccessIssue] - a generator
     list(run_recipe("finetune", RECIPES, output=tmp_path / "parts", resume=True, **settings))
     assert len(logged(tmp_path / "whole")) == 7

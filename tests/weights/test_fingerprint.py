@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from sanakit.errors import ModelNotFoundError, WeightsError
 from sanakit.weights import fingerprint_weights, save_official
+from sanakit.weights.fingerprint import weights_sha256
 from sanakit.weights.read.digest import SAMPLE
 
 PARTS = {
@@ -198,3 +201,28 @@ def test_a_folder_of_safetensors_needs_no_torch():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False"]
+
+
+# A module in memory
+
+
+def test_a_module_is_known_by_its_names_shapes_and_float32_values() -> None:
+    module = nn.Linear(3, 2)
+    digest = hashlib.sha256()
+    for name, shape in (("weight", "(2, 3)"), ("bias", "(2,)")):
+        digest.update(f"{name} {shape}\n".encode() + module.get_parameter(name).detach().numpy().tobytes())
+    assert weights_sha256(module) == digest.hexdigest()
+
+
+def test_one_changed_weight_is_another_module_and_a_wider_dtype_is_the_same() -> None:
+    module: nn.Module = nn.Linear(3, 2)
+    with torch.no_grad():
+        module.get_parameter("weight").fill_(1 / 3)
+    before = weights_sha256(module)
+    assert weights_sha256(module) == before
+    with torch.no_grad():
+        module.get_parameter("weight")[1, 2] += 1e-6
+    assert weights_sha256(module) != before
+    half = weights_sha256(module.half())
+    assert half != before  # 1/3 is rounded
+    assert weights_sha256(module.float()) == half

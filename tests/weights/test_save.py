@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from sanakit.errors import OutputError, PrecisionError, SettingsError
+from sanakit.errors import OutputError, PrecisionError, SettingsError, WeightsError
 from sanakit.models.dc_ae import DCAE
-from sanakit.weights import load_transformer, save_diffusers, save_official
+from sanakit.weights import (
+    convert,
+    describe,
+    load_transformer,
+    save_diffusers,
+    save_official,
+    save_quantized,
+)
 from sanakit.weights import save as export
+from sanakit.weights.find.resolve import resolve
+from sanakit.whole import leftovers, replaced
 
 
 def save(tiny, folder, **options):
@@ -115,3 +127,58 @@ def test_half_an_autoencoder_or_a_wrong_dtype_is_refused(tiny, tmp_path):
     with pytest.raises(PrecisionError, match="trained for float16"):
         save(tiny, tmp_path / "out", dtype="bfloat16", precision="float16")
     assert not (tmp_path / "out").exists()
+
+
+KILLED = """
+import os, signal, sys
+from sanakit.weights import convert, save_quantized
+
+source, folder = sys.argv[1:]
+fsync = os.fsync
+
+def killed(write, when):  # when something is brought to the disk for the `when`-th time
+    calls = []
+    def die(handle):
+        calls.append(handle)
+        if len(calls) == when:
+            os.kill(os.getpid(), signal.SIGKILL)
+        fsync(handle)
+    if (process := os.fork()) == 0:
+        os.fsync = die
+        write()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+
+killed(lambda: convert(source, f"{folder}/folder", "diffusers"), 5)
+killed(lambda: convert(source, f"{folder}/model.pth", "official"), 1)
+killed(lambda: save_quantized(source, f"{folder}/few", "int8"), 3)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal")
+def test_what_a_killed_conversion_leaves_is_told_is_no_model_and_goes_with_the_next_one(tiny, tmp_path):
+    place = tmp_path / "written"
+    place.mkdir()
+    subprocess.run([sys.executable, "-c", KILLED, tiny.folder, place], check=True)
+    for name in ("folder", "model.pth", "few"):
+        (left,) = leftovers(place / name)
+        assert not (place / name).exists()
+        for path in (left, place / name):  # what is left, and what the user asked for
+            for read in (describe, load_transformer, resolve):
+                with pytest.raises(WeightsError, match=f"unfinished.*{place / name}.*was killed"):
+                    read(path)
+    convert(tiny.folder, place / "folder", "diffusers")
+    convert(tiny.folder, place / "model.pth", "official")
+    save_quantized(tiny.folder, place / "few", "int8")
+    assert sorted(path.name for path in place.iterdir()) == ["few", "folder", "model.pth"]
+    for name in ("few", "folder", "model.pth"):
+        load_transformer(place / name)
+
+
+def test_a_second_conversion_to_the_same_place_at_once_is_refused(tiny, tmp_path):
+    pytest.importorskip("fcntl")
+    with replaced(tmp_path / "out") as partial:  # another process converts
+        partial.mkdir()
+        with pytest.raises(OutputError, match=f"Another process is writing {tmp_path / 'out'}: wait"):
+            convert(tiny.folder, tmp_path / "out", "diffusers")
+        assert partial.exists()

@@ -7,7 +7,6 @@ Shapes: B images that are encoded at once, C h w latents, L text tokens, E text 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections import deque
@@ -20,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from sanakit.alone import alone_in
 from sanakit.data.batches.buckets import Buckets, fill_buckets
 from sanakit.data.cache.store import (
     ABOUT,
@@ -49,6 +49,8 @@ from sanakit.models.dc_ae import DCAE
 from sanakit.pipelines.memory import choose_device
 from sanakit.text.encoder import TextEncoder
 from sanakit.weights import load_autoencoder, load_configs, load_text_encoder
+from sanakit.weights.fingerprint import weights_sha256
+from sanakit.whole import ABANDONED, sweep
 
 SHARD = 200_000_000  # bytes, about: what a run that is killed loses at most, and what is in memory at once
 SAMPLED = 500  # images whose captions are counted for the estimate
@@ -129,15 +131,6 @@ def _maker(model: str | os.PathLike[str], autoencoder: DCAE, encoder: TextEncode
         max_tokens=encoder.max_tokens if encoder else 0,
         dialect=encoder.dialect if encoder else USUAL,
     )
-
-
-def weights_sha256(module: nn.Module) -> str:
-    """Return the SHA-256 of a module's weights: names, shapes and float32 values, one tensor at a time."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().to("cpu", torch.float32).contiguous().reshape(-1).numpy().data)
-    return digest.hexdigest()
 
 
 def plan_cache(
@@ -222,8 +215,16 @@ def build_cache(
     device, dtype: to compute in, as for `load_autoencoder`.   batch: images encoded at once.   progress:
     called with (what is being done, how many images are done, how many there are).
     An image that cannot be decoded is recorded as broken, with the reason. Raises NumericsError for latents
-    that are not finite, OutputError without disk space, and the errors of loading.
+    that are not finite, OutputError without disk space or while another process builds this cache, and the
+    errors of loading.
     """
+    with alone_in(plan.folder) as locked:
+        sweep(plan.folder, older=0 if locked else ABANDONED)
+        return _build(plan, device, dtype, batch, progress)
+
+
+def _build(plan: CachePlan, device: str, dtype: str, batch: int, progress: OnProgress | None) -> Built:
+    """Do what `build_cache` says, in a folder that nobody else writes."""
     start_cache(plan.folder, plan.about)
     missing, about = plan.missing, plan.about
     total, kept = len(plan.buckets), len(plan.buckets) - sum(shard.pictures for shard in missing)

@@ -39,7 +39,7 @@ from sanakit.data.read.captions import Caption
 from sanakit.dialect import USUAL, Dialect
 from sanakit.errors import DataError, OutputError, WeightsError
 from sanakit.weights.read.files import TensorFiles
-from sanakit.whole import sweep, written_whole
+from sanakit.whole import written_whole
 
 ABOUT = "cache.json"
 FORMAT = 2  # raised when the meaning of a file changes
@@ -164,7 +164,6 @@ def start_cache(folder: Path, about: About) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _explain(folder, error) from None
-    sweep(folder)
     if not is_cache(folder):
         _write(folder / ABOUT, (json.dumps({"format": FORMAT, **asdict(about)}, indent=1) + "\n").encode())
 

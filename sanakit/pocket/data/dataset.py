@@ -9,7 +9,6 @@ Only MIT and Apache-2.0 art. Nobody needs this to use pocket, only to train it.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import multiprocessing
@@ -23,11 +22,11 @@ from typing import cast
 
 import numpy as np
 
-from sanakit.errors import DataError
+from sanakit.errors import DataError, OutputError
 from sanakit.pocket.data import sources
 from sanakit.pocket.words import captions as words
 from sanakit.reading import read_text, split_lines
-from sanakit.whole import sweep, written_whole
+from sanakit.whole import replaced
 
 FORMAT = 2  # raised when the content changes for the same packages
 IMAGES, ALPHA, ROWS, SOURCES = "images.npy", "alpha.npy", "captions.jsonl", "sources.json"
@@ -129,15 +128,16 @@ def build(
 
     report("reading the packages", 0, 1)
     rows, art = zip(*choose(tarballs), strict=True)
-    sweep(folder.parent, glob.escape(folder.name))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(folder) as partial:
+        with replaced(folder) as partial:
             partial.mkdir()
             _write_images(art, partial, workers or os.cpu_count() or 1, report)
             (partial / ROWS).write_text(_jsonl(rows), encoding="utf-8")
             manifest = json.dumps(_manifest(rows, packages), indent=2)
             (partial / SOURCES).write_text(f"{manifest}\n", encoding="utf-8")
+    except OutputError:
+        raise  # another process is building it
     except OSError as error:
         raise DataError(
             f"{folder} cannot be written ({error}). It needs {room}: free some space or choose another "

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sanakit.data.cache.build import weights_sha256
 from sanakit.errors import DataError
 from sanakit.models.dc_ae import DCAE
 from sanakit.pocket.data.canvas import Placement
@@ -23,6 +22,7 @@ from sanakit.pocket.data.dataset import PocketImages
 from sanakit.pocket.data.encoding import encode_images
 from sanakit.pocket.data.samples import PocketSample, by_size, render
 from sanakit.pocket.data.scenes import Scenes
+from sanakit.weights.fingerprint import weights_sha256
 from sanakit.whole import written_whole
 
 STARTED, SAMPLES, DONE = "started.json", "samples.jsonl", "pool.json"

@@ -18,12 +18,14 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO
 
 import numpy as np
 from PIL import Image
 
 from sanakit.errors import DataError, MissingExtraError
+from sanakit.whole import written_whole
 
 SIZE = 256  # px
 
@@ -143,20 +145,18 @@ def _download(package: Package, cache: Path) -> None:
             f"or put {package.file_name} into that folder."
         )
     cache.mkdir(parents=True, exist_ok=True)
-    # npm writes elsewhere and the finished file is moved: an interrupted download never looks complete
-    incoming = cache / f"{package.file_name}.part"
-    incoming.mkdir(exist_ok=True)
-    command = [npm, "pack", package.spec, "--pack-destination", str(incoming), "--ignore-scripts", "--silent"]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    tarball = incoming / package.file_name
-    if finished.returncode or not tarball.exists():
-        said = (finished.stderr or finished.stdout).strip()[-300:]
-        raise DataError(
-            f"npm could not download {package.spec}: {said or 'no message'}. "
-            f"Check the network and build again; finished packages stay in {cache}."
-        )
-    tarball.replace(cache / package.file_name)
-    shutil.rmtree(incoming)
+    with TemporaryDirectory(prefix="sana-npm-") as incoming:
+        command = [npm, "pack", package.spec, "--pack-destination", incoming, "--ignore-scripts", "--silent"]
+        finished = subprocess.run(command, capture_output=True, text=True, check=False)
+        tarball = Path(incoming, package.file_name)
+        if finished.returncode or not tarball.exists():
+            said = (finished.stderr or finished.stdout).strip()[-300:]
+            raise DataError(
+                f"npm could not download {package.spec}: {said or 'no message'}. "
+                f"Check the network and build again; finished packages stay in {cache}."
+            )
+        with written_whole(cache / package.file_name) as partial:
+            shutil.copyfile(tarball, partial)
 
 
 def read_emojis(tarball: Path) -> list[Emoji]:

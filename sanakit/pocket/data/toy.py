@@ -19,6 +19,7 @@ from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.pocket.words.scene_words import SCENE_CONCEPTS
 from sanakit.pocket.words.teaching.vocabulary import WIDTH, Vocabulary
 from sanakit.text.known_things import bare_name
+from sanakit.whole import written_whole
 
 THINGS = 24
 HELD_OUT = ("abacus", "anvil")  # names of things that are not common
@@ -73,9 +74,12 @@ def build_toy(folder: Path) -> Path:
                     split="val" if concept in HELD_OUT else "train",
                 )
             )
-    folder.mkdir(parents=True)
-    np.save(folder / IMAGES, np.stack(images))
-    np.save(folder / ALPHA, np.stack(alphas))
-    (folder / ROWS).write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), encoding="utf-8")
-    (folder / SOURCES).write_text(json.dumps({"format": FORMAT, "images": len(rows), "packages": []}))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    about = {"format": FORMAT, "images": len(rows), "packages": []}
+    with written_whole(folder) as partial:
+        partial.mkdir()
+        np.save(partial / IMAGES, np.stack(images))
+        np.save(partial / ALPHA, np.stack(alphas))
+        (partial / ROWS).write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), encoding="utf-8")
+        (partial / SOURCES).write_text(json.dumps(about), encoding="utf-8")
     return folder

@@ -40,11 +40,12 @@ from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.objectives.autoencoder import autoencoder_state
 from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
-from sanakit.train.record import MadeWith, fingerprint_of_module
+from sanakit.train.record import MadeWith
 from sanakit.train.run import MODEL, Run, averaged_parts, averaged_weights, compile_blocks
 from sanakit.train.state.checkpoint import has_checkpoint
 from sanakit.train.surgery.dense_time import with_dense_time
 from sanakit.weights import load_autoencoder, load_text_encoder, load_transformer, save_diffusers
+from sanakit.weights.fingerprint import weights_sha256
 from sanakit.weights.quantized import check_trainable
 
 SHEET = (
@@ -149,8 +150,8 @@ def drawings_run(
     made_with = MadeWith(
         source=source,
         parts={
-            "text encoder in use": fingerprint_of_module(encoder.model),
-            "autoencoder in use": fingerprint_of_module(codec),
+            "text encoder in use": weights_sha256(encoder.model),
+            "autoencoder in use": weights_sha256(codec),
         },
         data=data,
         content=both.fingerprint,

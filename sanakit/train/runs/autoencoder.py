@@ -31,10 +31,12 @@ from sanakit.train.distributed.parallel import training_device
 from sanakit.train.feeds.images import LoadedImages
 from sanakit.train.objectives.autoencoder import AutoencoderObjective, Parts, Terms, autoencoder_state
 from sanakit.train.record import MadeWith
+from sanakit.train.report import writing
 from sanakit.train.run import MODEL, Run, averaged_weights
 from sanakit.train.state.checkpoint import has_checkpoint
 from sanakit.train.surgery.linear_init import start_linear
 from sanakit.weights import load_autoencoder, save_autoencoder
+from sanakit.whole import written_whole
 
 HELD_OUT = 32  # images to measure on, or a tenth of the folder if that is fewer
 STARTED_FROM = 600  # images, at most, whose principal components make the linear start
@@ -105,7 +107,8 @@ def folder_run(
 
     def finish(folder: Path) -> None:
         loader.close()
-        (folder / REPORT).write_text(f"{loader.report()}\n", encoding="utf-8")
+        with writing(folder), written_whole(folder / REPORT) as partial:
+            partial.write_text(f"{loader.report()}\n", encoding="utf-8")
         _export(folder, objective)
 
     scratch = isinstance(start, DCAEConfig)

@@ -323,7 +323,8 @@ def _complete(temporary: Path, path: Path, body: dict[str, Any]) -> None:
     sync_names(path.parent)
     found = _found(path.parent)
     later = [other for other in found if _step(other) > _step(path)]
-    for old in later + found[len(later) + KEPT :]:
+    unfinished = [*path.parent.glob("checkpoint-*.part")]  # of killed processes
+    for old in later + found[len(later) + KEPT :] + unfinished:
         shutil.rmtree(old)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from sanakit.weights.find import catalog, hub
 from sanakit.weights.find.catalog import CATALOG, CatalogEntry
 from sanakit.weights.read.disk import read_json
 from sanakit.weights.read.files import TensorFiles, open_file
+from sanakit.whole import leftovers, told_unfinished
 
 INDEX = "model_index.json"
 OURS = "sanakit.json"  # defaults, precision rule, instruction: ours, ignored by diffusers
@@ -23,6 +25,7 @@ LEFT_OUT = {  # pipelines whose networks are opened as the plain model's -> what
     "SanaPAGPipeline": "its perturbed attention guidance is not used",
 }
 LEFTOVERS = ("y_embedding", "pos_embed", "logvar_linear.weight", "logvar_linear.bias")  # of training
+CHECKPOINT = re.compile(r"checkpoint-\d+(\.part)?")  # a folder in that of a training
 MAX_PREFIXES = 3  # before the names of a file's tensors, as wrappers put there
 
 
@@ -105,6 +108,7 @@ def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> 
     if text in CATALOG:
         return _from_catalog(CATALOG[text], parts)
     path = Path(text).expanduser()
+    check_finished(path)
     if os.path.exists(path):
         return _from_disk(path)
     if path.is_absolute() or text.startswith((".", "~")) or text.endswith((".pth", ".safetensors", "/")):
@@ -117,6 +121,18 @@ def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> 
         guessed = entry is not None and text != entry.repo
         return ModelSource(path=path, entry=entry, guessed=guessed, notes=_class_notes(path))
     return _from_catalog(catalog.find(text), parts)
+
+
+def check_finished(path: Path) -> None:
+    """Raise WeightsError for what a process is still writing, or was killed while it wrote.
+
+    The path may be that of the unfinished file or folder itself, or the one that it is written for.
+    """
+    told = told_unfinished(path)
+    if not told and not os.path.lexists(path):
+        told = " ".join(map(told_unfinished, leftovers(path)[:1]))
+    if told:
+        raise WeightsError(told)
 
 
 def partner(source: ModelSource, parts: tuple[str, ...]) -> ModelSource:
@@ -238,6 +254,11 @@ def _from_disk(path: Path) -> ModelSource:
             raise WeightsError(f"{path} is a {came}, not a SANA model: use one that `sana models` lists.")
     elif (path / "config.json").is_file() and (path / "model" / INDEX).is_file():
         raise WeightsError(f"{path} is the folder of a training, not of a model: use {path / 'model'}.")
+    elif CHECKPOINT.fullmatch(path.name):
+        raise WeightsError(
+            f"{path} is a checkpoint of a training, not a model: finish the training (--resume), which "
+            f"writes {path.parent / 'model'}."
+        )
     elif not (path / "config.json").is_file():
         inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".pth", ".safetensors"))
         hint = f"the file itself, such as {path / inside[0]}" if inside else f"a folder that holds {INDEX}"

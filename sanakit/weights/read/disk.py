@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import stat
 from pathlib import Path
 from typing import Any
 
 from sanakit.errors import WeightsError
+from sanakit.reading import check_file
 
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save, bare pickle
 AGAIN = "Download or export it again."
@@ -16,11 +16,11 @@ AGAIN = "Download or export it again."
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a model's folder. Raises WeightsError when it is missing or damaged."""
     try:
-        check_regular(path)
+        check_file(path)
         content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
+    except OSError as error:
         raise WeightsError(
-            f"{path} is missing or not readable: the model's folder is incomplete. {AGAIN}"
+            f"{path} is missing or not readable ({error.strerror}): the model's folder is incomplete. {AGAIN}"
         ) from None
     except RecursionError:
         raise WeightsError(f"{path} is JSON nested too deeply to be read. {AGAIN}") from None
@@ -33,19 +33,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_regular(path: Path) -> None:
-    """Raise WeightsError for pipes, sockets and devices: reading one could wait for ever. Raises OSError when
-    nothing is there."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise WeightsError(
-            f"{path} is not a regular file (a folder, pipe, socket or device): use the file itself."
-        )
-
-
 def first_bytes(path: Path) -> bytes:
     """Return the first 512 bytes of a file. Raises WeightsError when it is empty or cannot be read."""
     try:
-        check_regular(path)
+        check_file(path)
         with path.open("rb") as file:
             start = file.read(512)
     except OSError as error:

@@ -100,6 +100,24 @@ cache_build.build_cache(plan)
     assert build_cache(plan_cache(folder, killed, tiny_model, 256)).kept == 12
 
 
+def test_a_second_build_of_a_cache_at_once_is_refused_and_the_first_is_not_disturbed(
+    folder: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    pytest.importorskip("fcntl")
+    refused: list[str] = []
+
+    def again(what: str, done: int, total: int) -> None:
+        with pytest.raises(OutputError, match="Another process is writing") as caught:
+            build_cache(plan_cache(folder, tmp_path / "both", tiny_model, 256))
+        refused.append(str(caught.value))
+
+    build_cache(plan_cache(folder, tmp_path / "both", tiny_model, 256), progress=again)
+    build_cache(plan_cache(folder, tmp_path / "one", tiny_model, 256))
+    assert refused
+    assert contents(tmp_path / "both") == contents(tmp_path / "one")
+    assert not list((tmp_path / "both").glob(".*"))
+
+
 @pytest.mark.parametrize("change", ["text", "table", "score", "removed", "added"])
 def test_captions_that_changed_since_are_refused_not_left_as_they_were(
     folder: Path, tmp_path: Path, tiny_model: Path, change: str

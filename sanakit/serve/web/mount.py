@@ -27,6 +27,7 @@ from sanakit.serve.http.service import Service
 from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.keys import Key, KeyStore
 from sanakit.serve.jobs.storage import ImageStore
+from sanakit.serve.web.endpoints import Endpoints
 from sanakit.serve.web.gradio_seams import Blocks, Lock, NoFetching, end_streams, lock_of
 from sanakit.serve.web.history import History
 from sanakit.serve.web.page import Page
@@ -63,6 +64,7 @@ def build_page(
         title="sanakit", analytics_enabled=False, fill_width=True, delete_cache=KEEP_COPIES
     ) as blocks:
         page.lay_out()
+        Endpoints(page).lay_out()
     blocks.unload(page.cancel)
     return blocks.queue(max_size=MOST_WAITING, default_concurrency_limit=8, api_open=False)
 

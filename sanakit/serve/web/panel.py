@@ -7,8 +7,10 @@ from typing import Any
 
 import gradio as gr
 
+from sanakit.images.image import Metadata
 from sanakit.pipelines.request import ModelSpec
 from sanakit.serve.web.settings import (
+    CUSTOM,
     MOST_GUIDANCE,
     MOST_PICTURES,
     MOST_STEPS,
@@ -16,6 +18,8 @@ from sanakit.serve.web.settings import (
     example,
     examples,
     size_choices,
+    sizes,
+    split_style,
     styles,
 )
 
@@ -172,4 +176,28 @@ def offered_by(spec: ModelSpec, panel: Panel) -> dict[Any, Any]:
         panel.steps: own.steps,
         panel.guidance: own.guidance,
         panel.solver: own.solver,
+    }
+
+
+def restored_from(metadata: Metadata, spec: ModelSpec, panel: Panel) -> dict[Any, Any]:
+    """Return the changes of a panel that show what an image was drawn with, by a model of this spec."""
+    offered, known = sizes(spec), styles(spec)
+    size = (metadata["width"], metadata["height"])
+    choice = next((name for name, sides in offered.items() if sides == size), CUSTOM)
+    choices = [*offered, CUSTOM] if choice == CUSTOM else size_choices(spec)
+    prompt, style = split_style(str(metadata["prompt"]), known)
+    return {
+        panel.prompt: prompt,
+        panel.style: gr.update(choices=list(known), value=style),
+        panel.negative_prompt: metadata.get("negative_prompt", ""),
+        panel.size: gr.update(choices=choices, value=choice),
+        panel.sides: gr.update(visible=choice == CUSTOM and "strength" not in metadata),
+        panel.width: size[0],
+        panel.height: size[1],
+        panel.steps: metadata["steps"],
+        panel.guidance: metadata.get("guidance", 1.0),
+        panel.solver: metadata.get("solver", "dpm"),
+        panel.seed: str(metadata.get("seed", "")),
+        panel.keep_seed: "seed" in metadata,
+        panel.num_images: 1,
     }

@@ -107,12 +107,12 @@ def test_an_upload_that_is_too_large_is_refused(client: TestClient) -> None:
     assert reply.status_code == 413
 
 
-def test_functions_can_not_be_called_as_an_api(client: TestClient) -> None:
-    assert client.get("/gradio_api/info").json()["named_endpoints"] == {}
-    assert all(
-        dependency["api_visibility"] != "public"
-        for dependency in client.get("/config").json()["dependencies"]
-    )
+def test_the_functions_of_the_buttons_can_not_be_called_as_an_api(client: TestClient) -> None:
+    assert set(client.get("/gradio_api/info").json()["named_endpoints"]) == {"/generate", "/edit"}
+    public = [
+        one for one in client.get("/config").json()["dependencies"] if one["api_visibility"] == "public"
+    ]
+    assert [one["api_name"] for one in public] == ["generate", "edit"]
 
 
 # Drawing

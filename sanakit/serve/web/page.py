@@ -19,6 +19,7 @@ import gradio as gr
 from sanakit.errors import SanaError, SettingsError
 from sanakit.images.image import Metadata
 from sanakit.pipelines.image_to_image import chosen_strength
+from sanakit.pipelines.request import steps_done
 from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.web.history import SHARED, History
@@ -114,6 +115,8 @@ class Page:
         self._on(panel.png.upload, self.restore_file, [panel.png, panel.model], self._settings())
         around = [editor.strength, editor.margins]
         self._on(editor.what.change, self.choose_what, [panel.model, editor.what], around)
+        steps = [panel.model, panel.steps, editor.what, editor.strength]
+        self._on(panel.steps.change, self.choose_steps, steps, [editor.strength])
         wish = [panel.model, panel.prompt, panel.style, panel.negative_prompt, panel.width, panel.height]
         wish += [panel.steps, panel.guidance, panel.solver, panel.seed, panel.num_images]
         edit = [editor.picture, editor.what, editor.strength]
@@ -288,6 +291,12 @@ class Page:
             self.editor.strength: gr.update(visible=what != BEYOND, value=strength),
             self.editor.margins: gr.update(visible=what == BEYOND),
         }
+
+    def choose_steps(self, model: str, steps: int, what: str, strength: float) -> Updates:
+        """Lower a strength that would be all of so few steps of a SANA-Sprint model, which refuses it."""
+        spec, steps = self.engine.specs[model], parse_whole("number of steps", steps)
+        refused = spec.guidance_embed and strength < 1 and steps_done(steps, strength) == steps
+        return {self.editor.strength: chosen_strength(spec, steps=steps)} if refused and what == WHOLE else {}
 
     def roll(self) -> Updates:
         """Take a new seed, and keep it."""

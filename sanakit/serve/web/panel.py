@@ -57,6 +57,7 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
     """Lay out the words and settings. specs: by name, the first is chosen."""
     name = next(iter(specs))
     own, choices, prompts = specs[name].settings, size_choices(specs[name]), examples(specs[name])
+    every = [spec.settings for spec in specs.values()]
     with gr.Column(scale=4, min_width=320, elem_id="panel") as column:
         with gr.Column(elem_id="words"):
             prompt = gr.Textbox(
@@ -126,7 +127,7 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
                 )
                 steps = gr.Slider(
                     1,
-                    MOST_STEPS,
+                    max(MOST_STEPS, *(one.steps for one in every)),
                     own.steps,
                     step=1,
                     label="Steps",
@@ -134,8 +135,8 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
                     info="More: finer, slower.",
                 )
                 guidance = gr.Slider(
-                    1,
-                    MOST_GUIDANCE,
+                    min(1, *(one.guidance for one in every)),
+                    max(MOST_GUIDANCE, *(one.guidance for one in every)),
                     own.guidance,
                     step=0.1,
                     label="Guidance",

@@ -253,6 +253,20 @@ def test_the_strength_at_first_leaves_something_of_the_image(engine: Engine, his
     assert page.choose_model("pocket", PAINTED)[strength] == 1.0
 
 
+def test_fewer_steps_lower_a_strength_that_would_be_all_of_them(engine: Engine, history: History) -> None:
+    pocket = engine.specs["pocket"]
+    sprint = replace(pocket, settings=replace(pocket.settings, steps=4), guidance_embed=True)
+    two = SimpleNamespace(specs={"sprint": sprint, "pocket": pocket}, decoding=engine.decoding)
+    page = Page(two, history)  # pyright: ignore
+    with gradio.Blocks(analytics_enabled=False):
+        page.lay_out()
+    assert page.editor.strength.value == 0.6
+    assert page.choose_steps("sprint", 2, WHOLE, 0.6) == {page.editor.strength: 0.5}
+    for kept in (("sprint", 3, WHOLE, 0.6), ("sprint", 2, WHOLE, 1.0), ("sprint", 2, PAINTED, 0.6)):
+        assert page.choose_steps(*kept) == {}
+    assert page.choose_steps("pocket", 2, WHOLE, 0.6) == {}
+
+
 # The functions that the components are tied to
 
 

@@ -19,18 +19,19 @@ from sanakit.comfy.widgets import (
     GUIDANCE,
     MODEL,
     NEGATIVE_PROMPT,
+    OWN_STRENGTH,
     PROMPT,
     SEED,
     SOLVER,
     STEPS,
-    STRENGTH_RANGE,
     settings,
     side,
+    strength_widget,
 )
-from sanakit.pipelines.image_to_image import STRENGTH, ImageToImage
+from sanakit.pipelines.image_to_image import ImageToImage, Strength
 from sanakit.pipelines.inpaint import MAX_MARGIN, Inpaint, expand
 from sanakit.pipelines.result import Step
-from sanakit.pipelines.source import FEATHER
+from sanakit.pipelines.source import FEATHER, MAX_FEATHER
 from sanakit.pipelines.text_to_image import TextToImage
 
 DRAWING = {"seed": SEED, "steps": STEPS, "guidance": GUIDANCE, "solver": SOLVER}
@@ -88,10 +89,10 @@ class RedrawImage:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Declare the inputs."""
-        tip = "0 only encodes and decodes the image, 1 ignores it."
+        tip = "0 only encodes and decodes it, 1 ignores it. -1: 0.6, or less where that is all of few steps."
         text = {"prompt": PROMPT, "negative_prompt": NEGATIVE_PROMPT}
-        strength = {"strength": ("FLOAT", {"default": STRENGTH, **STRENGTH_RANGE, "tooltip": tip})}
-        return {"required": {"model": MODEL, "image": ("IMAGE",), **text, **DRAWING, **strength}}
+        own = {"strength": strength_widget(OWN_STRENGTH, tip)}
+        return {"required": {"model": MODEL, "image": ("IMAGE",), **text, **DRAWING, **own}}
 
     def draw(
         self,
@@ -107,8 +108,9 @@ class RedrawImage:
     ) -> tuple[Tensor]:
         """Draw image i from seed + i. Raises as `ImageToImage` does."""
         pipe, chosen = ImageToImage(model), settings(steps, guidance, solver)
+        share: Strength = "auto" if strength == OWN_STRENGTH else strength
         streams = [
-            pipe.stream(picture, prompt, negative_prompt, strength=strength, seed=seed + i, **chosen)
+            pipe.stream(picture, prompt, negative_prompt, strength=share, seed=seed + i, **chosen)
             for i, picture in enumerate(to_images(image))
         ]
         return (_drawn(streams),)
@@ -129,8 +131,8 @@ class InpaintImage:
         fade = "Width in pixels of the fade from old to new, inside the mask."
         text = {"prompt": PROMPT, "negative_prompt": NEGATIVE_PROMPT}
         own = {
-            "strength": ("FLOAT", {"default": 1.0, **STRENGTH_RANGE, "tooltip": tip}),
-            "feather": ("INT", {"default": FEATHER, "min": 0, "max": 512, "tooltip": fade}),
+            "strength": strength_widget(1.0, tip),
+            "feather": ("INT", {"default": FEATHER, "min": 0, "max": MAX_FEATHER, "tooltip": fade}),
         }
         images = {"image": ("IMAGE",), "mask": ("MASK", {"tooltip": "1 = redraw."})}
         return {"required": {"model": MODEL, **images, **text, **DRAWING, **own}}

@@ -33,9 +33,9 @@ from sanakit.comfy.widgets import (
     SEED,
     SOLVER,
     STEPS,
-    STRENGTH_RANGE,
     settings,
     side,
+    strength_widget,
 )
 from sanakit.errors import SettingsError
 from sanakit.pipelines.denoise import Batch, begin
@@ -101,7 +101,7 @@ class SampleLatents:
                 "width": side("Width"),
                 "height": side("Height"),
                 "batch_size": BATCH_SIZE,
-                "strength": ("FLOAT", {"default": 1.0, **STRENGTH_RANGE, "tooltip": tip}),
+                "strength": strength_widget(1.0, tip),
             },
             "optional": {"latent": ("LATENT", {"tooltip": start_from})},
         }

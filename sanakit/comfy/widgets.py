@@ -54,7 +54,7 @@ SOLVER = (
     },
 )
 BATCH_SIZE = ("INT", {"default": 1, "min": 1, "max": MAX_IMAGES, "tooltip": "Images drawn at once."})
-STRENGTH_RANGE = {"min": 0.0, "max": 1.0, "step": 0.01, "round": 0.001}  # with a default of each node's own
+OWN_STRENGTH = -1.0  # of all steps of a SANA-Sprint model, a fixed share is soon all
 
 
 class Chosen(TypedDict):
@@ -69,6 +69,12 @@ def side(name: str) -> tuple[str, dict[str, Any]]:
     """Return the input of a width or height in pixels."""
     tooltip = f"{name} in pixels, a multiple of 32. 0: the model's default."
     return ("INT", {"default": 0, "min": 0, "max": MAX_SIDE, "step": 32, "tooltip": tooltip})
+
+
+def strength_widget(default: float, tooltip: str) -> tuple[str, dict[str, Any]]:
+    """Return the input of a strength. default: `OWN_STRENGTH` where the model may choose, or from 0 to 1."""
+    bounds = {"min": min(default, 0.0), "max": 1.0, "step": 0.01, "round": 0.001}
+    return ("FLOAT", {"default": default, **bounds, "tooltip": tooltip})
 
 
 def settings(steps: int, guidance: float, solver: str) -> Chosen:

@@ -30,6 +30,7 @@ from sanakit.weights.read.files import open_component
 
 OFFERED = ("styles", "example_prompts", "sizes")  # keys of sanakit.json that a page shows
 MAX_TOKENS = 300  # text features of a prompt, in all published models
+_ALLOWED = {str: "text without NUL and lone surrogates"}
 MOST = 1e9  # of any number in a folder's defaults
 SHIFT_4K = 6.0  # of the published 4K model, by its official YAML and conversion script; all others have 3
 PUBLISHED_SHIFT = 3.0  # in the schedulers of the published folders
@@ -178,9 +179,9 @@ def _from_ours(source: ModelSource) -> dict[str, Any]:
         value = given[name]
         number = isinstance(value, int | float) and not isinstance(value, bool)
         kind = kinds.get(name, str)
-        fits = isinstance(value, str) if kind is str else number and 0 < value < MOST and value == kind(value)
+        fits = _is_text(value) if kind is str else number and 0 < value < MOST and value == kind(value)
         if not fits or value not in listed.get(name, (value,)):
-            allowed = " | ".join(listed[name]) if name in listed else f"a {kind.__name__}"
+            allowed = " | ".join(listed[name]) if name in listed else _ALLOWED.get(kind, f"a {kind.__name__}")
             raise WeightsError(f"{where} says {name} = {value!r}; it must be {allowed}.")
         found[name] = kind(value)
     if "flow_shift" in found:  # of the folder: it holds in every dialect
@@ -193,10 +194,10 @@ def _offered(content: dict[str, Any], where: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     styles, prompts, sizes = (content.get(key) for key in OFFERED)
     if styles is not None:
-        fits = isinstance(styles, dict) and all(isinstance(suffix, str) for suffix in styles.values())
+        fits = isinstance(styles, dict) and all(_is_text(text) for pair in styles.items() for text in pair)
         found["styles"] = _checked(fits, where, "styles", styles, "an object of name: words for the prompt")
     if prompts is not None:
-        fits = isinstance(prompts, list) and all(isinstance(prompt, str) for prompt in prompts)
+        fits = isinstance(prompts, list) and all(map(_is_text, prompts))
         found["example_prompts"] = tuple(
             _checked(fits, where, "example_prompts", prompts, "a list of prompts")
         )
@@ -205,6 +206,11 @@ def _offered(content: dict[str, Any], where: Path) -> dict[str, Any]:
         pairs = _checked(fits, where, "sizes", sizes, "a list of [width, height] in pixels")
         found["sizes"] = tuple((width, height) for width, height in pairs)
     return found
+
+
+def _is_text(value: Any) -> bool:
+    """Return whether a value is text that images, JSON and pages can hold."""
+    return isinstance(value, str) and not any(one == "\0" or "\ud800" <= one <= "\udfff" for one in value)
 
 
 def _is_size(value: Any) -> bool:

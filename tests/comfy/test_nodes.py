@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -19,6 +20,8 @@ from sanakit.comfy import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 from sanakit.errors import ModelNotFoundError, SettingsError, SizeError
 from sanakit.eval.metrics.similarity import psnr
 from sanakit.images.image import to_pil
+from sanakit.models.sana import Sana
+from sanakit.pipelines.image_to_image import ImageToImage
 from sanakit.pipelines.text_to_image import TextToImage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +45,15 @@ def call(key: str, *args: Any, **given: Any) -> tuple:
     required = [name for name in inputs(node) if name not in values]
     values |= dict(zip(required, args, strict=False)) | given
     return getattr(node(), node.FUNCTION)(**values)
+
+
+@pytest.fixture(scope="module")
+def sprint(model: TextToImage) -> TextToImage:
+    """A SANA-Sprint model of random weights, with the other parts of the embedded one."""
+    torch.manual_seed(0)
+    transformer = Sana(replace(model.transformer.config, guidance_embed=True, qk_norm=True, time_scale=1.0))
+    own = replace(model.settings, name="sprint", solver="scm", steps=2)
+    return TextToImage(transformer.eval(), model.autoencoder, model.text_encoder, own)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +99,47 @@ def test_a_default_lies_in_its_range(node: type) -> None:
             assert own["default"] in kind, name
         elif kind in ("INT", "FLOAT"):
             assert own["min"] <= own["default"] <= own["max"], name
+
+
+def test_a_sprint_model_draws_with_what_the_widgets_hold_at_first(sprint: TextToImage, apple: Tensor) -> None:
+    """Of its two steps, 0.6 would be all."""
+    texts = call("SanakitTextEncode", sprint)
+    [latent] = call("SanakitEncode", sprint, apple)
+    for inputs in ({}, {"latent": latent}):
+        [drawn] = call("SanakitSampler", sprint, *texts, **inputs)
+        assert drawn["samples"].shape == (1, 32, 8, 8)
+    for key, given in {
+        "SanakitTextToImage": (),
+        "SanakitImageToImage": (apple,),
+        "SanakitInpaint": (apple, square(256, 64, 128)),
+    }.items():
+        [image] = call(key, sprint, *given)
+        assert image.shape == (1, 256, 256, 3), key
+
+
+def test_a_strength_of_the_models_own_is_the_one_of_the_other_ways_to_edit(
+    model: TextToImage, sprint: TextToImage, apple: Tensor
+) -> None:
+    [picture] = to_pil(apple.permute(0, 3, 1, 2) * 2 - 1)
+    for pipe, strength in ((model, 0.6), (sprint, 0.5)):
+        [drawn] = call("SanakitImageToImage", pipe, apple, seed=2)
+        [image] = to_pil(drawn.permute(0, 3, 1, 2) * 2 - 1)
+        expected = ImageToImage(pipe)(picture, "a red apple", strength=strength, seed=2).images[0]
+        assert image.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "limits"), [("SanakitInpaint", "feather", (0, 64)), ("SanakitExpand", "left", (0, 4096))]
+)
+def test_the_ends_of_a_widgets_range_are_taken(
+    model: TextToImage, apple: Tensor, key: str, name: str, limits: tuple[int, int]
+) -> None:
+    own = inputs(NODE_CLASS_MAPPINGS[key])[name][1]
+    assert (own["min"], own["max"]) == limits
+    given = (model, apple, square(256, 0, 200)) if key == "SanakitInpaint" else (apple,)
+    steps = {"steps": 1} if key == "SanakitInpaint" else {"right": 1}
+    for limit in limits:
+        assert call(key, *given, **steps, **{name: limit})[0].shape[3] == 3
 
 
 def test_every_node_has_a_name_to_show() -> None:

@@ -36,6 +36,23 @@ def test_our_folder_states_its_own_defaults(tiny):
     )
 
 
+@pytest.mark.parametrize("odd", ["a\0b", "\udce9"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        lambda odd: {"name": odd},
+        lambda odd: {"licence": odd},
+        lambda odd: {"styles": {odd: "ink"}},
+        lambda odd: {"styles": {"Ink": odd}},
+        lambda odd: {"example_prompts": ["a fox", odd]},
+    ],
+)
+def test_text_that_no_image_can_hold_is_refused(tiny, field, odd):
+    change(tiny.folder / "sanakit.json", **field(odd))
+    with pytest.raises(WeightsError, match=r"sanakit\.json says \w+ = .*; it must be"):
+        load_settings(tiny.folder)
+
+
 def test_a_folder_of_diffusers_gives_size_shift_solver_and_rule(tiny):
     (tiny.folder / "sanakit.json").unlink()
     weights = tiny.folder / "transformer/diffusion_pytorch_model.safetensors"

@@ -70,8 +70,11 @@ def stream_answer() -> dict[int | str, dict[str, Any]]:
     return {200: {"description": "The images; with stream = true as events.", "content": content}}
 
 
-def finish_schema(app: FastAPI) -> None:
-    """Complete the schema that FastAPI writes: models of events and forms, no 422, which we never answer."""
+def finish_schema(app: FastAPI, max_steps: int) -> None:
+    """Complete the schema that FastAPI writes: models of events and forms, no 422, which we never answer.
+
+    max_steps: of one request, as this server allows.
+    """
     write = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -86,6 +89,8 @@ def finish_schema(app: FastAPI) -> None:
             models |= found.pop("$defs", {})
             models[model.__name__] = found
         models["EditForm"] = _edit_form()
+        for name in ("GenerationRequest", "EditForm"):
+            _bound(models[name]["properties"]["steps"], max_steps)
         for path in schema["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)
@@ -109,3 +114,10 @@ def _edit_form() -> dict[str, Any]:
     form["properties"]["mask"] = file | {"description": mask}
     form["required"] = ["image", *form["required"]]
     return form
+
+
+def _bound(field: dict[str, Any], most: int) -> None:
+    """Lower the maximum of a field's whole numbers."""
+    for kind in (field, *field.get("anyOf", ())):
+        if "maximum" in kind:
+            kind["maximum"] = min(kind["maximum"], most)

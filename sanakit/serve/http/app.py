@@ -78,7 +78,7 @@ def create_app(
     app.include_router(stored_images_api(service))
     _add_models(app, service, keyed)
     _add_watch(app, service)
-    finish_schema(app)
+    finish_schema(app, settings.max_steps)
     return app
 
 

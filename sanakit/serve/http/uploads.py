@@ -83,6 +83,8 @@ def _sorted(form: FormData) -> tuple[EditRequest, dict[str, UploadFile]]:
         told = plain_name(name)
         if name not in _NAMES:
             raise FailureError(unknown_field(name, _NAMES))
+        if name in files and isinstance(value, UploadFile):
+            raise SettingsError(f"More than one {name} came, and an edit takes one: send a single {name}.")
         if name in fields or name in files:
             raise SettingsError(f"The field {told!r} was sent twice: send each field once.")
         if isinstance(value, UploadFile) != (name in ("image", "mask")):

@@ -89,7 +89,8 @@ class Blocks(gr.Blocks):
         found = await super().preprocess_data(block_fn, inputs, state, explicit_call)
         for field, value in zip(block_fn.inputs, found, strict=True):
             of_text = isinstance(field, gr.Textbox | gr.Radio | gr.Dropdown | gr.File)
-            if of_text and not isinstance(value, str):
+            left_out = value is None and isinstance(field, gr.File)
+            if of_text and not isinstance(value, str) and not left_out:
                 raise TypeError(f"{field.label} is not a text")
         return found
 
@@ -126,10 +127,12 @@ def _check_number(field: gr.Number | gr.Slider, value: Any) -> None:
     if value is None and isinstance(field, gr.Number):  # empty, while a person types
         return
     low, high = field.minimum, field.maximum
-    if isinstance(value, int | float) and math.isfinite(value) and _within(value, low, high):
+    whole = isinstance(field, gr.Number) and field.precision == 0  # Gradio would round
+    number = isinstance(value, int | float) and math.isfinite(value)
+    if number and _within(value, low, high) and (not whole or float(value).is_integer()):
         return
-    told = ("" if low is None else f" from {low:g}") + ("" if high is None else f" to {high:g}")
-    sentence = f"{field.label}: use a number{told}."
+    told = ("" if low is None else f" from {low:.16g}") + ("" if high is None else f" to {high:.16g}")
+    sentence = f"{field.label}: use a {'whole ' if whole else ''}number{told}."
     raise gr.Error(sentence, title="Not possible", print_exception=False)
 
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from functools import wraps
 from html import escape
-from inspect import isasyncgenfunction
+from inspect import isasyncgenfunction, iscoroutinefunction
 from typing import Any
 
 import gradio as gr
@@ -20,33 +20,45 @@ from sanakit.errors import SanaError
 log = logging.getLogger(__name__)
 
 
-def told(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Show the errors of an event's function as messages on the page."""
+def told(function: Callable[..., Any], spelled: Callable[[str], str] = escape) -> Callable[..., Any]:
+    """Tell the errors of an event's function as messages.
+
+    spelled: a sentence as it is shown: on the page as HTML; `str` where a program reads it.
+    """
     if isasyncgenfunction(function):
 
         @wraps(function)  # Gradio reads in the signature what to hand over
         async def told_stream(*values: Any) -> AsyncIterator[Any]:
-            with _telling():
+            with _telling(spelled):
                 async with aclosing(function(*values)) as updates:
                     async for update in updates:
                         yield update
 
         return told_stream
 
+    if iscoroutinefunction(function):
+
+        @wraps(function)
+        async def told_later(*values: Any, **named: Any) -> Any:
+            with _telling(spelled):
+                return await function(*values, **named)
+
+        return told_later
+
     @wraps(function)
     def told_once(*values: Any) -> Any:
-        with _telling():
+        with _telling(spelled):
             return function(*values)
 
     return told_once
 
 
 @contextmanager
-def _telling() -> Iterator[None]:
+def _telling(spelled: Callable[[str], str]) -> Iterator[None]:
     try:
         yield
     except SanaError as error:
-        raise gr.Error(escape(str(error)), title="Not possible", print_exception=False) from None
+        raise gr.Error(spelled(str(error)), title="Not possible", print_exception=False) from None
     except Exception:
         log.exception("an event of the page failed")
         sentence = "Something went wrong on the server; its log has details."

@@ -16,6 +16,7 @@ from typing import Any
 import gradio as gr
 from fastapi import FastAPI
 from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sanakit.errors import SanaError, SettingsError
@@ -26,6 +27,7 @@ from sanakit.serve.http.service import Service
 from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.keys import Key, KeyStore
 from sanakit.serve.jobs.storage import ImageStore
+from sanakit.serve.web.endpoints import Endpoints
 from sanakit.serve.web.gradio_seams import Blocks, Lock, NoFetching, end_streams, lock_of
 from sanakit.serve.web.history import History
 from sanakit.serve.web.page import Page
@@ -62,6 +64,7 @@ def build_page(
         title="sanakit", analytics_enabled=False, fill_width=True, delete_cache=KEEP_COPIES
     ) as blocks:
         page.lay_out()
+        Endpoints(page).lay_out()
     blocks.unload(page.cancel)
     return blocks.queue(max_size=MOST_WAITING, default_concurrency_limit=8, api_open=False)
 
@@ -119,6 +122,7 @@ def add_page(app: FastAPI, folder: Path) -> None:
     mount_page(app, blocks, auth_message="Your key's name, and the key.", allowed_paths=[str(folder)])
     end_streams(app, service.draining)
     app.add_middleware(_PageGuard, service=service, lock=lock_of(app), is_known=is_known)
+    app.router.routes[-1] = _BesideApi(app.router.routes[-1])
 
 
 def _charge(service: Service, key: Key | None, num_images: int) -> Callable[[], None]:
@@ -129,6 +133,27 @@ def _charge(service: Service, key: Key | None, num_images: int) -> Callable[[], 
     except FailureError as error:
         raise SettingsError(error.failure.message) from None
     return partial(service.access.refund, Caller(key), num_images)
+
+
+def _of_api(path: str) -> bool:
+    return path.startswith("/v1/") or path in OPEN
+
+
+class _BesideApi(BaseRoute):
+    """The route of the page, which takes every address but those of the API: unknown ones and wrong methods
+    there are answered in the API's form.
+    """
+
+    def __init__(self, page: BaseRoute) -> None:
+        self._page = page
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Return whether the page answers a request."""
+        return (Match.NONE, {}) if _of_api(scope.get("path", "")) else self._page.matches(scope)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that matches."""
+        await self._page.handle(scope, receive, send)
 
 
 class _PageGuard:
@@ -146,7 +171,7 @@ class _PageGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
         path = scope.get("path", "")
-        if scope["type"] == "http" and not path.startswith("/v1/") and path not in OPEN:
+        if scope["type"] == "http" and not _of_api(path):
             try:
                 headers = Headers(scope=scope)
                 host = headers.get("host", "")

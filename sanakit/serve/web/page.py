@@ -10,19 +10,21 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from html import escape
 from typing import Any
 
 import gradio as gr
 
-from sanakit.errors import SanaError
+from sanakit.errors import SanaError, SettingsError
 from sanakit.images.image import Metadata
 from sanakit.pipelines.image_to_image import chosen_strength
+from sanakit.pipelines.request import steps_done
 from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.web.history import SHARED, History
 from sanakit.serve.web.messages import told
-from sanakit.serve.web.panel import make_panel, offered_by
+from sanakit.serve.web.panel import make_panel, offered_by, restored_from
 from sanakit.serve.web.parts import (
     CREATE,
     EDIT,
@@ -41,7 +43,6 @@ from sanakit.serve.web.settings import (
     other_dialect,
     parse_whole,
     settings_of,
-    size_choices,
     sizes,
     split_style,
     styles,
@@ -114,6 +115,8 @@ class Page:
         self._on(panel.png.upload, self.restore_file, [panel.png, panel.model], self._settings())
         around = [editor.strength, editor.margins]
         self._on(editor.what.change, self.choose_what, [panel.model, editor.what], around)
+        steps = [panel.model, panel.steps, editor.what, editor.strength]
+        self._on(panel.steps.change, self.choose_steps, steps, [editor.strength])
         wish = [panel.model, panel.prompt, panel.style, panel.negative_prompt, panel.width, panel.height]
         wish += [panel.steps, panel.guidance, panel.guidance_kind, panel.solver, panel.seed, panel.num_images]
         edit = [editor.image, editor.what, editor.strength]
@@ -169,30 +172,41 @@ class Page:
             stage.details.group: gr.update(visible=False),
         }
         end = {panel.draw: gr.update(interactive=True), panel.cancel: gr.update(interactive=False)}
-        take_back: Callable[[], None] | None = None
         try:
             wish, edit = self._wish(mode, keep_seed, drawn_seed, values)
-            if self.charge is not None and visitor.username:
-                take_back = await asyncio.to_thread(self.charge, visitor.username, wish.num_images)
         except SanaError as error:
             yield end | {stage.status: status_html(View(state="failed", message=str(error)))}
             return
         yield begin | {panel.seed: wish.seed, panel.drawn_seed: wish.seed}
-        session, room = visitor.session_hash or "", self._room(visitor)
-        async for view in self.studio.draw(session, room, wish, edit):
-            changes: Updates = {stage.status: status_html(view)}
-            if view.state in ("waiting", "drawing"):
-                changes[stage.view] = gr.update(value=preview_html(view), visible=True)
-                changes[stage.images] = gr.update(visible=False)
-            elif view.state == "done":
-                changes |= end | self._finished(room, view.names)
-            elif view.state == "stopped":  # what was seen last stays
-                changes |= end
-            else:
-                changes |= end | {stage.view: EMPTY}
+        async with aclosing(self.follow(visitor, wish, edit)) as views:
+            async for view in views:
+                changes: Updates = {stage.status: status_html(view)}
+                if view.state in ("waiting", "drawing"):
+                    changes[stage.view] = gr.update(value=preview_html(view), visible=True)
+                    changes[stage.images] = gr.update(visible=False)
+                elif view.state == "done":
+                    changes |= end | self._finished(self.room(visitor), view.names)
+                elif view.state == "stopped":  # what was seen last stays
+                    changes |= end
+                else:
+                    changes |= end | {stage.view: EMPTY}
+                yield changes
+
+    async def follow(self, visitor: gr.Request, wish: Wish, edit: Edit | None) -> AsyncIterator[View]:
+        """Draw as `Studio.draw` does, in the visitor's room, charged to the login if there is one."""
+        take_back: Callable[[], None] | None = None
+        if self.charge is not None and visitor.username:
+            try:
+                take_back = await asyncio.to_thread(self.charge, visitor.username, wish.num_images)
+            except SanaError as error:
+                yield View(state="failed", message=str(error))
+                return
+        drawing = self.studio.draw(visitor.session_hash or "", self.room(visitor), wish, edit)
+        async with aclosing(drawing) as views:
+            async for view in views:
                 if take_back is not None and view.free:
                     await asyncio.to_thread(take_back)
-            yield changes
+                yield view
 
     def cancel(self, visitor: gr.Request) -> None:
         """Stop what this browser tab draws; when it is closed, too."""
@@ -279,6 +293,12 @@ class Page:
             self.editor.margins: gr.update(visible=what == BEYOND),
         }
 
+    def choose_steps(self, model: str, steps: int, what: str, strength: float) -> Updates:
+        """Lower a strength that would be all of so few steps of a SANA-Sprint model, which refuses it."""
+        spec, steps = self.engine.specs[model], parse_whole("number of steps", steps)
+        refused = spec.guidance_embed and strength < 1 and steps_done(steps, strength) == steps
+        return {self.editor.strength: chosen_strength(spec, steps=steps)} if refused and what == WHOLE else {}
+
     def roll(self) -> Updates:
         """Take a new seed, and keep it."""
         return {self.panel.seed: str(secrets.randbelow(2**32)), self.panel.keep_seed: True}
@@ -291,17 +311,17 @@ class Page:
 
     def choose_drawn(self, visitor: gr.Request, names: list[str], chosen: gr.SelectData) -> Updates:
         """Show the settings of one of the images on the stage."""
-        return self._show(self.stage.details, self._room(visitor), chosen_name(names, chosen))
+        return self._show(self.stage.details, self.room(visitor), chosen_name(names, chosen))
 
     def choose_kept(self, visitor: gr.Request, names: list[str], chosen: gr.SelectData) -> Updates:
         """Show an image of the history, and its settings."""
-        room, name = self._room(visitor), chosen_name(names, chosen)
+        room, name = self.room(visitor), chosen_name(names, chosen)
         shown = gr.update(value=str(self.history.file(room, name)), visible=True)
         return {self.overview.image: shown, **self._show(self.overview.details, room, name)}
 
     def list_kept(self, visitor: gr.Request) -> Updates:
         """Show what was drawn before, the newest first."""
-        room, overview = self._room(visitor), self.overview
+        room, overview = self.room(visitor), self.overview
         names = self.history.names(room)
         files = [(str(self.history.thumbnail(room, name)), None) for name in names]
         return {
@@ -312,10 +332,12 @@ class Page:
 
     def restore_shown(self, visitor: gr.Request, name: str, model: str) -> Updates:
         """Set the controls to what an image was drawn with."""
-        return self._restore(self.history.metadata(self._room(visitor), name), model)
+        return self._restore(self.history.metadata(self.room(visitor), name), model)
 
-    def restore_file(self, path: str, model: str) -> Updates:
+    def restore_file(self, path: str | None, model: str) -> Updates:
         """Set the controls to what an uploaded PNG says."""
+        if path is None:
+            raise SettingsError("Choose a PNG file first.")
         width, height = header_size(path)
         with self.engine.decoding.turn(width * height):
             metadata = settings_of(path)
@@ -323,7 +345,7 @@ class Page:
 
     def edit_shown(self, visitor: gr.Request, name: str) -> Updates:
         """Take an image to the editor."""
-        path = str(self.history.file(self._room(visitor), name))
+        path = str(self.history.file(self.room(visitor), name))
         return {
             self.mode: EDIT,
             self.editor.image: {"background": path, "layers": [], "composite": None},
@@ -340,29 +362,8 @@ class Page:
         spec = self.engine.specs[model]
         if told := other_dialect(metadata, spec):
             gr.Warning(escape(told))
-        offered, known, edited = sizes(spec), styles(spec), "strength" in metadata
-        size = (metadata["width"], metadata["height"])
-        choice = next((name for name, sides in offered.items() if sides == size), CUSTOM)
-        choices = [*offered, CUSTOM] if choice == CUSTOM else size_choices(spec)
-        prompt, style = split_style(str(metadata["prompt"]), known)
-        return {
-            self.mode: EDIT if edited else CREATE,
-            panel.model: model,
-            panel.prompt: prompt,
-            panel.style: gr.update(choices=list(known), value=style),
-            panel.negative_prompt: metadata.get("negative_prompt", ""),
-            panel.size: gr.update(choices=choices, value=choice),
-            panel.sides: gr.update(visible=choice == CUSTOM and not edited),
-            panel.width: size[0],
-            panel.height: size[1],
-            panel.steps: metadata["steps"],
-            panel.guidance: metadata.get("guidance", 1.0),
-            panel.guidance_kind: metadata.get("guidance_kind", "cfg"),
-            panel.solver: metadata.get("solver", "dpm"),
-            panel.seed: str(metadata.get("seed", "")),
-            panel.keep_seed: "seed" in metadata,
-            panel.num_images: 1,
-        }
+        mode = EDIT if "strength" in metadata else CREATE
+        return {self.mode: mode, panel.model: model, **restored_from(metadata, spec, panel)}
 
     def _show(self, details: Details, room: str, name: str) -> Updates:
         metadata = self.history.metadata(room, name)
@@ -374,7 +375,7 @@ class Page:
             details.shown: name,
         }
 
-    def _room(self, visitor: gr.Request) -> str:
+    def room(self, visitor: gr.Request) -> str:
         """Return the room of a visitor's images: by login if there is one, by tab if the page is private."""
         if visitor.username:
             return f"user {visitor.username}"

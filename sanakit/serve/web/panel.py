@@ -7,8 +7,11 @@ from typing import Any
 
 import gradio as gr
 
+from sanakit.flow.guidance_kinds import PLAIN
+from sanakit.images.image import Metadata
 from sanakit.pipelines.request import ModelSpec
 from sanakit.serve.web.settings import (
+    CUSTOM,
     MOST_GUIDANCE,
     MOST_IMAGES,
     MOST_STEPS,
@@ -16,6 +19,8 @@ from sanakit.serve.web.settings import (
     example,
     examples,
     size_choices,
+    sizes,
+    split_style,
     styles,
 )
 
@@ -54,6 +59,7 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
     """Lay out the words and settings. specs: by name, the first is chosen."""
     name = next(iter(specs))
     own, choices, prompts = specs[name].settings, size_choices(specs[name]), examples(specs[name])
+    every = [spec.settings for spec in specs.values()]
     with gr.Column(scale=4, min_width=320, elem_id="panel") as column:
         with gr.Column(elem_id="words"):
             prompt = gr.Textbox(
@@ -123,7 +129,7 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
                 )
                 steps = gr.Slider(
                     1,
-                    MOST_STEPS,
+                    max(MOST_STEPS, *(one.steps for one in every)),
                     own.steps,
                     step=1,
                     label="Steps",
@@ -131,8 +137,8 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
                     info="More: finer, slower.",
                 )
                 guidance = gr.Slider(
-                    1,
-                    MOST_GUIDANCE,
+                    min(1, *(one.guidance for one in every)),
+                    max(MOST_GUIDANCE, *(one.guidance for one in every)),
                     own.guidance,
                     step=0.1,
                     label="Guidance",
@@ -181,4 +187,29 @@ def offered_by(spec: ModelSpec, panel: Panel) -> dict[Any, Any]:
         panel.guidance: own.guidance,
         panel.guidance_kind: own.guidance_kind,
         panel.solver: own.solver,
+    }
+
+
+def restored_from(metadata: Metadata, spec: ModelSpec, panel: Panel) -> dict[Any, Any]:
+    """Return the changes of a panel that show what an image was drawn with, by a model of this spec."""
+    offered, known = sizes(spec), styles(spec)
+    size = (metadata["width"], metadata["height"])
+    choice = next((name for name, sides in offered.items() if sides == size), CUSTOM)
+    choices = [*offered, CUSTOM] if choice == CUSTOM else size_choices(spec)
+    prompt, style = split_style(str(metadata["prompt"]), known)
+    return {
+        panel.prompt: prompt,
+        panel.style: gr.update(choices=list(known), value=style),
+        panel.negative_prompt: metadata.get("negative_prompt", ""),
+        panel.size: gr.update(choices=choices, value=choice),
+        panel.sides: gr.update(visible=choice == CUSTOM and "strength" not in metadata),
+        panel.width: size[0],
+        panel.height: size[1],
+        panel.steps: metadata["steps"],
+        panel.guidance: metadata.get("guidance", 1.0),
+        panel.guidance_kind: metadata.get("guidance_kind", str(PLAIN)),
+        panel.solver: metadata.get("solver", "dpm"),
+        panel.seed: str(metadata.get("seed", "")),
+        panel.keep_seed: "seed" in metadata,
+        panel.num_images: 1,
     }

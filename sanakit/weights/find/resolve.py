@@ -40,10 +40,10 @@ class ModelSource:
 
     @property
     def name(self) -> str:
-        """The name of the folder, file, or Hub repository (organisation/name)."""
+        """The name of the folder, file, or Hub repository (organisation/name); ? for what is not UTF-8."""
         path = Path(os.path.abspath(self.path))
         owner = path.parent.parent.name.removeprefix("models--").replace("--", "/")
-        return owner if _is_snapshot(path) else path.name
+        return (owner if _is_snapshot(path) else path.name).encode("utf-8", "replace").decode()
 
     @property
     def is_file(self) -> bool:

@@ -60,7 +60,11 @@ def test_a_form_without_its_image_says_so_also_where_the_field_was_left_empty(pa
         (("seed", "s.txt", b"7"), "'seed' came as a file"),
         (("mask", "m.png", b""), "'mask' is empty"),
         (("prompt", None, b"again"), "'prompt' was sent twice"),
-        (("image[]", "a.png", png()), "'image' was sent twice"),
+        (
+            ("image[]", "a.png", png()),
+            "More than one image came, and an edit takes one: send a single image.",
+        ),
+        (("image", None, b"text"), "'image' was sent twice"),
     ],
 )
 def test_a_field_that_is_wrong_is_named(parts: Any, wrong: tuple[str, str | None, bytes], told: str) -> None:

@@ -64,6 +64,16 @@ def test_streams_forms_and_examples_are_described(schema: dict[str, Any]) -> Non
     assert fields["required"] == ["image", "prompt"]
 
 
+@pytest.mark.parametrize("most", [7, 200, 5000])
+def test_the_most_steps_are_this_servers(make_parts: Callable[..., Any], most: int) -> None:
+    models = make_parts(max_steps=most).client.get("/openapi.json").json()["components"]["schemas"]
+    limits = [
+        models["EditForm"]["properties"]["steps"]["maximum"],
+        models["GenerationRequest"]["properties"]["steps"]["anyOf"][0]["maximum"],
+    ]
+    assert limits == [min(most, 1000)] * 2
+
+
 def test_all_references_lead_somewhere(schema: dict[str, Any]) -> None:
     def references(value: Any) -> list[str]:
         if isinstance(value, dict):

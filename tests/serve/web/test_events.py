@@ -93,13 +93,14 @@ def test_an_event_of_nothing_is_refused(
 @pytest.mark.parametrize(
     ("label", "value", "told"),
     [
-        ("Images", 9, "Images: use a number from 1 to 8."),
-        ("Images", 0, "Images: use a number from 1 to 8."),
-        ("Images", "many", "Images: use a number from 1 to 8."),
+        ("Images", 9, "Images: use a whole number from 1 to 8."),
+        ("Images", 0, "Images: use a whole number from 1 to 8."),
+        ("Images", 2.5, "Images: use a whole number from 1 to 8."),
+        ("Images", "many", "Images: use a whole number from 1 to 8."),
         ("Steps", None, "Steps: use a number from 1 to 100."),
         ("Guidance", 1000, "Guidance: use a number from 1 to 20."),
-        ("Left, pixels", -1, "Left, pixels: use a number from 0 to 2048."),
-        ("Width", "wide", "Width: use a number."),
+        ("Left, pixels", -1, "Left, pixels: use a whole number from 0 to 2048."),
+        ("Width", "wide", "Width: use a whole number."),
     ],
 )
 def test_a_wrong_number_is_told_with_the_name_of_its_field(

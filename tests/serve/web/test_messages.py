@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from inspect import iscoroutine
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ def run(function: Any, *values: Any) -> Any:
         return [value async for value in stream]
 
     result = told(function)(*values)
+    if iscoroutine(result):
+        return asyncio.run(result)
     return asyncio.run(all_of(result)) if hasattr(result, "__aiter__") else result
 
 
@@ -31,13 +34,17 @@ def once(error: Exception | None) -> str:
     return "done"
 
 
+async def later(error: Exception | None) -> str:
+    return once(error)
+
+
 async def stream(error: Exception | None) -> AsyncIterator[str]:
     yield "begun"
     if error:
         raise error
 
 
-@pytest.mark.parametrize("function", [once, stream])
+@pytest.mark.parametrize("function", [once, later, stream])
 def test_errors_of_a_visitor_are_sentences_and_ours_are_logged(
     function: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -51,6 +58,12 @@ def test_errors_of_a_visitor_are_sentences_and_ours_are_logged(
     assert not failed.value.print_exception
     assert [bool(record.exc_info) for record in caplog.records] == [True]
     assert run(function, None) in ("done", ["begun"])
+
+
+def test_a_program_reads_the_sentence_as_it_is() -> None:
+    with pytest.raises(gr.Error) as refused:
+        asyncio.run(told(later, spelled=str)(SettingsError("'a' < \"b\"")))
+    assert refused.value.message == "'a' < \"b\""
 
 
 def test_a_stream_that_is_left_is_closed_at_once() -> None:

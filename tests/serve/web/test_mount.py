@@ -37,6 +37,28 @@ def test_beside_the_api_both_answer_and_foreign_names_are_refused(
         assert parts.client.get(path, headers={"Host": "10.0.0.7"}).status_code == 200
 
 
+def test_beside_the_page_the_api_says_no_as_it_does_alone(
+    make_parts: Callable[..., Any], tmp_path: Path
+) -> None:
+    alone, beside = make_parts(), make_parts()
+    add_page(beside.app, tmp_path / "page")
+    for method, path, status, allowed in (
+        ("GET", "/v1/nowhere", 404, None),
+        ("GET", "/v1/", 404, None),
+        ("POST", "/v1/images/variations", 404, None),
+        ("GET", "/v1/images/generations", 405, "POST"),
+        ("TRACE", "/v1/models", 405, "GET"),
+        ("DELETE", "/v1/models/pocket", 405, "GET"),
+        ("POST", "/health", 405, "GET"),
+        ("PUT", "/metrics", 405, "GET"),
+    ):
+        answers = [parts.client.request(method, path) for parts in (alone, beside)]
+        for answer in answers:
+            assert (answer.status_code, answer.headers.get("allow")) == (status, allowed), path
+        assert answers[0].json() == answers[1].json()
+        assert answers[0].json()["error"]["code"] == {404: "not_found", 405: "method_not_allowed"}[status]
+
+
 def test_a_key_that_is_made_later_locks_the_page_too_and_opens_it_by_any_name(
     make_parts: Callable[..., Any], tmp_path: Path
 ) -> None:

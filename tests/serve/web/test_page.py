@@ -107,12 +107,12 @@ def test_an_upload_that_is_too_large_is_refused(client: TestClient) -> None:
     assert reply.status_code == 413
 
 
-def test_functions_can_not_be_called_as_an_api(client: TestClient) -> None:
-    assert client.get("/gradio_api/info").json()["named_endpoints"] == {}
-    assert all(
-        dependency["api_visibility"] != "public"
-        for dependency in client.get("/config").json()["dependencies"]
-    )
+def test_the_functions_of_the_buttons_can_not_be_called_as_an_api(client: TestClient) -> None:
+    assert set(client.get("/gradio_api/info").json()["named_endpoints"]) == {"/generate", "/edit"}
+    public = [
+        one for one in client.get("/config").json()["dependencies"] if one["api_visibility"] == "public"
+    ]
+    assert [one["api_name"] for one in public] == ["generate", "edit"]
 
 
 # Drawing
@@ -251,6 +251,20 @@ def test_the_strength_at_first_leaves_something_of_the_image(engine: Engine, his
     assert page.choose_what("sprint", PAINTED)[strength]["value"] == 1.0
     assert page.choose_model("pocket", WHOLE)[strength] == 0.6
     assert page.choose_model("pocket", PAINTED)[strength] == 1.0
+
+
+def test_fewer_steps_lower_a_strength_that_would_be_all_of_them(engine: Engine, history: History) -> None:
+    pocket = engine.specs["pocket"]
+    sprint = replace(pocket, settings=replace(pocket.settings, steps=4), guidance_embed=True)
+    two = SimpleNamespace(specs={"sprint": sprint, "pocket": pocket}, decoding=engine.decoding)
+    page = Page(two, history)  # pyright: ignore
+    with gradio.Blocks(analytics_enabled=False):
+        page.lay_out()
+    assert page.editor.strength.value == 0.6
+    assert page.choose_steps("sprint", 2, WHOLE, 0.6) == {page.editor.strength: 0.5}
+    for kept in (("sprint", 3, WHOLE, 0.6), ("sprint", 2, WHOLE, 1.0), ("sprint", 2, PAINTED, 0.6)):
+        assert page.choose_steps(*kept) == {}
+    assert page.choose_steps("pocket", 2, WHOLE, 0.6) == {}
 
 
 # The functions that the components are tied to

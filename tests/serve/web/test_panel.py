@@ -54,6 +54,24 @@ def test_learned_sizes_are_offered_alone_the_models_own_first(page: Page) -> Non
     assert page.choose_size("pocket", shown[2])[page.panel.height] == 224
 
 
+def test_the_sliders_hold_the_own_settings_of_every_model(engine: Engine, tmp_path: Path) -> None:
+    pocket = engine.specs["pocket"]
+    odd = replace(pocket, settings=replace(pocket.settings, name="odd", steps=250, guidance=0.5))
+    high = replace(pocket, settings=replace(pocket.settings, name="high", guidance=30.0))
+    three: Any = SimpleNamespace(specs={"pocket": pocket, "odd": odd, "high": high}, decoding=DecodingTurns())
+    for specs, steps, guidance in (
+        (three.specs, (1, 250), (0.5, 30.0)),
+        ({"pocket": pocket}, (1, 100), (1, 20.0)),
+    ):
+        three.specs = specs
+        page = Page(three, History(ImageStore(tmp_path)))
+        with gradio.Blocks(analytics_enabled=False):
+            page.lay_out()
+        panel = page.panel
+        assert (panel.steps.minimum, panel.steps.maximum) == steps
+        assert (panel.guidance.minimum, panel.guidance.maximum) == guidance
+
+
 def test_a_model_without_a_list_takes_any_size(page: Page) -> None:
     chosen = page.choose_model("plain")[page.panel.size]["choices"]
     assert chosen == [*sizes(page.engine.specs["plain"]), CUSTOM]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -66,6 +67,7 @@ def test_a_folder_of_snapshots_that_is_not_the_hubs_is_a_folder(tiny, tmp_path):
     shutil.copytree(tiny.folder, folder)
     assert load_settings(folder).name == "tuesday"
     assert ModelSource(path=Path("x.pth")).name == "x.pth"
+    assert ModelSource(path=Path(os.fsdecode(b"mod\xe9le.pth"))).name == "mod?le.pth"  # Latin-1
 
 
 @pytest.mark.parametrize(

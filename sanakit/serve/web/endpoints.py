@@ -1,0 +1,180 @@
+"""The page's endpoints for programs: functions that `gradio_client` calls by name.
+
+They do the work of the page's buttons; the model's own settings hold where a value is left out. Images count
+for the same login and lie in the same gallery. The components are hidden: Gradio describes an endpoint by
+them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from contextlib import ExitStack, aclosing
+from typing import Any
+
+import gradio as gr
+
+from sanakit.errors import SettingsError
+from sanakit.images.image import MAX_SIDE, MIN_SIDE
+from sanakit.pipelines.image_to_image import chosen_strength
+from sanakit.serve.engine.decoding import header_size
+from sanakit.serve.http.openai_schema import MAX_SEED
+from sanakit.serve.http.uploads import open_images
+from sanakit.serve.web.messages import told
+from sanakit.serve.web.page import Page
+from sanakit.serve.web.panel import MOST_PROMPT
+from sanakit.serve.web.settings import MOST_IMAGES, Wish, parse_whole
+from sanakit.serve.web.studio import PAINTED, WHOLE, Edit, View
+
+MOST_STEPS, MOST_GUIDANCE = 1000, 100.0  # of all models; the page's sliders end earlier
+Answer = tuple[list[str], dict[str, Any]]  # PNG files; "images", the settings of each, and "warnings"
+_SHARED = ("negative_prompt", "model", "steps", "guidance", "seed", "num_images")
+
+
+class Endpoints:
+    """The functions generate and edit."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    def lay_out(self) -> None:
+        """Make the hidden components inside the Blocks that are open, and tie the functions to them."""
+        with gr.Column(visible=False):
+            fields = _fields(list(self._page.engine.specs))
+            answer: list[Any] = [gr.File(label="Files", file_count="multiple"), gr.JSON(label="Settings")]
+            for function, own in (
+                (self.generate, ("prompt", "width", "height")),
+                (self.edit, ("image", "prompt", "mask", "strength")),
+            ):
+                gr.Button(function.__name__).click(
+                    told(function, spelled=str),
+                    None,
+                    answer,
+                    inputs_kwargs={name: fields[name] for name in (*own, *_SHARED)},
+                    show_progress="hidden",
+                    api_name=function.__name__,
+                    concurrency_limit=None,  # the engine has the queue
+                )
+
+    async def generate(
+        self,
+        visitor: gr.Request,
+        prompt: str,
+        width: float | None = None,
+        height: float | None = None,
+        negative_prompt: str = "",
+        model: str = "",
+        steps: float | None = None,
+        guidance: float | None = None,
+        seed: float | None = None,
+        num_images: float = 1,
+    ) -> Answer:
+        """Draw images from a prompt. Width and height are pixels; image i has the seed + i. Left out, size,
+        steps and guidance are the model's own, and the seed is random.
+        """
+        words = (prompt, negative_prompt, model)
+        wish = self._wish(*words, steps, guidance, seed, num_images, size=(width, height))
+        return await self._drawn(visitor, wish)
+
+    async def edit(
+        self,
+        visitor: gr.Request,
+        image: str | None,
+        prompt: str,
+        mask: str | None = None,
+        strength: float | None = None,
+        negative_prompt: str = "",
+        model: str = "",
+        steps: float | None = None,
+        guidance: float | None = None,
+        seed: float | None = None,
+        num_images: float = 1,
+    ) -> Answer:
+        """Redraw an image, PNG, JPEG or WebP, or the part of it where a mask of its size is transparent or,
+        if nothing is, white. Strength: 0 keeps the image, 1 ignores it. Left out: 1 with a mask, else 0.6, or
+        less where that is all of few steps. The rest is as for generate.
+        """
+        wish = self._wish(prompt, negative_prompt, model, steps, guidance, seed, num_images)
+        if not image:
+            raise SettingsError("The image is missing: an edit needs one to start from.")
+        loop, threads = asyncio.get_running_loop(), self._page.engine.decoding.threads
+        edit = await loop.run_in_executor(threads, self._edit, wish, image, mask, strength)
+        return await self._drawn(visitor, wish, edit)
+
+    def _wish(
+        self,
+        prompt: str,
+        negative_prompt: str,
+        model: str,
+        steps: float | None,
+        guidance: float | None,
+        seed: float | None,
+        num_images: float | None,
+        size: tuple[float | None, float | None] = (None, None),
+    ) -> Wish:
+        """Return what is asked for, completed with the model's own settings. Raises SettingsError."""
+        own = self._page.engine.specs[model].settings
+        width, height = size
+        return Wish(
+            model=model,
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            width=own.width if width is None else parse_whole("width", width),
+            height=own.height if height is None else parse_whole("height", height),
+            steps=own.steps if steps is None else parse_whole("number of steps", steps),
+            guidance=own.guidance if guidance is None else guidance,
+            guidance_kind=own.guidance_kind,
+            solver=own.solver,
+            seed=str(secrets.randbelow(2**32) if seed is None else parse_whole("seed", seed)),
+            num_images=parse_whole("number of images", num_images),
+        )
+
+    def _edit(self, wish: Wish, image: str, mask: str | None, strength: float | None) -> Edit:
+        """Decode the files, and mark what is redrawn by the API's rule. Raises SettingsError, SizeError."""
+        width, height = header_size(image)
+        with self._page.engine.decoding.turn(width * height), ExitStack() as files:
+            opened = [files.enter_context(open(path, "rb")) if path else None for path in (image, mask)]
+            assert opened[0] is not None
+            sources = open_images(opened[0], opened[1])
+        marked = sources.get("mask")
+        if strength is None:
+            spec = self._page.engine.specs[wish.model]
+            strength = 1.0 if marked else chosen_strength(spec, steps=wish.steps)
+        what = WHOLE if marked is None else PAINTED
+        return Edit(image=sources["image"], mask=marked, what=what, strength=strength)
+
+    async def _drawn(self, visitor: gr.Request, wish: Wish, edit: Edit | None = None) -> Answer:
+        """Draw, and return the files and their settings. Raises SettingsError: what the page would say."""
+        last: View | None = None
+        async with aclosing(self._page.follow(visitor, wish, edit)) as views:
+            async for view in views:
+                last = view
+        assert last is not None
+        if last.state != "done":
+            raise SettingsError(last.message)
+        return await asyncio.to_thread(self._kept, self._page.room(visitor), last.names, last.warnings)
+
+    def _kept(self, room: str, names: Sequence[str], warnings: list[str]) -> Answer:
+        history = self._page.history
+        settings = [history.metadata(room, name) for name in names]
+        return [str(history.file(room, name)) for name in names], {"images": settings, "warnings": warnings}
+
+
+def _fields(models: list[str]) -> dict[str, gr.components.Component]:
+    """Return the components that describe the parameters, by their names; errors name their labels."""
+    side: dict[str, Any] = {"precision": 0, "minimum": MIN_SIDE, "maximum": MAX_SIDE}
+    return {
+        "prompt": gr.Textbox(label="Prompt", max_length=MOST_PROMPT),
+        "negative_prompt": gr.Textbox("", label="Negative prompt", max_length=MOST_PROMPT),
+        "image": gr.File(label="Image", type="filepath"),
+        "mask": gr.File(label="Mask", type="filepath"),
+        "strength": gr.Number(label="Strength", minimum=0, maximum=1),
+        "model": gr.Dropdown(models, value=models[0], label="Model"),
+        "width": gr.Number(label="Width", **side),
+        "height": gr.Number(label="Height", **side),
+        "steps": gr.Number(label="Steps", precision=0, minimum=1, maximum=MOST_STEPS),
+        "guidance": gr.Number(label="Guidance", minimum=0, maximum=MOST_GUIDANCE),
+        "seed": gr.Number(label="Seed", precision=0, minimum=0, maximum=MAX_SEED),
+        "num_images": gr.Number(1, label="Number of images", precision=0, minimum=1, maximum=MOST_IMAGES),
+    }

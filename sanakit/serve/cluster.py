@@ -25,6 +25,7 @@ from ray.serve.handle import DeploymentHandle
 
 from sanakit.errors import ClosedError, SettingsError
 from sanakit.serve.engine.engine import Engine
+from sanakit.serve.heap import share_heap
 from sanakit.serve.http.app import create_app
 from sanakit.serve.http.service import HttpSettings
 from sanakit.serve.jobs.database import Database
@@ -70,6 +71,7 @@ class Replica:
     def __init__(self, settings: ClusterSettings) -> None:
         data = Path(settings.data)
         self.settings = settings
+        share_heap()
         self.draining = threading.Event()
         self.database = Database(settings.database or data / DATABASE)
         self.jobs, self.keys = JobStore(self.database), KeyStore(self.database)

@@ -22,6 +22,7 @@ from fastapi import FastAPI
 
 from sanakit.errors import OutputError, SettingsError, StorageError
 from sanakit.serve.engine.engine import Engine
+from sanakit.serve.heap import share_heap
 from sanakit.serve.http.access import LOOPBACK
 from sanakit.serve.http.app import create_app
 from sanakit.serve.http.service import HttpSettings
@@ -80,6 +81,7 @@ def serve(
     application; it gets a folder for files that nobody needs after the end.
     Raises SettingsError, StorageError, OutputError, and what starting the engine raises.
     """
+    share_heap()
     with ExitStack() as stack:
         database = Database(settings.database or settings.data / DATABASE)
         stack.callback(database.close)

@@ -23,12 +23,13 @@ from sanakit.images.image import encode
 from sanakit.images.opening import open_image
 from sanakit.pipelines.result import Result
 from sanakit.serve.engine.decoding import header_size
+from sanakit.serve.engine.ticket import Stepped
 from sanakit.serve.jobs.database import now
 from sanakit.serve.jobs.jobs import INPUTS, Job, JobStore
 from sanakit.serve.jobs.storage import ImageStore
 
 if TYPE_CHECKING:
-    from sanakit.serve.engine.engine import Engine, Ticket
+    from sanakit.serve.engine.engine import Engine, Event, Ticket
 
 LEASE = 60.0  # seconds
 POLL = 1.0  # seconds between two looks at the database while nothing happens
@@ -190,7 +191,7 @@ class JobRunner:
             if held.error is None and held.ticket is None:
                 held.busy = False
                 request = self._request(held.job)
-                held.ticket = self._engine.submit(request, lambda event: self._wake.set(), name=held.job.id)
+                held.ticket = self._engine.submit(request, self._told, name=held.job.id)
             if held.ticket is not None and held.ticket.done:
                 self._settle(held.job, held.ticket.result())
         except (StorageError, OutputError):
@@ -203,6 +204,11 @@ class JobRunner:
             held.error = error
         if held.error is not None:
             self._fail(held.job, held.error)
+
+    def _told(self, event: Event) -> None:
+        """Wake for the end of a drawing: its steps change nothing here, and a round asks the database."""
+        if not isinstance(event, Stepped):
+            self._wake.set()
 
     def _request(self, job: Job) -> Any:
         """Check a job's settings again, with its images in place of their names."""

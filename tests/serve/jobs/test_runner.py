@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from sanakit.errors import BusyError, ClosedError, NumericsError, OutputError, S
 from sanakit.images.image import encode, read_metadata
 from sanakit.pipelines.result import Result
 from sanakit.serve.engine.decoding import DecodingTurns
+from sanakit.serve.engine.ticket import Stepped
 from sanakit.serve.jobs import runner as runner_module
 from sanakit.serve.jobs.jobs import Job, JobStore
 from sanakit.serve.jobs.runner import JobRunner
@@ -259,6 +261,23 @@ def test_a_cancelled_job_stops_in_the_engine_and_keeps_no_place(
     engine.submitted.get(timeout=PATIENCE).draw()
     assert jobs.wait_for(1) == [other.id]
     assert ended(jobs, job).status == "cancelled"
+
+
+def test_the_steps_of_a_drawing_do_not_ask_the_database(
+    jobs: WatchedJobs, start: Callable[..., JobRunner]
+) -> None:
+    engine, asked = FakeEngine(at_once=False), []
+    job = add(jobs)
+    start(engine, poll=PATIENCE)
+    ticket = engine.submitted.get(timeout=PATIENCE)
+    held = jobs.held
+    jobs.held = lambda owner: asked.append(owner) or held(owner)
+    for index in range(50):
+        ticket.on_event(Stepped(ticket, 0, index, 50, None))  # pyright: ignore[reportArgumentType]
+        time.sleep(0.002)
+    assert len(asked) <= 1  # the round that submitted it
+    ticket.draw()
+    assert jobs.wait_for(1) == [job.id]
 
 
 def test_leases_are_renewed_while_a_job_is_drawn(jobs: WatchedJobs, start: Callable[..., JobRunner]) -> None:

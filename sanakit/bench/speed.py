@@ -19,10 +19,13 @@ import torch
 
 from sanakit import __version__
 from sanakit.bench.floors import Work, decoding, text_encoding, transformer_step
+from sanakit.models.dc_ae import DCAEConfig
+from sanakit.models.sana import SanaConfig
 from sanakit.ops import native
 from sanakit.ops.linear import linear
 from sanakit.pipelines.memory import choose_device
 from sanakit.pipelines.text_to_image import TextToImage
+from sanakit.text.encoder import TextEncoder
 
 PROMPT = "a red apple"
 PRODUCT = (512, 1024, 4096)  # rows, inputs and outputs of the matrix product that is timed as a yardstick
@@ -149,8 +152,14 @@ def _binned(pipe: TextToImage) -> bool:
 
 
 def _work(pipe: TextToImage, width: int, height: int) -> dict[str, Work]:
-    """Return the work of each stage."""
+    """Return the work of each stage; nothing for parts of other kinds than those that `floors.py` counts."""
     sana, autoencoder, encoder = pipe.transformer.config, pipe.autoencoder.config, pipe.text_encoder
+    if not (
+        isinstance(sana, SanaConfig)
+        and isinstance(autoencoder, DCAEConfig)
+        and isinstance(encoder, TextEncoder)
+    ):
+        return {}
     compression = autoencoder.compression
     drawn = pipe.spec.drawn_size(width, height, binned=_binned(pipe))
     cells = drawn[0] // compression, drawn[1] // compression

@@ -8,7 +8,7 @@ modules do it once: 0.3 % of its products at 1024 px and 20 tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -156,6 +156,14 @@ class GraphAutoencoder(DCAE):
         nn.Module.__init__(self)
         self.config = config
         self.encoder, self.decoder = None, _GraphDecoder(graph)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def decode(self, latents: Tensor, band: float | None = None) -> Tensor:
+        """As `DCAE.decode`, whatever the band."""
+        return self.check_latents(latents)(latents)
+
+    def decode_rows(self, latents: Tensor, band: float | None = None) -> Iterator[Tensor]:
+        """As `DCAE.decode_rows`, all rows at once."""
+        yield self.decode(latents)
 
 
 class _GraphDecoder(nn.Module):

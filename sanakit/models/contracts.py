@@ -5,7 +5,7 @@ Shapes: B samples, C latent channels, T frames, H W pixels, h w latents, L text 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from sanakit.dialect import Dialect
 from sanakit.errors import SettingsError, SizeError
-from sanakit.models.sana import SanaConfig, TextContext
+from sanakit.models.sana import TextContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,92 @@ class LatentShape:
             raise SettingsError(f"latents are {came}, but they must be finite floats of the shape {shape}.")
 
 
-class VelocityModel(Protocol):
+class Part(Protocol):
+    """What is weighed, moved to a device and taken out of memory: any nn.Module."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the weights; an external runtime's part has one empty weight, which tells the device."""
+        ...
+
+    def buffers(self) -> Iterator[Tensor]:
+        """Yield the other tensors."""
+        ...
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Yield the modules inside, among them the graphs of external runtimes."""
+        ...
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """Return all that a file of it holds, by name."""
+        ...
+
+    def to(self, device: torch.device, /) -> object:
+        """Move it to a device."""
+        ...
+
+
+class Block(Part, Protocol):
+    """One of a transformer's blocks: what is compiled, and what a lean plan holds in memory alone."""
+
+    sample: Callable[..., Tensor]  # tokens, and what the transformer has for it, to tokens
+
+
+class TransformerConfig(Protocol):
+    """The sizes of a transformer that drawing depends on."""
+
+    @property
+    def latent_channels(self) -> int:
+        """C."""
+        ...
+
+    @property
+    def sample_size(self) -> int:
+        """The side in latents that it was trained at."""
+        ...
+
+    @property
+    def text_width(self) -> int:
+        """E."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """The width of a token."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """The number of blocks."""
+        ...
+
+    @property
+    def mlp_ratio(self) -> float:
+        """The width of a token inside the feed-forward, over its own."""
+        ...
+
+    @property
+    def guidance_embed(self) -> bool:
+        """Whether the guidance scale is an input, as for SANA-Sprint."""
+        ...
+
+    @property
+    def time_scale(self) -> float:
+        """The factor on t in [0, 1] before it is embedded."""
+        ...
+
+
+class VelocityModel(Part, Protocol):
     """A transformer that predicts velocities for prepared prompts."""
 
-    config: SanaConfig
+    @property
+    def config(self) -> TransformerConfig:
+        """Its sizes."""
+        ...
+
+    @property
+    def blocks(self) -> Iterable[Block]:
+        """Its blocks, in the order in which they work."""
+        ...
 
     @property
     def dtype(self) -> torch.dtype:
@@ -93,8 +175,33 @@ class VelocityModel(Protocol):
         ...
 
 
+class LanguageModel(Part, Protocol):
+    """The network of a text model."""
+
+    @property
+    def embed_tokens(self) -> Part:
+        """The embedding, of which the rows of a prompt's tokens are read, never all of it."""
+        ...
+
+    @property
+    def layers(self) -> Iterable[Part]:
+        """The layers behind it, which work one after the other."""
+        ...
+
+
 class TextModel(Protocol):
     """Turns prompts into features, L E each, unpadded."""
+
+    after_layer: Callable[[nn.Module], object] | None  # called with each layer when it has run
+
+    @property
+    def model(self) -> LanguageModel:
+        """The part of it that has weights."""
+        ...
+
+    def told(self, prompts: Sequence[str], dialect: Dialect | None = None) -> list[str]:
+        """Return what `encode` would tell of positive prompts, without encoding them."""
+        ...
 
     def encode(
         self, prompts: Sequence[str], notes: list[str] | None = None, dialect: Dialect | None = None
@@ -118,12 +225,25 @@ class CodecConfig(Protocol):
         ...
 
     @property
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+        ...
+
+    @property
     def scaling_factor(self) -> float:
         """The factor on latents for the transformer."""
         ...
 
+    def default_band(self, height: int, width: int, batch: int = 1) -> float:
+        """Return the latent rows at a time that decode an image of height x width px fastest on a CPU."""
+        ...
 
-class Codec(Protocol):
+    def decode_bytes(self, height: int, width: int, band: float, batch: int = 1) -> int:
+        """Estimate what decoding an image of height x width px takes above the weights, in bytes."""
+        ...
+
+
+class Codec(Part, Protocol):
     """An autoencoder between images and unscaled latents."""
 
     @property
@@ -136,10 +256,18 @@ class Codec(Protocol):
         """The dtype that it computes in."""
         ...
 
+    @property
+    def encoder(self) -> Part | None:
+        """The half that encodes; None where it was not loaded."""
+        ...
+
     def encode(self, images: Tensor) -> Tensor:
         """Return latents of images in [-1, 1]."""
         ...
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Return images of latents."""
+    def decode_rows(self, latents: Tensor, band: float | None = None) -> Iterator[Tensor]:
+        """Yield the rows of images of latents from the top, B 3 h W.
+
+        band: latent rows that are decoded at a time, a hint: a codec without bands yields the whole.
+        """
         ...

@@ -151,9 +151,7 @@ def draw_group(
     request = replace(request, output="pil")
     for index, entry in enumerate(group):
         if entry.file not in done:
-            notes = list(request.notes)
-            window, _ = pipe.text_encoder.windows[request.dialect]
-            pipe.text_encoder.tokenize([prompts[index]], window, notes)
+            notes = [*request.notes, *pipe.text_encoder.told([prompts[index]], request.dialect)]
             notes += unknown_prompts(pipe.settings, [prompts[index]], pipe.text_encoder)
             (image,) = pipe.images(latents[index : index + 1], request)
             yield Drawn(entry=entry, image=image, warnings=notes)  # pyright: ignore[reportArgumentType]

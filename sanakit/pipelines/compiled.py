@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from sanakit.errors import SettingsError
+from sanakit.models.contracts import Part, VelocityModel
 from sanakit.models.layers import TextKeysValues
-from sanakit.models.sana import Sana, TextContext
+from sanakit.models.sana import TextContext
 from sanakit.ops import gpu
 from sanakit.ops.torch_private import copy_all
 
@@ -35,13 +36,15 @@ def has_compiler(device: torch.device) -> bool:
     return any(map(shutil.which, COMPILERS)) if device.type == "cpu" else gpu.TRITON or device.type != "cuda"
 
 
-def compile_sampling(transformer: Sana, device: torch.device) -> None:
+def compile_sampling(transformer: VelocityModel, device: torch.device) -> None:
     """Let torch.compile fuse the sampling path of every block; on CUDA, replay whole steps as graphs too.
 
     To be called when all layers are what they will be: quantised, with adapters, or as they are. All blocks
     share what is compiled. Sizes and lengths that change are compiled again once, then for any number.
-    Raises SettingsError where there is no compiler.
+    Raises SettingsError where there is no compiler, and for graphs.
     """
+    if not any(weight.numel() for weight in transformer.parameters()):
+        raise SettingsError("Graphs are compiled by their runtime: omit compile, or use the original model.")
     if not has_compiler(device):
         lacking = "a C++ compiler (g++ or clang++)" if device.type == "cpu" else "Triton (pip install triton)"
         raise SettingsError(f"compile needs {lacking} on {device.type}: install it, or omit compile.")
@@ -60,7 +63,7 @@ class StepGraph:
     step never waits for a capture. One graph is kept. Prompts of equal lengths share it.
     """
 
-    def __init__(self, velocity: Velocity, transformer: nn.Module, capture: Capture | None = None) -> None:
+    def __init__(self, velocity: Velocity, transformer: Part, capture: Capture | None = None) -> None:
         self._velocity = velocity
         self._weights = [*transformer.parameters(), *transformer.buffers()]
         self._capture = capture or _capture_cuda

@@ -79,8 +79,7 @@ def begin(
 
     # Noise from each image's own seed, unless the caller brought it; what SCM adds later is the seed's too.
     drawn = [request.cells.noise(seed) for seed in request.seeds]
-    idle = [Generator("cpu")] * request.num_images  # SCM always has seeds
-    generators = [g for _, g in drawn] or idle
+    generators = [g for _, g in drawn] or [Generator("cpu")] * request.num_images  # SCM always has seeds
     noise = torch.stack([first for first, _ in drawn]) if request.latents is None else request.latents
     noise = noise.to(features[0].device, torch.float32)
     if masks is None and request.conditions.image is not None:
@@ -90,11 +89,8 @@ def begin(
     for (prompt, negative), one, generator, own, mask in each:
         state = _first(request, one, generator, own)
         kept = {} if mask is None else {"known": own, "mask": mask}
-        samples.append(
-            Sample(
-                request.solver, state, state.sample, request.guidance, prompt, negative, request.kind, **kept
-            )
-        )
+        guided = (request.guidance, prompt, negative, request.kind)
+        samples.append(Sample(request.solver, state, state.sample, *guided, **kept))
     return samples
 
 

@@ -26,11 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from sanakit.errors import MemoryLimitError, SettingsError
-from sanakit.models.contracts import LatentShape
-from sanakit.models.dc_ae import DCAE
-from sanakit.models.dc_ae.stream import decode_bytes, default_band
-from sanakit.models.gemma2 import Gemma2
-from sanakit.models.sana import Sana
+from sanakit.models.contracts import Codec, LanguageModel, LatentShape, Part, VelocityModel
 from sanakit.pipelines.result import Output
 from sanakit.weights import mapped_bytes, release
 
@@ -75,7 +71,7 @@ class Weights:
     decoder: int
 
     @classmethod
-    def of(cls, transformer: Sana, autoencoder: DCAE, text: Gemma2, *, mapped: bool) -> Weights:
+    def of(cls, transformer: VelocityModel, codec: Codec, text: LanguageModel, *, mapped: bool) -> Weights:
         """Weigh the parts; mapped: only what is mapped from files counts, as the rest cannot leave."""
         weigh = mapped_bytes if mapped else _bytes
         embedding = weigh(text.embed_tokens) if mapped else 0  # its rows are gathered, never all of it
@@ -84,7 +80,7 @@ class Weights:
             text_layer=max(map(weigh, text.layers)),
             transformer=weigh(transformer),
             block=max(map(weigh, transformer.blocks)),
-            decoder=weigh(autoencoder),
+            decoder=weigh(codec),
         )
 
 
@@ -118,7 +114,13 @@ class Planner:
     """
 
     def __init__(
-        self, transformer: Sana, autoencoder: DCAE, text: Gemma2, *, device: torch.device, budget: Budget
+        self,
+        transformer: VelocityModel,
+        autoencoder: Codec,
+        text: LanguageModel,
+        *,
+        device: torch.device,
+        budget: Budget,
     ) -> None:
         if isinstance(budget, int) and not sum(part.numel() for part in transformer.parameters()):
             raise SettingsError(
@@ -146,7 +148,7 @@ class Planner:
         """
         height, width = (side * self.autoencoder.compression for side in (cells.height, cells.width))
         # On a CPU small bands cost no time, since they stay in its caches; elsewhere the whole map is first.
-        bands = [default_band(self.autoencoder, height, width) if self.on_cpu else float(cells.height)]
+        bands = [self.autoencoder.default_band(height, width) if self.on_cpu else float(cells.height)]
         while bands[-1] > LEAST_BAND:
             bands.append(max(LEAST_BAND, bands[-1] / 2))
 
@@ -188,7 +190,7 @@ class Planner:
         hidden = int(config.width * config.mlp_ratio)
         values = 3 * config.width if self.on_cpu else 3 * config.width + 3 * hidden
         step = samples * cells.tokens * values * 4 + STEP_WORK
-        decode = decode_bytes(self.autoencoder, height, width, band)
+        decode = self.autoencoder.decode_bytes(height, width, band)
         if residence == "resident":
             everything = weights.text + weights.transformer + weights.decoder
             return self.base + SLACK + everything + max(TEXT_WORK, step, decode)
@@ -219,7 +221,7 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 
 
 @contextmanager
-def stage(part: nn.Module, plan: MemoryPlan, device: torch.device) -> Iterator[None]:
+def stage(part: Part, plan: MemoryPlan, device: torch.device) -> Iterator[None]:
     """Keep a part on the device while it works; free its memory afterwards if the plan says so."""
     home = next(part.parameters()).device
     if home != device:
@@ -272,7 +274,7 @@ def available_bytes(device: torch.device) -> int:
     return max(0, min(found, default=1 << 62))  # unknown: the system will say
 
 
-def _bytes(module: nn.Module) -> int:
+def _bytes(module: Part) -> int:
     return sum(tensor.nbytes for tensor in module.state_dict().values())
 
 

@@ -27,9 +27,7 @@ from sanakit.flow.guidance_kinds import PLAIN, GuidanceKind, check_kind
 from sanakit.flow.scm import SCM, scm_times
 from sanakit.flow.solver import Solver
 from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, drawn_size
-from sanakit.models.contracts import LatentShape
-from sanakit.models.dc_ae import DCAEConfig
-from sanakit.models.sana import SanaConfig
+from sanakit.models.contracts import CodecConfig, LatentShape, TransformerConfig
 from sanakit.pipelines.result import Output
 from sanakit.weights.settings import ModelSettings
 
@@ -103,7 +101,9 @@ class ModelSpec:
         return down, across
 
     @classmethod
-    def of(cls, settings: ModelSettings, transformer: SanaConfig, autoencoder: DCAEConfig) -> ModelSpec:
+    def of(
+        cls, settings: ModelSettings, transformer: TransformerConfig, autoencoder: CodecConfig
+    ) -> ModelSpec:
         """Take it from a model's settings and sizes."""
         return cls(
             settings=settings,

@@ -26,10 +26,7 @@ from torch import Tensor
 from sanakit.dialect import Dialect
 from sanakit.errors import MemoryLimitError, NumericsError, SettingsError
 from sanakit.images.image import draw_preview, fit_preview, resize_and_crop, to_levels, to_pil
-from sanakit.models.contracts import LatentShape
-from sanakit.models.dc_ae import DCAE
-from sanakit.models.dc_ae.stream import decode_rows
-from sanakit.models.sana import Sana
+from sanakit.models.contracts import Codec, LatentShape, TextModel, VelocityModel
 from sanakit.pipelines.compiled import compile_sampling
 from sanakit.pipelines.denoise import Batch, begin, encode_source
 from sanakit.pipelines.memory import (
@@ -45,7 +42,6 @@ from sanakit.pipelines.memory import (
 )
 from sanakit.pipelines.request import DrawSettings, ModelSpec, Request, check_request
 from sanakit.pipelines.result import LastStep, Output, Result, Step, result_of
-from sanakit.text.encoder import TextEncoder
 from sanakit.weights import load_autoencoder, load_settings, load_text_encoder, load_transformer
 from sanakit.weights.known_things import unknown_prompts
 from sanakit.weights.settings import ModelSettings
@@ -60,9 +56,9 @@ class TextToImage:
 
     def __init__(
         self,
-        transformer: Sana,
-        autoencoder: DCAE,
-        text_encoder: TextEncoder,
+        transformer: VelocityModel,
+        autoencoder: Codec,
+        text_encoder: TextModel,
         settings: ModelSettings,
         *,
         device: torch.device | None = None,
@@ -108,10 +104,8 @@ class TextToImage:
         transformer = load_transformer(path, device=device, dtype=dtype, mapped=mapped, home="cpu", plan=plan)
         part = "both" if encoder else "decoder"
         decoder = load_autoencoder(path, part=part, device=device, dtype=others, mapped=mapped, home="cpu")
-        text_encoder = load_text_encoder(
-            path, device=device, dtype=others, mapped=mapped, home="cpu", plan=plan
-        )
-        parts = (transformer, decoder, text_encoder.model)
+        text = load_text_encoder(path, device=device, dtype=others, mapped=mapped, home="cpu", plan=plan)
+        parts = (transformer, decoder, text.model)
         if device.type != "cpu":  # parts that do not fit together wait outside, and come in for their stage
             free = available_bytes(device) if isinstance(budget, str) else budget
             size = sum(tensor.nbytes for part in parts for tensor in part.state_dict().values())
@@ -120,7 +114,7 @@ class TextToImage:
                     part.to(device)
         if compile:
             compile_sampling(transformer, device)
-        return cls(transformer, decoder, text_encoder, settings, device=device, memory=budget)
+        return cls(transformer, decoder, text, settings, device=device, memory=budget)
 
     @property
     def spec(self) -> ModelSpec:
@@ -334,7 +328,7 @@ class TextToImage:
         def draw(number: int, band: float) -> None:
             with memory_limit(f"decoding: {remedy}, or draw a smaller size", latents):
                 top = 0
-                for rows in decode_rows(self.autoencoder, scaled[number:][:1], band):
+                for rows in self.autoencoder.decode_rows(scaled[number:][:1], band):
                     self.check_finite(rows, "The decoded image", dtype)
                     put(number, top, rows[0].float())
                     top += rows.shape[2]

@@ -92,6 +92,12 @@ class TextEncoder:
         tails = self.tokenize(prompts, window, notes)
         return [padded(self._run, *self._prefix(window), tail, self.max_tokens) for tail in tails]
 
+    def told(self, prompts: Sequence[str], dialect: Dialect | None = None) -> list[str]:
+        """Return the notes of `encode` on positive prompts, without encoding them."""
+        notes: list[str] = []
+        self.tokenize(prompts, self.windows[dialect or self.dialect][0], notes)
+        return notes
+
     def tokenize(
         self, prompts: Sequence[str], window: TokenWindow | None = None, notes: list[str] | None = None
     ) -> list[list[int]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from sanakit.errors import SettingsError
+from sanakit.graphs.parts import Graph, GraphTransformer
 from sanakit.models.sana import Sana, SanaConfig, TextContext
 from sanakit.ops import gpu
 from sanakit.pipelines import compiled
@@ -62,6 +64,12 @@ def test_without_a_compiler_an_error_says_what_is_missing(
     monkeypatch.setattr(gpu, "TRITON", False)
     with pytest.raises(SettingsError, match=what):
         compile_sampling(tiny(), torch.device(device))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_graphs_have_nothing_to_compile(device: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="omit compile"):
+        compile_sampling(GraphTransformer(CONFIG, Graph(tmp_path, "onnx")), torch.device(device))
 
 
 class Recorded:

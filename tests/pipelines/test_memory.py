@@ -18,7 +18,6 @@ from sanakit.models.dc_ae import DC_AE_F32C32_SANA, DCAE
 from sanakit.models.dc_ae.stream import decode_rows
 from sanakit.models.gemma2 import GEMMA2_2B, Gemma2
 from sanakit.models.sana import SANA_600M, SANA_1600M_4K, Sana, SanaConfig
-from sanakit.pipelines import text_to_image
 from sanakit.pipelines.memory import (
     LEAST_BAND,
     SLACK,
@@ -205,7 +204,7 @@ def test_out_of_memory_while_decoding_tries_smaller_bands(
 ) -> None:
     expected, tried = draw(pipe), []
 
-    def tight(autoencoder: DCAE, latents: torch.Tensor, band: int) -> Iterator[torch.Tensor]:
+    def tight(autoencoder: DCAE, latents: torch.Tensor, band: float) -> Iterator[torch.Tensor]:
         tried.append(band)
         rows = decode_rows(autoencoder, latents, band)
         yield next(rows)
@@ -213,7 +212,7 @@ def test_out_of_memory_while_decoding_tries_smaller_bands(
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate a band")
         yield from rows
 
-    monkeypatch.setattr(text_to_image, "decode_rows", tight)
+    monkeypatch.setattr(DCAE, "decode_rows", tight)
     assert np.abs(draw(pipe).astype(int) - expected).max() <= 1
     assert tried == [2, 1, 0.5]
 

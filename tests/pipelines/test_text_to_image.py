@@ -17,7 +17,7 @@ from PIL import Image
 
 from sanakit.flow.euler import euler_times
 from sanakit.images.image import read_metadata, save, to_pil
-from sanakit.pipelines import text_to_image
+from sanakit.models.dc_ae import DCAE
 from sanakit.pipelines.denoise import Batch, begin
 from sanakit.pipelines.image_to_image import ImageToImage
 from sanakit.pipelines.request import check_request
@@ -306,7 +306,7 @@ def test_a_cancelled_stream_computes_no_further_step_and_no_picture(pipe, monkey
     velocity = type(pipe.transformer).velocity
     counted = lambda *given, **options: calls.append(1) or velocity(*given, **options)  # noqa: E731
     monkeypatch.setattr(type(pipe.transformer), "velocity", counted)
-    monkeypatch.setattr(text_to_image, "decode_rows", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(DCAE, "decode_rows", lambda *_: pytest.fail("decoded"))
     stream = pipe.stream(PROMPT, steps=9)
     assert calls == []  # nothing before the first step is asked for
     assert [step.index for step in itertools.islice(stream, 2)] == [1, 2]
@@ -324,7 +324,7 @@ def test_previews_show_the_picture_in_sight(pipe, monkeypatch) -> None:
         )
         yield torch.nn.functional.interpolate(torch.pixel_shuffle(patches, 8), scale_factor=4)
 
-    monkeypatch.setattr(text_to_image, "decode_rows", decode_rows)
+    monkeypatch.setattr(DCAE, "decode_rows", decode_rows)
     fresh = TextToImage(pipe.transformer, pipe.autoencoder, pipe.text_encoder, pipe.settings)
     steps = list(fresh.stream([PROMPT, "snow"], steps=6, seed=1))
     for number, picture in enumerate(pictures(steps[-1].result)):

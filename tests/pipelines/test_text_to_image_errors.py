@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sanakit.errors import MemoryLimitError, NumericsError, SanaError, SettingsError, SizeError
-from sanakit.pipelines import text_to_image
+from sanakit.models.dc_ae import DCAE
 from sanakit.pipelines.memory import choose_device
 from sanakit.pipelines.text_to_image import TextToImage
 
@@ -130,7 +130,7 @@ def test_decoding_out_of_memory_keeps_the_denoised_latents(pipe, monkeypatch, er
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(text_to_image, "decode_rows", fail)
+        patch.setattr(DCAE, "decode_rows", fail)
         with pytest.raises(MemoryLimitError, match="latents") as caught:
             pipe(PROMPT, seed=2)
     kept = pipe.decode(caught.value.latents).clamp(-1, 1)

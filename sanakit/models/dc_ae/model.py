@@ -57,6 +57,7 @@ class DCAEConfig:
     decoder_in_shortcut: bool = True
     out_act: str = "relu"
     scaling_factor: float = 1.0  # the diffusion model sees latents * scaling_factor (about unit variance)
+    default_band, decode_bytes = stream.default_band, stream.decode_bytes  # methods
 
     @property
     def compression(self) -> int:
@@ -221,6 +222,8 @@ class DCAE(nn.Module):
         if band is None and not stream.streams(self, latents):
             return self.check_latents(latents)(latents)
         return stream.decode(self, latents, band)
+
+    decode_rows = stream.decode_rows
 
     def check_images(self, images: Tensor) -> Encoder:
         """Return the encoder of images B 3 H W, or raise as `encode` does."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,6 @@ class Sizes(Protocol):
         ...
 
 
-@runtime_checkable
 class EncoderLayers(Protocol):
     """The layers of an encoder, to be run on rows."""
 
@@ -83,9 +82,8 @@ class EncoderLayers(Protocol):
     out_shortcut: bool
 
 
-@runtime_checkable
 class DecoderLayers(Protocol):
-    """The layers of a decoder, to be run on rows. A decoder in an external runtime has none."""
+    """The layers of a decoder, to be run on rows."""
 
     conv_in: nn.Conv2d
     in_shortcut: bool
@@ -109,7 +107,7 @@ class Autoencoder(Protocol):
         """Return the encoder, or raise for images that do not fit."""
         ...
 
-    def check_latents(self, latents: Tensor) -> Callable[[Tensor], Tensor]:
+    def check_latents(self, latents: Tensor) -> DecoderLayers:
         """Return the decoder, or raise for latents that do not fit."""
         ...
 
@@ -136,9 +134,6 @@ def decode_rows(model: Autoencoder, latents: Tensor, band: float | None = None) 
     Raises, before the first piece, SizeError or SettingsError for latents, band or model that do not fit.
     """
     decoder = model.check_latents(latents)
-    if not isinstance(decoder, DecoderLayers):  # a graph that another runtime runs, whole (`graphs/parts.py`)
-        yield decoder(latents)
-        return
     batch, _, height, width = latents.shape
     limit = _limit(model.config.decoder, batch, height, width, band)
     for rows in _flow(latents.permute(0, 2, 3, 1), _decoder_parts(decoder), limit):

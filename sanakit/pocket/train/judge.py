@@ -32,7 +32,7 @@ from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.parts import Part
 from sanakit.train.record import MadeWith
-from sanakit.train.run import MODEL, Run, averaged_weights
+from sanakit.train.run import MODEL, Run, fill_averaged
 
 SCENES = 10**6  # numbers of scenes to draw from: none comes twice but by chance
 SINGLE = 0.25  # share of single images on white
@@ -131,7 +131,7 @@ def judge_run(data: Path, config: TrainConfig) -> Run:
 
     def finish(folder: Path) -> None:
         trained = SceneJudge(judge.concepts).to(objective.device)  # what was trained may be in shards (FSDP2)
-        trained.load_state_dict(averaged_weights(folder))
+        fill_averaged(trained, folder)
         accuracy = objective.evaluate(trained.eval())
         save_judge(folder / MODEL, trained, {"questions": as_rows(objective.questions), "accuracy": accuracy})
 

@@ -218,7 +218,7 @@ def _autoencoder_config(path: Path) -> DCAEConfig:
     config = _fields(path, AUTOENCODER)
     try:
         return DCAEConfig.from_diffusers(config)
-    except (SettingsError, ValueError, TypeError, IndexError) as error:
+    except SettingsError as error:
         raise WeightsError(f"{path} describes an unsupported DC-AE ({error}). {AGAIN}") from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a model's folder. Raises WeightsError when it is missing or damaged."""
     try:
         check_regular(path)
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except OSError:
         raise WeightsError(
             f"{path} is missing or not readable: the model's folder is incomplete. {AGAIN}"
@@ -31,6 +32,15 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} holds a JSON {type(content).__name__} where an object is expected. {AGAIN}"
         )
     return content
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON. Raises ValueError for a name that is there twice: readers take either."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"it says {name[:80]!r} twice")
+    return found
 
 
 def check_regular(path: Path) -> None:

@@ -132,7 +132,7 @@ def test_a_lease_that_is_over_gives_the_job_to_another_and_the_late_one_is_turne
     taken = jobs.claim("b", 60)
     assert taken is not None
     assert (taken.id, taken.attempts) == (job, 2)
-    assert jobs.finish(job, "a", [{"name": "late.png"}]) is False
+    assert jobs.finish(job, "a", [FILE]) is False
     assert jobs.finish(job, "b", []) is True
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from sanakit.errors import OutputError
 
+ABANDONED = 3600  # seconds after which an unfinished file, or an upload of no job, is a killed process's
+
 # Errors of systems on which a folder itself cannot be opened or synchronised, unlike its files.
 _NO_FOLDERS = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 
@@ -70,6 +72,37 @@ def claimed(path: Path, count: int) -> Iterator[list[Path]]:
                     made.unlink()
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder until the block ends, so that no other block of any process holds it, too.
+
+    The folder is made where it is missing, and removed if it is still empty at the end. Unfinished files of
+    killed processes are removed. The system lets go of it when the process ends, however it ends. Where
+    folders cannot be locked (Windows, some network storage), nothing is held, and leftovers go by their age.
+    Raises OutputError at once where it is held, or cannot be made.
+    """
+    made = not os.path.lexists(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = _open_folder(folder)
+    except BlockingIOError:
+        raise OutputError(
+            f"Another process writes into {folder} now: wait until it ends, or choose another folder."
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"The folder {folder} cannot be used ({reason}): choose another one.") from None
+    try:
+        sweep(folder, older=ABANDONED if opened is None else 0)
+        yield
+    finally:
+        if made:
+            with suppress(OSError):  # it is in use
+                folder.rmdir()
+        if opened is not None:
+            os.close(opened)
+
+
 def sweep(folder: Path, of: str = "*", *, older: float = 0) -> None:
     """Remove leftovers of killed processes from a folder, as far as possible. Raises nothing.
 
@@ -94,6 +127,24 @@ def sync_names(folder: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_FOLDERS:
             raise
+
+
+def _open_folder(folder: Path) -> int | None:
+    """Open and lock a folder; None where the system locks none. Raises BlockingIOError where it is held."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(opened)
+        raise
+    except OSError:  # this file system has no locks
+        os.close(opened)
+        return None
+    return opened
 
 
 def _exists(path: Path) -> bool:

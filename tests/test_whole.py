@@ -16,7 +16,7 @@ import pytest
 
 from sanakit import whole
 from sanakit.errors import OutputError
-from sanakit.whole import claimed, sweep, written_whole
+from sanakit.whole import alone_in, claimed, sweep, written_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -290,3 +290,56 @@ def test_names_that_nothing_was_written_to_are_given_back(tmp_path: Path) -> Non
 def test_a_place_that_takes_no_names_is_told(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="choose another folder"), claimed(tmp_path / "no" / "a.png", 1):
         pass
+
+
+HOLDING = """
+import sys
+from pathlib import Path
+from sanakit.whole import alone_in
+
+with alone_in(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_is_held_by_one_process_until_it_ends_however_it_ends(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDING, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdin is not None
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"held\n"
+    with (
+        pytest.raises(OutputError, match=r"Another process writes into .*: wait until it ends"),
+        alone_in(folder),
+    ):
+        pass
+    other.kill()
+    other.wait()
+    other.stdin.close()
+    other.stdout.close()
+    with alone_in(folder), pytest.raises(OutputError, match="Another process"), alone_in(folder):
+        pass
+    with alone_in(folder):
+        (folder / "kept").write_text("")
+    assert folder.exists()
+
+
+def test_a_folder_that_cannot_be_held_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "x", tmp_path / "a\0b", tmp_path / ("a" * 300)):
+        with pytest.raises(OutputError, match="cannot be used"), alone_in(place):
+            pass
+
+
+def test_without_locks_a_folder_is_not_held_and_nothing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with alone_in(tmp_path / "x"), alone_in(tmp_path / "x"):
+        (tmp_path / "x" / f".a.{'0' * 16}.partial").write_text("of the other, perhaps")
+        with alone_in(tmp_path / "x"):
+            pass
+        assert len(names(tmp_path / "x")) == 1

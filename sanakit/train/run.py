@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -29,6 +30,7 @@ from sanakit.train.record import NOTHING, MadeWith, check_source, record_run
 from sanakit.train.report import Progress
 from sanakit.train.state.average import part_of
 from sanakit.train.state.checkpoint import has_checkpoint, load_average
+from sanakit.whole import alone_in
 
 MODEL = "model"  # folder of the finished model inside a run
 # Of each block: sizes of images times lengths of texts, with and without gradients, as they come.
@@ -86,7 +88,7 @@ def run_recipe(
     parallel: how several processes share the model (`train/distributed/parallel.py`); None: the recipe's own.
     Each run's folder gets config.json (`train/record.py`); a resumed run tells what differs from it.
     Raises SettingsError for an unknown name, and for a source of other weights than the resumed run began
-    with; DataError without data or without the earlier stage.
+    with; DataError without data or without the earlier stage; OutputError where another process trains there.
     """
     if name not in recipes:
         raise SettingsError(f"There is no recipe {name!r}: choose one of {', '.join(recipes)}.")
@@ -104,7 +106,7 @@ def run_recipe(
     begins_with = given.get("source", taken["source"].default if "source" in taken else None)
     if begins_with is not None and any(map(has_checkpoint, (output, *output.glob("*/")))):
         check_source(output, begins_with)
-    with processes() as share:
+    with processes() as share, alone_in(output) if share.rank == 0 else nullcontext():
         made = make(data, output, steps, **given)
         if not isinstance(made, Run):
             record_run(output, name, None, MadeWith(source=begins_with, data=data))

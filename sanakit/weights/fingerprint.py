@@ -20,6 +20,7 @@ from sanakit.weights.read.digest import file_digest
 from sanakit.weights.read.disk import AGAIN, PICKLES, first_bytes
 from sanakit.weights.read.files import TensorFiles
 
+SHOWN = 12  # digits of a hash after a model's name
 SAMPLED, EXACT = "sampled", "exact"  # how a fingerprint was taken, its first word
 
 
@@ -53,6 +54,17 @@ def fingerprint_weights(model: str | os.PathLike[str], *, exact: bool = False) -
     return Fingerprint(
         whole=f"{kind}-{hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()}", parts=parts
     )
+
+
+def told_apart(model: str | os.PathLike[str], *decides: str) -> str:
+    """Return a model's name and a hash of what decides on its answers, such as the fingerprint of its weights.
+
+    The name is the last part of its path or repository, which models may share; without `decides` it is all.
+    >>> told_apart("models/judge/", "sampled-00") == told_apart("judge", "sampled-00")
+    True
+    """
+    name = os.fspath(model).rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
+    return name if not decides else f"{name}@{hashlib.sha256(repr(decides).encode()).hexdigest()[:SHOWN]}"
 
 
 def _digests(source: ModelSource, exact: bool) -> Iterator[tuple[str, str]]:

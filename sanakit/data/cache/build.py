@@ -34,8 +34,8 @@ from sanakit.data.cache.store import (
     Shard,
     begun,
     has_shard,
+    held_cache,
     is_cache,
-    start_cache,
     write_shard,
 )
 from sanakit.data.read.decode import decode
@@ -224,29 +224,29 @@ def build_cache(
     An image that cannot be decoded is recorded as broken, with the reason. Raises NumericsError for latents
     that are not finite, OutputError without disk space, and the errors of loading.
     """
-    start_cache(plan.folder, plan.about)
-    missing, about = plan.missing, plan.about
-    total, kept = len(plan.buckets), len(plan.buckets) - sum(shard.pictures for shard in missing)
-    cut: list[str] = []
-    if missing:
-        _check_room(plan, 1 - kept / total)
-        place = choose_device(device)
-        kind = None if dtype == "auto" else dtype
-        autoencoder = load_autoencoder(plan.model, part="encoder", device=place, dtype=kind)
-        encoder = load_text_encoder(plan.model, device=place, dtype=kind) if about.text_width else None
-        done = kept
-        with closing(_read_ahead(plan.source, _tasks(plan, missing, batch))) as read:
-            for shard in missing:
-                pictures: list[CachedImage] = []
-                while len(pictures) < shard.pictures:
-                    part = next(read)
-                    _encode(part, autoencoder, encoder, cut)
-                    pictures += [picture for picture, _ in part]
-                    done += len(part)
-                    if progress:
-                        progress("encoding", done, total)
-                write_shard(plan.folder, shard, about, pictures)
-    cache = Cache(plan.folder)
+    about, total, cut = plan.about, len(plan.buckets), []
+    with held_cache(plan.folder, about):
+        missing = plan.missing
+        kept = total - sum(shard.pictures for shard in missing)
+        if missing:
+            _check_room(plan, 1 - kept / total)
+            place = choose_device(device)
+            kind = None if dtype == "auto" else dtype
+            autoencoder = load_autoencoder(plan.model, part="encoder", device=place, dtype=kind)
+            encoder = load_text_encoder(plan.model, device=place, dtype=kind) if about.text_width else None
+            done = kept
+            with closing(_read_ahead(plan.source, _tasks(plan, missing, batch))) as read:
+                for shard in missing:
+                    pictures: list[CachedImage] = []
+                    while len(pictures) < shard.pictures:
+                        part = next(read)
+                        _encode(part, autoencoder, encoder, cut)
+                        pictures += [picture for picture, _ in part]
+                        done += len(part)
+                        if progress:
+                            progress("encoding", done, total)
+                    write_shard(plan.folder, shard, about, pictures)
+        cache = Cache(plan.folder)
     return Built(
         folder=plan.folder,
         pictures=len(cache) - len(cache.failed),

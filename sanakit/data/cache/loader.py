@@ -94,7 +94,7 @@ class CachedLoader:
                 one.captions[place].text if one.captions else ""
                 for one, place in zip(pictures, chosen, strict=True)
             ],
-            torch.tensor([float(one.latents is not None) for one in pictures], device=self.device),
+            torch.tensor([one.latents is not None for one in pictures], device=self.device).float(),
             [picture.key for picture in pictures],
         )
 

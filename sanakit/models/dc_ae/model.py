@@ -129,15 +129,12 @@ def _stages_from_diffusers(
         return (value,) * len(widths) if isinstance(value, str) else value
 
     blocks = per_stage("block_types", "ResBlock")
-    layers = config.get(f"{half}_layers_per_block", depths)
-    scales = config.get(f"{half}_qkv_multiscales", ((), (), (), (5,), (5,), (5,)))
-    norms, acts = per_stage("norm_types", "rms_norm"), per_stage("act_fns", "silu")
-    if len({*map(len, (widths, blocks, layers, scales, norms, acts))}) > 1:
-        raise SettingsError(f"DC-AE {half}: its lists of widths, blocks and layers have different lengths.")
     if unknown := set(blocks) - set(_BLOCKS):
         raise SettingsError(f"DC-AE blocks {sorted(unknown)} are unknown: use {list(_BLOCKS)}.")
+    scales = config.get(f"{half}_qkv_multiscales", ((), (), (), (5,), (5,), (5,)))
     attention = [None if b == _BLOCKS[0] else tuple(s) for b, s in zip(blocks, scales, strict=True)]
-    rows = zip(widths, layers, attention, norms, acts, strict=True)
+    norms, acts = per_stage("norm_types", "rms_norm"), per_stage("act_fns", "silu")
+    rows = zip(widths, config.get(f"{half}_layers_per_block", depths), attention, norms, acts, strict=True)
     return tuple(StageConfig(w, d, a, norm=norm, act=act) for w, d, a, norm, act in rows)
 
 

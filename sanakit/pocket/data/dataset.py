@@ -27,7 +27,7 @@ from sanakit.errors import DataError
 from sanakit.pocket.data import sources
 from sanakit.pocket.words import captions as words
 from sanakit.reading import read_text, split_lines
-from sanakit.whole import sweep, written_whole
+from sanakit.whole import ABANDONED, sweep, written_whole
 
 FORMAT = 2  # raised when the content changes for the same packages
 IMAGES, ALPHA, ROWS, SOURCES = "images.npy", "alpha.npy", "captions.jsonl", "sources.json"
@@ -129,7 +129,7 @@ def build(
 
     report("reading the packages", 0, 1)
     rows, art = zip(*choose(tarballs), strict=True)
-    sweep(folder.parent, glob.escape(folder.name))
+    sweep(folder.parent, glob.escape(folder.name), older=ABANDONED)  # another process may be building it, too
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(folder) as partial:

@@ -107,7 +107,7 @@ class JudgeObjective:
         picture = _moved(picture, scene.ground, scale, right, down)
         picture = _worn(picture, generator)[0]
         labels = torch.zeros(CELLS, CELLS, dtype=torch.long)
-        sizes = torch.zeros(CELLS, CELLS)
+        sizes = torch.zeros(CELLS, CELLS, dtype=torch.float32)
         middles = (torch.arange(CELLS) + 0.5) * CELL
         for thing in scene.objects:
             x = 128 + scale * (thing.x + thing.side / 2 - 128) + right
@@ -172,9 +172,10 @@ def _question(kind: str, scene: Scene) -> Question:
 
 def _moved(picture: Tensor, ground: str, scale: float, right: float, down: float) -> Tensor:
     """Return an image scaled about its middle and moved by px, more of its ground around it."""
-    colour = torch.tensor(COLOURS[ground]).view(1, 3, 1, 1) / HALF - 1
-    matrix = torch.tensor([[1 / scale, 0, -right / 128 / scale], [0, 1 / scale, -down / 128 / scale]])
-    grid = F.affine_grid(matrix[None].float(), [1, *picture.shape[1:]], align_corners=False)
+    colour = torch.tensor(COLOURS[ground], dtype=torch.float32).view(1, 3, 1, 1) / HALF - 1
+    rows = [[1 / scale, 0, -right / 128 / scale], [0, 1 / scale, -down / 128 / scale]]
+    matrix = torch.tensor(rows, dtype=torch.float32)
+    grid = F.affine_grid(matrix[None], [1, *picture.shape[1:]], align_corners=False)
     return F.grid_sample(picture - colour, grid, align_corners=False) + colour
 
 

@@ -390,13 +390,8 @@ def _read_single_file(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} is damaged ({type(error).__name__}).") from error
     except (UnpicklingError, RuntimeError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise WeightsError(f"{path} is not a checkpoint of a training run.") from error
-    if not isinstance(average, dict) or not average:
+    rows = average.items() if isinstance(average, dict) else ()
+    plain = [isinstance(name, str) and isinstance(one, Tensor) and not one.is_sparse for name, one in rows]
+    if not plain or not all(plain) or not all(one.isfinite().all() for _, one in rows):
         raise WeightsError(f"{path} is not a checkpoint of a training run.")
-    for name, one in average.items():
-        plain = isinstance(one, Tensor) and one.layout == torch.strided
-        if not isinstance(name, str) or not plain or not one.isfinite().all():
-            raise WeightsError(
-                f"{path} is not a checkpoint of a training run: its average {str(name)[:80]!r} is not a "
-                "named tensor of finite numbers."
-            )
     return average

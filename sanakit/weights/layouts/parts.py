@@ -220,6 +220,10 @@ def _autoencoder_config(path: Path) -> DCAEConfig:
         return DCAEConfig.from_diffusers(config)
     except SettingsError as error:
         raise WeightsError(f"{path} describes an unsupported DC-AE ({error}). {AGAIN}") from None
+    except ValueError:  # each field is right by itself
+        raise WeightsError(
+            f"{path} describes a DC-AE whose lists of widths and blocks have different lengths. {AGAIN}"
+        ) from None
 
 
 def _fields(path: Path, fields: Mapping[str, Allowed]) -> dict[str, Any]:

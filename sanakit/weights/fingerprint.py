@@ -57,7 +57,7 @@ def fingerprint_weights(model: str | os.PathLike[str], *, exact: bool = False) -
 
 
 def told_apart(model: str | os.PathLike[str], *decides: str) -> str:
-    """Return a model's name and a hash of what decides on its answers, such as the fingerprint of its weights.
+    """Return a model's name and a hash of what decides on its answers, such as a fingerprint of weights.
 
     The name is the last part of its path or repository, which models may share; without `decides` it is all.
     >>> told_apart("models/judge/", "sampled-00") == told_apart("judge", "sampled-00")

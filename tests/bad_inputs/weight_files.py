@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import random
+import re
 import shutil
 import struct
 import warnings
@@ -70,7 +71,11 @@ def prepare(folder: Path, model: Path) -> Ready:
 
 def attempt(rng: random.Random, ready: Ready, place: Path) -> Attempt:
     """Damage a copy of the model, or an official file."""
-    kind = rng.choice((_header, _header, _bytes, _config, _config, _files, _pth, _pth))
+    kind = rng.choice((_header, _header, _bytes, _config, _config, _files, _pth, _pth, _clip))
+    if kind is _clip:
+        folder = place / "given" / "clip"
+        what, invalid = _clip(rng, folder)
+        return Attempt(what, lambda: _judge(folder), invalid)
     if kind is _pth:
         path = place / "given" / "x.pth"
         what, invalid = _pth(rng, ready, path, place / "canary")
@@ -90,6 +95,39 @@ def _draw(folder: Path) -> list[str]:
     load_autoencoder(folder)
     pipe = TextToImage.from_pretrained(folder, device="cpu")
     return pipe("a red apple", seed=0, steps=1, width=64, height=64).warnings
+
+
+def _judge(folder: Path) -> list[str]:
+    """Score a text with a CLIP."""
+    import torch
+
+    from sanakit.weights import load_clip
+
+    scorer = load_clip(folder)
+    images, texts = scorer.images(torch.zeros(1, 3, 40, 30)), scorer.texts(["a red apple"])
+    return [] if (images @ texts.T).isfinite().all() else ["its score is not finite"]
+
+
+def _clip(rng: random.Random, folder: Path) -> tuple[str, bool]:
+    """Put a strange value into a configuration of the embedded CLIP."""
+    from sanakit.weights.clip import clip_folder
+
+    folder.mkdir()
+    for path in clip_folder("pocket-clip").iterdir():
+        if path.suffix == ".safetensors":
+            (folder / path.name).symlink_to(path)
+        else:
+            shutil.copy(path, folder)
+    name = rng.choice(("config.json", "preprocessor_config.json", "tokenizer.json"))
+    path = folder / name
+    if rng.random() < 0.2:
+        return f"clip/{name}: {_broken_text(rng, path)}", False
+    content = json.loads(path.read_text())
+    inner = [(held, key) for held in content.values() if isinstance(held, dict) for key in held]
+    holder, key = rng.choice([(content, key) for key in content] + inner[:40])
+    holder[key] = value = rng.choice(WEIRD)
+    path.write_text(json.dumps(content))
+    return f"clip/{name}: {key} = {str(value)[:60]!r}", False
 
 
 def _load(path: Path) -> list[str]:
@@ -202,6 +240,29 @@ def _not_numbers(rng: random.Random, entries: Entries, data: bytearray) -> str:
     return f"{name} is NaN or infinite"
 
 
+def _huge(rng: random.Random, entries: Entries, data: bytearray) -> str:
+    """Declare more than any disk holds, in numbers that go together."""
+    name, entry = _tensor(rng, entries, 1)
+    times = rng.choice((2**20, 2**40, 2**62))
+    start, end = entry["data_offsets"]
+    entry["shape"] = [entry["shape"][0] * times, *entry["shape"][1:]]
+    entry["data_offsets"] = [start, start + (end - start) * times]
+    return f"{name} has {entry['shape']} numbers"
+
+
+def _chain(rng: random.Random, entries: Entries, data: bytearray) -> str:
+    """Let every tensor begin where another one does, or end before it begins."""
+    tensors = [entry for name, entry in entries if name != "__metadata__"]
+    if rng.random() < 0.5:
+        for entry in tensors:
+            entry["data_offsets"] = entry["data_offsets"][::-1]
+        return "all tensors end before they begin"
+    for entry in tensors:
+        start, end = entry["data_offsets"]
+        entry["data_offsets"] = [0, end - start]
+    return "all tensors begin at 0"
+
+
 HEADERS: list[Damage] = [
     _wrong_side,
     _wrong_offset,
@@ -211,6 +272,8 @@ HEADERS: list[Damage] = [
     _dtype,
     _transposed,
     _not_numbers,
+    _huge,
+    _chain,
 ]
 
 
@@ -248,14 +311,15 @@ def _config(rng: random.Random, folder: Path, canary: Path) -> tuple[str, bool]:
     name = rng.choice(CONFIGS)
     path = folder / name
     if rng.random() < 0.2:
-        return f"{name}: {_broken_text(rng, path)}", name in DECIDING
+        how = _broken_text(rng, path)
+        return f"{name}: {how}", name in DECIDING and not how.startswith("halves")
     content = json.loads(path.read_text())
     key = rng.choice(list(DECIDING.get(name, content)))
     if name not in DECIDING or key not in content or rng.random() < 0.4:
         key, value, wrong = rng.choice(list(content)), rng.choice(WEIRD), False
     else:
-        value = rng.choice(("x", [], {}, -1, [[]], ["x"], {"x": 1}))
-        wrong = value == -1 or type(value) is not type(content[key])  # another object or text may do
+        value = rng.choice(("x", [], {}, -1, [[]], ["x"], {"x": 1}, True, math.nan, math.inf, -math.inf))
+        wrong = type(value) in (int, float) or type(value) is not type(content[key])  # another text may do
     content[key] = value
     path.write_text(json.dumps(content))
     return f"{name}: {key} = {str(value)[:60]!r}", wrong
@@ -270,6 +334,9 @@ def _broken_text(rng: random.Random, path: Path) -> str:
         "not UTF-8": b'{"\xff": 1}',
         "empty": b"",
         "UTF-16": path.read_text().encode("utf-16"),
+        "twice": re.sub(rb'^\s*\{\s*("[^"]+")', rb"{\1: 7, \1", path.read_bytes(), count=1),
+        "a number of 5,000 digits": path.read_bytes().replace(b"{", b'{"x": ' + b"9" * 5000 + b", ", 1),
+        "halves of characters": path.read_bytes().replace(b"{", b'{"\\ud83d": "\\ude00\\ud83d", ', 1),
     }
     how = rng.choice(list(broken))
     path.write_bytes(broken[how])

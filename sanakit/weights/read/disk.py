@@ -12,6 +12,8 @@ from sanakit.errors import WeightsError
 
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save, bare pickle
 AGAIN = "Download or export it again."
+_WORDS = {dict: "an object", list: "a list", str: "a text", type(None): "nothing (null)"}
+_WORDS |= {int: "a number", float: "a number", bool: "true or false"}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -28,9 +30,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise WeightsError(f"{path} is not JSON ({error}). {AGAIN}") from None
     if not isinstance(content, dict):
-        raise WeightsError(
-            f"{path} holds a JSON {type(content).__name__} where an object is expected. {AGAIN}"
-        )
+        raise WeightsError(f"{path} holds {in_words(content)} where an object of JSON is expected. {AGAIN}")
     return content
 
 
@@ -41,6 +41,15 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"it says {name[:80]!r} twice")
     return found
+
+
+def in_words(value: object) -> str:
+    """Return what a value of a file is, as its author would say.
+
+    >>> in_words([]), in_words(None)
+    ('a list', 'nothing (null)')
+    """
+    return _WORDS.get(type(value), f"a {type(value).__name__}")
 
 
 def check_regular(path: Path) -> None:

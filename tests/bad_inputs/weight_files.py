@@ -6,7 +6,6 @@ import json
 import math
 import pickle
 import random
-import re
 import shutil
 import struct
 import warnings
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 
+from bad_inputs.json_files import broken_text, score_by_clip, spoil_clip
 from bad_inputs.trial import WEIRD, Attempt, Planted
 from sanakit.errors import SanaError
 
@@ -71,11 +71,11 @@ def prepare(folder: Path, model: Path) -> Ready:
 
 def attempt(rng: random.Random, ready: Ready, place: Path) -> Attempt:
     """Damage a copy of the model, or an official file."""
-    kind = rng.choice((_header, _header, _bytes, _config, _config, _files, _pth, _pth, _clip))
-    if kind is _clip:
+    kind = rng.choice((_header, _header, _bytes, _config, _config, _files, _pth, _pth, spoil_clip))
+    if kind is spoil_clip:
         folder = place / "given" / "clip"
-        what, invalid = _clip(rng, folder)
-        return Attempt(what, lambda: _judge(folder), invalid)
+        what, invalid = spoil_clip(rng, folder)
+        return Attempt(what, lambda: score_by_clip(folder), invalid)
     if kind is _pth:
         path = place / "given" / "x.pth"
         what, invalid = _pth(rng, ready, path, place / "canary")
@@ -95,39 +95,6 @@ def _draw(folder: Path) -> list[str]:
     load_autoencoder(folder)
     pipe = TextToImage.from_pretrained(folder, device="cpu")
     return pipe("a red apple", seed=0, steps=1, width=64, height=64).warnings
-
-
-def _judge(folder: Path) -> list[str]:
-    """Score a text with a CLIP."""
-    import torch
-
-    from sanakit.weights import load_clip
-
-    scorer = load_clip(folder)
-    images, texts = scorer.images(torch.zeros(1, 3, 40, 30)), scorer.texts(["a red apple"])
-    return [] if (images @ texts.T).isfinite().all() else ["its score is not finite"]
-
-
-def _clip(rng: random.Random, folder: Path) -> tuple[str, bool]:
-    """Put a strange value into a configuration of the embedded CLIP."""
-    from sanakit.weights.clip import clip_folder
-
-    folder.mkdir()
-    for path in clip_folder("pocket-clip").iterdir():
-        if path.suffix == ".safetensors":
-            (folder / path.name).symlink_to(path)
-        else:
-            shutil.copy(path, folder)
-    name = rng.choice(("config.json", "preprocessor_config.json", "tokenizer.json"))
-    path = folder / name
-    if rng.random() < 0.2:
-        return f"clip/{name}: {_broken_text(rng, path)}", False
-    content = json.loads(path.read_text())
-    inner = [(held, key) for held in content.values() if isinstance(held, dict) for key in held]
-    holder, key = rng.choice([(content, key) for key in content] + inner[:40])
-    holder[key] = value = rng.choice(WEIRD)
-    path.write_text(json.dumps(content))
-    return f"clip/{name}: {key} = {str(value)[:60]!r}", False
 
 
 def _load(path: Path) -> list[str]:
@@ -311,7 +278,7 @@ def _config(rng: random.Random, folder: Path, canary: Path) -> tuple[str, bool]:
     name = rng.choice(CONFIGS)
     path = folder / name
     if rng.random() < 0.2:
-        how = _broken_text(rng, path)
+        how = broken_text(rng, path)
         return f"{name}: {how}", name in DECIDING and not how.startswith("halves")
     content = json.loads(path.read_text())
     key = rng.choice(list(DECIDING.get(name, content)))
@@ -323,24 +290,6 @@ def _config(rng: random.Random, folder: Path, canary: Path) -> tuple[str, bool]:
     content[key] = value
     path.write_text(json.dumps(content))
     return f"{name}: {key} = {str(value)[:60]!r}", wrong
-
-
-def _broken_text(rng: random.Random, path: Path) -> str:
-    broken: dict[str, bytes] = {
-        "cut": path.read_bytes()[: rng.randrange(path.stat().st_size)],
-        "nested": b'{"a":' * 100_000,
-        "a list": b"[]",
-        "a number": b"1",
-        "not UTF-8": b'{"\xff": 1}',
-        "empty": b"",
-        "UTF-16": path.read_text().encode("utf-16"),
-        "twice": re.sub(rb'^\s*\{\s*("[^"]+")', rb"{\1: 7, \1", path.read_bytes(), count=1),
-        "a number of 5,000 digits": path.read_bytes().replace(b"{", b'{"x": ' + b"9" * 5000 + b", ", 1),
-        "halves of characters": path.read_bytes().replace(b"{", b'{"\\ud83d": "\\ude00\\ud83d", ', 1),
-    }
-    how = rng.choice(list(broken))
-    path.write_bytes(broken[how])
-    return how
 
 
 def _files(rng: random.Random, folder: Path, canary: Path) -> tuple[str, bool]:

@@ -169,7 +169,6 @@ def test_the_teacher_of_sprint_embeds_t_itself_and_only_its_name_tells():
         ({"depth": 2, "width": 64}, "without its cross_heads"),
         ([], "holds a list where the model's sizes are expected"),
         ("tiny", "holds a text"),
-        (None, r"holds nothing \(null\)"),
         ({"depth": "2", "width": 64, "cross_heads": 4}, "says depth = '2'; it must be a whole number"),
         ({"depth": 2, "width": 64, "cross_heads": 0}, "says cross_heads = 0"),
         ({"depth": 10**6, "width": 64, "cross_heads": 4}, "says depth = 1000000"),

@@ -98,8 +98,6 @@ def test_an_archive_without_checksums_is_read(tmp_path, variant):
         ({"a": 1}, "1 entries that are not tensors"),
         (None, r"holds nothing \(null\), not a state_dict"),
         ({"a": torch.eye(3).to_sparse()}, r"1 tensors that are sparse.*\(first: 'a'\)"),
-        ({"a": torch.eye(3).to_sparse_csr()}, "sparse"),
-        ({"a": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)}, "quantised by torch"),
     ],
 )
 def test_what_is_not_a_state_dict_is_named(tmp_path, content, said):

@@ -178,8 +178,8 @@ def _work(pipe: TextToImage, width: int, height: int) -> dict[str, Work]:
 def _product_rate(device: torch.device) -> float:
     """Return the GFLOP/s of a float32 matrix product, the best of several."""
     rows, inputs, outputs = PRODUCT
-    x = torch.randn(rows, inputs, device=device)
-    weight = torch.randn(outputs, inputs, device=device)
+    x = torch.randn(rows, inputs, device=device, dtype=torch.float32)
+    weight = torch.randn(outputs, inputs, device=device, dtype=torch.float32)
     best = float("inf")
     for _ in range(4):
         started = perf_counter()

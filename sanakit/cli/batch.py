@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,9 @@ def draw_prompts(
     """
     folder = Path(prompts.stem) if output is None else output.expanduser()
     started = time.monotonic()
-    with progress_bar() as show:
+    with progress_bar() as show, ExitStack() as stack:
         from sanakit.images.image import parse_size
-        from sanakit.pipelines.batch import MANIFEST, draw_group, drawn_by, finished, groups, save_all
+        from sanakit.pipelines.batch import MANIFEST, draw_group, drawn_by, finished, groups, held, save_all
         from sanakit.pipelines.prompt_file import read_prompts
         from sanakit.pipelines.request import ModelSpec, check_request
         from sanakit.pipelines.text_to_image import TextToImage
@@ -52,6 +53,7 @@ def draw_prompts(
         spec = ModelSpec.of(load_settings(model), *load_configs(model))
         entries = read_prompts(prompts, partial(check_request, spec), seed=seed or 0, **defaults)
         weights = drawn_by(model, loading.get("plan"))
+        stack.enter_context(held(folder))
         done = finished(entries, folder, weights, overwrite=overwrite)
         waiting = groups(entries, done)
 

@@ -15,7 +15,7 @@ from typing import Any
 from sanakit.errors import OutputError
 from sanakit.eval.cases import Case, write_cases
 from sanakit.eval.folder import ImageCase
-from sanakit.pipelines.batch import draw_group, drawn_by, finished, groups, save_all
+from sanakit.pipelines.batch import draw_group, drawn_by, finished, groups, held, save_all
 from sanakit.pipelines.prompt_file import read_prompts
 from sanakit.pipelines.request import ModelSpec, check_request
 from sanakit.pipelines.text_to_image import TextToImage
@@ -43,23 +43,31 @@ def draw_cases(
     raises.
     """
     folder = Path(folder)
+    place = folder / IMAGES
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        seeds = [seed + index * num_images for index in range(len(cases))]
-        write_cases(folder / PROMPTS, cases, seed=seeds, num_images=[num_images] * len(cases))
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written ({error.strerror}): choose another folder.") from None
-    spec = ModelSpec.of(load_settings(model), *load_configs(model))
-    entries = read_prompts(folder / PROMPTS, partial(check_request, spec))
-    place = folder / IMAGES
-    weights = drawn_by(model, (loading or {}).get("plan"))
-    done = finished(entries, place, weights, remedy="Choose another folder (--output).")
-    if waiting := groups(entries, done):
-        pipe = TextToImage.from_pretrained(model, **(loading or {}))
-        drawn = (one for group in waiting for one in draw_group(pipe, group, done))
-        total = len(entries) - len(done)
-        progress("drawing", 0, total)
-        for count, _ in enumerate(save_all(drawn, entries, place, done, weights), start=1):
-            progress("drawing", count, total)
+        raise _explain(folder, error) from None
+    with held(place):
+        try:
+            seeds = [seed + index * num_images for index in range(len(cases))]
+            write_cases(folder / PROMPTS, cases, seed=seeds, num_images=[num_images] * len(cases))
+        except OSError as error:
+            raise _explain(folder, error) from None
+        spec = ModelSpec.of(load_settings(model), *load_configs(model))
+        entries = read_prompts(folder / PROMPTS, partial(check_request, spec))
+        weights = drawn_by(model, (loading or {}).get("plan"))
+        done = finished(entries, place, weights, remedy="Choose another folder (--output).")
+        if waiting := groups(entries, done):
+            pipe = TextToImage.from_pretrained(model, **(loading or {}))
+            drawn = (one for group in waiting for one in draw_group(pipe, group, done))
+            total = len(entries) - len(done)
+            progress("drawing", 0, total)
+            for count, _ in enumerate(save_all(drawn, entries, place, done, weights), start=1):
+                progress("drawing", count, total)
     by_line = dict(enumerate(cases, start=1))
-    return [ImageCase(place / entry.file, by_line[entry.line]) for entry in entries]
+    return [ImageCase(place / picture.file, by_line[picture.line]) for picture in entries]
+
+
+def _explain(folder: Path, error: OSError) -> OutputError:
+    return OutputError(f"{folder} cannot be written ({error.strerror}): choose another folder.")

@@ -71,9 +71,9 @@ def transformer_network(transformer: Sana) -> Network:
     """Return one step of the transformer."""
     config = transformer.config
     inputs = {
-        "latents": torch.zeros(BATCH, config.latent_channels, HEIGHT, WIDTH),
-        "t": torch.ones(BATCH),
-        "text": torch.zeros(BATCH, TEXT, config.text_width),
+        "latents": torch.zeros(BATCH, config.latent_channels, HEIGHT, WIDTH, dtype=torch.float32),
+        "t": torch.ones(BATCH, dtype=torch.float32),
+        "text": torch.zeros(BATCH, TEXT, config.text_width, dtype=torch.float32),
         "mask": torch.ones(BATCH, TEXT, dtype=torch.bool),
     }
     free = {
@@ -83,13 +83,13 @@ def transformer_network(transformer: Sana) -> Network:
         "mask": {0: "batch", 1: "length"},
     }
     if config.guidance_embed:
-        inputs["guidance"], free["guidance"] = torch.ones(BATCH), {0: "batch"}
+        inputs["guidance"], free["guidance"] = torch.ones(BATCH, dtype=torch.float32), {0: "batch"}
     return Network(module=transformer, inputs=inputs, free=free, outputs=("velocity",))
 
 
 def decoder_network(autoencoder: DCAE) -> Network:
     """Return the decoder. Raises SettingsError for an autoencoder without one."""
-    latents = torch.zeros(BATCH, autoencoder.config.latent_channels, HEIGHT, WIDTH)
+    latents = torch.zeros(BATCH, autoencoder.config.latent_channels, HEIGHT, WIDTH, dtype=torch.float32)
     free = {"latents": {0: "batch", 2: "height", 3: "width"}}
     decoder = autoencoder.check_latents(latents)
     return Network(module=decoder, inputs={"latents": latents}, free=free, outputs=("images",))
@@ -98,7 +98,7 @@ def decoder_network(autoencoder: DCAE) -> Network:
 def text_network(model: Gemma2) -> Network:
     """Return the language model."""
     config = model.config
-    past = torch.zeros(config.depth, 1, config.kv_heads, PAST, config.head_dim)
+    past = torch.zeros(config.depth, 1, config.kv_heads, PAST, config.head_dim, dtype=torch.float32)
     inputs = {"tokens": torch.zeros(BATCH, NEW, dtype=torch.int64), "keys": past, "values": past.clone()}
     free = {"tokens": {0: "batch", 1: "new"}, "keys": {3: "past"}, "values": {3: "past"}}
     outputs = ("features", "all_keys", "all_values")

@@ -34,7 +34,7 @@ class Graph(nn.Module):
 
     def __init__(self, folder: Path, runtime: str) -> None:
         super().__init__()
-        self.place = nn.Parameter(torch.empty(0), requires_grad=False)
+        self.place = nn.Parameter(torch.empty(0, dtype=torch.float32), requires_grad=False)
         self.path = folder / RUNTIMES[runtime].FILE
         self._load, self._run = RUNTIMES[runtime].load, None
 
@@ -113,7 +113,8 @@ class GraphText(Gemma2):
     def __init__(self, config: Gemma2Config, graph: Graph) -> None:
         nn.Module.__init__(self)
         self.config = config
-        self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(0, config.width))  # it tells the device
+        nothing = torch.empty(0, config.width, dtype=torch.float32)
+        self.embed_tokens = nn.Embedding.from_pretrained(nothing)  # it tells the device
         self.layers = nn.ModuleList([graph])
 
     @property

@@ -97,7 +97,7 @@ class ClipConfig:
                 eos_token=text.get("eos_token_id", 49407),
                 embed_width=config.get("projection_dim", 512),
             )
-        except (SettingsError, TypeError) as error:
+        except SettingsError as error:
             raise WeightsError(f"config.json describes an unsupported CLIP ({error})") from None
 
     def to_transformers(self) -> dict[str, Any]:

@@ -125,7 +125,7 @@ class LinearSelfAttention(nn.Module):
                 query, key, value = self.qkv.modulated(samples, own).chunk(3, dim=-1)
                 self.proj.add_to(samples, self._attend(query, self._sums(key, value)), own[2])
                 continue
-            sums = torch.zeros(())
+            sums = torch.zeros((), dtype=torch.float32)
             for tokens in bands:
                 key, value = self.qkv.modulated(tokens, own, slice(third, None)).chunk(2, dim=-1)
                 sums = sums + self._sums(key, value)

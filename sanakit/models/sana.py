@@ -148,8 +148,8 @@ class SanaBlock(nn.Module):
 
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()
-        table = torch.empty(6, config.width)
-        self.scale_shift_table = nn.Parameter(nn.init.normal_(table, std=config.width**-0.5))
+        self.scale_shift_table = nn.Parameter(torch.empty(6, config.width))
+        nn.init.normal_(self.scale_shift_table, std=config.width**-0.5)
         self.attn = LinearSelfAttention(config.width, config.head_dim, config.qk_norm)
         self.cross_attn = CrossAttention(config.width, config.cross_heads, config.qk_norm)
         self.mlp = MixFFN(config.width, config.mlp_ratio)
@@ -189,8 +189,8 @@ class FinalLayer(nn.Module):
 
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()
-        table = torch.empty(2, config.width)
-        self.scale_shift_table = nn.Parameter(nn.init.normal_(table, std=config.width**-0.5))
+        self.scale_shift_table = nn.Parameter(torch.empty(2, config.width))
+        nn.init.normal_(self.scale_shift_table, std=config.width**-0.5)
         self.linear = Linear(config.width, config.latent_channels)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:

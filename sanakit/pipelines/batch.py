@@ -1,7 +1,7 @@
 """Draw the images of a file of prompts into a folder; an interrupted run resumes where it stopped.
 
-1 finished: what the folder holds already, by the settings in each PNG    2 groups: what is drawn together
-3 draw_group: one group of images                                       4 save_all: files and manifest
+1 held: the folder, from now on for this process alone    2 finished: what it holds, by the settings in PNGs
+3 groups: what is drawn together    4 draw_group: one group of images    5 save_all: files and manifest
 
 An existing image with the same settings, by the same model, is not drawn again; other files are replaced only
 on request. Models may share a name, so the manifest notes of each image which model drew it (`drawn_by`).
@@ -17,6 +17,7 @@ import os
 import reprlib
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,19 @@ def drawn_by(model: str | os.PathLike[str], plan: str | None = None) -> str:
     }
     beside = (sorted(told.items()), *instruction_of(source), plan)
     return f"{fingerprint_weights(model)}/{hashlib.sha256(repr(beside).encode()).hexdigest()[:16]}"
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder for the images of this process alone.
+
+    Two processes in one folder would take each other's lines from the manifest. Raises OutputError where
+    another one draws into it, or it cannot take images.
+    """
+    _check_folder(folder)
+    with alone_in(folder) as locked:
+        sweep(folder, older=0 if locked else ABANDONED)
+        yield
 
 
 def finished(
@@ -174,23 +188,21 @@ def save_all(
         kept = {file: json_line(row) for file, row in before.items() if os.path.lexists(folder / file)}
         _write_manifest(manifest, entries, kept | lines)
 
-    with alone_in(folder) as locked:
-        sweep(folder, older=0 if locked else ABANDONED)
-        begun, before = False, _rows(manifest)
-        try:
-            for one in drawn:
-                if not begun:
-                    _make_folder(folder)
-                    write()
-                    begun = True
-                save(one.image, folder / one.entry.file, one.entry.metadata)
-                there.add(one.entry.file)
-                with manifest.open("a", encoding="utf-8") as lines:
-                    lines.write(_line(one.entry, weights))
-                yield one
-        finally:
-            if begun or there:
+    begun, before = False, _rows(manifest)
+    try:
+        for one in drawn:
+            if not begun:
+                _make_folder(folder)
                 write()
+                begun = True
+            save(one.image, folder / one.entry.file, one.entry.metadata)
+            there.add(one.entry.file)
+            with manifest.open("a", encoding="utf-8") as lines:
+                lines.write(_line(one.entry, weights))
+            yield one
+    finally:
+        if begun or there:
+            write()
 
 
 def _check_folder(folder: Path) -> None:

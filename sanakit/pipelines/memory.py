@@ -215,7 +215,7 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        return torch.empty(0, device=device).device
+        return torch.empty(0, device=device, dtype=torch.float32).device
     except (RuntimeError, AssertionError, NotImplementedError, TypeError):  # torch has one for each reason
         raise SettingsError(f"There is no device {str(device)!r} here: use auto, cpu, cuda or mps.") from None
 

@@ -15,6 +15,7 @@ Shapes: T things, U unlike texts, E text width.
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 import unicodedata
@@ -108,22 +109,25 @@ class KnownThings:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             return cls.of(content)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise WeightsError(
                 f"{path} cannot be read ({error}): download the model's folder again."
             ) from None
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> KnownThings:
-        """Check what a file says. Raises ValueError, KeyError, TypeError or AttributeError."""
-        if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']!r} is not {FORMAT}")
-        things, unlike, threshold = content["things"], content.get("unlike", []), content["threshold"]
+        """Check what a file says. Raises ValueError."""
+        if not isinstance(content, Mapping) or content.get("format") != FORMAT:
+            raise ValueError(f"it is not an object of format {FORMAT}")
+        things, unlike, threshold = content.get("things"), content.get("unlike", []), content.get("threshold")
+        if not isinstance(things, Mapping):
+            raise ValueError("things is not an object")
         lists = [list(things), unlike, *things.values()]
         if not all(isinstance(texts, list) and all(isinstance(one, str) for one in texts) for texts in lists):
             raise ValueError("things and unlike are texts and lists of texts")
-        if isinstance(threshold, bool) or not isinstance(threshold, int | float):
-            raise ValueError(f"threshold {threshold!r} is not a number")
+        number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+        if not number or not math.isfinite(threshold):
+            raise ValueError(f"threshold {threshold!r} is not a finite number")
         return cls(things, threshold=threshold, unlike=unlike)
 
     def text(self) -> str:

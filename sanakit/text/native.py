@@ -89,6 +89,6 @@ def padded(
     missing = max_tokens - 1 - len(tail)
     if missing:
         count = missing if tail else 1
-        found = run(torch.full((1, count), PAD, device=first.device), seen, True)
+        found = run(torch.full((1, count), PAD, dtype=torch.int64, device=first.device), seen, True)
         rows.append(found.expand(-1, missing, -1))
     return torch.cat(rows, dim=1)[0]

@@ -92,7 +92,7 @@ def train(
             # 2. Loss and gradients, part by part; all ranks' parts add up to the global batch
             pace.start_step()
             # the samples' losses, and the share of places that hold one
-            total = torch.zeros(2, device=device)
+            total = torch.zeros(2, device=device, dtype=torch.float32)
             for part in parts:
                 with pace.waiting():
                     batch = objective.batch(step, part)

@@ -67,7 +67,7 @@ def split(total: int, share: Share, at_once: int | None = None) -> list[Part]:
 def sample_noise(seed: int, step: int, part: Part, shape: tuple[int, ...]) -> Tensor:
     """Return normal noise for a part's samples, float32 on the CPU: len(part), then `shape`."""
     rows = [
-        torch.randn(shape, generator=sample_generator(seed, step, index))
+        torch.randn(shape, generator=sample_generator(seed, step, index), dtype=torch.float32)
         for index in range(part.start, part.stop)
     ]
     return torch.stack(rows)

@@ -127,7 +127,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         kinds = {name: dict for name in ("settings", "choices", "source", "data", "versions")}
         fits = all(isinstance(record[name], kind) for name, kind in (kinds | {"earlier": list}).items())
         fits &= isinstance(record["source"]["weights"], dict) and isinstance(record["source"]["name"], str)
-        fits &= record["format"] == FORMAT
+        fits &= record["format"] == FORMAT and "recipe" in record
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path} cannot be read ({type(error).__name__}): restore it, or delete it to compare nothing."

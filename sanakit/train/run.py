@@ -8,14 +8,15 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from sanakit.alone import alone_in
-from sanakit.errors import DataError, SettingsError
+from sanakit.errors import DataError, SettingsError, WeightsError
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
 from sanakit.ops.torch_private import compile_at_least
@@ -148,18 +149,38 @@ def averaged_weights(run: Path) -> dict[str, Tensor]:
     return average
 
 
+def fill_averaged(
+    module: nn.Module, run: Path, part: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
+) -> None:
+    """Load the averaged weights of a run's checkpoint into a module.
+
+    part: picks the module's own among them. Raises as `averaged_weights` does, and WeightsError for those of
+    another model.
+    """
+    found, needed = part(averaged_weights(run)), module.state_dict()
+    sizes = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in (found, needed)]
+    if sizes[0] != sizes[1]:
+        which = min(name for name in found.keys() | needed.keys() if sizes[0].get(name) != sizes[1].get(name))
+        came, wanted = (state.get(which, "missing") for state in sizes)
+        raise WeightsError(
+            f"The checkpoint in {run} is of another model ({which}: {came} instead of {wanted}): use the run "
+            "of the same recipe and settings, or train it again in another folder."
+        )
+    module.load_state_dict(found)
+
+
 def averaged_parts(run: Path, objective: VelocityObjective) -> tuple[Sana, TextEncoder]:
     """Return a run's transformer and text encoder with its averaged weights.
 
     They are a new module: the trained one may be sharded (FSDP2) and cannot take whole weights.
     """
-    weights, encoder = averaged_weights(run), objective.encoder
+    encoder = objective.encoder
     transformer = Sana(objective.transformer.config)
-    transformer.load_state_dict(part_of(weights, TRANSFORMER))
+    fill_averaged(transformer, run, partial(part_of, name=TRANSFORMER))
     if not objective.train_text:
         return transformer, encoder
     text = Gemma2(encoder.model.config)
-    text.load_state_dict(part_of(weights, TEXT))
+    fill_averaged(text, run, partial(part_of, name=TEXT))
     words = (encoder.tokenizer, encoder.instruction, encoder.max_tokens)
     return transformer, TextEncoder(text, *words, dialect=encoder.dialect)
 

@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 
 import torch
 
-from sanakit.errors import ModelNotFoundError, OutputError, WeightsError
+from sanakit.errors import ModelNotFoundError, OutputError, SettingsError, WeightsError
 from sanakit.models.clip import Clip, ClipConfig
 from sanakit.text.clip import BOS, EOS, ClipScorer, Preprocessing
 from sanakit.text.tokenizer import load_tokenizer
 from sanakit.weights.find.hub import fetch_files
 from sanakit.weights.find.resolve import ModelSource
+from sanakit.weights.layouts.fields import check_clip, check_clip_images
 from sanakit.weights.layouts.parts import empty
 from sanakit.weights.load import StrPath, fill
 from sanakit.weights.precision import choose_dtype, parse_dtype
@@ -50,8 +51,10 @@ def load_clip(
     torch.Size([1, 192])
     """
     folder = clip_folder(path)
-    config = _described(folder / "config.json", ClipConfig.from_transformers)
-    preprocessing = _described(folder / "preprocessor_config.json", Preprocessing.from_transformers)
+    config = _described(folder / "config.json", check_clip, ClipConfig.from_transformers)
+    preprocessing = _described(
+        folder / "preprocessor_config.json", check_clip_images, Preprocessing.from_transformers
+    )
     files = open_component(folder)
     model = empty(partial(Clip, config), ModelSource(path=folder))
     pairs = [((name,), (name,)) for name in model.state_dict()]
@@ -61,11 +64,15 @@ def load_clip(
     return ClipScorer(model, load_tokenizer(folder), preprocessing)
 
 
-def _described(path: Path, read: Callable[[dict[str, Any]], Described]) -> Described:
+def _described(
+    path: Path, check: Callable[[dict[str, Any], Path], None], read: Callable[[dict[str, Any]], Described]
+) -> Described:
     """Return what a JSON file describes. Raises WeightsError, also for values of a wrong type."""
+    content = read_json(path)
+    check(content, path)
     try:
-        return read(read_json(path))
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        return read(content)
+    except SettingsError as error:
         raise WeightsError(f"{path} describes an unsupported CLIP ({error}). {AGAIN}") from None
 
 

@@ -24,6 +24,7 @@ from sanakit.weights.read.files import TensorFiles
 if TYPE_CHECKING:
     from torch import nn
 
+SHOWN = 12  # digits of a hash after a model's name
 SAMPLED, EXACT = "sampled", "exact"  # how a fingerprint was taken, its first word
 
 
@@ -69,6 +70,17 @@ def weights_sha256(module: nn.Module) -> str:
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().float().contiguous().reshape(-1).numpy().data)
     return digest.hexdigest()
+
+
+def told_apart(model: str | os.PathLike[str], *decides: str) -> str:
+    """Return a model's name and a hash of what decides on its answers, such as a fingerprint of weights.
+
+    The name is the last part of its path or repository, which models may share; without `decides` it is all.
+    >>> told_apart("models/judge/", "sampled-00") == told_apart("judge", "sampled-00")
+    True
+    """
+    name = os.fspath(model).rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
+    return name if not decides else f"{name}@{hashlib.sha256(repr(decides).encode()).hexdigest()[:SHOWN]}"
 
 
 def _digests(source: ModelSource, exact: bool) -> Iterator[tuple[str, str]]:

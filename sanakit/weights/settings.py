@@ -21,6 +21,7 @@ from sanakit.text.known_things import FILE as KNOWN_THINGS
 from sanakit.weights.find.catalog import CatalogEntry
 from sanakit.weights.find.hub import WEIGHTED
 from sanakit.weights.find.resolve import OURS, ModelSource, partner, recognised, resolve
+from sanakit.weights.layouts.fields import COUNT
 from sanakit.weights.layouts.official import PIXELS_PER_LATENT
 from sanakit.weights.layouts.parts import autoencoder_config, open_transformer, transformer_config
 from sanakit.weights.layouts.released import examined
@@ -125,10 +126,8 @@ def instruction_of(source: ModelSource) -> tuple[str, int]:
     content: dict[str, Any] = source.ours()
     instruction = content.get("instruction", COMPLEX_HUMAN_INSTRUCTION)
     max_tokens = content.get("max_tokens", MAX_TOKENS)
-    if not isinstance(instruction, str) or not isinstance(max_tokens, int) or max_tokens < 1:
-        raise WeightsError(
-            f"{source.path / OURS}: instruction must be text and max_tokens a whole number above 0."
-        )
+    if not isinstance(instruction, str) or not COUNT.fits(max_tokens):
+        raise WeightsError(f"{source.path / OURS}: instruction must be text, and max_tokens {COUNT}.")
     return instruction, max_tokens
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import random
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +47,50 @@ WORDS = (
     "64x64x64",
     "100x100",
     "1x1",
+    *(
+        "1e400",
+        "-0",
+        "0x10",
+        "1_000",
+        "+7",
+        " 7",
+        "7.0",
+        ".5",
+        "1e-400",
+        "-inf",
+        "\u0661\u0662",
+        "\uff11",
+        "\u00b2",
+    ),
+    *(
+        "\u202e7",
+        "\ufeff7",
+        "\udc80",
+        "/dev/null",
+        "/dev/full",
+        "..",
+        "~",
+        "$HOME",
+        "*",
+        "pipe",
+        "circle",
+        "file",
+    ),
 )
 PATHS = ("nowhere/x.png", "x.tiff", "x", "", ".", "a" * 300 + ".png", "a\0b.png", "folder.png", "file/x.png")
+PATHS = (
+    *PATHS,
+    "circle.png",
+    "circle",
+    "circle/x.png",
+    "pipe",
+    "pipe.png",
+    "/dev/full",
+    "/dev/null",
+    "\udcff.png",
+)
+PATHS = (*PATHS, "/proc/x.png", "/proc/x", "full.png", "a\nb.png", "-x.png", " .png", ".png", "..")
+READ_ONLY = (Path("/proc"),)  # nobody can write there, root neither
 # Would begin something long if they were sound.
 BEGINS = ("serve", "ui", "bench", "train", "evaluate", "data pocket", "data caption", "data score")
 LEFT_OUT = ("--help", "--debug", "--compile")  # a traceback by request; minutes
@@ -84,8 +128,12 @@ def attempt(rng: random.Random, ready: Ready, place: Path) -> Attempt:
     """Take a sound command and spoil it."""
     Path("folder.png").mkdir()
     Path("file").write_text("regular")
+    os.mkfifo("pipe")
+    os.mkfifo("pipe.png")
+    for name, target in (("circle", "circle"), ("circle.png", "circle.png"), ("full.png", "/dev/full")):
+        Path(name).symlink_to(target)
     name = rng.choice(sorted(ready.commands))
-    words, how, invalid = _sound(name, ready), "", False
+    words, how, invalid = _sound(rng, name, ready), "", False
     begins = name.startswith(BEGINS)
     for _ in range(rng.choice((1, 1, 2))):
         change = _out_of_range if begins else rng.choice((_out_of_range, _option, _word, _path, _unknown))
@@ -95,7 +143,24 @@ def attempt(rng: random.Random, ready: Ready, place: Path) -> Attempt:
         words, invalid = [*words, "--no-such-option"], True
     words = [*name.split(), *words]
     shown = " ".join(repr(word) if len(word) < 80 else f"{word[:20]!r}..." for word in words)
-    return Attempt(f"sana {shown}  ({how.strip()})", lambda: run_command(*words), invalid)
+    if not begins and not invalid and rng.random() < 0.15:
+        room = rng.choice((0, 1, 100, 4096))
+        return Attempt(
+            f"sana {shown}  (room for {room} bytes a file; {how.strip()})",
+            lambda: _cramped(room, words),
+            writes=READ_ONLY,
+        )
+    return Attempt(f"sana {shown}  ({how.strip()})", lambda: run_command(*words), invalid, writes=READ_ONLY)
+
+
+def _cramped(room: int, words: list[str]) -> list[str]:
+    """Run a command where files cannot grow beyond so many bytes, as on a disk that fills up."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        return run_command(*words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def run_command(*words: str) -> list[str]:
@@ -119,13 +184,18 @@ def run_command(*words: str) -> list[str]:
     return told.splitlines()
 
 
-def _sound(name: str, ready: Ready) -> list[str]:
+def _sound(rng: random.Random, name: str, ready: Ready) -> list[str]:
     """Return words that this command takes, and that take a moment."""
     model = ["--model", str(ready.model)]
     drawing = ["--steps", "1", "--seed", "1", "--device", "cpu"]
     image = str(ready.images / "00.png")
     return {
-        "generate": ["a red apple", *model, *drawing, "--size", "64", "--output", "out.png"],
+        "generate": rng.choice(
+            (
+                ["a red apple", *model, *drawing, "--size", "64", "--output", "out.png"],
+                ["--prompts", str(ready.prompts), *model, "--device", "cpu", "--output", "out"],
+            )
+        ),
         "edit": [image, "a red apple", *model, *drawing, "--strength", "1", "--output", "out.png"],
         "best-of": ["a red apple", *model, *drawing, "--size", "64", "--count", "2", "--output", "out.png"],
         "inspect": [str(ready.model)],
@@ -171,7 +241,7 @@ def _option(rng: random.Random, words: list[str], command: Any) -> tuple[list[st
 
 def _word(rng: random.Random, words: list[str], command: Any) -> tuple[list[str], str, bool]:
     """Replace, add or drop a word that is not an option's name."""
-    places = [n for n, word in enumerate(words) if not word.startswith("--") and "out" not in word]
+    places = [n for n, word in enumerate(words) if not word.startswith("-") and "out" not in word]
     if not places or rng.random() < 0.3:
         return [*words, rng.choice(WORDS)], "a word too many", False
     where = rng.choice(places)

@@ -38,22 +38,28 @@ COUNT = 6  # images
 
 @dataclass(frozen=True)
 class Ready:
-    """Sound images with captions, and the model that prompts are checked for."""
+    """Sound images with captions, a cache of them, and the model that prompts are checked for."""
 
     images: Path
+    cache: Path
     model: Path
 
 
 def prepare(folder: Path, model: Path) -> Ready:
-    """Write the images."""
-    return Ready(make_images(folder / "images", COUNT), model)
+    """Write the images and their cache."""
+    from sanakit.data.cache.build import build_cache, plan_cache
+
+    images, cache = make_images(folder / "images", COUNT), folder / "cache"
+    build_cache(plan_cache(str(images), cache, model, 64, text=True), device="cpu")
+    return Ready(images, cache, model)
 
 
 def attempt(rng: random.Random, ready: Ready, place: Path) -> Attempt:
     """Make a data set with a defect, or a file of prompts with one."""
-    kind = rng.choice((_caption, _table, _sidecar, _names, _tar, _tar, _place, _prompts, _prompts))
-    if kind is _prompts:
-        return _prompts(rng, ready, place / "given")
+    kinds = (_caption, _table, _sidecar, _names, _tar, _tar, _place, _prompts, _prompts, _prompts, _cache)
+    kind = rng.choice(kinds)
+    if kind is _prompts or kind is _cache:
+        return kind(rng, ready, place / "given")
     folder = Path(shutil.copytree(ready.images, place / "given" / "images"))
     what, where, invalid, expected = kind(rng, folder)
     return Attempt(what, lambda: _read(where, expected), invalid)
@@ -281,14 +287,83 @@ def _prompts(rng: random.Random, ready: Ready, folder: Path) -> Attempt:
         how, invalid = f"name = {str(value)[:20]!r}", True
     text = "\n".join(map(json.dumps, rows)).encode()
     if how == "bytes":
+        line = text.partition(b"\n")[0]
         text = rng.choice(
-            (b"", b"\xff", text[:-9], b"[" * 100_000, text.replace(b"\n", b"\r"), b"\n\n", text + b"\n{")
+            (
+                *(
+                    b"",
+                    b"\xff",
+                    text[:-9],
+                    b"[" * 100_000,
+                    text.replace(b"\n", b"\r"),
+                    b"\n\n",
+                    text + b"\n{",
+                ),
+                *(b"\xef\xbb\xbf" + text, text.replace(b"\n", b"\r\n"), text.decode().encode("utf-16")),
+                *(text.replace(b"a red", b"a\0red"), text.replace(b"a red", rb"a \u0000 red"), b"\0" * 999),
+                *(text.replace(b"a red", rb"a \ud83d red"), text.replace(b"apple", b"a" * 10_000_000)),
+                *(line[:-1] + b', "prompt": "twice"}', b'{"prompt":' * 50_000, line * 3, b"{}" + text),
+                *(
+                    text.replace(b"64x64", b"6" * 5000 + b"x64"),
+                    line[:-1] + b', "seed": ' + b"9" * 5000 + b"}",
+                ),
+            )
         )
     elif how == "text":
         path = path.with_suffix(".txt")
         text = rng.choice(TEXTS)
     path.write_bytes(text)
+    if rng.random() < 0.1:
+        path.unlink()
+        how, invalid = rng.choice(("a folder", "a pipe", "a link in a circle", "a device", "nothing")), True
+        if how == "a folder":
+            path.mkdir()
+        elif how == "a pipe":
+            os.mkfifo(path)
+        elif how == "a link in a circle":
+            path.symlink_to(path)
+        elif how == "a device":
+            path.symlink_to(rng.choice(("/dev/null", "/dev/zero")))
     return Attempt(f"{path.name}: {how} {text[:30]!r}", lambda: _check(ready.model, path), invalid)
+
+
+def _cache(rng: random.Random, ready: Ready, folder: Path) -> Attempt:
+    """Damage a cache of latents and text features, which is then read as training reads it."""
+    place = Path(shutil.copytree(ready.cache, folder / "cache"))
+    path = rng.choice(sorted(place.iterdir()))
+    content = bytearray(path.read_bytes())
+    how = rng.choice(("bit", "cut", "missing", "value", "another file"))
+    if path.name == "cache.json" and how in ("bit", "value"):
+        body = json.loads(content)
+        holder = rng.choice((body, body["maker"], body["shards"][0]))
+        key = rng.choice(list(holder))
+        holder[key] = value = rng.choice(WEIRD)
+        content, how = bytearray(json.dumps(body).encode()), f"{key} = {str(value)[:40]!r}"
+    elif how in ("bit", "value"):
+        at = rng.randrange(min(len(content), rng.choice((2000, 10**9))))
+        content[at] ^= 1 << rng.randrange(8)
+        how = f"another bit at {at}"
+    elif how == "cut":
+        content = content[: rng.randrange(len(content))]
+    elif how == "another file":
+        content = bytearray(rng.choice((b"", b"[]", b"{}", b"null", b"[" * 100_000, bytes(999))))
+    path.write_bytes(content)
+    if how == "missing":
+        path.unlink()
+    gone = how == "missing" and path.suffix != ".npz"  # an index of the images' headers, which is made again
+    return Attempt(f"a cache, {path.name}: {how}", lambda: _read_cache(place), gone)
+
+
+def _read_cache(place: Path) -> list[str]:
+    from sanakit.data.cache.store import Cache
+
+    cache = Cache(place)
+    told = [f"{name}: {reason}" for name, reason in cache.failed.items()]
+    for number in [number for members in cache.members for number in members.tolist()]:
+        picture = cache[number]
+        if picture.latents is not None and picture.latents.ndim != 3:
+            raise Wrong(f"latents of shape {tuple(picture.latents.shape)}")
+    return told
 
 
 def _check(model: Path, path: Path) -> list[str]:

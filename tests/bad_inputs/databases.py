@@ -12,25 +12,33 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from bad_inputs.trial import WEIRD, Attempt
+from bad_inputs.trial import WEIRD, Attempt, Wrong
 
-TABLES = ("jobs", "api_keys", "secret", "usage")
+TABLES = ("jobs", "jobs", "api_keys", "secret", "usage", "key_requests", "schema_version")
 CELLS = (
-    None,
-    "",
-    "x",
-    -1,
-    2**62,
-    1.5,
-    b"\xff\x00",
-    "{",
-    "[]",
-    '{"a":',
-    "null",
-    "9999-99-99",
-    "queued",
-    "running",
+    *(None, "", "x", -1, 0, 2**62, 2**63 - 1, 1.5, 1e308, float("inf"), b"\xff\x00", b"", "\0", "é" * 300),
+    *(
+        "{",
+        "[]",
+        '{"a":',
+        "null",
+        '{"a": NaN}',
+        '{"a": "\\ud83d"}',
+        "[" * 100_000,
+        '{"image": 7}',
+        '[{"name": 7}]',
+    ),
+    *(
+        "9999-99-99",
+        "0001-01-01 00:00:00",
+        "9999-12-31 23:59:59.999999",
+        "queued",
+        "running",
+        "finished",
+        "failed",
+    ),
 )
+TORN = b"\xed\xa0\xbd"  # half of a character, written as text
 
 
 @dataclass(frozen=True)
@@ -39,17 +47,21 @@ class Ready:
 
     file: Path
     token: str
+    kept: tuple[str, ...]  # ids of the jobs whose rows are never changed
 
 
 def prepare(folder: Path, model: Path) -> Ready:
     """Make the database."""
     from sanakit.serve.jobs.jobs import JobStore
-    from sanakit.serve.jobs.keys import KeyStore
+    from sanakit.serve.jobs.keys import KeyStore, Limiter
 
     file = folder / "jobs.sqlite"
     jobs = JobStore(file)
     keys = KeyStore(jobs.database)
     token = keys.create("mine", per_minute=5, per_day=9)
+    key = keys.verify(token)
+    assert key is not None
+    assert Limiter(keys).check(key, 1) is None  # a row of each table
     added = [jobs.add("generation", {"prompt": "a red apple", "seed": n}, None, 1) for n in range(4)]
     assert jobs.claim("me", 60) is not None
     jobs.finish(added[0].id, "me", [{"name": "x.png", "metadata": {}}])
@@ -57,7 +69,7 @@ def prepare(folder: Path, model: Path) -> Ready:
     jobs.close()
     with closing(sqlite3.connect(file)) as database:  # all of it in one file
         database.execute("PRAGMA journal_mode = DELETE")
-    return Ready(file, token)
+    return Ready(file, token, tuple(job.id for job in added[::2]))
 
 
 def attempt(rng: random.Random, ready: Ready, place: Path) -> Attempt:
@@ -67,11 +79,15 @@ def attempt(rng: random.Random, ready: Ready, place: Path) -> Attempt:
     if damage is _words:
         return _words(rng, file)
     what, invalid = damage(rng, file)
-    return Attempt(what, lambda: _serve(file, ready.token), invalid)
+    kept = ready.kept if damage is _cells and what.startswith("jobs.") else ()
+    return Attempt(what, lambda: _serve(file, ready.token, kept), invalid)
 
 
-def _serve(file: Path, token: str) -> list[str]:
-    """Do with the database all that a server does at its start and for its clients."""
+def _serve(file: Path, token: str, kept: tuple[str, ...]) -> list[str]:
+    """Do with the database all that a server does at its start and for its clients.
+
+    kept: ids of jobs whose rows are sound; whatever the others hold, these are found and drawn.
+    """
     from sanakit.errors import SanaError
     from sanakit.serve.jobs.database import Database
     from sanakit.serve.jobs.jobs import JobStore
@@ -92,8 +108,17 @@ def _serve(file: Path, token: str) -> list[str]:
                 jobs.renew("me", [job.id], 60)
                 jobs.finish(job.id, "me", [])
 
+        def find() -> None:
+            try:
+                listed = {job.id: job.status for job in jobs.list(None)} if kept else {}
+            except SanaError as error:
+                raise Wrong(f"one row keeps all jobs from being listed: {error}") from None
+            if any(listed.get(name) != "finished" for name in kept):
+                raise Wrong(f"of the sound jobs {kept}, these were drawn: {listed}")
+
         acts: tuple[Callable[[], Any], ...] = (
-            *(lambda: jobs.recover("me"), jobs.counts, lambda: jobs.list(None), keys.list, check, draw),
+            *(lambda: jobs.recover("me"), jobs.counts, lambda: jobs.list(None), keys.list, check, draw, find),
+            lambda: jobs.unused([f"{name}-0.png" for name in kept]),
             lambda: [jobs.get(job.id, None) for job in jobs.list(None)],
             lambda: keys.used(datetime.now(UTC).date()),
             lambda: jobs.delete_before(datetime.now(UTC) + timedelta(days=1), lambda name: None),
@@ -139,9 +164,14 @@ def _cells(rng: random.Random, file: Path) -> tuple[str, bool]:
         column = rng.choice(columns)
         with suppress(sqlite3.Error):  # as another constraint says no
             database.execute("PRAGMA ignore_check_constraints = ON")
-            database.execute(f"UPDATE {table} SET {column} = ? WHERE rowid % 2 = 0", (value,))
+            rows = "rowid % 2 = 0" if table == "jobs" else "1"
+            if rng.random() < 0.1:
+                value = TORN
+                database.execute(f"UPDATE {table} SET {column} = CAST(? AS TEXT) WHERE {rows}", (value,))
+            else:
+                database.execute(f"UPDATE {table} SET {column} = ? WHERE {rows}", (value,))
         database.commit()
-    return f"{table}.{column} = {value!r}", False
+    return f"{table}.{column} = {value!r}"[:99], False
 
 
 def _schema(rng: random.Random, file: Path) -> tuple[str, bool]:

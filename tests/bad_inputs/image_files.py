@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from bad_inputs.command_lines import run_command
 from bad_inputs.trial import Attempt
@@ -47,7 +47,8 @@ def prepare(folder: Path, model: Path) -> Ready:
 
 def attempt(rng: random.Random, ready: Ready, place: Path) -> Attempt:
     """Make an image and open it by one of the readers."""
-    make = rng.choice((odd, odd, _cut, bits, bits, png_chunks, png_chunks, _swollen, foreign, _exif))
+    makers = (odd, odd, _cut, bits, bits, png_chunks, png_chunks, _swollen, foreign, _exif, _frames, _frames)
+    make = rng.choice((*makers, _palette, _progressive, _profile, _profile))
     content, what, invalid = make(rng)
     path = place / "given" / f"x.{rng.choice(('png', 'png', 'jpg', 'webp', 'tiff', 'bmp'))}"
     path.write_bytes(content)
@@ -222,6 +223,76 @@ def _exif(rng: random.Random) -> tuple[bytes, str, bool]:
         damaged[rng.randrange(6, len(damaged))] ^= 0xFF
     image.save(file, rng.choice(("JPEG", "WEBP", "PNG")), exif=bytes(damaged))
     return file.getvalue(), f"EXIF {bytes(damaged)[:40]!r}", False
+
+
+def _frames(rng: random.Random) -> tuple[bytes, str, bool]:
+    """Make an animation, and one without frames or with fewer than it says."""
+    kind = rng.choice(("GIF", "PNG", "WEBP", "TIFF", "AVIF"))
+    frames = [Image.new("RGBA", (24, 16), (40 * n, 9, 9, rng.choice((0, 255)))) for n in range(3)]
+    try:
+        frames[0].save(file := io.BytesIO(), kind, save_all=True, append_images=frames[1:], duration=50)
+    except (OSError, KeyError):  # no writer here
+        return odd(rng)
+    content = file.getvalue()
+    how = rng.choice(("whole", "cut", "none", "fewer"))
+    if how == "cut":
+        content = content[: rng.randrange(len(content) // 2, len(content))]
+    elif how == "none":  # a GIF ends before its first image; a PNG says that it has no frames
+        if kind == "PNG":
+            content = content.replace(b"acTL" + struct.pack(">I", 3), b"acTL" + struct.pack(">I", 0))
+        else:
+            content = content[:13] + b";" if kind == "GIF" else content[:20]
+    elif how == "fewer" and kind == "PNG":
+        content = content.replace(b"acTL" + struct.pack(">I", 3), b"acTL" + struct.pack(">I", 2**31 - 1))
+    return content, f"{kind} of three frames: {how}", how == "none" and kind != "PNG"
+
+
+def _palette(rng: random.Random) -> tuple[bytes, str, bool]:
+    """Make an image of a palette that is shorter than its numbers, with transparency that is longer."""
+    image = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16), "P")
+    colours = rng.choice((1, 2, 200, 256))
+    image.putpalette(rng.randbytes(3 * colours))
+    clear: int | bytes = rng.choice((0, 255, bytes(colours), bytes(256), rng.randbytes(7)))
+    kind = rng.choice(("PNG", "GIF", "TIFF")) if isinstance(clear, int) else "PNG"
+    image.save(file := io.BytesIO(), kind, transparency=clear)
+    return file.getvalue(), f"a palette of {colours} colours, clear: {str(clear)[:20]}", False
+
+
+def _progressive(rng: random.Random) -> tuple[bytes, str, bool]:
+    """Cut a progressive or CMYK JPEG in one of its scans, or make its sides other ones."""
+    mode = rng.choice(("RGB", "L", "CMYK", "YCbCr"))
+    noise = np.random.default_rng(rng.randrange(2**32)).integers(0, 256, (64, 48, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).convert(mode)
+    image.save(file := io.BytesIO(), "JPEG", progressive=rng.random() < 0.8, quality=60)
+    content = bytearray(file.getvalue())
+    how = rng.choice(("cut", "sides", "components", "twice"))
+    frame = max(content.find(b"\xff\xc2"), content.find(b"\xff\xc0"))
+    if how == "cut":
+        content = content[: rng.randrange(frame + 20, len(content) * 2 // 3)]
+    elif how == "sides":
+        content[frame + 5 : frame + 9] = struct.pack(">HH", *rng.choice(((0, 48), (65500, 65500), (64, 0))))
+    elif how == "components":
+        content[frame + 9] = rng.choice((0, 2, 5, 255))
+    else:
+        content = content + content
+    return bytes(content), f"a JPEG {mode}: {how}", how in ("cut", "sides", "components")
+
+
+def _profile(rng: random.Random) -> tuple[bytes, str, bool]:
+    """Give an image a colour profile that is junk, of other colours, or cut."""
+    sound = ImageCms.ImageCmsProfile(ImageCms.createProfile(rng.choice(("sRGB", "LAB", "XYZ")))).tobytes()
+    spoiled = bytearray(sound)
+    for _ in range(rng.choice((1, 20))):
+        spoiled[rng.randrange(len(spoiled))] ^= 1 << rng.randrange(8)
+    profile = rng.choice(
+        (sound, bytes(spoiled), sound[: rng.randrange(len(sound))], b"\0", rng.randbytes(500))
+    )
+    mode, kind = rng.choice(
+        (("RGB", "PNG"), ("L", "PNG"), ("CMYK", "JPEG"), ("RGB", "TIFF"), ("RGBA", "WEBP"))
+    )
+    image = Image.new("RGB", (20, 20), "orange").convert(mode)
+    image.save(file := io.BytesIO(), kind, icc_profile=profile)
+    return file.getvalue(), f"{kind} {mode} with a profile {profile[:12]!r} of {len(profile)} bytes", False
 
 
 def _png(chunks: list[tuple[str, bytes]], *, wrong_sum: bool = False) -> bytes:

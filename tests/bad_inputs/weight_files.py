@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from bad_inputs.json_files import broken_text, score_by_clip, spoil_clip
 from bad_inputs.trial import WEIRD, Attempt, Planted
 from sanakit.errors import SanaError
 
@@ -70,7 +71,11 @@ def prepare(folder: Path, model: Path) -> Ready:
 
 def attempt(rng: random.Random, ready: Ready, place: Path) -> Attempt:
     """Damage a copy of the model, or an official file."""
-    kind = rng.choice((_header, _header, _bytes, _config, _config, _files, _pth, _pth))
+    kind = rng.choice((_header, _header, _bytes, _config, _config, _files, _pth, _pth, spoil_clip))
+    if kind is spoil_clip:
+        folder = place / "given" / "clip"
+        what, invalid = spoil_clip(rng, folder)
+        return Attempt(what, lambda: score_by_clip(folder), invalid)
     if kind is _pth:
         path = place / "given" / "x.pth"
         what, invalid = _pth(rng, ready, path, place / "canary")
@@ -202,6 +207,29 @@ def _not_numbers(rng: random.Random, entries: Entries, data: bytearray) -> str:
     return f"{name} is NaN or infinite"
 
 
+def _huge(rng: random.Random, entries: Entries, data: bytearray) -> str:
+    """Declare more than any disk holds, in numbers that go together."""
+    name, entry = _tensor(rng, entries, 1)
+    times = rng.choice((2**20, 2**40, 2**62))
+    start, end = entry["data_offsets"]
+    entry["shape"] = [entry["shape"][0] * times, *entry["shape"][1:]]
+    entry["data_offsets"] = [start, start + (end - start) * times]
+    return f"{name} has {entry['shape']} numbers"
+
+
+def _chain(rng: random.Random, entries: Entries, data: bytearray) -> str:
+    """Let every tensor begin where another one does, or end before it begins."""
+    tensors = [entry for name, entry in entries if name != "__metadata__"]
+    if rng.random() < 0.5:
+        for entry in tensors:
+            entry["data_offsets"] = entry["data_offsets"][::-1]
+        return "all tensors end before they begin"
+    for entry in tensors:
+        start, end = entry["data_offsets"]
+        entry["data_offsets"] = [0, end - start]
+    return "all tensors begin at 0"
+
+
 HEADERS: list[Damage] = [
     _wrong_side,
     _wrong_offset,
@@ -211,6 +239,8 @@ HEADERS: list[Damage] = [
     _dtype,
     _transposed,
     _not_numbers,
+    _huge,
+    _chain,
 ]
 
 
@@ -248,32 +278,18 @@ def _config(rng: random.Random, folder: Path, canary: Path) -> tuple[str, bool]:
     name = rng.choice(CONFIGS)
     path = folder / name
     if rng.random() < 0.2:
-        return f"{name}: {_broken_text(rng, path)}", name in DECIDING
+        how = broken_text(rng, path)
+        return f"{name}: {how}", name in DECIDING and not how.startswith("halves")
     content = json.loads(path.read_text())
     key = rng.choice(list(DECIDING.get(name, content)))
     if name not in DECIDING or key not in content or rng.random() < 0.4:
         key, value, wrong = rng.choice(list(content)), rng.choice(WEIRD), False
     else:
-        value = rng.choice(("x", [], {}, -1, [[]], ["x"], {"x": 1}))
-        wrong = value == -1 or type(value) is not type(content[key])  # another object or text may do
+        value = rng.choice(("x", [], {}, -1, [[]], ["x"], {"x": 1}, True, math.nan, math.inf, -math.inf))
+        wrong = type(value) in (int, float) or type(value) is not type(content[key])  # another text may do
     content[key] = value
     path.write_text(json.dumps(content))
     return f"{name}: {key} = {str(value)[:60]!r}", wrong
-
-
-def _broken_text(rng: random.Random, path: Path) -> str:
-    broken: dict[str, bytes] = {
-        "cut": path.read_bytes()[: rng.randrange(path.stat().st_size)],
-        "nested": b'{"a":' * 100_000,
-        "a list": b"[]",
-        "a number": b"1",
-        "not UTF-8": b'{"\xff": 1}',
-        "empty": b"",
-        "UTF-16": path.read_text().encode("utf-16"),
-    }
-    how = rng.choice(list(broken))
-    path.write_bytes(broken[how])
-    return how
 
 
 def _files(rng: random.Random, folder: Path, canary: Path) -> tuple[str, bool]:

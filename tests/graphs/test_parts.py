@@ -182,3 +182,45 @@ def test_the_other_dialect_is_refused_before_anything_is_computed(tmp_path):
     assert GraphTransformer(replace(config, qk_norm=False), graph).prepare(features, eps=1e-6).batch == 1
     with pytest.raises(SettingsError, match="use the model that they were made of"):
         GraphText(GEMMA2_2B, graph)(torch.zeros(1, 1, dtype=torch.long), KVCache(), padding=True)
+
+
+@both
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_the_host_programs_default_dtype_changes_no_pixel(graphs, runtime, dtype):
+    folder = graphs(runtime)
+
+    def draw() -> torch.Tensor:
+        pipe = TextToImage.from_pretrained(folder, device="cpu")
+        drawn = pipe(["a red apple", "two foxes"], seed=3, steps=2, guidance=4.3, output="pt").images
+        assert isinstance(drawn, torch.Tensor)
+        assert drawn.dtype == torch.float32
+        return drawn
+
+    before, usual = draw(), torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        after = draw()
+    finally:
+        torch.set_default_dtype(usual)
+    assert torch.equal(after, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_the_host_programs_default_dtype_changes_no_example_of_an_export(model, dtype):
+    def written() -> list[networks.Network]:
+        decoder, text = load_autoencoder(model), load_text_encoder(model).model
+        return [
+            networks.transformer_network(load_transformer(model)),
+            networks.decoder_network(decoder),
+            networks.text_network(text),  # pyright: ignore[reportArgumentType]
+        ]
+
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        made = written()
+    finally:
+        torch.set_default_dtype(usual)
+    for network in made:
+        kinds = {value.dtype for value in (*network.inputs.values(), *network.module.parameters())}
+        assert kinds <= {torch.float32, torch.int64, torch.bool}

@@ -27,6 +27,7 @@ from sanakit.pipelines.batch import (
     drawn_by,
     finished,
     groups,
+    held,
     save_all,
 )
 from sanakit.pipelines.prompt_file import PromptImage, read_prompts
@@ -55,9 +56,10 @@ def run(
     overwrite: bool = False,
 ) -> list[str]:
     """Draw what is not there; return the files in the order in which they were saved."""
-    done = finished(pictures, folder, weights, overwrite=overwrite)
-    drawn = (one for group in groups(pictures, done) for one in draw_group(pipe, group, done))
-    return [one.entry.file for one in save_all(drawn, pictures, folder, done, weights)]
+    with held(folder):
+        done = finished(pictures, folder, weights, overwrite=overwrite)
+        drawn = (one for group in groups(pictures, done) for one in draw_group(pipe, group, done))
+        return [one.entry.file for one in save_all(drawn, pictures, folder, done, weights)]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -455,3 +457,29 @@ def test_a_picture_that_no_manifest_names_is_that_of_its_folder_or_refused(
         manifest.write_text("".join(json.dumps(row | {"weights": ""}) + "\n" for row in rows))
     with pytest.raises(OutputError, match="drawn by weights that no manifest names"):
         run(pipe, pictures, folder, "one")
+
+
+def test_a_second_run_into_the_same_folder_is_refused_while_the_first_one_draws(
+    pipe: TextToImage, pictures: list[PromptImage], whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    folder = tmp_path / "shared"
+    with held(folder):
+        done = finished(pictures, folder)
+        for one in save_all(draw_group(pipe, groups(pictures, done)[0]), pictures, folder, done):
+            half = folder / f".{one.picture.file}.{'0' * 16}.partial"
+            half.write_bytes(b"half")  # as it is written at this moment
+            with pytest.raises(OutputError, match=r"Another process writes into .*shared now: wait"):
+                run(pipe, pictures, folder)
+            assert half.read_bytes() == b"half"
+    assert run(pipe, pictures, folder)
+    assert content(folder) == whole
+
+
+def test_a_folder_in_which_nothing_was_drawn_is_not_left_behind(tmp_path: Path) -> None:
+    with held(tmp_path / "new"):
+        assert (tmp_path / "new").is_dir()
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    with held(tmp_path / "old"):
+        pass
+    assert (tmp_path / "old").exists()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from sanakit.errors import DataError, WeightsError
 from sanakit.train import run
-from sanakit.train.run import SHAPES_COMPILED, compile_blocks
+from sanakit.train.run import SHAPES_COMPILED, compile_blocks, fill_averaged
+from sanakit.train.state.average import part_of
+from sanakit.train.state.checkpoint import SINGLE_FILE, save_checkpoint
 
 
 class Block(nn.Module):
@@ -72,3 +77,33 @@ def test_without_a_compiler_nothing_is_changed(counted: Any, monkeypatch: pytest
     compile_blocks(transformer)  # pyright: ignore[reportArgumentType]
     transformer.blocks[0](torch.zeros(2, 3))
     assert (counted.frame_count, config.recompile_limit) == (0, 8)
+
+
+def test_averages_fill_the_module_that_they_are_of(tmp_path: Path) -> None:
+    weight, bias = torch.arange(6.0).reshape(2, 3), torch.ones(2)
+    tensors = {"model.text.weight": weight - 9, "average.text.weight": weight, "average.text.bias": bias}
+    save_checkpoint(tmp_path, 1, tensors, {})
+    module = nn.Linear(3, 2)
+    fill_averaged(module, tmp_path, partial(part_of, name="text"))
+    assert torch.equal(module.weight, weight)
+    assert torch.equal(module.bias, bias)
+
+
+@pytest.mark.parametrize(
+    ("average", "what"),
+    [
+        ({"weight": torch.zeros(2, 3)}, "bias: missing instead of"),
+        ({"weight": torch.zeros(3, 2), "bias": torch.zeros(2)}, r"weight: \(3, 2\) instead of \(2, 3\)"),
+        (
+            {"weight": torch.zeros(2, 3), "bias": torch.zeros(2), "x": torch.zeros(1)},
+            "x: .* instead of missing",
+        ),
+        ({"other": torch.zeros(2)}, "bias: missing"),
+    ],
+)
+def test_averages_of_another_model_are_one_sentence(tmp_path: Path, average: dict, what: str) -> None:
+    torch.save({"average": average}, tmp_path / SINGLE_FILE)
+    with pytest.raises(WeightsError, match=f"is of another model \\({what}"):
+        fill_averaged(nn.Linear(3, 2), tmp_path)
+    with pytest.raises(DataError, match="holds no checkpoint"):
+        fill_averaged(nn.Linear(3, 2), tmp_path / "nowhere")

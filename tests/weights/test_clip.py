@@ -220,6 +220,23 @@ def test_values_of_a_wrong_type_are_a_sentence(copy, name, key, value):
         load_clip(copy)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_the_host_programs_default_dtype_changes_no_feature(copy, dtype):
+    picture = torch.linspace(-1, 1, 3 * 48 * 40).reshape(1, 3, 48, 40)
+
+    def judged() -> list[torch.Tensor]:
+        scorer = load_clip(copy)
+        return [scorer.texts(TEXTS[:2]), scorer.images(picture)]
+
+    before, usual = judged(), torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        after = judged()
+    finally:
+        torch.set_default_dtype(usual)
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
 def test_a_folder_of_something_else_is_not_overwritten(scorer, tmp_path):
     (tmp_path / "letters.txt").write_text("dear")
     with pytest.raises(OutputError, match="not a CLIP"):

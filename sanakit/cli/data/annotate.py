@@ -61,7 +61,12 @@ def caption(
     Images that it described before are skipped, so the same command continues where it was stopped. Run it
     with several models: their captions add up. Needs the extra caption.
     """
-    from sanakit.data.annotate.captioner import PROMPT, endpoint_captioner, transformers_captioner
+    from sanakit.data.annotate.captioner import (
+        PROMPT,
+        captioner_name,
+        endpoint_captioner,
+        transformers_captioner,
+    )
     from sanakit.data.annotate.job import Captioning
 
     prompt = prompt or PROMPT
@@ -69,7 +74,8 @@ def caption(
         load = partial(endpoint_captioner, endpoint, model, key, prompt=prompt, concurrency=batch)
     else:
         load = partial(transformers_captioner, model, prompt, device=device)
-    job = Captioning(name=name or _last_part(model), load=load)
+    name = name or captioner_name(model, prompt, remote=endpoint is not None)
+    job = Captioning(name=name, load=load)
     report = _annotate(source, job, output, batch, "cpu" if endpoint else device, cluster)
     _print(report, "captioned", as_json)
 
@@ -93,9 +99,9 @@ def score(
     captions have this model's scores are skipped; scores of another model are replaced.
     """
     from sanakit.data.annotate.job import Scoring
-    from sanakit.data.annotate.scoring import clip_scorer
+    from sanakit.data.annotate.scoring import clip_scorer, scorer_name
 
-    job = Scoring(name=_last_part(model), load=partial(clip_scorer, model, device=device))
+    job = Scoring(name=scorer_name(model), load=partial(clip_scorer, model, device=device))
     report = _annotate(source, job, output, batch, device, cluster)
     _print(report, "scored", as_json)
 
@@ -146,8 +152,3 @@ def _print(report: Any, done: str, as_json: bool) -> None:
     parts += [f"{len(report.bare):,} without captions"] if report.bare else []
     parts += [f"{len(report.ignored):,} not used besides images"] if report.ignored else []
     print(f"{report.sidecar}  {', '.join(parts)}")
-
-
-def _last_part(model: str) -> str:
-    """Return the name of a model: the last part of its path or repository."""
-    return model.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]

@@ -15,7 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
 
 from sanakit.errors import DataError, SettingsError
-from sanakit.eval.networks.chat import RETRIES, endpoint_chat, local_chat
+from sanakit.eval.networks.chat import PATTERNS, RETRIES, endpoint_chat, local_chat
+from sanakit.weights.find.hub import fetch_files
+from sanakit.weights.fingerprint import fingerprint_weights, told_apart
 
 Captioner = Callable[[list[Image.Image]], list[str]]
 """Called with RGB images; gives a text for each, "" where it has none."""
@@ -42,6 +44,17 @@ def transformers_captioner(
     """
     ask = local_chat(model, extra="caption", max_tokens=max_tokens, device=device, dtype=dtype)
     return lambda images: [_plain(text) for text in ask(images, prompt)]
+
+
+def captioner_name(model: str | os.PathLike[str], prompt: str = PROMPT, *, remote: bool = False) -> str:
+    """Return the source of a model's captions: its name, and what else decides on them.
+
+    That is which weights it has and what it is asked. remote: a server has it, and its name is all that is
+    known. Raises ModelNotFoundError, or WeightsError for a folder without weights.
+    """
+    if remote:
+        return told_apart(model) if prompt == PROMPT else told_apart(model, prompt)
+    return told_apart(model, str(fingerprint_weights(fetch_files(os.fspath(model), PATTERNS))), prompt)
 
 
 def endpoint_captioner(

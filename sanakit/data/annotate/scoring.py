@@ -21,6 +21,17 @@ Scorer = Callable[[list[Image.Image], list[str]], list[float]]
 """Called with RGB images and a text for each; gives a score for each pair, higher for a better fit."""
 
 
+def scorer_name(model: str | os.PathLike[str]) -> str:
+    """Return the name under which a CLIP's scores are stored: its own, and which weights it has.
+
+    model: as for `clip_scorer`. Raises as that does.
+    """
+    from sanakit.weights.clip import clip_folder
+    from sanakit.weights.fingerprint import fingerprint_weights, told_apart
+
+    return told_apart(model, str(fingerprint_weights(clip_folder(model))))
+
+
 def clip_scorer(model: str | os.PathLike[str] = "pocket-clip", *, device: str = "auto") -> Scorer:
     """Load a CLIP and score with it.
 

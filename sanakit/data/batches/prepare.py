@@ -56,7 +56,7 @@ class Preparer:
         prepared = PreparedPart(
             torch.empty((count, 3, height, width), dtype=torch.uint8),
             [""] * count,
-            torch.zeros(count),
+            torch.zeros(count, dtype=torch.float32),
             [""] * count,
         )
         for place, number in enumerate(task.images.tolist()):

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sanakit.alone import alone_in
 from sanakit.data.batches.buckets import Buckets, fill_buckets
 from sanakit.data.cache.store import (
     ABOUT,
@@ -35,7 +34,6 @@ from sanakit.data.cache.store import (
     begun,
     has_shard,
     is_cache,
-    start_cache,
     write_shard,
 )
 from sanakit.data.read.decode import decode
@@ -50,7 +48,6 @@ from sanakit.pipelines.memory import choose_device
 from sanakit.text.encoder import TextEncoder
 from sanakit.weights import load_autoencoder, load_configs, load_text_encoder
 from sanakit.weights.fingerprint import weights_sha256
-from sanakit.whole import ABANDONED, sweep
 
 SHARD = 200_000_000  # bytes, about: what a run that is killed loses at most, and what is in memory at once
 SAMPLED = 500  # images whose captions are counted for the estimate
@@ -218,36 +215,29 @@ def build_cache(
     that are not finite, OutputError without disk space or while another process builds this cache, and the
     errors of loading.
     """
-    with alone_in(plan.folder) as locked:
-        sweep(plan.folder, older=0 if locked else ABANDONED)
-        return _build(plan, device, dtype, batch, progress)
-
-
-def _build(plan: CachePlan, device: str, dtype: str, batch: int, progress: OnProgress | None) -> Built:
-    """Do what `build_cache` says, in a folder that nobody else writes."""
-    start_cache(plan.folder, plan.about)
-    missing, about = plan.missing, plan.about
-    total, kept = len(plan.buckets), len(plan.buckets) - sum(shard.pictures for shard in missing)
-    cut: list[str] = []
-    if missing:
-        _check_room(plan, 1 - kept / total)
-        place = choose_device(device)
-        kind = None if dtype == "auto" else dtype
-        autoencoder = load_autoencoder(plan.model, part="encoder", device=place, dtype=kind)
-        encoder = load_text_encoder(plan.model, device=place, dtype=kind) if about.text_width else None
-        done = kept
-        with closing(_read_ahead(plan.source, _tasks(plan, missing, batch))) as read:
-            for shard in missing:
-                images: list[CachedImage] = []
-                while len(images) < shard.pictures:
-                    part = next(read)
-                    _encode(part, autoencoder, encoder, cut)
-                    images += [image for image, _ in part]
-                    done += len(part)
-                    if progress:
-                        progress("encoding", done, total)
-                write_shard(plan.folder, shard, about, images)
-    cache = Cache(plan.folder)
+    about, total, cut = plan.about, len(plan.buckets), []
+    with held_cache(plan.folder, about):
+        missing = plan.missing
+        kept = total - sum(shard.pictures for shard in missing)
+        if missing:
+            _check_room(plan, 1 - kept / total)
+            place = choose_device(device)
+            kind = None if dtype == "auto" else dtype
+            autoencoder = load_autoencoder(plan.model, part="encoder", device=place, dtype=kind)
+            encoder = load_text_encoder(plan.model, device=place, dtype=kind) if about.text_width else None
+            done = kept
+            with closing(_read_ahead(plan.source, _tasks(plan, missing, batch))) as read:
+                for shard in missing:
+                    images: list[CachedImage] = []
+                    while len(images) < shard.pictures:
+                        part = next(read)
+                        _encode(part, autoencoder, encoder, cut)
+                        images += [image for image, _ in part]
+                        done += len(part)
+                        if progress:
+                            progress("encoding", done, total)
+                    write_shard(plan.folder, shard, about, images)
+        cache = Cache(plan.folder)
     return Built(
         folder=plan.folder,
         pictures=len(cache) - len(cache.failed),

@@ -94,7 +94,7 @@ class CachedLoader:
                 one.captions[place].text if one.captions else ""
                 for one, place in zip(images, chosen, strict=True)
             ],
-            torch.tensor([float(one.latents is not None) for one in images], device=self.device),
+            torch.tensor([one.latents is not None for one in images], device=self.device).float(),
             [image.key for image in images],
         )
 

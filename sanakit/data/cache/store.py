@@ -35,11 +35,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from sanakit.alone import alone_in
 from sanakit.data.read.captions import Caption
 from sanakit.dialect import USUAL, Dialect
 from sanakit.errors import DataError, OutputError, WeightsError
 from sanakit.weights.read.files import TensorFiles
-from sanakit.whole import written_whole
+from sanakit.whole import ABANDONED, sweep, written_whole
 
 ABOUT = "cache.json"
 FORMAT = 2  # raised when the meaning of a file changes
@@ -158,14 +159,19 @@ def begun(folder: Path, about: About) -> About:
     return there
 
 
-def start_cache(folder: Path, about: About) -> None:
-    """Make the folder of a cache and its cache.json. Raises OutputError where they cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _explain(folder, error) from None
-    if not is_cache(folder):
-        _write(folder / ABOUT, (json.dumps({"format": FORMAT, **asdict(about)}, indent=1) + "\n").encode())
+@contextmanager
+def held_cache(folder: Path, about: About) -> Iterator[None]:
+    """Hold the folder of a cache for this process alone, with its cache.json, which is made if need be.
+
+    Raises OutputError where it cannot be written, or another process builds it; DataError as `begun` does.
+    """
+    with alone_in(folder) as locked:
+        sweep(folder, older=0 if locked else ABANDONED)
+        begun(folder, about)
+        if not is_cache(folder):
+            content = json.dumps({"format": FORMAT, **asdict(about)}, indent=1) + "\n"
+            _write(folder / ABOUT, content.encode())
+        yield
 
 
 def write_shard(folder: Path, shard: Shard, about: About, images: Sequence[CachedImage]) -> None:
@@ -389,11 +395,7 @@ def _write(path: Path, content: bytes) -> None:
         with written_whole(path) as partial:
             partial.write_bytes(content)
     except OSError as error:
-        raise _explain(path, error) from None
-
-
-def _explain(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"{path} cannot be written ({error.strerror or error}): make room, or name a folder that you may "
-        "write to. Finished shards are kept; the same command goes on with the others."
-    )
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror or error}): make room, or name a folder that you may "
+            "write to. Finished shards are kept; the same command goes on with the others."
+        ) from None

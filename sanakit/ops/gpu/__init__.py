@@ -41,7 +41,7 @@ def launches() -> bool:
     try:
         from sanakit.ops.gpu.add_gated import add_gated_
 
-        zero = torch.zeros(1, 1, 1, device="cuda")
+        zero = torch.zeros(1, 1, 1, device="cuda", dtype=torch.float32)
         add_gated_(zero, zero.clone(), None)
     except Exception as error:  # whatever is wrong, there is another way
         reason = str(error).strip().partition("\n")[0]

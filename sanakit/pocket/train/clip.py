@@ -29,7 +29,7 @@ from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.objectives.contrastive import ContrastiveObjective, Pair
 from sanakit.train.record import MadeWith
-from sanakit.train.run import MODEL, Run, averaged_weights
+from sanakit.train.run import MODEL, Run, fill_averaged
 from sanakit.weights import save_clip
 
 SCENES = 2**31  # as good as endless: a scene is composed when it is requested
@@ -198,7 +198,7 @@ def clip_run(data: Path, output: Path, model: ClipConfig, config: TrainConfig) -
 
     def finish(folder: Path) -> None:
         trained = Clip(clip.config)  # what was trained may be in shards (FSDP2), which take no whole weights
-        trained.load_state_dict(averaged_weights(folder))
+        fill_averaged(trained, folder)
         save_clip(folder / MODEL, ClipScorer(trained, tokenizer, preprocessing), dtype=torch.float16)
 
     made_with = MadeWith(data=data, content=pocket.fingerprint, choices={"vocab_size": size})

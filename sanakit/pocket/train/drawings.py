@@ -41,7 +41,7 @@ from sanakit.train.distributed.parallel import training_device
 from sanakit.train.objectives.autoencoder import autoencoder_state
 from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
 from sanakit.train.record import MadeWith
-from sanakit.train.run import MODEL, Run, averaged_parts, averaged_weights, compile_blocks
+from sanakit.train.run import MODEL, Run, averaged_parts, compile_blocks, fill_averaged
 from sanakit.train.state.checkpoint import has_checkpoint
 from sanakit.train.surgery.dense_time import with_dense_time
 from sanakit.weights import load_autoencoder, load_text_encoder, load_transformer, save_diffusers
@@ -182,7 +182,7 @@ def _codec(
     codec = DCAE(what.autoencoder).eval()
     refined = output.parent / "pocket-decoder"
     stage = refined if refined.exists() else output.parent / "pocket-autoencoder"
-    codec.load_state_dict(autoencoder_state(averaged_weights(stage)))
+    fill_averaged(codec, stage, autoencoder_state)
     some = np.linspace(0, len(pocket.rows) - 1, min(256, len(pocket.rows))).astype(int)
     return codec, 1 / encode_images(codec, [pocket.images[i] for i in some]).std().item()
 

@@ -32,7 +32,7 @@ from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.parts import Part
 from sanakit.train.record import MadeWith
-from sanakit.train.run import MODEL, Run, averaged_weights
+from sanakit.train.run import MODEL, Run, fill_averaged
 
 SCENES = 10**6  # numbers of scenes to draw from: none comes twice but by chance
 SINGLE = 0.25  # share of single images on white
@@ -107,7 +107,7 @@ class JudgeObjective:
         image = _moved(image, scene.ground, scale, right, down)
         image = _worn(image, generator)[0]
         labels = torch.zeros(CELLS, CELLS, dtype=torch.long)
-        sizes = torch.zeros(CELLS, CELLS)
+        sizes = torch.zeros(CELLS, CELLS, dtype=torch.float32)
         middles = (torch.arange(CELLS) + 0.5) * CELL
         for thing in scene.objects:
             x = 128 + scale * (thing.x + thing.side / 2 - 128) + right
@@ -131,7 +131,7 @@ def judge_run(data: Path, config: TrainConfig) -> Run:
 
     def finish(folder: Path) -> None:
         trained = SceneJudge(judge.concepts).to(objective.device)  # what was trained may be in shards (FSDP2)
-        trained.load_state_dict(averaged_weights(folder))
+        fill_averaged(trained, folder)
         accuracy = objective.evaluate(trained.eval())
         save_judge(folder / MODEL, trained, {"questions": as_rows(objective.questions), "accuracy": accuracy})
 
@@ -172,9 +172,10 @@ def _question(kind: str, scene: Scene) -> Question:
 
 def _moved(image: Tensor, ground: str, scale: float, right: float, down: float) -> Tensor:
     """Return an image scaled about its middle and moved by px, more of its ground around it."""
-    colour = torch.tensor(COLOURS[ground]).view(1, 3, 1, 1) / HALF - 1
-    matrix = torch.tensor([[1 / scale, 0, -right / 128 / scale], [0, 1 / scale, -down / 128 / scale]])
-    grid = F.affine_grid(matrix[None].float(), [1, *image.shape[1:]], align_corners=False)
+    colour = torch.tensor(COLOURS[ground], dtype=torch.float32).view(1, 3, 1, 1) / HALF - 1
+    rows = [[1 / scale, 0, -right / 128 / scale], [0, 1 / scale, -down / 128 / scale]]
+    matrix = torch.tensor(rows, dtype=torch.float32)
+    grid = F.affine_grid(matrix[None], [1, *image.shape[1:]], align_corners=False)
     return F.grid_sample(image - colour, grid, align_corners=False) + colour
 
 

@@ -32,7 +32,7 @@ def read_instead(transformer: Sana, old: TextEncoder, new: TextEncoder, texts: S
     mean, wanted = source.mean(0), target.mean(0)
     x, y = source - mean, target - wanted
     square = x.T @ x
-    square += RIDGE * len(x) * x.square().mean() * torch.eye(len(square))
+    square += RIDGE * len(x) * x.square().mean() * torch.eye(len(square), dtype=torch.float32)
     solution = torch.linalg.solve(square, x.T @ y)  # E E, features as rows
     explained = 1 - float((y - x @ solution).square().sum() / y.square().sum())
     offset = wanted - mean @ solution

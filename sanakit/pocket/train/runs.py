@@ -18,7 +18,7 @@ from sanakit.train.distributed.parallel import training_device
 from sanakit.train.feeds.images import Crops, IndexedImages
 from sanakit.train.objectives.autoencoder import AutoencoderObjective, Terms, autoencoder_state
 from sanakit.train.record import MadeWith
-from sanakit.train.run import Run, averaged_weights
+from sanakit.train.run import Run, fill_averaged
 from sanakit.train.state.checkpoint import has_checkpoint
 from sanakit.train.surgery.linear_init import start_linear
 
@@ -49,7 +49,7 @@ def autoencoder_run(
     images = np.asarray(pocket.images)
     autoencoder = DCAE(model)
     if start is not None:
-        autoencoder.load_state_dict(autoencoder_state(averaged_weights(output.parent / start)))
+        fill_averaged(autoencoder, output.parent / start, autoencoder_state)
     elif not has_checkpoint(output):
         count = min(600, int(training.sum()))
         chosen = np.random.default_rng(config.seed).choice(np.flatnonzero(training), count, replace=False)

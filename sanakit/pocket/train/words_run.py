@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from sanakit.text.tokenizer import load_tokenizer, save_tokenizer
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.record import MadeWith
-from sanakit.train.run import Run, averaged_weights
+from sanakit.train.run import Run, fill_averaged
 from sanakit.train.state.average import part_of
 from sanakit.train.state.checkpoint import has_checkpoint
 from sanakit.weights.read.digest import file_digest
@@ -62,7 +63,7 @@ def words_run(data: Path, output: Path, text: Gemma2Config, config: TrainConfig)
 def taught_encoder(run: Path, text: Gemma2Config) -> TextEncoder:
     """Return the text encoder of a finished words run. Raises DataError if there is none."""
     model = Gemma2(text)
-    model.load_state_dict(part_of(averaged_weights(run), "text"))
+    fill_averaged(model, run, partial(part_of, name="text"))
     return TextEncoder(model.eval().requires_grad_(False), load_tokenizer(run / TOKENIZER))
 
 
@@ -72,7 +73,7 @@ def taught_objective(run: Path, text: Gemma2Config) -> WordsObjective:
     Raises DataError if it is missing.
     """
     objective = WordsObjective(taught_encoder(run, text), AskedTexts(Vocabulary.load(run / WORDS)))
-    objective.heads.load_state_dict(part_of(averaged_weights(run), "heads"))
+    fill_averaged(objective.heads, run, partial(part_of, name="heads"))
     return objective
 
 

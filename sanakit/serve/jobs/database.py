@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,9 +22,11 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from sanakit.errors import MissingExtraError, SettingsError, StorageError
+from sanakit.serve.jobs.columns import damage
 from sanakit.serve.jobs.schema import Secret, prepare
 
 WAIT = 5.0  # seconds for a lock, a connection or an answer, before StorageError
+_SHORTEST_SECRET = 8  # characters; what the first servers made has more
 _TABLES_LOCK = 0x53414E41  # PostgreSQL's advisory lock under which tables are made
 
 
@@ -64,6 +67,11 @@ class Database:
             prepare(session, self.name)
             known = session.get(Secret, 1) or Secret(number=1, value=secrets.token_hex(32))
             session.add(known)
+        if damage(known) or len(known.value) < _SHORTEST_SECRET:
+            raise StorageError(
+                f"The secret in the database {self.name} is damaged, and ids of jobs are made with it: "
+                "restore a backup, or use another database."
+            )
         self.secret = known.value  # made with the database, the same for all that open it
 
     def reading(self):
@@ -88,7 +96,8 @@ class Database:
         try:
             with Session(bind, expire_on_commit=False) as session, session.begin():
                 yield session
-        except SQLAlchemyError as error:
+        # The driver's own exceptions come from new connections; names in a damaged file are not UTF-8.
+        except (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError) as error:
             raise StorageError(f"{self._trouble(error)}") from None
 
     def _make_file(self, path: Path) -> tuple[int, int]:
@@ -120,12 +129,14 @@ class Database:
                 f"The database {self._path} was removed or replaced: restore it, then restart the server."
             )
 
-    def _trouble(self, error: SQLAlchemyError) -> str:
+    def _trouble(self, error: Exception) -> str:
         """One sentence on what the database said. Only its first line: the next ones may quote a row."""
         said = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()
         reason = said[0] if said else type(error).__name__
         remedy = "try again, or check that it runs, its permissions and its free disk space"
-        if "malformed" in reason or "not a database" in reason:
+        if isinstance(error, UnicodeDecodeError):
+            reason = "it holds names that are not UTF-8"
+        if re.search("malformed|not a database|not UTF-8", reason):
             remedy = "the file is damaged; stop the server and restore a backup"
         elif re.search("no such (table|column)|(relation|column) .* does not exist", reason):
             remedy = "its tables were changed by another program; restart the server, which checks them"
@@ -168,6 +179,8 @@ def _driver_options(is_sqlite: bool, wait: float) -> dict[str, Any]:
 def _prepare_sqlite(connection: Any, record: Any) -> None:
     # Python's driver would begin transactions when it thinks best; `_begin_sqlite` does.
     connection.isolation_level = None
+    # A text that is not UTF-8 is damage of one row; by itself the driver would refuse all of them.
+    connection.text_factory = lambda value: value.decode(errors="surrogateescape")
     # WAL: readers and the writer do not wait for each other. FULL syncs each commit to the disk: a job whose
     # client was told "accepted" outlives a power cut too. It costs a few milliseconds a commit, and there are
     # two or three commits an image.

@@ -3,10 +3,14 @@
 A job is queued -> running -> finished | failed | cancelled. The server that runs it holds a claim: its own
 name and a lease that it renews. A job whose lease has ended, or whose owner was restarted, goes back to the
 queue. Only the owner of the claim may finish the job, so none is finished twice.
+
+A row that makes no sense (a damaged disk, another program) is told in a sentence, as a failed job, and the
+others go on. It is left as it is: its images are not swept, and it is never deleted as an old one.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from collections import defaultdict
@@ -15,10 +19,12 @@ from datetime import datetime, timedelta
 from os import PathLike
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from sanakit.errors import RefusedError, SettingsError
+from sanakit.pipelines.request import MAX_IMAGES
+from sanakit.serve.jobs.columns import damage, mended
 from sanakit.serve.jobs.database import Database, now
 from sanakit.serve.jobs.keys import KeyUsage
 from sanakit.serve.jobs.schema import Base
@@ -27,9 +33,13 @@ QUEUED, RUNNING, FINISHED, FAILED, CANCELLED = "queued", "running", "finished", 
 MAX_ATTEMPTS = 3  # a job that kills the process must not do so for ever
 MAX_LISTED = 1000
 INPUTS = ("image", "mask")  # entries of a body that name images in the store
+KINDS, STATUSES = ("generation", "edit"), (QUEUED, RUNNING, FINISHED, FAILED, CANCELLED)
 
 _ID = re.compile(r"job_[0-9a-f]{32}")
 _AT_ONCE = 500  # jobs that are looked up together
+_LONGEST_LEASE = timedelta(days=1)  # a later end of one makes no sense: its owner renews it all the time
+
+log = logging.getLogger(__name__)
 
 
 class Job(Base):
@@ -71,6 +81,7 @@ class JobStore:
 
     def __init__(self, url: str | PathLike[str] | Database) -> None:
         self.database = url if isinstance(url, Database) else Database(url)
+        self._told: set[int] = set()  # numbers of damaged rows that were logged
 
     def add(
         self,
@@ -105,7 +116,8 @@ class JobStore:
         if not _ID.fullmatch(job_id):
             return None
         with self.database.reading() as session:
-            return session.scalar(select(Job).where(Job.id == job_id, Job.key_id == key_id))
+            job = session.scalar(select(Job).where(Job.id == job_id, Job.key_id == key_id))
+        return None if job is None else self._sound(job)
 
     def list(self, key_id: str | None, limit: int = 20, before: str | None = None) -> list[Job]:
         """Return a key's jobs, newest first: at most `limit`, all older than the job `before`."""
@@ -116,20 +128,22 @@ class JobStore:
             last = select(Job.number).where(Job.id == before, Job.key_id == key_id)
             query = query.where(Job.number < last.scalar_subquery())
         with self.database.reading() as session:
-            return [*session.scalars(query.limit(min(max(limit, 1), MAX_LISTED)))]
+            found = [self._sound(job) for job in session.scalars(query.limit(min(max(limit, 1), MAX_LISTED)))]
+        return [job for job in found if _ID.fullmatch(job.id)]  # nobody can ask for another one
 
     def counts(self) -> dict[str, int]:
         """Return the number of jobs of each status."""
         with self.database.reading() as session:
             found = session.execute(select(Job.status, func.count()).group_by(Job.status))
-            none = dict.fromkeys((QUEUED, RUNNING, FINISHED, FAILED, CANCELLED), 0)
-            return none | {status: count for status, count in found}
+            none = dict.fromkeys(STATUSES, 0)
+            return none | {status: count for status, count in found if status in none}
 
     def claim(self, owner: str, lease_seconds: float) -> Job | None:
         """Take the oldest job that waits, for so long; None if there is none.
 
         No two callers get the same job, in any number of processes: PostgreSQL locks its row and lets others
-        skip it, SQLite has one writer at a time. Jobs whose lease another owner let pass wait again.
+        skip it, SQLite has one writer at a time. Jobs whose lease another owner let pass wait again. One
+        that makes no sense fails with the reason, and the next one is taken.
         """
         oldest = select(Job.number).where(Job.status == QUEUED).order_by(Job.number).limit(1)
         values = {
@@ -140,9 +154,19 @@ class JobStore:
             "attempts": Job.attempts + 1,
         }
         with self.database.writing() as session:
-            _give_back(session, (Job.owner != owner) & (Job.lease < now()))
+            _give_back(session, Job.owner.is_distinct_from(owner) & _let_pass())
             chosen = oldest.with_for_update(skip_locked=True).scalar_subquery()
-            return session.scalar(update(Job).where(Job.number == chosen).values(values).returning(Job))
+            taking = update(Job).where(Job.number == chosen).values(values).returning(Job)
+            while (job := session.scalar(taking)) is not None and (wrong := _wrong(job)):
+                failed = {
+                    "status": FAILED,
+                    "error_type": "server_error",
+                    "error_message": _sentence(job, wrong),
+                }
+                failed |= {"owner": None, "lease": None, "ended": now()}
+                session.execute(update(Job).where(Job.number == job.number).values(failed))
+                self._tell(job, wrong)
+            return job
 
     def renew(self, owner: str, ids: Collection[str], lease_seconds: float) -> None:
         """Make the leases of an owner's jobs end so many seconds from now; those it lost stay lost."""
@@ -153,7 +177,8 @@ class JobStore:
     def held(self, owner: str) -> set[str]:
         """Ids of the jobs that an owner's claims still hold: neither cancelled nor taken over."""
         with self.database.reading() as session:
-            return {*session.scalars(select(Job.id).where(Job.status == RUNNING, Job.owner == owner))}
+            found = session.scalars(select(Job.id).where(Job.status == RUNNING, Job.owner == owner))
+            return {id for id in found if isinstance(id, str)}  # pyright: ignore[reportUnnecessaryIsInstance]
 
     def finish(self, job_id: str, owner: str, files: list[dict[str, Any]]) -> bool:
         """Say that a job's images are stored. False: the claim is lost, and nothing was changed."""
@@ -188,16 +213,18 @@ class JobStore:
         A job that was started MAX_ATTEMPTS times fails instead. Returns how many wait again.
         """
         with self.database.writing() as session:
-            return _give_back(session, (Job.owner == owner) | (Job.lease < now()))
+            return _give_back(session, (Job.owner == owner) | _let_pass())
 
     def delete_before(self, time: datetime, delete_image: Callable[[str], None]) -> int:
         """Delete the jobs that ended before a time, with their images. Returns how many.
 
         delete_image: takes a name in the store, which may not be there. It is called before the rows go:
-        if the process is killed between, the next call deletes what is left.
+        if the process is killed between, the next call deletes what is left. Damaged rows stay.
         """
-        deleted = 0
-        while jobs := self._ended_before(time):
+        deleted, last = 0, 0
+        while jobs := self._ended_before(time, last):
+            last = jobs[-1].number
+            jobs = [job for job in jobs if not self._tell(job, _wrong(job))]
             for job in jobs:
                 for name in job.result_names() + job.input_names():
                     delete_image(name)
@@ -216,6 +243,9 @@ class JobStore:
         for first in range(0, len(ids), _AT_ONCE):
             with self.database.reading() as session:
                 for job in session.scalars(select(Job).where(Job.id.in_(ids[first : first + _AT_ONCE]))):
+                    if self._tell(job, _wrong(job)):  # any of them may be its own
+                        del by_job[job.id]
+                        continue
                     used = {*job.result_names(), *job.input_names()}
                     by_job[job.id] = [name for name in by_job[job.id] if name not in used]
         return [name for found in by_job.values() for name in found]
@@ -238,9 +268,27 @@ class JobStore:
                 _refund(session, job)
             return job is not None
 
-    def _ended_before(self, time: datetime) -> list[Job]:
+    def _ended_before(self, time: datetime, last: int) -> list[Job]:
+        old = select(Job).where(Job.ended < time, Job.number > last).order_by(Job.number)
         with self.database.reading() as session:
-            return [*session.scalars(select(Job).where(Job.ended < time).order_by(Job.number).limit(100))]
+            return [*session.scalars(old.limit(100))]
+
+    def _sound(self, job: Job) -> Job:
+        """Return the job; of a damaged row a failed job that says so."""
+        wrong = _wrong(job)
+        if not self._tell(job, wrong):
+            return job
+        failed = {"status": FAILED, "error_type": "server_error", "error_message": _sentence(job, wrong)}
+        return mended(job, **failed, kind=job.kind if job.kind in KINDS else KINDS[0], pictures=0, files=[])
+
+    def _tell(self, job: Job, wrong: str) -> bool:
+        """Return whether something is wrong with a job's row; log it the first time."""
+        if wrong and job.number not in self._told:
+            self._told.add(job.number)
+            log.warning(
+                "%s It is row %d of jobs in %s.", _sentence(job, wrong), job.number, self.database.name
+            )
+        return bool(wrong)
 
 
 def new_job_id() -> str:
@@ -248,16 +296,50 @@ def new_job_id() -> str:
     return f"job_{secrets.token_hex(16)}"
 
 
+def _wrong(job: Job) -> str:
+    """Return what makes no sense in a job's row; empty if all of it does."""
+    if found := damage(job):
+        return found
+    names = [job.body.get(field) for field in INPUTS]
+    if not _ID.fullmatch(job.id):
+        return "id is not a job's id"
+    if job.kind not in KINDS or job.status not in STATUSES:
+        return f"kind is not one of {', '.join(KINDS)}, or status not one of {', '.join(STATUSES)}"
+    if job.pictures > MAX_IMAGES:
+        return f"pictures is more than {MAX_IMAGES}"
+    if not all(name is None or isinstance(name, str) for name in names):
+        return "body names an image by something that is not a text"
+    if not all(_is_file(file) for file in job.files):
+        return "files has an entry without an image's name and settings"
+    return ""
+
+
+def _is_file(file: dict[str, Any]) -> bool:
+    warnings: Any = file.get("warnings", [])
+    told = isinstance(warnings, list) and all(isinstance(one, str) for one in warnings)
+    return told and isinstance(file.get("name"), str) and isinstance(file.get("metadata"), dict)
+
+
+def _sentence(job: Job, wrong: str) -> str:
+    named = mended(job).id or f"of row {job.number}"
+    return f"The server's database is damaged at the job {named} ({wrong}): ask for its images again."
+
+
 def _claimed(owner: str, ids: Collection[str]) -> ColumnElement[bool]:
     return (Job.status == RUNNING) & (Job.owner == owner) & Job.id.in_([*ids])
 
 
+def _let_pass() -> ColumnElement[bool]:
+    """Of jobs whose lease has ended, or whose lease makes no sense."""
+    return or_(Job.lease < now(), Job.lease.is_(None), Job.lease > now() + _LONGEST_LEASE)
+
+
 def _refund(session: Session, job: Job) -> None:
     """Take a job's images from what its key made on the day that it was accepted."""
-    if job.key_id is None:
+    if job.key_id is None or _wrong(job):
         return
     usage = session.get(KeyUsage, (job.key_id, job.created.date()), with_for_update=True)
-    if usage is not None:
+    if usage is not None and not damage(usage):
         usage.pictures = max(0, usage.pictures - job.pictures)
 
 

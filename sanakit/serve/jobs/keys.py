@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import logging
 import math
 import secrets
 import time
@@ -26,7 +27,8 @@ from sqlalchemy import ForeignKey, Index, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 
-from sanakit.errors import SettingsError
+from sanakit.errors import SettingsError, StorageError
+from sanakit.serve.jobs.columns import DAMAGED, damage, mended
 from sanakit.serve.jobs.database import Database, now
 from sanakit.serve.jobs.schema import Base
 
@@ -34,6 +36,8 @@ PREFIX = "sk-sana-"
 WRONG_KEYS_A_MINUTE = 20  # from one address, before the answer is "wait"
 MAX_NAME = 64  # characters
 MAX_LIMIT = 10**9
+
+log = logging.getLogger(__name__)
 
 _REMEMBERED = 10_000  # addresses whose last minute is known
 
@@ -141,12 +145,15 @@ class KeyStore:
         """Return the valid key of a token, else None.
 
         Every token, malformed ones too, takes the same path: one hash, one look-up by it, one comparison in
-        constant time. The look-up's own time could tell of the hash, which tells nothing of a token.
+        constant time. The look-up's own time could tell of the hash, which tells nothing of a token. Raises
+        StorageError if its row is damaged: its limits are not known then.
         """
         digest = _digest(token)
         with self.database.reading() as session:
             key = session.scalar(select(Key).where(Key.digest == digest, Key.revoked.is_(None)))
         same = hmac.compare_digest(key.digest if key else "0" * len(digest), digest)
+        if same and key is not None and (wrong := damage(key)):
+            raise StorageError(_sentence(key, wrong))
         return key if same else None
 
     def revoke(self, name_or_id: str) -> Key:
@@ -156,13 +163,17 @@ class KeyStore:
             with self.database.writing() as session:
                 revoking = update(Key).where(named, Key.revoked.is_(None)).values(revoked=now())
                 if key := session.scalar(revoking.returning(Key)):
-                    return key
+                    return mended(key)
         raise SettingsError(f"There is no valid key {name_or_id[:200]!r}: `sana keys list` shows all keys.")
 
     def list(self) -> list[Key]:
-        """Return all keys, revoked ones too, oldest first."""
+        """Return all keys, revoked ones too, oldest first; damaged ones as far as known, and logged."""
         with self.database.reading() as session:
-            return [*session.scalars(select(Key).order_by(Key.created, Key.id))]
+            found = [*session.scalars(select(Key).order_by(Key.created, Key.id))]
+        for key in found:
+            if wrong := damage(key):
+                log.warning("%s", _sentence(key, wrong))
+        return [mended(key) for key in found]
 
     def any(self) -> bool:
         """Return whether a key was ever made."""
@@ -170,9 +181,12 @@ class KeyStore:
             return session.scalar(select(Key.id).limit(1)) is not None
 
     def named(self, name: str) -> Key | None:
-        """Return the valid key of a name."""
+        """Return the valid key of a name. Raises StorageError if its row is damaged."""
         with self.database.reading() as session:
-            return session.scalar(select(Key).where(Key.name == name, Key.revoked.is_(None)))
+            key = session.scalar(select(Key).where(Key.name == name, Key.revoked.is_(None)))
+        if key is not None and (wrong := damage(key)):
+            raise StorageError(_sentence(key, wrong))
+        return key
 
     def close(self) -> None:
         """Close all connections."""
@@ -185,7 +199,9 @@ class KeyStore:
         with self.database.writing() as session:
             session.get(Key, key.id, with_for_update=True)  # in PostgreSQL, others wait here
             if key.per_minute is not None:
-                session.execute(delete(KeyRequest).where(mine, KeyRequest.moment <= moment - 60))
+                # One far ahead was left by a clock that was wrong, or is not a number.
+                over_now = or_(KeyRequest.moment <= moment - 60, KeyRequest.moment > moment + 3600)
+                session.execute(delete(KeyRequest).where(mine, over_now))
                 over = (session.scalar(select(func.count()).where(mine)) or 0) - key.per_minute
                 if over >= 0:  # the one that has to leave the minute first
                     moments = select(KeyRequest.moment).where(mine).order_by(KeyRequest.moment)
@@ -193,6 +209,8 @@ class KeyStore:
                     return _wait(free - moment, f"This key may send {key.per_minute} requests a minute")
             usage = session.get(KeyUsage, (key.id, day), with_for_update=True)
             usage = usage or KeyUsage(key_id=key.id, day=day, pictures=0)
+            if wrong := damage(usage):
+                raise StorageError(_sentence(key, f"on {day}, {wrong}"))
             if key.per_day is not None and usage.pictures + num_images > key.per_day:
                 midnight = datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC)
                 sentence = f"This key may make {key.per_day} images a day (UTC), and too few are left."
@@ -207,14 +225,14 @@ class KeyStore:
         """Take images from what a key made in a day."""
         with self.database.writing() as session:
             usage = session.get(KeyUsage, (key.id, day), with_for_update=True)
-            if usage is not None:
+            if usage is not None and not damage(usage):
                 usage.pictures = max(0, usage.pictures - num_images)
 
     def used(self, day: date) -> dict[str, int]:
         """Images that were counted in a day of UTC, by id of the key."""
         with self.database.reading() as session:
             found = session.execute(select(KeyUsage.key_id, KeyUsage.pictures).where(KeyUsage.day == day))
-            return {key_id: count for key_id, count in found}
+            return {key_id: count for key_id, count in found if count is not DAMAGED}
 
 
 class Limiter:
@@ -260,6 +278,13 @@ class Limiter:
             return None
         reset = windows.get_window_stats(self._wrong, client).reset_time
         return _wait(reset - self._clock(), "Too many invalid keys came from this address")
+
+
+def _sentence(key: Key, wrong: str) -> str:
+    return (
+        f"The server's database is damaged at the key {mended(key).id} ({wrong}): revoke it with "
+        "`sana keys revoke` and its id, then make another one."
+    )
 
 
 def _wait(seconds: float, sentence: str) -> Refusal:

@@ -7,38 +7,28 @@ one transaction. One of a later version is refused, and so is one that lacks a c
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, inspect, text
+from sqlalchemy import inspect, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from sqlalchemy.types import TypeDecorator
 
 from sanakit.errors import StorageError
-
-
-class Utc(TypeDecorator[datetime]):
-    """A time with its zone, which is always UTC; SQLite has no column type that would keep the zone."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return a time as the database takes it."""
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return a time of the database with its zone."""
-        if value is None:
-            return None
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+from sanakit.serve.jobs.columns import Day, Entries, Rows, Utc, Whole, Words, damage
 
 
 class Base(DeclarativeBase):
     """All tables of the server; those of jobs and keys share a database."""
 
-    type_annotation_map = {datetime: Utc, dict[str, Any]: JSON, list[dict[str, Any]]: JSON}
+    type_annotation_map = {
+        int: Whole,
+        str: Words,
+        date: Day,
+        datetime: Utc,
+        dict[str, Any]: Entries,
+        list[dict[str, Any]]: Rows,
+    }
 
 
 class Secret(Base):
@@ -77,6 +67,11 @@ def prepare(session: Session, name: str) -> None:
     connection, latest = session.connection(), 1 + len(STEPS)
     there = {*inspect(connection).get_table_names()} & {*Base.metadata.tables}
     row = session.get(SchemaVersion, 1) if SchemaVersion.__tablename__ in there else None
+    if row is not None and (damage(row) or row.version < 1):
+        raise StorageError(
+            f"The database {name} is damaged (the version of its tables is not a number from 1): "
+            "restore a backup, or use another database."
+        )
     version = row.version if row else 1 if there else latest
     if version > latest:
         raise StorageError(

@@ -16,10 +16,9 @@ from pathlib import Path
 from fsspec.core import url_to_fs
 
 from sanakit.errors import OutputError, SettingsError, StorageError
-from sanakit.whole import sweep, written_whole
+from sanakit.whole import ABANDONED, sweep, written_whole
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-ABANDONED = 3600  # seconds after which an unfinished file, or an upload of no job, is a killed process's
 
 
 class ImageStore:

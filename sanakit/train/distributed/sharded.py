@@ -51,7 +51,7 @@ def keep_rows(rows: Tensor, parameter: Tensor) -> Tensor:
     """Return a state with a row per row of this rank's part of the parameter, placed like it."""
     if not isinstance(parameter, DTensor):
         return rows
-    whole = torch.empty((parameter.shape[0], *rows.shape[1:]), device="meta")
+    whole = torch.empty((parameter.shape[0], *rows.shape[1:]), device="meta", dtype=torch.float32)
     return DTensor.from_local(
         rows,
         parameter.device_mesh,

@@ -87,13 +87,13 @@ class Crops:
             start = min(own.start, own.total - 1)
             own, share = Part(start, start + 1, own.total), 0.0
         images = self._draw(own, self.side if whole else self.crop, step_generator(self.seed, step))
-        return ImageBatch(images, torch.full((len(own),), share), own)
+        return ImageBatch(images, torch.full((len(own),), share, dtype=torch.float32), own)
 
     def _draw(self, part: Part, side: int, generator: torch.Generator) -> Tensor:
         count, own = part.total, slice(part.start, part.stop)
         chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator)[own].tolist()
         corners = torch.randint(self.side - side + 1, (count, 2), generator=generator)[own].tolist()
-        mirrored = torch.rand(count, generator=generator)[own] < 0.5
+        mirrored = torch.rand(count, generator=generator, dtype=torch.float32)[own] < 0.5
         crops = [
             self.images[i][y : y + side, x : x + side] for i, (y, x) in zip(chosen, corners, strict=True)
         ]

@@ -35,7 +35,8 @@ class PerceptualDistance(nn.Module):
     def __init__(self, network: EfficientNetLite0 | None = None) -> None:
         super().__init__()
         self.network = (network or load_efficientnet()).requires_grad_(False)
-        grain = torch.randn(3, GRAIN_SIDE, GRAIN_SIDE, generator=torch.Generator().manual_seed(0)) * GRAIN
+        generator, shape = torch.Generator().manual_seed(0), (3, GRAIN_SIDE, GRAIN_SIDE)
+        grain = torch.randn(shape, generator=generator, dtype=torch.float32) * GRAIN
         self.register_buffer("grain", grain, persistent=False)
         self.train(False)
 

@@ -117,14 +117,18 @@ class AutoencoderObjective:
         drawn = self.images.batch(step, part)
         config = self.autoencoder.config
         height, width = (side // config.compression for side in drawn.images.shape[-2:])
-        noise = torch.zeros(())
+        noise = torch.zeros((), dtype=torch.float32)
         if self.latent_noise:
             generators = [
                 sample_generator(self.seed, step, i) for i in range(drawn.part.start, drawn.part.stop)
             ]
             shape = (config.latent_channels, height, width)
             noise = torch.stack(
-                [torch.rand((), generator=g) * torch.randn(shape, generator=g) for g in generators]
+                [
+                    torch.rand((), generator=g, dtype=torch.float32)
+                    * torch.randn(shape, generator=g, dtype=torch.float32)
+                    for g in generators
+                ]
             )
         return ReconstructionBatch(
             images=drawn.images.to(self.device),

@@ -49,7 +49,7 @@ def caption_losses(
         cases["wrong"] = (text[list(others)], mask[list(others)])
     measured = {}
     for time in TIMES_WATCHED:
-        t = torch.full((len(latents),), time, device=latents.device)
+        t = torch.full((len(latents),), time, device=latents.device, dtype=torch.float32)
         for case, (features, real) in cases.items():
             errors = velocity_errors(transformer, latents, noise, t, features, real)
             measured[f"{case}_{time}"] = errors.mean().item()
@@ -90,7 +90,10 @@ def draw_latents(
     """
     count = len(prompts)
     noise = torch.stack(
-        [torch.randn(shape, generator=torch.Generator().manual_seed(i)) for i in range(count)]
+        [
+            torch.randn(shape, generator=torch.Generator().manual_seed(i), dtype=torch.float32)
+            for i in range(count)
+        ]
     )
     # dropped captions are trained as BOS alone, in every dialect
     features = encoder.encode_negative([""], dialect=USUAL) + encoder.encode(list(prompts), notes=[])

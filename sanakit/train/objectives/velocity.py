@@ -130,14 +130,14 @@ class VelocityObjective:
         shown = self.feed.shown(step, part)
         generator = step_generator(self.seed, step)
         own = slice(part.start, part.stop)
-        dropped = torch.rand(part.total, generator=generator)[own] < self.caption_dropout
+        dropped = torch.rand(part.total, generator=generator, dtype=torch.float32)[own] < self.caption_dropout
         t = sample_training_times(part.total, self.shift, generator)[own]
         noise = sample_noise(self.seed, step, part, tuple(shown.latents.shape[1:]))
         latents, shares = shown.latents, shown.shares
         if isinstance(latents, Tensor):
             latents = latents.to(self.device, non_blocking=True)
         if shares is None:
-            shares = torch.full((len(part),), 1 / part.total)
+            shares = torch.full((len(part),), 1 / part.total, dtype=torch.float32)
         without = torch.tensor([not caption for caption in shown.captions])
         return VelocityBatch(
             latents=latents,
@@ -187,7 +187,8 @@ class VelocityObjective:
         transformer, encoder = self.parts(averaged)
         measured: dict[str, float] = {}
         for one in self.watched:
-            noise = torch.randn(one.latents.shape, generator=torch.Generator().manual_seed(1)).to(self.device)
+            generator = torch.Generator().manual_seed(1)
+            noise = torch.randn(one.latents.shape, generator=generator, dtype=torch.float32).to(self.device)
             tails = encoder.tokenize(one.captions, notes=[])
             text, mask = encoder.encode_tokens(tails)
             others = other_captions([tuple(tail) for tail in tails])

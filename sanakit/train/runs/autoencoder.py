@@ -32,7 +32,7 @@ from sanakit.train.feeds.images import LoadedImages
 from sanakit.train.objectives.autoencoder import AutoencoderObjective, Parts, Terms, autoencoder_state
 from sanakit.train.record import MadeWith
 from sanakit.train.report import writing
-from sanakit.train.run import MODEL, Run, averaged_weights
+from sanakit.train.run import MODEL, Run, fill_averaged
 from sanakit.train.state.checkpoint import has_checkpoint
 from sanakit.train.surgery.linear_init import start_linear
 from sanakit.weights import load_autoencoder, save_autoencoder
@@ -135,7 +135,7 @@ def _export(folder: Path, objective: AutoencoderObjective) -> None:
     model = DCAE(objective.autoencoder.config).to(
         objective.reference.device
     )  # what was trained may be sharded
-    model.load_state_dict(autoencoder_state(averaged_weights(folder)))
+    fill_averaged(model, folder, autoencoder_state)
     if objective.encoder_moves:
         latents = torch.cat([model.encode(part) for part in objective.reference.split(8)])
         config = replace(model.config, scaling_factor=round(1 / latents.std().item(), 5))

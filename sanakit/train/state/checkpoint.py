@@ -180,11 +180,14 @@ def load_average(folder: Path) -> dict[str, Tensor] | None:
     assert saved is not None
     for note in saved.notes:
         log.warning(note)
-    parts: dict[str, dict[str, str]] = {"model": {}, "average": {}, "optimizer": {}}
+    parts: dict[str, dict[str, str]] = {"model": {}, "average": {}}
     for name in saved.tensors:
         part, _, own = name.partition(".")
-        parts[part][own] = name
+        if part in parts:
+            parts[part][own] = name
     names = parts["model"] | parts["average"]  # what is not trained has no average
+    if not names:
+        raise WeightsError(f"{saved.path} holds no weights of a model: start from scratch in another folder.")
     tensors = {own: torch.empty_like(saved.tensors[name], device="cpu") for own, name in names.items()}
     saved.read({names[own]: tensor for own, tensor in tensors.items()})
     return tensors
@@ -217,13 +220,15 @@ def _read_manifest(
             raise ValueError(f"step {body['step']!r}")
         if not isinstance(body["files"], dict):
             raise TypeError(f"files {body['files']!r}")
+        if not body["tensors"]:
+            raise ValueError("no tensors")
         tensors = {
             name: torch.empty(shape, dtype=DTYPES[dtype], device="meta")
             for name, (dtype, shape) in body["tensors"].items()
         }
         if check is not None:
             check(body["numbers"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise WeightsError(f"{path} is damaged ({MANIFEST}: {type(error).__name__}).") from error
     return body, tensors
 
@@ -386,6 +391,8 @@ def _read_single_file(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} is damaged ({type(error).__name__}).") from error
     except (UnpicklingError, RuntimeError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise WeightsError(f"{path} is not a checkpoint of a training run.") from error
-    if not isinstance(average, dict) or not all(isinstance(one, Tensor) for one in average.values()):
+    rows = average.items() if isinstance(average, dict) else ()
+    plain = [isinstance(name, str) and isinstance(one, Tensor) and not one.is_sparse for name, one in rows]
+    if not plain or not all(plain) or not all(one.isfinite().all() for _, one in rows):
         raise WeightsError(f"{path} is not a checkpoint of a training run.")
     return average

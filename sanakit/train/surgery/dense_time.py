@@ -34,9 +34,11 @@ def _fit(embedder: ScalarEmbedding, source: Sana, seed: int) -> float:
     for layer in embedder.mlp:
         if isinstance(layer, nn.Linear):
             std = layer.in_features**-0.5
-            layer.weight.data.copy_(torch.randn(layer.weight.shape, generator=generator) * std)
+            layer.weight.data.copy_(
+                torch.randn(layer.weight.shape, generator=generator, dtype=torch.float32) * std
+            )
             nn.init.zeros_(layer.bias)
-    t = torch.linspace(0, 1, TIMES, device=device)
+    t = torch.linspace(0, 1, TIMES, device=device, dtype=torch.float32)
     with torch.no_grad():
         target = source.t_embedder(t * source.config.time_scale)
         # smooth: neighbours of 1/32 share a mean, as no net can follow 160 turns with t alone

@@ -55,7 +55,7 @@ def patch_basis(images: Tensor, side: int, count: int) -> PatchBasis:
         variance, vectors = variance.flip(0)[:count], vectors.flip(1)[:, :count]
     else:
         generator = torch.Generator().manual_seed(0)
-        subspace = torch.randn(size, 3 * count, generator=generator)
+        subspace = torch.randn(size, 3 * count, generator=generator, dtype=torch.float32)
         for _ in range(12):
             subspace, _ = torch.linalg.qr(covariance @ subspace)
         variance, rotation = torch.linalg.eigh(subspace.T @ covariance @ subspace)
@@ -120,8 +120,8 @@ def _start_decoder(decoder: Decoder, images: Tensor, latent: PatchBasis) -> None
         finest = half == 2
         basis = patch_basis(images, half, min(PIXEL_VALUES if finest else channels, 3 * half * half))
         kept = basis.components.shape[1]
-        weight = torch.zeros(channels, 4, step.conv.in_channels)
-        bias = torch.zeros(channels, 4)
+        weight = torch.zeros(channels, 4, step.conv.in_channels, dtype=torch.float32)
+        bias = torch.zeros(channels, 4, dtype=torch.float32)
         quadrants = zip(_quadrants(expand, side), _quadrants(mean, side), strict=True)
         for index, (expand_quadrant, mean_quadrant) in enumerate(quadrants):
             linear = basis.components.T @ expand_quadrant
@@ -145,7 +145,7 @@ def _start_decoder(decoder: Decoder, images: Tensor, latent: PatchBasis) -> None
     nn.init.zeros_(decoder.norm_out.weight[PIXEL_VALUES:])
     nn.init.constant_(decoder.norm_out.bias[PIXEL_VALUES:], 0.1)
     assert isinstance(decoder.conv_out, UpStep)
-    weight = torch.zeros(PIXEL_VALUES, channels)
+    weight = torch.zeros(PIXEL_VALUES, channels, dtype=torch.float32)
     weight[:, :PIXEL_VALUES] = expand
     _set_centre(decoder.conv_out.conv, weight, mean - LIFT * expand.sum(1))
 

@@ -73,12 +73,13 @@ def calibration(objective: VelocityObjective, count: int = 64) -> Iterator[Argum
             "Importance cannot be measured without samples: set samples to watch in the objective."
         )
     latents = objective.watched[0].latents[:count].to(objective.device)
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(2)).to(latents)
+    generator = torch.Generator().manual_seed(2)
+    noise = torch.randn(latents.shape, generator=generator, dtype=torch.float32).to(latents)
     encoder = objective.encoder
     text, mask = encoder.encode_tokens(encoder.tokenize(objective.watched[0].captions[:count], notes=[]))
     mask[::8, 1:] = False
     for time in CALIBRATION_TIMES:
-        t = torch.full((len(latents),), time, device=latents.device)
+        t = torch.full((len(latents),), time, device=latents.device, dtype=torch.float32)
         yield interpolate(latents, noise, t), t, text, mask
 
 
@@ -87,7 +88,7 @@ def kept_blocks(importance: Tensor | Sequence[float], depth: int) -> list[int]:
 
     Raises SettingsError for a depth below 1 or above the number of blocks.
     """
-    values = torch.as_tensor(importance)
+    values = torch.as_tensor(importance, dtype=torch.float32)
     if not 1 <= depth <= len(values):
         raise SettingsError(f"{len(values)} blocks cannot be pruned to {depth}: choose 1 to {len(values)}.")
     return sorted(values.argsort(descending=True, stable=True)[:depth].tolist())

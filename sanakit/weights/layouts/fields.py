@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sanakit.errors import WeightsError
+from sanakit.models.dc_ae.blocks import ACTIVATIONS, NORMS
 from sanakit.weights.read.disk import AGAIN
 
 MAX_DEPTH = 1000  # layers; a config.json that asks for a million would keep the machine busy for hours
@@ -78,13 +79,27 @@ class ListOf:
 
     item: Allowed
     empty: bool = False  # an empty list is allowed, too
+    length: int | None = None  # items; None: any number
 
     def fits(self, value: Any) -> bool:
         """Return whether the value is such a list."""
-        return isinstance(value, list) and bool(value or self.empty) and all(map(self.item.fits, value))
+        many = isinstance(value, list) and bool(value or self.empty) and self.length in (None, len(value))
+        return many and all(map(self.item.fits, value))
 
     def __str__(self) -> str:
-        return f"a list, each item {self.item}"
+        return f"a list{'' if self.length is None else f' of {self.length}'}, each item {self.item}"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Objects; their own fields are checked where they are read."""
+
+    def fits(self, value: Any) -> bool:
+        """Return whether the value is one."""
+        return isinstance(value, dict)
+
+    def __str__(self) -> str:
+        return "an object"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +122,9 @@ COUNT = Whole(1, 1_000_000)
 DEPTH = Whole(1, MAX_DEPTH)
 FACTOR = Number(1e-6, 1e6)
 BLOCKS = OneOf(("ResBlock", "EfficientViTBlock"))
+NORM, ACTIVATION = OneOf(NORMS), OneOf(tuple(ACTIVATIONS))
+EPSILON = Number(1e-12, 0.1)
+GROUP = Either((Group(), NULL))
 TEXT = {  # of transformers' Gemma2Config
     "vocab_size": COUNT,
     "hidden_size": COUNT,
@@ -120,8 +138,13 @@ TEXT = {  # of transformers' Gemma2Config
     "sliding_window": Whole(1, 2**31),
     "layer_types": Either((ListOf(OneOf(("sliding_attention", "full_attention"))), NULL)),
     "rope_theta": Number(1, 1e9),
-    "rms_norm_eps": Number(1e-12, 0.1),
+    "rms_norm_eps": EPSILON,
     "rope_scaling": NULL,
+    "rope_parameters": GROUP,
+    "attention_bias": FLAG,
+    "use_bidirectional_attention": Either((FLAG, NULL)),
+    "tie_word_embeddings": FLAG,
+    "final_logit_softcapping": Either((FACTOR, NULL)),  # of ShieldGemma's answers
 }
 ROPE = {"rope_type": OneOf(("default",)), "rope_theta": TEXT["rope_theta"]}  # in its rope_parameters
 TRANSFORMER = {  # of diffusers' SanaTransformer2DModel
@@ -140,6 +163,10 @@ TRANSFORMER = {  # of diffusers' SanaTransformer2DModel
     "timestep_scale": FACTOR,
     "interpolation_scale": Either((FACTOR, NULL)),
     "sample_size": Whole(1, 4096),
+    "patch_size": COUNT,
+    "attention_bias": FLAG,
+    "norm_elementwise_affine": FLAG,
+    "norm_eps": EPSILON,
 }
 SANA = {  # of our SanaConfig, as a .pth file that we wrote holds it
     "depth": DEPTH,
@@ -161,6 +188,8 @@ HALF = {  # of either half of diffusers' AutoencoderDC, after `encoder_` or `dec
     "block_out_channels": ListOf(COUNT),
     "layers_per_block": ListOf(Whole(0, MAX_DEPTH)),
     "qkv_multiscales": ListOf(ListOf(Whole(1, 99), empty=True)),
+    "norm_types": Either((NORM, ListOf(NORM))),
+    "act_fns": Either((ACTIVATION, ListOf(ACTIVATION))),
 }
 AUTOENCODER = {
     "in_channels": COUNT,
@@ -171,9 +200,54 @@ AUTOENCODER = {
     "decoder_in_shortcut": FLAG,
     "downsample_block_type": OneOf(("pixel_unshuffle", "Conv", "conv")),
     "upsample_block_type": OneOf(("pixel_shuffle", "interpolate")),
+    "decoder_conv_act_fn": ACTIVATION,
     **{f"encoder_{name}": allowed for name, allowed in HALF.items()},
     **{f"decoder_{name}": allowed for name, allowed in HALF.items()},
 }
+CLIP = {  # of transformers' CLIPModel; the sizes of its towers lie in these objects
+    "projection_dim": COUNT,
+    **dict.fromkeys(("text_config", "vision_config", "text_config_dict", "vision_config_dict"), GROUP),
+}
+CLIP_TOWER = {  # of either; what the other alone has is absent
+    "hidden_size": COUNT,
+    "num_hidden_layers": DEPTH,
+    "num_attention_heads": COUNT,
+    "intermediate_size": COUNT,
+    "hidden_act": OneOf(("quick_gelu", "gelu")),
+    "layer_norm_eps": EPSILON,
+    "image_size": COUNT,
+    "patch_size": COUNT,
+    "num_channels": COUNT,
+    "vocab_size": COUNT,
+    "max_position_embeddings": COUNT,
+    "eos_token_id": Whole(0, 1_000_000),
+}
+SIDE = Whole(1, 65_536)  # pixels
+CLIP_IMAGES = {  # of its preprocessor_config.json
+    "size": Either((SIDE, Group())),
+    "crop_size": Either((SIDE, Group())),
+    "resample": Whole(0, 5),
+    **{f"do_{step}": FLAG for step in ("resize", "rescale", "normalize", "center_crop")},
+    "image_mean": ListOf(Number(-100, 100), length=3),
+    "image_std": ListOf(Number(1e-6, 100), length=3),
+}
+CLIP_SIDES = dict.fromkeys(("shortest_edge", "height", "width"), SIDE)  # in its size and crop_size
+
+
+def check_clip(config: Mapping[str, Any], where: object) -> None:
+    """Raise WeightsError naming the first field of a CLIP's config.json that is not allowed."""
+    check_fields(config, CLIP, where)
+    for name in CLIP:
+        if isinstance(tower := config.get(name), dict):
+            check_fields(tower, CLIP_TOWER, f"{where}, in {name},")
+
+
+def check_clip_images(config: Mapping[str, Any], where: object) -> None:
+    """Raise WeightsError naming the first field of a preprocessor_config.json that is not allowed."""
+    check_fields(config, CLIP_IMAGES, where)
+    for name in ("size", "crop_size"):
+        if isinstance(sides := config.get(name), dict):
+            check_fields(sides, CLIP_SIDES, f"{where}, in {name},")
 
 
 def check_fields(config: Mapping[str, Any], fields: Mapping[str, Allowed], where: object) -> None:
@@ -187,7 +261,4 @@ def check_fields(config: Mapping[str, Any], fields: Mapping[str, Allowed], where
 
 def check_rope(config: Mapping[str, Any], where: object) -> None:
     """Raise WeightsError for rotary positions of a text encoder that are not the published, plain ones."""
-    rope = config.get("rope_parameters")
-    if rope is not None and not isinstance(rope, dict):
-        raise WeightsError(f"{where} says rope_parameters = {rope!r}; it must be an object. {AGAIN}")
-    check_fields(rope or {}, ROPE, f"{where}, in rope_parameters,")
+    check_fields(config.get("rope_parameters") or {}, ROPE, f"{where}, in rope_parameters,")

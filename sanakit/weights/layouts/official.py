@@ -17,6 +17,7 @@ from sanakit.models.sana import SanaConfig
 from sanakit.weights.find.catalog import CatalogEntry
 from sanakit.weights.layouts.diffusers import diffusers_names
 from sanakit.weights.layouts.fields import SANA, check_fields
+from sanakit.weights.read.disk import in_words
 from sanakit.weights.read.header import TensorInfo
 
 SKIPPED = {
@@ -151,7 +152,7 @@ def _saved_config(saved: Any, where: str) -> SanaConfig:
     """Return the config that our own files hold. Raises WeightsError when it is none."""
     said = f"{where}, under {CONFIG_KEY!r} beside its tensors,"
     if not isinstance(saved, dict):
-        raise WeightsError(f"{said} holds a {type(saved).__name__} where the model's sizes are expected.")
+        raise WeightsError(f"{said} holds {in_words(saved)} where the model's sizes are expected.")
     known = {field.name: field.default is MISSING for field in fields(SanaConfig)}
     if lacking := [name for name, needed in known.items() if needed and name not in saved]:
         raise WeightsError(

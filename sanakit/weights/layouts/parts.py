@@ -218,8 +218,12 @@ def _autoencoder_config(path: Path) -> DCAEConfig:
     config = _fields(path, AUTOENCODER)
     try:
         return DCAEConfig.from_diffusers(config)
-    except (SettingsError, ValueError, TypeError, IndexError) as error:
+    except SettingsError as error:
         raise WeightsError(f"{path} describes an unsupported DC-AE ({error}). {AGAIN}") from None
+    except ValueError:  # each field is right by itself
+        raise WeightsError(
+            f"{path} describes a DC-AE whose lists of widths and blocks have different lengths. {AGAIN}"
+        ) from None
 
 
 def _fields(path: Path, fields: Mapping[str, Allowed]) -> dict[str, Any]:

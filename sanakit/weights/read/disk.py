@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from sanakit.reading import check_file
 
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save, bare pickle
 AGAIN = "Download or export it again."
+_WORDS = {dict: "an object", list: "a list", str: "a text", type(None): "nothing (null)"}
+_WORDS |= {int: "a number", float: "a number", bool: "true or false"}
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a model's folder. Raises WeightsError when it is missing or damaged."""
     try:
         check_file(path)
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except OSError as error:
         raise WeightsError(
             f"{path} is missing or not readable ({error.strerror}): the model's folder is incomplete. {AGAIN}"
@@ -27,10 +30,26 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise WeightsError(f"{path} is not JSON ({error}). {AGAIN}") from None
     if not isinstance(content, dict):
-        raise WeightsError(
-            f"{path} holds a JSON {type(content).__name__} where an object is expected. {AGAIN}"
-        )
+        raise WeightsError(f"{path} holds {in_words(content)} where an object of JSON is expected. {AGAIN}")
     return content
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON. Raises ValueError for a name that is there twice: readers take either."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"it says {name[:80]!r} twice")
+    return found
+
+
+def in_words(value: object) -> str:
+    """Return what a value of a file is, as its author would say.
+
+    >>> in_words([]), in_words(None)
+    ('a list', 'nothing (null)')
+    """
+    return _WORDS.get(type(value), f"a {type(value).__name__}")
 
 
 def first_bytes(path: Path) -> bytes:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sanakit.errors import WeightsError
-from sanakit.weights.read.disk import AGAIN, first_bytes
+from sanakit.weights.read.disk import AGAIN, first_bytes, in_words
 
 MAX_PICKLE = 8_000_000  # bytes; released models have below 1 MB. As objects they take thirty times as much
 UNBOUNDED = ("builtins bytearray", "__builtin__ bytearray")  # a few bytes ask these for any amount of memory
@@ -61,16 +61,27 @@ def state_dict(content: Any, path: Path) -> dict[str, Any]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content:
-        raise WeightsError(
-            f"{path} holds a {type(content).__name__}, not a state_dict of named tensors. {AGAIN}"
-        )
+        raise WeightsError(f"{path} holds {in_words(content)}, not a state_dict of named tensors. {AGAIN}")
     others = [name for name, value in content.items() if not isinstance(value, torch.Tensor)]
     if others:
         raise WeightsError(
             f"{path} holds {len(others)} entries that are not tensors (first: {str(others[0])!r}): not a "
             "state_dict. Use the checkpoint of a model."
         )
+    odd = [name for name, value in content.items() if not _is_plain(value)]
+    if odd:
+        raise WeightsError(
+            f"{path} holds {len(odd)} tensors that are sparse, nested or quantised by torch (first: "
+            f"{str(odd[0])!r}): save them as dense ones."
+        )
     return {str(name): value for name, value in content.items()}
+
+
+def _is_plain(tensor: Any) -> bool:
+    import torch
+
+    strange = tensor.is_quantized or tensor.is_nested or tensor.is_meta
+    return not strange and tensor.layout == torch.strided
 
 
 def _check_archive(path: Path) -> None:

@@ -38,6 +38,8 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     monkeypatch.setattr(captioner, "endpoint_captioner", endpoint)
     monkeypatch.setattr(captioner, "transformers_captioner", local)
     monkeypatch.setattr(scoring, "clip_scorer", clip)
+    monkeypatch.setattr(captioner, "fingerprint_weights", lambda folder: f"sampled-{folder}")
+    monkeypatch.setattr(captioner, "fetch_files", lambda place, patterns: Path(place))
     return asked
 
 
@@ -88,7 +90,7 @@ def test_captions_and_scores_land_beside_the_pictures(sana, pictures: Path, mode
     assert rows[-1] == {
         "key": "b.png",
         "captions": [{"text": "a red square", "source": "seer", "score": 12.0}],
-        "scorer": "pocket-clip",
+        "scorer": scoring.scorer_name("pocket-clip"),
     }
 
 

@@ -14,10 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
-from sanakit.data.annotate.captioner import endpoint_captioner, transformers_captioner
+from sanakit.data.annotate.captioner import captioner_name, endpoint_captioner, transformers_captioner
 from sanakit.errors import BusyError, MissingExtraError, ModelNotFoundError, SettingsError, WeightsError
+from sanakit.weights.read.header import write_safetensors
 
 Answer = tuple[int, dict]
 
@@ -307,3 +309,18 @@ def test_a_model_without_chat_template_can_not_be_asked(tiny_vlm: Path, tmp_path
 def test_what_is_no_captioning_model_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="not a file or folder here"):
         transformers_captioner(tmp_path / "nothing", device="cpu")
+
+
+def test_a_captioner_is_known_by_its_weights_and_its_question(tmp_path: Path) -> None:
+    names = []
+    for number, value in enumerate((1.0, 1.0, 2.0)):
+        folder = tmp_path / str(number) / "seer"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text('{"model_type": "seer"}')
+        write_safetensors(folder / "model.safetensors", {"a": torch.full((3,), value)}, torch.float32)
+        names.append(captioner_name(folder))
+    assert names[0] == names[1] != names[2]
+    assert {name.partition("@")[0] for name in names} == {"seer"}
+    assert captioner_name(folder, "What is it?") != names[2]
+    assert captioner_name("org/seer", remote=True) == "seer"
+    assert captioner_name("org/seer", "What is it?", remote=True) != "seer"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from sanakit.data.annotate.scoring import clip_scorer
+from sanakit.data.annotate.scoring import clip_scorer, scorer_name
 from sanakit.errors import ModelNotFoundError, SettingsError
 from sanakit.eval.folder import pixels
 from sanakit.models.clip import Clip, ClipConfig, TowerConfig
 from sanakit.text.clip import ClipScorer, Preprocessing, train_clip_tokenizer
 from sanakit.weights.clip import load_clip, save_clip
+from sanakit.weights.read.header import write_safetensors
 
 TEXTS = ["a red apple", "a blue whale on white", "two apples"]
 
@@ -95,3 +97,15 @@ def test_pairs_are_pairs(folder: Path, images) -> None:
 def test_what_is_no_clip_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError):
         clip_scorer(tmp_path / "nothing", device="cpu")
+
+
+def test_a_judge_is_known_by_its_weights_and_not_by_its_folder(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / folder.name)
+    assert scorer_name(copy) == scorer_name(folder)
+    assert scorer_name(folder).startswith("tiny@")
+    state = dict(load_clip(folder).model.state_dict())
+    state["visual_projection.weight"] = state["visual_projection.weight"] + 1
+    write_safetensors(copy / "model.safetensors", state, torch.float32)
+    assert scorer_name(copy) != scorer_name(folder)
+    with pytest.raises(ModelNotFoundError):
+        scorer_name(tmp_path / "nowhere")

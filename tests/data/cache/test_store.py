@@ -19,8 +19,8 @@ from sanakit.data.cache.store import (
     Shard,
     begun,
     has_shard,
+    held_cache,
     is_cache,
-    start_cache,
     write_shard,
 )
 from sanakit.data.read.captions import Caption
@@ -71,9 +71,9 @@ def pictures() -> list[CachedImage]:
 def written(tmp_path: Path) -> tuple[Path, list[CachedImage]]:
     made = pictures()
     folder = tmp_path / "cache"
-    start_cache(folder, ABOUT)
-    write_shard(folder, ABOUT.shards[0], ABOUT, made[:3])
-    write_shard(folder, ABOUT.shards[1], ABOUT, made[3:])
+    with held_cache(folder, ABOUT):
+        write_shard(folder, ABOUT.shards[0], ABOUT, made[:3])
+        write_shard(folder, ABOUT.shards[1], ABOUT, made[3:])
     return folder, made
 
 
@@ -212,3 +212,15 @@ def test_a_cache_is_refused_to_other_models_and_sizes_by_name(written) -> None:
             cache.check(replace(MAKER, model="other", **changed))
     with pytest.raises(DataError, match="has 128 px, the training 256 px"):
         cache.check(MAKER, 256)
+
+
+def test_a_cache_that_another_process_builds_is_refused_and_its_files_stay(written) -> None:
+    folder, _ = written
+    partial = folder / f".00001.safetensors.{'0' * 16}.partial"
+    with held_cache(folder, ABOUT):
+        partial.write_bytes(b"half")
+        with pytest.raises(OutputError, match="Another process writes"), held_cache(folder, ABOUT):
+            pass
+        assert partial.exists()
+    with held_cache(folder, ABOUT):  # of a killed process: nobody else is there
+        assert not partial.exists()

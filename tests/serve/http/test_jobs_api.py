@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -277,3 +278,21 @@ def test_a_job_that_was_too_large_does_not_tell_the_operators_remedy(
     monkeypatch.setattr(parts.engine, "submit", too_large)
     error = settled(parts, answer.headers["Location"])["error"]
     assert (error["code"], "1 GB" in error["message"]) == ("memory_limit", False)
+
+
+@pytest.mark.parametrize(("column", "value"), [("pictures", 2**62), ("body", "9999-99-99"), ("files", "[1]")])
+def test_a_damaged_row_is_a_failed_job_and_the_list_goes_on(parts: Any, column: str, value: object) -> None:
+    ids = [add(parts).json()["id"] for _ in range(3)]
+    with sqlite3.connect(parts.jobs.database.name) as other:
+        other.execute(f"UPDATE jobs SET {column} = ? WHERE id = ?", (value, ids[1]))
+    other.close()
+    listed = parts.client.get("/v1/jobs").json()["data"]
+    assert [job["id"] for job in listed] == ids[::-1]
+    assert [job["status"] for job in listed] == ["queued", "failed", "queued"]
+    told = parts.client.get(f"/v1/jobs/{ids[1]}").json()["error"]["message"]
+    assert f"damaged at the job {ids[1]} ({column}" in told
+    assert [settled(parts, f"/v1/jobs/{name}")["status"] for name in ids] == [
+        "finished",
+        "failed",
+        "finished",
+    ]

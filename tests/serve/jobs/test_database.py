@@ -208,3 +208,33 @@ def test_all_servers_of_a_database_share_a_secret_that_no_other_database_has(
     first, second, other = (database.secret for database in opened)
     assert first == second != other
     assert len(first) == len(other) == 64
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [("secret", "value", ""), ("secret", "value", b"\xff"), ("schema_version", "version", "x")]
+    + [("schema_version", "version", 0), ("schema_version", "version", 1.5)],
+)
+def test_a_damaged_secret_or_version_is_told_at_the_start(
+    tmp_path: Path, table: str, column: str, value: object
+) -> None:
+    path = tmp_path / "jobs.sqlite"
+    Database(path).close()
+    with sqlite3.connect(path) as other:
+        other.execute(f"UPDATE {table} SET {column} = ?", (value,))
+    other.close()
+    with pytest.raises(StorageError, match=f"{table.partition('_')[2] or table}.* damaged|damaged .*version"):
+        Database(path)
+
+
+def test_a_schema_with_names_that_are_not_utf_8_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    Database(path).close()
+    with sqlite3.connect(path) as other:
+        other.execute("PRAGMA journal_mode = DELETE")
+    other.close()
+    content = path.read_bytes()
+    assert b"CREATE TABLE jobs" in content
+    path.write_bytes(content.replace(b"CREATE TABLE jobs", b"CREATE TABLE \xa0obs"))
+    with pytest.raises(StorageError, match="damaged"):
+        Database(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import sqlite3
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -326,3 +327,54 @@ def test_a_command_that_only_looks_makes_no_database(
         with pytest.raises(SystemExit) as end:
             main(["keys", *making, *place])
         assert not end.value.code
+
+
+def spoil(keys: KeyStore, table: str, column: str, value: object) -> None:
+    """Write into a table what sanakit never writes."""
+    with sqlite3.connect(keys.database.name) as other:
+        other.execute(f"UPDATE {table} SET {column} = ?", (value,))
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("per_day", "x"), ("per_minute", 1.5), ("per_day", -1), ("created", ""), ("revoked", None)],
+)
+def test_a_key_with_a_damaged_row_lets_nobody_in_and_can_be_revoked(
+    tmp_path: Path, column: str, value: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = KeyStore(tmp_path / "jobs.sqlite")
+    token = keys.create("ann", per_day=9)
+    spoil(keys, "api_keys", column, value)
+    if column == "revoked":  # as it was: the sound row, to see that the rest of the test can fail
+        assert keys.verify(token) is not None
+        return
+    with pytest.raises(StorageError, match=rf"damaged at the key key_\w+ \({column}"):
+        keys.verify(token)
+    with pytest.raises(StorageError, match="revoke it"):
+        keys.named("ann")
+    (shown,) = keys.list()
+    assert shown.name == "ann"
+    assert column in caplog.text
+    assert keys.revoke(shown.id).name == "ann"
+    assert keys.verify(token) is None
+    assert keys.create("ann")
+    keys.close()
+
+
+def test_damaged_counts_are_told_or_forgotten(tmp_path: Path) -> None:
+    keys = KeyStore(tmp_path / "jobs.sqlite")
+    key = made(keys, per_minute=1, per_day=9)
+    clock = Clock()
+    limiter = Limiter(keys, clock=clock)
+    assert limiter.check(key, 1) is None
+    spoil(keys, "key_requests", "moment", "x")
+    assert limiter.check(key, 1) is None  # a request at no time counts for no minute
+    assert limiter.check(key, 1) is not None
+    clock.seconds += 61
+    spoil(keys, "usage", "pictures", "x")
+    with pytest.raises(StorageError, match=rf"damaged at the key {key.id}"):
+        limiter.check(key, 1)
+    limiter.refund(key, 1)
+    assert keys.used(datetime.fromtimestamp(NOON, UTC).date()) == {}
+    keys.close()

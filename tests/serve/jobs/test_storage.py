@@ -17,7 +17,8 @@ import pytest
 pytest.importorskip("fsspec")
 
 from sanakit.errors import OutputError, SettingsError, StorageError
-from sanakit.serve.jobs.storage import ABANDONED, ImageStore
+from sanakit.serve.jobs.storage import ImageStore
+from sanakit.whole import ABANDONED
 
 TRICKS = [
     *("", ".", "..", "../x.png", "a/b.png", "/etc/passwd", "a\\b.png", "C:x.png", "..\\x", "a..b"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import shutil
 import zipfile
@@ -346,8 +347,30 @@ def test_a_result_of_an_older_checkpoint_is_told(tmp_path, caplog):
     assert "checkpoint-0000010 is damaged" in caplog.text
 
 
-@pytest.mark.parametrize("content", [{"step": 1}, [1, 2], torch.ones(2), {"average": [1]}], ids=str)
+WRONG_AVERAGES = ({}, [1], None, {7: torch.ones(1)}, {"a": 1}, {"a": torch.eye(2).to_sparse()})
+WRONG_AVERAGES = (*WRONG_AVERAGES, {"a": torch.tensor([1.0, math.nan])}, {"a": {"b": torch.ones(1)}})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"step": 1}, [1, 2], torch.ones(2), *({"average": average} for average in WRONG_AVERAGES)],
+    ids=str,
+)
 def test_a_single_file_without_averages_is_refused(tmp_path, content):
     torch.save(content, tmp_path / SINGLE_FILE)
     with pytest.raises(WeightsError, match="not a checkpoint of a training run"):
         load_average(tmp_path)
+
+
+def test_a_checkpoint_of_nothing_is_damaged(tmp_path):
+    forge(save(tmp_path), {"tensors": {}})
+    with pytest.raises(WeightsError, match=r"damaged \(manifest"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_without_a_model_is_told_and_strange_parts_are_left_out(tmp_path):
+    save_checkpoint(tmp_path / "a", 1, {"optimizer.x": torch.ones(2), "y": torch.ones(1)}, {})
+    with pytest.raises(WeightsError, match="holds no weights of a model"):
+        load_average(tmp_path / "a")
+    save_checkpoint(tmp_path / "b", 1, {"model.x": torch.ones(2), "other.y": torch.ones(1)}, {})
+    assert [*load_average(tmp_path / "b")] == ["x"]

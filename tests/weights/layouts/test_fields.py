@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
-from sanakit.errors import WeightsError
+from sanakit.errors import SettingsError, WeightsError
+from sanakit.models.clip import ClipConfig
 from sanakit.models.dc_ae import DC_AE_F32C32_SANA, DC_AE_LITE
 from sanakit.models.gemma2 import GEMMA2_2B
 from sanakit.models.sana import SANA_1600M_4K, SANA_SPRINT_600M
+from sanakit.text.clip import Preprocessing
 from sanakit.weights import describe, load_autoencoder, load_text_encoder, load_transformer
+from sanakit.weights.clip import clip_folder
 from sanakit.weights.layouts.diffusers import write_sana_config
-from sanakit.weights.layouts.fields import AUTOENCODER, TEXT, TRANSFORMER, check_fields, check_rope
+from sanakit.weights.layouts.fields import (
+    AUTOENCODER,
+    TEXT,
+    TRANSFORMER,
+    check_clip,
+    check_clip_images,
+    check_fields,
+    check_rope,
+)
 
+# Of every type of JSON, for a place where another one belongs.
+OTHER_TYPES = (None, True, -1, 0, 1.5, 2**63, float("nan"), "", "x", [], [[]], [None], {}, {"x": 1})
+PYTHON = re.compile(
+    "NoneType|subscriptable|iterable|unhashable|operand|attribute|argument|indices|not callable"
+)
 LOADERS = {"transformer": load_transformer, "vae": load_autoencoder, "text_encoder": load_text_encoder}
 DEEP = [[[[[[[[[[]]]]]]]]]]
 WRONG = [
@@ -73,6 +91,14 @@ WRONG = [
     ("vae", "downsample_block_type", "Pixel_unshuffle"),
     ("vae", "upsample_block_type", 5),
     ("vae", "encoder_out_shortcut", 1),
+    ("vae", "decoder_act_fns", 7),
+    ("vae", "encoder_norm_types", {"rms_norm": 1}),
+    ("vae", "decoder_conv_act_fn", ["relu"]),
+    ("transformer", "patch_size", True),
+    ("transformer", "attention_bias", 0),
+    ("transformer", "norm_eps", "1e-6"),
+    ("text_encoder", "attention_bias", 0),
+    ("text_encoder", "final_logit_softcapping", "30"),
 ]
 
 
@@ -94,8 +120,67 @@ def test_a_value_that_cannot_be_meant_is_refused_by_name(tiny, part, name, value
 def test_unknown_norms_and_activations_are_a_sentence(tiny, name, value):
     path = tiny.folder / "vae" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {f"decoder_{name}": value}))
-    with pytest.raises(WeightsError, match=r"config\.json describes an unsupported DC-AE"):
+    with pytest.raises(WeightsError, match=rf"config\.json says decoder_{name} = .*; it must be"):
         load_autoencoder(tiny.folder)
+
+
+@pytest.mark.parametrize("name", ["block_types", "layers_per_block", "qkv_multiscales", "norm_types"])
+def test_lists_of_different_lengths_are_a_sentence(tiny, name):
+    path = tiny.folder / "vae" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {f"decoder_{name}": config[f"decoder_{name}"][:-1]}))
+    with pytest.raises(
+        WeightsError, match=r"config\.json describes .*DC-AE whose lists .* different lengths"
+    ):
+        load_autoencoder(tiny.folder)
+
+
+def refusal(*steps: Callable[[], object]) -> str:
+    """The message with which one of the steps ends, or nothing; another exception fails the test."""
+    try:
+        for step in steps:
+            step()
+    except (WeightsError, SettingsError) as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("part", LOADERS)
+def test_no_field_of_a_wrong_type_quotes_python(tiny, part):
+    path = tiny.folder / part / "config.json"
+    config = json.loads(path.read_text())
+    for name in config:
+        for value in OTHER_TYPES:
+            path.write_text(json.dumps(config | {name: value}))
+            told = refusal(partial(LOADERS[part], tiny.folder))
+            assert not PYTHON.search(told), (name, value, told)
+
+
+def test_no_field_of_a_clip_of_a_wrong_type_quotes_python(tmp_path):
+    checks = {
+        "config.json": (check_clip, ClipConfig),
+        "preprocessor_config.json": (check_clip_images, Preprocessing),
+    }
+    for name, (check, kind) in checks.items():
+        content = json.loads((clip_folder("pocket-clip") / name).read_text())
+        inner = [(group, key) for group, held in content.items() if isinstance(held, dict) for key in held]
+        places = [(content, key) for key in content] + [(content[group], key) for group, key in inner]
+        check(content, name)
+        for group, key in places:
+            before = group[key]
+            for value in OTHER_TYPES:
+                group[key] = value
+                told = refusal(partial(check, content, name), partial(kind.from_transformers, content))
+                assert not PYTHON.search(told), (key, value, told)
+            group[key] = before
+
+
+def test_a_name_that_is_there_twice_is_refused(tiny):
+    path = tiny.folder / "transformer" / "config.json"
+    path.write_text(path.read_text().replace("{", '{"num_layers": 1, "num_layers": 2, ', 1))
+    with pytest.raises(WeightsError, match="'num_layers' twice"):
+        load_transformer(tiny.folder)
 
 
 @pytest.mark.parametrize("part", LOADERS)

@@ -168,7 +168,7 @@ def test_the_teacher_of_sprint_embeds_t_itself_and_only_its_name_tells():
         ({}, "without its depth, width, cross_heads"),
         ({"depth": 2, "width": 64}, "without its cross_heads"),
         ([], "holds a list where the model's sizes are expected"),
-        ("tiny", "holds a str"),
+        ("tiny", "holds a text"),
         ({"depth": "2", "width": 64, "cross_heads": 4}, "says depth = '2'; it must be a whole number"),
         ({"depth": 2, "width": 64, "cross_heads": 0}, "says cross_heads = 0"),
         ({"depth": 10**6, "width": 64, "cross_heads": 4}, "says depth = 1000000"),

@@ -96,6 +96,8 @@ def test_an_archive_without_checksums_is_read(tmp_path, variant):
         ({"sanakit": {}}, "not a state_dict"),
         ([1, 2], "holds a list"),
         ({"a": 1}, "1 entries that are not tensors"),
+        (None, r"holds nothing \(null\), not a state_dict"),
+        ({"a": torch.eye(3).to_sparse()}, r"1 tensors that are sparse.*\(first: 'a'\)"),
     ],
 )
 def test_what_is_not_a_state_dict_is_named(tmp_path, content, said):

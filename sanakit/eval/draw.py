@@ -66,7 +66,7 @@ def draw_cases(
             for count, _ in enumerate(save_all(drawn, entries, place, done, weights), start=1):
                 progress("drawing", count, total)
     by_line = dict(enumerate(cases, start=1))
-    return [ImageCase(place / picture.file, by_line[picture.line]) for picture in entries]
+    return [ImageCase(place / entry.file, by_line[entry.line]) for entry in entries]
 
 
 def _explain(folder: Path, error: OSError) -> OutputError:

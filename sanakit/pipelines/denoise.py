@@ -29,7 +29,7 @@ from sanakit.models.sana import Sana, TextContext
 from sanakit.pipelines.memory import memory_limit
 from sanakit.pipelines.request import InitialImage, Request
 
-Rows = Sequence[Tensor | None]  # 1 C h w of each sample; None: not computed
+Rows = Sequence[Tensor]  # 1 C h w of each sample
 
 
 @dataclass(slots=True, eq=False)
@@ -157,13 +157,17 @@ class Batch:
         after_block: see `Sana.velocity`. Raises MemoryLimitError.
         """
         without, towards, perturbed = self._branches(after_block)
-        each = zip(self.samples, without, towards, perturbed, strict=True)
-        moved = [self._moved(*own) for own in each]
+        moved = [
+            self._moved(sample, without and without[i], towards[i], perturbed and perturbed[i])
+            for i, sample in enumerate(self.samples)
+        ]
         for sample, (state, clean, kept) in zip(self.samples, moved, strict=True):
             sample.state, sample.clean, sample.kept = state, clean, kept
 
-    def _branches(self, after_block: Callable[[nn.Module], object] | None) -> list[Rows]:
-        """Return the velocities that this step needs: without the prompts, with them, and perturbed."""
+    def _branches(
+        self, after_block: Callable[[nn.Module], object] | None
+    ) -> tuple[Rows | None, Rows, Rows | None]:
+        """Return the velocities without the prompts, with them, and perturbed; None: this step needs none."""
         scales = [sample.guidance for sample in self.samples]
         scale = scales[0] if min(scales) == max(scales) else self.latents.new_tensor(scales)
         embedded = scale if self.transformer.config.guidance_embed else None
@@ -179,10 +183,9 @@ class Batch:
             else:
                 found = self.transformer.velocity(self.latents, t, context, embedded, after_block=after_block)
         # they are close: their differences, amplified by scales, must not be taken in half precision
-        rows: list[Rows] = [part.split(1) for part in found.float().split(len(self.samples))]
-        absent: Rows = [None] * len(self.samples)
-        without = rows.pop(0) if context is self._both else absent
-        return [without, rows[0], rows[1] if len(rows) > 1 else absent]
+        rows = [part.split(1) for part in found.float().split(len(self.samples))]
+        without = rows.pop(0) if context is self._both else None
+        return without, rows[0], rows[1] if len(rows) > 1 else None
 
     @staticmethod
     def _moved(

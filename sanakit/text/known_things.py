@@ -125,8 +125,11 @@ class KnownThings:
         lists = [list(things), unlike, *things.values()]
         if not all(isinstance(texts, list) and all(isinstance(one, str) for one in texts) for texts in lists):
             raise ValueError("things and unlike are texts and lists of texts")
-        number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
-        if not number or not math.isfinite(threshold):
+        if (
+            not isinstance(threshold, int | float)
+            or isinstance(threshold, bool)
+            or not math.isfinite(threshold)
+        ):
             raise ValueError(f"threshold {threshold!r} is not a finite number")
         return cls(things, threshold=threshold, unlike=unlike)
 

@@ -33,6 +33,7 @@ from sanakit.data.cache.store import (
     Shard,
     begun,
     has_shard,
+    held_cache,
     is_cache,
     write_shard,
 )

@@ -12,7 +12,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import gradio as gr
 from fastapi import FastAPI
@@ -126,11 +126,11 @@ def _check_number(field: gr.Number | gr.Slider, value: Any) -> None:
     """Refuse a number that a field cannot hold, in a sentence that names the field."""
     if value is None and isinstance(field, gr.Number):  # empty, while a person types
         return
-    low, high = cast(float | None, field.minimum), cast(float | None, field.maximum)
+    low, high = field.minimum, field.maximum
     whole = isinstance(field, gr.Number) and field.precision == 0  # Gradio would round
-    number = isinstance(value, int | float) and math.isfinite(value)
-    if number and _within(value, low, high) and (not whole or float(value).is_integer()):
-        return
+    if isinstance(value, int | float) and math.isfinite(value) and _within(value, low, high):
+        if not whole or float(value).is_integer():
+            return
     told = ("" if low is None else f" from {low:.16g}") + ("" if high is None else f" to {high:.16g}")
     sentence = f"{field.label}: use a {'whole ' if whole else ''}number{told}."
     raise gr.Error(sentence, title="Not possible", print_exception=False)

@@ -188,22 +188,6 @@ def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_files(
     assert content(killed) == whole
 
 
-def test_a_second_run_in_the_same_folder_at_once_is_refused_and_the_first_is_not_disturbed(
-    pipe: TextToImage, pictures: list[PromptImage], whole: dict[str, bytes], tmp_path: Path
-) -> None:
-    pytest.importorskip("fcntl")
-    folder = tmp_path / "both"
-    drawn = (one for group in groups(pictures, set()) for one in draw_group(pipe, group, set()))
-    first = save_all(drawn, pictures, folder, set())
-    next(first)
-    before = content(folder)
-    with pytest.raises(OutputError, match=f"Another process is writing {folder}"):
-        next(save_all(iter(()), pictures, folder, {pictures[0].file}))
-    assert content(folder) == before
-    list(first)
-    assert content(folder) == whole
-
-
 def test_a_run_that_was_stopped_has_a_manifest_of_what_is_there_and_goes_on(
     pipe: TextToImage, pictures: list[PromptImage], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -466,7 +450,7 @@ def test_a_second_run_into_the_same_folder_is_refused_while_the_first_one_draws(
     with held(folder):
         done = finished(pictures, folder)
         for one in save_all(draw_group(pipe, groups(pictures, done)[0]), pictures, folder, done):
-            half = folder / f".{one.picture.file}.{'0' * 16}.partial"
+            half = folder / f".{one.entry.file}.{'0' * 16}.partial"
             half.write_bytes(b"half")  # as it is written at this moment
             with pytest.raises(OutputError, match=r"Another process writes into .*shared now: wait"):
                 run(pipe, pictures, folder)

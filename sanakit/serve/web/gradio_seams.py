@@ -128,9 +128,13 @@ def _check_number(field: gr.Number | gr.Slider, value: Any) -> None:
         return
     low, high = field.minimum, field.maximum
     whole = isinstance(field, gr.Number) and field.precision == 0  # Gradio would round
-    if isinstance(value, int | float) and math.isfinite(value) and _within(value, low, high):
-        if not whole or float(value).is_integer():
-            return
+    if (
+        isinstance(value, int | float)
+        and math.isfinite(value)
+        and _within(value, low, high)
+        and (not whole or float(value).is_integer())
+    ):
+        return
     told = ("" if low is None else f" from {low:.16g}") + ("" if high is None else f" to {high:.16g}")
     sentence = f"{field.label}: use a {'whole ' if whole else ''}number{told}."
     raise gr.Error(sentence, title="Not possible", print_exception=False)

@@ -219,7 +219,7 @@ def test_a_cache_that_another_process_builds_is_refused_and_its_files_stay(writt
     partial = folder / f".00001.safetensors.{'0' * 16}.partial"
     with held_cache(folder, ABOUT):
         partial.write_bytes(b"half")
-        with pytest.raises(OutputError, match="Another process writes"), held_cache(folder, ABOUT):
+        with pytest.raises(OutputError, match="Another process is writing"), held_cache(folder, ABOUT):
             pass
         assert partial.exists()
     with held_cache(folder, ABOUT):  # of a killed process: nobody else is there

@@ -21,7 +21,7 @@ from source_tree import PACKAGE, ROOT, file_of, files, imports, module_name
 ORDER = {
     "": (
         *("errors", "whole", "reading", "seeds", "dialect", "images", "clips", "ops", "models", "text"),
-        *("flow", "graphs", "quant", "adapters", "weights", "pipelines", "eval", "bench", "data", "train"),
+        *("flow", "graphs", "quant", "weights", "adapters", "pipelines", "eval", "bench", "data", "train"),
         *("pocket", "recipes", "serve", "comfy", "cli"),
     ),
     "weights": ("read", "find", "layouts"),

@@ -1,0 +1,125 @@
+"""What a pipeline does with adapters: load, weigh, unload, merge. `TextToImage` is one of these."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from sanakit.adapters.attach import AdapterSet, check_recorded, checked_weight, recorded
+from sanakit.adapters.read import DIFFUSERS_FILE, PEFT_FILE, AdapterFile
+from sanakit.errors import SettingsError
+from sanakit.models.sana import Sana
+from sanakit.weights.find.resolve import resolve
+from sanakit.weights.layouts.parts import transformer_config
+
+StrPath = str | os.PathLike[str]
+AdapterChoices = Iterable[tuple[StrPath, float]]
+"""Files of adapters and their weights."""
+
+
+class Budget(Protocol):
+    """A memory plan's account."""
+
+    base: int  # bytes that are held all the time
+
+
+class Adaptable:
+    """A pipeline whose transformer takes adapters (LoRA files)."""
+
+    transformer: Sana
+    _memory: Budget
+
+    @property
+    def adapters(self) -> dict[str, float]:
+        """The loaded adapters by name, and their weights; 0: turned off."""
+        return self.adapter_set.weights
+
+    @cached_property
+    def adapter_set(self) -> AdapterSet:
+        """The adapters of the transformer. Raises SettingsError for graphs."""
+        return AdapterSet(self.transformer)
+
+    @property
+    def adapted_by(self) -> str:
+        """The record of all adapters that change what is drawn now, merged ones too; "" without any."""
+        return recorded(self.adapter_set.uses) if "adapter_set" in vars(self) else ""
+
+    def load_adapter(self, file: StrPath | AdapterFile, weight: float = 1.0, name: str | None = None) -> str:
+        """Load a LoRA, beside those that are loaded: their changes are summed. Returns its name.
+
+        file: .safetensors in the names of diffusers, peft, Kohya's scripts or OneTrainer; or a folder of
+        diffusers or peft with one. weight: from -100 to 100, the factor on its change; 0 turns it off.
+        name: to weigh and unload it by; None: the file's.
+        Raises ModelNotFoundError, WeightsError for a file that is not a LoRA of this model, or SettingsError.
+        """
+        opened = file if isinstance(file, AdapterFile) else AdapterFile(file)
+        held = self.adapter_set.bytes
+        adapter = opened.read(self.transformer.config)
+        name = _free_name(opened.path, self.adapters) if name is None else name
+        self.adapter_set.add(adapter, name, weight)
+        self._memory.base += self.adapter_set.bytes - held
+        for note in adapter.notes:
+            warnings.warn(note, stacklevel=2)
+        return name
+
+    def set_adapters(self, weights: Mapping[str, float]) -> None:
+        """Give loaded adapters new weights by name; those that are not named are turned off.
+
+        Raises SettingsError for unknown names and for weights out of range.
+        """
+        self.adapter_set.weigh(weights)
+
+    def unload_adapters(self, *names: str) -> None:
+        """Take adapters off, all without a name: then the model is what it was, bit for bit.
+
+        Those that were merged stay. Raises SettingsError for unknown names.
+        """
+        held = self.adapter_set.bytes
+        self.adapter_set.remove(names or tuple(self.adapters))
+        self._memory.base += self.adapter_set.bytes - held
+
+    def merge_adapters(self) -> None:
+        """Sum all adapters into the model's weights, at their weights now, and unload them; irreversible.
+
+        Steps then take as long as without adapters. Warns where the model is quantised, which loses small
+        changes. Raises SettingsError for a compiled model.
+        """
+        held = self.adapter_set.bytes
+        for note in self.adapter_set.merge():
+            warnings.warn(note, stacklevel=2)
+        self._memory.base -= held
+
+    def check_drawn_by(self, record: object) -> None:
+        """Raise SettingsError unless the adapters in use are those of an image's record."""
+        check_recorded(record or "", self.adapted_by)
+
+
+def open_adapters(model: StrPath, chosen: AdapterChoices) -> list[tuple[AdapterFile, float]]:
+    """Open files of adapters and check them against a model, by headers alone: before it is loaded.
+
+    model: as for `load_transformer`. Raises ModelNotFoundError, WeightsError or SettingsError.
+    """
+    opened = [(AdapterFile(file), checked_weight(str(file), weight)) for file, weight in chosen]
+    if opened:
+        source = resolve(model, ("transformer",))
+        if source.runtime:
+            raise SettingsError(f"{model} holds graphs, which take no adapters: use the original model.")
+        config = transformer_config(source)
+        for file, _ in opened:
+            file.check(config)
+    return opened
+
+
+def _free_name(path: Path, taken: Mapping[str, float]) -> str:
+    """Return a name for an adapter by its file, or its folder where all files are named alike."""
+    stem = path.parent.name if path.name in (DIFFUSERS_FILE, PEFT_FILE) else path.stem
+    stem, number = stem or path.stem, 1
+    name = stem
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    return name

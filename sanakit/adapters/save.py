@@ -40,7 +40,7 @@ def save_adapter(
     """Write an adapter of a transformer of these sizes as one .safetensors file, and return its path.
 
     dtype: to store in; the published ones are in bfloat16. Raises OutputError when it cannot be written, and
-    SettingsError for an unknown dtype.
+    PrecisionError for an unknown dtype.
     """
     target, kind = Path(path).expanduser(), parse_dtype(dtype)
     if target.suffix != ".safetensors":

@@ -118,5 +118,5 @@ def written(
     header = {"format": "pt", **(texts or {})}
     if config is not None:
         header["lora_adapter_metadata"] = json.dumps({f"transformer.{k}": v for k, v in config.items()})
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, header)
+    save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, path, header)
     return path

@@ -96,8 +96,8 @@ class AdapterSet:
             part.weight = wanted[part.owner]
         self._weights = wanted
 
-    def remove(self, names: Collection[str]) -> None:
-        """Take adapters off. Raises SettingsError for unknown names."""
+    def remove(self, names: Collection[str]) -> list[Adapter]:
+        """Take adapters off and return them. Raises SettingsError for unknown names."""
         self._check_known(names)
         self._check_changeable()
         for path, layer in list(self._layers()):
@@ -105,8 +105,8 @@ class AdapterSet:
             layer.adapters = nn.ModuleList(left)
             if not left:
                 self.transformer.set_submodule(path, layer.base)
-        for name in names:
-            del self._adapters[name], self._weights[name]
+        self._weights = {name: weight for name, weight in self._weights.items() if name not in names}
+        return [self._adapters.pop(name) for name in dict.fromkeys(names)]
 
     @torch.no_grad()
     def merge(self) -> list[str]:
@@ -196,6 +196,11 @@ def recorded(uses: Collection[Use]) -> str:
     '[{"name": "a", "file": "a.safetensors", "weight": 0.5, "fingerprint": "12"}]'
     """
     return json.dumps([asdict(use) for use in uses], ensure_ascii=True) if uses else ""
+
+
+def recorded_weights(text: str) -> dict[str, float]:
+    """Return names and weights of recorded adapters. Raises SettingsError for what is not a record."""
+    return {use.name: use.weight for use in _uses(text)}
 
 
 def check_recorded(text: object, now: str) -> None:

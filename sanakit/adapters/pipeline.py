@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from sanakit.adapters.attach import AdapterSet, check_recorded, checked_weight, recorded
+from sanakit.adapters.attach import AdapterSet, Use, checked_weight, recorded
 from sanakit.adapters.read import DIFFUSERS_FILE, PEFT_FILE, AdapterFile
 from sanakit.errors import SettingsError
 from sanakit.models.sana import Sana
 from sanakit.weights.find.resolve import resolve
 from sanakit.weights.layouts.parts import transformer_config
+from sanakit.weights.settings import ModelSettings
 
 StrPath = str | os.PathLike[str]
 AdapterChoices = Iterable[tuple[StrPath, float]]
@@ -31,6 +33,7 @@ class Adaptable:
     """A pipeline whose transformer takes adapters (LoRA files)."""
 
     transformer: Sana
+    settings: ModelSettings
     _memory: Budget
 
     @property
@@ -62,9 +65,15 @@ class Adaptable:
         name = _free_name(opened.path, self.adapters) if name is None else name
         self.adapter_set.add(adapter, name, weight)
         self._memory.base += self.adapter_set.bytes - held
+        self.settings = replace(self.settings, notes=(*self.settings.notes, *adapter.notes))
         for note in adapter.notes:
             warnings.warn(note, stacklevel=2)
         return name
+
+    def load_opened(self, opened: Iterable[tuple[AdapterFile, float]]) -> None:
+        """Load what `open_adapters` checked, each under its file's name."""
+        for file, weight in opened:
+            self.load_adapter(file, weight)
 
     def set_adapters(self, weights: Mapping[str, float]) -> None:
         """Give loaded adapters new weights by name; those that are not named are turned off.
@@ -79,8 +88,12 @@ class Adaptable:
         Those that were merged stay. Raises SettingsError for unknown names.
         """
         held = self.adapter_set.bytes
-        self.adapter_set.remove(names or tuple(self.adapters))
+        left = self.adapter_set.remove(names or tuple(self.adapters))
         self._memory.base += self.adapter_set.bytes - held
+        told = {note for adapter in left for note in adapter.notes}
+        self.settings = replace(
+            self.settings, notes=tuple(note for note in self.settings.notes if note not in told)
+        )
 
     def merge_adapters(self) -> None:
         """Sum all adapters into the model's weights, at their weights now, and unload them; irreversible.
@@ -93,9 +106,16 @@ class Adaptable:
             warnings.warn(note, stacklevel=2)
         self._memory.base -= held
 
-    def check_drawn_by(self, record: object) -> None:
-        """Raise SettingsError unless the adapters in use are those of an image's record."""
-        check_recorded(record or "", self.adapted_by)
+    def check_unchanged(self, record: object) -> None:
+        """Raise SettingsError unless the adapters in use are those of a request's settings; None: none.
+
+        What was prepared of its prompts holds keys and values of the weights of then.
+        """
+        if (record or "") != self.adapted_by:
+            raise SettingsError(
+                "The adapters were changed while an image was being drawn: draw it to its end before, or "
+                "begin it again."
+            )
 
 
 def open_adapters(model: StrPath, chosen: AdapterChoices) -> list[tuple[AdapterFile, float]]:
@@ -114,7 +134,16 @@ def open_adapters(model: StrPath, chosen: AdapterChoices) -> list[tuple[AdapterF
     return opened
 
 
-def _free_name(path: Path, taken: Mapping[str, float]) -> str:
+def record_of(opened: Iterable[tuple[AdapterFile, float]]) -> str:
+    """Return the record of adapters as a pipeline has it that was loaded with them; see `open_adapters`."""
+    uses: dict[str, Use] = {}
+    for file, weight in opened:
+        name = _free_name(file.path, uses)
+        uses[name] = Use(name=name, file=file.path.name, weight=weight, fingerprint=file.fingerprint)
+    return recorded([use for use in uses.values() if use.weight])
+
+
+def _free_name(path: Path, taken: Container[str]) -> str:
     """Return a name for an adapter by its file, or its folder where all files are named alike."""
     stem = path.parent.name if path.name in (DIFFUSERS_FILE, PEFT_FILE) else path.stem
     stem, number = stem or path.stem, 1

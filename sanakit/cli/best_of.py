@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sanakit.cli import generate
+from sanakit.cli.adapters import Adapters, parse_adapters
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def best_of(
     dtype: generate.Dtype = "auto",
     memory: generate.Memory = "auto",
     plan: generate.Plan = None,
+    adapter: Adapters = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -54,7 +56,7 @@ def best_of(
     The judge is a CLIP model. Each PNG carries its own seed, with which `sana generate` draws it again, and
     its score.
     """
-    seed = secrets.randbelow(2**32) if seed is None else seed
+    seed, chosen = secrets.randbelow(2**32) if seed is None else seed, parse_adapters(adapter)
     with progress_bar() as show, warnings.catch_warnings(action="ignore"):  # the result tells them
         from sanakit.data.annotate.scoring import clip_scorer
         from sanakit.images.image import parse_size
@@ -64,7 +66,9 @@ def best_of(
         width, height = parse_size(size) if size is not None else (None, None)
         paths = generate.output_paths(output, keep)
         score = clip_scorer(judge, device=device)
-        pipe = TextToImage.from_pretrained(model, device=device, dtype=dtype, memory=memory, plan=plan)
+        pipe = TextToImage.from_pretrained(
+            model, device=device, dtype=dtype, memory=memory, plan=plan, adapters=chosen
+        )
         chooser = BestOf(pipe, lambda text, images: score(images, [text] * len(images)), batch=batch)
         result = None
         for trial in chooser.stream(

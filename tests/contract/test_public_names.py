@@ -81,8 +81,18 @@ def test_text_to_image_takes_these_arguments() -> None:
     sampling = {"steps", "guidance", "solver", "dialect"}
     assert image | sampling | {"output"} <= set(parameters(TextToImage.__call__))
     assert image | sampling <= set(parameters(TextToImage.stream))
-    loading = {"path", "device", "dtype", "memory", "encoder", "plan", "compile"}
+    loading = {"path", "device", "dtype", "memory", "encoder", "plan", "compile", "adapters"}
     assert loading == set(parameters(TextToImage.from_pretrained))
+
+
+def test_a_pipeline_takes_adapters() -> None:
+    from sanakit import TextToImage
+
+    assert parameters(TextToImage.load_adapter) == ["self", "file", "weight", "name"]
+    assert parameters(TextToImage.set_adapters) == ["self", "weights"]
+    assert parameters(TextToImage.unload_adapters) == ["self", "names"]
+    assert parameters(TextToImage.merge_adapters) == ["self"]
+    assert isinstance(TextToImage.adapters, property)
 
 
 def test_weights_offers_these_functions() -> None:

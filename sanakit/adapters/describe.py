@@ -71,7 +71,7 @@ def describe_adapter(path: str | os.PathLike[str]) -> AdapterDescription | None:
         ranks=tuple(sorted({infos[name].shape[0] for name in downs if infos[name].shape})),
         alphas=tuple(sorted({part.alpha for part in adapter.parts})),
         scales=tuple(sorted({part.scale for part in adapter.parts})),
-        targets=Counter(_BLOCK.sub("", module) for module in modules),
+        targets=dict(Counter(_BLOCK.sub("", module) for module in modules)),
         parameters=sum(info.size for info in infos.values()),
         dtype=file.files.dtype,
         bytes=file.path.stat().st_size,

@@ -119,15 +119,18 @@ def products(config: SanaConfig) -> dict[str, tuple[int, int]]:
 
 
 def spellings(config: SanaConfig) -> dict[str, Place]:
-    """Return every name of a module in either spelling, and its place in a model."""
+    """Return every name of a module in either spelling, and its place in a model.
+
+    diffusers calls the embedder of time otherwise in SANA-Sprint; both names are known for all models.
+    """
     found: dict[str, Place] = {}
     for module, (inputs, outputs) in products(config).items():
-        theirs = diffusers_module(module, guidance_embed=config.guidance_embed)
-        step = outputs // len(theirs)
         found[module] = Place(module, 0, outputs, inputs)
-        found |= {
-            name: Place(module, step * part, step * (part + 1), inputs) for part, name in enumerate(theirs)
-        }
+        for sprint in (False, True):
+            theirs = diffusers_module(module, guidance_embed=sprint)
+            step = outputs // len(theirs)
+            places = [Place(module, step * n, step * (n + 1), inputs) for n in range(len(theirs))]
+            found |= zip(theirs, places, strict=True)
     return found
 
 

@@ -17,7 +17,7 @@ from sanakit.adapters.names import Place
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Part:
+class AdapterPart:
     """A change of low rank to one run of rows: scale * up @ down. magnitude: of DoRA, else None."""
 
     place: Place
@@ -37,7 +37,7 @@ class Part:
         """The factor on up @ down."""
         return self.alpha / (math.sqrt(self.rank) if self.stabilised else self.rank)
 
-    def cut(self, rows: slice) -> Part:
+    def cut(self, rows: slice) -> AdapterPart:
         """Return the same change of some of its n rows alone: the same down, its own rows of up."""
         start, stop, _ = rows.indices(len(self.up))
         place = replace(self.place, start=self.place.start + start, stop=self.place.start + stop)
@@ -49,7 +49,7 @@ class Part:
 class Adapter:
     """A LoRA. file: the name of its file. fingerprint: of its tensors and settings, 64 hexadecimal digits."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[AdapterPart, ...]
     file: str = ""
     fingerprint: str = ""
     notes: tuple[str, ...] = ()  # what the user should know about how it is taken

@@ -16,7 +16,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from sanakit.adapters.adapter import Adapter, Part
+from sanakit.adapters.adapter import Adapter, AdapterPart
 from sanakit.adapters.layer import Adapted, AdaptedLatents, LowRank, dora_gain, float_layer, merged_matrix
 from sanakit.errors import SettingsError
 from sanakit.models.layers import Linear, Pointwise
@@ -84,7 +84,7 @@ class AdapterSet:
         self._adapters[name], self._weights[name] = adapter, weight
 
     def weigh(self, weights: Mapping[str, float]) -> None:
-        """Give adapters new weights; all others are turned off. Raises SettingsError for unknown names."""
+        """Set the weights of adapters; all others are turned off. Raises SettingsError for unknown names."""
         self._check_known(weights)
         wanted = {
             name: checked_weight(name, weights[name]) if name in weights else 0.0 for name in self._weights
@@ -239,7 +239,7 @@ def _which(use: Use) -> tuple[str, float]:
     return use.fingerprint, use.weight
 
 
-def _low_rank(owner: str, part: Part, base: nn.Module) -> LowRank:
+def _low_rank(owner: str, part: AdapterPart, base: nn.Module) -> LowRank:
     """Return a part as the module that computes it, on the device of its layer."""
     device = next(chain(base.parameters(), base.buffers())).device
     down, up = part.down.to(device), part.up.to(device)

@@ -25,7 +25,7 @@ _BLOCK = re.compile(r"(?:.*[._])?blocks[._]\d+[._]")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdapterDescription:
-    """What an adapter's file holds, and which known models it draws with."""
+    """The content of an adapter's file, and the known models that it draws with."""
 
     path: str
     kind: str  # LoRA | DoRA

@@ -33,7 +33,7 @@ ROWS = 512  # of a matrix that are widened at a time, for their norms
 
 
 class LowRank(nn.Module):
-    """What one adapter adds to a run of a layer's outputs: weight * scale * B (A x).
+    """The change of one adapter to a run of a layer's outputs: weight * scale * B (A x).
 
     owner: the adapter's name. start: the first of its rows among the layer's N. gain: g of DoRA, n.
     """

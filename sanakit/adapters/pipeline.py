@@ -1,4 +1,4 @@
-"""What a pipeline does with adapters: load, weigh, unload, merge. `TextToImage` is one of these."""
+"""Adapters of a pipeline: loaded, weighed, unloaded, merged. `TextToImage` is such a pipeline."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Adaptable:
             self.load_adapter(file, weight)
 
     def set_adapters(self, weights: Mapping[str, float]) -> None:
-        """Give loaded adapters new weights by name; those that are not named are turned off.
+        """Set the weights of loaded adapters by name; those that are not named are turned off.
 
         Raises SettingsError for unknown names and for weights out of range.
         """

@@ -1,7 +1,7 @@
 """Read an adapter's file: checked on its header against a model's sizes, then read as tensors.
 
-Only safetensors are read, never pickles. What stands in the header (`lora_adapter_metadata`, as diffusers and
-peft write it) or in peft's adapter_config.json beside the file tells the scale; tensors tell all else. Every
+Only safetensors are read, never pickles. The scale is told by the header (`lora_adapter_metadata`, as
+diffusers and peft write it) or by peft's adapter_config.json beside the file; tensors tell all else. Every
 tensor has a place in the model, or belongs to another network, which is told; otherwise the file is refused.
 Shapes: K in, r rank, n rows of a product's outputs.
 """
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sanakit.adapters.adapter import Adapter, Part
+from sanakit.adapters.adapter import Adapter, AdapterPart
 from sanakit.adapters.names import (
     ALPHA,
     DOWN,
@@ -127,14 +127,16 @@ class AdapterFile:
             notes=(*self._told(found), *self._covered(found, config)),
         )
 
-    def _part(self, place: Place, names: Mapping[str, str], spelled: str) -> Part:
+    def _part(self, place: Place, names: Mapping[str, str], spelled: str) -> AdapterPart:
         down, up = (self._tensor(names[kind]).flatten(1) for kind in (DOWN, UP))
         alpha = _alpha(self.config, spelled, len(down))
         if ALPHA in names:
             alpha = float(self._tensor(names[ALPHA]))
         magnitude = self._tensor(names[MAGNITUDE]).flatten() if MAGNITUDE in names else None
         stabilised = self.config.get("use_rslora") is True
-        return Part(place=place, down=down, up=up, alpha=alpha, stabilised=stabilised, magnitude=magnitude)
+        return AdapterPart(
+            place=place, down=down, up=up, alpha=alpha, stabilised=stabilised, magnitude=magnitude
+        )
 
     def _tensor(self, name: str) -> Tensor:
         """Return a tensor in memory of its own. Raises WeightsError unless its values are finite."""

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sanakit.adapters.adapter import Adapter, Part
+from sanakit.adapters.adapter import Adapter, AdapterPart
 from sanakit.adapters.names import diffusers_module, products
 from sanakit.adapters.read import HEADER_KEY
 from sanakit.errors import OutputError
@@ -46,7 +46,7 @@ def save_adapter(
     if target.suffix != ".safetensors":
         raise OutputError(f"{path} cannot be written: end the name of an adapter in .safetensors.")
     tensors: dict[str, Tensor] = {}
-    modules: dict[str, Part] = {}
+    modules: dict[str, AdapterPart] = {}
     for part in adapter.parts:
         for name, one in _apart(part, config):
             convolution = name.endswith(CONVOLUTIONS)
@@ -62,7 +62,7 @@ def save_adapter(
     return target
 
 
-def _apart(part: Part, config: SanaConfig) -> Iterator[tuple[str, Part]]:
+def _apart(part: AdapterPart, config: SanaConfig) -> Iterator[tuple[str, AdapterPart]]:
     """Yield a part as diffusers has it: by its names, one for each run of the rows that is apart there."""
     place = part.place
     names = diffusers_module(place.module, guidance_embed=config.guidance_embed)
@@ -74,7 +74,7 @@ def _apart(part: Part, config: SanaConfig) -> Iterator[tuple[str, Part]]:
             yield name, part.cut(rows)
 
 
-def _settings(modules: dict[str, Part]) -> dict[str, Any]:
+def _settings(modules: dict[str, AdapterPart]) -> dict[str, Any]:
     """Return peft's settings: rank and alpha of most modules, and those of the others by name."""
     rank = Counter(part.rank for part in modules.values()).most_common(1)[0][0]
     alpha = Counter(part.alpha for part in modules.values()).most_common(1)[0][0]

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sanakit.adapters.adapter import Adapter, Part
+from sanakit.adapters.adapter import Adapter, AdapterPart
 from sanakit.adapters.names import Place, products, spellings
 from sanakit.models.sana import Sana, SanaConfig
 
@@ -50,7 +50,7 @@ def lora(
         down = torch.randn(rank, place.inputs, generator=generator) * spread
         up = torch.randn(rows, rank, generator=generator) * spread
         magnitude = 1 + torch.rand(rows, generator=generator) if dora else None
-        parts.append(Part(place=place, down=down, up=up, alpha=alpha or rank, magnitude=magnitude))
+        parts.append(AdapterPart(place=place, down=down, up=up, alpha=alpha or rank, magnitude=magnitude))
     return Adapter(parts=tuple(parts), file=f"{seed}.safetensors", fingerprint=f"{seed}")
 
 

@@ -253,7 +253,8 @@ def _with_matrix(base: nn.Module, matrix: Tensor, dtype: torch.dtype) -> nn.Modu
     """Return a layer with another matrix (N K, float32): itself, or a quantised one made again."""
     if isinstance(base, Quantized):
         plain = Linear(base.in_features, base.out_features, bias=False, device="meta")
-        plain.weight, plain.bias = nn.Parameter(matrix, requires_grad=False), base.bias
+        plain.weight = nn.Parameter(matrix, requires_grad=False)
+        plain.register_parameter("bias", base.bias)
         return type(base).of(plain).train(base.training)
     inner = float_layer(base)
     old = inner.weight

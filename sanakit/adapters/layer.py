@@ -163,8 +163,9 @@ def dora_gain(
 def merged_matrix(layer: nn.Module, parts: nn.ModuleList) -> Tensor:
     """Return a layer's matrix with its adapters summed into it, N K in float32."""
     matrix = base_matrix(layer, slice(None)).clone()
-    base = matrix.clone() if any(part.gain is not None for part in parts) else matrix
-    for part in parts:
+    active = list(_parts(parts))
+    base = matrix.clone() if any(part.gain is not None for part in active) else matrix
+    for part in active:
         rows = slice(part.start, part.start + len(part.up))
         matrix[rows] += part.matrix(base[rows])
     return matrix

@@ -34,7 +34,6 @@ class Adaptable:
 
     transformer: Sana
     settings: ModelSettings
-    _memory: Budget
 
     @property
     def adapters(self) -> dict[str, float]:
@@ -64,7 +63,7 @@ class Adaptable:
         adapter = opened.read(self.transformer.config)
         name = _free_name(opened.path, self.adapters) if name is None else name
         self.adapter_set.add(adapter, name, weight)
-        self._memory.base += self.adapter_set.bytes - held
+        self._account(self.adapter_set.bytes - held)
         self.settings = replace(self.settings, notes=(*self.settings.notes, *adapter.notes))
         for note in adapter.notes:
             warnings.warn(note, stacklevel=2)
@@ -89,7 +88,7 @@ class Adaptable:
         """
         held = self.adapter_set.bytes
         left = self.adapter_set.remove(names or tuple(self.adapters))
-        self._memory.base += self.adapter_set.bytes - held
+        self._account(self.adapter_set.bytes - held)
         told = {note for adapter in left for note in adapter.notes}
         self.settings = replace(
             self.settings, notes=tuple(note for note in self.settings.notes if note not in told)
@@ -104,7 +103,12 @@ class Adaptable:
         held = self.adapter_set.bytes
         for note in self.adapter_set.merge():
             warnings.warn(note, stacklevel=2)
-        self._memory.base -= held
+        self._account(-held)
+
+    def _account(self, more: int) -> None:
+        """Have the memory plan know of bytes that are held all the time from now on."""
+        plan: Budget = vars(self)["_memory"]  # whose type belongs to the pipeline
+        plan.base += more
 
     def check_unchanged(self, record: object) -> None:
         """Raise SettingsError unless the adapters in use are those of a request's settings; None: none.

@@ -41,7 +41,9 @@ SOLVERS: dict[str, tuple[Callable[[Tensor, bool | None], Solver], Callable[[int,
 }
 MAX_IMAGES, MAX_SEED = 256, 2**63 - 1  # of one call
 # Settings of other tasks that a PNG may carry -> what draws its image again.
-_ELSEWHERE = dict.fromkeys(("best_of", "score"), "`sana generate`, or by this call without best_of and score")
+_ELSEWHERE: dict[str, str] = dict.fromkeys(
+    ("best_of", "score"), "`sana generate`, or by this call without best_of and score"
+)
 _ELSEWHERE["strength"] = "`sana edit` or ImageToImage, from the image that it was made from"
 
 Number = TypeVar("Number")

@@ -35,8 +35,8 @@ TOGETHER = ("tests/graphs/",)
 FIRST = ("tests/pocket/recipes/", *TOGETHER, "tests/serve/", "tests/train/distributed/", "tests/weights/")
 # Others' packages that results are compared with, and clients and runtimes that take seconds to be imported.
 ORACLES = {
-    *("accelerate", "bitsandbytes", "diffusers", "nncf", "onnxruntime", "openvino", "ray", "schemathesis"),
-    *("selenium", "skimage", "torchao", "transformers"),
+    *("accelerate", "bitsandbytes", "diffusers", "nncf", "onnxruntime", "openvino", "peft", "ray"),
+    *("schemathesis", "selenium", "skimage", "torchao", "transformers"),
 }
 
 

@@ -18,6 +18,7 @@ from time import perf_counter
 import torch
 
 from sanakit import __version__
+from sanakit.adapters.pipeline import AdapterChoices
 from sanakit.bench.floors import Work, decoding, text_encoding, transformer_step
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SanaConfig
@@ -71,11 +72,13 @@ def measure_speed(
     runs: int = 5,
     threads: int | None = None,
     device: str = "auto",
+    adapters: AdapterChoices = (),
     progress: OnProgress = lambda what, done, total: None,
 ) -> SpeedReport:
     """Draw `runs` images after an unmeasured first one, with the model's own settings.
 
-    model, device: as for `TextToImage.from_pretrained`. width, height: pixels; None: the model's own.
+    model, device, adapters: as for `TextToImage.from_pretrained`; of adapters the seconds are measured, their
+    arithmetic is not counted. width, height: pixels; None: the model's own.
     threads: of the CPU, 1 or more; None: as they are. Raises what loading and drawing raise.
     >>> measure_speed(runs=1).stages[-1].name
     'picture'
@@ -83,7 +86,8 @@ def measure_speed(
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
-        return _measure(model, width, height, runs, device, progress)
+        pipe = TextToImage.from_pretrained(model, device=device, adapters=adapters)
+        return _measure(pipe, width, height, runs, choose_device(device), progress)
     finally:
         torch.set_num_threads(before)
 
@@ -102,15 +106,14 @@ def machine_facts() -> dict[str, str]:
 
 
 def _measure(
-    model: str | os.PathLike[str],
+    pipe: TextToImage,
     width: int | None,
     height: int | None,
     runs: int,
-    device: str,
+    place: torch.device,
     progress: OnProgress,
 ) -> SpeedReport:
-    pipe = TextToImage.from_pretrained(model, device=device)
-    own, place = pipe.settings, choose_device(device)
+    own = pipe.settings
     width, height = width or own.width, height or own.height
     seconds: dict[str, list[float]] = {"text": [], "transformer step": [], "decode": [], "picture": []}
     for run in range(runs + 1):

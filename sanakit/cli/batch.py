@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,13 @@ def draw_prompts(
 ) -> None:
     """Draw what a file of prompts asks for and is not there yet; print what was done.
 
-    output: the folder; None: the file's name without its suffix, here. loading: device, dtype, memory, plan.
+    output: the folder; None: the file's name without its suffix, here. loading: as for `from_pretrained`.
     defaults: settings of rows that do not have their own. workers: processes of Ray; None: this one.
     """
     folder = Path(prompts.stem) if output is None else output.expanduser()
     started = time.monotonic()
     with progress_bar() as show, ExitStack() as stack:
+        from sanakit.adapters.pipeline import open_adapters, record_of
         from sanakit.images.image import parse_size
         from sanakit.pipelines.batch import MANIFEST, draw_group, drawn_by, finished, groups, held, save_all
         from sanakit.pipelines.prompt_file import read_prompts
@@ -50,7 +52,9 @@ def draw_prompts(
         show("reading", 0, 0)
         width, height = parse_size(size) if size is not None else (None, None)
         defaults = defaults | {"width": width, "height": height}
+        opened = open_adapters(model, loading["adapters"])
         spec = ModelSpec.of(load_settings(model), *load_configs(model))
+        spec = replace(spec, adapters=record_of(opened))
         entries = read_prompts(prompts, partial(check_request, spec), seed=seed or 0, **defaults)
         weights = drawn_by(model, loading.get("plan"))
         stack.enter_context(held(folder))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sanakit.cli.adapters import Adapters, parse_adapters
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar, size_in_bytes
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def bench(
         int | None, typer.Option(metavar="N", min=1, show_default="all", help="Of the CPU.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    adapter: Adapters = None,
     info: Annotated[
         bool, typer.Option("--info", help="Print version, processor, devices and kernels, then exit.")
     ] = False,
@@ -50,7 +52,14 @@ def bench(
     width, height = parse_size(size) if size is not None else (None, None)
     with progress_bar() as show:
         report = measure_speed(
-            model, width=width, height=height, runs=runs, threads=threads, device=device, progress=show
+            model,
+            width=width,
+            height=height,
+            runs=runs,
+            threads=threads,
+            device=device,
+            adapters=parse_adapters(adapter),
+            progress=show,
         )
     if as_json:
         print_json(report)

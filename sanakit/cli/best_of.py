@@ -15,6 +15,7 @@ import typer
 
 from sanakit.cli import generate
 from sanakit.cli import options as option
+from sanakit.cli.adapters import Adapters, parse_adapters
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def best_of(
     dtype: option.Dtype = "auto",
     memory: option.Memory = "auto",
     plan: option.Plan = None,
+    adapter: Adapters = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -56,7 +58,7 @@ def best_of(
     The judge is a CLIP model. Each PNG carries its own seed, with which `sana generate` draws it again, and
     its score.
     """
-    seed = secrets.randbelow(2**32) if seed is None else seed
+    seed, chosen = secrets.randbelow(2**32) if seed is None else seed, parse_adapters(adapter)
     with progress_bar() as show, warnings.catch_warnings(action="ignore"):  # the result tells them
         from sanakit.data.annotate.scoring import clip_scorer
         from sanakit.images.image import parse_size
@@ -66,7 +68,9 @@ def best_of(
         width, height = parse_size(size) if size is not None else (None, None)
         paths = generate.output_paths(output, keep)
         score = clip_scorer(judge, device=device)
-        pipe = TextToImage.from_pretrained(model, device=device, dtype=dtype, memory=memory, plan=plan)
+        pipe = TextToImage.from_pretrained(
+            model, device=device, dtype=dtype, memory=memory, plan=plan, adapters=chosen
+        )
         chooser = BestOf(pipe, lambda text, images: score(images, [text] * len(images)), batch=batch)
         result = None
         for trial in chooser.stream(

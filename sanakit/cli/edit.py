@@ -13,12 +13,13 @@ import secrets
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sanakit.cli import generate
 from sanakit.cli import options as option
+from sanakit.cli.adapters import Adapters, parse_adapters
 from sanakit.cli.terminal import AsJson, Debug
 from sanakit.errors import OutputError, SettingsError
 
@@ -77,6 +78,7 @@ def edit(
     dtype: option.Dtype = "auto",
     memory: option.Memory = "auto",
     plan: option.Plan = None,
+    adapter: Adapters = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -89,7 +91,7 @@ def edit(
     if mask is not None and expand is not None:
         raise SettingsError("--mask and --expand cannot be combined: use one, then edit the result.")
     margins = None if expand is None else parse_margins(expand)
-    seed = secrets.randbelow(2**32) if seed is None else seed
+    seed, chosen = secrets.randbelow(2**32) if seed is None else seed, parse_adapters(adapter)
 
     with generate.display(preview=False) as show, warnings.catch_warnings(action="ignore"):
         from sanakit.images.formats import check_sides
@@ -115,7 +117,8 @@ def edit(
         words |= {"solver": solver, "dialect": dialect, "seed": seed, "num_images": num_images}
         words |= {"guidance_kind": guidance_kind}
         words |= {} if strength is None else {"strength": strength}
-        loading = {"device": device, "dtype": dtype, "memory": memory, "plan": plan}
+        loading: dict[str, Any] = {"device": device, "dtype": dtype, "memory": memory, "plan": plan}
+        loading["adapters"] = chosen
         if marked is None:
             pipe = ImageToImage.from_pretrained(model, **loading)
             stream = pipe.stream(picture, prompt, negative, **words)

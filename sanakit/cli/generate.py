@@ -15,11 +15,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sanakit.cli import options as option
+from sanakit.cli.adapters import Adapters, parse_adapters
 from sanakit.errors import OutputError, SettingsError
 from sanakit.whole import claimed, numbered
 
@@ -78,6 +79,7 @@ def generate(
     dtype: option.Dtype = "auto",
     memory: option.Memory = "auto",
     plan: option.Plan = None,
+    adapter: Adapters = None,
     compiled: Annotated[
         bool,
         typer.Option("--compile", help="Compile first; takes minutes, pays off for many images on a GPU."),
@@ -95,6 +97,8 @@ def generate(
     # 1. The request
     settings: DrawSettings = {"steps": steps, "guidance": guidance, "solver": solver, "dialect": dialect}
     settings |= {"num_images": num_images, "guidance_kind": guidance_kind}
+    loading: dict[str, Any] = {"device": device, "dtype": dtype, "memory": memory, "plan": plan}
+    loading |= {"compile": compiled, "adapters": parse_adapters(adapter)}
     if prompts is not None:
         if prompt is not None or preview:
             other = "a PROMPT" if prompt is not None else "--preview"
@@ -105,7 +109,7 @@ def generate(
             prompts,
             output,
             model=model,
-            loading={"device": device, "dtype": dtype, "memory": memory, "plan": plan, "compile": compiled},
+            loading=loading,
             size=size,
             seed=seed,
             defaults={"negative_prompt": negative, **settings},
@@ -138,9 +142,7 @@ def generate(
         parse_budget(memory)
 
         # 2. The images, step by step
-        pipe = TextToImage.from_pretrained(
-            model, device=device, dtype=dtype, memory=memory, plan=plan, compile=compiled
-        )
+        pipe = TextToImage.from_pretrained(model, **loading)
         width, height = sides or (None, None)
         result = None
         for step in pipe.stream(prompt, negative, width=width, height=height, **settings):
@@ -158,9 +160,7 @@ def deliver(result: Result, paths: list[Path], seed: int, *, as_json: bool) -> N
     for warning in result.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
     if as_json:
-        images = [
-            {"path": str(path), **metadata} for path, metadata in zip(paths, result.metadata, strict=True)
-        ]
+        images = [{"path": str(path), **one} for path, one in zip(paths, result.metadata, strict=True)]
         report = {"images": images, "timings": result.timings, "warnings": result.warnings}
         print(json.dumps(report, indent=2))
     else:
@@ -212,15 +212,10 @@ def display(preview: bool) -> Iterator[Callable[[Step], None]]:
         return
     from rich.console import Console, Group
     from rich.live import Live
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[pace]}"),
-    )
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[pace]}")
     bar = Progress(*columns, console=console)
     task = bar.add_task("loading the model", total=None, pace="")
     last = time.monotonic()
@@ -246,9 +241,8 @@ def half_blocks(image: Image, console: Console) -> Segments:
     from rich.style import Style
 
     lines = max(1, console.height - 3)  # less the bar and the line of the cursor
-    columns = min(console.width, PREVIEW_COLUMNS, lines * 2 * image.width // image.height)
-    rows = min(lines, columns * image.height // image.width // 2)
-    columns, rows = max(1, columns), max(1, rows)
+    columns = max(1, min(console.width, PREVIEW_COLUMNS, lines * 2 * image.width // image.height))
+    rows = max(1, min(lines, columns * image.height // image.width // 2))
     pixels = image.convert("RGB").resize((columns, rows * 2)).tobytes()
 
     def colour(row: int, column: int) -> Color:

@@ -9,6 +9,7 @@ import typer
 from sanakit.cli.terminal import AsJson, Debug, print_json, size_in_bytes
 
 if TYPE_CHECKING:
+    from sanakit.adapters.describe import AdapterDescription
     from sanakit.weights.find.catalog import CatalogEntry
     from sanakit.weights.inspect import Description, PartDescription
     from sanakit.weights.offer import Offer
@@ -58,12 +59,19 @@ def inspect(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Tell what a folder or weight file holds.
+    """Tell what a folder, weight file or adapter (LoRA) holds.
 
     Only headers are read; nothing is loaded or downloaded.
     """
+    from sanakit.adapters.describe import describe_adapter
     from sanakit.weights import describe
 
+    if adapter := describe_adapter(path):
+        if as_json:
+            print_json(adapter)
+        else:
+            _print_adapter(adapter)
+        return
     description = describe(path)
     if as_json:
         print_json(description)
@@ -139,6 +147,27 @@ def _print_description(description: Description) -> None:
     for part in description.parts:
         _print_part(part)
     for note in description.notes:
+        print(f"  note: {note}")
+
+
+def _print_adapter(adapter: AdapterDescription) -> None:
+    print(adapter.path)
+    targets = ", ".join(f"{name} ({count})" for name, count in sorted(adapter.targets.items()))
+    facts = {
+        "kind": adapter.kind,
+        "layout": adapter.layout,
+        "rank": ", ".join(map(str, adapter.ranks)),
+        "alpha": ", ".join(f"{alpha:g}" for alpha in adapter.alphas),
+        "scale": ", ".join(f"{scale:.4g}" for scale in adapter.scales),
+        "changes": targets,
+        "size": f"{adapter.parameters:,} parameters, {adapter.dtype}, {size_in_bytes(adapter.bytes)}",
+        "fits": ", ".join(adapter.fits) or "no model that is known here",
+        "fingerprint": adapter.fingerprint[:12],
+    }
+    for name, text in facts.items():
+        if text:
+            print(f"  {name:<14}{text}")
+    for note in adapter.notes:
         print(f"  note: {note}")
 
 

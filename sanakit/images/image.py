@@ -43,7 +43,8 @@ _PREVIEW_PATCH = 8
 # The text chunks that are settings, besides "size"; those of other programs are left alone.
 _KINDS = {"steps": int, "seed": int, "best_of": int, "guidance": float, "strength": float, "score": float} | {
     name: str
-    for name in ("prompt", "negative_prompt", "guidance_kind", "solver", "dialect", "model", "version")
+    for name in ("prompt", "negative_prompt", "guidance_kind", "solver", "dialect", "adapters")
+    + ("model", "version")
 }
 
 

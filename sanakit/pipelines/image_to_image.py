@@ -14,6 +14,7 @@ from typing import Literal, Self, Unpack
 import torch
 from PIL import Image
 
+from sanakit.adapters.pipeline import AdapterChoices
 from sanakit.pipelines.request import DrawSettings, ModelSpec, check_request, plain, steps_done
 from sanakit.pipelines.result import Result, Step, result_of
 from sanakit.pipelines.source import make_source
@@ -52,11 +53,18 @@ class FromImage:
         dtype: str | torch.dtype = "auto",
         memory: str | int = "auto",
         plan: str | None = None,
+        adapters: AdapterChoices = (),
     ) -> Self:
         """Load a model; all as for `TextToImage.from_pretrained`."""
         return cls(
             TextToImage.from_pretrained(
-                path, device=device, dtype=dtype, memory=memory, plan=plan, encoder=True
+                path,
+                device=device,
+                dtype=dtype,
+                memory=memory,
+                plan=plan,
+                adapters=adapters,
+                encoder=True,
             )
         )
 

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from sanakit import __version__
+from sanakit.adapters.attach import check_recorded
 from sanakit.dialect import USUAL, Dialect, check_dialect
 from sanakit.errors import SettingsError
 from sanakit.flow.dpm import FlowDPM, dpm_times
@@ -38,12 +39,10 @@ SOLVERS: dict[str, tuple[Callable[[Tensor, bool | None], Solver], Callable[[int,
 }
 MAX_IMAGES, MAX_SEED = 256, 2**63 - 1  # of one call
 # Settings of other tasks that a PNG may carry -> what draws its image again.
-_CHOSEN = "`sana generate`, or by this call without best_of and score"
-_ELSEWHERE = {
-    "strength": "`sana edit` or ImageToImage, from the image that it was made from",
-    "best_of": _CHOSEN,
-    "score": _CHOSEN,
-}
+_ELSEWHERE: dict[str, str] = dict.fromkeys(
+    ("best_of", "score"), "`sana generate`, or by this call without best_of and score"
+)
+_ELSEWHERE["strength"] = "`sana edit` or ImageToImage, from the image that it was made from"
 
 Number = TypeVar("Number")
 
@@ -74,6 +73,7 @@ class ModelSpec:
     guidance_embed: bool = False  # SANA-Sprint: the guidance scale is an input of the model
     depth: int = 0  # blocks of the transformer; 0: not to be looked into
     dense_time: bool = False  # times go to the model in [0, 1], as for Sprint, its teacher and pocket
+    adapters: str = ""  # the record of those in use, see `adapters/attach.py`
 
     @property
     def whole_times(self) -> bool | None:
@@ -207,6 +207,7 @@ def check_request(
     source: the image to start from, which has been brought to a size that the model draws; its own size
     is the result's then. Raises SettingsError or SizeError.
     """
+    check_recorded(others.pop("adapters", None), spec.adapters)
     for name in others:
         if name not in _ELSEWHERE:
             raise TypeError(f"{name!r} is not a setting.")
@@ -254,6 +255,7 @@ def check_request(
     shared |= {} if kind == PLAIN else {"guidance_kind": str(kind)}
     shared |= {} if usual == own.dialect == USUAL else {"dialect": own.dialect}
     shared |= {} if source is None else {"strength": source.strength}
+    shared |= {"adapters": spec.adapters} if spec.adapters else {}
     metadata: list[Metadata] = [{"prompt": text, **shared} for text in prompts for _ in range(num_images)]
     for one, its_seed in zip(metadata, seeds, strict=False):
         one["seed"] = its_seed

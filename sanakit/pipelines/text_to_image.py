@@ -16,6 +16,7 @@ import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Unpack
 
@@ -23,6 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sanakit.adapters.pipeline import Adaptable, AdapterChoices, open_adapters
 from sanakit.dialect import Dialect
 from sanakit.errors import MemoryLimitError, NumericsError, SettingsError
 from sanakit.images.image import draw_preview, fit_preview, resize_and_crop, to_levels, to_pil
@@ -47,7 +49,7 @@ from sanakit.weights.known_things import unknown_prompts
 from sanakit.weights.settings import ModelSettings
 
 
-class TextToImage:
+class TextToImage(Adaptable):
     """A model that draws images of prompts.
 
     transformer, autoencoder (its decoder will do), text_encoder, settings: the parts and their defaults.
@@ -84,6 +86,7 @@ class TextToImage:
         encoder: bool = False,
         plan: str | None = None,
         compile: bool = False,
+        adapters: AdapterChoices = (),
     ) -> TextToImage:
         """Load a model: catalog name, diffusers folder, .safetensors or .pth file, or Hub "org/repo".
 
@@ -95,10 +98,11 @@ class TextToImage:
         encoder: also load the autoencoder's encoder, needed to start from an image.
         plan: quantise transformer and text encoder while loading, such as by "int8" (`quant.plans.PLANS`).
         compile: compile the transformer's blocks in the first steps; takes minutes, meant for GPUs.
+        adapters: LoRA files and their weights, as for `load_adapter`; checked before weights are read.
         Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for an absent device.
         """
         device, budget = choose_device(device), parse_budget(memory)
-        settings = load_settings(path)
+        settings, opened = load_settings(path), open_adapters(path, adapters)
         others = "auto" if dtype in ("float16", "fp16", torch.float16) else dtype
         mapped = device.type == "cpu" and dtype in ("auto", "float32", "fp32", torch.float32)
         transformer = load_transformer(path, device=device, dtype=dtype, mapped=mapped, home="cpu", plan=plan)
@@ -112,14 +116,17 @@ class TextToImage:
             if budget == "all" or size < 0.8 * free:
                 for part in parts:
                     part.to(device)
+        pipe = cls(transformer, decoder, text, settings, device=device, memory=budget)
+        pipe.load_opened(opened)
         if compile:
             compile_sampling(transformer, device)
-        return cls(transformer, decoder, text, settings, device=device, memory=budget)
+        return pipe
 
     @property
     def spec(self) -> ModelSpec:
         """The facts about the model that checking a call needs."""
-        return ModelSpec.of(self.settings, self.transformer.config, self.autoencoder.config)
+        spec = ModelSpec.of(self.settings, self.transformer.config, self.autoencoder.config)
+        return replace(spec, adapters=self.adapted_by)
 
     def __call__(
         self,
@@ -268,6 +275,7 @@ class TextToImage:
             denoise = 0.0
             state = batch.samples[0].state
             while not state.done:
+                self.check_unchanged(request.metadata[0].get("adapters"))
                 batch.step(plan.after_block)
                 state = batch.samples[0].state
                 self.check_finite(

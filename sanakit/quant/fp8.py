@@ -36,7 +36,9 @@ class Float8(ScaledRows):
         return cls(rounded, scale[:, 0], bias)
 
     def product(self, x: Tensor, outputs: slice = slice(None)) -> Tensor:
-        """... K -> ... N."""
+        """... K -> ... N. Where a gradient is wanted, tokens are not rounded: rounding has none."""
+        if x.requires_grad and torch.is_grad_enabled():
+            return super().product(x, outputs)
         fits = not (self.in_features % MULTIPLE or len(self.scale[outputs]) % MULTIPLE)
         if fits and x.is_cuda and multiplies_float8(x.device):
             return self.scaled_product(x, outputs)

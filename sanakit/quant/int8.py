@@ -19,7 +19,9 @@ class Int8Linear(Int8Weight):
     """The weight of an `Int8Weight`, by which tokens are multiplied in 8 bits too, rounded as they come."""
 
     def product(self, x: Tensor, outputs: slice = slice(None)) -> Tensor:
-        """... K -> ... D."""
+        """... K -> ... D. Where a gradient is wanted, tokens are not rounded: rounding has none."""
+        if x.requires_grad and torch.is_grad_enabled():
+            return super().product(x, outputs)
         return linear_int8(x, *self._rows(outputs))
 
     def modulated(self, x: Tensor, modulation: Modulation, outputs: slice = slice(None)) -> Tensor:

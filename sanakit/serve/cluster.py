@@ -62,6 +62,7 @@ class ClusterSettings(BaseModel):
     database: str | None = None
     pictures: str | None = None
     memory: str = "auto"
+    adapters: dict[str, str] = Field({})  # name -> LoRA file, which all machines reach
     no_auth: bool = False
 
 
@@ -77,7 +78,9 @@ class Replica:
         self.jobs, self.keys = JobStore(self.database), KeyStore(self.database)
         self.store = ImageStore(settings.pictures or data / PICTURES)
         threads = max(1, round(settings.num_cpus))
-        self.engine = Engine(settings.models, memory=settings.memory, threads=threads)
+        self.engine = Engine(
+            settings.models, memory=settings.memory, threads=threads, adapters=settings.adapters
+        )
         self.instance = Instance(data)
         self.runner = JobRunner(self.engine, self.jobs, self.store, self.instance.name)
         self.engine.start()

@@ -12,7 +12,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -59,6 +59,7 @@ class ServerSettings:
     max_waiting: int = 64  # images
     keep_days: int | None = None  # how long jobs and kept images stay; None: for ever
     drain: float = 30.0  # seconds
+    adapters: Mapping[str, str] = field(default_factory=dict)  # name -> LoRA file
     image_filter: bool = False
     prompt_filter: str | None = None  # folder of ShieldGemma
     door: HttpSettings = field(default_factory=HttpSettings)
@@ -151,6 +152,7 @@ def _engine(settings: ServerSettings) -> Engine:
         memory=settings.memory,
         max_batch=settings.max_batch,
         max_waiting=settings.max_waiting,
+        adapters=settings.adapters,
         prompt_filter=prompt_filter,
         image_filter=image_filter,
     )

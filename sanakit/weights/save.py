@@ -118,8 +118,9 @@ def save_diffusers(
     with none of them is told. plan: of the quantised transformer and text encoder; they are written
     unchanged, in our own names, which diffusers cannot read. Returns the folder.
     Raises OutputError when it cannot be written, PrecisionError when dtype contradicts precision,
-    SettingsError for an invalid shift or default, and for quantised layers without a plan.
+    SettingsError for an invalid shift or default, for quantised layers without a plan, and for adapters.
     """
+    _check_adapters(transformer)
     if not plan:
         _check_floats(transformer, text_encoder.model)
     dtype = parse_dtype(dtype)
@@ -197,8 +198,9 @@ def save_official(
 
     dtype: to store in; None keeps the tensors' own. The config lies beside the state_dict, where the official
     code does not look; sizes that were never released could not be read back without it. Raises OutputError,
-    and SettingsError for quantised layers.
+    and SettingsError for quantised layers and for adapters.
     """
+    _check_adapters(transformer)
     _check_floats(transformer)
     path = Path(path).expanduser()
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in transformer.state_dict().items()}
@@ -210,12 +212,25 @@ def save_official(
 
 
 def diffusers_state(transformer: Sana) -> dict[str, Tensor]:
-    """Return a transformer's tensors in diffusers' names; fused tensors are split without copying."""
+    """Return a transformer's tensors in diffusers' names; fused tensors are split without copying.
+
+    Raises SettingsError for adapters.
+    """
+    _check_adapters(transformer)
     state = transformer.state_dict()
     renamed: dict[str, Tensor] = {}
     for (ours,), theirs in renames(state, guidance_embed=transformer.config.guidance_embed):
         renamed |= zip(theirs, state[ours].chunk(len(theirs)), strict=True)
     return renamed
+
+
+def _check_adapters(transformer: nn.Module) -> None:
+    """Raise SettingsError for layers with adapters, which no layout of a model has a place for."""
+    if any(".adapters." in name for name, _ in transformer.named_parameters()):
+        raise SettingsError(
+            "The transformer has adapters: merge them (pipe.merge_adapters()) or unload them, then save it. "
+            "The adapters have files of their own (sanakit.adapters.save)."
+        )
 
 
 def _check_floats(*modules: nn.Module) -> None:

@@ -22,7 +22,7 @@ ORDER = {
     "": (
         *("errors", "alone", "whole", "reading", "seeds", "dialect"),
         *("images", "clips", "ops", "models", "text"),
-        *("flow", "graphs", "quant", "adapters", "weights", "pipelines", "eval", "bench", "data", "train"),
+        *("flow", "graphs", "quant", "weights", "adapters", "pipelines", "eval", "bench", "data", "train"),
         *("pocket", "recipes", "serve", "comfy", "cli"),
     ),
     "weights": ("read", "find", "layouts"),

@@ -21,7 +21,9 @@ long":
   task promise stands in the
   files of the path that keep it; these two only name it. (The solvers' state stood in `flow/euler.py`.)
 * `cli/batch.py`: a file of prompts is another task, which begins at the same command.
+* `cli/adapters.py`: an option of several commands.
 * `ops/gpu/`: kernels, like the C++ ones in `ops/native/`, which are not Python and not counted either.
+* `adapters/`: what changes a model's weights by a file of its own. Without such a file nothing in it runs.
 * `ops/torch_private.py`: one call of torch a function, kept apart because torch may change it.
 * CHEAPER: what changes how much an image costs, not which image it is. An operation of `ops/` is the one
   torch expression that its docstring states; bands, plans, stored prefixes and checks leave every result as
@@ -70,6 +72,8 @@ NOT_ON_THE_PATH = {
     "pipelines/result.py",
     "cli/batch.py",
     "cli/options.py",
+    "cli/adapters.py",
+    "adapters",
     "ops/gpu",
     "ops/torch_private.py",
 }

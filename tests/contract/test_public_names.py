@@ -84,8 +84,18 @@ def test_text_to_image_takes_these_arguments() -> None:
     assert parameters(TextToImage.stream)[-1] == "settings"  # by name, the keys of DrawSettings
     assert image | sampling <= {*parameters(TextToImage.stream), *DrawSettings.__annotations__}
     assert DrawSettings.__annotations__.keys() <= set(parameters(TextToImage.__call__))
-    loading = {"path", "device", "dtype", "memory", "encoder", "plan", "compile"}
+    loading = {"path", "device", "dtype", "memory", "encoder", "plan", "compile", "adapters"}
     assert loading == set(parameters(TextToImage.from_pretrained))
+
+
+def test_a_pipeline_takes_adapters() -> None:
+    from sanakit import TextToImage
+
+    assert parameters(TextToImage.load_adapter) == ["self", "file", "weight", "name"]
+    assert parameters(TextToImage.set_adapters) == ["self", "weights"]
+    assert parameters(TextToImage.unload_adapters) == ["self", "names"]
+    assert parameters(TextToImage.merge_adapters) == ["self"]
+    assert isinstance(TextToImage.adapters, property)
 
 
 def test_weights_offers_these_functions() -> None:

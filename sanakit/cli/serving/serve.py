@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sanakit.cli.adapters import named_adapters
 from sanakit.cli.terminal import Debug, logs_on_stderr
 from sanakit.errors import MissingExtraError, SettingsError
 
@@ -91,6 +92,14 @@ def serve(
             metavar="SECONDS", min=0, max=3600, help="Time to finish running work after a stop signal."
         ),
     ] = 30,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            show_default="none",
+            help="LoRA file that requests may use by its name; may be repeated.",
+        ),
+    ] = None,
     filter: Filter = False,
     prompt_filter: Annotated[
         str | None,
@@ -136,6 +145,7 @@ def serve(
         max_waiting=max_waiting,
         keep_days=keep_days,
         drain=drain,
+        adapters=named_adapters(adapter),
         image_filter=filter,
         prompt_filter=prompt_filter,
         door=HttpSettings(

@@ -16,13 +16,14 @@ import logging
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from sanakit.adapters.pipeline import StrPath
 from sanakit.dialect import Dialect
 from sanakit.errors import (
     BusyError,
@@ -46,8 +47,6 @@ log = logging.getLogger(__name__)
 
 SOURCE_PIXELS = 2**27  # of all images that wait to be edited, or are: half a gigabyte
 KEPT_PROMPTS = 256  # whose features are kept, the least recently used goes first
-# Latents in one step, all images together: more rows than this make a matrix product no faster.
-STEP_TOKENS, STEP_TOKENS_ELSEWHERE = {"cpu": 1024}, 32768
 _STOPPED = "The server stopped before the image was finished: send the request again."
 
 
@@ -55,7 +54,8 @@ class Engine:
     """Draws the images of many requests at once.
 
     models: the models it may use, see `ModelPool`; the first is the default, loaded at the start.
-    max_batch: images that take a step together. max_waiting: images that may wait.
+    max_batch: images that take a step together. max_waiting: images that may wait. adapters: LoRA files by
+    name, of which a request chooses.
     prompt_filter, image_filter: called with prompts or images, and the ticket's id; raise RefusedError.
     Raises the errors of a model's settings.
     """
@@ -70,10 +70,11 @@ class Engine:
         max_batch: int = 16,
         max_waiting: int = 64,
         threads: int | None = None,
+        adapters: Mapping[str, StrPath] | None = None,
         prompt_filter: Callable[[list[str], str], object] | None = None,
         image_filter: Callable[[list[Image], str], object] | None = None,
     ) -> None:
-        self.residence = ModelPool(models, device=device, dtype=dtype, memory=memory)
+        self.residence = ModelPool(models, device=device, dtype=dtype, memory=memory, adapters=adapters)
         self.max_batch, self.max_waiting, self.threads = max_batch, max_waiting, threads
         self.prompt_filter, self.image_filter = prompt_filter, image_filter
         self.decoding = DecodingTurns()  # of images that callers send; whoever decodes one takes a turn
@@ -113,13 +114,15 @@ class Engine:
         strength: float | None = None,
         width: int | None = None,
         height: int | None = None,
+        adapters: Mapping[str, float] | None = None,
         **settings: Unpack[DrawSettings],
     ) -> Request:
         """Check a request, in the caller's thread. image, mask, strength: as for the tasks in `pipelines/`.
 
-        Raises ModelNotFoundError, SettingsError or SizeError.
+        adapters: name -> weight, of the engine's; the others are off. Raises
+        ModelNotFoundError, SettingsError or SizeError.
         """
-        spec = self.residence.spec(model)
+        spec = self.residence.adapted(model, adapters or {})
         if image is None:
             if mask is not None or strength is not None:
                 raise SettingsError("A mask or a strength needs an image to draw from.")
@@ -145,7 +148,7 @@ class Engine:
         one. Raises BusyError if the queue is full, ClosedError if the engine is stopping.
         """
         ticket = Ticket(request, self.wake, on_event, previews, deadline, name)
-        key = GroupKey(request.model, request.cells, request.guided, request.kind.blocks)
+        key = GroupKey.of(request)
         with self._condition:
             if self._closing:
                 raise ClosedError("The server is stopping: try again later.")
@@ -158,7 +161,7 @@ class Engine:
                 self._counts["refused"] += 1
                 raise BusyError("Too many large images already wait to be edited: try again later.")
             images = (RequestImage(ticket, number) for number in range(request.num_images))
-            self._turns.add(key, self._capacity(key), images)
+            self._turns.add(key, key.capacity(self.residence.device.type, self.max_batch), images)
             self._condition.notify()
         return ticket
 
@@ -193,10 +196,6 @@ class Engine:
             self._condition.notify()
         if self._thread.ident is not None:
             self._thread.join()
-
-    def _capacity(self, key: GroupKey) -> int:
-        tokens = STEP_TOKENS.get(self.residence.device.type, STEP_TOKENS_ELSEWHERE)
-        return max(1, min(self.max_batch, tokens // key.cells.tokens))
 
     # The methods below run in the computing thread.
 
@@ -265,7 +264,7 @@ class Engine:
         """
         if group.key.model not in self.residence.loaded:
             self._current.leave()  # to stay would hold a part of a model that has to make room
-        pipe = self.residence.get(group.key.model, busy)
+        pipe = self.residence.get(group.key.model, busy, group.key.adapters)
         if group.ready and (self.residence.stays(group.key.model) or not group.running):
             self._finish(pipe, group, group.ready.popleft())
             return

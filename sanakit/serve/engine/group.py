@@ -1,8 +1,9 @@
 """Groups of images that can take steps together, and the order of their turns.
 
-A group holds the images of one model, one latent size and one kind of guidance: waiting ones, running ones
-(one step of all of them at a time), and denoised ones that wait for the decoder. Groups share the machine by
-used seconds: the group with the least goes next, so large images do not block small ones.
+A group holds the images of one model with the same adapters, one latent size and one kind of guidance:
+waiting ones, running ones (one step of all of them at a time), and denoised ones that wait for the decoder.
+Groups share the machine by used seconds: the group with the least goes next, so large images do not block
+small ones.
 Source: continuous batching (Orca, OSDI 2022); start-time fair queueing (Goyal et al., SIGCOMM 1996).
 """
 
@@ -19,6 +20,8 @@ from sanakit.pipelines.request import Request
 from sanakit.serve.engine.ticket import Ticket
 
 CREDIT = 0.5  # seconds
+# Latents in one step, all images together: more rows than this make a matrix product no faster.
+STEP_TOKENS, STEP_TOKENS_ELSEWHERE = {"cpu": 1024}, 32768
 
 
 class GroupKey(NamedTuple):
@@ -28,6 +31,18 @@ class GroupKey(NamedTuple):
     cells: LatentShape
     guided: bool
     blocks: tuple[int, ...] = ()  # that are perturbed
+    adapters: str = ""  # the record of those in use, see `adapters/attach.py`
+
+    @classmethod
+    def of(cls, request: Request) -> GroupKey:
+        """Return the key of a request's images."""
+        adapters = str(request.metadata[0].get("adapters", ""))
+        return cls(request.model, request.cells, request.guided, request.kind.blocks, adapters)
+
+    def capacity(self, device: str, most: int) -> int:
+        """Return how many images step together on a device of this type, `most` at the most."""
+        tokens = STEP_TOKENS.get(device, STEP_TOKENS_ELSEWHERE)
+        return max(1, min(most, tokens // self.cells.tokens))
 
 
 @dataclass(slots=True, eq=False)

@@ -8,15 +8,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
+from sanakit.adapters.attach import Use, checked_weight, recorded, recorded_weights
+from sanakit.adapters.pipeline import StrPath
+from sanakit.adapters.read import AdapterFile
 from sanakit.errors import ModelNotFoundError, SettingsError
 from sanakit.models.contracts import Part
 from sanakit.pipelines.memory import MemoryPlan, available_bytes, choose_device, parse_budget, stage
 from sanakit.pipelines.request import ModelSpec
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.weights import load_configs, load_settings
+from sanakit.weights.find.resolve import resolve
 
 log = logging.getLogger(__name__)
 SHARE = 0.8  # of the memory that is there at the start, which "auto" lets all models together take
@@ -26,18 +31,32 @@ class ModelPool:
     """Models by name, as many in memory as fit.
 
     paths: catalog names, folders, files or Hub repositories; the first is the default. device, dtype, memory:
-    as for `TextToImage.from_pretrained`; the budget holds for all models together.
-    Raises what loading a model's settings raises, or SettingsError where two models share a name.
+    as for `TextToImage.from_pretrained`; the budget holds for all models together. adapters: name -> file,
+    for all models that each fits; a request chooses among them.
+    Raises what loading a model's settings and opening an adapter raise, or SettingsError where two models
+    share a name.
     """
 
-    def __init__(self, paths: Sequence[str], *, device: str, dtype: str, memory: str | int) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        *,
+        device: str,
+        dtype: str,
+        memory: str | int,
+        adapters: Mapping[str, StrPath] | None = None,
+    ) -> None:
         if not paths:
             raise SettingsError("No model was named: pass at least one.")
         self.device, self.dtype, self.memory = choose_device(device), dtype, parse_budget(memory)
         self.specs: dict[str, ModelSpec] = {}
+        self.adapters: dict[str, dict[str, AdapterFile]] = {}  # model -> name of an adapter -> its file
         self._paths: dict[str, str] = {}
+        opened = {name: AdapterFile(file) for name, file in (adapters or {}).items()}
+        unfit = dict(opened)
         for path in paths:
-            spec = ModelSpec.of(load_settings(path), *load_configs(path))
+            transformer, autoencoder = load_configs(path)
+            spec = ModelSpec.of(load_settings(path), transformer, autoencoder)
             name = spec.settings.name
             if name in self.specs:
                 raise SettingsError(
@@ -45,6 +64,13 @@ class ModelPool:
                     "rename its folder."
                 )
             self.specs[name], self._paths[name] = spec, path
+            graphs = opened and resolve(path, ("transformer",)).runtime
+            fitting = {} if graphs else {n: file for n, file in opened.items() if file.fits(transformer)}
+            self.adapters[name] = fitting
+            unfit = {n: file for n, file in unfit.items() if n not in fitting}
+        for file in unfit.values():
+            file.check(load_configs(paths[0])[0])  # tells why it does not fit
+            raise SettingsError(f"{file.path} fits none of the models {', '.join(self.specs)}: leave it out.")
         self.limit: int | None = None  # bytes for all models together
         if self.memory != "all":
             share = int(SHARE * available_bytes(self.device))
@@ -71,6 +97,19 @@ class ModelPool:
             raise ModelNotFoundError(f"There is no model {name!r} here; there are: {', '.join(self.specs)}.")
         return self.specs[name]
 
+    def adapted(self, name: str | None, weights: Mapping[str, float]) -> ModelSpec:
+        """Return the facts about a model with adapters of these weights. Raises SettingsError, as `spec`."""
+        spec = self.spec(name)
+        known, uses = self.adapters[spec.settings.name], []
+        for adapter, weight in weights.items():
+            if adapter not in known:
+                have = f"there are: {', '.join(known)}" if known else "it has none here"
+                raise SettingsError(f"{spec.settings.name} has no adapter {adapter!r}; {have}.")
+            file, weight = known[adapter], checked_weight(adapter, weight)
+            uses.append(Use(name=adapter, file=file.path.name, weight=weight, fingerprint=file.fingerprint))
+        uses.sort(key=lambda use: list(known).index(use.name))
+        return replace(spec, adapters=recorded([use for use in uses if use.weight]))
+
     def fits(self, name: str, busy: Collection[str]) -> bool:
         """Say whether a model is loaded, or can be without giving back one that is busy."""
         with self._lock:
@@ -83,11 +122,17 @@ class ModelPool:
         """Say whether the weights of a model that was loaded fit in memory, all parts at once."""
         return self.limit is None or self._sizes[name] <= self.limit
 
-    def get(self, name: str, busy: Collection[str] = ()) -> TextToImage:
-        """Return a model, loading it if need be. busy: models that must stay in memory.
+    def get(self, name: str, busy: Collection[str] = (), adapters: str = "") -> TextToImage:
+        """Return a model, loading it if need be, with the adapters of a record (`ModelSpec`) and no others.
 
-        Raises what `TextToImage.from_pretrained` raises.
+        busy: models that must stay in memory. Raises what `TextToImage.from_pretrained` raises.
         """
+        pipe = self._get(name, busy)
+        if self.adapters[name]:
+            pipe.set_adapters(recorded_weights(adapters))
+        return pipe
+
+    def _get(self, name: str, busy: Collection[str]) -> TextToImage:
         with self._lock:
             if name in self._loaded:
                 self._loaded.move_to_end(name)
@@ -108,6 +153,9 @@ class ModelPool:
                 device=pipe.device,
                 memory="all",
             )
+        for adapter, file in self.adapters[name].items():
+            pipe.load_adapter(file, 0.0, adapter)
+        self._sizes[name] += pipe.adapter_set.bytes if self.adapters[name] else 0
         with self._lock:
             self._loaded[name] = pipe
         log.info("model %s is loaded, %d MB", name, self._sizes[name] // 10**6)

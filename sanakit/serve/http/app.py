@@ -113,7 +113,8 @@ def _add_models(app: FastAPI, service: Service, keyed: list[Any]) -> None:
             "guidance": own.guidance,
             "solver": own.solver,
         }
-        return ModelReply(id=name, created=service.started, defaults=defaults)
+        adapters = list(service.engine.residence.adapters[name])
+        return ModelReply(id=name, created=service.started, defaults=defaults, adapters=adapters)
 
     @app.get("/v1/models", tags=["models"], dependencies=keyed, responses=answers(500, 503))
     async def models() -> ModelList:

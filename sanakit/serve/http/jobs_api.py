@@ -218,6 +218,7 @@ def _arguments(drawn: Drawn, body: DrawingSettings, kind: str) -> dict[str, Any]
         "num_images": drawn.num_images,
         "solver": first["solver"],
     }
+    settings |= {"adapters": body.adapters} if body.adapters else {}
     return settings | ({"strength": first["strength"]} if kind == "edit" else {})
 
 

@@ -8,13 +8,14 @@ otherwise draw the wrong image. null means the default, as in the client's types
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 MAX_PROMPT = 32_000  # characters, as OpenAI's
 MAX_IMAGES = 10  # of one request
+MAX_ADAPTERS = 16  # of one request
 MAX_SEED = 2**53 - 1  # the largest whole number that every JSON reader keeps exact
 
 _IGNORED = "Accepted for existing clients; has no effect here."
@@ -26,6 +27,9 @@ EXPECTED = {
     "prompt": _NO_NUL,
     "negative_prompt": _NO_NUL,
 }
+
+
+Adapters = dict[Annotated[str, Field(max_length=200, pattern=_TEXT)], float]
 
 
 def plain_name(name: str) -> str:
@@ -103,6 +107,12 @@ class DrawingSettings(BaseModel):
     )
     solver: Literal["dpm", "euler", "scm"] | None = Field(
         None, description="dpm needs fewer steps than euler; SANA-Sprint models support only scm."
+    )
+    adapters: Adapters | None = Field(
+        None,
+        max_length=MAX_ADAPTERS,
+        description="Weights of the server's adapters (LoRA) by name, see /v1/models; others are off.",
+        examples=[{"style": 0.8}],
     )
     deadline: float | None = Field(
         None, gt=0, le=3600, description="Seconds after which the request fails with 504."
@@ -248,6 +258,7 @@ class ModelReply(Reply):
     created: int = Field(description="Start of the server, in seconds since 1970.")
     owned_by: str = "sanakit"
     defaults: dict[str, Any] = Field(description="Its defaults: size, steps, ...")
+    adapters: list[str] = Field(description="Names of the adapters that a request may use with it.")
 
 
 class ModelList(Reply):

@@ -90,6 +90,7 @@ class Service:
             seed=asked.seed,
             num_images=asked.n or 1,
             solver=asked.solver,
+            adapters=asked.adapters,
             **source,
         )
         self.check_sides(request.size[1], request.size[0])

@@ -7,6 +7,7 @@ is transparent.
 
 from __future__ import annotations
 
+import re
 from typing import Any, BinaryIO
 
 from fastapi import Request
@@ -24,6 +25,7 @@ from sanakit.serve.http.openai_schema import MAX_PROMPT, EditRequest, plain_name
 from sanakit.serve.http.service import Service
 
 _FILES = {"image": "image", "image[]": "image", "mask": "mask"}  # OpenAI's client sends lists with brackets
+_ADAPTER = re.compile(r"adapters\[(.{1,200})\]")  # an object, as OpenAI's client sends it
 _NAMES = [*EditRequest.model_fields, *_FILES]
 
 
@@ -75,9 +77,13 @@ def _check_sizes(image: tuple[int, int], mask: tuple[int, int]) -> None:
 def _sorted(form: FormData) -> tuple[EditRequest, dict[str, UploadFile]]:
     """Return a form's checked fields and its files. Raises SettingsError, FailureError."""
     fields: dict[str, Any] = {}
+    adapters: dict[str, str] = {}
     files: dict[str, UploadFile] = {}
     for name, value in form.multi_items():
         name = _FILES.get(name or "", name or "")
+        if (adapter := _ADAPTER.fullmatch(name)) and isinstance(value, str) and adapter[1] not in adapters:
+            adapters[adapter[1]] = value
+            continue
         if _left_empty(name, value):
             continue
         told = plain_name(name)
@@ -96,6 +102,8 @@ def _sorted(form: FormData) -> tuple[EditRequest, dict[str, UploadFile]]:
             files[name] = value
         else:
             fields[name] = value
+    if adapters:
+        fields.setdefault("adapters", adapters)
     if "image" not in files:
         raise SettingsError("The form has no file named image: an edit needs an image to start from.")
     try:

@@ -60,6 +60,16 @@ def read_header(path: Path) -> dict[str, tuple[TensorInfo, int, int]]:
 
     Raises WeightsError naming the tensor and the reason where the format forbids the header.
     """
+    return _read(path)[0]
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    """Return the header's own texts, its `__metadata__`: facts beside tensors. Raises as `read_header`."""
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[dict[str, tuple[TensorInfo, int, int]], dict[str, str]]:
+    """Return a header's tensors and texts."""
     start = first_bytes(path)
     size = path.stat().st_size
     length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
@@ -91,14 +101,19 @@ def read_header(path: Path) -> dict[str, tuple[TensorInfo, int, int]]:
     if needed != size:
         state = "truncated" if size < needed else "longer than its header says"
         raise WeightsError(f"{path} is {state}: {size:,} bytes, the header asks for {needed:,}. {AGAIN}")
-    return tensors
+    return tensors, header.get(METADATA, {})
 
 
 def write_safetensors(
-    path: Path, tensors: Mapping[str, Any], dtype: Any, as_they_are: Iterable[str] = ()
+    path: Path,
+    tensors: Mapping[str, Any],
+    dtype: Any,
+    as_they_are: Iterable[str] = (),
+    texts: Mapping[str, str] | None = None,
 ) -> None:
     """Write tensors as one safetensors file, floats in `dtype`; one tensor at a time, so no second copy
-    arises. as_they_are: names of those that keep their own dtype, as quantised ones must.
+    arises. as_they_are: names of those that keep their own dtype, as quantised ones must. texts: for the
+    header, beside the format.
 
     Raises OSError when the place cannot be written or the disk is full.
     """
@@ -109,7 +124,7 @@ def write_safetensors(
         name: dtype if tensor.is_floating_point() and name not in kept else tensor.dtype
         for name, tensor in tensors.items()
     }
-    header: dict[str, Any] = {METADATA: {"format": "pt"}}
+    header: dict[str, Any] = {METADATA: {"format": "pt", **(texts or {})}}
     end = 0
     for name, tensor in tensors.items():
         start, end = end, end + tensor.numel() * stored[name].itemsize

@@ -114,7 +114,7 @@ def test_the_native_null_prompt_is_read_under_each_prompts_mask(pipe) -> None:
     bos, padding = pipe.text_encoder.encode_negative([""], dialect="native")[0][:2]
     key, value = (
         y.double().unflatten(-1, (4, 16))  # 2 h d
-        for y in attention.kv_linear(pipe.transformer._caption(torch.stack([bos, padding]))).chunk(2, dim=-1)
+        for y in attention.kv_linear(pipe.transformer.caption(torch.stack([bos, padding]))).chunk(2, dim=-1)
     )
     query = (x[0].double() @ wide["q_linear.weight"].T + wide["q_linear.bias"]).unflatten(-1, (4, 16))
     scores = torch.einsum("nhd,lhd->lnh", query, key) / 4

@@ -1,0 +1,161 @@
+"""ControlNets: bytes into modules and back; the models whose folder or file has one.
+
+Sources: diffusers' SanaControlNetModel folders, alone or in a SanaControlNetPipeline's; official .pth files,
+which hold the model that is steered, too; and what training writes, in the same two layouts.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from sanakit.errors import SettingsError, WeightsError
+from sanakit.models.controlnet import ControlNet, Order
+from sanakit.models.sana import Embedders, SanaConfig
+from sanakit.weights.find.resolve import INDEX, ModelSource, kind_words, open_network, recognised, resolve
+from sanakit.weights.layouts.controlnet import (
+    controlnet_pairs,
+    controlnet_skipped,
+    diffusers_names,
+    metadata_of,
+    order_of,
+    read_config,
+    recognise_controlnet,
+    write_config,
+)
+from sanakit.weights.layouts.parts import empty
+from sanakit.weights.load import fill
+from sanakit.weights.precision import choose_dtype, parse_dtype
+from sanakit.weights.read.disk import read_json
+from sanakit.weights.read.files import TensorFiles, open_component
+from sanakit.weights.read.header import write_safetensors
+from sanakit.weights.save import WEIGHTS, exported, write_json
+from sanakit.weights.settings import precision_rule
+
+StrPath = str | os.PathLike[str]
+PART = "controlnet"  # folder of a pipeline
+BEHIND_EMBEDDERS = ("blocks.", "final_layer.")  # names of a transformer's other tensors
+
+
+def load_controlnet(
+    path: StrPath,
+    *,
+    order: Order | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | str | None = None,
+    mapped: bool = False,
+    home: str | torch.device | None = None,
+) -> ControlNet:
+    """Load a ControlNet, ready for inference or training.
+
+    path: a SanaControlNetModel's or SanaControlNetPipeline's folder, an official .pth, or Hub
+    "organisation/name". order: to compute in; None: the one that it was trained in, as far as its files tell:
+    official files native, diffusers' folders as diffusers does. dtype: to compute in, that of the model it
+    steers; None chooses, as for `load_transformer`. mapped, home: as for that.
+    Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for `mapped` elsewhere.
+    """
+    source = resolve(path, (PART,))
+    files, layout, config, trained = open_controlnet(source)
+    for note in files.notes:
+        warnings.warn(note, stacklevel=2)
+    rule = precision_rule(source, files.dtype)
+    dtype = choose_dtype(device, files.dtype, dtype or "auto", rule=rule, what="The ControlNet")
+    module = empty(partial(ControlNet, config, order or trained), source)
+    pairs = controlnet_pairs(module.state_dict(), layout)
+    skipped = controlnet_skipped(files.infos, module.state_dict(), layout)
+    return fill(module, files, pairs, skipped=skipped, device=home or device, dtype=dtype, mapped=mapped)
+
+
+def open_controlnet(source: ModelSource) -> tuple[TensorFiles, str, SanaConfig, Order]:
+    """Return a ControlNet's tensors, layout, config and order; nothing but headers is read.
+
+    Raises WeightsError for a source without one.
+    """
+    if not source.is_file:
+        folder = source.part(PART, "ControlNet")
+        files = open_component(folder, source.variant)
+        recognised(files)
+        told = read_json(folder / "config.json")
+        return (
+            files,
+            "diffusers",
+            read_config(told, str(folder / "config.json")),
+            order_of(told, "diffusers", folder / "config.json"),
+        )
+    files, kind, layout = open_network(source.path)
+    if kind != "controlnet":
+        raise WeightsError(
+            f"{source.path} holds {kind_words(kind)}, not a ControlNet: use the file or folder of one."
+        )
+    beside = source.path.parent / "config.json"
+    if layout == "diffusers" and beside.is_file() and "ControlNet" in str(read_json(beside)["_class_name"]):
+        told = read_json(beside)
+        return files, layout, read_config(told, str(beside)), order_of(told, layout, beside)
+    config = recognise_controlnet(
+        files.infos, layout, metadata=files.metadata, entry=source.entry, where=str(source.path)
+    )
+    return files, layout, config, order_of(files.metadata, layout, source.path)
+
+
+def controlnets_of(model: StrPath, given: StrPath | Sequence[StrPath] | None = None) -> list[StrPath]:
+    """Return where the ControlNets for a model lie: those given, else the model's own, if it has one.
+
+    Only headers are read. Raises ModelNotFoundError or WeightsError.
+    """
+    if given is not None:
+        return [given] if isinstance(given, str | os.PathLike) else list(given)
+    source = resolve(model, ("transformer",))
+    if source.is_file:
+        return [model] if open_network(source.path)[1] == "controlnet" else []
+    return [model] if source.is_pipeline and PART in read_json(source.path / INDEX) else []
+
+
+def save_controlnet(
+    folder: StrPath, net: ControlNet, base: Embedders | None = None, *, dtype: torch.dtype | str = "float32"
+) -> Path:
+    """Write a ControlNet as a folder in the layout of diffusers' SanaControlNetModel, whole or not at all.
+
+    base: the model that it steers, whose embedders diffusers' layout repeats; for a ControlNet in the native
+    order. diffusers computes it in its own order, whatever it was trained in, and cannot open one for models
+    with norms of queries and keys (SANA-1.5, Sprint, pocket): those folders have a class of ours.
+    Returns the folder. Raises OutputError, or SettingsError without the base.
+    """
+    embedders = base if net.own is None else net.own
+    if embedders is None:
+        raise SettingsError(
+            "A ControlNet in the native order shares the embedders of its model: pass that as `base`, too."
+        )
+    known = embedders.state_dict().items()
+    state = {f"own.{name}": tensor for name, tensor in known if not name.startswith(BEHIND_EMBEDDERS)}
+    state |= {name: tensor for name, tensor in net.state_dict().items() if not name.startswith("own.")}
+    renamed = {}
+    for name, tensor in state.items():
+        theirs = diffusers_names(name)
+        renamed |= zip(theirs, tensor.chunk(len(theirs)), strict=True)
+    path = Path(folder).expanduser()
+    with exported(path) as partial_folder:
+        write_json(partial_folder / "config.json", write_config(net))
+        write_safetensors(partial_folder / WEIGHTS, renamed, parse_dtype(dtype))
+    return path
+
+
+def save_official_controlnet(
+    path: StrPath, net: ControlNet, *, dtype: torch.dtype | str | None = None
+) -> Path:
+    """Write a ControlNet alone as a .pth in the official names, with its sizes and order beside them.
+
+    dtype: to store in; None keeps the tensors' own. Raises OutputError.
+    """
+    path = Path(path).expanduser()
+    state = {}
+    for name, tensor in net.state_dict().items():
+        kept = tensor.detach().cpu().contiguous()
+        state[name.removeprefix("own.")] = kept if dtype is None else kept.to(parse_dtype(dtype))
+    with exported(path) as partial_file:
+        torch.save({"state_dict": state, **metadata_of(net)}, partial_file)
+    return path

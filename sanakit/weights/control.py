@@ -115,14 +115,29 @@ def controlnets_of(model: StrPath, given: StrPath | Sequence[StrPath] | None = N
     return [model] if source.is_pipeline and PART in read_json(source.path / INDEX) else []
 
 
+def is_controlnet(path: StrPath) -> bool:
+    """Return whether a file or folder is of a ControlNet rather than of a whole pipeline."""
+    source = resolve(path, (PART,))
+    if source.is_file:
+        return open_network(source.path)[1] == "controlnet"
+    config = source.path / "config.json"
+    return not source.is_pipeline and "ControlNet" in str(read_json(config).get("_class_name"))
+
+
 def save_controlnet(
-    folder: StrPath, net: ControlNet, base: Embedders | None = None, *, dtype: torch.dtype | str = "float32"
+    folder: StrPath,
+    net: ControlNet,
+    base: Embedders | None = None,
+    *,
+    order: Order | None = None,
+    dtype: torch.dtype | str = "float32",
 ) -> Path:
     """Write a ControlNet as a folder in the layout of diffusers' SanaControlNetModel, whole or not at all.
 
     base: the model that it steers, whose embedders diffusers' layout repeats; for a ControlNet in the native
-    order. diffusers computes it in its own order, whatever it was trained in, and cannot open one for models
-    with norms of queries and keys (SANA-1.5, Sprint, pocket): those folders have a class of ours.
+    order. order: that it was trained in, which the folder tells us; None: the one it computes in.
+    diffusers computes it in its own order, whatever it was trained in. It cannot open one for models with
+    norms of queries and keys (SANA-1.5, Sprint, pocket): those folders have a class of ours.
     Returns the folder. Raises OutputError, or SettingsError without the base.
     """
     embedders = base if net.own is None else net.own
@@ -139,7 +154,7 @@ def save_controlnet(
         renamed |= zip(theirs, tensor.chunk(len(theirs)), strict=True)
     path = Path(folder).expanduser()
     with exported(path) as partial_folder:
-        write_json(partial_folder / "config.json", write_config(net))
+        write_json(partial_folder / "config.json", write_config(net.config, order or net.order))
         write_safetensors(partial_folder / WEIGHTS, renamed, parse_dtype(dtype))
     return path
 

@@ -7,8 +7,9 @@ Source: the public conversion script; names and fields checked against SanaContr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, cast
 
 import torch
@@ -28,6 +29,7 @@ ORDER = "control_order"  # key of config.json, and beside a .pth's state_dict: t
 ORDERS: tuple[Order, ...] = ("native", "diffusers")
 _BLOCK = ".copied_block."
 _OWN = "own."  # before the embedders, in the module
+_LAST_OF_COPY = r"controlnet\.\d+\.after_proj\.weight|controlnet_blocks\.\d+\.weight"
 _PROJECTIONS = {"before_proj": "input_block", "after_proj": "controlnet_blocks.{number}"}
 
 
@@ -95,7 +97,9 @@ def recognise_controlnet(
             renamed["blocks." + name.removeprefix(COPIED).replace(_BLOCK, ".", 1)] = info
         elif not name.startswith("blocks."):
             renamed[name] = info
-    return official.recognise_config(renamed, layout=layout, metadata=metadata, entry=entry, where=where)
+    config = official.recognise_config(renamed, layout=layout, metadata=metadata, entry=entry, where=where)
+    copies = sum(1 for name in infos if re.fullmatch(_LAST_OF_COPY, name))  # a stored depth is the model's
+    return replace(config, depth=max(1, copies))
 
 
 def read_config(config: dict[str, Any], where: str) -> SanaConfig:
@@ -115,13 +119,12 @@ def order_of(told: Mapping[str, Any], layout: str, where: object) -> Order:
     return cast(Order, order)
 
 
-def write_config(net: ControlNet) -> dict[str, Any]:
+def write_config(config: SanaConfig, order: Order) -> dict[str, Any]:
     """Return the config.json of a ControlNet's folder, which diffusers opens if `diffusers_computes` it."""
-    config = diffusers.write_sana_config(net.config)
-    if diffusers_computes(net.config):
-        for name in ("guidance_embeds", "guidance_embeds_scale", "qk_norm", "timestep_scale"):
-            del config[name]  # SanaControlNetModel has no such arguments
-    return {**config, "_class_name": CLASS if diffusers_computes(net.config) else OURS, ORDER: net.order}
+    written, theirs = diffusers.write_sana_config(config), diffusers_computes(config)
+    for name in ("guidance_embeds", "guidance_embeds_scale", "qk_norm", "timestep_scale") if theirs else ():
+        del written[name]  # SanaControlNetModel has no such arguments
+    return {**written, "_class_name": CLASS if theirs else OURS, ORDER: order}
 
 
 def diffusers_computes(config: SanaConfig) -> bool:

@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from sanakit.cli import generate
+from sanakit.cli.display import display
 from sanakit.cli.terminal import AsJson, Debug
 from sanakit.errors import OutputError, SettingsError
 
@@ -89,7 +90,7 @@ def edit(
     margins = None if expand is None else parse_margins(expand)
     seed = secrets.randbelow(2**32) if seed is None else seed
 
-    with generate.display(preview=False) as show, warnings.catch_warnings(action="ignore"):
+    with display(preview=False) as show, warnings.catch_warnings(action="ignore"):
         from sanakit.images.formats import check_sides
         from sanakit.images.image import FORMATS as WRITTEN
         from sanakit.images.image import parse_size

@@ -42,7 +42,7 @@ _NOT_NATIVE = _NOT_BELOW_2K - {(8, 31)} | {(8, 29)}  # at 2048 px
 _PREVIEW_PATCH = 8
 # The text chunks that are settings, besides "size"; those of other programs are left alone.
 _KINDS = {"steps": int, "seed": int, "best_of": int, "guidance": float, "strength": float, "score": float} | {
-    name: str for name in ("prompt", "negative_prompt", "solver", "dialect", "model", "version")
+    name: str for name in ("prompt", "negative_prompt", "solver", "dialect", "control", "model", "version")
 }
 
 

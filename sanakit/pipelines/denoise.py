@@ -25,7 +25,7 @@ from sanakit.flow.solver import Solver, State
 from sanakit.models.contracts import Codec, VelocityModel
 from sanakit.models.sana import TextContext
 from sanakit.pipelines.memory import memory_limit
-from sanakit.pipelines.request import InitialImage, Request
+from sanakit.pipelines.request import Request
 
 
 @dataclass(slots=True, eq=False)
@@ -106,13 +106,13 @@ def _rows(values: Tensor | None, noise: Tensor) -> Sequence[Tensor | None]:
     return values.to(noise.device).expand(len(noise), -1, -1, -1).split(1)
 
 
-def encode_source(autoencoder: Codec, source: InitialImage, device: torch.device) -> Tensor:
-    """Return the latents 1 C h w of an image to start from, scaled as the transformer sees them.
+def encode_source(autoencoder: Codec, pixels: Tensor, device: torch.device) -> Tensor:
+    """Return the latents 1 C h w of an image (1 3 H W), scaled as the transformer sees them.
 
     Raises MemoryLimitError.
     """
     with memory_limit("encoding the image: take a smaller size"), torch.no_grad():
-        latents = autoencoder.encode(source.pixels.to(device, autoencoder.dtype))
+        latents = autoencoder.encode(pixels.to(device, autoencoder.dtype))
     return latents.float() * autoencoder.config.scaling_factor
 
 

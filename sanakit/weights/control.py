@@ -16,7 +16,7 @@ import torch
 
 from sanakit.errors import SettingsError, WeightsError
 from sanakit.models.controlnet import ControlNet, Order
-from sanakit.models.sana import Embedders, SanaConfig
+from sanakit.models.sana import Embedders, Sana, SanaConfig
 from sanakit.weights.find.resolve import INDEX, ModelSource, kind_words, open_network, recognised, resolve
 from sanakit.weights.layouts.controlnet import (
     controlnet_pairs,
@@ -122,6 +122,30 @@ def is_controlnet(path: StrPath) -> bool:
         return open_network(source.path)[1] == "controlnet"
     config = source.path / "config.json"
     return not source.is_pipeline and "ControlNet" in str(read_json(config).get("_class_name"))
+
+
+def load_controlnets(
+    model: StrPath,
+    given: StrPath | Sequence[StrPath] | None,
+    transformer: Sana,
+    *,
+    device: str | torch.device,
+    mapped: bool,
+    home: str | torch.device,
+) -> list[ControlNet]:
+    """Return the ControlNets of `controlnets_of`, in the transformer's dtype; all else as `load_controlnet`.
+
+    Raises SettingsError for one that does not fit the transformer, or if that runs as a graph.
+    """
+    nets = [
+        load_controlnet(path, device=device, dtype=transformer.dtype, mapped=mapped, home=home)
+        for path in controlnets_of(model, given)
+    ]
+    if nets and not sum(parameter.numel() for parameter in transformer.parameters()):
+        raise SettingsError("A ControlNet cannot steer graphs: use the original model.")
+    for net in nets:
+        net.check_fits(transformer.config)
+    return nets
 
 
 def save_controlnet(

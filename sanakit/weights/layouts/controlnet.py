@@ -124,7 +124,8 @@ def write_config(config: SanaConfig, order: Order) -> dict[str, Any]:
     written, theirs = diffusers.write_sana_config(config), diffusers_computes(config)
     for name in ("guidance_embeds", "guidance_embeds_scale", "qk_norm", "timestep_scale") if theirs else ():
         del written[name]  # SanaControlNetModel has no such arguments
-    return {**written, "_class_name": CLASS if theirs else OURS, ORDER: order}
+    told = {} if order == "diffusers" else {ORDER: order}  # diffusers warns of a field that it does not know
+    return {**written, "_class_name": CLASS if theirs else OURS, **told}
 
 
 def diffusers_computes(config: SanaConfig) -> bool:

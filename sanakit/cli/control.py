@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -19,7 +19,11 @@ ControlFile = Annotated[
     typer.Option("--control", metavar="FILE", show_default=False, help="Image that steers a ControlNet."),
 ]
 ControlKind = Annotated[
-    Kind, typer.Option(help="Hint to make of it: the kind that the ControlNet was trained on; as-is: none.")
+    Kind | None,
+    typer.Option(
+        show_default="the ControlNet's own, else as-is",
+        help="Hint to make of the image; as-is: it is one already.",
+    ),
 ]
 ControlScale = Annotated[
     float, typer.Option(metavar="X", help="How strongly it steers; 0 not at all, 1 as trained.")
@@ -40,7 +44,7 @@ ControlModel = Annotated[
 
 def control_image(
     file: Path | None,
-    kind: Kind,
+    kind: Kind | None,
     scale: float,
     span: tuple[float, float],
     *,
@@ -49,21 +53,25 @@ def control_image(
 ) -> ControlImage | None:
     """Return the control image of a command line, or None without one. Only headers of weights are read.
 
+    kind: None: the kind that the ControlNet says it was trained on, else "as-is".
+
     Raises SettingsError for options that need another one, or an image that cannot be read.
     """
     if file is None:
-        given = {"--control-model": control_model, "--control-kind": kind != "as-is"}
+        given = {"--control-model": control_model, "--control-kind": kind}
         given |= {"--control-scale": scale != 1, "--control-range": span != (0, 1)}
         if option := next((name for name, value in given.items() if value), None):
             raise SettingsError(f"{option} needs an image to steer by: give it with --control, or omit both.")
         return None
     from sanakit.images.opening import open_image
     from sanakit.pipelines.control import ControlImage
-    from sanakit.weights.control import controlnets_of
+    from sanakit.weights.control import controlnets_of, hint_of
 
-    if not controlnets_of(model, control_model):
+    nets = controlnets_of(model, control_model)
+    if not nets:
         raise SettingsError(
             f"{model} has no ControlNet, which --control needs: name one with --control-model, or omit it."
         )
     picture = open_image(file.expanduser(), str(file))
+    kind = kind or cast(Kind, hint_of(nets[0]) or "as-is")
     return ControlImage(picture, kind=kind, scale=scale, start=span[0], end=span[1])

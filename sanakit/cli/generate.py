@@ -126,7 +126,7 @@ def generate(
         ),
     ] = None,
     control: ControlFile = None,
-    control_kind: ControlKind = "as-is",
+    control_kind: ControlKind = None,
     control_scale: ControlScale = 1.0,
     control_range: ControlRange = (0.0, 1.0),
     control_model: ControlModel = None,

@@ -88,6 +88,8 @@ class ControlNet(nn.Module):
 
         copies: from 1 to one less than the model has blocks. Raises SettingsError.
         """
+        if base.config.depth < 2:
+            raise SettingsError("A model of a single block cannot be steered: use one of two blocks or more.")
         if not 1 <= copies < base.config.depth:
             raise SettingsError(
                 f"copies = {copies}, but a model of {base.config.depth} blocks can be steered by 1 to "

@@ -15,10 +15,12 @@ from pathlib import Path
 import torch
 
 from sanakit.errors import SettingsError, WeightsError
+from sanakit.images.hints import HINT_KINDS
 from sanakit.models.controlnet import ControlNet, Order
 from sanakit.models.sana import Embedders, Sana, SanaConfig
 from sanakit.weights.find.resolve import INDEX, ModelSource, kind_words, open_network, recognised, resolve
 from sanakit.weights.layouts.controlnet import (
+    HINT,
     controlnet_pairs,
     controlnet_skipped,
     diffusers_names,
@@ -115,6 +117,20 @@ def controlnets_of(model: StrPath, given: StrPath | Sequence[StrPath] | None = N
     return [model] if source.is_pipeline and PART in read_json(source.path / INDEX) else []
 
 
+def hint_of(path: StrPath) -> str:
+    """Return the kind of hints that a ControlNet's folder says it was trained on; "" where it says none.
+
+    Raises WeightsError for a kind that does not exist.
+    """
+    source = resolve(path, (PART,))
+    folder = source.path / PART if source.is_pipeline else source.path
+    config = folder / "config.json"
+    kind = "" if source.is_file or not config.is_file() else read_json(config).get(HINT, "")
+    if kind not in ("", *HINT_KINDS):
+        raise WeightsError(f"{config} says {HINT} = {kind!r}; it must be {' or '.join(HINT_KINDS)}.")
+    return str(kind)
+
+
 def is_controlnet(path: StrPath) -> bool:
     """Return whether a file or folder is of a ControlNet rather than of a whole pipeline."""
     source = resolve(path, (PART,))
@@ -154,12 +170,14 @@ def save_controlnet(
     base: Embedders | None = None,
     *,
     order: Order | None = None,
+    hint: str = "",
     dtype: torch.dtype | str = "float32",
 ) -> Path:
     """Write a ControlNet as a folder in the layout of diffusers' SanaControlNetModel, whole or not at all.
 
     base: the model that it steers, whose embedders diffusers' layout repeats; for a ControlNet in the native
     order. order: that it was trained in, which the folder tells us; None: the one it computes in.
+    hint: the kind of hints that it was trained on, which the folder tells, too.
     diffusers computes it in its own order, whatever it was trained in. It cannot open one for models with
     norms of queries and keys (SANA-1.5, Sprint, pocket): those folders have a class of ours.
     Returns the folder. Raises OutputError, or SettingsError without the base.
@@ -178,7 +196,7 @@ def save_controlnet(
         renamed |= zip(theirs, tensor.chunk(len(theirs)), strict=True)
     path = Path(folder).expanduser()
     with exported(path) as partial_folder:
-        write_json(partial_folder / "config.json", write_config(net.config, order or net.order))
+        write_json(partial_folder / "config.json", write_config(net.config, order or net.order, hint))
         write_safetensors(partial_folder / WEIGHTS, renamed, parse_dtype(dtype))
     return path
 

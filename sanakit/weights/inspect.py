@@ -14,7 +14,7 @@ from sanakit.models.controlnet import ControlNet
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
-from sanakit.weights.control import PART, open_controlnet
+from sanakit.weights.control import PART, hint_of, open_controlnet
 from sanakit.weights.find import catalog, hub
 from sanakit.weights.find.catalog import CATALOG, CatalogEntry
 from sanakit.weights.find.resolve import ModelSource, holds_base, open_network, recognised, resolve
@@ -197,7 +197,8 @@ def _controlnet(source: ModelSource) -> PartDescription:
     files, layout, config, order = open_controlnet(source)
     names = empty(partial(ControlNet, config, order), source).state_dict()
     pairs, skipped = controlnet_pairs(names, layout), controlnet_skipped(files.infos, names, layout)
-    size = f"{config.depth} copies for {steered_name(config)}"
+    hint = hint_of(source.path)
+    size = f"{config.depth} copies for {steered_name(config)}" + (f", trained on {hint}" if hint else "")
     return _part("controlnet", layout, size, files, names, pairs, skipped, config.depth, config.width)
 
 

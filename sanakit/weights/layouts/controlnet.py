@@ -26,6 +26,7 @@ from sanakit.weights.read.header import TensorInfo
 CLASS = "SanaControlNetModel"
 OURS = "SanakitControlNet"  # the class of folders in the same names that diffusers cannot compute
 ORDER = "control_order"  # key of config.json, and beside a .pth's state_dict: the order it was trained in
+HINT = "control_hint"  # key of config.json: the kind of hints that it was trained on
 ORDERS: tuple[Order, ...] = ("native", "diffusers")
 _BLOCK = ".copied_block."
 _OWN = "own."  # before the embedders, in the module
@@ -119,12 +120,13 @@ def order_of(told: Mapping[str, Any], layout: str, where: object) -> Order:
     return cast(Order, order)
 
 
-def write_config(config: SanaConfig, order: Order) -> dict[str, Any]:
+def write_config(config: SanaConfig, order: Order, hint: str = "") -> dict[str, Any]:
     """Return the config.json of a ControlNet's folder, which diffusers opens if `diffusers_computes` it."""
     written, theirs = diffusers.write_sana_config(config), diffusers_computes(config)
     for name in ("guidance_embeds", "guidance_embeds_scale", "qk_norm", "timestep_scale") if theirs else ():
         del written[name]  # SanaControlNetModel has no such arguments
     told = {} if order == "diffusers" else {ORDER: order}  # diffusers warns of a field that it does not know
+    told |= {HINT: hint} if hint else {}
     return {**written, "_class_name": CLASS if theirs else OURS, **told}
 
 

@@ -32,7 +32,7 @@ Order = Literal["native", "diffusers"]
 COPIES = 7  # of all published ControlNets
 ALWAYS = (1.0, 0.0)  # the times of a control that acts from noise to image
 _ROUNDING = 1e-6  # of a time in float32
-# What a ControlNet must have in common with the model that it steers.
+# Common to a ControlNet and the model that it steers.
 _SHARED = ("width", "head_dim", "latent_channels", "text_width", "guidance_embed")
 
 # A copy's number, its tokens, the modulation, the shown image for the first -> tokens behind it, its addend.

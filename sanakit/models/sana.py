@@ -201,7 +201,7 @@ class FinalLayer(nn.Module):
 
 
 class Embedders(nn.Module):
-    """What lies before the blocks: latents, time, guidance and caption, each to the width of the tokens."""
+    """The layers before the blocks: latents, time, guidance and caption, each to the width of the tokens."""
 
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()

@@ -126,7 +126,7 @@ def listed(control: Controls | None, nets: int, model: str) -> list[ControlImage
     if not isinstance(images, list | tuple) or not all(isinstance(one, ControlImage) for one in images):
         raise SettingsError(
             f"control = {control!r:.60}, but it must be a ControlImage or a list of them, such as "
-            "ControlImage(picture, scale=1.0); the settings of a PNG do not hold the image."
+            "ControlImage(image, scale=1.0); the settings of a PNG do not hold the image."
         )
     if images and not nets:
         raise SettingsError(

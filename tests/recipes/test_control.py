@@ -1,4 +1,4 @@
-"""`sana train control`: one command makes a ControlNet of captioned images, which `sana generate` then uses."""
+"""`sana train control`: one command makes a ControlNet of captioned images, another one draws with it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def deep(tiny: Path, tmp_path: Path) -> Path:
         state |= {
             n.replace("blocks.0.", f"blocks.{number}."): one.clone() for n, one in state.items() if ".0." in n
         }
-    save_file({name: one for name, one in state.items()}, file)
+    save_file(state, file)
     return folder
 
 
@@ -107,7 +107,7 @@ def test_a_resumed_run_ends_as_one_that_was_never_stopped(pictures, deep, tmp_pa
 
 
 def test_a_model_of_one_block_has_none_to_steer(pictures, tiny, tmp_path) -> None:
-    with pytest.raises(SettingsError, match="a model of 1 blocks"):
+    with pytest.raises(SettingsError, match="A model of a single block cannot be steered"):
         list(run_recipe("control", RECIPES, data=pictures, output=tmp_path / "run", source=tiny, smoke=True))
 
 

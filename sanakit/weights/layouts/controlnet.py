@@ -1,7 +1,7 @@
 """The layouts of a ControlNet: names, sizes and what is left out, of official files and diffusers' folders.
 
 An official .pth holds the model that is steered, too. A folder of diffusers' SanaControlNetModel holds copies
-of the model's embedders. What either order of `models/controlnet.py` needs is found in both.
+of the model's embedders. Both hold all that either order of `models/controlnet.py` needs.
 Source: the public conversion script; names and fields checked against SanaControlNetModel.
 """
 

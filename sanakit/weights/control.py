@@ -18,6 +18,8 @@ from sanakit.errors import SettingsError, WeightsError
 from sanakit.images.hints import HINT_KINDS
 from sanakit.models.controlnet import ControlNet, Order
 from sanakit.models.sana import Embedders, Sana, SanaConfig
+from sanakit.quant.plans import find_plan
+from sanakit.quant.quantize import quantize
 from sanakit.weights.find.resolve import INDEX, ModelSource, kind_words, open_network, recognised, resolve
 from sanakit.weights.layouts.controlnet import (
     HINT,
@@ -36,7 +38,8 @@ from sanakit.weights.precision import choose_dtype, parse_dtype
 from sanakit.weights.read.disk import read_json
 from sanakit.weights.read.files import TensorFiles, open_component
 from sanakit.weights.read.header import write_safetensors
-from sanakit.weights.save import WEIGHTS, exported, write_json
+from sanakit.weights.read.mapping import release
+from sanakit.weights.save import WEIGHTS, check_floats, exported, write_json
 from sanakit.weights.settings import precision_rule
 
 StrPath = str | os.PathLike[str]
@@ -52,13 +55,15 @@ def load_controlnet(
     dtype: torch.dtype | str | None = None,
     mapped: bool = False,
     home: str | torch.device | None = None,
+    plan: str | None = None,
 ) -> ControlNet:
     """Load a ControlNet, ready for inference or training.
 
     path: a SanaControlNetModel's or SanaControlNetPipeline's folder, an official .pth, or Hub
     "organisation/name". order: to compute in; None: the one that it was trained in, as far as its files tell:
     official files native, diffusers' folders as diffusers does. dtype: to compute in, that of the model it
-    steers; None chooses, as for `load_transformer`. mapped, home: as for that.
+    steers; None chooses, as for `load_transformer`. mapped, home: as for that. plan: quantise the copies by
+    this plan of `quant.plans.PLANS`.
     Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for `mapped` elsewhere.
     """
     source = resolve(path, (PART,))
@@ -70,7 +75,10 @@ def load_controlnet(
     module = empty(partial(ControlNet, config, order or trained), source)
     pairs = controlnet_pairs(module.state_dict(), layout)
     skipped = controlnet_skipped(files.infos, module.state_dict(), layout)
-    return fill(module, files, pairs, skipped=skipped, device=home or device, dtype=dtype, mapped=mapped)
+    fill(module, files, pairs, skipped=skipped, device=home or device, dtype=dtype, mapped=mapped)
+    if plan is not None:
+        quantize(module, find_plan(plan), release)
+    return module
 
 
 def open_controlnet(source: ModelSource) -> tuple[TensorFiles, str, SanaConfig, Order]:
@@ -148,13 +156,14 @@ def load_controlnets(
     device: str | torch.device,
     mapped: bool,
     home: str | torch.device,
+    plan: str | None,
 ) -> list[ControlNet]:
     """Return the ControlNets of `controlnets_of`, in the transformer's dtype; all else as `load_controlnet`.
 
     Raises SettingsError for one that does not fit the transformer, or if that runs as a graph.
     """
     nets = [
-        load_controlnet(path, device=device, dtype=transformer.dtype, mapped=mapped, home=home)
+        load_controlnet(path, device=device, dtype=transformer.dtype, mapped=mapped, home=home, plan=plan)
         for path in controlnets_of(model, given)
     ]
     if nets and not sum(parameter.numel() for parameter in transformer.parameters()):
@@ -180,8 +189,9 @@ def save_controlnet(
     hint: the kind of hints that it was trained on, which the folder tells, too.
     diffusers computes it in its own order, whatever it was trained in. It cannot open one for models with
     norms of queries and keys (SANA-1.5, Sprint, pocket): those folders have a class of ours.
-    Returns the folder. Raises OutputError, or SettingsError without the base.
+    Returns the folder. Raises OutputError, or SettingsError without the base and for quantised layers.
     """
+    check_floats(net)
     embedders = base if net.own is None else net.own
     if embedders is None:
         raise SettingsError(
@@ -206,8 +216,9 @@ def save_official_controlnet(
 ) -> Path:
     """Write a ControlNet alone as a .pth in the official names, with its sizes and order beside them.
 
-    dtype: to store in; None keeps the tensors' own. Raises OutputError.
+    dtype: to store in; None: the tensors' own. Raises OutputError, or SettingsError for quantised layers.
     """
+    check_floats(net)
     path = Path(path).expanduser()
     state = {}
     for name, tensor in net.state_dict().items():

@@ -121,7 +121,7 @@ def save_diffusers(
     SettingsError for an invalid shift or default, and for quantised layers without a plan.
     """
     if not plan:
-        _check_floats(transformer, text_encoder.model)
+        check_floats(transformer, text_encoder.model)
     dtype = parse_dtype(dtype)
     check_rule(dtype, precision, "The model")
     if not 0 < flow_shift < math.inf:
@@ -199,7 +199,7 @@ def save_official(
     code does not look; sizes that were never released could not be read back without it. Raises OutputError,
     and SettingsError for quantised layers.
     """
-    _check_floats(transformer)
+    check_floats(transformer)
     path = Path(path).expanduser()
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in transformer.state_dict().items()}
     if dtype is not None:
@@ -218,7 +218,7 @@ def diffusers_state(transformer: Sana) -> dict[str, Tensor]:
     return renamed
 
 
-def _check_floats(*modules: nn.Module) -> None:
+def check_floats(*modules: nn.Module) -> None:
     """Raise SettingsError for quantised layers: their codes would be read as weights."""
     if any(isinstance(layer, Quantized) for module in modules for layer in module.modules()):
         raise SettingsError(

@@ -13,8 +13,8 @@ from torch import Tensor
 from sanakit.errors import MemoryLimitError, NumericsError
 from sanakit.flow.path import interpolate
 from sanakit.models.dc_ae import DCAE
-from sanakit.pipelines.denoise import Batch, Sample, begin, encode_source
 from sanakit.pipelines.control import InitialImage
+from sanakit.pipelines.denoise import Batch, Sample, begin, encode_source
 from sanakit.pipelines.request import check_request
 from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import TextToImage

@@ -18,6 +18,14 @@ from typing import Annotated
 import typer
 
 from sanakit.cli import generate
+from sanakit.cli.control import (
+    ControlFile,
+    ControlKind,
+    ControlModel,
+    ControlRange,
+    ControlScale,
+    control_image,
+)
 from sanakit.cli.display import display
 from sanakit.cli.terminal import AsJson, Debug
 from sanakit.errors import OutputError, SettingsError
@@ -72,6 +80,11 @@ def edit(
     seed: generate.Seed = None,
     num_images: generate.NumImages = 1,
     output: generate.Output = None,
+    control: ControlFile = None,
+    control_kind: ControlKind = None,
+    control_scale: ControlScale = 1.0,
+    control_range: ControlRange = (0.0, 1.0),
+    control_model: ControlModel = None,
     device: generate.Device = "auto",
     dtype: generate.Dtype = "auto",
     memory: generate.Memory = "auto",
@@ -113,7 +126,11 @@ def edit(
         words = {"width": width, "height": height, "steps": steps, "guidance": guidance}
         words |= {"solver": solver, "dialect": dialect, "seed": seed, "num_images": num_images}
         words |= {} if strength is None else {"strength": strength}
+        words["control"] = control_image(
+            *(control, control_kind, control_scale, control_range), model=model, control_model=control_model
+        )
         loading = {"device": device, "dtype": dtype, "memory": memory, "plan": plan}
+        loading["control_model"] = control_model
         if marked is None:
             pipe = ImageToImage.from_pretrained(model, **loading)
             stream = pipe.stream(picture, prompt, negative, **words)

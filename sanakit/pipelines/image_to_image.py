@@ -60,11 +60,18 @@ class FromImage:
         dtype: str | torch.dtype = "auto",
         memory: str | int = "auto",
         plan: str | None = None,
+        control_model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     ) -> Self:
         """Load a model; all as for `TextToImage.from_pretrained`."""
         return cls(
             TextToImage.from_pretrained(
-                path, device=device, dtype=dtype, memory=memory, plan=plan, encoder=True
+                path,
+                device=device,
+                dtype=dtype,
+                memory=memory,
+                plan=plan,
+                encoder=True,
+                control_model=control_model,
             )
         )
 

@@ -121,3 +121,14 @@ def test_a_controlnet_of_another_model_is_refused_in_a_sentence(sana, two_blocks
 
 def test_the_command_offers_the_kinds_that_there_are() -> None:
     assert get_args(Kind) == HINT_KINDS
+
+
+def test_an_edit_is_steered_by_the_same_options(sana, two_blocks, net, hint) -> None:
+    words = ["edit", hint, "a fox", "--model", two_blocks, "--seed", 1, "--strength", 0.5]
+    options = ["--control", hint, "--control-kind", "blocks", "--control-model", net]
+    outcome = sana(*words, *options, "--output", "steered.png")
+    assert (outcome.code, outcome.out) == (0, "steered.png  seed 1\n")
+    assert read_metadata("steered.png")["control"] == "blocks 1"
+    refusal = sana(*words, "--control-model", net, "--output", "other.png")
+    assert refusal.code == 2
+    assert "--control-model needs an image to steer by" in refusal.err

@@ -21,8 +21,9 @@ ControlFile = Annotated[
 ControlKind = Annotated[
     Kind | None,
     typer.Option(
-        show_default="the ControlNet's own, else as-is",
-        help="Hint to make of the image; as-is: it is one already.",
+        metavar="KIND",
+        show_default="the ControlNet's own, or as-is",
+        help="edges, soft-edges, blocks, mask: hint to make of the image; as-is: it is one.",
     ),
 ]
 ControlScale = Annotated[
@@ -30,7 +31,7 @@ ControlScale = Annotated[
 ]
 ControlRange = Annotated[
     tuple[float, float],
-    typer.Option(metavar="START END", help="Shares of the steps from which and until which it steers."),
+    typer.Option(metavar="A B", help="Shares of the steps from which and until which it steers."),
 ]
 ControlModel = Annotated[
     str | None,

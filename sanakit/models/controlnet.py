@@ -77,7 +77,8 @@ class ControlNet(nn.Module):
 
     def __init__(self, config: SanaConfig, order: Order = "native") -> None:
         super().__init__()
-        self.config, self.order = config, order
+        self.config = config
+        self.order: Order = order
         self.own = Embedders(config) if order == "diffusers" else None
         blocks = nn.ModuleList(ControlBlock(config, first=number == 0) for number in range(config.depth))
         self.controlnet = cast(Sequence[ControlBlock], blocks)

@@ -225,8 +225,10 @@ class Embedders(nn.Module):
         x = self.x_embedder(latents)
         if self.config.position_interpolation is None:
             return x
+        height, width = latents.shape[-2:]
         places = grid_positions(
-            *latents.shape[-2:],
+            height,
+            width,
             self.config.width,
             base_size=self.config.sample_size,
             interpolation=self.config.position_interpolation,

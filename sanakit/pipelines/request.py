@@ -282,7 +282,7 @@ def check_request(
     for one, its_seed in zip(metadata, seeds, strict=False):
         one["seed"] = its_seed
     sampler = make_sampler(solver, steps, own.shift, source.strength if source else 1.0, spec.whole_times)
-    controls, told = check_controls(images, spec.controlnets, drawn, sampler)
+    controls, told = check_controls(images, spec.controlnets, (drawn[0], drawn[1]), sampler)
     return Request(
         prompts=prompts,
         counts=[num_images] * len(prompts),

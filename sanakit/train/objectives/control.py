@@ -58,7 +58,8 @@ class ControlObjective:
         *,
         copies: int = COPIES,
     ) -> None:
-        self.velocity, self.codec, self.kind = velocity, codec, kind
+        self.velocity, self.codec = velocity, codec
+        self.kind: HintKind = kind
         self.base = velocity.transformer.eval().requires_grad_(False)
         self.net = ControlNet.of(self.base, copies).train()
         self.model: nn.Module = nn.ModuleDict({CONTROLNET: self.net})

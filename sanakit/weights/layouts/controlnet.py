@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -117,7 +117,7 @@ def order_of(told: Mapping[str, Any], layout: str, where: object) -> Order:
     order = told.get(ORDER, "native" if layout == "official" else "diffusers")
     if order not in ORDERS:
         raise WeightsError(f"{where} says {ORDER} = {order!r}; it must be {' or '.join(ORDERS)}.")
-    return cast(Order, order)
+    return order
 
 
 def write_config(config: SanaConfig, order: Order, hint: str = "") -> dict[str, Any]:

@@ -17,6 +17,8 @@ from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.tokenizer import train_tokenizer
+from sanakit.train.config import TrainConfig
+from sanakit.train.distributed.parallel import spread
 from sanakit.train.feeds.feed import Shown, Unencoded, encoded
 from sanakit.train.objectives.control import ControlObjective
 from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
@@ -182,3 +184,37 @@ def test_the_sheet_shows_the_hints_above_what_was_drawn():
     assert sheet.size[0] > sheet.size[1] * 0.5
     pixels = objective.hints(Images(objective.codec, cached=False).images[:2])
     assert pixels.shape == (2, 3, 32, 32)
+
+
+def gradients(objective: ControlObjective, losses) -> dict[str, Tensor]:
+    objective.model.zero_grad()
+    losses(objective.batch(1, Part(0, 6, 6))).backward()
+    return {
+        name: one.grad.clone() for name, one in objective.model.named_parameters() if one.grad is not None
+    }
+
+
+def test_blocks_that_are_computed_again_have_the_same_gradients():
+    objective = speaking(make())
+    plain = gradients(objective, objective.loss)
+    config = TrainConfig(steps=1, batch_size=6, learning_rate=1e-3, recompute=True)
+    again = gradients(objective, spread(objective, config, Share()))
+    assert plain.keys() == again.keys()
+    assert all(torch.equal(one, again[name]) for name, one in plain.items())
+
+
+def test_bfloat16_trains_the_same_to_its_precision():
+    """Loss and the gradients' direction: 8 bits of mantissa are 0.4 %; 3 % and a cosine of 0.99 allowed."""
+    objective = speaking(make())
+    exact = gradients(objective, objective.loss)
+
+    def rounded(batch):
+        with torch.autocast("cpu", torch.bfloat16):
+            return objective.loss(batch)
+
+    batch = objective.batch(1, Part(0, 6, 6))
+    assert rounded(batch).item() == pytest.approx(objective.loss(batch).item(), rel=0.03)
+    coarse = gradients(objective, rounded)
+    one, other = (torch.cat([grad.flatten() for grad in grads.values()]) for grads in (exact, coarse))
+    assert nn.functional.cosine_similarity(one, other, dim=0) > 0.99
+    assert {parameter.dtype for parameter in objective.model.parameters()} == {torch.float32}

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sanakit.pipelines.best_of import BestOf
+    from sanakit.pipelines.control import ControlImage
     from sanakit.pipelines.text_to_image import TextToImage
 
 __version__ = "0.1.0"
-__all__ = ["BestOf", "TextToImage", "__version__"]
+__all__ = ["BestOf", "ControlImage", "TextToImage", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,6 +26,10 @@ def __getattr__(name: str) -> Any:
         from sanakit.pipelines.best_of import BestOf
 
         return BestOf
+    if name == "ControlImage":
+        from sanakit.pipelines.control import ControlImage
+
+        return ControlImage
     if name == "TextToImage":
         from sanakit.pipelines.text_to_image import TextToImage
 

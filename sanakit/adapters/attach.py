@@ -38,14 +38,9 @@ class Use:
 
 
 class AdapterSet:
-    """The adapters of one transformer, by name; weights are of any sign, 0 turns one off.
-
-    Raises SettingsError for graphs, whose layers are in a file.
-    """
+    """The adapters of one transformer, by name; weights are of any sign, 0 turns one off."""
 
     def __init__(self, transformer: Sana) -> None:
-        if any(not hasattr(block, "attn") for block in transformer.blocks):
-            raise SettingsError("Graphs take no adapters: load the model that they were made of.")
         self.transformer = transformer
         self._adapters: dict[str, Adapter] = {}
         self._weights: dict[str, float] = {}

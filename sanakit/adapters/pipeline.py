@@ -13,6 +13,7 @@ from typing import Protocol
 from sanakit.adapters.attach import AdapterSet, Use, checked_weight, recorded
 from sanakit.adapters.read import DIFFUSERS_FILE, PEFT_FILE, AdapterFile
 from sanakit.errors import SettingsError
+from sanakit.models.contracts import VelocityModel
 from sanakit.models.sana import Sana
 from sanakit.weights.find.resolve import resolve
 from sanakit.weights.layouts.parts import transformer_config
@@ -32,7 +33,7 @@ class Budget(Protocol):
 class Adaptable:
     """A pipeline whose transformer takes adapters (LoRA files)."""
 
-    transformer: Sana
+    transformer: VelocityModel
     settings: ModelSettings
 
     @property
@@ -43,6 +44,8 @@ class Adaptable:
     @cached_property
     def adapter_set(self) -> AdapterSet:
         """The adapters of the transformer. Raises SettingsError for graphs."""
+        if not isinstance(self.transformer, Sana):
+            raise SettingsError("Graphs take no adapters: load the model that they were made of.")
         return AdapterSet(self.transformer)
 
     @property
@@ -60,7 +63,7 @@ class Adaptable:
         """
         opened = file if isinstance(file, AdapterFile) else AdapterFile(file)
         held = self.adapter_set.bytes
-        adapter = opened.read(self.transformer.config)
+        adapter = opened.read(self.adapter_set.transformer.config)
         name = _free_name(opened.path, self.adapters) if name is None else name
         self.adapter_set.add(adapter, name, weight)
         self._account(self.adapter_set.bytes - held)

@@ -15,7 +15,6 @@ import typer
 
 from sanakit.cli import generate
 from sanakit.cli import options as option
-from sanakit.cli.adapters import Adapters, parse_adapters
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def best_of(
     dtype: option.Dtype = "auto",
     memory: option.Memory = "auto",
     plan: option.Plan = None,
-    adapter: Adapters = None,
+    adapter: option.Adapters = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -58,7 +57,7 @@ def best_of(
     The judge is a CLIP model. Each PNG carries its own seed, with which `sana generate` draws it again, and
     its score.
     """
-    seed, chosen = secrets.randbelow(2**32) if seed is None else seed, parse_adapters(adapter)
+    seed, chosen = secrets.randbelow(2**32) if seed is None else seed, option.parse_adapters(adapter)
     with progress_bar() as show, warnings.catch_warnings(action="ignore"):  # the result tells them
         from sanakit.data.annotate.scoring import clip_scorer
         from sanakit.images.image import parse_size

@@ -19,7 +19,7 @@ import typer
 
 from sanakit.cli import generate
 from sanakit.cli import options as option
-from sanakit.cli.adapters import Adapters, parse_adapters
+from sanakit.cli.display import display
 from sanakit.cli.terminal import AsJson, Debug
 from sanakit.errors import OutputError, SettingsError
 
@@ -78,7 +78,12 @@ def edit(
     dtype: option.Dtype = "auto",
     memory: option.Memory = "auto",
     plan: option.Plan = None,
-    adapter: Adapters = None,
+    adapter: option.Adapters = None,
+    control: option.ControlFile = None,
+    control_kind: option.ControlKind = None,
+    control_scale: option.ControlScale = 1.0,
+    control_range: option.ControlRange = (0.0, 1.0),
+    control_model: option.ControlModel = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -91,9 +96,9 @@ def edit(
     if mask is not None and expand is not None:
         raise SettingsError("--mask and --expand cannot be combined: use one, then edit the result.")
     margins = None if expand is None else parse_margins(expand)
-    seed, chosen = secrets.randbelow(2**32) if seed is None else seed, parse_adapters(adapter)
+    seed, chosen = secrets.randbelow(2**32) if seed is None else seed, option.parse_adapters(adapter)
 
-    with generate.display(preview=False) as show, warnings.catch_warnings(action="ignore"):
+    with display(preview=False) as show, warnings.catch_warnings(action="ignore"):
         from sanakit.images.formats import check_sides
         from sanakit.images.image import FORMATS as WRITTEN
         from sanakit.images.image import parse_size
@@ -117,8 +122,12 @@ def edit(
         words |= {"solver": solver, "dialect": dialect, "seed": seed, "num_images": num_images}
         words |= {"guidance_kind": guidance_kind}
         words |= {} if strength is None else {"strength": strength}
+        words["control"] = option.control_image(
+            *(control, control_kind, control_scale, control_range), model=model, control_model=control_model
+        )
         loading: dict[str, Any] = {"device": device, "dtype": dtype, "memory": memory, "plan": plan}
         loading["adapters"] = chosen
+        loading["control_model"] = control_model
         if marked is None:
             pipe = ImageToImage.from_pretrained(model, **loading)
             stream = pipe.stream(picture, prompt, negative, **words)

@@ -10,29 +10,21 @@ import json
 import os
 import secrets
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sanakit.cli import options as option
-from sanakit.cli.adapters import Adapters, parse_adapters
+from sanakit.cli.display import display
 from sanakit.errors import OutputError, SettingsError
 from sanakit.whole import claimed, numbered
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-    from rich.console import Console
-    from rich.segment import Segments
-
     from sanakit.pipelines.request import DrawSettings
-    from sanakit.pipelines.result import Result, Step
-
-PREVIEW_COLUMNS = 64  # of the terminal, at most
+    from sanakit.pipelines.result import Result
 
 
 def generate(
@@ -79,7 +71,12 @@ def generate(
     dtype: option.Dtype = "auto",
     memory: option.Memory = "auto",
     plan: option.Plan = None,
-    adapter: Adapters = None,
+    adapter: option.Adapters = None,
+    control: option.ControlFile = None,
+    control_kind: option.ControlKind = None,
+    control_scale: option.ControlScale = 1.0,
+    control_range: option.ControlRange = (0.0, 1.0),
+    control_model: option.ControlModel = None,
     compiled: Annotated[
         bool,
         typer.Option("--compile", help="Compile first; takes minutes, pays off for many images on a GPU."),
@@ -98,10 +95,11 @@ def generate(
     settings: DrawSettings = {"steps": steps, "guidance": guidance, "solver": solver, "dialect": dialect}
     settings |= {"num_images": num_images, "guidance_kind": guidance_kind}
     loading: dict[str, Any] = {"device": device, "dtype": dtype, "memory": memory, "plan": plan}
-    loading |= {"compile": compiled, "adapters": parse_adapters(adapter)}
+    loading |= {"compile": compiled, "adapters": option.parse_adapters(adapter)}
+    loading["control_model"] = control_model
     if prompts is not None:
-        if prompt is not None or preview:
-            other = "a PROMPT" if prompt is not None else "--preview"
+        if prompt is not None or preview or control is not None:
+            other = "a PROMPT" if prompt is not None else "--preview" if preview else "--control"
             raise SettingsError(f"--prompts and {other} cannot be combined: give one of them.")
         from sanakit.cli.batch import draw_prompts
 
@@ -140,6 +138,8 @@ def generate(
         if guidance_kind is not None:
             read_kind(guidance_kind)
         parse_budget(memory)
+        words = (control, control_kind, control_scale, control_range)
+        settings["control"] = option.control_image(*words, model=model, control_model=control_model)
 
         # 2. The images, step by step
         pipe = TextToImage.from_pretrained(model, **loading)
@@ -199,60 +199,3 @@ def output_paths(output: Path | None, num_images: int) -> list[Path]:
         if os.path.isdir(path):
             raise OutputError(f"{path} is a folder: give the name of a file.")
     return paths
-
-
-@contextmanager
-def display(preview: bool) -> Iterator[Callable[[Step], None]]:
-    """Yield the function that shows a step: a bar on standard error, above it the image so far if wanted.
-
-    Where standard error is not a terminal, nothing is shown and rich is not imported.
-    """
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield lambda step: None
-        return
-    from rich.console import Console, Group
-    from rich.live import Live
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress
-
-    console = Console(stderr=True)
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[pace]}")
-    bar = Progress(*columns, console=console)
-    task = bar.add_task("loading the model", total=None, pace="")
-    last = time.monotonic()
-
-    with Live(bar, console=console, transient=not preview) as live:
-
-        def show(step: Step) -> None:
-            nonlocal last
-            last, since = time.monotonic(), last
-            # the first one waited for the model
-            pace = f"{last - since:.2f} s/step" if step.index > 1 else ""
-            bar.update(task, description="drawing", completed=step.index, total=step.total, pace=pace)
-            if preview:
-                live.update(Group(half_blocks(step.preview(), console), bar), refresh=True)
-
-        yield show
-
-
-def half_blocks(image: Image, console: Console) -> Segments:
-    """Draw an image, two pixels to a character, as large and in as many colours as the terminal has."""
-    from rich.color import Color
-    from rich.segment import Segment, Segments
-    from rich.style import Style
-
-    lines = max(1, console.height - 3)  # less the bar and the line of the cursor
-    columns = max(1, min(console.width, PREVIEW_COLUMNS, lines * 2 * image.width // image.height))
-    rows = max(1, min(lines, columns * image.height // image.width // 2))
-    pixels = image.convert("RGB").resize((columns, rows * 2)).tobytes()
-
-    def colour(row: int, column: int) -> Color:
-        start = 3 * (row * columns + column)
-        return Color.from_rgb(*pixels[start : start + 3])
-
-    segments = []
-    for row in range(0, 2 * rows, 2):
-        for column in range(columns):
-            style = Style(color=colour(row, column), bgcolor=colour(row + 1, column))
-            segments.append(Segment("▀", style))
-        segments.append(Segment.line())
-    return Segments(segments)

@@ -1,13 +1,19 @@
-"""Options that the commands which draw have in common."""
+"""Options that the commands which draw have in common, and what some of them mean."""
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from sanakit.dialect import Dialect
+from sanakit.errors import SettingsError
+
+if TYPE_CHECKING:
+    from sanakit.pipelines.control import ControlImage
 
 OWN = "model's own"
 
@@ -69,3 +75,119 @@ Plan = Annotated[
     str | None,
     typer.Option(metavar="NAME", show_default="as stored", help="Quantise while loading: int8, ..."),
 ]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        metavar="FILE[:WEIGHT]",
+        show_default="none",
+        help="LoRA file and its weight, 1 if left out; repeat it for several.",
+    ),
+]
+HintName = Literal["as-is", "edges", "soft-edges", "blocks", "mask"]  # as `images.hints.HintKind`
+
+ControlFile = Annotated[
+    Path | None,
+    typer.Option("--control", metavar="FILE", show_default=False, help="Image that steers a ControlNet."),
+]
+ControlKind = Annotated[
+    HintName | None,
+    typer.Option(
+        metavar="KIND",
+        show_default="the ControlNet's own, or as-is",
+        help="edges, soft-edges, blocks, mask: hint to make of the image; as-is: it is one.",
+    ),
+]
+ControlScale = Annotated[
+    float, typer.Option(metavar="X", help="How strongly it steers; 0 not at all, 1 as trained.")
+]
+ControlRange = Annotated[
+    tuple[float, float],
+    typer.Option(metavar="A B", help="Shares of the steps from which and until which it steers."),
+]
+ControlModel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        show_default="the model's own",
+        help="ControlNet: a folder, .pth file or Hub org/repo.",
+    ),
+]
+
+
+def named_adapters(texts: list[str] | None) -> dict[str, str]:
+    """Return names of adapters and their files from "NAME=FILE". Raises SettingsError.
+
+    >>> named_adapters(["style=loras/style.safetensors"])
+    {'style': 'loras/style.safetensors'}
+    """
+    found: dict[str, str] = {}
+    for text in texts or []:
+        name, _, file = text.partition("=")
+        if not name or not file:
+            raise SettingsError(f"--adapter {text}: write NAME=FILE; requests choose by these names.")
+        if name in found:
+            raise SettingsError(f"--adapter {text}: the name {name!r} is given twice; choose another one.")
+        found[name] = file
+    return found
+
+
+def parse_adapters(texts: list[str] | None) -> list[tuple[str, float]]:
+    """Return files of adapters and their weights from "FILE" or "FILE:WEIGHT". Raises SettingsError.
+
+    >>> parse_adapters(["style.safetensors:0.8", "C:/cat.safetensors", "old.safetensors:-1"])
+    [('style.safetensors', 0.8), ('C:/cat.safetensors', 1.0), ('old.safetensors', -1.0)]
+    """
+    found = []
+    for text in texts or []:
+        file, colon, weight = text.rpartition(":")
+        try:
+            number = float(weight) if colon else math.nan
+        except ValueError:
+            number = math.nan
+        if not file or os.path.exists(os.path.expanduser(text)):  # a name may hold a colon itself
+            found.append((text, 1.0))
+        elif math.isfinite(number):
+            found.append((file, number))
+        elif os.path.exists(os.path.expanduser(file)) or not weight:
+            raise SettingsError(
+                f"--adapter {text}: the weight {weight!r} is not a number; write FILE:0.8, or FILE alone."
+            )
+        else:
+            found.append((text, 1.0))
+    return found
+
+
+def control_image(
+    file: Path | None,
+    kind: HintName | None,
+    scale: float,
+    span: tuple[float, float],
+    *,
+    model: str,
+    control_model: str | None,
+) -> ControlImage | None:
+    """Return the control image of a command line, or None without one. Only headers of weights are read.
+
+    kind: None: the kind that the ControlNet says it was trained on, else "as-is".
+
+    Raises SettingsError for options that need another one, or an image that cannot be read.
+    """
+    if file is None:
+        given = {"--control-model": control_model, "--control-kind": kind}
+        given |= {"--control-scale": scale != 1, "--control-range": span != (0, 1)}
+        if option := next((name for name, value in given.items() if value), None):
+            raise SettingsError(f"{option} needs an image to steer by: give it with --control, or omit both.")
+        return None
+    from sanakit.images.opening import open_image
+    from sanakit.pipelines.control import ControlImage
+    from sanakit.weights.control import controlnets_of, hint_of
+
+    nets = controlnets_of(model, control_model)
+    if not nets:
+        raise SettingsError(
+            f"{model} has no ControlNet, which --control needs: name one with --control-model, or omit it."
+        )
+    picture = open_image(file.expanduser(), str(file))
+    kind = kind or cast(HintName, hint_of(nets[0]) or "as-is")
+    return ControlImage(picture, kind=kind, scale=scale, start=span[0], end=span[1])

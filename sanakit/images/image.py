@@ -44,7 +44,7 @@ _PREVIEW_PATCH = 8
 _KINDS = {"steps": int, "seed": int, "best_of": int, "guidance": float, "strength": float, "score": float} | {
     name: str
     for name in ("prompt", "negative_prompt", "guidance_kind", "solver", "dialect", "adapters")
-    + ("model", "version")
+    + ("control", "model", "version")
 }
 
 

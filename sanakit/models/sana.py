@@ -44,6 +44,7 @@ from sanakit.ops.modulation import modulated_norm
 TIME_CHANNELS = 256  # width of the sinusoid that embeds time and guidance
 
 Grid = tuple[int, int]  # height and width in latents
+Behind = Callable[[int, Tensor, Tensor], Tensor]  # a block's number, tokens behind it, modulation -> tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,8 +200,8 @@ class FinalLayer(nn.Module):
         return self.linear(modulated_norm(x, scale, shift))
 
 
-class Sana(nn.Module):
-    """The diffusion transformer; see the module's text for its two ways of being called."""
+class Embedders(nn.Module):
+    """The layers before the blocks: latents, time, guidance and caption, each to the width of the tokens."""
 
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()
@@ -213,14 +214,50 @@ class Sana(nn.Module):
         self.t_block = nn.Sequential(nn.SiLU(), Linear(width, 6 * width))
         self.y_embedder = CaptionEmbedder(config.text_width, width)
         self.attention_y_norm = RMSNorm(width)
-        blocks = nn.ModuleList(SanaBlock(config) for _ in range(config.depth))
-        self.blocks = cast(Sequence[SanaBlock], blocks)  # tells type checkers what the list holds
-        self.final_layer = FinalLayer(config)
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype it computes in; its big weights may be stored in another one (`weights/load.py`)."""
         return self.attention_y_norm.weight.dtype
+
+    def tokens(self, latents: Tensor) -> Tensor:
+        """Return the tokens of latents (B C H W), B N D, with their positions if the model has any."""
+        x = self.x_embedder(latents)
+        if self.config.position_interpolation is None:
+            return x
+        height, width = latents.shape[-2:]
+        places = grid_positions(
+            height,
+            width,
+            self.config.width,
+            base_size=self.config.sample_size,
+            interpolation=self.config.position_interpolation,
+            device=str(latents.device) if latents.is_cuda else "cpu",
+        )
+        return x + places.to(x)
+
+    def embed(self, latents: Tensor, t: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return tokens B N D, time B D and its modulation B 6D (B = 1 when t holds one time)."""
+        time = self.t_embedder(t * self.config.time_scale)
+        if self.config.guidance_embed:
+            if guidance is None:
+                raise SettingsError("This model embeds its guidance scale: pass `guidance`, 4.5 is usual.")
+            time = time + self.cfg_embedder(guidance * self.config.guidance_scale_factor)
+        return self.tokens(latents), time, self.t_block(time)
+
+    def caption(self, text: Tensor) -> Tensor:
+        """B L E -> B L D."""
+        return self.attention_y_norm(self.y_embedder.y_proj(text.to(self.dtype)))
+
+
+class Sana(Embedders):
+    """The diffusion transformer; see the module's text for its two ways of being called."""
+
+    def __init__(self, config: SanaConfig) -> None:
+        super().__init__(config)
+        blocks = nn.ModuleList(SanaBlock(config) for _ in range(config.depth))
+        self.blocks = cast(Sequence[SanaBlock], blocks)  # tells type checkers what the list holds
+        self.final_layer = FinalLayer(config)
 
     def forward(
         self,
@@ -231,18 +268,22 @@ class Sana(nn.Module):
         guidance: Tensor | None = None,
         *,
         tokens: list[Tensor] | None = None,
+        behind: Behind | None = None,
     ) -> Tensor:
         """Return the velocity for training: differentiable, text padded.
 
         latents: B C H W. t: B, in [0, 1], 1 = pure noise. text: B L E. mask: B L, true where a token is real;
         None: all are. guidance: B, the scale itself (4.5, not 0.45), Sprint only. tokens: gets those behind
-        each block, B N D. Returns B C H W. Raises SettingsError if a Sprint model gets no guidance.
+        each block, B N D. behind: as for `velocity`, out of place. Returns B C H W. Raises SettingsError if a
+        Sprint model gets no guidance.
         """
         x, time, modulation = self.embed(latents, t, guidance)
         grid = (latents.shape[-2], latents.shape[-1])
-        caption = self._caption(text)
-        for block in self.blocks:
+        caption = self.caption(text)
+        for number, block in enumerate(self.blocks):
             x = block(x, modulation, caption, mask, grid)
+            if behind is not None:
+                x = behind(number, x, modulation)
             if tokens is not None:
                 tokens.append(x)
         return self.unembed(x, time, grid)
@@ -257,7 +298,7 @@ class Sana(nn.Module):
         samples each prompt stands for (default: one). eps: as in `TextKeysValues`.
         """
         counts = [1] * len(features) if counts is None else counts
-        captions = [self._caption(text[None]) for text in features]
+        captions = [self.caption(text[None]) for text in features]
         return TextContext(
             [
                 [
@@ -277,6 +318,7 @@ class Sana(nn.Module):
         guidance: float | Tensor | None = None,
         *,
         after_block: Callable[[nn.Module], object] | None = None,
+        behind: Behind | None = None,
     ) -> Tensor:
         """Return the velocity for sampling, without gradients.
 
@@ -284,7 +326,8 @@ class Sana(nn.Module):
         into the norms) or B times. context: from `prepare`, for B samples, or for n B: then the latents stand
         for n times as many, one after another, as guidance needs them, and what they share is computed once.
         guidance: Sprint only, the scale itself, one for the whole batch or B of them. after_block: called
-        with each block when it has run, to free its memory.
+        with each block when it has run, to free its memory. behind: returns the tokens that go on from those
+        behind each block, as a ControlNet changes them.
         Returns B (n B) C H W. Raises SettingsError if the context is for another number of samples, or if a
         Sprint model gets no guidance.
         """
@@ -338,31 +381,6 @@ class Sana(nn.Module):
         for block in self.blocks:
             nn.init.zeros_(block.cross_attn.proj.weight)
         nn.init.zeros_(self.final_layer.linear.weight)
-
-    def embed(self, latents: Tensor, t: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return tokens B N D, time B D and its modulation B 6D (B = 1 when t holds one time)."""
-        x = self.x_embedder(latents)
-        if self.config.position_interpolation is not None:
-            height, width = latents.shape[-2:]
-            places = grid_positions(
-                height,
-                width,
-                self.config.width,
-                base_size=self.config.sample_size,
-                interpolation=self.config.position_interpolation,
-                device=str(latents.device) if latents.is_cuda else "cpu",
-            )
-            x = x + places.to(x)
-        time = self.t_embedder(t * self.config.time_scale)
-        if self.config.guidance_embed:
-            if guidance is None:
-                raise SettingsError("This model embeds its guidance scale: pass `guidance`, 4.5 is usual.")
-            time = time + self.cfg_embedder(guidance * self.config.guidance_scale_factor)
-        return x, time, self.t_block(time)
-
-    def _caption(self, text: Tensor) -> Tensor:
-        """B L E -> B L D."""
-        return self.attention_y_norm(self.y_embedder.y_proj(text.to(self.dtype)))
 
     def unembed(self, x: Tensor, time: Tensor, grid: Grid) -> Tensor:
         """B N D -> B C H W."""

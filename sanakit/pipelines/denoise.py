@@ -27,7 +27,7 @@ from sanakit.models.contracts import Codec, VelocityModel
 from sanakit.models.perturbed import Perturbed
 from sanakit.models.sana import Sana, TextContext
 from sanakit.pipelines.memory import memory_limit
-from sanakit.pipelines.request import InitialImage, Request
+from sanakit.pipelines.request import Request
 
 Rows = Sequence[Tensor]  # 1 C h w of each sample
 
@@ -112,13 +112,13 @@ def _rows(values: Tensor | None, noise: Tensor) -> Sequence[Tensor | None]:
     return values.to(noise.device).expand(len(noise), -1, -1, -1).split(1)
 
 
-def encode_source(autoencoder: Codec, source: InitialImage, device: torch.device) -> Tensor:
-    """Return the latents 1 C h w of an image to start from, scaled as the transformer sees them.
+def encode_source(autoencoder: Codec, pixels: Tensor, device: torch.device) -> Tensor:
+    """Return the latents 1 C h w of an image (1 3 H W), scaled as the transformer sees them.
 
     Raises MemoryLimitError.
     """
     with memory_limit("encoding the image: take a smaller size"), torch.no_grad():
-        latents = autoencoder.encode(source.pixels.to(device, autoencoder.dtype))
+        latents = autoencoder.encode(pixels.to(device, autoencoder.dtype))
     return latents.float() * autoencoder.config.scaling_factor
 
 
@@ -157,10 +157,9 @@ class Batch:
         after_block: see `Sana.velocity`. Raises MemoryLimitError.
         """
         without, towards, perturbed = self._branches(after_block)
-        moved = [
-            self._moved(sample, without and without[i], towards[i], perturbed and perturbed[i])
-            for i, sample in enumerate(self.samples)
-        ]
+        absent: Sequence[None] = [None] * len(self.samples)
+        each = zip(self.samples, without or absent, towards, perturbed or absent, strict=True)
+        moved = [self._moved(*own) for own in each]
         for sample, (state, clean, kept) in zip(self.samples, moved, strict=True):
             sample.state, sample.clean, sample.kept = state, clean, kept
 

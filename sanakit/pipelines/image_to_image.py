@@ -54,6 +54,7 @@ class FromImage:
         memory: str | int = "auto",
         plan: str | None = None,
         adapters: AdapterChoices = (),
+        control_model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     ) -> Self:
         """Load a model; all as for `TextToImage.from_pretrained`."""
         return cls(
@@ -65,6 +66,7 @@ class FromImage:
                 plan=plan,
                 adapters=adapters,
                 encoder=True,
+                control_model=control_model,
             )
         )
 

@@ -71,14 +71,16 @@ class Weights:
     decoder: int
 
     @classmethod
-    def of(cls, transformer: VelocityModel, codec: Codec, text: LanguageModel, *, mapped: bool) -> Weights:
+    def of(
+        cls, transformer: VelocityModel, codec: Codec, text: LanguageModel, *nets: nn.Module, mapped: bool
+    ) -> Weights:
         """Weigh the parts; mapped: only what is mapped from files counts, as the rest cannot leave."""
         weigh = mapped_bytes if mapped else _bytes
         embedding = weigh(text.embed_tokens) if mapped else 0  # its rows are gathered, never all of it
         return cls(
             text=weigh(text) - embedding,
             text_layer=max(map(weigh, text.layers)),
-            transformer=weigh(transformer),
+            transformer=weigh(transformer) + sum(map(weigh, nets)),
             block=max(map(weigh, transformer.blocks)),
             decoder=weigh(codec),
         )
@@ -110,7 +112,8 @@ def parse_budget(text: str | int) -> Budget:
 class Planner:
     """Chooses how to draw each request with one model's parts within a budget.
 
-    device: where the parts compute; they may wait elsewhere. base: bytes that the process already holds.
+    nets: ControlNets, which work with the transformer. device: where the parts compute; they may wait
+    elsewhere. base: bytes that the process already holds.
     """
 
     def __init__(
@@ -118,7 +121,7 @@ class Planner:
         transformer: VelocityModel,
         autoencoder: Codec,
         text: LanguageModel,
-        *,
+        *nets: nn.Module,
         device: torch.device,
         budget: Budget,
     ) -> None:
@@ -127,7 +130,8 @@ class Planner:
                 "The memory of graphs cannot be limited: leave memory at auto, or use the original model."
             )
         self.on_cpu = device.type == "cpu"
-        self.weights = Weights.of(transformer, autoencoder, text, mapped=self.on_cpu)
+        self.weights = Weights.of(transformer, autoencoder, text, *nets, mapped=self.on_cpu)
+        self._copies = 2 * len(nets)  # activations of a ControlNet: its tokens, and what it adds
         self.transformer, self.autoencoder = transformer.config, autoencoder.config
         self.device, self.budget = device, budget
         self.base = resident_bytes() if self.on_cpu else 0
@@ -188,7 +192,7 @@ class Planner:
         # A token at its widest: in the Mix-FFN (x, its norm, the result, three hidden widths). A CPU computes
         # blocks in bands, in place: there it is where x gets its positions, or its last norm.
         hidden = int(config.width * config.mlp_ratio)
-        values = 3 * config.width if self.on_cpu else 3 * config.width + 3 * hidden
+        values = (3 + self._copies) * config.width + (0 if self.on_cpu else 3 * hidden)
         step = samples * cells.tokens * values * 4 + STEP_WORK
         decode = self.autoencoder.decode_bytes(height, width, band)
         if residence == "resident":

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import TypedDict, TypeVar, cast
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from sanakit import __version__
@@ -29,6 +28,15 @@ from sanakit.flow.scm import SCM, scm_times
 from sanakit.flow.solver import Solver
 from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, drawn_size
 from sanakit.models.contracts import CodecConfig, LatentShape, TransformerConfig
+from sanakit.pipelines.control import (
+    NONE,
+    Conditions,
+    Controls,
+    InitialImage,
+    check_controls,
+    listed,
+    size_like,
+)
 from sanakit.pipelines.result import Output
 from sanakit.weights.settings import ModelSettings
 
@@ -60,6 +68,7 @@ class DrawSettings(TypedDict, total=False):
     output: Output
     binned: bool
     dialect: Dialect | None
+    control: Controls | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +81,7 @@ class ModelSpec:
     compression: int  # pixels a latent, along one side
     guidance_embed: bool = False  # SANA-Sprint: the guidance scale is an input of the model
     depth: int = 0  # blocks of the transformer; 0: not to be looked into
+    controlnets: int = 0
     dense_time: bool = False  # times go to the model in [0, 1], as for Sprint, its teacher and pocket
     adapters: str = ""  # the record of those in use, see `adapters/attach.py`
 
@@ -117,24 +127,6 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class InitialImage:
-    """An image that drawing starts from, see `pipelines/source.py`."""
-
-    pixels: Tensor  # 1 3 H W in [-1, 1], of the drawn size
-    strength: float  # in [0, 1]: 1 redraws, 0 keeps what the autoencoder keeps
-    mask: Tensor | None  # 1 1 h w: 1 where latents are redrawn, 0 where they are kept; None: all are drawn
-    size: tuple[int, int]  # height and width of the result, pixels
-    finish: Callable[[Image.Image], Image.Image]  # the drawn image to the result, of that size
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Conditions:
-    """Conditions besides the prompts, each checked without weights; None: not given."""
-
-    image: InitialImage | None = None  # to start from, with the mask of what is redrawn
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Request:
     """One call, checked and complete."""
 
@@ -150,7 +142,7 @@ class Request:
     size: tuple[int, int]  # height and width that were requested, pixels
     output: Output
     metadata: list[Metadata]  # one per image
-    conditions: Conditions = Conditions()
+    conditions: Conditions = NONE
     kind: GuidanceKind = PLAIN
     guidance_embed: bool = False  # as in `ModelSpec`
     dialect: Dialect = USUAL
@@ -199,6 +191,7 @@ def check_request(
     output: Output = "pil",
     binned: bool = True,
     dialect: Dialect | None = None,
+    control: Controls | None = None,
     source: InitialImage | None = None,
     **others: object,
 ) -> Request:
@@ -216,6 +209,9 @@ def check_request(
     if dialect is not None:
         spec = replace(spec, settings=replace(spec.settings, dialect=check_dialect(dialect)))
     own = spec.settings
+    images = listed(control, spec.controlnets, own.name)
+    if images and width is None and height is None:
+        width, height = size_like(images[0].image, own.width, own.height, spec.compression)
     width = own.width if width is None else plain(width)
     height = own.height if height is None else plain(height)
     steps = own.steps if steps is None else plain(steps)
@@ -256,10 +252,12 @@ def check_request(
     shared |= {} if usual == own.dialect == USUAL else {"dialect": own.dialect}
     shared |= {} if source is None else {"strength": source.strength}
     shared |= {"adapters": spec.adapters} if spec.adapters else {}
+    shared |= {"control": "; ".join(one.settings for one in images)} if images else {}
     metadata: list[Metadata] = [{"prompt": text, **shared} for text in prompts for _ in range(num_images)]
     for one, its_seed in zip(metadata, seeds, strict=False):
         one["seed"] = its_seed
-    strength = 1.0 if source is None else source.strength
+    sampler = make_sampler(solver, steps, own.shift, source.strength if source else 1.0, spec.whole_times)
+    controls, told = check_controls(images, spec.controlnets, (drawn[0], drawn[1]), sampler)
     return Request(
         prompts=prompts,
         counts=[num_images] * len(prompts),
@@ -267,17 +265,17 @@ def check_request(
         steps=steps,
         guidance=float(guidance),
         kind=kind,
-        solver=make_sampler(solver, steps, own.shift, strength, spec.whole_times),
+        solver=sampler,
         seeds=seeds,
         cells=cells,
         latents=latents,
         size=(height, width),
         output=output,
         metadata=metadata,
-        conditions=Conditions(image=source),
+        conditions=Conditions(image=source, control=controls),
         guidance_embed=spec.guidance_embed,
         dialect=own.dialect,
-        notes=(*own.notes, *notes),
+        notes=(*own.notes, *notes, *told),
     )
 
 

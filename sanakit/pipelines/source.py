@@ -19,7 +19,8 @@ from sanakit.errors import SettingsError, SizeError
 from sanakit.images.image import MAX_SIDE, MIN_SIDE, to_tensor
 from sanakit.images.masks import faded, mask_tensor, repaint_mask
 from sanakit.images.opening import flatten
-from sanakit.pipelines.request import InitialImage, ModelSpec, plain, whole_number
+from sanakit.pipelines.control import InitialImage
+from sanakit.pipelines.request import ModelSpec, plain, whole_number
 
 FEATHER, MAX_FEATHER = 8, 64  # pixels over which what was drawn fades in, inside the mask
 

@@ -29,7 +29,9 @@ from sanakit.dialect import Dialect
 from sanakit.errors import MemoryLimitError, NumericsError, SettingsError
 from sanakit.images.image import draw_preview, fit_preview, resize_and_crop, to_levels, to_pil
 from sanakit.models.contracts import Codec, LatentShape, TextModel, VelocityModel
+from sanakit.models.controlnet import ControlNet
 from sanakit.pipelines.compiled import compile_sampling
+from sanakit.pipelines.control import Controls, controlled
 from sanakit.pipelines.denoise import Batch, begin, encode_source
 from sanakit.pipelines.memory import (
     MemoryPlan,
@@ -45,6 +47,7 @@ from sanakit.pipelines.memory import (
 from sanakit.pipelines.request import DrawSettings, ModelSpec, Request, check_request
 from sanakit.pipelines.result import LastStep, Output, Result, Step, result_of
 from sanakit.weights import load_autoencoder, load_settings, load_text_encoder, load_transformer
+from sanakit.weights.control import load_controlnets
 from sanakit.weights.known_things import unknown_prompts
 from sanakit.weights.settings import ModelSettings
 
@@ -53,7 +56,8 @@ class TextToImage(Adaptable):
     """A model that draws images of prompts.
 
     transformer, autoencoder (its decoder will do), text_encoder, settings: the parts and their defaults.
-    device: where they compute; None: the transformer's device. memory: see `from_pretrained`.
+    device: where they compute; None: the transformer's device. memory: see `from_pretrained`. controlnets:
+    one for all control images of a call, or one for each.
     """
 
     def __init__(
@@ -65,14 +69,16 @@ class TextToImage(Adaptable):
         *,
         device: torch.device | None = None,
         memory: str | int = "auto",
+        controlnets: Sequence[ControlNet] = (),
     ) -> None:
         self.transformer = transformer
         self.autoencoder = autoencoder
         self.text_encoder = text_encoder
         self.settings = settings
+        self.controlnets = nets = list(controlnets)
         self.device = device or next(transformer.parameters()).device
         model, budget = text_encoder.model, parse_budget(memory)
-        self._memory = Planner(transformer, autoencoder, model, device=self.device, budget=budget)
+        self._memory = Planner(transformer, autoencoder, model, *nets, device=self.device, budget=budget)
         self._preview_weights: Tensor | None = None
 
     @classmethod
@@ -87,6 +93,7 @@ class TextToImage(Adaptable):
         plan: str | None = None,
         compile: bool = False,
         adapters: AdapterChoices = (),
+        control_model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     ) -> TextToImage:
         """Load a model: catalog name, diffusers folder, .safetensors or .pth file, or Hub "org/repo".
 
@@ -99,6 +106,7 @@ class TextToImage(Adaptable):
         plan: quantise transformer and text encoder while loading, such as by "int8" (`quant.plans.PLANS`).
         compile: compile the transformer's blocks in the first steps; takes minutes, meant for GPUs.
         adapters: LoRA files and their weights, as for `load_adapter`; checked before weights are read.
+        control_model: ControlNets (`weights.load_controlnet`); None: the model's own, if it has one.
         Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for an absent device.
         """
         device, budget = choose_device(device), parse_budget(memory)
@@ -106,17 +114,20 @@ class TextToImage(Adaptable):
         others = "auto" if dtype in ("float16", "fp16", torch.float16) else dtype
         mapped = device.type == "cpu" and dtype in ("auto", "float32", "fp32", torch.float32)
         transformer = load_transformer(path, device=device, dtype=dtype, mapped=mapped, home="cpu", plan=plan)
-        part = "both" if encoder else "decoder"
+        where = {"device": device, "mapped": mapped, "home": "cpu", "plan": plan}
+        nets = load_controlnets(path, control_model, transformer, **where)
+        part = "both" if encoder or nets else "decoder"
         decoder = load_autoencoder(path, part=part, device=device, dtype=others, mapped=mapped, home="cpu")
         text = load_text_encoder(path, device=device, dtype=others, mapped=mapped, home="cpu", plan=plan)
-        parts = (transformer, decoder, text.model)
+        parts = (transformer, decoder, text.model, *nets)
         if device.type != "cpu":  # parts that do not fit together wait outside, and come in for their stage
             free = available_bytes(device) if isinstance(budget, str) else budget
             size = sum(tensor.nbytes for part in parts for tensor in part.state_dict().values())
             if budget == "all" or size < 0.8 * free:
                 for part in parts:
                     part.to(device)
-        pipe = cls(transformer, decoder, text, settings, device=device, memory=budget)
+        shared = {"device": device, "memory": budget}
+        pipe = cls(transformer, decoder, text, settings, **shared, controlnets=nets)
         pipe.load_opened(opened)
         if compile:
             compile_sampling(transformer, device)
@@ -126,7 +137,7 @@ class TextToImage(Adaptable):
     def spec(self) -> ModelSpec:
         """The facts about the model that checking a call needs."""
         spec = ModelSpec.of(self.settings, self.transformer.config, self.autoencoder.config)
-        return replace(spec, adapters=self.adapted_by)
+        return replace(spec, adapters=self.adapted_by, controlnets=len(self.controlnets))
 
     def __call__(
         self,
@@ -145,6 +156,7 @@ class TextToImage(Adaptable):
         output: Output = "pil",
         binned: bool = True,
         dialect: Dialect | None = None,
+        control: Controls | None = None,
         **others: object,
     ) -> Result:
         """Draw images of one or several prompts in one batch. None means the model's default.
@@ -162,12 +174,14 @@ class TextToImage(Adaptable):
         binned: draw at the nearest size that the model learned (published models: some forty; others: those
         listed in their folder), then scale and crop to the requested size.
         dialect: "diffusers" (usual) or "native", as NVIDIA's own scripts draw; see docs/dialects.md.
+        control: ControlImages that steer it through ControlNets; one tells the shape if no size is given.
         Raises SettingsError, SizeError, NumericsError, or MemoryLimitError. If only decoding failed, its
         attribute `latents` has the denoised latents: pass them to `decode`.
         """
         settings: DrawSettings = {"steps": steps, "guidance": guidance, "seed": seed, "solver": solver}
         settings |= {"num_images": num_images, "latents": latents, "output": output}
         settings |= {"binned": binned, "dialect": dialect, "guidance_kind": guidance_kind}
+        settings |= {"control": control}
         stream = self.stream(prompt, negative_prompt, width=width, height=height, **settings, **others)
         return result_of(deque(stream, maxlen=1).pop())  # one step is kept at a time
 
@@ -193,7 +207,7 @@ class TextToImage(Adaptable):
 
         Raises at once: MemoryLimitError, or SettingsError for an initial image without the encoder.
         """
-        if request.conditions.image is not None and self.autoencoder.encoder is None:
+        if request.conditions.encoded and self.autoencoder.encoder is None:
             raise SettingsError("This pipeline was loaded without the encoder: load it with encoder=True.")
         return self._draw(request, self.plan(request))
 
@@ -245,9 +259,16 @@ class TextToImage(Adaptable):
         """Return the latents (1 C h w) of the image that a request starts from, if any; see `denoise.py`."""
         if (image := request.conditions.image) is None:
             return None
-        known = encode_source(self.autoencoder, image, self.device)
-        self.check_finite(known, "The encoded image", self.autoencoder.dtype)
-        return known
+        return self._encoded(image.pixels)
+
+    def steered(self, request: Request) -> VelocityModel:
+        """Return the transformer, steered by the request's control images, which are encoded, if any."""
+        return controlled(self.transformer, self.controlnets, request.conditions.control, self._encoded)
+
+    def _encoded(self, pixels: Tensor) -> Tensor:
+        latents = encode_source(self.autoencoder, pixels, self.device)
+        self.check_finite(latents, "The encoded image", self.autoencoder.dtype)
+        return latents
 
     def _draw(self, request: Request, plan: MemoryPlan) -> Iterator[Step]:
         started = perf_counter()
@@ -259,14 +280,14 @@ class TextToImage(Adaptable):
         for note in (notes := [*request.notes, *told]):
             warnings.warn(note, stacklevel=3)
 
-        known = None
-        if request.conditions.image is not None:
+        known, model = None, self.transformer
+        if request.conditions.encoded:
             with stage(self.autoencoder, plan, self.device):
-                known = self.encode_source(request)
+                known, model = self.encode_source(request), self.steered(request)
 
-        with stage(self.transformer, plan, self.device):
+        with stage(model, plan, self.device):
             # 3 context, 4 noise
-            batch = Batch(self.transformer, begin(self.transformer, request, features, known))
+            batch = Batch(model, begin(model, request, features, known))
 
             # 5 denoise: look where the solver says, let it go there; float32 whatever the model computes in
             if self.device.type == "cuda":

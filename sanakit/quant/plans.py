@@ -1,6 +1,7 @@
 """Plans of quantisation: a plan maps a layer's name to its quantised class, or None.
 
-Names are those of `Sana` ("blocks.3.attn.qkv") and `Gemma2` ("layers.3.mlp.up_proj"). Alike in all plans:
+Names are those of `Sana` ("blocks.3.attn.qkv"), `ControlNet` ("controlnet.3.copied_block.attn.qkv") and
+`Gemma2` ("layers.3.mlp.up_proj"). Alike in all plans:
 layers outside the blocks stay unchanged (embedders of latents, time and prompt, the final layer, norms,
 tables, the depthwise convolution, the embedding table). Those hold under 4 % of a transformer's weights, and
 an error there reaches every token of every step undamped.
@@ -72,8 +73,8 @@ def nf4(name: str) -> type[Quantized] | None:
 
 
 def inside(name: str) -> bool:
-    """Return whether a layer lies in a block of the transformer or a layer of the text encoder."""
-    return name.startswith(("blocks.", "layers."))
+    """Return whether a layer lies in a block of the transformer, in its copy, or in the text encoder."""
+    return name.startswith(("blocks.", "layers.")) or ".copied_block." in name
 
 
 PLANS = {

@@ -14,10 +14,10 @@ from sanakit.quant.plans import Plan
 
 @torch.no_grad()
 def quantize(module: nn.Module, plan: Plan, done: Callable[[nn.Module], object] | None = None) -> None:
-    """Put quantised layers in the place of those that a plan names. module: a `Sana` or `Gemma2`.
+    """Put quantised layers in the place of those that a plan names.
 
-    done: called with each layer that has been replaced, to free its memory. A layer that is quantised already
-    stays as it is.
+    module: a `Sana`, `ControlNet` or `Gemma2`. done: called with each layer that has been replaced, to free
+    its memory. A layer that is quantised already stays as it is.
     """
     for name, layer, kind in list(chosen(module, plan)):
         module.set_submodule(name, kind.of(layer))

@@ -9,6 +9,7 @@ RECIPES = {
     "autoencoder-refine": ("sanakit.recipes.autoencoder", "refine"),
     "autoencoder-decoder": ("sanakit.recipes.autoencoder", "decoder"),
     "finetune": ("sanakit.recipes.finetune", "finetune"),
+    "control": ("sanakit.recipes.control", "control"),
     "pretrain": ("sanakit.recipes.curriculum", "pretrain"),
     "enlarge": ("sanakit.recipes.curriculum", "enlarge"),
 }

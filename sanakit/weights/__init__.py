@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sanakit.weights.clip import load_clip, save_clip
+    from sanakit.weights.control import load_controlnet, save_controlnet, save_official_controlnet
     from sanakit.weights.conversion import convert
     from sanakit.weights.find.catalog import CATALOG
     from sanakit.weights.fingerprint import fingerprint_weights
@@ -27,6 +28,7 @@ __all__ = [
     "load_autoencoder",
     "load_clip",
     "load_configs",
+    "load_controlnet",
     "load_prompt_filter",
     "load_settings",
     "load_text_encoder",
@@ -35,9 +37,11 @@ __all__ = [
     "release",
     "save_autoencoder",
     "save_clip",
+    "save_controlnet",
     "save_diffusers",
     "save_graphs",
     "save_official",
+    "save_official_controlnet",
     "save_quantized",
 ]
 
@@ -49,6 +53,7 @@ _HOMES = {
     "load_autoencoder": "load",
     "load_clip": "clip",
     "load_configs": "settings",
+    "load_controlnet": "control",
     "load_prompt_filter": "safety",
     "load_settings": "settings",
     "load_text_encoder": "load",
@@ -57,9 +62,11 @@ _HOMES = {
     "release": "read.mapping",
     "save_clip": "clip",
     "save_autoencoder": "save",
+    "save_controlnet": "control",
     "save_diffusers": "save",
     "save_graphs": "graphs",
     "save_official": "save",
+    "save_official_controlnet": "control",
     "save_quantized": "quantized",
 }
 

@@ -10,18 +10,27 @@ from pathlib import Path
 
 from sanakit.errors import ModelNotFoundError
 from sanakit.graphs.parts import Graph
+from sanakit.models.controlnet import ControlNet
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
+from sanakit.weights.control import PART, hint_of, open_controlnet
 from sanakit.weights.find import catalog, hub
 from sanakit.weights.find.catalog import CATALOG, CatalogEntry
-from sanakit.weights.find.resolve import ModelSource, check_finished, open_network, recognised, resolve
+from sanakit.weights.find.resolve import (
+    ModelSource,
+    check_finished,
+    holds_base,
+    open_network,
+    recognised,
+    resolve,
+)
 from sanakit.weights.graphs import DECODER
 from sanakit.weights.known_things import load_known_things
+from sanakit.weights.layouts.controlnet import controlnet_pairs, controlnet_skipped
 from sanakit.weights.layouts.official import PIXELS_PER_LATENT
 from sanakit.weights.layouts.parts import (
     TEXT_SKIPPED,
-    TRANSFORMER_SKIPPED,
     Pairs,
     autoencoder_config,
     autoencoder_pairs,
@@ -35,8 +44,9 @@ from sanakit.weights.layouts.parts import (
     text_encoder_pairs,
     transformer_config,
     transformer_pairs,
+    transformer_skipped,
 )
-from sanakit.weights.layouts.released import examined, size_name
+from sanakit.weights.layouts.released import examined, size_name, steered_name
 from sanakit.weights.read.files import TensorFiles, open_component
 from sanakit.weights.settings import ModelSettings, load_settings, part_notes
 
@@ -129,7 +139,9 @@ def _release(entry: CatalogEntry) -> Description:
 
 def _file_parts(source: ModelSource) -> Iterable[PartDescription]:
     files, kind, layout = open_network(source.path)
-    describers = {"transformer": _transformer, "autoencoder": _autoencoder}
+    describers = {"transformer": _transformer, "autoencoder": _autoencoder, "controlnet": _controlnet}
+    if holds_base(files):
+        yield _transformer(source)
     if kind in describers:
         yield describers[kind](source)
     else:
@@ -137,7 +149,10 @@ def _file_parts(source: ModelSource) -> Iterable[PartDescription]:
 
 
 def _folder_parts(source: ModelSource) -> Iterable[PartDescription]:
-    describers = {"transformer": _transformer, "vae": _autoencoder, "text_encoder": _text_encoder}
+    describers = {
+        **{"transformer": _transformer, "vae": _autoencoder, "text_encoder": _text_encoder},
+        PART: _controlnet,
+    }
     if source.runtime:
         yield from _graph_parts(source)
         return
@@ -149,6 +164,7 @@ def _folder_parts(source: ModelSource) -> Iterable[PartDescription]:
     files = open_component(source.path, source.variant)
     kind, layout = recognised(files)
     by_kind = {"transformer": _transformer, "autoencoder": _autoencoder, "text_encoder": _text_encoder}
+    by_kind["controlnet"] = _controlnet
     yield by_kind[kind](source) if kind in by_kind else _part(kind, layout, "", files)
 
 
@@ -180,10 +196,19 @@ def _transformer(source: ModelSource) -> PartDescription:
     files, layout, config = open_transformer(source)
     names = empty(partial(Sana, config), source, stored_plan(source, "transformer")).state_dict()
     pairs = transformer_pairs(names, layout, config)
-    skipped = TRANSFORMER_SKIPPED[layout]
+    skipped = transformer_skipped(layout, files)
     return _part(
         "transformer", layout, size_name(config), files, names, pairs, skipped, config.depth, config.width
     )
+
+
+def _controlnet(source: ModelSource) -> PartDescription:
+    files, layout, config, order = open_controlnet(source)
+    names = empty(partial(ControlNet, config, order), source).state_dict()
+    pairs, skipped = controlnet_pairs(names, layout), controlnet_skipped(files.infos, names, layout)
+    hint = hint_of(source.path)
+    size = f"{config.depth} copies for {steered_name(config)}" + (f", trained on {hint}" if hint else "")
+    return _part("controlnet", layout, size, files, names, pairs, skipped, config.depth, config.width)
 
 
 def _autoencoder(source: ModelSource) -> PartDescription:

@@ -40,7 +40,6 @@ from sanakit.weights.graphs import (
 from sanakit.weights.layouts.parts import (
     NAMED,
     TEXT_SKIPPED,
-    TRANSFORMER_SKIPPED,
     Module,
     Pairs,
     autoencoder_pairs,
@@ -52,6 +51,7 @@ from sanakit.weights.layouts.parts import (
     stored_plan,
     text_encoder_pairs,
     transformer_pairs,
+    transformer_skipped,
 )
 from sanakit.weights.layouts.released import examined
 from sanakit.weights.precision import choose_dtype, dtype_name
@@ -101,7 +101,7 @@ def load_transformer(
     dtype = choose_dtype(device, held, dtype or "auto", rule=rule, what=_name(source))
     module = empty(partial(Sana, config), source, stored)
     pairs = transformer_pairs(module.state_dict(), layout, config)
-    skipped = TRANSFORMER_SKIPPED[layout]
+    skipped = transformer_skipped(layout, files)
     fill(module, files, pairs, skipped=skipped, device=home or device, dtype=dtype, mapped=mapped)
     if wanted is not None:
         quantize(module, wanted, release)

@@ -122,7 +122,7 @@ def save_diffusers(
     """
     _check_adapters(transformer)
     if not plan:
-        _check_floats(transformer, text_encoder.model)
+        check_floats(transformer, text_encoder.model)
     dtype = parse_dtype(dtype)
     check_rule(dtype, precision, "The model")
     if not 0 < flow_shift < math.inf:
@@ -201,7 +201,7 @@ def save_official(
     and SettingsError for quantised layers and for adapters.
     """
     _check_adapters(transformer)
-    _check_floats(transformer)
+    check_floats(transformer)
     path = Path(path).expanduser()
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in transformer.state_dict().items()}
     if dtype is not None:
@@ -233,7 +233,7 @@ def _check_adapters(transformer: nn.Module) -> None:
         )
 
 
-def _check_floats(*modules: nn.Module) -> None:
+def check_floats(*modules: nn.Module) -> None:
     """Raise SettingsError for quantised layers: their codes would be read as weights."""
     if any(isinstance(layer, Quantized) for module in modules for layer in module.modules()):
         raise SettingsError(

@@ -21,7 +21,9 @@ long":
   task promise stands in the
   files of the path that keep it; these two only name it. (The solvers' state stood in `flow/euler.py`.)
 * `cli/batch.py`: a file of prompts is another task, which begins at the same command.
-* `cli/adapters.py`: an option of several commands.
+* `pipelines/control.py`, `models/controlnet.py`: images that a drawing starts from or is
+  steered by are another task, too. Without one, nothing of them runs; they join the path by their types.
+* `cli/display.py`: what a terminal shows meanwhile. It changes no image.
 * `ops/gpu/`: kernels, like the C++ ones in `ops/native/`, which are not Python and not counted either.
 * `adapters/`: what changes a model's weights by a file of its own. Without such a file nothing in it runs.
 * `ops/torch_private.py`: one call of torch a function, kept apart because torch may change it.
@@ -36,7 +38,9 @@ Sprint's among them, moved to where they need no weights (`pipelines/request.py`
 path as a whole became shorter by it. When quantised layers came, the products they stand in for got a common
 form (`TokenProduct` in `models/layers.py`, 40 lines), and loading got two options, `--plan` and `--compile`
 (15 lines). When images got a room of their own, each solver got its time grid into its own file, so that the
-path lost one file.
+path lost one file. When ControlNets came, the transformer got a hook behind its blocks and a class for what
+lies before them, and loading and the command their options (75 lines); the display, which the path does not
+need, became a file of its own.
 """
 
 from __future__ import annotations
@@ -68,11 +72,13 @@ NOT_ON_THE_PATH = {
     "dialect.py",
     "text/native.py",
     "models/contracts.py",
+    "models/controlnet.py",
     "models/perturbed.py",
+    "pipelines/control.py",
     "pipelines/result.py",
     "cli/batch.py",
+    "cli/display.py",
     "cli/options.py",
-    "cli/adapters.py",
     "adapters",
     "ops/gpu",
     "ops/torch_private.py",

@@ -50,7 +50,7 @@ def test_help_loads_nothing_heavy(arguments: str) -> None:
 
 
 def test_the_root_offers_exactly_these_names() -> None:
-    assert sorted(sanakit.__all__) == ["BestOf", "TextToImage", "__version__"]
+    assert sorted(sanakit.__all__) == ["BestOf", "ControlImage", "TextToImage", "__version__"]
     assert dir(sanakit) == sorted(sanakit.__all__)
 
 
@@ -85,6 +85,7 @@ def test_text_to_image_takes_these_arguments() -> None:
     assert image | sampling <= {*parameters(TextToImage.stream), *DrawSettings.__annotations__}
     assert DrawSettings.__annotations__.keys() <= set(parameters(TextToImage.__call__))
     loading = {"path", "device", "dtype", "memory", "encoder", "plan", "compile", "adapters"}
+    loading |= {"control_model"}
     assert loading == set(parameters(TextToImage.from_pretrained))
 
 
@@ -127,5 +128,6 @@ def test_the_command_exists(command: str) -> None:
 def test_generate_takes_these_options() -> None:
     options = set(re.findall(r"--([a-z-]+)", help_of("generate")))
     images = "model negative size steps guidance solver dialect seed num-images output preview"
+    control = "control control-kind control-scale control-range control-model"
     machine = "device dtype memory json"
-    assert set(f"{images} {machine}".split()) - options == set()
+    assert set(f"{images} {control} {machine}".split()) - options == set()

@@ -13,8 +13,9 @@ from torch import Tensor
 from sanakit.errors import MemoryLimitError, NumericsError, SettingsError
 from sanakit.flow.path import interpolate
 from sanakit.models.dc_ae import DCAE
+from sanakit.pipelines.control import InitialImage
 from sanakit.pipelines.denoise import Batch, Sample, begin, encode_source
-from sanakit.pipelines.request import InitialImage, check_request
+from sanakit.pipelines.request import check_request
 from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import TextToImage
 from tests.pipelines.noises import seeded_noise
@@ -114,7 +115,7 @@ def test_the_native_null_prompt_is_read_under_each_prompts_mask(pipe) -> None:
     bos, padding = pipe.text_encoder.encode_negative([""], dialect="native")[0][:2]
     key, value = (
         y.double().unflatten(-1, (4, 16))  # 2 h d
-        for y in attention.kv_linear(pipe.transformer._caption(torch.stack([bos, padding]))).chunk(2, dim=-1)
+        for y in attention.kv_linear(pipe.transformer.caption(torch.stack([bos, padding]))).chunk(2, dim=-1)
     )
     query = (x[0].double() @ wide["q_linear.weight"].T + wide["q_linear.bias"]).unflatten(-1, (4, 16))
     scores = torch.einsum("nhd,lhd->lnh", query, key) / 4
@@ -248,7 +249,7 @@ def test_memory_that_runs_out_is_a_memory_limit_error(pipe, monkeypatch) -> None
 def test_what_is_kept_ends_exactly_at_the_picture(pipe, solver, guidance, strength, steps) -> None:
     source = half_masked(pipe, strength)
     (sample,) = begun(pipe, solver=solver, guidance=guidance, steps=steps, source=source)
-    known = encode_source(pipe.autoencoder, source, pipe.device)
+    known = encode_source(pipe.autoencoder, source.pixels, pipe.device)
     Batch(pipe.transformer, [sample]).step()
     assert (sample.clean - known)[..., 1:].abs().max() < KEPT * known.abs().max()  # in sight all the time
     (ended,) = finish(pipe, [sample])
@@ -279,7 +280,7 @@ def test_a_mask_of_everything_is_no_mask(pipe) -> None:
 def test_a_strength_between_starts_at_the_noised_picture_of_the_first_time(pipe, solver) -> None:
     source = replace(half_masked(pipe, 0.5), mask=None)
     (sample,) = begun(pipe, solver=solver, steps=4, source=source)
-    known = encode_source(pipe.autoencoder, source, pipe.device)
+    known = encode_source(pipe.autoencoder, source.pixels, pipe.device)
     time = sample.solver.times[0].item()
     assert sample.state.total == 2
     assert 0.5 < time < 0.9  # of 4 steps, shifted by 3
@@ -290,7 +291,7 @@ def test_a_strength_between_starts_at_the_noised_picture_of_the_first_time(pipe,
 
 def test_strength_0_means_the_picture_itself_and_nothing_to_do(pipe) -> None:
     source = half_masked(pipe, 0.0)
-    known = encode_source(pipe.autoencoder, source, pipe.device)
+    known = encode_source(pipe.autoencoder, source.pixels, pipe.device)
     (sample,) = begun(pipe, source=source)
     assert sample.state.done
     assert torch.equal(sample.state.sample, known)
@@ -299,7 +300,7 @@ def test_strength_0_means_the_picture_itself_and_nothing_to_do(pipe) -> None:
 
 def test_latents_of_a_source_are_scaled_as_the_transformer_sees_them(pipe) -> None:
     source = half_masked(pipe, 0.5)
-    known = encode_source(pipe.autoencoder, source, pipe.device)
+    known = encode_source(pipe.autoencoder, source.pixels, pipe.device)
     assert known.shape == (1, 8, *GRID)
     assert known.dtype == torch.float32
     with torch.no_grad():

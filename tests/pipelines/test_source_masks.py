@@ -11,7 +11,8 @@ from PIL import Image
 
 from sanakit.errors import SettingsError
 from sanakit.images.masks import repaint_mask, transparency_mask
-from sanakit.pipelines.request import InitialImage, ModelSpec
+from sanakit.pipelines.control import InitialImage
+from sanakit.pipelines.request import ModelSpec
 from sanakit.pipelines.source import FEATHER, make_source
 from sanakit.weights.settings import ModelSettings
 

@@ -138,9 +138,9 @@ class ModelPool:
                 self._loaded.move_to_end(name)
                 return self._loaded[name]
         self._make_room(self._sizes.get(name, 0), busy)
-        pipe = TextToImage.from_pretrained(
-            self._paths[name], device=self.device, dtype=self.dtype, memory=self.memory, encoder=True
-        )
+        where = {"device": self.device, "dtype": self.dtype, "memory": self.memory}
+        # Requests bring no control images: a model's own ControlNet would only take memory.
+        pipe = TextToImage.from_pretrained(self._paths[name], **where, encoder=True, control_model=())
         parts = (pipe.transformer, pipe.autoencoder, pipe.text_encoder.model)
         self._sizes[name] = sum(weight.nbytes for part in parts for weight in part.parameters())
         self._make_room(self._sizes[name], busy)

@@ -15,6 +15,7 @@ from sanakit.dialect import USUAL
 from sanakit.flow.dpm import FlowDPM, dpm_times
 from sanakit.flow.guidance import classifier_free
 from sanakit.flow.path import interpolate, velocity_target
+from sanakit.models.controlnet import ControlledSana
 from sanakit.models.gemma2 import Gemma2, Layer
 from sanakit.models.sana import Sana
 from sanakit.text.encoder import TextEncoder
@@ -23,7 +24,7 @@ TIMES_WATCHED = (0.5, 0.85, 0.95)
 
 
 def velocity_errors(
-    transformer: Sana, latents: Tensor, noise: Tensor, t: Tensor, text: Tensor, mask: Tensor
+    transformer: Sana | ControlledSana, latents: Tensor, noise: Tensor, t: Tensor, text: Tensor, mask: Tensor
 ) -> Tensor:
     """Flow matching's mean square of each sample, B.
 
@@ -75,7 +76,7 @@ def other_captions(captions: Sequence[Hashable]) -> list[int]:
 
 @torch.no_grad()
 def draw_latents(
-    transformer: Sana,
+    transformer: Sana | ControlledSana,
     encoder: TextEncoder,
     prompts: Sequence[str],
     shape: tuple[int, ...],

@@ -151,15 +151,20 @@ class VelocityObjective:
 
     def loss(self, batch: VelocityBatch) -> Tensor:
         """Return the sum of the samples' errors, each times its share of the global batch."""
-        latents = batch.latents if isinstance(batch.latents, Tensor) else batch.latents.encode()
-        text, mask = pad_text(*self._text(batch), TEXT_MULTIPLE)
-        mask[:, 1:] &= ~batch.dropped[:, None]
+        latents, text, mask = self.inputs(batch)
         if self.teacher is None:
             errors = velocity_errors(self.transformer, latents, batch.noise, batch.t, text, mask)
         else:
             noisy = interpolate(latents, batch.noise, batch.t)
             errors = self.teacher.errors(self.transformer, noisy, batch.t, text, mask)
         return (errors * batch.shares).sum()  # autocast would round a product of matrices
+
+    def inputs(self, batch: VelocityBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return latents B C h w, text features B L E and their mask B L, without dropped captions."""
+        latents = batch.latents if isinstance(batch.latents, Tensor) else batch.latents.encode()
+        text, mask = pad_text(*self._text(batch), TEXT_MULTIPLE)
+        mask[:, 1:] &= ~batch.dropped[:, None]
+        return latents, text, mask
 
     def filled(self, batch: VelocityBatch) -> Tensor:
         """Return the share of the global batch that the part's samples are."""

@@ -18,6 +18,7 @@ from sanakit.data.batches.loader import Loader
 from sanakit.data.cache.loader import CachedLoader
 from sanakit.data.read.source import data_fingerprint
 from sanakit.errors import SettingsError
+from sanakit.models.dc_ae import DCAE
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
@@ -26,8 +27,14 @@ from sanakit.train.feeds.feed import decoded
 from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
 from sanakit.train.record import MadeWith
 from sanakit.train.run import MODEL, Run, averaged_parts
-from sanakit.train.runs.image_report import begin_report
-from sanakit.train.runs.images import count_captions, measured_images, open_images
+from sanakit.train.runs.image_report import ImageReport, begin_report
+from sanakit.train.runs.images import (
+    Reference,
+    TrainedImages,
+    count_captions,
+    measured_images,
+    open_images,
+)
 from sanakit.weights import (
     load_autoencoder,
     load_configs,
@@ -101,43 +108,28 @@ def finetune_run(
     settings = load_settings(source)
     shift = settings.flow_shift if aim.flow_shift is None else aim.flow_shift
 
-    # 2. The images, or a cache of them
-    images = open_images(
-        data,
+    # 2. The images, or a cache of them, and those to measure on
+    own = before.sample_size * compression
+    shown = show_images(
+        open_images(data, output, source, resolution=aim.resolution, own=own, text=not aim.train_text),
         output,
-        source,
-        resolution=aim.resolution,
-        own=before.sample_size * compression,
-        text=not aim.train_text,
+        config,
+        codec,
+        workers=workers,
     )
-    resolution = images.resolution
+    resolution, reference = shown.images.resolution, shown.reference
 
-    def loader_without(numbers: np.ndarray) -> Loader | CachedLoader:
-        return images.loader(numbers, config, multiple=compression, device=device, workers=workers)
-
-    # 3. Those to measure on, held out of the training where there are enough
-    loader = loader_without(np.empty(0, np.int64))
-    captions = count_captions(images.source, np.concatenate(loader.buckets.members))
-    reference, numbers = measured_images(images.source, loader, codec, REFERENCE)
-    held_out: list[str] = []
-    if len(loader.buckets) >= HELD_OUT_FROM:
-        held_out = [images.source.key(number) for number in numbers.tolist()]
-        loader = loader_without(numbers)
-
-    # 4. The report on the images, which is written again whenever one turns out broken
-    report = begin_report(output, images, config, loader, held_out, captions)
-
-    # 5. Text encoder and transformer
+    # 3. Text encoder and transformer
     torch.manual_seed(config.seed)
     encoder = load_text_encoder(source, device=device, dtype="float32" if aim.train_text else None)
     changed = at_resolution(before, resolution // compression, positions=aim.positions)
     transformer = _transformer(source, changed, fresh=aim.fresh)
 
-    # 6. The objective, its data, and the samples to look at
+    # 4. The objective, its data, and the samples to look at
     objective = VelocityObjective(
         transformer,
         encoder,
-        CaptionedFeed(loader, codec, report.write),
+        CaptionedFeed(shown.loader, codec, shown.report.write),
         shift=shift,
         seed=config.seed,
         train_text=aim.train_text,
@@ -152,15 +144,15 @@ def finetune_run(
         ),
     )
 
-    # 7. The result
+    # 5. The result
     def finish(folder: Path) -> None:
-        loader.close()
-        report.write()
+        shown.loader.close()
+        shown.report.write()
         trained, text = averaged_parts(folder, objective)
         name = aim.name or f"{settings.name.removesuffix(FINETUNED)}{FINETUNED}"
         # Known things are left out: it learned words of its captions, and would call them unknown.
         kept = replace(settings, flow_shift=shift, name=name, known_things=None)
-        if resolution != before.sample_size * compression:
+        if resolution != own:
             kept = replace(kept, width=resolution, height=resolution, sizes=())
         save_diffusers(
             folder / MODEL,
@@ -174,7 +166,7 @@ def finetune_run(
     made_with = MadeWith(
         source=source,
         data=data,
-        content=data_fingerprint(images.source),
+        content=data_fingerprint(shown.images.source),
         choices={
             "resolution": resolution,
             "flow_shift": shift,
@@ -185,7 +177,40 @@ def finetune_run(
             "max_tokens": encoder.max_tokens,
         },
     )
-    return Run(objective, config, finish, tuple(report.write().splitlines()), made_with)
+    return Run(objective, config, finish, tuple(shown.report.write().splitlines()), made_with)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownImages:
+    """The images of a training: what reads them, those to measure on, and the report on them."""
+
+    images: TrainedImages
+    loader: Loader | CachedLoader
+    reference: Reference
+    report: ImageReport
+
+
+def show_images(
+    images: TrainedImages, output: Path, config: TrainConfig, codec: DCAE, *, workers: int
+) -> ShownImages:
+    """Return a training's images, those to measure on held out where there are enough.
+
+    codec: of the latents, on the device to train on. Raises DataError without images or captions.
+    """
+    multiple, device = codec.config.compression, next(codec.parameters()).device
+
+    def loader_without(numbers: np.ndarray) -> Loader | CachedLoader:
+        return images.loader(numbers, config, multiple=multiple, device=device, workers=workers)
+
+    loader = loader_without(np.empty(0, np.int64))
+    captions = count_captions(images.source, np.concatenate(loader.buckets.members))
+    reference, numbers = measured_images(images.source, loader, codec, REFERENCE)
+    held_out: list[str] = []
+    if len(loader.buckets) >= HELD_OUT_FROM:
+        held_out = [images.source.key(number) for number in numbers.tolist()]
+        loader = loader_without(numbers)
+    report = begin_report(output, images, config, loader, held_out, captions)
+    return ShownImages(images, loader, reference, report)
 
 
 def at_resolution(config: SanaConfig, sample_size: int, *, positions: bool = False) -> SanaConfig:

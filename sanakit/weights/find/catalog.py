@@ -128,7 +128,7 @@ _TEACHER = replace(
     unsupported="the teacher of Sprint's distillation, published as .pth: download it and pass its path",
     parts_of="sana-sprint-1.6b",
 )
-_CONTROL = "a ControlNet branch, published as official .pth only: this version draws with the whole models"
+_CONTROL = "a model with its ControlNet, published as .pth: download it and pass its path"
 
 _ENTRIES = (
     CatalogEntry(
@@ -213,12 +213,14 @@ _ENTRIES = (
         name="sana-0.6b-controlnet-hed",
         repo=_HUB + "Sana_600M_1024px_ControlNet_HED",
         unsupported=_CONTROL,
+        parts_of="sana-0.6b-1024",
     ),
     replace(
         _1_6B_BF16,
         name="sana-1.6b-controlnet-hed",
         repo=_HUB + "Sana_1600M_1024px_BF16_ControlNet_HED",
         unsupported=_CONTROL,
+        parts_of="sana-1.6b-1024-bf16",
     ),
     replace(
         _1_6B_BF16,

@@ -19,13 +19,16 @@ from sanakit.whole import leftovers, told_unfinished
 INDEX = "model_index.json"
 OURS = "sanakit.json"  # defaults, precision rule, instruction: ours, ignored by diffusers
 FORMAT = 1  # of sanakit.json
-PLAIN = ("SanaPipeline", "SanaSprintPipeline", "SanaSprintImg2ImgPipeline", "SanaGraphs")
+PLAIN = (
+    *("SanaPipeline", "SanaSprintPipeline", "SanaSprintImg2ImgPipeline", "SanaControlNetPipeline"),
+    "SanaGraphs",
+)
 LEFT_OUT = {  # pipelines whose networks are opened as the plain model's -> what is not done
-    "SanaControlNetPipeline": "its ControlNet is not used",
     "SanaPAGPipeline": "its perturbed attention guidance is not used",
 }
 LEFTOVERS = ("y_embedding", "pos_embed", "logvar_linear.weight", "logvar_linear.bias")  # of training
 CHECKPOINT = re.compile(r"checkpoint-\d+(\.part)?")  # a folder in that of a training
+COPIES = "controlnet."  # names of a ControlNet's tensors, beside those of the model that it steers
 MAX_PREFIXES = 3  # before the names of a file's tensors, as wrappers put there
 
 
@@ -141,11 +144,12 @@ def partner(source: ModelSource, parts: tuple[str, ...]) -> ModelSource:
     Raises WeightsError when no release has this size, or the file is not a transformer.
     """
     files, kind, _ = open_network(source.path)
-    if kind != "transformer":
+    if kind != "transformer" and not holds_base(files):
         raise WeightsError(
             f"{source.path} holds {kind_words(kind)}, no {parts[0]}: use a model's whole diffusers folder."
         )
-    size = sum(info.size for name, info in files.infos.items() if not name.endswith(LEFTOVERS))
+    kept = [name for name in files.infos if not name.endswith(LEFTOVERS) and not name.startswith(COPIES)]
+    size = sum(files.infos[name].size for name in kept)
     same = [entry for entry in CATALOG.values() if entry.parameters == size]
     same = [entry for entry in same if entry.parts_of or not entry.unsupported]
     if not same:
@@ -216,11 +220,17 @@ def identify(names: Iterable[str]) -> tuple[str, str]:
     return "foreign", ""
 
 
+def holds_base(files: TensorFiles) -> bool:
+    """Return whether a file holds a ControlNet and the model that it steers, as official ones do."""
+    names = list(files.infos)
+    return all(any(name.startswith(start) for name in names) for start in (COPIES, "blocks."))
+
+
 def kind_words(kind: str) -> str:
     """Return the kind in words, for messages."""
     return {
         "lora": "a LoRA, which needs a base model",
-        "controlnet": "a ControlNet branch, which this version does not support",
+        "controlnet": "a ControlNet, which needs the model it steers",
         "foreign": "no part of a SANA model",
     }.get(kind, f"a SANA {kind.replace('_', ' ')}")
 

@@ -17,8 +17,9 @@ from sanakit.models.gemma2 import Gemma2Config
 from sanakit.models.sana import SanaConfig
 from sanakit.quant.plans import PLANS, Plan
 from sanakit.quant.quantize import stand_in
-from sanakit.weights.find.resolve import ModelSource, kind_words, open_network, recognised
+from sanakit.weights.find.resolve import ModelSource, holds_base, kind_words, open_network, recognised
 from sanakit.weights.layouts import diffusers, official
+from sanakit.weights.layouts.controlnet import copies_skipped
 from sanakit.weights.layouts.fields import (
     AUTOENCODER,
     TEXT,
@@ -34,7 +35,7 @@ Module = TypeVar("Module", bound=nn.Module)
 Pairs = Iterable[tuple[Sequence[str], Sequence[str]]]  # names in the file, names in the module
 
 # By layout; "sanakit" has our modules' own names, of quantised weights.
-TRANSFORMER_SKIPPED = {"official": official.SKIPPED, "diffusers": diffusers.SKIPPED, "sanakit": {}}
+_TRANSFORMER_SKIPPED = {"official": official.SKIPPED, "diffusers": diffusers.SKIPPED, "sanakit": {}}
 TEXT_SKIPPED = {"lm_head.weight": "the language head, which SANA does not use"}
 QUANTIZATION = "quantization_config"  # of a part's config.json, as other tools call it, too
 NAMED = 4  # names that an error message quotes
@@ -51,7 +52,7 @@ def open_transformer(source: ModelSource) -> tuple[TensorFiles, str, SanaConfig]
         recognised(files)
         return files, layout, config
     files, kind, layout = open_network(source.path)
-    if kind != "transformer":
+    if kind != "transformer" and not holds_base(files):
         first = ", ".join(list(files.infos)[:NAMED])
         raise WeightsError(
             f"{source.path} holds {kind_words(kind)} (its first tensors: {first}): use a SANA model."
@@ -155,6 +156,11 @@ def transformer_pairs(names: Iterable[str], layout: str, config: SanaConfig) -> 
         return [((name,), (name,)) for name in names]
     pairs = diffusers.renames(names, guidance_embed=config.guidance_embed)
     return [(theirs, ours) for ours, theirs in pairs]
+
+
+def transformer_skipped(layout: str, files: TensorFiles) -> dict[str, str]:
+    """Return the tensors of a file that are left out of its transformer, each with the reason."""
+    return {**_TRANSFORMER_SKIPPED[layout], **copies_skipped(files.infos)}
 
 
 def autoencoder_pairs(names: Iterable[str], layout: str) -> Pairs:

@@ -31,6 +31,13 @@ def size_name(config: SanaConfig) -> str:
     return _architecture(config)[1]
 
 
+def steered_name(config: SanaConfig) -> str:
+    """Return the name of the released sizes that a ControlNet's width is of: "Sana 1.6B", ..."""
+    norms = (config.width, config.qk_norm, config.guidance_embed)
+    names = [name for (_, *rest), (_, name) in ARCHITECTURES.items() if tuple(rest) == norms]
+    return " or ".join(names) or UNRELEASED[1]
+
+
 def examined(source: ModelSource) -> ModelSource:
     """Return a source without the release that its name speaks of, if its transformer contradicts the name.
 

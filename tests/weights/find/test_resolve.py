@@ -73,7 +73,6 @@ def test_a_folder_of_snapshots_that_is_not_the_hubs_is_a_folder(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("SanaControlNetPipeline", "its ControlNet is not used"),
         ("SanaPAGPipeline", "its perturbed attention guidance is not used"),
         ("SanaOfTomorrowPipeline", "what is particular to it is not done"),
     ],
@@ -89,7 +88,7 @@ def test_a_pipeline_that_does_more_is_told_wherever_it_is_opened(tiny, kind, sai
 
 def test_a_plain_pipeline_is_opened_without_a_word(tiny, recwarn):
     index = tiny.folder / "model_index.json"
-    for kind in PLAIN[:3]:
+    for kind in PLAIN[:4]:
         index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": kind}))
         load_transformer(tiny.folder)
         assert load_settings(tiny.folder).notes == ()

@@ -1,0 +1,81 @@
+"""How far a drawing is, shown in the terminal: a bar, and above it the image so far where that is wanted."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from rich.console import Console
+    from rich.segment import Segments
+
+    from sanakit.pipelines.result import Step
+
+PREVIEW_COLUMNS = 64  # of the terminal, at most
+
+
+@contextmanager
+def display(preview: bool) -> Iterator[Callable[[Step], None]]:
+    """Yield the function that shows a step: a bar on standard error, above it the image so far if wanted.
+
+    Where standard error is not a terminal, nothing is shown and rich is not imported.
+    """
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda step: None
+        return
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[pace]}"),
+    )
+    bar = Progress(*columns, console=console)
+    task = bar.add_task("loading the model", total=None, pace="")
+    last = time.monotonic()
+
+    with Live(bar, console=console, transient=not preview) as live:
+
+        def show(step: Step) -> None:
+            nonlocal last
+            last, since = time.monotonic(), last
+            # the first one waited for the model
+            pace = f"{last - since:.2f} s/step" if step.index > 1 else ""
+            bar.update(task, description="drawing", completed=step.index, total=step.total, pace=pace)
+            if preview:
+                live.update(Group(half_blocks(step.preview(), console), bar), refresh=True)
+
+        yield show
+
+
+def half_blocks(picture: Image, console: Console) -> Segments:
+    """Draw an image, two pixels to a character, as large and in as many colours as the terminal has."""
+    from rich.color import Color
+    from rich.segment import Segment, Segments
+    from rich.style import Style
+
+    lines = max(1, console.height - 3)  # less the bar and the line of the cursor
+    columns = min(console.width, PREVIEW_COLUMNS, lines * 2 * picture.width // picture.height)
+    rows = min(lines, columns * picture.height // picture.width // 2)
+    columns, rows = max(1, columns), max(1, rows)
+    pixels = picture.convert("RGB").resize((columns, rows * 2)).tobytes()
+
+    def colour(row: int, column: int) -> Color:
+        start = 3 * (row * columns + column)
+        return Color.from_rgb(*pixels[start : start + 3])
+
+    segments = []
+    for row in range(0, 2 * rows, 2):
+        for column in range(columns):
+            style = Style(color=colour(row, column), bgcolor=colour(row + 1, column))
+            segments.append(Segment("▀", style))
+        segments.append(Segment.line())
+    return Segments(segments)

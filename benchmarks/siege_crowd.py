@@ -105,12 +105,12 @@ class Seen:
                 return statuses
         return {400, 401, 403, 404, 405, 413, 429}  # of an address or a method that is not there
 
-    def open(self, data: bytes, size: tuple[int, int], form: str, where: str) -> None:
-        """Open an image that was answered."""
+    def open(self, data: bytes, size: tuple[int, int] | None, form: str, where: str) -> None:
+        """Open an image that was answered. size: None where any is right."""
         try:
             with Image.open(io.BytesIO(data)) as image:
                 image.load()
-                found = (image.size, (image.format or "").lower())
+                found = (size and image.size, (image.format or "").lower())
         except Exception as error:
             self.fault(f"{where}: an image does not open ({type(error).__name__})")
             return

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,31 @@ def test_a_database_locked_by_another_is_an_error_soon_and_reading_goes_on(impat
     other.execute("ROLLBACK")
     other.close()
     assert impatient.claim("a", 60)
+
+
+def test_a_crowd_of_threads_writes_in_turn_and_none_is_told_that_it_is_locked(tmp_path: Path) -> None:
+    database = Database(tmp_path / "jobs.sqlite", wait=1.5)
+    jobs = JobStore(database)
+
+    def work(number: int) -> None:
+        for _ in range(6):
+            with database.writing():
+                time.sleep(0.01)
+            add(jobs)
+
+    with ThreadPoolExecutor(24) as threads:  # two seconds of holding it, all together
+        list(threads.map(work, range(24)))
+    assert len(jobs.list(None, limit=1000)) == 24 * 6
+    jobs.close()
+
+
+def test_threads_that_wait_too_long_for_one_another_are_told(impatient: JobStore) -> None:
+    with impatient.database.writing(), ThreadPoolExecutor(1) as thread:
+        began = time.monotonic()
+        with pytest.raises(StorageError, match="too many wait"):
+            thread.submit(add, impatient).result()
+        assert time.monotonic() - began < SOON
+    assert len(add(impatient)) == 1
 
 
 def test_a_folder_that_is_gone_is_an_error_and_nothing_is_lost_when_it_is_back(impatient: JobStore) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from sanakit.errors import MissingExtraError, SettingsError, StorageError
+from sanakit.serve.jobs.fair_lock import FairLock
 from sanakit.serve.jobs.schema import Secret, prepare
 
 WAIT = 5.0  # seconds for a lock, a connection or an answer, before StorageError
@@ -42,7 +42,7 @@ class Database:
         self.name = parsed.render_as_string(hide_password=True)
         self._path = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
         self._identity: tuple[int, int] | None = None
-        self._turn, self._wait = threading.Lock(), wait
+        self._turn, self._wait = FairLock(), wait
         if self._path is not None:
             self.name = str(self._path)
             self._identity = self._make_file(self._path)
@@ -78,8 +78,8 @@ class Database:
 
         On SQLite it holds the only write lock from its first moment (BEGIN IMMEDIATE): its reads stay valid
         until it writes, and another's lock cannot make it fail half-way. Threads of this process wait for
-        one another here: SQLite only looks now and then whether its lock is free, and in a crowd some
-        threads would always find it taken. Raises StorageError.
+        their turn here: SQLite only looks now and then whether its lock is free, and in a crowd some threads
+        would always find it taken. Raises StorageError.
         """
         if self._path is None:
             with self._transaction(self._writer) as session:

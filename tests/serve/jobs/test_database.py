@@ -71,20 +71,24 @@ def test_a_database_locked_by_another_is_an_error_soon_and_reading_goes_on(impat
     assert impatient.claim("a", 60)
 
 
-def test_a_crowd_of_threads_writes_in_turn_and_none_is_told_that_it_is_locked(tmp_path: Path) -> None:
-    database = Database(tmp_path / "jobs.sqlite", wait=1.5)
-    jobs = JobStore(database)
+def test_threads_write_in_the_order_of_asking(tmp_path: Path) -> None:
+    database, order = Database(tmp_path / "jobs.sqlite"), []
 
-    def work(number: int) -> None:
-        for _ in range(6):
-            with database.writing():
-                time.sleep(0.01)
-            add(jobs)
+    def write(number: int) -> None:
+        with database.writing():
+            order.append(number)
 
-    with ThreadPoolExecutor(24) as threads:  # two seconds of holding it, all together
-        list(threads.map(work, range(24)))
-    assert len(jobs.list(None, limit=1000)) == 24 * 6
-    jobs.close()
+    with ThreadPoolExecutor(7) as threads:
+        with database.writing():
+            asked = []
+            for number in range(7):
+                asked.append(threads.submit(write, number))
+                while len(database._turn._waiting) <= number:
+                    time.sleep(0.001)
+        for one in asked:
+            one.result()
+    assert order == list(range(7))
+    database.close()
 
 
 def test_threads_that_wait_too_long_for_one_another_are_told(impatient: JobStore) -> None:

@@ -1,7 +1,7 @@
 """A lock that threads get in the order in which they asked for it.
 
-Whoever leaves it hands it to the next. Python's own lock is free for a moment then, and a thread that comes
-back at once takes it again while others wait for ever.
+A thread that leaves it hands it to the next. Python's own lock is free for a moment then: a thread that comes
+back at once takes it again, and others may wait for ever.
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -140,16 +139,18 @@ async def besiege(url: str, pid: int, tokens: list[str], asked: argparse.Namespa
             Client(number, asked.seed, http, seen, uploads, tokens[0], tokens[1:])
             for number in range(asked.clients)
         ]
-        watching = asyncio.create_task(_watch(http, pid, watched))
+        watching = asyncio.create_task(_watch(http, pid, watched, seen))
         until = time.monotonic() + 60 * asked.minutes
         await asyncio.gather(*(client.run(until, DEEDS) for client in clients))
+        if watching.done():  # which only happens where it failed
+            seen.fault(f"/health or the process was lost sight of ({watching.exception()})")
         watching.cancel()
         print("The crowd is gone.", file=sys.stderr)
         await see_what_is_left(clients[0])
     return seen, watched
 
 
-async def _watch(http, pid: int, watched: Watched) -> None:
+async def _watch(http, pid: int, watched: Watched, seen: Seen) -> None:
     page = os.sysconf("SC_PAGE_SIZE")
     while True:
         process = Path(f"/proc/{pid}")
@@ -157,8 +158,8 @@ async def _watch(http, pid: int, watched: Watched) -> None:
         watched.files.append(len(list((process / "fd").iterdir())))
         watched.threads.append(len(list((process / "task").iterdir())))
         started = time.monotonic()
-        with suppress(Exception):
-            await http.get("/health")
+        if (await http.get("/health")).status_code != 200:
+            seen.fault("/health does not say 200")
         watched.health.append(time.monotonic() - started)
         await asyncio.sleep(max(0, started + 1 - time.monotonic()))
 

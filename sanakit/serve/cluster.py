@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,7 @@ from ray.serve.handle import DeploymentHandle
 
 from sanakit.errors import ClosedError, SettingsError
 from sanakit.serve.engine.engine import Engine
-from sanakit.serve.heap import share_heap
+from sanakit.serve.heap import trimmed_heap
 from sanakit.serve.http.app import create_app
 from sanakit.serve.http.service import HttpSettings
 from sanakit.serve.jobs.database import Database
@@ -72,7 +73,8 @@ class Replica:
     def __init__(self, settings: ClusterSettings) -> None:
         data = Path(settings.data)
         self.settings = settings
-        share_heap()
+        self.heap = ExitStack()
+        self.heap.enter_context(trimmed_heap())
         self.draining = threading.Event()
         self.database = Database(settings.database or data / DATABASE)
         self.jobs, self.keys = JobStore(self.database), KeyStore(self.database)
@@ -115,6 +117,7 @@ class Replica:
         await asyncio.to_thread(self.engine.close, DRAIN)
         self.instance.close()
         self.database.close()
+        self.heap.close()
 
 
 def application(settings: ClusterSettings) -> Application:

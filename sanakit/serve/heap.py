@@ -1,26 +1,39 @@
-"""One heap for all threads of a server, so that its memory stays flat.
+"""Memory that a server has freed goes back to the system, so that it stays flat.
 
-glibc gives threads heaps of their own, up to eight a core, and each keeps the most that it ever held. A
-server's threads decode, encode and hand images to the thread that draws, so each of those heaps slowly
-fills with holes. Other C libraries have no such heaps.
-Source: mallopt(3), M_ARENA_MAX; benchmarks/siege.py measures what it is worth.
+glibc keeps a heap for each thread, and all of it up to the last piece in use. A server's threads decode,
+encode and hand images to the thread that draws, so these heaps fill with holes. Other C libraries return
+memory by themselves.
+Source: malloc_trim(3); benchmarks/siege.py measures what it is worth.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-_M_ARENA_MAX = -8  # malloc.h
+EVERY = 10.0  # seconds; one call takes milliseconds
 
 
-def share_heap() -> None:
-    """Have threads that are still to come allocate in the heap of the first.
-
-    MALLOC_ARENA_MAX in the environment says otherwise. Does nothing where the C library is not glibc.
-    """
-    if os.name != "posix" or "MALLOC_ARENA_MAX" in os.environ:
+@contextmanager
+def trimmed_heap() -> Iterator[None]:
+    """Return free memory to the system every EVERY seconds, in a thread, where the C library is glibc."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is None:
+        yield
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 1)
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(EVERY):
+            trim(0)
+
+    thread = threading.Thread(target=work, name="sana-heap", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

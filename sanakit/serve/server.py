@@ -22,7 +22,7 @@ from fastapi import FastAPI
 
 from sanakit.errors import OutputError, SettingsError, StorageError
 from sanakit.serve.engine.engine import Engine
-from sanakit.serve.heap import share_heap
+from sanakit.serve.heap import trimmed_heap
 from sanakit.serve.http.access import LOOPBACK
 from sanakit.serve.http.app import create_app
 from sanakit.serve.http.service import HttpSettings
@@ -82,8 +82,8 @@ def serve(
     application; it gets a folder for files that nobody needs after the end.
     Raises SettingsError, StorageError, OutputError, and what starting the engine raises.
     """
-    share_heap()
     with ExitStack() as stack:
+        stack.enter_context(trimmed_heap())
         database = Database(settings.database or settings.data / DATABASE)
         stack.callback(database.close)
         jobs, keys = JobStore(database), KeyStore(database)

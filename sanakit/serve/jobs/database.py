@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from sanakit.errors import MissingExtraError, SettingsError, StorageError
 from sanakit.serve.jobs.columns import damage
+from sanakit.serve.jobs.fair_lock import FairLock
 from sanakit.serve.jobs.schema import Secret, prepare
 
 WAIT = 5.0  # seconds for a lock, a connection or an answer, before StorageError
@@ -44,6 +45,7 @@ class Database:
         self.name = parsed.render_as_string(hide_password=True)
         self._path = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
         self._identity: tuple[int, int] | None = None
+        self._turn, self._wait = FairLock(), wait
         if self._path is not None:
             self.name = str(self._path)
             self._identity = self._make_file(self._path)
@@ -78,13 +80,26 @@ class Database:
         """A transaction that only reads, as a context manager that gives a Session. Raises StorageError."""
         return self._transaction(self._engine)
 
-    def writing(self):
-        """A transaction that writes, committed when its block ends without an exception.
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """Hold a transaction that writes, committed when its block ends without an exception.
 
         On SQLite it holds the only write lock from its first moment (BEGIN IMMEDIATE): its reads stay valid
-        until it writes, and another's lock cannot make it fail half-way. Raises StorageError.
+        until it writes, and another's lock cannot make it fail half-way. Threads of this process wait for
+        their turn here: SQLite only looks now and then whether its lock is free, and in a crowd some threads
+        would always find it taken. Raises StorageError.
         """
-        return self._transaction(self._writer)
+        if self._path is None:
+            with self._transaction(self._writer) as session:
+                yield session
+            return
+        if not self._turn.acquire(timeout=self._wait):
+            raise StorageError(f"The database {self.name} cannot be used (too many wait for it): try again.")
+        try:
+            with self._transaction(self._writer) as session:
+                yield session
+        finally:
+            self._turn.release()
 
     def close(self) -> None:
         """Close all connections."""

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,35 @@ def test_a_database_locked_by_another_is_an_error_soon_and_reading_goes_on(impat
     other.execute("ROLLBACK")
     other.close()
     assert impatient.claim("a", 60)
+
+
+def test_threads_write_in_the_order_of_asking(tmp_path: Path) -> None:
+    database, order = Database(tmp_path / "jobs.sqlite"), []
+
+    def write(number: int) -> None:
+        with database.writing():
+            order.append(number)
+
+    with ThreadPoolExecutor(7) as threads:
+        with database.writing():
+            asked = []
+            for number in range(7):
+                asked.append(threads.submit(write, number))
+                while len(database._turn._waiting) <= number:
+                    time.sleep(0.001)
+        for one in asked:
+            one.result()
+    assert order == list(range(7))
+    database.close()
+
+
+def test_threads_that_wait_too_long_for_one_another_are_told(impatient: JobStore) -> None:
+    with impatient.database.writing(), ThreadPoolExecutor(1) as thread:
+        began = time.monotonic()
+        with pytest.raises(StorageError, match="too many wait"):
+            thread.submit(add, impatient).result()
+        assert time.monotonic() - began < SOON
+    assert len(add(impatient)) == 1
 
 
 def test_a_folder_that_is_gone_is_an_error_and_nothing_is_lost_when_it_is_back(impatient: JobStore) -> None:

@@ -28,7 +28,7 @@ from sanakit.train.loop import train
 from sanakit.train.objective import Objective
 from sanakit.train.objectives.velocity import TEXT, TRANSFORMER, VelocityObjective
 from sanakit.train.record import NOTHING, MadeWith, check_source, record_run
-from sanakit.train.report import Progress
+from sanakit.train.report import SHEETS, Progress
 from sanakit.train.state.average import part_of
 from sanakit.train.state.checkpoint import has_checkpoint, load_average
 from sanakit.whole import sweep
@@ -133,7 +133,8 @@ def run_recipe(
                         log.warning(change)
                 with by_itself():
                     run.finish(stage.folder)
-                sweep(stage.folder)
+                for place in (stage.folder, stage.folder / SHEETS):
+                    sweep(place)  # of killed processes
             del run  # its models, before those of the next stage are loaded
             if share.world > 1:
                 dist.barrier()  # the next stage continues from what rank 0 has written

@@ -169,9 +169,14 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
         with pytest.raises(OutputError, match="Another process is writing"):  # while it goes on
             list(run_recipe("finetune", RECIPES, output=tmp_path / "parts", resume=True, **settings))
     stopped.close()  # pyright: ignore[reportAttributeAccessIssue] - a generator
+    (tmp_path / "parts" / "sheets").mkdir(exist_ok=True)
+    left = [tmp_path / "parts" / name for name in ("", "sheets")]  # by a killed process
+    for place in left:
+        (place / f".a.{'0' * 16}.partial").touch()
     list(run_recipe("finetune", RECIPES, output=tmp_path / "parts", resume=True, **settings))
     assert len(logged(tmp_path / "whole")) == 7
     assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
+    assert not any(path.name.startswith(".") for place in left for path in place.iterdir())
     reports = [json.loads((tmp_path / run / "report.json").read_text()) for run in ("whole", "parts")]
     assert reports[0] == reports[1]
 

@@ -155,6 +155,7 @@ killed(lambda: save_quantized(source, f"{folder}/few", "int8"), 3)
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal")
 def test_what_a_killed_conversion_leaves_is_told_is_no_model_and_goes_with_the_next_one(tiny, tmp_path):
     place = tmp_path / "written"

@@ -231,7 +231,7 @@ CLIP_IMAGES = {  # of its preprocessor_config.json
     "image_mean": ListOf(Number(-100, 100), length=3),
     "image_std": ListOf(Number(1e-6, 100), length=3),
 }
-CLIP_SIDES = dict.fromkeys(("shortest_edge", "height", "width"), SIDE)  # in its size and crop_size
+CLIP_SIDES = {"shortest_edge": SIDE, "height": SIDE, "width": SIDE}  # in its size and crop_size
 
 
 def check_clip(config: Mapping[str, Any], where: object) -> None:

@@ -12,8 +12,10 @@ from sanakit.errors import WeightsError
 
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save, bare pickle
 AGAIN = "Download or export it again."
-_WORDS = {dict: "an object", list: "a list", str: "a text", type(None): "nothing (null)"}
-_WORDS |= {int: "a number", float: "a number", bool: "true or false"}
+_WORDS = {
+    **{dict: "an object", list: "a list", str: "a text", type(None): "nothing (null)"},
+    **{int: "a number", float: "a number", bool: "true or false"},
+}
 
 
 def read_json(path: Path) -> dict[str, Any]:

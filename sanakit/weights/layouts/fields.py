@@ -91,7 +91,7 @@ class ListOf:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class JsonObject:
     """Objects; their own fields are checked where they are read."""
 
     def fits(self, value: Any) -> bool:
@@ -124,7 +124,7 @@ FACTOR = Number(1e-6, 1e6)
 BLOCKS = OneOf(("ResBlock", "EfficientViTBlock"))
 NORM, ACTIVATION = OneOf(NORMS), OneOf(tuple(ACTIVATIONS))
 EPSILON = Number(1e-12, 0.1)
-GROUP = Either((Group(), NULL))
+GROUP = Either((JsonObject(), NULL))
 TEXT = {  # of transformers' Gemma2Config
     "vocab_size": COUNT,
     "hidden_size": COUNT,
@@ -224,8 +224,8 @@ CLIP_TOWER = {  # of either; what the other alone has is absent
 }
 SIDE = Whole(1, 65_536)  # pixels
 CLIP_IMAGES = {  # of its preprocessor_config.json
-    "size": Either((SIDE, Group())),
-    "crop_size": Either((SIDE, Group())),
+    "size": Either((SIDE, JsonObject())),
+    "crop_size": Either((SIDE, JsonObject())),
     "resample": Whole(0, 5),
     **{f"do_{step}": FLAG for step in ("resize", "rescale", "normalize", "center_crop")},
     "image_mean": ListOf(Number(-100, 100), length=3),

@@ -197,8 +197,11 @@ def save_all(
                 begun = True
             save(one.image, folder / one.entry.file, one.entry.metadata)
             there.add(one.entry.file)
-            with manifest.open("a", encoding="utf-8") as lines:
-                lines.write(_line(one.entry, weights))
+            try:
+                with manifest.open("a", encoding="utf-8") as lines:
+                    lines.write(_line(one.entry, weights))
+            except OSError as error:
+                raise _unwritten(manifest, error) from None
             yield one
     finally:
         if begun or there:
@@ -298,6 +301,10 @@ def _write_manifest(path: Path, entries: Sequence[PromptImage], lines: Mapping[s
         with written_whole(path) as partial, partial.open("x", encoding="utf-8") as file:
             file.writelines(lines[entry.file] for entry in entries if entry.file in lines)
     except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror}): check its permissions and the free space."
-        ) from None
+        raise _unwritten(path, error) from None
+
+
+def _unwritten(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path} cannot be written ({error.strerror}): check its permissions and the free space."
+    )

@@ -15,7 +15,6 @@ Shapes: T things, U unlike texts, E text width.
 from __future__ import annotations
 
 import json
-import math
 import re
 import threading
 import unicodedata
@@ -125,12 +124,10 @@ class KnownThings:
         lists = [list(things), unlike, *things.values()]
         if not all(isinstance(texts, list) and all(isinstance(one, str) for one in texts) for texts in lists):
             raise ValueError("things and unlike are texts and lists of texts")
-        if (
-            not isinstance(threshold, int | float)
-            or isinstance(threshold, bool)
-            or not math.isfinite(threshold)
-        ):
-            raise ValueError(f"threshold {threshold!r} is not a finite number")
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+            raise ValueError(f"threshold {threshold!r} is not a number")
+        if not -1e6 <= threshold <= 1e6:  # nor is NaN
+            raise ValueError("threshold is not a number from -1,000,000 to 1,000,000")
         return cls(things, threshold=threshold, unlike=unlike)
 
     def text(self) -> str:

@@ -467,3 +467,17 @@ def test_a_folder_in_which_nothing_was_drawn_is_not_left_behind(tmp_path: Path) 
     with held(tmp_path / "old"):
         pass
     assert (tmp_path / "old").exists()
+
+
+def test_a_manifest_that_takes_no_line_is_a_sentence(pictures: list[PromptImage], tmp_path: Path) -> None:
+    """The disk is full for its next line, and has room again when all of it is written at the end."""
+    folder = tmp_path / "full"
+
+    def drawn() -> Iterator[Drawn]:
+        for picture in pictures[:2]:
+            yield Drawn(picture=picture, image=Image.new("RGB", (8, 8)), warnings=[])
+            (folder / MANIFEST).unlink()
+            (folder / MANIFEST).symlink_to("/dev/full")
+
+    with pytest.raises(OutputError, match=r"manifest\.jsonl cannot be written \(No space left on device\)"):
+        list(save_all(drawn(), pictures, folder, set()))

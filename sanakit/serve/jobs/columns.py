@@ -52,7 +52,7 @@ class Checked(TypeDecorator[_Value]):
         raise NotImplementedError
 
 
-class Whole(Checked[int]):
+class Natural(Checked[int]):
     """A whole number from 0."""
 
     impl, cache_ok = Integer, True
@@ -64,7 +64,7 @@ class Whole(Checked[int]):
 
 
 class Words(Checked[str]):
-    """A text of Unicode. What is not UTF-8 in SQLite comes with surrogates (see `Database`)."""
+    """A text of Unicode; other bytes come from SQLite as surrogates (see `Database`)."""
 
     impl, cache_ok = String, True
     what, neutral = "a text in UTF-8", ""

@@ -306,7 +306,7 @@ def _wrong(job: Job) -> str:
     if job.kind not in KINDS or job.status not in STATUSES:
         return f"kind is not one of {', '.join(KINDS)}, or status not one of {', '.join(STATUSES)}"
     if job.pictures > MAX_IMAGES:
-        return f"pictures is more than {MAX_IMAGES}"
+        return f"{Job.pictures.key} is above {MAX_IMAGES}"
     if not all(name is None or isinstance(name, str) for name in names):
         return "body names an image by something that is not a text"
     if not all(_is_file(file) for file in job.files):

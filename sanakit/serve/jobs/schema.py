@@ -15,14 +15,14 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sanakit.errors import StorageError
-from sanakit.serve.jobs.columns import Day, Entries, Rows, Utc, Whole, Words, damage
+from sanakit.serve.jobs.columns import Day, Entries, Natural, Rows, Utc, Words, damage
 
 
 class Base(DeclarativeBase):
     """All tables of the server; those of jobs and keys share a database."""
 
     type_annotation_map = {
-        int: Whole,
+        int: Natural,
         str: Words,
         date: Day,
         datetime: Utc,

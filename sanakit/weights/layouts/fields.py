@@ -91,7 +91,7 @@ class ListOf:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class JsonObject:
     """Objects; their own fields are checked where they are read."""
 
     def fits(self, value: Any) -> bool:
@@ -124,7 +124,7 @@ FACTOR = Number(1e-6, 1e6)
 BLOCKS = OneOf(("ResBlock", "EfficientViTBlock"))
 NORM, ACTIVATION = OneOf(NORMS), OneOf(tuple(ACTIVATIONS))
 EPSILON = Number(1e-12, 0.1)
-GROUP = Either((Group(), NULL))
+GROUP = Either((JsonObject(), NULL))
 TEXT = {  # of transformers' Gemma2Config
     "vocab_size": COUNT,
     "hidden_size": COUNT,
@@ -224,15 +224,14 @@ CLIP_TOWER = {  # of either; what the other alone has is absent
 }
 SIDE = Whole(1, 65_536)  # pixels
 CLIP_IMAGES = {  # of its preprocessor_config.json
-    "size": Either((SIDE, Group())),
-    "crop_size": Either((SIDE, Group())),
+    "size": Either((SIDE, JsonObject())),
+    "crop_size": Either((SIDE, JsonObject())),
     "resample": Whole(0, 5),
     **{f"do_{step}": FLAG for step in ("resize", "rescale", "normalize", "center_crop")},
     "image_mean": ListOf(Number(-100, 100), length=3),
     "image_std": ListOf(Number(1e-6, 100), length=3),
 }
-# in its size and crop_size
-CLIP_SIDES: Mapping[str, Allowed] = dict.fromkeys(("shortest_edge", "height", "width"), SIDE)
+CLIP_SIDES = {"shortest_edge": SIDE, "height": SIDE, "width": SIDE}  # in its size and crop_size
 
 
 def check_clip(config: Mapping[str, Any], where: object) -> None:

@@ -11,7 +11,18 @@ pytest.importorskip("sqlalchemy")
 
 from sqlalchemy.dialects import sqlite
 
-from sanakit.serve.jobs.columns import DAMAGED, Checked, Day, Entries, Rows, Utc, Whole, Words, damage, mended
+from sanakit.serve.jobs.columns import (
+    DAMAGED,
+    Checked,
+    Day,
+    Entries,
+    Natural,
+    Rows,
+    Utc,
+    Words,
+    damage,
+    mended,
+)
 from sanakit.serve.jobs.jobs import Job
 
 DIALECT = sqlite.dialect()
@@ -27,8 +38,8 @@ def read(kind: Checked[Any], value: Any) -> Any:
 @pytest.mark.parametrize(
     ("kind", "stored", "found"),
     [
-        (Whole(), 0, 0),
-        (Whole(), 2**63 - 1, 2**63 - 1),
+        (Natural(), 0, 0),
+        (Natural(), 2**63 - 1, 2**63 - 1),
         (Words(), "", ""),
         (Words(), "é\0😀", "é\0😀"),
         (Day(), "2026-11-29", date(2026, 11, 29)),
@@ -36,7 +47,7 @@ def read(kind: Checked[Any], value: Any) -> Any:
         (Entries(), '{"a": [1, null]}', {"a": [1, None]}),
         (Rows(), "[]", []),
         (Rows(), '[{"name": "x"}]', [{"name": "x"}]),
-        *((kind, None, None) for kind in (Whole(), Words(), Day(), Utc())),
+        *((kind, None, None) for kind in (Natural(), Words(), Day(), Utc())),
     ],
 )
 def test_what_a_column_can_hold_is_read(kind: Checked[Any], stored: Any, found: Any) -> None:
@@ -46,7 +57,7 @@ def test_what_a_column_can_hold_is_read(kind: Checked[Any], stored: Any, found: 
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
-        (Whole(), (-1, 1.5, "", "x", b"\xff", float("inf"))),
+        (Natural(), (-1, 1.5, "", "x", b"\xff", float("inf"))),
         (Words(), (7, 1.5, b"\xff\0", "\udcff", "\ud83d")),
         (Day(), ("", "x", "9999-99-99", 7, 1.5, b"\xff")),
         (Utc(), ("", "x", "9999-99-99", -1, 1.5, b"\xff", "queued")),

@@ -318,6 +318,23 @@ def test_a_control_acts_within_its_times_alone(order):
         assert torch.equal(one, like)
 
 
+@pytest.mark.parametrize("order", ["native", "diffusers"])
+@torch.no_grad()
+def test_an_eps_for_the_prompts_norms_holds_in_the_copies_too(order):
+    """As the norms' own eps would give it; a large one, so that it shows."""
+    base, net = tiny(NORMED, order)
+    given, k = inputs(NORMED), torch.randn(1, 4, 4, 6)
+    texts = [text[real] for text, real in zip(given["text"], given["mask"], strict=True)]
+    model = ControlledSana(base, [Control(net=net, latents=k)])
+    asked = model.velocity(given["latents"], 0.5, model.prepare(texts, eps=1.0))
+    usual = model.velocity(given["latents"], 0.5, model.prepare(texts))
+    copies = [block.copied_block for block in net.controlnet]
+    for block in (*base.blocks, *copies):
+        block.cross_attn.q_norm.eps = block.cross_attn.k_norm.eps = 1.0
+    assert apart(asked, model.velocity(given["latents"], 0.5, model.prepare(texts))) < TOLERANCE
+    assert apart(asked, usual) > 1e-3
+
+
 @torch.no_grad()
 def test_each_copied_block_is_released_after_it_ran():
     base, net = tiny()

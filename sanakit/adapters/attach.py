@@ -7,6 +7,7 @@ keys and values of the old weights: prepare them again.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping
@@ -131,6 +132,18 @@ class AdapterSet:
             f"{rounded} of the {len(layers)} changed layers are quantised: merging rounds them again, and "
             "changes smaller than a step of their few bits are lost. Unmerged adapters lose nothing."
         ]
+
+    def twin(self) -> AdapterSet:
+        """Return the same on a copy of the layers that shares every tensor: what changes there stays there.
+
+        Raises SettingsError for a compiled transformer.
+        """
+        self._check_changeable()
+        tensors = chain(self.transformer.parameters(), self.transformer.buffers())
+        other = AdapterSet(copy.deepcopy(self.transformer, {id(tensor): tensor for tensor in tensors}))
+        other._adapters, other._weights = dict(self._adapters), dict(self._weights)
+        other._merged = self._merged
+        return other
 
     def parts(self, name: str) -> Iterator[tuple[str, LowRank]]:
         """Yield an adapter's parts with the paths of their layers, for training."""

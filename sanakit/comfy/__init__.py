@@ -6,12 +6,13 @@ The keys stand in saved workflows: they are never renamed.
 
 from __future__ import annotations
 
-from sanakit.comfy.loader import LoadModel
+from sanakit.comfy.loader import LoadAdapter, LoadModel
 from sanakit.comfy.pictures import DrawText, ExpandImage, InpaintImage, RedrawImage
 from sanakit.comfy.stages import DecodeLatents, EncodeImage, EncodeText, SampleLatents
 
 NODE_CLASS_MAPPINGS = {
     "SanakitLoadModel": LoadModel,
+    "SanakitLoadAdapter": LoadAdapter,
     "SanakitTextEncode": EncodeText,
     "SanakitSampler": SampleLatents,
     "SanakitDecode": DecodeLatents,
@@ -23,6 +24,7 @@ NODE_CLASS_MAPPINGS = {
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "SanakitLoadModel": "Load SANA model",
+    "SanakitLoadAdapter": "Load SANA adapter (LoRA)",
     "SanakitTextEncode": "SANA text encode",
     "SanakitSampler": "SANA sampler",
     "SanakitDecode": "SANA decode",

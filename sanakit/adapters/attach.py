@@ -213,7 +213,7 @@ def recorded(uses: Collection[Use]) -> str:
 
 def recorded_weights(text: str) -> dict[str, float]:
     """Return names and weights of recorded adapters. Raises SettingsError for what is not a record."""
-    return {use.name: use.weight for use in _uses(text)}
+    return {use.name: use.weight for use in recorded_uses(text)}
 
 
 def check_recorded(text: object, now: str) -> None:
@@ -224,7 +224,7 @@ def check_recorded(text: object, now: str) -> None:
     """
     if text is None:
         return
-    wanted, have = ([use for use in _uses(one) if use.weight] for one in (text, now))
+    wanted, have = ([use for use in recorded_uses(one) if use.weight] for one in (text, now))
     missing = [use for use in wanted if _which(use) not in map(_which, have)]
     other = [use for use in have if _which(use) not in map(_which, wanted)]
     if missing:
@@ -239,11 +239,12 @@ def check_recorded(text: object, now: str) -> None:
         )
 
 
-def _uses(text: object) -> list[Use]:
+def recorded_uses(text: object) -> list[Use]:
     """Return the adapters of a recorded text. Raises SettingsError for any other text."""
     try:
         rows = json.loads(str(text)) if text else []
-        return [Use(**{**row, "weight": float(row["weight"])}) for row in rows]
+        texts = ("name", "file", "fingerprint")
+        return [Use(**{key: str(row[key]) for key in texts}, weight=float(row["weight"])) for row in rows]
     except (ValueError, TypeError, KeyError, RecursionError):
         raise SettingsError(f"The setting adapters is {text!r}, which is not a record of adapters.") from None
 

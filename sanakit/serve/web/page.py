@@ -38,6 +38,7 @@ from sanakit.serve.web.settings import (
     CUSTOM,
     Wish,
     command_line,
+    other_adapters,
     other_dialect,
     parse_whole,
     settings_of,
@@ -337,8 +338,8 @@ class Page:
         else:
             model = drawn_by
         spec = self.engine.specs[model]
-        if told := other_dialect(metadata, spec):
-            gr.Warning(escape(told))
+        for note in filter(None, (other_dialect(metadata, spec), other_adapters(metadata))):
+            gr.Warning(escape(note))
         offered, known, edited = sizes(spec), styles(spec), "strength" in metadata
         size = (metadata["width"], metadata["height"])
         choice = next((name for name, sides in offered.items() if sides == size), CUSTOM)

@@ -7,6 +7,7 @@ keys and values of the old weights: prepare them again.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping
@@ -127,6 +128,18 @@ class AdapterSet:
             "changes smaller than a step of their few bits are lost. Unmerged adapters lose nothing."
         ]
 
+    def twin(self) -> AdapterSet:
+        """Return the same on a copy of the layers that shares every tensor: what changes there stays there.
+
+        Raises SettingsError for a compiled transformer.
+        """
+        self._check_changeable()
+        tensors = chain(self.transformer.parameters(), self.transformer.buffers())
+        other = AdapterSet(copy.deepcopy(self.transformer, {id(tensor): tensor for tensor in tensors}))
+        other._adapters, other._weights = dict(self._adapters), dict(self._weights)
+        other._merged = self._merged
+        return other
+
     def parts(self, name: str) -> Iterator[tuple[str, LowRank]]:
         """Yield an adapter's parts with the paths of their layers, for training."""
         for path, layer in self._layers():
@@ -195,7 +208,7 @@ def recorded(uses: Collection[Use]) -> str:
 
 def recorded_weights(text: str) -> dict[str, float]:
     """Return names and weights of recorded adapters. Raises SettingsError for what is not a record."""
-    return {use.name: use.weight for use in _uses(text)}
+    return {use.name: use.weight for use in recorded_uses(text)}
 
 
 def check_recorded(text: object, now: str) -> None:
@@ -206,7 +219,7 @@ def check_recorded(text: object, now: str) -> None:
     """
     if text is None:
         return
-    wanted, have = ([use for use in _uses(one) if use.weight] for one in (text, now))
+    wanted, have = ([use for use in recorded_uses(one) if use.weight] for one in (text, now))
     missing = [use for use in wanted if _which(use) not in map(_which, have)]
     other = [use for use in have if _which(use) not in map(_which, wanted)]
     if missing:
@@ -221,11 +234,12 @@ def check_recorded(text: object, now: str) -> None:
         )
 
 
-def _uses(text: object) -> list[Use]:
+def recorded_uses(text: object) -> list[Use]:
     """Return the adapters of a recorded text. Raises SettingsError for any other text."""
     try:
         rows = json.loads(str(text)) if text else []
-        return [Use(**{**row, "weight": float(row["weight"])}) for row in rows]
+        texts = ("name", "file", "fingerprint")
+        return [Use(**{key: str(row[key]) for key in texts}, weight=float(row["weight"])) for row in rows]
     except (ValueError, TypeError, KeyError, RecursionError):
         raise SettingsError(f"The setting adapters is {text!r}, which is not a record of adapters.") from None
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from sanakit.adapters.attach import AdapterSet, Use, checked_weight, recorded
 from sanakit.adapters.read import DIFFUSERS_FILE, PEFT_FILE, AdapterFile
@@ -107,6 +108,17 @@ class Adaptable:
         for note in self.adapter_set.merge():
             warnings.warn(note, stacklevel=2)
         self._account(-held)
+
+    def twin(self) -> Self:
+        """Return a pipeline with the same weights in memory, whose adapters are its own.
+
+        It begins with those of this one; changes to either do not reach the other. Raises SettingsError for a
+        compiled model.
+        """
+        other, adapters = copy.copy(self), self.adapter_set.twin()
+        plan = copy.copy(vars(self)["_memory"])
+        vars(other).update(transformer=adapters.transformer, adapter_set=adapters, _memory=plan)
+        return other
 
     def _account(self, more: int) -> None:
         """Have the memory plan know of bytes that are held all the time from now on."""

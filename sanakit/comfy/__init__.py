@@ -7,11 +7,12 @@ The keys stand in saved workflows: they are never renamed.
 from __future__ import annotations
 
 from sanakit.comfy.images import DrawText, ExpandImage, InpaintImage, RedrawImage
-from sanakit.comfy.loader import LoadModel
+from sanakit.comfy.loader import LoadAdapter, LoadModel
 from sanakit.comfy.stages import DecodeLatents, EncodeImage, EncodeText, SampleLatents
 
 NODE_CLASS_MAPPINGS = {
     "SanakitLoadModel": LoadModel,
+    "SanakitLoadAdapter": LoadAdapter,
     "SanakitTextEncode": EncodeText,
     "SanakitSampler": SampleLatents,
     "SanakitDecode": DecodeLatents,
@@ -23,6 +24,7 @@ NODE_CLASS_MAPPINGS = {
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "SanakitLoadModel": "Load SANA model",
+    "SanakitLoadAdapter": "Load SANA adapter (LoRA)",
     "SanakitTextEncode": "SANA text encode",
     "SanakitSampler": "SANA sampler",
     "SanakitDecode": "SANA decode",

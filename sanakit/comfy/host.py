@@ -64,6 +64,16 @@ def model_folders() -> dict[str, Path]:
     return found
 
 
+def adapter_files() -> dict[str, Path]:
+    """Return the files below ComfyUI's `models/loras`, by their path from there; not all are for SANA."""
+    paths: Any = sys.modules.get("folder_paths")
+    found: dict[str, Path] = {}
+    for root in map(Path, paths.get_folder_paths("loras") if paths is not None else []):
+        for file in sorted(root.rglob("*.safetensors")):
+            found.setdefault(file.relative_to(root).as_posix(), file)
+    return found
+
+
 def _preview_side() -> int:
     """Return the longest side of a preview in pixels; 0 if the user switched previews off."""
     args = getattr(sys.modules.get("comfy.cli_args"), "args", None)

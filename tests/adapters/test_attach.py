@@ -284,7 +284,7 @@ def test_a_record_says_which_file_draws_an_image_again() -> None:
         check_recorded(text, recorded([replace(style, weight=0.6)]))
     with pytest.raises(SettingsError, match=r"without the adapter style.safetensors"):
         check_recorded("", text)
-    for damaged in ("nonsense", "[1]", "[{}]", 3):
+    for damaged in ("nonsense", "[1]", "[{}]", '{"a": 1}', "[" * 10_000, 3):
         with pytest.raises(SettingsError, match="not a record of adapters"):
             check_recorded(damaged, text)
 

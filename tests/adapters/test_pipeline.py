@@ -166,6 +166,31 @@ def test_editing_takes_adapters(folder: Path, styles: list[Path]) -> None:
     assert "style1.safetensors" in str(result.metadata[0]["adapters"])
 
 
+@pytest.mark.parametrize("plan", [None, "int8"])
+def test_a_twin_shares_the_weights_and_has_its_own_adapters(folder: Path, styles: list[Path], plan) -> None:
+    pipe = TextToImage.from_pretrained(folder, device="cpu", plan=plan)
+    before = latents(pipe)
+    pipe.load_adapter(styles[0], 0.5)
+    one = latents(pipe)
+    twin = pipe.twin()
+    assert twin.adapters == {"style1": 0.5}
+    assert torch.equal(latents(twin), one)
+    twin.load_adapter(styles[1])
+    twin.set_adapters({"style2": 1.0})
+    other = latents(twin)
+    assert apart(other, one) > 1e-3
+    assert torch.equal(latents(pipe), one)
+    pipe.unload_adapters()
+    assert torch.equal(latents(pipe), before)
+    assert torch.equal(latents(twin), other)
+    with warnings.catch_warnings(action="ignore"):
+        twin.merge_adapters()
+    assert torch.equal(latents(pipe), before)
+    shared = {tensor.data_ptr() for tensor in pipe.transformer.state_dict().values()}
+    untouched = dict(twin.transformer.named_parameters())["attention_y_norm.weight"]
+    assert untouched.data_ptr() in shared
+
+
 @pytest.mark.parametrize("plan", ["int8", "nf4"])
 def test_a_quantised_model_takes_adapters(folder: Path, styles: list[Path], plan: str) -> None:
     pipe = TextToImage.from_pretrained(folder, device="cpu", plan=plan)

@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sanakit.adapters.describe import known_models
+from sanakit.adapters.save import save_adapter
 from sanakit.comfy import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 from sanakit.errors import ModelNotFoundError, SettingsError, SizeError
 from sanakit.eval.metrics.similarity import psnr
@@ -23,6 +25,7 @@ from sanakit.images.image import to_pil
 from sanakit.models.sana import Sana
 from sanakit.pipelines.image_to_image import ImageToImage
 from sanakit.pipelines.text_to_image import TextToImage
+from tests.adapters.loras import lora
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / "examples" / "comfyui").glob("*-api.json"))
@@ -45,6 +48,42 @@ def call(key: str, *args: Any, **given: Any) -> tuple:
     required = [name for name in inputs(node) if name not in values]
     values |= dict(zip(required, args, strict=False)) | given
     return getattr(node(), node.FUNCTION)(**values)
+
+
+@pytest.fixture
+def inks(tmp_path: Path) -> list[Path]:
+    """Two adapters of the embedded model."""
+    config = known_models()["pocket"]
+    made = [lora(["blocks.0.attn.qkv", "blocks.1.mlp.point_conv.conv"], config, seed=n) for n in (1, 2)]
+    return [save_adapter(tmp_path / f"ink{n}.safetensors", one, config) for n, one in enumerate(made)]
+
+
+def test_an_adapter_is_added_and_the_model_stays_as_it_is(model: TextToImage, inks: list[Path]) -> None:
+    def draw(one: TextToImage) -> Tensor:
+        [image] = call("SanakitTextToImage", one, prompt="a red apple", seed=3, steps=2)
+        return image
+
+    before = draw(model)
+    [first] = call("SanakitLoadAdapter", model, weight=0.5, path=f" {inks[0]} ")
+    [both] = call("SanakitLoadAdapter", first, weight=-1.0, path=str(inks[1]))
+    images = [draw(one) for one in (first, both, model)]
+    assert torch.equal(images[2], before)
+    assert not torch.equal(images[0], before)
+    assert not torch.equal(images[1], images[0])
+    assert (first.adapters, both.adapters) == ({"ink0": 0.5}, {"ink0": 0.5, "ink1": -1.0})
+    assert call("SanakitLoadAdapter", model)[0] is model
+    with pytest.raises(SettingsError, match=r"no adapter 'gone.safetensors'"):
+        call("SanakitLoadAdapter", model, adapter="gone.safetensors")
+
+
+def test_adapters_of_comfyuis_folder_are_offered(
+    model: TextToImage, inks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = SimpleNamespace(get_folder_paths=lambda kind: [str(inks[0].parent)] if kind == "loras" else [])
+    monkeypatch.setitem(sys.modules, "folder_paths", paths)  # pyright: ignore[reportArgumentType]
+    names = inputs(NODE_CLASS_MAPPINGS["SanakitLoadAdapter"])["adapter"][0]
+    assert names == ["none", "ink0.safetensors", "ink1.safetensors"]
+    assert call("SanakitLoadAdapter", model, adapter="ink1.safetensors")[0].adapters == {"ink1": 1.0}
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,7 @@ from sanakit.serve.web.settings import (
     CUSTOM,
     Wish,
     command_line,
+    other_adapters,
     other_dialect,
     parse_whole,
     settings_of,
@@ -360,8 +361,8 @@ class Page:
         else:
             model = drawn_by
         spec = self.engine.specs[model]
-        if told := other_dialect(metadata, spec):
-            gr.Warning(escape(told))
+        for note in filter(None, (other_dialect(metadata, spec), other_adapters(metadata))):
+            gr.Warning(escape(note))
         mode = EDIT if "strength" in metadata else CREATE
         return {self.mode: mode, panel.model: model, **restored_from(metadata, spec, panel)}
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sanakit.adapters.attach import recorded_uses
 from sanakit.dialect import USUAL, check_dialect
 from sanakit.errors import SettingsError
 from sanakit.flow.guidance_kinds import PLAIN, read_kind
@@ -189,6 +190,8 @@ def command_line(metadata: Metadata) -> str:
     }
     # = keeps a value that begins with a hyphen from being read as an option; so does -- before the prompt.
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
+    uses = recorded_uses(metadata.get("adapters", ""))
+    given += [f"--adapter={use.file}:{use.weight:g}" for use in uses]
     words = ["edit", SOURCE] if edited else ["generate"]
     arguments = [*given, "--", prompt] if prompt.startswith("-") else [prompt, *given]
     return shlex.join(["sana", *words, *arguments])
@@ -200,6 +203,13 @@ def other_dialect(metadata: Metadata, spec: ModelSpec) -> str:
     if drawn == own:
         return ""
     return f"It was drawn in the dialect {drawn}; this page draws in {own}, which gives another image."
+
+
+def other_adapters(metadata: Metadata) -> str:
+    """Return what is told of an image that was drawn with adapters, which a page does not use; else ""."""
+    files = ", ".join(use.file[:100] for use in recorded_uses(metadata.get("adapters", "")))
+    told = f"It was drawn with {files}; this page draws without adapters, which gives another image."
+    return told if files else ""
 
 
 def settings_of(path: str | os.PathLike[str]) -> Metadata:
@@ -217,5 +227,6 @@ def settings_of(path: str | os.PathLike[str]) -> Metadata:
     checked_prompts(str(found["prompt"]), str(found.get("negative_prompt", "")))
     read_kind(str(found.get("guidance_kind", PLAIN)))
     check_dialect(found.get("dialect", USUAL))
+    recorded_uses(found.get("adapters", ""))
     parse_seed(str(found.get("seed", "")))
     return found

@@ -24,6 +24,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image, ImageCms
 
+from sanakit.adapters.attach import Use, recorded
 from sanakit.cli import command_line
 from sanakit.errors import SettingsError, SizeError
 from sanakit.images.image import aspect_bins, encode, read_metadata
@@ -379,6 +380,15 @@ def test_an_image_of_another_dialect_is_told(engine: Engine) -> None:
     told_of = web_settings.other_dialect(METADATA | {"dialect": "native"}, spec)
     assert told_of == told.format("native", "diffusers")
     assert web_settings.other_dialect(METADATA, native) == told.format("diffusers", "native")
+
+
+def test_an_image_drawn_with_adapters_is_told_and_its_command_names_them() -> None:
+    record = recorded([Use(name="a", file="my ink.safetensors", weight=0.5, fingerprint="12")])
+    assert web_settings.other_adapters(METADATA) == ""
+    told = web_settings.other_adapters(METADATA | {"adapters": record})
+    assert told.startswith("It was drawn with my ink.safetensors; this page draws without adapters")
+    seen = parsed("generate", web_settings.command_line(METADATA | {"adapters": record}))
+    assert list(seen["adapter"]) == ["my ink.safetensors:0.5"]
 
 
 def parsed(command: str, line: str) -> dict[str, Any]:

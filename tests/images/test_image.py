@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from diffusers.pipelines.pixart_alpha import pipeline_pixart_alpha, pipeline_pix
 from diffusers.pipelines.sana import pipeline_sana
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from strict_png import faults_of
 
 from sanakit.errors import OutputError, SettingsError, SizeError
 from sanakit.images import image
@@ -125,6 +128,44 @@ def test_a_preview_of_a_linear_decoder_is_exact() -> None:
 @pytest.fixture
 def picture() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8))
+
+
+def test_a_png_keeps_every_rule_of_its_specification(picture) -> None:
+    for prompt in ("", "a fox", "café, 狐 🦊\n\x07"):
+        metadata = SETTINGS | {"prompt": prompt, "negative_prompt": prompt, "model": prompt, "score": 78.6}
+        assert faults_of(image.encode(picture, "PNG", metadata)) == []
+    assert faults_of(image.encode(picture, "PNG")) == []
+
+
+def test_a_fault_of_a_png_is_found(picture) -> None:
+    whole = image.encode(picture, "PNG", SETTINGS)
+    text = whole.index(b"tEXt") + 4
+    end = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+
+    def with_chunk(name: bytes, content: bytes, place: int = 33) -> bytes:
+        chunk = struct.pack(">I", len(content)) + name + content
+        return whole[:place] + chunk + struct.pack(">I", zlib.crc32(name + content)) + whole[place:]
+
+    for odd, told in {
+        whole[1:]: "signature",
+        whole[:text] + b"S" + whole[text + 1 :]: "checksum",
+        whole[:-4]: "not a chunk",
+        whole[:-12]: "IEND is not the end",
+        whole + end: "IEND is not the end",
+        with_chunk(b"tEXt", b"model\0a\0b"): "tEXt: NUL",
+        with_chunk(b"tEXt", b" model\0a"): "keyword",
+        with_chunk(b"tEXt", b"m" * 80 + b"\0a"): "keyword",
+        with_chunk(b"iTXt", b"prompt\0\0\0\0\0\xff"): "not UTF-8",
+        with_chunk(b"iTXt", b"prompt\0\0\0"): "not parted",
+        with_chunk(b"iTXt", b"prompt\0\1\0\0\0abcd"): "not compressed",
+        with_chunk(b"iCCP", b"icc\0\0" + zlib.compress(b"press")): "ICC profile",
+        with_chunk(b"eXIf", b"Exif\0\0II*\0"): "TIFF",
+        with_chunk(b"IDAT", zlib.compress(b"")): "parted",
+        with_chunk(b"IEND", b""): "IEND is not the end",
+        with_chunk(b"ABCD", b""): "unknown",
+        with_chunk(b"gAMA", b"\0\0\0\1", len(whole) - 12): "too late",
+    }.items():
+        assert told in " ".join(faults_of(odd)), told
 
 
 def test_a_png_gives_its_settings_and_pixels_back(picture, tmp_path) -> None:

@@ -17,7 +17,6 @@ import gradio as gr
 
 from sanakit.errors import SettingsError
 from sanakit.images.image import MAX_SIDE, MIN_SIDE
-from sanakit.pipelines.image_to_image import chosen_strength
 from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.http.openai_schema import MAX_SEED
 from sanakit.serve.http.uploads import open_images
@@ -99,7 +98,7 @@ class Endpoints:
         if not image:
             raise SettingsError("The image is missing: an edit needs one to start from.")
         loop, threads = asyncio.get_running_loop(), self._page.engine.decoding.threads
-        edit = await loop.run_in_executor(threads, self._edit, wish, image, mask, strength)
+        edit = await loop.run_in_executor(threads, self._edit, image, mask, strength)
         return await self._drawn(visitor, wish, edit)
 
     def _wish(
@@ -129,7 +128,7 @@ class Endpoints:
             num_images=parse_whole("number of images", num_images),
         )
 
-    def _edit(self, wish: Wish, image: str, mask: str | None, strength: float | None) -> Edit:
+    def _edit(self, image: str, mask: str | None, strength: float | None) -> Edit:
         """Decode the files, and mark what is redrawn by the API's rule. Raises SettingsError, SizeError."""
         width, height = header_size(image)
         with self._page.engine.decoding.turn(width * height), ExitStack() as files:
@@ -137,9 +136,6 @@ class Endpoints:
             assert opened[0] is not None
             sources = open_images(opened[0], opened[1])
         marked = sources.get("mask")
-        if strength is None:
-            spec = self._page.engine.specs[wish.model]
-            strength = 1.0 if marked else chosen_strength(spec, steps=wish.steps)
         what = WHOLE if marked is None else PAINTED
         return Edit(image=sources["image"], mask=marked, what=what, strength=strength)
 

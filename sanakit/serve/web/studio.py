@@ -18,7 +18,6 @@ from PIL import Image
 
 from sanakit.errors import RefusedError, SanaError, SettingsError, StoppedError
 from sanakit.images.opening import MAX_PIXELS
-from sanakit.pipelines.image_to_image import STRENGTH
 from sanakit.pipelines.inpaint import expand
 from sanakit.pipelines.request import Result
 from sanakit.serve.engine.engine import Engine, Failed, Finished, Stepped, Ticket
@@ -38,7 +37,7 @@ class Edit:
     image: Image.Image
     mask: Image.Image | None = None  # white: painted over
     what: str = WHOLE
-    strength: float = STRENGTH
+    strength: float | None = None  # as for `Engine.check`
     margins: tuple[int, int, int, int] = (0, 0, 0, 0)  # pixels to the left, top, right and bottom
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from html import escape
 from typing import Any
@@ -192,7 +192,7 @@ class Page:
                     changes |= end | {stage.view: EMPTY}
                 yield changes
 
-    async def follow(self, visitor: gr.Request, wish: Wish, edit: Edit | None) -> AsyncIterator[View]:
+    async def follow(self, visitor: gr.Request, wish: Wish, edit: Edit | None) -> AsyncGenerator[View, None]:
         """Draw as `Studio.draw` does, in the visitor's room, charged to the login if there is one."""
         take_back: Callable[[], None] | None = None
         if self.charge is not None and visitor.username:

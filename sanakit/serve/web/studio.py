@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,7 +86,7 @@ class Studio:
 
     async def draw(
         self, session: str, room: str, wish: Wish, edit: Edit | None = None
-    ) -> AsyncIterator[View]:
+    ) -> AsyncGenerator[View, None]:
         """Draw what is wished, and tell how it goes; the last view is done, stopped or failed.
 
         session: one browser tab, which draws one thing at a time. room: where the images are kept.

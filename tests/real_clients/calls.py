@@ -301,4 +301,5 @@ def use_schemathesis_keys(client: Client, served: Served, key: str) -> None:
     with client.does(f"{EXAMPLES} examples of each operation and phase, all checks but two"):
         key_header = f"Authorization: Bearer {key}"
         schema = f"{served.address}/openapi.json"
-        run(program, "--config-file", str(settings), "run", schema, "-H", key_header, *options.split())
+        words = ("--config-file", str(settings), "run", schema, "-H", key_header, *options.split())
+        run(program, *words, cwd=settings.parent)  # where it leaves its findings

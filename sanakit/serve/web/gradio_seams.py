@@ -128,8 +128,8 @@ def _check_number(field: gr.Number | gr.Slider, value: Any) -> None:
         return
     low, high = field.minimum, field.maximum
     whole = isinstance(field, gr.Number) and field.precision == 0  # Gradio would round
-    number = isinstance(value, int | float) and math.isfinite(value)
-    if number and _within(value, low, high) and (not whole or float(value).is_integer()):
+    number = isinstance(value, int | float) and math.isfinite(value) and (not whole or value == int(value))
+    if number and isinstance(value, int | float) and _within(value, low, high):
         return
     told = ("" if low is None else f" from {low:.16g}") + ("" if high is None else f" to {high:.16g}")
     sentence = f"{field.label}: use a {'whole ' if whole else ''}number{told}."

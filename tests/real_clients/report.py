@@ -31,7 +31,7 @@ class Client:
         except Exception as error:
             [place, *_] = reversed(traceback.extract_tb(error.__traceback__))
             said = str(error) or place.line
-            self.faults.append(f"{self.name}, {what}: {type(error).__name__}: {said}"[:2000])
+            self.faults.append(f"{self.name}, {what}: {type(error).__name__}: {said[-8000:]}")
 
 
 @dataclass

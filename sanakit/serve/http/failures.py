@@ -27,6 +27,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as PlainHTTPException
+from starlette.routing import compile_path
 
 from sanakit.errors import (
     BusyError,
@@ -183,6 +184,13 @@ def _undecoded(request: Request, detail: str) -> Failure:
     return Failure(status=400, message=message, code="invalid_json")
 
 
+def _methods(app: FastAPI, path: str) -> str:
+    """Return the methods of an address, as /openapi.json lists them: Starlette tells those of one route."""
+    paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
+    places = [path] if path in paths else [place for place in paths if compile_path(place)[0].match(path)]
+    return ", ".join(sorted(method.upper() for place in places for method in paths[place]))
+
+
 def install(app: FastAPI, *, detailed: bool = False) -> None:
     """Answer every error of the app's routes in OpenAI's form."""
 
@@ -204,11 +212,11 @@ def install(app: FastAPI, *, detailed: bool = False) -> None:
             404: f"{request.url.path[:100]} does not exist here; /openapi.json lists all addresses.",
             405: f"{request.method[:10]} is not supported at this address.",
         }.get(error.status_code, error.detail or words)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = _methods(app, request.url.path) or headers.get("Allow", "")
         failure = Failure(
-            status=error.status_code,
-            message=message,
-            code=words.lower().replace(" ", "_"),
-            headers=dict(error.headers or {}),
+            status=error.status_code, message=message, code=words.lower().replace(" ", "_"), headers=headers
         )
         return failure.response()
 

@@ -278,3 +278,17 @@ def test_it_does_not_ask_again_today_when_the_days_pictures_are_spent(
         limited.images.generate(prompt="x", size="64x64", **QUICK)
     patience = int(over.value.response.headers["Retry-After"])
     assert over.value.response.headers["X-Should-Retry"] == ("false" if patience > 60 else "true")
+
+
+def test_a_wrong_method_is_told_all_that_the_address_takes(parts: Any) -> None:
+    for path, allowed in {
+        "/v1/jobs": "GET, POST",
+        "/v1/jobs/job_1": "DELETE, GET",
+        "/v1/jobs/edits": "POST",
+        "/v1/images/generations": "POST",
+        "/v1/models/some/one": "GET",
+        "/health": "GET",
+    }.items():
+        for method in ("OPTIONS", "PATCH"):
+            answer = parts.client.request(method, path)
+            assert (answer.status_code, answer.headers["allow"]) == (405, allowed), path

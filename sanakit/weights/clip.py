@@ -6,29 +6,28 @@ A folder holds config.json, model.safetensors, tokenizer.json and preprocessor_c
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-from sanakit.errors import ModelNotFoundError, OutputError, SettingsError, WeightsError
+from sanakit.errors import ModelNotFoundError
 from sanakit.models.clip import Clip, ClipConfig
 from sanakit.text.clip import BOS, EOS, ClipScorer, Preprocessing
 from sanakit.text.tokenizer import load_tokenizer
 from sanakit.weights.find.hub import fetch_files
 from sanakit.weights.find.resolve import ModelSource
 from sanakit.weights.layouts.fields import check_clip, check_clip_images
-from sanakit.weights.layouts.parts import empty
+from sanakit.weights.layouts.parts import described, empty
 from sanakit.weights.load import StrPath, fill
 from sanakit.weights.precision import choose_dtype, parse_dtype
-from sanakit.weights.read.disk import AGAIN, read_json
+from sanakit.weights.read.disk import read_json
 from sanakit.weights.read.files import open_component
 from sanakit.weights.read.header import write_safetensors
-from sanakit.weights.save import exported, write_json
+from sanakit.weights.save import check_replaced, exported, write_json
 
-Described = TypeVar("Described", ClipConfig, Preprocessing)
 POCKET_CLIP = "pocket-clip"
 """Name of the CLIP that is embedded in this package."""
 SKIPPED = {
@@ -51,10 +50,12 @@ def load_clip(
     torch.Size([1, 192])
     """
     folder = clip_folder(path)
-    config = _described(folder / "config.json", check_clip, ClipConfig.from_transformers)
-    preprocessing = _described(
-        folder / "preprocessor_config.json", check_clip_images, Preprocessing.from_transformers
-    )
+    path, seen = folder / "config.json", folder / "preprocessor_config.json"
+    told, prepared = read_json(path), read_json(seen)
+    check_clip(told, path)
+    check_clip_images(prepared, seen)
+    config = described(path, told, ClipConfig.from_transformers, "CLIP")
+    preprocessing = described(seen, prepared, Preprocessing.from_transformers, "CLIP")
     files = open_component(folder)
     model = empty(partial(Clip, config), ModelSource(path=folder))
     pairs = [((name,), (name,)) for name in model.state_dict()]
@@ -62,18 +63,6 @@ def load_clip(
     model = fill(model, files, pairs, skipped=SKIPPED, device=device, dtype=dtype)
     model.requires_grad_(False)
     return ClipScorer(model, load_tokenizer(folder), preprocessing)
-
-
-def _described(
-    path: Path, check: Callable[[dict[str, Any], Path], None], read: Callable[[dict[str, Any]], Described]
-) -> Described:
-    """Return what a JSON file describes. Raises WeightsError, also for values of a wrong type."""
-    content = read_json(path)
-    check(content, path)
-    try:
-        return read(content)
-    except SettingsError as error:
-        raise WeightsError(f"{path} describes an unsupported CLIP ({error}). {AGAIN}") from None
 
 
 def clip_folder(path: StrPath) -> Path:
@@ -98,9 +87,7 @@ def save_clip(
     PrecisionError for the dtype.
     """
     path, dtype = Path(folder).expanduser(), parse_dtype(dtype)
-    taken = path.exists() and any(path.iterdir() if path.is_dir() else [path])
-    if taken and not (path / "config.json").is_file():
-        raise OutputError(f"{path} exists and is not a CLIP folder: choose another path, or remove it first.")
+    check_replaced(path, "config.json", "CLIP")
     config = scorer.model.config.to_transformers() | {"torch_dtype": str(dtype).removeprefix("torch.")}
     with exported(path) as partial_folder:
         write_json(partial_folder / "config.json", config)

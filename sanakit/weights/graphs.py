@@ -19,22 +19,21 @@ from typing import Literal, cast
 
 import torch
 
-from sanakit.errors import OutputError, PrecisionError, SettingsError, WeightsError
+from sanakit.errors import PrecisionError, SettingsError, WeightsError
 from sanakit.graphs.networks import decoder_network, text_network, transformer_network
 from sanakit.graphs.parts import RUNTIMES, Graph, GraphAutoencoder, GraphText, GraphTransformer
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.sana import Sana
 from sanakit.quant.layer import Quantized
 from sanakit.text.encoder import TextEncoder
-from sanakit.text.known_things import FILE as KNOWN_THINGS
 from sanakit.text.prefix_cache import PrefixCache, default_places
-from sanakit.text.tokenizer import load_tokenizer, save_tokenizer
-from sanakit.weights.find.resolve import INDEX, OURS, ModelSource
+from sanakit.text.tokenizer import load_tokenizer
+from sanakit.weights.find.resolve import INDEX, ModelSource
 from sanakit.weights.known_things import load_known_things
 from sanakit.weights.layouts.diffusers import write_sana_config
 from sanakit.weights.layouts.parts import autoencoder_config, text_encoder_config, transformer_config
 from sanakit.weights.precision import dtype_name, parse_dtype
-from sanakit.weights.save import exported, write_json
+from sanakit.weights.save import check_replaced, exported, write_beside, write_json
 from sanakit.weights.settings import OFFERED, ModelSettings, dialect_of, instruction_of
 
 Runtime = Literal["onnx", "openvino"]
@@ -73,10 +72,7 @@ def save_graphs(
                 "original model."
             )
     path = Path(folder).expanduser()
-    if path.exists() and any(path.iterdir() if path.is_dir() else [path]) and not (path / INDEX).is_file():
-        raise OutputError(
-            f"{path} exists and is not a model folder: choose another path, or remove it first."
-        )
+    check_replaced(path, INDEX, "model")
     own, known_things = asdict(settings), load_known_things(settings)
     del own["known_things"], own["notes"]
     ours = {"format": 1, "name": own.pop("name"), "licence": own.pop("licence")}
@@ -90,11 +86,8 @@ def save_graphs(
     }
     runs = RUNTIMES[runtime]
     with exported(path) as partial:
-        write_json(partial / INDEX, {"_class_name": "SanaGraphs", "runtime": runtime})
-        write_json(partial / OURS, ours)
-        if known_things is not None:
-            (partial / KNOWN_THINGS).write_text(known_things.text(), encoding="utf-8")
-        save_tokenizer(text_encoder.tokenizer, partial / "tokenizer")
+        index = {"_class_name": "SanaGraphs", "runtime": runtime}
+        write_beside(partial, index, ours, known_things, text_encoder)
         for name, (network, config) in parts.items():
             write_json(partial / name / "config.json", config)
             runs.write(network, partial / name / runs.FILE, half=dtype == torch.float16)

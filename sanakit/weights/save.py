@@ -136,10 +136,7 @@ def save_diffusers(
             "A model's folder needs the whole autoencoder: load it with part='both' before saving."
         )
     path = Path(folder).expanduser()
-    if path.exists() and any(path.iterdir() if path.is_dir() else [path]) and not (path / INDEX).is_file():
-        raise OutputError(
-            f"{path} exists and is not a model folder: choose another path, or remove it first."
-        )
+    check_replaced(path, INDEX, "model")
     sprint = transformer.config.guidance_embed
     ours = {
         "format": 1,
@@ -159,10 +156,7 @@ def save_diffusers(
         quantization = {QUANTIZATION: {"quant_method": "sanakit", "plan": plan}}
         config, text_config = {**config, **quantization}, {**text_config, **quantization}
     with exported(path) as partial:
-        write_json(partial / INDEX, _model_index(sprint))
-        write_json(partial / OURS, ours)
-        if known_things is not None:
-            (partial / KNOWN_THINGS).write_text(known_things.text(), encoding="utf-8")
+        write_beside(partial, _model_index(sprint), ours, known_things, text_encoder)
         write_json(partial / "scheduler" / "scheduler_config.json", scheduler)
         write_json(partial / "transformer" / "config.json", config)
         write_safetensors(partial / "transformer" / WEIGHTS, state, dtype, _buffers(transformer))
@@ -172,7 +166,6 @@ def save_diffusers(
         write_safetensors(
             partial / "text_encoder" / "model.safetensors", text.state_dict(), dtype, _buffers(text)
         )
-        save_tokenizer(text_encoder.tokenizer, partial / "tokenizer")
     return path
 
 
@@ -257,6 +250,30 @@ def _model_index(sprint: bool) -> dict[str, Any]:
         "transformer": ["diffusers", "SanaTransformer2DModel"],
         "vae": ["diffusers", "AutoencoderDC"],
     }
+
+
+def check_replaced(path: Path, marker: str, what: str) -> None:
+    """Raise OutputError for a place that holds something else than an older folder with the marker file."""
+    taken = path.exists() and any(path.iterdir() if path.is_dir() else [path])
+    if taken and not (path / marker).is_file():
+        raise OutputError(
+            f"{path} exists and is not a {what} folder: choose another path, or remove it first."
+        )
+
+
+def write_beside(
+    folder: Path,
+    index: dict[str, Any],
+    ours: dict[str, Any],
+    known_things: KnownThings | None,
+    text_encoder: TextEncoder,
+) -> None:
+    """Write what a model's folder has beside its parts: index, sanakit.json, known things, tokenizer."""
+    write_json(folder / INDEX, index)
+    write_json(folder / OURS, ours)
+    if known_things is not None:
+        (folder / KNOWN_THINGS).write_text(known_things.text(), encoding="utf-8")
+    save_tokenizer(text_encoder.tokenizer, folder / "tokenizer")
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ from torch import nn
 from sanakit.models.dc_ae import DCAE, DCAEConfig, Stage
 from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
+from sanakit.pipelines.prompt_file import PromptImage, read_prompts
+from sanakit.pipelines.request import check_request
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.tokenizer import train_tokenizer
 from sanakit.weights import save_diffusers
+from tests.pipelines.batches import PROMPTS, content, run
 
 INSTRUCTION = "Draw this: "
 MAX_TOKENS = 20
@@ -77,3 +82,20 @@ def sprint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pipe(folder: Path) -> TextToImage:
     return TextToImage.from_pretrained(folder, device="cpu")
+
+
+@pytest.fixture
+def pictures(pipe: TextToImage, tmp_path: Path) -> list[PromptImage]:
+    """Five images of a file of prompts, the third of another size."""
+    rows = [{"prompt": prompt} for prompt in PROMPTS]
+    rows[2]["size"] = "64x64"
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return read_prompts(path, partial(check_request, pipe.spec), steps=2)
+
+
+@pytest.fixture
+def whole(pipe: TextToImage, pictures: list[PromptImage], tmp_path: Path) -> dict[str, bytes]:
+    """What an uninterrupted run of them leaves."""
+    run(pipe, pictures, tmp_path / "whole")
+    return content(tmp_path / "whole")

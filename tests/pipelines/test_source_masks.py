@@ -15,6 +15,7 @@ from sanakit.pipelines.control import InitialImage
 from sanakit.pipelines.request import ModelSpec
 from sanakit.pipelines.source import FEATHER, make_source
 from sanakit.weights.settings import ModelSettings
+from tests.images.simple import boxed, noise, same
 
 SPEC = ModelSpec(
     settings=ModelSettings(name="tiny", width=128, height=128),
@@ -22,23 +23,6 @@ SPEC = ModelSpec(
     sample_size=4,
     compression=32,
 )
-
-
-def noise(width: int, height: int) -> Image.Image:
-    levels = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(levels)
-
-
-def boxed(size: tuple[int, int], *boxes: tuple[int, int, int, int]) -> Image.Image:
-    """A black mask with white boxes: left, top, right, bottom."""
-    mask = Image.new("L", size)
-    for box in boxes:
-        mask.paste(255, box)
-    return mask
-
-
-def same(one: Image.Image, other: Image.Image) -> bool:
-    return one.mode == other.mode and one.size == other.size and one.tobytes() == other.tobytes()
 
 
 def fade(size: tuple[int, int], *boxes: tuple[int, int, int, int], feather: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,15 @@ import torch
 from PIL import Image
 from torch import nn
 
+from sanakit.cli import main
 from sanakit.models.dc_ae import DCAE, DCAEConfig, Stage
 from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
+from sanakit.recipes import finetune
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.tokenizer import train_tokenizer
 from sanakit.weights import save_diffusers
+from tests.recipes.folders import Command, Writer, add_broken
 
 STAGES = (Stage(8, 0), *(Stage(8, 1),) * 5)  # 32 pixels to a latent
 AUTOENCODER = DCAEConfig(encoder=STAGES, decoder=STAGES, latent_channels=8, head_dim=8, scaling_factor=0.5)
@@ -71,3 +75,46 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name="tiny",
         licence="Apache-2.0",
     )
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
+    """The recipe as it is, but read by this process, and with a look at every step."""
+    every = {"log_every": 1, "checkpoint_every": 1, "evaluate_every": 100, "sheet_every": 100}
+    monkeypatch.setattr(finetune, "WORKERS", 0)
+    monkeypatch.setattr(finetune, "SMALL", replace(finetune.SMALL, **every))
+
+
+@pytest.fixture
+def pictures(write_pictures: Writer, tmp_path: Path) -> Path:
+    """Nine sound images of three shapes with two captions each, and three broken files."""
+    return add_broken(write_pictures(tmp_path / "pictures"))
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run `sana`; return its standard output and its standard error."""
+
+    def run(*words: object) -> tuple[str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(word) for word in words])
+        captured = capsys.readouterr()
+        assert not end.value.code, captured.err
+        return captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def mistake(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run `sana` with a mistake in it; return the sentence about it."""
+
+    def run(*words: object) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(word) for word in words])
+        assert end.value.code == 2
+        return capsys.readouterr().err
+
+    return run

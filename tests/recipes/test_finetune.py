@@ -1,7 +1,4 @@
-"""A folder of your own images trains by one command, and the report names what is broken in it.
-
-The second half of this file is what two processes run: `python test_finetune.py PICTURES MODEL OUTPUT`.
-"""
+"""A folder of your own images trains by one command, and the report names what is broken in it."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import islice
@@ -22,90 +18,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from sanakit.cli import main
 from sanakit.data.batches.loader import Loader
-from sanakit.errors import DataError, OutputError, SettingsError
-from sanakit.models.sana import Sana
+from sanakit.errors import OutputError
 from sanakit.recipes import RECIPES, finetune
 from sanakit.text.known_things import FILE, KnownThings
 from sanakit.train.feeds.captioned import CaptionedFeed
 from sanakit.train.feeds.feed import Unencoded
-from sanakit.train.objectives.velocity import VelocityObjective
 from sanakit.train.parts import Part, Share, split
 from sanakit.train.run import run_recipe
 from sanakit.train.runs import finetune as finetune_folder
 from sanakit.weights import (
-    convert,
     load_configs,
     load_settings,
     load_text_encoder,
     load_transformer,
-    save_diffusers,
-    save_quantized,
 )
-from sanakit.weights.quantized import check_trainable
+from tests.recipes import train_here
+from tests.recipes.folders import Command, Writer, made
 
-BROKEN = {"empty.png", "cut.jpg", "words.png"}
+pytestmark = pytest.mark.usefixtures("small")
+
 ROOT = Path(__file__).resolve().parents[2]
-Command = Callable[..., tuple[str, str]]
-Writer = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
-    """The recipe as it is, but read by this process, and with a look at every step."""
-    every = {"log_every": 1, "checkpoint_every": 1, "evaluate_every": 100, "sheet_every": 100}
-    monkeypatch.setattr(finetune, "WORKERS", 0)
-    monkeypatch.setattr(finetune, "SMALL", replace(finetune.SMALL, **every))
-
-
-@pytest.fixture
-def pictures(write_pictures: Writer, tmp_path: Path) -> Path:
-    """Nine sound images of three shapes with two captions each, and three broken files."""
-    return add_broken(write_pictures(tmp_path / "pictures"))
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run `sana`; return its standard output and its standard error."""
-
-    def run(*words: object) -> tuple[str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main([str(word) for word in words])
-        captured = capsys.readouterr()
-        assert not end.value.code, captured.err
-        return captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
-def mistake(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run `sana` with a mistake in it; return the sentence about it."""
-
-    def run(*words: object) -> str:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main([str(word) for word in words])
-        assert end.value.code == 2
-        return capsys.readouterr().err
-
-    return run
-
-
-def add_broken(folder: Path) -> Path:
-    from PIL import Image
-
-    (folder / "empty.png").write_bytes(b"")
-    (folder / "words.png").write_text("this is not an image")
-    whole = folder / "whole.jpg"
-    Image.effect_noise((64, 64), 90).convert("RGB").save(whole)
-    (folder / "cut.jpg").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    whole.unlink()
-    for name in BROKEN:
-        (folder / name).with_suffix(".txt").write_text("a red apple\ntwo green foxes\n")
-    return folder
 
 
 def logged(folder: Path) -> list[tuple[int, float, float]]:
@@ -273,118 +206,6 @@ def test_large_folders_hold_pictures_out_to_measure_on(
     assert not trained & set(report["held_out"])
 
 
-def test_what_can_not_be_trained_is_refused_with_a_remedy(pictures: Path, tiny: Path, tmp_path: Path) -> None:
-    for text in pictures.glob("*.txt"):
-        text.unlink()
-    with pytest.raises(DataError, match="sana data caption"):
-        made(pictures, tmp_path / "a", tiny, batch_size=2)
-    from sanakit.weights import load_autoencoder
-
-    sprint = save_diffusers(
-        tmp_path / "sprint",
-        transformer=Sana(replace(load_configs(tiny)[0], guidance_embed=True)),
-        autoencoder=load_autoencoder(tiny),
-        text_encoder=load_text_encoder(tiny),
-    )
-    with pytest.raises(SettingsError, match="Sprint"):
-        made(pictures, tmp_path / "b", sprint, batch_size=2)
-    with pytest.raises(SettingsError, match="batch size of its own: omit --batch-size"):
-        next(run_recipe("autoencoder", RECIPES, data=pictures, output=tmp_path / "c", batch_size=2))
-
-
-@pytest.mark.parametrize("words", [{"batch_size": 0}, {"steps": 0}, {"resolution": 0}])
-def test_zero_is_not_taken_for_the_recipes_own(
-    pictures: Path, tiny: Path, tmp_path: Path, words: dict[str, int]
-) -> None:
-    with pytest.raises(SettingsError, match=r"= 0|resolution 0"):
-        list(run_recipe("finetune", RECIPES, data=pictures, output=tmp_path / "run", source=tiny, **words))
-
-
-def test_models_that_cannot_learn_are_refused_before_the_first_step(
-    pictures: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = save_quantized(tiny, tmp_path / "few-bits", "int8-weight")
-    with pytest.raises(
-        SettingsError, match=r"few-bits is quantised by the plan int8-weight.*sana convert .*few-bits"
-    ):
-        made(pictures, tmp_path / "run", folder, batch_size=2)
-    wide = convert(folder, tmp_path / "wide", "diffusers")
-    made(pictures, tmp_path / "run", wide, batch_size=2)
-    graphs = Path(shutil.copytree(tiny, tmp_path / "graphs"))
-    index = {"_class_name": "SanaGraphs", "runtime": "onnx"}
-    (graphs / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(SettingsError, match="holds graphs for onnx, which cannot be trained"):
-        check_trainable(graphs)
-
-
-def test_a_resumed_run_refuses_another_source_and_tells_other_settings(
-    pictures: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: Callable[..., str]
-) -> None:
-    """Without --source it would be pocket, whose text encoder would be in the result."""
-    output = tmp_path / "run"
-    words = ("train", "finetune", "--data", pictures, "--batch-size", 4, "--output", output, "--resume")
-    asked = {"data": pictures, "output": output, "batch_size": 4}
-    list(run_recipe("finetune", RECIPES, source=tiny, steps=2, **asked))
-    record = json.loads((output / "config.json").read_text())
-    assert (record["recipe"], record["source"]["name"]) == ("finetune", str(tiny))
-    assert set(record["source"]["weights"]) == {"transformer", "vae", "text_encoder"}
-    assert record["choices"]["instruction"] == "Draw this: "
-    report = (output / "report.json").read_text()
-    said = mistake(*words)
-    assert f"began from {tiny}, and would continue from pocket" in said
-    assert f"--source {tiny}" in said
-    assert (output / "report.json").read_text() == report
-
-    moved = Path(shutil.copytree(tiny, tmp_path / "moved"))
-    rate = replace(finetune.SMALL, learning_rate=1e-5, weight_decay=0.5)
-    monkeypatch.setattr(finetune, "SMALL", rate)
-    (pictures / "00.txt").write_text("a green apple\n")
-    first, *_ = run_recipe("finetune", RECIPES, source=moved, steps=4, resume=True, **asked)
-    assert first.step == 3
-    told = first.notes[0]
-    for change in ("learning_rate 1e-05 instead of 0.0002", "weight_decay 0.5 instead of 0.0", "steps 4"):
-        assert change in told
-    assert "other images or captions" in told
-
-
-def test_fewer_steps_than_are_done_are_told_on_the_command_line(
-    pictures: Path, tiny: Path, tmp_path: Path, command: Command
-) -> None:
-    words = (
-        "train",
-        "finetune",
-        "--data",
-        pictures,
-        "--source",
-        tiny,
-        "--batch-size",
-        4,
-        "--output",
-        tmp_path / "run",
-    )
-    command(*words, "--steps", 3)
-    out, err = command(*words, "--steps", 2, "--resume")
-    assert "The run is at step 3 already, beyond the 2 steps asked for" in err
-    assert "steps 2 instead of 3" in err
-    assert "finished already" in out
-
-
-@pytest.mark.parametrize(
-    ("option", "hint"),
-    [
-        ("--lr", "learning_rate is a setting of the recipe: change it in sanakit/recipes."),
-        ("--weight-decay", "weight_decay is a setting of the recipe"),
-        ("--epochs", "Use --steps."),
-        ("--model", "Use --source."),
-        ("--output-folder", "--output"),
-    ],
-)
-def test_an_option_that_training_does_not_have_is_answered_with_what_to_do(
-    option: str, hint: str, mistake: Callable[..., str]
-) -> None:
-    assert hint in mistake("train", "finetune", option, "1e-4")
-
-
 def test_published_sizes_train_as_they_were_trained() -> None:
     published = finetune.PUBLISHED
     assert (published.learning_rate, published.optimizer, published.clip_norm) == (2e-5, "came8bit", 0.1)
@@ -448,7 +269,7 @@ def test_two_processes_agree_about_a_broken_picture(pictures: Path, tiny: Path, 
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    words = [sys.executable, __file__, str(pictures), str(tiny), str(tmp_path / "two")]
+    words = [sys.executable, train_here.__file__, str(pictures), str(tiny), str(tmp_path / "two")]
     both = [
         subprocess.Popen(words, env=os.environ | place | {"RANK": str(rank)}, stderr=subprocess.PIPE)
         for rank in range(2)
@@ -456,26 +277,9 @@ def test_two_processes_agree_about_a_broken_picture(pictures: Path, tiny: Path, 
     for process in both:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors.decode()
-    train_here(pictures, tiny, tmp_path / "one")
+    train_here.train_here(pictures, tiny, tmp_path / "one")
     for one, two in zip(logged(tmp_path / "one"), logged(tmp_path / "two"), strict=True):
         assert two == pytest.approx(one, rel=1e-4)
     reports = [json.loads((tmp_path / run / "report.json").read_text()) for run in ("one", "two")]
     assert reports[0] == reports[1]
     assert set(reports[0]["failed"]) == {"cut.jpg"}
-
-
-def made(data: Path, output: Path, source: Path, *, batch_size: int) -> VelocityObjective:
-    run = finetune.finetune(data, output, 3, source=source, batch_size=batch_size)
-    assert isinstance(run.objective, VelocityObjective)
-    return run.objective
-
-
-def train_here(data: Path, source: Path, output: Path) -> None:
-    list(run_recipe("finetune", RECIPES, data=data, output=output, source=source, steps=3, batch_size=4))
-
-
-if __name__ == "__main__":
-    finetune.WORKERS = 0
-    finetune.SMALL = replace(finetune.SMALL, log_every=1, evaluate_every=100, sheet_every=100)
-    sys.modules["torch.utils.tensorboard"] = None  # pyright: ignore[reportArgumentType]
-    train_here(*map(Path, sys.argv[1:]))

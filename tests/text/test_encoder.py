@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from dataclasses import replace
 
 import diffusers
 import pytest
@@ -14,20 +15,10 @@ from sanakit.errors import SettingsError, WeightsError
 from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
-from sanakit.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from sanakit.text.tokenizer import load_tokenizer
+from tests.text.tiny import CONFIG as PLAIN
 
-CONFIG = Gemma2Config(
-    vocab_size=600,
-    width=32,
-    depth=3,
-    heads=4,
-    kv_heads=2,
-    head_dim=8,
-    mlp_width=64,
-    query_scalar=8,
-    attention_softcap=3.0,
-    sliding_window=40,
-)
+CONFIG = replace(PLAIN, sliding_window=40)
 TOLERANCE = 2e-5
 LONG = "a red cat on a table, " * 120
 PROMPTS = {
@@ -41,13 +32,6 @@ PROMPTS = {
     "long": LONG,
     "long multilingual": "猫" * 400,
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("tokenizer")
-    save_tokenizer(train_tokenizer(["a red cat on a table"] * 20 + [COMPLEX_HUMAN_INSTRUCTION], 600), path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -7,34 +7,16 @@ import torch
 from torch import Tensor
 
 from sanakit.errors import SettingsError
-from sanakit.models.gemma2 import Gemma2, Gemma2Config
+from sanakit.models.gemma2 import Gemma2
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.native import NATIVE_INSTRUCTION, script_negative, script_prompt
-from sanakit.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from sanakit.text.tokenizer import load_tokenizer
+from tests.text.tiny import CONFIG
 
-CONFIG = Gemma2Config(
-    vocab_size=600,
-    width=32,
-    depth=3,
-    heads=4,
-    kv_heads=2,
-    head_dim=8,
-    mlp_width=64,
-    query_scalar=8,
-    attention_softcap=3.0,
-)
 MAX_TOKENS = 24  # M
 TOLERANCE = 2e-5  # of the largest number
 LONG = "A red CAT on a table, " * 20
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("tokenizer")
-    texts = ["a red cat on a table", "A Red CAT"] * 20 + [NATIVE_INSTRUCTION]
-    save_tokenizer(train_tokenizer(texts, 600), path)
-    return path
 
 
 @pytest.fixture(scope="module")

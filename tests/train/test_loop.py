@@ -7,7 +7,6 @@ import logging
 import math
 import sys
 import zlib
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,72 +14,17 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from sanakit.errors import DataError, NumericsError, OutputError, SettingsError, WeightsError
-from sanakit.train.config import TrainConfig
-from sanakit.train.guard import Guard
+from sanakit.errors import NumericsError, OutputError, SettingsError, WeightsError
 from sanakit.train.loop import train
-from sanakit.train.parts import Part, sample_noise
 from sanakit.train.report import Progress
 from sanakit.train.state.checkpoint import load_average, open_checkpoint
+from tests.train.regression import CONFIG, Block, Regression, rows
 
-CONFIG = TrainConfig(
-    steps=12,
-    batch_size=8,
-    learning_rate=0.01,
-    warmup_steps=3,
-    log_every=2,
-    evaluate_every=6,
-    sheet_every=6,
-    checkpoint_every=4,
-)
+pytestmark = pytest.mark.usefixtures("no_tensorboard", "bfloat16")
+
 OPTIMIZERS = {"adamw": CONFIG, "muon": replace(CONFIG, optimizer="muon"), "bf16": replace(CONFIG, bf16=True)}
-
-
-class Block(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Conv1d(3 * width, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.proj(self.qkv(x).tanh()[..., None])[..., 0]
-
-
-class Regression:
-    """Learn a fixed linear map through two blocks; one layer is frozen."""
-
-    def __init__(self, seed: int = 0, data_seed: int = 0) -> None:
-        torch.manual_seed(seed)
-        self.model: nn.Module = nn.Module()
-        self.model.start = nn.Linear(6, 6).requires_grad_(False)
-        self.model.blocks = nn.Sequential(Block(6), Block(6))
-        self.wanted = torch.randn(6, 6, generator=torch.Generator().manual_seed(9))
-        self.poisoned: set[int] = set()
-        self.seed = data_seed
-        self.begun: tuple[int, Sequence[Part]] | None = None
-
-    def _loss(self, model: nn.Module, x: Tensor) -> Tensor:
-        return (model.blocks(model.start(x)).float() - x @ self.wanted).square().mean()
-
-    def begin(self, first: int, parts: Sequence[Part]) -> None:
-        self.begun = (first, parts)
-
-    def batch(self, step: int, part: Part) -> tuple[Tensor, float]:
-        x = sample_noise(self.seed, step, part, (6,))
-        return x, part.weight * (math.nan if step in self.poisoned else 1)
-
-    def loss(self, batch: tuple[Tensor, float]) -> Tensor:
-        x, weight = batch
-        return self._loss(self.model, x) * weight
-
-    def evaluate(self, averaged: nn.Module) -> dict[str, float]:
-        assert not torch.is_grad_enabled() or not any(p.requires_grad for p in averaged.parameters())
-        return {"error": self._loss(averaged, sample_noise(7, 0, Part(0, 8, 8), (6,))).item()}
-
-    def sheet(self, averaged: nn.Module) -> Image.Image:
-        return Image.new("RGB", (4, 4), "red")
 
 
 def everything(folder: Path) -> dict[str, Tensor]:
@@ -91,25 +35,9 @@ def everything(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def rows(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
 def untimed(progress: list) -> list:
     timed = {"seconds": 0.0, "samples_per_second": 0.0, "data_wait": 0.0}
     return [replace(p, **timed) if isinstance(p, Progress) else p | timed for p in progress]
-
-
-@pytest.fixture(autouse=True)
-def no_tensorboard(monkeypatch):
-    """Importing it takes longer than all of these tests."""
-    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
-
-
-@pytest.fixture(autouse=True)
-def bfloat16(monkeypatch):
-    """As if every processor had it: what is asked for is what is tested."""
-    monkeypatch.setattr("sanakit.train.loop.computes", lambda device, dtype: True)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -293,84 +221,6 @@ def test_bfloat16_is_left_where_the_processor_has_none_and_that_is_told(tmp_path
         assert told == [] if there else "float32" in told[0] and len(told) == 1
     assert losses[False] == [p.loss for p in train(Regression(), CONFIG, tmp_path / "float32")]
     assert losses[True] != losses[False]
-
-
-class Sparse(Regression):
-    """The same from batches with empty places: `there` maps a step to its samples, of 8; others are full."""
-
-    def __init__(self, there: dict[int, int]) -> None:
-        super().__init__()
-        self.there = there
-
-    def batch(self, step: int, part: Part) -> tuple[Tensor, Tensor]:
-        x, _ = super().batch(step, part)
-        sound = torch.arange(part.start, part.stop) < self.there.get(step, part.total)
-        return x, sound / part.total
-
-    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        x, shares = batch
-        errors = (self.model.blocks(self.model.start(x)).float() - x @ self.wanted).square().mean(1)
-        return (errors * shares).sum()
-
-    def filled(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        return batch[1].sum()
-
-
-def test_every_sample_weighs_the_same_and_the_reported_loss_is_the_mean_of_samples(tmp_path):
-    """A batch with one of 8 places filled has an eighth of that sample's gradient."""
-    config = replace(CONFIG, log_every=1, steps=1)
-    (lone,) = train(objective := Sparse({0: 1}), config, tmp_path / "lone")
-    plain = Sparse({})
-    x, _ = plain.batch(0, Part(0, 8, 8))
-    error = plain.loss((x[:1], torch.ones(1)))
-    error.backward()
-    gradients = [p.grad for p in plain.model.parameters() if p.grad is not None]
-    assert lone.loss == pytest.approx(error.item(), rel=1e-5)
-    assert lone.grad_norm == pytest.approx(nn.utils.get_total_norm(gradients).item() / 8, rel=1e-5)
-    (full,) = train(Sparse({}), config, tmp_path / "full")
-    (usual,) = train(Regression(), config, tmp_path / "usual")
-    assert (full.loss, full.grad_norm) == pytest.approx((usual.loss, usual.grad_norm), rel=1e-5)
-    assert objective.there == {0: 1}
-
-
-def test_the_guard_compares_means_of_samples(tmp_path, monkeypatch):
-    """A full batch after many lone samples is not a spike."""
-    seen: list[float] = []
-    admit = Guard.admit
-    monkeypatch.setattr(
-        Guard, "admit", lambda self, step, loss, norm: seen.append(loss) or admit(self, step, loss, norm)
-    )
-    logged = [p.loss for p in train(Sparse({0: 1, 1: 4}), replace(CONFIG, log_every=1, steps=3), tmp_path)]
-    assert seen == logged
-
-
-def test_a_logged_loss_weighs_steps_by_their_samples(tmp_path):
-    there = {0: 1, 1: 8}
-    each = [p.loss for p in train(Sparse(there), replace(CONFIG, log_every=1, steps=2), tmp_path / "each")]
-    (both,) = train(Sparse(there), replace(CONFIG, log_every=2, steps=2), tmp_path / "both")
-    assert both.loss == pytest.approx((each[0] + 8 * each[1]) / 9, rel=1e-5)
-
-
-def test_a_step_without_a_sample_changes_no_weight_and_is_told(tmp_path):
-    config = replace(CONFIG, log_every=1, steps=5, weight_decay=0.5, evaluate_every=100, sheet_every=100)
-    weights: list[Tensor] = []
-    objective = Sparse({2: 0})
-    notes = []
-    for progress in train(objective, config, tmp_path):
-        weights.append(objective.model.blocks[0].qkv.weight.detach().clone())
-        notes.append(progress.notes)
-    assert torch.equal(weights[1], weights[2])
-    assert not torch.equal(weights[2], weights[3])
-    assert notes[2] == ("Step 2 skipped: none of its images could be read.",)
-    assert math.isnan(next(train(Sparse({0: 0}), replace(config, steps=1), tmp_path / "one")).loss)
-
-
-def test_a_run_whose_images_are_gone_ends_with_a_sentence_and_its_checkpoint(tmp_path):
-    gone = Sparse(dict.fromkeys(range(9, 200), 0))
-    with pytest.raises(DataError, match=r"could be read: check that the data .*--resume"):
-        list(train(gone, replace(CONFIG, steps=200, checkpoint_every=8), tmp_path))
-    assert open_checkpoint(tmp_path).step % 8 == 0
-    assert "could be read" in rows(tmp_path)[-1]["notes"][0]
 
 
 def test_fewer_steps_than_are_done_are_told(tmp_path, caplog):

@@ -72,7 +72,7 @@ class LoadedBatch:
 class LoaderReport:
     """The state of a source's images, by name -> reason."""
 
-    images: int
+    pictures: int  # the key of a run's report.json
     used: int
     broken: dict[str, str]  # found by the scan
     left_out: dict[str, str]  # sound, but too small or too narrow
@@ -89,7 +89,7 @@ class LoaderReport:
             ("Found to be broken in training", self.failed),
             ("Not used, besides images", self.ignored),
         )
-        lines = [f"{self.used} of {self.images} images are trained on."]
+        lines = [f"{self.used} of {self.pictures} images are trained on."]
         for what, named in groups:
             if named:
                 lines.append(f"{what} ({len(named)}):")
@@ -217,7 +217,7 @@ class Loader:
             return {self.source.key(number): reason for number, reason in numbers.items()}
 
         return LoaderReport(
-            images=len(self.source),
+            pictures=len(self.source),
             used=len(self.buckets),
             broken=named(self.index.broken),
             left_out=named(self.buckets.left_out),

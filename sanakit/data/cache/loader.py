@@ -102,7 +102,7 @@ class CachedLoader:
         """Say what became of the images that the cache was made of; print it."""
         about = self.cache.about
         return LoaderReport(
-            images=about.pictures,
+            pictures=about.pictures,
             used=len(self.buckets),
             broken=dict(about.broken),
             left_out=dict(about.left_out),

@@ -1,4 +1,4 @@
-"""Two more designs of known things, for variety, and all designs at any size.
+"""Two more designs of known things, for variety.
 
 Google Noto Emoji v1 ("retro": blobs and bold shapes) and Firefox OS emoji ("two-tone"), both Apache-2.0, in a
 data set of their own and in the form of pocket's (see `pocket`): the four main designs stay one whole. Their
@@ -12,9 +12,6 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-
-from sanakit.errors import DataError
 from sanakit.pocket.data import dataset as pocket
 from sanakit.pocket.data import sources
 from sanakit.pocket.data.more_icons import LEFT_OUT, NAMES
@@ -95,32 +92,3 @@ def icon_of(concept: str, style: str, icons: dict[str, str]) -> str | None:
     taken = set(NAMES[style].values())
     spelled = [name for name in (slug, slug.replace("-", "")) if name in icons and name not in taken]
     return spelled[0] if spelled else None
-
-
-class MoreDrawings:
-    """All vector designs of all things, to be drawn at any size; the 3D design is images of 256 px.
-
-    cache: folder of the npm tarballs, as build_pocket and build_more fill it. They are fetched when missing.
-
-    >>> image, alpha = MoreDrawings("packages").draw("dog", "noto", 512)  # doctest: +SKIP
-    """
-
-    def __init__(self, cache: str | Path) -> None:
-        sources.require_renderer()
-        packages = (sources.EMOJIBASE, *sources.ART_PACKAGES.values(), *PACKAGES.values())
-        tarballs = {package: sources.obtain(package, Path(cache)) for package in packages}
-        chosen = [*pocket.choose(tarballs), *choose_more(tarballs)]
-        self._art = {(row.concept, row.style): art for row, art in chosen if isinstance(art, str)}
-        self.rows = {(row.concept, row.style): row for row, art in chosen if isinstance(art, str)}
-        """(concept, style) -> what pocket's data set says about the drawing."""
-
-    def draw(self, concept: str, style: str, size: int = 512) -> tuple[np.ndarray, np.ndarray]:
-        """Draw a thing: size size 3 uint8 on white, and size size uint8, how opaque.
-
-        Raises DataError when no vector design of that style has the thing.
-        """
-        art = self._art.get((concept, style))
-        if art is None:
-            raise DataError(f"No vector drawing of {concept!r} in the style {style!r}: take another style.")
-        picture = sources.draw(art, size)
-        return picture[..., :3], picture[..., 3]

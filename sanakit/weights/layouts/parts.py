@@ -32,6 +32,7 @@ from sanakit.weights.read.disk import AGAIN, read_json
 from sanakit.weights.read.files import TensorFiles, open_component
 
 Module = TypeVar("Module", bound=nn.Module)
+Described = TypeVar("Described")
 Pairs = Iterable[tuple[Sequence[str], Sequence[str]]]  # names in the file, names in the module
 
 # By layout; "sanakit" has our modules' own names, of quantised weights.
@@ -39,35 +40,22 @@ _TRANSFORMER_SKIPPED = {"official": official.SKIPPED, "diffusers": diffusers.SKI
 TEXT_SKIPPED = {"lm_head.weight": "the language head, which SANA does not use"}
 QUANTIZATION = "quantization_config"  # of a part's config.json, as other tools call it, too
 NAMED = 4  # names that an error message quotes
+SANA, DC_AE, GEMMA2 = "SanaTransformer2DModel", "AutoencoderDC", "Gemma2"  # classes that config.json tells
 
 
 def open_transformer(source: ModelSource) -> tuple[TensorFiles, str, SanaConfig]:
     """Return the tensors, layout and config of a source's transformer; nothing but headers is read."""
     if not source.is_file:
-        folder = source.part("transformer", "SanaTransformer2DModel")
-        config_path = folder / "config.json"
-        config = _sana_config(config_path)
+        config = _sana_config(source.part("transformer", SANA) / "config.json")
         layout = "sanakit" if stored_plan(source, "transformer") else "diffusers"
-        files = open_component(folder, source.variant)
-        recognised(files)
-        return files, layout, config
-    files, kind, layout = open_network(source.path)
-    if kind != "transformer" and not holds_base(files):
-        first = ", ".join(list(files.infos)[:NAMED])
-        raise WeightsError(
-            f"{source.path} holds {kind_words(kind)} (its first tensors: {first}): use a SANA model."
-        )
+        return _open_part(source, "transformer", SANA), layout, config
+    files, layout = _open_file(source, "transformer", ": use a SANA model.")
     return files, layout, file_config(source, files, layout)
 
 
 def file_config(source: ModelSource, files: TensorFiles, layout: str) -> SanaConfig:
     """Return the sizes of a transformer in a single file: told by a config.json beside it, or its tensors."""
-    beside = source.path.parent / "config.json"
-    if (
-        layout == "diffusers"
-        and beside.is_file()
-        and read_json(beside).get("_class_name") == "SanaTransformer2DModel"
-    ):
+    if beside := _config_beside(source, layout, SANA):
         return _sana_config(beside)
     return official.recognise_config(
         files.infos, layout=layout, metadata=files.metadata, entry=source.entry, where=str(source.path)
@@ -76,7 +64,7 @@ def file_config(source: ModelSource, files: TensorFiles, layout: str) -> SanaCon
 
 def text_encoder_config(source: ModelSource) -> Gemma2Config:
     """Return the sizes of a folder's text encoder, which may be a graph."""
-    path = source.part("text_encoder", "Gemma2") / "config.json"
+    path = source.part("text_encoder", GEMMA2) / "config.json"
     config = _fields(path, TEXT)
     check_rope(config, path)
     return Gemma2Config.from_transformers(config)
@@ -86,32 +74,23 @@ def transformer_config(source: ModelSource) -> SanaConfig:
     """Return the sizes of a source's transformer, which may be a graph."""
     if not source.runtime:
         return open_transformer(source)[2]
-    return _sana_config(source.part("transformer", "SanaTransformer2DModel") / "config.json")
+    return _sana_config(source.part("transformer", SANA) / "config.json")
 
 
 def autoencoder_config(source: ModelSource) -> DCAEConfig:
     """Return the sizes of a source's autoencoder, whose decoder may be a graph."""
     if not source.runtime:
         return open_autoencoder(source)[2]
-    return _autoencoder_config(source.part("vae_decoder", "AutoencoderDC") / "config.json")
+    return _autoencoder_config(source.part("vae_decoder", DC_AE) / "config.json")
 
 
 def open_autoencoder(source: ModelSource) -> tuple[TensorFiles, str, DCAEConfig]:
     """Return the tensors, layout and config of a source's autoencoder; nothing but headers is read."""
     if not source.is_file:
-        folder = source.part("vae", "AutoencoderDC")
-        files = open_component(folder, source.variant)
-        recognised(files)
-        return files, "diffusers", _autoencoder_config(folder / "config.json")
-    files, kind, layout = open_network(source.path)
-    if kind != "autoencoder":
-        first = ", ".join(list(files.infos)[:NAMED])
-        raise WeightsError(
-            f"{source.path} holds {kind_words(kind)} (its first tensors: {first}), not an autoencoder: use "
-            "a DC-AE."
-        )
-    beside = source.path.parent / "config.json"
-    if layout == "diffusers" and beside.is_file() and read_json(beside).get("_class_name") == "AutoencoderDC":
+        files = _open_part(source, "vae", DC_AE)
+        return files, "diffusers", _autoencoder_config(source.part("vae", DC_AE) / "config.json")
+    files, layout = _open_file(source, "autoencoder", ", not an autoencoder: use a DC-AE.")
+    if beside := _config_beside(source, layout, DC_AE):
         return files, layout, _autoencoder_config(beside)
     names = {target for _, targets in autoencoder_pairs(files.infos, layout) for target in targets}
     for config in (DC_AE_F32C32_SANA, DC_AE_LITE):
@@ -125,9 +104,21 @@ def open_autoencoder(source: ModelSource) -> tuple[TensorFiles, str, DCAEConfig]
 
 def open_text_encoder(source: ModelSource) -> tuple[TensorFiles, Gemma2Config]:
     """Return the tensors and config of a folder's text encoder; nothing but headers is read."""
-    files = open_component(source.part("text_encoder", "Gemma2"), source.variant)
-    recognised(files)
-    return files, text_encoder_config(source)
+    return _open_part(source, "text_encoder", GEMMA2), text_encoder_config(source)
+
+
+def described(
+    path: Path, config: dict[str, Any], read: Callable[[dict[str, Any]], Described], what: str
+) -> Described:
+    """Return what the content of a JSON file describes. Raises WeightsError."""
+    try:
+        return read(config)
+    except SettingsError as error:
+        raise WeightsError(f"{path} describes an unsupported {what} ({error}). {AGAIN}") from None
+    except ValueError:  # each field is right by itself
+        raise WeightsError(
+            f"{path} describes a {what} whose lists of widths and blocks have different lengths. {AGAIN}"
+        ) from None
 
 
 def stored_plan(source: ModelSource, part: str) -> Plan | None:
@@ -215,21 +206,36 @@ class _Undrawn(TorchFunctionMode):
         return kwargs["tensor"] if func is nn.init.normal_ else func(*args, **kwargs)
 
 
+def _open_part(source: ModelSource, part: str, class_name: str) -> TensorFiles:
+    """Return the tensors of one part of a folder. Raises WeightsError for a class of another name."""
+    files = open_component(source.part(part, class_name), source.variant)
+    recognised(files)
+    return files
+
+
+def _open_file(source: ModelSource, kind: str, remedy: str) -> tuple[TensorFiles, str]:
+    """Return tensors and layout of a single file. Raises WeightsError where it holds another kind."""
+    files, came, layout = open_network(source.path)
+    if came != kind and not (kind == "transformer" and holds_base(files)):
+        first = ", ".join(list(files.infos)[:NAMED])
+        raise WeightsError(f"{source.path} holds {kind_words(came)} (its first tensors: {first}){remedy}")
+    return files, layout
+
+
+def _config_beside(source: ModelSource, layout: str, class_name: str) -> Path | None:
+    """Return the config.json beside a single file in diffusers' layout, if it is of that class."""
+    beside = source.path.parent / "config.json"
+    told = layout == "diffusers" and beside.is_file() and read_json(beside).get("_class_name") == class_name
+    return beside if told else None
+
+
 def _sana_config(path: Path) -> SanaConfig:
     config = _fields(path, TRANSFORMER)
     return diffusers.read_sana_config(config, str(path))
 
 
 def _autoencoder_config(path: Path) -> DCAEConfig:
-    config = _fields(path, AUTOENCODER)
-    try:
-        return DCAEConfig.from_diffusers(config)
-    except SettingsError as error:
-        raise WeightsError(f"{path} describes an unsupported DC-AE ({error}). {AGAIN}") from None
-    except ValueError:  # each field is right by itself
-        raise WeightsError(
-            f"{path} describes a DC-AE whose lists of widths and blocks have different lengths. {AGAIN}"
-        ) from None
+    return described(path, _fields(path, AUTOENCODER), DCAEConfig.from_diffusers, "DC-AE")
 
 
 def _fields(path: Path, fields: Mapping[str, Allowed]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def test_a_mixed_folder_gives_every_sound_picture_once_an_epoch_and_names_the_br
     assert list(report.failed) == ["truncated.jpg"]
     assert report.failed["truncated.jpg"].startswith("is damaged (")
     assert report.ignored == {"notes.doc": "is not an image (.doc)"}
-    assert (report.images, report.used, report.uncaptioned) == (14, 12, 0)
+    assert (report.pictures, report.used, report.uncaptioned) == (14, 12, 0)
     for name in ("empty.jpg", "foreign.png", "truncated.jpg", "notes.doc", "12 of 14 images"):
         assert name in str(report)
 

@@ -5,7 +5,6 @@ import json
 import tarfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from sanakit.errors import DataError
@@ -113,19 +112,3 @@ def test_a_folder_in_use_is_refused(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="in use"):
         more_art.build_more(tmp_path)
-
-
-def test_drawings_are_drawn_at_any_size():
-    pytest.importorskip("resvg_py")
-    path = '<path fill="red" d="M0 0h16v32H0z"/>'
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">{path}</svg>'
-    drawings = object.__new__(more_art.MoreDrawings)
-    drawings._art = {("red apple", "noto"): svg}
-    image, alpha = drawings.draw("red apple", "noto", 512)
-    assert image.shape == (512, 512, 3)
-    assert alpha[:, :250].min() == 255
-    assert not alpha[:, 262:].any()
-    small = sources.draw(svg)
-    assert np.abs(image[::2, ::2].astype(int) - small[..., :3]).mean() < 1
-    with pytest.raises(DataError, match="another style"):
-        drawings.draw("red apple", "fluent-3d", 512)

@@ -9,37 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sanakit.models.gemma2 import Gemma2Config
-from sanakit.pocket.data.toy import toy_vocabulary
 from sanakit.pocket.evaluate.words import nearest, told_apart
-from sanakit.pocket.train.words import WordsBatch, WordsObjective, start_words, words_tokenizer
+from sanakit.pocket.train.words import WordsBatch, WordsObjective
 from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.pocket.words.probes import PROBES
-from sanakit.pocket.words.teaching.asked_texts import PLACED, ROLES, Asked, AskedTexts
-from sanakit.text.encoder import TextEncoder
+from sanakit.pocket.words.teaching.asked_texts import PLACED, ROLES, Asked
 
 PAIRS = (("left", "right"), ("top", "bottom"), ("big", "small"))
 OPPOSITES = {ROLES.index(a): ROLES.index(b) for pair in PAIRS for a, b in (pair, pair[::-1])}
-TINY = Gemma2Config(
-    vocab_size=1024,
-    width=256,
-    depth=1,
-    heads=4,
-    kv_heads=2,
-    head_dim=16,
-    mlp_width=64,
-    query_scalar=16,
-    sliding_window=32,
-    sliding_layers=(True,),
-)
-
-
-@pytest.fixture(scope="module")
-def objective() -> WordsObjective:
-    torch.manual_seed(0)
-    texts = AskedTexts(toy_vocabulary())
-    tokenizer = words_tokenizer(texts, TINY.vocab_size)
-    return WordsObjective(TextEncoder(start_words(TINY, tokenizer, texts.vocabulary), tokenizer), texts)
 
 
 def test_names_are_nearest_to_their_own_things_and_to_no_others(objective: WordsObjective):

@@ -3,36 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
-from sanakit.models.gemma2 import Gemma2Config
-from sanakit.pocket.data.toy import toy_vocabulary
-from sanakit.pocket.train.words import WordsObjective, apart, start_words, words_tokenizer
-from sanakit.pocket.words.teaching.asked_texts import ROLES, AskedTexts
-from sanakit.text.encoder import TextEncoder
+from sanakit.pocket.train.words import WordsObjective, apart
+from sanakit.pocket.words.teaching.asked_texts import ROLES
 from sanakit.train.parts import Part
-
-TINY = Gemma2Config(
-    vocab_size=1024,
-    width=256,
-    depth=2,
-    heads=4,
-    kv_heads=2,
-    head_dim=16,
-    mlp_width=64,
-    query_scalar=16,
-    sliding_window=32,
-    sliding_layers=(True, True),
-)
-
-
-@pytest.fixture(scope="module")
-def objective() -> WordsObjective:
-    torch.manual_seed(0)
-    texts = AskedTexts(toy_vocabulary())
-    tokenizer = words_tokenizer(texts, TINY.vocab_size)
-    return WordsObjective(TextEncoder(start_words(TINY, tokenizer, texts.vocabulary), tokenizer), texts)
 
 
 def test_tokens_are_those_that_the_encoder_itself_would_see(objective: WordsObjective):

@@ -1,18 +1,23 @@
-"""What was drawn on the page: how long it is kept."""
+"""What was drawn on the page: it is found again, by its room alone, for as long as it is kept."""
 
 from __future__ import annotations
 
 import stat
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from sanakit.errors import SettingsError
+from sanakit.images.image import encode
 from sanakit.serve.jobs.storage import ImageStore
 from sanakit.serve.server import delete_before
 from sanakit.serve.web.history import SHARED, History
+from tests.serve.web.drawing import METADATA
 
 
 def test_old_pictures_of_the_page_are_deleted_and_nothing_else(tmp_path: Path) -> None:
@@ -78,3 +83,42 @@ def test_copies_lie_in_the_folder_that_was_named_for_their_owner_alone(tmp_path:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     history.close()
     assert not path.parent.exists()
+
+
+# History
+
+
+def test_the_history_survives_a_restart_newest_first_byte_for_byte(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path)
+    image = Image.new("RGB", (64, 64), "red")
+    before = History(store)
+    names = [before.add(SHARED, image, METADATA | {"seed": seed}) for seed in range(3)]
+    before.close()
+    after = History(ImageStore(tmp_path))
+    assert after.names(SHARED) == names[::-1]
+    assert after.file(SHARED, names[0]).read_bytes() == store.get(names[0])
+    assert after.metadata(SHARED, names[1]) == METADATA | {"seed": 1}
+    assert max(Image.open(after.thumbnail(SHARED, names[0])).size) <= 384
+
+
+def test_rooms_are_separate_and_names_lead_nowhere_else(history: History) -> None:
+    name = history.add("tab 1", Image.new("RGB", (8, 8)), METADATA)
+    assert history.names("tab 2") == history.names(SHARED) == []
+    for stranger in (name, "../secret.png", "/etc/passwd", ""):
+        with pytest.raises(SettingsError):
+            history.file("tab 2", stranger)
+
+
+def test_pictures_of_jobs_are_in_the_shared_gallery(make_parts: Callable[..., Any]) -> None:
+    parts = make_parts()
+    history = History(parts.store, parts.jobs)
+    mine = history.add(SHARED, Image.new("RGB", (8, 8)), METADATA)
+    job = parts.jobs.add("generation", {"prompt": "a lemon"}, None, 1)
+    parts.jobs.claim("test", 60)
+    (name,) = job.result_names()
+    assert history.names(SHARED) == [mine]  # it is not finished yet
+    parts.store.put(name, encode(Image.new("RGB", (8, 8)), "PNG", METADATA))
+    assert parts.jobs.finish(job.id, "test", [{"name": name}])
+    assert history.names(SHARED) == [name, mine]
+    assert history.metadata(SHARED, name) == METADATA
+    assert history.names("tab 1") == []

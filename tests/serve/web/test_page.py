@@ -6,12 +6,10 @@ The engine is the real one with the embedded model, at 64 px and few steps.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import json
 import re
 import shlex
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,21 +35,14 @@ gradio = pytest.importorskip("gradio")
 
 from sanakit.serve.web import parts  # noqa: E402
 from sanakit.serve.web import settings as web_settings  # noqa: E402
-from sanakit.serve.web.history import SHARED, History  # noqa: E402
+from sanakit.serve.web.history import History  # noqa: E402
 from sanakit.serve.web.mount import build_page, mount_page  # noqa: E402
 from sanakit.serve.web.page import CREATE, EDIT, Page  # noqa: E402
 from sanakit.serve.web.parts import source_and_mask  # noqa: E402
-from sanakit.serve.web.studio import BEYOND, PAINTED, WHOLE, Edit, Studio, View, Wish  # noqa: E402
+from sanakit.serve.web.studio import PAINTED, WHOLE  # noqa: E402
+from tests.serve.web.drawing import METADATA  # noqa: E402
 
-SMALL = {"model": "pocket", "width": 64, "height": 64, "steps": 2, "guidance": 2.5, "solver": "dpm"}
 VISITOR = SimpleNamespace(session_hash="tab-1", username=None)
-METADATA: dict[str, Any] = {"prompt": "a red apple", "negative_prompt": "", "model": "pocket", "version": "0"}
-METADATA |= {"width": 256, "height": 192, "steps": 7, "guidance": 3.5, "solver": "euler", "seed": 2**63 - 1}
-
-
-@pytest.fixture
-def history(tmp_path: Path) -> History:
-    return History(ImageStore(tmp_path / "pictures"))
 
 
 @pytest.fixture
@@ -66,17 +57,6 @@ def page(engine: Engine, history: History) -> Page:
 def client(engine: Engine, tmp_path: Path) -> TestClient:
     app = mount_page(FastAPI(), build_page(engine, ImageStore(tmp_path / "pictures")))
     return TestClient(app, base_url="http://127.0.0.1")
-
-
-def draw(studio: Studio, wish: Wish, edit: Edit | None = None, room: str = SHARED) -> list[View]:
-    async def follow() -> list[View]:
-        return [view async for view in studio.draw("tab-1", room, wish, edit)]
-
-    return asyncio.run(follow())
-
-
-def small(prompt: str = "a red apple", **settings: Any) -> Wish:
-    return Wish(**(SMALL | {"prompt": prompt} | settings))
 
 
 # The page itself
@@ -114,89 +94,6 @@ def test_the_functions_of_the_buttons_can_not_be_called_as_an_api(client: TestCl
         one for one in client.get("/config").json()["dependencies"] if one["api_visibility"] == "public"
     ]
     assert [one["api_name"] for one in public] == ["generate", "edit"]
-
-
-# Drawing
-
-
-def test_previews_come_at_every_step_and_then_the_picture(engine: Engine, history: History) -> None:
-    views = draw(Studio(engine, history), small(steps=4, num_images=2, seed="5"))
-    assert views[0].state == "waiting"
-    assert [view.done for view in views] == sorted(view.done for view in views)
-    assert any(preview is not None for view in views if view.state == "drawing" for preview in view.previews)
-    assert views[-1].state == "done"
-    assert len(views[-1].names) == 2
-    kept = [history.metadata(SHARED, name) for name in views[-1].names]
-    assert [(one["seed"], one["prompt"]) for one in kept] == [(5, "a red apple"), (6, "a red apple")]
-
-
-def test_cancel_stops_within_a_step_and_keeps_nothing(engine: Engine, history: History) -> None:
-    studio = Studio(engine, history)
-
-    async def begin_and_cancel() -> list[View]:
-        views = []
-        async for view in studio.draw("tab-1", SHARED, small(steps=1000)):
-            if view.state == "drawing":
-                studio.cancel("tab-2")  # somebody else's tab
-                studio.cancel("tab-1")
-            views.append(view)
-        return views
-
-    steps = engine.stats()["steps"]
-    views = asyncio.run(begin_and_cancel())
-    assert views[-1].state == "stopped"
-    assert engine.stats()["steps"] - steps < 500
-    assert history.names(SHARED) == []
-
-
-def test_a_tab_that_goes_away_stops_its_drawing(engine: Engine, history: History) -> None:
-    studio = Studio(engine, history)
-
-    async def leave() -> None:
-        async with contextlib.aclosing(studio.draw("tab-1", SHARED, small(steps=1000))) as views:
-            async for view in views:
-                if view.state == "drawing":
-                    break
-
-    stopped = engine.stats()["stopped"]
-    asyncio.run(leave())
-    draw(studio, small())  # whatever was before it is over
-    assert engine.stats()["stopped"] == stopped + 1
-
-
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"prompt": " "}, "Write what to draw"),
-        ({"seed": "12a"}, "seed"),
-        ({"seed": str(2**63)}, "seed"),
-        ({"width": 63}, "64x64"),
-        ({"num_images": 9}, "images"),
-        ({"model": "nothing"}, "nothing"),
-    ],
-)
-def test_mistakes_become_sentences(engine: Engine, history: History, settings: dict, sentence: str) -> None:
-    last = draw(Studio(engine, history), small(**settings))[-1]
-    assert last.state == "failed"
-    assert sentence in last.message
-
-
-def test_edits_begin_with_the_picture(engine: Engine, history: History) -> None:
-    source, mask = Image.new("RGB", (96, 64), "white"), Image.new("L", (96, 64))
-    mask.paste(255, (32, 16, 64, 48))
-    studio = Studio(engine, history)
-    edits = {
-        (96, 64): [Edit(image=source), Edit(image=source, mask=mask, what=PAINTED, strength=1.0)],
-        (128, 64): [Edit(image=source, what=BEYOND, margins=(32, 0, 0, 0))],
-    }
-    for size, several in edits.items():
-        for edit in several:
-            (name,) = draw(studio, small(), edit)[-1].names
-            with Image.open(history.file(SHARED, name)) as result:
-                assert result.size == size
-    nothing_painted = Edit(image=source, mask=Image.new("L", (96, 64)), what=PAINTED)
-    assert "Paint over" in draw(studio, small(), nothing_painted)[-1].message
-    assert "margin" in draw(studio, small(), Edit(image=source, what=BEYOND))[-1].message
 
 
 def test_the_mask_is_where_any_layer_is_painted() -> None:
@@ -436,42 +333,3 @@ def test_another_model_brings_its_own_styles_sizes_and_defaults(engine: Engine, 
     assert "Photo" in chosen[page.panel.style]["choices"]
     assert chosen[page.panel.size]["value"] == "Square  1024 × 1024"
     assert page.choose_size("sana-1.6b-1024", "Wide  1344 × 768")[page.panel.width] == 1344
-
-
-# History
-
-
-def test_the_history_survives_a_restart_newest_first_byte_for_byte(tmp_path: Path) -> None:
-    store = ImageStore(tmp_path)
-    image = Image.new("RGB", (64, 64), "red")
-    before = History(store)
-    names = [before.add(SHARED, image, METADATA | {"seed": seed}) for seed in range(3)]
-    before.close()
-    after = History(ImageStore(tmp_path))
-    assert after.names(SHARED) == names[::-1]
-    assert after.file(SHARED, names[0]).read_bytes() == store.get(names[0])
-    assert after.metadata(SHARED, names[1]) == METADATA | {"seed": 1}
-    assert max(Image.open(after.thumbnail(SHARED, names[0])).size) <= 384
-
-
-def test_rooms_are_separate_and_names_lead_nowhere_else(history: History) -> None:
-    name = history.add("tab 1", Image.new("RGB", (8, 8)), METADATA)
-    assert history.names("tab 2") == history.names(SHARED) == []
-    for stranger in (name, "../secret.png", "/etc/passwd", ""):
-        with pytest.raises(SettingsError):
-            history.file("tab 2", stranger)
-
-
-def test_pictures_of_jobs_are_in_the_shared_gallery(make_parts: Callable[..., Any]) -> None:
-    parts = make_parts()
-    history = History(parts.store, parts.jobs)
-    mine = history.add(SHARED, Image.new("RGB", (8, 8)), METADATA)
-    job = parts.jobs.add("generation", {"prompt": "a lemon"}, None, 1)
-    parts.jobs.claim("test", 60)
-    (name,) = job.result_names()
-    assert history.names(SHARED) == [mine]  # it is not finished yet
-    parts.store.put(name, encode(Image.new("RGB", (8, 8)), "PNG", METADATA))
-    assert parts.jobs.finish(job.id, "test", [{"name": name, "metadata": {}}])
-    assert history.names(SHARED) == [name, mine]
-    assert history.metadata(SHARED, name) == METADATA
-    assert history.names("tab 1") == []

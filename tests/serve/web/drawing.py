@@ -1,0 +1,24 @@
+"""Small wishes, drawn as the page draws them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from sanakit.serve.web.history import SHARED
+from sanakit.serve.web.studio import Edit, Studio, View, Wish
+
+SMALL = {"model": "pocket", "width": 64, "height": 64, "steps": 2, "guidance": 2.5, "solver": "dpm"}
+METADATA: dict[str, Any] = {"prompt": "a red apple", "negative_prompt": "", "model": "pocket", "version": "0"}
+METADATA |= {"width": 256, "height": 192, "steps": 7, "guidance": 3.5, "solver": "euler", "seed": 2**63 - 1}
+
+
+def draw(studio: Studio, wish: Wish, edit: Edit | None = None, room: str = SHARED) -> list[View]:
+    async def follow() -> list[View]:
+        return [view async for view in studio.draw("tab-1", room, wish, edit)]
+
+    return asyncio.run(follow())
+
+
+def small(prompt: str = "a red apple", **settings: Any) -> Wish:
+    return Wish(**(SMALL | {"prompt": prompt} | settings))

@@ -333,8 +333,10 @@ class Sana(Embedders):
         """
         x, time, modulation = self.begin(latents, t, context, guidance)
         grid = (latents.shape[-2], latents.shape[-1])
-        for block, prompts in zip(self.blocks, context.layers, strict=True):
+        for number, (block, prompts) in enumerate(zip(self.blocks, context.layers, strict=True)):
             x = block.sample(x, modulation, prompts, grid)
+            if behind is not None:
+                x = behind(number, x, modulation)
             if after_block is not None:
                 after_block(block)
         return self.unembed(x, time, grid)

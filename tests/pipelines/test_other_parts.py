@@ -44,6 +44,7 @@ class OtherConfig:
     sample_size: int = 8
     text_width: int = CHANNELS
     width: int = 4
+    depth: int = 2
     mlp_ratio: float = 2.0
     guidance_embed: bool = False
     time_scale: float = 1000.0

@@ -61,8 +61,8 @@ class LatentShape:
             raise SettingsError(f"latents are {came}, but they must be finite floats of the shape {shape}.")
 
 
-class Part(Protocol):
-    """What is weighed, moved to a device and taken out of memory: any nn.Module."""
+class ModelPart(Protocol):
+    """A module of a model, to be weighed, moved to a device and taken out of memory: any nn.Module."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Yield the weights; an external runtime's part has one empty weight, which tells the device."""
@@ -85,8 +85,8 @@ class Part(Protocol):
         ...
 
 
-class Block(Part, Protocol):
-    """One of a transformer's blocks: what is compiled, and what a lean plan holds in memory alone."""
+class SampledBlock(ModelPart, Protocol):
+    """One of a transformer's blocks: the unit that is compiled, and that a lean plan holds alone."""
 
     sample: Callable[..., Tensor]  # tokens, and what the transformer has for it, to tokens
 
@@ -135,7 +135,7 @@ class TransformerConfig(Protocol):
         ...
 
 
-class VelocityModel(Part, Protocol):
+class VelocityModel(ModelPart, Protocol):
     """A transformer that predicts velocities for prepared prompts."""
 
     @property
@@ -144,7 +144,7 @@ class VelocityModel(Part, Protocol):
         ...
 
     @property
-    def blocks(self) -> Iterable[Block]:
+    def blocks(self) -> Iterable[SampledBlock]:
         """Its blocks, in the order in which they work."""
         ...
 
@@ -175,16 +175,16 @@ class VelocityModel(Part, Protocol):
         ...
 
 
-class LanguageModel(Part, Protocol):
+class LanguageModel(ModelPart, Protocol):
     """The network of a text model."""
 
     @property
-    def embed_tokens(self) -> Part:
+    def embed_tokens(self) -> ModelPart:
         """The embedding, of which the rows of a prompt's tokens are read, never all of it."""
         ...
 
     @property
-    def layers(self) -> Iterable[Part]:
+    def layers(self) -> Iterable[ModelPart]:
         """The layers behind it, which work one after the other."""
         ...
 
@@ -243,7 +243,7 @@ class CodecConfig(Protocol):
         ...
 
 
-class Codec(Part, Protocol):
+class Codec(ModelPart, Protocol):
     """An autoencoder between images and unscaled latents."""
 
     @property
@@ -257,7 +257,7 @@ class Codec(Part, Protocol):
         ...
 
     @property
-    def encoder(self) -> Part | None:
+    def encoder(self) -> ModelPart | None:
         """The half that encodes; None where it was not loaded."""
         ...
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sanakit.errors import SettingsError
-from sanakit.models.contracts import Part, VelocityModel
+from sanakit.models.contracts import ModelPart, VelocityModel
 from sanakit.models.layers import TextKeysValues
 from sanakit.models.sana import TextContext
 from sanakit.ops import gpu
@@ -63,7 +63,7 @@ class StepGraph:
     step never waits for a capture. One graph is kept. Prompts of equal lengths share it.
     """
 
-    def __init__(self, velocity: Velocity, transformer: Part, capture: Capture | None = None) -> None:
+    def __init__(self, velocity: Velocity, transformer: ModelPart, capture: Capture | None = None) -> None:
         self._velocity = velocity
         self._weights = [*transformer.parameters(), *transformer.buffers()]
         self._capture = capture or _capture_cuda

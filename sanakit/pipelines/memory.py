@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from sanakit.errors import MemoryLimitError, SettingsError
-from sanakit.models.contracts import Codec, LanguageModel, LatentShape, Part, VelocityModel
+from sanakit.models.contracts import Codec, LanguageModel, LatentShape, ModelPart, VelocityModel
 from sanakit.pipelines.result import Output
 from sanakit.weights import mapped_bytes, release
 
@@ -225,7 +225,7 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 
 
 @contextmanager
-def stage(part: Part, plan: MemoryPlan, device: torch.device) -> Iterator[None]:
+def stage(part: ModelPart, plan: MemoryPlan, device: torch.device) -> Iterator[None]:
     """Keep a part on the device while it works; free its memory afterwards if the plan says so."""
     home = next(part.parameters()).device
     if home != device:
@@ -278,7 +278,7 @@ def available_bytes(device: torch.device) -> int:
     return max(0, min(found, default=1 << 62))  # unknown: the system will say
 
 
-def _bytes(module: Part) -> int:
+def _bytes(module: ModelPart) -> int:
     return sum(tensor.nbytes for tensor in module.state_dict().values())
 
 

@@ -16,7 +16,7 @@ from sanakit.adapters.attach import Use, checked_weight, recorded, recorded_weig
 from sanakit.adapters.pipeline import StrPath
 from sanakit.adapters.read import AdapterFile
 from sanakit.errors import ModelNotFoundError, SettingsError
-from sanakit.models.contracts import Part
+from sanakit.models.contracts import ModelPart
 from sanakit.pipelines.memory import MemoryPlan, available_bytes, choose_device, parse_budget, stage
 from sanakit.pipelines.request import ModelSpec
 from sanakit.pipelines.text_to_image import TextToImage
@@ -176,10 +176,10 @@ class CurrentPart:
     """The part of a model that works now, see `memory.stage`; only one is on it at a time."""
 
     def __init__(self) -> None:
-        self.part: Part | None = None
+        self.part: ModelPart | None = None
         self._stack = ExitStack()
 
-    def enter(self, part: Part, pipe: TextToImage, plan: MemoryPlan) -> None:
+    def enter(self, part: ModelPart, pipe: TextToImage, plan: MemoryPlan) -> None:
         """Go over to another part of a model: parts that the plan does not keep are unloaded in between."""
         if part is not self.part:
             self.leave()

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sanakit.graphs.parts import Graph
-from sanakit.models.contracts import Part
+from sanakit.models.contracts import ModelPart
 from sanakit.ops.torch_private import writes_to
 
 # Address of the first byte -> mapping. A mapping lives as long as a tensor in it, and no longer in here.
@@ -54,7 +54,7 @@ def mapped_tensor(mapping: mmap.mmap, dtype: torch.dtype, shape: tuple[int, ...]
     return tensor if tensor.data_ptr() % dtype.itemsize == 0 else tensor.clone()
 
 
-def release(module: Part) -> int:
+def release(module: ModelPart) -> int:
     """Release the memory of a module's mapped weights to the system; the module works as before.
 
     The next use reads the pages from the file again, or finds them in the system's cache of it, which takes a
@@ -75,13 +75,13 @@ def release_tensors(tensors: Iterable[Tensor]) -> int:
     return sum(_drop(mapping, start, end) for mapping, start, end in _mapped(tensors))
 
 
-def mapped_bytes(module: Part) -> int:
+def mapped_bytes(module: ModelPart) -> int:
     """Return the bytes of a module's weights that `release` can release."""
     mapped = sum(end - start for _, start, end in _mapped(chain(module.parameters(), module.buffers())))
     return mapped + sum(graph.bytes for graph in _graphs(module))
 
 
-def _graphs(module: Part) -> list[Graph]:
+def _graphs(module: ModelPart) -> list[Graph]:
     return [part for part in module.modules() if isinstance(part, Graph)]
 
 

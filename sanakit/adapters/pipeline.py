@@ -15,7 +15,7 @@ from sanakit.adapters.attach import AdapterSet, Use, checked_weight, recorded
 from sanakit.adapters.read import DIFFUSERS_FILE, PEFT_FILE, AdapterFile
 from sanakit.errors import SettingsError
 from sanakit.models.contracts import VelocityModel
-from sanakit.models.sana import Sana
+from sanakit.models.sana import has_blocks
 from sanakit.weights.find.resolve import resolve
 from sanakit.weights.layouts.parts import transformer_config
 from sanakit.weights.settings import ModelSettings
@@ -45,7 +45,7 @@ class Adaptable:
     @cached_property
     def adapter_set(self) -> AdapterSet:
         """The adapters of the transformer. Raises SettingsError for graphs."""
-        if not isinstance(self.transformer, Sana):
+        if not has_blocks(self.transformer):
             raise SettingsError("Graphs take no adapters: load the model that they were made of.")
         return AdapterSet(self.transformer)
 

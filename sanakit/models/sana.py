@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import cast
+from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -387,3 +387,8 @@ class Sana(Embedders):
     def unembed(self, x: Tensor, time: Tensor, grid: Grid) -> Tensor:
         """B N D -> B C H W."""
         return self.final_layer(x, time).transpose(1, 2).unflatten(-1, grid)
+
+
+def has_blocks(transformer: object) -> TypeGuard[Sana]:
+    """Return whether a transformer computes by blocks that can be looked into; a graph does not."""
+    return isinstance(transformer, Sana) and all(isinstance(b, SanaBlock) for b in transformer.blocks)

@@ -24,7 +24,7 @@ from sanakit.images.image import MAX_SIDE, MIN_SIDE, to_tensor
 from sanakit.images.opening import flatten
 from sanakit.models.contracts import VelocityModel
 from sanakit.models.controlnet import ALWAYS, Control, ControlledSana, ControlNet
-from sanakit.models.sana import Sana
+from sanakit.models.sana import has_blocks
 
 MAX_SCALE = 100.0
 _ROUNDING = 1e-9  # of a share of the steps
@@ -227,7 +227,7 @@ def controlled(
     """
     if not controls:
         return transformer
-    if not isinstance(transformer, Sana):
+    if not has_blocks(transformer):
         raise SettingsError("This model's transformer keeps its blocks to itself: no image can steer it.")
     return ControlledSana(
         transformer,

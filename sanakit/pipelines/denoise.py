@@ -25,7 +25,7 @@ from sanakit.flow.path import clean_from_velocity, interpolate, velocity_towards
 from sanakit.flow.solver import Solver, State
 from sanakit.models.contracts import Codec, VelocityModel
 from sanakit.models.perturbed import Perturbed
-from sanakit.models.sana import Sana, TextContext
+from sanakit.models.sana import TextContext, has_blocks
 from sanakit.pipelines.memory import memory_limit
 from sanakit.pipelines.request import Request
 
@@ -135,7 +135,7 @@ class Batch:
         self._prompts = TextContext.join(prompts)
         self._both = TextContext.join([*negatives, *prompts]) if negatives else None
         self._blocks = samples[0].kind.blocks
-        if self._blocks and not isinstance(transformer, Sana):
+        if self._blocks and not has_blocks(transformer):
             raise SettingsError("pag looks into the transformer's blocks, which this model keeps to itself.")
         if any(sample.kind.blocks != self._blocks for sample in samples):
             raise ValueError("A batch mixes samples with other perturbed blocks: use one batch for each.")
@@ -176,7 +176,7 @@ class Batch:
         context = self._both if guided and self._both is not None else self._prompts
         with memory_limit("denoising: draw fewer images at once, or a smaller size"):
             if guided and self._blocks:
-                assert isinstance(self.transformer, Sana), "checked at the start"
+                assert has_blocks(self.transformer), "checked at the start"
                 perturbed = Perturbed(self.transformer, self._blocks)
                 found = perturbed.velocity(self.latents, t, context, self._prompts, after_block=after_block)
             else:

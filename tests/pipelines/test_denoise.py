@@ -13,6 +13,7 @@ from torch import Tensor
 from sanakit.errors import MemoryLimitError, NumericsError, SettingsError
 from sanakit.flow.path import interpolate
 from sanakit.models.dc_ae import DCAE
+from sanakit.models.sana import Sana
 from sanakit.pipelines.control import InitialImage
 from sanakit.pipelines.denoise import Batch, Sample, begin, encode_source
 from sanakit.pipelines.request import check_request
@@ -400,3 +401,13 @@ def test_an_image_carries_its_kind_and_is_drawn_again_from_it(pipe) -> None:
     }
     assert pipe(**again, **SIZE).images[0].tobytes() == drawn.images[0].tobytes()
     assert "guidance_kind" not in pipe("a fox", seed=1, steps=2, **SIZE).metadata[0]
+
+
+def test_a_transformer_without_blocks_of_its_own_is_not_perturbed(pipe) -> None:
+    class Graph(Sana):
+        def __init__(self) -> None:
+            super().__init__(pipe.transformer.config)
+            self.blocks = [torch.nn.Identity()]  # pyright: ignore[reportAttributeAccessIssue]
+
+    with pytest.raises(SettingsError, match="keeps to itself"):
+        Batch(Graph(), [guided(pipe, "pag=1")])

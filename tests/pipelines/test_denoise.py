@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,16 +9,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sanakit.errors import MemoryLimitError, NumericsError, SettingsError
+from sanakit.errors import MemoryLimitError, NumericsError
 from sanakit.flow.path import interpolate
 from sanakit.models.dc_ae import DCAE
-from sanakit.models.sana import Sana
 from sanakit.pipelines.control import InitialImage
-from sanakit.pipelines.denoise import Batch, Sample, begin, encode_source
-from sanakit.pipelines.request import check_request
+from sanakit.pipelines.denoise import Batch, Sample, encode_source
 from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import TextToImage
 from tests.pipelines.noises import seeded_noise
+from tests.pipelines.samples import apart, begun, finish
 
 SIZE = {"width": 96, "height": 64}
 GRID = (2, 3)
@@ -47,20 +45,6 @@ def half_masked(pipe: TextToImage, strength: float) -> InitialImage:
     return make_source(pipe.spec, picture(), strength, mask=mask, **SIZE)
 
 
-def begun(pipe: TextToImage, prompt: str | list[str] = "a red apple", **settings) -> list[Sample]:
-    request = check_request(pipe.spec, prompt, **({"seed": 0} | settings))
-    negative = request.negative_prompt if request.guided else None
-    features, _ = pipe.encode(request.prompts, negative, pipe.plan(request), request.dialect)
-    return begin(pipe.transformer, request, features, pipe.encode_source(request))
-
-
-def finish(pipe: TextToImage, samples: Sequence[Sample]) -> list[Tensor]:
-    """Step all of them together until each is done; those that are done leave."""
-    while waiting := [sample for sample in samples if not sample.state.done]:
-        Batch(pipe.transformer, waiting).step()
-    return [sample.state.sample for sample in samples]
-
-
 def crowd(pipe: TextToImage, guided: bool) -> list[Sample]:
     """Samples that differ in all that may differ in one batch."""
     scales = [3.0, 1.5, 6.0, 2.0, 4.5] if guided else [1.0, 0.0, 0.5, 1.0, 1.0]
@@ -75,10 +59,6 @@ def crowd(pipe: TextToImage, guided: bool) -> list[Sample]:
         begun(pipe, guidance=scale, seed=seed, **one)[0]
         for seed, (scale, one) in enumerate(zip(scales, settings, strict=True))
     ]
-
-
-def apart(ours: Tensor, theirs: Tensor) -> float:
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
 # Together and alone
@@ -321,93 +301,3 @@ def test_encoding_that_runs_out_of_memory_says_what_helps(pipe, monkeypatch) -> 
     monkeypatch.setattr(DCAE, "encode", full)
     with pytest.raises(MemoryLimitError, match="encoding the image: take a smaller size"):
         begun(pipe, source=half_masked(pipe, 0.5))
-
-
-# Kinds of guidance
-
-
-def guided(pipe: TextToImage, kind: str, seed: int = 3, **settings) -> Sample:
-    return begun(pipe, seed=seed, guidance_kind=kind, **({"guidance": 4.5, "steps": 4} | settings))[0]
-
-
-KINDS = ["cfg", "apg,limit=2", "zero-star", "interval=0.3-0.9", "rescale=0.7"]
-
-
-def test_kinds_of_guidance_go_together_as_they_go_alone(pipe) -> None:
-    together = finish(pipe, [guided(pipe, kind) for kind in KINDS])
-    alone = [finish(pipe, [guided(pipe, kind)])[0] for kind in KINDS]
-    for ours, theirs in zip(together, alone, strict=True):
-        assert apart(ours, theirs) < TOLERANCE
-    assert min(apart(one, other) for one in alone for other in alone if one is not other) > 1e-3
-    perturbed = [guided(pipe, f"pag={pag}") for pag in (1, 2)]
-    for pag, ours in zip((1, 2), finish(pipe, perturbed), strict=True):
-        assert apart(ours, finish(pipe, [guided(pipe, f"pag={pag}")])[0]) < TOLERANCE
-    with pytest.raises(ValueError, match="one batch for each"):
-        Batch(pipe.transformer, [guided(pipe, "pag=1"), guided(pipe, "cfg")])
-
-
-def test_outside_its_interval_a_sample_follows_the_prompt_alone_for_half_the_work(pipe, monkeypatch) -> None:
-    asked = []
-    velocity = pipe.transformer.velocity
-    monkeypatch.setattr(
-        pipe.transformer,
-        "velocity",
-        lambda latents, t, context, *own, **more: (
-            asked.append(context.batch),
-            velocity(latents, t, context, *own, **more),
-        )[1],
-    )
-    sample = guided(pipe, "interval=0.5-0.9", solver="euler", steps=6)
-    times = sample.solver.times.tolist()[:-1]  # pyright: ignore[reportOptionalMemberAccess]
-    inside = [0.5 <= time <= 0.9 for time in times]
-    assert len(set(inside)) == 2
-    finish(pipe, [sample])
-    assert asked == [2 if guided else 1 for guided in inside]
-    never = finish(pipe, [guided(pipe, "interval=0-0.001", solver="euler")])[0]
-    assert (
-        apart(never, finish(pipe, [begun(pipe, guidance=1.0, seed=3, steps=4, solver="euler")[0]])[0])
-        < TOLERANCE
-    )
-
-
-def test_momentum_begins_anew_for_each_image_and_a_failed_step_leaves_it(pipe, monkeypatch) -> None:
-    sample, again = guided(pipe, "apg,momentum=-0.5"), guided(pipe, "apg,momentum=-0.5")
-    Batch(pipe.transformer, [sample]).step()
-    kept, state = sample.kept, sample.state
-    with monkeypatch.context() as broken:
-        broken.setattr(Sample, "solver", property(lambda self: None), raising=False)
-        with pytest.raises(AttributeError):
-            Batch(pipe.transformer, [sample]).step()
-    assert sample.kept is kept
-    assert sample.state is state
-    assert apart(finish(pipe, [sample])[0], finish(pipe, [again])[0]) < TOLERANCE
-
-
-def test_what_takes_no_kind_says_so(pipe) -> None:
-    for settings, told in (
-        ({"guidance": 1.0}, "switches it off"),
-        ({"guidance_kind": "pag=2,blocks=99"}, "blocks of"),
-        ({"guidance_kind": "most"}, "wrong value"),
-    ):
-        with pytest.raises(SettingsError, match=told):
-            begun(pipe, **({"guidance_kind": "apg", "guidance": 4.5} | settings))
-
-
-def test_an_image_carries_its_kind_and_is_drawn_again_from_it(pipe) -> None:
-    drawn = pipe("a fox", seed=1, steps=2, guidance=3.0, guidance_kind="pag=2", **SIZE)
-    assert drawn.metadata[0]["guidance_kind"] == f"pag=2,blocks={pipe.transformer.config.depth // 2}"
-    again = {
-        name: drawn.metadata[0][name] for name in ("prompt", "seed", "steps", "guidance", "guidance_kind")
-    }
-    assert pipe(**again, **SIZE).images[0].tobytes() == drawn.images[0].tobytes()
-    assert "guidance_kind" not in pipe("a fox", seed=1, steps=2, **SIZE).metadata[0]
-
-
-def test_a_transformer_without_blocks_of_its_own_is_not_perturbed(pipe) -> None:
-    class Graph(Sana):
-        def __init__(self) -> None:
-            super().__init__(pipe.transformer.config)
-            self.blocks = [torch.nn.Identity()]  # pyright: ignore[reportAttributeAccessIssue]
-
-    with pytest.raises(SettingsError, match="keeps to itself"):
-        Batch(Graph(), [guided(pipe, "pag=1")])

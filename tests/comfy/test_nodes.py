@@ -8,12 +8,10 @@ import sys
 from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from sanakit.adapters.describe import known_models
@@ -26,28 +24,14 @@ from sanakit.models.sana import Sana
 from sanakit.pipelines.image_to_image import ImageToImage
 from sanakit.pipelines.text_to_image import TextToImage
 from tests.adapters.loras import lora
+from tests.comfy.calling import SMALL, call, inputs
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / "examples" / "comfyui").glob("*-api.json"))
 # ComfyUI's own nodes that the example workflows use: their inputs, and the types that they give.
 THEIRS = {"SaveImage": ({"images", "filename_prefix"}, ()), "LoadImage": ({"image"}, ("IMAGE", "MASK"))}
-SMALL = {"width": 64, "height": 64, "steps": 2}
 
 every_node = pytest.mark.parametrize("node", NODE_CLASS_MAPPINGS.values(), ids=NODE_CLASS_MAPPINGS)
-
-
-def inputs(node: type) -> dict[str, tuple]:
-    declared = node.INPUT_TYPES()
-    return {**declared["required"], **declared.get("optional", {})}
-
-
-def call(key: str, *args: Any, **given: Any) -> tuple:
-    """Call a node as ComfyUI does: by its FUNCTION, with what the widgets hold where nothing else is said."""
-    node = NODE_CLASS_MAPPINGS[key]
-    values = {name: kind[1]["default"] for name, kind in inputs(node).items() if "default" in kind[-1]}
-    required = [name for name in inputs(node) if name not in values]
-    values |= dict(zip(required, args, strict=False)) | given
-    return getattr(node(), node.FUNCTION)(**values)
 
 
 @pytest.fixture
@@ -95,18 +79,6 @@ def sprint(model: TextToImage) -> TextToImage:
     return TextToImage(transformer.eval(), model.autoencoder, model.text_encoder, own)
 
 
-@pytest.fixture(scope="module")
-def texts(model: TextToImage) -> tuple:
-    return call("SanakitTextEncode", model, prompt="a red apple")
-
-
-@pytest.fixture(scope="module")
-def apple(model: TextToImage) -> Tensor:
-    """IMAGE of one image, 256 px."""
-    [image] = call("SanakitTextToImage", model, prompt="a red apple", seed=3)
-    return image
-
-
 def square(side: int, low: int, high: int) -> Tensor:
     mask = torch.zeros(1, side, side)
     mask[:, low:high, low:high] = 1
@@ -144,8 +116,8 @@ def test_a_sprint_model_draws_with_what_the_widgets_hold_at_first(sprint: TextTo
     """Of its two steps, 0.6 would be all."""
     texts = call("SanakitTextEncode", sprint)
     [latent] = call("SanakitEncode", sprint, apple)
-    for inputs in ({}, {"latent": latent}):
-        [drawn] = call("SanakitSampler", sprint, *texts, **inputs)
+    for more in ({}, {"latent": latent}):
+        [drawn] = call("SanakitSampler", sprint, *texts, **more)
         assert drawn["samples"].shape == (1, 32, 8, 8)
     for key, given in {
         "SanakitTextToImage": (),
@@ -389,86 +361,3 @@ def test_a_path_wins_over_the_chosen_name() -> None:
 def test_a_prompt_that_is_cut_is_warned_of(model: TextToImage) -> None:
     with pytest.warns(UserWarning, match="too long"):
         call("SanakitTextEncode", model, prompt="apple " * 400)
-
-
-# inside ComfyUI
-
-
-class Stopped(Exception):
-    """What ComfyUI raises."""
-
-
-@pytest.fixture
-def comfy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
-    """The few things of ComfyUI that the nodes ask for, recorded."""
-    seen = SimpleNamespace(bars=[], stop_at=None, diffusers=tmp_path)
-
-    class ProgressBar:
-        def __init__(self, total: int) -> None:
-            seen.bars.append([])
-
-        def update_absolute(self, value: int, total: int, preview: Any) -> None:
-            seen.bars[-1].append((value, total, preview))
-
-    def throw() -> None:
-        if seen.stop_at is not None and sum(map(len, seen.bars)) >= seen.stop_at:
-            raise Stopped
-
-    def module(name: str, **content: Any) -> None:
-        made = ModuleType(name)
-        vars(made).update(content)
-        monkeypatch.setitem(sys.modules, name, made)
-
-    module("comfy.utils", ProgressBar=ProgressBar)
-    management = {"throw_exception_if_processing_interrupted": throw}
-    module("comfy.model_management", **management, get_torch_device=lambda: torch.device("cpu"))
-    seen.method = SimpleNamespace(value="none")
-    module("comfy.cli_args", args=SimpleNamespace(preview_size=300, preview_method=seen.method))
-    module("folder_paths", get_folder_paths=lambda kind: [str(tmp_path)] if kind == "diffusers" else [])
-    return seen
-
-
-@pytest.mark.parametrize("method", ["none", "latent2rgb"])
-def test_steps_are_shown_and_previews_where_they_are_switched_on(
-    model: TextToImage, texts: tuple, comfy: SimpleNamespace, method: str
-) -> None:
-    comfy.method.value = method
-    call("SanakitSampler", model, *texts, **SMALL)
-    [bar] = comfy.bars
-    assert [shown[:2] for shown in bar] == [(1, 2), (2, 2)]
-    for *_, preview in bar:
-        if method == "none":
-            assert preview is None
-        else:
-            assert preview[0::2] == ("JPEG", 300)
-            assert isinstance(preview[1], Image.Image)
-
-
-def test_images_of_a_batch_share_one_bar(model: TextToImage, apple: Tensor, comfy: SimpleNamespace) -> None:
-    small = apple[:, ::4, ::4].expand(2, -1, -1, -1)
-    call("SanakitImageToImage", model, small, steps=2, strength=1.0)
-    [bar] = comfy.bars
-    assert [shown[:2] for shown in bar] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-
-
-@pytest.mark.filterwarnings("ignore:pocket did not learn the size")
-@pytest.mark.parametrize("key", ["SanakitSampler", "SanakitTextToImage"])
-def test_an_interruption_stops_at_the_next_step(
-    model: TextToImage, texts: tuple, comfy: SimpleNamespace, key: str
-) -> None:
-    comfy.stop_at = 3
-    with pytest.raises(Stopped):
-        call(key, *([model, *texts] if key == "SanakitSampler" else [model]), **(SMALL | {"steps": 50}))
-    assert [len(bar) for bar in comfy.bars] == [3]
-
-
-def test_the_loader_lists_sana_models_in_comfyuis_folder(model: TextToImage, comfy: SimpleNamespace) -> None:
-    for name, kind in {"mine": "SanaPipeline", "other": "FluxPipeline"}.items():
-        (comfy.diffusers / name).mkdir()
-        index = json.dumps({"_class_name": kind})
-        (comfy.diffusers / name / "model_index.json").write_text(index, encoding="utf-8")
-    (comfy.diffusers / "broken").mkdir()
-    (comfy.diffusers / "broken" / "model_index.json").write_text("{", encoding="utf-8")
-    names = inputs(NODE_CLASS_MAPPINGS["SanakitLoadModel"])["model"][0]
-    assert names[0] == "pocket"
-    assert [name for name in names if "/" in name] == ["diffusers/mine"]

@@ -25,7 +25,7 @@ ELSEWHERE = {
     },
     "every node of ComfyUI keeps the same promises, in one loop": {
         f"comfy/{name}.py": "comfy/test_nodes.py"
-        for name in ("host", "images", "loader", "stages", "tensors", "widgets")
+        for name in ("images", "loader", "stages", "tensors", "widgets")
     },
     "every kernel keeps the same promises, on every instruction set": {
         f"ops/{name}.py": "ops/test_kernels.py"
@@ -101,7 +101,7 @@ ELSEWHERE = {
 # Not tested, each for a reason.
 UNTESTED: dict[str, str] = {}
 MOST_LINES = 400  # of a file
-LIMIT = 83  # of both lists together: lower it when one goes
+LIMIT = 82  # of both lists together: lower it when one goes
 
 
 def listed() -> dict[str, str]:

@@ -1,15 +1,14 @@
-"""Every accepted job is drawn and finished once, through full disks and engines that are busy or fail."""
+"""Every accepted job is drawn and finished once, through engines that are busy or fail."""
 
 from __future__ import annotations
 
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -18,143 +17,12 @@ pytest.importorskip("fsspec")
 
 from PIL import Image
 
-from sanakit.errors import BusyError, ClosedError, NumericsError, OutputError, SettingsError, StorageError
 from sanakit.images.image import encode, read_metadata
-from sanakit.pipelines.result import Result
-from sanakit.serve.engine.decoding import DecodingTurns
 from sanakit.serve.engine.ticket import Stepped
 from sanakit.serve.jobs import runner as runner_module
-from sanakit.serve.jobs.jobs import Job, JobStore
 from sanakit.serve.jobs.runner import JobRunner
 from sanakit.serve.jobs.storage import ImageStore
-
-PATIENCE = 20  # seconds until a test gives up
-
-
-class FakeTicket:
-    """What the engine's submit gives."""
-
-    def __init__(self, request: Any, on_event: Callable[[object], None]) -> None:
-        self.request, self.on_event = request, on_event
-        self.cancelled, self._drawn = threading.Event(), threading.Event()
-
-    @property
-    def done(self) -> bool:
-        return self._drawn.is_set()
-
-    def cancel(self) -> None:
-        self.cancelled.set()
-
-    def draw(self) -> None:
-        self._drawn.set()
-        self.on_event(object())
-
-    def result(self, timeout: float | None = None) -> Result:
-        assert self.done
-        settings = self.request
-        if settings.prompt == "poison":
-            raise NumericsError("NaN in the latents.")
-        if settings.prompt == "bug":
-            raise ZeroDivisionError("SECRET")
-        if settings.prompt == "closed":
-            raise ClosedError("The server is stopping.")
-        images: list[Image.Image] = [
-            Image.new("RGB", (8, 8), ((settings.seed + i) % 256, 0, 0)) for i in range(settings.num_images)
-        ]
-        about: list[Any] = [
-            {"prompt": settings.prompt, "seed": settings.seed + i, "steps": 1, "model": "fake"}
-            | {"width": 8, "height": 8}
-            for i in range(settings.num_images)
-        ]
-        return Result(images=images, seeds=[], timings={}, metadata=about, warnings=[])
-
-
-class FakeEngine:
-    """Draws at once, or when the test says so; full when the test says so."""
-
-    def __init__(self, at_once: bool = True) -> None:
-        self.at_once, self.room, self.decoding = at_once, threading.Event(), DecodingTurns()
-        self.room.set()
-        self.submitted: queue.Queue[FakeTicket] = queue.Queue()
-        self.refused: queue.Queue[str] = queue.Queue()
-
-    def check(
-        self, model: str | None, prompt: str, *, seed: int, num_images: int = 1, image: Any = None
-    ) -> SimpleNamespace:
-        if prompt == "refused":
-            raise SettingsError("steps = 0, but it must be a whole number from 1 to 1000.")
-        return SimpleNamespace(prompt=prompt, seed=seed, num_images=num_images, image=image)
-
-    def submit(self, request: Any, on_event: Callable[[object], None], name: str) -> FakeTicket:
-        if not self.room.is_set():
-            self.refused.put(request.prompt)
-            raise BusyError("The queue is full.")
-        ticket = FakeTicket(request, on_event)
-        self.submitted.put(ticket)
-        if self.at_once:
-            ticket.draw()
-        return ticket
-
-
-class WatchedJobs(JobStore):
-    """Tells the test of each job that ended, and fails when the test says so."""
-
-    def __init__(self, url: Path) -> None:
-        super().__init__(url)
-        self.ended: queue.Queue[str] = queue.Queue()
-        self.works = threading.Event()
-        self.works.set()
-        self.failures: queue.Queue[str] = queue.Queue()
-
-    def _end(self, job_id: str, owner: str, **values: Any) -> bool:
-        if not self.works.is_set():
-            self.failures.put(job_id)
-            raise StorageError("The database is locked.")
-        ended = super()._end(job_id, owner, **values)
-        self.ended.put(job_id)
-        return ended
-
-    def wait_for(self, count: int) -> list[str]:
-        return [self.ended.get(timeout=PATIENCE) for _ in range(count)]
-
-
-@pytest.fixture
-def jobs(tmp_path: Path) -> Iterator[WatchedJobs]:
-    store = WatchedJobs(tmp_path / "jobs.sqlite")
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ImageStore:
-    return ImageStore(tmp_path / "pictures")
-
-
-@pytest.fixture
-def start(jobs: WatchedJobs, store: ImageStore) -> Iterator[Callable[..., JobRunner]]:
-    started: list[JobRunner] = []
-
-    def begin(engine: FakeEngine, **options: Any) -> JobRunner:
-        runner = JobRunner(engine, jobs, store, "me", **{"poll": 0.05, **options})  # pyright: ignore
-        runner.start()
-        started.append(runner)
-        return runner
-
-    yield begin
-    for runner in started:
-        runner.close()
-        assert not runner.alive
-
-
-def add(jobs: JobStore, prompt: str = "a red apple", **body: Any) -> Job:
-    settings = {"model": None, "prompt": prompt, "seed": 7, "num_images": 1} | body
-    return jobs.add("generation", settings, None, settings["num_images"])
-
-
-def ended(jobs: JobStore, job: Job) -> Job:
-    found = jobs.get(job.id, None)
-    assert found is not None
-    return found
+from tests.serve.jobs.fakes import PATIENCE, FakeEngine, WatchedJobs, add, ended
 
 
 def test_a_job_is_drawn_stored_with_its_settings_and_finished(
@@ -316,86 +184,6 @@ def test_a_lease_is_renewed_when_a_third_of_its_time_is_over(
     for clock.now in (1.0, 20.0, 22.0, 30.0, 41.0, 43.0, 62.0, 64.0):
         runner._keep_claims()
     assert renewed == [(at, [job.id], 60.0) for at in (1.0, 22.0, 43.0, 64.0)]
-
-
-def test_a_database_that_fails_is_tried_again_without_drawing_again(
-    jobs: WatchedJobs, start: Callable[..., JobRunner]
-) -> None:
-    engine = FakeEngine()
-    jobs.works.clear()
-    job = add(jobs)
-    runner = start(engine)
-    for _ in range(3):
-        assert jobs.failures.get(timeout=PATIENCE) == job.id
-    assert "locked" in runner.trouble
-    jobs.works.set()
-    assert jobs.wait_for(1) == [job.id]
-    assert ended(jobs, job).status == "finished"
-    assert engine.submitted.qsize() == 1
-
-
-def test_a_full_disk_makes_finished_pictures_wait_and_loses_none(
-    jobs: WatchedJobs, store: ImageStore, start: Callable[..., JobRunner], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tries: queue.Queue[str] = queue.Queue()
-
-    def full(name: str, data: bytes) -> None:
-        tries.put(name)
-        raise OutputError("The image cannot be written (No space left on device).")
-
-    added = [add(jobs), add(jobs)]
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "put", full)
-        runner = start(FakeEngine())
-        seen = {tries.get(timeout=PATIENCE) for _ in range(6)}
-        assert len(seen) == 2  # one that cannot be stored does not keep others from being drawn
-        assert "No space" in runner.trouble
-    assert sorted(jobs.wait_for(2)) == sorted(job.id for job in added)
-    assert [ended(jobs, job).status for job in added] == ["finished"] * 2
-
-
-def test_close_finishes_what_it_has_time_for_and_puts_the_rest_back(
-    jobs: WatchedJobs, start: Callable[..., JobRunner]
-) -> None:
-    engine = FakeEngine(at_once=False)
-    added = [add(jobs) for _ in range(2)]
-    runner = start(engine)
-    first, second = (engine.submitted.get(timeout=PATIENCE) for _ in range(2))
-    closing = threading.Thread(target=runner.close, args=(PATIENCE,))
-    closing.start()
-    late = add(jobs)
-    runner.wake()
-    first.draw()
-    assert jobs.wait_for(1) == [added[0].id]
-    runner.close(0)
-    closing.join(PATIENCE)
-    assert second.cancelled.is_set()
-    assert [ended(jobs, job).status for job in (*added, late)] == ["finished", "queued", "queued"]
-    assert ended(jobs, added[1]).attempts == 0
-
-
-def test_a_closed_engine_puts_jobs_back(jobs: WatchedJobs, start: Callable[..., JobRunner]) -> None:
-    job = add(jobs, "closed")
-    runner = start(FakeEngine())
-    runner._thread.join(PATIENCE)
-    assert not runner.alive
-    assert ended(jobs, job).status == "queued"
-
-
-def test_a_claim_whose_answer_was_lost_is_put_back(
-    jobs: WatchedJobs, start: Callable[..., JobRunner]
-) -> None:
-    add(jobs)
-    claim = jobs.claim
-
-    def breaks_after_the_commit(owner: str, lease_seconds: float) -> Job | None:
-        jobs.claim = claim
-        claim(owner, lease_seconds)
-        raise StorageError("The connection broke.")
-
-    jobs.claim = breaks_after_the_commit
-    start(FakeEngine())
-    jobs.wait_for(1)
 
 
 def test_ended_jobs_and_their_pictures_are_kept_as_long_as_asked(

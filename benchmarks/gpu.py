@@ -141,8 +141,8 @@ def step_calls(ours: Any, latents: Tensor, features: list[Tensor]) -> dict[str, 
     """Our step: as with compile=True, which compiles blocks and replays a graph, and with less than that."""
     import copy
 
+    from sanakit.models.compiled import StepGraph, compile_sampling
     from sanakit.models.sana import Sana
-    from sanakit.pipelines.compiled import StepGraph, compile_sampling
 
     weights = {id(tensor): tensor for tensor in [*ours.parameters(), *ours.buffers()]}
     compiled = copy.deepcopy(ours, weights)

@@ -228,7 +228,7 @@ class ControlledSana(nn.Module):
             branches.append(_Branch(control.net, signal, weight, run, first))
         if not branches:
             return self.base.velocity(latents, t, own, guidance, after_block=after_block)
-        # Of the class: a recorded graph of the whole step (`pipelines/compiled.py`) knows no branches.
+        # Of the class: a recorded graph of the whole step (`models/compiled.py`) knows no branches.
         return Sana.velocity(
             self.base, latents, t, own, guidance, after_block=after_block, behind=_together(branches)
         )

@@ -28,9 +28,9 @@ from sanakit.adapters.pipeline import Adaptable, AdapterChoices, open_adapters
 from sanakit.dialect import Dialect
 from sanakit.errors import MemoryLimitError, NumericsError, SettingsError
 from sanakit.images.image import draw_preview, fit_preview, resize_and_crop, to_levels, to_pil
+from sanakit.models.compiled import compile_sampling
 from sanakit.models.contracts import Codec, LatentShape, TextModel, VelocityModel
 from sanakit.models.controlnet import ControlNet
-from sanakit.pipelines.compiled import compile_sampling
 from sanakit.pipelines.control import Controls, controlled
 from sanakit.pipelines.denoise import Batch, begin, encode_source
 from sanakit.pipelines.memory import (

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from sanakit.alone import alone_in
 from sanakit.errors import DataError, SettingsError, WeightsError
+from sanakit.models.compiled import has_compiler
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
 from sanakit.ops.torch_private import compile_at_least
-from sanakit.pipelines.compiled import has_compiler
 from sanakit.text.encoder import TextEncoder
 from sanakit.train.config import Parallel, TrainConfig
 from sanakit.train.distributed.parallel import by_itself, processes

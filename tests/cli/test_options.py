@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Annotated, get_origin
 
 import pytest
 
@@ -11,15 +12,13 @@ from sanakit.cli.best_of import best_of
 from sanakit.cli.edit import edit
 from sanakit.cli.generate import generate
 
-NAMES = [
-    name
-    for name in vars(options)
-    if name[0].isupper() and name not in ("OWN", "Annotated", "Dialect", "Literal", "Path")
-]
+CONTROL = {name for name in vars(options) if name.startswith("Control") and name != "ControlImage"}
+NAMES = {name for name, value in vars(options).items() if get_origin(value) is Annotated}
 
 
 @pytest.mark.parametrize("command", [generate, edit, best_of], ids=lambda command: command.__name__)
 def test_a_command_that_draws_takes_them_all(command) -> None:
     taken = {parameter.annotation for parameter in inspect.signature(command).parameters.values()}
-    images = {"NumImages"} if command is best_of else set()  # it draws COUNT of them
-    assert {f"option.{name}" for name in NAMES} - taken == {f"option.{name}" for name in images}
+    # it draws COUNT images, and none of them is steered
+    left_out = {"NumImages", *CONTROL} if command is best_of else set()
+    assert {f"option.{name}" for name in NAMES} - taken == {f"option.{name}" for name in left_out}

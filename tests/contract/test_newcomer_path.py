@@ -86,7 +86,7 @@ NOT_ON_THE_PATH = {
 CHEAPER = {
     "models/dc_ae/rows.py",
     "models/dc_ae/stream.py",
-    "pipelines/compiled.py",
+    "models/compiled.py",
     "pipelines/memory.py",
     "pipelines/request.py",
     "text/prefix_cache.py",

@@ -110,7 +110,7 @@ def test_where_nothing_can_be_launched_plain_operations_run_and_the_reason_is_to
         raise RuntimeError("Failed to find C compiler.\nMore.")
 
     monkeypatch.setattr(add_gated, "add_gated_", without_a_compiler)
-    monkeypatch.setattr(torch, "zeros", lambda *shape, device: torch.ones(*shape))
+    monkeypatch.setattr(torch, "zeros", lambda *shape, device, dtype: torch.ones(*shape, dtype=dtype))
     gpu.launches.cache_clear()
     with pytest.warns(UserWarning, match=r"plain operations run: Failed to find C compiler\.$"):
         assert not gpu.launches()

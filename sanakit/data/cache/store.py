@@ -162,16 +162,14 @@ def begun(folder: Path, about: About) -> About:
 
 @contextmanager
 def held_cache(folder: Path, about: About) -> Iterator[None]:
-    """Hold the folder of a cache for this process alone, with its cache.json, which is made if need be.
+    """Hold a cache's folder for this process alone, with its cache.json, which is made if need be.
 
-    Raises OutputError where it cannot be written, or another process builds it; DataError as `begun` does.
-    """
+    Raises OutputError where it cannot be written or is held; DataError as `begun` does."""
     with alone_in(folder) as locked:
         sweep(folder, older=0 if locked else ABANDONED)
         begun(folder, about)
         if not is_cache(folder):
-            content = json.dumps({"format": FORMAT, **asdict(about)}, indent=1) + "\n"
-            _write(folder / ABOUT, content.encode())
+            _write(folder / ABOUT, json.dumps({"format": FORMAT, **asdict(about)}, indent=1).encode() + b"\n")
         yield
 
 

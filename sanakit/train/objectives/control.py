@@ -97,7 +97,9 @@ class ControlObjective:
         """Measure the loss with the right, no and another image's hint at fixed noise, at several times."""
         net, (watched,) = self._net(averaged), self.velocity.watched
         latents = watched.latents.to(self.velocity.device)
-        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1)).to(latents)
+        noise = torch.randn(
+            latents.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float32
+        ).to(latents)
         encoder = self.velocity.encoder
         text, mask = encoder.encode_tokens(encoder.tokenize(watched.captions, notes=[]))
         own = encoded(self.codec, self._shown)
@@ -106,7 +108,12 @@ class ControlObjective:
             cases["other"] = self._steered(net, own.roll(1, 0))
         return {
             f"{case}_{time}": velocity_errors(
-                model, latents, noise, torch.full((len(latents),), time, device=latents.device), text, mask
+                model,
+                latents,
+                noise,
+                latents.new_full((len(latents),), time),
+                text,
+                mask,
             )
             .mean()
             .item()

@@ -42,5 +42,5 @@ def test_the_command_tells_how_far_encoding_is(codec: DCAE, monkeypatch, capsys)
     with logs_on_stderr("sanakit.pocket"):
         encode_images(codec, IMAGES)
     lines = capsys.readouterr().err.splitlines()
-    assert lines == [f"Encoding pictures: {done} of 37" for done in (16, 32, 37)]
+    assert lines == [f"Encoding images: {done} of 37" for done in (16, 32, 37)]
     assert not logging.getLogger("sanakit.train").handlers

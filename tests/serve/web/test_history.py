@@ -118,7 +118,7 @@ def test_pictures_of_jobs_are_in_the_shared_gallery(make_parts: Callable[..., An
     (name,) = job.result_names()
     assert history.names(SHARED) == [mine]  # it is not finished yet
     parts.store.put(name, encode(Image.new("RGB", (8, 8)), "PNG", METADATA))
-    assert parts.jobs.finish(job.id, "test", [{"name": name}])
+    assert parts.jobs.finish(job.id, "test", [{"name": name, "metadata": {}}])
     assert history.names(SHARED) == [name, mine]
     assert history.metadata(SHARED, name) == METADATA
     assert history.names("tab 1") == []

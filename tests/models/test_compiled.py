@@ -18,10 +18,10 @@ from torch._dynamo.utils import counters
 
 from sanakit.errors import SettingsError
 from sanakit.graphs.parts import Graph, GraphTransformer
+from sanakit.models import compiled
+from sanakit.models.compiled import COMPILERS, StepGraph, compile_sampling
 from sanakit.models.sana import Sana, SanaConfig, TextContext
 from sanakit.ops import gpu
-from sanakit.pipelines import compiled
-from sanakit.pipelines.compiled import COMPILERS, StepGraph, compile_sampling
 
 CONFIG = SanaConfig(depth=2, width=64, cross_heads=2, text_width=24, latent_channels=4)
 

@@ -330,7 +330,7 @@ def _claimed(owner: str, ids: Collection[str]) -> ColumnElement[bool]:
 
 
 def _let_pass() -> ColumnElement[bool]:
-    """Of jobs whose lease has ended, or whose lease makes no sense."""
+    """Return the condition of jobs whose lease has ended, or makes no sense."""
     return or_(Job.lease < now(), Job.lease.is_(None), Job.lease > now() + _LONGEST_LEASE)
 
 

@@ -36,7 +36,7 @@ KINDS = (
     "pag=1,interval=0.5-1",
 )
 BATCH = 8
-PROMPTS = ("a dog", "a red car", "a house with a garden", "two red apples", "a fox to the left of a star")
+PROMPTS = ("a dog", "a red car", "a house with a garden", "two red apples", "a panda above a house")
 SIDE, LABEL = 128, 170  # pixels
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -66,6 +67,15 @@ def refused(app: Any, path: str, body: bytes, kind: str) -> tuple[int, dict[str,
     """Post a body that is refused; the error in the place of the answer."""
     status, text, longest = ask(app, path, body, kind)
     return status, json.loads(text)["error"], longest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def objects_of_other_tests_are_not_collected() -> Iterator[None]:
+    """A full collection walks through all that a worker has imported: a second, in any turn."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

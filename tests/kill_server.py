@@ -220,7 +220,7 @@ class _Siege:
     def _look(self, struck: str | None = None) -> None:
         """After a kill, compare the database and the store with what was before.
 
-        struck: name of the killed server; None: there is no other one.
+        struck: name of the killed server; None: it has none beside it.
         """
         stored = self._stored()
         for job, status, attempts, owner, how, images in self._rows():

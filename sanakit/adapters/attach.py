@@ -175,7 +175,7 @@ class AdapterSet:
         """Raise SettingsError for names of no adapter."""
         if unknown := [name for name in names if name not in self._adapters]:
             have = f"there are: {', '.join(self._adapters)}" if self._adapters else "none is loaded"
-            raise SettingsError(f"There is no adapter {unknown[0]!r}; {have}.")
+            raise SettingsError(f"The adapter {unknown[0]!r} is not loaded; {have}.")
 
     def _check_changeable(self) -> None:
         """Raise SettingsError for a compiled transformer: its graphs keep what they were made of."""

@@ -239,7 +239,7 @@ def _file(path: Path, asked: str) -> Path:
             f"{path} has neither {DIFFUSERS_FILE} nor {PEFT_FILE}: give the adapter's .safetensors file."
         )
     if not os.path.exists(path):
-        raise ModelNotFoundError(f"There is no adapter {asked!r}: give the path of its .safetensors file.")
+        raise ModelNotFoundError(f"No adapter lies at {asked!r}: give the path of its .safetensors file.")
     return path
 
 

@@ -138,6 +138,7 @@ def _print_description(description: Description) -> None:
             f"solver {settings.solver}, shift {settings.shift:g}"
         )
         facts["dialect"] = "native" if settings.dialect == "native" else ""
+        facts["guidance kind"] = "" if settings.guidance_kind == "cfg" else settings.guidance_kind
         facts["16-bit dtype"] = settings.precision
     if description.known_things:
         facts["knows"] = f"{description.known_things:,} things by {description.known_words:,} further words"

@@ -90,7 +90,7 @@ class LoadAdapter:
         """Return a pipeline with the adapter. Raises as `load_adapter` does."""
         file: Any = path.strip() or host.adapter_files().get(adapter)
         if file is None and adapter != NONE:
-            raise SettingsError(f"There is no adapter {adapter!r} in ComfyUI's models/loras any more.")
+            raise SettingsError(f"The adapter {adapter!r} left ComfyUI's models/loras: choose another one.")
         if file is None:
             return (model,)
         twin = model.twin()

@@ -45,10 +45,14 @@ def classifier_free(velocity: Velocity, scale: float | Tensor) -> Velocity:
         both = velocity(latents, t)  # 2B C H W
         # u and c are close: their difference, amplified by the scale, must not be taken in half precision
         both = both.to(torch.promote_types(both.dtype, torch.float32))
-        unconditional, conditional = both.chunk(2)
-        return unconditional + scale * (conditional - unconditional)
+        return extrapolated(*both.chunk(2), scale)
 
     return guided
+
+
+def extrapolated(u: Tensor, c: Tensor, scale: float | Tensor) -> Tensor:
+    """Return u + scale (c - u): from the velocity without the prompt, through that with it, and beyond."""
+    return u + scale * (c - u)
 
 
 def check_scale(scale: float) -> None:

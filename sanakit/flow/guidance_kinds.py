@@ -26,10 +26,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sanakit.errors import SettingsError
+from sanakit.flow.guidance import extrapolated
 
 Combination = Literal["cfg", "zero-star", "apg"]
 USUAL = "cfg"
@@ -95,7 +97,7 @@ class GuidanceKind:
         """
         words = self.changed()
         combination = words.pop("combination", None)
-        named = [f"{name}={_WRITTEN.get(name, '{:g}'.format)(value)}" for name, value in words.items()]
+        named = [f"{name}={_WRITTEN.get(name, _in_full)(value)}" for name, value in words.items()]
         return ",".join([combination] * bool(combination) + named) or USUAL
 
     def at(self, time: float) -> bool:
@@ -121,7 +123,7 @@ class GuidanceKind:
             part = (c * u).sum() / u.square().sum().clamp(min=torch.finfo(u.dtype).tiny)
             guided = part * u + scale * (c - part * u)
         else:
-            guided = u + scale * (c - u)
+            guided = extrapolated(u, c, scale)
         if p is not None:
             guided = guided + self.pag * (c - p)
         if self.rescale:
@@ -142,6 +144,11 @@ def _blocks(text: str) -> tuple[int, ...]:
     return tuple(int(block) for block in text.split("+"))
 
 
+def _in_full(number: float) -> str:
+    """Return a number with all its digits and without an exponent: 0.2, 2."""
+    return np.format_float_positional(number, trim="-")
+
+
 def _combination(text: str) -> str:
     if text not in get_args(Combination):
         raise ValueError
@@ -160,7 +167,7 @@ _READ: dict[str, Callable[[str], Any]] = {
     "zero": int,
 }
 _WRITTEN: dict[str, Callable[[Any], str]] = {
-    "interval": lambda pair: "{:g}-{:g}".format(*pair),
+    "interval": lambda pair: "-".join(map(_in_full, pair)),
     "blocks": lambda blocks: "+".join(map(str, blocks)),
 }
 

@@ -41,7 +41,7 @@ def compile_sampling(transformer: VelocityModel, device: torch.device) -> None:
 
     To be called when all layers are what they will be: quantised, with adapters, or as they are. All blocks
     share what is compiled. Sizes and lengths that change are compiled again once, then for any number.
-    Raises SettingsError where there is no compiler, and for graphs.
+    Raises SettingsError without a compiler, and for graphs.
     """
     if not any(weight.numel() for weight in transformer.parameters()):
         raise SettingsError("Graphs are compiled by their runtime: omit compile, or use the original model.")

@@ -97,7 +97,7 @@ class ControlNet(nn.Module):
                 f"{base.config.depth - 1} copies of them."
             )
         net = cls(replace(base.config, depth=copies), order).to(next(base.parameters()).device)
-        for block, original in zip(net.controlnet, base.blocks, strict=False):
+        for block, original in zip(net.controlnet, base.blocks[:copies], strict=True):
             block.copied_block.load_state_dict(original.state_dict())
         if net.own is not None:
             known = base.state_dict()

@@ -10,7 +10,6 @@ Shapes: B samples, C h w latents, N tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,61 +18,48 @@ from sanakit.models.layers import LinearSelfAttention, Modulation, TextKeysValue
 from sanakit.models.sana import Grid, Sana, SanaBlock, TextContext
 
 
-@dataclass(frozen=True, slots=True)
-class Perturbed:
-    """A transformer that answers for one more branch. blocks: the perturbed ones, one or more."""
+@torch.no_grad()
+def perturbed_velocity(
+    transformer: Sana,
+    blocks: Collection[int],
+    latents: Tensor,
+    t: float | Tensor,
+    context: TextContext,
+    prompts: TextContext,
+    *,
+    after_block: Callable[[nn.Module], object] | None = None,
+) -> Tensor:
+    """Return what `Sana.velocity` returns, then B velocities of the perturbed branch: n B + B, C h w.
 
-    transformer: Sana
-    blocks: Collection[int]
+    blocks: the perturbed ones, one or more. context: n prompts a sample, as there, the last B of them those
+    in `prompts`. prompts: of the perturbed branch, one a sample. Raises SettingsError as that does.
+    """
+    count, grid = len(latents), (latents.shape[-2], latents.shape[-1])
+    x, time, modulation = transformer.begin(latents, t, context, None)
+    own_time, own_modulation = time[-count:], modulation[-count:]  # of the perturbed branch
+    apart = None
+    for i, block in enumerate(transformer.blocks):
+        if i == min(blocks):
+            apart = x[-count:].clone()
+        x = block.sample(x, modulation, context.layers[i], grid)
+        if apart is not None and i in blocks:
+            _sample_perturbed_(block, apart, own_modulation, prompts.layers[i], grid)
+        elif apart is not None:
+            apart = block.sample(apart, own_modulation, prompts.layers[i], grid)
+        if after_block is not None:
+            after_block(block)
+    assert apart is not None, "the blocks lie within the depth"
+    return torch.cat([transformer.unembed(x, time, grid), transformer.unembed(apart, own_time, grid)])
 
-    @torch.no_grad()
-    def velocity(
-        self,
-        latents: Tensor,
-        t: float | Tensor,
-        context: TextContext,
-        prompts: TextContext,
-        *,
-        after_block: Callable[[nn.Module], object] | None = None,
-    ) -> Tensor:
-        """Return what `Sana.velocity` returns, then B velocities of the perturbed branch: n B + B, C h w.
 
-        context: n prompts a sample, as there, the last B of them those in `prompts`. prompts: of the
-        perturbed branch, one a sample. Raises SettingsError as that does.
-        """
-        count, grid = len(latents), (latents.shape[-2], latents.shape[-1])
-        x, time, modulation = self.transformer.begin(latents, t, context, None)
-        own = time[-count:], modulation[-count:]  # of the perturbed branch
-        apart = None
-        for i, block in enumerate(self.transformer.blocks):
-            if i == min(self.blocks):
-                apart = x[-count:].clone()
-            x = block.sample(x, modulation, context.layers[i], grid)
-            if apart is not None:
-                self._sample(block, apart, own[1], prompts.layers[i], grid, perturbed=i in self.blocks)
-            if after_block is not None:
-                after_block(block)
-        assert apart is not None, "the blocks lie within the depth"
-        unembed = self.transformer.unembed
-        return torch.cat([unembed(x, time, grid), unembed(apart, own[0], grid)])
-
-    @staticmethod
-    def _sample(
-        block: SanaBlock,
-        x: Tensor,
-        modulation: Tensor,
-        prompts: list[TextKeysValues],
-        grid: Grid,
-        *,
-        perturbed: bool,
-    ) -> None:
-        if not perturbed:
-            block.sample(x, modulation, prompts, grid)
-            return
-        attention, mlp = block.branches(modulation)
-        _add_values_(block.attn, x, attention)
-        block.cross_attn.add_(x, prompts)
-        block.mlp.add_(x, mlp, *grid)
+def _sample_perturbed_(
+    block: SanaBlock, x: Tensor, modulation: Tensor, prompts: list[TextKeysValues], grid: Grid
+) -> None:
+    """Do in place what `SanaBlock.sample` does, as if each image token attended to itself alone."""
+    own, mlp = block.branches(modulation)
+    _add_values_(block.attn, x, own)
+    block.cross_attn.add_(x, prompts)
+    block.mlp.add_(x, mlp, *grid)
 
 
 def _add_values_(attention: LinearSelfAttention, x: Tensor, modulation: Modulation) -> None:

@@ -82,8 +82,10 @@ class ControlImage:
     @property
     def settings(self) -> str:
         """Return its settings in words, as a PNG keeps them: "edges 0.8 from 0 to 0.5"."""
-        ranged = "" if (self.start, self.end) == (0, 1) else f" from {self.start:g} to {self.end:g}"
-        return f"{self.kind} {self.scale:g}{ranged}"
+        scale, start, end = (
+            np.format_float_positional(number, trim="-") for number in (self.scale, self.start, self.end)
+        )
+        return f"{self.kind} {scale}" + ("" if (start, end) == ("0", "1") else f" from {start} to {end}")
 
 
 Controls = ControlImage | Sequence[ControlImage]

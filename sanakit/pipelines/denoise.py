@@ -24,7 +24,7 @@ from sanakit.flow.guidance_kinds import PLAIN, GuidanceKind
 from sanakit.flow.path import clean_from_velocity, interpolate, velocity_towards
 from sanakit.flow.solver import Solver, State
 from sanakit.models.contracts import Codec, VelocityModel
-from sanakit.models.perturbed import Perturbed
+from sanakit.models.perturbed import perturbed_velocity
 from sanakit.models.sana import TextContext, has_blocks
 from sanakit.pipelines.memory import memory_limit
 from sanakit.pipelines.request import Request
@@ -100,7 +100,7 @@ def _first(request: Request, noise: Tensor, generator: Generator, known: Tensor 
     if solver is None:
         assert known is not None, "only an image to start from can take no step"
         return State(sample=known, sigma=0.0, t=0.0, index=0, total=0)
-    if known is not None and not request.anew:
+    if known is not None and not request.from_noise:
         noise = interpolate(known, noise, solver.times[0].item())
     return solver.start(noise, generator)
 
@@ -177,8 +177,10 @@ class Batch:
         with memory_limit("denoising: draw fewer images at once, or a smaller size"):
             if guided and self._blocks:
                 assert has_blocks(self.transformer), "checked at the start"
-                perturbed = Perturbed(self.transformer, self._blocks)
-                found = perturbed.velocity(self.latents, t, context, self._prompts, after_block=after_block)
+                found = perturbed_velocity(
+                    *(self.transformer, self._blocks, self.latents, t, context, self._prompts),
+                    after_block=after_block,
+                )
             else:
                 found = self.transformer.velocity(self.latents, t, context, embedded, after_block=after_block)
         # they are close: their differences, amplified by scales, must not be taken in half precision

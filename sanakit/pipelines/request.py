@@ -159,7 +159,7 @@ class Request:
         return 1 + self.guided + bool(self.kind.pag)
 
     @property
-    def anew(self) -> bool:
+    def from_noise(self) -> bool:
         """Whether drawing starts from pure noise: always, except from an image at a strength below 1."""
         return self.solver is not None and len(self.solver.times) > self.steps
 
@@ -227,13 +227,11 @@ def check_request(
     if isinstance(guidance, bool) or not isinstance(guidance, int | float):
         raise SettingsError(f"guidance = {guidance!r}, but it must be a number; 4.5 is usual.")
     check_scale(guidance)
-    kind = check_kind(
-        own.guidance_kind if guidance_kind is None else guidance_kind,
-        guidance,
-        model=own.name,
-        blocks=spec.depth,
-        sprint=spec.guidance_embed,
-    )
+    wanted = guidance_kind
+    if wanted is None:  # the model's own kind goes with guidance; a scale of 1 asks for neither
+        wanted = own.guidance_kind if guidance > 1 else str(PLAIN)
+    blocks = 0 if images else spec.depth  # a ControlNet's copies run between them
+    kind = check_kind(wanted, guidance, model=own.name, blocks=blocks, sprint=spec.guidance_embed)
     if output not in ("pil", "pt", "latent"):
         raise SettingsError(f'output = {output!r}, but it must be "pil", "pt" or "latent".')
     if source is None:
@@ -248,7 +246,7 @@ def check_request(
         cells.check(latents, count)
     shared = {"negative_prompt": negative_prompt, "width": width, "height": height, "steps": steps}
     shared |= {"guidance": float(guidance), "solver": solver, "model": own.name, "version": __version__}
-    shared |= {} if kind == PLAIN else {"guidance_kind": str(kind)}
+    shared |= {} if own.guidance_kind == str(kind) == str(PLAIN) else {"guidance_kind": str(kind)}
     shared |= {} if usual == own.dialect == USUAL else {"dialect": own.dialect}
     shared |= {} if source is None else {"strength": source.strength}
     shared |= {"adapters": spec.adapters} if spec.adapters else {}

@@ -31,6 +31,7 @@ from sanakit.images.image import draw_preview, fit_preview, resize_and_crop, to_
 from sanakit.models.compiled import compile_sampling
 from sanakit.models.contracts import Codec, LatentShape, TextModel, VelocityModel
 from sanakit.models.controlnet import ControlNet
+from sanakit.models.sana import has_blocks
 from sanakit.pipelines.control import Controls, controlled
 from sanakit.pipelines.denoise import Batch, begin, encode_source
 from sanakit.pipelines.memory import (
@@ -137,6 +138,7 @@ class TextToImage(Adaptable):
     def spec(self) -> ModelSpec:
         """The facts about the model that checking a call needs."""
         spec = ModelSpec.of(self.settings, self.transformer.config, self.autoencoder.config)
+        spec = spec if has_blocks(self.transformer) else replace(spec, depth=0)
         return replace(spec, adapters=self.adapted_by, controlnets=len(self.controlnets))
 
     def __call__(

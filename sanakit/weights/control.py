@@ -17,7 +17,7 @@ import torch
 from sanakit.errors import SettingsError, WeightsError
 from sanakit.images.hints import HINT_KINDS
 from sanakit.models.controlnet import ControlNet, Order
-from sanakit.models.sana import Embedders, Sana, SanaConfig
+from sanakit.models.sana import Embedders, Sana, SanaConfig, has_blocks
 from sanakit.quant.plans import find_plan
 from sanakit.quant.quantize import quantize
 from sanakit.weights.find.resolve import INDEX, ModelSource, kind_words, open_network, recognised, resolve
@@ -162,12 +162,13 @@ def load_controlnets(
 
     Raises SettingsError for one that does not fit the transformer, or if that runs as a graph.
     """
+    paths = controlnets_of(model, given)
+    if paths and not has_blocks(transformer):
+        raise SettingsError("A ControlNet cannot steer graphs: use the original model.")
     nets = [
         load_controlnet(path, device=device, dtype=transformer.dtype, mapped=mapped, home=home, plan=plan)
-        for path in controlnets_of(model, given)
+        for path in paths
     ]
-    if nets and not sum(parameter.numel() for parameter in transformer.parameters()):
-        raise SettingsError("A ControlNet cannot steer graphs: use the original model.")
     for net in nets:
         net.check_fits(transformer.config)
     return nets

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sanakit.dialect import USUAL
 from sanakit.errors import OutputError, SettingsError
+from sanakit.flow.guidance_kinds import PLAIN
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.sana import Sana
 from sanakit.quant.layer import Quantized
@@ -38,6 +39,7 @@ from sanakit.weights.settings import ModelSettings
 from sanakit.whole import replaced
 
 DEFAULTS = ("steps", "guidance", "width", "height", "solver")  # what a folder says of itself
+RARE = {"dialect": USUAL, "guidance_kind": str(PLAIN)}  # and, where it is another than this
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 # As shipped in the published folders of SANA and SANA-1.5.
 DPM_SCHEDULER = {
@@ -76,7 +78,7 @@ SCM_SCHEDULER = {
 
 def kept_settings(settings: ModelSettings) -> dict[str, Any]:
     """Return the keyword arguments with which `save_diffusers` keeps a model's settings."""
-    own = {} if settings.dialect == USUAL else {"dialect": settings.dialect}
+    own = {name: getattr(settings, name) for name, usual in RARE.items() if getattr(settings, name) != usual}
     return {
         "flow_shift": settings.flow_shift,
         "defaults": {name: getattr(settings, name) for name in DEFAULTS} | own,
@@ -127,10 +129,9 @@ def save_diffusers(
     check_rule(dtype, precision, "The model")
     if not 0 < flow_shift < math.inf:
         raise SettingsError(f"flow_shift is {flow_shift}; it must be a finite number above 0, SANA uses 3.")
-    if unknown := set(defaults or {}) - {*DEFAULTS, "dialect"}:
-        raise SettingsError(
-            f"There are no defaults named {', '.join(sorted(unknown))}: use {', '.join(DEFAULTS)}, dialect."
-        )
+    if unknown := set(defaults or {}) - {*DEFAULTS, *RARE}:
+        known = ", ".join((*DEFAULTS, *RARE))
+        raise SettingsError(f"There are no defaults named {', '.join(sorted(unknown))}: use {known}.")
     if autoencoder.encoder is None or autoencoder.decoder is None:
         raise OutputError(
             "A model's folder needs the whole autoencoder: load it with part='both' before saving."

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from sanakit.dialect import DIALECTS, USUAL, Dialect
-from sanakit.errors import WeightsError
+from sanakit.errors import SettingsError, WeightsError
+from sanakit.flow.guidance_kinds import PLAIN, read_kind
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SANA_600M, SanaConfig
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
@@ -183,6 +184,10 @@ def _from_ours(source: ModelSource) -> dict[str, Any]:
             allowed = " | ".join(listed[name]) if name in listed else _ALLOWED.get(kind, f"a {kind.__name__}")
             raise WeightsError(f"{where} says {name} = {value!r}; it must be {allowed}.")
         found[name] = kind(value)
+    try:
+        read_kind(found.get("guidance_kind", str(PLAIN)))
+    except SettingsError as error:
+        raise WeightsError(f"{where}: {error}") from None
     if "flow_shift" in found:  # of the folder: it holds in every dialect
         found.setdefault("native_flow_shift", None)
     return found | _offered(content, where)

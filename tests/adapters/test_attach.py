@@ -242,9 +242,9 @@ def test_names_and_weights_are_checked() -> None:
     adapters = attached(transformer(), (lora(), 1.0))
     with pytest.raises(SettingsError, match="is loaded already"):
         adapters.add(lora(), "a0")
-    with pytest.raises(SettingsError, match=r"no adapter 'b'; there are: a0"):
+    with pytest.raises(SettingsError, match=r"The adapter 'b' is not loaded; there are: a0"):
         adapters.weigh({"b": 1.0})
-    with pytest.raises(SettingsError, match="no adapter 'b'"):
+    with pytest.raises(SettingsError, match="The adapter 'b' is not loaded"):
         adapters.remove(["b"])
     for weight in (float("nan"), float("inf"), "1", True, 1e9, None):
         with pytest.raises(SettingsError, match="must be a number from -100 to 100"):

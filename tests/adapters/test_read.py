@@ -322,7 +322,7 @@ def test_what_is_not_an_adapter_is_refused(tmp_path: Path) -> None:
     assert "pickle" in refused(named)
     (tmp_path / "empty").mkdir()
     assert "has neither" in refused(tmp_path / "empty")
-    with pytest.raises(ModelNotFoundError, match=r"There is no adapter 'nowhere.safetensors'"):
+    with pytest.raises(ModelNotFoundError, match=r"No adapter lies at 'nowhere.safetensors'"):
         AdapterFile("nowhere.safetensors")
     told = {"text_encoder.layers.0.q.lora_A.weight": torch.ones(2, 2)}
     assert "changes nothing in the transformer" in refused(written(tmp_path / "te.safetensors", told))

@@ -92,7 +92,7 @@ def test_a_bad_adapter_is_told_before_weights_are_read(sana, tiny: Path, tmp_pat
     monkeypatch.setattr("sanakit.pipelines.text_to_image.load_transformer", load)
     strange = save_adapter(tmp_path / "strange.safetensors", lora(), OTHER)
     for words, said in (
-        (("--adapter", "none.safetensors"), "There is no adapter 'none.safetensors'"),
+        (("--adapter", "none.safetensors"), "No adapter lies at 'none.safetensors'"),
         (("--adapter", strange), "does not fit this model"),
         (("--adapter", f"{strange}:1000"), "must be a number from -100 to 100"),
     ):

@@ -56,7 +56,7 @@ def test_an_adapter_is_added_and_the_model_stays_as_it_is(model: TextToImage, in
     assert not torch.equal(images[1], images[0])
     assert (first.adapters, both.adapters) == ({"ink0": 0.5}, {"ink0": 0.5, "ink1": -1.0})
     assert call("SanakitLoadAdapter", model)[0] is model
-    with pytest.raises(SettingsError, match=r"no adapter 'gone.safetensors'"):
+    with pytest.raises(SettingsError, match=r"The adapter 'gone.safetensors' left"):
         call("SanakitLoadAdapter", model, adapter="gone.safetensors")
 
 

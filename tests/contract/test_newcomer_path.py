@@ -13,8 +13,8 @@ long":
   them passes on counts as the file that defines it.
 * `flow/euler.py`, `flow/scm.py`: other solvers. They have the interface of `flow/dpm.py`, the default, and no
   run uses two of them.
-* `flow/guidance_kinds.py`, `models/perturbed.py`: other kinds of guidance. They are to the plain one in
-  `flow/guidance.py` what another solver is.
+* `flow/guidance_kinds.py`, `models/perturbed.py`: other kinds of guidance, as other solvers. The plain one's
+  formula stands in `flow/guidance.py`, which they call.
 * `text/native.py`, `dialect.py`: the other dialect, and the list of what it does otherwise. It is to the
   default what another solver is; without being asked for, it changes no image.
 * `flow/solver.py`, `models/contracts.py`, `pipelines/result.py`: types. What a solver, a model, a codec and a

@@ -132,6 +132,7 @@ def test_an_interval_holds_both_its_ends():
         "interval=0.2-0.9,rescale=0.7",
         "apg,along=0.5,momentum=-0.25,limit=7.5",
         "pag=2.5,blocks=8+9",
+        "interval=0.00001-0.123456789,rescale=0.3333333333333333",
     ],
 )
 def test_a_kind_is_written_as_it_is_read(text: str):

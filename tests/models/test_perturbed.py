@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sanakit.models.layers import LinearSelfAttention
-from sanakit.models.perturbed import Perturbed
+from sanakit.models.perturbed import perturbed_velocity
 from sanakit.models.sana import Sana, SanaConfig, TextContext
 
 CONFIG = SanaConfig(depth=4, width=64, cross_heads=4, text_width=24, latent_channels=8, sample_size=4)
@@ -56,13 +56,13 @@ def test_all_three_branches_equal_those_computed_alone(model: Sana, blocks: tupl
     prompts = TextContext.join([model.prepare([text]) for text in texts])
     both = TextContext.join([model.prepare([text]) for text in (null, null, *texts)])
     given = t if times == 2 else 0.8
-    found = Perturbed(model, blocks).velocity(latents, given, both, prompts)
+    found = perturbed_velocity(model, blocks, latents, given, both, prompts)
     assert found.shape == (6, 8, 4, 6)
     close(found[:4], model.velocity(latents, given, both))
     expected = plainly(model, blocks, latents, t, texts)
     close(found[4:], expected)
     assert (found[2:4] - expected).abs().max() > 0.01  # it is another velocity
-    alone = Perturbed(model, blocks).velocity(latents, given, prompts, prompts)
+    alone = perturbed_velocity(model, blocks, latents, given, prompts, prompts)
     close(alone, found[2:])
 
 
@@ -83,7 +83,7 @@ def test_diffusers_processor_perturbs_alike(model: Sana):
             timestep=torch.full((4,), 500.0),
         ).sample
     prompts = TextContext.join([model.prepare([one]) for one in text])
-    close(Perturbed(model, (1,)).velocity(latents, 0.5, prompts, prompts), expected)
+    close(perturbed_velocity(model, (1,), latents, 0.5, prompts, prompts), expected)
 
 
 def test_blocks_before_the_first_perturbed_one_run_once_for_both(model: Sana, monkeypatch):
@@ -93,6 +93,6 @@ def test_blocks_before_the_first_perturbed_one_run_once_for_both(model: Sana, mo
         cross, own = block.cross_attn, block.cross_attn.add_
         monkeypatch.setattr(cross, "add_", lambda x, p, i=i, own=own: (rows.append(i), own(x, p)))
     freed: list[object] = []
-    Perturbed(model, (2,)).velocity(torch.randn(1, 8, 4, 4), 0.5, prompts, prompts, after_block=freed.append)
+    perturbed_velocity(model, (2,), torch.randn(1, 8, 4, 4), 0.5, prompts, prompts, after_block=freed.append)
     assert rows == [0, 1, 2, 2, 3, 3]
     assert freed == list(model.blocks)

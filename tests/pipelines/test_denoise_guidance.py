@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from PIL import Image
 
 from sanakit.errors import SettingsError
 from sanakit.models.sana import Sana
+from sanakit.pipelines.control import ControlImage
 from sanakit.pipelines.denoise import Batch, Sample
+from sanakit.pipelines.request import check_request
 from sanakit.pipelines.text_to_image import TextToImage
 from tests.pipelines.samples import apart, begun, finish
 
@@ -100,3 +105,22 @@ def test_a_transformer_without_blocks_of_its_own_is_not_perturbed(pipe) -> None:
 
     with pytest.raises(SettingsError, match="keeps to itself"):
         Batch(Graph(), [guided(pipe, "pag=1")])
+
+
+def test_a_models_own_kind_goes_with_guidance_and_another_is_recorded(pipe, monkeypatch) -> None:
+    monkeypatch.setattr(pipe, "settings", replace(pipe.settings, guidance_kind="interval=0.5-1"))
+    drawn = [
+        check_request(pipe.spec, "a fox", **own) for own in ({}, {"guidance": 1.0}, {"guidance_kind": "cfg"})
+    ]
+    assert [str(one.kind) for one in drawn] == ["interval=0.5-1", "cfg", "cfg"]
+    # an image that was drawn plainly says so, or it would be drawn again in the model's own way
+    assert [one.metadata[0]["guidance_kind"] for one in drawn] == ["interval=0.5-1", "cfg", "cfg"]
+
+
+def test_what_looks_into_blocks_is_refused_before_any_work(pipe) -> None:
+    for depth, told in ((0, "keeps its blocks to itself"), (1, "the blocks of")):
+        with pytest.raises(SettingsError, match=told):
+            check_request(replace(pipe.spec, depth=depth), "a fox", guidance_kind="pag=1,blocks=5")
+    control = ControlImage(Image.new("RGB", (96, 64)))
+    with pytest.raises(SettingsError, match="keeps its blocks to itself"):
+        check_request(replace(pipe.spec, controlnets=1), "a fox", guidance_kind="pag=1", control=control)

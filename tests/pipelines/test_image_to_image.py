@@ -335,5 +335,5 @@ def test_a_checked_request_can_be_drawn_later(draw, image) -> None:
     request = check_request(spec, PROMPT, seed=3, source=make_source(spec, image, STRENGTH))
     *_, last = draw.pipe.draw(request)
     assert distance(last.result.images[0], draw(image, PROMPT, seed=3).images[0]) == 0
-    assert (request.anew, request.guided, request.model, request.num_images) == (False, True, "tiny", 1)
+    assert (request.from_noise, request.guided, request.model, request.num_images) == (False, True, "tiny", 1)
     assert isinstance(draw.pipe, TextToImage)

@@ -111,6 +111,13 @@ def test_a_model_of_one_block_has_none_to_steer(pictures, tiny, tmp_path) -> Non
         list(run_recipe("control", RECIPES, data=pictures, output=tmp_path / "run", source=tiny, smoke=True))
 
 
+def test_a_one_step_model_is_refused_before_anything_is_read(pictures, deep, tmp_path) -> None:
+    config = deep / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"guidance_embeds": True}))
+    with pytest.raises(SettingsError, match="is a Sprint model"):
+        control.control(pictures, tmp_path / "run", source=deep, smoke=True)
+
+
 def test_a_published_size_has_the_published_settings() -> None:
     config = control.PUBLISHED
     assert (config.learning_rate, config.optimizer, config.batch_size) == (1e-4, "came", 16)

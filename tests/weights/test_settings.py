@@ -135,6 +135,16 @@ def test_the_official_file_of_a_4k_model_tells_its_shift(tmp_path, latents, shif
     assert (settings.width, settings.height, settings.flow_shift) == (32 * latents, 32 * latents, shift)
 
 
+def test_a_folder_says_how_it_is_guided(tiny):
+    assert "guidance_kind" not in kept_settings(load_settings(tiny.folder))["defaults"]
+    change(tiny.folder / "sanakit.json", defaults={"guidance_kind": "interval=0.5-1"})
+    assert load_settings(tiny.folder).guidance_kind == "interval=0.5-1"
+    assert kept_settings(load_settings(tiny.folder))["defaults"]["guidance_kind"] == "interval=0.5-1"
+    change(tiny.folder / "sanakit.json", defaults={"guidance_kind": "most"})
+    with pytest.raises(WeightsError, match=r"sanakit\.json: guidance_kind = 'most': .* wrong value"):
+        load_settings(tiny.folder)
+
+
 def test_a_folder_says_its_dialect_and_text_is_read_in_it(tiny):
     assert load_settings(tiny.folder).dialect == load_text_encoder(tiny.folder).dialect == "diffusers"
     change(tiny.folder / "sanakit.json", defaults={"dialect": "native", "native_flow_shift": 4})

@@ -21,9 +21,11 @@ from sanakit.pipelines.memory import MemoryPlan, available_bytes, choose_device,
 from sanakit.pipelines.request import ModelSpec
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.weights import load_configs, load_settings
+from sanakit.weights.control import controlnets_of
 from sanakit.weights.find.resolve import resolve
 
 log = logging.getLogger(__name__)
+NO_CONTROL = "The model has a ControlNet, which this server does not use: the model draws alone."
 SHARE = 0.8  # of the memory that is there at the start, which "auto" lets all models together take
 
 
@@ -64,7 +66,12 @@ class ModelPool:
                     "rename its folder."
                 )
             self.specs[name], self._paths[name] = spec, path
-            graphs = opened and resolve(path, ("transformer",)).runtime
+            graphs = resolve(path, ("transformer",)).runtime
+            if graphs:
+                self.specs[name] = replace(spec, depth=0)  # nothing looks into their blocks
+            elif controlnets_of(path):
+                notes = (*spec.settings.notes, NO_CONTROL)
+                self.specs[name] = replace(spec, settings=replace(spec.settings, notes=notes))
             fitting = {} if graphs else {n: file for n, file in opened.items() if file.fits(transformer)}
             self.adapters[name] = fitting
             unfit = {n: file for n, file in unfit.items() if n not in fitting}

@@ -8,17 +8,15 @@ from pathlib import Path
 import torch
 
 from sanakit.data.read.source import data_fingerprint
+from sanakit.errors import SettingsError
 from sanakit.images.hints import HintKind
 from sanakit.models.controlnet import COPIES, ControlNet
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
-from sanakit.train.feeds.captioned import CaptionedFeed
-from sanakit.train.feeds.feed import decoded
 from sanakit.train.objectives.control import CONTROLNET, ControlObjective
-from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
 from sanakit.train.record import MadeWith
 from sanakit.train.run import MODEL, Run, averaged_weights
-from sanakit.train.runs.finetune import DRAWN, show_images
+from sanakit.train.runs.finetune import show_images, velocity_of
 from sanakit.train.runs.images import open_images
 from sanakit.train.state.average import part_of
 from sanakit.weights import (
@@ -47,12 +45,17 @@ def control_run(
     data, source, workers: as for `finetune_run`; of a cache the latents are decoded to make hints of. kind:
     of the hints, which are made of the images. resolution: in pixels; None: the model's own.
     The copies are seven, as published, or half of the blocks of a smaller model.
-    Raises DataError without images or captions to train on, SettingsError for a quantised model or one of a
-    single block, and what opening and loading raise.
+    Raises DataError without images or captions to train on, SettingsError for a quantised model, a one-step
+    one or one of a single block, and what opening and loading raise.
     """
     # 1. The model, frozen
     check_trainable(source)
     before, codec_config = load_configs(source)
+    if before.guidance_embed:
+        raise SettingsError(
+            f"{source} is a Sprint model, whose few steps this training does not know: train the ControlNet "
+            "for the model that it was made from."
+        )
     device = training_device()
     codec = load_autoencoder(source, part="both", device=device)
     settings = load_settings(source)
@@ -65,25 +68,10 @@ def control_run(
     own = before.sample_size * codec_config.compression
     opened = open_images(data, output, source, resolution=resolution, own=own, text=True)
     shown = show_images(opened, output, config, codec, workers=workers)
-    reference = shown.reference
 
     # 3. The objective
-    velocity = VelocityObjective(
-        transformer,
-        encoder,
-        CaptionedFeed(shown.loader, codec, shown.report.write),
-        shift=settings.flow_shift,
-        seed=config.seed,
-        watched=[Watched("", reference.latents, reference.captions)],
-        sheet=Sheet(
-            prompts=reference.captions[:DRAWN],
-            guidance=settings.guidance,
-            steps=settings.steps,
-            shape=tuple(reference.latents.shape[1:]),
-            decode=lambda latents: decoded(codec, latents),
-        ),
-    )
-    objective = ControlObjective(velocity, codec, kind, reference.images, copies=copies)
+    velocity = velocity_of(shown, transformer, encoder, codec, settings, seed=config.seed)
+    objective = ControlObjective(velocity, codec, kind, shown.reference.images, copies=copies)
 
     # 4. The result
     def finish(folder: Path) -> None:

@@ -20,6 +20,7 @@ from sanakit.data.read.source import data_fingerprint
 from sanakit.errors import SettingsError
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.sana import Sana, SanaConfig
+from sanakit.text.encoder import TextEncoder
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.feeds.captioned import CaptionedFeed
@@ -45,6 +46,7 @@ from sanakit.weights import (
 )
 from sanakit.weights.quantized import check_trainable
 from sanakit.weights.save import kept_settings
+from sanakit.weights.settings import ModelSettings
 
 FINETUNED = "-finetuned"
 REFERENCE = 16  # images to measure on, at most
@@ -117,7 +119,7 @@ def finetune_run(
         codec,
         workers=workers,
     )
-    resolution, reference = shown.images.resolution, shown.reference
+    resolution = shown.images.resolution
 
     # 3. Text encoder and transformer
     torch.manual_seed(config.seed)
@@ -126,22 +128,9 @@ def finetune_run(
     transformer = _transformer(source, changed, fresh=aim.fresh)
 
     # 4. The objective, its data, and the samples to look at
-    objective = VelocityObjective(
-        transformer,
-        encoder,
-        CaptionedFeed(shown.loader, codec, shown.report.write),
-        shift=shift,
-        seed=config.seed,
-        train_text=aim.train_text,
-        watched=[Watched("", reference.latents, reference.captions)],
-        sheet=Sheet(
-            prompts=reference.captions[:DRAWN],
-            guidance=settings.guidance,
-            steps=settings.steps,
-            shape=tuple(reference.latents.shape[1:]),
-            decode=lambda latents: decoded(codec, latents),
-            above=reference.images[:DRAWN],
-        ),
+    own_way = replace(settings, flow_shift=shift)
+    objective = velocity_of(
+        shown, transformer, encoder, codec, own_way, seed=config.seed, train_text=aim.train_text
     )
 
     # 5. The result
@@ -211,6 +200,40 @@ def show_images(
         loader = loader_without(numbers)
     report = begin_report(output, images, config, loader, held_out, captions)
     return ShownImages(images, loader, reference, report)
+
+
+def velocity_of(
+    shown: ShownImages,
+    transformer: Sana,
+    encoder: TextEncoder,
+    codec: DCAE,
+    settings: ModelSettings,
+    *,
+    seed: int,
+    train_text: bool = False,
+) -> VelocityObjective:
+    """Return the objective of a training on captioned images, with what it measures and draws meanwhile.
+
+    settings: the model's, for the shift of times and for what is drawn.
+    """
+    reference = shown.reference
+    return VelocityObjective(
+        transformer,
+        encoder,
+        CaptionedFeed(shown.loader, codec, shown.report.write),
+        shift=settings.flow_shift,
+        seed=seed,
+        train_text=train_text,
+        watched=[Watched("", reference.latents, reference.captions)],
+        sheet=Sheet(
+            prompts=reference.captions[:DRAWN],
+            guidance=settings.guidance,
+            steps=settings.steps,
+            shape=tuple(reference.latents.shape[1:]),
+            decode=lambda latents: decoded(codec, latents),
+            above=reference.images[:DRAWN],
+        ),
+    )
 
 
 def at_resolution(config: SanaConfig, sample_size: int, *, positions: bool = False) -> SanaConfig:

@@ -113,7 +113,7 @@ def test_what_is_asked_for_is_checked_at_once(engine: Engine) -> None:
 def test_an_adapter_that_fits_no_model_is_told_at_the_start(places: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="does not fit this model"):
         Engine([str(places["model"])], adapters=chosen(places, "guided"))
-    with pytest.raises(ModelNotFoundError, match="There is no adapter"):
+    with pytest.raises(ModelNotFoundError, match="No adapter lies at"):
         Engine([str(places["model"])], adapters={"a": str(tmp_path / "none.safetensors")})
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sanakit.errors import ModelNotFoundError, SettingsError
+from sanakit.serve.engine import residence
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.engine.residence import ModelPool
 from sanakit.serve.engine.ticket import Event, Finished
@@ -48,6 +49,14 @@ def test_names_and_settings_are_known_without_weights(three: list[str]) -> None:
     assert residence.loaded == []
     with pytest.raises(ModelNotFoundError, match="one, two, three"):
         residence.spec("four")
+
+
+def test_a_models_controlnet_is_told_to_be_left_out(
+    three: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(residence, "controlnets_of", lambda path: [path] if path == three[0] else [])
+    specs = ModelPool(three[:2], device="cpu", dtype="auto", memory="all").specs.values()
+    assert [residence.NO_CONTROL in spec.settings.notes for spec in specs] == [True, False]
 
 
 def test_two_models_of_one_name_are_refused(three: list[str]) -> None:

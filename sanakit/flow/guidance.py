@@ -45,7 +45,8 @@ def classifier_free(velocity: Velocity, scale: float | Tensor) -> Velocity:
         both = velocity(latents, t)  # 2B C H W
         # u and c are close: their difference, amplified by the scale, must not be taken in half precision
         both = both.to(torch.promote_types(both.dtype, torch.float32))
-        return extrapolated(*both.chunk(2), scale)
+        unconditional, conditional = both.chunk(2)
+        return extrapolated(unconditional, conditional, scale)
 
     return guided
 

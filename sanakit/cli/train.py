@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sanakit.cli.terminal import AsJson, Debug, logs_on_stderr, print_json, progress_bar
+from sanakit.errors import SettingsError
 from sanakit.pocket.recipes import RECIPES as OF_POCKET
 from sanakit.recipes import RECIPES as GENERAL
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 RECIPES = {**OF_POCKET, **GENERAL}
 # Names of other programs for settings of `sana train` -> its own: an option, or a setting of the recipe.
 CALLED = {
-    **{"--lr": "learning_rate", "--wd": "weight_decay", "--epochs": "--steps", "--max-steps": "--steps"},
+    **{"--lr": "--learning-rate", "--instance-prompt": "--caption", "--prompt": "--caption"},
+    **{"--wd": "weight_decay", "--epochs": "--steps", "--max-steps": "--steps"},
     **{"--model": "--source", "--base": "--source", "--init": "--source", "--from": "--source"},
     **{"--batch": "--batch-size", "--bs": "--batch-size", "--size": "--resolution", "--res": "--resolution"},
     **{"--dataset": "--data", "--images": "--data", "--out": "--output", "--continue": "--resume"},
@@ -62,6 +64,52 @@ def train(
         int | None,
         typer.Option(metavar="N", min=1, show_default="recipe's own", help="Images a step."),
     ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(metavar="X", show_default="recipe's own", help="Learning rate (lora, dreambooth)."),
+    ] = None,
+    rank: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, show_default="recipe's own", help="Rank of the adapter."),
+    ] = None,
+    caption: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", show_default="their own", help="One caption for all images (lora, dreambooth)."
+        ),
+    ] = None,
+    class_prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            show_default="none",
+            help="Prompt that must not be forgotten; repeat it for several (lora only measures).",
+        ),
+    ] = None,
+    repeat: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER=N",
+            show_default="once",
+            help="Show images of a folder of the data N times an epoch (lora, dreambooth).",
+        ),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLIP",
+            show_default="none",
+            help="CLIP that scores the class prompts: pocket-clip, a folder, Hub org/repo.",
+        ),
+    ] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="as stored",
+            help="Quantise the model beside the adapter: int8, nf4, ... (lora, dreambooth).",
+        ),
+    ] = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Only two small steps, as a check (recipes of pocket).")
     ] = False,
@@ -80,6 +128,15 @@ def train(
     from sanakit.train.run import run_recipe
 
     folder = output or Path("runs", recipe)
+    more = {
+        "learning_rate": learning_rate,
+        "rank": rank,
+        "caption": caption,
+        "class_prompts": tuple(class_prompt) if class_prompt else None,
+        "repeats": _repeats(repeat) if repeat else None,
+        "judge": judge,
+        "plan": plan,
+    }
     progress = None
     said: set[str] = set()  # lines of notes: the report on the images is one of them
     by_lines = sys.stderr is not None and not sys.stderr.isatty()  # a bar would not show there
@@ -96,6 +153,7 @@ def train(
             batch_size=batch_size,
             smoke=smoke,
             parallel=parallel,
+            more={word: value for word, value in more.items() if value is not None},
         ):
             for note in progress.notes:
                 print(note, file=sys.stderr)
@@ -119,6 +177,19 @@ def train(
     for line in [] if report is None else report["summary"].splitlines():
         if line not in said:
             print(line)
+
+
+def _repeats(given: list[str]) -> dict[str, int]:
+    """Return how often the images of folders come, as FOLDER=N says. Raises SettingsError."""
+    found: dict[str, int] = {}
+    for text in given:
+        folder, _, times = text.rpartition("=")
+        if not folder or not times.isdecimal() or len(times) > 6:
+            raise SettingsError(f"--repeat is {text!r}; write it as FOLDER=N, such as dogs=10.")
+        if folder in found:
+            raise SettingsError(f"--repeat names the folder {folder!r} twice.")
+        found[folder] = int(times)
+    return found
 
 
 def setting_for(option: str) -> str:

@@ -255,7 +255,9 @@ class TextToImage(Adaptable):
         negatives = [] if negative is None else [negative]
         features = self.text_encoder.encode_negative(negatives, notes, dialect)
         features += self.text_encoder.encode(prompts, notes, dialect)
-        return features, notes + unknown_prompts(self.settings, prompts, self.text_encoder)
+        if not self.adapted_by:  # else it may have been taught what is asked for
+            notes += unknown_prompts(self.settings, prompts, self.text_encoder)
+        return features, notes
 
     def encode_source(self, request: Request) -> Tensor | None:
         """Return the latents (1 C h w) of the image that a request starts from, if any; see `denoise.py`."""

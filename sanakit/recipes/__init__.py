@@ -9,6 +9,8 @@ RECIPES = {
     "autoencoder-refine": ("sanakit.recipes.autoencoder", "refine"),
     "autoencoder-decoder": ("sanakit.recipes.autoencoder", "decoder"),
     "finetune": ("sanakit.recipes.finetune", "finetune"),
+    "lora": ("sanakit.recipes.lora", "lora"),
+    "dreambooth": ("sanakit.recipes.lora", "dreambooth"),
     "control": ("sanakit.recipes.control", "control"),
     "pretrain": ("sanakit.recipes.curriculum", "pretrain"),
     "enlarge": ("sanakit.recipes.curriculum", "enlarge"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -36,6 +37,11 @@ from sanakit.whole import sweep
 MODEL = "model"  # folder of the finished model inside a run
 # Of each block: sizes of images times lengths of texts, with and without gradients, as they come.
 SHAPES_COMPILED = 64
+# Settings of recipes that train adapters, and their options.
+OF_ADAPTERS = {
+    **{"rank": "rank", "caption": "caption", "repeats": "repeat", "class_prompts": "class-prompt"},
+    **{"judge": "judge", "plan": "plan"},
+}
 log = logging.getLogger(__name__)
 
 Recipes = Mapping[str, tuple[str, str]]
@@ -74,6 +80,7 @@ def run_recipe(
     batch_size: int | None = None,
     smoke: bool = False,
     parallel: Parallel | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Iterator[Progress]:
     """Train a recipe and yield its progress; the result lies in `output` when the iterator ends.
 
@@ -85,7 +92,8 @@ def run_recipe(
     replaces the recipe's number. resume: continue from the folder's checkpoint. source: the finished model to
     start from, catalog name or folder; None: the recipe's.
     resolution: in pixels; batch_size: of all processes; None: the recipe's own; for recipes that take them.
-    smoke: only two small steps of it, or of each stage, as a check.
+    smoke: only two small steps of it, or of each stage, as a check. more: settings that few recipes take, by
+    the names of their parameters; None and empty ones are not given.
     parallel: how several processes share the model (`train/distributed/parallel.py`); None: the recipe's own.
     Each run's folder gets config.json (`train/record.py`); a resumed run tells what differs from it.
     Raises SettingsError for an unknown name, and for a source of other weights than the resumed run began
@@ -98,12 +106,17 @@ def run_recipe(
     module, function = recipes[name]
     make = getattr(import_module(module), function)
     asked = {"source": source, "resolution": resolution, "batch_size": batch_size, "smoke": smoke or None}
+    asked |= more or {}
     given = {word: value for word, value in asked.items() if value is not None}
     taken = inspect.signature(make).parameters
     for word in given.keys() - taken.keys():
         own = f"has a {word.replace('_', ' ')} of its own"
         why = {"source": "begins with nothing", "smoke": "has no short form"}.get(word, own)
-        raise SettingsError(f"The recipe {name} {why}: omit --{word.replace('_', '-')}.")
+        why = "trains no adapter" if word in OF_ADAPTERS else why
+        why = f"has its {word} in sanakit/recipes" if word == "learning_rate" else why
+        raise SettingsError(
+            f"The recipe {name} {why}: omit --{OF_ADAPTERS.get(word, word).replace('_', '-')}."
+        )
     _refuse_old(output, resume)
     begins_with = given.get("source", taken["source"].default if "source" in taken else None)
     if begins_with is not None and any(map(has_checkpoint, (output, *output.glob("*/")))):

@@ -57,8 +57,8 @@ def plan_of(source: str | os.PathLike[str]) -> str | None:
     return next((plan.name for plan in plans if plan is not None), None)
 
 
-def check_trainable(source: str | os.PathLike[str]) -> None:
-    """Raise SettingsError for a model whose weights cannot learn: quantised ones, and graphs.
+def check_frozen(source: str | os.PathLike[str]) -> None:
+    """Raise SettingsError for a model beside whose weights nothing can learn: graphs.
 
     source: as for `load_transformer`. Raises as that does.
     """
@@ -67,6 +67,14 @@ def check_trainable(source: str | os.PathLike[str]) -> None:
             f"{source} holds graphs for {runtime}, which cannot be trained: train the model that they were "
             "made of."
         )
+
+
+def check_trainable(source: str | os.PathLike[str]) -> None:
+    """Raise SettingsError for a model whose weights cannot learn: quantised ones, and graphs.
+
+    source: as for `load_transformer`. Raises as that does.
+    """
+    check_frozen(source)
     if plan := plan_of(source):
         raise SettingsError(
             f"{source} is quantised by the plan {plan}, and weights of few bits cannot be trained: train the "

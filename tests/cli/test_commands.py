@@ -148,15 +148,31 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
 def test_train_starts_the_recipe_in_a_folder_of_its_name(sana, started: list[tuple]) -> None:
     outcome = sana("train", "pocket")
     expected = {"data": Path("data/pocket"), "output": Path("runs/pocket"), "steps": None, "resume": False}
-    expected |= dict.fromkeys(("source", "resolution", "batch_size", "parallel")) | {"smoke": False}
+    expected |= dict.fromkeys(("source", "resolution", "batch_size", "parallel"))
+    expected |= {"smoke": False, "more": {}}
     assert started == [("pocket", expected)]
     assert outcome.out == "runs/pocket  step 2 of 2, loss 0.2500\n"
 
 
 def test_train_hands_on_what_was_asked_for(sana, started: list[tuple]) -> None:
-    outcome = sana("train", "pocket", "--data", "d", "--output", "o", "--steps", 2, "--resume", "--json")
+    words = (
+        "--data",
+        "d",
+        "--output",
+        "o",
+        "--steps",
+        2,
+        "--rank",
+        4,
+        "--class-prompt",
+        "a",
+        "--repeat",
+        "x=2",
+    )
+    outcome = sana("train", "pocket", *words, "--resume", "--json")
     expected = {"data": Path("d"), "output": Path("o"), "steps": 2, "resume": True}
-    expected |= dict.fromkeys(("source", "resolution", "batch_size", "parallel")) | {"smoke": False}
+    expected |= dict.fromkeys(("source", "resolution", "batch_size", "parallel"))
+    expected |= {"smoke": False, "more": {"rank": 4, "class_prompts": ("a",), "repeats": {"x": 2}}}
     assert started == [("pocket", expected)]
     assert json.loads(outcome.out)["last"]["loss"] == 0.25
 

@@ -126,7 +126,8 @@ def test_fewer_steps_than_are_done_are_told_on_the_command_line(
 @pytest.mark.parametrize(
     ("option", "hint"),
     [
-        ("--lr", "learning_rate is a setting of the recipe: change it in sanakit/recipes."),
+        ("--lr", "Use --learning-rate."),
+        ("--wd", "weight_decay is a setting of the recipe: change it in sanakit/recipes."),
         ("--weight-decay", "weight_decay is a setting of the recipe"),
         ("--epochs", "Use --steps."),
         ("--model", "Use --source."),

@@ -17,12 +17,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sanakit.data.batches.buckets import ENLARGE, Buckets, fill_buckets
-from sanakit.data.batches.order import Order
+from sanakit.data.batches.order import Order, repeated
 from sanakit.data.batches.prepare import PreparedPart, Preparer, Task
 from sanakit.data.read.captions import TEMPERATURE, THRESHOLD, Caption, draw_caption
 from sanakit.data.read.index import Index
@@ -112,8 +113,9 @@ class Loader:
     index: of the same source (see `scan`).   resolution, square, multiple, enlarge: see `fill_buckets`.
     batch_size: of the global batch, all ranks and micro-batches together.   seed: of order and captions.
     workers: processes; 0 reads in this one. More need the usual `if __name__ == "__main__":` around the
-    calling script.   temperature, threshold: of the caption sampler, see `captions`.   device: where batches
-    are put; images go there as bytes, a quarter of their size as float32.
+    calling script.   temperature, threshold: of the caption sampler, see `captions`.   repeats: how often
+    each image of the source comes in an epoch, whole numbers of at least 1; None: once.   device: where
+    batches are put; images go there as bytes, a quarter of their size as float32.
     Use it in a `with` statement, or call `close`. Raises DataError for an index of other images or if no
     image is usable, SettingsError for settings out of range.
     """
@@ -132,6 +134,7 @@ class Loader:
         enlarge: float = ENLARGE,
         temperature: float = TEMPERATURE,
         threshold: float = THRESHOLD,
+        repeats: np.ndarray | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         if len(index) != len(source):
@@ -155,7 +158,7 @@ class Loader:
             raise DataError(f"No image can be trained on at {resolution} px. {self._report(None)}")
         # made here, so that wrong numbers are told before a worker starts
         draw_caption([Caption("")], 0.0, temperature=temperature, threshold=threshold)
-        self.order = Order(self.buckets.members, batch_size, seed)
+        self.order = Order(repeated(self.buckets.members, repeats), batch_size, seed)
 
     def begin(self, first: int, parts: Sequence[SampleRange]) -> None:
         """Start reading ahead. first: number of the first global batch. parts: of every batch, that this

@@ -85,6 +85,16 @@ class Order:
         return known[which]
 
 
+def repeated(members: Sequence[np.ndarray], repeats: np.ndarray | None) -> list[np.ndarray]:
+    """Return each bucket's numbers with every image as often as it is to come in an epoch.
+
+    repeats: by number, whole numbers of at least 1; None: once.
+    """
+    if repeats is None:
+        return list(members)
+    return [np.repeat(numbers, repeats[numbers]) for numbers in members]
+
+
 def evenly(numbers: np.ndarray, count: int) -> np.ndarray:
     """Return `count` of the numbers, evenly spread over them; all where there are no more."""
     return numbers[np.linspace(0, len(numbers) - 1, min(count, len(numbers))).round().astype(np.int64)]

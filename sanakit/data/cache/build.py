@@ -132,7 +132,7 @@ def _maker(model: str | os.PathLike[str], autoencoder: DCAE, encoder: TextEncode
 
 
 def plan_cache(
-    place: str | os.PathLike[str],
+    place: str | os.PathLike[str] | Source,
     folder: str | os.PathLike[str],
     model: str | os.PathLike[str],
     resolution: int | None = None,
@@ -143,15 +143,15 @@ def plan_cache(
 ) -> CachePlan:
     """Plan the cache of a source; only the scan of its headers is written.
 
-    place: anything `open_source` opens. folder: of the cache, new or started. model: the one whose encoders
-    are used. resolution, square: as for `fill_buckets`; None: the model's own. text: features of all captions
-    too.
+    place: an open source, or anything `open_source` opens. folder: of the cache, new or started. model: the
+    one whose encoders are used. resolution, square: as for `fill_buckets`; None: the model's own. text:
+    features of all captions too.
     progress: called with (what is being done, how many are done, how many there are).
     Raises DataError for a source without usable images or a folder with other files, OutputError without disk
     space, and the errors of loading the model.
     """
     folder = Path(folder).expanduser()
-    source = open_source(place)
+    source = open_source(place) if isinstance(place, str | os.PathLike) else place
     _check_folder(folder)
     autoencoder, encoder = _mapped(model, text)
     config = autoencoder.config
@@ -161,7 +161,7 @@ def plan_cache(
     buckets = fill_buckets(index, resolution, square=square, multiple=config.compression)
     if not len(buckets):
         raise DataError(
-            f"{place} has no usable image at {resolution} px: {len(index.broken)} of {len(index)} are "
+            f"There is no usable image at {resolution} px: {len(index.broken)} of {len(index)} are "
             f"broken, {len(buckets.left_out)} too small or too narrow."
         )
     captions, tokens = _count(source, buckets, encoder)

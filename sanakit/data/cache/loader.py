@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sanakit.data.batches.buckets import Buckets
 from sanakit.data.batches.loader import LoaderReport, SampleRange
-from sanakit.data.batches.order import EMPTY, Order
+from sanakit.data.batches.order import EMPTY, Order, repeated
 from sanakit.data.cache.store import LATENTS, TEXT, Cache, CachedImage
 from sanakit.data.read.captions import TEMPERATURE, THRESHOLD, Caption, draw_caption
 from sanakit.errors import SettingsError
@@ -44,7 +44,7 @@ class CachedLoader:
     """Loads parts of global batches; has the methods of `loader.Loader`.
 
     cache: an open one, or its folder.   held_out: numbers in the cache of images that are not given.
-    batch_size, seed, temperature, threshold, device: as for `Loader`.
+    batch_size, seed, temperature, threshold, repeats, device: as for `Loader`.
     Raises DataError for a cache that is unfinished or damaged and where all of it is held out, SettingsError
     for what is out of range.
     """
@@ -58,6 +58,7 @@ class CachedLoader:
         seed: int = 0,
         temperature: float = TEMPERATURE,
         threshold: float = THRESHOLD,
+        repeats: np.ndarray | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         self.cache = cache if isinstance(cache, Cache) else Cache(cache)
@@ -70,7 +71,7 @@ class CachedLoader:
         filled = [place for place, numbers in enumerate(kept) if len(numbers)]
         sizes = tuple(self.cache.about.sizes[place] for place in filled)
         self.buckets = Buckets(sizes, tuple(kept[place] for place in filled), left_out={})
-        self.order = Order(self.buckets.members, batch_size, seed)
+        self.order = Order(repeated(self.buckets.members, repeats), batch_size, seed)
 
     def begin(self, first: int, parts: Sequence[SampleRange]) -> None:
         """Check the parts that will be requested; there is nothing to read ahead. Raises SettingsError."""

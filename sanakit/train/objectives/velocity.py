@@ -42,6 +42,7 @@ from sanakit.train.objectives.flow_matching import (
 from sanakit.train.parts import Part, sample_noise
 
 TRANSFORMER, TEXT = "transformer", "text"  # names in a run's checkpoint
+CAPTION_DROPOUT = 0.1  # as published
 TEXT_MULTIPLE = 32  # tokens that text is padded to: compiled blocks then meet one length, or two
 
 
@@ -101,7 +102,7 @@ class VelocityObjective:
         sheet: Sheet,
         watched: Sequence[Watched] = (),
         seed: int = 0,
-        caption_dropout: float = 0.1,
+        caption_dropout: float = CAPTION_DROPOUT,
         train_text: bool = False,
         teacher: Teacher | None = None,
     ) -> None:

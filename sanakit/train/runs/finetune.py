@@ -25,7 +25,12 @@ from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.feeds.captioned import CaptionedFeed
 from sanakit.train.feeds.feed import decoded
-from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
+from sanakit.train.objectives.velocity import (
+    CAPTION_DROPOUT,
+    Sheet,
+    VelocityObjective,
+    Watched,
+)
 from sanakit.train.record import MadeWith
 from sanakit.train.run import MODEL, Run, averaged_parts
 from sanakit.train.runs.image_report import ImageReport, begin_report
@@ -211,10 +216,11 @@ def velocity_of(
     *,
     seed: int,
     train_text: bool = False,
+    caption_dropout: float = CAPTION_DROPOUT,
 ) -> VelocityObjective:
     """Return the objective of a training on captioned images, with what it measures and draws meanwhile.
 
-    settings: the model's, for the shift of times and for what is drawn.
+    settings: the model's, for the shift of times and for what is drawn. Others: as for `VelocityObjective`.
     """
     reference = shown.reference
     return VelocityObjective(
@@ -224,6 +230,7 @@ def velocity_of(
         shift=settings.flow_shift,
         seed=seed,
         train_text=train_text,
+        caption_dropout=caption_dropout,
         watched=[Watched("", reference.latents, reference.captions)],
         sheet=Sheet(
             prompts=reference.captions[:DRAWN],

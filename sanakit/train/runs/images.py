@@ -7,43 +7,53 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from sanakit.data.batches.loader import Loader
 from sanakit.data.batches.order import evenly
+from sanakit.data.cache.build import build_cache, plan_cache
 from sanakit.data.cache.loader import CachedLoader
 from sanakit.data.cache.store import Cache, is_cache
 from sanakit.data.read.captions import Caption
 from sanakit.data.read.decode import decode
+from sanakit.data.read.given_captions import GivenCaptions
 from sanakit.data.read.index import Index, scan
 from sanakit.data.read.open import check_apart, open_source
 from sanakit.data.read.source import Source
-from sanakit.errors import DataError
+from sanakit.errors import DataError, SettingsError
 from sanakit.images.image import to_tensor
 from sanakit.models.dc_ae import DCAE
 from sanakit.train.config import TrainConfig
+from sanakit.train.distributed.parallel import current_share
 from sanakit.train.feeds.cached_data import fitting_cache, measured_on
 from sanakit.train.feeds.feed import decoded, encoded
 
 StrPath = str | os.PathLike[str]
 
 INDEX = "pictures.npz"  # what is known of the images' sizes, in the run's folder
+FEW = 500  # images that are encoded once, before the first step
 COUNTED = 20_000  # images whose captions are counted before the training, at most
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedImages:
-    """The training images. resolution: in pixels. index: of a source; a cache has none."""
+    """The training images. resolution: in pixels. index: of a source; a cache has none.
+
+    repeats: how often images come in an epoch, by the beginning of their paths; others come once.
+    """
 
     source: Source | Cache
     resolution: int
     index: Index | None
+    repeats: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -56,9 +66,11 @@ class TrainedImages:
         self, without: np.ndarray, config: TrainConfig, *, multiple: int, device: torch.device, workers: int
     ) -> Loader | CachedLoader:
         """Return a loader of all images but those numbers."""
-        size, seed = config.batch_size, config.seed
+        size, seed, repeats = config.batch_size, config.seed, self._repeats()
         if isinstance(self.source, Cache):
-            return CachedLoader(self.source, batch_size=size, held_out=without, seed=seed, device=device)
+            return CachedLoader(
+                self.source, batch_size=size, held_out=without, seed=seed, repeats=repeats, device=device
+            )
         return Loader(
             self.source,
             cast(Index, self.index).without(without),
@@ -67,28 +79,72 @@ class TrainedImages:
             seed=seed,
             workers=workers,
             multiple=multiple,
+            repeats=repeats,
             device=device,
         )
 
+    def _repeats(self) -> np.ndarray | None:
+        """Return how often each image comes; None: once. Raises SettingsError for a folder that is none."""
+        if not self.repeats:
+            return None
+        counts, left = np.ones(len(self.source), dtype=np.int64), dict(self.repeats)
+        for number in range(len(self.source)):
+            key = self.source.key(number)
+            for start, times in self.repeats.items():
+                if key.startswith(f"{start.rstrip('/')}/"):
+                    counts[number] = times
+                    left.pop(start, None)
+        if left:
+            raise SettingsError(
+                f"No image lies in the folder {min(left)!r}, whose images were to be repeated."
+            )
+        return counts
+
 
 def open_images(
-    data: StrPath, output: Path, model: StrPath, *, resolution: int | None, own: int, text: bool
+    data: StrPath,
+    output: Path,
+    model: StrPath,
+    *,
+    resolution: int | None,
+    own: int,
+    text: bool,
+    captions: Sequence[str] = (),
 ) -> TrainedImages:
     """Open images, or a cache of them that fits the model, and make the run's folder.
 
     resolution: asked for, in pixels; None: that of a cache, or the model's `own`. text: whether text features
-    of a cache are going to be used. Raises DataError.
+    of a cache are going to be used. captions: in place of the images' own, one for all or one for each; ():
+    their own. Raises DataError.
     """
+    if captions and is_cache(data):
+        raise DataError(f"{data} is a cache, whose captions are in it: give the images, or no caption.")
     if is_cache(data):
         cache = fitting_cache(data, model, resolution=resolution, text=text)
         images = TrainedImages(cache, cache.about.resolution, None)
     else:
         check_apart(data, output)
         opened = open_source(data)
+        opened = GivenCaptions(opened, captions) if captions else opened
         side = own if resolution is None else resolution
         images = TrainedImages(opened, side, scan(opened, output / INDEX))
     output.mkdir(parents=True, exist_ok=True)
     return images
+
+
+def encoded_few(images: TrainedImages, folder: Path, model: StrPath) -> TrainedImages:
+    """Return images of a source as a cache of latents and text features, if they are few; else as they are.
+
+    folder: of the cache, which is continued. The first of several processes makes it.
+    """
+    if isinstance(images.source, Cache) or len(images.source) > FEW:
+        return images
+    share = current_share()
+    if share.rank == 0:
+        build_cache(plan_cache(images.source, folder, model, images.resolution, text=True))
+    if share.world > 1:
+        dist.barrier()
+    return replace(images, source=Cache(folder), index=None)
 
 
 def count_captions(source: Source | Cache, numbers: np.ndarray) -> Counter[int]:

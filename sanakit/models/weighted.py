@@ -2,8 +2,9 @@
 
 A token of weight w counts as w copies of it: of a softmax's terms exp(s), its own becomes w exp(s), which is
 exp(s + log w). So log w is added to its score for every image token and head; weight 1 changes nothing, 2 is
-the token twice, and a token of weight 0 is left out. Scaling the token's features would do nothing: SANA
-normalises them (`attention_y_norm`).
+the token twice, and a token of weight 0 is left out.
+Scaling the token's features would not do: SANA normalises them (`attention_y_norm`). Three times as long
+behind its MLP, a token is the same; before the MLP, it is turned by 23 degrees and hardly longer (pocket).
 Shapes: h heads, L text tokens, d head width.
 """
 

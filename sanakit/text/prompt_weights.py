@@ -166,10 +166,10 @@ def token_weights(
         return sum(own) / len(own) if own else 1.0
 
     spans = tokenizer.encode(window.text + text).offsets
-    cut = [span for span in spans[window.limit :] if weight(*span) != 1]
+    cut = next((span for span in spans[window.limit :] if weight(*span) != 1), None)
     if cut:
-        words = _short(text[cut[0][0] - head : cut[-1][1] - head].strip())
-        told.append(f"The weight of {words!r} has no effect: it stands behind the end of the prompt.")
+        words = _short(text[max(cut[0] - head, 0) :].strip())
+        told.append(f"The prompt's weights from {words!r} on have no effect: that part was cut off.")
     found = [1.0, *(weight(*span) for span in spans[window.first_kept : window.limit])]
     return torch.tensor(found, dtype=torch.float32) if set(found) - {1.0} else None
 

@@ -160,6 +160,18 @@ def test_a_replayed_step_follows_the_weights(model: Sana) -> None:
         assert apart(step(latents, 0.6, own), model.velocity(latents, 0.6, own)) == 0
 
 
+@pytest.mark.thorough
+def test_compiled_blocks_follow_the_weights(model: Sana) -> None:
+    latents, context = torch.randn(1, 8, 4, 6), model.prepare([torch.randn(4, 24)])
+    own = [weighted(context, torch.tensor(weights)) for weights in ([1, 2.0, 1, 1], [1, 0, 3.0, 1])]
+    plain = [model.velocity(latents, 0.6, one) for one in own]
+    torch._dynamo.reset()
+    for block in model.blocks:
+        block.sample = torch.compile(block.sample, backend="eager", fullgraph=True)
+    for one, exact in zip(own, plain, strict=True):
+        assert apart(model.velocity(latents, 0.6, one), exact) < TOLERANCE
+
+
 def test_a_context_without_values_is_refused() -> None:
     context = TextContext([[TextKeysValues(1, key=torch.randn(1, 3, 24))]])
     with pytest.raises(SettingsError, match="prompt weights"):

@@ -228,9 +228,14 @@ def test_the_text_to_image_node_draws_what_text_to_image_draws(model: TextToImag
 
 
 def test_the_image_nodes_read_weights_on_request(model: TextToImage, apple: Tensor) -> None:
-    words = {"model": model, "prompt": "a (red:4) apple", "seed": 3}
-    for key, given in (("SanakitTextToImage", SMALL), ("SanakitImageToImage", {"image": apple, "steps": 2})):
-        read, text = (call(key, **words, **given, prompt_weights=switch)[0] for switch in (True, False))
+    words = {"model": model, "prompt": "a (red:4) apple", "seed": 3, "steps": 1}
+    for key, given in (
+        ("SanakitTextToImage", {}),
+        ("SanakitImageToImage", {"image": apple, "strength": 1.0}),
+    ):
+        [read] = call(key, **words, **given, prompt_weights=True)
+        with pytest.warns(UserWarning, match="prompt weights"):
+            [text] = call(key, **words, **given)
         assert not torch.equal(read, text)
 
 

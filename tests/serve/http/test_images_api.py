@@ -288,12 +288,12 @@ def test_a_poisoned_request_fails_alone_and_tells_nothing(
 ) -> None:
     whole = engine_module.begin
 
-    def poisoned(transformer: Any, request: Any, features: list[Any], *rest: Any) -> Any:
+    def poisoned(transformer: Any, request: Any, features: list[Any], *rest: Any, **more: Any) -> Any:
         if request.prompts[0] == "raise":
             raise ZeroDivisionError("SECRET")
         if request.prompts[0] == "NaN":
             features = [text * float("nan") for text in features]
-        return whole(transformer, request, features, *rest)
+        return whole(transformer, request, features, *rest, **more)
 
     monkeypatch.setattr(engine_module, "begin", poisoned)
     prompts = ["good", "NaN", "good", "raise", "late", "good"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from sanakit.pipelines.inpaint import Inpaint
 from sanakit.pipelines.prompt_file import read_prompts
 from sanakit.pipelines.request import check_request
 from sanakit.pipelines.text_to_image import TextToImage
-from sanakit.text.prompt_weights import WeightedText
+from sanakit.text.prompt_weights import WeightedText, weigh
 from tests.pipelines.samples import apart, begun, finish
 
 TOLERANCE = 5e-5  # of the largest number compared: float32 sums in another order, through four steps
@@ -88,6 +89,30 @@ def test_images_carry_the_prompt_as_typed_and_draw_again_from_it(pipe: TextToIma
     again = pipe(**{name: settings[name] for name in settings if name not in ("model", "version")})
     assert np.array_equal(np.array(again.images[0]), np.array(drawn.images[0]))
     assert "prompt_weights" not in pipe(PLAIN, seed=4).metadata[0]
+
+
+def test_a_settings_switch_is_read_from_a_file_as_it_was_written(tmp_path: Path) -> None:
+    image, settings = (
+        Image.new("RGB", (8, 8)),
+        {"prompt": "a", "steps": 1, "model": "m", "width": 8, "height": 8},
+    )
+    for value in (True, False):
+        path = save_image(image, tmp_path / "a.png", settings | {"prompt_weights": value})
+        assert read_metadata(path)["prompt_weights"] is value
+    path = save_image(image, tmp_path / "a.png", settings | {"prompt_weights": "maybe"})
+    with pytest.raises(SettingsError, match="no settings"):
+        read_metadata(path)
+
+
+@pytest.mark.parametrize("text", ["snow", "foxes on a table", "two red apples " * 20])
+def test_there_is_a_weight_for_each_feature_of_prompts_and_of_negative_ones(pipe: TextToImage, text) -> None:
+    """A negative prompt has other tokens: no instruction, no space before its first word."""
+    encoder, read = pipe.text_encoder, WeightedText(text, (2.0,) * len(text))
+    with warnings.catch_warnings(action="ignore"):
+        features = [*encoder.encode_negative([text], []), *encoder.encode([text], [])]
+    for own, found in zip(weigh(encoder, [read], [read], [], "diffusers"), features, strict=True):
+        assert own is not None
+        assert own.tolist() == [1.0] + [2.0] * (len(found) - 1)
 
 
 def test_what_is_encoded_and_filtered_is_the_plain_text(pipe: TextToImage) -> None:

@@ -32,6 +32,7 @@ def best_of(
     ] = "pocket-clip",
     model: option.Model = "pocket",
     negative: option.Negative = "",
+    prompt_weights: option.PromptWeights = False,
     size: Annotated[
         str | None,
         typer.Option(metavar="WxH", show_default=option.OWN, help="Pixels, such as 256x192."),
@@ -78,6 +79,7 @@ def best_of(
             keep=keep,
             seed=seed,
             negative_prompt=negative,
+            prompt_weights=prompt_weights,
             width=width,
             height=height,
             steps=steps,

@@ -58,6 +58,7 @@ def edit(
     ] = None,
     model: option.Model = "pocket",
     negative: option.Negative = "",
+    prompt_weights: option.PromptWeights = False,
     size: Annotated[
         str | None,
         typer.Option(
@@ -120,7 +121,7 @@ def edit(
         width, height = sides or (None, None)
         words = {"width": width, "height": height, "steps": steps, "guidance": guidance}
         words |= {"solver": solver, "dialect": dialect, "seed": seed, "num_images": num_images}
-        words |= {"guidance_kind": guidance_kind}
+        words |= {"guidance_kind": guidance_kind, "prompt_weights": prompt_weights}
         words |= {} if strength is None else {"strength": strength}
         words["control"] = option.control_image(
             *(control, control_kind, control_scale, control_range), model=model, control_model=control_model

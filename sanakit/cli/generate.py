@@ -34,6 +34,7 @@ def generate(
     ] = None,
     model: option.Model = "pocket",
     negative: option.Negative = "",
+    prompt_weights: option.PromptWeights = False,
     size: Annotated[
         str | None,
         typer.Option(
@@ -94,6 +95,7 @@ def generate(
     # 1. The request
     settings: DrawSettings = {"steps": steps, "guidance": guidance, "solver": solver, "dialect": dialect}
     settings |= {"num_images": num_images, "guidance_kind": guidance_kind}
+    settings["prompt_weights"] = prompt_weights
     loading: dict[str, Any] = {"device": device, "dtype": dtype, "memory": memory, "plan": plan}
     loading |= {"compile": compiled, "adapters": option.parse_adapters(adapter)}
     loading["control_model"] = control_model

@@ -21,6 +21,9 @@ Model = Annotated[
     str, typer.Option(help="A name (`sana models`), folder, .safetensors or .pth file, or Hub org/repo.")
 ]
 Negative = Annotated[str, typer.Option(help="What not to draw.")]
+PromptWeights = Annotated[
+    bool, typer.Option("--prompt-weights", help="Read (red:1.5) in the prompt as a weight of these words.")
+]
 Steps = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, max=1000, show_default=OWN, help="More are finer, slower."),

@@ -21,6 +21,7 @@ from sanakit.comfy.widgets import (
     NEGATIVE_PROMPT,
     OWN_STRENGTH,
     PROMPT,
+    PROMPT_WEIGHTS,
     SEED,
     SOLVER,
     STEPS,
@@ -35,6 +36,7 @@ from sanakit.pipelines.source import FEATHER, MAX_FEATHER
 from sanakit.pipelines.text_to_image import TextToImage
 
 DRAWING = {"seed": SEED, "steps": STEPS, "guidance": GUIDANCE, "solver": SOLVER}
+OPTIONAL = {"prompt_weights": PROMPT_WEIGHTS}  # workflows that were saved before it run as they did
 
 
 class DrawText:
@@ -50,7 +52,7 @@ class DrawText:
         """Declare the inputs."""
         size = {"width": side("Width"), "height": side("Height"), "batch_size": BATCH_SIZE}
         text = {"prompt": PROMPT, "negative_prompt": NEGATIVE_PROMPT}
-        return {"required": {"model": MODEL, **text, **DRAWING, **size}}
+        return {"required": {"model": MODEL, **text, **DRAWING, **size}, "optional": OPTIONAL}
 
     def draw(
         self,
@@ -64,6 +66,7 @@ class DrawText:
         width: int,
         height: int,
         batch_size: int,
+        prompt_weights: bool = False,
     ) -> tuple[Tensor]:
         """Draw as `TextToImage` does, published models in their bins. Raises as that does."""
         stream = model.stream(
@@ -73,6 +76,7 @@ class DrawText:
             height=height or None,
             seed=seed,
             num_images=batch_size,
+            prompt_weights=prompt_weights,
             **settings(steps, guidance, solver),
         )
         return (_drawn([stream]),)
@@ -92,7 +96,8 @@ class RedrawImage:
         tip = "0 only encodes and decodes it, 1 ignores it. -1: 0.6, or less where that is all of few steps."
         text = {"prompt": PROMPT, "negative_prompt": NEGATIVE_PROMPT}
         own = {"strength": strength_widget(OWN_STRENGTH, tip)}
-        return {"required": {"model": MODEL, "image": ("IMAGE",), **text, **DRAWING, **own}}
+        required = {"model": MODEL, "image": ("IMAGE",), **text, **DRAWING, **own}
+        return {"required": required, "optional": OPTIONAL}
 
     def draw(
         self,
@@ -105,12 +110,19 @@ class RedrawImage:
         guidance: float,
         solver: str,
         strength: float,
+        prompt_weights: bool = False,
     ) -> tuple[Tensor]:
         """Draw image i from seed + i. Raises as `ImageToImage` does."""
         pipe, chosen = ImageToImage(model), settings(steps, guidance, solver)
         share: Strength = "auto" if strength == OWN_STRENGTH else strength
         streams = [
-            pipe.stream(picture, prompt, negative_prompt, strength=share, seed=seed + i, **chosen)
+            pipe.stream(
+                *(picture, prompt, negative_prompt),
+                strength=share,
+                seed=seed + i,
+                prompt_weights=prompt_weights,
+                **chosen,
+            )
             for i, picture in enumerate(to_images(image))
         ]
         return (_drawn(streams),)
@@ -135,7 +147,7 @@ class InpaintImage:
             "feather": ("INT", {"default": FEATHER, "min": 0, "max": MAX_FEATHER, "tooltip": fade}),
         }
         images = {"image": ("IMAGE",), "mask": ("MASK", {"tooltip": "1 = redraw."})}
-        return {"required": {"model": MODEL, **images, **text, **DRAWING, **own}}
+        return {"required": {"model": MODEL, **images, **text, **DRAWING, **own}, "optional": OPTIONAL}
 
     def draw(
         self,
@@ -150,6 +162,7 @@ class InpaintImage:
         solver: str,
         strength: float,
         feather: int,
+        prompt_weights: bool = False,
     ) -> tuple[Tensor]:
         """Draw image i from seed + i. Raises as `Inpaint` does."""
         pictures = to_images(image)
@@ -157,7 +170,13 @@ class InpaintImage:
         pipe, chosen = Inpaint(model), settings(steps, guidance, solver)
         own = {"strength": strength, "feather": feather}
         streams = [
-            pipe.stream(picture, marked, prompt, negative_prompt, seed=seed + i, **own, **chosen)
+            pipe.stream(
+                *(picture, marked, prompt, negative_prompt),
+                seed=seed + i,
+                prompt_weights=prompt_weights,
+                **own,
+                **chosen,
+            )
             for i, (picture, marked) in enumerate(zip(pictures, masks, strict=True))
         ]
         return (_drawn(streams),)

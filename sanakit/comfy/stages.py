@@ -68,7 +68,7 @@ class EncodeText:
         request = check_request(model.spec, prompt, negative_prompt)
         plan = model.plan(request)
         with stage(model.text_encoder.model, plan, model.device):
-            features, notes = model.encode([prompt], negative_prompt, plan, request.dialect)
+            features, notes = model.encode([prompt], [negative_prompt], plan, request.dialect)
         for note in notes:
             warnings.warn(note, stacklevel=2)
         negative, positive = ([[text[None].cpu(), {}]] for text in features)

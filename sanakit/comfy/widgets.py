@@ -24,6 +24,10 @@ NEGATIVE_PROMPT = (
         "tooltip": "What to avoid; needs guidance above 1. Sprint models take none.",
     },
 )
+PROMPT_WEIGHTS = (
+    "BOOLEAN",
+    {"default": False, "tooltip": "Read (red:1.5) in the prompts as a weight of these words."},
+)
 SEED = (
     "INT",
     {

@@ -46,6 +46,7 @@ _KINDS = {"steps": int, "seed": int, "best_of": int, "guidance": float, "strengt
     for name in ("prompt", "negative_prompt", "guidance_kind", "solver", "dialect", "adapters")
     + ("control", "model", "version")
 }
+_KINDS["prompt_weights"] = {"True": True, "False": False}.__getitem__
 
 
 def drawn_size(

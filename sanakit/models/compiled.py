@@ -141,7 +141,7 @@ def _on_device(value: float | Tensor, latents: Tensor) -> Tensor:
 
 
 def _tensors(prompt: TextKeysValues) -> list[Tensor]:
-    return [part for part in (prompt.key, prompt.value, prompt.constant) if part is not None]
+    return [part for part in (prompt.key, prompt.value, prompt.constant, prompt.bias) if part is not None]
 
 
 def _all_tensors(context: TextContext) -> list[Tensor]:
@@ -149,5 +149,5 @@ def _all_tensors(context: TextContext) -> list[Tensor]:
 
 
 def _copy(prompt: TextKeysValues) -> TextKeysValues:
-    parts = {"key": prompt.key, "value": prompt.value, "constant": prompt.constant}
+    parts = {name: getattr(prompt, name) for name in ("key", "value", "constant", "bias")}
     return replace(prompt, **{name: part.clone() for name, part in parts.items() if part is not None})

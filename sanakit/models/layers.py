@@ -149,6 +149,7 @@ class TextKeysValues:
 
     constant: D, the whole branch's output, when the prompt is a single token: a softmax over one key is 1
     whatever the query. Otherwise key and value: 1 h L d, without padding. eps: of their norms, if not 1e-5.
+    bias: 1 1 1 L, added to the scores of the tokens, see `weighted.py`.
     """
 
     count: int
@@ -156,6 +157,7 @@ class TextKeysValues:
     value: Tensor | None = None
     constant: Tensor | None = None
     eps: float | None = None
+    bias: Tensor | None = None
 
 
 class CrossAttention(nn.Module):
@@ -185,7 +187,7 @@ class CrossAttention(nn.Module):
         assert key is not None
         assert value is not None
         query = self._heads(self.q_norm(query) if text.eps is None else self.q_norm(query, text.eps))
-        bias = None if mask is None else mask[:, None, None, :]
+        bias = text.bias if mask is None else mask[:, None, None, :]
         if query.dtype == torch.bfloat16 and query.requires_grad and query.device.type == "cpu":
             # On a CPU the backward pass of bf16 attention takes 9x the float32 one (torch 2.13, Zen 5).
             with torch.autocast("cpu", enabled=False):

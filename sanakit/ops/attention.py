@@ -15,7 +15,7 @@ from sanakit.ops import native
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     """Let queries (B h N d) attend to keys and values (B h L d); B h N d.
 
-    mask: B 1 1 L, true where a key may be seen; None: all may.
+    mask: B 1 1 L (B or 1), true where a key may be seen, or what is added to its score; None: all may.
     """
     library = native.kernels(query, key, value) if mask is None else None
     batch, heads, tokens, width = query.shape

@@ -31,6 +31,7 @@ from sanakit.pipelines.prompt_file import PromptImage
 from sanakit.pipelines.request import check_request
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.reading import check_file, json_line, read_text, split_lines
+from sanakit.text.prompt_weights import weigh
 from sanakit.weights.find.resolve import resolve
 from sanakit.weights.fingerprint import fingerprint_weights
 from sanakit.weights.known_things import unknown_prompts
@@ -125,7 +126,8 @@ def finished(
 def groups(entries: Sequence[PromptImage], done: set[str]) -> list[list[PromptImage]]:
     """Return the images to draw together, group by group, without finished groups.
 
-    Images of a group differ only in prompt and seed. Groups are small, so little is lost when a run stops.
+    Images of a group differ only in prompt, negative prompt and seed. Groups are small, so little is lost
+    when a run stops.
     """
     found: list[list[PromptImage]] = []
     growing: dict[tuple, list[PromptImage]] = {}  # by the settings that are shared
@@ -149,7 +151,8 @@ def draw_group(
     Raises MemoryLimitError or NumericsError.
     """
     prompts = [str(entry.metadata["prompt"]) for entry in group]
-    request = check_request(pipe.spec, prompts, **_shared(group[0]))
+    negatives = [str(entry.metadata["negative_prompt"]) for entry in group]
+    request = check_request(pipe.spec, prompts, negatives, **_shared(group[0]))
     request = replace(request, seeds=[int(entry.metadata["seed"]) for entry in group], output="latent")
     try:
         with warnings.catch_warnings(action="ignore"):  # told below, each with its image
@@ -165,8 +168,10 @@ def draw_group(
     request = replace(request, output="pil")
     for index, entry in enumerate(group):
         if entry.file not in done:
-            notes = [*request.notes, *pipe.text_encoder.told([prompts[index]], request.dialect)]
-            notes += unknown_prompts(pipe.settings, [prompts[index]], pipe.text_encoder)
+            text, null = request.texts[index], request.negatives[index]
+            notes = [*request.notes, *pipe.text_encoder.told([text.text], request.dialect)]
+            weigh(pipe.text_encoder, [text], [null] if request.guided else [], notes, request.dialect)
+            notes += unknown_prompts(pipe.settings, [text.text], pipe.text_encoder)
             (image,) = pipe.images(latents[index : index + 1], request)
             yield Drawn(entry=entry, image=image, warnings=notes)  # pyright: ignore[reportArgumentType]
 
@@ -233,7 +238,7 @@ def _check_folder(folder: Path) -> None:
 
 def _shared(entry: PromptImage) -> dict[str, Any]:
     """Return the settings that the images of a group have in common, as arguments of `check_request`."""
-    own = ("prompt", "seed", "model", "version")
+    own = ("prompt", "negative_prompt", "seed", "model", "version")
     return {name: value for name, value in entry.metadata.items() if name not in own}
 
 

@@ -49,6 +49,7 @@ class TrySettings(TypedDict, total=False):
     solver: str | None
     binned: bool
     dialect: Dialect | None
+    prompt_weights: bool
 
 
 @dataclass(frozen=True, slots=True)

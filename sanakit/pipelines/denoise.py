@@ -26,8 +26,10 @@ from sanakit.flow.solver import Solver, State
 from sanakit.models.contracts import Codec, VelocityModel
 from sanakit.models.perturbed import perturbed_velocity
 from sanakit.models.sana import TextContext, has_blocks
+from sanakit.models.weighted import weighted
 from sanakit.pipelines.memory import memory_limit
 from sanakit.pipelines.request import Request
+from sanakit.text.prompt_weights import fitted
 
 Rows = Sequence[Tensor]  # 1 C h w of each sample
 
@@ -61,21 +63,26 @@ def begin(
     features: Sequence[Tensor],
     known: Tensor | None,
     masks: Tensor | None = None,
+    weights: Sequence[Tensor | None] | None = None,
 ) -> list[Sample]:
     """Return a request's images at their solver's first time.
 
-    features: L E, of each prompt, after that of the negative one if the request is guided. known, masks: as
-    for `Sample`, one row for all images or one each; masks None: the source's.
+    features: L E, of `Request.nulls`, then of the prompts. weights: L, of these; None: all 1. known, masks:
+    as for `Sample`, one row for all images or one each; masks None: the source's.
     """
+
     # Keys and values of every layer, once for all steps and all images of a prompt. The native negative
     # prompt is padded: it has as many features as the prompt's mask.
-    native, eps = request.dialect == "native", CROSS_NORM_EPS[request.dialect]
-    texts = features[request.guided :]
-    rows = [len(text) if native else None for text in texts]
-    nulls = {n: transformer.prepare([features[0][:n]], eps=eps) for n in set(rows) if request.guided}
-    each = zip(texts, rows, request.counts, strict=True)
-    contexts = [((transformer.prepare([text], eps=eps), nulls.get(n)), count) for text, n, count in each]
-    prompts = [both for both, count in contexts for _ in range(count)]
+    def prepared(number: int, length: int | None = None) -> TextContext:
+        text = features[number][:length]
+        context = transformer.prepare([text], eps=CROSS_NORM_EPS[request.dialect])
+        return weighted(context, fitted(weights[number], len(text)) if weights else None)
+
+    rows = [len(text) if request.dialect == "native" else None for text in features[len(request.nulls) :]]
+    keys = list(zip(request.negatives, rows, strict=True))
+    nulls = {(n, row): prepared(request.nulls.index(n), row) for n, row in set(keys) if request.guided}
+    pairs = [(prepared(len(request.nulls) + i), nulls.get(key)) for i, key in enumerate(keys)]
+    prompts = [both for both, count in zip(pairs, request.counts, strict=True) for _ in range(count)]
 
     # Noise from each image's own seed, unless the caller brought it; what SCM adds later is the seed's too.
     drawn = [request.cells.noise(seed) for seed in request.seeds]

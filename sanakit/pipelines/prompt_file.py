@@ -29,7 +29,8 @@ from sanakit.reading import read_text
 
 NUMBERS = {"width": int, "height": int, "steps": int, "guidance": float, "seed": int, "num_images": int}
 TEXTS = ("prompt", "negative_prompt", "size", "guidance_kind", "solver", "dialect", "name")
-COLUMNS = (*TEXTS, *NUMBERS)
+SWITCHES = ("prompt_weights",)
+COLUMNS = (*TEXTS, *NUMBERS, *SWITCHES)
 SLUG = 40  # characters of the prompt in a name
 MAX_NAME = 200  # bytes; file systems allow 255, of which a number, a suffix and a temporary name need some
 NAMED = 3  # faulty rows that the message shows
@@ -182,6 +183,11 @@ def _from_cells(columns: list[str], cells: list[str]) -> Values:
             except ValueError:
                 what = "whole number" if kind is int else "number"
                 raise SettingsError(f"{name} = {values[name][:40]!r}, but it must be a {what}.") from None
+    for name in SWITCHES:
+        if name in values:
+            if values[name].lower() not in ("true", "false"):
+                raise SettingsError(f"{name} = {values[name][:40]!r}, but it must be true or false.")
+            values[name] = values[name].lower() == "true"
     return values
 
 

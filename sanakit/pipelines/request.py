@@ -38,6 +38,7 @@ from sanakit.pipelines.control import (
     size_like,
 )
 from sanakit.pipelines.result import Output
+from sanakit.text.prompt_weights import WeightedText, read_all
 from sanakit.weights.settings import ModelSettings
 
 SOLVERS: dict[str, tuple[Callable[[Tensor, bool | None], Solver], Callable[[int, float], Tensor]]] = {
@@ -68,6 +69,7 @@ class DrawSettings(TypedDict, total=False):
     output: Output
     binned: bool
     dialect: Dialect | None
+    prompt_weights: bool
     control: Controls | None
 
 
@@ -130,9 +132,9 @@ class ModelSpec:
 class Request:
     """One call, checked and complete."""
 
-    prompts: list[str]
+    texts: list[WeightedText]  # the prompts; their metadata have them as they were typed
     counts: list[int]  # images of each prompt
-    negative_prompt: str
+    negatives: list[WeightedText]  # one a prompt
     steps: int
     guidance: float
     solver: Solver | None  # None: no step is taken (strength 0)
@@ -147,6 +149,16 @@ class Request:
     guidance_embed: bool = False  # as in `ModelSpec`
     dialect: Dialect = USUAL
     notes: tuple[str, ...] = ()  # what the user should know, such as that an image is resized
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts as they are encoded, without the signs of weights."""
+        return [text.text for text in self.texts]
+
+    @property
+    def nulls(self) -> list[WeightedText]:
+        """The negative prompts that guidance needs, each once."""
+        return list(dict.fromkeys(self.negatives)) if self.guided else []
 
     @property
     def guided(self) -> bool:
@@ -177,7 +189,7 @@ class Request:
 def check_request(
     spec: ModelSpec,
     prompt: str | Sequence[str],
-    negative_prompt: str = "",
+    negative_prompt: str | Sequence[str] = "",
     *,
     width: int | None = None,
     height: int | None = None,
@@ -191,6 +203,7 @@ def check_request(
     output: Output = "pil",
     binned: bool = True,
     dialect: Dialect | None = None,
+    prompt_weights: bool = False,
     control: Controls | None = None,
     source: InitialImage | None = None,
     **others: object,
@@ -218,8 +231,9 @@ def check_request(
     guidance = own.guidance if guidance is None else plain(guidance)
     solver = own.solver if solver is None else solver
     seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
-    prompts = checked_prompts(prompt, negative_prompt)
-    check_solver(spec, solver, negative_prompt)
+    prompts, negatives = checked_prompts(prompt, negative_prompt)
+    check_solver(spec, solver, negatives)
+    texts, nulls, of_weights = read_all(prompts, negatives, prompt_weights)
     num_images = whole_number("num_images", num_images, 1, MAX_IMAGES // len(prompts))
     count = len(prompts) * num_images
     seed = whole_number("seed", seed, 0, MAX_SEED)
@@ -244,22 +258,24 @@ def check_request(
     )
     if latents is not None:
         cells.check(latents, count)
-    shared = {"negative_prompt": negative_prompt, "width": width, "height": height, "steps": steps}
+    shared = {"width": width, "height": height, "steps": steps}
     shared |= {"guidance": float(guidance), "solver": solver, "model": own.name, "version": __version__}
     shared |= {} if own.guidance_kind == str(kind) == str(PLAIN) else {"guidance_kind": str(kind)}
     shared |= {} if usual == own.dialect == USUAL else {"dialect": own.dialect}
+    shared |= {"prompt_weights": True} if prompt_weights else {}
     shared |= {} if source is None else {"strength": source.strength}
     shared |= {"adapters": spec.adapters} if spec.adapters else {}
     shared |= {"control": "; ".join(one.settings for one in images)} if images else {}
-    metadata: list[Metadata] = [{"prompt": text, **shared} for text in prompts for _ in range(num_images)]
+    both = [pair for pair in zip(prompts, negatives, strict=True) for _ in range(num_images)]
+    metadata: list[Metadata] = [{"prompt": p, "negative_prompt": n, **shared} for p, n in both]
     for one, its_seed in zip(metadata, seeds, strict=False):
         one["seed"] = its_seed
     sampler = make_sampler(solver, steps, own.shift, source.strength if source else 1.0, spec.whole_times)
     controls, told = check_controls(images, spec.controlnets, (drawn[0], drawn[1]), sampler)
     return Request(
-        prompts=prompts,
+        texts=texts,
         counts=[num_images] * len(prompts),
-        negative_prompt=negative_prompt,
+        negatives=nulls,
         steps=steps,
         guidance=float(guidance),
         kind=kind,
@@ -273,7 +289,7 @@ def check_request(
         conditions=Conditions(image=source, control=controls),
         guidance_embed=spec.guidance_embed,
         dialect=own.dialect,
-        notes=(*own.notes, *notes, *told),
+        notes=(*own.notes, *notes, *told, *of_weights),
     )
 
 
@@ -291,10 +307,10 @@ def size_notes(spec: ModelSpec, drawn: tuple[int, int], size: tuple[int, int]) -
     )
 
 
-def check_solver(spec: ModelSpec, solver: str, negative_prompt: str) -> None:
+def check_solver(spec: ModelSpec, solver: str, negatives: Sequence[str]) -> None:
     """Raise SettingsError for what a SANA-Sprint model, or any other, cannot be drawn with."""
     name, sprint = spec.settings.name, spec.guidance_embed
-    if sprint and negative_prompt:
+    if sprint and any(negatives):
         raise SettingsError(f"{name} is a SANA-Sprint model, which takes no negative prompt: omit it.")
     if solver not in (("scm",) if sprint else ("dpm", "euler")):
         own = '"scm", as all SANA-Sprint models' if sprint else '"dpm" (usual) or "euler"'
@@ -329,21 +345,30 @@ def make_sampler(
     return kind(times[steps - done :], whole) if done else None
 
 
-def checked_prompts(prompt: str | Sequence[str], negative_prompt: str) -> list[str]:
-    """Return the prompts as a list. Raises SettingsError."""
+def checked_prompts(
+    prompt: str | Sequence[str], negative_prompt: str | Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Return the prompts, and a negative one for each. Raises SettingsError."""
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompts, list | tuple) or not 1 <= len(prompts) <= MAX_IMAGES:
         raise SettingsError(
             f"The prompt is {reprlib.repr(prompt)}; it must be a text, or a list of 1 to {MAX_IMAGES} texts."
         )
-    for text in [*prompts, negative_prompt]:
+    alike = not isinstance(negative_prompt, list | tuple)
+    negatives = [cast(str, negative_prompt)] * len(prompts) if alike else negative_prompt
+    if len(negatives) != len(prompts):
+        raise SettingsError(
+            f"negative_prompt has {len(negatives)} texts for {len(prompts)} prompts: pass one for all, or "
+            "one for each."
+        )
+    for text in [*prompts, *negatives]:
         if not isinstance(text, str):
             raise SettingsError(f"A prompt is {reprlib.repr(text)}, but prompts are texts.")
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise SettingsError("A prompt holds a lone surrogate: type it again, in a terminal set to UTF-8.")
         if "\0" in text:
             raise SettingsError("A prompt holds the character NUL, which no image file can keep: remove it.")
-    return list(prompts)
+    return list(prompts), list(negatives)
 
 
 def plain(value: Number) -> Number:

@@ -47,6 +47,7 @@ from sanakit.pipelines.memory import (
 )
 from sanakit.pipelines.request import DrawSettings, ModelSpec, Request, check_request
 from sanakit.pipelines.result import LastStep, Output, Result, Step, result_of
+from sanakit.text.prompt_weights import weigh
 from sanakit.weights import load_autoencoder, load_settings, load_text_encoder, load_transformer
 from sanakit.weights.control import load_controlnets
 from sanakit.weights.known_things import unknown_prompts
@@ -144,7 +145,7 @@ class TextToImage(Adaptable):
     def __call__(
         self,
         prompt: str | Sequence[str],
-        negative_prompt: str = "",
+        negative_prompt: str | Sequence[str] = "",
         *,
         width: int | None = None,
         height: int | None = None,
@@ -158,13 +159,14 @@ class TextToImage(Adaptable):
         output: Output = "pil",
         binned: bool = True,
         dialect: Dialect | None = None,
+        prompt_weights: bool = False,
         control: Controls | None = None,
         **others: object,
     ) -> Result:
         """Draw images of one or several prompts in one batch. None means the model's default.
 
-        prompt: "" draws anything. negative_prompt: content to avoid; needs guidance > 1; SANA-Sprint models
-        take none.
+        prompt: "" draws anything. negative_prompt: content to avoid, one for all prompts or one for each;
+        needs guidance > 1; SANA-Sprint models take none.
         width, height: pixels, multiples of 32 from 64 to 4096; with bins any number in that range.
         steps: 1 to 1000. guidance: >= 0; values up to 1 turn it off, which halves the work.
         guidance_kind: such as "apg,interval=0.2-0.9", see `flow/guidance_kinds.py`.
@@ -176,6 +178,7 @@ class TextToImage(Adaptable):
         binned: draw at the nearest size that the model learned (published models: some forty; others: those
         listed in their folder), then scale and crop to the requested size.
         dialect: "diffusers" (usual) or "native", as NVIDIA's own scripts draw; see docs/dialects.md.
+        prompt_weights: read "a (red:1.5) apple" as weights, see `text/prompt_weights.py`.
         control: ControlImages that steer it through ControlNets; one tells the shape if no size is given.
         Raises SettingsError, SizeError, NumericsError, or MemoryLimitError. If only decoding failed, its
         attribute `latents` has the denoised latents: pass them to `decode`.
@@ -183,14 +186,14 @@ class TextToImage(Adaptable):
         settings: DrawSettings = {"steps": steps, "guidance": guidance, "seed": seed, "solver": solver}
         settings |= {"num_images": num_images, "latents": latents, "output": output}
         settings |= {"binned": binned, "dialect": dialect, "guidance_kind": guidance_kind}
-        settings |= {"control": control}
+        settings |= {"control": control, "prompt_weights": prompt_weights}
         stream = self.stream(prompt, negative_prompt, width=width, height=height, **settings, **others)
         return result_of(deque(stream, maxlen=1).pop())  # one step is kept at a time
 
     def stream(
         self,
         prompt: str | Sequence[str],
-        negative_prompt: str = "",
+        negative_prompt: str | Sequence[str] = "",
         *,
         width: int | None = None,
         height: int | None = None,
@@ -246,14 +249,13 @@ class TextToImage(Adaptable):
         return draw_preview(self._preview_weights, latents)
 
     def encode(
-        self, prompts: Sequence[str], negative: str | None, plan: MemoryPlan, dialect: Dialect | None = None
+        self, prompts: Sequence[str], nulls: Sequence[str], plan: MemoryPlan, dialect: Dialect | None = None
     ) -> tuple[list[Tensor], list[str]]:
-        """Return features (L E) of the negative prompt, if any, and of the prompts; and notes on these."""
+        """Return features (L E) of the negative prompts, then of the prompts; and notes on these."""
         self.text_encoder.after_layer = plan.after_layer
         notes: list[str] = []
         dialect = dialect or self.settings.dialect
-        negatives = [] if negative is None else [negative]
-        features = self.text_encoder.encode_negative(negatives, notes, dialect)
+        features = self.text_encoder.encode_negative(nulls, notes, dialect)
         features += self.text_encoder.encode(prompts, notes, dialect)
         if not self.adapted_by:  # else it may have been taught what is asked for
             notes += unknown_prompts(self.settings, prompts, self.text_encoder)
@@ -279,8 +281,9 @@ class TextToImage(Adaptable):
 
         # 2 text: features of each prompt, unpadded; guidance needs those of the negative prompt as well
         with stage(self.text_encoder.model, plan, self.device):
-            negative_prompt = request.negative_prompt if request.guided else None
-            features, told = self.encode(request.prompts, negative_prompt, plan, request.dialect)
+            nulls = [null.text for null in request.nulls]
+            features, told = self.encode(request.prompts, nulls, plan, request.dialect)
+            weights = weigh(self.text_encoder, request.texts, request.nulls, told, request.dialect)
         for note in (notes := [*request.notes, *told]):
             warnings.warn(note, stacklevel=3)
 
@@ -291,7 +294,7 @@ class TextToImage(Adaptable):
 
         with stage(model, plan, self.device):
             # 3 context, 4 noise
-            batch = Batch(model, begin(model, request, features, known))
+            batch = Batch(model, begin(model, request, features, known, weights=weights))
 
             # 5 denoise: look where the solver says, let it go there; float32 whatever the model computes in
             if self.device.type == "cuda":

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from sanakit.errors import OutputError
+from sanakit.images.image import read_metadata
 from sanakit.pipelines.result import Step
 from sanakit.pipelines.text_to_image import TextToImage
 
@@ -52,6 +53,15 @@ def test_the_models_own_settings_are_used_and_the_callers_words_win(sana, tiny: 
         "seed": "5",
         "model": "tiny",
     }.items() <= asked.items()
+
+
+def test_weights_are_read_on_request(sana, tiny: Path) -> None:
+    for name, switch in (("read", ["--prompt-weights"]), ("text", [])):
+        run = sana("generate", "a (red:4) apple", "--model", tiny, "--seed", 1, "-o", f"{name}.png", *switch)
+        assert ("--prompt-weights" in run.err) == (not switch)
+    read, text = (read_metadata(f"{name}.png") for name in ("read", "text"))
+    assert read == text | {"prompt_weights": True}
+    assert Path("read.png").read_bytes() != Path("text.png").read_bytes()
 
 
 def test_a_dialect_is_drawn_in_and_told_by_the_file(sana, tiny: Path) -> None:

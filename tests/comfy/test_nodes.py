@@ -227,6 +227,18 @@ def test_the_text_to_image_node_draws_what_text_to_image_draws(model: TextToImag
     assert picture.tobytes() == model("a red apple", seed=3).images[0].tobytes()
 
 
+def test_the_image_nodes_read_weights_on_request(model: TextToImage, apple: Tensor) -> None:
+    words = {"model": model, "prompt": "a (red:4) apple", "seed": 3, "steps": 1}
+    for key, given in (
+        ("SanakitTextToImage", {}),
+        ("SanakitImageToImage", {"image": apple, "strength": 1.0}),
+    ):
+        [read] = call(key, **words, **given, prompt_weights=True)
+        with pytest.warns(UserWarning, match="prompt weights"):
+            [text] = call(key, **words, **given)
+        assert not torch.equal(read, text)
+
+
 def test_a_latent_holds_what_the_autoencoder_gives(model: TextToImage, apple: Tensor) -> None:
     """Unscaled, as ComfyUI keeps the latents of every model between two nodes."""
     [latent] = call("SanakitEncode", model, apple)

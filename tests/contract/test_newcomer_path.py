@@ -15,6 +15,8 @@ long":
   run uses two of them.
 * `flow/guidance_kinds.py`, `models/perturbed.py`: other kinds of guidance, as other solvers. The plain one's
   formula stands in `flow/guidance.py`, which they call.
+* `models/weighted.py`, `text/prompt_weights.py`: weights of parts of a prompt, and how they are written. They
+  are to plain prompts what another kind of guidance is; where a prompt has none, no image changes.
 * `text/native.py`, `dialect.py`: the other dialect, and the list of what it does otherwise. It is to the
   default what another solver is; without being asked for, it changes no image.
 * `flow/solver.py`, `models/contracts.py`, `pipelines/result.py`: types. What a solver, a model, a codec and a
@@ -71,9 +73,11 @@ NOT_ON_THE_PATH = {
     "flow/solver.py",
     "dialect.py",
     "text/native.py",
+    "text/prompt_weights.py",
     "models/contracts.py",
     "models/controlnet.py",
     "models/perturbed.py",
+    "models/weighted.py",
     "pipelines/control.py",
     "pipelines/result.py",
     "cli/batch.py",

@@ -151,7 +151,7 @@ def test_a_servers_crowd_is_drawn_by_graphs(model, graphs):
         samples = []
         for seed, steps in ((1, 3), (2, 4)):
             request = check_request(pipe.spec, "a red apple", seed=seed, steps=steps)
-            features, _ = pipe.encode(request.prompts, "", pipe.plan(request))
+            features, _ = pipe.encode(request.prompts, [""], pipe.plan(request))
             samples += begin(pipe.transformer, request, features, None)
         batch = Batch(pipe.transformer, samples)
         for _ in range(3):

@@ -84,6 +84,17 @@ def pipe(folder: Path) -> TextToImage:
     return TextToImage.from_pretrained(folder, device="cpu")
 
 
+@pytest.fixture(scope="session")
+def attentive(folder: Path) -> TextToImage:
+    """The same model, whose images depend on single words a hundred times as much."""
+    pipe = TextToImage.from_pretrained(folder, device="cpu", encoder=True)
+    assert isinstance(pipe.transformer, Sana)
+    with torch.no_grad():
+        for block in pipe.transformer.blocks:
+            block.cross_attn.proj.weight.copy_(block.cross_attn.proj.weight * 8)
+    return pipe
+
+
 @pytest.fixture
 def pictures(pipe: TextToImage, tmp_path: Path) -> list[PromptImage]:
     """Five images of a file of prompts, the third of another size."""

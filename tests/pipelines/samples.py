@@ -9,13 +9,15 @@ from torch import Tensor
 from sanakit.pipelines.denoise import Batch, Sample, begin
 from sanakit.pipelines.request import check_request
 from sanakit.pipelines.text_to_image import TextToImage
+from sanakit.text.prompt_weights import weigh
 
 
 def begun(pipe: TextToImage, prompt: str | list[str] = "a red apple", **settings) -> list[Sample]:
     request = check_request(pipe.spec, prompt, **({"seed": 0} | settings))
-    negative = request.negative_prompt if request.guided else None
-    features, _ = pipe.encode(request.prompts, negative, pipe.plan(request), request.dialect)
-    return begin(pipe.transformer, request, features, pipe.encode_source(request))
+    nulls = [null.text for null in request.nulls]
+    features, notes = pipe.encode(request.prompts, nulls, pipe.plan(request), request.dialect)
+    weights = weigh(pipe.text_encoder, request.texts, request.nulls, notes, request.dialect)
+    return begin(pipe.transformer, request, features, pipe.encode_source(request), weights=weights)
 
 
 def finish(pipe: TextToImage, samples: Sequence[Sample]) -> list[Tensor]:

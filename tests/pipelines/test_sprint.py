@@ -198,7 +198,7 @@ def test_samples_of_unlike_steps_guidance_and_place_go_as_they_go_alone(pipe) ->
     for wish in wishes:
         request = check_request(pipe.spec, **wish)
         assert not request.guided
-        features, _ = pipe.encode(request.prompts, None, pipe.plan(request))
+        features, _ = pipe.encode(request.prompts, [], pipe.plan(request))
         samples += begin(pipe.transformer, request, features, None)
     while waiting := [sample for sample in samples if not sample.state.done]:
         Batch(pipe.transformer, waiting).step()
@@ -209,7 +209,7 @@ def test_samples_of_unlike_steps_guidance_and_place_go_as_they_go_alone(pipe) ->
 
 def test_guidance_of_each_sample_is_the_sample_alone(pipe) -> None:
     request = check_request(pipe.spec, PROMPT, seed=0, num_images=3)
-    features, _ = pipe.encode(request.prompts, None, pipe.plan(request))
+    features, _ = pipe.encode(request.prompts, [], pipe.plan(request))
     samples = begin(pipe.transformer, request, features, None)
     latents, context = Batch(pipe.transformer, samples).latents, samples[0].prompt
     scales = torch.tensor([0.0, 4.5, 9.0])

@@ -142,7 +142,7 @@ def test_the_host_programs_default_dtype_changes_no_pixel(folder, sprint_folder,
             drawn += [*pictures(steps[-1].result), steps[0].preview()]
             drawn += pictures(ImageToImage(pipe)(drawn[-2], PROMPT, strength=0.5, steps=2, seed=3))
         requests = [check_request(pipe.spec, PROMPT, seed=1, steps=steps) for steps in (2, 3)]
-        features, _ = pipe.encode([PROMPT], None, pipe.plan(requests[0]))
+        features, _ = pipe.encode([PROMPT], [], pipe.plan(requests[0]))
         samples = [one for request in requests for one in begin(pipe.transformer, request, features, None)]
         batch = Batch(pipe.transformer, samples)
         for _ in range(2):  # the second step begins at a time of its own for each

@@ -26,7 +26,7 @@ BAD_SETTINGS = [
     ({"prompt": ["a fox", "an\0owl"]}, "NUL"),
     ({"negative_prompt": "\0"}, "NUL"),
     ({"negative_prompt": None}, "prompts are texts"),
-    ({"negative_prompt": ["snow"]}, "prompts are texts"),
+    ({"negative_prompt": [7]}, "prompts are texts"),
     ({"steps": 0}, "1 to 1000"),
     ({"steps": -1}, "1 to 1000"),
     ({"steps": 1001}, "1 to 1000"),

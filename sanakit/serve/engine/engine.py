@@ -42,6 +42,7 @@ from sanakit.serve.engine.decoding import DecodingTurns
 from sanakit.serve.engine.group import Group, GroupKey, RequestImage, Turns, source_pixels
 from sanakit.serve.engine.residence import CurrentPart, ModelPool
 from sanakit.serve.engine.ticket import Event, Failed, Finished, Stepped, Ticket
+from sanakit.text.prompt_weights import weigh
 
 log = logging.getLogger(__name__)
 
@@ -294,14 +295,13 @@ class Engine:
     def _samples(self, pipe: TextToImage, ticket: Ticket) -> list[Sample]:
         request = ticket.request
         plan = pipe.plan(request, samples=1)
-        wanted = [(request.negative_prompt, True)] * request.guided
-        wanted += [(prompt, False) for prompt in request.prompts]
         features = []
-        for text, negative in wanted:
+        wanted = [(text, True) for text in request.nulls] + [(text, False) for text in request.texts]
+        for text, negative in ((one.text, null) for one, null in wanted):
             key = (request.model, text, negative, request.dialect)
             if key not in self._features:
                 self._current.enter(pipe.text_encoder.model, pipe, plan)
-                both = ([], text) if negative else ([text], None)
+                both = ([], [text]) if negative else ([text], [])
                 (found,), notes = pipe.encode(*both, plan, request.dialect)
                 self._features[key] = (found, notes)
                 if len(self._features) > KEPT_PROMPTS:
@@ -309,12 +309,13 @@ class Engine:
             self._features.move_to_end(key)
             features.append(self._features[key][0])
             ticket.notes += self._features[key][1]
+        weights = weigh(pipe.text_encoder, request.texts, request.nulls, ticket.notes, request.dialect)
         known = None
         if request.conditions.image is not None:
             self._current.enter(pipe.autoencoder, pipe, plan)
             known = pipe.encode_source(request)
         self._current.enter(pipe.transformer, pipe, plan)
-        return begin(pipe.transformer, request, features, known)
+        return begin(pipe.transformer, request, features, known, weights=weights)
 
     def _step(self, pipe: TextToImage, group: Group) -> None:
         """Take one step of all images that run, as many at a time as fit in the memory."""

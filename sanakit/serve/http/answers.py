@@ -66,7 +66,9 @@ def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def stream_answer() -> dict[int | str, dict[str, Any]]:
     """Document that a route's success may be a stream; the JSON form is the route's own model."""
     events = [{"$ref": f"{REF}{model.__name__}"} for model in (PartialImageEvent, CompletedEvent, ErrorReply)]
-    content = {"text/event-stream": {"schema": {"type": "string"}, "x-events": {"oneOf": events}}}
+    # Without a type: some readers of the schema take it for one event, others for the whole text.
+    schema = {"description": "Server-sent events; x-events tells what their data are."}
+    content = {"text/event-stream": {"schema": schema, "x-events": {"oneOf": events}}}
     return {200: {"description": "The images; with stream = true as events.", "content": content}}
 
 

@@ -209,7 +209,7 @@ def _arguments(drawn: Drawn, body: DrawingSettings, kind: str) -> dict[str, Any]
     settings: dict[str, Any] = {
         "model": drawn.model,
         "prompt": body.prompt,
-        "negative_prompt": drawn.negative_prompt,
+        "negative_prompt": first["negative_prompt"],
         "width": width,
         "height": height,
         "steps": first["steps"],
@@ -218,6 +218,7 @@ def _arguments(drawn: Drawn, body: DrawingSettings, kind: str) -> dict[str, Any]
         "num_images": drawn.num_images,
         "solver": first["solver"],
     }
+    settings |= {name: first[name] for name in ("guidance_kind", "prompt_weights") if name in first}
     settings |= {"adapters": body.adapters} if body.adapters else {}
     return settings | ({"strength": first["strength"]} if kind == "edit" else {})
 

@@ -87,6 +87,9 @@ class DrawingSettings(BaseModel):
     negative_prompt: str | None = Field(
         None, max_length=MAX_PROMPT, pattern=_TEXT, description="What to avoid; needs guidance above 1."
     )
+    prompt_weights: bool | None = Field(
+        None, description="Read (red:1.5) in the prompts as a weight of these words; false: it is text."
+    )
     steps: int | None = Field(
         None, ge=1, le=1000, description="More steps are finer and slower; null: the model's default."
     )

@@ -87,6 +87,7 @@ class Service:
             steps=steps,
             guidance=asked.guidance,
             guidance_kind=asked.guidance_kind,
+            prompt_weights=bool(asked.prompt_weights),
             seed=asked.seed,
             num_images=asked.n or 1,
             solver=asked.solver,

@@ -28,7 +28,7 @@ from sanakit.serve.web.studio import PAINTED, WHOLE, Edit, View
 
 MOST_STEPS, MOST_GUIDANCE = 1000, 100.0  # of all models; the page's sliders end earlier
 Answer = tuple[list[str], dict[str, Any]]  # PNG files; "images", the settings of each, and "warnings"
-_SHARED = ("negative_prompt", "model", "steps", "guidance", "seed", "num_images")
+_SHARED = ("negative_prompt", "model", "steps", "guidance", "seed", "num_images", "prompt_weights")
 
 
 class Endpoints:
@@ -68,12 +68,14 @@ class Endpoints:
         guidance: float | None = None,
         seed: float | None = None,
         num_images: float = 1,
+        prompt_weights: bool = False,
     ) -> Answer:
         """Draw images from a prompt. Width and height are pixels; image i has the seed + i. Left out, size,
-        steps and guidance are the model's own, and the seed is random.
+        steps and guidance are the model's own, and the seed is random. With prompt weights, (red:1.5) weighs
+        these words.
         """
-        words = (prompt, negative_prompt, model)
-        wish = self._wish(*words, steps, guidance, seed, num_images, size=(width, height))
+        words, others = (prompt, negative_prompt, model), (steps, guidance, seed, num_images, prompt_weights)
+        wish = self._wish(*words, *others, size=(width, height))
         return await self._drawn(visitor, wish)
 
     async def edit(
@@ -89,12 +91,14 @@ class Endpoints:
         guidance: float | None = None,
         seed: float | None = None,
         num_images: float = 1,
+        prompt_weights: bool = False,
     ) -> Answer:
         """Redraw an image, PNG, JPEG or WebP, or the part of it where a mask of its size is transparent or,
         if nothing is, white. Strength: 0 keeps the image, 1 ignores it. Left out: 1 with a mask, else 0.6, or
         less where that is all of few steps. The rest is as for generate.
         """
-        wish = self._wish(prompt, negative_prompt, model, steps, guidance, seed, num_images)
+        words, others = (prompt, negative_prompt, model), (steps, guidance, seed, num_images, prompt_weights)
+        wish = self._wish(*words, *others)
         if not image:
             raise SettingsError("The image is missing: an edit needs one to start from.")
         loop, threads = asyncio.get_running_loop(), self._page.engine.decoding.threads
@@ -110,6 +114,7 @@ class Endpoints:
         guidance: float | None,
         seed: float | None,
         num_images: float | None,
+        prompt_weights: bool,
         size: tuple[float | None, float | None] = (None, None),
     ) -> Wish:
         """Return what is asked for, completed with the model's own settings. Raises SettingsError."""
@@ -127,6 +132,7 @@ class Endpoints:
             solver=own.solver,
             seed=str(secrets.randbelow(2**32) if seed is None else parse_whole("seed", seed)),
             num_images=parse_whole("number of images", num_images),
+            prompt_weights=prompt_weights,
         )
 
     def _edit(self, image: str, mask: str | None, strength: float | None) -> Edit:
@@ -172,5 +178,6 @@ def _fields(models: list[str]) -> dict[str, gr.components.Component]:
         "steps": gr.Number(label="Steps", precision=0, minimum=1, maximum=MOST_STEPS),
         "guidance": gr.Number(label="Guidance", minimum=0, maximum=MOST_GUIDANCE),
         "seed": gr.Number(label="Seed", precision=0, minimum=0, maximum=MAX_SEED),
+        "prompt_weights": gr.Checkbox(label="Prompt weights"),
         "num_images": gr.Number(1, label="Number of images", precision=0, minimum=1, maximum=MOST_IMAGES),
     }

@@ -70,9 +70,7 @@ class Page:
         private: bool = False,
         charge: Callable[[str, int], Callable[[], None]] | None = None,
     ) -> None:
-        self.engine = engine
-        self.charge = charge
-        self.history = history
+        self.engine, self.history, self.charge = engine, history, charge
         self.studio = Studio(engine, history)
         self.private = private
         self.mode = gr.Radio(
@@ -134,7 +132,7 @@ class Page:
         self._on(
             panel.draw.click,
             self.draw,
-            [self.mode, panel.keep_seed, panel.drawn_seed, *wish, *edit],
+            [self.mode, panel.keep_seed, panel.drawn_seed, *wish, panel.prompt_weights, *edit],
             [self.mode, panel.drawn_seed, *changed, *self._details(stage.details)],
             concurrency_limit=None,  # the engine has the queue, and says when it is full
         )
@@ -231,10 +229,11 @@ class Page:
             solver=solver,
             seed=seed if wanted else str(secrets.randbelow(2**32)),
             num_images=parse_whole("number of images", count),
+            prompt_weights=bool(rest[0]),
         )
         if mode != EDIT:
             return wish, None
-        edited, what, strength, *margins = rest
+        _, edited, what, strength, *margins = rest
         image, mask = source_and_mask(edited)
         left, top, right, bottom = (parse_whole("margin", margin or 0) for margin in margins)
         sides = left, top, right, bottom
@@ -391,10 +390,11 @@ class Page:
 
     def _settings(self) -> list:
         panel = self.panel
-        words = [panel.model, panel.prompt, panel.style, panel.chips, panel.negative_prompt]
+        words = [self.mode, panel.model, panel.prompt, panel.style, panel.chips, panel.negative_prompt]
         sizes = [panel.size, panel.sides, panel.width, panel.height]
         sampling = [panel.steps, panel.guidance, panel.guidance_kind, panel.solver]
-        return [self.mode, *words, *sizes, *sampling, panel.seed, panel.keep_seed, panel.num_images]
+        switches = [panel.prompt_weights, panel.keep_seed]
+        return [*words, *sizes, *sampling, *switches, panel.seed, panel.num_images]
 
     def _details(self, details: Details) -> list:
         return [details.group, details.download, details.command, details.data, details.shown]

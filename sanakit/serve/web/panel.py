@@ -47,6 +47,7 @@ class Panel:
     drawn_seed: gr.State  # the one of the last drawing
     dice: gr.Button
     negative_prompt: gr.Textbox
+    prompt_weights: gr.Checkbox
     steps: gr.Slider
     guidance: gr.Slider
     guidance_kind: gr.Textbox
@@ -127,6 +128,11 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
                 negative_prompt = gr.Textbox(
                     label="What not to draw", max_length=MOST_PROMPT, elem_id="negative", lines=1, max_lines=4
                 )
+                prompt_weights = gr.Checkbox(
+                    label="Prompt weights",
+                    elem_id="prompt-weights",
+                    info="(red:1.5) weighs these words; otherwise it is text.",
+                )
                 steps = gr.Slider(
                     1,
                     max(MOST_STEPS, *(one.steps for one in every)),
@@ -201,6 +207,7 @@ def restored_from(metadata: Metadata, spec: ModelSpec, panel: Panel) -> dict[Any
         panel.prompt: prompt,
         panel.style: gr.update(choices=list(known), value=style),
         panel.negative_prompt: metadata.get("negative_prompt", ""),
+        panel.prompt_weights: bool(metadata.get("prompt_weights", False)),
         panel.size: gr.update(choices=choices, value=choice),
         panel.sides: gr.update(visible=choice == CUSTOM and "strength" not in metadata),
         panel.width: size[0],

@@ -52,6 +52,7 @@ class Wish:
     prompt: str
     style: str = NO_STYLE
     negative_prompt: str = ""
+    prompt_weights: bool = False
     width: int  # pixels
     height: int
     steps: int
@@ -69,6 +70,7 @@ class Wish:
         return {
             "prompt": add_style(self.prompt, self.style, known),
             "negative_prompt": self.negative_prompt,
+            "prompt_weights": self.prompt_weights,
             "steps": self.steps,
             "guidance": self.guidance,
             "guidance_kind": self.guidance_kind.strip() or str(PLAIN),
@@ -190,6 +192,7 @@ def command_line(metadata: Metadata) -> str:
     }
     # = keeps a value that begins with a hyphen from being read as an option; so does -- before the prompt.
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
+    given += ["--prompt-weights"] if metadata.get("prompt_weights") else []
     uses = recorded_uses(metadata.get("adapters", ""))
     given += [f"--adapter={use.file}:{use.weight:g}" for use in uses]
     words = ["edit", SOURCE] if edited else ["generate"]

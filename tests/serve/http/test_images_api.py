@@ -50,6 +50,20 @@ def test_a_reply_carries_pictures_of_the_size_with_all_it_takes_to_draw_them_aga
     assert abs(difference).max() <= 2
 
 
+def test_weights_are_read_on_request_and_told_where_they_are_not(parts: Any) -> None:
+    words = {"prompt": "a (red:4) apple", "negative_prompt": "(green:2)", "size": "64x64", "seed": 1}
+    read, text = (parts.draw(**words, prompt_weights=switch).json() for switch in (True, False))
+    first = read["data"][0]["metadata"]
+    assert (first["prompt"], first["negative_prompt"]) == (words["prompt"], words["negative_prompt"])
+    assert first["prompt_weights"] is True
+    assert "prompt_weights" not in text["data"][0]["metadata"]
+    assert read["data"][0]["b64_json"] != text["data"][0]["b64_json"]
+    assert not any("weigh" in note for note in read["warnings"])
+    assert any("prompt weights" in note for note in text["warnings"])
+    assert code_of(parts.draw(prompt="a (red", prompt_weights=True))[0] == 400
+    assert code_of(parts.draw(prompt="a", prompt_weights="yes"))[0] == 400
+
+
 @pytest.mark.parametrize(("name", "format_"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")])
 def test_formats_are_as_asked(parts: Any, name: str, format_: str) -> None:
     data = parts.draw(output_format=name).json()["data"][0]["b64_json"]
@@ -274,12 +288,12 @@ def test_a_poisoned_request_fails_alone_and_tells_nothing(
 ) -> None:
     whole = engine_module.begin
 
-    def poisoned(transformer: Any, request: Any, features: list[Any], *rest: Any) -> Any:
+    def poisoned(transformer: Any, request: Any, features: list[Any], *rest: Any, **more: Any) -> Any:
         if request.prompts[0] == "raise":
             raise ZeroDivisionError("SECRET")
         if request.prompts[0] == "NaN":
             features = [text * float("nan") for text in features]
-        return whole(transformer, request, features, *rest)
+        return whole(transformer, request, features, *rest, **more)
 
     monkeypatch.setattr(engine_module, "begin", poisoned)
     prompts = ["good", "NaN", "good", "raise", "late", "good"]

@@ -53,6 +53,16 @@ def test_a_job_is_accepted_drawn_and_its_pictures_have_addresses(parts: Any) -> 
     )
 
 
+def test_a_job_draws_with_its_kind_of_guidance_and_its_weights(parts: Any) -> None:
+    own = {"prompt": "a (red:4) apple", "prompt_weights": True, "guidance_kind": "apg,limit=2", "seed": 1}
+    answer = add(parts, **own)
+    assert own.items() <= answer.json()["request"].items()
+    drawn = settled(parts, answer.headers["Location"])["data"][0]["metadata"]
+    assert {**own, "steps": 2}.items() <= drawn.items()
+    plain = settled(parts, add(parts, seed=1).headers["Location"])
+    assert not {"prompt_weights", "guidance_kind"} & plain["data"][0]["metadata"].keys()
+
+
 def test_an_edit_is_a_job_too_and_its_upload_has_no_address(parts: Any) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8))
     mask = Image.new("L", (96, 64), 0)

@@ -79,7 +79,7 @@ def test_every_parameter_has_its_name_and_all_but_the_words_and_the_image_may_be
     program: Program,
 ) -> None:
     shared = {"negative_prompt": "", "model": "pocket", "steps": None, "guidance": None, "seed": None}
-    shared |= {"num_images": 1}
+    shared |= {"num_images": 1, "prompt_weights": False}
     expected = {
         "/generate": {"width": None, "height": None, **shared},
         "/edit": {"mask": None, "strength": None, **shared},

@@ -192,11 +192,12 @@ def test_the_button_draws_shows_and_tells_how_to_do_it_again(page: Page) -> None
 
 
 def test_a_new_seed_is_drawn_unless_it_is_kept(page: Page) -> None:
-    values = ["pocket", "a lemon", "Plain", "", 64, 64, 2, 2.5, "apg", "dpm", "7", 1]
+    values = ["pocket", "a lemon", "Plain", "", 64, 64, 2, 2.5, "apg", "dpm", "7", 1, True]
     seeds = {page._wish(CREATE, False, "7", tuple(values))[0].seed for _ in range(3)}
     assert len(seeds - {"7"}) == 3
     kept, _ = page._wish(CREATE, True, "7", tuple(values))
     assert (kept.seed, kept.guidance_kind, kept.words({})["guidance_kind"]) == ("7", "apg", "apg")
+    assert kept.words({})["prompt_weights"] is True
     assert page._wish(CREATE, False, "6", tuple(values))[0].seed == "7"  # it was typed since the last drawing
 
 
@@ -207,8 +208,11 @@ def test_a_png_restores_its_settings_and_others_are_refused(page: Page, tmp_path
     assert restored[page.mode] == EDIT
     assert (restored[page.panel.steps], restored[page.panel.guidance]) == (7, 3.5)
     assert restored[page.panel.guidance_kind] == "cfg"
-    path.write_bytes(encode(Image.new("RGB", (256, 192)), "PNG", METADATA | {"guidance_kind": "apg,limit=2"}))
-    assert page.restore_file(str(path), "pocket")[page.panel.guidance_kind] == "apg,limit=2"
+    assert restored[page.panel.prompt_weights] is False
+    others = {"guidance_kind": "apg,limit=2", "prompt_weights": True}
+    path.write_bytes(encode(Image.new("RGB", (256, 192)), "PNG", METADATA | others))
+    again = page.restore_file(str(path), "pocket")
+    assert [again[getattr(page.panel, name)] for name in others] == list(others.values())
     assert restored[page.panel.seed] == str(2**63 - 1)  # more digits than a browser's numbers hold
     path.write_bytes(encode(Image.new("RGB", (8, 8)), "PNG"))
     with pytest.raises(SettingsError, match="no settings"):
@@ -263,7 +267,9 @@ def test_the_command_line_means_the_same_to_the_command(prompt: str) -> None:
     seen = parsed("generate", web_settings.command_line(metadata | {"dialect": "native"}))
     assert seen["dialect"] == "native"
     seen = parsed("generate", web_settings.command_line(metadata | {"guidance_kind": "apg,limit=2"}))
-    assert seen["guidance_kind"] == "apg,limit=2"
+    assert (seen["guidance_kind"], seen["prompt_weights"]) == ("apg,limit=2", False)
+    seen = parsed("generate", web_settings.command_line(metadata | {"prompt_weights": True}))
+    assert (seen["prompt_weights"], seen["prompt"]) == (True, prompt)
     seen = parsed("edit", web_settings.command_line(metadata | {"strength": 0.4}))
     assert (seen["prompt"], str(seen["image"]), seen["strength"]) == (prompt, web_settings.SOURCE, 0.4)
 

@@ -58,7 +58,7 @@ class ControlFile:
     def __init__(self, path: StrPath) -> None:
         self.path = path
         self.config = open_controlnet(resolve(path, (PART,)))[2]
-        self.hint = cast(HintKind, hint_of(path) or "as-is")  # the kind that it was trained on
+        self.hint: HintKind = cast(HintKind, hint_of(path) or "as-is")  # the kind that it was trained on
 
     @cached_property
     def fingerprint(self) -> str:

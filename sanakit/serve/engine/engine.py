@@ -130,8 +130,9 @@ class Engine:
         if image is None:
             if mask is not None or strength is not None:
                 raise SettingsError("A mask or a strength needs an image to draw from.")
-            size = {"width": width, "height": height}
-            return check_request(spec, prompt, negative_prompt, **size, control=steering, **settings)
+            return check_request(
+                spec, prompt, negative_prompt, width=width, height=height, control=steering, **settings
+            )
         if strength is None:
             strength = chosen_strength(spec, steps=settings.get("steps")) if mask is None else 1.0
         source = make_source(spec, image, strength, mask=mask, width=width, height=height)

@@ -183,7 +183,10 @@ async def _accept(
 
         settings.update({what: named(what, image) for what, image in sources.items()})
         if steering:
-            settings["control"] = [one | {"image": named("control", one["image"])} for one in steering]
+            settings["control"] = [
+                one | {"image": named("control", shown["image"])}
+                for one, shown in zip(steering, controls, strict=True)
+            ]
         if idempotency_key and (before := service.jobs.get(job_id, caller.key_id)):
             return _same(before, settings, seeded=body.seed is not None)
         if service.draining.is_set():

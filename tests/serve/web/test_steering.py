@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 from fastapi.testclient import TestClient
 from PIL import Image, ImageDraw
 
@@ -161,11 +162,8 @@ def test_each_model_offers_its_own(engine: Engine) -> None:
 # Settings of an image
 
 
-def test_the_command_and_the_notes_tell_what_steered(page: Page) -> None:
+def test_several_controls_and_restored_settings_are_told_of(page: Page) -> None:
     steered = METADATA | {"control": RECORD}
-    words = shlex.split(command_line(steered))
-    wanted = ["--control=control.png", "--control-kind=edges", "--control-scale=0.8", "--control-range"]
-    assert words[-6:] == [*wanted, "0", "0.5"] or words[-7:] == [*wanted, "0", "0.5", "--control-model=lines"]
     several = command_line(METADATA | {"control": f"{RECORD}; as-is 1"})
     assert several.startswith("# 2 control images: ")
     spec = page.engine.specs["pocket"]
@@ -173,23 +171,18 @@ def test_the_command_and_the_notes_tell_what_steered(page: Page) -> None:
     assert told_otherwise(METADATA, spec) == []
 
 
-def test_the_command_is_one_that_sana_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: dict[str, Any] = {}
-
-    def control_image(*values: Any, **named: Any) -> None:
-        seen.update(values=values, **named)
-        raise SettingsError("seen")
-
-    monkeypatch.setattr("sanakit.cli.options.control_image", control_image)
-    words = shlex.split(command_line(METADATA | {"control": RECORD, "model": "pocket"}))
-    with pytest.raises(SystemExit):
-        cli_words(words[1:])
-    assert [str(one) for one in seen["values"]] == ["control.png", "edges", "0.8", "(0.0, 0.5)"]
-    assert seen["control_model"] == "lines"
+@pytest.mark.parametrize(("command", "more"), [("generate", {}), ("edit", {"strength": 0.4})])
+def test_the_command_means_the_same_to_sana(command: str, more: dict[str, Any]) -> None:
+    words = shlex.split(command_line(METADATA | more | {"control": RECORD}))
+    assert words[:2] == ["sana", command]
+    with typer.main.get_group(cli_words()).commands[command].make_context(command, words[2:]) as context:
+        seen = context.params
+    assert (seen["control"], seen["control_kind"]) == (Path("control.png"), "edges")
+    assert (seen["control_scale"], seen["control_range"], seen["control_model"]) == (0.8, (0.0, 0.5), "lines")
 
 
 @pytest.mark.parametrize(
-    "text", ["edges", "edges much", "edges 1; ", "edges 1 from 0", "<b> 1", "edges 1 by x"]
+    "text", ["edges", "edges much", "edges 1; ", "edges 1 from 0", "<b> 1", "mask 1 by x"]
 )
 def test_a_record_that_somebody_else_wrote_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="not a record of control"):

@@ -40,7 +40,7 @@ class GroupKey(NamedTuple):
 
     @property
     def residents(self) -> set[Resident]:
-        """What must be in memory for its steps."""
+        """The model and the ControlNets, all of which its steps need in memory."""
         return {self.model, *((self.model, net) for net in self.nets)}
 
     @classmethod

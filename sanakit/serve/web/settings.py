@@ -229,7 +229,7 @@ def other_adapters(metadata: Metadata) -> str:
 def other_control(metadata: Metadata) -> str:
     """Return what is told of an image that was steered, whose control image no file keeps; else ""."""
     control = str(metadata.get("control", ""))[:200]
-    told = f"It was steered ({control}): choose that picture again under Steer by a picture."
+    told = f"It was steered ({control}): choose that image again under Steer by an image."
     return told if control else ""
 
 

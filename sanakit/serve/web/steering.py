@@ -1,4 +1,4 @@
-"""The part of the page for images that steer: a ControlNet of the server, a picture or sketch, its settings.
+"""The part of the page for images that steer: a ControlNet of the server, an image or sketch, its settings.
 
 Without ControlNets nothing of it is laid out.
 """
@@ -50,16 +50,16 @@ def make_steering(offered: Offered, turns: DecodingTurns) -> Steering:
     if not any(offered.values()):
         return Steering(offered=offered)
     names = next(iter(offered.values()))
-    with gr.Accordion("Steer by a picture", open=False, visible=bool(names), elem_id="steering") as group:
+    with gr.Accordion("Steer by an image", open=False, visible=bool(names), elem_id="steering") as group:
         net = gr.Dropdown(
             _choices(names),
             value=OFF,
             label="ControlNet",
             elem_id="control-net",
-            info="Choose one to have the picture steer what is drawn.",
+            info="Choose one to have the image steer what is drawn.",
         )
         image = gr.ImageEditor(
-            label="Picture or sketch",
+            label="Image or sketch",
             type="pil",
             image_mode="RGBA",
             format="png",
@@ -69,7 +69,7 @@ def make_steering(offered: Offered, turns: DecodingTurns) -> Steering:
             brush=gr.Brush(default_size=4, colors=["#000000", "#ffffff", "#e5484d", "#3e63dd"]),
             elem_id="control-image",
             height=320,
-            placeholder="Drop a picture here, or draw",
+            placeholder="Drop an image here, or draw",
             buttons=["fullscreen"],
         )
         check_layers(image, turns)
@@ -78,7 +78,7 @@ def make_steering(offered: Offered, turns: DecodingTurns) -> Steering:
             value=OWN_KIND,
             label="Hint",
             elem_id="control-kind",
-            info="What is made of the picture; as-is: it is a hint already.",
+            info="What is made of the image; as-is: it is a hint already.",
         )
         scale = gr.Slider(0, MOST_SCALE, 1.0, step=0.05, label="Control strength", elem_id="control-scale")
         with gr.Row():
@@ -95,7 +95,7 @@ def control_of(values: Sequence[Any]) -> list[NamedControl]:
     name, edited, kind, scale, start, end = values
     image = (edited or {}).get("composite") or (edited or {}).get("background")
     if image is None or _is_blank(image):
-        raise SettingsError("Drop or draw a picture to steer by, or set ControlNet to Off.")
+        raise SettingsError("Drop or draw an image to steer by, or set ControlNet to Off.")
     return [named(name, image, kind, scale, start, end)]
 
 

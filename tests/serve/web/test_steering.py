@@ -112,7 +112,7 @@ def test_a_sketch_steers_what_is_drawn(page: Page, mode: str) -> None:
 def test_a_controlnet_without_a_picture_says_what_to_do(page: Page, edited: Any) -> None:
     names, status = draw(page, "lines", edited, "", 1.0, 0.0, 1.0)
     assert names == []
-    assert "Drop or draw a picture to steer by, or set ControlNet to Off." in status
+    assert "Drop or draw an image to steer by, or set ControlNet to Off." in status
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_several_controls_and_restored_settings_are_told_of(page: Page) -> None:
     several = command_line(METADATA | {"control": f"{RECORD}; as-is 1"})
     assert several.startswith("# 2 control images: ")
     spec = page.engine.specs["pocket"]
-    assert any("Steer by a picture" in note for note in told_otherwise(steered, spec))
+    assert any("Steer by an image" in note for note in told_otherwise(steered, spec))
     assert told_otherwise(METADATA, spec) == []
 
 

@@ -78,7 +78,7 @@ def make_steering(offered: Offered, turns: DecodingTurns) -> Steering:
             value=OWN_KIND,
             label="Hint",
             elem_id="control-kind",
-            info="What is made of the image; as-is: it is a hint already.",
+            info="Made of the image; as-is: it is a hint already.",
         )
         scale = gr.Slider(0, MOST_SCALE, 1.0, step=0.05, label="Control strength", elem_id="control-scale")
         with gr.Row():

@@ -124,13 +124,26 @@ def named_adapters(texts: list[str] | None) -> dict[str, str]:
     >>> named_adapters(["style=loras/style.safetensors"])
     {'style': 'loras/style.safetensors'}
     """
+    return _named("--adapter", "FILE", texts)
+
+
+def named_controls(texts: list[str] | None) -> dict[str, str]:
+    """Return names of ControlNets and where they are from "NAME=MODEL". Raises SettingsError.
+
+    >>> named_controls(["lines=runs/control/model"])
+    {'lines': 'runs/control/model'}
+    """
+    return _named("--control", "MODEL", texts)
+
+
+def _named(option: str, what: str, texts: list[str] | None) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in texts or []:
         name, _, file = text.partition("=")
         if not name or not file:
-            raise SettingsError(f"--adapter {text}: write NAME=FILE; requests choose by these names.")
+            raise SettingsError(f"{option} {text}: write NAME={what}; requests choose by these names.")
         if name in found:
-            raise SettingsError(f"--adapter {text}: the name {name!r} is given twice; choose another one.")
+            raise SettingsError(f"{option} {text}: the name {name!r} is given twice; choose another one.")
         found[name] = file
     return found
 

@@ -106,23 +106,28 @@ class ControlNet(nn.Module):
 
     def check_fits(self, base: SanaConfig) -> None:
         """Raise SettingsError for a model that it cannot steer."""
-        for name in _SHARED:
-            mine, its = getattr(self.config, name), getattr(base, name)
-            if mine != its:
-                raise SettingsError(
-                    f"The ControlNet was made for a model with {name} {mine}, this one has {its}: use the "
-                    "ControlNet with the model it was trained on."
-                )
-        if self.config.depth >= base.depth:
+        check_sizes(self.config, base)
+
+
+def check_sizes(net: SanaConfig, base: SanaConfig) -> None:
+    """Raise SettingsError if a ControlNet of the one config cannot steer a model of the other."""
+    for name in _SHARED:
+        mine, its = getattr(net, name), getattr(base, name)
+        if mine != its:
             raise SettingsError(
-                f"The ControlNet has {self.config.depth} copies, too many for a model of {base.depth} "
-                "blocks: use the ControlNet with the model it was trained on."
+                f"The ControlNet was made for a model with {name} {mine}, this one has {its}: use the "
+                "ControlNet with the model it was trained on."
             )
+    if net.depth >= base.depth:
+        raise SettingsError(
+            f"The ControlNet has {net.depth} copies, too many for a model of {base.depth} blocks: use the "
+            "ControlNet with the model it was trained on."
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Control:
-    """One control image of a request, with the ControlNet that it is for.
+    """One control image of a request, with the ControlNet that it is for; or one image for each sample.
 
     latents: 1 or B, C H W: the encoded image, times the autoencoder's scaling factor. scale: finite, of all
     that is added; 0 leaves the model as it is. times: first and last t, in [0, 1], between which it acts.
@@ -132,9 +137,20 @@ class Control:
     latents: Tensor
     scale: float = 1.0
     times: tuple[float, float] = ALWAYS
+    each: tuple[Control, ...] = ()  # of a batch: those of its samples, whose own scales and times hold
+
+    @classmethod
+    def join(cls, controls: Sequence[Control]) -> Control:
+        """Return the control of a batch. controls: one of each sample, all for the same ControlNet."""
+        latents = torch.cat([control.latents for control in controls])
+        return cls(net=controls[0].net, latents=latents, each=tuple(controls))
 
     def weight(self, t: float | Tensor) -> float | Tensor:
-        """Return its scale where it acts at t, else 0: one number, or B of them if the times differ."""
+        """Return its scale where it acts at t, else 0: one number, or B of them if they differ."""
+        if self.each:
+            times = torch.as_tensor(t, dtype=torch.float32).reshape(-1).expand(len(self.each)).tolist()
+            own = [float(one.weight(time)) for one, time in zip(self.each, times, strict=True)]
+            return own[0] if min(own) == max(own) else torch.tensor(own, dtype=torch.float32)
         first, last = self.times
         if (first, last) == ALWAYS:
             return self.scale
@@ -160,6 +176,17 @@ class ControlledSana(nn.Module):
         for net in self.nets:
             net.check_fits(base.config)
         self._signals: list[Tensor] = []  # of the controls, as they enter the first copy: 1 or B, N D
+
+    @classmethod
+    def join(cls, models: Sequence[ControlledSana]) -> ControlledSana:
+        """Return the model of a batch. models: of each sample, of one base, for the same ControlNets in turn.
+
+        Contexts that any of them has prepared are contexts of the result.
+        """
+        if all(model is models[0] for model in models):
+            return models[0]
+        each = zip(*(model.controls for model in models), strict=True)
+        return cls(models[0].base, [Control.join(controls) for controls in each])
 
     @property
     def blocks(self) -> Sequence[SanaBlock]:

@@ -91,6 +91,16 @@ class ControlImage:
 Controls = ControlImage | Sequence[ControlImage]
 
 
+def recorded(images: Sequence[ControlImage], nets: Sequence[str] = ()) -> str:
+    """Return the settings of control images as a PNG keeps them. nets: "name@hash" of each, where known.
+
+    >>> recorded([ControlImage(Image.new("L", (1, 1)), kind="edges")], ["lines@90ab12cd34ef"])
+    'edges 1 by lines@90ab12cd34ef'
+    """
+    named = [f" by {net}" for net in nets] or [""] * len(images)
+    return "; ".join(one.settings + by for one, by in zip(images, named, strict=True))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class CheckedControl:
     """One control image of a request, checked and made into its hint.

@@ -14,11 +14,12 @@ The estimates cover the whole process: its memory before loading, the weights, a
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -139,6 +140,14 @@ class Planner:
         if not self.on_cpu:
             waiting = next(transformer.parameters()).device != device
             self.residences = ("staged",) if waiting else ("resident",)
+
+    def beside(self, *nets: nn.Module) -> Planner:
+        """Return the same with ControlNets that were loaded later, beside those that it has."""
+        other = copy.copy(self)
+        counted, whole = sum(map(mapped_bytes if self.on_cpu else _bytes, nets)), sum(map(_bytes, nets))
+        other.weights = replace(self.weights, transformer=self.weights.transformer + counted)
+        other.base, other._copies = self.base + whole - counted, self._copies + 2 * len(nets)
+        return other
 
     def plan(
         self, cells: LatentShape, samples: int, results: int = 0, available: int | None = None

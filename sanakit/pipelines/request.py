@@ -35,6 +35,7 @@ from sanakit.pipelines.control import (
     InitialImage,
     check_controls,
     listed,
+    recorded,
     size_like,
 )
 from sanakit.pipelines.result import Output
@@ -56,7 +57,7 @@ _ELSEWHERE["strength"] = "`sana edit` or ImageToImage, from the image that it wa
 Number = TypeVar("Number")
 
 
-class DrawSettings(TypedDict, total=False):
+class SampleSettings(TypedDict, total=False):
     """The settings that all tasks share, as for `TextToImage.__call__`; left out: the model's own."""
 
     steps: int | None
@@ -70,6 +71,11 @@ class DrawSettings(TypedDict, total=False):
     binned: bool
     dialect: Dialect | None
     prompt_weights: bool
+
+
+class DrawSettings(SampleSettings, total=False):
+    """The same, with what steers a pipeline's own ControlNets."""
+
     control: Controls | None
 
 
@@ -84,6 +90,7 @@ class ModelSpec:
     guidance_embed: bool = False  # SANA-Sprint: the guidance scale is an input of the model
     depth: int = 0  # blocks of the transformer; 0: not to be looked into
     controlnets: int = 0
+    nets: tuple[str, ...] = ()  # "name@hash" of each, where a server has named them
     dense_time: bool = False  # times go to the model in [0, 1], as for Sprint, its teacher and pocket
     adapters: str = ""  # the record of those in use, see `adapters/attach.py`
 
@@ -147,6 +154,7 @@ class Request:
     conditions: Conditions = NONE
     kind: GuidanceKind = PLAIN
     guidance_embed: bool = False  # as in `ModelSpec`
+    nets: tuple[str, ...] = ()  # as there
     dialect: Dialect = USUAL
     notes: tuple[str, ...] = ()  # what the user should know, such as that an image is resized
 
@@ -265,7 +273,7 @@ def check_request(
     shared |= {"prompt_weights": True} if prompt_weights else {}
     shared |= {} if source is None else {"strength": source.strength}
     shared |= {"adapters": spec.adapters} if spec.adapters else {}
-    shared |= {"control": "; ".join(one.settings for one in images)} if images else {}
+    shared |= {"control": recorded(images, spec.nets)} if images else {}
     both = [pair for pair in zip(prompts, negatives, strict=True) for _ in range(num_images)]
     metadata: list[Metadata] = [{"prompt": p, "negative_prompt": n, **shared} for p, n in both]
     for one, its_seed in zip(metadata, seeds, strict=False):
@@ -288,6 +296,7 @@ def check_request(
         metadata=metadata,
         conditions=Conditions(image=source, control=controls),
         guidance_embed=spec.guidance_embed,
+        nets=spec.nets,
         dialect=own.dialect,
         notes=(*own.notes, *notes, *told, *of_weights),
     )

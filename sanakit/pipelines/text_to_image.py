@@ -12,6 +12,7 @@ Shapes: B images (prompts x num_images, prompt after prompt), C h w latents, H W
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections import deque
@@ -266,6 +267,12 @@ class TextToImage(Adaptable):
         if (image := request.conditions.image) is None:
             return None
         return self._encoded(image.pixels)
+
+    def beside(self, nets: Sequence[ControlNet]) -> TextToImage:
+        """Return a pipeline of the same parts with these ControlNets, which are counted in its plans."""
+        other = copy.copy(self)
+        other.controlnets, other._memory = list(nets), self._memory.beside(*dict.fromkeys(nets))
+        return other
 
     def steered(self, request: Request) -> VelocityModel:
         """Return the transformer, steered by the request's control images, which are encoded, if any."""

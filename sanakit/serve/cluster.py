@@ -64,6 +64,7 @@ class ClusterSettings(BaseModel):
     pictures: str | None = None
     memory: str = "auto"
     adapters: dict[str, str] = Field({})  # name -> LoRA file, which all machines reach
+    controls: dict[str, str] = Field({})  # name -> ControlNet, likewise
     no_auth: bool = False
 
 
@@ -81,7 +82,11 @@ class Replica:
         self.store = ImageStore(settings.pictures or data / PICTURES)
         threads = max(1, round(settings.num_cpus))
         self.engine = Engine(
-            settings.models, memory=settings.memory, threads=threads, adapters=settings.adapters
+            settings.models,
+            memory=settings.memory,
+            threads=threads,
+            adapters=settings.adapters,
+            controls=settings.controls,
         )
         self.instance = Instance(data)
         self.runner = JobRunner(self.engine, self.jobs, self.store, self.instance.name)

@@ -60,6 +60,7 @@ class ServerSettings:
     keep_days: int | None = None  # how long jobs and kept images stay; None: for ever
     drain: float = 30.0  # seconds
     adapters: Mapping[str, str] = field(default_factory=dict)  # name -> LoRA file
+    controls: Mapping[str, str] = field(default_factory=dict)  # name -> ControlNet
     image_filter: bool = False
     prompt_filter: str | None = None  # folder of ShieldGemma
     door: HttpSettings = field(default_factory=HttpSettings)
@@ -153,6 +154,7 @@ def _engine(settings: ServerSettings) -> Engine:
         max_batch=settings.max_batch,
         max_waiting=settings.max_waiting,
         adapters=settings.adapters,
+        controls=settings.controls,
         prompt_filter=prompt_filter,
         image_filter=image_filter,
     )

@@ -9,18 +9,20 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from sanakit.errors import SettingsError, WeightsError
-from sanakit.images.hints import HINT_KINDS
-from sanakit.models.controlnet import ControlNet, Order
+from sanakit.images.hints import HINT_KINDS, HintKind
+from sanakit.models.controlnet import ControlNet, Order, check_sizes
 from sanakit.models.sana import Embedders, Sana, SanaConfig, has_blocks
 from sanakit.quant.plans import find_plan
 from sanakit.quant.quantize import quantize
 from sanakit.weights.find.resolve import INDEX, ModelSource, kind_words, open_network, recognised, resolve
+from sanakit.weights.fingerprint import SHOWN, fingerprint_weights
 from sanakit.weights.layouts.controlnet import (
     HINT,
     controlnet_pairs,
@@ -45,6 +47,32 @@ from sanakit.weights.settings import precision_rule
 StrPath = str | os.PathLike[str]
 PART = "controlnet"  # folder of a pipeline
 BEHIND_EMBEDDERS = ("blocks.", "final_layer.")  # names of a transformer's other tensors
+
+
+class ControlFile:
+    """A ControlNet's file or folder, opened and recognised by its headers; `load_controlnet` reads it.
+
+    path: as for that. Raises ModelNotFoundError or WeightsError.
+    """
+
+    def __init__(self, path: StrPath) -> None:
+        self.path = path
+        self.config = open_controlnet(resolve(path, (PART,)))[2]
+        self.hint: HintKind = cast(HintKind, hint_of(path) or "as-is")  # the kind that it was trained on
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The first digits of the hash of its weights, see `weights/fingerprint.py`."""
+        found = fingerprint_weights(self.path)
+        return found.parts.get(PART, found.whole).partition("-")[2][:SHOWN]
+
+    def fits(self, base: SanaConfig) -> bool:
+        """Return whether it can steer a model of these sizes."""
+        try:
+            check_sizes(self.config, base)
+        except SettingsError:
+            return False
+        return True
 
 
 def load_controlnet(

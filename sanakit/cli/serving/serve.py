@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sanakit.cli.options import named_adapters
+from sanakit.cli.options import named_adapters, named_controls
 from sanakit.cli.terminal import Debug, logs_on_stderr
 from sanakit.errors import MissingExtraError, SettingsError
 
@@ -40,6 +40,15 @@ KeepDays = Annotated[
 ]
 Filter = Annotated[
     bool, typer.Option("--filter", help="Check images with a safety filter before sending them.")
+]
+Controls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--control",
+        metavar="NAME=MODEL",
+        show_default="none",
+        help="ControlNet (folder, .pth, Hub org/repo) that requests may use by its name; may be repeated.",
+    ),
 ]
 
 
@@ -100,6 +109,7 @@ def serve(
             help="LoRA file that requests may use by its name; may be repeated.",
         ),
     ] = None,
+    control: Controls = None,
     filter: Filter = False,
     prompt_filter: Annotated[
         str | None,
@@ -146,6 +156,7 @@ def serve(
         keep_days=keep_days,
         drain=drain,
         adapters=named_adapters(adapter),
+        controls=named_controls(control),
         image_filter=filter,
         prompt_filter=prompt_filter,
         door=HttpSettings(

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from sanakit.cli.serving.serve import Device, Dtype, Filter, Host, KeepDays, Memory, Models, NoAuth
+from sanakit.cli.options import named_controls
+from sanakit.cli.serving.serve import Controls, Device, Dtype, Filter, Host, KeepDays, Memory, Models, NoAuth
 from sanakit.cli.terminal import Debug
 from sanakit.errors import MissingExtraError
 
@@ -27,6 +28,7 @@ def ui(
     device: Device = "auto",
     dtype: Dtype = "auto",
     keep_days: KeepDays = None,
+    control: Controls = None,
     filter: Filter = False,
     open_page: Annotated[
         bool | None,
@@ -56,6 +58,7 @@ def ui(
         dtype=dtype,
         memory=memory,
         keep_days=keep_days,
+        controls=named_controls(control),
         drain=0.0,  # who presses Ctrl-C is the one who draws
         image_filter=filter,
         door=HttpSettings(no_auth=no_auth, previews=not filter),

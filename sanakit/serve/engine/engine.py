@@ -15,16 +15,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 import torch
 from PIL.Image import Image
-from torch import Tensor
 
 from sanakit.adapters.pipeline import StrPath
-from sanakit.dialect import Dialect
 from sanakit.errors import (
     BusyError,
     ClosedError,
@@ -33,21 +31,23 @@ from sanakit.errors import (
     SettingsError,
     StoppedError,
 )
+from sanakit.models.controlnet import ControlledSana
 from sanakit.pipelines.denoise import Sample, begin
 from sanakit.pipelines.image_to_image import chosen_strength
-from sanakit.pipelines.request import DrawSettings, ModelSpec, Request, check_request
+from sanakit.pipelines.request import ModelSpec, Request, SampleSettings, check_request
 from sanakit.pipelines.source import make_source
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.serve.engine.decoding import DecodingTurns
+from sanakit.serve.engine.features import PromptFeatures
 from sanakit.serve.engine.group import Group, GroupKey, RequestImage, Turns, source_pixels
-from sanakit.serve.engine.residence import CurrentPart, ModelPool
+from sanakit.serve.engine.residence import CurrentPart, ModelPool, Resident
+from sanakit.serve.engine.steering import NamedControl, chosen
 from sanakit.serve.engine.ticket import Event, Failed, Finished, Stepped, Ticket
 from sanakit.text.prompt_weights import weigh
 
 log = logging.getLogger(__name__)
 
-SOURCE_PIXELS = 2**27  # of all images that wait to be edited, or are: half a gigabyte
-KEPT_PROMPTS = 256  # whose features are kept, the least recently used goes first
+SOURCE_PIXELS = 2**27  # of all images that requests start from or are steered by: half a gigabyte
 _STOPPED = "The server stopped before the image was finished: send the request again."
 
 
@@ -55,8 +55,8 @@ class Engine:
     """Draws the images of many requests at once.
 
     models: the models it may use, see `ModelPool`; the first is the default, loaded at the start.
-    max_batch: images that take a step together. max_waiting: images that may wait. adapters: LoRA files by
-    name, of which a request chooses.
+    max_batch: images that take a step together. max_waiting: images that may wait. adapters, controls: LoRA
+    files and ControlNets by name, of which a request chooses.
     prompt_filter, image_filter: called with prompts or images, and the ticket's id; raise RefusedError.
     Raises the errors of a model's settings.
     """
@@ -72,15 +72,17 @@ class Engine:
         max_waiting: int = 64,
         threads: int | None = None,
         adapters: Mapping[str, StrPath] | None = None,
+        controls: Mapping[str, StrPath] | None = None,
         prompt_filter: Callable[[list[str], str], object] | None = None,
         image_filter: Callable[[list[Image], str], object] | None = None,
     ) -> None:
-        self.residence = ModelPool(models, device=device, dtype=dtype, memory=memory, adapters=adapters)
+        offered = {"adapters": adapters, "controls": controls}
+        self.residence = ModelPool(models, device=device, dtype=dtype, memory=memory, **offered)
         self.max_batch, self.max_waiting, self.threads = max_batch, max_waiting, threads
         self.prompt_filter, self.image_filter = prompt_filter, image_filter
         self.decoding = DecodingTurns()  # of images that callers send; whoever decodes one takes a turn
         self._turns = Turns()
-        self._features: OrderedDict[tuple[str, str, bool, Dialect], tuple[Tensor, list[str]]] = OrderedDict()
+        self._features = PromptFeatures()
         self._counts: Counter[str] = Counter()
         self._condition = threading.Condition()
         self._closing = self._abandoning = False
@@ -116,22 +118,26 @@ class Engine:
         width: int | None = None,
         height: int | None = None,
         adapters: Mapping[str, float] | None = None,
-        **settings: Unpack[DrawSettings],
+        control: Sequence[NamedControl] | None = None,
+        **settings: Unpack[SampleSettings],
     ) -> Request:
         """Check a request, in the caller's thread. image, mask, strength: as for the tasks in `pipelines/`.
 
-        adapters: name -> weight, of the engine's; the others are off. Raises
+        adapters: name -> weight, of the engine's; the others are off. control: what steers it. Raises
         ModelNotFoundError, SettingsError or SizeError.
         """
         spec = self.residence.adapted(model, adapters or {})
+        steering, spec = chosen(spec, self.residence.controls[spec.settings.name], control or ())
         if image is None:
             if mask is not None or strength is not None:
                 raise SettingsError("A mask or a strength needs an image to draw from.")
-            return check_request(spec, prompt, negative_prompt, width=width, height=height, **settings)
+            return check_request(
+                spec, prompt, negative_prompt, width=width, height=height, control=steering, **settings
+            )
         if strength is None:
             strength = chosen_strength(spec, steps=settings.get("steps")) if mask is None else 1.0
         source = make_source(spec, image, strength, mask=mask, width=width, height=height)
-        return check_request(spec, prompt, negative_prompt, source=source, **settings)
+        return check_request(spec, prompt, negative_prompt, source=source, control=steering, **settings)
 
     def submit(
         self,
@@ -160,7 +166,7 @@ class Engine:
             pixels = source_pixels(request)
             if pixels and waiting and pixels + self._turns.source_pixels() > SOURCE_PIXELS:
                 self._counts["refused"] += 1
-                raise BusyError("Too many large images already wait to be edited: try again later.")
+                raise BusyError("Too many large images wait to be edited or to steer: try again later.")
             images = (RequestImage(ticket, number) for number in range(request.num_images))
             self._turns.add(key, key.capacity(self.residence.device.type, self.max_batch), images)
             self._condition.notify()
@@ -230,9 +236,9 @@ class Engine:
 
     def _work(self, order: list[Group]) -> None:
         """Advance the group whose turn it is."""
-        busy = {group.key.model for group in order if group.begun}
+        busy = set[Resident]().union(*(group.key.residents for group in order if group.begun))
         group, admit = order[0], True
-        if not self.residence.fits(group.key.model, busy):
+        if not self.residence.fits(group.key.residents, busy):
             # Its model has to wait until those that are drawing are done: they begin nothing new.
             group, admit = next(group for group in order if group.begun), False
         started = time.perf_counter()
@@ -258,14 +264,14 @@ class Engine:
             return DeadlineError("The image was not finished before its deadline.")
         return None
 
-    def _turn(self, group: Group, admit: bool, busy: set[str]) -> None:
+    def _turn(self, group: Group, admit: bool, busy: set[Resident]) -> None:
         """Decode one image that is ready; otherwise let waiting ones join, if admitted, and take one step.
 
-        busy: models that are drawing.
+        busy: models and ControlNets that are drawing.
         """
-        if group.key.model not in self.residence.loaded:
+        if not self.residence.holds(group.key.residents):
             self._current.leave()  # to stay would hold a part of a model that has to make room
-        pipe = self.residence.get(group.key.model, busy, group.key.adapters)
+        pipe = self.residence.get(group.key.model, busy, group.key.adapters, group.key.nets)
         if group.ready and (self.residence.stays(group.key.model) or not group.running):
             self._finish(pipe, group, group.ready.popleft())
             return
@@ -295,27 +301,18 @@ class Engine:
     def _samples(self, pipe: TextToImage, ticket: Ticket) -> list[Sample]:
         request = ticket.request
         plan = pipe.plan(request, samples=1)
-        features = []
-        wanted = [(text, True) for text in request.nulls] + [(text, False) for text in request.texts]
-        for text, negative in ((one.text, null) for one, null in wanted):
-            key = (request.model, text, negative, request.dialect)
-            if key not in self._features:
-                self._current.enter(pipe.text_encoder.model, pipe, plan)
-                both = ([], [text]) if negative else ([text], [])
-                (found,), notes = pipe.encode(*both, plan, request.dialect)
-                self._features[key] = (found, notes)
-                if len(self._features) > KEPT_PROMPTS:
-                    self._features.popitem(last=False)
-            self._features.move_to_end(key)
-            features.append(self._features[key][0])
-            ticket.notes += self._features[key][1]
+        features, told = self._features.of(
+            pipe, request, plan, lambda: self._current.enter(pipe, plan, pipe.text_encoder.model)
+        )
+        ticket.notes += told
         weights = weigh(pipe.text_encoder, request.texts, request.nulls, ticket.notes, request.dialect)
-        known = None
-        if request.conditions.image is not None:
-            self._current.enter(pipe.autoencoder, pipe, plan)
-            known = pipe.encode_source(request)
-        self._current.enter(pipe.transformer, pipe, plan)
-        return begin(pipe.transformer, request, features, known, weights=weights)
+        known, model = None, pipe.transformer
+        if request.conditions.encoded:
+            self._current.enter(pipe, plan, pipe.autoencoder)
+            known, model = pipe.encode_source(request), pipe.steered(request)
+        ticket.steered = model if isinstance(model, ControlledSana) else None
+        self._current.enter(pipe, plan, pipe.transformer, *pipe.controlnets)
+        return begin(model, request, features, known, weights=weights)
 
     def _step(self, pipe: TextToImage, group: Group) -> None:
         """Take one step of all images that run, as many at a time as fit in the memory."""
@@ -351,7 +348,7 @@ class Engine:
     def _step_together(self, pipe: TextToImage, group: Group, images: list[RequestImage]) -> None:
         if images:
             plan = pipe.plan(images[0].ticket.request, samples=len(images))
-            self._current.enter(pipe.transformer, pipe, plan)
+            self._current.enter(pipe, plan, pipe.transformer, *pipe.controlnets)
             group.batch(pipe.transformer, images).step(plan.after_block)
             self._counts.update(steps=1, samples=len(images))
 
@@ -380,7 +377,7 @@ class Engine:
         ticket, sample = image.ticket, image.sample
         assert sample is not None
         try:
-            self._current.enter(pipe.autoencoder, pipe, pipe.plan(ticket.request, samples=1))
+            self._current.enter(pipe, pipe.plan(ticket.request, samples=1), pipe.autoencoder)
             images: Any = pipe.images(sample.state.sample, ticket.request)
             if self.image_filter is not None:
                 self.image_filter(images, ticket.id)

@@ -1,6 +1,7 @@
 """Groups of images that can take steps together, and the order of their turns.
 
-A group holds the images of one model with the same adapters, one latent size and one kind of guidance:
+A group holds the images of one model with the same adapters and ControlNets, one latent size and one kind of
+guidance:
 waiting ones, running ones (one step of all of them at a time), and denoised ones that wait for the decoder.
 Groups share the machine by used seconds: the group with the least goes next, so large images do not block
 small ones.
@@ -15,8 +16,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sanakit.models.contracts import LatentShape, VelocityModel
+from sanakit.models.controlnet import ControlledSana
 from sanakit.pipelines.denoise import Batch, Sample
 from sanakit.pipelines.request import Request
+from sanakit.serve.engine.residence import Resident
+from sanakit.serve.engine.steering import net_names
 from sanakit.serve.engine.ticket import Ticket
 
 CREDIT = 0.5  # seconds
@@ -32,12 +36,19 @@ class GroupKey(NamedTuple):
     guided: bool
     blocks: tuple[int, ...] = ()  # that are perturbed
     adapters: str = ""  # the record of those in use, see `adapters/attach.py`
+    nets: tuple[str, ...] = ()  # names of the ControlNets of its control images, in turn
+
+    @property
+    def residents(self) -> set[Resident]:
+        """The model and the ControlNets, all of which its steps need in memory."""
+        return {self.model, *((self.model, net) for net in self.nets)}
 
     @classmethod
     def of(cls, request: Request) -> GroupKey:
         """Return the key of a request's images."""
         adapters = str(request.metadata[0].get("adapters", ""))
-        return cls(request.model, request.cells, request.guided, request.kind.blocks, adapters)
+        nets = net_names(request.nets)
+        return cls(request.model, request.cells, request.guided, request.kind.blocks, adapters, nets)
 
     def capacity(self, device: str, most: int) -> int:
         """Return how many images step together on a device of this type, `most` at the most."""
@@ -86,6 +97,8 @@ class Group:
         """Return the batch of some of the running images; it is kept until other ones run."""
         key = tuple(images)
         if key not in self.batches:
+            if steered := [image.ticket.steered for image in images if image.ticket.steered]:
+                transformer = ControlledSana.join(steered)
             self.batches[key] = Batch(transformer, [p.sample for p in images if p.sample])
         return self.batches[key]
 
@@ -144,7 +157,7 @@ class Turns:
         group.shrink(capacity)
 
     def source_pixels(self) -> int:
-        """Return the pixels of all images that requests start from."""
+        """Return the pixels of all images that requests keep."""
         tickets: set[Ticket] = set().union(*(group.tickets() for group in self.groups.values()))
         return sum(source_pixels(ticket.request) for ticket in tickets)
 
@@ -160,5 +173,7 @@ class Turns:
 
 
 def source_pixels(request: Request) -> int:
-    """Return the pixels of the image that a request keeps to start from; 0: it starts from noise."""
-    return 0 if request.conditions.image is None else request.size[0] * request.size[1]
+    """Return the pixels of the images that a request keeps, to start from and to be steered by."""
+    conditions = request.conditions
+    kept = (conditions.image is not None) + len(conditions.control)
+    return kept * request.size[0] * request.size[1]

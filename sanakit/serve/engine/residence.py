@@ -1,6 +1,6 @@
-"""The models of a server: loaded on demand, unloaded when others need the memory.
+"""The models of a server and their ControlNets: loaded on demand, unloaded when others need the memory.
 
-The least recently used goes first; a model that is drawing stays.
+ControlNets go before models, and the least recently used of each first; what is drawing stays.
 """
 
 from __future__ import annotations
@@ -12,20 +12,31 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
+import torch
+
 from sanakit.adapters.attach import Use, checked_weight, recorded, recorded_weights
 from sanakit.adapters.pipeline import StrPath
 from sanakit.adapters.read import AdapterFile
 from sanakit.errors import ModelNotFoundError, SettingsError
 from sanakit.models.contracts import ModelPart
-from sanakit.pipelines.memory import MemoryPlan, available_bytes, choose_device, parse_budget, stage
+from sanakit.models.controlnet import ControlNet, check_sizes
+from sanakit.pipelines.memory import (
+    MemoryPlan,
+    available_bytes,
+    choose_device,
+    memory_limit,
+    parse_budget,
+    stage,
+)
 from sanakit.pipelines.request import ModelSpec
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.weights import load_configs, load_settings
-from sanakit.weights.control import controlnets_of
+from sanakit.weights.control import ControlFile, controlnets_of, load_controlnet
 from sanakit.weights.find.resolve import resolve
 
 log = logging.getLogger(__name__)
-NO_CONTROL = "The model has a ControlNet, which this server does not use: the model draws alone."
+NO_CONTROL = "The model has a ControlNet, which this server does not offer: the model draws alone."
+Resident = str | tuple[str, str]  # a model's name; or that and the name of one of its ControlNets
 SHARE = 0.8  # of the memory that is there at the start, which "auto" lets all models together take
 
 
@@ -34,9 +45,10 @@ class ModelPool:
 
     paths: catalog names, folders, files or Hub repositories; the first is the default. device, dtype, memory:
     as for `TextToImage.from_pretrained`; the budget holds for all models together. adapters: name -> file,
-    for all models that each fits; a request chooses among them.
-    Raises what loading a model's settings and opening an adapter raise, or SettingsError where two models
-    share a name.
+    for all models that each fits; a request chooses among them. controls: the same of ControlNets, each of
+    which is loaded with the first request for it.
+    Raises what loading a model's settings, opening an adapter and opening a ControlNet raise, or
+    SettingsError where two models share a name.
     """
 
     def __init__(
@@ -47,15 +59,17 @@ class ModelPool:
         dtype: str,
         memory: str | int,
         adapters: Mapping[str, StrPath] | None = None,
+        controls: Mapping[str, StrPath] | None = None,
     ) -> None:
         if not paths:
             raise SettingsError("No model was named: pass at least one.")
         self.device, self.dtype, self.memory = choose_device(device), dtype, parse_budget(memory)
         self.specs: dict[str, ModelSpec] = {}
         self.adapters: dict[str, dict[str, AdapterFile]] = {}  # model -> name of an adapter -> its file
+        self.controls: dict[str, dict[str, ControlFile]] = {}  # the same of ControlNets
         self._paths: dict[str, str] = {}
         opened = {name: AdapterFile(file) for name, file in (adapters or {}).items()}
-        unfit = dict(opened)
+        unfit, nets = dict(opened), {name: ControlFile(path) for name, path in (controls or {}).items()}
         for path in paths:
             transformer, autoencoder = load_configs(path)
             spec = ModelSpec.of(load_settings(path), transformer, autoencoder)
@@ -69,12 +83,18 @@ class ModelPool:
             graphs = resolve(path, ("transformer",)).runtime
             if graphs:
                 self.specs[name] = replace(spec, depth=0)  # nothing looks into their blocks
-            elif controlnets_of(path):
+            steering = {} if graphs else {n: net for n, net in nets.items() if net.fits(transformer)}
+            self.controls[name] = steering
+            if not graphs and not steering and controlnets_of(path):
                 notes = (*spec.settings.notes, NO_CONTROL)
                 self.specs[name] = replace(spec, settings=replace(spec.settings, notes=notes))
             fitting = {} if graphs else {n: file for n, file in opened.items() if file.fits(transformer)}
             self.adapters[name] = fitting
             unfit = {n: file for n, file in unfit.items() if n not in fitting}
+        used = {name for fitting in self.controls.values() for name in fitting}
+        for net in (net for name, net in nets.items() if name not in used):
+            check_sizes(net.config, load_configs(paths[0])[0])  # tells why it does not fit
+            raise SettingsError(f"{net.path} fits none of the models {', '.join(self.specs)}: leave it out.")
         for file in unfit.values():
             file.check(load_configs(paths[0])[0])  # tells why it does not fit
             raise SettingsError(f"{file.path} fits none of the models {', '.join(self.specs)}: leave it out.")
@@ -83,7 +103,9 @@ class ModelPool:
             share = int(SHARE * available_bytes(self.device))
             self.limit = share if self.memory == "auto" else int(self.memory)
         self._loaded: OrderedDict[str, TextToImage] = OrderedDict()  # least recently used first
-        self._sizes: dict[str, int] = {}  # bytes of the weights of every model that was ever loaded
+        self._nets: OrderedDict[tuple[str, str], ControlNet] = OrderedDict()  # the same
+        self._steered: dict[tuple[str, tuple[str, ...]], TextToImage] = {}  # models with ControlNets
+        self._sizes: dict[Resident, int] = {}  # bytes of the weights of all that was ever loaded
         self._lock = threading.Lock()
 
     @property
@@ -117,36 +139,75 @@ class ModelPool:
         uses.sort(key=lambda use: list(known).index(use.name))
         return replace(spec, adapters=recorded([use for use in uses if use.weight]))
 
-    def fits(self, name: str, busy: Collection[str]) -> bool:
-        """Say whether a model is loaded, or can be without giving back one that is busy."""
+    def holds(self, residents: Collection[Resident]) -> bool:
+        """Say whether all of these are in memory."""
         with self._lock:
-            if name in self._loaded or self.limit is None:
+            return all(one in self._loaded or one in self._nets for one in residents)
+
+    def fits(self, residents: str | Collection[Resident], busy: Collection[Resident]) -> bool:
+        """Say whether all of these are loaded, or can be without giving back what is busy."""
+        wanted = {residents} if isinstance(residents, str) else {*residents}
+        with self._lock:
+            held = [*self._loaded, *self._nets]
+            missing = wanted.difference(held)
+            if not missing or self.limit is None:
                 return True
-            kept = sum(self._sizes[other] for other in self._loaded if other in busy)
-            return kept == 0 or kept + self._sizes.get(name, max(self._sizes.values())) <= self.limit
+            kept = sum(self._sizes[other] for other in held if other in busy)
+            guess = max(self._sizes.values(), default=0)
+            need = sum(self._sizes.get(one, guess) for one in missing)
+            return kept == 0 or kept + need <= self.limit
 
     def stays(self, name: str) -> bool:
         """Say whether the weights of a model that was loaded fit in memory, all parts at once."""
         return self.limit is None or self._sizes[name] <= self.limit
 
-    def get(self, name: str, busy: Collection[str] = (), adapters: str = "") -> TextToImage:
+    def get(
+        self, name: str, busy: Collection[Resident] = (), adapters: str = "", nets: tuple[str, ...] = ()
+    ) -> TextToImage:
         """Return a model, loading it if need be, with the adapters of a record (`ModelSpec`) and no others.
 
-        busy: models that must stay in memory. Raises what `TextToImage.from_pretrained` raises.
+        busy: what must stay in memory. nets: names of the ControlNets that the pipeline has, one for each
+        control image. Raises what `TextToImage.from_pretrained` and `load_controlnet` raise.
         """
         pipe = self._get(name, busy)
         if self.adapters[name]:
             pipe.set_adapters(recorded_weights(adapters))
-        return pipe
+        if not nets:
+            return pipe
+        kept = {*busy, name, *((name, net) for net in nets)}
+        loaded = [self._net(pipe, (name, net), kept) for net in nets]
+        with self._lock:
+            if (name, nets) not in self._steered:
+                self._steered[name, nets] = pipe.beside(loaded)
+            return self._steered[name, nets]
 
-    def _get(self, name: str, busy: Collection[str]) -> TextToImage:
+    def _net(self, pipe: TextToImage, key: tuple[str, str], busy: Collection[Resident]) -> ControlNet:
+        """Return a model's ControlNet, loading it if need be."""
+        with self._lock:
+            if key in self._nets:
+                self._nets.move_to_end(key)
+                return self._nets[key]
+        self._make_room(self._sizes.get(key, 0), busy)
+        file, dtype = self.controls[key[0]][key[1]], pipe.transformer.dtype
+        mapped = self.device.type == "cpu" and dtype == torch.float32
+        net = load_controlnet(file.path, device=self.device, dtype=dtype, mapped=mapped, home="cpu")
+        self._sizes[key] = sum(weight.nbytes for weight in net.parameters())
+        self._make_room(self._sizes[key], busy)
+        with memory_limit(f"loading the ControlNet {key[1]}: use a smaller model"):
+            net.to(next(pipe.transformer.parameters()).device)  # where the model waits for its stage
+        with self._lock:
+            self._nets[key] = net
+        log.info("ControlNet %s of %s is loaded, %d MB", key[1], key[0], self._sizes[key] // 10**6)
+        return net
+
+    def _get(self, name: str, busy: Collection[Resident]) -> TextToImage:
         with self._lock:
             if name in self._loaded:
                 self._loaded.move_to_end(name)
                 return self._loaded[name]
         self._make_room(self._sizes.get(name, 0), busy)
         where = {"device": self.device, "dtype": self.dtype, "memory": self.memory}
-        # Requests bring no control images: a model's own ControlNet would only take memory.
+        # ControlNets are loaded when they are asked for.
         pipe = TextToImage.from_pretrained(self._paths[name], **where, encoder=True, control_model=())
         parts = (pipe.transformer, pipe.autoencoder, pipe.text_encoder.model)
         self._sizes[name] = sum(weight.nbytes for part in parts for weight in part.parameters())
@@ -168,32 +229,48 @@ class ModelPool:
         log.info("model %s is loaded, %d MB", name, self._sizes[name] // 10**6)
         return pipe
 
-    def _make_room(self, size: int, busy: Collection[str]) -> None:
-        """Unload idle models, the least recently used first, until `size` more bytes fit."""
+    def _make_room(self, size: int, busy: Collection[Resident]) -> None:
+        """Unload what is idle, the least recently used first, until `size` more bytes fit."""
         with self._lock:
-            for name in [name for name in self._loaded if name not in busy]:
-                held = sum(self._sizes[other] for other in self._loaded)
+            idle: list[Resident] = [one for one in (*self._nets, *self._loaded) if one not in busy]
+            for one in idle:
+                held = sum(self._sizes[other] for other in (*self._nets, *self._loaded))
                 if self.limit is None or held + size <= self.limit:
                     return
-                del self._loaded[name]
-                log.info("model %s was unloaded to make room", name)
+                self._unload(one)
+
+    def _unload(self, one: Resident) -> None:
+        if isinstance(one, str):
+            del self._loaded[one]
+            log.info("model %s was unloaded to make room", one)
+        gone = [key for key in self._nets if one in (key, key[0])]
+        for key in gone:
+            del self._nets[key]
+            log.info("ControlNet %s of %s was unloaded to make room", key[1], key[0])
+        for model, nets in [*self._steered]:
+            if model == one or any((model, net) in gone for net in nets):
+                del self._steered[model, nets]
 
 
 class CurrentPart:
-    """The part of a model that works now, see `memory.stage`; only one is on it at a time."""
+    """The part of a model that works now, see `memory.stage`; only one is on it at a time.
+
+    A transformer and its ControlNets are one part.
+    """
 
     def __init__(self) -> None:
-        self.part: ModelPart | None = None
+        self.part: tuple[ModelPart, ...] = ()
         self._stack = ExitStack()
 
-    def enter(self, part: ModelPart, pipe: TextToImage, plan: MemoryPlan) -> None:
+    def enter(self, pipe: TextToImage, plan: MemoryPlan, *part: ModelPart) -> None:
         """Go over to another part of a model: parts that the plan does not keep are unloaded in between."""
-        if part is not self.part:
+        if part != self.part:
             self.leave()
-            self._stack.enter_context(stage(part, plan, pipe.device))
+            for module in part:
+                self._stack.enter_context(stage(module, plan, pipe.device))
             self.part = part
 
     def leave(self) -> None:
         """Let the part go, which its plan may unload."""
-        self.part = None
+        self.part = ()
         self._stack.close()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from PIL.Image import Image
 
+from sanakit.models.controlnet import ControlledSana
 from sanakit.pipelines.denoise import Sample
 from sanakit.pipelines.request import Request
 from sanakit.pipelines.result import Result
@@ -71,6 +72,7 @@ class Ticket:
         self.begun: float | None = None  # when its first image began
         self.stopped = False
         self.samples: list[Sample] = []
+        self.steered: ControlledSana | None = None  # the model with its control images, once it has begun
         self.notes: list[str] = list(request.notes)
         self._images: dict[int, Image] = {}  # that are done, by their number
         self._wake, self._on_event = wake, on_event

@@ -104,6 +104,9 @@ def finish_schema(app: FastAPI, max_steps: int) -> None:
 def _edit_form() -> dict[str, Any]:
     """Return the form of an edit: the fields of the model, and its files."""
     form = EditRequest.model_json_schema(ref_template=f"{REF}{{model}}")
+    form.pop("$defs")
+    control = "JSON of the list that GenerationRequest has."
+    form["properties"]["control"] = {"type": "string", "title": "Control", "description": control}
     for field in form["properties"].values():  # a form has no null: a field is there or not
         kinds = [kind for kind in field.pop("anyOf", []) if kind != {"type": "null"}]
         if kinds:

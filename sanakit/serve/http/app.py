@@ -113,8 +113,14 @@ def _add_models(app: FastAPI, service: Service, keyed: list[Any]) -> None:
             "guidance": own.guidance,
             "solver": own.solver,
         }
-        adapters = list(service.engine.residence.adapters[name])
-        return ModelReply(id=name, created=service.started, defaults=defaults, adapters=adapters)
+        pool = service.engine.residence
+        return ModelReply(
+            id=name,
+            created=service.started,
+            defaults=defaults,
+            adapters=list(pool.adapters[name]),
+            controls={control: file.hint for control, file in pool.controls[name].items()},
+        )
 
     @app.get("/v1/models", tags=["models"], dependencies=keyed, responses=answers(500, 503))
     async def models() -> ModelList:

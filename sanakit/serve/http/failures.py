@@ -44,7 +44,14 @@ from sanakit.errors import (
     StoppedError,
     StorageError,
 )
-from sanakit.serve.http.openai_schema import EXPECTED, ErrorDetail, ErrorReply, GenerationRequest, plain_name
+from sanakit.serve.http.openai_schema import (
+    EXPECTED,
+    ControlField,
+    ErrorDetail,
+    ErrorReply,
+    GenerationRequest,
+    plain_name,
+)
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +157,7 @@ def invalid(errors: Sequence[Any], known: Collection[str]) -> Failure:
     place = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
     param = ".".join(place) or None
     if first["type"] == "extra_forbidden":
-        return unknown_field(first["ctx"]["field"], known)
+        return unknown_field(first["ctx"]["field"], ControlField.model_fields if place else known)
     if first["type"] == "json_invalid":
         return Failure(status=400, message="The body is not valid JSON.", code="invalid_json")
     if param is None and first["type"] == "missing":

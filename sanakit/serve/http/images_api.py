@@ -37,7 +37,7 @@ from sanakit.serve.http.openai_schema import (
 )
 from sanakit.serve.http.service import Service, address, note_prompt, request_id
 from sanakit.serve.http.stored_images_api import new_name
-from sanakit.serve.http.uploads import read_edit
+from sanakit.serve.http.uploads import check_generation, read_edit
 
 _MARK = f"file {secrets.token_hex(16)}"  # where a file goes in a reply's JSON; nobody outside knows it
 _SLICE = 3 << 19  # bytes of a file that are spelled at a time; a multiple of three
@@ -55,7 +55,7 @@ def images_api(service: Service) -> APIRouter:
         client: Request, body: Annotated[GenerationRequest, Body(openapi_examples=EXAMPLES)]
     ) -> Any:
         """Draw images from a sentence."""
-        drawn = await asyncio.to_thread(service.check, body)
+        drawn, _ = await check_generation(service, body)
         return await answer(service, client, body, drawn, "image_generation")
 
     @routes.post(
@@ -66,7 +66,7 @@ def images_api(service: Service) -> APIRouter:
     )
     async def edit(client: Request) -> Any:
         """Redraw an image, or the transparent part of it or of a mask, as a sentence says."""
-        body, drawn, _ = await read_edit(service, client)
+        body, drawn, _, _ = await read_edit(service, client)
         return await answer(service, client, body, drawn, "image_edit")
 
     return routes

@@ -20,6 +20,7 @@ from pydantic import Field
 from sanakit.errors import BusyError, ClosedError, OutputError, SettingsError, StorageError
 from sanakit.images.image import encode
 from sanakit.pipelines.request import Request as Drawn
+from sanakit.serve.engine.steering import NamedControl
 from sanakit.serve.http.access import Caller, caller_of
 from sanakit.serve.http.answers import EDIT_BODY, EXAMPLES, answers
 from sanakit.serve.http.failures import Failure, FailureError, detail_of
@@ -32,7 +33,7 @@ from sanakit.serve.http.openai_schema import (
     Reply,
 )
 from sanakit.serve.http.service import Service, address, note_prompt
-from sanakit.serve.http.uploads import read_edit
+from sanakit.serve.http.uploads import check_generation, read_edit
 from sanakit.serve.jobs.jobs import CANCELLED, FINISHED, QUEUED, Job, new_job_id
 
 MAX_LISTED = 100
@@ -95,15 +96,15 @@ def jobs_api(service: Service) -> APIRouter:
     ) -> Any:
         """Accept a request for images, to be drawn later."""
         _check_body(body)
-        drawn = await asyncio.to_thread(service.check, body)
-        return await _accept(service, client, "generation", drawn, body, {}, idempotency_key)
+        drawn, controls = await check_generation(service, body)
+        return await _accept(service, client, "generation", drawn, body, {}, controls, idempotency_key)
 
     @routes.post("/edits", openapi_extra=EDIT_BODY, **accepting)
     async def add_edit(client: Request, idempotency_key: Idempotency = None) -> Any:
         """Accept a request to redraw an image, to be done later."""
-        body, drawn, sources = await read_edit(service, client)
+        body, drawn, sources, controls = await read_edit(service, client)
         _check_body(body)
-        return await _accept(service, client, "edit", drawn, body, sources, idempotency_key)
+        return await _accept(service, client, "edit", drawn, body, sources, controls, idempotency_key)
 
     @routes.get("", response_model=JobList, responses=answers(500, 503))
     async def listed(
@@ -161,17 +162,31 @@ async def _accept(
     drawn: Drawn,
     body: DrawingSettings,
     sources: dict[str, Image.Image],
+    controls: list[NamedControl],
     idempotency_key: str | None,
 ) -> Response:
     """Store a job, or find the one that the same Idempotency-Key made before."""
     note_prompt(service, client, body)
     caller = caller_of(client)
     settings = _arguments(drawn, body, kind)
+    offered = service.engine.residence.controls[drawn.model]
+    steering = [one | {"kind": one.get("kind") or offered[one["name"]].hint} for one in controls]
 
     def accept() -> Job:
         job_id = _derived_id(service, caller, idempotency_key) if idempotency_key else new_job_id()
-        for name, image in sources.items():  # by content: another upload never replaces a job's own
-            settings[name] = f"{job_id}-{name}-{_digest(image)[:32]}.png"
+        files: dict[str, Image.Image] = {}
+
+        def named(what: str, image: Image.Image) -> str:  # by content: no upload replaces a job's own
+            name = f"{job_id}-{what}-{_digest(image)[:32]}.png"
+            files[name] = image
+            return name
+
+        settings.update({what: named(what, image) for what, image in sources.items()})
+        if steering:
+            settings["control"] = [
+                one | {"image": named("control", shown["image"])}
+                for one, shown in zip(steering, controls, strict=True)
+            ]
         if idempotency_key and (before := service.jobs.get(job_id, caller.key_id)):
             return _same(before, settings, seeded=body.seed is not None)
         if service.draining.is_set():
@@ -180,22 +195,22 @@ async def _accept(
             raise BusyError(f"{service.settings.max_jobs} jobs are already waiting: try again later.")
         service.access.charge(caller, drawn.num_images)
         try:
-            for name, image in sources.items():
+            for name, image in files.items():
                 with service.engine.decoding.turn(image.width * image.height):
                     file = encode(image, "PNG")
-                service.store.put(settings[name], file)
+                service.store.put(name, file)
             return service.jobs.add(kind, settings, caller.key_id, drawn.num_images, job_id=job_id)
         except (OutputError, StorageError):
             service.access.refund(caller, drawn.num_images)
             twin = service.jobs.get(job_id, caller.key_id)  # it may have been a moment faster with this id
-            for name in sources:
-                if twin.body.get(name) != settings[name] if twin else not idempotency_key:
-                    service.store.delete(settings[name])
+            for name in files:
+                if name not in twin.input_names() if twin else not idempotency_key:
+                    service.store.delete(name)
             if twin:
                 return _same(twin, settings, seeded=body.seed is not None)
             raise
 
-    job = await (service.decode(accept) if sources else asyncio.to_thread(accept))
+    job = await (service.decode(accept) if sources or controls else asyncio.to_thread(accept))
     service.wake()
     headers = {"Location": address(client, "get", job_id=job.id)}
     return JSONResponse(_reply(job, client).model_dump(), 202, headers)

@@ -13,9 +13,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from sanakit.images.hints import HintKind
+from sanakit.pipelines.control import MAX_SCALE
+from sanakit.serve.engine.steering import MAX_CONTROLS
+
 MAX_PROMPT = 32_000  # characters, as OpenAI's
 MAX_IMAGES = 10  # of one request
 MAX_ADAPTERS = 16  # of one request
+MAX_CONTROL = 1_000_000  # characters of a control image in base64
 MAX_SEED = 2**53 - 1  # the largest whole number that every JSON reader keeps exact
 
 _IGNORED = "Accepted for existing clients; has no effect here."
@@ -37,10 +42,41 @@ def plain_name(name: str) -> str:
     return name[:50].encode("ascii", "backslashreplace").decode()
 
 
+def _known_alone(cls: type[BaseModel], fields: Any) -> Any:
+    """Refuse a body at its first unknown field: an error for each of a million would take seconds."""
+    names = fields if isinstance(fields, dict) else ()
+    if (unknown := next((name for name in names if name not in cls.model_fields), None)) is not None:
+        raise PydanticCustomError("extra_forbidden", "Unknown field", {"field": plain_name(unknown)})
+    return fields
+
+
+class ControlField(BaseModel):
+    """An image that steers the drawing through one of the server's ControlNets."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    _known = model_validator(mode="before")(_known_alone)
+
+    name: str = Field(
+        max_length=200, pattern=_TEXT, description="Of the ControlNet, see `controls` of /v1/models."
+    )
+    image: str = Field(
+        max_length=MAX_CONTROL, description="A PNG, JPEG or WebP file in base64, or a data URL of it."
+    )
+    kind: HintKind | None = Field(
+        None, description="Hint to make of the image; as-is: it is one; null: what the ControlNet learned."
+    )
+    scale: float | None = Field(
+        None, ge=-MAX_SCALE, le=MAX_SCALE, description="0 does not steer, 1 as trained; 1."
+    )
+    start: float | None = Field(None, ge=0, le=1, description="Share of the steps from which it steers; 0.")
+    end: float | None = Field(None, ge=0, le=1, description="Share of the steps until which it steers; 1.")
+
+
 class DrawingSettings(BaseModel):
     """Fields that generations and edits share."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    _known = model_validator(mode="before")(_known_alone)
 
     prompt: str = Field(
         max_length=MAX_PROMPT, pattern=_TEXT, description="What to draw.", examples=["a red apple"]
@@ -117,18 +153,12 @@ class DrawingSettings(BaseModel):
         description="Weights of the server's adapters (LoRA) by name, see /v1/models; others are off.",
         examples=[{"style": 0.8}],
     )
+    control: list[ControlField] | None = Field(
+        None, max_length=MAX_CONTROLS, description="Images that steer it, each through a ControlNet."
+    )
     deadline: float | None = Field(
         None, gt=0, le=3600, description="Seconds after which the request fails with 504."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, fields: Any) -> Any:
-        """Refuse a body at its first unknown field: an error for each of a million would take seconds."""
-        names = fields if isinstance(fields, dict) else ()
-        if (unknown := next((name for name in names if name not in cls.model_fields), None)) is not None:
-            raise PydanticCustomError("extra_forbidden", "Unknown field", {"field": plain_name(unknown)})
-        return fields
 
     @property
     def sides(self) -> tuple[int | None, int | None]:
@@ -262,6 +292,9 @@ class ModelReply(Reply):
     owned_by: str = "sanakit"
     defaults: dict[str, Any] = Field(description="Its defaults: size, steps, ...")
     adapters: list[str] = Field(description="Names of the adapters that a request may use with it.")
+    controls: dict[str, str] = Field(
+        description="ControlNets that a request may use with it, and the kind of hint each learned."
+    )
 
 
 class ModelList(Reply):

@@ -72,7 +72,8 @@ class Service:
     def check(self, asked: DrawingSettings, **source: Any) -> Request:
         """Check what a body asks for against the model and this server's limits; blocks for a moment.
 
-        source: image, mask and strength of an edit. Raises SettingsError, SizeError, ModelNotFoundError.
+        source: image, mask and strength of an edit; control: the decoded images of `asked.control`. Raises
+        SettingsError, SizeError, ModelNotFoundError.
         """
         width, height = asked.sides
         steps = asked.steps

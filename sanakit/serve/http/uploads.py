@@ -1,4 +1,4 @@
-"""Uploads by form: fields, images and masks, none of them trusted.
+"""Uploads: fields, images and masks of forms, and control images in base64; none of them is trusted.
 
 File names of clients are never looked at. OpenAI's rule for masks also holds in `pipelines.source`:
 transparent pixels of the mask, or without one of the image, are redrawn. There, white marks them if nothing
@@ -7,7 +7,12 @@ is transparent.
 
 from __future__ import annotations
 
+import base64
+import binascii
+import io
+import json
 import re
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 from fastapi import Request
@@ -20,36 +25,57 @@ from sanakit.images.masks import repaint_mask, transparency_mask
 from sanakit.images.opening import flatten, open_image
 from sanakit.pipelines.request import Request as Drawn
 from sanakit.serve.engine.decoding import header_size
+from sanakit.serve.engine.steering import NamedControl
 from sanakit.serve.http.failures import FailureError, invalid, unknown_field
-from sanakit.serve.http.openai_schema import MAX_PROMPT, EditRequest, plain_name
+from sanakit.serve.http.openai_schema import MAX_CONTROL, DrawingSettings, EditRequest, plain_name
 from sanakit.serve.http.service import Service
 
 _FILES = {"image": "image", "image[]": "image", "mask": "mask"}  # OpenAI's client sends lists with brackets
 _ADAPTER = re.compile(r"adapters\[(.{1,200})\]")  # an object, as OpenAI's client sends it
+_DATA = re.compile(r"data:[a-z0-9.+/-]{0,100};base64,", re.IGNORECASE)
 _NAMES = [*EditRequest.model_fields, *_FILES]
 
 
-async def read_edit(service: Service, client: Request) -> tuple[EditRequest, Drawn, dict[str, Image.Image]]:
-    """Read and check an edit: its fields, what is to be drawn, and "image" and perhaps "mask", upright.
+async def check_generation(service: Service, body: DrawingSettings) -> tuple[Drawn, list[NamedControl]]:
+    """Check a request for images; return what is to be drawn, and its control images, decoded.
+
+    Raises SettingsError, SizeError, ModelNotFoundError.
+    """
+
+    def check() -> tuple[Drawn, list[NamedControl]]:
+        files = control_files(body)
+        with service.engine.decoding.turn(sum(map(_pixels, files))):
+            controls = open_controls(body, files)
+            return service.check(body, control=controls), controls
+
+    return await service.decode(check)
+
+
+async def read_edit(
+    service: Service, client: Request
+) -> tuple[EditRequest, Drawn, dict[str, Image.Image], list[NamedControl]]:
+    """Read and check an edit: its fields, what is to be drawn, "image" and perhaps "mask", upright, and its
+    control images.
 
     Raises SettingsError, SizeError, ModelNotFoundError, FailureError.
     """
     if client.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
         raise SettingsError("An edit must be a form: send multipart/form-data.")
-    async with client.form(max_files=3, max_fields=40, max_part_size=4 * MAX_PROMPT) as form:
+    async with client.form(max_files=3, max_fields=64, max_part_size=MAX_CONTROL) as form:
         body, files = _sorted(form)
         image, mask = files["image"].file, files["mask"].file if "mask" in files else None
 
-        def check() -> tuple[Drawn, dict[str, Image.Image]]:
+        def check() -> tuple[Drawn, dict[str, Image.Image], list[NamedControl]]:
             width, height = header_size(image)
             if body.sides == (None, None):  # the result has the upload's size
                 service.check_sides(width, height)
-            with service.engine.decoding.turn(width * height):
-                sources = open_images(image, mask)
-                return service.check(body, strength=body.strength, **sources), sources
+            shown = control_files(body)
+            with service.engine.decoding.turn(width * height + sum(map(_pixels, shown))):
+                sources, controls = open_images(image, mask), open_controls(body, shown)
+                drawn = service.check(body, strength=body.strength, control=controls, **sources)
+                return drawn, sources, controls
 
-        drawn, sources = await service.decode(check)
-        return body, drawn, sources
+        return body, *await service.decode(check)
 
 
 def open_images(image: BinaryIO, mask: BinaryIO | None) -> dict[str, Image.Image]:
@@ -68,6 +94,43 @@ def open_images(image: BinaryIO, mask: BinaryIO | None) -> dict[str, Image.Image
     return sources
 
 
+def control_files(body: DrawingSettings) -> list[io.BytesIO]:
+    """Return the files of a body's control images. Raises SettingsError for what is not base64."""
+    files = []
+    for number, one in enumerate(body.control or (), 1):
+        start = _DATA.match(one.image)
+        try:
+            files.append(
+                io.BytesIO(base64.b64decode(one.image[start.end() if start else 0 :], validate=True))
+            )
+        except (binascii.Error, ValueError):  # the latter for other letters than ASCII
+            raise SettingsError(
+                f"The image of control {number} is not base64: send a PNG, JPEG or WebP file in base64, or "
+                "as a data URL (data:image/png;base64,...)."
+            ) from None
+    return files
+
+
+def open_controls(body: DrawingSettings, files: Sequence[BinaryIO]) -> list[NamedControl]:
+    """Decode a body's control images, from `control_files`, RGB and upright. Raises SettingsError."""
+    return [
+        {
+            "name": one.name,
+            "image": flatten(open_image(file, f"The image of control {number}")),
+            "kind": one.kind,
+            "scale": one.scale,
+            "start": one.start,
+            "end": one.end,
+        }
+        for number, (one, file) in enumerate(zip(body.control or (), files, strict=True), 1)
+    ]
+
+
+def _pixels(file: BinaryIO) -> int:
+    width, height = header_size(file)
+    return width * height
+
+
 def _check_sizes(image: tuple[int, int], mask: tuple[int, int]) -> None:
     """Refuse a mask of another size before it is decoded. Raises SizeError."""
     if (0, 0) not in (image, mask) and sorted(image) != sorted(mask):  # either may be turned by its EXIF data
@@ -84,6 +147,10 @@ def _sorted(form: FormData) -> tuple[EditRequest, dict[str, UploadFile]]:
         if (adapter := _ADAPTER.fullmatch(name)) and isinstance(value, str) and adapter[1] not in adapters:
             adapters[adapter[1]] = value
             continue
+        if name.startswith("control["):  # as OpenAI's client sends a list of objects: not which part is whose
+            raise SettingsError(
+                "A form has control as JSON in one field: send json.dumps([...]) as its text."
+            )
         if _left_empty(name, value):
             continue
         told = plain_name(name)
@@ -101,7 +168,7 @@ def _sorted(form: FormData) -> tuple[EditRequest, dict[str, UploadFile]]:
         if isinstance(value, UploadFile):
             files[name] = value
         else:
-            fields[name] = value
+            fields[name] = _parsed(value) if name == "control" else value
     if adapters:
         fields.setdefault("adapters", adapters)
     if "image" not in files:
@@ -110,6 +177,14 @@ def _sorted(form: FormData) -> tuple[EditRequest, dict[str, UploadFile]]:
         return EditRequest.model_validate(fields), files
     except ValidationError as error:
         raise FailureError(invalid(error.errors(), _NAMES)) from None
+
+
+def _parsed(text: str) -> Any:
+    """Return the value of a field that holds JSON; text that is none stays text, which no field takes."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _left_empty(name: str, value: UploadFile | str) -> bool:

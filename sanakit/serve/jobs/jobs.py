@@ -33,6 +33,7 @@ QUEUED, RUNNING, FINISHED, FAILED, CANCELLED = "queued", "running", "finished", 
 MAX_ATTEMPTS = 3  # a job that kills the process must not do so for ever
 MAX_LISTED = 1000
 INPUTS = ("image", "mask")  # entries of a body that name images in the store
+CONTROL = "control"  # the entry whose elements do so, each in its own entry "image"
 KINDS, STATUSES = ("generation", "edit"), (QUEUED, RUNNING, FINISHED, FAILED, CANCELLED)
 
 _ID = re.compile(r"job_[0-9a-f]{32}")
@@ -69,8 +70,9 @@ class Job(Base):
         return [f"{self.id}-{index}.png" for index in range(self.pictures)]
 
     def input_names(self) -> list[str]:
-        """Names in the store of the images it was given."""
-        return [self.body[field] for field in INPUTS if self.body.get(field)]
+        """Names in the store of the images it was given: to start from, then to be steered by."""
+        named = [self.body[field] for field in INPUTS if self.body.get(field)]
+        return named + [one["image"] for one in self.body.get(CONTROL) or ()]
 
 
 class JobStore:
@@ -300,13 +302,17 @@ def _wrong(job: Job) -> str:
     """Return what makes no sense in a job's row; empty if all of it does."""
     if found := damage(job):
         return found
-    names = [job.body.get(field) for field in INPUTS]
+    names, controls = [job.body.get(field) for field in INPUTS], job.body.get(CONTROL)
     if not _ID.fullmatch(job.id):
         return "id is not a job's id"
     if job.kind not in KINDS or job.status not in STATUSES:
         return f"kind is not one of {', '.join(KINDS)}, or status not one of {', '.join(STATUSES)}"
     if job.pictures > MAX_IMAGES:
         return f"{Job.pictures.key} is above {MAX_IMAGES}"
+    if controls is not None:
+        if not isinstance(controls, list) or not all(isinstance(one, dict) for one in controls):
+            return "body has control images that are not objects"
+        names += [one.get("image", 0) for one in controls]
     if not all(name is None or isinstance(name, str) for name in names):
         return "body names an image by something that is not a text"
     if not all(_is_file(file) for file in job.files):

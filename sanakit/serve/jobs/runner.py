@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from sanakit.pipelines.result import Result
 from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.engine.ticket import Stepped
 from sanakit.serve.jobs.database import now
-from sanakit.serve.jobs.jobs import INPUTS, Job, JobStore
+from sanakit.serve.jobs.jobs import CONTROL, INPUTS, Job, JobStore
 from sanakit.serve.jobs.storage import ImageStore
 
 if TYPE_CHECKING:
@@ -214,10 +215,16 @@ class JobRunner:
         """Check a job's settings again, with its images in place of their names."""
         settings = dict(job.body)
         files = {field: self._file(name) for field in INPUTS if (name := settings.get(field))}
-        width, height = header_size(files["image"]) if "image" in files else (0, 0)
-        with self._engine.decoding.turn(width * height):
+        shown = [(one, self._file(one["image"])) for one in settings.get(CONTROL) or ()]
+        counted = [files[field] for field in INPUTS[:1] if field in files] + [file for _, file in shown]
+        with self._engine.decoding.turn(sum(math.prod(header_size(file)) for file in counted)):
             for field, file in files.items():
                 settings[field] = open_image(file, f"The image {settings[field]} of this job")
+            if shown:
+                settings[CONTROL] = [
+                    one | {"image": open_image(file, f"The image {one['image']} of this job")}
+                    for one, file in shown
+                ]
             return self._engine.check(**settings)
 
     def _file(self, name: str) -> io.BytesIO:

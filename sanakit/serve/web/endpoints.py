@@ -11,23 +11,30 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack, aclosing
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from sanakit.errors import SettingsError
 from sanakit.images.image import MAX_SIDE, MIN_SIDE
+from sanakit.images.opening import open_image
+from sanakit.pipelines.control import MAX_SCALE
 from sanakit.serve.engine.decoding import header_size
+from sanakit.serve.engine.steering import NamedControl
 from sanakit.serve.http.openai_schema import MAX_SEED
 from sanakit.serve.http.uploads import open_images
 from sanakit.serve.web.messages import told
 from sanakit.serve.web.page import Page
 from sanakit.serve.web.panel import MOST_PROMPT
 from sanakit.serve.web.settings import MOST_IMAGES, Wish, parse_whole
+from sanakit.serve.web.steering import named
 from sanakit.serve.web.studio import PAINTED, WHOLE, Edit, View
 
 MOST_STEPS, MOST_GUIDANCE = 1000, 100.0  # of all models; the page's sliders end earlier
 Answer = tuple[list[str], dict[str, Any]]  # PNG files; "images", the settings of each, and "warnings"
+_STEERING = ("control", "control_net", "control_kind", "control_scale", "control_start", "control_end")
 _SHARED = ("negative_prompt", "model", "steps", "guidance", "seed", "num_images", "prompt_weights")
 
 
@@ -40,7 +47,9 @@ class Endpoints:
     def lay_out(self) -> None:
         """Make the hidden components inside the Blocks that are open, and tie the functions to them."""
         with gr.Column(visible=False):
-            fields = _fields(list(self._page.engine.specs))
+            engine = self._page.engine
+            fields = _fields(list(engine.specs))
+            steering = _STEERING if any(engine.residence.controls.values()) else ()
             answer: list[Any] = [gr.File(label="Files", file_count="multiple"), gr.JSON(label="Settings")]
             for function, own in (
                 (self.generate, ("prompt", "width", "height")),
@@ -50,7 +59,7 @@ class Endpoints:
                     told(function, spelled=str),
                     None,
                     answer,
-                    inputs_kwargs={name: fields[name] for name in (*own, *_SHARED)},
+                    inputs_kwargs={name: fields[name] for name in (*own, *_SHARED, *steering)},
                     show_progress="hidden",
                     api_name=function.__name__,
                     concurrency_limit=None,  # the engine has the queue
@@ -69,14 +78,22 @@ class Endpoints:
         seed: float | None = None,
         num_images: float = 1,
         prompt_weights: bool = False,
+        control: str | None = None,
+        control_net: str = "",
+        control_kind: str = "",
+        control_scale: float | None = None,
+        control_start: float | None = None,
+        control_end: float | None = None,
     ) -> Answer:
         """Draw images from a prompt. Width and height are pixels; image i has the seed + i. Left out, size,
         steps and guidance are the model's own, and the seed is random. With prompt weights, (red:1.5) weighs
-        these words.
+        these words. Control is an image that steers through the ControlNet of that name; its kind, scale,
+        start and end are as for the API.
         """
         words, others = (prompt, negative_prompt, model), (steps, guidance, seed, num_images, prompt_weights)
         wish = self._wish(*words, *others, size=(width, height))
-        return await self._drawn(visitor, wish)
+        told = (control_net, control_kind, control_scale, control_start, control_end)
+        return await self._drawn(visitor, await self._steered(wish, control, *told))
 
     async def edit(
         self,
@@ -92,6 +109,12 @@ class Endpoints:
         seed: float | None = None,
         num_images: float = 1,
         prompt_weights: bool = False,
+        control: str | None = None,
+        control_net: str = "",
+        control_kind: str = "",
+        control_scale: float | None = None,
+        control_start: float | None = None,
+        control_end: float | None = None,
     ) -> Answer:
         """Redraw an image, PNG, JPEG or WebP, or the part of it where a mask of its size is transparent or,
         if nothing is, white. Strength: 0 keeps the image, 1 ignores it. Left out: 1 with a mask, else 0.6, or
@@ -103,7 +126,24 @@ class Endpoints:
             raise SettingsError("The image is missing: an edit needs one to start from.")
         loop, threads = asyncio.get_running_loop(), self._page.engine.decoding.threads
         edit = await loop.run_in_executor(threads, self._edit, image, mask, strength)
-        return await self._drawn(visitor, wish, edit)
+        told = (control_net, control_kind, control_scale, control_start, control_end)
+        return await self._drawn(visitor, await self._steered(wish, control, *told), edit)
+
+    async def _steered(self, wish: Wish, file: str | None, net: str, *told: Any) -> Wish:
+        """Return the wish with its control image, decoded, if there is one. Raises SettingsError."""
+        if bool(file) != bool(net):
+            missing = "control_net, the name of a ControlNet" if file else "control, an image"
+            raise SettingsError(f"{missing}, is missing: send both, or neither.")
+        if not file:
+            return wish
+        loop, decoding = asyncio.get_running_loop(), self._page.engine.decoding
+
+        def opened() -> NamedControl:
+            width, height = header_size(file)
+            with decoding.turn(width * height):
+                return named(net, open_image(Path(file), "The control image"), *told)
+
+        return replace(wish, control=[await loop.run_in_executor(decoding.threads, opened)])
 
     def _wish(
         self,
@@ -180,4 +220,10 @@ def _fields(models: list[str]) -> dict[str, gr.components.Component]:
         "seed": gr.Number(label="Seed", precision=0, minimum=0, maximum=MAX_SEED),
         "prompt_weights": gr.Checkbox(label="Prompt weights"),
         "num_images": gr.Number(1, label="Number of images", precision=0, minimum=1, maximum=MOST_IMAGES),
+        "control": gr.File(label="Control", type="filepath"),
+        "control_net": gr.Textbox("", label="ControlNet", max_length=200),
+        "control_kind": gr.Textbox("", label="Kind of control", max_length=50),
+        "control_scale": gr.Number(label="Scale of control", minimum=-MAX_SCALE, maximum=MAX_SCALE),
+        "control_start": gr.Number(label="Start of control", minimum=0, maximum=1),
+        "control_end": gr.Number(label="End of control", minimum=0, maximum=1),
     }

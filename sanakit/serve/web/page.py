@@ -40,14 +40,14 @@ from sanakit.serve.web.settings import (
     CUSTOM,
     Wish,
     command_line,
-    other_adapters,
-    other_dialect,
     parse_whole,
     settings_of,
     sizes,
     split_style,
     styles,
+    told_otherwise,
 )
+from sanakit.serve.web.steering import control_of, make_steering
 from sanakit.serve.web.studio import BEYOND, WHOLE, Edit, Studio, View
 from sanakit.serve.web.style import SWITCH_SHADE
 from sanakit.serve.web.view import EMPTY, preview_html, status_html
@@ -92,6 +92,8 @@ class Page:
             shade = gr.Button("◐", elem_id="shade", size="sm", min_width=40)
         with gr.Row(elem_id="body"):
             self.panel = make_panel(self.engine.specs)
+            with self.panel.column:
+                self.steering = make_steering(self.engine.residence.controls, self.engine.decoding)
             with gr.Column(scale=8, min_width=320, elem_id="right"):
                 strength = chosen_strength(next(iter(self.engine.specs.values())))
                 self.editor = make_editor(self.engine.decoding, strength)
@@ -104,7 +106,7 @@ class Page:
     def _tie_panel(self) -> None:
         panel, editor, stage = self.panel, self.editor, self.stage
         self._on(self.mode.change, self.choose_mode, [self.mode], self._whole())
-        chosen = [*self._settings(), editor.strength]
+        chosen = [*self._settings(), editor.strength, *self.steering.changed]
         self._on(panel.model.input, self.choose_model, [panel.model, editor.what], chosen)
         example = [panel.prompt, panel.style, panel.chips]
         self._on(panel.chips.input, self.choose_example, [panel.model, panel.chips], example)
@@ -120,19 +122,20 @@ class Page:
         wish += [panel.steps, panel.guidance, panel.guidance_kind, panel.solver, panel.seed, panel.num_images]
         edit = [editor.image, editor.what, editor.strength]
         edit += [editor.left, editor.top, editor.right, editor.bottom]
-        changed = [
-            panel.draw,
-            panel.cancel,
-            panel.seed,
-            stage.view,
-            stage.images,
-            stage.status,
-            stage.names,
-        ]
+        changed = [panel.draw, panel.cancel, panel.seed]
+        changed += [stage.view, stage.images, stage.status, stage.names]
         self._on(
             panel.draw.click,
             self.draw,
-            [self.mode, panel.keep_seed, panel.drawn_seed, *wish, panel.prompt_weights, *edit],
+            [
+                self.mode,
+                panel.keep_seed,
+                panel.drawn_seed,
+                *wish,
+                panel.prompt_weights,
+                *edit,
+                *self.steering.inputs,
+            ],
             [self.mode, panel.drawn_seed, *changed, *self._details(stage.details)],
             concurrency_limit=None,  # the engine has the queue, and says when it is full
         )
@@ -230,10 +233,11 @@ class Page:
             seed=seed if wanted else str(secrets.randbelow(2**32)),
             num_images=parse_whole("number of images", count),
             prompt_weights=bool(rest[0]),
+            control=control_of(rest[8:]),  # behind the switch of weights and the seven of the editor
         )
         if mode != EDIT:
             return wish, None
-        _, edited, what, strength, *margins = rest
+        edited, what, strength, *margins = rest[1:8]
         image, mask = source_and_mask(edited)
         left, top, right, bottom = (parse_whole("margin", margin or 0) for margin in margins)
         sides = left, top, right, bottom
@@ -270,7 +274,8 @@ class Page:
     def choose_model(self, model: str, what: str = WHOLE) -> Updates:
         """Offer a model's own styles and sizes, and set its defaults."""
         strength = chosen_strength(self.engine.specs[model]) if what == WHOLE else 1.0
-        return {**offered_by(self.engine.specs[model], self.panel), self.editor.strength: strength}
+        shown = offered_by(self.engine.specs[model], self.panel) | self.steering.offered_by(model)
+        return {**shown, self.editor.strength: strength}
 
     def choose_example(self, model: str, prompt: str) -> Updates:
         """Write an example into the prompt; the style that it ends with is chosen instead of written."""
@@ -360,7 +365,7 @@ class Page:
         else:
             model = drawn_by
         spec = self.engine.specs[model]
-        for note in filter(None, (other_dialect(metadata, spec), other_adapters(metadata))):
+        for note in told_otherwise(metadata, spec):
             gr.Warning(escape(note))
         mode = EDIT if "strength" in metadata else CREATE
         return {self.mode: mode, panel.model: model, **restored_from(metadata, spec, panel)}

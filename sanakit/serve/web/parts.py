@@ -102,7 +102,7 @@ def make_editor(turns: DecodingTurns, at_first: float) -> Editor:
             placeholder="Drop an image here, or choose one",
             buttons=["fullscreen"],
         )
-        image.convert_and_format_image = _in_turn(turns, _checked_layer)
+        check_layers(image, turns)
         what = gr.Radio(
             [WHOLE, PAINTED, BEYOND],
             value=WHOLE,
@@ -135,6 +135,11 @@ def make_editor(turns: DecodingTurns, at_first: float) -> Editor:
             )
     found = locals()
     return Editor(**{field.name: found[field.name] for field in fields(Editor)})
+
+
+def check_layers(editor: gr.ImageEditor, turns: DecodingTurns) -> None:
+    """Have an editor's layers decoded in turns, with their sizes looked at before."""
+    editor.convert_and_format_image = _in_turn(turns, _checked_layer)
 
 
 def make_stage() -> DrawingArea:

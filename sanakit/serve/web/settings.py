@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from sanakit.flow.guidance_kinds import PLAIN, read_kind
 from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, nearest_bin, read_metadata
 from sanakit.images.opening import open_image
 from sanakit.pipelines.request import MAX_SEED, ModelSpec, checked_prompts, whole_number
+from sanakit.serve.engine.steering import NamedControl
 
 NO_STYLE = "Plain"
 CUSTOM = "Custom"  # the size that is typed
@@ -28,6 +30,8 @@ MOST_IMAGES = 8  # of one press of the button
 MOST_EXAMPLES = 8  # prompts that the page shows
 MOST_STEPS, MOST_GUIDANCE = 100, 20.0  # as far as the sliders go
 SOURCE = "source.png"  # stands for the visitor's file, whose place only they know
+CONTROL = "control.png"  # likewise, of what steered it
+_CONTROL = re.compile(r"([a-z-]+) (-?[0-9.]+)(?: from ([0-9.]+) to ([0-9.]+))?(?: by (.+)@[0-9a-f]+)?")
 
 # Text added to the prompt, where a model's folder names no styles: the published models know words that
 # captions are full of.
@@ -61,6 +65,7 @@ class Wish:
     solver: str
     seed: str = ""  # as typed: a browser's numbers lose the last digits of large ones; empty: a new one
     num_images: int = 1
+    control: Sequence[NamedControl] = ()  # what steers it
 
     def words(self, known: Mapping[str, str]) -> dict[str, Any]:
         """Return the keyword arguments of `Engine.check`. known: the model's styles. Raises SettingsError."""
@@ -77,6 +82,7 @@ class Wish:
             "solver": self.solver,
             "seed": parse_seed(self.seed),
             "num_images": self.num_images,
+            "control": self.control,
         }
 
 
@@ -174,8 +180,12 @@ def parse_whole(what: str, value: Any) -> int:
 def command_line(metadata: Metadata) -> str:
     """Return the `sana` command that draws an image again, quoted for a POSIX shell.
 
-    An edit's own source (and mask) cannot be known to a server: `source.png` stands for it.
+    An edit's own source (and mask) cannot be known to a server: `source.png` stands for it, and `control.png`
+    for what steered it. The command has one control image: for several a comment says how to go on.
     """
+    steered = recorded_controls(metadata.get("control", ""))
+    if len(steered) > 1:
+        return f"# {len(steered)} control images: draw it in Python, TextToImage(...)(control=[...])"
     prompt = str(metadata["prompt"])
     edited = "strength" in metadata
     options = {
@@ -195,6 +205,10 @@ def command_line(metadata: Metadata) -> str:
     given += ["--prompt-weights"] if metadata.get("prompt_weights") else []
     uses = recorded_uses(metadata.get("adapters", ""))
     given += [f"--adapter={use.file}:{use.weight:g}" for use in uses]
+    for kind, scale, start, end, net in steered:
+        given += [f"--control={CONTROL}", f"--control-kind={kind}", f"--control-scale={scale}"]
+        given += ["--control-range", start, end] if start else []
+        given += [f"--control-model={net}"] if net else []
     words = ["edit", SOURCE] if edited else ["generate"]
     arguments = [*given, "--", prompt] if prompt.startswith("-") else [prompt, *given]
     return shlex.join(["sana", *words, *arguments])
@@ -215,6 +229,32 @@ def other_adapters(metadata: Metadata) -> str:
     return told if files else ""
 
 
+def other_control(metadata: Metadata) -> str:
+    """Return what is told of an image that was steered, whose control image no file keeps; else ""."""
+    control = str(metadata.get("control", ""))[:200]
+    told = f"It was steered ({control}): choose that image again under Steer by an image."
+    return told if control else ""
+
+
+def told_otherwise(metadata: Metadata, spec: ModelSpec) -> list[str]:
+    """Return what is told of an image that a page does not draw again by its settings alone."""
+    found = other_dialect(metadata, spec), other_adapters(metadata), other_control(metadata)
+    return [note for note in found if note]
+
+
+def recorded_controls(text: object) -> list[tuple[str, str, str, str, str]]:
+    """Return kind, scale, start, end and ControlNet of each recorded control; "" where nothing was said.
+
+    Raises SettingsError for what is not a record.
+    >>> recorded_controls("edges 0.8 from 0 to 0.5 by lines@90ab12cd34ef")
+    [('edges', '0.8', '0', '0.5', 'lines')]
+    """
+    found = [_CONTROL.fullmatch(one) for one in str(text).split("; ")] if text else []
+    if not all(found):
+        raise SettingsError(f"The setting control is {str(text)[:200]!r}, which is not a record of control.")
+    return [(m[1], m[2], m[3] or "", m[4] or "", m[5] or "") for m in found if m]
+
+
 def settings_of(path: str | os.PathLike[str]) -> Metadata:
     """Read the settings of an uploaded PNG, which anyone may have written. Raises SettingsError."""
     with Path(path).open("rb") as file:
@@ -231,5 +271,6 @@ def settings_of(path: str | os.PathLike[str]) -> Metadata:
     read_kind(str(found.get("guidance_kind", PLAIN)))
     check_dialect(found.get("dialect", USUAL))
     recorded_uses(found.get("adapters", ""))
+    recorded_controls(found.get("control", ""))
     parse_seed(str(found.get("seed", "")))
     return found

@@ -139,9 +139,10 @@ class Studio:
     def _check(self, wish: Wish, edit: Edit | None):
         spec = self.engine.specs.get(wish.model)
         words = wish.words(styles(spec) if spec else {})
-        if edit is None:
-            return self.engine.check(wish.model, **words, width=wish.width, height=wish.height)
-        with self.engine.decoding.turn(edit.pixels):
+        shown = sum(one["image"].width * one["image"].height for one in wish.control)
+        with self.engine.decoding.turn(shown + (edit.pixels if edit else 0)):
+            if edit is None:
+                return self.engine.check(wish.model, **words, width=wish.width, height=wish.height)
             return self.engine.check(wish.model, **words, **edit.words())
 
     async def _follow(self, events: asyncio.Queue, count: int) -> AsyncIterator[View | Result]:

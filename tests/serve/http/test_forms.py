@@ -118,7 +118,7 @@ def test_an_empty_body_is_told_what_to_send(parts: Any) -> None:
         {"content": b"no form", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
         {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
         form(*[(f"f{n}", None, b"x") for n in range(100)]),
-        form(IMAGE, ("prompt", None, b"x" * 200_000)),
+        form(IMAGE, ("prompt", None, b"x" * 1_100_000)),
     ],
     ids=["cut", "no boundary", "fields", "long"],
 )

@@ -40,7 +40,7 @@ from sanakit.serve.web.mount import build_page, mount_page  # noqa: E402
 from sanakit.serve.web.page import CREATE, EDIT, Page  # noqa: E402
 from sanakit.serve.web.parts import source_and_mask  # noqa: E402
 from sanakit.serve.web.studio import PAINTED, WHOLE  # noqa: E402
-from tests.serve.web.drawing import METADATA  # noqa: E402
+from tests.serve.web.drawing import METADATA, UNSTEERED  # noqa: E402
 
 VISITOR = SimpleNamespace(session_hash="tab-1", username=None)
 
@@ -138,7 +138,9 @@ def test_a_layers_profile_is_looked_at_before_its_colours_become_rgb(
 def test_the_strength_at_first_leaves_something_of_the_image(engine: Engine, history: History) -> None:
     pocket = engine.specs["pocket"]
     sprint = replace(pocket, settings=replace(pocket.settings, steps=2), guidance_embed=True)
-    two = SimpleNamespace(specs={"sprint": sprint, "pocket": pocket}, decoding=engine.decoding)
+    two = SimpleNamespace(
+        specs={"sprint": sprint, "pocket": pocket}, decoding=engine.decoding, residence=UNSTEERED
+    )
     page = Page(two, history)  # pyright: ignore
     with gradio.Blocks(analytics_enabled=False):
         page.lay_out()
@@ -154,7 +156,9 @@ def test_the_strength_at_first_leaves_something_of_the_image(engine: Engine, his
 def test_fewer_steps_lower_a_strength_that_would_be_all_of_them(engine: Engine, history: History) -> None:
     pocket = engine.specs["pocket"]
     sprint = replace(pocket, settings=replace(pocket.settings, steps=4), guidance_embed=True)
-    two = SimpleNamespace(specs={"sprint": sprint, "pocket": pocket}, decoding=engine.decoding)
+    two = SimpleNamespace(
+        specs={"sprint": sprint, "pocket": pocket}, decoding=engine.decoding, residence=UNSTEERED
+    )
     page = Page(two, history)  # pyright: ignore
     with gradio.Blocks(analytics_enabled=False):
         page.lay_out()
@@ -329,7 +333,9 @@ def test_another_model_brings_its_own_styles_sizes_and_defaults(engine: Engine, 
     assert all((height, width) in aspect_bins(1024) for width, height in offered.values())
     assert len(set(offered.values())) == 5
 
-    two = SimpleNamespace(specs={"pocket": pocket, "sana-1.6b-1024": large}, decoding=DecodingTurns())
+    two = SimpleNamespace(
+        specs={"pocket": pocket, "sana-1.6b-1024": large}, decoding=DecodingTurns(), residence=UNSTEERED
+    )
     page = Page(two, history)  # pyright: ignore
     with gradio.Blocks(analytics_enabled=False):
         page.lay_out()

@@ -21,6 +21,7 @@ from PIL import Image  # noqa: E402
 from sanakit.serve.web.history import History  # noqa: E402
 from sanakit.serve.web.page import Page  # noqa: E402
 from sanakit.serve.web.settings import CUSTOM, NO_STYLE, examples, size_choices, sizes  # noqa: E402
+from tests.serve.web.drawing import UNSTEERED  # noqa: E402
 
 SIZES = ((512, 512), (256, 256), (288, 224))
 PROMPTS = ("a red apple", "a tulip, cartoon", "a red apple", "a fox")
@@ -36,7 +37,7 @@ def page(engine: Engine, tmp_path: Path) -> Page:
     )
     plain = replace(listed, name="plain", sizes=(), example_prompts=())
     specs = {own.name: replace(pocket, settings=own) for own in (listed, plain)}
-    engine: Any = SimpleNamespace(specs=specs, decoding=DecodingTurns())
+    engine: Any = SimpleNamespace(specs=specs, decoding=DecodingTurns(), residence=UNSTEERED)
     page = Page(engine, History(ImageStore(tmp_path)))
     with gradio.Blocks(analytics_enabled=False):
         page.lay_out()
@@ -58,7 +59,9 @@ def test_the_sliders_hold_the_own_settings_of_every_model(engine: Engine, tmp_pa
     pocket = engine.specs["pocket"]
     odd = replace(pocket, settings=replace(pocket.settings, name="odd", steps=250, guidance=0.5))
     high = replace(pocket, settings=replace(pocket.settings, name="high", guidance=30.0))
-    three: Any = SimpleNamespace(specs={"pocket": pocket, "odd": odd, "high": high}, decoding=DecodingTurns())
+    three: Any = SimpleNamespace(
+        specs={"pocket": pocket, "odd": odd, "high": high}, decoding=DecodingTurns(), residence=UNSTEERED
+    )
     for specs, steps, guidance in (
         (three.specs, (1, 250), (0.5, 30.0)),
         ({"pocket": pocket}, (1, 100), (1, 20.0)),

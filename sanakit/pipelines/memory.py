@@ -14,9 +14,10 @@ The estimates cover the whole process: its memory before loading, the weights, a
 
 from __future__ import annotations
 
+import copy
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,8 +131,8 @@ class Planner:
                 "The memory of graphs cannot be limited: leave memory at auto, or use the original model."
             )
         self.on_cpu = device.type == "cpu"
-        self.weights = Weights.of(transformer, autoencoder, text, *nets, mapped=self.on_cpu)
-        self._copies = 2 * len(nets)  # activations of a ControlNet: its tokens, and what it adds
+        self._parts = transformer, autoencoder, text
+        self._weigh(nets)
         self.transformer, self.autoencoder = transformer.config, autoencoder.config
         self.device, self.budget = device, budget
         self.base = resident_bytes() if self.on_cpu else 0
@@ -139,6 +140,16 @@ class Planner:
         if not self.on_cpu:
             waiting = next(transformer.parameters()).device != device
             self.residences = ("staged",) if waiting else ("resident",)
+
+    def with_nets(self, nets: Sequence[nn.Module]) -> Planner:
+        """Return a planner for the same parts and these ControlNets in the place of its own."""
+        other = copy.copy(self)
+        other._weigh(nets)
+        return other
+
+    def _weigh(self, nets: Sequence[nn.Module]) -> None:
+        self.weights = Weights.of(*self._parts, *nets, mapped=self.on_cpu)
+        self._copies = 2 * len(nets)  # activations of a ControlNet: its tokens, and what it adds
 
     def plan(
         self, cells: LatentShape, samples: int, results: int = 0, available: int | None = None

@@ -12,6 +12,7 @@ Shapes: B images (prompts x num_images, prompt after prompt), C h w latents, H W
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections import deque
@@ -133,6 +134,12 @@ class TextToImage(Adaptable):
         if compile:
             compile_sampling(transformer, device)
         return pipe
+
+    def with_controlnets(self, nets: Sequence[ControlNet]) -> TextToImage:
+        """Return a pipeline of the same weights in memory, with these ControlNets in the place of its own."""
+        other = copy.copy(self)
+        other.controlnets, other._memory = list(nets), self._memory.with_nets(nets)
+        return other
 
     @property
     def spec(self) -> ModelSpec:

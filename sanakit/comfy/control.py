@@ -80,7 +80,7 @@ class LoadControlNet:
         if file is None:
             if not model.controlnets:
                 raise SettingsError(
-                    f"{model.settings.name} came without a ControlNet: choose one, or a path."
+                    f"{model.settings.name} has no ControlNet of its own: choose one, or a path."
                 )
             return (LoadedControlNet(net=model.controlnets[0]),)
         dtype, on_cpu = str(model.transformer.dtype), model.device.type == "cpu"

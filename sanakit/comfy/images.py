@@ -132,11 +132,10 @@ class RedrawImage:
         check_shapes(control, (image.shape[1], image.shape[2]), model.spec.compression)
         pipe, chosen = ImageToImage(model), settings(steps, guidance, solver, guidance_kind)
         share: Strength = "auto" if strength == OWN_STRENGTH else strength
+        own = {"strength": share, "control": images}
         streams = [
-            pipe.stream(
-                picture, prompt, negative_prompt, strength=share, seed=seed + i, control=images, **chosen
-            )
-            for i, picture in enumerate(to_images(image))
+            pipe.stream(picture, prompt, negative_prompt, seed=seed + i, **own, **chosen)
+            for i, picture in enumerate(pictures)
         ]
         return (_drawn(streams),)
 

@@ -60,7 +60,7 @@ GUIDANCE_KIND = (
         "tooltip": "Such as apg,interval=0.2-0.9; SANA guidance kind writes it. Empty: the model's own.",
     },
 )
-CONTROL = ("SANAKIT_CONTROL", {"tooltip": "What steers it, from SANA control."})
+CONTROL = ("SANAKIT_CONTROL", {"tooltip": "Of the node SANA control: a hint and its ControlNet."})
 BATCH_SIZE = ("INT", {"default": 1, "min": 1, "max": MAX_IMAGES, "tooltip": "Images drawn at once."})
 OWN_STRENGTH = -1.0  # of all steps of a SANA-Sprint model, a fixed share is soon all
 

@@ -6,6 +6,8 @@ The keys stand in saved workflows: they are never renamed.
 
 from __future__ import annotations
 
+from sanakit.comfy.control import ApplyControlNet, LoadControlNet, MakeControl, MakeHint
+from sanakit.comfy.guidance import ChooseGuidance
 from sanakit.comfy.images import DrawText, ExpandImage, InpaintImage, RedrawImage
 from sanakit.comfy.loader import LoadAdapter, LoadModel
 from sanakit.comfy.stages import DecodeLatents, EncodeImage, EncodeText, SampleLatents
@@ -21,6 +23,11 @@ NODE_CLASS_MAPPINGS = {
     "SanakitImageToImage": RedrawImage,
     "SanakitInpaint": InpaintImage,
     "SanakitExpand": ExpandImage,
+    "SanakitLoadControlNet": LoadControlNet,
+    "SanakitHint": MakeHint,
+    "SanakitApplyControlNet": ApplyControlNet,
+    "SanakitControl": MakeControl,
+    "SanakitGuidanceKind": ChooseGuidance,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "SanakitLoadModel": "Load SANA model",
@@ -33,6 +40,11 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "SanakitImageToImage": "SANA image to image",
     "SanakitInpaint": "SANA inpaint",
     "SanakitExpand": "SANA expand image",
+    "SanakitLoadControlNet": "Load SANA ControlNet",
+    "SanakitHint": "SANA ControlNet hint",
+    "SanakitApplyControlNet": "SANA apply ControlNet",
+    "SanakitControl": "SANA control",
+    "SanakitGuidanceKind": "SANA guidance kind",
 }
 
 __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]

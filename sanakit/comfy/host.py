@@ -74,6 +74,18 @@ def adapter_files() -> dict[str, Path]:
     return found
 
 
+def controlnets() -> dict[str, Path]:
+    """Return files and diffusers folders below ComfyUI's `models/controlnet`; not all are for SANA."""
+    paths: Any = sys.modules.get("folder_paths")
+    found: dict[str, Path] = {}
+    for root in map(Path, paths.get_folder_paths("controlnet") if paths is not None else []):
+        files = [file for file in sorted(root.rglob("*")) if file.suffix in (".safetensors", ".pth")]
+        for file in files:
+            place = file.parent if (file.parent / "config.json").is_file() and file.parent != root else file
+            found.setdefault(place.relative_to(root).as_posix(), place)
+    return found
+
+
 def _preview_side() -> int:
     """Return the longest side of a preview in pixels; 0 if the user switched previews off."""
     args = getattr(sys.modules.get("comfy.cli_args"), "args", None)

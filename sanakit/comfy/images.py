@@ -11,12 +11,15 @@ from typing import Any, cast
 from PIL import Image
 from torch import Tensor
 
+from sanakit.comfy.control import AppliedControl, check_shapes, steered
 from sanakit.comfy.host import NodeProgress, stop_if_interrupted
 from sanakit.comfy.tensors import from_images, to_images, to_masks
 from sanakit.comfy.widgets import (
     BATCH_SIZE,
     CATEGORY,
+    CONTROL,
     GUIDANCE,
+    GUIDANCE_KIND,
     MODEL,
     NEGATIVE_PROMPT,
     OWN_STRENGTH,
@@ -29,6 +32,7 @@ from sanakit.comfy.widgets import (
     side,
     strength_widget,
 )
+from sanakit.pipelines.control import size_like
 from sanakit.pipelines.image_to_image import ImageToImage, Strength
 from sanakit.pipelines.inpaint import MAX_MARGIN, Inpaint, expand
 from sanakit.pipelines.result import Step
@@ -36,7 +40,8 @@ from sanakit.pipelines.source import FEATHER, MAX_FEATHER
 from sanakit.pipelines.text_to_image import TextToImage
 
 DRAWING = {"seed": SEED, "steps": STEPS, "guidance": GUIDANCE, "solver": SOLVER}
-OPTIONAL = {"prompt_weights": PROMPT_WEIGHTS}  # workflows that were saved before it run as they did
+# Last: saved workflows hold widgets by position, and those that were saved before these run as they did.
+MORE = {"guidance_kind": GUIDANCE_KIND, "control": CONTROL, "prompt_weights": PROMPT_WEIGHTS}
 
 
 class DrawText:
@@ -52,7 +57,7 @@ class DrawText:
         """Declare the inputs."""
         size = {"width": side("Width"), "height": side("Height"), "batch_size": BATCH_SIZE}
         text = {"prompt": PROMPT, "negative_prompt": NEGATIVE_PROMPT}
-        return {"required": {"model": MODEL, **text, **DRAWING, **size}, "optional": OPTIONAL}
+        return {"required": {"model": MODEL, **text, **DRAWING, **size}, "optional": MORE}
 
     def draw(
         self,
@@ -66,9 +71,20 @@ class DrawText:
         width: int,
         height: int,
         batch_size: int,
+        guidance_kind: str = "",
+        control: tuple[AppliedControl, ...] = (),
         prompt_weights: bool = False,
     ) -> tuple[Tensor]:
         """Draw as `TextToImage` does, published models in their bins. Raises as that does."""
+        model, images = steered(model, control)
+        chosen = settings(steps, guidance, solver, guidance_kind)
+        if width or height:
+            own = model.spec.settings
+            check_shapes(control, (height or own.height, width or own.width), model.spec.compression)
+        elif images:
+            own = model.spec.settings
+            across, down = size_like(images[0].image, own.width, own.height, model.spec.compression)
+            check_shapes(control, (down, across), model.spec.compression)
         stream = model.stream(
             prompt,
             negative_prompt,
@@ -76,8 +92,9 @@ class DrawText:
             height=height or None,
             seed=seed,
             num_images=batch_size,
+            control=images,
             prompt_weights=prompt_weights,
-            **settings(steps, guidance, solver),
+            **chosen,
         )
         return (_drawn([stream]),)
 
@@ -97,7 +114,7 @@ class RedrawImage:
         text = {"prompt": PROMPT, "negative_prompt": NEGATIVE_PROMPT}
         own = {"strength": strength_widget(OWN_STRENGTH, tip)}
         required = {"model": MODEL, "image": ("IMAGE",), **text, **DRAWING, **own}
-        return {"required": required, "optional": OPTIONAL}
+        return {"required": required, "optional": MORE}
 
     def draw(
         self,
@@ -110,20 +127,26 @@ class RedrawImage:
         guidance: float,
         solver: str,
         strength: float,
+        guidance_kind: str = "",
+        control: tuple[AppliedControl, ...] = (),
         prompt_weights: bool = False,
     ) -> tuple[Tensor]:
         """Draw image i from seed + i. Raises as `ImageToImage` does."""
-        pipe, chosen = ImageToImage(model), settings(steps, guidance, solver)
+        pictures = to_images(image)
+        model, images = steered(model, control)
+        check_shapes(control, (image.shape[1], image.shape[2]), model.spec.compression)
+        pipe, chosen = ImageToImage(model), settings(steps, guidance, solver, guidance_kind)
         share: Strength = "auto" if strength == OWN_STRENGTH else strength
+        own = {"strength": share, "control": images}
         streams = [
             pipe.stream(
                 *(picture, prompt, negative_prompt),
-                strength=share,
                 seed=seed + i,
                 prompt_weights=prompt_weights,
+                **own,
                 **chosen,
             )
-            for i, picture in enumerate(to_images(image))
+            for i, picture in enumerate(pictures)
         ]
         return (_drawn(streams),)
 
@@ -147,7 +170,7 @@ class InpaintImage:
             "feather": ("INT", {"default": FEATHER, "min": 0, "max": MAX_FEATHER, "tooltip": fade}),
         }
         images = {"image": ("IMAGE",), "mask": ("MASK", {"tooltip": "1 = redraw."})}
-        return {"required": {"model": MODEL, **images, **text, **DRAWING, **own}, "optional": OPTIONAL}
+        return {"required": {"model": MODEL, **images, **text, **DRAWING, **own}, "optional": MORE}
 
     def draw(
         self,
@@ -162,13 +185,17 @@ class InpaintImage:
         solver: str,
         strength: float,
         feather: int,
+        guidance_kind: str = "",
+        control: tuple[AppliedControl, ...] = (),
         prompt_weights: bool = False,
     ) -> tuple[Tensor]:
         """Draw image i from seed + i. Raises as `Inpaint` does."""
         pictures = to_images(image)
         masks = to_masks(mask, len(pictures), image.shape[1], image.shape[2])
-        pipe, chosen = Inpaint(model), settings(steps, guidance, solver)
-        own = {"strength": strength, "feather": feather}
+        model, images = steered(model, control)
+        check_shapes(control, (image.shape[1], image.shape[2]), model.spec.compression)
+        pipe, chosen = Inpaint(model), settings(steps, guidance, solver, guidance_kind)
+        own = {"strength": strength, "feather": feather, "control": images}
         streams = [
             pipe.stream(
                 *(picture, marked, prompt, negative_prompt),

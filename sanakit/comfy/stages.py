@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sanakit.comfy.control import check_shapes, controls_of, steered, without_controls
 from sanakit.comfy.host import NodeProgress, stop_if_interrupted
 from sanakit.comfy.tensors import (
     Conditioning,
@@ -27,6 +28,7 @@ from sanakit.comfy.widgets import (
     BATCH_SIZE,
     CATEGORY,
     GUIDANCE,
+    GUIDANCE_KIND,
     MODEL,
     NEGATIVE_PROMPT,
     PROMPT,
@@ -38,6 +40,7 @@ from sanakit.comfy.widgets import (
     strength_widget,
 )
 from sanakit.errors import SettingsError
+from sanakit.pipelines.control import Conditions, check_controls
 from sanakit.pipelines.denoise import Batch, begin
 from sanakit.pipelines.memory import MemoryPlan, memory_limit, stage
 from sanakit.pipelines.request import check_request, make_sampler
@@ -103,7 +106,10 @@ class SampleLatents:
                 "batch_size": BATCH_SIZE,
                 "strength": strength_widget(1.0, tip),
             },
-            "optional": {"latent": ("LATENT", {"tooltip": start_from})},
+            "optional": {
+                "latent": ("LATENT", {"tooltip": start_from}),
+                "guidance_kind": GUIDANCE_KIND,
+            },
         }
 
     def sample(
@@ -120,6 +126,7 @@ class SampleLatents:
         batch_size: int,
         strength: float,
         latent: Latent | None = None,
+        guidance_kind: str = "",
     ) -> tuple[Latent]:
         """Draw, with a preview after each step; sizes do not snap to bins.
 
@@ -136,8 +143,10 @@ class SampleLatents:
             raise SettingsError(
                 f"strength = {strength} needs an input latent: connect one, or set strength to 1."
             )
+        controls = controls_of(positive, negative, guided=False)
+        model, images = steered(model, controls)
         request = check_request(
-            spec,
+            model.spec,
             "",
             width=width or None,
             height=height or None,
@@ -145,25 +154,36 @@ class SampleLatents:
             seed=seed,
             output="latent",
             binned=False,
-            **settings(steps, guidance, solver),
+            control=images,
+            **settings(steps, guidance, solver, guidance_kind),
         )
+        controls_of(positive, negative, guided=request.guided)
+        drawn = request.cells.height * spec.compression, request.cells.width * spec.compression
+        check_shapes(controls, drawn, spec.compression)
         name = str(request.metadata[0]["solver"])
         sampler = make_sampler(name, request.steps, model.settings.shift, strength, spec.whole_times)
         if sampler is None and latent is not None:  # strength 0
             return (latent,)
+        if images:  # a range is of the steps that are done, fewer at less strength
+            steering, _ = check_controls(images, len(images), drawn, sampler)
+            request = replace(request, conditions=Conditions(control=steering))
         text_width = model.transformer.config.text_width
-        features = [to_features(positive, text_width, "positive")]
+        features = [to_features(without_controls(positive), text_width, "positive")]
         if request.guided:
-            features = [to_features(negative, text_width, "negative"), *features]
+            features = [to_features(without_controls(negative), text_width, "negative"), *features]
         features = [text.to(model.device) for text in features]
         mask = None if latent is None else latent.get("noise_mask")
         cells = request.cells.height, request.cells.width
         masks = None if mask is None else to_cells(mask, batch_size, cells)
         plan = model.plan(request)
-        with stage(model.transformer, plan, model.device):
+        transformer = model.transformer
+        if controls:
+            with stage(model.autoencoder, plan, model.device):
+                transformer = model.steered(request)
+        with stage(transformer, plan, model.device):
             request = replace(request, solver=sampler)
-            samples = begin(model.transformer, request, features, known, masks)
-            latents = _denoise(model, Batch(model.transformer, samples), plan)
+            samples = begin(transformer, request, features, known, masks)
+            latents = _denoise(model, Batch(transformer, samples), plan)
         return ({**(latent or {}), **from_latents(latents, scaling)},)
 
 

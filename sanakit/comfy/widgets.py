@@ -57,6 +57,14 @@ SOLVER = (
         "tooltip": "auto: the model's default. dpm needs fewer steps than euler; scm is for Sprint.",
     },
 )
+GUIDANCE_KIND = (
+    "STRING",
+    {
+        "default": "",
+        "tooltip": "Such as apg,interval=0.2-0.9; SANA guidance kind writes it. Empty: the model's own.",
+    },
+)
+CONTROL = ("SANAKIT_CONTROL", {"tooltip": "Of the node SANA control: a hint and its ControlNet."})
 BATCH_SIZE = ("INT", {"default": 1, "min": 1, "max": MAX_IMAGES, "tooltip": "Images drawn at once."})
 OWN_STRENGTH = -1.0  # of all steps of a SANA-Sprint model, a fixed share is soon all
 
@@ -66,6 +74,7 @@ class Chosen(TypedDict):
 
     steps: int | None
     guidance: float | None
+    guidance_kind: str | None
     solver: str | None
 
 
@@ -81,10 +90,11 @@ def strength_widget(default: float, tooltip: str) -> tuple[str, dict[str, Any]]:
     return ("FLOAT", {"default": default, **bounds, "tooltip": tooltip})
 
 
-def settings(steps: int, guidance: float, solver: str) -> Chosen:
-    """Return what three widgets say as the pipelines read it."""
+def settings(steps: int, guidance: float, solver: str, guidance_kind: str) -> Chosen:
+    """Return what four widgets say as the pipelines read it."""
     return {
         "steps": steps or None,
         "guidance": None if guidance == -1 else guidance,
+        "guidance_kind": guidance_kind.strip() or None,
         "solver": None if solver == AUTO else solver,
     }

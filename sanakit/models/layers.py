@@ -51,7 +51,7 @@ class TokenProduct:
 class Linear(TokenProduct, nn.Linear):
     """A linear layer that computes in the dtype of its input, whichever its weight is stored in.
 
-    Its bias tells the dtype to compute in: a weight may lie in 16 bits in a mapped file (`weights/load.py`).
+    Its bias tells the dtype to compute in: a weight may lie in 16 bits in a file (`weights/layouts/fill.py`).
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -216,7 +216,7 @@ class Embedders(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype it computes in; its big weights may be stored in another one (`weights/load.py`)."""
+        """The dtype it computes in; its big weights may be stored in another one (`layouts/fill.py`)."""
         return self.attention_y_norm.weight.dtype
 
     def tokens(self, latents: Tensor) -> Tensor:

@@ -53,9 +53,10 @@ class SanaVideoConfig(SanaConfig):
             )
         if self.patch < 1 or self.max_positions < 1:
             raise SettingsError("SANA-Video's patch and max_positions must be at least 1.")
-        if self.guidance_embed or self.position_interpolation is not None:
+        if self.guidance_embed or self.position_interpolation is not None or self.time_scale != 1000.0:
             raise SettingsError(
-                "SANA-Video embeds no guidance scale and adds no positions to its tokens: leave both out."
+                "SANA-Video embeds no guidance scale, adds no positions to its tokens and scales times by "
+                "1000: leave all three as they are."
             )
 
 
@@ -71,7 +72,7 @@ SANA_VIDEO_4800M = replace(SANA_VIDEO_2B_480P, depth=60)
 
 @dataclass(frozen=True, slots=True)
 class ClipState:
-    """What a transformer keeps of a clip's chunks so far: as much after the first as after a thousand."""
+    """The past of a clip in chunks, for every block: as large after the first chunk as after a thousand."""
 
     frames: int  # so far
     height: int  # of a frame, in tokens

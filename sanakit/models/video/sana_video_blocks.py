@@ -4,8 +4,8 @@ Attention is over all tokens of a clip. The Mix-FFN works frame by frame, then e
 neighbours. A time may be given for each frame: frames are then the samples that SANA's layers modulate.
 
 In block-causal form (LongSANA) a clip comes in chunks. A chunk attends to itself and to all before it; its
-first frame takes in the frame before, its last one nothing of the next chunk. What a block keeps of the past
-for that, `BlockState`, does not grow with the clip.
+first frame takes in the frame before, its last one nothing of the next chunk. For that a block keeps its
+`BlockState` of the past, which does not grow with the clip.
 
 Each branch has two ways, as in `models/layers.py`: plain and differentiable; in place, by bands of tokens.
 Shapes: B batch, T frames, S = H*W tokens of a frame, N = T*S, D width, h heads, d head width, L text tokens.
@@ -52,7 +52,7 @@ class ClipGrid:
 
 @dataclass(frozen=True, slots=True)
 class BlockState:
-    """What one block keeps of the frames before the next chunk."""
+    """The past of one block: all that the next chunk needs of the frames before it."""
 
     sums: RotarySums  # of all of them: B h d d and B h d
     last: Tensor  # of the last frame alone, before its convolution over time: B S D

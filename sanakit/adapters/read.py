@@ -44,8 +44,8 @@ from sanakit.models.sana import (
     SANA_SPRINT_1600M,
     SanaConfig,
 )
+from sanakit.weights.layouts.fill import FLOATS
 from sanakit.weights.layouts.released import size_name
-from sanakit.weights.load import FLOATS
 from sanakit.weights.read.disk import AGAIN, read_json
 from sanakit.weights.read.files import TensorFiles
 from sanakit.weights.read.header import TensorInfo, read_texts

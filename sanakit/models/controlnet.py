@@ -290,7 +290,8 @@ class ControlledSana(nn.Module):
 
     def _shown(self, control: Control) -> Tensor:
         """Return a control image as tokens: 1 or B, N D. Those of the native order have no positions."""
-        net, latents = control.net, control.latents.to(self.base.x_embedder.proj.weight.device)
+        net, device = control.net, next(self.base.x_embedder.parameters()).device
+        latents = control.latents.to(device)
         return self.base.x_embedder(latents) if net.own is None else net.own.tokens(latents)
 
     def _first(

@@ -201,7 +201,7 @@ class Gemma2(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype it computes in; its big weights may be stored in another one (`weights/load.py`)."""
+        """The dtype it computes in; its big weights may be stored in another one (`layouts/fill.py`)."""
         return self.norm.weight.dtype
 
     def forward(

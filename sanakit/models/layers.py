@@ -51,7 +51,7 @@ class TokenProduct:
 class Linear(TokenProduct, nn.Linear):
     """A linear layer that computes in the dtype of its input, whichever its weight is stored in.
 
-    Its bias tells the dtype to compute in: a weight may lie in 16 bits in a mapped file (`weights/load.py`).
+    Its bias tells the dtype to compute in: a weight may lie in 16 bits in a file (`weights/layouts/fill.py`).
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,6 +86,16 @@ def band(x: Tensor, axis: int, values: int) -> int:
     length = x.shape[axis]
     count = -(-length // max(1, _BAND_VALUES // values)) if x.is_cpu else 1
     return -(-length // count)
+
+
+def branches(table: Tensor, modulation: Tensor) -> tuple[Modulation, Modulation]:
+    """Return shift, scale and gate of self-attention and of the Mix-FFN, B 1 D each.
+
+    table: 6 D, a block's own. modulation: B 6D, of the times.
+    """
+    both = (table + modulation.unflatten(-1, (6, -1))).unsqueeze(2)
+    shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = both.unbind(1)
+    return (shift, scale, gate), (shift_mlp, scale_mlp, gate_mlp)
 
 
 def few_samples(x: Tensor, modulation: Modulation, values: int) -> Iterator[tuple[Tensor, Modulation]]:
@@ -266,20 +276,25 @@ class MixFFN(nn.Module):
         A band of rows completes all rows but its last, whose lower neighbour comes with the next band; that
         last row is left as it was until then, and what the next band needs of this one is kept.
         """
-        hidden = width * self.inverted_conv.out_features  # values of a row
-        for samples, own in few_samples(x, modulation, height * hidden):
-            rows = samples.unflatten(1, (height, width))  # B H W D
-            step, done, kept = max(2, band(rows, 1, len(rows) * hidden)), 0, None
-            for top in range(0, height, step):
-                wide = self.inverted_conv.modulated(rows[:, top : top + step].flatten(1, 2), own)
-                wide = wide.unflatten(1, (-1, width))  # B R W 2M
-                wide = wide if kept is None else torch.cat([kept, wide], dim=1)
-                more = top + step < height
-                y = self._gated(wide, above=int(kept is not None), below=int(more))
+        for samples, own in few_samples(x, modulation, height * width * self.inverted_conv.out_features):
+            done = 0
+            for y in self.bands(samples, own, height, width):
                 self.point_conv.add_to(samples[:, done : done + y.shape[1]], y, own[2])
                 done += y.shape[1]
-                # A row to look at, and one whose own lower neighbour is missing.
-                kept = wide[:, -2:].clone() if more else None
+
+    def bands(self, x: Tensor, modulation: Modulation, height: int, width: int) -> Iterator[Tensor]:
+        """Yield what `point_conv` takes of the modulated tokens, B n M, band by band from the top."""
+        rows = x.unflatten(1, (height, width))  # B H W D
+        step = max(2, band(rows, 1, len(rows) * width * self.inverted_conv.out_features))
+        kept = None
+        for top in range(0, height, step):
+            wide = self.inverted_conv.modulated(rows[:, top : top + step].flatten(1, 2), modulation)
+            wide = wide.unflatten(1, (-1, width))  # B R W 2M
+            wide = wide if kept is None else torch.cat([kept, wide], dim=1)
+            more = top + step < height
+            yield self._gated(wide, above=int(kept is not None), below=int(more))
+            # A row to look at, and one whose own lower neighbour is missing.
+            kept = wide[:, -2:].clone() if more else None
 
     def _gated(self, rows: Tensor, above: int = 0, below: int = 0) -> Tensor:  # B R W 2M -> B N M
         depth = self.depth_conv.conv

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 import torch
 from torch import Tensor, nn
 
-from sanakit.models.layers import LinearSelfAttention, Modulation, TextKeysValues, few_samples
+from sanakit.models.layers import LinearSelfAttention, Modulation, TextKeysValues, branches, few_samples
 from sanakit.models.sana import Grid, Sana, SanaBlock, TextContext
 
 
@@ -56,7 +56,7 @@ def _sample_perturbed_(
     block: SanaBlock, x: Tensor, modulation: Tensor, prompts: list[TextKeysValues], grid: Grid
 ) -> None:
     """Do in place what `SanaBlock.sample` does, as if each image token attended to itself alone."""
-    own, mlp = block.branches(modulation)
+    own, mlp = branches(block.scale_shift_table, modulation)
     _add_values_(block.attn, x, own)
     block.cross_attn.add_(x, prompts)
     block.mlp.add_(x, mlp, *grid)

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TypeGuard, cast
+from typing import Self, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +31,10 @@ from sanakit.models.layers import (
     Linear,
     LinearSelfAttention,
     MixFFN,
-    Modulation,
     PairMLP,
     RMSNorm,
     TextKeysValues,
+    branches,
     grid_positions,
     sinusoid,
 )
@@ -93,6 +93,11 @@ class TextContext:
     def batch(self) -> int:
         """The number of samples that the prompts cover."""
         return sum(prompt.count for prompt in self.layers[0])
+
+    @classmethod
+    def of(cls, layers: list[CrossAttention], captions: list[tuple[Tensor, int]], eps: float | None) -> Self:
+        """Return what layers need of captions (1 L D), each with the number of samples it is for."""
+        return cls([[layer.prepare(*caption, eps) for caption in captions] for layer in layers])
 
     @classmethod
     def join(cls, parts: Sequence[TextContext]) -> TextContext:
@@ -159,7 +164,7 @@ class SanaBlock(nn.Module):
         self, x: Tensor, modulation: Tensor, caption: Tensor, mask: Tensor | None, grid: Grid
     ) -> Tensor:
         """B N D -> B N D, for training. modulation: B 6D; caption: B L D; mask: B L, true where real."""
-        (shift, scale, gate), (shift_mlp, scale_mlp, gate_mlp) = self.branches(modulation)
+        (shift, scale, gate), (shift_mlp, scale_mlp, gate_mlp) = branches(self.scale_shift_table, modulation)
         x = torch.addcmul(x, self.attn(modulated_norm(x, scale, shift)), gate)
         x = x + self.cross_attn(x, *self.cross_attn.keys_values(caption), mask)
         return torch.addcmul(x, self.mlp(modulated_norm(x, scale_mlp, shift_mlp), *grid), gate_mlp)
@@ -170,7 +175,7 @@ class SanaBlock(nn.Module):
         With several prompts per sample, x is repeated here; up to this point they share it. The
         modulation of the first of them serves before that.
         """
-        own, mlp = self.branches(modulation)
+        own, mlp = branches(self.scale_shift_table, modulation)
         self.attn.add_(x, own)
         if (repeats := sum(prompt.count for prompt in prompts) // len(x)) > 1:
             x = x.repeat(repeats, 1, 1)
@@ -178,21 +183,15 @@ class SanaBlock(nn.Module):
         self.mlp.add_(x, mlp, *grid)
         return x
 
-    def branches(self, modulation: Tensor) -> tuple[Modulation, Modulation]:
-        """Return shift, scale and gate of self-attention and of the Mix-FFN, B 1 D each."""
-        table = self.scale_shift_table + modulation.unflatten(-1, (6, -1))
-        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = table.unsqueeze(2).unbind(1)
-        return (shift, scale, gate), (shift_mlp, scale_mlp, gate_mlp)
-
 
 class FinalLayer(nn.Module):
     """Modulated norm and projection back to latent channels (`final_layer`)."""
 
-    def __init__(self, config: SanaConfig) -> None:
+    def __init__(self, width: int, outputs: int) -> None:
         super().__init__()
-        self.scale_shift_table = nn.Parameter(torch.empty(2, config.width))
-        nn.init.normal_(self.scale_shift_table, std=config.width**-0.5)
-        self.linear = Linear(config.width, config.latent_channels)
+        self.scale_shift_table = nn.Parameter(torch.empty(2, width))
+        nn.init.normal_(self.scale_shift_table, std=width**-0.5)
+        self.linear = Linear(width, outputs)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x: B N D; time: B or 1, D. Returns B N C."""
@@ -203,11 +202,11 @@ class FinalLayer(nn.Module):
 class Embedders(nn.Module):
     """The layers before the blocks: latents, time, guidance and caption, each to the width of the tokens."""
 
-    def __init__(self, config: SanaConfig) -> None:
+    def __init__(self, config: SanaConfig, x_embedder: nn.Module | None = None) -> None:
         super().__init__()
         self.config = config
         width = config.width
-        self.x_embedder = LatentEmbedder(config.latent_channels, width)
+        self.x_embedder = x_embedder or LatentEmbedder(config.latent_channels, width)
         self.t_embedder = ScalarEmbedding(width)
         if config.guidance_embed:
             self.cfg_embedder = ScalarEmbedding(width)
@@ -217,7 +216,7 @@ class Embedders(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype it computes in; its big weights may be stored in another one (`weights/load.py`)."""
+        """The dtype it computes in; its big weights may be stored in another one (`layouts/fill.py`)."""
         return self.attention_y_norm.weight.dtype
 
     def tokens(self, latents: Tensor) -> Tensor:
@@ -257,7 +256,7 @@ class Sana(Embedders):
         super().__init__(config)
         blocks = nn.ModuleList(SanaBlock(config) for _ in range(config.depth))
         self.blocks = cast(Sequence[SanaBlock], blocks)  # tells type checkers what the list holds
-        self.final_layer = FinalLayer(config)
+        self.final_layer = FinalLayer(config.width, config.latent_channels)
 
     def forward(
         self,
@@ -298,16 +297,9 @@ class Sana(Embedders):
         samples each prompt stands for (default: one). eps: as in `TextKeysValues`.
         """
         counts = [1] * len(features) if counts is None else counts
-        captions = [self.caption(text[None]) for text in features]
-        return TextContext(
-            [
-                [
-                    block.cross_attn.prepare(caption, count, eps if self.config.qk_norm else None)
-                    for caption, count in zip(captions, counts, strict=True)
-                ]
-                for block in self.blocks
-            ]
-        )
+        captions = [(self.caption(text[None]), n) for text, n in zip(features, counts, strict=True)]
+        layers = [block.cross_attn for block in self.blocks]
+        return TextContext.of(layers, captions, eps if self.config.qk_norm else None)
 
     @torch.no_grad()
     def velocity(

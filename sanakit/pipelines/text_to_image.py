@@ -116,8 +116,8 @@ class TextToImage(Adaptable):
         settings, opened = load_settings(path), open_adapters(path, adapters)
         others = "auto" if dtype in ("float16", "fp16", torch.float16) else dtype
         mapped = device.type == "cpu" and dtype in ("auto", "float32", "fp32", torch.float32)
-        transformer = load_transformer(path, device=device, dtype=dtype, mapped=mapped, home="cpu", plan=plan)
         where = {"device": device, "mapped": mapped, "home": "cpu", "plan": plan}
+        transformer = load_transformer(path, kind="image", dtype=dtype, **where)
         nets = load_controlnets(path, control_model, transformer, **where)
         part = "both" if encoder or nets else "decoder"
         decoder = load_autoencoder(path, part=part, device=device, dtype=others, mapped=mapped, home="cpu")

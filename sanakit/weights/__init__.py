@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sanakit.weights.quantized import save_quantized
     from sanakit.weights.read.mapping import mapped_bytes, release
     from sanakit.weights.safety import load_prompt_filter
-    from sanakit.weights.save import save_autoencoder, save_diffusers, save_official
+    from sanakit.weights.save import save_autoencoder, save_diffusers, save_official, save_transformer
     from sanakit.weights.settings import load_configs, load_settings
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "save_official",
     "save_official_controlnet",
     "save_quantized",
+    "save_transformer",
 ]
 
 _HOMES = {
@@ -68,6 +69,7 @@ _HOMES = {
     "save_official": "save",
     "save_official_controlnet": "control",
     "save_quantized": "quantized",
+    "save_transformer": "save",
 }
 
 

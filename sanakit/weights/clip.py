@@ -20,8 +20,9 @@ from sanakit.text.tokenizer import load_tokenizer
 from sanakit.weights.find.hub import fetch_files
 from sanakit.weights.find.resolve import ModelSource
 from sanakit.weights.layouts.fields import check_clip, check_clip_images
+from sanakit.weights.layouts.fill import fill
 from sanakit.weights.layouts.parts import described, empty
-from sanakit.weights.load import StrPath, fill
+from sanakit.weights.load import StrPath
 from sanakit.weights.precision import choose_dtype, parse_dtype
 from sanakit.weights.read.disk import read_json
 from sanakit.weights.read.files import open_component

@@ -34,8 +34,8 @@ from sanakit.weights.layouts.controlnet import (
     recognise_controlnet,
     write_config,
 )
+from sanakit.weights.layouts.fill import fill
 from sanakit.weights.layouts.parts import empty
-from sanakit.weights.load import fill
 from sanakit.weights.precision import choose_dtype, parse_dtype
 from sanakit.weights.read.disk import read_json
 from sanakit.weights.read.files import TensorFiles, open_component

@@ -54,7 +54,7 @@ def convert(
     found = resolve(source, ("transformer",) if to == "official" else ("transformer", "vae", "text_encoder"))
     if found.runtime:
         raise WeightsError(f"{found.path} holds graphs for {found.runtime}: convert the original model.")
-    transformer = load_transformer(source, dtype="float32")
+    transformer = load_transformer(source, kind="image", dtype="float32")
     dequantize(transformer, empty(partial(Sana, transformer.config), found))
     if to == "official":
         return save_official(target, transformer, dtype=dtype)

@@ -14,6 +14,7 @@ from sanakit.models.controlnet import ControlNet
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
+from sanakit.models.video.sana_video import SanaVideoConfig
 from sanakit.weights.control import PART, hint_of, open_controlnet
 from sanakit.weights.find import catalog, hub
 from sanakit.weights.find.catalog import CATALOG, CatalogEntry
@@ -34,6 +35,7 @@ from sanakit.weights.layouts.parts import (
     Pairs,
     autoencoder_config,
     autoencoder_pairs,
+    build_transformer,
     differences,
     empty,
     open_autoencoder,
@@ -107,7 +109,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
     source = examined(resolve(text))
     parts = tuple(_file_parts(source) if source.is_file else _folder_parts(source))
     kinds = [part.kind for part in parts]
-    drawn = "transformer" in kinds
+    drawn = "transformer" in kinds and not isinstance(transformer_config(source), SanaVideoConfig)
     settings = load_settings(text) if drawn else None
     known = load_known_things(settings) if settings else None
     return Description(
@@ -194,7 +196,7 @@ def _graph_parts(source: ModelSource) -> Iterable[PartDescription]:
 
 def _transformer(source: ModelSource) -> PartDescription:
     files, layout, config = open_transformer(source)
-    names = empty(partial(Sana, config), source, stored_plan(source, "transformer")).state_dict()
+    names = empty(build_transformer(config), source, stored_plan(source, "transformer")).state_dict()
     pairs = transformer_pairs(names, layout, config)
     skipped = transformer_skipped(layout, files)
     return _part(

@@ -37,7 +37,7 @@ def save_quantized(source: str | os.PathLike[str], folder: str | os.PathLike[str
     dtype = torch.float16 if settings.precision in ("float16", "any") else KEPT
     return save_diffusers(
         target,
-        transformer=load_transformer(source, dtype="float32", mapped=True, plan=plan),
+        transformer=load_transformer(source, kind="image", dtype="float32", mapped=True, plan=plan),
         autoencoder=load_autoencoder(source, dtype="float32", mapped=True),
         text_encoder=load_text_encoder(source, dtype="float32", mapped=True, plan=plan),
         dtype=dtype,

@@ -14,8 +14,9 @@ from sanakit.models.gemma2 import Gemma2
 from sanakit.text.safety import FINAL_SOFTCAP, PromptFilter
 from sanakit.text.tokenizer import load_tokenizer
 from sanakit.weights.find.resolve import resolve
+from sanakit.weights.layouts.fill import fill
 from sanakit.weights.layouts.parts import TEXT_SKIPPED, empty, open_text_encoder, text_encoder_pairs
-from sanakit.weights.load import StrPath, fill
+from sanakit.weights.load import StrPath
 from sanakit.weights.precision import choose_dtype
 from sanakit.weights.read.disk import read_json
 

@@ -23,6 +23,7 @@ from sanakit.errors import OutputError, SettingsError
 from sanakit.flow.guidance_kinds import PLAIN
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.sana import Sana
+from sanakit.models.video.sana_video import SanaVideo
 from sanakit.quant.layer import Quantized
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.known_things import FILE as KNOWN_THINGS
@@ -30,9 +31,10 @@ from sanakit.text.known_things import KnownThings
 from sanakit.text.tokenizer import save_tokenizer
 from sanakit.weights.find.resolve import INDEX, OURS
 from sanakit.weights.known_things import load_known_things
-from sanakit.weights.layouts.diffusers import renames, write_sana_config
+from sanakit.weights.layouts import sana_video
+from sanakit.weights.layouts.diffusers import write_sana_config
 from sanakit.weights.layouts.official import CONFIG_KEY
-from sanakit.weights.layouts.parts import QUANTIZATION
+from sanakit.weights.layouts.parts import QUANTIZATION, diffusers_renames
 from sanakit.weights.precision import check_rule, dtype_name, parse_dtype
 from sanakit.weights.read.header import write_safetensors
 from sanakit.weights.settings import ModelSettings
@@ -185,8 +187,31 @@ def save_autoencoder(
     return path
 
 
+def save_transformer(
+    folder: str | os.PathLike[str],
+    transformer: Sana | SanaVideo,
+    *,
+    dtype: torch.dtype | str = torch.float32,
+) -> Path:
+    """Write a transformer of images or clips as the `transformer` folder of a diffusers model.
+
+    A folder of that name is replaced when the new one is complete. dtype: to store in. Returns the folder.
+    Raises OutputError when it cannot be written, SettingsError for quantised layers and for adapters.
+    """
+    check_floats(transformer)
+    path, state = Path(folder).expanduser(), diffusers_state(transformer)
+    if isinstance(transformer, SanaVideo):
+        config = sana_video.write_config(transformer.config)
+    else:
+        config = write_sana_config(transformer.config)
+    with exported(path) as partial:
+        write_json(partial / "config.json", config)
+        write_safetensors(partial / WEIGHTS, state, parse_dtype(dtype))
+    return path
+
+
 def save_official(
-    path: str | os.PathLike[str], transformer: Sana, *, dtype: torch.dtype | str | None = None
+    path: str | os.PathLike[str], transformer: Sana | SanaVideo, *, dtype: torch.dtype | str | None = None
 ) -> Path:
     """Write a transformer as the official .pth: `{"state_dict": ...}` in the official names.
 
@@ -205,7 +230,7 @@ def save_official(
     return path
 
 
-def diffusers_state(transformer: Sana) -> dict[str, Tensor]:
+def diffusers_state(transformer: Sana | SanaVideo) -> dict[str, Tensor]:
     """Return a transformer's tensors in diffusers' names; fused tensors are split without copying.
 
     Raises SettingsError for adapters.
@@ -213,7 +238,7 @@ def diffusers_state(transformer: Sana) -> dict[str, Tensor]:
     _check_adapters(transformer)
     state = transformer.state_dict()
     renamed: dict[str, Tensor] = {}
-    for (ours,), theirs in renames(state, guidance_embed=transformer.config.guidance_embed):
+    for (ours,), theirs in diffusers_renames(state, transformer.config):
         renamed |= zip(theirs, state[ours].chunk(len(theirs)), strict=True)
     return renamed
 

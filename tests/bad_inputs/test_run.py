@@ -60,7 +60,7 @@ def test_the_same_number_is_the_same_input(model: Path, tmp_path: Path) -> None:
 def test_a_weak_place_of_the_program_is_found(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sanakit.weights.load.check_fit", lambda *arguments: None)
+    monkeypatch.setattr("sanakit.weights.layouts.fill.check_fit", lambda *arguments: None)
     _, faults = tried(range(40), model, tmp_path)
     assert any("Error at weights/" in fault for fault in faults), faults
 

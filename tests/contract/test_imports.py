@@ -25,7 +25,7 @@ ORDER = {
         *("flow", "graphs", "quant", "weights", "adapters", "pipelines", "eval", "bench", "data", "train"),
         *("pocket", "recipes", "serve", "comfy", "cli"),
     ),
-    "weights": ("read", "find", "layouts"),
+    "weights": ("read", "find", "precision", "layouts"),
     "eval": ("cases", "folder", "networks", "metrics", "benchmarks"),
     "data": ("read", "batches", "cache", "annotate"),
     "train": (

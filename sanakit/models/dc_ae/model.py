@@ -199,7 +199,7 @@ class DCAE(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype it computes in; its big weights may be stored in another one (`weights/load.py`)."""
+        """The dtype it computes in; its big weights may be stored in another one (`layouts/fill.py`)."""
         return next(parameter.dtype for parameter in self.parameters() if parameter.ndim == 1)
 
     def encode(self, images: Tensor, band: float | None = None) -> Tensor:

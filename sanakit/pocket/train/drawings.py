@@ -195,7 +195,7 @@ def _started(
     notes: list[str],
 ) -> Sana:
     """Return the source's transformer, fitted to another time and text encoder where they are others."""
-    started, wanted = load_transformer(source, dtype="float32"), what.transformer
+    started, wanted = load_transformer(source, kind="image", dtype="float32"), what.transformer
     same = replace(started.config, time_scale=wanted.time_scale, sample_size=wanted.sample_size)
     if same != wanted:
         raise SettingsError(

@@ -73,7 +73,7 @@ def further_run(prepared: Prepared, config: TrainConfig, change: Change, *, name
     settings, codec, scale = prepared.settings, prepared.codec, prepared.codec.config.scaling_factor
     learned, device = prepared.learned, prepared.learned.drawn.latents.device
     encoder = load_text_encoder(prepared.source, device=device, dtype="float32")
-    finished = load_transformer(prepared.source, device=device, dtype="float32")
+    finished = load_transformer(prepared.source, kind="image", device=device, dtype="float32")
     feed = LatentFeed(
         learned.drawn.latents * scale, learned.drawn.captions, learned.weights, seed=config.seed
     )

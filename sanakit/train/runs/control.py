@@ -61,7 +61,7 @@ def control_run(
     settings = load_settings(source)
     torch.manual_seed(config.seed)
     encoder = load_text_encoder(source, device=device)
-    transformer = load_transformer(source, device=device, dtype="float32")
+    transformer = load_transformer(source, kind="image", device=device, dtype="float32")
     copies = copies_of(before.depth)
 
     # 2. The images, and those to measure on

@@ -264,6 +264,6 @@ def _transformer(source: str | os.PathLike[str], config: SanaConfig, *, fresh: b
         transformer = Sana(config)
         transformer.init_weights()
         return transformer.to(training_device())
-    transformer = load_transformer(source, device=training_device(), dtype="float32")
+    transformer = load_transformer(source, kind="image", device=training_device(), dtype="float32")
     transformer.config = config  # positions are computed, not stored: no weight depends on them
     return transformer

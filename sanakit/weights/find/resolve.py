@@ -23,9 +23,11 @@ PLAIN = (
     *("SanaPipeline", "SanaSprintPipeline", "SanaSprintImg2ImgPipeline", "SanaControlNetPipeline"),
     "SanaGraphs",
 )
+CLIPS = ("SanaVideoPipeline", "SanaImageToVideoPipeline")  # their networks have classes of their own
 LEFT_OUT = {  # pipelines whose networks are opened as the plain model's -> what is not done
     "SanaPAGPipeline": "its perturbed attention guidance is not used",
 }
+FILES = (".pth", ".pt", ".safetensors", "/")  # ends of what is a path, not a name
 LEFTOVERS = ("y_embedding", "pos_embed", "logvar_linear.weight", "logvar_linear.bias")  # of training
 CHECKPOINT = re.compile(r"checkpoint-\d+(\.part)?")  # a folder in that of a training
 COPIES = "controlnet."  # names of a ControlNet's tensors, beside those of the model that it steers
@@ -114,7 +116,11 @@ def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> 
     check_finished(path)
     if os.path.exists(path):
         return _from_disk(path)
-    if path.is_absolute() or text.startswith((".", "~")) or text.endswith((".pth", ".safetensors", "/")):
+    if (
+        path.is_absolute()
+        or text.startswith((".", "~"))
+        or text.endswith((".pth", ".pt", ".safetensors", "/"))
+    ):
         raise ModelNotFoundError(
             f"There is no file or folder {text!r}: check the path, or use a catalog name (see `sana models`)."
         )
@@ -290,7 +296,7 @@ def _class_notes(folder: Path) -> tuple[str, ...]:
     if not (folder / INDEX).is_file():
         return ()
     came = str(read_json(folder / INDEX).get("_class_name"))
-    if came in PLAIN:
+    if came in (*PLAIN, *CLIPS):
         return ()
     left_out = LEFT_OUT.get(came, "what is particular to it is not done")
     return (f"{folder} is a {came}, which this version draws with as the plain model: {left_out}.",)

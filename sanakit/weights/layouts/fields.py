@@ -168,6 +168,12 @@ TRANSFORMER = {  # of diffusers' SanaTransformer2DModel
     "norm_elementwise_affine": FLAG,
     "norm_eps": EPSILON,
 }
+VIDEO_TRANSFORMER = {  # of diffusers' SanaVideoTransformer3DModel
+    **TRANSFORMER,
+    "patch_size": ListOf(COUNT, length=3),  # of frames, rows and columns
+    "guidance_embeds": OneOf((False,)),  # an option of the class that no release has
+    "rope_max_seq_len": COUNT,
+}
 SANA = {  # of our SanaConfig, as a .pth file that we wrote holds it
     "depth": DEPTH,
     "width": COUNT,
@@ -183,6 +189,7 @@ SANA = {  # of our SanaConfig, as a .pth file that we wrote holds it
     "position_interpolation": TRANSFORMER["interpolation_scale"],
     "sample_size": TRANSFORMER["sample_size"],
 }
+SANA_VIDEO = {**SANA, "patch": COUNT, "max_positions": COUNT, "causal": FLAG}  # of our SanaVideoConfig
 HALF = {  # of either half of diffusers' AutoencoderDC, after `encoder_` or `decoder_`
     "block_types": Either((BLOCKS, ListOf(BLOCKS))),
     "block_out_channels": ListOf(COUNT),

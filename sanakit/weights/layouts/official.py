@@ -10,15 +10,17 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from sanakit.errors import WeightsError
 from sanakit.models.sana import SanaConfig
 from sanakit.weights.find.catalog import CatalogEntry
 from sanakit.weights.layouts.diffusers import diffusers_names
-from sanakit.weights.layouts.fields import SANA, check_fields
+from sanakit.weights.layouts.fields import SANA, Allowed, check_fields
 from sanakit.weights.read.disk import in_words
 from sanakit.weights.read.header import TensorInfo
+
+Config = TypeVar("Config", bound=SanaConfig)
 
 SKIPPED = {
     "y_embedder.y_embedding": "the learned null caption, used in training only",
@@ -50,9 +52,8 @@ def recognise_config(
     scale and, without a table of positions, the resolution.
     Raises WeightsError when the tensors are not a SANA transformer or of an unknown width.
     """
-    saved = (metadata or {}).get(CONFIG_KEY)
-    if saved is not None:
-        return _saved_config(saved, where)
+    if (saved := (metadata or {}).get(CONFIG_KEY)) is not None:
+        return saved_config(saved, SanaConfig, SANA, where)
 
     def probe(name: str) -> TensorInfo | None:
         return infos.get(name if layout == "official" else diffusers_names(name, guidance_embed=False)[0])
@@ -148,19 +149,19 @@ def table_pixels(infos: Mapping[str, TensorInfo], layout: str = "official") -> i
     return side * PIXELS_PER_LATENT if side and side**2 == table.shape[1] else None
 
 
-def _saved_config(saved: Any, where: str) -> SanaConfig:
-    """Return the config that our own files hold. Raises WeightsError when it is none."""
+def saved_config(saved: Any, kind: type[Config], allowed: Mapping[str, Allowed], where: str) -> Config:
+    """Return the config of that kind that our own files hold. Raises WeightsError when it is none."""
     said = f"{where}, under {CONFIG_KEY!r} beside its tensors,"
     if not isinstance(saved, dict):
         raise WeightsError(f"{said} holds {in_words(saved)} where the model's sizes are expected.")
-    known = {field.name: field.default is MISSING for field in fields(SanaConfig)}
+    known = {field.name: field.default is MISSING for field in fields(kind)}
     if lacking := [name for name, needed in known.items() if needed and name not in saved]:
         raise WeightsError(
             f"{said} describes a model without its {', '.join(lacking)}: save it again, or load it from a "
             "diffusers folder."
         )
-    check_fields(saved, SANA, said)
+    check_fields(saved, allowed, said)
     try:
-        return SanaConfig(**{name: value for name, value in saved.items() if name in known})
+        return kind(**{name: value for name, value in saved.items() if name in known})
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{said} describes sizes that do not go together: {error}") from None

@@ -14,14 +14,16 @@ from torch.overrides import TorchFunctionMode
 from sanakit.errors import SettingsError, WeightsError
 from sanakit.models.dc_ae import DC_AE_F32C32_SANA, DC_AE_LITE, DCAE, DCAEConfig
 from sanakit.models.gemma2 import Gemma2Config
-from sanakit.models.sana import SanaConfig
+from sanakit.models.sana import Sana, SanaConfig
+from sanakit.models.video.sana_video import SanaVideo, SanaVideoConfig
 from sanakit.quant.plans import PLANS, Plan
 from sanakit.quant.quantize import stand_in
 from sanakit.weights.find.resolve import ModelSource, holds_base, kind_words, open_network, recognised
-from sanakit.weights.layouts import diffusers, official
+from sanakit.weights.layouts import diffusers, official, sana_video
 from sanakit.weights.layouts.controlnet import copies_skipped
 from sanakit.weights.layouts.fields import (
     AUTOENCODER,
+    SANA_VIDEO,
     TEXT,
     TRANSFORMER,
     Allowed,
@@ -44,17 +46,22 @@ SANA, DC_AE, GEMMA2 = "SanaTransformer2DModel", "AutoencoderDC", "Gemma2"  # cla
 
 
 def open_transformer(source: ModelSource) -> tuple[TensorFiles, str, SanaConfig]:
-    """Return the tensors, layout and config of a source's transformer; nothing but headers is read."""
+    """Return the tensors, layout and config of a source's transformer; nothing but headers is read.
+
+    The config of a transformer of clips is a SanaVideoConfig.
+    """
     if not source.is_file:
-        config = _sana_config(source.part("transformer", SANA) / "config.json")
+        config, kind = transformer_config(source), transformer_class(source)
         layout = "sanakit" if stored_plan(source, "transformer") else "diffusers"
-        return _open_part(source, "transformer", SANA), layout, config
+        return _open_part(source, "transformer", kind), layout, config
     files, layout = _open_file(source, "transformer", ": use a SANA model.")
     return files, layout, file_config(source, files, layout)
 
 
 def file_config(source: ModelSource, files: TensorFiles, layout: str) -> SanaConfig:
     """Return the sizes of a transformer in a single file: told by a config.json beside it, or its tensors."""
+    if sana_video.is_video(files.infos):
+        return _video_config(source, files, layout)
     if beside := _config_beside(source, layout, SANA):
         return _sana_config(beside)
     return official.recognise_config(
@@ -73,8 +80,25 @@ def text_encoder_config(source: ModelSource) -> Gemma2Config:
 def transformer_config(source: ModelSource) -> SanaConfig:
     """Return the sizes of a source's transformer, which may be a graph."""
     if not source.runtime:
-        return open_transformer(source)[2]
-    return _sana_config(source.part("transformer", SANA) / "config.json")
+        return (
+            open_transformer(source)[2]
+            if source.is_file
+            else _folder_config(source, transformer_class(source))
+        )
+    return _folder_config(source, SANA)
+
+
+def transformer_class(source: ModelSource) -> str:
+    """Return which class of a transformer a folder holds, as far as it is a known one; else SANA's."""
+    folder = source.path / "transformer" if source.is_pipeline else source.path
+    config = folder / "config.json"
+    came = read_json(config).get("_class_name") if config.is_file() else None
+    return came if came in (sana_video.CLASS, sana_video.CAUSAL) else SANA
+
+
+def build_transformer(config: SanaConfig) -> Callable[[], Sana | SanaVideo]:
+    """Return what builds the module of a config."""
+    return partial(SanaVideo, config) if isinstance(config, SanaVideoConfig) else partial(Sana, config)
 
 
 def autoencoder_config(source: ModelSource) -> DCAEConfig:
@@ -145,8 +169,14 @@ def transformer_pairs(names: Iterable[str], layout: str, config: SanaConfig) -> 
     """Pair the names in a file of this layout with the module's own `names`."""
     if layout in ("official", "sanakit"):
         return [((name,), (name,)) for name in names]
-    pairs = diffusers.renames(names, guidance_embed=config.guidance_embed)
-    return [(theirs, ours) for ours, theirs in pairs]
+    return [(theirs, ours) for ours, theirs in diffusers_renames(names, config)]
+
+
+def diffusers_renames(names: Iterable[str], config: SanaConfig) -> list[diffusers.Rename]:
+    """Pair a transformer's own `names` with those of diffusers."""
+    if isinstance(config, SanaVideoConfig):
+        return sana_video.renames(names)
+    return diffusers.renames(names, guidance_embed=config.guidance_embed)
 
 
 def transformer_skipped(layout: str, files: TensorFiles) -> dict[str, str]:
@@ -232,6 +262,24 @@ def _config_beside(source: ModelSource, layout: str, class_name: str) -> Path | 
 def _sana_config(path: Path) -> SanaConfig:
     config = _fields(path, TRANSFORMER)
     return diffusers.read_sana_config(config, str(path))
+
+
+def _folder_config(source: ModelSource, kind: str) -> SanaConfig:
+    path = source.part("transformer", kind) / "config.json"
+    return _sana_config(path) if kind == SANA else sana_video.read_config(read_json(path), str(path))
+
+
+def _video_config(source: ModelSource, files: TensorFiles, layout: str) -> SanaVideoConfig:
+    """Return the sizes of a transformer of clips in a single file, all as for `file_config`."""
+    for name in (sana_video.CLASS, sana_video.CAUSAL):
+        if beside := _config_beside(source, layout, name):
+            return sana_video.read_config(read_json(beside), str(beside))
+    where = str(source.path)
+    if (saved := files.metadata.get(official.CONFIG_KEY)) is not None:
+        return official.saved_config(saved, SanaVideoConfig, SANA_VIDEO, where)
+    return sana_video.recognise_config(
+        files.infos, layout=layout, metadata=files.metadata, name=source.path.name, where=where
+    )
 
 
 def _autoencoder_config(path: Path) -> DCAEConfig:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sanakit.models.sana import SanaConfig
+from sanakit.models.video.sana_video import SanaVideoConfig
 from sanakit.weights.find.resolve import ModelSource, open_network
+from sanakit.weights.layouts import sana_video
 from sanakit.weights.layouts.official import CONFIG_KEY, PIXELS_PER_LATENT
-from sanakit.weights.layouts.parts import file_config, transformer_config
+from sanakit.weights.layouts.parts import SANA, file_config, transformer_class, transformer_config
 from sanakit.weights.read.disk import read_json
 
 ARCHITECTURES = {  # depth, width, qk-norm, guidance embedding -> parameters, and the name people know it by
@@ -68,7 +70,8 @@ def examined(source: ModelSource) -> ModelSource:
                 "its tensors tell the settings."
             )
             entry = None
-    if undecided and entry is None and config.qk_norm and not config.guidance_embed:
+    clips = isinstance(config, SanaVideoConfig)
+    if undecided and entry is None and config.qk_norm and not config.guidance_embed and not clips:
         notes.append(
             f"{source.path} may be of SANA-1.5 or a teacher of SANA-Sprint, whose shapes are equal: it is "
             "taken for the first. Keep the published name of a teacher, which tells its time scale."
@@ -77,6 +80,8 @@ def examined(source: ModelSource) -> ModelSource:
 
 
 def _architecture(config: SanaConfig) -> tuple[int, str]:
+    if isinstance(config, SanaVideoConfig):
+        return 0, sana_video.size_name(config)
     key = (config.depth, config.width, config.qk_norm, config.guidance_embed)
     return ARCHITECTURES.get(key, UNRELEASED)
 
@@ -84,4 +89,5 @@ def _architecture(config: SanaConfig) -> tuple[int, str]:
 def _has_transformer(source: ModelSource) -> bool:
     folder = source.path / "transformer" if source.is_pipeline else source.path
     config = folder / "config.json"
-    return config.is_file() and "SanaTransformer2DModel" in str(read_json(config).get("_class_name"))
+    known = config.is_file() and SANA in str(read_json(config).get("_class_name"))
+    return known or transformer_class(source) != SANA

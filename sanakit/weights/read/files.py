@@ -17,7 +17,7 @@ from sanakit.weights.read.component import choose_files
 from sanakit.weights.read.digest import spans
 from sanakit.weights.read.disk import AGAIN, PICKLES, first_bytes, looks_like
 from sanakit.weights.read.header import TensorInfo, read_header
-from sanakit.weights.read.pickled import state_dict, unpickle
+from sanakit.weights.read.pickled import NESTS, state_dict, unpickle
 
 TENSOR_SAMPLES = 3  # of 4 KB, where not every byte of a tensor is hashed
 
@@ -119,12 +119,13 @@ class PickledTensors(TensorFiles):
     """The same for a .pth file, whose tensors are memory-mapped by torch."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file without running anything in it; `state_dict`, `module` and `model` are looked
-        into."""
+        """Open the file without running anything in it; what nests it (`pickled.NESTS`) is looked into."""
         content = unpickle(path)
         self.paths = (path,)
         self.metadata = content if isinstance(content, dict) else {}
         self.notes = ()
+        if beside := [str(key) for key in self.metadata if NESTS[0] in self.metadata and key != NESTS[0]]:
+            self.notes = (f"{path} holds {', '.join(beside)} beside its {NESTS[0]}, which alone is used.",)
         self._tensors = state_dict(content, path)
         self._spans = {}
         self.infos = {

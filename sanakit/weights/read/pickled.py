@@ -20,6 +20,7 @@ from sanakit.weights.read.disk import AGAIN, first_bytes, in_words
 
 MAX_PICKLE = 8_000_000  # bytes; released models have below 1 MB. As objects they take thirty times as much
 UNBOUNDED = ("builtins bytearray", "__builtin__ bytearray")  # a few bytes ask these for any amount of memory
+NESTS = ("generator", "state_dict", "module", "model")  # the first: by LongSANA's trainer
 BARE_PICKLES = 5  # before the data of the older format: magic number, protocol, system, content, keys
 
 
@@ -54,10 +55,10 @@ def unpickle(path: Path) -> Any:
 
 
 def state_dict(content: Any, path: Path) -> dict[str, Any]:
-    """Return the tensors of an unpickled file, which may nest under `state_dict`, `module` or `model`."""
+    """Return the tensors of an unpickled file, which may nest under the keys of NESTS, one in another."""
     import torch
 
-    for key in ("state_dict", "module", "model"):
+    for key in NESTS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content:

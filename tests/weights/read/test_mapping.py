@@ -20,7 +20,7 @@ from sanakit.weights import (
     save_diffusers,
     save_official,
 )
-from sanakit.weights.load import fill, widened
+from sanakit.weights.layouts.fill import fill, widened
 from sanakit.weights.read.files import TensorFiles
 from sanakit.weights.read.header import write_safetensors
 from sanakit.weights.read.mapping import release_tensors

@@ -1,0 +1,1 @@
+"""Models of moving images: SANA-Video's transformer and the autoencoders of clips."""

@@ -1,0 +1,256 @@
+"""The blocks of SANA-Video: SANA's, with rotated linear attention and a convolution over time.
+
+Attention is over all tokens of a clip. The Mix-FFN works frame by frame, then each frame takes in its two
+neighbours. A time may be given for each frame: frames are then the samples that SANA's layers modulate.
+
+In block-causal form (LongSANA) a clip comes in chunks. A chunk attends to itself and to all before it; its
+first frame takes in the frame before, its last one nothing of the next chunk. For that a block keeps its
+`BlockState` of the past, which does not grow with the clip.
+
+Each branch has two ways, as in `models/layers.py`: plain and differentiable; in place, by bands of tokens.
+Shapes: B batch, T frames, S = H*W tokens of a frame, N = T*S, D width, h heads, d head width, L text tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sanakit.models.layers import (
+    CrossAttention,
+    Linear,
+    MixFFN,
+    Modulation,
+    RMSNorm,
+    TextKeysValues,
+    band,
+    branches,
+    few_samples,
+)
+from sanakit.models.sana import SanaConfig
+from sanakit.ops.linear import linear
+from sanakit.ops.modulation import add_gated_, modulated_norm
+from sanakit.ops.rotary_linear_attention import RotarySums, rotary_attend, rotary_sums
+
+
+@dataclass(frozen=True, slots=True)
+class ClipGrid:
+    """The tokens of the frames at hand: how many each frame has, and the rotation of each."""
+
+    height: int  # H, in tokens
+    width: int
+    rotation: Tensor  # T S d/2, complex
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return len(self.rotation)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockState:
+    """The past of one block: all that the next chunk needs of the frames before it."""
+
+    sums: RotarySums  # of all of them: B h d d and B h d
+    last: Tensor  # of the last frame alone, before its convolution over time: B S D
+
+
+class ClipSelfAttention(nn.Module):
+    """Multi-head ReLU linear attention over all tokens of a clip, positions in its numerator
+    (`blocks.N.attn`)."""
+
+    def __init__(self, width: int, head_dim: int, qk_norm: bool) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.qkv = Linear(width, 3 * width, bias=False)
+        self.q_norm = RMSNorm(width) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(width) if qk_norm else nn.Identity()
+        self.proj = Linear(width, width)
+
+    def forward(self, x: Tensor, grid: ClipGrid, chunks: Sequence[int]) -> Tensor:
+        """B N D -> B N D, for training. chunks: how many frames each chunk has, T in all."""
+        query, key, value = self.qkv(x).chunk(3, dim=-1)
+        query, key = self.q_norm(query), self.k_norm(key)
+        tokens = [frames * grid.height * grid.width for frames in chunks]
+        rotation = grid.rotation.flatten(0, 1).split(tokens)
+        parts = (self._heads(part).split(tokens, dim=1) for part in (query, key, value))
+        sums, outs = None, []
+        for own_query, own_key, own_value, turns in zip(*parts, rotation, strict=True):
+            sums = rotary_sums(own_key, own_value, turns).plus(sums)
+            outs.append(rotary_attend(own_query, sums, turns))
+        out = self.proj(torch.cat(outs, dim=1).flatten(2).to(x.dtype))
+        return out.clamp(-65504, 65504) if out.dtype == torch.float16 else out
+
+    def add_(self, x: Tensor, modulation: Modulation, grid: ClipGrid, past: RotarySums | None) -> RotarySums:
+        """Add the gated branch of the modulated tokens to x (B*T S D) in place; the frames are one chunk.
+
+        modulation: 1 or B*T or more, 1 D each. past: sums of earlier chunks. Returns them with this chunk's.
+        Bands of tokens are read twice: for the sums of their keys and values, then for their queries.
+        """
+        third, found = self.qkv.out_features // 3, []
+        for sample, start in enumerate(range(0, len(x), grid.frames)):
+            clip = x[start : start + grid.frames]
+            own = [part if len(part) == 1 else part[start : start + grid.frames] for part in modulation]
+            pieces = list(_pieces(clip, (own[0], own[1], own[2]), grid.rotation, 3 * third))
+            sums = None if past is None else RotarySums(*(part[sample : sample + 1] for part in past))
+            if len(pieces) == 1:  # nothing to come back to: one norm and one product for all three
+                tokens, turns, given = pieces[0]
+                query, key, value = self.qkv.modulated(tokens, given).chunk(3, dim=-1)
+                sums = self._sums(key, value, turns).plus(sums)
+                self.proj.add_to(tokens, self._attend(query, sums, turns), given[2])
+            else:
+                for tokens, turns, given in pieces:
+                    key, value = self.qkv.modulated(tokens, given, slice(third, None)).chunk(2, dim=-1)
+                    sums = self._sums(key, value, turns).plus(sums)
+                assert sums is not None
+                for tokens, turns, given in pieces:
+                    query = self.qkv.modulated(tokens, given, slice(third))
+                    self.proj.add_to(tokens, self._attend(query, sums, turns), given[2])
+            found.append(sums)
+        return RotarySums(*map(torch.cat, zip(*found, strict=True)))
+
+    def _sums(self, key: Tensor, value: Tensor, turns: Tensor) -> RotarySums:  # n s D each, of one clip
+        key, value = (self._heads(part).flatten(0, 1)[None] for part in (self.k_norm(key), value))
+        return rotary_sums(key, value, turns.flatten(0, 1))
+
+    def _attend(self, query: Tensor, sums: RotarySums, turns: Tensor) -> Tensor:  # n s D of one clip
+        heads = self._heads(self.q_norm(query)).flatten(0, 1)[None]
+        out = rotary_attend(heads, sums, turns.flatten(0, 1))
+        return out.to(query.dtype).flatten(2).view(query.shape)
+
+    def _heads(self, x: Tensor) -> Tensor:  # ... D -> ... h d
+        return x.unflatten(-1, (-1, self.head_dim))
+
+
+class ClipFFN(MixFFN):
+    """A Mix-FFN of single frames, as its parent, whose results are mixed over time (`blocks.N.mlp`)."""
+
+    def __init__(self, width: int, ratio: float) -> None:
+        super().__init__(width, ratio)
+        self.t_conv = nn.Conv2d(width, width, (3, 1), padding=(1, 0), bias=False)
+
+    def over_time(self, y: Tensor, before: Tensor | None) -> Tensor:
+        """Return y plus its convolution over the frames of a chunk, B T S D.
+
+        y: of the Mix-FFN. before: the frame before the chunk, B S D; None: zeros, as behind the chunk.
+        """
+        past, now, future = self.t_conv.weight[..., 0].unbind(-1)  # D D each
+        out = y + linear(y, now)
+        if before is not None:
+            out[:, 0] += linear(before.to(y.dtype), past)
+        if y.shape[1] > 1:
+            out[:, 1:] += linear(y[:, :-1], past)
+            out[:, :-1] += linear(y[:, 1:], future)
+        return out
+
+    def add_clip_(self, x: Tensor, modulation: Modulation, grid: ClipGrid, before: Tensor | None) -> Tensor:
+        """Add the gated branch of the modulated tokens to x (B*T S D) in place; the frames are one chunk.
+
+        before: as for `over_time`. Returns what that is for the next chunk.
+        """
+        y, first = torch.empty_like(x), 0
+        values = grid.height * grid.width * self.inverted_conv.out_features
+        for frames, own in few_samples(x, modulation, values):
+            done = 0
+            for hidden in self.bands(frames, own, grid.height, grid.width):
+                part = self.point_conv.product(hidden)
+                y[first : first + len(frames), done : done + part.shape[1]] = part
+                done += part.shape[1]
+            first += len(frames)
+        clips = y.unflatten(0, (-1, grid.frames))
+        add_gated_(x, self.over_time(clips, before).flatten(0, 1), modulation[2])
+        return clips[:, -1].clone()
+
+
+class ClipBlock(nn.Module):
+    """Linear self-attention, cross-attention and Mix-FFN; time modulates the first and the last."""
+
+    def __init__(self, config: SanaConfig) -> None:
+        super().__init__()
+        self.scale_shift_table = nn.Parameter(torch.empty(6, config.width))
+        nn.init.normal_(self.scale_shift_table, std=config.width**-0.5)
+        self.attn = ClipSelfAttention(config.width, config.head_dim, config.qk_norm)
+        self.cross_attn = CrossAttention(config.width, config.cross_heads, config.qk_norm)
+        self.mlp = ClipFFN(config.width, config.mlp_ratio)
+
+    def forward(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        caption: Tensor,
+        mask: Tensor | None,
+        grid: ClipGrid,
+        chunks: Sequence[int],
+    ) -> Tensor:
+        """B N D -> B N D, for training. modulation: B or B*T, 6D; caption: B L D; mask: B L, true where real.
+
+        chunks: how many frames each chunk has, T in all.
+        """
+        (shift, scale, gate), mlp = branches(self.scale_shift_table, modulation)
+        # A time for each frame modulates frames, one for each clip clips: rows of the modulation, n N/n D.
+        rows = x.reshape(len(modulation), -1, x.shape[-1])
+        own = self.attn(modulated_norm(rows, scale, shift).view(x.shape), grid, chunks)
+        x = torch.addcmul(rows, own.view(rows.shape), gate).view(x.shape)
+        x = x + self.cross_attn(x, *self.cross_attn.keys_values(caption), mask)
+        shift, scale, gate = mlp
+        rows = x.view(rows.shape)
+        frames = modulated_norm(rows, scale, shift).reshape(-1, grid.height * grid.width, x.shape[-1])
+        y, before, parts = self.mlp(frames, grid.height, grid.width), None, []
+        for chunk in y.unflatten(0, (len(x), -1)).split(list(chunks), dim=1):
+            parts.append(self.mlp.over_time(chunk, before))
+            before = chunk[:, -1]
+        return torch.addcmul(rows, torch.cat(parts, dim=1).reshape(rows.shape), gate).view(x.shape)
+
+    def sample(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        prompts: list[TextKeysValues],
+        grid: ClipGrid,
+        past: BlockState | None = None,
+    ) -> Tensor:
+        """Return `forward` of prepared prompts and of one chunk, without gradients, in place.
+
+        modulation: 1 for all, or one for each frame of each prompt's sample, 6D. past: what `extend` returned
+        of the chunks before. With several prompts per sample, x is repeated here; up to this point they share
+        it, and the modulation of the first of them.
+        """
+        return self.extend(x, modulation, prompts, grid, past)[0]
+
+    def extend(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        prompts: list[TextKeysValues],
+        grid: ClipGrid,
+        past: BlockState | None = None,
+    ) -> tuple[Tensor, BlockState]:
+        """Do as `sample`; return its tokens and the state for the next chunk, too."""
+        frames = (-1, grid.height * grid.width, x.shape[-1])
+        own, mlp = branches(self.scale_shift_table, modulation)
+        sums = self.attn.add_(x.view(frames), own, grid, past.sums if past else None)
+        if (repeats := sum(prompt.count for prompt in prompts) // len(x)) > 1:
+            x = x.repeat(repeats, 1, 1)
+            sums = RotarySums(*(torch.cat([part] * repeats) for part in sums))
+        self.cross_attn.add_(x, prompts)
+        last = self.mlp.add_clip_(x.view(frames), mlp, grid, past.last if past else None)
+        return x, BlockState(sums, last)
+
+
+def _pieces(
+    clip: Tensor, modulation: Modulation, rotation: Tensor, values: int
+) -> Iterator[tuple[Tensor, Tensor, Modulation]]:
+    """Yield bands of a clip's tokens (T S D), n s D each, their rotations and their modulation.
+
+    values: that each token makes. A band has whole frames, or tokens of one frame.
+    """
+    first = 0
+    for frames, own in few_samples(clip, modulation, clip.shape[1] * values):
+        turns = rotation[first : first + len(frames)]
+        first += len(frames)
+        step = band(frames, 1, len(frames) * values)
+        for tokens, part in zip(frames.split(step, dim=1), turns.split(step, dim=1), strict=True):
+            yield tokens, part, own

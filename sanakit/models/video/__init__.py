@@ -1,0 +1,1 @@
+"""SANA-Video: transformers of clips, and the autoencoders that their latents come from."""

@@ -45,7 +45,7 @@ def conv3x3x3(
 
 
 def _plain(frames: Tensor, weight: Tensor, bias: Tensor | None, above: int, below: int) -> Tensor:
-    """Sum a 3x3 convolution of each of the three frames: on a CPU up to eight times faster than torch's 3x3x3."""
+    """Sum 3x3 convolutions of the three frames: on a CPU up to eight times faster than torch's 3x3x3."""
     if frames.device.type != "cpu":
         x = F.pad(frames.permute(0, 4, 1, 2, 3), (0, 0, 1 - above, 1 - below))
         return F.conv3d(x, weight, bias, padding=(0, 0, 1)).permute(0, 2, 3, 4, 1)

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sanakit.weights.autoencoder import load_autoencoder, save_official_autoencoder
     from sanakit.weights.clip import load_clip, save_clip
     from sanakit.weights.control import load_controlnet, save_controlnet, save_official_controlnet
     from sanakit.weights.conversion import convert
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from sanakit.weights.fingerprint import fingerprint_weights
     from sanakit.weights.graphs import save_graphs
     from sanakit.weights.inspect import describe
-    from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
+    from sanakit.weights.load import load_image_autoencoder, load_text_encoder, load_transformer
     from sanakit.weights.quantized import save_quantized
     from sanakit.weights.read.mapping import mapped_bytes, release
     from sanakit.weights.safety import load_prompt_filter
@@ -29,6 +30,7 @@ __all__ = [
     "load_clip",
     "load_configs",
     "load_controlnet",
+    "load_image_autoencoder",
     "load_prompt_filter",
     "load_settings",
     "load_text_encoder",
@@ -41,6 +43,7 @@ __all__ = [
     "save_diffusers",
     "save_graphs",
     "save_official",
+    "save_official_autoencoder",
     "save_official_controlnet",
     "save_quantized",
 ]
@@ -50,10 +53,11 @@ _HOMES = {
     "convert": "conversion",
     "describe": "inspect",
     "fingerprint_weights": "fingerprint",
-    "load_autoencoder": "load",
+    "load_autoencoder": "autoencoder",
     "load_clip": "clip",
     "load_configs": "settings",
     "load_controlnet": "control",
+    "load_image_autoencoder": "load",
     "load_prompt_filter": "safety",
     "load_settings": "settings",
     "load_text_encoder": "load",
@@ -66,6 +70,7 @@ _HOMES = {
     "save_diffusers": "save",
     "save_graphs": "graphs",
     "save_official": "save",
+    "save_official_autoencoder": "autoencoder",
     "save_official_controlnet": "control",
     "save_quantized": "quantized",
 }

@@ -25,6 +25,7 @@ from sanakit.errors import SettingsError, WeightsError
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
+from sanakit.models.video.wan_blocks import CausalConv
 from sanakit.quant.plans import PLANS, Plan, find_plan
 from sanakit.quant.quantize import quantize
 from sanakit.text.encoder import TextEncoder
@@ -108,7 +109,7 @@ def load_transformer(
     return module
 
 
-def load_autoencoder(
+def load_image_autoencoder(
     path: StrPath,
     *,
     part: Literal["both", "encoder", "decoder"] = "both",
@@ -117,7 +118,7 @@ def load_autoencoder(
     mapped: bool = False,
     home: str | torch.device | None = None,
 ) -> DCAE:
-    """Load an autoencoder, or only one half of it.
+    """Load an autoencoder of images, or only one half of it.
 
     path: as for `load_transformer`; a file may hold a DC-AE in diffusers' or efficientvit's names, or a
     transformer of a released size, whose published autoencoder is then fetched. part: "both", "encoder" or
@@ -294,11 +295,12 @@ def check_fit(
 
 def widened(module: nn.Module) -> set[str]:
     """Return the names of weights that may have any float dtype: those of linear layers, of dense 1x1 and 3x3
-    convolutions, and the embedding table."""
+    and of causal convolutions, and the embedding table."""
     names = set()
     for name, part in module.named_modules():
         dense = isinstance(part, nn.Conv2d) and part.groups == 1 and part.kernel_size in ((1, 1), (3, 3))
-        if isinstance(part, nn.Linear | nn.Embedding) or (dense and part.stride == (1, 1)):
+        causal = isinstance(part, CausalConv)
+        if isinstance(part, nn.Linear | nn.Embedding) or causal or (dense and part.stride == (1, 1)):
             names.add(f"{name}.weight")
     return names
 

@@ -261,6 +261,7 @@ def whole_map(pieces: Iterator[Tensor], source: Tensor) -> Tensor:
 
 
 def fill(whole: Tensor, pieces: Iterable[Tensor], *, axis: int) -> Tensor:
+    """Lay pieces into a tensor one behind the other; return it."""
     top = 0
     for piece in pieces:
         rows = piece.shape[axis]

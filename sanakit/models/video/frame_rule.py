@@ -1,4 +1,4 @@
-"""How many frames a clip may have: the first one has a latent of its own, n more frames share each further one."""
+"""How many frames a clip may have: the first has a latent of its own, the others share one n at a time."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from sanakit.errors import SizeError
 
 @dataclass(frozen=True, slots=True)
 class FrameRule:
-    """Counts of frames and of latents along time. per_latent: frames that a latent after the first stands for."""
+    """Frames and latents along time. per_latent: frames that share each latent but the first."""
 
     per_latent: int
 
     def latents(self, frames: int) -> int:
-        """Return the latents of so many frames. Raises SizeError unless they are 1 + a multiple of per_latent.
+        """Return the latents of so many frames; SizeError unless those are 1 + a multiple of per_latent.
 
         >>> FrameRule(4).latents(17)
         5

@@ -1,6 +1,6 @@
-"""The blocks of the Wan 2.1 video autoencoder, on whole clips: causal convolutions and attention in each frame.
+"""The blocks of the Wan 2.1 video autoencoder on whole clips: causal convolutions, attention within frames.
 
-No frame depends on a later one. The first frame is special where time is halved or doubled: it passes as it is.
+No frame depends on a later one. Where time is halved or doubled, the first frame passes as it is.
 Parameter names equal diffusers'. Source: Wan 2.1 (arXiv:2503.20314, Apache-2.0), read from diffusers'
 AutoencoderKLWan, whose frame-by-frame results these equal.
 Shapes: B clips, C channels, T frames, H W grid. Modules map B C T H W.
@@ -66,7 +66,7 @@ class CausalResBlock(nn.Module):
 
 
 class FrameAttention(nn.Module):
-    """Softmax attention of one head among all places of a frame, added to it; frames do not see each other."""
+    """Softmax attention of one head among the places of a frame, added to it; no frame sees another."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

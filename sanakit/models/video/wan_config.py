@@ -1,4 +1,4 @@
-"""Sizes of the Wan 2.1 video autoencoder, and the config.json of diffusers' AutoencoderKLWan in both directions.
+"""Sizes of the Wan 2.1 video autoencoder; the config.json of diffusers' AutoencoderKLWan both ways.
 
 The published one and smaller ones of its shape are known. Wan 2.2, whose blocks have shortcuts around whole
 stages and whose pixels are patched, is another architecture and refused.
@@ -23,6 +23,7 @@ _OURS = {  # our field: its key in config.json
     "latents_mean": "latents_mean",
     "latents_std": "latents_std",
 }
+_LISTS = ("multipliers", "halve_time", "latents_mean", "latents_std")
 # Of another architecture unless they have these values, which are also diffusers' defaults.
 _FIXED = {
     "attn_scales": [],
@@ -101,14 +102,14 @@ class WanVAEConfig:
             raise SettingsError(
                 f"decoder_base_dim is {came}, and only that of the encoder, {width}, is known"
             )
-        given = {ours: config[theirs] for ours, theirs in _OURS.items() if theirs in config}
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
+        given: dict[str, Any] = {ours: config[theirs] for ours, theirs in _OURS.items() if theirs in config}
+        return cls(**{name: tuple(v) if name in _LISTS else v for name, v in given.items()})
 
     def to_diffusers(self) -> dict[str, Any]:
         """Write the config.json of a diffusers AutoencoderKLWan: a `vae` folder's."""
         given = {theirs: getattr(self, ours) for ours, theirs in _OURS.items()}
-        lists = {name: list(v) if isinstance(v, tuple) else v for name, v in given.items()}
-        return {"_class_name": CLASS, **lists, **_FIXED, **self._factors()}
+        lists = {_OURS[name]: list(getattr(self, name)) for name in _LISTS}
+        return {"_class_name": CLASS, **given, **lists, **_FIXED, **self._factors()}
 
     def told_apart(self, config: Mapping[str, Any]) -> list[str]:
         """Return a sentence for each field of a config.json that contradicts what follows from its lists."""

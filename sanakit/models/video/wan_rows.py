@@ -1,9 +1,8 @@
-"""The blocks of the Wan 2.1 video autoencoder on rows of a chunk of frames: what they keep from row to row and
-from chunk to chunk.
+"""The blocks of the Wan 2.1 video autoencoder on rows of a chunk of frames, and what they keep of both.
 
-A node takes the next rows of its input, of all frames of the chunk, and returns the rows that are complete. It
-keeps the few rows that later rows need (`dc_ae/rows.py`) until the chunk ends, and the last frames of its input
-for the chunk that follows. Nothing is computed twice or approximated.
+A node takes the next rows of its input, of all frames of the chunk, and returns the rows that are complete.
+It keeps the few rows that later rows need until the chunk ends (`dc_ae/rows.py`), and the last frames of its
+input for the chunk that follows. Nothing is computed twice or approximated.
 Source: ours; the arithmetic is that of `wan_blocks.py`, regrouped, and equal to it up to rounding.
 Shapes: B clips, T frames of a chunk, N = B*T, R rows, W columns, C channels last.
 Weights may be stored in fewer bits than the rows: widening them to the dtype of the rows is exact.
@@ -48,7 +47,7 @@ class Chunk:
 
 
 class History:
-    """The last `count` frames of a node's input before the chunk, zeros before the clip; in place, row by row."""
+    """The last `count` frames of a node's input before the chunk, zeros before the clip."""
 
     def __init__(self, count: int, chunk: Chunk) -> None:
         self.count, self.chunk = count, chunk

@@ -4,8 +4,8 @@
 
 Between chunks a convolution keeps the last two frames of its input, whatever the clip's length: 3.8 GB for a
 decoder of the published size at 480x832 px in float32. Within a chunk only attention, at an eighth of the
-sides, sees whole frames; all else passes rows on as they become complete (`wan_rows.py`). A clip that is short
-against its height is one chunk: rows kept for all its frames take less than frames kept of all its rows.
+sides, sees whole frames; all else passes rows on as they become complete (`wan_rows.py`). A clip that is
+short for its height is one chunk: rows kept for all its frames take less than frames kept of all its rows.
 There are no gradients here. Every chunk and band gives the same result up to rounding.
 Shapes: B clips, C latent channels, T frames, H W pixels, t h w latents, N = frames of all clips, R rows.
 """
@@ -123,7 +123,7 @@ def decode(model: VideoAutoencoder, latents: Tensor, chunk: int | None = None) -
         raise SettingsError(f"chunk is {chunk}: it must be the number of latents at a time, at least 1.")
     height, width = (side * config.compression for side in latents.shape[3:])
     clip = latents.new_empty(len(latents), 3, rule.frames(count), height, width)
-    automatic = _automatic(rule.frames(count), height, rule.per_latent) // rule.per_latent
+    automatic = -(-_automatic(rule.frames(count), height, rule.per_latent) // rule.per_latent)
     pieces = latents.split(_sizes(count, chunk or automatic), dim=2)
     start = 0
     for piece in pieces:
@@ -184,13 +184,13 @@ def _joined(pieces: list[Tensor], axis: int = 2) -> Tensor:
 
 
 def _automatic(frames: int, height: int, step: int) -> int:
-    """Return the frames of a chunk that take the least memory; height: of an image."""
-    return frames + step if 2 * frames <= height else max(step, CHUNK_FRAMES // step * step)
+    """Return the frames of a chunk that take the least memory, all or few; height: of an image."""
+    return frames if 2 * frames <= height else max(1, CHUNK_FRAMES // step) * step
 
 
 def _sizes(total: int, chunk: int) -> list[int]:
-    """Return the sizes of chunks: 1, `chunk` over and over, and what remains; `total` alone if it is less."""
-    if chunk > total:
+    """Return the sizes of chunks: 1, `chunk` over and over, and what remains; or all of them as one."""
+    if chunk >= total:
         return [total]
     rest = total - 1
     return [1, *[chunk] * (rest // chunk), *([rest % chunk] if rest % chunk else [])]

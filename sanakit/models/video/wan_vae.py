@@ -38,6 +38,9 @@ class WanVAE(nn.Module):
     part: "both", or the half to build; the other one is None then and costs no memory.
     """
 
+    quant_conv: CausalConv  # behind the encoder
+    post_quant_conv: CausalConv  # before the decoder
+
     def __init__(self, config: WanVAEConfig, part: Halves = "both") -> None:
         super().__init__()
         if part not in ("both", "encoder", "decoder"):
@@ -45,9 +48,11 @@ class WanVAE(nn.Module):
         self.config = config
         channels = config.latent_channels
         self.encoder = WanEncoder(config) if part != "decoder" else None
-        self.quant_conv = CausalConv(2 * channels, 2 * channels, 1, 1) if self.encoder else nn.Identity()
         self.decoder = WanDecoder(config) if part != "encoder" else None
-        self.post_quant_conv = CausalConv(channels, channels, 1, 1) if self.decoder else nn.Identity()
+        if self.encoder is not None:
+            self.quant_conv = CausalConv(2 * channels, 2 * channels, 1, 1)
+        if self.decoder is not None:
+            self.post_quant_conv = CausalConv(channels, channels, 1, 1)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -91,11 +96,13 @@ class WanVAE(nn.Module):
 
     def moments(self, clip: Tensor) -> Tensor:
         """Return means and logarithms of variances (B 2C t h w) of a clip's latents, with gradients."""
-        return self.quant_conv(self.check_clip(clip)(clip))
+        encoder = self.check_clip(clip)
+        return self.quant_conv(encoder(clip))
 
     def draw(self, latents: Tensor) -> Tensor:
         """Return the clip of latents before its values are cut off at -1 and 1, with gradients."""
-        return self.check_latents(latents)(self.post_quant_conv(latents))
+        decoder = self.check_latents(latents)
+        return decoder(self.post_quant_conv(latents))
 
     def normalise(self, latents: Tensor) -> Tensor:
         """Return latents (B C t h w) as the diffusion model sees them: (latents - mean) / std per channel."""

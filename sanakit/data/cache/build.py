@@ -210,7 +210,7 @@ def build_cache(
 ) -> Built:
     """Build the missing shards of a plan.
 
-    device, dtype: to compute in, as for `load_image_autoencoder`.   batch: images encoded at once.   progress:
+    device, dtype: to compute in, as for `load_transformer`.   batch: images encoded at once.   progress:
     called with (what is being done, how many images are done, how many there are).
     An image that cannot be decoded is recorded as broken, with the reason. Raises NumericsError for latents
     that are not finite, OutputError without disk space or while another process builds this cache, and the

@@ -62,8 +62,8 @@ class WanVAEConfig:
     def __post_init__(self) -> None:
         if len(self.halve_time) != len(self.multipliers) - 1:
             raise SettingsError(
-                f"A video autoencoder of {len(self.multipliers)} stages has {len(self.multipliers) - 1} steps "
-                f"between them, but halve_time names {len(self.halve_time)}."
+                f"A video autoencoder of {len(self.multipliers)} stages has {len(self.multipliers) - 1} "
+                f"steps between them, but halve_time names {len(self.halve_time)}."
             )
         if min(self.width * multiplier for multiplier in self.multipliers) < 2:
             raise SettingsError(
@@ -91,8 +91,8 @@ class WanVAEConfig:
     def from_diffusers(cls, config: Mapping[str, Any]) -> WanVAEConfig:
         """Read the config.json of an AutoencoderKLWan; SettingsError for another architecture of that class.
 
-        The fields scale_factor_spatial and scale_factor_temporal are not read: they follow from the lists, and
-        `told_apart` tells where they contradict them.
+        The fields scale_factor_spatial and scale_factor_temporal are not read, since they follow from the
+        lists; `told_apart` tells where they contradict them.
         """
         for name, value in _FIXED.items():
             if (came := config.get(name, value)) != value:

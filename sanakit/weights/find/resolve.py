@@ -193,8 +193,8 @@ def recognised(files: TensorFiles) -> tuple[str, str]:
 def identify(names: Iterable[str]) -> tuple[str, str]:
     """Identify a checkpoint by its tensors' names: (kind, layout).
 
-    kind: transformer, autoencoder, video_autoencoder, text_encoder, controlnet, lora or foreign. layout: official, diffusers or
-    "".
+    kind: transformer, autoencoder, video_autoencoder, text_encoder, controlnet, lora or foreign. layout:
+    official, diffusers or "".
     """
     names = set(names)
 

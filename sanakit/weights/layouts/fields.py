@@ -204,7 +204,7 @@ AUTOENCODER = {
     **{f"encoder_{name}": allowed for name, allowed in HALF.items()},
     **{f"decoder_{name}": allowed for name, allowed in HALF.items()},
 }
-WAN_VAE = {  # of diffusers' AutoencoderKLWan; what Wan 2.1 does not have, `models/video/wan_config.py` refuses
+WAN_VAE = {  # of diffusers' AutoencoderKLWan; `models/video/wan_config.py` refuses what Wan 2.1 does not have
     "base_dim": COUNT,
     "z_dim": COUNT,
     "dim_mult": ListOf(Whole(1, 1000)),

@@ -70,8 +70,8 @@ def open_wan_vae(source: ModelSource) -> tuple[TensorFiles, str, WanVAEConfig]:
     names = empty(partial(WanVAE, WAN_VAE), source).state_dict()
     if set(files.infos) != {theirs for (theirs,), _ in wan_vae_pairs(names, layout, WAN_VAE)}:
         raise WeightsError(
-            f"{source.path} holds a video autoencoder of an unpublished size: load it from a diffusers folder, "
-            "whose config.json describes it."
+            f"{source.path} holds a video autoencoder of an unpublished size: load it from a diffusers "
+            "folder, whose config.json describes it."
         )
     return files, layout, WAN_VAE
 

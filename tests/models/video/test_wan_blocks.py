@@ -65,9 +65,8 @@ def test_doubling_passes_the_first_frame_which_the_others_do_not_see():
     assert torch.equal(up(other)[:, :, 1:], got[:, :, 1:])
     assert up.time_conv is not None
     pairs = up.time_conv(x[:, :, 1:])  # zeros before frame 1
-    assert torch.equal(
-        pairs, up.time_conv(torch.cat((torch.zeros_like(x[:, :, :1]), x[:, :, 1:]), 2))[:, :, 1:]
-    )
+    early = torch.cat((torch.zeros_like(x[:, :, :1]), x[:, :, 1:]), dim=2)
+    assert relative_error(pairs, up.time_conv(early)[:, :, 1:]) < 1e-14
     for k in (0, 1):
         first, second = pairs[:, :4, k : k + 1], pairs[:, 4:, k : k + 1]
         wanted = frames_of(up.resample, torch.cat((first, second), dim=2))

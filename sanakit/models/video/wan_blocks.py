@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sanakit.ops.conv3x3x3 import conv3x3x3
+from sanakit.ops.linear import linear
 
 
 class ClipNorm(nn.Module):
@@ -32,8 +33,12 @@ class ClipNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map B C ... to the same shape; 16-bit values are normalised in float32."""
+        return self.of_rows(x.movedim(1, -1)).movedim(-1, 1)
+
+    def of_rows(self, x: Tensor) -> Tensor:
+        """Map ... C to the same shape."""
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        return F.normalize(wide, dim=1).to(x.dtype) * len(self.gamma) ** 0.5 * self.gamma.to(x.dtype)
+        return F.normalize(wide, dim=-1).to(x.dtype) * self.gain.to(x.dtype)
 
 
 class CausalConv(nn.Conv3d):
@@ -76,15 +81,18 @@ class FrameAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map B C T H W to the same shape."""
-        frames = x.transpose(1, 2).flatten(0, 1)  # B*T C H W
-        return x + self.mixed(frames).unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+        frames = x.permute(0, 2, 3, 4, 1)  # B T H W C
+        return x + self.mixed(frames.flatten(0, 1)).view(frames.shape).permute(0, 4, 1, 2, 3)
 
     def mixed(self, frames: Tensor) -> Tensor:
-        """Return what is added to frames N C H W."""
-        qkv = self.to_qkv(self.norm(frames)).flatten(2).transpose(1, 2)  # N H*W 3C
+        """Return what is added to frames N H W C."""
+        bias, out_bias = self.to_qkv.bias, self.proj.bias
+        assert bias is not None
+        assert out_bias is not None
+        qkv = linear(self.norm.of_rows(frames.flatten(1, 2)), self.to_qkv.weight, bias)  # N H*W 3C
         query, key, value = qkv.unsqueeze(1).chunk(3, dim=-1)
         mixed = F.scaled_dot_product_attention(query, key, value)[:, 0]  # N H*W C
-        return self.proj(mixed.transpose(1, 2).reshape(frames.shape))
+        return linear(mixed, self.proj.weight, out_bias).view(frames.shape)
 
 
 class MidBlock(nn.Module):

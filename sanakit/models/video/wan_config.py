@@ -103,7 +103,8 @@ class WanVAEConfig:
                 f"decoder_base_dim is {came}, and only that of the encoder, {width}, is known"
             )
         given: dict[str, Any] = {ours: config[theirs] for ours, theirs in _OURS.items() if theirs in config}
-        return cls(**{name: tuple(v) if name in _LISTS else v for name, v in given.items()})
+        given |= {name: tuple(given[name]) for name in _LISTS if name in given}
+        return cls(**given)
 
     def to_diffusers(self) -> dict[str, Any]:
         """Write the config.json of a diffusers AutoencoderKLWan: a `vae` folder's."""

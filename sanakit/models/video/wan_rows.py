@@ -225,7 +225,7 @@ def _over_time(conv: nn.Conv3d, frames: Tensor, step: int) -> Tensor:
 def attend(x: Tensor, block: FrameAttention) -> None:
     """Add a block's attention to whole frames N H W C in place, one frame at a time."""
     for frame in x.split(1):
-        frame += block.mixed(frame.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        frame += block.mixed(frame)
 
 
 def _bias(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor | None:

@@ -6,7 +6,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sanakit.weights.autoencoder import load_autoencoder, save_official_autoencoder
     from sanakit.weights.clip import load_clip, save_clip
     from sanakit.weights.control import load_controlnet, save_controlnet, save_official_controlnet
     from sanakit.weights.conversion import convert
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from sanakit.weights.safety import load_prompt_filter
     from sanakit.weights.save import save_autoencoder, save_diffusers, save_official
     from sanakit.weights.settings import load_configs, load_settings
+    from sanakit.weights.video.autoencoder import load_autoencoder, save_official_autoencoder
 
 __all__ = [
     "CATALOG",
@@ -53,7 +53,7 @@ _HOMES = {
     "convert": "conversion",
     "describe": "inspect",
     "fingerprint_weights": "fingerprint",
-    "load_autoencoder": "autoencoder",
+    "load_autoencoder": "video.autoencoder",
     "load_clip": "clip",
     "load_configs": "settings",
     "load_controlnet": "control",
@@ -70,7 +70,7 @@ _HOMES = {
     "save_diffusers": "save",
     "save_graphs": "graphs",
     "save_official": "save",
-    "save_official_autoencoder": "autoencoder",
+    "save_official_autoencoder": "video.autoencoder",
     "save_official_controlnet": "control",
     "save_quantized": "quantized",
 }

@@ -46,7 +46,7 @@ class Chunk:
         return rows.unflatten(0, (self.clips, -1))
 
 
-class History:
+class FrameHistory:
     """The last `count` frames of a node's input before the chunk, zeros before the clip."""
 
     def __init__(self, count: int, chunk: Chunk) -> None:
@@ -108,7 +108,7 @@ class _CausalNode:
     def __init__(self, conv: nn.Conv3d, chunk: Chunk, norm: ClipNorm | None = None) -> None:
         self.conv, self.norm, self.chunk = conv, norm, chunk
         self.width = max(conv.in_channels, conv.out_channels)
-        self.history, self.lines = History(HISTORY, chunk), LineBuffer(1)
+        self.history, self.lines = FrameHistory(HISTORY, chunk), LineBuffer(1)
 
     def __call__(self, rows: Tensor, last: bool, scratch: Scratch) -> Tensor | None:
         if self.norm is not None:
@@ -157,7 +157,7 @@ class _DownNode:
         conv = module.resample[1]
         assert isinstance(conv, nn.Conv2d)
         self.conv, self.width = conv, conv.in_channels
-        self.history, self.lines = History(1, chunk), LineBuffer(1, step=2)
+        self.history, self.lines = FrameHistory(1, chunk), LineBuffer(1, step=2)
 
     def __call__(self, rows: Tensor, last: bool, scratch: Scratch) -> Tensor | None:
         window = self.lines.push(rows, last, scratch)
@@ -183,7 +183,7 @@ class _UpNode:
     """Double the frames, then both sides."""
 
     def __init__(self, module: ClipUp, chunk: Chunk) -> None:
-        self.time, self.chunk, self.history = module.time_conv, chunk, History(HISTORY, chunk)
+        self.time, self.chunk, self.history = module.time_conv, chunk, FrameHistory(HISTORY, chunk)
         conv = module.resample[1]
         assert isinstance(conv, nn.Conv2d)
         self.space = ConvNode(conv, upsample=True)

@@ -31,7 +31,7 @@ LEAST_ROWS = 4  # of the widest activation in a band: the side of the kernel's t
 CHUNK_FRAMES = 16  # of a long clip that are handled at a time, where the caller does not say
 
 
-class EncoderLayers(Protocol):
+class ClipEncoderLayers(Protocol):
     """The layers of an encoder, to be run on rows."""
 
     conv_in: CausalConv
@@ -41,7 +41,7 @@ class EncoderLayers(Protocol):
     conv_out: CausalConv
 
 
-class DecoderLayers(Protocol):
+class ClipDecoderLayers(Protocol):
     """The layers of a decoder, to be run on rows."""
 
     conv_in: CausalConv
@@ -62,11 +62,11 @@ class VideoAutoencoder(Protocol):
         """Its sizes."""
         ...
 
-    def check_clip(self, clip: Tensor, *, first: bool = True) -> EncoderLayers:
+    def check_clip(self, clip: Tensor, *, first: bool = True) -> ClipEncoderLayers:
         """Return the encoder, or raise for clips that do not fit."""
         ...
 
-    def check_latents(self, latents: Tensor) -> DecoderLayers:
+    def check_latents(self, latents: Tensor) -> ClipDecoderLayers:
         """Return the decoder, or raise for latents that do not fit."""
         ...
 

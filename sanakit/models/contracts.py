@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from sanakit.dialect import Dialect
 from sanakit.errors import SettingsError, SizeError
 from sanakit.models.sana import TextContext
+from sanakit.models.video.frame_rule import FrameRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,4 +271,66 @@ class Codec(ModelPart, Protocol):
 
         band: latent rows that are decoded at a time, a hint: a codec without bands yields the whole.
         """
+        ...
+
+
+class VideoCodecConfig(Protocol):
+    """The shape of a video codec's latents."""
+
+    @property
+    def compression(self) -> int:
+        """Pixels of a latent, along one side."""
+        ...
+
+    @property
+    def frame_rule(self) -> FrameRule:
+        """How many frames a clip may have, and how many latents along time they are."""
+        ...
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+        ...
+
+
+class VideoCodec(ModelPart, Protocol):
+    """An autoencoder between clips (B 3 T H W in [-1, 1]) and latents (B C t h w), not normalised."""
+
+    @property
+    def config(self) -> VideoCodecConfig:
+        """The shape of its latents."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that it computes in."""
+        ...
+
+    @property
+    def encoder(self) -> ModelPart | None:
+        """The half that encodes; None where it was not loaded."""
+        ...
+
+    def encode(self, clip: Tensor, chunk: int | None = None) -> Tensor:
+        """Return the mode of a clip's latents. chunk: frames at a time after the first, a hint."""
+        ...
+
+    def decode(self, latents: Tensor, chunk: int | None = None) -> Tensor:
+        """Return the clip of latents. chunk: latents at a time after the first, a hint."""
+        ...
+
+    def encode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield the latents of a clip that comes in chunks of frames, as soon as they are complete."""
+        ...
+
+    def decode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield the frames of latents that come in chunks along time, as soon as they are complete."""
+        ...
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        """Return latents as the transformer sees them."""
+        ...
+
+    def denormalise(self, latents: Tensor) -> Tensor:
+        """Return the transformer's latents as `decode` takes them."""
         ...

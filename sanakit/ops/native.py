@@ -34,6 +34,10 @@ _SIGNATURES = {
         *(_POINTER, _LONG, _LONG, _LONG, _LONG, _INT, _INT, _INT),
         *(_POINTER, _INT, _LONG, _POINTER, _INT, _POINTER, _INT),
     ),
+    "sana_conv3x3x3": (
+        *(_POINTER, _LONG, _LONG, _LONG, _LONG, _LONG, _INT, _INT),
+        *(_POINTER, _INT, _LONG, _POINTER, _POINTER, _INT),
+    ),
     "sana_gated_depthwise": (
         *(_POINTER, _LONG, _LONG, _LONG, _LONG, _INT, _INT),
         *(_POINTER, _POINTER, _POINTER, _INT),
@@ -54,6 +58,7 @@ _SIGNATURES = {
         *(_POINTER, _LONG, _LONG, _POINTER, _POINTER, _FLOAT),
         *(_POINTER, _POINTER, _LONG, _POINTER, _FLOAT, _POINTER, _INT, _POINTER, _INT),
     ),
+    "sana_norm_silu": (_POINTER, _LONG, _LONG, _POINTER, _POINTER, _INT),
     "sana_rms_norm_add": (_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _FLOAT, _POINTER, _INT),
 }
 

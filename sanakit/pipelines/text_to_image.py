@@ -49,7 +49,7 @@ from sanakit.pipelines.memory import (
 from sanakit.pipelines.request import DrawSettings, ModelSpec, Request, check_request
 from sanakit.pipelines.result import LastStep, Output, Result, Step, result_of
 from sanakit.text.prompt_weights import weigh
-from sanakit.weights import load_autoencoder, load_settings, load_text_encoder, load_transformer
+from sanakit.weights import load_image_autoencoder, load_settings, load_text_encoder, load_transformer
 from sanakit.weights.control import load_controlnets
 from sanakit.weights.known_things import unknown_prompts
 from sanakit.weights.settings import ModelSettings
@@ -120,7 +120,9 @@ class TextToImage(Adaptable):
         transformer = load_transformer(path, kind="image", dtype=dtype, **where)
         nets = load_controlnets(path, control_model, transformer, **where)
         part = "both" if encoder or nets else "decoder"
-        decoder = load_autoencoder(path, part=part, device=device, dtype=others, mapped=mapped, home="cpu")
+        decoder = load_image_autoencoder(
+            path, part=part, device=device, dtype=others, mapped=mapped, home="cpu"
+        )
         text = load_text_encoder(path, device=device, dtype=others, mapped=mapped, home="cpu", plan=plan)
         parts = (transformer, decoder, text.model, *nets)
         if device.type != "cpu":  # parts that do not fit together wait outside, and come in for their stage

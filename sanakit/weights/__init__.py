@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from sanakit.weights.fingerprint import fingerprint_weights
     from sanakit.weights.graphs import save_graphs
     from sanakit.weights.inspect import describe
-    from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
+    from sanakit.weights.load import load_image_autoencoder, load_text_encoder, load_transformer
     from sanakit.weights.quantized import save_quantized
     from sanakit.weights.read.mapping import mapped_bytes, release
     from sanakit.weights.safety import load_prompt_filter
     from sanakit.weights.save import save_autoencoder, save_diffusers, save_official, save_transformer
     from sanakit.weights.settings import load_configs, load_settings
+    from sanakit.weights.video.autoencoder import load_autoencoder, save_official_autoencoder
 
 __all__ = [
     "CATALOG",
@@ -29,6 +30,7 @@ __all__ = [
     "load_clip",
     "load_configs",
     "load_controlnet",
+    "load_image_autoencoder",
     "load_prompt_filter",
     "load_settings",
     "load_text_encoder",
@@ -41,6 +43,7 @@ __all__ = [
     "save_diffusers",
     "save_graphs",
     "save_official",
+    "save_official_autoencoder",
     "save_official_controlnet",
     "save_quantized",
     "save_transformer",
@@ -51,10 +54,11 @@ _HOMES = {
     "convert": "conversion",
     "describe": "inspect",
     "fingerprint_weights": "fingerprint",
-    "load_autoencoder": "load",
+    "load_autoencoder": "video.autoencoder",
     "load_clip": "clip",
     "load_configs": "settings",
     "load_controlnet": "control",
+    "load_image_autoencoder": "load",
     "load_prompt_filter": "safety",
     "load_settings": "settings",
     "load_text_encoder": "load",
@@ -67,6 +71,7 @@ _HOMES = {
     "save_diffusers": "save",
     "save_graphs": "graphs",
     "save_official": "save",
+    "save_official_autoencoder": "video.autoencoder",
     "save_official_controlnet": "control",
     "save_quantized": "quantized",
     "save_transformer": "save",

@@ -23,7 +23,7 @@ from sanakit.weights.control import (
 from sanakit.weights.find.resolve import resolve
 from sanakit.weights.graphs import save_graphs
 from sanakit.weights.layouts.parts import empty
-from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
+from sanakit.weights.load import load_image_autoencoder, load_text_encoder, load_transformer
 from sanakit.weights.precision import parse_dtype
 from sanakit.weights.save import kept_settings, save_diffusers, save_official
 from sanakit.weights.settings import load_settings
@@ -64,7 +64,7 @@ def convert(
     part = "both" if to == "diffusers" else "decoder"
     parts = {
         "transformer": transformer,
-        "autoencoder": load_autoencoder(source, part=part, dtype="float32"),
+        "autoencoder": load_image_autoencoder(source, part=part, dtype="float32"),
         "text_encoder": text_encoder,
     }
     if to != "diffusers":

@@ -131,7 +131,7 @@ def load_transformer(
     return module
 
 
-def load_autoencoder(
+def load_image_autoencoder(
     path: StrPath,
     *,
     part: Literal["both", "encoder", "decoder"] = "both",
@@ -140,7 +140,7 @@ def load_autoencoder(
     mapped: bool = False,
     home: str | torch.device | None = None,
 ) -> DCAE:
-    """Load an autoencoder, or only one half of it.
+    """Load an autoencoder of images, or only one half of it.
 
     path: as for `load_transformer`; a file may hold a DC-AE in diffusers' or efficientvit's names, or a
     transformer of a released size, whose published autoencoder is then fetched. part: "both", "encoder" or

@@ -15,7 +15,7 @@ from sanakit.errors import OutputError, SettingsError
 from sanakit.quant.plans import find_plan
 from sanakit.weights.find.resolve import resolve
 from sanakit.weights.layouts.parts import stored_plan
-from sanakit.weights.load import load_autoencoder, load_text_encoder, load_transformer
+from sanakit.weights.load import load_image_autoencoder, load_text_encoder, load_transformer
 from sanakit.weights.save import kept_settings, save_diffusers
 from sanakit.weights.settings import load_settings
 
@@ -38,7 +38,7 @@ def save_quantized(source: str | os.PathLike[str], folder: str | os.PathLike[str
     return save_diffusers(
         target,
         transformer=load_transformer(source, kind="image", dtype="float32", mapped=True, plan=plan),
-        autoencoder=load_autoencoder(source, dtype="float32", mapped=True),
+        autoencoder=load_image_autoencoder(source, dtype="float32", mapped=True),
         text_encoder=load_text_encoder(source, dtype="float32", mapped=True, plan=plan),
         dtype=dtype,
         plan=plan,

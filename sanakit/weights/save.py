@@ -24,6 +24,7 @@ from sanakit.flow.guidance_kinds import PLAIN
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.sana import Sana
 from sanakit.models.video.sana_video import SanaVideo
+from sanakit.models.video.wan_vae import WanVAE
 from sanakit.quant.layer import Quantized
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.known_things import FILE as KNOWN_THINGS
@@ -173,7 +174,7 @@ def save_diffusers(
 
 
 def save_autoencoder(
-    folder: str | os.PathLike[str], autoencoder: DCAE, *, dtype: torch.dtype | str = torch.float32
+    folder: str | os.PathLike[str], autoencoder: DCAE | WanVAE, *, dtype: torch.dtype | str = torch.float32
 ) -> Path:
     """Write an autoencoder as the `vae` folder of a diffusers model, which `load_autoencoder` reads, too.
 

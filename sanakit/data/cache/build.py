@@ -47,7 +47,7 @@ from sanakit.images.image import from_levels
 from sanakit.models.dc_ae import DCAE
 from sanakit.pipelines.memory import choose_device
 from sanakit.text.encoder import TextEncoder
-from sanakit.weights import load_autoencoder, load_configs, load_text_encoder
+from sanakit.weights import load_configs, load_image_autoencoder, load_text_encoder
 from sanakit.weights.fingerprint import weights_sha256
 
 SHARD = 200_000_000  # bytes, about: what a run that is killed loses at most, and what is in memory at once
@@ -114,7 +114,7 @@ def maker_of(model: str | os.PathLike[str], *, text: bool = False) -> Maker:
 
 def _mapped(model: str | os.PathLike[str], text: bool) -> tuple[DCAE, TextEncoder | None]:
     """Return the encoders of a model, mapped: next to nothing is read."""
-    autoencoder = load_autoencoder(model, part="encoder", dtype="float32", mapped=True)
+    autoencoder = load_image_autoencoder(model, part="encoder", dtype="float32", mapped=True)
     return autoencoder, load_text_encoder(model, dtype="float32", mapped=True) if text else None
 
 
@@ -210,7 +210,7 @@ def build_cache(
 ) -> Built:
     """Build the missing shards of a plan.
 
-    device, dtype: to compute in, as for `load_autoencoder`.   batch: images encoded at once.   progress:
+    device, dtype: to compute in, as for `load_transformer`.   batch: images encoded at once.   progress:
     called with (what is being done, how many images are done, how many there are).
     An image that cannot be decoded is recorded as broken, with the reason. Raises NumericsError for latents
     that are not finite, OutputError without disk space or while another process builds this cache, and the
@@ -224,7 +224,7 @@ def build_cache(
             _check_room(plan, 1 - kept / total)
             place = choose_device(device)
             kind = None if dtype == "auto" else dtype
-            autoencoder = load_autoencoder(plan.model, part="encoder", device=place, dtype=kind)
+            autoencoder = load_image_autoencoder(plan.model, part="encoder", device=place, dtype=kind)
             encoder = load_text_encoder(plan.model, device=place, dtype=kind) if about.text_width else None
             done = kept
             with closing(_read_ahead(plan.source, _tasks(plan, missing, batch))) as read:

@@ -122,7 +122,7 @@ def decode(model: Autoencoder, latents: Tensor, band: float | None = None) -> Te
     model.check_latents(latents)
     size = [side * model.config.compression for side in latents.shape[2:]]
     images = latents.new_empty(latents.shape[0], model.config.image_channels, *size)
-    return _fill(images, decode_rows(model, latents, band), axis=2)
+    return fill(images, decode_rows(model, latents, band), axis=2)
 
 
 @torch.no_grad()
@@ -148,7 +148,7 @@ def encode(model: Autoencoder, images: Tensor, band: float | None = None) -> Ten
     latents = images.new_empty(images.shape[0], model.config.latent_channels, height, width)
     limit = _limit(model.config.encoder, len(images), height, width, band)
     rows = _flow(images.permute(0, 2, 3, 1), _encoder_parts(encoder), limit)
-    _fill(latents.permute(0, 2, 3, 1), rows, axis=1)
+    fill(latents.permute(0, 2, 3, 1), rows, axis=1)
     return latents
 
 
@@ -224,14 +224,14 @@ def _flow(x: Tensor, parts: Iterable[Node | EfficientViTBlock], limit: int) -> I
     for part in parts:
         if isinstance(part, EfficientViTBlock):
             if nodes:
-                x, nodes = _whole(_push(x, nodes, limit, scratch), x), []
+                x, nodes = whole_map(push(x, nodes, limit, scratch), x), []
             attend_in_place(x, part, _rows(x, 8 * x.shape[3], limit), scratch)
         else:
             nodes.append(part)
-    yield from _push(x, nodes, limit, scratch)
+    yield from push(x, nodes, limit, scratch)
 
 
-def _push(x: Tensor, nodes: list[Node], limit: int, scratch: Scratch) -> Iterator[Tensor]:
+def push(x: Tensor, nodes: list[Node], limit: int, scratch: Scratch) -> Iterator[Tensor]:
     """Send x (B R W C) through nodes, each as many rows at a time as fit in `limit` values."""
     waiting = [(0, x, True)]  # (node, rows for it, are they its last?), those that go first at the end
     while waiting:
@@ -250,17 +250,18 @@ def _rows(x: Tensor, width: int, limit: int) -> int:  # such that pieces of x ar
     return math.ceil(rows / pieces)
 
 
-def _whole(pieces: Iterator[Tensor], source: Tensor) -> Tensor:
+def whole_map(pieces: Iterator[Tensor], source: Tensor) -> Tensor:
     """Lay pieces into one map B R W C, whose rows are to the source's as its columns are."""
     first = next(pieces)
     rows = source.shape[1] * first.shape[2] // source.shape[2]
     if first.shape[1] == rows:
         return first
     x = first.new_empty(len(first), rows, *first.shape[2:])
-    return _fill(x, chain([first], pieces), axis=1)
+    return fill(x, chain([first], pieces), axis=1)
 
 
-def _fill(whole: Tensor, pieces: Iterable[Tensor], *, axis: int) -> Tensor:
+def fill(whole: Tensor, pieces: Iterable[Tensor], *, axis: int) -> Tensor:
+    """Lay pieces into a tensor one behind the other; return it."""
     top = 0
     for piece in pieces:
         rows = piece.shape[axis]

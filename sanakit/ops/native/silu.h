@@ -1,6 +1,7 @@
 // x * sigmoid(x) on vectors.
 #pragma once
 
+#include <initializer_list>
 #include <limits>
 
 #include "simd.h"

@@ -5,6 +5,7 @@
 // product: tiles x channels in by channels in x channels out.
 // After a nearest-neighbour upsampling, rows (columns) 1 and 2, and 3 and 4, of every 6x6 input are alike. What
 // is interpolated at -1 is then 0, so 11 of the 36 products are left out, and the large map is never made.
+// A 3x3x3 convolution of frames is the 3x3 one of three frames at once, whose channels follow each other.
 #include <algorithm>
 
 #include "memory.h"
@@ -42,6 +43,10 @@ inline void output_axis(const Vec (&m)[SIDE], Vec (&y)[OUT]) {
 struct Shape {
     long rows, columns, channels, above, below, outputs;  // of the input, its neighbours included; channels out
     bool upsample;
+    long taps, frames;  // input frames of an output frame; output frames of a batch item
+    long plane() const { return rows * columns * channels; }
+    long slots() const { return up(channels, LANES); }  // channels of a frame, with padding
+    long depth() const { return up(taps * slots(), BLOCK); }
     long scale() const { return upsample ? 2 : 1; }
     long height() const { return (rows - above - below) * scale(); }
     long width() const { return columns * scale(); }
@@ -53,16 +58,18 @@ struct Shape {
 // Filters of one panel of PANEL outputs to [place][padded channels][PANEL], `stride` floats from place to place.
 template <Stored stored>
 void transform_weights(float* to, long stride, const void* w, const Shape& s, long first) {
-    const long padded = up(s.channels, BLOCK);
+    const long padded = s.depth();
     for (long channel = 0; channel < padded; channel += LANES)
         for (int half = 0; half < 2; ++half) {
+            const long frame = channel / s.slots(), inner = channel % s.slots();
             alignas(64) float gathered[LANES][9][LANES];  // channel, tap, output
             for (int i = 0; i < LANES; ++i) {
                 const long output = first + half * LANES + i;
                 for (int j = 0; j < LANES; ++j)
                     for (int tap = 0; tap < 9; ++tap) {
-                        const bool inside = output < s.outputs && channel + j < s.channels;
-                        gathered[j][tap][i] = inside ? widen(w, (output * s.channels + channel + j) * 9 + tap, stored) : 0.0f;
+                        const bool inside = output < s.outputs && inner + j < s.channels && frame < s.taps;
+                        const long at = ((output * s.channels + inner + j) * s.taps + frame) * 9 + tap;
+                        gathered[j][tap][i] = inside ? widen(w, at, stored) : 0.0f;
                     }
             }
             for (int j = 0; j < LANES; ++j) {
@@ -115,12 +122,14 @@ void transform_tile(float* to, long stride, const float* x, const Shape& s, long
     const long from_row = (upsample ? top >> 1 : top) + s.above, to_row = (upsample ? (top + last) >> 1 : top + last) + s.above;
     const long to_column = upsample ? (left + last) >> 1 : left + last;
     const bool inner = from_row >= 0 && to_row < s.rows && left >= 0 && to_column < s.columns;
-    for (long channel = 0; channel < up(s.channels, BLOCK); channel += LANES) {
-        float* at = to + channel / BLOCK * ROWS * BLOCK + channel % BLOCK;
+    for (long place = 0; place < s.depth(); place += LANES) {
+        float* at = to + place / BLOCK * ROWS * BLOCK + place % BLOCK;
+        const long frame = place / s.slots(), channel = frame < s.taps ? place % s.slots() : s.channels;
+        const float* from = frame < s.taps ? x + frame * s.plane() : x;
         if (inner && channel + LANES <= s.channels)
-            transform_input<upsample, true>(at, stride, x, s, top, left, channel);
+            transform_input<upsample, true>(at, stride, from, s, top, left, channel);
         else
-            transform_input<upsample, false>(at, stride, x, s, top, left, channel);
+            transform_input<upsample, false>(at, stride, from, s, top, left, channel);
     }
 }
 
@@ -162,15 +171,11 @@ void multiply_places(float* products, long product_stride, const float* v, long 
     }
 }
 
-}  // namespace
-
-// x: batch x rows x columns x channels. w: outputs x channels x 3 x 3 as `stored`. bias: outputs, or null.
-// y: batch x scale (rows - above - below) x scale columns x outputs. Returns 0, or 1 without memory.
-extern "C" int sana_conv3x3(const float* x, long batch, long rows, long columns, long channels, int above, int below,
-                            int upsample, const void* w, int stored, long outputs, const float* bias, int activate, float* y,
-                            int threads) {
-    const Shape s{rows, columns, channels, above, below, outputs, bool(upsample)};
-    const long depth = up(channels, BLOCK), wide = up(outputs, PANEL), tiles = s.down() * s.across(), all = batch * tiles;
+// `all_frames`: output frames of the whole batch. Returns 0, or 1 without memory.
+int convolve(const float* x, long all_frames, const Shape& s, const void* w, int stored, const float* bias, bool activate,
+             float* y, int threads) {
+    const long outputs = s.outputs;
+    const long depth = s.depth(), wide = up(outputs, PANEL), tiles = s.down() * s.across(), all = all_frames * tiles;
     const long at_once = PLACES * 4 * depth * wide > CACHED ? GROUPS : 2;
     const long fitting = std::clamp<long>(SCRATCH / (PLACES * 4 * depth * ROWS), 1, at_once), held = std::min(COLUMNS, wide);
     const long groups = (all + ROWS - 1) / ROWS, blocks = up((groups + fitting - 1) / fitting, threads);
@@ -205,7 +210,7 @@ extern "C" int sana_conv3x3(const float* x, long batch, long rows, long columns,
                 const long count = std::min(all, groups * (block + 1) / blocks * ROWS) - first;
                 for (long tile = 0; tile < count; ++tile) {
                     const long picture = (first + tile) / tiles, place = (first + tile) % tiles;
-                    const float* from = x + picture * rows * columns * channels;
+                    const float* from = x + (picture + picture / s.frames * (s.taps - 1)) * s.plane();
                     float* to = v + tile / ROWS * ROWS * depth + tile % ROWS * BLOCK;
                     if (s.upsample)
                         transform_tile<true>(to, v_stride, from, s, place / s.across(), place % s.across());
@@ -230,4 +235,23 @@ extern "C" int sana_conv3x3(const float* x, long batch, long rows, long columns,
         }
     }
     return failed;
+}
+
+}  // namespace
+
+// x: batch x rows x columns x channels. w: outputs x channels x 3 x 3 as `stored`. bias: outputs, or null.
+// y: batch x scale (rows - above - below) x scale columns x outputs. Returns 0, or 1 without memory.
+extern "C" int sana_conv3x3(const float* x, long batch, long rows, long columns, long channels, int above, int below,
+                            int upsample, const void* w, int stored, long outputs, const float* bias, int activate, float* y,
+                            int threads) {
+    const Shape s{rows, columns, channels, above, below, outputs, bool(upsample), 1, 1};
+    return convolve(x, batch, s, w, stored, bias, activate, y, threads);
+}
+
+// x: batch x (frames + 2) x rows x columns x channels. w: outputs x channels x 3 x 3 x 3 as `stored`. bias: outputs, or null.
+// y: batch x frames x (rows - above - below) x columns x outputs. Returns 0, or 1 without memory.
+extern "C" int sana_conv3x3x3(const float* x, long batch, long frames, long rows, long columns, long channels, int above,
+                              int below, const void* w, int stored, long outputs, const float* bias, float* y, int threads) {
+    const Shape s{rows, columns, channels, above, below, outputs, false, 3, frames};
+    return convolve(x, batch * frames, s, w, stored, bias, false, y, threads);
 }

@@ -24,7 +24,7 @@ from sanakit.models.dc_ae import DCAE
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.pocket.evaluate.recognition import Gallery, Shares, ceiling, floor
 from sanakit.pocket.evaluate.reference import load_reference
-from sanakit.weights import CATALOG, load_autoencoder
+from sanakit.weights import CATALOG, load_image_autoencoder
 
 BATCH = 20  # images drawn, encoded or looked at in one go
 
@@ -105,7 +105,7 @@ def evaluate_pocket(
     for part, prompts in (("plain", reference.prompts), ("styled", reference.styled_prompts)):
         found[part] = recognise(draw, network, gallery, prompts, chosen, seed=seed, progress=report)
         show(part, found[part].images)
-    fidelity = reconstruct(load_autoencoder(model), reference.held_out, report)
+    fidelity = reconstruct(load_image_autoencoder(model), reference.held_out, report)
     plain, styled = (Shares.of(found[part].ranks) for part in ("plain", "styled"))
     highest, other_artist = ceiling(gallery, gallery.designs), ceiling(gallery, gallery.artists)
     strangers = gallery.project(image_features(network, reference.held_out))

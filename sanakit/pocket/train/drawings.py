@@ -44,7 +44,7 @@ from sanakit.train.record import MadeWith
 from sanakit.train.run import MODEL, Run, averaged_parts, compile_blocks, fill_averaged
 from sanakit.train.state.checkpoint import has_checkpoint
 from sanakit.train.surgery.dense_time import with_dense_time
-from sanakit.weights import load_autoencoder, load_text_encoder, load_transformer, save_diffusers
+from sanakit.weights import load_image_autoencoder, load_text_encoder, load_transformer, save_diffusers
 from sanakit.weights.fingerprint import weights_sha256
 from sanakit.weights.quantized import check_trainable
 
@@ -177,7 +177,7 @@ def _codec(
 ) -> tuple[DCAE, float]:
     """Return the autoencoder, on the CPU, and the scale of its latents."""
     if source is not None:
-        codec = load_autoencoder(source, part="both", dtype="float32").eval()
+        codec = load_image_autoencoder(source, part="both", dtype="float32").eval()
         return codec, codec.config.scaling_factor
     codec = DCAE(what.autoencoder).eval()
     refined = output.parent / "pocket-decoder"

@@ -24,7 +24,7 @@ from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
 from sanakit.train.record import MadeWith
 from sanakit.train.run import MODEL, Run, averaged_parts, compile_blocks
 from sanakit.weights import (
-    load_autoencoder,
+    load_image_autoencoder,
     load_settings,
     load_text_encoder,
     load_transformer,
@@ -59,7 +59,7 @@ def prepare(data: Path, source: str | os.PathLike[str], mixture: Mixture) -> Pre
     check_trainable(source)
     pocket = open_pocket(data)
     settings = load_settings(source)
-    codec = load_autoencoder(source, part="both", device=training_device(), dtype="float32")
+    codec = load_image_autoencoder(source, part="both", device=training_device(), dtype="float32")
     made_with = MadeWith(source=source, data=data, content=pocket.fingerprint, choices=asdict(mixture))
     return Prepared(source, settings, codec, encode_set(pocket, codec, mixture), made_with)
 

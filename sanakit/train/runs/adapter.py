@@ -25,9 +25,9 @@ from sanakit.train.runs.finetune import ShownImages, show_images, velocity_of
 from sanakit.train.runs.images import encoded_few, open_images
 from sanakit.train.state.average import part_of
 from sanakit.weights import (
-    load_autoencoder,
     load_clip,
     load_configs,
+    load_image_autoencoder,
     load_settings,
     load_text_encoder,
     load_transformer,
@@ -125,12 +125,12 @@ def adapter_run(
         )
 
     # 3. The objective
-    codec = load_autoencoder(source, part="both", device=device)
+    codec = load_image_autoencoder(source, part="both", device=device)
     model = load_settings(source)
     torch.manual_seed(config.seed)
     encoder = load_text_encoder(source, device=device, plan=aim.plan)
     dtype = "bfloat16" if config.bf16 and device.type == "cuda" else "float32"
-    transformer = load_transformer(source, device=device, dtype=dtype, plan=aim.plan)
+    transformer = load_transformer(source, kind="image", device=device, dtype=dtype, plan=aim.plan)
     shown = show_images(images, output, config, codec, workers=workers)
 
     def velocity_on(some: ShownImages, seed: int) -> VelocityObjective:

@@ -35,7 +35,7 @@ from sanakit.train.report import writing
 from sanakit.train.run import MODEL, Run, fill_averaged
 from sanakit.train.state.checkpoint import has_checkpoint
 from sanakit.train.surgery.linear_init import start_linear
-from sanakit.weights import load_autoencoder, save_autoencoder
+from sanakit.weights import load_image_autoencoder, save_autoencoder
 from sanakit.whole import written_whole
 
 HELD_OUT = 32  # images to measure on, or a tenth of the folder if that is fewer
@@ -75,7 +75,7 @@ def folder_run(
     source = open_source(data)
     output.mkdir(parents=True, exist_ok=True)
     index = scan(source, output / INDEX)
-    model = DCAE(start) if isinstance(start, DCAEConfig) else load_autoencoder(start, dtype="float32")
+    model = DCAE(start) if isinstance(start, DCAEConfig) else load_image_autoencoder(start, dtype="float32")
     multiple = model.config.compression
     buckets = fill_buckets(index, phase.resolution, multiple=multiple)
     numbers = np.sort(np.concatenate([np.empty(0, dtype=np.int64), *buckets.members]))

@@ -20,8 +20,8 @@ from sanakit.train.runs.finetune import show_images, velocity_of
 from sanakit.train.runs.images import open_images
 from sanakit.train.state.average import part_of
 from sanakit.weights import (
-    load_autoencoder,
     load_configs,
+    load_image_autoencoder,
     load_settings,
     load_text_encoder,
     load_transformer,
@@ -57,7 +57,7 @@ def control_run(
             "for the model that it was made from."
         )
     device = training_device()
-    codec = load_autoencoder(source, part="both", device=device)
+    codec = load_image_autoencoder(source, part="both", device=device)
     settings = load_settings(source)
     torch.manual_seed(config.seed)
     encoder = load_text_encoder(source, device=device)

@@ -42,8 +42,8 @@ from sanakit.train.runs.images import (
     open_images,
 )
 from sanakit.weights import (
-    load_autoencoder,
     load_configs,
+    load_image_autoencoder,
     load_settings,
     load_text_encoder,
     load_transformer,
@@ -111,7 +111,7 @@ def finetune_run(
         )
     compression = codec_config.compression
     device = training_device()
-    codec = load_autoencoder(source, part="both", device=device)
+    codec = load_image_autoencoder(source, part="both", device=device)
     settings = load_settings(source)
     shift = settings.flow_shift if aim.flow_shift is None else aim.flow_shift
 

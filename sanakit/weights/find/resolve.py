@@ -199,8 +199,8 @@ def recognised(files: TensorFiles) -> tuple[str, str]:
 def identify(names: Iterable[str]) -> tuple[str, str]:
     """Identify a checkpoint by its tensors' names: (kind, layout).
 
-    kind: transformer, autoencoder, text_encoder, controlnet, lora or foreign. layout: official, diffusers or
-    "".
+    kind: transformer, autoencoder, video_autoencoder, text_encoder, controlnet, lora or foreign. layout:
+    official, diffusers or "".
     """
     names = set(names)
 
@@ -217,6 +217,10 @@ def identify(names: Iterable[str]) -> tuple[str, str]:
         "transformer_blocks."
     ):
         return "transformer", "diffusers"
+    if has("encoder.downsamples.", "decoder.upsamples."):
+        return "video_autoencoder", "official"
+    if has("encoder.mid_block.", "decoder.mid_block.") and has("quant_conv.", "post_quant_conv."):
+        return "video_autoencoder", "diffusers"
     if has("encoder.down_blocks.", "decoder.up_blocks."):
         return "autoencoder", "diffusers"
     if has("encoder.stages.", "decoder.stages."):

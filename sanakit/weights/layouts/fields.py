@@ -211,6 +211,17 @@ AUTOENCODER = {
     **{f"encoder_{name}": allowed for name, allowed in HALF.items()},
     **{f"decoder_{name}": allowed for name, allowed in HALF.items()},
 }
+WAN_VAE = {  # of diffusers' AutoencoderKLWan; `models/video/wan_config.py` refuses what Wan 2.1 does not have
+    "base_dim": COUNT,
+    "z_dim": COUNT,
+    "dim_mult": ListOf(Whole(1, 1000)),
+    "num_res_blocks": DEPTH,
+    "temperal_downsample": ListOf(FLAG, empty=True),
+    "latents_mean": ListOf(Number(-1e6, 1e6)),
+    "latents_std": ListOf(Number(1e-6, 1e6)),
+    "scale_factor_spatial": Either((COUNT, NULL)),
+    "scale_factor_temporal": Either((COUNT, NULL)),
+}
 CLIP = {  # of transformers' CLIPModel; the sizes of its towers lie in these objects
     "projection_dim": COUNT,
     **dict.fromkeys(("text_config", "vision_config", "text_config_dict", "vision_config_dict"), GROUP),

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sanakit.errors import SettingsError, WeightsError
+from sanakit.models.video.wan_blocks import CausalConv
 from sanakit.weights.layouts.parts import NAMED, Module, Pairs, differences
 from sanakit.weights.precision import dtype_name
 from sanakit.weights.read.disk import AGAIN
@@ -125,11 +126,12 @@ def check_fit(
 
 def widened(module: nn.Module) -> set[str]:
     """Return the names of weights that may have any float dtype: those of linear layers, of dense 1x1, 3x3
-    and 3x1 convolutions, and the embedding table."""
+    and 3x1 and of causal convolutions, and the embedding table."""
     names = set()
     for name, part in module.named_modules():
         dense = isinstance(part, nn.Conv2d) and part.groups == 1 and part.kernel_size in DENSE
-        if isinstance(part, nn.Linear | nn.Embedding) or (dense and part.stride == (1, 1)):
+        causal = isinstance(part, CausalConv)
+        if isinstance(part, nn.Linear | nn.Embedding) or causal or (dense and part.stride == (1, 1)):
             names.add(f"{name}.weight")
     return names
 

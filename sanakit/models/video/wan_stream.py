@@ -1,0 +1,243 @@
+"""The Wan 2.1 video autoencoder chunk after chunk of a clip, each in bands of rows, exactly.
+
+    for frames in decode_stream(vae, chunks):  # B 3 T H W each, in order
+
+Between chunks a convolution keeps the last two frames of its input, whatever the clip's length: 3.8 GB for a
+decoder of the published size at 480x832 px in float32. Within a chunk only attention, at an eighth of the
+sides, sees whole frames; all else passes rows on as they become complete (`wan_rows.py`). A clip that is
+short for its height is one chunk: rows kept for all its frames take less than frames kept of all its rows.
+There are no gradients here. Every chunk and band gives the same result up to rounding.
+Shapes: B clips, C latent channels, T frames, H W pixels, t h w latents, N = frames of all clips, R rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sanakit.errors import SettingsError, SizeError
+from sanakit.models.dc_ae.rows import Node, Scratch
+from sanakit.models.dc_ae.stream import push, whole_map
+from sanakit.models.video.wan_blocks import CausalConv, ClipNorm, FrameAttention, MidBlock
+from sanakit.models.video.wan_config import WanVAEConfig
+from sanakit.models.video.wan_rows import Chunk, attend, wan_node
+
+BAND_VALUES = 2 << 20  # of an activation in a band on a CPU: 8 MB of float32
+MANY_VALUES = 256 << 20  # on other devices
+LEAST_ROWS = 4  # of the widest activation in a band: the side of the kernel's tiles
+CHUNK_FRAMES = 16  # of a long clip that are handled at a time, where the caller does not say
+
+
+class ClipEncoderLayers(Protocol):
+    """The layers of an encoder, to be run on rows."""
+
+    conv_in: CausalConv
+    down_blocks: nn.ModuleList
+    mid_block: MidBlock
+    norm_out: ClipNorm
+    conv_out: CausalConv
+
+
+class ClipDecoderLayers(Protocol):
+    """The layers of a decoder, to be run on rows."""
+
+    conv_in: CausalConv
+    mid_block: MidBlock
+    up_blocks: nn.ModuleList
+    norm_out: ClipNorm
+    conv_out: CausalConv
+
+
+class VideoAutoencoder(Protocol):
+    """The part of a `WanVAE` that streams use."""
+
+    quant_conv: CausalConv
+    post_quant_conv: CausalConv
+
+    @property
+    def config(self) -> WanVAEConfig:
+        """Its sizes."""
+        ...
+
+    def check_clip(self, clip: Tensor, *, first: bool = True) -> ClipEncoderLayers:
+        """Return the encoder, or raise for clips that do not fit."""
+        ...
+
+    def check_latents(self, latents: Tensor) -> ClipDecoderLayers:
+        """Return the decoder, or raise for latents that do not fit."""
+        ...
+
+
+class Stream:
+    """One half of an autoencoder at work on a clip: its nodes, with what they keep from chunk to chunk."""
+
+    def __init__(self, parts: Iterable[Node | FrameAttention], chunk: Chunk) -> None:
+        self.chunk, self.scratch = chunk, Scratch()
+        self.groups: list[list[Node]] = [[]]
+        self.attentions: list[FrameAttention] = []
+        for part in parts:
+            if isinstance(part, FrameAttention):
+                self.attentions.append(part)
+                self.groups.append([])
+            else:
+                self.groups[-1].append(part)
+
+    def push(self, x: Tensor, limit: int, *, final: bool = False) -> Iterator[Tensor]:
+        """Take the next chunk B C T H W; yield the rows of its result from the top, B T' R W C'.
+
+        limit: values of an activation in a band. final: no chunk follows.
+        """
+        self.chunk.final = final
+        rows = x.permute(0, 2, 3, 4, 1).flatten(0, 1)  # N H W C
+        for nodes, attention in zip(self.groups, self.attentions, strict=False):
+            rows = whole_map(push(rows, nodes, limit, self.scratch), rows)
+            attend(rows, attention)
+        for band in push(rows, self.groups[-1], limit, self.scratch):
+            yield self.chunk.frames(band)
+        self.chunk.first = False
+
+
+@torch.no_grad()
+def encode(model: VideoAutoencoder, clip: Tensor, chunk: int | None = None) -> Tensor:
+    """Do what `WanVAE.encode` does, in chunks; chunk: frames at a time after the first (None: automatic)."""
+    step, frames = model.config.frame_rule.per_latent, clip.shape[2]
+    stream = _encoder_stream(model, clip)
+    if chunk is not None and (chunk < 1 or chunk % step):
+        raise SettingsError(
+            f"chunk is {chunk}: it must be the number of frames at a time after the first one, a multiple of "
+            f"{step}."
+        )
+    pieces = clip.split(_sizes(frames, chunk or _automatic(frames, clip.shape[3], step)), dim=2)
+    return _joined([_encoded(model, stream, piece, piece is pieces[-1]) for piece in pieces])
+
+
+@torch.no_grad()
+def decode(model: VideoAutoencoder, latents: Tensor, chunk: int | None = None) -> Tensor:
+    """Do what `WanVAE.decode` does, in chunks; chunk: latents at a time after the first (None: automatic)."""
+    config, rule, count = model.config, model.config.frame_rule, latents.shape[2]
+    stream = _decoder_stream(model, latents)
+    if chunk is not None and chunk < 1:
+        raise SettingsError(f"chunk is {chunk}: it must be the number of latents at a time, at least 1.")
+    height, width = (side * config.compression for side in latents.shape[3:])
+    clip = latents.new_empty(len(latents), 3, rule.frames(count), height, width)
+    automatic = -(-_automatic(rule.frames(count), height, rule.per_latent) // rule.per_latent)
+    pieces = latents.split(_sizes(count, chunk or automatic), dim=2)
+    start = 0
+    for piece in pieces:
+        start += _decode_into(clip[:, :, start:], model, stream, piece, final=piece is pieces[-1])
+    return clip
+
+
+@torch.no_grad()
+def encode_stream(model: VideoAutoencoder, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Do what `WanVAE.encode_stream` does."""
+    stream, shape = None, None
+    for clip in chunks:
+        if stream is None:
+            stream, shape = _encoder_stream(model, clip), clip.shape
+        else:
+            model.check_clip(clip, first=False)
+            _check_alike(clip.shape, shape)
+        yield _encoded(model, stream, clip, final=False)
+
+
+@torch.no_grad()
+def decode_stream(model: VideoAutoencoder, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Do what `WanVAE.decode_stream` does."""
+    stream, shape, rule = None, None, model.config.frame_rule
+    for latents in chunks:
+        model.check_latents(latents)
+        if stream is None:
+            stream, shape = _decoder_stream(model, latents), latents.shape
+        _check_alike(latents.shape, shape)
+        frames = rule.per_latent * latents.shape[2] + (1 - rule.per_latent if stream.chunk.first else 0)
+        height, width = (side * model.config.compression for side in latents.shape[3:])
+        clip = latents.new_empty(len(latents), 3, frames, height, width)
+        _decode_into(clip, model, stream, latents, final=False)
+        yield clip
+
+
+def _encoded(model: VideoAutoencoder, stream: Stream, clip: Tensor, final: bool) -> Tensor:
+    """Return the mode of the latents of a stream's next chunk."""
+    limit = _limit(model.config, clip, clip.shape[2], clip.shape[4])
+    bands = list(stream.push(clip, limit, final=final))
+    return _joined(bands, axis=2)[..., : model.config.latent_channels].permute(0, 4, 1, 2, 3)
+
+
+def _decode_into(
+    clip: Tensor, model: VideoAutoencoder, stream: Stream, latents: Tensor, *, final: bool
+) -> int:
+    """Draw a stream's next chunk of latents at the beginning of a clip; return its number of frames."""
+    frames, top = model.config.frame_rule.per_latent * latents.shape[2], 0
+    for band in stream.push(latents, _limit(model.config, clip, frames, clip.shape[4]), final=final):
+        frames, bottom = band.shape[1], top + band.shape[2]
+        torch.clamp(band.permute(0, 4, 1, 2, 3), -1, 1, out=clip[:, :, :frames, top:bottom])
+        top = bottom
+    return frames
+
+
+def _joined(pieces: list[Tensor], axis: int = 2) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=axis)
+
+
+def _automatic(frames: int, height: int, step: int) -> int:
+    """Return the frames of a chunk that take the least memory, all or few; height: of an image."""
+    return frames if 2 * frames <= height else max(1, CHUNK_FRAMES // step) * step
+
+
+def _sizes(total: int, chunk: int) -> list[int]:
+    """Return the sizes of chunks: 1, `chunk` over and over, and what remains; or all of them as one."""
+    if chunk >= total:
+        return [total]
+    rest = total - 1
+    return [1, *[chunk] * (rest // chunk), *([rest % chunk] if rest % chunk else [])]
+
+
+def _limit(config: WanVAEConfig, x: Tensor, frames: int, width: int) -> int:
+    """Return how many values an activation of a band may have. frames, width: of the chunk, in pixels."""
+    least = LEAST_ROWS * len(x) * frames * width * config.widths[0]
+    return max(least, BAND_VALUES if x.device.type == "cpu" else MANY_VALUES)
+
+
+def _check_alike(shape: torch.Size, first: torch.Size | None) -> None:
+    if first is not None and (shape[0], *shape[3:]) != (first[0], *first[3:]):
+        raise SizeError(
+            f"A chunk of the clip has shape {tuple(shape)}, but the first one has {tuple(first)}: only the "
+            "number of frames may differ."
+        )
+
+
+def _encoder_stream(model: VideoAutoencoder, clip: Tensor) -> Stream:
+    encoder, chunk = model.check_clip(clip), Chunk(len(clip))
+    first, attention, second = _middle(encoder.mid_block)
+    before = [encoder.conv_in, *encoder.down_blocks, first]
+    parts = [
+        *(wan_node(module, chunk) for module in before),
+        *(attention, wan_node(second, chunk), wan_node(encoder.conv_out, chunk, norm=encoder.norm_out)),
+        wan_node(model.quant_conv, chunk),
+    ]
+    return Stream(parts, chunk)
+
+
+def _decoder_stream(model: VideoAutoencoder, latents: Tensor) -> Stream:
+    decoder, chunk = model.check_latents(latents), Chunk(len(latents))
+    first, attention, second = _middle(decoder.mid_block)
+    steps = [
+        layer for stage in decoder.up_blocks for layers in stage.children() for layer in layers.children()
+    ]
+    parts = [
+        *(wan_node(module, chunk) for module in (model.post_quant_conv, decoder.conv_in, first)),
+        attention,
+        *(wan_node(module, chunk) for module in (second, *steps)),
+        wan_node(decoder.conv_out, chunk, norm=decoder.norm_out),
+    ]
+    return Stream(parts, chunk)
+
+
+def _middle(block: MidBlock) -> tuple[nn.Module, FrameAttention, nn.Module]:
+    attention = block.attentions[0]
+    assert isinstance(attention, FrameAttention)
+    return block.resnets[0], attention, block.resnets[1]

@@ -1,0 +1,1 @@
+"""Weights of models of clips: their files into modules and back."""

@@ -122,20 +122,13 @@ class Page:
         wish += [panel.steps, panel.guidance, panel.guidance_kind, panel.solver, panel.seed, panel.num_images]
         edit = [editor.image, editor.what, editor.strength]
         edit += [editor.left, editor.top, editor.right, editor.bottom]
+        asked = [self.mode, panel.keep_seed, panel.drawn_seed, *wish, panel.prompt_weights, *edit]
         changed = [panel.draw, panel.cancel, panel.seed]
         changed += [stage.view, stage.images, stage.status, stage.names]
         self._on(
             panel.draw.click,
             self.draw,
-            [
-                self.mode,
-                panel.keep_seed,
-                panel.drawn_seed,
-                *wish,
-                panel.prompt_weights,
-                *edit,
-                *self.steering.inputs,
-            ],
+            [*asked, *self.steering.inputs],
             [self.mode, panel.drawn_seed, *changed, *self._details(stage.details)],
             concurrency_limit=None,  # the engine has the queue, and says when it is full
         )

@@ -1,6 +1,6 @@
 """Does the embedded model follow a hint? Edges of what is drawn against those that were asked for.
 
-    python benchmarks/control.py CONTROLNET [--data data/pocket] [--things 100] [--scales 0 0.5 1] [--strip FILE]
+    python benchmarks/control.py CONTROLNET [--data data/pocket] [--things 100] [--scales 0 1] [--strip FILE]
 
 Hints are the edges of mirrored drawings of known things; prompts are plain names. F1 counts an edge pixel as met
 where the other image has one within two pixels. Recognition is the share of images whose thing is recognised

@@ -2,9 +2,9 @@
 
     python benchmarks/control.py CONTROLNET [--data data/pocket] [--things 100] [--scales 0 1] [--strip FILE]
 
-Hints are the edges of mirrored drawings of known things; prompts are plain names. F1 counts an edge pixel as met
-where the other image has one within two pixels. Recognition is the share of images whose thing is recognised
-among 500; scale 0 is the model alone.
+Hints are the edges of mirrored drawings of known things; prompts are plain names. F1 counts an edge pixel as
+met where the other image has one within two pixels. Recognition is the share of images whose thing is
+recognised among 500; scale 0 is the model alone.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ class SampleLatents:
         transformer = model.transformer
         if controls:
             with stage(model.autoencoder, plan, model.device):
-                transformer = model.steered(request)
+                transformer = model.steered(request.conditions)
         with stage(transformer, plan, model.device):
             request = replace(request, solver=sampler)
             samples = begin(transformer, request, features, known, masks)

@@ -8,9 +8,11 @@ Shapes: H W pixels of what is drawn, C h w its latents.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -268,3 +270,28 @@ def _range(times: Sequence[float], start: float, end: float) -> tuple[float, flo
             "or take more steps."
         )
     return inside[0], inside[-1]
+
+
+class Conditioned:
+    """A pipeline that starts from an image, or is steered by some through its ControlNets."""
+
+    transformer: VelocityModel
+    controlnets: list[ControlNet]
+
+    def beside(self, nets: Sequence[ControlNet]) -> Self:
+        """Return a pipeline of the same parts with these ControlNets, which are counted in its plans."""
+        other, plan = copy.copy(self), vars(self)["_memory"]
+        vars(other).update(controlnets=list(nets), _memory=plan.beside(*dict.fromkeys(nets)))
+        return other
+
+    def encode_source(self, conditions: Conditions) -> Tensor | None:
+        """Return the latents (1 C h w) of the image that a request starts from, if any; see `denoise.py`."""
+        return None if conditions.image is None else self.encoded(conditions.image.pixels)
+
+    def steered(self, conditions: Conditions) -> VelocityModel:
+        """Return the transformer, steered by the control images of a request, which are encoded, if any."""
+        return controlled(self.transformer, self.controlnets, conditions.control, self.encoded)
+
+    def encoded(self, pixels: Tensor) -> Tensor:
+        """Return the scaled latents, 1 C h w, of pixels, 1 3 H W in [-1, 1]."""
+        raise NotImplementedError

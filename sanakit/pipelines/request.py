@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict, TypeVar, cast
@@ -39,7 +38,7 @@ from sanakit.pipelines.control import (
     size_like,
 )
 from sanakit.pipelines.result import Output
-from sanakit.text.prompt_weights import WeightedText, read_all
+from sanakit.text.prompt_weights import WeightedText, checked_prompts, read_all
 from sanakit.weights.settings import ModelSettings
 
 SOLVERS: dict[str, tuple[Callable[[Tensor, bool | None], Solver], Callable[[int, float], Tensor]]] = {
@@ -239,7 +238,7 @@ def check_request(
     guidance = own.guidance if guidance is None else plain(guidance)
     solver = own.solver if solver is None else solver
     seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
-    prompts, negatives = checked_prompts(prompt, negative_prompt)
+    prompts, negatives = checked_prompts(prompt, negative_prompt, MAX_IMAGES)
     check_solver(spec, solver, negatives)
     texts, nulls, of_weights = read_all(prompts, negatives, prompt_weights)
     num_images = whole_number("num_images", num_images, 1, MAX_IMAGES // len(prompts))
@@ -352,32 +351,6 @@ def make_sampler(
             f"{math.ceil(1 / (1 - strength))} steps or more, or less strength; 1 redraws."
         )
     return kind(times[steps - done :], whole) if done else None
-
-
-def checked_prompts(
-    prompt: str | Sequence[str], negative_prompt: str | Sequence[str]
-) -> tuple[list[str], list[str]]:
-    """Return the prompts, and a negative one for each. Raises SettingsError."""
-    prompts = [prompt] if isinstance(prompt, str) else prompt
-    if not isinstance(prompts, list | tuple) or not 1 <= len(prompts) <= MAX_IMAGES:
-        raise SettingsError(
-            f"The prompt is {reprlib.repr(prompt)}; it must be a text, or a list of 1 to {MAX_IMAGES} texts."
-        )
-    alike = not isinstance(negative_prompt, list | tuple)
-    negatives = [cast(str, negative_prompt)] * len(prompts) if alike else negative_prompt
-    if len(negatives) != len(prompts):
-        raise SettingsError(
-            f"negative_prompt has {len(negatives)} texts for {len(prompts)} prompts: pass one for all, or "
-            "one for each."
-        )
-    for text in [*prompts, *negatives]:
-        if not isinstance(text, str):
-            raise SettingsError(f"A prompt is {reprlib.repr(text)}, but prompts are texts.")
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise SettingsError("A prompt holds a lone surrogate: type it again, in a terminal set to UTF-8.")
-        if "\0" in text:
-            raise SettingsError("A prompt holds the character NUL, which no image file can keep: remove it.")
-    return list(prompts), list(negatives)
 
 
 def plain(value: Number) -> Number:

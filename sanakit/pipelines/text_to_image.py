@@ -12,14 +12,13 @@ Shapes: B images (prompts x num_images, prompt after prompt), C h w latents, H W
 
 from __future__ import annotations
 
-import copy
 import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from PIL import Image
@@ -33,7 +32,7 @@ from sanakit.models.compiled import compile_sampling
 from sanakit.models.contracts import Codec, LatentShape, TextModel, VelocityModel
 from sanakit.models.controlnet import ControlNet
 from sanakit.models.sana import has_blocks
-from sanakit.pipelines.control import Controls, controlled
+from sanakit.pipelines.control import Conditioned, Controls
 from sanakit.pipelines.denoise import Batch, begin, encode_source
 from sanakit.pipelines.memory import (
     MemoryPlan,
@@ -55,7 +54,7 @@ from sanakit.weights.known_things import unknown_prompts
 from sanakit.weights.settings import ModelSettings
 
 
-class TextToImage(Adaptable):
+class TextToImage(Adaptable, Conditioned):
     """A model that draws images of prompts.
 
     transformer, autoencoder (its decoder will do), text_encoder, settings: the parts and their defaults.
@@ -116,14 +115,13 @@ class TextToImage(Adaptable):
         settings, opened = load_settings(path), open_adapters(path, adapters)
         others = "auto" if dtype in ("float16", "fp16", torch.float16) else dtype
         mapped = device.type == "cpu" and dtype in ("auto", "float32", "fp32", torch.float32)
-        where = {"device": device, "mapped": mapped, "home": "cpu", "plan": plan}
+        held: dict[str, Any] = {"device": device, "mapped": mapped, "home": "cpu"}
+        where = held | {"plan": plan}
         transformer = load_transformer(path, kind="image", dtype=dtype, **where)
         nets = load_controlnets(path, control_model, transformer, **where)
         part = "both" if encoder or nets else "decoder"
-        decoder = load_image_autoencoder(
-            path, part=part, device=device, dtype=others, mapped=mapped, home="cpu"
-        )
-        text = load_text_encoder(path, device=device, dtype=others, mapped=mapped, home="cpu", plan=plan)
+        decoder = load_image_autoencoder(path, part=part, dtype=others, **held)
+        text = load_text_encoder(path, dtype=others, **where)
         parts = (transformer, decoder, text.model, *nets)
         if device.type != "cpu":  # parts that do not fit together wait outside, and come in for their stage
             free = available_bytes(device) if isinstance(budget, str) else budget
@@ -260,27 +258,12 @@ class TextToImage(Adaptable):
         dialect = dialect or self.settings.dialect
         features = self.text_encoder.encode_negative(nulls, notes, dialect)
         features += self.text_encoder.encode(prompts, notes, dialect)
-        if not self.adapted_by:  # else it may have been taught what is asked for
-            notes += unknown_prompts(self.settings, prompts, self.text_encoder)
-        return features, notes
+        # Adapters may have taught it what is asked for.
+        unknown = [] if self.adapted_by else unknown_prompts(self.settings, prompts, self.text_encoder)
+        return features, notes + unknown
 
-    def encode_source(self, request: Request) -> Tensor | None:
-        """Return the latents (1 C h w) of the image that a request starts from, if any; see `denoise.py`."""
-        if (image := request.conditions.image) is None:
-            return None
-        return self._encoded(image.pixels)
-
-    def beside(self, nets: Sequence[ControlNet]) -> TextToImage:
-        """Return a pipeline of the same parts with these ControlNets, which are counted in its plans."""
-        other = copy.copy(self)
-        other.controlnets, other._memory = list(nets), self._memory.beside(*dict.fromkeys(nets))
-        return other
-
-    def steered(self, request: Request) -> VelocityModel:
-        """Return the transformer, steered by the request's control images, which are encoded, if any."""
-        return controlled(self.transformer, self.controlnets, request.conditions.control, self._encoded)
-
-    def _encoded(self, pixels: Tensor) -> Tensor:
+    def encoded(self, pixels: Tensor) -> Tensor:
+        """Return the scaled latents, 1 C h w, of pixels, 1 3 H W in [-1, 1]."""
         latents = encode_source(self.autoencoder, pixels, self.device)
         self.check_finite(latents, "The encoded image", self.autoencoder.dtype)
         return latents
@@ -299,7 +282,7 @@ class TextToImage(Adaptable):
         known, model = None, self.transformer
         if request.conditions.encoded:
             with stage(self.autoencoder, plan, self.device):
-                known, model = self.encode_source(request), self.steered(request)
+                known, model = self.encode_source(request.conditions), self.steered(request.conditions)
 
         with stage(model, plan, self.device):
             # 3 context, 4 noise

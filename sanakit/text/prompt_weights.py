@@ -13,8 +13,10 @@ Shapes: L features of a prompt.
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -101,6 +103,32 @@ def unread_weights(prompts: Sequence[str]) -> tuple[str, ...]:
         f"{_short(found)!r} in the prompt is read as text: to weigh these words, switch on prompt weights "
         "(--prompt-weights, prompt_weights=True).",
     )
+
+
+def checked_prompts(
+    prompt: str | Sequence[str], negative_prompt: str | Sequence[str], most: int
+) -> tuple[list[str], list[str]]:
+    """Return the prompts, `most` at most, and a negative one for each. Raises SettingsError."""
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(prompts, list | tuple) or not 1 <= len(prompts) <= most:
+        raise SettingsError(
+            f"The prompt is {reprlib.repr(prompt)}; it must be a text, or a list of 1 to {most} texts."
+        )
+    alike = not isinstance(negative_prompt, list | tuple)
+    negatives = [cast(str, negative_prompt)] * len(prompts) if alike else negative_prompt
+    if len(negatives) != len(prompts):
+        raise SettingsError(
+            f"negative_prompt has {len(negatives)} texts for {len(prompts)} prompts: pass one for all, or "
+            "one for each."
+        )
+    for text in [*prompts, *negatives]:
+        if not isinstance(text, str):
+            raise SettingsError(f"A prompt is {reprlib.repr(text)}, but prompts are texts.")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise SettingsError("A prompt holds a lone surrogate: type it again, in a terminal set to UTF-8.")
+        if "\0" in text:
+            raise SettingsError("A prompt holds the character NUL, which no image file can keep: remove it.")
+    return list(prompts), list(negatives)
 
 
 def read_all(

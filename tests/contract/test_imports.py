@@ -25,7 +25,10 @@ ORDER = {
         *("flow", "graphs", "quant", "weights", "adapters", "pipelines", "eval", "bench", "data", "train"),
         *("pocket", "recipes", "serve", "comfy", "cli"),
     ),
-    "weights": ("read", "find", "precision", "layouts"),
+    "weights": (
+        *("read", "find", "precision", "layouts", "fingerprint", "settings", "known_things"),
+        *("save", "graphs", "load", "video"),
+    ),
     "eval": ("cases", "folder", "networks", "metrics", "benchmarks"),
     "data": ("read", "batches", "cache", "annotate"),
     "train": (

@@ -17,7 +17,7 @@ def begun(pipe: TextToImage, prompt: str | list[str] = "a red apple", **settings
     nulls = [null.text for null in request.nulls]
     features, notes = pipe.encode(request.prompts, nulls, pipe.plan(request), request.dialect)
     weights = weigh(pipe.text_encoder, request.texts, request.nulls, notes, request.dialect)
-    return begin(pipe.transformer, request, features, pipe.encode_source(request), weights=weights)
+    return begin(pipe.transformer, request, features, pipe.encode_source(request.conditions), weights=weights)
 
 
 def finish(pipe: TextToImage, samples: Sequence[Sample]) -> list[Tensor]:

@@ -309,7 +309,7 @@ class Engine:
         known, model = None, pipe.transformer
         if request.conditions.encoded:
             self._current.enter(pipe, plan, pipe.autoencoder)
-            known, model = pipe.encode_source(request), pipe.steered(request)
+            known, model = pipe.encode_source(request.conditions), pipe.steered(request.conditions)
         ticket.steered = model if isinstance(model, ControlledSana) else None
         self._current.enter(pipe, plan, pipe.transformer, *pipe.controlnets)
         return begin(model, request, features, known, weights=weights)

@@ -21,8 +21,9 @@ from sanakit.errors import SettingsError
 from sanakit.flow.guidance_kinds import PLAIN, read_kind
 from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, nearest_bin, read_metadata
 from sanakit.images.opening import open_image
-from sanakit.pipelines.request import MAX_SEED, ModelSpec, checked_prompts, whole_number
+from sanakit.pipelines.request import MAX_IMAGES, MAX_SEED, ModelSpec, whole_number
 from sanakit.serve.engine.steering import NamedControl
+from sanakit.text.prompt_weights import checked_prompts
 
 NO_STYLE = "Plain"
 CUSTOM = "Custom"  # the size that is typed
@@ -267,7 +268,7 @@ def settings_of(path: str | os.PathLike[str]) -> Metadata:
     guidance = float(found.get("guidance", 1.0))
     if not math.isfinite(guidance) or guidance < 0:
         raise SettingsError(f"The guidance in this file is {guidance}; it must be a number from 0.")
-    checked_prompts(str(found["prompt"]), str(found.get("negative_prompt", "")))
+    checked_prompts(str(found["prompt"]), str(found.get("negative_prompt", "")), MAX_IMAGES)
     read_kind(str(found.get("guidance_kind", PLAIN)))
     check_dialect(found.get("dialect", USUAL))
     recorded_uses(found.get("adapters", ""))

@@ -58,10 +58,10 @@ def test_a_deadline_that_passes_fails_the_request_alone(engine: Engine, gate: An
 def test_a_sample_that_becomes_nan_fails_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = engine_module.begin
 
-    def poisoned(transformer: Sana, request, features, known) -> list:
+    def poisoned(transformer: Sana, request, features, known, **more) -> list:
         if "poison" in request.prompts[0]:
             features = [torch.full_like(text, float("nan")) for text in features]
-        return whole(transformer, request, features, known)
+        return whole(transformer, request, features, known, **more)
 
     monkeypatch.setattr(engine_module, "begin", poisoned)
     healthy, poison = draw(engine, steps=4), draw(engine, "poison", steps=4)

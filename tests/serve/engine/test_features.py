@@ -17,13 +17,14 @@ class Encoder:
     def __init__(self) -> None:
         self.asked: list[tuple[str, bool, str]] = []
 
-    def encode(self, prompts: list[str], negative: str | None, plan: object, dialect: str) -> Any:
-        self.asked.append((negative or "".join(prompts), negative is not None, dialect))
+    def encode(self, prompts: list[str], nulls: list[str], plan: object, dialect: str) -> Any:
+        self.asked.append(("".join([*nulls, *prompts]), bool(nulls), dialect))
         return [self.asked[-1]], [f"note {self.asked[-1][0]}"]
 
 
 def request(*prompts: str, negative: str = "", guided: bool = False, **more: str) -> Any:
-    fields = {"prompts": [*prompts], "negative_prompt": negative, "guided": guided}
+    fields = {"texts": [SimpleNamespace(text=one) for one in prompts]}
+    fields |= {"nulls": [SimpleNamespace(text=negative)] * guided}
     return SimpleNamespace(**fields, **({"model": "m", "dialect": "diffusers"} | more))
 
 

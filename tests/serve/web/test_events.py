@@ -144,7 +144,7 @@ def press(page: Page, prompt: str = "a red apple", count: int = 2, mode: str = C
     import asyncio
 
     visitor = SimpleNamespace(session_hash=SESSION, username="ann")
-    words = ["pocket", prompt, "Plain", "", 64, 64, 2, 2.5, "cfg", "dpm", "1", count]
+    words = ["pocket", prompt, "Plain", "", 64, 64, 2, 2.5, "cfg", "dpm", "1", count, False]
     edit = [None, "Whole image", 0.6, 0, 0, 0, 0]
 
     async def follow() -> str:

@@ -75,7 +75,7 @@ def drawn_on(image: Image.Image | None) -> dict[str, Any]:
 
 def draw(page: Page, *steering: Any, mode: str = CREATE) -> tuple[list[str], str]:
     """Press the button; return the names of the images, and the status."""
-    words = ("pocket", "a red apple", "Plain", "", 64, 64, 3, 2.5, "cfg", "dpm", "5", 1)
+    words = ("pocket", "a red apple", "Plain", "", 64, 64, 3, 2.5, "cfg", "dpm", "5", 1, False)
     edited = {"background": Image.new("RGBA", (64, 64), "green"), "layers": [], "composite": None}
     edit = (edited, "Whole image", 0.8, 0, 0, 0, 0)
 

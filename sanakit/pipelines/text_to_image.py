@@ -116,7 +116,7 @@ class TextToImage(Adaptable, Conditioned):
         others = "auto" if dtype in ("float16", "fp16", torch.float16) else dtype
         mapped = device.type == "cpu" and dtype in ("auto", "float32", "fp32", torch.float32)
         held: dict[str, Any] = {"device": device, "mapped": mapped, "home": "cpu"}
-        where = held | {"plan": plan}
+        where: dict[str, Any] = held | {"plan": plan}
         transformer = load_transformer(path, kind="image", dtype=dtype, **where)
         nets = load_controlnets(path, control_model, transformer, **where)
         part = "both" if encoder or nets else "decoder"

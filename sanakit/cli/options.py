@@ -202,8 +202,7 @@ def control_image(
     nets = controlnets_of(model, control_model)
     if not nets:
         raise SettingsError(
-            f"{model} has no ControlNet, which --control needs: name one with --control-model "
-            "(pocket-edges steers pocket), or omit it."
+            f"{model} has no ControlNet, which --control needs: name one with --control-model, or omit it."
         )
     picture = open_image(file.expanduser(), str(file))
     kind = kind or cast(HintName, hint_of(nets[0]) or "as-is")

@@ -128,8 +128,6 @@ _TEACHER = replace(
     unsupported="the teacher of Sprint's distillation, published as .pth: download it and pass its path",
     parts_of="sana-sprint-1.6b",
 )
-# ControlNets that ship inside this package, by name: of pocket, for edges.
-EMBEDDED_CONTROLNETS = {"pocket-edges": Path(__file__).parents[2] / "assets" / "pocket_edges"}
 _CONTROL = "a model with its ControlNet, published as .pth: download it and pass its path"
 
 _ENTRIES = (

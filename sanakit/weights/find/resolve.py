@@ -105,15 +105,13 @@ class ModelSource:
 def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> ModelSource:
     """Find a model, and download the named parts if it is on the Hub.
 
-    model: a catalog name, an embedded ControlNet's, a diffusers folder, a .safetensors or .pth file, or a Hub
-    "organisation/name". Such a name takes precedence over a folder of that name: write ./name for the folder.
+    model: a catalog name, a diffusers folder, a .safetensors or .pth file, or a Hub "organisation/name". A
+    catalog name takes precedence over a folder of that name: write ./name for the folder.
     Raises ModelNotFoundError if the name matches nothing, WeightsError for an unsupported model.
     """
     text = os.fspath(model)
     if text in CATALOG:
         return _from_catalog(CATALOG[text], parts)
-    if text in catalog.EMBEDDED_CONTROLNETS:
-        return _from_disk(catalog.EMBEDDED_CONTROLNETS[text])
     path = Path(text).expanduser()
     check_finished(path)
     if os.path.exists(path):

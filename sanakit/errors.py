@@ -114,7 +114,9 @@ class MissingExtraError(SanaError, ImportError):
     """
 
     def __init__(self, package: str, extra: str, without: str = "") -> None:
-        super().__init__(f"This needs the package {package!r}: pip install 'sanakit[{extra}]'. {without}".strip())
+        super().__init__(
+            f"This needs the package {package!r}: pip install 'sanakit[{extra}]'. {without}".strip()
+        )
         self.package, self.extra, self.without = package, extra, without
 
     def __reduce__(self) -> tuple[Any, ...]:

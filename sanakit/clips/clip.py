@@ -51,7 +51,10 @@ class VideoClip:
         return to_tensor(self.frames).transpose(0, 1)[None]
 
     def save(self, path: str | os.PathLike[str], quality: int | None = None) -> tuple[Path, tuple[str, ...]]:
-        """Write the clip, whole or not at all; return the path and the writer's notes. All else: `writing`."""
+        """Write the clip, whole or not at all; return the path and the writer's notes.
+
+        quality, errors and what the suffix means: as for `writing`.
+        """
         height, width = self.frames.shape[1:3]
         with writing(
             path, width=width, height=height, rate=self.rate, settings=self.settings, quality=quality

@@ -1,7 +1,7 @@
-"""Frame counts and frame rates: what a video codec can hold, seconds to frames, and the nearest frame in time.
+"""Frame counts and rates: what a video codec can hold, seconds to frames, the nearest frame in time.
 
-A codec that compresses time by S takes S k + 1 frames: 4 k + 1 for Wan 2.1, 8 k + 1 for LTX-2. The first frame
-has a latent of its own, every further latent stands for S frames.
+A codec that compresses time by S takes S k + 1 frames: 4 k + 1 for Wan 2.1, 8 k + 1 for LTX-2. The first
+frame has a latent of its own, every further latent stands for S frames.
 Rates are exact fractions of frames a second. Times are whole ticks of a time base, a fraction of a second.
 """
 
@@ -40,7 +40,7 @@ def as_rate(rate: Fraction | int | float | str) -> Fraction:
         raise SettingsError(f"The rate {text} lies outside 1/100 to 1000 frames a second.")
     if max(exact.numerator, exact.denominator) > _LARGEST:
         raise SettingsError(
-            f"The rate {text} is finer than any file can hold: write it as a fraction of numbers up to a million."
+            f"The rate {text} is finer than files can hold: use a fraction of numbers up to a million."
         )
     return exact
 
@@ -113,9 +113,9 @@ def rate_of(
     if all(tick * len(ticks) == number * end for number, tick in enumerate(ticks)):
         hints = (*hints, mean)
     for rate in (*hints, mean.limit_denominator(1), *_COMMON, mean):
-        if rate > 0 and all(abs(tick * base - number / rate) <= base for number, tick in enumerate(ticks)):
-            if len(ticks) > 1 or abs(end * base - 1 / rate) <= base:
-                return rate, True
+        places = ticks if len(ticks) > 1 else (0, end)
+        if rate > 0 and all(abs(tick * base - number / rate) <= base for number, tick in enumerate(places)):
+            return rate, True
     return mean, False
 
 

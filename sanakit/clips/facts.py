@@ -18,9 +18,10 @@ MAX_BYTES = 2**32  # of decoded frames held at once: 4 GB
 class ClipFacts:
     """A clip's file: its format, size, frames and settings.
 
-    path: as given. format: "MP4", "MOV", "WebM", "Matroska", "WebP", "GIF", "APNG" or "frame folder". codec: as
-    FFmpeg calls it, such as "h264". width, height: pixels of the upright frames. frames: those that are
-    shown. rate: frames a second, the mean if it is not constant. notes: sentences on what reading leaves out.
+    path: as given. format: "MP4", "MOV", "WebM", "Matroska", "WebP", "GIF", "APNG" or "frame folder".
+    codec: as FFmpeg calls it, such as "h264". width, height: pixels of the upright frames.
+    frames: those that are shown. rate: frames a second, the mean if it is not constant.
+    notes: sentences on what reading leaves out.
     """
 
     path: str

@@ -16,14 +16,14 @@ from typing import Protocol
 
 import numpy as np
 
-from sanakit.clips.animation import is_animated
 from sanakit.clips.clip import VideoClip
-from sanakit.clips.container import READ, VIDEO, format_of
 from sanakit.clips.counts import as_rate, nearest_frames, resampled_count
 from sanakit.clips.facts import MAX_BYTES, ClipFacts
-from sanakit.clips.folder import FolderFrames, is_frame_folder
-from sanakit.clips.read_images import open_images
-from sanakit.clips.read_video import VideoFrames
+from sanakit.clips.formats.animation import is_animated
+from sanakit.clips.formats.container import READ, VIDEO, format_of
+from sanakit.clips.formats.folder import FolderFrames, is_frame_folder
+from sanakit.clips.formats.read_images import open_images
+from sanakit.clips.formats.read_video import VideoFrames
 from sanakit.errors import SettingsError
 from sanakit.reading import check_file
 
@@ -36,10 +36,11 @@ class FrameReader(Protocol):
     """
 
     facts: ClipFacts
-    ticks: Sequence[int]
     end: int
     base: Fraction
 
+    @property
+    def ticks(self) -> Sequence[int]: ...  # noqa: D102
     def decode(self, numbers: Sequence[int]) -> Iterator[np.ndarray]: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
 
@@ -75,7 +76,7 @@ class ClipFile:
     def numbers(
         self, start: int = 0, count: int | None = None, rate: Fraction | int | float | str | None = None
     ) -> list[int]:
-        """Return the numbers of the stored frames that make up a window. Raises SettingsError outside the clip."""
+        """Return the numbers of the stored frames in a window. Raises SettingsError outside the clip."""
         there = self.count(rate)
         count = there - start if count is None else count
         if start < 0 or count < 1 or start + count > there:
@@ -103,8 +104,8 @@ class ClipFile:
         size = len(numbers) * facts.width * facts.height * 3
         if size > MAX_BYTES:
             raise SettingsError(
-                f"{facts.path} would take {size / 2**30:.1f} GB of memory, more than {MAX_BYTES >> 30}: read a "
-                "shorter window, or take its frames one by one."
+                f"{facts.path} would take {size / 2**30:.1f} GB of memory, more than {MAX_BYTES >> 30}: read "
+                "a shorter window, or take its frames one by one."
             )
         frames = np.empty((len(numbers), facts.height, facts.width, 3), np.uint8)
         for place, frame in enumerate(self._reader.decode(numbers)):
@@ -177,7 +178,7 @@ def describe_clip(path: str | os.PathLike[str]) -> ClipFacts | None:
 
 
 def _open_file(path: str, threads: int) -> FrameReader:
-    file = open(path, "rb")  # noqa: SIM115: the reader closes it
+    file = open(path, "rb")  # noqa: SIM115 - the reader closes it
     try:
         kind = format_of(file)
         if kind in VIDEO:

@@ -23,7 +23,7 @@ def settings_text(settings: Mapping[str, object], rate: Fraction) -> str:
     wrong = [name for name, value in settings.items() if not _plain(name, value)]
     if wrong:
         raise SettingsError(
-            f"The settings {', '.join(map(str, wrong))} cannot be stored: use names, and texts or finite numbers."
+            f"The settings {', '.join(map(str, wrong))} cannot be stored: use texts and finite numbers."
         )
     return json.dumps({_OURS: dict(settings), "rate": str(rate)})
 

@@ -20,11 +20,11 @@ import numpy as np
 
 from sanakit.clips.counts import as_rate
 from sanakit.clips.facts import MAX_FRAMES, MAX_SECONDS, check_pixels
-from sanakit.clips.folder import check_replaceable, write_folder
-from sanakit.clips.plan import AddFrame, WritePlan
+from sanakit.clips.formats.folder import check_replaceable, write_folder
+from sanakit.clips.formats.plan import AddFrame, WritePlan
+from sanakit.clips.formats.write_images import write_gif, write_webp
+from sanakit.clips.formats.write_video import check_mp4, write_mp4, write_webm
 from sanakit.clips.settings import settings_text
-from sanakit.clips.write_images import write_gif, write_webp
-from sanakit.clips.write_video import check_mp4, write_mp4, write_webm
 from sanakit.errors import OutputError, SanaError, SettingsError
 from sanakit.images.formats import check_sides
 from sanakit.whole import replaced
@@ -113,7 +113,7 @@ def _plan(
     suffix = path.suffix.lower()
     if suffix not in _WRITERS:
         raise OutputError(
-            f"{path} cannot be written: end the name in one of {', '.join(SUFFIXES)}, or in none for a folder."
+            f"{path} cannot be written: end the name in {', '.join(SUFFIXES)}, or in none for a folder."
         )
     if quality is not None and suffix in _NO_QUALITY:
         raise SettingsError(f"{_NO_QUALITY[suffix]} has no quality to set: leave it out, or choose .webp.")

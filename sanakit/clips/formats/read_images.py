@@ -1,4 +1,4 @@
-"""Read animated WebP, GIF and PNG by Pillow: frames as they are shown, on white where they are transparent."""
+"""Read animated WebP, GIF and PNG by Pillow: frames as they are shown, on white where transparent."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from sanakit.clips.animation import read_animation
-from sanakit.clips.container import not_a_clip
 from sanakit.clips.counts import rate_of
 from sanakit.clips.facts import ClipFacts, damaged
+from sanakit.clips.formats.animation import read_animation
+from sanakit.clips.formats.container import not_a_clip
 from sanakit.clips.settings import settings_from
 from sanakit.errors import SettingsError
 from sanakit.images.opening import flatten

@@ -15,6 +15,7 @@ from sanakit.clips.facts import check_frames, damaged
 
 AT_ONCE = Fraction(1, 100)  # seconds: frames no longer than this are shown for USUAL, as browsers do
 USUAL = Fraction(1, 10)
+_EXIF = b"Exif\0\0"  # before Exif data in JPEG files; those of WebP begin after it
 _COMMENT = b"ASCII\0\0\0"  # what an Exif comment begins with that is ASCII
 _LONGEST = 2**20  # bytes of a comment that is read
 
@@ -56,10 +57,11 @@ def is_animated(file: BinaryIO, file_format: str, path: str) -> bool:
 
 
 def gif_blocks(file: BinaryIO) -> Iterator[tuple[int, bytes, bytes]]:
-    """Yield (kind, header, data) of a GIF's blocks after its screen: extensions (kind: their label) and images.
+    """Yield (kind, header, data) of a GIF's blocks after its screen.
 
-    An image's kind is 0x2C, its header the descriptor with its palette, its data the sub-blocks as they are
-    stored; an extension's data are the contents of its sub-blocks. Raises EOFError where the file ends early.
+    An extension's kind is its label, its data are what its sub-blocks hold. An image's kind is 0x2C, its
+    header the descriptor with its palette, its data the sub-blocks as they are stored.
+    Raises EOFError where the file ends early.
     """
     while (mark := _exactly(file, 1)) != b"\x3b":
         if mark == b"\x21":
@@ -102,7 +104,7 @@ def exif_comment(comment: str) -> bytes:
 
     exif = Image.Exif()
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = _COMMENT + comment.encode("ascii")
-    return exif.tobytes()
+    return exif.tobytes().removeprefix(_EXIF)
 
 
 def _exif_text(data: bytes) -> str:

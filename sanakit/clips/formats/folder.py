@@ -18,7 +18,7 @@ from PIL import Image
 
 from sanakit.clips.counts import natural_key
 from sanakit.clips.facts import ClipFacts, check_frames, check_pixels, damaged
-from sanakit.clips.plan import AddFrame, WritePlan
+from sanakit.clips.formats.plan import AddFrame, WritePlan
 from sanakit.clips.settings import settings_from
 from sanakit.errors import OutputError, SettingsError
 from sanakit.images.formats import DATA_FORMATS, DATA_SUFFIXES

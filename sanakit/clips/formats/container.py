@@ -1,4 +1,4 @@
-"""Which format a clip's file has, by its content, and whether it is whole: lengths that the file itself states.
+"""Which format a clip's file has, by its content, and whether it is as long as it states.
 
 FFmpeg and Pillow read what they find of a file that was cut off; the formats say how long it should be.
 Sources: ISO/IEC 14496-12 (boxes), RFC 8794 (EBML).

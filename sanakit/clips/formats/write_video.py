@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from sanakit.clips.plan import AddFrame, WritePlan
-from sanakit.clips.pyav import load_av
+from sanakit.clips.formats.plan import AddFrame, WritePlan
+from sanakit.clips.formats.pyav import load_av
 from sanakit.errors import SettingsError, SizeError
 
 BT709 = 1  # the code of ISO/IEC 23091-2 for matrix, primaries and transfer; and of the limited range
@@ -32,7 +32,7 @@ def check_mp4(width: int, height: int) -> None:
     if width % 2 or height % 2:
         even = f"{width + width % 2}x{height + height % 2}"
         raise SizeError(
-            f"MP4 holds even sides only, not {width}x{height}: scale to {even}, or choose .webm, .webp or .gif."
+            f"MP4 holds even sides only, not {width}x{height}: scale to {even}, or choose .webm or .webp."
         )
 
 

@@ -1,7 +1,7 @@
 """Read MP4, MOV, WebM and Matroska by PyAV: an index of all frames first, then any window of them.
 
-FFmpeg is given an open file and the reader to use, never a name: so nothing in a name or in a file can have it
-open a network address, another file or a list of files.
+FFmpeg is given an open file and the reader to use, never a name: so nothing in a name or in a file can have
+it open a network address, another file or a list of files.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from sanakit.clips.container import VIDEO, check_whole
 from sanakit.clips.counts import rate_of
 from sanakit.clips.facts import MAX_PIXELS, ClipFacts, check_pixels, damaged
-from sanakit.clips.pyav import load_av
+from sanakit.clips.formats.container import VIDEO, check_whole
+from sanakit.clips.formats.pyav import load_av
+from sanakit.clips.formats.video_index import read_index
 from sanakit.clips.settings import settings_from
-from sanakit.clips.video_index import read_index
 from sanakit.errors import SettingsError
 from sanakit.images.opening import flatten
 
@@ -83,6 +83,7 @@ class VideoFrames:
                     place, frame = found
                 if place != number:
                     raise damaged(self.path, f"frame {number} cannot be decoded")
+                assert frame is not None  # as its number is that of a frame
                 if frame.is_corrupt:
                     raise damaged(self.path, f"frame {number} is decoded with errors")
                 yield self._pixels(frame)
@@ -101,6 +102,8 @@ class VideoFrames:
             raise SettingsError(f"{self.path} holds no moving images: use a file with a video stream.")
         self._stream, self._others = streams[0], len(streams) - 1
         self._context = own = self._stream.codec_context
+        if own is None:
+            raise SettingsError(f"{self.path} has frames of a codec that this FFmpeg has no decoder for.")
         if _has_vp9_alpha(self._stream) and _WITH_ALPHA in self.av.codecs_available:
             self._context = self.av.CodecContext.create(_WITH_ALPHA, "r")
             self._context.width, self._context.height = own.width, own.height
@@ -138,7 +141,7 @@ class VideoFrames:
         from av.video.reformatter import Interpolation
 
         exact = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-        options = {"interpolation": int(exact)}
+        options: dict[str, int | str] = {"interpolation": int(exact)}
         if frame.colorspace == _UNSTATED and not frame.format.is_rgb:
             options["src_colorspace"] = "ITU709" if frame.height >= _HD else "ITU601"
         if _has_alpha(frame):

@@ -1,4 +1,4 @@
-"""Animated WebP and GIF, frame by frame: Pillow encodes each frame as an image, which is put into the animation.
+"""Animated WebP and GIF, frame by frame: Pillow encodes each frame, which is put into the animation.
 
 Pillow's own writers of animations hold all frames in memory, and write a single frame as a still image.
 Sources: the WebP container specification (VP8X, ANIM, ANMF), the GIF89a specification.
@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sanakit.clips.animation import exif_comment, gif_blocks, skip_gif_screen
-from sanakit.clips.plan import AddFrame, WritePlan
+from sanakit.clips.formats.animation import exif_comment, gif_blocks, skip_gif_screen
+from sanakit.clips.formats.plan import AddFrame, WritePlan
 from sanakit.errors import OutputError
 
 LOSSLESS = 100  # the quality from which on a WebP is lossless

@@ -34,7 +34,7 @@ class VideoIndex:
         return number if number < len(self.shown) and self.shown[number] == time else None
 
     def key_before(self, number: int) -> tuple[tuple[int, int], int]:
-        """Return the last key that is shown no later than a frame, and the number of the first frame after it.
+        """Return the last key shown no later than a frame, and the number of the frame shown at it.
 
         Frames that are shown from a key on need nothing that lies before it in the file.
         """

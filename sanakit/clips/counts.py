@@ -16,9 +16,15 @@ from sanakit.errors import SettingsError
 
 LOWEST_RATE, HIGHEST_RATE = Fraction(1, 100), Fraction(1000)  # frames a second
 _LARGEST = 10**6  # of a rate's numerator and denominator: containers multiply them in 32 bits
-# What cameras call 23.976, 29.97, 59.94 and 119.88.
-NTSC = {f"{whole / 1.001:.{digits}f}": Fraction(whole * 1000, 1001)
-        for whole, digits in ((24, 3), (24, 2), (30, 3), (30, 2), (60, 2), (120, 2))}  # fmt: skip
+# The names that cameras have for these rates: 23.976, 29.97, 59.94 and 119.88.
+NTSC = {
+    "23.976": Fraction(24000, 1001),
+    "23.98": Fraction(24000, 1001),
+    "29.97": Fraction(30000, 1001),
+    "59.94": Fraction(60000, 1001),
+    "119.88": Fraction(120000, 1001),
+}
+_NUMBER = re.compile(r"\d{1,9}(\.\d{1,9})?|\d{1,9}/0*[1-9]\d{0,8}")  # no exponents: they would take for ever
 _COMMON = [*map(Fraction, range(1, 121)), *NTSC.values()]
 
 
@@ -32,10 +38,9 @@ def as_rate(rate: Fraction | int | float | str) -> Fraction:
     Fraction(30000, 1001)
     """
     text = str(rate).strip()
-    try:
-        exact = NTSC[text] if text in NTSC else Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise SettingsError(f"The rate {rate!r} is not a number: write 16, 23.976 or 24000/1001.") from None
+    exact = NTSC.get(text) or _exact(rate)
+    if exact is None:
+        raise SettingsError(f"The rate {rate!r} is not a number: write 16, 23.976 or 24000/1001.")
     if not LOWEST_RATE <= exact <= HIGHEST_RATE:
         raise SettingsError(f"The rate {text} lies outside 1/100 to 1000 frames a second.")
     if max(exact.numerator, exact.denominator) > _LARGEST:
@@ -84,12 +89,10 @@ def frames_for(
     (81, '')
     """
     per_second = as_rate(rate)
-    try:
-        wanted = Fraction(str(seconds)) * per_second + 1
-    except (ValueError, ZeroDivisionError):
-        raise SettingsError(f"The duration {seconds!r} is not a number of seconds.") from None
-    if wanted < 1:
-        raise SettingsError(f"The duration {seconds} is below 0 seconds.")
+    exact = _exact(seconds)
+    if exact is None:
+        raise SettingsError(f"The duration {seconds!r} is not a number of seconds, 0 or more.")
+    wanted = exact * per_second + 1
     latents = (wanted - 1) / compression
     frames = int(latents + Fraction(1, 2)) * compression + 1
     if frames == wanted:
@@ -147,3 +150,9 @@ def natural_key(name: str) -> tuple[int, str]:
     """
     numbers = re.findall(r"\d{1,18}", name)
     return (int(numbers[-1]) if numbers else -1, name)
+
+
+def _exact(number: Fraction | float | str) -> Fraction | None:
+    """Return a number, 0 or more, as a fraction; None for any other text or number."""
+    text = f"{number:.9f}" if isinstance(number, float) else str(number).strip()
+    return Fraction(text) if _NUMBER.fullmatch(text) else None

@@ -1,4 +1,4 @@
-"""What is known of a clip's file before its frames are decoded, and how much of it is read."""
+"""Facts of a clip, known before its frames are decoded, and limits on what is read."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from sanakit.reading import check_file
 
 
 class FrameReader(Protocol):
-    """What reads one kind of file.
+    """The reader of one kind of file.
 
     ticks: when each frame is shown, ascending from 0, and end: when the last one ends, in units of base
     seconds. decode: yields the frames of ascending numbers, H W 3, uint8, sRGB, upright, on white.

@@ -45,7 +45,10 @@ _MOST_SIDE = {".mp4": 16384, ".webm": 16384, ".gif": 65535, "": 2**25, ".webp": 
 
 @dataclass(kw_only=True)
 class ClipWriter:
-    """What takes the frames of a clip. path: where it will be. notes: what the format cannot hold exactly."""
+    """The writer of a clip, which takes its frames.
+
+    path: where the clip will be. notes: sentences on what the format cannot hold exactly.
+    """
 
     path: Path
     plan: WritePlan

@@ -1,4 +1,4 @@
-"""What the writers of all formats are told of a clip."""
+"""The plan of a clip to be written, as the writers of all formats take it."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ def _print_clip(facts: ClipFacts, as_json: bool) -> None:
         "rate": f"{float(facts.rate):.5g} frames a second{exact}{mean}",
         "seconds": f"{float(facts.seconds):.6g}",
     }
-    for name, text in {**told, **facts.settings}.items():
+    for name, text in [*told.items(), *facts.settings.items()]:
         print(f"  {name:<16}{text}")
     for note in facts.notes:
         print(f"  note: {note}")

@@ -20,8 +20,8 @@ from sanakit.errors import OutputError, SettingsError, SizeError
 from tests.clips.moving import moving, psnr
 
 NAMES = ("cat.mp4", "cat.webm", "cat.webp", "cat.gif", "cat")
-# Of moving shapes at the usual quality, in dB. Half the resolution of colours alone (4:2:0, which MP4, WebM and
-# lossy WebP share) leaves 34.2 dB of this clip.
+# Of moving shapes at the usual quality, in dB. Half the resolution of colours (4:2:0), which MP4, WebM and
+# lossy WebP have, leaves 34.2 dB of this clip by itself.
 FLOORS = {"cat.mp4": 32, "cat.webm": 33, "cat.webp": 31.5, "cat.gif": 35, "cat": float("inf")}
 every_format = pytest.mark.parametrize("name", NAMES)
 

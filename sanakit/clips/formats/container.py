@@ -63,6 +63,8 @@ def _check_boxes(file: BinaryIO, path: str) -> None:
         start += size
     if b"moov" not in kinds:
         raise damaged(path, "its index is missing")
+    if b"mdat" not in kinds:
+        raise damaged(path, "its frames are missing")
 
 
 def _check_segment(file: BinaryIO, path: str) -> None:
@@ -71,12 +73,17 @@ def _check_segment(file: BinaryIO, path: str) -> None:
     if header is None or _at(file, start, 4) != _SEGMENT:
         raise damaged(path, "its header is broken")
     size, begin = _element(file, start + 4)
+    if begin == start + 4:
+        raise damaged(path, "its header is cut off")
     if size is not None and begin + size > _length(file):
         raise damaged(path, "its frames reach beyond the end of the file")
 
 
 def _element(file: BinaryIO, start: int) -> tuple[int | None, int]:
-    """Return the size of an EBML element, None if it is unknown, and where its content begins."""
+    """Return the size of an EBML element and where its content begins.
+
+    The size is None if it is unknown. Where it is cut off, the content begins at once.
+    """
     head = _at(file, start, 8)
     width = 9 - head[0].bit_length() if head else 9
     if width > 8 or len(head) < width:

@@ -198,7 +198,8 @@ def _has_alpha(frame: Any) -> bool:
 
 
 def _has_vp9_alpha(stream: Any) -> bool:
-    return stream.metadata.get("alpha_mode") == "1" and stream.codec_context.codec.canonical_name == "vp9"
+    stated = {name.lower(): value for name, value in stream.metadata.items()}.get("alpha_mode")
+    return stated == "1" and stream.codec_context.codec.canonical_name == "vp9"
 
 
 def _kinds(stream: Any) -> str:

@@ -25,7 +25,7 @@ def save(path: Path, frames: np.ndarray, rate=16, quality: int | None = None) ->
 
 @names
 def test_flat_colours_come_back_within_two_levels(name: str, tmp_path: Path) -> None:
-    """Limited range has 219 levels of 255 for light and 224 for colours, so rounding alone costs one or two."""
+    """Limited range has 219 levels of 255 for light and 224 for colours, so rounding costs one or two."""
     random = np.random.default_rng(0).integers(0, 256, (40, 3)).tolist()
     frames = flat(*COLOURS, *map(tuple, random))
     save(tmp_path / name, frames, quality=100)

@@ -61,8 +61,6 @@ class ImageFrames:
         self.file.seek(0)
         try:
             with Image.open(self.file, formats=[self.pillow_format]) as image:
-                if getattr(image, "n_frames", 1) != len(self.ticks) + skipped:
-                    raise damaged(self.path, "frames are missing")
                 for number in numbers:
                     image.seek(number + skipped)
                     image.load()

@@ -71,16 +71,8 @@ def write_gif(partial: Path, plan: WritePlan) -> Iterator[AddFrame]:
 
 
 def few_colours(frame: np.ndarray) -> Image.Image:
-    """Return a frame (H W 3) with a palette: exact for up to 256 colours, else those of the median cut."""
-    packed = frame.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
-    colours, places = np.unique(packed, return_inverse=True)
-    if len(colours) > 256:
-        return Image.fromarray(frame).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    exact = Image.fromarray(places.reshape(packed.shape).astype(np.uint8), mode="P")
-    exact.putpalette(
-        np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1).astype(np.uint8).tobytes()
-    )
-    return exact
+    """Return a frame (H W 3) with a palette by the median cut, which is exact for up to 256 colours."""
+    return Image.fromarray(frame).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
 
 
 def _webp_image(frame: np.ndarray, plan: WritePlan) -> bytes:

@@ -214,6 +214,43 @@ def test_a_window_decodes_no_more_than_its_group(tmp_path: Path, monkeypatch: py
         assert len(decoded) <= 80, "frames that follow each other are decoded once"
 
 
+def test_a_seek_that_leads_too_far_begins_again(tmp_path: Path) -> None:
+    """Some files' own indexes are wrong: the first packet after a seek tells it."""
+    VideoClip(frames=moving(80), rate=Fraction(5)).save(tmp_path / "a.mp4")
+
+    class TooFar:
+        def __init__(self, container) -> None:
+            self.container, self.demux, self.close = container, container.demux, container.close
+
+        def seek(self, offset: int, **options) -> None:
+            self.container.seek(1 << 40, **options)
+
+    with open_clip(tmp_path / "a.mp4") as clip:
+        whole = clip.read().frames
+        reader = clip._reader
+        reader._container = TooFar(reader._container)  # pyright: ignore[reportAttributeAccessIssue]
+        assert (clip.read(25, 3).frames == whole[25:28]).all()
+
+
+def test_frames_that_are_decoded_with_errors_are_refused(tmp_path: Path) -> None:
+    """H.264 has no checksums: about half of such damage is noticed by the decoder, and none may pass then."""
+    path, _ = VideoClip(frames=moving(12), rate=Fraction(25)).save(tmp_path / "a.mp4")
+    sound, random, told = path.read_bytes(), np.random.default_rng(0), []
+    with av.open(str(path)) as file:
+        places = [(packet.pos, packet.size) for packet in file.demux(video=0) if packet.size > 40]
+    for position, size in places * 4:
+        damaged = bytearray(sound)
+        start = position + int(random.integers(5, size - 12))
+        damaged[start : start + 8] = random.integers(0, 256, 8, dtype=np.uint8).tobytes()
+        path.write_bytes(damaged)
+        try:
+            with open_clip(path) as clip:
+                clip.read()
+        except SettingsError as error:
+            told.append(str(error))
+    assert any("is decoded with errors" in text for text in told)
+
+
 def test_frames_that_change_their_size_are_refused(tmp_path: Path) -> None:
     parts = []
     for side in (32, 48):

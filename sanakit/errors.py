@@ -108,12 +108,17 @@ class RefusedError(SanaError):
 
 
 class MissingExtraError(SanaError, ImportError):
-    """An optional dependency is missing; the message names the extra that brings it."""
+    """An optional dependency is missing; the message names the extra that brings it.
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"This needs the package {package!r}: pip install 'sanakit[{extra}]'.")
-        self.package, self.extra = package, extra
+    without: a sentence on what works without it.
+    """
+
+    def __init__(self, package: str, extra: str, without: str = "") -> None:
+        super().__init__(
+            f"This needs the package {package!r}: pip install 'sanakit[{extra}]'. {without}".strip()
+        )
+        self.package, self.extra, self.without = package, extra, without
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what it was made of: exceptions travel between processes, and the message is not one."""
-        return type(self), (self.package, self.extra)
+        return type(self), (self.package, self.extra, self.without)

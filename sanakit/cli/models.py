@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ from sanakit.cli.terminal import AsJson, Debug, print_json, size_in_bytes
 
 if TYPE_CHECKING:
     from sanakit.adapters.describe import AdapterDescription
+    from sanakit.clips.facts import ClipFacts
     from sanakit.weights.find.catalog import CatalogEntry
     from sanakit.weights.inspect import Description, PartDescription
     from sanakit.weights.offer import Offer
@@ -55,16 +57,23 @@ def list_models(
 
 
 def inspect(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="Folder, weight file, or name of a model.")],
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="Folder, weight file, clip, or name of a model.")
+    ],
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Tell what a folder, weight file or adapter (LoRA) holds.
+    """Tell what a folder, weight file, adapter (LoRA) or clip holds.
 
-    Only headers are read; nothing is loaded or downloaded.
+    Only headers are read; nothing is loaded or downloaded. Of a clip every frame is counted.
     """
     from sanakit.adapters.describe import describe_adapter
+    from sanakit.clips.reading import describe_clip
     from sanakit.weights import describe
+
+    if clip := describe_clip(path):
+        _print_clip(clip, as_json)
+        return
 
     if adapter := describe_adapter(path):
         if as_json:
@@ -169,6 +178,29 @@ def _print_adapter(adapter: AdapterDescription) -> None:
         if text:
             print(f"  {name:<14}{text}")
     for note in adapter.notes:
+        print(f"  note: {note}")
+
+
+def _print_clip(facts: ClipFacts, as_json: bool) -> None:
+    """Print what is known of a clip's file: for people, or as one JSON object with an exact rate as text."""
+    if as_json:
+        exact = {"rate": str(facts.rate), "seconds": round(float(facts.seconds), 6)}
+        print_json({"kind": "clip", **asdict(facts), **exact})
+        return
+    print(facts.path)
+    mean = "" if facts.constant_rate else " on average, at changing intervals"
+    exact = f" ({facts.rate})" if facts.rate.denominator > 1 else ""
+    told = {
+        "kind": "clip",
+        "format": f"{facts.format}, {facts.codec}",
+        "size": f"{facts.width}x{facts.height}",
+        "frames": f"{facts.frames:,}",
+        "rate": f"{float(facts.rate):.5g} frames a second{exact}{mean}",
+        "seconds": f"{float(facts.seconds):.6g}",
+    }
+    for name, text in [*told.items(), *facts.settings.items()]:
+        print(f"  {name:<16}{text}")
+    for note in facts.notes:
         print(f"  note: {note}")
 
 

@@ -25,6 +25,7 @@ ORDER = {
         *("flow", "graphs", "quant", "weights", "adapters", "pipelines", "eval", "bench", "data", "train"),
         *("pocket", "recipes", "serve", "comfy", "cli"),
     ),
+    "clips": ("counts", "settings", "facts", "formats"),
     "weights": (
         *("read", "find", "precision", "layouts", "fingerprint", "settings", "known_things"),
         *("save", "graphs", "load", "video"),

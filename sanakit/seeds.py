@@ -18,6 +18,11 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
+def class_seed(seed: int) -> int:
+    """Return the seed of the images of a class, whose noise and times are others than a run's own."""
+    return seed + 1
+
+
 def sample_generator(seed: int, step: int, index: int) -> torch.Generator:
     """Return the random numbers of one sample of a batch, for what is too large to draw for all."""
     mixed = np.random.SeedSequence((seed, step, index)).generate_state(1, np.uint64)

@@ -38,7 +38,7 @@ class AdapterSize:
     """
 
     layers: str | Collection[str] = "blocks"
-    rank: int = 16
+    rank: int = 8
     alpha: float | None = None
     ranks: Mapping[str, int] = field(default_factory=dict)
     alphas: Mapping[str, float] = field(default_factory=dict)

@@ -49,7 +49,7 @@ def train(
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Model to start from (grow, prune, autoencoder)."),
+        typer.Option(metavar="MODEL", help="Model to start from."),
     ] = None,
     resolution: Annotated[
         int | None,
@@ -111,7 +111,7 @@ def train(
         ),
     ] = None,
     smoke: Annotated[
-        bool, typer.Option("--smoke", help="Only two small steps, as a check (recipes of pocket).")
+        bool, typer.Option("--smoke", help="Only two small steps, as a check (not all recipes).")
     ] = False,
     parallel: Annotated[
         Literal["auto", "ddp", "fsdp"] | None,
@@ -123,7 +123,7 @@ def train(
 ) -> None:
     """Train a model by its recipe.
 
-    With --resume it goes on exactly where it stopped. Settings live in sanakit/recipes, not in options.
+    With --resume it goes on exactly where it stopped. Other settings live in sanakit/recipes.
     """
     from sanakit.train.run import run_recipe
 

@@ -64,19 +64,6 @@ def nearest_counts(frames: int, compression: int) -> tuple[int, ...]:
     return (below,) if below == frames else (below, below + compression)
 
 
-def check_count(frames: int, compression: int) -> int:
-    """Return a valid frame count as it came. Raises SettingsError, which names the nearest valid counts."""
-    if isinstance(frames, bool) or not isinstance(frames, int):
-        raise SettingsError(f"The number of frames {frames!r} is not a whole number.")
-    valid = nearest_counts(frames, compression)
-    if valid != (frames,):
-        near = " or ".join(map(str, valid))
-        raise SettingsError(
-            f"{frames} frames cannot be drawn: this model draws {compression} k + 1 frames. Choose {near}."
-        )
-    return frames
-
-
 def frames_for(
     seconds: Fraction | float | str, rate: Fraction | int | float | str, compression: int = 1
 ) -> tuple[int, str]:

@@ -45,6 +45,7 @@ from sanakit.pipelines.denoise import Batch, begin
 from sanakit.pipelines.memory import MemoryPlan, memory_limit, stage
 from sanakit.pipelines.request import check_request, make_sampler
 from sanakit.pipelines.text_to_image import TextToImage
+from sanakit.text.prompt_weights import unread_weights
 
 
 class EncodeText:
@@ -72,7 +73,7 @@ class EncodeText:
         plan = model.plan(request)
         with stage(model.text_encoder.model, plan, model.device):
             features, notes = model.encode([prompt], [negative_prompt], plan, request.dialect)
-        for note in notes:
+        for note in dict.fromkeys([*unread_weights([prompt, negative_prompt]), *notes]):
             warnings.warn(note, stacklevel=2)
         negative, positive = ([[text[None].cpu(), {}]] for text in features)
         return positive, negative

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Self
@@ -272,7 +273,7 @@ def _range(times: Sequence[float], start: float, end: float) -> tuple[float, flo
     return inside[0], inside[-1]
 
 
-class Conditioned:
+class Conditioned(ABC):
     """A pipeline that starts from an image, or is steered by some through its ControlNets."""
 
     transformer: VelocityModel
@@ -292,6 +293,6 @@ class Conditioned:
         """Return the transformer, steered by the control images of a request, which are encoded, if any."""
         return controlled(self.transformer, self.controlnets, conditions.control, self.encoded)
 
+    @abstractmethod
     def encoded(self, pixels: Tensor) -> Tensor:
         """Return the scaled latents, 1 C h w, of pixels, 1 3 H W in [-1, 1]."""
-        raise NotImplementedError

@@ -1,4 +1,4 @@
-r"""Weights of parts of a prompt, as in "a (red:1.5) apple": how they are written, and which tokens have them.
+r"""The prompts of a request: checked as texts, and weights of their parts, as in "a (red:1.5) apple".
 
     (text:1.3)   weight 1.3       (text)   weight 1.1       ((text:1.2):1.5)   nested ones multiply: 1.8
     \( \) \: \\ \[ \]   the sign itself        [text]   stays text, and is told

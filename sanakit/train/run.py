@@ -93,7 +93,7 @@ def run_recipe(
     start from, catalog name or folder; None: the recipe's.
     resolution: in pixels; batch_size: of all processes; None: the recipe's own; for recipes that take them.
     smoke: only two small steps of it, or of each stage, as a check. more: settings that few recipes take, by
-    the names of their parameters; None and empty ones are not given.
+    the names of their parameters.
     parallel: how several processes share the model (`train/distributed/parallel.py`); None: the recipe's own.
     Each run's folder gets config.json (`train/record.py`); a resumed run tells what differs from it.
     Raises SettingsError for an unknown name, and for a source of other weights than the resumed run began

@@ -8,7 +8,6 @@ import pytest
 
 from sanakit.clips.counts import (
     as_rate,
-    check_count,
     frames_for,
     natural_key,
     nearest_counts,
@@ -53,16 +52,6 @@ def test_valid_counts_are_those_that_end_a_latent(compression: int) -> None:
         assert all((count - 1) % compression == 0 for count in near)
         assert (near == (frames,)) == ((frames - 1) % compression == 0)
         assert min(near) <= frames <= max(near)
-
-
-def test_a_count_that_a_codec_would_floor_is_refused_with_the_nearest() -> None:
-    assert check_count(81, 4) == 81
-    with pytest.raises(SettingsError, match=r"18 frames cannot be drawn.*4 k \+ 1.*Choose 17 or 21"):
-        check_count(18, 4)
-    with pytest.raises(SettingsError, match="Choose 1"):
-        check_count(0, 4)
-    with pytest.raises(SettingsError, match="not a whole number"):
-        check_count(True, 4)
 
 
 @pytest.mark.parametrize(

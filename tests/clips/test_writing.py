@@ -114,7 +114,7 @@ def test_a_killed_writer_leaves_no_file_of_the_name(name: str, tmp_path: Path) -
 
 @every_format
 def test_a_full_disk_is_a_sentence(name: str, tmp_path: Path) -> None:
-    """The system refuses to let a file grow, as it does where there is no space."""
+    """The system refuses to let a file grow, as on a full disk."""
     code = f"""
         import resource, signal
         import numpy as np

@@ -160,8 +160,9 @@ def plan_cache(
     index = scan(source, folder / INDEX, progress=progress)
     buckets = fill_buckets(index, resolution, square=square, multiple=config.compression)
     if not len(buckets):
+        named = os.fspath(place) if isinstance(place, str | os.PathLike) else "The data set"
         raise DataError(
-            f"There is no usable image at {resolution} px: {len(index.broken)} of {len(index)} are "
+            f"{named} has no usable image at {resolution} px: {len(index.broken)} of {len(index)} are "
             f"broken, {len(buckets.left_out)} too small or too narrow."
         )
     captions, tokens = _count(source, buckets, encoder)

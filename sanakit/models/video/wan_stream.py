@@ -92,7 +92,7 @@ class Stream:
         """
         self.chunk.final = final
         rows = x.permute(0, 2, 3, 4, 1).flatten(0, 1)  # N H W C
-        for nodes, attention in zip(self.groups, self.attentions, strict=False):
+        for nodes, attention in zip(self.groups[:-1], self.attentions, strict=True):
             rows = whole_map(push(rows, nodes, limit, self.scratch), rows)
             attend(rows, attention)
         for band in push(rows, self.groups[-1], limit, self.scratch):

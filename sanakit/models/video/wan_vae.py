@@ -56,7 +56,7 @@ class WanVAE(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype it computes in; its big weights may be stored in another one (`weights/load.py`)."""
+        """The dtype it computes in; its big weights may be stored in another one (`layouts/fill.py`)."""
         return next(parameter.dtype for parameter in self.parameters() if parameter.ndim == 1)
 
     def encode(self, clip: Tensor, chunk: int | None = None) -> Tensor:

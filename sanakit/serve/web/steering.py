@@ -37,9 +37,11 @@ class Steering:
 
     def offered_by(self, model: str) -> dict[Any, Any]:
         """Return the changes that offer a model's own ControlNets."""
-        names = [*self.offered[model]] if self.changed else []
+        if not self.changed:
+            return {}
+        names = [*self.offered[model]]
         new = gr.update(visible=bool(names)), gr.update(choices=_choices(names), value=OFF)
-        return dict(zip(self.changed, new, strict=False))
+        return dict(zip(self.changed, new, strict=True))
 
 
 def make_steering(offered: Offered, turns: DecodingTurns) -> Steering:

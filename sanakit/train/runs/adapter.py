@@ -14,6 +14,7 @@ from sanakit.adapters.fresh import AdapterSize, fresh_adapter
 from sanakit.adapters.save import save_adapter
 from sanakit.data.read.source import data_fingerprint
 from sanakit.errors import SettingsError
+from sanakit.seeds import class_seed
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.objectives.adapter import ADAPTER, AdapterObjective
@@ -36,7 +37,6 @@ from sanakit.weights.quantized import check_frozen, plan_of
 
 StrPath = str | os.PathLike[str]
 CLASS = "class"  # folder of the class's images inside a run
-CLASS_SEED = 1  # added to the run's: noise and times of the class are its own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,10 +137,11 @@ def adapter_run(
         # A few images without a caption would be what the model draws of none, and guidance leads away from.
         return velocity_of(some, transformer, encoder, codec, model, seed=seed, caption_dropout=0.0)
 
-    prior = None
+    prior, loaders = None, [shown.loader]
     if of_class is not None:
         known = show_images(of_class, output / CLASS, config, codec, workers=workers)
-        prior = velocity_on(known, config.seed + CLASS_SEED)
+        loaders.append(known.loader)
+        prior = velocity_on(known, class_seed(config.seed))
     adapter = fresh_adapter(before, aim.size, torch.Generator().manual_seed(config.seed))
     objective = AdapterObjective(
         velocity_on(shown, config.seed),
@@ -152,7 +153,8 @@ def adapter_run(
 
     # 4. The result
     def finish(folder: Path) -> None:
-        shown.loader.close()
+        for loader in loaders:
+            loader.close()
         shown.report.write()
         trained = objective.trained(part_of(averaged_weights(folder), ADAPTER))
         dtype = "float16" if model.precision == "any" else model.precision

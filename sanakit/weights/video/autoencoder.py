@@ -14,9 +14,10 @@ from sanakit.errors import SettingsError
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.video.wan_vae import WanVAE
 from sanakit.weights.find.resolve import ModelSource, resolve
+from sanakit.weights.layouts.fill import fill
 from sanakit.weights.layouts.parts import empty
 from sanakit.weights.layouts.wan_vae import holds_wan_vae, official_name, open_wan_vae, wan_vae_pairs
-from sanakit.weights.load import fill, load_image_autoencoder
+from sanakit.weights.load import load_image_autoencoder
 from sanakit.weights.precision import choose_dtype, parse_dtype
 from sanakit.weights.save import exported
 

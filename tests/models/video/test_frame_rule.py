@@ -15,7 +15,7 @@ def test_frames_and_latents_are_told_from_each_other(step: int, frames: int, lat
 
 
 @pytest.mark.parametrize(
-    ("frames", "nearest"), [(-3, "1 or 5"), (0, "1 or 5"), (4, "1 or 5"), (80, "77 or 81")]
+    ("frames", "nearest"), [(-3, "1 or 5"), (0, "1 or 5"), (4, "1 or 5"), (18, "17 or 21"), (80, "77 or 81")]
 )
 def test_another_number_is_refused_with_its_neighbours(frames: int, nearest: str):
     with pytest.raises(SizeError, match=f"{nearest} frames"):

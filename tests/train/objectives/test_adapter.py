@@ -84,7 +84,7 @@ def make(
 
 
 def speaking(objective: AdapterObjective) -> AdapterObjective:
-    """With a B that is no longer zero."""
+    """With a B other than zero."""
     generator = torch.Generator().manual_seed(5)
     for name, parameter in objective.model.named_parameters():
         if name.endswith("up"):

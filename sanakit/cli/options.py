@@ -87,7 +87,7 @@ Adapters = Annotated[
         help="LoRA file and its weight, 1 if left out; repeat it for several.",
     ),
 ]
-HintName = Literal["as-is", "edges", "soft-edges", "blocks", "mask"]  # as `images.hints.HintKind`
+HintName = Literal["as-is", "edges", "lines", "soft-edges", "blocks", "mask"]  # as `images.hints.HintKind`
 
 ControlFile = Annotated[
     Path | None,
@@ -98,7 +98,7 @@ ControlKind = Annotated[
     typer.Option(
         metavar="KIND",
         show_default="the ControlNet's own, or as-is",
-        help="edges, soft-edges, blocks, mask: hint to make of the image; as-is: it is one.",
+        help="edges, lines, soft-edges, blocks, mask: hint to make of the image; as-is: it is one.",
     ),
 ]
 ControlScale = Annotated[

@@ -1,4 +1,4 @@
-"""Hints for a ControlNet, made of an image without any model: edges, soft edges, blocks of colour, masks.
+"""Hints for a ControlNet, made of an image without any model: edges, lines, blocks of colour, masks.
 
 Source of the edges: Canny 1986, with gradients by Sobel and neighbours interpolated along the gradient.
 Source of the soft edges' second half: the published "scribble" signal of SANA's ControlNet. Its first half
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sanakit.errors import SettingsError
 
-HintKind = Literal["as-is", "edges", "soft-edges", "blocks", "mask"]
+HintKind = Literal["as-is", "edges", "lines", "soft-edges", "blocks", "mask"]
 HINT_KINDS: tuple[HintKind, ...] = get_args(HintKind)
 
 SIGMA, LOW, HIGH = 1.4, 0.15, 0.4  # of Canny: blur in pixels; gradients of an image from 0 to 1
@@ -28,6 +28,7 @@ STRONG = 0.98  # share of pixels that are weaker than an edge of full strength
 FAINT = 0.1  # of a gradient: nothing weaker counts as an edge of full strength
 LINE_BLUR, LINE_LEVEL, RIDGE_LEVEL = 3.0, 4, 127  # published, of 255 levels
 THICKNESS = 2  # of the published app; its training drew 0 to 24
+LINE_WIDTH = 5  # pixels: what an autoencoder of 32x still tells apart; it loses edges of one pixel
 CELL = 32  # pixels along a block's side
 
 
@@ -44,7 +45,8 @@ def make_hint(image: Image.Image, kind: HintKind) -> Image.Image:
     if kind not in HINT_KINDS:
         raise SettingsError(f"control kind = {kind!r}, but it must be {', '.join(HINT_KINDS)}.")
     grey = np.asarray(image.convert("L"), dtype=np.float64) / 255
-    made = {"edges": edges, "soft-edges": soft_edges, "mask": lambda grey: grey >= 0.5}[kind](grey)
+    makers = {"edges": edges, "lines": lines, "soft-edges": soft_edges, "mask": lambda grey: grey >= 0.5}
+    made = makers[kind](grey)
     return Image.fromarray(made.astype(np.uint8) * 255).convert("RGB")
 
 
@@ -59,6 +61,11 @@ def edges(grey: np.ndarray, *, sigma: float = SIGMA, low: float = LOW, high: flo
     strength = np.hypot(down, across)
     thin = _thinned(down, across, strength, low)
     return _connected(thin, thin & (strength >= high))
+
+
+def lines(grey: np.ndarray, *, width: int = LINE_WIDTH) -> np.ndarray:
+    """Return Canny's edges as lines, H W of bool. grey: H W in [0, 1]. width: odd, pixels."""
+    return (_largest(torch.from_numpy(edges(grey)).float(), width) > 0).numpy()
 
 
 def soft_edges(grey: np.ndarray, *, thickness: int = THICKNESS) -> np.ndarray:

@@ -51,8 +51,9 @@ class ControlImage:
 
     image: of any size and mode; it is scaled to the drawn size, and cut where it has another shape.
     scale: how strongly it steers: 0 not at all, 1 as trained; from -100 to 100. kind: the hint to make of it,
-    "edges", "soft-edges", "blocks" or "mask"; "as-is": it is a hint already. Use the kind that the ControlNet
-    was trained on. start, end: the shares of the steps from which and until which it steers, in [0, 1].
+    "edges", "lines", "soft-edges", "blocks" or "mask"; "as-is": it is a hint already. Use the kind that the
+    ControlNet was trained on. start, end: the shares of the steps from which and until which it steers, from
+    0 to 1.
     """
 
     image: Image.Image

@@ -19,7 +19,8 @@ from sanakit.weights import load_configs
 
 StrPath = str | os.PathLike[str]
 
-HINT: HintKind = "edges"  # that the images are turned into: edges, soft-edges, blocks or mask
+# That the images are turned into: lines, edges, soft-edges, blocks or mask.
+HINT: HintKind = "lines"
 
 SMALL = replace(finetune.SMALL, steps=2000, learning_rate=3e-4)
 PUBLISHED = replace(finetune.PUBLISHED, learning_rate=1e-4, optimizer="came", warmup_steps=30)

@@ -122,5 +122,7 @@ def test_as_is_changes_nothing_and_a_mask_is_white_where_it_is_light():
 
 
 def test_another_kind_is_refused_with_those_there_are():
-    with pytest.raises(SettingsError, match="'depth', but it must be as-is, edges, soft-edges, blocks, mask"):
+    with pytest.raises(
+        SettingsError, match="'depth', but it must be as-is, edges, lines, soft-edges, blocks, mask"
+    ):
         make_hint(scene(), "depth")  # pyright: ignore[reportArgumentType]

@@ -2,7 +2,8 @@
 
 A folder: started.json (what it is made of: samples, rows of the data set, codec), samples.jsonl (one sample a
 line), WxH.npy per size (float16, N C h w, unscaled), pool.json (as started.json, written last). It is made
-size by size and resumed; pieces of another pool are refused.
+size by size and resumed; pieces of another pool are refused. hints-KIND-DIGEST-WxH.npy: their hints for
+a ControlNet as latents, where one was trained on them; the digest is that of the first hint.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from sanakit.errors import DataError
+from sanakit.images.hints import HintKind, make_hint
 from sanakit.models.dc_ae import DCAE
 from sanakit.pocket.data.canvas import Placement
 from sanakit.pocket.data.dataset import PocketImages
 from sanakit.pocket.data.encoding import encode_images
 from sanakit.pocket.data.samples import PocketSample, by_size, render
 from sanakit.pocket.data.scenes import Scenes
+from sanakit.train.feeds.images import IndexedImages
 from sanakit.weights.fingerprint import weights_sha256
 from sanakit.whole import written_whole
 
@@ -61,11 +65,24 @@ def build_pool(
         for size, indices in by_size(samples):
             file = _file(folder, size)
             if not file.exists():
-                latents = encode_images(codec, _Rendered(samples, indices, pocket, scenes))
-                with written_whole(file) as partial, partial.open("wb") as stream:
-                    np.save(stream, latents.cpu().numpy().astype(np.float16))
+                _encode(file, codec, _Rendered(samples, indices, pocket, scenes))
         _write(done, json.dumps(made_of))
     return open_pool(folder)
+
+
+def build_hints(
+    folder: Path, pool: Pool, pocket: PocketImages, scenes: Scenes, codec: DCAE, kind: HintKind
+) -> dict[tuple[int, int], np.ndarray]:
+    """Encode the hints of a pool's samples beside it, or open them; as `Pool.latents`."""
+    hints: dict[tuple[int, int], np.ndarray] = {}
+    for size, indices in pool.indices.items():
+        images = _Hints(pool.samples, indices, pocket, scenes, kind)
+        digest = hashlib.sha256(images[0].tobytes()).hexdigest()[:12]
+        file = folder / f"hints-{kind}-{digest}-{_file(folder, size).name}"
+        if not file.exists():
+            _encode(file, codec, images)
+        hints[size] = np.load(file, mmap_mode="r")
+    return hints
 
 
 def open_pool(folder: Path) -> Pool:
@@ -98,6 +115,30 @@ class _Rendered(Sequence[np.ndarray]):
 
     def __getitem__(self, index: int) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]
         return render(self._samples[self._indices[index]], self._pocket, self._scenes)
+
+
+class _Hints(_Rendered):
+    """Their hints of a kind."""
+
+    def __init__(
+        self,
+        samples: Sequence[PocketSample],
+        indices: Sequence[int],
+        pocket: PocketImages,
+        scenes: Scenes,
+        kind: HintKind,
+    ) -> None:
+        super().__init__(samples, indices, pocket, scenes)
+        self._kind: HintKind = kind
+
+    def __getitem__(self, index: int) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return np.asarray(make_hint(Image.fromarray(super().__getitem__(index)), self._kind))
+
+
+def _encode(file: Path, codec: DCAE, images: IndexedImages) -> None:
+    latents = encode_images(codec, images)
+    with written_whole(file) as partial, partial.open("wb") as stream:
+        np.save(stream, latents.cpu().numpy().astype(np.float16))
 
 
 def _write(file: Path, text: str) -> None:

@@ -46,18 +46,22 @@ class PocketFeed:
 
     def shown(self, step: int, part: Part) -> Shown:
         """Return a part of a step's batch."""
-        random = numpy_generator(self.seed, step)
-        at = np.searchsorted(self._size_sums, random.random() * self._size_sums[-1])
-        size = self._sizes[min(int(at), len(self._sizes) - 1)]
-        sums = self._sums[size]
-        drawn = np.searchsorted(sums, random.random(part.total) * sums[-1])[part.start : part.stop]
-        drawn = np.minimum(drawn, len(sums) - 1)
+        size, drawn = self.drawn(step, part)
         latents = torch.from_numpy(self.pool.latents[size][drawn].astype(np.float32)) * self.scale
         captions = [
             self.caption(self.pool.indices[size][i], numpy_generator(self.seed, step, part.start + k))
             for k, i in enumerate(drawn.tolist())
         ]
         return Shown(latents, captions)
+
+    def drawn(self, step: int, part: Part) -> tuple[tuple[int, int], np.ndarray]:
+        """Return the size of a step's samples, and the places of a part of them among those of that size."""
+        random = numpy_generator(self.seed, step)
+        at = np.searchsorted(self._size_sums, random.random() * self._size_sums[-1])
+        size = self._sizes[min(int(at), len(self._sizes) - 1)]
+        sums = self._sums[size]
+        places = np.searchsorted(sums, random.random(part.total) * sums[-1])[part.start : part.stop]
+        return size, np.minimum(places, len(sums) - 1)
 
     def caption(self, index: int, random: np.random.Generator) -> str:
         """Draw a caption of a sample."""

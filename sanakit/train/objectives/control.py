@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -40,14 +40,23 @@ class ControlBatch:
     """A part of a global batch with its hints."""
 
     velocity: VelocityBatch
-    hints: Tensor  # B 3 H W in [-1, 1], on the codec's device
+    hints: Tensor | Unencoded  # B C h w, scaled
+
+
+class HintFeed(Protocol):
+    """Hints of the samples that a velocity objective's feed shows, encoded once before the training."""
+
+    def hints(self, step: int, part: Part) -> Tensor:
+        """Return those of a part of a step's batch as scaled latents, B C h w."""
+        ...
 
 
 class ControlObjective:
     """A ControlNet in the native order on the samples of a velocity objective, whose transformer is frozen.
 
     codec: of the latents, whole and frozen. kind: of the hints. watched: images B 3 H W in [-1, 1], those
-    that the velocity objective watches, in its order. copies: as for `ControlNet.of`.
+    that the velocity objective watches, in its order. copies: as for `ControlNet.of`. known: hints of the
+    training samples that are encoded already; None: hints are made of the images.
     """
 
     def __init__(
@@ -58,8 +67,9 @@ class ControlObjective:
         watched: Tensor,
         *,
         copies: int = COPIES,
+        known: HintFeed | None = None,
     ) -> None:
-        self.velocity, self.codec = velocity, codec
+        self.velocity, self.codec, self.known = velocity, codec, known
         self.kind: HintKind = kind
         self.base = velocity.transformer.eval().requires_grad_(False)
         self.net = ControlNet.of(self.base, copies).train()
@@ -71,20 +81,24 @@ class ControlObjective:
         self.velocity.begin(first, parts)
 
     def batch(self, step: int, part: Part) -> ControlBatch:
-        """Draw samples, noise and times of a part of a step's batch, and make the images' hints.
+        """Draw samples, noise and times of a part of a step's batch, and their hints.
 
-        Latents of a cache are decoded for it, which takes longer than reading the images would.
+        Hints are made of the images where they are not known. Latents of a cache are decoded for it, which
+        takes longer than reading the images would.
         """
         drawn = self.velocity.batch(step, part)
+        if self.known is not None:
+            return ControlBatch(drawn, self.known.hints(step, part).to(self.velocity.device))
         latents = drawn.latents
         images = latents.images if isinstance(latents, Unencoded) else decoded(self.codec, latents)
-        return ControlBatch(drawn, self.hints(images))
+        return ControlBatch(drawn, Unencoded(self.hints(images), self.codec))
 
     def loss(self, batch: ControlBatch) -> Tensor:
         """Return the sum of the samples' errors, each times its share of the global batch."""
         drawn = batch.velocity
         latents, text, mask = self.velocity.inputs(drawn)
-        steered = self._steered(self.net, encoded(self.codec, batch.hints))
+        hints = batch.hints.encode() if isinstance(batch.hints, Unencoded) else batch.hints
+        steered = self._steered(self.net, hints)
         errors = velocity_errors(steered, latents, drawn.noise, drawn.t, text, mask)
         return (errors * drawn.shares).sum()
 

@@ -154,7 +154,7 @@ def test_dropped_captions_keep_their_hint():
     assert objective.loss(batch).item() != pytest.approx(objective.loss(other).item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["edges", "soft-edges", "mask", "blocks"])
+@pytest.mark.parametrize("kind", ["edges", "lines", "soft-edges", "mask", "blocks"])
 def test_what_is_measured_tells_whether_the_hint_is_heard(kind):
     objective = make(kind=kind)
     silent = objective.evaluate(objective.model)

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from sanakit.errors import SettingsError
 from sanakit.images import hints
-from sanakit.images.hints import HINT_KINDS, colour_blocks, edges, make_hint, soft_edges
+from sanakit.images.hints import HINT_KINDS, colour_blocks, edges, lines, make_hint, soft_edges
 
 
 def scene(width: int = 96, height: int = 80) -> Image.Image:
@@ -58,10 +58,21 @@ def test_edges_reach_as_far_as_they_are_connected():
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
-@pytest.mark.parametrize("kind", ["edges", "soft-edges"])
+@pytest.mark.parametrize("kind", ["edges", "lines", "soft-edges"])
 def test_a_flat_image_has_no_edges(kind, level):
     flat = Image.new("RGB", (64, 48), (level,) * 3)
     assert np.asarray(make_hint(flat, kind)).max() == 0
+
+
+def test_lines_are_the_edges_five_pixels_wide():
+    """Where an edge lies within two pixels, diagonally too, and nowhere else."""
+    found = edges(grey(scene()))
+    near = np.zeros_like(found)
+    for y, x in zip(*np.nonzero(found), strict=True):
+        near[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3] = True
+    assert 0 < found.sum() < near.sum() < near.size
+    assert np.array_equal(lines(grey(scene())), near)
+    assert np.array_equal(lines(grey(scene()), width=1), found)
 
 
 def test_soft_edges_follow_the_outlines_and_grow_with_their_thickness():
@@ -70,11 +81,11 @@ def test_soft_edges_follow_the_outlines_and_grow_with_their_thickness():
     shares = [soft_edges(grey(image), thickness=thickness).mean() for thickness in (0, 1, 2, 8, 24)]
     assert shares[1] == shares[2]  # published: a square of 2 // 2 pixels changes nothing
     assert shares[0] < shares[1] < shares[3] < shares[4] < 0.9
-    lines = soft_edges(grey(image))
-    assert lines[50, 36:44].any()
-    assert lines[30, 60]
-    assert not lines[:15].any()
-    assert not lines[46:55, 56:65].any()
+    soft = soft_edges(grey(image))
+    assert soft[50, 36:44].any()
+    assert soft[30, 60]
+    assert not soft[:15].any()
+    assert not soft[46:55, 56:65].any()
 
 
 def test_ridges_and_squares_are_those_of_opencv():

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sanakit.errors import DataError
+from sanakit.images.hints import make_hint
 from sanakit.models.dc_ae import DC_AE_POCKET, DCAE
 from sanakit.pocket.data.canvas import AS_DRAWN
 from sanakit.pocket.data.dataset import PocketImages, join, open_pocket
-from sanakit.pocket.data.pool import Pool, build_pool, open_pool
+from sanakit.pocket.data.pool import Pool, build_hints, build_pool, open_pool
 from sanakit.pocket.data.samples import SHARES, PocketSample, draw_chances, list_samples, render
 from sanakit.pocket.data.scenes import Scenes
 from sanakit.pocket.data.toy import build_toy
@@ -98,6 +100,35 @@ def test_a_pool_holds_the_latents_of_its_pictures(pool: Pool, pocket, scenes, co
                 expected = codec.encode(pixels)[0]
             given = torch.from_numpy(pool.latents[size][place].astype(np.float32))
             torch.testing.assert_close(given, expected, atol=5e-3, rtol=5e-3)
+
+
+def test_hints_lie_beside_the_latents_that_they_belong_to(some, pocket, scenes, codec, tmp_path: Path):
+    """Encoded one by one, not in batches; float16's rounding. A second call only opens them."""
+    pool = build_pool(tmp_path, some[:4], pocket, scenes, codec)
+    hints = build_hints(tmp_path, pool, pocket, scenes, codec, "lines")
+    assert hints.keys() == pool.latents.keys()
+    for size, indices in pool.indices.items():
+        for place, index in enumerate(indices):
+            image = Image.fromarray(render(pool.samples[index], pocket, scenes))
+            hint = torch.from_numpy(np.array(make_hint(image, "lines"))).permute(2, 0, 1)[None]
+            with torch.no_grad():
+                expected = codec.encode(hint.float() / 127.5 - 1)[0]
+            given = torch.from_numpy(hints[size][place].astype(np.float32))
+            torch.testing.assert_close(given, expected, atol=5e-3, rtol=5e-3)
+    stamps = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    build_hints(tmp_path, pool, pocket, scenes, codec, "lines")
+    assert stamps == {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+
+
+def test_hints_drawn_in_another_way_are_encoded_again(
+    some, pocket, scenes, codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pool = build_pool(tmp_path, some[:2], pocket, scenes, codec)
+    before = build_hints(tmp_path, pool, pocket, scenes, codec, "lines")
+    monkeypatch.setattr("sanakit.pocket.data.pool.make_hint", lambda image, kind: make_hint(image, "edges"))
+    after = build_hints(tmp_path, pool, pocket, scenes, codec, "lines")
+    for size in before:
+        assert not np.array_equal(before[size], after[size])
 
 
 def test_an_opened_pool_is_the_one_that_was_built(some, pocket, scenes, codec, tmp_path: Path):

@@ -143,14 +143,35 @@ def test_latents_of_a_cache_are_decoded_to_make_hints_of_them():
     assert isinstance(cached.velocity.latents, Tensor)
     objective = make(cached=True)
     images = torch.cat([objective.codec.decode(z / 0.5) for z in cached.velocity.latents.split(1)])
-    assert torch.equal(cached.hints, objective.hints(images))
+    assert isinstance(cached.hints, Unencoded)
+    assert torch.equal(cached.hints.images, objective.hints(images))
+
+
+def test_hints_that_are_encoded_already_make_the_same_loss():
+    """They are asked for by the step and the part, and no image is decoded or encoded again."""
+    objective = speaking(make())
+    whole = objective.batch(5, Part(0, 6, 6))
+    assert isinstance(whole.hints, Unencoded)
+    latents = whole.hints.encode()
+
+    class Known:
+        def hints(self, step: int, part: Part) -> Tensor:
+            assert step == 5
+            return latents[part.start : part.stop]
+
+    expected = objective.loss(whole).item()
+    objective.known = Known()
+    assert objective.loss(objective.batch(5, Part(0, 6, 6))).item() == expected
+    parts = [objective.loss(objective.batch(5, part)).item() for part in split(6, Share(), 2)]
+    assert sum(parts) == pytest.approx(expected, rel=1e-5)
 
 
 def test_dropped_captions_keep_their_hint():
     objective = speaking(make(caption_dropout=1.0))
     batch = objective.batch(0, Part(0, 6, 6))
     assert batch.velocity.dropped.all()
-    other = replace(batch, hints=batch.hints.flip(0))
+    assert isinstance(batch.hints, Unencoded)
+    other = replace(batch, hints=batch.hints.encode().flip(0))
     assert objective.loss(batch).item() != pytest.approx(objective.loss(other).item(), rel=1e-4)
 
 

@@ -1,0 +1,73 @@
+"""`sana train pocket-control --smoke`: two small steps on made-up shapes, and what they leave."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sanakit import ControlImage, TextToImage
+from sanakit.pocket.data import toy
+from sanakit.pocket.data.dataset import open_pocket
+from sanakit.pocket.recipes import RECIPES, control
+from sanakit.pocket.train.control import _samples
+from sanakit.train.objectives.control import ControlObjective
+from sanakit.train.parts import Part
+from sanakit.train.run import run_recipe
+from sanakit.weights.control import hint_of
+
+pytestmark = pytest.mark.thorough
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toy, "THINGS", 12)
+        return toy.build_toy(tmp_path_factory.mktemp("data") / "pocket")
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "control"
+    progress = list(run_recipe("pocket-control", RECIPES, data=data, output=output, smoke=True))
+    assert progress[-1].step == 2
+    assert "no further designs" in " ".join(progress[0].notes)
+    return output
+
+
+def test_its_result_steers_pocket_by_lines(trained: Path):
+    model = trained / "model"
+    assert hint_of(model) == "lines"
+    pipe = TextToImage.from_pretrained("pocket", control_model=model)
+    hint = Image.fromarray(np.zeros((256, 256, 3), dtype=np.uint8))
+    steered = pipe("a dog", seed=0, steps=2, output="pt", control=ControlImage(hint)).images
+    alone = pipe("a dog", seed=0, steps=2, output="pt", control=ControlImage(hint, scale=0.0)).images
+    assert torch.isfinite(steered).all()
+    assert not torch.equal(steered, alone)  # two steps have moved the projections away from zero
+
+
+def test_the_hints_of_a_batch_are_those_of_its_images(trained: Path, data: Path):
+    """The same made of the decoded latents is near, that of another sample is not."""
+    run = control.control(data, trained, smoke=True)
+    objective = run.objective
+    assert isinstance(objective, ControlObjective)
+    known, objective.known = objective.known, None
+    assert known is not None
+    part = Part(0, 4, 4)
+    given, made = known.hints(3, part), objective.batch(3, part).hints
+    assert not isinstance(made, torch.Tensor)
+    expected = made.encode()
+    own = (given - expected).square().mean((1, 2, 3))
+    other = (given - expected.roll(1, 0)).square().mean((1, 2, 3))
+    assert (own < other).all()
+
+
+def test_mirrored_drawings_and_unknown_things_are_not_learned_from(data: Path):
+    pocket = open_pocket(data)
+    kinds = {sample.kind for sample in _samples(pocket, 8)}
+    assert "mirrored" not in kinds
+    assert "scene" in kinds
+    assert {sample.size for sample in _samples(pocket, 8)} == {(256, 256)}

@@ -13,15 +13,29 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
 from sanakit import __version__
-from sanakit.cli.typer_seams import UsageError, unknown_option, usage_sentence
+from sanakit.cli.defaults import read_defaults, set_by
+from sanakit.cli.other_names import ours
+from sanakit.cli.typer_seams import (
+    UsageError,
+    click_command,
+    completion_script,
+    enable_completion,
+    extra_words,
+    option_names,
+    options_of,
+    unknown_option,
+    usage_sentence,
+    wrong_value,
+)
 from sanakit.errors import SanaError
 
 MISTAKE, INTERRUPTED = 2, 130
+PROMPTED = ("generate", "best-of", "edit", "video")  # commands that take a sentence
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -34,14 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that has no emoji shows their codes instead
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = command_line()(words, prog_name="sana", standalone_mode=False)
+        enable_completion(os.environ)
+        command = click_command(command_line())
+        defaults = read_defaults(option_names(command), os.environ)
+        code = command(words, prog_name="sana", standalone_mode=False, default_map=defaults)
         print(end="", flush=True)
     except SanaError as error:
         if "--debug" in words:
             traceback.print_exception(error)
         code = _complain(str(error))
     except UsageError as error:
-        code = _complain(f"{usage_sentence(error)} {_hint(*unknown_option(error))}")
+        code = _complain(f"{usage_sentence(error)} {_hint(error, words)}")
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough: sana models | head; typer ends so too
@@ -64,7 +81,12 @@ def command_line() -> typer.Typer:
     from sanakit.cli.serving import keys, serve, ui
 
     # Plain help texts: rich's take twice as long to appear and eat words in brackets.
-    sana = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    sana = typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
     sana.callback(invoke_without_command=True)(_sana)
     sana.command()(generate.generate)
     sana.command()(edit.edit)
@@ -80,6 +102,8 @@ def command_line() -> typer.Typer:
     sana.command()(serve.serve)
     sana.command()(ui.ui)
     sana.add_typer(keys.commands(), name="keys")
+    sana.command()(completion)
+    sana.command("help")(show_help)
     return sana
 
 
@@ -94,13 +118,50 @@ def _sana(
         print(context.get_help())
 
 
-def _hint(command: str, option: str) -> str:
-    """Return what to do instead of an option that a command does not have, where that is known."""
-    if command != "sana train":
-        return ""
-    from sanakit.cli.train import setting_for
+def show_help(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="COMMAND", show_default=False, help="A command's name.")
+    ] = None,
+) -> None:
+    """Show what a command does, or all of them."""
+    click_command(command_line())([*(words or []), "--help"], prog_name="sana", standalone_mode=False)
 
-    return setting_for(option)
+
+def completion(
+    shell: Annotated[
+        Literal["bash", "zsh", "fish"], typer.Argument(metavar="SHELL", help="bash, zsh, fish.")
+    ],
+) -> None:
+    """Print what completes commands and options in a shell.
+
+    bash: add `eval "$(sana completion bash)"` to ~/.bashrc; zsh: the same to ~/.zshrc;
+    fish: sana completion fish > ~/.config/fish/completions/sana.fish
+    """
+    print(completion_script(shell))
+
+
+def _hint(error: Exception, words: Sequence[str]) -> str:
+    """Return what to do instead, where that is known. error: a UsageError. words: of the command line."""
+    if set_in_advance := wrong_value(error):
+        return f"The value is from {set_by(*set_in_advance, os.environ)}."
+    if extra := extra_words(error):
+        return _quoted(extra, words)
+    command, option = unknown_option(error)
+    if command == "sana train":
+        from sanakit.cli.train import setting_for
+
+        return setting_for(option)
+    return ours(option, options_of(error))
+
+
+def _quoted(extra: str, words: Sequence[str]) -> str:
+    """Return how to write a sentence whose words came one by one; "" where that is not the mistake."""
+    if not words or words[0] not in PROMPTED:
+        return ""
+    last = extra.split()[-1]
+    end = max(i for i, word in enumerate(words) if word == last) if last in words else len(words) - 1
+    start = end - len(extra.split())
+    return f'Put the sentence in quotes: "{" ".join(words[start : end + 1])}".' if start > 0 else ""
 
 
 def _complain(sentence: str) -> int:

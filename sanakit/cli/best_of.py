@@ -8,13 +8,12 @@ from __future__ import annotations
 import secrets
 import sys
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sanakit.cli import generate
 from sanakit.cli import options as option
+from sanakit.cli.outputs import Outputs, outputs_of, save_images
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -24,7 +23,10 @@ if TYPE_CHECKING:
 def best_of(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw, in a sentence.")],
     count: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Candidates to draw: this seed and those after it.")
+        int,
+        typer.Option(
+            "--count", "-n", metavar="N", min=1, help="Candidates to draw: this seed and those after it."
+        ),
     ] = 16,
     keep: Annotated[int, typer.Option(metavar="K", min=1, help="Images to keep.")] = 1,
     judge: Annotated[
@@ -37,6 +39,8 @@ def best_of(
         str | None,
         typer.Option(metavar="WxH", show_default=option.OWN, help="Pixels, such as 256x192."),
     ] = None,
+    width: option.Width = None,
+    height: option.Height = None,
     steps: option.Steps = None,
     guidance: option.Guidance = None,
     guidance_kind: option.GuidanceKind = None,
@@ -58,6 +62,7 @@ def best_of(
     The judge is a CLIP model. Each PNG carries its own seed, with which `sana generate` draws it again, and
     its score.
     """
+    prompt = option.prompt_of(prompt)
     seed, chosen = secrets.randbelow(2**32) if seed is None else seed, option.parse_adapters(adapter)
     with progress_bar() as show, warnings.catch_warnings(action="ignore"):  # the result tells them
         from sanakit.data.annotate.scoring import clip_scorer
@@ -65,8 +70,9 @@ def best_of(
         from sanakit.pipelines.best_of import BestOf
         from sanakit.pipelines.text_to_image import TextToImage
 
+        size = option.size_of(size, width, height)
         width, height = parse_size(size) if size is not None else (None, None)
-        paths = generate.output_paths(output, keep)
+        outputs = outputs_of(output, keep)
         score = clip_scorer(judge, device=device)
         pipe = TextToImage.from_pretrained(
             model, device=device, dtype=dtype, memory=memory, plan=plan, adapters=chosen
@@ -91,12 +97,12 @@ def best_of(
             show(f"best so far: seed {trial.best[0].seed}", trial.index, trial.total)
             result = trial.result
     assert result is not None  # the last trial carries it
-    _deliver(result, paths, seed, as_json=as_json)
+    _deliver(result, outputs, seed, as_json=as_json)
 
 
-def _deliver(result: Result, paths: list[Path], seed: int, *, as_json: bool) -> None:
+def _deliver(result: Result, outputs: Outputs, seed: int, *, as_json: bool) -> None:
     """Save the images, best first, and print seed and score of each. Raises OutputError."""
-    paths = generate.save_images(result, paths, seed)
+    paths = save_images(result, outputs, seed)
     for warning in result.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
     rows = [{"path": str(path), **metadata} for path, metadata in zip(paths, result.metadata, strict=True)]

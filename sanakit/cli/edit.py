@@ -20,6 +20,7 @@ import typer
 from sanakit.cli import generate
 from sanakit.cli import options as option
 from sanakit.cli.display import display
+from sanakit.cli.outputs import outputs_of
 from sanakit.cli.terminal import AsJson, Debug
 from sanakit.errors import OutputError, SettingsError
 
@@ -67,6 +68,8 @@ def edit(
             help="Size in pixels; the image is scaled and cropped to it.",
         ),
     ] = None,
+    width: option.Width = None,
+    height: option.Height = None,
     steps: option.Steps = None,
     guidance: option.Guidance = None,
     guidance_kind: option.GuidanceKind = None,
@@ -96,7 +99,7 @@ def edit(
     # 1. The request
     if mask is not None and expand is not None:
         raise SettingsError("--mask and --expand cannot be combined: use one, then edit the result.")
-    margins = None if expand is None else parse_margins(expand)
+    margins, prompt = None if expand is None else parse_margins(expand), option.prompt_of(prompt)
     seed, chosen = secrets.randbelow(2**32) if seed is None else seed, option.parse_adapters(adapter)
 
     with display(preview=False) as show, warnings.catch_warnings(action="ignore"):
@@ -107,15 +110,16 @@ def edit(
         from sanakit.pipelines import inpaint
         from sanakit.pipelines.image_to_image import ImageToImage
 
+        size = option.size_of(size, width, height)
         sides = parse_size(size) if size is not None else None
-        paths = generate.output_paths(output, num_images)
-        _keep(paths, [image] if mask is None else [image, mask])
+        outputs = outputs_of(output, num_images)
+        _keep(outputs.paths, [image] if mask is None else [image, mask])
         picture = open_image(image.expanduser(), str(image), FORMATS)
         marked = None if mask is None else open_image(mask.expanduser(), str(mask), FORMATS)
         if margins is not None:
             picture, marked = inpaint.expand(picture, *margins)
-        if output is not None:
-            check_sides(WRITTEN[output.suffix.lower()], *(sides or picture.size))
+        for path in outputs.paths[:1]:
+            check_sides(WRITTEN[path.suffix.lower()], *(sides or picture.size))
 
         # 2. The images, step by step
         width, height = sides or (None, None)
@@ -142,7 +146,7 @@ def edit(
     assert result is not None  # the last step carries it
 
     # 3. Save and print
-    generate.deliver(result, paths, seed, as_json=as_json)
+    generate.deliver(result, outputs, seed, as_json=as_json)
 
 
 def parse_margins(text: str) -> tuple[int, int, int, int]:

@@ -7,11 +7,9 @@ prints. torch is imported inside the functions, so that help and typing errors d
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import sys
 import warnings
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +17,8 @@ import typer
 
 from sanakit.cli import options as option
 from sanakit.cli.display import display
-from sanakit.errors import OutputError, SettingsError
-from sanakit.whole import claimed, numbered
+from sanakit.cli.outputs import Outputs, outputs_of, save_images
+from sanakit.errors import SettingsError
 
 if TYPE_CHECKING:
     from sanakit.pipelines.request import DrawSettings
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 def generate(
     prompt: Annotated[
         str | None,
-        typer.Argument(metavar="PROMPT", show_default=False, help="What to draw, in a sentence."),
+        typer.Argument(metavar="PROMPT", show_default=False, help="What to draw, in a sentence; - reads it."),
     ] = None,
     model: option.Model = "pocket",
     negative: option.Negative = "",
@@ -43,6 +41,8 @@ def generate(
             help="Size in pixels, such as 256x192; one number is a square.",
         ),
     ] = None,
+    width: option.Width = None,
+    height: option.Height = None,
     steps: option.Steps = None,
     guidance: option.Guidance = None,
     guidance_kind: option.GuidanceKind = None,
@@ -93,6 +93,7 @@ def generate(
     for rows that do not say otherwise. Run it again and it continues where it stopped.
     """
     # 1. The request
+    size = option.size_of(size, width, height)
     settings: DrawSettings = {"steps": steps, "guidance": guidance, "solver": solver, "dialect": dialect}
     settings |= {"num_images": num_images, "guidance_kind": guidance_kind}
     settings["prompt_weights"] = prompt_weights
@@ -120,6 +121,7 @@ def generate(
         return
     if prompt is None:
         raise SettingsError("PROMPT is missing: give one, or a file of prompts with --prompts.")
+    prompt = option.prompt_of(prompt)
     if overwrite or cluster is not None:
         raise SettingsError("--overwrite and --cluster need a file of prompts: give it with --prompts.")
     settings["seed"] = seed = secrets.randbelow(2**32) if seed is None else seed
@@ -132,7 +134,7 @@ def generate(
         from sanakit.pipelines.text_to_image import TextToImage
 
         sides = parse_size(size) if size is not None else None
-        paths = output_paths(output, num_images)
+        outputs = outputs_of(output, num_images)
         if sides is not None:  # the limits of all models; the model's own multiple is checked by `stream`
             drawn_size(*sides, sample_size=32, compression=32, binned=True)
         if guidance is not None:
@@ -153,12 +155,12 @@ def generate(
     assert result is not None  # the last step carries it
 
     # 3. Save and print
-    deliver(result, paths, seed, as_json=as_json)
+    deliver(result, outputs, seed, as_json=as_json)
 
 
-def deliver(result: Result, paths: list[Path], seed: int, *, as_json: bool) -> None:
+def deliver(result: Result, outputs: Outputs, seed: int, *, as_json: bool) -> None:
     """Save images as `save_images` does and print what was made. Raises OutputError."""
-    paths = save_images(result, paths, seed)
+    paths = save_images(result, outputs, seed)
     for warning in result.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
     if as_json:
@@ -168,36 +170,3 @@ def deliver(result: Result, paths: list[Path], seed: int, *, as_json: bool) -> N
     else:
         for path, image_seed in zip(paths, result.seeds, strict=True):
             print(f"{path}  seed {image_seed}")
-
-
-def save_images(result: Result, paths: list[Path], seed: int) -> list[Path]:
-    """Save images and return their paths: those given, or new ones of `sana-SEED.png`. Raises OutputError."""
-    from sanakit.images.image import save
-
-    new = claimed(Path(f"sana-{seed}.png"), len(result.metadata))  # by this process alone
-    with nullcontext(paths) if paths else new as paths:
-        for path, image, metadata in zip(paths, result.images, result.metadata, strict=True):
-            save(image, path, metadata)  # pyright: ignore[reportArgumentType] - the default output is PIL
-    return paths
-
-
-def output_paths(output: Path | None, num_images: int) -> list[Path]:
-    """Return the files to write, `fox.png`, or `fox-1.png`, `fox-2.png`, ... for several images.
-
-    output: None gives none: names are chosen in this folder when the images are there. Raises OutputError.
-    """
-    from sanakit.images.image import FORMATS
-
-    output = None if output is None else output.expanduser()
-    if output is not None and output.suffix.lower() not in FORMATS:
-        raise OutputError(f"{output} cannot be written: end the name in one of {', '.join(FORMATS)}.")
-    folder = Path() if output is None else output.parent
-    if not os.path.isdir(folder):  # unlike Path.is_dir, says no to names that no file can have
-        raise OutputError(f"The folder {folder} does not exist: create it first or choose another one.")
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"{folder} is not writable: choose another folder.")
-    paths = [] if output is None else numbered(output, num_images)
-    for path in paths:
-        if os.path.isdir(path):
-            raise OutputError(f"{path} is a folder: give the name of a file.")
-    return paths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -54,10 +55,20 @@ GuidanceKind = Annotated[
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(metavar="N", min=0, show_default="random", help="The same seed draws the same image."),
+    typer.Option(
+        "--seed", "-s", metavar="N", min=0, show_default="random", help="The same seed draws the same image."
+    ),
 ]
 NumImages = Annotated[
-    int, typer.Option(metavar="N", min=1, max=256, help="Images to draw: this seed and those after it.")
+    int,
+    typer.Option(
+        "--num-images",
+        "-n",
+        metavar="N",
+        min=1,
+        max=256,
+        help="Images to draw: this seed and those after it.",
+    ),
 ]
 Output = Annotated[
     Path | None,
@@ -66,8 +77,16 @@ Output = Annotated[
         "-o",
         metavar="FILE",
         show_default="sana-SEED.png",
-        help="Several images get -1, -2, ... in their names.",
+        help="Or a folder/ for sana-SEED.png; several get -1, -2, ... in their names.",
     ),
+]
+Width = Annotated[
+    int | None,
+    typer.Option("--width", "-W", metavar="N", min=1, show_default=OWN, help="In pixels; or use --size."),
+]
+Height = Annotated[
+    int | None,
+    typer.Option("--height", "-H", metavar="N", min=1, show_default=OWN, help="In pixels; or use --size."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
@@ -116,6 +135,30 @@ ControlModel = Annotated[
         help="ControlNet: a folder, .pth file or Hub org/repo.",
     ),
 ]
+
+
+def prompt_of(text: str) -> str:
+    """Return a prompt; "-" reads it from standard input. An empty one is told on standard error."""
+    if text == "-":
+        text = sys.stdin.read().strip()
+    if not text.strip():
+        print("Warning: the prompt is empty, so the model draws anything.", file=sys.stderr)
+    return text
+
+
+def size_of(size: str | None, width: int | None, height: int | None) -> str | None:
+    """Return --size, or the same of --width and --height. Raises SettingsError where they do not go together.
+
+    >>> size_of(None, 256, 192)
+    '256x192'
+    """
+    if width is None and height is None:
+        return size
+    if size is not None:
+        raise SettingsError("--size and --width or --height cannot be combined: give one of them.")
+    if width is None or height is None:
+        raise SettingsError("--width and --height belong together: give both, or --size for a square.")
+    return f"{width}x{height}"
 
 
 def named_adapters(texts: list[str] | None) -> dict[str, str]:

@@ -1,17 +1,54 @@
 """All uses of typer's undocumented parts, so that a new release can break only this file.
 
-typer carries its own copy of click, whose exceptions it exports in part.
+typer carries its own copy of click, whose exceptions and commands it exports in part.
 `tests/cli/test_typer_seams.py` calls all of it.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import typer
+from typer.main import get_command
 
 # The parent of all mistakes in a command line; typer exports some of its children.
 UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
+
+Commands = Mapping[str, Sequence[str]]  # a command's words behind `sana` -> its options, as parameters
+_COMPLETE = "_SANA_COMPLETE"  # the variable by which a shell asks for completions
+
+
+def click_command(app: typer.Typer) -> Any:
+    """Return what typer makes of the commands: it is called with the words."""
+    return get_command(app)
+
+
+def option_names(command: Any, words: str = "") -> Commands:
+    """Return the parameters that are options of a command and of all below it. command: a click command."""
+    below: dict[str, Any] = getattr(command, "commands", {})
+    found: dict[str, Sequence[str]] = {}
+    if words:
+        found[words] = [one.name for one in command.params if one.param_type_name == "option"]
+    for name, sub in below.items():
+        found |= option_names(sub, f"{words} {name}".strip())
+    return found
+
+
+def completion_script(shell: str) -> str:
+    """Return the script that completes `sana` in a shell. shell: bash, zsh or fish."""
+    from typer._completion_shared import get_completion_script
+
+    return get_completion_script(prog_name="sana", complete_var=_COMPLETE, shell=shell)
+
+
+def enable_completion(environment: Mapping[str, str]) -> None:
+    """Let the command answer a shell that asks for completions, if one does."""
+    if environment.get(_COMPLETE):
+        from typer._completion_classes import completion_init
+
+        completion_init()
 
 
 def usage_sentence(error: Any) -> str:
@@ -31,3 +68,27 @@ def unknown_option(error: Any) -> tuple[str, str]:
     """
     command = error.ctx.command_path if error.ctx is not None else ""
     return command, str(getattr(error, "option_name", "")) if hasattr(error, "possibilities") else ""
+
+
+def options_of(error: Any) -> list[str]:
+    """Return the options of the command in which a mistake was made, as they are written."""
+    if error.ctx is None:
+        return []
+    return [name for one in error.ctx.command.params for name in [*one.opts, *one.secondary_opts]]
+
+
+def wrong_value(error: Any) -> tuple[str, str] | None:
+    """Return the command and the option, as a parameter, whose default by the user was refused; else None."""
+    param = getattr(error, "param", None)
+    if param is None or error.ctx is None or param.param_type_name != "option":
+        return None
+    source = error.ctx.get_parameter_source(param.name)
+    if source is None or source.name != "DEFAULT_MAP":
+        return None
+    return error.ctx.command_path.partition(" ")[2], param.name
+
+
+def extra_words(error: Any) -> str:
+    """Return the words that a command could not use, with blanks between; "" where there are none."""
+    found = re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", error.format_message(), re.DOTALL)
+    return found[1] if found else ""

@@ -45,6 +45,7 @@ def sana(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))  # not that of whoever runs the tests
 
     def run(*words: object) -> Outcome:
         capsys.readouterr()

@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from sanakit.cli import command_line
-from sanakit.cli.typer_seams import UsageError, usage_sentence
+from sanakit.cli.typer_seams import UsageError, click_command, extra_words, option_names, usage_sentence
 
 
 def test_usage_error_is_the_parent_of_every_mistake_in_a_command_line() -> None:
@@ -35,3 +35,17 @@ def test_a_mistake_is_one_sentence_that_names_the_commands_help(words: list[str]
 
 def test_a_mistake_outside_of_a_command_names_the_whole_command() -> None:
     assert usage_sentence(UsageError("No.")) == "No. `sana --help` shows what is allowed."
+
+
+def test_options_are_found_of_commands_and_of_those_in_groups() -> None:
+    found = option_names(click_command(command_line()))
+    assert {"steps", "num_images", "help"} <= {*found["generate"], "help"}
+    assert "prompt" not in found["generate"]
+    assert "data cache" in found
+
+
+def test_words_that_were_left_over_are_found() -> None:
+    with pytest.raises(UsageError) as raised:
+        command_line()(["inspect", "a", "b", "c"], prog_name="sana", standalone_mode=False)
+    assert extra_words(raised.value) == "b c"
+    assert extra_words(UsageError("No.")) == ""

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def command_line() -> typer.Typer:
     """Build the whole command: `sana` and its subcommands."""
-    from sanakit.cli import bench, best_of, convert, edit, evaluate, generate, models, quantize, train
+    from sanakit.cli import bench, best_of, convert, disk, edit, evaluate, generate, models, quantize, train
     from sanakit.cli.data import group
     from sanakit.cli.serving import keys, serve, ui
 
@@ -92,6 +92,9 @@ def command_line() -> typer.Typer:
     sana.command()(edit.edit)
     sana.command("best-of")(best_of.best_of)
     sana.command("models")(models.list_models)
+    sana.command()(disk.pull)
+    sana.command("list")(disk.list_here)
+    sana.command("rm")(disk.remove)
     sana.command("inspect")(models.inspect)
     sana.command()(convert.convert)
     sana.command()(quantize.quantize)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -37,15 +38,19 @@ def fetch(repo: str, parts: Iterable[str] = PARTS, variant: str | None = None) -
         cached = _from_cache(repo, parts, variant)
         if cached is not None:
             return cached
-        names = _list_files(repo)
-        if "model_index.json" in names:
-            return Path(snapshot_download(repo, allow_patterns=needed_files(names, parts, variant)))
+        names = list(_list_files(repo))
         weights = select_weights(names, variant)
-        if "config.json" in names and weights:  # one part alone: an autoencoder, or a language model
-            described = [name for name in ("config.json", "tokenizer.json") if name in names]
-            return Path(snapshot_download(repo, allow_patterns=[*described, *weights]))
+        needed: list[str] = []
+        if "model_index.json" in names:
+            needed = needed_files(names, parts, variant)
+        elif "config.json" in names and weights:  # one part alone: an autoencoder, or a language model
+            needed = [name for name in ("config.json", "tokenizer.json") if name in names] + weights
+        if needed:
+            _check_space(repo, needed)
+            return Path(snapshot_download(repo, allow_patterns=needed))
         pickles = [name for name in names if name.endswith(".pth")]
         if len(pickles) == 1:
+            _check_space(repo, pickles)
             return Path(hf_hub_download(repo, pickles[0]))
         raise WeightsError(
             f"The Hub repository {repo} is not a diffusers folder (no model_index.json) and holds "
@@ -67,6 +72,7 @@ def fetch_files(place: str, patterns: Iterable[str]) -> Path:
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError
+    from huggingface_hub.utils import filter_repo_objects
 
     if os.path.exists(place):
         return Path(place)
@@ -82,6 +88,7 @@ def fetch_files(place: str, patterns: Iterable[str]) -> Path:
     except OSError:
         pass  # not here yet
     try:
+        _check_space(place, filter_repo_objects(list(_list_files(place)), allow_patterns=patterns))
         return Path(snapshot_download(place, allow_patterns=patterns))
     except HFValidationError:
         raise ModelNotFoundError(
@@ -125,12 +132,27 @@ def needed_files(names: Iterable[str], parts: Iterable[str], variant: str | None
 
 
 @cache
-def _list_files(repo: str) -> tuple[str, ...]:
-    """Return the file names of a repository; requested once per process."""
+def _list_files(repo: str) -> Mapping[str, int]:
+    """Return the files of a repository and their bytes, 0 if unknown; requested once per process."""
     from huggingface_hub import HfApi
 
-    files = HfApi().model_info(repo, timeout=TIMEOUT).siblings or []
-    return tuple(file.rfilename for file in files)
+    files = HfApi().model_info(repo, timeout=TIMEOUT, files_metadata=True).siblings or []
+    return {file.rfilename: file.size or 0 for file in files}
+
+
+def _check_space(repo: str, names: Iterable[str]) -> None:
+    """Raise WeightsError where the disk has no room for those of the files that are not here yet."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    sizes, cache = _list_files(repo), Path(constants.HF_HUB_CACHE)
+    new = sum(sizes[name] for name in names if not isinstance(try_to_load_from_cache(repo, name), str))
+    place = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    if new > free:
+        raise WeightsError(
+            f"{repo} needs {new / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free in {place}: free space, "
+            "or set HF_HOME elsewhere."
+        )
 
 
 def _from_cache(repo: str, parts: tuple[str, ...], variant: str | None) -> Path | None:

@@ -59,12 +59,13 @@ def repository(monkeypatch, tmp_path):
     """A Hub that holds what `names` says, or fails with `error`; `asked` records downloads."""
     import huggingface_hub
 
-    state = SimpleNamespace(names=NAMES, error=None, asked=[])
+    state = SimpleNamespace(names=NAMES, error=None, asked=[], size=1000)
 
-    def model_info(self, repo, timeout):
+    def model_info(self, repo, timeout, files_metadata):
         if state.error:
             raise state.error
-        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in state.names])
+        files = [SimpleNamespace(rfilename=name, size=state.size) for name in state.names]
+        return SimpleNamespace(siblings=files)
 
     def snapshot_download(repo, allow_patterns=None, local_files_only=False):
         if local_files_only:
@@ -138,6 +139,27 @@ def test_an_earlier_download_of_one_part_is_loaded_without_the_network(repositor
     (tiny.folder / "vae/diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(ModelNotFoundError, match="check the network"):
         load_autoencoder("someone/autoencoder")
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(repository, monkeypatch):
+    """What an earlier download left counts as here."""
+    import huggingface_hub
+
+    repository.size = 10**9
+    files = len(hub.needed_files(NAMES, hub.PARTS, "bf16"))
+    usage = SimpleNamespace(free=int((files - 1.5) * 1e9))
+    monkeypatch.setattr(hub.shutil, "disk_usage", lambda place: usage)
+    with pytest.raises(WeightsError, match=rf"needs {files}\.0 GB more, and {files - 1.5} GB are free"):
+        hub.fetch("someone/model", hub.PARTS, "bf16")
+    assert repository.asked == []
+    here = ("vae/config.json", "tokenizer/tokenizer.json")
+    monkeypatch.setattr(
+        huggingface_hub, "try_to_load_from_cache", lambda repo, name: name if name in here else None
+    )
+    hub.fetch("someone/model", hub.PARTS, "bf16")
+    assert len(repository.asked) == 1
+    with pytest.raises(WeightsError, match="GB are free"):
+        hub.fetch_files("someone/model", ["*.safetensors", "*.json"])
 
 
 def failures():

@@ -1,0 +1,112 @@
+"""The models on this disk: those inside this package, and downloads from the Hub. Nothing is fetched.
+
+A download is a model of ours if its name is that of a release, or its index names a pipeline of the family;
+other repositories of the Hub's cache are counted, and left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from huggingface_hub import CachedRepoInfo, scan_cache_dir
+from huggingface_hub.errors import CacheNotFound
+
+from sanakit.errors import ModelNotFoundError, WeightsError
+from sanakit.weights.find.catalog import CATALOG, recognise
+from sanakit.weights.find.resolve import CLIPS, INDEX, LEFT_OUT, PLAIN
+from sanakit.weights.read.disk import read_json
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelHere:
+    """A model on this disk."""
+
+    name: str  # to draw with: a catalog name, or the Hub's organisation/name
+    kind: str  # "embedded" or "downloaded"
+    path: str
+    bytes: int
+    last_used: str  # UTC, as ISO 8601; "" of an embedded model
+    licence: str  # "" where it is unknown
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shelf:
+    """All models on this disk. others: further repositories in the Hub's cache, and their bytes."""
+
+    models: tuple[ModelHere, ...]
+    others: int
+    other_bytes: int
+
+
+def models_here() -> Shelf:
+    """Return the models on this disk, embedded ones first, then the downloads by their last use."""
+    embedded = [
+        ModelHere(
+            name=entry.name,
+            kind="embedded",
+            path=str(folder),
+            bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+            last_used="",
+            licence=entry.licence,
+        )
+        for entry in CATALOG.values()
+        if (folder := entry.folder) is not None and folder.is_dir()
+    ]
+    cached = sorted(_repositories(), key=lambda repo: repo.last_accessed, reverse=True)
+    ours = [repo for repo in cached if _is_ours(repo)]
+    others = [repo for repo in cached if repo not in ours]
+    return Shelf(
+        models=(*embedded, *map(_described, ours)),
+        others=len(others),
+        other_bytes=sum(repo.size_on_disk for repo in others),
+    )
+
+
+def find_here(name: str) -> ModelHere:
+    """Return the model of a name, or of a Hub organisation/name, on this disk. Raises ModelNotFoundError."""
+    released = {entry.repo: entry.name for entry in CATALOG.values()}
+    for model in models_here().models:
+        if model.name == released.get(name, name):
+            return model
+    raise ModelNotFoundError(f"{name!r} is not on this disk: `sana list` shows what is.")
+
+
+def remove(model: ModelHere) -> int:
+    """Delete a download and return the bytes that were freed. Raises WeightsError for an embedded model."""
+    if model.kind == "embedded":
+        raise WeightsError(f"{model.name} is part of this package and stays: only downloads are removed.")
+    for repo in _repositories():
+        if str(repo.repo_path) == model.path:
+            cache = scan_cache_dir()
+            cache.delete_revisions(*(revision.commit_hash for revision in repo.revisions)).execute()
+            return repo.size_on_disk
+    raise ModelNotFoundError(f"{model.name!r} is not on this disk any more.")
+
+
+def _repositories() -> list[CachedRepoInfo]:
+    try:
+        return [repo for repo in scan_cache_dir().repos if repo.repo_type == "model"]
+    except CacheNotFound:
+        return []
+
+
+def _is_ours(repo: CachedRepoInfo) -> bool:
+    if recognise(repo.repo_id) is not None:
+        return True
+    known = (*PLAIN, *CLIPS, *LEFT_OUT)
+    indices = [Path(revision.snapshot_path) / INDEX for revision in repo.revisions]
+    return any(index.is_file() and read_json(index).get("_class_name") in known for index in indices)
+
+
+def _described(repo: CachedRepoInfo) -> ModelHere:
+    entry = next((entry for entry in CATALOG.values() if entry.repo == repo.repo_id), None)
+    return ModelHere(
+        name=entry.name if entry else repo.repo_id,
+        kind="downloaded",
+        path=str(repo.repo_path),
+        bytes=repo.size_on_disk,
+        last_used=datetime.fromtimestamp(repo.last_accessed, UTC).isoformat(timespec="seconds"),
+        licence=entry.licence if entry else "",
+    )

@@ -1,0 +1,84 @@
+"""What lies on this disk: embedded models, downloads of the family, and others that are left alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from sanakit.errors import ModelNotFoundError, WeightsError
+from sanakit.weights.find import cached
+from sanakit.weights.find.cached import find_here, models_here, remove
+
+
+def repository(cache: Path, name: str, files: dict[str, str]) -> Path:
+    """A download as the Hub's library lays it out."""
+    folder = cache / f"models--{name.replace('/', '--')}"
+    snapshot = folder / "snapshots" / hashlib.sha1(name.encode()).hexdigest()  # a commit
+    (folder / "blobs").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(snapshot.name)
+    for number, (path, text) in enumerate(files.items()):
+        blob = folder / "blobs" / f"{name.replace('/', '')}{number}"
+        blob.write_text(text)
+        (snapshot / path).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / path).symlink_to(blob)
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The Hub's cache of this test alone: a release, somebody's fine-tune, and a stranger."""
+    import huggingface_hub
+
+    scan = huggingface_hub.scan_cache_dir
+    monkeypatch.setattr(cached, "scan_cache_dir", lambda: scan(tmp_path))
+    index = json.dumps({"_class_name": "SanaPipeline"})
+    repository(tmp_path, "Efficient-Large-Model/Sana_600M_1024px_diffusers", {"model_index.json": index})
+    repository(tmp_path, "someone/mine", {"model_index.json": index, "vae/config.json": "x" * 100})
+    repository(tmp_path, "stranger/flux", {"model_index.json": json.dumps({"_class_name": "FluxPipeline"})})
+    return tmp_path
+
+
+def test_models_are_told_by_name_with_their_bytes_and_others_are_counted(cache: Path):
+    shelf = models_here()
+    names = [model.name for model in shelf.models]
+    assert names[0] == "pocket"
+    assert set(names[1:]) == {"sana-0.6b-1024", "someone/mine"}
+    assert shelf.others == 1
+    assert shelf.other_bytes == len(json.dumps({"_class_name": "FluxPipeline"}))
+    mine = find_here("someone/mine")
+    assert (mine.kind, mine.licence) == ("downloaded", "")
+    assert mine.bytes == 100 + len(json.dumps({"_class_name": "SanaPipeline"}))
+    assert find_here("sana-0.6b-1024") == find_here("Efficient-Large-Model/Sana_600M_1024px_diffusers")
+
+
+def test_removing_frees_one_download_and_nothing_else(cache: Path):
+    mine = find_here("someone/mine")
+    assert remove(mine) == mine.bytes
+    assert not Path(mine.path).exists()
+    assert {folder.name for folder in cache.glob("models--*")} == {
+        "models--Efficient-Large-Model--Sana_600M_1024px_diffusers",
+        "models--stranger--flux",
+    }
+    with pytest.raises(ModelNotFoundError, match="not on this disk any more"):
+        remove(mine)
+
+
+def test_embedded_models_and_strangers_are_not_removed(cache: Path):
+    with pytest.raises(WeightsError, match="part of this package"):
+        remove(find_here("pocket"))
+    with pytest.raises(ModelNotFoundError, match="sana list"):
+        find_here("stranger/flux")
+
+
+def test_without_a_cache_the_embedded_models_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import huggingface_hub
+
+    scan = huggingface_hub.scan_cache_dir
+    monkeypatch.setattr(cached, "scan_cache_dir", lambda: scan(tmp_path / "none"))
+    shelf = models_here()
+    assert [model.kind for model in shelf.models] == ["embedded"] * len(shelf.models)
+    assert shelf.models[0].bytes > 10**7

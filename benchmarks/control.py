@@ -2,15 +2,17 @@
 
     python benchmarks/control.py CONTROLNET [--data data/pocket] [--things 100] [--scales 0 1] [--strip FILE]
 
-Hints are the edges of mirrored drawings of known things; prompts are plain names. F1 counts an edge pixel as
-met where the other image has one within two pixels. Recognition is the share of images whose thing is
-recognised among 500; scale 0 is the model alone.
+Hints are of the kind that the ControlNet was trained on, made of mirrored drawings of known things; prompts
+are plain names. F1 compares the edges of the drawing with those of the image: an edge pixel counts as met
+where the other has one within two pixels. Recognition is the share of images whose thing is recognised among
+500; scale 0 is the model alone.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from sanakit.eval.networks.efficientnet import image_features, load_efficientnet
-from sanakit.images.hints import edges, make_hint
+from sanakit.images.hints import HintKind, edges, make_hint
 from sanakit.images.image import to_pil
 from sanakit.pipelines.control import ControlImage
 from sanakit.pipelines.text_to_image import TextToImage
@@ -26,6 +28,7 @@ from sanakit.pocket.data.dataset import open_pocket
 from sanakit.pocket.evaluate.reference import load_known, load_reference
 from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.pocket.words.further import FURTHER_CONCEPTS
+from sanakit.weights.control import hint_of
 
 THINGS = {**COMMON_CONCEPTS, **FURTHER_CONCEPTS}
 NEAR = 2  # pixels
@@ -46,13 +49,15 @@ def main() -> None:
     rows = {row.concept: i for i, row in enumerate(pocket.rows) if row.style == asked.design}
     names = [name for name in THINGS if name in rows]
     names = names[:: max(1, len(names) // asked.things)][: asked.things]
-    hints = [make_hint(Image.fromarray(pocket.images[rows[name]][:, ::-1]), "edges") for name in names]
+    drawings = [Image.fromarray(pocket.images[rows[name]][:, ::-1]) for name in names]
+    kind = cast(HintKind, hint_of(asked.controlnet) or "edges")
+    hints = [make_hint(drawing, kind) for drawing in drawings]
     pipe = TextToImage.from_pretrained("pocket", control_model=asked.controlnet)
     network, known = load_efficientnet(), load_known(load_reference())
     listed = torch.tensor([concept in THINGS for concept in known.concepts])
     numbers = torch.tensor([known.concepts.index(name) for name in names])
     shown = [hints[:: len(hints) // 8][:8]]
-    print(f"{len(names)} things, edges of the design {asked.design}")
+    print(f"{len(names)} things, {kind} of the design {asked.design}")
     for scale in asked.scales:
         drawn = torch.cat(
             [
@@ -63,7 +68,8 @@ def main() -> None:
             ]
         )
         images = to_pil(drawn)
-        scores = [f1(grey(hint) > 0.5, edges(grey(image))) for hint, image in zip(hints, images, strict=True)]
+        pairs = zip(drawings, images, strict=True)
+        scores = [f1(edges(grey(drawing)), edges(grey(image))) for drawing, image in pairs]
         similarity = known.similarity(known.project(image_features(network, drawn)))
         right = (similarity.masked_fill(~listed, -torch.inf).argmax(1) == numbers).float().mean().item()
         print(f"scale {scale:g}: F1 {np.mean(scores):.3f}, recognised {100 * right:.0f} %", flush=True)

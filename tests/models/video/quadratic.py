@@ -13,11 +13,15 @@ from tests.models.video.clips import TINY
 
 
 class QuadraticAttention:
-    """What attention sums, written out over all pairs of tokens of earlier and the same chunks."""
+    """What attention sums, written out over all pairs of tokens of earlier and the same chunks.
 
-    def __init__(self, chunks: list[int], tokens: int) -> None:
+    window: how many earlier chunks are seen; None: all.
+    """
+
+    def __init__(self, chunks: list[int], tokens: int, window: int | None = None) -> None:
         chunk = torch.repeat_interleave(torch.arange(len(chunks)), torch.tensor(chunks) * tokens)
-        self.seen = (chunk[:, None] >= chunk).double()
+        distance = chunk[:, None] - chunk
+        self.seen = ((distance >= 0) & (distance <= (len(chunks) if window is None else window))).double()
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, turns: Tensor) -> Tensor:
         def rotated(x: Tensor) -> Tensor:
@@ -29,9 +33,11 @@ class QuadraticAttention:
         return torch.einsum("bhnm,bmhd->bnhd", weights / (totals.sum(-1, keepdim=True) + 1e-15), value)
 
 
-def masked(model: SanaVideo, some: dict[str, Tensor], chunks: list[int], monkeypatch) -> Tensor:
+def masked(
+    model: SanaVideo, some: dict[str, Tensor], chunks: list[int], monkeypatch, window: int | None = None
+) -> Tensor:
     """The whole clip at once: attention under a mask, and a convolution over time that cuts at chunks."""
-    attention, tokens = QuadraticAttention(chunks, 6), 6
+    attention, tokens = QuadraticAttention(chunks, 6, window), 6
 
     def forward(self, x, grid, given_chunks):
         query, key, value = self.qkv(x).chunk(3, dim=-1)

@@ -46,7 +46,8 @@ class FewStep:
                 f"The few times are {list(times)}: pass one or more, each above 0 and up to 1."
             )
         self.model_times = (*times, 0.0)
-        levels = shift_times(torch.linspace(1, 0, MODEL_TIME_SCALE + 1)[:-1], shift)
+        even = torch.linspace(1, 0, MODEL_TIME_SCALE + 1, dtype=torch.float32, device="cpu")
+        levels = shift_times(even[:-1], shift)
         nearest = [levels[(levels - time).abs().argmin()] for time in times]
         self.times = checked_times(torch.stack([*nearest, levels.new_zeros(())]))
 

@@ -288,7 +288,7 @@ class ChunkSampler:
         if known is not None:
             kept = known.shape[2]
             latents = torch.cat([known, latents], dim=2)
-            times = torch.full((1, latents.shape[2]), state.t)
+            times = torch.full((1, latents.shape[2]), state.t, dtype=torch.float32, device="cpu")
             times[:, :kept] = 0
             t = times
         past = point.state

@@ -84,6 +84,14 @@ def is_place_of_clips(place: str | Path) -> bool:
     return any(_looks_like_clip(path) for path in _entries(place))
 
 
+def clips_among_images(folder: Path) -> str:
+    """Return what the user should know of clips in a folder whose images are measured; "" without any."""
+    clips = [one.relative_to(folder).as_posix() for one in _entries(folder) if one.suffix.lower() in SUFFIXES]
+    if not clips:
+        return ""
+    return f"Clips are left out: {shortened(clips)}. Measure them with `sana evaluate {folder}`."
+
+
 def read_clip(clip: FoundClip, rate: Fraction | None = None) -> VideoClip:
     """Read a clip whole. rate: frames a second to take; None: as stored. Raises DataError with its name."""
     try:

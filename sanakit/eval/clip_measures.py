@@ -221,7 +221,7 @@ def _first_frame(frames: np.ndarray, reference: Path | None) -> Found:
     scaled = image.size != (width, height)
     if scaled:
         image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
-    drawn, given = to_tensor(frames[:1]), to_tensor(np.asarray(image)[None])
+    drawn, given = to_tensor(frames[:1]), to_tensor(np.array(image)[None])
     likeness = min(float(psnr(drawn, given)), BEST_PSNR)
     return {"value": likeness, "SSIM": float(ssim(drawn, given)), "scaled": float(scaled)}
 

@@ -134,7 +134,7 @@ def evaluate(
             "--limit and --num-images choose among the prompts of a file: give it with --prompts."
         )
     found: dict[str, Any] = {}
-    note = ""
+    notes: list[str] = []
     with ExitStack() as held, progress_bar() as show:
         if output is not None:
             held.enter_context(alone_in(output))
@@ -168,15 +168,18 @@ def evaluate(
             with tempfile.TemporaryDirectory() as passing:
                 folder = output_folder(output) if output is not None else Path(passing)
                 shown = _images(model, images, prompts, folder, per_prompt, limit, seed, device, show)
-                if images is not None and prompts is not None:
-                    note = count_note(shown, num_images)
+                if images is not None:
+                    from sanakit.eval.clip_folder import clips_among_images
+
+                    counts = "" if prompts is None else count_note(shown, num_images)
+                    notes = [note for note in (counts, clips_among_images(images)) if note]
                 found |= _measure(published, shown, tools, folder, show)
     report = {"model": model, "images": images, "prompts": prompts, "seed": seed, "measures": found}
     if model is not None and images is None:
         from sanakit.weights.fingerprint import fingerprint_weights
 
         report["weights"] = str(fingerprint_weights(model))
-    if note:
+    for note in notes:
         print(f"Warning: {note}", file=sys.stderr)
     if output is not None:
         save_report(output_folder(output), report)

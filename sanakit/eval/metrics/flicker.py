@@ -21,7 +21,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from sanakit.errors import DataError, SettingsError
+from sanakit.errors import SettingsError
 
 RANGE = 255  # levels between black and white
 BLOCK = 8  # pixels a side
@@ -65,8 +65,8 @@ def still_flicker(frames: np.ndarray) -> float:
 def difference_error(frames: np.ndarray, reference: np.ndarray) -> float:
     """Return the error of a clip's frame differences over the differences of the real clip, 0 or more.
 
-    frames, reference: T H W 3, uint8. Raises SettingsError for different shapes, DataError if the reference
-    does not move.
+    frames, reference: T H W 3, uint8. Raises SettingsError for different shapes, and if the reference does
+    not move.
     """
     if frames.shape != reference.shape:
         raise SettingsError(
@@ -77,7 +77,7 @@ def difference_error(frames: np.ndarray, reference: np.ndarray) -> float:
         error += int(np.abs(change - true).sum(dtype=np.int64))
         real += int(np.abs(true).sum(dtype=np.int64))
     if not real:
-        raise DataError("The reference does not move, so an error relative to its motion is not defined.")
+        raise SettingsError("Its reference does not move: an error relative to that is not defined.")
     return error / real
 
 

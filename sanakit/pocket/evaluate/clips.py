@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from sanakit.clips.reading import open_clip
@@ -45,7 +46,7 @@ def recognise_clips(
         progress("recognition", done, len(known))
         try:
             with open_clip(clip.path) as file:
-                frame = next(file.frames(clip.facts.frames // 2, 1))
+                frame = np.array(next(file.frames(clip.facts.frames // 2, 1)))
         except SettingsError as error:
             raise DataError(f"{error} Draw or download it again, or remove it.") from None
         points = gallery.project(image_features(network, to_tensor(frame[None])))

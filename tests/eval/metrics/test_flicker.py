@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from sanakit.errors import DataError, SettingsError
+from sanakit.errors import SettingsError
 from sanakit.eval.metrics.flicker import difference_error, still_flicker, temporal_flicker
 from tests.eval.metrics.scenes import dark_and_light, grey, square, still, with_noise
 
@@ -107,7 +107,7 @@ def test_one_frame_has_no_neighbour(measure: Callable[[np.ndarray], float]) -> N
 def test_clips_that_do_not_match_and_still_references_are_refused() -> None:
     with pytest.raises(SettingsError, match="7 frames of 64x40 is compared with one of 6 frames"):
         difference_error(square(7), square(6))
-    with pytest.raises(DataError, match="does not move"):
+    with pytest.raises(SettingsError, match="does not move"):
         difference_error(square(7), np.broadcast_to(square(1), (7, 40, 64, 3)))
 
 

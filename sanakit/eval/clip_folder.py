@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -69,11 +69,7 @@ def list_clips(place: str | Path) -> tuple[list[FoundClip], list[str]]:
     prompts = {f"{clip.stem}.txt" for clip in clips}
     others = [name for name in others if name not in prompts]
     notes = [f"Left out, as they are not clips: {shortened(others)}."] if others else []
-    told = defaultdict(list)
-    for clip in clips:
-        for note in clip.facts.notes:
-            told[note].append(clip.name)
-    return clips, [*notes, *(f"{shortened(names)}: {note}" for note, names in told.items())]
+    return clips, notes + _told({clip.name: clip.facts for clip in clips})
 
 
 def is_place_of_clips(place: str | Path) -> bool:
@@ -124,9 +120,9 @@ def references_of(
         raise DataError(f"{reference} does not exist: check --reference.")
     whole = reference.is_file() or is_frame_folder(reference)
     there: dict[str, list[Path]] = defaultdict(list)
-    entries = list(_entries(reference))
-    for path in entries:
-        if _facts(path) is not None or (images and path.suffix.lower() in DATA_SUFFIXES):
+    entries = {path: _facts(path) for path in _entries(reference)}
+    for path, facts in entries.items():
+        if facts is not None or (images and path.suffix.lower() in DATA_SUFFIXES):
             there[_stem(path, path.relative_to(reference).as_posix())].append(path)
     found, missing = [], []
     for clip in clips:
@@ -148,7 +144,10 @@ def references_of(
             f"{', '.join(missing[:NAMED])}: call the references as the clips are called."
         )
     unused = [path.relative_to(reference).as_posix() for path in entries if path not in found]
-    return found, [f"Not used of {reference}: {shortened(unused)}."] if unused else []
+    notes = [f"Not used of {reference}: {shortened(unused)}."] if unused else []
+    return found, notes + _told(
+        {str(path): facts for path, facts in entries.items() if facts and path in found}
+    )
 
 
 def digest(path: Path) -> str:
@@ -157,7 +156,8 @@ def digest(path: Path) -> str:
     whole = hashlib.sha256()
     try:
         for file in files:
-            content = hashlib.sha256(file.read_bytes()).hexdigest()
+            with file.open("rb") as opened:
+                content = hashlib.file_digest(opened, "sha256").hexdigest()
             whole.update(f"{file.name if path.is_dir() else ''} {content}\n".encode())
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): {_AGAIN}") from None
@@ -168,6 +168,15 @@ def shortened(names: Sequence[str]) -> str:
     """Return the first few names and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
+
+
+def _told(clips: Mapping[str, ClipFacts]) -> list[str]:
+    """Return what reading leaves out of clips, by their names: each sentence once."""
+    told = defaultdict(list)
+    for name, facts in clips.items():
+        for note in facts.notes:
+            told[note].append(name)
+    return [f"{shortened(names)}: {note}" for note, names in told.items()]
 
 
 def _entries(place: Path) -> Iterator[Path]:

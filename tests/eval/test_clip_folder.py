@@ -123,6 +123,9 @@ def test_a_reference_has_the_name_of_its_clip(tmp_path: Path) -> None:
     assert [path.relative_to(real).as_posix() for path in found] == ["cat.webp", "cat-2.gif", "deep/dog"]
     assert notes == [f"Not used of {real}: more.gif."]
     assert references_of(clips, real / "more.gif") == ([real / "more.gif"] * 3, [])
+    (real / "deep/dog/readme.md").write_text("")
+    told = references_of(clips, real)[1][1:]
+    assert told == [f"{real / 'deep/dog'}: Left out, as they are not frames: readme.md."]
 
 
 def test_missing_doubled_and_still_references_are_told(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def equation(clip: np.ndarray) -> tuple[float, float]:
     odd = range(1, len(clip) - 1, 2)
     blocks = np.mean([np.abs(frames[t] - made(frames[t - 1], frames[t + 1])).mean() for t in odd])
     mean = np.mean([np.abs(frames[t] - (frames[t - 1] + frames[t + 1]) / 2).mean() for t in odd])
-    return 1 - blocks / 255, 1 - mean / 255
+    return float(1 - blocks / 255), float(1 - mean / 255)
 
 
 CLIPS = {

@@ -97,7 +97,7 @@ def _best_shifts(before: Tensor, after: Tensor) -> Tensor:
     """Return which of _SHIFTS fits each block: h w."""
     height, width = before.shape[1:]
     first, second = (F.pad(frame[None], (REACH,) * 4, mode="replicate")[0] for frame in (before, after))
-    best = torch.full((-(-height // BLOCK), -(-width // BLOCK)), torch.inf)
+    best = torch.full((-(-height // BLOCK), -(-width // BLOCK)), torch.inf, dtype=torch.float32)
     chosen = torch.zeros(best.shape, dtype=torch.long)
     for number, (dy, dx) in enumerate(_SHIFTS):
         moved = first[:, REACH - dy :, REACH - dx :][:, :height, :width]

@@ -1,7 +1,7 @@
 """Folders of clips to measure: which clips there are, what else lies there, and the reference of each.
 
 Clips are files (MP4, MOV, WebM, Matroska, animated WebP, GIF, APNG) and folders of frames with clip.json,
-told by their content. Whatever is left out is named in a sentence.
+told by their content. A sentence names all that is left out.
 """
 
 from __future__ import annotations

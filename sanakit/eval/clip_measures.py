@@ -1,8 +1,8 @@
 """The measures of clips as one call: clips in, figures out, for each clip and for all of them.
 
-Each measure has its own file in `metrics/`; here they are loaded, run and summed up. What was found of a
-clip is kept in `MEASURE.jsonl`, as `measures.py` keeps it of images. It is known by the bytes of the clip and
-of its reference, by the network's weights, and by the measure's constants.
+Each measure has its own file in `metrics/`; here they are loaded, run and summed up. Results of single clips
+are kept in `MEASURE.jsonl`, as those of images are (`measures.py`). It is known by the bytes of the clip
+and of its reference, by the network's weights, and by the measure's constants.
 Shapes: T frames, H W pixels, F features.
 """
 
@@ -60,7 +60,7 @@ _CONSTANTS = f"block {flicker.BLOCK} still {flicker.STILL} reach {motion.REACH}"
 Extract = Callable[[np.ndarray], Tensor]
 """Frames, T H W 3 uint8, to their features, T F."""
 Found = dict[str, float]
-"""What was found of one clip; "value" is the figure that is quoted."""
+"""Figures of one clip; "value" is the figure that is quoted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,7 @@
 """The measures of clips as one call: clips in, figures out, for each clip and for all of them.
 
 Each measure has its own file in `metrics/`; here they are loaded, run and summed up. Results of single clips
-are kept in `MEASURE.jsonl`, as those of images are (`measures.py`). It is known by the bytes of the clip
+are kept in `MEASURE.jsonl`, as those of images are (`measures.py`). They are known by the bytes of the clip
 and of its reference, by the network's weights, and by the measure's constants.
 Shapes: T frames, H W pixels, F features.
 """

@@ -76,8 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def command_line() -> typer.Typer:
     """Build the whole command: `sana` and its subcommands."""
-    from sanakit.cli import bench, best_of, convert, disk, edit, evaluate, generate, models, quantize, train
+    from sanakit.cli import bench, best_of, convert, disk, edit, generate, models, quantize, train
     from sanakit.cli.data import group
+    from sanakit.cli.evaluation import evaluate
     from sanakit.cli.serving import keys, serve, ui
 
     # Plain help texts: rich's take twice as long to appear and eat words in brackets.

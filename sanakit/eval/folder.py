@@ -152,7 +152,7 @@ def _cases_of(path: Path, by_name: Mapping[str, list[Case]], images: Collection[
     if path.parent.name == "samples":  # whose own names are numbers, as those of cases may be
         name = path.parent.parent.name
         return [case for case in by_name.get(name, []) if case.name == name]
-    base = _without_counter(path.stem)
+    base = without_counter(path.stem)
     whole, part = by_name.get(path.stem, []), by_name.get(base, [])
     if not whole or not part or base == path.stem:
         return list(whole or part)
@@ -160,12 +160,13 @@ def _cases_of(path: Path, by_name: Mapping[str, list[Case]], images: Collection[
     beside = {one.stem for one in images if one.parent == path.parent}
     single, numbered = (
         base in beside,
-        any(_without_counter(stem) == path.stem for stem in beside - {path.stem}),
+        any(without_counter(stem) == path.stem for stem in beside - {path.stem}),
     )
     return [*whole, *part] if single == numbered else list(whole if single else part)
 
 
-def _without_counter(stem: str) -> str:
+def without_counter(stem: str) -> str:
+    """Return a file's name without the number of several images of one prompt: cat for cat-1."""
     return _COUNTER.sub("", stem)
 
 

@@ -61,8 +61,8 @@ class Tools:
     """Inputs of measures besides the images.
 
     weights: name of WEIGHTS -> file, folder or Hub repository.   reference: folder of real images, or
-    their statistics (.npz), for FID.   questions: dpg_bench.csv.   endpoint: server that answers DPG's
-    questions with the model named by weights["vqa"].   device: "auto", "cpu", "cuda", ...
+    their statistics (.npz), for FID; what clips are compared with.   questions: dpg_bench.csv.   endpoint:
+    server that answers DPG's questions with the model named by weights["vqa"].   device: "auto", "cpu", ...
     """
 
     weights: Mapping[str, str] = field(default_factory=dict)

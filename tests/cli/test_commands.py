@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 import sanakit
-from sanakit.cli.evaluate import SHARES
+from sanakit.cli.evaluation.evaluate import SHARES
 from sanakit.pocket.evaluate.report import PocketReport
 from sanakit.text.known_things import FILE, KnownThings
 from sanakit.train.report import Progress

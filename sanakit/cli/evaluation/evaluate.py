@@ -1,7 +1,7 @@
 """`sana evaluate`: the figures that a model card or a paper quotes.
 
 Measures that draw what they ask for themselves (recognition, pocket-eval) run on the model; the published
-ones on images, which are drawn first or lie in a folder.
+ones on images, which are drawn first or lie in a folder. Clips have a file of their own.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sanakit.alone import alone_in
+from sanakit.cli.evaluation.clips import evaluate_clips, measures_clips
+from sanakit.cli.evaluation.output import output_folder, places_of_weights, save_report
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
-from sanakit.errors import OutputError, SettingsError
-from sanakit.whole import written_whole
+from sanakit.errors import SettingsError
 
 if TYPE_CHECKING:
     from sanakit.eval.folder import ImageCase
@@ -37,13 +38,15 @@ SHARES = {  # figures of the report: their beginning -> what was looked up
 }
 RECOGNITION, POCKET_EVAL, FIRST = "recognition", "pocket-eval", "first-prompts"
 DRAWS_ITSELF = (RECOGNITION, POCKET_EVAL, FIRST)  # measures that need a model, and no images
-REPORT = "report.json"  # in the output folder
 
 
 def evaluate(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", help="What to measure: a name, folder or Hub repository."),
+        typer.Argument(
+            metavar="MODEL",
+            help="What to measure: a model's name, folder or Hub repository; or a clip, a folder of clips.",
+        ),
     ] = None,
     measure: Annotated[
         list[str] | None,
@@ -51,7 +54,10 @@ def evaluate(
             "--measure",
             "-m",
             help="recognition, pocket-eval, first-prompts, fid, fid-lite0, clip-score, geneval, dpg or "
-            "image-reward; may be repeated. [default: recognition]",
+            "image-reward; may be repeated. [default: recognition] For clips: subject-consistency, "
+            "background-consistency, temporal-flicker, still-flicker, motion-smoothness, motion, "
+            "difference-error, first-frame, dynamic-degree, frechet-lite0 or recognition. "
+            "[default: the first six]",
         ),
     ] = None,
     images: Annotated[
@@ -61,7 +67,11 @@ def evaluate(
         Path | None, typer.Option(help="Prompts of the images: a benchmark's file, .txt or .jsonl.")
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(help="For fid: a folder of real images, or statistics (.npz).")
+        Path | None,
+        typer.Option(
+            help="For fid: a folder of real images, or statistics (.npz). For clips: a folder of real clips; "
+            "for first-frame also of images."
+        ),
     ] = None,
     questions: Annotated[Path | None, typer.Option(help="For dpg: dpg_bench.csv.")] = None,
     weights: Annotated[
@@ -89,11 +99,25 @@ def evaluate(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Measure what a model can draw.
+    """Measure what a model can draw, or clips that are there.
 
     Without options: the autoencoder's fidelity, and how many of 200 common things are recognised. Needs the
     extra eval.
     """
+    if measures_clips(model, measure or []):
+        elsewhere = {"--images": images, "--prompts": prompts, "--questions": questions}
+        elsewhere |= {
+            "--endpoint": endpoint,
+            "--num-images": num_images,
+            "--limit": limit,
+            "--seed": seed or None,
+        }
+        if unused := [option for option, value in elsewhere.items() if value is not None]:
+            raise SettingsError(f"{' and '.join(unused)} cannot be used with clips: leave it out.")
+        evaluate_clips(
+            model, measure or [], reference, places_of_weights(weights or []), device, output, as_json
+        )
+        return
     names = list(dict.fromkeys(measure or [RECOGNITION]))
     published = [name for name in names if name not in DRAWS_ITSELF]
     if published:
@@ -110,7 +134,7 @@ def evaluate(
             "--limit and --num-images choose among the prompts of a file: give it with --prompts."
         )
     found: dict[str, Any] = {}
-    note = ""
+    notes: list[str] = []
     with ExitStack() as held, progress_bar() as show:
         if output is not None:
             held.enter_context(alone_in(output))
@@ -134,7 +158,7 @@ def evaluate(
             from sanakit.eval.measures import Tools
 
             tools = Tools(
-                weights=_weights(weights or []),
+                weights=places_of_weights(weights or []),
                 reference=reference,
                 questions=questions,
                 endpoint=endpoint,
@@ -142,20 +166,23 @@ def evaluate(
             )
             per_prompt = num_images or (4 if {"geneval", "dpg"} & set(published) else 1)
             with tempfile.TemporaryDirectory() as passing:
-                folder = _folder(output) if output is not None else Path(passing)
+                folder = output_folder(output) if output is not None else Path(passing)
                 shown = _images(model, images, prompts, folder, per_prompt, limit, seed, device, show)
-                if images is not None and prompts is not None:
-                    note = count_note(shown, num_images)
+                if images is not None:
+                    from sanakit.eval.clip_folder import clips_among_images
+
+                    counts = "" if prompts is None else count_note(shown, num_images)
+                    notes = [note for note in (counts, clips_among_images(images)) if note]
                 found |= _measure(published, shown, tools, folder, show)
     report = {"model": model, "images": images, "prompts": prompts, "seed": seed, "measures": found}
     if model is not None and images is None:
         from sanakit.weights.fingerprint import fingerprint_weights
 
         report["weights"] = str(fingerprint_weights(model))
-    if note:
+    for note in notes:
         print(f"Warning: {note}", file=sys.stderr)
     if output is not None:
-        _save(_folder(output) / REPORT, report)
+        save_report(output_folder(output), report)
     if as_json:
         print_json(found[RECOGNITION] if names == [RECOGNITION] else report)
         return
@@ -203,44 +230,6 @@ def _measure(
     from sanakit.eval.measures import measure
 
     return {name: measure(name, shown, tools, folder=folder, progress=show) for name in names}
-
-
-def _weights(words: list[str]) -> dict[str, str]:
-    """Read NAME=PLACE. Raises SettingsError."""
-    from sanakit.eval.measures import check_weights
-
-    places: dict[str, str] = {}
-    for word in words:
-        name, _, place = word.partition("=")
-        if not place:
-            raise SettingsError(f"--weights {word} names no folder: write it as clip=FOLDER.")
-        places[name] = place
-    check_weights(list(places))
-    return places
-
-
-def _folder(output: Path) -> Path:
-    """Make the output folder unless it is there. Raises OutputError."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The folder {output} cannot be made ({error.strerror}): choose another.") from None
-    return output
-
-
-def _save(path: Path, report: dict[str, Any]) -> None:
-    """Write the report whole or not at all. Raises OutputError."""
-    import contextlib
-    import io
-
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text):
-        print_json(report)
-    try:
-        with written_whole(path) as partial:
-            partial.write_text(text.getvalue(), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}): choose another folder.") from None
 
 
 def _print_figures(name: str, figures: Figures) -> None:

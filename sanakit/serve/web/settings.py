@@ -32,7 +32,9 @@ MOST_EXAMPLES = 8  # prompts that the page shows
 MOST_STEPS, MOST_GUIDANCE = 100, 20.0  # as far as the sliders go
 SOURCE = "source.png"  # stands for the visitor's file, whose place only they know
 CONTROL = "control.png"  # likewise, of what steered it
-_CONTROL = re.compile(r"([a-z-]+) (-?[0-9.]+)(?: from ([0-9.]+) to ([0-9.]+))?(?: by (.+)@[0-9a-f]+)?")
+_CONTROL = re.compile(
+    r"([a-z-]+) (-?[0-9.]+)(?: from ([0-9.]+) to ([0-9.]+))?(?: of [0-9a-f]+)?(?: by (.+)@[0-9a-f]+)?"
+)
 
 # Text added to the prompt, where a model's folder names no styles: the published models know words that
 # captions are full of.

@@ -192,6 +192,8 @@ def test_a_record_that_somebody_else_wrote_is_refused(text: str) -> None:
 def test_a_record_holds_any_name_and_no_controlnet_at_all() -> None:
     assert recorded_controls("") == []
     assert recorded_controls("as-is 1") == [("as-is", "1", "", "", "")]
+    assert recorded_controls("as-is 1 of 00ff") == [("as-is", "1", "", "", "")]
+    assert recorded_controls("mask 1 of 00ff by x@11") == [("mask", "1", "", "", "x")]
     assert recorded_controls("mask -0.5 by a b@c by d@00ff") == [("mask", "-0.5", "", "", "a b@c by d")]
 
 
@@ -218,7 +220,7 @@ def test_programs_steer_too(program: Program, tmp_path: Path) -> None:
         assert ("control" in about["images"][0]) is bool(told)
     assert np.array_equal(drawn[0], drawn[1])
     assert not np.array_equal(drawn[0], drawn[2])
-    assert read_metadata(tmp_path / "fetched.png")["control"].startswith("edges 0.7 from 0 to 0.5 by lines@")
+    assert read_metadata(tmp_path / "fetched.png")["control"].startswith("edges 0.7 from 0 to 0.5 of ")
     small = {"steps": 2, "seed": 5}
     files, about = program.call("/edit", image=image, prompt="an apple", **small, **steering)
     assert about["images"][0]["control"].startswith("edges 0.7")

@@ -156,6 +156,21 @@ def test_wrong_controls_are_refused_in_a_sentence(parts: Any, wrong: Any, said: 
     assert len(answer.json()["error"]["message"]) < 500
 
 
+def test_an_image_of_megabytes_is_taken_by_requests_forms_and_jobs(parts: Any) -> None:
+    noise = Image.effect_noise((2000, 2000), 120)
+    data = text_of(noise)
+    assert 3_000_000 < len(data) < MAX_CONTROL
+    shown = control(image=data, scale=0)
+    drawn(parts.draw(**WORDS, control=shown))
+    form = {"prompt": "a fox", "steps": "1", "control": json.dumps(shown)}
+    file = {"image": file_of(sketch())}
+    answer = parts.client.post("/v1/images/edits", data=form, files=file)
+    assert answer.status_code == 200, answer.text
+    body = {"prompt": "a fox", "steps": 1, "size": "64x64", "control": shown}
+    answer = parts.client.post("/v1/jobs", json=body)
+    assert answer.status_code == 202, answer.text
+
+
 def test_a_control_that_is_too_large_is_not_decoded(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     wide = Image.new("L", (MAX_PIXELS // 4000 + 1, 4000))
     answer = parts.draw(**WORDS, control=control(image=text_of(wide)))

@@ -28,7 +28,7 @@ gradio = pytest.importorskip("gradio")
 from sanakit.serve.web.history import SHARED, History  # noqa: E402
 from sanakit.serve.web.mount import add_page  # noqa: E402
 from sanakit.serve.web.page import CREATE, EDIT, Page  # noqa: E402
-from sanakit.serve.web.settings import command_line, recorded_controls, told_otherwise  # noqa: E402
+from sanakit.serve.web.settings import command_line, drawn_by, recorded_controls  # noqa: E402
 from sanakit.serve.web.steering import control_of, make_steering  # noqa: E402
 from tests.serve.web.drawing import METADATA  # noqa: E402
 from tests.serve.web.test_endpoints import SMALL, Program  # noqa: E402
@@ -166,9 +166,11 @@ def test_several_controls_and_restored_settings_are_told_of(page: Page) -> None:
     steered = METADATA | {"control": RECORD}
     several = command_line(METADATA | {"control": f"{RECORD}; as-is 1"})
     assert several.startswith("# 2 control images: ")
-    spec = page.engine.specs["pocket"]
-    assert any("Steer by an image" in note for note in told_otherwise(steered, spec))
-    assert told_otherwise(METADATA, spec) == []
+    specs = page.engine.specs
+    model, notes = drawn_by(steered, specs, "pocket")
+    assert model == "pocket"
+    assert any("Steer by an image" in note for note in notes)
+    assert drawn_by(METADATA, specs, "pocket") == ("pocket", [])
 
 
 @pytest.mark.parametrize(("command", "more"), [("generate", {}), ("edit", {"strength": 0.4})])

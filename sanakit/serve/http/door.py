@@ -19,7 +19,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sanakit.errors import ClosedError
+from sanakit.errors import BusyError, ClosedError
 from sanakit.serve.http.failures import Failure, FailureError, failure_of
 from sanakit.serve.http.metrics import Metrics
 
@@ -33,6 +33,7 @@ _API_HEADERS = {  # not for a page that is mounted beside the API
 }
 PLAIN_JSON = 1_000_000  # bytes of a body without images: two prompts, all escaped
 MOST_JSON = 8_000_000  # bytes of any, which are parsed in one turn of the loop
+MOST_LARGE = 32  # bodies of JSON over PLAIN_JSON at a time: 8 MB each, and as much again once they are parsed
 MOST_BESIDE = 260_000  # bytes besides letters and digits of more than PLAIN_JSON: two prompts, not escaped
 _MOST_BYTES = {"multipart/form-data": sys.maxsize, "application/json": MOST_JSON}
 _BASE64 = (string.ascii_letters + string.digits + "+/=").encode()
@@ -154,6 +155,7 @@ class BodyLimit:
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app
         self._limit = limit
+        self._large = 0  # bodies of JSON over PLAIN_JSON that are held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request on, but no more of its body than the limit."""
@@ -168,11 +170,11 @@ class BodyLimit:
         if announced.isdecimal() and int(announced[:30]) > limit:
             await failure.response()(scope, receive, send)
             return
-        came = beside = 0
+        came = beside = held = 0
         is_json = kind == "application/json"
 
         async def receiving() -> Message:
-            nonlocal came, beside
+            nonlocal came, beside, held
             part = await receive()
             came += len(part.get("body", b""))
             beside += beside_base64(part.get("body", b"")) if is_json else 0
@@ -182,9 +184,17 @@ class BodyLimit:
                 raise FailureError(
                     _too_large(f"A body of more than {PLAIN_JSON:,} bytes may be large by its images alone.")
                 )
+            if is_json and came > PLAIN_JSON and not held:
+                if self._large >= MOST_LARGE:
+                    raise FailureError(failure_of(BusyError("Too many large bodies came: try again later.")))
+                held = 1
+                self._large += held
             return part
 
-        await self._app(scope, receiving, send)
+        try:
+            await self._app(scope, receiving, send)
+        finally:
+            self._large -= held
 
 
 def _too_large(message: str) -> Failure:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sanakit.serve.http import images_api
+from sanakit.serve.http import door, images_api
 from sanakit.serve.http.openai_schema import MAX_PROMPT
 
 LONGEST = 0.05  # seconds
@@ -150,6 +150,17 @@ def test_a_large_body_may_be_large_by_images_alone(app: Any, inside: bytes) -> N
     assert status == 400
     assert "besides its images" in error["message"]
     assert longest < LONGEST
+
+
+def test_few_large_bodies_are_held_at_a_time(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = b'{"prompt":"x",' + image_of(1_000_000) + b"}"
+    monkeypatch.setattr(door, "MOST_LARGE", 1)
+    for _ in range(3):  # one after the other
+        assert refused(app, "/v1/images/generations", body, JSON)[0] == 400
+    monkeypatch.setattr(door, "MOST_LARGE", 0)
+    status, error, _ = refused(app, "/v1/images/generations", body, JSON)
+    assert (status, error["code"]) == (503, "busy")
+    assert refused(app, "/v1/images/generations", keys(3), JSON)[0] == 400
 
 
 @pytest.mark.parametrize("name", BODIES)

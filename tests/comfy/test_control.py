@@ -185,7 +185,9 @@ def test_a_model_with_adapters_is_steered_at_their_weights(model, texts, net, hi
     [control] = call("SanakitControl", net, hint, strength=0.6)
     [drawn] = call("SanakitTextToImage", adapted, prompt="a red apple", control=control, **SMALL)
     image = ControlImage(to_images(hint)[0], scale=0.6)
-    expected = twin.beside([net.net])("a red apple", control=image, **SMALL).images[0]
+    pipe = twin.beside([net.net])
+    assert pipe.adapters == adapted.adapters == {"ink1": 0.7, "ink2": -0.4}
+    expected = pipe("a red apple", control=image, **SMALL).images[0]
     assert apart(drawn, expected) == 0
     [other] = call("SanakitTextToImage", model, prompt="a red apple", control=control, **SMALL)
     assert apart(drawn, other) > 20

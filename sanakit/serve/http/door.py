@@ -186,7 +186,8 @@ class BodyLimit:
                 )
             if is_json and came > PLAIN_JSON and not held:
                 if self._large >= MOST_LARGE:
-                    raise FailureError(failure_of(BusyError("Too many large bodies came: try again later.")))
+                    busy = BusyError("Too many large bodies came: try again later.")
+                    raise FailureError(failure_of(busy, scope["state"]["request_id"]))
                 held = 1
                 self._large += held
             return part

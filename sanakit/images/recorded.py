@@ -1,4 +1,4 @@
-"""What an image's file says about how the image was made: `sana inspect IMAGE`.
+"""Read how an image was made from its file: `sana inspect IMAGE`.
 
 Our own PNG files carry their settings as text chunks (`image.py`). Stable Diffusion web UI writes one text,
 `parameters`; into JPEG and WebP files as the Exif user comment. ComfyUI writes its graph as JSON, in the

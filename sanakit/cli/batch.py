@@ -6,15 +6,25 @@ The options are parsed in `cli/generate.py`, which hands them on; reading, drawi
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+from sanakit.cli.options import HintName
 from sanakit.cli.terminal import print_json, progress_bar
+from sanakit.errors import SettingsError
+
+if TYPE_CHECKING:
+    from sanakit.pipelines.prompt_file import PromptImage
+
+Steering = tuple[Path | None, HintName | None, float, tuple[float, float]]
+"""The options --control, --control-kind, --control-scale and --control-range."""
 
 NAMED = 3  # lines of the file that one warning names
 
@@ -28,6 +38,7 @@ def draw_prompts(
     size: str | None,
     seed: int | None,
     defaults: dict[str, Any],
+    steering: Steering,
     overwrite: bool,
     workers: int | None,
     as_json: bool,
@@ -35,7 +46,8 @@ def draw_prompts(
     """Draw what a file of prompts asks for and is not there yet; print what was done.
 
     output: the folder; None: the file's name without its suffix, here. loading: as for `from_pretrained`.
-    defaults: settings of rows that do not have their own. workers: processes of Ray; None: this one.
+    defaults, steering: settings of rows that do not have their own. workers: processes of Ray; None: this
+    one.
     """
     folder = Path(prompts.stem) if output is None else output.expanduser()
     started = time.monotonic()
@@ -43,9 +55,10 @@ def draw_prompts(
         from sanakit.adapters.pipeline import open_adapters, record_of
         from sanakit.images.image import parse_size
         from sanakit.pipelines.batch import MANIFEST, draw_group, drawn_by, finished, groups, held, save_all
-        from sanakit.pipelines.prompt_file import read_prompts
+        from sanakit.pipelines.prompt_file import StoredControl, read_prompts
         from sanakit.pipelines.request import ModelSpec, check_request
         from sanakit.pipelines.text_to_image import TextToImage
+        from sanakit.weights.control import controlnets_for, hint_of
         from sanakit.weights.settings import load_configs, load_settings
 
         # 1. All rows are read and checked, and the folder is looked at, before anything is drawn
@@ -54,8 +67,15 @@ def draw_prompts(
         defaults = defaults | {"width": width, "height": height}
         opened = open_adapters(model, loading["adapters"])
         spec = ModelSpec.of(load_settings(model), *load_configs(model))
-        spec = replace(spec, adapters=record_of(opened))
-        entries = read_prompts(prompts, partial(check_request, spec), seed=seed or 0, **defaults)
+        nets = controlnets_for(model, loading["control_model"])
+        spec = replace(spec, adapters=record_of(opened), controlnets=len(nets), nets=tuple(nets.values()))
+        file, kind, scale, (start, end) = steering
+        kind = kind or next((hint for net in nets if (hint := hint_of(net))), "as-is")
+        path = "" if file is None else os.path.abspath(file.expanduser())
+        usual = StoredControl(path=path, kind=cast(HintName, kind), scale=scale, start=start, end=end)
+        check = partial(check_request, spec)
+        entries = read_prompts(prompts, check, seed=seed or 0, control=usual, **defaults)
+        _check_used(steering, loading["control_model"], entries)
         weights = drawn_by(model, loading.get("plan"))
         stack.enter_context(held(folder))
         done = finished(entries, folder, weights, overwrite=overwrite)
@@ -90,6 +110,19 @@ def draw_prompts(
     else:
         kept = f", {len(done)} were there" if done else ""
         print(f"{folder}  {count} drawn{kept}  {seconds:.0f} s")
+
+
+def _check_used(steering: Steering, net: str | None, entries: Sequence[PromptImage]) -> None:
+    """Raise SettingsError for options that steer, where no row is steered."""
+    if any(one.control for one in entries):
+        return
+    _, kind, scale, span = steering
+    given = {"--control-model": net, "--control-kind": kind}
+    given |= {"--control-scale": scale != 1, "--control-range": span != (0, 1)}
+    if option := next((name for name, value in given.items() if value), None):
+        raise SettingsError(
+            f"{option} needs images to steer by: name them in the column control, or one with --control."
+        )
 
 
 def _lines(lines: list[int]) -> str:

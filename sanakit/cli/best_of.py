@@ -54,6 +54,11 @@ def best_of(
     memory: option.Memory = "auto",
     plan: option.Plan = None,
     adapter: option.Adapters = None,
+    control: option.ControlFile = None,
+    control_kind: option.ControlKind = None,
+    control_scale: option.ControlScale = 1.0,
+    control_range: option.ControlRange = (0.0, 1.0),
+    control_model: option.ControlModel = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -73,9 +78,17 @@ def best_of(
         size = option.size_of(size, width, height)
         width, height = parse_size(size) if size is not None else (None, None)
         outputs = outputs_of(output, keep)
+        words = (control, control_kind, control_scale, control_range)
+        shown = option.control_image(*words, model=model, control_model=control_model)
         score = clip_scorer(judge, device=device)
         pipe = TextToImage.from_pretrained(
-            model, device=device, dtype=dtype, memory=memory, plan=plan, adapters=chosen
+            model,
+            device=device,
+            dtype=dtype,
+            memory=memory,
+            plan=plan,
+            adapters=chosen,
+            control_model=control_model,
         )
         chooser = BestOf(pipe, lambda text, images: score(images, [text] * len(images)), batch=batch)
         result = None
@@ -93,6 +106,7 @@ def best_of(
             guidance_kind=guidance_kind,
             solver=solver,
             dialect=dialect,
+            control=shown,
         ):
             show(f"best so far: seed {trial.best[0].seed}", trial.index, trial.total)
             result = trial.result

@@ -95,14 +95,14 @@ def generate(
     # 1. The request
     size = option.size_of(size, width, height)
     settings: DrawSettings = {"steps": steps, "guidance": guidance, "solver": solver, "dialect": dialect}
-    settings |= {"num_images": num_images, "guidance_kind": guidance_kind}
-    settings["prompt_weights"] = prompt_weights
+    settings |= {"num_images": num_images, "guidance_kind": guidance_kind, "prompt_weights": prompt_weights}
     loading: dict[str, Any] = {"device": device, "dtype": dtype, "memory": memory, "plan": plan}
     loading |= {"compile": compiled, "adapters": option.parse_adapters(adapter)}
     loading["control_model"] = control_model
+    words = (control, control_kind, control_scale, control_range)
     if prompts is not None:
-        if prompt is not None or preview or control is not None:
-            other = "a PROMPT" if prompt is not None else "--preview" if preview else "--control"
+        if prompt is not None or preview:
+            other = "a PROMPT" if prompt is not None else "--preview"
             raise SettingsError(f"--prompts and {other} cannot be combined: give one of them.")
         from sanakit.cli.batch import draw_prompts
 
@@ -114,6 +114,7 @@ def generate(
             size=size,
             seed=seed,
             defaults={"negative_prompt": negative, **settings},
+            steering=words,
             overwrite=overwrite,
             workers=cluster,
             as_json=as_json,
@@ -142,7 +143,6 @@ def generate(
         if guidance_kind is not None:
             read_kind(guidance_kind)
         parse_budget(memory)
-        words = (control, control_kind, control_scale, control_range)
         settings["control"] = option.control_image(*words, model=model, control_model=control_model)
 
         # 2. The images, step by step

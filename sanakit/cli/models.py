@@ -1,4 +1,4 @@
-"""`sana models`: the released models, and what one offers. `sana inspect`: what a file or folder holds."""
+"""`sana models`: the released models, and what one offers. `sana inspect`: what a place holds."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sanakit.cli.terminal import AsJson, Debug, print_json, size_in_bytes
 if TYPE_CHECKING:
     from sanakit.adapters.describe import AdapterDescription
     from sanakit.clips.facts import ClipFacts
+    from sanakit.images.recorded import ImageFacts
     from sanakit.weights.find.catalog import CatalogEntry
     from sanakit.weights.inspect import Description, PartDescription
     from sanakit.weights.offer import Offer
@@ -58,23 +59,27 @@ def list_models(
 
 def inspect(
     path: Annotated[
-        str, typer.Argument(metavar="PATH", help="Folder, weight file, clip, or name of a model.")
+        str, typer.Argument(metavar="PATH", help="Folder, weight file, image, clip, or name of a model.")
     ],
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Tell what a folder, weight file, adapter (LoRA) or clip holds.
+    """Tell what a folder, weight file, adapter (LoRA), image or clip holds.
 
-    Only headers are read; nothing is loaded or downloaded. Of a clip every frame is counted.
+    Only headers of weights are read; nothing is loaded or downloaded. Of an image the settings are told that
+    it was made with. Of a clip every frame is counted.
     """
     from sanakit.adapters.describe import describe_adapter
     from sanakit.clips.reading import describe_clip
+    from sanakit.images.recorded import describe_image
     from sanakit.weights import describe
 
     if clip := describe_clip(path):
         _print_clip(clip, as_json)
         return
-
+    if image := describe_image(path):
+        _print_image(image, as_json)
+        return
     if adapter := describe_adapter(path):
         if as_json:
             print_json(adapter)
@@ -199,9 +204,51 @@ def _print_clip(facts: ClipFacts, as_json: bool) -> None:
         "seconds": f"{float(facts.seconds):.6g}",
     }
     for name, text in [*told.items(), *facts.settings.items()]:
-        print(f"  {name:<16}{text}")
+        print(f"  {_shown(name):<16}{_shown(text)}")
     for note in facts.notes:
         print(f"  note: {note}")
+
+
+def _print_image(facts: ImageFacts, as_json: bool) -> None:
+    """Print what an image's file says of how it was made. Raises SettingsError for a damaged record."""
+    from sanakit.adapters.attach import recorded_uses
+
+    settings: dict[str, object] = {**facts.settings}
+    uses = recorded_uses(settings.pop("adapters", ""))
+    if as_json:
+        settings |= {"adapters": uses} if uses else {}
+        print_json({"kind": "image", **asdict(facts), "settings": settings})
+        return
+    print(facts.path)
+    for side in ("width", "height"):
+        settings.pop(side, None)
+    asked = (facts.settings.get("width"), facts.settings.get("height"))
+    rows: list[tuple[str, object]] = [
+        ("kind", "image"),
+        ("format", facts.format),
+        ("size", f"{facts.width}x{facts.height}"),
+        ("settings of", facts.by),
+        ("made at", "" if asked in ((None, None), (facts.width, facts.height)) else f"{asked[0]}x{asked[1]}"),
+    ]
+    rows += [(name.replace("_", " "), value) for name, value in settings.items() if name != "control"]
+    rows += [("adapter", f"{use.file} at {use.weight:g}, fingerprint {use.fingerprint[:12]}") for use in uses]
+    rows += [("control", one) for one in str(settings.get("control", "")).split("; ")]
+    rows += [(name, value) for name, value in facts.others.items()]
+    rows += [("graph", f"in the chunk {name}") for name in facts.chunks]
+    for name, value in rows:
+        if value != "":
+            print(f"  {_shown(name):<16}{_shown(value)}")
+    for note in facts.notes:
+        print(f"  note: {note}")
+
+
+def _shown(value: object) -> str:
+    """Return a value as it may stand in a terminal: on its line, without characters that steer it.
+
+    >>> _shown("a fox\\x1b[2J\\nin snow")
+    'a fox [2J in snow'
+    """
+    return "".join(letter if letter.isprintable() else " " for letter in str(value))
 
 
 def _print_part(part: PartDescription) -> None:

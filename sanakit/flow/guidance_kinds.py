@@ -194,11 +194,13 @@ def read_kind(text: str) -> GuidanceKind:
     return GuidanceKind(**found)
 
 
-def check_kind(text: str, scale: float, *, model: str, blocks: int, sprint: bool) -> GuidanceKind:
+def check_kind(
+    text: str, scale: float, *, model: str, blocks: int, sprint: bool, steered: bool = False
+) -> GuidanceKind:
     """Return the kind that a text asks for, with the blocks to perturb.
 
     scale: of the guidance. model: its name. blocks: how many it has; 0: it keeps them to itself. sprint:
-    whether it guides itself. Raises SettingsError.
+    whether it guides itself. steered: whether a control image is given. Raises SettingsError.
     """
     kind = read_kind(text)
     if kind == PLAIN:
@@ -210,6 +212,8 @@ def check_kind(text: str, scale: float, *, model: str, blocks: int, sprint: bool
         raise SettingsError(f"{told} guidance {scale:g} switches it off: use a scale above 1.")
     if not kind.pag:
         return kind
+    if steered:  # a ControlNet's copies run between the blocks
+        raise SettingsError(f"{told} pag cannot be combined with a control image: omit one of them.")
     if not blocks:
         raise SettingsError(f"{told} {model} keeps its blocks to itself: omit pag.")
     if max(kind.blocks, default=0) >= blocks:

@@ -79,6 +79,7 @@ class ControlNet(nn.Module):
         super().__init__()
         self.config = config
         self.order: Order = order
+        self.label = ""  # "name@hash" of the file that it was read from, which images record
         self.own = Embedders(config) if order == "diffusers" else None
         blocks = nn.ModuleList(ControlBlock(config, first=number == 0) for number in range(config.depth))
         self.controlnet = cast(Sequence[ControlBlock], blocks)

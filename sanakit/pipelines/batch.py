@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 
@@ -126,8 +126,8 @@ def finished(
 def groups(entries: Sequence[PromptImage], done: set[str]) -> list[list[PromptImage]]:
     """Return the images to draw together, group by group, without finished groups.
 
-    Images of a group differ only in prompt, negative prompt and seed. Groups are small, so little is lost
-    when a run stops.
+    Images of a group differ only in prompt, negative prompt and seed; one image steers them all. Groups are
+    small, so little is lost when a run stops.
     """
     found: list[list[PromptImage]] = []
     growing: dict[tuple, list[PromptImage]] = {}  # by the settings that are shared
@@ -143,16 +143,24 @@ def groups(entries: Sequence[PromptImage], done: set[str]) -> list[list[PromptIm
 
 
 def draw_group(
-    pipe: TextToImage, group: Sequence[PromptImage], done: Collection[str] = ()
+    pipe: TextToImage,
+    group: Sequence[PromptImage],
+    done: Collection[str] = (),
+    file: BinaryIO | None = None,
 ) -> Iterator[Drawn]:
     """Draw one group together, or in smaller parts if memory does not allow the whole. Yield each image.
 
-    done: names of images to skip. Each of the others is yielded as soon as it is decoded.
-    Raises MemoryLimitError or NumericsError.
+    done: names of images to skip. Each of the others is yielded as soon as it is decoded. file: of the image
+    that steers them all, where its path is another machine's.
+    Raises MemoryLimitError, NumericsError, or SettingsError for a control image that was changed.
     """
     prompts = [str(entry.metadata["prompt"]) for entry in group]
     negatives = [str(entry.metadata["negative_prompt"]) for entry in group]
-    request = check_request(pipe.spec, prompts, negatives, **_shared(group[0]))
+    shared, control = _shared(group[0]), group[0].control
+    recorded, shown = shared.pop("control", None), control and control.open(file)
+    request = check_request(pipe.spec, prompts, negatives, **shared, control=shown)
+    if control is not None and request.metadata[0]["control"] != recorded:
+        raise SettingsError(f"{control.path} was changed after its row was read: run the command again.")
     request = replace(request, seeds=[int(entry.metadata["seed"]) for entry in group], output="latent")
     try:
         with warnings.catch_warnings(action="ignore"):  # told below, each with its image
@@ -162,8 +170,10 @@ def draw_group(
         if len(group) == 1:
             raise
         middle = len(group) // 2
-        yield from draw_group(pipe, group[:middle], done)
-        yield from draw_group(pipe, group[middle:], done)
+        for part in (group[:middle], group[middle:]):
+            if file is not None:
+                file.seek(0)
+            yield from draw_group(pipe, part, done, file)
         return
     request = replace(request, output="pil")
     for index, entry in enumerate(group):

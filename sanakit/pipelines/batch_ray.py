@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -23,7 +24,7 @@ from PIL import Image
 from sanakit.errors import MissingExtraError, SanaError, SettingsError
 from sanakit.pipelines.batch import Drawn, draw_group
 from sanakit.pipelines.memory import choose_device
-from sanakit.pipelines.prompt_file import PromptImage
+from sanakit.pipelines.prompt_file import PromptImage, StoredControl
 from sanakit.pipelines.text_to_image import TextToImage
 
 OBJECT_STORE = 256 * 2**20  # bytes of shared memory that our own Ray takes: it only ever holds a few images
@@ -53,7 +54,10 @@ def draw_on_cluster(
     if not groups:
         return
     with workers_on(device, workers) as needs:
-        rows = [{"group": json.dumps([asdict(one) for one in group])} for group in groups]
+        rows = [
+            {"group": json.dumps([asdict(one) for one in group]), "control": _steering(group)}
+            for group in groups
+        ]
         table = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _Worker,
             fn_constructor_args=(os.fspath(model), {"device": device, **loading}, frozenset(done)),
@@ -65,7 +69,7 @@ def draw_on_cluster(
             if row["error"]:
                 raise SanaError(row["error"])
             with Image.open(io.BytesIO(row["png"])) as image:
-                entry = PromptImage(**json.loads(row["picture"]))
+                entry = _entry(json.loads(row["picture"]))
                 yield Drawn(entry=entry, image=image.convert("RGB"), warnings=json.loads(row["warnings"]))
 
 
@@ -82,10 +86,11 @@ class _Worker:
     def __call__(self, rows: dict[str, Any]) -> dict[str, list]:
         """Draw the groups of some rows; a mistake of the user's comes back as a sentence."""
         drawn: dict[str, list] = {"picture": [], "png": [], "warnings": [], "error": []}
-        for text in rows["group"]:
-            group = [PromptImage(**one) for one in json.loads(str(text))]
+        for text, shown in zip(rows["group"], rows["control"], strict=True):
+            group = [_entry(one) for one in json.loads(str(text))]
+            file = io.BytesIO(shown) if shown else None
             try:
-                for one in draw_group(self.pipe, group, self.done):
+                for one in draw_group(self.pipe, group, self.done, file):
                     content = io.BytesIO()
                     one.image.save(content, format="PNG", compress_level=1)
                     new = (json.dumps(asdict(one.entry)), content.getvalue(), json.dumps(one.warnings), "")
@@ -95,6 +100,26 @@ class _Worker:
                 for column, value in zip(drawn.values(), ("", b"", "[]", str(error)), strict=True):
                     column.append(value)
         return drawn
+
+
+def _entry(row: dict[str, Any]) -> PromptImage:
+    """Return an image to draw from what `asdict` made of it."""
+    control = row["control"] and StoredControl(**row["control"])
+    return PromptImage(**{**row, "control": control})
+
+
+def _steering(group: Sequence[PromptImage]) -> bytes:
+    """Return the file of the image that steers a group, which workers elsewhere do not have; b"": none.
+
+    Raises SettingsError.
+    """
+    control = group[0].control
+    if control is None:
+        return b""
+    try:
+        return Path(control.path).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{control.path} cannot be read ({error.strerror}): check it.") from None
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from PIL import Image
 from sanakit.dialect import Dialect
 from sanakit.errors import SettingsError
 from sanakit.images.image import Metadata
+from sanakit.pipelines.control import Controls
 from sanakit.pipelines.request import MAX_IMAGES, MAX_SEED, whole_number
 from sanakit.pipelines.result import Result
 from sanakit.pipelines.text_to_image import TextToImage
@@ -50,6 +51,7 @@ class TrySettings(TypedDict, total=False):
     binned: bool
     dialect: Dialect | None
     prompt_weights: bool
+    control: Controls | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,12 @@ Shapes: H W pixels of what is drawn, C h w its latents.
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -31,6 +33,7 @@ from sanakit.models.sana import has_blocks
 
 MAX_SCALE = 100.0
 _ROUNDING = 1e-9  # of a share of the steps
+_DIGITS = 12  # of an image's hash
 SAME_SHAPE = 0.02  # difference of two aspect ratios that nobody is told about
 
 
@@ -91,32 +94,49 @@ class ControlImage:
         )
         return f"{self.kind} {scale}" + ("" if (start, end) == ("0", "1") else f" from {start} to {end}")
 
+    @property
+    def fingerprint(self) -> str:
+        """Return the first digits of the SHA-256 of its size and pixels in RGB: files do not count."""
+        picture = flatten(self.image)
+        told = f"{picture.width}x{picture.height} ".encode() + picture.tobytes()
+        return hashlib.sha256(told).hexdigest()[:_DIGITS]
+
 
 Controls = ControlImage | Sequence[ControlImage]
 
 
 def recorded(images: Sequence[ControlImage], nets: Sequence[str] = ()) -> str:
-    """Return the settings of control images as a PNG keeps them. nets: "name@hash" of each, where known.
+    """Return the settings of control images as a PNG keeps them, with the hash of each image.
 
+    nets: "name@hash" of each, "" where unknown; or of the one for all.
     >>> recorded([ControlImage(Image.new("L", (1, 1)), kind="edges")], ["lines@90ab12cd34ef"])
-    'edges 1 by lines@90ab12cd34ef'
+    'edges 1 of 9fb3a2dfb666 by lines@90ab12cd34ef'
     """
-    named = [f" by {net}" for net in nets] or [""] * len(images)
-    return "; ".join(one.settings + by for one, by in zip(images, named, strict=True))
+    every = [*nets] * (len(images) if len(nets) == 1 else 1) or [""] * len(images)
+    return "; ".join(
+        f"{one.settings} of {one.fingerprint}" + (f" by {net}" if net else "")
+        for one, net in zip(images, every, strict=True)
+    )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CheckedControl:
-    """One control image of a request, checked and made into its hint.
+    """One control image of a request, checked.
 
-    pixels: 1 3 H W in [-1, 1], of the drawn size. net: the number of the ControlNet among the model's.
-    times: first and last t that it steers at.
+    image: RGB, of the drawn size. kind: the hint to make of it. net: the number of the ControlNet among the
+    model's. times: first and last t that it steers at.
     """
 
-    pixels: Tensor
+    image: Image.Image
+    kind: HintKind
     scale: float
     net: int
     times: tuple[float, float]
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """Return its hint, 1 3 H W in [-1, 1]; at 1024 px the first call takes up to a second."""
+        return to_tensor(np.array(make_hint(self.image, self.kind))[None])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -150,8 +170,8 @@ def listed(control: Controls | None, nets: int, model: str) -> list[ControlImage
         )
     if images and not nets:
         raise SettingsError(
-            f"{model} has no ControlNet, which a control image needs: load it with control_model, or omit "
-            "the control."
+            f"{model} has no ControlNet, which a control image needs: name one (control_model), or omit the "
+            "control."
         )
     if nets > 1 and len(images) != nets:
         raise SettingsError(
@@ -183,7 +203,7 @@ def size_like(image: Image.Image, width: int, height: int, multiple: int) -> tup
 def check_controls(
     images: Sequence[ControlImage], nets: int, drawn: tuple[int, int], solver: Solver | None
 ) -> tuple[tuple[CheckedControl, ...], list[str]]:
-    """Make the hints of a request; return them, and what the user should know.
+    """Bring the control images of a request to its size; return them, and what the user should know.
 
     drawn: height and width in pixels. solver: of the request; None takes no step. Raises SettingsError.
     """
@@ -199,10 +219,10 @@ def check_controls(
                 f"{drawn[1]}x{drawn[0]} px."
             )
         fitted = ImageOps.fit(picture, (drawn[1], drawn[0]), Image.Resampling.LANCZOS)
-        hint = make_hint(fitted, one.kind)
         checked.append(
             CheckedControl(
-                pixels=to_tensor(np.array(hint)[None]),
+                image=fitted,
+                kind=one.kind,
                 scale=float(one.scale),
                 net=number if nets > 1 else 0,
                 times=_range(times, float(one.start), float(one.end)),
@@ -279,6 +299,11 @@ class Conditioned(ABC):
 
     transformer: VelocityModel
     controlnets: list[ControlNet]
+
+    @property
+    def nets(self) -> tuple[str, ...]:
+        """Return "name@hash" of each ControlNet, "" for one that was not read from a file."""
+        return tuple(net.label for net in self.controlnets)
 
     def beside(self, nets: Sequence[ControlNet]) -> Self:
         """Return a pipeline of the same parts with these ControlNets, which are counted in its plans."""

@@ -5,8 +5,9 @@
 .csv     a first line of column names, "prompt" and any other of COLUMNS; an empty cell: the default
 
 Rows are counted from 1, without the lines left out. Missing values are the caller's defaults, else the
-model's. Names and seeds depend only on the row, so an interrupted run continues with the same images. Rows
-added at the end do not change earlier ones.
+model's. `control` names a file of an image to steer by, from the folder of the file of prompts. Names and
+seeds depend only on the row, so an interrupted run continues with the same images. Rows added at the end do
+not change earlier ones.
 """
 
 from __future__ import annotations
@@ -18,17 +19,27 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sanakit.errors import SettingsError
+from sanakit.images.hints import HintKind
 from sanakit.images.image import Metadata, parse_size
+from sanakit.images.opening import open_image
+from sanakit.pipelines.control import ControlImage
 from sanakit.pipelines.request import Request
 from sanakit.reading import read_text
 
-NUMBERS = {"width": int, "height": int, "steps": int, "guidance": float, "seed": int, "num_images": int}
-TEXTS = ("prompt", "negative_prompt", "size", "guidance_kind", "solver", "dialect", "name")
+NUMBERS = {
+    **{"width": int, "height": int, "steps": int, "guidance": float, "seed": int, "num_images": int},
+    "control_scale": float,
+}
+STEERING = ("control_kind", "control_scale")  # how `control` steers
+TEXTS = (
+    *("prompt", "negative_prompt", "size", "guidance_kind", "solver", "dialect", "name"),
+    *("control", "control_kind"),
+)
 SWITCHES = ("prompt_weights",)
 COLUMNS = (*TEXTS, *NUMBERS, *SWITCHES)
 SLUG = 40  # characters of the prompt in a name
@@ -40,12 +51,32 @@ Values = dict[str, Any]  # of one row: column -> text or number, without those t
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StoredControl:
+    """A control image in a file, and how it steers; all but the path as for `ControlImage`."""
+
+    path: str
+    kind: HintKind = "as-is"
+    scale: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+    def open(self, file: BinaryIO | None = None) -> ControlImage:
+        """Decode the image. file: with the same bytes, where the path is another machine's.
+
+        Raises SettingsError, SizeError.
+        """
+        image = open_image(self.path if file is None else file, self.path)
+        return ControlImage(image, kind=self.kind, scale=self.scale, start=self.start, end=self.end)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PromptImage:
     """One image to draw."""
 
     file: str  # name in the folder of the results
     line: int  # of the file of prompts where its row ends; 1 is the first
     metadata: Metadata  # its settings, complete, as its file will carry them
+    control: StoredControl | None = None  # what steers it
 
 
 def read_prompts(
@@ -53,12 +84,14 @@ def read_prompts(
     check: Callable[..., Request],
     *,
     seed: int = 0,
+    control: StoredControl | None = None,
     **defaults: Any,
 ) -> list[PromptImage]:
     """Return the images that a file of prompts asks for, in its order.
 
     check: `check_request` of one model. seed: row n without a seed draws from seed + n - 1, and its further
-    images from the seeds after that. defaults: values missing in rows, as arguments of `check`.
+    images from the seeds after that. defaults: values missing in rows, as arguments of `check`. control:
+    likewise, of what steers; a path of "": none.
     Files are called 00001-words-of-the-prompt.png, or by the row's `name`; several of a row get -1, -2, ...
     Raises SettingsError, which tells the first faulty rows with their lines.
     """
@@ -71,7 +104,9 @@ def read_prompts(
         try:
             values = parse()
             name = values.pop("name", None)
+            shown = _steering(values, path.parent, control or StoredControl(path=""))
             settings = {**defaults, "seed": seed + number - 1, **_with_sides(values)}
+            settings |= {"control": shown.open()} if shown else {}
             drawn = check(**settings).metadata
             stem = row_name(number, settings["prompt"]) if name is None else checked_name(name)
             for index, metadata in enumerate(drawn, start=1):
@@ -81,7 +116,7 @@ def read_prompts(
                     raise SettingsError(
                         f"its name {file!r} is also used by line {other}: choose another one."
                     )
-                entries.append(PromptImage(file=file, line=line, metadata=metadata))
+                entries.append(PromptImage(file=file, line=line, metadata=metadata, control=shown))
         except SettingsError as error:
             faults.append(f"Line {line}: {error}")
     if faults:
@@ -210,6 +245,23 @@ def _with_sides(values: Values) -> Values:
         "width": width,
         "height": height,
     }
+
+
+def _steering(values: Values, folder: Path, usual: StoredControl) -> StoredControl | None:
+    """Take from a row what steers it, and return it, complete by what is usual; None: nothing.
+
+    folder: that paths of rows are relative to. Raises SettingsError.
+    """
+    file = values.pop("control", None)
+    own = {name.removeprefix("control_"): values.pop(name) for name in STEERING if name in values}
+    path = usual.path if file is None else os.fspath(folder / Path(file).expanduser())
+    if path:
+        return replace(usual, path=path, **own)
+    if own:
+        raise SettingsError(
+            f"control_{next(iter(own))} needs an image to steer by: name its file in the column control."
+        )
+    return None
 
 
 def checked_name(name: str) -> str:

@@ -89,7 +89,7 @@ class ModelSpec:
     guidance_embed: bool = False  # SANA-Sprint: the guidance scale is an input of the model
     depth: int = 0  # blocks of the transformer; 0: not to be looked into
     controlnets: int = 0
-    nets: tuple[str, ...] = ()  # "name@hash" of each, where a server has named them
+    nets: tuple[str, ...] = ()  # "name@hash" of each, "" where it was not read from a file
     dense_time: bool = False  # times go to the model in [0, 1], as for Sprint, its teacher and pocket
     adapters: str = ""  # the record of those in use, see `adapters/attach.py`
 
@@ -251,8 +251,8 @@ def check_request(
     wanted = guidance_kind
     if wanted is None:  # the model's own kind goes with guidance; a scale of 1 asks for neither
         wanted = own.guidance_kind if guidance > 1 else str(PLAIN)
-    blocks = 0 if images else spec.depth  # a ControlNet's copies run between them
-    kind = check_kind(wanted, guidance, model=own.name, blocks=blocks, sprint=spec.guidance_embed)
+    known = {"model": own.name, "blocks": spec.depth, "sprint": spec.guidance_embed}
+    kind = check_kind(wanted, guidance, steered=bool(images), **known)
     if output not in ("pil", "pt", "latent"):
         raise SettingsError(f'output = {output!r}, but it must be "pil", "pt" or "latent".')
     if source is None:

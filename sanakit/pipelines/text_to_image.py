@@ -141,7 +141,7 @@ class TextToImage(Adaptable, Conditioned):
         """The facts about the model that checking a call needs."""
         spec = ModelSpec.of(self.settings, self.transformer.config, self.autoencoder.config)
         spec = spec if has_blocks(self.transformer) else replace(spec, depth=0)
-        return replace(spec, adapters=self.adapted_by, controlnets=len(self.controlnets))
+        return replace(spec, adapters=self.adapted_by, nets=self.nets, controlnets=len(self.controlnets))
 
     def __call__(
         self,

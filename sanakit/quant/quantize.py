@@ -34,7 +34,7 @@ def dequantize(module: nn.Module, like: nn.Module) -> None:
     """
     for name, layer in list(module.named_modules()):
         if isinstance(layer, Quantized):
-            plain = like.get_submodule(name)
+            plain = like.get_submodule(_own_name(name))
             state = {
                 key: layer.dequantized().reshape(tensor.shape) if key.endswith("weight") else layer.bias
                 for key, tensor in plain.state_dict().items()
@@ -52,5 +52,14 @@ def stand_in(module: nn.Module, plan: Plan) -> None:
 def chosen(module: nn.Module, plan: Plan) -> Iterator[tuple[str, Product, type[Quantized]]]:
     """Yield the layers that a plan quantises: name, layer, and what takes its place."""
     for name, layer in module.named_modules():
-        if isinstance(layer, Linear | Pointwise) and (kind := plan.choose(name)) is not None:
+        if isinstance(layer, Linear | Pointwise) and (kind := plan.choose(_own_name(name))) is not None:
             yield name, layer, kind
+
+
+def _own_name(name: str) -> str:
+    """Return a layer's name in a model without adapters: with some, it is the `base` of what they stand in.
+
+    >>> _own_name("blocks.3.cross_attn.kv_linear.base")
+    'blocks.3.cross_attn.kv_linear'
+    """
+    return name.removesuffix(".base")

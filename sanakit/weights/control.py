@@ -22,7 +22,7 @@ from sanakit.models.sana import Embedders, Sana, SanaConfig, has_blocks
 from sanakit.quant.plans import find_plan
 from sanakit.quant.quantize import quantize
 from sanakit.weights.find.resolve import INDEX, ModelSource, kind_words, open_network, recognised, resolve
-from sanakit.weights.fingerprint import SHOWN, fingerprint_weights
+from sanakit.weights.fingerprint import SHOWN, fingerprint_weights, told_apart
 from sanakit.weights.layouts.controlnet import (
     HINT,
     controlnet_pairs,
@@ -35,7 +35,7 @@ from sanakit.weights.layouts.controlnet import (
     write_config,
 )
 from sanakit.weights.layouts.fill import fill
-from sanakit.weights.layouts.parts import empty
+from sanakit.weights.layouts.parts import empty, transformer_config
 from sanakit.weights.precision import choose_dtype, parse_dtype
 from sanakit.weights.read.disk import read_json
 from sanakit.weights.read.files import TensorFiles, open_component
@@ -62,9 +62,8 @@ class ControlFile:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The first digits of the hash of its weights, see `weights/fingerprint.py`."""
-        found = fingerprint_weights(self.path)
-        return found.parts.get(PART, found.whole).partition("-")[2][:SHOWN]
+        """The first digits of the hash of its weights."""
+        return _fingerprint(self.path)
 
     def fits(self, base: SanaConfig) -> bool:
         """Return whether it can steer a model of these sizes."""
@@ -104,9 +103,24 @@ def load_controlnet(
     pairs = controlnet_pairs(module.state_dict(), layout)
     skipped = controlnet_skipped(files.infos, module.state_dict(), layout)
     fill(module, files, pairs, skipped=skipped, device=home or device, dtype=dtype, mapped=mapped)
+    module.label = controlnet_label(path)
     if plan is not None:
         quantize(module, find_plan(plan), release)
     return module
+
+
+def controlnet_label(path: StrPath) -> str:
+    """Return "name@hash" of a ControlNet's weights, as images record it. Raises as `load_controlnet`.
+
+    The name is the last part of its path or repository.
+    """
+    return f"{told_apart(path).replace(';', ' ')}@{_fingerprint(path)}"
+
+
+def _fingerprint(path: StrPath) -> str:
+    """Return the first digits of the hash of a ControlNet's weights, see `weights/fingerprint.py`."""
+    found = fingerprint_weights(path)
+    return found.parts.get(PART, found.whole).partition("-")[2][:SHOWN]
 
 
 def open_controlnet(source: ModelSource) -> tuple[TensorFiles, str, SanaConfig, Order]:
@@ -151,6 +165,20 @@ def controlnets_of(model: StrPath, given: StrPath | Sequence[StrPath] | None = N
     if source.is_file:
         return [model] if open_network(source.path)[1] == "controlnet" else []
     return [model] if source.is_pipeline and PART in read_json(source.path / INDEX) else []
+
+
+def controlnets_for(model: StrPath, given: StrPath | None = None) -> dict[StrPath, str]:
+    """Return where the ControlNets of `controlnets_of` lie, and "name@hash" of each.
+
+    Only headers and samples of weights are read. Raises SettingsError for one that does not fit the model.
+    """
+    paths = controlnets_of(model, given)
+    for path in paths:
+        source = resolve(model, ("transformer",))
+        if source.runtime:
+            raise SettingsError("A ControlNet cannot steer graphs: use the original model.")
+        check_sizes(ControlFile(path).config, transformer_config(source))
+    return {path: controlnet_label(path) for path in paths}
 
 
 def hint_of(path: StrPath) -> str:

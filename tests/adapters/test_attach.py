@@ -17,7 +17,7 @@ from sanakit.models import layers
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.quant.layer import Quantized
 from sanakit.quant.plans import PLANS
-from sanakit.quant.quantize import quantize
+from sanakit.quant.quantize import dequantize, quantize
 from sanakit.weights import save_diffusers
 from sanakit.weights.save import diffusers_state, save_official
 from tests.adapters.loras import (
@@ -127,6 +127,20 @@ def test_weight_0_and_removal_are_the_base_bit_for_bit(plan: str | None, way) ->
     assert dict(model.named_modules()) == own  # the very layers
     assert adapters.weights == {}
     assert adapters.bytes == 0
+
+
+@pytest.mark.parametrize("plan", ["int4", "nf4", "int8"])
+def test_quantising_under_adapters_takes_the_layers_that_it_takes_without(plan: str) -> None:
+    before, after = transformer(), transformer()
+    quantize(before, PLANS[plan])
+    attached(before, (lora(), 0.7))
+    attached(after, (lora(), 0.7))
+    quantize(after, PLANS[plan])
+    kinds = [{name: type(one) for name, one in model.named_modules()} for model in (before, after)]
+    assert kinds[0] == kinds[1]
+    assert torch.equal(sampled_way(before), sampled_way(after))
+    dequantize(after, transformer())
+    assert not any(isinstance(one, Quantized) for one in after.modules())
 
 
 def test_removing_one_leaves_the_others() -> None:

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from sanakit import ControlImage
+from sanakit.adapters.save import save_adapter
 from sanakit.comfy import NODE_CLASS_MAPPINGS
 from sanakit.comfy.control import LoadedControlNet
 from sanakit.comfy.tensors import from_images, to_images
@@ -21,8 +22,10 @@ from sanakit.images.hints import make_hint
 from sanakit.models.controlnet import ControlNet
 from sanakit.models.sana import Sana
 from sanakit.pipelines.image_to_image import ImageToImage
+from sanakit.pipelines.inpaint import Inpaint
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.weights.control import save_controlnet
+from tests.adapters.loras import lora
 from tests.comfy.calling import call
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,6 +141,57 @@ def test_image_to_image_and_a_range_of_fewer_steps_agree(model, texts, net, hint
     both = call("SanakitApplyControlNet", *texts, net, hint, **own)
     [latent] = call("SanakitEncode", model, apple)
     assert apart(sampled(model, both, latent=latent, **given), expected) <= TOLERANCE
+
+
+def test_inpainting_is_steered_within_its_mask_alone(model, net, hint, apple) -> None:
+    mask = torch.zeros(1, 256, 256)
+    mask[:, 64:192, 64:192] = 1
+    [control] = call("SanakitControl", net, hint, strength=0.8)
+    given = {"prompt": "a yellow star", "seed": 3, "steps": 3}
+    [drawn] = call("SanakitInpaint", model, apple, mask, control=control, **given)
+    [alone] = call("SanakitInpaint", model, apple, mask, **given)
+    pipe, image = Inpaint(model.beside([net.net])), ControlImage(to_images(hint)[0], scale=0.8)
+    marked = Image.fromarray((mask[0] * 255).to(torch.uint8).numpy())
+    expected = pipe(to_images(apple)[0], marked, **given, control=image).images[0]
+    assert apart(drawn, expected) == 0
+    assert apart(drawn, alone) > 20
+    assert torch.equal(drawn[0][mask[0] == 0], apple[0][mask[0] == 0])
+
+
+def test_a_noise_mask_holds_for_a_steered_sampler_too(model, texts, net, hint, apple) -> None:
+    [latent] = call("SanakitEncode", model, apple)
+    latent["noise_mask"] = torch.zeros(1, 1, 256, 256)
+    latent["noise_mask"][..., 64:128, 64:128] = 1
+    both = call("SanakitApplyControlNet", *texts, net, hint)
+    [drawn] = call("SanakitSampler", model, *both, latent=latent, strength=1.0, **SMALL)
+    change = (drawn["samples"] - latent["samples"]).abs().amax(1)[0]  # h w
+    inside = torch.zeros(8, 8, dtype=torch.bool)
+    inside[2:4, 2:4] = True
+    assert change[~inside].max() < 1e-4
+    assert change[inside].min() > 0.01
+
+
+def test_a_model_with_adapters_is_steered_at_their_weights(model, texts, net, hint, tmp_path) -> None:
+    assert isinstance(model.transformer, Sana)
+    config = model.transformer.config
+    files = [
+        save_adapter(tmp_path / f"ink{n}.safetensors", lora(config=config, seed=n, spread=0.05), config)
+        for n in (1, 2)
+    ]
+    adapted, twin = model, model.twin()
+    for file, weight in zip(files, (0.7, -0.4), strict=True):
+        [adapted] = call("SanakitLoadAdapter", adapted, weight=weight, path=str(file))
+        twin.load_adapter(file, weight)
+    [control] = call("SanakitControl", net, hint, strength=0.6)
+    [drawn] = call("SanakitTextToImage", adapted, prompt="a red apple", control=control, **SMALL)
+    image = ControlImage(to_images(hint)[0], scale=0.6)
+    pipe = twin.beside([net.net])
+    assert pipe.adapters == adapted.adapters == {"ink1": 0.7, "ink2": -0.4}
+    expected = pipe("a red apple", control=image, **SMALL).images[0]
+    assert apart(drawn, expected) == 0
+    [other] = call("SanakitTextToImage", model, prompt="a red apple", control=control, **SMALL)
+    assert apart(drawn, other) > 20
+    assert model.adapters == {}
 
 
 def test_what_cannot_steer_is_refused_before_anything_is_computed(

@@ -28,6 +28,7 @@ from sanakit.pipelines.image_to_image import ImageToImage
 from sanakit.pipelines.request import check_request
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.weights import load_transformer, save_controlnet
+from sanakit.weights.control import ControlFile
 from tests.pipelines.noises import seeded_noise
 
 TOLERANCE, CONTRAST = 2, 10  # of 255: in every pixel; flatter images could agree by chance
@@ -260,18 +261,40 @@ def test_an_image_to_start_from_can_be_steered_too(control_folder):
     assert np.abs(drawn[0] - drawn[1]).max() > 5
 
 
-def test_the_settings_lie_in_the_png_and_say_that_the_image_is_missing(pipe, tmp_path):
+def test_the_settings_lie_in_the_png_and_say_that_the_image_is_missing(pipe, plain, control_folder, tmp_path):
     control = ControlImage(drawing(), kind="edges", scale=0.8, end=0.5)
     result = pipe(PROMPT, seed=3, steps=4, control=[control, ControlImage(drawing(), scale=0.1)])
     path = save(result.images[0], tmp_path / "fox.png", result.metadata[0])
     found = read_metadata(path)
-    assert found["control"] == "edges 0.8 from 0 to 0.5; as-is 0.1"
+    shown, net = control.fingerprint, ControlFile(control_folder).fingerprint
+    both = ("edges 0.8 from 0 to 0.5", "as-is 0.1")
+    assert found["control"] == "; ".join(f"{one} of {shown} by model@{net}" for one in both)
+    made_here = plain.beside([random_net(plain.transformer)])
+    assert check_request(made_here.spec, PROMPT, control=control).metadata[0]["control"] == (
+        f"edges 0.8 from 0 to 0.5 of {shown}"
+    )
     kept = {name: value for name, value in found.items() if name not in ("model", "version")}
     with pytest.raises(SettingsError, match="the settings of a PNG do not hold the image"):
         pipe(**kept)
 
 
+def test_another_image_of_the_same_settings_has_another_record():
+    images = [drawing(), drawing().rotate(180), drawing(64, 96), drawing(96, 64)]
+    marks = [ControlImage(image).fingerprint for image in images]
+    assert marks[0] == marks[3] == ControlImage(drawing().convert("RGBA")).fingerprint
+    assert len({*marks}) == 3
+    assert all(len(mark) == 12 for mark in marks)
+
+
 # What is refused, without weights
+
+
+def test_pag_and_a_control_image_are_refused_together(pipe):
+    control = ControlImage(drawing())
+    with pytest.raises(SettingsError, match="pag cannot be combined with a control image"):
+        check_request(pipe.spec, PROMPT, guidance_kind="pag=2", control=control)
+    assert check_request(pipe.spec, PROMPT, guidance_kind="pag=2").kind.blocks
+    assert check_request(pipe.spec, PROMPT, guidance_kind="rescale=0.5", control=control).kind.rescale
 
 
 @pytest.mark.parametrize(

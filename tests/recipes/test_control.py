@@ -14,12 +14,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from sanakit import ControlImage
 from sanakit.cli import main
 from sanakit.errors import SettingsError
 from sanakit.images.image import read_metadata
+from sanakit.images.opening import open_image
 from sanakit.recipes import RECIPES, control, finetune
 from sanakit.train.run import run_recipe
 from sanakit.weights import describe, load_controlnet
+from sanakit.weights.control import ControlFile
 
 Writer = Callable[..., Path]
 
@@ -86,7 +89,9 @@ def test_one_command_trains_one_and_another_draws_with_it(
         1,
     )
     assert sana("generate", "a red apple", "--model", deep, *options) == 0
-    assert read_metadata("steered.png")["control"] == "edges 1"
+    net = ControlFile(output / "model").fingerprint
+    shown = ControlImage(open_image(Path(shown), "it")).fingerprint
+    assert read_metadata("steered.png")["control"] == f"edges 1 of {shown} by model@{net}"
 
 
 def test_smoke_takes_two_small_steps(pictures, deep, tmp_path) -> None:

@@ -120,6 +120,19 @@ def test_a_folder_s_pictures_are_repeated(pictures, tiny, tmp_path, command: Com
     assert "write it as FOLDER=N" in mistake(*words, "--output", tmp_path / "other", "--repeat", "often")
 
 
+def test_folders_of_kohyas_names_are_repeated_and_told(pictures, tiny, tmp_path, command: Command) -> None:
+    for folder, number in (("img/4_fox", "00"), ("2024_fox", "01"), ("2_owl", "02")):
+        (pictures / folder).mkdir(parents=True)
+        for suffix in ("png", "txt"):
+            shutil.move(pictures / f"{number}.{suffix}", pictures / folder / f"{number}.{suffix}")
+    words = ("train", "lora", "--data", pictures, "--source", tiny, "--steps", 1, "--repeat", "2_owl=1")
+    out, err = command(*words, "--output", tmp_path / "run")
+    assert "Images of the folder img/4_fox come 4 times an epoch, as Kohya's scripts" in out + err
+    assert (out + err).count("times an epoch") == 1
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert record["choices"]["repeats"] == {"img/4_fox": 4, "2_owl": 1}
+
+
 def test_beside_a_quantised_model(pictures, tiny, tmp_path, command: Command) -> None:
     folder = tmp_path / "few"
     command(
@@ -127,6 +140,7 @@ def test_beside_a_quantised_model(pictures, tiny, tmp_path, command: Command) ->
         *("--plan", "int8-weight", "--learning-rate", 0.05),
     )
     assert json.loads((folder / "config.json").read_text())["choices"]["plan"] == "int8-weight"
+    assert Cache(folder / "cache").about.maker.plan == "int8-weight"
     pipe = TextToImage.from_pretrained(tiny, plan="int8-weight")
     before = pipe("a fox", seed=0, output="pt").images
     pipe.load_adapter(folder / "few.safetensors")

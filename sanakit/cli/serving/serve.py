@@ -41,6 +41,15 @@ KeepDays = Annotated[
 Filter = Annotated[
     bool, typer.Option("--filter", help="Check images with a safety filter before sending them.")
 ]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        metavar="NAME=FILE",
+        show_default="none",
+        help="LoRA file that requests may use by its name; may be repeated.",
+    ),
+]
 Controls = Annotated[
     list[str] | None,
     typer.Option(
@@ -101,14 +110,7 @@ def serve(
             metavar="SECONDS", min=0, max=3600, help="Time to finish running work after a stop signal."
         ),
     ] = 30,
-    adapter: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=FILE",
-            show_default="none",
-            help="LoRA file that requests may use by its name; may be repeated.",
-        ),
-    ] = None,
+    adapter: Adapters = None,
     control: Controls = None,
     filter: Filter = False,
     prompt_filter: Annotated[

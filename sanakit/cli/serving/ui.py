@@ -10,8 +10,19 @@ from typing import Annotated
 
 import typer
 
-from sanakit.cli.options import named_controls
-from sanakit.cli.serving.serve import Controls, Device, Dtype, Filter, Host, KeepDays, Memory, Models, NoAuth
+from sanakit.cli.options import named_adapters, named_controls
+from sanakit.cli.serving.serve import (
+    Adapters,
+    Controls,
+    Device,
+    Dtype,
+    Filter,
+    Host,
+    KeepDays,
+    Memory,
+    Models,
+    NoAuth,
+)
 from sanakit.cli.terminal import Debug
 from sanakit.errors import MissingExtraError
 
@@ -28,6 +39,7 @@ def ui(
     device: Device = "auto",
     dtype: Dtype = "auto",
     keep_days: KeepDays = None,
+    adapter: Adapters = None,
     control: Controls = None,
     filter: Filter = False,
     open_page: Annotated[
@@ -58,6 +70,7 @@ def ui(
         dtype=dtype,
         memory=memory,
         keep_days=keep_days,
+        adapters=named_adapters(adapter),
         controls=named_controls(control),
         drain=0.0,  # who presses Ctrl-C is the one who draws
         image_filter=filter,

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -78,6 +78,7 @@ class CachePlan:
     latent_bytes: int
     text_bytes: int
     free_bytes: int
+    quantised: str | None = None  # the plan by which the text encoder is
 
     @property
     def missing(self) -> list[Shard]:
@@ -139,13 +140,15 @@ def plan_cache(
     *,
     text: bool = False,
     square: bool = False,
+    quantised: str | None = None,
     progress: OnProgress | None = None,
 ) -> CachePlan:
     """Plan the cache of a source; only the scan of its headers is written.
 
     place: an open source, or anything `open_source` opens. folder: of the cache, new or started. model: the
     one whose encoders are used. resolution, square: as for `fill_buckets`; None: the model's own. text:
-    features of all captions too.
+    features of all captions too. quantised: the plan by which the text encoder is quantised, as the model
+    that learns of the cache has it.
     progress: called with (what is being done, how many are done, how many there are).
     Raises DataError for a source without usable images or a folder with other files, OutputError without disk
     space, and the errors of loading the model.
@@ -173,7 +176,7 @@ def plan_cache(
     members = buckets.members
     latent_bytes = sum(each * len(numbers) for each, numbers in zip(latent_each, members, strict=True))
     about = About(
-        maker=_maker(model, autoencoder, encoder),
+        maker=replace(_maker(model, autoencoder, encoder), plan=(text and quantised) or ""),
         resolution=resolution,
         sizes=buckets.sizes,
         latent_channels=config.latent_channels,
@@ -198,6 +201,7 @@ def plan_cache(
         latent_bytes=latent_bytes,
         text_bytes=round(text_each * len(buckets)),
         free_bytes=shutil.disk_usage(folder).free,
+        quantised=quantised,
     )
 
 
@@ -226,7 +230,8 @@ def build_cache(
             place = choose_device(device)
             kind = None if dtype == "auto" else dtype
             autoencoder = load_image_autoencoder(plan.model, part="encoder", device=place, dtype=kind)
-            encoder = load_text_encoder(plan.model, device=place, dtype=kind) if about.text_width else None
+            how = {"device": place, "dtype": kind, "plan": plan.quantised}
+            encoder = load_text_encoder(plan.model, **how) if about.text_width else None
             done = kept
             with closing(_read_ahead(plan.source, _tasks(plan, missing, batch))) as read:
                 for shard in missing:

@@ -54,8 +54,8 @@ class Maker:
     """The model behind a cache's content; models that give the same content differ only in name.
 
     autoencoder, text_encoder: SHA-256 of the encoders' weights, None: no text.   scaling_factor: that latents
-    were multiplied by.   instruction, max_tokens, dialect: of the text encoder, "", 0 and
-    the usual one without text.
+    were multiplied by.   instruction, max_tokens, dialect: of the text encoder, "", 0 and the usual one
+    without text.   plan: that quantised it, else "".
     """
 
     model: str
@@ -65,6 +65,7 @@ class Maker:
     instruction: str = ""
     max_tokens: int = 0
     dialect: Dialect = USUAL
+    plan: str = ""
 
     def difference(self, other: Maker) -> str | None:
         """Name the first thing in which another maker differs, and both values; None: it makes the same."""
@@ -82,6 +83,7 @@ _COMPARED = {
     "instruction": "the instruction before prompts",
     "max_tokens": "the most text tokens",
     "dialect": "the dialect that prompts are read in",
+    "plan": "the plan of its quantisation",
 }
 
 
@@ -294,9 +296,8 @@ class Cache:
         """
         mine = self.about.maker
         # features that nobody is going to use need not fit
-        pixels_only = Maker(
-            model=mine.model, autoencoder=mine.autoencoder, scaling_factor=mine.scaling_factor
-        )
+        pixels = {"autoencoder": mine.autoencoder, "scaling_factor": mine.scaling_factor}
+        pixels_only = Maker(model=mine.model, **pixels)
         found = (mine if maker.text_encoder else pixels_only).difference(maker)
         if found:
             raise DataError(
@@ -334,9 +335,8 @@ def read_about(folder: Path) -> About:
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(
-            f"{path} is damaged ({error}): delete the folder and build the cache again."
-        ) from None
+        sentence = f"{path} is damaged ({error}): delete the folder and build the cache again."
+        raise DataError(sentence) from None
 
 
 def _open_shard(folder: Path, shard: Shard) -> TensorFiles:

@@ -41,7 +41,7 @@ from sanakit.serve.engine.decoding import DecodingTurns
 from sanakit.serve.engine.features import PromptFeatures
 from sanakit.serve.engine.group import Group, GroupKey, RequestImage, Turns, source_pixels
 from sanakit.serve.engine.residence import CurrentPart, ModelPool, Resident
-from sanakit.serve.engine.steering import NamedControl, chosen
+from sanakit.serve.engine.steering import NamedControl, chosen, prepared
 from sanakit.serve.engine.ticket import Event, Failed, Finished, Stepped, Ticket
 from sanakit.text.prompt_weights import weigh
 
@@ -131,13 +131,15 @@ class Engine:
         if image is None:
             if mask is not None or strength is not None:
                 raise SettingsError("A mask or a strength needs an image to draw from.")
-            return check_request(
+            request = check_request(
                 spec, prompt, negative_prompt, width=width, height=height, control=steering, **settings
             )
+            return prepared(request)
         if strength is None:
             strength = chosen_strength(spec, steps=settings.get("steps")) if mask is None else 1.0
         source = make_source(spec, image, strength, mask=mask, width=width, height=height)
-        return check_request(spec, prompt, negative_prompt, source=source, control=steering, **settings)
+        request = check_request(spec, prompt, negative_prompt, source=source, control=steering, **settings)
+        return prepared(request)
 
     def submit(
         self,

@@ -11,7 +11,7 @@ from PIL import Image
 from sanakit.errors import SettingsError
 from sanakit.images.hints import HintKind
 from sanakit.pipelines.control import ControlImage
-from sanakit.pipelines.request import ModelSpec
+from sanakit.pipelines.request import ModelSpec, Request
 from sanakit.weights.control import ControlFile
 
 MAX_CONTROLS = 4  # of one request
@@ -47,6 +47,13 @@ def chosen(
         images.append(ControlImage(one["image"], kind=one.get("kind") or offered[name].hint, **given))
         nets.append(f"{name}@{offered[name].fingerprint}")
     return images, replace(spec, controlnets=len(nets), nets=tuple(nets))
+
+
+def prepared(request: Request) -> Request:
+    """Return a request with its hints made, in the caller's thread: the computing one has other work."""
+    for one in request.conditions.control:
+        _ = one.pixels
+    return request
 
 
 def net_names(nets: Sequence[str]) -> tuple[str, ...]:

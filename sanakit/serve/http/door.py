@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import secrets
+import string
 import sys
 from time import perf_counter
 from urllib.parse import quote
@@ -18,7 +19,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sanakit.errors import ClosedError
+from sanakit.errors import BusyError, ClosedError
 from sanakit.serve.http.failures import Failure, FailureError, failure_of
 from sanakit.serve.http.metrics import Metrics
 
@@ -30,7 +31,12 @@ _API_HEADERS = {  # not for a page that is mounted beside the API
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
-_MOST_BYTES = {"multipart/form-data": sys.maxsize, "application/json": 1_000_000}  # two prompts, all escaped
+PLAIN_JSON = 1_000_000  # bytes of a body without images: two prompts, all escaped
+MOST_JSON = 8_000_000  # bytes of any, which are parsed in one turn of the loop
+MOST_LARGE = 32  # bodies of JSON over PLAIN_JSON at a time: 8 MB each, and as much again once they are parsed
+MOST_BESIDE = 260_000  # bytes besides letters and digits of more than PLAIN_JSON: two prompts, not escaped
+_MOST_BYTES = {"multipart/form-data": sys.maxsize, "application/json": MOST_JSON}
+_BASE64 = (string.ascii_letters + string.digits + "+/=").encode()
 _MOST_OTHER = 65_536
 _API = ("/v1/", "/health", "/ready", "/metrics", "/openapi.json")
 
@@ -130,15 +136,26 @@ class HeadRequests:
             scope["route"] = asked.get("route")  # for the figures
 
 
+def beside_base64(text: bytes) -> int:
+    """Return how many bytes of a text cannot be a part of base64: they are what makes JSON slow to parse.
+
+    >>> beside_base64(b'{"image":"AAAA"}')
+    7
+    """
+    return len(text.translate(None, _BASE64))
+
+
 class BodyLimit:
     """Refuses bodies over a number of bytes, while they are read: Content-Length may lie or be absent.
 
-    limit: of a form with files. Others are read whole by the event loop, which nobody may hold up.
+    limit: of a form with files. Others are read whole by the event loop, which nobody may hold up: a large
+    one of JSON may be large by images alone.
     """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app
         self._limit = limit
+        self._large = 0  # bodies of JSON over PLAIN_JSON that are held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request on, but no more of its body than the limit."""
@@ -148,20 +165,38 @@ class BodyLimit:
         headers = Headers(scope=scope)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         limit = min(self._limit, _MOST_BYTES.get(kind, _MOST_OTHER))
-        message = f"The body is larger than the {limit:,} bytes that this server allows."
-        failure = Failure(status=413, message=message, code="body_too_large", headers={"Connection": "close"})
+        failure = _too_large(f"The body is larger than the {limit:,} bytes that this server allows.")
         announced = headers.get("content-length", "0")
         if announced.isdecimal() and int(announced[:30]) > limit:
             await failure.response()(scope, receive, send)
             return
-        came = 0
+        came = beside = held = 0
+        is_json = kind == "application/json"
 
         async def receiving() -> Message:
-            nonlocal came
+            nonlocal came, beside, held
             part = await receive()
             came += len(part.get("body", b""))
+            beside += beside_base64(part.get("body", b"")) if is_json else 0
             if came > limit:
                 raise FailureError(failure)
+            if came > PLAIN_JSON and beside > MOST_BESIDE:
+                raise FailureError(
+                    _too_large(f"A body of more than {PLAIN_JSON:,} bytes may be large by its images alone.")
+                )
+            if is_json and came > PLAIN_JSON and not held:
+                if self._large >= MOST_LARGE:
+                    busy = BusyError("Too many large bodies came: try again later.")
+                    raise FailureError(failure_of(busy, scope["state"]["request_id"]))
+                held = 1
+                self._large += held
             return part
 
-        await self._app(scope, receiving, send)
+        try:
+            await self._app(scope, receiving, send)
+        finally:
+            self._large -= held
+
+
+def _too_large(message: str) -> Failure:
+    return Failure(status=413, message=message, code="body_too_large", headers={"Connection": "close"})

@@ -20,7 +20,7 @@ from sanakit.serve.engine.steering import MAX_CONTROLS
 MAX_PROMPT = 32_000  # characters, as OpenAI's
 MAX_IMAGES = 10  # of one request
 MAX_ADAPTERS = 16  # of one request
-MAX_CONTROL = 1_000_000  # characters of a control image in base64
+MAX_CONTROL = 6_000_000  # characters of a control image in base64
 MAX_SEED = 2**53 - 1  # the largest whole number that every JSON reader keeps exact
 
 _IGNORED = "Accepted for existing clients; has no effect here."

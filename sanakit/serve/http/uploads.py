@@ -13,6 +13,7 @@ import io
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, BinaryIO
 
 from fastapi import Request
@@ -26,13 +27,15 @@ from sanakit.images.opening import flatten, open_image
 from sanakit.pipelines.request import Request as Drawn
 from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.engine.steering import NamedControl
+from sanakit.serve.http.door import MOST_BESIDE, MOST_JSON, PLAIN_JSON, beside_base64
 from sanakit.serve.http.failures import FailureError, invalid, unknown_field
-from sanakit.serve.http.openai_schema import MAX_CONTROL, DrawingSettings, EditRequest, plain_name
+from sanakit.serve.http.openai_schema import DrawingSettings, EditRequest, plain_name
 from sanakit.serve.http.service import Service
 
 _FILES = {"image": "image", "image[]": "image", "mask": "mask"}  # OpenAI's client sends lists with brackets
 _ADAPTER = re.compile(r"adapters\[(.{1,200})\]")  # an object, as OpenAI's client sends it
 _DATA = re.compile(r"data:[a-z0-9.+/-]{0,100};base64,", re.IGNORECASE)
+_SLICE = 1 << 20  # characters of base64 that are decoded at a time; a multiple of four
 _NAMES = [*EditRequest.model_fields, *_FILES]
 
 
@@ -61,8 +64,8 @@ async def read_edit(
     """
     if client.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
         raise SettingsError("An edit must be a form: send multipart/form-data.")
-    async with client.form(max_files=3, max_fields=64, max_part_size=MAX_CONTROL) as form:
-        body, files = _sorted(form)
+    async with client.form(max_files=3, max_fields=64, max_part_size=MOST_JSON) as form:
+        body, files = await service.decode(partial(_sorted, form))
         image, mask = files["image"].file, files["mask"].file if "mask" in files else None
 
         def check() -> tuple[Drawn, dict[str, Image.Image], list[NamedControl]]:
@@ -100,15 +103,24 @@ def control_files(body: DrawingSettings) -> list[io.BytesIO]:
     for number, one in enumerate(body.control or (), 1):
         start = _DATA.match(one.image)
         try:
-            files.append(
-                io.BytesIO(base64.b64decode(one.image[start.end() if start else 0 :], validate=True))
-            )
+            files.append(io.BytesIO(_decoded(one.image[start.end() if start else 0 :])))
         except (binascii.Error, ValueError):  # the latter for other letters than ASCII
             raise SettingsError(
                 f"The image of control {number} is not base64: send a PNG, JPEG or WebP file in base64, or "
                 "as a data URL (data:image/png;base64,...)."
             ) from None
     return files
+
+
+def _decoded(text: str) -> bytes:
+    """Decode base64, some at a time: one call for all of it would hold up all other threads meanwhile.
+
+    Raises ValueError.
+    """
+    if "=" in text[:-2]:
+        raise ValueError("it ends in the middle")
+    parts = (text[start : start + _SLICE] for start in range(0, len(text), _SLICE))
+    return b"".join(base64.b64decode(part, validate=True) for part in parts)
 
 
 def open_controls(body: DrawingSettings, files: Sequence[BinaryIO]) -> list[NamedControl]:
@@ -180,7 +192,14 @@ def _sorted(form: FormData) -> tuple[EditRequest, dict[str, UploadFile]]:
 
 
 def _parsed(text: str) -> Any:
-    """Return the value of a field that holds JSON; text that is none stays text, which no field takes."""
+    """Return the value of a field that holds JSON; text that is none stays text, which no field takes.
+
+    Raises SettingsError for a long one that is long by more than its images.
+    """
+    if len(text) > PLAIN_JSON and beside_base64(text.encode(errors="replace")) > MOST_BESIDE:
+        raise SettingsError(
+            f"control has more than {PLAIN_JSON:,} characters besides its images: shorten it."
+        )
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -49,7 +49,8 @@ class Endpoints:
         with gr.Column(visible=False):
             engine = self._page.engine
             fields = _fields(list(engine.specs))
-            steering = _STEERING if any(engine.residence.controls.values()) else ()
+            offered = _STEERING if any(engine.residence.controls.values()) else ()
+            offered += ("adapters",) if any(engine.residence.adapters.values()) else ()
             answer: list[Any] = [gr.File(label="Files", file_count="multiple"), gr.JSON(label="Settings")]
             for function, own in (
                 (self.generate, ("prompt", "width", "height")),
@@ -59,7 +60,7 @@ class Endpoints:
                     told(function, spelled=str),
                     None,
                     answer,
-                    inputs_kwargs={name: fields[name] for name in (*own, *_SHARED, *steering)},
+                    inputs_kwargs={name: fields[name] for name in (*own, *_SHARED, *offered)},
                     show_progress="hidden",
                     api_name=function.__name__,
                     concurrency_limit=None,  # the engine has the queue
@@ -84,14 +85,15 @@ class Endpoints:
         control_scale: float | None = None,
         control_start: float | None = None,
         control_end: float | None = None,
+        adapters: dict[str, float] | None = None,
     ) -> Answer:
         """Draw images from a prompt. Width and height are pixels; image i has the seed + i. Left out, size,
         steps and guidance are the model's own, and the seed is random. With prompt weights, (red:1.5) weighs
         these words. Control is an image that steers through the ControlNet of that name; its kind, scale,
-        start and end are as for the API.
+        start and end are as for the API. Adapters are weights by name, such as {"ink": 0.8}.
         """
         words, others = (prompt, negative_prompt, model), (steps, guidance, seed, num_images, prompt_weights)
-        wish = self._wish(*words, *others, size=(width, height))
+        wish = replace(self._wish(*words, *others, size=(width, height)), adapters=_weights(adapters))
         told = (control_net, control_kind, control_scale, control_start, control_end)
         return await self._drawn(visitor, await self._steered(wish, control, *told))
 
@@ -115,13 +117,14 @@ class Endpoints:
         control_scale: float | None = None,
         control_start: float | None = None,
         control_end: float | None = None,
+        adapters: dict[str, float] | None = None,
     ) -> Answer:
         """Redraw an image, PNG, JPEG or WebP, or the part of it where a mask of its size is transparent or,
         if nothing is, white. Strength: 0 keeps the image, 1 ignores it. Left out: 1 with a mask, else 0.6, or
         less where that is all of few steps. The rest is as for generate.
         """
         words, others = (prompt, negative_prompt, model), (steps, guidance, seed, num_images, prompt_weights)
-        wish = self._wish(*words, *others)
+        wish = replace(self._wish(*words, *others), adapters=_weights(adapters))
         if not image:
             raise SettingsError("The image is missing: an edit needs one to start from.")
         loop, threads = asyncio.get_running_loop(), self._page.engine.decoding.threads
@@ -203,6 +206,13 @@ class Endpoints:
         return [str(history.file(room, name)) for name in names], {"images": settings, "warnings": warnings}
 
 
+def _weights(adapters: Any) -> dict[str, Any]:
+    """Return adapters and their weights, which the engine checks. Raises SettingsError."""
+    if adapters is not None and not isinstance(adapters, dict):
+        raise SettingsError('adapters are weights by name: send an object, such as {"ink": 0.8}.')
+    return adapters or {}
+
+
 def _fields(models: list[str]) -> dict[str, gr.components.Component]:
     """Return the components that describe the parameters, by their names; errors name their labels."""
     side: dict[str, Any] = {"precision": 0, "minimum": MIN_SIDE, "maximum": MAX_SIDE}
@@ -226,4 +236,5 @@ def _fields(models: list[str]) -> dict[str, gr.components.Component]:
         "control_scale": gr.Number(label="Scale of control", minimum=-MAX_SCALE, maximum=MAX_SCALE),
         "control_start": gr.Number(label="Start of control", minimum=0, maximum=1),
         "control_end": gr.Number(label="End of control", minimum=0, maximum=1),
+        "adapters": gr.JSON(label="Adapters"),
     }

@@ -22,6 +22,7 @@ from sanakit.pipelines.image_to_image import chosen_strength
 from sanakit.pipelines.request import steps_done
 from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.engine.engine import Engine
+from sanakit.serve.web.adapters import make_adapters
 from sanakit.serve.web.history import SHARED, History
 from sanakit.serve.web.messages import told
 from sanakit.serve.web.panel import make_panel, offered_by, restored_from
@@ -40,12 +41,12 @@ from sanakit.serve.web.settings import (
     CUSTOM,
     Wish,
     command_line,
+    drawn_by,
     parse_whole,
     settings_of,
     sizes,
     split_style,
     styles,
-    told_otherwise,
 )
 from sanakit.serve.web.steering import control_of, make_steering
 from sanakit.serve.web.studio import BEYOND, WHOLE, Edit, Studio, View
@@ -93,6 +94,7 @@ class Page:
         with gr.Row(elem_id="body"):
             self.panel = make_panel(self.engine.specs)
             with self.panel.column:
+                self.adapters = make_adapters(self.engine.residence.adapters)
                 self.steering = make_steering(self.engine.residence.controls, self.engine.decoding)
             with gr.Column(scale=8, min_width=320, elem_id="right"):
                 strength = chosen_strength(next(iter(self.engine.specs.values())))
@@ -106,7 +108,7 @@ class Page:
     def _tie_panel(self) -> None:
         panel, editor, stage = self.panel, self.editor, self.stage
         self._on(self.mode.change, self.choose_mode, [self.mode], self._whole())
-        chosen = [*self._settings(), editor.strength, *self.steering.changed]
+        chosen = [*self._settings(), editor.strength]
         self._on(panel.model.input, self.choose_model, [panel.model, editor.what], chosen)
         example = [panel.prompt, panel.style, panel.chips]
         self._on(panel.chips.input, self.choose_example, [panel.model, panel.chips], example)
@@ -128,7 +130,7 @@ class Page:
         self._on(
             panel.draw.click,
             self.draw,
-            [*asked, *self.steering.inputs],
+            [*asked, *self.steering.inputs, *self.adapters.inputs],
             [self.mode, panel.drawn_seed, *changed, *self._details(stage.details)],
             concurrency_limit=None,  # the engine has the queue, and says when it is full
         )
@@ -211,6 +213,7 @@ class Page:
         """Return the controls' values, in the order of `_tie_panel`. Raises SanaError."""
         model, prompt, style, negative, width, height, steps, scale, kind, solver, seed, count, *rest = values
         seed = (seed or "").strip()
+        images = 8 + len(self.steering.inputs)  # behind the switch of weights and the seven of the editor
         wanted = seed and (keep_seed or seed != drawn_seed)  # what was typed a moment ago is not ticked yet
         wish = Wish(
             model=model,
@@ -226,7 +229,8 @@ class Page:
             seed=seed if wanted else str(secrets.randbelow(2**32)),
             num_images=parse_whole("number of images", count),
             prompt_weights=bool(rest[0]),
-            control=control_of(rest[8:]),  # behind the switch of weights and the seven of the editor
+            control=control_of(rest[8:images]),
+            adapters=self.adapters.weights(model, rest[images:]),
         )
         if mode != EDIT:
             return wish, None
@@ -267,8 +271,8 @@ class Page:
     def choose_model(self, model: str, what: str = WHOLE) -> Updates:
         """Offer a model's own styles and sizes, and set its defaults."""
         strength = chosen_strength(self.engine.specs[model]) if what == WHOLE else 1.0
-        shown = offered_by(self.engine.specs[model], self.panel) | self.steering.offered_by(model)
-        return {**shown, self.editor.strength: strength}
+        shown = offered_by(self.engine.specs[model], self.panel) | self.adapters.offered_by(model)
+        return {**shown, **self.steering.offered_by(model), self.editor.strength: strength}
 
     def choose_example(self, model: str, prompt: str) -> Updates:
         """Write an example into the prompt; the style that it ends with is chosen instead of written."""
@@ -350,18 +354,14 @@ class Page:
         }
 
     def _restore(self, metadata: Metadata, model: str) -> Updates:
-        panel = self.panel
-        drawn_by = str(metadata["model"])
-        if drawn_by not in self.engine.specs:
-            warning = f"It was drawn by {drawn_by[:100]}, missing here; {model} draws another image."
-            gr.Warning(escape(warning))
-        else:
-            model = drawn_by
-        spec = self.engine.specs[model]
-        for note in told_otherwise(metadata, spec):
+        chosen, (model, notes) = model, drawn_by(metadata, self.engine.specs, model)
+        weights, told = self.adapters.restored_from(metadata, model)
+        for note in (*notes, *told):
             gr.Warning(escape(note))
         mode = EDIT if "strength" in metadata else CREATE
-        return {self.mode: mode, panel.model: model, **restored_from(metadata, spec, panel)}
+        shown = restored_from(metadata, self.engine.specs[model], self.panel) | weights
+        shown |= {} if model == chosen else self.steering.offered_by(model)
+        return {self.mode: mode, self.panel.model: model, **shown}
 
     def _show(self, details: Details, room: str, name: str) -> Updates:
         metadata = self.history.metadata(room, name)
@@ -392,7 +392,8 @@ class Page:
         sizes = [panel.size, panel.sides, panel.width, panel.height]
         sampling = [panel.steps, panel.guidance, panel.guidance_kind, panel.solver]
         switches = [panel.prompt_weights, panel.keep_seed]
-        return [*words, *sizes, *sampling, *switches, panel.seed, panel.num_images]
+        offered = [*self.adapters.changed, *self.steering.changed]
+        return [*words, *sizes, *sampling, *switches, panel.seed, panel.num_images, *offered]
 
     def _details(self, details: Details) -> list:
         return [details.group, details.download, details.command, details.data, details.shown]

@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,9 @@ MOST_EXAMPLES = 8  # prompts that the page shows
 MOST_STEPS, MOST_GUIDANCE = 100, 20.0  # as far as the sliders go
 SOURCE = "source.png"  # stands for the visitor's file, whose place only they know
 CONTROL = "control.png"  # likewise, of what steered it
-_CONTROL = re.compile(r"([a-z-]+) (-?[0-9.]+)(?: from ([0-9.]+) to ([0-9.]+))?(?: by (.+)@[0-9a-f]+)?")
+_CONTROL = re.compile(
+    r"([a-z-]+) (-?[0-9.]+)(?: from ([0-9.]+) to ([0-9.]+))?(?: of [0-9a-f]+)?(?: by (.+)@[0-9a-f]+)?"
+)
 
 # Text added to the prompt, where a model's folder names no styles: the published models know words that
 # captions are full of.
@@ -67,6 +69,7 @@ class Wish:
     seed: str = ""  # as typed: a browser's numbers lose the last digits of large ones; empty: a new one
     num_images: int = 1
     control: Sequence[NamedControl] = ()  # what steers it
+    adapters: Mapping[str, float] = field(default_factory=dict)  # name -> weight; others are off
 
     def words(self, known: Mapping[str, str]) -> dict[str, Any]:
         """Return the keyword arguments of `Engine.check`. known: the model's styles. Raises SettingsError."""
@@ -84,6 +87,7 @@ class Wish:
             "seed": parse_seed(self.seed),
             "num_images": self.num_images,
             "control": self.control,
+            "adapters": self.adapters,
         }
 
 
@@ -223,13 +227,6 @@ def other_dialect(metadata: Metadata, spec: ModelSpec) -> str:
     return f"It was drawn in the dialect {drawn}; this page draws in {own}, which gives another image."
 
 
-def other_adapters(metadata: Metadata) -> str:
-    """Return what is told of an image that was drawn with adapters, which a page does not use; else ""."""
-    files = ", ".join(use.file[:100] for use in recorded_uses(metadata.get("adapters", "")))
-    told = f"It was drawn with {files}; this page draws without adapters, which gives another image."
-    return told if files else ""
-
-
 def other_control(metadata: Metadata) -> str:
     """Return what is told of an image that was steered, whose control image no file keeps; else ""."""
     control = str(metadata.get("control", ""))[:200]
@@ -237,10 +234,17 @@ def other_control(metadata: Metadata) -> str:
     return told if control else ""
 
 
-def told_otherwise(metadata: Metadata, spec: ModelSpec) -> list[str]:
-    """Return what is told of an image that a page does not draw again by its settings alone."""
-    found = other_dialect(metadata, spec), other_adapters(metadata), other_control(metadata)
-    return [note for note in found if note]
+def drawn_by(metadata: Metadata, specs: Mapping[str, ModelSpec], chosen: str) -> tuple[str, list[str]]:
+    """Return the model that draws an image again: its own if it is here, else the chosen one.
+
+    Also what is told of an image that a page does not draw again by its settings alone.
+    """
+    own, notes = str(metadata["model"]), []
+    if own not in specs:
+        notes.append(f"It was drawn by {own[:100]}, missing here; {chosen} draws another image.")
+    model = own if own in specs else chosen
+    found = other_dialect(metadata, specs[model]), other_control(metadata)
+    return model, notes + [note for note in found if note]
 
 
 def recorded_controls(text: object) -> list[tuple[str, str, str, str, str]]:

@@ -23,7 +23,7 @@ from sanakit.train.record import MadeWith
 from sanakit.train.run import Run, averaged_weights
 from sanakit.train.runs.class_images import class_images
 from sanakit.train.runs.finetune import ShownImages, show_images, velocity_of
-from sanakit.train.runs.images import encoded_few, open_images
+from sanakit.train.runs.images import encoded_few, named_repeats, open_images
 from sanakit.train.state.average import part_of
 from sanakit.weights import (
     load_clip,
@@ -110,7 +110,10 @@ def adapter_run(
         data, output, source, resolution=aim.resolution, own=own, text=True, captions=captions
     )
     config = settings(len(images.source))
-    images = replace(encoded_few(images, output / "cache", source), repeats=aim.repeats)
+    named = named_repeats(images.source)
+    named = {folder: times for folder, times in named.items() if folder not in aim.repeats}
+    aim = replace(aim, repeats={**named, **aim.repeats})
+    images = replace(encoded_few(images, output / "cache", source, aim.plan), repeats=aim.repeats)
     of_class = None
     if aim.class_prompts:
         loading: dict[str, Any] = {"device": str(device), "plan": aim.plan}
@@ -164,4 +167,9 @@ def adapter_run(
     made_with = MadeWith(
         source=source, data=data, content=data_fingerprint(shown.images.source), choices=choices
     )
-    return Run(objective, config, finish, tuple(shown.report.write().splitlines()), made_with)
+    told = [
+        f"Images of the folder {folder} come {times} times an epoch, as Kohya's scripts read its name; "
+        f"--repeat {folder}=1 shows them once."
+        for folder, times in named.items()
+    ]
+    return Run(objective, config, finish, (*shown.report.write().splitlines(), *told), made_with)

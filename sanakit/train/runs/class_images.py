@@ -40,4 +40,4 @@ def class_images(
     images = open_images(
         drawn / IMAGES, folder, source, resolution=resolution, own=own, text=True, captions=captions
     )
-    return encoded_few(images, folder / "cache", source)
+    return encoded_few(images, folder / "cache", source, loading.get("plan"))

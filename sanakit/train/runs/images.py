@@ -6,10 +6,11 @@ Shapes: B images, H W pixels, C h w latents.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import cast
 
 import numpy as np
@@ -41,6 +42,7 @@ StrPath = str | os.PathLike[str]
 INDEX = "pictures.npz"  # what is known of the images' sizes, in the run's folder
 FEW = 500  # images that are encoded once, before the first step
 COUNTED = 20_000  # images whose captions are counted before the training, at most
+_KOHYA = re.compile(r"([1-9]\d{0,2})_.+")  # not the year in "2024_holidays"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +134,30 @@ def open_images(
     return images
 
 
-def encoded_few(images: TrainedImages, folder: Path, model: StrPath) -> TrainedImages:
+def named_repeats(source: Source | Cache) -> dict[str, int]:
+    """Return how often images of folders come whose names say so, as Kohya's scripts read them: "10_dog".
+
+    Numbers from 2 to 999 count.
+    """
+    folders = {parent for n in range(len(source)) for parent in PurePosixPath(source.key(n)).parents}
+    found = {str(folder): _KOHYA.fullmatch(folder.name) for folder in sorted(folders)}
+    return {folder: int(match[1]) for folder, match in found.items() if match and match[1] != "1"}
+
+
+def encoded_few(
+    images: TrainedImages, folder: Path, model: StrPath, plan: str | None = None
+) -> TrainedImages:
     """Return images of a source as a cache of latents and text features, if they are few; else as they are.
 
-    folder: of the cache, which is continued. The first of several processes makes it.
+    folder: of the cache, which is continued. plan: by which the model's text encoder is quantised. The first
+    of several processes makes it.
     """
     if isinstance(images.source, Cache) or len(images.source) > FEW:
         return images
     share = current_share()
     if share.rank == 0:
-        build_cache(plan_cache(images.source, folder, model, images.resolution, text=True))
+        own = plan_cache(images.source, folder, model, images.resolution, text=True, quantised=plan)
+        build_cache(own)
     if share.world > 1:
         dist.barrier()
     return replace(images, source=Cache(folder), index=None)

@@ -166,12 +166,17 @@ def test_the_settings_tell_kind_scale_times_and_the_weights_of_the_controlnet(
     engine: Engine, places: dict[str, str]
 ) -> None:
     (first,) = engine.check(None, "x", control=CHOICES[3]).metadata
-    assert first["control"] == f"edges 1 from 0 to 0.5 by lines@{ControlFile(places['lines']).fingerprint}"
+    shown = ControlImage(CHOICES[3][0]["image"]).fingerprint
+    net = ControlFile(places["lines"]).fingerprint
+    assert first["control"] == f"edges 1 from 0 to 0.5 of {shown} by lines@{net}"
     hashes = [ControlFile(places[name]).fingerprint for name in ("lines", "spots")]
     assert len({*hashes}) == 2
     assert all(len(one) == 12 for one in hashes)
     (both,) = engine.check(None, "x", control=CHOICES[8]).metadata
-    assert both["control"] == f"edges 1 by lines@{hashes[0]}; as-is 0.3 by spots@{hashes[1]}"
+    images = [one["image"] for one in CHOICES[8]]
+    marks = [ControlImage(image).fingerprint for image in images]
+    told = f"edges 1 of {marks[0]} by lines@{hashes[0]}; as-is 0.3 of {marks[1]} by spots@{hashes[1]}"
+    assert both["control"] == told
 
 
 @pytest.mark.parametrize(

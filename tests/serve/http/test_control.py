@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from sanakit import ControlImage
 from sanakit.images.image import read_metadata
 from sanakit.images.opening import MAX_PIXELS
 from sanakit.models.controlnet import ControlNet
@@ -79,7 +80,8 @@ def test_a_request_is_steered_by_its_images(parts: Any, engine: Engine) -> None:
     steered, told = drawn(parts.draw(**WORDS, control=control(end=0.5)))
     again, _ = drawn(parts.draw(**WORDS))
     mark = engine.residence.controls["pocket"]["lines"].fingerprint
-    assert (none, told) == ("", f"edges 1 from 0 to 0.5 by lines@{mark}")
+    shown = ControlImage(sketch()).fingerprint
+    assert (none, told) == ("", f"edges 1 from 0 to 0.5 of {shown} by lines@{mark}")
     assert plain == again
     assert pixels(steered) != pixels(plain)
     assert read_metadata(io.BytesIO(base64.b64decode(steered)))["control"] == told
@@ -90,7 +92,7 @@ def test_a_request_is_steered_by_its_images(parts: Any, engine: Engine) -> None:
 def test_scale_zero_draws_what_no_control_draws_bit_for_bit(parts: Any) -> None:
     plain, _ = drawn(parts.draw(**WORDS))
     zero, told = drawn(parts.draw(**WORDS, control=control(scale=0)))
-    assert told.startswith("edges 0 by lines@")
+    assert told.startswith("edges 0 of ")
     assert pixels(zero) == pixels(plain)
 
 
@@ -102,7 +104,7 @@ def test_an_image_comes_in_base64_or_as_a_data_url(parts: Any) -> None:
         assert (pixels(other) == pixels(bare)) is (kind == "PNG")
     nothing_said = control(kind=None, scale=None, start=None, end=None)
     assert drawn(parts.draw(**WORDS, control=nothing_said)) == (bare, told)
-    assert drawn(parts.draw(**WORDS, control=control(kind="blocks")))[1].startswith("blocks 1 by")
+    assert drawn(parts.draw(**WORDS, control=control(kind="blocks")))[1].startswith("blocks 1 of")
 
 
 def test_without_a_size_the_image_has_the_shape_of_the_control(parts: Any) -> None:
@@ -154,6 +156,21 @@ def test_wrong_controls_are_refused_in_a_sentence(parts: Any, wrong: Any, said: 
     assert len(answer.json()["error"]["message"]) < 500
 
 
+def test_an_image_of_megabytes_is_taken_by_requests_forms_and_jobs(parts: Any) -> None:
+    noise = Image.effect_noise((2000, 2000), 120)
+    data = text_of(noise)
+    assert 3_000_000 < len(data) < MAX_CONTROL
+    shown = control(image=data, scale=0)
+    drawn(parts.draw(**WORDS, control=shown))
+    form = {"prompt": "a fox", "steps": "1", "control": json.dumps(shown)}
+    file = {"image": file_of(sketch())}
+    answer = parts.client.post("/v1/images/edits", data=form, files=file)
+    assert answer.status_code == 200, answer.text
+    body = {"prompt": "a fox", "steps": 1, "size": "64x64", "control": shown}
+    answer = parts.client.post("/v1/jobs", json=body)
+    assert answer.status_code == 202, answer.text
+
+
 def test_a_control_that_is_too_large_is_not_decoded(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     wide = Image.new("L", (MAX_PIXELS // 4000 + 1, 4000))
     answer = parts.draw(**WORDS, control=control(image=text_of(wide)))
@@ -179,7 +196,7 @@ def test_openais_client_sends_controls_in_both_forms(parts: Any) -> None:
     for reply in (made, edited):
         assert reply.data
         told = reply.data[0].metadata["control"]  # pyright: ignore[reportAttributeAccessIssue]
-        assert [one.split(" by ")[0] for one in told.split("; ")] == ["edges 0.5", "edges 1 from 0 to 0.5"]
+        assert [one.split(" of ")[0] for one in told.split("; ")] == ["edges 0.5", "edges 1 from 0 to 0.5"]
 
 
 def test_a_form_takes_json(parts: Any) -> None:

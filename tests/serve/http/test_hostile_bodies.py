@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sanakit.serve.http import images_api
+from sanakit.serve.http import door, images_api
 from sanakit.serve.http.openai_schema import MAX_PROMPT
 
 LONGEST = 0.05  # seconds
@@ -111,6 +111,56 @@ BODIES: dict[str, Callable[[], bytes]] = {
     "a long name": lambda: b'{"prompt":"x","' + b"\\ud800" * 160_000 + b'":1}',
     "escapes": lambda: b'{"prompt":"' + b"\\u0000" * 160_000 + b'"}',
 }
+
+
+def image_of(characters: int) -> bytes:
+    return b'"control":[{"name":"x","image":"' + b"A" * characters + b'"}]'
+
+
+LARGE: dict[str, Callable[[], bytes]] = {
+    "an image": lambda: b'{"prompt":"x",' + image_of(7_900_000) + b"}",
+    "an image and keys": lambda: keys(45_000)[:-1] + b"," + image_of(7_000_000) + b"}",
+    "an image and elements": lambda: b'{"n":[' + b"1," * 250_000 + b"1]," + image_of(7_000_000) + b"}",
+    "a number": lambda: b'{"prompt":"x","seed":' + b"9" * 7_900_000 + b"}",
+    "a fraction": lambda: b'{"prompt":"x","n":11,"guidance":1.' + b"1" * 7_900_000 + b"}",
+    "a prompt": lambda: b'{"prompt":"' + b"x" * 7_900_000 + b'"}',
+    "a name": lambda: b'{"prompt":"x","' + b"x" * 7_900_000 + b'":1}',
+    "no base64": lambda: b'{"prompt":"x","control":[{"name":"x","image":"' + b"A=" * 2_900_000 + b'"}]}',
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_body_that_is_large_by_what_may_be_images_is_one_error_soon(app: Any, name: str) -> None:
+    status, error, longest = refused(app, "/v1/images/generations", LARGE[name](), JSON)
+    assert status == 400 or (status, error["code"]) == (413, "body_too_large")
+    assert len(error["message"]) < 500
+    assert longest < LONGEST
+
+
+@pytest.mark.parametrize("inside", [b"1," * 500_000, b"{}," * 300_000, b"[" * 900_000, b"\\n" * 600_000])
+def test_a_large_body_may_be_large_by_images_alone(app: Any, inside: bytes) -> None:
+    body = b'{"prompt":"x","control":[' + inside + image_of(500_000) + b"]}"
+    status, error, longest = refused(app, "/v1/images/generations", body, JSON)
+    assert (status, error["code"]) == (413, "body_too_large")
+    assert "large by its images alone" in error["message"]
+    assert longest < LONGEST
+    form = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\nx\r\n'
+    form += b'--x\r\nContent-Disposition: form-data; name="control"\r\n\r\n' + body + b"\r\n--x--\r\n"
+    status, error, longest = refused(app, "/v1/images/edits", form, "multipart/form-data; boundary=x")
+    assert status == 400
+    assert "besides its images" in error["message"]
+    assert longest < LONGEST
+
+
+def test_few_large_bodies_are_held_at_a_time(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = b'{"prompt":"x",' + image_of(1_000_000) + b"}"
+    monkeypatch.setattr(door, "MOST_LARGE", 1)
+    for _ in range(3):  # one after the other
+        assert refused(app, "/v1/images/generations", body, JSON)[0] == 400
+    monkeypatch.setattr(door, "MOST_LARGE", 0)
+    status, error, _ = refused(app, "/v1/images/generations", body, JSON)
+    assert (status, error["code"]) == (503, "busy")
+    assert refused(app, "/v1/images/generations", keys(3), JSON)[0] == 400
 
 
 @pytest.mark.parametrize("name", BODIES)

@@ -12,7 +12,8 @@ from sanakit.serve.web.studio import Edit, Studio, View, Wish
 SMALL = {"model": "pocket", "width": 64, "height": 64, "steps": 2, "guidance": 2.5, "solver": "dpm"}
 METADATA: dict[str, Any] = {"prompt": "a red apple", "negative_prompt": "", "model": "pocket", "version": "0"}
 METADATA |= {"width": 256, "height": 192, "steps": 7, "guidance": 3.5, "solver": "euler", "seed": 2**63 - 1}
-UNSTEERED: Any = SimpleNamespace(controls={})  # the residence of an engine without ControlNets
+# The residence of an engine without ControlNets and adapters.
+UNSTEERED: Any = SimpleNamespace(controls={}, adapters={})
 
 
 def draw(studio: Studio, wish: Wish, edit: Edit | None = None, room: str = SHARED) -> list[View]:

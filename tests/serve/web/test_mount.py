@@ -99,18 +99,23 @@ def test_where_a_key_is_needed_the_page_has_a_login(make_parts: Callable[..., An
     assert client.get("/config").status_code == 200
 
 
-def test_the_command_deletes_what_is_old_and_looks_at_pictures_if_told_so(
+def test_the_command_deletes_what_is_old_looks_at_pictures_and_offers_files_if_told_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen = []
     monkeypatch.setattr("sanakit.serve.server.serve", lambda settings, *_, **__: seen.append(settings))
-    for options in (("--keep-days", "3", "--filter"), ()):
+    offered = ("--adapter", "ink=a.safetensors", "--control", "lines=./net")
+    for options in (("--keep-days", "3", "--filter"), offered):
         with pytest.raises(SystemExit) as end:
             main(["ui", "--no-open", *options])
         assert not end.value.code
     assert [(one.keep_days, one.image_filter, one.door.previews) for one in seen] == [
         (3, True, False),
         (None, False, True),
+    ]
+    assert [(one.adapters, one.controls) for one in seen] == [
+        ({}, {}),
+        ({"ink": "a.safetensors"}, {"lines": "./net"}),
     ]
 
 

@@ -289,11 +289,8 @@ def test_an_image_of_another_dialect_is_told(engine: Engine) -> None:
     assert web_settings.other_dialect(METADATA, native) == told.format("diffusers", "native")
 
 
-def test_an_image_drawn_with_adapters_is_told_and_its_command_names_them() -> None:
+def test_the_command_of_an_image_drawn_with_adapters_names_them() -> None:
     record = recorded([Use(name="a", file="my ink.safetensors", weight=0.5, fingerprint="12")])
-    assert web_settings.other_adapters(METADATA) == ""
-    told = web_settings.other_adapters(METADATA | {"adapters": record})
-    assert told.startswith("It was drawn with my ink.safetensors; this page draws without adapters")
     seen = parsed("generate", web_settings.command_line(METADATA | {"adapters": record}))
     assert list(seen["adapter"]) == ["my ink.safetensors:0.5"]
 

@@ -28,7 +28,7 @@ gradio = pytest.importorskip("gradio")
 from sanakit.serve.web.history import SHARED, History  # noqa: E402
 from sanakit.serve.web.mount import add_page  # noqa: E402
 from sanakit.serve.web.page import CREATE, EDIT, Page  # noqa: E402
-from sanakit.serve.web.settings import command_line, recorded_controls, told_otherwise  # noqa: E402
+from sanakit.serve.web.settings import command_line, drawn_by, recorded_controls  # noqa: E402
 from sanakit.serve.web.steering import control_of, make_steering  # noqa: E402
 from tests.serve.web.drawing import METADATA  # noqa: E402
 from tests.serve.web.test_endpoints import SMALL, Program  # noqa: E402
@@ -166,9 +166,11 @@ def test_several_controls_and_restored_settings_are_told_of(page: Page) -> None:
     steered = METADATA | {"control": RECORD}
     several = command_line(METADATA | {"control": f"{RECORD}; as-is 1"})
     assert several.startswith("# 2 control images: ")
-    spec = page.engine.specs["pocket"]
-    assert any("Steer by an image" in note for note in told_otherwise(steered, spec))
-    assert told_otherwise(METADATA, spec) == []
+    specs = page.engine.specs
+    model, notes = drawn_by(steered, specs, "pocket")
+    assert model == "pocket"
+    assert any("Steer by an image" in note for note in notes)
+    assert drawn_by(METADATA, specs, "pocket") == ("pocket", [])
 
 
 @pytest.mark.parametrize(("command", "more"), [("generate", {}), ("edit", {"strength": 0.4})])
@@ -192,6 +194,8 @@ def test_a_record_that_somebody_else_wrote_is_refused(text: str) -> None:
 def test_a_record_holds_any_name_and_no_controlnet_at_all() -> None:
     assert recorded_controls("") == []
     assert recorded_controls("as-is 1") == [("as-is", "1", "", "", "")]
+    assert recorded_controls("as-is 1 of 00ff") == [("as-is", "1", "", "", "")]
+    assert recorded_controls("mask 1 of 00ff by x@11") == [("mask", "1", "", "", "x")]
     assert recorded_controls("mask -0.5 by a b@c by d@00ff") == [("mask", "-0.5", "", "", "a b@c by d")]
 
 
@@ -218,7 +222,7 @@ def test_programs_steer_too(program: Program, tmp_path: Path) -> None:
         assert ("control" in about["images"][0]) is bool(told)
     assert np.array_equal(drawn[0], drawn[1])
     assert not np.array_equal(drawn[0], drawn[2])
-    assert read_metadata(tmp_path / "fetched.png")["control"].startswith("edges 0.7 from 0 to 0.5 by lines@")
+    assert read_metadata(tmp_path / "fetched.png")["control"].startswith("edges 0.7 from 0 to 0.5 of ")
     small = {"steps": 2, "seed": 5}
     files, about = program.call("/edit", image=image, prompt="an apple", **small, **steering)
     assert about["images"][0]["control"].startswith("edges 0.7")

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from sanakit.data.cache.store import Cache
 from sanakit.errors import OutputError
 from sanakit.train.runs.class_images import class_images
+from sanakit.weights import load_text_encoder
 
 
-def drawn(folder: Path, prompts: tuple[str, ...], count: int = 3):
+def drawn(folder: Path, prompts: tuple[str, ...], count: int = 3, plan: str | None = None):
     return class_images(
-        "pocket", prompts, count, folder, resolution=64, own=256, loading={"device": "cpu", "plan": None}
+        "pocket", prompts, count, folder, resolution=64, own=256, loading={"device": "cpu", "plan": plan}
     )
 
 
@@ -28,3 +30,13 @@ def test_they_are_drawn_once_in_turn_and_opened_again(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")} == files
     with pytest.raises(OutputError, match="Choose another folder"):
         drawn(tmp_path, ("a dog", "a key"))
+
+
+def test_a_plan_quantises_the_text_encoder_that_reads_their_prompts(tmp_path: Path) -> None:
+    images = drawn(tmp_path, ("a fox",), 1, "int4")
+    assert isinstance(images.source, Cache)
+    assert images.source.about.maker.plan == "int4"
+    stored = images.source[0].text[0].float()
+    few, whole = (load_text_encoder("pocket", plan=plan).encode(["a fox"])[0] for plan in ("int4", None))
+    assert torch.allclose(stored, few.float(), atol=0.05, rtol=0.01)  # stored in bfloat16
+    assert (stored - whole.float()).abs().max() > 0.2

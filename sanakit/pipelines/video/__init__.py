@@ -1,0 +1,1 @@
+"""Clips from prompts, images and clips."""

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def command_line() -> typer.Typer:
     """Build the whole command: `sana` and its subcommands."""
-    from sanakit.cli import bench, best_of, convert, edit, evaluate, generate, models, quantize, train
+    from sanakit.cli import bench, best_of, convert, edit, evaluate, generate, models, quantize, train, video
     from sanakit.cli.data import group
     from sanakit.cli.serving import keys, serve, ui
 
@@ -69,6 +69,7 @@ def command_line() -> typer.Typer:
     sana.command()(generate.generate)
     sana.command()(edit.edit)
     sana.command("best-of")(best_of.best_of)
+    sana.command()(video.video)
     sana.command("models")(models.list_models)
     sana.command("inspect")(models.inspect)
     sana.command()(convert.convert)
@@ -87,7 +88,7 @@ def _sana(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """From a sentence to an image, with the SANA family of models."""
+    """From a sentence to an image or a clip, with the SANA family of models."""
     if version:
         print(f"sana {__version__}")
     elif context.invoked_subcommand is None:

@@ -109,7 +109,7 @@ def edit(
 
         sides = parse_size(size) if size is not None else None
         paths = generate.output_paths(output, num_images)
-        _keep(paths, [image] if mask is None else [image, mask])
+        keep_inputs(paths, [image] if mask is None else [image, mask])
         picture = open_image(image.expanduser(), str(image), FORMATS)
         marked = None if mask is None else open_image(mask.expanduser(), str(mask), FORMATS)
         if margins is not None:
@@ -162,7 +162,7 @@ def parse_margins(text: str) -> tuple[int, int, int, int]:
     return int(left), int(top), int(right), int(bottom)
 
 
-def _keep(paths: Sequence[Path], sources: Sequence[Path]) -> None:
+def keep_inputs(paths: Sequence[Path], sources: Sequence[Path]) -> None:
     """Raise OutputError where a result would replace what it is made from."""
     for path in paths:
         for source in sources:

@@ -2,8 +2,9 @@
 
 Prompts keep their capitals; what follows a flag such as --ar is cut off, then the white space around them.
 A negative prompt stays as it is typed. The published instruction has double quotes where diffusers has single
-ones. Prompts of clips have no flags, and the instruction for images before them. A null prompt is padded to M tokens, and its padding is read as far as the prompt's mask reaches: it was
-trained so, with the null prompt under each caption's own mask.
+ones. Prompts of clips have no flags, and the instruction for images stands before them, too. A null prompt is
+padded to M tokens, and its padding is read as far as the prompt's mask reaches: it was trained so, with the
+null prompt under each caption's own mask.
 Source: NVlabs/Sana, app/sana_pipeline.py and `prepare_prompt_ar` in diffusion/model/utils.py (read in 2026).
 Shapes: M features of a prompt at most, L of them real, E text width.
 """

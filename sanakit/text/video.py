@@ -1,8 +1,8 @@
-"""Texts that video models were trained with: the instruction before prompts, the motion score, the negative.
+"""Texts that go with video models: the instruction before prompts, the motion score, the negative prompt.
 
-Source: defaults and documentation of diffusers 0.42's SanaVideoPipeline, byte for byte (arXiv:2509.24695). The
-score was trained as the mean of UniMatch's optical flow over a clip. NVIDIA's own scripts put the instruction
-for images before video prompts (`text/native.py`).
+Source: defaults and documentation of diffusers 0.42's SanaVideoPipeline, byte for byte (arXiv:2509.24695).
+The score was trained as the mean of UniMatch's optical flow over a clip. NVIDIA's own scripts put the
+instruction for images before video prompts (`text/native.py`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ VIDEO_INSTRUCTION = "\n".join(
     ]
 )
 NEGATIVE_PROMPT = (
-    "A chaotic sequence with misshapen, deformed limbs in heavy motion blur, sudden disappearance, jump cuts, "
-    "jerky movements, rapid shot changes, frames out of sync, inconsistent character shapes, temporal "
+    "A chaotic sequence with misshapen, deformed limbs in heavy motion blur, sudden disappearance, jump "
+    "cuts, jerky movements, rapid shot changes, frames out of sync, inconsistent character shapes, temporal "
     "artifacts, jitter, and ghosting effects, creating a disorienting visual experience."
 )
 

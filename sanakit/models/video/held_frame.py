@@ -1,7 +1,7 @@
 """A model of clips whose first frame is given: it sees that frame clean, and moves the others alone.
 
-The frame goes in as the first of the latents, at time 0 in every step, with and without the prompt; the others
-have the time of the step. Any solver draws them, and none can change the given one.
+The frame goes in as the first of the latents, at time 0 in every step, with and without the prompt; the
+others have the time of the step. Any solver draws them, and none can change the given one.
 Source: SANA-Video (arXiv:2509.24695), image to video by the weights of text to video; diffusers'
 SanaImageToVideoPipeline draws the same.
 Shapes: B clips, C latent channels, T frames and h w sides of the latents.

@@ -8,6 +8,7 @@ Shapes: B clips, C latent channels, t h w latents, T frames, H W pixels.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -32,7 +33,13 @@ from sanakit.pipelines.video.result import ClipOutput
 from sanakit.pipelines.video.source import first_frame, frames_of, source_frames
 from sanakit.text.prompt_weights import checked_prompts
 from sanakit.text.video import with_motion
-from sanakit.weights.video.settings import MOST_FRAMES, MOST_MOTION, VideoSettings
+from sanakit.weights.video.settings import (
+    MOST_FRAMES,
+    MOST_MOTION,
+    VideoSettings,
+    load_video_configs,
+    load_video_settings,
+)
 
 MAX_CLIPS = 64  # of one call
 
@@ -90,7 +97,10 @@ class VideoSpec:
         return self.compression * self.patch
 
     def of_images(self, *, unit: int | None = None) -> ModelSpec:
-        """Return the facts that checking an image's request needs. unit: pixels that sides are multiples of."""
+        """Return the facts that checking an image's request needs.
+
+        unit: pixels that sides must be multiples of; None: those of a latent.
+        """
         return ModelSpec(
             settings=self.settings.shared,
             latent_channels=self.latent_channels,
@@ -99,10 +109,15 @@ class VideoSpec:
         )
 
     @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> VideoSpec:
+        """Read it from a model's folder, without its weights; path and errors as for `load_transformer`."""
+        return cls.of(load_video_settings(path), *load_video_configs(path))
+
+    @classmethod
     def of(
         cls, settings: VideoSettings, transformer: SanaVideoConfig, autoencoder: VideoCodecConfig
     ) -> VideoSpec:
-        """Take it from a model's settings and sizes. Raises SettingsError for parts that do not fit together."""
+        """Take it from a model's settings and sizes. Raises SettingsError for parts that do not fit."""
         if transformer.latent_channels != autoencoder.latent_channels:
             raise SettingsError(
                 f"The transformer has {transformer.latent_channels} latent channels, the autoencoder "
@@ -286,7 +301,8 @@ def _check_frames(
         frames, told = frames_for(seconds, rate, spec.rule.per_latent)
         notes += [told] if told else []
     if clip is not None:
-        frames = frames_of(clip, frames, spec.rule, notes)
+        notes += clip.notes
+        frames = frames_of(clip, frames, spec.settings.frames, spec.rule, notes)
     frames = spec.settings.frames if frames is None else frames
     frames = whole_number("frames", frames, 1, MOST_FRAMES)
     if spec.rule.latents(frames) == 1 and held:
@@ -306,8 +322,8 @@ def _drawn_size(spec: VideoSpec, width: int, height: int, binned: bool, notes: l
             second = replace(sized, settings=replace(sized.settings, sizes=others)).drawn_size(width, height)
             told += f" (then {second[1]}x{second[0]})"
         notes.append(
-            f"{sized.settings.name} did not learn the size {width}x{height}: the clip is drawn at {told}, and "
-            "resized."
+            f"{sized.settings.name} did not learn the size {width}x{height}: the clip is drawn at {told}, "
+            "and resized."
         )
     return drawn
 

@@ -6,11 +6,17 @@ Shapes: T frames, H W pixels.
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+from fractions import Fraction
+
 import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from sanakit.clips.clip import VideoClip
+from sanakit.clips.counts import frames_for
+from sanakit.clips.reading import open_clip
 from sanakit.errors import SettingsError
 from sanakit.images.image import to_tensor
 from sanakit.images.opening import flatten
@@ -33,14 +39,15 @@ def source_frames(clip: VideoClip, frames: int, size: tuple[int, int], notes: li
     return _fitted([Image.fromarray(frame) for frame in clip.frames[:frames]], size, "The clip", notes)
 
 
-def frames_of(clip: VideoClip, frames: int | None, rule: FrameRule, notes: list[str]) -> int:
-    """Return how many frames of a clip are redrawn. frames: that were asked for; None: all that fit the rule.
+def frames_of(clip: VideoClip, frames: int | None, usual: int, rule: FrameRule, notes: list[str]) -> int:
+    """Return how many frames of a clip are redrawn.
 
-    notes: takes a sentence if frames at its end are left out. Raises SettingsError for more than it has.
+    frames: that were asked for; None: all that fit the rule, up to the `usual` number. notes: takes a
+    sentence if frames at its end are left out. Raises SettingsError for more than the clip has.
     """
     there = len(clip.frames)
     if frames is None:
-        frames = rule.frames(1 + (there - 1) // rule.per_latent)
+        frames = rule.frames(1 + (min(there, usual) - 1) // rule.per_latent)
     elif frames > there:
         raise SettingsError(
             f"The clip has {there} frames, not {frames}: ask for fewer, or give a longer clip."
@@ -48,6 +55,32 @@ def frames_of(clip: VideoClip, frames: int | None, rule: FrameRule, notes: list[
     if frames < there:
         notes.append(f"The first {frames} of the clip's {there} frames are redrawn, the others left out.")
     return frames
+
+
+def read_source(
+    path: str | os.PathLike[str],
+    rule: FrameRule,
+    *,
+    usual: int,
+    frames: int | None = None,
+    seconds: float | str | Fraction | None = None,
+    rate: int | float | str | Fraction | None = None,
+) -> VideoClip:
+    """Read as much of a clip as is to be redrawn; its notes tell what is left out.
+
+    usual: frames to read at most if neither frames nor seconds say it. rate: frames a second to take; None:
+    every frame, as stored. Raises as `open_clip` does.
+    """
+    with open_clip(path) as file:
+        there, own = file.count(rate), file.facts.rate.limit_denominator(1001) if rate is None else rate
+        most = usual if frames is None else max(1, frames)
+        if seconds is not None:
+            most, _ = frames_for(seconds, own, rule.per_latent)
+        clip = file.read(count=min(there, most), rate=rate)
+    if there <= most:
+        return clip
+    told = f"Of {path}, the first {most} of {there} frames are read."
+    return replace(clip, notes=(*clip.notes, told))
 
 
 def _fitted(frames: list[Image.Image], size: tuple[int, int], what: str, notes: list[str]) -> Tensor:

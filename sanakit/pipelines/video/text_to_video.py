@@ -5,11 +5,12 @@
 5 denoise: velocity, guidance, solver, step after step           6 decode: latents to frames, some at a time
 7 clips: in the requested size, with all settings to draw them again
 
-From an image, its latent is the first frame of every step (`models/video/held_frame.py`). From a clip, the last
-`strength` of the steps are done, as `pipelines/image_to_image.py` does with images.
-Source: SANA-Video (arXiv:2509.24695); diffusers' SanaVideoPipeline and SanaImageToVideoPipeline draw the same
-from the same weights and noise.
-Shapes: B clips (prompts x num_clips, prompt after prompt), C latent channels, t h w latents, T frames, H W pixels.
+From an image, its latent is the first frame of every step (`models/video/held_frame.py`). From a clip, the
+last `strength` of the steps are done, as `pipelines/image_to_image.py` does with images.
+Source: SANA-Video (arXiv:2509.24695); diffusers' SanaVideoPipeline and SanaImageToVideoPipeline draw the
+same from the same weights and noise.
+Shapes: B clips (prompts x num_clips, prompt after prompt), C latent channels, t h w latents, T frames, H W
+pixels.
 """
 
 from __future__ import annotations
@@ -71,7 +72,6 @@ class TextToVideo:
         self.text_encoder = text_encoder
         self.settings = settings
         self.device = device or next(transformer.parameters()).device
-        self.spec = VideoSpec.of(settings, transformer.config, autoencoder.config)
         self._preview_weights: Tensor | None = None
 
     @classmethod
@@ -85,9 +85,9 @@ class TextToVideo:
     ) -> TextToVideo:
         """Load a video model: a diffusers folder, or a Hub "org/repo" that holds one.
 
-        device: "auto" uses the accelerator if there is one; parts that do not fit there together wait outside,
-        and come in for their stage. dtype: of the transformer; "auto": the one it was trained for. Autoencoder
-        and text encoder follow, except to float16, in which they overflow.
+        device: "auto" uses the accelerator if there is one; parts that do not fit there together wait
+        outside, and come in for their stage. dtype: of the transformer; "auto": the one it was trained for.
+        Autoencoder and text encoder follow, except to float16, in which they overflow.
         encoder: also load the autoencoder's encoder, needed to start from an image or a clip.
         Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for an absent device.
         """
@@ -107,6 +107,11 @@ class TextToVideo:
                 for part in parts:
                     part.to(device)
         return cls(transformer, codec, text, settings, device=device)
+
+    @property
+    def spec(self) -> VideoSpec:
+        """The facts about the model that checking a call needs."""
+        return VideoSpec.of(self.settings, self.transformer.config, self.autoencoder.config)
 
     def __call__(
         self,
@@ -136,13 +141,14 @@ class TextToVideo:
     ) -> ClipResult:
         """Draw clips of one or several prompts in one batch. None means the model's default.
 
-        prompt: "" draws anything. negative_prompt: content to avoid, one for all prompts or one for each; needs
-        guidance > 1; None: the model's own, of published models a fixed sentence.
-        frames: as many as the autoencoder can hold, 4 k + 1 for Wan 2.1, 8 k + 1 for LTX-2. seconds: instead of
-        frames; the nearest such number is drawn, and told. rate: frames a second of the result; the model does
-        not see it. width, height: pixels; None: the model's own, or of the shape of the image or clip.
+        prompt: "" draws anything. negative_prompt: content to avoid, one for all prompts or one for each;
+        needs guidance > 1; None: the model's own, of published models a fixed sentence.
+        frames: as many as the autoencoder can hold, 4 k + 1 for Wan 2.1, 8 k + 1 for LTX-2. seconds: instead
+        of frames; the nearest such number is drawn, and told. rate: frames a second of the result; the model
+        does not see it. width, height: pixels; None: the model's own, or of the image's or clip's shape.
         image: the first frame of every clip. clip: is redrawn, in its own rate unless one is given; None as
-        `frames` takes all of its frames that fit. strength: of redrawing it, 0 keeps it, 1 ignores it; 0.6.
+        `frames` takes those of its frames that fit, up to the model's own number. strength: of redrawing it,
+        0 keeps it, 1 ignores it; 0.6.
         motion: how much moves, 1 to 100, put behind the prompt as in training; 0 puts nothing there.
         steps: 1 to 1000. guidance: >= 0; values up to 1 turn it off, which halves the work.
         guidance_kind: such as "apg,interval=0.2-0.9", see `flow/guidance_kinds.py`; without pag.
@@ -190,8 +196,9 @@ class TextToVideo:
             raise SettingsError("This pipeline was loaded without the encoder: load it with encoder=True.")
         return self._draw(request, MemoryPlan("staged", 0, 0))
 
+    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Decode latents (B C t h w, as in `ClipStep`) to clips (B 3 T H W, in [-1, 1], float32), one at a time.
+        """Decode latents (B C t h w, as in `ClipStep`) to clips (B 3 T H W in [-1, 1], float32).
 
         Raises NumericsError, or MemoryLimitError with the latents in its attribute `latents`.
         """
@@ -211,7 +218,7 @@ class TextToVideo:
         return draw_preview(self._preview_weights, latents)
 
     def encode(self, clip: Tensor) -> Tensor:
-        """Return the normalised latents, 1 C t h w, of a clip, 1 3 T H W in [-1, 1]. Raises MemoryLimitError."""
+        """Return the normalised latents (1 C t h w) of a clip (1 3 T H W). Raises MemoryLimitError."""
         codec = self.autoencoder
         with memory_limit("encoding the start: take a smaller size, or fewer frames"), torch.no_grad():
             latents = codec.normalise(codec.encode(clip.to(self.device, codec.dtype))).float()
@@ -269,6 +276,7 @@ class TextToVideo:
             index=state.index, total=state.total, latents=last, clean=last, draw=self.preview, drawn=result
         )
 
+    @torch.no_grad()
     def clips(self, latents: Tensor, request: ClipRequest) -> list[VideoClip] | Tensor:
         """Decode latents (B C t h w) to a request's clips, "clip" or "pt", in the requested size.
 
@@ -337,7 +345,6 @@ class TextToVideo:
         remedy = "the clips are denoised: free memory and pass the error's `latents` to `decode`"
         with (
             memory_limit(f"decoding: {remedy}, or draw a smaller size", latents),
-            torch.no_grad(),
             stage(codec, MemoryPlan("staged", 0, 0), self.device),
         ):
             scaled = codec.denormalise(one)

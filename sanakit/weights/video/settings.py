@@ -1,7 +1,7 @@
 """The defaults of a video model: those that it shares with models of images, and those of clips alone.
 
-A folder's sanakit.json may say them under "defaults": frames, fps, negative_prompt, motion. Where it does not,
-those of the published SANA-Video models hold.
+A folder's sanakit.json may say them under "defaults": frames, fps, negative_prompt, motion. Where it does
+not, those of the published SANA-Video models hold.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def picture(width: int = 832, height: int = 480) -> Image.Image:
 
 
 def clip(frames: int = 17, rate: int = 24) -> VideoClip:
-    return VideoClip(frames=np.zeros((frames, 480, 832, 3), np.uint8), rate=Fraction(rate))
+    return VideoClip(frames=np.zeros((frames, 64, 112, 3), np.uint8), rate=Fraction(rate))
 
 
 def check(prompt="a cat waves", spec: VideoSpec = SPEC, **settings):
@@ -70,10 +71,10 @@ def test_what_is_not_said_is_the_published_way() -> None:
 
 
 def test_the_native_dialect_has_its_own_motion_score_shift_and_whole_times() -> None:
-    request = check(dialect="native", clip=clip(), strength=1.0, solver="euler", steps=4)
+    request = check(dialect="native", clip=clip(1), strength=1.0, solver="euler", steps=4)
     assert request.sampling.texts[0].text == "a cat waves motion score: 10."
     assert request.metadata[0]["dialect"] == "native"
-    usual = check(clip=clip(), strength=1.0, solver="euler", steps=4)
+    usual = check(clip=clip(1), strength=1.0, solver="euler", steps=4)
     assert step_times(usual.sampling.solver) != step_times(request.sampling.solver)
     assert all(round(1000 * t, 6) % 1 == 0 for t in step_times(request.sampling.solver))
     assert step_times(request.sampling.solver) == step_times(
@@ -148,16 +149,11 @@ def test_every_trained_size_is_drawn_as_it_is(size) -> None:
 
 def test_every_trained_size_of_720p_fits_its_latents() -> None:
     shared = replace(SHARED, sizes=trained_sizes(22), width=1280, height=704)
-    codec = replace_codec(compression=32, latent_channels=128, frame_rule=FrameRule(8))
+    codec = SimpleNamespace(compression=32, latent_channels=128, frame_rule=FrameRule(8))
     spec = VideoSpec.of(VideoSettings(shared=shared), SANA_VIDEO_2B_720P, codec)
     for width, height in trained_sizes(22):
         cells = check(spec=spec, width=width, height=height).sampling.cells
         assert (32 * cells.width, 32 * cells.height, cells.frames) == (width, height, 11)
-
-
-class replace_codec:  # noqa: N801 - stands for a configuration
-    def __init__(self, **fields) -> None:
-        self.__dict__.update(fields)
 
 
 def test_another_size_is_told_with_the_nearest_ones() -> None:
@@ -177,9 +173,9 @@ def test_an_image_gives_its_shape_and_is_cut_to_the_nearest_one() -> None:
     assert odd.sampling.size == (672, 592)
     assert odd.sampling.notes == ("The image of 1000x1100 px is cut to the shape of 592x672 px.",)
     free = check(spec=FREE, image=picture(1000, 1000))
-    assert free.sampling.size == (640, 640)
+    assert free.sampling.size == (624, 624)
     assert free.first is not None
-    assert free.first.shape == (1, 3, 1, 640, 640)
+    assert free.first.shape == (1, 3, 1, 624, 624)
 
 
 def test_a_size_that_was_given_goes_before_that_of_the_image() -> None:
@@ -192,22 +188,30 @@ def test_a_size_that_was_given_goes_before_that_of_the_image() -> None:
 
 
 def test_of_a_clip_all_frames_that_fit_are_redrawn_at_its_rate() -> None:
-    request = check(clip=clip(frames=20))
-    assert (request.frames, request.rate) == (17, 24)
-    assert request.sampling.notes == (
-        "The first 17 of the clip's 20 frames are redrawn, the others left out.",
-    )
-    assert check(clip=clip(), rate=8).rate == 8
-    assert check(clip=clip(), frames=5).source.shape == (1, 3, 5, 480, 832)  # pyright: ignore
+    request = check(clip=replace(clip(frames=7), notes=("Its sound is left out.",)))
+    assert (request.frames, request.rate) == (5, 24)
+    left_out = "The first 5 of the clip's 7 frames are redrawn, the others left out."
+    assert request.sampling.notes == ("Its sound is left out.", left_out)
+    assert check(clip=clip(1), rate=8).rate == 8
+    source = check(clip=clip(), frames=5).source
+    assert source is not None
+    assert source.shape == (1, 3, 5, 480, 832)
+
+
+def test_of_a_long_clip_the_models_own_number_of_frames_is_redrawn() -> None:
+    short = replace(SPEC, settings=replace(SPEC.settings, frames=5))
+    request = check(spec=short, clip=clip())
+    assert request.frames == 5
+    assert "first 5 of the clip's 17" in request.sampling.notes[0]
 
 
 def test_of_a_clip_the_last_steps_are_done() -> None:
-    request = check(clip=clip(), steps=10, strength=0.3)
+    request = check(clip=clip(1), steps=10, strength=0.3)
     assert request.sampling.solver is not None
     assert len(request.sampling.solver.times) == 4
     assert not request.sampling.from_noise
-    assert check(clip=clip(), strength=0).sampling.solver is None
-    assert check(clip=clip(), strength=1.0).sampling.from_noise
+    assert check(clip=clip(1), strength=0).sampling.solver is None
+    assert check(clip=clip(1), strength=1.0).sampling.from_noise
 
 
 # Types

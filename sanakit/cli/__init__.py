@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def command_line() -> typer.Typer:
     """Build the whole command: `sana` and its subcommands."""
-    from sanakit.cli import bench, best_of, convert, edit, evaluate, generate, models, quantize, train, video
+    from sanakit.cli import bench, best_of, convert, edit, evaluate, generate, models, quantize, train
+    from sanakit.cli.clips import video
     from sanakit.cli.data import group
     from sanakit.cli.serving import keys, serve, ui
 

@@ -1,4 +1,4 @@
-"""What a clip begins with or is redrawn from: an image or a clip, brought to the size that is drawn.
+"""Images and clips to start from, brought to the size that is drawn.
 
 Frames are scaled until they cover that size, and cut from their middle.
 Shapes: T frames, H W pixels.

@@ -40,15 +40,13 @@ from sanakit.models.video.sana_video import SanaVideo
 from sanakit.pipelines.denoise import Batch, Sample, begin
 from sanakit.pipelines.memory import MemoryPlan, available_bytes, choose_device, memory_limit, stage
 from sanakit.pipelines.result import check_finite
+from sanakit.pipelines.video.memory import choose_plan, decode_frames
 from sanakit.pipelines.video.request import ClipDrawSettings, ClipRequest, VideoSpec, check_clip_request
 from sanakit.pipelines.video.result import ClipOutput, ClipResult, ClipStep, LastClipStep, clips_of
 from sanakit.text.prompt_weights import weigh
 from sanakit.weights import load_autoencoder, load_text_encoder, load_transformer
 from sanakit.weights.known_things import unknown_prompts
 from sanakit.weights.video.settings import VideoSettings, load_video_settings
-
-WHOLE_BYTES = 2**30  # of a decoded clip in float32: a longer one is decoded chunk after chunk
-CHUNK = 4  # latents along time that are decoded at a time then, after the first
 
 
 class TextToVideo:
@@ -194,7 +192,12 @@ class TextToVideo:
             )
         if request.encoded and self.autoencoder.encoder is None:
             raise SettingsError("This pipeline was loaded without the encoder: load it with encoder=True.")
-        return self._draw(request, MemoryPlan("staged", 0, 0))
+        return self._draw(request, self.plan())
+
+    def plan(self) -> MemoryPlan:
+        """Return when the weights of the parts are in memory, see `pipelines/video/memory.py`."""
+        others = (self.autoencoder, self.text_encoder.model)
+        return choose_plan(self.transformer, *others, device=self.device)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -338,19 +341,13 @@ class TextToVideo:
 
     def _decoded(self, latents: Tensor, number: int) -> Iterator[Tensor]:
         """Yield the frames of clip `number` as they are decoded, 3 T H W in [-1, 1], float32."""
-        codec, config = self.autoencoder, self.autoencoder.config
-        one = latents[number:][:1].to(self.device, codec.dtype)
-        pixels = config.compression**2 * one.shape[3] * one.shape[4]
-        whole = 12 * pixels * config.frame_rule.frames(one.shape[2]) <= WHOLE_BYTES
+        codec = self.autoencoder
         remedy = "the clips are denoised: free memory and pass the error's `latents` to `decode`"
         with (
             memory_limit(f"decoding: {remedy}, or draw a smaller size", latents),
-            stage(codec, MemoryPlan("staged", 0, 0), self.device),
+            stage(codec, self.plan(), self.device),
         ):
-            scaled = codec.denormalise(one)
-            chunks = scaled[:, :, 1:].split(CHUNK, dim=2)
-            decoded = [codec.decode(scaled)] if whole else codec.decode_stream([scaled[:, :, :1], *chunks])
-            for frames in decoded:
+            for frames in decode_frames(codec, latents[number:][:1].to(self.device, codec.dtype)):
                 self._check(frames, "The decoded clip", codec.dtype)
                 yield frames[0].float()
 

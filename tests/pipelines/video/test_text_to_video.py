@@ -16,7 +16,6 @@ from sanakit.clips.reading import open_clip
 from sanakit.errors import MemoryLimitError, NumericsError, SettingsError, WeightsError
 from sanakit.pipelines.control import step_times
 from sanakit.pipelines.request import make_sampler
-from sanakit.pipelines.video import text_to_video
 from sanakit.pipelines.video.result import ClipResult
 from sanakit.pipelines.video.text_to_video import TextToVideo
 from tests.pipelines.conftest import INSTRUCTION, MAX_TOKENS
@@ -198,23 +197,6 @@ def test_who_stops_after_a_step_computes_no_more(video_pipe, monkeypatch) -> Non
     for _ in video_pipe.steps(PROMPT, steps=5, seed=0):
         break
     assert len(calls) == 1
-
-
-def test_a_long_clip_is_decoded_in_chunks_to_the_same_frames(video_pipe, monkeypatch) -> None:
-    latents = torch.randn(1, 4, 7, 4, 6)
-    whole = video_pipe.decode(latents)
-    sizes = []
-    stream = video_pipe.autoencoder.decode_stream
-
-    def spied(chunks):
-        for frames in stream(chunks):
-            sizes.append(frames.shape[2])
-            yield frames
-
-    monkeypatch.setattr(text_to_video, "WHOLE_BYTES", 0)
-    monkeypatch.setattr(video_pipe.autoencoder, "decode_stream", spied)
-    assert apart(video_pipe.decode(latents), whole) < 2e-5
-    assert sizes == [1, 16, 8]
 
 
 # Errors

@@ -124,6 +124,8 @@ def check_writable(
     path = Path(path).expanduser()
     _plan(path, width, height, as_rate(rate), settings or {}, None)
     _check_place(path)
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"The folder {path.parent} is not writable: choose another one.")
     if path.suffix.lower() in VIDEOS:
         load_av()
 

@@ -268,3 +268,9 @@ def test_what_cannot_be_written_is_told_before_there_are_frames(name, size, kind
     assert str(early.value) == str(late.value)
     check_writable(tmp_path / "cat.webp", width=16, height=16, rate=16)
     assert left_in(tmp_path) == []
+
+
+def test_a_folder_that_takes_no_files_is_told_before_there_are_frames(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(OutputError, match="is not writable: choose another one"):
+        check_writable(tmp_path / "cat.webp", width=16, height=16, rate=16)

@@ -297,6 +297,7 @@ def _check_frames(
     """
     if frames is not None and seconds is not None:
         raise SettingsError("frames and seconds cannot be combined: give one of them.")
+    frames = None if frames is None else whole_number("frames", frames, 1, MOST_FRAMES)
     if seconds is not None:
         frames, told = frames_for(seconds, rate, spec.rule.per_latent)
         notes += [told] if told else []

@@ -112,6 +112,7 @@ def test_seconds_become_the_nearest_count_and_say_so() -> None:
         ({"frames": 17, "seconds": 1}, "frames and seconds cannot be combined"),
         ({"frames": 0}, "frames = 0, but it must be a whole number from 1"),
         ({"frames": 17.0}, "frames = 17.0, but it must be a whole number"),
+        ({"frames": "17", "clip": clip(1)}, "frames = '17', but it must be a whole number"),
         ({"frames": 4101}, "at most 4093 frames"),
         ({"seconds": "long"}, "'long' is not a number of seconds"),
         ({"rate": 0}, "outside 1/100 to 1000"),

@@ -171,6 +171,15 @@ def test_the_motion_score_stands_behind_the_prompt(video_pipe) -> None:
     assert scored.metadata[0]["prompt"] == "a red apple"
 
 
+def test_the_native_dialect_keeps_capitals_and_pads_the_null_prompt(video_pipe) -> None:
+    called = {"steps": 2, "guidance": 4.0, "seed": 0, "output": "latent"}
+    native = video_pipe("A RED apple", dialect="native", **called)
+    assert native.metadata[0]["dialect"] == "native"
+    usual = video_pipe("A RED apple", **called)
+    assert apart(latents_of(usual), latents_of(video_pipe("a red apple", **called))) == 0
+    assert apart(latents_of(native), latents_of(usual)) > 1e-3
+
+
 # Steps
 
 

@@ -14,8 +14,9 @@ from typing import Any
 from sanakit.clips.counts import as_rate
 from sanakit.clips.sizes import usual_size
 from sanakit.dialect import USUAL, Dialect
-from sanakit.errors import SettingsError, WeightsError
+from sanakit.errors import SettingsError, SizeError, WeightsError
 from sanakit.models.contracts import VideoCodecConfig
+from sanakit.models.video.frame_rule import FrameRule
 from sanakit.models.video.sana_video import SanaVideoConfig
 from sanakit.text.video import NEGATIVE_PROMPT
 from sanakit.weights.find.resolve import OURS, ModelSource, resolve
@@ -54,7 +55,7 @@ def load_video_settings(path: str | os.PathLike[str]) -> VideoSettings:
     if not {"width", "height"} & told.keys():
         width, height = usual_size(config.sample_size, codec.compression * config.patch)
         shared = replace(shared, width=width, height=height)
-    return VideoSettings(shared=shared, **_own(source, told))
+    return VideoSettings(shared=shared, **_own(source, told, codec.frame_rule))
 
 
 def load_video_configs(path: str | os.PathLike[str]) -> tuple[SanaVideoConfig, VideoCodecConfig]:
@@ -85,7 +86,7 @@ def _told(source: ModelSource) -> dict[str, Any]:
     return source.ours().get("defaults", {})
 
 
-def _own(source: ModelSource, told: dict[str, Any]) -> dict[str, Any]:
+def _own(source: ModelSource, told: dict[str, Any], rule: FrameRule) -> dict[str, Any]:
     """Return the defaults of clips that a folder tells, checked. Raises WeightsError."""
     where, found = source.path / OURS, {}
     limits = {"frames": (1, MOST_FRAMES), "motion": (0, MOST_MOTION)}
@@ -97,6 +98,10 @@ def _own(source: ModelSource, told: dict[str, Any]) -> dict[str, Any]:
                     f"{where} says {name} = {value!r}; it must be a whole number, {least} to {most}."
                 )
             found[name] = value
+    try:
+        rule.latents(found.get("frames", 1))
+    except SizeError as error:
+        raise WeightsError(f"{where}, frames: {error}") from None
     if "negative_prompt" in told:
         found["negative_prompt"] = told["negative_prompt"]
         if not isinstance(found["negative_prompt"], str):

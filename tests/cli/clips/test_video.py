@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,15 @@ def test_without_output_a_new_name_is_chosen(video) -> None:
     pytest.importorskip("av")
     assert video().out == "sana-7.mp4  seed 7\n"
     assert video().out == "sana-7_2.mp4  seed 7\n"
+
+
+def test_without_pyav_an_mp4_is_refused_before_weights_are_read(video, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr(TextToVideo, "from_pretrained", lambda *_, **__: pytest.fail("it was loaded"))
+    outcome = video()
+    assert outcome.code == 2
+    assert "sanakit[video]" in outcome.err
+    assert ".webp, .gif and folders of frames work" in outcome.err
 
 
 def test_no_model_is_embedded_and_that_is_said_with_the_remedy(sana) -> None:

@@ -69,6 +69,7 @@ def test_a_folder_may_tell_its_own_defaults(plain) -> None:
     [
         ({"frames": 0}, "frames = 0; it must be a whole number, 1 to"),
         ({"frames": True}, "frames = True; it must be a whole number"),
+        ({"frames": 16}, "frames: A clip of 16 frames has no whole number of latents: use 13 or 17"),
         ({"motion": 101}, "motion = 101; it must be a whole number, 0 to 100"),
         ({"fps": "fast"}, "fps: The rate 'fast' is not a number"),
         ({"negative_prompt": 3}, "negative_prompt = 3; it must be text"),

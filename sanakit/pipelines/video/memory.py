@@ -1,4 +1,4 @@
-"""What lies in memory while clips are drawn: the parts' weights, and the frames that are decoded at a time.
+"""The memory that drawing clips takes: weights of the parts, and the frames that are decoded at a time.
 
 Text encoder, transformer and autoencoder work one after the other, in the stages of images
 (`pipelines/memory.py`). The clip is denoised whole. Up to `WHOLE_BYTES` it is decoded in chunks that the
@@ -22,7 +22,7 @@ CHUNK = 4  # latents along time that are decoded at a time beyond that, after th
 
 
 def choose_plan(transformer: ModelPart, *others: ModelPart, device: torch.device) -> MemoryPlan:
-    """Return when the weights of a model's parts are in memory.
+    """Return the plan for when the weights of a model's parts are in memory.
 
     On a CPU: always, if they are small; else each part for its stage, and of a transformer that takes more
     than half of what is free one block at a time. Elsewhere: always, unless the parts wait outside for their

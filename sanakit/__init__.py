@@ -1,4 +1,4 @@
-"""sanakit: the SANA family of image models in one small package.
+"""sanakit: the SANA family of image and video models in one small package.
 
     from sanakit import TextToImage
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from sanakit.pipelines.best_of import BestOf
     from sanakit.pipelines.control import ControlImage
     from sanakit.pipelines.text_to_image import TextToImage
+    from sanakit.pipelines.video.text_to_video import TextToVideo
 
 __version__ = "0.1.0"
-__all__ = ["BestOf", "ControlImage", "TextToImage", "__version__"]
+__all__ = ["BestOf", "ControlImage", "TextToImage", "TextToVideo", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -34,6 +35,10 @@ def __getattr__(name: str) -> Any:
         from sanakit.pipelines.text_to_image import TextToImage
 
         return TextToImage
+    if name == "TextToVideo":
+        from sanakit.pipelines.video.text_to_video import TextToVideo
+
+        return TextToVideo
     raise AttributeError(f"module 'sanakit' has no attribute {name!r}; public names: {', '.join(__all__)}")
 
 

@@ -9,6 +9,7 @@ Both run the published weights, and differ in what is around them. "native" foll
 5 norm of cross-attention's queries and keys: 1e-6          `CROSS_NORM_EPS`
 6 sizes: 33 of the 40 bins at 2048 px                       `images/image.py`
 7 model times: whole, or none is, by the model              `ModelSpec.whole_times` in `pipelines/request.py`
+8 clips: instruction, motion score, flow shift at 480p      `text/native.py`, `weights/video/settings.py`
 
 `docs/dialects.md` tells how much each of them changes an image.
 """

@@ -77,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def command_line() -> typer.Typer:
     """Build the whole command: `sana` and its subcommands."""
     from sanakit.cli import bench, best_of, convert, disk, edit, generate, models, quantize, train
+    from sanakit.cli.clips import video
     from sanakit.cli.data import group
     from sanakit.cli.evaluation import evaluate
     from sanakit.cli.serving import keys, serve, ui
@@ -92,6 +93,7 @@ def command_line() -> typer.Typer:
     sana.command()(generate.generate)
     sana.command()(edit.edit)
     sana.command("best-of")(best_of.best_of)
+    sana.command()(video.video)
     sana.command("models")(models.list_models)
     sana.command()(disk.pull)
     sana.command("list")(disk.list_here)
@@ -115,7 +117,7 @@ def _sana(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """From a sentence to an image, with the SANA family of models."""
+    """From a sentence to an image or a clip, with the SANA family of models."""
     if version:
         print(f"sana {__version__}")
     elif context.invoked_subcommand is None:

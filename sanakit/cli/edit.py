@@ -113,7 +113,7 @@ def edit(
         size = option.size_of(size, width, height)
         sides = parse_size(size) if size is not None else None
         outputs = outputs_of(output, num_images)
-        _keep(outputs.paths, [image] if mask is None else [image, mask])
+        keep_inputs(outputs.paths, [image] if mask is None else [image, mask])
         picture = open_image(image.expanduser(), str(image), FORMATS)
         marked = None if mask is None else open_image(mask.expanduser(), str(mask), FORMATS)
         if margins is not None:
@@ -166,7 +166,7 @@ def parse_margins(text: str) -> tuple[int, int, int, int]:
     return int(left), int(top), int(right), int(bottom)
 
 
-def _keep(paths: Sequence[Path], sources: Sequence[Path]) -> None:
+def keep_inputs(paths: Sequence[Path], sources: Sequence[Path]) -> None:
     """Raise OutputError where a result would replace what it is made from."""
     for path in paths:
         for source in sources:

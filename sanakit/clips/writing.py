@@ -22,6 +22,7 @@ from sanakit.clips.counts import as_rate
 from sanakit.clips.facts import MAX_FRAMES, MAX_SECONDS, check_pixels
 from sanakit.clips.formats.folder import check_replaceable, write_folder
 from sanakit.clips.formats.plan import AddFrame, WritePlan
+from sanakit.clips.formats.pyav import load_av
 from sanakit.clips.formats.write_images import write_gif, write_webp
 from sanakit.clips.formats.write_video import check_mp4, write_mp4, write_webm
 from sanakit.clips.settings import settings_text
@@ -30,6 +31,7 @@ from sanakit.images.formats import check_sides
 from sanakit.whole import replaced
 
 SUFFIXES = (".mp4", ".webm", ".webp", ".gif")
+VIDEOS = (".mp4", ".webm")  # that need PyAV
 QUALITY = 80  # of MP4, WebM and WebP
 _WRITERS: dict[str, Callable[[Path, WritePlan], AbstractContextManager[AddFrame]]] = {
     ".mp4": write_mp4,
@@ -108,6 +110,24 @@ def writing(
         if error in outside or isinstance(error, SanaError):
             raise
         raise _unwritable(path, error) from None
+
+
+def check_writable(
+    path: str | os.PathLike[str],
+    *,
+    width: int,
+    height: int,
+    rate: Fraction | int | float | str,
+    settings: Mapping[str, str | int | float] | None = None,
+) -> None:
+    """Raise what `writing` would raise at its beginning, before there are frames."""
+    path = Path(path).expanduser()
+    _plan(path, width, height, as_rate(rate), settings or {}, None)
+    _check_place(path)
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"The folder {path.parent} is not writable: choose another one.")
+    if path.suffix.lower() in VIDEOS:
+        load_av()
 
 
 def _plan(

@@ -189,7 +189,7 @@ def size_like(image: Image.Image, width: int, height: int, multiple: int) -> tup
     across, down = flatten(image).size
     if max(across, down) > 16 * min(across, down):
         raise SettingsError(
-            f"A control image of {across}x{down} px is too narrow: crop it to at most 16:1, or give a size."
+            f"An image of {across}x{down} px is too narrow: crop it to at most 16:1, or give a size."
         )
     if abs(across * height / (down * width) - 1) <= SAME_SHAPE:
         return width, height

@@ -6,7 +6,7 @@ them may join before a step and leave after it.
 Source of keeping a region: RePaint (arXiv:2201.09865) restores the known part at every step. Here the
 velocity of that part points to it, which on the straight path of flow matching is equivalent and exact for
 every solver.
-Shapes: B samples, C h w latents.
+Shapes: B samples, C h w latents, of clips C T h w.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _rows(values: Tensor | None, noise: Tensor) -> Sequence[Tensor | None]:
     """Return a row of values for each image, which may share one; None for each where there are none."""
     if values is None:
         return [None] * len(noise)
-    return values.to(noise.device).expand(len(noise), -1, -1, -1).split(1)
+    return values.to(noise.device).expand(len(noise), *values.shape[1:]).split(1)
 
 
 def encode_source(autoencoder: Codec, pixels: Tensor, device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""The steps of a drawing, and the result that the last one carries.
+"""The steps of a drawing, the check of their numbers, and the result that the last one carries.
 
 Shapes: B images, C h w latents, H W pixels.
 """
@@ -9,9 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from PIL import Image
 from torch import Tensor
 
+from sanakit.errors import NumericsError
 from sanakit.images.image import Metadata
 
 Output = Literal["pil", "pt", "latent"]
@@ -67,3 +69,16 @@ def result_of(last: Step) -> Result:
     """Return the result of the last step."""
     assert isinstance(last, LastStep), "a drawing ends with its last step"
     return last.result
+
+
+def check_finite(values: Tensor, what: str, dtype: torch.dtype, rule: str) -> None:
+    """Raise NumericsError, with a remedy, if values computed in a dtype are not all finite.
+
+    rule: the model's 16-bit dtype, see `ModelSettings.precision`.
+    """
+    if bool(torch.isfinite(values).all()):
+        return
+    remedy = "the weights are damaged (download them again), or guidance is far too high (4.5 is usual)"
+    if dtype != torch.float32:
+        remedy = f'load the model with dtype="float32"; its 16-bit rule is "{rule}"'
+    raise NumericsError(f"{what} gave NaN or infinity, computed in {dtype}: {remedy}.")

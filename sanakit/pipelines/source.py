@@ -43,9 +43,7 @@ def make_source(
     of the result: the image is scaled and cut to them; None: its own size, drawn near the model's own.
     feather: pixels, >= 0. binned: as for `TextToImage.__call__`. Raises SettingsError or SizeError.
     """
-    strength, width, height = plain(strength), plain(width), plain(height)
-    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
-        raise SettingsError(f"strength = {strength!r}, but it must be a number from 0 (keep) to 1 (redraw).")
+    strength, width, height = checked_strength(strength), plain(width), plain(height)
     feather = whole_number("feather", feather, 0, MAX_FEATHER)
     image = flatten(image)
     marked = None if mask is None else repaint_mask(mask, image.size)
@@ -63,11 +61,19 @@ def make_source(
     grid = (drawn[0] // spec.compression, drawn[1] // spec.compression)
     return InitialImage(
         pixels=pixels,
-        strength=float(strength),
+        strength=strength,
         mask=None if marked is None else F.adaptive_max_pool2d(mask_tensor(marked), grid),
         size=(image.height, image.width),
         finish=_finisher(image, marked, feather),
     )
+
+
+def checked_strength(strength: float) -> float:
+    """Return the strength to redraw with, in [0, 1]. Raises SettingsError for anything else."""
+    strength = plain(strength)
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
+        raise SettingsError(f"strength = {strength!r}, but it must be a number from 0 (keep) to 1 (redraw).")
+    return float(strength)
 
 
 def _near_native(spec: ModelSpec, width: int, height: int, binned: bool) -> tuple[int, int]:

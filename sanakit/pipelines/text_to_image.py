@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sanakit.adapters.pipeline import Adaptable, AdapterChoices, open_adapters
 from sanakit.dialect import Dialect
-from sanakit.errors import MemoryLimitError, NumericsError, SettingsError
+from sanakit.errors import MemoryLimitError, SettingsError
 from sanakit.images.image import draw_preview, fit_preview, resize_and_crop, to_levels, to_pil
 from sanakit.models.compiled import compile_sampling
 from sanakit.models.contracts import Codec, LatentShape, TextModel, VelocityModel
@@ -46,7 +46,7 @@ from sanakit.pipelines.memory import (
     stage,
 )
 from sanakit.pipelines.request import DrawSettings, ModelSpec, Request, check_request
-from sanakit.pipelines.result import LastStep, Output, Result, Step, result_of
+from sanakit.pipelines.result import LastStep, Output, Result, Step, check_finite, result_of
 from sanakit.text.prompt_weights import weigh
 from sanakit.weights import load_image_autoencoder, load_settings, load_text_encoder, load_transformer
 from sanakit.weights.control import load_controlnets
@@ -366,9 +366,4 @@ class TextToImage(Adaptable, Conditioned):
 
     def check_finite(self, values: Tensor, what: str, dtype: torch.dtype) -> None:
         """Raise NumericsError, with a remedy, if values computed in a dtype are not all finite."""
-        if bool(torch.isfinite(values).all()):
-            return
-        remedy = "the weights are damaged (download them again), or guidance is far too high (4.5 is usual)"
-        if dtype != torch.float32:
-            remedy = f'load the model with dtype="float32"; its 16-bit rule is "{self.settings.precision}"'
-        raise NumericsError(f"{what} gave NaN or infinity, computed in {dtype}: {remedy}.")
+        check_finite(values, what, dtype, self.settings.precision)

@@ -2,8 +2,9 @@
 
 Prompts keep their capitals; what follows a flag such as --ar is cut off, then the white space around them.
 A negative prompt stays as it is typed. The published instruction has double quotes where diffusers has single
-ones. A null prompt is padded to M tokens, and its padding is read as far as the prompt's mask reaches: it was
-trained so, with the null prompt under each caption's own mask.
+ones. Prompts of clips have no flags, and the instruction for images stands before them, too. A null prompt is
+padded to M tokens, and its padding is read as far as the prompt's mask reaches: it was trained so, with the
+null prompt under each caption's own mask.
 Source: NVlabs/Sana, app/sana_pipeline.py and `prepare_prompt_ar` in diffusion/model/utils.py (read in 2026).
 Shapes: M features of a prompt at most, L of them real, E text width.
 """
@@ -25,6 +26,7 @@ from sanakit.text.instruction import (
     clean_prompt,
     instruction_window,
 )
+from sanakit.text.video import VIDEO_INSTRUCTION
 
 NATIVE_INSTRUCTION = COMPLEX_HUMAN_INSTRUCTION.replace("'Enhanced prompt'", '"Enhanced prompt"')
 FLAGS = ("--aspect_ratio", "--ar", "--hw")
@@ -50,6 +52,16 @@ def script_prompt(prompt: str, told: list[str]) -> str:
     return kept.strip()
 
 
+def script_video_prompt(prompt: str, told: list[str]) -> str:
+    """Return a prompt of a clip as the scripts tokenise it. told: unused. Raises as `script_prompt`.
+
+    >>> script_video_prompt(" A Red CAT --ar 3:4 ", [])
+    'A Red CAT --ar 3:4'
+    """
+    clean_prompt(prompt)  # for its errors
+    return prompt.strip()
+
+
 def script_negative(prompt: str, told: list[str]) -> str:
     """Return a negative prompt as the scripts tokenise it: as it is typed. Raises as `script_prompt`."""
     clean_prompt(prompt)  # for its errors
@@ -62,10 +74,12 @@ def dialect_windows(
     """Return each dialect's windows of prompts and of negative prompts, as `instruction_window` does."""
     plain = instruction_window(tokenizer, "", max_tokens)
     usual = instruction_window(tokenizer, instruction, max_tokens)
-    quoted = usual
-    if instruction == COMPLEX_HUMAN_INSTRUCTION:
+    quoted, clean = usual, script_prompt
+    if instruction in (COMPLEX_HUMAN_INSTRUCTION, VIDEO_INSTRUCTION):
         quoted = instruction_window(tokenizer, NATIVE_INSTRUCTION, max_tokens)
-    native = (replace(quoted, clean=script_prompt), replace(plain, clean=script_negative))
+    if instruction == VIDEO_INSTRUCTION:
+        clean = script_video_prompt
+    native = (replace(quoted, clean=clean), replace(plain, clean=script_negative))
     return {"diffusers": (usual, plain), "native": native}
 
 

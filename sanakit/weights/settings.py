@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from sanakit.clips.sizes import trained_sizes
 from sanakit.dialect import DIALECTS, USUAL, Dialect
 from sanakit.errors import SettingsError, WeightsError
 from sanakit.flow.guidance_kinds import PLAIN, read_kind
@@ -20,6 +21,7 @@ from sanakit.models.sana import SANA_600M, SanaConfig
 from sanakit.models.video.sana_video import SanaVideoConfig
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.known_things import FILE as KNOWN_THINGS
+from sanakit.text.video import VIDEO_INSTRUCTION
 from sanakit.weights.find.catalog import CatalogEntry
 from sanakit.weights.find.hub import WEIGHTED
 from sanakit.weights.find.resolve import OURS, ModelSource, partner, recognised, resolve
@@ -38,6 +40,9 @@ MOST = 1e9  # of any number in a folder's defaults
 SHIFT_4K = 6.0  # of the published 4K model, by its official YAML and conversion script; all others have 3
 PUBLISHED_SHIFT = 3.0  # in the schedulers of the published folders
 NATIVE_SHIFT_600M = 4.0  # of the 0.6B model at 1024 px, by its official YAML; its diffusers folder says 3
+# Of the video models, by diffusers' pipeline and conversion script; the official YAML at 480p says 7.
+VIDEO_DEFAULTS = {"steps": 50, "guidance": 6.0, "flow_shift": 8.0}
+SAMPLE_SIZE_480P, NATIVE_SHIFT_480P = 30, 7.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +82,8 @@ def load_settings(path: str | os.PathLike[str]) -> ModelSettings:
         settings = replace(settings, **_from_transformer(source))
     if source.is_pipeline:
         scheduler = read_scheduler(source.path / "scheduler" / "scheduler_config.json")
-        if scheduler.get("flow_shift", PUBLISHED_SHIFT) != PUBLISHED_SHIFT:
+        published = VIDEO_DEFAULTS["flow_shift"] if source.makes_clips else PUBLISHED_SHIFT
+        if scheduler.get("flow_shift", published) != published:
             scheduler["native_flow_shift"] = None  # the scripts' shift stands for the published one alone
         settings = replace(settings, **scheduler)
     things = source.path / KNOWN_THINGS
@@ -126,7 +132,8 @@ def instruction_of(source: ModelSource) -> tuple[str, int]:
     """Instruction and most text tokens: the published ones unless the folder's sanakit.json says
     otherwise."""
     content: dict[str, Any] = source.ours()
-    instruction = content.get("instruction", COMPLEX_HUMAN_INSTRUCTION)
+    published = VIDEO_INSTRUCTION if source.makes_clips else COMPLEX_HUMAN_INSTRUCTION
+    instruction = content.get("instruction", published)
     max_tokens = content.get("max_tokens", MAX_TOKENS)
     if not isinstance(instruction, str) or not COUNT.fits(max_tokens):
         raise WeightsError(f"{source.path / OURS}: instruction must be text, and max_tokens {COUNT}.")
@@ -149,13 +156,19 @@ def _from_entry(source: ModelSource) -> ModelSettings:
 def _from_transformer(source: ModelSource) -> dict[str, Any]:
     """Read from the transformer its size in pixels, its dtype and shift, and whether it is Sprint."""
     files, _, config = open_transformer(source)
-    if isinstance(config, SanaVideoConfig):  # pixels depend on the autoencoder, steps on the task
-        return {"precision": precision_rule(source, files.dtype)}
+    if isinstance(config, SanaVideoConfig):
+        return _video_defaults(config) | {"precision": precision_rule(source, files.dtype)}
     side = config.sample_size * PIXELS_PER_LATENT
     sampler = {"solver": "scm", "steps": 2} if config.guidance_embed else {}
     sampler |= {"flow_shift": SHIFT_4K} if side >= 4096 else {}
     sampler |= {"native_flow_shift": NATIVE_SHIFT_600M} if config == SANA_600M else {}
     return {"width": side, "height": side, "precision": precision_rule(source, files.dtype), **sampler}
+
+
+def _video_defaults(config: SanaVideoConfig) -> dict[str, Any]:
+    """Return the defaults of a video transformer; its size in pixels depends on the autoencoder, too."""
+    native = {"native_flow_shift": NATIVE_SHIFT_480P} if config.sample_size == SAMPLE_SIZE_480P else {}
+    return {**VIDEO_DEFAULTS, **native, "sizes": trained_sizes(config.sample_size)}
 
 
 def _from_ours(source: ModelSource) -> dict[str, Any]:

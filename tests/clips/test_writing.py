@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from sanakit.clips.reading import open_clip
-from sanakit.clips.writing import writing
+from sanakit.clips.writing import check_writable, writing
 from sanakit.errors import OutputError, SettingsError, SizeError
 from tests.clips.moving import moving, psnr
 
@@ -99,7 +99,7 @@ def test_a_killed_writer_leaves_no_file_of_the_name(name: str, tmp_path: Path) -
     code = f"""
         import os, signal
         import numpy as np
-        from sanakit.clips.writing import writing
+        from sanakit.clips.writing import check_writable, writing
         with writing({str(tmp_path / name)!r}, width=64, height=48, rate=16) as writer:
             for _ in range(9):
                 writer.add(np.zeros((48, 64, 3), np.uint8))
@@ -118,7 +118,7 @@ def test_a_full_disk_is_a_sentence(name: str, tmp_path: Path) -> None:
     code = f"""
         import resource, signal
         import numpy as np
-        from sanakit.clips.writing import writing
+        from sanakit.clips.writing import check_writable, writing
         from sanakit.errors import OutputError
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
@@ -229,7 +229,7 @@ def test_memory_stays_flat_while_500_frames_are_written(name: str, tmp_path: Pat
     """Resident memory after 100 frames and after 500; holding 400 frames would take 15 MB more."""
     code = f"""
         import numpy as np
-        from sanakit.clips.writing import writing
+        from sanakit.clips.writing import check_writable, writing
         def resident():
             return int(open("/proc/self/statm").read().split()[1]) * 4096
         frame = np.zeros((96, 128, 3), np.uint8)
@@ -248,3 +248,29 @@ def test_memory_stays_flat_while_500_frames_are_written(name: str, tmp_path: Pat
     assert int(ended.stdout) < 5e6
     with open_clip(tmp_path / name) as clip:
         assert clip.facts.frames == 500
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "kind"),
+    [
+        ("cat.avi", (16, 16), OutputError),
+        ("cat.mp4", (15, 16), SizeError),
+        ("cat.gif", (2**16, 16), SettingsError),
+        ("none/cat.webp", (16, 16), OutputError),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_there_are_frames(name, size, kind, tmp_path) -> None:
+    width, height = size
+    with pytest.raises(kind) as early:
+        check_writable(tmp_path / name, width=width, height=height, rate=16)
+    with pytest.raises(kind) as late, writing(tmp_path / name, width=width, height=height, rate=16):
+        pass
+    assert str(early.value) == str(late.value)
+    check_writable(tmp_path / "cat.webp", width=16, height=16, rate=16)
+    assert left_in(tmp_path) == []
+
+
+def test_a_folder_that_takes_no_files_is_told_before_there_are_frames(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(OutputError, match="is not writable: choose another one"):
+        check_writable(tmp_path / "cat.webp", width=16, height=16, rate=16)

@@ -50,7 +50,7 @@ def test_help_loads_nothing_heavy(arguments: str) -> None:
 
 
 def test_the_root_offers_exactly_these_names() -> None:
-    assert sorted(sanakit.__all__) == ["BestOf", "ControlImage", "TextToImage", "__version__"]
+    assert sorted(sanakit.__all__) == ["BestOf", "ControlImage", "TextToImage", "TextToVideo", "__version__"]
     assert dir(sanakit) == sorted(sanakit.__all__)
 
 
@@ -89,6 +89,17 @@ def test_text_to_image_takes_these_arguments() -> None:
     assert loading == set(parameters(TextToImage.from_pretrained))
 
 
+def test_text_to_video_takes_these_arguments() -> None:
+    from sanakit import TextToVideo
+    from sanakit.pipelines.video.request import ClipDrawSettings, check_clip_request
+
+    call = set(parameters(TextToVideo.__call__))
+    assert {"prompt", "frames", "seconds", "image", "clip", "seed", "latents", "output"} <= call
+    assert ClipDrawSettings.__annotations__.keys() == call - {"self", "prompt", "negative_prompt"}
+    assert set(parameters(check_clip_request)) - {"spec"} == call - {"self"}
+    assert {"path", "device", "dtype", "encoder"} <= set(parameters(TextToVideo.from_pretrained))
+
+
 def test_a_pipeline_takes_adapters() -> None:
     from sanakit import TextToImage
 
@@ -117,7 +128,7 @@ def test_models_take_these_arguments() -> None:
     assert parameters(DCAE.decode) == ["self", "latents", "band"]
 
 
-COMMANDS = "generate edit best-of models inspect data train evaluate bench serve ui keys"
+COMMANDS = "generate edit best-of video models inspect data train evaluate bench serve ui keys"
 
 
 @pytest.mark.parametrize("command", COMMANDS.split())

@@ -1,1 +1,1 @@
-"""Pipelines of clips."""
+"""Clips from prompts, images and clips."""

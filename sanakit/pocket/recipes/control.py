@@ -13,7 +13,7 @@ from sanakit.train.config import TrainConfig
 from sanakit.train.run import Run
 
 CONTROL = TrainConfig(
-    steps=2400,
+    steps=3000,
     batch_size=32,
     learning_rate=1e-3,
     optimizer="muon",

@@ -1,12 +1,15 @@
 """A ControlNet for pocket that follows lines: the run of `pocket-control`.
 
-Samples are those of its drawings that show well-known things, alone and in scenes, on the square canvas.
-Mirrored ones are left out: the benchmark steers by them.
+Samples are those of its drawings that show well-known things, alone and in scenes, on the square canvas. Most
+are turned, mirrored, scaled and moved further than those that pocket itself learned from: it knows its drawings
+by heart, and a ControlNet that only ever agrees with it learns to name a drawing rather than to follow lines.
+Mirrored ones of one design are left out: the benchmark steers by them.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from torch import Tensor
 from sanakit.images.hints import HintKind
 from sanakit.images.image import to_tensor
 from sanakit.models.controlnet import ControlNet
+from sanakit.pocket.data.canvas import Placement
 from sanakit.pocket.data.dataset import PocketImages, join, more_of, open_pocket
 from sanakit.pocket.data.encoding import encode_images
 from sanakit.pocket.data.pool import build_hints, build_pool
@@ -24,6 +28,7 @@ from sanakit.pocket.data.scenes import Scenes
 from sanakit.pocket.data.wording import Wording
 from sanakit.pocket.train.feed import PocketFeed
 from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.seeds import numpy_generator
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.objectives.control import CONTROLNET, ControlObjective
@@ -44,6 +49,10 @@ from sanakit.weights.quantized import check_trainable
 
 WATCHED, DRAWN = 24, 12  # mirrored drawings that are measured on, and those of them on the sheet
 STYLE = "noto"  # of those
+MOVES = 9  # which random numbers move the copies
+MOVED = 3  # copies of a drawing
+TURN, SCALES = 40.0, (0.5, 1.0)  # of those: degrees at most, and sides over the canvas's
+SHARES = {"drawn": 0.12, "varied": 0.6, "painted": 0.1, "scene": 0.18}
 
 
 def control_run(
@@ -73,7 +82,7 @@ def control_run(
     encoder = load_text_encoder(source, device=device, dtype="float32")
     pool = build_pool(output / "pool", _samples(both, scenes), both, composed, codec)
     hints = build_hints(output / "pool", pool, both, composed, codec, kind)
-    feed = PocketFeed(pool, both.rows, composed, Wording({}), scale=scale, seed=config.seed)
+    feed = PocketFeed(pool, both.rows, composed, Wording({}), scale=scale, shares=SHARES, seed=config.seed)
     shown, captions = _watched(pocket)
     side = transformer.config.sample_size
     velocity = VelocityObjective(
@@ -123,12 +132,32 @@ class _PoolHints:
 
 
 def _samples(pocket: PocketImages, scenes: int) -> list[PocketSample]:
-    """List what is learned from."""
-    return [
-        sample
-        for sample in list_samples(pocket, scenes, sizes=(SQUARE,))
-        if sample.kind != "mirrored" and (sample.scene >= 0 or fame(pocket.rows[sample.row].concept) > RARE)
-    ]
+    """List what is learned from. Moved copies stand for the varied ones of the list."""
+    random = numpy_generator(0, MOVES)
+    samples: list[PocketSample] = []
+    for sample in list_samples(pocket, scenes, sizes=(SQUARE,)):
+        if sample.kind in ("mirrored", "varied"):
+            continue
+        if sample.scene >= 0:
+            samples.append(sample)
+        elif fame((row := pocket.rows[sample.row]).concept) > RARE:
+            samples.append(sample)
+            if sample.kind == "drawn":
+                samples += [_moved(sample, random, flip=row.style != STYLE) for _ in range(MOVED)]
+    return samples
+
+
+def _moved(sample: PocketSample, random: np.random.Generator, *, flip: bool) -> PocketSample:
+    """Return a copy of a drawing that stands elsewhere, in another size, turned and perhaps mirrored."""
+    flipped, turn, scale, x, y = random.random(5)
+    placement = Placement(
+        flip=bool(flip and flipped < 0.5),
+        turn=float(TURN * (2 * turn - 1)),
+        scale=float(SCALES[0] + scale * (SCALES[1] - SCALES[0])),
+        x=float(x),
+        y=float(y),
+    )
+    return replace(sample, kind="varied", placement=placement)
 
 
 def _watched(pocket: PocketImages) -> tuple[list[np.ndarray], list[str]]:

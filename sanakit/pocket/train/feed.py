@@ -5,14 +5,14 @@ Shapes: B batch, C h w a latent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
 from sanakit.pocket.data.dataset import PocketRow
 from sanakit.pocket.data.pool import Pool
-from sanakit.pocket.data.samples import draw_chances
+from sanakit.pocket.data.samples import SHARES, draw_chances
 from sanakit.pocket.data.scenes import Scenes
 from sanakit.pocket.data.wording import Wording
 from sanakit.seeds import numpy_generator
@@ -21,7 +21,10 @@ from sanakit.train.parts import Part
 
 
 class PocketFeed:
-    """Draws a size for each step, then samples of it. scale: of the latents. seed: of all that is drawn."""
+    """Draws a size for each step, then samples of it.
+
+    scale: of the latents. shares: how often each kind of samples is drawn. seed: of all that is drawn.
+    """
 
     def __init__(
         self,
@@ -31,11 +34,12 @@ class PocketFeed:
         wording: Wording,
         *,
         scale: float,
+        shares: Mapping[str, float] = SHARES,
         seed: int = 0,
     ) -> None:
         self.pool, self.rows, self.scenes, self.wording = pool, rows, scenes, wording
         self.scale, self.seed = scale, seed
-        chances = draw_chances(pool.samples)
+        chances = draw_chances(pool.samples, shares)
         self._sizes = list(pool.indices)
         own = {size: chances[indices] for size, indices in pool.indices.items()}
         self._size_sums = np.cumsum([own[size].sum() for size in self._sizes])

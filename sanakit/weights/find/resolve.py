@@ -61,6 +61,11 @@ class ModelSource:
         return (self.path / INDEX).is_file()
 
     @property
+    def makes_clips(self) -> bool:
+        """Whether it is a whole folder that says it makes clips."""
+        return self.is_pipeline and read_json(self.path / INDEX).get("_class_name") in CLIPS
+
+    @property
     def runtime(self) -> str:
         """The runtime of a folder of graphs (`weights/graphs.py`): "onnx" or "openvino"; else ""."""
         return str(read_json(self.path / INDEX).get("runtime", "")) if self.is_pipeline else ""

@@ -13,7 +13,7 @@ from sanakit import ControlImage, TextToImage
 from sanakit.pocket.data import toy
 from sanakit.pocket.data.dataset import open_pocket
 from sanakit.pocket.recipes import RECIPES, control
-from sanakit.pocket.train.control import _samples
+from sanakit.pocket.train.control import MOVED, SHARES, STYLE, _samples
 from sanakit.train.objectives.control import ControlObjective
 from sanakit.train.parts import Part
 from sanakit.train.run import run_recipe
@@ -67,7 +67,12 @@ def test_the_hints_of_a_batch_are_those_of_its_images(trained: Path, data: Path)
 
 def test_mirrored_drawings_and_unknown_things_are_not_learned_from(data: Path):
     pocket = open_pocket(data)
-    kinds = {sample.kind for sample in _samples(pocket, 8)}
-    assert "mirrored" not in kinds
-    assert "scene" in kinds
-    assert {sample.size for sample in _samples(pocket, 8)} == {(256, 256)}
+    samples = _samples(pocket, 8)
+    assert samples == _samples(pocket, 8)
+    assert {sample.kind for sample in samples} <= SHARES.keys()
+    assert {sample.size for sample in samples} == {(256, 256)}
+    moved = [sample for sample in samples if sample.kind == "varied"]
+    assert len(moved) == MOVED * sum(sample.kind == "drawn" for sample in samples) > 0
+    assert max(abs(sample.placement.turn) for sample in moved) > 20
+    shown = [sample for sample in samples if sample.scene < 0 and pocket.rows[sample.row].style == STYLE]
+    assert not any(sample.placement.flip for sample in shown)

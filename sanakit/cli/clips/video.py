@@ -1,0 +1,188 @@
+"""`sana video`: a sentence in, a clip out; with an image, its first frame; with a clip, that clip redrawn.
+
+The request is checked by the model's configuration before any weights are read. Options, display and saving
+are those of `sana generate`; torch is imported inside the functions, as there.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import warnings
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sanakit.cli import options as option
+from sanakit.cli.display import display
+from sanakit.cli.edit import FORMATS, keep_inputs
+from sanakit.cli.terminal import AsJson, Debug
+from sanakit.errors import SettingsError
+from sanakit.whole import claimed, numbered
+
+if TYPE_CHECKING:
+    from sanakit.pipelines.video.request import ClipRequest
+    from sanakit.pipelines.video.result import ClipResult
+
+SUFFIX = ".mp4"  # of a name that is chosen
+
+
+def video(
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw, in a sentence.")],
+    model: Annotated[
+        str | None,
+        typer.Option(show_default=False, help="A video model's folder, or Hub org/repo. Needed."),
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option(metavar="FILE", show_default=False, help="Image that the clip begins with.")
+    ] = None,
+    clip: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="Clip, or folder of frames, to redraw."),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(metavar="S", show_default="0.6", help="With --clip: 0 keeps it, 1 ignores it."),
+    ] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(metavar="N", show_default=option.OWN, help="4 k + 1 for Wan 2.1, 8 k + 1 for LTX-2."),
+    ] = None,
+    seconds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S", show_default=False, help="Instead of --frames; the nearest number is drawn."
+        ),
+    ] = None,
+    fps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R",
+            show_default="model's own, or the clip's",
+            help="Frames a second, such as 16 or 24000/1001; a clip is read at this rate.",
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="WxH", show_default=option.OWN, help="Size in pixels, such as 832x480."),
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(metavar="W", show_default=option.OWN, help="Instead of --size: its width.")
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(metavar="H", show_default=option.OWN, help="Instead of --size: its height.")
+    ] = None,
+    motion: Annotated[
+        int | None,
+        typer.Option(metavar="N", show_default=option.OWN, help="How much moves, 1 to 100; 0: not said."),
+    ] = None,
+    negative: Annotated[
+        str | None, typer.Option(show_default=option.OWN, help="What not to draw; '' for nothing.")
+    ] = None,
+    prompt_weights: option.PromptWeights = False,
+    steps: option.Steps = None,
+    guidance: option.Guidance = None,
+    guidance_kind: option.GuidanceKind = None,
+    solver: option.Solver = None,
+    dialect: option.DialectOption = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, show_default="random", help="The same seed draws the same clip."),
+    ] = None,
+    num_clips: Annotated[
+        int, typer.Option(metavar="N", min=1, max=64, help="Clips to draw: this seed and those after it.")
+    ] = 1,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            show_default=f"sana-SEED{SUFFIX}",
+            help="Ends in .mp4, .webm, .webp, .gif, or nothing for a folder; several get -1, -2, ...",
+        ),
+    ] = None,
+    device: option.Device = "auto",
+    dtype: option.Dtype = "auto",
+    as_json: AsJson = False,
+    preview: Annotated[bool, typer.Option("--preview", help="Preview the clip in the terminal.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Draw a clip from a sentence, an image, or another clip.
+
+    The file named by --output is replaced if it exists, but never --image or --clip; without it, a new name
+    is chosen. The file carries the settings it was drawn with.
+    """
+    # 1. The request
+    if model is None:
+        raise SettingsError(
+            "No video model is embedded: name one with --model, a folder or a Hub repository such as "
+            "Efficient-Large-Model/SANA-Video_2B_480p_diffusers."
+        )
+    if size is not None and (width is not None or height is not None):
+        raise SettingsError("--size and --width or --height cannot be combined: give one or the other.")
+    seed = secrets.randbelow(2**32) if seed is None else seed
+    settings: dict[str, Any] = {"frames": frames, "seconds": seconds, "rate": fps, "motion": motion}
+    settings |= {"steps": steps, "guidance": guidance, "guidance_kind": guidance_kind, "solver": solver}
+    settings |= {"dialect": dialect, "seed": seed, "num_clips": num_clips, "strength": strength}
+    settings["prompt_weights"] = prompt_weights
+
+    with display(preview) as show, warnings.catch_warnings(action="ignore"):  # the result tells them
+        from sanakit.images.image import parse_size
+        from sanakit.images.opening import open_image
+        from sanakit.pipelines.video.request import VideoSpec, check_clip_request
+        from sanakit.pipelines.video.source import read_source
+        from sanakit.pipelines.video.text_to_video import TextToVideo
+
+        width, height = parse_size(size) if size is not None else (width, height)
+        paths = [] if output is None else numbered(output.expanduser(), num_clips)
+        keep_inputs(paths, [file for file in (image, clip) if file is not None])
+        if image is not None:
+            settings["image"] = open_image(image.expanduser(), str(image), FORMATS)
+        spec = VideoSpec.read(model)
+        if clip is not None:
+            wanted = {"frames": frames, "seconds": seconds, "rate": fps}
+            settings["clip"] = read_source(clip.expanduser(), spec.rule, usual=spec.settings.frames, **wanted)
+        request = check_clip_request(spec, prompt, negative, width=width, height=height, **settings)
+        _check_output(paths or [Path(f"sana-{seed}{SUFFIX}")], request)
+
+        # 2. The clips, step by step
+        pipe = TextToVideo.from_pretrained(model, device=device, dtype=dtype, encoder=request.encoded)
+        result = None
+        for step in pipe.draw(request):
+            show(step)
+            result = step.result
+    assert result is not None  # the last step carries it
+
+    # 3. Save and print
+    _deliver(result, paths, seed, str(request.rate), as_json=as_json)
+
+
+def _check_output(paths: list[Path], request: ClipRequest) -> None:
+    """Raise what saving would raise for names, sizes and formats, before anything is drawn."""
+    from sanakit.clips.writing import check_writable
+
+    height, width = request.sampling.size
+    for path, settings in zip(paths, request.metadata, strict=False):
+        check_writable(path, width=width, height=height, rate=request.rate, settings=settings)
+
+
+def _deliver(result: ClipResult, paths: list[Path], seed: int, rate: str, *, as_json: bool) -> None:
+    """Save clips, to the paths or to new names of `sana-SEED.mp4`, and print what was made."""
+    new = claimed(Path(f"sana-{seed}{SUFFIX}"), len(result.metadata))  # by this process alone
+    told: list[str] = []
+    with nullcontext(paths) if paths else new as paths:
+        for path, clip in zip(paths, result.clips, strict=True):
+            told += [note for note in clip.save(path)[1] if note not in told]  # pyright: ignore
+    warned = [*result.warnings, *told]
+    for warning in warned:
+        print(f"Warning: {warning}", file=sys.stderr)
+    if as_json:
+        clips = [{"path": str(p), "fps": rate, **one} for p, one in zip(paths, result.metadata, strict=True)]
+        print(json.dumps({"clips": clips, "timings": result.timings, "warnings": warned}, indent=2))
+    else:
+        for path, clip_seed in zip(paths, result.seeds, strict=True):
+            print(f"{path}  seed {clip_seed}")

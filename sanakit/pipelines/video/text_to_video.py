@@ -1,0 +1,362 @@
+"""Prompt to clip, image to clip, clip to clip, on the steps that images share.
+
+1 settings: the caller's, else the model's (request)             2 text: prompts to features (text/encoder)
+3 start: the image or clip to begin with, to latents             4 noise: of the whole clip, from its own seed
+5 denoise: velocity, guidance, solver, step after step           6 decode: latents to frames, some at a time
+7 clips: in the requested size, with all settings to draw them again
+
+From an image, its latent is the first frame of every step (`models/video/held_frame.py`). From a clip, the
+last `strength` of the steps are done, as `pipelines/image_to_image.py` does with images.
+Source: SANA-Video (arXiv:2509.24695); diffusers' SanaVideoPipeline and SanaImageToVideoPipeline draw the
+same from the same weights and noise.
+Shapes: B clips (prompts x num_clips, prompt after prompt), C latent channels, t h w latents, T frames, H W
+pixels.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from time import perf_counter
+from typing import Any, Unpack
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sanakit.clips.clip import VideoClip
+from sanakit.dialect import Dialect
+from sanakit.errors import SettingsError, WeightsError
+from sanakit.images.image import draw_preview, fit_preview, resize_and_crop, to_levels
+from sanakit.models.contracts import TextModel, VelocityModel, VideoCodec
+from sanakit.models.dc_ae import DCAE
+from sanakit.models.video.held_frame import HeldFirstFrame
+from sanakit.models.video.sana_video import SanaVideo
+from sanakit.pipelines.denoise import Batch, Sample, begin
+from sanakit.pipelines.memory import MemoryPlan, available_bytes, choose_device, memory_limit, stage
+from sanakit.pipelines.result import check_finite
+from sanakit.pipelines.video.memory import choose_plan, decode_frames
+from sanakit.pipelines.video.request import ClipDrawSettings, ClipRequest, VideoSpec, check_clip_request
+from sanakit.pipelines.video.result import ClipOutput, ClipResult, ClipStep, LastClipStep, clips_of
+from sanakit.text.prompt_weights import weigh
+from sanakit.weights import load_autoencoder, load_text_encoder, load_transformer
+from sanakit.weights.known_things import unknown_prompts
+from sanakit.weights.video.settings import VideoSettings, load_video_settings
+
+
+class TextToVideo:
+    """A model that draws clips of prompts.
+
+    transformer, autoencoder (its decoder will do without images and clips to start from), text_encoder,
+    settings: the parts and their defaults. device: where they compute; None: the transformer's device.
+    """
+
+    def __init__(
+        self,
+        transformer: SanaVideo,
+        autoencoder: VideoCodec,
+        text_encoder: TextModel,
+        settings: VideoSettings,
+        *,
+        device: torch.device | None = None,
+    ) -> None:
+        self.transformer = transformer
+        self.autoencoder = autoencoder
+        self.text_encoder = text_encoder
+        self.settings = settings
+        self.device = device or next(transformer.parameters()).device
+        self._preview_weights: Tensor | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        encoder: bool = True,
+    ) -> TextToVideo:
+        """Load a video model: a diffusers folder, or a Hub "org/repo" that holds one.
+
+        device: "auto" uses the accelerator if there is one; parts that do not fit there together wait
+        outside, and come in for their stage. dtype: of the transformer; "auto": the one it was trained for.
+        Autoencoder and text encoder follow, except to float16, in which they overflow.
+        encoder: also load the autoencoder's encoder, needed to start from an image or a clip.
+        Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for an absent device.
+        """
+        device, settings = choose_device(device), load_video_settings(path)
+        others = "auto" if dtype in ("float16", "fp16", torch.float16) else dtype
+        mapped = device.type == "cpu" and dtype in ("auto", "float32", "fp32", torch.float32)
+        held: dict[str, Any] = {"device": device, "mapped": mapped, "home": "cpu"}
+        transformer = load_transformer(path, kind="clip", dtype=dtype, **held)
+        codec = load_autoencoder(path, part="both" if encoder else "decoder", dtype=others, **held)
+        if isinstance(codec, DCAE):
+            raise WeightsError(f"{path} has an autoencoder of images: clips need one of clips.")
+        text = load_text_encoder(path, dtype=others, **held)
+        parts = (transformer, codec, text.model)
+        if device.type != "cpu":
+            size = sum(tensor.nbytes for part in parts for tensor in part.state_dict().values())
+            if size < 0.8 * available_bytes(device):
+                for part in parts:
+                    part.to(device)
+        return cls(transformer, codec, text, settings, device=device)
+
+    @property
+    def spec(self) -> VideoSpec:
+        """The facts about the model that checking a call needs."""
+        return VideoSpec.of(self.settings, self.transformer.config, self.autoencoder.config)
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        negative_prompt: str | Sequence[str] | None = None,
+        *,
+        frames: int | None = None,
+        seconds: float | str | Fraction | None = None,
+        rate: int | float | str | Fraction | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        image: Image.Image | None = None,
+        clip: VideoClip | None = None,
+        strength: float | None = None,
+        motion: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        guidance_kind: str | None = None,
+        seed: int | None = None,
+        num_clips: int = 1,
+        solver: str | None = None,
+        latents: Tensor | None = None,
+        output: ClipOutput = "clip",
+        binned: bool = True,
+        dialect: Dialect | None = None,
+        prompt_weights: bool = False,
+    ) -> ClipResult:
+        """Draw clips of one or several prompts in one batch. None means the model's default.
+
+        prompt: "" draws anything. negative_prompt: content to avoid, one for all prompts or one for each;
+        needs guidance > 1; None: the model's own, of published models a fixed sentence.
+        frames: as many as the autoencoder can hold, 4 k + 1 for Wan 2.1, 8 k + 1 for LTX-2. seconds: instead
+        of frames; the nearest such number is drawn, and told. rate: frames a second of the result; the model
+        does not see it. width, height: pixels; None: the model's own, or of the image's or clip's shape.
+        image: the first frame of every clip. clip: is redrawn, in its own rate unless one is given; None as
+        `frames` takes those of its frames that fit, up to the model's own number. strength: of redrawing it,
+        0 keeps it, 1 ignores it; 0.6.
+        motion: how much moves, 1 to 100, put behind the prompt as in training; 0 puts nothing there.
+        steps: 1 to 1000. guidance: >= 0; values up to 1 turn it off, which halves the work.
+        guidance_kind: such as "apg,interval=0.2-0.9", see `flow/guidance_kinds.py`; without pag.
+        seed: >= 0; clip j of prompt p uses seed + p * num_clips + j, so it is the same alone and in a batch.
+        None: a random seed, stated in the result. num_clips: per prompt. solver: "dpm" or "euler".
+        latents: initial noise, B C t h w, instead of the seed's.
+        output: "clip", "pt" (B 3 T H W in [-1, 1]) or "latent" (B C t h w, of the drawn size).
+        binned: draw at the nearest size that the model learned, told if it is another, then scale and crop to
+        the requested size; False: at the requested size, whose sides must be multiples of its patches.
+        dialect: "diffusers" (usual) or "native"; see docs/dialects.md.
+        prompt_weights: read "a (red:1.5) apple" as weights, see `text/prompt_weights.py`.
+        Raises SettingsError, SizeError, NumericsError, or MemoryLimitError. If only decoding failed, its
+        attribute `latents` has the denoised latents: pass them to `decode`.
+        """
+        settings: ClipDrawSettings = {"frames": frames, "seconds": seconds, "rate": rate, "width": width}
+        settings |= {"height": height, "image": image, "clip": clip, "strength": strength, "motion": motion}
+        settings |= {"steps": steps, "guidance": guidance, "guidance_kind": guidance_kind, "seed": seed}
+        settings |= {"num_clips": num_clips, "solver": solver, "latents": latents, "output": output}
+        settings |= {"binned": binned, "dialect": dialect, "prompt_weights": prompt_weights}
+        return clips_of(deque(self.steps(prompt, negative_prompt, **settings), maxlen=1).pop())
+
+    def steps(
+        self,
+        prompt: str | Sequence[str],
+        negative_prompt: str | Sequence[str] | None = None,
+        **settings: Unpack[ClipDrawSettings],
+    ) -> Iterator[ClipStep]:
+        """Yield each `ClipStep` of `__call__` when it is done; the last one carries the result.
+
+        Settings are checked at once; the work begins with the first step requested.
+        """
+        return self.draw(check_clip_request(self.spec, prompt, negative_prompt, **settings))
+
+    def draw(self, request: ClipRequest) -> Iterator[ClipStep]:
+        """Yield the steps of a checked request, as `steps` does.
+
+        Raises at once: SettingsError for LongSANA, and for an image or clip without the encoder.
+        """
+        if self.spec.causal:
+            raise SettingsError(
+                f"{self.settings.shared.name} is a LongSANA model, which draws chunk after chunk: draw whole "
+                "clips with a SANA-Video model."
+            )
+        if request.encoded and self.autoencoder.encoder is None:
+            raise SettingsError("This pipeline was loaded without the encoder: load it with encoder=True.")
+        return self._draw(request, self.plan())
+
+    def plan(self) -> MemoryPlan:
+        """Return when the weights of the parts are in memory, see `pipelines/video/memory.py`."""
+        others = (self.autoencoder, self.text_encoder.model)
+        return choose_plan(self.transformer, *others, device=self.device)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode latents (B C t h w, as in `ClipStep`) to clips (B 3 T H W in [-1, 1], float32).
+
+        Raises NumericsError, or MemoryLimitError with the latents in its attribute `latents`.
+        """
+        return torch.stack(
+            [torch.cat([*self._decoded(latents, number)], dim=1) for number in range(len(latents))]
+        )
+
+    def preview(self, latents: Tensor) -> Image.Image:
+        """Draw one frame's latents (C h w) small and without the decoder; see `ClipStep.preview`."""
+        if self._preview_weights is None:
+            config = self.autoencoder.config
+            self._preview_weights = fit_preview(
+                lambda frames: self.decode(frames[:, :, None])[:, :, 0],
+                config.latent_channels,
+                config.compression,
+            )
+        return draw_preview(self._preview_weights, latents)
+
+    def encode(self, clip: Tensor) -> Tensor:
+        """Return the normalised latents (1 C t h w) of a clip (1 3 T H W). Raises MemoryLimitError."""
+        codec = self.autoencoder
+        with memory_limit("encoding the start: take a smaller size, or fewer frames"), torch.no_grad():
+            latents = codec.normalise(codec.encode(clip.to(self.device, codec.dtype))).float()
+        self._check(latents, "The encoded start", codec.dtype)
+        return latents
+
+    def _draw(self, request: ClipRequest, plan: MemoryPlan) -> Iterator[ClipStep]:
+        started, sampling = perf_counter(), request.sampling
+
+        # 2 text: features of the negative prompts, then of the prompts, unpadded
+        with stage(self.text_encoder.model, plan, self.device):
+            features, told = self._encode_text(request, plan)
+            weights = weigh(self.text_encoder, sampling.texts, sampling.nulls, told, sampling.dialect)
+        for note in (notes := [*sampling.notes, *told]):
+            warnings.warn(note, stacklevel=3)
+
+        # 3 start: what all clips begin with, or are redrawn from
+        first = source = None
+        if request.encoded:
+            with stage(self.autoencoder, plan, self.device):
+                first = None if request.first is None else self.encode(request.first)
+                source = None if request.source is None else self.encode(request.source)
+
+        with stage(self.transformer, plan, self.device):
+            # 4 noise, and the prompts' keys and values
+            model, samples = self._begin(request, features, weights, first, source)
+            batch = Batch(model, samples)
+
+            # 5 denoise
+            prepared = resumed = perf_counter()
+            denoise, state = 0.0, samples[0].state
+            while not state.done:
+                batch.step(plan.after_block)
+                state = samples[0].state
+                self._check(batch.latents, f"Step {state.index} of {state.total}", self.transformer.dtype)
+                denoise += perf_counter() - resumed  # without what the caller does between two steps
+                if not state.done:
+                    now, clean = (_behind(first, frames) for frames in (batch.latents, batch.clean))
+                    yield ClipStep(
+                        index=state.index, total=state.total, latents=now, clean=clean, draw=self.preview
+                    )
+                resumed = perf_counter()
+
+        # 6 decode, 7 clips
+        last = _behind(first, batch.latents)  # at t = 0 the sample is the clean latents
+        clips = last if request.output == "latent" else self.clips(last, request)
+        result = ClipResult(
+            clips=clips,
+            seeds=sampling.seeds,
+            timings={"text": prepared - started, "denoise": denoise, "decode": perf_counter() - resumed},
+            metadata=request.metadata,
+            warnings=notes,
+        )
+        yield LastClipStep(
+            index=state.index, total=state.total, latents=last, clean=last, draw=self.preview, drawn=result
+        )
+
+    @torch.no_grad()
+    def clips(self, latents: Tensor, request: ClipRequest) -> list[VideoClip] | Tensor:
+        """Decode latents (B C t h w) to a request's clips, "clip" or "pt", in the requested size.
+
+        A clip never exists in more than 8 bits, but for the frames that are decoded at a time.
+        """
+        height, width = request.sampling.size
+        if request.output == "pt":
+            pixels = torch.empty(len(latents), 3, request.frames, height, width, dtype=torch.float32)
+        else:
+            pixels = torch.empty(len(latents), request.frames, height, width, 3, dtype=torch.uint8)
+        for number in range(len(latents)):
+            start = 0
+            for frames in self._decoded(latents, number):
+                fitted = resize_and_crop(frames.transpose(0, 1), height, width)  # T 3 H W
+                end = start + len(fitted)
+                if request.output == "pt":
+                    pixels[number, :, start:end] = fitted.clamp(-1, 1).transpose(0, 1).cpu()
+                else:
+                    pixels[number, start:end] = to_levels(fitted)
+                start = end
+        if request.output == "pt":
+            return pixels
+        levels: np.ndarray = pixels.numpy()
+        return [
+            VideoClip(frames=frames, rate=request.rate, settings=settings)
+            for frames, settings in zip(levels, request.metadata, strict=True)
+        ]
+
+    def _encode_text(self, request: ClipRequest, plan: MemoryPlan) -> tuple[list[Tensor], list[str]]:
+        """Return features (L E) of the negative prompts, then of the prompts; and notes on these."""
+        sampling, encoder, notes = request.sampling, self.text_encoder, list[str]()
+        encoder.after_layer = plan.after_layer
+        nulls = [null.text for null in sampling.nulls]
+        features = encoder.encode_negative(nulls, notes, sampling.dialect)
+        features += encoder.encode(sampling.prompts, notes, sampling.dialect)
+        return features, notes + unknown_prompts(self.settings.shared, request.typed, encoder)
+
+    def _begin(
+        self,
+        request: ClipRequest,
+        features: Sequence[Tensor],
+        weights: Sequence[Tensor | None] | None,
+        first: Tensor | None,
+        source: Tensor | None,
+    ) -> tuple[VelocityModel, list[Sample]]:
+        """Return the model of a request, and its clips at their solver's first time.
+
+        first, source: 1 C t h w, the latents of what clips begin with, or are redrawn from.
+        """
+        sampling, model = request.sampling, self.transformer
+        if first is None:
+            return model, begin(model, sampling, features, source, weights=weights)
+        noise = sampling.latents
+        if noise is None:  # of the whole clip, so that its other frames have the noise that they have without
+            noise = torch.stack([sampling.cells.noise(seed)[0] for seed in sampling.seeds])
+        moving = replace(sampling, latents=noise[:, :, 1:], seeds=[])
+        held = HeldFirstFrame(model, first)
+        return held, begin(held, moving, features, None, weights=weights)
+
+    def _decoded(self, latents: Tensor, number: int) -> Iterator[Tensor]:
+        """Yield the frames of clip `number` as they are decoded, 3 T H W in [-1, 1], float32."""
+        codec = self.autoencoder
+        remedy = "the clips are denoised: free memory and pass the error's `latents` to `decode`"
+        with (
+            memory_limit(f"decoding: {remedy}, or draw a smaller size", latents),
+            stage(codec, self.plan(), self.device),
+        ):
+            for frames in decode_frames(codec, latents[number:][:1].to(self.device, codec.dtype)):
+                self._check(frames, "The decoded clip", codec.dtype)
+                yield frames[0].float()
+
+    def _check(self, values: Tensor, what: str, dtype: torch.dtype) -> None:
+        check_finite(values, what, dtype, self.settings.shared.precision)
+
+
+def _behind(first: Tensor | None, frames: Tensor) -> Tensor:
+    """Return clips with the frame that is held in front: B C t h w."""
+    if first is None:
+        return frames
+    return torch.cat([first.to(frames).expand(len(frames), -1, -1, -1, -1), frames], dim=2)

@@ -1,8 +1,8 @@
 """A ControlNet for pocket that follows lines: the run of `pocket-control`.
 
 Samples are those of its drawings that show well-known things, alone and in scenes, on the square canvas. Most
-are turned, mirrored, scaled and moved further than those that pocket itself learned from: it knows its drawings
-by heart, and a ControlNet that only ever agrees with it learns to name a drawing rather than to follow lines.
+are turned, mirrored, scaled and moved further than those that pocket itself learned from: pocket knows its
+drawings by heart, and a ControlNet that only ever agrees with it learns to name them, not to follow lines.
 Mirrored ones of one design are left out: the benchmark steers by them.
 """
 

@@ -52,7 +52,7 @@ def gated_delta(
         query, key, value, beta, decay = map(_wide, (query, key, value, beta, decay))
         products = delta_products(key, value, beta)
         states = _scan(products, decay, state)
-        last = states[:, -1]
+        last = states[:, -1].clone()  # alone in its memory: callers keep it
         states = states + _later(products, decay, chunks or [query.shape[1]])
         return (query.transpose(2, 3) @ states).transpose(2, 3), last
 

@@ -260,7 +260,8 @@ class SoftmaxAttention(WorldAttention):
 
     def _kept(self, earlier: SoftmaxState, own: KeysValues) -> SoftmaxState:
         """Return what the next chunk sees of these."""
-        chunks = (*earlier, own)
+        # Values are a part of a product with queries and keys, whose memory would be kept as well.
+        chunks = (*earlier, own._replace(value=own.value.contiguous()))
         sink = chunks[: self.config.sink_chunks]
         return sink + chunks[max(len(sink), len(chunks) - self.config.recent_chunks) :]
 

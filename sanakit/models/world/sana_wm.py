@@ -114,7 +114,8 @@ class SanaWM(ClipTransformer[SanaWMConfig, WorldBlock]):
         x, time, modulation, grid, chunks = self._start(latents, t, chunks)
         self._checked(chunks, grid.frames, goes_on=False)
         rays, coordinates = self._seen(cameras, plucker, (grid.height, grid.width))
-        seen = CameraContext(rays, None if rays is None else inverse_pose(rays))
+        # Each block adds its own product of the coordinates, which have the size to be checked.
+        seen = CameraContext(rays, None if rays is None else inverse_pose(rays), [coordinates])
         view = View(grid, chunks, seen.rays(grid, self.config, len(latents)))
         caption = self.caption(text)
         for block in self.blocks:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 
 class DeltaProducts(NamedTuple):
-    """What the steps of all frames need of their tokens, alike in both directions."""
+    """Sums over the tokens of each frame: all that a step needs of them, alike in both directions."""
 
     keys: Tensor  # A, B T h d d
     values: Tensor  # U, B T h d e

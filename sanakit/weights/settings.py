@@ -17,7 +17,7 @@ from sanakit.errors import SettingsError, WeightsError
 from sanakit.flow.guidance_kinds import PLAIN, read_kind
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SANA_600M, SanaConfig
-from sanakit.models.video.sana_video import ClipConfig
+from sanakit.models.video.sana_video import VideoConfig
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.known_things import FILE as KNOWN_THINGS
 from sanakit.weights.find.catalog import CatalogEntry
@@ -149,7 +149,7 @@ def _from_entry(source: ModelSource) -> ModelSettings:
 def _from_transformer(source: ModelSource) -> dict[str, Any]:
     """Read from the transformer its size in pixels, its dtype and shift, and whether it is Sprint."""
     files, _, config = open_transformer(source)
-    if isinstance(config, ClipConfig):  # pixels depend on the autoencoder, steps on the task
+    if isinstance(config, VideoConfig):  # pixels depend on the autoencoder, steps on the task
         return {"precision": precision_rule(source, files.dtype)}
     side = config.sample_size * PIXELS_PER_LATENT
     sampler = {"solver": "scm", "steps": 2} if config.guidance_embed else {}

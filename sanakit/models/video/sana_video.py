@@ -34,7 +34,7 @@ AfterBlock = Callable[[nn.Module], object]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClipConfig(SanaConfig):
+class VideoConfig(SanaConfig):
     """Size of a transformer of clips. Raises SettingsError for sizes that do not go together."""
 
     head_dim: int = 112
@@ -62,7 +62,7 @@ class ClipConfig(SanaConfig):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SanaVideoConfig(ClipConfig):
+class SanaVideoConfig(VideoConfig):
     """Size and variant of a video transformer. Raises SettingsError for sizes that do not go together."""
 
     causal: bool = False  # LongSANA: trained on chunks that see earlier ones alone
@@ -110,7 +110,7 @@ class PatchEmbedder(nn.Module):
 
 
 class ClipPast(Protocol):
-    """What a state tells of the chunks before, whatever its blocks keep of them."""
+    """The state of the chunks before, as far as it does not depend on the kind of blocks."""
 
     @property
     def frames(self) -> int:
@@ -134,18 +134,18 @@ class ClipPast(Protocol):
 
 
 class TextClipBlock(Protocol):
-    """What all blocks of clips have beside their self-attention."""
+    """A block of a transformer of clips, beside its self-attention."""
 
     cross_attn: CrossAttention
     mlp: ClipFFN
 
 
-Config = TypeVar("Config", bound=ClipConfig)
+Config = TypeVar("Config", bound=VideoConfig)
 Block = TypeVar("Block", bound=TextClipBlock)
 
 
 class ClipTransformer(Embedders, Generic[Config, Block]):
-    """What transformers of clips share: embedders, checks, the grid of tokens, the way back to latents."""
+    """The shared part of transformers of clips: embedders, checks, the grid, the way back to latents."""
 
     config: Config
 

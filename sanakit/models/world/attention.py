@@ -5,7 +5,7 @@ have the same weights, but for the convolution of keys. The main branch knows po
 rays (`rays.py`); their sum is gated and projected.
 
 Clips may come in chunks, as the configuration's variant says: frames of a chunk see each other and those
-before. What the next chunk needs of the past is returned as `DeltaState` or `SoftmaxState`.
+before. The past, as far as the next chunk needs it, is returned as `DeltaState` or `SoftmaxState`.
 Shapes: B batch, T frames, S tokens of a frame, N = T*S, D width, h heads, d head width.
 """
 
@@ -40,7 +40,7 @@ class DeltaState(NamedTuple):
 
 
 class KeysValues(NamedTuple):
-    """What softmax attention keeps of one chunk: B n h d each, positions and rays in them."""
+    """The keys and values of one chunk for softmax attention: B n h d each, positions and rays in them."""
 
     key: Tensor
     value: Tensor
@@ -53,14 +53,14 @@ State = DeltaState | SoftmaxState
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class WorldView:
     """The frames at hand, as all blocks see them."""
 
     grid: ClipGrid
     chunks: Sequence[int]  # frames of each, T in all
     rays: Rays | None = None  # None: no camera
 
-    def for_batch(self, batch: int) -> View:
+    def for_batch(self, batch: int) -> WorldView:
         """Return the view of so many clips, a multiple of those that it is of."""
         return replace(self, rays=self.rays and self.rays.for_batch(batch))
 
@@ -113,7 +113,7 @@ class WorldAttention(nn.Module):
         self.v_proj_cam, self.out_proj_cam = Linear(width, width), Linear(width, width)
         self.q_norm_cam, self.k_norm_cam = RMSNorm(width), RMSNorm(width)
 
-    def forward(self, x: Tensor, view: View, past: State | None) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, view: WorldView, past: State | None) -> tuple[Tensor, State]:
         """B N D -> B N D, and the state with these frames."""
         main, camera, state = self.branches(x, view, past)
         if camera is not None:
@@ -133,7 +133,7 @@ class WorldAttention(nn.Module):
             layer.weight.copy_(weight)
         nn.init.zeros_(self.out_proj_cam.weight)
 
-    def branches(self, x: Tensor, view: View, past: State | None) -> tuple[Tensor, Tensor | None, State]:
+    def branches(self, x: Tensor, view: WorldView, past: State | None) -> tuple[Tensor, Tensor | None, State]:
         """Return what the main and the camera branch attend to, B N D each, and the state."""
         raise NotImplementedError
 
@@ -154,7 +154,7 @@ class DeltaAttention(WorldAttention):
         self.conv_k = KeyConvolution(config.width, config.taps)
         self.conv_k_cam = KeyConvolution(config.width, config.taps)
 
-    def branches(self, x: Tensor, view: View, past: State | None) -> tuple[Tensor, Tensor | None, State]:
+    def branches(self, x: Tensor, view: WorldView, past: State | None) -> tuple[Tensor, Tensor | None, State]:
         """As for both kinds."""
         assert past is None or isinstance(past, DeltaState)
         frames, turns = (view.grid.frames, -1), view.grid.rotation.flatten(0, 1)
@@ -205,7 +205,7 @@ class DeltaAttention(WorldAttention):
 class SoftmaxAttention(WorldAttention):
     """Softmax attention; the gates of the other kind are in its file and have no effect."""
 
-    def branches(self, x: Tensor, view: View, past: State | None) -> tuple[Tensor, Tensor | None, State]:
+    def branches(self, x: Tensor, view: WorldView, past: State | None) -> tuple[Tensor, Tensor | None, State]:
         """As for both kinds."""
         assert not isinstance(past, DeltaState)
         turns, earlier = view.grid.rotation.flatten(0, 1), past or ()
@@ -249,7 +249,7 @@ class SoftmaxAttention(WorldAttention):
         out = F.scaled_dot_product_attention(*parts, attn_mask=mask, scale=scale)
         return out.transpose(1, 2).to(query.dtype)
 
-    def _mask(self, view: View) -> Tensor | None:
+    def _mask(self, view: WorldView) -> Tensor | None:
         """Return which tokens see which, N N, if the frames at hand are several chunks of a stream."""
         if self.config.variant != "streaming" or len(view.chunks) == 1:
             return None

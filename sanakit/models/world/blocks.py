@@ -18,7 +18,7 @@ from sanakit.models.world.attention import (
     DeltaAttention,
     SoftmaxAttention,
     State,
-    View,
+    WorldView,
     repeated,
 )
 from sanakit.models.world.config import SanaWMConfig
@@ -60,7 +60,7 @@ class WorldBlock(nn.Module):
         modulation: Tensor,
         caption: Tensor,
         mask: Tensor | None,
-        view: View,
+        view: WorldView,
         added: Tensor | None,
     ) -> Tensor:
         """B N D -> B N D, for training. modulation: B or B*T, 6D; caption: B L D; mask: B L, true where real.
@@ -85,7 +85,7 @@ class WorldBlock(nn.Module):
         x: Tensor,
         modulation: Tensor,
         prompts: list[TextKeysValues],
-        view: View,
+        view: WorldView,
         added: Tensor | None = None,
         past: WorldBlockState | None = None,
     ) -> Tensor:
@@ -102,7 +102,7 @@ class WorldBlock(nn.Module):
         x: Tensor,
         modulation: Tensor,
         prompts: list[TextKeysValues],
-        view: View,
+        view: WorldView,
         added: Tensor | None = None,
         past: WorldBlockState | None = None,
     ) -> tuple[Tensor, WorldBlockState]:

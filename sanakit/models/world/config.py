@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from sanakit.errors import SettingsError
-from sanakit.models.video.sana_video import ClipConfig
+from sanakit.models.video.sana_video import VideoConfig
 
-# What the weights were trained to see of a clip:
+# How much of a clip the weights were trained to see:
 # - bidirectional: all of it; there are no chunks.
 # - chunk_causal: delta attention sees earlier chunks and its own, softmax attention all.
 # - streaming: as that, but softmax attention sees its own chunk, the first ones and the last ones.
@@ -21,7 +21,7 @@ VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SanaWMConfig(ClipConfig):
+class SanaWMConfig(VideoConfig):
     """Size and variant of a world model. Raises SettingsError for sizes that do not go together."""
 
     latent_channels: int = 128  # C, of the LTX-2 autoencoder
@@ -37,7 +37,7 @@ class SanaWMConfig(ClipConfig):
     rounded: bool = True  # softmax attention takes its inputs in bfloat16, as in training
 
     def __post_init__(self) -> None:
-        ClipConfig.__post_init__(self)
+        VideoConfig.__post_init__(self)
         if self.head_dim % 8:
             raise SettingsError(
                 f"SANA-WM's head_dim is {self.head_dim}: it must be a multiple of 8, half of it points of "

@@ -26,7 +26,7 @@ from sanakit.errors import SettingsError
 from sanakit.models.sana import ScalarEmbedding, TextContext
 from sanakit.models.video.sana_video import AfterBlock, ClipTransformer, PatchEmbedder
 from sanakit.models.video.sana_video_blocks import ClipGrid
-from sanakit.models.world.attention import View
+from sanakit.models.world.attention import WorldView
 from sanakit.models.world.blocks import WorldBlock, WorldBlockState
 from sanakit.models.world.camera import check_cameras, inverse_pose, ray_frames
 from sanakit.models.world.config import SanaWMConfig
@@ -116,7 +116,7 @@ class SanaWM(ClipTransformer[SanaWMConfig, WorldBlock]):
         rays, coordinates = self._seen(cameras, plucker, (grid.height, grid.width))
         # Each block adds its own product of the coordinates, which have the size to be checked.
         seen = CameraContext(rays, None if rays is None else inverse_pose(rays), [coordinates])
-        view = View(grid, chunks, seen.rays(grid, self.config, len(latents)))
+        view = WorldView(grid, chunks, seen.rays(grid, self.config, len(latents)))
         caption = self.caption(text)
         for block in self.blocks:
             x = block(x, modulation, caption, mask, view, block.along_rays(coordinates))
@@ -219,7 +219,7 @@ class SanaWM(ClipTransformer[SanaWMConfig, WorldBlock]):
                     "Chunks of one world have all poses, or none has: pass `cameras` for each of them."
                 )
         chunks = self._checked(chunks, grid.frames, state is not None)
-        view = View(grid, chunks, cameras.rays(grid, self.config, len(latents)))
+        view = WorldView(grid, chunks, cameras.rays(grid, self.config, len(latents)))
         for number, (block, prompts) in enumerate(zip(self.blocks, context.layers, strict=True)):
             past = state.blocks[number] if state else None
             added = cameras.added[number] if cameras.added else None

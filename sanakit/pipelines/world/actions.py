@@ -31,7 +31,7 @@ _KEYS = frozenset("wasdijkl")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActionDialect:
-    """What keys mean, and how fast they move and turn."""
+    """The meaning of keys, and how fast they move and turn."""
 
     name: str
     aside: str  # the keys of a step to the left and to the right
@@ -55,7 +55,7 @@ ACTION_DIALECTS = {dialect.name: dialect for dialect in (STRAFING, TURNING)}
 
 @dataclass(frozen=True, slots=True)
 class Velocity:
-    """What changes in a frame."""
+    """How a camera moves from one frame to the next."""
 
     forward: float = 0.0
     right: float = 0.0

@@ -27,7 +27,7 @@ from sanakit.whole import written_whole
 _DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 _PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE")
 _LENSES = ("fl_x", "fl_y", "cx", "cy")  # of nerfstudio, for all frames or for one
-# What else nerfstudio writes: nothing of it changes where cameras stand relative to the first.
+# Further fields of nerfstudio, none of which changes where cameras stand relative to the first.
 _BESIDE = frozenset(
     ("file_path", "mask_path", "depth_file_path", "colmap_im_id", "ply_file_path", "applied_transform")
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sanakit.models.sana import SanaConfig
-from sanakit.models.video.sana_video import ClipConfig, SanaVideoConfig
+from sanakit.models.video.sana_video import SanaVideoConfig, VideoConfig
 from sanakit.models.world.config import SanaWMConfig
 from sanakit.weights.find.resolve import ModelSource, open_network
 from sanakit.weights.layouts import sana_video, sana_wm
@@ -71,7 +71,7 @@ def examined(source: ModelSource) -> ModelSource:
                 "its tensors tell the settings."
             )
             entry = None
-    clips = isinstance(config, ClipConfig)
+    clips = isinstance(config, VideoConfig)
     if undecided and entry is None and config.qk_norm and not config.guidance_embed and not clips:
         notes.append(
             f"{source.path} may be of SANA-1.5 or a teacher of SANA-Sprint, whose shapes are equal: it is "

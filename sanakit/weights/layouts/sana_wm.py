@@ -1,7 +1,8 @@
 """The layouts of SANA-WM's transformer: names, sizes and config.json, official and diffusers'.
 
-diffusers kept the official names, but for the embedder of times. What neither tensors nor its class tell is
-in our config.json under "sanakit", which diffusers names and leaves out; of an official file the name tells.
+diffusers kept the official names, but for the embedder of times. Neither tensors nor its class tell the
+variant: our config.json has it under "sanakit", which diffusers names and leaves out. Of an official file the
+name tells it.
 Source: names and fields checked against SanaWMTransformer3DModel of diffusers 0.42.
 """
 
@@ -43,7 +44,7 @@ _FIXED: dict[str, Any] = {
     "learn_sigma": False,
     "pred_sigma": False,
 }
-# What diffusers' class takes and does nothing with: init_cam_from_base, fp32_attention, mixed_precision.
+# diffusers' class takes init_cam_from_base, fp32_attention and mixed_precision, and does nothing with them.
 _NAMES: dict[Variant, str] = {
     "bidirectional": "SANA-WM 1.6B 720p",
     "chunk_causal": "SANA-WM 1.6B 720p, in chunks",

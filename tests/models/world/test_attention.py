@@ -19,8 +19,8 @@ from sanakit.models.world.attention import (
     DeltaAttention,
     KeyConvolution,
     SoftmaxAttention,
-    View,
     WorldAttention,
+    WorldView,
 )
 from sanakit.models.world.camera import inverse_pose, ray_frames
 from sanakit.models.world.config import SanaWMConfig
@@ -56,7 +56,7 @@ def run(ours: WorldAttention, x: Tensor, cameras: Tensor | None) -> Tensor:
     if cameras is not None:
         into = ray_frames(cameras, *GRID[1:])
         rays = Rays.of(into, inverse_pose(into), grid, ours.config.head_dim, ours.config.capped)
-    return ours(x, View(grid, [GRID[0]], rays), None)[0]
+    return ours(x, WorldView(grid, [GRID[0]], rays), None)[0]
 
 
 def run_theirs(theirs, config: SanaWMConfig, x: Tensor, cameras: Tensor | None) -> Tensor:

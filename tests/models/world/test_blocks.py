@@ -15,7 +15,7 @@ from diffusers.models.transformers.transformer_sana_wm import (
 from torch import Tensor
 
 from sanakit.models.layers import TextKeysValues
-from sanakit.models.world.attention import DeltaAttention, SoftmaxAttention, View
+from sanakit.models.world.attention import DeltaAttention, SoftmaxAttention, WorldView
 from sanakit.models.world.blocks import WorldBlock
 from sanakit.models.world.camera import inverse_pose, ray_frames
 from sanakit.models.world.rays import Rays
@@ -33,9 +33,9 @@ def block_of(number: int) -> WorldBlock:
     return block
 
 
-def view() -> View:
+def view() -> WorldView:
     grid, into = clip_grid(TINY), ray_frames(CAMERAS, *GRID[1:])
-    return View(grid, [GRID[0]], Rays.of(into, inverse_pose(into), grid, TINY.head_dim, True))
+    return WorldView(grid, [GRID[0]], Rays.of(into, inverse_pose(into), grid, TINY.head_dim, True))
 
 
 def given() -> dict[str, Tensor]:

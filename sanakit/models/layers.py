@@ -64,7 +64,7 @@ class Linear(TokenProduct, nn.Linear):
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last axis, computed in float32, with a learned gain."""
+    """Root-mean-square norm over the last axis, computed in float32 or float64, with a learned gain."""
 
     def __init__(self, width: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor, eps: float | None = None) -> Tensor:
         """x: ... x width; returns the same shape and dtype. eps: None: the norm's own."""
-        wide = x.float()
+        wide = x if x.dtype == torch.float64 else x.float()
         normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + (self.eps if eps is None else eps))
         return (normed.to(self.weight.dtype) * self.weight).to(x.dtype)
 

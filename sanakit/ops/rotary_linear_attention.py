@@ -62,7 +62,7 @@ def rotary_sums(key: Tensor, value: Tensor, rotation: Tensor) -> RotarySums:
     """Sum over tokens. key (before its ReLU), value: B N h d; rotation: N d/2, complex."""
     with torch.autocast(key.device.type, enabled=False):
         key = _features(key)
-        products = _rotated(key, rotation).permute(0, 2, 3, 1) @ value.to(key.dtype).transpose(1, 2)
+        products = rotated(key, rotation).permute(0, 2, 3, 1) @ value.to(key.dtype).transpose(1, 2)
         return RotarySums(products, key.sum(1))
 
 
@@ -71,14 +71,15 @@ def rotary_attend(query: Tensor, sums: RotarySums, rotation: Tensor) -> Tensor:
     with torch.autocast(query.device.type, enabled=False):
         query = _features(query)
         total = (query * sums.keys[:, None]).sum(-1, keepdim=True)  # B N h 1
-        out = _rotated(query, rotation).transpose(1, 2) @ sums.products  # B h N d
+        out = rotated(query, rotation).transpose(1, 2) @ sums.products  # B h N d
         return out.transpose(1, 2) / (total + EPSILON)
+
+
+def rotated(x: Tensor, rotation: Tensor) -> Tensor:
+    """Turn pairs of channels. x: B N h d, float32 or float64; rotation: N d/2, complex."""
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotation.to(pairs.dtype)[:, None]).flatten(-2)
 
 
 def _features(x: Tensor) -> Tensor:
     return (x if x.dtype == torch.float64 else x.float()).relu()
-
-
-def _rotated(x: Tensor, rotation: Tensor) -> Tensor:  # B N h d
-    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotation.to(pairs.dtype)[:, None]).flatten(-2)

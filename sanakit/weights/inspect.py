@@ -14,7 +14,7 @@ from sanakit.models.controlnet import ControlNet
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
-from sanakit.models.video.sana_video import SanaVideoConfig
+from sanakit.models.video.sana_video import VideoConfig
 from sanakit.models.video.wan_vae import WanVAE
 from sanakit.weights.control import PART, hint_of, open_controlnet
 from sanakit.weights.find import catalog, hub
@@ -111,7 +111,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
     source = examined(resolve(text))
     parts = tuple(_file_parts(source) if source.is_file else _folder_parts(source))
     kinds = [part.kind for part in parts]
-    drawn = "transformer" in kinds and not isinstance(transformer_config(source), SanaVideoConfig)
+    drawn = "transformer" in kinds and not isinstance(transformer_config(source), VideoConfig)
     settings = load_settings(text) if drawn else None
     known = load_known_things(settings) if settings else None
     return Description(

@@ -18,6 +18,8 @@ from sanakit.models.dc_ae import DCAE
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
 from sanakit.models.video.sana_video import SanaVideo, SanaVideoConfig
+from sanakit.models.world.config import SanaWMConfig
+from sanakit.models.world.sana_wm import SanaWM
 from sanakit.quant.plans import PLANS, Plan, find_plan
 from sanakit.quant.quantize import quantize
 from sanakit.text.encoder import TextEncoder
@@ -82,28 +84,39 @@ def load_transformer(
 def load_transformer(
     path: StrPath,
     *,
+    kind: Literal["world"],
     device: str | torch.device = "cpu",
     dtype: torch.dtype | str | None = None,
     mapped: bool = False,
     home: str | torch.device | None = None,
     plan: str | None = None,
-) -> Sana | SanaVideo: ...
+) -> SanaWM: ...
+@overload
 def load_transformer(
     path: StrPath,
     *,
-    kind: Literal["image", "clip"] | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | str | None = None,
     mapped: bool = False,
     home: str | torch.device | None = None,
     plan: str | None = None,
-) -> Sana | SanaVideo:
+) -> Sana | SanaVideo | SanaWM: ...
+def load_transformer(
+    path: StrPath,
+    *,
+    kind: Literal["image", "clip", "world"] | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | str | None = None,
+    mapped: bool = False,
+    home: str | torch.device | None = None,
+    plan: str | None = None,
+) -> Sana | SanaVideo | SanaWM:
     """Load a diffusion transformer, ready for inference or training.
 
     path: catalog name, diffusers folder (whole or its transformer/), official .pth, .safetensors in either
     layout, or Hub "organisation/name". The size is read from config.json, else from the shapes. kind: what it
-    must make, "image" or "clip"; None: either. dtype: to compute in; None chooses (float32 on a CPU, else the
-    one the model was trained for). mapped: leave the big weights in their file, as stored (see
+    must make, "image", "clip" or "world"; None: any. dtype: to compute in; None chooses (float32 on a
+    CPU, else the one the model was trained for). mapped: leave the big weights in their file, as stored (see
     `layouts/fill.py`). home: the first device of the weights, if not the one that the dtype is chosen for.
     plan: quantise by this plan of `quant.plans.PLANS`; a quantised folder (`sana quantize`) needs none.
     Raises ModelNotFoundError, WeightsError, PrecisionError if the dtype gives wrong images with this model,
@@ -114,7 +127,8 @@ def load_transformer(
         check_graphs(dtype, plan)
         return load_graph_transformer(source)
     files, layout, config = open_transformer(source)
-    makes = "clip" if isinstance(config, SanaVideoConfig) else "image"
+    kinds = {SanaVideoConfig: "clip", SanaWMConfig: "world"}
+    makes = kinds.get(type(config), "image")
     if kind not in (None, makes):
         raise WeightsError(f"{source.path} is a transformer of {makes}s, not of {kind}s: use another model.")
     _tell(source.notes if source.is_file else (*source.notes, *files.notes))

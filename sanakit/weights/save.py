@@ -25,6 +25,7 @@ from sanakit.models.dc_ae import DCAE
 from sanakit.models.sana import Sana
 from sanakit.models.video.sana_video import SanaVideo
 from sanakit.models.video.wan_vae import WanVAE
+from sanakit.models.world.sana_wm import SanaWM
 from sanakit.quant.layer import Quantized
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.known_things import FILE as KNOWN_THINGS
@@ -32,7 +33,7 @@ from sanakit.text.known_things import KnownThings
 from sanakit.text.tokenizer import save_tokenizer
 from sanakit.weights.find.resolve import INDEX, OURS
 from sanakit.weights.known_things import load_known_things
-from sanakit.weights.layouts import sana_video
+from sanakit.weights.layouts import sana_video, sana_wm
 from sanakit.weights.layouts.diffusers import write_sana_config
 from sanakit.weights.layouts.official import CONFIG_KEY
 from sanakit.weights.layouts.parts import QUANTIZATION, diffusers_renames
@@ -190,11 +191,11 @@ def save_autoencoder(
 
 def save_transformer(
     folder: str | os.PathLike[str],
-    transformer: Sana | SanaVideo,
+    transformer: Sana | SanaVideo | SanaWM,
     *,
     dtype: torch.dtype | str = torch.float32,
 ) -> Path:
-    """Write a transformer of images or clips as the `transformer` folder of a diffusers model.
+    """Write a transformer of images, clips or worlds as the `transformer` folder of a diffusers model.
 
     A folder of that name is replaced when the new one is complete. dtype: to store in. Returns the folder.
     Raises OutputError when it cannot be written, SettingsError for quantised layers and for adapters.
@@ -203,6 +204,8 @@ def save_transformer(
     path, state = Path(folder).expanduser(), diffusers_state(transformer)
     if isinstance(transformer, SanaVideo):
         config = sana_video.write_config(transformer.config)
+    elif isinstance(transformer, SanaWM):
+        config = sana_wm.write_config(transformer.config)
     else:
         config = write_sana_config(transformer.config)
     with exported(path) as partial:
@@ -212,7 +215,10 @@ def save_transformer(
 
 
 def save_official(
-    path: str | os.PathLike[str], transformer: Sana | SanaVideo, *, dtype: torch.dtype | str | None = None
+    path: str | os.PathLike[str],
+    transformer: Sana | SanaVideo | SanaWM,
+    *,
+    dtype: torch.dtype | str | None = None,
 ) -> Path:
     """Write a transformer as the official .pth: `{"state_dict": ...}` in the official names.
 
@@ -231,7 +237,7 @@ def save_official(
     return path
 
 
-def diffusers_state(transformer: Sana | SanaVideo) -> dict[str, Tensor]:
+def diffusers_state(transformer: Sana | SanaVideo | SanaWM) -> dict[str, Tensor]:
     """Return a transformer's tensors in diffusers' names; fused tensors are split without copying.
 
     Raises SettingsError for adapters.

@@ -18,7 +18,7 @@ from sanakit.errors import SettingsError, WeightsError
 from sanakit.flow.guidance_kinds import PLAIN, read_kind
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SANA_600M, SanaConfig
-from sanakit.models.video.sana_video import SanaVideoConfig
+from sanakit.models.video.sana_video import SanaVideoConfig, VideoConfig
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.known_things import FILE as KNOWN_THINGS
 from sanakit.text.video import VIDEO_INSTRUCTION
@@ -158,6 +158,8 @@ def _from_transformer(source: ModelSource) -> dict[str, Any]:
     files, _, config = open_transformer(source)
     if isinstance(config, SanaVideoConfig):
         return _video_defaults(config) | {"precision": precision_rule(source, files.dtype)}
+    if isinstance(config, VideoConfig):  # of worlds: pixels depend on the autoencoder, steps on the task
+        return {"precision": precision_rule(source, files.dtype)}
     side = config.sample_size * PIXELS_PER_LATENT
     sampler = {"solver": "scm", "steps": 2} if config.guidance_embed else {}
     sampler |= {"flow_shift": SHIFT_4K} if side >= 4096 else {}

@@ -18,14 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from sanakit.errors import SettingsError, SizeError
+from sanakit.models.layers import CrossAttention
 from sanakit.models.sana import Embedders, FinalLayer, SanaConfig, TextContext
-from sanakit.models.video.sana_video_blocks import BlockState, ClipBlock, ClipGrid
+from sanakit.models.video.sana_video_blocks import BlockState, ClipBlock, ClipFFN, ClipGrid
 from sanakit.ops.linear import linear
 from sanakit.ops.rotary_linear_attention import rotations
 
@@ -33,8 +34,8 @@ AfterBlock = Callable[[nn.Module], object]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SanaVideoConfig(SanaConfig):
-    """Size and variant of a video transformer. Raises SettingsError for sizes that do not go together."""
+class VideoConfig(SanaConfig):
+    """Size of a transformer of clips. Raises SettingsError for sizes that do not go together."""
 
     head_dim: int = 112
     latent_channels: int = 16  # C
@@ -43,21 +44,28 @@ class SanaVideoConfig(SanaConfig):
     sample_size: int = 30  # 30: trained at 480p, 22: at 720p
     patch: int = 1  # p: a token stands for p x p latents of one frame
     max_positions: int = 1024  # tokens along one side, and frames of a clip
-    causal: bool = False  # LongSANA: trained on chunks that see earlier ones alone
 
     def __post_init__(self) -> None:
         SanaConfig.__post_init__(self)
         if self.head_dim % 2 or self.head_dim < 6:
             raise SettingsError(
-                f"SANA-Video's head_dim is {self.head_dim}: it must be even, and at least 6 for three axes."
+                f"SANA's head_dim is {self.head_dim}: for clips it must be even, and at least 6 for three "
+                "axes."
             )
         if self.patch < 1 or self.max_positions < 1:
-            raise SettingsError("SANA-Video's patch and max_positions must be at least 1.")
+            raise SettingsError("SANA's patch and max_positions must be at least 1 for clips.")
         if self.guidance_embed or self.position_interpolation is not None or self.time_scale != 1000.0:
             raise SettingsError(
-                "SANA-Video embeds no guidance scale, adds no positions to its tokens and scales times by "
-                "1000: leave all three as they are."
+                "SANA's models of clips embed no guidance scale, add no positions to their tokens and scale "
+                "times by 1000: leave all three as they are."
             )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SanaVideoConfig(VideoConfig):
+    """Size and variant of a video transformer. Raises SettingsError for sizes that do not go together."""
+
+    causal: bool = False  # LongSANA: trained on chunks that see earlier ones alone
 
 
 SANA_VIDEO_2B_480P = SanaVideoConfig(depth=20, width=2240, cross_heads=20, patch=2)
@@ -101,52 +109,52 @@ class PatchEmbedder(nn.Module):
         return linear(pixels.to(self.proj.bias.dtype), self.proj.weight.flatten(1), self.proj.bias)
 
 
-class SanaVideo(Embedders):
-    """The diffusion transformer of clips; see the module's text for the ways of calling it."""
+class ClipPast(Protocol):
+    """The state of the chunks before, as far as it does not depend on the kind of blocks."""
 
-    config: SanaVideoConfig
+    @property
+    def frames(self) -> int:
+        """The number of frames so far."""
+        ...
 
-    def __init__(self, config: SanaVideoConfig) -> None:
+    @property
+    def height(self) -> int:
+        """The height of a frame, in tokens."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """The width of a frame, in tokens."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """The number of clips that it is of."""
+        ...
+
+
+class TextClipBlock(Protocol):
+    """A block of a transformer of clips, beside its self-attention."""
+
+    cross_attn: CrossAttention
+    mlp: ClipFFN
+
+
+Config = TypeVar("Config", bound=VideoConfig)
+Block = TypeVar("Block", bound=TextClipBlock)
+
+
+class ClipTransformer(Embedders, Generic[Config, Block]):
+    """The shared part of transformers of clips: embedders, checks, the grid, the way back to latents."""
+
+    config: Config
+
+    def __init__(self, config: Config, blocks: Sequence[Block]) -> None:
         super().__init__(config, PatchEmbedder(config.latent_channels, config.width, config.patch))
         self.config = config
-        blocks = nn.ModuleList(ClipBlock(config) for _ in range(config.depth))
-        self.blocks = cast(Sequence[ClipBlock], blocks)  # tells type checkers what the list holds
+        listed = nn.ModuleList(cast(Sequence[nn.Module], blocks))
+        self.blocks = cast(Sequence[Block], listed)  # tells type checkers what the list holds
         self.final_layer = FinalLayer(config.width, config.latent_channels * config.patch**2)
-
-    def forward(
-        self,
-        latents: Tensor,
-        t: Tensor,
-        text: Tensor,
-        mask: Tensor | None = None,
-        *,
-        chunks: Sequence[int] | None = None,
-    ) -> Tensor:
-        """Return the velocity for training: differentiable, text padded.
-
-        latents: B C T H W. t: B, or B T for a time of each frame; in [0, 1], 1 = pure noise. text: B L E.
-        mask: B L, true where a token is real; None: all are. chunks: how many frames each chunk has, T in
-        all, for block-causal attention; None: one chunk, in which all frames see each other.
-        Returns B C T H W. Raises SizeError for latents that it cannot take, SettingsError for times or chunks
-        that do not fit them.
-        """
-        grid = self._grid(latents, 0)
-        if t.shape not in ((len(latents),), (len(latents), grid.frames)):
-            raise SettingsError(
-                f"t has the shape {tuple(t.shape)}: pass one time for each of {len(latents)} clips, or for "
-                f"each of their {grid.frames} frames."
-            )
-        chunks = [grid.frames] if chunks is None else list(chunks)
-        if sum(chunks) != grid.frames or min(chunks) < 1:
-            raise SettingsError(
-                f"chunks are {chunks}, but the clip has {grid.frames} frames: pass sizes from 1 on, "
-                f"{grid.frames} in all."
-            )
-        x, time, modulation = self.embed(latents, t.flatten(), None)
-        caption = self.caption(text)
-        for block in self.blocks:
-            x = block(x, modulation, caption, mask, grid, chunks)
-        return self._unembed(x, time, grid)
 
     @torch.no_grad()
     def prepare(
@@ -161,59 +169,6 @@ class SanaVideo(Embedders):
         captions = [(self.caption(text[None]), n) for text, n in zip(features, counts, strict=True)]
         layers = [block.cross_attn for block in self.blocks]
         return TextContext.of(layers, captions, eps if self.config.qk_norm else None)
-
-    @torch.no_grad()
-    def velocity(
-        self,
-        latents: Tensor,
-        t: float | Tensor,
-        context: TextContext,
-        guidance: float | Tensor | None = None,
-        *,
-        after_block: AfterBlock | None = None,
-        state: ClipState | None = None,
-    ) -> Tensor:
-        """Return the velocity for sampling, without gradients.
-
-        latents: B C T H W, a clip or its next chunk. t: one time for all (cheaper), B, or B T (or 1 T) for a
-        time of each frame. context: from `prepare`, for B samples, or for n B: then the latents stand for n
-        times as many, one after another, as guidance needs them. guidance: must be None. after_block: called
-        with each block when it has run, to free its memory. state: of the chunks before, for n B samples; it
-        is read, not changed.
-        Returns B (n B) C T H W. Raises SizeError for latents that it cannot take; SettingsError for times, a
-        context or a state of other sizes.
-        """
-        if guidance is not None:
-            raise SettingsError("SANA-Video takes no guidance scale as an input: leave `guidance` out.")
-        x, time, modulation, grid = self._begin(latents, t, context, state)
-        for number, (block, prompts) in enumerate(zip(self.blocks, context.layers, strict=True)):
-            x = block.sample(x, modulation, prompts, grid, state.blocks[number] if state else None)
-            if after_block is not None:
-                after_block(block)
-        return self._unembed(x, time, grid)
-
-    @torch.no_grad()
-    def extend(
-        self,
-        state: ClipState | None,
-        latents: Tensor,
-        context: TextContext,
-        t: float | Tensor = 0.0,
-        *,
-        after_block: AfterBlock | None = None,
-    ) -> ClipState:
-        """Return the state with one more chunk, of finished latents; the given one stays as it is.
-
-        state: of the chunks before; None: there are none. All else as for `velocity`.
-        """
-        x, _, modulation, grid = self._begin(latents, t, context, state)
-        found: list[BlockState] = []
-        for number, (block, prompts) in enumerate(zip(self.blocks, context.layers, strict=True)):
-            x, own = block.extend(x, modulation, prompts, grid, state.blocks[number] if state else None)
-            found.append(own)
-            if after_block is not None:
-                after_block(block)
-        return ClipState((state.frames if state else 0) + grid.frames, grid.height, grid.width, found)
 
     def init_weights(self) -> None:
         """Draw the published initial weights: Xavier, small embedders, no mixing over time yet."""
@@ -230,8 +185,31 @@ class SanaVideo(Embedders):
         for block in self.blocks:
             nn.init.zeros_(block.mlp.t_conv.weight)
 
+    def _start(
+        self, latents: Tensor, t: Tensor, chunks: Sequence[int] | None
+    ) -> tuple[Tensor, Tensor, Tensor, ClipGrid, list[int]]:
+        """Check the arguments of `forward` and embed them: all as `_begin` returns it, and the chunks."""
+        grid = self._grid(latents, 0)
+        if t.shape not in ((len(latents),), (len(latents), grid.frames)):
+            raise SettingsError(
+                f"t has the shape {tuple(t.shape)}: pass one time for each of {len(latents)} clips, or for "
+                f"each of their {grid.frames} frames."
+            )
+        return *self.embed(latents, t.flatten(), None), grid, self._chunks(chunks, grid.frames)
+
+    @staticmethod
+    def _chunks(chunks: Sequence[int] | None, frames: int) -> list[int]:
+        """Return the sizes of chunks that make up the frames; None: one. Raises SettingsError."""
+        chunks = [frames] if chunks is None else list(chunks)
+        if sum(chunks) != frames or min(chunks) < 1:
+            raise SettingsError(
+                f"chunks are {chunks}, but the clip has {frames} frames: pass sizes from 1 on, {frames} in "
+                "all."
+            )
+        return chunks
+
     def _begin(
-        self, latents: Tensor, t: float | Tensor, context: TextContext, state: ClipState | None
+        self, latents: Tensor, t: float | Tensor, context: TextContext, state: ClipPast | None
     ) -> tuple[Tensor, Tensor, Tensor, ClipGrid]:
         """Check the arguments of `velocity` and embed them.
 
@@ -302,3 +280,86 @@ class SanaVideo(Embedders):
         y = self.final_layer(x.view(rows, -1, x.shape[-1]), time)
         y = y.view(batch, grid.frames, grid.height, grid.width, patch, patch, -1)
         return y.permute(0, 6, 1, 2, 4, 3, 5).flatten(5).flatten(3, 4)
+
+
+class SanaVideo(ClipTransformer[SanaVideoConfig, ClipBlock]):
+    """The diffusion transformer of clips; see the module's text for the ways of calling it."""
+
+    def __init__(self, config: SanaVideoConfig) -> None:
+        super().__init__(config, [ClipBlock(config) for _ in range(config.depth)])
+
+    def forward(
+        self,
+        latents: Tensor,
+        t: Tensor,
+        text: Tensor,
+        mask: Tensor | None = None,
+        *,
+        chunks: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Return the velocity for training: differentiable, text padded.
+
+        latents: B C T H W. t: B, or B T for a time of each frame; in [0, 1], 1 = pure noise. text: B L E.
+        mask: B L, true where a token is real; None: all are. chunks: how many frames each chunk has, T in
+        all, for block-causal attention; None: one chunk, in which all frames see each other.
+        Returns B C T H W. Raises SizeError for latents that it cannot take, SettingsError for times or chunks
+        that do not fit them.
+        """
+        x, time, modulation, grid, chunks = self._start(latents, t, chunks)
+        caption = self.caption(text)
+        for block in self.blocks:
+            x = block(x, modulation, caption, mask, grid, chunks)
+        return self._unembed(x, time, grid)
+
+    @torch.no_grad()
+    def velocity(
+        self,
+        latents: Tensor,
+        t: float | Tensor,
+        context: TextContext,
+        guidance: float | Tensor | None = None,
+        *,
+        after_block: AfterBlock | None = None,
+        state: ClipState | None = None,
+    ) -> Tensor:
+        """Return the velocity for sampling, without gradients.
+
+        latents: B C T H W, a clip or its next chunk. t: one time for all (cheaper), B, or B T (or 1 T) for a
+        time of each frame. context: from `prepare`, for B samples, or for n B: then the latents stand for n
+        times as many, one after another, as guidance needs them. guidance: must be None. after_block: called
+        with each block when it has run, to free its memory. state: of the chunks before, for n B samples; it
+        is read, not changed.
+        Returns B (n B) C T H W. Raises SizeError for latents that it cannot take; SettingsError for times, a
+        context or a state of other sizes.
+        """
+        if guidance is not None:
+            raise SettingsError("SANA-Video takes no guidance scale as an input: leave `guidance` out.")
+        x, time, modulation, grid = self._begin(latents, t, context, state)
+        for number, (block, prompts) in enumerate(zip(self.blocks, context.layers, strict=True)):
+            x = block.sample(x, modulation, prompts, grid, state.blocks[number] if state else None)
+            if after_block is not None:
+                after_block(block)
+        return self._unembed(x, time, grid)
+
+    @torch.no_grad()
+    def extend(
+        self,
+        state: ClipState | None,
+        latents: Tensor,
+        context: TextContext,
+        t: float | Tensor = 0.0,
+        *,
+        after_block: AfterBlock | None = None,
+    ) -> ClipState:
+        """Return the state with one more chunk, of finished latents; the given one stays as it is.
+
+        state: of the chunks before; None: there are none. All else as for `velocity`.
+        """
+        x, _, modulation, grid = self._begin(latents, t, context, state)
+        found: list[BlockState] = []
+        for number, (block, prompts) in enumerate(zip(self.blocks, context.layers, strict=True)):
+            x, own = block.extend(x, modulation, prompts, grid, state.blocks[number] if state else None)
+            found.append(own)
+            if after_block is not None:
+                after_block(block)
+        return ClipState((state.frames if state else 0) + grid.frames, grid.height, grid.width, found)

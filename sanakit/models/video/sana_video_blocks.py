@@ -146,10 +146,30 @@ class ClipFFN(MixFFN):
             out[:, :-1] += linear(y[:, 1:], future)
         return out
 
-    def add_clip_(self, x: Tensor, modulation: Modulation, grid: ClipGrid, before: Tensor | None) -> Tensor:
-        """Add the gated branch of the modulated tokens to x (B*T S D) in place; the frames are one chunk.
+    def over_chunks(self, y: Tensor, chunks: Sequence[int], before: Tensor | None = None) -> Tensor:
+        """Return `over_time` of frames in chunks, B T S D. before: the frame before the first of them."""
+        parts = []
+        for chunk in y.split(list(chunks), dim=1):
+            parts.append(self.over_time(chunk, before))
+            before = chunk[:, -1]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-        before: as for `over_time`. Returns what that is for the next chunk.
+    def clip(self, x: Tensor, grid: ClipGrid, chunks: Sequence[int]) -> Tensor:
+        """B N D -> B N D, for training. chunks: how many frames each chunk has, T in all."""
+        frames = self(x.reshape(-1, grid.height * grid.width, x.shape[-1]), grid.height, grid.width)
+        return self.over_chunks(frames.unflatten(0, (len(x), -1)), chunks).view(x.shape)
+
+    def add_clip_(
+        self,
+        x: Tensor,
+        modulation: Modulation,
+        grid: ClipGrid,
+        before: Tensor | None,
+        chunks: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Add the gated branch of the modulated tokens to x (B*T S D) in place.
+
+        before: as for `over_time`. chunks: as for `clip`; None: one. Returns `before` of the next chunk.
         """
         y, first = torch.empty_like(x), 0
         values = grid.height * grid.width * self.inverted_conv.out_features
@@ -161,7 +181,8 @@ class ClipFFN(MixFFN):
                 done += part.shape[1]
             first += len(frames)
         clips = y.unflatten(0, (-1, grid.frames))
-        add_gated_(x, self.over_time(clips, before).flatten(0, 1), modulation[2])
+        mixed = self.over_chunks(clips, chunks or [grid.frames], before)
+        add_gated_(x, mixed.flatten(0, 1), modulation[2])
         return clips[:, -1].clone()
 
 
@@ -197,12 +218,8 @@ class ClipBlock(nn.Module):
         x = x + self.cross_attn(x, *self.cross_attn.keys_values(caption), mask)
         shift, scale, gate = mlp
         rows = x.view(rows.shape)
-        frames = modulated_norm(rows, scale, shift).reshape(-1, grid.height * grid.width, x.shape[-1])
-        y, before, parts = self.mlp(frames, grid.height, grid.width), None, []
-        for chunk in y.unflatten(0, (len(x), -1)).split(list(chunks), dim=1):
-            parts.append(self.mlp.over_time(chunk, before))
-            before = chunk[:, -1]
-        return torch.addcmul(rows, torch.cat(parts, dim=1).reshape(rows.shape), gate).view(x.shape)
+        y = self.mlp.clip(modulated_norm(rows, scale, shift).view(x.shape), grid, chunks)
+        return torch.addcmul(rows, y.view(rows.shape), gate).view(x.shape)
 
     def sample(
         self,

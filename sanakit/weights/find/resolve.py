@@ -23,7 +23,11 @@ PLAIN = (
     *("SanaPipeline", "SanaSprintPipeline", "SanaSprintImg2ImgPipeline", "SanaControlNetPipeline"),
     "SanaGraphs",
 )
-CLIPS = ("SanaVideoPipeline", "SanaImageToVideoPipeline")  # their networks have classes of their own
+CLIPS = (
+    "SanaVideoPipeline",
+    "SanaImageToVideoPipeline",
+    "SanaWMPipeline",
+)  # their networks have classes of their own
 LEFT_OUT = {  # pipelines whose networks are opened as the plain model's -> what is not done
     "SanaPAGPipeline": "its perturbed attention guidance is not used",
 }
@@ -217,7 +221,7 @@ def identify(names: Iterable[str]) -> tuple[str, str]:
     if has("controlnet.", "controlnet_blocks."):
         return "controlnet", "official" if has("controlnet.") else "diffusers"
     if {"x_embedder.proj.weight", "y_embedder.y_proj.fc1.weight"} & names and has("blocks.", "final_layer."):
-        return "transformer", "official"
+        return "transformer", "diffusers" if "t_embedder.linear_1.weight" in names else "official"
     if {"patch_embed.proj.weight", "caption_projection.linear_1.weight"} & names and has(
         "transformer_blocks."
     ):

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from sanakit.errors import WeightsError
 from sanakit.models.dc_ae.blocks import ACTIVATIONS, NORMS
+from sanakit.models.world.config import VARIANTS
 from sanakit.weights.read.disk import AGAIN
 
 MAX_DEPTH = 1000  # layers; a config.json that asks for a million would keep the machine busy for hours
@@ -174,6 +175,21 @@ VIDEO_TRANSFORMER = {  # of diffusers' SanaVideoTransformer3DModel
     "guidance_embeds": OneOf((False,)),  # an option of the class that no release has
     "rope_max_seq_len": COUNT,
 }
+WORLD_TRANSFORMER = {  # of diffusers' SanaWMTransformer3DModel
+    "in_channels": COUNT,
+    "num_layers": DEPTH,
+    "hidden_size": COUNT,
+    "num_attention_heads": COUNT,
+    "linear_head_dim": COUNT,
+    "softmax_every_n": Whole(0, MAX_DEPTH),
+    "conv_kernel_size": Whole(1, 1000),
+    "chunk_plucker_channels": COUNT,
+    "chunk_plucker_post_attn_blocks": Whole(-1, MAX_DEPTH),
+    "image_size": Whole(1, 1_000_000),
+    "caption_channels": COUNT,
+    "mlp_ratio": TRANSFORMER["mlp_ratio"],
+    "sanakit": JsonObject(),  # ours: what that class does not know
+}
 SANA = {  # of our SanaConfig, as a .pth file that we wrote holds it
     "depth": DEPTH,
     "width": COUNT,
@@ -190,6 +206,20 @@ SANA = {  # of our SanaConfig, as a .pth file that we wrote holds it
     "sample_size": TRANSFORMER["sample_size"],
 }
 SANA_VIDEO = {**SANA, "patch": COUNT, "max_positions": COUNT, "causal": FLAG}  # of our SanaVideoConfig
+SANA_WM = {  # of our SanaWMConfig
+    **SANA,
+    "patch": COUNT,
+    "max_positions": COUNT,
+    "softmax_every": WORLD_TRANSFORMER["softmax_every_n"],
+    "taps": WORLD_TRANSFORMER["conv_kernel_size"],
+    "plucker_channels": COUNT,
+    "plucker_blocks": Either((Whole(0, MAX_DEPTH), NULL)),
+    "variant": OneOf(VARIANTS),
+    "sink_chunks": Whole(0, 1_000_000),
+    "recent_chunks": Whole(0, 1_000_000),
+    "capped": FLAG,
+    "rounded": FLAG,
+}
 HALF = {  # of either half of diffusers' AutoencoderDC, after `encoder_` or `decoder_`
     "block_types": Either((BLOCKS, ListOf(BLOCKS))),
     "block_out_channels": ListOf(COUNT),

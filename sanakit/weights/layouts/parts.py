@@ -16,14 +16,17 @@ from sanakit.models.dc_ae import DC_AE_F32C32_SANA, DC_AE_LITE, DCAE, DCAEConfig
 from sanakit.models.gemma2 import Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.models.video.sana_video import SanaVideo, SanaVideoConfig
+from sanakit.models.world.config import SanaWMConfig
+from sanakit.models.world.sana_wm import SanaWM
 from sanakit.quant.plans import PLANS, Plan
 from sanakit.quant.quantize import stand_in
 from sanakit.weights.find.resolve import ModelSource, holds_base, kind_words, open_network, recognised
-from sanakit.weights.layouts import diffusers, official, sana_video
+from sanakit.weights.layouts import diffusers, official, sana_video, sana_wm
 from sanakit.weights.layouts.controlnet import copies_skipped
 from sanakit.weights.layouts.fields import (
     AUTOENCODER,
     SANA_VIDEO,
+    SANA_WM,
     TEXT,
     TRANSFORMER,
     Allowed,
@@ -48,7 +51,7 @@ SANA, DC_AE, GEMMA2 = "SanaTransformer2DModel", "AutoencoderDC", "Gemma2"  # cla
 def open_transformer(source: ModelSource) -> tuple[TensorFiles, str, SanaConfig]:
     """Return the tensors, layout and config of a source's transformer; nothing but headers is read.
 
-    The config of a transformer of clips is a SanaVideoConfig.
+    The config of a transformer of clips is a SanaVideoConfig, that of a world model a SanaWMConfig.
     """
     if not source.is_file:
         config, kind = transformer_config(source), transformer_class(source)
@@ -60,6 +63,8 @@ def open_transformer(source: ModelSource) -> tuple[TensorFiles, str, SanaConfig]
 
 def file_config(source: ModelSource, files: TensorFiles, layout: str) -> SanaConfig:
     """Return the sizes of a transformer in a single file: told by a config.json beside it, or its tensors."""
+    if sana_wm.is_world(files.infos):
+        return _world_config(source, files, layout)
     if sana_video.is_video(files.infos):
         return _video_config(source, files, layout)
     if beside := _config_beside(source, layout, SANA):
@@ -93,11 +98,13 @@ def transformer_class(source: ModelSource) -> str:
     folder = source.path / "transformer" if source.is_pipeline else source.path
     config = folder / "config.json"
     came = read_json(config).get("_class_name") if config.is_file() else None
-    return came if came in (sana_video.CLASS, sana_video.CAUSAL) else SANA
+    return came if came in (sana_video.CLASS, sana_video.CAUSAL, sana_wm.CLASS) else SANA
 
 
-def build_transformer(config: SanaConfig) -> Callable[[], Sana | SanaVideo]:
+def build_transformer(config: SanaConfig) -> Callable[[], Sana | SanaVideo | SanaWM]:
     """Return what builds the module of a config."""
+    if isinstance(config, SanaWMConfig):
+        return partial(SanaWM, config)
     return partial(SanaVideo, config) if isinstance(config, SanaVideoConfig) else partial(Sana, config)
 
 
@@ -176,6 +183,8 @@ def diffusers_renames(names: Iterable[str], config: SanaConfig) -> list[diffuser
     """Pair a transformer's own `names` with those of diffusers."""
     if isinstance(config, SanaVideoConfig):
         return sana_video.renames(names)
+    if isinstance(config, SanaWMConfig):
+        return sana_wm.renames(names)
     return diffusers.renames(names, guidance_embed=config.guidance_embed)
 
 
@@ -266,7 +275,10 @@ def _sana_config(path: Path) -> SanaConfig:
 
 def _folder_config(source: ModelSource, kind: str) -> SanaConfig:
     path = source.part("transformer", kind) / "config.json"
-    return _sana_config(path) if kind == SANA else sana_video.read_config(read_json(path), str(path))
+    if kind == SANA:
+        return _sana_config(path)
+    read = sana_wm.read_config if kind == sana_wm.CLASS else sana_video.read_config
+    return read(read_json(path), str(path))
 
 
 def _video_config(source: ModelSource, files: TensorFiles, layout: str) -> SanaVideoConfig:
@@ -280,6 +292,16 @@ def _video_config(source: ModelSource, files: TensorFiles, layout: str) -> SanaV
     return sana_video.recognise_config(
         files.infos, layout=layout, metadata=files.metadata, name=source.path.name, where=where
     )
+
+
+def _world_config(source: ModelSource, files: TensorFiles, layout: str) -> SanaWMConfig:
+    """Return the sizes of a world model in a single file, all as for `file_config`."""
+    if beside := _config_beside(source, layout, sana_wm.CLASS):
+        return sana_wm.read_config(read_json(beside), str(beside))
+    where = str(source.path)
+    if (saved := files.metadata.get(official.CONFIG_KEY)) is not None:
+        return official.saved_config(saved, SanaWMConfig, SANA_WM, where)
+    return sana_wm.recognise_config(files.infos, metadata=files.metadata, name=source.path.name, where=where)
 
 
 def _autoencoder_config(path: Path) -> DCAEConfig:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sanakit.models.sana import SanaConfig
-from sanakit.models.video.sana_video import SanaVideoConfig
+from sanakit.models.video.sana_video import SanaVideoConfig, VideoConfig
+from sanakit.models.world.config import SanaWMConfig
 from sanakit.weights.find.resolve import ModelSource, open_network
-from sanakit.weights.layouts import sana_video
+from sanakit.weights.layouts import sana_video, sana_wm
 from sanakit.weights.layouts.official import CONFIG_KEY, PIXELS_PER_LATENT
 from sanakit.weights.layouts.parts import SANA, file_config, transformer_class, transformer_config
 from sanakit.weights.read.disk import read_json
@@ -70,7 +71,7 @@ def examined(source: ModelSource) -> ModelSource:
                 "its tensors tell the settings."
             )
             entry = None
-    clips = isinstance(config, SanaVideoConfig)
+    clips = isinstance(config, VideoConfig)
     if undecided and entry is None and config.qk_norm and not config.guidance_embed and not clips:
         notes.append(
             f"{source.path} may be of SANA-1.5 or a teacher of SANA-Sprint, whose shapes are equal: it is "
@@ -82,6 +83,8 @@ def examined(source: ModelSource) -> ModelSource:
 def _architecture(config: SanaConfig) -> tuple[int, str]:
     if isinstance(config, SanaVideoConfig):
         return 0, sana_video.size_name(config)
+    if isinstance(config, SanaWMConfig):
+        return 0, sana_wm.size_name(config)
     key = (config.depth, config.width, config.qk_norm, config.guidance_embed)
     return ARCHITECTURES.get(key, UNRELEASED)
 

@@ -1,0 +1,134 @@
+"""Gated delta attention in steps of frames: the tokens of a frame read and change one state together.
+
+M_t = g_t M_(t-1) + K_t^T D_t (V_t - K_t g_t M_(t-1));   out_t = Q_t (M_t + N_t)                  (SANA-WM)
+K_t, V_t, Q_t: rows for the tokens of frame t; D_t = diag(beta_t); g_t: how much of the old state is kept. N_t
+is the same from the other end: of the later frames of t's chunk, without t itself. The delta rule of Gated
+DeltaNet (arXiv:2412.06464) has a token where this has a frame; for frames of one token both are equal.
+
+With A_t = K_t^T D_t K_t and U_t = K_t^T D_t V_t the step is M_t = g_t (I - A_t) M_(t-1) + U_t. So three forms
+give one result:
+- recurrent: `recurrent_gated_delta`, step after step as defined. The others are held to it.
+- parallel: `gated_delta`. A and U of all frames at once, for both directions; then a scan of small matrices.
+- chunked: `gated_delta` chunk after chunk, each with the state that the one before returned.
+Everything is computed in float32, or in float64 where the input is. Kernel: none; torch's matrix products.
+Shapes: B batch, T frames, S tokens of a frame, h heads, d width of queries and keys, e width of values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class DeltaProducts(NamedTuple):
+    """Sums over the tokens of each frame: all that a step needs of them, alike in both directions."""
+
+    keys: Tensor  # A, B T h d d
+    values: Tensor  # U, B T h d e
+
+
+def gated_delta(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    beta: Tensor,
+    decay: Tensor,
+    *,
+    state: Tensor | None = None,
+    chunks: Sequence[int] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Attend to the frames before and, inside a chunk, to those after; the parallel form.
+
+    query, key: B T S h d. value: B T S h e. beta: B T S h, in [0, 1]. decay: B T h, in [0, 1], 1 keeps all.
+    state: B h d e, of earlier frames; None: there are none. chunks: how many frames each chunk has, T in all;
+    None: one chunk, in which all frames see each other. With chunks of one frame nothing looks ahead.
+    Returns the result, B T S h e, not rounded, and the state behind the last frame, B h d e.
+    A step is bounded where beta times the squared norms of a frame's keys sum up to no more than 2.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        query, key, value, beta, decay = map(_wide, (query, key, value, beta, decay))
+        products = delta_products(key, value, beta)
+        states = _scan(products, decay, state)
+        last = states[:, -1].clone()  # alone in its memory: callers keep it
+        states = states + _later(products, decay, chunks or [query.shape[1]])
+        return (query.transpose(2, 3) @ states).transpose(2, 3), last
+
+
+def delta_products(key: Tensor, value: Tensor, beta: Tensor) -> DeltaProducts:
+    """Return A and U of each frame; arguments as for `gated_delta`."""
+    weighted = (key * beta[..., None]).permute(0, 1, 3, 4, 2)  # B T h d S
+    return DeltaProducts(weighted @ key.transpose(2, 3), weighted @ value.transpose(2, 3))
+
+
+def recurrent_gated_delta(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    beta: Tensor,
+    decay: Tensor,
+    *,
+    state: Tensor | None = None,
+    chunks: Sequence[int] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Do as `gated_delta` does, step after step: the definition in code."""
+    with torch.autocast(query.device.type, enabled=False):
+        query, key, value, beta, decay = map(_wide, (query, key, value, beta, decay))
+        batch, frames, _, heads, width = query.shape
+        none = query.new_zeros(batch, heads, width, value.shape[-1])
+
+        def step(old: Tensor, t: int) -> Tensor:  # B h d e
+            keys, kept = key[:, t].transpose(1, 2), decay[:, t, :, None, None] * old  # B h S d, B h d e
+            change = beta[:, t].transpose(1, 2)[..., None] * (value[:, t].transpose(1, 2) - keys @ kept)
+            return kept + keys.transpose(-1, -2) @ change
+
+        state = none if state is None else state
+        ahead = []
+        for t in range(frames):
+            state = step(state, t)
+            ahead.append(state)
+        back, end = [none] * frames, frames
+        for count in reversed(chunks or [frames]):
+            for t in range(end - 2, end - count - 1, -1):
+                back[t] = step(back[t + 1], t + 1)
+            end -= count
+        outs = [query[:, t].transpose(1, 2) @ (ahead[t] + back[t]) for t in range(frames)]
+        return torch.stack(outs, dim=1).transpose(2, 3), state
+
+
+def _scan(products: DeltaProducts, decay: Tensor, state: Tensor | None) -> Tensor:
+    """Return the states behind all frames, from the first to the last: B T h d e."""
+    states = []
+    for number in range(decay.shape[1]):
+        state = _step(products, decay, number, state)
+        states.append(state)
+    return torch.stack(states, dim=1)
+
+
+def _later(products: DeltaProducts, decay: Tensor, chunks: Sequence[int]) -> Tensor:
+    """Return, for each frame, the state of the later frames of its chunk: B T h d e."""
+    none, states = torch.zeros_like(products.values[:, 0]), []
+    end = decay.shape[1]
+    for count in reversed(chunks):
+        state = None
+        states.append(none)
+        for number in range(end - 1, end - count, -1):
+            state = _step(products, decay, number, state)
+            states.append(state)
+        end -= count
+    return torch.stack(states[::-1], dim=1)
+
+
+def _step(products: DeltaProducts, decay: Tensor, number: int, state: Tensor | None) -> Tensor:
+    """Return the state with one more frame, B h d e."""
+    values = products.values[:, number]
+    if state is None:
+        return values
+    kept = decay[:, number, :, None, None] * state
+    return kept - products.keys[:, number] @ kept + values
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

@@ -1,0 +1,1 @@
+"""Worlds to walk through: camera paths from keys and from files."""

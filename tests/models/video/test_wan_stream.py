@@ -165,6 +165,3 @@ def test_chunks_that_do_not_fit_are_refused():
 def test_a_chunk_is_all_of_a_short_clip_and_few_frames_of_a_long_one():
     assert wan_stream._automatic(41, 128, 4) == 41
     assert wan_stream._automatic(241, 480, 4) == 16
-    assert wan_stream._sizes(11, 4) == [1, 4, 4, 2]
-    assert wan_stream._sizes(5, 1) == [1] * 5
-    assert wan_stream._sizes(5, 5) == [5]

@@ -47,8 +47,8 @@ class FrameRule:
             raise SettingsError(f"chunk is {chunk}: it must be the number of latents at a time, at least 1.")
         if not latents and chunk is not None and (chunk < 1 or chunk % self.per_latent):
             raise SettingsError(
-                f"chunk is {chunk}: it must be the number of frames at a time after the first one, a multiple "
-                f"of {self.per_latent}."
+                f"chunk is {chunk}: it must be the number of frames at a time after the first one, a "
+                f"multiple of {self.per_latent}."
             )
 
 

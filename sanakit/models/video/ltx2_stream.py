@@ -1,9 +1,9 @@
 """One half of the LTX-2 video autoencoder at work on a clip, chunk after chunk, at bounded memory.
 
-Between chunks every convolution keeps two frames of its input, whatever the clip's length. Each stage takes as
-many frames at a time as fit its memory: coarse stages wait for more of them, which costs little memory and
-saves reading their large weights again; fine stages take few. There are no gradients here. Every cut gives the
-same result up to rounding.
+Between chunks every convolution keeps two frames of its input, whatever the clip's length. Each stage takes
+as many frames at a time as fit its memory: coarse stages wait for more of them, which costs little memory and
+saves reading their large weights again; fine stages take few. There are no gradients here. Every cut gives
+the same result up to rounding.
 Shapes: B clips, T frames, H W grid, C channels last.
 """
 
@@ -30,8 +30,8 @@ class Layer(NamedTuple):
 class Stream:
     """The layers of one half, with what they keep of a clip."""
 
-    def __init__(self, layers: Iterable[Layer], *, causal: bool, most: int = MOST_VALUES) -> None:
-        self.layers, self.cache, self.most = tuple(layers), FrameCache(causal=causal), most
+    def __init__(self, layers: Iterable[Layer], *, causal: bool) -> None:
+        self.layers, self.cache = tuple(layers), FrameCache(causal=causal)
 
     @torch.no_grad()
     def push(self, x: Tensor, *, final: bool) -> Iterator[Tensor]:
@@ -47,7 +47,7 @@ class Stream:
                 yield piece
 
     def _passed(self, pieces: Iterator[tuple[Tensor, bool]], layer: Layer) -> Iterator[tuple[Tensor, bool]]:
-        for piece, final in _regrouped(pieces, self.most // layer.width):
+        for piece, final in _regrouped(pieces, MOST_VALUES // layer.width):
             self.cache.final = final
             yield layer.run(piece, self.cache), final
 
@@ -61,7 +61,7 @@ def whole(layers: Iterable[Layer], x: Tensor, *, causal: bool) -> Tensor:
 
 
 def _regrouped(pieces: Iterator[tuple[Tensor, bool]], places: int) -> Iterator[tuple[Tensor, bool]]:
-    """Cut and join pieces B T H W C along time to as many frames as have so many places; the last may be less.
+    """Cut and join pieces B T H W C along time to as many frames as have so many places; less at the end.
 
     Each comes with whether it ends the clip. Pieces without frames are left out unless they end it.
     """

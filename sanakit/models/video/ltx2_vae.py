@@ -33,7 +33,7 @@ from sanakit.models.video.ltx2_blocks import (
 from sanakit.models.video.ltx2_config import LTX2_VAE, LTX23_VAE, STEPS, LTX2VAEConfig
 from sanakit.models.video.ltx2_stream import Layer, Stream, whole
 
-__all__ = ["LTX2_VAE", "LTX23_VAE", "LTX2VAE", "LTX2Decoder", "LTX2Encoder", "LTX2VAEConfig"]
+__all__ = ["LTX2VAE", "LTX2_VAE", "LTX23_VAE", "LTX2Decoder", "LTX2Encoder", "LTX2VAEConfig"]
 
 
 class LTX2VAE(nn.Module):
@@ -75,7 +75,9 @@ class LTX2VAE(nn.Module):
             return self.moments(clip)[:, :channels]
         stream = Stream(encoder.layers(), causal=self.config.encoder_causal)
         pieces = clip.split(chunk_sizes(clip.shape[2], chunk or clip.shape[2]), dim=2)
-        done = [part for i, piece in enumerate(pieces) for part in _pushed(stream, piece, i + 1 == len(pieces))]
+        done = [
+            part for i, piece in enumerate(pieces) for part in _pushed(stream, piece, i + 1 == len(pieces))
+        ]
         return torch.cat(done, dim=2)[:, :channels]
 
     def decode(self, latents: Tensor, chunk: int | None = None) -> Tensor:
@@ -205,7 +207,7 @@ class LTX2VAE(nn.Module):
 
 
 class LTX2Encoder(nn.Module):
-    """Clips to means of the latent channels and one logarithm of a variance: stages, each with a step down."""
+    """Clips to means of the latent channels and one logarithm of a variance: stages, then steps down."""
 
     def __init__(self, config: LTX2VAEConfig) -> None:
         super().__init__()

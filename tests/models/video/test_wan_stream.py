@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sanakit.errors import SettingsError, SizeError
 from sanakit.models.video import wan_stream
 from sanakit.models.video.wan_vae import WanVAE, WanVAEConfig
+from tests.models.video.live import Live
 from tests.models.video.wan_pair import EXACT, POCKET, TINY, build, relative_error, sample
 
 CONFIGS = {
@@ -79,28 +79,6 @@ def test_two_streams_of_one_model_do_not_meet():
     )
     for latents, pieces in zip((first, second), zip(*together, strict=True), strict=True):
         assert relative_error(torch.cat(pieces, dim=2), whole(model, sample(1), latents)[1]) < EXACT
-
-
-class Live(TorchDispatchMode):
-    """Counts the bytes of all tensors alive that were made while it is active, and the most there were."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive: dict[int, int] = {}
-        self.most = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        import weakref
-
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor):
-            storage = result.untyped_storage()
-            key = storage._cdata
-            if key not in self.alive:
-                self.alive[key] = storage.nbytes()
-                weakref.finalize(storage, self.alive.pop, key, None)
-            self.most = max(self.most, sum(self.alive.values()))
-        return result
 
 
 def most_alive(frames: int, half: str) -> int:

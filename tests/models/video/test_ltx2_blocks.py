@@ -128,9 +128,7 @@ def test_places_and_channels_are_told_apart_and_put_back():
     x = torch.arange(2 * 4 * 4 * 6 * 3.0).view(2, 4, 4, 6, 3)
     deep = space_to_depth(x, (2, 2, 2))
     assert deep.shape == (2, 2, 2, 3, 24)
-    assert (
-        deep[1, 1, 0, 2, 8 + 4 + 1] == x[1, 3, 0, 5, 1]
-    )  # channel 1, the later frame, upper row, right column
+    assert deep[1, 1, 0, 2, 8 + 4 + 1] == x[1, 3, 0, 5, 1]  # channel, later, upper, right
     assert torch.equal(depth_to_space(deep, (2, 2, 2)), x)
     patched = patch(x, 2)
     assert patched[1, 3, 1, 2, 4 + 2 + 0] == x[1, 3, 2, 5, 1]  # channel 1, right column, upper row

@@ -1,4 +1,4 @@
-"""config.json of an AutoencoderKLLTX2Video: read, written, and refused where it asks for what is not built."""
+"""config.json of an AutoencoderKLLTX2Video: read, written, refused where it asks for what is not built."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def most_alive(chunks: int, half: str, *, causal: bool) -> int:
 
 @pytest.mark.parametrize(("half", "causal"), [("decoder", True), ("decoder", False), ("encoder", True)])
 def test_a_longer_stream_takes_no_more_memory(half: str, causal: bool):
-    assert most_alive(14, half, causal=causal) <= 1.02 * most_alive(8, half, causal=causal)
+    assert most_alive(12, half, causal=causal) <= 1.02 * most_alive(8, half, causal=causal)
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -128,20 +128,22 @@ def test_a_long_clip_in_pieces_takes_a_third_of_what_it_takes_at_once(
 ):
     monkeypatch.setattr(ltx2_stream, "MOST_VALUES", 1)
     model = build(torch.float32, "decoder", decoder_causal=causal)
-    latents = codes(40, torch.float32)
+    rows = codes(12, torch.float32).permute(0, 2, 3, 4, 1)
+    decoder = model.decoder
+    assert decoder is not None
     with torch.no_grad():
         with Live() as at_once:
-            model.draw(latents)
+            ltx2_stream.whole(decoder.layers(), rows, causal=causal)
         with Live() as pieces:
-            model.decode(latents)
+            for _ in ltx2_stream.Stream(decoder.layers(), causal=causal).push(rows, final=True):
+                pass
     assert pieces.most < at_once.most / 3
 
 
 def test_pieces_are_cut_and_joined_to_what_fits():
     def regrouped(*frames: int, ends: bool) -> list[tuple[int, bool]]:
-        pieces = [
-            (torch.zeros(2, count, 3, 1, 5), ends and i + 1 == len(frames)) for i, count in enumerate(frames)
-        ]
+        lasts = [*[False] * (len(frames) - 1), ends]
+        pieces = [(torch.zeros(2, count, 3, 1, 5), last) for count, last in zip(frames, lasts, strict=True)]
         found = ltx2_stream._regrouped(iter(pieces), 2 * 3 * 4)
         return [(piece.shape[1], final) for piece, final in found]
 

@@ -52,8 +52,8 @@ class LTX2VAE(nn.Module):
         self.config = config
         self.encoder = LTX2Encoder(config) if part != "decoder" else None
         self.decoder = LTX2Decoder(config) if part != "encoder" else None
-        self.register_buffer("latents_mean", torch.zeros(config.latent_channels))
-        self.register_buffer("latents_std", torch.ones(config.latent_channels))
+        self.register_buffer("latents_mean", torch.zeros(config.latent_channels, dtype=torch.float32))
+        self.register_buffer("latents_std", torch.ones(config.latent_channels, dtype=torch.float32))
 
     @property
     def dtype(self) -> torch.dtype:

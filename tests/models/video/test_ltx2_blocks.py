@@ -143,3 +143,11 @@ def test_weights_in_16_bits_compute_as_their_float32_copy():
         got = conv(x)
         conv.conv.weight.data = conv.conv.weight.data.float()
         torch.testing.assert_close(got, conv(x))
+
+
+def test_what_is_kept_does_not_hold_the_chunk_in_memory():
+    layer, cache = nn.Identity(), FrameCache(causal=True)
+    cache.window(layer, frames(20))
+    cache.wait(layer, frames(20), 19)
+    kept = (cache._neighbours[layer], cache._waiting[layer])
+    assert [tensor.untyped_storage().nbytes() // tensor[:, :1].nbytes for tensor in kept] == [2, 1]

@@ -159,7 +159,7 @@ class StepUp(nn.Module):
         return y[:, self.step[0] - 1 :] if cache.opens(self, y) else y
 
 
-class Stage(nn.Module):
+class ClipStage(nn.Module):
     """Residual blocks of one width."""
 
     def __init__(self, width: int, depth: int, padding: str) -> None:
@@ -174,7 +174,7 @@ class Stage(nn.Module):
         return x
 
 
-class DownStage(Stage):
+class ClipDownStage(ClipStage):
     """Residual blocks, then a step down."""
 
     def __init__(
@@ -188,7 +188,7 @@ class DownStage(Stage):
         return self.downsamplers[0](super().forward(x, cache), cache)
 
 
-class UpStage(Stage):
+class ClipUpStage(ClipStage):
     """A step up, then residual blocks. Arguments as for `StepUp`; width: of its input."""
 
     def __init__(

@@ -20,17 +20,17 @@ from sanakit.models.video.ltx2_blocks import FrameCache
 MOST_VALUES = 64 << 20  # of an activation: 256 MB of float32
 
 
-class Layer(NamedTuple):
+class ClipLayer(NamedTuple):
     """A part of a half. width: values of its widest activation over a place of its input."""
 
     run: Callable[[Tensor, FrameCache], Tensor]
     width: int
 
 
-class Stream:
+class ClipStream:
     """The layers of one half, with what they keep of a clip."""
 
-    def __init__(self, layers: Iterable[Layer], *, causal: bool) -> None:
+    def __init__(self, layers: Iterable[ClipLayer], *, causal: bool) -> None:
         self.layers, self.cache = tuple(layers), FrameCache(causal=causal)
 
     @torch.no_grad()
@@ -46,13 +46,15 @@ class Stream:
             if piece.shape[1]:
                 yield piece
 
-    def _passed(self, pieces: Iterator[tuple[Tensor, bool]], layer: Layer) -> Iterator[tuple[Tensor, bool]]:
+    def _passed(
+        self, pieces: Iterator[tuple[Tensor, bool]], layer: ClipLayer
+    ) -> Iterator[tuple[Tensor, bool]]:
         for piece, final in _regrouped(pieces, MOST_VALUES // layer.width):
             self.cache.final = final
             yield layer.run(piece, self.cache), final
 
 
-def whole(layers: Iterable[Layer], x: Tensor, *, causal: bool) -> Tensor:
+def whole(layers: Iterable[ClipLayer], x: Tensor, *, causal: bool) -> Tensor:
     """Run the layers on a whole clip B T H W C at once, with gradients."""
     cache = FrameCache(causal=causal, final=True)
     for layer in layers:

@@ -21,17 +21,17 @@ from sanakit.errors import SettingsError, SizeError
 from sanakit.models.dc_ae import Halves
 from sanakit.models.video.frame_rule import check_alike, chunk_sizes
 from sanakit.models.video.ltx2_blocks import (
-    DownStage,
+    ClipDownStage,
+    ClipStage,
+    ClipUpStage,
     FrameCache,
     FrameConv,
-    Stage,
-    UpStage,
     patch,
     silu_of_norm,
     unpatch,
 )
 from sanakit.models.video.ltx2_config import LTX2_VAE, LTX23_VAE, STEPS, LTX2VAEConfig
-from sanakit.models.video.ltx2_stream import Layer, Stream, whole
+from sanakit.models.video.ltx2_stream import ClipLayer, ClipStream, whole
 
 __all__ = ["LTX2VAE", "LTX2_VAE", "LTX23_VAE", "LTX2Decoder", "LTX2Encoder", "LTX2VAEConfig"]
 
@@ -73,7 +73,7 @@ class LTX2VAE(nn.Module):
         self.config.frame_rule.check_chunk(chunk, latents=False)
         if chunk is None and torch.is_grad_enabled():
             return self.moments(clip)[:, :channels]
-        stream = Stream(encoder.layers(), causal=self.config.encoder_causal)
+        stream = ClipStream(encoder.layers(), causal=self.config.encoder_causal)
         pieces = clip.split(chunk_sizes(clip.shape[2], chunk or clip.shape[2]), dim=2)
         done = [
             part for i, piece in enumerate(pieces) for part in _pushed(stream, piece, i + 1 == len(pieces))
@@ -90,7 +90,7 @@ class LTX2VAE(nn.Module):
         rule.check_chunk(chunk, latents=True)
         if chunk is None and torch.is_grad_enabled():
             return self.draw(latents)
-        stream = Stream(decoder.layers(), causal=self.config.decoder_causal)
+        stream = ClipStream(decoder.layers(), causal=self.config.decoder_causal)
         height, width = (side * self.config.compression for side in latents.shape[3:])
         clip, start = latents.new_empty(len(latents), 3, rule.frames(latents.shape[2]), height, width), 0
         pieces = latents.split(chunk_sizes(latents.shape[2], chunk or latents.shape[2]), dim=2)
@@ -112,7 +112,7 @@ class LTX2VAE(nn.Module):
             encoder = self.check_clip(clip, first=stream is None)
             check_alike(clip.shape, shape)
             if stream is None:
-                stream, shape = Stream(encoder.layers(), causal=self.config.encoder_causal), clip.shape
+                stream, shape = ClipStream(encoder.layers(), causal=self.config.encoder_causal), clip.shape
             yield from (part[:, :channels] for part in _joined(_pushed(stream, clip, False)))
             last = clip
         if stream is not None and not self.config.encoder_causal:
@@ -131,7 +131,7 @@ class LTX2VAE(nn.Module):
             decoder = self.check_latents(latents)
             check_alike(latents.shape, shape)
             if stream is None:
-                stream, shape = Stream(decoder.layers(), causal=self.config.decoder_causal), latents.shape
+                stream, shape = ClipStream(decoder.layers(), causal=self.config.decoder_causal), latents.shape
             yield from _joined(_pushed(stream, latents, False))
             last = latents
         if stream is not None and not self.config.decoder_causal:
@@ -216,23 +216,23 @@ class LTX2Encoder(nn.Module):
         self.conv_in = FrameConv(3 * self.patch**2, channels, padding)
         came = (channels, *config.widths)
         self.down_blocks = nn.ModuleList(
-            DownStage(came[i], width, STEPS[config.steps[i]], config.depths[i], padding)
+            ClipDownStage(came[i], width, STEPS[config.steps[i]], config.depths[i], padding)
             for i, width in enumerate(config.widths)
         )
-        self.mid_block = Stage(came[-1], config.depths[-1], padding)
+        self.mid_block = ClipStage(came[-1], config.depths[-1], padding)
         self.conv_out = FrameConv(came[-1], channels + 1, padding)
 
     def forward(self, clip: Tensor) -> Tensor:
         """Compress B 3 T H W to B C+1 t h w."""
         return _channels_first(whole(self.layers(), _channels_last(clip), causal=self.causal))
 
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[ClipLayer]:
         """Return the layers, from pixels B T H W 3 to latents B t h w C+1."""
         return [
-            Layer(self._enter, max(3, -(-self.conv_in.conv.out_channels // self.patch**2))),
-            *(Layer(stage, stage.width) for stage in _stages(self.down_blocks)),
-            Layer(self.mid_block, self.mid_block.width),
-            Layer(self._leave, self.mid_block.width),
+            ClipLayer(self._enter, max(3, -(-self.conv_in.conv.out_channels // self.patch**2))),
+            *(ClipLayer(stage, stage.width) for stage in _stages(self.down_blocks)),
+            ClipLayer(self.mid_block, self.mid_block.width),
+            ClipLayer(self._leave, self.mid_block.width),
         ]
 
     def _enter(self, clip: Tensor, cache: FrameCache) -> Tensor:
@@ -250,9 +250,9 @@ class LTX2Decoder(nn.Module):
         padding, widths = config.decoder_padding, config.decoder_widths
         self.patch, self.causal = config.patch, config.decoder_causal
         self.conv_in = FrameConv(config.latent_channels, widths[0], padding)
-        self.mid_block = Stage(widths[0], config.decoder_depths[0], padding)
+        self.mid_block = ClipStage(widths[0], config.decoder_depths[0], padding)
         self.up_blocks = nn.ModuleList(
-            UpStage(
+            ClipUpStage(
                 width,
                 STEPS[config.up_steps[i]],
                 config.up_factors[i],
@@ -268,13 +268,13 @@ class LTX2Decoder(nn.Module):
         """Draw B C t h w as B 3 T H W."""
         return _channels_first(whole(self.layers(), _channels_last(latents), causal=self.causal))
 
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[ClipLayer]:
         """Return the layers, from latents B t h w C to pixels B T H W 3."""
         return [
-            Layer(self._enter, self.mid_block.width),
-            Layer(self.mid_block, self.mid_block.width),
-            *(Layer(stage, stage.width) for stage in _stages(self.up_blocks)),
-            Layer(self._leave, max(self.conv_out.conv.in_channels, self.conv_out.conv.out_channels)),
+            ClipLayer(self._enter, self.mid_block.width),
+            ClipLayer(self.mid_block, self.mid_block.width),
+            *(ClipLayer(stage, stage.width) for stage in _stages(self.up_blocks)),
+            ClipLayer(self._leave, max(self.conv_out.conv.in_channels, self.conv_out.conv.out_channels)),
         ]
 
     def _enter(self, latents: Tensor, cache: FrameCache) -> Tensor:
@@ -284,11 +284,11 @@ class LTX2Decoder(nn.Module):
         return unpatch(self.conv_out(cache.window(self.conv_out, silu_of_norm(x))), self.patch)
 
 
-def _stages(blocks: nn.ModuleList) -> list[Stage]:
-    return [block for block in blocks if isinstance(block, Stage)]
+def _stages(blocks: nn.ModuleList) -> list[ClipStage]:
+    return [block for block in blocks if isinstance(block, ClipStage)]
 
 
-def _pushed(stream: Stream, chunk: Tensor, final: bool) -> Iterator[Tensor]:
+def _pushed(stream: ClipStream, chunk: Tensor, final: bool) -> Iterator[Tensor]:
     """Push a chunk B C T H W; yield what is complete in that order of axes."""
     return (_channels_first(part) for part in stream.push(_channels_last(chunk), final=final))
 

@@ -135,7 +135,7 @@ def test_a_long_clip_in_pieces_takes_a_third_of_what_it_takes_at_once(
         with Live() as at_once:
             ltx2_stream.whole(decoder.layers(), rows, causal=causal)
         with Live() as pieces:
-            for _ in ltx2_stream.Stream(decoder.layers(), causal=causal).push(rows, final=True):
+            for _ in ltx2_stream.ClipStream(decoder.layers(), causal=causal).push(rows, final=True):
                 pass
     assert pieces.most < at_once.most / 3
 

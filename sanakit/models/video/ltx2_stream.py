@@ -20,7 +20,7 @@ from sanakit.models.video.ltx2_blocks import FrameCache
 MOST_VALUES = 64 << 20  # of an activation: 256 MB of float32
 
 
-class ClipLayer(NamedTuple):
+class ClipPart(NamedTuple):
     """A part of a half. width: values of its widest activation over a place of its input."""
 
     run: Callable[[Tensor, FrameCache], Tensor]
@@ -30,7 +30,7 @@ class ClipLayer(NamedTuple):
 class ClipStream:
     """The layers of one half, with what they keep of a clip."""
 
-    def __init__(self, layers: Iterable[ClipLayer], *, causal: bool) -> None:
+    def __init__(self, layers: Iterable[ClipPart], *, causal: bool) -> None:
         self.layers, self.cache = tuple(layers), FrameCache(causal=causal)
 
     @torch.no_grad()
@@ -47,14 +47,14 @@ class ClipStream:
                 yield piece
 
     def _passed(
-        self, pieces: Iterator[tuple[Tensor, bool]], layer: ClipLayer
+        self, pieces: Iterator[tuple[Tensor, bool]], layer: ClipPart
     ) -> Iterator[tuple[Tensor, bool]]:
         for piece, final in _regrouped(pieces, MOST_VALUES // layer.width):
             self.cache.final = final
             yield layer.run(piece, self.cache), final
 
 
-def whole(layers: Iterable[ClipLayer], x: Tensor, *, causal: bool) -> Tensor:
+def whole(layers: Iterable[ClipPart], x: Tensor, *, causal: bool) -> Tensor:
     """Run the layers on a whole clip B T H W C at once, with gradients."""
     cache = FrameCache(causal=causal, final=True)
     for layer in layers:

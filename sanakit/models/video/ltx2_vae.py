@@ -31,7 +31,7 @@ from sanakit.models.video.ltx2_blocks import (
     unpatch,
 )
 from sanakit.models.video.ltx2_config import LTX2_VAE, LTX23_VAE, STEPS, LTX2VAEConfig
-from sanakit.models.video.ltx2_stream import ClipLayer, ClipStream, whole
+from sanakit.models.video.ltx2_stream import ClipPart, ClipStream, whole
 
 __all__ = ["LTX2VAE", "LTX2_VAE", "LTX23_VAE", "LTX2Decoder", "LTX2Encoder", "LTX2VAEConfig"]
 
@@ -226,13 +226,13 @@ class LTX2Encoder(nn.Module):
         """Compress B 3 T H W to B C+1 t h w."""
         return _channels_first(whole(self.layers(), _channels_last(clip), causal=self.causal))
 
-    def layers(self) -> list[ClipLayer]:
+    def layers(self) -> list[ClipPart]:
         """Return the layers, from pixels B T H W 3 to latents B t h w C+1."""
         return [
-            ClipLayer(self._enter, max(3, -(-self.conv_in.conv.out_channels // self.patch**2))),
-            *(ClipLayer(stage, stage.width) for stage in _stages(self.down_blocks)),
-            ClipLayer(self.mid_block, self.mid_block.width),
-            ClipLayer(self._leave, self.mid_block.width),
+            ClipPart(self._enter, max(3, -(-self.conv_in.conv.out_channels // self.patch**2))),
+            *(ClipPart(stage, stage.width) for stage in _stages(self.down_blocks)),
+            ClipPart(self.mid_block, self.mid_block.width),
+            ClipPart(self._leave, self.mid_block.width),
         ]
 
     def _enter(self, clip: Tensor, cache: FrameCache) -> Tensor:
@@ -268,13 +268,13 @@ class LTX2Decoder(nn.Module):
         """Draw B C t h w as B 3 T H W."""
         return _channels_first(whole(self.layers(), _channels_last(latents), causal=self.causal))
 
-    def layers(self) -> list[ClipLayer]:
+    def layers(self) -> list[ClipPart]:
         """Return the layers, from latents B t h w C to pixels B T H W 3."""
         return [
-            ClipLayer(self._enter, self.mid_block.width),
-            ClipLayer(self.mid_block, self.mid_block.width),
-            *(ClipLayer(stage, stage.width) for stage in _stages(self.up_blocks)),
-            ClipLayer(self._leave, max(self.conv_out.conv.in_channels, self.conv_out.conv.out_channels)),
+            ClipPart(self._enter, self.mid_block.width),
+            ClipPart(self.mid_block, self.mid_block.width),
+            *(ClipPart(stage, stage.width) for stage in _stages(self.up_blocks)),
+            ClipPart(self._leave, max(self.conv_out.conv.in_channels, self.conv_out.conv.out_channels)),
         ]
 
     def _enter(self, latents: Tensor, cache: FrameCache) -> Tensor:

@@ -15,7 +15,6 @@ from sanakit.models.dc_ae import DCAE
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
 from sanakit.models.video.sana_video import VideoConfig
-from sanakit.models.video.wan_vae import WanVAE
 from sanakit.weights.control import PART, hint_of, open_controlnet
 from sanakit.weights.find import catalog, hub
 from sanakit.weights.find.catalog import CATALOG, CatalogEntry
@@ -50,7 +49,8 @@ from sanakit.weights.layouts.parts import (
     transformer_skipped,
 )
 from sanakit.weights.layouts.released import examined, size_name, steered_name
-from sanakit.weights.layouts.wan_vae import KIND, holds_wan_vae, open_wan_vae, wan_vae_pairs
+from sanakit.weights.layouts.video_vae import open_video_vae
+from sanakit.weights.layouts.wan_vae import KIND
 from sanakit.weights.read.files import TensorFiles, open_component
 from sanakit.weights.settings import ModelSettings, load_settings, part_notes
 
@@ -144,7 +144,7 @@ def _release(entry: CatalogEntry) -> Description:
 def _file_parts(source: ModelSource) -> Iterable[PartDescription]:
     files, kind, layout = open_network(source.path)
     describers = {"transformer": _transformer, "autoencoder": _autoencoder, "controlnet": _controlnet}
-    describers[KIND] = _video_autoencoder
+    describers[KIND] = _autoencoder
     if holds_base(files):
         yield _transformer(source)
     if kind in describers:
@@ -169,7 +169,7 @@ def _folder_parts(source: ModelSource) -> Iterable[PartDescription]:
     files = open_component(source.path, source.variant)
     kind, layout = recognised(files)
     by_kind = {"transformer": _transformer, "autoencoder": _autoencoder, "text_encoder": _text_encoder}
-    by_kind |= {"controlnet": _controlnet, KIND: _video_autoencoder}
+    by_kind |= {"controlnet": _controlnet, KIND: _autoencoder}
     yield by_kind[kind](source) if kind in by_kind else _part(kind, layout, "", files)
 
 
@@ -217,19 +217,12 @@ def _controlnet(source: ModelSource) -> PartDescription:
 
 
 def _autoencoder(source: ModelSource) -> PartDescription:
-    if holds_wan_vae(source):
-        return _video_autoencoder(source)
+    if found := open_video_vae(source):
+        return _part(KIND, found.layout, found.name, found.files, found.names, found.pairs, found.skipped)
     files, layout, config = open_autoencoder(source)
     names = empty(partial(DCAE, config), source).state_dict()
     size = f"DC-AE f{config.compression}c{config.latent_channels}"
     return _part("autoencoder", layout, size, files, names, autoencoder_pairs(files.infos, layout), ())
-
-
-def _video_autoencoder(source: ModelSource) -> PartDescription:
-    files, layout, config = open_wan_vae(source)
-    names = empty(partial(WanVAE, config), source).state_dict()
-    size = f"Wan VAE f{config.compression}t{config.frame_rule.per_latent}c{config.latent_channels}"
-    return _part(KIND, layout, size, files, names, wan_vae_pairs(names, layout, config), ())
 
 
 def _text_encoder(source: ModelSource) -> PartDescription:

@@ -24,7 +24,6 @@ from sanakit.flow.guidance_kinds import PLAIN
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.sana import Sana
 from sanakit.models.video.sana_video import SanaVideo
-from sanakit.models.video.wan_vae import WanVAE
 from sanakit.models.world.sana_wm import SanaWM
 from sanakit.quant.layer import Quantized
 from sanakit.text.encoder import TextEncoder
@@ -37,6 +36,7 @@ from sanakit.weights.layouts import sana_video, sana_wm
 from sanakit.weights.layouts.diffusers import write_sana_config
 from sanakit.weights.layouts.official import CONFIG_KEY
 from sanakit.weights.layouts.parts import QUANTIZATION, diffusers_renames
+from sanakit.weights.layouts.video_vae import VideoVAE
 from sanakit.weights.precision import check_rule, dtype_name, parse_dtype
 from sanakit.weights.read.header import write_safetensors
 from sanakit.weights.settings import ModelSettings
@@ -175,7 +175,7 @@ def save_diffusers(
 
 
 def save_autoencoder(
-    folder: str | os.PathLike[str], autoencoder: DCAE | WanVAE, *, dtype: torch.dtype | str = torch.float32
+    folder: str | os.PathLike[str], autoencoder: DCAE | VideoVAE, *, dtype: torch.dtype | str = torch.float32
 ) -> Path:
     """Write an autoencoder as the `vae` folder of a diffusers model, which `load_autoencoder` reads, too.
 

@@ -1,10 +1,14 @@
-"""How many frames a clip may have: the first has a latent of its own, the others share one n at a time."""
+"""How many frames a clip may have: the first has a latent of its own, the others share one n at a time.
+
+And how a clip is cut into chunks, which autoencoders of clips work on one after the other.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sanakit.errors import SizeError
+from sanakit.errors import SettingsError, SizeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +37,37 @@ class FrameRule:
         if latents < 1:
             raise SizeError(f"A clip of {latents} latents has no frames: use at least 1.")
         return 1 + self.per_latent * (latents - 1)
+
+    def check_chunk(self, chunk: int | None, *, latents: bool) -> None:
+        """Raise SettingsError for a size of chunks that is neither None nor whole latents.
+
+        latents: it counts latents, not frames.
+        """
+        if latents and chunk is not None and chunk < 1:
+            raise SettingsError(f"chunk is {chunk}: it must be the number of latents at a time, at least 1.")
+        if not latents and chunk is not None and (chunk < 1 or chunk % self.per_latent):
+            raise SettingsError(
+                f"chunk is {chunk}: it must be the number of frames at a time after the first one, a "
+                f"multiple of {self.per_latent}."
+            )
+
+
+def chunk_sizes(total: int, chunk: int) -> list[int]:
+    """Return the sizes of chunks: 1, `chunk` over and over, and what remains; or all of them as one.
+
+    >>> chunk_sizes(11, 4)
+    [1, 4, 4, 2]
+    """
+    if chunk >= total:
+        return [total]
+    rest = total - 1
+    return [1, *[chunk] * (rest // chunk), *([rest % chunk] if rest % chunk else [])]
+
+
+def check_alike(shape: Sequence[int], first: Sequence[int] | None) -> None:
+    """Raise SizeError for a chunk B C T H W that differs from the first one in more than its frames."""
+    if first is not None and (shape[0], *shape[3:]) != (first[0], *first[3:]):
+        raise SizeError(
+            f"A chunk of the clip has shape {tuple(shape)}, but the first one has {tuple(first)}: only the "
+            "number of frames may differ."
+        )

@@ -18,9 +18,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from sanakit.errors import SettingsError, SizeError
 from sanakit.models.dc_ae.rows import Node, Scratch
 from sanakit.models.dc_ae.stream import push, whole_map
+from sanakit.models.video.frame_rule import check_alike, chunk_sizes
 from sanakit.models.video.wan_blocks import CausalConv, ClipNorm, FrameAttention, MidBlock
 from sanakit.models.video.wan_config import WanVAEConfig
 from sanakit.models.video.wan_rows import Chunk, attend, wan_node
@@ -105,12 +105,8 @@ def encode(model: VideoAutoencoder, clip: Tensor, chunk: int | None = None) -> T
     """Do what `WanVAE.encode` does, in chunks; chunk: frames at a time after the first (None: automatic)."""
     step, frames = model.config.frame_rule.per_latent, clip.shape[2]
     stream = _encoder_stream(model, clip)
-    if chunk is not None and (chunk < 1 or chunk % step):
-        raise SettingsError(
-            f"chunk is {chunk}: it must be the number of frames at a time after the first one, a multiple of "
-            f"{step}."
-        )
-    pieces = clip.split(_sizes(frames, chunk or _automatic(frames, clip.shape[3], step)), dim=2)
+    model.config.frame_rule.check_chunk(chunk, latents=False)
+    pieces = clip.split(chunk_sizes(frames, chunk or _automatic(frames, clip.shape[3], step)), dim=2)
     return _joined([_encoded(model, stream, piece, piece is pieces[-1]) for piece in pieces])
 
 
@@ -119,12 +115,11 @@ def decode(model: VideoAutoencoder, latents: Tensor, chunk: int | None = None) -
     """Do what `WanVAE.decode` does, in chunks; chunk: latents at a time after the first (None: automatic)."""
     config, rule, count = model.config, model.config.frame_rule, latents.shape[2]
     stream = _decoder_stream(model, latents)
-    if chunk is not None and chunk < 1:
-        raise SettingsError(f"chunk is {chunk}: it must be the number of latents at a time, at least 1.")
+    rule.check_chunk(chunk, latents=True)
     height, width = (side * config.compression for side in latents.shape[3:])
     clip = latents.new_empty(len(latents), 3, rule.frames(count), height, width)
     automatic = -(-_automatic(rule.frames(count), height, rule.per_latent) // rule.per_latent)
-    pieces = latents.split(_sizes(count, chunk or automatic), dim=2)
+    pieces = latents.split(chunk_sizes(count, chunk or automatic), dim=2)
     start = 0
     for piece in pieces:
         start += _decode_into(clip[:, :, start:], model, stream, piece, final=piece is pieces[-1])
@@ -140,7 +135,7 @@ def encode_stream(model: VideoAutoencoder, chunks: Iterable[Tensor]) -> Iterator
             stream, shape = _encoder_stream(model, clip), clip.shape
         else:
             model.check_clip(clip, first=False)
-            _check_alike(clip.shape, shape)
+            check_alike(clip.shape, shape)
         yield _encoded(model, stream, clip, final=False)
 
 
@@ -152,7 +147,7 @@ def decode_stream(model: VideoAutoencoder, chunks: Iterable[Tensor]) -> Iterator
         model.check_latents(latents)
         if stream is None:
             stream, shape = _decoder_stream(model, latents), latents.shape
-        _check_alike(latents.shape, shape)
+        check_alike(latents.shape, shape)
         frames = rule.per_latent * latents.shape[2] + (1 - rule.per_latent if stream.chunk.first else 0)
         height, width = (side * model.config.compression for side in latents.shape[3:])
         clip = latents.new_empty(len(latents), 3, frames, height, width)
@@ -188,26 +183,10 @@ def _automatic(frames: int, height: int, step: int) -> int:
     return frames if 2 * frames <= height else max(1, CHUNK_FRAMES // step) * step
 
 
-def _sizes(total: int, chunk: int) -> list[int]:
-    """Return the sizes of chunks: 1, `chunk` over and over, and what remains; or all of them as one."""
-    if chunk >= total:
-        return [total]
-    rest = total - 1
-    return [1, *[chunk] * (rest // chunk), *([rest % chunk] if rest % chunk else [])]
-
-
 def _limit(config: WanVAEConfig, x: Tensor, frames: int, width: int) -> int:
     """Return how many values an activation of a band may have. frames, width: of the chunk, in pixels."""
     least = LEAST_ROWS * len(x) * frames * width * config.widths[0]
     return max(least, BAND_VALUES if x.device.type == "cpu" else MANY_VALUES)
-
-
-def _check_alike(shape: torch.Size, first: torch.Size | None) -> None:
-    if first is not None and (shape[0], *shape[3:]) != (first[0], *first[3:]):
-        raise SizeError(
-            f"A chunk of the clip has shape {tuple(shape)}, but the first one has {tuple(first)}: only the "
-            "number of frames may differ."
-        )
 
 
 def _encoder_stream(model: VideoAutoencoder, clip: Tensor) -> Stream:

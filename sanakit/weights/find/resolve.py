@@ -35,6 +35,7 @@ FILES = (".pth", ".pt", ".safetensors", "/")  # ends of what is a path, not a na
 LEFTOVERS = ("y_embedding", "pos_embed", "logvar_linear.weight", "logvar_linear.bias")  # of training
 CHECKPOINT = re.compile(r"checkpoint-\d+(\.part)?")  # a folder in that of a training
 COPIES = "controlnet."  # names of a ControlNet's tensors, beside those of the model that it steers
+WITH_OTHERS = "vae."  # names of the video autoencoder in a whole LTX-2 checkpoint, beside other networks
 MAX_PREFIXES = 3  # before the names of a file's tensors, as wrappers put there
 
 
@@ -226,6 +227,10 @@ def identify(names: Iterable[str]) -> tuple[str, str]:
         "transformer_blocks."
     ):
         return "transformer", "diffusers"
+    if has("per_channel_statistics.", f"{WITH_OTHERS}per_channel_statistics."):
+        return "video_autoencoder", "official"
+    if "latents_mean" in names and has("encoder.down_blocks.", "decoder.up_blocks."):
+        return "video_autoencoder", "diffusers"
     if has("encoder.downsamples.", "decoder.upsamples."):
         return "video_autoencoder", "official"
     if has("encoder.mid_block.", "decoder.mid_block.") and has("quant_conv.", "post_quant_conv."):

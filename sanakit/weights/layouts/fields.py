@@ -252,6 +252,27 @@ WAN_VAE = {  # of diffusers' AutoencoderKLWan; `models/video/wan_config.py` refu
     "scale_factor_spatial": Either((COUNT, NULL)),
     "scale_factor_temporal": Either((COUNT, NULL)),
 }
+STEP = OneOf(("spatial", "temporal", "spatiotemporal"))
+PADDING = OneOf(("zeros", "reflect"))
+FLAGS = Either((FLAG, ListOf(FLAG)))
+LTX2_VAE = {  # of diffusers' AutoencoderKLLTX2Video; some are read in `models/video/ltx2_config.py` alone
+    "latent_channels": COUNT,
+    "block_out_channels": ListOf(COUNT),
+    "decoder_block_out_channels": ListOf(COUNT),
+    "layers_per_block": ListOf(DEPTH),
+    "decoder_layers_per_block": ListOf(DEPTH),
+    "downsample_type": ListOf(STEP),
+    "upsample_type": ListOf(STEP),
+    "decoder_upsample_type": Either((ListOf(STEP), NULL)),  # of the causal class
+    "upsample_factor": ListOf(Whole(1, 8)),
+    **dict.fromkeys(("upsample_residual", "decoder_inject_noise"), FLAGS),
+    **dict.fromkeys(("spatio_temporal_scaling", "decoder_spatio_temporal_scaling"), FLAGS),
+    **dict.fromkeys(("encoder_causal", "decoder_causal", "timestep_conditioning"), FLAG),
+    **dict.fromkeys(("encoder_spatial_padding_mode", "decoder_spatial_padding_mode"), PADDING),
+    "patch_size": Whole(1, 64),
+    "spatial_compression_ratio": Either((COUNT, NULL)),
+    "temporal_compression_ratio": Either((COUNT, NULL)),
+}
 CLIP = {  # of transformers' CLIPModel; the sizes of its towers lie in these objects
     "projection_dim": COUNT,
     **dict.fromkeys(("text_config", "vision_config", "text_config_dict", "vision_config_dict"), GROUP),

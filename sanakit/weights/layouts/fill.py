@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from sanakit.errors import SettingsError, WeightsError
+from sanakit.models.video.ltx2_blocks import FrameConv
 from sanakit.models.video.wan_blocks import CausalConv
+from sanakit.quant.layer import Quantized
 from sanakit.weights.layouts.parts import NAMED, Module, Pairs, differences
 from sanakit.weights.precision import dtype_name
 from sanakit.weights.read.disk import AGAIN
@@ -55,7 +57,7 @@ def fill(
         )
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     pairs = list(pairs)
-    buffers = {name: buffer.dtype for name, buffer in module.named_buffers()}  # of quantised layers
+    buffers = _as_they_are(module)
     check_fit(expected, files, pairs, skipped, buffers)
     as_stored = widened(module) if mapped else set()
     state: dict[str, Tensor] = {}
@@ -79,7 +81,7 @@ def check_fit(
 ) -> None:
     """Compare a checkpoint's headers with a module's names and shapes; arguments as for `fill`.
 
-    buffers: the dtypes that those of quantised layers must have; others are of any float one. Raises
+    buffers: the dtypes that some must have, as those of quantised layers; others are of any float one. Raises
     WeightsError.
     """
     where, pairs = files.paths[0], list(pairs)
@@ -124,15 +126,27 @@ def check_fit(
                 )
 
 
+def _as_they_are(module: nn.Module) -> dict[str, torch.dtype]:
+    """Return the buffers that a file must hold in their own dtype: quantised layers', and whole numbers."""
+    layers = {name for name, part in module.named_modules() if isinstance(part, Quantized)}
+    return {
+        name: buffer.dtype
+        for name, buffer in module.named_buffers()
+        if name.rpartition(".")[0] in layers or not buffer.is_floating_point()
+    }
+
+
 def widened(module: nn.Module) -> set[str]:
     """Return the names of weights that may have any float dtype: those of linear layers, of dense 1x1, 3x3
-    and 3x1 and of causal convolutions, and the embedding table."""
+    and 3x1 and of 3x3x3 convolutions over frames, and the embedding table."""
     names = set()
     for name, part in module.named_modules():
         dense = isinstance(part, nn.Conv2d) and part.groups == 1 and part.kernel_size in DENSE
         causal = isinstance(part, CausalConv)
         if isinstance(part, nn.Linear | nn.Embedding) or causal or (dense and part.stride == (1, 1)):
             names.add(f"{name}.weight")
+        elif isinstance(part, FrameConv):
+            names.add(f"{name}.conv.weight")
     return names
 
 

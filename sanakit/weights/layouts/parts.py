@@ -67,7 +67,7 @@ def file_config(source: ModelSource, files: TensorFiles, layout: str) -> SanaCon
         return _world_config(source, files, layout)
     if sana_video.is_video(files.infos):
         return _video_config(source, files, layout)
-    if beside := _config_beside(source, layout, SANA):
+    if beside := config_beside(source, layout, SANA):
         return _sana_config(beside)
     return official.recognise_config(
         files.infos, layout=layout, metadata=files.metadata, entry=source.entry, where=str(source.path)
@@ -121,7 +121,7 @@ def open_autoencoder(source: ModelSource) -> tuple[TensorFiles, str, DCAEConfig]
         files = _open_part(source, "vae", DC_AE)
         return files, "diffusers", _autoencoder_config(source.part("vae", DC_AE) / "config.json")
     files, layout = _open_file(source, "autoencoder", ", not an autoencoder: use a DC-AE.")
-    if beside := _config_beside(source, layout, DC_AE):
+    if beside := config_beside(source, layout, DC_AE):
         return files, layout, _autoencoder_config(beside)
     names = {target for _, targets in autoencoder_pairs(files.infos, layout) for target in targets}
     for config in (DC_AE_F32C32_SANA, DC_AE_LITE):
@@ -207,6 +207,13 @@ def text_encoder_pairs(files: TensorFiles) -> Pairs:
     return [((theirs,), (ours,)) for ours, theirs in named.items() if ours not in TEXT_SKIPPED]
 
 
+def config_beside(source: ModelSource, layout: str, *class_names: str) -> Path | None:
+    """Return the config.json beside a single file in diffusers' layout, if it is of one of those classes."""
+    beside = source.path.parent / "config.json"
+    told = layout == "diffusers" and beside.is_file() and read_json(beside).get("_class_name") in class_names
+    return beside if told else None
+
+
 def differences(
     expected: Iterable[str], files: TensorFiles, pairs: Pairs, skipped: Iterable[str]
 ) -> tuple[list[str], list[str]]:
@@ -261,13 +268,6 @@ def _open_file(source: ModelSource, kind: str, remedy: str) -> tuple[TensorFiles
     return files, layout
 
 
-def _config_beside(source: ModelSource, layout: str, class_name: str) -> Path | None:
-    """Return the config.json beside a single file in diffusers' layout, if it is of that class."""
-    beside = source.path.parent / "config.json"
-    told = layout == "diffusers" and beside.is_file() and read_json(beside).get("_class_name") == class_name
-    return beside if told else None
-
-
 def _sana_config(path: Path) -> SanaConfig:
     config = _fields(path, TRANSFORMER)
     return diffusers.read_sana_config(config, str(path))
@@ -283,9 +283,8 @@ def _folder_config(source: ModelSource, kind: str) -> SanaConfig:
 
 def _video_config(source: ModelSource, files: TensorFiles, layout: str) -> SanaVideoConfig:
     """Return the sizes of a transformer of clips in a single file, all as for `file_config`."""
-    for name in (sana_video.CLASS, sana_video.CAUSAL):
-        if beside := _config_beside(source, layout, name):
-            return sana_video.read_config(read_json(beside), str(beside))
+    if beside := config_beside(source, layout, sana_video.CLASS, sana_video.CAUSAL):
+        return sana_video.read_config(read_json(beside), str(beside))
     where = str(source.path)
     if (saved := files.metadata.get(official.CONFIG_KEY)) is not None:
         return official.saved_config(saved, SanaVideoConfig, SANA_VIDEO, where)

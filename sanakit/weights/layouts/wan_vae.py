@@ -42,7 +42,7 @@ _BLOCK = {  # within a residual block
 
 
 def holds_wan_vae(source: ModelSource) -> bool:
-    """Return whether the autoencoder of a source is one of clips; only names are read."""
+    """Return whether the autoencoder of a source is Wan's; of a file, any of clips. Only names are read."""
     if source.is_file:
         return open_network(source.path)[1] == KIND
     config = (source.path / "vae" if source.is_pipeline else source.path) / "config.json"

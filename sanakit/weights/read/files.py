@@ -7,10 +7,10 @@ safetensors: the header is read and checked (`header`), the data stay on disk, m
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sanakit.errors import WeightsError
 from sanakit.weights.read.component import choose_files
@@ -18,6 +18,8 @@ from sanakit.weights.read.digest import spans
 from sanakit.weights.read.disk import AGAIN, PICKLES, first_bytes, looks_like
 from sanakit.weights.read.header import TensorInfo, read_header
 from sanakit.weights.read.pickled import NESTS, state_dict, unpickle
+
+_Named = TypeVar("_Named")
 
 TENSOR_SAMPLES = 3  # of 4 KB, where not every byte of a tensor is hashed
 
@@ -82,6 +84,15 @@ class TensorFiles:
         where = self.paths[0]
         self.notes += (f"{where}: the names of all its tensors begin with {prefix!r}, which is left out.",)
 
+    def keep(self, prefix: str) -> None:
+        """Keep the tensors alone whose names begin with a prefix, less that, and tell of it in `notes`."""
+        others = len(self.infos)
+        self.infos = _within(self.infos, prefix)
+        self._spans = _within(self._spans, prefix)
+        others -= len(self.infos)
+        beside = f" It holds {others} others, which are not used." if others else ""
+        self.notes += (f"{self.paths[0]}: the tensors named {prefix!r}... are taken.{beside}",)
+
     @property
     def dtype(self) -> str:
         """The dtype that most elements are stored in."""
@@ -142,6 +153,11 @@ class PickledTensors(TensorFiles):
         super().leave_out(prefix)
         self._tensors = {name.removeprefix(prefix): tensor for name, tensor in self._tensors.items()}
 
+    def keep(self, prefix: str) -> None:
+        """Keep the tensors alone whose names begin with a prefix, less that, and tell of it in `notes`."""
+        super().keep(prefix)
+        self._tensors = _within(self._tensors, prefix)
+
     def _pieces(self, name: str, samples: int | None) -> Iterator[bytes]:
         import torch
 
@@ -188,3 +204,7 @@ def _hold_the_same(files: TensorFiles, paths: list[Path]) -> bool:
         return TensorFiles(paths).digest() == files.digest()
     except WeightsError:
         return False
+
+
+def _within(named: Mapping[str, _Named], prefix: str) -> dict[str, _Named]:
+    return {name.removeprefix(prefix): one for name, one in named.items() if name.startswith(prefix)}

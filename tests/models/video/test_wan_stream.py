@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sanakit.errors import SettingsError, SizeError
 from sanakit.models.video import wan_stream
 from sanakit.models.video.wan_vae import WanVAE, WanVAEConfig
+from tests.models.video.live import Live
 from tests.models.video.wan_pair import EXACT, POCKET, TINY, build, relative_error, sample
 
 CONFIGS = {
@@ -81,28 +81,6 @@ def test_two_streams_of_one_model_do_not_meet():
         assert relative_error(torch.cat(pieces, dim=2), whole(model, sample(1), latents)[1]) < EXACT
 
 
-class Live(TorchDispatchMode):
-    """Counts the bytes of all tensors alive that were made while it is active, and the most there were."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive: dict[int, int] = {}
-        self.most = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        import weakref
-
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor):
-            storage = result.untyped_storage()
-            key = storage._cdata
-            if key not in self.alive:
-                self.alive[key] = storage.nbytes()
-                weakref.finalize(storage, self.alive.pop, key, None)
-            self.most = max(self.most, sum(self.alive.values()))
-        return result
-
-
 def most_alive(frames: int, half: str) -> int:
     model = build(dtype=torch.float32)
     with torch.no_grad(), Live() as live:
@@ -165,6 +143,3 @@ def test_chunks_that_do_not_fit_are_refused():
 def test_a_chunk_is_all_of_a_short_clip_and_few_frames_of_a_long_one():
     assert wan_stream._automatic(41, 128, 4) == 41
     assert wan_stream._automatic(241, 480, 4) == 16
-    assert wan_stream._sizes(11, 4) == [1, 4, 4, 2]
-    assert wan_stream._sizes(5, 1) == [1] * 5
-    assert wan_stream._sizes(5, 5) == [5]

@@ -18,7 +18,7 @@ from sanakit.weights import (
     save_official,
 )
 from sanakit.weights.layouts.official import CONFIG_KEY
-from sanakit.weights.read.files import TensorFiles, open_component
+from sanakit.weights.read.files import TensorFiles, open_component, open_file
 from sanakit.weights.read.header import write_safetensors
 
 PARTS = {
@@ -57,6 +57,20 @@ def test_a_prefix_in_a_single_file_is_left_out_and_told(tiny, tmp_path, prefix):
     for name, tensor in tiny.transformer.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
     assert len(describe(path).notes) == len(load_settings(path).notes) == 1
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_tensors_of_one_prefix_are_kept_and_the_others_told(suffix, tmp_path):
+    path = tmp_path / f"whole.{suffix}"
+    state = {"vae.a": torch.ones(2), "vae.b.vae.c": torch.zeros(3), "other.vae.d": torch.zeros(4)}
+    (save_file if suffix == "safetensors" else torch.save)(state, path)
+    files = open_file(path)
+    files.keep("vae.")
+    assert set(files.infos) == {"a", "b.vae.c"}
+    assert torch.equal(files.read("a"), torch.ones(2))
+    assert "It holds 1 others, which are not used." in files.notes[-1]
+    files.keep("")
+    assert "others" not in files.notes[-1]
 
 
 def test_a_prefix_of_some_names_is_not_left_out(tiny):

@@ -295,7 +295,7 @@ def _video_config(source: ModelSource, files: TensorFiles, layout: str) -> SanaV
 
 def _world_config(source: ModelSource, files: TensorFiles, layout: str) -> SanaWMConfig:
     """Return the sizes of a world model in a single file, all as for `file_config`."""
-    if beside := _config_beside(source, layout, sana_wm.CLASS):
+    if beside := config_beside(source, layout, sana_wm.CLASS):
         return sana_wm.read_config(read_json(beside), str(beside))
     where = str(source.path)
     if (saved := files.metadata.get(official.CONFIG_KEY)) is not None:

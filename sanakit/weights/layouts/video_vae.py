@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from sanakit.models.contracts import VideoCodecConfig
 from sanakit.models.dc_ae import Halves
 from sanakit.models.video.ltx2_vae import LTX2VAE
 from sanakit.models.video.wan_vae import WanVAE
@@ -23,6 +24,7 @@ class VideoVAEFiles:
     """The headers of an autoencoder of clips. pairs: of both halves, names in the files and in the module."""
 
     files: TensorFiles
+    config: VideoCodecConfig
     layout: str  # official | diffusers
     name: str  # as `sana inspect` tells: family, compression along sides and time, channels
     names: Iterable[str]  # of the module's tensors
@@ -51,6 +53,7 @@ def open_video_vae(source: ModelSource) -> VideoVAEFiles | None:
         return None
     return VideoVAEFiles(
         files=files,
+        config=config,
         layout=layout,
         name=f"{family} VAE f{config.compression}t{config.frame_rule.per_latent}c{config.latent_channels}",
         names=names,

@@ -21,7 +21,7 @@ from sanakit.models.video.sana_video import SanaVideoConfig
 from sanakit.text.video import NEGATIVE_PROMPT
 from sanakit.weights.find.resolve import OURS, ModelSource, resolve
 from sanakit.weights.layouts.parts import transformer_config
-from sanakit.weights.layouts.wan_vae import holds_wan_vae, open_wan_vae
+from sanakit.weights.layouts.video_vae import open_video_vae
 from sanakit.weights.settings import ModelSettings, load_settings
 
 FRAMES, RATE = 81, Fraction(16)  # of the published models: five seconds
@@ -76,9 +76,10 @@ def video_configs(source: ModelSource) -> tuple[SanaVideoConfig, VideoCodecConfi
     config = transformer_config(source)
     if not isinstance(config, SanaVideoConfig):
         raise WeightsError(f"{source.path} is a model of images: draw with `sana generate` or TextToImage.")
-    if not holds_wan_vae(source):
+    opened = open_video_vae(source)
+    if opened is None:
         raise WeightsError(f"{source.path / 'vae'} is not an autoencoder of clips that this version knows.")
-    return config, open_wan_vae(source)[2]
+    return config, opened.config
 
 
 def _told(source: ModelSource) -> dict[str, Any]:

@@ -10,6 +10,7 @@ RECIPES = {
     "pocket-drawings": ("sanakit.pocket.recipes.pocket", "drawings"),
     "pocket-clip": ("sanakit.pocket.recipes.clip", "contrastive"),
     "pocket-judge": ("sanakit.pocket.recipes.pocket", "judge"),
+    "pocket-video-autoencoder": ("sanakit.pocket.recipes.video", "autoencoder"),
     "pocket": ("sanakit.pocket.recipes.pocket", "pocket"),  # all of them
     "grow": ("sanakit.pocket.recipes.grow", "grow"),
     "prune": ("sanakit.pocket.recipes.prune", "prune"),

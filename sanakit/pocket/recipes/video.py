@@ -26,12 +26,12 @@ AUTOENCODER = WanVAEConfig(
 BRANCHES = (".conv1.", ".conv2.", ".norm1.", ".norm2.", ".attentions.")
 TRAINING = TrainConfig(
     steps=4000,
-    batch_size=2,
-    learning_rate=1e-3,
-    rate_factors=(*((part, 1.0) for part in BRANCHES), ("", 0.06)),
-    warmup_steps=100,
+    batch_size=1,
+    learning_rate=4e-4,
+    rate_factors=(*((part, 1.0) for part in BRANCHES), ("", 0.1)),
+    warmup_steps=150,
     decay="linear",
-    decay_fraction=0.35,
+    decay_fraction=0.4,
     betas=(0.9, 0.98),
     weight_decay=1e-4,
     clip_norm=1.0,
@@ -43,10 +43,9 @@ TRAINING = TrainConfig(
     checkpoint_every=100,
 )
 TERMS = ClipTerms(pixels=1.0, squares=2.0, motion=1.0)
-LONG_FROM = 0.85
 
 
 def autoencoder(data: Path, output: Path, steps: int | None = None, *, smoke: bool = False) -> Run:
-    """Train the autoencoder of clips, from a linear codec: 9 frames, at the end 17."""
+    """Train the autoencoder of clips, from a linear codec on."""
     config = TRAINING.lasting(steps, smoke=smoke)
-    return video_autoencoder_run(data, output, AUTOENCODER, config, terms=TERMS, long_from=LONG_FROM)
+    return video_autoencoder_run(data, output, AUTOENCODER, config, terms=TERMS)

@@ -30,9 +30,9 @@ from sanakit.weights import save_autoencoder
 SHOWN_RATE = 8  # frames a second of the model's clips
 PACE = RATE // SHOWN_RATE  # source frames between two of them
 PACES = (PACE - 1, PACE, PACE + 1)  # that training shows: slower and faster ones, too
-FRAMES, LONG_FRAMES = 9, 17
+FRAMES = 17
 HELD_OUT = 32  # clips to measure on
-STARTED_FROM = 64  # clips whose principal components make the linear start
+STARTED_FROM = 48  # clips whose principal components make the linear start
 MEASURED_ON = 96  # clips whose latents' mean and deviation the config gets
 VAE = "vae"
 
@@ -44,12 +44,10 @@ def video_autoencoder_run(
     config: TrainConfig,
     *,
     terms: ClipTerms,
-    long_from: float,
 ) -> Run:
     """Train a Wan autoencoder on the clips of the data set, from a linear start.
 
-    long_from: part of the steps after which clips of 17 frames follow those of 9. The result is
-    `output`/model/vae.
+    The result is `output`/model/vae.
     """
     clips = open_clips(data)
     training = training_weights(clips)
@@ -66,20 +64,18 @@ def video_autoencoder_run(
             seed=config.seed,
             frames=FRAMES,
             paces=PACES,
-            long_frames=LONG_FRAMES,
-            long_from=int(config.steps * long_from),
         ),
         held_out_clips(clips),
         terms=terms,
     )
 
     def finish(folder: Path) -> None:
-        _export(folder, model, some_windows(clips, training, MEASURED_ON, LONG_FRAMES))
+        _export(folder, model, some_windows(clips, training, MEASURED_ON, FRAMES))
 
     made_with = MadeWith(
         data=data,
         content=clips.fingerprint,
-        choices={"model": asdict(model), "terms": asdict(terms), "long_from": long_from, "paces": PACES},
+        choices={"model": asdict(model), "terms": asdict(terms), "paces": PACES},
     )
     return Run(objective, config, finish, made_with=made_with)
 
@@ -97,7 +93,7 @@ def held_out_clips(clips: PocketClips) -> Tensor:
     for number, row in enumerate(clips.rows):
         if row.split == "val":
             chosen.setdefault(row.concept, number)
-    windows = [clips.take(chosen[concept], 0, PACE, LONG_FRAMES) for concept in sorted(chosen)[:HELD_OUT]]
+    windows = [clips.take(chosen[concept], 0, PACE, FRAMES) for concept in sorted(chosen)[:HELD_OUT]]
     return _tensors(windows)
 
 

@@ -1,8 +1,7 @@
 """Captions of pocket's clips: what moves, and how, in words.
 
 No package says how an emoji moves, so the words come from measurements of its outline and of its pixels (see
-`Motion`). They say no more than was measured: "bobs up and down", never "waves".
-Thresholds: ours; each word fits between a tenth and a third of the clips.
+`Motion`). They say no more than was measured: "bobbing up and down", never "waving".
 """
 
 from __future__ import annotations
@@ -13,6 +12,12 @@ from sanakit.pocket.words.captions import STYLES, everyday_phrases, plain_name, 
 
 TAG = "animated 3D emoji"
 LONG, SHORT = "a looping animation", "an animated 3D render"
+
+# From these figures on a word is used; about a quarter of the animated emoji reach each of them.
+BOB, SWAY = 4.0, 3.0  # % of the side
+SWELL = 10.0  # % of the area
+LIVELY = 2.4  # % of the range
+GENTLE = 1.0  # below it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,24 +36,19 @@ class Motion:
 
 
 def motion_words(motion: Motion) -> list[str]:
-    """Return how a thing moves, as verbs behind its name: "bobs up and down"; the plainest first."""
+    """Return how a thing moves, to be put behind its name: "bobbing up and down"; at least one."""
     words = []
     if motion.bob >= BOB and motion.bob >= motion.sway:
-        words.append("bobs up and down")
-    if motion.sway >= SWAY and motion.sway >= motion.bob:
-        words.append("sways from side to side")
+        words.append("bobbing up and down")
+    if motion.sway >= SWAY and motion.sway > motion.bob:
+        words.append("swaying from side to side")
     if motion.swell >= SWELL:
-        words.append("grows and shrinks")
-    if motion.change < GENTLE:
-        words.append("moves gently")
-    elif motion.change >= LIVELY:
-        words.append("moves wildly")
-    return words or ["moves"]
-
-
-BOB, SWAY = 6.0, 5.0  # % of the side
-SWELL = 25.0  # % of the area
-GENTLE, LIVELY = 0.9, 2.5  # % of the range
+        words.append("growing and shrinking")
+    if motion.change >= LIVELY:
+        words.append("moving a lot")
+    elif motion.change < GENTLE:
+        words.append("moving a little")
+    return words or ["moving"]
 
 
 def clip_captions(concept: str, tone: str, keywords: list[str], motion: Motion) -> list[str]:
@@ -62,13 +62,12 @@ def clip_captions(concept: str, tone: str, keywords: list[str], motion: Motion) 
         name = f"{name} and {tone}" if " with " in name else f"{name} with {tone}"
         phrases = (with_article(name),)
     prompt, other = phrases[0], phrases[-1]
-    verbs = motion_words(motion)
-    style = STYLES[0].suffix
+    words = motion_words(motion)
     captions = [f"{SHORT} of {prompt}", f"{name}, {TAG}"]
-    captions += [f"{prompt} that {verb}" for verb in verbs]
+    captions += [f"{prompt} {word}" for word in words]
     captions += [
-        f"{LONG} of {other} that {verbs[0]}, on a white background",
-        f"{prompt} {verbs[-1]}, {style}",
+        f"{LONG} of {other} {words[0]} on a white background",
+        f"{prompt} {' and '.join(words)}, {STYLES[0].suffix}",
     ]
     news = [word for word in keywords if word.isascii() and word.lower() not in name.lower()]
     if news:

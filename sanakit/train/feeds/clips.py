@@ -1,5 +1,8 @@
 """Training clips without words: windows of looping clips, from any frame on, at several paces.
 
+A causal autoencoder has to be trained on windows as long as the clips it is for. Its layers look back by many
+latents, and on shorter windows they never see what lies there.
+
 A step's clips are a pure function of (seed, step): every rank draws all places of the global batch and cuts
 out its own (see `parts.py`).
 Shapes: B clips of a part, T frames, S side in pixels.
@@ -54,11 +57,10 @@ class ClipFeed(Protocol):
 
 
 class Windows:
-    """Windows of looping clips: from a random frame on, mirrored half of the time; later longer ones.
+    """Windows of looping clips: from a random frame on, mirrored half of the time.
 
     weights: how often each clip is drawn, as many as clips. frames: of a window. paces: steps between source
-    frames, one of which each window is drawn with. long_frames: of a window from step `long_from` on, when a
-    batch holds half as many.
+    frames, one of which each window is drawn with.
     """
 
     def __init__(
@@ -67,38 +69,28 @@ class Windows:
         weights: np.ndarray,
         *,
         seed: int = 0,
-        frames: int = 9,
+        frames: int = 17,
         paces: Sequence[int] = (1,),
-        long_frames: int = 17,
-        long_from: int = 10**9,
     ) -> None:
         self.loops, self.weights, self.seed = loops, torch.from_numpy(weights), seed
         self.frames, self.paces = frames, torch.tensor(paces)
-        self.long_frames, self.long_from = long_frames, long_from
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:
         """Do nothing: windows are made on request."""
 
     def batch(self, step: int, part: Part) -> ClipBatch:
-        """Draw windows of a part of a step's batch, or half as many long ones."""
-        later = step >= self.long_from
-        own = part.of(max(1, part.total // 2)) if later else part
-        share = 1 / own.total
-        if len(own) == 0:  # every rank computes gradients: a clip that counts nothing
-            start = min(own.start, own.total - 1)
-            own, share = Part(start, start + 1, own.total), 0.0
-        frames = self.long_frames if later else self.frames
-        clips = self._draw(own, frames, step_generator(self.seed, step))
-        return ClipBatch(clips, torch.full((len(own),), share, dtype=torch.float32))
+        """Draw windows of a part of a step's batch."""
+        clips = self._draw(part, step_generator(self.seed, step))
+        return ClipBatch(clips, torch.full((len(part),), 1 / part.total, dtype=torch.float32))
 
-    def _draw(self, part: Part, frames: int, generator: torch.Generator) -> Tensor:
+    def _draw(self, part: Part, generator: torch.Generator) -> Tensor:
         count, own = part.total, slice(part.start, part.stop)
         chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator)[own]
         places = torch.rand(count, generator=generator, dtype=torch.float64)[own]
         paces = self.paces[torch.randint(len(self.paces), (count,), generator=generator)[own]]
         mirrored = torch.rand(count, generator=generator, dtype=torch.float32)[own] < 0.5
         windows = [
-            self.loops.take(i, int(place * self.loops.lengths[i]), pace, frames)
+            self.loops.take(i, int(place * self.loops.lengths[i]), pace, self.frames)
             for i, place, pace in zip(chosen.tolist(), places.tolist(), paces.tolist(), strict=True)
         ]
         clips = torch.stack([to_tensor(window) for window in windows]).transpose(1, 2)  # B 3 T S S

@@ -142,10 +142,14 @@ class ClipUp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map B C T H W to B C/2 T' 2H 2W."""
-        if self.time_conv is not None and x.shape[2] > 1:
-            pairs = self.time_conv(x[:, :, 1:]).unflatten(1, (2, -1))  # B 2 C T-1 H W
-            x = torch.cat((x[:, :, :1], pairs.movedim(1, 3).flatten(2, 3)), dim=2)
-        return _each_frame(self.resample, x)
+        return _each_frame(self.resample, self.double_frames(x))
+
+    def double_frames(self, x: Tensor) -> Tensor:
+        """Map B C T H W to B C T' H W."""
+        if self.time_conv is None or x.shape[2] == 1:
+            return x
+        pairs = self.time_conv(x[:, :, 1:]).unflatten(1, (2, -1))  # B 2 C T-1 H W
+        return torch.cat((x[:, :, :1], pairs.movedim(1, 3).flatten(2, 3)), dim=2)
 
 
 def _each_frame(layer: nn.Module, x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """pocket-video, the embedded model of clips: 64 px, 17 frames at 8 a second.
 
-Its stage so far: `pocket-video-autoencoder` (Wan 2.1's class in small: 16 latents for 4 frames of 8x8 pixels).
+Its stage so far: `pocket-video-autoencoder` (Wan 2.1's class in small, 16 latent channels for 4 frames of 8x8
+pixels).
 """
 
 from __future__ import annotations

@@ -40,7 +40,10 @@ class Loops(Protocol):
         ...
 
     def take(self, number: int, start: int, step: int, count: int) -> np.ndarray:
-        """Return `count` frames of a clip, every `step`-th from `start` on, round the loop: T S S 3, uint8."""
+        """Return `count` frames of a clip, every `step`-th from `start` on, round the loop.
+
+        Returns T S S 3, uint8.
+        """
         ...
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
 from sanakit.train.feeds.clips import Windows
@@ -27,7 +26,7 @@ class Numbered:
 
 
 def windows(**settings) -> Windows:
-    return Windows(Numbered(), np.array([0.5, 0.0, 0.5]), **{"frames": 5, "long_frames": 9, **settings})
+    return Windows(Numbered(), np.array([0.5, 0.0, 0.5]), **{"frames": 5, **settings})
 
 
 def levels(clips: torch.Tensor) -> torch.Tensor:
@@ -59,20 +58,8 @@ def test_a_step_is_always_the_same_batch_and_another_step_or_seed_another_one() 
     assert not torch.equal(first, windows(seed=4).batch(5, WHOLE).clips)
 
 
-@pytest.mark.parametrize("long_from", [0, 10**9])
-def test_parts_put_together_are_the_batch(long_from: int) -> None:
-    feed = windows(long_from=long_from)
-    expected = feed.batch(0, WHOLE).clips
-    parts = [feed.batch(0, Part(*cut, 8)) for cut in ((0, 3), (3, 4), (4, 8))]
-    assert torch.equal(torch.cat([part.clips[part.shares > 0] for part in parts]), expected)
-    assert sum(part.shares.sum().item() for part in parts) == pytest.approx(1)
-    assert all(len(part.clips) for part in parts)  # a rank without a clip would compute no gradients
-
-
-def test_long_windows_come_from_their_step_on_half_as_many() -> None:
-    feed = windows(long_from=3)
-    assert feed.batch(2, WHOLE).clips.shape[:3] == (8, 3, 5)
-    later = feed.batch(3, WHOLE)
-    assert later.clips.shape[:3] == (4, 3, 9)
-    assert later.shares.tolist() == [0.25] * 4
-    assert windows(long_from=0).batch(0, Part(0, 1, 1)).clips.shape[:3] == (1, 3, 9)
+def test_parts_put_together_are_the_batch() -> None:
+    expected = windows().batch(0, WHOLE).clips
+    parts = [windows().batch(0, Part(*cut, 8)) for cut in ((0, 3), (3, 4), (4, 8))]
+    assert torch.equal(torch.cat([part.clips for part in parts]), expected)
+    assert torch.cat([part.shares for part in parts]).tolist() == [1 / 8] * 8

@@ -1,8 +1,8 @@
 """Where pocket's clips come from: animated emoji in npm packages, and which of them are Microsoft's.
 
-Sources: @lobehub/fluent-emoji-anim-1 to -4 (WebP of 256 px with transparency, named by code point, 24 frames a
-second; still files among them are skipped), emojibase-data (CLDR names), and the names of the flat design,
-which are those that Microsoft released under the MIT licence.
+Sources: @lobehub/fluent-emoji-anim-1 to -4 (WebP of 256 px with transparency, named by code point, of 24
+frames a second; still files among them are skipped), emojibase-data (CLDR names), and the names of the flat
+design, which are those that Microsoft released under the MIT licence.
 Shapes: T frames, S side in pixels.
 """
 
@@ -108,8 +108,8 @@ def draw_frames(file: bytes, side: int) -> np.ndarray | None:
             times = round(lasts / DURATION)  # equal frames may have become one that lasts longer
             if not times or abs(lasts - times * DURATION) > LEEWAY:
                 raise DataError(
-                    f"A frame of an animated emoji lasts {lasts} ms, which is not a multiple of {DURATION}: use "
-                    "the packages of this version."
+                    f"A frame of an animated emoji lasts {lasts} ms, which is not a multiple of {DURATION}: "
+                    "use the packages of this version."
                 )
             white = Image.new("RGBA", drawn.size, "white")
             white.alpha_composite(drawn)

@@ -88,7 +88,7 @@ class PocketClips:
         return hashlib.sha256(repr((self.sources, self.rows)).encode()).hexdigest()
 
     def take(self, number: int, start: int, step: int, count: int) -> np.ndarray:
-        """Return `count` frames of clip `number`, every `step`-th from `start` on and round the loop: T S S 3."""
+        """Return `count` frames of a clip, every `step`-th from `start` on, round the loop: T S S 3."""
         row = self.rows[number]
         return self.frames[row.first + (start + step * np.arange(count)) % row.frames]
 
@@ -164,7 +164,8 @@ def open_clips(folder: str | Path) -> PocketClips:
     folder = Path(folder)
     if not (folder / SOURCES).is_file():
         raise DataError(
-            f"{folder} is not a data set of clips (no {SOURCES}): build it with `sana data pocket-clips {folder}`."
+            f"{folder} is not a data set of clips (no {SOURCES}): build it with "
+            f"`sana data pocket-clips {folder}`."
         )
     again = "delete it and build it again with `sana data pocket-clips`"
     try:

@@ -1,4 +1,4 @@
-"""pocket-video's autoencoder on made-up clips: it trains, resumes exactly, and opens as a diffusers folder."""
+"""pocket-video's autoencoder on made-up clips: it trains, resumes exactly, and its result opens."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A start from few clips, and no TensorBoard, whose import takes longer than the tests."""
     monkeypatch.setattr(video_autoencoder, "STARTED_FROM", 4)
     monkeypatch.setattr(video_autoencoder, "MEASURED_ON", 4)
-    monkeypatch.setattr(
-        video, "TRAINING", replace(video.TRAINING, bf16=False, log_every=1, checkpoint_every=1)
-    )
+    training = replace(video.TRAINING, bf16=False, log_every=1, checkpoint_every=1)
+    monkeypatch.setattr(video, "TRAINING", training)
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
 
 
@@ -52,14 +51,8 @@ def test_the_recipe_trains_resumes_exactly_and_its_result_opens(tmp_path: Path) 
     data = build_toy_clips(tmp_path / "toy")
 
     def lines(folder: str, steps: int, resume: bool = False) -> list[float]:
-        made = run_recipe(
-            "pocket-video-autoencoder",
-            RECIPES,
-            data=data,
-            output=tmp_path / folder,
-            steps=steps,
-            resume=resume,
-        )
+        where = {"data": data, "output": tmp_path / folder}
+        made = run_recipe("pocket-video-autoencoder", RECIPES, **where, steps=steps, resume=resume)
         return [progress.loss for progress in made]
 
     whole = lines("whole", 3)
@@ -81,9 +74,8 @@ def test_the_recipe_trains_resumes_exactly_and_its_result_opens(tmp_path: Path) 
     for name, weight in made.state_dict().items():
         torch.testing.assert_close(weight, one[name].contiguous(), msg=name)
     clips = open_clips(data)
-    latents = torch.cat(
-        [made.encode(x) for x in some_windows(clips, training_weights(clips), 4, 17).split(1)]
-    )
+    measured = some_windows(clips, training_weights(clips), 4, 17)
+    latents = torch.cat([made.encode(clip) for clip in measured.split(1)])
     normal = made.normalise(latents).transpose(0, 1).flatten(1)
     torch.testing.assert_close(normal.mean(1), torch.zeros(16), atol=1e-3, rtol=0)
     torch.testing.assert_close(normal.std(1), torch.ones(16), atol=1e-2, rtol=0)

@@ -59,7 +59,7 @@ def test_a_few_steps_lower_the_loss_and_better_the_figures() -> None:
     before = trained.evaluate(trained.model)
     optimizer = torch.optim.AdamW(trained.model.parameters(), lr=3e-3)
     losses = []
-    for step in range(12):
+    for step in range(8):
         optimizer.zero_grad()
         loss = trained.loss(trained.batch(step, WHOLE))
         loss.backward()

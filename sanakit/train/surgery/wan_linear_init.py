@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from sanakit.errors import SettingsError
 from sanakit.models.video.wan_blocks import CausalConv, CausalResBlock, ClipDown, ClipUp, FrameAttention
-from sanakit.models.video.wan_vae import WanDecoder, WanEncoder, WanVAE
+from sanakit.models.video.wan_vae import UpStage, WanDecoder, WanEncoder, WanVAE
 
 CONSTANT = 4.0  # of the unused channels before a norm: it dominates the norm, which becomes linear
 PIXEL_VALUES = 12  # 2x2 pixels of RGB
@@ -137,7 +137,9 @@ def _start_decoder(decoder: WanDecoder, clips: Tensor, latents: Tensor) -> None:
 
     The channels of a level with halved frames are coefficients of pairs: of their mean and of their change.
     """
-    coarse, middle, fine = (cast(ClipUp, stage.upsamplers[0]) for stage in list(decoder.up_blocks)[:3])
+    coarse, middle, fine = (
+        cast(ClipUp, cast(UpStage, stage).upsamplers[0]) for stage in list(decoder.up_blocks)[:3]
+    )
     width = _spatial(coarse).in_channels
     changes = 5 * width // 16  # of the coarsest level: 20 of 64 channels
     of_8 = _patch_coefficients(clips, 8, width - changes)
@@ -155,7 +157,7 @@ def _start_decoder(decoder: WanDecoder, clips: Tensor, latents: Tensor) -> None:
     _solve_time(coarse, x, halved_8)
     _solve_space(coarse, x, halved_4)
     x = coarse(x)
-    first = cast(CausalResBlock, cast(nn.ModuleList, decoder.up_blocks[1].resnets)[0])
+    first = cast(CausalResBlock, stages[1].resnets[0])
     x = first.conv_shortcut(x)
     _solve_time(middle, x, _widened(of_4, width // 2))
     _solve_space(middle, x, of_2)

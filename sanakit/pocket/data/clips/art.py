@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def list_emojis(tarballs: Mapping[Package, Path]) -> dict[str, AnimatedEmoji]:
     return found
 
 
-def is_released(code: str, released: Mapping[str, str] | set[str]) -> bool:
+def is_released(code: str, released: Container[str]) -> bool:
     """Tell whether Microsoft released an animated emoji. released: the code points of the flat design."""
     parts = code.split("-")
     return (code in released or parts[0] == RELEASED_BESIDES) and not (

@@ -188,7 +188,8 @@ def open_clips(folder: str | Path) -> PocketClips:
 
 
 def _row(fields: dict) -> ClipRow:
-    return ClipRow(**fields | {"motion": Motion(**fields["motion"])})
+    motion = Motion(**fields.pop("motion"))
+    return ClipRow(motion=motion, **fields)
 
 
 def _write_clips(

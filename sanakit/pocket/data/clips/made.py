@@ -58,7 +58,7 @@ def _frame(cut: Image.Image, motion: Motion, time: float, side: int) -> np.ndarr
     elif motion == "slide":
         across = HEIGHT * side * math.sin(2 * math.pi * time)
     elif motion == "turn":
-        cut = cut.rotate(-360 * time, Image.Resampling.BICUBIC)
+        cut = cut.rotate(-360 * time, Image.Resampling.BILINEAR)
     else:
         strength = 0.5 + 0.5 * math.cos(2 * math.pi * time)
     margin = (side - cut.width) / 2

@@ -17,7 +17,7 @@ from sanakit.pocket.words.motion import clip_captions
 from sanakit.pocket.words.scene_words import SCENE_CONCEPTS
 from sanakit.whole import written_whole
 
-SIDE = 32  # px
+SIDE = 16  # px
 LENGTH = 24  # frames
 THINGS = 10
 HELD_OUT = ("abacus", "anvil")  # names of things that are not common

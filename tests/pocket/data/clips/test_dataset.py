@@ -25,7 +25,7 @@ def test_a_built_data_set_holds_each_clip_under_its_name(packages: Path, tmp_pat
     assert [(row.first, row.frames) for row in built.rows] == [(0, 4), (4, 4), (8, 4)]
     assert (built.side, built.frames.shape) == (64, (12, 64, 64, 3))
     assert tuple(built.frames[5, 20, 20]) == (255, 128, 0)
-    assert [one["clips"] for one in built.sources["packages"]] == [0, 0, 1, 2]
+    assert [one["clips"] for one in built.sources["packages"]] == [0, 0, 2, 1]
     again = build_clips(tmp_path / "clips", cache=tmp_path / "nothing")
     assert (again.rows, again.fingerprint) == (built.rows, built.fingerprint)
     with pytest.raises(DataError, match="holds clips of 64 px"):

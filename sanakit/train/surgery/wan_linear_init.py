@@ -137,9 +137,8 @@ def _start_decoder(decoder: WanDecoder, clips: Tensor, latents: Tensor) -> None:
 
     The channels of a level with halved frames are coefficients of pairs: of their mean and of their change.
     """
-    coarse, middle, fine = (
-        cast(ClipUp, cast(UpStage, stage).upsamplers[0]) for stage in list(decoder.up_blocks)[:3]
-    )
+    stages = [cast(UpStage, stage) for stage in decoder.up_blocks]
+    coarse, middle, fine = (cast(ClipUp, stage.upsamplers[0]) for stage in stages[:3])
     width = _spatial(coarse).in_channels
     changes = 5 * width // 16  # of the coarsest level: 20 of 64 channels
     of_8 = _patch_coefficients(clips, 8, width - changes)

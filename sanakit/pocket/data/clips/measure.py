@@ -13,7 +13,7 @@ def measure_motion(frames: np.ndarray) -> Motion:
     """Measure a loop on white, T H W 3 uint8; the last frame's neighbour is the first one."""
     levels = frames.astype(np.float32)
     outline = (frames < PAPER).any(axis=3)  # T H W
-    height, width = outline[0].shape
+    height, width = frames.shape[1:3]
     area = outline.sum((1, 2)).astype(np.float64)
     seen = np.maximum(area, 1)
     y = (outline.sum(2) * np.arange(height)).sum(1) / seen

@@ -7,8 +7,8 @@ frames, which become their mean and components of half their difference. The dec
 squares towards the same coefficients, one after the other. They cannot be exact: nearest-neighbour doubling
 and a 3x3 convolution tell the four pixels of a cell apart only by the cell's neighbours.
 
-Clips of animated emoji reconstruct at 20.6 dB before the first step, 1.6 dB below principal components; random
-weights are at 17 dB after six minutes of a CPU core.
+Clips of animated emoji reconstruct at 20.6 dB before the first step, 1.6 dB below principal components;
+random weights are at 17 dB after six minutes of a CPU core.
 Shapes: B clips, C channels, T frames, H W grid, N places of a grid, K components kept.
 """
 

@@ -117,8 +117,8 @@ def build(
         return open_pocket(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} is in use: choose an empty or new folder for the data set.")
-    _check_place(folder)
-    _check_place(cache.absolute())
+    check_place(folder)
+    check_place(cache.absolute())
     sources.require_renderer()
 
     tarballs = {}
@@ -211,7 +211,7 @@ def join(first: PocketImages, *others: PocketImages) -> PocketImages:
     )
 
 
-def _check_place(folder: Path) -> None:
+def check_place(folder: Path) -> None:
     """Raise DataError where a folder cannot be made, before anything is downloaded for it."""
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):

@@ -95,6 +95,8 @@ WORDNET = Package(
     sha512="zVyFsvE+mq9MCmwXUWHIcpfbrHHClZWZiVOzKSxNJruIcFn2RbY55zkhiAMMxM8zCVSmtNiViq8FsAZSFpMYag==",
 )
 
+TONES = ("light", "medium-light", "medium", "medium-dark", "dark")  # emojibase's tones 1 to 5
+
 # style -> its package
 ART_PACKAGES = {
     "fluent-3d": FLUENT_3D,
@@ -175,6 +177,22 @@ def read_emojis(tarball: Path) -> list[Emoji]:
         )
         for entry in sorted(entries, key=lambda entry: entry.get("order", 0))  # regional indicators have none
     ]
+
+
+def read_tones(tarball: Path) -> dict[str, dict[str, str]]:
+    """Read emojibase-data's skin tones, one for all persons of an emoji: code -> code with it -> its name."""
+    names = {
+        skin["key"]: skin["message"]
+        for skin in _json_member(tarball, "package/en/messages.json")["skinTones"]
+    }
+    return {
+        normal_code(entry["hexcode"]): {
+            normal_code(skin["hexcode"]): names[TONES[skin["tone"] - 1]]
+            for skin in entry.get("skins", ())
+            if isinstance(skin["tone"], int)
+        }
+        for entry in _json_member(tarball, "package/en/data.json")
+    }
 
 
 def read_labels(tarball: Path, codes: Sequence[str]) -> dict[str, list[dict]]:

@@ -11,6 +11,7 @@ RECIPES = {
     "pocket-clip": ("sanakit.pocket.recipes.clip", "contrastive"),
     "pocket-judge": ("sanakit.pocket.recipes.pocket", "judge"),
     "pocket-control": ("sanakit.pocket.recipes.control", "control"),
+    "pocket-video-autoencoder": ("sanakit.pocket.recipes.video", "autoencoder"),
     "pocket": ("sanakit.pocket.recipes.pocket", "pocket"),  # all of them
     "grow": ("sanakit.pocket.recipes.grow", "grow"),
     "prune": ("sanakit.pocket.recipes.prune", "prune"),

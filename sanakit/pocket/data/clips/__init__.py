@@ -1,0 +1,1 @@
+"""The data set of short clips: animated emoji that loop."""

@@ -1,0 +1,132 @@
+"""From the data set of clips to a run that trains pocket-video's autoencoder, and to its vae folder.
+
+Shapes: B clips, T frames, S side in pixels.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sanakit.images.image import to_tensor
+from sanakit.models.video.wan_vae import WanVAE, WanVAEConfig
+from sanakit.pocket.data.clips.art import RATE
+from sanakit.pocket.data.clips.dataset import PocketClips, open_clips
+from sanakit.train.config import TrainConfig
+from sanakit.train.distributed.parallel import training_device
+from sanakit.train.feeds.clips import Windows
+from sanakit.train.objectives.clip_autoencoder import ClipAutoencoderObjective, ClipTerms
+from sanakit.train.record import MadeWith
+from sanakit.train.run import MODEL, Run, fill_averaged
+from sanakit.train.state.checkpoint import has_checkpoint
+from sanakit.train.surgery.wan_linear_init import start_linear_clips
+from sanakit.weights import save_autoencoder
+
+SHOWN_RATE = 8  # frames a second of the model's clips
+PACE = RATE // SHOWN_RATE  # source frames between two of them
+PACES = (PACE - 1, PACE, PACE + 1)  # that training shows: slower and faster ones, too
+FRAMES = 17
+HELD_OUT = 32  # clips to measure on
+STARTED_FROM = 48  # clips whose principal components make the linear start
+MEASURED_ON = 96  # clips whose latents' mean and deviation the config gets
+VAE = "vae"
+
+
+def video_autoencoder_run(
+    data: Path,
+    output: Path,
+    model: WanVAEConfig,
+    config: TrainConfig,
+    *,
+    terms: ClipTerms,
+) -> Run:
+    """Train a Wan autoencoder on the clips of the data set, from a linear start.
+
+    The result is `output`/model/vae.
+    """
+    clips = open_clips(data)
+    training = training_weights(clips)
+    autoencoder = WanVAE(model)
+    if not has_checkpoint(output):
+        torch.manual_seed(config.seed)  # of the residual branches' inner layers
+        autoencoder = WanVAE(model)
+        start_linear_clips(autoencoder, some_windows(clips, training, STARTED_FROM, FRAMES))
+    objective = ClipAutoencoderObjective(
+        autoencoder.to(training_device()),
+        Windows(
+            clips,
+            training,
+            seed=config.seed,
+            frames=FRAMES,
+            paces=PACES,
+        ),
+        held_out_clips(clips),
+        terms=terms,
+    )
+
+    def finish(folder: Path) -> None:
+        _export(folder, model, some_windows(clips, training, MEASURED_ON, FRAMES))
+
+    made_with = MadeWith(
+        data=data,
+        content=clips.fingerprint,
+        choices={"model": asdict(model), "terms": asdict(terms), "paces": PACES},
+    )
+    return Run(objective, config, finish, made_with=made_with)
+
+
+def training_weights(clips: PocketClips) -> np.ndarray:
+    """Return how often each clip is drawn, N: all concepts alike, whatever number of skin tones they have."""
+    counts = Counter(row.concept for row in clips.rows)
+    weights = np.array([(row.split == "train") / counts[row.concept] for row in clips.rows])
+    return weights / weights.sum()
+
+
+def held_out_clips(clips: PocketClips) -> Tensor:
+    """Return the beginning of held-out clips, one of each concept, B 3 17 S S in [-1, 1]."""
+    chosen: dict[str, int] = {}
+    for number, row in enumerate(clips.rows):
+        if row.split == "val":
+            chosen.setdefault(row.concept, number)
+    windows = [clips.take(chosen[concept], 0, PACE, FRAMES) for concept in sorted(chosen)[:HELD_OUT]]
+    return _tensors(windows)
+
+
+def some_windows(clips: PocketClips, weights: np.ndarray, count: int, frames: int) -> Tensor:
+    """Return windows of training clips, always the same, each clip at most once: B 3 T S S in [-1, 1]."""
+    random = np.random.default_rng(0)
+    count = min(count, int((weights > 0).sum()))
+    chosen = random.choice(len(weights), count, replace=False, p=weights)
+    starts = random.integers(min(clips.lengths), size=count)
+    return _tensors(
+        [
+            clips.take(i, start, PACE, frames)
+            for i, start in zip(chosen.tolist(), starts.tolist(), strict=True)
+        ]
+    )
+
+
+def _tensors(windows: list[np.ndarray]) -> Tensor:
+    return torch.stack([to_tensor(window) for window in windows]).transpose(1, 2).contiguous()
+
+
+@torch.no_grad()
+def _export(folder: Path, config: WanVAEConfig, clips: Tensor) -> None:
+    """Write the averaged weights, with the mean and the deviation of each latent channel of these clips."""
+    trained = WanVAE(config)  # what was trained may be sharded
+    fill_averaged(trained, folder)
+    latents = torch.cat([trained.encode(clip) for clip in clips.split(4)])
+    channels = latents.transpose(0, 1).flatten(1)  # C, all places
+    mean, deviation = (_rounded(values) for values in (channels.mean(1), channels.std(1)))
+    model = WanVAE(replace(config, latents_mean=mean, latents_std=deviation))
+    model.load_state_dict(trained.state_dict())
+    save_autoencoder(folder / MODEL / VAE, model)
+
+
+def _rounded(values: Tensor) -> tuple[float, ...]:
+    return tuple(round(value, 4) for value in values.tolist())

@@ -76,11 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def command_line() -> typer.Typer:
     """Build the whole command: `sana` and its subcommands."""
-    from sanakit.cli import bench, best_of, convert, disk, edit, generate, models, quantize, train
-    from sanakit.cli.clips import video
+    from sanakit.cli import bench, train
     from sanakit.cli.data import group
+    from sanakit.cli.drawing import best_of, edit, generate, video
     from sanakit.cli.evaluation import evaluate
     from sanakit.cli.serving import keys, serve, ui
+    from sanakit.cli.weights import convert, disk, models, quantize
 
     # Plain help texts: rich's take twice as long to appear and eat words in brackets.
     sana = typer.Typer(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sanakit.cli.options import Adapters, parse_adapters
+from sanakit.cli.drawing.options import Adapters, parse_adapters
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar, size_in_bytes
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Shared by several commands: two options, printing for machines, and a progress bar.
 
-Commands that draw have a display of their own (`cli/display.py`), which also shows the image.
+Commands that draw have a display of their own (`cli/drawing/display.py`), which also shows the image.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sanakit.cli.batch import _lines
+from sanakit.cli.drawing.batch import _lines
 from sanakit.text.known_things import FILE, KnownThings
 
 KNOWN = KnownThings({"a red apple": ("an apple",), "a fox": (), "a table": ()}, threshold=9.0)

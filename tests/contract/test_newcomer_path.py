@@ -1,13 +1,13 @@
 """The way from prompt to image stays short enough to be read in an afternoon.
 
-What is counted: the files of the path, from the command (`cli/generate.py`) and the task
+What is counted: the files of the path, from the command (`cli/drawing/generate.py`) and the task
 (`pipelines/text_to_image.py`) to the model's parts, which the task knows by their contracts alone; and all
 that these files import, lazy imports included. Left out, each for a reason that is not "it would be too
 long":
 
 * `weights/`: how bytes become modules. The path begins where the modules exist.
 * `errors.py`: a list of exception classes; nothing happens in it.
-* `cli/options.py`: a list of options, which other commands take, too; nothing happens in it.
+* `cli/drawing/options.py`: a list of options, which other commands take, too; nothing happens in it.
 * `whole.py`: how any file gets to the disk whole; it knows no images.
 * `__init__.py` of the package and its folders: docstrings and names. A name that one of
   them passes on counts as the file that defines it.
@@ -22,10 +22,10 @@ long":
 * `flow/solver.py`, `models/contracts.py`, `pipelines/result.py`: types. What a solver, a model, a codec and a
   task promise stands in the
   files of the path that keep it; these two only name it. (The solvers' state stood in `flow/euler.py`.)
-* `cli/batch.py`: a file of prompts is another task, which begins at the same command.
+* `cli/drawing/batch.py`: a file of prompts is another task, which begins at the same command.
 * `pipelines/control.py`, `models/controlnet.py`: images that a drawing starts from or is
   steered by are another task, too. Without one, nothing of them runs; they join the path by their types.
-* `cli/display.py`: what a terminal shows meanwhile. It changes no image.
+* `cli/drawing/display.py`: what a terminal shows meanwhile. It changes no image.
 * `ops/gpu/`: kernels, like the C++ ones in `ops/native/`, which are not Python and not counted either.
 * `adapters/`: what changes a model's weights by a file of its own. Without such a file nothing in it runs.
 * `ops/torch_private.py`: one call of torch a function, kept apart because torch may change it.
@@ -50,7 +50,7 @@ from __future__ import annotations
 from source_tree import PACKAGE, file_of, imports
 
 PATH = (
-    "cli/generate.py",
+    "cli/drawing/generate.py",
     "pipelines/text_to_image.py",
     "text/encoder.py",
     "models/gemma2.py",
@@ -80,9 +80,9 @@ NOT_ON_THE_PATH = {
     "models/weighted.py",
     "pipelines/control.py",
     "pipelines/result.py",
-    "cli/batch.py",
-    "cli/display.py",
-    "cli/options.py",
+    "cli/drawing/batch.py",
+    "cli/drawing/display.py",
+    "cli/drawing/options.py",
     "adapters",
     "ops/gpu",
     "ops/torch_private.py",

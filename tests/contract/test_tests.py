@@ -13,10 +13,10 @@ from source_tree import ROOT, files
 # Reason -> source files, without "sanakit/" -> their tests, without "tests/".
 ELSEWHERE = {
     "a command is tested with what it calls, or with all commands": {
-        "cli/convert.py": "graphs/test_folder.py",
+        "cli/weights/convert.py": "graphs/test_folder.py",
         "cli/data/group.py": "cli/test_commands.py",
-        "cli/models.py": "cli/test_commands.py",
-        "cli/quantize.py": "cli/test_commands.py",
+        "cli/weights/models.py": "cli/test_commands.py",
+        "cli/weights/quantize.py": "cli/test_commands.py",
         "cli/serving/keys.py": "serve/jobs/test_keys.py",
         "cli/serving/serve.py": "serve/test_server.py",
         "cli/serving/ui.py": "serve/web/test_mount.py",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sanakit.cli.options import named_adapters, named_controls
+from sanakit.cli.drawing.options import named_adapters, named_controls
 from sanakit.cli.terminal import Debug, logs_on_stderr
 from sanakit.errors import MissingExtraError, SettingsError
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sanakit.cli.options import named_adapters, named_controls
+from sanakit.cli.drawing.options import named_adapters, named_controls
 from sanakit.cli.serving.serve import (
     Adapters,
     Controls,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sanakit.cli import options as option
-from sanakit.cli.outputs import Outputs, outputs_of, save_images
+from sanakit.cli.drawing import options as option
+from sanakit.cli.drawing.outputs import Outputs, outputs_of, save_images
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sanakit.cli import options as option
-from sanakit.cli.display import display
-from sanakit.cli.edit import FORMATS, keep_inputs
+from sanakit.cli.drawing import options as option
+from sanakit.cli.drawing.display import display
+from sanakit.cli.drawing.edit import FORMATS, keep_inputs
 from sanakit.cli.terminal import AsJson, Debug
 from sanakit.errors import SettingsError
 from sanakit.whole import claimed, numbered

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops, ImageCms
 
-from sanakit.cli.edit import parse_margins
+from sanakit.cli.drawing.edit import parse_margins
 from sanakit.errors import SettingsError
 from sanakit.images.formats import MOST_SIDE
 from sanakit.images.image import read_metadata

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from sanakit.cli.display import half_blocks
+from sanakit.cli.drawing.display import half_blocks
 
 
 def test_half_blocks_show_two_rows_of_pixels_in_one_of_characters() -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sanakit.adapters.save import save_adapter
-from sanakit.cli.options import named_adapters, parse_adapters
+from sanakit.cli.drawing.options import named_adapters, parse_adapters
 from sanakit.errors import SettingsError
 from sanakit.images.image import read_metadata
 from tests.adapters.loras import SANA as OTHER

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sanakit.cli import options as option
-from sanakit.cli.display import display
-from sanakit.cli.outputs import Outputs, outputs_of, save_images
+from sanakit.cli.drawing import options as option
+from sanakit.cli.drawing.display import display
+from sanakit.cli.drawing.outputs import Outputs, outputs_of, save_images
 from sanakit.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def generate(
         if prompt is not None or preview:
             other = "a PROMPT" if prompt is not None else "--preview"
             raise SettingsError(f"--prompts and {other} cannot be combined: give one of them.")
-        from sanakit.cli.batch import draw_prompts
+        from sanakit.cli.drawing.batch import draw_prompts
 
         draw_prompts(
             prompts,

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from sanakit import ControlImage
-from sanakit.cli.options import HintName
+from sanakit.cli.drawing.options import HintName
 from sanakit.images.hints import HINT_KINDS
 from sanakit.images.image import read_metadata
 from sanakit.models.controlnet import ControlNet

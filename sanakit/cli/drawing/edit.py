@@ -17,10 +17,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sanakit.cli import generate
-from sanakit.cli import options as option
-from sanakit.cli.display import display
-from sanakit.cli.outputs import outputs_of
+from sanakit.cli.drawing import generate
+from sanakit.cli.drawing import options as option
+from sanakit.cli.drawing.display import display
+from sanakit.cli.drawing.outputs import outputs_of
 from sanakit.cli.terminal import AsJson, Debug
 from sanakit.errors import OutputError, SettingsError
 

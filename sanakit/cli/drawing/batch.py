@@ -1,6 +1,6 @@
 """`sana generate --prompts FILE`: a file of prompts in, a folder of images out.
 
-The options are parsed in `cli/generate.py`, which hands them on; reading, drawing and saving are in
+The options are parsed in `cli/drawing/generate.py`, which hands them on; reading, drawing and saving are in
 `pipelines/prompt_file.py`, `pipelines/batch.py` and, on several processes, `pipelines/batch_ray.py`.
 """
 
@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from sanakit.cli.options import HintName
+from sanakit.cli.drawing.options import HintName
 from sanakit.cli.terminal import print_json, progress_bar
 from sanakit.errors import SettingsError
 

@@ -7,10 +7,10 @@ from typing import Annotated, get_origin
 
 import pytest
 
-from sanakit.cli import options
-from sanakit.cli.best_of import best_of
-from sanakit.cli.edit import edit
-from sanakit.cli.generate import generate
+from sanakit.cli.drawing import options
+from sanakit.cli.drawing.best_of import best_of
+from sanakit.cli.drawing.edit import edit
+from sanakit.cli.drawing.generate import generate
 
 NAMES = {name for name, value in vars(options).items() if get_origin(value) is Annotated}
 

@@ -1,0 +1,1 @@
+"""Commands that draw: images from words, from images, from files of prompts, and clips."""

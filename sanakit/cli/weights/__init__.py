@@ -1,0 +1,1 @@
+"""Commands about weights: what there is, what is here, other forms, fewer bits."""

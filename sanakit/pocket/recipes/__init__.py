@@ -11,6 +11,7 @@ RECIPES = {
     "pocket-clip": ("sanakit.pocket.recipes.clip", "contrastive"),
     "pocket-judge": ("sanakit.pocket.recipes.pocket", "judge"),
     "pocket": ("sanakit.pocket.recipes.pocket", "pocket"),  # all of them
+    "pocket-sprint": ("sanakit.pocket.recipes.sprint", "sprint"),
     "grow": ("sanakit.pocket.recipes.grow", "grow"),
     "prune": ("sanakit.pocket.recipes.prune", "prune"),
 }

@@ -1,9 +1,9 @@
-"""LADD: heads on the frozen teacher's features tell real latents from a student's (SANA-Sprint's second loss).
+"""LADD, SANA-Sprint's second loss: heads on the frozen teacher tell real latents from a student's.
 
 The teacher itself reads noised latents, so what its blocks know about images need not be learned again. A
 small head behind each of some blocks judges every token of it. Hinge losses:
 
-    heads     (mean relu(1 - real) + mean relu(1 + fake)) / 2       fake: drawn, and real ones of other captions
+    heads     (mean relu(1 - real) + mean relu(1 + fake)) / 2
     student   -mean fake
 
 Fakes are the student's clean latents in sight of a sample at an angle of its own, pure noise by a chance of

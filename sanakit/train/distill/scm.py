@@ -1,4 +1,4 @@
-"""sCM: a student that points at the end of its teacher's path from any place of it (SANA-Sprint's first loss).
+"""sCM, SANA-Sprint's first loss: from any place of its teacher's path, a student points at the end.
 
 On TrigFlow's circle x = cos(s) x0 + sin(s) noise, a teacher's dx/ds = D leads along a path; a consistency
 model's cos(s) x - sin(s) F(x, s) is the same all along it. Its derivative along the path is to vanish:

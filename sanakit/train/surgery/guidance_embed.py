@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from sanakit.errors import SettingsError
-from sanakit.models.sana import Sana, SanaConfig
 from sanakit.models.layers import Linear
+from sanakit.models.sana import Sana, SanaConfig
 
 STD = 0.02  # of the embedding's first layer, as the published code draws it
 

@@ -3,7 +3,8 @@
 Rate, optimiser, clipping, warm-up, batch of a GPU and seed of the published sizes are the published ones, as
 are all constants of the losses. Ours are the length for one GPU and the moving average: the published trainer
 makes one and never updates it. Smaller models, as pocket, have settings for a CPU.
-A source that takes times 1000 t or has no norm of queries and keys is made a teacher first: `teacher`.
+A source that takes times 1000 t or has no norm of queries and keys is made a teacher first: `teacher`, plain
+fine-tuning of the changed model, of about 5,000 steps as published.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sanakit.train.config import TrainConfig
 from sanakit.train.distill.ladd import Adversarial, judged_blocks
 from sanakit.train.distill.scm import Consistency
 from sanakit.train.run import Run
+from sanakit.train.runs.finetune import Aim, finetune_run
 from sanakit.train.runs.sprint import SprintAim, sprint_run
 from sanakit.weights import load_configs, load_settings
 
@@ -55,6 +57,7 @@ SMALL = TrainConfig(
     sheet_every=250,
     checkpoint_every=100,
 )
+TEACHER_STEPS = 5000
 SMALL_WARMUP = 200  # updates in which sCM's second part comes in; published: 2,000
 
 
@@ -80,6 +83,22 @@ def sprint(
         replace(aim, resolution=resolution),
         workers=0 if smoke else finetune.WORKERS,
     )
+
+
+def teacher(
+    data: Path,
+    output: Path,
+    steps: int | None = None,
+    *,
+    source: StrPath = "pocket",
+    resolution: int | None = None,
+    batch_size: int | None = None,
+) -> Run:
+    """A teacher made of `source`, which `sprint` can distil."""
+    config = finetune.settings_for(source, TEACHER_STEPS if steps is None else steps, batch_size)
+    name = f"{load_settings(source).name}-teacher"
+    aim = Aim(resolution=resolution, teacher=True, name=name)
+    return finetune_run(data, output, source, config, aim, workers=finetune.WORKERS)
 
 
 def settings_for(

@@ -65,11 +65,8 @@ def parts() -> tuple[Sana, DCAE, TextEncoder]:
     for model in models:
         for name, parameter in model.named_parameters():
             nn.init.normal_(parameter, mean=float("norm" in name), std=0.1)
-    return (
-        models[0],
-        models[1].eval(),
-        TextEncoder(models[2].eval(), train_tokenizer(CAPTIONS, 512), "Draw: "),
-    )
+    encoder = TextEncoder(models[2].eval(), train_tokenizer(CAPTIONS, 512), "Draw: ")
+    return models[0], models[1].eval(), encoder
 
 
 def test_the_averaged_student_becomes_a_sprint_model_that_draws_in_few_steps(tmp_path: Path) -> None:
@@ -85,7 +82,7 @@ def test_the_averaged_student_becomes_a_sprint_model_that_draws_in_few_steps(tmp
     saved = load_settings(tmp_path / "model")
     assert (saved.name, saved.solver, saved.steps, saved.guidance) == ("tiny-sprint", "scm", 2, 2.5)
     assert saved.guidance_kind == "cfg"
-    assert [part.kind for part in describe(tmp_path / "model").parts][0] == "transformer"
+    assert describe(tmp_path / "model").parts[0].kind == "transformer"
     index = json.loads((tmp_path / "model" / "model_index.json").read_text())
     assert index["_class_name"] == "SanaSprintPipeline"
     average = load_average(tmp_path)
@@ -97,10 +94,11 @@ def test_the_averaged_student_becomes_a_sprint_model_that_draws_in_few_steps(tmp
     pipe = TextToImage.from_pretrained(tmp_path / "model")
     images = [pipe("a fox", seed=0, steps=steps).images[0].tobytes() for steps in (1, 2, 4)]
     assert len({*images}) == 3
-    other = pipe("a fox", seed=0, steps=1, guidance=5.0).images[0].tobytes()
-    assert other == images[0] or len(other) == len(images[0])
-    drawn = draw_few(student, encoder, ["a fox"], (4, 2, 2), guidance=2.5, steps=1)
-    assert torch.isfinite(drawn).all()
+    low, high = (
+        draw_few(student, encoder, ["a fox"], (4, 2, 2), guidance=scale, steps=1) for scale in (2.0, 3.0)
+    )
+    assert torch.isfinite(low).all()
+    assert not torch.equal(low, high)
 
 
 def test_what_it_is_made_with_can_be_recorded() -> None:

@@ -1,4 +1,4 @@
-"""A teacher for distillation takes t itself and norms queries and keys; all its other weights are the model's."""
+"""A teacher for distillation takes t itself and norms queries and keys; other weights stay."""
 
 from __future__ import annotations
 

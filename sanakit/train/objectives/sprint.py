@@ -59,7 +59,7 @@ COLUMNS = 8  # of the sheet
 
 @dataclass(frozen=True, slots=True)
 class Fakes:
-    """What a student's drawings for the heads are made from: B each."""
+    """Angles, times and noise of a student's drawings for the heads."""
 
     angle: Tensor  # B, where the student is asked; pi/2: pure noise
     noise: Tensor  # B C h w, of its sample

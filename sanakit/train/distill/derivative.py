@@ -42,11 +42,5 @@ def derivative_along(
                 network(point[0] + h * direction[0], point[1] + h * direction[1]) for h in (step, -step)
             )
         return (ahead - behind) / (2 * step)
-    # Without the cache: a weight that autocast has rounded in here has no graph, and would be used again
-    # by the forward that is to have one.
-    dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
-    with (
-        torch.autocast(device, dtype, enabled=enabled, cache_enabled=False),
-        sdpa_kernel(SDPBackend.MATH),
-    ):
+    with sdpa_kernel(SDPBackend.MATH):
         return torch.func.jvp(network, point, direction)[1]

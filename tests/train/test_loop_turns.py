@@ -55,9 +55,11 @@ class Turns:
 
 def test_one_part_moves_a_step_and_the_others_optimiser_counts_no_step(tmp_path: Path) -> None:
     objective = Turns()
-    seen = [{name: p.item() for name, p in objective.model.named_parameters()}]
-    for _ in train(objective, CONFIG, tmp_path):
-        seen.append({name: p.item() for name, p in objective.model.named_parameters()})
+
+    def weights() -> dict[str, float]:
+        return {name: p.item() for name, p in objective.model.named_parameters()}
+
+    seen = [weights(), *(weights() for _ in train(objective, CONFIG, tmp_path))]
     for step, (before, after) in enumerate(pairwise(seen)):
         moved = {name.split(".")[0] for name in before if before[name] != after[name]}
         assert moved == {objective.learning(step)}

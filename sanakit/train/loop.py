@@ -89,7 +89,7 @@ def train(
         if first < config.steps:
             objective.begin(first, parts)
         for step in range(first, config.steps):
-            # 1. What learns in this step, and its learning rate
+            # 1. The part that learns in this step, and its learning rate
             turn = turns.learning(step) if turns else ""
             guard = guards[turn]
             steady = turns is not None and turns.steady(turn)

@@ -23,6 +23,11 @@ def class_seed(seed: int) -> int:
     return seed + 1
 
 
+def further_seed(seed: int, which: int) -> int:
+    """Return the seed of further draws for the same samples: another noise, another time. which: from 1."""
+    return int(np.random.SeedSequence((seed, which)).generate_state(1, np.uint32)[0])
+
+
 def sample_generator(seed: int, step: int, index: int) -> torch.Generator:
     """Return the random numbers of one sample of a batch, for what is too large to draw for all."""
     mixed = np.random.SeedSequence((seed, step, index)).generate_state(1, np.uint64)

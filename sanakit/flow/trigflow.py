@@ -20,6 +20,30 @@ from sanakit.flow.guidance import Velocity
 from sanakit.flow.path import clean_from_velocity, noise_from_velocity, trig_to_flow_time
 
 
+def on_circle(clean: Tensor, noise: Tensor, angle: Tensor) -> Tensor:
+    """Return the point of the circle between clean latents and noise: cos(s) clean + sin(s) noise.
+
+    clean, noise: (B, ...), equal shapes. angle: (B,), in [0, pi/2], pi/2 = pure noise. Returns (B, ...).
+    """
+    cos, sin = cos_sin(angle, clean)
+    return cos * clean + sin * noise
+
+
+def clean_from_prediction(sample: Tensor, prediction: Tensor, angle: Tensor) -> Tensor:
+    """Return the clean latents in sight of a prediction F at an angle: cos(s) x - sin(s) F.
+
+    sample, prediction: (B, ...). angle: (B,), in [0, pi/2]. Returns (B, ...).
+    """
+    cos, sin = cos_sin(angle, sample)
+    return cos * sample - sin * prediction
+
+
+def cos_sin(angle: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cosine and sine of angles, one or (B,), with axes of length 1 to broadcast over (B, ...)."""
+    angle = angle.reshape(-1, *[1] * (like.ndim - 1))
+    return angle.cos(), angle.sin()
+
+
 def trigflow(velocity: Velocity) -> Velocity:
     """Return TrigFlow's prediction F(x, s) of a model that gives the velocity of the straight path.
 
@@ -36,7 +60,7 @@ def trigflow(velocity: Velocity) -> Velocity:
     def prediction(sample: Tensor, angle: float | Tensor) -> Tensor:
         angle = torch.as_tensor(angle, dtype=sample.dtype, device=sample.device)
         t = trig_to_flow_time(angle)
-        cos, sin = (part.reshape(-1, *[1] * (sample.ndim - 1)) for part in (angle.cos(), angle.sin()))
+        cos, sin = cos_sin(angle, sample)
         straight = sample / (cos + sin)
         v = velocity(straight, t)
         return cos * noise_from_velocity(straight, v, t) - sin * clean_from_velocity(straight, v, t)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sanakit.ops.torch_private import runs_vnni
+from sanakit.ops.torch_private import runs_vnni, transformed
 
 FOLDER = Path(__file__).parent / "native"
 # "none", or a level that the CPU runs, chooses by hand: to compare, to find a fault.
@@ -100,9 +100,10 @@ def kernels(*values: Tensor | None, weight: Tensor | None = None) -> ctypes.CDLL
     """Return the library if it supports these tensors, else None: then use the plain twin.
 
     It can if the values are float32 on the CPU, the weight is of a stored type, none of them is empty, and no
-    gradient is requested. That their shapes fit together is the caller's to see: a kernel believes it.
+    gradient is requested, forwards or backwards. That their shapes fit together is the caller's to see: a
+    kernel believes it.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or transformed():
         return None
     gradients = torch.is_grad_enabled()
     for tensor in (*values, weight):

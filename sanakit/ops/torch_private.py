@@ -28,6 +28,17 @@ def multiplies_bfloat16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
+def transformed() -> bool:
+    """Return whether torch differentiates forwards or by `torch.func` here: values are then no plain memory.
+
+    No public twin.
+    """
+    from torch.autograd import forward_ad
+
+    levels = torch._C._functorch.peek_interpreter_stack()  # pyright: ignore[reportAttributeAccessIssue]
+    return levels is not None or forward_ad._current_level >= 0
+
+
 def copy_all(targets: Tensors, sources: Tensors) -> None:
     """Copy each source to its target in as few launches as possible. Public twin: a loop of `copy_`."""
     torch._foreach_copy_(targets, sources)

@@ -12,6 +12,8 @@ RECIPES = {
     "lora": ("sanakit.recipes.lora", "lora"),
     "dreambooth": ("sanakit.recipes.lora", "dreambooth"),
     "control": ("sanakit.recipes.control", "control"),
+    "sprint-teacher": ("sanakit.recipes.sprint", "teacher"),
+    "sprint": ("sanakit.recipes.sprint", "sprint"),
     "pretrain": ("sanakit.recipes.curriculum", "pretrain"),
     "enlarge": ("sanakit.recipes.curriculum", "enlarge"),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -23,7 +24,7 @@ from sanakit.errors import DataError, NumericsError, SettingsError
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import accumulating, current_share, spread, whole
 from sanakit.train.guard import Guard
-from sanakit.train.objective import Counted, Filled, Objective
+from sanakit.train.objective import Alternating, Counted, Filled, Objective
 from sanakit.train.optim.make import make_optimizers
 from sanakit.train.pace import Pace
 from sanakit.train.parts import split
@@ -66,16 +67,21 @@ def train(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     state = TrainState(model, average, optimizers)
     saved = open_checkpoint(folder, _check) if resume else None
-    first, guard = 0, Guard()
+    first = 0
+    guards: dict[str, Guard] = defaultdict(Guard)  # one for each part that learns in turns; "": all together
     if saved is not None:
         state.restore(saved)
-        guard.load_state_dict(saved.numbers["guard"])
+        for turn, numbers in _guards(saved.numbers).items():
+            guards[turn].load_state_dict(numbers)
         first = saved.step
         notes += saved.notes
     pace = Pace(device, config.bf16)
     counted = objective if isinstance(objective, Counted) else None
     partly = objective if isinstance(objective, Filled) else None
-    recent: list[tuple[float, float]] = []  # of the steps since the last line: loss, and what it counts
+    turns = objective if isinstance(objective, Alternating) else None
+    lead = turns.learning(0) if turns else ""
+    # of the steps since the last line, by what learned in them: loss, and what it counts
+    recent: dict[str, list[tuple[float, float]]] = defaultdict(list)
     if first >= config.steps and chief:
         _tell_finished(first, config.steps, notes)
 
@@ -83,8 +89,11 @@ def train(
         if first < config.steps:
             objective.begin(first, parts)
         for step in range(first, config.steps):
-            # 1. The learning rate of this step
-            factor = config.rate(step) * guard.factor
+            # 1. The part that learns in this step, and its learning rate
+            turn = turns.learning(step) if turns else ""
+            guard = guards[turn]
+            steady = turns is not None and turns.steady(turn)
+            factor = guard.factor * (1.0 if steady else config.rate(step))
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = group["base_lr"] * factor
@@ -104,6 +113,9 @@ def train(
                     (loss * share.world).backward()
                 filled = total.new_zeros(()) if partly is None else partly.filled(batch)
                 total += torch.stack([loss.detach().float(), filled])
+            for name, parameter in model.named_parameters() if turns else ():
+                if not name.startswith(f"{turn}."):
+                    parameter.grad = None  # for optimisers as if it had no step
             if share.world > 1:
                 dist.all_reduce(total)
             norm = whole(nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None]))
@@ -117,12 +129,14 @@ def train(
                 if report is not None:
                     report.note(" ".join(guard.notes))
                 raise
+            notes += guard.notes
+            guard.notes.clear()
             if admitted:
                 nn.utils.clip_grads_with_norm_(trained, config.clip_norm, norm)
                 for optimizer in optimizers:
                     optimizer.step()
                 average.update(min(config.ema_decay, (step + 1) / (step + 10)))
-                recent.append((lost, there))
+                recent[turn].append((lost, there))
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             pace.end_step(config.batch_size)
@@ -140,23 +154,25 @@ def train(
                 progress = Progress(
                     step=done,
                     total=config.steps,
-                    loss=_mean(recent),
+                    loss=_mean(recent[lead]),
                     grad_norm=size,
                     rate=factor,
-                    metrics=objective.evaluate(averaged) if averaged and measuring and chief else {},
-                    notes=(*notes, *guard.notes),
+                    metrics={f"loss_{other}": _mean(recent[other]) for other in recent if other != lead}
+                    | (objective.evaluate(averaged) if averaged and measuring and chief else {}),
+                    notes=tuple(notes),
                     **pace.report(),
                 )
                 recent.clear()
                 notes.clear()
-                guard.notes.clear()
                 if report is not None:
                     report.line(progress)
             del averaged  # whole even where the model is sharded: not to be kept during the steps
 
             # 5. Keep it, before the caller hears of it: who stops at a line finds the checkpoint of that line
             if last or done % config.checkpoint_every == 0:
-                numbers = {"optimizers": state.numbers(), "guard": guard.state_dict()}
+                kept = {other: one.state_dict() for other, one in guards.items()}
+                numbers = {"guards": kept} if turns else {"guard": kept[""]}
+                numbers |= {"optimizers": state.numbers()}
                 save_checkpoint(folder, done, state.tensors(), numbers)
             if progress is not None:
                 yield progress
@@ -164,8 +180,14 @@ def train(
 
 def _check(numbers: Mapping[str, Any]) -> None:
     """Raise KeyError, TypeError, ValueError or AttributeError for numbers that this loop did not save."""
-    Guard().load_state_dict(numbers["guard"])
+    for one in _guards(numbers).values():
+        Guard().load_state_dict(one)
     check_numbers(numbers["optimizers"])
+
+
+def _guards(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the saved state of each guard, by the part of the model that learns in turns; "": all of it."""
+    return dict(numbers["guards"] if "guards" in numbers else {"": numbers["guard"]})
 
 
 def _tell_finished(step: int, steps: int, notes: list[str]) -> None:

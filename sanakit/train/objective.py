@@ -65,3 +65,20 @@ class Filled(Protocol):
     def filled(self, batch: Any) -> Tensor:
         """Return the share of the global batch that a part's samples are: a number, 1 for a full batch."""
         ...
+
+
+@runtime_checkable
+class Alternating(Protocol):
+    """An objective whose parts learn in turns, each by its own steps, as a student and what judges it.
+
+    `model` is a ModuleDict. A step updates one of its parts; the others, and their optimisers, stay as they
+    are. Each part has its own usual losses and gradients, which the guard compares with.
+    """
+
+    def learning(self, step: int) -> str:
+        """Return the name of the part that learns in a step. The log's loss is that of step 0's part."""
+        ...
+
+    def steady(self, part: str) -> bool:
+        """Return whether a part's learning rate stays the same: no warm-up, no fall at the end."""
+        ...

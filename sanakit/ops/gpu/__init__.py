@@ -15,6 +15,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from sanakit.ops.torch_private import transformed
+
 TRITON = importlib.util.find_spec("triton") is not None
 Launch = Callable[..., Tensor]
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -23,9 +25,12 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def kernels_run(x: Tensor, *others: Tensor | None) -> bool:
     """Return whether kernels support these tensors; if not, use the plain twin.
 
-    They can if all lie on a GPU in a dtype that kernels take, none is empty, and no gradient is requested.
+    They can if all lie on a GPU in a dtype that kernels take, none is empty, and no gradient is
+    requested, forwards or backwards.
     """
     if not (x.is_cuda and TRITON and (torch.compiler.is_compiling() or launches())):
+        return False
+    if not torch.compiler.is_compiling() and transformed():
         return False
     values = [x, *(value for value in others if value is not None)]
     gradients = torch.is_grad_enabled() and any(value.requires_grad for value in values)

@@ -96,7 +96,7 @@ def drawings_run(
     else:
         both = pocket
         notes.append(f"There are no further designs in {more}: training goes on without them.")
-    scenes, foreign = Scenes(pocket, what.scenes), _foreign(data)
+    scenes, foreign = Scenes(pocket, what.scenes), foreign_names(data)
     encoder = _encoder(output.parent / "pocket-words", what, source, notes)
     torch.manual_seed(config.seed)
     transformer = Sana(what.transformer)
@@ -119,7 +119,7 @@ def drawings_run(
         feed,
         shift=what.shift,
         seed=config.seed,
-        watched=_watched(pocket, codec, scale),
+        watched=watched_sets(pocket, codec, scale),
         sheet=Sheet(
             prompts=SHEET,
             guidance=what.defaults["guidance"],
@@ -222,7 +222,7 @@ def _same(one: TextEncoder, other: TextEncoder) -> bool:
     return all(torch.equal(w.half(), weights[name].half()) for name, w in one.model.state_dict().items())
 
 
-def _watched(pocket: PocketImages, codec: DCAE, scale: float) -> list[Watched]:
+def watched_sets(pocket: PocketImages, codec: DCAE, scale: float) -> list[Watched]:
     """Flat drawings of common and further things, and scenes of combinations that are not drawn."""
     index = {(row.concept, row.style): i for i, row in enumerate(pocket.rows)}
     watched = []
@@ -237,7 +237,7 @@ def _watched(pocket: PocketImages, codec: DCAE, scale: float) -> list[Watched]:
     return [*watched, Watched("scenes_", encode_images(codec, held_out) * scale, captions)]
 
 
-def _foreign(data: Path) -> dict[str, list[str]]:
+def foreign_names(data: Path) -> dict[str, list[str]]:
     """Return names of concepts in other languages; none for made-up data."""
     if is_toy(data):
         return {}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from datetime import timedelta
@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from sanakit.errors import PeerError, SanaError
 from sanakit.models.gemma2 import Layer
 from sanakit.ops.torch_private import process_store
+from sanakit.train.objective import Alternating
 from sanakit.train.parts import Share
 
 if TYPE_CHECKING:
@@ -140,14 +141,22 @@ def spread(objective: Objective, config: TrainConfig, share: Share) -> nn.Module
     if config.recompute:
         for block in blocks(objective.model):
             # On the instance, so that names stay, and below what compile and FSDP2 put around __call__.
-            block.forward = partial(  # pyright: ignore[reportAttributeAccessIssue]
-                checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
-            )
+            block.forward = partial(_recomputed, block.forward)  # pyright: ignore[reportAttributeAccessIssue]
     if kind == "alone":
         return losses
     if kind == "ddp":
-        return nn.parallel.DistributedDataParallel(losses, gradient_as_bucket_view=True)
+        turns = isinstance(objective, Alternating)
+        return nn.parallel.DistributedDataParallel(
+            losses, gradient_as_bucket_view=True, find_unused_parameters=turns
+        )
     return _shard(losses, objective.model, config)
+
+
+def _recomputed(forward: Callable[..., Any], *values: Any, **named: Any) -> Any:
+    """Run a block, and again in the backward pass if there is one; forward derivatives know no such thing."""
+    if not torch.is_grad_enabled():
+        return forward(*values, **named)
+    return checkpoint(forward, *values, use_reentrant=False, preserve_rng_state=False, **named)
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:

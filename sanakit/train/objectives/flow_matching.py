@@ -90,12 +90,7 @@ def draw_latents(
     shape: C H W of one. shift, guidance, steps: of the DPM solver.
     """
     count = len(prompts)
-    noise = torch.stack(
-        [
-            torch.randn(shape, generator=torch.Generator().manual_seed(i), dtype=torch.float32)
-            for i in range(count)
-        ]
-    )
+    noise = seeded_noise(count, shape)
     # dropped captions are trained as BOS alone, in every dialect
     features = encoder.encode_negative([""], dialect=USUAL) + encoder.encode(list(prompts), notes=[])
     context = transformer.prepare(features, [count] + [1] * count)
@@ -105,6 +100,12 @@ def draw_latents(
     while not state.done:
         state = solver.advance(state, velocity(state.sample, state.t))
     return state.sample
+
+
+def seeded_noise(count: int, shape: tuple[int, ...]) -> Tensor:
+    """Return the noise of images 0 to count - 1, that of seed i for image i, on the CPU. shape: of one."""
+    generators = [torch.Generator().manual_seed(i) for i in range(count)]
+    return torch.stack([torch.randn(shape, generator=g, dtype=torch.float32) for g in generators])
 
 
 def pad_text(text: Tensor, mask: Tensor, multiple: int) -> tuple[Tensor, Tensor]:

@@ -41,6 +41,7 @@ from sanakit.train.runs.images import (
     measured_images,
     open_images,
 )
+from sanakit.train.surgery.teacher import as_teacher
 from sanakit.weights import (
     load_configs,
     load_image_autoencoder,
@@ -67,6 +68,7 @@ class Aim:
     positions: give a transformer without positions those that the published 2K and 4K models have.
     flow_shift: of times towards noise, in training and sampling; None: the model's own.
     fresh: begin with new weights of the transformer. train_text: train the text encoder along.
+    teacher: make a teacher for distillation of it first (`surgery/teacher.py`).
     name: of the result; "": the source's, with "-finetuned". Raises SettingsError for a shift out of range.
     """
 
@@ -75,6 +77,7 @@ class Aim:
     flow_shift: float | None = None
     fresh: bool = False
     train_text: bool = False
+    teacher: bool = False
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -131,6 +134,7 @@ def finetune_run(
     encoder = load_text_encoder(source, device=device, dtype="float32" if aim.train_text else None)
     changed = at_resolution(before, resolution // compression, positions=aim.positions)
     transformer = _transformer(source, changed, fresh=aim.fresh)
+    transformer = as_teacher(transformer) if aim.teacher else transformer
 
     # 4. The objective, its data, and the samples to look at
     own_way = replace(settings, flow_shift=shift)
@@ -167,6 +171,7 @@ def finetune_run(
             "positions": aim.positions,
             "fresh": aim.fresh,
             "train_text": aim.train_text,
+            **({"teacher": True} if aim.teacher else {}),
             "instruction": encoder.instruction,
             "max_tokens": encoder.max_tokens,
         },

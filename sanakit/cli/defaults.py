@@ -5,8 +5,8 @@
                                            steps = 14               # of one command
     SANAKIT_MODEL, SANAKIT_GENERATE_STEPS  the same two
 
-What is written on the command line counts more than either. A key that no command has is refused in the file,
-and told in the environment, where other programs may have put it.
+The command line counts more than either. A key that no command has is refused in the file, and told in the
+environment, where other programs may have put it.
 """
 
 from __future__ import annotations

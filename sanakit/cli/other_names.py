@@ -1,4 +1,4 @@
-"""What other programs of this field call our options, so that a habit gets an answer instead of a riddle."""
+"""Names of our options in other programs of this field: a habit gets an answer instead of a riddle."""
 
 from __future__ import annotations
 

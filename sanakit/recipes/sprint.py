@@ -16,7 +16,7 @@ from pathlib import Path
 from sanakit.recipes import finetune
 from sanakit.train.config import TrainConfig
 from sanakit.train.distill.ladd import Adversarial, judged_blocks
-from sanakit.train.distill.scm import Consistency
+from sanakit.train.distill.scm import Consistency, around
 from sanakit.train.run import Run
 from sanakit.train.runs.finetune import Aim, finetune_run
 from sanakit.train.runs.sprint import SprintAim, sprint_run
@@ -115,12 +115,3 @@ def settings_for(
         config, aim = SMALL, SprintAim(consistency=consistency, adversarial=Adversarial(blocks=blocks))
     config = config.lasting(steps, smoke=smoke)
     return replace(config, warmup_steps=min(config.warmup_steps, config.steps // 10)), aim
-
-
-def around(guidance: float) -> tuple[float, float, float]:
-    """Return three scales around a model's usual one, as 4, 4.5 and 5 lie around SANA's.
-
-    >>> around(4.5)
-    (4.0, 4.5, 5.0)
-    """
-    return (round(guidance * 8 / 9, 3), guidance, round(guidance * 10 / 9, 3))

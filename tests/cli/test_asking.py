@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
-
-from sanakit.cli import command_line
-from sanakit.cli.other_names import OTHERS
-from sanakit.cli.typer_seams import click_command, option_names
 
 
 @pytest.mark.parametrize("words", [["-h"], ["help"]])
@@ -22,11 +17,6 @@ def test_help_is_found_in_three_ways(sana, words: list[str]) -> None:
     assert sana("help", "generate").out == sana("generate", "-h").out == sana("generate", "--help").out
     assert sana("help", "data", "cache").out == sana("data", "cache", "--help").out
     assert sana("help", "nonsense").code == 2
-
-
-def test_the_package_runs_as_the_command() -> None:
-    told = subprocess.run([sys.executable, "-m", "sanakit", "--version"], capture_output=True, text=True)
-    assert (told.returncode, told.stdout.split()[0]) == (0, "sana")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -57,22 +47,6 @@ def test_words_without_quotes_are_put_together(sana) -> None:
     assert "quotes" not in sana("inspect", "a", "b").err
 
 
-def test_other_programs_names_are_answered_with_ours(sana) -> None:
-    assert sana("generate", "a", "--cfg-scale", "3").err.endswith("Use --guidance.\n")
-    assert sana("edit", "a.png", "b", "--num-inference-steps", "3").err.endswith("Use --steps.\n")
-    assert sana("generate", "a", "--init-img", "a.png").err.endswith("Use sana edit IMAGE PROMPT.\n")
-    assert not sana("bench", "--cfg-scale", "3").err.endswith("Use --guidance.\n")
-
-
-def test_none_of_those_names_is_an_option_that_we_have() -> None:
-    """Where one is, it would never be answered; and what is answered exists."""
-    options = option_names(click_command(command_line()))
-    drawing = {f"--{name.replace('_', '-')}" for name in options["generate"]}
-    assert not drawing & OTHERS.keys()
-    ours = {instead for instead in OTHERS.values() if instead.startswith("--")}
-    assert ours - drawing <= {"--frames"}
-
-
 def test_a_prompt_is_read_from_standard_input(sana, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("a fox\n"))
     outcome = sana("generate", "-", "--model", tiny, "--steps", 1, "-o", "fox.png", "--json")
@@ -85,19 +59,6 @@ def test_an_empty_prompt_is_told(sana, tiny: Path) -> None:
         assert outcome.code == 0
         assert "the prompt is empty" in outcome.err
     assert "the prompt is empty" not in sana("generate", "a", "--model", tiny, "--steps", 1).err
-
-
-def test_a_folder_gets_new_names_and_a_file_that_is_replaced_is_told(sana, tiny: Path) -> None:
-    Path("out").mkdir()
-    for name in ("sana-3.png", "sana-3_2.png"):
-        out = sana("generate", "a", "--model", tiny, "--steps", 1, "-s", 3, "-o", "out/").out
-        assert out == f"out/{name}  seed 3\n"
-    outcome = sana("generate", "a", "--model", tiny, "--steps", 1, "-o", "out/sana-3.png")
-    assert outcome.err == "out/sana-3.png is replaced.\n"
-    assert sana("generate", "a", "--model", tiny, "--steps", 1, "-o", "out/new.png").err == ""
-    assert "does not exist" in sana("generate", "a", "--model", tiny, "-o", "nowhere/a.png").err
-    Path("fox-2.png").mkdir()
-    assert "is a folder" in sana("generate", "a", "--model", tiny, "-n", 2, "-o", "fox.png").err
 
 
 def test_width_and_height_are_a_size(sana, tiny: Path) -> None:

@@ -23,7 +23,7 @@ ORDER = {
         *("errors", "alone", "whole", "reading", "seeds", "dialect"),
         *("images", "clips", "ops", "models", "text"),
         *("flow", "graphs", "quant", "weights", "adapters", "pipelines", "eval", "bench", "data", "train"),
-        *("pocket", "recipes", "serve", "comfy", "cli"),
+        *("pocket", "recipes", "serve", "comfy", "cli", "__main__"),
     ),
     "clips": ("counts", "settings", "facts", "formats"),
     "weights": (

@@ -22,6 +22,7 @@ long":
 * `flow/solver.py`, `models/contracts.py`, `pipelines/result.py`: types. What a solver, a model, a codec and a
   task promise stands in the
   files of the path that keep it; these two only name it. (The solvers' state stood in `flow/euler.py`.)
+* `cli/drawing/outputs.py`: the names of the files that images go to; it knows no images.
 * `cli/drawing/batch.py`: a file of prompts is another task, which begins at the same command.
 * `pipelines/control.py`, `models/controlnet.py`: images that a drawing starts from or is
   steered by are another task, too. Without one, nothing of them runs; they join the path by their types.
@@ -81,6 +82,7 @@ NOT_ON_THE_PATH = {
     "pipelines/control.py",
     "pipelines/result.py",
     "cli/drawing/batch.py",
+    "cli/drawing/outputs.py",
     "cli/drawing/display.py",
     "cli/drawing/options.py",
     "adapters",

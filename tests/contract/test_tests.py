@@ -50,7 +50,7 @@ ELSEWHERE = {
         "models/dc_ae/blocks.py": "models/dc_ae/test_model.py",
         "models/dc_ae/rows.py": "models/dc_ae/test_stream.py",
         "ops/modulation.py": "models/test_layers.py",
-        "pipelines/batch_ray.py": "cli/test_batch.py",
+        "pipelines/batch_ray.py": "cli/drawing/test_batch.py",
         "quant/layer.py": "quant/test_weight_only.py",
         "quant/quantize.py": "quant/test_plans.py",
         "seeds.py": "train/test_parts.py",

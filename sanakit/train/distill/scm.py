@@ -138,3 +138,12 @@ def first_expected(values: int) -> float:
     to fall to -10 for 32,768 values, and the student would learn nothing meanwhile.
     """
     return -math.log(SIGMA_DATA * values)
+
+
+def around(guidance: float) -> tuple[float, float, float]:
+    """Return three scales around a model's usual one, as 4, 4.5 and 5 lie around SANA's.
+
+    >>> around(4.5)
+    (4.0, 4.5, 5.0)
+    """
+    return (round(guidance * 8 / 9, 3), guidance, round(guidance * 10 / 9, 3))

@@ -70,7 +70,7 @@ def start_linear_clips(model: WanVAE, clips: Tensor) -> None:
     _silence_branches(model)
     for conv in (model.quant_conv, model.post_quant_conv):
         _clear(conv)
-        _put(conv, torch.eye(len(conv.weight)))
+        _put(conv, torch.eye(len(conv.weight), dtype=torch.float32))
     _start_encoder(encoder, clips, model.config.latent_channels)
     _start_decoder(decoder, clips, model.post_quant_conv(model.moments(clips).chunk(2, dim=1)[0]))
 
@@ -83,7 +83,7 @@ def _silence_branches(model: WanVAE) -> None:
             if isinstance(module.conv_shortcut, CausalConv):
                 shortcut = module.conv_shortcut
                 _clear(shortcut)
-                _put(shortcut, torch.eye(min(shortcut.weight.shape[:2])))
+                _put(shortcut, torch.eye(min(shortcut.weight.shape[:2]), dtype=torch.float32))
         elif isinstance(module, FrameAttention):
             _clear(module.proj)
 
@@ -91,7 +91,7 @@ def _silence_branches(model: WanVAE) -> None:
 def _start_encoder(encoder: WanEncoder, clips: Tensor, latent_channels: int) -> None:
     """Keep principal components of space, then of pairs of frames; the last step pairs channels for SiLU."""
     _clear(encoder.conv_in)
-    _put(encoder.conv_in, torch.eye(3), tap=(2, 1, 1))
+    _put(encoder.conv_in, torch.eye(3, dtype=torch.float32), tap=(2, 1, 1))
     finest, middle, coarsest = (block for block in encoder.down_blocks if isinstance(block, ClipDown))
     for step in (finest, middle, coarsest):
         for conv in (_spatial(step), step.time_conv):
@@ -120,7 +120,13 @@ def _start_encoder(encoder: WanEncoder, clips: Tensor, latent_channels: int) -> 
     for conv in (space, time):
         _negate(conv, values)
     cast(Tensor, space.bias)[2 * values :] = CONSTANT
-    _put(time, torch.eye(width - 2 * values), out=2 * values, inside=2 * values, tap=(2, 0, 0))
+    _put(
+        time,
+        torch.eye(width - 2 * values, dtype=torch.float32),
+        out=2 * values,
+        inside=2 * values,
+        tap=(2, 0, 0),
+    )
 
     x = F.silu(encoder.norm_out(coarsest(x)))
     x = x[:, :values] - x[:, values : 2 * values]
@@ -194,7 +200,7 @@ def _keep_time(conv: nn.Conv3d, x: Tensor, means: int, changes: int) -> None:
     of_first, of_mean, of_half = components.T.split((means, *[x.shape[1] - means] * 2), dim=1)
     earlier, later = (1, 0, 0), (2, 0, 0)
     for tap, sign in ((earlier, -1), (later, 1)):
-        _put(conv, torch.eye(means) / 2, tap=tap)
+        _put(conv, torch.eye(means, dtype=torch.float32) / 2, tap=tap)
         _put(conv, sign * of_first / 2, out=means, tap=tap)
         _put(conv, (of_mean + sign * of_half) / 2, out=means, inside=means, tap=tap)
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-
-from huggingface_hub import CachedRepoInfo, scan_cache_dir
-from huggingface_hub.errors import CacheNotFound
 
 from sanakit.errors import ModelNotFoundError, WeightsError
+from sanakit.weights.find import hub
 from sanakit.weights.find.catalog import CATALOG, recognise
+from sanakit.weights.find.hub import Download
 from sanakit.weights.find.resolve import CLIPS, INDEX, LEFT_OUT, PLAIN
 from sanakit.weights.read.disk import read_json
 
@@ -54,13 +52,13 @@ def models_here() -> Shelf:
         for entry in CATALOG.values()
         if (folder := entry.folder) is not None and folder.is_dir()
     ]
-    cached = sorted(_repositories(), key=lambda repo: repo.last_accessed, reverse=True)
+    cached = sorted(hub.downloads(), key=lambda repo: repo.last_used, reverse=True)
     ours = [repo for repo in cached if _is_ours(repo)]
     others = [repo for repo in cached if repo not in ours]
     return Shelf(
         models=(*embedded, *map(_described, ours)),
         others=len(others),
-        other_bytes=sum(repo.size_on_disk for repo in others),
+        other_bytes=sum(repo.bytes for repo in others),
     )
 
 
@@ -77,36 +75,28 @@ def remove(model: ModelHere) -> int:
     """Delete a download and return the bytes that were freed. Raises WeightsError for an embedded model."""
     if model.kind == "embedded":
         raise WeightsError(f"{model.name} is part of this package and stays: only downloads are removed.")
-    for repo in _repositories():
-        if str(repo.repo_path) == model.path:
-            cache = scan_cache_dir()
-            cache.delete_revisions(*(revision.commit_hash for revision in repo.revisions)).execute()
-            return repo.size_on_disk
+    for repo in hub.downloads():
+        if str(repo.path) == model.path:
+            hub.delete(repo)
+            return repo.bytes
     raise ModelNotFoundError(f"{model.name!r} is not on this disk any more.")
 
 
-def _repositories() -> list[CachedRepoInfo]:
-    try:
-        return [repo for repo in scan_cache_dir().repos if repo.repo_type == "model"]
-    except CacheNotFound:
-        return []
-
-
-def _is_ours(repo: CachedRepoInfo) -> bool:
-    if recognise(repo.repo_id) is not None:
+def _is_ours(repo: Download) -> bool:
+    if recognise(repo.repo) is not None:
         return True
     known = (*PLAIN, *CLIPS, *LEFT_OUT)
-    indices = [Path(revision.snapshot_path) / INDEX for revision in repo.revisions]
+    indices = [folder / INDEX for folder in repo.commits.values()]
     return any(index.is_file() and read_json(index).get("_class_name") in known for index in indices)
 
 
-def _described(repo: CachedRepoInfo) -> ModelHere:
-    entry = next((entry for entry in CATALOG.values() if entry.repo == repo.repo_id), None)
+def _described(repo: Download) -> ModelHere:
+    entry = next((entry for entry in CATALOG.values() if entry.repo == repo.repo), None)
     return ModelHere(
-        name=entry.name if entry else repo.repo_id,
+        name=entry.name if entry else repo.repo,
         kind="downloaded",
-        path=str(repo.repo_path),
-        bytes=repo.size_on_disk,
-        last_used=datetime.fromtimestamp(repo.last_accessed, UTC).isoformat(timespec="seconds"),
+        path=str(repo.path),
+        bytes=repo.bytes,
+        last_used=datetime.fromtimestamp(repo.last_used, UTC).isoformat(timespec="seconds"),
         licence=entry.licence if entry else "",
     )

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -113,6 +114,46 @@ def found_here(place: str) -> Path | None:
         return Path(snapshot_download(place, local_files_only=True))
     except (OSError, ValueError):  # not here yet; a name that no repository can have
         return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Download:
+    """A repository of a model in the Hub's cache."""
+
+    repo: str
+    path: Path
+    bytes: int
+    last_used: float  # seconds since 1970
+    commits: dict[str, Path]  # what is here of it, and where
+
+
+def downloads() -> list[Download]:
+    """Return the repositories of models in the Hub's cache. The network is not used."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        found = scan_cache_dir().repos
+    except CacheNotFound:
+        return []
+    return [
+        Download(
+            repo=one.repo_id,
+            path=one.repo_path,
+            bytes=one.size_on_disk,
+            last_used=one.last_accessed,
+            commits={commit.commit_hash: commit.snapshot_path for commit in one.revisions},
+        )
+        for one in found
+        if one.repo_type == "model"
+    ]
+
+
+def delete(download: Download) -> None:
+    """Delete a repository from the Hub's cache."""
+    from huggingface_hub import scan_cache_dir
+
+    scan_cache_dir().delete_revisions(*download.commits).execute()
 
 
 def needed_files(names: Iterable[str], parts: Iterable[str], variant: str | None = None) -> list[str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from sanakit.errors import ModelNotFoundError, WeightsError
-from sanakit.weights.find import cached
 from sanakit.weights.find.cached import find_here, models_here, remove
 
 
@@ -34,7 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     import huggingface_hub
 
     scan = huggingface_hub.scan_cache_dir
-    monkeypatch.setattr(cached, "scan_cache_dir", lambda: scan(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: scan(tmp_path))
     index = json.dumps({"_class_name": "SanaPipeline"})
     repository(tmp_path, "Efficient-Large-Model/Sana_600M_1024px_diffusers", {"model_index.json": index})
     repository(tmp_path, "someone/mine", {"model_index.json": index, "vae/config.json": "x" * 100})
@@ -78,7 +77,7 @@ def test_without_a_cache_the_embedded_models_are_there(tmp_path: Path, monkeypat
     import huggingface_hub
 
     scan = huggingface_hub.scan_cache_dir
-    monkeypatch.setattr(cached, "scan_cache_dir", lambda: scan(tmp_path / "none"))
+    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: scan(tmp_path / "none"))
     shelf = models_here()
     assert [model.kind for model in shelf.models] == ["embedded"] * len(shelf.models)
     assert shelf.models[0].bytes > 10**7

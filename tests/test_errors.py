@@ -46,7 +46,7 @@ def test_each_ends_a_command_with_code_2_and_its_sentence(kind, monkeypatch, cap
     def fail(*words: object, **settings: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "command_line", lambda: fail)
+    monkeypatch.setattr(cli, "click_command", lambda commands: fail)
     with pytest.raises(SystemExit) as end:
         cli.main(["models"])
     assert end.value.code == 2

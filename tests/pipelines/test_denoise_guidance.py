@@ -122,5 +122,5 @@ def test_what_looks_into_blocks_is_refused_before_any_work(pipe) -> None:
         with pytest.raises(SettingsError, match=told):
             check_request(replace(pipe.spec, depth=depth), "a fox", guidance_kind="pag=1,blocks=5")
     control = ControlImage(Image.new("RGB", (96, 64)))
-    with pytest.raises(SettingsError, match="keeps its blocks to itself"):
+    with pytest.raises(SettingsError, match="pag cannot be combined with a control image"):
         check_request(replace(pipe.spec, controlnets=1), "a fox", guidance_kind="pag=1", control=control)

@@ -72,7 +72,7 @@ def test_one_command_trains_one_and_another_draws_with_it(
     assert (net.order, net.config.depth) == ("native", 2)
     part = describe(output / "model").parts[0]
     assert (part.kind, part.missing, part.unexpected) == ("controlnet", (), ())
-    assert "trained on edges" in part.size
+    assert "trained on lines" in part.size
     assert Image.open(sorted((output / "sheets").iterdir())[-1]).width > 64
     rows = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     assert {"right_0.85", "none_0.85", "other_0.85"} <= set(rows[-1])
@@ -91,7 +91,7 @@ def test_one_command_trains_one_and_another_draws_with_it(
     assert sana("generate", "a red apple", "--model", deep, *options) == 0
     net = ControlFile(output / "model").fingerprint
     shown = ControlImage(open_image(Path(shown), "it")).fingerprint
-    assert read_metadata("steered.png")["control"] == f"edges 1 of {shown} by model@{net}"
+    assert read_metadata("steered.png")["control"] == f"lines 1 of {shown} by model@{net}"
 
 
 def test_smoke_takes_two_small_steps(pictures, deep, tmp_path) -> None:

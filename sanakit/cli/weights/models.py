@@ -64,7 +64,7 @@ def inspect(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Tell what a folder, weight file, adapter (LoRA), image or clip holds.
+    """Tell what a model, adapter (LoRA), image or clip holds.
 
     Only headers of weights are read; nothing is loaded or downloaded. Of an image the settings are told that
     it was made with. Of a clip every frame is counted.

@@ -14,7 +14,7 @@ WHITE = 0.98  # of the range: a pixel with a darker channel belongs to the thing
 
 
 @dataclass(frozen=True, slots=True)
-class ClipFigures:
+class RebuiltFigures:
     """Figures of clips that were drawn again.
 
     psnr: in dB, mean over the clips. inner: PSNR in dB of all pixels that are not white in the wanted clips.
@@ -29,14 +29,14 @@ class ClipFigures:
 
 
 @torch.no_grad()
-def clip_figures(drawn: Tensor, wanted: Tensor) -> ClipFigures:
+def clip_figures(drawn: Tensor, wanted: Tensor) -> RebuiltFigures:
     """Compare clips, B 3 T H W each; T at least 2, and something moves. Infinite PSNR for equal ones."""
     drawn, wanted = (drawn.clamp(-1, 1) + 1) / 2, (wanted + 1) / 2
     error = (drawn - wanted).square()
     inner = (wanted.amin(1, keepdim=True) < WHITE).expand_as(error)
     moved, moves = drawn.diff(dim=2), wanted.diff(dim=2)
     real = moves.abs().mean()
-    return ClipFigures(
+    return RebuiltFigures(
         psnr=_decibels(error.flatten(1).mean(1)).mean().item(),
         inner=_decibels(error[inner].mean()).item(),
         flicker=((moved - moves).abs().mean() / real).item(),

@@ -76,7 +76,7 @@ class ClipAutoencoderObjective:
 
     @torch.no_grad()
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
-        """Measure held-out clips: see `ClipFigures`."""
+        """Measure held-out clips: see `RebuiltFigures`."""
         return asdict(clip_figures(_reconstruct(averaged, self.reference), self.reference))
 
     @torch.no_grad()

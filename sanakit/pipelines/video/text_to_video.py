@@ -39,7 +39,10 @@ from sanakit.models.video.held_frame import HeldFirstFrame
 from sanakit.models.video.sana_video import SanaVideo
 from sanakit.pipelines.denoise import Batch, Sample, begin
 from sanakit.pipelines.memory import MemoryPlan, available_bytes, choose_device, memory_limit, stage
+from sanakit.pipelines.request import Request
 from sanakit.pipelines.result import check_finite
+from sanakit.pipelines.video.chunk_request import joined
+from sanakit.pipelines.video.in_chunks import ClipChunk, clip_chunks, samplers, steps_of, texts_of
 from sanakit.pipelines.video.memory import choose_plan, decode_frames
 from sanakit.pipelines.video.request import ClipDrawSettings, ClipRequest, VideoSpec, check_clip_request
 from sanakit.pipelines.video.result import ClipOutput, ClipResult, ClipStep, LastClipStep, clips_of
@@ -183,16 +186,46 @@ class TextToVideo:
     def draw(self, request: ClipRequest) -> Iterator[ClipStep]:
         """Yield the steps of a checked request, as `steps` does.
 
-        Raises at once: SettingsError for LongSANA, and for an image or clip without the encoder.
+        Raises SettingsError at once for an image or clip without the encoder.
         """
-        if self.spec.causal:
+        if request.chunks is not None:
+            return steps_of(self.chunks(request), request)
+        self._check_encoder(request)
+        return self._draw(request, self.plan())
+
+    def stream(
+        self,
+        prompt: str | Sequence[str],
+        negative_prompt: str | None = None,
+        **settings: Unpack[ClipDrawSettings],
+    ) -> Iterator[ClipChunk]:
+        """Yield one clip chunk by chunk as it is drawn, by a causal model: memory does not grow with it.
+
+        prompt: for the clip, or one for each chunk, the last of which is for all that follow; "<split>" in a
+        text parts them, too. settings: of `__call__`, num_clips left at 1.
+        All is checked at once. Raises as `__call__` does, and SettingsError for a model that is not causal.
+        """
+        self._check_causal()
+        if settings.get("num_clips", 1) != 1:
+            raise SettingsError("A stream is of one clip: leave num_clips out, or call the pipeline.")
+        return self.chunks(check_clip_request(self.spec, joined(prompt), negative_prompt, **settings))
+
+    def chunks(self, request: ClipRequest) -> Iterator[ClipChunk]:
+        """Yield the chunks of a checked request, clip after clip, as `stream` does."""
+        self._check_causal()
+        self._check_encoder(request)
+        return self._chunks(request, self.plan())
+
+    def _check_causal(self) -> None:
+        if not self.spec.causal:
             raise SettingsError(
-                f"{self.settings.shared.name} is a LongSANA model, which draws chunk after chunk: draw whole "
-                "clips with a SANA-Video model."
+                f"{self.settings.shared.name} is not a causal model and draws whole clips: call the pipeline, "
+                "or load a causal model such as LongSANA."
             )
+
+    def _check_encoder(self, request: ClipRequest) -> None:
         if request.encoded and self.autoencoder.encoder is None:
             raise SettingsError("This pipeline was loaded without the encoder: load it with encoder=True.")
-        return self._draw(request, self.plan())
 
     def plan(self) -> MemoryPlan:
         """Return when the weights of the parts are in memory, see `pipelines/video/memory.py`."""
@@ -233,7 +266,7 @@ class TextToVideo:
 
         # 2 text: features of the negative prompts, then of the prompts, unpadded
         with stage(self.text_encoder.model, plan, self.device):
-            features, told = self._encode_text(request, plan)
+            features, told = self._encode_text(request, sampling, plan)
             weights = weigh(self.text_encoder, sampling.texts, sampling.nulls, told, sampling.dialect)
         for note in (notes := [*sampling.notes, *told]):
             warnings.warn(note, stacklevel=3)
@@ -279,6 +312,18 @@ class TextToVideo:
             index=state.index, total=state.total, latents=last, clean=last, draw=self.preview, drawn=result
         )
 
+    def _chunks(self, request: ClipRequest, plan: MemoryPlan) -> Iterator[ClipChunk]:
+        sampling, codec = texts_of(request), self.autoencoder
+        with stage(self.text_encoder.model, plan, self.device):
+            features, told = self._encode_text(request, sampling, plan)
+            weights = weigh(self.text_encoder, sampling.texts, sampling.nulls, told, sampling.dialect)
+        for note in (notes := [*sampling.notes, *told]):
+            warnings.warn(note, stacklevel=3)
+        with stage(self.transformer, plan, self.device), stage(codec, plan, self.device):
+            first = None if request.first is None else self.encode(request.first)
+            each = samplers(self.transformer, request, features, weights, plan.after_block)
+            yield from clip_chunks(codec, each, request, first, notes, self.preview)
+
     @torch.no_grad()
     def clips(self, latents: Tensor, request: ClipRequest) -> list[VideoClip] | Tensor:
         """Decode latents (B C t h w) to a request's clips, "clip" or "pt", in the requested size.
@@ -308,9 +353,11 @@ class TextToVideo:
             for frames, settings in zip(levels, request.metadata, strict=True)
         ]
 
-    def _encode_text(self, request: ClipRequest, plan: MemoryPlan) -> tuple[list[Tensor], list[str]]:
+    def _encode_text(
+        self, request: ClipRequest, sampling: Request, plan: MemoryPlan
+    ) -> tuple[list[Tensor], list[str]]:
         """Return features (L E) of the negative prompts, then of the prompts; and notes on these."""
-        sampling, encoder, notes = request.sampling, self.text_encoder, list[str]()
+        encoder, notes = self.text_encoder, list[str]()
         encoder.after_layer = plan.after_layer
         nulls = [null.text for null in sampling.nulls]
         features = encoder.encode_negative(nulls, notes, sampling.dialect)

@@ -14,7 +14,8 @@ from sanakit.dialect import Dialect
 from sanakit.errors import SettingsError
 from sanakit.flow.few_step import FewStep
 from sanakit.flow.guidance_kinds import PLAIN
-from sanakit.pipelines.video.streaming import chunk_lengths
+from sanakit.pipelines.video.chunks import ClipPoint
+from sanakit.pipelines.video.streaming import LatentChunk, chunk_lengths
 from sanakit.text.prompt_weights import WeightedText, read_all
 from sanakit.text.video import with_motion
 from sanakit.weights.video.settings import ChunkSettings
@@ -28,13 +29,15 @@ class ChunkPlan:
     """How the clips of a call are drawn in chunks.
 
     prompts: for each clip's prompt, that of each chunk; the last one is for all that follow. length: latent
-    frames of a chunk. count: chunks to draw of each clip. solver: of a distilled model; None: the request's.
+    frames of a chunk. count: chunks to draw of each clip. after, start: the chunks of
+    a clip that is gone on with, and the point behind them.
     """
 
     prompts: list[list[WeightedText]]
     length: int
     count: int
-    solver: FewStep | None
+    after: tuple[LatentChunk, ...] = ()
+    start: ClipPoint | None = None
 
 
 def split_prompt(prompt: str) -> list[str]:
@@ -87,7 +90,6 @@ def check_chunks(
     prompts: Sequence[str],
     *,
     latents: int,
-    solver: FewStep | None,
     motion: int,
     dialect: Dialect,
     guided: bool,
@@ -111,6 +113,8 @@ def check_chunks(
                 "Guidance in the native dialect pads the negative prompt to one prompt's length: pass one "
                 "prompt for all chunks, or use the dialect diffusers."
             )
-        texts, _, _ = read_all([with_motion(part, motion) for part in parts], [""] * len(parts), prompt_weights)
+        texts, _, _ = read_all(
+            [with_motion(part, motion) for part in parts], [""] * len(parts), prompt_weights
+        )
         found.append(texts)
-    return ChunkPlan(prompts=found, length=chunks.length, count=count, solver=solver)
+    return ChunkPlan(prompts=found, length=chunks.length, count=count)

@@ -7,8 +7,9 @@ Shapes: one clip at a time; C channels, T frames of a chunk, h w latents; H W pi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from time import perf_counter
 from typing import Any
 
@@ -29,7 +30,7 @@ from sanakit.pipelines.request import Request
 from sanakit.pipelines.video.chunks import AfterBlock, ChunkSampler, ClipPoint
 from sanakit.pipelines.video.request import ClipRequest
 from sanakit.pipelines.video.result import ClipResult, ClipStep, LastClipStep
-from sanakit.pipelines.video.streaming import LatentChunk, decoded, stream
+from sanakit.pipelines.video.streaming import LatentChunk, chunk_lengths, decoded, stream
 from sanakit.text.prompt_weights import fitted
 
 
@@ -125,9 +126,12 @@ def clip_chunks(
     assert plan is not None, "the request is for a causal model"
     each = [pair for pair, count in zip(samplers, sampling.counts, strict=True) for _ in range(count)]
     for clip, ((sampler, prompts), seed) in enumerate(zip(each, sampling.seeds, strict=True)):
-        frames = sampling.cells.frames
-        chunks = stream(sampler, prompts, frames, start=seed, chunk=plan.length, image=first)
-        for pixels, chunk in pixel_chunks(codec, chunks, request):
+        start = plan.start or ClipPoint.start(seed)
+        frames = sampling.cells.frames - start.frames
+        drawn = stream(sampler, prompts, frames, start=start, chunk=plan.length, image=first)
+        for pixels, chunk in pixel_chunks(codec, chain(plan.after, drawn), request):
+            if chunk.first < start.frames:  # the decoder alone needs it again
+                continue
             index += 1
             yield ClipChunk(
                 pixels=pixels,
@@ -143,8 +147,39 @@ def clip_chunks(
             )
 
 
+def going_on(request: ClipRequest, after: Sequence[ClipChunk], seed: int | None) -> ClipRequest:
+    """Return a request that goes on behind all chunks of a clip. seed: None: its random numbers go on.
+
+    Raises SettingsError for chunks that leave nothing to draw, and for an image or more prompts than chunks.
+    """
+    plan, point, total = request.chunks, after[-1].point, request.sampling.cells.frames
+    assert plan is not None, "the request is for a causal model"
+    if request.first is not None:
+        raise SettingsError("A clip that is gone on with has its first frame: omit the image.")
+    if after[0].first or sum(chunk.latents.shape[2] for chunk in after) != point.frames:
+        raise SettingsError("The chunks to go on from are not whole: pass all of a clip, from its first on.")
+    if total <= point.frames:
+        raise SettingsError(
+            f"The clip has {point.frames} latent frames already, of {total} in all: ask for more frames."
+        )
+    count = len(chunk_lengths(total - point.frames, plan.length))
+    if len(plan.prompts[0]) > count:
+        raise SettingsError(
+            f"{len(plan.prompts[0])} prompts came for {count} chunks to draw: pass from 1 to {count}."
+        )
+    told = {name: value for name, value in request.metadata[0].items() if seed is not None or name != "seed"}
+    told["begins_with"] = "a clip"
+    before = tuple(LatentChunk(chunk.latents, chunk.first, True, chunk.point) for chunk in after)
+    start = point if seed is None else point.with_seed(seed)
+    return replace(
+        request,
+        sampling=replace(request.sampling, metadata=[told]),
+        chunks=replace(plan, count=count, after=before, start=start),
+    )
+
+
 def pixel_chunks(
-    codec: VideoCodec, chunks: Iterator[LatentChunk], request: ClipRequest
+    codec: VideoCodec, chunks: Iterable[LatentChunk], request: ClipRequest
 ) -> Iterator[tuple[Tensor | None, LatentChunk]]:
     """Yield each chunk with its frames, T 3 H W in [-1, 1], in the requested size; None: not asked for."""
     if request.output == "latent":

@@ -104,6 +104,14 @@ class VideoSpec:
         """Pixels of a token, along one side: sizes are multiples of it."""
         return self.compression * self.patch
 
+    def check_causal(self) -> None:
+        """Raise SettingsError for a model that does not draw chunk after chunk."""
+        if not self.causal:
+            raise SettingsError(
+                f"{self.settings.shared.name} is not a causal model and draws whole clips: call the pipeline, "
+                "or load a causal model such as LongSANA."
+            )
+
     def of_images(self, *, unit: int | None = None) -> ModelSpec:
         """Return the facts that checking an image's request needs.
 
@@ -257,7 +265,7 @@ def check_clip_request(
     if spec.causal:
         told |= {"solver": FEW_STEP} if few else {}
         plan = {"motion": score, "dialect": dialect, "prompt_weights": prompt_weights}
-        plan |= {"latents": cells.frames, "guided": sampling.guided, "solver": few}
+        plan |= {"latents": cells.frames, "guided": sampling.guided}
         chunks = check_chunks(own.chunks, prompts, **plan)  # pyright: ignore[reportArgumentType]
     if image is not None:
         told |= {"begins_with": "an image"}

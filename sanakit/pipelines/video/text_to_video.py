@@ -35,14 +35,14 @@ from sanakit.errors import SettingsError, WeightsError
 from sanakit.images.image import draw_preview, fit_preview, resize_and_crop, to_levels
 from sanakit.models.contracts import TextModel, VelocityModel, VideoCodec
 from sanakit.models.dc_ae import DCAE
-from sanakit.models.video.held_frame import HeldFirstFrame
+from sanakit.models.video.held_frame import HeldFirstFrame, behind
 from sanakit.models.video.sana_video import SanaVideo
 from sanakit.pipelines.denoise import Batch, Sample, begin
 from sanakit.pipelines.memory import MemoryPlan, available_bytes, choose_device, memory_limit, stage
 from sanakit.pipelines.request import Request
 from sanakit.pipelines.result import check_finite
 from sanakit.pipelines.video.chunk_request import joined
-from sanakit.pipelines.video.in_chunks import ClipChunk, clip_chunks, samplers, steps_of, texts_of
+from sanakit.pipelines.video.in_chunks import ClipChunk, clip_chunks, going_on, samplers, steps_of, texts_of
 from sanakit.pipelines.video.memory import choose_plan, decode_frames
 from sanakit.pipelines.video.request import ClipDrawSettings, ClipRequest, VideoSpec, check_clip_request
 from sanakit.pipelines.video.result import ClipOutput, ClipResult, ClipStep, LastClipStep, clips_of
@@ -197,31 +197,28 @@ class TextToVideo:
         self,
         prompt: str | Sequence[str],
         negative_prompt: str | None = None,
+        *,
+        after: Sequence[ClipChunk] = (),
         **settings: Unpack[ClipDrawSettings],
     ) -> Iterator[ClipChunk]:
         """Yield one clip chunk by chunk as it is drawn, by a causal model: memory does not grow with it.
 
         prompt: for the clip, or one for each chunk, the last of which is for all that follow; "<split>" in a
-        text parts them, too. settings: of `__call__`, num_clips left at 1.
+        text parts them, too. after: all chunks of a clip, to go on behind the last of them; frames then are
+        of both together, and without a seed its random numbers go on. settings: of `__call__`, for one clip.
         All is checked at once. Raises as `__call__` does, and SettingsError for a model that is not causal.
         """
-        self._check_causal()
+        self.spec.check_causal()
         if settings.get("num_clips", 1) != 1:
             raise SettingsError("A stream is of one clip: leave num_clips out, or call the pipeline.")
-        return self.chunks(check_clip_request(self.spec, joined(prompt), negative_prompt, **settings))
+        request = check_clip_request(self.spec, joined(prompt), negative_prompt, **settings)
+        return self.chunks(going_on(request, after, settings.get("seed")) if after else request)
 
     def chunks(self, request: ClipRequest) -> Iterator[ClipChunk]:
         """Yield the chunks of a checked request, clip after clip, as `stream` does."""
-        self._check_causal()
+        self.spec.check_causal()
         self._check_encoder(request)
         return self._chunks(request, self.plan())
-
-    def _check_causal(self) -> None:
-        if not self.spec.causal:
-            raise SettingsError(
-                f"{self.settings.shared.name} is not a causal model and draws whole clips: call the pipeline, "
-                "or load a causal model such as LongSANA."
-            )
 
     def _check_encoder(self, request: ClipRequest) -> None:
         if request.encoded and self.autoencoder.encoder is None:
@@ -292,14 +289,14 @@ class TextToVideo:
                 self._check(batch.latents, f"Step {state.index} of {state.total}", self.transformer.dtype)
                 denoise += perf_counter() - resumed  # without what the caller does between two steps
                 if not state.done:
-                    now, clean = (_behind(first, frames) for frames in (batch.latents, batch.clean))
+                    now, clean = (behind(first, frames) for frames in (batch.latents, batch.clean))
                     yield ClipStep(
                         index=state.index, total=state.total, latents=now, clean=clean, draw=self.preview
                     )
                 resumed = perf_counter()
 
         # 6 decode, 7 clips
-        last = _behind(first, batch.latents)  # at t = 0 the sample is the clean latents
+        last = behind(first, batch.latents)  # at t = 0 the sample is the clean latents
         clips = last if request.output == "latent" else self.clips(last, request)
         result = ClipResult(
             clips=clips,
@@ -400,10 +397,3 @@ class TextToVideo:
 
     def _check(self, values: Tensor, what: str, dtype: torch.dtype) -> None:
         check_finite(values, what, dtype, self.settings.shared.precision)
-
-
-def _behind(first: Tensor | None, frames: Tensor) -> Tensor:
-    """Return clips with the frame that is held in front: B C t h w."""
-    if first is None:
-        return frames
-    return torch.cat([first.to(frames).expand(len(frames), -1, -1, -1, -1), frames], dim=2)

@@ -71,7 +71,9 @@ def load_video_settings(path: str | os.PathLike[str]) -> VideoSettings:
     if not {"width", "height"} & told.keys():
         width, height = usual_size(config.sample_size, codec.compression * config.patch)
         shared = replace(shared, width=width, height=height)
-    return VideoSettings(shared=shared, **_own(source, told, codec.frame_rule), **_chunks(source, told, config))
+    return VideoSettings(
+        shared=shared, **_own(source, told, codec.frame_rule), **_chunks(source, told, config)
+    )
 
 
 def load_video_configs(path: str | os.PathLike[str]) -> tuple[SanaVideoConfig, VideoCodecConfig]:

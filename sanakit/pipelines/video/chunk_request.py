@@ -29,8 +29,8 @@ class ChunkPlan:
     """How the clips of a call are drawn in chunks.
 
     prompts: for each clip's prompt, that of each chunk; the last one is for all that follow. length: latent
-    frames of a chunk. count: chunks to draw of each clip. after, start: the chunks of
-    a clip that is gone on with, and the point behind them.
+    frames of a chunk. count: chunks to draw of each clip. after, start: the chunks of a clip that is gone on
+    with, and the point behind them.
     """
 
     prompts: list[list[WeightedText]]

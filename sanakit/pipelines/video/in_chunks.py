@@ -120,7 +120,8 @@ def clip_chunks(
 ) -> Iterator[ClipChunk]:
     """Yield the chunks of a request's clips, one clip after another.
 
-    first: 1 C 1 h w, the latents of the image that they begin with. notes: of the result. draw: shows latents.
+    first: 1 C 1 h w, the latents of the image that they begin with. notes: of the result. draw: shows
+    latents.
     """
     sampling, plan, index = request.sampling, request.chunks, 0
     assert plan is not None, "the request is for a causal model"

@@ -108,8 +108,8 @@ class VideoSpec:
         """Raise SettingsError for a model that does not draw chunk after chunk."""
         if not self.causal:
             raise SettingsError(
-                f"{self.settings.shared.name} is not a causal model and draws whole clips: call the pipeline, "
-                "or load a causal model such as LongSANA."
+                f"{self.settings.shared.name} is not causal and draws whole clips: call the pipeline, or "
+                "load a causal model such as LongSANA."
             )
 
     def of_images(self, *, unit: int | None = None) -> ModelSpec:

@@ -66,7 +66,7 @@ class HeldFirstFrame(nn.Module):
 
 
 def behind(first: Tensor | None, frames: Tensor) -> Tensor:
-    """Return clips with the frame that is held in front: B C t h w."""
+    """Return clips B C t h w with the held frame, 1 C 1 h w, in front; None: as they are."""
     if first is None:
         return frames
     return torch.cat([first.to(frames).expand(len(frames), -1, -1, -1, -1), frames], dim=2)

@@ -72,7 +72,7 @@ def load_video_settings(path: str | os.PathLike[str]) -> VideoSettings:
         width, height = usual_size(config.sample_size, codec.compression * config.patch)
         shared = replace(shared, width=width, height=height)
     return VideoSettings(
-        shared=shared, **_own(source, told, codec.frame_rule), **_chunks(source, told, config)
+        shared=shared, **_own(source, told, codec.frame_rule), chunks=_chunks(source, told, config)
     )
 
 
@@ -135,11 +135,11 @@ def _own(source: ModelSource, told: dict[str, Any], rule: FrameRule) -> dict[str
     return found
 
 
-def _chunks(source: ModelSource, told: dict[str, Any], config: SanaVideoConfig) -> dict[str, ChunkSettings]:
+def _chunks(source: ModelSource, told: dict[str, Any], config: SanaVideoConfig) -> ChunkSettings:
     """Return how a folder says that chunks are drawn, checked. Raises WeightsError."""
     where = source.path / OURS
     if "chunks" not in told:
-        return {}
+        return ChunkSettings()
     if not config.causal:
         raise WeightsError(f"{where} says chunks, but its transformer is not causal: leave them out.")
     given = told["chunks"]
@@ -158,14 +158,14 @@ def _chunks(source: ModelSource, told: dict[str, Any], config: SanaVideoConfig) 
     if times is None:
         if "shift" in given:
             raise WeightsError(f"{where} says a shift without few times: say flow_shift, or times.")
-        return {"chunks": ChunkSettings(**given)}
+        return ChunkSettings(**given)
     if not isinstance(times, list | tuple) or not all(map(_number, times)):
         raise WeightsError(f"{where} says times = {times!r}; it must be a list of numbers, or null.")
     try:
         FewStep(times, shift)
     except SettingsError as error:
         raise WeightsError(f"{where}, times: {error}") from None
-    return {"chunks": ChunkSettings(**{**given, "times": tuple(times)})}
+    return ChunkSettings(**{**given, "times": tuple(times)})
 
 
 def _number(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""What a call with a causal model is checked for, besides what all calls for clips are.
+"""Checks of a call with a causal model, besides those of all calls for clips.
 
 Such a model draws chunk after chunk. Each chunk may have its own prompt: "<split>" parts them in one text, as
 in the released scripts. A distilled model has few fixed steps and no guidance.

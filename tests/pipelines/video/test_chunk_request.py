@@ -1,4 +1,4 @@
-"""What calls with a causal model are checked for, without weights."""
+"""Checks of calls with a causal model, without weights."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sanakit.errors import SettingsError
 from sanakit.pipelines.video.chunk_request import check_chunks, check_distilled, joined, split_prompt
 from sanakit.weights.video.settings import ChunkSettings
 
-UNSET = dict.fromkeys(("negative_prompt", "guidance", "guidance_kind", "steps", "solver"))
+UNSET: dict[str, Any] = dict.fromkeys(("negative_prompt", "guidance", "guidance_kind", "steps", "solver"))
 PLAN: dict[str, Any] = {"latents": 5, "motion": 30, "dialect": "diffusers", "guided": False}
-PLAN |= {"prompt_weights": False}
+PLAN["prompt_weights"] = False
 SHORT = ChunkSettings(length=2)
 
 
@@ -24,7 +24,7 @@ def test_the_prompts_of_chunks_stand_in_one_text_and_come_out_again() -> None:
 
 
 def test_every_chunks_prompt_has_the_motion_score_and_its_weights() -> None:
-    settings = PLAN | {"prompt_weights": True}
+    settings: dict[str, Any] = PLAN | {"prompt_weights": True}
     plan = check_chunks(SHORT, ["a (red:1.5) fox <split> it jumps", "a cat"], **settings)
     texts = [[part.text for part in parts] for parts in plan.prompts]
     assert texts == [
@@ -36,16 +36,22 @@ def test_every_chunks_prompt_has_the_motion_score_and_its_weights() -> None:
 
 
 def test_padding_a_negative_prompt_for_several_prompts_is_refused() -> None:
-    settings = PLAN | {"dialect": "native", "guided": True}
+    settings: dict[str, Any] = PLAN | {"dialect": "native", "guided": True}
     assert check_chunks(SHORT, ["a fox"], **settings).count == 2
     with pytest.raises(SettingsError, match="one prompt for all chunks"):
         check_chunks(SHORT, ["a fox <split> it jumps"], **settings)
 
 
 def test_a_distilled_model_takes_its_own_settings() -> None:
-    own = {"negative_prompt": "", "guidance": 1.0, "guidance_kind": "cfg", "steps": 4, "solver": "few-step"}
+    own: dict[str, Any] = {
+        "negative_prompt": "",
+        "guidance": 1.0,
+        "guidance_kind": "cfg",
+        "steps": 4,
+        "solver": "few-step",
+    }
     for given in (UNSET, own):
-        few = check_distilled("long", ChunkSettings(), **given)  # pyright: ignore[reportArgumentType]
+        few = check_distilled("long", ChunkSettings(), **given)
         assert few.model_times == (1.0, 0.96, 0.889, 0.727, 0.0)
     with pytest.raises(SettingsError, match="long is a distilled model, which takes no negative prompt"):
         check_distilled("long", ChunkSettings(), **UNSET | {"negative_prompt": ["", "a table"]})  # pyright: ignore

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from rich.segment import Segments
 
     from sanakit.pipelines.result import Step
+    from sanakit.pipelines.video.in_chunks import ClipChunk
     from sanakit.pipelines.video.result import ClipStep
 
 PREVIEW_COLUMNS = 64  # of the terminal, at most
 
 
 @contextmanager
-def display(preview: bool) -> Iterator[Callable[[Step | ClipStep], None]]:
+def display(preview: bool) -> Iterator[Callable[[Step | ClipStep | ClipChunk], None]]:
     """Yield the function that shows a step: a bar on standard error, above it the image so far if wanted.
 
     Where standard error is not a terminal, nothing is shown and rich is not imported.
@@ -45,7 +46,7 @@ def display(preview: bool) -> Iterator[Callable[[Step | ClipStep], None]]:
 
     with Live(bar, console=console, transient=not preview) as live:
 
-        def show(step: Step | ClipStep) -> None:
+        def show(step: Step | ClipStep | ClipChunk) -> None:
             nonlocal last
             last, since = time.monotonic(), last
             # the first one waited for the model

@@ -19,6 +19,7 @@ import typer
 from sanakit.cli.drawing import options as option
 from sanakit.cli.drawing.display import display
 from sanakit.cli.drawing.edit import FORMATS, keep_inputs
+from sanakit.cli.drawing.video_chunks import write_chunks
 from sanakit.cli.terminal import AsJson, Debug
 from sanakit.errors import SettingsError
 from sanakit.whole import claimed, numbered
@@ -31,7 +32,9 @@ SUFFIX = ".mp4"  # of a name that is chosen
 
 
 def video(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw, in a sentence.")],
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help='What to draw; causal models: "<split>" parts chunks.')
+    ],
     model: Annotated[
         str | None,
         typer.Option(show_default=False, help="A video model's folder, or Hub org/repo. Needed."),
@@ -114,7 +117,8 @@ def video(
     """Draw a clip from a sentence, an image, or another clip.
 
     The file named by --output is replaced if it exists, but never --image or --clip; without it, a new name
-    is chosen. The file carries the settings it was drawn with.
+    is chosen. The file carries the settings it was drawn with. Causal models draw chunk after chunk, in
+    memory that does not grow.
     """
     # 1. The request
     if model is None:
@@ -147,18 +151,23 @@ def video(
             wanted = {"frames": frames, "seconds": seconds, "rate": fps}
             settings["clip"] = read_source(clip.expanduser(), spec.rule, usual=spec.settings.frames, **wanted)
         request = check_clip_request(spec, prompt, negative, width=width, height=height, **settings)
-        _check_output(paths or [Path(f"sana-{seed}{SUFFIX}")], request)
+        _check_output(paths or [_chosen(seed)], request)
 
         # 2. The clips, step by step
         pipe = TextToVideo.from_pretrained(model, device=device, dtype=dtype, encoder=request.encoded)
         result = None
-        for step in pipe.draw(request):
-            show(step)
-            result = step.result
-    assert result is not None  # the last step carries it
+        with nullcontext(paths) if paths else claimed(_chosen(seed), num_clips) as paths:
+            if request.chunks is not None:
+                timings, told = write_chunks(pipe.chunks(request), request, paths, show)
+            else:
+                for step in pipe.draw(request):
+                    show(step)
+                    result = step.result
+                assert result is not None  # the last step carries it
+                timings, told = _saved(result, paths)
 
-    # 3. Save and print
-    _deliver(result, paths, seed, str(request.rate), as_json=as_json)
+    # 3. Print
+    _print(request, paths, timings, told, as_json=as_json)
 
 
 def _check_output(paths: list[Path], request: ClipRequest) -> None:
@@ -170,19 +179,29 @@ def _check_output(paths: list[Path], request: ClipRequest) -> None:
         check_writable(path, width=width, height=height, rate=request.rate, settings=settings)
 
 
-def _deliver(result: ClipResult, paths: list[Path], seed: int, rate: str, *, as_json: bool) -> None:
-    """Save clips, to the paths or to new names of `sana-SEED.mp4`, and print what was made."""
-    new = claimed(Path(f"sana-{seed}{SUFFIX}"), len(result.metadata))  # by this process alone
+def _chosen(seed: int) -> Path:
+    return Path(f"sana-{seed}{SUFFIX}")
+
+
+def _saved(result: ClipResult, paths: list[Path]) -> tuple[dict[str, float], list[str]]:
+    """Save clips to the paths; return timings and warnings."""
     told: list[str] = []
-    with nullcontext(paths) if paths else new as paths:
-        for path, clip in zip(paths, result.clips, strict=True):
-            told += [note for note in clip.save(path)[1] if note not in told]  # pyright: ignore
-    warned = [*result.warnings, *told]
+    for path, clip in zip(paths, result.clips, strict=True):
+        told += [note for note in clip.save(path)[1] if note not in told]  # pyright: ignore
+    return result.timings, [*result.warnings, *told]
+
+
+def _print(
+    request: ClipRequest, paths: list[Path], timings: dict[str, float], warned: list[str], *, as_json: bool
+) -> None:
+    """Print what was made."""
     for warning in warned:
         print(f"Warning: {warning}", file=sys.stderr)
+    made = list(zip(paths, request.metadata, strict=True))
     if as_json:
-        clips = [{"path": str(p), "fps": rate, **one} for p, one in zip(paths, result.metadata, strict=True)]
-        print(json.dumps({"clips": clips, "timings": result.timings, "warnings": warned}, indent=2))
+        rate = str(request.rate)
+        clips = [{"path": str(path), "fps": rate, **one} for path, one in made]
+        print(json.dumps({"clips": clips, "timings": timings, "warnings": warned}, indent=2))
     else:
-        for path, clip_seed in zip(paths, result.seeds, strict=True):
-            print(f"{path}  seed {clip_seed}")
+        for path, one in made:
+            print(f"{path}  seed {one['seed']}")

@@ -63,3 +63,10 @@ class HeldFirstFrame(nn.Module):
         times = times.repeat(1, whole.shape[2])  # 1 or B, T
         times[:, 0] = 0
         return self.base.velocity(whole, times, context, guidance, after_block=after_block)[:, :, 1:]
+
+
+def behind(first: Tensor | None, frames: Tensor) -> Tensor:
+    """Return clips B C t h w with the held frame, 1 C 1 h w, in front; None: as they are."""
+    if first is None:
+        return frames
+    return torch.cat([first.to(frames).expand(len(frames), -1, -1, -1, -1), frames], dim=2)

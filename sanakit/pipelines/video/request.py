@@ -29,6 +29,14 @@ from sanakit.pipelines.control import size_like
 from sanakit.pipelines.image_to_image import STRENGTH
 from sanakit.pipelines.request import ModelSpec, Request, check_request, make_sampler, plain, whole_number
 from sanakit.pipelines.source import checked_strength
+from sanakit.pipelines.video.chunk_request import (
+    FEW_STEP,
+    SPLIT,
+    ChunkPlan,
+    check_chunks,
+    check_distilled,
+    split_prompt,
+)
 from sanakit.pipelines.video.result import ClipOutput
 from sanakit.pipelines.video.source import first_frame, frames_of, source_frames
 from sanakit.text.prompt_weights import checked_prompts
@@ -96,6 +104,14 @@ class VideoSpec:
         """Pixels of a token, along one side: sizes are multiples of it."""
         return self.compression * self.patch
 
+    def check_causal(self) -> None:
+        """Raise SettingsError for a model that does not draw chunk after chunk."""
+        if not self.causal:
+            raise SettingsError(
+                f"{self.settings.shared.name} is not causal and draws whole clips: call the pipeline, or "
+                "load a causal model such as LongSANA."
+            )
+
     def of_images(self, *, unit: int | None = None) -> ModelSpec:
         """Return the facts that checking an image's request needs.
 
@@ -145,6 +161,7 @@ class ClipRequest:
     output: ClipOutput
     first: Tensor | None = None  # 1 3 1 H W in [-1, 1]: the frame that all clips begin with
     source: Tensor | None = None  # 1 3 T H W in [-1, 1]: the clip that is redrawn
+    chunks: ChunkPlan | None = None  # of causal models, which draw chunk after chunk
 
     @property
     def metadata(self) -> list[Metadata]:
@@ -154,7 +171,8 @@ class ClipRequest:
     @property
     def typed(self) -> list[str]:
         """The prompts as they were typed, each once."""
-        return list(dict.fromkeys(str(one["prompt"]) for one in self.metadata))
+        typed = [str(one["prompt"]) for one in self.metadata]
+        return list(dict.fromkeys(part for text in typed for part in split_prompt(text)))
 
     @property
     def encoded(self) -> bool:
@@ -194,11 +212,24 @@ def check_clip_request(
     """
     own, notes = spec.settings, list[str]()
     _check_start(image, clip, strength)
+    few = None
+    if spec.causal:
+        _check_causal(own.shared.name, clip, latents)
+        if own.chunks.times is not None:
+            given = {"negative_prompt": negative_prompt, "guidance": guidance, "steps": steps}
+            given |= {"guidance_kind": guidance_kind, "solver": solver}
+            few = check_distilled(own.shared.name, own.chunks, **given)  # pyright: ignore[reportArgumentType]
+            negative_prompt, guidance, steps, solver = "", 1.0, len(few.times) - 1, None
     if output not in get_args(ClipOutput):
         raise SettingsError(f'output = {output!r}, but it must be "clip", "pt" or "latent".')
     dialect = own.shared.dialect if dialect is None else check_dialect(dialect)
     negative_prompt = own.negative_prompt if negative_prompt is None else negative_prompt
     prompts, negatives = checked_prompts(prompt, negative_prompt, MAX_CLIPS)
+    if not spec.causal and any(SPLIT in text for text in prompts):
+        raise SettingsError(
+            f'"{SPLIT}" parts the prompts of chunks, which {own.shared.name} does not draw: load a causal '
+            "model such as LongSANA."
+        )
     num_clips = whole_number("num_clips", num_clips, 1, MAX_CLIPS // len(prompts))
     score = own.score(dialect) if motion is None else whole_number("motion", motion, 0, MOST_MOTION)
     rate = as_rate(rate) if rate is not None else own.rate if clip is None else clip.rate
@@ -215,7 +246,7 @@ def check_clip_request(
 
     sampling = check_request(
         spec.of_images(),
-        [with_motion(text, score) for text in prompts],
+        [SPLIT.join(with_motion(part, score) for part in split_prompt(text)) for text in prompts],
         negatives,
         width=drawn[1],
         height=drawn[0],
@@ -230,7 +261,12 @@ def check_clip_request(
         prompt_weights=prompt_weights,
     )
     told: Metadata = {"width": width, "height": height, "frames": frames, "motion": score}
-    sampler, first, source = sampling.solver, None, None
+    sampler, first, source, chunks = few or sampling.solver, None, None, None
+    if spec.causal:
+        told |= {"solver": FEW_STEP} if few else {}
+        plan = {"motion": score, "dialect": dialect, "prompt_weights": prompt_weights}
+        plan |= {"latents": cells.frames, "guided": sampling.guided}
+        chunks = check_chunks(own.chunks, prompts, **plan)  # pyright: ignore[reportArgumentType]
     if image is not None:
         told |= {"begins_with": "an image"}
         first = first_frame(image, drawn, notes)
@@ -260,6 +296,7 @@ def check_clip_request(
         output=output,
         first=first,
         source=source,
+        chunks=chunks,
     )
 
 
@@ -280,6 +317,16 @@ def _check_start(image: Image.Image | None, clip: VideoClip | None, strength: fl
         raise SettingsError("An image and a clip to start from cannot be combined: give one of them.")
     if strength is not None and clip is None:
         raise SettingsError("strength says how much of a clip is redrawn: give the clip, or omit it.")
+
+
+def _check_causal(name: str, clip: VideoClip | None, latents: Tensor | None) -> None:
+    """Raise SettingsError for what cannot be drawn in chunks."""
+    if clip is not None:
+        raise SettingsError(
+            f"{name} is a causal model, which cannot redraw clips: omit the clip, or begin with an image."
+        )
+    if latents is not None:
+        raise SettingsError(f"{name} draws the noise of each chunk from its seed: pass a seed, not latents.")
 
 
 def _check_frames(

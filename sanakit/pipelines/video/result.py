@@ -29,7 +29,7 @@ class ClipResult:
 
     clips: list[VideoClip] | Tensor  # "clip"; "pt": B 3 T H W in [-1, 1]; "latent": B C t h w
     seeds: list[int]  # one per clip; empty where the caller gave the noise
-    timings: dict[str, float]  # seconds for text, denoise, decode
+    timings: dict[str, float]  # seconds for text, denoise, decode; of causal models for chunks
     metadata: list[Metadata]  # one per clip: all it takes to draw it again, but for an image or clip
     warnings: list[str]  # what the user should know, such as a prompt that was cut
 

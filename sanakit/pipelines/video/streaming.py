@@ -20,12 +20,11 @@ import torch
 from torch import Tensor
 
 from sanakit.errors import NumericsError, SettingsError
+from sanakit.flow.few_step import CHUNK
 from sanakit.models.contracts import VideoCodec
 from sanakit.models.sana import TextContext
 from sanakit.pipelines.memory import memory_limit
 from sanakit.pipelines.video.chunks import ChunkSampler, ClipPoint
-
-CHUNK = 10  # latent frames, as LongSANA was trained
 
 
 def chunk_lengths(frames: int, chunk: int = CHUNK) -> list[int]:

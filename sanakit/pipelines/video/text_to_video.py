@@ -35,11 +35,14 @@ from sanakit.errors import SettingsError, WeightsError
 from sanakit.images.image import draw_preview, fit_preview, resize_and_crop, to_levels
 from sanakit.models.contracts import TextModel, VelocityModel, VideoCodec
 from sanakit.models.dc_ae import DCAE
-from sanakit.models.video.held_frame import HeldFirstFrame
+from sanakit.models.video.held_frame import HeldFirstFrame, behind
 from sanakit.models.video.sana_video import SanaVideo
 from sanakit.pipelines.denoise import Batch, Sample, begin
 from sanakit.pipelines.memory import MemoryPlan, available_bytes, choose_device, memory_limit, stage
+from sanakit.pipelines.request import Request
 from sanakit.pipelines.result import check_finite
+from sanakit.pipelines.video.chunk_request import joined
+from sanakit.pipelines.video.in_chunks import ClipChunk, clip_chunks, going_on, samplers, steps_of, texts_of
 from sanakit.pipelines.video.memory import choose_plan, decode_frames
 from sanakit.pipelines.video.request import ClipDrawSettings, ClipRequest, VideoSpec, check_clip_request
 from sanakit.pipelines.video.result import ClipOutput, ClipResult, ClipStep, LastClipStep, clips_of
@@ -183,16 +186,43 @@ class TextToVideo:
     def draw(self, request: ClipRequest) -> Iterator[ClipStep]:
         """Yield the steps of a checked request, as `steps` does.
 
-        Raises at once: SettingsError for LongSANA, and for an image or clip without the encoder.
+        Raises SettingsError at once for an image or clip without the encoder.
         """
-        if self.spec.causal:
-            raise SettingsError(
-                f"{self.settings.shared.name} is a LongSANA model, which draws chunk after chunk: draw whole "
-                "clips with a SANA-Video model."
-            )
+        if request.chunks is not None:
+            return steps_of(self.chunks(request), request)
+        self._check_encoder(request)
+        return self._draw(request, self.plan())
+
+    def stream(
+        self,
+        prompt: str | Sequence[str],
+        negative_prompt: str | None = None,
+        *,
+        after: Sequence[ClipChunk] = (),
+        **settings: Unpack[ClipDrawSettings],
+    ) -> Iterator[ClipChunk]:
+        """Yield one clip chunk by chunk as it is drawn, by a causal model: memory does not grow with it.
+
+        prompt: for the clip, or one for each chunk, the last of which is for all that follow; "<split>" in a
+        text parts them, too. after: all chunks of a clip, to go on behind the last of them; frames then are
+        of both together, and without a seed its random numbers go on. settings: of `__call__`, for one clip.
+        All is checked at once. Raises as `__call__` does, and SettingsError for a model that is not causal.
+        """
+        self.spec.check_causal()
+        if settings.get("num_clips", 1) != 1:
+            raise SettingsError("A stream is of one clip: leave num_clips out, or call the pipeline.")
+        request = check_clip_request(self.spec, joined(prompt), negative_prompt, **settings)
+        return self.chunks(going_on(request, after, settings.get("seed")) if after else request)
+
+    def chunks(self, request: ClipRequest) -> Iterator[ClipChunk]:
+        """Yield the chunks of a checked request, clip after clip, as `stream` does."""
+        self.spec.check_causal()
+        self._check_encoder(request)
+        return self._chunks(request, self.plan())
+
+    def _check_encoder(self, request: ClipRequest) -> None:
         if request.encoded and self.autoencoder.encoder is None:
             raise SettingsError("This pipeline was loaded without the encoder: load it with encoder=True.")
-        return self._draw(request, self.plan())
 
     def plan(self) -> MemoryPlan:
         """Return when the weights of the parts are in memory, see `pipelines/video/memory.py`."""
@@ -233,7 +263,7 @@ class TextToVideo:
 
         # 2 text: features of the negative prompts, then of the prompts, unpadded
         with stage(self.text_encoder.model, plan, self.device):
-            features, told = self._encode_text(request, plan)
+            features, told = self._encode_text(request, sampling, plan)
             weights = weigh(self.text_encoder, sampling.texts, sampling.nulls, told, sampling.dialect)
         for note in (notes := [*sampling.notes, *told]):
             warnings.warn(note, stacklevel=3)
@@ -259,14 +289,14 @@ class TextToVideo:
                 self._check(batch.latents, f"Step {state.index} of {state.total}", self.transformer.dtype)
                 denoise += perf_counter() - resumed  # without what the caller does between two steps
                 if not state.done:
-                    now, clean = (_behind(first, frames) for frames in (batch.latents, batch.clean))
+                    now, clean = (behind(first, frames) for frames in (batch.latents, batch.clean))
                     yield ClipStep(
                         index=state.index, total=state.total, latents=now, clean=clean, draw=self.preview
                     )
                 resumed = perf_counter()
 
         # 6 decode, 7 clips
-        last = _behind(first, batch.latents)  # at t = 0 the sample is the clean latents
+        last = behind(first, batch.latents)  # at t = 0 the sample is the clean latents
         clips = last if request.output == "latent" else self.clips(last, request)
         result = ClipResult(
             clips=clips,
@@ -278,6 +308,18 @@ class TextToVideo:
         yield LastClipStep(
             index=state.index, total=state.total, latents=last, clean=last, draw=self.preview, drawn=result
         )
+
+    def _chunks(self, request: ClipRequest, plan: MemoryPlan) -> Iterator[ClipChunk]:
+        sampling, codec = texts_of(request), self.autoencoder
+        with stage(self.text_encoder.model, plan, self.device):
+            features, told = self._encode_text(request, sampling, plan)
+            weights = weigh(self.text_encoder, sampling.texts, sampling.nulls, told, sampling.dialect)
+        for note in (notes := [*sampling.notes, *told]):
+            warnings.warn(note, stacklevel=3)
+        with stage(self.transformer, plan, self.device), stage(codec, plan, self.device):
+            first = None if request.first is None else self.encode(request.first)
+            each = samplers(self.transformer, request, features, weights, plan.after_block)
+            yield from clip_chunks(codec, each, request, first, notes, self.preview)
 
     @torch.no_grad()
     def clips(self, latents: Tensor, request: ClipRequest) -> list[VideoClip] | Tensor:
@@ -308,9 +350,11 @@ class TextToVideo:
             for frames, settings in zip(levels, request.metadata, strict=True)
         ]
 
-    def _encode_text(self, request: ClipRequest, plan: MemoryPlan) -> tuple[list[Tensor], list[str]]:
+    def _encode_text(
+        self, request: ClipRequest, sampling: Request, plan: MemoryPlan
+    ) -> tuple[list[Tensor], list[str]]:
         """Return features (L E) of the negative prompts, then of the prompts; and notes on these."""
-        sampling, encoder, notes = request.sampling, self.text_encoder, list[str]()
+        encoder, notes = self.text_encoder, list[str]()
         encoder.after_layer = plan.after_layer
         nulls = [null.text for null in sampling.nulls]
         features = encoder.encode_negative(nulls, notes, sampling.dialect)
@@ -353,10 +397,3 @@ class TextToVideo:
 
     def _check(self, values: Tensor, what: str, dtype: torch.dtype) -> None:
         check_finite(values, what, dtype, self.settings.shared.precision)
-
-
-def _behind(first: Tensor | None, frames: Tensor) -> Tensor:
-    """Return clips with the frame that is held in front: B C t h w."""
-    if first is None:
-        return frames
-    return torch.cat([first.to(frames).expand(len(frames), -1, -1, -1, -1), frames], dim=2)

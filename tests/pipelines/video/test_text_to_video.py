@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 
 from sanakit.clips.reading import open_clip
-from sanakit.errors import MemoryLimitError, NumericsError, SettingsError, WeightsError
+from sanakit.errors import MemoryLimitError, NumericsError, WeightsError
 from sanakit.pipelines.control import step_times
 from sanakit.pipelines.request import make_sampler
 from sanakit.pipelines.video.result import ClipResult
 from sanakit.pipelines.video.text_to_video import TextToVideo
 from tests.pipelines.conftest import INSTRUCTION, MAX_TOKENS
-from tests.pipelines.video.tiny import GRID, TRANSFORMER, apart, noise, save_tiny
+from tests.pipelines.video.tiny import GRID, apart, noise
 
 LATENTS = 1e-4  # largest difference over largest value; seen: 3e-6
 FRAMES = 2  # of 255, in every value of every pixel
@@ -229,12 +229,6 @@ def test_a_step_that_gives_nan_is_told(video_pipe, monkeypatch) -> None:
     )
     with pytest.raises(NumericsError, match="Step 1 of 2 gave NaN"):
         video_pipe(PROMPT, steps=2, guidance=3.0, seed=0)
-
-
-def test_longsana_is_not_drawn_whole(video_folder, tmp_path) -> None:
-    folder = save_tiny(tmp_path / "long", replace(TRANSFORMER, causal=True))
-    with pytest.raises(SettingsError, match="LongSANA model, which draws chunk after chunk"):
-        TextToVideo.from_pretrained(folder, device="cpu")(PROMPT)
 
 
 def test_a_model_of_images_is_refused_by_name(folder) -> None:

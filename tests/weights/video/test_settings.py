@@ -13,7 +13,7 @@ from sanakit.errors import WeightsError
 from sanakit.text.video import NEGATIVE_PROMPT, VIDEO_INSTRUCTION
 from sanakit.weights.find.resolve import resolve
 from sanakit.weights.settings import instruction_of
-from sanakit.weights.video.settings import load_video_configs, load_video_settings
+from sanakit.weights.video.settings import ChunkSettings, load_video_configs, load_video_settings
 from tests.pipelines.video.tiny import AUTOENCODER, TRANSFORMER, save_tiny
 
 
@@ -100,3 +100,45 @@ def test_an_unknown_autoencoder_is_named(plain) -> None:
             load_video_settings(plain)
     finally:
         path.write_text(content)
+
+
+# Causal models
+
+
+@pytest.fixture(scope="module")
+def causal(tmp_path_factory):
+    folder = save_tiny(tmp_path_factory.mktemp("causal") / "model", replace(TRANSFORMER, causal=True))
+    (folder / "sanakit.json").unlink()
+    return folder
+
+
+def test_a_causal_folder_draws_as_longsana_unless_it_tells_otherwise(causal) -> None:
+    assert load_video_settings(causal).chunks == ChunkSettings(
+        length=10, times=(1.0, 0.96, 0.889, 0.727), shift=7.0
+    )
+    own = {"length": 2, "times": [1.0, 0.5], "shift": 3}
+    assert told(causal, chunks=own).chunks == ChunkSettings(length=2, times=(1.0, 0.5), shift=3)
+    assert told(causal, chunks={"times": None}).chunks.times is None
+
+
+@pytest.mark.parametrize(
+    ("chunks", "sentence"),
+    [
+        (10, "chunks = 10; it must be an object of length, shift, times"),
+        ({"size": 2}, "it must be an object of length, shift, times"),
+        ({"length": 0}, "length = 0; it must be a whole number"),
+        ({"times": "all"}, "times = 'all'; it must be a list of numbers, or null"),
+        ({"times": [0.5, 1.0]}, "times: "),
+        ({"times": []}, "times: The few times are"),
+        ({"shift": -1}, "shift = -1; it must be a number above 0"),
+        ({"shift": 5, "times": None}, "a shift without few times"),
+    ],
+)
+def test_wrong_chunks_are_told_with_their_file(causal, chunks, sentence) -> None:
+    with pytest.raises(WeightsError, match=rf"sanakit.json.*{sentence}"):
+        told(causal, chunks=chunks)
+
+
+def test_chunks_of_a_model_of_whole_clips_are_refused(plain) -> None:
+    with pytest.raises(WeightsError, match="its transformer is not causal: leave them out"):
+        told(plain, chunks={"length": 2})

@@ -35,6 +35,7 @@ from sanakit.cli.typer_seams import (
 from sanakit.errors import SanaError
 
 MISTAKE, INTERRUPTED = 2, 130
+HELP = {"-h", "--help", "--version"}  # answered whatever a user's defaults hold
 PROMPTED = ("generate", "best-of", "edit", "video")  # commands that take a sentence
 
 
@@ -50,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         enable_completion(os.environ)
         command = click_command(command_line())
-        defaults = read_defaults(option_names(command), os.environ)
+        asked = bool(HELP & {*words}) or words[:1] == ["help"] or not words
+        defaults = {} if asked else read_defaults(option_names(command), os.environ)
         code = command(words, prog_name="sana", standalone_mode=False, default_map=defaults)
         print(end="", flush=True)
     except SanaError as error:
@@ -158,17 +160,18 @@ def _hint(error: Exception, words: Sequence[str]) -> str:
         from sanakit.cli.train import setting_for
 
         return setting_for(option)
-    return ours(option, options_of(error))
+    return ours(option, options_of(error), prompted=command.split()[-1] in PROMPTED if command else False)
 
 
 def _quoted(extra: str, words: Sequence[str]) -> str:
     """Return how to write a sentence whose words came one by one; "" where that is not the mistake."""
     if not words or words[0] not in PROMPTED:
         return ""
-    last = extra.split()[-1]
-    end = max(i for i, word in enumerate(words) if word == last) if last in words else len(words) - 1
-    start = end - len(extra.split())
-    return f'Put the sentence in quotes: "{" ".join(words[start : end + 1])}".' if start > 0 else ""
+    run = extra.split()
+    for start in range(2, len(words)):
+        if list(words[start : start + len(run)]) == run and not words[start - 1].startswith("-"):
+            return f'Put the sentence in quotes: "{" ".join(words[start - 1 : start + len(run)])}".'
+    return ""
 
 
 def _complain(sentence: str) -> int:

@@ -1,12 +1,13 @@
 """A user's own defaults for options: a file, and variables of the environment, which take precedence.
 
-    ~/.config/sanakit/config.toml          model = "./photos"       # of every command that has the option
-                                           [generate]
-                                           steps = 14               # of one command
-    SANAKIT_MODEL, SANAKIT_GENERATE_STEPS  the same two
+    ~/.config/sanakit/config.toml     steps = 14              # of the commands that draw images
+                                      [evaluate]
+                                      device = "cuda"         # of one command
+    SANAKIT_STEPS, SANAKIT_EVALUATE_DEVICE                    # the same two
 
-The command line counts more than either. A key that no command has is refused in the file, and told in the
-environment, where other programs may have put it.
+The command line counts more than either. Options that belong to one call, such as a seed, have no defaults.
+A key that does not exist is refused in the file, and told in the environment, where other programs may have
+put it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sanakit.cli.typer_seams import Commands
+from sanakit.cli.typer_seams import Commands, Option
 from sanakit.errors import SettingsError
 
 PREFIX = "SANAKIT_"
 OTHERS = ("KERNELS", "COMFYUI", "COMFYUI_PYTHON")  # variables of this prefix that are not defaults
+DRAWING = ("generate", "edit", "best-of")  # commands that keys without a table are for
+# Options of one call: they exclude each other, name its files, or say what becomes of its result.
+OF_A_CALL = frozenset(
+    (
+        *("help", "debug", "json", "yes", "overwrite", "resume", "smoke", "seed", "num-images", "num-clips"),
+        *("size", "width", "height", "frames", "seconds", "image", "clip", "mask", "expand", "strength"),
+        *("prompts", "cluster", "control", "control-kind", "control-scale", "control-range", "images"),
+        *("control-model", "reference", "count", "keep", "preview", "output"),
+    )
+)
 Defaults = dict[str, Any]  # of a command's options by parameter, and of its subcommands by name
 
 
@@ -33,11 +44,15 @@ def config_file(environment: Mapping[str, str]) -> Path:
 
 
 def read_defaults(commands: Commands, environment: Mapping[str, str]) -> Defaults:
-    """Return the defaults that a user has set. commands: by their names, with the names of their options.
+    """Return the defaults that a user has set. commands: by their names, with their options by name.
 
     Raises SettingsError for a file that cannot be read or names what does not exist. Unknown variables are
     told on standard error.
     """
+    offered = {
+        command: {name: option for name, option in options.items() if name not in OF_A_CALL}
+        for command, options in commands.items()
+    }
     found: Defaults = {}
     path = config_file(environment)
     try:
@@ -47,8 +62,8 @@ def read_defaults(commands: Commands, environment: Mapping[str, str]) -> Default
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read ({error}): mend it or remove it.") from None
     if text:
-        _from_file(text, path, commands, found)
-    _from_environment(environment, commands, found)
+        _from_file(text, path, offered, found)
+    _from_environment(environment, offered, found)
     return found
 
 
@@ -61,71 +76,74 @@ def _from_file(text: str, path: Path, commands: Commands, found: Defaults) -> No
         raise SettingsError(f"{path} is not TOML ({error}): mend it or remove it.") from None
     tables = {name: value for name, value in content.items() if isinstance(value, dict)}
     for name, value in content.items():
-        if name not in tables and not _set_everywhere(_parameter(name), value, commands, found):
-            raise SettingsError(_unknown(f"{path}: {name}", _parameter(name), _options(commands)))
+        if name not in tables and not _set_where_drawn(_spelt(name), value, commands, found):
+            raise SettingsError(_unknown(f"{path}: {name}", name, _drawing(commands)))
     for command, table in tables.items():
         if command not in commands:
             raise SettingsError(_unknown(f"{path}: [{command}]", command, commands))
         for name, value in table.items():
-            if _parameter(name) not in commands[command]:
-                raise SettingsError(
-                    _unknown(f"{path}: [{command}] {name}", _parameter(name), commands[command])
-                )
-            _set(command, _parameter(name), value, found)
+            if _spelt(name) not in commands[command]:
+                raise SettingsError(_unknown(f"{path}: [{command}] {name}", name, commands[command]))
+            _set(command, commands[command][_spelt(name)], value, found)
 
 
 def _from_environment(environment: Mapping[str, str], commands: Commands, found: Defaults) -> None:
     ours = {name[len(PREFIX) :]: value for name, value in environment.items() if name.startswith(PREFIX)}
-    single: list[tuple[str, str, str]] = []
+    single: list[tuple[str, Option, str]] = []
     for name, value in ours.items():
         if name in OTHERS:
             continue
         own = [
             (command, option, value)
             for command, options in commands.items()
-            for option in options
-            if name == f"{command}_{option}".replace(" ", "_").replace("-", "_").upper()
+            for written, option in options.items()
+            if name == _variable(f"{command} {written}")
         ]
         single += own
-        if not own and not _set_everywhere(name.lower(), value, commands, found):
-            known = [PREFIX + option.upper() for option in _options(commands)]
+        if not own and not _set_where_drawn(_spelt(name), value, commands, found):
+            known = [PREFIX + _variable(option) for option in _drawing(commands)]
             print(f"Warning: {_unknown(PREFIX + name, PREFIX + name, known)}", file=sys.stderr)
     for command, option, value in single:  # what is said of one command counts more
         _set(command, option, value, found)
 
 
-def _set_everywhere(option: str, value: Any, commands: Commands, found: Defaults) -> bool:
-    """Set an option of every command that has it, and return whether one does."""
-    having = [command for command, options in commands.items() if option in options]
+def _set_where_drawn(name: str, value: Any, commands: Commands, found: Defaults) -> bool:
+    """Set an option of the commands that draw images, and return whether one of them has it."""
+    having = [command for command in DRAWING if name in commands.get(command, ())]
     for command in having:
-        _set(command, option, value, found)
+        _set(command, commands[command][name], value, found)
     return bool(having)
 
 
-def _set(command: str, option: str, value: Any, found: Defaults) -> None:
+def _set(command: str, option: Option, value: Any, found: Defaults) -> None:
     place = found
     for name in command.split():
         place = place.setdefault(name, {})
-    place[option] = value
+    place[option.parameter] = [value] if option.repeated and not isinstance(value, list) else value
 
 
-def _parameter(name: str) -> str:
-    return name.replace("-", "_")
+def _spelt(name: str) -> str:
+    return name.replace("_", "-").lower()
 
 
-def _options(commands: Commands) -> set[str]:
-    return {option for options in commands.values() for option in options}
+def _variable(words: str) -> str:
+    return words.replace(" ", "_").replace("-", "_").upper()
+
+
+def _drawing(commands: Commands) -> set[str]:
+    return {option for command in DRAWING for option in commands.get(command, ())}
 
 
 def _unknown(where: str, name: str, known: Iterable[str]) -> str:
+    if _spelt(name) in OF_A_CALL:
+        return f"{where} is not a default but an option of one call: give it there."
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"{where} is not a setting" + (f": did you mean {near[0]}?" if near else ".")
 
 
 def set_by(command: str, option: str, environment: Mapping[str, str]) -> str:
     """Return where a command's option got its value if it was not typed: a variable's name, or the file's."""
-    for name in (f"{command}_{option}", option):
-        variable = PREFIX + name.replace(" ", "_").replace("-", "_").upper()
-        if variable in environment:
-            return variable
+    for name in (f"{command} {option}", option):
+        if PREFIX + _variable(name) in environment:
+            return PREFIX + _variable(name)
     return os.fspath(config_file(environment))

@@ -7,8 +7,8 @@ typer carries its own copy of click, whose exceptions and commands it exports in
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
 
 import typer
 from typer.main import get_command
@@ -16,7 +16,16 @@ from typer.main import get_command
 # The parent of all mistakes in a command line; typer exports some of its children.
 UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
 
-Commands = Mapping[str, Sequence[str]]  # a command's words behind `sana` -> its options, as parameters
+
+class Option(NamedTuple):
+    """An option of a command: the parameter that it fills, and whether it may be repeated."""
+
+    parameter: str
+    repeated: bool = False
+
+
+# A command's words behind `sana` -> its options, by their long names without dashes in front.
+Commands = Mapping[str, Mapping[str, Option]]
 _COMPLETE = "_SANA_COMPLETE"  # the variable by which a shell asks for completions
 
 
@@ -26,11 +35,17 @@ def click_command(app: typer.Typer) -> Any:
 
 
 def option_names(command: Any, words: str = "") -> Commands:
-    """Return the parameters that are options of a command and of all below it. command: a click command."""
+    """Return the options of a command and of all below it. command: a click command."""
     below: dict[str, Any] = getattr(command, "commands", {})
-    found: dict[str, Sequence[str]] = {}
+    found: dict[str, Mapping[str, Option]] = {}
     if words:
-        found[words] = [one.name for one in command.params if one.param_type_name == "option"]
+        found[words] = {
+            name[2:]: Option(one.name, one.multiple)
+            for one in command.params
+            if one.param_type_name == "option"
+            for name in one.opts
+            if name.startswith("--")
+        }
     for name, sub in below.items():
         found |= option_names(sub, f"{words} {name}".strip())
     return found

@@ -99,6 +99,7 @@ def read_prompts(
     check("", seed=seed, **defaults)  # a fault of theirs is told once, not row by row
     entries: list[PromptImage] = []
     faults: list[str] = []
+    last: tuple[StoredControl, ControlImage] | None = None  # rows often share a control image
     lines_of: dict[str, int] = {}  # a name, as it is compared where case is ignored -> its line
     for number, (line, parse) in enumerate(_rows(path), start=1):
         try:
@@ -106,7 +107,10 @@ def read_prompts(
             name = values.pop("name", None)
             shown = _steering(values, path.parent, control or StoredControl(path=""))
             settings = {**defaults, "seed": seed + number - 1, **_with_sides(values)}
-            settings |= {"control": shown.open()} if shown else {}
+            if shown:
+                if last is None or last[0] != shown:
+                    last = (shown, shown.open())
+                settings["control"] = last[1]
             drawn = check(**settings).metadata
             stem = row_name(number, settings["prompt"]) if name is None else checked_name(name)
             for index, metadata in enumerate(drawn, start=1):

@@ -45,6 +45,9 @@ def test_words_without_quotes_are_put_together(sana) -> None:
         assert outcome.code == 2
         assert outcome.err.endswith('Put the sentence in quotes: "a dog on grass".\n')
     assert "quotes" not in sana("inspect", "a", "b").err
+    for words in (["a", "red", "--seed", "5", "apple"], ["a", "--steps", "2", "b", "--seed"]):
+        assert "quotes" not in sana("generate", *words).err
+    assert sana("generate", "a", "red", "apple", "-o", "apple").err.endswith('"a red apple".\n')
 
 
 def test_a_prompt_is_read_from_standard_input(sana, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 
 from sanakit.cli.defaults import config_file, read_defaults, set_by
+from sanakit.cli.typer_seams import Option
 from sanakit.errors import SettingsError
+from sanakit.images.image import read_metadata
 
+STEPS, MODEL, ADAPTER = Option("steps"), Option("model"), Option("adapter", repeated=True)
 COMMANDS = {
-    "generate": ("model", "steps", "num_images"),
-    "edit": ("model", "steps", "strength"),
-    "data cache": ("model", "batch_size"),
+    "generate": {"model": MODEL, "steps": STEPS, "seed": Option("seed"), "adapter": ADAPTER},
+    "edit": {"model": MODEL, "steps": STEPS, "guidance-kind": Option("guidance_kind")},
+    "data cache": {"model": MODEL, "batch-size": Option("batch_size")},
+    "train": {"steps": STEPS, "compile": Option("compiled")},
 }
 
 
@@ -34,12 +38,13 @@ def test_without_a_file_or_variables_nothing_is_set(tmp_path: Path) -> None:
     assert read_defaults(COMMANDS, {"XDG_CONFIG_HOME": str(tmp_path), "HOME": "/nowhere"}) == {}
 
 
-def test_a_key_is_of_every_command_that_has_it_and_a_tables_of_one(written) -> None:
-    environment = written('model = "own"\nsteps = 9\n[generate]\nsteps = 14\nnum-images = 2\n')
+def test_a_key_is_of_every_command_that_draws_images_and_a_tables_of_one(written) -> None:
+    """A default for drawing must not shorten a training."""
+    environment = written('model = "own"\nsteps = 9\n[generate]\nsteps = 14\n[train]\ncompile = true\n')
     assert read_defaults(COMMANDS, environment) == {
-        "generate": {"model": "own", "steps": 14, "num_images": 2},
+        "generate": {"model": "own", "steps": 14},
         "edit": {"model": "own", "steps": 9},
-        "data": {"cache": {"model": "own"}},
+        "train": {"compiled": True},
     }
 
 
@@ -48,25 +53,34 @@ def test_variables_precede_the_file_and_one_commands_those_of_all(written) -> No
         "steps = 9\n[edit]\nsteps = 10\n",
         SANAKIT_STEPS="11",
         SANAKIT_GENERATE_STEPS="12",
+        SANAKIT_GUIDANCE_KIND="apg",
         SANAKIT_DATA_CACHE_BATCH_SIZE="3",
         SANAKIT_KERNELS="off",
     )
-    found = read_defaults(COMMANDS, environment)
-    assert found == {
+    assert read_defaults(COMMANDS, environment) == {
         "generate": {"steps": "12"},
-        "edit": {"steps": "11"},
+        "edit": {"steps": "11", "guidance_kind": "apg"},
         "data": {"cache": {"batch_size": "3"}},
     }
     assert set_by("generate", "steps", environment) == "SANAKIT_GENERATE_STEPS"
     assert set_by("edit", "steps", environment) == "SANAKIT_STEPS"
-    assert set_by("edit", "strength", environment) == str(config_file(environment))
+    assert set_by("train", "compiled", environment) == str(config_file(environment))
+
+
+def test_one_value_of_an_option_that_may_be_repeated_is_a_list_of_it(written) -> None:
+    assert read_defaults(COMMANDS, written('adapter = "a"\n')) == {"generate": {"adapter": ["a"]}}
+    assert read_defaults(COMMANDS, written('adapter = ["a", "b"]\n')) == {"generate": {"adapter": ["a", "b"]}}
+    assert read_defaults(COMMANDS, written("", SANAKIT_ADAPTER="c")) == {"generate": {"adapter": ["c"]}}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("stesp = 3", "stesp is not a setting: did you mean steps?"),
-        ("[generate]\nstrength = 3", r"\[generate\] strength is not a setting"),
+        ("[edit]\nbatch-size = 3", r"\[edit\] batch-size is not a setting"),
+        ("seed = 3", "seed is not a default but an option of one call"),
+        ("[generate]\nseed = 3", r"\[generate\] seed is not a default but an option of one call"),
+        ("compile = true", "compile is not a setting"),
         ("[generat]\nsteps = 3", r"\[generat\] is not a setting: did you mean generate?"),
         ("steps =", "is not TOML"),
     ],
@@ -92,12 +106,24 @@ def test_the_command_draws_by_them_and_says_where_a_bad_one_is_from(
     sana, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SANAKIT_MODEL", str(tiny))
-    monkeypatch.setenv("SANAKIT_GENERATE_NUM_IMAGES", "2")
-    outcome = sana("generate", "a fox", "--steps", 1, "--seed", 5)
-    assert (outcome.code, outcome.out) == (0, "sana-5-1.png  seed 5\nsana-5-2.png  seed 6\n")
-    assert sana("generate", "a fox", "--steps", 1, "-s", 5, "-n", 1).out == "sana-5_2.png  seed 5\n"
-    monkeypatch.setenv("SANAKIT_STEPS", "many")
+    monkeypatch.setenv("SANAKIT_GENERATE_STEPS", "1")
+    assert sana("generate", "a fox", "-s", 5).out == "sana-5.png  seed 5\n"
+    assert read_metadata("sana-5.png")["steps"] == 1
+    assert sana("generate", "a fox", "-s", 6, "--steps", 2).code == 0
+    assert read_metadata("sana-6.png")["steps"] == 2
+    monkeypatch.setenv("SANAKIT_GENERATE_STEPS", "many")
     outcome = sana("generate", "a fox")
     assert outcome.code == 2
-    assert outcome.err.endswith("The value is from SANAKIT_STEPS.\n")
-    assert "SANAKIT_STEPS" not in sana("generate", "a fox", "--steps", "few").err
+    assert outcome.err.endswith("The value is from SANAKIT_GENERATE_STEPS.\n")
+    assert "SANAKIT" not in sana("generate", "a fox", "--steps", "few").err
+
+
+def test_help_is_shown_whatever_the_file_holds(sana, tmp_path: Path) -> None:
+    path = config_file({"XDG_CONFIG_HOME": str(tmp_path / "config")})
+    path.parent.mkdir(parents=True)
+    path.write_text("nonsense = 1\n", encoding="utf-8")
+    for words in (["-h"], ["help", "generate"], ["--version"], ["generate", "--help"]):
+        assert sana(*words).code == 0
+    outcome = sana("models")
+    assert outcome.code == 2
+    assert "nonsense is not a setting" in outcome.err

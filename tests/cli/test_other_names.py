@@ -10,14 +10,16 @@ from sanakit.cli.typer_seams import click_command, option_names
 def test_other_programs_names_are_answered_with_ours(sana) -> None:
     assert sana("generate", "a", "--cfg-scale", "3").err.endswith("Use --guidance.\n")
     assert sana("edit", "a.png", "b", "--num-inference-steps", "3").err.endswith("Use --steps.\n")
-    assert sana("generate", "a", "--init-img", "a.png").err.endswith("Use sana edit IMAGE PROMPT.\n")
+    assert sana("generate", "a", "--init-img", "a.png").err.endswith("or sana video PROMPT --image IMAGE.\n")
     assert not sana("bench", "--cfg-scale", "3").err.endswith("Use --guidance.\n")
+    assert sana("best-of", "a", "--num-images", "3").err.endswith("Use --count.\n")
+    assert sana("video", "a", "--num-images", "3").err.endswith("Use --num-clips.\n")
+    assert "alone" not in sana("evaluate", "pocket", "--prompt", "x").err
 
 
-def test_none_of_those_names_is_an_option_that_we_have() -> None:
-    """Where one is, it would never be answered; and what is answered exists."""
+def test_what_is_answered_exists() -> None:
+    """And an option that a command has is never another's name for something else there."""
     options = option_names(click_command(command_line()))
-    drawing = {f"--{name.replace('_', '-')}" for name in options["generate"]}
-    assert not drawing & OTHERS.keys()
-    ours = {instead for instead in OTHERS.values() if instead.startswith("--")}
-    assert ours - drawing <= {"--frames"}
+    drawing = {f"--{name}" for command in ("generate", "best-of", "video") for name in options[command]}
+    assert {target for targets in OTHERS.values() for target in targets} <= drawing
+    assert not {f"--{name}" for name in options["generate"]} & OTHERS.keys()

@@ -6,7 +6,14 @@ import pytest
 import typer
 
 from sanakit.cli import command_line
-from sanakit.cli.typer_seams import UsageError, click_command, extra_words, option_names, usage_sentence
+from sanakit.cli.typer_seams import (
+    Option,
+    UsageError,
+    click_command,
+    extra_words,
+    option_names,
+    usage_sentence,
+)
 
 
 def test_usage_error_is_the_parent_of_every_mistake_in_a_command_line() -> None:
@@ -39,7 +46,9 @@ def test_a_mistake_outside_of_a_command_names_the_whole_command() -> None:
 
 def test_options_are_found_of_commands_and_of_those_in_groups() -> None:
     found = option_names(click_command(command_line()))
-    assert {"steps", "num_images", "help"} <= {*found["generate"], "help"}
+    assert found["generate"]["num-images"] == Option("num_images")
+    assert found["generate"]["adapter"] == Option("adapter", repeated=True)
+    assert found["generate"]["compile"].parameter == "compiled"
     assert "prompt" not in found["generate"]
     assert "data cache" in found
 

@@ -99,6 +99,7 @@ def edit(
     # 1. The request
     if mask is not None and expand is not None:
         raise SettingsError("--mask and --expand cannot be combined: use one, then edit the result.")
+    image, mask = image.expanduser(), None if mask is None else mask.expanduser()
     margins, prompt = None if expand is None else parse_margins(expand), option.prompt_of(prompt)
     seed, chosen = secrets.randbelow(2**32) if seed is None else seed, option.parse_adapters(adapter)
 
@@ -114,8 +115,8 @@ def edit(
         sides = parse_size(size) if size is not None else None
         outputs = outputs_of(output, num_images)
         keep_inputs(outputs.paths, [image] if mask is None else [image, mask])
-        picture = open_image(image.expanduser(), str(image), FORMATS)
-        marked = None if mask is None else open_image(mask.expanduser(), str(mask), FORMATS)
+        picture = open_image(image, str(image), FORMATS)
+        marked = None if mask is None else open_image(mask, str(mask), FORMATS)
         if margins is not None:
             picture, marked = inpaint.expand(picture, *margins)
         for path in outputs.paths[:1]:
@@ -172,5 +173,5 @@ def keep_inputs(paths: Sequence[Path], sources: Sequence[Path]) -> None:
         for source in sources:
             if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
                 raise OutputError(
-                    f"{path} is the input image: choose another output name, so that it is kept."
+                    f"{path} is what it is made from: choose another output name, so that it is kept."
                 )

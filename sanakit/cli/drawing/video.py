@@ -33,7 +33,8 @@ SUFFIX = ".mp4"  # of a name that is chosen
 
 def video(
     prompt: Annotated[
-        str, typer.Argument(metavar="PROMPT", help='What to draw; causal models: "<split>" parts chunks.')
+        str,
+        typer.Argument(metavar="PROMPT", help='What to draw; - reads it. "<split>" parts causal chunks.'),
     ],
     model: Annotated[
         str | None,
@@ -128,7 +129,8 @@ def video(
         )
     if size is not None and (width is not None or height is not None):
         raise SettingsError("--size and --width or --height cannot be combined: give one or the other.")
-    seed = secrets.randbelow(2**32) if seed is None else seed
+    seed, prompt = secrets.randbelow(2**32) if seed is None else seed, option.prompt_of(prompt)
+    image, clip = (None if file is None else file.expanduser() for file in (image, clip))
     settings: dict[str, Any] = {"frames": frames, "seconds": seconds, "rate": fps, "motion": motion}
     settings |= {"steps": steps, "guidance": guidance, "guidance_kind": guidance_kind, "solver": solver}
     settings |= {"dialect": dialect, "seed": seed, "num_clips": num_clips, "strength": strength}
@@ -145,25 +147,25 @@ def video(
         paths = [] if output is None else numbered(output.expanduser(), num_clips)
         keep_inputs(paths, [file for file in (image, clip) if file is not None])
         if image is not None:
-            settings["image"] = open_image(image.expanduser(), str(image), FORMATS)
+            settings["image"] = open_image(image, str(image), FORMATS)
         spec = VideoSpec.read(model)
         if clip is not None:
             wanted = {"frames": frames, "seconds": seconds, "rate": fps}
-            settings["clip"] = read_source(clip.expanduser(), spec.rule, usual=spec.settings.frames, **wanted)
+            settings["clip"] = read_source(clip, spec.rule, usual=spec.settings.frames, **wanted)
         request = check_clip_request(spec, prompt, negative, width=width, height=height, **settings)
         _check_output(paths or [_chosen(seed)], request)
 
         # 2. The clips, step by step
         pipe = TextToVideo.from_pretrained(model, device=device, dtype=dtype, encoder=request.encoded)
         result = None
+        if request.chunks is None:  # else chunks are written as they are drawn
+            for step in pipe.draw(request):
+                show(step)
+                result = step.result
         with nullcontext(paths) if paths else claimed(_chosen(seed), num_clips) as paths:
-            if request.chunks is not None:
+            if result is None:
                 timings, told = write_chunks(pipe.chunks(request), request, paths, show)
             else:
-                for step in pipe.draw(request):
-                    show(step)
-                    result = step.result
-                assert result is not None  # the last step carries it
                 timings, told = _saved(result, paths)
 
     # 3. Print

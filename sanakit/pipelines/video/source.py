@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sanakit.clips.clip import VideoClip
 from sanakit.clips.counts import frames_for
+from sanakit.clips.formats.folder import is_frame_folder
 from sanakit.clips.reading import open_clip
 from sanakit.errors import SettingsError
 from sanakit.images.image import to_tensor
@@ -69,9 +70,12 @@ def read_source(
     """Read as much of a clip as is to be redrawn; its notes tell what is left out.
 
     usual: frames to read at most if neither frames nor seconds say it. rate: frames a second to take; None:
-    every frame, as stored. Raises as `open_clip` does.
+    every frame, as stored; of a folder without clip.json it is the folder's own. Raises as `open_clip` does.
     """
-    with open_clip(path) as file:
+    plain = os.path.isdir(path) and not is_frame_folder(path)
+    if plain and rate is None:
+        raise SettingsError(f"{path} does not say its frames a second: give the rate (--fps).")
+    with open_clip(path, folder_rate=rate if plain else None) as file:
         there, own = file.count(rate), file.facts.rate.limit_denominator(1001) if rate is None else rate
         most = usual if frames is None else max(1, frames)
         if seconds is not None:

@@ -140,7 +140,9 @@ def parse_actions(text: str) -> list[frozenset[str]]:
     frames: list[frozenset[str]] = []
     for part in "".join(text.split()).split(","):
         keys, dash, count = part.lower().rpartition("-")
-        if not dash or not count.isascii() or not count.isdigit() or not int(count[:9]):
+        digits = dash and count.isascii() and count.isdigit()
+        number = int(count.lstrip("0")[:9] or 0) if digits else 0
+        if not number:
             raise SettingsError(
                 f"{part!r} is not an action: write held keys, a dash and a number of frames, as in "
                 '"w-24,dw-48,none-8".'
@@ -152,9 +154,9 @@ def parse_actions(text: str) -> list[frozenset[str]]:
             )
         if keys == "":
             raise SettingsError(f'{part!r} names no keys: write "none{part}" for a camera that stands still.')
-        if len(frames) + int(count[:9]) > MOST_FRAMES:
+        if len(frames) + number > MOST_FRAMES:
             raise SettingsError(f"The actions take more than {MOST_FRAMES:,} frames: make them shorter.")
-        frames += [held] * int(count)
+        frames += [held] * number
     return frames
 
 

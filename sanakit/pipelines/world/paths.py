@@ -31,6 +31,7 @@ _LENSES = ("fl_x", "fl_y", "cx", "cy")  # of nerfstudio, for all frames or for o
 _BESIDE = frozenset(
     ("file_path", "mask_path", "depth_file_path", "colmap_im_id", "ply_file_path", "applied_transform")
 )
+MOST_SIDE = 65_536  # pixels of an image
 _ROTATION = 1e-3  # how far a matrix of a file may be from a rotation
 
 
@@ -139,10 +140,10 @@ def _nerfstudio(content: Mapping[str, Any], where: object) -> CameraPath:
     poses = poses * torch.tensor(
         [1.0, -1.0, -1.0, 1.0], dtype=torch.float64
     )  # y up, z back -> y down, z forward
-    sizes = {(frame.get("w", content.get("w")), frame.get("h", content.get("h"))) for frame in frames}
-    if len(sizes) > 1:
+    sizes = [(frame.get("w", content.get("w")), frame.get("h", content.get("h"))) for frame in frames]
+    if any(size != sizes[0] for size in sizes):
         raise SettingsError(f"{where} has frames of several sizes: a clip has one. Use images of one size.")
-    ((width, height),) = sizes
+    width, height = sizes[0]
     return _path(poses, torch.stack(lenses), width, height, where)
 
 
@@ -150,12 +151,12 @@ def _lens(said: Mapping[str, Any], where: object, number: int) -> Tensor:
     """Return fx, fy, cx, cy of one frame of nerfstudio; an angle of view stands for missing focal lengths."""
     lens = dict(said)
     if "fl_x" not in lens and "camera_angle_x" in lens and "w" in lens:
-        width, angle = (float(_numbers(lens[name], where, name)) for name in ("w", "camera_angle_x"))
+        width, angle = (_number(lens[name], where, name) for name in ("w", "camera_angle_x"))
         lens["fl_x"] = width / 2 / math.tan(angle / 2)
     lens.setdefault("fl_y", lens.get("fl_x"))
     for name, side in (("cx", "w"), ("cy", "h")):
         if name not in lens and side in lens:
-            lens[name] = float(_numbers(lens[side], where, side)) / 2
+            lens[name] = _number(lens[side], where, side) / 2
     if missing := [name for name in _LENSES if lens.get(name) is None]:
         raise SettingsError(
             f"{where}: frame {number} has no {missing[0]}: add it, or w, h and camera_angle_x."
@@ -165,10 +166,8 @@ def _lens(said: Mapping[str, Any], where: object, number: int) -> Tensor:
 
 def _path(poses: Tensor, lenses: Tensor, width: Any, height: Any, where: object) -> CameraPath:
     for name, side in (("width", width), ("height", height)):
-        if type(side) is not int or side < 1:
-            raise SettingsError(
-                f"{where}: the {name} of the images is {side!r}; it must be pixels, from 1 on."
-            )
+        if type(side) is not int or not 1 <= side <= MOST_SIDE:
+            raise SettingsError(f"{where}: the {name} of the images must be pixels, from 1 to {MOST_SIDE:,}.")
     if not bool((lenses[:, :2] > 0).all()):
         raise SettingsError(f"{where}: focal lengths must be above 0.")
     return CameraPath(poses, lenses, width, height)
@@ -191,10 +190,18 @@ def _poses(given: Any, where: object, name: str) -> Tensor:
     return poses
 
 
+def _number(given: Any, where: object, name: str) -> float:
+    """Return a number above 0 of a file. Raises SettingsError."""
+    found = _numbers(given, where, name)
+    if found.ndim or float(found) <= 0:
+        raise SettingsError(f"{where}: {name} is {given!r}; it must be a number above 0.")
+    return float(found)
+
+
 def _numbers(given: Any, where: object, name: str) -> Tensor:
     try:
         found = torch.tensor(given, dtype=torch.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise SettingsError(f"{where}: {name} must be numbers, in lists of one length.") from None
     if not bool(torch.isfinite(found).all()):
         raise SettingsError(f"{where}: {name} must be finite numbers.")

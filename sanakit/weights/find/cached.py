@@ -6,8 +6,10 @@ other repositories of the Hub's cache are counted, and left alone.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from sanakit.errors import ModelNotFoundError, WeightsError
 from sanakit.weights.find import hub
@@ -87,7 +89,14 @@ def _is_ours(repo: Download) -> bool:
         return True
     known = (*PLAIN, *CLIPS, *LEFT_OUT)
     indices = [folder / INDEX for folder in repo.commits.values()]
-    return any(index.is_file() and read_json(index).get("_class_name") in known for index in indices)
+    return any(_class_of(index) in known for index in indices)
+
+
+def _class_of(index: Path) -> object:
+    """Return the pipeline that an index names; "" where there is none, or where it is damaged."""
+    with suppress(WeightsError):
+        return read_json(index).get("_class_name") if index.is_file() else ""
+    return ""
 
 
 def _described(repo: Download) -> ModelHere:

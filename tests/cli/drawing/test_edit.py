@@ -44,6 +44,18 @@ def differing(first: str, second: str) -> tuple[int, int, int, int] | None:
     return ImageChops.difference(Image.open(first).convert("RGB"), Image.open(second)).getbbox()
 
 
+def test_the_input_is_kept_however_its_path_is_written(
+    sana, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    Image.new("RGB", (64, 64)).save("keep.png")
+    before = Path("keep.png").read_bytes()
+    outcome = sana("edit", "~/keep.png", "a fox", "--model", tiny, "--steps", 1, "-o", "keep.png")
+    assert outcome.code == 2
+    assert "what it is made from" in outcome.err
+    assert Path("keep.png").read_bytes() == before
+
+
 def test_a_picture_is_drawn_anew_in_its_own_size(edit) -> None:
     outcome = edit("--output", "new.png")
     assert (outcome.code, outcome.out, outcome.err) == (0, "new.png  seed 7\n", "")

@@ -112,7 +112,7 @@ def test_no_model_is_embedded_and_that_is_said_with_the_remedy(sana) -> None:
         (["--motion", 200], "motion = 200"),
         (["--output", "a.avi"], "a.avi cannot be written: end the name in .mp4"),
         (["--output", "no/a.webp"], "The folder no does not exist"),
-        (["--output", "photo.png", "--image", "photo.png"], "photo.png is the input image"),
+        (["--output", "photo.png", "--image", "photo.png"], "photo.png is what it is made from"),
         (["--output", "a.gif", "--fps", 60], "GIF shows at most 50 frames a second"),
     ],
 )

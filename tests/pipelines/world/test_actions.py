@@ -167,6 +167,12 @@ def test_texts_that_cannot_be_read_are_refused(text, said):
     assert said in str(caught.value)
 
 
+def test_zeros_in_front_of_a_number_do_not_pass_the_limit():
+    assert len(parse_actions("w-0000000012")) == 12
+    with pytest.raises(SettingsError, match="more than 100,000 frames"):
+        parse_actions("w-0000000012000000")
+
+
 def test_unknown_dialects_are_refused():
     with pytest.raises(SettingsError, match="use strafing or turning"):
         find_dialect("flying")

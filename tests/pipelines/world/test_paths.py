@@ -125,6 +125,17 @@ def test_files_that_are_not_a_path_are_refused(tmp_path, content, said):
         read_path(written(tmp_path, content))
 
 
+@pytest.mark.parametrize("field", ["w", "camera_angle_x", "fl_x"])
+@pytest.mark.parametrize("value", [[1], 0, -1, 10**400, "wide", None])
+def test_a_lens_that_is_no_lens_is_refused(tmp_path, field, value):
+    content = nerfstudio()
+    if field == "camera_angle_x":
+        del content["fl_x"]
+    content[field] = value
+    with pytest.raises(SettingsError):
+        read_path(written(tmp_path, content))
+
+
 def test_frames_of_several_sizes_are_refused(tmp_path):
     content = nerfstudio()
     frames = content["frames"]

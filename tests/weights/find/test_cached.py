@@ -73,6 +73,12 @@ def test_embedded_models_and_strangers_are_not_removed(cache: Path):
         find_here("stranger/flux")
 
 
+def test_a_damaged_stranger_is_counted_and_nothing_more(cache: Path):
+    for name, text in (("a/cut", "{"), ("a/list", "[1]")):
+        repository(cache, name, {"model_index.json": text})
+    assert models_here().others == 3
+
+
 def test_without_a_cache_the_embedded_models_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import huggingface_hub
 

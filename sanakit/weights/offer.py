@@ -50,7 +50,9 @@ def offer(model: str | os.PathLike[str]) -> Offer:
     entry = CATALOG.get(found.release)
     settings = found.settings or (_of_release(entry) if entry and found.kind == "release" else None)
     if settings is None:
-        raise WeightsError(f"{found.path} draws nothing alone: look into it by sana inspect.")
+        raise WeightsError(
+            f"{found.path} draws no images alone: look into it by sana inspect, or draw clips by sana video."
+        )
     known = load_known_things(settings)
     names = [bare_name(phrase) for phrase in known.phrases[:BEST_KNOWN]] if known else []
     own = text if text in CATALOG else found.path

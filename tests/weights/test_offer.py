@@ -86,5 +86,5 @@ def test_a_release_is_told_from_the_catalog_without_a_download(name, monkeypatch
 def test_what_is_not_there_or_draws_nothing_is_an_error(tiny) -> None:
     with pytest.raises(ModelNotFoundError, match="pocket"):
         offer("pokcet")
-    with pytest.raises(WeightsError, match="draws nothing alone"):
+    with pytest.raises(WeightsError, match="draws no images alone"):
         offer(tiny.folder / "vae")

@@ -75,7 +75,6 @@ LONG_SANA_2B_480P = replace(SANA_VIDEO_2B_480P, causal=True)
 # released size, that of cross-attention's.
 SANA_VIDEO_600M = SanaVideoConfig(depth=28, width=1152, cross_heads=16, head_dim=72, patch=2)
 SANA_VIDEO_4000M = SanaVideoConfig(depth=28, width=2560, cross_heads=20, head_dim=128, patch=2)
-SANA_VIDEO_4800M = replace(SANA_VIDEO_2B_480P, depth=60)
 
 
 @dataclass(frozen=True, slots=True)

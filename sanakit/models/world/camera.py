@@ -18,7 +18,6 @@ from torch import Tensor
 from sanakit.errors import SettingsError
 
 CAMERA_NUMBERS = 20  # of one latent frame: its pose row by row, then fx, fy, cx, cy in latents
-RAY_NUMBERS = 6  # Plücker coordinates: a direction, and a moment about the origin
 
 
 class CameraInputs(NamedTuple):
@@ -43,11 +42,13 @@ def camera_inputs(
     if poses.ndim != 3 or poses.shape[1:] != (4, 4) or not len(poses):
         raise SettingsError(f"poses have the shape {tuple(poses.shape)}: pass one 4x4 matrix for each frame.")
     if (len(poses) - 1) % stride:
-        nearest = max(1, round((len(poses) - 1) / stride)) * stride + 1
+        nearest = round((len(poses) - 1) / stride) * stride + 1
         raise SettingsError(
             f"The path has {len(poses)} poses; a clip has a multiple of {stride} frames, plus 1: pass "
-            f"{nearest} poses."
+            f"{nearest} of them."
         )
+    if not bool(torch.isfinite(poses).all()):  # of the first, nothing else would tell
+        raise SettingsError("poses hold numbers that are not finite: check the path.")
     if intrinsics.shape not in ((4,), (len(poses), 4)):
         raise SettingsError(
             f"intrinsics have the shape {tuple(intrinsics.shape)}: pass fx, fy, cx, cy once, or for each of "

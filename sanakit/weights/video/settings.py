@@ -19,6 +19,7 @@ from sanakit.flow.few_step import CHUNK, LONG_SANA_SHIFT, LONG_SANA_TIMES, FewSt
 from sanakit.models.contracts import VideoCodecConfig
 from sanakit.models.video.frame_rule import FrameRule
 from sanakit.models.video.sana_video import SanaVideoConfig
+from sanakit.models.world.config import SanaWMConfig
 from sanakit.text.video import NEGATIVE_PROMPT
 from sanakit.weights.find.resolve import OURS, ModelSource, resolve
 from sanakit.weights.layouts.parts import transformer_config
@@ -92,6 +93,8 @@ def video_configs(source: ModelSource) -> tuple[SanaVideoConfig, VideoCodecConfi
             "text_encoder and tokenizer."
         )
     config = transformer_config(source)
+    if isinstance(config, SanaWMConfig):
+        raise WeightsError(f"{source.path} is a model of worlds, which are not drawn by this version.")
     if not isinstance(config, SanaVideoConfig):
         raise WeightsError(f"{source.path} is a model of images: draw with `sana generate` or TextToImage.")
     opened = open_video_vae(source)

@@ -134,6 +134,8 @@ def test_frames_of_rays_are_those_of_diffusers():
         ({"intrinsics": torch.ones(3, 4)}, "once, or for each of 25 frames"),
         ({"size": (64, 97)}, "97x64 pixels: use multiples of 32"),
         ({"poses": poses(25) * torch.nan}, "not finite"),
+        ({"poses": poses(1) * torch.nan}, "not finite"),
+        ({"poses": poses(4)}, "pass 1 of them"),
         ({"intrinsics": torch.tensor([0.0, 1, 1, 1])}, "not above 0"),
     ],
 )

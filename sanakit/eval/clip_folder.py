@@ -51,7 +51,7 @@ def list_clips(place: str | Path) -> tuple[list[FoundClip], list[str]]:
 
     place: a folder, searched to any depth, or a single clip. Names that begin with a dot, and NAME.txt beside
     a clip, which is its prompt, are passed over.
-    Raises DataError where there is no clip, or one is damaged.
+    Raises DataError without clips, and for a damaged one.
     """
     place = Path(place)
     if not place.exists():
@@ -113,7 +113,7 @@ def references_of(
 ) -> tuple[list[Path], list[str]]:
     """Return the reference of each clip, which has its name without the suffix, and what is not used.
 
-    reference: a folder; cat.mp4 there is the reference of cat.webp, and of cat-1.webp if there is no cat-1.
+    reference: a folder; cat.mp4 there is the reference of cat.webp, and of cat-1.webp beside no cat-1.
     Or a single clip, that of all. images: whether an image may be one. Raises DataError for a clip without.
     """
     if not reference.exists():

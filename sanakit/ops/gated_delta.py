@@ -49,7 +49,7 @@ def gated_delta(
     A step is bounded where beta times the squared norms of a frame's keys sum up to no more than 2.
     """
     with torch.autocast(query.device.type, enabled=False):
-        query, key, value, beta, decay = map(_wide, (query, key, value, beta, decay))
+        query, key, value, beta, decay = map(wide, (query, key, value, beta, decay))
         products = delta_products(key, value, beta)
         states = _scan(products, decay, state)
         last = states[:, -1].clone()  # alone in its memory: callers keep it
@@ -75,7 +75,7 @@ def recurrent_gated_delta(
 ) -> tuple[Tensor, Tensor]:
     """Do as `gated_delta` does, step after step: the definition in code."""
     with torch.autocast(query.device.type, enabled=False):
-        query, key, value, beta, decay = map(_wide, (query, key, value, beta, decay))
+        query, key, value, beta, decay = map(wide, (query, key, value, beta, decay))
         batch, frames, _, heads, width = query.shape
         none = query.new_zeros(batch, heads, width, value.shape[-1])
 
@@ -130,5 +130,6 @@ def _step(products: DeltaProducts, decay: Tensor, number: int, state: Tensor | N
     return kept - products.keys[:, number] @ kept + values
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide(x: Tensor) -> Tensor:
+    """Return a tensor in float32, or as it is in float64: what sums over frames are computed in."""
     return x if x.dtype == torch.float64 else x.float()

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from sanakit.cli.drawing.options import HintName
+from sanakit.cli.drawing.options import HintName, steering_option
 from sanakit.cli.terminal import print_json, progress_bar
 from sanakit.errors import SettingsError
 
@@ -117,9 +117,7 @@ def _check_used(steering: Steering, net: str | None, entries: Sequence[PromptIma
     if any(one.control for one in entries):
         return
     _, kind, scale, span = steering
-    given = {"--control-model": net, "--control-kind": kind}
-    given |= {"--control-scale": scale != 1, "--control-range": span != (0, 1)}
-    if option := next((name for name, value in given.items() if value), None):
+    if option := steering_option(net, kind, scale, span):
         raise SettingsError(
             f"{option} needs images to steer by: name them in the column control, or one with --control."
         )

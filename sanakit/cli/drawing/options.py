@@ -217,6 +217,15 @@ def parse_adapters(texts: list[str] | None) -> list[tuple[str, float]]:
     return found
 
 
+def steering_option(
+    control_model: str | None, kind: str | None, scale: float, span: tuple[float, float]
+) -> str | None:
+    """Return the first option that was given and says how an image steers; None: none was."""
+    given = {"--control-model": control_model, "--control-kind": kind}
+    given |= {"--control-scale": scale != 1, "--control-range": span != (0, 1)}
+    return next((name for name, value in given.items() if value), None)
+
+
 def control_image(
     file: Path | None,
     kind: HintName | None,
@@ -233,9 +242,7 @@ def control_image(
     Raises SettingsError for options that need another one, or an image that cannot be read.
     """
     if file is None:
-        given = {"--control-model": control_model, "--control-kind": kind}
-        given |= {"--control-scale": scale != 1, "--control-range": span != (0, 1)}
-        if option := next((name for name, value in given.items() if value), None):
+        if option := steering_option(control_model, kind, scale, span):
             raise SettingsError(f"{option} needs an image to steer by: give it with --control, or omit both.")
         return None
     from sanakit.images.opening import open_image

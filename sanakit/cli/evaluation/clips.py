@@ -17,7 +17,7 @@ from sanakit.errors import SettingsError
 if TYPE_CHECKING:
     from sanakit.eval.clip_measures import ClipFigures
 
-RECOGNITION = "recognition"  # of the embedded models' wing: the middle frame, among 200 common things
+RECOGNITION = "recognition"  # of the embedded models' wing; of a clip: of its middle frame
 
 
 def measures_clips(place: str | None, names: Sequence[str]) -> bool:

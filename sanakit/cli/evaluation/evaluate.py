@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sanakit.alone import alone_in
-from sanakit.cli.evaluation.clips import evaluate_clips, measures_clips
+from sanakit.cli.evaluation.clips import RECOGNITION, evaluate_clips, measures_clips
 from sanakit.cli.evaluation.output import output_folder, places_of_weights, save_report
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 from sanakit.errors import SettingsError
@@ -36,7 +36,7 @@ SHARES = {  # figures of the report: their beginning -> what was looked up
     "ceiling_other_artist_": "real images, another artist",
     "floor_": "random images",
 }
-RECOGNITION, POCKET_EVAL, FIRST = "recognition", "pocket-eval", "first-prompts"
+POCKET_EVAL, FIRST = "pocket-eval", "first-prompts"
 DRAWS_ITSELF = (RECOGNITION, POCKET_EVAL, FIRST)  # measures that need a model, and no images
 
 

@@ -16,8 +16,8 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A name of `sana model
 def pull(name: Name, as_json: AsJson = False, debug: Debug = False) -> None:
     """Download a model, or continue a download.
 
-    Licences hold before the first file: `sana models NAME` shows them. HF_HOME, HF_TOKEN and HF_ENDPOINT say
-    where it goes, who asks and where from.
+    Licences hold before the first file: `sana models NAME` shows them. HF_HOME is the place for it,
+    HF_TOKEN the account, HF_ENDPOINT the mirror.
     """
     from sanakit.weights.find.cached import find_here
     from sanakit.weights.find.catalog import CATALOG

@@ -52,6 +52,29 @@ class FrameRule:
             )
 
 
+def check_clip_shape(shape: Sequence[int], compression: int, rule: FrameRule, *, first: bool) -> None:
+    """Raise SizeError for a clip, or a chunk of one, that an autoencoder cannot take.
+
+    shape: it should be B 3 T H W. compression: pixels of a latent, along one side. first: the chunk begins at
+    the clip's first frame.
+    """
+    if len(shape) != 5 or shape[1] != 3 or 0 in shape or any(side % compression for side in shape[3:]):
+        needed = f"B 3 T H W, with H and W multiples of {compression}; crop or pad"
+        raise SizeError(f"The clip has shape {tuple(shape)}, but it must have {needed}.")
+    if first:
+        rule.latents(shape[2])
+    elif shape[2] % rule.per_latent:
+        raise SizeError(
+            f"A later chunk of a clip has {shape[2]} frames: use a multiple of {rule.per_latent}."
+        )
+
+
+def check_latent_shape(shape: Sequence[int], channels: int) -> None:
+    """Raise SizeError for latents that are not B C t h w of so many channels."""
+    if len(shape) != 5 or shape[1] != channels or 0 in shape:
+        raise SizeError(f"The latents have shape {tuple(shape)}, but they must have B {channels} t h w.")
+
+
 def chunk_sizes(total: int, chunk: int) -> list[int]:
     """Return the sizes of chunks: 1, `chunk` over and over, and what remains; or all of them as one.
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sanakit.errors import SettingsError, SizeError
 from sanakit.models.dc_ae import Halves
-from sanakit.models.video.frame_rule import check_alike, chunk_sizes
+from sanakit.models.video.frame_rule import check_alike, check_clip_shape, check_latent_shape, chunk_sizes
 from sanakit.models.video.ltx2_blocks import (
     ClipDownStage,
     ClipStage,
@@ -173,19 +173,10 @@ class LTX2VAE(nn.Module):
             raise SettingsError(
                 "This video autoencoder holds only its decoder: build it with part='both' to encode."
             )
-        factor, shape = self.config.compression, tuple(clip.shape)
-        if clip.ndim != 5 or shape[1] != 3 or 0 in shape or any(side % factor for side in shape[3:]):
-            needed = f"B 3 T H W, with H and W multiples of {factor}; crop or pad"
-            raise SizeError(f"The clip has shape {shape}, but it must have {needed}.")
+        factor, shape = self.config.compression, clip.shape
+        check_clip_shape(shape, factor, self.config.frame_rule, first=first)
         if self.config.encoder_padding == "reflect" and min(shape[3:]) < 2 * factor:
             raise SizeError(f"The clip has {shape[4]}x{shape[3]} pixels: use at least {2 * factor} a side.")
-        rule = self.config.frame_rule
-        if first:
-            rule.latents(shape[2])
-        elif shape[2] % rule.per_latent:
-            raise SizeError(
-                f"A later chunk of a clip has {shape[2]} frames: use a multiple of {rule.per_latent}."
-            )
         return self.encoder
 
     def check_latents(self, latents: Tensor) -> LTX2Decoder:
@@ -194,9 +185,8 @@ class LTX2VAE(nn.Module):
             raise SettingsError(
                 "This video autoencoder holds only its encoder: build it with part='both' to decode."
             )
-        channels, shape = self.config.latent_channels, tuple(latents.shape)
-        if latents.ndim != 5 or shape[1] != channels or 0 in shape:
-            raise SizeError(f"The latents have shape {shape}, but they must have B {channels} t h w.")
+        shape = tuple(latents.shape)
+        check_latent_shape(shape, self.config.latent_channels)
         if self.config.decoder_padding == "reflect" and min(shape[3:]) < 2:
             least = 2 * self.config.compression
             raise SizeError(

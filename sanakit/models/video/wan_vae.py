@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sanakit.errors import SettingsError, SizeError
+from sanakit.errors import SettingsError
 from sanakit.models.dc_ae import Halves
 from sanakit.models.video import wan_stream
+from sanakit.models.video.frame_rule import check_clip_shape, check_latent_shape
 from sanakit.models.video.wan_blocks import (
     CausalConv,
     CausalResBlock,
@@ -133,17 +134,7 @@ class WanVAE(nn.Module):
             raise SettingsError(
                 "This video autoencoder holds only its decoder: build it with part='both' to encode."
             )
-        factor, shape = self.config.compression, tuple(clip.shape)
-        if clip.ndim != 5 or shape[1] != 3 or 0 in shape or any(side % factor for side in shape[3:]):
-            needed = f"B 3 T H W, with H and W multiples of {factor}; crop or pad"
-            raise SizeError(f"The clip has shape {shape}, but it must have {needed}.")
-        rule = self.config.frame_rule
-        if first:
-            rule.latents(shape[2])
-        elif shape[2] % rule.per_latent:
-            raise SizeError(
-                f"A later chunk of a clip has {shape[2]} frames: use a multiple of {rule.per_latent}."
-            )
+        check_clip_shape(clip.shape, self.config.compression, self.config.frame_rule, first=first)
         return self.encoder
 
     def check_latents(self, latents: Tensor) -> WanDecoder:
@@ -152,9 +143,7 @@ class WanVAE(nn.Module):
             raise SettingsError(
                 "This video autoencoder holds only its encoder: build it with part='both' to decode."
             )
-        channels, shape = self.config.latent_channels, tuple(latents.shape)
-        if latents.ndim != 5 or shape[1] != channels or 0 in shape:
-            raise SizeError(f"The latents have shape {shape}, but they must have B {channels} t h w.")
+        check_latent_shape(latents.shape, self.config.latent_channels)
         return self.decoder
 
 

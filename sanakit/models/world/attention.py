@@ -11,6 +11,7 @@ Shapes: B batch, T frames, S tokens of a frame, N = T*S, D width, h heads, d hea
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from sanakit.models.layers import Linear, RMSNorm
 from sanakit.models.video.sana_video_blocks import ClipGrid
 from sanakit.models.world.config import SanaWMConfig
 from sanakit.models.world.rays import Rays, growth
-from sanakit.ops.gated_delta import gated_delta
+from sanakit.ops.gated_delta import gated_delta, wide
 from sanakit.ops.rotary_linear_attention import rotated
 
 EPSILON = 1e-8  # beside the denominator of gated delta attention, as the released blocks have it
@@ -96,7 +97,7 @@ class KeyConvolution(nn.Module):
         return out, torch.cat([past, x], dim=1)[:, max(0, past.shape[1] + frames - reach) :].clone()
 
 
-class WorldAttention(nn.Module):
+class WorldAttention(nn.Module, ABC):
     """The weights that both kinds have, and what both do with their two branches."""
 
     def __init__(self, config: SanaWMConfig) -> None:
@@ -118,7 +119,7 @@ class WorldAttention(nn.Module):
         main, camera, state = self.branches(x, view, past)
         if camera is not None:
             main = main + self.out_proj_cam(camera)
-        return self.proj((main * F.silu(_wide(self.output_gate(x)))).to(x.dtype)), state
+        return self.proj((main * F.silu(wide(self.output_gate(x)))).to(x.dtype)), state
 
     @torch.no_grad()
     def init_gates(self) -> None:
@@ -133,14 +134,14 @@ class WorldAttention(nn.Module):
             layer.weight.copy_(weight)
         nn.init.zeros_(self.out_proj_cam.weight)
 
+    @abstractmethod
     def branches(self, x: Tensor, view: WorldView, past: State | None) -> tuple[Tensor, Tensor | None, State]:
         """Return what the main and the camera branch attend to, B N D each, and the state."""
-        raise NotImplementedError
 
     def _camera_heads(self, key: Tensor, x: Tensor) -> list[Tensor]:
         """Return queries, keys and values of the camera branch, B N h d each, in wide floats."""
         parts = self.q_norm_cam(self.q_proj_cam(x)), self.k_norm_cam(key), self.v_proj_cam(x)
-        return [_wide(self._heads(part)) for part in parts]
+        return [wide(self._heads(part)) for part in parts]
 
     def _heads(self, x: Tensor) -> Tensor:  # ... D -> ... h d
         return x.unflatten(-1, (-1, self.config.head_dim))
@@ -161,9 +162,9 @@ class DeltaAttention(WorldAttention):
         query, key, value = self.qkv(x).chunk(3, dim=-1)
         key, latest = self.conv_k(key.unflatten(1, frames), view.chunks, past.latest if past else None)
         scale = (self.config.head_dim * key.shape[2]) ** -0.5  # keeps a step bounded
-        query = _wide(self._heads(self.q_norm(query))).relu()
-        key = _wide(self._heads(self.k_norm(key.flatten(1, 2)))).relu() * scale
-        value = _wide(self._heads(value))
+        query = wide(self._heads(self.q_norm(query))).relu()
+        key = wide(self._heads(self.k_norm(key.flatten(1, 2)))).relu() * scale
+        value = wide(self._heads(value))
         beta, decay = self._gates(x.unflatten(1, frames))
 
         def attend(
@@ -198,8 +199,8 @@ class DeltaAttention(WorldAttention):
 
     def _gates(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Return beta, B T S h, and the decay, B T h, of frames, B T S D."""
-        steps = F.softplus(_wide(self.gate_proj(frames.mean(2))) + _wide(self.dt_bias))
-        return _wide(self.beta_proj(frames).sigmoid()), torch.exp(-_wide(self.A_log).exp() * steps)
+        steps = F.softplus(wide(self.gate_proj(frames.mean(2))) + wide(self.dt_bias))
+        return wide(self.beta_proj(frames).sigmoid()), torch.exp(-wide(self.A_log).exp() * steps)
 
 
 class SoftmaxAttention(WorldAttention):
@@ -210,8 +211,8 @@ class SoftmaxAttention(WorldAttention):
         assert not isinstance(past, DeltaState)
         turns, earlier = view.grid.rotation.flatten(0, 1), past or ()
         query, key, value = self.qkv(x).chunk(3, dim=-1)
-        query, key = (_wide(self._heads(part)) for part in (self.q_norm(query), self.k_norm(key)))
-        query, key, value = rotated(query, turns), rotated(key, turns), _wide(self._heads(value))
+        query, key = (wide(self._heads(part)) for part in (self.q_norm(query), self.k_norm(key)))
+        query, key, value = rotated(query, turns), rotated(key, turns), wide(self._heads(value))
         mask, padded = self._mask(view), self._padded_scale()
         plain = self.config.variant == "bidirectional"
         main = self._attend(
@@ -271,10 +272,6 @@ class SoftmaxAttention(WorldAttention):
         if width not in _FLASH_WIDTHS and width < _FLASH_WIDTHS[-1]:
             width = 128 if width <= 128 else 256
         return width**-0.5
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def repeated(state: State, times: int) -> State:

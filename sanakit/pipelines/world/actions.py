@@ -163,7 +163,7 @@ def parse_actions(text: str) -> list[frozenset[str]]:
 def find_dialect(name: str) -> ActionDialect:
     """Return the dialect of that name. Raises SettingsError."""
     if name not in ACTION_DIALECTS:
-        raise SettingsError(f"There is no dialect of keys {name!r}: use {' or '.join(ACTION_DIALECTS)}.")
+        raise SettingsError(f"{name!r} is not a dialect of keys: use {' or '.join(ACTION_DIALECTS)}.")
     return ACTION_DIALECTS[name]
 
 

@@ -185,6 +185,18 @@ def more_of(folder: Path) -> Path:
     return folder.absolute().parent / f"{folder.absolute().name}-more"
 
 
+def open_designs(folder: Path, notes: list[str]) -> tuple[PocketImages, PocketImages]:
+    """Open a data set, and the same with its further designs. notes: takes a sentence where there are none.
+
+    Raises DataError as `open_pocket` does.
+    """
+    pocket, more = open_pocket(folder), more_of(folder)
+    if more.exists():
+        return pocket, join(pocket, open_pocket(more))
+    notes.append(f"There are no further designs in {more}: training goes on without them.")
+    return pocket, pocket
+
+
 class _Joined(Sequence[np.ndarray]):
     """Several arrays of images, one after the other."""
 

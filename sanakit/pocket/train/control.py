@@ -20,7 +20,7 @@ from sanakit.images.hints import HintKind
 from sanakit.images.image import to_tensor
 from sanakit.models.controlnet import ControlNet
 from sanakit.pocket.data.canvas import Placement
-from sanakit.pocket.data.dataset import PocketImages, join, more_of, open_pocket
+from sanakit.pocket.data.dataset import PocketImages, open_designs
 from sanakit.pocket.data.encoding import encode_images
 from sanakit.pocket.data.pool import build_hints, build_pool
 from sanakit.pocket.data.samples import RARE, SQUARE, PocketSample, fame, list_samples
@@ -31,6 +31,7 @@ from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.seeds import numpy_generator
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
+from sanakit.train.feeds.feed import decoded
 from sanakit.train.objectives.control import CONTROLNET, ControlObjective
 from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
 from sanakit.train.parts import Part
@@ -70,9 +71,8 @@ def control_run(
     `output`/pool. Raises DataError without a data set, SettingsError for a quantised model.
     """
     check_trainable(source)
-    pocket, more = open_pocket(data), more_of(data)
-    both = join(pocket, open_pocket(more)) if more.exists() else pocket
-    notes = () if more.exists() else (f"There are no further designs in {more}: it goes on without them.",)
+    notes: list[str] = []
+    pocket, both = open_designs(data, notes)
     composed = Scenes(pocket, scenes)
     device, settings = training_device(), load_settings(source)
     codec = load_image_autoencoder(source, part="both", dtype="float32").eval()
@@ -97,7 +97,7 @@ def control_run(
             guidance=settings.guidance,
             steps=settings.steps,
             shape=(transformer.config.latent_channels, side, side),
-            decode=lambda z: torch.cat([codec.decode(part / scale) for part in z.cpu().split(8)]),
+            decode=lambda latents: decoded(codec, latents),
         ),
     )
     objective = ControlObjective(
@@ -116,7 +116,7 @@ def control_run(
 
     choices = {"kind": kind, "scenes": scenes, "copies": objective.net.config.depth}
     made_with = MadeWith(source=source, data=data, content=both.fingerprint, choices=choices)
-    return Run(objective, config, finish, notes, made_with)
+    return Run(objective, config, finish, tuple(notes), made_with)
 
 
 class _PoolHints:

@@ -20,7 +20,7 @@ from sanakit.models.dc_ae import DCAE, DCAEConfig
 from sanakit.models.gemma2 import Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.pocket.data import sources
-from sanakit.pocket.data.dataset import PocketImages, join, more_of, open_pocket, packages_of
+from sanakit.pocket.data.dataset import PocketImages, open_designs, packages_of
 from sanakit.pocket.data.encoding import encode_images
 from sanakit.pocket.data.pool import build_pool
 from sanakit.pocket.data.samples import list_samples
@@ -90,12 +90,7 @@ def drawings_run(
     if source is not None:
         check_trainable(source)
     notes: list[str] = []
-    pocket, more = open_pocket(data), more_of(data)
-    if more.exists():
-        both = join(pocket, open_pocket(more))
-    else:
-        both = pocket
-        notes.append(f"There are no further designs in {more}: training goes on without them.")
+    pocket, both = open_designs(data, notes)
     scenes, foreign = Scenes(pocket, what.scenes), foreign_names(data)
     encoder = _encoder(output.parent / "pocket-words", what, source, notes)
     torch.manual_seed(config.seed)

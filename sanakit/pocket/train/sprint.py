@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from sanakit.pocket.data.dataset import join, more_of, open_pocket
+from sanakit.pocket.data.dataset import open_designs
 from sanakit.pocket.data.pool import build_pool
 from sanakit.pocket.data.samples import list_samples
 from sanakit.pocket.data.scenes import Scenes
@@ -55,12 +55,7 @@ def pocket_sprint_run(
     check_trainable(source)
     check_teacher(load_configs(source)[0], os.fspath(source))
     notes: list[str] = []
-    pocket, more = open_pocket(data), more_of(data)
-    if more.exists():
-        both = join(pocket, open_pocket(more))
-    else:
-        both = pocket
-        notes.append(f"There are no further designs in {more}: training goes on without them.")
+    pocket, both = open_designs(data, notes)
     composed, device, settings = Scenes(pocket, scenes), training_device(), load_settings(source)
     codec = load_image_autoencoder(source, part="both", dtype="float32").eval()
     scale = codec.config.scaling_factor

@@ -87,10 +87,12 @@ class Blocks(gr.Blocks):
             if isinstance(field, gr.Number | gr.Slider):
                 _check_number(field, value)
         found = await super().preprocess_data(block_fn, inputs, state, explicit_call)
-        for field, value in zip(block_fn.inputs, found, strict=True):
+        for place, (field, value) in enumerate(zip(block_fn.inputs, found, strict=True)):
             of_text = isinstance(field, gr.Textbox | gr.Radio | gr.Dropdown | gr.File)
             left_out = value is None and isinstance(field, gr.File)
-            if of_text and not isinstance(value, str) and not left_out:
+            if value is None and isinstance(field, gr.Textbox):  # a browser sends it for an untouched field
+                found[place] = ""
+            elif of_text and not isinstance(value, str) and not left_out:
                 raise TypeError(f"{field.label} is not a text")
         return found
 

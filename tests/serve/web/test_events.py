@@ -117,6 +117,20 @@ def test_a_wrong_number_is_told_with_the_name_of_its_field(
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
+def test_what_an_untouched_page_sends_draws_an_image(client: TestClient) -> None:
+    config = client.get("/config").json()
+    components = {one["id"]: one["props"] for one in config["components"]}
+    draw = max(config["dependencies"], key=lambda one: len(one["inputs"]))
+    data = [components[number].get("value") for number in draw["inputs"]]
+    labels = [components[number].get("label") for number in draw["inputs"]]
+    assert data[labels.index("What not to draw")] is None  # as a browser sends an untouched field
+    data[labels.index("Prompt")] = "a red apple"
+    end = send(client, fn_index=draw["id"], data=data)
+    assert end is not None
+    assert end["success"]
+    assert "Drawn in" in json.dumps(end["output"])
+
+
 def test_a_choice_among_images_that_are_no_longer_shown_is_a_sentence() -> None:
     assert chosen_name(["a", "b"], SimpleNamespace(index=1)) == "b"  # pyright: ignore
     for odd in (2, -1, None, "0", [0], {}, 1.0):

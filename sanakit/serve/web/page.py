@@ -299,7 +299,8 @@ class Page:
         """Lower a strength that would be all of so few steps of a SANA-Sprint model, which refuses it."""
         spec, steps = self.engine.specs[model], parse_whole("number of steps", steps)
         refused = spec.guidance_embed and strength < 1 and steps_done(steps, strength) == steps
-        return {self.editor.strength: chosen_strength(spec, steps=steps)} if refused and what == WHOLE else {}
+        lower = refused and what == WHOLE
+        return {self.editor.strength: chosen_strength(spec, steps=steps) if lower else gr.skip()}
 
     def roll(self) -> Updates:
         """Take a new seed, and keep it."""

@@ -131,6 +131,17 @@ def test_what_an_untouched_page_sends_draws_an_image(client: TestClient) -> None
     assert "Drawn in" in json.dumps(end["output"])
 
 
+def test_other_steps_leave_the_strength_as_it_is(client: TestClient) -> None:
+    config = client.get("/config").json()
+    components = {one["id"]: one["props"] for one in config["components"]}
+    labels = {one["id"]: [components[i].get("label") for i in one["inputs"]] for one in functions(client)}
+    choose = next(one for one in functions(client) if labels[one["id"]][1:2] == ["Steps"])
+    data = [components[number].get("value") for number in choose["inputs"]]
+    end = send(client, fn_index=choose["id"], data=[data[0], 50, *data[2:]])
+    assert end is not None
+    assert end["output"]["data"] == [{"__type__": "update"}]  # {} would become the slider's value
+
+
 def test_a_choice_among_images_that_are_no_longer_shown_is_a_sentence() -> None:
     assert chosen_name(["a", "b"], SimpleNamespace(index=1)) == "b"  # pyright: ignore
     for odd in (2, -1, None, "0", [0], {}, 1.0):

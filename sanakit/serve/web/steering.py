@@ -84,8 +84,9 @@ def make_steering(offered: Offered, turns: DecodingTurns) -> Steering:
         )
         scale = gr.Slider(0, MOST_SCALE, 1.0, step=0.05, label="Control strength", elem_id="control-scale")
         with gr.Row():
-            start = gr.Slider(0, 1, 0.0, step=0.05, label="From step share", elem_id="control-start")
-            end = gr.Slider(0, 1, 1.0, step=0.05, label="To step share", elem_id="control-end")
+            info = "Share of the steps."
+            start = gr.Slider(0, 1, 0.0, step=0.05, label="From", info=info, elem_id="control-start")
+            end = gr.Slider(0, 1, 1.0, step=0.05, label="Until", info=info, elem_id="control-end")
     inputs = [net, image, kind, scale, start, end]
     return Steering(offered=offered, inputs=inputs, changed=[group, net])
 

@@ -1,6 +1,7 @@
 """Does the embedded model follow a hint? Edges of what is drawn against those that were asked for.
 
-    python benchmarks/control.py CONTROLNET [--data data/pocket] [--things 100] [--scales 0 1] [--strip FILE]
+    python benchmarks/control.py CONTROLNET [--data data/pocket] [--things 100] [--scales 0 1] [--end 1]
+        [--strip FILE]
 
 Hints are of the kind that the ControlNet was trained on, made of mirrored drawings of known things; prompts
 are plain names. F1 compares the edges of the drawing with those of the image: an edge pixel counts as met
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--design", default="noto")
     parser.add_argument("--things", type=int, default=100)
     parser.add_argument("--scales", type=float, nargs="*", default=[0.0, 0.5, 1.0])
+    parser.add_argument("--end", type=float, default=1.0, help="share of the steps until which it steers")
     parser.add_argument("--strip", type=Path)
     asked = parser.parse_args()
     torch.set_flush_denormal(True)
@@ -62,7 +64,10 @@ def main() -> None:
         drawn = torch.cat(
             [
                 pipe(
-                    THINGS[name], seed=i, output="pt", control=ControlImage(hint, kind="as-is", scale=scale)
+                    THINGS[name],
+                    seed=i,
+                    output="pt",
+                    control=ControlImage(hint, kind="as-is", scale=scale, end=asked.end),
                 ).images
                 for i, (name, hint) in enumerate(zip(names, hints, strict=True))
             ]

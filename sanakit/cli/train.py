@@ -66,7 +66,7 @@ def train(
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(metavar="X", show_default="recipe's own", help="Learning rate (lora, dreambooth)."),
+        typer.Option(metavar="X", show_default="recipe's own", help="Learning rate."),
     ] = None,
     rank: Annotated[
         int | None,

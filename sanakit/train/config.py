@@ -119,6 +119,15 @@ class TrainConfig:
             return replace(self, steps=2, batch_size=batch, micro_batch=None, compile=False, evaluate_every=2)
         return self if steps is None else replace(self, steps=steps)
 
+    def at(self, learning_rate: float) -> TrainConfig:
+        """Return the same settings at another learning rate; Muon's changes in the same proportion.
+
+        Raises SettingsError unless it is above 0.
+        """
+        changed = replace(self, learning_rate=learning_rate)
+        factor = learning_rate / self.learning_rate
+        return replace(changed, muon_learning_rate=self.muon_learning_rate * factor)
+
     def factor(self, name: str) -> float:
         """Return the factor on a parameter's learning rate: that of the first part its name contains."""
         return next((factor for part, factor in self.rate_factors if part in name), 1.0)

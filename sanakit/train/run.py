@@ -93,7 +93,7 @@ def run_recipe(
     start from, catalog name or folder; None: the recipe's.
     resolution: in pixels; batch_size: of all processes; None: the recipe's own; for recipes that take them.
     smoke: only two small steps of it, or of each stage, as a check. more: settings that few recipes take, by
-    the names of their parameters.
+    the names of their parameters, and `learning_rate`, which replaces the recipe's (`TrainConfig.at`).
     parallel: how several processes share the model (`train/distributed/parallel.py`); None: the recipe's own.
     Each run's folder gets config.json (`train/record.py`); a resumed run tells what differs from it.
     Raises SettingsError for an unknown name, and for a source of other weights than the resumed run began
@@ -105,15 +105,15 @@ def run_recipe(
     output = output.resolve()  # "." has neighbours, too
     module, function = recipes[name]
     make = getattr(import_module(module), function)
+    taken = inspect.signature(make).parameters
     asked = {"source": source, "resolution": resolution, "batch_size": batch_size, "smoke": smoke or None}
     asked |= more or {}
+    rate = None if "learning_rate" in taken else asked.pop("learning_rate", None)
     given = {word: value for word, value in asked.items() if value is not None}
-    taken = inspect.signature(make).parameters
     for word in given.keys() - taken.keys():
         own = f"has a {word.replace('_', ' ')} of its own"
         why = {"source": "begins with nothing", "smoke": "has no short form"}.get(word, own)
         why = "trains no adapter" if word in OF_ADAPTERS else why
-        why = f"has its {word} in sanakit/recipes" if word == "learning_rate" else why
         raise SettingsError(
             f"The recipe {name} {why}: omit --{OF_ADAPTERS.get(word, word).replace('_', '-')}."
         )
@@ -126,13 +126,18 @@ def run_recipe(
             held.enter_context(alone_in(output))
         made = make(data, output, steps, **given)
         if not isinstance(made, Run):
+            if rate is not None:
+                raise SettingsError(
+                    f"The stages of the recipe {name} have learning rates of their own: omit --learning-rate."
+                )
             record_run(output, name, None, MadeWith(source=begins_with, data=data))
         for stage in [Stage(output, lambda folder: made)] if isinstance(made, Run) else made:
             if stage.folder != output and resume and (stage.folder / MODEL).is_dir():
                 continue  # an earlier stage that is finished
             _refuse_old(stage.folder, resume)
             run = stage.make(stage.folder)
-            config = run.config if parallel is None else replace(run.config, parallel=parallel)
+            config = run.config if rate is None else run.config.at(rate)
+            config = config if parallel is None else replace(config, parallel=parallel)
             changes = record_run(stage.folder, name, config, run.made_with)
             notes = (*changes, *run.notes)
             trained = False

@@ -91,6 +91,20 @@ def test_one_command_trains_mixed_pictures_and_names_the_broken_ones(
     assert json.loads(again)["pictures"]["failed"] == report["failed"]
 
 
+def test_another_learning_rate_is_trained_with_and_recorded(
+    pictures: Path, tiny: Path, tmp_path: Path, command: Command
+) -> None:
+    moved = {}
+    for rate in (1e-4, 1e-3):
+        output = tmp_path / str(rate)
+        words = ("train", "finetune", "--data", pictures, "--source", tiny, "--steps", 1, "--batch-size", 4)
+        command(*words, "--learning-rate", rate, "--output", output)
+        assert json.loads((output / "config.json").read_text())["settings"]["learning_rate"] == rate
+        before, after = (load_transformer(place).state_dict() for place in (tiny, output / "model"))
+        moved[rate] = sum((after[name] - before[name]).abs().sum().item() for name in before)
+    assert moved[1e-3] > 5 * moved[1e-4]
+
+
 def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
     pictures: Path, tiny: Path, tmp_path: Path
 ) -> None:

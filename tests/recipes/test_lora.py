@@ -166,10 +166,8 @@ def test_batches_and_steps_follow_from_the_number_of_pictures(tiny, images, size
         (("lora", "--learning-rate", 0), "learning_rate = 0"),
         (("finetune", "--rank", 4), "The recipe finetune trains no adapter: omit --rank"),
         (("finetune", "--class-prompt", "a dog"), "trains no adapter: omit --class-prompt"),
-        (
-            ("finetune", "--learning-rate", 0.1),
-            "has its learning_rate in sanakit/recipes: omit --learning-rate",
-        ),
+        (("finetune", "--learning-rate", -1), "learning_rate = -1.0, but it must be a number above 0"),
+        (("enlarge", "--learning-rate", 0.1), "have learning rates of their own: omit"),
     ],
 )
 def test_what_is_not_possible_is_told(words, sentence, pictures, tiny, tmp_path, mistake: Callable) -> None:

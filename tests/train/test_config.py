@@ -100,6 +100,14 @@ def test_numbers_and_switches_out_of_range_are_refused_by_name(settings):
         config(**settings)
 
 
+def test_another_learning_rate_changes_both_optimizers_alike():
+    config = TrainConfig(steps=1, batch_size=1, learning_rate=1e-3, muon_learning_rate=4e-3)
+    changed = config.at(5e-4)
+    assert (changed.learning_rate, changed.muon_learning_rate) == pytest.approx((5e-4, 2e-3), rel=1e-12)
+    with pytest.raises(SettingsError, match="learning_rate = 0"):
+        config.at(0)
+
+
 def test_what_lies_at_the_ends_of_its_range_is_taken():
     edges = {"warmup_steps": 0, "weight_decay": 0, "ema_decay": 1, "final_fraction": 0, "seed": 2**32 - 1}
     assert config(**edges, betas=(0.0, 0.999), rate_factors=(("decoder", 0.0),)).weight_decay == 0

@@ -43,7 +43,7 @@ WEIGHTS = "weights"  # key of a manifest's line: what drew the image, as `drawn_
 # Settings of a model that are those of each image, or names and offers.
 NOT_OF_IMAGES = (
     *("steps", "guidance", "guidance_kind", "width", "height", "solver"),
-    *("name", "licence", "styles", "example_prompts", "sizes", "known_things", "notes"),
+    *("name", "licence", "styles", "example_prompts", "sizes", "control_models", "known_things", "notes"),
 )
 REMEDY = "Choose another folder, or replace them with --overwrite."
 AT_ONCE = 8  # images of a group, at most

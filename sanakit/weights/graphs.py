@@ -74,9 +74,9 @@ def save_graphs(
     path = Path(folder).expanduser()
     check_replaced(path, INDEX, "model")
     own, known_things = asdict(settings), load_known_things(settings)
-    del own["known_things"], own["notes"]
+    del own["known_things"], own["notes"], own["control_models"]  # nothing steers graphs
     ours = {"format": 1, "name": own.pop("name"), "licence": own.pop("licence")}
-    ours |= {key: told for key in OFFERED if (told := own.pop(key))}
+    ours |= {key: told for key in OFFERED if (told := own.pop(key, None))}
     ours |= {"precision": own.pop("precision"), "defaults": own}
     ours |= {"instruction": text_encoder.instruction, "max_tokens": text_encoder.max_tokens}
     parts = {

@@ -22,7 +22,7 @@ from sanakit.models.video.sana_video import SanaVideoConfig, VideoConfig
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.known_things import FILE as KNOWN_THINGS
 from sanakit.text.video import VIDEO_INSTRUCTION
-from sanakit.weights.find.catalog import CatalogEntry
+from sanakit.weights.find.catalog import CONTROLNETS, CatalogEntry
 from sanakit.weights.find.hub import WEIGHTED
 from sanakit.weights.find.resolve import OURS, ModelSource, partner, recognised, resolve
 from sanakit.weights.layouts.fields import COUNT
@@ -33,7 +33,7 @@ from sanakit.weights.layouts.scheduler import read_scheduler
 from sanakit.weights.precision import RULES
 from sanakit.weights.read.files import open_component
 
-OFFERED = ("styles", "example_prompts", "sizes")  # keys of sanakit.json that a page shows
+OFFERED = ("styles", "example_prompts", "sizes", "control_models")  # keys of sanakit.json that a page shows
 MAX_TOKENS = 300  # text features of a prompt, in all published models
 _ALLOWED = {str: "text without NUL and lone surrogates"}
 MOST = 1e9  # of any number in a folder's defaults
@@ -63,6 +63,7 @@ class ModelSettings:
     licence: str = ""
     styles: Mapping[str, str] = field(default_factory=dict)  # name -> what is added to a prompt
     example_prompts: tuple[str, ...] = ()
+    control_models: Mapping[str, str] = field(default_factory=dict)  # name -> embedded ControlNet for it
     sizes: tuple[tuple[int, int], ...] = ()  # width and height in pixels that it learned; (): not told
     known_things: Path | None = None  # the file of the things that it draws, see `text/known_things.py`
     notes: tuple[str, ...] = ()  # what the user should know about how the model's files are taken
@@ -212,9 +213,9 @@ def _from_ours(source: ModelSource) -> dict[str, Any]:
 
 
 def _offered(content: dict[str, Any], where: Path) -> dict[str, Any]:
-    """Return what a model offers to people who draw with it: styles, example prompts and sizes, checked."""
+    """Return what a model offers: styles, example prompts, sizes and ControlNets, checked."""
     found: dict[str, Any] = {}
-    styles, prompts, sizes = (content.get(key) for key in OFFERED)
+    styles, prompts, sizes, nets = (content.get(key) for key in OFFERED)
     if styles is not None:
         fits = isinstance(styles, dict) and all(_is_text(text) for pair in styles.items() for text in pair)
         found["styles"] = _checked(fits, where, "styles", styles, "an object of name: words for the prompt")
@@ -227,6 +228,11 @@ def _offered(content: dict[str, Any], where: Path) -> dict[str, Any]:
         fits = isinstance(sizes, list) and all(_is_size(size) for size in sizes)
         pairs = _checked(fits, where, "sizes", sizes, "a list of [width, height] in pixels")
         found["sizes"] = tuple((width, height) for width, height in pairs)
+    if nets is not None:
+        pairs = nets.items() if isinstance(nets, dict) else [("", None)]
+        fits = all(_is_text(name) and net in [*CONTROLNETS] for name, net in pairs)
+        allowed = f"an object of name: {' | '.join(CONTROLNETS)}"
+        found["control_models"] = _checked(fits, where, "control_models", nets, allowed)
     return found
 
 

@@ -46,7 +46,7 @@ class ModelPool:
     paths: catalog names, folders, files or Hub repositories; the first is the default. device, dtype, memory:
     as for `TextToImage.from_pretrained`; the budget holds for all models together. adapters: name -> file,
     for all models that each fits; a request chooses among them. controls: the same of ControlNets, each of
-    which is loaded with the first request for it.
+    which is loaded with the first request for it; those that a model itself offers are there, too.
     Raises what loading a model's settings, opening an adapter and opening a ControlNet raise, or
     SettingsError where two models share a name.
     """
@@ -83,8 +83,9 @@ class ModelPool:
             graphs = resolve(path, ("transformer",)).runtime
             if graphs:
                 self.specs[name] = replace(spec, depth=0)  # nothing looks into their blocks
+            own = {} if graphs else {n: ControlFile(net) for n, net in spec.settings.control_models.items()}
             steering = {} if graphs else {n: net for n, net in nets.items() if net.fits(transformer)}
-            self.controls[name] = steering
+            self.controls[name] = {n: net for n, net in own.items() if net.fits(transformer)} | steering
             if not graphs and not steering and controlnets_of(path):
                 notes = (*spec.settings.notes, NO_CONTROL)
                 self.specs[name] = replace(spec, settings=replace(spec.settings, notes=notes))

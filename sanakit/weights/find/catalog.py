@@ -231,6 +231,8 @@ _ENTRIES = (
     ),
 )
 CATALOG: dict[str, CatalogEntry] = {entry.name: entry for entry in _ENTRIES}
+# Embedded ControlNets by name; a model's sanakit.json offers those that steer it (`control_models`).
+CONTROLNETS = {"pocket-lines": Path(__file__).parents[2] / "assets" / "pocket_lines"}
 
 
 def find(name: str) -> CatalogEntry:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sanakit.errors import ModelNotFoundError, WeightsError
 from sanakit.weights.find import catalog, hub
-from sanakit.weights.find.catalog import CATALOG, CatalogEntry
+from sanakit.weights.find.catalog import CATALOG, CONTROLNETS, CatalogEntry
 from sanakit.weights.read.disk import read_json
 from sanakit.weights.read.files import TensorFiles, open_file
 from sanakit.whole import leftovers, told_unfinished
@@ -115,13 +115,16 @@ class ModelSource:
 def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> ModelSource:
     """Find a model, and download the named parts if it is on the Hub.
 
-    model: a catalog name, a diffusers folder, a .safetensors or .pth file, or a Hub "organisation/name". A
-    catalog name takes precedence over a folder of that name: write ./name for the folder.
+    model: a name of the catalog or of an embedded ControlNet, a diffusers folder, a .safetensors or .pth
+    file, or a Hub "organisation/name". A name takes precedence over a folder of that name: write ./name for
+    the folder.
     Raises ModelNotFoundError if the name matches nothing, WeightsError for an unsupported model.
     """
     text = os.fspath(model)
     if text in CATALOG:
         return _from_catalog(CATALOG[text], parts)
+    if text in CONTROLNETS:
+        return ModelSource(path=CONTROLNETS[text])
     path = Path(text).expanduser()
     check_finished(path)
     if os.path.exists(path):

@@ -59,14 +59,16 @@ class SampleRange(Protocol):
 class LoadedBatch:
     """A part of a global batch.
 
-    images: B 3 H W, float32 in [-1, 1].   captions: B, "" where an image has none.   weights: B, 1, or 0 for
-    empty places and images that turned out broken (their images are grey).   keys: B, "" for empty places.
+    images: B 3 H W, float32 in [-1, 1]; of clips B 3 T H W.   captions: B, "" where an image has none.
+    weights: B, 1, or 0 for empty places and images that turned out broken (their images are grey).   keys: B,
+    "" for empty places.   fps: frames a second of clips; None: images.
     """
 
     images: Tensor
     captions: list[str]
     weights: Tensor
     keys: list[str]
+    fps: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,9 @@ from sanakit.seeds import uniform
 class CachedBatch:
     """A part of a global batch.
 
-    latents: B C h w, float32, times the scaling factor, as the transformer is trained on; 0 where the weight
-    is.   text: B features L E, bfloat16, unpadded, the first of them BOS; empty where the cache has no text.
-    captions, weights, keys: as in `loader.LoadedBatch`.
+    latents: B C h w, float32, times the scaling factor, as the transformer is trained on; of clips B C t h w,
+    normalised; 0 where the weight is.   text: B features L E, bfloat16, unpadded, the first of them BOS;
+    empty where the cache has no text.   captions, weights, keys, fps: as in `loader.LoadedBatch`.
     """
 
     latents: Tensor
@@ -38,6 +38,7 @@ class CachedBatch:
     captions: list[str]
     weights: Tensor
     keys: list[str]
+    fps: float | None = None
 
 
 class CachedLoader:

@@ -1,8 +1,10 @@
-"""Batches of a cache: the batches that `Loader` gives for the images, already encoded.
+"""Batches of a cache: the batches that `Loader` gives for the images or clips, already encoded.
 
 Global batch k holds the same images with the same captions as the loader's batch k of the same source,
 resolution, batch size and seed: a run can continue with either. Nothing is decoded, so there are no workers.
-Shapes: B the samples of a part, C h w latents of its bucket, L text tokens of a sample, E text width.
+Of clips, a cache has the beginning of each, where the loader begins anywhere.
+Shapes: B the samples of a part, C h w latents of its bucket (of clips C t h w), L text tokens of a sample, E
+text width.
 """
 
 from __future__ import annotations
@@ -98,6 +100,7 @@ class CachedLoader:
             ],
             torch.tensor([one.latents is not None for one in images], device=self.device).float(),
             [image.key for image in images],
+            None if self.cache.about.clips is None else self.cache.about.clips.fps,
         )
 
     def report(self) -> LoaderReport:
@@ -112,6 +115,8 @@ class CachedLoader:
             ignored=dict(about.ignored),
             uncaptioned=self._uncaptioned,
             empty_share=self.order.empty_share,
+            notes=dict(about.notes),
+            samples=about.samples,
         )
 
     def close(self) -> None:

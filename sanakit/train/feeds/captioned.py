@@ -28,7 +28,8 @@ class CaptionedFeed:
     """Shows what a loader reads.
 
     loader: of images, of clips or of a cache, on the codec's device. codec: of the same kind; it is frozen.
-    on_failure: called with all samples that turned out broken so far, on any rank, by name -> reason, when there are new ones.
+    on_failure: called with all samples that turned out broken so far, on any rank, by name -> reason, when
+    there are new ones.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """Feeds: sources of latents for part of a batch, or of images or clips to encode, with their captions.
 
-Shapes: B samples of a part, C h w latents, H W pixels, L text tokens of a sample, E text width. Clips have one
-more axis: C t h w latents along time, T H W pixels. An image's latents are times the scaling factor, those of
-a clip normalised per channel: what the transformer sees. The first latent of a clip, [:, :, :1], is that of
-its first frame alone, as autoencoders of clips are causal there.
+Shapes: B samples of a part, C h w latents, H W pixels, L text tokens of a sample, E text width. Clips have
+one more axis: C t h w latents, T H W pixels. An image's latents are times the scaling factor, those of a clip
+normalised per channel: what the transformer sees. The first latent of a clip, [:, :, :1], is that of its
+first frame alone, as autoencoders of clips are causal there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sanakit.data.cache.encode import latents_of
 from sanakit.models.contracts import VideoCodec
 from sanakit.models.dc_ae import DCAE, DCAEConfig
 from sanakit.train.parts import Part
@@ -80,11 +81,7 @@ def encoded(codec: DCAE | VideoCodec, images: Tensor) -> Tensor:
     """
     weight = next(codec.parameters())
     with torch.autocast(weight.device.type, enabled=False):
-        images = images.to(weight.device, weight.dtype)
-        if isinstance(codec, DCAE):
-            return codec.encode(images).float().contiguous() * codec.config.scaling_factor
-        latents = torch.cat([codec.encode(clip) for clip in images.split(1)])
-        return codec.normalise(latents).float().contiguous()
+        return latents_of(codec, images.to(weight.device, weight.dtype))
 
 
 @torch.no_grad()

@@ -36,6 +36,7 @@ from sanakit.errors import DataError, SettingsError
 from sanakit.images.image import from_levels
 
 AHEAD = 3  # parts that each worker reads ahead
+NO_CAPTION = "It has no caption, and is trained on with an empty one."
 _LINES = 5  # of each kind in a report's text; its fields name all
 
 
@@ -164,6 +165,7 @@ class Loader:
         self.workers, self.device = workers, torch.device(device)
         self._failed: dict[str, str] = {}
         self._uncaptioned = 0
+        self._bare: dict[str, str] = {}  # clips without captions that were given so far
         self._parts: list[tuple[int, int]] = []
         self._reading: Iterator[PreparedPart] | None = None
         self._next: Iterator[tuple[int, tuple[int, int]]] = iter(())
@@ -201,7 +203,9 @@ class Loader:
                 next(self._next)
             prepared = self._receive()
         self._failed.update(prepared.failed)
-        self._uncaptioned += prepared.uncaptioned
+        self._uncaptioned += len(prepared.uncaptioned)
+        if self.rate is not None:
+            self._bare |= dict.fromkeys(prepared.uncaptioned, NO_CAPTION)
         return LoadedBatch(
             from_levels(prepared.images.to(self.device)),
             prepared.captions,
@@ -245,7 +249,7 @@ class Loader:
             ignored=dict(self.source.ignored),
             uncaptioned=self._uncaptioned,
             empty_share=0.0 if order is None else order.empty_share,
-            notes=named(self.buckets.notes),
+            notes=named(self.buckets.notes) | self._bare,
             samples=self.source.medium.plural,
         )
 

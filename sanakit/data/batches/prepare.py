@@ -41,7 +41,7 @@ class PreparedPart:
     weights: Tensor
     keys: list[str]
     failed: dict[str, str] = field(default_factory=dict)
-    uncaptioned: int = 0
+    uncaptioned: list[str] = field(default_factory=list)  # keys
 
 
 def pixels_of(
@@ -105,5 +105,5 @@ class Preparer:
                 chosen = draw_caption(captions, u, temperature=self.temperature, threshold=self.threshold)
                 prepared.captions[place] = chosen.text
             else:
-                prepared.uncaptioned += 1
+                prepared.uncaptioned.append(key)
         return prepared

@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import prod
@@ -22,6 +22,7 @@ import torch
 from sanakit.data.batches.buckets import Buckets, fill_buckets
 from sanakit.data.batches.clip_buckets import ClipSampling, fill_clip_buckets
 from sanakit.data.batches.clip_sampling import ClipOptions, open_clips, sampling_of, with_score
+from sanakit.data.batches.loader import NO_CAPTION
 from sanakit.data.cache.about import ABOUT, About, CachedClips, Maker, Shard
 from sanakit.data.cache.encode import Task, encode_part, read_ahead
 from sanakit.data.cache.store import (
@@ -214,7 +215,7 @@ def plan_cache(
         left_out={source.key(number): reason for number, reason in buckets.left_out.items()},
         ignored=dict(source.ignored),
         shards=(),
-        notes={source.key(number): note for number, note in buckets.notes.items()},
+        notes={} if sampling is None else _notes(source, buckets),
         clips=None if sampling is None or isinstance(config, DCAEConfig) else _sampled(sampling, config),
     )
     latent_each = [prod(about.latent_shape(size)) * LATENTS.itemsize for size in buckets.sizes]  # a sample
@@ -293,6 +294,18 @@ def build_cache(
         notes=dict(about.notes),
         samples=about.samples,
     )
+
+
+def _notes(source: Source, buckets: Buckets) -> dict[str, str]:
+    """Return what is lost of clips in the buckets, and which have no caption, by name."""
+    notes: dict[str, str] = {}
+    for number in np.concatenate(buckets.members).tolist():
+        told = [buckets.notes[number]] if number in buckets.notes else []
+        with suppress(DataError, OSError):  # it will be named as broken
+            told += [] if source.captions(number) else [NO_CAPTION]
+        if told:
+            notes[source.key(number)] = " ".join(told)
+    return notes
 
 
 def _sampled(sampling: ClipSampling, config: VideoCodecConfig) -> CachedClips:

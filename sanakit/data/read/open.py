@@ -44,9 +44,7 @@ def open_source(
     text = os.fspath(place)
     source = _open(text, medium, frame_rate)
     if not len(source):
-        named = next((f" ({name} {reason})" for name, reason in source.ignored.items()), "")
-        named = named if medium is CLIPS else ""
-        raise DataError(f"{text} holds no {medium.plural}{named}: give {_kinds(medium)}.")
+        raise DataError(f"{text} holds no {medium.plural}{_instead(source, medium)}: give {_kinds(medium)}.")
     if text.startswith(HUB):
         return source
     ignored: dict[str, str] = {}
@@ -92,6 +90,13 @@ def _expand_braces(text: str) -> list[str]:
         parts = [str(n).zfill(len(span[1])) for n in range(int(span[1]), int(span[2]) + 1)]
     rest = _expand_braces(text[match.end() :])
     return [text[: match.start()] + part + tail for part in parts for tail in rest]
+
+
+def _instead(source: Source, medium: Medium) -> str:
+    """Return what a place without samples of a medium holds: samples of the other one."""
+    other = CLIPS if medium is IMAGES else IMAGES
+    found = next((name for name in source.ignored if name.lower().endswith(other.suffixes)), None)
+    return "" if found is None else f", but {other.plural} ({found})"
 
 
 def _kinds(medium: Medium) -> str:

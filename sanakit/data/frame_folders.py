@@ -60,7 +60,11 @@ def find_frame_folders(paths: Iterable[str], rate: Fraction | None) -> FrameFold
             found[owner] += files
         elif owner is None and folder not in ignored:
             others += files
-    return FrameFolders({f: files for f, files in found.items() if not _inside(f, found)}, others, ignored)
+    return FrameFolders(
+        {folder: files for folder, files in found.items() if not _inside(folder, found)},
+        others,
+        {folder: reason for folder, reason in ignored.items() if not _inside(folder, found)},
+    )
 
 
 def _is_frame(name: str) -> bool:

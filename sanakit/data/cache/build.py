@@ -192,11 +192,13 @@ def plan_cache(
         buckets = fill_clip_buckets(index, sampling)
     if not len(buckets):
         named = os.fspath(place) if isinstance(place, str | os.PathLike) else "The data set"
-        why = next(iter([*index.broken.values(), *buckets.left_out.values()]))
+        lost = buckets.left_out or index.broken
+        first = min(lost)
         raise DataError(
             f"{named} has no usable {source.medium.name} at {resolution} px: {len(index.broken)} of "
-            f"{len(index)} are broken, {len(buckets.left_out)} too small"
-            + (" or too narrow." if sampling is None else f", too narrow or too short. The first one {why}.")
+            f"{len(index)} are broken, {len(buckets.left_out)} too "
+            f"{'small or narrow' if sampling is None else 'small, narrow or short'}. The first one is "
+            f"{source.key(first)}: {lost[first].rstrip('.')}."
         )
     captions, tokens = _count(source, buckets, encoder)
     width = encoder.model.config.width if encoder else 0

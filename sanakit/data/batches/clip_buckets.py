@@ -1,8 +1,7 @@
 """Buckets of clips: every clip goes to the training size of its ratio, and to the longest length that it has.
 
-A clip is taken at one
-rate, for which the frame nearest in time stands for each. As published, short clips are left out; told to, a
-short clip is shown again from its beginning.
+A clip is taken at one rate: for each frame the one nearest in time stands. As published, short clips are left
+out; on request a short clip is shown again from its beginning.
 Shapes: N clips of the source.
 """
 

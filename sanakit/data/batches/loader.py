@@ -28,6 +28,7 @@ from sanakit.data.batches.buckets import ENLARGE, Buckets, fill_buckets
 from sanakit.data.batches.clip_buckets import ClipSampling, fill_clip_buckets
 from sanakit.data.batches.order import Order, repeated
 from sanakit.data.batches.prepare import PreparedPart, Preparer, Task
+from sanakit.data.medium import CLIPS
 from sanakit.data.read.captions import TEMPERATURE, THRESHOLD, Caption, draw_caption
 from sanakit.data.read.index import Index
 from sanakit.data.read.reasons import lines_of
@@ -120,7 +121,7 @@ class Loader:
     """Loads parts of global batches.
 
     index: of the same source (see `scan`).   resolution, square, multiple, enlarge: see `fill_buckets`; of
-    clips, resolution is how they are sampled, and square and multiple say nothing.
+    clips, resolution is how they are sampled, and there is neither square nor multiple.
     batch_size: of the global batch, all ranks and micro-batches together.   seed: of order and captions.
     workers: processes; 0 reads in this one. More need the usual `if __name__ == "__main__":` around the
     calling script.   temperature, threshold: of the caption sampler, see `captions`.   repeats: how often
@@ -140,7 +141,7 @@ class Loader:
         seed: int = 0,
         workers: int = 0,
         square: bool = False,
-        multiple: int = 32,
+        multiple: int | None = None,
         enlarge: float = ENLARGE,
         temperature: float = TEMPERATURE,
         threshold: float = THRESHOLD,
@@ -155,13 +156,21 @@ class Loader:
         if workers < 0:
             raise SettingsError(f"workers = {workers}: give 0 or the number of reading processes.")
         self.source, self.index = source, index
+        if isinstance(resolution, ClipSampling) != (source.medium is CLIPS):
+            raise SettingsError(
+                f"The samples are {what}: give a resolution for images, a sampling for clips."
+            )
         self.rate: Fraction | None = None  # frames a second of clips
         if isinstance(resolution, ClipSampling):
+            if square or multiple is not None:
+                raise SettingsError("square and multiple are settings of images: leave them out.")
             self.rate = resolution.rate
             self.buckets: Buckets = fill_clip_buckets(index, resolution, enlarge)
             resolution = resolution.resolution
         else:
-            self.buckets = fill_buckets(index, resolution, square=square, multiple=multiple, enlarge=enlarge)
+            self.buckets = fill_buckets(
+                index, resolution, square=square, multiple=multiple or 32, enlarge=enlarge
+            )
         self.workers, self.device = workers, torch.device(device)
         self._failed: dict[str, str] = {}
         self._uncaptioned = 0

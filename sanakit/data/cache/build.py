@@ -36,6 +36,7 @@ from sanakit.data.cache.store import (
     is_cache,
     write_shard,
 )
+from sanakit.data.medium import IMAGES
 from sanakit.data.read.index import scan
 from sanakit.data.read.open import open_source
 from sanakit.data.read.source import Source
@@ -185,6 +186,10 @@ def plan_cache(
         is_place = isinstance(place, str | os.PathLike)
         source = open_clips(place, spec, options) if is_place else with_score(place, spec, options)
         resolution = sampling.resolution
+    if (source.medium is IMAGES) != (sampling is None):
+        raise DataError(
+            f"{model} is not trained on {source.medium.plural}: open the place as the other kind."
+        )
     index = scan(source, folder / INDEX, progress=progress)
     if sampling is None:
         buckets = fill_buckets(index, resolution, square=square, multiple=config.compression)

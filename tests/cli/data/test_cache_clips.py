@@ -41,15 +41,13 @@ def test_it_tells_what_is_taken_lost_and_left_out(sana, clips: Path, model: Path
             + done.err.splitlines()[1].split("; ")[1],
             "Warning: d.png: is not a clip (.png)",
             "Warning: b.gif: It has no caption, and is trained on with an empty one.",
-            "Warning: c.mp4: is not a clip that can be read: use MP4, MOV, WebM, Matroska, animated WebP, GIF, "
-            "APNG or a folder of frames.",
+            "Warning: c.mp4: is not a clip that can be read: use MP4, MOV, WebM, Matroska, animated WebP, "
+            "GIF, APNG or a folder of frames.",
             "Warning: short.webp: 5 frames at 16 a second are too few: the shortest length is 9",
         ],
     )
     assert done.out.startswith("cache  2 clips, ")
-    assert done.out.endswith(
-        " 1 shards, 1 broken, 1 too small, narrow or short, 1 not used besides clips\n"
-    )
+    assert done.out.endswith(" 1 shards, 1 broken, 1 too small, narrow or short, 1 not used besides clips\n")
     again = sana("data", "cache", "clips", "cache", "--model", model, *WORDS, "--json")
     found = json.loads(again.out)
     assert (found["pictures"], found["kept"], found["samples"]) == (2, 2, "clips")

@@ -21,7 +21,7 @@ from sanakit.data.medium import CLIPS
 from sanakit.data.read.decode import decode_clip, scale_and_cut
 from sanakit.data.read.index import scan
 from sanakit.data.read.open import open_source
-from sanakit.errors import DataError
+from sanakit.errors import DataError, SettingsError
 from sanakit.train.parts import Part
 from tests.clips.moving import moving
 from tests.data.clip_files import counted, numbers_of
@@ -162,3 +162,14 @@ def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.Monk
             assert last - first == 8
             assert decoded == list(range(first // 32 * 32, last + 1))
     assert len({window[0] // 32 for window in windows}) > 2
+
+
+def test_settings_of_images_are_refused_and_samplings_of_images(clips: Path) -> None:
+    for settings in ({"square": True}, {"multiple": 32}):
+        with pytest.raises(SettingsError, match="are settings of images"):
+            loader_of(clips, **settings)
+    with pytest.raises(SettingsError, match="The samples are clips: images take"):
+        loader_of(clips, resolution=32)
+    images = open_source(clips)  # the WebP files
+    with pytest.raises(SettingsError, match="The samples are images: images take"):
+        Loader(images, scan(images), resolution=SAMPLING, batch_size=4)

@@ -156,6 +156,8 @@ def test_what_cannot_be_planned_is_refused(
         planned(clips, tmp_path / "a", tiny_model)
     with pytest.raises(DataError, match=r"no usable clip at 32 px: 1 of 6 are broken, 5 .*0\.mp4: 17 .*"):
         planned(clips, tmp_path / "b", video_model, clips=replace(OPTIONS, lengths=(33,)))
+    with pytest.raises(DataError, match="is not trained on clips: open the place as the other kind"):
+        plan_cache(open_source(clips, CLIPS), tmp_path / "d", tiny_model)
     only = tmp_path / "only"
     only.mkdir()
     (only / "image.png").write_bytes(b"x")

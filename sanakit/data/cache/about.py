@@ -1,4 +1,4 @@
-"""What a cache is of, as its cache.json says: which samples, in which sizes, made by which encoders.
+"""The content of a cache's cache.json: which samples, in which sizes, made by which encoders.
 
 A cache is only gone on with, and only trained on, where all of that is the same: nothing in it is mixed.
 """

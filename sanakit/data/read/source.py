@@ -2,8 +2,8 @@
 
 A source is map-style: sample i is always the same one, and can be read at any time. The kind of a place is
 detected; nothing has to be prepared, and no index file is needed. All samples of a source are of one medium:
-images, or clips, which have the same captions, keys and fingerprints. What is said of images here holds for
-clips, unless it says otherwise.
+images, or clips, which have the same captions, keys and fingerprints. The words on images here hold for clips
+as well.
 """
 
 from __future__ import annotations

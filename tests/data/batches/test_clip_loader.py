@@ -168,8 +168,8 @@ def test_settings_of_images_are_refused_and_samplings_of_images(clips: Path) -> 
     for settings in ({"square": True}, {"multiple": 32}):
         with pytest.raises(SettingsError, match="are settings of images"):
             loader_of(clips, **settings)
-    with pytest.raises(SettingsError, match="The samples are clips: images take"):
+    with pytest.raises(SettingsError, match="The samples are clips: give a resolution"):
         loader_of(clips, resolution=32)
     images = open_source(clips)  # the WebP files
-    with pytest.raises(SettingsError, match="The samples are images: images take"):
+    with pytest.raises(SettingsError, match="The samples are images: give a resolution"):
         Loader(images, scan(images), resolution=SAMPLING, batch_size=4)

@@ -28,8 +28,8 @@ class CaptionedFeed:
     """Shows what a loader reads.
 
     loader: of images, of clips or of a cache, on the codec's device. codec: of the same kind; it is frozen.
-    on_failure: called with all samples that turned out broken so far, on any rank, by name -> reason, when
-    there are new ones.
+    To one of clips, an image is a clip of one frame. on_failure: called with all samples that turned out
+    broken so far, on any rank, by name -> reason, when there are new ones.
     """
 
     def __init__(
@@ -58,8 +58,10 @@ class CaptionedFeed:
         shares = loaded.weights / part.total
         if isinstance(loaded, CachedBatch):
             return Shown(loaded.latents, loaded.captions, shares, loaded.text, loaded.fps)
-        pixels = Unencoded(loaded.images, self.codec)
-        return Shown(pixels, loaded.captions, shares, fps=loaded.fps)
+        pixels = loaded.images
+        if pixels.ndim == 4 and not isinstance(self.codec, DCAE):
+            pixels = pixels[:, :, None]  # B 3 1 H W
+        return Shown(Unencoded(pixels, self.codec), loaded.captions, shares, fps=loaded.fps)
 
     def _load(self, step: int) -> None:
         """Read this rank's parts of a step, and tell images that are newly found broken on any rank."""

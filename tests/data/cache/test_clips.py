@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from sanakit.data.batches.clip_buckets import ClipSampling
 from sanakit.data.batches.clip_sampling import ClipOptions
@@ -114,6 +115,18 @@ def test_a_feed_shows_a_cache_as_it_shows_the_clips(clips: Path, cached: Path, v
     assert ours.report().used == 4
     assert "4 of 7 clips are trained on." not in str(ours.report()), "six are clips"
     assert "4 of 6 clips are trained on." in str(ours.report())
+
+
+def test_images_are_clips_of_one_frame_to_an_autoencoder_of_clips(tmp_path: Path, video_model: Path) -> None:
+    Image.new("RGB", (40, 40), "teal").save(tmp_path / "a.png")
+    source, codec = open_source(tmp_path), load_autoencoder(video_model)
+    loader = Loader(source, scan(source), resolution=32, batch_size=1)
+    feed = CaptionedFeed(loader, codec)
+    feed.begin(0, [Part(0, 1, 1)])
+    shown = feed.shown(0, Part(0, 1, 1))
+    assert isinstance(shown.latents, Unencoded)
+    assert shown.latents.shape == tuple(shown.latents.encode().shape) == (1, 4, 1, 4, 4)
+    assert shown.fps is None
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def _maker(model: str | os.PathLike[str], autoencoder: DCAE | VideoVAE, encoder:
 def _normalised_sha256(autoencoder: VideoVAE) -> str:
     """Return which weights an encoder of clips has, and how its latents are normalised."""
     channels = autoencoder.config.latent_channels
-    ends = torch.stack([torch.zeros(channels), torch.ones(channels)]).reshape(2, channels, 1, 1, 1)
+    ends = torch.tensor([[0.0], [1.0]], dtype=torch.float32).expand(2, channels).reshape(2, channels, 1, 1, 1)
     normalised = autoencoder.normalise(ends).double().flatten().tolist()
     return hashlib.sha256(f"{weights_sha256(autoencoder)} {normalised}".encode()).hexdigest()
 

@@ -109,9 +109,13 @@ def rate_of(
     return mean, False
 
 
-def resampled_count(end: int, base: Fraction, rate: Fraction) -> int:
-    """Return how many frames a clip that ends at tick `end` has at another rate: one is the least."""
-    return max(1, -(-(end * base * rate) // 1))
+def resampled_count(seconds: Fraction, rate: Fraction) -> int:
+    """Return how many frames a clip of so many seconds has at another rate: one is the least.
+
+    >>> resampled_count(Fraction(17, 16), Fraction(24))
+    26
+    """
+    return max(1, -(-(seconds * rate) // 1))
 
 
 def nearest_frames(ticks: Sequence[int], base: Fraction, rate: Fraction, numbers: Iterable[int]) -> list[int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
@@ -71,7 +71,7 @@ class ClipFile:
         """Return how many frames the clip has at a rate."""
         if rate is None:
             return self.facts.frames
-        return resampled_count(self._reader.end, self._reader.base, as_rate(rate))
+        return resampled_count(self.facts.seconds, as_rate(rate))
 
     def numbers(
         self, start: int = 0, count: int | None = None, rate: Fraction | int | float | str | None = None
@@ -146,12 +146,25 @@ def open_clip(
             return ClipFile(FolderFrames(name, rate))
         if rate is not None:
             raise SettingsError(f"{name} states its own rate: leave the rate of a folder out.")
-        return ClipFile(_open_file(name, threads))
+        return ClipFile(_reader_of(open(path, "rb"), name, threads))
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL
         if isinstance(error, SettingsError):
             raise
         reason = getattr(error, "strerror", None) or error
         raise SettingsError(f"{name} cannot be read ({reason}): use {READ}.") from None
+
+
+def open_clip_content(file: BinaryIO, name: str, *, threads: int = 1) -> ClipFile:
+    """Open what an open file holds, by its content; closing the clip closes the file. Raises as `open_clip`.
+
+    name: of the file, for messages.
+    """
+    try:
+        return ClipFile(_reader_of(file, name, threads))
+    except (OSError, ValueError) as error:
+        if isinstance(error, SettingsError):
+            raise
+        raise SettingsError(f"{name} cannot be read ({error}): use {READ}.") from None
 
 
 def describe_clip(path: str | os.PathLike[str]) -> ClipFacts | None:
@@ -177,8 +190,8 @@ def describe_clip(path: str | os.PathLike[str]) -> ClipFacts | None:
         return clip.facts
 
 
-def _open_file(path: str, threads: int) -> FrameReader:
-    file = open(path, "rb")  # noqa: SIM115 - the reader closes it
+def _reader_of(file: BinaryIO, path: str, threads: int) -> FrameReader:
+    """Return the reader of a file, which closes it, as does an error here."""
     try:
         kind = format_of(file)
         if kind in VIDEO:

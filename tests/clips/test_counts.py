@@ -117,11 +117,11 @@ def test_the_nearest_frame_in_time_stands_for_each() -> None:
 @pytest.mark.parametrize("rate", [Fraction(8), NTSC, Fraction(60)])
 def test_resampling_a_clip_covers_all_of_its_time(rate: Fraction) -> None:
     base, end = Fraction(1, 24), 100
-    count = resampled_count(end, base, rate)
+    count = resampled_count(end * base, rate)
     assert (count - 1) / rate < end * base <= count / rate
     numbers = nearest_frames(range(end), base, rate, range(count))
     assert all(abs(n * base - k / rate) <= base / 2 for k, n in enumerate(numbers) if n < end - 1)
-    assert resampled_count(end, base, Fraction(24)) == end
+    assert resampled_count(end * base, Fraction(24)) == end
 
 
 def test_names_of_frames_are_in_the_order_of_their_last_number() -> None:

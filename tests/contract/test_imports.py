@@ -31,7 +31,7 @@ ORDER = {
         *("save", "graphs", "load", "video"),
     ),
     "eval": ("cases", "folder", "networks", "metrics", "benchmarks"),
-    "data": ("read", "batches", "cache", "annotate"),
+    "data": ("medium", "frame_folders", "read", "batches", "cache", "annotate"),
     "train": (
         *("config", "parts", "objective", "report", "pace", "guard", "distributed", "state", "optim", "loop"),
         *("losses", "feeds", "distill", "objectives", "surgery", "record", "run", "runs"),

@@ -94,3 +94,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text_encoder=TextEncoder(Gemma2(text).eval(), tokenizer, "Draw this: ", 20),
         name="tiny",
     )
+
+
+@pytest.fixture(scope="session")
+def video_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a video model of random numbers: 4 frames a latent, 16 px a token; 9 frames of 96x64."""
+    from tests.pipelines.video.tiny import save_tiny
+
+    return save_tiny(tmp_path_factory.mktemp("video") / "model")

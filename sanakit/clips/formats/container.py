@@ -14,6 +14,7 @@ from sanakit.errors import SettingsError
 
 VIDEO = {"MP4": "mov", "MOV": "mov", "WebM": "matroska", "Matroska": "matroska"}  # -> FFmpeg's reader
 READ = "MP4, MOV, WebM, Matroska, animated WebP, GIF, APNG or a folder of frames"
+SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".webp", ".gif", ".apng")  # usual ones of these files
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # that a MOV or MP4 file begins with
 _EBML, _SEGMENT, _DOCTYPE = b"\x1aE\xdf\xa3", b"\x18S\x80g", b"\x42\x82"
 

@@ -114,11 +114,14 @@ class VideoFrames:
     def _decoded_from(self, key: tuple[int, int]) -> Iterator[tuple[int, Any]]:
         """Yield (number, frame) of the frames that are shown, from a key on."""
         shown, decoded = key
-        self._container.seek(decoded, stream=self._stream, backward=True)
-        self._context.flush_buffers()
-        packets = self._container.demux(self._stream)
-        first = next(packets)
-        if first.pts is None or first.pts > shown:  # the container's own index leads past the key
+        for time in (shown, decoded):  # by the latter the container may lead to the key before
+            self._container.seek(time, stream=self._stream, backward=True)
+            self._context.flush_buffers()
+            packets = self._container.demux(self._stream)
+            first = next(packets)
+            if first.pts is not None and first.pts <= shown:
+                break
+        else:  # the container's own index leads past the key
             self._container.close()
             self._open()
             packets = self._container.demux(self._stream)

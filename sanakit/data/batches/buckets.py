@@ -2,12 +2,14 @@
 
 The sizes are those that the published models draw (`aspect_bins`), here for any training resolution. The
 nearest ratio is found in log space, where 1:2 is as far from the square as 2:1.
+Clips are put into buckets of a size and a length, see `clip_buckets`.
 Shapes: N images of the source, K buckets.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,15 +25,17 @@ KEPT = (
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """The images to train on, grouped by training size.
+    """The images or clips to train on, grouped by training size.
 
-    sizes: K times (height, width) in pixels.   members: K arrays of image numbers, ascending.
-    left_out: number of the image -> why it is in none, though it is sound.
+    sizes: K times (height, width) in pixels; of clips (frames, height, width).   members: K arrays of image
+    numbers, ascending.   left_out: number of the image -> why it is in none, though it is sound.
+    notes: number of an image in a bucket -> what it loses there.
     """
 
-    sizes: tuple[tuple[int, int], ...]
+    sizes: tuple[tuple[int, ...], ...]
     members: tuple[np.ndarray, ...]
     left_out: dict[int, str]
+    notes: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Count the images that are in a bucket."""
@@ -66,13 +70,26 @@ def fill_buckets(
     enlarge: times, >= 1; an image that has to grow by more to cover its size is left out, as is one of which
     less than half would be left after the cut. The rest as for `training_sizes`. Raises SettingsError.
     """
+    sizes = training_sizes(resolution, square=square, multiple=multiple)
+    bucket, left_out = by_ratio(index, sizes, enlarge)
+    filled = [(size, np.flatnonzero(bucket == number)) for number, size in enumerate(sizes)]
+    filled = [(size, numbers) for size, numbers in filled if len(numbers)]
+    return Buckets(tuple(size for size, _ in filled), tuple(numbers for _, numbers in filled), left_out)
+
+
+def by_ratio(
+    index: Index, sizes: Sequence[tuple[int, int]], enlarge: float = ENLARGE
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Return the number of each image's size (N, -1 for none), and why sound images are left out.
+
+    sizes: height and width in pixels, with their ratios ascending. Raises SettingsError.
+    """
     if not enlarge >= 1:
         raise SettingsError(f"enlarge = {enlarge}: it must be 1 (never enlarge) or the largest factor.")
-    sizes = training_sizes(resolution, square=square, multiple=multiple)
     heights, widths = index.heights.astype(np.float64), index.widths.astype(np.float64)
     sound = index.heights > 0
     ratios = np.log(np.divide(heights, widths, where=sound, out=np.ones_like(heights)))
-    # sizes come with their ratios ascending: between two of them, the middle decides
+    # between two of the ascending ratios, the middle decides
     known = np.log([height / width for height, width in sizes])
     bucket = np.searchsorted((known[1:] + known[:-1]) / 2, ratios)
 
@@ -89,7 +106,4 @@ def fill_buckets(
             if too_narrow[number]
             else f"{size} is too small for {width}x{height}"
         )
-    bucket = np.where(sound & ~too_small & ~too_narrow, bucket, -1)
-    filled = [(size, np.flatnonzero(bucket == number)) for number, size in enumerate(sizes)]
-    filled = [(size, numbers) for size, numbers in filled if len(numbers)]
-    return Buckets(tuple(size for size, _ in filled), tuple(numbers for _, numbers in filled), left_out)
+    return np.where(sound & ~too_small & ~too_narrow, bucket, -1), left_out

@@ -4,7 +4,8 @@ The order decides on a batch's images (`order`), a number drawn for (seed, step,
 workers only load them. They are processes, not threads: a file that crashes a decoder does not crash the
 training, and the interpreter is free for the step itself. An image that cannot be decoded gets weight 0, and
 the report names it.
-Shapes: B the samples of a part, H W its bucket's size.
+Samples are images, or clips, of which a window begins anywhere, by a number drawn like that of captions.
+Shapes: B the samples of a part, H W its bucket's size; of clips T H W.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,8 +25,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sanakit.data.batches.buckets import ENLARGE, Buckets, fill_buckets
+from sanakit.data.batches.clip_buckets import ClipSampling, fill_clip_buckets
 from sanakit.data.batches.order import Order, repeated
 from sanakit.data.batches.prepare import PreparedPart, Preparer, Task
+from sanakit.data.medium import CLIPS
 from sanakit.data.read.captions import TEMPERATURE, THRESHOLD, Caption, draw_caption
 from sanakit.data.read.index import Index
 from sanakit.data.read.reasons import lines_of
@@ -33,6 +37,7 @@ from sanakit.errors import DataError, SettingsError
 from sanakit.images.image import from_levels
 
 AHEAD = 3  # parts that each worker reads ahead
+NO_CAPTION = "It has no caption, and is trained on with an empty one."
 _LINES = 5  # of each kind in a report's text; its fields name all
 
 
@@ -59,28 +64,32 @@ class SampleRange(Protocol):
 class LoadedBatch:
     """A part of a global batch.
 
-    images: B 3 H W, float32 in [-1, 1].   captions: B, "" where an image has none.   weights: B, 1, or 0 for
-    empty places and images that turned out broken (their images are grey).   keys: B, "" for empty places.
+    images: B 3 H W, float32 in [-1, 1]; of clips B 3 T H W.   captions: B, "" where an image has none.
+    weights: B, 1, or 0 for empty places and images that turned out broken (their images are grey).   keys: B,
+    "" for empty places.   fps: frames a second of clips; None: images.
     """
 
     images: Tensor
     captions: list[str]
     weights: Tensor
     keys: list[str]
+    fps: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LoaderReport:
-    """The state of a source's images, by name -> reason."""
+    """The state of a source's images or clips, by name -> reason."""
 
     pictures: int  # the key of a run's report.json
     used: int
     broken: dict[str, str]  # found by the scan
-    left_out: dict[str, str]  # sound, but too small or too narrow
+    left_out: dict[str, str]  # sound, but too small, too narrow or too short
     failed: dict[str, str]  # found in training, on this rank, since its loader was made
     ignored: dict[str, str]  # no images at all
     uncaptioned: int  # samples given so far whose image has no caption
     empty_share: float  # of the places in batches: buckets do not come in whole batches
+    notes: dict[str, str] = field(default_factory=dict)  # what is lost of clips that are trained on
+    samples: str = "images"  # or clips
 
     def __str__(self) -> str:
         """Return the report as sentences; a kind has at most a few lines, one for each reason."""
@@ -88,9 +97,10 @@ class LoaderReport:
             ("Cannot be read", self.broken),
             ("Left out at this resolution", self.left_out),
             ("Found to be broken in training", self.failed),
-            ("Not used, besides images", self.ignored),
+            ("Trained on, with a remark", self.notes),
+            (f"Not used, besides {self.samples}", self.ignored),
         )
-        lines = [f"{self.used} of {self.pictures} images are trained on."]
+        lines = [f"{self.used} of {self.pictures} {self.samples} are trained on."]
         for what, named in groups:
             if named:
                 lines.append(f"{what} ({len(named)}):")
@@ -110,7 +120,8 @@ class LoaderReport:
 class Loader:
     """Loads parts of global batches.
 
-    index: of the same source (see `scan`).   resolution, square, multiple, enlarge: see `fill_buckets`.
+    index: of the same source (see `scan`).   resolution, square, multiple, enlarge: see `fill_buckets`; of
+    clips, resolution is how they are sampled, and there is neither square nor multiple.
     batch_size: of the global batch, all ranks and micro-batches together.   seed: of order and captions.
     workers: processes; 0 reads in this one. More need the usual `if __name__ == "__main__":` around the
     calling script.   temperature, threshold: of the caption sampler, see `captions`.   repeats: how often
@@ -125,37 +136,53 @@ class Loader:
         source: Source,
         index: Index,
         *,
-        resolution: int,
+        resolution: int | ClipSampling,
         batch_size: int,
         seed: int = 0,
         workers: int = 0,
         square: bool = False,
-        multiple: int = 32,
+        multiple: int | None = None,
         enlarge: float = ENLARGE,
         temperature: float = TEMPERATURE,
         threshold: float = THRESHOLD,
         repeats: np.ndarray | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
+        what = source.medium.plural
         if len(index) != len(source):
             raise DataError(
-                f"The index covers {len(index)} images, but the source has {len(source)}: scan it again."
+                f"The index covers {len(index)} {what}, but the source has {len(source)}: scan it again."
             )
         if workers < 0:
             raise SettingsError(f"workers = {workers}: give 0 or the number of reading processes.")
         self.source, self.index = source, index
-        self.buckets: Buckets = fill_buckets(
-            index, resolution, square=square, multiple=multiple, enlarge=enlarge
-        )
+        if isinstance(resolution, ClipSampling) != (source.medium is CLIPS):
+            raise SettingsError(
+                f"The samples are {what}: give a resolution for images, a sampling for clips."
+            )
+        self.rate: Fraction | None = None  # frames a second of clips
+        if isinstance(resolution, ClipSampling):
+            if square or multiple is not None:
+                raise SettingsError("square and multiple are settings of images: leave them out.")
+            self.rate = resolution.rate
+            self.buckets: Buckets = fill_clip_buckets(index, resolution, enlarge)
+            resolution = resolution.resolution
+        else:
+            self.buckets = fill_buckets(
+                index, resolution, square=square, multiple=multiple or 32, enlarge=enlarge
+            )
         self.workers, self.device = workers, torch.device(device)
         self._failed: dict[str, str] = {}
         self._uncaptioned = 0
+        self._bare: dict[str, str] = {}  # clips without captions that were given so far
         self._parts: list[tuple[int, int]] = []
         self._reading: Iterator[PreparedPart] | None = None
         self._next: Iterator[tuple[int, tuple[int, int]]] = iter(())
-        self._preparer = Preparer(source, seed, temperature, threshold)
+        self._preparer = Preparer(source, seed, temperature, threshold, self.rate)
         if not len(self.buckets):
-            raise DataError(f"No image can be trained on at {resolution} px. {self._report(None)}")
+            raise DataError(
+                f"No {source.medium.name} can be trained on at {resolution} px. {self._report(None)}"
+            )
         # made here, so that wrong numbers are told before a worker starts
         draw_caption([Caption("")], 0.0, temperature=temperature, threshold=threshold)
         self.order = Order(repeated(self.buckets.members, repeats), batch_size, seed)
@@ -185,12 +212,15 @@ class Loader:
                 next(self._next)
             prepared = self._receive()
         self._failed.update(prepared.failed)
-        self._uncaptioned += prepared.uncaptioned
+        self._uncaptioned += len(prepared.uncaptioned)
+        if self.rate is not None:
+            self._bare |= dict.fromkeys(prepared.uncaptioned, NO_CAPTION)
         return LoadedBatch(
             from_levels(prepared.images.to(self.device)),
             prepared.captions,
             prepared.weights.to(self.device),
             prepared.keys,
+            None if self.rate is None else float(self.rate),
         )
 
     def report(self) -> LoaderReport:
@@ -228,6 +258,8 @@ class Loader:
             ignored=dict(self.source.ignored),
             uncaptioned=self._uncaptioned,
             empty_share=0.0 if order is None else order.empty_share,
+            notes=named(self.buckets.notes) | self._bare,
+            samples=self.source.medium.plural,
         )
 
     def _task(self, step: int, span: tuple[int, int]) -> Task:

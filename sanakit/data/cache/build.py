@@ -1,63 +1,61 @@
-"""Make a cache: run the autoencoder, and the text encoder where asked, over all images of a source.
+"""Make a cache: run the autoencoder, and the text encoder where asked, over all samples of a source.
 
-The plan comes first, from headers alone: images, buckets, shards and disk space. Then the missing shards are
-built one by one; threads read and decode images ahead of the models.
-Shapes: B images that are encoded at once, C h w latents, L text tokens, E text width.
+The plan comes first, from headers alone: samples, buckets, shards and disk space. Then the missing shards are
+built one by one. The model decides what the samples are: images, or clips, each from its beginning on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from fractions import Fraction
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from sanakit.data.batches.buckets import Buckets, fill_buckets
+from sanakit.data.batches.clip_buckets import ClipSampling, fill_clip_buckets
+from sanakit.data.batches.clip_sampling import ClipOptions, open_clips, sampling_of, with_score
+from sanakit.data.batches.loader import NO_CAPTION
+from sanakit.data.cache.about import ABOUT, About, CachedClips, Maker, Shard
+from sanakit.data.cache.encode import Task, encode_part, read_ahead
 from sanakit.data.cache.store import (
-    ABOUT,
     LATENTS,
     TEXT,
-    About,
     Cache,
     CachedImage,
-    Maker,
-    Shard,
     begun,
     has_shard,
     held_cache,
     is_cache,
     write_shard,
 )
-from sanakit.data.read.decode import decode
+from sanakit.data.medium import IMAGES
 from sanakit.data.read.index import scan
 from sanakit.data.read.open import open_source
 from sanakit.data.read.source import Source
 from sanakit.dialect import USUAL
-from sanakit.errors import DataError, NumericsError, OutputError
-from sanakit.images.image import from_levels
-from sanakit.models.dc_ae import DCAE
+from sanakit.errors import DataError, OutputError, SettingsError
+from sanakit.models.contracts import VideoCodecConfig
+from sanakit.models.dc_ae import DCAE, DCAEConfig
 from sanakit.pipelines.memory import choose_device
+from sanakit.pipelines.video.request import VideoSpec
 from sanakit.text.encoder import TextEncoder
-from sanakit.weights import load_configs, load_image_autoencoder, load_text_encoder
+from sanakit.weights import load_autoencoder, load_configs, load_text_encoder
 from sanakit.weights.fingerprint import weights_sha256
+from sanakit.weights.layouts.video_vae import VideoVAE
 
 SHARD = 200_000_000  # bytes, about: what a run that is killed loses at most, and what is in memory at once
 SAMPLED = 500  # images whose captions are counted for the estimate
-THREADS = 8
 INDEX = "pictures.npz"  # the scan of the source
 
 OnProgress = Callable[[str, int, int], None]
-_Task = tuple[tuple[int, int], list[int]]  # height and width in pixels, numbers of images
-_Read = tuple[CachedImage, Tensor | None]  # its pixels, uint8 3 H W; None where it is broken
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +77,7 @@ class CachePlan:
     text_bytes: int
     free_bytes: int
     quantised: str | None = None  # the plan by which the text encoder is
+    notes: tuple[str, ...] = ()  # sentences on settings that were changed to fit the model
 
     @property
     def missing(self) -> list[Shard]:
@@ -89,8 +88,9 @@ class CachePlan:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Built:
     """The result of a build. kept: images in shards from an earlier run. broken: by name -> reason, found in
-    headers or in decoding.   left_out: sound images, but too small or too narrow.   ignored: what else the
-    source holds and is not used.   cut: sentences about captions that were too long."""
+    headers or in decoding.   left_out: sound images, but too small, too narrow or too short.   ignored: what
+    else the source holds and is not used.   cut: sentences about captions that were too long.   notes: what
+    is lost of clips in the cache, by name."""
 
     folder: Path
     pictures: int
@@ -101,6 +101,8 @@ class Built:
     left_out: dict[str, str]
     ignored: dict[str, str]
     cut: list[str] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    samples: str = "images"  # or clips
 
 
 def maker_of(model: str | os.PathLike[str], *, text: bool = False) -> Maker:
@@ -113,23 +115,35 @@ def maker_of(model: str | os.PathLike[str], *, text: bool = False) -> Maker:
     return _maker(model, *_mapped(model, text))
 
 
-def _mapped(model: str | os.PathLike[str], text: bool) -> tuple[DCAE, TextEncoder | None]:
+def _mapped(model: str | os.PathLike[str], text: bool) -> tuple[DCAE | VideoVAE, TextEncoder | None]:
     """Return the encoders of a model, mapped: next to nothing is read."""
-    autoencoder = load_image_autoencoder(model, part="encoder", dtype="float32", mapped=True)
+    autoencoder = load_autoencoder(model, part="encoder", dtype="float32", mapped=True)
     return autoencoder, load_text_encoder(model, dtype="float32", mapped=True) if text else None
 
 
-def _maker(model: str | os.PathLike[str], autoencoder: DCAE, encoder: TextEncoder | None) -> Maker:
-    assert autoencoder.encoder is not None
+def _maker(model: str | os.PathLike[str], autoencoder: DCAE | VideoVAE, encoder: TextEncoder | None) -> Maker:
+    if isinstance(autoencoder, DCAE):
+        assert autoencoder.encoder is not None
+        encodes, factor = weights_sha256(autoencoder.encoder), autoencoder.config.scaling_factor
+    else:
+        encodes, factor = _normalised_sha256(autoencoder), 1.0
     return Maker(
         model=os.fspath(model),
-        autoencoder=weights_sha256(autoencoder.encoder),
-        scaling_factor=autoencoder.config.scaling_factor,
+        autoencoder=encodes,
+        scaling_factor=factor,
         text_encoder=weights_sha256(encoder.model) if encoder else None,
         instruction=encoder.instruction if encoder else "",
         max_tokens=encoder.max_tokens if encoder else 0,
         dialect=encoder.dialect if encoder else USUAL,
     )
+
+
+def _normalised_sha256(autoencoder: VideoVAE) -> str:
+    """Return which weights an encoder of clips has, and how its latents are normalised."""
+    channels = autoencoder.config.latent_channels
+    ends = torch.tensor([[0.0], [1.0]], dtype=torch.float32).expand(2, channels).reshape(2, channels, 1, 1, 1)
+    normalised = autoencoder.normalise(ends).double().flatten().tolist()
+    return hashlib.sha256(f"{weights_sha256(autoencoder)} {normalised}".encode()).hexdigest()
 
 
 def plan_cache(
@@ -140,41 +154,60 @@ def plan_cache(
     *,
     text: bool = False,
     square: bool = False,
+    clips: ClipOptions | None = None,
     quantised: str | None = None,
     progress: OnProgress | None = None,
 ) -> CachePlan:
     """Plan the cache of a source; only the scan of its headers is written.
 
     place: an open source, or anything `open_source` opens. folder: of the cache, new or started. model: the
-    one whose encoders are used. resolution, square: as for `fill_buckets`; None: the model's own. text:
-    features of all captions too. quantised: the plan by which the text encoder is quantised, as the model
+    one whose encoders are used; of a video model, the source's clips are cached. resolution, square: as for
+    `fill_buckets`, of clips as for `sampling_of`; None: the model's own. text: features of all captions too.
+    clips: choices for a video model. quantised: the plan by which the text encoder is quantised, as the model
     that learns of the cache has it.
     progress: called with (what is being done, how many are done, how many there are).
     Raises DataError for a source without usable images or a folder with other files, OutputError without disk
-    space, and the errors of loading the model.
+    space, and the errors of loading the model. SettingsError for choices of clips with a model of images.
     """
     folder = Path(folder).expanduser()
-    source = open_source(place) if isinstance(place, str | os.PathLike) else place
     _check_folder(folder)
     autoencoder, encoder = _mapped(model, text)
-    config = autoencoder.config
-    if resolution is None:
-        resolution = load_configs(model)[0].sample_size * config.compression
+    config, notes = autoencoder.config, []
+    sampling = None
+    if isinstance(autoencoder, DCAE):
+        if clips is not None:
+            raise SettingsError(f"{model} is a model of images: leave out the settings of clips.")
+        source = open_source(place) if isinstance(place, str | os.PathLike) else place
+        if resolution is None:
+            resolution = load_configs(model)[0].sample_size * config.compression
+    else:
+        spec, options = VideoSpec.read(model), clips or ClipOptions()
+        sampling = sampling_of(spec, options, resolution, notes, square=square)
+        is_place = isinstance(place, str | os.PathLike)
+        source = open_clips(place, spec, options) if is_place else with_score(place, spec, options)
+        resolution = sampling.resolution
+    if (source.medium is IMAGES) != (sampling is None):
+        raise DataError(
+            f"{model} is not trained on {source.medium.plural}: open the place as the other kind."
+        )
     index = scan(source, folder / INDEX, progress=progress)
-    buckets = fill_buckets(index, resolution, square=square, multiple=config.compression)
+    if sampling is None:
+        buckets = fill_buckets(index, resolution, square=square, multiple=config.compression)
+    else:
+        buckets = fill_clip_buckets(index, sampling)
     if not len(buckets):
         named = os.fspath(place) if isinstance(place, str | os.PathLike) else "The data set"
+        lost = buckets.left_out or index.broken
+        first = min(lost)
         raise DataError(
-            f"{named} has no usable image at {resolution} px: {len(index.broken)} of {len(index)} are "
-            f"broken, {len(buckets.left_out)} too small or too narrow."
+            f"{named} has no usable {source.medium.name} at {resolution} px: {len(index.broken)} of "
+            f"{len(index)} are broken, {len(buckets.left_out)} too "
+            f"{'small or narrow' if sampling is None else 'small, narrow or short'}. The first one is "
+            f"{source.key(first)}: {lost[first].rstrip('.')}."
         )
     captions, tokens = _count(source, buckets, encoder)
     width = encoder.model.config.width if encoder else 0
     text_each = captions * tokens * width * TEXT.itemsize  # bytes an image
-    shapes = [(height // config.compression, width // config.compression) for height, width in buckets.sizes]
-    latent_each = [config.latent_channels * h * w * LATENTS.itemsize for h, w in shapes]  # an image
-    members = buckets.members
-    latent_bytes = sum(each * len(numbers) for each, numbers in zip(latent_each, members, strict=True))
     about = About(
         maker=replace(_maker(model, autoencoder, encoder), plan=(text and quantised) or ""),
         resolution=resolution,
@@ -188,8 +221,14 @@ def plan_cache(
         broken={source.key(number): reason for number, reason in index.broken.items()},
         left_out={source.key(number): reason for number, reason in buckets.left_out.items()},
         ignored=dict(source.ignored),
-        shards=_cut(buckets, [each + text_each for each in latent_each]),
+        shards=(),
+        notes={} if sampling is None else _notes(source, buckets),
+        clips=None if sampling is None or isinstance(config, DCAEConfig) else _sampled(sampling, config),
     )
+    latent_each = [prod(about.latent_shape(size)) * LATENTS.itemsize for size in buckets.sizes]  # a sample
+    members = buckets.members
+    latent_bytes = sum(each * len(numbers) for each, numbers in zip(latent_each, members, strict=True))
+    about = replace(about, shards=_cut(buckets, [each + text_each for each in latent_each]))
     return CachePlan(
         folder=folder,
         model=os.fspath(model),
@@ -202,6 +241,7 @@ def plan_cache(
         text_bytes=round(text_each * len(buckets)),
         free_bytes=shutil.disk_usage(folder).free,
         quantised=quantised,
+        notes=tuple(notes),
     )
 
 
@@ -215,8 +255,9 @@ def build_cache(
 ) -> Built:
     """Build the missing shards of a plan.
 
-    device, dtype: to compute in, as for `load_transformer`.   batch: images encoded at once.   progress:
-    called with (what is being done, how many images are done, how many there are).
+    device, dtype: to compute in, as for `load_transformer`.   batch: images encoded at once; clips are
+    encoded one by one.   progress: called with (what is being done, how many images are done, how many there
+    are).
     An image that cannot be decoded is recorded as broken, with the reason. Raises NumericsError for latents
     that are not finite, OutputError without disk space or while another process builds this cache, and the
     errors of loading.
@@ -229,16 +270,18 @@ def build_cache(
             _check_room(plan, 1 - kept / total)
             place = choose_device(device)
             kind = None if dtype == "auto" else dtype
-            autoencoder = load_image_autoencoder(plan.model, part="encoder", device=place, dtype=kind)
+            autoencoder = load_autoencoder(plan.model, part="encoder", device=place, dtype=kind)
             how = {"device": place, "dtype": kind, "plan": plan.quantised}
             encoder = load_text_encoder(plan.model, **how) if about.text_width else None
             done = kept
-            with closing(_read_ahead(plan.source, _tasks(plan, missing, batch))) as read:
+            rate = None if about.clips is None else Fraction(about.clips.rate)
+            tasks = _tasks(plan, missing, batch if rate is None else 1)
+            with closing(read_ahead(plan.source, tasks, rate)) as read:
                 for shard in missing:
                     images: list[CachedImage] = []
                     while len(images) < shard.pictures:
                         part = next(read)
-                        _encode(part, autoencoder, encoder, cut)
+                        encode_part(part, autoencoder, encoder, cut)
                         images += [image for image, _ in part]
                         done += len(part)
                         if progress:
@@ -255,6 +298,29 @@ def build_cache(
         left_out=dict(about.left_out),
         ignored=dict(plan.source.ignored),
         cut=cut,
+        notes=dict(about.notes),
+        samples=about.samples,
+    )
+
+
+def _notes(source: Source, buckets: Buckets) -> dict[str, str]:
+    """Return what is lost of clips in the buckets, and which have no caption, by name."""
+    notes: dict[str, str] = {}
+    for number in np.concatenate(buckets.members).tolist():
+        told = [buckets.notes[number]] if number in buckets.notes else []
+        with suppress(DataError, OSError):  # it will be named as broken
+            told += [] if source.captions(number) else [NO_CAPTION]
+        if told:
+            notes[source.key(number)] = " ".join(told)
+    return notes
+
+
+def _sampled(sampling: ClipSampling, config: VideoCodecConfig) -> CachedClips:
+    return CachedClips(
+        rate=str(sampling.rate),
+        lengths=sampling.lengths,
+        repeat=sampling.repeat,
+        per_latent=config.frame_rule.per_latent,
     )
 
 
@@ -288,7 +354,7 @@ def _count(source: Source, buckets: Buckets, encoder: TextEncoder | None) -> tup
     return len(lengths) / looked_at, 1 + max(sum(lengths) / len(lengths) - skipped, 0)
 
 
-def _tasks(plan: CachePlan, missing: list[Shard], batch: int) -> Generator[_Task]:
+def _tasks(plan: CachePlan, missing: list[Shard], batch: int) -> Generator[Task]:
     """Yield size and numbers of the images that are encoded together, shard by shard."""
     starts = [0] * len(plan.buckets.sizes)
     wanted = {shard.name for shard in missing}
@@ -300,64 +366,6 @@ def _tasks(plan: CachePlan, missing: list[Shard], batch: int) -> Generator[_Task
         numbers = plan.buckets.members[shard.bucket][start : start + shard.pictures].tolist()
         for first in range(0, len(numbers), batch):
             yield plan.buckets.sizes[shard.bucket], numbers[first : first + batch]
-
-
-def _read_ahead(source: Source, tasks: Generator[_Task]) -> Generator[list[_Read]]:
-    """Read the images of each task; two more tasks are read while the models work on one."""
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="cache") as pool:
-        waiting: deque[list[Future[_Read]]] = deque()
-
-        def submit(task: _Task) -> None:
-            size, numbers = task
-            waiting.append([pool.submit(_read, source, number, size) for number in numbers])
-
-        for task in islice(tasks, 3):
-            submit(task)
-        try:
-            while waiting:
-                yield [future.result() for future in waiting.popleft()]
-                for task in islice(tasks, 1):
-                    submit(task)
-        finally:
-            for future in (future for futures in waiting for future in futures):
-                future.cancel()
-
-
-def _read(source: Source, number: int, size: tuple[int, int]) -> _Read:
-    """Return an image, its captions and pixels, or the defect that training would find."""
-    key = source.key(number)
-    try:
-        captions = source.captions(number)
-        pixels = decode(source.read(number), *size)
-    except (DataError, OSError) as error:
-        return CachedImage(key, number, failed=str(error)), None
-    return CachedImage(key, number, captions), pixels
-
-
-@torch.no_grad()
-def _encode(part: list[_Read], autoencoder: DCAE, encoder: TextEncoder | None, cut: list[str]) -> None:
-    """Add latents and text features to the sound ones of images of one size."""
-    sound = [image for image, pixels in part if pixels is not None]
-    if not sound:
-        return
-    weight = next(autoencoder.parameters())
-    levels = torch.stack([pixels for _, pixels in part if pixels is not None]).to(weight.device)
-    images = from_levels(levels).to(autoencoder.dtype)
-    latents = autoencoder.encode(images).float() * autoencoder.config.scaling_factor
-    stored = latents.to("cpu", LATENTS)
-    for image, one in zip(sound, stored, strict=True):
-        if not one.isfinite().all():
-            raise NumericsError(
-                f"The latents of {image.key} are not finite in {LATENTS}: the model overflows in "
-                f"{autoencoder.dtype}. Use float32 (--dtype float32)."
-            )
-        image.latents = one
-    if encoder is None:
-        return
-    texts = [[caption.text for caption in image.captions] or [""] for image in sound]
-    features = iter(encoder.encode([text for alternatives in texts for text in alternatives], cut))
-    for image, alternatives in zip(sound, texts, strict=True):
-        image.text = [one.to("cpu", TEXT) for one in islice(features, len(alternatives))]
 
 
 def _check_folder(folder: Path) -> None:

@@ -1,8 +1,10 @@
-"""Batches of a cache: the batches that `Loader` gives for the images, already encoded.
+"""Batches of a cache: the batches that `Loader` gives for the images or clips, already encoded.
 
 Global batch k holds the same images with the same captions as the loader's batch k of the same source,
 resolution, batch size and seed: a run can continue with either. Nothing is decoded, so there are no workers.
-Shapes: B the samples of a part, C h w latents of its bucket, L text tokens of a sample, E text width.
+Of clips, a cache has the beginning of each, where the loader begins anywhere.
+Shapes: B the samples of a part, C h w latents of its bucket (of clips C t h w), L text tokens of a sample, E
+text width.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ from sanakit.seeds import uniform
 class CachedBatch:
     """A part of a global batch.
 
-    latents: B C h w, float32, times the scaling factor, as the transformer is trained on; 0 where the weight
-    is.   text: B features L E, bfloat16, unpadded, the first of them BOS; empty where the cache has no text.
-    captions, weights, keys: as in `loader.LoadedBatch`.
+    latents: B C h w, float32, times the scaling factor, as the transformer is trained on; of clips B C t h w,
+    normalised; 0 where the weight is.   text: B features L E, bfloat16, unpadded, the first of them BOS;
+    empty where the cache has no text.   captions, weights, keys, fps: as in `loader.LoadedBatch`.
     """
 
     latents: Tensor
@@ -38,6 +40,7 @@ class CachedBatch:
     captions: list[str]
     weights: Tensor
     keys: list[str]
+    fps: float | None = None
 
 
 class CachedLoader:
@@ -97,6 +100,7 @@ class CachedLoader:
             ],
             torch.tensor([one.latents is not None for one in images], device=self.device).float(),
             [image.key for image in images],
+            None if self.cache.about.clips is None else self.cache.about.clips.fps,
         )
 
     def report(self) -> LoaderReport:
@@ -111,6 +115,8 @@ class CachedLoader:
             ignored=dict(about.ignored),
             uncaptioned=self._uncaptioned,
             empty_share=self.order.empty_share,
+            notes=dict(about.notes),
+            samples=about.samples,
         )
 
     def close(self) -> None:

@@ -4,7 +4,8 @@ The folder holds cache.json and the shards. cache.json is written first and name
 the shards. A shard is a safetensors file of images of one bucket, written whole or not at all. So a run that
 was killed continues with the shards that are missing. A shard's tensors:
 
-    latents       n C h w  float16, times the autoencoder's scaling factor; 0 where an image is broken
+    latents       n C h w  float16, times the autoencoder's scaling factor; 0 where an image is broken; of
+                           clips n C t h w, normalised per channel
     numbers       n        of the images in their source, by which captions are drawn
     sound         n        0 where an image turned out broken
     rows          bytes    JSON of each image: {"key": ..., "captions": [[text, score, source], ...]}, or
@@ -15,7 +16,8 @@ was killed continues with the shards that are missing. A shard's tensors:
 Everything is mapped into memory, nothing is read before it is requested: a large cache opens at once.
 Storage dtypes: float16 moves pocket's latents by 0.02 % of their spread, bfloat16 by 0.17 % (18 dB worse);
 text features come out of Gemma 2 in bfloat16 anyway, and may be larger than float16 can hold.
-Shapes: n images of a shard, C h w latents, T text tokens, E text width, K captions.
+Shapes: n images or clips of a shard, C h w latents, t of them along time, T text tokens, E text width, K
+captions.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -37,92 +39,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sanakit.alone import alone_in
+from sanakit.data.cache.about import ABOUT, AGAIN, FORMAT, About, Maker, Shard, check_same, read_about
 from sanakit.data.read.captions import Caption
-from sanakit.dialect import USUAL, Dialect
 from sanakit.errors import DataError, OutputError, WeightsError
 from sanakit.weights.read.files import TensorFiles
 from sanakit.whole import ABANDONED, sweep, written_whole
 
-ABOUT = "cache.json"
-FORMAT = 2  # raised when the meaning of a file changes
 LATENTS, TEXT = torch.float16, torch.bfloat16  # how they are stored
-AGAIN = "Run `sana data cache` with the same words again: it makes only what is missing."
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Maker:
-    """The model behind a cache's content; models that give the same content differ only in name.
-
-    autoencoder, text_encoder: SHA-256 of the encoders' weights, None: no text.   scaling_factor: that latents
-    were multiplied by.   instruction, max_tokens, dialect: of the text encoder, "", 0 and the usual one
-    without text.   plan: that quantised it, else "".
-    """
-
-    model: str
-    autoencoder: str
-    scaling_factor: float
-    text_encoder: str | None = None
-    instruction: str = ""
-    max_tokens: int = 0
-    dialect: Dialect = USUAL
-    plan: str = ""
-
-    def difference(self, other: Maker) -> str | None:
-        """Name the first thing in which another maker differs, and both values; None: it makes the same."""
-        for name, what in _COMPARED.items():
-            mine, others = getattr(self, name), getattr(other, name)
-            if mine != others:
-                return f"{what} ({_short(mine)} there, {_short(others)} here)"
-        return None
-
-
-_COMPARED = {
-    "autoencoder": "the autoencoder's encoder",
-    "scaling_factor": "the scaling factor of latents",
-    "text_encoder": "the text encoder",
-    "instruction": "the instruction before prompts",
-    "max_tokens": "the most text tokens",
-    "dialect": "the dialect that prompts are read in",
-    "plan": "the plan of its quantisation",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """A file of the cache: which bucket its images belong to, and how many they are."""
-
-    name: str
-    bucket: int
-    pictures: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class About:
-    """The content of cache.json.
-
-    sizes: of the buckets, (height, width) in pixels.   latent_channels, compression: of the autoencoder.
-    text_width: E, 0 without text.   source, captions: fingerprints of the images and of their captions.
-    pictures: in the source; broken, left_out: those of them that are in no bucket, by name -> reason;
-    ignored: other files.
-    """
-
-    maker: Maker
-    resolution: int
-    sizes: tuple[tuple[int, int], ...]
-    latent_channels: int
-    compression: int
-    text_width: int
-    source: str
-    captions: str
-    pictures: int
-    broken: dict[str, str]
-    left_out: dict[str, str]
-    ignored: dict[str, str]
-    shards: tuple[Shard, ...]
-
-    def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        """Return the latents' C h w for an image of (height, width) in pixels."""
-        return self.latent_channels, size[0] // self.compression, size[1] // self.compression
 
 
 @dataclass(slots=True)
@@ -130,8 +53,8 @@ class CachedImage:
     """One image of a cache.
 
     number: in its source.   captions: all it has.   failed: why it has no latents; None: it is sound.
-    latents: C h w, None for a broken one.   text: features of each caption, L E; of the empty caption where
-    there is none; empty where the cache holds no text.
+    latents: C h w, of a clip C t h w; None for a broken one.   text: features of each caption, L E; of the
+    empty caption where there is none; empty where the cache holds no text.
     """
 
     key: str
@@ -158,7 +81,7 @@ def begun(folder: Path, about: About) -> About:
     if not is_cache(folder):
         return about
     there = read_about(folder)
-    _check_same(folder, there, about)
+    check_same(folder, there, about)
     return there
 
 
@@ -317,28 +240,6 @@ class Cache:
         yield from (text[start:end] for start, end in pairwise(ends))
 
 
-def read_about(folder: Path) -> About:
-    """Read cache.json. Raises DataError where it is missing, damaged or of another version."""
-    path = folder / ABOUT
-    try:
-        content = json.loads(path.read_bytes())
-        if content.pop("format") != FORMAT:
-            raise DataError(f"{path} was written by another version of this package: build the cache again.")
-        content["maker"] = Maker(**content["maker"])
-        content["sizes"] = tuple((int(height), int(width)) for height, width in content["sizes"])
-        content["shards"] = tuple(Shard(**shard) for shard in content["shards"])
-        return About(**content)
-    except FileNotFoundError:
-        raise DataError(
-            f"{folder} is not a cache: it has no {ABOUT}. Make one with `sana data cache`."
-        ) from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}).") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        sentence = f"{path} is damaged ({error}): delete the folder and build the cache again."
-        raise DataError(sentence) from None
-
-
 def _open_shard(folder: Path, shard: Shard) -> TensorFiles:
     path = folder / shard.name
     try:
@@ -352,41 +253,8 @@ def _open_shard(folder: Path, shard: Shard) -> TensorFiles:
     return file
 
 
-def _check_same(folder: Path, there: About, here: About) -> None:
-    if bool(there.text_width) != bool(here.text_width):
-        what, instead = ("with", "give --text") if there.text_width else ("without", "leave --text out")
-        raise DataError(f"{folder} is a cache {what} text features: {instead}, or choose another folder.")
-    found = there.maker.difference(here.maker)
-    if found:
-        raise DataError(
-            f"{folder} is a cache made with {there.maker.model}, and {here.maker.model} differs from it in "
-            f"{found}: choose another folder."
-        )
-    if there.resolution != here.resolution:
-        raise DataError(
-            f"{folder} is a cache of {there.resolution} px, not of {here.resolution}: choose another folder."
-        )
-    if there.source == here.source and there.captions != here.captions:
-        raise DataError(
-            f"{folder} is a cache of these images with other captions or scores, which changed since: choose "
-            "another folder, or delete this one to make it again."
-        )
-    for entry in fields(About):
-        same = getattr(there, entry.name) == getattr(here, entry.name)
-        if entry.name not in ("maker", "shards", "ignored") and not same:
-            raise DataError(
-                f"{folder} is a cache of other images, or of these images before a change ({entry.name} "
-                "differs): choose another folder, or delete this one."
-            )
-
-
 def _ends(lengths: Iterable[int]) -> Tensor:
     return torch.tensor([0, *accumulate(lengths)], dtype=torch.int64)
-
-
-def _short(value: object) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= 12 else f"{text[:12]}..."
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,10 +1,10 @@
-"""A folder of images, nested to any depth, with captions beside them or in a table.
+"""A folder of images or clips, nested to any depth, with captions beside them or in a table.
 
 fox.jpg        the image               metadata.jsonl, .csv or .parquet, in any of the folders: rows with
 fox.txt        captions, one per line      "file_name" (relative to the table) and captions, as in Hugging
 fox.json       captions with scores      Face's ImageFolder; see `caption_files` for the forms of captions
 Captions from all of these add up; `pairs` says which file belongs to which image. Names that begin with a dot
-are passed over.
+are passed over. Of clips, a folder of frames in it is one: `run`, with run.txt beside it.
 """
 
 from __future__ import annotations
@@ -13,30 +13,45 @@ import csv
 import json
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+from sanakit.clips.formats.folder import INDEX
+from sanakit.clips.reading import ClipFile, open_clip, open_clip_content
+from sanakit.data.frame_folders import find_frame_folders
+from sanakit.data.medium import CLIPS, IMAGES, Medium
 from sanakit.data.read.caption_files import captions_in_value, distinct, unused_columns
 from sanakit.data.read.captions import Caption
 from sanakit.data.read.pairs import CAPTION_READERS, paired
 from sanakit.data.read.sidecar import SIDECAR
 from sanakit.data.read.source import Names, fingerprint_of
-from sanakit.errors import DataError, MissingExtraError
+from sanakit.errors import DataError, MissingExtraError, SettingsError
 
 TABLES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _NAME = "file_name"  # the column with an image's path, relative to its table
 
 
 class FolderSource:
-    """The images of a folder, sorted by their paths in it. Raises DataError for a table that is damaged."""
+    """The images or clips of a folder, sorted by their paths in it.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    medium: which of both. frame_rate: frames a second of folders of frames without clip.json; None: those are
+    not clips. Raises DataError for a table that is damaged.
+    """
+
+    def __init__(self, root: Path, medium: Medium = IMAGES, frame_rate: Fraction | None = None) -> None:
+        self.root, self.medium, self.frame_rate = root, medium, frame_rate
         self.ignored: dict[str, str] = {}
+        self._folders: dict[str, list[str]] = {}
         tables: list[str] = []
         others: list[str] = []
-        for path in files_below(root, self.ignored):
+        paths: Iterable[str] = files_below(root, self.ignored)
+        if medium is CLIPS:
+            found = find_frame_folders(paths, frame_rate)
+            self._folders, paths = found.folders, found.others
+            self.ignored |= found.ignored
+        for path in paths:
             name = posixpath.basename(path)
             if name.lower() in TABLES:
                 tables.append(path)
@@ -44,12 +59,13 @@ class FolderSource:
                 others.append(path)
             elif path != SIDECAR:
                 self.ignored[path] = "is not used: it is read in the data set's own folder only"
-        pairs = paired(others)
-        self.ignored |= pairs.ignored
-        self._names = Names(sorted(pairs.images))
-        self._beside = pairs.captions
+        self._pairs = paired([*others, *self._folders], medium, self._folders)
+        self.ignored |= self._pairs.ignored
+        names = sorted(self._pairs.samples)
+        self._names = Names(names)
+        self._pairs.samples.clear()  # millions of them: they are in the names
         self._tables = sorted(tables)
-        self._rows = self._read_tables(set(pairs.images)) if pairs.images else {}
+        self._rows = self._read_tables(set(names)) if names else {}
 
     def __len__(self) -> int:
         return len(self._names)
@@ -67,12 +83,24 @@ class FolderSource:
         with open(os.path.join(self.root, self._names[index]), "rb", buffering=0) as file:
             return file.read()
 
+    def clip(self, index: int) -> ClipFile:
+        """Open the clip, a file or a folder of frames. Raises OSError, SettingsError."""
+        name = self._names[index]
+        if name not in self._folders:
+            return open_clip_content(self.open(index), name)
+        place = os.path.join(self.root, name)
+        stated = os.path.join(name, INDEX).replace(os.sep, "/") in self._folders[name]
+        try:
+            return open_clip(place, folder_rate=None if stated else self.frame_rate)
+        except SettingsError as error:
+            raise type(error)(str(error).replace(place, name)) from None
+
     def captions(self, index: int) -> tuple[Caption, ...]:
         """Return the captions of tables, then of the files beside the image. Raises DataError, OSError."""
         name = self._names[index]
         found = list(self._rows.get(name, ()))
         for suffix, reader in CAPTION_READERS.items():
-            beside = self._beside.get(posixpath.splitext(name)[0] + suffix)
+            beside = self._pairs.beside(name, suffix)
             if beside is not None:
                 with open(os.path.join(self.root, beside), "rb", buffering=0) as file:
                     found += reader(file.read(), beside)
@@ -80,26 +108,27 @@ class FolderSource:
 
     def fingerprint(self) -> str:
         """Tell this folder's images from others: by paths, sizes and times of change."""
-        return fingerprint_of((name, self.root / name) for name in self._names)
+        files = (path for name in self._names for path in sorted(self._folders.get(name, [name])))
+        return fingerprint_of((path, self.root / path) for path in files)
 
     def captions_fingerprint(self) -> str:
         """Tell these captions from others: by their files' and tables' paths, sizes and times of change."""
-        files = [*self._tables, *sorted(self._beside.values())]
+        files = [*self._tables, *sorted(self._pairs.captions.values())]
         return fingerprint_of((name, self.root / name) for name in files)
 
-    def _read_tables(self, images: set[str]) -> dict[str, tuple[Caption, ...]]:
+    def _read_tables(self, samples: set[str]) -> dict[str, tuple[Caption, ...]]:
         found: dict[str, tuple[Caption, ...]] = {}
         for table in self._tables:
             columns: dict[str, None] = {}
             for number, row in enumerate(_rows(self.root / table), start=1):
                 place = f"{self.root / table}, row {number},"
                 if not isinstance(row, dict) or not isinstance(row.get(_NAME), str):
-                    raise DataError(f'{place} names no image: give each row a "{_NAME}".')
+                    raise DataError(f'{place} names no {self.medium.name}: give each row a "{_NAME}".')
                 columns |= dict.fromkeys(row)
                 named = os.path.normpath(os.path.join(os.path.dirname(table), row[_NAME]))
                 name = named.replace(os.sep, "/")
                 captions = captions_in_value(row, place)
-                if name in images:
+                if name in samples:
                     found[name] = distinct([*found.get(name, ()), *captions])
                 else:
                     self.ignored[name] = f"is in {table}, but not in the folder"

@@ -1,4 +1,4 @@
-"""Open a folder, shards or a data set with images; the kind is detected.
+"""Open a folder, shards or a data set with images or clips; the kind of place is detected.
 
 Nothing has to be prepared, and no index file is needed.
 """
@@ -10,36 +10,41 @@ import os
 import posixpath
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
+from sanakit.data.medium import CLIPS, IMAGES, Medium
 from sanakit.data.read.folder import FolderSource, files_below
 from sanakit.data.read.huggingface import hub_source, parquet_source, saved_source
 from sanakit.data.read.sidecar import SIDECAR, read_sidecar, sidecar_path
 from sanakit.data.read.source import Annotated, Source
 from sanakit.data.read.webdataset import TarSource
 from sanakit.errors import DataError
-from sanakit.images.formats import DATA_SUFFIXES
 
 HUB = "hub:"
 _SAVED = ("state.json", "dataset_info.json", "dataset_dict.json")  # of a saved Hugging Face data set
 _KINDS = (
-    "a folder of images (with .txt or .json captions of the same name, or a metadata.jsonl, .csv or "
-    ".parquet), .tar shards, a saved Hugging Face data set, .parquet files, or hub:ORGANISATION/NAME"
+    "(with .txt or .json captions of the same name, or a metadata.jsonl, .csv or .parquet), .tar shards, a "
+    "saved Hugging Face data set, .parquet files, or hub:ORGANISATION/NAME"
 )
 
 
-def open_source(place: str | os.PathLike[str]) -> Source:
-    """Open a place that holds images.
+def open_source(
+    place: str | os.PathLike[str], medium: Medium = IMAGES, *, frame_rate: Fraction | None = None
+) -> Source:
+    """Open a place that holds images, or clips.
 
     place: a folder, a .tar file, a pattern of them ("shards/{000..099}.tar", "shards/*.tar"), a .parquet file
-    or pattern, or "hub:organisation/name". Captions and scores of the place's captions.jsonl are added (see
-    `sidecar`). Raises DataError, which says what was found instead, and MissingExtraError for parquet and
-    Hugging Face data sets without the extra `train`.
+    or pattern, or "hub:organisation/name". medium: what is read there; other files are among `ignored`.
+    frame_rate: frames a second of folders of frames that do not say it themselves; None: they are ignored.
+    Captions and scores of the place's captions.jsonl are added (see `sidecar`). Raises DataError, which says
+    what was found instead, and MissingExtraError for parquet and Hugging Face data sets without the extra
+    `train`.
     """
     text = os.fspath(place)
-    source = _open(text)
+    source = _open(text, medium, frame_rate)
     if not len(source):
-        raise DataError(f"{text} holds no images: give {_KINDS}.")
+        raise DataError(f"{text} holds no {medium.plural}{_instead(source, medium)}: give {_kinds(medium)}.")
     if text.startswith(HUB):
         return source
     ignored: dict[str, str] = {}
@@ -87,64 +92,77 @@ def _expand_braces(text: str) -> list[str]:
     return [text[: match.start()] + part + tail for part in parts for tail in rest]
 
 
-def _open(text: str) -> Source:
+def _instead(source: Source, medium: Medium) -> str:
+    """Return what a place without samples of a medium holds: samples of the other one."""
+    other = CLIPS if medium is IMAGES else IMAGES
+    found = next((name for name in source.ignored if name.lower().endswith(other.suffixes)), None)
+    return "" if found is None else f", but {other.plural} ({found})"
+
+
+def _kinds(medium: Medium) -> str:
+    return f"a folder of {medium.plural} {_KINDS}"
+
+
+def _open(text: str, medium: Medium, frame_rate: Fraction | None) -> Source:
     if text.startswith(HUB):
         if not text.removeprefix(HUB).strip():
             raise DataError(f"{text} names no data set: write {HUB}organisation/name.")
-        return hub_source(text.removeprefix(HUB))
+        return hub_source(text.removeprefix(HUB), medium)
     path = Path(text).expanduser()
     if os.path.isdir(path):  # unlike Path.is_dir, says no to names that no file can have
-        return _open_folder(path)
+        return _open_folder(path, medium, frame_rate)
     files = [Path(name) for name in expand(os.fspath(path))]
     if not files:
-        raise DataError(f"No file matches {text}: give {_KINDS}.")
+        raise DataError(f"No file matches {text}: give {_kinds(medium)}.")
     missing = [file for file in files if not os.path.exists(file)]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise DataError(f"{missing[0]}{more} does not exist: give {_KINDS}.")
+        raise DataError(f"{missing[0]}{more} does not exist: give {_kinds(medium)}.")
     if (special := next((file for file in files if not file.is_file()), None)) is not None:
-        raise DataError(f"{special} is not a file: give {_KINDS}.")  # a pipe would be read without end
+        raise DataError(
+            f"{special} is not a file: give {_kinds(medium)}."
+        )  # a pipe would be read without end
     if all(_is_tar(file.name) for file in files):
-        return TarSource(files)
+        return TarSource(files, medium=medium)
     if all(_is_parquet(file.name) for file in files):
-        return parquet_source(files)
+        return parquet_source(files, medium)
     odd = next(file for file in files if not _is_tar(file.name))
-    raise DataError(f"{odd} cannot be trained on: give {_KINDS}.")
+    raise DataError(f"{odd} cannot be trained on: give {_kinds(medium)}.")
 
 
-def _open_folder(path: Path) -> Source:
-    """Open a folder as what it holds: a saved data set, shards, images or tables."""
+def _open_folder(path: Path, medium: Medium, frame_rate: Fraction | None) -> Source:
+    """Open a folder as what it holds: a saved data set, shards, images or clips, or tables."""
     names = {name for name in os.listdir(path) if os.path.isfile(path / name) and name[0] != "."}
     if names & set(_SAVED):
-        source = saved_source(path)
+        source = saved_source(path, medium)
         source.ignored |= _others(path, lambda name: name.endswith(".arrow") or name in _SAVED)
         return source
     if any(map(_is_tar, names)):
-        return _open_shards(path)
-    folder = FolderSource(path)
+        return _open_shards(path, medium)
+    folder = FolderSource(path, medium, frame_rate)
     if len(folder):
         return folder
     below = sorted(files_below(path, {}))
     if any(map(_is_tar, below)):
-        return _open_shards(path)
+        return _open_shards(path, medium)
     tables = [path / name for name in below if _is_parquet(name)]
     if not tables:
         return folder
-    source = parquet_source(tables)
+    source = parquet_source(tables, medium)
     source.ignored |= _others(path, _is_parquet)
     return source
 
 
-def _open_shards(path: Path) -> Source:
-    """Open the shards of a folder, at any depth. Raises DataError where images lie beside them."""
+def _open_shards(path: Path, medium: Medium) -> Source:
+    """Open the shards of a folder, at any depth. Raises DataError where images or clips lie beside them."""
     below = list(files_below(path, {}))
     shards = sorted(path / name for name in below if _is_tar(name))
-    if (loose := next((name for name in below if name.lower().endswith(DATA_SUFFIXES)), None)) is not None:
+    if (loose := next((name for name in below if name.lower().endswith(medium.suffixes)), None)) is not None:
         raise DataError(
-            f"{path} holds both shards ({shards[0].relative_to(path)}) and images ({loose}): pass the shards "
-            f"as {path / '*.tar'}, or remove them to use the images."
+            f"{path} holds both shards ({shards[0].relative_to(path)}) and {medium.plural} ({loose}): pass "
+            f"the shards as {path / '*.tar'}, or remove them to use the {medium.plural}."
         )
-    source = TarSource(shards, path)
+    source = TarSource(shards, path, medium)
     source.ignored |= _others(path, _is_tar)
     return source
 

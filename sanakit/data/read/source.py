@@ -1,7 +1,9 @@
-"""Sources of training images: a folder, tar shards or a Hugging Face data set, with one interface.
+"""Sources of training images or clips: a folder, tar shards or a Hugging Face data set, with one interface.
 
-A source is map-style: image i is always the same one, and can be read at any time. The kind of a place is
-detected; nothing has to be prepared, and no index file is needed.
+A source is map-style: sample i is always the same one, and can be read at any time. The kind of a place is
+detected; nothing has to be prepared, and no index file is needed. All samples of a source are of one medium:
+images, or clips, which have the same captions, keys and fingerprints. The words on images here hold for clips
+as well.
 """
 
 from __future__ import annotations
@@ -13,8 +15,11 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
+from sanakit.clips.reading import ClipFile
+from sanakit.data.medium import Medium
 from sanakit.data.read.captions import Caption
 from sanakit.data.read.sidecar import SIDECAR, Known, merged
+from sanakit.errors import SettingsError
 
 
 class Fingerprinted(Protocol):
@@ -31,6 +36,11 @@ class Fingerprinted(Protocol):
 
 class Source(Fingerprinted, Protocol):
     """Images with captions, numbered from 0. It can be pickled: reading processes get a copy."""
+
+    @property
+    def medium(self) -> Medium:
+        """Return what its samples are."""
+        ...
 
     @property
     def ignored(self) -> Mapping[str, str]:
@@ -51,6 +61,10 @@ class Source(Fingerprinted, Protocol):
         """Return an image's file. Raises OSError."""
         ...
 
+    def clip(self, index: int) -> ClipFile:
+        """Open a clip's frames; the caller closes it. Raises OSError, and SettingsError as `open_clip`."""
+        ...
+
     def captions(self, index: int) -> tuple[Caption, ...]:
         """Return an image's captions, () where it has none. Raises DataError for damaged captions."""
         ...
@@ -66,20 +80,20 @@ def data_fingerprint(source: Fingerprinted) -> str:
     return hashlib.sha256(both.encode()).hexdigest()
 
 
-class Annotated:
-    """A source with the captions and scores that a sidecar adds to its own.
+def clip_defect(error: SettingsError, *names: str) -> str:
+    """Return what is wrong with a clip, to follow its key. names: those that messages may begin with."""
+    text = str(error)
+    for name in names:
+        text = text.removeprefix(f"{name} ")
+    return text
 
-    known: the sidecar's entries.   ignored: parts of the sidecar that are not used, by name -> reason.
-    """
 
-    def __init__(self, source: Source, known: Mapping[str, Known], ignored: Mapping[str, str]) -> None:
-        self.source = source
-        keys = {source.key(index) for index in range(len(source))}
-        self.known = {key: entry for key, entry in known.items() if key in keys}
-        self.ignored = {**source.ignored, **ignored}
-        if gone := [key for key in known if key not in keys]:
-            more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-            self.ignored[SIDECAR] = f"has captions of images that are not here: {gone[0]}{more}"
+class Recaptioned:
+    """A source with other captions; all else is as of the source itself."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.medium = source, source.medium
+        self.ignored = source.ignored
 
     def __len__(self) -> int:
         return len(self.source)
@@ -96,13 +110,34 @@ class Annotated:
         """As of the source itself."""
         return self.source.read(index)
 
-    def captions(self, index: int) -> tuple[Caption, ...]:
-        """Return the source's captions, then new ones of the sidecar, whose scores take precedence."""
-        return merged(self.source.captions(index), self.known.get(self.source.key(index)))
+    def clip(self, index: int) -> ClipFile:
+        """As of the source itself."""
+        return self.source.clip(index)
 
     def fingerprint(self) -> str:
         """As of the source itself: the same images, whatever is written about them."""
         return self.source.fingerprint()
+
+
+class Annotated(Recaptioned):
+    """A source with the captions and scores that a sidecar adds to its own.
+
+    known: the sidecar's entries.   ignored: parts of the sidecar that are not used, by name -> reason.
+    """
+
+    def __init__(self, source: Source, known: Mapping[str, Known], ignored: Mapping[str, str]) -> None:
+        super().__init__(source)
+        keys = {source.key(index) for index in range(len(source))}
+        self.known = {key: entry for key, entry in known.items() if key in keys}
+        unused = {**source.ignored, **ignored}
+        if gone := [key for key in known if key not in keys]:
+            more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+            unused[SIDECAR] = f"has captions of {self.medium.plural} that are not here: {gone[0]}{more}"
+        self.ignored = unused
+
+    def captions(self, index: int) -> tuple[Caption, ...]:
+        """Return the source's captions, then new ones of the sidecar, whose scores take precedence."""
+        return merged(self.source.captions(index), self.known.get(self.source.key(index)))
 
     def captions_fingerprint(self) -> str:
         """Tell the captions of source and sidecar from others, whatever the order of the sidecar's images."""

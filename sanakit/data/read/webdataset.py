@@ -1,4 +1,4 @@
-"""WebDataset shards: plain .tar files in which fox.jpg, fox.txt and fox.json are one sample.
+"""WebDataset shards: plain .tar files in which fox.jpg (or fox.mp4), fox.txt and fox.json are one sample.
 
 The members' headers are read once, when the shards are opened, without the images between them. Then every
 image is read by its offset, in any order. No index file is needed.
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import io
 import os
-import posixpath
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from sanakit.clips.reading import ClipFile, open_clip_content
+from sanakit.data.medium import IMAGES, Medium
 from sanakit.data.read.caption_files import distinct
 from sanakit.data.read.captions import Caption
 from sanakit.data.read.pairs import CAPTION_READERS, paired
@@ -30,20 +31,21 @@ _CAPTIONS = {".txt": 3, ".json": 5}  # kind of captions -> its first column
 
 
 class TarSource:
-    """The images of shards, in the shards' order.
+    """The images or clips of shards, in the shards' order.
 
-    root: the folder that keys name shards in; None: the deepest that holds all of them.
+    root: the folder that keys name shards in; None: the deepest that holds all of them.   medium: of both.
     Raises DataError for compressed shards, and where none of them is a tar file; of several, a damaged one is
     among `ignored`, and what lies whole before the damage is used.
     """
 
-    def __init__(self, shards: Iterable[Path], root: Path | None = None) -> None:
+    def __init__(self, shards: Iterable[Path], root: Path | None = None, medium: Medium = IMAGES) -> None:
+        self.medium = medium
         self.shards = list(shards)
         packed = [shard for shard in self.shards if shard.suffix.lower() != ".tar"]
         if packed:
             raise DataError(
-                f"{packed[0]} is compressed, so single images cannot be read from it: unpack it to a "
-                "plain .tar (gunzip); compression does not make JPEG files smaller."
+                f"{packed[0]} is compressed, so no single file can be read from it: unpack it to a "
+                "plain .tar (gunzip); compression does not make JPEG or MP4 files smaller."
             )
         common = root or os.path.commonpath([shard.absolute().parent for shard in self.shards])
         self._shard_names = [os.path.relpath(shard, common) for shard in self.shards]
@@ -52,13 +54,13 @@ class TarSource:
         names: list[str] = []
         rows: list[np.ndarray] = []
         for number in range(len(self.shards)):
-            found = self._images(number, damaged)
+            found = self._samples(number, damaged)
             names += [name for name, _ in found]
             rows.append(np.array([row for _, row in found], dtype=np.int64).reshape(-1, len(_COLUMNS)))
         self.ignored = damaged | self.ignored
         if not names and self.ignored:
             name, reason = next(iter(self.ignored.items()))
-            raise DataError(f"The shards hold no image; the first file, {name}, {reason}.")
+            raise DataError(f"The shards hold no {medium.name}; the first file, {name}, {reason}.")
         self._names = Names(names)
         self._rows = np.concatenate(rows)
 
@@ -77,6 +79,10 @@ class TarSource:
     def read(self, index: int) -> bytes:
         """Return the image's file. Raises OSError."""
         return self._bytes(index, 1)
+
+    def clip(self, index: int) -> ClipFile:
+        """Open the clip in its shard. Raises OSError, SettingsError."""
+        return open_clip_content(self.open(index), self.key(index))
 
     def captions(self, index: int) -> tuple[Caption, ...]:
         """Return the captions of the .txt and .json members beside the image. Raises DataError, OSError."""
@@ -101,21 +107,21 @@ class TarSource:
             file.seek(offset)
             return file.read(size)
 
-    def _images(self, number: int, damaged: dict[str, str]) -> list[tuple[str, list[int]]]:
-        """Return the images of a shard, each by its name and its row of `_COLUMNS`. damaged: takes damage."""
+    def _samples(self, number: int, damaged: dict[str, str]) -> list[tuple[str, list[int]]]:
+        """Return a shard's samples, each by its name and its row of `_COLUMNS`. damaged: takes damage."""
         shard = self._shard_names[number]
         index = index_tar(self.shards[number])
-        pairs = paired(index.files)
+        pairs = paired(index.files, self.medium)
         if index.damage:
-            damaged[shard] = f"{index.damage} (images that are used: {len(pairs.images)})"
+            damaged[shard] = f"{index.damage} ({self.medium.plural} that are used: {len(pairs.samples)})"
         self.ignored |= {f"{shard}:{member}": reason for member, reason in index.ignored.items()}
         self.ignored |= {f"{shard}:{index.files[path][0]}": reason for path, reason in pairs.ignored.items()}
         found: list[tuple[str, list[int]]] = []
-        for path in pairs.images:
+        for path in pairs.samples:
             member, offset, size = index.files[path]
             row = [number, offset, size, *[_NONE] * 4]
             for suffix, column in _CAPTIONS.items():
-                beside = pairs.captions.get(posixpath.splitext(path)[0] + suffix)
+                beside = pairs.beside(path, suffix)
                 if beside is not None:
                     row[column : column + 2] = index.files[beside][1:]
             found.append((member, row))

@@ -1,4 +1,4 @@
-"""A feed of a loader's captioned images, or of a cache that holds them encoded: the same batches.
+"""A feed of a loader's captioned images or clips, or of a cache that holds them encoded: the same batches.
 
 Empty places of a batch and images that turn out broken count nothing, and every sound image counts the same:
 one over the batch size. So an image that is alone in its bucket weighs no more than one of a full batch.
@@ -17,6 +17,8 @@ import torch.distributed as dist
 from sanakit.data.batches.loader import LoadedBatch, Loader
 from sanakit.data.cache.loader import CachedBatch, CachedLoader
 from sanakit.models.dc_ae import DCAE
+from sanakit.models.video.ltx2_vae import LTX2VAE
+from sanakit.models.video.wan_vae import WanVAE
 from sanakit.train.distributed.parallel import current_share
 from sanakit.train.feeds.feed import Shown, Unencoded
 from sanakit.train.parts import Part
@@ -25,14 +27,15 @@ from sanakit.train.parts import Part
 class CaptionedFeed:
     """Shows what a loader reads.
 
-    loader: of images or of a cache, on the codec's device. codec: whole; it is frozen. on_failure: called
-    with all images that turned out broken so far, on any rank, by name -> reason, when there are new ones.
+    loader: of images, of clips or of a cache, on the codec's device. codec: of the same kind; it is frozen.
+    To one of clips, an image is a clip of one frame. on_failure: called with all samples that turned out
+    broken so far, on any rank, by name -> reason, when there are new ones.
     """
 
     def __init__(
         self,
         loader: Loader | CachedLoader,
-        codec: DCAE,
+        codec: DCAE | WanVAE | LTX2VAE,
         on_failure: Callable[[Mapping[str, str]], object] = lambda failed: None,
     ) -> None:
         self.loader, self.on_failure = loader, on_failure
@@ -54,8 +57,11 @@ class CaptionedFeed:
         loaded = self._loaded.pop(part.start)
         shares = loaded.weights / part.total
         if isinstance(loaded, CachedBatch):
-            return Shown(loaded.latents, loaded.captions, shares, loaded.text)
-        return Shown(Unencoded(loaded.images, self.codec), loaded.captions, shares)
+            return Shown(loaded.latents, loaded.captions, shares, loaded.text, loaded.fps)
+        pixels = loaded.images
+        if pixels.ndim == 4 and not isinstance(self.codec, DCAE):
+            pixels = pixels[:, :, None]  # B 3 1 H W
+        return Shown(Unencoded(pixels, self.codec), loaded.captions, shares, fps=loaded.fps)
 
     def _load(self, step: int) -> None:
         """Read this rank's parts of a step, and tell images that are newly found broken on any rank."""

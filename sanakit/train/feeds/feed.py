@@ -1,6 +1,9 @@
-"""Feeds: sources of latents for part of a batch, or of images to encode, with their captions.
+"""Feeds: sources of latents for part of a batch, or of images or clips to encode, with their captions.
 
-Shapes: B samples of a part, C h w latents, H W pixels, L text tokens of a sample, E text width.
+Shapes: B samples of a part, C h w latents, H W pixels, L text tokens of a sample, E text width. Clips have
+one more axis: C t h w latents, T H W pixels. An image's latents are times the scaling factor, those of a clip
+normalised per channel: what the transformer sees. The first latent of a clip, [:, :, :1], is that of its
+first frame alone, as autoencoders of clips are causal there.
 """
 
 from __future__ import annotations
@@ -12,28 +15,32 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sanakit.models.dc_ae import DCAE
+from sanakit.data.cache.encode import latents_of
+from sanakit.models.contracts import VideoCodec
+from sanakit.models.dc_ae import DCAE, DCAEConfig
 from sanakit.train.parts import Part
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unencoded:
-    """Images that are encoded inside the loss, so that encoding does not count as waiting for data.
+    """Images or clips that are encoded inside the loss: encoding does not count as waiting for data.
 
-    images: B 3 H W in [-1, 1], on the codec's device.
+    images: B 3 H W in [-1, 1], on the codec's device; of an autoencoder of clips, B 3 T H W.
     """
 
     images: Tensor
-    codec: DCAE
+    codec: DCAE | VideoCodec
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return the latents' shape, B C h w."""
-        height, width = (side // self.codec.config.compression for side in self.images.shape[-2:])
-        return len(self.images), self.codec.config.latent_channels, height, width
+        """Return the latents' shape, B C h w; of clips, B C t h w."""
+        config = self.codec.config
+        height, width = (side // config.compression for side in self.images.shape[-2:])
+        time = () if isinstance(config, DCAEConfig) else (config.frame_rule.latents(self.images.shape[2]),)
+        return len(self.images), config.latent_channels, *time, height, width
 
     def encode(self) -> Tensor:
-        """Return the scaled latents."""
+        """Return the latents as the transformer sees them."""
         return encoded(self.codec, self.images)
 
 
@@ -41,15 +48,17 @@ class Unencoded:
 class Shown:
     """A part of a step's batch.
 
-    latents: B C h w, scaled. captions: B, "" where there is none. shares: B, what each sample counts in the
-    loss of the global batch: one over its size, 0 where it is empty or broken; None: none is. features: of
-    the captions, L E each, from a cache; empty: to be computed.
+    latents: B C h w, scaled; of clips B C t h w, normalised. captions: B, "" where there is none. shares: B,
+    what each sample counts in the loss of the global batch: one over its size, 0 where it is empty or broken;
+    None: none is. features: of the captions, L E each, from a cache; empty: to be computed. fps: frames a
+    second of clips; None: images.
     """
 
     latents: Tensor | Unencoded
     captions: list[str]
     shares: Tensor | None = None
     features: Sequence[Tensor] = ()
+    fps: float | None = None
 
 
 class Feed(Protocol):
@@ -65,12 +74,14 @@ class Feed(Protocol):
 
 
 @torch.no_grad()
-def encoded(codec: DCAE, images: Tensor) -> Tensor:
-    """Return scaled latents, B C h w float32, of images B 3 H W in [-1, 1], computed in the codec's dtype."""
+def encoded(codec: DCAE | VideoCodec, images: Tensor) -> Tensor:
+    """Return scaled latents, B C h w float32, of images B 3 H W in [-1, 1], computed in the codec's dtype.
+
+    Of clips B 3 T H W normalised latents, B C t h w, encoded one by one: a clip fills a device's memory.
+    """
     weight = next(codec.parameters())
     with torch.autocast(weight.device.type, enabled=False):
-        latents = codec.encode(images.to(weight.device, weight.dtype))
-        return latents.float().contiguous() * codec.config.scaling_factor
+        return latents_of(codec, images.to(weight.device, weight.dtype))
 
 
 @torch.no_grad()

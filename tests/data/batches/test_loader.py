@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from sanakit.data.batches.loader import LoadedBatch, Loader, LoaderReport
+from sanakit.data.medium import IMAGES
 from sanakit.data.read.captions import Caption
 from sanakit.data.read.decode import decode
 from sanakit.data.read.index import scan
@@ -215,6 +216,7 @@ class Hostile:
     """A source whose images bring up something unforeseen."""
 
     ignored: dict[str, str] = {}
+    medium = IMAGES
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -227,6 +229,9 @@ class Hostile:
 
     def open(self, index: int):
         return self.source.open(index)
+
+    def clip(self, index: int):
+        return self.source.clip(index)
 
     def read(self, index: int) -> bytes:
         raise RuntimeError("unforeseen")

@@ -213,7 +213,7 @@ def test_latents_that_are_not_finite_are_no_cache(
     broken = load_autoencoder(tiny_model, part="encoder")
     with torch.no_grad():
         next(broken.parameters()).fill_(torch.nan)
-    monkeypatch.setattr(cache_build, "load_image_autoencoder", lambda *given, **settings: broken)
+    monkeypatch.setattr(cache_build, "load_autoencoder", lambda *given, **settings: broken)
     with pytest.raises(NumericsError, match=r"latents of .*\.jpg are not finite.*--dtype float32"):
         build_cache(plan)
 

@@ -11,18 +11,8 @@ import pytest
 import torch
 
 from sanakit.data.cache import store as module
-from sanakit.data.cache.store import (
-    About,
-    Cache,
-    CachedImage,
-    Maker,
-    Shard,
-    begun,
-    has_shard,
-    held_cache,
-    is_cache,
-    write_shard,
-)
+from sanakit.data.cache.about import About, Maker, Shard
+from sanakit.data.cache.store import Cache, CachedImage, begun, has_shard, held_cache, is_cache, write_shard
 from sanakit.data.read.captions import Caption
 from sanakit.errors import DataError, OutputError
 

@@ -116,8 +116,8 @@ FAULTS = [
     ),
     Fault(
         "flow/guidance.py",
-        "unconditional + scale * (conditional",
-        "conditional + scale * (conditional",
+        "extrapolated(unconditional, conditional, scale)",
+        "extrapolated(conditional, unconditional, scale)",
         "flow/test_guidance.py",
     ),
     Fault("flow/schedule.py", "mean + std * torch.randn", "mean + torch.randn", "flow/test_schedule.py"),

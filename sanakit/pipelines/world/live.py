@@ -87,7 +87,7 @@ class LiveWorld:
             self._first = pipe.encode(request.clip.first)
             frames, decoder = self._decoded(self._first, None)
         self._moment = Moment(
-            frame=frames[-1],
+            frame=frames[-1].copy(),  # the caller may change what it gets
             frames=1,
             walker=Walker(TURNING if keys is None else find_dialect(keys)),
             point=ClipPoint.start(request.clip.sampling.seeds[0]),
@@ -98,7 +98,7 @@ class LiveWorld:
     @property
     def frame(self) -> np.ndarray:
         """The last frame, H W 3, uint8; at first the image as the autoencoder gives it back."""
-        return self._moment.frame
+        return self._moment.frame.copy()
 
     @property
     def frames(self) -> int:
@@ -193,7 +193,7 @@ class LiveWorld:
             latents, point = sampler.draw(now.point, self._length + starts, self._prompt, known)
             frames, decoder = self._decoded(latents[:, :, 1:] if starts else latents, now.decoder)
         self._moment = Moment(
-            frame=frames[-1],
+            frame=frames[-1].copy(),  # the caller may change what it gets
             frames=now.frames + len(frames),
             walker=walker,
             point=point,

@@ -45,7 +45,7 @@ def world(
         str | None,
         typer.Option(show_default=False, help="A world model's folder, or Hub org/repo. Needed."),
     ] = None,
-    prompt: Annotated[str, typer.Option(help="What the image shows; - reads it.")] = "",
+    prompt: Annotated[str, typer.Option(help="Sentence on the image; - reads it.")] = "",
     keys: Annotated[
         Literal["turning", "strafing"],
         typer.Option(help="a and d: turn, as the authors' code has it; or step aside, as diffusers has it."),
@@ -53,7 +53,9 @@ def world(
     fov: Annotated[
         float | None,
         typer.Option(
-            metavar="DEGREES", show_default="60, and told", help="What the image spans across, 25 to 120."
+            metavar="DEGREES",
+            show_default="60, and told",
+            help="Angle that the image spans across, 25 to 120.",
         ),
     ] = None,
     intrinsics: Annotated[

@@ -162,7 +162,7 @@ class World:
 
         Settings are checked at once; the work begins with the first step requested.
         """
-        return self.draw(self._checked(image, prompt, negative_prompt, settings))
+        return self.draw(self.checked(image, prompt, negative_prompt, **settings))
 
     def stream(
         self,
@@ -175,7 +175,7 @@ class World:
 
         All is checked at once. Raises SettingsError for weights that do not stream, too.
         """
-        return self.chunks(self._checked(image, prompt, negative_prompt, settings))
+        return self.chunks(self.checked(image, prompt, negative_prompt, **settings))
 
     def draw(self, request: WorldRequest) -> Iterator[ClipStep]:
         """Yield the steps of a checked request, as `steps` does."""
@@ -206,15 +206,20 @@ class World:
         spec.check_causal()
         frames = spec.rule.frames(1 + self.settings.chunks.length)
         still = torch.eye(4, dtype=torch.float64).expand(frames, 4, 4)  # for the size of a chunk alone
-        request = self._checked(image, prompt, negative_prompt, {"path": still, **settings})
+        request = self.checked(image, prompt, negative_prompt, **{"path": still, **settings})
         return LiveWorld(self.transformer, self._along(request), request, settings.get("keys"), undo)
 
-    def _checked(
-        self, image: Image.Image, prompt: str, negative: str | None, settings: WorldDrawSettings
+    def checked(
+        self,
+        image: Image.Image,
+        prompt: str = "",
+        negative_prompt: str | None = None,
+        **settings: Unpack[WorldDrawSettings],
     ) -> WorldRequest:
+        """Return a call as a request, for `draw` and `chunks`; all as for `__call__`."""
         if "path" not in settings:
             raise SettingsError('The camera path is missing: pass path, such as path="w-24,d-48".')
-        return check_world_request(self.spec, image, prompt, negative, **settings)
+        return check_world_request(self.spec, image, prompt, negative_prompt, **settings)
 
     def _along(self, request: WorldRequest) -> TextToVideo:
         """Return what draws clips along a request's path."""

@@ -16,12 +16,13 @@ from sanakit.pipelines.world.live import LiveWorld, Moment
 from sanakit.pipelines.world.world import World
 from tests.pipelines.world.tiny import STREAMING, photo, save_world
 
-CALLED = {"fov": 60.0, "seed": 5}
+IMAGE = photo(64, 64)
+CALLED = {"fov": 60.0, "seed": 5, "width": 64, "height": 64}
 
 
 @pytest.fixture
 def live(streaming: World) -> LiveWorld:
-    return streaming.enter(photo(), "a red apple", **CALLED)
+    return streaming.enter(IMAGE, "a red apple", **CALLED)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +50,7 @@ def tensors(moment: Moment) -> Iterator[torch.Tensor]:
 
 @pytest.mark.parametrize("kind", ["streaming", "wan"])
 def test_two_branches_of_one_moment_are_drawn_again_bit_for_bit(kind, request) -> None:
-    size = {"width": 64, "height": 64} if kind == "wan" else {}
-    live = request.getfixturevalue(kind).enter(photo(), "a red apple", **CALLED, **size)
+    live = request.getfixturevalue(kind).enter(IMAGE, "a red apple", **CALLED)
     count = live.chunk_frames
     live.move(f"w-{count}")
     here = live.snapshot()
@@ -73,14 +73,14 @@ def test_a_way_that_was_gone_again_is_that_of_a_new_world(streaming, live) -> No
     live.undo(2)
     assert live.frames == 1
     assert np.array_equal(live.frame, first)
-    again = streaming.enter(photo(), "a red apple", **CALLED)
+    again = streaming.enter(IMAGE, "a red apple", **CALLED)
     assert np.array_equal(live.move("w-24"), again.move("w-24"))
     assert np.array_equal(again.move("d-24"), frames[1])
 
 
 def test_one_move_of_two_chunks_is_two_moves(streaming, live) -> None:
     frames = live.move("w-30,wd-18")
-    other = streaming.enter(photo(), "a red apple", **CALLED)
+    other = streaming.enter(IMAGE, "a red apple", **CALLED)
     parts = [other.move("w-24"), other.move("w-6,wd-18")]
     assert np.array_equal(frames, np.concatenate(parts))
     live.undo()
@@ -89,21 +89,21 @@ def test_one_move_of_two_chunks_is_two_moves(streaming, live) -> None:
 
 
 def test_as_many_chunks_can_be_undone_as_are_kept(streaming) -> None:
-    live = streaming.enter(photo(), undo=1, **CALLED)
+    live = streaming.enter(IMAGE, undo=1, **CALLED)
     live.move("w-72")
     live.undo()
     assert live.frames == 49
     with pytest.raises(SettingsError, match="1 chunks cannot be undone, but 0: enter with a larger `undo`"):
         live.undo()
     assert live.frames == 49
-    all_of_them = streaming.enter(photo(), undo=None, **CALLED)
+    all_of_them = streaming.enter(IMAGE, undo=None, **CALLED)
     all_of_them.move("w-72")
     all_of_them.undo(3)
     assert all_of_them.frames == 1
 
 
 def test_a_moment_does_not_grow(streaming) -> None:
-    live, sizes = streaming.enter(photo(), undo=0, **CALLED), []
+    live, sizes = streaming.enter(IMAGE, undo=0, **CALLED), []
     for _ in range(5):
         live.move("wl-24")
         moment = live.snapshot()
@@ -127,10 +127,10 @@ def test_another_seed_is_another_future(live) -> None:
 def test_poses_go_where_keys_go_and_keys_go_on_from_them(streaming, live) -> None:
     poses = action_poses("wd-24")[1:]
     frames = live.move("wd-24")
-    other = streaming.enter(photo(), "a red apple", **CALLED)
+    other = streaming.enter(IMAGE, "a red apple", **CALLED)
     assert np.array_equal(other.follow(poses), frames)
     assert torch.equal(other.snapshot().pose, poses[-1])
-    assert np.array_equal(other.move("none-24").shape, (24, 64, 96, 3))
+    assert np.array_equal(other.move("none-24").shape, (24, 64, 64, 3))
     assert torch.allclose(other.snapshot().pose, poses[-1], atol=1e-12), "it stands still"
 
 
@@ -156,18 +156,18 @@ def test_other_than_whole_chunks_are_refused_at_once(live, actions, sentence) ->
 
 
 def test_moments_are_of_one_world(streaming, live) -> None:
-    other = streaming.enter(photo(), **CALLED)
+    other = streaming.enter(IMAGE, **CALLED)
     with pytest.raises(SettingsError, match="another world"):
         live.restore(other.snapshot())
 
 
 def test_what_is_of_known_paths_is_refused(streaming) -> None:
     with pytest.raises(SettingsError, match="path is of a call for a known path: omit it, and use `move`"):
-        streaming.enter(photo(), path="w-24")
+        streaming.enter(IMAGE, path="w-24", **CALLED)
     with pytest.raises(SettingsError, match="undo = -1"):
-        streaming.enter(photo(), undo=-1, **CALLED)
+        streaming.enter(IMAGE, undo=-1, **CALLED)
     with pytest.warns(UserWarning, match="60 degrees are taken"):
-        live = streaming.enter(photo())
+        live = streaming.enter(IMAGE, width=64, height=64)
     assert "60 degrees are taken" in live.warnings[0]
 
 

@@ -93,7 +93,7 @@ def test_what_is_refused_at_once(make, settings, sentence) -> None:
 
 def test_whole_clips_are_not_acted_in(world, tmp_path) -> None:
     whole = World.from_pretrained(save_world(tmp_path / "whole", TRANSFORMER))
-    with pytest.raises(SettingsError, match="is not causal"):
+    with pytest.raises(SettingsError, match="load streaming weights"):
         WorldEnv(whole, photo(), **CALLED)
     env = WorldEnv(world, photo(64, 64), **CALLED)
     with pytest.raises(gymnasium.error.ResetNeeded):

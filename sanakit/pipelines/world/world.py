@@ -183,6 +183,7 @@ class World:
 
     def chunks(self, request: WorldRequest) -> Iterator[ClipChunk]:
         """Yield the chunks of a checked request, as `stream` does."""
+        self.check_streams()
         return self._along(request).chunks(request.clip)
 
     def enter(
@@ -202,12 +203,19 @@ class World:
         """
         if unused := sorted({"path", "frames", "latents", "output"} & settings.keys()):
             raise SettingsError(f"{unused[0]} is of a call for a known path: omit it, and use `move`.")
-        spec = self.spec
-        spec.check_causal()
-        frames = spec.rule.frames(1 + self.settings.chunks.length)
+        self.check_streams()
+        frames = self.spec.rule.frames(1 + self.settings.chunks.length)
         still = torch.eye(4, dtype=torch.float64).expand(frames, 4, 4)  # for the size of a chunk alone
         request = self.checked(image, prompt, negative_prompt, **{"path": still, **settings})
         return LiveWorld(self.transformer, self._along(request), request, settings.get("keys"), undo)
+
+    def check_streams(self) -> None:
+        """Raise SettingsError for weights that draw whole clips."""
+        if not self.transformer.config.causal:
+            raise SettingsError(
+                f"{self.settings.shared.name} draws whole clips: call it with a path, or load streaming "
+                "weights."
+            )
 
     def checked(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from itertools import pairwise
 
 import diffusers
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 import sanakit
 from sanakit.errors import SettingsError, WeightsError
+from sanakit.models.world.steered import SteeredWorld
 from sanakit.pipelines.video.text_to_video import TextToVideo
 from sanakit.pipelines.world.actions import STRAFING, action_poses
 from sanakit.pipelines.world.paths import CameraPath, pinhole
@@ -152,6 +154,37 @@ def test_in_one_chunk_streaming_is_the_whole_clip(streaming, monkeypatch) -> Non
     assert apart(found, wanted) < 1e-4  # heads of 32 have one softmax scale in both
 
 
+@torch.no_grad()
+def test_guided_chunks_have_two_pasts(streaming) -> None:
+    """Euler's steps of guided velocities, each prompt with a past of its own, written out."""
+    settings = replace(streaming.settings, chunks=replace(streaming.settings.chunks, times=None))
+    encoder = streaming.text_encoder
+    world = World(streaming.transformer, streaming.autoencoder, encoder, settings)
+    called = {"path": "wl-48", "fov": 60, "seed": 3, "steps": 2, "guidance": 3.0}
+    found = world(photo(), PROMPT, "a fox", output="latent", guidance_kind="interval=0.95-1", **called).clips
+    request = world.checked(photo(), PROMPT, "a fox", **called)
+    steered = SteeredWorld(streaming.transformer, request.inputs)
+    texts = [*encoder.encode_negative(["a fox"]), *encoder.encode([PROMPT])]
+    null, words = (steered.prepare([text]) for text in texts)
+    generator, pasts, drawn = torch.Generator().manual_seed(3), [None, None], []
+    times = request.clip.sampling.solver.times.tolist()
+    assert times[1] < 0.95, "the second step is not guided"
+    for count in (4, 3):
+        x = torch.randn(1, 4, count, 2, 3, generator=generator)
+        t = torch.ones(1, count)
+        if count == 4:
+            x[:, :, :1], t[:, 0] = found[:, :, :1], 0
+        for step, (now, after) in enumerate(pairwise(times)):
+            v = steered.velocity(x, now * t, words, state=pasts[1])
+            if step == 0:
+                u = steered.velocity(x, now * t, null, state=pasts[0])
+                v = u + 3 * (v - u)
+            x = x + (after - now) * v * t[:, None, :, None, None]
+        drawn.append(x)
+        pasts = [steered.extend(past, x, text) for past, text in zip(pasts, (null, words), strict=True)]
+    assert apart(found, torch.cat(drawn, dim=2)) < 5e-3  # softmax attention rounds to bfloat16
+
+
 def test_weights_of_chunks_without_a_state_are_told_how_they_are_drawn(world_folder, tmp_path) -> None:
     teacher = World.from_pretrained(
         save_world(tmp_path / "teacher", replace(TRANSFORMER, variant="chunk_causal")), device="cpu"
@@ -160,7 +193,7 @@ def test_weights_of_chunks_without_a_state_are_told_how_they_are_drawn(world_fol
     with pytest.warns(UserWarning, match="their published sampler begins later chunks later"):
         result = teacher(photo(), path="w-48", **called)
     assert result.clips.shape[2] == 7
-    with pytest.raises(SettingsError, match="is not causal"):
+    with pytest.raises(SettingsError, match="tiny-world draws whole clips: call it with a path"):
         teacher.enter(photo(), fov=60)
 
 
@@ -181,9 +214,9 @@ def test_an_autoencoder_that_looks_ahead_cannot_stream(streaming, whole) -> None
 
 
 def test_bidirectional_weights_cannot_be_entered(whole) -> None:
-    with pytest.raises(SettingsError, match="is not causal and draws whole clips"):
+    with pytest.raises(SettingsError, match="draws whole clips: call it with a path, or load streaming"):
         whole.enter(photo(), fov=60)
-    with pytest.raises(SettingsError, match="not causal"):
+    with pytest.raises(SettingsError, match="draws whole clips"):
         whole.stream(photo(), path="w-24", fov=60)
     with pytest.raises(SettingsError, match="path is missing"):
         whole.steps(photo())

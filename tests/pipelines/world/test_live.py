@@ -83,6 +83,9 @@ def test_one_move_of_two_chunks_is_two_moves(streaming, live) -> None:
     other = streaming.enter(IMAGE, "a red apple", **CALLED)
     parts = [other.move("w-24"), other.move("w-6,wd-18")]
     assert np.array_equal(frames, np.concatenate(parts))
+    walked = Walker(TURNING).walk("w-30,wd-18")[0][-1]
+    assert torch.equal(live.snapshot().pose, walked)
+    assert torch.equal(other.snapshot().pose, walked)
     live.undo()
     assert live.frames == 25
     assert np.array_equal(live.frame, parts[0][-1])

@@ -48,6 +48,8 @@ OTHERS = {
     "--out": ("--output",),
     "--save": ("--output",),
     "--num-frames": ("--frames",),
+    "--action": ("--path",),
+    "--camera-path": ("--camera",),
 }
 # An option of another program -> what to do; of commands that take a sentence.
 INSTEAD = {

@@ -292,6 +292,11 @@ class VideoCodecConfig(Protocol):
         """Channels of a latent."""
         ...
 
+    @property
+    def lookahead(self) -> int:
+        """How many later latents a frame depends on; 0: it can be decoded at once."""
+        ...
+
 
 class VideoCodec(ModelPart, Protocol):
     """An autoencoder between clips (B 3 T H W in [-1, 1]) and latents (B C t h w), not normalised."""
@@ -325,6 +330,14 @@ class VideoCodec(ModelPart, Protocol):
 
     def decode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yield the frames of latents that come in chunks along time, as soon as they are complete."""
+        ...
+
+    def decode_next(self, latents: Tensor, past: object | None) -> tuple[Tensor, object]:
+        """Return the frames of a clip's next latents, B 3 T H W, and the past with them.
+
+        past: what the latents before returned, of which nothing changes: keep it to come back to it. None:
+        there are none.
+        """
         ...
 
     def normalise(self, latents: Tensor) -> Tensor:

@@ -68,6 +68,12 @@ def script_negative(prompt: str, told: list[str]) -> str:
     return prompt
 
 
+def typed_text(prompt: str, told: list[str]) -> str:
+    """Return a text of a world as diffusers tokenises it: as it is typed. Raises as `script_prompt`."""
+    clean_prompt(prompt)  # for its errors
+    return prompt
+
+
 def dialect_windows(
     tokenizer: Tokenizer, instruction: str, max_tokens: int
 ) -> dict[Dialect, tuple[TokenWindow, TokenWindow]]:
@@ -75,6 +81,8 @@ def dialect_windows(
     plain = instruction_window(tokenizer, "", max_tokens)
     usual = instruction_window(tokenizer, instruction, max_tokens)
     quoted, clean = usual, script_prompt
+    if instruction == NATIVE_INSTRUCTION:  # of worlds, whose texts diffusers takes as they are typed, too
+        usual, plain = (replace(window, clean=typed_text) for window in (usual, plain))
     if instruction in (COMPLEX_HUMAN_INSTRUCTION, VIDEO_INSTRUCTION):
         quoted = instruction_window(tokenizer, NATIVE_INSTRUCTION, max_tokens)
     if instruction == VIDEO_INSTRUCTION:

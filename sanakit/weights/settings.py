@@ -21,6 +21,7 @@ from sanakit.models.sana import SANA_600M, SanaConfig
 from sanakit.models.video.sana_video import SanaVideoConfig, VideoConfig
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.known_things import FILE as KNOWN_THINGS
+from sanakit.text.native import NATIVE_INSTRUCTION
 from sanakit.text.video import VIDEO_INSTRUCTION
 from sanakit.weights.find.catalog import CONTROLNETS, CatalogEntry
 from sanakit.weights.find.hub import WEIGHTED
@@ -42,6 +43,9 @@ PUBLISHED_SHIFT = 3.0  # in the schedulers of the published folders
 NATIVE_SHIFT_600M = 4.0  # of the 0.6B model at 1024 px, by its official YAML; its diffusers folder says 3
 # Of the video models, by diffusers' pipeline and conversion script; the official YAML at 480p says 7.
 VIDEO_DEFAULTS = {"steps": 50, "guidance": 6.0, "flow_shift": 8.0}
+# Of SANA-WM, by diffusers' pipeline and its released scheduler.
+WORLD_DEFAULTS: dict[str, Any] = {"steps": 60, "guidance": 5.0, "flow_shift": 9.8, "solver": "euler"}
+WORLD_SIZE = {"width": 1280, "height": 704}
 SAMPLE_SIZE_480P, NATIVE_SHIFT_480P = 30, 7.0
 
 
@@ -134,6 +138,7 @@ def instruction_of(source: ModelSource) -> tuple[str, int]:
     otherwise."""
     content: dict[str, Any] = source.ours()
     published = VIDEO_INSTRUCTION if source.makes_clips else COMPLEX_HUMAN_INSTRUCTION
+    published = NATIVE_INSTRUCTION if source.makes_worlds else published
     instruction = content.get("instruction", published)
     max_tokens = content.get("max_tokens", MAX_TOKENS)
     if not isinstance(instruction, str) or not COUNT.fits(max_tokens):
@@ -159,8 +164,8 @@ def _from_transformer(source: ModelSource) -> dict[str, Any]:
     files, _, config = open_transformer(source)
     if isinstance(config, SanaVideoConfig):
         return _video_defaults(config) | {"precision": precision_rule(source, files.dtype)}
-    if isinstance(config, VideoConfig):  # of worlds: pixels depend on the autoencoder, steps on the task
-        return {"precision": precision_rule(source, files.dtype)}
+    if isinstance(config, VideoConfig):
+        return {**WORLD_DEFAULTS, **WORLD_SIZE, "precision": precision_rule(source, files.dtype)}
     side = config.sample_size * PIXELS_PER_LATENT
     sampler = {"solver": "scm", "steps": 2} if config.guidance_embed else {}
     sampler |= {"flow_shift": SHIFT_4K} if side >= 4096 else {}

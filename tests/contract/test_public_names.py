@@ -50,7 +50,14 @@ def test_help_loads_nothing_heavy(arguments: str) -> None:
 
 
 def test_the_root_offers_exactly_these_names() -> None:
-    assert sorted(sanakit.__all__) == ["BestOf", "ControlImage", "TextToImage", "TextToVideo", "__version__"]
+    assert sorted(sanakit.__all__) == [
+        "BestOf",
+        "ControlImage",
+        "TextToImage",
+        "TextToVideo",
+        "World",
+        "__version__",
+    ]
     assert dir(sanakit) == sorted(sanakit.__all__)
 
 

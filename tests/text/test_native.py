@@ -154,3 +154,21 @@ def test_a_cut_flag_is_told_with_each_prompt_that_has_one(encoder) -> None:
         encoder.encode(["A cat --ar 3:4"])
     encoder.encode(["A cat --ar 3:4"], notes, "diffusers")
     assert len(notes) == 1
+
+
+def test_texts_of_worlds_are_taken_as_they_are_typed_and_not_padded(model, folder) -> None:
+    """As diffusers' SanaWMPipeline has it."""
+    encoder = TextEncoder(model, load_tokenizer(folder), NATIVE_INSTRUCTION, MAX_TOKENS)
+    told: list[str] = []
+    positive, negative = encoder.windows["diffusers"]
+    assert (
+        positive.clean(" A Red --ar 1:1 ", told)
+        == negative.clean(" A Red --ar 1:1 ", told)
+        == " A Red --ar 1:1 "
+    )
+    assert not told
+    with pytest.raises(SettingsError, match="is a text"):
+        positive.clean(3, told)  # pyright: ignore[reportArgumentType]
+    assert encoder.encode_negative([""])[0].shape == (1, CONFIG.width)
+    ours = encoder.encode(["A Red CAT"])[0]
+    assert not torch.equal(ours, encoder.encode(["a red cat"])[0])

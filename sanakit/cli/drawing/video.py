@@ -153,7 +153,7 @@ def video(
             wanted = {"frames": frames, "seconds": seconds, "rate": fps}
             settings["clip"] = read_source(clip, spec.rule, usual=spec.settings.frames, **wanted)
         request = check_clip_request(spec, prompt, negative, width=width, height=height, **settings)
-        _check_output(paths or [_chosen(seed)], request)
+        check_output(paths or [chosen_name(seed)], request)
 
         # 2. The clips, step by step
         pipe = TextToVideo.from_pretrained(model, device=device, dtype=dtype, encoder=request.encoded)
@@ -162,17 +162,17 @@ def video(
             for step in pipe.draw(request):
                 show(step)
                 result = step.result
-        with nullcontext(paths) if paths else claimed(_chosen(seed), num_clips) as paths:
+        with nullcontext(paths) if paths else claimed(chosen_name(seed), num_clips) as paths:
             if result is None:
                 timings, told = write_chunks(pipe.chunks(request), request, paths, show)
             else:
-                timings, told = _saved(result, paths)
+                timings, told = saved(result, paths)
 
     # 3. Print
-    _print(request, paths, timings, told, as_json=as_json)
+    report(request, paths, timings, told, as_json=as_json)
 
 
-def _check_output(paths: list[Path], request: ClipRequest) -> None:
+def check_output(paths: list[Path], request: ClipRequest) -> None:
     """Raise what saving would raise for names, sizes and formats, before anything is drawn."""
     from sanakit.clips.writing import check_writable
 
@@ -181,11 +181,12 @@ def _check_output(paths: list[Path], request: ClipRequest) -> None:
         check_writable(path, width=width, height=height, rate=request.rate, settings=settings)
 
 
-def _chosen(seed: int) -> Path:
+def chosen_name(seed: int) -> Path:
+    """Return the name of a clip whose file was not named."""
     return Path(f"sana-{seed}{SUFFIX}")
 
 
-def _saved(result: ClipResult, paths: list[Path]) -> tuple[dict[str, float], list[str]]:
+def saved(result: ClipResult, paths: list[Path]) -> tuple[dict[str, float], list[str]]:
     """Save clips to the paths; return timings and warnings."""
     told: list[str] = []
     for path, clip in zip(paths, result.clips, strict=True):
@@ -193,10 +194,10 @@ def _saved(result: ClipResult, paths: list[Path]) -> tuple[dict[str, float], lis
     return result.timings, [*result.warnings, *told]
 
 
-def _print(
+def report(
     request: ClipRequest, paths: list[Path], timings: dict[str, float], warned: list[str], *, as_json: bool
 ) -> None:
-    """Print what was made."""
+    """Print what was made: paths and seeds, or as JSON all that is known."""
     for warning in warned:
         print(f"Warning: {warning}", file=sys.stderr)
     made = list(zip(paths, request.metadata, strict=True))

@@ -9,28 +9,28 @@ Shapes: B clips, C latent channels, T frames and h w sides of the latents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from sanakit.models.contracts import SampledBlock, VelocityModel
 from sanakit.models.sana import TextContext
-from sanakit.models.video.sana_video import SanaVideo
-from sanakit.models.video.sana_video_blocks import ClipBlock
 
 
 class HeldFirstFrame(nn.Module):
     """A `VelocityModel` of the frames behind a given one.
 
-    base: stays as it is. first: 1 C 1 h w, latents as the base sees them; all clips begin with it.
+    base: of clips, such as `SanaVideo`; it stays as it is. first: 1 C 1 h w, latents as the base sees them;
+    all clips begin with it.
     """
 
-    def __init__(self, base: SanaVideo, first: Tensor) -> None:
+    def __init__(self, base: VelocityModel, first: Tensor) -> None:
         super().__init__()
         self.base, self.config, self.first = base, base.config, first
 
     @property
-    def blocks(self) -> Sequence[ClipBlock]:
+    def blocks(self) -> Iterable[SampledBlock]:
         """The blocks of the base."""
         return self.base.blocks
 

@@ -37,6 +37,13 @@ class FrameCache:
         self._waiting: dict[nn.Module, Tensor] = {}
         self._opened: set[nn.Module] = set()
 
+    def copy(self) -> FrameCache:
+        """Return the same frames, to go on with: nothing that happens to it changes this one."""
+        other = FrameCache(causal=self.before == HISTORY, final=self.final)
+        other._neighbours, other._waiting = dict(self._neighbours), dict(self._waiting)
+        other._opened = set(self._opened)
+        return other
+
     def begins(self, layer: nn.Module) -> bool:
         """Return whether a layer has seen no frame of the clip yet."""
         return layer not in self._neighbours

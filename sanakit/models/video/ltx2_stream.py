@@ -28,10 +28,10 @@ class ClipPart(NamedTuple):
 
 
 class ClipStream:
-    """The layers of one half, with what they keep of a clip."""
+    """The layers of one half, with what they keep of a clip. past: of the chunks before; it stays so."""
 
-    def __init__(self, layers: Iterable[ClipPart], *, causal: bool) -> None:
-        self.layers, self.cache = tuple(layers), FrameCache(causal=causal)
+    def __init__(self, layers: Iterable[ClipPart], *, causal: bool, past: FrameCache | None = None) -> None:
+        self.layers, self.cache = tuple(layers), past.copy() if past else FrameCache(causal=causal)
 
     @torch.no_grad()
     def push(self, x: Tensor, *, final: bool) -> Iterator[Tensor]:

@@ -137,6 +137,23 @@ class LTX2VAE(nn.Module):
         if stream is not None and not self.config.decoder_causal:
             yield from _joined(_pushed(stream, last[:, :, :0], True))
 
+    @torch.no_grad()
+    def decode_next(self, latents: Tensor, past: object | None) -> tuple[Tensor, FrameCache]:
+        """Draw the frames of a clip's next latents (B C t h w); return them, and the past of what follows.
+
+        past: what the latents before returned, which stays as it is; None: there are none. Raises
+        SettingsError for a decoder that looks ahead, SizeError for other sizes.
+        """
+        decoder = self.check_latents(latents)
+        if not self.config.decoder_causal:
+            raise SettingsError(
+                f"This video autoencoder looks {self.config.lookahead} latents ahead, so it draws no frame "
+                "before those come: load a causal one."
+            )
+        assert past is None or isinstance(past, FrameCache)
+        stream = ClipStream(decoder.layers(), causal=True, past=past)
+        return torch.cat(list(_pushed(stream, latents, False)), dim=2), stream.cache
+
     def moments(self, clip: Tensor) -> Tensor:
         """Return means and logarithms of variances (B 2C t h w) of a clip's latents, with gradients.
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Generic, Protocol, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from sanakit.models.layers import CrossAttention
 from sanakit.models.sana import Embedders, FinalLayer, SanaConfig, TextContext
 from sanakit.models.video.sana_video_blocks import BlockState, ClipBlock, ClipFFN, ClipGrid
 from sanakit.ops.linear import linear
-from sanakit.ops.rotary_linear_attention import rotations
+from sanakit.ops.rotary_linear_attention import RotarySums, rotations
 
 AfterBlock = Callable[[nn.Module], object]
 
@@ -91,6 +91,14 @@ class ClipState:
         """The number of clips that it is of."""
         return len(self.blocks[0].last)
 
+    def second(self) -> ClipState:
+        """Return the past of the second of two clips, the one with the prompt."""
+        blocks = [
+            BlockState(RotarySums(*(part[1:] for part in block.sums)), block.last[1:])
+            for block in self.blocks
+        ]
+        return replace(self, blocks=blocks)
+
 
 class PatchEmbedder(nn.Module):
     """Latents -> tokens (`x_embedder`)."""
@@ -129,6 +137,10 @@ class ClipPast(Protocol):
     @property
     def batch(self) -> int:
         """The number of clips that it is of."""
+        ...
+
+    def second(self) -> Self:
+        """Return the past of the second of two clips."""
         ...
 
 

@@ -78,6 +78,11 @@ class WanVAEConfig:
         return 2 ** len(self.halve_time)
 
     @property
+    def lookahead(self) -> int:
+        """How many later latents a frame depends on: none."""
+        return 0
+
+    @property
     def frame_rule(self) -> FrameRule:
         """How many frames a clip may have, and how many latents they are."""
         return FrameRule(2 ** sum(self.halve_time))

@@ -10,7 +10,7 @@ Weights may be stored in fewer bits than the rows: widening them to the dtype of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,7 @@ class Chunk:
     clips: int
     first: bool = True
     final: bool = False
+    histories: list[FrameHistory] = field(default_factory=list)  # of all nodes, in the order of their making
 
     def frames(self, rows: Tensor) -> Tensor:
         """Return rows N R W C as B T R W C."""
@@ -54,6 +55,7 @@ class FrameHistory:
         self.kept: Tensor | None = None  # B count H W C
         self.pieces: list[Tensor] = []  # what will be kept of the first chunk, whose height is not known yet
         self.top = 0
+        chunk.histories.append(self)
 
     def before(self, rows: Tensor, last: bool) -> Tensor:
         """Return the frames before and the next rows N R W C as B count+T R W C; keep the last frames."""

@@ -12,7 +12,7 @@ Shapes: B clips, C latent channels, T frames, H W pixels, t h w latents, N = fra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -142,17 +142,36 @@ def encode_stream(model: VideoAutoencoder, chunks: Iterable[Tensor]) -> Iterator
 @torch.no_grad()
 def decode_stream(model: VideoAutoencoder, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
     """Do what `WanVAE.decode_stream` does."""
-    stream, shape, rule = None, None, model.config.frame_rule
+    stream, shape = None, None
     for latents in chunks:
         model.check_latents(latents)
         if stream is None:
             stream, shape = _decoder_stream(model, latents), latents.shape
         check_alike(latents.shape, shape)
-        frames = rule.per_latent * latents.shape[2] + (1 - rule.per_latent if stream.chunk.first else 0)
-        height, width = (side * model.config.compression for side in latents.shape[3:])
-        clip = latents.new_empty(len(latents), 3, frames, height, width)
-        _decode_into(clip, model, stream, latents, final=False)
-        yield clip
+        yield _drawn(model, stream, latents)
+
+
+@torch.no_grad()
+def decode_next(
+    model: VideoAutoencoder, latents: Tensor, past: Sequence[Tensor | None] | None
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Do what `WanVAE.decode_next` does. past: the frames that each node keeps."""
+    stream = _decoder_stream(model, latents)
+    for history, kept in zip(stream.chunk.histories, past or (), strict=bool(past)):
+        history.kept = None if kept is None else kept.clone()
+    stream.chunk.first = past is None
+    clip = _drawn(model, stream, latents)
+    return clip, [history.kept for history in stream.chunk.histories]
+
+
+def _drawn(model: VideoAutoencoder, stream: Stream, latents: Tensor) -> Tensor:
+    """Return the frames of a stream's next chunk of latents, B 3 T H W."""
+    rule = model.config.frame_rule
+    frames = rule.per_latent * latents.shape[2] + (1 - rule.per_latent if stream.chunk.first else 0)
+    height, width = (side * model.config.compression for side in latents.shape[3:])
+    clip = latents.new_empty(len(latents), 3, frames, height, width)
+    _decode_into(clip, model, stream, latents, final=False)
+    return clip
 
 
 def _encoded(model: VideoAutoencoder, stream: Stream, clip: Tensor, final: bool) -> Tensor:

@@ -95,6 +95,15 @@ class WanVAE(nn.Module):
         """
         return wan_stream.decode_stream(self, chunks)
 
+    def decode_next(self, latents: Tensor, past: object | None) -> tuple[Tensor, list[Tensor | None]]:
+        """Draw the frames of a clip's next latents (B C t h w); return them, and the past of what follows.
+
+        past: what the latents before returned, which stays as it is; None: there are none. Raises as
+        `decode` does.
+        """
+        assert past is None or isinstance(past, list)
+        return wan_stream.decode_next(self, latents, past)
+
     def moments(self, clip: Tensor) -> Tensor:
         """Return means and logarithms of variances (B 2C t h w) of a clip's latents, with gradients."""
         encoder = self.check_clip(clip)

@@ -12,7 +12,7 @@ Shapes: B batch, T frames, S tokens of a frame, N = T*S, D width, h heads, d hea
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -276,10 +276,20 @@ class SoftmaxAttention(WorldAttention):
 
 def repeated(state: State, times: int) -> State:
     """Return the state of so many copies of its batch, one after another."""
+    return _of_each(state, lambda x: torch.cat([x] * times))
 
-    def copies(x: Tensor | None) -> Tensor | None:
-        return None if x is None else torch.cat([x] * times)
+
+def second(state: State) -> State:
+    """Return the state of the second of two clips."""
+    return _of_each(state, lambda x: x[1:])
+
+
+def _of_each(state: State, change: Callable[[Tensor], Tensor]) -> State:
+    """Return the state whose tensors are changed, each by itself."""
+
+    def changed(x: Tensor | None) -> Tensor | None:
+        return None if x is None else change(x)
 
     if isinstance(state, DeltaState):
-        return state._replace(**{name: copies(x) for name, x in state._asdict().items()})
-    return tuple(one._replace(**{name: copies(x) for name, x in one._asdict().items()}) for one in state)
+        return state._replace(**{name: changed(x) for name, x in state._asdict().items()})
+    return tuple(one._replace(**{name: changed(x) for name, x in one._asdict().items()}) for one in state)

@@ -20,6 +20,7 @@ from sanakit.models.world.attention import (
     State,
     WorldView,
     repeated,
+    second,
 )
 from sanakit.models.world.config import SanaWMConfig
 from sanakit.models.world.rays import for_batch
@@ -34,6 +35,10 @@ class WorldBlockState:
 
     attention: State
     last: Tensor  # of the last frame, before its convolution over time: B S D
+
+    def second(self) -> WorldBlockState:
+        """Return the past of the second of two clips."""
+        return WorldBlockState(second(self.attention), self.last[1:])
 
 
 class WorldBlock(nn.Module):

@@ -55,6 +55,11 @@ class SanaWMConfig(VideoConfig):
                 "SANA-WM's softmax_every, plucker_blocks, sink_chunks and recent_chunks start from 0."
             )
 
+    @property
+    def causal(self) -> bool:
+        """Whether it draws chunk after chunk, with a state of the past."""
+        return self.variant == "streaming"
+
     def is_softmax(self, block: int) -> bool:
         """Return whether a block, from 0 on, has softmax attention."""
         return self.softmax_every > 0 and (block + 1) % self.softmax_every == 0

@@ -17,7 +17,7 @@ tokens, E text width. state_dict names equal the official files, less the stored
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,10 @@ class WorldState:
     def batch(self) -> int:
         """The number of clips that it is of."""
         return len(self.blocks[0].last)
+
+    def second(self) -> WorldState:
+        """Return the past of the second of two clips, the one with the prompt."""
+        return replace(self, blocks=[block.second() for block in self.blocks])
 
 
 class WholeTimeEmbedding(ScalarEmbedding):

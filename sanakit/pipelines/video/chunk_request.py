@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from sanakit.dialect import Dialect
 from sanakit.errors import SettingsError
-from sanakit.flow.few_step import FewStep
 from sanakit.flow.guidance_kinds import PLAIN
+from sanakit.flow.solver import Solver
 from sanakit.pipelines.video.chunks import ClipPoint
 from sanakit.pipelines.video.streaming import LatentChunk, chunk_lengths
 from sanakit.text.prompt_weights import WeightedText, read_all
@@ -68,7 +68,7 @@ def check_distilled(
     guidance_kind: str | None,
     steps: int | None,
     solver: str | None,
-) -> FewStep:
+) -> Solver:
     """Return the sampler of a distilled model. Raises SettingsError for settings that it has no use for."""
     assert chunks.times is not None
     negatives = [negative_prompt] if isinstance(negative_prompt, str) else negative_prompt or []
@@ -82,7 +82,7 @@ def check_distilled(
         )
     if solver not in (None, FEW_STEP):
         raise SettingsError(f'solver = {solver!r}, but {name} supports only "{FEW_STEP}": omit it.')
-    return FewStep(chunks.times, chunks.shift)
+    return chunks.solver(chunks.times)
 
 
 def check_chunks(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -27,12 +27,13 @@ from sanakit.flow.guidance_kinds import PLAIN, GuidanceKind
 from sanakit.flow.solver import Solver, State
 from sanakit.models.contracts import TransformerConfig, VelocityModel
 from sanakit.models.sana import TextContext
-from sanakit.models.video.sana_video import ClipState
+from sanakit.models.video.sana_video import ClipPast, ClipState
 from sanakit.models.video.sana_video_blocks import BlockState
 from sanakit.ops.rotary_linear_attention import RotarySums
 from sanakit.pipelines.memory import memory_limit
 
 AfterBlock = Callable[[nn.Module], object]
+Past = TypeVar("Past", bound=ClipPast)
 
 
 class CausalConfig(TransformerConfig, Protocol):
@@ -54,8 +55,8 @@ class CausalConfig(TransformerConfig, Protocol):
         ...
 
 
-class CausalModel(VelocityModel, Protocol):
-    """A transformer of clips in chunks, such as `SanaVideo`."""
+class CausalModel(VelocityModel, Protocol[Past]):
+    """A transformer of clips in chunks, such as `SanaVideo`, whose state is a `Past`."""
 
     @property
     def config(self) -> CausalConfig:
@@ -70,26 +71,26 @@ class CausalModel(VelocityModel, Protocol):
         guidance: float | Tensor | None = None,
         *,
         after_block: AfterBlock | None = None,
-        state: ClipState | None = None,
+        state: Past | None = None,
     ) -> Tensor:
         """Return the velocity of the next chunk, B C T h w. t: one time, or 1 T. state: is only read."""
         ...
 
     def extend(
         self,
-        state: ClipState | None,
+        state: Past | None,
         latents: Tensor,
         context: TextContext,
         t: float | Tensor = 0.0,
         *,
         after_block: AfterBlock | None = None,
-    ) -> ClipState:
+    ) -> Past:
         """Return a new state: the given one and a chunk of finished latents."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LastChunk:
+class LastChunk(Generic[Past]):
     """The chunk before a point, from which its part of the state can be computed again.
 
     prompt: under which it was added. state, recent: as of the point before it.
@@ -97,12 +98,12 @@ class LastChunk:
 
     latents: Tensor  # 1 C T h w
     prompt: TextContext
-    state: ClipState | None
+    state: Past | None
     recent: tuple[list[RotarySums], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ClipPoint:
+class ClipPoint(Generic[Past]):
     """A point between two chunks: all that the rest of the clip depends on, besides prompts.
 
     Nothing changes a point. Keep one to come back to it: drawing from it again gives the same latents, bit
@@ -112,9 +113,9 @@ class ClipPoint:
     """
 
     random: Tensor
-    state: ClipState | None = None
+    state: Past | None = None
     recent: tuple[list[RotarySums], ...] = ()
-    last: LastChunk | None = None
+    last: LastChunk[Past] | None = None
 
     @classmethod
     def start(cls, seed: int) -> ClipPoint:
@@ -132,7 +133,7 @@ class ClipPoint:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ChunkSampler:
+class ChunkSampler(Generic[Past]):
     """Draws a clip chunk by chunk.
 
     height, width: of a frame's latents. solver: of every chunk. negative: the prompt that `guidance` and
@@ -143,7 +144,7 @@ class ChunkSampler:
     Raises SettingsError for settings out of range, SizeError for a size that the transformer cannot take.
     """
 
-    transformer: CausalModel
+    transformer: CausalModel[Past]
     height: int
     width: int
     solver: Solver
@@ -293,7 +294,7 @@ class ChunkSampler:
             t = times
         past = point.state
         if past is not None and self.negative is not None and not guided:
-            past = _second(past)
+            past = past.second()
         with memory_limit("drawing a chunk: take a smaller size or shorter chunks"):
             found = self.transformer.velocity(latents, t, context, after_block=self.after_block, state=past)
         # they are close: their differences, amplified by the scale, must not be taken in half precision
@@ -310,6 +311,8 @@ class ChunkSampler:
             state = self.transformer.extend(point.state, latents, context, after_block=self.after_block)
         recent = point.recent
         if self.window is not None:
+            assert isinstance(state, ClipState), "only sums can be windowed"
+            assert isinstance(point.state, ClipState | None), "as the state behind it"
             recent = (*recent, _own_sums(state, point.state))
             if len(recent) > self.window:
                 recent = recent[1:]
@@ -324,14 +327,6 @@ class ChunkSampler:
         if not self.renew or last is None or last.prompt is prompt:
             return point
         return self._extended(ClipPoint(point.random, last.state, last.recent), last.latents, prompt)
-
-
-def _second(state: ClipState) -> ClipState:
-    """Return the past of the second of two clips, the one with the prompt."""
-    blocks = [
-        BlockState(RotarySums(*(part[1:] for part in block.sums)), block.last[1:]) for block in state.blocks
-    ]
-    return replace(state, blocks=blocks)
 
 
 def _own_sums(state: ClipState, before: ClipState | None) -> list[RotarySums]:

@@ -24,10 +24,9 @@ from sanakit.errors import SettingsError
 from sanakit.images.image import Metadata, resize_and_crop, to_levels
 from sanakit.models.contracts import VideoCodec
 from sanakit.models.sana import TextContext
-from sanakit.models.video.sana_video import SanaVideo
 from sanakit.models.weighted import weighted
 from sanakit.pipelines.request import Request
-from sanakit.pipelines.video.chunks import AfterBlock, ChunkSampler, ClipPoint
+from sanakit.pipelines.video.chunks import AfterBlock, CausalModel, ChunkSampler, ClipPoint
 from sanakit.pipelines.video.request import ClipRequest
 from sanakit.pipelines.video.result import ClipResult, ClipStep, LastClipStep
 from sanakit.pipelines.video.streaming import LatentChunk, chunk_lengths, decoded, stream
@@ -72,7 +71,7 @@ def texts_of(request: ClipRequest) -> Request:
 
 
 def samplers(
-    model: SanaVideo,
+    model: CausalModel,
     request: ClipRequest,
     features: Sequence[Tensor],
     weights: Sequence[Tensor | None],

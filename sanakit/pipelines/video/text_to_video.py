@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from time import perf_counter
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -31,23 +31,23 @@ from torch import Tensor
 
 from sanakit.clips.clip import VideoClip
 from sanakit.dialect import Dialect
-from sanakit.errors import SettingsError, WeightsError
+from sanakit.errors import SettingsError
 from sanakit.images.image import draw_preview, fit_preview, resize_and_crop, to_levels
 from sanakit.models.contracts import TextModel, VelocityModel, VideoCodec
-from sanakit.models.dc_ae import DCAE
+from sanakit.models.sana import TextContext
 from sanakit.models.video.held_frame import HeldFirstFrame, behind
-from sanakit.models.video.sana_video import SanaVideo
 from sanakit.pipelines.denoise import Batch, Sample, begin
-from sanakit.pipelines.memory import MemoryPlan, available_bytes, choose_device, memory_limit, stage
+from sanakit.pipelines.memory import MemoryPlan, memory_limit, stage
 from sanakit.pipelines.request import Request
 from sanakit.pipelines.result import check_finite
 from sanakit.pipelines.video.chunk_request import joined
+from sanakit.pipelines.video.chunks import CausalModel, ChunkSampler
 from sanakit.pipelines.video.in_chunks import ClipChunk, clip_chunks, going_on, samplers, steps_of, texts_of
+from sanakit.pipelines.video.loading import load_parts
 from sanakit.pipelines.video.memory import choose_plan, decode_frames
 from sanakit.pipelines.video.request import ClipDrawSettings, ClipRequest, VideoSpec, check_clip_request
 from sanakit.pipelines.video.result import ClipOutput, ClipResult, ClipStep, LastClipStep, clips_of
 from sanakit.text.prompt_weights import weigh
-from sanakit.weights import load_autoencoder, load_text_encoder, load_transformer
 from sanakit.weights.known_things import unknown_prompts
 from sanakit.weights.video.settings import VideoSettings, load_video_settings
 
@@ -61,7 +61,7 @@ class TextToVideo:
 
     def __init__(
         self,
-        transformer: SanaVideo,
+        transformer: CausalModel,
         autoencoder: VideoCodec,
         text_encoder: TextModel,
         settings: VideoSettings,
@@ -92,22 +92,9 @@ class TextToVideo:
         encoder: also load the autoencoder's encoder, needed to start from an image or a clip.
         Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for an absent device.
         """
-        device, settings = choose_device(device), load_video_settings(path)
-        others = "auto" if dtype in ("float16", "fp16", torch.float16) else dtype
-        mapped = device.type == "cpu" and dtype in ("auto", "float32", "fp32", torch.float32)
-        held: dict[str, Any] = {"device": device, "mapped": mapped, "home": "cpu"}
-        transformer = load_transformer(path, kind="clip", dtype=dtype, **held)
-        codec = load_autoencoder(path, part="both" if encoder else "decoder", dtype=others, **held)
-        if isinstance(codec, DCAE):
-            raise WeightsError(f"{path} has an autoencoder of images: clips need one of clips.")
-        text = load_text_encoder(path, dtype=others, **held)
-        parts = (transformer, codec, text.model)
-        if device.type != "cpu":
-            size = sum(tensor.nbytes for part in parts for tensor in part.state_dict().values())
-            if size < 0.8 * available_bytes(device):
-                for part in parts:
-                    part.to(device)
-        return cls(transformer, codec, text, settings, device=device)
+        settings = load_video_settings(path)
+        parts = load_parts(path, "clip", device=device, dtype=dtype, encoder=encoder)
+        return cls(*parts[:3], settings, device=parts[3])
 
     @property
     def spec(self) -> VideoSpec:
@@ -220,6 +207,15 @@ class TextToVideo:
         self._check_encoder(request)
         return self._chunks(request, self.plan())
 
+    def first_sampler(self, request: ClipRequest) -> tuple[ChunkSampler, TextContext, list[str]]:
+        """Return what draws a causal request's first clip, its first prompt, and notes for the user."""
+        plan = self.plan()
+        features, weights, notes = self._texts(request, texts_of(request), plan)
+        with stage(self.transformer, plan, self.device):
+            each = samplers(self.transformer, request, features, weights, plan.after_block)
+        sampler, prompts = each[0]
+        return sampler, prompts[0], notes
+
     def _check_encoder(self, request: ClipRequest) -> None:
         if request.encoded and self.autoencoder.encoder is None:
             raise SettingsError("This pipeline was loaded without the encoder: load it with encoder=True.")
@@ -262,10 +258,8 @@ class TextToVideo:
         started, sampling = perf_counter(), request.sampling
 
         # 2 text: features of the negative prompts, then of the prompts, unpadded
-        with stage(self.text_encoder.model, plan, self.device):
-            features, told = self._encode_text(request, sampling, plan)
-            weights = weigh(self.text_encoder, sampling.texts, sampling.nulls, told, sampling.dialect)
-        for note in (notes := [*sampling.notes, *told]):
+        features, weights, notes = self._texts(request, sampling, plan)
+        for note in notes:
             warnings.warn(note, stacklevel=3)
 
         # 3 start: what all clips begin with, or are redrawn from
@@ -310,11 +304,9 @@ class TextToVideo:
         )
 
     def _chunks(self, request: ClipRequest, plan: MemoryPlan) -> Iterator[ClipChunk]:
-        sampling, codec = texts_of(request), self.autoencoder
-        with stage(self.text_encoder.model, plan, self.device):
-            features, told = self._encode_text(request, sampling, plan)
-            weights = weigh(self.text_encoder, sampling.texts, sampling.nulls, told, sampling.dialect)
-        for note in (notes := [*sampling.notes, *told]):
+        codec = self.autoencoder
+        features, weights, notes = self._texts(request, texts_of(request), plan)
+        for note in notes:
             warnings.warn(note, stacklevel=3)
         with stage(self.transformer, plan, self.device), stage(codec, plan, self.device):
             first = None if request.first is None else self.encode(request.first)
@@ -349,6 +341,15 @@ class TextToVideo:
             VideoClip(frames=frames, rate=request.rate, settings=settings)
             for frames, settings in zip(levels, request.metadata, strict=True)
         ]
+
+    def _texts(
+        self, request: ClipRequest, sampling: Request, plan: MemoryPlan
+    ) -> tuple[list[Tensor], list[Tensor | None], list[str]]:
+        """Return features (L E) of the negative prompts, then of the prompts, their weights, and notes."""
+        with stage(self.text_encoder.model, plan, self.device):
+            features, told = self._encode_text(request, sampling, plan)
+            weights = weigh(self.text_encoder, sampling.texts, sampling.nulls, told, sampling.dialect)
+        return features, weights, [*sampling.notes, *told]
 
     def _encode_text(
         self, request: ClipRequest, sampling: Request, plan: MemoryPlan

@@ -16,6 +16,7 @@ Shapes: F frames.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -92,11 +93,20 @@ class Walker:
 
         Raises SettingsError for a text that cannot be read.
         """
+        return self.hold(parse_actions(text))
+
+    def hold(self, frames: Sequence[frozenset[str]]) -> tuple[Tensor, Walker]:
+        """Return as `walk` does for the keys that are held in each of at least one frame."""
         walker, poses = self, []
-        for keys in parse_actions(text):
+        for keys in frames:
             walker = walker._step(keys)
             poses.append(walker.pose)
         return torch.stack(poses), walker
+
+    def standing_at(self, pose: Tensor) -> Walker:
+        """Return a walker with the same keys that stands still at a pose, 4 4, and looks along it."""
+        up = math.asin(max(-1.0, min(1.0, -float(pose[1, 2]))))
+        return Walker(self.dialect, pose.double(), up)
 
     def _step(self, keys: frozenset[str]) -> Walker:
         """Return the walker one frame later."""

@@ -175,7 +175,14 @@ def _path(poses: Tensor, lenses: Tensor, width: Any, height: Any, where: object)
 
 def _poses(given: Any, where: object, name: str) -> Tensor:
     """Return matrices of a file, F 4 4. Raises SettingsError unless they are rotations with translations."""
-    poses = _numbers(given, where, name)
+    return check_poses(_numbers(given, where, name), where, name)
+
+
+def check_poses(poses: Tensor, where: object, name: str) -> Tensor:
+    """Return matrices, F 4 4, as they are; where, name: for the error's sentence.
+
+    Raises SettingsError unless they are rotations with translations.
+    """
     if poses.ndim != 3 or poses.shape[1:] != (4, 4) or not len(poses):
         raise SettingsError(f"{where}: {name} must be 4x4 matrices, at least one.")
     turned = poses[:, :3, :3]

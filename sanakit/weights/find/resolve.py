@@ -23,10 +23,11 @@ PLAIN = (
     *("SanaPipeline", "SanaSprintPipeline", "SanaSprintImg2ImgPipeline", "SanaControlNetPipeline"),
     "SanaGraphs",
 )
+WORLDS = "SanaWMPipeline"
 CLIPS = (
     "SanaVideoPipeline",
     "SanaImageToVideoPipeline",
-    "SanaWMPipeline",
+    WORLDS,
 )  # their networks have classes of their own
 LEFT_OUT = {  # pipelines whose networks are opened as the plain model's -> what is not done
     "SanaPAGPipeline": "its perturbed attention guidance is not used",
@@ -69,6 +70,11 @@ class ModelSource:
     def makes_clips(self) -> bool:
         """Whether it is a whole folder that says it makes clips."""
         return self.is_pipeline and read_json(self.path / INDEX).get("_class_name") in CLIPS
+
+    @property
+    def makes_worlds(self) -> bool:
+        """Whether it is a whole folder that says it makes clips along camera paths."""
+        return self.is_pipeline and read_json(self.path / INDEX).get("_class_name") == WORLDS
 
     @property
     def runtime(self) -> str:

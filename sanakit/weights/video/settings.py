@@ -1,22 +1,29 @@
 """The defaults of a video model: those that it shares with models of images, and those of clips alone.
 
 A folder's sanakit.json may say them under "defaults": frames, fps, negative_prompt, motion; and chunks, of
-causal models alone. Where it does not, those of the published SANA-Video and LongSANA models hold.
+causal models alone. Where it does not, those of the published SANA-Video and LongSANA models hold, of worlds
+those of SANA-WM.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Any
+
+import torch
 
 from sanakit.clips.counts import as_rate
 from sanakit.clips.sizes import usual_size
 from sanakit.dialect import USUAL, Dialect
 from sanakit.errors import SettingsError, SizeError, WeightsError
+from sanakit.flow.euler import Euler
 from sanakit.flow.few_step import CHUNK, LONG_SANA_SHIFT, LONG_SANA_TIMES, FewStep
+from sanakit.flow.solver import Solver
 from sanakit.models.contracts import VideoCodecConfig
+from sanakit.models.sana import SanaConfig
 from sanakit.models.video.frame_rule import FrameRule
 from sanakit.models.video.sana_video import SanaVideoConfig
 from sanakit.models.world.config import SanaWMConfig
@@ -30,6 +37,7 @@ FRAMES, RATE = 81, Fraction(16)  # of the published models: five seconds
 MOTION: dict[Dialect, int] = {"diffusers": 30, "native": 10}  # as documented; the default of the scripts
 MOST_FRAMES, MOST_MOTION = 2**20, 100
 MOST_SHIFT = 100.0  # of the few times
+WORLD_FRAMES = 161  # of SANA-WM: ten seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,12 +45,23 @@ class ChunkSettings:
     """How a causal model draws its chunks, those of LongSANA unless its folder says others.
 
     length: latent frames of a chunk. times: that a distilled model knows, descending in (0, 1]; None: the
-    model is not distilled, and the usual solver and guidance draw it. shift: of the few times.
+    model is not distilled, and the usual solver and guidance draw it. shift: of the few times, with fresh
+    noise between them (`flow/few_step.py`); None: Euler's steps from each time to the next, as SANA-WM.
     """
 
     length: int = CHUNK
     times: tuple[float, ...] | None = LONG_SANA_TIMES
-    shift: float = LONG_SANA_SHIFT
+    shift: float | None = LONG_SANA_SHIFT
+
+    def solver(self, times: Sequence[float]) -> Solver:
+        """Return what draws a distilled model at the few times. Raises SettingsError."""
+        if self.shift is not None:
+            return FewStep(times, self.shift)
+        return Euler(torch.tensor([*times, 0.0], dtype=torch.float64, device="cpu"))
+
+
+# SANA-WM's student: three latents, 24 frames, in four steps.
+WORLD_CHUNKS = ChunkSettings(length=3, times=(1.0, 0.96, 0.889, 0.727), shift=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,9 +91,23 @@ def load_video_settings(path: str | os.PathLike[str]) -> VideoSettings:
     if not {"width", "height"} & told.keys():
         width, height = usual_size(config.sample_size, codec.compression * config.patch)
         shared = replace(shared, width=width, height=height)
-    return VideoSettings(
-        shared=shared, **_own(source, told, codec.frame_rule), chunks=_chunks(source, told, config)
-    )
+    chunks = _chunks(source, told, config, ChunkSettings())
+    return VideoSettings(shared=shared, **_own(source, told, codec.frame_rule), chunks=chunks)
+
+
+def load_world_settings(path: str | os.PathLike[str]) -> VideoSettings:
+    """Return the defaults of a world model; only headers and configurations are read.
+
+    path: as for `load_transformer`. Raises as that does, and WeightsError for other models.
+    """
+    source = resolve(path, ("transformer", "vae", "scheduler"))
+    config, codec = world_configs(source)
+    told = _told(source)
+    own = {"frames": WORLD_FRAMES, "negative_prompt": "", **_own(source, told, codec.frame_rule)}
+    if own.pop("motion", 0):
+        raise WeightsError(f"{source.path / OURS} says motion, which models of worlds do not know: omit it.")
+    chunks = _chunks(source, told, config, WORLD_CHUNKS)
+    return VideoSettings(shared=load_settings(path), **own, motion=0, chunks=chunks)
 
 
 def load_video_configs(path: str | os.PathLike[str]) -> tuple[SanaVideoConfig, VideoCodecConfig]:
@@ -85,22 +118,55 @@ def load_video_configs(path: str | os.PathLike[str]) -> tuple[SanaVideoConfig, V
     return video_configs(resolve(path, ("transformer", "vae")))
 
 
+def load_world_configs(path: str | os.PathLike[str]) -> tuple[SanaWMConfig, VideoCodecConfig]:
+    """Return the sizes of a world model's transformer and autoencoder without reading their weights.
+
+    path and errors: as for `load_world_settings`.
+    """
+    return world_configs(resolve(path, ("transformer", "vae")))
+
+
 def video_configs(source: ModelSource) -> tuple[SanaVideoConfig, VideoCodecConfig]:
     """Return the sizes of a source's transformer and autoencoder. Raises WeightsError for one of images."""
-    if not source.is_pipeline or source.runtime:
-        raise WeightsError(
-            f"{source.path} is not a video model's whole folder: give the folder with transformer, vae, "
-            "text_encoder and tokenizer."
-        )
-    config = transformer_config(source)
+    config = _whole_config(source, "video")
     if isinstance(config, SanaWMConfig):
-        raise WeightsError(f"{source.path} is a model of worlds, which are not drawn by this version.")
+        raise WeightsError(f"{source.path} is a model of worlds: walk with `sana world` or World.")
     if not isinstance(config, SanaVideoConfig):
         raise WeightsError(f"{source.path} is a model of images: draw with `sana generate` or TextToImage.")
+    return config, _codec_config(source)
+
+
+def world_configs(source: ModelSource) -> tuple[SanaWMConfig, VideoCodecConfig]:
+    """Return the sizes of a source's transformer and autoencoder. Raises WeightsError for other models."""
+    config = _whole_config(source, "world")
+    if not isinstance(config, SanaWMConfig):
+        kind = "clips" if isinstance(config, SanaVideoConfig) else "images"
+        raise WeightsError(f"{source.path} is a model of {kind}, which no camera path steers: use SANA-WM.")
+    codec = _codec_config(source)
+    if config.plucker_channels != 6 * codec.frame_rule.per_latent:
+        raise WeightsError(
+            f"{source.path}: the transformer takes {config.plucker_channels} Plücker coordinates, 6 for each "
+            f"of {codec.frame_rule.per_latent} frames of a latent are {6 * codec.frame_rule.per_latent}. Use "
+            "parts of one model."
+        )
+    return config, codec
+
+
+def _whole_config(source: ModelSource, what: str) -> SanaConfig:
+    """Return the sizes of the transformer of a whole folder. Raises WeightsError for anything else."""
+    if not source.is_pipeline or source.runtime:
+        raise WeightsError(
+            f"{source.path} is not a {what} model's whole folder: give the folder with transformer, vae, "
+            "text_encoder and tokenizer."
+        )
+    return transformer_config(source)
+
+
+def _codec_config(source: ModelSource) -> VideoCodecConfig:
     opened = open_video_vae(source)
     if opened is None:
         raise WeightsError(f"{source.path / 'vae'} is not an autoencoder of clips that this version knows.")
-    return config, opened.config
+    return opened.config
 
 
 def _told(source: ModelSource) -> dict[str, Any]:
@@ -138,11 +204,16 @@ def _own(source: ModelSource, told: dict[str, Any], rule: FrameRule) -> dict[str
     return found
 
 
-def _chunks(source: ModelSource, told: dict[str, Any], config: SanaVideoConfig) -> ChunkSettings:
+def _chunks(
+    source: ModelSource,
+    told: dict[str, Any],
+    config: SanaVideoConfig | SanaWMConfig,
+    usual: ChunkSettings,
+) -> ChunkSettings:
     """Return how a folder says that chunks are drawn, checked. Raises WeightsError."""
     where = source.path / OURS
     if "chunks" not in told:
-        return ChunkSettings()
+        return usual
     if not config.causal:
         raise WeightsError(f"{where} says chunks, but its transformer is not causal: leave them out.")
     given = told["chunks"]
@@ -153,22 +224,23 @@ def _chunks(source: ModelSource, told: dict[str, Any], config: SanaVideoConfig) 
         )
     if "length" in given and (type(given["length"]) is not int or given["length"] < 1):
         raise WeightsError(f"{where} says length = {given['length']!r}; it must be a whole number from 1.")
-    shift, times = given.get("shift", LONG_SANA_SHIFT), given.get("times", LONG_SANA_TIMES)
-    if not _number(shift) or not 0 < shift <= MOST_SHIFT:
+    shift, times = given.get("shift", usual.shift), given.get("times", usual.times)
+    if shift is not None and (not _number(shift) or not 0 < shift <= MOST_SHIFT):
         raise WeightsError(
-            f"{where} says shift = {shift!r}; it must be a number above 0, up to {MOST_SHIFT:g}."
+            f"{where} says shift = {shift!r}; it must be a number above 0, up to {MOST_SHIFT:g}, or null."
         )
     if times is None:
         if "shift" in given:
             raise WeightsError(f"{where} says a shift without few times: say flow_shift, or times.")
-        return ChunkSettings(**given)
+        return replace(usual, **given)
     if not isinstance(times, list | tuple) or not all(map(_number, times)):
         raise WeightsError(f"{where} says times = {times!r}; it must be a list of numbers, or null.")
+    found = replace(usual, **{**given, "times": tuple(times)})
     try:
-        FewStep(times, shift)
+        found.solver(times)
     except SettingsError as error:
         raise WeightsError(f"{where}, times: {error}") from None
-    return ChunkSettings(**{**given, "times": tuple(times)})
+    return found
 
 
 def _number(value: object) -> bool:

@@ -189,3 +189,20 @@ def test_chunks_that_do_not_fit_are_refused():
 def test_the_published_decoders_look_22_and_14_latents_ahead():
     assert (LTX2_VAE.lookahead, LTX23_VAE.lookahead) == (22, 14)
     assert LTX2VAEConfig(decoder_causal=True).lookahead == 0
+
+
+def test_latents_one_after_another_are_the_stream_and_a_past_can_be_gone_back_to():
+    model = build(**WAYS["causal"])
+    latents, other = codes(5), codes(5) + 1
+    got = list(model.decode_stream(iter(latents.split((2, 1, 2), dim=2))))
+    first, here = model.decode_next(latents[:, :, :2], None)
+    elsewhere, _ = model.decode_next(other[:, :, 2:3], here)  # leaves `here` as it is
+    second, after = model.decode_next(latents[:, :, 2:3], here)
+    third, _ = model.decode_next(latents[:, :, 3:], after)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip((first, second, third), got, strict=True))
+    assert not torch.equal(elsewhere, second)
+
+
+def test_a_decoder_that_looks_ahead_has_no_next_frames():
+    with pytest.raises(SettingsError, match=r"looks .* latents ahead, so it draws no frame"):
+        build(**WAYS["both ways"]).decode_next(codes(2), None)

@@ -143,3 +143,16 @@ def test_chunks_that_do_not_fit_are_refused():
 def test_a_chunk_is_all_of_a_short_clip_and_few_frames_of_a_long_one():
     assert wan_stream._automatic(41, 128, 4) == 41
     assert wan_stream._automatic(241, 480, 4) == 16
+
+
+@pytest.mark.parametrize("cuts", [(1, 2, 2), (2, 1, 2)])
+def test_latents_one_after_another_are_the_stream_and_a_past_can_be_gone_back_to(cuts: tuple[int, ...]):
+    model = build()
+    pieces = torch.randn(2, 4, 5, 2, 3, dtype=torch.float64).split(cuts, dim=2)
+    got = list(model.decode_stream(iter(pieces)))
+    first, here = model.decode_next(pieces[0], None)
+    elsewhere, _ = model.decode_next(pieces[1] + 1, here)  # leaves `here` as it is
+    second, after = model.decode_next(pieces[1], here)
+    third, _ = model.decode_next(pieces[2], after)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip((first, second, third), got, strict=True))
+    assert not torch.equal(elsewhere, second)

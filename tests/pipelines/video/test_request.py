@@ -150,7 +150,7 @@ def test_every_trained_size_is_drawn_as_it_is(size) -> None:
 
 def test_every_trained_size_of_720p_fits_its_latents() -> None:
     shared = replace(SHARED, sizes=trained_sizes(22), width=1280, height=704)
-    codec = SimpleNamespace(compression=32, latent_channels=128, frame_rule=FrameRule(8))
+    codec = SimpleNamespace(compression=32, latent_channels=128, frame_rule=FrameRule(8), lookahead=22)
     spec = VideoSpec.of(VideoSettings(shared=shared), SANA_VIDEO_2B_720P, codec)
     for width, height in trained_sizes(22):
         cells = check(spec=spec, width=width, height=height).sampling.cells

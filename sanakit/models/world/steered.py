@@ -1,0 +1,111 @@
+"""A world model bound to a camera path: a `VelocityModel` of the frames that the path is of.
+
+Pipelines draw clips with it as with any other model of clips, whole or in chunks. It prepares the rays of the
+frames at hand once for all steps, and keeps those of the last frames alone, so that a long path takes no more
+memory than a chunk of it.
+Shapes: B clips, C latent channels, T frames and h w sides of the latents, s frames of pixels for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sanakit.errors import SettingsError
+from sanakit.models.contracts import SampledBlock
+from sanakit.models.sana import TextContext
+from sanakit.models.world.camera import CameraInputs
+from sanakit.models.world.sana_wm import CameraContext, SanaWM, WorldState
+
+
+class SteeredWorld(nn.Module):
+    """A `SanaWM` and the cameras of its frames.
+
+    base: stays as it is. path: of the frames from number `first` of the clip on. chunks: of a whole clip, for
+    weights that see chunks without a state; None: one.
+    """
+
+    def __init__(
+        self, base: SanaWM, path: CameraInputs, *, first: int = 0, chunks: Sequence[int] | None = None
+    ) -> None:
+        super().__init__()
+        self.base, self.config, self.path = base, base.config, path
+        self.first, self.chunks = first, chunks
+        self._prepared: tuple[tuple[int, int, torch.device], CameraContext] | None = None
+
+    @property
+    def blocks(self) -> Iterable[SampledBlock]:
+        """The blocks of the base."""
+        return self.base.blocks
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype it computes in."""
+        return self.base.dtype
+
+    def prepare(
+        self, features: Sequence[Tensor], counts: Sequence[int] | None = None, eps: float | None = None
+    ) -> TextContext:
+        """Return the base's context; all as for `SanaWM.prepare`."""
+        return self.base.prepare(features, counts, eps)
+
+    def velocity(
+        self,
+        latents: Tensor,
+        t: float | Tensor,
+        context: TextContext,
+        guidance: float | Tensor | None = None,
+        *,
+        after_block: Callable[[nn.Module], object] | None = None,
+        state: WorldState | None = None,
+    ) -> Tensor:
+        """Return the velocity of B C T h w, seen by the path's cameras of these frames.
+
+        state: of the frames before. All else as for `SanaWM.velocity`. Raises SettingsError for frames that
+        the path has no cameras for.
+        """
+        return self.base.velocity(
+            latents,
+            t,
+            context,
+            guidance,
+            after_block=after_block,
+            state=state,
+            cameras=self._cameras(latents, state),
+            chunks=self.chunks,
+        )
+
+    def extend(
+        self,
+        state: WorldState | None,
+        latents: Tensor,
+        context: TextContext,
+        t: float | Tensor = 0.0,
+        *,
+        after_block: Callable[[nn.Module], object] | None = None,
+    ) -> WorldState:
+        """Return the state with a chunk of finished latents, seen by the path's cameras of these frames.
+
+        All as for `SanaWM.extend`. Raises as `velocity` does.
+        """
+        cameras = self._cameras(latents, state)
+        return self.base.extend(state, latents, context, t, cameras=cameras, after_block=after_block)
+
+    def _cameras(self, latents: Tensor, state: WorldState | None) -> CameraContext:
+        """Return the rays of the frames at hand, which follow the state's."""
+        start, count = (state.frames if state else 0) - self.first, latents.shape[2]
+        known = len(self.path.cameras)
+        if start < 0 or start + count > known:
+            raise SettingsError(
+                f"The path has cameras for latent frames {self.first} to {self.first + known - 1}, not for "
+                f"{self.first + start} to {self.first + start + count - 1}: pass those of the frames at hand."
+            )
+        key = (start, count, latents.device)
+        if self._prepared is None or self._prepared[0] != key:
+            cameras = self.path.cameras[None, start : start + count].to(latents.device)
+            plucker = self.path.plucker[None, :, start : start + count].to(latents.device)
+            height, width = latents.shape[3:]
+            self._prepared = key, self.base.prepare_cameras(cameras, plucker, (height, width))
+        return self._prepared[1]

@@ -23,17 +23,19 @@ import torch
 from torch import Tensor, nn
 
 from sanakit.errors import SettingsError
-from sanakit.models.sana import ScalarEmbedding, TextContext
-from sanakit.models.video.sana_video import AfterBlock, ClipTransformer, PatchEmbedder
+from sanakit.models.sana import TextContext
+from sanakit.models.video.sana_video import (
+    AfterBlock,
+    ClipTransformer,
+    PatchEmbedder,
+    WholeTimeEmbedding,
+)
 from sanakit.models.video.sana_video_blocks import ClipGrid
 from sanakit.models.world.attention import WorldView
 from sanakit.models.world.blocks import WorldBlock, WorldBlockState
 from sanakit.models.world.camera import check_cameras, inverse_pose, ray_frames
 from sanakit.models.world.config import SanaWMConfig
 from sanakit.models.world.rays import Rays
-
-# A time of float32 that is a rounding error below a whole thousandth is that one.
-_ROUNDING = 2.0**-13
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +74,6 @@ class WorldState:
     def batch(self) -> int:
         """The number of clips that it is of."""
         return len(self.blocks[0].last)
-
-
-class WholeTimeEmbedding(ScalarEmbedding):
-    """An embedding of times that are cut to whole numbers (`t_embedder`)."""
-
-    def forward(self, values: Tensor) -> Tensor:
-        """B -> B D."""
-        return super().forward((values + _ROUNDING).floor())
 
 
 class SanaWM(ClipTransformer[SanaWMConfig, WorldBlock]):

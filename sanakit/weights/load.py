@@ -18,6 +18,7 @@ from sanakit.models.dc_ae import DCAE
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
 from sanakit.models.video.sana_video import SanaVideo, SanaVideoConfig
+from sanakit.models.video.sana_video2 import SanaVideo2, SanaVideo2Config
 from sanakit.models.world.config import SanaWMConfig
 from sanakit.models.world.sana_wm import SanaWM
 from sanakit.quant.plans import PLANS, Plan, find_plan
@@ -79,7 +80,7 @@ def load_transformer(
     mapped: bool = False,
     home: str | torch.device | None = None,
     plan: str | None = None,
-) -> SanaVideo: ...
+) -> SanaVideo | SanaVideo2: ...
 @overload
 def load_transformer(
     path: StrPath,
@@ -100,7 +101,7 @@ def load_transformer(
     mapped: bool = False,
     home: str | torch.device | None = None,
     plan: str | None = None,
-) -> Sana | SanaVideo | SanaWM: ...
+) -> Sana | SanaVideo | SanaVideo2 | SanaWM: ...
 def load_transformer(
     path: StrPath,
     *,
@@ -110,7 +111,7 @@ def load_transformer(
     mapped: bool = False,
     home: str | torch.device | None = None,
     plan: str | None = None,
-) -> Sana | SanaVideo | SanaWM:
+) -> Sana | SanaVideo | SanaVideo2 | SanaWM:
     """Load a diffusion transformer, ready for inference or training.
 
     path: catalog name, diffusers folder (whole or its transformer/), official .pth, .safetensors in either
@@ -127,7 +128,7 @@ def load_transformer(
         check_graphs(dtype, plan)
         return load_graph_transformer(source)
     files, layout, config = open_transformer(source)
-    kinds = {SanaVideoConfig: "clip", SanaWMConfig: "world"}
+    kinds = {SanaVideoConfig: "clip", SanaVideo2Config: "clip", SanaWMConfig: "world"}
     makes = kinds.get(type(config), "image")
     if kind not in (None, makes):
         raise WeightsError(f"{source.path} is a transformer of {makes}s, not of {kind}s: use another model.")

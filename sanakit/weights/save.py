@@ -24,6 +24,7 @@ from sanakit.flow.guidance_kinds import PLAIN
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.sana import Sana
 from sanakit.models.video.sana_video import SanaVideo
+from sanakit.models.video.sana_video2 import SanaVideo2
 from sanakit.models.world.sana_wm import SanaWM
 from sanakit.quant.layer import Quantized
 from sanakit.text.encoder import TextEncoder
@@ -32,7 +33,7 @@ from sanakit.text.known_things import KnownThings
 from sanakit.text.tokenizer import save_tokenizer
 from sanakit.weights.find.resolve import INDEX, OURS
 from sanakit.weights.known_things import load_known_things
-from sanakit.weights.layouts import sana_video, sana_wm
+from sanakit.weights.layouts import sana_video, sana_video2, sana_wm
 from sanakit.weights.layouts.diffusers import write_sana_config
 from sanakit.weights.layouts.official import CONFIG_KEY
 from sanakit.weights.layouts.parts import QUANTIZATION, diffusers_renames
@@ -191,7 +192,7 @@ def save_autoencoder(
 
 def save_transformer(
     folder: str | os.PathLike[str],
-    transformer: Sana | SanaVideo | SanaWM,
+    transformer: Sana | SanaVideo | SanaVideo2 | SanaWM,
     *,
     dtype: torch.dtype | str = torch.float32,
 ) -> Path:
@@ -204,6 +205,8 @@ def save_transformer(
     path, state = Path(folder).expanduser(), diffusers_state(transformer)
     if isinstance(transformer, SanaVideo):
         config = sana_video.write_config(transformer.config)
+    elif isinstance(transformer, SanaVideo2):
+        config = sana_video2.write_config(transformer.config)
     elif isinstance(transformer, SanaWM):
         config = sana_wm.write_config(transformer.config)
     else:
@@ -216,7 +219,7 @@ def save_transformer(
 
 def save_official(
     path: str | os.PathLike[str],
-    transformer: Sana | SanaVideo | SanaWM,
+    transformer: Sana | SanaVideo | SanaVideo2 | SanaWM,
     *,
     dtype: torch.dtype | str | None = None,
 ) -> Path:
@@ -237,7 +240,7 @@ def save_official(
     return path
 
 
-def diffusers_state(transformer: Sana | SanaVideo | SanaWM) -> dict[str, Tensor]:
+def diffusers_state(transformer: Sana | SanaVideo | SanaVideo2 | SanaWM) -> dict[str, Tensor]:
     """Return a transformer's tensors in diffusers' names; fused tensors are split without copying.
 
     Raises SettingsError for adapters.

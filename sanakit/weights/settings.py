@@ -19,6 +19,7 @@ from sanakit.flow.guidance_kinds import PLAIN, read_kind
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SANA_600M, SanaConfig
 from sanakit.models.video.sana_video import SanaVideoConfig, VideoConfig
+from sanakit.models.video.sana_video2 import SanaVideo2Config
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.known_things import FILE as KNOWN_THINGS
 from sanakit.text.video import VIDEO_INSTRUCTION
@@ -42,6 +43,7 @@ PUBLISHED_SHIFT = 3.0  # in the schedulers of the published folders
 NATIVE_SHIFT_600M = 4.0  # of the 0.6B model at 1024 px, by its official YAML; its diffusers folder says 3
 # Of the video models, by diffusers' pipeline and conversion script; the official YAML at 480p says 7.
 VIDEO_DEFAULTS = {"steps": 50, "guidance": 6.0, "flow_shift": 8.0}
+VIDEO2_DEFAULTS = {"steps": 50, "guidance": 8.0, "flow_shift": 12.0}  # of SANA-Video 2.0's released sampler
 SAMPLE_SIZE_480P, NATIVE_SHIFT_480P = 30, 7.0
 
 
@@ -158,6 +160,8 @@ def _from_transformer(source: ModelSource) -> dict[str, Any]:
     files, _, config = open_transformer(source)
     if isinstance(config, SanaVideoConfig):
         return _video_defaults(config) | {"precision": precision_rule(source, files.dtype)}
+    if isinstance(config, SanaVideo2Config):
+        return {**VIDEO2_DEFAULTS, "precision": precision_rule(source, files.dtype)}
     if isinstance(config, VideoConfig):  # of worlds: pixels depend on the autoencoder, steps on the task
         return {"precision": precision_rule(source, files.dtype)}
     side = config.sample_size * PIXELS_PER_LATENT

@@ -16,7 +16,11 @@ from torch import Tensor, nn
 
 from sanakit.models.sana import TextContext
 from sanakit.models.video.sana_video import SanaVideo
+from sanakit.models.video.sana_video2 import SanaVideo2
+from sanakit.models.video.sana_video2.blocks import Video2Block
 from sanakit.models.video.sana_video_blocks import ClipBlock
+
+ClipModel = SanaVideo | SanaVideo2  # draws whole clips, and takes a time for each frame
 
 
 class HeldFirstFrame(nn.Module):
@@ -25,12 +29,12 @@ class HeldFirstFrame(nn.Module):
     base: stays as it is. first: 1 C 1 h w, latents as the base sees them; all clips begin with it.
     """
 
-    def __init__(self, base: SanaVideo, first: Tensor) -> None:
+    def __init__(self, base: ClipModel, first: Tensor) -> None:
         super().__init__()
         self.base, self.config, self.first = base, base.config, first
 
     @property
-    def blocks(self) -> Sequence[ClipBlock]:
+    def blocks(self) -> Sequence[ClipBlock] | Sequence[Video2Block]:
         """The blocks of the base."""
         return self.base.blocks
 

@@ -36,7 +36,7 @@ AfterBlock = Callable[[nn.Module], object]
 
 
 class CausalConfig(TransformerConfig, Protocol):
-    """The sizes of a transformer of clips in chunks."""
+    """The sizes of a transformer of clips, whole or in chunks."""
 
     @property
     def causal(self) -> bool:

@@ -24,6 +24,7 @@ from sanakit.errors import SettingsError
 from sanakit.images.image import Metadata, resize_and_crop, to_levels
 from sanakit.models.contracts import VideoCodec
 from sanakit.models.sana import TextContext
+from sanakit.models.video.held_frame import ClipModel
 from sanakit.models.video.sana_video import SanaVideo
 from sanakit.models.weighted import weighted
 from sanakit.pipelines.request import Request
@@ -72,7 +73,7 @@ def texts_of(request: ClipRequest) -> Request:
 
 
 def samplers(
-    model: SanaVideo,
+    model: ClipModel,
     request: ClipRequest,
     features: Sequence[Tensor],
     weights: Sequence[Tensor | None],
@@ -84,6 +85,7 @@ def samplers(
     """
     sampling, plan = request.sampling, request.chunks
     assert plan is not None, "the request is for a causal model"
+    assert isinstance(model, SanaVideo), "no other kind of model is causal"
 
     def prepared(number: int, length: int | None = None) -> TextContext:
         text = features[number][:length]

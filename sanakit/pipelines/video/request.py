@@ -24,7 +24,6 @@ from sanakit.errors import SettingsError, SizeError
 from sanakit.images.image import Metadata
 from sanakit.models.contracts import LatentShape, VideoCodecConfig
 from sanakit.models.video.frame_rule import FrameRule
-from sanakit.models.video.sana_video import SanaVideoConfig
 from sanakit.pipelines.control import size_like
 from sanakit.pipelines.image_to_image import STRENGTH
 from sanakit.pipelines.request import ModelSpec, Request, check_request, make_sampler, plain, whole_number
@@ -37,6 +36,7 @@ from sanakit.pipelines.video.chunk_request import (
     check_distilled,
     split_prompt,
 )
+from sanakit.pipelines.video.chunks import CausalConfig
 from sanakit.pipelines.video.result import ClipOutput
 from sanakit.pipelines.video.source import first_frame, frames_of, source_frames
 from sanakit.text.prompt_weights import checked_prompts
@@ -131,7 +131,7 @@ class VideoSpec:
 
     @classmethod
     def of(
-        cls, settings: VideoSettings, transformer: SanaVideoConfig, autoencoder: VideoCodecConfig
+        cls, settings: VideoSettings, transformer: CausalConfig, autoencoder: VideoCodecConfig
     ) -> VideoSpec:
         """Take it from a model's settings and sizes. Raises SettingsError for parts that do not fit."""
         if transformer.latent_channels != autoencoder.latent_channels:

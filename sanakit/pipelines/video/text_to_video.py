@@ -35,8 +35,7 @@ from sanakit.errors import SettingsError, WeightsError
 from sanakit.images.image import draw_preview, fit_preview, resize_and_crop, to_levels
 from sanakit.models.contracts import TextModel, VelocityModel, VideoCodec
 from sanakit.models.dc_ae import DCAE
-from sanakit.models.video.held_frame import HeldFirstFrame, behind
-from sanakit.models.video.sana_video import SanaVideo
+from sanakit.models.video.held_frame import ClipModel, HeldFirstFrame, behind
 from sanakit.pipelines.denoise import Batch, Sample, begin
 from sanakit.pipelines.memory import MemoryPlan, available_bytes, choose_device, memory_limit, stage
 from sanakit.pipelines.request import Request
@@ -61,7 +60,7 @@ class TextToVideo:
 
     def __init__(
         self,
-        transformer: SanaVideo,
+        transformer: ClipModel,
         autoencoder: VideoCodec,
         text_encoder: TextModel,
         settings: VideoSettings,

@@ -190,6 +190,19 @@ WORLD_TRANSFORMER = {  # of diffusers' SanaWMTransformer3DModel
     "mlp_ratio": TRANSFORMER["mlp_ratio"],
     "sanakit": JsonObject(),  # ours: what that class does not know
 }
+VIDEO2_TRANSFORMER = {  # of sglang's SanaVideo2Transformer3DModel; diffusers has none
+    "in_channels": COUNT,
+    "hidden_size": COUNT,
+    "depth": DEPTH,
+    "num_heads": COUNT,
+    "linear_head_dim": COUNT,
+    "softmax_head_dim": COUNT,
+    "softmax_ratio": Number(1e-6, 1),
+    "mlp_ratio": TRANSFORMER["mlp_ratio"],
+    "caption_channels": COUNT,
+    "attn_res_block_size": Whole(1, MAX_DEPTH),
+    "sample_size": TRANSFORMER["sample_size"],  # ours: what that class does not know
+}
 SANA = {  # of our SanaConfig, as a .pth file that we wrote holds it
     "depth": DEPTH,
     "width": COUNT,
@@ -206,6 +219,14 @@ SANA = {  # of our SanaConfig, as a .pth file that we wrote holds it
     "sample_size": TRANSFORMER["sample_size"],
 }
 SANA_VIDEO = {**SANA, "patch": COUNT, "max_positions": COUNT, "causal": FLAG}  # of our SanaVideoConfig
+SANA_VIDEO2 = {  # of our SanaVideo2Config
+    **SANA,
+    "patch": COUNT,
+    "max_positions": COUNT,
+    "softmax_head_dim": COUNT,
+    "softmax_share": VIDEO2_TRANSFORMER["softmax_ratio"],
+    "group": VIDEO2_TRANSFORMER["attn_res_block_size"],
+}
 SANA_WM = {  # of our SanaWMConfig
     **SANA,
     "patch": COUNT,

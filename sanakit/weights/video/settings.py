@@ -19,6 +19,7 @@ from sanakit.flow.few_step import CHUNK, LONG_SANA_SHIFT, LONG_SANA_TIMES, FewSt
 from sanakit.models.contracts import VideoCodecConfig
 from sanakit.models.video.frame_rule import FrameRule
 from sanakit.models.video.sana_video import SanaVideoConfig
+from sanakit.models.video.sana_video2 import SanaVideo2Config
 from sanakit.models.world.config import SanaWMConfig
 from sanakit.text.video import NEGATIVE_PROMPT
 from sanakit.weights.find.resolve import OURS, ModelSource, resolve
@@ -27,7 +28,9 @@ from sanakit.weights.layouts.video_vae import open_video_vae
 from sanakit.weights.settings import ModelSettings, load_settings
 
 FRAMES, RATE = 81, Fraction(16)  # of the published models: five seconds
+VIDEO2_FRAMES, VIDEO2_RATE, VIDEO2_MOTION = 193, Fraction(24), 20  # of SANA-Video 2.0: eight seconds
 MOTION: dict[Dialect, int] = {"diffusers": 30, "native": 10}  # as documented; the default of the scripts
+ClipConfig = SanaVideoConfig | SanaVideo2Config
 MOST_FRAMES, MOST_MOTION = 2**20, 100
 MOST_SHIFT = 100.0  # of the few times
 
@@ -72,12 +75,13 @@ def load_video_settings(path: str | os.PathLike[str]) -> VideoSettings:
     if not {"width", "height"} & told.keys():
         width, height = usual_size(config.sample_size, codec.compression * config.patch)
         shared = replace(shared, width=width, height=height)
-    return VideoSettings(
-        shared=shared, **_own(source, told, codec.frame_rule), chunks=_chunks(source, told, config)
-    )
+    own = _own(source, told, codec.frame_rule)
+    if isinstance(config, SanaVideo2Config):
+        own = {"frames": VIDEO2_FRAMES, "rate": VIDEO2_RATE, "motion": VIDEO2_MOTION} | own
+    return VideoSettings(shared=shared, **own, chunks=_chunks(source, told, config))
 
 
-def load_video_configs(path: str | os.PathLike[str]) -> tuple[SanaVideoConfig, VideoCodecConfig]:
+def load_video_configs(path: str | os.PathLike[str]) -> tuple[ClipConfig, VideoCodecConfig]:
     """Return the sizes of a video model's transformer and autoencoder without reading their weights.
 
     path and errors: as for `load_video_settings`.
@@ -85,7 +89,7 @@ def load_video_configs(path: str | os.PathLike[str]) -> tuple[SanaVideoConfig, V
     return video_configs(resolve(path, ("transformer", "vae")))
 
 
-def video_configs(source: ModelSource) -> tuple[SanaVideoConfig, VideoCodecConfig]:
+def video_configs(source: ModelSource) -> tuple[ClipConfig, VideoCodecConfig]:
     """Return the sizes of a source's transformer and autoencoder. Raises WeightsError for one of images."""
     if not source.is_pipeline or source.runtime:
         raise WeightsError(
@@ -95,7 +99,7 @@ def video_configs(source: ModelSource) -> tuple[SanaVideoConfig, VideoCodecConfi
     config = transformer_config(source)
     if isinstance(config, SanaWMConfig):
         raise WeightsError(f"{source.path} is a model of worlds, which are not drawn by this version.")
-    if not isinstance(config, SanaVideoConfig):
+    if not isinstance(config, SanaVideoConfig | SanaVideo2Config):
         raise WeightsError(f"{source.path} is a model of images: draw with `sana generate` or TextToImage.")
     opened = open_video_vae(source)
     if opened is None:
@@ -138,7 +142,7 @@ def _own(source: ModelSource, told: dict[str, Any], rule: FrameRule) -> dict[str
     return found
 
 
-def _chunks(source: ModelSource, told: dict[str, Any], config: SanaVideoConfig) -> ChunkSettings:
+def _chunks(source: ModelSource, told: dict[str, Any], config: ClipConfig) -> ChunkSettings:
     """Return how a folder says that chunks are drawn, checked. Raises WeightsError."""
     where = source.path / OURS
     if "chunks" not in told:

@@ -41,7 +41,8 @@ class GatedAttention(nn.Module, ABC):
         query, key, value = self.qkv(x).chunk(3, dim=-1)
         heads = [self._heads(part) for part in (self.q_norm(query), self.k_norm(key), value)]
         with torch.autocast(x.device.type, enabled=False):
-            out = self.attend(*map(wide, heads), rotation, x)
+            query, key, value = map(wide, heads)
+            out = self.attend(query, key, value, rotation, x)
         return self.proj(out.flatten(2).to(x.dtype) * self.output_gate(x).sigmoid())
 
     @abstractmethod
@@ -74,5 +75,5 @@ class GatedSoftmaxAttention(GatedAttention):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, rotation: Tensor, x: Tensor) -> Tensor:
         """As for both kinds."""
-        parts = [part.transpose(1, 2) for part in (rotated(query, rotation), rotated(key, rotation), value)]
-        return F.scaled_dot_product_attention(*parts).transpose(1, 2)
+        query, key = rotated(query, rotation).transpose(1, 2), rotated(key, rotation).transpose(1, 2)
+        return F.scaled_dot_product_attention(query, key, value.transpose(1, 2)).transpose(1, 2)

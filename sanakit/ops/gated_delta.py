@@ -10,7 +10,10 @@ give one result:
 - recurrent: `recurrent_gated_delta`, step after step as defined. The others are held to it.
 - parallel: `gated_delta`. A and U of all frames at once, for both directions; then a scan of small matrices.
 - chunked: `gated_delta` chunk after chunk, each with the state that the one before returned.
-Everything is computed in float32, or in float64 where the input is. Kernel: none; torch's matrix products.
+Everything is computed in float32, or in float64 where the input is.
+Kernel: native/gated_delta.cpp, the parallel form, and the recurrent one for values of one channel, where
+products of keys would cost most; plain twin: torch's matrix products. Least work per frame and head, in
+operations: S d^2 for the symmetric A, 4 S d e for U and results, 4 d^2 e for steps in both directions.
 Shapes: B batch, T frames, S tokens of a frame, h heads, d width of queries and keys, e width of values.
 """
 
@@ -119,10 +122,15 @@ def _fit(
         return False
     batch, frames, tokens, heads, width = query.shape
     rows = (batch, frames, tokens, heads)
-    shapes = key.shape == query.shape and value.shape[:4] == beta.shape == rows and decay.shape == (
-        batch,
-        frames,
-        heads,
+    shapes = (
+        key.shape == query.shape
+        and value.shape[:4] == beta.shape == rows
+        and decay.shape
+        == (
+            batch,
+            frames,
+            heads,
+        )
     )
     kept = state is None or state.shape == (batch, heads, width, value.shape[4])
     whole = min(chunks, default=0) > 0 and sum(chunks) == frames

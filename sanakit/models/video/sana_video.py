@@ -164,6 +164,11 @@ class ClipTransformer(Embedders, Generic[Config, Block]):
         self.blocks = cast(Sequence[Block], listed)  # tells type checkers what the list holds
         self.final_layer = FinalLayer(config.width, config.latent_channels * config.patch**2)
 
+    @property
+    def input_channels(self) -> int:
+        """Channels of what is embedded: C, and those of latents beside the noisy ones."""
+        return self.config.latent_channels
+
     @torch.no_grad()
     def prepare(
         self, features: Sequence[Tensor], counts: Sequence[int] | None = None, eps: float | None = None
@@ -258,10 +263,11 @@ class ClipTransformer(Embedders, Generic[Config, Block]):
     def _grid(self, latents: Tensor, first: int) -> ClipGrid:
         """Return the grid of latents whose first frame has this number in its clip. Raises SizeError."""
         patch, most = self.config.patch, self.config.max_positions
-        if latents.ndim != 5 or latents.shape[1] != self.config.latent_channels or 0 in latents.shape:
+        channels = self.input_channels
+        if latents.ndim != 5 or latents.shape[1] != channels or 0 in latents.shape:
             raise SizeError(
-                f"Latents of the shape {tuple(latents.shape)} are not a clip's: B, "
-                f"{self.config.latent_channels} channels, frames, height and width."
+                f"Latents of the shape {tuple(latents.shape)} are not a clip's: B, {channels} channels, "
+                "frames, height and width."
             )
         frames, height, width = latents.shape[2:]
         if height % patch or width % patch:

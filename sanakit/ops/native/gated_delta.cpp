@@ -15,6 +15,11 @@ namespace {
 
 constexpr int STEP = LANES == 16 ? 8 : 4;  // rows of sums held in registers
 constexpr long CHUNK = 64;                 // tokens that are laid out at once
+constexpr long AHEAD = 12;                 // tokens whose rows are fetched before they are needed: they lie apart
+
+inline void fetch(const float* row, long width) {
+    for (long j = 0; j < width; j += 16) __builtin_prefetch(row + j);
+}
 
 template <int N>
 using Constant = std::integral_constant<int, N>;
@@ -124,10 +129,12 @@ inline void attend_tile(float* y, long y_token, const float* query, long token, 
 
 void attend(float* y, long y_token, const float* query, long token, long tokens, const float* state, long width, long columns,
             long values) {
-    for (long n = 0; n < tokens; n += STEP, y += STEP * y_token, query += STEP * token)
+    for (long n = 0; n < tokens; n += STEP, y += STEP * y_token, query += STEP * token) {
+        for (int i = 0; i < STEP; ++i) fetch(query + (STEP + i) * token, width);
         tiles(0, columns, [&](auto size, long j) {
             attend_tile<size>(y, y_token, query, token, tokens - n, state, width, columns, values, j);
         });
+    }
 }
 
 struct Problem {
@@ -165,6 +172,7 @@ void head_of(const Problem& p, long sample, long head, float* memory) {
         for (long start = 0; start < p.tokens; start += CHUNK) {
             const long count = std::min(CHUNK, p.tokens - start);
             for (long n = 0; n < count; ++n, k += p.key.token, v += p.value.token) {
+                fetch(k + AHEAD * p.key.token, p.width), fetch(v + AHEAD * p.value.token, p.values);
                 const Vec weight = splat(beta[(start + n) * p.heads]);
                 for (long j = 0; j < side; j += LANES) {
                     const Vec row = load_some(k + j, p.width - j);

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sanakit.models.layers import sinusoid
+from sanakit.models.streaming.config import SanaStreamingConfig
 from sanakit.models.video.sana_video2 import SanaVideo2, SanaVideo2Config
 
 TINY = SanaVideo2Config(
@@ -108,7 +109,7 @@ def _one(weights: Weights, config: SanaVideo2Config, latents: Tensor, t: Tensor,
     return x.T.reshape(-1, frames, height, columns)
 
 
-def softmax_numbers(config: SanaVideo2Config) -> list[int]:
+def softmax_numbers(config: SanaVideo2Config | SanaStreamingConfig) -> list[int]:
     """As published: int((i + 1) * depth / count) - 1."""
     count = max(1, math.floor(config.depth * config.softmax_share))
     return [math.floor((i + 1) * config.depth / count) - 1 for i in range(count)]

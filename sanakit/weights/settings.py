@@ -162,7 +162,7 @@ def _from_transformer(source: ModelSource) -> dict[str, Any]:
         return _video_defaults(config) | {"precision": precision_rule(source, files.dtype)}
     if isinstance(config, SanaVideo2Config):
         return {**VIDEO2_DEFAULTS, "precision": precision_rule(source, files.dtype)}
-    if isinstance(config, VideoConfig):  # of worlds: pixels depend on the autoencoder, steps on the task
+    if isinstance(config, VideoConfig):  # of worlds and edits: steps depend on the task
         return {"precision": precision_rule(source, files.dtype)}
     side = config.sample_size * PIXELS_PER_LATENT
     sampler = {"solver": "scm", "steps": 2} if config.guidance_embed else {}

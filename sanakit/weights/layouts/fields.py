@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from sanakit.errors import WeightsError
 from sanakit.models.dc_ae.blocks import ACTIVATIONS, NORMS
+from sanakit.models.streaming.config import EDIT_VARIANTS
 from sanakit.models.world.config import VARIANTS
 from sanakit.weights.read.disk import AGAIN
 
@@ -226,6 +227,16 @@ SANA_VIDEO2 = {  # of our SanaVideo2Config
     "softmax_head_dim": COUNT,
     "softmax_share": VIDEO2_TRANSFORMER["softmax_ratio"],
     "group": VIDEO2_TRANSFORMER["attn_res_block_size"],
+}
+SANA_STREAMING = {  # of our SanaStreamingConfig, in a .pth of ours and in config.json
+    **SANA,
+    "patch": COUNT,
+    "max_positions": COUNT,
+    "softmax_share": Number(0, 1),
+    "variant": OneOf(EDIT_VARIANTS),
+    "softmax_taps": Whole(1, 999),
+    "sink_chunks": Whole(0, 1_000_000),
+    "recent_chunks": Whole(0, 1_000_000),
 }
 SANA_WM = {  # of our SanaWMConfig
     **SANA,

@@ -17,6 +17,7 @@ from sanakit.dialect import USUAL, Dialect
 from sanakit.errors import SettingsError, SizeError, WeightsError
 from sanakit.flow.few_step import CHUNK, LONG_SANA_SHIFT, LONG_SANA_TIMES, FewStep
 from sanakit.models.contracts import VideoCodecConfig
+from sanakit.models.streaming.config import SanaStreamingConfig
 from sanakit.models.video.frame_rule import FrameRule
 from sanakit.models.video.sana_video import SanaVideoConfig
 from sanakit.models.video.sana_video2 import SanaVideo2Config
@@ -97,6 +98,8 @@ def video_configs(source: ModelSource) -> tuple[ClipConfig, VideoCodecConfig]:
             "text_encoder and tokenizer."
         )
     config = transformer_config(source)
+    if isinstance(config, SanaStreamingConfig):
+        raise WeightsError(f"{source.path} edits clips and draws none of prompts: use VideoToVideo.")
     if isinstance(config, SanaWMConfig):
         raise WeightsError(f"{source.path} is a model of worlds, which are not drawn by this version.")
     if not isinstance(config, SanaVideoConfig | SanaVideo2Config):

@@ -51,7 +51,7 @@ class ChunkState:
         return len(self.blocks[0].last)
 
 
-class FrameAttention(Protocol):
+class ChunkedAttention(Protocol):
     """Self-attention over frames in chunks: a module."""
 
     def __call__(self, x: Tensor, view: WorldView, past: FrameState | None, /) -> tuple[Tensor, FrameState]:
@@ -62,7 +62,9 @@ class FrameAttention(Protocol):
 class FrameBlock(nn.Module):
     """Self-attention over frames in chunks, what rays add, cross-attention and Mix-FFN."""
 
-    def __init__(self, config: VideoConfig, attn: FrameAttention, plucker_proj: Linear | None = None) -> None:
+    def __init__(
+        self, config: VideoConfig, attn: ChunkedAttention, plucker_proj: Linear | None = None
+    ) -> None:
         super().__init__()
         self.scale_shift_table = nn.Parameter(torch.empty(6, config.width))
         nn.init.normal_(self.scale_shift_table, std=config.width**-0.5)

@@ -1,7 +1,7 @@
 """Attention over depth: what a layer sees is a mix of what earlier groups of blocks have added (`attn_res`).
 
 A residual stream sums up all that earlier layers gave. Here the sums of groups stay apart, and each token
-weighs them anew before each layer: softmax over sources of query . norm(source), times the sources. The
+weighs them again before each layer: softmax over sources of query . norm(source), times the sources. The
 sources are the embedded latents, the sum of each finished group, and the sum of the current one so far. Three
 queries serve all blocks: before attention, before the feed-forward, before the final layer. They begin as
 zeros, which give the plain average.

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sanakit.clips.sizes import trained_sizes
+from sanakit.clips.sizes import trained_sizes, usual_size
 from sanakit.dialect import DIALECTS, USUAL, Dialect
 from sanakit.errors import SettingsError, WeightsError
 from sanakit.flow.guidance_kinds import PLAIN, read_kind
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SANA_600M, SanaConfig
+from sanakit.models.streaming.config import SanaStreamingConfig
 from sanakit.models.video.sana_video import SanaVideoConfig, VideoConfig
 from sanakit.models.video.sana_video2 import SanaVideo2Config
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
@@ -162,7 +163,10 @@ def _from_transformer(source: ModelSource) -> dict[str, Any]:
         return _video_defaults(config) | {"precision": precision_rule(source, files.dtype)}
     if isinstance(config, SanaVideo2Config):
         return {**VIDEO2_DEFAULTS, "precision": precision_rule(source, files.dtype)}
-    if isinstance(config, VideoConfig):  # of worlds and edits: steps depend on the task
+    if isinstance(config, SanaStreamingConfig):  # of the LTX-2 autoencoder's latents
+        width, height = usual_size(config.sample_size, PIXELS_PER_LATENT)
+        return {"width": width, "height": height, "precision": precision_rule(source, files.dtype)}
+    if isinstance(config, VideoConfig):  # of worlds: pixels depend on the autoencoder, steps on the task
         return {"precision": precision_rule(source, files.dtype)}
     side = config.sample_size * PIXELS_PER_LATENT
     sampler = {"solver": "scm", "steps": 2} if config.guidance_embed else {}

@@ -17,7 +17,7 @@ from sanakit.models.streaming.config import (
     SanaStreamingConfig,
 )
 from sanakit.models.streaming.sana_streaming import SanaStreaming
-from sanakit.weights import describe, load_transformer, save_official, save_transformer
+from sanakit.weights import describe, load_settings, load_transformer, save_official, save_transformer
 from sanakit.weights.layouts.fields import SANA_STREAMING, check_fields
 from sanakit.weights.layouts.sana_streaming import (
     CLASS,
@@ -176,6 +176,8 @@ def test_it_is_described_as_what_it_is(model, tmp_path):
         (part,) = describe(path).parts
         assert (part.kind, part.size, part.depth, part.width) == ("transformer", "unreleased size", 4, 64)
         assert (part.layout, part.missing, part.unexpected) == ("official", (), ())
+        settings = load_settings(path)
+        assert (settings.width, settings.height) == (1280, 704)
     assert size_name(SANA_STREAMING_2B) == "SANA-Streaming 2B 720p"
     assert size_name(SANA_STREAMING_2B_BIDIRECTIONAL) == "SANA-Streaming 2B 720p, whole clips"
 

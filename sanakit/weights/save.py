@@ -34,7 +34,8 @@ from sanakit.text.known_things import KnownThings
 from sanakit.text.tokenizer import save_tokenizer
 from sanakit.weights.find.resolve import INDEX, OURS
 from sanakit.weights.known_things import load_known_things
-from sanakit.weights.layouts import sana_streaming, sana_video, sana_video2, sana_wm
+from sanakit.weights.layouts import sana_video, sana_wm
+from sanakit.weights.layouts.clips import sana_streaming, sana_video2
 from sanakit.weights.layouts.diffusers import write_sana_config
 from sanakit.weights.layouts.official import CONFIG_KEY
 from sanakit.weights.layouts.parts import QUANTIZATION, diffusers_renames

@@ -24,14 +24,8 @@ from sanakit.models.world.sana_wm import SanaWM
 from sanakit.quant.plans import PLANS, Plan
 from sanakit.quant.quantize import stand_in
 from sanakit.weights.find.resolve import ModelSource, holds_base, kind_words, open_network, recognised
-from sanakit.weights.layouts import (
-    diffusers,
-    official,
-    sana_streaming,
-    sana_video,
-    sana_video2,
-    sana_wm,
-)
+from sanakit.weights.layouts import diffusers, official, sana_video, sana_wm
+from sanakit.weights.layouts.clips import sana_streaming, sana_video2
 from sanakit.weights.layouts.controlnet import copies_skipped
 from sanakit.weights.layouts.fields import (
     AUTOENCODER,

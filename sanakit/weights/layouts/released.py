@@ -14,7 +14,8 @@ from sanakit.models.video.sana_video import SanaVideoConfig, VideoConfig
 from sanakit.models.video.sana_video2 import SanaVideo2Config
 from sanakit.models.world.config import SanaWMConfig
 from sanakit.weights.find.resolve import ModelSource, open_network
-from sanakit.weights.layouts import sana_streaming, sana_video, sana_video2, sana_wm
+from sanakit.weights.layouts import sana_video, sana_wm
+from sanakit.weights.layouts.clips import sana_streaming, sana_video2
 from sanakit.weights.layouts.official import CONFIG_KEY, PIXELS_PER_LATENT
 from sanakit.weights.layouts.parts import SANA, file_config, transformer_class, transformer_config
 from sanakit.weights.read.disk import read_json

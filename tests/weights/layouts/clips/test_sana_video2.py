@@ -13,8 +13,14 @@ from torch import Tensor
 from sanakit.errors import WeightsError
 from sanakit.models.video.sana_video2 import SANA_VIDEO2_5B, SANA_VIDEO2_14B, SanaVideo2, SanaVideo2Config
 from sanakit.weights import describe, load_settings, load_transformer, save_official, save_transformer
+from sanakit.weights.layouts.clips.sana_video2 import (
+    CLASS,
+    read_config,
+    recognise_config,
+    size_name,
+    write_config,
+)
 from sanakit.weights.layouts.fields import SANA_VIDEO2, check_fields
-from sanakit.weights.layouts.sana_video2 import CLASS, read_config, recognise_config, size_name, write_config
 from sanakit.weights.read.header import TensorInfo
 from tests.models.video.sana_video2.written_out import TINY, apart, inputs, randomised
 

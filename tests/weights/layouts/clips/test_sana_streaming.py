@@ -18,14 +18,14 @@ from sanakit.models.streaming.config import (
 )
 from sanakit.models.streaming.sana_streaming import SanaStreaming
 from sanakit.weights import describe, load_settings, load_transformer, save_official, save_transformer
-from sanakit.weights.layouts.fields import SANA_STREAMING, check_fields
-from sanakit.weights.layouts.sana_streaming import (
+from sanakit.weights.layouts.clips.sana_streaming import (
     CLASS,
     read_config,
     recognise_config,
     size_name,
     write_config,
 )
+from sanakit.weights.layouts.fields import SANA_STREAMING, check_fields
 from sanakit.weights.read.header import TensorInfo
 from tests.models.streaming.edits import TINY, inputs, randomised
 

@@ -17,7 +17,7 @@ _720P: tuple[Size, ...] = (
     *((896, 1024), (832, 1088), (800, 1152), (736, 1248), (704, 1280), (672, 1344)),
 )
 _TRAINED = {30: _480P, 22: _720P}  # sample_size of a published transformer: rows of tokens of its usual size
-_USUAL = {30: (832, 480), 22: (1280, 704)}
+_USUAL = {30: (832, 480), 22: (1280, 704), 23: (1280, 736)}  # 23: of SANA-Video 2.0, by its released sampler
 
 
 def trained_sizes(sample_size: int) -> tuple[Size, ...]:

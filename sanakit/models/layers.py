@@ -213,18 +213,21 @@ class CrossAttention(nn.Module):
             return TextKeysValues(count, constant=self.proj(value.transpose(1, 2).flatten()))
         return TextKeysValues(count, key=key, value=value, eps=eps)
 
-    def add_(self, x: Tensor, prompts: list[TextKeysValues]) -> None:
-        """Add the branch to x (B N D) in place, prompt by prompt; samples of one prompt attend as one."""
-        start = 0
+    def add_(self, x: Tensor, prompts: list[TextKeysValues], to: Tensor | None = None) -> None:
+        """Add the branch of x (B N D) to `to`, of that shape, or else to x itself, in place.
+
+        Prompt by prompt: samples of one prompt attend as one.
+        """
+        start, to = 0, x if to is None else to
         for prompt in prompts:
-            rows = x[start : start + prompt.count]
+            rows, sums = (part[start : start + prompt.count].view(-1, x.shape[-1]) for part in (x, to))
             start += prompt.count
             if prompt.constant is not None:
-                rows += prompt.constant
-            else:
-                tokens = rows.view(-1, rows.shape[-1])
-                for some in tokens.split(band(tokens, 0, 3 * tokens.shape[1])):  # query, result, output
-                    self.proj.add_to(some[None], self._attend(some[None], prompt))
+                sums += prompt.constant
+                continue
+            count = band(rows, 0, 3 * rows.shape[1])  # query, result, output
+            for some, sum_of_some in zip(rows.split(count), sums.split(count), strict=True):
+                self.proj.add_to(sum_of_some[None], self._attend(some[None], prompt))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

@@ -10,17 +10,23 @@ give one result:
 - recurrent: `recurrent_gated_delta`, step after step as defined. The others are held to it.
 - parallel: `gated_delta`. A and U of all frames at once, for both directions; then a scan of small matrices.
 - chunked: `gated_delta` chunk after chunk, each with the state that the one before returned.
-Everything is computed in float32, or in float64 where the input is. Kernel: none; torch's matrix products.
+Everything is computed in float32, or in float64 where the input is.
+Kernel: native/gated_delta.cpp, the parallel form, and the recurrent one for values of one channel, where
+products of keys would cost most; plain twin: torch's matrix products. Least work per frame and head, in
+operations: S d^2 for the symmetric A, 4 S d e for U and results, 4 d^2 e for steps in both directions.
 Shapes: B batch, T frames, S tokens of a frame, h heads, d width of queries and keys, e width of values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ctypes import CDLL
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from sanakit.ops import native
 
 
 class DeltaProducts(NamedTuple):
@@ -48,12 +54,16 @@ def gated_delta(
     Returns the result, B T S h e, not rounded, and the state behind the last frame, B h d e.
     A step is bounded where beta times the squared norms of a frame's keys sum up to no more than 2.
     """
+    chunks = [query.shape[1]] if chunks is None else chunks
     with torch.autocast(query.device.type, enabled=False):
         query, key, value, beta, decay = map(wide, (query, key, value, beta, decay))
+        library = native.kernels(query, key, value, beta, decay, state)
+        if library is not None and _fit(query, key, value, beta, decay, state, chunks):
+            return _kernel(library, query, key, value, beta, decay, state, chunks)
         products = delta_products(key, value, beta)
         states = _scan(products, decay, state)
         last = states[:, -1].clone()  # alone in its memory: callers keep it
-        states = states + _later(products, decay, chunks or [query.shape[1]])
+        states = states + _later(products, decay, chunks)
         return (query.transpose(2, 3) @ states).transpose(2, 3), last
 
 
@@ -96,6 +106,64 @@ def recurrent_gated_delta(
             end -= count
         outs = [query[:, t].transpose(1, 2) @ (ahead[t] + back[t]) for t in range(frames)]
         return torch.stack(outs, dim=1).transpose(2, 3), state
+
+
+def _fit(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    beta: Tensor,
+    decay: Tensor,
+    state: Tensor | None,
+    chunks: Sequence[int],
+) -> bool:
+    """Return whether these have the shapes that the kernel believes them to have, and contiguous rows."""
+    if query.ndim != 5 or value.ndim != 5:
+        return False
+    batch, frames, tokens, heads, width = query.shape
+    rows = (batch, frames, tokens, heads)
+    shapes = (
+        key.shape == query.shape
+        and value.shape[:4] == beta.shape == rows
+        and decay.shape
+        == (
+            batch,
+            frames,
+            heads,
+        )
+    )
+    kept = state is None or state.shape == (batch, heads, width, value.shape[4])
+    whole = min(chunks, default=0) > 0 and sum(chunks) == frames
+    return shapes and kept and whole and query.stride(4) == key.stride(4) == value.stride(4) == 1
+
+
+def _kernel(
+    library: CDLL,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    beta: Tensor,
+    decay: Tensor,
+    state: Tensor | None,
+    chunks: Sequence[int],
+) -> tuple[Tensor, Tensor]:
+    """Return what `gated_delta` does, by the compiled kernel."""
+    batch, frames, tokens, heads, width = query.shape
+    values = value.shape[4]
+    y, last = query.new_empty(value.shape), query.new_empty(batch, heads, width, values)
+    lengths = torch.tensor(list(chunks), dtype=torch.int64, device="cpu")
+    beta, decay = beta.contiguous(), decay.contiguous()
+    state = None if state is None else state.contiguous()
+    views = [number for x in (query, key, value) for number in (native.address(x), *x.stride()[:4])]
+    status = library.sana_gated_delta(
+        *views,
+        *(native.address(beta), native.address(decay), native.address(state)),
+        *(native.address(lengths), len(chunks)),
+        *(batch, frames, tokens, heads, width, values, native.address(y), native.address(last)),
+        native.threads(6 * y.numel() * width),
+    )
+    native.check(status)
+    return y, last
 
 
 def _scan(products: DeltaProducts, decay: Tensor, state: Tensor | None) -> Tensor:

@@ -58,6 +58,11 @@ _SIGNATURES = {
         *(_POINTER, _LONG, _LONG, _POINTER, _POINTER, _FLOAT),
         *(_POINTER, _POINTER, _LONG, _POINTER, _FLOAT, _POINTER, _INT, _POINTER, _INT),
     ),
+    "sana_gated_delta": (
+        *(_POINTER, _LONG, _LONG, _LONG, _LONG) * 3,
+        *(_POINTER, _POINTER, _POINTER, _POINTER, _LONG),
+        *(_LONG, _LONG, _LONG, _LONG, _LONG, _LONG, _POINTER, _POINTER, _INT),
+    ),
     "sana_norm_silu": (_POINTER, _LONG, _LONG, _POINTER, _POINTER, _INT),
     "sana_rms_norm_add": (_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _FLOAT, _POINTER, _INT),
 }

@@ -17,7 +17,10 @@ from sanakit.errors import SettingsError, WeightsError
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
+from sanakit.models.streaming.config import SanaStreamingConfig
+from sanakit.models.streaming.sana_streaming import SanaStreaming
 from sanakit.models.video.sana_video import SanaVideo, SanaVideoConfig
+from sanakit.models.video.sana_video2 import SanaVideo2, SanaVideo2Config
 from sanakit.models.world.config import SanaWMConfig
 from sanakit.models.world.sana_wm import SanaWM
 from sanakit.quant.plans import PLANS, Plan, find_plan
@@ -79,7 +82,18 @@ def load_transformer(
     mapped: bool = False,
     home: str | torch.device | None = None,
     plan: str | None = None,
-) -> SanaVideo: ...
+) -> SanaVideo | SanaVideo2: ...
+@overload
+def load_transformer(
+    path: StrPath,
+    *,
+    kind: Literal["edit"],
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | str | None = None,
+    mapped: bool = False,
+    home: str | torch.device | None = None,
+    plan: str | None = None,
+) -> SanaStreaming: ...
 @overload
 def load_transformer(
     path: StrPath,
@@ -100,23 +114,24 @@ def load_transformer(
     mapped: bool = False,
     home: str | torch.device | None = None,
     plan: str | None = None,
-) -> Sana | SanaVideo | SanaWM: ...
+) -> Sana | SanaVideo | SanaVideo2 | SanaStreaming | SanaWM: ...
 def load_transformer(
     path: StrPath,
     *,
-    kind: Literal["image", "clip", "world"] | None = None,
+    kind: Literal["image", "clip", "edit", "world"] | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | str | None = None,
     mapped: bool = False,
     home: str | torch.device | None = None,
     plan: str | None = None,
-) -> Sana | SanaVideo | SanaWM:
+) -> Sana | SanaVideo | SanaVideo2 | SanaStreaming | SanaWM:
     """Load a diffusion transformer, ready for inference or training.
 
     path: catalog name, diffusers folder (whole or its transformer/), official .pth, .safetensors in either
     layout, or Hub "organisation/name". The size is read from config.json, else from the shapes. kind: what it
-    must make, "image", "clip" or "world"; None: any. dtype: to compute in; None chooses (float32 on a
-    CPU, else the one the model was trained for). mapped: leave the big weights in their file, as stored (see
+    must make, "image", "clip", "edit" (of a clip) or "world"; None: any. dtype: to compute in; None chooses
+    (float32 on a CPU, else the one the model was trained for). mapped: leave the big weights in their file,
+    as stored (see
     `layouts/fill.py`). home: the first device of the weights, if not the one that the dtype is chosen for.
     plan: quantise by this plan of `quant.plans.PLANS`; a quantised folder (`sana quantize`) needs none.
     Raises ModelNotFoundError, WeightsError, PrecisionError if the dtype gives wrong images with this model,
@@ -127,7 +142,8 @@ def load_transformer(
         check_graphs(dtype, plan)
         return load_graph_transformer(source)
     files, layout, config = open_transformer(source)
-    kinds = {SanaVideoConfig: "clip", SanaWMConfig: "world"}
+    kinds = {SanaVideoConfig: "clip", SanaVideo2Config: "clip", SanaStreamingConfig: "edit"}
+    kinds[SanaWMConfig] = "world"
     makes = kinds.get(type(config), "image")
     if kind not in (None, makes):
         raise WeightsError(f"{source.path} is a transformer of {makes}s, not of {kind}s: use another model.")

@@ -23,7 +23,9 @@ from sanakit.errors import OutputError, SettingsError
 from sanakit.flow.guidance_kinds import PLAIN
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.sana import Sana
+from sanakit.models.streaming.sana_streaming import SanaStreaming
 from sanakit.models.video.sana_video import SanaVideo
+from sanakit.models.video.sana_video2 import SanaVideo2
 from sanakit.models.world.sana_wm import SanaWM
 from sanakit.quant.layer import Quantized
 from sanakit.text.encoder import TextEncoder
@@ -33,6 +35,7 @@ from sanakit.text.tokenizer import save_tokenizer
 from sanakit.weights.find.resolve import INDEX, OURS
 from sanakit.weights.known_things import load_known_things
 from sanakit.weights.layouts import sana_video, sana_wm
+from sanakit.weights.layouts.clips import sana_streaming, sana_video2
 from sanakit.weights.layouts.diffusers import write_sana_config
 from sanakit.weights.layouts.official import CONFIG_KEY
 from sanakit.weights.layouts.parts import QUANTIZATION, diffusers_renames
@@ -42,6 +45,7 @@ from sanakit.weights.read.header import write_safetensors
 from sanakit.weights.settings import ModelSettings
 from sanakit.whole import replaced
 
+Transformer = Sana | SanaVideo | SanaVideo2 | SanaStreaming | SanaWM
 DEFAULTS = ("steps", "guidance", "width", "height", "solver")  # what a folder says of itself
 RARE = {"dialect": USUAL, "guidance_kind": str(PLAIN)}  # and, where it is another than this
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -195,11 +199,11 @@ def save_autoencoder(
 
 def save_transformer(
     folder: str | os.PathLike[str],
-    transformer: Sana | SanaVideo | SanaWM,
+    transformer: Transformer,
     *,
     dtype: torch.dtype | str = torch.float32,
 ) -> Path:
-    """Write a transformer of images, clips or worlds as the `transformer` folder of a diffusers model.
+    """Write a transformer of images, clips, edits or worlds as the `transformer` folder of a diffusers model.
 
     A folder of that name is replaced when the new one is complete. dtype: to store in. Returns the folder.
     Raises OutputError when it cannot be written, SettingsError for quantised layers and for adapters.
@@ -208,6 +212,10 @@ def save_transformer(
     path, state = Path(folder).expanduser(), diffusers_state(transformer)
     if isinstance(transformer, SanaVideo):
         config = sana_video.write_config(transformer.config)
+    elif isinstance(transformer, SanaStreaming):
+        config = sana_streaming.write_config(transformer.config)
+    elif isinstance(transformer, SanaVideo2):
+        config = sana_video2.write_config(transformer.config)
     elif isinstance(transformer, SanaWM):
         config = sana_wm.write_config(transformer.config)
     else:
@@ -220,7 +228,7 @@ def save_transformer(
 
 def save_official(
     path: str | os.PathLike[str],
-    transformer: Sana | SanaVideo | SanaWM,
+    transformer: Transformer,
     *,
     dtype: torch.dtype | str | None = None,
 ) -> Path:
@@ -241,7 +249,7 @@ def save_official(
     return path
 
 
-def diffusers_state(transformer: Sana | SanaVideo | SanaWM) -> dict[str, Tensor]:
+def diffusers_state(transformer: Transformer) -> dict[str, Tensor]:
     """Return a transformer's tensors in diffusers' names; fused tensors are split without copying.
 
     Raises SettingsError for adapters.

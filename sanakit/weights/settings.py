@@ -12,13 +12,15 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sanakit.clips.sizes import trained_sizes
+from sanakit.clips.sizes import trained_sizes, usual_size
 from sanakit.dialect import DIALECTS, USUAL, Dialect
 from sanakit.errors import SettingsError, WeightsError
 from sanakit.flow.guidance_kinds import PLAIN, read_kind
 from sanakit.models.dc_ae import DCAEConfig
 from sanakit.models.sana import SANA_600M, SanaConfig
+from sanakit.models.streaming.config import SanaStreamingConfig
 from sanakit.models.video.sana_video import SanaVideoConfig, VideoConfig
+from sanakit.models.video.sana_video2 import SanaVideo2Config
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.known_things import FILE as KNOWN_THINGS
 from sanakit.text.native import NATIVE_INSTRUCTION
@@ -46,6 +48,7 @@ VIDEO_DEFAULTS = {"steps": 50, "guidance": 6.0, "flow_shift": 8.0}
 # Of SANA-WM, by diffusers' pipeline and its released scheduler.
 WORLD_DEFAULTS: dict[str, Any] = {"steps": 60, "guidance": 5.0, "flow_shift": 9.8, "solver": "euler"}
 WORLD_SIZE = {"width": 1280, "height": 704}
+VIDEO2_DEFAULTS = {"steps": 50, "guidance": 8.0, "flow_shift": 12.0}  # of SANA-Video 2.0's released sampler
 SAMPLE_SIZE_480P, NATIVE_SHIFT_480P = 30, 7.0
 
 
@@ -164,6 +167,11 @@ def _from_transformer(source: ModelSource) -> dict[str, Any]:
     files, _, config = open_transformer(source)
     if isinstance(config, SanaVideoConfig):
         return _video_defaults(config) | {"precision": precision_rule(source, files.dtype)}
+    if isinstance(config, SanaVideo2Config):
+        return {**VIDEO2_DEFAULTS, "precision": precision_rule(source, files.dtype)}
+    if isinstance(config, SanaStreamingConfig):  # of the LTX-2 autoencoder's latents
+        width, height = usual_size(config.sample_size, PIXELS_PER_LATENT)
+        return {"width": width, "height": height, "precision": precision_rule(source, files.dtype)}
     if isinstance(config, VideoConfig):
         return {**WORLD_DEFAULTS, **WORLD_SIZE, "precision": precision_rule(source, files.dtype)}
     side = config.sample_size * PIXELS_PER_LATENT

@@ -25,12 +25,14 @@ from torch import Tensor, nn
 
 from sanakit.errors import SettingsError, SizeError
 from sanakit.models.layers import CrossAttention
-from sanakit.models.sana import Embedders, FinalLayer, SanaConfig, TextContext
+from sanakit.models.sana import Embedders, FinalLayer, SanaConfig, ScalarEmbedding, TextContext
 from sanakit.models.video.sana_video_blocks import BlockState, ClipBlock, ClipFFN, ClipGrid
 from sanakit.ops.linear import linear
 from sanakit.ops.rotary_linear_attention import RotarySums, rotations
 
 AfterBlock = Callable[[nn.Module], object]
+# A time of float32 that is a rounding error below a whole thousandth is that one.
+_ROUNDING = 2.0**-13
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +118,14 @@ class PatchEmbedder(nn.Module):
         return linear(pixels.to(self.proj.bias.dtype), self.proj.weight.flatten(1), self.proj.bias)
 
 
+class WholeTimeEmbedding(ScalarEmbedding):
+    """An embedding of times that are cut to whole numbers (`t_embedder`)."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """B -> B D."""
+        return super().forward((values + _ROUNDING).floor())
+
+
 class ClipPast(Protocol):
     """The state of the chunks before, as far as it does not depend on the kind of blocks."""
 
@@ -145,10 +155,9 @@ class ClipPast(Protocol):
 
 
 class TextClipBlock(Protocol):
-    """A block of a transformer of clips, beside its self-attention."""
+    """A block of a transformer of clips, as far as preparing prompts depends on it."""
 
     cross_attn: CrossAttention
-    mlp: ClipFFN
 
 
 Config = TypeVar("Config", bound=VideoConfig)
@@ -166,6 +175,11 @@ class ClipTransformer(Embedders, Generic[Config, Block]):
         listed = nn.ModuleList(cast(Sequence[nn.Module], blocks))
         self.blocks = cast(Sequence[Block], listed)  # tells type checkers what the list holds
         self.final_layer = FinalLayer(config.width, config.latent_channels * config.patch**2)
+
+    @property
+    def input_channels(self) -> int:
+        """Channels of what is embedded: C, and those of latents beside the noisy ones."""
+        return self.config.latent_channels
 
     @torch.no_grad()
     def prepare(
@@ -193,8 +207,9 @@ class ClipTransformer(Embedders, Generic[Config, Block]):
                 if isinstance(module, nn.Linear):
                     nn.init.normal_(module.weight, std=0.02)
         nn.init.constant_(self.attention_y_norm.weight, 0.01)
-        for block in self.blocks:
-            nn.init.zeros_(block.mlp.t_conv.weight)
+        for module in self.modules():
+            if isinstance(module, ClipFFN):
+                nn.init.zeros_(module.t_conv.weight)
 
     def _start(
         self, latents: Tensor, t: Tensor, chunks: Sequence[int] | None
@@ -260,10 +275,11 @@ class ClipTransformer(Embedders, Generic[Config, Block]):
     def _grid(self, latents: Tensor, first: int) -> ClipGrid:
         """Return the grid of latents whose first frame has this number in its clip. Raises SizeError."""
         patch, most = self.config.patch, self.config.max_positions
-        if latents.ndim != 5 or latents.shape[1] != self.config.latent_channels or 0 in latents.shape:
+        channels = self.input_channels
+        if latents.ndim != 5 or latents.shape[1] != channels or 0 in latents.shape:
             raise SizeError(
-                f"Latents of the shape {tuple(latents.shape)} are not a clip's: B, "
-                f"{self.config.latent_channels} channels, frames, height and width."
+                f"Latents of the shape {tuple(latents.shape)} are not a clip's: B, {channels} channels, "
+                "frames, height and width."
             )
         frames, height, width = latents.shape[2:]
         if height % patch or width % patch:
@@ -279,10 +295,15 @@ class ClipTransformer(Embedders, Generic[Config, Block]):
                 f"The clip reaches {first + frames} frames of {rows}x{columns} tokens, but this model knows "
                 f"{most} positions on each axis: make it shorter or smaller."
             )
-        turns = rotations(range(first, first + frames), rows, columns, self.config.head_dim)
+        numbers = range(first, first + frames)
+        return ClipGrid(rows, columns, self._rotation(latents, numbers, rows, columns, self.config.head_dim))
+
+    @staticmethod
+    def _rotation(latents: Tensor, frames: range, rows: int, columns: int, head_dim: int) -> Tensor:
+        """Return the rotation of each token of so wide heads, T S d/2, in the precision of latents."""
+        turns = rotations(frames, rows, columns, head_dim)
         wide = latents.dtype == torch.float64
-        turns = (turns if wide else turns.to(torch.complex64)).to(latents.device)
-        return ClipGrid(rows, columns, turns)
+        return (turns if wide else turns.to(torch.complex64)).to(latents.device)
 
     def _unembed(self, x: Tensor, time: Tensor, grid: ClipGrid) -> Tensor:
         """B N D -> B C T H W. time: a row for all, for each clip or for each frame, D."""

@@ -12,7 +12,7 @@ Shapes: B batch, T frames, S tokens of a frame, N = T*S, D width, h heads, d hea
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from sanakit.models.layers import Linear, RMSNorm
 from sanakit.models.video.sana_video_blocks import ClipGrid
 from sanakit.models.world.config import SanaWMConfig
+from sanakit.models.world.delta import delta_attention, frame_gates
 from sanakit.models.world.rays import Rays, growth
 from sanakit.ops.gated_delta import gated_delta, wide
 from sanakit.ops.rotary_linear_attention import rotated
 
-EPSILON = 1e-8  # beside the denominator of gated delta attention, as the released blocks have it
 _FLASH_WIDTHS = (32, 64, 128, 256)  # that the published softmax attention does not pad
 
 
@@ -166,18 +166,8 @@ class DeltaAttention(WorldAttention):
         key = wide(self._heads(self.k_norm(key.flatten(1, 2)))).relu() * scale
         value = wide(self._heads(value))
         beta, decay = self._gates(x.unflatten(1, frames))
-
-        def attend(
-            query: Tensor, key: Tensor, value: Tensor, beta: Tensor, state: Tensor | None
-        ) -> tuple[Tensor, Tensor]:
-            query, key, value = (part.unflatten(1, frames) for part in (query, key, value))
-            out, last = gated_delta(query, key, value, beta, decay, state=state, chunks=view.chunks)
-            return out.flatten(1, 2), last
-
-        turned = rotated(query, turns), rotated(key, turns)
-        total, products = attend(*turned, value, beta, past.products if past else None)
-        weight, keys = attend(query, key, torch.ones_like(value[..., :1]), beta, past.keys if past else None)
-        main = (total / (weight + EPSILON)).flatten(2)
+        sums = (past.products, past.keys) if past else None
+        main, products, keys = delta_attention(query, key, value, turns, beta, decay, view.chunks, sums)
         if view.rays is None:
             return main, None, DeltaState(products, keys, None, latest)
         camera_key = self._camera_key(self.k_proj_cam(x).unflatten(1, frames), view.chunks)
@@ -185,10 +175,16 @@ class DeltaAttention(WorldAttention):
         query, key = query.relu(), key.relu() * scale
         seen = view.rays.key(key)
         longer = growth(key.unflatten(1, frames), seen.unflatten(1, frames))  # B T h
-        parts = view.rays.query(query), seen, view.rays.key(value), beta / longer.clamp(min=1.0)[:, :, None]
-        camera, state = attend(*parts, past.camera if past else None)
-        camera = view.rays.result(camera).flatten(2).to(x.dtype)
+        parts = view.rays.query(query), seen, view.rays.key(value)
+        query, key, value = (part.unflatten(1, frames) for part in parts)
+        less, before = beta / longer.clamp(min=1.0)[:, :, None], past.camera if past else None
+        camera, state = gated_delta(query, key, value, less, decay, state=before, chunks=view.chunks)
+        camera = view.rays.result(camera.flatten(1, 2)).flatten(2).to(x.dtype)
         return main, camera, DeltaState(products, keys, state, latest)
+
+    def _gates(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Return beta, B T S h, and the decay, B T h, of frames, B T S D."""
+        return frame_gates(frames, self.beta_proj, self.gate_proj, self.A_log, self.dt_bias)
 
     def _camera_key(self, key: Tensor, chunks: Sequence[int]) -> Tensor:
         """Convolve keys of the camera branch (B T S D): in streaming they see nothing of other chunks."""
@@ -196,11 +192,6 @@ class DeltaAttention(WorldAttention):
             return self.conv_k_cam(key, chunks, None)[0]
         parts = key.split(list(chunks), dim=1)
         return torch.cat([self.conv_k_cam(part, [part.shape[1]], None)[0] for part in parts], dim=1)
-
-    def _gates(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return beta, B T S h, and the decay, B T h, of frames, B T S D."""
-        steps = F.softplus(wide(self.gate_proj(frames.mean(2))) + wide(self.dt_bias))
-        return wide(self.beta_proj(frames).sigmoid()), torch.exp(-wide(self.A_log).exp() * steps)
 
 
 class SoftmaxAttention(WorldAttention):
@@ -252,19 +243,15 @@ class SoftmaxAttention(WorldAttention):
 
     def _mask(self, view: WorldView) -> Tensor | None:
         """Return which tokens see which, N N, if the frames at hand are several chunks of a stream."""
-        if self.config.variant != "streaming" or len(view.chunks) == 1:
+        if self.config.variant != "streaming":
             return None
-        tokens = torch.tensor(list(view.chunks)) * view.grid.rotation.shape[1]
-        chunk = torch.repeat_interleave(torch.arange(len(tokens)), tokens).to(view.grid.rotation.device)
-        back = chunk[:, None] - chunk
-        return (back >= 0) & ((back <= self.config.recent_chunks) | (chunk < self.config.sink_chunks))
+        return seen_tokens(view, self.config.sink_chunks, self.config.recent_chunks)
 
     def _kept(self, earlier: SoftmaxState, own: KeysValues) -> SoftmaxState:
         """Return what the next chunk sees of these."""
         # Values are a part of a product with queries and keys, whose memory would be kept as well.
-        chunks = (*earlier, own._replace(value=own.value.contiguous()))
-        sink = chunks[: self.config.sink_chunks]
-        return sink + chunks[max(len(sink), len(chunks) - self.config.recent_chunks) :]
+        own = own._replace(value=own.value.contiguous())
+        return kept_chunks((*earlier, own), self.config.sink_chunks, self.config.recent_chunks)
 
     def _padded_scale(self) -> float:
         """Return the scale of scores of the published code where it pads heads: that of the wider ones."""
@@ -274,22 +261,20 @@ class SoftmaxAttention(WorldAttention):
         return width**-0.5
 
 
-def repeated(state: State, times: int) -> State:
-    """Return the state of so many copies of its batch, one after another."""
-    return _of_each(state, lambda x: torch.cat([x] * times))
+def seen_tokens(view: WorldView, sink: int, recent: int) -> Tensor | None:
+    """Return which tokens see which, N N, if the frames at hand are several chunks of a stream.
+
+    sink: chunks at the start that all see. recent: chunks before its own that each sees.
+    """
+    if len(view.chunks) == 1:
+        return None
+    tokens = torch.tensor(list(view.chunks)) * view.grid.rotation.shape[1]
+    chunk = torch.repeat_interleave(torch.arange(len(tokens)), tokens).to(view.grid.rotation.device)
+    back = chunk[:, None] - chunk
+    return (back >= 0) & ((back <= recent) | (chunk < sink))
 
 
-def second(state: State) -> State:
-    """Return the state of the second of two clips."""
-    return _of_each(state, lambda x: x[1:])
-
-
-def _of_each(state: State, change: Callable[[Tensor], Tensor]) -> State:
-    """Return the state whose tensors are changed, each by itself."""
-
-    def changed(x: Tensor | None) -> Tensor | None:
-        return None if x is None else change(x)
-
-    if isinstance(state, DeltaState):
-        return state._replace(**{name: changed(x) for name, x in state._asdict().items()})
-    return tuple(one._replace(**{name: changed(x) for name, x in one._asdict().items()}) for one in state)
+def kept_chunks(chunks: SoftmaxState, sink: int, recent: int) -> SoftmaxState:
+    """Return those of a stream's chunks that the next one sees; all as for `seen_tokens`."""
+    first = chunks[:sink]
+    return first + chunks[max(len(first), len(chunks) - recent) :]

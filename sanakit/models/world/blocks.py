@@ -7,25 +7,24 @@ Shapes: B batch, T frames, S tokens of a frame, N = T*S, D width, L text tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from sanakit.models.layers import CrossAttention, Linear, RMSNorm, TextKeysValues, branches
+from sanakit.models.sana import TextContext
+from sanakit.models.video.sana_video import AfterBlock, VideoConfig
 from sanakit.models.video.sana_video_blocks import ClipFFN
-from sanakit.models.world.attention import (
-    DeltaAttention,
-    SoftmaxAttention,
-    State,
-    WorldView,
-    repeated,
-    second,
-)
+from sanakit.models.world.attention import DeltaAttention, SoftmaxAttention, WorldView
 from sanakit.models.world.config import SanaWMConfig
 from sanakit.models.world.rays import for_batch
 from sanakit.ops.modulation import modulated_norm
 
+# The state of a block's self-attention: a named tuple of tensors of a batch, or one for each of some chunks.
+FrameState = tuple[Any, ...]
 _TEXT_EPS = 1e-6  # of the norms in attention to text, which SANA's other models have at 1e-5
 
 
@@ -33,7 +32,7 @@ _TEXT_EPS = 1e-6  # of the norms in attention to text, which SANA's other models
 class WorldBlockState:
     """The past of one block: all that the next chunk needs of the frames before it."""
 
-    attention: State
+    attention: FrameState  # as the block's attention returned it
     last: Tensor  # of the last frame, before its convolution over time: B S D
 
     def second(self) -> WorldBlockState:
@@ -41,15 +40,43 @@ class WorldBlockState:
         return WorldBlockState(second(self.attention), self.last[1:])
 
 
-class WorldBlock(nn.Module):
-    """Self-attention with cameras, Plücker coordinates, cross-attention and Mix-FFN."""
+@dataclass(frozen=True, slots=True)
+class ChunkState:
+    """The past of a clip in chunks, for every block; from the third chunk on it does not grow."""
 
-    def __init__(self, config: SanaWMConfig, number: int) -> None:
+    frames: int  # so far
+    height: int  # of a frame, in tokens
+    width: int
+    blocks: list[WorldBlockState]
+
+    @property
+    def batch(self) -> int:
+        """The number of clips that it is of."""
+        return len(self.blocks[0].last)
+
+    def second(self) -> Self:
+        """Return the past of the second of two clips, the one with the prompt."""
+        return replace(self, blocks=[block.second() for block in self.blocks])
+
+
+class ChunkedAttention(Protocol):
+    """Self-attention over frames in chunks: a module."""
+
+    def __call__(self, x: Tensor, view: WorldView, past: FrameState | None, /) -> tuple[Tensor, FrameState]:
+        """B N D -> B N D, and the state with these frames."""
+        ...
+
+
+class FrameBlock(nn.Module):
+    """Self-attention over frames in chunks, what rays add, cross-attention and Mix-FFN."""
+
+    def __init__(
+        self, config: VideoConfig, attn: ChunkedAttention, plucker_proj: Linear | None = None
+    ) -> None:
         super().__init__()
         self.scale_shift_table = nn.Parameter(torch.empty(6, config.width))
         nn.init.normal_(self.scale_shift_table, std=config.width**-0.5)
-        self.plucker_proj = Linear(config.width, config.width) if config.has_plucker(number) else None
-        self.attn = SoftmaxAttention(config) if config.is_softmax(number) else DeltaAttention(config)
+        self.plucker_proj, self.attn = plucker_proj, attn
         self.cross_attn = CrossAttention(config.width, config.cross_heads, config.qk_norm)
         self.cross_attn.q_norm = RMSNorm(config.width, _TEXT_EPS)
         self.cross_attn.k_norm = RMSNorm(config.width, _TEXT_EPS)
@@ -127,3 +154,60 @@ class WorldBlock(nn.Module):
         frames = x.view(-1, frames.shape[1], x.shape[-1])
         last = self.mlp.add_clip_(frames, mlp, view.grid, past.last if past else None, view.chunks)
         return x, WorldBlockState(state, last)
+
+
+class WorldBlock(FrameBlock):
+    """A block of SANA-WM, whose self-attention sees cameras."""
+
+    attn: DeltaAttention | SoftmaxAttention
+
+    def __init__(self, config: SanaWMConfig, number: int) -> None:
+        attn = SoftmaxAttention(config) if config.is_softmax(number) else DeltaAttention(config)
+        plucker_proj = Linear(config.width, config.width) if config.has_plucker(number) else None
+        super().__init__(config, attn, plucker_proj)
+
+
+def run_blocks(
+    blocks: Sequence[FrameBlock],
+    x: Tensor,
+    modulation: Tensor,
+    context: TextContext,
+    view: WorldView,
+    added: Sequence[Tensor | None] | None,
+    state: ChunkState | None,
+    after_block: AfterBlock | None,
+    found: list[WorldBlockState] | None,
+) -> Tensor:
+    """Pass tokens (B N D) through blocks, without gradients.
+
+    added: what each block adds; None: nothing. found: takes the blocks' states. All else as for
+    `FrameBlock.extend` and `SanaWM.velocity`.
+    """
+    for number, (block, prompts) in enumerate(zip(blocks, context.layers, strict=True)):
+        past = state.blocks[number] if state else None
+        x, own = block.extend(x, modulation, prompts, view, added[number] if added else None, past)
+        if found is not None:
+            found.append(own)
+        if after_block is not None:
+            after_block(block)
+    return x
+
+
+def repeated(state: FrameState, times: int) -> FrameState:
+    """Return the state of so many copies of its batch, one after another."""
+    return _of_each(state, lambda x: torch.cat([x] * times))
+
+
+def second(state: FrameState) -> FrameState:
+    """Return the state of the second of two clips."""
+    return _of_each(state, lambda x: x[1:])
+
+
+def _of_each(state: FrameState, change: Callable[[Tensor], Tensor]) -> FrameState:
+    """Return the state whose tensors are changed, each by itself."""
+
+    def changed(x: Any) -> Any:
+        return change(x) if isinstance(x, Tensor) else x and _of_each(x, change)
+
+    values = map(changed, state)
+    return type(state)(*values) if hasattr(state, "_fields") else tuple(values)

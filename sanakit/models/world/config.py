@@ -72,3 +72,22 @@ class SanaWMConfig(VideoConfig):
 SANA_WM_1600M = SanaWMConfig(depth=20, width=2240, cross_heads=20)
 SANA_WM_1600M_CHUNK_CAUSAL = replace(SANA_WM_1600M, variant="chunk_causal")
 SANA_WM_1600M_STREAMING = replace(SANA_WM_1600M, variant="streaming")
+
+
+def check_chunked(variant: Variant, count: int, goes_on: bool) -> None:
+    """Raise SettingsError for so many chunks that such weights do not see. goes_on: behind a state."""
+    if count > 1 and variant == "bidirectional":
+        raise SettingsError(
+            "These weights see whole clips: leave `chunks` out, or load weights for chunks or streaming."
+        )
+    if count > 1 and goes_on:
+        raise SettingsError("With a state there is one chunk at a time: leave `chunks` out.")
+
+
+def check_streams(variant: Variant) -> None:
+    """Raise SettingsError for weights that have no state."""
+    if variant != "streaming":
+        raise SettingsError(
+            f"These weights are {variant}, and a state is for streaming ones: load streaming weights, or "
+            "draw the whole clip."
+        )

@@ -17,23 +17,25 @@ tokens, E text width. state_dict names equal the official files, less the stored
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from sanakit.errors import SettingsError
-from sanakit.models.sana import ScalarEmbedding, TextContext
-from sanakit.models.video.sana_video import AfterBlock, ClipTransformer, PatchEmbedder
+from sanakit.models.sana import TextContext
+from sanakit.models.video.sana_video import (
+    AfterBlock,
+    ClipTransformer,
+    PatchEmbedder,
+    WholeTimeEmbedding,
+)
 from sanakit.models.video.sana_video_blocks import ClipGrid
 from sanakit.models.world.attention import WorldView
-from sanakit.models.world.blocks import WorldBlock, WorldBlockState
+from sanakit.models.world.blocks import ChunkState, WorldBlock, WorldBlockState, run_blocks
 from sanakit.models.world.camera import check_cameras, inverse_pose, ray_frames
-from sanakit.models.world.config import SanaWMConfig
+from sanakit.models.world.config import SanaWMConfig, check_chunked, check_streams
 from sanakit.models.world.rays import Rays
-
-# A time of float32 that is a rounding error below a whole thousandth is that one.
-_ROUNDING = 2.0**-13
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,31 +61,10 @@ class CameraContext:
 
 
 @dataclass(frozen=True, slots=True)
-class WorldState:
+class WorldState(ChunkState):
     """The past of a world in chunks, for every block; from the third chunk on it does not grow."""
 
-    frames: int  # so far
-    height: int  # of a frame, in tokens
-    width: int
-    blocks: list[WorldBlockState]
     cameras: bool  # whether its frames had poses
-
-    @property
-    def batch(self) -> int:
-        """The number of clips that it is of."""
-        return len(self.blocks[0].last)
-
-    def second(self) -> WorldState:
-        """Return the past of the second of two clips, the one with the prompt."""
-        return replace(self, blocks=[block.second() for block in self.blocks])
-
-
-class WholeTimeEmbedding(ScalarEmbedding):
-    """An embedding of times that are cut to whole numbers (`t_embedder`)."""
-
-    def forward(self, values: Tensor) -> Tensor:
-        """B -> B D."""
-        return super().forward((values + _ROUNDING).floor())
 
 
 class SanaWM(ClipTransformer[SanaWMConfig, WorldBlock]):
@@ -184,7 +165,7 @@ class SanaWM(ClipTransformer[SanaWMConfig, WorldBlock]):
         state: of the chunks before; None: there are none. All else as for `velocity`. Raises SettingsError
         for weights that do not stream, too.
         """
-        self._check_streams()
+        check_streams(self.config.variant)
         found: list[WorldBlockState] = []
         _, _, grid = self._run(latents, t, context, state, cameras, None, after_block, found)
         frames = (state.frames if state else 0) + grid.frames
@@ -217,21 +198,15 @@ class SanaWM(ClipTransformer[SanaWMConfig, WorldBlock]):
         x, time, modulation, grid = self._begin(latents, t, context, state)
         cameras = cameras or CameraContext()
         if state is not None:
-            self._check_streams()
+            check_streams(self.config.variant)
             if state.cameras != (cameras.into is not None):
                 raise SettingsError(
                     "Chunks of one world have all poses, or none has: pass `cameras` for each of them."
                 )
         chunks = self._checked(chunks, grid.frames, state is not None)
         view = WorldView(grid, chunks, cameras.rays(grid, self.config, len(latents)))
-        for number, (block, prompts) in enumerate(zip(self.blocks, context.layers, strict=True)):
-            past = state.blocks[number] if state else None
-            added = cameras.added[number] if cameras.added else None
-            x, own = block.extend(x, modulation, prompts, view, added, past)
-            if found is not None:
-                found.append(own)
-            if after_block is not None:
-                after_block(block)
+        added = cameras.added
+        x = run_blocks(self.blocks, x, modulation, context, view, added, state, after_block, found)
         return x, time, grid
 
     def _seen(
@@ -255,17 +230,5 @@ class SanaWM(ClipTransformer[SanaWMConfig, WorldBlock]):
     def _checked(self, chunks: Sequence[int] | None, frames: int, goes_on: bool) -> list[int]:
         """Return chunks that make up the frames. Raises SettingsError where these weights see no chunks."""
         chunks = self._chunks(chunks, frames)
-        if len(chunks) > 1 and self.config.variant == "bidirectional":
-            raise SettingsError(
-                "These weights see whole clips: leave `chunks` out, or load weights for chunks or streaming."
-            )
-        if len(chunks) > 1 and goes_on:
-            raise SettingsError("With a state there is one chunk at a time: leave `chunks` out.")
+        check_chunked(self.config.variant, len(chunks), goes_on)
         return chunks
-
-    def _check_streams(self) -> None:
-        if self.config.variant != "streaming":
-            raise SettingsError(
-                f"These weights are {self.config.variant}, and a state is for streaming ones: load "
-                "streaming weights, or draw the whole clip."
-            )

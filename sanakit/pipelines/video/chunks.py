@@ -37,7 +37,7 @@ Past = TypeVar("Past", bound=ClipPast)
 
 
 class CausalConfig(TransformerConfig, Protocol):
-    """The sizes of a transformer of clips in chunks."""
+    """The sizes of a transformer of clips, whole or in chunks."""
 
     @property
     def causal(self) -> bool:

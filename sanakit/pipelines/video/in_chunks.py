@@ -24,6 +24,7 @@ from sanakit.errors import SettingsError
 from sanakit.images.image import Metadata, resize_and_crop, to_levels
 from sanakit.models.contracts import VideoCodec
 from sanakit.models.sana import TextContext
+from sanakit.models.video.sana_video2 import SanaVideo2
 from sanakit.models.weighted import weighted
 from sanakit.pipelines.request import Request
 from sanakit.pipelines.video.chunks import AfterBlock, CausalModel, ChunkSampler, ClipPoint
@@ -31,6 +32,8 @@ from sanakit.pipelines.video.request import ClipRequest
 from sanakit.pipelines.video.result import ClipResult, ClipStep, LastClipStep
 from sanakit.pipelines.video.streaming import LatentChunk, chunk_lengths, decoded, stream
 from sanakit.text.prompt_weights import fitted
+
+ClipModel = CausalModel | SanaVideo2  # the second draws whole clips alone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -71,7 +74,7 @@ def texts_of(request: ClipRequest) -> Request:
 
 
 def samplers(
-    model: CausalModel,
+    model: ClipModel,
     request: ClipRequest,
     features: Sequence[Tensor],
     weights: Sequence[Tensor | None],
@@ -83,6 +86,7 @@ def samplers(
     """
     sampling, plan = request.sampling, request.chunks
     assert plan is not None, "the request is for a causal model"
+    assert not isinstance(model, SanaVideo2), "it draws no chunks"
 
     def prepared(number: int, length: int | None = None) -> TextContext:
         text = features[number][:length]

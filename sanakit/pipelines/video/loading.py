@@ -11,6 +11,7 @@ from sanakit.errors import WeightsError
 from sanakit.models.contracts import TextModel, VideoCodec
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.video.sana_video import SanaVideo
+from sanakit.models.video.sana_video2 import SanaVideo2
 from sanakit.models.world.sana_wm import SanaWM
 from sanakit.pipelines.memory import available_bytes, choose_device
 from sanakit.weights import load_autoencoder, load_text_encoder, load_transformer
@@ -26,7 +27,7 @@ def load_parts(
     device: str | torch.device,
     dtype: str | torch.dtype,
     encoder: bool,
-) -> tuple[SanaVideo, VideoCodec, TextModel, torch.device]: ...
+) -> tuple[SanaVideo | SanaVideo2, VideoCodec, TextModel, torch.device]: ...
 
 
 @overload
@@ -47,7 +48,7 @@ def load_parts(
     device: str | torch.device,
     dtype: str | torch.dtype,
     encoder: bool,
-) -> tuple[SanaVideo | SanaWM, VideoCodec, TextModel, torch.device]:
+) -> tuple[SanaVideo | SanaVideo2 | SanaWM, VideoCodec, TextModel, torch.device]:
     """Return the transformer, autoencoder and text encoder of a folder, and the device they compute on.
 
     All as for `TextToVideo.from_pretrained`. Parts that do not fit on the device together stay outside.

@@ -41,8 +41,16 @@ from sanakit.pipelines.memory import MemoryPlan, memory_limit, stage
 from sanakit.pipelines.request import Request
 from sanakit.pipelines.result import check_finite
 from sanakit.pipelines.video.chunk_request import joined
-from sanakit.pipelines.video.chunks import CausalModel, ChunkSampler
-from sanakit.pipelines.video.in_chunks import ClipChunk, clip_chunks, going_on, samplers, steps_of, texts_of
+from sanakit.pipelines.video.chunks import ChunkSampler
+from sanakit.pipelines.video.in_chunks import (
+    ClipChunk,
+    ClipModel,
+    clip_chunks,
+    going_on,
+    samplers,
+    steps_of,
+    texts_of,
+)
 from sanakit.pipelines.video.loading import load_parts
 from sanakit.pipelines.video.memory import choose_plan, decode_frames
 from sanakit.pipelines.video.request import ClipDrawSettings, ClipRequest, VideoSpec, check_clip_request
@@ -61,7 +69,7 @@ class TextToVideo:
 
     def __init__(
         self,
-        transformer: CausalModel,
+        transformer: ClipModel,
         autoencoder: VideoCodec,
         text_encoder: TextModel,
         settings: VideoSettings,

@@ -28,6 +28,7 @@ CLIPS = (
     "SanaVideoPipeline",
     "SanaImageToVideoPipeline",
     WORLDS,
+    "SanaStreamingPipeline",
 )  # their networks have classes of their own
 LEFT_OUT = {  # pipelines whose networks are opened as the plain model's -> what is not done
     "SanaPAGPipeline": "its perturbed attention guidance is not used",

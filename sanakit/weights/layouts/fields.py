@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from sanakit.errors import WeightsError
 from sanakit.models.dc_ae.blocks import ACTIVATIONS, NORMS
+from sanakit.models.streaming.config import EDIT_VARIANTS
 from sanakit.models.world.config import VARIANTS
 from sanakit.weights.read.disk import AGAIN
 
@@ -190,6 +191,19 @@ WORLD_TRANSFORMER = {  # of diffusers' SanaWMTransformer3DModel
     "mlp_ratio": TRANSFORMER["mlp_ratio"],
     "sanakit": JsonObject(),  # ours: what that class does not know
 }
+VIDEO2_TRANSFORMER = {  # of sglang's SanaVideo2Transformer3DModel; diffusers has none
+    "in_channels": COUNT,
+    "hidden_size": COUNT,
+    "depth": DEPTH,
+    "num_heads": COUNT,
+    "linear_head_dim": COUNT,
+    "softmax_head_dim": COUNT,
+    "softmax_ratio": Number(1e-6, 1),
+    "mlp_ratio": TRANSFORMER["mlp_ratio"],
+    "caption_channels": COUNT,
+    "attn_res_block_size": Whole(1, MAX_DEPTH),
+    "sample_size": TRANSFORMER["sample_size"],  # ours: what that class does not know
+}
 SANA = {  # of our SanaConfig, as a .pth file that we wrote holds it
     "depth": DEPTH,
     "width": COUNT,
@@ -206,6 +220,24 @@ SANA = {  # of our SanaConfig, as a .pth file that we wrote holds it
     "sample_size": TRANSFORMER["sample_size"],
 }
 SANA_VIDEO = {**SANA, "patch": COUNT, "max_positions": COUNT, "causal": FLAG}  # of our SanaVideoConfig
+SANA_VIDEO2 = {  # of our SanaVideo2Config
+    **SANA,
+    "patch": COUNT,
+    "max_positions": COUNT,
+    "softmax_head_dim": COUNT,
+    "softmax_share": VIDEO2_TRANSFORMER["softmax_ratio"],
+    "group": VIDEO2_TRANSFORMER["attn_res_block_size"],
+}
+SANA_STREAMING = {  # of our SanaStreamingConfig, in a .pth of ours and in config.json
+    **SANA,
+    "patch": COUNT,
+    "max_positions": COUNT,
+    "softmax_share": Number(0, 1),
+    "variant": OneOf(EDIT_VARIANTS),
+    "softmax_taps": Whole(1, 999),
+    "sink_chunks": Whole(0, 1_000_000),
+    "recent_chunks": Whole(0, 1_000_000),
+}
 SANA_WM = {  # of our SanaWMConfig
     **SANA,
     "patch": COUNT,

@@ -15,17 +15,23 @@ from sanakit.errors import SettingsError, WeightsError
 from sanakit.models.dc_ae import DC_AE_F32C32_SANA, DC_AE_LITE, DCAE, DCAEConfig
 from sanakit.models.gemma2 import Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
+from sanakit.models.streaming.config import SanaStreamingConfig
+from sanakit.models.streaming.sana_streaming import SanaStreaming
 from sanakit.models.video.sana_video import SanaVideo, SanaVideoConfig
+from sanakit.models.video.sana_video2 import SanaVideo2, SanaVideo2Config
 from sanakit.models.world.config import SanaWMConfig
 from sanakit.models.world.sana_wm import SanaWM
 from sanakit.quant.plans import PLANS, Plan
 from sanakit.quant.quantize import stand_in
 from sanakit.weights.find.resolve import ModelSource, holds_base, kind_words, open_network, recognised
 from sanakit.weights.layouts import diffusers, official, sana_video, sana_wm
+from sanakit.weights.layouts.clips import sana_streaming, sana_video2
 from sanakit.weights.layouts.controlnet import copies_skipped
 from sanakit.weights.layouts.fields import (
     AUTOENCODER,
+    SANA_STREAMING,
     SANA_VIDEO,
+    SANA_VIDEO2,
     SANA_WM,
     TEXT,
     TRANSFORMER,
@@ -45,17 +51,21 @@ _TRANSFORMER_SKIPPED = {"official": official.SKIPPED, "diffusers": diffusers.SKI
 TEXT_SKIPPED = {"lm_head.weight": "the language head, which SANA does not use"}
 QUANTIZATION = "quantization_config"  # of a part's config.json, as other tools call it, too
 NAMED = 4  # names that an error message quotes
+# Classes of folders that keep the official names of tensors.
+_OFFICIAL_NAMES = (sana_streaming.CLASS, sana_video2.CLASS)
 SANA, DC_AE, GEMMA2 = "SanaTransformer2DModel", "AutoencoderDC", "Gemma2"  # classes that config.json tells
 
 
 def open_transformer(source: ModelSource) -> tuple[TensorFiles, str, SanaConfig]:
     """Return the tensors, layout and config of a source's transformer; nothing but headers is read.
 
-    The config of a transformer of clips is a SanaVideoConfig, that of a world model a SanaWMConfig.
+    The config of a transformer of clips is a SanaVideoConfig or a SanaVideo2Config, that of one that edits
+    clips a SanaStreamingConfig, that of a world model a SanaWMConfig.
     """
     if not source.is_file:
         config, kind = transformer_config(source), transformer_class(source)
-        layout = "sanakit" if stored_plan(source, "transformer") else "diffusers"
+        layout = "official" if kind in _OFFICIAL_NAMES else "diffusers"
+        layout = "sanakit" if stored_plan(source, "transformer") else layout
         return _open_part(source, "transformer", kind), layout, config
     files, layout = _open_file(source, "transformer", ": use a SANA model.")
     return files, layout, file_config(source, files, layout)
@@ -65,6 +75,10 @@ def file_config(source: ModelSource, files: TensorFiles, layout: str) -> SanaCon
     """Return the sizes of a transformer in a single file: told by a config.json beside it, or its tensors."""
     if sana_wm.is_world(files.infos):
         return _world_config(source, files, layout)
+    if sana_streaming.is_streaming(files.infos):
+        return _streaming_config(source, files)
+    if sana_video2.is_video2(files.infos):
+        return _video2_config(source, files)
     if sana_video.is_video(files.infos):
         return _video_config(source, files, layout)
     if beside := config_beside(source, layout, SANA):
@@ -98,11 +112,18 @@ def transformer_class(source: ModelSource) -> str:
     folder = source.path / "transformer" if source.is_pipeline else source.path
     config = folder / "config.json"
     came = read_json(config).get("_class_name") if config.is_file() else None
-    return came if came in (sana_video.CLASS, sana_video.CAUSAL, sana_wm.CLASS) else SANA
+    known = (sana_video.CLASS, sana_video.CAUSAL, *_OFFICIAL_NAMES, sana_wm.CLASS)
+    return came if came in known else SANA
 
 
-def build_transformer(config: SanaConfig) -> Callable[[], Sana | SanaVideo | SanaWM]:
+def build_transformer(
+    config: SanaConfig,
+) -> Callable[[], Sana | SanaVideo | SanaVideo2 | SanaStreaming | SanaWM]:
     """Return what builds the module of a config."""
+    if isinstance(config, SanaStreamingConfig):
+        return partial(SanaStreaming, config)
+    if isinstance(config, SanaVideo2Config):
+        return partial(SanaVideo2, config)
     if isinstance(config, SanaWMConfig):
         return partial(SanaWM, config)
     return partial(SanaVideo, config) if isinstance(config, SanaVideoConfig) else partial(Sana, config)
@@ -183,6 +204,10 @@ def diffusers_renames(names: Iterable[str], config: SanaConfig) -> list[diffuser
     """Pair a transformer's own `names` with those of diffusers."""
     if isinstance(config, SanaVideoConfig):
         return sana_video.renames(names)
+    if isinstance(config, SanaStreamingConfig):
+        return sana_streaming.renames(names)
+    if isinstance(config, SanaVideo2Config):
+        return sana_video2.renames(names)
     if isinstance(config, SanaWMConfig):
         return sana_wm.renames(names)
     return diffusers.renames(names, guidance_embed=config.guidance_embed)
@@ -277,8 +302,9 @@ def _folder_config(source: ModelSource, kind: str) -> SanaConfig:
     path = source.part("transformer", kind) / "config.json"
     if kind == SANA:
         return _sana_config(path)
-    read = sana_wm.read_config if kind == sana_wm.CLASS else sana_video.read_config
-    return read(read_json(path), str(path))
+    readers = {sana_wm.CLASS: sana_wm.read_config, sana_video2.CLASS: sana_video2.read_config}
+    readers[sana_streaming.CLASS] = sana_streaming.read_config
+    return readers.get(kind, sana_video.read_config)(read_json(path), str(path))
 
 
 def _video_config(source: ModelSource, files: TensorFiles, layout: str) -> SanaVideoConfig:
@@ -291,6 +317,24 @@ def _video_config(source: ModelSource, files: TensorFiles, layout: str) -> SanaV
     return sana_video.recognise_config(
         files.infos, layout=layout, metadata=files.metadata, name=source.path.name, where=where
     )
+
+
+def _streaming_config(source: ModelSource, files: TensorFiles) -> SanaStreamingConfig:
+    """Return the sizes of a SANA-Streaming in a single file, all as for `file_config`."""
+    if beside := config_beside(source, "diffusers", sana_streaming.CLASS):  # its tensors have one layout
+        return sana_streaming.read_config(read_json(beside), str(beside))
+    if (saved := files.metadata.get(official.CONFIG_KEY)) is not None:
+        return official.saved_config(saved, SanaStreamingConfig, SANA_STREAMING, str(source.path))
+    return sana_streaming.recognise_config(files.infos, where=str(source.path))
+
+
+def _video2_config(source: ModelSource, files: TensorFiles) -> SanaVideo2Config:
+    """Return the sizes of a SANA-Video 2.0 in a single file, all as for `file_config`."""
+    if beside := config_beside(source, "diffusers", sana_video2.CLASS):  # its tensors have one layout
+        return sana_video2.read_config(read_json(beside), str(beside))
+    if (saved := files.metadata.get(official.CONFIG_KEY)) is not None:
+        return official.saved_config(saved, SanaVideo2Config, SANA_VIDEO2, str(source.path))
+    return sana_video2.recognise_config(files.infos, where=str(source.path))
 
 
 def _world_config(source: ModelSource, files: TensorFiles, layout: str) -> SanaWMConfig:

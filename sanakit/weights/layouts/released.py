@@ -9,10 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sanakit.models.sana import SanaConfig
+from sanakit.models.streaming.config import SanaStreamingConfig
 from sanakit.models.video.sana_video import SanaVideoConfig, VideoConfig
+from sanakit.models.video.sana_video2 import SanaVideo2Config
 from sanakit.models.world.config import SanaWMConfig
 from sanakit.weights.find.resolve import ModelSource, open_network
 from sanakit.weights.layouts import sana_video, sana_wm
+from sanakit.weights.layouts.clips import sana_streaming, sana_video2
 from sanakit.weights.layouts.official import CONFIG_KEY, PIXELS_PER_LATENT
 from sanakit.weights.layouts.parts import SANA, file_config, transformer_class, transformer_config
 from sanakit.weights.read.disk import read_json
@@ -83,6 +86,10 @@ def examined(source: ModelSource) -> ModelSource:
 def _architecture(config: SanaConfig) -> tuple[int, str]:
     if isinstance(config, SanaVideoConfig):
         return 0, sana_video.size_name(config)
+    if isinstance(config, SanaStreamingConfig):
+        return 0, sana_streaming.size_name(config)
+    if isinstance(config, SanaVideo2Config):
+        return 0, sana_video2.size_name(config)
     if isinstance(config, SanaWMConfig):
         return 0, sana_wm.size_name(config)
     key = (config.depth, config.width, config.qk_norm, config.guidance_embed)

@@ -24,8 +24,10 @@ from sanakit.flow.few_step import CHUNK, LONG_SANA_SHIFT, LONG_SANA_TIMES, FewSt
 from sanakit.flow.solver import Solver
 from sanakit.models.contracts import VideoCodecConfig
 from sanakit.models.sana import SanaConfig
+from sanakit.models.streaming.config import SanaStreamingConfig
 from sanakit.models.video.frame_rule import FrameRule
 from sanakit.models.video.sana_video import SanaVideoConfig
+from sanakit.models.video.sana_video2 import SanaVideo2Config
 from sanakit.models.world.config import SanaWMConfig
 from sanakit.text.video import NEGATIVE_PROMPT
 from sanakit.weights.find.resolve import OURS, ModelSource, resolve
@@ -34,7 +36,9 @@ from sanakit.weights.layouts.video_vae import open_video_vae
 from sanakit.weights.settings import ModelSettings, load_settings
 
 FRAMES, RATE = 81, Fraction(16)  # of the published models: five seconds
+VIDEO2_FRAMES, VIDEO2_RATE, VIDEO2_MOTION = 193, Fraction(24), 20  # of SANA-Video 2.0: eight seconds
 MOTION: dict[Dialect, int] = {"diffusers": 30, "native": 10}  # as documented; the default of the scripts
+ClipConfig = SanaVideoConfig | SanaVideo2Config
 MOST_FRAMES, MOST_MOTION = 2**20, 100
 MOST_SHIFT = 100.0  # of the few times
 WORLD_FRAMES = 161  # of SANA-WM: ten seconds
@@ -91,8 +95,11 @@ def load_video_settings(path: str | os.PathLike[str]) -> VideoSettings:
     if not {"width", "height"} & told.keys():
         width, height = usual_size(config.sample_size, codec.compression * config.patch)
         shared = replace(shared, width=width, height=height)
+    own = _own(source, told, codec.frame_rule)
+    if isinstance(config, SanaVideo2Config):
+        own = {"frames": VIDEO2_FRAMES, "rate": VIDEO2_RATE, "motion": VIDEO2_MOTION} | own
     chunks = _chunks(source, told, config, ChunkSettings())
-    return VideoSettings(shared=shared, **_own(source, told, codec.frame_rule), chunks=chunks)
+    return VideoSettings(shared=shared, **own, chunks=chunks)
 
 
 def load_world_settings(path: str | os.PathLike[str]) -> VideoSettings:
@@ -110,7 +117,7 @@ def load_world_settings(path: str | os.PathLike[str]) -> VideoSettings:
     return VideoSettings(shared=load_settings(path), **own, motion=0, chunks=chunks)
 
 
-def load_video_configs(path: str | os.PathLike[str]) -> tuple[SanaVideoConfig, VideoCodecConfig]:
+def load_video_configs(path: str | os.PathLike[str]) -> tuple[ClipConfig, VideoCodecConfig]:
     """Return the sizes of a video model's transformer and autoencoder without reading their weights.
 
     path and errors: as for `load_video_settings`.
@@ -126,12 +133,14 @@ def load_world_configs(path: str | os.PathLike[str]) -> tuple[SanaWMConfig, Vide
     return world_configs(resolve(path, ("transformer", "vae")))
 
 
-def video_configs(source: ModelSource) -> tuple[SanaVideoConfig, VideoCodecConfig]:
+def video_configs(source: ModelSource) -> tuple[ClipConfig, VideoCodecConfig]:
     """Return the sizes of a source's transformer and autoencoder. Raises WeightsError for one of images."""
     config = _whole_config(source, "video")
+    if isinstance(config, SanaStreamingConfig):
+        raise WeightsError(f"{source.path} edits clips and draws none of prompts: use VideoToVideo.")
     if isinstance(config, SanaWMConfig):
         raise WeightsError(f"{source.path} is a model of worlds: walk with `sana world` or World.")
-    if not isinstance(config, SanaVideoConfig):
+    if not isinstance(config, SanaVideoConfig | SanaVideo2Config):
         raise WeightsError(f"{source.path} is a model of images: draw with `sana generate` or TextToImage.")
     return config, _codec_config(source)
 
@@ -207,7 +216,7 @@ def _own(source: ModelSource, told: dict[str, Any], rule: FrameRule) -> dict[str
 def _chunks(
     source: ModelSource,
     told: dict[str, Any],
-    config: SanaVideoConfig | SanaWMConfig,
+    config: ClipConfig | SanaWMConfig,
     usual: ChunkSettings,
 ) -> ChunkSettings:
     """Return how a folder says that chunks are drawn, checked. Raises WeightsError."""

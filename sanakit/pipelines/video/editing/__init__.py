@@ -1,0 +1,1 @@
+"""Clips edited by a prompt, chunk after chunk."""

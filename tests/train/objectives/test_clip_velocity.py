@@ -16,7 +16,7 @@ from sanakit.models.video.sana_video import SanaVideo, SanaVideoConfig
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.tokenizer import train_tokenizer
 from sanakit.train.feeds.feed import Shown
-from sanakit.train.objectives.clip_velocity import ClipVelocityBatch, ClipMixing, ClipObjective, clip_errors
+from sanakit.train.objectives.clip_velocity import ClipMixing, ClipObjective, ClipVelocityBatch, clip_errors
 from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
 from sanakit.train.parts import Part, Share, split
 from tests.train.objectives.test_velocity import CAPTIONS, TEXT

@@ -106,7 +106,7 @@ def render(sample: ClipSample, clips: PocketClips, drawings: PocketImages | None
         else:
             loop = make_motion(image, alpha, sample.motion, sample.loop, clips.side)
             frames = loop[(sample.start + np.arange(FRAMES)) % sample.loop]
-    return np.ascontiguousarray(frames[:, :, ::-1] if sample.flip else frames)
+    return np.array(frames[:, :, ::-1] if sample.flip else frames)  # writable, as torch wants it
 
 
 def captions_of_sample(sample: ClipSample, clips: PocketClips, drawings: PocketImages | None) -> list[str]:

@@ -150,14 +150,8 @@ class ClipObjective(CaptionedVelocity[SanaVideo]):
 
         The last rows go on from the first frames of clips that are watched, where that is trained.
         """
-        clips = self.drawn(averaged)
-        middle = contact_sheet(clips[:, :, clips.shape[2] // 2], 8)
-        rows = [clips[:STRIPS]]
-        if self.mixing.held and self.watched:
-            rows.append(self._going_on(averaged))
-        shown = torch.cat(rows)[:, :, ::2][:, :, :COLUMNS]
-        strips = contact_sheet(shown.transpose(1, 2).flatten(0, 1), shown.shape[2])
-        return stack_sheets([middle, strips])
+        more = self._going_on(averaged) if self.mixing.held and self.watched else None
+        return sheet_of_clips(self.drawn(averaged), more)
 
     def _going_on(self, averaged: nn.Module) -> Tensor:
         """Draw clips that begin with the first frames of watched ones, B 3 T H W."""
@@ -173,6 +167,18 @@ class ClipObjective(CaptionedVelocity[SanaVideo]):
             rest = draw_latents(model, encoder, [caption], shape, shift=self.shift, **settings)
             drawn.append(behind(first, rest))
         return drawing.decode(torch.cat(drawn))
+
+
+def sheet_of_clips(clips: Tensor, more: Tensor | None = None) -> Image.Image:
+    """Lay out the middle frames of clips, and below them every other frame of the first ones and of more.
+
+    clips, more: B 3 T H W in [-1, 1].
+    """
+    middle = contact_sheet(clips[:, :, clips.shape[2] // 2], 8)
+    rows = clips[:STRIPS] if more is None else torch.cat([clips[:STRIPS], more])
+    shown = rows[:, :, ::2][:, :, :COLUMNS]
+    strips = contact_sheet(shown.transpose(1, 2).flatten(0, 1), shown.shape[2])
+    return stack_sheets([middle, strips])
 
 
 def clip_errors(

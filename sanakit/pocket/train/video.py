@@ -61,7 +61,7 @@ SHEET = (
     *("a cat", "a dog bouncing up and down", "a fish swaying from side to side", "a red heart moving a lot"),
     *("a rocket", "a smiling face", "a sad face", "an apple turning"),
     *("a tree fading in and out", "a car sliding from side to side", "a star", "a ghost bobbing up and down"),
-    *("a panda", "fire", "a rabbit, flat vector, bouncing", "a rainbow"),
+    *("a panda", "fire", "a rabbit bouncing, flat vector", "a rainbow"),
 )
 
 
@@ -69,7 +69,7 @@ SHEET = (
 class VideoAim:
     """Settings of a run of clips. windows, motions: samples of each thing. defaults: of the model.
 
-    every: of the samples, the ones that are shown: every one, or a few to try.
+    every: 1 for all samples; n takes each n-th, for a trial.
     """
 
     transformer: SanaVideoConfig

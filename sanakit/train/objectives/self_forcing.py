@@ -2,8 +2,8 @@
 
 The student draws clips chunk after chunk from noise alone; only the captions of the feed are used. One step
 in six is the student's, by the difference of two scores (`distill/dmd.py`); in the others the critic learns
-flow matching on the student's clips. The critic begins as the teacher, the student as a model that was
-trained in chunks, such as the teacher of this package's `ClipMixing`.
+flow matching on the student's clips. The critic begins as the teacher; the student should be a model that was
+trained in chunks (`ClipMixing.in_chunks`).
 Source: Self Forcing (arXiv:2506.08009), LongSANA (arXiv:2509.24695); published learning rates are 1e-5, the
 critic's a fifth of it: `rate_factors` of the run.
 Shapes: B clips, C latent channels, T frames, h w latents, L text tokens, E text width.

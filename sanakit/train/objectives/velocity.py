@@ -52,7 +52,7 @@ class Watched:
     """Samples that are measured on. name: before the measures' names, "" or "scenes_"."""
 
     name: str
-    latents: Tensor  # B C h w, scaled
+    latents: Tensor  # B C h w, scaled; of clips B C T h w
     captions: Sequence[str]
 
 
@@ -73,8 +73,8 @@ class VelocityBatch:
 class Sheet:
     """The contact sheet that is drawn at intervals.
 
-    decode: scaled latents B C h w to images B 3 H W. shape: C h w of one. above: images of the same size for
-    a row above, as many as there are prompts.
+    decode: scaled latents B C h w to images B 3 H W. shape: C h w of one; of clips see `clip_velocity.py`.
+    above: images of the same size for a row above, as many as there are prompts.
     """
 
     prompts: Sequence[str]
@@ -100,7 +100,7 @@ Model = TypeVar("Model", bound=Sana | SanaVideo)
 
 
 class CaptionedVelocity(Generic[Model]):
-    """Velocity prediction on a feed's captioned latents, whatever the transformer is of.
+    """Velocity prediction on a feed's captioned latents: the part that images and clips share.
 
     train_text: train the text encoder along. shift: moves training and sampling times towards noise. seed: of
     noise, times and dropped captions. caption_dropout: share of samples trained without a caption, for

@@ -2,7 +2,7 @@
 
 Every weight that fits is taken over. The convolution over time begins as zeros, so that frames are mixed by
 attention alone; a wider Mix-FFN gets new channels that nothing reads yet: both change no velocity at first.
-What changes it: self-attention of clips rotates queries and keys by their places, which that of images does
+Two things change it: self-attention of clips rotates queries and keys by their places, which that of images does
 not, and heads of another width group the same channels otherwise. With the same heads and without the
 rotation, each of several equal frames has the image's velocity exactly.
 Source: SANA-Video (arXiv:2509.24695), its released conversion: 70 heads of 32 became 20 of 112, a Mix-FFN of
@@ -27,7 +27,7 @@ def start_from_images(image: Sana, config: SanaVideoConfig) -> tuple[SanaVideo, 
     """Return a transformer of clips with the weights of one of images, and sentences on what is new in it.
 
     config: its sizes; depth, width, text width, qk norm and time are the image's, the Mix-FFN as wide or
-    wider. What is new is drawn by torch's global generator. The two share no memory.
+    wider. New weights are drawn by torch's global generator. The two share no memory.
     Raises SettingsError for sizes that the weights do not fit.
     """
     _check(image.config, config)

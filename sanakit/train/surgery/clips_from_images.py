@@ -2,8 +2,8 @@
 
 Every weight that fits is taken over. The convolution over time begins as zeros, so that frames are mixed by
 attention alone; a wider Mix-FFN gets new channels that nothing reads yet: both change no velocity at first.
-Two things change it: self-attention of clips rotates queries and keys by their places, which that of images does
-not, and heads of another width group the same channels otherwise. With the same heads and without the
+Two things change it: self-attention of clips rotates queries and keys by their places, which that of images
+does not, and heads of another width group the same channels otherwise. With the same heads and without the
 rotation, each of several equal frames has the image's velocity exactly.
 Source: SANA-Video (arXiv:2509.24695), its released conversion: 70 heads of 32 became 20 of 112, a Mix-FFN of
 5,600 channels one of 6,720, embedder and output were new. There the new channels are zeros throughout, which

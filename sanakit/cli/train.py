@@ -51,6 +51,14 @@ def train(
         str | None,
         typer.Option(metavar="MODEL", help="Model to start from."),
     ] = None,
+    autoencoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            show_default="the run beside the output",
+            help="Autoencoder of clips: the run that trained it, or a model (pocket-video).",
+        ),
+    ] = None,
     resolution: Annotated[
         int | None,
         typer.Option(
@@ -129,6 +137,7 @@ def train(
 
     folder = output or Path("runs", recipe)
     more = {
+        "autoencoder": autoencoder,
         "learning_rate": learning_rate,
         "rank": rank,
         "caption": caption,

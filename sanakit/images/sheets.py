@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from PIL import Image
 from torch import Tensor
 
@@ -19,3 +21,13 @@ def contact_sheet(images: Tensor, columns: int, side: int = 144) -> Image.Image:
         place = (index % columns * width, index // columns * height)
         sheet.paste(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS), place)
     return sheet
+
+
+def stack_sheets(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Return sheets below each other, on white."""
+    whole = Image.new("RGB", (max(one.width for one in sheets), sum(one.height for one in sheets)), "white")
+    top = 0
+    for one in sheets:
+        whole.paste(one, (0, top))
+        top += one.height
+    return whole

@@ -114,6 +114,7 @@ def run_recipe(
         own = f"has a {word.replace('_', ' ')} of its own"
         why = {"source": "begins with nothing", "smoke": "has no short form"}.get(word, own)
         why = "trains no adapter" if word in OF_ADAPTERS else why
+        why = "takes no autoencoder of another run" if word == "autoencoder" else why
         raise SettingsError(
             f"The recipe {name} {why}: omit --{OF_ADAPTERS.get(word, word).replace('_', '-')}."
         )

@@ -162,24 +162,28 @@ def save_diffusers(
     told |= {"control_models": dict(control_models or {})}
     ours |= {key: value for key, value in told.items() if value}
     scheduler = SCM_SCHEDULER if sprint else {**DPM_SCHEDULER, "flow_shift": flow_shift}
-    text_config = {**text_encoder.model.config.to_transformers(), "torch_dtype": dtype_name(dtype)}
     config = write_sana_config(transformer.config)
     state = transformer.state_dict() if plan else diffusers_state(transformer)
-    if plan:
-        quantization = {QUANTIZATION: {"quant_method": "sanakit", "plan": plan}}
-        config, text_config = {**config, **quantization}, {**text_config, **quantization}
+    quantization = {QUANTIZATION: {"quant_method": "sanakit", "plan": plan}} if plan else {}
+    config |= quantization
     with exported(path) as partial:
         write_beside(partial, _model_index(sprint), ours, known_things, text_encoder)
         write_json(partial / "scheduler" / "scheduler_config.json", scheduler)
         write_json(partial / "transformer" / "config.json", config)
         write_safetensors(partial / "transformer" / WEIGHTS, state, dtype, _buffers(transformer))
         save_autoencoder(partial / "vae", autoencoder, dtype=dtype)
-        write_json(partial / "text_encoder" / "config.json", text_config)
-        text = text_encoder.model
-        write_safetensors(
-            partial / "text_encoder" / "model.safetensors", text.state_dict(), dtype, _buffers(text)
-        )
+        write_text_encoder(partial / "text_encoder", text_encoder, dtype, quantization)
     return path
+
+
+def write_text_encoder(
+    folder: Path, encoder: TextEncoder, dtype: torch.dtype, more: Mapping[str, Any] | None = None
+) -> None:
+    """Write a text encoder without its tokenizer. more: further keys of its config. Raises OSError."""
+    config = {**encoder.model.config.to_transformers(), "torch_dtype": dtype_name(dtype), **(more or {})}
+    write_json(folder / "config.json", config)
+    state = encoder.model.state_dict()
+    write_safetensors(folder / "model.safetensors", state, dtype, _buffers(encoder.model))
 
 
 def save_autoencoder(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
+from PIL import Image
 
-from sanakit.images.sheets import contact_sheet
+from sanakit.images.sheets import contact_sheet, stack_sheets
 
 
 def test_pictures_keep_their_ratio_and_places() -> None:
@@ -14,5 +15,16 @@ def test_pictures_keep_their_ratio_and_places() -> None:
     assert [sheet.getpixel(place) for place in ((5, 5), (35, 5), (5, 15))] == [
         (0, 0, 0),
         (128, 128, 128),
+        (255, 255, 255),
+    ]
+
+
+def test_sheets_are_stacked_on_white() -> None:
+    wide, narrow = Image.new("RGB", (30, 10)), Image.new("RGB", (20, 5))
+    whole = stack_sheets([wide, narrow])
+    assert whole.size == (30, 15)
+    assert [whole.getpixel(place) for place in ((29, 9), (19, 14), (25, 12))] == [
+        (0, 0, 0),
+        (0, 0, 0),
         (255, 255, 255),
     ]

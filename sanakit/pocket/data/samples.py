@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -97,7 +98,21 @@ def list_samples(
     return samples
 
 
-def draw_chances(samples: list[PocketSample], shares: Mapping[str, float] = SHARES) -> np.ndarray:
+class Weighted(Protocol):
+    """A sample of some kind, and how often it is drawn within its kind."""
+
+    @property
+    def kind(self) -> str:
+        """Its kind."""
+        ...
+
+    @property
+    def weight(self) -> float:
+        """How often it is drawn."""
+        ...
+
+
+def draw_chances(samples: Sequence[Weighted], shares: Mapping[str, float] = SHARES) -> np.ndarray:
     """Return how often each sample is drawn, N, summing up to 1; kinds that are missing leave their share."""
     weights = np.array([sample.weight for sample in samples])
     kinds = np.array([sample.kind for sample in samples])

@@ -12,6 +12,7 @@ RECIPES = {
     "pocket-judge": ("sanakit.pocket.recipes.pocket", "judge"),
     "pocket-control": ("sanakit.pocket.recipes.control", "control"),
     "pocket-video-autoencoder": ("sanakit.pocket.recipes.video", "autoencoder"),
+    "pocket-video": ("sanakit.pocket.recipes.video", "video"),
     "pocket": ("sanakit.pocket.recipes.pocket", "pocket"),  # all of them
     "pocket-sprint": ("sanakit.pocket.recipes.sprint", "sprint"),
     "grow": ("sanakit.pocket.recipes.grow", "grow"),

@@ -13,24 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sanakit.errors import DataError, WeightsError
 from sanakit.images.image import to_tensor
 from sanakit.models.video.wan_vae import WanVAE, WanVAEConfig
-from sanakit.pocket.data.clips.art import RATE
 from sanakit.pocket.data.clips.dataset import PocketClips, open_clips
+from sanakit.pocket.data.clips.samples import FRAMES, PACE
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.feeds.clips import Windows
 from sanakit.train.objectives.clip_autoencoder import ClipAutoencoderObjective, ClipTerms
 from sanakit.train.record import MadeWith
 from sanakit.train.run import MODEL, Run, fill_averaged
-from sanakit.train.state.checkpoint import has_checkpoint
+from sanakit.train.state.checkpoint import has_checkpoint, last_step
 from sanakit.train.surgery.wan_linear_init import start_linear_clips
-from sanakit.weights import save_autoencoder
+from sanakit.weights import load_autoencoder, save_autoencoder
 
-SHOWN_RATE = 8  # frames a second of the model's clips
-PACE = RATE // SHOWN_RATE  # source frames between two of them
 PACES = (PACE - 1, PACE, PACE + 1)  # that training shows: slower and faster ones, too
-FRAMES = 17
 HELD_OUT = 32  # clips to measure on
 STARTED_FROM = 48  # clips whose principal components make the linear start
 MEASURED_ON = 96  # clips whose latents' mean and deviation the config gets
@@ -70,7 +68,7 @@ def video_autoencoder_run(
     )
 
     def finish(folder: Path) -> None:
-        _export(folder, model, some_windows(clips, training, MEASURED_ON, FRAMES))
+        save_autoencoder(folder / MODEL / VAE, finished_autoencoder(folder, model, clips))
 
     made_with = MadeWith(
         data=data,
@@ -116,16 +114,41 @@ def _tensors(windows: list[np.ndarray]) -> Tensor:
 
 
 @torch.no_grad()
-def _export(folder: Path, config: WanVAEConfig, clips: Tensor) -> None:
-    """Write the averaged weights, with the mean and the deviation of each latent channel of these clips."""
+def finished_autoencoder(folder: Path, config: WanVAEConfig, clips: PocketClips) -> WanVAE:
+    """Return the averaged weights of a run's last checkpoint, with the mean and the deviation of each latent
+    channel of some training clips."""
     trained = WanVAE(config)  # what was trained may be sharded
     fill_averaged(trained, folder)
-    latents = torch.cat([trained.encode(clip) for clip in clips.split(4)])
+    windows = some_windows(clips, training_weights(clips), MEASURED_ON, FRAMES)
+    latents = torch.cat([trained.encode(clip) for clip in windows.split(4)])
     channels = latents.transpose(0, 1).flatten(1)  # C, all places
     mean, deviation = (_rounded(values) for values in (channels.mean(1), channels.std(1)))
     model = WanVAE(replace(config, latents_mean=mean, latents_std=deviation))
     model.load_state_dict(trained.state_dict())
-    save_autoencoder(folder / MODEL / VAE, model)
+    return model
+
+
+def open_autoencoder(place: Path, config: WanVAEConfig, clips: PocketClips, notes: list[str]) -> WanVAE:
+    """Return the autoencoder of a run, finished or not, or of a model's folder.
+
+    config: the sizes of a run that is not finished; notes takes a sentence on it.
+    Raises DataError where there is none, WeightsError for one of another class.
+    """
+    for folder in (place / MODEL / VAE, place / VAE, place):
+        if (folder / "config.json").is_file() and list(folder.glob("*.safetensors")):
+            found = load_autoencoder(folder, dtype="float32")
+            if not isinstance(found, WanVAE):
+                raise WeightsError(
+                    f"{folder} is not an autoencoder of Wan's class: give that of another run."
+                )
+            return found
+    if not has_checkpoint(place):
+        raise DataError(
+            f"{place} holds no autoencoder of clips: train pocket-video-autoencoder first, or name its "
+            "folder by --autoencoder."
+        )
+    notes.append(f"{place} is not finished: the averaged weights of step {last_step(place)} are used.")
+    return finished_autoencoder(place, config, clips)
 
 
 def _rounded(values: Tensor) -> tuple[float, ...]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from sanakit.adapters.adapter import Adapter
 from sanakit.adapters.attach import AdapterSet
 from sanakit.adapters.layer import LowRank
+from sanakit.images.sheets import stack_sheets
 from sanakit.models.sana import Sana
 from sanakit.text.clip import ClipScorer
 from sanakit.train.objectives.flow_matching import TIMES_WATCHED, draw_latents
@@ -105,12 +106,7 @@ class AdapterObjective:
         """Draw the sheet's prompts, and below them those of the class."""
         only = _only(self._with(averaged).transformer)
         sheets = [self.velocity.sheet(only), *([] if self.prior is None else [self.prior.sheet(only)])]
-        whole = Image.new("RGB", (max(one.width for one in sheets), sum(one.height for one in sheets)))
-        top = 0
-        for one in sheets:
-            whole.paste(one, (0, top))
-            top += one.height
-        return whole
+        return stack_sheets(sheets)
 
     def trained(self, tensors: dict[str, Tensor]) -> Adapter:
         """Return the adapter with the tensors of a checkpoint's part `ADAPTER`, on the CPU."""

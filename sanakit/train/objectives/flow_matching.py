@@ -1,6 +1,6 @@
 """Flow matching on a batch: errors of velocities, losses by caption, images drawn from a model in training.
 
-Shapes: B batch, C H W latents, L text tokens, E text width.
+Shapes: B batch, C H W latents (of clips C T H W), L text tokens, E text width.
 """
 
 from __future__ import annotations
@@ -18,13 +18,18 @@ from sanakit.flow.path import interpolate, velocity_target
 from sanakit.models.controlnet import ControlledSana
 from sanakit.models.gemma2 import Gemma2, Layer
 from sanakit.models.sana import Sana
+from sanakit.models.video.held_frame import HeldFirstFrame
+from sanakit.models.video.sana_video import SanaVideo
 from sanakit.text.encoder import TextEncoder
 
 TIMES_WATCHED = (0.5, 0.85, 0.95)
 
+Transformer = Sana | ControlledSana | SanaVideo
+Drawing = Transformer | HeldFirstFrame
+
 
 def velocity_errors(
-    transformer: Sana | ControlledSana, latents: Tensor, noise: Tensor, t: Tensor, text: Tensor, mask: Tensor
+    transformer: Transformer, latents: Tensor, noise: Tensor, t: Tensor, text: Tensor, mask: Tensor
 ) -> Tensor:
     """Flow matching's mean square of each sample, B.
 
@@ -36,7 +41,12 @@ def velocity_errors(
 
 @torch.no_grad()
 def caption_losses(
-    transformer: Sana, latents: Tensor, noise: Tensor, text: Tensor, mask: Tensor, others: Sequence[int]
+    transformer: Transformer,
+    latents: Tensor,
+    noise: Tensor,
+    text: Tensor,
+    mask: Tensor,
+    others: Sequence[int],
 ) -> dict[str, float]:
     """Loss with the right, no and another sample's caption at the times watched, by "right_0.5" and so on.
 
@@ -76,7 +86,7 @@ def other_captions(captions: Sequence[Hashable]) -> list[int]:
 
 @torch.no_grad()
 def draw_latents(
-    transformer: Sana | ControlledSana,
+    transformer: Drawing,
     encoder: TextEncoder,
     prompts: Sequence[str],
     shape: tuple[int, ...],

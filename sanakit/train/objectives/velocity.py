@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import cast
+from typing import Generic, Required, TypedDict, TypeVar, Unpack, cast
 
 import torch
 from PIL import Image
@@ -27,6 +27,7 @@ from sanakit.flow.schedule import sample_training_times
 from sanakit.images.sheets import contact_sheet
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana, SanaConfig
+from sanakit.models.video.sana_video import SanaVideo
 from sanakit.seeds import step_generator
 from sanakit.text.encoder import TextEncoder
 from sanakit.train.distill.depth import Teacher
@@ -51,7 +52,7 @@ class Watched:
     """Samples that are measured on. name: before the measures' names, "" or "scenes_"."""
 
     name: str
-    latents: Tensor  # B C h w, scaled
+    latents: Tensor  # B C h w, scaled; of clips B C T h w
     captions: Sequence[str]
 
 
@@ -72,8 +73,8 @@ class VelocityBatch:
 class Sheet:
     """The contact sheet that is drawn at intervals.
 
-    decode: scaled latents B C h w to images B 3 H W. shape: C h w of one. above: images of the same size for
-    a row above, as many as there are prompts.
+    decode: scaled latents B C h w to images B 3 H W. shape: C h w of one; of clips see `clip_velocity.py`.
+    above: images of the same size for a row above, as many as there are prompts.
     """
 
     prompts: Sequence[str]
@@ -84,17 +85,31 @@ class Sheet:
     above: Tensor | None = None
 
 
-class VelocityObjective:
-    """Velocity prediction on a feed's latents, on the transformer's device.
+class VelocitySettings(TypedDict, total=False):
+    """The settings of an objective that learns velocities; left out: as there."""
 
-    train_text: train the text encoder along. teacher: whose velocities and tokens are the target; None: the
-    samples' own velocities. shift: moves training and sampling times towards noise. seed: of noise, times and
-    dropped captions. caption_dropout: share of samples trained without a caption, for guidance.
+    shift: Required[float]
+    sheet: Required[Sheet]
+    watched: Sequence[Watched]
+    seed: int
+    caption_dropout: float
+    train_text: bool
+
+
+Model = TypeVar("Model", bound=Sana | SanaVideo)
+
+
+class CaptionedVelocity(Generic[Model]):
+    """Velocity prediction on a feed's captioned latents: the part that images and clips share.
+
+    train_text: train the text encoder along. shift: moves training and sampling times towards noise. seed: of
+    noise, times and dropped captions. caption_dropout: share of samples trained without a caption, for
+    guidance.
     """
 
     def __init__(
         self,
-        transformer: Sana,
+        transformer: Model,
         encoder: TextEncoder,
         feed: Feed,
         *,
@@ -104,23 +119,12 @@ class VelocityObjective:
         seed: int = 0,
         caption_dropout: float = CAPTION_DROPOUT,
         train_text: bool = False,
-        teacher: Teacher | None = None,
     ) -> None:
         self.encoder, self.feed = encoder, feed
         self.device = next(transformer.parameters()).device
         self.shift, self.seed, self.caption_dropout = shift, seed, caption_dropout
         self.drawing, self.watched = sheet, watched
-        self._train(transformer, teacher, train_text)
-
-    def with_transformer(self, transformer: Sana, teacher: Teacher | None = None) -> VelocityObjective:
-        """Return the same objective for another transformer, all of which is trained.
-
-        teacher: as for a new objective; student and teacher read the same text features, so that with a
-        teacher the text encoder is frozen.
-        """
-        changed = copy(self)
-        changed._train(transformer, teacher, self.train_text and teacher is None)
-        return changed
+        self._train(transformer, train_text)
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:
         """Let the feed get ready."""
@@ -152,13 +156,12 @@ class VelocityObjective:
 
     def loss(self, batch: VelocityBatch) -> Tensor:
         """Return the sum of the samples' errors, each times its share of the global batch."""
-        latents, text, mask = self.inputs(batch)
-        if self.teacher is None:
-            errors = velocity_errors(self.transformer, latents, batch.noise, batch.t, text, mask)
-        else:
-            noisy = interpolate(latents, batch.noise, batch.t)
-            errors = self.teacher.errors(self.transformer, noisy, batch.t, text, mask)
+        errors = self.errors(batch, *self.inputs(batch))
         return (errors * batch.shares).sum()  # autocast would round a product of matrices
+
+    def errors(self, batch: VelocityBatch, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        """Return the mean square error of each sample, B. latents, text, mask: as from `inputs`."""
+        return velocity_errors(self.transformer, latents, batch.noise, batch.t, text, mask)
 
     def inputs(self, batch: VelocityBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return latents B C h w, text features B L E and their mask B L, without dropped captions."""
@@ -170,22 +173,6 @@ class VelocityObjective:
     def filled(self, batch: VelocityBatch) -> Tensor:
         """Return the share of the global batch that the part's samples are."""
         return batch.shares.sum()
-
-    def flops(self, batch: VelocityBatch) -> int:
-        """Count operations: three forwards of what is trained, one of a frozen text encoder and of a teacher.
-
-        Encoding of images is not counted, nor what a cache saves.
-        """
-        height, width = batch.noise.shape[-2:]
-        tokens = [len(tail) + 1 for tail in batch.tails]
-
-        def forward(config: SanaConfig) -> int:
-            return (transformer_step(config, height, width, tokens) + text_context(config, tokens)).flops
-
-        text = sum(text_encoding(self.encoder.model.config, count).flops for count in tokens)
-        text *= 0 if batch.features else 3 if self.train_text else 1
-        taught = 0 if self.teacher is None else forward(self.teacher.transformer.config)
-        return 3 * forward(self.transformer.config) + taught + text
 
     @torch.no_grad()
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
@@ -205,6 +192,13 @@ class VelocityObjective:
     @torch.no_grad()
     def sheet(self, averaged: nn.Module) -> Image.Image:
         """Draw the sheet's prompts, image i from the noise of seed i."""
+        drawn, above = self.drawn(averaged), self.drawing.above
+        if above is None:
+            return contact_sheet(drawn, 8)
+        return contact_sheet(torch.cat([above.cpu(), drawn.cpu()]), len(drawn))
+
+    def drawn(self, averaged: nn.Module) -> Tensor:
+        """Draw the sheet's prompts with (averaged) weights, decoded, sample i from the noise of seed i."""
         transformer, encoder = self.parts(averaged)
         drawing = self.drawing
         latents = draw_latents(
@@ -216,23 +210,20 @@ class VelocityObjective:
             guidance=drawing.guidance,
             steps=drawing.steps,
         )
-        drawn = drawing.decode(latents)
-        if drawing.above is None:
-            return contact_sheet(drawn, 8)
-        return contact_sheet(torch.cat([drawing.above.cpu(), drawn.cpu()]), len(drawing.prompts))
+        return drawing.decode(latents)
 
-    def parts(self, averaged: nn.Module) -> tuple[Sana, TextEncoder]:
+    def parts(self, averaged: nn.Module) -> tuple[Model, TextEncoder]:
         """Return transformer and text encoder with (averaged) weights."""
         parts, encoder = cast(nn.ModuleDict, averaged), self.encoder
         if self.train_text:
             text = cast(Gemma2, parts[TEXT])
             words = (encoder.tokenizer, encoder.instruction, encoder.max_tokens)
             encoder = TextEncoder(text, *words, dialect=encoder.dialect)
-        return cast(Sana, parts[TRANSFORMER]), encoder
+        return cast(Model, parts[TRANSFORMER]), encoder
 
-    def _train(self, transformer: Sana, teacher: Teacher | None, train_text: bool) -> None:
-        """Set what is trained, and towards what."""
-        self.transformer, self.teacher, self.train_text = transformer, teacher, train_text
+    def _train(self, transformer: Model, train_text: bool) -> None:
+        """Set what is trained."""
+        self.transformer, self.train_text = transformer, train_text
         parts: dict[str, nn.Module] = {TRANSFORMER: transformer.train().requires_grad_(True)}
         self.encoder.model.requires_grad_(train_text)
         if train_text:
@@ -248,3 +239,57 @@ class VelocityObjective:
         # In its own dtype and always the same: the instruction's prefix is kept from step to step.
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             return self.encoder.encode_tokens(batch.tails)
+
+
+class VelocityObjective(CaptionedVelocity[Sana]):
+    """Velocity prediction of images, on the transformer's device.
+
+    teacher: whose velocities and tokens are the target; None: the samples' own velocities. settings: as for
+    `CaptionedVelocity`.
+    """
+
+    def __init__(
+        self,
+        transformer: Sana,
+        encoder: TextEncoder,
+        feed: Feed,
+        *,
+        teacher: Teacher | None = None,
+        **settings: Unpack[VelocitySettings],
+    ) -> None:
+        super().__init__(transformer, encoder, feed, **settings)
+        self.teacher = teacher
+
+    def with_transformer(self, transformer: Sana, teacher: Teacher | None = None) -> VelocityObjective:
+        """Return the same objective for another transformer, all of which is trained.
+
+        teacher: as for a new objective; student and teacher read the same text features, so that with a
+        teacher the text encoder is frozen.
+        """
+        changed = copy(self)
+        changed.teacher = teacher
+        changed._train(transformer, self.train_text and teacher is None)
+        return changed
+
+    def errors(self, batch: VelocityBatch, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        """Return the distance of each sample's velocity from its own or the teacher's, B."""
+        if self.teacher is None:
+            return super().errors(batch, latents, text, mask)
+        noisy = interpolate(latents, batch.noise, batch.t)
+        return self.teacher.errors(self.transformer, noisy, batch.t, text, mask)
+
+    def flops(self, batch: VelocityBatch) -> int:
+        """Count operations: three forwards of what is trained, one of a frozen text encoder and of a teacher.
+
+        Encoding of images is not counted, nor what a cache saves.
+        """
+        height, width = batch.noise.shape[-2:]
+        tokens = [len(tail) + 1 for tail in batch.tails]
+
+        def forward(config: SanaConfig) -> int:
+            return (transformer_step(config, height, width, tokens) + text_context(config, tokens)).flops
+
+        text = sum(text_encoding(self.encoder.model.config, count).flops for count in tokens)
+        text *= 0 if batch.features else 3 if self.train_text else 1
+        taught = 0 if self.teacher is None else forward(self.teacher.transformer.config)
+        return 3 * forward(self.transformer.config) + taught + text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,12 @@ from sanakit.pocket.data.clips.dataset import open_clips
 from sanakit.pocket.data.clips.toy import HELD_OUT, build_toy_clips
 from sanakit.pocket.recipes import RECIPES, video
 from sanakit.pocket.train import video_autoencoder
-from sanakit.pocket.train.video_autoencoder import held_out_clips, some_windows, training_weights
+from sanakit.pocket.train.video_autoencoder import (
+    held_out_clips,
+    open_autoencoder,
+    some_windows,
+    training_weights,
+)
 from sanakit.train.loop import train
 from sanakit.train.run import averaged_weights, run_recipe
 from sanakit.weights.video.autoencoder import load_autoencoder
@@ -81,6 +87,15 @@ def test_the_recipe_trains_resumes_exactly_and_its_result_opens(tmp_path: Path) 
     normal = made.normalise(latents).transpose(0, 1).flatten(1)
     torch.testing.assert_close(normal.mean(1), torch.zeros(16), atol=1e-3, rtol=0)
     torch.testing.assert_close(normal.std(1), torch.ones(16), atol=1e-2, rtol=0)
+
+    notes: list[str] = []
+    assert open_autoencoder(tmp_path / "whole", video.AUTOENCODER, clips, notes).config == made.config
+    assert notes == []
+    shutil.rmtree(tmp_path / "whole" / "model")  # as if it was not finished
+    early = open_autoencoder(tmp_path / "whole", video.AUTOENCODER, clips, notes)
+    assert "step 3 are used" in notes[0]
+    assert early.config == made.config
+    assert all(torch.equal(early.state_dict()[name], tensor) for name, tensor in made.state_dict().items())
 
 
 def test_a_shortened_run_decays_earlier(tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""Random times for training on clips in chunks: a time for each chunk.
+
+A model that draws chunk after chunk reads earlier chunks less noisy than the one it draws, or clean. In the
+order "incremental" a sample's times therefore never fall from chunk to chunk; in "uniform" they are
+independent.
+Source: LongSANA (arXiv:2509.24695), the sampler of its released training (diffusion/model/respace.py).
+Shapes: n samples, K chunks.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from sanakit.errors import SettingsError
+from sanakit.flow.path import MODEL_TIME_SCALE, shift_times
+from sanakit.flow.schedule import sample_training_times
+
+ChunkOrder = Literal["incremental", "uniform"]
+
+
+def sample_chunk_times(
+    n: int, chunks: int, shift: float, generator: torch.Generator, order: ChunkOrder = "incremental"
+) -> Tensor:
+    """Draw the times at which the chunks of a batch's clips are noised, float32 n K in [0, 1].
+
+    "uniform": each as `sample_training_times` draws it. "incremental": one chunk, any of them, gets a
+    logit-normal time; the others are uniform among all sequences of the 1,000 published steps, 0 to 999, that
+    never fall and meet it there. shift: of all of them, > 0. generator: on the CPU.
+    Raises SettingsError for another order, fewer than one sample or chunk, or a shift out of range.
+    """
+    if order not in get_args(ChunkOrder):
+        raise SettingsError(f"order = {order!r}, but it must be one of {', '.join(get_args(ChunkOrder))}.")
+    if chunks < 1:
+        raise SettingsError(f"Times of {chunks} chunks were requested: request at least 1.")
+    if order == "uniform":
+        return sample_training_times(n * chunks, shift, generator).view(n, chunks)
+    anchors = (sample_training_times(n, 1.0, generator) * MODEL_TIME_SCALE).long()
+    anchors = anchors.clamp(max=MODEL_TIME_SCALE - 1).tolist()
+    places = torch.randint(chunks, (n,), generator=generator).tolist()
+    rows = [
+        torch.cat(
+            [
+                _never_falling(place, 0, anchor, generator),
+                torch.tensor([anchor]),
+                _never_falling(chunks - 1 - place, anchor, MODEL_TIME_SCALE - 1, generator),
+            ]
+        )
+        for anchor, place in zip(anchors, places, strict=True)
+    ]
+    return shift_times(torch.stack(rows).float() / MODEL_TIME_SCALE, shift)
+
+
+def _never_falling(count: int, least: int, most: int, generator: torch.Generator) -> Tensor:
+    """Draw one of all sequences of so many whole numbers that never fall, all alike, within the two limits.
+
+    Adding 0, 1, 2 ... makes it rise strictly: such sequences are the subsets of a longer range.
+    """
+    choices = most - least + count
+    subset = torch.randperm(choices, generator=generator)[:count].sort().values
+    return least + subset - torch.arange(count)

@@ -1,12 +1,12 @@
-"""A reward for composed scenes, by the judge of PocketEval: how much of what a question asks holds, in [0, 1].
+"""A reward for composed scenes by PocketEval's judge: how much of a question holds, in [0, 1].
 
 PocketEval counts an image when everything holds. Between two images that both fail, that tells nothing, and
 a prompt whose images all fail teaches nothing. So each condition counts by itself, and as far as it holds:
 
 - things: those asked for and seen, over all that are asked for or seen
 - ground: 1 or 0; so the colour of a silhouette
-- order (left, above): how far apart the middles are that way, less how far the other way, over a quarter of
-  the image, from 0 to 1
+- order (left, above): how far apart the middles are that way, less how far the other way, over a quarter
+  of the image, from 0 to 1
 - size: the larger side over the smaller one, from 0 at equal sides to 1 at the factor that PocketEval asks for
 
 The score is their mean; where PocketEval says yes it is 1. Shapes: B images of 256 x 256.
@@ -67,7 +67,7 @@ def score(question: Question, things: Sequence[Thing], image: Tensor) -> float:
 
 
 def _relation(question: Question, things: Sequence[Thing]) -> float:
-    """Return how far the second thing lies behind the first, or is smaller, in [0, 1]; 0 where one is missing."""
+    """Return how clearly the order or the sizes of two things are as asked, in [0, 1]; 0: one is missing."""
     pair = [next((thing for thing in things if thing.concept == name), None) for name in question.concepts]
     first, second = pair
     if first is None or second is None:

@@ -13,6 +13,7 @@ RECIPES = {
     "pocket-control": ("sanakit.pocket.recipes.control", "control"),
     "pocket-video-autoencoder": ("sanakit.pocket.recipes.video", "autoencoder"),
     "pocket": ("sanakit.pocket.recipes.pocket", "pocket"),  # all of them
+    "pocket-rl": ("sanakit.pocket.recipes.reinforce", "reinforce"),
     "pocket-sprint": ("sanakit.pocket.recipes.sprint", "sprint"),
     "grow": ("sanakit.pocket.recipes.grow", "grow"),
     "prune": ("sanakit.pocket.recipes.prune", "prune"),

@@ -62,6 +62,6 @@ def rank_correlation(one: Tensor, other: Tensor) -> float | None:
 def _ranks(values: Tensor) -> Tensor:
     """Return the ranks of N values from 0 on, float64; equal ones share their mean."""
     values = values.double()
-    below = (values[None] < values[:, None]).sum(1)
+    below = (values[None] < values[:, None]).sum(1).double()
     equal = (values[None] == values[:, None]).sum(1)
-    return below + (equal - 1) / 2
+    return below + (equal.double() - 1) / 2

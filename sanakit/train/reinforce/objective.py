@@ -90,8 +90,8 @@ class ReinforceObjective:
     ) -> None:
         if len(prompts) < rollouts.plan.prompts:
             raise SettingsError(
-                f"A step draws {rollouts.plan.prompts} prompts, but there are {len(prompts)} to train on: add "
-                "prompts, or draw fewer."
+                f"A step draws {rollouts.plan.prompts} prompts, but there are {len(prompts)} to train on: "
+                "add prompts, or draw fewer."
             )
         self.policies, self.rollouts, self.algorithm, self.watch = policies, rollouts, algorithm, watch
         self.prompts, self.seed, self.decay = list(prompts), seed, decay
@@ -130,15 +130,15 @@ class ReinforceObjective:
             raise SettingsError("Rollouts need whole weights in each process: start with --parallel ddp.")
         self._own, self._step = range(start // self._each, stop // self._each), None
         plan = self.rollouts.plan
-        if first == 0 and plan.drafted:
+        if first == 0 and plan.drafted and plan.checked_prompts:
             some = self.prompts[: plan.checked_prompts]
             drafting = self._drafting()
             found = draft_correlation(self.rollouts, self.policies.old, drafting, some, BEFORE)
             if found < plan.least_correlation:
                 raise SettingsError(
                     f"Drafts of {plan.draft_steps} steps rank images unlike {plan.steps} steps do: their "
-                    f"rank correlation is {found:.2f}, and should be at least {plan.least_correlation:g}. Use "
-                    "more draft_steps, a finer draft_plan or none, or draft_steps = 0 to draw all in full."
+                    f"rank correlation is {found:.2f}, and should be at least {plan.least_correlation:g}. "
+                    "Use more draft_steps, a finer draft_plan or none, or draft_steps = 0: all in full."
                 )
             self._told["draft_correlation"].append(found)
 

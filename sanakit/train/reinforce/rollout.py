@@ -45,8 +45,8 @@ class RolloutPlan:
     full. draft_plan: what the drafting copy is quantised by; None: not at all. steps: of full images.
     guidance: up to 1: without. grid: "even": Euler at even times from 1 to 0, as published; "own": the
     model's own solver and shift. at_once: images in one batch. checked_prompts: on how many the ranks of
-    drafts and full images are compared before training, which is refused below least_correlation. Raises
-    SettingsError.
+    drafts and full images are compared before training, which is refused below least_correlation; 0: they
+    are not compared. Raises SettingsError.
     """
 
     prompts: int = 48
@@ -67,9 +67,9 @@ class RolloutPlan:
                 f"{self.keep} of {self.candidates} candidates are kept: use an even number of at least 2, "
                 f"and as many candidates or more, up to {MAX_IMAGES}."
             )
-        for name in ("prompts", "at_once", "checked_prompts"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} = {getattr(self, name)}, but it must be at least 1.")
+        for name, least in (("prompts", 1), ("at_once", 1), ("checked_prompts", 0), ("draft_steps", 0)):
+            if getattr(self, name) < least:
+                raise SettingsError(f"{name} = {getattr(self, name)}, but it must be at least {least}.")
         if not -1 <= self.least_correlation <= 1:
             raise SettingsError(f"least_correlation = {self.least_correlation}; use a number from -1 to 1.")
         if self.grid not in get_args(Grid):

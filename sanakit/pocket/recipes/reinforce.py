@@ -1,0 +1,50 @@
+"""`pocket-rl`: reinforce pocket by the judge of scenes, most of all where PocketEval is weakest.
+
+These are two things, and two of different sizes; the rest is asked for now and then, so that it is kept. It
+learns from combinations of training and is measured on PocketEval's, which it never is rewarded for; the
+further judge is pocket-clip. It draws without guidance: half the work of pocket.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sanakit.errors import SettingsError
+from sanakit.pocket.evaluate.judge import load_judge
+from sanakit.pocket.evaluate.scene_reward import SceneReward
+from sanakit.pocket.train.reinforce import asked_scenes, held_out_scenes
+from sanakit.recipes.reinforce import SMALL, SMALL_PLAN, aim_for, settings_for
+from sanakit.train.reinforce.rewards import open_reward
+from sanakit.train.run import Run
+from sanakit.train.runs.reinforce import Asked, reinforce_run
+
+KINDS = {"two": 0.4, "size": 0.4, "count": 0.05, "left": 0.05, "above": 0.05, "ground": 0.05}
+WATCHED = {"two": 6, "size": 6, "count": 2, "left": 2, "above": 2, "ground": 2}
+PROMPTS = 2000
+WITHOUT_DATA = Path("data/pocket")  # the command's default, which is not read
+
+
+def reinforce(
+    data: Path,
+    output: Path,
+    steps: int | None = None,
+    *,
+    source: str | os.PathLike[str] = "pocket",
+    algorithm: str = "nft",
+    whole: bool = False,
+    rank: int | None = None,
+    learning_rate: float | None = None,
+    smoke: bool = False,
+) -> Run:
+    """An adapter for pocket, or with `whole` a model, that draws two things and their sizes more often."""
+    if data != WITHOUT_DATA:
+        raise SettingsError("pocket-rl makes its own prompts and reads no data: omit --data.")
+    judge, notes = load_judge()
+    questions = asked_scenes(16 if smoke else PROMPTS, KINDS)
+    watched = held_out_scenes(notes, {"two": 1, "size": 1} if smoke else WATCHED)
+    aim = aim_for(SMALL_PLAN, algorithm, whole=whole, rank=rank, smoke=smoke)
+    config = settings_for(SMALL, steps, learning_rate, whole=whole, smoke=smoke)
+    asked = Asked(prompts=[one.prompt for one in questions], held_out=[one.prompt for one in watched])
+    reward = SceneReward(judge, [*questions, *watched])
+    return reinforce_run(source, config, aim, asked, reward, [open_reward("pocket-clip")])

@@ -71,7 +71,7 @@ def reinforce(
     learning_rate: float | None = None,
     smoke: bool = False,
 ) -> Run:
-    """An adapter for `source`, or with `whole` a model, that a reward likes better on the prompts of `data`."""
+    """An adapter for `source`, or with `whole` a model, whose drawings of `data`'s prompts a reward likes."""
     if not rewards:
         raise SettingsError(
             "reinforce learns from a reward, and none was named: give --reward, such as pocket-clip, "

@@ -114,10 +114,11 @@ def run_recipe(
     for word in given.keys() - taken.keys():
         own = f"has a {word.replace('_', ' ')} of its own"
         why = {"source": "begins with nothing", "smoke": "has no short form"}.get(word, own)
-        why = "trains no adapter" if word in OF_ADAPTERS else why
+        option = (OF_ADAPTERS | OF_REWARDS).get(word, word).replace("_", "-")
+        if word in OF_ADAPTERS:
+            why = f"takes no {option}" if "rank" in taken else "trains no adapter"
         why = "learns from no reward" if word in OF_REWARDS else why
         why = f"has its {word} in sanakit/recipes" if word == "learning_rate" else why
-        option = (OF_ADAPTERS | OF_REWARDS).get(word, word).replace("_", "-")
         raise SettingsError(f"The recipe {name} {why}: omit --{option}.")
     _refuse_old(output, resume)
     begins_with = given.get("source", taken["source"].default if "source" in taken else None)

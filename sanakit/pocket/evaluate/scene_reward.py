@@ -7,7 +7,7 @@ a prompt whose images all fail teaches nothing. So each condition counts by itse
 - ground: 1 or 0; so the colour of a silhouette
 - order (left, above): how far apart the middles are that way, less how far the other way, over a quarter
   of the image, from 0 to 1
-- size: the larger side over the smaller one, from 0 at equal sides to 1 at the factor that PocketEval asks for
+- size: the larger side over the smaller one, from 0 at equal sides to 1 at the factor of PocketEval
 
 The score is their mean; where PocketEval says yes it is 1. Shapes: B images of 256 x 256.
 """

@@ -2,7 +2,7 @@
 
 These are two things, and two of different sizes; the rest is asked for now and then, so that it is kept. It
 learns from combinations of training and is measured on PocketEval's, which it never is rewarded for; the
-further judge is pocket-clip. It draws without guidance: half the work of pocket.
+further judge is pocket-clip unless another one is named. It draws without guidance: half the work of pocket.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sanakit.pocket.evaluate.judge import load_judge
 from sanakit.pocket.evaluate.scene_reward import SceneReward
 from sanakit.pocket.train.reinforce import asked_scenes, held_out_scenes
 from sanakit.recipes.reinforce import SMALL, SMALL_PLAN, aim_for, settings_for
-from sanakit.train.reinforce.rewards import open_reward
+from sanakit.train.reinforce.rewards import open_rewards
 from sanakit.train.run import Run
 from sanakit.train.runs.reinforce import Asked, reinforce_run
 
@@ -31,6 +31,7 @@ def reinforce(
     steps: int | None = None,
     *,
     source: str | os.PathLike[str] = "pocket",
+    judge: str = "pocket-clip",
     algorithm: str = "nft",
     whole: bool = False,
     rank: int | None = None,
@@ -40,11 +41,11 @@ def reinforce(
     """An adapter for pocket, or with `whole` a model, that draws two things and their sizes more often."""
     if data != WITHOUT_DATA:
         raise SettingsError("pocket-rl makes its own prompts and reads no data: omit --data.")
-    judge, notes = load_judge()
+    scenes, notes = load_judge()
     questions = asked_scenes(16 if smoke else PROMPTS, KINDS)
     watched = held_out_scenes(notes, {"two": 1, "size": 1} if smoke else WATCHED)
     aim = aim_for(SMALL_PLAN, algorithm, whole=whole, rank=rank, smoke=smoke)
     config = settings_for(SMALL, steps, learning_rate, whole=whole, smoke=smoke)
     asked = Asked(prompts=[one.prompt for one in questions], held_out=[one.prompt for one in watched])
-    reward = SceneReward(judge, [*questions, *watched])
-    return reinforce_run(source, config, aim, asked, reward, [open_reward("pocket-clip")])
+    reward = SceneReward(scenes, [*questions, *watched])
+    return reinforce_run(source, config, aim, asked, reward, [open_rewards([judge])])

@@ -1,4 +1,4 @@
-"""Rollouts: the pipeline's own images, in two stages from the same seeds, and drafts that follow the policy."""
+"""Rollouts: the pipeline's own images, in two stages from the same seeds, and drafts in few bits."""
 
 from __future__ import annotations
 

@@ -154,12 +154,9 @@ class ReinforceObjective:
         clean = torch.stack([group.latents[one] for group, one in zip(groups, within, strict=True)])
         t, after, following = self.times[places], None, None
         if self.rollouts.learns_steps:
-            paths = [
-                group.path[one] for group, one in zip(groups, within, strict=True) if group.path is not None
-            ]
-            pairs = list(zip(paths, places.tolist(), strict=True))
-            sample = torch.stack([path[place] for path, place in pairs])
-            following = torch.stack([path[place + 1] for path, place in pairs]).to(self.device)
+            steps = torch.stack([_steps_of(group)[one] for group, one in zip(groups, within, strict=True)])
+            rows = torch.arange(len(steps))
+            sample, following = steps[rows, places], steps[rows, places + 1].to(self.device)
             after = self._after[places].to(self.device)
         else:
             sample = interpolate(clean, sample_noise(self.seed, step, part, tuple(clean.shape[1:])), t)

@@ -80,7 +80,7 @@ class Asked:
         return hashlib.sha256(both.encode()).hexdigest()[:16]
 
 
-def read_asked(place: StrPath, most: int = HELD_OUT) -> Asked:
+def read_asked(place: str | Path, most: int = HELD_OUT) -> Asked:
     """Read prompts, each once, and hold some out, spread evenly.
 
     place: as for `read_cases`. most: held out, of few prompts a fifth. Raises DataError, also for fewer than

@@ -98,3 +98,14 @@ def test_policies_with_an_adapter_share_the_frozen_weights() -> None:
     for other in (own.learning, own.old):
         extra = sum(p.numel() for p in other.parameters() if p.data_ptr() not in kept)
         assert extra == sum(p.numel() for p in own.model[OLD].parameters())
+
+
+def test_beside_a_model_in_16_bits_what_learns_and_draws_is_float32() -> None:
+    """Weights of bfloat16 stand still at small rates, and an old policy of bfloat16 never follows."""
+    own = policies(parts()[0].to(torch.bfloat16))
+    assert {p.dtype for p in own.model.parameters()} == {torch.float32}
+    moved(own, 1e-4)
+    before = [p.clone() for p in own.model[OLD].parameters()]
+    own.follow(0.999)
+    pairs = zip(before, own.model[OLD].parameters(), strict=True)
+    assert all((old != new).float().mean() > 0.9 for old, new in pairs if old.abs().max() == 0)

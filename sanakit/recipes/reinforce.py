@@ -53,7 +53,7 @@ PUBLISHED = TrainConfig(
 SMALL = replace(PUBLISHED, steps=200, micro_batch=72)
 PLAN = RolloutPlan()
 SMALL_PLAN = RolloutPlan(
-    prompts=6, candidates=24, keep=8, draft_steps=4, steps=10, grid="own", at_once=24, checked_prompts=6
+    prompts=6, candidates=24, keep=8, draft_steps=6, steps=10, grid="own", at_once=24, checked_prompts=6
 )
 
 

@@ -17,7 +17,7 @@ from sanakit.pocket.train.reinforce import asked_scenes, held_out_scenes
 from sanakit.recipes.reinforce import SMALL, SMALL_PLAN, aim_for, settings_for
 from sanakit.train.reinforce.rewards import open_rewards
 from sanakit.train.run import Run
-from sanakit.train.runs.reinforce import Asked, reinforce_run
+from sanakit.train.runs.reinforce import RewardedPrompts, reinforce_run
 
 KINDS = {"two": 0.4, "size": 0.4, "count": 0.05, "left": 0.05, "above": 0.05, "ground": 0.05}
 WATCHED = {"two": 6, "size": 6, "count": 2, "left": 2, "above": 2, "ground": 2}
@@ -46,6 +46,8 @@ def reinforce(
     watched = held_out_scenes(notes, {"two": 1, "size": 1} if smoke else WATCHED)
     aim = aim_for(SMALL_PLAN, algorithm, whole=whole, rank=rank, smoke=smoke)
     config = settings_for(SMALL, steps, learning_rate, whole=whole, smoke=smoke)
-    asked = Asked(prompts=[one.prompt for one in questions], held_out=[one.prompt for one in watched])
+    asked = RewardedPrompts(
+        prompts=[one.prompt for one in questions], held_out=[one.prompt for one in watched]
+    )
     reward = SceneReward(scenes, [*questions, *watched])
     return reinforce_run(source, config, aim, asked, reward, [open_rewards([judge])])

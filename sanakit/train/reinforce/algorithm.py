@@ -34,7 +34,7 @@ class Visit:
 
 
 class Algorithm(Protocol):
-    """What is learned from rollouts."""
+    """A rule to learn from rollouts by."""
 
     def solver(self, times: Tensor) -> Solver | None:
         """Return the solver that rollouts need over these times; None: any, and none that adds noise.

@@ -5,7 +5,7 @@ of the batch is one image at one time of the rollout's grid, so a step has promp
 image after image, and micro-batches may be cut anywhere. The last tenth of the times nearest to the image is
 left out, as published. Processes draw whole groups; all rewards of a step are gathered for advantages.
 
-What a step draws depends on the seed, the step and the old policy, which the checkpoint holds. So a resumed
+A step's drawings depend on the seed, the step and the old policy, which the checkpoint holds. So a resumed
 run has the losses of an uninterrupted one.
 
 Figures of each line of the log, means over its steps: `reward` of the images that trained, `spread` (the
@@ -40,7 +40,7 @@ from sanakit.train.parts import Part, sample_noise
 from sanakit.train.reinforce.algorithm import Algorithm, Visit, away_from
 from sanakit.train.reinforce.groups import advantages, rank_correlation, without_spread
 from sanakit.train.reinforce.policies import Policies
-from sanakit.train.reinforce.rollout import Group, Rollouts, draft_correlation
+from sanakit.train.reinforce.rollout import RolloutGroup, Rollouts, draft_correlation
 from sanakit.train.reinforce.watch import Watch
 
 TRAINED = 0.99  # of the steps' times, rounded down: all but the last one
@@ -104,7 +104,7 @@ class ReinforceObjective:
         self._guided = rollouts.learns_steps and rollouts.plan.guidance > 1
         self._own = range(0)  # groups of this process
         self._step: int | None = None  # whose groups these are
-        self._groups: list[Group] = []
+        self._groups: list[RolloutGroup] = []
         self._advantages = torch.empty(0, 0)
         self._texts: dict[str, Tensor] = {}
         self._told: dict[str, list[float]] = defaultdict(list)
@@ -278,7 +278,7 @@ class ReinforceObjective:
         return classifier_free(both, self.rollouts.plan.guidance)(visit.sample, visit.t)
 
 
-def _steps_of(group: Group) -> Tensor:
+def _steps_of(group: RolloutGroup) -> Tensor:
     """Return all steps of a group's rollouts, K S+1 C h w."""
     assert group.path is not None, "of an algorithm that learns from steps"
     return group.path

@@ -34,7 +34,7 @@ class Reward(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in a log: letters, digits and -."""
+        """Its name in a log: letters, digits and -."""
         ...
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:

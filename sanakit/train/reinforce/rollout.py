@@ -93,7 +93,7 @@ class RolloutPlan:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Drawn:
+class DrawnImages:
     """Images of one prompt. latents: N C h w. rewards: J N, of each judge. path: N S+1 C h w, or None."""
 
     latents: Tensor
@@ -102,7 +102,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Group:
+class RolloutGroup:
     """A prompt's images that train. seeds: K. rewards: K. drafts: K, the drafts' rewards, or None."""
 
     prompt: str
@@ -149,7 +149,7 @@ class Rollouts:
         assert plain is not None
         return self.algorithm.solver(plain.times) or plain
 
-    def group(self, old: Sana, drafting: Sana, prompt: str, first: int) -> Group:
+    def group(self, old: Sana, drafting: Sana, prompt: str, first: int) -> RolloutGroup:
         """Draw a prompt's candidates, and return those that train.
 
         drafting: of `old`, as it is now. first: seed of the first candidate; candidate j has first + j.
@@ -160,12 +160,12 @@ class Rollouts:
             own = best_and_worst(drawn.rewards[0], plan.keep)
             path = None if drawn.path is None else drawn.path[own]
             kept = tuple(seeds[i] for i in own)
-            return Group(prompt, kept, drawn.latents[own], drawn.rewards[0, own], None, path)
+            return RolloutGroup(prompt, kept, drawn.latents[own], drawn.rewards[0, own], None, path)
         drafts = self.draw(drafting, prompt, seeds, plan.draft_steps).rewards[0]
         own = best_and_worst(drafts, plan.keep)
         kept = tuple(seeds[i] for i in own)
         drawn = self.draw(old, prompt, kept, plan.steps)
-        return Group(prompt, kept, drawn.latents, drawn.rewards[0], drafts[own], None)
+        return RolloutGroup(prompt, kept, drawn.latents, drawn.rewards[0], drafts[own], None)
 
     def draw(
         self,
@@ -174,7 +174,7 @@ class Rollouts:
         seeds: Sequence[int],
         steps: int,
         judges: Sequence[Reward] = (),
-    ) -> Drawn:
+    ) -> DrawnImages:
         """Draw a prompt once for each seed, as the pipeline does, and judge the images.
 
         judges: further ones, whose scores stand behind the reward's.
@@ -209,7 +209,7 @@ class Rollouts:
             latents.append(last.cpu())
             if path:
                 paths.append(torch.stack(path, 1))
-        return Drawn(torch.cat(latents), torch.cat(rewards, 1), torch.cat(paths) if paths else None)
+        return DrawnImages(torch.cat(latents), torch.cat(rewards, 1), torch.cat(paths) if paths else None)
 
 
 def even_times(steps: int) -> Tensor:

@@ -62,7 +62,7 @@ class ReinforceAim:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
+class RewardedPrompts:
     """The prompts of a reinforcement: those that it learns from, and others to measure on.
 
     place: where they are from. notes: what the user should know about them.
@@ -80,7 +80,7 @@ class Asked:
         return hashlib.sha256(both.encode()).hexdigest()[:16]
 
 
-def read_asked(place: str | Path, most: int = HELD_OUT) -> Asked:
+def read_asked(place: str | Path, most: int = HELD_OUT) -> RewardedPrompts:
     """Read prompts, each once, and hold some out, spread evenly.
 
     place: as for `read_cases`. most: held out, of few prompts a fifth. Raises DataError, also for fewer than
@@ -99,7 +99,7 @@ def read_asked(place: str | Path, most: int = HELD_OUT) -> Asked:
     if len(prompts) < len(cases):
         notes.append(f"{place}: {len(cases) - len(prompts)} prompts came again, and are left out.")
     learned = [prompt for prompt in prompts if prompt not in held_out]
-    return Asked(
+    return RewardedPrompts(
         prompts=learned,
         held_out=[prompt for prompt in prompts if prompt in held_out],
         place=place,
@@ -111,7 +111,7 @@ def reinforce_run(
     source: StrPath,
     config: TrainConfig,
     aim: ReinforceAim,
-    asked: Asked,
+    asked: RewardedPrompts,
     reward: Reward,
     judges: Sequence[Reward] = (),
 ) -> Run:

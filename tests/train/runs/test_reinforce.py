@@ -9,7 +9,7 @@ import pytest
 
 from sanakit.errors import DataError
 from sanakit.train.reinforce.rollout import RolloutPlan
-from sanakit.train.runs.reinforce import Asked, as_drawn, read_asked
+from sanakit.train.runs.reinforce import RewardedPrompts, as_drawn, read_asked
 from sanakit.weights.settings import ModelSettings
 
 SETTINGS = ModelSettings(name="fox", guidance=4.5, flow_shift=3.0, native_flow_shift=4.0, guidance_kind="apg")
@@ -41,9 +41,9 @@ def test_one_prompt_is_too_few(tmp_path: Path) -> None:
 
 
 def test_prompts_are_known_by_a_fingerprint_of_which_is_which() -> None:
-    one = Asked(prompts=["a", "b"], held_out=["c"])
+    one = RewardedPrompts(prompts=["a", "b"], held_out=["c"])
     assert one.fingerprint == replace(one, place="elsewhere").fingerprint
-    assert one.fingerprint != Asked(prompts=["a"], held_out=["b", "c"]).fingerprint
+    assert one.fingerprint != RewardedPrompts(prompts=["a"], held_out=["b", "c"]).fingerprint
 
 
 def test_a_result_draws_as_its_rollouts() -> None:

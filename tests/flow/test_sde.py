@@ -9,7 +9,9 @@ import torch
 from torch import Generator, Tensor
 
 from sanakit.errors import SettingsError
+from sanakit.flow.dpm import dpm_times
 from sanakit.flow.euler import Euler
+from sanakit.flow.path import shift_times
 from sanakit.flow.sde import StochasticEuler, transition
 
 TIMES = torch.linspace(1, 0, 11, dtype=torch.float64)
@@ -64,6 +66,15 @@ def test_a_state_advances_twice_to_the_same_sample_and_noise_is_the_samples_own(
 def test_other_levels_are_refused(level: object) -> None:
     with pytest.raises(SettingsError, match="level of noise"):
         StochasticEuler(TIMES, level)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_grid_that_begins_just_below_one_is_refused() -> None:
+    """There s is 40, and the first step would be nothing but noise."""
+    with pytest.raises(SettingsError, match=r"from the time 0\.999\d+ adds noise of"):
+        StochasticEuler(dpm_times(10, 3.0))
+    StochasticEuler(shift_times(TIMES, 3.0))
+    with pytest.raises(SettingsError, match="lower level"):
+        StochasticEuler(TIMES, 5.0)
 
 
 def test_a_state_of_another_solver_is_refused() -> None:

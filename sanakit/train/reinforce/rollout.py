@@ -20,7 +20,7 @@ from torch import Tensor
 from sanakit.errors import SettingsError
 from sanakit.flow.euler import Euler
 from sanakit.flow.guidance import check_scale
-from sanakit.flow.path import check_steps
+from sanakit.flow.path import check_steps, shift_times
 from sanakit.flow.solver import Solver
 from sanakit.models.contracts import TextModel
 from sanakit.models.dc_ae import DCAE
@@ -44,9 +44,9 @@ class RolloutPlan:
     train, half of them the best and half the worst; even. draft_steps: of candidates; 0: all are drawn in
     full. draft_plan: what the drafting copy is quantised by; None: not at all. steps: of full images.
     guidance: up to 1: without. grid: "even": Euler at even times from 1 to 0, as published; "own": the
-    model's own solver and shift. at_once: images in one batch. checked_prompts: on how many the ranks of
-    drafts and full images are compared before training, which is refused below least_correlation; 0: they
-    are not compared. Raises SettingsError.
+    model's own solver and shift; of noisy rollouts its shift alone. at_once: images in one batch.
+    checked_prompts: on how many the ranks of drafts and full images are compared before training, which is
+    refused below least_correlation; 0: they are not compared. Raises SettingsError.
     """
 
     prompts: int = 48
@@ -142,12 +142,12 @@ class Rollouts:
 
     def solver(self, steps: int, whole: bool | None = None) -> Solver:
         """Return the solver of rollouts in a number of steps. whole: as for `make_sampler`."""
-        if self.plan.grid == "even":
-            plain: Solver | None = Euler(even_times(steps))
-        else:
-            plain = make_sampler(self.settings.solver, steps, self.settings.shift, whole=whole)
-        assert plain is not None
-        return self.algorithm.solver(plain.times) or plain
+        own = self.plan.grid == "own"
+        times = shift_times(even_times(steps), self.settings.shift) if own else even_times(steps)
+        if (noisy := self.algorithm.solver(times)) is not None:
+            return noisy
+        plain = make_sampler(self.settings.solver, steps, self.settings.shift, whole=whole) if own else None
+        return plain or Euler(times)
 
     def group(self, old: Sana, drafting: Sana, prompt: str, first: int) -> RolloutGroup:
         """Draw a prompt's candidates, and return those that train.

@@ -117,6 +117,11 @@ def test_steps_of_stochastic_rollouts_are_kept_whole() -> None:
     torch.testing.assert_close(again.latents[0], group.latents[1], **CLOSE)  # noise is the seed's, too
 
 
+def test_on_its_own_grid_a_noisy_rollout_begins_at_pure_noise_with_the_models_shift() -> None:
+    rollouts, _, _ = made(replace(PLAN, draft_steps=0, grid="own"), algorithm=FlowGRPO())
+    assert rollouts.solver(2).times.tolist() == [1, 0.75, 0]
+
+
 def test_drafts_of_noisy_rollouts_are_refused() -> None:
     with pytest.raises(SettingsError, match="drafts choose nothing"):
         made(algorithm=FlowGRPO())

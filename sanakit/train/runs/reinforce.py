@@ -21,6 +21,8 @@ from sanakit.train.objectives.adapter import ADAPTER, with_tensors
 from sanakit.train.objectives.velocity import TRANSFORMER
 from sanakit.train.record import MadeWith
 from sanakit.train.reinforce.algorithm import Algorithm
+from sanakit.train.reinforce.awm import AWM
+from sanakit.train.reinforce.flow_grpo import FlowGRPO
 from sanakit.train.reinforce.nft import NFT
 from sanakit.train.reinforce.objective import ReinforceObjective
 from sanakit.train.reinforce.policies import adapter_policies, whole_policies
@@ -44,6 +46,11 @@ from sanakit.weights.settings import ModelSettings
 StrPath = str | os.PathLike[str]
 
 REINFORCED = "-reinforced"  # behind the source's name
+ALGORITHMS: dict[str, Algorithm] = {"nft": NFT(), "awm": AWM(), "flow-grpo": FlowGRPO()}
+LAYERS = "attention"  # as published: queries, keys, values and outputs
+RANK = 32
+ALPHA = 2  # over the rank
+WHOLE_RATE = 0.1  # times the learning rate, where all weights learn
 HELD_OUT = 16  # prompts to measure on, at most: of few, a fifth
 
 
@@ -192,3 +199,32 @@ def as_drawn(settings: ModelSettings, plan: RolloutPlan) -> ModelSettings:
     return (
         replace(kept, solver="euler", flow_shift=1.0, native_flow_shift=None) if plan.grid == "even" else kept
     )
+
+
+def aim_for(plan: RolloutPlan, algorithm: str, *, whole: bool, rank: int | None, smoke: bool) -> ReinforceAim:
+    """Return what is trained, and how it draws. algorithm: of ALGORITHMS. Raises SettingsError."""
+    if algorithm not in ALGORITHMS:
+        raise SettingsError(f"There is no algorithm {algorithm!r}: choose one of {', '.join(ALGORITHMS)}.")
+    if whole and rank is not None:
+        raise SettingsError(
+            "All weights learn (--whole), and no adapter that has a rank: omit one of the two."
+        )
+    if algorithm == "flow-grpo":  # drafts say nothing about rollouts with noise
+        plan = replace(plan, candidates=plan.keep, draft_steps=0)
+    if smoke:
+        drafts = min(1, plan.draft_steps)
+        small = {"prompts": 1, "candidates": 4 if drafts else 2, "keep": 2, "checked_prompts": 0}
+        plan = replace(plan, steps=2, draft_steps=drafts, **small)
+    rank = RANK if rank is None else rank
+    size = None if whole else AdapterSize(layers=LAYERS, rank=rank, alpha=ALPHA * rank)
+    return ReinforceAim(plan=plan, algorithm=ALGORITHMS[algorithm], size=size, each=2 if smoke else 4)
+
+
+def settings_for(
+    config: TrainConfig, steps: int | None, learning_rate: float | None, *, whole: bool, smoke: bool
+) -> TrainConfig:
+    """Return the settings of the loop; all weights learn at a tenth of an adapter's rate."""
+    if learning_rate is None:
+        learning_rate = config.learning_rate * (WHOLE_RATE if whole else 1)
+    config = replace(config, learning_rate=learning_rate)
+    return replace(config.lasting(steps, smoke=smoke), micro_batch=config.micro_batch)

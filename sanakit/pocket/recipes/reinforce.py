@@ -36,7 +36,7 @@ REINFORCE = TrainConfig(
     sheet_every=10,
     checkpoint_every=5,
 )
-# Drafts of 4 steps rank images too unlike full ones: 0.63 against 0.84 in 6, over four prompts.
+# Rank correlation with full images, mean of five prompts: 0.66 for drafts of 4 steps, 0.86 of 6.
 PLAN = RolloutPlan(
     prompts=6, candidates=24, keep=8, draft_steps=6, steps=10, grid="own", at_once=24, checked_prompts=6
 )

@@ -28,6 +28,11 @@ def further_seed(seed: int, which: int) -> int:
     return int(np.random.SeedSequence((seed, which)).generate_state(1, np.uint32)[0])
 
 
+def rollout_seed(seed: int, step: int, group: int) -> int:
+    """Return the seed of a prompt's first image in a step of a reinforcement; image j has that plus j."""
+    return int(np.random.SeedSequence((seed, step, group)).generate_state(1, np.uint32)[0])
+
+
 def sample_generator(seed: int, step: int, index: int) -> torch.Generator:
     """Return the random numbers of one sample of a batch, for what is too large to draw for all."""
     mixed = np.random.SeedSequence((seed, step, index)).generate_state(1, np.uint64)

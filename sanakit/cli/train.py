@@ -107,9 +107,28 @@ def train(
         typer.Option(
             metavar="CLIP",
             show_default="none",
-            help="CLIP that scores the class prompts: pocket-clip, a folder, Hub org/repo.",
+            help="CLIP that scores the class prompts: pocket-clip, a folder, Hub org/repo; reinforce: any "
+            "reward, which is only measured.",
         ),
     ] = None,
+    reward: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="none",
+            help="Reward to learn from (reinforce): pocket-clip, clip:PLACE, image-reward, MODULE:FUNCTION, "
+            "an address; 0.3*NAME weighs it; repeat it for several.",
+        ),
+    ] = None,
+    algorithm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", show_default="nft", help="nft, awm or flow-grpo (reinforce, pocket-rl)."
+        ),
+    ] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Train all weights, not an adapter (reinforce, pocket-rl).")
+    ] = False,
     plan: Annotated[
         str | None,
         typer.Option(
@@ -145,6 +164,9 @@ def train(
         "repeats": _repeats(repeat) if repeat else None,
         "judge": judge,
         "plan": plan,
+        "rewards": tuple(reward) if reward else None,
+        "algorithm": algorithm,
+        "whole": whole or None,
     }
     progress = None
     said: set[str] = set()  # lines of notes: the report on the images is one of them

@@ -11,6 +11,7 @@ RECIPES = {
     "finetune": ("sanakit.recipes.finetune", "finetune"),
     "lora": ("sanakit.recipes.lora", "lora"),
     "dreambooth": ("sanakit.recipes.lora", "dreambooth"),
+    "reinforce": ("sanakit.recipes.reinforce", "reinforce"),
     "control": ("sanakit.recipes.control", "control"),
     "sprint-teacher": ("sanakit.recipes.sprint", "teacher"),
     "sprint": ("sanakit.recipes.sprint", "sprint"),

@@ -22,9 +22,9 @@ from torch import nn
 
 from sanakit.errors import DataError, NumericsError, SettingsError
 from sanakit.train.config import TrainConfig
-from sanakit.train.distributed.parallel import accumulating, current_share, spread, whole
+from sanakit.train.distributed.parallel import accumulating, current_share, of_chief, spread, whole
 from sanakit.train.guard import Guard
-from sanakit.train.objective import Alternating, Counted, Filled, Objective
+from sanakit.train.objective import Alternating, Counted, Ending, Filled, Objective, Telling
 from sanakit.train.optim.make import make_optimizers
 from sanakit.train.pace import Pace
 from sanakit.train.parts import split
@@ -79,16 +79,20 @@ def train(
     counted = objective if isinstance(objective, Counted) else None
     partly = objective if isinstance(objective, Filled) else None
     turns = objective if isinstance(objective, Alternating) else None
+    telling = objective if isinstance(objective, Telling) else None
+    ending = objective if isinstance(objective, Ending) else None
     lead = turns.learning(0) if turns else ""
     # of the steps since the last line, by what learned in them: loss, and what it counts
     recent: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    if first >= config.steps and chief:
-        _tell_finished(first, config.steps, notes)
+    why = ending.ended() if ending is not None and saved is not None else ""  # of an earlier end
+    steps = first if why else config.steps
+    if first >= steps and chief:
+        _tell_finished(first, steps, [*notes, why] if why else notes)
 
     with open_report(folder, first, config) if chief else nullcontext() as report:
-        if first < config.steps:
+        if first < steps:
             objective.begin(first, parts)
-        for step in range(first, config.steps):
+        for step in range(first, steps):
             # 1. The part that learns in this step, and its learning rate
             turn = turns.learning(step) if turns else ""
             guard = guards[turn]
@@ -149,6 +153,10 @@ def train(
             averaged = average.module() if drawing or measuring else None
             if averaged and drawing and report:
                 report.sheet(done, objective.sheet(averaged))
+            measured = objective.evaluate(averaged) if averaged and measuring and chief else {}
+            if ending is not None and measuring and (why := of_chief(ending.ended())):
+                last = True
+                notes.append(why)
             progress = None
             if measuring or done % config.log_every == 0:
                 progress = Progress(
@@ -158,7 +166,8 @@ def train(
                     grad_norm=size,
                     rate=factor,
                     metrics={f"loss_{other}": _mean(recent[other]) for other in recent if other != lead}
-                    | (objective.evaluate(averaged) if averaged and measuring and chief else {}),
+                    | (telling.figures() if telling else {})
+                    | measured,
                     notes=tuple(notes),
                     **pace.report(),
                 )
@@ -176,6 +185,8 @@ def train(
                 save_checkpoint(folder, done, state.tensors(), numbers)
             if progress is not None:
                 yield progress
+            if why:
+                break
 
 
 def _check(numbers: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ class Objective(Protocol):
         ...
 
     def batch(self, step: int, part: Part) -> Any:
-        """Return data of a part of a step's global batch, on the device; the model is not used here.
+        """Return data of a part of a step's global batch, on the device; what learns is not used here.
 
         Random numbers come from generators of `train/parts.py`, seeded by the step and by the sample's place
         in the global batch: it does not depend on how that is cut into parts.
@@ -81,4 +81,26 @@ class Alternating(Protocol):
 
     def steady(self, part: str) -> bool:
         """Return whether a part's learning rate stays the same: no warm-up, no fall at the end."""
+        ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """An objective with figures of its steps besides their losses, such as the rewards of what was drawn."""
+
+    def figures(self) -> dict[str, float]:
+        """Return the figures of the steps since the last call, for a line of the log; every rank asks."""
+        ...
+
+
+@runtime_checkable
+class Ending(Protocol):
+    """An objective that may end its training early, by what it measured."""
+
+    def ended(self) -> str:
+        """Return why the training ends, a sentence; "" while it goes on.
+
+        Asked after each evaluation, where rank 0's answer counts, and before a resumed run goes on: what the
+        answer depends on belongs to `model`.
+        """
         ...

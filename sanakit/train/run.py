@@ -42,6 +42,8 @@ OF_ADAPTERS = {
     **{"rank": "rank", "caption": "caption", "repeats": "repeat", "class_prompts": "class-prompt"},
     **{"judge": "judge", "plan": "plan"},
 }
+# Those of recipes that learn from a reward.
+OF_REWARDS = {"rewards": "reward", "algorithm": "algorithm", "whole": "whole"}
 log = logging.getLogger(__name__)
 
 Recipes = Mapping[str, tuple[str, str]]
@@ -113,11 +115,12 @@ def run_recipe(
     for word in given.keys() - taken.keys():
         own = f"has a {word.replace('_', ' ')} of its own"
         why = {"source": "begins with nothing", "smoke": "has no short form"}.get(word, own)
-        why = "trains no adapter" if word in OF_ADAPTERS else why
+        option = (OF_ADAPTERS | OF_REWARDS).get(word, word).replace("_", "-")
+        if word in OF_ADAPTERS:
+            why = f"takes no {option}" if "rank" in taken else "trains no adapter"
+        why = "learns from no reward" if word in OF_REWARDS else why
         why = "takes no autoencoder of another run" if word == "autoencoder" else why
-        raise SettingsError(
-            f"The recipe {name} {why}: omit --{OF_ADAPTERS.get(word, word).replace('_', '-')}."
-        )
+        raise SettingsError(f"The recipe {name} {why}: omit --{option}.")
     _refuse_old(output, resume)
     begins_with = given.get("source", taken["source"].default if "source" in taken else None)
     if begins_with is not None and any(map(has_checkpoint, (output, *output.glob("*/")))):

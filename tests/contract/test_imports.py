@@ -34,7 +34,7 @@ ORDER = {
     "data": ("medium", "frame_folders", "read", "batches", "cache", "annotate"),
     "train": (
         *("config", "parts", "objective", "report", "pace", "guard", "distributed", "state", "optim", "loop"),
-        *("losses", "feeds", "distill", "objectives", "surgery", "record", "run", "runs"),
+        *("losses", "feeds", "distill", "objectives", "reinforce", "surgery", "record", "run", "runs"),
     ),
     "serve": ("engine", "jobs", "http", "web"),
     "cli": ("terminal",),
@@ -69,6 +69,7 @@ NETWORK = (
 MAY_USE_NETWORK = {
     "sanakit.weights.find.hub",
     "sanakit.eval.networks.chat",
+    "sanakit.train.reinforce.reward_calls",  # an endpoint that judges images, named by the user
     "sanakit.serve.uvicorn_seams",  # binds the socket that it listens on; it calls nobody
 }
 

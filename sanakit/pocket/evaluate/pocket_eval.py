@@ -23,6 +23,7 @@ from sanakit.pocket.evaluate.report import Draw, OnProgress
 
 KINDS = ("object", "ground", "silhouette", "two", "count", "left", "above", "size")
 BATCH = 20
+LARGER = 1.2  # times the other side: what is asked to be larger
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,7 +113,7 @@ def holds(question: Question, things: Sequence[Thing], image: Tensor) -> bool:
             case "above":
                 return first.y < second.y - abs(first.x - second.x)
             case _:
-                return first.side > 1.2 * second.side
+                return first.side > LARGER * second.side
     return True
 
 

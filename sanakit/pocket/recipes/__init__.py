@@ -14,6 +14,7 @@ RECIPES = {
     "pocket-video-autoencoder": ("sanakit.pocket.recipes.video", "autoencoder"),
     "pocket-video": ("sanakit.pocket.recipes.video", "video"),
     "pocket": ("sanakit.pocket.recipes.pocket", "pocket"),  # all of them
+    "pocket-rl": ("sanakit.pocket.recipes.reinforce", "reinforce"),
     "pocket-sprint": ("sanakit.pocket.recipes.sprint", "sprint"),
     "grow": ("sanakit.pocket.recipes.grow", "grow"),
     "prune": ("sanakit.pocket.recipes.prune", "prune"),

@@ -194,6 +194,25 @@ def accumulating(losses: nn.Module, last: bool) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
+def of_chief(text: str) -> str:
+    """Return rank 0's text; every rank must call this."""
+    if current_share().world == 1:
+        return text
+    texts = [text]
+    dist.broadcast_object_list(texts, 0)
+    return texts[0]
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """Return all ranks' tensors of one shape, one behind the other; every rank must call this."""
+    world = current_share().world
+    if world == 1:
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(world)]
+    dist.all_gather(parts, tensor)
+    return torch.cat(parts)
+
+
 def own(tensor: Tensor) -> Tensor:
     """Return this rank's part of a tensor, sharing its memory: all of it if it is not sharded."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # pyright: ignore[reportAttributeAccessIssue]

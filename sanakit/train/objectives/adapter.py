@@ -60,7 +60,7 @@ class AdapterObjective:
         self._begun = adapter.to(torch.float32)
         self._set = AdapterSet(self.base)
         self._set.add(self._begun, ADAPTER)
-        parts = dict(_named(self._set))
+        parts = dict(named_parts(self._set))
         self.model: nn.Module = nn.ModuleDict({ADAPTER: nn.ModuleDict(parts)}).requires_grad_(True)
         self._before: dict[str, float] | None = None  # of the class, without the adapter
 
@@ -110,12 +110,7 @@ class AdapterObjective:
 
     def trained(self, tensors: dict[str, Tensor]) -> Adapter:
         """Return the adapter with the tensors of a checkpoint's part `ADAPTER`, on the CPU."""
-        parts = []
-        for part in self._begun.parts:
-            name = _key(part.place.layer, part.place.start)
-            down, up = (tensors[f"{name}.{kind}"].float().cpu() for kind in ("down", "up"))
-            parts.append(replace(part, down=down, up=up))
-        return replace(self._begun, parts=tuple(parts))
+        return with_tensors(self._begun, tensors)
 
     @property
     def _learns_prior(self) -> bool:
@@ -128,12 +123,7 @@ class AdapterObjective:
 
     def _with(self, averaged: nn.Module) -> AdapterSet:
         """Return the transformer with averaged matrices; it shares all else with the one that is trained."""
-        other = self._set.twin()
-        values = cast(nn.ModuleDict, cast(nn.ModuleDict, averaged)[ADAPTER])
-        for name, part in _named(other):
-            mean = cast(LowRank, values[name])
-            part.down, part.up = mean.down, mean.up
-        return other
+        return with_matrices(self._set, cast(nn.ModuleDict, cast(nn.ModuleDict, averaged)[ADAPTER]))
 
     def _of_class(self, transformer: Sana) -> dict[str, float]:
         """Measure images and prompts of the class."""
@@ -154,10 +144,29 @@ class AdapterObjective:
         return measured
 
 
-def _named(adapters: AdapterSet) -> Iterator[tuple[str, LowRank]]:
-    """Yield the parts by names that a module can have."""
+def named_parts(adapters: AdapterSet) -> Iterator[tuple[str, LowRank]]:
+    """Yield the parts of the adapter called `ADAPTER`, by names that a module can have."""
     for path, part in adapters.parts(ADAPTER):
         yield _key(path, part.start), part
+
+
+def with_matrices(adapters: AdapterSet, values: nn.ModuleDict) -> AdapterSet:
+    """Return the same transformer with other matrices; it shares all else. values: by `named_parts`."""
+    other = adapters.twin()
+    for name, part in named_parts(other):
+        one = cast(LowRank, values[name])
+        part.down, part.up = one.down, one.up
+    return other
+
+
+def with_tensors(adapter: Adapter, tensors: dict[str, Tensor]) -> Adapter:
+    """Return an adapter with the tensors of a checkpoint's part, on the CPU."""
+    parts = []
+    for part in adapter.parts:
+        name = _key(part.place.layer, part.place.start)
+        down, up = (tensors[f"{name}.{kind}"].float().cpu() for kind in ("down", "up"))
+        parts.append(replace(part, down=down, up=up))
+    return replace(adapter, parts=tuple(parts))
 
 
 def _key(layer: str, start: int) -> str:

@@ -22,6 +22,7 @@ long":
 * `flow/solver.py`, `models/contracts.py`, `pipelines/result.py`: types. What a solver, a model, a codec and a
   task promise stands in the
   files of the path that keep it; these two only name it. (The solvers' state stood in `flow/euler.py`.)
+* `images/settings.py`, `images/parameters.py`: how settings stand in an image's file. They change no image.
 * `cli/drawing/outputs.py`: the names of the files that images go to; it knows no images.
 * `cli/drawing/batch.py`: a file of prompts is another task, which begins at the same command.
 * `pipelines/control.py`, `models/controlnet.py`: images that a drawing starts from or is
@@ -75,6 +76,8 @@ NOT_ON_THE_PATH = {
     "dialect.py",
     "text/native.py",
     "text/prompt_weights.py",
+    "images/parameters.py",
+    "images/settings.py",
     "models/contracts.py",
     "models/controlnet.py",
     "models/perturbed.py",

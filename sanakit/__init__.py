@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from sanakit.pipelines.control import ControlImage
     from sanakit.pipelines.text_to_image import TextToImage
     from sanakit.pipelines.video.text_to_video import TextToVideo
+    from sanakit.weights.find.catalog import list_models
 
 __version__ = "0.1.0"
-__all__ = ["BestOf", "ControlImage", "TextToImage", "TextToVideo", "__version__"]
+__all__ = ["BestOf", "ControlImage", "TextToImage", "TextToVideo", "__version__", "list_models"]
 
 
 def __getattr__(name: str) -> Any:
@@ -39,6 +40,10 @@ def __getattr__(name: str) -> Any:
         from sanakit.pipelines.video.text_to_video import TextToVideo
 
         return TextToVideo
+    if name == "list_models":
+        from sanakit.weights.find.catalog import list_models
+
+        return list_models
     raise AttributeError(f"module 'sanakit' has no attribute {name!r}; public names: {', '.join(__all__)}")
 
 

@@ -1,6 +1,6 @@
 """Graphs that ComfyUI writes into image files, and the settings in those that draw one image in one way.
 
-    prompt      the graph as it ran: {"3": {"class_type": "KSampler", "inputs": {"seed": 1, "model": ["4", 0]}}}
+    prompt      the graph as it ran: {"3": {"class_type": "KSampler", "inputs": {"model": ["4", 0]}}}
     workflow    the same as its page shows it: {"nodes": [{"id": 3, "type": "KSampler", ...}], "links": ...}
 
 An input is a value, or a link: the number of a node and of its output.
@@ -15,7 +15,8 @@ from typing import Any
 
 from sanakit.images.parameters import Fields, Settings
 
-GRAPH = ("prompt", "workflow")  # ComfyUI's chunks
+WORKFLOW = "workflow"
+GRAPH = ("prompt", WORKFLOW)  # ComfyUI's chunks
 MOST_NODES = 10_000  # that are looked at from one input
 _NODE = {"class_type", "type"}  # one of which names the class of a node
 _SEEDS = ("seed", "noise_seed")
@@ -34,6 +35,12 @@ def is_graph(text: str) -> bool:
     return bool(nodes) and all(isinstance(node, dict) and _NODE & node.keys() for node in nodes)
 
 
+def workflow_of(texts: Mapping[str, object]) -> str:
+    """Return the graph in an image's texts that ComfyUI's page opens; "" without one."""
+    text = str(texts.get(WORKFLOW, ""))
+    return text if is_graph(text) else ""
+
+
 def read_graph(text: str) -> tuple[Settings, Fields, str]:
     """Return the settings of a graph's only sampler by our names, other values by theirs, and a note.
 
@@ -43,11 +50,7 @@ def read_graph(text: str) -> tuple[Settings, Fields, str]:
     nodes = {number: node["inputs"] for number, node in graph.items() if isinstance(node.get("inputs"), dict)}
     samplers = [inputs for inputs in nodes.values() if "steps" in inputs and {*_SEEDS} & inputs.keys()]
     if len(samplers) != 1:
-        return (
-            {},
-            {},
-            f"Its graph has {len(samplers)} samplers, so its settings are not read: only those of one are.",
-        )
+        return {}, {}, f"Its graph has {len(samplers)} samplers: settings are read where there is one."
     sampler = samplers[0]
     fields: Fields = {}
     positive = _text(sampler, ("prompt", "positive"), nodes)

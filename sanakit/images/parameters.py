@@ -20,6 +20,7 @@ Settings = dict[str, str | int | float]
 
 SAMPLERS = {"dpm": "DPM++ 2M", "euler": "Euler", "scm": "SCM"}  # our solvers by their names
 MOST_FIELDS = 20_000  # characters of the line of settings
+_BY_US = "sanakit "
 HASH = 10  # digits of a model's hash
 # Our further settings under names that no other program gives a meaning.
 _FURTHER = {
@@ -66,7 +67,7 @@ def write_parameters(metadata: Mapping[str, object]) -> str:
     fields["Model"] = metadata.get("model")
     fields |= {theirs: metadata.get(ours) for ours, theirs in _FURTHER.items()}
     if "version" in metadata:
-        fields["Version"] = f"sanakit {metadata['version']}"
+        fields["Version"] = f"{_BY_US}{metadata['version']}"
     told = [f"{name}: {_quoted(value)}" for name, value in fields.items() if value not in (None, "")]
     negative = metadata.get("negative_prompt")
     lines = [str(metadata["prompt"]), *([f"Negative prompt: {negative}"] if negative else [])]
@@ -89,11 +90,27 @@ def read_parameters(text: str) -> tuple[Settings, Fields]:
     return _taken(prompt, "".join(negative), fields)
 
 
+def ours_in(settings: Settings, fields: Fields) -> dict[str, str]:
+    """Return the texts of our settings where a text of `write_parameters` was read; {} for any other.
+
+    That is what remains of them when another program writes an image again.
+    """
+    version = fields.get("Version", "")
+    if not version.startswith(_BY_US) or "Model" not in fields:
+        return {}
+    texts = {name: str(value) for name, value in settings.items()}
+    texts |= {"version": version.removeprefix(_BY_US), "model": fields["Model"]}
+    texts |= {ours: fields[theirs] for ours, theirs in _FURTHER.items() if theirs in fields}
+    solvers = {theirs: ours for ours, theirs in SAMPLERS.items()}
+    texts |= {"solver": solvers[fields["Sampler"]]} if fields.get("Sampler") in solvers else {}
+    return texts | ({"fingerprint": fields["Model hash"]} if "Model hash" in fields else {})
+
+
 def read_fooocus(text: str) -> tuple[Settings, Fields]:
     """Return the same of the JSON that Fooocus writes; both are empty for any other text.
 
-    >>> read_fooocus('{"prompt": "a cat", "steps": 30, "resolution": "(1152, 896)", "sharpness": 2.0}')
-    ({'prompt': 'a cat', 'negative_prompt': '', 'steps': 30, 'width': 1152, 'height': 896}, {'sharpness': '2.0'})
+    >>> read_fooocus('{"prompt": "a cat", "steps": 30, "sharpness": 2.0}')
+    ({'prompt': 'a cat', 'negative_prompt': '', 'steps': 30}, {'sharpness': '2.0'})
     """
     try:
         content = json.loads(text)

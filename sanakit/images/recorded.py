@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from sanakit.errors import SettingsError
 from sanakit.images.graphs import GRAPH, is_graph, read_graph
 from sanakit.images.opening import open_image
-from sanakit.images.parameters import read_fooocus, read_parameters
-from sanakit.images.settings import Metadata, read_metadata, user_comment
+from sanakit.images.parameters import ours_in, read_fooocus, read_parameters
+from sanakit.images.settings import Metadata, as_settings, read_metadata, user_comment
 from sanakit.reading import check_file
 
 SANAKIT, WEB_UI, FOOOCUS, COMFYUI = "sanakit", "Stable Diffusion web UI", "Fooocus", "ComfyUI"
@@ -64,6 +65,9 @@ def describe_image(path: str | os.PathLike[str]) -> ImageFacts | None:
     written = texts.get("parameters") or user_comment(image)
     for read, by in ((read_parameters, WEB_UI), (read_fooocus, FOOOCUS)):
         settings, others = read(written)
+        if ours := ours_in(settings, others):
+            with suppress(ValueError, KeyError):
+                return ImageFacts(**about, by=SANAKIT, settings=settings | as_settings(ours))
         if settings:
             by = FOOOCUS if others.get("Version", "").startswith(FOOOCUS) else by
             return ImageFacts(**about, by=by, settings=settings, others=others, notes=(_foreign(by),))

@@ -72,7 +72,7 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
         with Image.open(path, formats=["PNG", *EXIF_FORMATS]) as image:  # another reader may start a program
             image.load()  # text chunks may come after the pixels
             texts = dict(getattr(image, "text", {})) if image.format == "PNG" else _noted(image)
-        found: Metadata = {key: kind(texts[key]) for key, kind in _KINDS.items() if key in texts}
+        found = as_settings(texts)
         found["width"], found["height"] = (int(side) for side in texts["size"].split("x"))
         if {"prompt", "steps", "model"} <= set(found):
             return found
@@ -80,6 +80,11 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
     except (OSError, ValueError, SyntaxError, KeyError, Image.DecompressionBombError):
         pass
     raise SettingsError(f"{path} carries no settings: use an image file written by this package.")
+
+
+def as_settings(texts: Mapping[str, str]) -> Metadata:
+    """Return the settings in texts by our names, but for the size. Raises ValueError or KeyError."""
+    return {key: kind(texts[key]) for key, kind in _KINDS.items() if key in texts}
 
 
 def user_comment(image: Image.Image) -> str:

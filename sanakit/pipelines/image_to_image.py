@@ -44,6 +44,10 @@ class FromImage:
     def __init__(self, pipe: TextToImage) -> None:
         self.pipe = pipe
 
+    def __repr__(self) -> str:
+        """Tell what the pipeline has loaded."""
+        return f"{type(self).__name__} by {self.pipe!r}"
+
     @classmethod
     def from_pretrained(
         cls,
@@ -55,6 +59,7 @@ class FromImage:
         plan: str | None = None,
         adapters: AdapterChoices = (),
         control_model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+        **others: object,
     ) -> Self:
         """Load a model; all as for `TextToImage.from_pretrained`."""
         return cls(
@@ -67,6 +72,7 @@ class FromImage:
                 adapters=adapters,
                 encoder=True,
                 control_model=control_model,
+                **others,
             )
         )
 

@@ -231,6 +231,7 @@ def test_the_folders_defaults_hold_and_the_callers_words_win(pipe) -> None:
         "guidance": 3.0,
         "solver": "dpm",
         "model": "tiny",
+        "fingerprint": pipe.fingerprint,
         "version": own["version"],
         "seed": 0,
     }
@@ -369,6 +370,9 @@ def test_what_read_metadata_gives_draws_the_same_picture_again(pipe, tmp_path, d
     settings = read_metadata(path)
     assert settings.pop("model") == "tiny"
     del settings["version"]
+    assert settings["fingerprint"] == pipe.fingerprint
     again = pipe(**settings)
+    assert again.warnings == []
+    assert "other weights" in pipe(**settings | {"fingerprint": "0" * 12}).warnings[0]
     difference = np.asarray(again.images[0]).astype(int) - np.asarray(first.images[1]).astype(int)
     assert np.abs(difference).max() <= 1

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sanakit.cli.drawing import options as option
+from sanakit.cli.drawing.again import drawn_again
 from sanakit.cli.drawing.display import display
 from sanakit.cli.drawing.outputs import Outputs, outputs_of, save_images
 from sanakit.errors import SettingsError
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
 
 
 def generate(
+    context: typer.Context,
     prompt: Annotated[
         str | None,
         typer.Argument(metavar="PROMPT", show_default=False, help="What to draw, in a sentence; - reads it."),
     ] = None,
+    from_image: option.From = None,
     model: option.Model = "pocket",
     negative: option.Negative = "",
     prompt_weights: option.PromptWeights = False,
@@ -82,6 +85,7 @@ def generate(
         bool,
         typer.Option("--compile", help="Compile first; takes minutes, pays off for many images on a GPU."),
     ] = False,
+    no_metadata: option.NoMetadata = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     preview: Annotated[bool, typer.Option("--preview", help="Preview the image in the terminal.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
@@ -92,6 +96,9 @@ def generate(
     A PNG carries the settings it was drawn with. With --prompts, each row of a file is drawn; the options are
     for rows that do not say otherwise. Run it again and it continues where it stopped.
     """
+    if from_image is not None:
+        return generate(context, **drawn_again(context, from_image))
+
     # 1. The request
     size = option.size_of(size, width, height)
     settings: DrawSettings = {"steps": steps, "guidance": guidance, "solver": solver, "dialect": dialect}
@@ -101,8 +108,8 @@ def generate(
     loading["control_model"] = control_model
     words = (control, control_kind, control_scale, control_range)
     if prompts is not None:
-        if prompt is not None or preview:
-            other = "a PROMPT" if prompt is not None else "--preview"
+        if prompt is not None or preview or no_metadata:
+            other = "a PROMPT" if prompt is not None else "--preview" if preview else "--no-metadata"
             raise SettingsError(f"--prompts and {other} cannot be combined: give one of them.")
         from sanakit.cli.drawing.batch import draw_prompts
 
@@ -155,12 +162,14 @@ def generate(
     assert result is not None  # the last step carries it
 
     # 3. Save and print
-    deliver(result, outputs, seed, as_json=as_json)
+    deliver(result, outputs, seed, as_json=as_json, bare=no_metadata)
 
 
-def deliver(result: Result, outputs: Outputs, seed: int, *, as_json: bool) -> None:
+def deliver(
+    result: Result, outputs: Outputs, seed: int, *, as_json: bool, bare: bool, graph: str = ""
+) -> None:
     """Save images as `save_images` does and print what was made. Raises OutputError."""
-    paths = save_images(result, outputs, seed)
+    paths = save_images(result, outputs, seed, bare=bare, graph=graph)
     for warning in result.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
     if as_json:

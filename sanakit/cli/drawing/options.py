@@ -80,6 +80,18 @@ Output = Annotated[
         help="Or a folder/ for sana-SEED.png; several get -1, -2, ... in their names.",
     ),
 ]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="IMAGE",
+        show_default=False,
+        help="Take the settings of an image's file; what is typed counts more.",
+    ),
+]
+NoMetadata = Annotated[
+    bool, typer.Option("--no-metadata", help="Write files without the settings that drew them.")
+]
 Width = Annotated[
     int | None,
     typer.Option("--width", "-W", metavar="N", min=1, show_default=OWN, help="In pixels; or use --size."),

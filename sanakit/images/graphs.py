@@ -35,7 +35,7 @@ def is_graph(text: str) -> bool:
     return bool(nodes) and all(isinstance(node, dict) and _NODE & node.keys() for node in nodes)
 
 
-def workflow_of(texts: Mapping[str, object]) -> str:
+def workflow_of(texts: Mapping[Any, object]) -> str:
     """Return the graph in an image's texts that ComfyUI's page opens; "" without one."""
     text = str(texts.get(WORKFLOW, ""))
     return text if is_graph(text) else ""

@@ -22,7 +22,7 @@ SAMPLERS = {"dpm": "DPM++ 2M", "euler": "Euler", "scm": "SCM"}  # our solvers by
 MOST_FIELDS = 20_000  # characters of the line of settings
 _BY_US = "sanakit "
 HASH = 10  # digits of a model's hash
-# Our further settings under names that no other program gives a meaning.
+# Our further settings under names that no other program gives another meaning.
 _FURTHER = {
     "strength": "Denoising strength",
     "guidance_kind": "Guidance kind",
@@ -30,7 +30,9 @@ _FURTHER = {
     "prompt_weights": "Prompt weights",
     "adapters": "Adapters",
     "control": "Control",
-    "upscale": "Upscaled by",
+    "upscale": "Hires upscale",  # the web UI's own name
+    "upscale_strength": "Upscale strength",
+    "upscale_model": "Upscale model",
 }
 _NEGATIVE = re.compile(r"^\s*Negative prompt:", re.MULTILINE)
 _FIELD = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')  # up to a comma that no quotes hold
@@ -125,7 +127,7 @@ def read_fooocus(text: str) -> tuple[Settings, Fields]:
     if size := _RESOLUTION.fullmatch(str(content.get("resolution", ""))):
         fields["Size"] = f"{size[1]}x{size[2]}"
         del content["resolution"]
-    fields |= {_FOOOCUS.get(key, key): str(value) for key, value in content.items()}
+    fields |= {_FOOOCUS.get(str(key), str(key)): str(value) for key, value in content.items()}
     return _taken(prompt, negative, fields)
 
 

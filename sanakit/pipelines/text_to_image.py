@@ -99,7 +99,7 @@ class TextToImage(Loaded, Adaptable, Conditioned):
         compile: bool = False,
         adapters: AdapterChoices = (),
         control_model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
-        **others: object,
+        **unknown: object,
     ) -> TextToImage:
         """Load a model: catalog name, diffusers folder, .safetensors or .pth file, or Hub "org/repo".
 
@@ -115,7 +115,7 @@ class TextToImage(Loaded, Adaptable, Conditioned):
         control_model: ControlNets (`weights.load_controlnet`); None: the model's own, if it has one.
         Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for an absent device.
         """
-        check_arguments(others)
+        check_arguments(unknown)
         device, budget = choose_device(device), parse_budget(memory)
         settings, opened = load_settings(path), open_adapters(path, adapters)
         others = "auto" if dtype in ("float16", "fp16", torch.float16) else dtype

@@ -26,6 +26,7 @@ long":
 * `images/settings.py`, `images/parameters.py`: how settings stand in an image's file. They change no image.
 * `cli/drawing/outputs.py`: the names of the files that images go to; it knows no images.
 * `cli/drawing/again.py`: settings of an image's file in place of typed ones; the drawing is the same.
+* `cli/drawing/upscaling.py`: enlarging a drawn image is another task, which begins at the same command.
 * `cli/drawing/batch.py`: a file of prompts is another task, which begins at the same command.
 * `pipelines/control.py`, `models/controlnet.py`: images that a drawing starts from or is
   steered by are another task, too. Without one, nothing of them runs; they join the path by their types.
@@ -90,6 +91,7 @@ NOT_ON_THE_PATH = {
     "cli/drawing/again.py",
     "cli/drawing/batch.py",
     "cli/drawing/outputs.py",
+    "cli/drawing/upscaling.py",
     "cli/drawing/display.py",
     "cli/drawing/options.py",
     "adapters",

@@ -86,7 +86,7 @@ def test_text_to_image_takes_these_arguments() -> None:
     assert image | sampling <= {*parameters(TextToImage.stream), *DrawSettings.__annotations__}
     assert DrawSettings.__annotations__.keys() <= set(parameters(TextToImage.__call__))
     loading = {"path", "device", "dtype", "memory", "encoder", "plan", "compile", "adapters"}
-    loading |= {"control_model", "others"}  # others: refused with ours
+    loading |= {"control_model", "unknown"}  # unknown: refused with ours
     assert loading == set(parameters(TextToImage.from_pretrained))
 
 

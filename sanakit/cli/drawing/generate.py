@@ -19,6 +19,7 @@ from sanakit.cli.drawing import options as option
 from sanakit.cli.drawing.again import drawn_again
 from sanakit.cli.drawing.display import display
 from sanakit.cli.drawing.outputs import Outputs, outputs_of, save_images
+from sanakit.cli.drawing.upscaling import checked, enlarged
 from sanakit.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ def generate(
             metavar="N", min=1, max=1000, show_default=False, help="With --prompts: run N Ray workers."
         ),
     ] = None,
+    upscale: option.Upscale = None,
+    upscale_model: option.UpscaleModel = None,
+    upscale_strength: option.UpscaleStrength = None,
     device: option.Device = "auto",
     dtype: option.Dtype = "auto",
     memory: option.Memory = "auto",
@@ -108,8 +112,13 @@ def generate(
     loading["control_model"] = control_model
     words = (control, control_kind, control_scale, control_range)
     if prompts is not None:
-        if prompt is not None or preview or no_metadata:
-            other = "a PROMPT" if prompt is not None else "--preview" if preview else "--no-metadata"
+        others = {
+            "a PROMPT": prompt,
+            "--preview": preview,
+            "--no-metadata": no_metadata,
+            "--upscale": upscale,
+        }
+        if other := next((name for name, given in others.items() if given not in (None, False)), ""):
             raise SettingsError(f"--prompts and {other} cannot be combined: give one of them.")
         from sanakit.cli.drawing.batch import draw_prompts
 
@@ -150,15 +159,18 @@ def generate(
         if guidance_kind is not None:
             read_kind(guidance_kind)
         parse_budget(memory)
+        enlarging = checked(upscale, upscale_model, upscale_strength)
         settings["control"] = option.control_image(*words, model=model, control_model=control_model)
 
         # 2. The images, step by step
-        pipe = TextToImage.from_pretrained(model, **loading)
+        pipe = TextToImage.from_pretrained(model, **loading, encoder=enlarging is not None)
         width, height = sides or (None, None)
         result = None
         for step in pipe.stream(prompt, negative, width=width, height=height, **settings):
             show(step)
             result = step.result
+        if enlarging is not None and result is not None:
+            result = enlarged(result, pipe, enlarging, loading, show)
     assert result is not None  # the last step carries it
 
     # 3. Save and print

@@ -75,7 +75,7 @@ def show_image(picture: Image) -> None:
 
 def _so_far(step: Step | ClipStep | ClipChunk) -> Image:
     """Return what a step shows: the image itself where it is finished, else a preview."""
-    images = getattr(step.result, "images", None)  # clips have none
+    images = getattr(getattr(step, "result", None), "images", None)  # clips have none
     return images[0] if isinstance(images, list) and images else step.preview()
 
 

@@ -39,7 +39,7 @@ from sanakit.pipelines.control import (
     size_like,
 )
 from sanakit.pipelines.result import Output
-from sanakit.text.prompt_weights import WeightedText, checked_prompts, read_all
+from sanakit.text.prompt_weights import WeightedText, checked_prompts, read_all, unheard
 from sanakit.weights.fingerprint import other_weights
 from sanakit.weights.settings import ModelSettings
 
@@ -303,7 +303,7 @@ def check_request(
         guidance_embed=spec.guidance_embed,
         nets=spec.nets,
         dialect=own.dialect,
-        notes=(*own.notes, *differs, *notes, *told, *of_weights),
+        notes=(*own.notes, *differs, *notes, *told, *of_weights, *unheard(negatives, guidance)),
     )
 
 

@@ -248,6 +248,8 @@ def test_the_negative_prompt_matters_only_with_guidance(pipe) -> None:
 
     assert both(1.0) == 0
     assert both(4.0) > TOLERANCE
+    told = [pipe(PROMPT, negative_prompt="snow", guidance=scale, steps=1).warnings for scale in (1.0, 4.0)]
+    assert told == [["The negative prompt changes nothing at guidance 1: it needs more than 1."], []]
 
 
 def test_outputs_are_the_stages_of_one_picture(pipe) -> None:

@@ -70,7 +70,10 @@ def best_of(
     """
     prompt = option.prompt_of(prompt)
     seed, chosen = secrets.randbelow(2**32) if seed is None else seed, option.parse_adapters(adapter)
-    with progress_bar() as show, warnings.catch_warnings(action="ignore"):  # the result tells them
+    with (
+        progress_bar("loading the models") as show,
+        warnings.catch_warnings(action="ignore"),
+    ):  # the result tells them
         from sanakit.data.annotate.scoring import clip_scorer
         from sanakit.images.image import parse_size
         from sanakit.pipelines.best_of import BestOf

@@ -35,18 +35,18 @@ def display(
         return
     from rich.console import Console, Group
     from rich.live import Live
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[done]}"),
         TextColumn("{task.fields[pace]}"),
         TimeRemainingColumn(),
     )
     bar = Progress(*columns, console=console)
-    task = bar.add_task(first, total=None, pace="")
+    task = bar.add_task(first, total=None, done="", pace="")
     last = time.monotonic()
 
     with Live(bar, console=console, transient=not preview) as live:
@@ -56,7 +56,10 @@ def display(
             last, since = time.monotonic(), last
             # the first one waited for the model
             pace = f"{last - since:.2f} s/step" if step.index > 1 else ""
-            bar.update(task, description="drawing", completed=step.index, total=step.total, pace=pace)
+            done = f"{step.index}/{step.total}"
+            bar.update(
+                task, description="drawing", completed=step.index, total=step.total, done=done, pace=pace
+            )
             if preview:
                 live.update(Group(half_blocks(_so_far(step), console), bar), refresh=True)
 

@@ -112,6 +112,7 @@ def edit(
         from sanakit.images.opening import open_image
         from sanakit.pipelines import inpaint
         from sanakit.pipelines.image_to_image import ImageToImage
+        from sanakit.pipelines.source import checked_strength
 
         size = option.size_of(size, width, height)
         sides = parse_size(size) if size is not None else None
@@ -130,7 +131,7 @@ def edit(
         words = {"width": width, "height": height, "steps": steps, "guidance": guidance}
         words |= {"solver": solver, "dialect": dialect, "seed": seed, "num_images": num_images}
         words |= {"guidance_kind": guidance_kind, "prompt_weights": prompt_weights}
-        words |= {} if strength is None else {"strength": strength}
+        words |= {} if strength is None else {"strength": checked_strength(strength)}
         words["control"] = option.control_image(
             *(control, control_kind, control_scale, control_range), model=model, control_model=control_model
         )

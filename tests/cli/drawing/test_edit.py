@@ -281,3 +281,9 @@ def test_margins_are_read(text: str, margins: tuple[int, int, int, int]) -> None
 def test_what_are_no_margins_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="such as"):
         parse_margins(text)
+
+
+def test_a_wrong_strength_is_told_before_the_model_is_looked_for(edit, sana) -> None:
+    outcome = sana("edit", "photo.png", "a fox", "--model", "nowhere", "--strength", 2)
+    assert outcome.code == 2
+    assert "strength = 2.0" in outcome.err

@@ -37,6 +37,15 @@ def size_in_bytes(number: int) -> str:
     return f"{number} B"
 
 
+def shown(value: object) -> str:
+    """Return a value as it may stand in a terminal: on its line, without characters that steer it.
+
+    >>> shown("a fox\\x1b[2J\\nin snow")
+    'a fox [2J in snow'
+    """
+    return "".join(letter if letter.isprintable() else " " for letter in str(value))
+
+
 @contextmanager
 def progress_bar(first: str = "") -> Iterator[Callable[[str, int, int], None]]:
     """Yield the function that shows (what is done, how much is done, how much there is) on standard error.

@@ -53,7 +53,9 @@ MAX_IMAGES, MAX_SEED = 256, 2**63 - 1  # of one call
 _ELSEWHERE: dict[str, str] = dict.fromkeys(
     ("best_of", "score"), "`sana generate`, or by this call without best_of and score"
 )
-_ELSEWHERE |= dict.fromkeys(("upscale", "upscale_strength", "upscale_model"), "`sana generate`, or Upscale")
+_ELSEWHERE.update(
+    dict.fromkeys(("upscale", "upscale_strength", "upscale_model"), "`sana generate` or Upscale")
+)
 _ELSEWHERE["strength"] = "`sana edit` or ImageToImage, from the image that it was made from"
 
 Number = TypeVar("Number")

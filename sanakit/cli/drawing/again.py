@@ -18,6 +18,7 @@ import typer
 
 from sanakit import __version__
 from sanakit.cli.drawing.options import parse_adapters
+from sanakit.cli.terminal import shown
 from sanakit.cli.typer_seams import typed_options
 from sanakit.errors import SettingsError
 
@@ -77,7 +78,7 @@ def drawn_again(context: typer.Context, image: Path) -> dict[str, Any]:
     if facts.by != SANAKIT:
         _translate(recall, facts)
     for note in recall.notes:
-        print(f"Warning: {note}", file=sys.stderr)
+        print(f"Warning: {shown(note)}", file=sys.stderr)
     return recall.options
 
 
@@ -104,6 +105,8 @@ def _own(recall: Recall, facts: ImageFacts, image: Path) -> None:
         recall.notes += other_weights(digits, model, first_digits(model))
     elif model != name:
         recall.notes.append(f"It was drawn by {name:.100}; {model} draws another image.")
+    if "seed" not in settings and "seed" not in recall.typed:
+        recall.notes.append("It was drawn from noise that no file holds: a random seed is taken.")
     if (version := settings.get("version", __version__)) != __version__:
         recall.notes.append(f"It was drawn by version {version!s:.20}; this is {__version__}.")
     if "strength" in settings:

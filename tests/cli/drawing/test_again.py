@@ -129,6 +129,9 @@ def test_images_that_no_file_holds_are_told(sana, tiny: Path) -> None:
     assert "It was steered (edges 0.8 from 0 to 0.5 of 00ff by net@11)" in told
     assert "give the image with --control" in told
     assert "drawn by version 0.0.1" in told
+    noise = rewritten("one.png", "noise.png", seed=None)
+    assert "noise that no file holds" in sana("generate", "--from", noise, "--model", tiny, "-o", "b.png").err
+    assert "noise" not in sana("generate", "--from", noise, "--model", tiny, "-s", 1, "-o", "b.png").err
     assert same("one.png", "two.png")
 
 
@@ -172,6 +175,13 @@ def test_a_sampler_that_we_have_is_taken_by_our_name(sana, tiny: Path, sampler: 
     told = sana("generate", "--from", foreign("a.png", text), "--model", tiny, "-o", "two.png").err
     assert "Left out" not in told
     assert read_metadata("two.png")["solver"] == solver
+
+
+def test_what_another_program_wrote_cannot_steer_the_terminal(sana, tiny: Path) -> None:
+    text = "a fox\nSteps: 2, Sampler: \x1b[2J\x07odd, Seed: 1, Size: 64x64"
+    told = sana("generate", "--from", foreign("a.png", text), "--model", tiny, "-o", "two.png").err
+    assert "Sampler  [2J odd" in told
+    assert not {"\x1b", "\x07"} & {*told}
 
 
 def test_weights_that_cannot_be_read_stay_text(sana, tiny: Path) -> None:

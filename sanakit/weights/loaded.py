@@ -1,4 +1,4 @@
-"""What a pipeline has loaded, as its `repr` tells it."""
+"""The `repr` of pipelines: which model is loaded, and its parts."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _OPTIONS = {
     **{name: name for name in ("prompt_weights", "upscale", "upscale_strength", "upscale_model")},
     "negative_prompt": "negative",
 }
-# What a file of ours does not record was at its default then, whatever a user's own defaults are now.
+# Settings that a file of ours leaves out were at their defaults, whatever a user's own are now.
 _OURS_LEFT_OUT = {"negative": "", "prompt_weights": False, "guidance_kind": None, "dialect": "diffusers"}
 
 

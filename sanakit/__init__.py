@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from sanakit.pipelines.text_to_image import TextToImage
     from sanakit.pipelines.video.text_to_video import TextToVideo
     from sanakit.pipelines.world.world import World
+    from sanakit.weights.find.catalog import list_models
 
 __version__ = "0.1.0"
-__all__ = ["BestOf", "ControlImage", "TextToImage", "TextToVideo", "World", "__version__"]
+__all__ = ["BestOf", "ControlImage", "TextToImage", "TextToVideo", "World", "__version__", "list_models"]
 
 
 def __getattr__(name: str) -> Any:
@@ -44,6 +45,10 @@ def __getattr__(name: str) -> Any:
         from sanakit.pipelines.world.world import World
 
         return World
+    if name == "list_models":
+        from sanakit.weights.find.catalog import list_models
+
+        return list_models
     raise AttributeError(f"module 'sanakit' has no attribute {name!r}; public names: {', '.join(__all__)}")
 
 

@@ -5,7 +5,8 @@ The command line prints it and exits with code 2; anything else that escapes is 
 
 SanaError
 ├── SettingsError        a setting out of range: steps, guidance, seed, solver, number of images, prompt
-│   └── SizeError        a width or height that the model cannot draw
+│   ├── SizeError        a width or height that the model cannot draw
+│   └── ArgumentError    an argument that does not exist; also TypeError
 ├── ModelNotFoundError   a name that is not a catalog entry, folder, file or Hub repository
 ├── WeightsError         a file or folder whose content does not fit: empty, truncated, foreign, keys missing
 ├── PrecisionError       a dtype that this model or device must not compute in
@@ -38,6 +39,10 @@ class SettingsError(SanaError, ValueError):
 
 class SizeError(SettingsError):
     """This model cannot draw the requested width or height."""
+
+
+class ArgumentError(SettingsError, TypeError):
+    """An argument that does not exist; the message names ours where it is another library's."""
 
 
 class ModelNotFoundError(SanaError, LookupError):

@@ -80,7 +80,7 @@ def command_line() -> typer.Typer:
     """Build the whole command: `sana` and its subcommands."""
     from sanakit.cli import bench, train
     from sanakit.cli.data import group
-    from sanakit.cli.drawing import best_of, edit, generate, video, world
+    from sanakit.cli.drawing import best_of, draw, edit, generate, video, world
     from sanakit.cli.evaluation import evaluate
     from sanakit.cli.serving import keys, serve, ui
     from sanakit.cli.weights import convert, disk, models, quantize
@@ -95,6 +95,7 @@ def command_line() -> typer.Typer:
     sana.callback(invoke_without_command=True)(_sana)
     sana.command()(generate.generate)
     sana.command()(edit.edit)
+    sana.command()(draw.draw)
     sana.command("best-of")(best_of.best_of)
     sana.command()(video.video)
     sana.command()(world.world)

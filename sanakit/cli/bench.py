@@ -50,7 +50,7 @@ def bench(
             print(f"{name:<{max(map(len, facts))}}  {text}")
         return
     width, height = parse_size(size) if size is not None else (None, None)
-    with progress_bar() as show:
+    with progress_bar("loading the model") as show:
         report = measure_speed(
             model,
             width=width,

@@ -31,7 +31,7 @@ OF_A_CALL = frozenset(
         *("help", "debug", "json", "yes", "overwrite", "resume", "smoke", "seed", "num-images", "num-clips"),
         *("size", "width", "height", "frames", "seconds", "image", "clip", "mask", "expand", "strength"),
         *("prompts", "cluster", "control", "control-kind", "control-scale", "control-range", "images"),
-        *("control-model", "reference", "count", "keep", "preview", "output"),
+        *("control-model", "reference", "count", "keep", "preview", "output", "from"),
     )
 )
 Defaults = dict[str, Any]  # of a command's options by parameter, and of its subcommands by name

@@ -37,11 +37,21 @@ def size_in_bytes(number: int) -> str:
     return f"{number} B"
 
 
+def shown(value: object) -> str:
+    """Return a value as it may stand in a terminal: on its line, without characters that steer it.
+
+    >>> shown("a fox\\x1b[2J\\nin snow")
+    'a fox [2J in snow'
+    """
+    return "".join(letter if letter.isprintable() else " " for letter in str(value))
+
+
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar(first: str = "") -> Iterator[Callable[[str, int, int], None]]:
     """Yield the function that shows (what is done, how much is done, how much there is) on standard error.
 
-    Where standard error is not a terminal, nothing is shown and rich is not imported.
+    first: what is done until it is called. Where standard error is not a terminal, nothing is shown and rich
+    is not imported.
     """
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda what, done, total: None
@@ -51,7 +61,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
+        task = bar.add_task(first, total=None)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 
 

@@ -171,7 +171,7 @@ def train(
     progress = None
     said: set[str] = set()  # lines of notes: the report on the images is one of them
     by_lines = sys.stderr is not None and not sys.stderr.isatty()  # a bar would not show there
-    with progress_bar() as show, logs_on_stderr("sanakit.train", "sanakit.pocket"):
+    with progress_bar("preparing") as show, logs_on_stderr("sanakit.train", "sanakit.pocket"):
         for progress in run_recipe(
             recipe,
             RECIPES,

@@ -103,6 +103,12 @@ def wrong_value(error: Any) -> tuple[str, str] | None:
     return error.ctx.command_path.partition(" ")[2], param.name
 
 
+def typed_options(context: typer.Context) -> set[str]:
+    """Return the parameters of a command that its command line gave, not a default."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+
+
 def extra_words(error: Any) -> str:
     """Return the words that a command could not use, with blanks between; "" where there are none."""
     found = re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", error.format_message(), re.DOTALL)

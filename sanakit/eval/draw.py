@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from sanakit.pipelines.batch import draw_group, drawn_by, finished, groups, held
 from sanakit.pipelines.prompt_file import read_prompts
 from sanakit.pipelines.request import ModelSpec, check_request
 from sanakit.pipelines.text_to_image import TextToImage
+from sanakit.weights.fingerprint import first_digits
 from sanakit.weights.settings import load_configs, load_settings
 
 PROMPTS, IMAGES = "prompts.jsonl", "pictures"
@@ -55,6 +57,7 @@ def draw_cases(
         except OSError as error:
             raise _explain(folder, error) from None
         spec = ModelSpec.of(load_settings(model), *load_configs(model))
+        spec = replace(spec, fingerprint=first_digits(model))
         entries = read_prompts(folder / PROMPTS, partial(check_request, spec))
         weights = drawn_by(model, (loading or {}).get("plan"))
         done = finished(entries, place, weights, remedy="Choose another folder (--output).")

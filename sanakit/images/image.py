@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +21,11 @@ from PIL import Image
 from torch import Tensor
 
 from sanakit.dialect import USUAL, Dialect
-from sanakit.errors import OutputError, SettingsError, SizeError
+from sanakit.errors import OutputError, SizeError
+from sanakit.images.settings import Metadata as Metadata
+from sanakit.images.settings import file_options
+from sanakit.images.settings import read_metadata as read_metadata
 from sanakit.whole import written_whole
-
-Metadata = dict[str, str | int | float]  # prompt, negative_prompt, width, height, steps, guidance, seed, ...
 
 HALF = 127.5  # levels of a file's 255 that a unit of [-1, 1] spans
 MIN_SIDE = 64  # pixels
@@ -40,13 +40,6 @@ _NEVER = {(21, 11)}
 _NOT_BELOW_2K = {(8, 31), (8, 30), (26, 9), (28, 9), (29, 8), (30, 8), (31, 8)}
 _NOT_NATIVE = _NOT_BELOW_2K - {(8, 31)} | {(8, 29)}  # at 2048 px
 _PREVIEW_PATCH = 8
-# The text chunks that are settings, besides "size"; those of other programs are left alone.
-_KINDS = {"steps": int, "seed": int, "best_of": int, "guidance": float, "strength": float, "score": float} | {
-    name: str
-    for name in ("prompt", "negative_prompt", "guidance_kind", "solver", "dialect", "adapters")
-    + ("control", "model", "version")
-}
-_KINDS["prompt_weights"] = {"True": True, "False": False}.__getitem__
 
 
 def drawn_size(
@@ -180,15 +173,15 @@ def encode(
     quality: 1 to 100, of JPEG and WebP.
     """
     file = io.BytesIO()
-    image.save(file, format=file_format, **_options(file_format, metadata, quality))
+    image.save(file, format=file_format, **file_options(file_format, metadata or {}, quality))
     return file.getvalue()
 
 
 def save(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping | None = None) -> Path:
     """Write an image whole or not at all, in the format of its suffix: .png, .jpg, .jpeg or .webp.
 
-    metadata: its settings, as in `Result.metadata`; PNG files carry them as text chunks, the others cannot.
-    Returns the path. Raises OutputError.
+    metadata: its settings, as in `Result.metadata`, which the file carries, see `settings.py`; None: none.
+    Returns the path. Raises OutputError. Warns where a JPEG file has no room for them.
     """
     path = Path(path).expanduser()
     if path.suffix.lower() not in FORMATS:
@@ -198,7 +191,7 @@ def save(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping | N
     if not os.path.isdir(path.parent):
         raise OutputError(f"The folder {path.parent} does not exist: create it first or choose another one.")
     file_format = FORMATS[path.suffix.lower()]
-    options = _options(file_format, metadata, QUALITY)
+    options = file_options(file_format, metadata or {}, QUALITY)
     try:
         with written_whole(path) as partial:
             image.save(partial, format=file_format, **options)
@@ -208,42 +201,6 @@ def save(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping | N
             f"{path} cannot be written ({reason}): check the path, its permissions and the free space."
         ) from None
     return path
-
-
-def read_metadata(path: str | os.PathLike[str]) -> Metadata:
-    """Read back a PNG's settings alone, as they stood in `Result.metadata`. Raises SettingsError."""
-    try:
-        if isinstance(path, str | os.PathLike) and not os.path.isfile(path):
-            raise OSError  # reading a pipe may never end
-        with Image.open(path, formats=["PNG"]) as image:  # another reader may start a program
-            image.load()  # text chunks may come after the pixels
-            chunks = dict(getattr(image, "text", {}))
-        found: Metadata = {key: kind(chunks[key]) for key, kind in _KINDS.items() if key in chunks}
-        found["width"], found["height"] = (int(side) for side in chunks["size"].split("x"))
-        if {"prompt", "steps", "model"} <= set(found):
-            return found
-    # SyntaxError: what Pillow calls a broken PNG; a bomb is an image of far too many pixels
-    except (OSError, ValueError, SyntaxError, KeyError, Image.DecompressionBombError):
-        pass
-    raise SettingsError(f"{path} carries no settings: use a PNG file written by this package.")
-
-
-def _options(file_format: str, metadata: Mapping | None, quality: int) -> dict[str, Any]:
-    """Return Pillow's options for writing a file of this format."""
-    return {"pnginfo": _chunks(metadata or {})} if file_format == "PNG" else {"quality": quality}
-
-
-def _chunks(metadata: Mapping):
-    """Return settings as PNG text chunks: iTXt (UTF-8) for prompts, plain tEXt for the rest."""
-    from PIL.PngImagePlugin import PngInfo
-
-    texts = {key: str(value) for key, value in metadata.items() if key not in ("width", "height")}
-    if {"width", "height"} <= set(metadata):
-        texts["size"] = f"{metadata['width']}x{metadata['height']}"
-    chunks = PngInfo()
-    for key, text in texts.items():
-        (chunks.add_itxt if "prompt" in key else chunks.add_text)(key, text)
-    return chunks
 
 
 def _with_one(latents: Tensor) -> Tensor:

@@ -49,7 +49,8 @@ REMEDY = "Choose another folder, or replace them with --overwrite."
 AT_ONCE = 8  # images of a group, at most
 PIXELS_AT_ONCE = AT_ONCE * 512 * 512  # of a group, unless one image has more
 NAMED = 3  # files that a message shows
-NO_SETTINGS = ("version", "best_of", "score")  # of what a PNG carries: they change no pixel
+# Of what a file carries: they change no pixel, or are known otherwise (`drawn_by`).
+NO_SETTINGS = ("version", "best_of", "score", "fingerprint")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -248,7 +249,7 @@ def _check_folder(folder: Path) -> None:
 
 def _shared(entry: PromptImage) -> dict[str, Any]:
     """Return the settings that the images of a group have in common, as arguments of `check_request`."""
-    own = ("prompt", "negative_prompt", "seed", "model", "version")
+    own = ("prompt", "negative_prompt", "seed", "model", "fingerprint", "version")
     return {name: value for name, value in entry.metadata.items() if name not in own}
 
 

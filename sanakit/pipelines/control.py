@@ -11,11 +11,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -34,6 +35,9 @@ from sanakit.models.sana import has_blocks
 MAX_SCALE = 100.0
 _ROUNDING = 1e-9  # of a share of the steps
 _DIGITS = 12  # of an image's hash
+_RECORD = re.compile(
+    r"([a-z-]+) (-?[0-9.]+)(?: from ([0-9.]+) to ([0-9.]+))?(?: of ([0-9a-f]+))?(?: by (.+)@[0-9a-f]+)?"
+)
 SAME_SHAPE = 0.02  # difference of two aspect ratios that nobody is told about
 
 
@@ -117,6 +121,29 @@ def recorded(images: Sequence[ControlImage], nets: Sequence[str] = ()) -> str:
         f"{one.settings} of {one.fingerprint}" + (f" by {net}" if net else "")
         for one, net in zip(images, every, strict=True)
     )
+
+
+class ControlRecord(NamedTuple):
+    """One recorded control: its settings, its ControlNet's name, its image's hash; "": nothing was said."""
+
+    kind: str
+    scale: str
+    start: str
+    end: str
+    net: str
+    image: str
+
+
+def recorded_controls(text: object) -> list[ControlRecord]:
+    """Return each control in a text of `recorded`. Raises SettingsError for what is not a record.
+
+    >>> recorded_controls("edges 0.8 from 0 to 0.5 by lines@90ab12cd34ef")[0][:5]
+    ('edges', '0.8', '0', '0.5', 'lines')
+    """
+    found = [_RECORD.fullmatch(one) for one in str(text).split("; ")] if text else []
+    if not all(found):
+        raise SettingsError(f"The setting control is {str(text)[:200]!r}, which is not a record of control.")
+    return [ControlRecord(*(m[group] or "" for group in (1, 2, 3, 4, 6, 5))) for m in found if m]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

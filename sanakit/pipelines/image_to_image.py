@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from sanakit.adapters.pipeline import AdapterChoices
+from sanakit.arguments import check_arguments
 from sanakit.pipelines.request import DrawSettings, ModelSpec, check_request, plain, steps_done
 from sanakit.pipelines.result import Result, Step, result_of
 from sanakit.pipelines.source import make_source
@@ -44,6 +45,10 @@ class FromImage:
     def __init__(self, pipe: TextToImage) -> None:
         self.pipe = pipe
 
+    def __repr__(self) -> str:
+        """Tell what the pipeline has loaded."""
+        return f"{type(self).__name__} by {self.pipe!r}"
+
     @classmethod
     def from_pretrained(
         cls,
@@ -55,8 +60,10 @@ class FromImage:
         plan: str | None = None,
         adapters: AdapterChoices = (),
         control_model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+        **unknown: object,
     ) -> Self:
         """Load a model; all as for `TextToImage.from_pretrained`."""
+        check_arguments(unknown)
         return cls(
             TextToImage.from_pretrained(
                 path,

@@ -230,7 +230,9 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     try:
         return torch.empty(0, device=device, dtype=torch.float32).device
     except (RuntimeError, AssertionError, NotImplementedError, TypeError):  # torch has one for each reason
-        raise SettingsError(f"There is no device {str(device)!r} here: use auto, cpu, cuda or mps.") from None
+        raise SettingsError(
+            f"There is no device {str(device)!r} here: use auto, which takes what there is."
+        ) from None
 
 
 @contextmanager

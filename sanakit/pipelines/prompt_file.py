@@ -138,7 +138,7 @@ def row_name(number: int, prompt: str) -> str:
     >>> row_name(12, "A red apple!")
     '00012-a-red-apple'
     """
-    return f"{number:05}{_slug(prompt)}"
+    return f"{number:05}{slug(prompt)}"
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Callable[[], Values]]]:
@@ -280,7 +280,7 @@ def checked_name(name: str) -> str:
     return stem
 
 
-def _slug(prompt: str) -> str:
+def slug(prompt: str) -> str:
     """Return "-" and the first words of a prompt, in any script, as they can stand in a file's name."""
     words = re.findall(r"\w+", unicodedata.normalize("NFKC", prompt).lower().replace("_", " "))
     slug = "-".join(words)[:SLUG].rstrip("-")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sanakit import __version__
 from sanakit.adapters.attach import check_recorded
+from sanakit.arguments import check_arguments
 from sanakit.dialect import USUAL, Dialect, check_dialect
 from sanakit.errors import SettingsError
 from sanakit.flow.dpm import FlowDPM, dpm_times
@@ -38,7 +39,8 @@ from sanakit.pipelines.control import (
     size_like,
 )
 from sanakit.pipelines.result import Output
-from sanakit.text.prompt_weights import WeightedText, checked_prompts, read_all
+from sanakit.text.prompt_weights import WeightedText, checked_prompts, read_all, unheard
+from sanakit.weights.fingerprint import other_weights
 from sanakit.weights.settings import ModelSettings
 
 SOLVERS: dict[str, tuple[Callable[[Tensor, bool | None], Solver], Callable[[int, float], Tensor]]] = {
@@ -50,6 +52,9 @@ MAX_IMAGES, MAX_SEED = 256, 2**63 - 1  # of one call
 # Settings of other tasks that a PNG may carry -> what draws its image again.
 _ELSEWHERE: dict[str, str] = dict.fromkeys(
     ("best_of", "score"), "`sana generate`, or by this call without best_of and score"
+)
+_ELSEWHERE.update(
+    dict.fromkeys(("upscale", "upscale_strength", "upscale_model"), "`sana generate` or Upscale")
 )
 _ELSEWHERE["strength"] = "`sana edit` or ImageToImage, from the image that it was made from"
 
@@ -92,6 +97,7 @@ class ModelSpec:
     nets: tuple[str, ...] = ()  # "name@hash" of each, "" where it was not read from a file
     dense_time: bool = False  # times go to the model in [0, 1], as for Sprint, its teacher and pocket
     adapters: str = ""  # the record of those in use, see `adapters/attach.py`
+    fingerprint: str = ""  # of the weights, the first digits; "": not known
 
     @property
     def whole_times(self) -> bool | None:
@@ -221,9 +227,10 @@ def check_request(
     is the result's then. Raises SettingsError or SizeError.
     """
     check_recorded(others.pop("adapters", None), spec.adapters)
+    differs = other_weights(others.pop("fingerprint", ""), spec.settings.name, spec.fingerprint)
     for name in others:
         if name not in _ELSEWHERE:
-            raise TypeError(f"{name!r} is not a setting.")
+            check_arguments([name], DrawSettings.__annotations__)
         raise SettingsError(f"{name} is not a setting of text to image: draw it by {_ELSEWHERE[name]}.")
     usual = spec.settings.dialect
     if dialect is not None:
@@ -267,6 +274,7 @@ def check_request(
         cells.check(latents, count)
     shared = {"width": width, "height": height, "steps": steps}
     shared |= {"guidance": float(guidance), "solver": solver, "model": own.name, "version": __version__}
+    shared |= {"fingerprint": spec.fingerprint} if spec.fingerprint else {}
     shared |= {} if own.guidance_kind == str(kind) == str(PLAIN) else {"guidance_kind": str(kind)}
     shared |= {} if usual == own.dialect == USUAL else {"dialect": own.dialect}
     shared |= {"prompt_weights": True} if prompt_weights else {}
@@ -297,7 +305,7 @@ def check_request(
         guidance_embed=spec.guidance_embed,
         nets=spec.nets,
         dialect=own.dialect,
-        notes=(*own.notes, *notes, *told, *of_weights),
+        notes=(*own.notes, *differs, *notes, *told, *of_weights, *unheard(negatives, guidance)),
     )
 
 

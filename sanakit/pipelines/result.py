@@ -5,16 +5,20 @@ Shapes: B images, C h w latents, H W pixels.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from sanakit.errors import NumericsError
-from sanakit.images.image import Metadata
+from sanakit.errors import NumericsError, SettingsError
+from sanakit.images.image import Metadata, save, to_pil
+from sanakit.images.notebook import html_of, png_of
+from sanakit.whole import numbered
 
 Output = Literal["pil", "pt", "latent"]
 
@@ -26,8 +30,36 @@ class Result:
     images: list[Image.Image] | Tensor  # "pil"; "pt": B 3 H W in [-1, 1]; "latent": B C h w
     seeds: list[int]  # one per image; empty where the caller gave the noise
     timings: dict[str, float]  # seconds for text, denoise, decode
-    metadata: list[Metadata]  # one per image: all it takes to draw it again; see `save`
+    metadata: list[Metadata]  # one per image: all it takes to draw it again; `save` writes it into files
     warnings: list[str]  # what the user should know, such as a prompt that was cut
+
+    def save(self, path: str | os.PathLike[str]) -> list[Path]:
+        """Write each image with its settings, as `images.image.save` does; return the paths.
+
+        path: its suffix says the format; several images get -1, -2, ... in their names.
+        Raises OutputError, or SettingsError for latents.
+        """
+        images = self._pictures()
+        paths = numbered(Path(path).expanduser(), len(images))
+        each = zip(images, paths, self.metadata, strict=True)
+        return [save(image, name, settings) for image, name, settings in each]
+
+    def _repr_html_(self) -> str | None:
+        """Return the images as a notebook shows them; None of latents."""
+        return None if self._is_latent else html_of(self._pictures(), self.metadata)
+
+    def _repr_png_(self) -> bytes | None:
+        """Return the same where a notebook shows no HTML."""
+        return png_of(self._pictures()) if self.metadata and not self._is_latent else None
+
+    def _pictures(self) -> list[Image.Image]:
+        if self._is_latent:
+            raise SettingsError("The result holds latents: pass them to `decode`, or draw without output.")
+        return self.images if isinstance(self.images, list) else to_pil(self.images)
+
+    @property
+    def _is_latent(self) -> bool:
+        return isinstance(self.images, Tensor) and self.images.shape[1] != 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from sanakit.adapters.pipeline import Adaptable, AdapterChoices, open_adapters
+from sanakit.arguments import check_arguments
 from sanakit.dialect import Dialect
 from sanakit.errors import MemoryLimitError, SettingsError
 from sanakit.images.image import draw_preview, fit_preview, resize_and_crop, to_levels, to_pil
@@ -50,11 +51,13 @@ from sanakit.pipelines.result import LastStep, Output, Result, Step, check_finit
 from sanakit.text.prompt_weights import weigh
 from sanakit.weights import load_image_autoencoder, load_settings, load_text_encoder, load_transformer
 from sanakit.weights.control import load_controlnets
+from sanakit.weights.fingerprint import first_digits
 from sanakit.weights.known_things import unknown_prompts
+from sanakit.weights.loaded import Loaded
 from sanakit.weights.settings import ModelSettings
 
 
-class TextToImage(Adaptable, Conditioned):
+class TextToImage(Loaded, Adaptable, Conditioned):
     """A model that draws images of prompts.
 
     transformer, autoencoder (its decoder will do), text_encoder, settings: the parts and their defaults.
@@ -96,6 +99,7 @@ class TextToImage(Adaptable, Conditioned):
         compile: bool = False,
         adapters: AdapterChoices = (),
         control_model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+        **unknown: object,
     ) -> TextToImage:
         """Load a model: catalog name, diffusers folder, .safetensors or .pth file, or Hub "org/repo".
 
@@ -111,6 +115,7 @@ class TextToImage(Adaptable, Conditioned):
         control_model: ControlNets (`weights.load_controlnet`); None: the model's own, if it has one.
         Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for an absent device.
         """
+        check_arguments(unknown)
         device, budget = choose_device(device), parse_budget(memory)
         settings, opened = load_settings(path), open_adapters(path, adapters)
         others = "auto" if dtype in ("float16", "fp16", torch.float16) else dtype
@@ -131,6 +136,7 @@ class TextToImage(Adaptable, Conditioned):
                     part.to(device)
         shared = {"device": device, "memory": budget}
         pipe = cls(transformer, decoder, text, settings, **shared, controlnets=nets)
+        pipe.fingerprint = first_digits(path)
         pipe.load_opened(opened)
         if compile:
             compile_sampling(transformer, device)
@@ -141,7 +147,8 @@ class TextToImage(Adaptable, Conditioned):
         """The facts about the model that checking a call needs."""
         spec = ModelSpec.of(self.settings, self.transformer.config, self.autoencoder.config)
         spec = spec if has_blocks(self.transformer) else replace(spec, depth=0)
-        return replace(spec, adapters=self.adapted_by, nets=self.nets, controlnets=len(self.controlnets))
+        beside = {"nets": self.nets, "controlnets": len(self.controlnets), "fingerprint": self.fingerprint}
+        return replace(spec, adapters=self.adapted_by, **beside)
 
     def __call__(
         self,

@@ -131,6 +131,13 @@ def checked_prompts(
     return list(prompts), list(negatives)
 
 
+def unheard(negatives: Sequence[str], guidance: float) -> tuple[str, ...]:
+    """Return what is told where negative prompts change nothing, as guidance is turned off."""
+    if guidance > 1 or not any(negatives):
+        return ()
+    return (f"The negative prompt changes nothing at guidance {guidance:g}: it needs more than 1.",)
+
+
 def read_all(
     prompts: Sequence[str], negatives: Sequence[str], prompt_weights: bool
 ) -> tuple[list[WeightedText], list[WeightedText], list[str]]:

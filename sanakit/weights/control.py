@@ -22,7 +22,7 @@ from sanakit.models.sana import Embedders, Sana, SanaConfig, has_blocks
 from sanakit.quant.plans import find_plan
 from sanakit.quant.quantize import quantize
 from sanakit.weights.find.resolve import INDEX, ModelSource, kind_words, open_network, recognised, resolve
-from sanakit.weights.fingerprint import SHOWN, fingerprint_weights, told_apart
+from sanakit.weights.fingerprint import first_digits, told_apart
 from sanakit.weights.layouts.controlnet import (
     HINT,
     controlnet_pairs,
@@ -63,7 +63,7 @@ class ControlFile:
     @cached_property
     def fingerprint(self) -> str:
         """The first digits of the hash of its weights."""
-        return _fingerprint(self.path)
+        return first_digits(self.path, PART)
 
     def fits(self, base: SanaConfig) -> bool:
         """Return whether it can steer a model of these sizes."""
@@ -114,13 +114,7 @@ def controlnet_label(path: StrPath) -> str:
 
     The name is the last part of its path or repository.
     """
-    return f"{told_apart(path).replace(';', ' ')}@{_fingerprint(path)}"
-
-
-def _fingerprint(path: StrPath) -> str:
-    """Return the first digits of the hash of a ControlNet's weights, see `weights/fingerprint.py`."""
-    found = fingerprint_weights(path)
-    return found.parts.get(PART, found.whole).partition("-")[2][:SHOWN]
+    return f"{told_apart(path).replace(';', ' ')}@{first_digits(path, PART)}"
 
 
 def open_controlnet(source: ModelSource) -> tuple[TensorFiles, str, SanaConfig, Order]:

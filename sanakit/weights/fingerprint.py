@@ -60,6 +60,30 @@ def fingerprint_weights(model: str | os.PathLike[str], *, exact: bool = False) -
     )
 
 
+def first_digits(model: str | os.PathLike[str], part: str = "") -> str:
+    """Return the first digits of a model's fingerprint, as images record it. Raises as that does.
+
+    part: whose fingerprint is taken, if the model has such a part.
+    """
+    found = fingerprint_weights(model)
+    return found.parts.get(part, found.whole).partition("-")[2][:SHOWN]
+
+
+def other_weights(recorded: object, name: str, now: str) -> tuple[str, ...]:
+    """Return what is told where an image was drawn by other weights than those that draw it again; else ().
+
+    recorded, now: the first digits of fingerprints, the first one's perhaps fewer; "": not known, which is
+    not told. name: of the model.
+    """
+    text = str(recorded or now)[:SHOWN]
+    if not now or now.startswith(text):
+        return ()
+    return (
+        f"These settings are of other weights (fingerprint {text}) than those of {name} here ({now}): "
+        "another image is drawn.",
+    )
+
+
 def weights_sha256(module: nn.Module) -> str:
     """Return which weights a module in memory has: the SHA-256 of names, shapes and float32 values.
 

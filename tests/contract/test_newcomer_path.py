@@ -6,7 +6,8 @@ that these files import, lazy imports included. Left out, each for a reason that
 long":
 
 * `weights/`: how bytes become modules. The path begins where the modules exist.
-* `errors.py`: a list of exception classes; nothing happens in it.
+* `errors.py`, `arguments.py`: lists of exception classes and of other libraries' names; nothing happens in
+  them.
 * `cli/drawing/options.py`: a list of options, which other commands take, too; nothing happens in it.
 * `whole.py`: how any file gets to the disk whole; it knows no images.
 * `__init__.py` of the package and its folders: docstrings and names. A name that one of
@@ -22,7 +23,10 @@ long":
 * `flow/solver.py`, `models/contracts.py`, `pipelines/result.py`: types. What a solver, a model, a codec and a
   task promise stands in the
   files of the path that keep it; these two only name it. (The solvers' state stood in `flow/euler.py`.)
+* `images/settings.py`, `images/parameters.py`: how settings stand in an image's file. They change no image.
 * `cli/drawing/outputs.py`: the names of the files that images go to; it knows no images.
+* `cli/drawing/again.py`: settings of an image's file in place of typed ones; the drawing is the same.
+* `cli/drawing/upscaling.py`: enlarging a drawn image is another task, which begins at the same command.
 * `cli/drawing/batch.py`: a file of prompts is another task, which begins at the same command.
 * `pipelines/control.py`, `models/controlnet.py`: images that a drawing starts from or is
   steered by are another task, too. Without one, nothing of them runs; they join the path by their types.
@@ -66,6 +70,7 @@ PATH = (
 ENTRIES = PATH[:2]
 NOT_ON_THE_PATH = {
     "weights",
+    "arguments.py",
     "errors.py",
     "whole.py",
     "flow/euler.py",
@@ -75,14 +80,18 @@ NOT_ON_THE_PATH = {
     "dialect.py",
     "text/native.py",
     "text/prompt_weights.py",
+    "images/parameters.py",
+    "images/settings.py",
     "models/contracts.py",
     "models/controlnet.py",
     "models/perturbed.py",
     "models/weighted.py",
     "pipelines/control.py",
     "pipelines/result.py",
+    "cli/drawing/again.py",
     "cli/drawing/batch.py",
     "cli/drawing/outputs.py",
+    "cli/drawing/upscaling.py",
     "cli/drawing/display.py",
     "cli/drawing/options.py",
     "adapters",

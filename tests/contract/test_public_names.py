@@ -50,14 +50,8 @@ def test_help_loads_nothing_heavy(arguments: str) -> None:
 
 
 def test_the_root_offers_exactly_these_names() -> None:
-    assert sorted(sanakit.__all__) == [
-        "BestOf",
-        "ControlImage",
-        "TextToImage",
-        "TextToVideo",
-        "World",
-        "__version__",
-    ]
+    names = ["BestOf", "ControlImage", "TextToImage", "TextToVideo", "World", "__version__", "list_models"]
+    assert sorted(sanakit.__all__) == names
     assert dir(sanakit) == sorted(sanakit.__all__)
 
 
@@ -92,7 +86,7 @@ def test_text_to_image_takes_these_arguments() -> None:
     assert image | sampling <= {*parameters(TextToImage.stream), *DrawSettings.__annotations__}
     assert DrawSettings.__annotations__.keys() <= set(parameters(TextToImage.__call__))
     loading = {"path", "device", "dtype", "memory", "encoder", "plan", "compile", "adapters"}
-    loading |= {"control_model"}
+    loading |= {"control_model", "unknown"}  # unknown: refused with ours
     assert loading == set(parameters(TextToImage.from_pretrained))
 
 

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from sanakit.errors import SettingsError
 from sanakit.images.image import save
-from sanakit.images.recorded import COMFYUI, SANAKIT, WEB_UI, describe_image, read_parameters
+from sanakit.images.recorded import COMFYUI, FOOOCUS, SANAKIT, WEB_UI, describe_image
 
 OURS = {"prompt": "a fox", "negative_prompt": "", "width": 64, "height": 32, "steps": 2, "model": "tiny"}
 THEIRS = (
@@ -89,30 +89,36 @@ def test_another_prompt_chunk_is_no_graph(tmp_path: Path, text: str) -> None:
     assert (facts.by, facts.chunks) == ("", ())
 
 
-@pytest.mark.parametrize(
-    ("suffix", "told"), [("png", "no settings: how"), ("jpg", "as only PNG"), ("webp", "as")]
-)
-def test_without_settings_it_is_told(tmp_path: Path, suffix: str, told: str) -> None:
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_without_settings_it_is_told(tmp_path: Path, suffix: str) -> None:
     facts = describe_image(written(tmp_path / f"a.{suffix}"))
     assert facts is not None
     assert (facts.by, facts.settings) == ("", {})
-    assert told in facts.notes[0]
+    assert "no settings: how" in facts.notes[0]
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "a fox", "Steps: many, Seed: 1", "a fox\nSeed: 1, Steps: 20", "Steps", '"' * 20_000, "a:" * 20_000],
-)
-def test_another_text_is_no_record(text: str) -> None:
-    assert read_parameters(text) == ({}, {})
+@pytest.mark.parametrize("suffix", ["jpg", "webp"])
+def test_our_settings_are_told_of_other_formats_too(tmp_path: Path, suffix: str) -> None:
+    facts = describe_image(save(IMAGE, tmp_path / f"fox.{suffix}", OURS))
+    assert facts is not None
+    assert (facts.by, facts.settings) == (SANAKIT, OURS)
 
 
-@pytest.mark.parametrize(
-    ("fields", "kept"),
-    [("Size: 5x", {"Size": "5x"}), ("Seed: -1", {"Seed": "-1"}), ("CFG scale: nan", {"CFG scale": "nan"})],
-)
-def test_a_value_that_is_none_of_ours_stays_under_its_name(fields: str, kept: dict[str, str]) -> None:
-    assert read_parameters(f"a\nSteps: 2, {fields}")[1] == kept
+def test_fooocus_is_known_by_either_of_its_texts(tmp_path: Path) -> None:
+    text = "a fox\nSteps: 30, Size: 64x32, Seed: 1, Version: Fooocus v2.5"
+    for number, chunk in enumerate((text, json.dumps({"prompt": "a fox", "steps": 30, "seed": "1"}))):
+        facts = describe_image(written(tmp_path / f"{number}.png", {"parameters": chunk}))
+        assert facts is not None
+        assert (facts.by, facts.settings["steps"], facts.settings["seed"]) == (FOOOCUS, 30, 1)
+
+
+def test_a_graphs_settings_are_told_with_it(tmp_path: Path) -> None:
+    inputs = {"seed": 1, "steps": 4, "cfg": 2, "positive": ["2", 0]}
+    graph = {"1": {"class_type": "KSampler", "inputs": inputs}}
+    graph["2"] = {"class_type": "CLIPTextEncode", "inputs": {"text": "a fox"}}
+    facts = describe_image(written(tmp_path / "a.png", {"prompt": json.dumps(graph)}))
+    assert facts is not None
+    assert (facts.by, facts.settings["prompt"], facts.settings["steps"]) == (COMFYUI, "a fox", 4)
 
 
 def test_other_places_are_none_and_damaged_images_are_refused(tmp_path: Path) -> None:

@@ -231,6 +231,7 @@ def test_the_folders_defaults_hold_and_the_callers_words_win(pipe) -> None:
         "guidance": 3.0,
         "solver": "dpm",
         "model": "tiny",
+        "fingerprint": pipe.fingerprint,
         "version": own["version"],
         "seed": 0,
     }
@@ -247,6 +248,8 @@ def test_the_negative_prompt_matters_only_with_guidance(pipe) -> None:
 
     assert both(1.0) == 0
     assert both(4.0) > TOLERANCE
+    told = [pipe(PROMPT, negative_prompt="snow", guidance=scale, steps=1).warnings for scale in (1.0, 4.0)]
+    assert told == [["The negative prompt changes nothing at guidance 1: it needs more than 1."], []]
 
 
 def test_outputs_are_the_stages_of_one_picture(pipe) -> None:
@@ -369,6 +372,9 @@ def test_what_read_metadata_gives_draws_the_same_picture_again(pipe, tmp_path, d
     settings = read_metadata(path)
     assert settings.pop("model") == "tiny"
     del settings["version"]
+    assert settings["fingerprint"] == pipe.fingerprint
     again = pipe(**settings)
+    assert again.warnings == []
+    assert "other weights" in pipe(**settings | {"fingerprint": "0" * 12}).warnings[0]
     difference = np.asarray(again.images[0]).astype(int) - np.asarray(first.images[1]).astype(int)
     assert np.abs(difference).max() <= 1

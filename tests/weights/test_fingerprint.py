@@ -16,7 +16,7 @@ from torch import nn
 
 from sanakit.errors import ModelNotFoundError, WeightsError
 from sanakit.weights import fingerprint_weights, save_official
-from sanakit.weights.fingerprint import weights_sha256
+from sanakit.weights.fingerprint import first_digits, other_weights, weights_sha256
 from sanakit.weights.read.digest import SAMPLE
 
 PARTS = {
@@ -226,3 +226,16 @@ def test_one_changed_weight_is_another_module_and_a_wider_dtype_is_the_same() ->
     half = weights_sha256(module.half())
     assert half != before  # 1/3 is rounded
     assert weights_sha256(module.float()) == half
+
+
+def test_images_record_the_first_digits() -> None:
+    found = fingerprint_weights("pocket")
+    assert first_digits("pocket") == found.whole.partition("-")[2][:12]
+    assert first_digits("pocket", "vae") == found.parts["vae"].partition("-")[2][:12]
+    assert first_digits("pocket", "controlnet") == first_digits("pocket")
+
+
+def test_other_weights_are_told_and_unknown_ones_are_not() -> None:
+    (told,) = other_weights("aaaaaaaaaaaa", "tiny", "bbbbbbbbbbbb")
+    assert "(fingerprint aaaaaaaaaaaa) than those of tiny here (bbbbbbbbbbbb)" in told
+    assert [other_weights(*pair) for pair in (("a", "t", "a"), ("", "t", "a"), ("a", "t", ""))] == [()] * 3

@@ -59,6 +59,7 @@ def draw_prompts(
         from sanakit.pipelines.request import ModelSpec, check_request
         from sanakit.pipelines.text_to_image import TextToImage
         from sanakit.weights.control import controlnets_for, hint_of
+        from sanakit.weights.fingerprint import first_digits
         from sanakit.weights.settings import load_configs, load_settings
 
         # 1. All rows are read and checked, and the folder is looked at, before anything is drawn
@@ -69,6 +70,7 @@ def draw_prompts(
         spec = ModelSpec.of(load_settings(model), *load_configs(model))
         nets = controlnets_for(model, loading["control_model"])
         spec = replace(spec, adapters=record_of(opened), controlnets=len(nets), nets=tuple(nets.values()))
+        spec = replace(spec, fingerprint=first_digits(model))
         file, kind, scale, (start, end) = steering
         kind = kind or next((hint for net in nets if (hint := hint_of(net))), "as-is")
         path = "" if file is None else os.path.abspath(file.expanduser())

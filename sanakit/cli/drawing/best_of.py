@@ -59,6 +59,7 @@ def best_of(
     control_scale: option.ControlScale = 1.0,
     control_range: option.ControlRange = (0.0, 1.0),
     control_model: option.ControlModel = None,
+    no_metadata: option.NoMetadata = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -69,7 +70,10 @@ def best_of(
     """
     prompt = option.prompt_of(prompt)
     seed, chosen = secrets.randbelow(2**32) if seed is None else seed, option.parse_adapters(adapter)
-    with progress_bar() as show, warnings.catch_warnings(action="ignore"):  # the result tells them
+    with (
+        progress_bar("loading the models") as show,
+        warnings.catch_warnings(action="ignore"),
+    ):  # the result tells them
         from sanakit.data.annotate.scoring import clip_scorer
         from sanakit.images.image import parse_size
         from sanakit.pipelines.best_of import BestOf
@@ -111,12 +115,12 @@ def best_of(
             show(f"best so far: seed {trial.best[0].seed}", trial.index, trial.total)
             result = trial.result
     assert result is not None  # the last trial carries it
-    _deliver(result, outputs, seed, as_json=as_json)
+    _deliver(result, outputs, seed, as_json=as_json, bare=no_metadata)
 
 
-def _deliver(result: Result, outputs: Outputs, seed: int, *, as_json: bool) -> None:
+def _deliver(result: Result, outputs: Outputs, seed: int, *, as_json: bool, bare: bool) -> None:
     """Save the images, best first, and print seed and score of each. Raises OutputError."""
-    paths = save_images(result, outputs, seed)
+    paths = save_images(result, outputs, seed, bare=bare)
     for warning in result.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
     rows = [{"path": str(path), **metadata} for path, metadata in zip(paths, result.metadata, strict=True)]

@@ -88,6 +88,7 @@ def edit(
     control_scale: option.ControlScale = 1.0,
     control_range: option.ControlRange = (0.0, 1.0),
     control_model: option.ControlModel = None,
+    no_metadata: option.NoMetadata = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -105,17 +106,20 @@ def edit(
 
     with display(preview=False) as show, warnings.catch_warnings(action="ignore"):
         from sanakit.images.formats import check_sides
+        from sanakit.images.graphs import workflow_of
         from sanakit.images.image import FORMATS as WRITTEN
         from sanakit.images.image import parse_size
         from sanakit.images.opening import open_image
         from sanakit.pipelines import inpaint
         from sanakit.pipelines.image_to_image import ImageToImage
+        from sanakit.pipelines.source import checked_strength
 
         size = option.size_of(size, width, height)
         sides = parse_size(size) if size is not None else None
         outputs = outputs_of(output, num_images)
         keep_inputs(outputs.paths, [image] if mask is None else [image, mask])
         picture = open_image(image, str(image), FORMATS)
+        graph = workflow_of(picture.info)
         marked = None if mask is None else open_image(mask, str(mask), FORMATS)
         if margins is not None:
             picture, marked = inpaint.expand(picture, *margins)
@@ -127,7 +131,7 @@ def edit(
         words = {"width": width, "height": height, "steps": steps, "guidance": guidance}
         words |= {"solver": solver, "dialect": dialect, "seed": seed, "num_images": num_images}
         words |= {"guidance_kind": guidance_kind, "prompt_weights": prompt_weights}
-        words |= {} if strength is None else {"strength": strength}
+        words |= {} if strength is None else {"strength": checked_strength(strength)}
         words["control"] = option.control_image(
             *(control, control_kind, control_scale, control_range), model=model, control_model=control_model
         )
@@ -147,7 +151,7 @@ def edit(
     assert result is not None  # the last step carries it
 
     # 3. Save and print
-    generate.deliver(result, outputs, seed, as_json=as_json)
+    generate.deliver(result, outputs, seed, as_json=as_json, bare=no_metadata, graph=graph)
 
 
 def parse_margins(text: str) -> tuple[int, int, int, int]:

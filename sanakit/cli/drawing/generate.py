@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sanakit.cli.drawing import options as option
+from sanakit.cli.drawing.again import drawn_again
 from sanakit.cli.drawing.display import display
 from sanakit.cli.drawing.outputs import Outputs, outputs_of, save_images
+from sanakit.cli.drawing.upscaling import checked, enlarged
 from sanakit.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
 
 
 def generate(
+    context: typer.Context,
     prompt: Annotated[
         str | None,
         typer.Argument(metavar="PROMPT", show_default=False, help="What to draw, in a sentence; - reads it."),
     ] = None,
+    from_image: option.From = None,
     model: option.Model = "pocket",
     negative: option.Negative = "",
     prompt_weights: option.PromptWeights = False,
@@ -68,6 +72,9 @@ def generate(
             metavar="N", min=1, max=1000, show_default=False, help="With --prompts: run N Ray workers."
         ),
     ] = None,
+    upscale: option.Upscale = None,
+    upscale_model: option.UpscaleModel = None,
+    upscale_strength: option.UpscaleStrength = None,
     device: option.Device = "auto",
     dtype: option.Dtype = "auto",
     memory: option.Memory = "auto",
@@ -82,6 +89,7 @@ def generate(
         bool,
         typer.Option("--compile", help="Compile first; takes minutes, pays off for many images on a GPU."),
     ] = False,
+    no_metadata: option.NoMetadata = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     preview: Annotated[bool, typer.Option("--preview", help="Preview the image in the terminal.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
@@ -92,6 +100,9 @@ def generate(
     A PNG carries the settings it was drawn with. With --prompts, each row of a file is drawn; the options are
     for rows that do not say otherwise. Run it again and it continues where it stopped.
     """
+    if from_image is not None:
+        return generate(context, **drawn_again(context, from_image))
+
     # 1. The request
     size = option.size_of(size, width, height)
     settings: DrawSettings = {"steps": steps, "guidance": guidance, "solver": solver, "dialect": dialect}
@@ -101,8 +112,13 @@ def generate(
     loading["control_model"] = control_model
     words = (control, control_kind, control_scale, control_range)
     if prompts is not None:
-        if prompt is not None or preview:
-            other = "a PROMPT" if prompt is not None else "--preview"
+        others = {
+            "a PROMPT": prompt,
+            "--preview": preview,
+            "--no-metadata": no_metadata,
+            "--upscale": upscale,
+        }
+        if other := next((name for name, given in others.items() if given not in (None, False)), ""):
             raise SettingsError(f"--prompts and {other} cannot be combined: give one of them.")
         from sanakit.cli.drawing.batch import draw_prompts
 
@@ -143,24 +159,29 @@ def generate(
         if guidance_kind is not None:
             read_kind(guidance_kind)
         parse_budget(memory)
+        enlarging = checked(upscale, upscale_model, upscale_strength)
         settings["control"] = option.control_image(*words, model=model, control_model=control_model)
 
         # 2. The images, step by step
-        pipe = TextToImage.from_pretrained(model, **loading)
+        pipe = TextToImage.from_pretrained(model, **loading, encoder=enlarging is not None)
         width, height = sides or (None, None)
         result = None
         for step in pipe.stream(prompt, negative, width=width, height=height, **settings):
             show(step)
             result = step.result
+        if enlarging is not None and result is not None:
+            result = enlarged(result, pipe, enlarging, loading, show)
     assert result is not None  # the last step carries it
 
     # 3. Save and print
-    deliver(result, outputs, seed, as_json=as_json)
+    deliver(result, outputs, seed, as_json=as_json, bare=no_metadata)
 
 
-def deliver(result: Result, outputs: Outputs, seed: int, *, as_json: bool) -> None:
+def deliver(
+    result: Result, outputs: Outputs, seed: int, *, as_json: bool, bare: bool, graph: str = ""
+) -> None:
     """Save images as `save_images` does and print what was made. Raises OutputError."""
-    paths = save_images(result, outputs, seed)
+    paths = save_images(result, outputs, seed, bare=bare, graph=graph)
     for warning in result.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
     if as_json:

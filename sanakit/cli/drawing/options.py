@@ -80,6 +80,34 @@ Output = Annotated[
         help="Or a folder/ for sana-SEED.png; several get -1, -2, ... in their names.",
     ),
 ]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="IMAGE",
+        show_default=False,
+        help="Take the settings of an image's file; what is typed counts more.",
+    ),
+]
+NoMetadata = Annotated[
+    bool, typer.Option("--no-metadata", help="Write files without the settings that drew them.")
+]
+Upscale = Annotated[
+    float | None,
+    typer.Option(metavar="F", show_default=False, help="Enlarge the image F times, by Lanczos or a model."),
+]
+UpscaleModel = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", show_default="--model", help="Model of 2K or 4K that draws the detail."),
+]
+UpscaleStrength = Annotated[
+    float | None,
+    typer.Option(
+        metavar="S",
+        show_default="0.3 of models of 2K and 4K, else 0",
+        help="How much the model redraws of the enlarged image; 0: Lanczos.",
+    ),
+]
 Width = Annotated[
     int | None,
     typer.Option("--width", "-W", metavar="N", min=1, show_default=OWN, help="In pixels; or use --size."),

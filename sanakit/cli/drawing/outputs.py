@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +50,14 @@ def outputs_of(output: Path | None, num_images: int) -> Outputs:
     return Outputs(output.parent, paths)
 
 
-def save_images(result: Result, outputs: Outputs, seed: int) -> list[Path]:
-    """Save images and return their files; a file that is replaced is told. Raises OutputError."""
+def save_images(
+    result: Result, outputs: Outputs, seed: int, *, bare: bool = False, graph: str = ""
+) -> list[Path]:
+    """Save images and return their files; a file that is replaced is told. Raises OutputError.
+
+    bare: without settings. graph: of ComfyUI, of the image that they were made from: a PNG keeps it.
+    """
+    from sanakit.images.graphs import WORKFLOW
     from sanakit.images.image import save
 
     new = claimed(outputs.folder / f"sana-{seed}.png", len(result.metadata))  # by this process alone
@@ -58,7 +65,13 @@ def save_images(result: Result, outputs: Outputs, seed: int) -> list[Path]:
         for path, image, metadata in zip(paths, result.images, result.metadata, strict=True):
             if outputs.paths and os.path.exists(path):
                 print(f"{path} is replaced.", file=sys.stderr)
-            save(image, path, metadata)  # pyright: ignore[reportArgumentType] - the default output is PIL
+            png = path.suffix.lower() == ".png"
+            kept = {} if bare else metadata | ({WORKFLOW: graph} if graph and png else {})
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                save(image, path, kept)  # pyright: ignore[reportArgumentType] - the default output is PIL
+            for warning in told:
+                print(f"Warning: {path}: {warning.message}", file=sys.stderr)
     return paths
 
 

@@ -53,6 +53,7 @@ def ui(
     Everything stays on this machine; nothing is asked of other hosts. The API of `sana serve` is there, too.
     Ctrl-C stops.
     """
+    print("Starting; this takes some seconds.", file=sys.stderr, flush=True)
     # Before Gradio is imported: it would else ask its maker's server for news.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
     try:

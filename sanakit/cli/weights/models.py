@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sanakit.cli.terminal import AsJson, Debug, print_json, size_in_bytes
+from sanakit.cli.terminal import AsJson, Debug, print_json, shown, size_in_bytes
 
 if TYPE_CHECKING:
     from sanakit.adapters.describe import AdapterDescription
@@ -204,7 +204,7 @@ def _print_clip(facts: ClipFacts, as_json: bool) -> None:
         "seconds": f"{float(facts.seconds):.6g}",
     }
     for name, text in [*told.items(), *facts.settings.items()]:
-        print(f"  {_shown(name):<16}{_shown(text)}")
+        print(f"  {shown(name):<16}{shown(text)}")
     for note in facts.notes:
         print(f"  note: {note}")
 
@@ -237,18 +237,9 @@ def _print_image(facts: ImageFacts, as_json: bool) -> None:
     rows += [("graph", f"in the chunk {name}") for name in facts.chunks]
     for name, value in rows:
         if value != "":
-            print(f"  {_shown(name):<16}{_shown(value)}")
+            print(f"  {shown(name):<16}{shown(value)}")
     for note in facts.notes:
         print(f"  note: {note}")
-
-
-def _shown(value: object) -> str:
-    """Return a value as it may stand in a terminal: on its line, without characters that steer it.
-
-    >>> _shown("a fox\\x1b[2J\\nin snow")
-    'a fox [2J in snow'
-    """
-    return "".join(letter if letter.isprintable() else " " for letter in str(value))
 
 
 def _print_part(part: PartDescription) -> None:

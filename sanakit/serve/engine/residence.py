@@ -33,6 +33,7 @@ from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.weights import load_configs, load_settings
 from sanakit.weights.control import ControlFile, controlnets_of, load_controlnet
 from sanakit.weights.find.resolve import resolve
+from sanakit.weights.fingerprint import first_digits
 
 log = logging.getLogger(__name__)
 NO_CONTROL = "The model has a ControlNet, which this server does not offer: the model draws alone."
@@ -73,6 +74,7 @@ class ModelPool:
         for path in paths:
             transformer, autoencoder = load_configs(path)
             spec = ModelSpec.of(load_settings(path), transformer, autoencoder)
+            spec = replace(spec, fingerprint=first_digits(path))
             name = spec.settings.name
             if name in self.specs:
                 raise SettingsError(

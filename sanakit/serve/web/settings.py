@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from sanakit.errors import SettingsError
 from sanakit.flow.guidance_kinds import PLAIN, read_kind
 from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, nearest_bin, read_metadata
 from sanakit.images.opening import open_image
+from sanakit.pipelines.control import recorded_controls
 from sanakit.pipelines.request import MAX_IMAGES, MAX_SEED, ModelSpec, whole_number
 from sanakit.serve.engine.steering import NamedControl
 from sanakit.text.prompt_weights import checked_prompts
@@ -32,9 +32,6 @@ MOST_EXAMPLES = 8  # prompts that the page shows
 MOST_STEPS, MOST_GUIDANCE = 100, 20.0  # as far as the sliders go
 SOURCE = "source.png"  # stands for the visitor's file, whose place only they know
 CONTROL = "control.png"  # likewise, of what steered it
-_CONTROL = re.compile(
-    r"([a-z-]+) (-?[0-9.]+)(?: from ([0-9.]+) to ([0-9.]+))?(?: of [0-9a-f]+)?(?: by (.+)@[0-9a-f]+)?"
-)
 
 # Text added to the prompt, where a model's folder names no styles: the published models know words that
 # captions are full of.
@@ -210,7 +207,7 @@ def command_line(metadata: Metadata) -> str:
     given += ["--prompt-weights"] if metadata.get("prompt_weights") else []
     uses = recorded_uses(metadata.get("adapters", ""))
     given += [f"--adapter={use.file}:{use.weight:g}" for use in uses]
-    for kind, scale, start, end, net in steered:
+    for kind, scale, start, end, net, _ in steered:
         given += [f"--control={CONTROL}", f"--control-kind={kind}", f"--control-scale={scale}"]
         given += ["--control-range", start, end] if start else []
         given += [f"--control-model={net}"] if net else []
@@ -245,19 +242,6 @@ def drawn_by(metadata: Metadata, specs: Mapping[str, ModelSpec], chosen: str) ->
     model = own if own in specs else chosen
     found = other_dialect(metadata, specs[model]), other_control(metadata)
     return model, notes + [note for note in found if note]
-
-
-def recorded_controls(text: object) -> list[tuple[str, str, str, str, str]]:
-    """Return kind, scale, start, end and ControlNet of each recorded control; "" where nothing was said.
-
-    Raises SettingsError for what is not a record.
-    >>> recorded_controls("edges 0.8 from 0 to 0.5 by lines@90ab12cd34ef")
-    [('edges', '0.8', '0', '0.5', 'lines')]
-    """
-    found = [_CONTROL.fullmatch(one) for one in str(text).split("; ")] if text else []
-    if not all(found):
-        raise SettingsError(f"The setting control is {str(text)[:200]!r}, which is not a record of control.")
-    return [(m[1], m[2], m[3] or "", m[4] or "", m[5] or "") for m in found if m]
 
 
 def settings_of(path: str | os.PathLike[str]) -> Metadata:

@@ -263,3 +263,14 @@ def recognise(text: str) -> CatalogEntry | None:
     """
     fitting = [entry for entry in CATALOG.values() if entry.repo and entry.stem.lower() in text.lower()]
     return max(fitting, key=lambda entry: len(entry.stem), default=None)
+
+
+def list_models() -> list[str]:
+    """Return the names of all models that this version draws with, the embedded ones first.
+
+    Each is what `from_pretrained` takes; `CATALOG` tells more of them.
+    >>> list_models()[0]
+    'pocket'
+    """
+    drawn = [entry for entry in CATALOG.values() if not entry.unsupported]
+    return [entry.name for entry in sorted(drawn, key=lambda entry: entry.repo is not None)]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageChops, ImageCms
+from PIL import ExifTags, Image, ImageChops, ImageCms
 
 from sanakit.cli.drawing.edit import parse_margins
 from sanakit.errors import SettingsError
@@ -146,7 +146,8 @@ def test_what_comes_out_is_in_srgb_and_carries_nothing_of_its_source(edit, mode:
         with Image.open(name) as new:
             new.load()
             assert new.mode == "RGB"
-            assert not {"icc_profile", "comment", "exif"} & set(new.info)
+            assert not {"icc_profile", "comment"} & set(new.info)
+            assert set(new.getexif()) <= {ExifTags.Base.Software, ExifTags.IFD.Exif}  # our settings alone
             if new.format == "PNG":
                 assert (np.asarray(new)[:, :32] == kept[:, :32]).all()
         assert b"eyes only" not in Path(name).read_bytes()
@@ -281,3 +282,9 @@ def test_margins_are_read(text: str, margins: tuple[int, int, int, int]) -> None
 def test_what_are_no_margins_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="such as"):
         parse_margins(text)
+
+
+def test_a_wrong_strength_is_told_before_the_model_is_looked_for(edit, sana) -> None:
+    outcome = sana("edit", "photo.png", "a fox", "--model", "nowhere", "--strength", 2)
+    assert outcome.code == 2
+    assert "strength = 2.0" in outcome.err

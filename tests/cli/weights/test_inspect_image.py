@@ -85,4 +85,4 @@ def test_an_image_without_settings_is_told(sana, drawn: Path) -> None:
         image.convert("RGB").save("bare.jpg")
     outcome = sana("inspect", "bare.jpg")
     assert outcome.code == 0
-    assert "  note: It carries no settings, as only PNG files of sana do" in outcome.out
+    assert "  note: It carries no settings: how it was made is not known." in outcome.out

@@ -20,6 +20,7 @@ from sanakit.cli import command_line as cli_words
 from sanakit.errors import SettingsError
 from sanakit.images.image import read_metadata
 from sanakit.models.controlnet import ControlNet
+from sanakit.pipelines.control import recorded_controls
 from sanakit.serve.engine.engine import Engine
 from sanakit.weights import load_transformer, save_controlnet
 
@@ -28,7 +29,7 @@ gradio = pytest.importorskip("gradio")
 from sanakit.serve.web.history import SHARED, History  # noqa: E402
 from sanakit.serve.web.mount import add_page  # noqa: E402
 from sanakit.serve.web.page import CREATE, EDIT, Page  # noqa: E402
-from sanakit.serve.web.settings import command_line, drawn_by, recorded_controls  # noqa: E402
+from sanakit.serve.web.settings import command_line, drawn_by  # noqa: E402
 from sanakit.serve.web.steering import control_of, make_steering  # noqa: E402
 from tests.serve.web.drawing import METADATA  # noqa: E402
 from tests.serve.web.test_endpoints import SMALL, Program  # noqa: E402
@@ -105,7 +106,7 @@ def test_a_sketch_steers_what_is_drawn(page: Page, mode: str) -> None:
     assert np.array_equal(plain, zero)
     assert not np.array_equal(plain, pixels(page, steered))
     metadata = page.history.metadata(SHARED, steered[0])
-    assert recorded_controls(metadata["control"]) == [("blocks", "0.9", "0", "0.5", "lines")]
+    assert recorded_controls(metadata["control"])[0][:5] == ("blocks", "0.9", "0", "0.5", "lines")
 
 
 @pytest.mark.parametrize("edited", [None, {}, drawn_on(None), drawn_on(Image.new("RGBA", (8, 8)))])
@@ -193,10 +194,10 @@ def test_a_record_that_somebody_else_wrote_is_refused(text: str) -> None:
 
 def test_a_record_holds_any_name_and_no_controlnet_at_all() -> None:
     assert recorded_controls("") == []
-    assert recorded_controls("as-is 1") == [("as-is", "1", "", "", "")]
-    assert recorded_controls("as-is 1 of 00ff") == [("as-is", "1", "", "", "")]
-    assert recorded_controls("mask 1 of 00ff by x@11") == [("mask", "1", "", "", "x")]
-    assert recorded_controls("mask -0.5 by a b@c by d@00ff") == [("mask", "-0.5", "", "", "a b@c by d")]
+    assert recorded_controls("as-is 1") == [("as-is", "1", "", "", "", "")]
+    assert recorded_controls("as-is 1 of 00ff") == [("as-is", "1", "", "", "", "00ff")]
+    assert recorded_controls("mask 1 of 00ff by x@11") == [("mask", "1", "", "", "x", "00ff")]
+    assert recorded_controls("mask -0.5 by a b@c by d@00ff") == [("mask", "-0.5", "", "", "a b@c by d", "")]
 
 
 # Endpoints

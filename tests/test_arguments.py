@@ -1,0 +1,59 @@
+"""Arguments of diffusers are answered with ours, and ours exist."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import pytest
+
+from sanakit import TextToImage, TextToVideo
+from sanakit.arguments import OURS, check_arguments
+from sanakit.errors import ArgumentError, SettingsError
+from sanakit.pipelines.control import ControlImage
+from sanakit.pipelines.image_to_image import ImageToImage
+
+
+@pytest.fixture(scope="module")
+def pipe() -> TextToImage:
+    return TextToImage.from_pretrained("pocket", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("num_inference_steps", "steps=20"), ("guidance_scale", "guidance=4.5"), ("generator", "seed=7")],
+)
+def test_a_call_names_our_argument(pipe: TextToImage, theirs: str, ours: str) -> None:
+    wrong: dict[str, Any] = {theirs: 3}
+    for call in (pipe, pipe.stream):
+        with pytest.raises(TypeError, match=f"^{theirs} is not an argument here: use {re.escape(ours)}"):
+            call("a red apple", **wrong)
+
+
+@pytest.mark.parametrize("task", [TextToImage, ImageToImage])
+def test_loading_names_our_argument_before_anything_is_read(task) -> None:
+    with pytest.raises(SettingsError, match='torch_dtype is not an argument here: use dtype="bfloat16"'):
+        task.from_pretrained("nowhere", torch_dtype="float16")
+
+
+def test_a_slip_names_the_nearest_and_nonsense_nothing(pipe: TextToImage) -> None:
+    with pytest.raises(ArgumentError, match=r"^stepz is not an argument here: did you mean steps\?"):
+        pipe("a red apple", stepz=3)
+    with pytest.raises(ArgumentError, match=r"^qqqq is not an argument here\.$"):
+        pipe("a red apple", qqqq=3)
+    check_arguments([])
+
+
+def test_what_is_named_exists() -> None:
+    """Each "name=" of a remedy is an argument of a call, of loading, or of a control image."""
+    known: set[str] = set()
+    for function in (
+        *(TextToImage.__call__, TextToImage.from_pretrained, TextToVideo.__call__, ControlImage),
+        TextToImage.load_adapter,
+    ):
+        known |= set(inspect.signature(function).parameters)
+    named = {name for remedy in OURS.values() for name in re.findall(r"(\w+)=", remedy)}
+    assert named
+    assert named - known == set()
+    assert not known & OURS.keys() - {"image", "scheduler"}

@@ -22,7 +22,8 @@ from PIL import Image
 from sanakit.errors import SettingsError
 from sanakit.images.image import Metadata, encode, read_metadata
 from sanakit.images.image import save as save_file
-from sanakit.serve.jobs.jobs import FINISHED, JobStore
+from sanakit.serve.jobs.job import FINISHED
+from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.storage import ImageStore
 from sanakit.whole import written_whole
 

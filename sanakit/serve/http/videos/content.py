@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from sanakit.serve.http.failures import Failure, FailureError
 
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 def content(data: bytes, media_type: str, headers: Headers) -> Response:

@@ -181,7 +181,9 @@ class VideoReply(Reply):
     progress: int = Field(description="Percent.")
     created_at: int = Field(description="Seconds since 1970, like completed_at.")
     completed_at: int | None
-    expires_at: int | None = Field(default=None, description="The server's operator says how long videos are kept.")
+    expires_at: int | None = Field(
+        default=None, description="The server's operator says how long videos are kept."
+    )
     prompt: str
     remixed_from_video_id: str | None = Field(default=None, description="Videos are not remixed here.")
     seconds: str = Field(description="From the first frame to the last, as it is drawn.")

@@ -73,13 +73,19 @@ def check_video(service: Service, asked: VideoRequest, image: Image.Image | None
         raise SettingsError(
             f"The clip would have {drawn.frames} frames, but this server allows at most {limits.max_frames}."
         )
+    check_bytes(drawn)
+    return drawn
+
+
+def check_bytes(drawn: ClipRequest) -> None:
+    """Raise SizeError for a clip whose frames would take more memory than one clip may."""
+    height, width = drawn.sampling.size
     if 3 * drawn.frames * width * height > MOST_BYTES:
         most = MOST_BYTES // (3 * width * height)
         raise SizeError(
             f"{drawn.frames} frames of {width}x{height} px are too much for one clip: ask for at most {most} "
             "frames, or for a smaller size."
         )
-    return drawn
 
 
 def _from_json(service: Service, body: bytes) -> tuple[VideoRequest, ClipRequest, Image.Image | None]:

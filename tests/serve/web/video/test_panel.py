@@ -23,12 +23,8 @@ SETTINGS: dict[str, Any] = {
 def test_the_models_defaults_are_set_at_first(tab: VideoTab) -> None:
     panel = tab.panel
     values = {field.name: getattr(getattr(panel, field.name), "value", None) for field in fields(panel)}
-    told = {
-        name: values[name] for name in ("frames", "steps", "guidance", "motion", "rate", "width", "height")
-    }
-    assert told == {
-        **{"frames": 9, "steps": 3, "guidance": 3.0, "motion": 0, "rate": 16.0, "width": 96, "height": 64}
-    }
+    told = {name: values[name] for name in ("frames", "steps", "guidance", "motion", "rate", "width")}
+    assert told == {**{"frames": 9, "steps": 3, "guidance": 3.0, "motion": 0, "rate": 16.0, "width": 96}}
     assert (panel.frames.minimum, panel.frames.step, panel.frames.maximum) == (1, 4, 45)
     assert panel.model.visible is False
     assert sides_of(tab.clips.specs["tiny-video"], values["size"]) == (96, 64)
@@ -56,11 +52,11 @@ def test_settings_of_a_clip_are_shown_also_beyond_what_the_slider_has(tab: Video
     assert (shown[panel.seed], shown[panel.keep_seed]) == (str(2**63 - 1), True)
     assert (shown[panel.steps], shown[panel.solver], shown[panel.negative_prompt]) == (7, "euler", "")
     assert (shown[panel.sides]["visible"], shown[panel.size]["value"]) == (False, "Own  96 × 64")
-    typed = clip_restored_from(SETTINGS | {"width": 112}, spec, panel)
+    typed = clip_restored_from(SETTINGS | {"width": 128}, spec, panel)
     assert (typed[panel.sides]["visible"], typed[panel.size]["value"], typed[panel.width]) == (
         True,
         CUSTOM,
-        112,
+        128,
     )
     few = clip_restored_from(SETTINGS | {"solver": "few-step"}, replace(spec, causal=True), panel)
     assert not {getattr(panel, name) for name in SAMPLING} & few.keys()

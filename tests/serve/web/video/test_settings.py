@@ -118,7 +118,7 @@ def test_a_dropped_clip_gives_its_settings_and_what_is_missing_is_told(
         ({"guidance": -1}, "guidance"),
         ({"motion": 101}, "motion"),
         ({"width": 7}, "multiples"),
-        ({"width": "wide"}, "width"),
+        ({"width": "wide"}, "size"),
         ({"seed": "x"}, "seed"),
         ({"solver": "scm"}, "solver"),
         ({"guidance_kind": "cat"}, "cat"),

@@ -81,7 +81,7 @@ class View:
 
 
 class TabDrawings:
-    """What browser tabs have drawn, one thing a tab. threads: where requests are checked."""
+    """The drawings of browser tabs, one a tab. threads: where requests are checked."""
 
     def __init__(self, threads: Executor) -> None:
         self._threads = threads

@@ -27,7 +27,7 @@ from sanakit.serve.engine.ticket import Finished, Stepped
 from tests.pipelines.video.tiny import DEFAULTS, save_tiny
 
 WAIT = 60  # seconds that nothing here should take
-SMALL = {"frames": 5, "width": 64, "height": 64, "steps": 2, "seed": 1}
+SMALL: dict[str, Any] = {"frames": 5, "width": 64, "height": 64, "steps": 2, "seed": 1}
 
 
 @pytest.fixture

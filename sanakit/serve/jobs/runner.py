@@ -3,7 +3,7 @@
 One thread does all of it but the drawing. Each round settles what is drawn, renews leases, notices cancelled
 jobs and claims new ones; every step can be repeated, so a missing database or a full disk only makes it wait.
 A job that is drawn twice (because its server was killed) writes the same images to the same names. Only the
-claim's holder may finish it. Clips have an engine of their own, and never keep images from being claimed.
+claim's holder may finish it. Clips have an engine of their own, and do not keep images from being claimed.
 """
 
 from __future__ import annotations
@@ -185,13 +185,13 @@ class JobRunner:
         """
         failed = []
         while not self._closing.is_set():
-            if any(held.busy or held.job.attempts > 1 for held in self._held.values()):
+            if any(held.job.attempts > 1 for held in self._held.values()):
                 break
-            drawn = [held.job for held in self._held.values()]
-            room = sum(job.pictures for job in drawn if job.kind != VIDEO) < self._most
-            room_for_clip = self._clips is not None and all(job.kind != VIDEO for job in drawn)
-            images = room and bool(self._engine.specs)
-            job = self._jobs.claim(self._owner, self._lease, images=images, videos=room_for_clip)
+            drawn = [held for held in self._held.values() if held.job.kind != VIDEO]
+            room = bool(self._engine.specs) and not any(held.busy for held in drawn)
+            images = room and sum(held.job.pictures for held in drawn) < self._most
+            videos = self._clips is not None and len(drawn) == len(self._held)  # one at a time
+            job = self._jobs.claim(self._owner, self._lease, images=images, videos=videos)
             if job is None:
                 break
             self._held[job.id] = held = _Held(job)

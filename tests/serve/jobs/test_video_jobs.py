@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("sqlalchemy")
 
 from sanakit.clips.clip import VideoClip
+from sanakit.errors import BusyError
 from sanakit.pipelines.video.result import ClipResult
 from sanakit.serve.jobs.jobs import Job, JobStore
 from sanakit.serve.jobs.runner import JobRunner
@@ -116,6 +117,24 @@ def test_images_go_on_beside_a_clip_and_a_second_clip_waits(
     assert (done.status, done.files[0]["name"]) == ("finished", f"{first.id}-video.webp")
     assert done.files[0]["warnings"][0] == "a word was cut"
     assert store.get(f"{first.id}-video.webp")[8:12] == b"WEBP"
+
+
+def test_a_clip_for_which_there_is_no_room_does_not_keep_images_waiting(
+    jobs: WatchedJobs, start: Callable[..., JobRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips, video = FakeClips(), add_video(jobs)
+
+    def full(*_: Any, **__: Any) -> FakeTicket:
+        raise BusyError("64 clips are already waiting.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clips, "submit", full)
+        runner = start(FakeEngine(), clips=clips)
+        image = add(jobs)
+        runner.wake()
+        assert jobs.wait_for(1) == [image.id]
+    clips.submitted.get(timeout=PATIENCE).draw()
+    assert jobs.wait_for(1) == [video.id]
 
 
 @pytest.mark.parametrize("kind", ["images alone", "clips alone"])

@@ -60,7 +60,7 @@ class ClipPanel:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClipStage:
+class ClipDrawingArea:
     """The area where a clip appears: its middle while it is drawn, then a player and a strip of frames."""
 
     view: gr.HTML
@@ -214,7 +214,7 @@ def make_clip_panel(specs: dict[str, VideoSpec], turns: DecodingTurns) -> ClipPa
     return ClipPanel(**{field.name: found[field.name] for field in fields(ClipPanel)})
 
 
-def make_clip_stage() -> ClipStage:
+def make_clip_stage() -> ClipDrawingArea:
     """Lay out the place where clips are drawn."""
     with gr.Column(scale=8, min_width=320, elem_id="video-right"):
         with gr.Column(elem_id="video-stage"):
@@ -265,7 +265,7 @@ def make_clip_stage() -> ClipStage:
                     elem_id="video-data",
                 )
     found = locals()
-    return ClipStage(**{field.name: found[field.name] for field in fields(ClipStage)})
+    return ClipDrawingArea(**{field.name: found[field.name] for field in fields(ClipDrawingArea)})
 
 
 def clips_offered_by(spec: VideoSpec, panel: ClipPanel, *, image: bool) -> dict[Any, Any]:

@@ -25,6 +25,7 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from sanakit.errors import ClosedError, SettingsError
+from sanakit.serve.engine.clip_engine import ClipEngine, split_models
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.heap import trimmed_heap
 from sanakit.serve.http.app import create_app
@@ -81,16 +82,21 @@ class Replica:
         self.jobs, self.keys = JobStore(self.database), KeyStore(self.database)
         self.store = ImageStore(settings.pictures or data / PICTURES)
         threads = max(1, round(settings.num_cpus))
+        images, videos = split_models(settings.models)
         self.engine = Engine(
-            settings.models,
+            images,
             memory=settings.memory,
             threads=threads,
             adapters=settings.adapters,
             controls=settings.controls,
         )
+        taken = self.engine.specs
+        self.clips = ClipEngine(videos, taken=taken, threads=threads) if videos else None
         self.instance = Instance(data)
-        self.runner = JobRunner(self.engine, self.jobs, self.store, self.instance.name)
+        self.runner = JobRunner(self.engine, self.jobs, self.store, self.instance.name, clips=self.clips)
         self.engine.start()
+        if self.clips is not None:
+            self.clips.start()
         self.runner.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -101,6 +107,7 @@ class Replica:
             jobs=self.jobs,
             store=self.store,
             keys=self.keys,
+            clips=self.clips,
             settings=door,
             draining=self.draining,
             wake=self.runner.wake,
@@ -108,8 +115,9 @@ class Replica:
 
     def check_health(self) -> None:
         """Raise ClosedError if this replica cannot draw any more: Ray Serve then replaces it."""
-        if not (self.engine.alive and self.runner.alive):
-            raise ClosedError("The engine or the job runner has ended.")
+        engines = [self.engine] if self.clips is None else [self.engine, self.clips]
+        if not (all(engine.alive for engine in engines) and self.runner.alive):
+            raise ClosedError("An engine or the job runner has ended.")
 
     def stats(self) -> dict[str, Any]:
         """Return `Engine.stats` and the process id, for a handle's `broadcast`: each replica has its own."""
@@ -120,6 +128,8 @@ class Replica:
         self.draining.set()
         await asyncio.to_thread(self.runner.close, DRAIN)
         await asyncio.to_thread(self.engine.close, DRAIN)
+        if self.clips is not None:
+            await asyncio.to_thread(self.clips.close, DRAIN)
         self.instance.close()
         self.database.close()
         self.heap.close()

@@ -21,6 +21,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from sanakit.errors import OutputError, SettingsError, StorageError
+from sanakit.serve.engine.clip_engine import ClipEngine, split_models
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.heap import trimmed_heap
 from sanakit.serve.http.access import LOOPBACK
@@ -46,7 +47,7 @@ _EXPIRY_EVERY = 3600.0  # seconds
 class ServerSettings:
     """All settings of `sana serve`. Raises SettingsError if anybody could use the server unintentionally."""
 
-    models: tuple[str, ...] = ("pocket",)  # the first is the default
+    models: tuple[str, ...] = ("pocket",)  # of images and of videos; the first of either is the default
     host: str = "127.0.0.1"
     port: int = 8000  # 0: any free one
     data: Path = Path("sana-data")
@@ -56,7 +57,7 @@ class ServerSettings:
     dtype: str = "auto"
     memory: str = "auto"
     max_batch: int = 16  # images
-    max_waiting: int = 64  # images
+    max_waiting: int = 64  # images; as many clips, of those that the page asks for
     keep_days: int | None = None  # how long jobs and kept images stay; None: for ever
     drain: float = 30.0  # seconds
     adapters: Mapping[str, str] = field(default_factory=dict)  # name -> LoRA file
@@ -73,14 +74,14 @@ class ServerSettings:
 
 def serve(
     settings: ServerSettings,
-    announce: Callable[[str, list[str]], None],
+    announce: Callable[[str, list[str], list[str]], None],
     *,
     extend: Callable[[FastAPI, Path], None] | None = None,
 ) -> int | None:
     """Serve until SIGTERM or SIGINT, then stop cleanly; return the number of the signal.
 
-    announce: called with the address and the models' names once requests are accepted. extend: adds to the
-    application; it gets a folder for files that nobody needs after the end.
+    announce: called with the address and the names of the models of images and of videos once requests are
+    accepted. extend: adds to the application; it gets a folder for files that nobody needs after the end.
     Raises SettingsError, StorageError, OutputError, and what starting the engine raises.
     """
     with ExitStack() as stack:
@@ -102,14 +103,15 @@ def serve(
         stack.callback(server.close)
         instance = Instance(settings.data)
         stack.callback(instance.close)
-        engine = _engine(settings)
+        engine, clips = _engines(settings)
         keep = None if settings.keep_days is None else timedelta(days=settings.keep_days)
-        runner = JobRunner(engine, jobs, store, instance.name, keep=keep)
+        runner = JobRunner(engine, jobs, store, instance.name, clips=clips, keep=keep)
         app = create_app(
             engine,
             jobs=jobs,
             store=store,
             keys=keys,
+            clips=clips,
             settings=replace(settings.door, local=settings.local),
             draining=server.draining,
             wake=runner.wake,
@@ -119,24 +121,39 @@ def serve(
             extend(app, stack.enter_context(_private_folder(folder)))
         engine.start()
         stack.callback(engine.close)
+        if clips is not None:
+            clips.start()
+            stack.callback(clips.close)
         runner.start()
         stack.callback(runner.close)
         if settings.keep_days is not None:
             stack.enter_context(_expiry(store, settings.keep_days))
 
         def stop() -> None:
-            end, now = time.monotonic() + settings.drain, engine.stats()
-            left = now["running"] + now["waiting"]
-            log.info("Stopping: %d images are left to draw, in at most %g s.", left, settings.drain)
+            end = time.monotonic() + settings.drain
+            images, videos = _left(engine), _left(clips)
+            told = f"{images} images" + (f" and {videos} videos" if clips else "")
+            log.info("Stopping: %s are left to draw, in at most %g s.", told, settings.drain)
             returned = runner.close(settings.drain)
             engine.close(max(0.0, end - time.monotonic()))
+            if clips is not None:
+                clips.close(max(0.0, end - time.monotonic()))
             log.info("Stopped: %d jobs are back in the queue for the next start.", returned)
 
-        server.run_app(app, lambda address: announce(address, list(engine.specs)), stop)
+        videos = list(clips.specs) if clips else []
+        server.run_app(app, lambda address: announce(address, list(engine.specs), videos), stop)
         return server.stopped_by
 
 
-def _engine(settings: ServerSettings) -> Engine:
+def _left(engine: Engine | ClipEngine | None) -> int:
+    """Return how much an engine has to draw."""
+    now = engine.stats() if engine else {"running": 0, "waiting": 0}
+    return now["running"] + now["waiting"]
+
+
+def _engines(settings: ServerSettings) -> tuple[Engine, ClipEngine | None]:
+    """Return the engine of images, which may have no model, and that of clips if one makes videos."""
+    images, videos = split_models(settings.models)
     image_filter = prompt_filter = None
     if settings.image_filter:
         from sanakit.pipelines.safety import ImageFilter
@@ -146,18 +163,17 @@ def _engine(settings: ServerSettings) -> Engine:
         from sanakit.weights import load_prompt_filter
 
         prompt_filter = load_prompt_filter(settings.prompt_filter, log_prompts=settings.door.log_prompts)
-    return Engine(
-        settings.models,
-        device=settings.device,
-        dtype=settings.dtype,
+    shared = {"device": settings.device, "dtype": settings.dtype, "max_waiting": settings.max_waiting}
+    shared |= {"prompt_filter": prompt_filter, "image_filter": image_filter}
+    engine = Engine(
+        images,
         memory=settings.memory,
         max_batch=settings.max_batch,
-        max_waiting=settings.max_waiting,
         adapters=settings.adapters,
         controls=settings.controls,
-        prompt_filter=prompt_filter,
-        image_filter=image_filter,
+        **shared,
     )
+    return engine, ClipEngine(videos, taken=engine.specs, **shared) if videos else None
 
 
 def delete_before(store: ImageStore, days: int) -> int:

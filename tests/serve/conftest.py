@@ -1,4 +1,4 @@
-"""A running engine, an application around it, and a PostgreSQL server where its programs are installed."""
+"""Running engines, an application around them, and a PostgreSQL server where its programs are installed."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from sanakit.models.sana import Sana
+from sanakit.serve.engine.clip_engine import ClipEngine
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.http.app import create_app
 from sanakit.serve.http.service import HttpSettings
@@ -28,6 +29,7 @@ from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.keys import KeyStore
 from sanakit.serve.jobs.runner import JobRunner
 from sanakit.serve.jobs.storage import ImageStore
+from tests.pipelines.video.tiny import save_tiny
 
 ACCOUNT = "postgres"  # the server refuses to run as root
 
@@ -98,6 +100,21 @@ def engine() -> Iterator[Engine]:
     running.close()
 
 
+@pytest.fixture(scope="session")
+def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny video model of random numbers."""
+    return save_tiny(tmp_path_factory.mktemp("tiny-video") / "model")
+
+
+@pytest.fixture(scope="session")
+def clip_engine(video_folder: Path) -> Iterator[ClipEngine]:
+    """An engine of that model, started once."""
+    running = ClipEngine([str(video_folder)], device="cpu", threads=1)
+    running.start()
+    yield running
+    running.close()
+
+
 @dataclass
 class Parts:
     """An application in a test's folder, and what is behind it."""
@@ -110,6 +127,7 @@ class Parts:
     keys: KeyStore
     runner: JobRunner
     draining: threading.Event
+    clips: ClipEngine | None
 
     def draw(self, **body: Any) -> Any:
         """Ask for images, small and quick unless the body says otherwise."""
@@ -130,7 +148,7 @@ def make_parts(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., Parts]]
     """Build the application with these settings of the door."""
     with ExitStack() as stack:
 
-        def make(**settings: Any) -> Parts:
+        def make(clips: ClipEngine | None = None, **settings: Any) -> Parts:
             database = Database(tmp_path / "jobs.sqlite")
             stack.callback(database.close)
             jobs, keys, store = (
@@ -138,7 +156,7 @@ def make_parts(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., Parts]]
                 KeyStore(database),
                 ImageStore(str(tmp_path / "pictures")),
             )
-            runner = JobRunner(engine, jobs, store, "test", poll=0.05)
+            runner = JobRunner(engine, jobs, store, "test", clips=clips, poll=0.05)
             stack.callback(runner.close)
             draining = threading.Event()
             app = create_app(
@@ -146,12 +164,13 @@ def make_parts(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., Parts]]
                 jobs=jobs,
                 store=store,
                 keys=keys,
+                clips=clips,
                 settings=HttpSettings(**settings),
                 draining=draining,
                 wake=runner.wake,
             )
             client = TestClient(app, base_url="http://127.0.0.1")
-            return Parts(app, client, engine, jobs, store, keys, runner, draining)
+            return Parts(app, client, engine, jobs, store, keys, runner, draining, clips)
 
         yield make
 

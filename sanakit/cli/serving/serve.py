@@ -17,7 +17,7 @@ Models = Annotated[
     typer.Option(
         metavar="MODEL",
         show_default="pocket",
-        help="As for `sana generate`; repeat it for several models. The first is the default.",
+        help="As for `sana generate`, or a video model; repeat it for several. The first is the default.",
     ),
 ]
 Host = Annotated[
@@ -93,6 +93,7 @@ def serve(
     max_batch: Annotated[int, typer.Option(metavar="N", min=1, help="Images drawn at once.")] = 16,
     max_steps: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Of one request.")] = 200,
     max_side: Annotated[int, typer.Option(metavar="PX", min=64, max=4096, help="Of one image.")] = 4096,
+    max_frames: Annotated[int, typer.Option(metavar="N", min=1, help="Of one video.")] = 1024,
     memory: Memory = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -126,7 +127,7 @@ def serve(
 ) -> None:
     """Draw for others, over HTTP, as OpenAI's clients ask.
 
-    The routes are /v1/images/generations, /v1/images/edits, /v1/models and /v1/jobs.
+    The routes are /v1/images/generations, /v1/images/edits, /v1/videos, /v1/models and /v1/jobs.
 
     Without keys (`sana keys create`) everybody on this machine may draw, and nobody else. Ctrl-C or SIGTERM
     finishes what is being drawn, then stops; accepted jobs are kept and drawn after the next start.
@@ -167,6 +168,7 @@ def serve(
             body_limit=limit,
             max_steps=max_steps,
             max_side=max_side,
+            max_frames=max_frames,
             previews=not filter,
             metrics=not no_metrics,
             json_log=log_json,
@@ -177,10 +179,15 @@ def serve(
         run(settings, _announce)
 
 
-def _announce(address: str, models: list[str]) -> None:
+def _announce(address: str, images: list[str], videos: list[str]) -> None:
     """Say where the server is and how to call it."""
-    print(f"Serving {', '.join(models)} at {address}\n")
-    print(f"  curl {address}/v1/images/generations -H 'Content-Type: application/json' \\")
-    print("""    -d '{"prompt": "a red apple", "response_format": "url"}'\n""")
-    print(f"""  OpenAI(base_url="{address}/v1", api_key="...").images.generate(prompt="a red apple")\n""")
+    print(f"Serving {', '.join([*images, *videos])} at {address}\n")
+    client = f"""  OpenAI(base_url="{address}/v1", api_key="...")"""
+    if images:
+        print(f"  curl {address}/v1/images/generations -H 'Content-Type: application/json' \\")
+        print("""    -d '{"prompt": "a red apple", "response_format": "url"}'\n""")
+        print(f"""{client}.images.generate(prompt="a red apple")\n""")
+    if videos:
+        print(f"  curl {address}/v1/videos -F prompt='a cat waves'\n")
+        print(f"""{client}.videos.create_and_poll(prompt="a cat waves")\n""")
     print("Where there are keys, send one: -H 'Authorization: Bearer KEY'. Ctrl-C stops.", flush=True)

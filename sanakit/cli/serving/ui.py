@@ -79,8 +79,8 @@ def ui(
     )
     wanted = _has_screen() if open_page is None else open_page
 
-    def announce(address: str, models: list[str]) -> None:
-        print(f"Draw with {', '.join(models)} at {address}\nCtrl-C stops.", flush=True)
+    def announce(address: str, images: list[str], videos: list[str]) -> None:
+        print(f"Draw with {', '.join([*images, *videos])} at {address}\nCtrl-C stops.", flush=True)
         if wanted:
             webbrowser.open(address)
 

@@ -101,9 +101,9 @@ class Engine:
 
     def start(self) -> None:
         """Load the default model and start to compute. MemoryLimitError: one image is too much already."""
-        plan = self.residence.get(self.residence.default).plan(self.check(None, "an image"))
+        first = [self.residence.get(name).plan(self.check(name, "an image")) for name in [*self.specs][:1]]
         if self.residence.limit is not None and self.residence.device.type == "cpu":
-            self.decoding.limit = max(0, self.residence.limit - plan.peak)
+            self.decoding.limit = max(0, self.residence.limit - sum(plan.peak for plan in first))
         self._thread.start()
 
     def check(

@@ -44,10 +44,11 @@ SHARE = 0.8  # of the memory that is there at the start, which "auto" lets all m
 class ModelPool:
     """Models by name, as many in memory as fit.
 
-    paths: catalog names, folders, files or Hub repositories; the first is the default. device, dtype, memory:
-    as for `TextToImage.from_pretrained`; the budget holds for all models together. adapters: name -> file,
-    for all models that each fits; a request chooses among them. controls: the same of ControlNets, each of
-    which is loaded with the first request for it; those that a model itself offers are there, too.
+    paths: catalog names, folders, files or Hub repositories; the first is the default; empty where no images
+    are drawn. device, dtype, memory: as for `TextToImage.from_pretrained`; the budget holds for all models
+    together. adapters: name -> file, for all models that each fits; a request chooses among them. controls:
+    the same of ControlNets, each of which is loaded with the first request for it; those that a model itself
+    offers are there, too.
     Raises what loading a model's settings, opening an adapter and opening a ControlNet raise, or
     SettingsError where two models share a name.
     """
@@ -62,9 +63,12 @@ class ModelPool:
         adapters: Mapping[str, StrPath] | None = None,
         controls: Mapping[str, StrPath] | None = None,
     ) -> None:
-        if not paths:
-            raise SettingsError("No model was named: pass at least one.")
         self.device, self.dtype, self.memory = choose_device(device), dtype, parse_budget(memory)
+        if not paths and (adapters or controls or self.memory != "auto"):
+            raise SettingsError(
+                "Adapters, ControlNets and a memory limit are for models of images, and none is named: omit "
+                "them."
+            )
         self.specs: dict[str, ModelSpec] = {}
         self.adapters: dict[str, dict[str, AdapterFile]] = {}  # model -> name of an adapter -> its file
         self.controls: dict[str, dict[str, ControlFile]] = {}  # the same of ControlNets
@@ -124,6 +128,8 @@ class ModelPool:
 
     def spec(self, name: str | None) -> ModelSpec:
         """Return the facts about a model; None: the default. Raises ModelNotFoundError."""
+        if not self.specs:
+            raise ModelNotFoundError("No model of images is here: name one where it is started.")
         name = self.default if name is None else name
         if name not in self.specs:
             raise ModelNotFoundError(f"There is no model {name!r} here; there are: {', '.join(self.specs)}.")

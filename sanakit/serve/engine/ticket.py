@@ -1,4 +1,4 @@
-"""A request that the engine accepted, and its events."""
+"""A request that an engine accepted, and its events."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from PIL.Image import Image
 
@@ -18,12 +19,14 @@ from sanakit.pipelines.result import Result
 
 log = logging.getLogger(__name__)
 
+Drawn = TypeVar("Drawn")  # the result of a request
+
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """An image of a request is one step further."""
+    """An image of a request, or its clip, is one step further."""
 
-    ticket: Ticket
+    ticket: AcceptedRequest[Any]
     number: int  # of the image; the first is 0
     index: int  # steps done
     total: int
@@ -31,29 +34,73 @@ class Stepped:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """All images of a request are finished."""
+class Finished(Generic[Drawn]):
+    """All images of a request are finished, or its clip."""
 
-    ticket: Ticket
-    result: Result
+    ticket: AcceptedRequest[Drawn]
+    result: Drawn
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
     """A request failed."""
 
-    ticket: Ticket
+    ticket: AcceptedRequest[Any]
     error: Exception
 
 
-Event = Stepped | Finished | Failed
+Event = Stepped | Finished[Result] | Failed
 
 
-class Ticket:
+class AcceptedRequest(Generic[Drawn]):
     """An accepted request.
 
-    wake: has the engine look at once. deadline: seconds from now. name: its id in logs; None: a new one.
+    wake: has the engine look at once. previews: with every step. name: its id in logs; None: a new one.
     """
+
+    def __init__(
+        self,
+        wake: Callable[[], None],
+        on_event: Callable[[Stepped | Finished[Drawn] | Failed], None] | None,
+        previews: bool,
+        name: str | None = None,
+    ) -> None:
+        self.id = name or secrets.token_hex(8)
+        self.previews = previews
+        self.stopped = False
+        self._wake, self._on_event = wake, on_event
+        self._future: Future[Drawn] = Future()
+
+    @property
+    def done(self) -> bool:
+        """Whether it is finished or has failed."""
+        return self._future.done()
+
+    def result(self, timeout: float | None = None) -> Drawn:
+        """Wait for the result. Raises what it failed with, or TimeoutError after `timeout` seconds."""
+        return self._future.result(timeout)
+
+    def cancel(self) -> None:
+        """Stop it within one step; it then fails with StoppedError."""
+        self.stopped = True
+        self._wake()
+
+    def tell(self, event: Stepped | Finished[Drawn] | Failed) -> None:
+        """Tell who asked. Errors in listeners must not stop the engine."""
+        if isinstance(event, Finished):
+            self._future.set_result(event.result)
+        elif isinstance(event, Failed):
+            self._future.set_exception(event.error)
+        if self._on_event is None:
+            return
+        try:
+            self._on_event(event)
+        except Exception:
+            log.exception("the listener of request %s failed", self.id)
+
+
+class Ticket(AcceptedRequest[Result]):
+    """An accepted request for images. deadline: seconds from now; all else as for its base."""
 
     def __init__(
         self,
@@ -64,33 +111,15 @@ class Ticket:
         deadline: float | None,
         name: str | None = None,
     ) -> None:
-        self.id = name or secrets.token_hex(8)
+        super().__init__(wake, on_event, previews, name)
         self.request = request
-        self.previews = previews
         self.accepted = time.monotonic()
         self.expires = None if deadline is None else self.accepted + deadline
         self.begun: float | None = None  # when its first image began
-        self.stopped = False
         self.samples: list[Sample] = []
         self.steered: ControlledSana | None = None  # the model with its control images, once it has begun
         self.notes: list[str] = list(request.notes)
         self._images: dict[int, Image] = {}  # that are done, by their number
-        self._wake, self._on_event = wake, on_event
-        self._future: Future[Result] = Future()
-
-    @property
-    def done(self) -> bool:
-        """Whether it is finished or has failed."""
-        return self._future.done()
-
-    def result(self, timeout: float | None = None) -> Result:
-        """Wait for the images. Raises what it failed with, or TimeoutError after `timeout` seconds."""
-        return self._future.result(timeout)
-
-    def cancel(self) -> None:
-        """Stop it within one step; it then fails with StoppedError."""
-        self.stopped = True
-        self._wake()
 
     def add(self, number: int, image: Image) -> Result | None:
         """Take an image that is done; return the result if it was the last one."""
@@ -105,16 +134,3 @@ class Ticket:
             metadata=self.request.metadata,
             warnings=self.notes,
         )
-
-    def tell(self, event: Event) -> None:
-        """Tell who asked. Errors in listeners must not stop the engine."""
-        if isinstance(event, Finished):
-            self._future.set_result(event.result)
-        elif isinstance(event, Failed):
-            self._future.set_exception(event.error)
-        if self._on_event is None:
-            return
-        try:
-            self._on_event(event)
-        except Exception:
-            log.exception("the listener of request %s failed", self.id)

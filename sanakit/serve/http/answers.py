@@ -13,6 +13,7 @@ from sanakit.serve.http.openai_schema import (
     ErrorReply,
     PartialImageEvent,
 )
+from sanakit.serve.http.videos.schema import VideoRequest, form_schema
 
 REF = "#/components/schemas/"
 _FOREVER = (400, 401, 429)  # what every guarded route may answer
@@ -20,10 +21,11 @@ _WORDS = {
     400: "The request is invalid; the message says how to correct it.",
     401: "The key is missing or not valid on this server.",
     403: "A web page of an origin that this server does not allow.",
-    404: "The model, job or image does not exist.",
+    404: "The model, job, image or video does not exist.",
     405: "The address does not support this method.",
-    409: "The job has already ended.",
+    409: "The job has already ended; the video is not there yet, or failed.",
     413: "The body is larger than this server allows.",
+    416: "The file ends before the requested range.",
     429: "Too many requests for this key or address; Retry-After says when to try again.",
     500: "An error of the server; its log has details under the answer's X-Request-Id.",
     503: "Not available now: the queue is full, the server is stopping, or its storage fails.",
@@ -43,6 +45,15 @@ EXAMPLES: dict[str, Example] = {
             "seed": 7,
         },
     },
+}
+VIDEO_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": f"{REF}VideoRequest"}},
+            "multipart/form-data": {"schema": {"$ref": f"{REF}VideoForm"}},
+        },
+    }
 }
 EDIT_BODY: dict[str, Any] = {
     "requestBody": {
@@ -72,10 +83,10 @@ def stream_answer() -> dict[int | str, dict[str, Any]]:
     return {200: {"description": "The images; with stream = true as events.", "content": content}}
 
 
-def finish_schema(app: FastAPI, max_steps: int) -> None:
+def finish_schema(app: FastAPI, max_steps: int, max_frames: int) -> None:
     """Complete the schema that FastAPI writes: models of events and forms, no 422, which we never answer.
 
-    max_steps: of one request, as this server allows.
+    max_steps, max_frames: of one request, as this server allows.
     """
     write = app.openapi
 
@@ -86,13 +97,19 @@ def finish_schema(app: FastAPI, max_steps: int) -> None:
         models = schema.setdefault("components", {}).setdefault("schemas", {})
         for name in ("HTTPValidationError", "ValidationError"):
             models.pop(name, None)
-        for model in (PartialImageEvent, CompletedEvent, ErrorReply):
+        for model in (PartialImageEvent, CompletedEvent, ErrorReply, VideoRequest):
             found = model.model_json_schema(ref_template=f"{REF}{{model}}")
             models |= found.pop("$defs", {})
             models[model.__name__] = found
         models["EditForm"] = _edit_form()
+        models["VideoForm"] = _without_null(form_schema(models["VideoRequest"]))
         for name in ("GenerationRequest", "EditForm"):
             _bound(models[name]["properties"]["steps"], max_steps)
+        most = {"steps": max_steps, "num_inference_steps": max_steps}
+        most |= {"frames": max_frames, "num_frames": max_frames}
+        for name in ("VideoRequest", "VideoForm"):
+            for field, limit in most.items():
+                _bound(models[name]["properties"][field], limit)
         for path in schema["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)
@@ -107,11 +124,7 @@ def _edit_form() -> dict[str, Any]:
     form.pop("$defs")
     control = "JSON of the list that GenerationRequest has."
     form["properties"]["control"] = {"type": "string", "title": "Control", "description": control}
-    for field in form["properties"].values():  # a form has no null: a field is there or not
-        kinds = [kind for kind in field.pop("anyOf", []) if kind != {"type": "null"}]
-        if kinds:
-            field |= kinds[0]
-            field.pop("default", None)
+    form = _without_null(form)
     file = {"type": "string", "format": "binary"}
     image = "A PNG, JPEG or WebP file. Without a mask, its transparent part is redrawn, if it has one."
     mask = "An image of the image's size: its transparent, or else its white part is redrawn."
@@ -119,6 +132,16 @@ def _edit_form() -> dict[str, Any]:
     form["properties"]["mask"] = file | {"description": mask}
     form["required"] = ["image", *form["required"]]
     return form
+
+
+def _without_null(form: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a form, which has no null: a field is there or not."""
+    fields: dict[str, Any] = {}
+    for name, field in form["properties"].items():
+        kinds = [kind for kind in field.get("anyOf", []) if kind != {"type": "null"}]
+        rest = {key: value for key, value in field.items() if key not in ("anyOf", "default")}
+        fields[name] = rest | kinds[0] if kinds else dict(field)
+    return form | {"properties": fields}
 
 
 def _bound(field: dict[str, Any], most: int) -> None:

@@ -1,9 +1,9 @@
 """The whole HTTP application around an engine: from the outermost layer to the routes.
 
 A request passes the outer layer (id, log, figures, headers), CORS where origins are allowed, guard (keys),
-body limit, and reaches a route of images_api, jobs_api, stored_images_api or one of the few below. Nothing
-draws here. FastAPI's pages of documentation fetch scripts from other machines and are off; /openapi.json is
-there.
+body limit, and reaches a route of images_api, jobs_api, videos_api, stored_images_api or one of the few
+below. Nothing draws here. FastAPI's pages of documentation fetch scripts from other machines and are off;
+/openapi.json is there.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from sanakit import __version__
 from sanakit.errors import ClosedError, ModelNotFoundError
+from sanakit.pipelines.video.request import VideoSpec
+from sanakit.serve.engine.clip_engine import ClipEngine
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.http.access import Access, AccessGuard, bearer
 from sanakit.serve.http.answers import answers, finish_schema
@@ -30,9 +32,11 @@ from sanakit.serve.http.metrics import CONTENT_TYPE, Metrics
 from sanakit.serve.http.openai_schema import ModelList, ModelReply, StateReply
 from sanakit.serve.http.service import HttpSettings, Service
 from sanakit.serve.http.stored_images_api import stored_images_api
+from sanakit.serve.http.videos.videos_api import videos_api
 from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.keys import KeyStore
 from sanakit.serve.jobs.storage import ImageStore
+from sanakit.weights.settings import ModelSettings
 
 
 def create_app(
@@ -41,13 +45,15 @@ def create_app(
     jobs: JobStore,
     store: ImageStore,
     keys: KeyStore,
+    clips: ClipEngine | None = None,
     settings: HttpSettings | None = None,
     draining: threading.Event | None = None,
     wake: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """Build the application around a started engine; the caller starts and stops the parts.
 
-    draining: set it when the server is to stop; /ready then says so. wake: `JobRunner.wake`.
+    clips: the engine of videos, if there are any. draining: set it when the server is to stop; /ready then
+    says so. wake: `JobRunner.wake`.
     `app.state.service` holds the parts, for what is mounted beside the API.
     """
     settings = settings or HttpSettings()
@@ -56,14 +62,15 @@ def create_app(
         jobs=jobs,
         store=store,
         access=Access(keys, no_auth=settings.no_auth, local=settings.local),
-        metrics=Metrics(engine.stats, jobs.counts),
+        metrics=Metrics(engine.stats, jobs.counts, clips.stats if clips else None),
         settings=settings,
         draining=draining or threading.Event(),
         wake=wake,
+        clips=clips,
     )
     app = FastAPI(
         title="sanakit",
-        summary="Images from prompts, compatible with OpenAI's clients.",
+        summary="Images and videos from prompts, compatible with OpenAI's clients.",
         version=__version__,
         docs_url=None,
         redoc_url=None,
@@ -75,10 +82,11 @@ def create_app(
     keyed = [Depends(bearer)]  # in the schema; the guard in front has let in or refused already
     app.include_router(images_api(service), dependencies=keyed)
     app.include_router(jobs_api(service), dependencies=keyed)
+    app.include_router(videos_api(service), dependencies=keyed)
     app.include_router(stored_images_api(service))
     _add_models(app, service, keyed)
     _add_watch(app, service)
-    finish_schema(app, settings.max_steps)
+    finish_schema(app, settings.max_steps, settings.max_frames)
     return app
 
 
@@ -105,19 +113,27 @@ def _layers(service: Service) -> list[Middleware]:
 
 
 def _add_models(app: FastAPI, service: Service, keyed: list[Any]) -> None:
+    def video_card(spec: VideoSpec) -> ModelReply:
+        own, rate = spec.settings.shared, spec.settings.rate
+        return ModelReply(
+            id=own.name,
+            created=service.started,
+            makes="videos",
+            defaults=_defaults(own) | {"frames": spec.settings.frames, "fps": float(rate)},
+            adapters=[],
+            controls={},
+        )
+
     def card(name: str) -> ModelReply:
+        if service.clips is not None and name in service.clips.specs:
+            return video_card(service.clips.specs[name])
         own = service.engine.specs[name].settings
-        defaults = {
-            "size": f"{own.width}x{own.height}",
-            "steps": own.steps,
-            "guidance": own.guidance,
-            "solver": own.solver,
-        }
         pool = service.engine.residence
         return ModelReply(
             id=name,
             created=service.started,
-            defaults=defaults,
+            makes="images",
+            defaults=_defaults(own),
             adapters=list(pool.adapters[name]),
             controls={control: file.hint for control, file in pool.controls[name].items()},
         )
@@ -125,16 +141,21 @@ def _add_models(app: FastAPI, service: Service, keyed: list[Any]) -> None:
     @app.get("/v1/models", tags=["models"], dependencies=keyed, responses=answers(500, 503))
     async def models() -> ModelList:
         """List the models, the default one first."""
-        return ModelList(data=[card(name) for name in service.engine.specs])
+        return ModelList(data=[card(name) for name in service.models])
 
     # A name of the Hub has a slash.
     @app.get("/v1/models/{model:path}", tags=["models"], dependencies=keyed, responses=answers(404, 500, 503))
     async def model(model: str) -> ModelReply:
         """Describe one model."""
-        if model not in service.engine.specs:
-            names = ", ".join(service.engine.specs)
+        if model not in service.models:
+            names = ", ".join(service.models)
             raise ModelNotFoundError(f"There is no model {model[:100]!r} here; there are: {names}.")
         return card(model)
+
+
+def _defaults(own: ModelSettings) -> dict[str, Any]:
+    size = f"{own.width}x{own.height}"
+    return {"size": size, "steps": own.steps, "guidance": own.guidance, "solver": own.solver}
 
 
 def _add_watch(app: FastAPI, service: Service) -> None:
@@ -150,7 +171,7 @@ def _add_watch(app: FastAPI, service: Service) -> None:
         """Tell whether requests are welcome: the model is loaded, the database answers, no stop."""
         if service.draining.is_set():
             raise ClosedError("The server is stopping.")
-        if not service.engine.alive:
+        if not service.engine.alive or (service.clips is not None and not service.clips.alive):
             raise ClosedError("The engine is not running.")
         await asyncio.to_thread(service.jobs.ping)
         return StateReply()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -34,9 +35,10 @@ from sanakit.serve.http.openai_schema import (
 )
 from sanakit.serve.http.service import Service, address, note_prompt
 from sanakit.serve.http.uploads import check_generation, read_edit
-from sanakit.serve.jobs.jobs import CANCELLED, FINISHED, QUEUED, Job, new_job_id
+from sanakit.serve.jobs.job import CANCELLED, FINISHED, QUEUED, VIDEO, Job, new_job_id
 
 MAX_LISTED = 100
+NameInput = Callable[[str, Image.Image], str]  # what an input image is, the image -> its name in the store
 _BAND = 256  # rows
 
 
@@ -97,14 +99,14 @@ def jobs_api(service: Service) -> APIRouter:
         """Accept a request for images, to be drawn later."""
         _check_body(body)
         drawn, controls = await check_generation(service, body)
-        return await _accept(service, client, "generation", drawn, body, {}, controls, idempotency_key)
+        return await _add(service, client, "generation", drawn, body, {}, controls, idempotency_key)
 
     @routes.post("/edits", openapi_extra=EDIT_BODY, **accepting)
     async def add_edit(client: Request, idempotency_key: Idempotency = None) -> Any:
         """Accept a request to redraw an image, to be done later."""
         body, drawn, sources, controls = await read_edit(service, client)
         _check_body(body)
-        return await _accept(service, client, "edit", drawn, body, sources, controls, idempotency_key)
+        return await _add(service, client, "edit", drawn, body, sources, controls, idempotency_key)
 
     @routes.get("", response_model=JobList, responses=answers(500, 503))
     async def listed(
@@ -155,7 +157,7 @@ def _check_body(body: DrawingSettings) -> None:
         )
 
 
-async def _accept(
+async def _add(
     service: Service,
     client: Request,
     kind: str,
@@ -165,15 +167,55 @@ async def _accept(
     controls: list[NamedControl],
     idempotency_key: str | None,
 ) -> Response:
-    """Store a job, or find the one that the same Idempotency-Key made before."""
-    note_prompt(service, client, body)
-    caller = caller_of(client)
+    """Accept a job of images, and answer with it."""
+    note_prompt(service, client, body.prompt, body.negative_prompt)
     settings = _arguments(drawn, body, kind)
     offered = service.engine.residence.controls[drawn.model]
     steering = [one | {"kind": one.get("kind") or offered[one["name"]].hint} for one in controls]
 
-    def accept() -> Job:
-        job_id = _derived_id(service, caller, idempotency_key) if idempotency_key else new_job_id()
+    def arguments(named: NameInput) -> dict[str, Any]:
+        settings.update({what: named(what, image) for what, image in sources.items()})
+        if steering:
+            settings["control"] = [
+                one | {"image": named("control", shown["image"])}
+                for one, shown in zip(steering, controls, strict=True)
+            ]
+        return settings
+
+    job = await accept(
+        service,
+        client,
+        kind,
+        arguments,
+        drawn.num_images,
+        seeded=body.seed is not None,
+        decodes=bool(sources or controls),
+        idempotency_key=idempotency_key,
+    )
+    headers = {"Location": address(client, "get", job_id=job.id)}
+    return JSONResponse(_reply(job, client).model_dump(), 202, headers)
+
+
+async def accept(
+    service: Service,
+    client: Request,
+    kind: str,
+    arguments: Callable[[NameInput], dict[str, Any]],
+    num_images: int,
+    *,
+    seeded: bool,
+    decodes: bool,
+    idempotency_key: str | None,
+) -> Job:
+    """Store a job, or find the one that the same Idempotency-Key made before; wake the runner.
+
+    arguments: the job's body; is handed what stores an input image and returns its name. seeded: the caller
+    said the seed. decodes: there are input images. Raises FailureError, ClosedError, BusyError, StorageError.
+    """
+    caller = caller_of(client)
+
+    def accepted() -> Job:
+        job_id = _derived_id(service, caller, idempotency_key, kind) if idempotency_key else new_job_id()
         files: dict[str, Image.Image] = {}
 
         def named(what: str, image: Image.Image) -> str:  # by content: no upload replaces a job's own
@@ -181,39 +223,33 @@ async def _accept(
             files[name] = image
             return name
 
-        settings.update({what: named(what, image) for what, image in sources.items()})
-        if steering:
-            settings["control"] = [
-                one | {"image": named("control", shown["image"])}
-                for one, shown in zip(steering, controls, strict=True)
-            ]
-        if idempotency_key and (before := service.jobs.get(job_id, caller.key_id)):
-            return _same(before, settings, seeded=body.seed is not None)
+        settings, video = arguments(named), kind == VIDEO
+        if idempotency_key and (before := service.jobs.get(job_id, caller.key_id, video=video)):
+            return _same(before, settings, seeded=seeded)
         if service.draining.is_set():
             raise ClosedError("The server is stopping: try again when it is back.")
         if service.jobs.counts()[QUEUED] >= service.settings.max_jobs:
             raise BusyError(f"{service.settings.max_jobs} jobs are already waiting: try again later.")
-        service.access.charge(caller, drawn.num_images)
+        service.access.charge(caller, num_images)
         try:
             for name, image in files.items():
                 with service.engine.decoding.turn(image.width * image.height):
                     file = encode(image, "PNG")
                 service.store.put(name, file)
-            return service.jobs.add(kind, settings, caller.key_id, drawn.num_images, job_id=job_id)
+            return service.jobs.add(kind, settings, caller.key_id, num_images, job_id=job_id)
         except (OutputError, StorageError):
-            service.access.refund(caller, drawn.num_images)
-            twin = service.jobs.get(job_id, caller.key_id)  # it may have been a moment faster with this id
+            service.access.refund(caller, num_images)
+            twin = service.jobs.get(job_id, caller.key_id, video=video)  # it may have been faster
             for name in files:
                 if name not in twin.input_names() if twin else not idempotency_key:
                     service.store.delete(name)
             if twin:
-                return _same(twin, settings, seeded=body.seed is not None)
+                return _same(twin, settings, seeded=seeded)
             raise
 
-    job = await (service.decode(accept) if sources or controls else asyncio.to_thread(accept))
+    job = await (service.decode(accepted) if decodes else asyncio.to_thread(accepted))
     service.wake()
-    headers = {"Location": address(client, "get", job_id=job.id)}
-    return JSONResponse(_reply(job, client).model_dump(), 202, headers)
+    return job
 
 
 def _arguments(drawn: Drawn, body: DrawingSettings, kind: str) -> dict[str, Any]:
@@ -246,9 +282,13 @@ def _digest(image: Image.Image) -> str:
     return found.hexdigest()
 
 
-def _derived_id(service: Service, caller: Caller, idempotency_key: str) -> str:
-    """Return the job id of a caller's Idempotency-Key; only servers of this database can compute it."""
+def _derived_id(service: Service, caller: Caller, idempotency_key: str, kind: str) -> str:
+    """Return the job id of a caller's Idempotency-Key; only servers of this database can compute it.
+
+    A key of a video is never that of a job of images.
+    """
     secret, named = service.jobs.database.secret, f"{caller.key_id or 'local'} {idempotency_key}"
+    named = f"{VIDEO} {named}" if kind == VIDEO else named
     return f"job_{hmac.new(secret.encode(), named.encode(), hashlib.sha256).hexdigest()[:32]}"
 
 

@@ -19,13 +19,18 @@ from sanakit.errors import StorageError
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 # Numbers of `Engine.stats` that only grow; the others go up and down.
-_TOTALS = {"steps", "samples", "pictures", "failed", "stopped", "refused", "failed_steps"}
+_TOTALS = {"steps", "samples", "pictures", "clips", "failed", "stopped", "refused", "failed_steps"}
+
+Stats = Callable[[], dict[str, Any]]
 
 
 class Metrics:
-    """The figures of one app. stats: `Engine.stats`. jobs: `JobStore.counts`."""
+    """The figures of one app.
 
-    def __init__(self, stats: Callable[[], dict[str, Any]], jobs: Callable[[], dict[str, int]]) -> None:
+    stats: `Engine.stats`. jobs: `JobStore.counts`. clips: `ClipEngine.stats`, where there is one.
+    """
+
+    def __init__(self, stats: Stats, jobs: Callable[[], dict[str, int]], clips: Stats | None = None) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "sana_http_requests",
@@ -49,7 +54,8 @@ class Metrics:
         self.disconnected = Counter(
             "sana_disconnected", "Requests whose client left before the answer.", registry=self.registry
         )
-        self.registry.register(_Stats(stats, jobs))
+        engines = {"engine": stats} | ({"clip_engine": clips} if clips else {})
+        self.registry.register(_Stats(engines, jobs))
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answer. method: as it came; unusual ones share a label."""
@@ -63,14 +69,16 @@ class Metrics:
 
 
 class _Stats(Collector):
-    def __init__(self, stats: Callable[[], dict[str, Any]], jobs: Callable[[], dict[str, int]]) -> None:
-        self._stats, self._jobs = stats, jobs
+    def __init__(self, engines: dict[str, Stats], jobs: Callable[[], dict[str, int]]) -> None:
+        self._engines, self._jobs = engines, jobs
 
     def collect(self) -> Iterator[Metric]:
-        for name, value in self._stats().items():
-            number = len(value) if isinstance(value, list) else value  # of the models in memory
-            kind = CounterMetricFamily if name in _TOTALS else GaugeMetricFamily
-            yield kind(f"sana_engine_{name}", f"{name.capitalize()}, see Engine.stats.", value=number)
+        for engine, stats in self._engines.items():
+            for name, value in stats().items():
+                number = len(value) if isinstance(value, list) else value  # of the models in memory
+                kind = CounterMetricFamily if name in _TOTALS else GaugeMetricFamily
+                told = f"{name.capitalize()}, see {engine.title().replace('_', '')}.stats."
+                yield kind(f"sana_{engine}_{name}", told, value=number)
         jobs = GaugeMetricFamily("sana_jobs", "Jobs in the database.", labels=["status"])
         with suppress(StorageError):  # /ready tells of that
             for status, number in self._jobs().items():

@@ -24,17 +24,18 @@ MAX_CONTROL = 6_000_000  # characters of a control image in base64
 MAX_SEED = 2**53 - 1  # the largest whole number that every JSON reader keeps exact
 
 _IGNORED = "Accepted for existing clients; has no effect here."
-_TEXT = r"^[^\x00]*$"  # no file format and no database keeps a NUL
+TEXT = r"^[^\x00]*$"  # no file format and no database keeps a NUL
 _NO_NUL = "the character NUL is not allowed: remove it"
 # A field's pattern in words.
 EXPECTED = {
     "size": "write WIDTHxHEIGHT such as 256x256, or auto",
+    "seconds": "write a number of seconds such as 4 or 2.5",
     "prompt": _NO_NUL,
     "negative_prompt": _NO_NUL,
 }
 
 
-Adapters = dict[Annotated[str, Field(max_length=200, pattern=_TEXT)], float]
+Adapters = dict[Annotated[str, Field(max_length=200, pattern=TEXT)], float]
 
 
 def plain_name(name: str) -> str:
@@ -42,7 +43,7 @@ def plain_name(name: str) -> str:
     return name[:50].encode("ascii", "backslashreplace").decode()
 
 
-def _known_alone(cls: type[BaseModel], fields: Any) -> Any:
+def known_alone(cls: type[BaseModel], fields: Any) -> Any:
     """Refuse a body at its first unknown field: an error for each of a million would take seconds."""
     names = fields if isinstance(fields, dict) else ()
     if (unknown := next((name for name in names if name not in cls.model_fields), None)) is not None:
@@ -54,10 +55,10 @@ class ControlField(BaseModel):
     """An image that steers the drawing through one of the server's ControlNets."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    _known = model_validator(mode="before")(_known_alone)
+    _known = model_validator(mode="before")(known_alone)
 
     name: str = Field(
-        max_length=200, pattern=_TEXT, description="Of the ControlNet, see `controls` of /v1/models."
+        max_length=200, pattern=TEXT, description="Of the ControlNet, see `controls` of /v1/models."
     )
     image: str = Field(
         max_length=MAX_CONTROL, description="A PNG, JPEG or WebP file in base64, or a data URL of it."
@@ -76,10 +77,10 @@ class DrawingSettings(BaseModel):
     """Fields that generations and edits share."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    _known = model_validator(mode="before")(_known_alone)
+    _known = model_validator(mode="before")(known_alone)
 
     prompt: str = Field(
-        max_length=MAX_PROMPT, pattern=_TEXT, description="What to draw.", examples=["a red apple"]
+        max_length=MAX_PROMPT, pattern=TEXT, description="What to draw.", examples=["a red apple"]
     )
     model: str | None = Field(
         None, max_length=200, description="An id of /v1/models; null: the server's first model."
@@ -121,7 +122,7 @@ class DrawingSettings(BaseModel):
 
     # Of the SANA family: `extra_body` in OpenAI's client
     negative_prompt: str | None = Field(
-        None, max_length=MAX_PROMPT, pattern=_TEXT, description="What to avoid; needs guidance above 1."
+        None, max_length=MAX_PROMPT, pattern=TEXT, description="What to avoid; needs guidance above 1."
     )
     prompt_weights: bool | None = Field(
         None, description="Read (red:1.5) in the prompts as a weight of these words; false: it is text."
@@ -138,7 +139,7 @@ class DrawingSettings(BaseModel):
     guidance_kind: str | None = Field(
         None,
         max_length=200,
-        pattern=_TEXT,
+        pattern=TEXT,
         description='How it guides, such as "apg,interval=0.2-0.9"; null: the model\'s default.',
     )
     seed: int | None = Field(
@@ -290,6 +291,7 @@ class ModelReply(Reply):
     object: Literal["model"] = "model"
     created: int = Field(description="Start of the server, in seconds since 1970.")
     owned_by: str = "sanakit"
+    makes: Literal["images", "videos"] = Field(description="For /v1/images and /v1/jobs, or for /v1/videos.")
     defaults: dict[str, Any] = Field(description="Its defaults: size, steps, ...")
     adapters: list[str] = Field(description="Names of the adapters that a request may use with it.")
     controls: dict[str, str] = Field(

@@ -14,6 +14,7 @@ from fastapi import Request as HTTPRequest
 
 from sanakit.errors import SettingsError
 from sanakit.pipelines.request import Request
+from sanakit.serve.engine.clip_engine import ClipEngine
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.http.access import Access
 from sanakit.serve.http.metrics import Metrics
@@ -36,6 +37,7 @@ class HttpSettings:
     body_limit: int = 20_000_000  # bytes
     max_steps: int = 200  # of one request
     max_side: int = 4096  # pixels
+    max_frames: int = 1024  # of one clip
     max_jobs: int = 1000  # that wait
     previews: bool = True  # show images before they are done; no filter looks at those
     metrics: bool = True
@@ -55,7 +57,13 @@ class Service:
     settings: HttpSettings
     draining: threading.Event  # set when the server is to stop
     wake: Callable[[], None]  # tells the job runner that there is something new
+    clips: ClipEngine | None = None  # None: no video model is served
     started: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def models(self) -> list[str]:
+        """The names of all models, those of images first."""
+        return [*self.engine.specs, *(self.clips.specs if self.clips else ())]
 
     async def decode(self, work: Callable[[], Work]) -> Work:
         """Return what a function returns that decodes or encodes uploads, in a thread for that."""
@@ -69,6 +77,11 @@ class Service:
                 f"{self.settings.max_side} px."
             )
 
+    def check_steps(self, steps: int | None) -> None:
+        """Raise SettingsError for more steps than this server allows."""
+        if steps is not None and steps > self.settings.max_steps:
+            raise SettingsError(f"steps = {steps}, but this server allows at most {self.settings.max_steps}.")
+
     def check(self, asked: DrawingSettings, **source: Any) -> Request:
         """Check what a body asks for against the model and this server's limits; blocks for a moment.
 
@@ -76,16 +89,14 @@ class Service:
         SettingsError, SizeError, ModelNotFoundError.
         """
         width, height = asked.sides
-        steps = asked.steps
-        if steps is not None and steps > self.settings.max_steps:
-            raise SettingsError(f"steps = {steps}, but this server allows at most {self.settings.max_steps}.")
+        self.check_steps(asked.steps)
         request = self.engine.check(
             asked.model,
             asked.prompt,
             asked.negative_prompt or "",
             width=width,
             height=height,
-            steps=steps,
+            steps=asked.steps,
             guidance=asked.guidance,
             guidance_kind=asked.guidance_kind,
             prompt_weights=bool(asked.prompt_weights),
@@ -99,10 +110,10 @@ class Service:
         return request
 
 
-def note_prompt(service: Service, client: HTTPRequest, asked: DrawingSettings) -> None:
+def note_prompt(service: Service, client: HTTPRequest, prompt: str, negative_prompt: str | None) -> None:
     """Log what is to be drawn, where that is allowed."""
     if service.settings.log_prompts:
-        log.info("%s prompt %r negative %r", request_id(client), asked.prompt, asked.negative_prompt or "")
+        log.info("%s prompt %r negative %r", request_id(client), prompt, negative_prompt or "")
 
 
 def request_id(client: HTTPRequest) -> str:

@@ -11,8 +11,6 @@ others go on. It is left as it is: its images are not swept, and it is never del
 from __future__ import annotations
 
 import logging
-import re
-import secrets
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
@@ -20,59 +18,35 @@ from os import PathLike
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 
 from sanakit.errors import RefusedError, SettingsError
-from sanakit.pipelines.request import MAX_IMAGES
 from sanakit.serve.jobs.columns import damage, mended
 from sanakit.serve.jobs.database import Database, now
+from sanakit.serve.jobs.job import (
+    CANCELLED,
+    FAILED,
+    FINISHED,
+    ID,
+    KINDS,
+    QUEUED,
+    RUNNING,
+    STATUSES,
+    VIDEO,
+    Job,
+    new_job_id,
+    sentence,
+    wrong,
+)
 from sanakit.serve.jobs.keys import KeyUsage
-from sanakit.serve.jobs.schema import Base
 
-QUEUED, RUNNING, FINISHED, FAILED, CANCELLED = "queued", "running", "finished", "failed", "cancelled"
 MAX_ATTEMPTS = 3  # a job that kills the process must not do so for ever
 MAX_LISTED = 1000
-INPUTS = ("image", "mask")  # entries of a body that name images in the store
-CONTROL = "control"  # the entry whose elements do so, each in its own entry "image"
-KINDS, STATUSES = ("generation", "edit"), (QUEUED, RUNNING, FINISHED, FAILED, CANCELLED)
 
-_ID = re.compile(r"job_[0-9a-f]{32}")
 _AT_ONCE = 500  # jobs that are looked up together
 _LONGEST_LEASE = timedelta(days=1)  # a later end of one makes no sense: its owner renews it all the time
 
 log = logging.getLogger(__name__)
-
-
-class Job(Base):
-    """One accepted request. Objects are copies: they do not change when the database does."""
-
-    __tablename__ = "jobs"
-
-    number: Mapped[int] = mapped_column(primary_key=True)  # in order of acceptance
-    id: Mapped[str] = mapped_column(unique=True)
-    kind: Mapped[str]  # "generation" or "edit"
-    body: Mapped[dict[str, Any]]  # arguments of Engine.check, its seed fixed; INPUTS are names in the store
-    key_id: Mapped[str | None] = mapped_column(index=True)  # whose it is; None: made without a key
-    pictures: Mapped[int]
-    status: Mapped[str] = mapped_column(default=QUEUED, index=True)
-    attempts: Mapped[int] = mapped_column(default=0)
-    owner: Mapped[str | None] = mapped_column(default=None)  # while running
-    lease: Mapped[datetime | None] = mapped_column(default=None)  # while running: the claim's end
-    created: Mapped[datetime]
-    started: Mapped[datetime | None] = mapped_column(default=None)
-    ended: Mapped[datetime | None] = mapped_column(default=None, index=True)
-    files: Mapped[list[dict[str, Any]]] = mapped_column(default=list)  # of a finished one, by the runner
-    error_type: Mapped[str | None] = mapped_column(default=None)
-    error_message: Mapped[str | None] = mapped_column(default=None)
-
-    def result_names(self) -> list[str]:
-        """Names in the store of the images it makes: the same ones whenever it runs."""
-        return [f"{self.id}-{index}.png" for index in range(self.pictures)]
-
-    def input_names(self) -> list[str]:
-        """Names in the store of the images it was given: to start from, then to be steered by."""
-        named = [self.body[field] for field in INPUTS if self.body.get(field)]
-        return named + [one["image"] for one in self.body.get(CONTROL) or ()]
 
 
 class JobStore:
@@ -96,10 +70,11 @@ class JobStore:
     ) -> Job:
         """Store an accepted request; when this returns it is on the disk.
 
-        body: arguments of `Engine.check` as JSON, its seed fixed; images of `INPUTS` by name in the store.
-        num_images: how many it makes. job_id: of `new_job_id`, where inputs were stored under it before.
+        body: arguments of the engine's `check` as JSON, its seed fixed; images of `INPUTS` by name in the
+        store; of a video also FORMAT, one of MEDIA_TYPES, and TOLD, notes on the request. num_images: how
+        many it makes, 1 for a clip. job_id: of `new_job_id`, where inputs were stored under it before.
         """
-        if job_id is not None and not _ID.fullmatch(job_id):
+        if job_id is not None and not ID.fullmatch(job_id):
             raise SettingsError(f"{job_id!r} is not a job id: use new_job_id().")
         job = Job(
             id=job_id or new_job_id(),
@@ -113,25 +88,40 @@ class JobStore:
             session.add(job)
         return job
 
-    def get(self, job_id: str, key_id: str | None) -> Job | None:
-        """Return the job of that id if it is that key's (None: made without a key), else None."""
-        if not _ID.fullmatch(job_id):
+    def get(self, job_id: str, key_id: str | None, *, video: bool = False) -> Job | None:
+        """Return the job of that id if it is that key's (None: made without a key), else None.
+
+        video: look among the jobs that make clips; otherwise among those that make images.
+        """
+        if not ID.fullmatch(job_id):
             return None
         with self.database.reading() as session:
-            job = session.scalar(select(Job).where(Job.id == job_id, Job.key_id == key_id))
+            job = session.scalar(select(Job).where(_owned(key_id, video), Job.id == job_id))
         return None if job is None else self._sound(job)
 
-    def list(self, key_id: str | None, limit: int = 20, before: str | None = None) -> list[Job]:
-        """Return a key's jobs, newest first: at most `limit`, all older than the job `before`."""
-        query = select(Job).where(Job.key_id == key_id).order_by(Job.number.desc())
+    def list(
+        self,
+        key_id: str | None,
+        limit: int = 20,
+        before: str | None = None,
+        *,
+        video: bool = False,
+        oldest_first: bool = False,
+    ) -> list[Job]:
+        """Return a key's jobs, newest first: at most `limit`, all older than the job `before`.
+
+        video: as for `get`. oldest_first: turn the order round; `before` is then the job before the first.
+        """
+        order = Job.number if oldest_first else Job.number.desc()
+        query = select(Job).where(_owned(key_id, video)).order_by(order)
         if before is not None:
-            if not _ID.fullmatch(before):
+            if not ID.fullmatch(before):
                 return []
-            last = select(Job.number).where(Job.id == before, Job.key_id == key_id)
-            query = query.where(Job.number < last.scalar_subquery())
+            last = select(Job.number).where(Job.id == before, Job.key_id == key_id).scalar_subquery()
+            query = query.where(Job.number > last if oldest_first else Job.number < last)
         with self.database.reading() as session:
             found = [self._sound(job) for job in session.scalars(query.limit(min(max(limit, 1), MAX_LISTED)))]
-        return [job for job in found if _ID.fullmatch(job.id)]  # nobody can ask for another one
+        return [job for job in found if ID.fullmatch(job.id)]  # nobody can ask for another one
 
     def counts(self) -> dict[str, int]:
         """Return the number of jobs of each status."""
@@ -140,34 +130,38 @@ class JobStore:
             none = dict.fromkeys(STATUSES, 0)
             return none | {status: count for status, count in found if status in none}
 
-    def claim(self, owner: str, lease_seconds: float) -> Job | None:
-        """Take the oldest job that waits, for so long; None if there is none.
+    def claim(
+        self, owner: str, lease_seconds: float, *, images: bool = True, videos: bool = False
+    ) -> Job | None:
+        """Take the oldest job that waits, of these kinds, for so long; None if there is none.
 
         No two callers get the same job, in any number of processes: PostgreSQL locks its row and lets others
         skip it, SQLite has one writer at a time. Jobs whose lease another owner let pass wait again. One
         that makes no sense fails with the reason, and the next one is taken.
         """
-        oldest = select(Job.number).where(Job.status == QUEUED).order_by(Job.number).limit(1)
+        wanted = ((Job.kind != VIDEO) & images) | ((Job.kind == VIDEO) & videos)
+        oldest = select(Job.number).where(Job.status == QUEUED, wanted).order_by(Job.number).limit(1)
         values = {
             "status": RUNNING,
             "owner": owner,
             "lease": now() + timedelta(seconds=lease_seconds),
             "started": now(),
             "attempts": Job.attempts + 1,
+            "progress": 0,
         }
         with self.database.writing() as session:
             _give_back(session, Job.owner.is_distinct_from(owner) & _let_pass())
             chosen = oldest.with_for_update(skip_locked=True).scalar_subquery()
             taking = update(Job).where(Job.number == chosen).values(values).returning(Job)
-            while (job := session.scalar(taking)) is not None and (wrong := _wrong(job)):
+            while (job := session.scalar(taking)) is not None and (why := wrong(job)):
                 failed = {
                     "status": FAILED,
                     "error_type": "server_error",
-                    "error_message": _sentence(job, wrong),
+                    "error_message": sentence(job, why),
                 }
                 failed |= {"owner": None, "lease": None, "ended": now()}
                 session.execute(update(Job).where(Job.number == job.number).values(failed))
-                self._tell(job, wrong)
+                self._tell(job, why)
             return job
 
     def renew(self, owner: str, ids: Collection[str], lease_seconds: float) -> None:
@@ -175,6 +169,11 @@ class JobStore:
         lease = now() + timedelta(seconds=lease_seconds)
         with self.database.writing() as session:
             session.execute(update(Job).where(_claimed(owner, ids)).values(lease=lease))
+
+    def tell_progress(self, job_id: str, owner: str, percent: int) -> None:
+        """Note how much of a video is drawn, 0 to 100, if its claim holds."""
+        with self.database.writing() as session:
+            session.execute(update(Job).where(_claimed(owner, [job_id])).values(progress=percent))
 
     def held(self, owner: str) -> set[str]:
         """Ids of the jobs that an owner's claims still hold: neither cancelled nor taken over."""
@@ -200,14 +199,36 @@ class JobStore:
         with self.database.writing() as session:
             session.execute(update(Job).where(_claimed(owner, ids)).values(values))
 
-    def cancel(self, job_id: str, key_id: str | None) -> bool:
-        """Cancel a waiting or running job of that key; its server sees it in `held`. False: too late."""
-        if not _ID.fullmatch(job_id):
+    def cancel(self, job_id: str, key_id: str | None, *, video: bool = False) -> bool:
+        """Cancel a waiting or running job of that key; its server sees it in `held`. False: too late.
+
+        video: as for `get`.
+        """
+        if not ID.fullmatch(job_id):
             return False
-        mine = (Job.id == job_id) & (Job.key_id == key_id) & Job.status.in_((QUEUED, RUNNING))
+        mine = _owned(key_id, video) & (Job.id == job_id) & Job.status.in_((QUEUED, RUNNING))
         values = {"status": CANCELLED, "owner": None, "lease": None, "ended": now()}
         with self.database.writing() as session:
             return bool(session.scalar(update(Job).where(mine).values(values).returning(Job.number)))
+
+    def delete(self, job_id: str, key_id: str | None, delete_files: Callable[[str], None]) -> bool:
+        """Delete a video of that key, whatever its state; its server sees it in `held`. False: there is none.
+
+        delete_files: takes the id, with which the names of all its files begin. It is called before the row
+        goes: if the process is killed between, the video is cancelled, and can be deleted again.
+        """
+        self.cancel(job_id, key_id, video=True)
+        if self.get(job_id, key_id, video=True) is None:
+            return False
+        delete_files(job_id)
+        with self.database.writing() as session:
+            gone = delete(Job).where(_owned(key_id, True), Job.id == job_id).returning(Job.number)
+            return session.scalar(gone) is not None
+
+    def exists(self, job_id: str) -> bool:
+        """Return whether there is a job of that id, whosever it is."""
+        with self.database.reading() as session:
+            return session.scalar(select(Job.number).where(Job.id == job_id)) is not None
 
     def recover(self, owner: str) -> int:
         """At a start: put back what this owner ran when it was killed, and what others let pass.
@@ -226,7 +247,7 @@ class JobStore:
         deleted, last = 0, 0
         while jobs := self._ended_before(time, last):
             last = jobs[-1].number
-            jobs = [job for job in jobs if not self._tell(job, _wrong(job))]
+            jobs = [job for job in jobs if not self._tell(job, wrong(job))]
             for job in jobs:
                 for name in job.result_names() + job.input_names():
                     delete_image(name)
@@ -239,13 +260,13 @@ class JobStore:
         """Return those of some names in the store that begin as a job's do, and are not of any job."""
         by_job: defaultdict[str, list[str]] = defaultdict(list)
         for name in names:
-            if _ID.match(name):
+            if ID.match(name):
                 by_job[name[: len(new_job_id())]].append(name)
         ids = [*by_job]
         for first in range(0, len(ids), _AT_ONCE):
             with self.database.reading() as session:
                 for job in session.scalars(select(Job).where(Job.id.in_(ids[first : first + _AT_ONCE]))):
-                    if self._tell(job, _wrong(job)):  # any of them may be its own
+                    if self._tell(job, wrong(job)):  # any of them may be its own
                         del by_job[job.id]
                         continue
                     used = {*job.result_names(), *job.input_names()}
@@ -277,58 +298,23 @@ class JobStore:
 
     def _sound(self, job: Job) -> Job:
         """Return the job; of a damaged row a failed job that says so."""
-        wrong = _wrong(job)
-        if not self._tell(job, wrong):
+        why = wrong(job)
+        if not self._tell(job, why):
             return job
-        failed = {"status": FAILED, "error_type": "server_error", "error_message": _sentence(job, wrong)}
+        failed = {"status": FAILED, "error_type": "server_error", "error_message": sentence(job, why)}
+        failed |= {"body": {}} if job.kind == VIDEO else {}
         return mended(job, **failed, kind=job.kind if job.kind in KINDS else KINDS[0], pictures=0, files=[])
 
-    def _tell(self, job: Job, wrong: str) -> bool:
+    def _tell(self, job: Job, why: str) -> bool:
         """Return whether something is wrong with a job's row; log it the first time."""
-        if wrong and job.number not in self._told:
+        if why and job.number not in self._told:
             self._told.add(job.number)
-            log.warning(
-                "%s It is row %d of jobs in %s.", _sentence(job, wrong), job.number, self.database.name
-            )
-        return bool(wrong)
+            log.warning("%s It is row %d of jobs in %s.", sentence(job, why), job.number, self.database.name)
+        return bool(why)
 
 
-def new_job_id() -> str:
-    """Return an id that nobody can guess: 128 random bits."""
-    return f"job_{secrets.token_hex(16)}"
-
-
-def _wrong(job: Job) -> str:
-    """Return what makes no sense in a job's row; empty if all of it does."""
-    if found := damage(job):
-        return found
-    names, controls = [job.body.get(field) for field in INPUTS], job.body.get(CONTROL)
-    if not _ID.fullmatch(job.id):
-        return "id is not a job's id"
-    if job.kind not in KINDS or job.status not in STATUSES:
-        return f"kind is not one of {', '.join(KINDS)}, or status not one of {', '.join(STATUSES)}"
-    if job.pictures > MAX_IMAGES:
-        return f"{Job.pictures.key} is above {MAX_IMAGES}"
-    if controls is not None:
-        if not isinstance(controls, list) or not all(isinstance(one, dict) for one in controls):
-            return "body has control images that are not objects"
-        names += [one.get("image", 0) for one in controls]
-    if not all(name is None or isinstance(name, str) for name in names):
-        return "body names an image by something that is not a text"
-    if not all(_is_file(file) for file in job.files):
-        return "files has an entry without an image's name and settings"
-    return ""
-
-
-def _is_file(file: dict[str, Any]) -> bool:
-    warnings: Any = file.get("warnings", [])
-    told = isinstance(warnings, list) and all(isinstance(one, str) for one in warnings)
-    return told and isinstance(file.get("name"), str) and isinstance(file.get("metadata"), dict)
-
-
-def _sentence(job: Job, wrong: str) -> str:
-    named = mended(job).id or f"of row {job.number}"
-    return f"The server's database is damaged at the job {named} ({wrong}): ask for its images again."
+def _owned(key_id: str | None, video: bool) -> ColumnElement[bool]:
+    return (Job.key_id == key_id) & (Job.kind == VIDEO if video else Job.kind != VIDEO)
 
 
 def _claimed(owner: str, ids: Collection[str]) -> ColumnElement[bool]:
@@ -342,7 +328,7 @@ def _let_pass() -> ColumnElement[bool]:
 
 def _refund(session: Session, job: Job) -> None:
     """Take a job's images from what its key made on the day that it was accepted."""
-    if job.key_id is None or _wrong(job):
+    if job.key_id is None or wrong(job):
         return
     usage = session.get(KeyUsage, (job.key_id, job.created.date()), with_for_update=True)
     if usage is not None and not damage(usage):
@@ -355,7 +341,7 @@ def _give_back(session: Session, lost: ColumnElement[bool]) -> int:
     nobody = {"owner": None, "lease": None}
     message = (
         f"The server stopped {MAX_ATTEMPTS} times while it drew this: the job will not be retried. "
-        "Ask for fewer or smaller images."
+        "Ask for a smaller size, or for fewer images or frames."
     )
     given_up = {"status": FAILED, "ended": now(), "error_type": "server_error", "error_message": message}
     spent = update(Job).where(lost, Job.attempts >= MAX_ATTEMPTS).values(nobody | given_up)

@@ -1,9 +1,9 @@
-"""Run the stored jobs: claim them while there is room, pass them to the engine, store their images.
+"""Run the stored jobs: claim them while there is room, pass them to the engine, store what it drew.
 
 One thread does all of it but the drawing. Each round settles what is drawn, renews leases, notices cancelled
 jobs and claims new ones; every step can be repeated, so a missing database or a full disk only makes it wait.
 A job that is drawn twice (because its server was killed) writes the same images to the same names. Only the
-claim's holder may finish it.
+claim's holder may finish it. Clips have an engine of their own, and do not keep images from being claimed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
@@ -23,14 +24,19 @@ from sanakit.errors import BusyError, ClosedError, OutputError, SanaError, Setti
 from sanakit.images.image import encode
 from sanakit.images.opening import open_image
 from sanakit.pipelines.result import Result
+from sanakit.pipelines.video.result import ClipResult
 from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.engine.ticket import Stepped
+from sanakit.serve.jobs.clip_files import clip_file
 from sanakit.serve.jobs.database import now
-from sanakit.serve.jobs.jobs import CONTROL, INPUTS, Job, JobStore
+from sanakit.serve.jobs.job import CONTROL, FORMAT, INPUTS, TOLD, VIDEO, Job
+from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.storage import ImageStore
 
 if TYPE_CHECKING:
-    from sanakit.serve.engine.engine import Engine, Event, Ticket
+    from sanakit.clips.clip import VideoClip
+    from sanakit.serve.engine.clip_engine import ClipEngine, ClipTicket
+    from sanakit.serve.engine.engine import Engine, Ticket
 
 LEASE = 60.0  # seconds
 POLL = 1.0  # seconds between two looks at the database while nothing happens
@@ -47,7 +53,7 @@ class _Held:
     """A claimed job."""
 
     job: Job
-    ticket: Ticket | None = None
+    ticket: Ticket | ClipTicket | None = None
     busy: bool = False  # the engine had no room for it
     error: Exception | None = None  # why it cannot be drawn
 
@@ -55,8 +61,9 @@ class _Held:
 class JobRunner:
     """The thread between the job store and the engine.
 
-    owner: `Instance.name`, the same after a restart. lease, poll: seconds. images_at_once: of claimed jobs
-    together; a larger job runs alone. keep: how long ended jobs and their images stay; None: for ever.
+    clips: draws the videos; without it they wait for a server that has one, as images do for an engine with
+    models. owner: `Instance.name`, the same after a restart. lease, poll: seconds. images_at_once: of claimed
+    jobs together; a larger job runs alone. keep: how long ended jobs and their images stay; None: for ever.
     """
 
     def __init__(
@@ -66,12 +73,13 @@ class JobRunner:
         store: ImageStore,
         owner: str,
         *,
+        clips: ClipEngine | None = None,
         lease: float = LEASE,
         poll: float = POLL,
         images_at_once: int = IMAGES_AT_ONCE,
         keep: timedelta | None = None,
     ) -> None:
-        self._engine, self._jobs, self._store, self._owner = engine, jobs, store, owner
+        self._engine, self._clips, self._jobs, self._store, self._owner = engine, clips, jobs, store, owner
         self._lease, self._poll, self._most, self._keep = lease, poll, images_at_once, keep
         self._held: dict[str, _Held] = {}
         self._renewed = self._expired = self._swept = -float("inf")
@@ -138,6 +146,7 @@ class JobRunner:
             self._recovered = True
         failed = [error for held in [*self._held.values()] if (error := self._try(held))]
         self._keep_claims()
+        self._tell_progress()
         if not self._closing.is_set():
             failed += self._claim()
             self._expire()
@@ -159,6 +168,15 @@ class JobRunner:
         if unknown := claimed - self._held.keys():
             self._jobs.release(self._owner, unknown)
 
+    def _tell_progress(self) -> None:
+        """Note in the database how far the video is, if it went on since the last round."""
+        for held in self._held.values():
+            if held.job.kind == VIDEO and held.ticket is not None and not held.ticket.done:
+                percent = int(99 * cast("ClipTicket", held.ticket).share)  # 100 once the file is stored
+                if percent > held.job.progress:
+                    self._jobs.tell_progress(held.job.id, self._owner, percent)
+                    held.job.progress = percent
+
     def _claim(self) -> list[StorageError | OutputError]:
         """Claim jobs and submit them until there is no room, none waits, or the engine is busy.
 
@@ -167,11 +185,13 @@ class JobRunner:
         """
         failed = []
         while not self._closing.is_set():
-            if any(held.busy or held.job.attempts > 1 for held in self._held.values()):
+            if any(held.job.attempts > 1 for held in self._held.values()):
                 break
-            if sum(held.job.pictures for held in self._held.values()) >= self._most:
-                break
-            job = self._jobs.claim(self._owner, self._lease)
+            drawn = [held for held in self._held.values() if held.job.kind != VIDEO]
+            room = bool(self._engine.specs) and not any(held.busy for held in drawn)
+            images = room and sum(held.job.pictures for held in drawn) < self._most
+            videos = self._clips is not None and len(drawn) == len(self._held)  # one at a time
+            job = self._jobs.claim(self._owner, self._lease, images=images, videos=videos)
             if job is None:
                 break
             self._held[job.id] = held = _Held(job)
@@ -191,8 +211,8 @@ class JobRunner:
         try:
             if held.error is None and held.ticket is None:
                 held.busy = False
-                request = self._request(held.job)
-                held.ticket = self._engine.submit(request, self._told, name=held.job.id)
+                engine: Any = self._clips if held.job.kind == VIDEO else self._engine
+                held.ticket = engine.submit(self._request(held.job), self._told, name=held.job.id)
             if held.ticket is not None and held.ticket.done:
                 self._settle(held.job, held.ticket.result())
         except (StorageError, OutputError):
@@ -206,14 +226,15 @@ class JobRunner:
         if held.error is not None:
             self._fail(held.job, held.error)
 
-    def _told(self, event: Event) -> None:
+    def _told(self, event: object) -> None:
         """Wake for the end of a drawing: its steps change nothing here, and a round asks the database."""
         if not isinstance(event, Stepped):
             self._wake.set()
 
     def _request(self, job: Job) -> Any:
         """Check a job's settings again, with its images in place of their names."""
-        settings = dict(job.body)
+        engine: Any = self._clips if job.kind == VIDEO else self._engine
+        settings = {name: value for name, value in job.body.items() if name not in (FORMAT, TOLD)}
         files = {field: self._file(name) for field in INPUTS if (name := settings.get(field))}
         shown = [(one, self._file(one["image"])) for one in settings.get(CONTROL) or ()]
         counted = [files[field] for field in INPUTS[:1] if field in files] + [file for _, file in shown]
@@ -225,7 +246,7 @@ class JobRunner:
                     one | {"image": open_image(file, f"The image {one['image']} of this job")}
                     for one, file in shown
                 ]
-            return self._engine.check(**settings)
+            return engine.check(**settings)
 
     def _file(self, name: str) -> io.BytesIO:
         """Read an image that a job was given. Raises SettingsError, StorageError."""
@@ -234,17 +255,31 @@ class JobRunner:
         except LookupError as error:
             raise SettingsError(f"{error} This job needs it as its input.") from None
 
-    def _settle(self, job: Job, result: Result) -> None:
-        """Store a job's images, then say that it is finished."""
-        files, images = [], cast("list[Image.Image]", result.images)
-        for name, image, metadata in zip(job.result_names(), images, result.metadata, strict=True):
-            data = encode(image, "PNG", metadata)
+    def _settle(self, job: Job, result: Result | ClipResult) -> None:
+        """Store a job's images or its clip, then say that it is finished."""
+        rows = []
+        for name, (data, notes), metadata in zip(
+            job.result_names(), self._files(job, result), result.metadata, strict=True
+        ):
             self._store.put(name, data)
             row = {"name": name, "bytes": len(data), "metadata": dict(metadata)}
-            files.append(row | ({"warnings": result.warnings} if result.warnings else {}))
-        if not self._jobs.finish(job.id, self._owner, files):
+            told = [*dict.fromkeys([*result.warnings, *notes])]
+            rows.append(row | ({"warnings": told} if told else {}))
+        if not self._jobs.finish(job.id, self._owner, rows):
             log.info("%s was cancelled or taken over while it was drawn.", job.id)
+            if not self._jobs.exists(job.id):  # deleted, with the files that it had then
+                for name in job.result_names():
+                    self._store.delete(name)
         self._held.pop(job.id, None)
+
+    def _files(self, job: Job, result: Result | ClipResult) -> Iterator[tuple[bytes, list[str]]]:
+        """Yield the files of a job, and notes on each."""
+        if isinstance(result, ClipResult):
+            for clip in cast("list[VideoClip]", result.clips):
+                yield clip_file(clip, job.body[FORMAT])
+            return
+        for image, metadata in zip(cast("list[Image.Image]", result.images), result.metadata, strict=True):
+            yield encode(image, "PNG", metadata), []
 
     def _fail(self, job: Job, error: Exception) -> None:
         if isinstance(error, SanaError):

@@ -55,8 +55,15 @@ def _index_ended(connection: Connection) -> None:
         connection.execute(text("CREATE INDEX IF NOT EXISTS ix_jobs_ended ON jobs (ended)"))
 
 
+def _add_progress(connection: Connection) -> None:
+    """Keep how much of a video is drawn."""
+    found = inspect(connection)
+    if found.has_table("jobs") and "progress" not in {one["name"] for one in found.get_columns("jobs")}:
+        connection.execute(text("ALTER TABLE jobs ADD COLUMN progress INTEGER NOT NULL DEFAULT 0"))
+
+
 # Changes of tables that exist; new ones need no step. Step i leads from version i + 1 to the next.
-STEPS: tuple[Callable[[Connection], None], ...] = (_index_ended,)
+STEPS: tuple[Callable[[Connection], None], ...] = (_index_ended, _add_progress)
 
 
 def prepare(session: Session, name: str) -> None:

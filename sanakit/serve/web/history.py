@@ -22,7 +22,8 @@ from PIL import Image
 from sanakit.errors import SettingsError
 from sanakit.images.image import Metadata, encode, read_metadata
 from sanakit.images.image import save as save_file
-from sanakit.serve.jobs.jobs import FINISHED, JobStore
+from sanakit.serve.jobs.job import FINISHED
+from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.storage import ImageStore
 from sanakit.whole import written_whole
 
@@ -31,7 +32,9 @@ MOST_SHOWN = 200  # images in the overview, the newest
 MOST_FETCHED = 64  # images of the store that are also kept as local files
 THUMBNAIL = 384  # pixels of the longer side
 PREFIX = "page"
-_DRAWN = re.compile(rf"{PREFIX}-[0-9a-f]{{12}}-(\d{{17}})-[0-9a-f]{{8}}\.png")  # microseconds since 1970
+_DRAWN = re.compile(  # microseconds since 1970
+    rf"{PREFIX}-[0-9a-f]{{12}}-(\d{{17}})-[0-9a-f]{{8}}\.(png|mp4|webp)"
+)
 
 
 class History:
@@ -51,10 +54,14 @@ class History:
 
     def add(self, room: str, image: Image.Image, metadata: Metadata) -> str:
         """Keep an image; gives its name. Raises OutputError."""
+        return self.add_file(room, encode(image, "PNG", metadata), "png")
+
+    def add_file(self, room: str, data: bytes, suffix: str) -> str:
+        """Keep a file with its settings in it; gives its name. suffix: png, mp4 or webp. As `add`."""
         with self._lock:  # names sort as they were drawn
             self._last = max(time.time_ns() // 1000, self._last + 1)
-            name = f"{_prefix(room)}{self._last:017d}-{os.urandom(4).hex()}.png"
-        self.store.put(name, encode(image, "PNG", metadata))
+            name = f"{_prefix(room)}{self._last:017d}-{os.urandom(4).hex()}.{suffix}"
+        self.store.put(name, data)
         return name
 
     def names(self, room: str) -> list[str]:
@@ -72,7 +79,7 @@ class History:
         return sorted(found, key=lambda name: found[name], reverse=True)[:MOST_SHOWN]
 
     def file(self, room: str, name: str) -> Path:
-        """Return an image as a local PNG file, byte for byte as it is stored.
+        """Return an image or clip as a local file, byte for byte as it is stored.
 
         Raises SettingsError for one that is gone or another room's, StorageError.
         """
@@ -118,8 +125,15 @@ class History:
         self._folder.cleanup()
 
 
+def room_of(username: str | None, session: str | None, *, private: bool) -> str:
+    """Return the room of a visitor: by login if there is one, by tab if the page is private."""
+    if username:
+        return f"user {username}"
+    return f"tab {session}" if private else SHARED
+
+
 def drawn_before(name: str, time: datetime) -> bool:
-    """Return whether a name is that of an image drawn on the page before a time."""
+    """Return whether a name is that of an image or clip drawn on the page before a time."""
     return (drawn := _DRAWN.fullmatch(name)) is not None and int(drawn[1]) < time.timestamp() * 1e6
 
 

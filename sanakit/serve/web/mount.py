@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import gradio as gr
 from fastapi import FastAPI
@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sanakit.errors import SanaError, SettingsError
+from sanakit.serve.engine.clip_engine import ClipEngine
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.http.access import Caller, check_origin
 from sanakit.serve.http.failures import FailureError, failure_of
@@ -31,7 +32,9 @@ from sanakit.serve.web.endpoints import Endpoints
 from sanakit.serve.web.gradio_seams import Blocks, Lock, NoFetching, end_streams, lock_of
 from sanakit.serve.web.history import History
 from sanakit.serve.web.page import Page
+from sanakit.serve.web.parts import VIDEO, make_head, make_mode
 from sanakit.serve.web.style import CSS, JS, theme
+from sanakit.serve.web.video.tab import VideoTab
 
 OPEN = ("/health", "/ready", "/metrics", "/openapi.json")  # to all, by whatever name; /v1/ has its own guard
 MAX_UPLOAD = 20_000_000  # bytes
@@ -40,32 +43,47 @@ MOST_WAITING = 64  # events of all visitors that wait for their turn
 KEEP_COPIES = (600, 3600)  # seconds: how often Gradio's cache is looked through, and when a copy is old
 
 
+class _Shared(TypedDict):
+    private: bool
+    charge: Callable[[str, int], Callable[[], None]] | None
+
+
 def build_page(
     engine: Engine,
     store: ImageStore,
     jobs: JobStore | None = None,
     *,
+    clips: ClipEngine | None = None,
     private: bool = False,
     charge: Callable[[str, int], Callable[[], None]] | None = None,
     folder: Path | None = None,
 ) -> gr.Blocks:
-    """Return the page.
+    """Return the page: what there are models for, images, clips or both.
 
-    store: where the images are kept. jobs: whose images are shown in the gallery, too. private: each
-    visitor sees only what was drawn in this tab; for pages that are shared by the public. charge: called with
-    who is logged in and a number of images before they are drawn; raises SanaError if it is too many, and
-    returns what takes it back. folder: for uploads and copies of what is shown, which must be private; None:
-    temporary ones.
+    clips: the engine of clips. store: where images and clips are kept. jobs: whose images are shown in the
+    gallery, too. private: each visitor sees only what was drawn in this tab; for pages that are shared by the
+    public. charge: called with who is logged in and a number of images before they are drawn; raises
+    SanaError if it is too many, and returns what takes it back. folder: for uploads and copies of what is
+    shown, which must be private; None: temporary ones.
     """
     if folder is not None:
         os.environ["GRADIO_TEMP_DIR"] = str(folder / UPLOADS)  # Gradio has no other way to be told
-    page = Page(engine, History(store, jobs, folder), private=private, charge=charge)
+    history, shared = History(store, jobs, folder), _Shared(private=private, charge=charge)
+    page = Page(engine, history, more_modes=[VIDEO] if clips else [], **shared) if engine.specs else None
+    tab = VideoTab(clips, history, engine.decoding, **shared) if clips else None
     with Blocks(
         title="sanakit", analytics_enabled=False, fill_width=True, delete_cache=KEEP_COPIES
     ) as blocks:
-        page.lay_out()
-        Endpoints(page).lay_out()
-    blocks.unload(page.cancel)
+        if page is not None:
+            page.lay_out()
+            Endpoints(page).lay_out()
+        elif tab is not None:
+            make_head(make_mode([VIDEO]))
+        if tab is not None:
+            tab.lay_out()
+    for part in (page, tab):
+        if part is not None:
+            blocks.unload(part.cancel)
     return blocks.queue(max_size=MOST_WAITING, default_concurrency_limit=8, api_open=False)
 
 
@@ -115,6 +133,7 @@ def add_page(app: FastAPI, folder: Path) -> None:
         service.engine,
         service.store,
         service.jobs,
+        clips=service.clips,
         private=not settings.local or settings.no_auth,
         charge=charge,
         folder=folder,

@@ -6,11 +6,11 @@ images, `settings.py` knows the settings' forms. Each function gives the compone
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -23,8 +23,8 @@ from sanakit.pipelines.request import steps_done
 from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.web.adapters import make_adapters
-from sanakit.serve.web.history import SHARED, History
-from sanakit.serve.web.messages import told
+from sanakit.serve.web.history import History, room_of
+from sanakit.serve.web.messages import tie
 from sanakit.serve.web.panel import make_panel, offered_by, restored_from
 from sanakit.serve.web.parts import (
     CREATE,
@@ -33,6 +33,8 @@ from sanakit.serve.web.parts import (
     Details,
     chosen_name,
     make_editor,
+    make_head,
+    make_mode,
     make_overview,
     make_stage,
     source_and_mask,
@@ -49,8 +51,7 @@ from sanakit.serve.web.settings import (
     styles,
 )
 from sanakit.serve.web.steering import control_of, make_steering
-from sanakit.serve.web.studio import BEYOND, WHOLE, Edit, Studio, View
-from sanakit.serve.web.style import SWITCH_SHADE
+from sanakit.serve.web.studio import BEYOND, WHOLE, Edit, Studio, View, charged
 from sanakit.serve.web.view import EMPTY, preview_html, status_html
 
 Updates = dict[Any, Any]  # component -> its new value, or gr.update
@@ -60,7 +61,8 @@ class Page:
     """The functions behind the page, one an event.
 
     private: each tab has its own gallery. charge: called with who is logged in and a number of images,
-    before they are drawn; raises SanaError if it is too many, and returns what takes it back.
+    before they are drawn; raises SanaError if it is too many, and returns what takes it back. more_modes:
+    that are laid out beside it, such as VIDEO.
     """
 
     def __init__(
@@ -70,27 +72,16 @@ class Page:
         *,
         private: bool = False,
         charge: Callable[[str, int], Callable[[], None]] | None = None,
+        more_modes: Sequence[str] = (),
     ) -> None:
         self.engine, self.history, self.charge = engine, history, charge
         self.studio = Studio(engine, history)
         self.private = private
-        self.mode = gr.Radio(
-            [CREATE, EDIT, GALLERY],
-            value=CREATE,
-            label="Mode",
-            show_label=False,
-            container=False,
-            render=False,
-            elem_id="mode",
-            elem_classes="words",
-        )
+        self.mode = make_mode([CREATE, EDIT, GALLERY, *more_modes])
 
     def lay_out(self) -> None:
         """Make the components inside the Blocks that are open, and tie them to the functions."""
-        with gr.Row(elem_id="head"):
-            gr.HTML("<h1>sanakit</h1>", elem_id="title")
-            self.mode.render()
-            shade = gr.Button("◐", elem_id="shade", size="sm", min_width=40)
+        make_head(self.mode)
         with gr.Row(elem_id="body"):
             self.panel = make_panel(self.engine.specs)
             with self.panel.column:
@@ -101,7 +92,6 @@ class Page:
                 self.editor = make_editor(self.engine.decoding, strength)
                 self.stage = make_stage()
                 self.overview = make_overview()
-        shade.click(None, js=SWITCH_SHADE)
         self._tie_panel()
         self._tie_images()
 
@@ -151,9 +141,7 @@ class Page:
             )
             self._on(details.edit.click, self.edit_shown, [details.shown], [self.mode, self.editor.image])
 
-    def _on(self, event: Any, function: Any, inputs: list, outputs: list, **options: Any) -> None:
-        """Tie a function to an event, without Gradio's own signs of progress or a public API."""
-        event(told(function), inputs, outputs, show_progress="hidden", api_visibility="private", **options)
+    _on = staticmethod(tie)
 
     # Drawing
 
@@ -191,18 +179,12 @@ class Page:
 
     async def follow(self, visitor: gr.Request, wish: Wish, edit: Edit | None) -> AsyncGenerator[View, None]:
         """Draw as `Studio.draw` does, in the visitor's room, charged to the login if there is one."""
-        take_back: Callable[[], None] | None = None
-        if self.charge is not None and visitor.username:
-            try:
-                take_back = await asyncio.to_thread(self.charge, visitor.username, wish.num_images)
-            except SanaError as error:
-                yield View(state="failed", message=str(error))
-                return
         drawing = self.studio.draw(visitor.session_hash or "", self.room(visitor), wish, edit)
-        async with aclosing(drawing) as views:
+        charge = None
+        if self.charge is not None and visitor.username:
+            charge = partial(self.charge, visitor.username, wish.num_images)
+        async with aclosing(charged(drawing, charge)) as views:
             async for view in views:
-                if take_back is not None and view.free:
-                    await asyncio.to_thread(take_back)
                 yield view
 
     def cancel(self, visitor: gr.Request) -> None:
@@ -376,9 +358,7 @@ class Page:
 
     def room(self, visitor: gr.Request) -> str:
         """Return the room of a visitor's images: by login if there is one, by tab if the page is private."""
-        if visitor.username:
-            return f"user {visitor.username}"
-        return f"tab {visitor.session_hash}" if self.private else SHARED
+        return room_of(visitor.username, visitor.session_hash, private=self.private)
 
     # Which components an event changes
 

@@ -7,7 +7,7 @@ Words and settings are in `panel.py`.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
@@ -20,9 +20,10 @@ from sanakit.errors import SanaError, SettingsError
 from sanakit.images.opening import in_srgb, open_image, upright
 from sanakit.serve.engine.decoding import DecodingTurns, header_size
 from sanakit.serve.web.studio import BEYOND, MOST_MARGIN, PAINTED, WHOLE
+from sanakit.serve.web.style import SWITCH_SHADE
 from sanakit.serve.web.view import EMPTY
 
-CREATE, EDIT, GALLERY = "Create", "Edit", "Gallery"
+CREATE, EDIT, GALLERY, VIDEO = "Create", "Edit", "Gallery", "Video"
 _PAINT = ("#e5484d", 0.7)  # of the brush: colour and opacity; red stands out from most images
 
 
@@ -75,6 +76,28 @@ class Overview:
     image: gr.Image
     names: gr.State  # of the images in the grid
     details: Details
+
+
+def make_mode(modes: Sequence[str]) -> gr.Radio:
+    """Return the choice of modes, which is laid out later; the first is chosen."""
+    return gr.Radio(
+        list(modes),
+        value=modes[0],
+        label="Mode",
+        show_label=False,
+        container=False,
+        render=False,
+        elem_id="mode",
+        elem_classes="words",
+    )
+
+
+def make_head(mode: gr.Radio) -> None:
+    """Lay out the title, the modes, and the button for light or dark."""
+    with gr.Row(elem_id="head"):
+        gr.HTML("<h1>sanakit</h1>", elem_id="title")
+        mode.render()
+        gr.Button("◐", elem_id="shade", size="sm", min_width=40).click(None, js=SWITCH_SHADE)
 
 
 def make_editor(turns: DecodingTurns, at_first: float) -> Editor:

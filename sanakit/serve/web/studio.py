@@ -1,6 +1,7 @@
 """The work of the page from button to image: submit, follow, keep, stop.
 
-`Studio` joins an engine and a history; it knows no component of Gradio. The engine calls back in its compute
+`Studio` joins an engine and a history; `TabDrawings` follows images and clips alike. Neither knows a
+component of Gradio. The engine calls back in its compute
 thread, the page runs on an event loop: events cross over by `call_soon_threadsafe`.
 """
 
@@ -9,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from concurrent.futures import Executor
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -20,7 +22,9 @@ from sanakit.errors import RefusedError, SanaError, SettingsError, StoppedError
 from sanakit.images.opening import MAX_PIXELS
 from sanakit.pipelines.inpaint import expand
 from sanakit.pipelines.result import Result
-from sanakit.serve.engine.engine import Engine, Failed, Finished, Stepped, Ticket
+from sanakit.serve.engine.clip_engine import ClipEvent
+from sanakit.serve.engine.engine import Engine
+from sanakit.serve.engine.ticket import AcceptedRequest, Drawn, Event, Failed, Finished, Ticket
 from sanakit.serve.web.history import History
 from sanakit.serve.web.settings import Wish, styles
 
@@ -76,46 +80,46 @@ class View:
     free: bool = False  # whether it failed through no doing of the visitor: nothing is charged
 
 
-class Studio:
-    """The work behind the page. engine: shared with the API, if there is one."""
+class TabDrawings:
+    """The drawings of browser tabs, one a tab. threads: where requests are checked."""
 
-    def __init__(self, engine: Engine, history: History) -> None:
-        self.engine = engine
-        self.history = history
-        self._running: dict[str, Ticket] = {}  # by visitor's session
+    def __init__(self, threads: Executor) -> None:
+        self._threads = threads
+        self._running: dict[str, AcceptedRequest[Any]] = {}  # by visitor's session
 
-    async def draw(
-        self, session: str, room: str, wish: Wish, edit: Edit | None = None
+    async def follow(
+        self,
+        session: str,
+        count: int,
+        submit: Callable[[Callable[[Event | ClipEvent], None]], AcceptedRequest[Drawn]],
+        keep: Callable[[Drawn], View],
     ) -> AsyncGenerator[View, None]:
-        """Draw what is wished, and tell how it goes; the last view is done, stopped or failed.
+        """Draw, and tell how it goes; the last view is done, stopped or failed.
 
-        session: one browser tab, which draws one thing at a time. room: where the images are kept.
+        session: one browser tab. count: images that are shown. submit: checks and submits the request, given
+        what listens to it; blocks. keep: keeps what was drawn, and returns the last view; blocks.
         Nothing that a visitor can cause is raised: errors are views. Closing the iterator cancels the work.
         """
         events: asyncio.Queue = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
-        def on_event(event: Stepped | Finished | Failed) -> None:
+        def on_event(event: Event | ClipEvent) -> None:
             with suppress(RuntimeError):  # the loop has ended before the engine
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
         began = time.monotonic()
-        yield View(state="waiting", message="Getting ready", previews=[None] * _count(wish))
+        yield View(state="waiting", message="Getting ready", previews=[None] * count)
         ticket = None
         try:
             # Checking decodes, scales and hashes the visitor's images: not on the loop that serves all.
-            request = await loop.run_in_executor(self.engine.decoding.threads, self._check, wish, edit)
-            # An image that is not done yet has not been looked at by the filter.
-            previews = self.engine.image_filter is None
-            ticket = self.engine.submit(request, on_event, previews=previews)
+            ticket = await loop.run_in_executor(self._threads, submit, on_event)
             self._running[session] = ticket
-            async for seen in self._follow(events, _count(wish)):
+            async for seen in _seen(events, count):
                 if isinstance(seen, View):
                     yield seen
                     continue
-                names = await asyncio.to_thread(self._keep, room, seen)
-                took = f"Drawn in {time.monotonic() - began:.1f} s."
-                yield View(state="done", message=took, done=1.0, names=names, warnings=seen.warnings)
+                last = await asyncio.to_thread(keep, seen)
+                yield replace(last, message=f"Drawn in {time.monotonic() - began:.1f} s.")
         except StoppedError:
             yield View(state="stopped", message="Stopped.")
         except SanaError as error:
@@ -136,6 +140,35 @@ class Studio:
         if ticket is not None:
             ticket.cancel()
 
+
+class Studio:
+    """The work behind the page. engine: shared with the API, if there is one."""
+
+    def __init__(self, engine: Engine, history: History) -> None:
+        self.engine = engine
+        self.history = history
+        self._drawings = TabDrawings(engine.decoding.threads)
+
+    def draw(
+        self, session: str, room: str, wish: Wish, edit: Edit | None = None
+    ) -> AsyncGenerator[View, None]:
+        """Draw what is wished, as `TabDrawings.follow` does. room: where the images are kept."""
+
+        def submit(on_event: Callable[[Event | ClipEvent], None]) -> Ticket:
+            # An image that is not done yet has not been looked at by the filter.
+            previews = self.engine.image_filter is None
+            return self.engine.submit(self._check(wish, edit), on_event, previews=previews)
+
+        def keep(result: Result) -> View:
+            names = self._keep(room, result)
+            return View(state="done", message="", done=1.0, names=names, warnings=result.warnings)
+
+        return self._drawings.follow(session, _count(wish), submit, keep)
+
+    def cancel(self, session: str) -> None:
+        """Stop what a session draws, within one step; nothing where nothing is drawn."""
+        self._drawings.cancel(session)
+
     def _check(self, wish: Wish, edit: Edit | None):
         spec = self.engine.specs.get(wish.model)
         words = wish.words(styles(spec) if spec else {})
@@ -145,33 +178,6 @@ class Studio:
                 return self.engine.check(wish.model, **words, width=wish.width, height=wish.height)
             return self.engine.check(wish.model, **words, **edit.words())
 
-    async def _follow(self, events: asyncio.Queue, count: int) -> AsyncIterator[View | Result]:
-        """Yield views of the progress, then the result. Raises what the drawing failed with.
-
-        Events that came while the browser was busy are shown together.
-        """
-        previews: list[Image.Image | None] = [None] * count
-        steps = [0] * count
-        while True:
-            arrived = [await events.get()]
-            while not events.empty():
-                arrived.append(events.get_nowait())
-            for event in arrived:
-                if isinstance(event, Finished):
-                    yield event.result
-                    return
-                if isinstance(event, Failed):
-                    raise event.error
-                steps[event.number] = event.index
-                previews[event.number] = event.preview or previews[event.number]
-            total = arrived[-1].total
-            yield View(
-                state="drawing",
-                message=f"Step {min(steps) or max(steps)} of {total}",
-                done=sum(steps) / (count * total),
-                previews=list(previews),
-            )
-
     def _keep(self, room: str, result: Result) -> list[str]:
         images = [image for image in result.images if isinstance(image, Image.Image)]
         return [
@@ -180,5 +186,54 @@ class Studio:
         ]
 
 
+async def _seen(events: asyncio.Queue, count: int) -> AsyncIterator[Any]:
+    """Yield views of the progress, then the result. Raises what the drawing failed with.
+
+    Events that came while the browser was busy are shown together.
+    """
+    previews: list[Image.Image | None] = [None] * count
+    steps = [0] * count
+    while True:
+        arrived = [await events.get()]
+        while not events.empty():
+            arrived.append(events.get_nowait())
+        for event in arrived:
+            if isinstance(event, Finished):
+                yield event.result
+                return
+            if isinstance(event, Failed):
+                raise event.error
+            steps[event.number] = event.index
+            previews[event.number] = event.preview or previews[event.number]
+        total = arrived[-1].total
+        yield View(
+            state="drawing",
+            message=f"Step {min(steps) or max(steps)} of {total}",
+            done=sum(steps) / (count * total),
+            previews=list(previews),
+        )
+
+
 def _count(wish: Wish) -> int:
     return max(1, min(int(wish.num_images), 64))
+
+
+async def charged(
+    drawing: AsyncGenerator[View, None], charge: Callable[[], Callable[[], None]] | None
+) -> AsyncGenerator[View, None]:
+    """Yield the views of a drawing that is charged for first, and not in the end if it is free.
+
+    charge: raises SanaError if it is too much, and returns what takes it back; None: nothing is charged.
+    """
+    take_back: Callable[[], None] | None = None
+    if charge is not None:
+        try:
+            take_back = await asyncio.to_thread(charge)
+        except SanaError as error:
+            yield View(state="failed", message=str(error))
+            return
+    async with aclosing(drawing) as views:
+        async for view in views:
+            if take_back is not None and view.free:
+                await asyncio.to_thread(take_back)
+            yield view

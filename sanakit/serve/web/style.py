@@ -82,7 +82,10 @@ CSS = Path(__file__).with_name("page.css")
 # Ctrl+Enter (or Cmd) draws from anywhere, Escape cancels; the button with the half-moon switches the shade.
 JS = """
 () => {
-  const press = (id) => document.querySelector(`button#${id}:not([disabled])`)?.click();
+  const press = (id) => {  // of the tab that is shown
+    const named = document.querySelectorAll(`button#${id}, button#video-${id}`);
+    [...named].find((button) => button.offsetParent && !button.disabled)?.click();
+  };
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); press("draw"); }
     else if (event.key === "Escape") press("cancel");
@@ -92,9 +95,9 @@ JS = """
     if (found) found.setAttribute(what, value);
     else setTimeout(tell, 100, id, what, value);
   };
-  tell("dice", "aria-label", "Roll a new seed");
+  for (const id of ["dice", "video-dice"]) tell(id, "aria-label", "Roll a new seed");
   tell("shade", "aria-label", "Light or dark");
-  tell("status", "aria-live", "polite");
+  for (const id of ["status", "video-status"]) tell(id, "aria-live", "polite");
 }
 """
 SWITCH_SHADE = "() => { document.body.classList.toggle('dark'); }"

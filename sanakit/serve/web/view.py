@@ -23,7 +23,7 @@ def preview_html(view: View) -> str:
         if preview is None:
             cells.append('<div class="blank"></div>')
         else:
-            cells.append(f'<img alt="Preview of image {number}" src="{_data_uri(preview)}">')
+            cells.append(f'<img alt="Preview of image {number}" src="{data_uri(preview)}">')
     columns = min(len(cells), 2) if len(cells) < 5 else -(-len(cells) // 2)
     many = f' many" style="--columns: {columns}' if len(cells) > 1 else ""
     return f'<div class="cells{many}">{"".join(cells)}</div>'
@@ -40,7 +40,8 @@ def status_html(view: View) -> str:
     return f'<div class="status{wrong}" data-state="{view.state}"><span>{escape(text)}</span>{bar}</div>'
 
 
-def _data_uri(preview: Image.Image) -> str:
+def data_uri(preview: Image.Image) -> str:
+    """Return a small image as an address that holds it."""
     buffer = io.BytesIO()
     preview.convert("RGB").save(buffer, "WEBP", quality=80, method=0)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -197,9 +197,9 @@ def test_twins_at_the_same_moment_are_one_job_and_charged_once(
     first = add_edit(parts, "order", image="red").json()
     look_up, looks = parts.jobs.get, []
 
-    def late(*which: Any) -> Any:  # as if the first were not there yet when the second is looked for
+    def late(*which: Any, **kind: Any) -> Any:  # as if the first were not there yet at the first look
         looks.append(which)
-        return look_up(*which) if len(looks) > 1 else None
+        return look_up(*which, **kind) if len(looks) > 1 else None
 
     monkeypatch.setattr(parts.jobs, "get", late)
     second = add_edit(parts, "order", image=colour)

@@ -62,6 +62,7 @@ class FakeEngine:
 
     def __init__(self, at_once: bool = True) -> None:
         self.at_once, self.room, self.decoding = at_once, threading.Event(), DecodingTurns()
+        self.specs = {"fake": None}
         self.room.set()
         self.submitted: queue.Queue[FakeTicket] = queue.Queue()
         self.refused: queue.Queue[str] = queue.Queue()

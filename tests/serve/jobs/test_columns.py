@@ -75,7 +75,7 @@ def test_what_a_column_can_not_hold_is_noted_and_not_raised(
 
 def test_a_damaged_row_is_named_by_its_column_and_can_be_shown() -> None:
     sound = {"number": 3, "id": "job_x", "kind": "edit", "body": {}, "pictures": 1, "created": NOON}
-    sound |= {"status": "queued", "attempts": 0, "files": []}
+    sound |= {"status": "queued", "attempts": 0, "progress": 0, "files": []}
     assert damage(Job(**sound)) == ""
     assert damage(Job(**sound | {"pictures": DAMAGED})) == "pictures is not a whole number from 0"
     assert damage(Job(**sound | {"body": None})) == "body is not an object of JSON"

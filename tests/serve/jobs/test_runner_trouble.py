@@ -88,9 +88,9 @@ def test_a_claim_whose_answer_was_lost_is_put_back(
     add(jobs)
     claim = jobs.claim
 
-    def breaks_after_the_commit(owner: str, lease_seconds: float) -> Job | None:
+    def breaks_after_the_commit(owner: str, lease_seconds: float, **kinds: bool) -> Job | None:
         jobs.claim = claim
-        claim(owner, lease_seconds)
+        claim(owner, lease_seconds, **kinds)
         raise StorageError("The connection broke.")
 
     jobs.claim = breaks_after_the_commit

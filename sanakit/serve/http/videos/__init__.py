@@ -1,0 +1,1 @@
+"""Clips over HTTP, as OpenAI's clients ask for videos."""

@@ -1,0 +1,343 @@
+"""The components of the tab of clips: words and settings, what a model offers for them, and the stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import gradio as gr
+
+from sanakit.flow.guidance_kinds import PLAIN
+from sanakit.images.image import Metadata
+from sanakit.pipelines.video.chunk_request import FEW_STEP
+from sanakit.pipelines.video.request import VideoSpec
+from sanakit.serve.engine.decoding import DecodingTurns
+from sanakit.serve.web.panel import MOST_PROMPT
+from sanakit.serve.web.parts import check_layers
+from sanakit.serve.web.settings import CUSTOM, MOST_GUIDANCE, MOST_STEPS, example
+from sanakit.serve.web.video.settings import (
+    SAMPLING,
+    frames_label,
+    is_distilled,
+    most_frames,
+    video_size_choices,
+    video_sizes,
+)
+from sanakit.serve.web.video.view import EMPTY_VIDEO
+from sanakit.weights.video.settings import MOST_MOTION
+
+AS_IMAGE = "Shape of the image"  # the size of a clip that begins with one
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipPanel:
+    """Words and settings; those that make a `ClipWish` have the names of its fields."""
+
+    column: gr.Column
+    prompt: gr.Textbox
+    draw: gr.Button
+    cancel: gr.Button
+    model: gr.Dropdown
+    image: gr.ImageEditor
+    frames: gr.Slider
+    size: gr.Dropdown
+    sides: gr.Row
+    width: gr.Number
+    height: gr.Number
+    seed: gr.Textbox
+    keep_seed: gr.Checkbox
+    drawn_seed: gr.State  # the one of the last drawing
+    dice: gr.Button
+    negative_prompt: gr.Textbox
+    prompt_weights: gr.Checkbox
+    motion: gr.Slider
+    rate: gr.Number
+    steps: gr.Slider
+    guidance: gr.Slider
+    guidance_kind: gr.Textbox
+    solver: gr.Radio
+    file: gr.File
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipDrawingArea:
+    """The area where a clip appears: its middle while it is drawn, then a player and a strip of frames."""
+
+    view: gr.HTML
+    video: gr.Video  # of MP4
+    animation: gr.Image  # of animated WebP
+    strip: gr.HTML
+    status: gr.HTML
+    details: gr.Column
+    download: gr.DownloadButton
+    command: gr.Textbox
+    data: gr.Code
+
+
+def make_clip_panel(specs: dict[str, VideoSpec], turns: DecodingTurns) -> ClipPanel:
+    """Lay out the words and settings. specs: by name, the first is chosen. turns: for decoding the image."""
+    name = next(iter(specs))
+    spec = specs[name]
+    own, choices, sampled = spec.settings, video_size_choices(spec), not is_distilled(spec)
+    with gr.Column(scale=4, min_width=320, elem_id="video-panel") as column:
+        with gr.Column(elem_id="video-words"):
+            prompt = gr.Textbox(
+                label="Prompt",
+                placeholder=example(spec.of_images()),
+                lines=3,
+                max_lines=8,
+                max_length=MOST_PROMPT,
+                elem_id="video-prompt",
+            )
+            with gr.Row(elem_id="video-buttons"):
+                draw = gr.Button("Draw", variant="primary", elem_id="video-draw", scale=3, min_width=120)
+                cancel = gr.Button("Cancel", elem_id="video-cancel", interactive=False, scale=1, min_width=90)
+        with gr.Column(elem_id="video-settings"):
+            model = gr.Dropdown(
+                list(specs), value=name, label="Model", elem_id="video-model", visible=len(specs) > 1
+            )
+            frames = gr.Slider(
+                1,
+                most_frames(spec),
+                own.frames,
+                step=spec.rule.per_latent,
+                label=frames_label(spec, own.frames),
+                elem_id="video-frames",
+            )
+            size = gr.Dropdown(choices, value=choices[0], label="Size", elem_id="video-size")
+            with gr.Row(visible=False) as sides:
+                width = gr.Number(own.shared.width, label="Width", precision=0, elem_id="video-width")
+                height = gr.Number(own.shared.height, label="Height", precision=0, elem_id="video-height")
+            with gr.Row(elem_id="video-seed-row"):
+                seed = gr.Textbox(
+                    label="Seed", placeholder="a new one", max_length=20, elem_id="video-seed", scale=3
+                )
+                dice = gr.Button("⚄", elem_id="video-dice", scale=0, min_width=44)
+                keep_seed = gr.Checkbox(
+                    label="Keep", elem_id="video-keep-seed", container=False, scale=0, min_width=80
+                )
+            drawn_seed = gr.State("")
+            with gr.Accordion("Begin with an image", open=False, elem_id="video-begin"):
+                image = gr.ImageEditor(
+                    label="First frame",
+                    type="pil",
+                    image_mode="RGBA",
+                    format="png",
+                    sources=["upload", "clipboard"],
+                    transforms=(),
+                    layers=False,
+                    brush=False,
+                    eraser=False,
+                    elem_id="video-image",
+                    height=280,
+                    placeholder="Drop an image here, or choose one",
+                    buttons=["fullscreen"],
+                )
+                check_layers(image, turns)
+            with gr.Accordion("More settings", open=False, elem_id="video-more"):
+                negative_prompt = gr.Textbox(
+                    own.negative_prompt,
+                    label="What not to draw",
+                    max_length=MOST_PROMPT,
+                    elem_id="video-negative",
+                    lines=1,
+                    max_lines=4,
+                    visible=sampled,
+                )
+                prompt_weights = gr.Checkbox(
+                    label="Prompt weights",
+                    elem_id="video-prompt-weights",
+                    info="(red:1.5) weighs these words; otherwise it is text.",
+                )
+                motion = gr.Slider(
+                    0,
+                    MOST_MOTION,
+                    own.score(own.shared.dialect),
+                    step=1,
+                    label="Motion",
+                    elem_id="video-motion",
+                    info="How much moves; 0 says nothing.",
+                )
+                rate = gr.Number(
+                    float(own.rate),
+                    label="Frames a second",
+                    minimum=1,
+                    maximum=60,
+                    elem_id="video-rate",
+                    info="Of the file; the model does not see it.",
+                )
+                steps = gr.Slider(
+                    1,
+                    max(MOST_STEPS, own.shared.steps),
+                    own.shared.steps,
+                    step=1,
+                    label="Steps",
+                    elem_id="video-steps",
+                    info="More: finer, slower.",
+                    visible=sampled,
+                )
+                guidance = gr.Slider(
+                    1,
+                    max(MOST_GUIDANCE, own.shared.guidance),
+                    max(1, own.shared.guidance),
+                    step=0.1,
+                    label="Guidance",
+                    elem_id="video-guidance",
+                    info="More keeps to the words; 1 is off, in half the time.",
+                    visible=sampled,
+                )
+                guidance_kind = gr.Textbox(
+                    own.shared.guidance_kind,
+                    label="Kind of guidance",
+                    elem_id="video-guidance-kind",
+                    max_length=200,
+                    info="cfg, apg or zero-star; interval=0.2-0.9, rescale=0.7.",
+                    visible=sampled,
+                )
+                solver = gr.Radio(
+                    ["dpm", "euler"],
+                    value=own.shared.solver,
+                    label="Solver",
+                    elem_id="video-solver",
+                    elem_classes="words",
+                    visible=sampled,
+                )
+            with gr.Accordion("Settings from a clip", open=False, elem_id="video-from-clip"):
+                file = gr.File(
+                    label="Clip that was drawn here or by sana video",
+                    file_types=[".mp4", ".webm", ".webp", ".gif"],
+                    type="filepath",
+                    height=120,
+                    elem_id="video-file",
+                )
+    found = locals()
+    return ClipPanel(**{field.name: found[field.name] for field in fields(ClipPanel)})
+
+
+def make_clip_stage() -> ClipDrawingArea:
+    """Lay out the place where clips are drawn."""
+    with gr.Column(scale=8, min_width=320, elem_id="video-right"):
+        with gr.Column(elem_id="video-stage"):
+            view = gr.HTML(EMPTY_VIDEO, elem_id="video-view")
+            video = gr.Video(
+                label="Clip",
+                show_label=False,
+                visible=False,
+                interactive=False,
+                autoplay=True,
+                loop=True,
+                buttons=[],
+                elem_id="video-player",
+            )
+            animation = gr.Image(
+                label="Clip",
+                show_label=False,
+                type="filepath",
+                image_mode=None,
+                interactive=False,
+                visible=False,
+                buttons=["fullscreen"],
+                elem_id="video-animation",
+            )
+        strip = gr.HTML("", elem_id="video-strip", visible=False)
+        status = gr.HTML("", elem_id="video-status")
+        with gr.Column(visible=False, elem_id="video-details", elem_classes="details") as details:
+            download = gr.DownloadButton("Download", elem_id="video-download", size="md", min_width=100)
+            command = gr.Textbox(
+                label="Command to draw it again",
+                interactive=False,
+                lines=1,
+                max_lines=6,
+                buttons=["copy"],
+                elem_id="video-command",
+                elem_classes="mono",
+            )
+            with gr.Accordion("Settings as JSON", open=False):
+                data = gr.Code(
+                    language="json",
+                    label="Settings",
+                    show_label=False,
+                    interactive=False,
+                    lines=1,
+                    show_line_numbers=False,
+                    wrap_lines=True,
+                    buttons=["copy"],
+                    elem_id="video-data",
+                )
+    found = locals()
+    return ClipDrawingArea(**{field.name: found[field.name] for field in fields(ClipDrawingArea)})
+
+
+def clips_offered_by(spec: VideoSpec, panel: ClipPanel, *, image: bool) -> dict[Any, Any]:
+    """Return the changes of a panel that offer a model's own sizes and settings, and its defaults.
+
+    image: whether the clip is to begin with one.
+    """
+    own, sampled = spec.settings, not is_distilled(spec)
+    values = {
+        panel.negative_prompt: own.negative_prompt,
+        panel.steps: own.shared.steps,
+        panel.guidance: max(1, own.shared.guidance),
+        panel.guidance_kind: own.shared.guidance_kind,
+        panel.solver: own.shared.solver,
+    }
+    return {
+        panel.prompt: gr.update(placeholder=example(spec.of_images())),
+        panel.frames: gr.update(
+            value=own.frames,
+            maximum=most_frames(spec),
+            step=spec.rule.per_latent,
+            label=frames_label(spec, own.frames),
+        ),
+        panel.width: own.shared.width,
+        panel.height: own.shared.height,
+        panel.motion: own.score(own.shared.dialect),
+        panel.rate: float(own.rate),
+        **{part: gr.update(value=value, visible=sampled) for part, value in values.items()},
+        **sizes_offered(spec, panel, image=image),
+    }
+
+
+def sizes_offered(spec: VideoSpec, panel: ClipPanel, *, image: bool) -> dict[Any, Any]:
+    """Return the changes of a panel that offer a model's sizes; with an image, its shape first."""
+    choices = [AS_IMAGE] * image + video_size_choices(spec)
+    return {
+        panel.size: gr.update(choices=choices, value=choices[0]),
+        panel.sides: gr.update(visible=False),
+    }
+
+
+def sides_of(spec: VideoSpec, size: str) -> tuple[int, int] | None:
+    """Return width and height of an offered size; None for one that is typed or the image's."""
+    return video_sizes(spec).get(size)
+
+
+def clip_restored_from(metadata: Metadata, spec: VideoSpec, panel: ClipPanel) -> dict[Any, Any]:
+    """Return the changes of a panel that show what a clip was drawn with, by a model of this spec."""
+    size = (metadata["width"], metadata["height"])
+    choice = next((name for name, sides in video_sizes(spec).items() if sides == size), CUSTOM)
+    choices = [*video_sizes(spec), CUSTOM] if choice == CUSTOM else video_size_choices(spec)
+    frames, rate = int(metadata["frames"]), float(metadata["rate"])
+    sampling = {}
+    if not is_distilled(spec):
+        told = {name: metadata[name] for name in SAMPLING if metadata.get(name) not in (None, FEW_STEP)}
+        sampling = {"negative_prompt": "", "guidance_kind": str(PLAIN)} | told
+    return {
+        panel.prompt: metadata["prompt"],
+        panel.prompt_weights: bool(metadata.get("prompt_weights", False)),
+        panel.frames: gr.update(
+            value=frames,
+            maximum=max(frames, most_frames(spec)),
+            step=spec.rule.per_latent,
+            label=frames_label(spec, frames, rate),
+        ),
+        panel.size: gr.update(choices=choices, value=choice),
+        panel.sides: gr.update(visible=choice == CUSTOM),
+        panel.width: size[0],
+        panel.height: size[1],
+        panel.motion: metadata["motion"],
+        panel.rate: rate,
+        panel.seed: str(metadata.get("seed", "")),
+        panel.keep_seed: "seed" in metadata,
+        **{getattr(panel, name): value for name, value in sampling.items()},
+    }

@@ -111,6 +111,7 @@ def video(
     ] = None,
     device: option.Device = "auto",
     dtype: option.Dtype = "auto",
+    memory: option.Memory = "auto",
     as_json: AsJson = False,
     preview: Annotated[bool, typer.Option("--preview", help="Preview the clip in the terminal.")] = False,
     debug: Debug = False,
@@ -139,10 +140,12 @@ def video(
     with display(preview) as show, warnings.catch_warnings(action="ignore"):  # the result tells them
         from sanakit.images.image import parse_size
         from sanakit.images.opening import open_image
+        from sanakit.pipelines.memory import parse_budget
         from sanakit.pipelines.video.request import VideoSpec, check_clip_request
         from sanakit.pipelines.video.source import read_source
         from sanakit.pipelines.video.text_to_video import TextToVideo
 
+        parse_budget(memory)
         width, height = parse_size(size) if size is not None else (width, height)
         paths = [] if output is None else numbered(output.expanduser(), num_clips)
         keep_inputs(paths, [file for file in (image, clip) if file is not None])
@@ -156,7 +159,8 @@ def video(
         _check_output(paths or [_chosen(seed)], request)
 
         # 2. The clips, step by step
-        pipe = TextToVideo.from_pretrained(model, device=device, dtype=dtype, encoder=request.encoded)
+        loading = {"device": device, "dtype": dtype, "memory": memory}
+        pipe = TextToVideo.from_pretrained(model, **loading, encoder=request.encoded)
         result = None
         if request.chunks is None:  # else chunks are written as they are drawn
             for step in pipe.draw(request):

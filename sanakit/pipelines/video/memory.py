@@ -170,8 +170,6 @@ class ClipPlanner:
         tokens = drawn * cells.height * cells.width // self.patch**2
         hidden = 0 if self.on_cpu else 3 * self.hidden  # a CPU takes bands of those
         values = (COPIES + (work.samples > 1)) * self.width + hidden
-            0 if self.on_cpu else 3 * self.hidden
-        )  # a CPU takes bands of those
         step = work.samples * tokens * values * 4 + STEP_WORK if work.samples else 0
         encode = codec.encode_bytes(work.encoded, height, width) if work.encoded else 0
         chunk = chunk if work.length is None else drawn

@@ -7,6 +7,7 @@ are those of `sana generate`; torch is imported inside the functions, as there.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sys
 import warnings
@@ -22,7 +23,7 @@ from sanakit.cli.drawing.edit import FORMATS, keep_inputs
 from sanakit.cli.drawing.video_chunks import write_chunks
 from sanakit.cli.terminal import AsJson, Debug
 from sanakit.errors import SettingsError
-from sanakit.whole import claimed, numbered
+from sanakit.whole import claimed, numbered, written_new
 
 if TYPE_CHECKING:
     from sanakit.pipelines.video.request import ClipRequest
@@ -74,10 +75,12 @@ def video(
         typer.Option(metavar="WxH", show_default=option.OWN, help="Size in pixels, such as 832x480."),
     ] = None,
     width: Annotated[
-        int | None, typer.Option(metavar="W", show_default=option.OWN, help="Instead of --size: its width.")
+        int | None,
+        typer.Option("--width", "-W", metavar="N", show_default=option.OWN, help="Instead of --size."),
     ] = None,
     height: Annotated[
-        int | None, typer.Option(metavar="H", show_default=option.OWN, help="Instead of --size: its height.")
+        int | None,
+        typer.Option("--height", "-H", metavar="N", show_default=option.OWN, help="Instead of --size."),
     ] = None,
     motion: Annotated[
         int | None,
@@ -94,10 +97,25 @@ def video(
     dialect: option.DialectOption = None,
     seed: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, show_default="random", help="The same seed draws the same clip."),
+        typer.Option(
+            "--seed",
+            "-s",
+            metavar="N",
+            min=0,
+            show_default="random",
+            help="The same seed draws the same clip.",
+        ),
     ] = None,
     num_clips: Annotated[
-        int, typer.Option(metavar="N", min=1, max=64, help="Clips to draw: this seed and those after it.")
+        int,
+        typer.Option(
+            "--num-clips",
+            "-n",
+            metavar="N",
+            min=1,
+            max=64,
+            help="Clips to draw: this seed and those after it.",
+        ),
     ] = 1,
     output: Annotated[
         Path | None,
@@ -166,11 +184,16 @@ def video(
             for step in pipe.draw(request):
                 show(step)
                 result = step.result
-        with nullcontext(paths) if paths else claimed(_chosen(seed), num_clips) as paths:
-            if result is None:
-                timings, told = write_chunks(pipe.chunks(request), request, paths, show)
-            else:
+        there = [path for path in paths if os.path.lexists(path)]
+        if result is None:
+            made = written_new(_chosen(seed), num_clips) if not paths else nullcontext((paths, paths))
+            with made as (partial, paths):
+                timings, told = write_chunks(pipe.chunks(request), request, partial, show)
+        else:
+            with nullcontext(paths) if paths else claimed(_chosen(seed), num_clips) as paths:
                 timings, told = _saved(result, paths)
+        for path in there:
+            print(f"{path} is replaced.", file=sys.stderr)
 
     # 3. Print
     _print(request, paths, timings, told, as_json=as_json)

@@ -394,4 +394,5 @@ class TextToVideo:
                 yield frames[0].float()
 
     def _check(self, values: Tensor, what: str, dtype: torch.dtype) -> None:
-        check_finite(values, what, dtype, self.settings.shared.precision)
+        own = self.settings.shared
+        check_finite(values, what, dtype, own.precision, own.guidance)

@@ -15,7 +15,7 @@ from sanakit.clips.counts import as_rate
 from sanakit.clips.sizes import usual_size
 from sanakit.dialect import USUAL, Dialect
 from sanakit.errors import SettingsError, SizeError, WeightsError
-from sanakit.flow.few_step import CHUNK, LONG_SANA_SHIFT, LONG_SANA_TIMES, FewStep
+from sanakit.flow.few_step import LONG_SANA_CHUNK, LONG_SANA_SHIFT, LONG_SANA_TIMES, FewStep
 from sanakit.models.contracts import VideoCodecConfig
 from sanakit.models.video.frame_rule import FrameRule
 from sanakit.models.video.sana_video import SanaVideoConfig
@@ -40,7 +40,7 @@ class ChunkSettings:
     model is not distilled, and the usual solver and guidance draw it. shift: of the few times.
     """
 
-    length: int = CHUNK
+    length: int = LONG_SANA_CHUNK
     times: tuple[float, ...] | None = LONG_SANA_TIMES
     shift: float = LONG_SANA_SHIFT
 

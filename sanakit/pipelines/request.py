@@ -120,14 +120,10 @@ class ModelSpec:
         return down, across
 
     def size_like(self, image: Image.Image, *, binned: bool = True) -> tuple[int, int]:
-        """Return (width, height) of an image's shape, of the sizes that the model lists the nearest.
-
-        Raises SettingsError for an image that is too narrow.
-        """
+        """Return (width, height) of an image's shape: the nearest of the sizes that the model lists, if any."""
         width, height = size_like(image, self.settings.width, self.settings.height, self.compression)
-        if not self.settings.sizes:
-            return width, height
-        height, width = self.drawn_size(width, height, binned=binned)
+        if self.settings.sizes:
+            height, width = self.drawn_size(width, height, binned=binned)
         return width, height
 
     @classmethod

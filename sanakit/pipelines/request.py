@@ -120,7 +120,7 @@ class ModelSpec:
         return down, across
 
     def size_like(self, image: Image.Image, *, binned: bool = True) -> tuple[int, int]:
-        """Return (width, height) of an image's shape: the nearest of the sizes that the model lists, if any."""
+        """Return (width, height) of an image's shape: of the sizes that the model lists, the nearest."""
         width, height = size_like(image, self.settings.width, self.settings.height, self.compression)
         if self.settings.sizes:
             height, width = self.drawn_size(width, height, binned=binned)

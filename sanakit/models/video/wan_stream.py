@@ -187,7 +187,7 @@ def encode_bytes(config: WanVAEConfig, frames: int, height: int, width: int) -> 
 
 
 class Kept(NamedTuple):
-    """What one layer keeps: `rows` rows of all frames of a chunk, `frames` whole frames between chunks.
+    """Tensors that a layer keeps: `rows` rows of all frames of a chunk, `frames` whole frames between chunks.
 
     side: pixels of a place, along one side. rate: frames of a latent.
     """

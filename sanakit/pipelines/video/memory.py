@@ -57,7 +57,7 @@ class ClipPlan(MemoryPlan):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipWork:
-    """What is to be done of one call.
+    """The work of one call, in sizes.
 
     cells: latents of one clip. samples: clips that are denoised together, those for guidance included; 0:
     none. encoded: frames that are encoded. results: bytes of the result for a pixel of a frame, of all clips.

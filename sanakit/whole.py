@@ -119,6 +119,32 @@ def claimed(path: Path, count: int) -> Iterator[list[Path]]:
                     made.unlink()
 
 
+@contextmanager
+def written_new(path: Path, count: int) -> Iterator[tuple[list[Path], list[Path]]]:
+    """Yield names to write so many files at, and an empty list, which gets their new names at the end.
+
+    They are written in a folder beside `path`, .NAME.HEX.partial, however long that takes. Behind the block
+    new names are claimed as by `claimed`, and the files renamed to them: no empty file is left by a process
+    that is killed. Raises OutputError.
+    """
+    sweep(path.parent, glob.escape(_short(path)), older=ABANDONED)
+    partial, names = _beside(path, "partial"), list[Path]()
+    try:
+        partial.mkdir()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}): choose another folder.") from None
+    try:
+        made = numbered(partial / path.name, count)
+        yield made, names
+        with claimed(path, count) as free:
+            for new, name in zip(made, free, strict=True):
+                new.replace(name)
+            names += free
+    finally:
+        with suppress(OSError):
+            _remove(partial)
+
+
 def sweep(folder: Path, of: str = "*", *, older: float = 0) -> None:
     """Remove leftovers of killed processes from a folder, as far as possible. Raises nothing.
 

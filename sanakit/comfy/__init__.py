@@ -6,6 +6,7 @@ The keys stand in saved workflows: they are never renamed.
 
 from __future__ import annotations
 
+from sanakit.comfy.clips import AnimateImage, DrawClip, LoadClipModel, RedrawClip
 from sanakit.comfy.control import ApplyControlNet, LoadControlNet, MakeControl, MakeHint
 from sanakit.comfy.guidance import ChooseGuidance
 from sanakit.comfy.images import DrawText, ExpandImage, InpaintImage, RedrawImage
@@ -28,6 +29,10 @@ NODE_CLASS_MAPPINGS = {
     "SanakitApplyControlNet": ApplyControlNet,
     "SanakitControl": MakeControl,
     "SanakitGuidanceKind": ChooseGuidance,
+    "SanakitLoadClipModel": LoadClipModel,
+    "SanakitTextToVideo": DrawClip,
+    "SanakitImageToVideo": AnimateImage,
+    "SanakitVideoToVideo": RedrawClip,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "SanakitLoadModel": "Load SANA model",
@@ -45,6 +50,10 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "SanakitApplyControlNet": "SANA apply ControlNet",
     "SanakitControl": "SANA control",
     "SanakitGuidanceKind": "SANA guidance kind",
+    "SanakitLoadClipModel": "Load SANA video model",
+    "SanakitTextToVideo": "SANA text to video",
+    "SanakitImageToVideo": "SANA image to video",
+    "SanakitVideoToVideo": "SANA video to video",
 }
 
 __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]

@@ -53,13 +53,16 @@ def device() -> str | torch.device:
     return "auto" if management is None else management.get_torch_device()
 
 
-def model_folders() -> dict[str, Path]:
-    """Return the SANA models below ComfyUI's `models/diffusers`, by their path from there."""
+def model_folders(*, clips: bool = False) -> dict[str, Path]:
+    """Return the SANA models below ComfyUI's `models/diffusers`, by their path from there.
+
+    clips: those of clips in place of those of images.
+    """
     paths: Any = sys.modules.get("folder_paths")
     found: dict[str, Path] = {}
     for root in map(Path, paths.get_folder_paths("diffusers") if paths is not None else []):
         for index in sorted(root.glob("*/model_index.json")) + sorted(root.glob("*/*/model_index.json")):
-            if _is_sana(index) and not told_unfinished(index):
+            if _is_sana(index, clips) and not told_unfinished(index):
                 found.setdefault(index.parent.relative_to(root).as_posix(), index.parent)
     return found
 
@@ -95,9 +98,10 @@ def _preview_side() -> int:
     return getattr(args, "preview_size", PREVIEW_SIDE)
 
 
-def _is_sana(index: Path) -> bool:
-    """Return whether a diffusers index belongs to a SANA model; a broken one does not."""
+def _is_sana(index: Path, clips: bool) -> bool:
+    """Return whether a diffusers index belongs to a SANA model, of clips or not; a broken one does not."""
     try:
-        return str(read_json(index).get("_class_name")).startswith("Sana")
+        name = str(read_json(index).get("_class_name"))
     except (SanaError, OSError):
         return False
+    return name.startswith(("Sana", "LongSana")) and ("Video" in name) == clips

@@ -32,7 +32,6 @@ from sanakit.comfy.widgets import (
     side,
     strength_widget,
 )
-from sanakit.pipelines.control import size_like
 from sanakit.pipelines.image_to_image import ImageToImage, Strength
 from sanakit.pipelines.inpaint import MAX_MARGIN, Inpaint, expand
 from sanakit.pipelines.result import Step
@@ -82,8 +81,7 @@ class DrawText:
             own = model.spec.settings
             check_shapes(control, (height or own.height, width or own.width), model.spec.compression)
         elif images:
-            own = model.spec.settings
-            across, down = size_like(images[0].image, own.width, own.height, model.spec.compression)
+            across, down = model.spec.size_like(images[0].image)
             check_shapes(control, (down, across), model.spec.compression)
         stream = model.stream(
             prompt,

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from sanakit.errors import SettingsError
+from sanakit.images.opening import flatten
 
 Latent = dict[str, Any]
 Conditioning = list[list[Any]]
@@ -35,6 +36,16 @@ def from_images(images: Sequence[Image.Image]) -> Tensor:
     """Return RGB images of one size as an IMAGE."""
     levels = [torch.from_numpy(np.array(image.convert("RGB"))) for image in images]
     return torch.stack(levels).float() / 255
+
+
+def to_frames(image: Tensor) -> np.ndarray:
+    """Return an IMAGE as frames, T H W 3 uint8, on white where it is transparent. Raises SettingsError."""
+    return np.stack([np.array(flatten(frame)) for frame in to_images(image)])
+
+
+def from_frames(frames: np.ndarray) -> Tensor:
+    """Return the frames of a clip, T H W 3 uint8, as an IMAGE."""
+    return torch.from_numpy(frames).float() / 255
 
 
 def to_masks(mask: Tensor, count: int, height: int, width: int) -> list[Image.Image]:

@@ -30,7 +30,7 @@ from sanakit.flow.solver import State, checked_velocity, widen
 
 LONG_SANA_TIMES = (1.0, 0.96, 0.889, 0.727)
 LONG_SANA_SHIFT = 7.0
-CHUNK = 10  # latent frames of a chunk, as LongSANA was trained
+LONG_SANA_CHUNK = 10  # latent frames of a chunk, as LongSANA was trained
 
 
 class FewStep:

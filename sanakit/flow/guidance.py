@@ -56,10 +56,10 @@ def extrapolated(u: Tensor, c: Tensor, scale: float | Tensor) -> Tensor:
     return u + scale * (c - u)
 
 
-def check_scale(scale: float) -> None:
-    """Raise SettingsError unless the guidance scale is a finite number that is not negative."""
+def check_scale(scale: float, usual: float = 4.5) -> None:
+    """Raise SettingsError unless a guidance scale is a finite number of 0 or more. usual: the model's."""
     if not 0 <= scale <= sys.float_info.max:  # false for NaN, and for whole numbers that no float can hold
         raise SettingsError(
             f"guidance = {scale}, but it must be a finite number of 0 or more; "
-            "4.5 is usual, 1 switches it off."
+            f"{usual:g} is usual, 1 switches it off."
         )

@@ -340,6 +340,18 @@ class VideoCodec(ModelPart, Protocol):
         """
         ...
 
+    def decode_bytes(self, latents: int, height: int, width: int, chunk: int | None = None) -> int:
+        """Estimate what decoding one clip takes above the weights, in bytes: its frames and the work.
+
+        latents: along time. height, width: of a frame, in pixels. chunk: latents at a time by
+        `decode_stream`, whose frames are given on at once; None: by `decode`.
+        """
+        ...
+
+    def encode_bytes(self, frames: int, height: int, width: int) -> int:
+        """Estimate what encoding one clip takes above the weights, in bytes: its frames and the work."""
+        ...
+
     def normalise(self, latents: Tensor) -> Tensor:
         """Return latents as the transformer sees them."""
         ...

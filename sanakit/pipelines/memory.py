@@ -73,7 +73,7 @@ class Weights:
 
     @classmethod
     def of(
-        cls, transformer: VelocityModel, codec: Codec, text: LanguageModel, *nets: nn.Module, mapped: bool
+        cls, transformer: VelocityModel, codec: ModelPart, text: LanguageModel, *nets: nn.Module, mapped: bool
     ) -> Weights:
         """Weigh the parts; mapped: only what is mapped from files counts, as the rest cannot leave."""
         weigh = mapped_bytes if mapped else _bytes

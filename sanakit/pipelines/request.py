@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TypedDict, TypeVar, cast
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from sanakit import __version__
@@ -123,6 +124,13 @@ class ModelSpec:
 
         across, down = min(learned, key=distance)
         return down, across
+
+    def size_like(self, image: Image.Image, *, binned: bool = True) -> tuple[int, int]:
+        """Return (width, height) of an image's shape: of the sizes that the model lists, the nearest."""
+        width, height = size_like(image, self.settings.width, self.settings.height, self.compression)
+        if self.settings.sizes:
+            height, width = self.drawn_size(width, height, binned=binned)
+        return width, height
 
     @classmethod
     def of(
@@ -238,7 +246,7 @@ def check_request(
     own = spec.settings
     images = listed(control, spec.controlnets, own.name)
     if images and width is None and height is None:
-        width, height = size_like(images[0].image, own.width, own.height, spec.compression)
+        width, height = spec.size_like(images[0].image, binned=binned)
     width = own.width if width is None else plain(width)
     height = own.height if height is None else plain(height)
     steps = own.steps if steps is None else plain(steps)
@@ -253,8 +261,8 @@ def check_request(
     seed = whole_number("seed", seed, 0, MAX_SEED)
     seeds = list(range(seed, seed + count)) if latents is None or solver == "scm" else []
     if isinstance(guidance, bool) or not isinstance(guidance, int | float):
-        raise SettingsError(f"guidance = {guidance!r}, but it must be a number; 4.5 is usual.")
-    check_scale(guidance)
+        raise SettingsError(f"guidance = {guidance!r}, but it must be a number; {own.guidance:g} is usual.")
+    check_scale(guidance, own.guidance)
     wanted = guidance_kind
     if wanted is None:  # the model's own kind goes with guidance; a scale of 1 asks for neither
         wanted = own.guidance_kind if guidance > 1 else str(PLAIN)

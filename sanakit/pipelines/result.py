@@ -103,14 +103,14 @@ def result_of(last: Step) -> Result:
     return last.result
 
 
-def check_finite(values: Tensor, what: str, dtype: torch.dtype, rule: str) -> None:
+def check_finite(values: Tensor, what: str, dtype: torch.dtype, rule: str, usual: float = 4.5) -> None:
     """Raise NumericsError, with a remedy, if values computed in a dtype are not all finite.
 
-    rule: the model's 16-bit dtype, see `ModelSettings.precision`.
+    rule: the model's 16-bit dtype, see `ModelSettings.precision`. usual: its guidance.
     """
     if bool(torch.isfinite(values).all()):
         return
-    remedy = "the weights are damaged (download them again), or guidance is far too high (4.5 is usual)"
+    remedy = f"the weights are damaged (download them again), or guidance far too high ({usual:g} is usual)"
     if dtype != torch.float32:
         remedy = f'load the model with dtype="float32"; its 16-bit rule is "{rule}"'
     raise NumericsError(f"{what} gave NaN or infinity, computed in {dtype}: {remedy}.")

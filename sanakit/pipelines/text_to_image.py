@@ -373,4 +373,4 @@ class TextToImage(Loaded, Adaptable, Conditioned):
 
     def check_finite(self, values: Tensor, what: str, dtype: torch.dtype) -> None:
         """Raise NumericsError, with a remedy, if values computed in a dtype are not all finite."""
-        check_finite(values, what, dtype, self.settings.precision)
+        check_finite(values, what, dtype, self.settings.precision, self.settings.guidance)

@@ -9,6 +9,10 @@ from sanakit.comfy import NODE_CLASS_MAPPINGS
 SMALL = {"width": 64, "height": 64, "steps": 2}
 
 
+class Stopped(Exception):
+    """What ComfyUI raises."""
+
+
 def inputs(node: type) -> dict[str, tuple]:
     declared = node.INPUT_TYPES()
     return {**declared["required"], **declared.get("optional", {})}

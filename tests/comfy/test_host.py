@@ -3,53 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
-import torch
 from PIL import Image
 from torch import Tensor
 
 from sanakit.comfy import NODE_CLASS_MAPPINGS
 from sanakit.pipelines.text_to_image import TextToImage
-from tests.comfy.calling import SMALL, call, inputs
-
-
-class Stopped(Exception):
-    """What ComfyUI raises."""
-
-
-@pytest.fixture
-def comfy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
-    """The few things of ComfyUI that the nodes ask for, recorded."""
-    seen = SimpleNamespace(bars=[], stop_at=None, diffusers=tmp_path)
-
-    class ProgressBar:
-        def __init__(self, total: int) -> None:
-            seen.bars.append([])
-
-        def update_absolute(self, value: int, total: int, preview: Any) -> None:
-            seen.bars[-1].append((value, total, preview))
-
-    def throw() -> None:
-        if seen.stop_at is not None and sum(map(len, seen.bars)) >= seen.stop_at:
-            raise Stopped
-
-    def module(name: str, **content: Any) -> None:
-        made = ModuleType(name)
-        vars(made).update(content)
-        monkeypatch.setitem(sys.modules, name, made)
-
-    module("comfy.utils", ProgressBar=ProgressBar)
-    management = {"throw_exception_if_processing_interrupted": throw}
-    module("comfy.model_management", **management, get_torch_device=lambda: torch.device("cpu"))
-    seen.method = SimpleNamespace(value="none")
-    module("comfy.cli_args", args=SimpleNamespace(preview_size=300, preview_method=seen.method))
-    module("folder_paths", get_folder_paths=lambda kind: [str(tmp_path)] if kind == "diffusers" else [])
-    return seen
+from tests.comfy.calling import SMALL, Stopped, call, inputs
 
 
 @pytest.mark.parametrize("method", ["none", "latent2rgb"])
@@ -87,7 +49,8 @@ def test_an_interruption_stops_at_the_next_step(
 
 
 def test_the_loader_lists_sana_models_in_comfyuis_folder(model: TextToImage, comfy: SimpleNamespace) -> None:
-    for name, kind in {"mine": "SanaPipeline", "other": "FluxPipeline"}.items():
+    kinds = {"mine": "SanaPipeline", "other": "FluxPipeline", "clips": "SanaVideoPipeline"}
+    for name, kind in (kinds | {"long": "LongSanaVideoPipeline"}).items():
         (comfy.diffusers / name).mkdir()
         index = json.dumps({"_class_name": kind})
         (comfy.diffusers / name / "model_index.json").write_text(index, encoding="utf-8")
@@ -96,3 +59,5 @@ def test_the_loader_lists_sana_models_in_comfyuis_folder(model: TextToImage, com
     names = inputs(NODE_CLASS_MAPPINGS["SanakitLoadModel"])["model"][0]
     assert names[0] == "pocket"
     assert [name for name in names if "/" in name] == ["diffusers/mine"]
+    names = inputs(NODE_CLASS_MAPPINGS["SanakitLoadClipModel"])["model"][0]
+    assert names == ["none", "diffusers/clips", "diffusers/long"]

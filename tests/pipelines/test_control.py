@@ -250,6 +250,18 @@ def test_without_a_size_the_image_has_the_shape_of_the_control(pipe):
         size_like(drawing(1700, 100), 1024, 1024, 32)
 
 
+def test_a_model_of_few_sizes_draws_the_nearest_of_them_and_tells_the_cut(pipe):
+    own = replace(pipe.settings, sizes=((64, 64), (96, 64)))
+    spec = replace(pipe.spec, settings=own)
+    for size, drawn in (((40, 160), (64, 64)), ((300, 200), (96, 64))):
+        request = check_request(spec, PROMPT, control=ControlImage(drawing(*size)))
+        assert request.size == (drawn[1], drawn[0])  # as it is drawn, and not cut again
+        assert spec.size_like(drawing(*size)) == drawn
+        cut = [note for note in request.notes if "is cut to the shape of the drawn" in note]
+        assert len(cut) == (size == (40, 160))
+        assert not any("did not learn" in note for note in request.notes)
+
+
 def test_an_image_to_start_from_can_be_steered_too(control_folder):
     task = ImageToImage.from_pretrained(control_folder, device="cpu")
     drawn = [

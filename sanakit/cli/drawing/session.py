@@ -42,8 +42,9 @@ class DrawnImage:
 
 @dataclass(slots=True)
 class Session:
-    """Settings and images of a session. folder: of the files. tell: takes an answer. watch: shows a drawing's steps.
+    """Settings and images of a session.
 
+    folder: of the files. tell: takes an answer. watch: shows a drawing's steps.
     settings: as for `TextToImage.__call__`. seed: of the next image; None: a random one each time.
     images: those drawn, without those that were undone; `/edit` and `/again` begin with the last.
     """

@@ -7,6 +7,7 @@ are those of `sana generate`; torch is imported inside the functions, as there.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sys
 import warnings
@@ -22,7 +23,7 @@ from sanakit.cli.drawing.edit import FORMATS, keep_inputs
 from sanakit.cli.drawing.video_chunks import write_chunks
 from sanakit.cli.terminal import AsJson, Debug
 from sanakit.errors import SettingsError
-from sanakit.whole import claimed, numbered
+from sanakit.whole import claimed, numbered, written_new
 
 if TYPE_CHECKING:
     from sanakit.pipelines.video.request import ClipRequest
@@ -74,10 +75,12 @@ def video(
         typer.Option(metavar="WxH", show_default=option.OWN, help="Size in pixels, such as 832x480."),
     ] = None,
     width: Annotated[
-        int | None, typer.Option(metavar="W", show_default=option.OWN, help="Instead of --size: its width.")
+        int | None,
+        typer.Option("--width", "-W", metavar="N", show_default=option.OWN, help="Instead of --size."),
     ] = None,
     height: Annotated[
-        int | None, typer.Option(metavar="H", show_default=option.OWN, help="Instead of --size: its height.")
+        int | None,
+        typer.Option("--height", "-H", metavar="N", show_default=option.OWN, help="Instead of --size."),
     ] = None,
     motion: Annotated[
         int | None,
@@ -94,10 +97,25 @@ def video(
     dialect: option.DialectOption = None,
     seed: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, show_default="random", help="The same seed draws the same clip."),
+        typer.Option(
+            "--seed",
+            "-s",
+            metavar="N",
+            min=0,
+            show_default="random",
+            help="The same seed draws the same clip.",
+        ),
     ] = None,
     num_clips: Annotated[
-        int, typer.Option(metavar="N", min=1, max=64, help="Clips to draw: this seed and those after it.")
+        int,
+        typer.Option(
+            "--num-clips",
+            "-n",
+            metavar="N",
+            min=1,
+            max=64,
+            help="Clips to draw: this seed and those after it.",
+        ),
     ] = 1,
     output: Annotated[
         Path | None,
@@ -111,6 +129,7 @@ def video(
     ] = None,
     device: option.Device = "auto",
     dtype: option.Dtype = "auto",
+    memory: option.Memory = "auto",
     as_json: AsJson = False,
     preview: Annotated[bool, typer.Option("--preview", help="Preview the clip in the terminal.")] = False,
     debug: Debug = False,
@@ -139,10 +158,12 @@ def video(
     with display(preview) as show, warnings.catch_warnings(action="ignore"):  # the result tells them
         from sanakit.images.image import parse_size
         from sanakit.images.opening import open_image
+        from sanakit.pipelines.memory import parse_budget
         from sanakit.pipelines.video.request import VideoSpec, check_clip_request
         from sanakit.pipelines.video.source import read_source
         from sanakit.pipelines.video.text_to_video import TextToVideo
 
+        parse_budget(memory)
         width, height = parse_size(size) if size is not None else (width, height)
         paths = [] if output is None else numbered(output.expanduser(), num_clips)
         keep_inputs(paths, [file for file in (image, clip) if file is not None])
@@ -156,17 +177,23 @@ def video(
         check_output(paths or [chosen_name(seed)], request)
 
         # 2. The clips, step by step
-        pipe = TextToVideo.from_pretrained(model, device=device, dtype=dtype, encoder=request.encoded)
+        loading = {"device": device, "dtype": dtype, "memory": memory}
+        pipe = TextToVideo.from_pretrained(model, **loading, encoder=request.encoded)
         result = None
         if request.chunks is None:  # else chunks are written as they are drawn
             for step in pipe.draw(request):
                 show(step)
                 result = step.result
-        with nullcontext(paths) if paths else claimed(chosen_name(seed), num_clips) as paths:
-            if result is None:
-                timings, told = write_chunks(pipe.chunks(request), request, paths, show)
-            else:
+        there = [path for path in paths if os.path.lexists(path)]
+        if result is None:
+            made = written_new(chosen_name(seed), num_clips) if not paths else nullcontext((paths, paths))
+            with made as (partial, paths):
+                timings, told = write_chunks(pipe.chunks(request), request, partial, show)
+        else:
+            with nullcontext(paths) if paths else claimed(chosen_name(seed), num_clips) as paths:
                 timings, told = saved(result, paths)
+        for path in there:
+            print(f"{path} is replaced.", file=sys.stderr)
 
     # 3. Print
     report(request, paths, timings, told, as_json=as_json)

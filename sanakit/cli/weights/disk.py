@@ -62,14 +62,14 @@ def remove(
     debug: Debug = False,
 ) -> None:
     """Delete a downloaded model, after asking. Embedded models stay."""
-    from sanakit.weights.find.cached import find_here, remove
+    from sanakit.weights.find.cached import find_here, remove_model
 
     model = find_here(name)
     if model.kind != "embedded" and not yes:
         if sys.stdin is None or not sys.stdin.isatty():
             raise SettingsError(f"{name} is only deleted after asking, or with --yes: add it.")
         typer.confirm(f"Delete {model.path} ({size_in_bytes(model.bytes)})?", abort=True, err=True)
-    freed = remove(model)
+    freed = remove_model(model)
     if as_json:
         print_json({"name": name, "path": model.path, "freed": freed})
     else:

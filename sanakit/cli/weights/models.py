@@ -203,7 +203,13 @@ def _print_clip(facts: ClipFacts, as_json: bool) -> None:
         "rate": f"{float(facts.rate):.5g} frames a second{exact}{mean}",
         "seconds": f"{float(facts.seconds):.6g}",
     }
-    for name, text in [*told.items(), *facts.settings.items()]:
+    known = {"width": facts.width, "height": facts.height, "frames": facts.frames}
+    for name, text in facts.settings.items():
+        if name in known:  # it is told above, unless the file was changed since
+            told |= {} if known[name] == text else {f"drawn {name}": str(text)}
+        else:
+            told[name] = str(text)
+    for name, text in told.items():
         print(f"  {shown(name):<16}{shown(text)}")
     for note in facts.notes:
         print(f"  note: {note}")

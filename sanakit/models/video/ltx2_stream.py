@@ -13,11 +13,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sanakit.models.video.ltx2_blocks import FrameCache
+from sanakit.models.video.ltx2_blocks import ClipResBlock, FrameCache, FrameConv
+from sanakit.ops.conv3x3x3 import HISTORY
 
 MOST_VALUES = 64 << 20  # of an activation: 256 MB of float32
+FLOAT = 4  # bytes
+_COPIES = 10  # activations of that size in memory at once: of a block, and what waits between stages
+_OVERHEAD = 150 << 20  # bytes: weights that the kernel transforms, and its tiles
 
 
 class ClipPart(NamedTuple):
@@ -60,6 +64,32 @@ def whole(layers: Iterable[ClipPart], x: Tensor, *, causal: bool) -> Tensor:
     for layer in layers:
         x = layer.run(x, cache)
     return x
+
+
+def stream_bytes(
+    stages: Iterable[tuple[nn.Module, int]],
+    finest: int,
+    widest: FrameConv,
+    frames: int,
+    height: int,
+    width: int,
+) -> int:
+    """Estimate what a stream of a clip takes above the weights, in bytes, beside the clip.
+
+    stages: its modules and the pixels of a place of theirs, along one side. finest: the least of these.
+    widest: the convolution there. frames, height, width: of the clip, in pixels.
+    """
+    kept = 0
+    for module, side in stages:
+        places = (height // side) * (width // side)
+        for layer in module.modules():
+            if isinstance(layer, FrameConv):
+                kept += HISTORY * layer.conv.in_channels * places
+            elif isinstance(layer, ClipResBlock):
+                kept += HISTORY * layer.conv1.conv.in_channels * places  # wait for its result
+    channels = max(widest.conv.in_channels, widest.conv.out_channels)
+    frame = (height // finest) * (width // finest) * channels
+    return FLOAT * (kept + _COPIES * min(frames * frame, max(MOST_VALUES, frame))) + _OVERHEAD
 
 
 def _regrouped(pieces: Iterator[tuple[Tensor, bool]], places: int) -> Iterator[tuple[Tensor, bool]]:

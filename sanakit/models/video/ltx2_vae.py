@@ -31,7 +31,7 @@ from sanakit.models.video.ltx2_blocks import (
     unpatch,
 )
 from sanakit.models.video.ltx2_config import LTX2_VAE, LTX23_VAE, STEPS, LTX2VAEConfig
-from sanakit.models.video.ltx2_stream import ClipPart, ClipStream, whole
+from sanakit.models.video.ltx2_stream import FLOAT, ClipPart, ClipStream, stream_bytes, whole
 
 __all__ = ["LTX2VAE", "LTX2_VAE", "LTX23_VAE", "LTX2Decoder", "LTX2Encoder", "LTX2VAEConfig"]
 
@@ -153,6 +153,36 @@ class LTX2VAE(nn.Module):
         assert past is None or isinstance(past, FrameCache)
         stream = ClipStream(decoder.layers(), causal=True, past=past)
         return torch.cat(list(_pushed(stream, latents, False)), dim=2), stream.cache
+
+    def decode_bytes(self, latents: int, height: int, width: int, chunk: int | None = None) -> int:
+        """Estimate the memory of decoding as `VideoCodec.decode_bytes` says, in float32 on a CPU."""
+        config, decoder = self.config, self.decoder
+        assert decoder is not None, "who asks decodes"
+        frames, side = config.frame_rule.frames(latents), config.compression
+        given = frames if chunk is None else min(frames, config.frame_rule.per_latent * chunk)
+        stages: list[tuple[nn.Module, int]] = [(decoder.conv_in, side), (decoder.mid_block, side)]
+        for block, step in zip(_stages(decoder.up_blocks), config.up_steps, strict=True):
+            stages.append((block.get_submodule("upsamplers"), side))
+            side //= STEPS[step][1]
+            stages.append((block.resnets, side))
+        stages.append((decoder.conv_out, side))
+        size = (frames, height, width)
+        return 3 * FLOAT * given * height * width + stream_bytes(stages, side, decoder.conv_out, *size)
+
+    def encode_bytes(self, frames: int, height: int, width: int) -> int:
+        """Estimate the memory of encoding, as `decode_bytes` does."""
+        config, encoder = self.config, self.encoder
+        assert encoder is not None, "who asks encodes"
+        side = config.patch
+        stages: list[tuple[nn.Module, int]] = [(encoder.conv_in, side)]
+        for block, step in zip(_stages(encoder.down_blocks), config.steps, strict=True):
+            stages.append((block, side))
+            side *= STEPS[step][1]
+        stages += [(encoder.mid_block, side), (encoder.conv_out, side)]
+        size = (frames, height, width)
+        return 3 * FLOAT * frames * height * width + stream_bytes(
+            stages, config.patch, encoder.conv_in, *size
+        )
 
     def moments(self, clip: Tensor) -> Tensor:
         """Return means and logarithms of variances (B 2C t h w) of a clip's latents, with gradients.

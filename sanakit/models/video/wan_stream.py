@@ -13,7 +13,7 @@ Shapes: B clips, C latent channels, T frames, H W pixels, t h w latents, N = fra
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +24,15 @@ from sanakit.models.video.frame_rule import check_alike, chunk_sizes
 from sanakit.models.video.wan_blocks import CausalConv, ClipNorm, FrameAttention, MidBlock
 from sanakit.models.video.wan_config import WanVAEConfig
 from sanakit.models.video.wan_rows import Chunk, attend, wan_node
+from sanakit.ops.conv3x3x3 import HISTORY
 
 BAND_VALUES = 2 << 20  # of an activation in a band on a CPU: 8 MB of float32
 MANY_VALUES = 256 << 20  # on other devices
 LEAST_ROWS = 4  # of the widest activation in a band: the side of the kernel's tiles
 CHUNK_FRAMES = 16  # of a long clip that are handled at a time, where the caller does not say
+_BANDS = 8  # activations of a band that are in memory at once: measured, 4 to 8.6
+_OVERHEAD = 50 << 20  # bytes: weights that the kernel transforms, and its tiles
+_FLOAT = 4  # bytes
 
 
 class ClipEncoderLayers(Protocol):
@@ -172,6 +176,99 @@ def _drawn(model: VideoAutoencoder, stream: Stream, latents: Tensor) -> Tensor:
     clip = latents.new_empty(len(latents), 3, frames, height, width)
     _decode_into(clip, model, stream, latents, final=False)
     return clip
+
+
+def decode_bytes(
+    config: WanVAEConfig, latents: int, height: int, width: int, chunk: int | None = None
+) -> int:
+    """Do what `WanVAE.decode_bytes` does."""
+    rule = config.frame_rule
+    frames = rule.frames(latents)
+    if chunk is None:
+        own = _automatic(frames, height, rule.per_latent)
+        some, given = -(-own // rule.per_latent), frames
+    else:
+        some, given = min(chunk, latents), min(rule.per_latent * chunk, frames)
+    coarse = _FLOAT * some * (height // config.compression) * (width // config.compression)
+    whole = chunk is None and some >= latents
+    work = _work(config, _decoder_kept(config), height, width, some, whole=whole)
+    return 3 * _FLOAT * given * height * width + 2 * config.widths[-1] * coarse + work
+
+
+def encode_bytes(config: WanVAEConfig, frames: int, height: int, width: int) -> int:
+    """Do what `WanVAE.encode_bytes` does."""
+    rule = config.frame_rule
+    some = -(-_automatic(frames, height, rule.per_latent) // rule.per_latent)
+    coarse = _FLOAT * some * (height // config.compression) * (width // config.compression)
+    whole = some >= rule.latents(frames)
+    work = _work(config, _encoder_kept(config), height, width, some, whole=whole)
+    return 3 * _FLOAT * frames * height * width + 2 * config.widths[-1] * coarse + work
+
+
+class Kept(NamedTuple):
+    """Tensors that a layer keeps: `rows` rows of all frames of a chunk, `frames` whole frames between chunks.
+
+    side: pixels of a place, along one side. rate: frames of a latent.
+    """
+
+    channels: int
+    side: int
+    rate: int
+    rows: int
+    frames: int
+
+
+def _work(
+    config: WanVAEConfig, layers: Iterable[Kept], height: int, width: int, some: int, *, whole: bool
+) -> int:
+    """Return the bytes of a stream at work on chunks of `some` latents. whole: there is one chunk."""
+    values = 0
+    for layer in layers:
+        columns = width // layer.side
+        values += layer.channels * columns * layer.rows * (layer.rate * some + HISTORY)
+        values += 0 if whole else layer.channels * columns * (height // layer.side) * layer.frames
+    band = max(BAND_VALUES, LEAST_ROWS * config.frame_rule.per_latent * some * width * config.widths[0])
+    return _FLOAT * (values + _BANDS * band) + _OVERHEAD
+
+
+def _decoder_kept(config: WanVAEConfig) -> Iterator[Kept]:
+    widths, side, rate = config.widths[::-1], config.compression, 1
+    yield Kept(config.latent_channels, side, rate, 2, HISTORY)
+    for _ in range(2):
+        yield from _block_kept(widths[0], widths[0], side, rate)
+    came = widths[0]
+    for i, width in enumerate(widths):
+        for own in (came, *[width] * config.depth):
+            yield from _block_kept(own, width, side, rate)
+        if i < len(config.halve_time):
+            doubled = config.halve_time[-1 - i]
+            rate *= 2 if doubled else 1
+            yield Kept(width, side, rate, 2, HISTORY if doubled else 0)
+            side, came = side // 2, width // 2
+    yield Kept(widths[-1], side, rate, 2, HISTORY)
+
+
+def _encoder_kept(config: WanVAEConfig) -> Iterator[Kept]:
+    side, rate, came = 1, config.frame_rule.per_latent, config.width
+    yield Kept(3, side, rate, 2, HISTORY)
+    for i, width in enumerate(config.widths):
+        for own in (came, *[width] * (config.depth - 1)):
+            yield from _block_kept(own, width, side, rate)
+        if i < len(config.halve_time):
+            yield Kept(width, side, rate, 2, 0)
+            side *= 2
+            if config.halve_time[i]:
+                yield Kept(width, side, rate, 0, 1)
+                rate //= 2
+        came = width
+    for _ in range(2):
+        yield from _block_kept(came, came, side, rate)
+    yield Kept(came, side, rate, 2, HISTORY)
+
+
+def _block_kept(width: int, out_width: int, side: int, rate: int) -> Iterator[Kept]:
+    yield Kept(width, side, rate, 2, HISTORY)
+    yield Kept(out_width, side, rate, 4, HISTORY)  # two of them of x, which wait for the result
 
 
 def _encoded(model: VideoAutoencoder, stream: Stream, clip: Tensor, final: bool) -> Tensor:

@@ -104,6 +104,14 @@ class WanVAE(nn.Module):
         assert past is None or isinstance(past, list)
         return wan_stream.decode_next(self, latents, past)
 
+    def decode_bytes(self, latents: int, height: int, width: int, chunk: int | None = None) -> int:
+        """Estimate the memory of decoding as `VideoCodec.decode_bytes` says, in float32 on a CPU."""
+        return wan_stream.decode_bytes(self.config, latents, height, width, chunk)
+
+    def encode_bytes(self, frames: int, height: int, width: int) -> int:
+        """Estimate the memory of encoding, as `decode_bytes` does."""
+        return wan_stream.encode_bytes(self.config, frames, height, width)
+
     def moments(self, clip: Tensor) -> Tensor:
         """Return means and logarithms of variances (B 2C t h w) of a clip's latents, with gradients."""
         encoder = self.check_clip(clip)

@@ -28,6 +28,7 @@ from sanakit.flow.solver import Solver, State
 from sanakit.models.contracts import TransformerConfig, VelocityModel
 from sanakit.models.sana import TextContext
 from sanakit.models.video.sana_video import ClipPast, ClipState
+from sanakit.models.video.sana_video2 import SanaVideo2
 from sanakit.models.video.sana_video_blocks import BlockState
 from sanakit.ops.rotary_linear_attention import RotarySums
 from sanakit.pipelines.memory import memory_limit
@@ -87,6 +88,9 @@ class CausalModel(VelocityModel, Protocol[Past]):
     ) -> Past:
         """Return a new state: the given one and a chunk of finished latents."""
         ...
+
+
+ClipModel = CausalModel | SanaVideo2  # the second draws whole clips alone
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -27,13 +27,11 @@ from sanakit.models.sana import TextContext
 from sanakit.models.video.sana_video2 import SanaVideo2
 from sanakit.models.weighted import weighted
 from sanakit.pipelines.request import Request
-from sanakit.pipelines.video.chunks import AfterBlock, CausalModel, ChunkSampler, ClipPoint
+from sanakit.pipelines.video.chunks import AfterBlock, ChunkSampler, ClipModel, ClipPoint
 from sanakit.pipelines.video.request import ClipRequest
 from sanakit.pipelines.video.result import ClipResult, ClipStep, LastClipStep
 from sanakit.pipelines.video.streaming import LatentChunk, chunk_lengths, decoded, stream
 from sanakit.text.prompt_weights import fitted
-
-ClipModel = CausalModel | SanaVideo2  # the second draws whole clips alone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

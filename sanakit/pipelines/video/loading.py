@@ -13,7 +13,7 @@ from sanakit.models.dc_ae import DCAE
 from sanakit.models.video.sana_video import SanaVideo
 from sanakit.models.video.sana_video2 import SanaVideo2
 from sanakit.models.world.sana_wm import SanaWM
-from sanakit.pipelines.memory import available_bytes, choose_device
+from sanakit.pipelines.memory import Budget, available_bytes, choose_device
 from sanakit.weights import load_autoencoder, load_text_encoder, load_transformer
 
 FITS = 0.8  # of what a device has free, for parts that stay there together
@@ -26,6 +26,7 @@ def load_parts(
     *,
     device: str | torch.device,
     dtype: str | torch.dtype,
+    memory: Budget,
     encoder: bool,
 ) -> tuple[SanaVideo | SanaVideo2, VideoCodec, TextModel, torch.device]: ...
 
@@ -37,6 +38,7 @@ def load_parts(
     *,
     device: str | torch.device,
     dtype: str | torch.dtype,
+    memory: Budget,
     encoder: bool,
 ) -> tuple[SanaWM, VideoCodec, TextModel, torch.device]: ...
 
@@ -47,11 +49,13 @@ def load_parts(
     *,
     device: str | torch.device,
     dtype: str | torch.dtype,
+    memory: Budget,
     encoder: bool,
 ) -> tuple[SanaVideo | SanaVideo2 | SanaWM, VideoCodec, TextModel, torch.device]:
     """Return the transformer, autoencoder and text encoder of a folder, and the device they compute on.
 
-    All as for `TextToVideo.from_pretrained`. Parts that do not fit on the device together stay outside.
+    memory: see `parse_budget`; parts that do not fit on the device within it stay outside. All else as for
+    `TextToVideo.from_pretrained`.
     """
     device = choose_device(device)
     others = "auto" if dtype in ("float16", "fp16", torch.float16) else dtype
@@ -65,7 +69,8 @@ def load_parts(
     parts = (transformer, codec, text.model)
     if device.type != "cpu":
         size = sum(tensor.nbytes for part in parts for tensor in part.state_dict().values())
-        if size < FITS * available_bytes(device):
+        free = available_bytes(device) if isinstance(memory, str) else memory
+        if memory == "all" or size < FITS * free:
             for part in parts:
                 part.to(device)
     return transformer, codec, text, device

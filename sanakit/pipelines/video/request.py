@@ -38,7 +38,7 @@ from sanakit.pipelines.video.chunk_request import (
 )
 from sanakit.pipelines.video.chunks import CausalConfig
 from sanakit.pipelines.video.result import ClipOutput
-from sanakit.pipelines.video.source import first_frame, frames_of, source_frames
+from sanakit.pipelines.video.source import conditioning_frame, frames_of, source_frames
 from sanakit.text.prompt_weights import checked_prompts
 from sanakit.text.video import with_motion
 from sanakit.weights.video.settings import (
@@ -271,7 +271,7 @@ def check_clip_request(
         chunks = check_chunks(own.chunks, prompts, **plan)  # pyright: ignore[reportArgumentType]
     if image is not None:
         told |= {"begins_with": "an image"}
-        first = first_frame(image, drawn, notes)
+        first = conditioning_frame(image, drawn, notes)
     if clip is not None:
         strength = STRENGTH if strength is None else checked_strength(strength)
         told |= {"redraws": "a clip", "strength": strength}

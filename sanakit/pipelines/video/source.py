@@ -22,11 +22,10 @@ from sanakit.errors import SettingsError
 from sanakit.images.image import to_tensor
 from sanakit.images.opening import flatten
 from sanakit.models.video.frame_rule import FrameRule
+from sanakit.pipelines.control import SAME_SHAPE
 
-SAME_SHAPE = 0.01  # share by which the shape of an image may differ from that of the clip without a word
 
-
-def first_frame(image: Image.Image, size: tuple[int, int], notes: list[str]) -> Tensor:
+def conditioning_frame(image: Image.Image, size: tuple[int, int], notes: list[str]) -> Tensor:
     """Return an image as the first frame of a clip, 1 3 1 H W in [-1, 1].
 
     image: of any size and mode, turned as its EXIF data say, laid on white where it is transparent. size:
@@ -36,7 +35,7 @@ def first_frame(image: Image.Image, size: tuple[int, int], notes: list[str]) -> 
 
 
 def source_frames(clip: VideoClip, frames: int, size: tuple[int, int], notes: list[str]) -> Tensor:
-    """Return the first frames of a clip, 1 3 T H W in [-1, 1]; all else as for `first_frame`."""
+    """Return the first frames of a clip, 1 3 T H W in [-1, 1]; all else as for `conditioning_frame`."""
     return _fitted([Image.fromarray(frame) for frame in clip.frames[:frames]], size, "The clip", notes)
 
 

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from sanakit.errors import NumericsError, SettingsError
-from sanakit.flow.few_step import CHUNK
+from sanakit.flow.few_step import LONG_SANA_CHUNK
 from sanakit.models.contracts import VideoCodec
 from sanakit.models.sana import TextContext
 from sanakit.pipelines.memory import memory_limit
 from sanakit.pipelines.video.chunks import ChunkSampler, ClipPoint
 
 
-def chunk_lengths(frames: int, chunk: int = CHUNK) -> list[int]:
+def chunk_lengths(frames: int, chunk: int = LONG_SANA_CHUNK) -> list[int]:
     """Return the latent frames of each chunk: `chunk` of them, and in the first one the remainder too.
 
     frames: in all. Fewer than two chunks' worth are one chunk. Raises SettingsError for numbers below 1.
@@ -63,7 +63,7 @@ def stream(
     frames: int,
     *,
     start: int | ClipPoint,
-    chunk: int = CHUNK,
+    chunk: int = LONG_SANA_CHUNK,
     image: Tensor | None = None,
     given: Tensor | None = None,
 ) -> Iterator[LatentChunk]:

@@ -22,37 +22,29 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from time import perf_counter
-from typing import Unpack
+from typing import Any, Unpack
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from sanakit.clips.clip import VideoClip
 from sanakit.dialect import Dialect
-from sanakit.errors import SettingsError
-from sanakit.images.image import draw_preview, fit_preview, resize_and_crop, to_levels
-from sanakit.models.contracts import TextModel, VelocityModel, VideoCodec
+from sanakit.errors import MemoryLimitError, SettingsError
+from sanakit.images.image import draw_preview, fit_preview
+from sanakit.models.contracts import LatentShape, TextModel, VelocityModel, VideoCodec
 from sanakit.models.sana import TextContext
 from sanakit.models.video.held_frame import HeldFirstFrame, behind
 from sanakit.pipelines.denoise import Batch, Sample, begin
-from sanakit.pipelines.memory import MemoryPlan, memory_limit, stage
+from sanakit.pipelines.memory import memory_limit, parse_budget, stage
 from sanakit.pipelines.request import Request
 from sanakit.pipelines.result import check_finite
 from sanakit.pipelines.video.chunk_request import joined
-from sanakit.pipelines.video.chunks import ChunkSampler
-from sanakit.pipelines.video.in_chunks import (
-    ClipChunk,
-    ClipModel,
-    clip_chunks,
-    going_on,
-    samplers,
-    steps_of,
-    texts_of,
-)
+from sanakit.pipelines.video.chunks import ChunkSampler, ClipModel
+from sanakit.pipelines.video.decoding import collect_clips, decode_frames
+from sanakit.pipelines.video.in_chunks import ClipChunk, clip_chunks, going_on, samplers, steps_of, texts_of
 from sanakit.pipelines.video.loading import load_parts
-from sanakit.pipelines.video.memory import choose_plan, decode_frames
+from sanakit.pipelines.video.memory import ClipPlan, ClipPlanner, ClipWork, blocks_given_back
 from sanakit.pipelines.video.request import ClipDrawSettings, ClipRequest, VideoSpec, check_clip_request
 from sanakit.pipelines.video.result import ClipOutput, ClipResult, ClipStep, LastClipStep, clips_of
 from sanakit.text.prompt_weights import weigh
@@ -65,6 +57,7 @@ class TextToVideo:
 
     transformer, autoencoder (its decoder will do without images and clips to start from), text_encoder,
     settings: the parts and their defaults. device: where they compute; None: the transformer's device.
+    memory: see `from_pretrained`.
     """
 
     def __init__(
@@ -75,12 +68,16 @@ class TextToVideo:
         settings: VideoSettings,
         *,
         device: torch.device | None = None,
+        memory: str | int = "auto",
     ) -> None:
         self.transformer = transformer
         self.autoencoder = autoencoder
         self.text_encoder = text_encoder
         self.settings = settings
         self.device = device or next(transformer.parameters()).device
+        own: dict[str, Any] = {"patch": transformer.config.patch, "sizes": settings.shared.sizes}
+        own |= {"device": self.device, "budget": parse_budget(memory)}
+        self._memory = ClipPlanner(transformer, autoencoder, text_encoder.model, **own)
         self._preview_weights: Tensor | None = None
 
     @classmethod
@@ -90,19 +87,21 @@ class TextToVideo:
         *,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
+        memory: str | int = "auto",
         encoder: bool = True,
     ) -> TextToVideo:
         """Load a video model: a diffusers folder, or a Hub "org/repo" that holds one.
 
         device: "auto" uses the accelerator if there is one; parts that do not fit there together wait
         outside, and come in for their stage. dtype: of the transformer; "auto": the one it was trained for.
-        Autoencoder and text encoder follow, except to float16, in which they overflow.
+        Autoencoder and text encoder follow, except to float16, in which they overflow. memory: limit of the
+        whole process (on an accelerator: of weights and work there), as for `TextToImage.from_pretrained`.
         encoder: also load the autoencoder's encoder, needed to start from an image or a clip.
         Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for an absent device.
         """
-        settings = load_video_settings(path)
-        parts = load_parts(path, "clip", device=device, dtype=dtype, encoder=encoder)
-        return cls(*parts[:3], settings, device=parts[3])
+        settings, budget = load_video_settings(path), parse_budget(memory)
+        parts = load_parts(path, "clip", device=device, dtype=dtype, memory=budget, encoder=encoder)
+        return cls(*parts[:3], settings, device=parts[3], memory=budget)
 
     @property
     def spec(self) -> VideoSpec:
@@ -181,12 +180,12 @@ class TextToVideo:
     def draw(self, request: ClipRequest) -> Iterator[ClipStep]:
         """Yield the steps of a checked request, as `steps` does.
 
-        Raises SettingsError at once for an image or clip without the encoder.
+        Raises at once: MemoryLimitError, or SettingsError for an image or clip without the encoder.
         """
         if request.chunks is not None:
             return steps_of(self.chunks(request), request)
         self._check_encoder(request)
-        return self._draw(request, self.plan())
+        return self._draw(request, self.plan(request))
 
     def stream(
         self,
@@ -213,11 +212,11 @@ class TextToVideo:
         """Yield the chunks of a checked request, clip after clip, as `stream` does."""
         self.spec.check_causal()
         self._check_encoder(request)
-        return self._chunks(request, self.plan())
+        return self._chunks(request, self.plan(request))
 
     def first_sampler(self, request: ClipRequest) -> tuple[ChunkSampler, TextContext, list[str]]:
         """Return what draws a causal request's first clip, its first prompt, and notes for the user."""
-        plan = self.plan()
+        plan = self.plan(request)
         features, weights, notes = self._texts(request, texts_of(request), plan)
         with stage(self.transformer, plan, self.device):
             each = samplers(self.transformer, request, features, weights, plan.after_block)
@@ -228,10 +227,12 @@ class TextToVideo:
         if request.encoded and self.autoencoder.encoder is None:
             raise SettingsError("This pipeline was loaded without the encoder: load it with encoder=True.")
 
-    def plan(self) -> MemoryPlan:
-        """Return when the weights of the parts are in memory, see `pipelines/video/memory.py`."""
-        others = (self.autoencoder, self.text_encoder.model)
-        return choose_plan(self.transformer, *others, device=self.device)
+    def plan(self, request: ClipRequest) -> ClipPlan:
+        """Return the plan for a request within the budget, see `pipelines/video/memory.py`.
+
+        Raises MemoryLimitError.
+        """
+        return self._memory.plan(ClipWork.of(request))
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -257,12 +258,13 @@ class TextToVideo:
     def encode(self, clip: Tensor) -> Tensor:
         """Return the normalised latents (1 C t h w) of a clip (1 3 T H W). Raises MemoryLimitError."""
         codec = self.autoencoder
-        with memory_limit("encoding the start: take a smaller size, or fewer frames"), torch.no_grad():
+        limit = memory_limit("encoding the start: take a smaller size, or fewer frames")
+        with limit, blocks_given_back(), torch.no_grad():
             latents = codec.normalise(codec.encode(clip.to(self.device, codec.dtype))).float()
         self._check(latents, "The encoded start", codec.dtype)
         return latents
 
-    def _draw(self, request: ClipRequest, plan: MemoryPlan) -> Iterator[ClipStep]:
+    def _draw(self, request: ClipRequest, plan: ClipPlan) -> Iterator[ClipStep]:
         started, sampling = perf_counter(), request.sampling
 
         # 2 text: features of the negative prompts, then of the prompts, unpadded
@@ -311,47 +313,27 @@ class TextToVideo:
             index=state.index, total=state.total, latents=last, clean=last, draw=self.preview, drawn=result
         )
 
-    def _chunks(self, request: ClipRequest, plan: MemoryPlan) -> Iterator[ClipChunk]:
+    def _chunks(self, request: ClipRequest, plan: ClipPlan) -> Iterator[ClipChunk]:
         codec = self.autoencoder
         features, weights, notes = self._texts(request, texts_of(request), plan)
         for note in notes:
             warnings.warn(note, stacklevel=3)
-        with stage(self.transformer, plan, self.device), stage(codec, plan, self.device):
+        with (
+            stage(self.transformer, plan, self.device),
+            stage(codec, plan, self.device),
+            blocks_given_back(),
+        ):
             first = None if request.first is None else self.encode(request.first)
             each = samplers(self.transformer, request, features, weights, plan.after_block)
             yield from clip_chunks(codec, each, request, first, notes, self.preview)
 
     @torch.no_grad()
     def clips(self, latents: Tensor, request: ClipRequest) -> list[VideoClip] | Tensor:
-        """Decode latents (B C t h w) to a request's clips, "clip" or "pt", in the requested size.
-
-        A clip never exists in more than 8 bits, but for the frames that are decoded at a time.
-        """
-        height, width = request.sampling.size
-        if request.output == "pt":
-            pixels = torch.empty(len(latents), 3, request.frames, height, width, dtype=torch.float32)
-        else:
-            pixels = torch.empty(len(latents), request.frames, height, width, 3, dtype=torch.uint8)
-        for number in range(len(latents)):
-            start = 0
-            for frames in self._decoded(latents, number):
-                fitted = resize_and_crop(frames.transpose(0, 1), height, width)  # T 3 H W
-                end = start + len(fitted)
-                if request.output == "pt":
-                    pixels[number, :, start:end] = fitted.clamp(-1, 1).transpose(0, 1).cpu()
-                else:
-                    pixels[number, start:end] = to_levels(fitted)
-                start = end
-        if request.output == "pt":
-            return pixels
-        levels: np.ndarray = pixels.numpy()
-        return [
-            VideoClip(frames=frames, rate=request.rate, settings=settings)
-            for frames, settings in zip(levels, request.metadata, strict=True)
-        ]
+        """Decode latents (B C t h w) to a request's clips, "clip" or "pt", in the requested size."""
+        return collect_clips((self._decoded(latents, number) for number in range(len(latents))), request)
 
     def _texts(
-        self, request: ClipRequest, sampling: Request, plan: MemoryPlan
+        self, request: ClipRequest, sampling: Request, plan: ClipPlan
     ) -> tuple[list[Tensor], list[Tensor | None], list[str]]:
         """Return features (L E) of the negative prompts, then of the prompts, their weights, and notes."""
         with stage(self.text_encoder.model, plan, self.device):
@@ -360,7 +342,7 @@ class TextToVideo:
         return features, weights, [*sampling.notes, *told]
 
     def _encode_text(
-        self, request: ClipRequest, sampling: Request, plan: MemoryPlan
+        self, request: ClipRequest, sampling: Request, plan: ClipPlan
     ) -> tuple[list[Tensor], list[str]]:
         """Return features (L E) of the negative prompts, then of the prompts; and notes on these."""
         encoder, notes = self.text_encoder, list[str]()
@@ -394,15 +376,22 @@ class TextToVideo:
 
     def _decoded(self, latents: Tensor, number: int) -> Iterator[Tensor]:
         """Yield the frames of clip `number` as they are decoded, 3 T H W in [-1, 1], float32."""
-        codec = self.autoencoder
+        codec, cells = self.autoencoder, LatentShape(*latents.shape[1:])
         remedy = "the clips are denoised: free memory and pass the error's `latents` to `decode`"
+        try:
+            plan = self._memory.plan(ClipWork(cells=cells))
+        except MemoryLimitError as refusal:
+            raise MemoryLimitError(str(refusal), latents) from None
         with (
             memory_limit(f"decoding: {remedy}, or draw a smaller size", latents),
-            stage(codec, self.plan(), self.device),
+            stage(codec, plan, self.device),
+            blocks_given_back(),
         ):
-            for frames in decode_frames(codec, latents[number:][:1].to(self.device, codec.dtype)):
+            own = latents[number:][:1].to(self.device, codec.dtype)
+            for frames in decode_frames(codec, own, plan.chunk):
                 self._check(frames, "The decoded clip", codec.dtype)
                 yield frames[0].float()
 
     def _check(self, values: Tensor, what: str, dtype: torch.dtype) -> None:
-        check_finite(values, what, dtype, self.settings.shared.precision)
+        own = self.settings.shared
+        check_finite(values, what, dtype, own.precision, own.guidance)

@@ -83,7 +83,8 @@ class LiveWorld:
         for note in self.warnings:
             warnings.warn(note, stacklevel=3)
         assert request.clip.first is not None, "a world begins with an image"
-        with stage(pipe.autoencoder, pipe.plan(), pipe.device):
+        self._plan = pipe.plan(request.clip)
+        with stage(pipe.autoencoder, self._plan, pipe.device):
             self._first = pipe.encode(request.clip.first)
             frames, decoder = self._decoded(self._first, None)
         self._moment = Moment(
@@ -184,8 +185,8 @@ class LiveWorld:
         now, pipe = self._moment, self._pipe
         starts = now.point.frames == 0
         with (
-            stage(pipe.transformer, pipe.plan(), pipe.device),
-            stage(pipe.autoencoder, pipe.plan(), pipe.device),
+            stage(pipe.transformer, self._plan, pipe.device),
+            stage(pipe.autoencoder, self._plan, pipe.device),
         ):
             steered = SteeredWorld(self._transformer, self._inputs(poses, starts), first=now.point.frames)
             sampler = replace(self._sampler, transformer=steered)

@@ -29,6 +29,7 @@ from sanakit.errors import SettingsError
 from sanakit.models.contracts import TextModel, VideoCodec
 from sanakit.models.world.sana_wm import SanaWM
 from sanakit.models.world.steered import SteeredWorld
+from sanakit.pipelines.memory import parse_budget
 from sanakit.pipelines.video.in_chunks import ClipChunk
 from sanakit.pipelines.video.loading import load_parts
 from sanakit.pipelines.video.request import VideoSpec
@@ -82,12 +83,14 @@ class World:
         settings: VideoSettings,
         *,
         device: torch.device | None = None,
+        memory: str | int = "auto",
     ) -> None:
         self.transformer = transformer
         self.autoencoder = autoencoder
         self.text_encoder = text_encoder
         self.settings = settings
         self.device = device or next(transformer.parameters()).device
+        self.memory = memory
 
     @classmethod
     def from_pretrained(
@@ -96,14 +99,15 @@ class World:
         *,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
+        memory: str | int = "auto",
     ) -> World:
         """Load a world model: a folder in diffusers' layout, or a Hub "org/repo" that holds one.
 
         All as for `TextToVideo.from_pretrained`, and WeightsError for a model of images or clips.
         """
-        settings = load_world_settings(path)
-        parts = load_parts(path, "world", device=device, dtype=dtype, encoder=True)
-        return cls(*parts[:3], settings, device=parts[3])
+        settings, budget = load_world_settings(path), parse_budget(memory)
+        parts = load_parts(path, "world", device=device, dtype=dtype, memory=budget, encoder=True)
+        return cls(*parts[:3], settings, device=parts[3], memory=budget)
 
     @property
     def spec(self) -> VideoSpec:
@@ -236,7 +240,7 @@ class World:
             chunks = teacher_chunks(request.clip.sampling.cells.frames, self.settings.chunks.length)
         steered = SteeredWorld(self.transformer, request.inputs, chunks=chunks)
         parts = (self.autoencoder, self.text_encoder, self.settings)
-        return TextToVideo(steered, *parts, device=self.device)
+        return TextToVideo(steered, *parts, device=self.device, memory=self.memory)
 
     def _told(self, request: WorldRequest) -> WorldRequest:
         """Return a request with what the user should know about how these weights are sampled."""

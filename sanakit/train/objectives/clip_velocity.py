@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from sanakit.errors import SettingsError
 from sanakit.flow.chunk_times import ChunkOrder, sample_chunk_times
-from sanakit.flow.few_step import CHUNK
+from sanakit.flow.few_step import LONG_SANA_CHUNK
 from sanakit.flow.path import interpolate, velocity_target
 from sanakit.images.sheets import contact_sheet, stack_sheets
 from sanakit.models.video.held_frame import HeldFirstFrame, behind
@@ -53,7 +53,7 @@ class ClipMixing:
 
     held: float = 0.0
     in_chunks: float = 0.0
-    chunk: int = CHUNK
+    chunk: int = LONG_SANA_CHUNK
     order: ChunkOrder = "incremental"
     alike: float = 0.0
 

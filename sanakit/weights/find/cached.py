@@ -73,7 +73,7 @@ def find_here(name: str) -> ModelHere:
     raise ModelNotFoundError(f"{name!r} is not on this disk: `sana list` shows what is.")
 
 
-def remove(model: ModelHere) -> int:
+def remove_model(model: ModelHere) -> int:
     """Delete a download and return the bytes that were freed. Raises WeightsError for an embedded model."""
     if model.kind == "embedded":
         raise WeightsError(f"{model.name} is part of this package and stays: only downloads are removed.")

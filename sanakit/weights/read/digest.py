@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SAMPLE = 4096  # bytes of a sample
-CHUNK = 1 << 24  # bytes read at once where all are hashed
+READ_BYTES = 1 << 24  # bytes read at once where all are hashed
 FILE_SAMPLES = 256  # of a whole file
 
 
@@ -18,7 +18,7 @@ def spans(length: int, samples: int | None) -> Iterator[tuple[int, int]]:
     [(0, 4096), (7952, 12048), (15904, 20000)]
     """
     if samples is None or length <= samples * SAMPLE:
-        yield from ((start, min(start + CHUNK, length)) for start in range(0, length, CHUNK))
+        yield from ((start, min(start + READ_BYTES, length)) for start in range(0, length, READ_BYTES))
         return
     for index in range(samples):
         start = (length - SAMPLE) * index // (samples - 1)

@@ -20,7 +20,7 @@ from sanakit.clips.sizes import usual_size
 from sanakit.dialect import USUAL, Dialect
 from sanakit.errors import SettingsError, SizeError, WeightsError
 from sanakit.flow.euler import Euler
-from sanakit.flow.few_step import CHUNK, LONG_SANA_SHIFT, LONG_SANA_TIMES, FewStep
+from sanakit.flow.few_step import LONG_SANA_CHUNK, LONG_SANA_SHIFT, LONG_SANA_TIMES, FewStep
 from sanakit.flow.solver import Solver
 from sanakit.models.contracts import VideoCodecConfig
 from sanakit.models.sana import SanaConfig
@@ -53,7 +53,7 @@ class ChunkSettings:
     noise between them (`flow/few_step.py`); None: Euler's steps from each time to the next, as SANA-WM.
     """
 
-    length: int = CHUNK
+    length: int = LONG_SANA_CHUNK
     times: tuple[float, ...] | None = LONG_SANA_TIMES
     shift: float | None = LONG_SANA_SHIFT
 

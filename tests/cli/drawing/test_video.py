@@ -75,6 +75,27 @@ def test_json_tells_paths_settings_timings_and_warnings(video) -> None:
     assert all(f"Warning: {told}" in outcome.err for told in report["warnings"])
 
 
+def test_short_options_are_those_of_generate_and_a_replaced_file_is_told(sana, model) -> None:
+    words = ["video", "a red apple", "--model", model, "--steps", 1, "-s", 7, "-W", 64, "-H", 96, "-n", 2]
+    first = sana(*words, "-o", "a.gif")
+    assert first.out == "a-1.gif  seed 7\na-2.gif  seed 8\n"
+    assert "replaced" not in first.err
+    assert drawn("a-1.gif").frames.shape == (9, 96, 64, 3)
+    again = sana(*words, "-o", "a.gif")
+    assert [line for line in again.err.splitlines() if "replaced" in line] == [
+        "a-1.gif is replaced.",
+        "a-2.gif is replaced.",
+    ]
+
+
+def test_a_budget_that_is_too_small_is_refused_with_what_would_do(video) -> None:
+    outcome = video("--memory", "1MB", "--output", "a.webp")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "9 frames of 96x64 px do not fit in 1 MB: allow at least" in outcome.err
+    assert not Path("a.webp").exists()
+    assert video("--memory", "4GB", "--output", "a.webp").code == 0
+
+
 def test_without_output_a_new_name_is_chosen(video) -> None:
     pytest.importorskip("av")
     assert video().out == "sana-7.mp4  seed 7\n"
@@ -108,7 +129,8 @@ def test_no_model_is_embedded_and_that_is_said_with_the_remedy(sana) -> None:
         (["--image", "photo.png", "--clip", "photo.png"], "photo.png"),
         (["--image", "none.png"], "none.png cannot be read"),
         (["--clip", "none.mp4"], "none.mp4 cannot be read"),
-        (["--guidance", -1], "guidance = -1"),
+        (["--guidance", -1], "guidance = -1.0, but it must be a finite number of 0 or more; 3 is usual"),
+        (["--memory", "much"], "memory = 'much', but it must be"),
         (["--motion", 200], "motion = 200"),
         (["--output", "a.avi"], "a.avi cannot be written: end the name in .mp4"),
         (["--output", "no/a.webp"], "The folder no does not exist"),

@@ -59,6 +59,24 @@ def test_several_clips_get_files_and_json(sana, model) -> None:
     assert not np.array_equal(*pixels)
 
 
+def test_a_new_name_is_taken_when_the_clip_is_whole(sana, model, monkeypatch) -> None:
+    """A process that is killed leaves no empty file, and one that draws meanwhile is not written over."""
+    pytest.importorskip("av")
+    words, seen, add = ["video", "a fox", "--model", model, "--seed", 7], [], ClipWriter.add
+
+    def spied(*given) -> None:
+        seen.append(sorted(path.name for path in Path.cwd().glob("sana-*")))
+        add(*given)
+
+    monkeypatch.setattr(ClipWriter, "add", spied)
+    assert sana(*words).out == "sana-7.mp4  seed 7\n"
+    assert {tuple(names) for names in seen} == {()}
+    assert sana(*words, "-n", 2).out == "sana-7_2-1.mp4  seed 7\nsana-7_2-2.mp4  seed 8\n"
+    names = sorted(path.name for path in Path.cwd().iterdir() if "sana-7" in path.name)
+    assert names == ["sana-7.mp4", "sana-7_2-1.mp4", "sana-7_2-2.mp4"]
+    assert all(Path(name).stat().st_size for name in names)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -31,9 +31,18 @@ def test_inspect_tells_a_clips_facts_and_settings(sana, clip: Path) -> None:
         "  prompt          a cat ☃",
     ):
         assert line in lines
-    assert [line for line in lines if line.startswith("  frames")] == [
+    assert [line for line in lines if "frames  " in line] == [
         "  frames          5",
-        "  frames          7",
+        "  drawn frames    7",
+    ]
+
+
+def test_inspect_tells_what_the_file_and_its_settings_agree_on_once(sana, tmp_path: Path) -> None:
+    settings = {"prompt": "a cat", "width": 64, "height": 48, "frames": 5}
+    made = VideoClip(frames=moving(5), rate=Fraction(8), settings=settings)
+    lines = sana("inspect", made.save(tmp_path / "cat.webp")[0]).out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [
+        *("kind", "format", "size", "frames", "rate", "seconds", "prompt"),
     ]
 
 

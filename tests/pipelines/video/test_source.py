@@ -12,7 +12,7 @@ from PIL import Image
 from sanakit.clips.clip import VideoClip
 from sanakit.errors import SettingsError
 from sanakit.models.video.frame_rule import FrameRule
-from sanakit.pipelines.video.source import first_frame, frames_of, read_source, source_frames
+from sanakit.pipelines.video.source import conditioning_frame, frames_of, read_source, source_frames
 
 RULE = FrameRule(4)
 
@@ -25,14 +25,14 @@ def clip(frames: int, width: int = 96, height: int = 64) -> VideoClip:
 def test_an_image_of_the_right_size_is_taken_pixel_by_pixel() -> None:
     levels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     notes: list[str] = []
-    frame = first_frame(Image.fromarray(levels), (64, 96), notes)
+    frame = conditioning_frame(Image.fromarray(levels), (64, 96), notes)
     assert frame.shape == (1, 3, 1, 64, 96)
     assert torch.equal(frame[0, :, 0].permute(1, 2, 0), torch.from_numpy(levels) / 127.5 - 1)
     assert notes == []
 
 
 def test_transparent_parts_of_an_image_are_white() -> None:
-    frame = first_frame(Image.new("RGBA", (96, 64), (255, 0, 0, 0)), (64, 96), [])
+    frame = conditioning_frame(Image.new("RGBA", (96, 64), (255, 0, 0, 0)), (64, 96), [])
     assert (frame == 1).all()
 
 
@@ -40,7 +40,7 @@ def test_another_shape_is_cut_from_the_middle_and_told() -> None:
     image = Image.new("RGB", (192, 64), "black")
     image.paste("white", (48, 0, 144, 64))
     notes: list[str] = []
-    frame = first_frame(image, (64, 96), notes)
+    frame = conditioning_frame(image, (64, 96), notes)
     assert (frame == 1).all()
     assert notes == ["The image of 192x64 px is cut to the shape of 96x64 px."]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sanakit.errors import ModelNotFoundError, WeightsError
-from sanakit.weights.find.cached import find_here, models_here, remove
+from sanakit.weights.find.cached import find_here, models_here, remove_model
 
 
 def repository(cache: Path, name: str, files: dict[str, str]) -> Path:
@@ -56,19 +56,19 @@ def test_models_are_told_by_name_with_their_bytes_and_others_are_counted(cache: 
 
 def test_removing_frees_one_download_and_nothing_else(cache: Path):
     mine = find_here("someone/mine")
-    assert remove(mine) == mine.bytes
+    assert remove_model(mine) == mine.bytes
     assert not Path(mine.path).exists()
     assert {folder.name for folder in cache.glob("models--*")} == {
         "models--Efficient-Large-Model--Sana_600M_1024px_diffusers",
         "models--stranger--flux",
     }
     with pytest.raises(ModelNotFoundError, match="not on this disk any more"):
-        remove(mine)
+        remove_model(mine)
 
 
 def test_embedded_models_and_strangers_are_not_removed(cache: Path):
     with pytest.raises(WeightsError, match="part of this package"):
-        remove(find_here("pocket"))
+        remove_model(find_here("pocket"))
     with pytest.raises(ModelNotFoundError, match="sana list"):
         find_here("stranger/flux")
 

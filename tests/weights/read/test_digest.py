@@ -24,7 +24,7 @@ def test_samples_are_even_and_reach_both_ends(length):
 
 
 def test_without_samples_every_byte_is_read_once(monkeypatch):
-    monkeypatch.setattr("sanakit.weights.read.digest.CHUNK", 1000)
+    monkeypatch.setattr("sanakit.weights.read.digest.READ_BYTES", 1000)
     covered = [byte for start, end in spans(2500, samples=None) for byte in range(start, end)]
     assert covered == list(range(2500))
 

@@ -28,14 +28,14 @@ from sanakit.clips.clip import VideoClip
 from sanakit.clips.reading import ClipFile
 from sanakit.errors import NumericsError, SettingsError, SizeError, WeightsError
 from sanakit.images.image import Metadata, to_levels
-from sanakit.models.contracts import TextModel, VideoCodec
+from sanakit.models.contracts import LatentShape, TextModel, VideoCodec
 from sanakit.models.dc_ae import DCAE
 from sanakit.models.streaming.sana_streaming import SanaStreaming
 from sanakit.pipelines.control import size_like
-from sanakit.pipelines.memory import MemoryPlan, choose_device, memory_limit, stage
+from sanakit.pipelines.memory import Budget, MemoryPlan, choose_device, memory_limit, parse_budget, stage
 from sanakit.pipelines.request import MAX_SEED, whole_number
 from sanakit.pipelines.video.editing.chunks import CHUNK, ChunkEditor, edited
-from sanakit.pipelines.video.memory import choose_plan
+from sanakit.pipelines.video.memory import ClipPlanner, ClipWork
 from sanakit.pipelines.video.source import source_frames
 from sanakit.pipelines.video.streaming import chunk_lengths
 from sanakit.text.video import with_motion
@@ -86,12 +86,22 @@ class VideoToVideo:
         settings: ModelSettings,
         *,
         device: torch.device | None = None,
+        memory: Budget = "auto",
     ) -> None:
         self.transformer = transformer
         self.autoencoder = autoencoder
         self.text_encoder = text_encoder
         self.settings = settings
         self.device = device or next(transformer.parameters()).device
+        self._memory = ClipPlanner(
+            transformer,
+            autoencoder,
+            text_encoder.model,
+            patch=transformer.config.patch,
+            sizes=(),
+            device=self.device,
+            budget=memory,
+        )
 
     @classmethod
     def from_pretrained(
@@ -100,14 +110,16 @@ class VideoToVideo:
         *,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
+        memory: str | int = "auto",
     ) -> VideoToVideo:
         """Load a model that edits clips: a folder with transformer, vae, text_encoder and tokenizer.
 
         device: "auto" uses the accelerator if there is one. dtype: of the transformer; "auto": the one it was
         trained for. Autoencoder and text encoder follow, except to float16, in which they overflow.
+        memory: limit of the whole process, as for `TextToVideo.from_pretrained`.
         Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for an absent device.
         """
-        device = choose_device(device)
+        device, budget = choose_device(device), parse_budget(memory)
         others = "auto" if dtype in ("float16", "fp16", torch.float16) else dtype
         mapped = device.type == "cpu" and dtype in ("auto", "float32", "fp32", torch.float32)
         transformer = load_transformer(path, kind="edit", device=device, dtype=dtype, mapped=mapped)
@@ -115,7 +127,7 @@ class VideoToVideo:
         if isinstance(codec, DCAE):
             raise WeightsError(f"{path} has an autoencoder of images: clips need one of clips.")
         text = load_text_encoder(path, device=device, dtype=others, mapped=mapped)
-        return cls(transformer, codec, text, load_settings(path), device=device)
+        return cls(transformer, codec, text, load_settings(path), device=device, memory=budget)
 
     def __call__(
         self,
@@ -225,7 +237,7 @@ class VideoToVideo:
 
     def _stream(self, clip: Source, call: _Call) -> Iterator[EditedFrames]:
         codec, notes = self.autoencoder, call.notes
-        plan = choose_plan(self.transformer, codec, self.text_encoder.model, device=self.device)
+        plan = self._memory.plan(self._work(call))
         with stage(self.text_encoder.model, plan, self.device):
             self.text_encoder.after_layer = plan.after_layer
             features = self.text_encoder.encode([call.prompt], notes, self.settings.dialect)
@@ -245,6 +257,15 @@ class VideoToVideo:
                     warnings=notes,
                 )
                 first += len(levels)
+
+    def _work(self, call: _Call) -> ClipWork:
+        """Return what planning needs to know of a call, whose chunks are given on as they come."""
+        config = self.autoencoder.config
+        height, width = (side // config.compression for side in call.size)
+        latents = config.frame_rule.latents(call.frames)
+        chunk = config.frame_rule.frames(min(latents, CHUNK + 1))
+        cells = LatentShape(config.latent_channels, latents, height, width)
+        return ClipWork(cells=cells, samples=1, encoded=chunk, length=CHUNK)
 
     @torch.no_grad()
     def _decoded(

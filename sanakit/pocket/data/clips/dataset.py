@@ -93,7 +93,7 @@ class PocketClips:
         return self.frames[row.first + (start + step * np.arange(count)) % row.frames]
 
 
-def split_of(concept: str) -> str:
+def clip_split(concept: str) -> str:
     """Return "val" for one concept in twenty that is not common, by the hash of its name; else "train"."""
     if concept in COMMON_CONCEPTS:  # what people ask for must not be held out
         return "train"
@@ -232,7 +232,7 @@ def row_of(one: art.AnimatedEmoji, frames: np.ndarray, first: int, package: sour
         frames=len(frames),
         licence=package.licence,
         source=f"{package.spec} ({package.origin})",
-        split=split_of(emoji.concept),
+        split=clip_split(emoji.concept),
     )
 
 

@@ -17,7 +17,7 @@ from numpy.random import Generator
 from PIL import Image
 
 from sanakit.pocket.data.clips.art import RATE
-from sanakit.pocket.data.clips.dataset import PocketClips, split_of
+from sanakit.pocket.data.clips.dataset import PocketClips, clip_split
 from sanakit.pocket.data.clips.made import WORDS, Motion, make_motion
 from sanakit.pocket.data.dataset import PocketImages
 from sanakit.pocket.data.samples import RARE, fame
@@ -81,7 +81,7 @@ def list_clip_samples(
                 )
             )
     for number, row in enumerate([] if drawings is None else drawings.rows):
-        if fame(row.concept) <= RARE or split_of(row.concept) != "train":
+        if fame(row.concept) <= RARE or clip_split(row.concept) != "train":
             continue
         weight = fame(row.concept)
         for motion in random.choice(get_args(Motion), motions, replace=False):

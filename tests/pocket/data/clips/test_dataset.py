@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sanakit.errors import DataError, SettingsError
-from sanakit.pocket.data.clips.dataset import FRAMES, ROWS, SOURCES, build_clips, open_clips, split_of
+from sanakit.pocket.data.clips.dataset import FRAMES, ROWS, SOURCES, build_clips, clip_split, open_clips
 from sanakit.pocket.data.clips.toy import HELD_OUT, LENGTH, SIDE, THINGS, build_toy_clips
 from sanakit.pocket.data.toy import build_toy, is_toy
 from sanakit.pocket.words.concepts import COMMON_CONCEPTS
@@ -42,11 +42,11 @@ def test_clips_go_round(tmp_path: Path) -> None:
 
 
 def test_the_split_holds_out_concepts_that_are_not_common() -> None:
-    assert {split_of(concept) for concept in COMMON_CONCEPTS} == {"train"}
+    assert {clip_split(concept) for concept in COMMON_CONCEPTS} == {"train"}
     others = [f"thing {number}" for number in range(2000)]
-    held_out = sum(split_of(concept) == "val" for concept in others)
+    held_out = sum(clip_split(concept) == "val" for concept in others)
     assert 70 < held_out < 130
-    assert split_of("leopard") == "val"  # fixed: it does not depend on the packages
+    assert clip_split("leopard") == "val"  # fixed: it does not depend on the packages
 
 
 def test_made_up_clips_are_told_from_real_ones(packages: Path, tmp_path: Path) -> None:

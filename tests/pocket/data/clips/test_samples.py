@@ -9,7 +9,7 @@ import pytest
 
 from sanakit.pocket.data import toy
 from sanakit.pocket.data.clips import samples as module
-from sanakit.pocket.data.clips.dataset import PocketClips, open_clips, split_of
+from sanakit.pocket.data.clips.dataset import PocketClips, clip_split, open_clips
 from sanakit.pocket.data.clips.made import WORDS
 from sanakit.pocket.data.clips.samples import captions_of_sample, list_clip_samples, render
 from sanakit.pocket.data.clips.toy import HELD_OUT, build_toy_clips
@@ -58,7 +58,7 @@ def test_things_that_are_held_out_among_clips_are_not_drawn_either(
     clips: PocketClips, drawings: PocketImages
 ) -> None:
     first = drawings.rows[0].concept
-    assert split_of("cat") == "val"
+    assert clip_split("cat") == "val"
     rows = [replace(row, concept="cat") if row.concept == first else row for row in drawings.rows]
     renamed = replace(drawings, rows=rows)
     shown = {rows[one.row].concept for one in list_clip_samples(clips, renamed) if one.kind != "animated"}

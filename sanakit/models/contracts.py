@@ -136,8 +136,8 @@ class TransformerConfig(Protocol):
         ...
 
 
-class VelocityModel(ModelPart, Protocol):
-    """A transformer that predicts velocities for prepared prompts."""
+class BlockModel(ModelPart, Protocol):
+    """A transformer made of blocks, whatever it is asked for."""
 
     @property
     def config(self) -> TransformerConfig:
@@ -148,6 +148,10 @@ class VelocityModel(ModelPart, Protocol):
     def blocks(self) -> Iterable[SampledBlock]:
         """Its blocks, in the order in which they work."""
         ...
+
+
+class VelocityModel(BlockModel, Protocol):
+    """A transformer that predicts velocities for prepared prompts."""
 
     @property
     def dtype(self) -> torch.dtype:

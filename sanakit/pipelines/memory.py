@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from sanakit.errors import MemoryLimitError, SettingsError
-from sanakit.models.contracts import Codec, LanguageModel, LatentShape, ModelPart, VelocityModel
+from sanakit.models.contracts import BlockModel, Codec, LanguageModel, LatentShape, ModelPart, VelocityModel
 from sanakit.pipelines.result import Output
 from sanakit.weights import mapped_bytes, release
 
@@ -73,7 +73,7 @@ class Weights:
 
     @classmethod
     def of(
-        cls, transformer: VelocityModel, codec: ModelPart, text: LanguageModel, *nets: nn.Module, mapped: bool
+        cls, transformer: BlockModel, codec: ModelPart, text: LanguageModel, *nets: nn.Module, mapped: bool
     ) -> Weights:
         """Weigh the parts; mapped: only what is mapped from files counts, as the rest cannot leave."""
         weigh = mapped_bytes if mapped else _bytes

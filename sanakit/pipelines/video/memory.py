@@ -20,8 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from sanakit.errors import MemoryLimitError
-from sanakit.models.contracts import LanguageModel, LatentShape, VelocityModel, VideoCodec
-from sanakit.models.streaming.sana_streaming import SanaStreaming
+from sanakit.models.contracts import BlockModel, LanguageModel, LatentShape, VideoCodec
 from sanakit.pipelines.memory import (
     SLACK,
     SMALL,
@@ -98,7 +97,7 @@ class ClipPlanner:
 
     def __init__(
         self,
-        transformer: VelocityModel | SanaStreaming,
+        transformer: BlockModel,
         autoencoder: VideoCodec,
         text: LanguageModel,
         *,

@@ -17,7 +17,7 @@ from sanakit.models.sana import Sana
 from sanakit.models.video.sana_video import VideoConfig
 from sanakit.weights.control import PART, hint_of, open_controlnet
 from sanakit.weights.find import catalog, hub
-from sanakit.weights.find.catalog import CATALOG, CatalogEntry
+from sanakit.weights.find.catalog import CATALOG, CONTROLNETS, CatalogEntry
 from sanakit.weights.find.resolve import (
     ModelSource,
     check_finished,
@@ -99,9 +99,10 @@ def describe(path: str | os.PathLike[str]) -> Description:
     entry = CATALOG.get(text)
     if entry is not None and entry.repo is not None:
         return _release(entry)
-    if entry is None:
+    known = entry is not None or text in CONTROLNETS
+    if not known:
         check_finished(Path(text).expanduser())
-    if entry is None and not os.path.exists(Path(text).expanduser()):
+    if not known and not os.path.exists(Path(text).expanduser()):
         if hub.REPO_NAME.fullmatch(text):
             raise ModelNotFoundError(
                 f"There is no file or folder {text!r}, and Hub repositories are not downloaded here: "
@@ -113,7 +114,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
     kinds = [part.kind for part in parts]
     drawn = "transformer" in kinds and not isinstance(transformer_config(source), VideoConfig)
     settings = load_settings(text) if drawn else None
-    known = load_known_things(settings) if settings else None
+    things = load_known_things(settings) if settings else None
     return Description(
         path=str(source.path),
         kind="model" if len(parts) > 1 else kinds[0],
@@ -122,8 +123,8 @@ def describe(path: str | os.PathLike[str]) -> Description:
         parts=parts,
         settings=settings,
         resolution=transformer_config(source).sample_size * PIXELS_PER_LATENT if drawn else 0,
-        known_things=len(known.things) if known else 0,
-        known_words=sum(map(len, known.things.values())) if known else 0,
+        known_things=len(things.things) if things else 0,
+        known_words=sum(map(len, things.things.values())) if things else 0,
         notes=(*source.notes, *part_notes(source)),
     )
 

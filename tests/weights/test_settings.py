@@ -236,6 +236,13 @@ def test_a_folder_offers_styles_prompts_and_sizes(tiny):
     assert settings.sizes == ((64, 32),)
 
 
+def test_a_folder_offers_embedded_controlnets_which_a_saved_model_keeps(tiny):
+    change(tiny.folder / "sanakit.json", control_models={"lines": "pocket-lines"})
+    settings = load_settings(tiny.folder)
+    assert settings.control_models == {"lines": "pocket-lines"}
+    assert kept_settings(settings)["control_models"] == {"lines": "pocket-lines"}
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -244,6 +251,10 @@ def test_a_folder_offers_styles_prompts_and_sizes(tiny):
         ("example_prompts", "a fox"),
         ("sizes", [[64, 0]]),
         ("sizes", [64]),
+        ("control_models", ["pocket-lines"]),
+        ("control_models", {"lines": ["pocket-lines"]}),
+        ("control_models", {"lines": "../../elsewhere"}),
+        ("control_models", {"lines": "some-one/on-the-hub"}),
     ],
 )
 def test_what_a_folder_offers_is_checked(tiny, key, value):

@@ -160,7 +160,7 @@ ControlModel = Annotated[
     typer.Option(
         metavar="MODEL",
         show_default="the model's own",
-        help="ControlNet: a folder, .pth file or Hub org/repo.",
+        help="ControlNet: a name, folder, .pth file or Hub org/repo.",
     ),
 ]
 
@@ -252,6 +252,20 @@ def steering_option(
     given = {"--control-model": control_model, "--control-kind": kind}
     given |= {"--control-scale": scale != 1, "--control-range": span != (0, 1)}
     return next((name for name, value in given.items() if value), None)
+
+
+def control_model_for(model: str, given: str | None, image: Path | None) -> str | None:
+    """Return the ControlNet to load: the one given; else, if an image steers, the first that the model offers.
+
+    None: the model's own, or none. Only headers and settings are read.
+    """
+    if given is not None or image is None:
+        return given
+    from sanakit.weights.control import controlnets_of
+    from sanakit.weights.settings import load_settings
+
+    offered = {} if controlnets_of(model) else load_settings(model).control_models
+    return next(iter(offered.values()), None)
 
 
 def control_image(

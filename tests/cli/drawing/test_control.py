@@ -219,6 +219,20 @@ def test_the_command_offers_the_kinds_that_there_are() -> None:
     assert get_args(HintName) == HINT_KINDS
 
 
+def test_pocket_is_steered_by_lines_without_another_word(sana, hint) -> None:
+    words = ["generate", "a red apple", "--seed", 1, "--steps", 2, "--size", "64x64", "--control", hint]
+    outcome = sana(*words, "--output", "steered.png")
+    assert (outcome.code, outcome.out) == (0, "steered.png  seed 1\n")
+    assert str(read_metadata("steered.png")["control"]).startswith(
+        f"lines 1 of {mark(hint)} by pocket-lines@"
+    )
+    sana(*words, "--control-model", "pocket-lines", "--output", "named.png")
+    assert Image.open("named.png").tobytes() == Image.open("steered.png").tobytes()
+    sana(*words[:-2], "--output", "alone.png")
+    assert Image.open("alone.png").tobytes() != Image.open("steered.png").tobytes()
+    assert "control" not in read_metadata("alone.png")
+
+
 def test_an_edit_is_steered_by_the_same_options(sana, two_blocks, net, hint) -> None:
     words = ["edit", hint, "a fox", "--model", two_blocks, "--seed", 1, "--strength", 0.5]
     options = ["--control", hint, "--control-kind", "blocks", "--control-model", net]

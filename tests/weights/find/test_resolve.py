@@ -12,6 +12,7 @@ import pytest
 from sanakit.errors import WeightsError
 from sanakit.weights import describe, load_settings, load_text_encoder, load_transformer
 from sanakit.weights.find import hub
+from sanakit.weights.find.catalog import CONTROLNETS
 from sanakit.weights.find.resolve import FORMAT, PLAIN, ModelSource, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -53,6 +54,13 @@ def test_a_link_is_called_as_it_is_named(tiny, tmp_path):
     nameless(tiny.folder)
     (tmp_path / "mine").symlink_to(tiny.folder)
     assert load_settings(tmp_path / "mine").name == "mine"
+
+
+def test_an_embedded_controlnet_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pocket-lines").mkdir()  # the name takes precedence, as for models
+    assert resolve("pocket-lines").path == CONTROLNETS["pocket-lines"]
+    assert describe("pocket-lines").kind == "controlnet"
 
 
 def test_an_empty_name_is_as_good_as_none(tiny):

@@ -47,7 +47,7 @@ IMPORTED = (
         "sanakit.recipes.finetune",
     ),
     *("sanakit.serve.server", "sanakit.train.run", "sanakit.weights.conversion", "sanakit.weights.quantized"),
-    *("torch.distributed.checkpoint", "sanakit.pipelines.prompt_file", "sanakit.weights.inspect"),
+    *("torch.distributed.checkpoint", "sanakit.pipelines.prompt_file", "sanakit.weights.about.inspect"),
 )
 TIMED = {"seconds", "samples_per_second", "data_wait", "mfu"}  # figures of a log that differ between runs
 

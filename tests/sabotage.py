@@ -216,7 +216,7 @@ FAULTS = [
     # Serving.
     Fault(
         "serve/jobs/jobs.py",
-        "Job.id == job_id, Job.key_id == key_id",
+        "_owned(key_id, video), Job.id == job_id",
         "Job.id == job_id",
         "serve/jobs/test_jobs.py",
     ),

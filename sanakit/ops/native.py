@@ -27,45 +27,26 @@ VNNI = "vnni"  # avx512 and sums of products of bytes in one instruction, which 
 STORED = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # weights as the kernels read them
 SMALL = 4_000_000  # floating-point operations that one thread does sooner than two have begun
 
-_LONG, _INT, _FLOAT, _POINTER = ctypes.c_long, ctypes.c_int, ctypes.c_float, ctypes.c_void_p
-_SIGNATURES = {
-    "sana_linear": (_POINTER, _LONG, _LONG, _POINTER, _INT, _LONG, _POINTER, _POINTER, _INT),
-    "sana_conv3x3": (
-        *(_POINTER, _LONG, _LONG, _LONG, _LONG, _INT, _INT, _INT),
-        *(_POINTER, _INT, _LONG, _POINTER, _INT, _POINTER, _INT),
-    ),
-    "sana_conv3x3x3": (
-        *(_POINTER, _LONG, _LONG, _LONG, _LONG, _LONG, _INT, _INT),
-        *(_POINTER, _INT, _LONG, _POINTER, _POINTER, _INT),
-    ),
-    "sana_gated_depthwise": (
-        *(_POINTER, _LONG, _LONG, _LONG, _LONG, _INT, _INT),
-        *(_POINTER, _POINTER, _POINTER, _INT),
-    ),
-    "sana_attention": (
-        *(_POINTER, _LONG, _LONG, _LONG) * 3,
-        *(_LONG, _LONG, _LONG, _LONG, _LONG, _FLOAT, _POINTER, _INT),
-    ),
-    "sana_attention_sums": (
-        *(_POINTER, _LONG, _LONG, _LONG, _POINTER, _LONG, _LONG, _LONG),
-        *(_LONG, _LONG, _LONG, _POINTER, _INT),
-    ),
-    "sana_attend": (
-        *(_POINTER, _LONG, _LONG, _LONG, _POINTER),
-        *(_LONG, _LONG, _LONG, _FLOAT, _POINTER, _INT),
-    ),
-    "sana_linear_int8": (
-        *(_POINTER, _LONG, _LONG, _POINTER, _POINTER, _FLOAT),
-        *(_POINTER, _POINTER, _LONG, _POINTER, _FLOAT, _POINTER, _INT, _POINTER, _INT),
-    ),
-    "sana_gated_delta": (
-        *(_POINTER, _LONG, _LONG, _LONG, _LONG) * 3,
-        *(_POINTER, _POINTER, _POINTER, _POINTER, _LONG),
-        *(_LONG, _LONG, _LONG, _LONG, _LONG, _LONG, _POINTER, _POINTER, _INT),
-    ),
-    "sana_norm_silu": (_POINTER, _LONG, _LONG, _POINTER, _POINTER, _INT),
-    "sana_rms_norm_add": (_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _FLOAT, _POINTER, _INT),
+_TYPES = {"p": ctypes.c_void_p, "l": ctypes.c_long, "i": ctypes.c_int, "f": ctypes.c_float}
+_SIGNATURES = {  # a letter of _TYPES for each argument
+    "sana_linear": "pllpilppi",
+    "sana_conv3x3": "plllliiipilpipi",
+    "sana_conv3x3x3": "pllllliipilppi",
+    "sana_gated_depthwise": "plllliipppi",
+    "sana_attention": "plllplllpllllllllfpi",
+    "sana_attention_sums": "plllpllllllpi",
+    "sana_attend": "plllplllfpi",
+    "sana_linear_int8": "pllppfpplpfpipi",
+    "sana_gated_delta": "pllllpllllpllllpppplllllllppi",
+    "sana_norm_silu": "pllppi",
+    "sana_rms_norm_add": "pllpppfpi",
 }
+
+
+def declare(library: ctypes.CDLL) -> None:
+    """Tell the types of the kernels' arguments."""
+    for name, letters in _SIGNATURES.items():
+        getattr(library, name).argtypes = [_TYPES[letter] for letter in letters]
 
 
 def levels() -> tuple[str, ...]:
@@ -88,8 +69,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
             continue
         try:
             library = ctypes.CDLL(str(path))
-            for name, arguments in _SIGNATURES.items():
-                getattr(library, name).argtypes = arguments
+            declare(library)
         except (OSError, AttributeError) as error:  # built for another system, or from other sources
             return None, f"none: {path.name} cannot be loaded ({error})"
         return library, level

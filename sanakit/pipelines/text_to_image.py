@@ -50,10 +50,10 @@ from sanakit.pipelines.request import DrawSettings, ModelSpec, Request, check_re
 from sanakit.pipelines.result import LastStep, Output, Result, Step, check_finite, result_of
 from sanakit.text.prompt_weights import weigh
 from sanakit.weights import load_image_autoencoder, load_settings, load_text_encoder, load_transformer
+from sanakit.weights.about.loaded import Loaded
 from sanakit.weights.control import load_controlnets
 from sanakit.weights.fingerprint import first_digits
 from sanakit.weights.known_things import unknown_prompts
-from sanakit.weights.loaded import Loaded
 from sanakit.weights.settings import ModelSettings
 
 

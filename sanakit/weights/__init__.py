@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sanakit.weights.about.inspect import describe
     from sanakit.weights.clip import load_clip, save_clip
     from sanakit.weights.control import load_controlnet, save_controlnet, save_official_controlnet
     from sanakit.weights.conversion import convert
     from sanakit.weights.find.catalog import CATALOG
     from sanakit.weights.fingerprint import fingerprint_weights
     from sanakit.weights.graphs import save_graphs
-    from sanakit.weights.inspect import describe
     from sanakit.weights.load import load_image_autoencoder, load_text_encoder, load_transformer
     from sanakit.weights.quantized import save_quantized
     from sanakit.weights.read.mapping import mapped_bytes, release
@@ -52,7 +52,7 @@ __all__ = [
 _HOMES = {
     "CATALOG": "find.catalog",
     "convert": "conversion",
-    "describe": "inspect",
+    "describe": "about.inspect",
     "fingerprint_weights": "fingerprint",
     "load_autoencoder": "video.autoencoder",
     "load_clip": "clip",

@@ -30,7 +30,7 @@ def test_the_version_is_printed(sana) -> None:
 
 def test_every_command_says_in_a_whole_line_what_it_does(sana) -> None:
     _, listing = sana("--help").out.split("Commands:\n")
-    assert len(listing.splitlines()) == 21
+    assert len(listing.splitlines()) == 22
     assert "..." not in listing
 
 

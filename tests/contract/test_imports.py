@@ -28,7 +28,7 @@ ORDER = {
     "clips": ("counts", "settings", "facts", "formats"),
     "weights": (
         *("read", "find", "precision", "layouts", "fingerprint", "settings", "known_things"),
-        *("save", "graphs", "load", "video"),
+        *("save", "graphs", "load", "control", "video", "about"),
     ),
     "eval": ("cases", "folder", "networks", "metrics", "benchmarks"),
     "data": ("medium", "frame_folders", "read", "batches", "cache", "annotate"),

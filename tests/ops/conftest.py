@@ -20,8 +20,7 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if not path.is_file():
         pytest.skip("no compiled kernels here")
     library = ctypes.CDLL(str(path))
-    for name, arguments in native._SIGNATURES.items():
-        getattr(library, name).argtypes = arguments
+    native.declare(library)
     monkeypatch.setattr(native, "_load", lambda: (library, level))
     monkeypatch.setattr(native, "threads", lambda work: threads)
     with torch.no_grad():

@@ -255,7 +255,7 @@ def steering_option(
 
 
 def control_model_for(model: str, given: str | None, image: Path | None) -> str | None:
-    """Return the ControlNet to load: the one given; else, if an image steers, the first that the model offers.
+    """Return the ControlNet to load: the one given, else the first that the model offers if an image steers.
 
     None: the model's own, or none. Only headers and settings are read.
     """

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from sanakit.adapters.describe import AdapterDescription
     from sanakit.clips.facts import ClipFacts
     from sanakit.images.recorded import ImageFacts
+    from sanakit.weights.about.inspect import Description, PartDescription
+    from sanakit.weights.about.offer import Offer
     from sanakit.weights.find.catalog import CatalogEntry
-    from sanakit.weights.inspect import Description, PartDescription
-    from sanakit.weights.offer import Offer
 
 NAMED = 5  # missing or unknown tensors that are listed by name
 
@@ -36,7 +36,7 @@ def list_models(
     from sanakit.weights import CATALOG
 
     if name is not None:
-        from sanakit.weights.offer import offer
+        from sanakit.weights.about.offer import offer
 
         offered = offer(name)
         if as_json:

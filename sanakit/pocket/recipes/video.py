@@ -13,8 +13,8 @@ from pathlib import Path
 
 from sanakit.models.video.sana_video import SanaVideoConfig
 from sanakit.models.video.wan_config import WanVAEConfig
-from sanakit.pocket.train.video import VideoAim, video_run
-from sanakit.pocket.train.video_autoencoder import video_autoencoder_run
+from sanakit.pocket.train.video.autoencoder import video_autoencoder_run
+from sanakit.pocket.train.video.transformer import VideoAim, video_run
 from sanakit.train.config import TrainConfig
 from sanakit.train.objectives.clip_autoencoder import ClipTerms
 from sanakit.train.objectives.clip_velocity import ClipMixing

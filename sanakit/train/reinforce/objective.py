@@ -105,7 +105,7 @@ class ReinforceObjective:
         self._own = range(0)  # groups of this process
         self._step: int | None = None  # whose groups these are
         self._groups: list[RolloutGroup] = []
-        self._advantages = torch.empty(0, 0)
+        self._advantages = torch.empty(0, 0, dtype=torch.float32)
         self._texts: dict[str, Tensor] = {}
         self._told: dict[str, list[float]] = defaultdict(list)
 

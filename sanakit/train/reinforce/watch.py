@@ -121,7 +121,8 @@ class Watch:
         ]
         if figures["diversity"] < self.rule.diversity:
             self._wrong.append(f"the diversity of a prompt's images fell to {figures['diversity']:.2f}")
-        self.strikes.count.copy_(self.strikes.count + 1 if self._wrong else torch.zeros(1))
+        count = self.strikes.count
+        count.copy_(count + 1 if self._wrong else torch.zeros_like(count))
         return figures
 
     def ended(self) -> str:

@@ -18,5 +18,6 @@ NAMES = {name for name, value in vars(options).items() if get_origin(value) is A
 @pytest.mark.parametrize("command", [generate, edit, best_of], ids=lambda command: command.__name__)
 def test_a_command_that_draws_takes_them_all(command) -> None:
     taken = {parameter.annotation for parameter in inspect.signature(command).parameters.values()}
-    left_out = {"NumImages"} if command is best_of else set()  # it draws COUNT images
+    of_one_image = set() if command is generate else {"From", "Upscale", "UpscaleModel", "UpscaleStrength"}
+    left_out = of_one_image | ({"NumImages"} if command is best_of else set())  # it draws COUNT images
     assert {f"option.{name}" for name in NAMES} - taken == {f"option.{name}" for name in left_out}

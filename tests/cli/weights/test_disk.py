@@ -33,7 +33,7 @@ def removed(monkeypatch: pytest.MonkeyPatch) -> list[ModelHere]:
     monkeypatch.setattr(
         cached, "models_here", lambda: Shelf(models=(embedded, MINE), others=2, other_bytes=10)
     )
-    monkeypatch.setattr(cached, "remove", remove)
+    monkeypatch.setattr(cached, "remove_model", remove)
     return gone
 
 

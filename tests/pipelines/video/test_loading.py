@@ -16,7 +16,7 @@ from tests.pipelines.world.tiny import save_world
 
 
 def test_each_kind_is_what_its_folder_holds(video_folder, tmp_path) -> None:
-    called = {"device": "cpu", "dtype": "auto", "encoder": True}
+    called = {"device": "cpu", "dtype": "auto", "memory": "auto", "encoder": True}
     transformer, codec, text, device = load_parts(video_folder, "clip", **called)
     assert isinstance(transformer, SanaVideo)
     assert (codec.encoder is not None, device) == (True, torch.device("cpu"))
@@ -27,7 +27,7 @@ def test_each_kind_is_what_its_folder_holds(video_folder, tmp_path) -> None:
 
 
 def test_a_decoder_may_come_alone(video_folder) -> None:
-    codec = load_parts(video_folder, "clip", device="cpu", dtype="float32", encoder=False)[1]
+    codec = load_parts(video_folder, "clip", device="cpu", dtype="float32", memory="auto", encoder=False)[1]
     assert codec.encoder is None
 
 
@@ -36,4 +36,4 @@ def test_an_autoencoder_of_images_is_refused(folder, tmp_path) -> None:
     shutil.rmtree(model / "vae")
     shutil.copytree(folder / "vae", model / "vae")
     with pytest.raises(WeightsError, match="has an autoencoder of images: clips need one of clips"):
-        load_parts(model, "clip", device="cpu", dtype="auto", encoder=True)
+        load_parts(model, "clip", device="cpu", dtype="auto", memory="auto", encoder=True)

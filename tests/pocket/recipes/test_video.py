@@ -14,8 +14,8 @@ from sanakit.models.video.wan_vae import WanVAE
 from sanakit.pocket.data.clips.dataset import open_clips
 from sanakit.pocket.data.clips.toy import HELD_OUT, build_toy_clips
 from sanakit.pocket.recipes import RECIPES, video
-from sanakit.pocket.train import video_autoencoder
-from sanakit.pocket.train.video_autoencoder import (
+from sanakit.pocket.train.video import autoencoder
+from sanakit.pocket.train.video.autoencoder import (
     held_out_clips,
     open_autoencoder,
     some_windows,
@@ -31,8 +31,8 @@ NAME = "pocket-video-autoencoder"
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A start from few clips, and no TensorBoard, whose import takes longer than the tests."""
-    monkeypatch.setattr(video_autoencoder, "STARTED_FROM", 4)
-    monkeypatch.setattr(video_autoencoder, "MEASURED_ON", 4)
+    monkeypatch.setattr(autoencoder, "STARTED_FROM", 4)
+    monkeypatch.setattr(autoencoder, "MEASURED_ON", 4)
     training = replace(video.TRAINING, bf16=False, log_every=1, checkpoint_every=1)
     monkeypatch.setattr(video, "TRAINING", training)
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)

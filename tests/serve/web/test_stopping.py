@@ -52,7 +52,7 @@ def test_a_signal_ends_it_in_a_line_and_at_once_while_a_page_is_open(tmp_path: P
     finally:
         process.kill()
         process.communicate()
-    assert (process.returncode, err) == (130, "Stopped.\n")
+    assert (process.returncode, err) == (130, "Starting; this takes some seconds.\nStopped.\n")
     assert ended.wait(10)
     assert time.monotonic() - began < 30
     assert list((tmp_path / "data" / "page").iterdir()) == []

@@ -17,8 +17,8 @@ from sanakit.pocket.data import toy
 from sanakit.pocket.data.clips.dataset import open_clips
 from sanakit.pocket.data.clips.toy import build_toy_clips
 from sanakit.pocket.recipes import RECIPES, video
-from sanakit.pocket.train import video as module
-from sanakit.pocket.train.video_autoencoder import open_autoencoder
+from sanakit.pocket.train.video import transformer as module
+from sanakit.pocket.train.video.autoencoder import open_autoencoder
 from sanakit.train.loop import train
 from sanakit.train.objectives.clip_velocity import ClipObjective
 from sanakit.train.parts import Part

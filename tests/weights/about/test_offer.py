@@ -10,8 +10,8 @@ import pytest
 
 from sanakit.errors import ModelNotFoundError, WeightsError
 from sanakit.text.known_things import FILE, KnownThings
+from sanakit.weights.about.offer import DEFAULT, NAMED, command, offer
 from sanakit.weights.find.catalog import CATALOG
-from sanakit.weights.offer import DEFAULT, NAMED, command, offer
 
 OURS = {
     "licence": "MIT",

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from sanakit.errors import WeightsError
 from sanakit.text.known_things import bare_name
+from sanakit.weights.about.inspect import describe
 from sanakit.weights.find.catalog import CATALOG, CatalogEntry
-from sanakit.weights.inspect import describe
 from sanakit.weights.known_things import load_known_things
 from sanakit.weights.settings import ModelSettings
 

@@ -35,7 +35,7 @@ from sanakit.pocket.data.clips.samples import (
 )
 from sanakit.pocket.data.dataset import PocketImages, open_pocket
 from sanakit.pocket.data.samples import draw_chances
-from sanakit.pocket.train.video_autoencoder import open_autoencoder
+from sanakit.pocket.train.video.autoencoder import open_autoencoder
 from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.pocket.words.known_things import known_things
 from sanakit.seeds import further_seed

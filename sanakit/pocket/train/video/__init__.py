@@ -1,0 +1,1 @@
+"""Runs of pocket-video: its autoencoder of clips, and the transformer that draws them."""

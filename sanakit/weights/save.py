@@ -116,7 +116,7 @@ def save_diffusers(
     styles: Mapping[str, str] | None = None,
     example_prompts: Sequence[str] = (),
     sizes: Sequence[tuple[int, int]] = (),
-    control_models: Mapping[str, str] | None = None,
+    control_models: Sequence[str] = (),
     known_things: KnownThings | None = None,
     plan: str | None = None,
 ) -> Path:
@@ -126,8 +126,8 @@ def save_diffusers(
     width, height, solver, dialect. dtype: to store in, float32, float16 or bfloat16. precision: the one
     16-bit dtype its transformer may compute in, "float32" for none, or "any".
     name, licence: as `sana inspect` shows them. styles (name -> what is added to a prompt), example_prompts,
-    sizes (width, height in pixels): the model's offers for a page. control_models: embedded
-    ControlNets that steer it, by names for a page. known_things: what it draws; a prompt
+    sizes (width, height in pixels): the model's offers for a page. control_models: names of
+    embedded ControlNets that steer it. known_things: what it draws; a prompt
     with none of them is told. plan: of the quantised transformer and text encoder; they are written
     unchanged, in our own names, which diffusers cannot read. Returns the folder.
     Raises OutputError when it cannot be written, PrecisionError when dtype contradicts precision,
@@ -159,7 +159,7 @@ def save_diffusers(
     }
     told = {"name": name, "licence": licence}
     told |= {"styles": dict(styles or {}), "example_prompts": list(example_prompts), "sizes": list(sizes)}
-    told |= {"control_models": dict(control_models or {})}
+    told |= {"control_models": list(control_models)}
     ours |= {key: value for key, value in told.items() if value}
     scheduler = SCM_SCHEDULER if sprint else {**DPM_SCHEDULER, "flow_shift": flow_shift}
     config = write_sana_config(transformer.config)

@@ -70,7 +70,7 @@ class ModelSettings:
     licence: str = ""
     styles: Mapping[str, str] = field(default_factory=dict)  # name -> what is added to a prompt
     example_prompts: tuple[str, ...] = ()
-    control_models: Mapping[str, str] = field(default_factory=dict)  # name -> embedded ControlNet for it
+    control_models: tuple[str, ...] = ()  # embedded ControlNets for it, by name
     sizes: tuple[tuple[int, int], ...] = ()  # width and height in pixels that it learned; (): not told
     known_things: Path | None = None  # the file of the things that it draws, see `text/known_things.py`
     notes: tuple[str, ...] = ()  # what the user should know about how the model's files are taken
@@ -242,10 +242,9 @@ def _offered(content: dict[str, Any], where: Path) -> dict[str, Any]:
         pairs = _checked(fits, where, "sizes", sizes, "a list of [width, height] in pixels")
         found["sizes"] = tuple((width, height) for width, height in pairs)
     if nets is not None:
-        pairs = nets.items() if isinstance(nets, dict) else [("", None)]
-        fits = all(_is_text(name) and net in [*CONTROLNETS] for name, net in pairs)
-        allowed = f"an object of name: {' | '.join(CONTROLNETS)}"
-        found["control_models"] = _checked(fits, where, "control_models", nets, allowed)
+        fits = isinstance(nets, list) and all(net in [*CONTROLNETS] for net in nets)
+        allowed = f"a list of {' | '.join(CONTROLNETS)}"
+        found["control_models"] = tuple(_checked(fits, where, "control_models", nets, allowed))
     return found
 
 

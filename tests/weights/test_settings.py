@@ -237,10 +237,10 @@ def test_a_folder_offers_styles_prompts_and_sizes(tiny):
 
 
 def test_a_folder_offers_embedded_controlnets_which_a_saved_model_keeps(tiny):
-    change(tiny.folder / "sanakit.json", control_models={"lines": "pocket-lines"})
+    change(tiny.folder / "sanakit.json", control_models=["pocket-lines"])
     settings = load_settings(tiny.folder)
-    assert settings.control_models == {"lines": "pocket-lines"}
-    assert kept_settings(settings)["control_models"] == {"lines": "pocket-lines"}
+    assert settings.control_models == ("pocket-lines",)
+    assert kept_settings(settings)["control_models"] == ("pocket-lines",)
 
 
 @pytest.mark.parametrize(
@@ -251,10 +251,10 @@ def test_a_folder_offers_embedded_controlnets_which_a_saved_model_keeps(tiny):
         ("example_prompts", "a fox"),
         ("sizes", [[64, 0]]),
         ("sizes", [64]),
-        ("control_models", ["pocket-lines"]),
-        ("control_models", {"lines": ["pocket-lines"]}),
-        ("control_models", {"lines": "../../elsewhere"}),
-        ("control_models", {"lines": "some-one/on-the-hub"}),
+        ("control_models", "pocket-lines"),
+        ("control_models", [["pocket-lines"]]),
+        ("control_models", ["../../elsewhere"]),
+        ("control_models", ["some-one/on-the-hub"]),
     ],
 )
 def test_what_a_folder_offers_is_checked(tiny, key, value):

@@ -264,8 +264,8 @@ def control_model_for(model: str, given: str | None, image: Path | None) -> str 
     from sanakit.weights.control import controlnets_of
     from sanakit.weights.settings import load_settings
 
-    offered = {} if controlnets_of(model) else load_settings(model).control_models
-    return next(iter(offered.values()), None)
+    offered = () if controlnets_of(model) else load_settings(model).control_models
+    return next(iter(offered), None)
 
 
 def control_image(

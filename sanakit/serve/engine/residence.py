@@ -89,7 +89,7 @@ class ModelPool:
             graphs = resolve(path, ("transformer",)).runtime
             if graphs:
                 self.specs[name] = replace(spec, depth=0)  # nothing looks into their blocks
-            own = {} if graphs else {n: ControlFile(net) for n, net in spec.settings.control_models.items()}
+            own = {} if graphs else {name: ControlFile(name) for name in spec.settings.control_models}
             steering = {} if graphs else {n: net for n, net in nets.items() if net.fits(transformer)}
             self.controls[name] = {n: net for n, net in own.items() if net.fits(transformer)} | steering
             if not graphs and not steering and controlnets_of(path):

@@ -116,7 +116,7 @@ def test_without_a_size_the_nearest_that_the_model_lists_is_drawn(parts: Any) ->
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (control(name="pen"), "pocket has no ControlNet 'pen'; there are: lines"),
+        (control(name="pen"), "pocket has no ControlNet 'pen'; there are: pocket-lines, lines"),
         (control(name="../lines"), "no ControlNet '../lines'"),
         (control(name="n" * 300), "control.0.name"),
         (control(name=None), "control.0.name"),
@@ -182,7 +182,7 @@ def test_a_control_that_is_too_large_is_not_decoded(parts: Any, monkeypatch: pyt
 
 def test_models_list_their_controlnets_and_the_hints_that_these_learned(parts: Any) -> None:
     (model,) = parts.client.get("/v1/models").json()["data"]
-    assert model["controls"] == {"lines": "edges"}
+    assert model["controls"] == {"pocket-lines": "lines", "lines": "edges"}
 
 
 def test_openais_client_sends_controls_in_both_forms(parts: Any) -> None:

@@ -80,6 +80,8 @@ def test_every_parameter_has_its_name_and_all_but_the_words_and_the_image_may_be
 ) -> None:
     shared = {"negative_prompt": "", "model": "pocket", "steps": None, "guidance": None, "seed": None}
     shared |= {"num_images": 1, "prompt_weights": False}
+    shared |= {"control": None, "control_net": "", "control_kind": "", "control_scale": None}
+    shared |= {"control_start": None, "control_end": None}
     expected = {
         "/generate": {"width": None, "height": None, **shared},
         "/edit": {"mask": None, "strength": None, **shared},

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sanakit import __version__
-from sanakit.cli.drawing.options import parse_adapters
+from sanakit.cli.drawing.options import control_model_for, parse_adapters
 from sanakit.cli.terminal import shown
 from sanakit.cli.typer_seams import typed_options
 from sanakit.errors import SettingsError
@@ -97,8 +97,8 @@ def _own(recall: Recall, facts: ImageFacts, image: Path) -> None:
         elif not digits or other_weights(digits, usual, first_digits(usual)):
             known = f" (fingerprint {digits})" if digits else ""
             raise SettingsError(
-                f"{image} was drawn by {name!r:.100}{known}, which is not here by this name: give its folder "
-                "with --model, or another model."
+                f"{image} was drawn by {name!r:.100}{known}, which this installation does not know: give its "
+                "folder with --model, or another model."
             )
     model = recall.options["model"]
     if digits:
@@ -147,6 +147,8 @@ def _control(recall: Recall, record: str) -> None:
     """Steer as the file tells, if the image that steered it is given; say so if it is not, or another."""
     from sanakit.images.opening import open_image
     from sanakit.pipelines.control import ControlImage, recorded_controls
+    from sanakit.weights.control import controlnets_for
+    from sanakit.weights.find.catalog import CONTROLNETS
 
     controls = recorded_controls(record)
     file = recall.options["control"] if "control" in recall.typed else None
@@ -161,6 +163,16 @@ def _control(recall: Recall, record: str) -> None:
     (one,) = controls
     span = (float(one.start), float(one.end)) if one.start else (0.0, 1.0)
     recall.fill({"control_kind": one.kind, "control_scale": float(one.scale), "control_range": span})
+    if one.net in CONTROLNETS:
+        recall.fill({"control_model": one.net})
+    model = recall.options["model"]
+    net = control_model_for(model, recall.options["control_model"], file)
+    names = [label.rpartition("@")[0] for label in controlnets_for(model, net).values()]
+    if one.net and names and one.net not in names:
+        recall.notes.append(
+            f"It was steered by the ControlNet {one.net:.100}; {names[0]} steers instead: give it with "
+            "--control-model."
+        )
     given = ControlImage(open_image(file.expanduser(), str(file))).fingerprint
     if one.image and given != one.image:
         recall.notes.append(f"{file} is not the image that steered it: the hash is {given}, not {one.image}.")
@@ -175,7 +187,7 @@ def _foreign(recall: Recall, facts: ImageFacts) -> None:
         recall.fill({"model": name})
     elif name:
         recall.notes.append(
-            f"Its model {name:.100} is none of SANA: {recall.options['model']} draws instead."
+            f"Its model {name:.100} is not a SANA model: {recall.options['model']} draws instead."
         )
 
 

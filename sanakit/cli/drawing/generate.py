@@ -117,6 +117,8 @@ def generate(
             "--preview": preview,
             "--no-metadata": no_metadata,
             "--upscale": upscale,
+            "--upscale-model": upscale_model,
+            "--upscale-strength": upscale_strength,
         }
         if other := next((name for name, given in others.items() if given not in (None, False)), ""):
             raise SettingsError(f"--prompts and {other} cannot be combined: give one of them.")

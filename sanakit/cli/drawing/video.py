@@ -11,9 +11,10 @@ import os
 import secrets
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -26,10 +27,31 @@ from sanakit.errors import SettingsError
 from sanakit.whole import claimed, numbered, written_new
 
 if TYPE_CHECKING:
+    from sanakit.pipelines.video.in_chunks import ClipChunk
     from sanakit.pipelines.video.request import ClipRequest
-    from sanakit.pipelines.video.result import ClipResult
+    from sanakit.pipelines.video.result import ClipResult, ClipStep
 
 SUFFIX = ".mp4"  # of a name that is chosen
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", "-s", metavar="N", min=0, show_default="random", help="The same seed draws the same clip."
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        show_default=f"sana-SEED{SUFFIX}",
+        help="Ends in .mp4, .webm, .webp, .gif, or nothing for a folder; several get -1, -2, ...",
+    ),
+]
+Negative = Annotated[
+    str | None, typer.Option(show_default=option.OWN, help="What not to draw; '' for nothing.")
+]
+Preview = Annotated[bool, typer.Option("--preview", help="Preview the clip in the terminal.")]
 
 
 def video(
@@ -86,26 +108,14 @@ def video(
         int | None,
         typer.Option(metavar="N", show_default=option.OWN, help="How much moves, 1 to 100; 0: not said."),
     ] = None,
-    negative: Annotated[
-        str | None, typer.Option(show_default=option.OWN, help="What not to draw; '' for nothing.")
-    ] = None,
+    negative: Negative = None,
     prompt_weights: option.PromptWeights = False,
     steps: option.Steps = None,
     guidance: option.Guidance = None,
     guidance_kind: option.GuidanceKind = None,
     solver: option.Solver = None,
     dialect: option.DialectOption = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed",
-            "-s",
-            metavar="N",
-            min=0,
-            show_default="random",
-            help="The same seed draws the same clip.",
-        ),
-    ] = None,
+    seed: Seed = None,
     num_clips: Annotated[
         int,
         typer.Option(
@@ -117,21 +127,12 @@ def video(
             help="Clips to draw: this seed and those after it.",
         ),
     ] = 1,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            show_default=f"sana-SEED{SUFFIX}",
-            help="Ends in .mp4, .webm, .webp, .gif, or nothing for a folder; several get -1, -2, ...",
-        ),
-    ] = None,
+    output: Output = None,
     device: option.Device = "auto",
     dtype: option.Dtype = "auto",
     memory: option.Memory = "auto",
     as_json: AsJson = False,
-    preview: Annotated[bool, typer.Option("--preview", help="Preview the clip in the terminal.")] = False,
+    preview: Preview = False,
     debug: Debug = False,
 ) -> None:
     """Draw a clip from a sentence, an image, or another clip.
@@ -179,21 +180,8 @@ def video(
         # 2. The clips, step by step
         loading = {"device": device, "dtype": dtype, "memory": memory}
         pipe = TextToVideo.from_pretrained(model, **loading, encoder=request.encoded)
-        result = None
-        if request.chunks is None:  # else chunks are written as they are drawn
-            for step in pipe.draw(request):
-                show(step)
-                result = step.result
-        there = [path for path in paths if os.path.lexists(path)]
-        if result is None:
-            made = written_new(chosen_name(seed), num_clips) if not paths else nullcontext((paths, paths))
-            with made as (partial, paths):
-                timings, told = write_chunks(pipe.chunks(request), request, partial, show)
-        else:
-            with nullcontext(paths) if paths else claimed(chosen_name(seed), num_clips) as paths:
-                timings, told = saved(result, paths)
-        for path in there:
-            print(f"{path} is replaced.", file=sys.stderr)
+        drawn = pipe.draw(request) if request.chunks is None else pipe.chunks(request)
+        paths, timings, told = save_drawn(drawn, request, paths, chosen_name(seed), show)
 
     # 3. Print
     report(request, paths, timings, told, as_json=as_json)
@@ -213,7 +201,36 @@ def chosen_name(seed: int) -> Path:
     return Path(f"sana-{seed}{SUFFIX}")
 
 
-def saved(result: ClipResult, paths: list[Path]) -> tuple[dict[str, float], list[str]]:
+def save_drawn(
+    drawn: Iterator[ClipStep] | Iterator[ClipChunk],
+    request: ClipRequest,
+    paths: list[Path],
+    name: Path,
+    show: Callable[[ClipStep | ClipChunk], None],
+) -> tuple[list[Path], dict[str, float], list[str]]:
+    """Draw a request's clips and save them; return files, timings and warnings. A replaced file is told.
+
+    drawn: steps, or chunks where the request has them, which are written as they come. paths: of the files;
+    none: new names are made of `name`. show: is told of each step or chunk.
+    """
+    there, count = [path for path in paths if os.path.lexists(path)], len(request.metadata)
+    if request.chunks is not None:
+        with nullcontext((paths, paths)) if paths else written_new(name, count) as (partial, paths):
+            timings, told = write_chunks(cast("Iterator[ClipChunk]", drawn), request, partial, show)
+    else:
+        result = None
+        for step in cast("Iterator[ClipStep]", drawn):
+            show(step)
+            result = step.result
+        assert result is not None  # the last step carries it
+        with nullcontext(paths) if paths else claimed(name, count) as paths:
+            timings, told = _saved(result, paths)
+    for path in there:
+        print(f"{path} is replaced.", file=sys.stderr)
+    return paths, timings, told
+
+
+def _saved(result: ClipResult, paths: list[Path]) -> tuple[dict[str, float], list[str]]:
     """Save clips to the paths; return timings and warnings."""
     told: list[str] = []
     for path, clip in zip(paths, result.clips, strict=True):

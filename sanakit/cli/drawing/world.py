@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 import warnings
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,11 +17,18 @@ import typer
 from sanakit.cli.drawing import options as option
 from sanakit.cli.drawing.display import display
 from sanakit.cli.drawing.edit import FORMATS, keep_inputs
-from sanakit.cli.drawing.video import SUFFIX, check_output, chosen_name, report, saved
-from sanakit.cli.drawing.video_chunks import write_chunks
+from sanakit.cli.drawing.video import (
+    Negative,
+    Output,
+    Preview,
+    Seed,
+    check_output,
+    chosen_name,
+    report,
+    save_drawn,
+)
 from sanakit.cli.terminal import AsJson, Debug
 from sanakit.errors import SettingsError
-from sanakit.whole import claimed
 
 
 def world(
@@ -76,32 +82,19 @@ def world(
         str | None,
         typer.Option(metavar="WxH", show_default=option.OWN, help="Size in pixels; the image is cut to it."),
     ] = None,
-    negative: Annotated[
-        str | None, typer.Option(show_default=option.OWN, help="What not to draw; '' for nothing.")
-    ] = None,
+    negative: Negative = None,
     prompt_weights: option.PromptWeights = False,
     steps: option.Steps = None,
     guidance: option.Guidance = None,
     guidance_kind: option.GuidanceKind = None,
     solver: option.Solver = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=0, show_default="random", help="The same seed draws the same clip."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            show_default=f"sana-SEED{SUFFIX}",
-            help="Ends in .mp4, .webm, .webp, .gif, or nothing for a folder.",
-        ),
-    ] = None,
+    seed: Seed = None,
+    output: Output = None,
     device: option.Device = "auto",
     dtype: option.Dtype = "auto",
+    memory: option.Memory = "auto",
     as_json: AsJson = False,
-    preview: Annotated[bool, typer.Option("--preview", help="Preview the clip in the terminal.")] = False,
+    preview: Preview = False,
     debug: Debug = False,
 ) -> None:
     """Walk through an image along a camera path.
@@ -128,12 +121,14 @@ def world(
     with display(preview) as show, warnings.catch_warnings(record=True, action="always") as told_of_file:
         from sanakit.images.image import parse_size
         from sanakit.images.opening import open_image
+        from sanakit.pipelines.memory import parse_budget
         from sanakit.pipelines.video.request import VideoSpec
         from sanakit.pipelines.world.paths import read_path
         from sanakit.pipelines.world.request import check_world_request
         from sanakit.pipelines.world.world import World
         from sanakit.weights.video.settings import load_world_configs, load_world_settings
 
+        parse_budget(memory)
         width, height = parse_size(size) if size is not None else (None, None)
         paths = [] if output is None else [output.expanduser()]
         keep_inputs(paths, [file for file in (image, camera) if file is not None])
@@ -147,17 +142,9 @@ def world(
         check_output(paths or [chosen_name(seed)], request.clip)
 
         # 2. The clip, step by step
-        pipe = World.from_pretrained(model, device=device, dtype=dtype)
-        result = None
-        if request.clip.chunks is None:  # else chunks are written as they are drawn
-            for step in pipe.draw(request):
-                show(step)
-                result = step.result
-        with nullcontext(paths) if paths else claimed(chosen_name(seed), 1) as paths:
-            if result is None:
-                timings, told = write_chunks(pipe.chunks(request), request.clip, paths, show)
-            else:
-                timings, told = saved(result, paths)
+        pipe = World.from_pretrained(model, device=device, dtype=dtype, memory=memory)
+        drawn = pipe.draw(request) if request.clip.chunks is None else pipe.chunks(request)
+        paths, timings, told = save_drawn(drawn, request.clip, paths, chosen_name(seed), show)
 
     # 3. Print
     report(request.clip, paths, timings, [*unused, *told], as_json=as_json)

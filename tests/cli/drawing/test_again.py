@@ -135,6 +135,19 @@ def test_images_that_no_file_holds_are_told(sana, tiny: Path) -> None:
     assert same("one.png", "two.png")
 
 
+def test_the_controlnet_of_an_image_steers_again_and_another_is_told(sana, tmp_path: Path) -> None:
+    sketch = tmp_path / "sketch.png"
+    Image.linear_gradient("L").save(sketch)
+    sana("generate", "a fox", "--steps", 1, "-s", 1, "--control", sketch, "-o", "one.png")
+    again = sana("generate", "--from", "one.png", "--control", sketch, "-o", "two.png")
+    assert (again.code, again.err) == (0, "")
+    assert same("one.png", "two.png")
+    record = str(read_metadata("one.png")["control"]).replace("by pocket-lines@", "by mine@")
+    other = rewritten("one.png", "other.png", control=record)
+    told = sana("generate", "--from", other, "--control", sketch, "-o", "two.png").err
+    assert "steered by the ControlNet mine; pocket-lines steers instead: give it with --control-model" in told
+
+
 def test_adapters_are_found_beside_the_image_or_named(sana, tiny: Path, ink: Path) -> None:
     sana("generate", "a fox", "--model", tiny, *DRAWN, "--adapter", f"{ink}:0.8", "-o", "one.png")
     ink.rename(ink.with_name("elsewhere.safetensors"))
@@ -163,7 +176,7 @@ def test_settings_of_other_programs_are_taken_and_the_rest_is_named(sana, tiny: 
     assert expected.items() <= found.items()
     assert (found["width"], found["height"], found["solver"]) == (64, 96, "dpm")
     assert found["prompt_weights"] is True
-    assert "Its model dream is none of SANA" in outcome.err
+    assert "Its model dream is not a SANA model" in outcome.err
     assert "Left out, as sana has no such setting or file: Sampler Euler a, Clip skip 2, " in outcome.err
     assert "in the prompt lora ink at 0.7." in outcome.err
     assert "read as --prompt-weights does" in outcome.err

@@ -90,6 +90,9 @@ def test_streaming_models_write_chunk_after_chunk(sana, tmp_path) -> None:
     wanted = World.from_pretrained(model, device="cpu")(photo(), path="w-48", fov=60, seed=7)
     assert np.array_equal(clip.frames, wanted.frames)
     assert clip.settings == wanted.metadata[0]
+    replaced = sana("world", "photo.png", *called, "--output", "a")
+    assert (replaced.code, "a is replaced." in replaced.err) == (0, True)
+    assert sana("world", "photo.png", *called, "--memory", "1KB").code == 2
     outcome = sana("world", "photo.png", *called, "--steps", 9)
     assert outcome.code == 2
     assert "is distilled to 4 steps" in outcome.err

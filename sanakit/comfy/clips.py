@@ -14,13 +14,15 @@ from torch import Tensor
 from sanakit.clips.clip import VideoClip
 from sanakit.clips.counts import as_rate
 from sanakit.comfy import host
-from sanakit.comfy.loader import DTYPES, FOLDERS, NONE
+from sanakit.comfy.loader import FOLDERS, NONE
 from sanakit.comfy.tensors import from_frames, to_frames, to_images
 from sanakit.comfy.widgets import (
     AUTO,
     CATEGORY,
+    DTYPE,
     GUIDANCE,
     GUIDANCE_KIND,
+    MEMORY,
     PROMPT,
     PROMPT_WEIGHTS,
     SEED,
@@ -73,18 +75,14 @@ class LoadClipModel:
         """Declare the inputs; asked again whenever the page is loaded, so new folders show up."""
         names = [NONE, *(FOLDERS + name for name in host.model_folders(clips=True))]
         where = "A diffusers folder, or a Hub organisation/name; overrides model. The Hub: gigabytes."
-        lean = 'Memory limit: a size such as "8GB"; auto: what is there; all: keep everything.'
         return {
             "required": {
                 "model": (names, {"default": NONE, "tooltip": "Of ComfyUI's models/diffusers; or use path."})
             },
             "optional": {
                 "path": ("STRING", {"default": "", "tooltip": where}),
-                "dtype": (
-                    list(DTYPES),
-                    {"default": AUTO, "tooltip": "auto: the dtype that the model was trained for."},
-                ),
-                "memory": ("STRING", {"default": AUTO, "tooltip": lean}),
+                "dtype": DTYPE,
+                "memory": MEMORY,
             },
         }
 

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from sanakit.errors import SanaError
+from sanakit.weights.find.resolve import CLIPS
 from sanakit.weights.read.disk import read_json
 from sanakit.whole import told_unfinished
 
@@ -104,4 +105,5 @@ def _is_sana(index: Path, clips: bool) -> bool:
         name = str(read_json(index).get("_class_name"))
     except (SanaError, OSError):
         return False
-    return name.startswith(("Sana", "LongSana")) and ("Video" in name) == clips
+    drawn = "Video" in name if clips else name not in CLIPS  # no node draws worlds, or edits clips
+    return name.startswith("Sana") and drawn

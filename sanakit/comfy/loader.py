@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from sanakit.comfy import host
-from sanakit.comfy.widgets import AUTO, CATEGORY, MODEL
+from sanakit.comfy.widgets import AUTO, CATEGORY, DTYPE, MEMORY, MODEL
 from sanakit.errors import SettingsError
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.weights.find.catalog import CATALOG
 
 FOLDERS = "diffusers/"  # before the names of those that lie in ComfyUI's folder `models/diffusers`
 NONE = "none"  # of the adapters in ComfyUI's folder
-DTYPES = (AUTO, "float32", "bfloat16", "float16")
 
 
 class LoadModel:
@@ -35,16 +34,12 @@ class LoadModel:
         where = (
             "A diffusers folder, a .safetensors or .pth file, or a Hub organisation/name; overrides model."
         )
-        lean = 'Memory limit: a size such as "8GB"; auto: what is there; all: keep everything.'
         return {
             "required": {"model": (names, {"default": "pocket", "tooltip": tip})},
             "optional": {
                 "path": ("STRING", {"default": "", "tooltip": where}),
-                "dtype": (
-                    list(DTYPES),
-                    {"default": AUTO, "tooltip": "auto: the dtype that the model was trained for."},
-                ),
-                "memory": ("STRING", {"default": AUTO, "tooltip": lean}),
+                "dtype": DTYPE,
+                "memory": MEMORY,
             },
         }
 

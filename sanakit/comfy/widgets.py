@@ -14,6 +14,17 @@ CATEGORY = "SANA"
 AUTO = "auto"
 SOLVERS = (AUTO, "dpm", "euler", "scm")
 
+DTYPE = (
+    [AUTO, "float32", "bfloat16", "float16"],
+    {"default": AUTO, "tooltip": "auto: the dtype that the model was trained for."},
+)
+MEMORY = (
+    "STRING",
+    {
+        "default": AUTO,
+        "tooltip": 'Memory limit: a size such as "8GB"; auto: what is free; all: keep everything.',
+    },
+)
 MODEL = ("SANAKIT_MODEL", {"tooltip": "A model of the node Load SANA model."})
 PROMPT = ("STRING", {"multiline": True, "default": "a red apple", "tooltip": "What to draw."})
 NEGATIVE_PROMPT = (

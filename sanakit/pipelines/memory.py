@@ -230,9 +230,7 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     try:
         return torch.empty(0, device=device, dtype=torch.float32).device
     except (RuntimeError, AssertionError, NotImplementedError, TypeError):  # torch has one for each reason
-        raise SettingsError(
-            f"There is no device {str(device)!r} here: use auto, which takes what there is."
-        ) from None
+        raise SettingsError(f"There is no device {str(device)!r} here: use auto to choose one.") from None
 
 
 @contextmanager

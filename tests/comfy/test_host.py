@@ -50,7 +50,12 @@ def test_an_interruption_stops_at_the_next_step(
 
 def test_the_loader_lists_sana_models_in_comfyuis_folder(model: TextToImage, comfy: SimpleNamespace) -> None:
     kinds = {"mine": "SanaPipeline", "other": "FluxPipeline", "clips": "SanaVideoPipeline"}
-    for name, kind in (kinds | {"long": "LongSanaVideoPipeline"}).items():
+    kinds |= {
+        "begins": "SanaImageToVideoPipeline",
+        "worlds": "SanaWMPipeline",
+        "edits": "SanaStreamingPipeline",
+    }
+    for name, kind in (kinds | {"unknown": "LongSanaVideoPipeline"}).items():  # which no loader opens
         (comfy.diffusers / name).mkdir()
         index = json.dumps({"_class_name": kind})
         (comfy.diffusers / name / "model_index.json").write_text(index, encoding="utf-8")
@@ -60,4 +65,4 @@ def test_the_loader_lists_sana_models_in_comfyuis_folder(model: TextToImage, com
     assert names[0] == "pocket"
     assert [name for name in names if "/" in name] == ["diffusers/mine"]
     names = inputs(NODE_CLASS_MAPPINGS["SanakitLoadClipModel"])["model"][0]
-    assert names == ["none", "diffusers/clips", "diffusers/long"]
+    assert names == ["none", "diffusers/begins", "diffusers/clips"]

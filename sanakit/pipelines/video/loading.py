@@ -1,4 +1,4 @@
-"""The three parts of a model of clips or worlds, loaded to where they compute."""
+"""The three parts of a model of clips, edits or worlds, loaded to where they compute."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from sanakit.errors import WeightsError
 from sanakit.models.contracts import TextModel, VideoCodec
 from sanakit.models.dc_ae import DCAE
+from sanakit.models.streaming.sana_streaming import SanaStreaming
 from sanakit.models.video.sana_video import SanaVideo
 from sanakit.models.video.sana_video2 import SanaVideo2
 from sanakit.models.world.sana_wm import SanaWM
@@ -34,6 +35,18 @@ def load_parts(
 @overload
 def load_parts(
     path: str | os.PathLike[str],
+    kind: Literal["edit"],
+    *,
+    device: str | torch.device,
+    dtype: str | torch.dtype,
+    memory: Budget,
+    encoder: bool,
+) -> tuple[SanaStreaming, VideoCodec, TextModel, torch.device]: ...
+
+
+@overload
+def load_parts(
+    path: str | os.PathLike[str],
     kind: Literal["world"],
     *,
     device: str | torch.device,
@@ -45,13 +58,13 @@ def load_parts(
 
 def load_parts(
     path: str | os.PathLike[str],
-    kind: Literal["clip", "world"],
+    kind: Literal["clip", "edit", "world"],
     *,
     device: str | torch.device,
     dtype: str | torch.dtype,
     memory: Budget,
     encoder: bool,
-) -> tuple[SanaVideo | SanaVideo2 | SanaWM, VideoCodec, TextModel, torch.device]:
+) -> tuple[SanaVideo | SanaVideo2 | SanaStreaming | SanaWM, VideoCodec, TextModel, torch.device]:
     """Return the transformer, autoencoder and text encoder of a folder, and the device they compute on.
 
     memory: see `parse_budget`; parts that do not fit on the device within it stay outside. All else as for

@@ -57,7 +57,7 @@ class TextToVideo:
 
     transformer, autoencoder (its decoder will do without images and clips to start from), text_encoder,
     settings: the parts and their defaults. device: where they compute; None: the transformer's device.
-    memory: see `from_pretrained`.
+    memory: see `from_pretrained`; or what plans for the same parts already.
     """
 
     def __init__(
@@ -68,16 +68,18 @@ class TextToVideo:
         settings: VideoSettings,
         *,
         device: torch.device | None = None,
-        memory: str | int = "auto",
+        memory: str | int | ClipPlanner = "auto",
     ) -> None:
         self.transformer = transformer
         self.autoencoder = autoencoder
         self.text_encoder = text_encoder
         self.settings = settings
         self.device = device or next(transformer.parameters()).device
-        own: dict[str, Any] = {"patch": transformer.config.patch, "sizes": settings.shared.sizes}
-        own |= {"device": self.device, "budget": parse_budget(memory)}
-        self._memory = ClipPlanner(transformer, autoencoder, text_encoder.model, **own)
+        if not isinstance(memory, ClipPlanner):
+            own: dict[str, Any] = {"patch": transformer.config.patch, "sizes": settings.shared.sizes}
+            own |= {"device": self.device, "budget": parse_budget(memory)}
+            memory = ClipPlanner(transformer, autoencoder, text_encoder.model, **own)
+        self._memory = memory
         self._preview_weights: Tensor | None = None
 
     @classmethod
@@ -214,9 +216,10 @@ class TextToVideo:
         self._check_encoder(request)
         return self._chunks(request, self.plan(request))
 
-    def first_sampler(self, request: ClipRequest) -> tuple[ChunkSampler, TextContext, list[str]]:
+    def first_sampler(
+        self, request: ClipRequest, plan: ClipPlan
+    ) -> tuple[ChunkSampler, TextContext, list[str]]:
         """Return what draws a causal request's first clip, its first prompt, and notes for the user."""
-        plan = self.plan(request)
         features, weights, notes = self._texts(request, texts_of(request), plan)
         with stage(self.transformer, plan, self.device):
             each = samplers(self.transformer, request, features, weights, plan.after_block)

@@ -29,9 +29,11 @@ from sanakit.models.world.camera import CameraInputs, camera_inputs
 from sanakit.models.world.sana_wm import SanaWM, WorldState
 from sanakit.models.world.steered import SteeredWorld
 from sanakit.pipelines.memory import memory_limit, stage
+from sanakit.pipelines.request import whole_number
 from sanakit.pipelines.video.chunks import ClipPoint
+from sanakit.pipelines.video.memory import blocks_given_back
 from sanakit.pipelines.video.text_to_video import TextToVideo
-from sanakit.pipelines.world.actions import TURNING, Walker, find_dialect, parse_actions
+from sanakit.pipelines.world.actions import MOST_FRAMES, TURNING, Walker, find_dialect, parse_actions
 from sanakit.pipelines.world.paths import check_poses
 from sanakit.pipelines.world.request import WorldRequest
 
@@ -78,12 +80,12 @@ class LiveWorld:
         self._size, self._lens = request.clip.sampling.size, request.lens[0]
         assert request.clip.chunks is not None, "the weights stream"
         self._length = request.clip.chunks.length
-        sampler, self._prompt, self.warnings = pipe.first_sampler(request.clip)
+        self._plan = pipe.plan(request.clip)
+        sampler, self._prompt, self.warnings = pipe.first_sampler(request.clip, self._plan)
         self._sampler = replace(sampler, renew=False)  # there is one prompt
         for note in self.warnings:
             warnings.warn(note, stacklevel=3)
         assert request.clip.first is not None, "a world begins with an image"
-        self._plan = pipe.plan(request.clip)
         with stage(pipe.autoencoder, self._plan, pipe.device):
             self._first = pipe.encode(request.clip.first)
             frames, decoder = self._decoded(self._first, None)
@@ -153,17 +155,18 @@ class LiveWorld:
         self._moment = moment if seed is None else replace(moment, point=moment.point.with_seed(seed))
 
     def undo(self, chunks: int = 1) -> None:
-        """Take back the last chunks. Raises SettingsError for more than there are, or than are kept."""
-        moment: Moment | None = self._moment
-        for done in range(chunks):
-            assert moment is not None
+        """Take back the last chunks, at least one.
+
+        Raises SettingsError for more than there are, or than are kept.
+        """
+        moment = self._moment
+        for done in range(whole_number("chunks", chunks, 1, MOST_FRAMES)):
             if moment.before is None:
                 raise SettingsError(
                     f"{chunks} chunks cannot be undone, but {done}: enter with a larger `undo`, or restore a "
                     "snapshot."
                 )
             moment = moment.before
-        assert moment is not None
         self._moment = moment
 
     def _moving(self, held: Sequence[frozenset[str]]) -> Iterator[np.ndarray]:
@@ -220,7 +223,7 @@ class LiveWorld:
     def _decoded(self, latents: Tensor, past: object | None) -> tuple[np.ndarray, object]:
         """Return the frames of the next latents, F H W 3, and the decoder's past with them."""
         codec = self._pipe.autoencoder
-        with memory_limit("decoding a chunk: take a smaller size"):
+        with memory_limit("decoding a chunk: take a smaller size"), blocks_given_back():
             scaled = codec.denormalise(latents).to(codec.dtype)
             frames, after = codec.decode_next(scaled, past)
         if not bool(torch.isfinite(frames).all()):

@@ -32,6 +32,7 @@ from sanakit.models.world.steered import SteeredWorld
 from sanakit.pipelines.memory import parse_budget
 from sanakit.pipelines.video.in_chunks import ClipChunk
 from sanakit.pipelines.video.loading import load_parts
+from sanakit.pipelines.video.memory import ClipPlanner
 from sanakit.pipelines.video.request import VideoSpec
 from sanakit.pipelines.video.result import ClipOutput, ClipResult, ClipStep, clips_of
 from sanakit.pipelines.video.text_to_video import TextToVideo
@@ -72,7 +73,7 @@ class World:
     """A model that draws what a camera sees on its way from an image on.
 
     transformer, autoencoder with its encoder, text_encoder, settings: the parts and their defaults. device:
-    where they compute; None: the transformer's device.
+    where they compute; None: the transformer's device. memory: as for `TextToVideo`.
     """
 
     def __init__(
@@ -90,7 +91,16 @@ class World:
         self.text_encoder = text_encoder
         self.settings = settings
         self.device = device or next(transformer.parameters()).device
-        self.memory = memory
+        # One for all calls: what they leave in memory is not counted again by the next.
+        self._memory = ClipPlanner(
+            transformer,
+            autoencoder,
+            text_encoder.model,
+            patch=transformer.config.patch,
+            sizes=settings.shared.sizes,
+            device=self.device,
+            budget=parse_budget(memory),
+        )
 
     @classmethod
     def from_pretrained(
@@ -240,7 +250,7 @@ class World:
             chunks = teacher_chunks(request.clip.sampling.cells.frames, self.settings.chunks.length)
         steered = SteeredWorld(self.transformer, request.inputs, chunks=chunks)
         parts = (self.autoencoder, self.text_encoder, self.settings)
-        return TextToVideo(steered, *parts, device=self.device, memory=self.memory)
+        return TextToVideo(steered, *parts, device=self.device, memory=self._memory)
 
     def _told(self, request: WorldRequest) -> WorldRequest:
         """Return a request with what the user should know about how these weights are sampled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -101,6 +102,10 @@ def test_as_many_chunks_can_be_undone_as_are_kept(streaming) -> None:
     assert live.frames == 49
     all_of_them = streaming.enter(IMAGE, undo=None, **CALLED)
     all_of_them.move("w-72")
+    for count in (0, -1, True):
+        with pytest.raises(SettingsError, match=f"chunks = {count}, but it must be a whole number from 1"):
+            all_of_them.undo(count)
+    assert all_of_them.frames == 73
     all_of_them.undo(3)
     assert all_of_them.frames == 1
 
@@ -114,6 +119,24 @@ def test_a_moment_does_not_grow(streaming) -> None:
         held = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors(moment)}
         sizes.append(sum(held.values()))
     assert sizes[2] == sizes[3] == sizes[4]
+
+
+def test_blocks_are_given_back_while_chunks_are_decoded(streaming, monkeypatch) -> None:
+    inside, seen, decode = [], [], streaming.autoencoder.decode_next
+
+    @contextmanager
+    def spied() -> Iterator[None]:
+        inside.append(1)
+        yield
+        inside.pop()
+
+    monkeypatch.setattr("sanakit.pipelines.world.live.blocks_given_back", spied)
+    monkeypatch.setattr(
+        streaming.autoencoder, "decode_next", lambda *given: seen.append(len(inside)) or decode(*given)
+    )
+    streaming.enter(IMAGE, **CALLED).move("w-24")
+    assert seen == [1, 1]
+    assert not inside
 
 
 def test_another_seed_is_another_future(live) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import sanakit
-from sanakit.errors import SettingsError, WeightsError
+from sanakit.errors import MemoryLimitError, SettingsError, WeightsError
 from sanakit.models.world.steered import SteeredWorld
 from sanakit.pipelines.video.text_to_video import TextToVideo
 from sanakit.pipelines.world.actions import STRAFING, action_poses
@@ -211,6 +211,19 @@ def test_an_autoencoder_that_looks_ahead_cannot_stream(streaming, whole) -> None
     with pytest.raises(SettingsError, match="causal autoencoder"):
         mixed.enter(photo(), fov=60)
     assert mixed(photo(), path="w-24", fov=60, seed=0, output="latent").clips.shape[2] == 4
+
+
+def test_what_a_call_leaves_in_memory_is_not_counted_again(streaming_folder, monkeypatch) -> None:
+    """Weights that were read stay in memory: a second call within the same budget is not refused."""
+    world = World.from_pretrained(streaming_folder, device="cpu", memory="4GB")
+    monkeypatch.setattr("sanakit.pipelines.video.memory.resident_bytes", lambda: 10 * 10**9)
+    called = {"fov": 60, "seed": 0}
+    assert world(photo(), path="w-24", **called).frames.shape == (25, 64, 96, 3)
+    assert world.enter(photo(), **called).frames == 1
+    with pytest.raises(MemoryLimitError, match="do not fit in 1 MB"):
+        World.from_pretrained(streaming_folder, device="cpu", memory="1MB").enter(photo(), **called)
+    with pytest.raises(SettingsError, match="memory = 'much'"):
+        World(world.transformer, world.autoencoder, world.text_encoder, world.settings, memory="much")
 
 
 def test_bidirectional_weights_cannot_be_entered(whole) -> None:

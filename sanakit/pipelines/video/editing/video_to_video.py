@@ -26,20 +26,20 @@ from torch import Tensor
 
 from sanakit.clips.clip import VideoClip
 from sanakit.clips.reading import ClipFile
-from sanakit.errors import NumericsError, SettingsError, SizeError, WeightsError
+from sanakit.errors import NumericsError, SettingsError, SizeError
 from sanakit.images.image import Metadata, to_levels
 from sanakit.models.contracts import LatentShape, TextModel, VideoCodec
-from sanakit.models.dc_ae import DCAE
 from sanakit.models.streaming.sana_streaming import SanaStreaming
 from sanakit.pipelines.control import size_like
-from sanakit.pipelines.memory import Budget, MemoryPlan, choose_device, memory_limit, parse_budget, stage
+from sanakit.pipelines.memory import MemoryPlan, memory_limit, parse_budget, stage
 from sanakit.pipelines.request import MAX_SEED, whole_number
 from sanakit.pipelines.video.editing.chunks import CHUNK, ChunkEditor, edited
-from sanakit.pipelines.video.memory import ClipPlanner, ClipWork
+from sanakit.pipelines.video.loading import load_parts
+from sanakit.pipelines.video.memory import ClipPlanner, ClipWork, blocks_given_back
 from sanakit.pipelines.video.source import source_frames
 from sanakit.pipelines.video.streaming import chunk_lengths
 from sanakit.text.video import with_motion
-from sanakit.weights import load_autoencoder, load_settings, load_text_encoder, load_transformer
+from sanakit.weights import load_settings
 from sanakit.weights.settings import ModelSettings
 from sanakit.weights.video.settings import MOST_MOTION
 
@@ -75,7 +75,8 @@ class VideoToVideo:
     """A model that edits clips by prompts.
 
     transformer: whose weights stream. autoencoder: with its encoder. text_encoder, settings: the other parts
-    and their defaults. device: where they compute; None: the transformer's device.
+    and their defaults. device: where they compute; None: the transformer's device. memory: see
+    `from_pretrained`.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class VideoToVideo:
         settings: ModelSettings,
         *,
         device: torch.device | None = None,
-        memory: Budget = "auto",
+        memory: str | int = "auto",
     ) -> None:
         self.transformer = transformer
         self.autoencoder = autoencoder
@@ -100,7 +101,7 @@ class VideoToVideo:
             patch=transformer.config.patch,
             sizes=(),
             device=self.device,
-            budget=memory,
+            budget=parse_budget(memory),
         )
 
     @classmethod
@@ -114,20 +115,12 @@ class VideoToVideo:
     ) -> VideoToVideo:
         """Load a model that edits clips: a folder with transformer, vae, text_encoder and tokenizer.
 
-        device: "auto" uses the accelerator if there is one. dtype: of the transformer; "auto": the one it was
-        trained for. Autoencoder and text encoder follow, except to float16, in which they overflow.
-        memory: limit of the whole process, as for `TextToVideo.from_pretrained`.
+        All as for `TextToVideo.from_pretrained`.
         Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for an absent device.
         """
-        device, budget = choose_device(device), parse_budget(memory)
-        others = "auto" if dtype in ("float16", "fp16", torch.float16) else dtype
-        mapped = device.type == "cpu" and dtype in ("auto", "float32", "fp32", torch.float32)
-        transformer = load_transformer(path, kind="edit", device=device, dtype=dtype, mapped=mapped)
-        codec = load_autoencoder(path, device=device, dtype=others, mapped=mapped)
-        if isinstance(codec, DCAE):
-            raise WeightsError(f"{path} has an autoencoder of images: clips need one of clips.")
-        text = load_text_encoder(path, device=device, dtype=others, mapped=mapped)
-        return cls(transformer, codec, text, load_settings(path), device=device, memory=budget)
+        settings, budget = load_settings(path), parse_budget(memory)
+        parts = load_parts(path, "edit", device=device, dtype=dtype, memory=budget, encoder=True)
+        return cls(*parts[:3], settings, device=parts[3], memory=budget)
 
     def __call__(
         self,
@@ -285,7 +278,7 @@ class VideoToVideo:
         )
         frames = codec.decode_stream(latents)
         while True:
-            with memory_limit("editing a clip: take a smaller size"):
+            with memory_limit("editing a clip: take a smaller size"), blocks_given_back():
                 found = next(frames, None)
             if found is None:
                 return

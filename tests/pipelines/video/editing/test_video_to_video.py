@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 
 from sanakit.clips.clip import VideoClip
 from sanakit.clips.reading import ClipFile, open_clip
-from sanakit.errors import SettingsError, SizeError, WeightsError
+from sanakit.errors import MemoryLimitError, SettingsError, SizeError, WeightsError
 from sanakit.images.image import to_levels
 from sanakit.models.streaming.config import SanaStreamingConfig
 from sanakit.pipelines.video.editing.chunks import ChunkEditor, edited
@@ -142,6 +144,34 @@ def test_other_things_than_a_prompt_and_a_clip_are_refused(pipe, clip):
         pipe.stream([PROMPT], clip)
     with pytest.raises(SettingsError, match="The clip came as ndarray"):
         pipe.stream(PROMPT, clip.frames)
+
+
+def test_a_budget_is_read_as_it_is_typed_and_kept(pipe, clip):
+    parts = (pipe.transformer, pipe.autoencoder, pipe.text_encoder, pipe.settings)
+    with pytest.raises(SettingsError, match="memory = 'much'"):
+        VideoToVideo(*parts, memory="much")
+    with pytest.raises(MemoryLimitError, match="9 frames of 48x32 px do not fit in 1 MB"):
+        edit(VideoToVideo(*parts, memory="1MB"), clip, frames=9)
+
+
+@pytest.mark.filterwarnings("ignore:The first 9")
+def test_blocks_are_given_back_while_the_autoencoder_works(pipe, clip, monkeypatch):
+    inside, seen, codec = [], [], pipe.autoencoder
+    normalise, denormalise = codec.normalise, codec.denormalise
+
+    @contextmanager
+    def spied() -> Iterator[None]:
+        inside.append(1)
+        yield
+        inside.pop()
+
+    monkeypatch.setattr("sanakit.pipelines.video.editing.video_to_video.blocks_given_back", spied)
+    monkeypatch.setattr(codec, "normalise", lambda part: seen.append(len(inside)) or normalise(part))
+    monkeypatch.setattr(codec, "denormalise", lambda part: seen.append(len(inside)) or denormalise(part))
+    edit(pipe, clip, frames=9)
+    assert seen
+    assert set(seen) == {1}
+    assert not inside
 
 
 def test_models_for_other_tasks_are_told_apart(folder, video_folder):

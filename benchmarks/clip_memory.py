@@ -32,7 +32,7 @@ PROMPT = "a red apple rolls over a table"
 
 def main() -> None:
     """Start a process for each figure and print the table; or be such a process."""
-    parser = side.parser_of(__doc__)
+    parser = side.parser_of(__doc__, model=False)
     parser.add_argument("--frames", type=side.numbers, help="of the clips; default 41,81, with --draw 81")
     parser.add_argument("--size", help="default 416x240, with --draw 832x480")
     parser.add_argument("--ours-only", action="store_true")

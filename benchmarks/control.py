@@ -58,7 +58,8 @@ def main() -> None:
     network, known = load_efficientnet(), load_known(load_reference())
     listed = torch.tensor([concept in THINGS for concept in known.concepts])
     numbers = torch.tensor([known.concepts.index(name) for name in names])
-    shown = [hints[:: len(hints) // 8][:8]]
+    apart = max(1, len(hints) // 8)
+    shown = [hints[::apart][:8]]
     print(f"{len(names)} things, {kind} of the design {asked.design}")
     for scale in asked.scales:
         drawn = torch.cat(
@@ -78,7 +79,7 @@ def main() -> None:
         similarity = known.similarity(known.project(image_features(network, drawn)))
         right = (similarity.masked_fill(~listed, -torch.inf).argmax(1) == numbers).float().mean().item()
         print(f"scale {scale:g}: F1 {np.mean(scores):.3f}, recognised {100 * right:.0f} %", flush=True)
-        shown.append(images[:: len(images) // 8][:8])
+        shown.append(images[::apart][:8])
     if asked.strip is not None:
         sheet = Image.new("RGB", (8 * 128, len(shown) * 128))
         for y, row in enumerate(shown):

@@ -30,7 +30,7 @@ KERNEL, TWIN, PRODUCT, COPY = "kernel", "twin", "matrix product", "copy"
 
 def main() -> None:
     """Measure every shape, print and store the table."""
-    parser = side.parser_of(__doc__)
+    parser = side.parser_of(__doc__, model=False)
     parser.set_defaults(runs=15)
     asked = parser.parse_args()
     side.use_threads(asked.threads)

@@ -34,18 +34,26 @@ def numbers(text: str) -> list[int]:
     return [int(word) for word in text.split(",") if word]
 
 
-def parser_of(description: str | None, *, threads: int | None = 1) -> argparse.ArgumentParser:
-    """Return a parser with the options of every benchmark; threads: None where the script has its own."""
+def parser_of(
+    description: str | None, *, threads: int | None = 1, model: bool = True
+) -> argparse.ArgumentParser:
+    """Return a parser with the options of every benchmark; threads: None where the script has its own.
+
+    model: whether it measures a model of images; else the options of that are left out.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=int, default=5, help="of each call, in turn")
     if threads is not None:
         parser.add_argument("--threads", type=int, default=threads)
-    parser.add_argument("--folder", help="the model; default: random weights, made where they are missing")
-    parser.add_argument("--text-layers", type=int, default=4, help="of the random Gemma 2, 1 to 26")
-    parser.add_argument("--depth", type=int, default=28, help="of the random transformer")
     parser.add_argument("--write", action="store_true", help="store the tables in benchmarks/results/")
+    if model:
+        parser.add_argument(
+            "--folder", help="the model; default: random weights, made where they are missing"
+        )
+        parser.add_argument("--text-layers", type=int, default=4, help="of the random Gemma 2, 1 to 26")
+        parser.add_argument("--depth", type=int, default=28, help="of the random transformer")
     return parser
 
 

@@ -45,6 +45,23 @@ def test_a_slip_names_the_nearest_and_nonsense_nothing(pipe: TextToImage) -> Non
     check_arguments([])
 
 
+@pytest.mark.parametrize("theirs", ["num_frames", "fps", "num_videos_per_prompt"])
+def test_an_argument_of_clips_is_answered_with_the_task_that_draws_them(
+    pipe: TextToImage, theirs: str
+) -> None:
+    wrong: dict[str, Any] = {theirs: 3}
+    with pytest.raises(ArgumentError, match=f"^{theirs} is not an argument here: use TextToVideo, with "):
+        pipe("a red apple", **wrong)
+
+
+def test_an_answer_that_is_an_argument_alone_is_one_of_images() -> None:
+    tasks = (TextToImage.__call__, TextToImage.from_pretrained)
+    known = {name for task in tasks for name in inspect.signature(task).parameters}
+    alone = {found[1] for remedy in OURS.values() if (found := re.match(r"(\w+)=", remedy))}
+    assert "steps" in alone
+    assert alone - known == set()
+
+
 def test_what_is_named_exists() -> None:
     """Each "name=" of a remedy is an argument of a call, of loading, or of a control image."""
     known: set[str] = set()

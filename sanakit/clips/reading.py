@@ -146,12 +146,10 @@ def open_clip(
             return ClipFile(FolderFrames(name, rate))
         if rate is not None:
             raise SettingsError(f"{name} states its own rate: leave the rate of a folder out.")
-        return ClipFile(_reader_of(open(path, "rb"), name, threads))
+        file = open(path, "rb")  # noqa: SIM115 - the reader closes it
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL
-        if isinstance(error, SettingsError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise SettingsError(f"{name} cannot be read ({reason}): use {READ}.") from None
+        raise _unreadable(error, name) from None
+    return open_clip_content(file, name, threads=threads)
 
 
 def open_clip_content(file: BinaryIO, name: str, *, threads: int = 1) -> ClipFile:
@@ -162,9 +160,7 @@ def open_clip_content(file: BinaryIO, name: str, *, threads: int = 1) -> ClipFil
     try:
         return ClipFile(_reader_of(file, name, threads))
     except (OSError, ValueError) as error:
-        if isinstance(error, SettingsError):
-            raise
-        raise SettingsError(f"{name} cannot be read ({error}): use {READ}.") from None
+        raise _unreadable(error, name) from None
 
 
 def describe_clip(path: str | os.PathLike[str]) -> ClipFacts | None:
@@ -188,6 +184,14 @@ def describe_clip(path: str | os.PathLike[str]) -> ClipFacts | None:
         return None
     with open_clip(path) as clip:
         return clip.facts
+
+
+def _unreadable(error: OSError | ValueError, name: str) -> SettingsError:
+    """Return a defect as a sentence on the file; one that is a sentence already as it is."""
+    if isinstance(error, SettingsError):
+        return error
+    reason = getattr(error, "strerror", None) or error
+    return SettingsError(f"{name} cannot be read ({reason}): use {READ}.")
 
 
 def _reader_of(file: BinaryIO, path: str, threads: int) -> FrameReader:

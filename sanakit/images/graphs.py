@@ -9,11 +9,10 @@ Source: files of ComfyUI 0.3; its own nodes' inputs, and those of `comfy/`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from sanakit.images.parameters import Fields, Settings
+from sanakit.images.parameters import Fields, Settings, json_object
 
 WORKFLOW = "workflow"
 GRAPH = ("prompt", WORKFLOW)  # ComfyUI's chunks
@@ -28,7 +27,7 @@ Inputs = Mapping[str, Any]
 
 def is_graph(text: str) -> bool:
     """Return whether a chunk holds a graph of ComfyUI: a JSON object of nodes."""
-    graph = _object(text)
+    graph = json_object(text)
     nodes = graph.values() if "nodes" not in graph else graph["nodes"]
     if not isinstance(nodes, Collection):
         return False
@@ -46,7 +45,7 @@ def read_graph(text: str) -> tuple[Settings, Fields, str]:
 
     text: of the chunk `prompt`. Without exactly one sampler there are no settings, and the note says so.
     """
-    graph = {str(number): node for number, node in _object(text).items() if isinstance(node, dict)}
+    graph = {str(number): node for number, node in json_object(text).items() if isinstance(node, dict)}
     nodes = {number: node["inputs"] for number, node in graph.items() if isinstance(node.get("inputs"), dict)}
     samplers = [inputs for inputs in nodes.values() if "steps" in inputs and {*_SEEDS} & inputs.keys()]
     if len(samplers) != 1:
@@ -68,10 +67,8 @@ def read_graph(text: str) -> tuple[Settings, Fields, str]:
             break
     named = {"Sampler": "sampler_name", "Schedule type": "scheduler", "Solver": "solver"}
     fields |= {ours: str(sampler[name]) for ours, name in named.items() if isinstance(sampler.get(name), str)}
-    if (
-        isinstance(denoise := sampler.get("denoise", sampler.get("strength", 1)), int | float)
-        and denoise != 1
-    ):
+    denoise = sampler.get("denoise", sampler.get("strength", 1))
+    if isinstance(denoise, int | float) and denoise != 1:
         fields["Denoising strength"] = str(denoise)
     loras = []
     for inputs in _upstream(sampler, ("model",), nodes):
@@ -82,15 +79,6 @@ def read_graph(text: str) -> tuple[Settings, Fields, str]:
                 fields.setdefault("Model", inputs[name])
     fields |= {"LoRA": ", ".join(loras)} if loras else {}
     return found, fields, ""
-
-
-def _object(text: str) -> dict[str, Any]:
-    """Return a JSON object; an empty one for anything else."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _number(inputs: Inputs, name: str) -> int | float:

@@ -14,9 +14,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
 Fields = dict[str, str]
-Settings = dict[str, str | int | float]
+Settings = dict[str, str | int | float]  # prompt, negative_prompt, width, height, steps, guidance, seed, ...
 
 SAMPLERS = {"dpm": "DPM++ 2M", "euler": "Euler", "scm": "SCM"}  # our solvers by their names
 MOST_FIELDS = 20_000  # characters of the line of settings
@@ -114,11 +115,8 @@ def read_fooocus(text: str) -> tuple[Settings, Fields]:
     >>> read_fooocus('{"prompt": "a cat", "steps": 30, "sharpness": 2.0}')
     ({'prompt': 'a cat', 'negative_prompt': '', 'steps': 30}, {'sharpness': '2.0'})
     """
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}, {}
-    if not isinstance(content, dict) or not {"prompt", "steps"} <= content.keys():
+    content = json_object(text)
+    if not {"prompt", "steps"} <= content.keys():
         return {}, {}
     prompt, negative = (str(content.pop(key, "")) for key in ("prompt", "negative_prompt"))
     for key in ("full_prompt", "full_negative_prompt", "metadata_scheme"):  # made of the others
@@ -129,6 +127,15 @@ def read_fooocus(text: str) -> tuple[Settings, Fields]:
         del content["resolution"]
     fields |= {_FOOOCUS.get(str(key), str(key)): str(value) for key, value in content.items()}
     return _taken(prompt, negative, fields)
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """Return the JSON object that a text in a file is; an empty one for anything else."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _taken(prompt: str, negative: str, fields: Fields) -> tuple[Settings, Fields]:

@@ -12,11 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from sanakit.errors import SettingsError
 from sanakit.images.graphs import GRAPH, is_graph, read_graph
 from sanakit.images.opening import open_image
 from sanakit.images.parameters import ours_in, read_fooocus, read_parameters
-from sanakit.images.settings import Metadata, as_settings, read_metadata, user_comment
+from sanakit.images.settings import Metadata, as_settings, metadata_of, user_comment
 from sanakit.reading import check_file
 
 SANAKIT, WEB_UI, FOOOCUS, COMFYUI = "sanakit", "Stable Diffusion web UI", "Fooocus", "ComfyUI"
@@ -58,16 +57,14 @@ def describe_image(path: str | os.PathLike[str]) -> ImageFacts | None:
         "height": image.height,
         "chunks": tuple(name for name in GRAPH if is_graph(texts.get(name, ""))),
     }
-    try:
-        return ImageFacts(**about, by=SANAKIT, settings=read_metadata(path))
-    except SettingsError:  # not ours
-        pass
+    if ours := metadata_of(image):
+        return ImageFacts(**about, by=SANAKIT, settings=ours)
     written = texts.get("parameters") or user_comment(image)
     for read, by in ((read_parameters, WEB_UI), (read_fooocus, FOOOCUS)):
         settings, others = read(written)
-        if ours := ours_in(settings, others):
+        if texts_of_ours := ours_in(settings, others):
             with suppress(ValueError, KeyError):
-                return ImageFacts(**about, by=SANAKIT, settings=settings | as_settings(ours))
+                return ImageFacts(**about, by=SANAKIT, settings=settings | as_settings(texts_of_ours))
         if settings:
             by = FOOOCUS if others.get("Version", "").startswith(FOOOCUS) else by
             return ImageFacts(**about, by=by, settings=settings, others=others, notes=(_foreign(by),))

@@ -21,9 +21,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from sanakit import __version__
 from sanakit.errors import SettingsError
-from sanakit.images.parameters import write_parameters
-
-Metadata = dict[str, str | int | float]  # prompt, negative_prompt, width, height, steps, guidance, seed, ...
+from sanakit.images.parameters import Settings as Metadata
+from sanakit.images.parameters import json_object, write_parameters
 
 EXIF_FORMATS = ("JPEG", "WEBP")
 MOST_EXIF = 65_533 - 6  # bytes in a JPEG file, less the signature
@@ -71,15 +70,23 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
             raise OSError  # reading a pipe may never end
         with Image.open(path, formats=["PNG", *EXIF_FORMATS]) as image:  # another reader may start a program
             image.load()  # text chunks may come after the pixels
-            texts = dict(getattr(image, "text", {})) if image.format == "PNG" else _noted(image)
-        found = as_settings(texts)
-        found["width"], found["height"] = (int(side) for side in texts["size"].split("x"))
-        if {"prompt", "steps", "model"} <= set(found):
-            return found
+            if found := metadata_of(image):
+                return found
     # SyntaxError: what Pillow calls a broken PNG; a bomb is an image of far too many pixels
-    except (OSError, ValueError, SyntaxError, KeyError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         pass
     raise SettingsError(f"{path} carries no settings: use an image file written by this package.")
+
+
+def metadata_of(image: Image.Image) -> Metadata:
+    """Return the settings in the file of a loaded image, as `read_metadata`; {} where it carries none."""
+    texts = dict(getattr(image, "text", {})) if image.format == "PNG" else _noted(image)
+    try:
+        found = as_settings(texts)
+        found["width"], found["height"] = (int(side) for side in texts["size"].split("x"))
+    except (ValueError, KeyError):
+        return {}
+    return found if {"prompt", "steps", "model"} <= set(found) else {}
 
 
 def as_settings(texts: Mapping[str, str]) -> Metadata:
@@ -125,14 +132,11 @@ def _exif(metadata: Mapping[str, object]) -> Image.Exif:
 
 
 def _noted(image: Image.Image) -> dict[str, str]:
-    """Return the texts of our maker note. Raises ValueError or KeyError for anything else."""
+    """Return the texts of our maker note; {} for anything else."""
     note = _exif_fields(image).get(ExifTags.Base.MakerNote)
-    try:
-        texts = json.loads(note)[_OURS] if isinstance(note, bytes) else None
-    except (RecursionError, TypeError):
-        texts = None
+    texts = json_object(note).get(_OURS) if isinstance(note, bytes) else None
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
-        raise ValueError("not a note of ours")
+        return {}
     return texts
 
 

@@ -86,8 +86,9 @@ class TextEncoder:
         self, prompts: Sequence[str], notes: list[str] | None = None, dialect: Dialect | None = None
     ) -> list[Tensor]:
         """Return features of negative prompts, without instruction: 1 E of "", but native ones are padded."""
-        window = self.windows[dialect or self.dialect][1]
-        if window not in self.windows["native"]:
+        dialect = dialect or self.dialect
+        window = self.windows[dialect][1]
+        if dialect != "native":
             return self._encode(prompts, window, notes)
         tails = self.tokenize(prompts, window, notes)
         return [padded(self._run, *self._prefix(window), tail, self.max_tokens) for tail in tails]

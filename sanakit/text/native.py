@@ -62,14 +62,11 @@ def script_video_prompt(prompt: str, told: list[str]) -> str:
     return prompt.strip()
 
 
-def script_negative(prompt: str, told: list[str]) -> str:
-    """Return a negative prompt as the scripts tokenise it: as it is typed. Raises as `script_prompt`."""
-    clean_prompt(prompt)  # for its errors
-    return prompt
-
-
 def typed_text(prompt: str, told: list[str]) -> str:
-    """Return a text of a world as diffusers tokenises it: as it is typed. Raises as `script_prompt`."""
+    """Return a text as it is typed. told: unused. Raises as `script_prompt`.
+
+    So the scripts tokenise negative prompts, and diffusers all texts of worlds.
+    """
     clean_prompt(prompt)  # for its errors
     return prompt
 
@@ -87,7 +84,7 @@ def dialect_windows(
         quoted = instruction_window(tokenizer, NATIVE_INSTRUCTION, max_tokens)
     if instruction == VIDEO_INSTRUCTION:
         clean = script_video_prompt
-    native = (replace(quoted, clean=clean), replace(plain, clean=script_negative))
+    native = (replace(quoted, clean=clean), replace(plain, clean=typed_text))
     return {"diffusers": (usual, plain), "native": native}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sanakit.data.frame_folders import find_frame_folders
 from sanakit.data.medium import CLIPS
 from sanakit.data.read.index import scan
 from sanakit.data.read.open import open_source
+from sanakit.errors import DataError
 from tests.data.clip_files import counted
 
 PATHS = [
@@ -58,6 +60,18 @@ def test_without_a_rate_a_folder_is_named_with_its_caption(place: Path) -> None:
     source = open_source(place, CLIPS)
     assert len(source) == 1
     assert set(source.ignored) == {"walk.slow", "walk.slow.json"}
+
+
+def test_a_rate_of_folders_is_refused_where_none_can_be(tmp_path: Path, tar: Callable[..., Path]) -> None:
+    clip = counted(tmp_path / "a.webp", 3)
+    (tmp_path / "shards").mkdir()
+    shard = tar(tmp_path / "shards" / "s.tar", [("a.webp", clip.read_bytes())])
+    for place in (shard, shard.parent):
+        assert len(open_source(place, CLIPS)) == 1
+        with pytest.raises(
+            DataError, match=r"is not a folder of clips.*leave their rate out \(--folder-fps\)"
+        ):
+            open_source(place, CLIPS, frame_rate=Fraction(8))
 
 
 def test_a_frame_that_changes_or_goes_is_another_source_and_told(place: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_graph_of_several_samplers_says_so() -> None:
 
 @pytest.mark.parametrize("link", [["3", 0], ["99", 0], [], [None], {"a": 1}, None, 7])
 def test_any_link_ends(link: Any) -> None:
-    """A sampler that leads to itself, to nothing, or is no link at all."""
+    """A sampler that leads to itself, to nothing, or is not a link."""
     graph = copy.deepcopy(GRAPH)
     graph["3"]["inputs"] |= {"positive": link, "latent_image": link, "model": link, "steps": link}
     settings, _, _ = read_graph(json.dumps(graph))

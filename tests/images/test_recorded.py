@@ -104,6 +104,21 @@ def test_our_settings_are_told_of_other_formats_too(tmp_path: Path, suffix: str)
     assert (facts.by, facts.settings) == (SANAKIT, OURS)
 
 
+def test_a_file_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, read = [], Image.open
+
+    def counting(*given: Any, **settings: Any) -> Image.Image:
+        opened.append(given)
+        return read(*given, **settings)
+
+    monkeypatch.setattr(Image, "open", counting)
+    for suffix in ("png", "jpg", "webp"):
+        facts = describe_image(save(IMAGE, tmp_path / f"fox.{suffix}", OURS))
+        assert facts is not None
+        assert facts.settings == OURS
+    assert len(opened) == 3
+
+
 def test_fooocus_is_known_by_either_of_its_texts(tmp_path: Path) -> None:
     text = "a fox\nSteps: 30, Size: 64x32, Seed: 1, Version: Fooocus v2.5"
     for number, chunk in enumerate((text, json.dumps({"prompt": "a fox", "steps": 30, "seed": "1"}))):

@@ -10,7 +10,7 @@ from sanakit.errors import SettingsError
 from sanakit.models.gemma2 import Gemma2
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
-from sanakit.text.native import NATIVE_INSTRUCTION, script_negative, script_prompt
+from sanakit.text.native import NATIVE_INSTRUCTION, script_prompt, typed_text
 from sanakit.text.tokenizer import load_tokenizer
 from tests.text.tiny import CONFIG
 
@@ -81,11 +81,11 @@ def test_a_prompt_keeps_its_capitals_and_loses_its_flags(prompt, kept, cut) -> N
 
 def test_a_negative_prompt_stays_as_it_is_typed() -> None:
     told: list[str] = []
-    assert script_negative("  Snow --ar 1:1 ", told) == "  Snow --ar 1:1 "
+    assert typed_text("  Snow --ar 1:1 ", told) == "  Snow --ar 1:1 "
     assert told == []
 
 
-@pytest.mark.parametrize("read", [script_prompt, script_negative])
+@pytest.mark.parametrize("read", [script_prompt, typed_text])
 @pytest.mark.parametrize("prompt", [None, 3, "half \ud83d"])
 def test_what_is_not_a_text_is_refused(read, prompt) -> None:
     with pytest.raises(SettingsError):

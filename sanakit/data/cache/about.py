@@ -1,6 +1,6 @@
 """The content of a cache's cache.json: which samples, in which sizes, made by which encoders.
 
-A cache is only gone on with, and only trained on, where all of that is the same: nothing in it is mixed.
+A cache is continued, and trained on, only where all of that is the same: its content is never mixed.
 """
 
 from __future__ import annotations

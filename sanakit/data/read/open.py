@@ -43,6 +43,11 @@ def open_source(
     """
     text = os.fspath(place)
     source = _open(text, medium, frame_rate)
+    if frame_rate is not None and not isinstance(source, FolderSource):
+        raise DataError(
+            f"{text} is not a folder of clips, so no folders of frames are read in it: leave their rate out "
+            "(--folder-fps)."
+        )
     if not len(source):
         raise DataError(f"{text} holds no {medium.plural}{_instead(source, medium)}: give {_kinds(medium)}.")
     if text.startswith(HUB):
@@ -118,10 +123,9 @@ def _open(text: str, medium: Medium, frame_rate: Fraction | None) -> Source:
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise DataError(f"{missing[0]}{more} does not exist: give {_kinds(medium)}.")
+    # a pipe would be read without end
     if (special := next((file for file in files if not file.is_file()), None)) is not None:
-        raise DataError(
-            f"{special} is not a file: give {_kinds(medium)}."
-        )  # a pipe would be read without end
+        raise DataError(f"{special} is not a file: give {_kinds(medium)}.")
     if all(_is_tar(file.name) for file in files):
         return TarSource(files, medium=medium)
     if all(_is_parquet(file.name) for file in files):

@@ -80,12 +80,9 @@ def data_fingerprint(source: Fingerprinted) -> str:
     return hashlib.sha256(both.encode()).hexdigest()
 
 
-def clip_defect(error: SettingsError, *names: str) -> str:
-    """Return what is wrong with a clip, to follow its key. names: those that messages may begin with."""
-    text = str(error)
-    for name in names:
-        text = text.removeprefix(f"{name} ")
-    return text
+def clip_defect(error: SettingsError, key: str) -> str:
+    """Return what is wrong with a clip, to follow its key, with which messages may begin."""
+    return str(error).removeprefix(f"{key} ")
 
 
 class Recaptioned:

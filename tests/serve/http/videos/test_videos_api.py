@@ -124,6 +124,12 @@ def test_a_file_that_is_not_there_says_why(parts: Any) -> None:
     assert "It went wrong." in answer.json()["error"]["message"]
     failed = parts.client.get(f"/v1/videos/{waiting}").json()
     assert (failed["status"], failed["error"]["code"], failed["completed_at"]) == ("failed", "numerics", None)
+    large = add(parts).json()["id"]
+    job = parts.jobs.claim("other", 60, videos=True)
+    parts.jobs.fail(job.id, "other", "They do not fit in 1 MB: allow at least 9 GB.", "MemoryLimitError")
+    error = parts.client.get(f"/v1/videos/{large}/content").json()["error"]
+    assert (error["code"], "fewer frames" in error["message"]) == ("video_failed", True)
+    assert "9 GB" not in error["message"], "that remedy is the operator's"
     done = settled(parts, add(parts).json()["id"])["id"]
     for name in parts.store.names():
         parts.store.delete(name)

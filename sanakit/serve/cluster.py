@@ -90,8 +90,8 @@ class Replica:
             adapters=settings.adapters,
             controls=settings.controls,
         )
-        taken = self.engine.specs
-        self.clips = ClipEngine(videos, taken=taken, threads=threads) if videos else None
+        beside = {"taken": self.engine.specs, "memory": settings.memory, "threads": threads}
+        self.clips = ClipEngine(videos, **beside) if videos else None
         self.instance = Instance(data)
         self.runner = JobRunner(self.engine, self.jobs, self.store, self.instance.name, clips=self.clips)
         self.engine.start()

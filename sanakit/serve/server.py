@@ -164,10 +164,9 @@ def _engines(settings: ServerSettings) -> tuple[Engine, ClipEngine | None]:
 
         prompt_filter = load_prompt_filter(settings.prompt_filter, log_prompts=settings.door.log_prompts)
     shared = {"device": settings.device, "dtype": settings.dtype, "max_waiting": settings.max_waiting}
-    shared |= {"prompt_filter": prompt_filter, "image_filter": image_filter}
+    shared |= {"prompt_filter": prompt_filter, "image_filter": image_filter, "memory": settings.memory}
     engine = Engine(
         images,
-        memory=settings.memory,
         max_batch=settings.max_batch,
         adapters=settings.adapters,
         controls=settings.controls,

@@ -25,6 +25,9 @@ _H264, _VP9 = "libx264", "libvpx-vp9"
 # Constant rate factors at quality 100 and 0: about the same look at the same quality.
 _FACTORS = {_H264: (8, 51), _VP9: (4, 63)}
 _OPTIONS = {_H264: {"preset": "medium"}, _VP9: {"b": "0", "cpu-used": "4"}}
+# x264's AVX-512 code plans equal frames differently from run to run, even in one thread; its other code does
+# not, and takes the same time.
+_REPEATABLE = {"x264-params": "asm=AVX2"}
 
 
 def check_mp4(width: int, height: int) -> None:
@@ -91,7 +94,10 @@ def _written(partial: Path, plan: WritePlan, container: str, codecs: tuple[str, 
 def _stream(output: Any, codec: str, plan: WritePlan) -> Any:
     best, worst = _FACTORS[codec]
     factor = round(worst + (best - worst) * plan.quality / 100)
-    stream = output.add_stream(codec, rate=plan.rate, options=_OPTIONS[codec] | {"crf": str(factor)})
+    options = _OPTIONS[codec] | {"crf": str(factor)}
+    if codec == _H264 and _has_avx512():
+        options |= _REPEATABLE
+    stream = output.add_stream(codec, rate=plan.rate, options=options)
     stream.width, stream.height, stream.pix_fmt = plan.width, plan.height, "yuv420p"
     context = stream.codec_context
     context.time_base = 1 / plan.rate
@@ -99,6 +105,13 @@ def _stream(output: Any, codec: str, plan: WritePlan) -> Any:
     context.gop_size = max(1, round(KEY_SECONDS * plan.rate))
     context.colorspace = context.color_primaries = context.color_trc = context.color_range = BT709
     return stream
+
+
+def _has_avx512() -> bool:
+    """Return whether this processor has AVX-512, and AVX2 with it."""
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def _in_yuv(av: Any, reformatter: Any, frame: np.ndarray) -> Any:

@@ -24,6 +24,7 @@ from PIL import Image
 
 from sanakit.clips.clip import VideoClip
 from sanakit.errors import BusyError, ClosedError, ModelNotFoundError, SettingsError, StoppedError
+from sanakit.pipelines.memory import parse_budget
 from sanakit.pipelines.video.request import ClipDrawSettings, ClipRequest, VideoSpec, check_clip_request
 from sanakit.pipelines.video.result import ClipResult, clips_of
 from sanakit.pipelines.video.text_to_video import TextToVideo
@@ -58,9 +59,10 @@ class ClipEngine:
     """Draws the clips of many requests, one after another.
 
     models: folders or Hub repositories of video models; the first is the default, loaded at the start. Only
-    the one that drew last stays in memory. taken: names of models that are served beside them. device, dtype:
-    as for `TextToVideo.from_pretrained`. max_waiting: clips that may wait. prompt_filter, image_filter: as
-    for `Engine`; every frame is looked at.
+    the one that drew last stays in memory. taken: names of models that are served beside them. device, dtype,
+    memory: as for `TextToVideo.from_pretrained`; what does not fit fails with MemoryLimitError when its turn
+    comes. max_waiting: clips that may wait. prompt_filter, image_filter: as for `Engine`; every frame is
+    looked at.
     Raises the errors of a model's settings, and SettingsError where two models share a name.
     """
 
@@ -71,6 +73,7 @@ class ClipEngine:
         taken: Collection[str] = (),
         device: str = "auto",
         dtype: str = "auto",
+        memory: str | int = "auto",
         max_waiting: int = 64,
         threads: int | None = None,
         prompt_filter: Callable[[list[str], str], object] | None = None,
@@ -87,7 +90,7 @@ class ClipEngine:
         if not self.specs:
             raise SettingsError("No video model was named: pass at least one.")
         self.max_waiting, self.threads = max_waiting, threads
-        self._device, self._dtype = device, dtype
+        self._placed = {"device": device, "dtype": dtype, "memory": parse_budget(memory)}
         self.prompt_filter, self.image_filter = prompt_filter, image_filter
         self._loaded: tuple[str, TextToVideo] | None = None
         self._waiting: deque[ClipTicket] = deque()
@@ -108,8 +111,8 @@ class ClipEngine:
         return self._thread.is_alive() and not self._closing
 
     def start(self) -> None:
-        """Load the default model and start to draw. Raises what loading a model raises."""
-        self._pipe(self.default)
+        """Load the default model and start to draw. MemoryLimitError: its own clip is too much already."""
+        self._pipe(self.default).plan(self.check(None, "a clip"))
         self._thread.start()
 
     def spec(self, name: str | None) -> VideoSpec:
@@ -248,10 +251,7 @@ class ClipEngine:
         """Return a model, loading it in place of the one that drew before."""
         if self._loaded is None or self._loaded[0] != name:
             self._loaded = None
-            self._loaded = (
-                name,
-                TextToVideo.from_pretrained(self._paths[name], device=self._device, dtype=self._dtype),
-            )
+            self._loaded = name, TextToVideo.from_pretrained(self._paths[name], **self._placed)
             log.info("video model %s is loaded", name)
         return self._loaded[1]
 

@@ -64,10 +64,9 @@ class ModelPool:
         controls: Mapping[str, StrPath] | None = None,
     ) -> None:
         self.device, self.dtype, self.memory = choose_device(device), dtype, parse_budget(memory)
-        if not paths and (adapters or controls or self.memory != "auto"):
+        if not paths and (adapters or controls):
             raise SettingsError(
-                "Adapters, ControlNets and a memory limit are for models of images, and none is named: omit "
-                "them."
+                "Adapters and ControlNets are for image models, and none is named: omit them."
             )
         self.specs: dict[str, ModelSpec] = {}
         self.adapters: dict[str, dict[str, AdapterFile]] = {}  # model -> name of an adapter -> its file
@@ -129,7 +128,9 @@ class ModelPool:
     def spec(self, name: str | None) -> ModelSpec:
         """Return the facts about a model; None: the default. Raises ModelNotFoundError."""
         if not self.specs:
-            raise ModelNotFoundError("No model of images is here: name one where it is started.")
+            raise ModelNotFoundError(
+                "This server has no image model: start it with --model and the name of one."
+            )
         name = self.default if name is None else name
         if name not in self.specs:
             raise ModelNotFoundError(f"There is no model {name!r} here; there are: {', '.join(self.specs)}.")

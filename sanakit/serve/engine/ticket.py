@@ -86,7 +86,7 @@ class AcceptedRequest(Generic[Drawn]):
         self._wake()
 
     def tell(self, event: Stepped | Finished[Drawn] | Failed) -> None:
-        """Tell who asked. Errors in listeners must not stop the engine."""
+        """Pass an event to the caller's listener. Errors in listeners must not stop the engine."""
         if isinstance(event, Finished):
             self._future.set_result(event.result)
         elif isinstance(event, Failed):

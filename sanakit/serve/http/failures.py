@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 
 RETRY_AFTER = 2  # seconds: about a few images of the queue
 MOST_PATIENCE = 60  # seconds after which clients should ask again by themselves; a day's quota takes longer
-_TOO_LARGE = "This image is too large for this server: ask for a smaller one."
+_TOO_LARGE = "This takes more memory than the server allows: ask for a smaller size, or for fewer frames."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

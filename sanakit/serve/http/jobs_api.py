@@ -304,7 +304,11 @@ def _same(job: Job, settings: dict[str, Any], *, seeded: bool) -> Job:
 async def _find(service: Service, caller: Caller, job_id: str) -> Job:
     job = await asyncio.to_thread(service.jobs.get, job_id, caller.key_id)
     if job is None:
-        raise FailureError(Failure(status=404, message="There is no such job.", code="job_not_found"))
+        raise FailureError(
+            Failure(
+                status=404, message="There is no such job: GET /v1/jobs lists yours.", code="job_not_found"
+            )
+        )
     return job
 
 

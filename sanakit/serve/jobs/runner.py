@@ -3,7 +3,8 @@
 One thread does all of it but the drawing. Each round settles what is drawn, renews leases, notices cancelled
 jobs and claims new ones; every step can be repeated, so a missing database or a full disk only makes it wait.
 A job that is drawn twice (because its server was killed) writes the same images to the same names. Only the
-claim's holder may finish it. Clips have an engine of their own, and do not keep images from being claimed.
+claim's holder may finish it. Clips have an engine of their own, and do not keep images from being claimed,
+but for one that a server was killed with.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from PIL import Image
 
-from sanakit.errors import BusyError, ClosedError, OutputError, SanaError, SettingsError, StorageError
+from sanakit.errors import (
+    BusyError,
+    ClosedError,
+    MemoryLimitError,
+    OutputError,
+    SanaError,
+    SettingsError,
+    StorageError,
+)
 from sanakit.images.image import encode
 from sanakit.images.opening import open_image
 from sanakit.pipelines.result import Result
@@ -284,6 +293,8 @@ class JobRunner:
     def _fail(self, job: Job, error: Exception) -> None:
         if isinstance(error, SanaError):
             message, kind = str(error), type(error).__name__
+            if isinstance(error, MemoryLimitError):  # whose remedy is the operator's
+                log.warning("%s failed: %s", job.id, message)
         else:
             log.error("%s failed.", job.id, exc_info=error)
             message, kind = _UNEXPECTED, "server_error"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -23,6 +24,7 @@ from sanakit.serve.web.settings import (
     split_style,
     styles,
 )
+from sanakit.weights.settings import ModelSettings
 
 MOST_PROMPT = 4000  # characters
 
@@ -58,22 +60,13 @@ class Panel:
 
 def make_panel(specs: dict[str, ModelSpec]) -> Panel:
     """Lay out the words and settings. specs: by name, the first is chosen."""
-    name = next(iter(specs))
-    own, choices, prompts = specs[name].settings, size_choices(specs[name]), examples(specs[name])
-    every = [spec.settings for spec in specs.values()]
+    spec = next(iter(specs.values()))
+    own, choices, prompts = spec.settings, size_choices(spec), examples(spec)
     with gr.Column(scale=4, min_width=320, elem_id="panel") as column:
         with gr.Column(elem_id="words"):
-            prompt = gr.Textbox(
-                label="Prompt",
-                placeholder=example(specs[name]),
-                lines=3,
-                max_lines=8,
-                max_length=MOST_PROMPT,
-                autofocus=True,
-                elem_id="prompt",
-            )
+            prompt = make_prompt(example(spec), autofocus=True)
             style = gr.Radio(
-                list(styles(specs[name])),
+                list(styles(spec)),
                 value=NO_STYLE,
                 label="Style",
                 elem_id="style",
@@ -86,13 +79,9 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
                 elem_classes="words",
                 visible=bool(prompts),
             )
-            with gr.Row(elem_id="buttons"):
-                draw = gr.Button("Draw", variant="primary", elem_id="draw", scale=3, min_width=120)
-                cancel = gr.Button("Cancel", elem_id="cancel", interactive=False, scale=1, min_width=90)
+            draw, cancel = make_buttons()
         with gr.Column(elem_id="settings"):
-            model = gr.Dropdown(
-                list(specs), value=name, label="Model", elem_id="model", visible=len(specs) > 1
-            )
+            model = make_models(list(specs))
             with gr.Row():
                 size = gr.Dropdown(
                     choices, value=choices[0], label="Size", elem_id="size", min_width=180, scale=3
@@ -107,50 +96,12 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
                     min_width=80,
                     scale=1,
                 )
-            with gr.Row(visible=False) as sides:
-                width = gr.Number(own.width, label="Width", precision=0, elem_id="width", min_width=100)
-                height = gr.Number(own.height, label="Height", precision=0, elem_id="height", min_width=100)
-            with gr.Row(elem_id="seed-row"):
-                seed = gr.Textbox(
-                    label="Seed",
-                    placeholder="a new one",
-                    max_length=20,
-                    elem_id="seed",
-                    min_width=100,
-                    scale=3,
-                )
-                dice = gr.Button("⚄", elem_id="dice", scale=0, min_width=44)
-                keep_seed = gr.Checkbox(
-                    label="Keep", elem_id="keep-seed", container=False, scale=0, min_width=80
-                )
-            drawn_seed = gr.State("")
+            sides, width, height = make_sides(own)
+            seed, dice, keep_seed, drawn_seed = make_seed()
             with gr.Accordion("More settings", open=False, elem_id="more"):
-                negative_prompt = gr.Textbox(
-                    label="What not to draw", max_length=MOST_PROMPT, elem_id="negative", lines=1, max_lines=4
-                )
-                prompt_weights = gr.Checkbox(
-                    label="Prompt weights",
-                    elem_id="prompt-weights",
-                    info="(red:1.5) weighs these words; otherwise it is text.",
-                )
-                steps = gr.Slider(
-                    1,
-                    max(MOST_STEPS, *(one.steps for one in every)),
-                    own.steps,
-                    step=1,
-                    label="Steps",
-                    elem_id="steps",
-                    info="More: finer, slower.",
-                )
-                guidance = gr.Slider(
-                    min(1, *(one.guidance for one in every)),
-                    max(MOST_GUIDANCE, *(one.guidance for one in every)),
-                    own.guidance,
-                    step=0.1,
-                    label="Guidance",
-                    elem_id="guidance",
-                    info="More keeps to the words; 1 is off, in half the time.",
-                )
+                negative_prompt = make_negative()
+                prompt_weights = make_weights()
+                steps, guidance = make_strengths([one.settings for one in specs.values()])
                 guidance_kind = gr.Textbox(
                     own.guidance_kind,
                     label="Kind of guidance",
@@ -176,6 +127,107 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
                 )
     found = locals()
     return Panel(**{field.name: found[field.name] for field in fields(Panel)})
+
+
+# The parts that images and clips share. ids: begins the ids of the components.
+
+
+def make_prompt(placeholder: str, ids: str = "", *, autofocus: bool = False) -> gr.Textbox:
+    """Lay out the field of the prompt."""
+    return gr.Textbox(
+        label="Prompt",
+        placeholder=placeholder,
+        lines=3,
+        max_lines=8,
+        max_length=MOST_PROMPT,
+        autofocus=autofocus,
+        elem_id=f"{ids}prompt",
+    )
+
+
+def make_buttons(ids: str = "") -> tuple[gr.Button, gr.Button]:
+    """Lay out the buttons that draw and cancel."""
+    with gr.Row(elem_id=f"{ids}buttons"):
+        draw = gr.Button("Draw", variant="primary", elem_id=f"{ids}draw", scale=3, min_width=120)
+        return draw, gr.Button("Cancel", elem_id=f"{ids}cancel", interactive=False, scale=1, min_width=90)
+
+
+def make_models(names: list[str], ids: str = "") -> gr.Dropdown:
+    """Lay out the choice of models, the first chosen; hidden where there is one."""
+    shown = len(names) > 1
+    return gr.Dropdown(names, value=names[0], label="Model", elem_id=f"{ids}model", visible=shown)
+
+
+def make_sides(own: ModelSettings, ids: str = "") -> tuple[gr.Row, gr.Number, gr.Number]:
+    """Lay out width and height, hidden at first."""
+    with gr.Row(visible=False) as sides:
+        width, height = (
+            gr.Number(value, label=side, precision=0, elem_id=f"{ids}{side.lower()}", min_width=100)
+            for side, value in (("Width", own.width), ("Height", own.height))
+        )
+    return sides, width, height
+
+
+def make_seed(ids: str = "") -> tuple[gr.Textbox, gr.Button, gr.Checkbox, gr.State]:
+    """Lay out the seed, what rolls a new one, and whether it is kept; with the one of the last drawing."""
+    with gr.Row(elem_id=f"{ids}seed-row"):
+        seed = gr.Textbox(
+            label="Seed",
+            placeholder="a new one",
+            max_length=20,
+            elem_id=f"{ids}seed",
+            min_width=100,
+            scale=3,
+        )
+        dice = gr.Button("⚄", elem_id=f"{ids}dice", scale=0, min_width=44)
+        keep = gr.Checkbox(label="Keep", elem_id=f"{ids}keep-seed", container=False, scale=0, min_width=80)
+    return seed, dice, keep, gr.State("")
+
+
+def make_negative(ids: str = "", value: str | None = None, *, visible: bool = True) -> gr.Textbox:
+    """Lay out the field of the negative prompt."""
+    return gr.Textbox(
+        value,
+        label="What not to draw",
+        max_length=MOST_PROMPT,
+        elem_id=f"{ids}negative",
+        lines=1,
+        max_lines=4,
+        visible=visible,
+    )
+
+
+def make_weights(ids: str = "") -> gr.Checkbox:
+    """Lay out whether words of the prompts are weighed."""
+    info = "(red:1.5) weighs these words; otherwise it is text."
+    return gr.Checkbox(label="Prompt weights", elem_id=f"{ids}prompt-weights", info=info)
+
+
+def make_strengths(
+    every: Sequence[ModelSettings], ids: str = "", *, visible: bool = True
+) -> tuple[gr.Slider, gr.Slider]:
+    """Lay out steps and guidance, as far as any of the models goes; the first one's are set."""
+    steps = gr.Slider(
+        1,
+        max(MOST_STEPS, *(one.steps for one in every)),
+        every[0].steps,
+        step=1,
+        label="Steps",
+        elem_id=f"{ids}steps",
+        info="More: finer, slower.",
+        visible=visible,
+    )
+    guidance = gr.Slider(
+        min(1, *(one.guidance for one in every)),
+        max(MOST_GUIDANCE, *(one.guidance for one in every)),
+        every[0].guidance,
+        step=0.1,
+        label="Guidance",
+        elem_id=f"{ids}guidance",
+        info="More keeps to the words; 1 is off, in half the time.",
+        visible=visible,
+    )
+    return steps, guidance
 
 
 def offered_by(spec: ModelSpec, panel: Panel) -> dict[Any, Any]:

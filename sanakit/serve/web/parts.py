@@ -229,31 +229,37 @@ def make_details(where: str) -> Details:
             download = gr.DownloadButton("Download", elem_id=f"{where}-download", size="md", min_width=100)
             restore = gr.Button("Use settings", size="md", elem_id=f"{where}-restore", min_width=100)
             edit = gr.Button("Edit", size="md", elem_id=f"{where}-edit", min_width=100)
-        command = gr.Textbox(
-            label="Command to draw it again",
-            interactive=False,
-            lines=1,
-            max_lines=6,
-            buttons=["copy"],
-            elem_id=f"{where}-command",
-            elem_classes="mono",
-        )
-        with gr.Accordion("Settings as JSON", open=False):
-            data = gr.Code(
-                language="json",
-                label="Settings",
-                show_label=False,
-                interactive=False,
-                lines=1,
-                show_line_numbers=False,
-                wrap_lines=True,
-                buttons=["copy"],
-                elem_id=f"{where}-data",
-            )
+        command, data = make_record(where)
         shown = gr.State("")
     return Details(
         group=group, download=download, restore=restore, edit=edit, command=command, data=data, shown=shown
     )
+
+
+def make_record(where: str) -> tuple[gr.Textbox, gr.Code]:
+    """Lay out the command that draws an image or clip again, and its settings. where: begins their ids."""
+    command = gr.Textbox(
+        label="Command to draw it again",
+        interactive=False,
+        lines=1,
+        max_lines=6,
+        buttons=["copy"],
+        elem_id=f"{where}-command",
+        elem_classes="mono",
+    )
+    with gr.Accordion("Settings as JSON", open=False):
+        data = gr.Code(
+            language="json",
+            label="Settings",
+            show_label=False,
+            interactive=False,
+            lines=1,
+            show_line_numbers=False,
+            wrap_lines=True,
+            buttons=["copy"],
+            elem_id=f"{where}-data",
+        )
+    return command, data
 
 
 def source_and_mask(value: dict | None) -> tuple[Image.Image, Image.Image | None]:

@@ -14,6 +14,7 @@ import torch
 from sanakit.errors import (
     BusyError,
     ClosedError,
+    MemoryLimitError,
     ModelNotFoundError,
     RefusedError,
     SettingsError,
@@ -21,6 +22,7 @@ from sanakit.errors import (
     WeightsError,
 )
 from sanakit.models.video.sana_video import SanaVideo
+from sanakit.pipelines.memory import resident_bytes
 from sanakit.pipelines.video.text_to_video import TextToVideo
 from sanakit.serve.engine.clip_engine import ClipEngine, ClipEvent, ClipTicket, split_models
 from sanakit.serve.engine.ticket import Finished, Stepped
@@ -210,6 +212,18 @@ def test_the_model_that_drew_last_stays_in_memory_alone(
     ticket = engine.submit(engine.check("other-video", "x", **SMALL))  # pyright: ignore[reportArgumentType]
     assert ticket.result(WAIT).metadata[0]["model"] == "other-video"
     assert engine.stats()["loaded"] == ["other-video"]
+
+
+def test_a_memory_limit_holds_for_clips(make: Callable[..., ClipEngine]) -> None:
+    with pytest.raises(MemoryLimitError, match="9 frames of 96x64 px do not fit in 1 MB"):
+        make(memory="1MB")
+    with pytest.raises(SettingsError, match="memory = 'much'"):
+        make(memory="much")
+    engine = make(memory=resident_bytes() + 400_000_000)
+    draw(engine, steps=1).result(WAIT)
+    with pytest.raises(MemoryLimitError, match="253 frames of 1024x1024 px do not fit"):
+        draw(engine, frames=253, width=1024, height=1024).result(WAIT)
+    draw(engine, steps=1).result(WAIT)
 
 
 def test_wrong_models_and_settings_are_refused_before_anything_is_drawn(

@@ -20,6 +20,7 @@ from sanakit.serve.http.access import caller_of
 from sanakit.serve.http.answers import VIDEO_BODY, answers
 from sanakit.serve.http.failures import Failure, FailureError, detail_of
 from sanakit.serve.http.jobs_api import MAX_LISTED, Idempotency, NameInput, accept
+from sanakit.serve.http.openai_schema import ErrorDetail
 from sanakit.serve.http.service import Service, note_prompt
 from sanakit.serve.http.videos.content import content
 from sanakit.serve.http.videos.reading import read_video
@@ -181,26 +182,31 @@ async def _find(service: Service, client: Request, video_id: str) -> Job:
 
 
 def _none() -> Failure:
-    return Failure(status=404, message="There is no such video.", code="video_not_found")
+    return Failure(
+        status=404, message="There is no such video: GET /v1/videos lists yours.", code="video_not_found"
+    )
 
 
 def _not_there(job: Job) -> Failure:
     status = _STATUS[job.status]
     if status == "failed":
-        message = f"The video failed, and has no file: {job.error_message or 'it was cancelled.'}"
+        error = _error(job)
+        message = f"The video failed, and has no file: {error.message if error else 'it was cancelled.'}"
         return Failure(status=409, message=message, code="video_failed")
     message = f"The video is {status}: ask for its state until it is completed."
     return Failure(status=409, message=message, code="video_not_ready")
 
 
+def _error(job: Job) -> ErrorDetail | None:
+    return None if job.error_message is None else detail_of(job.error_message, job.error_type or "")
+
+
 def _reply(job: Job) -> VideoReply:
-    body, error = job.body, None  # empty for a damaged row, whose error says so
+    body = job.body  # empty for a damaged row, whose error says so
     rate, frames = Fraction(body.get("rate", 1)), body.get("frames", 1)
     warnings = [*body.get(TOLD, ())]
     for file in job.files:
         warnings += [note for note in file.get("warnings", ()) if note not in warnings]
-    if job.error_message is not None:
-        error = detail_of(job.error_message, job.error_type or "")
     return VideoReply(
         id=job.id,
         model=body.get("model", ""),
@@ -211,7 +217,7 @@ def _reply(job: Job) -> VideoReply:
         prompt=body.get("prompt", ""),
         seconds=f"{float((frames - 1) / rate):.6g}",
         size=f"{body.get('width', 0)}x{body.get('height', 0)}",
-        error=error,
+        error=_error(job),
         frames=frames,
         fps=float(rate),
         format=body.get(FORMAT, ""),

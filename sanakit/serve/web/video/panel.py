@@ -12,9 +12,18 @@ from sanakit.images.image import Metadata
 from sanakit.pipelines.video.chunk_request import FEW_STEP
 from sanakit.pipelines.video.request import VideoSpec
 from sanakit.serve.engine.decoding import DecodingTurns
-from sanakit.serve.web.panel import MOST_PROMPT
-from sanakit.serve.web.parts import check_layers
-from sanakit.serve.web.settings import CUSTOM, MOST_GUIDANCE, MOST_STEPS, example
+from sanakit.serve.web.panel import (
+    make_buttons,
+    make_models,
+    make_negative,
+    make_prompt,
+    make_seed,
+    make_sides,
+    make_strengths,
+    make_weights,
+)
+from sanakit.serve.web.parts import check_layers, make_record
+from sanakit.serve.web.settings import CUSTOM, example
 from sanakit.serve.web.video.settings import (
     SAMPLING,
     frames_label,
@@ -26,6 +35,7 @@ from sanakit.serve.web.video.settings import (
 from sanakit.serve.web.video.view import EMPTY_VIDEO
 from sanakit.weights.video.settings import MOST_MOTION
 
+_IDS = "video-"  # begins the ids of this tab's components
 AS_IMAGE = "Shape of the image"  # the size of a clip that begins with one
 
 
@@ -76,26 +86,14 @@ class ClipDrawingArea:
 
 def make_clip_panel(specs: dict[str, VideoSpec], turns: DecodingTurns) -> ClipPanel:
     """Lay out the words and settings. specs: by name, the first is chosen. turns: for decoding the image."""
-    name = next(iter(specs))
-    spec = specs[name]
+    spec = next(iter(specs.values()))
     own, choices, sampled = spec.settings, video_size_choices(spec), not is_distilled(spec)
     with gr.Column(scale=4, min_width=320, elem_id="video-panel") as column:
         with gr.Column(elem_id="video-words"):
-            prompt = gr.Textbox(
-                label="Prompt",
-                placeholder=example(spec.of_images()),
-                lines=3,
-                max_lines=8,
-                max_length=MOST_PROMPT,
-                elem_id="video-prompt",
-            )
-            with gr.Row(elem_id="video-buttons"):
-                draw = gr.Button("Draw", variant="primary", elem_id="video-draw", scale=3, min_width=120)
-                cancel = gr.Button("Cancel", elem_id="video-cancel", interactive=False, scale=1, min_width=90)
+            prompt = make_prompt(example(spec.of_images()), _IDS)
+            draw, cancel = make_buttons(_IDS)
         with gr.Column(elem_id="video-settings"):
-            model = gr.Dropdown(
-                list(specs), value=name, label="Model", elem_id="video-model", visible=len(specs) > 1
-            )
+            model = make_models(list(specs), _IDS)
             frames = gr.Slider(
                 1,
                 most_frames(spec),
@@ -105,18 +103,8 @@ def make_clip_panel(specs: dict[str, VideoSpec], turns: DecodingTurns) -> ClipPa
                 elem_id="video-frames",
             )
             size = gr.Dropdown(choices, value=choices[0], label="Size", elem_id="video-size")
-            with gr.Row(visible=False) as sides:
-                width = gr.Number(own.shared.width, label="Width", precision=0, elem_id="video-width")
-                height = gr.Number(own.shared.height, label="Height", precision=0, elem_id="video-height")
-            with gr.Row(elem_id="video-seed-row"):
-                seed = gr.Textbox(
-                    label="Seed", placeholder="a new one", max_length=20, elem_id="video-seed", scale=3
-                )
-                dice = gr.Button("⚄", elem_id="video-dice", scale=0, min_width=44)
-                keep_seed = gr.Checkbox(
-                    label="Keep", elem_id="video-keep-seed", container=False, scale=0, min_width=80
-                )
-            drawn_seed = gr.State("")
+            sides, width, height = make_sides(own.shared, _IDS)
+            seed, dice, keep_seed, drawn_seed = make_seed(_IDS)
             with gr.Accordion("Begin with an image", open=False, elem_id="video-begin"):
                 image = gr.ImageEditor(
                     label="First frame",
@@ -135,20 +123,8 @@ def make_clip_panel(specs: dict[str, VideoSpec], turns: DecodingTurns) -> ClipPa
                 )
                 check_layers(image, turns)
             with gr.Accordion("More settings", open=False, elem_id="video-more"):
-                negative_prompt = gr.Textbox(
-                    own.negative_prompt,
-                    label="What not to draw",
-                    max_length=MOST_PROMPT,
-                    elem_id="video-negative",
-                    lines=1,
-                    max_lines=4,
-                    visible=sampled,
-                )
-                prompt_weights = gr.Checkbox(
-                    label="Prompt weights",
-                    elem_id="video-prompt-weights",
-                    info="(red:1.5) weighs these words; otherwise it is text.",
-                )
+                negative_prompt = make_negative(_IDS, own.negative_prompt, visible=sampled)
+                prompt_weights = make_weights(_IDS)
                 motion = gr.Slider(
                     0,
                     MOST_MOTION,
@@ -166,26 +142,7 @@ def make_clip_panel(specs: dict[str, VideoSpec], turns: DecodingTurns) -> ClipPa
                     elem_id="video-rate",
                     info="Of the file; the model does not see it.",
                 )
-                steps = gr.Slider(
-                    1,
-                    max(MOST_STEPS, own.shared.steps),
-                    own.shared.steps,
-                    step=1,
-                    label="Steps",
-                    elem_id="video-steps",
-                    info="More: finer, slower.",
-                    visible=sampled,
-                )
-                guidance = gr.Slider(
-                    1,
-                    max(MOST_GUIDANCE, own.shared.guidance),
-                    max(1, own.shared.guidance),
-                    step=0.1,
-                    label="Guidance",
-                    elem_id="video-guidance",
-                    info="More keeps to the words; 1 is off, in half the time.",
-                    visible=sampled,
-                )
+                steps, guidance = make_strengths([own.shared], _IDS, visible=sampled)
                 guidance_kind = gr.Textbox(
                     own.shared.guidance_kind,
                     label="Kind of guidance",
@@ -243,27 +200,7 @@ def make_clip_stage() -> ClipDrawingArea:
         status = gr.HTML("", elem_id="video-status")
         with gr.Column(visible=False, elem_id="video-details", elem_classes="details") as details:
             download = gr.DownloadButton("Download", elem_id="video-download", size="md", min_width=100)
-            command = gr.Textbox(
-                label="Command to draw it again",
-                interactive=False,
-                lines=1,
-                max_lines=6,
-                buttons=["copy"],
-                elem_id="video-command",
-                elem_classes="mono",
-            )
-            with gr.Accordion("Settings as JSON", open=False):
-                data = gr.Code(
-                    language="json",
-                    label="Settings",
-                    show_label=False,
-                    interactive=False,
-                    lines=1,
-                    show_line_numbers=False,
-                    wrap_lines=True,
-                    buttons=["copy"],
-                    elem_id="video-data",
-                )
+            command, data = make_record("video")
     found = locals()
     return ClipDrawingArea(**{field.name: found[field.name] for field in fields(ClipDrawingArea)})
 

@@ -21,25 +21,26 @@ from sanakit.errors import SettingsError
 from sanakit.flow.path import checked_times
 from sanakit.flow.solver import State, checked_velocity, widen
 
-DROWNING = 2.0  # standard deviations of noise in one step, beside samples of about 1
+MOST_NOISE = 2.0  # standard deviations in one step, beside samples of about 1
 
 
 class StochasticEuler:
     """Euler with noise over one time grid; noise continues the random numbers of each sample's own.
 
     times: (S + 1,), strictly descending, ending at 0. level: > 0, of the noise; published: 0.7. Raises
-    SettingsError, also for a grid that begins just below 1: the first step's noise would drown all.
+    SettingsError, also for a grid that begins just below 1: its first step would leave nothing but noise.
     """
 
     def __init__(self, times: Tensor, level: float = 0.7) -> None:
         self.times, self.level = checked_times(times), check_level(level)
         ones = torch.ones(len(times) - 1, dtype=torch.float64)
         _, deviations = transition(ones, ones, self.times[:-1], self.times[1:], self.level)
-        if (most := deviations.max().item()) > DROWNING:
+        if (most := deviations.max().item()) > MOST_NOISE:
             place = int(deviations.argmax())
             raise SettingsError(
                 f"The step from the time {self.times[place].item():g} adds noise of {most:.2g} standard "
-                "deviations, which drowns the sample: begin at exactly 1, with more steps or a lower level."
+                f"deviations; more than {MOST_NOISE:g} leave nothing of the sample. Begin at exactly 1, with "
+                "more steps or a lower level."
             )
 
     def start(self, noise: Tensor, generator: Generator) -> State:

@@ -122,16 +122,8 @@ def _fit(
         return False
     batch, frames, tokens, heads, width = query.shape
     rows = (batch, frames, tokens, heads)
-    shapes = (
-        key.shape == query.shape
-        and value.shape[:4] == beta.shape == rows
-        and decay.shape
-        == (
-            batch,
-            frames,
-            heads,
-        )
-    )
+    shapes = key.shape == query.shape and value.shape[:4] == beta.shape == rows
+    shapes = shapes and decay.shape == (batch, frames, heads)
     kept = state is None or state.shape == (batch, heads, width, value.shape[4])
     whole = min(chunks, default=0) > 0 and sum(chunks) == frames
     return shapes and kept and whole and query.stride(4) == key.stride(4) == value.stride(4) == 1

@@ -131,9 +131,9 @@ def load_transformer(
     layout, or Hub "organisation/name". The size is read from config.json, else from the shapes. kind: what it
     must make, "image", "clip", "edit" (of a clip) or "world"; None: any. dtype: to compute in; None chooses
     (float32 on a CPU, else the one the model was trained for). mapped: leave the big weights in their file,
-    as stored (see
-    `layouts/fill.py`). home: the first device of the weights, if not the one that the dtype is chosen for.
-    plan: quantise by this plan of `quant.plans.PLANS`; a quantised folder (`sana quantize`) needs none.
+    as stored (see `layouts/fill.py`). home: the first device of the weights, if not the one that the dtype is
+    chosen for. plan: quantise by this plan of `quant.plans.PLANS`; a quantised folder (`sana quantize`) needs
+    none.
     Raises ModelNotFoundError, WeightsError, PrecisionError if the dtype gives wrong images with this model,
     or SettingsError for `mapped` except on a CPU in float32.
     """
@@ -142,9 +142,8 @@ def load_transformer(
         check_graphs(dtype, plan)
         return load_graph_transformer(source)
     files, layout, config = open_transformer(source)
-    kinds = {SanaVideoConfig: "clip", SanaVideo2Config: "clip", SanaStreamingConfig: "edit"}
-    kinds[SanaWMConfig] = "world"
-    makes = kinds.get(type(config), "image")
+    clips = {SanaVideoConfig: "clip", SanaVideo2Config: "clip"}
+    makes = (clips | {SanaStreamingConfig: "edit", SanaWMConfig: "world"}).get(type(config), "image")
     if kind not in (None, makes):
         raise WeightsError(f"{source.path} is a transformer of {makes}s, not of {kind}s: use another model.")
     _tell(source.notes if source.is_file else (*source.notes, *files.notes))

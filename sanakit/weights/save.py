@@ -126,10 +126,10 @@ def save_diffusers(
     width, height, solver, dialect. dtype: to store in, float32, float16 or bfloat16. precision: the one
     16-bit dtype its transformer may compute in, "float32" for none, or "any".
     name, licence: as `sana inspect` shows them. styles (name -> what is added to a prompt), example_prompts,
-    sizes (width, height in pixels): the model's offers for a page. control_models: names of
-    embedded ControlNets that steer it. known_things: what it draws; a prompt
-    with none of them is told. plan: of the quantised transformer and text encoder; they are written
-    unchanged, in our own names, which diffusers cannot read. Returns the folder.
+    sizes (width, height in pixels), control_models (names of embedded ControlNets that steer it): the model's
+    offers. known_things: what it draws; a prompt with none of them is told. plan: of the quantised
+    transformer and text encoder; they are written unchanged, in our own names, which diffusers cannot read.
+    Returns the folder.
     Raises OutputError when it cannot be written, PrecisionError when dtype contradicts precision,
     SettingsError for an invalid shift or default, for quantised layers without a plan, and for adapters.
     """
@@ -138,15 +138,7 @@ def save_diffusers(
         check_floats(transformer, text_encoder.model)
     dtype = parse_dtype(dtype)
     check_rule(dtype, precision, "The model")
-    if not 0 < flow_shift < math.inf:
-        raise SettingsError(f"flow_shift is {flow_shift}; it must be a finite number above 0, SANA uses 3.")
-    if unknown := set(defaults or {}) - {*DEFAULTS, *RARE}:
-        known = ", ".join((*DEFAULTS, *RARE))
-        raise SettingsError(f"There are no defaults named {', '.join(sorted(unknown))}: use {known}.")
-    if autoencoder.encoder is None or autoencoder.decoder is None:
-        raise OutputError(
-            "A model's folder needs the whole autoencoder: load it with part='both' before saving."
-        )
+    check_model(autoencoder, flow_shift, defaults, (*DEFAULTS, *RARE))
     path = Path(folder).expanduser()
     check_replaced(path, INDEX, "model")
     sprint = transformer.config.guidance_embed
@@ -174,6 +166,25 @@ def save_diffusers(
         save_autoencoder(partial / "vae", autoencoder, dtype=dtype)
         write_text_encoder(partial / "text_encoder", text_encoder, dtype, quantization)
     return path
+
+
+def check_model(
+    autoencoder: DCAE | VideoVAE, flow_shift: float, defaults: Mapping[str, Any] | None, known: Sequence[str]
+) -> None:
+    """Raise SettingsError for such a shift or default of a folder, OutputError for half an autoencoder.
+
+    known: the defaults that it may have.
+    """
+    if not 0 < flow_shift < math.inf:
+        raise SettingsError(f"flow_shift is {flow_shift}; it must be a finite number above 0, SANA uses 3.")
+    if unknown := set(defaults or {}) - set(known):
+        raise SettingsError(
+            f"There are no defaults named {', '.join(sorted(unknown))}: use {', '.join(known)}."
+        )
+    if autoencoder.encoder is None or autoencoder.decoder is None:
+        raise OutputError(
+            "A model's folder needs the whole autoencoder: load it with part='both' before saving."
+        )
 
 
 def write_text_encoder(

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from sanakit.ops import native
 from sanakit.ops.gated_delta import gated_delta, recurrent_gated_delta
-from tests.models.world.worlds import TINY, inputs, randomised
 
 TOLERANCE = 1e-6  # largest difference, relative to the largest value
 SIZES = [  # B T S h d e
@@ -187,6 +186,8 @@ def test_chunks_that_do_not_make_up_the_frames_never_reach_it() -> None:
 @torch.no_grad()
 def test_world_models_sample_with_it(counted: Counted) -> None:
     """Of each of three blocks: the numerator, the denominator and the camera branch."""
+    from tests.models.world.worlds import TINY, inputs, randomised  # imports an oracle
+
     model, some = randomised(TINY), inputs(TINY)
     fast = model(**some)
     assert counted.calls == 9

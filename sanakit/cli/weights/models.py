@@ -118,6 +118,7 @@ def _print_offer(offered: Offer) -> None:
     print(f"{offered.name}  {offered.path}")
     sizes = ", ".join(f"{width}x{height}" for width, height in offered.sizes)
     styles = ", ".join(f'"..., {words}"' for words in offered.styles.values())
+    nets = ", ".join(offered.control_models)
     known = f"{offered.known_things:,} things by {offered.known_words:,} further words"
     facts = {
         "licence": offered.licence,
@@ -128,6 +129,7 @@ def _print_offer(offered: Offer) -> None:
         f"{offered.guidance:g}, solver {offered.solver}",
         "sizes": f"{sizes}; any other is drawn at the nearest of them and resized" if sizes else "",
         "styles": styles,
+        "steered by": f"{nets}, with an image for --control" if nets else "",
         "knows": f"{known}: {', '.join(offered.some_things)}, ..." if offered.some_things else "",
     }
     for name, text in facts.items():

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from sanakit.errors import SettingsError
 from sanakit.models.video.sana_video import VideoConfig
+from sanakit.models.video.sana_video_blocks import spread_evenly
 
 # How much of a clip the weights were trained to see: all of it, or chunks that come one after another.
 EditVariant = Literal["bidirectional", "streaming"]
@@ -43,10 +44,7 @@ class SanaStreamingConfig(VideoConfig):
     @property
     def softmax_blocks(self) -> tuple[int, ...]:
         """The numbers of the blocks with softmax attention, from 0."""
-        if self.softmax_share == 0:
-            return ()
-        count = max(1, int(self.depth * self.softmax_share))
-        return tuple(int((number + 1) * self.depth / count) - 1 for number in range(count))
+        return spread_evenly(self.depth, self.softmax_share) if self.softmax_share else ()
 
 
 SANA_STREAMING_2B = SanaStreamingConfig(depth=20, width=2240, cross_heads=20)

@@ -9,16 +9,17 @@ Shapes: B clips, C latent channels, T frames and h w sides of the latents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from sanakit.models.contracts import SampledBlock, VelocityModel
+from sanakit.models.bound import BoundModel
+from sanakit.models.contracts import VelocityModel
 from sanakit.models.sana import TextContext
 
 
-class HeldFirstFrame(nn.Module):
+class HeldFirstFrame(BoundModel[VelocityModel]):
     """A `VelocityModel` of the frames behind a given one.
 
     base: of clips, such as `SanaVideo`; it stays as it is. first: 1 C 1 h w, latents as the base sees them;
@@ -26,24 +27,8 @@ class HeldFirstFrame(nn.Module):
     """
 
     def __init__(self, base: VelocityModel, first: Tensor) -> None:
-        super().__init__()
-        self.base, self.config, self.first = base, base.config, first
-
-    @property
-    def blocks(self) -> Iterable[SampledBlock]:
-        """The blocks of the base."""
-        return self.base.blocks
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype it computes in."""
-        return self.base.dtype
-
-    def prepare(
-        self, features: Sequence[Tensor], counts: Sequence[int] | None = None, eps: float | None = None
-    ) -> TextContext:
-        """Return the base's context; all as for `SanaVideo.prepare`."""
-        return self.base.prepare(features, counts, eps)
+        super().__init__(base)
+        self.first = first
 
     def velocity(
         self,

@@ -155,9 +155,11 @@ class LTX2VAE(nn.Module):
         return torch.cat(list(_pushed(stream, latents, False)), dim=2), stream.cache
 
     def decode_bytes(self, latents: int, height: int, width: int, chunk: int | None = None) -> int:
-        """Estimate the memory of decoding as `VideoCodec.decode_bytes` says, in float32 on a CPU."""
-        config, decoder = self.config, self.decoder
-        assert decoder is not None, "who asks decodes"
+        """Estimate the memory of decoding as `VideoCodec.decode_bytes` says, in float32 on a CPU.
+
+        Raises SettingsError if only the encoder was built.
+        """
+        config, decoder = self.config, self._built_decoder()
         frames, side = config.frame_rule.frames(latents), config.compression
         given = frames if chunk is None else min(frames, config.frame_rule.per_latent * chunk)
         stages: list[tuple[nn.Module, int]] = [(decoder.conv_in, side), (decoder.mid_block, side)]
@@ -170,9 +172,11 @@ class LTX2VAE(nn.Module):
         return 3 * FLOAT * given * height * width + stream_bytes(stages, side, decoder.conv_out, *size)
 
     def encode_bytes(self, frames: int, height: int, width: int) -> int:
-        """Estimate the memory of encoding, as `decode_bytes` does."""
-        config, encoder = self.config, self.encoder
-        assert encoder is not None, "who asks encodes"
+        """Estimate the memory of encoding, as `decode_bytes` does.
+
+        Raises SettingsError if only the decoder was built.
+        """
+        config, encoder = self.config, self._built_encoder()
         side = config.patch
         stages: list[tuple[nn.Module, int]] = [(encoder.conv_in, side)]
         for block, step in zip(_stages(encoder.down_blocks), config.steps, strict=True):
@@ -216,22 +220,16 @@ class LTX2VAE(nn.Module):
 
         first: it begins at the first frame; a later chunk has a multiple of 8 frames.
         """
-        if self.encoder is None:
-            raise SettingsError(
-                "This video autoencoder holds only its decoder: build it with part='both' to encode."
-            )
+        encoder = self._built_encoder()
         factor, shape = self.config.compression, clip.shape
         check_clip_shape(shape, factor, self.config.frame_rule, first=first)
         if self.config.encoder_padding == "reflect" and min(shape[3:]) < 2 * factor:
             raise SizeError(f"The clip has {shape[4]}x{shape[3]} pixels: use at least {2 * factor} a side.")
-        return self.encoder
+        return encoder
 
     def check_latents(self, latents: Tensor) -> LTX2Decoder:
         """Return the decoder of latents B C t h w, or raise as `decode` does."""
-        if self.decoder is None:
-            raise SettingsError(
-                "This video autoencoder holds only its encoder: build it with part='both' to decode."
-            )
+        decoder = self._built_decoder()
         shape = tuple(latents.shape)
         check_latent_shape(shape, self.config.latent_channels)
         if self.config.decoder_padding == "reflect" and min(shape[3:]) < 2:
@@ -239,6 +237,20 @@ class LTX2VAE(nn.Module):
             raise SizeError(
                 f"The latents have shape {shape}, but this decoder needs 2 along each side: draw clips of at "
                 f"least {least}x{least} pixels."
+            )
+        return decoder
+
+    def _built_encoder(self) -> LTX2Encoder:
+        if self.encoder is None:
+            raise SettingsError(
+                "This video autoencoder holds only its decoder: build it with part='both' to encode."
+            )
+        return self.encoder
+
+    def _built_decoder(self) -> LTX2Decoder:
+        if self.decoder is None:
+            raise SettingsError(
+                "This video autoencoder holds only its encoder: build it with part='both' to decode."
             )
         return self.decoder
 

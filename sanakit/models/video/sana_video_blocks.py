@@ -35,6 +35,8 @@ from sanakit.ops.linear import linear
 from sanakit.ops.modulation import add_gated_, modulated_norm
 from sanakit.ops.rotary_linear_attention import RotarySums, rotary_attend, rotary_sums
 
+_TEXT_EPS = 1e-6  # of the norms in attention to text from SANA-WM on; SANA's other models have 1e-5
+
 
 @dataclass(frozen=True, slots=True)
 class ClipGrid:
@@ -255,6 +257,19 @@ class ClipBlock(nn.Module):
         self.cross_attn.add_(x, prompts)
         last = self.mlp.add_clip_(x.view(frames), mlp, grid, past.last if past else None)
         return x, BlockState(sums, last)
+
+
+def spread_evenly(depth: int, share: float) -> tuple[int, ...]:
+    """Return the numbers of so large a share of the blocks, from 0: at least one, the last one among them."""
+    count = max(1, int(depth * share))
+    return tuple(int((number + 1) * depth / count) - 1 for number in range(count))
+
+
+def text_attention(config: SanaConfig) -> CrossAttention:
+    """Return a block's attention to text, as SANA-WM and later models have it."""
+    attention = CrossAttention(config.width, config.cross_heads, config.qk_norm)
+    attention.q_norm, attention.k_norm = (RMSNorm(config.width, _TEXT_EPS) for _ in range(2))
+    return attention
 
 
 def _pieces(

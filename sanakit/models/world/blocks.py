@@ -14,10 +14,10 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from sanakit.models.layers import CrossAttention, Linear, RMSNorm, TextKeysValues, branches
+from sanakit.models.layers import Linear, TextKeysValues, branches
 from sanakit.models.sana import TextContext
 from sanakit.models.video.sana_video import AfterBlock, VideoConfig
-from sanakit.models.video.sana_video_blocks import ClipFFN
+from sanakit.models.video.sana_video_blocks import ClipFFN, text_attention
 from sanakit.models.world.attention import DeltaAttention, SoftmaxAttention, WorldView
 from sanakit.models.world.config import SanaWMConfig
 from sanakit.models.world.rays import for_batch
@@ -25,7 +25,6 @@ from sanakit.ops.modulation import modulated_norm
 
 # The state of a block's self-attention: a named tuple of tensors of a batch, or one for each of some chunks.
 FrameState = tuple[Any, ...]
-_TEXT_EPS = 1e-6  # of the norms in attention to text, which SANA's other models have at 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +76,7 @@ class FrameBlock(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.empty(6, config.width))
         nn.init.normal_(self.scale_shift_table, std=config.width**-0.5)
         self.plucker_proj, self.attn = plucker_proj, attn
-        self.cross_attn = CrossAttention(config.width, config.cross_heads, config.qk_norm)
-        self.cross_attn.q_norm = RMSNorm(config.width, _TEXT_EPS)
-        self.cross_attn.k_norm = RMSNorm(config.width, _TEXT_EPS)
+        self.cross_attn = text_attention(config)
         self.mlp = ClipFFN(config.width, config.mlp_ratio)
 
     def along_rays(self, rays: Tensor | None) -> Tensor | None:

@@ -8,19 +8,20 @@ Shapes: B clips, C latent channels, T frames and h w sides of the latents, s fra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from sanakit.errors import SettingsError
-from sanakit.models.contracts import SampledBlock
+from sanakit.models.bound import BoundModel
 from sanakit.models.sana import TextContext
 from sanakit.models.world.camera import CameraInputs
+from sanakit.models.world.config import SanaWMConfig
 from sanakit.models.world.sana_wm import CameraContext, SanaWM, WorldState
 
 
-class SteeredWorld(nn.Module):
+class SteeredWorld(BoundModel[SanaWM]):
     """A `SanaWM` and the cameras of its frames.
 
     base: stays as it is. path: of the frames from number `first` of the clip on. chunks: of a whole clip, for
@@ -30,26 +31,14 @@ class SteeredWorld(nn.Module):
     def __init__(
         self, base: SanaWM, path: CameraInputs, *, first: int = 0, chunks: Sequence[int] | None = None
     ) -> None:
-        super().__init__()
-        self.base, self.config, self.path = base, base.config, path
-        self.first, self.chunks = first, chunks
+        super().__init__(base)
+        self.path, self.first, self.chunks = path, first, chunks
         self._prepared: tuple[tuple[int, int, torch.device], CameraContext] | None = None
 
     @property
-    def blocks(self) -> Iterable[SampledBlock]:
-        """The blocks of the base."""
-        return self.base.blocks
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype it computes in."""
-        return self.base.dtype
-
-    def prepare(
-        self, features: Sequence[Tensor], counts: Sequence[int] | None = None, eps: float | None = None
-    ) -> TextContext:
-        """Return the base's context; all as for `SanaWM.prepare`."""
-        return self.base.prepare(features, counts, eps)
+    def config(self) -> SanaWMConfig:
+        """The sizes of the base."""
+        return self.base.config
 
     def velocity(
         self,

@@ -32,6 +32,7 @@ class Offer:
     solver: str
     sizes: tuple[tuple[int, int], ...]  # width and height that it learned
     styles: dict[str, str]  # name -> words that a prompt ends with
+    control_models: tuple[str, ...]  # embedded ControlNets that steer it
     example_prompts: tuple[str, ...]
     commands: tuple[str, ...]  # the example prompts, ready for a shell
     known_things: int  # how many
@@ -50,9 +51,12 @@ def offer(model: str | os.PathLike[str]) -> Offer:
     entry = CATALOG.get(found.release)
     settings = found.settings or (_of_release(entry) if entry and found.kind == "release" else None)
     if settings is None:
-        raise WeightsError(
-            f"{found.path} draws no images alone: look into it by sana inspect, or draw clips by sana video."
-        )
+        remedy = "look into it by `sana inspect`"
+        if found.kind == "model":
+            remedy += ", or draw clips by `sana video`"
+        elif found.kind == "controlnet":
+            remedy += ", or steer a model by it with --control-model"
+        raise WeightsError(f"{found.path} draws no images alone: {remedy}.")
     known = load_known_things(settings)
     names = [bare_name(phrase) for phrase in known.phrases[:BEST_KNOWN]] if known else []
     own = text if text in CATALOG else found.path
@@ -68,6 +72,7 @@ def offer(model: str | os.PathLike[str]) -> Offer:
         solver=settings.solver,
         sizes=settings.sizes,
         styles=dict(settings.styles),
+        control_models=settings.control_models,
         example_prompts=settings.example_prompts,
         commands=tuple(command(prompt, own) for prompt in settings.example_prompts or ("a red apple",)),
         known_things=found.known_things,

@@ -1,7 +1,7 @@
-"""The models on this disk: those inside this package, and downloads from the Hub. Nothing is fetched.
+"""The models on this disk: those inside this package, its ControlNets too, and downloads from the Hub.
 
-A download is a model of ours if its name is that of a release, or its index names a pipeline of the family;
-other repositories of the Hub's cache are counted, and left alone.
+Nothing is fetched. A download is a model of ours if its name is that of a release, or its index names a
+pipeline of the family; other repositories of the Hub's cache are counted, and left alone.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 from sanakit.errors import ModelNotFoundError, WeightsError
 from sanakit.weights.find import hub
-from sanakit.weights.find.catalog import CATALOG, recognise
+from sanakit.weights.find.catalog import CATALOG, CONTROLNETS, recognise
 from sanakit.weights.find.hub import Download
-from sanakit.weights.find.resolve import CLIPS, INDEX, LEFT_OUT, PLAIN
+from sanakit.weights.find.resolve import CLIPS, INDEX, LEFT_OUT, OURS, PLAIN
 from sanakit.weights.read.disk import read_json
 
 
@@ -23,7 +23,7 @@ from sanakit.weights.read.disk import read_json
 class ModelHere:
     """A model on this disk."""
 
-    name: str  # to draw with: a catalog name, or the Hub's organisation/name
+    name: str  # to draw or steer with: a name of ours, or the Hub's organisation/name
     kind: str  # "embedded" or "downloaded"
     path: str
     bytes: int
@@ -43,16 +43,13 @@ class Shelf:
 def models_here() -> Shelf:
     """Return the models on this disk, embedded ones first, then the downloads by their last use."""
     embedded = [
-        ModelHere(
-            name=entry.name,
-            kind="embedded",
-            path=str(folder),
-            bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
-            last_used="",
-            licence=entry.licence,
-        )
+        _embedded(entry.name, entry.folder, entry.licence)
         for entry in CATALOG.values()
-        if (folder := entry.folder) is not None and folder.is_dir()
+        if entry.folder is not None and entry.folder.is_dir()
+    ]
+    embedded += [
+        _embedded(name, folder, str(read_json(folder / OURS).get("licence", "")))
+        for name, folder in CONTROLNETS.items()
     ]
     cached = sorted(hub.downloads(), key=lambda repo: repo.last_used, reverse=True)
     ours = [repo for repo in cached if _is_ours(repo)]
@@ -97,6 +94,17 @@ def _class_of(index: Path) -> object:
     with suppress(WeightsError):
         return read_json(index).get("_class_name") if index.is_file() else ""
     return ""
+
+
+def _embedded(name: str, folder: Path, licence: str) -> ModelHere:
+    return ModelHere(
+        name=name,
+        kind="embedded",
+        path=str(folder),
+        bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        last_used="",
+        licence=licence,
+    )
 
 
 def _described(repo: Download) -> ModelHere:

@@ -17,6 +17,7 @@ from sanakit.models.sana import SanaConfig
 from sanakit.weights.find.catalog import CatalogEntry
 from sanakit.weights.layouts.diffusers import diffusers_names
 from sanakit.weights.layouts.fields import SANA, Allowed, check_fields
+from sanakit.weights.layouts.shapes import Shapes
 from sanakit.weights.read.disk import in_words
 from sanakit.weights.read.header import TensorInfo
 
@@ -55,17 +56,10 @@ def recognise_config(
     if (saved := (metadata or {}).get(CONFIG_KEY)) is not None:
         return saved_config(saved, SanaConfig, SANA, where)
 
-    def probe(name: str) -> TensorInfo | None:
-        return infos.get(name if layout == "official" else diffusers_names(name, guidance_embed=False)[0])
+    def stored(name: str) -> str:
+        return name if layout == "official" else diffusers_names(name, guidance_embed=False)[0]
 
-    def need(name: str, axes: int) -> tuple[int, ...]:
-        info = probe(name)
-        if info is None or len(info.shape) != axes:
-            raise WeightsError(
-                f"{where} is not a SANA transformer: {name} is {info.shape if info else 'missing'}."
-            )
-        return info.shape
-
+    need = Shapes(infos, "SANA", where, stored).need
     width, channels, patch, _ = need("x_embedder.proj.weight", 4)
     if patch != 1:
         raise WeightsError(f"{where} has patches of {patch}x{patch} latents; the released models have 1x1.")
@@ -75,11 +69,10 @@ def recognise_config(
             "do not tell its number of heads: load it from a diffusers folder, whose config.json does."
         )
     hidden = need("blocks.0.mlp.point_conv.conv.weight", 4)[1]
-    guidance_name = "cfg_embedder.mlp.0.weight"
     prefix = "blocks." if layout == "official" else "transformer_blocks."
     blocks = {int(m[1]) for name in infos if (m := re.match(re.escape(prefix) + r"(\d+)\.", name))}
     pixels = table_pixels(infos, layout) or (entry.width if entry else 1024)
-    sprint = probe(guidance_name) is not None
+    sprint = stored("cfg_embedder.mlp.0.weight") in infos
     config = SanaConfig(
         depth=max(blocks) + 1,
         width=width,
@@ -87,7 +80,7 @@ def recognise_config(
         text_width=need("y_embedder.y_proj.fc1.weight", 2)[1],
         latent_channels=channels,
         mlp_ratio=hidden / width,
-        qk_norm=probe("blocks.0.attn.q_norm.weight") is not None,
+        qk_norm=stored("blocks.0.attn.q_norm.weight") in infos,
         guidance_embed=sprint,
         time_scale=1.0 if sprint else entry.time_scale if entry else 1000.0,  # Sprint was trained on t itself
         position_interpolation=INTERPOLATION.get(pixels),

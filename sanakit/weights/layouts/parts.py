@@ -44,6 +44,7 @@ from sanakit.weights.read.files import TensorFiles, open_component
 
 Module = TypeVar("Module", bound=nn.Module)
 Described = TypeVar("Described")
+Config = TypeVar("Config", bound=SanaConfig)
 Pairs = Iterable[tuple[Sequence[str], Sequence[str]]]  # names in the file, names in the module
 
 # By layout; "sanakit" has our modules' own names, of quantised weights.
@@ -204,10 +205,8 @@ def diffusers_renames(names: Iterable[str], config: SanaConfig) -> list[diffuser
     """Pair a transformer's own `names` with those of diffusers."""
     if isinstance(config, SanaVideoConfig):
         return sana_video.renames(names)
-    if isinstance(config, SanaStreamingConfig):
-        return sana_streaming.renames(names)
-    if isinstance(config, SanaVideo2Config):
-        return sana_video2.renames(names)
+    if isinstance(config, SanaStreamingConfig | SanaVideo2Config):
+        return [((name,), (name,)) for name in names]  # their folders keep the official names
     if isinstance(config, SanaWMConfig):
         return sana_wm.renames(names)
     return diffusers.renames(names, guidance_embed=config.guidance_embed)
@@ -302,49 +301,61 @@ def _folder_config(source: ModelSource, kind: str) -> SanaConfig:
     path = source.part("transformer", kind) / "config.json"
     if kind == SANA:
         return _sana_config(path)
-    readers = {sana_wm.CLASS: sana_wm.read_config, sana_video2.CLASS: sana_video2.read_config}
-    readers[sana_streaming.CLASS] = sana_streaming.read_config
+    readers = {layout.CLASS: layout.read_config for layout in (sana_streaming, sana_video2, sana_wm)}
     return readers.get(kind, sana_video.read_config)(read_json(path), str(path))
 
 
 def _video_config(source: ModelSource, files: TensorFiles, layout: str) -> SanaVideoConfig:
     """Return the sizes of a transformer of clips in a single file, all as for `file_config`."""
-    if beside := config_beside(source, layout, sana_video.CLASS, sana_video.CAUSAL):
-        return sana_video.read_config(read_json(beside), str(beside))
-    where = str(source.path)
-    if (saved := files.metadata.get(official.CONFIG_KEY)) is not None:
-        return official.saved_config(saved, SanaVideoConfig, SANA_VIDEO, where)
-    return sana_video.recognise_config(
-        files.infos, layout=layout, metadata=files.metadata, name=source.path.name, where=where
+    beside = config_beside(source, layout, sana_video.CLASS, sana_video.CAUSAL)
+    told = _told_config(source, files, beside, sana_video.read_config, SanaVideoConfig, SANA_VIDEO)
+    return told or sana_video.recognise_config(
+        files.infos,
+        layout=layout,
+        metadata=files.metadata,
+        name=source.path.name,
+        where=str(source.path),
     )
 
 
 def _streaming_config(source: ModelSource, files: TensorFiles) -> SanaStreamingConfig:
     """Return the sizes of a SANA-Streaming in a single file, all as for `file_config`."""
-    if beside := config_beside(source, "diffusers", sana_streaming.CLASS):  # its tensors have one layout
-        return sana_streaming.read_config(read_json(beside), str(beside))
-    if (saved := files.metadata.get(official.CONFIG_KEY)) is not None:
-        return official.saved_config(saved, SanaStreamingConfig, SANA_STREAMING, str(source.path))
-    return sana_streaming.recognise_config(files.infos, where=str(source.path))
+    beside = config_beside(source, "diffusers", sana_streaming.CLASS)  # its tensors have one layout
+    read = sana_streaming.read_config
+    told = _told_config(source, files, beside, read, SanaStreamingConfig, SANA_STREAMING)
+    return told or sana_streaming.recognise_config(files.infos, where=str(source.path))
 
 
 def _video2_config(source: ModelSource, files: TensorFiles) -> SanaVideo2Config:
     """Return the sizes of a SANA-Video 2.0 in a single file, all as for `file_config`."""
-    if beside := config_beside(source, "diffusers", sana_video2.CLASS):  # its tensors have one layout
-        return sana_video2.read_config(read_json(beside), str(beside))
-    if (saved := files.metadata.get(official.CONFIG_KEY)) is not None:
-        return official.saved_config(saved, SanaVideo2Config, SANA_VIDEO2, str(source.path))
-    return sana_video2.recognise_config(files.infos, where=str(source.path))
+    beside = config_beside(source, "diffusers", sana_video2.CLASS)  # its tensors have one layout
+    told = _told_config(source, files, beside, sana_video2.read_config, SanaVideo2Config, SANA_VIDEO2)
+    return told or sana_video2.recognise_config(files.infos, where=str(source.path))
 
 
 def _world_config(source: ModelSource, files: TensorFiles, layout: str) -> SanaWMConfig:
     """Return the sizes of a world model in a single file, all as for `file_config`."""
-    if beside := config_beside(source, layout, sana_wm.CLASS):
-        return sana_wm.read_config(read_json(beside), str(beside))
-    where = str(source.path)
+    beside = config_beside(source, layout, sana_wm.CLASS)
+    told = _told_config(source, files, beside, sana_wm.read_config, SanaWMConfig, SANA_WM)
+    return told or sana_wm.recognise_config(
+        files.infos, metadata=files.metadata, name=source.path.name, where=str(source.path)
+    )
+
+
+def _told_config(
+    source: ModelSource,
+    files: TensorFiles,
+    beside: Path | None,
+    read: Callable[[dict[str, Any], str], Config],
+    kind: type[Config],
+    allowed: Mapping[str, Allowed],
+) -> Config | None:
+    """Return the sizes that a config.json beside a single file tells, else the file itself; None: neither."""
+    if beside:
+        return read(read_json(beside), str(beside))
     if (saved := files.metadata.get(official.CONFIG_KEY)) is not None:
-        return official.saved_config(saved, SanaWMConfig, SANA_WM, where)
-    return sana_wm.recognise_config(files.infos, metadata=files.metadata, name=source.path.name, where=where)
+        return official.saved_config(saved, kind, allowed, str(source.path))
+    return None
 
 
 def _autoencoder_config(path: Path) -> DCAEConfig:

@@ -22,6 +22,7 @@ from sanakit.models.video.sana_video import (
 )
 from sanakit.weights.layouts import diffusers
 from sanakit.weights.layouts.fields import VIDEO_TRANSFORMER, check_fields
+from sanakit.weights.layouts.shapes import Shapes
 from sanakit.weights.read.disk import AGAIN
 from sanakit.weights.read.header import TensorInfo
 from sanakit.weights.read.pickled import NESTS
@@ -126,14 +127,10 @@ def recognise_config(
     Raises WeightsError when the tensors are not of one, or of an unknown width.
     """
 
-    def need(ours: str, axes: int) -> tuple[int, ...]:
-        info = infos.get(ours if layout == "official" else diffusers_names(ours)[0])
-        if info is None or len(info.shape) != axes:
-            raise WeightsError(
-                f"{where} is not a SANA-Video transformer: {ours} is {info.shape if info else 'missing'}."
-            )
-        return info.shape
+    def stored(ours: str) -> str:
+        return ours if layout == "official" else diffusers_names(ours)[0]
 
+    need = Shapes(infos, "SANA-Video", where, stored).need
     width, channels, over_time, patch, other = need("x_embedder.proj.weight", 5)
     if over_time != 1 or patch != other:
         raise WeightsError(
@@ -148,14 +145,13 @@ def recognise_config(
     blocks = {
         int(found[1]) for ours in infos if (found := re.match(r"(?:transformer_)?blocks\.(\d+)\.", ours))
     }
-    norm = "blocks.0.attn.q_norm.weight"
     return replace(
         _HEADS[width],
         depth=max(blocks) + 1,
         text_width=need("y_embedder.y_proj.fc1.weight", 2)[1],
         latent_channels=channels,
         mlp_ratio=need("blocks.0.mlp.point_conv.conv.weight", 4)[1] / width,
-        qk_norm=(norm if layout == "official" else diffusers_names(norm)[0]) in infos,
+        qk_norm=stored("blocks.0.attn.q_norm.weight") in infos,
         sample_size=(SANA_VIDEO_2B_480P if patch > 1 else SANA_VIDEO_2B_720P).sample_size,
         patch=patch,
         causal=NESTS[0] in metadata or _CAUSAL_NAMES.search(name) is not None,

@@ -17,6 +17,7 @@ from sanakit.errors import SettingsError, WeightsError
 from sanakit.models.world.config import SANA_WM_1600M, SanaWMConfig, Variant
 from sanakit.weights.layouts.diffusers import Rename
 from sanakit.weights.layouts.fields import SANA_WM, WORLD_TRANSFORMER, check_fields
+from sanakit.weights.layouts.shapes import Shapes
 from sanakit.weights.read.disk import AGAIN
 from sanakit.weights.read.header import TensorInfo
 from sanakit.weights.read.pickled import NESTS
@@ -158,17 +159,8 @@ def recognise_config(
     tells the variant. Raises WeightsError when the tensors are not of one, or of an unknown width.
     """
 
-    def need(tensor: str, axes: int) -> tuple[int, ...]:
-        info = infos.get(tensor)
-        if info is None or len(info.shape) != axes:
-            raise WeightsError(
-                f"{where} is not a SANA-WM transformer: {tensor} is {info.shape if info else 'missing'}."
-            )
-        return info.shape
-
-    def numbers(tensor: str) -> set[int]:
-        return {int(found[1]) for one in infos if (found := re.fullmatch(rf"blocks\.(\d+)\.{tensor}", one))}
-
+    shapes = Shapes(infos, "SANA-WM", where)
+    need = shapes.need
     width, channels, *patch = need("x_embedder.proj.weight", 5)
     if patch != [1, 1, 1]:
         sides = "x".join(map(str, patch))
@@ -178,9 +170,9 @@ def recognise_config(
             f"{where} has width {width}; the released size has {SANA_WM_1600M.width}. Shapes do not tell its "
             "number of heads: load it from a diffusers folder, whose config.json does."
         )
-    blocks, delta = numbers(r"attn\.A_log"), numbers(r"attn\.conv_k\.weight")
-    softmax, added = sorted(blocks - delta), numbers(r"plucker_proj\.weight")
-    config = replace(
+    blocks, delta = shapes.blocks("attn.A_log"), shapes.blocks("attn.conv_k.weight")
+    softmax, added = sorted(blocks - delta), shapes.blocks("plucker_proj.weight")
+    return replace(
         SANA_WM_1600M,
         depth=max(blocks, default=0) + 1,
         cross_heads=_CROSS_HEADS[width],
@@ -194,7 +186,6 @@ def recognise_config(
         plucker_blocks=None if added == blocks else len(added),
         variant=_variant(metadata, name),
     )
-    return config
 
 
 def _variant(metadata: Mapping[str, Any], name: str) -> Variant:

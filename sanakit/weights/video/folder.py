@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sanakit.errors import OutputError, SettingsError
+from sanakit.errors import SettingsError
 from sanakit.models.video.sana_video import SanaVideo
 from sanakit.models.video.wan_vae import WanVAE
 from sanakit.text.encoder import TextEncoder
@@ -21,6 +21,7 @@ from sanakit.weights.save import (
     DEFAULTS,
     DPM_SCHEDULER,
     check_floats,
+    check_model,
     check_replaced,
     exported,
     save_autoencoder,
@@ -65,19 +66,14 @@ def save_video(
     flow_shift: > 0, the shift it was trained and is sampled with. frames, rate: of a clip, and how many a
     second. motion: the score behind each prompt, 0 for none. defaults: steps, guidance, width, height and
     solver. dtype: to store in. Others: as for `save_diffusers`. Returns the folder.
-    Raises OutputError when it cannot be written, SettingsError for an unknown default, a transformer in
-    chunks, which diffusers has no class for, quantised layers and adapters, and SizeError for frames that the
-    autoencoder cannot hold.
+    Raises OutputError when it cannot be written; SettingsError for a shift or default out of range, a
+    transformer in chunks, which diffusers has no class for, quantised layers and adapters; and SizeError for
+    frames that the autoencoder cannot hold.
     """
     check_floats(transformer, text_encoder.model)
     if transformer.config.causal:
         raise SettingsError("diffusers has no pipeline of models in chunks: save one that draws whole clips.")
-    if unknown := set(defaults or {}) - set(DEFAULTS):
-        raise SettingsError(
-            f"There are no defaults named {', '.join(sorted(unknown))}: use {', '.join(DEFAULTS)}."
-        )
-    if autoencoder.encoder is None or autoencoder.decoder is None:
-        raise OutputError("A model's folder needs the whole autoencoder: load it with part='both'.")
+    check_model(autoencoder, flow_shift, defaults, DEFAULTS)
     autoencoder.config.frame_rule.latents(frames)
     dtype, path = parse_dtype(dtype), Path(folder).expanduser()
     check_replaced(path, INDEX, "model")

@@ -26,7 +26,7 @@ from sanakit.models.contracts import VideoCodecConfig
 from sanakit.models.sana import SanaConfig
 from sanakit.models.streaming.config import SanaStreamingConfig
 from sanakit.models.video.frame_rule import FrameRule
-from sanakit.models.video.sana_video import SanaVideoConfig
+from sanakit.models.video.sana_video import SanaVideoConfig, VideoConfig
 from sanakit.models.video.sana_video2 import SanaVideo2Config
 from sanakit.models.world.config import SanaWMConfig
 from sanakit.text.video import NEGATIVE_PROMPT
@@ -64,8 +64,8 @@ class ChunkSettings:
         return Euler(torch.tensor([*times, 0.0], dtype=torch.float64, device="cpu"))
 
 
-# SANA-WM's student: three latents, 24 frames, in four steps.
-WORLD_CHUNKS = ChunkSettings(length=3, times=(1.0, 0.96, 0.889, 0.727), shift=None)
+# SANA-WM's student: three latents, 24 frames, at LongSANA's four times.
+WORLD_CHUNKS = ChunkSettings(length=3, shift=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,7 +149,7 @@ def world_configs(source: ModelSource) -> tuple[SanaWMConfig, VideoCodecConfig]:
     """Return the sizes of a source's transformer and autoencoder. Raises WeightsError for other models."""
     config = _whole_config(source, "world")
     if not isinstance(config, SanaWMConfig):
-        kind = "clips" if isinstance(config, SanaVideoConfig) else "images"
+        kind = "clips" if isinstance(config, VideoConfig) else "images"
         raise WeightsError(f"{source.path} is a model of {kind}, which no camera path steers: use SANA-WM.")
     codec = _codec_config(source)
     if config.plucker_channels != 6 * codec.frame_rule.per_latent:

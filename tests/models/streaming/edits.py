@@ -16,7 +16,7 @@ from torch import Tensor
 from sanakit.models.layers import sinusoid
 from sanakit.models.streaming.config import SanaStreamingConfig
 from sanakit.models.streaming.sana_streaming import SanaStreaming
-from tests.models.video.sana_video2.written_out import cross, linear, rms, softmax_numbers, turned
+from tests.models.video.sana_video2.written_out import angles_at, cross, linear, rms, softmax_numbers, turned
 
 TINY = SanaStreamingConfig(
     depth=4, width=64, cross_heads=2, head_dim=32, text_width=12, latent_channels=4, max_positions=32
@@ -75,7 +75,7 @@ def _chunk(weights, config, latents, t, text, past, start):
     frames, height, width = latents.shape[1:]
     tokens = height * width
     places = [(start + f, y, x) for f in range(frames) for y in range(height) for x in range(width)]
-    angles = torch.stack([_angles(place, config.head_dim) for place in places])
+    angles = torch.stack([angles_at(place, config.head_dim) for place in places])
     x = (
         latents.flatten(1).T @ weights["x_embedder.proj.weight"].flatten(1).T
         + weights["x_embedder.proj.bias"]
@@ -186,14 +186,3 @@ def _ffn(weights, name, x, grid, before):
     left = torch.cat([zero if before is None else before, y[:-1]])
     right = torch.cat([y[1:], zero])
     return (y + left @ taps[0].T + y @ taps[1].T + right @ taps[2].T).flatten(0, 1), y[-1:]
-
-
-def _angles(place, width):
-    side = 2 * (width // 6)
-    channels = (width - 2 * side, side, side)
-    return torch.cat(
-        [
-            p * 10000.0 ** (-2 * torch.arange(m // 2).double() / m)
-            for p, m in zip(place, channels, strict=True)
-        ]
-    )

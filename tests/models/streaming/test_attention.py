@@ -12,7 +12,7 @@ from sanakit.models.video.sana_video_blocks import ClipGrid
 from sanakit.models.world.attention import WorldView
 from sanakit.ops.rotary_linear_attention import rotations
 from tests.models.streaming.edits import TINY
-from tests.models.world.worlds import apart
+from tests.models.video.sana_video2.written_out import apart
 
 
 def view(frames: range, chunks: list[int] | None = None) -> WorldView:

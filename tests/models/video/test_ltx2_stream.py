@@ -186,6 +186,16 @@ def test_chunks_that_do_not_fit_are_refused():
     assert list(model.decode_stream(iter(()))) == []
 
 
+def test_memory_is_estimated_of_the_halves_that_are_there():
+    whole, encoder, decoder = build(), build(part="encoder"), build(part="decoder")
+    assert encoder.encode_bytes(9, 64, 64) == whole.encode_bytes(9, 64, 64)
+    assert decoder.decode_bytes(2, 64, 64) == whole.decode_bytes(2, 64, 64)
+    with pytest.raises(SettingsError, match="only its encoder"):
+        encoder.decode_bytes(2, 64, 64)
+    with pytest.raises(SettingsError, match="only its decoder"):
+        decoder.encode_bytes(9, 64, 64)
+
+
 def test_the_published_decoders_look_22_and_14_latents_ahead():
     assert (LTX2_VAE.lookahead, LTX23_VAE.lookahead) == (22, 14)
     assert LTX2VAEConfig(decoder_causal=True).lookahead == 0

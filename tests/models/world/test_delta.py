@@ -7,7 +7,7 @@ from torch import nn
 
 from sanakit.models.world.delta import EPSILON, delta_attention, frame_gates
 from sanakit.ops.rotary_linear_attention import rotations
-from tests.models.world.worlds import apart
+from tests.models.video.sana_video2.written_out import apart
 
 
 def drawn(frames: int):

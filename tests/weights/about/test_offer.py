@@ -61,6 +61,7 @@ def test_the_default_model_need_not_be_named() -> None:
     assert all(line.startswith('sana generate "') and "--model" not in line for line in found.commands)
     assert found.example_prompts
     assert (found.width, found.height) in found.sizes
+    assert found.control_models == ("pocket-lines",)
 
 
 def test_a_model_that_says_little_has_one_example(tiny) -> None:
@@ -86,5 +87,7 @@ def test_a_release_is_told_from_the_catalog_without_a_download(name, monkeypatch
 def test_what_is_not_there_or_draws_nothing_is_an_error(tiny) -> None:
     with pytest.raises(ModelNotFoundError, match="pocket"):
         offer("pokcet")
-    with pytest.raises(WeightsError, match="draws no images alone"):
+    with pytest.raises(WeightsError, match=r"draws no images alone: look into it by `sana inspect`\.$"):
         offer(tiny.folder / "vae")
+    with pytest.raises(WeightsError, match="or steer a model by it with --control-model"):
+        offer("pocket-lines")

@@ -44,8 +44,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_models_are_told_by_name_with_their_bytes_and_others_are_counted(cache: Path):
     shelf = models_here()
     names = [model.name for model in shelf.models]
-    assert names[0] == "pocket"
-    assert set(names[1:]) == {"sana-0.6b-1024", "someone/mine"}
+    assert names[:2] == ["pocket", "pocket-lines"]
+    assert set(names[2:]) == {"sana-0.6b-1024", "someone/mine"}
     assert shelf.others == 1
     assert shelf.other_bytes == len(json.dumps({"_class_name": "FluxPipeline"}))
     mine = find_here("someone/mine")
@@ -69,6 +69,8 @@ def test_removing_frees_one_download_and_nothing_else(cache: Path):
 def test_embedded_models_and_strangers_are_not_removed(cache: Path):
     with pytest.raises(WeightsError, match="part of this package"):
         remove_model(find_here("pocket"))
+    with pytest.raises(WeightsError, match="part of this package"):
+        remove_model(find_here("pocket-lines"))
     with pytest.raises(ModelNotFoundError, match="sana list"):
         find_here("stranger/flux")
 
@@ -85,5 +87,9 @@ def test_without_a_cache_the_embedded_models_are_there(tmp_path: Path, monkeypat
     scan = huggingface_hub.scan_cache_dir
     monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: scan(tmp_path / "none"))
     shelf = models_here()
-    assert [model.kind for model in shelf.models] == ["embedded"] * len(shelf.models)
+    assert [(model.name, model.kind) for model in shelf.models] == [
+        ("pocket", "embedded"),
+        ("pocket-lines", "embedded"),
+    ]
+    assert shelf.models[1].licence == "Apache-2.0"
     assert shelf.models[0].bytes > 10**7

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import SanaVideoTransformer3DModel
-from torch import Tensor
 
 from sanakit.errors import WeightsError
 from sanakit.models.sana import Sana
@@ -38,8 +37,8 @@ from sanakit.weights.layouts.sana_video import (
     size_name,
     write_config,
 )
-from sanakit.weights.read.header import TensorInfo
 from tests.models.video.clips import TINY, apart, inputs, prepared, published, randomised, run_published
+from tests.weights.layouts.tensors import headers, same
 
 SIZES = {
     "480p": SANA_VIDEO_2B_480P,
@@ -50,17 +49,9 @@ SIZES = {
 PUBLISHED = {"SANA-Video 2B 480p", "SANA-Video 2B 720p", "LongSANA 2B 480p"}
 
 
-def headers(state: dict[str, Tensor]) -> dict[str, TensorInfo]:
-    return {name: TensorInfo(tuple(tensor.shape), "float32") for name, tensor in state.items()}
-
-
 def on_meta(config) -> SanaVideo:
     with torch.device("meta"):
         return SanaVideo(config)
-
-
-def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 @pytest.fixture

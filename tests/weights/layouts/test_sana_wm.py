@@ -11,7 +11,6 @@ import pytest
 import torch
 from diffusers import SanaWMTransformer3DModel
 from safetensors.torch import save_file
-from torch import Tensor
 
 from sanakit.errors import WeightsError
 from sanakit.models.video.sana_video import SanaVideo
@@ -32,8 +31,8 @@ from sanakit.weights.layouts.sana_wm import (
     size_name,
     write_config,
 )
-from sanakit.weights.read.header import TensorInfo
 from tests.models.world.worlds import TINY, apart, inputs, published, randomised, run_published
+from tests.weights.layouts.tensors import headers, same
 
 FILES = {  # of the releases
     "sana_wm_1600m_720p.safetensors": SANA_WM_1600M,
@@ -46,14 +45,6 @@ WHOLE = replace(TINY, rounded=True)
 def on_meta(config: SanaWMConfig) -> SanaWM:
     with torch.device("meta"):
         return SanaWM(config)
-
-
-def headers(state: dict[str, Tensor]) -> dict[str, TensorInfo]:
-    return {name: TensorInfo(tuple(tensor.shape), "float32") for name, tensor in state.items()}
-
-
-def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 @pytest.fixture

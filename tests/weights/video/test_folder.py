@@ -80,6 +80,8 @@ def test_diffusers_opens_it(parts: dict[str, Any], tmp_path: Path) -> None:
     [
         ({"frames": 10}, SizeError, "10 frames"),
         ({"defaults": {"strength": 1}}, SettingsError, "no defaults named strength"),
+        ({"flow_shift": 0.0}, SettingsError, "flow_shift is 0.0"),
+        ({"flow_shift": float("nan")}, SettingsError, "flow_shift is nan"),
         ({"transformer": "causal"}, SettingsError, "models in chunks"),
         ({"autoencoder": "decoder"}, OutputError, "whole autoencoder"),
     ],

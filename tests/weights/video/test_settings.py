@@ -11,9 +11,16 @@ import pytest
 from sanakit.clips.sizes import trained_sizes
 from sanakit.errors import WeightsError
 from sanakit.text.video import NEGATIVE_PROMPT, VIDEO_INSTRUCTION
+from sanakit.weights import save_transformer
 from sanakit.weights.find.resolve import resolve
 from sanakit.weights.settings import instruction_of
-from sanakit.weights.video.settings import ChunkSettings, load_video_configs, load_video_settings
+from sanakit.weights.video.settings import (
+    ChunkSettings,
+    load_video_configs,
+    load_video_settings,
+    load_world_configs,
+)
+from tests.models.video.sana_video2 import written_out as video2
 from tests.pipelines.video.tiny import AUTOENCODER, TRANSFORMER, save_tiny
 
 
@@ -142,3 +149,11 @@ def test_wrong_chunks_are_told_with_their_file(causal, chunks, sentence) -> None
 def test_chunks_of_a_model_of_whole_clips_are_refused(plain) -> None:
     with pytest.raises(WeightsError, match="its transformer is not causal: leave them out"):
         told(plain, chunks={"length": 2})
+
+
+def test_every_model_of_clips_is_called_one_where_worlds_are_asked_for(plain, tmp_path) -> None:
+    later = save_tiny(tmp_path / "later")
+    save_transformer(later / "transformer", video2.randomised(video2.TINY))
+    for folder in (plain, later):
+        with pytest.raises(WeightsError, match="is a model of clips, which no camera path steers"):
+            load_world_configs(folder)

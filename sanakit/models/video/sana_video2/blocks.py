@@ -16,13 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sanakit.models.layers import CrossAttention, Linear, Modulation, RMSNorm, TextKeysValues, band, branches
+from sanakit.models.layers import Linear, Modulation, TextKeysValues, band, branches
 from sanakit.models.video.sana_video2.attention import GatedLinearAttention, GatedSoftmaxAttention
 from sanakit.models.video.sana_video2.config import SanaVideo2Config
 from sanakit.models.video.sana_video2.residuals import ATTENTION, FEED_FORWARD, DepthSources
+from sanakit.models.video.sana_video_blocks import text_attention
 from sanakit.ops.modulation import modulated_norm
-
-_TEXT_EPS = 1e-6  # of the norms in attention to text, which SANA's other models have at 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +69,7 @@ class Video2Block(nn.Module):
             if self.is_softmax
             else GatedLinearAttention(width, config.head_dim)
         )
-        self.cross_attn = CrossAttention(width, config.cross_heads, config.qk_norm)
-        self.cross_attn.q_norm, self.cross_attn.k_norm = RMSNorm(width, _TEXT_EPS), RMSNorm(width, _TEXT_EPS)
+        self.cross_attn = text_attention(config)
         self.mlp = SwiGLU(width, config.mlp_ratio)
 
     def forward(

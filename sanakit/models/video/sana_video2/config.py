@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from sanakit.errors import SettingsError
 from sanakit.models.video.sana_video import VideoConfig
+from sanakit.models.video.sana_video_blocks import spread_evenly
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,8 +44,7 @@ class SanaVideo2Config(VideoConfig):
     @property
     def softmax_blocks(self) -> tuple[int, ...]:
         """The numbers of the blocks with softmax attention, from 0."""
-        count = max(1, int(self.depth * self.softmax_share))
-        return tuple(int((number + 1) * self.depth / count) - 1 for number in range(count))
+        return spread_evenly(self.depth, self.softmax_share)
 
     def ends_group(self, block: int) -> bool:
         """Return whether a block, from 0 on, is the last one of its group."""

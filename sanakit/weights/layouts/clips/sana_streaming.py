@@ -9,7 +9,7 @@ Source: NVlabs/Sana's V2V models.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -19,8 +19,8 @@ from sanakit.models.streaming.config import (
     SANA_STREAMING_2B_BIDIRECTIONAL,
     SanaStreamingConfig,
 )
-from sanakit.weights.layouts.diffusers import Rename
 from sanakit.weights.layouts.fields import SANA_STREAMING, check_fields
+from sanakit.weights.layouts.shapes import Shapes
 from sanakit.weights.read.disk import AGAIN
 from sanakit.weights.read.header import TensorInfo
 
@@ -30,11 +30,6 @@ _NAMES = {
     SANA_STREAMING_2B: "SANA-Streaming 2B 720p",
     SANA_STREAMING_2B_BIDIRECTIONAL: "SANA-Streaming 2B 720p, whole clips",
 }
-
-
-def renames(official_names: Iterable[str]) -> list[Rename]:
-    """Pair each official parameter with its name in a folder: the same one."""
-    return [((name,), (name,)) for name in official_names]
 
 
 def size_name(config: SanaStreamingConfig) -> str:
@@ -76,19 +71,8 @@ def recognise_config(infos: Mapping[str, TensorInfo], *, where: str) -> SanaStre
     Raises WeightsError when the tensors are not of one, or of an unknown width.
     """
 
-    def need(tensor: str, axes: int) -> tuple[int, ...]:
-        info = infos.get(tensor)
-        if info is None or len(info.shape) != axes:
-            raise WeightsError(
-                f"{where} is not a SANA-Streaming transformer: {tensor} is "
-                f"{info.shape if info else 'missing'}."
-            )
-        return info.shape
-
-    def numbers(tensor: str) -> list[int]:
-        found = (re.fullmatch(rf"blocks\.(\d+)\.{tensor}", name) for name in infos)
-        return sorted(int(one[1]) for one in found if one)
-
+    shapes = Shapes(infos, "SANA-Streaming", where)
+    need = shapes.need
     width, channels, *patch = need("x_embedder.proj.weight", 5)
     outputs = need("final_layer.linear.weight", 2)[0]
     if patch != [1, 1, 1] or channels != 2 * outputs:
@@ -101,8 +85,8 @@ def recognise_config(infos: Mapping[str, TensorInfo], *, where: str) -> SanaStre
             f"{where} has width {width}; the released size has {SANA_STREAMING_2B.width}. Shapes do not tell "
             "its number of heads: load it from a folder, whose config.json does."
         )
-    blocks, delta = numbers("scale_shift_table"), numbers(r"attn\.A_log")
-    depth, softmax = max(blocks, default=0) + 1, tuple(sorted(set(blocks) - set(delta)))
+    blocks, delta = shapes.blocks("scale_shift_table"), shapes.blocks("attn.A_log")
+    depth, softmax = max(blocks, default=0) + 1, tuple(sorted(blocks - delta))
     if not delta:
         raise WeightsError(f"{where} has no block with gated delta attention; the released one has. Use it.")
     taps = infos[f"blocks.{softmax[0]}.attn.q.weight"].shape[2:] if softmax else (3,)
@@ -110,7 +94,7 @@ def recognise_config(infos: Mapping[str, TensorInfo], *, where: str) -> SanaStre
         SANA_STREAMING_2B,
         depth=depth,
         cross_heads=_CROSS_HEADS[width],
-        head_dim=width // need(f"blocks.{delta[0]}.attn.A_log", 1)[0],
+        head_dim=width // need(f"blocks.{min(delta)}.attn.A_log", 1)[0],
         text_width=need("y_embedder.y_proj.fc1.weight", 2)[1],
         latent_channels=outputs,
         mlp_ratio=need("blocks.0.mlp.point_conv.conv.weight", 4)[1] / width,

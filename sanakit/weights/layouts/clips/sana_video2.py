@@ -8,15 +8,14 @@ Source: NVlabs/Sana's sana_video2.py; fields checked against sglang 0.5.23's San
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from sanakit.errors import SettingsError, WeightsError
 from sanakit.models.video.sana_video2 import SANA_VIDEO2_5B, SANA_VIDEO2_14B, SanaVideo2Config
-from sanakit.weights.layouts.diffusers import Rename
 from sanakit.weights.layouts.fields import VIDEO2_TRANSFORMER, check_fields
+from sanakit.weights.layouts.shapes import Shapes
 from sanakit.weights.read.disk import AGAIN
 from sanakit.weights.read.header import TensorInfo
 
@@ -32,11 +31,6 @@ _FIXED: dict[str, Any] = {
     "norm_eps": 1e-5,
     "timestep_norm_scale_factor": 1.0,
 }
-
-
-def renames(official_names: Iterable[str]) -> list[Rename]:
-    """Pair each official parameter with its name in a folder: the same one."""
-    return [((name,), (name,)) for name in official_names]
 
 
 def size_name(config: SanaVideo2Config) -> str:
@@ -107,19 +101,8 @@ def recognise_config(infos: Mapping[str, TensorInfo], *, where: str) -> SanaVide
     Raises WeightsError when the tensors are not of one, or of an unknown width.
     """
 
-    def need(tensor: str, axes: int) -> tuple[int, ...]:
-        info = infos.get(tensor)
-        if info is None or len(info.shape) != axes:
-            raise WeightsError(
-                f"{where} is not a SANA-Video 2.0 transformer: {tensor} is "
-                f"{info.shape if info else 'missing'}."
-            )
-        return info.shape
-
-    def numbers(tensor: str) -> list[int]:
-        found = (re.fullmatch(rf"blocks\.(\d+)\.{tensor}", name) for name in infos)
-        return sorted(int(one[1]) for one in found if one)
-
+    shapes = Shapes(infos, "SANA-Video 2.0", where)
+    need = shapes.need
     width, channels, *patch = need("x_embedder.proj.weight", 5)
     if patch != [1, 1, 1]:
         sides = "x".join(map(str, patch))
@@ -129,14 +112,14 @@ def recognise_config(infos: Mapping[str, TensorInfo], *, where: str) -> SanaVide
             f"{where} has width {width}; released sizes have {', '.join(map(str, _SIZES))}. Shapes do not "
             "tell its number of heads: load it from a folder, whose config.json does."
         )
-    blocks, linear = numbers("scale_shift_table"), numbers(r"attn\.o_norm\.weight")
-    depth, softmax = max(blocks, default=0) + 1, tuple(sorted(set(blocks) - set(linear)))
+    blocks, linear = shapes.blocks("scale_shift_table"), shapes.blocks("attn.o_norm.weight")
+    depth, softmax = max(blocks, default=0) + 1, tuple(sorted(blocks - linear))
     if not linear:
         raise WeightsError(f"{where} has no block with linear attention; released models have. Use one.")
     config = replace(
         _SIZES[width],
         depth=depth,
-        head_dim=need(f"blocks.{linear[0]}.attn.o_norm.weight", 1)[0],
+        head_dim=need(f"blocks.{min(linear)}.attn.o_norm.weight", 1)[0],
         text_width=need("y_embedder.y_proj.fc1.weight", 2)[1],
         latent_channels=channels,
         mlp_ratio=need("blocks.0.mlp.gate_proj.weight", 2)[0] / width,

@@ -69,7 +69,7 @@ def _one(weights: Weights, config: SanaVideo2Config, latents: Tensor, t: Tensor,
     tokens = height * columns
     places = [(f, y, x) for f in range(frames) for y in range(height) for x in range(columns)]
     angles = {
-        d: torch.stack([_angles(place, d) for place in places])
+        d: torch.stack([angles_at(place, d) for place in places])
         for d in (config.head_dim, config.softmax_head_dim)
     }
     x = F.linear(
@@ -154,7 +154,7 @@ def turned(x: Tensor, angles: Tensor) -> Tensor:
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
 
 
-def _angles(place: tuple[int, int, int], width: int) -> Tensor:
+def angles_at(place: tuple[int, int, int], width: int) -> Tensor:
     side = 2 * (width // 6)
     channels = (width - 2 * side, side, side)
     parts = [

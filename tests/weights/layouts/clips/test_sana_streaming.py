@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from sanakit.errors import WeightsError
 from sanakit.models.streaming.config import (
@@ -28,16 +27,12 @@ from sanakit.weights.layouts.clips.sana_streaming import (
 from sanakit.weights.layouts.fields import SANA_STREAMING, check_fields
 from sanakit.weights.read.header import TensorInfo
 from tests.models.streaming.edits import TINY, inputs, randomised
+from tests.weights.layouts.tensors import headers, same
 
 
-def headers(config: SanaStreamingConfig) -> dict[str, TensorInfo]:
+def headers_of(config: SanaStreamingConfig) -> dict[str, TensorInfo]:
     with torch.device("meta"):
-        state = SanaStreaming(config).state_dict()
-    return {name: TensorInfo(tuple(tensor.shape), "float32") for name, tensor in state.items()}
-
-
-def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+        return headers(SanaStreaming(config).state_dict())
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +42,7 @@ def model() -> SanaStreaming:
 
 
 def test_names_and_shapes_of_the_official_file_are_the_published_ones():
-    shapes = {name: info.shape for name, info in headers(SANA_STREAMING_2B).items()}
+    shapes = {name: info.shape for name, info in headers_of(SANA_STREAMING_2B).items()}
     assert shapes["x_embedder.proj.weight"] == (2240, 256, 1, 1, 1)
     assert shapes["final_layer.linear.weight"] == (128, 2240)
     wide, line, heads = (2240, 2240), (2240,), (20,)
@@ -67,7 +62,7 @@ def test_names_and_shapes_of_the_official_file_are_the_published_ones():
         found = {key.removeprefix(name): shapes[key] for key in shapes if key.startswith(name)}
         assert found == shared | own
     assert shapes["blocks.0.mlp.t_conv.weight"] == (2240, 2240, 3, 1)
-    assert headers(SANA_STREAMING_2B_BIDIRECTIONAL)["blocks.3.attn.q.weight"].shape == wide
+    assert headers_of(SANA_STREAMING_2B_BIDIRECTIONAL)["blocks.3.attn.q.weight"].shape == wide
 
 
 @pytest.mark.parametrize(
@@ -80,7 +75,7 @@ def test_names_and_shapes_of_the_official_file_are_the_published_ones():
     ],
 )
 def test_sizes_and_variants_are_recognised_from_shapes(config):
-    assert recognise_config(headers(config), where="the file") == config
+    assert recognise_config(headers_of(config), where="the file") == config
 
 
 @pytest.mark.parametrize("config", [SANA_STREAMING_2B, SANA_STREAMING_2B_BIDIRECTIONAL, TINY])

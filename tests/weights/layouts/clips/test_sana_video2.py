@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from sanakit.errors import WeightsError
 from sanakit.models.video.sana_video2 import SANA_VIDEO2_5B, SANA_VIDEO2_14B, SanaVideo2, SanaVideo2Config
@@ -23,20 +22,12 @@ from sanakit.weights.layouts.clips.sana_video2 import (
 from sanakit.weights.layouts.fields import SANA_VIDEO2, check_fields
 from sanakit.weights.read.header import TensorInfo
 from tests.models.video.sana_video2.written_out import TINY, apart, inputs, randomised
+from tests.weights.layouts.tensors import headers, same
 
 
-def on_meta(config: SanaVideo2Config) -> SanaVideo2:
+def headers_of(config: SanaVideo2Config) -> dict[str, TensorInfo]:
     with torch.device("meta"):
-        return SanaVideo2(config)
-
-
-def headers(config: SanaVideo2Config) -> dict[str, TensorInfo]:
-    state = on_meta(config).state_dict()
-    return {name: TensorInfo(tuple(tensor.shape), "float32") for name, tensor in state.items()}
-
-
-def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+        return headers(SanaVideo2(config).state_dict())
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +37,7 @@ def model() -> SanaVideo2:
 
 
 def test_names_and_shapes_of_the_official_file_are_the_published_ones():
-    shapes = {name: info.shape for name, info in headers(SANA_VIDEO2_5B).items()}
+    shapes = {name: info.shape for name, info in headers_of(SANA_VIDEO2_5B).items()}
     assert shapes["x_embedder.proj.weight"] == (2560, 128, 1, 1, 1)
     assert shapes["t_embedder.mlp.0.weight"] == (2560, 256)
     assert {name: shapes[name] for name in shapes if name.startswith("attn_res.")} == {
@@ -87,11 +78,11 @@ def test_names_and_shapes_of_the_official_file_are_the_published_ones():
     ],
 )
 def test_sizes_are_recognised_from_shapes(config):
-    assert recognise_config(headers(config), where="the file") == config
+    assert recognise_config(headers_of(config), where="the file") == config
 
 
 def test_softmax_attention_in_other_places_is_refused():
-    infos = headers(replace(SANA_VIDEO2_5B, depth=4))
+    infos = headers_of(replace(SANA_VIDEO2_5B, depth=4))
     moved = {
         name.replace("blocks.3.", "blocks.9.")
         .replace("blocks.1.", "blocks.3.")

@@ -44,7 +44,7 @@ OF_ADAPTERS = {
 }
 # Those of recipes that learn from a reward.
 OF_REWARDS = {"rewards": "reward", "algorithm": "algorithm", "whole": "whole"}
-# What is said of a recipe that lacks one of these.
+# Reasons why a recipe takes none of these settings.
 REFUSED = {
     "source": "begins with nothing",
     "smoke": "has no short form",

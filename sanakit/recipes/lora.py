@@ -69,7 +69,6 @@ def lora(
     resolution: int | None = None,
     batch_size: int | None = None,
     rank: int = RANK,
-    learning_rate: float | None = None,
     caption: str | None = None,
     repeats: Mapping[str, int] | None = None,
     class_prompts: Sequence[str] = (),
@@ -90,7 +89,7 @@ def lora(
         resolution=resolution,
         plan=plan,
     )
-    settings = _settings(source, steps, batch_size, learning_rate, smoke=smoke)
+    settings = _settings(source, steps, batch_size, smoke=smoke)
     return adapter_run(data, output, source, settings, aim, workers=0 if smoke else WORKERS)
 
 
@@ -103,7 +102,6 @@ def dreambooth(
     resolution: int | None = None,
     batch_size: int | None = None,
     rank: int = RANK,
-    learning_rate: float | None = None,
     caption: str | None = None,
     repeats: Mapping[str, int] | None = None,
     class_prompts: Sequence[str] = (),
@@ -128,7 +126,6 @@ def dreambooth(
         resolution=resolution,
         batch_size=batch_size,
         rank=rank,
-        learning_rate=learning_rate,
         caption=caption,
         repeats=repeats,
         class_prompts=class_prompts,
@@ -140,12 +137,10 @@ def dreambooth(
 
 
 def _settings(
-    source: StrPath, steps: int | None, batch_size: int | None, learning_rate: float | None, *, smoke: bool
+    source: StrPath, steps: int | None, batch_size: int | None, *, smoke: bool
 ) -> Callable[[int], TrainConfig]:
     """Return the settings by the number of images: each is shown about `SHOWINGS` times."""
     config = PUBLISHED if load_configs(source)[0].width >= PUBLISHED_WIDTH else SMALL
-    if learning_rate is not None:
-        config = replace(config, learning_rate=learning_rate)
 
     def settings(images: int) -> TrainConfig:
         rounds = -(-images // config.batch_size)  # as few batches as hold all images, equally full

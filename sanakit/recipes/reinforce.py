@@ -14,6 +14,7 @@ from pathlib import Path
 from sanakit.errors import SettingsError
 from sanakit.recipes.finetune import PUBLISHED_WIDTH
 from sanakit.train.config import TrainConfig
+from sanakit.train.distributed.parallel import training_device
 from sanakit.train.reinforce.rewards import open_rewards
 from sanakit.train.reinforce.rollout import RolloutPlan
 from sanakit.train.run import Run
@@ -57,7 +58,6 @@ def reinforce(
     algorithm: str = "nft",
     whole: bool = False,
     rank: int | None = None,
-    learning_rate: float | None = None,
     smoke: bool = False,
 ) -> Run:
     """An adapter for `source`, or with `whole` a model, whose drawings of `data`'s prompts a reward likes."""
@@ -68,6 +68,7 @@ def reinforce(
         )
     published = load_configs(source)[0].width >= PUBLISHED_WIDTH
     aim = aim_for(PLAN if published else SMALL_PLAN, algorithm, whole=whole, rank=rank, smoke=smoke)
-    config = settings_for(PUBLISHED if published else SMALL, steps, learning_rate, whole=whole, smoke=smoke)
-    judges = [] if judge is None else [open_rewards([judge])]
-    return reinforce_run(source, config, aim, read_asked(data), open_rewards(rewards), judges)
+    config = settings_for(PUBLISHED if published else SMALL, steps, whole=whole, smoke=smoke)
+    device = training_device()
+    judges = [] if judge is None else [open_rewards([judge], device)]
+    return reinforce_run(source, config, aim, read_asked(data), open_rewards(rewards, device), judges)

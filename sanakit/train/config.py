@@ -83,16 +83,11 @@ class TrainConfig:
                 f"micro_batch = {self.micro_batch!r}, but it must be a whole number of at least 1, or None "
                 "for no limit."
             )
-        for name in ABOVE_ZERO:
-            if not (_number(value := getattr(self, name)) and 0 < value < inf):
-                raise SettingsError(f"{name} = {value!r}, but it must be a number above 0.")
+        check_above_zero(**{name: getattr(self, name) for name in ABOVE_ZERO})
         for name in SHARES:
             if not (_number(value := getattr(self, name)) and 0 <= value <= 1):
                 raise SettingsError(f"{name} = {value!r}, but it must be a number from 0 to 1.")
-        if not (_number(self.weight_decay) and 0 <= self.weight_decay < inf):
-            raise SettingsError(
-                f"weight_decay = {self.weight_decay!r}, but it must be a number of at least 0."
-            )
+        check_weight("weight_decay", self.weight_decay)
         for name, count in (("betas", 2), ("came_betas", 3)):
             values = getattr(self, name)
             if len(values) != count or not all(_number(beta) and 0 <= beta < 1 for beta in values):
@@ -141,6 +136,19 @@ class TrainConfig:
         fallen = (step - start) / max(1.0, self.steps - start)
         shape = 1 - fallen if self.decay == "linear" else 0.5 * (1 + cos(pi * fallen))
         return warm * max(self.final_fraction, shape)
+
+
+def check_above_zero(**values: float) -> None:
+    """Raise SettingsError unless all are finite numbers above 0."""
+    for name, value in values.items():
+        if not (_number(value) and 0 < value < inf):
+            raise SettingsError(f"{name} = {value!r}, but it must be a number above 0.")
+
+
+def check_weight(name: str, value: float) -> None:
+    """Raise SettingsError unless the weight of a term is a finite number of at least 0."""
+    if not (_number(value) and 0 <= value < inf):
+        raise SettingsError(f"{name} = {value!r}, but it must be a number of at least 0.")
 
 
 def _whole(value: Any) -> bool:

@@ -23,7 +23,7 @@ from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana
 from sanakit.ops.torch_private import compile_at_least
 from sanakit.text.encoder import TextEncoder
-from sanakit.train.config import Parallel, TrainConfig
+from sanakit.train.config import Parallel, TrainConfig, check_above_zero
 from sanakit.train.distributed.parallel import by_itself, processes
 from sanakit.train.loop import train
 from sanakit.train.objective import Objective
@@ -44,6 +44,12 @@ OF_ADAPTERS = {
 }
 # Those of recipes that learn from a reward.
 OF_REWARDS = {"rewards": "reward", "algorithm": "algorithm", "whole": "whole"}
+# Reasons why a recipe takes none of these settings.
+REFUSED = {
+    "source": "begins with nothing",
+    "smoke": "has no short form",
+    "autoencoder": "takes no autoencoder of another run",
+}
 log = logging.getLogger(__name__)
 
 Recipes = Mapping[str, tuple[str, str]]
@@ -95,7 +101,8 @@ def run_recipe(
     start from, catalog name or folder; None: the recipe's.
     resolution: in pixels; batch_size: of all processes; None: the recipe's own; for recipes that take them.
     smoke: only two small steps of it, or of each stage, as a check. more: settings that few recipes take, by
-    the names of their parameters, and `learning_rate`, which replaces the recipe's (`TrainConfig.at`).
+    the names of their parameters, and `learning_rate`, which replaces that of any recipe of one stage
+    (`TrainConfig.at`).
     parallel: how several processes share the model (`train/distributed/parallel.py`); None: the recipe's own.
     Each run's folder gets config.json (`train/record.py`); a resumed run tells what differs from it.
     Raises SettingsError for an unknown name, and for a source of other weights than the resumed run began
@@ -110,16 +117,17 @@ def run_recipe(
     taken = inspect.signature(make).parameters
     asked = {"source": source, "resolution": resolution, "batch_size": batch_size, "smoke": smoke or None}
     asked |= more or {}
-    rate = None if "learning_rate" in taken else asked.pop("learning_rate", None)
+    if (rate := asked.pop("learning_rate", None)) is not None:
+        check_above_zero(learning_rate=rate)  # before anything is loaded
     given = {word: value for word, value in asked.items() if value is not None}
     for word in given.keys() - taken.keys():
-        own = f"has a {word.replace('_', ' ')} of its own"
-        why = {"source": "begins with nothing", "smoke": "has no short form"}.get(word, own)
         option = (OF_ADAPTERS | OF_REWARDS).get(word, word).replace("_", "-")
+        own = f"has a {option.replace('-', ' ')} of its own"
+        why = REFUSED.get(word, own)
         if word in OF_ADAPTERS:
             why = f"takes no {option}" if "rank" in taken else "trains no adapter"
-        why = "learns from no reward" if word in OF_REWARDS else why
-        why = "takes no autoencoder of another run" if word == "autoencoder" else why
+        elif word in OF_REWARDS and "algorithm" not in taken:
+            why = "learns from no reward"
         raise SettingsError(f"The recipe {name} {why}: omit --{option}.")
     _refuse_old(output, resume)
     begins_with = given.get("source", taken["source"].default if "source" in taken else None)

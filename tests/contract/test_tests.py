@@ -68,7 +68,6 @@ ELSEWHERE = {
         "serve/web/view.py": "serve/web/test_page.py",
         "text/clip.py": "weights/test_clip.py",
         "train/feeds/cached_data.py": "recipes/test_finetune_cache.py",
-        "train/feeds/feed.py": "train/objectives/test_velocity.py",
         "train/feeds/latents.py": "train/objectives/test_flow_matching.py",
         "train/objective.py": "train/test_loop.py",
         "train/runs/image_report.py": "train/runs/test_finetune.py",

@@ -89,6 +89,8 @@ def test_all_weights_make_a_model_that_draws_as_its_rollouts_did(
 ) -> None:
     """Guidance above 1 on top of what was learned without it draws too far: the folder's own is 1."""
     command(*words(asked, tiny), "--whole", "--output", tmp_path / "run", "--steps", 1)
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert record["settings"]["learning_rate"] == pytest.approx(0.005)  # a tenth of an adapter's
     before, after = load_settings(tiny), load_settings(tmp_path / "run" / "model")
     assert before.guidance > 1
     assert (after.guidance, after.steps) == (1.0, PLAN.steps)
@@ -105,6 +107,22 @@ def test_other_algorithms_are_trained_by_the_same_loop(
     record = json.loads((tmp_path / "run" / "config.json").read_text())["choices"]
     assert record["algorithm"]["name"].lower() == algorithm.replace("flow-", "flow")
     assert (record["plan"]["draft_steps"] == 0) == (algorithm == "flow-grpo")
+
+
+def test_another_learning_rate_takes_the_place_of_both(asked, tiny, tmp_path, command: Command) -> None:
+    for name, more in (("adapter", ()), ("all", ("--whole",))):
+        output = tmp_path / name
+        command(*words(asked, tiny), *more, "--smoke", "--learning-rate", 0.01, "--output", output)
+        assert json.loads((output / "config.json").read_text())["settings"]["learning_rate"] == 0.01
+
+
+def test_networks_that_judge_are_where_the_model_is(asked, tiny, tmp_path, monkeypatch) -> None:
+    found = []
+    monkeypatch.setattr(reinforce, "training_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(reinforce, "open_rewards", lambda texts, device: found.append((*texts, device.type)))
+    monkeypatch.setattr(reinforce, "reinforce_run", lambda *given: None)
+    reinforce.reinforce(asked, tmp_path, source=tiny, rewards=["image-reward"], judge="pocket-clip")
+    assert sorted(found) == [("image-reward", "meta"), ("pocket-clip", "meta")]
 
 
 def test_what_cannot_be_is_told(asked, tiny, tmp_path, mistake) -> None:

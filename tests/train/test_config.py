@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from sanakit.errors import SettingsError
-from sanakit.train.config import TrainConfig
+from sanakit.train.config import TrainConfig, check_above_zero, check_weight
 
 
 def config(**settings) -> TrainConfig:
@@ -116,3 +118,16 @@ def test_what_lies_at_the_ends_of_its_range_is_taken():
 def test_a_smoke_run_and_another_length_are_checked_too():
     with pytest.raises(SettingsError, match="steps = 0"):
         config().lasting(0)
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, True, "1", None])
+def test_numbers_above_zero(value) -> None:
+    with pytest.raises(SettingsError, match=r"reach = .*above 0"):
+        check_above_zero(clip=1.0, reach=value)
+
+
+@pytest.mark.parametrize("value", [-1e-9, math.nan, math.inf, False, "1"])
+def test_weights_may_be_zero(value) -> None:
+    check_weight("kl", 0)
+    with pytest.raises(SettingsError, match="at least 0"):
+        check_weight("kl", value)

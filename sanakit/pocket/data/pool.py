@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from sanakit.errors import DataError
 from sanakit.images.hints import HintKind, make_hint
@@ -50,24 +51,53 @@ def build_pool(
     """
     assert codec.encoder is not None
     made_of = {
-        "samples": _digest(samples),
+        "samples": digest(samples),
         "data": pocket.fingerprint,
         "codec": weights_sha256(codec.encoder),
     }
-    started, done = folder / STARTED, folder / DONE
-    for file in (started, done):
-        if file.exists() and json.loads(file.read_text(encoding="utf-8")) != made_of:
-            raise DataError(f"{folder} holds other samples, or another codec's: choose another folder.")
-    if not done.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(started, json.dumps(made_of))
+    if not begin_pool(folder, made_of):
         _write(folder / SAMPLES, "".join(json.dumps(asdict(sample)) + "\n" for sample in samples))
         for size, indices in by_size(samples):
             file = _file(folder, size)
             if not file.exists():
                 _encode(file, codec, _Rendered(samples, indices, pocket, scenes))
-        _write(done, json.dumps(made_of))
+        end_pool(folder, made_of)
     return open_pool(folder)
+
+
+def begin_pool(folder: Path, made_of: Mapping[str, object]) -> bool:
+    """Begin a pool in a folder, or go on with it; return whether it is finished.
+
+    made_of: samples, data, codec. Raises DataError for a folder with another pool in it.
+    """
+    started, done = folder / STARTED, folder / DONE
+    for file in (started, done):
+        if file.exists() and json.loads(file.read_text(encoding="utf-8")) != made_of:
+            raise DataError(
+                f"{folder} holds other samples, or another autoencoder's: choose another folder (--output), "
+                "or delete it."
+            )
+    if done.exists():
+        return True
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(started, json.dumps(made_of))
+    return False
+
+
+def end_pool(folder: Path, made_of: Mapping[str, object]) -> None:
+    """Mark a pool as finished."""
+    _write(folder / DONE, json.dumps(made_of))
+
+
+def save_latents(file: Path, latents: Tensor) -> None:
+    """Write a piece of a pool, float16."""
+    with written_whole(file) as partial, partial.open("wb") as stream:
+        np.save(stream, latents.cpu().numpy().astype(np.float16))
+
+
+def digest(described: Sequence[object]) -> str:
+    """Return one text for samples, in their order."""
+    return hashlib.sha256("\n".join(map(str, described)).encode()).hexdigest()
 
 
 def build_hints(
@@ -136,15 +166,9 @@ class _Hints(_Rendered):
 
 
 def _encode(file: Path, codec: DCAE, images: IndexedImages) -> None:
-    latents = encode_images(codec, images)
-    with written_whole(file) as partial, partial.open("wb") as stream:
-        np.save(stream, latents.cpu().numpy().astype(np.float16))
+    save_latents(file, encode_images(codec, images))
 
 
 def _write(file: Path, text: str) -> None:
     with written_whole(file) as partial:
         partial.write_text(text, encoding="utf-8")
-
-
-def _digest(described: Sequence[object]) -> str:
-    return hashlib.sha256("\n".join(map(str, described)).encode()).hexdigest()

@@ -15,6 +15,7 @@ from sanakit.pocket.evaluate.judge import load_judge
 from sanakit.pocket.evaluate.scene_reward import SceneReward
 from sanakit.pocket.train.reinforce import asked_scenes, held_out_scenes
 from sanakit.train.config import TrainConfig
+from sanakit.train.distributed.parallel import training_device
 from sanakit.train.reinforce.rewards import open_rewards
 from sanakit.train.reinforce.rollout import RolloutPlan
 from sanakit.train.run import Run
@@ -56,7 +57,6 @@ def reinforce(
     algorithm: str = "nft",
     whole: bool = False,
     rank: int | None = None,
-    learning_rate: float | None = None,
     smoke: bool = False,
 ) -> Run:
     """An adapter for pocket, or with `whole` a model, that draws two things and their sizes more often."""
@@ -66,9 +66,9 @@ def reinforce(
     questions = asked_scenes(16 if smoke else PROMPTS, KINDS)
     watched = held_out_scenes(notes, {"two": 1, "size": 1} if smoke else WATCHED)
     aim = aim_for(PLAN, algorithm, whole=whole, rank=rank, smoke=smoke)
-    config = settings_for(REINFORCE, steps, learning_rate, whole=whole, smoke=smoke)
+    config = settings_for(REINFORCE, steps, whole=whole, smoke=smoke)
     asked = RewardedPrompts(
         prompts=[one.prompt for one in questions], held_out=[one.prompt for one in watched]
     )
     reward = SceneReward(scenes, [*questions, *watched])
-    return reinforce_run(source, config, aim, asked, reward, [open_rewards([judge])])
+    return reinforce_run(source, config, aim, asked, reward, [open_rewards([judge], training_device())])

@@ -6,14 +6,14 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from sanakit.pocket.recipes.pocket import SCENES, TRANSFORMER
+from sanakit.pocket.recipes.pocket import SCENES
 from sanakit.pocket.train.sprint import pocket_sprint_run
 from sanakit.train.config import TrainConfig
 from sanakit.train.distill.ladd import Adversarial, judged_blocks
 from sanakit.train.distill.scm import Consistency, around
 from sanakit.train.run import Run
 from sanakit.train.runs.sprint import SprintAim
-from sanakit.weights import load_settings
+from sanakit.weights import load_configs, load_settings
 
 SPRINT = TrainConfig(
     steps=4000,
@@ -45,6 +45,6 @@ def sprint(
     config = replace(config, warmup_steps=min(config.warmup_steps, config.steps // 10))
     aim = SprintAim(
         consistency=Consistency(guidance=around(load_settings(source).guidance), warmup=WARMUP),
-        adversarial=Adversarial(blocks=judged_blocks(TRANSFORMER.depth)),
+        adversarial=Adversarial(blocks=judged_blocks(load_configs(source)[0].depth)),
     )
     return pocket_sprint_run(data, output, source, config, aim, scenes=32 if smoke else SCENES)

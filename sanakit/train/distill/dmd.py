@@ -1,4 +1,4 @@
-"""Distribution matching for clips in chunks: ODE initialisation, self-forcing, the gradient of two scores.
+"""Distribution matching for clips in chunks: self-forcing, and the gradient of two scores.
 
 A causal student of few steps draws whole clips as it will in use: chunk after chunk, each seeing its own past
 (self-forcing). Noised again, its clips are shown to two models that see whole clips: the teacher ("real"),
@@ -7,8 +7,8 @@ follows the teacher:
 
     gradient = (fake - real) / mean |drawn - real|            loss = 1/2 mean (drawn - sg(drawn - gradient))^2
 
-The teacher is guided away from the negative prompt, the critic is not. Before that the student learns the
-ends of the teacher's own paths from places on them (ODE initialisation).
+The teacher is guided away from the negative prompt, the critic is not. The published training begins with a
+student that was fitted to ends of the teacher's paths (ODE initialisation); that is not here.
 Source: DMD2 (arXiv:2405.14867), CausVid (arXiv:2412.07772), Self Forcing (arXiv:2506.08009), LongSANA
 (arXiv:2509.24695) and its released training, whose figures are the defaults here.
 Shapes: B clips, C latent channels, T frames, h w latents, K chunks, S steps, L text tokens, E text width.
@@ -108,30 +108,3 @@ def roll_out(
         drawn.append(clean)
         first += length
     return torch.cat(drawn, dim=2)
-
-
-def trajectory_errors(
-    student: SanaVideo,
-    states: Tensor,
-    steps: Tensor,
-    text: Tensor,
-    mask: Tensor,
-    *,
-    chunks: Sequence[int],
-    sampler: FewStep,
-) -> Tensor:
-    """Return how far the student's ends are from those of the teacher's paths, a mean square a clip, B.
-
-    states: B S+1 C T h w, the teacher's path at the sampler's times and, last, its end. steps: B K, at which
-    of these each chunk is shown; S: its end, which counts nothing. A clip of ends alone counts 0.
-    """
-    each = steps.repeat_interleave(torch.tensor(chunks, device=steps.device), dim=1)  # B T
-    places = each[:, None, None, :, None, None].expand(-1, 1, *states.shape[2:])
-    noisy, end = states.gather(1, places).squeeze(1), states[:, -1]
-    t = torch.tensor(sampler.model_times, dtype=noisy.dtype, device=noisy.device)[each]
-    sigma = sampler.times.to(noisy)[each]
-    found = student(noisy, t, text, mask, chunks=chunks).to(noisy.dtype)
-    clean = clean_from_velocity(noisy, found, sigma[:, None, :, None, None])
-    errors = (clean - end).square().mean((1, 3, 4))  # B T
-    learned = (t > 0).to(errors)
-    return (errors * learned).sum(1) / learned.sum(1).clamp(min=1)

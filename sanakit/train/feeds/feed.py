@@ -85,8 +85,14 @@ def encoded(codec: DCAE | VideoCodec, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def decoded(codec: DCAE, latents: Tensor) -> Tensor:
-    """Return images, B 3 H W float32 on the CPU, of scaled latents B C h w, decoded one by one."""
+def decoded(codec: DCAE | VideoCodec, latents: Tensor) -> Tensor:
+    """Return images, B 3 H W float32 on the CPU, of scaled latents B C h w, decoded one by one.
+
+    Of normalised latents B C t h w clips, B 3 T H W.
+    """
     weight = next(codec.parameters())
-    scaled = (latents / codec.config.scaling_factor).to(weight.device, weight.dtype)
-    return torch.cat([codec.decode(part).float().cpu() for part in scaled.split(1)])
+    if isinstance(codec, DCAE):
+        own = (latents / codec.config.scaling_factor).to(weight.device, weight.dtype)
+    else:
+        own = codec.denormalise(latents.to(weight.device)).to(weight.dtype)
+    return torch.cat([codec.decode(part).float().cpu() for part in own.split(1)])

@@ -129,8 +129,10 @@ class SelfForcingObjective:
 
     @torch.no_grad()
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
-        """Measure how far the critic's clean clips are from the teacher's, over the distance that both are
-        of: 0 is the end. The student draws what is watched."""
+        """Measure the distance of critic and teacher on clips that the student draws of what is watched.
+
+        It is counted over the distance of the clips from the teacher's; 0 is the end.
+        """
         parts, measured = cast(nn.ModuleDict, averaged), dict[str, float]()
         student, critic = (cast(SanaVideo, parts[name]) for name in (STUDENT, CRITIC))
         encoder, device = self.clips.encoder, self.clips.device

@@ -6,13 +6,11 @@ that it began as. Shapes: B samples, C h w latents.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
-from sanakit.errors import SettingsError
 from sanakit.flow.solver import Solver
 
 
@@ -54,16 +52,3 @@ class Algorithm(Protocol):
 def away_from(velocity: Tensor, reference: Tensor) -> Tensor:
     """Return the mean square distance of two velocities of each sample, B: KL divergence up to a factor."""
     return (velocity - reference).square().flatten(1).mean(1)
-
-
-def check_above_zero(**values: float) -> None:
-    """Raise SettingsError unless all are finite numbers above 0."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise SettingsError(f"{name} = {value!r}, but it must be a number above 0.")
-
-
-def check_weight(name: str, value: float) -> None:
-    """Raise SettingsError unless the weight of a term is a finite number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise SettingsError(f"{name} = {value!r}, but it must be a number of at least 0.")

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from sanakit.flow.path import velocity_towards
-from sanakit.train.reinforce.algorithm import Visit, away_from, check_above_zero, check_weight
+from sanakit.train.config import check_above_zero, check_weight
+from sanakit.train.reinforce.algorithm import Visit, away_from
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

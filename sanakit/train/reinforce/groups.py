@@ -1,4 +1,4 @@
-"""Arithmetic on the rewards of a prompt's images: who is kept, by how much they are better, who ranks alike.
+"""Arithmetic on the rewards of a prompt's images: which are kept, advantages, how alike rewards rank.
 
 Shapes: G prompts, K images of a prompt, N candidates.
 """

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sanakit.flow.path import clean_from_velocity
-from sanakit.train.reinforce.algorithm import Visit, away_from, check_above_zero, check_weight
+from sanakit.train.config import check_above_zero, check_weight
+from sanakit.train.reinforce.algorithm import Visit, away_from
 
 LEAST = 1e-5  # of m
 

@@ -201,13 +201,13 @@ class ReinforceObjective:
     @torch.no_grad()
     def sheet(self, averaged: nn.Module) -> Image.Image:
         """Draw held-out prompts: the reference above, the averaged policy below, from the same noise."""
-        watch, plan = self.watch, self.rollouts.plan
-        rows = []
-        for transformer in (self.policies.reference, self.policies.averaged(averaged)):
-            for number, prompt in enumerate(watch.prompts[:SHOWN]):
-                latents = self.rollouts.draw(transformer, prompt, [number * watch.each], plan.steps).latents
-                rows.append(latents)
-        return contact_sheet(decoded(self.rollouts.codec, torch.cat(rows)), len(rows) // 2)
+        watch, steps, own = self.watch, self.rollouts.plan.steps, self.policies.averaged(averaged)
+        before = watch.before().latents[:SHOWN, 0]
+        drawn = [
+            self.rollouts.draw(own, prompt, [number * watch.each], steps).latents
+            for number, prompt in enumerate(watch.prompts[:SHOWN])
+        ]
+        return contact_sheet(decoded(self.rollouts.codec, torch.cat([before, *drawn])), len(before))
 
     @property
     def _kept(self) -> int:

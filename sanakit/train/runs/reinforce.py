@@ -220,11 +220,8 @@ def aim_for(plan: RolloutPlan, algorithm: str, *, whole: bool, rank: int | None,
     return ReinforceAim(plan=plan, algorithm=ALGORITHMS[algorithm], size=size, each=2 if smoke else 4)
 
 
-def settings_for(
-    config: TrainConfig, steps: int | None, learning_rate: float | None, *, whole: bool, smoke: bool
-) -> TrainConfig:
+def settings_for(config: TrainConfig, steps: int | None, *, whole: bool, smoke: bool) -> TrainConfig:
     """Return the settings of the loop; all weights learn at a tenth of an adapter's rate."""
-    if learning_rate is None:
-        learning_rate = config.learning_rate * (WHOLE_RATE if whole else 1)
-    config = replace(config, learning_rate=learning_rate)
+    if whole:
+        config = config.at(WHOLE_RATE * config.learning_rate)
     return replace(config.lasting(steps, smoke=smoke), micro_batch=config.micro_batch)

@@ -88,7 +88,8 @@ def test_short_options_are_those_of_generate_and_a_replaced_file_is_told(sana, m
     ]
 
 
-def test_a_budget_that_is_too_small_is_refused_with_what_would_do(video) -> None:
+def test_a_budget_that_is_too_small_is_refused_with_what_would_do(video, monkeypatch) -> None:
+    monkeypatch.setattr("sanakit.pipelines.video.memory.resident_bytes", lambda: 10**9)
     outcome = video("--memory", "1MB", "--output", "a.webp")
     assert (outcome.code, outcome.out) == (2, "")
     assert "9 frames of 96x64 px do not fit in 1 MB: allow at least" in outcome.err

@@ -9,8 +9,10 @@ import pytest
 from sanakit.errors import SettingsError
 from sanakit.pocket.evaluate.judge import load_judge
 from sanakit.pocket.evaluate.scene_reward import SceneReward
+from sanakit.pocket.recipes import RECIPES
 from sanakit.pocket.recipes.reinforce import WATCHED, WITHOUT_DATA, reinforce
 from sanakit.train.reinforce.objective import ReinforceObjective
+from sanakit.train.run import run_recipe
 
 
 def test_it_learns_from_scenes_and_is_measured_on_pocket_evals_by_another_judge_too(tmp_path: Path) -> None:
@@ -26,6 +28,12 @@ def test_it_learns_from_scenes_and_is_measured_on_pocket_evals_by_another_judge_
     assert run.config.batch_size == objective.samples == 6 * 8 * 9
     assert (run.config.steps, run.config.warmup_steps) == (7, 0)
     assert any("draw with these" in note for note in run.notes)
+
+
+def test_its_reward_is_not_another(tmp_path: Path) -> None:
+    asked = {"data": WITHOUT_DATA, "output": tmp_path / "run", "more": {"rewards": ("image-reward",)}}
+    with pytest.raises(SettingsError, match="has a reward of its own: omit --reward"):
+        next(run_recipe("pocket-rl", RECIPES, **asked))  # pyright: ignore[reportArgumentType]
 
 
 def test_a_data_set_is_refused_as_it_is_not_read(tmp_path: Path) -> None:

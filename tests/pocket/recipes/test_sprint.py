@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ import pytest
 from sanakit.pocket.data import toy
 from sanakit.pocket.data.samples import list_samples
 from sanakit.pocket.recipes import RECIPES
+from sanakit.pocket.recipes import sprint as recipe
 from sanakit.pocket.train import drawings
 from sanakit.pocket.train import sprint as training
+from sanakit.train.distill.ladd import judged_blocks
 from sanakit.train.objectives import sprint as objective
 from sanakit.train.run import run_recipe
-from sanakit.weights import load_settings
+from sanakit.weights import load_configs, load_settings
 
 pytestmark = pytest.mark.thorough
 
@@ -32,3 +35,12 @@ def test_two_steps_lead_to_a_sprint_model_with_pockets_words(tmp_path: Path, mon
     settings = load_settings(tmp_path / "run" / "model")
     assert (settings.name, settings.solver, settings.steps) == ("pocket-sprint", "scm", 2)
     assert settings.known_things is not None
+
+
+def test_the_heads_of_a_deeper_source_are_spread_over_its_depth(tmp_path: Path, monkeypatch) -> None:
+    found = []
+    deeper = replace(load_configs("pocket")[0], depth=18)
+    monkeypatch.setattr(recipe, "load_configs", lambda source: (deeper, None))
+    monkeypatch.setattr(recipe, "pocket_sprint_run", lambda *given, scenes: found.append(given[-1]))
+    recipe.sprint(tmp_path, tmp_path)
+    assert found[0].adversarial.blocks == judged_blocks(18) != judged_blocks(12)

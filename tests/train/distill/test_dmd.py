@@ -17,7 +17,6 @@ from sanakit.train.distill.dmd import (
     matching_times,
     roll_out,
     score_difference,
-    trajectory_errors,
 )
 
 CONFIG = SanaVideoConfig(
@@ -138,24 +137,3 @@ def test_gradients_flow_through_one_step_of_each_chunk_alone() -> None:
     with torch.no_grad():
         again = roll_out(student, noises, text, mask, chunks=CHUNKS, sampler=SAMPLER, last=2)
     assert not again.requires_grad
-
-
-def test_ends_of_paths_are_learned_from_every_place_but_the_end() -> None:
-    """Against the equation frame by frame in float64."""
-    student = model(0)
-    text, mask = words(2)
-    states = normal(2, 5, 4, 7, 2, 2)
-    steps = torch.tensor([[4, 0, 2], [4, 4, 4]])
-    found = trajectory_errors(student, states, steps, text, mask, chunks=CHUNKS, sampler=SAMPLER)
-    each = [4, 4, 4, 0, 0, 2, 2]
-    noisy = torch.stack([states[0, step, :, frame] for frame, step in enumerate(each)], dim=1)[None]
-    t = torch.tensor([[(*SAMPLER.model_times,)[step] for step in each]], dtype=torch.float64)
-    with torch.no_grad():
-        v = student(noisy, t, text[:1], mask[:1], chunks=CHUNKS)[0]
-    errors = [
-        (noisy[0, :, frame] - SAMPLER.times[step] * v[:, frame] - states[0, -1, :, frame]).square().mean()
-        for frame, step in enumerate(each)
-        if step != 4
-    ]
-    assert found[0].item() == pytest.approx(torch.stack(errors).mean().item(), rel=1e-10)
-    assert found[1].item() == 0.0

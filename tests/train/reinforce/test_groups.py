@@ -1,4 +1,4 @@
-"""Rewards of a prompt's images: who is kept, advantages, ranks."""
+"""Rewards of a prompt's images: which are kept, advantages, ranks."""
 
 from __future__ import annotations
 

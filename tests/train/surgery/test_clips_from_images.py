@@ -10,9 +10,9 @@ from torch import Tensor
 
 from sanakit.errors import SettingsError
 from sanakit.models import layers
-from sanakit.models.sana import Sana, SanaConfig
+from sanakit.models.sana import SANA_1_5_1600M, Sana, SanaConfig
 from sanakit.models.video import sana_video
-from sanakit.models.video.sana_video import SanaVideoConfig
+from sanakit.models.video.sana_video import SANA_VIDEO_2B_480P, SanaVideoConfig
 from sanakit.train.surgery.clips_from_images import start_from_images
 
 IMAGE = SanaConfig(
@@ -124,3 +124,11 @@ def test_other_latents_and_heads_are_told(trained: Sana) -> None:
 def test_sizes_that_do_not_fit_are_refused(image: SanaConfig, clips: SanaVideoConfig, told: str) -> None:
     with pytest.raises(SettingsError, match=told):
         start_from_images(Sana(image), clips)
+
+
+def test_the_published_sizes_fit() -> None:
+    """SANA-1.5's transformer of 1.6 billion and SANA-Video's of 2 billion, without memory for either."""
+    with torch.device("meta"):
+        clips, notes = start_from_images(Sana(SANA_1_5_1600M), SANA_VIDEO_2B_480P)
+    assert clips.config == SANA_VIDEO_2B_480P
+    assert len(notes) == 2  # latents and heads

@@ -29,8 +29,6 @@ Kind = Literal["animated", "made", "still"]
 SHARES: Mapping[str, float] = {"animated": 0.65, "made": 0.35}  # of the clips that are shown
 FRAMES, SHOWN_RATE = 17, 8  # of a window, and how many a second
 PACE = RATE // SHOWN_RATE  # source frames between two of them
-WINDOWS = 12  # of each animated thing, spread over its skin tones
-MOTIONS = 2  # that each well-known drawing is given
 LOOPS = (12, 16, 24)  # frames of a made motion: 1.5 to 3 seconds
 COMMON_WEIGHT = 2.0  # of common things among the animated ones
 SIDED = ("left", "right")  # words in the names of things that must not be mirrored
@@ -56,12 +54,12 @@ class ClipSample:
 
 
 def list_clip_samples(
-    clips: PocketClips, drawings: PocketImages | None, *, windows: int = WINDOWS, motions: int = MOTIONS
+    clips: PocketClips, drawings: PocketImages | None, *, windows: int, motions: int
 ) -> list[ClipSample]:
     """List the samples of a data set: animated ones, then made and still ones of the well-known drawings.
 
-    windows: of each animated thing. motions: of each drawing. Things that are held out among the clips are
-    not shown at all.
+    windows: of each animated thing, spread over its skin tones. motions: that each drawing is given. Things
+    that are held out among the clips are not shown at all.
     """
     random, samples = numpy_generator(0, DRAWS), list[ClipSample]()
     tones = Counter(row.concept for row in clips.rows)

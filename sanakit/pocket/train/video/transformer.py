@@ -41,7 +41,7 @@ from sanakit.pocket.words.known_things import known_things
 from sanakit.seeds import further_seed
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
-from sanakit.train.feeds.feed import Feed
+from sanakit.train.feeds.feed import Feed, decoded
 from sanakit.train.feeds.joint import JointFeed
 from sanakit.train.feeds.latents import LatentFeed
 from sanakit.train.objectives.clip_velocity import ClipMixing, ClipObjective
@@ -127,7 +127,7 @@ def video_run(
             guidance=aim.defaults["guidance"],
             steps=aim.defaults["steps"],
             shape=(channels, latents, side, side),
-            decode=partial(_decode, codec),
+            decode=partial(decoded, codec),
         ),
     )
 
@@ -218,9 +218,3 @@ def _watched(clips: PocketClips, codec: WanVAE) -> list[Watched]:
             captions = [clips.rows[number].captions[2] for number in chosen]  # how it moves
             watched.append(Watched(name, codec.normalise(latents), captions))
     return watched
-
-
-def _decode(codec: WanVAE, latents: Tensor) -> Tensor:
-    """Return clips, B 3 T S S on the CPU, of normalised latents, decoded one by one."""
-    wide = codec.denormalise(latents.float().cpu())
-    return torch.cat([codec.decode(one) for one in wide.split(1)])

@@ -15,6 +15,8 @@ from sanakit.pocket.data.clips.samples import captions_of_sample, list_clip_samp
 from sanakit.pocket.data.clips.toy import HELD_OUT, build_toy_clips
 from sanakit.pocket.data.dataset import PocketImages, open_pocket
 
+ASKED = {"windows": 12, "motions": 2}
+
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> PocketClips:
@@ -33,7 +35,7 @@ def test_things_have_the_same_weight_however_many_skin_tones_they_have(clips: Po
     toned = replace(clips, rows=rows)
     weights: dict[str, float] = {}
     count: dict[str, int] = {}
-    for sample in list_clip_samples(toned, None, windows=10):
+    for sample in list_clip_samples(toned, None, windows=10, motions=2):
         concept = rows[sample.row].concept
         weights[concept] = weights.get(concept, 0.0) + sample.weight
         count[concept] = count.get(concept, 0) + 1
@@ -45,12 +47,12 @@ def test_things_have_the_same_weight_however_many_skin_tones_they_have(clips: Po
 def test_every_well_known_drawing_is_shown_still_and_moving(
     clips: PocketClips, drawings: PocketImages
 ) -> None:
-    samples = list_clip_samples(clips, drawings)
+    samples = list_clip_samples(clips, drawings, **ASKED)
     shown = {drawings.rows[one.row].concept for one in samples if one.kind != "animated"}
     assert shown == {row.concept for row in drawings.rows} - set(HELD_OUT)  # which are rare
     kinds = [one.kind for one in samples]
     assert kinds.count("made") == 2 * kinds.count("still") == 2 * 6 * 4
-    assert samples == list_clip_samples(clips, drawings)
+    assert samples == list_clip_samples(clips, drawings, **ASKED)
     assert {one.motion for one in samples if one.kind == "made"} == WORDS.keys()
 
 
@@ -61,12 +63,14 @@ def test_things_that_are_held_out_among_clips_are_not_drawn_either(
     assert clip_split("cat") == "val"
     rows = [replace(row, concept="cat") if row.concept == first else row for row in drawings.rows]
     renamed = replace(drawings, rows=rows)
-    shown = {rows[one.row].concept for one in list_clip_samples(clips, renamed) if one.kind != "animated"}
+    shown = {
+        rows[one.row].concept for one in list_clip_samples(clips, renamed, **ASKED) if one.kind != "animated"
+    }
     assert shown == {row.concept for row in drawings.rows} - {first, *HELD_OUT}
 
 
 def test_windows_are_those_of_the_clip_mirrored_or_not(clips: PocketClips) -> None:
-    samples = list_clip_samples(clips, None)
+    samples = list_clip_samples(clips, None, **ASKED)
     assert {one.flip for one in samples} == {True, False}
     assert len({one.start for one in samples}) > 10
     for one in samples[:20]:
@@ -77,11 +81,13 @@ def test_windows_are_those_of_the_clip_mirrored_or_not(clips: PocketClips) -> No
 
 def test_things_with_a_side_in_their_name_are_not_mirrored(clips: PocketClips) -> None:
     rows = [replace(row, concept=f"{row.concept} pointing right", split="train") for row in clips.rows]
-    assert not any(one.flip for one in list_clip_samples(replace(clips, rows=rows), None))
+    assert not any(one.flip for one in list_clip_samples(replace(clips, rows=rows), None, **ASKED))
 
 
 def test_made_motion_is_a_loop_from_any_frame_on(clips: PocketClips, drawings: PocketImages) -> None:
-    made = [one for one in list_clip_samples(clips, drawings) if one.kind == "made" and one.loop == 12]
+    made = [
+        one for one in list_clip_samples(clips, drawings, **ASKED) if one.kind == "made" and one.loop == 12
+    ]
     assert made
     for one in made[:4]:
         frames = render(replace(one, flip=False), clips, drawings)
@@ -93,7 +99,7 @@ def test_made_motion_is_a_loop_from_any_frame_on(clips: PocketClips, drawings: P
 
 
 def test_words_tell_the_motion_or_the_thing_alone(clips: PocketClips, drawings: PocketImages) -> None:
-    samples = list_clip_samples(clips, drawings)
+    samples = list_clip_samples(clips, drawings, **ASKED)
     animated = next(one for one in samples if one.kind == "animated")
     assert captions_of_sample(animated, clips, None) == clips.rows[animated.row].captions
     still = next(one for one in samples if one.kind == "still")

@@ -51,6 +51,12 @@ def train(
         str | None,
         typer.Option(metavar="MODEL", help="Model to start from."),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", show_default="none", help="Model to learn from (causal-ode, causal-forcing)."
+        ),
+    ] = None,
     autoencoder: Annotated[
         str | None,
         typer.Option(
@@ -156,6 +162,7 @@ def train(
 
     folder = output or Path("runs", recipe)
     more = {
+        "teacher": teacher,
         "autoencoder": autoencoder,
         "learning_rate": learning_rate,
         "rank": rank,

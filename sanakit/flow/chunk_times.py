@@ -2,7 +2,8 @@
 
 A model that draws chunk after chunk reads earlier chunks less noisy than the one it draws, or clean. In the
 order "incremental" a sample's times therefore never fall from chunk to chunk; in "uniform" they are
-independent.
+independent. "last" is "incremental" whose logit-normal time is always the last chunk's, and "clean" has the
+chunks before that one at time 0, as they are in drawing.
 Source: LongSANA (arXiv:2509.24695), the sampler of its released training (diffusion/model/respace.py).
 Shapes: n samples, K chunks.
 """
@@ -18,7 +19,7 @@ from sanakit.errors import SettingsError
 from sanakit.flow.path import MODEL_TIME_SCALE, shift_times
 from sanakit.flow.schedule import sample_training_times
 
-ChunkOrder = Literal["incremental", "uniform"]
+ChunkOrder = Literal["incremental", "uniform", "last", "clean"]
 
 
 def sample_chunk_times(
@@ -28,7 +29,8 @@ def sample_chunk_times(
 
     "uniform": each as `sample_training_times` draws it. "incremental": one chunk, any of them, gets a
     logit-normal time; the others are uniform among all sequences of the 1,000 published steps, 0 to 999, that
-    never fall and meet it there. shift: of all of them, > 0. generator: on the CPU.
+    never fall and meet it there. "last", "clean": the last chunk gets it, the others as in "incremental", or
+    0. shift: of all of them, > 0. generator: on the CPU.
     Raises SettingsError for another order, fewer than one sample or chunk, or a shift out of range.
     """
     if order not in get_args(ChunkOrder):
@@ -39,7 +41,14 @@ def sample_chunk_times(
         return sample_training_times(n * chunks, shift, generator).view(n, chunks)
     anchors = (sample_training_times(n, 1.0, generator) * MODEL_TIME_SCALE).long()
     anchors = anchors.clamp(max=MODEL_TIME_SCALE - 1).tolist()
-    places = torch.randint(chunks, (n,), generator=generator).tolist()
+    if order == "incremental":
+        places = torch.randint(chunks, (n,), generator=generator).tolist()
+    else:
+        places = [chunks - 1] * n
+    if order == "clean":
+        times = torch.zeros(n, chunks)
+        times[:, -1] = torch.tensor(anchors) / MODEL_TIME_SCALE
+        return shift_times(times, shift)
     rows = [
         torch.cat(
             [

@@ -15,6 +15,10 @@ RECIPES = {
     "control": ("sanakit.recipes.control", "control"),
     "sprint-teacher": ("sanakit.recipes.sprint", "teacher"),
     "sprint": ("sanakit.recipes.sprint", "sprint"),
+    "causal": ("sanakit.recipes.causal", "causal"),
+    "causal-chunks": ("sanakit.recipes.causal", "chunks"),
+    "causal-ode": ("sanakit.recipes.causal", "ode"),
+    "causal-forcing": ("sanakit.recipes.causal", "forcing"),
     "pretrain": ("sanakit.recipes.curriculum", "pretrain"),
     "enlarge": ("sanakit.recipes.curriculum", "enlarge"),
 }

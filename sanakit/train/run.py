@@ -48,6 +48,7 @@ OF_REWARDS = {"rewards": "reward", "algorithm": "algorithm", "whole": "whole"}
 REFUSED = {
     "source": "begins with nothing",
     "smoke": "has no short form",
+    "teacher": "learns from no other model",
     "autoencoder": "takes no autoencoder of another run",
 }
 log = logging.getLogger(__name__)

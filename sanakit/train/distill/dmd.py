@@ -8,7 +8,7 @@ follows the teacher:
     gradient = (fake - real) / mean |drawn - real|            loss = 1/2 mean (drawn - sg(drawn - gradient))^2
 
 The teacher is guided away from the negative prompt, the critic is not. The published training begins with a
-student that was fitted to ends of the teacher's paths (ODE initialisation); that is not here.
+student that was fitted to ends of the teacher's trajectories (`trajectories.py`).
 Source: DMD2 (arXiv:2405.14867), CausVid (arXiv:2412.07772), Self Forcing (arXiv:2506.08009), LongSANA
 (arXiv:2509.24695) and its released training, whose figures are the defaults here.
 Shapes: B clips, C latent channels, T frames, h w latents, K chunks, S steps, L text tokens, E text width.

@@ -194,6 +194,12 @@ def accumulating(losses: nn.Module, last: bool) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
+def wait() -> None:
+    """Wait until all processes are here; every rank must call this."""
+    if current_share().world > 1:
+        dist.barrier()
+
+
 def of_chief(text: str) -> str:
     """Return rank 0's text; every rank must call this."""
     if current_share().world == 1:

@@ -17,20 +17,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Unpack, cast
+from typing import Any, Unpack, cast
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from sanakit.dialect import USUAL
 from sanakit.errors import SettingsError
 from sanakit.flow.chunk_times import ChunkOrder, sample_chunk_times
+from sanakit.flow.dpm import FlowDPM, dpm_times
 from sanakit.flow.few_step import LONG_SANA_CHUNK
 from sanakit.flow.path import interpolate, velocity_target
 from sanakit.images.sheets import contact_sheet, stack_sheets
 from sanakit.models.video.held_frame import HeldFirstFrame, behind
 from sanakit.models.video.sana_video import SanaVideo
-from sanakit.pipelines.video.streaming import chunk_lengths
+from sanakit.pipelines.video.chunks import ChunkSampler, ClipPoint
+from sanakit.pipelines.video.streaming import chunk_lengths, stream
 from sanakit.seeds import further_seed, step_generator
 from sanakit.text.encoder import TextEncoder
 from sanakit.train.feeds.feed import Feed
@@ -48,7 +51,8 @@ class ClipMixing:
 
     held: share of the samples that begin with their first frame clean. in_chunks: share of the steps whose
     clips are in chunks. chunk: latent frames of a chunk; the first one has the remainder, too. order: of the
-    chunks' times. alike: share of the samples in chunks whose chunks have one time.
+    chunks' times. alike, last, clean: shares of the samples in chunks whose chunks have one time, or are in
+    the order of that name, instead; 1 in all at most.
     """
 
     held: float = 0.0
@@ -56,11 +60,18 @@ class ClipMixing:
     chunk: int = LONG_SANA_CHUNK
     order: ChunkOrder = "incremental"
     alike: float = 0.0
+    last: float = 0.0
+    clean: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("held", "in_chunks", "alike"):
+        for name in ("held", "in_chunks", "alike", "last", "clean"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{name} = {getattr(self, name)!r}, but it must be a number from 0 to 1.")
+        if self.alike + self.last + self.clean > 1:
+            raise SettingsError(
+                f"alike = {self.alike}, last = {self.last} and clean = {self.clean} are shares of the same "
+                "samples: let them be 1 in all at most."
+            )
         if self.chunk < 1:
             raise SettingsError(f"A chunk of {self.chunk} latent frames is empty: use at least 1.")
 
@@ -104,8 +115,17 @@ class ClipObjective(CaptionedVelocity[SanaVideo]):
         chunks = lengths if len(lengths) > 1 and bool(of_step < mixing.in_chunks) else None
         t = drawn.t[:, None].repeat(1, frames)
         if chunks is not None:
-            times = sample_chunk_times(part.total, len(chunks), self.shift, generator, mixing.order)[own]
-            each = times.repeat_interleave(torch.tensor(chunks), dim=1).to(self.device)
+            lengths, count = torch.tensor(chunks), part.total
+
+            def drawn_times(order: ChunkOrder) -> Tensor:
+                times = sample_chunk_times(count, len(lengths), self.shift, generator, order)[own]
+                return times.repeat_interleave(lengths, dim=1).to(self.device)
+
+            each, below = drawn_times(mixing.order), mixing.alike + mixing.last
+            if mixing.clean:
+                each = torch.where((alike < below + mixing.clean)[:, None], drawn_times("clean"), each)
+            if mixing.last:
+                each = torch.where((alike < below)[:, None], drawn_times("last"), each)
             t = torch.where((alike < mixing.alike)[:, None], t, each)
         t[held, 0] = 0
         values = {one.name: getattr(drawn, one.name) for one in fields(drawn)}
@@ -153,6 +173,25 @@ class ClipObjective(CaptionedVelocity[SanaVideo]):
         more = self._going_on(averaged) if self.mixing.held and self.watched else None
         return sheet_of_clips(self.drawn(averaged), more)
 
+    def drawn(self, averaged: nn.Module) -> Tensor:
+        """Draw the sheet's prompts, decoded, clip i from seed i; chunk after chunk if only that is trained."""
+        transformer, encoder = self.parts(averaged)
+        if self.mixing.in_chunks < 1 or not transformer.config.causal:
+            return super().drawn(averaged)
+        drawing = self.drawing
+        _, frames, height, width = drawing.shape
+        solver = FlowDPM(dpm_times(drawing.steps, self.shift))
+        negative = transformer.prepare(encoder.encode_negative([""], dialect=USUAL))
+        settings: dict[str, Any] = {"height": height, "width": width, "solver": solver}
+        settings |= {"negative": negative, "guidance": drawing.guidance}
+        sampler = ChunkSampler(transformer=transformer, **settings)
+        clips: list[Tensor] = []
+        for seed, features in enumerate(encoder.encode(list(drawing.prompts), notes=[])):
+            prompt, start = [transformer.prepare([features])], ClipPoint.start(seed)
+            chunks = stream(sampler, prompt, frames, start=start, chunk=self.mixing.chunk)
+            clips.append(torch.cat([chunk.latents for chunk in chunks], dim=2))
+        return drawing.decode(torch.cat(clips))
+
     def _going_on(self, averaged: nn.Module) -> Tensor:
         """Draw clips that begin with the first frames of watched ones, B 3 T H W."""
         transformer, encoder = self.parts(averaged)
@@ -195,11 +234,13 @@ def clip_errors(
     """Return flow matching's mean square of each clip, B, over its frames that are learned.
 
     latents, noise: B C T h w. t: B T, in [0, 1]. text: B L E. mask: B L, true where a token is real. held: B,
-    true where the first frame is given and counts nothing. chunks: frames of each, T in all; None: one.
+    true where the first frame is given and counts nothing, as does any frame at time 0: its noise cannot be
+    known. chunks: frames of each, T in all; None: one.
     """
     noisy = interpolate(latents, noise, t[:, None, :, None, None])
     found = transformer(noisy, t, text, mask, chunks=chunks).float()
     errors = (found - velocity_target(latents, noise)).square().mean((1, 3, 4))  # B T
     learned = torch.ones_like(errors)
     learned[held, 0] = 0
-    return (errors * learned).sum(1) / learned.sum(1)
+    learned[t == 0] = 0
+    return (errors * learned).sum(1) / learned.sum(1).clamp(min=1)

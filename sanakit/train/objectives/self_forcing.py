@@ -36,7 +36,13 @@ from sanakit.train.distill.dmd import (
     score_difference,
 )
 from sanakit.train.objectives.clip_velocity import ClipObjective, ClipVelocityBatch, sheet_of_clips
-from sanakit.train.objectives.flow_matching import TIMES_WATCHED, seeded_noise, stack_text, velocity_errors
+from sanakit.train.objectives.flow_matching import (
+    TIMES_WATCHED,
+    draw_in_chunks,
+    seeded_noise,
+    stack_text,
+    velocity_errors,
+)
 from sanakit.train.parts import Part, sample_noise
 
 STUDENT, CRITIC = "student", "critic"  # names in a run's checkpoint
@@ -119,7 +125,7 @@ class SelfForcingObjective:
 
     def loss(self, batch: SelfForcingBatch) -> Tensor:
         """Return the sum of the clips' losses, each times its share of the global batch."""
-        _, text, mask = self.clips.inputs(batch.drawn)
+        text, mask = self.clips.words(batch.drawn)
         errors = self._of_student if batch.learning == STUDENT else self._of_critic
         return (errors(batch, text, mask) * batch.drawn.shares).sum()
 
@@ -189,7 +195,5 @@ class SelfForcingObjective:
         return roll_out(student, noises, text, mask, chunks=chunks, sampler=self.sampler, last=last)
 
     def _drawn(self, student: SanaVideo, text: Tensor, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Draw clips in all steps, B C T h w, clip i from the noise of seed i."""
-        noise = seeded_noise(len(text) * self._steps, shape).to(self.clips.device)
-        first, *fresh = noise.split(len(text))
-        return self._rolled(student, [first, *fresh], self._steps - 1, text, mask)
+        """Draw clips in all steps, B C T h w."""
+        return draw_in_chunks(student, text, mask, shape, chunk=self.chunk, sampler=self.sampler)

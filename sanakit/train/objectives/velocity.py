@@ -166,9 +166,13 @@ class CaptionedVelocity(Generic[Model]):
     def inputs(self, batch: VelocityBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return latents B C h w, text features B L E and their mask B L, without dropped captions."""
         latents = batch.latents if isinstance(batch.latents, Tensor) else batch.latents.encode()
+        return latents, *self.words(batch)
+
+    def words(self, batch: VelocityBatch) -> tuple[Tensor, Tensor]:
+        """Return text features B L E and their mask B L, without dropped captions; no latents are encoded."""
         text, mask = pad_text(*self._text(batch), TEXT_MULTIPLE)
         mask[:, 1:] &= ~batch.dropped[:, None]
-        return latents, text, mask
+        return text, mask
 
     def filled(self, batch: VelocityBatch) -> Tensor:
         """Return the share of the global batch that the part's samples are."""

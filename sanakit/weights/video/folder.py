@@ -16,7 +16,8 @@ from sanakit.models.video.wan_vae import WanVAE
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.known_things import KnownThings
 from sanakit.weights.find.resolve import INDEX
-from sanakit.weights.precision import parse_dtype
+from sanakit.weights.layouts.sana_video import CAUSAL
+from sanakit.weights.precision import check_rule, parse_dtype
 from sanakit.weights.save import (
     DEFAULTS,
     DPM_SCHEDULER,
@@ -30,6 +31,7 @@ from sanakit.weights.save import (
     write_json,
     write_text_encoder,
 )
+from sanakit.weights.video.settings import ChunkSettings
 
 VIDEO_INDEX = {
     "_class_name": "SanaVideoPipeline",
@@ -54,7 +56,9 @@ def save_video(
     motion: int = 0,
     negative_prompt: str = "",
     defaults: Mapping[str, Any] | None = None,
+    chunks: ChunkSettings | None = None,
     dtype: torch.dtype | str = torch.float32,
+    precision: str = "any",
     name: str = "",
     licence: str = "",
     example_prompts: Sequence[str] = (),
@@ -65,23 +69,33 @@ def save_video(
 
     flow_shift: > 0, the shift it was trained and is sampled with. frames, rate: of a clip, and how many a
     second. motion: the score behind each prompt, 0 for none. defaults: steps, guidance, width, height and
-    solver. dtype: to store in. Others: as for `save_diffusers`. Returns the folder.
-    Raises OutputError when it cannot be written; SettingsError for a shift or default out of range, a
-    transformer in chunks, which diffusers has no class for, quantised layers and adapters; and SizeError for
-    frames that the autoencoder cannot hold.
+    solver. chunks: how a causal transformer draws; diffusers 0.42 has no class for one, and opens no such
+    folder. dtype: to store in. Others: as for `save_diffusers`. Returns the folder.
+    Raises OutputError when it cannot be written; PrecisionError when dtype contradicts precision;
+    SettingsError for a shift or default out of range, a causal transformer without chunks or another one with
+    them, quantised layers and adapters; and SizeError for frames that the autoencoder cannot hold.
     """
     check_floats(transformer, text_encoder.model)
-    if transformer.config.causal:
-        raise SettingsError("diffusers has no pipeline of models in chunks: save one that draws whole clips.")
+    if transformer.config.causal != (chunks is not None):
+        raise SettingsError(
+            "A causal transformer came without its chunks: pass `chunks`."
+            if chunks is None
+            else "Chunks came with a transformer that draws whole clips: leave `chunks` out."
+        )
     check_model(autoencoder, flow_shift, defaults, DEFAULTS)
     autoencoder.config.frame_rule.latents(frames)
     dtype, path = parse_dtype(dtype), Path(folder).expanduser()
+    check_rule(dtype, precision, "The model")
     check_replaced(path, INDEX, "model")
     told = {"frames": frames, "fps": _number(rate), "motion": motion, "negative_prompt": negative_prompt}
+    if chunks is not None:
+        told["chunks"] = {"length": chunks.length, "times": chunks.times}
+        told["chunks"] |= {} if chunks.times is None else {"shift": chunks.shift}
+    index = VIDEO_INDEX | ({"transformer": ["diffusers", CAUSAL]} if chunks is not None else {})
     ours: dict[str, Any] = {
         "format": 1,
         "defaults": {**(defaults or {}), **told},
-        "precision": "any",
+        "precision": precision,
         "instruction": text_encoder.instruction,
         "max_tokens": text_encoder.max_tokens,
     }
@@ -89,7 +103,7 @@ def save_video(
     offered |= {"example_prompts": list(example_prompts), "sizes": list(sizes)}
     ours |= {key: value for key, value in offered.items() if value}
     with exported(path) as partial:
-        write_beside(partial, VIDEO_INDEX, ours, known_things, text_encoder)
+        write_beside(partial, index, ours, known_things, text_encoder)
         write_json(
             partial / "scheduler" / "scheduler_config.json", {**DPM_SCHEDULER, "flow_shift": flow_shift}
         )

@@ -1,4 +1,4 @@
-"""Make a model that streams, in four steps a chunk, of one that draws whole clips (LongSANA, arXiv:2509.24695).
+"""Make a model that streams, in four steps a chunk, of one of whole clips (LongSANA, arXiv:2509.24695).
 
 Three stages: `chunks` (clips in chunks), `ode` (ends of the teacher's trajectories), `forcing` (self-forcing
 with DMD). `causal` does all of them. Rates, betas, batch of the last stage, average, steps of the second and
@@ -10,7 +10,6 @@ settings for a CPU.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -41,7 +40,6 @@ class Schedule:
     aim: CausalAim
 
 
-_LOOKS = {"log_every": 10, "evaluate_every": 500, "sheet_every": 500, "checkpoint_every": 500}
 _LARGE = TrainConfig(
     steps=10_000,
     batch_size=64,
@@ -55,7 +53,10 @@ _LARGE = TrainConfig(
     ema_decay=0.999,
     bf16=True,
     recompute=True,
-    **_LOOKS,
+    log_every=10,
+    evaluate_every=500,
+    sheet_every=500,
+    checkpoint_every=500,
 )
 PUBLISHED = Schedule(
     chunks=_LARGE,

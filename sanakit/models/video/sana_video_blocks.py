@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,22 @@ from sanakit.ops.rotary_linear_attention import RotarySums, rotary_attend, rotar
 _TEXT_EPS = 1e-6  # of the norms in attention to text from SANA-WM on; SANA's other models have 1e-5
 
 
+class GridPart(Protocol):
+    """What lies around the tokens at hand, where they are a part of a clip (`split/transformer.py`)."""
+
+    def total(self, sums: RotarySums) -> RotarySums:
+        """Return the sums over the tokens of all parts."""
+        ...
+
+    def around(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return the rows above and below the part, n W D each; None: there are none. x: n S D, its own."""
+        ...
+
+    def beside(self, first: Tensor, last: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return the frames before and behind the part, B S D each; None: there are none."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ClipGrid:
     """The tokens of the frames at hand: how many each frame has, and the rotation of each."""
@@ -45,6 +62,7 @@ class ClipGrid:
     height: int  # H, in tokens
     width: int
     rotation: Tensor  # T S d/2, complex
+    part: GridPart | None = None  # of a larger grid; None: it is the whole
 
     @property
     def frames(self) -> int:
@@ -97,17 +115,22 @@ class ClipSelfAttention(nn.Module):
             clip = x[start : start + grid.frames]
             own = [part if len(part) == 1 else part[start : start + grid.frames] for part in modulation]
             pieces = list(_pieces(clip, (own[0], own[1], own[2]), grid.rotation, 3 * third))
-            sums = None if past is None else RotarySums(*(part[sample : sample + 1] for part in past))
+            before = None if past is None else RotarySums(*(part[sample : sample + 1] for part in past))
+            sums = before if grid.part is None else None  # else the parts' own sums are added up first
             if len(pieces) == 1:  # nothing to come back to: one norm and one product for all three
                 tokens, turns, given = pieces[0]
                 query, key, value = self.qkv.modulated(tokens, given).chunk(3, dim=-1)
                 sums = self._sums(key, value, turns).plus(sums)
+                if grid.part is not None:
+                    sums = grid.part.total(sums).plus(before)
                 self.proj.add_to(tokens, self._attend(query, sums, turns), given[2])
             else:
                 for tokens, turns, given in pieces:
                     key, value = self.qkv.modulated(tokens, given, slice(third, None)).chunk(2, dim=-1)
                     sums = self._sums(key, value, turns).plus(sums)
                 assert sums is not None
+                if grid.part is not None:
+                    sums = grid.part.total(sums).plus(before)
                 for tokens, turns, given in pieces:
                     query = self.qkv.modulated(tokens, given, slice(third))
                     self.proj.add_to(tokens, self._attend(query, sums, turns), given[2])
@@ -134,15 +157,18 @@ class ClipFFN(MixFFN):
         super().__init__(width, ratio)
         self.t_conv = nn.Conv2d(width, width, (3, 1), padding=(1, 0), bias=False)
 
-    def over_time(self, y: Tensor, before: Tensor | None) -> Tensor:
+    def over_time(self, y: Tensor, before: Tensor | None, behind: Tensor | None = None) -> Tensor:
         """Return y plus its convolution over the frames of a chunk, B T S D.
 
-        y: of the Mix-FFN. before: the frame before the chunk, B S D; None: zeros, as behind the chunk.
+        y: of the Mix-FFN. before: the frame before the chunk, B S D; None: zeros. behind: that behind it, if
+        y is a part of a chunk; None: zeros.
         """
         past, now, future = self.t_conv.weight[..., 0].unbind(-1)  # D D each
         out = y + linear(y, now)
         if before is not None:
             out[:, 0] += linear(before.to(y.dtype), past)
+        if behind is not None:
+            out[:, -1] += linear(behind.to(y.dtype), future)
         if y.shape[1] > 1:
             out[:, 1:] += linear(y[:, :-1], past)
             out[:, :-1] += linear(y[:, 1:], future)
@@ -175,17 +201,37 @@ class ClipFFN(MixFFN):
         """
         y, first = torch.empty_like(x), 0
         values = grid.height * grid.width * self.inverted_conv.out_features
+        edges = (None, None) if grid.part is None else grid.part.around(x)
         for frames, own in few_samples(x, modulation, values):
-            done = 0
-            for hidden in self.bands(frames, own, grid.height, grid.width):
+            done, last = 0, first + len(frames)
+            above, below = (None if edge is None else edge[first:last] for edge in edges)
+            for hidden in self._hidden(frames, own, grid, above, below):
                 part = self.point_conv.product(hidden)
-                y[first : first + len(frames), done : done + part.shape[1]] = part
+                y[first:last, done : done + part.shape[1]] = part
                 done += part.shape[1]
-            first += len(frames)
+            first = last
         clips = y.unflatten(0, (-1, grid.frames))
-        mixed = self.over_chunks(clips, chunks or [grid.frames], before)
+        if grid.part is None:
+            mixed = self.over_chunks(clips, chunks or [grid.frames], before)
+        else:
+            sides = grid.part.beside(clips[:, 0], clips[:, -1])
+            mixed = self.over_time(clips, before if sides[0] is None else sides[0], sides[1])
         add_gated_(x, mixed.flatten(0, 1), modulation[2])
         return clips[:, -1].clone()
+
+    def _hidden(
+        self, x: Tensor, modulation: Modulation, grid: ClipGrid, above: Tensor | None, below: Tensor | None
+    ) -> Iterator[Tensor]:
+        """Yield what `point_conv` takes of modulated frames n S D, band by band; see `MixFFN.bands`.
+
+        above, below: rows around them, n W D. With these the rows are one band: they are few.
+        """
+        if above is None and below is None:
+            yield from self.bands(x, modulation, grid.height, grid.width)
+            return
+        rows = torch.cat([part for part in (above, x, below) if part is not None], dim=1)
+        wide = self.inverted_conv.modulated(rows, modulation).unflatten(1, (-1, grid.width))
+        yield self._gated(wide, above=int(above is not None), below=int(below is not None))
 
 
 class ClipBlock(nn.Module):

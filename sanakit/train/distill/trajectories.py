@@ -14,6 +14,7 @@ Shapes: B clips, C latent channels, T frames, h w latents, K chunks, S few times
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ def trajectory_times(sampler: FewStep, steps: int, shift: float) -> tuple[Tensor
     stops = sampler.times.double()
     even = shift_times(stops, 1 / shift)  # undoes the shift
     pieces, places = [stops[:1]], [0]
-    for number, (high, low) in enumerate(zip(even[:-1], even[1:], strict=True), 1):
+    for number, (high, low) in enumerate(pairwise(even), 1):
         count = max(1, round(steps * ((high - low) / even[0]).item()))
         inner = torch.linspace(high.item(), low.item(), count + 1, dtype=torch.float64)[1:-1]
         pieces += [shift_times(inner, shift), stops[number : number + 1]]
@@ -65,7 +66,7 @@ def teacher_trajectory(
     guided = guidance > 1
     context = teacher.prepare([negative, text] if guided else [text])
 
-    def asked(x: Tensor, t: float) -> Tensor:
+    def asked(x: Tensor, t: float | Tensor) -> Tensor:
         return teacher.velocity(x, t, context)
 
     velocity = classifier_free(asked, guidance) if guided else asked
@@ -96,8 +97,8 @@ def trajectory_errors(
     """
     if states.shape[1] != len(sampler.times):
         raise SettingsError(
-            f"The trajectories have {states.shape[1]} states, the sampler {len(sampler.times)} times: use its "
-            "own trajectories."
+            f"The trajectories have {states.shape[1]} states, the sampler {len(sampler.times)} times: use "
+            "its own trajectories."
         )
     each = steps.repeat_interleave(torch.tensor(chunks, device=steps.device), dim=1)  # B T
     places = each[:, None, None, :, None, None].expand(-1, 1, *states.shape[2:])

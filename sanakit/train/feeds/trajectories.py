@@ -144,7 +144,9 @@ def read_about(folder: Path) -> AboutTrajectories:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("format") != FORMAT:
             raise DataError(f"{path} was written by another version: draw the trajectories again, elsewhere.")
-        rows = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+        rows: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
+        }
         return AboutTrajectories(**rows)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} does not describe trajectories ({error}): choose another folder.") from None

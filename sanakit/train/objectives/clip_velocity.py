@@ -174,7 +174,7 @@ class ClipObjective(CaptionedVelocity[SanaVideo]):
         return sheet_of_clips(self.drawn(averaged), more)
 
     def drawn(self, averaged: nn.Module) -> Tensor:
-        """Draw the sheet's prompts, decoded, clip i from seed i; chunk after chunk if only that is trained."""
+        """Draw the sheet's prompts, clip i from seed i; chunk after chunk if only that is trained."""
         transformer, encoder = self.parts(averaged)
         if self.mixing.in_chunks < 1 or not transformer.config.causal:
             return super().drawn(averaged)

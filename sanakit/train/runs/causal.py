@@ -14,7 +14,7 @@ Shapes: B clips, C latent channels, T frames, h w latents.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -201,7 +201,7 @@ class Taught:
             decode=decode,
         )
 
-    def made_with(self, data: StrPath, source: StrPath, choices: dict[str, object]) -> MadeWith:
+    def made_with(self, data: StrPath, source: StrPath, choices: Mapping[str, object]) -> MadeWith:
         """Return the record of a run: the teacher's weights are among them."""
         return MadeWith(
             source=source,
@@ -319,7 +319,7 @@ def _finish(
     trained = SanaVideo(student.config)  # what was trained may be sharded
     fill_averaged(trained, folder, partial(part_of, name=part))
     settings, shared = taught.settings, taught.settings.shared
-    channels, frames, *sides = taught.clips.latents.shape[1:]
+    _, frames, *sides = taught.clips.latents.shape[1:]
     compression, own_rule = taught.codec.config.compression, taught.codec.config.frame_rule
     height, width = (side * compression for side in sides)
     drawn = {"width": width, "height": height}

@@ -18,7 +18,7 @@ SanaError
 ├── BusyError            a server's queue is full
 ├── ClosedError          a server is stopping and takes no more work
 ├── DeadlineError        the work was not done by the time it was wanted
-├── PeerError            another process of a training ended or does not answer
+├── PeerError            another process of the same work ended or does not answer
 ├── StoppedError         the work was cancelled by the one who wanted it
 ├── RefusedError         a safety filter said no to a prompt or an image
 └── MissingExtraError    an optional dependency is not installed
@@ -97,7 +97,7 @@ class DeadlineError(SanaError, TimeoutError):
 
 
 class PeerError(SanaError):
-    """Another process of a training ended or does not answer."""
+    """Another process of the same work ended or does not answer."""
 
 
 class StoppedError(SanaError):

@@ -11,6 +11,7 @@ import os
 import secrets
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,6 +24,7 @@ from sanakit.cli.drawing.display import display
 from sanakit.cli.drawing.edit import FORMATS, keep_inputs
 from sanakit.cli.drawing.video_chunks import write_chunks
 from sanakit.cli.terminal import AsJson, Debug
+from sanakit.cli.together import Together, together
 from sanakit.errors import SettingsError
 from sanakit.whole import claimed, numbered, written_new
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from sanakit.pipelines.video.in_chunks import ClipChunk
     from sanakit.pipelines.video.request import ClipRequest
     from sanakit.pipelines.video.result import ClipResult, ClipStep
+    from sanakit.pipelines.video.text_to_video import TextToVideo
 
 SUFFIX = ".mp4"  # of a name that is chosen
 Seed = Annotated[
@@ -139,7 +142,7 @@ def video(
 
     The file named by --output is replaced if it exists, but never --image or --clip; without it, a new name
     is chosen. The file carries the settings it was drawn with. Causal models draw chunk after chunk, in
-    memory that does not grow.
+    memory that does not grow. Processes that torchrun starts draw each clip together.
     """
     # 1. The request
     if model is None:
@@ -149,14 +152,17 @@ def video(
         )
     if size is not None and (width is not None or height is not None):
         raise SettingsError("--size and --width or --height cannot be combined: give one or the other.")
-    seed, prompt = secrets.randbelow(2**32) if seed is None else seed, option.prompt_of(prompt)
     image, clip = (None if file is None else file.expanduser() for file in (image, clip))
     settings: dict[str, Any] = {"frames": frames, "seconds": seconds, "rate": fps, "motion": motion}
     settings |= {"steps": steps, "guidance": guidance, "guidance_kind": guidance_kind, "solver": solver}
-    settings |= {"dialect": dialect, "seed": seed, "num_clips": num_clips, "strength": strength}
+    settings |= {"dialect": dialect, "num_clips": num_clips, "strength": strength}
     settings["prompt_weights"] = prompt_weights
 
-    with display(preview) as show, warnings.catch_warnings(action="ignore"):  # the result tells them
+    with (
+        together("drawing") as processes,
+        display(preview and processes.chief) as show,
+        warnings.catch_warnings(action="ignore"),  # the result tells them
+    ):
         from sanakit.images.image import parse_size
         from sanakit.images.opening import open_image
         from sanakit.pipelines.memory import parse_budget
@@ -164,6 +170,10 @@ def video(
         from sanakit.pipelines.video.source import read_source
         from sanakit.pipelines.video.text_to_video import TextToVideo
 
+        typed, given = prompt, seed
+        prompt = processes.of_chief(lambda: option.prompt_of(typed))
+        seed = processes.of_chief(lambda: secrets.randbelow(2**32) if given is None else given)
+        settings["seed"] = seed
         parse_budget(memory)
         width, height = parse_size(size) if size is not None else (width, height)
         paths = [] if output is None else numbered(output.expanduser(), num_clips)
@@ -178,13 +188,29 @@ def video(
         check_output(paths or [chosen_name(seed)], request)
 
         # 2. The clips, step by step
-        loading = {"device": device, "dtype": dtype, "memory": memory}
+        loading = {"device": processes.device(device), "dtype": dtype, "memory": memory}
         pipe = TextToVideo.from_pretrained(model, **loading, encoder=request.encoded)
+        if processes.world > 1:
+            share_drawing(pipe, request, processes)
         drawn = pipe.draw(request) if request.chunks is None else pipe.chunks(request)
+        if not processes.chief:
+            deque(drawn, maxlen=0)  # its part of the work; the first process writes
+            return
         paths, timings, told = save_drawn(drawn, request, paths, chosen_name(seed), show)
 
     # 3. Print
     report(request, paths, timings, told, as_json=as_json)
+
+
+def share_drawing(pipe: TextToVideo, request: ClipRequest, processes: Together) -> None:
+    """Have all processes draw each clip together, and tell so."""
+    from sanakit.models.video.split.exchange import ProcessExchange
+    from sanakit.pipelines.video.sharing import share_clips, told_parts
+
+    share_clips(pipe, ProcessExchange())
+    told = told_parts(pipe, request)
+    if processes.chief:
+        print(told, file=sys.stderr)
 
 
 def check_output(paths: list[Path], request: ClipRequest) -> None:

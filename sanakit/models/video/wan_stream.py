@@ -273,7 +273,7 @@ def _block_kept(width: int, out_width: int, side: int, rate: int) -> Iterator[Ke
 
 def _encoded(model: VideoAutoencoder, stream: Stream, clip: Tensor, final: bool) -> Tensor:
     """Return the mode of the latents of a stream's next chunk."""
-    limit = _limit(model.config, clip, clip.shape[2], clip.shape[4])
+    limit = values_of_band(model.config, clip, clip.shape[2], clip.shape[4])
     bands = list(stream.push(clip, limit, final=final))
     return _joined(bands, axis=2)[..., : model.config.latent_channels].permute(0, 4, 1, 2, 3)
 
@@ -283,7 +283,7 @@ def _decode_into(
 ) -> int:
     """Draw a stream's next chunk of latents at the beginning of a clip; return its number of frames."""
     frames, top = model.config.frame_rule.per_latent * latents.shape[2], 0
-    for band in stream.push(latents, _limit(model.config, clip, frames, clip.shape[4]), final=final):
+    for band in stream.push(latents, values_of_band(model.config, clip, frames, clip.shape[4]), final=final):
         frames, bottom = band.shape[1], top + band.shape[2]
         torch.clamp(band.permute(0, 4, 1, 2, 3), -1, 1, out=clip[:, :, :frames, top:bottom])
         top = bottom
@@ -299,7 +299,7 @@ def _automatic(frames: int, height: int, step: int) -> int:
     return frames if 2 * frames <= height else max(1, CHUNK_FRAMES // step) * step
 
 
-def _limit(config: WanVAEConfig, x: Tensor, frames: int, width: int) -> int:
+def values_of_band(config: WanVAEConfig, x: Tensor, frames: int, width: int) -> int:
     """Return how many values an activation of a band may have. frames, width: of the chunk, in pixels."""
     least = LEAST_ROWS * len(x) * frames * width * config.widths[0]
     return max(least, BAND_VALUES if x.device.type == "cpu" else MANY_VALUES)
@@ -307,7 +307,7 @@ def _limit(config: WanVAEConfig, x: Tensor, frames: int, width: int) -> int:
 
 def _encoder_stream(model: VideoAutoencoder, clip: Tensor) -> Stream:
     encoder, chunk = model.check_clip(clip), Chunk(len(clip))
-    first, attention, second = _middle(encoder.mid_block)
+    first, attention, second = middle_of(encoder.mid_block)
     before = [encoder.conv_in, *encoder.down_blocks, first]
     parts = [
         *(wan_node(module, chunk) for module in before),
@@ -319,7 +319,7 @@ def _encoder_stream(model: VideoAutoencoder, clip: Tensor) -> Stream:
 
 def _decoder_stream(model: VideoAutoencoder, latents: Tensor) -> Stream:
     decoder, chunk = model.check_latents(latents), Chunk(len(latents))
-    first, attention, second = _middle(decoder.mid_block)
+    first, attention, second = middle_of(decoder.mid_block)
     steps = [
         layer for stage in decoder.up_blocks for layers in stage.children() for layer in layers.children()
     ]
@@ -332,7 +332,7 @@ def _decoder_stream(model: VideoAutoencoder, latents: Tensor) -> Stream:
     return Stream(parts, chunk)
 
 
-def _middle(block: MidBlock) -> tuple[nn.Module, FrameAttention, nn.Module]:
+def middle_of(block: MidBlock) -> tuple[nn.Module, FrameAttention, nn.Module]:
     attention = block.attentions[0]
     assert isinstance(attention, FrameAttention)
     return block.resnets[0], attention, block.resnets[1]

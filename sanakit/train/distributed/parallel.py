@@ -72,10 +72,10 @@ def by_itself() -> Iterator[None]:
 
 
 @contextmanager
-def processes() -> Iterator[Share]:
+def processes(work: str = "training") -> Iterator[Share]:
     """Join the processes that torchrun has started, for the length of a `with`; alone, nothing happens.
 
-    When one of them fails with a sentence for the user, the others raise PeerError with the same sentence;
+    work: what they do together, in messages. When one of them fails with a sentence for the user, the others raise PeerError with the same sentence;
     when one dies without a word, PeerError says so.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
@@ -98,7 +98,7 @@ def processes() -> Iterator[Share]:
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error).lower()):
             raise
-        raise PeerError(_last_words()) from error
+        raise PeerError(_last_words(work)) from error
     finally:
         with suppress(RuntimeError):  # after a failure, of which the others have been told by now
             dist.destroy_process_group()
@@ -252,12 +252,13 @@ def _shard(losses: nn.Module, model: nn.Module, config: TrainConfig) -> nn.Modul
     return losses
 
 
-def _last_words() -> str:
+def _last_words(work: str) -> str:
     """Return why the other processes ended, as far as they reported it."""
     with suppress(RuntimeError):
         if process_store().check(["failure"]):
-            return f"The training ended in {process_store().get('failure').decode()}"
+            return f"The {work} ended in {process_store().get('failure').decode()}"
+    again = "continue with --resume from the last checkpoint" if work == "training" else "start again"
     return (
-        "Another process of this training ended without a message or does not answer: look at its output, "
-        "then continue with --resume from the last checkpoint."
+        f"Another process of this {work} ended without a message or does not answer: look at its output, "
+        f"then {again}."
     )

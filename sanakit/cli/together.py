@@ -1,0 +1,57 @@
+"""A command on several processes that torchrun started, which work on one thing together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """This process among those of the command. rank: 0 reads what is typed, prints and writes."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def chief(self) -> bool:
+        """Whether this process speaks for all."""
+        return self.rank == 0
+
+    def of_chief(self, choose: Callable[[], Value]) -> Value:
+        """Return what the first process chooses, in all of them. The value goes through pickle."""
+        if self.world == 1:
+            return choose()
+        import torch.distributed as dist
+
+        values = [choose() if self.chief else None]
+        dist.broadcast_object_list(values, 0)
+        return values[0]  # pyright: ignore[reportReturnType]
+
+    def device(self, device: str) -> str:
+        """Return the device of this process: with "auto" on GPUs, the one of its number on this machine."""
+        if self.world == 1 or device != "auto":
+            return device
+        from sanakit.train.distributed.parallel import training_device
+
+        return str(training_device())
+
+
+@contextmanager
+def together(work: str) -> Iterator[Together]:
+    """Join the processes that torchrun started, for the length of a `with`; alone, nothing is imported.
+
+    work: what they do, for the sentence with which all end when one fails, as `processes` does.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Together()
+        return
+    from sanakit.train.distributed.parallel import processes
+
+    with processes(work) as share:
+        yield Together(share.rank, share.world)

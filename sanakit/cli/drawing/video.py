@@ -160,7 +160,7 @@ def video(
 
     with (
         together("drawing") as processes,
-        display(preview and processes.chief) as show,
+        display(preview) if processes.chief else nullcontext(lambda step: None) as show,
         warnings.catch_warnings(action="ignore"),  # the result tells them
     ):
         from sanakit.images.image import parse_size
@@ -170,6 +170,8 @@ def video(
         from sanakit.pipelines.video.source import read_source
         from sanakit.pipelines.video.text_to_video import TextToVideo
 
+        if preview and processes.world > 1:
+            raise SettingsError("--preview is for one process: leave it out, or start one.")
         typed, given = prompt, seed
         prompt = processes.of_chief(lambda: option.prompt_of(typed))
         seed = processes.of_chief(lambda: secrets.randbelow(2**32) if given is None else given)

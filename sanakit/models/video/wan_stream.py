@@ -333,6 +333,7 @@ def _decoder_stream(model: VideoAutoencoder, latents: Tensor) -> Stream:
 
 
 def middle_of(block: MidBlock) -> tuple[nn.Module, FrameAttention, nn.Module]:
+    """Return the parts of the coarsest block: before its attention, this, and behind it."""
     attention = block.attentions[0]
     assert isinstance(attention, FrameAttention)
     return block.resnets[0], attention, block.resnets[1]

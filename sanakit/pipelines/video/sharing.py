@@ -4,8 +4,8 @@
     share_clips(pipe, ProcessExchange())                                  # in a group of torch.distributed
     clip = pipe("a red fox runs", seed=7)                                 # the same call in all; all get it
 
-All processes make the same calls, with seeds of their own choice never, and have the same clips in the end, to
-the bit. Text is encoded, and an image or a clip to start from, by each of them.
+All processes make the same calls with the same seeds, and have the same clips in the end. Previews, too, are
+drawn by all of them or by none. Each encodes the text, and an image or a clip to start from.
 """
 
 from __future__ import annotations

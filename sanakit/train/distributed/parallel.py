@@ -75,8 +75,8 @@ def by_itself() -> Iterator[None]:
 def processes(work: str = "training") -> Iterator[Share]:
     """Join the processes that torchrun has started, for the length of a `with`; alone, nothing happens.
 
-    work: what they do together, in messages. When one of them fails with a sentence for the user, the others raise PeerError with the same sentence;
-    when one dies without a word, PeerError says so.
+    work: what they do together, in messages. When one of them fails with a sentence for the user, the others
+    raise PeerError with the same sentence; when one dies without a word, PeerError says so.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield current_share()

@@ -40,13 +40,13 @@ def clips() -> ClipObjective:
 @pytest.fixture(scope="module")
 def folder(clips: ClipObjective, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dozen trajectories of a tiny teacher."""
-    times, places = trajectory_times(SAMPLER, 24, 8.0)
+    times, places = trajectory_times(SAMPLER, 12, 8.0)
     about = AboutTrajectories(
         teacher={},
         times=SAMPLER.model_times[:-1],
         levels=tuple(SAMPLER.times.tolist()),
         shift=8.0,
-        steps=24,
+        steps=12,
         guidance=GUIDANCE,
         negative="",
         shape=SHAPE,
@@ -140,8 +140,8 @@ def test_the_student_comes_nearer_to_its_teachers_ends(
     """Learning, and going on from a checkpoint, to the bit; its own measure agrees."""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # its import takes longer than the test
     objective = make(clips, folder)
-    config = TrainConfig(steps=40, batch_size=4, learning_rate=3e-3, warmup_steps=0, log_every=1)
-    config = replace(config, checkpoint_every=25, evaluate_every=40, decay_fraction=0.5, ema_decay=0.8)
+    config = TrainConfig(steps=30, batch_size=4, learning_rate=3e-3, warmup_steps=0, log_every=1)
+    config = replace(config, checkpoint_every=20, evaluate_every=30, decay_fraction=0.5, ema_decay=0.8)
     before, told = apart(clips, objective.student, folder), objective.evaluate(objective.model)
     lines = list(train(objective, config, tmp_path / "whole"))
     trained = make(clips, folder).student
@@ -153,9 +153,9 @@ def test_the_student_comes_nearer_to_its_teachers_ends(
     assert all(after[name] < told[name] for name in told), (after, told)
 
     shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
-    shutil.rmtree(tmp_path / "resumed" / "checkpoint-0000040")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoint-0000030")
     rest = list(train(make(clips, folder), config, tmp_path / "resumed", resume=True))
-    assert [(one.step, one.loss) for one in rest] == [(one.step, one.loss) for one in lines[25:]]
+    assert [(one.step, one.loss) for one in rest] == [(one.step, one.loss) for one in lines[20:]]
     again = load_average(tmp_path / "resumed")
     assert again is not None
     assert all(torch.equal(again[name], one) for name, one in state.items())

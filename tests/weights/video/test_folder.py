@@ -16,7 +16,7 @@ from sanakit.models.video.wan_vae import WanVAE
 from sanakit.text.encoder import TextEncoder
 from sanakit.weights import load_autoencoder, load_text_encoder, load_transformer
 from sanakit.weights.video.folder import save_video
-from sanakit.weights.video.settings import load_video_settings
+from sanakit.weights.video.settings import ChunkSettings, load_video_settings
 from tests.pipelines.video.tiny import AUTOENCODER, TRANSFORMER, save_tiny
 
 
@@ -82,7 +82,8 @@ def test_diffusers_opens_it(parts: dict[str, Any], tmp_path: Path) -> None:
         ({"defaults": {"strength": 1}}, SettingsError, "no defaults named strength"),
         ({"flow_shift": 0.0}, SettingsError, "flow_shift is 0.0"),
         ({"flow_shift": float("nan")}, SettingsError, "flow_shift is nan"),
-        ({"transformer": "causal"}, SettingsError, "models in chunks"),
+        ({"transformer": "causal"}, SettingsError, "without its chunks"),
+        ({"chunks": ChunkSettings()}, SettingsError, "draws whole clips"),
         ({"autoencoder": "decoder"}, OutputError, "whole autoencoder"),
     ],
 )
@@ -102,3 +103,18 @@ def test_another_folder_is_not_replaced(parts: dict[str, Any], tmp_path: Path) -
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match="not a model folder"):
         save_video(tmp_path, rate=8, **parts)
+
+
+@pytest.mark.parametrize("times", [None, (1.0, 0.5)])
+def test_a_causal_model_keeps_how_its_chunks_are_drawn(
+    parts: dict[str, Any], tmp_path: Path, times: tuple[float, ...] | None
+) -> None:
+    causal = SanaVideo(replace(TRANSFORMER, causal=True))
+    causal.load_state_dict(parts["transformer"].state_dict())
+    chunks = ChunkSettings(length=3, times=times, shift=5.0)
+    folder = save_video(tmp_path / "model", **{**parts, "transformer": causal}, rate=8, chunks=chunks)
+    told = load_video_settings(folder).chunks
+    assert (told.length, told.times) == (3, times)
+    assert told.shift == (5.0 if times else 7.0)  # which nothing reads without times
+    opened = load_transformer(folder, kind="clip", dtype="float32")
+    assert opened.config == causal.config

@@ -1,9 +1,9 @@
-"""Wan 2.1's decoder on several processes that share one clip: each draws some rows of every frame, exactly.
+"""Wan 2.1's decoder on several processes that share one clip: each draws rows of every frame, exactly.
 
-The coarse part, with attention over whole frames at an eighth of the sides, is computed by every process. From
-there on each has its own rows. At every resolution it takes as many rows of its neighbours as the layers of
-that resolution reach, computes them too, and leaves them out of its result. Nothing is blended or left out:
-the clip is that of one process up to rounding, chunk after chunk as in `wan_stream.py`.
+The coarse part, with attention over whole frames at an eighth of the sides, is computed by every process.
+From there on each has its own rows. At every resolution it takes as many rows of its neighbours as the layers
+of that resolution reach, computes them too, and leaves them out of its result. Nothing is blended: the clip
+is that of one process up to rounding, chunk after chunk as in `wan_stream.py`.
 Source: ours.
 Shapes: B clips, C latent channels, T frames, H W pixels, t h w latents, N = frames of all clips, R rows.
 """
@@ -114,7 +114,7 @@ class SplitDecoder(nn.Module):
 
 
 class _Rows:
-    """This process's rows of a clip's decoder: its nodes by resolution, with what they keep between chunks."""
+    """This process's rows of a clip: its nodes by resolution, with what they keep between chunks."""
 
     def __init__(self, model: WanVAE, latents: Tensor, exchange: Exchange) -> None:
         decoder, self.model, self.exchange = model.check_latents(latents), model, exchange

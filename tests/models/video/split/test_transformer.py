@@ -111,7 +111,7 @@ def test_bands_of_tokens_and_few_frames_at_a_time_change_nothing(monkeypatch: py
 def test_what_is_exchanged_is_what_the_manual_says(
     spans: int, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of one clip and one prompt: sums of d x (d + 1) numbers a head, and the edges, a block; the velocity."""
+    """Of one clip and one prompt, in a block: d x (d + 1) sums a head, and edges; then the velocity."""
     made, threads = model(), cut(monkeypatch, spans, rows)
     latents, context, blocks = normal(1, *SHAPE), prompts(made, 3), CONFIG.depth
     threads.run(lambda own: SplitVideo(made, own).velocity(latents, 0.7, context))
@@ -131,7 +131,8 @@ def test_the_cut_has_small_parts_and_then_short_edges() -> None:
     halves = divided(2, 21, 30, 52)
     assert halves == Division((range(21),), (range(15), range(15, 30)))
     assert halves.edges(52) == 2 * 52 * 21
-    assert divided(3, 21, 30, 52).frames == (range(7), range(7, 14), range(14, 21))
+    assert divided(3, 21, 30, 52).rows == (range(10), range(10, 20), range(20, 30))
+    assert divided(3, 21, 10, 52).frames == (range(7), range(7, 14), range(14, 21))
     uneven = divided(4, 5, 3, 2)
     assert max(len(frames) * len(rows) for frames in uneven.frames for rows in uneven.rows) == 6
     assert [len(frames) for frames in divided(2, 5, 1, 2).frames] == [2, 3]

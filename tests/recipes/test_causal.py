@@ -21,7 +21,7 @@ from tests.data.clip_files import counted
 from tests.pipelines.video.tiny import save_tiny
 from tests.recipes.folders import Command
 
-DEFAULTS = {"steps": 2, "guidance": 2.0, "width": 32, "height": 32, "frames": 17, "negative_prompt": ""}
+DEFAULTS = {"steps": 2, "guidance": 2.0, "width": 64, "height": 64, "frames": 17, "negative_prompt": ""}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def clip_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
     for number, caption in enumerate(("a red fox", "a blue boat", "two apples", "the moon")):
-        counted(folder / f"{number}.webp", 17, caption=caption)
+        counted(folder / f"{number}.webp", 17, side=64, caption=caption)
     return folder
 
 
@@ -97,6 +97,10 @@ def test_what_cannot_be_made_causal_is_refused(clip_model: Path, clips: Path, tm
         "finetune", smoke=False, more={"teacher": "x"}
     )
     assert "learning rates of their own" in told("causal", source=clip_model, more={"learning_rate": 1e-3})
+    counted(tmp_path / "short" / "0.webp", 9, side=64, caption="a fox")
+    short = {"source": tmp_path / "short-model", "data": tmp_path / "short"}
+    save_tiny(short["source"], defaults={**DEFAULTS, "motion": 0, "frames": 9})
+    assert "Most clips have 9 frames" in told("causal-chunks", **short)
     shutil.copytree(clip_model, tmp_path / "causal-model")
     config = tmp_path / "causal-model" / "transformer" / "config.json"
     text = config.read_text().replace("SanaVideoTransformer3DModel", "SanaVideoCausalTransformer3DModel")

@@ -237,6 +237,14 @@ def open_taught(data: StrPath, output: Path, source: StrPath, config: TrainConfi
         resolution=aim.resolution,
         device=device,
     )
+    frames, least = clips.latents.shape[2], 2 * aim.chunks.length
+    if frames < least:
+        rule = codec.config.frame_rule
+        raise SettingsError(
+            f"Most clips have {rule.frames(frames)} frames, which are a single chunk of {aim.chunks.length} "
+            f"latents or more: train on clips of {rule.frames(least)} frames, or set shorter chunks in the "
+            "recipe."
+        )
     encoder = load_text_encoder(source, device=device)
     parts = {"source": source, "config": sizes, "settings": settings, "codec": codec}
     return Taught(**parts, encoder=encoder, clips=clips)

@@ -159,8 +159,9 @@ class _Rows:
         sent = {} if rank == 0 else {rank - 1: rows[:, :reach]}
         sent |= {} if rank == last else {rank + 1: rows[:, -reach:]}
         came = self.exchange.swapped(sent)
-        parts = [came[rank - 1]] * (rank > 0) + [rows] + [came[rank + 1]] * (rank < last)
-        return torch.cat(parts, dim=1), reach * (rank > 0), reach * (rank < last)
+        parts = [came.get(rank - 1), rows, came.get(rank + 1)]
+        joined = torch.cat([part for part in parts if part is not None], dim=1)
+        return joined, reach if rank else 0, 0 if rank == last else reach
 
 
 def _levels(model: WanVAE) -> list[list[nn.Module]]:

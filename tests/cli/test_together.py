@@ -1,0 +1,53 @@
+"""A command on several processes: the first one chooses for all, each has its own device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from sanakit.cli.together import Together, together
+from sanakit.train.distributed import parallel
+from sanakit.train.parts import Share
+
+
+def test_alone_nothing_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(parallel, "processes", None)
+    with together("drawing") as one:
+        assert one == Together()
+        assert one.chief
+        assert one.of_chief(lambda: 5) == 5
+        assert one.device("auto") == "auto"
+
+
+def test_the_first_of_several_chooses_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    joined: list[str] = []
+
+    @contextmanager
+    def processes(work: str) -> Iterator[Share]:
+        joined.append(work)
+        yield Share(1, 2)
+
+    def broadcast(values: list[Any], chief: int) -> None:
+        assert values == [None], "the second one chooses nothing"
+        values[0] = "a fox"
+
+    def never() -> str:
+        raise AssertionError("it is not asked")
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(parallel, "processes", processes)
+    monkeypatch.setattr(dist, "broadcast_object_list", broadcast)
+    with together("drawing") as second:
+        assert joined == ["drawing"]
+        assert not second.chief
+        assert second.of_chief(never) == "a fox"
+        assert second.device("cpu") == "cpu"
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        assert second.device("auto") == "cuda:1"

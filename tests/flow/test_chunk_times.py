@@ -52,6 +52,19 @@ def test_the_anchor_is_any_chunk_with_a_logit_normal_time() -> None:
     assert second == pytest.approx((mean + (mean + 1) / 2) / 2, abs=0.02)
 
 
+def test_the_last_chunk_is_the_anchor_and_those_before_are_less_noisy_or_clean() -> None:
+    """The last one is logit-normal, as one chunk alone; before it a uniform one, or 0."""
+    alone = sample_chunk_times(4000, 1, 1.0, generator()).flatten()
+    for order in ("last", "clean"):
+        times = sample_chunk_times(4000, 2, 1.0, generator(), order)
+        assert torch.equal(times[:, 1], alone)
+        assert (times.diff(dim=1) >= 0).all()
+        mean = times[:, 0].mean().item()
+        assert mean == pytest.approx(0.0 if order == "clean" else alone.mean().item() / 2, abs=0.02)
+    shifted = sample_chunk_times(4000, 2, 3.0, generator(), "clean")
+    torch.testing.assert_close(shifted[:, 1], shift_times(alone, 3.0))
+
+
 def test_uniform_times_are_independent() -> None:
     times = sample_chunk_times(5000, 3, 3.0, generator(), "uniform")
     logits = torch.logit(shift_times(times, 1 / 3.0))

@@ -164,6 +164,29 @@ def test_chunks_have_times_of_their_own_that_never_fall() -> None:
     assert falls.any(1).float().mean() > 0.3
 
 
+def test_shares_of_the_samples_have_clean_chunks_before_the_last_or_it_as_the_anchor() -> None:
+    """Those that are shown so are learned on the last chunk alone; the others' draws stay what they were."""
+    plain = make(ClipMixing(in_chunks=1.0, chunk=2, alike=0.2), frames=7)
+    mixed = make(ClipMixing(in_chunks=1.0, chunk=2, alike=0.2, last=0.2, clean=0.3), frames=7)
+    pairs = [(plain.batch(step, WHOLE).t, mixed.batch(step, WHOLE).t) for step in range(40)]
+    before, t = (torch.cat(one) for one in zip(*pairs, strict=True))
+    clean = (t[:, :5] == 0).all(1)
+    assert 0.2 < clean.float().mean() < 0.4
+    assert (t[clean, 5:] > 0).all()
+    assert 0.35 < (t == before).all(1).float().mean() < 0.65
+    with pytest.raises(SettingsError, match="1 in all at most"):
+        ClipMixing(last=0.6, clean=0.6)
+
+    batch = next(mixed.batch(step, WHOLE) for step in range(9) if (mixed.batch(step, WHOLE).t == 0).any())
+    assert isinstance(batch.latents, Tensor)
+    found = torch.zeros_like(batch.latents, requires_grad=True)
+    shown = (batch.latents, batch.noise, batch.t, torch.zeros(0), torch.zeros(0))
+    errors = clip_errors(lambda *_, chunks: found, *shown, held=batch.held, chunks=batch.chunks)  # pyright: ignore
+    errors.sum().backward()
+    assert found.grad is not None
+    assert torch.equal(found.grad.abs().amax((1, 3, 4)) == 0, batch.t == 0)
+
+
 def test_a_share_of_the_steps_is_in_chunks_on_every_part() -> None:
     objective = make(ClipMixing(in_chunks=0.4, chunk=2))
     steps = [objective.batch(step, WHOLE).chunks for step in range(60)]
@@ -225,6 +248,10 @@ def test_every_way_that_is_trained_is_measured_and_drawn() -> None:
     assert {"right_0.85", "empty_0.85", "wrong_0.85"} <= measured.keys()
     assert not [name for name in measured if name.startswith(("held", "chunks"))]
     plain = usual.sheet(usual.model)
+    chunked = make(ClipMixing(in_chunks=1.0, chunk=2))
+    chunked.transformer.config = replace(CONFIG, causal=True)
+    assert chunked.sheet(chunked.model).size == plain.size
+    assert chunked.sheet(chunked.model).tobytes() != plain.tobytes()  # chunk after chunk
 
     mixed = make(CHUNKED)
     measured = mixed.evaluate(mixed.model)

@@ -49,9 +49,9 @@ class ProcessExchange:
 
     def total(self, tensor: Tensor) -> Tensor:
         """As of `Exchange`."""
-        tensor = tensor.contiguous()
-        dist.all_reduce(tensor)
-        return tensor
+        sums = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(sums)
+        return sums
 
     def swapped(self, sent: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """As of `Exchange`."""

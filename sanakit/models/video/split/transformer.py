@@ -105,8 +105,9 @@ class ClipPart:
 
     def times(self, t: float | Tensor, frames: int) -> float | Tensor:
         """Return the times of the part's own frames, if there is one for each of the clip's."""
-        each = isinstance(t, Tensor) and t.ndim == 2 and t.shape[1] == frames
-        return t[:, self.frames.start : self.frames.stop] if each else t
+        if isinstance(t, Tensor) and t.ndim == 2 and t.shape[1] == frames:
+            return t[:, self.frames.start : self.frames.stop]
+        return t
 
     def grid(self, whole: ClipGrid) -> ClipGrid:
         """Return the part's own of a clip's grid."""

@@ -6,10 +6,12 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from sanakit.clips.sizes import trained_sizes
 from sanakit.errors import MemoryLimitError
 from sanakit.models.gemma2 import GEMMA2_2B, Gemma2
 from sanakit.models.video.ltx2_vae import LTX2_VAE, LTX2VAE
@@ -21,6 +23,7 @@ from sanakit.pipelines.video.request import ClipShape
 from sanakit.pipelines.video.text_to_video import TextToVideo
 from sanakit.weights import release
 
+ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
 BASE, GB = 300 * 10**6, 10**9
 CLIP = ClipWork(cells=ClipShape(16, 21, 60, 104), samples=2, results=3)  # 81 frames of 832x480 px, guided
@@ -110,6 +113,18 @@ def test_a_causal_model_needs_one_chunk_and_both_parts_at_once(published) -> Non
     both = published.codec.decode_bytes(21, 480, 832, 11) + COPIES * 11 * 30 * 52 * 2240 * 4
     weights = published.weights
     assert peaks[0] > BASE + weights.text + weights.transformer + weights.decoder + both
+
+
+def test_the_manual_shows_the_refusal_of_the_published_model(published) -> None:
+    """Without other sizes to draw: those that it learned are all as large."""
+    page = (ROOT / "docs" / "video.md").read_text("utf-8")
+    published.sizes = trained_sizes(30)
+    try:
+        with pytest.raises(MemoryLimitError) as caught:
+            plan(published, "3GB")
+    finally:
+        published.sizes = ()
+    assert f"Error: {caught.value}\n" in page
 
 
 def test_a_clip_that_does_not_fit_is_refused_with_what_would(published) -> None:

@@ -46,8 +46,8 @@ def sample_chunk_times(
     else:
         places = [chunks - 1] * n
     if order == "clean":
-        times = torch.zeros(n, chunks)
-        times[:, -1] = torch.tensor(anchors) / MODEL_TIME_SCALE
+        times = torch.zeros(n, chunks, dtype=torch.float32)
+        times[:, -1] = torch.tensor(anchors, dtype=torch.float32) / MODEL_TIME_SCALE
         return shift_times(times, shift)
     rows = [
         torch.cat(

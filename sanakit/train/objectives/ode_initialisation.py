@@ -123,7 +123,7 @@ class OdeObjective:
             states, tails = self.trajectories.states([number]).to(self.device), self._tails([number])
             whole = states[:, -1].square().mean().item()
             for step, time in enumerate(measured):
-                steps = torch.full((1, len(self.chunks)), step, device=self.device)
+                steps = torch.full((1, len(self.chunks)), step, dtype=torch.int64, device=self.device)
                 error = self._errors(student, states, steps, tails).item()
                 measured[time] += error / whole / len(numbers)
         return {f"end_{time:g}": value for time, value in measured.items()}

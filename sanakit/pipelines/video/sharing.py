@@ -38,7 +38,7 @@ def share_clips(pipe: TextToVideo, exchange: Exchange) -> None:
 
 
 def told_parts(pipe: TextToVideo, request: ClipRequest) -> str:
-    """Return in a sentence what the processes of a shared pipeline share of a request, and what not.
+    """Return in a sentence how the processes of a shared pipeline share the clips of a request.
 
     Raises SizeError for a clip that so many cannot share.
     """
@@ -50,6 +50,6 @@ def told_parts(pipe: TextToVideo, request: ClipRequest) -> str:
     division = divided(world, frames, rows, columns, causal=config.causal)
     decoded = isinstance(codec, SplitDecoder) and codec.shares(cells.height)
     return (
-        f"{world} processes draw the clip: {len(division.frames)} spans of latent frames, "
-        f"{len(division.rows)} of rows; each decodes {'its rows' if decoded else 'the whole clip'}."
+        f"{world} processes draw each clip, cut into {len(division.frames)} x {len(division.rows)} spans of "
+        f"latent frames and of rows; each decodes {'its rows' if decoded else 'the whole clip'}."
     )

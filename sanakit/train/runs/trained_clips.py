@@ -33,7 +33,7 @@ HELD_OUT_FROM = 100  # clips; of fewer, all are trained on, those to measure on,
 class TrainedClips:
     """Clips of one training. latents: B C T h w, normalised, of those to measure on; captions: theirs.
 
-    prompts: the first caption of each clip that is trained on. notes: sentences on what became of the clips.
+    prompts: the first caption of each clip that is trained on, at least one. notes: sentences on what became of the clips.
     """
 
     loader: CachedLoader
@@ -74,6 +74,7 @@ def open_trained_clips(
         if (found := cache.captions(number))
     ]
     notes = (*str(loader.report()).splitlines(), *told)
+    prompts = prompts or captions  # where all clips with captions are held out
     return TrainedClips(loader=loader, latents=latents, captions=captions, prompts=prompts, notes=notes)
 
 

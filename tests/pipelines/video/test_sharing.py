@@ -91,7 +91,7 @@ def test_the_command_writes_one_file_with_the_clip_of_one_process(
             frames.append(clip.read().frames.astype(int))
     assert np.abs(frames[0] - frames[1]).max() <= 1  # of 255: sums in another order
     assert sorted(path.name for path in folder.iterdir()) == ["0.pt", "1.pt", "clip"]
-    assert both.ends[0][1].count("2 processes draw the clip: 1 spans of latent frames, 2 of rows; each") == 1
+    assert both.ends[0][1].count("2 processes draw each clip, cut into 1 x 2 spans of latent frames") == 1
     assert "2 processes draw" not in both.ends[1][1]
 
 
@@ -111,7 +111,8 @@ def test_what_is_told_is_how_a_clip_is_cut(video_pipe: TextToVideo) -> None:
         return told_parts(pipe, check_clip_request(pipe.spec, "a fox", seed=0))
 
     assert Threads(3).run(told)[0] == (
-        "3 processes draw the clip: 3 spans of latent frames, 1 of rows; each decodes the whole clip."
+        "3 processes draw each clip, cut into 3 x 1 spans of latent frames and of rows; each decodes the "
+        "whole clip."
     )
 
 

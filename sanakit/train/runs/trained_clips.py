@@ -33,7 +33,8 @@ HELD_OUT_FROM = 100  # clips; of fewer, all are trained on, those to measure on,
 class TrainedClips:
     """Clips of one training. latents: B C T h w, normalised, of those to measure on; captions: theirs.
 
-    prompts: the first caption of each clip that is trained on, at least one. notes: sentences on what became of the clips.
+    prompts: the first caption of each clip that is trained on, at least one. notes: sentences on what became
+    of the clips.
     """
 
     loader: CachedLoader

@@ -40,7 +40,7 @@ _TEXT_EPS = 1e-6  # of the norms in attention to text from SANA-WM on; SANA's ot
 
 
 class GridPart(Protocol):
-    """What lies around the tokens at hand, where they are a part of a clip (`split/transformer.py`)."""
+    """The surroundings of the tokens at hand, where they are a part of a clip (`split/transformer.py`)."""
 
     def total(self, sums: RotarySums) -> RotarySums:
         """Return the sums over the tokens of all parts."""

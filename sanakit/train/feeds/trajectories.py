@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AboutTrajectories:
-    """What trajectories depend on.
+    """The settings that trajectories depend on.
 
     teacher: fingerprints of the weights that draw them, by part. times: the few ones, that the student is
     asked at; levels: to which samples are noised there. shift, steps, guidance, negative: how the teacher

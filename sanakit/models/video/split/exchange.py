@@ -1,4 +1,4 @@
-"""What processes that share a clip tell each other: sums over all, edges of neighbours, parts of a result.
+"""Messages of processes that share a clip: sums over all, edges of neighbours, parts of a result.
 
 `ProcessExchange` does so by torch.distributed, in the group that torchrun's processes have joined. All of
 them make the same calls in the same order.

@@ -90,7 +90,7 @@ def _spans(total: int, parts: int) -> tuple[range, ...]:
     return tuple(range(start, stop) for start, stop in pairwise(stops))
 
 
-class ClipPart:
+class OwnPart:
     """One process's part of a clip, which the blocks ask for what lies around it; see `GridPart`."""
 
     def __init__(self, division: Division, exchange: Exchange, width: int) -> None:
@@ -206,10 +206,10 @@ class SplitVideo(BoundModel[SanaVideo]):
                 after_block(block)
         return ClipState((state.frames if state else 0) + whole.frames, whole.height, whole.width, found)
 
-    def _part(self, whole: ClipGrid) -> ClipPart:
+    def _part(self, whole: ClipGrid) -> OwnPart:
         sizes = (whole.frames, whole.height, whole.width)
         division = divided(self.exchange.world, *sizes, causal=self.config.causal)
-        return ClipPart(division, self.exchange, whole.width)
+        return OwnPart(division, self.exchange, whole.width)
 
     def _begin(
         self,
@@ -218,7 +218,7 @@ class SplitVideo(BoundModel[SanaVideo]):
         context: TextContext,
         state: ClipState | None,
         whole: ClipGrid,
-        part: ClipPart,
+        part: OwnPart,
     ) -> tuple[Tensor, Tensor, Tensor, ClipGrid]:
         """Check the arguments and embed this process's part, as `SanaVideo._begin` does with a clip."""
         own, past = part.latents(latents, self.config.patch), state
@@ -232,7 +232,7 @@ class SplitVideo(BoundModel[SanaVideo]):
         x, time, modulation, _ = self.base._begin(own, part.times(t, whole.frames), context, past)
         return x, time, modulation, part.grid(whole)
 
-    def _together(self, own: Tensor, part: ClipPart) -> Tensor:
+    def _together(self, own: Tensor, part: OwnPart) -> Tensor:
         """Return the whole velocity of the parts of all processes, B C T H W."""
         patch, division = self.config.patch, part.division
         batch, channels, _, _, width = own.shape

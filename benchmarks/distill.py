@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -67,7 +66,9 @@ ABLATIONS = {
     "both": Ablation(told="sCM and LADD, the recipe"),
     "scm": Ablation(told="sCM only", change=lambda aim: replace(aim, adversarial=None)),
     "ladd": Ablation(told="LADD only", change=_consistency(weight=0.0)),
-    "no-pure-noise": Ablation(told="no max-time: heads see no drawing of 1 step", change=_adversarial(pure_noise=0.0)),
+    "no-pure-noise": Ablation(
+        told="no max-time: heads see no drawing of 1 step", change=_adversarial(pure_noise=0.0)
+    ),
     "no-tangent": Ablation(told="r = 0: the teacher's direction alone", change=_consistency(ramp_to=0.0)),
     "not-normalised": Ablation(told="tangent not normalised", change=_consistency(normalise=False)),
     "one-scale": Ablation(
@@ -304,7 +305,8 @@ def _opened(file: Path, made_with: Mapping[str, Any]) -> dict[str, Any]:
     record = json.loads(file.read_text(encoding="utf-8"))
     if other := [name for name, value in made_with.items() if record["made with"][name] != value]:
         raise SettingsError(
-            f"{file.parent} holds rows with another {' and '.join(other)}: choose another --output, or delete it."
+            f"{file.parent} holds rows with another {' and '.join(other)}: choose another --output, or "
+            "delete it."
         )
     return record
 

@@ -50,8 +50,9 @@ def pocket_sprint_run(
 ) -> Run:
     """Distil pocket, or a folder that its recipe wrote, on a pool of latents that is made first.
 
-    scenes: how many are composed. every: 1: take all samples; 2: every second one, and so on. The result is `output`/model, a Sprint model. Raises DataError for the data
-    set, SettingsError for a source that cannot be distilled, and what loading raises.
+    scenes: how many are composed. every: 1: take all samples; 2: every second one, and so on. The result is
+    `output`/model, a Sprint model. Raises DataError for the data set, SettingsError for a source that cannot
+    be distilled, and what loading raises.
     """
     check_trainable(source)
     check_teacher(load_configs(source)[0], os.fspath(source))
@@ -88,6 +89,9 @@ def pocket_sprint_run(
         save_student(folder, objective, codec, settings)
 
     made_with = MadeWith(
-        source=source, data=data, content=both.fingerprint, choices=asdict(aim) | {"scenes": scenes, "every": every}
+        source=source,
+        data=data,
+        content=both.fingerprint,
+        choices=asdict(aim) | {"scenes": scenes, "every": every},
     )
     return Run(objective, config, finish, tuple(notes), made_with)

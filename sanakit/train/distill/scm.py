@@ -69,8 +69,8 @@ class Consistency:
             )
         if not 0 <= self.weight < math.inf or not 0 <= self.ramp_to <= 1:
             raise SettingsError(
-                f"weight = {self.weight}, ramp_to = {self.ramp_to}: use a weight of at least 0, and a ramp to "
-                "a number from 0 to 1."
+                f"weight = {self.weight}, ramp_to = {self.ramp_to}: use a weight of at least 0, and a ramp "
+                "to a number from 0 to 1."
             )
 
     def ramp(self, update: int) -> float:

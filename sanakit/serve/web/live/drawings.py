@@ -77,7 +77,7 @@ class LiveDrawings:
                 return
             # An image that is not done yet has not been looked at by the filter.
             partial_images = 0 if self.engine.image_filter is not None else request.steps - 1
-            with Drawing(self.engine, request, partial_images=partial_images) as tab.drawing:
+            with Drawing(self.engine, request, partial_images=partial_images, whole=False) as tab.drawing:
                 async for event in tab.drawing.events():
                     if number != tab.newest:
                         return

@@ -1,7 +1,7 @@
 // Draws as somebody types. Every key asks for an image; the newest one wins, here and on the server, which
 // cancels the older drawing within a step. Latency is from the event of the key until its image is painted.
 
-const DEBOUNCE = 20; // ms: keys of one word that is pasted, or of a key that is held, are one
+const DEBOUNCE = 10; // ms: what one paste, one completion or one stroke sends at once is one key
 const MOST_OPEN = 3; // requests; the oldest is cut off where the server has not ended it yet
 
 const find = (selector) => document.querySelector(selector);
@@ -84,11 +84,9 @@ async function* events(stream) {
 
 async function paint(source) {
   const image = find("#live-image");
-  const next = new Image();
-  next.src = source;
-  await next.decode();
-  image.src = source;
+  image.src = source; // the one before stays until this one is decoded
   image.hidden = false;
+  await image.decode();
   find("#live-empty").hidden = true;
   await new Promise((painted) => requestAnimationFrame(painted));
 }

@@ -43,6 +43,8 @@ TEXT = Gemma2Config(
 )
 UPDATES = 1
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def benchmark(repository: Path) -> Iterator[ModuleType]:
@@ -122,7 +124,8 @@ def test_every_row_is_trained_and_has_its_distances(benchmark: ModuleType, done:
 
 def test_rows_differ_as_their_settings_do(benchmark: ModuleType, done: Any) -> None:
     firsts = {name: done.record["rows"][name]["rms"]["1"] for name in benchmark.ABLATIONS}
-    for name in set(benchmark.ABLATIONS) - {"both"}:
+    # The first step of AdamW goes by the signs of gradients, which the angles of a few drawings do not change.
+    for name in set(benchmark.ABLATIONS) - {"both", "no-pure-noise"}:
         assert firsts[name] != firsts["both"], name
 
 

@@ -124,7 +124,7 @@ def test_every_row_is_trained_and_has_its_distances(benchmark: ModuleType, done:
 
 def test_rows_differ_as_their_settings_do(benchmark: ModuleType, done: Any) -> None:
     firsts = {name: done.record["rows"][name]["rms"]["1"] for name in benchmark.ABLATIONS}
-    # The first step of AdamW goes by the signs of gradients, which the angles of a few drawings do not change.
+    # The first step of AdamW goes by signs of gradients, which the angles of a few drawings do not change.
     for name in set(benchmark.ABLATIONS) - {"both", "no-pure-noise"}:
         assert firsts[name] != firsts["both"], name
 

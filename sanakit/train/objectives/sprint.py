@@ -214,7 +214,9 @@ class SprintObjective:
 
     def _of_student(self, batch: SprintBatch, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         """Return the student's loss of each sample, B."""
-        errors = self._of_consistency(batch, latents, text, mask) if self.consistency.weight else 0.0
+        errors = batch.drawn.shares.new_zeros(())
+        if self.consistency.weight:
+            errors = self._of_consistency(batch, latents, text, mask)
         if self.adversarial is None:
             return self.consistency.weight * errors
         tokens = self._judged(self._fakes(batch, latents, text, mask), batch, text, mask)

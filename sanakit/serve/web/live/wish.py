@@ -22,7 +22,7 @@ from sanakit.serve.http.uploads import file_of
 
 FEW_STEPS = 3
 SKETCH_FEW = 0.5  # strength of few-step models: one step of two
-SKETCH_STRENGTH = 0.7  # of what is no few-step model: the strokes' places and colours stay, their edges go
+SKETCH_STRENGTH = 0.7  # of other models: the strokes' places and colours stay, their edges go
 MOST_STEPS = 100
 MOST_SKETCH = 1_400_000  # characters of base64: a megabyte
 MOST_SIDE = 2048  # pixels

@@ -152,12 +152,11 @@ class Engine:
         name: str | None = None,
         whole: bool = True,
     ) -> Ticket:
-        """Accept a request. on_event: called in the computing thread; must be quick. previews: with every
-        step.
+        """Accept a request. on_event: called in the computing thread; must be quick.
 
-        deadline: seconds from now, after which it fails with DeadlineError. name: the ticket's id. whole:
-        whether the prompt is; else no note tells what the model does not know. Raises BusyError if the queue
-        is full, ClosedError if the engine is stopping.
+        previews: with every step. deadline: seconds from now, after which it fails with DeadlineError. name:
+        the ticket's id. whole: whether the prompt is; else no note tells what the model does not know. Raises
+        BusyError if the queue is full, ClosedError if the engine is stopping.
         """
         ticket = Ticket(request, self.wake, on_event, previews, deadline, name, whole)
         key = GroupKey.of(request)

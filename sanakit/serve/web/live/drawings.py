@@ -2,8 +2,8 @@
 
 A newer key cancels what its tab draws, which ends within a step. A key that comes late, after a newer one, is
 not drawn. So a tab never has more than one image in the engine, however fast somebody types, and takes its
-turn among all others there. What was drawn last is held in memory until the tab draws again; it is nowhere
-else unless somebody keeps it.
+turn among all others there. Its last image is held in memory until the tab draws again, and is stored only
+when somebody keeps it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
     event: newer   a newer key of this tab came: nothing follows
     event: error   what went wrong, as the API's errors: {"error": {"message": ...}}
 
-What is wrong with the body is answered with a status and the same form. The route belongs to the page, and
+A wrong body gets a status, and the same form. The route belongs to the page, and
 has its login; `GET live/live.js` is the module that calls it.
 """
 

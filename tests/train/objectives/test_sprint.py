@@ -367,9 +367,7 @@ def test_the_published_settings_are_the_published_ones() -> None:
     assert (heads.blocks, heads.misaligned, heads.group) == ((2, 8, 14, 19), True, 8)
 
 
-def test_without_consistency_the_students_loss_is_the_judgement_alone_and_without_both_it_is_refused() -> (
-    None
-):
+def test_without_consistency_the_judgement_alone_is_learned_and_without_both_nothing() -> None:
     objective = make(Consistency(weight=0.0))
     batch = objective.batch(2, WHOLE)
     latents, text, mask = objective.velocity.inputs(batch.drawn)

@@ -46,11 +46,13 @@ def pocket_sprint_run(
     aim: SprintAim,
     *,
     scenes: int,
+    every: int = 1,
 ) -> Run:
     """Distil pocket, or a folder that its recipe wrote, on a pool of latents that is made first.
 
-    scenes: how many are composed. The result is `output`/model, a Sprint model. Raises DataError for the data
-    set, SettingsError for a source that cannot be distilled, and what loading raises.
+    scenes: how many are composed. every: 1: take all samples; 2: every second one, and so on. The result is
+    `output`/model, a Sprint model. Raises DataError for the data set, SettingsError for a source that cannot
+    be distilled, and what loading raises.
     """
     check_trainable(source)
     check_teacher(load_configs(source)[0], os.fspath(source))
@@ -59,7 +61,7 @@ def pocket_sprint_run(
     composed, device, settings = Scenes(pocket, scenes), training_device(), load_settings(source)
     codec = load_image_autoencoder(source, part="both", dtype="float32").eval()
     scale = codec.config.scaling_factor
-    pool = build_pool(output / "pool", list_samples(both, scenes), both, composed, codec)
+    pool = build_pool(output / "pool", list_samples(both, scenes)[::every], both, composed, codec)
     torch.manual_seed(config.seed)
     encoder = load_text_encoder(source, device=device, dtype="float32")
     teacher = load_transformer(source, kind="image", device=device, dtype="float32")
@@ -87,6 +89,9 @@ def pocket_sprint_run(
         save_student(folder, objective, codec, settings)
 
     made_with = MadeWith(
-        source=source, data=data, content=both.fingerprint, choices=asdict(aim) | {"scenes": scenes}
+        source=source,
+        data=data,
+        content=both.fingerprint,
+        choices=asdict(aim) | {"scenes": scenes, "every": every},
     )
     return Run(objective, config, finish, tuple(notes), made_with)

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Unpack
 
 import torch
@@ -149,14 +150,15 @@ class Engine:
         previews: bool = False,
         deadline: float | None = None,
         name: str | None = None,
+        whole: bool = True,
     ) -> Ticket:
-        """Accept a request. on_event: called in the computing thread; must be quick. previews: with every
-        step.
+        """Accept a request. on_event: called in the computing thread; must be quick.
 
-        deadline: seconds from now, after which it fails with DeadlineError. name: the ticket's id, else a new
-        one. Raises BusyError if the queue is full, ClosedError if the engine is stopping.
+        previews: with every step. deadline: seconds from now, after which it fails with DeadlineError. name:
+        the ticket's id. whole: whether the prompt is; else no note tells what the model does not know. Raises
+        BusyError if the queue is full, ClosedError if the engine is stopping.
         """
-        ticket = Ticket(request, self.wake, on_event, previews, deadline, name)
+        ticket = Ticket(request, self.wake, on_event, previews, deadline, name, whole)
         key = GroupKey.of(request)
         with self._condition:
             if self._closing:
@@ -303,9 +305,8 @@ class Engine:
     def _samples(self, pipe: TextToImage, ticket: Ticket) -> list[Sample]:
         request = ticket.request
         plan = pipe.plan(request, samples=1)
-        features, told = self._features.of(
-            pipe, request, plan, lambda: self._current.enter(pipe, plan, pipe.text_encoder.model)
-        )
+        enter = partial(self._current.enter, pipe, plan, pipe.text_encoder.model)
+        features, told = self._features.of(pipe, request, plan, enter, whole=ticket.whole)
         ticket.notes += told
         weights = weigh(pipe.text_encoder, request.texts, request.nulls, ticket.notes, request.dialect)
         known, model = None, pipe.transformer

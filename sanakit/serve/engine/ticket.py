@@ -100,7 +100,7 @@ class AcceptedRequest(Generic[Drawn]):
 
 
 class Ticket(AcceptedRequest[Result]):
-    """An accepted request for images. deadline: seconds from now; all else as for its base."""
+    """An accepted request for images. deadline: seconds from now. whole: as for `Engine.submit`."""
 
     def __init__(
         self,
@@ -110,9 +110,10 @@ class Ticket(AcceptedRequest[Result]):
         previews: bool,
         deadline: float | None,
         name: str | None = None,
+        whole: bool = True,
     ) -> None:
         super().__init__(wake, on_event, previews, name)
-        self.request = request
+        self.request, self.whole = request, whole
         self.accepted = time.monotonic()
         self.expires = None if deadline is None else self.accepted + deadline
         self.begun: float | None = None  # when its first image began

@@ -22,7 +22,8 @@ from sanakit.serve.engine.engine import Engine, Event, Failed, Finished, Stepped
 class Drawing:
     """A submitted request.
 
-    partial_images: how often to show each image before it is done, 0 to 3. name: its id in logs.
+    partial_images: how often to show each image before it is done. name: its id in logs. whole: as for
+    `Engine.submit`.
 
     Use as a context manager: leaving it cancels what is not finished. Raises BusyError, ClosedError.
     """
@@ -35,6 +36,7 @@ class Drawing:
         partial_images: int = 0,
         deadline: float | None = None,
         name: str | None = None,
+        whole: bool = True,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
@@ -46,8 +48,9 @@ class Drawing:
             with suppress(RuntimeError):  # the loop is closed: nobody listens any more
                 loop.call_soon_threadsafe(self._events.put_nowait, event)
 
+        previews = partial_images > 0
         self.ticket = engine.submit(
-            request, on_event, previews=partial_images > 0, deadline=deadline, name=name
+            request, on_event, previews=previews, deadline=deadline, name=name, whole=whole
         )
 
     def __enter__(self) -> Drawing:

@@ -99,17 +99,23 @@ def open_images(image: BinaryIO, mask: BinaryIO | None) -> dict[str, Image.Image
 
 def control_files(body: DrawingSettings) -> list[io.BytesIO]:
     """Return the files of a body's control images. Raises SettingsError for what is not base64."""
-    files = []
-    for number, one in enumerate(body.control or (), 1):
-        start = _DATA.match(one.image)
-        try:
-            files.append(io.BytesIO(_decoded(one.image[start.end() if start else 0 :])))
-        except (binascii.Error, ValueError):  # the latter for other letters than ASCII
-            raise SettingsError(
-                f"The image of control {number} is not base64: send a PNG, JPEG or WebP file in base64, or "
-                "as a data URL (data:image/png;base64,...)."
-            ) from None
-    return files
+    named = enumerate(body.control or (), 1)
+    return [file_of(one.image, f"The image of control {number}") for number, one in named]
+
+
+def file_of(text: str, what: str) -> io.BytesIO:
+    """Return the file that base64 or a data URL holds. what: it is, at the beginning of a message.
+
+    Raises SettingsError.
+    """
+    start = _DATA.match(text)
+    try:
+        return io.BytesIO(_decoded(text[start.end() if start else 0 :]))
+    except (binascii.Error, ValueError):  # the latter for other letters than ASCII
+        raise SettingsError(
+            f"{what} is not base64: send a PNG, JPEG or WebP file in base64, or as a data URL "
+            "(data:image/png;base64,...)."
+        ) from None
 
 
 def _decoded(text: str) -> bytes:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import gradio as gr
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from gradio.routes import App
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
@@ -51,6 +51,14 @@ class Lock:
         """Whether the page asks for no login."""
         return self._page.auth is None
 
+    def user(self, request: Request) -> str | None:
+        """Return who is logged in, by the cookie that the login set; None: nobody."""
+        for kind in ("access-token", "access-token-unsecure"):
+            token = request.cookies.get(f"{kind}-{self._page.cookie_id}")
+            if token and (name := self._page.tokens.get(token)) is not None:
+                return name
+        return None
+
     def close(self, is_known: Callable[[str, str], bool]) -> None:
         """Ask for a login from now on. is_known: whether a name and a password belong together."""
         self._page.auth = is_known
@@ -75,7 +83,10 @@ class Blocks(gr.Blocks):
     """Takes no file of another host from a visitor: Gradio would fetch it, of whatever size.
 
     What a visitor's events cannot be is refused in a sentence; Gradio would print a traceback for each.
+    router: of what the page asks for beside its events.
     """
+
+    router: APIRouter | None = None
 
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False

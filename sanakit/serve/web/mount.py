@@ -31,6 +31,10 @@ from sanakit.serve.jobs.storage import ImageStore
 from sanakit.serve.web.endpoints import Endpoints
 from sanakit.serve.web.gradio_seams import Blocks, Lock, NoFetching, end_streams, lock_of
 from sanakit.serve.web.history import History
+from sanakit.serve.web.live.drawings import LiveDrawings
+from sanakit.serve.web.live.routes import live_routes
+from sanakit.serve.web.live.tab import CSS as LIVE_CSS
+from sanakit.serve.web.live.tab import HEAD, LIVE, LiveTab
 from sanakit.serve.web.page import Page
 from sanakit.serve.web.parts import VIDEO, make_head, make_mode
 from sanakit.serve.web.style import CSS, JS, theme
@@ -57,7 +61,7 @@ def build_page(
     private: bool = False,
     charge: Callable[[str, int], Callable[[], None]] | None = None,
     folder: Path | None = None,
-) -> gr.Blocks:
+) -> Blocks:
     """Return the page: what there are models for, images, clips or both.
 
     clips: the engine of clips. store: where images and clips are kept. jobs: whose images are shown in the
@@ -69,7 +73,9 @@ def build_page(
     if folder is not None:
         os.environ["GRADIO_TEMP_DIR"] = str(folder / UPLOADS)  # Gradio has no other way to be told
     history, shared = History(store, jobs, folder), _Shared(private=private, charge=charge)
-    page = Page(engine, history, more_modes=[VIDEO] if clips else [], **shared) if engine.specs else None
+    page = (
+        Page(engine, history, more_modes=[LIVE, *[VIDEO] * bool(clips)], **shared) if engine.specs else None
+    )
     tab = VideoTab(clips, history, engine.decoding, **shared) if clips else None
     with Blocks(
         title="sanakit", analytics_enabled=False, fill_width=True, delete_cache=KEEP_COPIES
@@ -77,6 +83,9 @@ def build_page(
         if page is not None:
             page.lay_out()
             Endpoints(page).lay_out()
+            drawings = LiveDrawings(engine)
+            LiveTab(drawings, history, private=private).lay_out()
+            blocks.router = live_routes(drawings, charge)
         elif tab is not None:
             make_head(make_mode([VIDEO]))
         if tab is not None:
@@ -84,21 +93,25 @@ def build_page(
     for part in (page, tab):
         if part is not None:
             blocks.unload(part.cancel)
-    return blocks.queue(max_size=MOST_WAITING, default_concurrency_limit=8, api_open=False)
+    blocks.queue(max_size=MOST_WAITING, default_concurrency_limit=8, api_open=False)
+    return blocks
 
 
-def mount_page(app: FastAPI, blocks: gr.Blocks, path: str = "/", **options: Any) -> FastAPI:
+def mount_page(app: FastAPI, blocks: Blocks, path: str = "/", **options: Any) -> FastAPI:
     """Put the page on an application that may hold the API already; gives the application back.
 
     options: of `gr.mount_gradio_app`, such as `auth` or `root_path`.
     """
     app.add_middleware(NoFetching)
-    return gr.mount_gradio_app(
+    if blocks.router is not None:
+        app.include_router(blocks.router)
+    gr.mount_gradio_app(
         app,
         blocks,
         path,
         theme=theme(),
-        css_paths=CSS,
+        css_paths=[CSS, LIVE_CSS],
+        head=HEAD if blocks.router is not None else None,
         js=JS,
         footer_links=[],
         run_history=False,
@@ -110,6 +123,8 @@ def mount_page(app: FastAPI, blocks: gr.Blocks, path: str = "/", **options: Any)
         pwa=False,
         **options,
     )
+    app.state.page_lock = lock_of(app)  # for the routes
+    return app
 
 
 def add_page(app: FastAPI, folder: Path) -> None:
@@ -140,7 +155,7 @@ def add_page(app: FastAPI, folder: Path) -> None:
     )
     mount_page(app, blocks, auth_message="Your key's name, and the key.", allowed_paths=[str(folder)])
     end_streams(app, service.draining)
-    app.add_middleware(_PageGuard, service=service, lock=lock_of(app), is_known=is_known)
+    app.add_middleware(_PageGuard, service=service, lock=app.state.page_lock, is_known=is_known)
     app.router.routes[-1] = _BesideApi(app.router.routes[-1])
 
 

@@ -40,9 +40,11 @@ class Consistency:
     """Settings of sCM; the defaults are the published ones.
 
     mean, std: of the logarithm of the noise level sigma_data tan(s), which is normal. guidance: scales of
-    which one is drawn for each sample. warmup: updates of the student in which r grows from 0 to 1; the
-    published 4,000 count the heads' updates between. floor: of the tangent's norm. derivative: see
-    `derivative.py`. Raises SettingsError.
+    which one is drawn for each sample. warmup: updates of the student in which r grows from 0 to `ramp_to`;
+    the published 4,000 count the heads' updates between. floor: of the tangent's norm. derivative: see
+    `derivative.py`. For ablations: weight: of the loss, 0 leaves LADD alone. ramp_to: r after the warm-up, 0
+    leaves the teacher's direction alone. normalise: whether the tangent is divided by its norm. Raises
+    SettingsError.
     """
 
     mean: float = 0.2
@@ -51,6 +53,9 @@ class Consistency:
     warmup: int = 2000
     floor: float = 0.2
     derivative: Kind = "exact"
+    weight: float = 1.0
+    ramp_to: float = 1.0
+    normalise: bool = True
 
     def __post_init__(self) -> None:
         if not self.guidance or not all(0 < scale < math.inf for scale in self.guidance):
@@ -62,10 +67,15 @@ class Consistency:
                 f"warmup = {self.warmup}, floor = {self.floor}, std = {self.std}: warm-up and std must not "
                 "be negative, and the floor must be above 0."
             )
+        if not 0 <= self.weight < math.inf or not 0 <= self.ramp_to <= 1:
+            raise SettingsError(
+                f"weight = {self.weight}, ramp_to = {self.ramp_to}: use a weight of at least 0, and a ramp "
+                "to a number from 0 to 1."
+            )
 
     def ramp(self, update: int) -> float:
         """Return r at an update of the student, from 0 on."""
-        return min(1.0, update / self.warmup) if self.warmup else 1.0
+        return self.ramp_to * (min(1.0, update / self.warmup) if self.warmup else 1.0)
 
 
 def angles(normal: Tensor, mean: float, std: float) -> Tensor:

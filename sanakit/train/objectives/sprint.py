@@ -85,7 +85,8 @@ class SprintObjective:
 
     velocity: with the teacher, which is frozen, and a frozen text encoder; its caption dropout should be 0.
     student: from `with_guidance`, on the teacher's device. adversarial: None: sCM alone.
-    Raises SettingsError for heads behind blocks that the teacher does not have.
+    Raises SettingsError for heads behind blocks that the teacher does not have, and where neither is learned
+    from.
     """
 
     def __init__(
@@ -95,6 +96,8 @@ class SprintObjective:
         consistency: Consistency,
         adversarial: Adversarial | None,
     ) -> None:
+        if adversarial is None and not consistency.weight:
+            raise SettingsError("A student needs sCM or LADD: set a weight of sCM above 0, or add heads.")
         self.velocity, self.consistency, self.adversarial = velocity, consistency, adversarial
         self.teacher = velocity.transformer.eval().requires_grad_(False)
         self.student = student.train().requires_grad_(True)
@@ -211,19 +214,26 @@ class SprintObjective:
 
     def _of_student(self, batch: SprintBatch, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         """Return the student's loss of each sample, B."""
+        errors = batch.drawn.shares.new_zeros(())
+        if self.consistency.weight:
+            errors = self._of_consistency(batch, latents, text, mask)
+        if self.adversarial is None:
+            return self.consistency.weight * errors
+        tokens = self._judged(self._fakes(batch, latents, text, mask), batch, text, mask)
+        judgement = self.adversarial.weight * student_loss(self._heads.fixed(tokens))
+        return self.consistency.weight * errors + judgement
+
+    def _of_consistency(self, batch: SprintBatch, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        """Return the loss of sCM of each sample, B."""
         student = student_prediction(self.student, text, mask, batch.guidance)
         sample = on_circle(latents, batch.drawn.noise, batch.angle)
         path = guided_teacher(self.teacher, text, mask, batch.guidance)(sample, batch.angle)
         prediction, change = tangent(
             student, sample, batch.angle, path, batch.ramp, self.consistency.derivative
         )
-        change = normalised(change, self.consistency.floor)
-        expected = self._expected(batch)
-        errors = consistency_errors(prediction, change, batch.angle, expected)
-        if self.adversarial is None:
-            return errors
-        tokens = self._judged(self._fakes(batch, latents, text, mask), batch, text, mask)
-        return errors + self.adversarial.weight * student_loss(self._heads.fixed(tokens))
+        if self.consistency.normalise:
+            change = normalised(change, self.consistency.floor)
+        return consistency_errors(prediction, change, batch.angle, self._expected(batch))
 
     def _of_heads(self, batch: SprintBatch, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         """Return the heads' loss of each sample, B."""

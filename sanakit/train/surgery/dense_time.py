@@ -19,16 +19,21 @@ TIMES, STEPS, RATE = 512, 800, 3e-3
 
 def with_dense_time(transformer: Sana, seed: int = 0) -> tuple[Sana, float]:
     """Return a copy that takes t itself, and how far its embedding is from the old one's (relative RMS)."""
-    config = replace(transformer.config, time_scale=1.0)
+    return with_time_scale(transformer, 1.0, seed)
+
+
+def with_time_scale(transformer: Sana, scale: float, seed: int = 0) -> tuple[Sana, float]:
+    """Return a copy that takes times `scale` t, and how far its embedding is from the old one's."""
+    config = replace(transformer.config, time_scale=scale)
     changed = Sana(config)
     changed.load_state_dict(transformer.state_dict())
     changed.to(next(transformer.parameters()).device)
-    error = _fit(changed.t_embedder, transformer, seed)
+    error = _fit(changed.t_embedder, scale, transformer, seed)
     return changed, error
 
 
-def _fit(embedder: ScalarEmbedding, source: Sana, seed: int) -> float:
-    """Fit an embedder of t to the source's embedder of its own time; return the relative error."""
+def _fit(embedder: ScalarEmbedding, scale: float, source: Sana, seed: int) -> float:
+    """Fit an embedder of `scale` t to the source's embedder of its own time; return the relative error."""
     device = next(source.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     for layer in embedder.mlp:
@@ -41,16 +46,18 @@ def _fit(embedder: ScalarEmbedding, source: Sana, seed: int) -> float:
     t = torch.linspace(0, 1, TIMES, device=device, dtype=torch.float32)
     with torch.no_grad():
         target = source.t_embedder(t * source.config.time_scale)
-        # smooth: neighbours of 1/32 share a mean, as no net can follow 160 turns with t alone
-        kernel = TIMES // 64
-        padded = torch.cat([target[:1].expand(kernel, -1), target, target[-1:].expand(kernel, -1)])
-        smooth = padded.T.unfold(1, 2 * kernel + 1, 1).mean(-1).T
+        smooth = target
+        if source.config.time_scale > scale:
+            # neighbours of 1/32 share a mean, as no net can follow 160 turns with t alone
+            kernel = TIMES // 64
+            padded = torch.cat([target[:1].expand(kernel, -1), target, target[-1:].expand(kernel, -1)])
+            smooth = padded.T.unfold(1, 2 * kernel + 1, 1).mean(-1).T
     optimizer = torch.optim.Adam(embedder.parameters(), RATE)
     for step in range(STEPS):
         optimizer.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
         optimizer.zero_grad()
-        loss = (embedder(t) - smooth).square().mean()
+        loss = (embedder(scale * t) - smooth).square().mean()
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        return float((embedder(t) - target).norm() / target.norm())
+        return float((embedder(scale * t) - target).norm() / target.norm())

@@ -365,3 +365,16 @@ def test_the_published_settings_are_the_published_ones() -> None:
     assert (settings.floor, settings.warmup) == (0.2, 2000)  # 0.1 and 4,000 of either kind of step
     assert (heads.weight, heads.mean, heads.std, heads.pure_noise) == (0.5, -0.6, 1.0, 0.5)
     assert (heads.blocks, heads.misaligned, heads.group) == ((2, 8, 14, 19), True, 8)
+
+
+def test_without_consistency_the_judgement_alone_is_learned_and_without_both_nothing() -> None:
+    objective = make(Consistency(weight=0.0))
+    batch = objective.batch(2, WHOLE)
+    latents, text, mask = objective.velocity.inputs(batch.drawn)
+    objective.model[HEADS].eval()
+    with torch.no_grad():
+        tokens = objective._judged(objective._fakes(batch, latents, text, mask), batch, text, mask)
+        wanted = -0.5 * objective.model[HEADS](tokens).mean()
+        assert objective.loss(batch).item() == pytest.approx(wanted.item(), rel=1e-4)
+    with pytest.raises(SettingsError, match="needs sCM or LADD"):
+        make(Consistency(weight=0.0), None)

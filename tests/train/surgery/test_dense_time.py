@@ -7,7 +7,7 @@ import torch
 
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.train.surgery import dense_time
-from sanakit.train.surgery.dense_time import with_dense_time
+from sanakit.train.surgery.dense_time import with_dense_time, with_time_scale
 
 CONFIG = SanaConfig(
     depth=1, width=32, cross_heads=2, head_dim=8, text_width=16, latent_channels=4, qk_norm=True
@@ -49,3 +49,13 @@ def test_all_other_weights_are_the_same(monkeypatch: pytest.MonkeyPatch):
     for name, weight in model.state_dict().items():
         same = torch.equal(changed.state_dict()[name], weight)
         assert same is not name.startswith("t_embedder.mlp"), name
+
+
+def test_back_to_times_of_1000_the_embedding_is_followed_nearly():
+    dense, _ = with_dense_time(smooth_model())
+    rough, error = with_time_scale(dense, 1000.0)
+    assert rough.config.time_scale == 1000.0
+    t = torch.linspace(0, 1, 50)
+    with torch.no_grad():
+        old, new = dense.t_embedder(t), rough.t_embedder(1000 * t)
+    assert (new - old).norm() / old.norm() < max(0.1, 2 * error) < 0.3

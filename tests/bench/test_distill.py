@@ -1,0 +1,173 @@
+"""Ablations of sprint distillation on a tiny teacher: all rows are trained, told, and not trained again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from sanakit.errors import SettingsError
+from sanakit.models.dc_ae import DCAE, DCAEConfig, Stage
+from sanakit.models.gemma2 import Gemma2, Gemma2Config
+from sanakit.models.sana import Sana, SanaConfig
+from sanakit.text.encoder import TextEncoder
+from sanakit.text.tokenizer import train_tokenizer
+from sanakit.train.objectives.sprint import SprintObjective, transformer_of
+from sanakit.train.surgery import dense_time
+from sanakit.weights import save_diffusers
+
+STAGES = (Stage(8, 0), *(Stage(8, 1),) * 5)  # 32 pixels to a latent
+CODEC = DCAEConfig(encoder=STAGES, decoder=STAGES, latent_channels=4, head_dim=8, scaling_factor=0.5)
+SANA = SanaConfig(
+    depth=2,
+    width=32,
+    cross_heads=2,
+    text_width=24,
+    latent_channels=4,
+    sample_size=2,
+    qk_norm=True,
+    time_scale=1.0,
+)
+TEXT = Gemma2Config(
+    vocab_size=600, width=24, depth=1, heads=2, kv_heads=1, head_dim=12, mlp_width=48, query_scalar=12
+)
+UPDATES = 1
+
+pytestmark = pytest.mark.thorough
+
+
+@pytest.fixture(scope="module")
+def benchmark(repository: Path) -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(repository / "benchmarks")
+        patch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        patch.setattr(dense_time, "STEPS", 20)
+        import distill
+
+        yield distill
+    for name in ("distill", "side_by_side"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    models = Sana(SANA), DCAE(CODEC), Gemma2(TEXT)
+    for model in models:
+        for name, parameter in model.named_parameters():
+            nn.init.normal_(parameter, mean=float("norm" in name), std=0.1)
+    tokenizer = train_tokenizer(["a red apple on a table", "two green foxes"] * 20, 520)
+    return save_diffusers(
+        tmp_path_factory.mktemp("models") / "tiny",
+        transformer=models[0].eval(),
+        autoencoder=models[1].eval(),
+        text_encoder=TextEncoder(models[2].eval(), tokenizer, "Draw this: ", 20),
+        defaults={"steps": 3, "guidance": 2.0, "width": 64, "height": 64, "solver": "dpm"},
+        flow_shift=2.0,
+        dtype="float16",
+        name="tiny",
+        licence="Apache-2.0",
+    )
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, generator = tmp_path_factory.mktemp("pictures"), np.random.default_rng(7)
+    for number in range(6):
+        soft = Image.fromarray(generator.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        soft.resize((64, 64), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"a red apple {number}\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def make(benchmark: ModuleType, teacher: Path, pictures: Path) -> Callable[..., Any]:
+    def make(output: Path, updates: int = UPDATES) -> Any:
+        return benchmark.Ablating(str(teacher), pictures, output, updates, 4, 0)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def done(benchmark: ModuleType, make: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """All rows, in their folder."""
+    ablating = make(tmp_path_factory.mktemp("rows"))
+    for name in benchmark.ABLATIONS:
+        ablating.row(name)
+    return ablating
+
+
+def test_every_row_is_trained_and_has_its_distances(benchmark: ModuleType, done: Any) -> None:
+    rows = json.loads((done.output / benchmark.RECORD).read_text())["rows"]
+    students = list(benchmark.ABLATIONS)
+    assert list(rows) == ["teacher-3", "teacher-1", "teacher-2", "teacher-4", *students]
+    assert rows["teacher-3"]["rms"] == {"3": 0.0}
+    for name in students:
+        assert set(rows[name]["rms"]) == {"1", "2", "4"}
+        assert all(0 < value < 10 for value in rows[name]["rms"].values()), name
+        steps = [json.loads(line) for line in (done.output / name / "log.jsonl").read_text().splitlines()]
+        assert steps[-1]["step"] == (UPDATES if name == "scm" else 2 * UPDATES), name
+    table = [line for line in done.lines() if line.startswith("|")]
+    assert len(table) == 2 + len(rows)
+    assert table[-1].startswith("| times 1000 t |")
+
+
+def test_rows_differ_as_their_settings_do(benchmark: ModuleType, done: Any) -> None:
+    firsts = {name: done.record["rows"][name]["rms"]["1"] for name in benchmark.ABLATIONS}
+    # The first step of AdamW goes by signs of gradients, which the angles of a few drawings do not change.
+    for name in set(benchmark.ABLATIONS) - {"both", "no-pure-noise"}:
+        assert firsts[name] != firsts["both"], name
+
+
+def test_one_step_of_a_student_is_its_noise_without_its_velocity(done: Any) -> None:
+    objective: SprintObjective = done.objective
+    student = transformer_of(objective.model).eval()
+    encoder = objective.velocity.encoder
+    with torch.no_grad():
+        context = student.prepare(encoder.encode(list(done.captions), notes=[]))
+        wanted = done.noise - student.velocity(done.noise, 1.0, context, objective.middle)
+    from distill import _by_student
+
+    found = _by_student(student, objective, done.captions, done.noise, 1)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_done_is_not_trained_again_and_goes_on_where_it_stopped(
+    benchmark: ModuleType, make: Callable[..., Any], done: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = json.loads((done.output / benchmark.RECORD).read_text())["rows"]
+    again = make(done.output)
+    monkeypatch.setattr(again, "_objective", lambda ablation: pytest.fail("a row was made again"))
+    for name in benchmark.ABLATIONS:
+        again.row(name)
+    assert again.record["rows"] == rows
+    assert again.lines() == done.lines()
+
+
+def test_rows_of_other_settings_are_refused(make: Callable[..., Any], done: Any) -> None:
+    with pytest.raises(SettingsError, match="another settings and recipe: choose another --output"):
+        make(done.output, updates=10)
+
+
+def test_each_ablation_changes_what_it_is_called(benchmark: ModuleType, done: Any) -> None:
+    aims = {name: one.change(done.aim) for name, one in benchmark.ABLATIONS.items()}
+    assert aims["both"] == aims["rough-time"] == done.aim
+    assert aims["scm"] == replace(done.aim, adversarial=None)
+    assert aims["ladd"].consistency == replace(done.aim.consistency, weight=0.0)
+    assert aims["no-pure-noise"].adversarial.pure_noise == 0
+    assert aims["no-tangent"].consistency.ramp(10**6) == 0
+    assert not aims["not-normalised"].consistency.normalise
+    assert aims["one-scale"].consistency.guidance == (2.0,)
+    rough = done._objective(benchmark.ABLATIONS["rough-time"])
+    assert rough.teacher.config.time_scale == rough.student.config.time_scale == 1000
+    assert done.objective.teacher.config.time_scale == 1

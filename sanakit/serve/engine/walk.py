@@ -83,6 +83,7 @@ class Walk:
         image_format: str,
     ) -> None:
         self.id, self.owner, self.recording = name, owner, recording
+        self.payer: str | None = None  # the login on the page that its chunks count for
         self.metadata, self.warnings, self.image_format = metadata, list(warnings), image_format
         self.rate, self.chunk_frames = live.rate, live.chunk_frames
         self.height, self.width = live.frame.shape[:2]

@@ -289,6 +289,9 @@ class WorldEngine:
         # The walk tells them. Some name words of prompts, which do not belong in a server's log.
         warnings.filterwarnings("ignore", module=rf"{__name__}\Z")
         live = self._world.enter(asked.image, asked.prompt, asked.negative_prompt, undo=0, **asked.settings)
+        image = Image.fromarray(live.frame)
+        if self.image_filter is not None:
+            self.image_filter([image], ticket.id)
         recording = Recording(self._folder)
         walk = Walk(
             f"walk_{secrets.token_hex(16)}",
@@ -303,9 +306,6 @@ class WorldEngine:
             warnings=[*sampling.notes, *(note for note in live.warnings if note not in sampling.notes)],
             image_format=asked.image_format,
         )
-        image = Image.fromarray(live.frame)
-        if self.image_filter is not None:
-            self.image_filter([image], ticket.id)
         walk.add(None, None, recording.add(encode(image, asked.image_format, None, JPEG_QUALITY)))
         with self._condition:
             self._entering.discard(ticket)

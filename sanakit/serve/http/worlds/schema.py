@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
 
 from sanakit.errors import SettingsError
 from sanakit.pipelines.world.world import WorldDrawSettings
@@ -82,7 +84,7 @@ class WalkForm(BaseModel):
 class MoveRequest(BaseModel):
     """The body of POST /v1/worlds/{id}/moves: one of keys, actions and poses."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     _known = model_validator(mode="before")(known_alone)
 
     keys: str | None = Field(
@@ -107,16 +109,18 @@ class MoveRequest(BaseModel):
     )
     frames: Literal["all", "last"] = Field("all", description="Send all frames, or the last of each chunk.")
 
-    @model_validator(mode="after")
-    def _one(self) -> MoveRequest:
-        """Refuse no move, and two."""
-        if sum(move is not None for move in (self.keys, self.actions, self.poses)) != 1:
-            raise ValueError("send one of keys, actions and poses")
-        return self
+    def move(self, chunk_frames: int) -> str | Tensor:
+        """Return the move for `Walk.split`: a text of keys, or poses.
 
-    def text(self, chunk_frames: int) -> str | None:
-        """Return the move as a text of keys; None for poses."""
-        return self.actions if self.keys is None else f"{self.keys or 'none'}-{chunk_frames}"
+        Raises SettingsError for none and for two.
+        """
+        given = [name for name in ("keys", "actions", "poses") if getattr(self, name) is not None]
+        if len(given) != 1:
+            came = " and ".join(given) or "none of them"
+            raise SettingsError(f"A move is keys, actions or poses, but {came} came: send one of them.")
+        if self.poses is not None:
+            return torch.tensor(self.poses, dtype=torch.float64)
+        return f"{self.keys or 'none'}-{chunk_frames}" if self.actions is None else self.actions
 
 
 class MomentReply(Reply):

@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from PIL import Image
@@ -152,9 +151,7 @@ def walk_routes(service: Service, worlds: WorldEngine, tenancy: Tenancy) -> APIR
         take_turn(walk)
         try:
             before = walk.at if body.before is None else body.before
-            text = body.text(walk.chunk_frames)
-            way = torch.tensor(body.poses, dtype=torch.float64) if text is None else text
-            chunks = walk.split(before, way, body.seed)
+            chunks = walk.split(before, body.move(walk.chunk_frames), body.seed)
             refund = await asyncio.to_thread(tenancy.charge, client, walk, len(chunks))
         except BaseException:
             walk.turn.release()

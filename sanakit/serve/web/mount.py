@@ -65,11 +65,12 @@ def build_page(
 ) -> gr.Blocks:
     """Return the page: what there are models for, images, clips, worlds or all of them.
 
-    clips: the engine of clips. worlds: that of walks, whose routes `add_page` puts beside the page. store: where images and clips are kept. jobs: whose images are shown in the
-    gallery, too. private: each visitor sees only what was drawn in this tab; for pages that are shared by the
-    public. charge: called with who is logged in and a number of images before they are drawn; raises
-    SanaError if it is too many, and returns what takes it back. folder: for uploads and copies of what is
-    shown, which must be private; None: temporary ones.
+    clips: the engine of clips. worlds: that of walks, whose routes `add_page` puts beside the page. store:
+    where images and clips are kept. jobs: whose images are shown in the gallery, too. private: each visitor
+    sees only what was drawn in this tab; for pages that are shared by the public. charge: called with who is
+    logged in and a number of images before they are drawn; raises SanaError if it is too many, and returns
+    what takes it back. folder: for uploads and copies of what is shown, which must be private; None:
+    temporary ones.
     """
     if folder is not None:
         os.environ["GRADIO_TEMP_DIR"] = str(folder / UPLOADS)  # Gradio has no other way to be told

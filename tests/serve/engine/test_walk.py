@@ -80,8 +80,9 @@ def test_the_recorded_path_draws_the_same_frames_again(tmp_path) -> None:
     image, words = photo(96, 64), "a red apple"
     known = [read_path(tmp_path / name) for name in ("path.json", "keys.json")]
     drawn = [world(image, words, path=way, seed=5).frames for way in known]
-    assert np.array_equal(drawn[0], frames[0])
-    assert np.array_equal(drawn[1], frames[1])
+    for known, walked in zip(drawn, frames, strict=True):
+        apart = np.abs(known.astype(int) - walked.astype(int))
+        assert apart.max() <= 1, "frames are decoded in other groups: equal to rounding"
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ def make_world(spec: VideoSpec, turns: DecodingTurns) -> WorldPanel:
             check_layers(image, turns)
             prompt = make_prompt("an old harbour", _IDS)
             enter = gr.Button("Enter world", variant="primary", elem_id="world-enter")
+            status = gr.HTML("", elem_id="world-status")
         with gr.Column(elem_id="world-settings"):
             fov = gr.Slider(
                 *FOV_RANGE,
@@ -85,7 +86,6 @@ def make_world(spec: VideoSpec, turns: DecodingTurns) -> WorldPanel:
                 prompt_weights = make_weights(_IDS)
                 steps, guidance = make_strengths([own.shared], _IDS, visible=sampled)
     with gr.Column(scale=8, min_width=320, elem_id="world-right"):
-        status = gr.HTML("", elem_id="world-status")
         gr.HTML(STAGE.read_text(encoding="utf-8"), elem_id="world-walk")
         walk = gr.Textbox(visible="hidden", label="Walk", elem_id="world-entered")
     found = locals()

@@ -1,4 +1,4 @@
-"""The tab of worlds: entering one from the controls. The walk itself goes over `routes.py`, without Gradio."""
+"""The tab of worlds: entering one from the controls. The walk goes over `routes.py`, without Gradio."""
 
 from __future__ import annotations
 
@@ -29,9 +29,8 @@ _ASKED = (
     *("image", "prompt", "fov", "size", "keys", "seed", "keep_seed", "drawn_seed"),
     *("negative_prompt", "prompt_weights", "steps", "guidance"),
 )
-_BEGIN = (
-    f"""() => import(new URL("{PREFIX[1:]}/world.js", document.baseURI).href).then((file) => file.begin())"""
-)
+_SCRIPT = f"{PREFIX[1:]}/world.js"
+_BEGIN = f"""() => import(new URL("{_SCRIPT}", document.baseURI).href).then((file) => file.begin())"""
 _WALK = """(text) => { if (text) globalThis.sanaWorld?.enter(JSON.parse(text)); }"""
 
 

@@ -244,6 +244,8 @@ function identity() {
 }
 
 export function begin() {  // once the tab is laid out
-  if (find("canvas")) globalThis.sanaWorld ??= new World();
-  else setTimeout(begin, 100);
+  if (!find("canvas")) return setTimeout(begin, 100);
+  globalThis.sanaWorld ??= new World();
+  find("dice").setAttribute("aria-label", "Roll a new seed");
+  find("status").setAttribute("aria-live", "polite");
 }

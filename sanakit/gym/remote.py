@@ -82,6 +82,7 @@ class RemoteWorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             name: str(value) for name, value in settings.items()
         }
         self._walk: dict[str, Any] | None = None
+        self._frame: np.ndarray | None = None
         self._chunks = 0
         told = self._enter(0)
         self.metadata = {**self.metadata, "render_fps": told["fps"]}
@@ -98,8 +99,8 @@ class RemoteWorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         walk = self._enter(int(self.np_random.integers(_SEEDS)))
         self._chunks = 0
         with self._ask(f"{self._worlds}/{walk['id']}/moments/0/frame") as answer:
-            self._frame = _pixels(answer.read())
-        return self._frame, {"frames": self._frame[None], "pose": np.eye(4)}
+            self._frame = frame = _pixels(answer.read())
+        return frame, {"frames": frame[None], "pose": np.eye(4)}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Hold keys for a chunk; action and what is returned: as for `WorldEnv.step`."""
@@ -108,14 +109,15 @@ class RemoteWorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         held = "".join(key for key, down in zip(KEYS, action, strict=True) if down)
         events = list(self._events(f"{self._worlds}/{self._walk['id']}/moves", {"keys": held}))
         frames = np.stack([_pixels(base64.b64decode(e["b64_json"])) for e in events if "b64_json" in e])
-        self._frame, self._chunks = frames[-1], self._chunks + 1
+        frame, self._chunks = frames[-1], self._chunks + 1
+        self._frame = frame
         reward = 0.0 if self.reward is None else float(self.reward(frames))
         info = {"frames": frames, "pose": np.array(events[-1]["moment"]["pose"])}
-        return self._frame, reward, False, self._chunks == self.max_chunks, info
+        return frame, reward, False, self._chunks == self.max_chunks, info
 
     def render(self) -> np.ndarray | None:
         """Return the last frame, H W 3, in the mode "rgb_array"."""
-        return None if (self._chunks == 0 and self._walk is None) or self.render_mode is None else self._frame
+        return None if self.render_mode is None else self._frame
 
     def close(self) -> None:
         """End the walk on the server."""

@@ -18,6 +18,7 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from sanakit.errors import RefusedError, StorageError
 from sanakit.serve.engine.ticket import Failed, Finished
 from sanakit.serve.engine.walk import Chunk, Walk, WalkMoment
 from sanakit.serve.engine.world_engine import ChunkTicket, WorldEngine
@@ -83,7 +84,11 @@ class Move:
             self._ticket.cancel()
         self._walk.turn.release()
         if left := len(self._chunks) - self._done:
-            self._loop.run_in_executor(None, self._refund, left)
+            self._loop.run_in_executor(None, self._take_back, left)
+
+    def _take_back(self, left: int) -> None:
+        with suppress(StorageError):  # there is nobody to tell
+            self._refund(left)
 
     def _tell(self, event: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody listens any more
@@ -110,8 +115,9 @@ async def stream(service: Service, client: Request, move: Move) -> MoveStream:
     events = move.events()
     try:
         first = await anext(events)
-    except BaseException:
+    except BaseException as error:
         move.close()
+        count_filtered(service, error)
         raise
     content = kept_alive(_explained(service, client, first, events))
     return MoveStream(move, content, headers=HEADERS, media_type="text/event-stream")
@@ -126,6 +132,7 @@ async def _explained(
         async for event in events:
             yield event
     except Exception as error:
+        count_filtered(service, error)
         failure = failure_of(error, request_id(client), detailed=service.settings.log_prompts)
         yield f"event: error\ndata: {json.dumps(failure.body())}\n\n".encode()
 
@@ -143,6 +150,12 @@ def take_turn(walk: Walk) -> None:
     if not walk.turn.acquire(blocking=False):
         message = "Another move of this walk is under way: wait for its end, or close its request."
         raise FailureError(Failure(status=409, message=message, code="walk_busy"))
+
+
+def count_filtered(service: Service, error: BaseException) -> None:
+    """Count what a safety filter refused."""
+    if isinstance(error, RefusedError):
+        service.metrics.filtered.inc()
 
 
 def sent(event: WorldFrameEvent | WorldMomentEvent) -> bytes:

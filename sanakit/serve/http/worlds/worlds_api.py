@@ -30,7 +30,7 @@ from sanakit.serve.http.answers import WALK_BODY, answers, move_answer
 from sanakit.serve.http.failures import Failure, FailureError
 from sanakit.serve.http.service import Service, note_prompt
 from sanakit.serve.http.videos.content import content
-from sanakit.serve.http.worlds.moving import HEADERS, Move, replay, stream, take_turn
+from sanakit.serve.http.worlds.moving import HEADERS, Move, count_filtered, replay, stream, take_turn
 from sanakit.serve.http.worlds.reading import read_walk
 from sanakit.serve.http.worlds.schema import (
     MomentList,
@@ -102,7 +102,8 @@ def worlds_api(service: Service, worlds: WorldEngine) -> APIRouter:
         refund = await asyncio.to_thread(tenancy.charge, client, None, 1)
         try:
             return WalkReply.of(await entered(worlds, checked, tenancy.owner(client)))
-        except SanaError:
+        except SanaError as error:
+            count_filtered(service, error)
             await asyncio.to_thread(refund, 1)
             raise
 

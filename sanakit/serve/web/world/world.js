@@ -47,14 +47,14 @@ class World {
   async goTo(number) {
     this.at = number;
     this.player.clear();
+    this.#tell();
     const { frames, pose } = this.moments[number];
     try {
-      await this.player.add(await this.walk.still(number), frames - 1, pose);
+      const still = await this.walk.still(number);
+      if (this.at === number && !this.busy) await this.player.add(still, frames - 1, pose);
     } catch (error) {
       this.#fail(error);
-      return;
     }
-    this.#tell();
   }
 
   hold(act) {

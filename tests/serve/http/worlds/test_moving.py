@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from sanakit.errors import NumericsError
+from sanakit.errors import NumericsError, RefusedError
 from sanakit.pipelines.world.live import LiveWorld
 from sanakit.serve.http.worlds.moving import Move
 from sanakit.serve.jobs.database import now
-from tests.serve.http.worlds.asking import enter, frames, moments, move
+from tests.serve.http.worlds.asking import enter, frames, moments, move, post
 
 WAIT = 60  # seconds that nothing here should take
 
@@ -63,6 +63,20 @@ def test_a_chunk_that_fails_is_a_status_at_first_and_an_event_later_and_is_not_c
         assert time.monotonic() < until, f"{used} are charged: the image, and each chunk that was drawn"
         time.sleep(0.01)
     assert move(parts, walk, headers, keys="w").status_code == 200
+
+
+def test_a_frame_that_a_filter_refuses_is_not_sent_and_is_counted(parts: Any, monkeypatch: Any) -> None:
+    walk = enter(parts)
+
+    def refusing(images: Any, name: str) -> None:
+        raise RefusedError("The safety filter refused an image.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.worlds, "image_filter", refusing)
+        for answer in (move(parts, walk, keys="w"), post(parts)):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "moderation_blocked")
+    assert "sana_filtered_total 2.0" in parts.client.get("/metrics").text
+    assert moments(parts, move(parts, walk, keys="w"))[0]["number"] == 1
 
 
 def test_a_client_that_leaves_ends_the_move_behind_the_chunk_that_is_drawn(

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("gradio")
 
+from sanakit.serve.engine.engine import Engine
 from sanakit.serve.engine.world_engine import WorldEngine
 from sanakit.serve.web.mount import add_page, build_page
 from sanakit.serve.web.world.routes import OWNER
@@ -57,10 +58,11 @@ def test_scripts_are_served_and_the_schema_has_none_of_it(parts: Any) -> None:
 def test_the_tab_is_there_only_where_a_world_is_served(make_parts: Any, world_engine: WorldEngine) -> None:
     parts = make_parts()
 
-    def modes(**engines: Any) -> list[str]:
-        blocks = build_page(parts.engine, parts.store, **engines)
+    def modes(engine: Engine = parts.engine, **engines: Any) -> list[str]:
+        blocks = build_page(engine, parts.store, **engines)
         found = [one for one in blocks.blocks.values() if getattr(one, "elem_id", None) == "mode"]
         return [choice[0] for choice in found[0].choices]  # pyright: ignore[reportAttributeAccessIssue]
 
     assert modes() == ["Create", "Edit", "Gallery"]
     assert modes(worlds=world_engine) == ["Create", "Edit", "Gallery", "World"]
+    assert modes(Engine([], device="cpu"), worlds=world_engine) == ["World"]

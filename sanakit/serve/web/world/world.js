@@ -248,4 +248,6 @@ export function begin() {  // once the tab is laid out
   globalThis.sanaWorld ??= new World();
   find("dice").setAttribute("aria-label", "Roll a new seed");
   find("status").setAttribute("aria-live", "polite");
+  // Gradio names this part, and only parts with a role may have a name.
+  find("image").querySelector(".image-container")?.setAttribute("role", "group");
 }

@@ -19,7 +19,7 @@ def test_the_controls_are_those_of_the_model(tab: Any) -> None:
 
 def test_scripts_and_styles_name_what_the_stage_has() -> None:
     stage = STAGE.read_text(encoding="utf-8")
-    ids = set(re.findall(r'id="world-([a-z-]+)"', stage)) | {"dice", "status"}
+    ids = set(re.findall(r'id="world-([a-z-]+)"', stage)) | {"dice", "status", "image"}
     texts = {name: STAGE.with_name(name).read_text(encoding="utf-8") for name in SCRIPTS}
     used = {name for text in texts.values() for name in re.findall(r'find\("([a-z-]+)"\)', text)}
     assert used - ids == set()

@@ -31,7 +31,7 @@ class World {
 
   // Begin to walk. told: the server's description of a walk that was entered.
   async enter(told) {
-    this.walk?.end();
+    await this.#leave();
     this.walk = new Walk(told, new URL(`walks/${told.id}`, document.baseURI).href);
     this.acts = letters(told.settings);
     this.moments = [{ number: 0, before: null, frames: 1, pose: identity() }];
@@ -100,17 +100,25 @@ class World {
     });
     button.textContent = "Replay";
     this.replaying = null;
-    await this.goTo(this.at);
+    if (this.walk) await this.goTo(this.at);
   }
 
-  end() {
-    this.walk?.end();
-    this.walk = null;
-    this.held.clear();
+  async end() {
+    await this.#leave();
     this.player.clear();
     find("stage").dataset.state = "empty";
     find("controls").hidden = true;
     this.#say("The walk has ended.");
+  }
+
+  // End the walk, and wait for what it is doing.
+  async #leave() {
+    this.walk?.end();
+    this.walk = null;
+    this.replaying?.abort();
+    this.held.clear();
+    this.tapped.clear();
+    while (this.busy) await new Promise((resolve) => setTimeout(resolve, 50));
   }
 
   // Walk while something is held, a chunk at a time.
@@ -154,7 +162,7 @@ class World {
     try {
       await work();
     } catch (error) {
-      if (error.name !== "AbortError") this.#fail(error);
+      if (this.walk && error.name !== "AbortError") this.#fail(error);
     }
     for (const part of document.querySelectorAll("#world-time :is(button, select, input)")) part.disabled = false;
     find("stage").removeAttribute("aria-busy");

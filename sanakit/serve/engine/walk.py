@@ -222,7 +222,7 @@ class Walk:
         return self._most_kept < 0
 
     def end(self) -> None:
-        """Give the states and the recording back; a chunk that is being drawn is the last."""
+        """Free the states and the recording; a chunk that is being drawn is the last."""
         self._most_kept = -1
         self._kept.clear()
         self.recording.close()

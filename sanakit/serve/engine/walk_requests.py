@@ -1,4 +1,4 @@
-"""What callers ask the engine of worlds for: to enter one, and one chunk of a walk."""
+"""Requests to the engine of worlds: to enter one, and for one chunk of a walk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sanakit.serve.engine.walk import Chunk, Walk, WalkMoment
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class WalkRequest:
-    """What a walk begins with, checked without weights."""
+    """The beginning of a walk, checked without weights."""
 
     image: Image.Image
     prompt: str

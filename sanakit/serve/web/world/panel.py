@@ -23,7 +23,7 @@ DIALECTS = {TURN: "turning", STEP: "strafing"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorldPanel:
-    """What a walk begins with, and where it is told."""
+    """The controls of a walk's beginning, and where it is told."""
 
     image: gr.ImageEditor
     prompt: gr.Textbox

@@ -1,7 +1,7 @@
 """The walks of the page over HTTP: the routes of the API under a prefix of their own, and the tab's scripts.
 
 A browser sends no key with them: a walk's unguessable name is the key, which only the page that entered it
-knows. Whoever was logged in then pays for its chunks.
+knows. Its chunks count for the login that entered it.
 """
 
 from __future__ import annotations

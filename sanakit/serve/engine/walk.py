@@ -32,7 +32,7 @@ MOST_CHUNKS = 16  # of one move
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Chunk:
+class WalkChunk:
     """One chunk of a move, whole: held keys of each frame, such as "w-20,wd-4", or poses, F 4 4.
 
     seed: of another future than the walk's own; None: the walk's.
@@ -53,7 +53,7 @@ class WalkMoment:
 
     number: int
     before: int | None
-    chunk: Chunk | None
+    chunk: WalkChunk | None
     walker: Walker
     frames: int
     first: int
@@ -105,7 +105,7 @@ class Walk:
             )
         return self.moments[moment]
 
-    def split(self, moment: int, move: str | Tensor, seed: int | None = None) -> list[Chunk]:
+    def split(self, moment: int, move: str | Tensor, seed: int | None = None) -> list[WalkChunk]:
         """Return a move from a moment in whole chunks; it is checked before any of them is drawn.
 
         move: held keys, or poses of the next frames, F 4 4, relative to the image's camera. seed: of another
@@ -132,11 +132,11 @@ class Walk:
         parts = range(0, count, whole)
         if held is not None:
             texts = [actions_text(held[start : start + whole]) for start in parts]
-            return [Chunk(actions=text, seed=None if n else seed) for n, text in enumerate(texts)]
+            return [WalkChunk(actions=text, seed=None if n else seed) for n, text in enumerate(texts)]
         assert poses is not None, "it is one of the two"
-        return [Chunk(poses=poses[s : s + whole], seed=None if s else seed) for s in parts]
+        return [WalkChunk(poses=poses[s : s + whole], seed=None if s else seed) for s in parts]
 
-    def draw(self, chunk: Chunk, before: int, check: Callable[[], None]) -> np.ndarray:
+    def draw(self, chunk: WalkChunk, before: int, check: Callable[[], None]) -> np.ndarray:
         """Draw a chunk from a moment; return its frames, F H W 3, uint8.
 
         check: is called before each chunk that has to be drawn; what it raises ends this.
@@ -155,7 +155,7 @@ class Walk:
         check()
         return self._go(chunk, state)
 
-    def add(self, chunk: Chunk | None, before: int | None, first: int) -> WalkMoment:
+    def add(self, chunk: WalkChunk | None, before: int | None, first: int) -> WalkMoment:
         """Add the moment that the world stands at, behind a chunk that was drawn and recorded."""
         if self.ended:
             raise StoppedError("This walk has ended: enter the world again.")
@@ -209,7 +209,7 @@ class Walk:
         return CameraPath(found, self._lens.expand(len(found), 4), *self._size)
 
     @staticmethod
-    def chunk_poses(chunk: Chunk, walker: Walker) -> Tensor:
+    def chunk_poses(chunk: WalkChunk, walker: Walker) -> Tensor:
         """Return the poses of a chunk that begins where a walker stands, F 4 4."""
         if chunk.poses is not None:
             return chunk.poses
@@ -248,7 +248,7 @@ class Walk:
                 self._kept.popitem(last=False)
         return state
 
-    def _go(self, chunk: Chunk, state: Moment) -> np.ndarray:
+    def _go(self, chunk: WalkChunk, state: Moment) -> np.ndarray:
         self._live.restore(state, chunk.seed)
         if chunk.poses is not None:
             return self._live.follow(chunk.poses)

@@ -10,7 +10,7 @@ from PIL import Image
 from sanakit.pipelines.world.request import WorldRequest
 from sanakit.pipelines.world.world import WorldDrawSettings
 from sanakit.serve.engine.ticket import AcceptedRequest, Failed, Finished, Stepped
-from sanakit.serve.engine.walk import Chunk, Walk, WalkMoment
+from sanakit.serve.engine.walk import Walk, WalkChunk, WalkMoment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -45,7 +45,7 @@ class ChunkTicket(AcceptedRequest[WalkMoment]):
     def __init__(
         self,
         walk: Walk,
-        chunk: Chunk,
+        chunk: WalkChunk,
         before: int,
         wake: Callable[[], None],
         on_frame: Callable[[bytes], None] | None,

@@ -33,7 +33,7 @@ from sanakit.pipelines.world.request import check_world_request, lens_of
 from sanakit.pipelines.world.world import World, WorldDrawSettings
 from sanakit.serve.engine.recording import Recording
 from sanakit.serve.engine.ticket import Failed, Finished, Stepped
-from sanakit.serve.engine.walk import Chunk, Walk, WalkMoment
+from sanakit.serve.engine.walk import Walk, WalkChunk, WalkMoment
 from sanakit.serve.engine.walk_requests import ChunkTicket, EnterTicket, WalkRequest
 from sanakit.weights.find.resolve import resolve
 from sanakit.weights.video.settings import load_world_configs, load_world_settings
@@ -164,7 +164,7 @@ class WorldEngine:
     def draw(
         self,
         walk: Walk,
-        chunk: Chunk,
+        chunk: WalkChunk,
         before: int,
         on_frame: Callable[[bytes], None] | None = None,
         on_event: Callable[[Stepped | Finished[WalkMoment] | Failed], None] | None = None,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sanakit.errors import SettingsError, SizeError, StoppedError
-from sanakit.serve.engine.walk import Chunk
+from sanakit.serve.engine.walk import WalkChunk
 from sanakit.serve.engine.walk_requests import ChunkTicket
 from sanakit.serve.engine.world_engine import WorldEngine, split_worlds
 from tests.pipelines.world.tiny import STREAMING, photo, save_world
@@ -62,11 +62,11 @@ def test_a_server_has_one_model_of_worlds(walking_folder, video_folder) -> None:
 
 def test_a_cancelled_chunk_wakes_the_engine_and_is_not_drawn(world_engine: WorldEngine) -> None:
     walk, woken = enter(world_engine), []
-    ticket = ChunkTicket(walk, Chunk(actions="w-8"), 0, lambda: woken.append(1), None, None)
+    ticket = ChunkTicket(walk, WalkChunk(actions="w-8"), 0, lambda: woken.append(1), None, None)
     ticket.cancel()
     assert woken == [1]
     assert ticket.stopped
-    told: Any = world_engine.draw(walk, Chunk(actions="w-8"), 0)
+    told: Any = world_engine.draw(walk, WalkChunk(actions="w-8"), 0)
     world_engine.end(walk)
     with pytest.raises(StoppedError):
         told.result(60)

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from sanakit.errors import RefusedError, StorageError
 from sanakit.serve.engine.ticket import Failed, Finished
-from sanakit.serve.engine.walk import Chunk, Walk, WalkMoment
+from sanakit.serve.engine.walk import Walk, WalkChunk, WalkMoment
 from sanakit.serve.engine.world_engine import ChunkTicket, WorldEngine
 from sanakit.serve.http.failures import Failure, FailureError, failure_of
 from sanakit.serve.http.images_api import kept_alive
@@ -40,7 +40,7 @@ class Move:
         self,
         worlds: WorldEngine,
         walk: Walk,
-        chunks: Sequence[Chunk],
+        chunks: Sequence[WalkChunk],
         before: int,
         *,
         last_only: bool,

@@ -27,6 +27,7 @@ from ray.serve.handle import DeploymentHandle
 from sanakit.errors import ClosedError, SettingsError
 from sanakit.serve.engine.clip_engine import ClipEngine, split_models
 from sanakit.serve.engine.engine import Engine
+from sanakit.serve.engine.world_engine import split_worlds
 from sanakit.serve.heap import trimmed_heap
 from sanakit.serve.http.app import create_app
 from sanakit.serve.http.service import HttpSettings
@@ -82,7 +83,12 @@ class Replica:
         self.jobs, self.keys = JobStore(self.database), KeyStore(self.database)
         self.store = ImageStore(settings.pictures or data / PICTURES)
         threads = max(1, round(settings.num_cpus))
-        images, videos = split_models(settings.models)
+        others, world = split_worlds(settings.models)
+        if world is not None:
+            raise SettingsError(
+                f"{world} is a model of worlds, whose walks live in one process: serve it with `sana serve`."
+            )
+        images, videos = split_models(others)
         self.engine = Engine(
             images,
             memory=settings.memory,

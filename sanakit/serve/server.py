@@ -17,12 +17,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 
 from sanakit.errors import OutputError, SettingsError, StorageError
 from sanakit.serve.engine.clip_engine import ClipEngine, split_models
 from sanakit.serve.engine.engine import Engine
+from sanakit.serve.engine.world_engine import WorldEngine, split_worlds
 from sanakit.serve.heap import trimmed_heap
 from sanakit.serve.http.access import LOOPBACK
 from sanakit.serve.http.app import create_app
@@ -47,7 +49,9 @@ _EXPIRY_EVERY = 3600.0  # seconds
 class ServerSettings:
     """All settings of `sana serve`. Raises SettingsError if anybody could use the server unintentionally."""
 
-    models: tuple[str, ...] = ("pocket",)  # of images and of videos; the first of either is the default
+    models: tuple[str, ...] = (
+        "pocket",
+    )  # of images, videos, one of worlds; the first of a kind is its default
     host: str = "127.0.0.1"
     port: int = 8000  # 0: any free one
     data: Path = Path("sana-data")
@@ -72,15 +76,29 @@ class ServerSettings:
         return self.host in LOOPBACK or re.fullmatch(r"127(\.\d{1,3}){3}", self.host) is not None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelNames:
+    """The names of the served models, by what they make."""
+
+    images: list[str]
+    videos: list[str]
+    worlds: list[str]
+
+    @property
+    def all(self) -> list[str]:
+        """All names, those of images first."""
+        return [*self.images, *self.videos, *self.worlds]
+
+
 def serve(
     settings: ServerSettings,
-    announce: Callable[[str, list[str], list[str]], None],
+    announce: Callable[[str, ModelNames], None],
     *,
     extend: Callable[[FastAPI, Path], None] | None = None,
 ) -> int | None:
     """Serve until SIGTERM or SIGINT, then stop cleanly; return the number of the signal.
 
-    announce: called with the address and the names of the models of images and of videos once requests are
+    announce: called with the address and the names of the models, by what they make, once requests are
     accepted. extend: adds to the application; it gets a folder for files that nobody needs after the end.
     Raises SettingsError, StorageError, OutputError, and what starting the engine raises.
     """
@@ -103,7 +121,7 @@ def serve(
         stack.callback(server.close)
         instance = Instance(settings.data)
         stack.callback(instance.close)
-        engine, clips = _engines(settings)
+        engine, clips, worlds = _engines(settings)
         keep = None if settings.keep_days is None else timedelta(days=settings.keep_days)
         runner = JobRunner(engine, jobs, store, instance.name, clips=clips, keep=keep)
         app = create_app(
@@ -112,6 +130,7 @@ def serve(
             store=store,
             keys=keys,
             clips=clips,
+            worlds=worlds,
             settings=replace(settings.door, local=settings.local),
             draining=server.draining,
             wake=runner.wake,
@@ -124,6 +143,9 @@ def serve(
         if clips is not None:
             clips.start()
             stack.callback(clips.close)
+        if worlds is not None:
+            worlds.start()
+            stack.callback(worlds.close)
         runner.start()
         stack.callback(runner.close)
         if settings.keep_days is not None:
@@ -138,10 +160,16 @@ def serve(
             engine.close(max(0.0, end - time.monotonic()))
             if clips is not None:
                 clips.close(max(0.0, end - time.monotonic()))
+            if worlds is not None:
+                worlds.close(max(0.0, end - time.monotonic()))
             log.info("Stopped: %d jobs are back in the queue for the next start.", returned)
 
-        videos = list(clips.specs) if clips else []
-        server.run_app(app, lambda address: announce(address, list(engine.specs), videos), stop)
+        names = ModelNames(
+            images=list(engine.specs),
+            videos=list(clips.specs) if clips else [],
+            worlds=[worlds.name] if worlds else [],
+        )
+        server.run_app(app, lambda address: announce(address, names), stop)
         return server.stopped_by
 
 
@@ -151,9 +179,10 @@ def _left(engine: Engine | ClipEngine | None) -> int:
     return now["running"] + now["waiting"]
 
 
-def _engines(settings: ServerSettings) -> tuple[Engine, ClipEngine | None]:
-    """Return the engine of images, which may have no model, and that of clips if one makes videos."""
-    images, videos = split_models(settings.models)
+def _engines(settings: ServerSettings) -> tuple[Engine, ClipEngine | None, WorldEngine | None]:
+    """Return the engine of images, which may have no model, and those of clips and worlds if needed."""
+    others, world = split_worlds(settings.models)
+    images, videos = split_models(others)
     image_filter = prompt_filter = None
     if settings.image_filter:
         from sanakit.pipelines.safety import ImageFilter
@@ -163,16 +192,23 @@ def _engines(settings: ServerSettings) -> tuple[Engine, ClipEngine | None]:
         from sanakit.weights import load_prompt_filter
 
         prompt_filter = load_prompt_filter(settings.prompt_filter, log_prompts=settings.door.log_prompts)
-    shared = {"device": settings.device, "dtype": settings.dtype, "max_waiting": settings.max_waiting}
-    shared |= {"prompt_filter": prompt_filter, "image_filter": image_filter, "memory": settings.memory}
+    shared: dict[str, Any] = {"device": settings.device, "dtype": settings.dtype, "memory": settings.memory}
+    shared |= {"prompt_filter": prompt_filter, "image_filter": image_filter}
     engine = Engine(
         images,
         max_batch=settings.max_batch,
         adapters=settings.adapters,
         controls=settings.controls,
+        max_waiting=settings.max_waiting,
         **shared,
     )
-    return engine, ClipEngine(videos, taken=engine.specs, **shared) if videos else None
+    clips = worlds = None
+    if videos:
+        clips = ClipEngine(videos, taken=engine.specs, max_waiting=settings.max_waiting, **shared)
+    if world is not None:
+        taken = [*engine.specs, *(clips.specs if clips else ())]
+        worlds = WorldEngine(world, taken=taken, **shared)
+    return engine, clips, worlds
 
 
 def delete_before(store: ImageStore, days: int) -> int:

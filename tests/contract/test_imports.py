@@ -69,6 +69,7 @@ NETWORK = (
 MAY_USE_NETWORK = {
     "sanakit.weights.find.hub",
     "sanakit.eval.networks.chat",
+    "sanakit.gym.remote",  # a server of worlds, named by the user
     "sanakit.train.reinforce.reward_calls",  # an endpoint that judges images, named by the user
     "sanakit.serve.uvicorn_seams",  # binds the socket that it listens on; it calls nobody
 }

@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from fastapi.testclient import TestClient
 from sanakit.models.sana import Sana
 from sanakit.serve.engine.clip_engine import ClipEngine
 from sanakit.serve.engine.engine import Engine
+from sanakit.serve.engine.world_engine import WorldEngine
 from sanakit.serve.http.app import create_app
 from sanakit.serve.http.service import HttpSettings
 from sanakit.serve.jobs.database import Database
@@ -30,6 +31,7 @@ from sanakit.serve.jobs.keys import KeyStore
 from sanakit.serve.jobs.runner import JobRunner
 from sanakit.serve.jobs.storage import ImageStore
 from tests.pipelines.video.tiny import save_tiny
+from tests.pipelines.world.tiny import AUTOENCODER, DEFAULTS, STREAMING, save_world
 
 ACCOUNT = "postgres"  # the server refuses to run as root
 
@@ -115,6 +117,30 @@ def clip_engine(video_folder: Path) -> Iterator[ClipEngine]:
     running.close()
 
 
+@pytest.fixture(scope="session")
+def walking_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny world model of random numbers that streams 8 frames of 64x64 a chunk."""
+    causal = replace(AUTOENCODER, decoder_causal=True)
+    defaults = {**DEFAULTS, "width": 64, "height": 64, "chunks": {"length": 1}}
+    return save_world(tmp_path_factory.mktemp("tiny-walking") / "model", STREAMING, causal, defaults)
+
+
+@pytest.fixture(scope="session")
+def running_worlds(walking_folder: Path) -> Iterator[WorldEngine]:
+    running = WorldEngine(str(walking_folder), device="cpu", threads=1, kept=2)
+    running.start()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def world_engine(running_worlds: WorldEngine) -> Iterator[WorldEngine]:
+    """An engine of that model, started once; two states are kept of each walk, and none is left behind."""
+    yield running_worlds
+    for walk in list(running_worlds._walks.values()):
+        running_worlds.end(walk)
+
+
 @dataclass
 class Parts:
     """An application in a test's folder, and what is behind it."""
@@ -128,6 +154,7 @@ class Parts:
     runner: JobRunner
     draining: threading.Event
     clips: ClipEngine | None
+    worlds: WorldEngine | None
 
     def draw(self, **body: Any) -> Any:
         """Ask for images, small and quick unless the body says otherwise."""
@@ -148,7 +175,9 @@ def make_parts(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., Parts]]
     """Build the application with these settings of the door."""
     with ExitStack() as stack:
 
-        def make(clips: ClipEngine | None = None, **settings: Any) -> Parts:
+        def make(
+            clips: ClipEngine | None = None, worlds: WorldEngine | None = None, **settings: Any
+        ) -> Parts:
             database = Database(tmp_path / "jobs.sqlite")
             stack.callback(database.close)
             jobs, keys, store = (
@@ -165,12 +194,13 @@ def make_parts(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., Parts]]
                 store=store,
                 keys=keys,
                 clips=clips,
+                worlds=worlds,
                 settings=HttpSettings(**settings),
                 draining=draining,
                 wake=runner.wake,
             )
             client = TestClient(app, base_url="http://127.0.0.1")
-            return Parts(app, client, engine, jobs, store, keys, runner, draining, clips)
+            return Parts(app, client, engine, jobs, store, keys, runner, draining, clips, worlds)
 
         yield make
 

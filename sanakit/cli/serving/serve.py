@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,13 +11,17 @@ from sanakit.cli.drawing.options import named_adapters, named_controls
 from sanakit.cli.terminal import Debug, logs_on_stderr
 from sanakit.errors import MissingExtraError, SettingsError
 
+if TYPE_CHECKING:
+    from sanakit.serve.server import ModelNames
+
 # Options that `sana ui` has, too.
 Models = Annotated[
     list[str] | None,
     typer.Option(
         metavar="MODEL",
         show_default="pocket",
-        help="As for `sana generate`, or a video model; repeat it for several. The first is the default.",
+        help="As for `sana generate`, or a video or world model; repeat it for several. The first is the "
+        "default.",
     ),
 ]
 Host = Annotated[
@@ -127,7 +131,7 @@ def serve(
 ) -> None:
     """Draw for others, over HTTP, as OpenAI's clients ask.
 
-    The routes are /v1/images/generations, /v1/images/edits, /v1/videos, /v1/models and /v1/jobs.
+    The routes are /v1/images/generations, /v1/images/edits, /v1/videos, /v1/worlds, /v1/models and /v1/jobs.
 
     Without keys (`sana keys create`) everybody on this machine may draw, and nobody else. Ctrl-C or SIGTERM
     finishes what is being drawn, then stops; accepted jobs are kept and drawn after the next start.
@@ -179,15 +183,17 @@ def serve(
         run(settings, _announce)
 
 
-def _announce(address: str, images: list[str], videos: list[str]) -> None:
+def _announce(address: str, models: ModelNames) -> None:
     """Say where the server is and how to call it."""
-    print(f"Serving {', '.join([*images, *videos])} at {address}\n")
+    print(f"Serving {', '.join(models.all)} at {address}\n")
     client = f"""  OpenAI(base_url="{address}/v1", api_key="...")"""
-    if images:
+    if models.images:
         print(f"  curl {address}/v1/images/generations -H 'Content-Type: application/json' \\")
         print("""    -d '{"prompt": "a red apple", "response_format": "url"}'\n""")
         print(f"""{client}.images.generate(prompt="a red apple")\n""")
-    if videos:
+    if models.videos:
         print(f"  curl {address}/v1/videos -F prompt='a cat waves'\n")
         print(f"""{client}.videos.create_and_poll(prompt="a cat waves")\n""")
+    if models.worlds:
+        print(f"  curl {address}/v1/worlds -F image=@harbour.jpg -F fov=65\n")
     print("Where there are keys, send one: -H 'Authorization: Bearer KEY'. Ctrl-C stops.", flush=True)

@@ -57,7 +57,7 @@ def ui(
     # Before Gradio is imported: it would else ask its maker's server for news.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
     try:
-        from sanakit.serve.server import HttpSettings, ServerSettings, serve
+        from sanakit.serve.server import HttpSettings, ModelNames, ServerSettings, serve
         from sanakit.serve.web.mount import add_page
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "gradio", "ui") from None
@@ -79,8 +79,8 @@ def ui(
     )
     wanted = _has_screen() if open_page is None else open_page
 
-    def announce(address: str, images: list[str], videos: list[str]) -> None:
-        print(f"Draw with {', '.join([*images, *videos])} at {address}\nCtrl-C stops.", flush=True)
+    def announce(address: str, models: ModelNames) -> None:
+        print(f"Draw with {', '.join(models.all)} at {address}\nCtrl-C stops.", flush=True)
         if wanted:
             webbrowser.open(address)
 

@@ -52,17 +52,21 @@ class CameraPath:
         cut = torch.tensor([0, 0, (wide - width) // 2, (high - height) // 2], dtype=torch.float64)
         return replace(self, intrinsics=self.intrinsics * factors - cut, width=width, height=height)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the path in our own JSON. Raises OutputError."""
+    def text(self) -> str:
+        """Return the path in our own JSON."""
         content = {
             "width": self.width,
             "height": self.height,
             "intrinsics": self.intrinsics.tolist(),
             "poses": self.poses.tolist(),
         }
+        return json.dumps(content)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the path in our own JSON. Raises OutputError."""
         try:
             with written_whole(Path(path)) as partial:
-                partial.write_text(json.dumps(content), encoding="utf-8")
+                partial.write_text(self.text(), encoding="utf-8")
         except OSError as error:
             raise OutputError(
                 f"{path} cannot be written ({error.strerror}): check the path, its permissions and the free "

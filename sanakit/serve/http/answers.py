@@ -14,6 +14,7 @@ from sanakit.serve.http.openai_schema import (
     PartialImageEvent,
 )
 from sanakit.serve.http.videos.schema import VideoRequest, form_schema
+from sanakit.serve.http.worlds.schema import WalkForm, WorldFrameEvent, WorldMomentEvent
 
 REF = "#/components/schemas/"
 _FOREVER = (400, 401, 429)  # what every guarded route may answer
@@ -21,9 +22,9 @@ _WORDS = {
     400: "The request is invalid; the message says how to correct it.",
     401: "The key is missing or not valid on this server.",
     403: "A web page of an origin that this server does not allow.",
-    404: "The model, job, image or video does not exist.",
+    404: "The model, job, image, video or walk does not exist.",
     405: "The address does not support this method.",
-    409: "The job has already ended; the video is not there yet, or failed.",
+    409: "The job has already ended; the video is not there yet, or failed; the walk is moving.",
     413: "The body is larger than this server allows.",
     416: "The file ends before the requested range.",
     429: "Too many requests for this key or address; Retry-After says when to try again.",
@@ -61,6 +62,12 @@ EDIT_BODY: dict[str, Any] = {
         "content": {"multipart/form-data": {"schema": {"$ref": f"{REF}EditForm"}}},
     }
 }
+WALK_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"multipart/form-data": {"schema": {"$ref": f"{REF}WalkForm"}}},
+    }
+}
 
 
 def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -72,6 +79,14 @@ def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
             headers = {"Retry-After": {"description": "Seconds.", "schema": {"type": "string"}}}
             found[status]["headers"] = headers
     return found
+
+
+def move_answer() -> dict[int | str, dict[str, Any]]:
+    """Document that a route's success is a stream of a walk's frames and moments."""
+    events = [{"$ref": f"{REF}{model.__name__}"} for model in (WorldFrameEvent, WorldMomentEvent, ErrorReply)]
+    schema = {"description": "Server-sent events; x-events tells what their data are."}
+    content = {"text/event-stream": {"schema": schema, "x-events": {"oneOf": events}}}
+    return {200: {"description": "Frames as they come, and a moment behind each chunk.", "content": content}}
 
 
 def stream_answer() -> dict[int | str, dict[str, Any]]:
@@ -97,11 +112,13 @@ def finish_schema(app: FastAPI, max_steps: int, max_frames: int) -> None:
         models = schema.setdefault("components", {}).setdefault("schemas", {})
         for name in ("HTTPValidationError", "ValidationError"):
             models.pop(name, None)
-        for model in (PartialImageEvent, CompletedEvent, ErrorReply, VideoRequest):
+        events = (PartialImageEvent, CompletedEvent, ErrorReply, WorldFrameEvent, WorldMomentEvent)
+        for model in (*events, VideoRequest, WalkForm):
             found = model.model_json_schema(ref_template=f"{REF}{{model}}")
             models |= found.pop("$defs", {})
             models[model.__name__] = found
         models["EditForm"] = _edit_form()
+        models["WalkForm"] = _walk_form(models["WalkForm"])
         models["VideoForm"] = _without_null(form_schema(models["VideoRequest"]))
         for name in ("GenerationRequest", "EditForm"):
             _bound(models[name]["properties"]["steps"], max_steps)
@@ -132,6 +149,14 @@ def _edit_form() -> dict[str, Any]:
     form["properties"]["mask"] = file | {"description": mask}
     form["required"] = ["image", *form["required"]]
     return form
+
+
+def _walk_form(form: dict[str, Any]) -> dict[str, Any]:
+    """Return the form of a walk: the fields of the model, and its file."""
+    image = "A PNG, JPEG or WebP file: the first frame."
+    file = {"type": "string", "format": "binary", "description": image}
+    fields = _without_null(form)
+    return fields | {"properties": {"image": file, **fields["properties"]}, "required": ["image"]}
 
 
 def _without_null(form: dict[str, Any]) -> dict[str, Any]:

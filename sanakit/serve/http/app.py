@@ -1,9 +1,9 @@
 """The whole HTTP application around an engine: from the outermost layer to the routes.
 
 A request passes the outer layer (id, log, figures, headers), CORS where origins are allowed, guard (keys),
-body limit, and reaches a route of images_api, jobs_api, videos_api, stored_images_api or one of the few
-below. Nothing draws here. FastAPI's pages of documentation fetch scripts from other machines and are off;
-/openapi.json is there.
+body limit, and reaches a route of images_api, jobs_api, videos_api, worlds_api, stored_images_api or one of
+the few below. Nothing draws here. FastAPI's pages of documentation fetch scripts from other machines and are
+off; /openapi.json is there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import Depends, FastAPI, Response
 from fastapi.middleware import Middleware
@@ -22,6 +22,7 @@ from sanakit.errors import ClosedError, ModelNotFoundError
 from sanakit.pipelines.video.request import VideoSpec
 from sanakit.serve.engine.clip_engine import ClipEngine
 from sanakit.serve.engine.engine import Engine
+from sanakit.serve.engine.world_engine import WorldEngine
 from sanakit.serve.http.access import Access, AccessGuard, bearer
 from sanakit.serve.http.answers import answers, finish_schema
 from sanakit.serve.http.door import BodyLimit, HeadRequests, OuterLayer
@@ -33,6 +34,7 @@ from sanakit.serve.http.openai_schema import ModelList, ModelReply, StateReply
 from sanakit.serve.http.service import HttpSettings, Service
 from sanakit.serve.http.stored_images_api import stored_images_api
 from sanakit.serve.http.videos.videos_api import videos_api
+from sanakit.serve.http.worlds.worlds_api import worlds_api
 from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.keys import KeyStore
 from sanakit.serve.jobs.storage import ImageStore
@@ -46,14 +48,15 @@ def create_app(
     store: ImageStore,
     keys: KeyStore,
     clips: ClipEngine | None = None,
+    worlds: WorldEngine | None = None,
     settings: HttpSettings | None = None,
     draining: threading.Event | None = None,
     wake: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """Build the application around a started engine; the caller starts and stops the parts.
 
-    clips: the engine of videos, if there are any. draining: set it when the server is to stop; /ready then
-    says so. wake: `JobRunner.wake`.
+    clips, worlds: the engines of videos and of walks, if there are any. draining: set it when the server is
+    to stop; /ready then says so. wake: `JobRunner.wake`.
     `app.state.service` holds the parts, for what is mounted beside the API.
     """
     settings = settings or HttpSettings()
@@ -62,11 +65,14 @@ def create_app(
         jobs=jobs,
         store=store,
         access=Access(keys, no_auth=settings.no_auth, local=settings.local),
-        metrics=Metrics(engine.stats, jobs.counts, clips.stats if clips else None),
+        metrics=Metrics(
+            engine.stats, jobs.counts, clips.stats if clips else None, worlds.stats if worlds else None
+        ),
         settings=settings,
         draining=draining or threading.Event(),
         wake=wake,
         clips=clips,
+        worlds=worlds,
     )
     app = FastAPI(
         title="sanakit",
@@ -83,6 +89,8 @@ def create_app(
     app.include_router(images_api(service), dependencies=keyed)
     app.include_router(jobs_api(service), dependencies=keyed)
     app.include_router(videos_api(service), dependencies=keyed)
+    if worlds is not None:
+        app.include_router(worlds_api(service, worlds), dependencies=keyed)
     app.include_router(stored_images_api(service))
     _add_models(app, service, keyed)
     _add_watch(app, service)
@@ -113,12 +121,12 @@ def _layers(service: Service) -> list[Middleware]:
 
 
 def _add_models(app: FastAPI, service: Service, keyed: list[Any]) -> None:
-    def video_card(spec: VideoSpec) -> ModelReply:
+    def clip_card(spec: VideoSpec, makes: Literal["videos", "worlds"]) -> ModelReply:
         own, rate = spec.settings.shared, spec.settings.rate
         return ModelReply(
             id=own.name,
             created=service.started,
-            makes="videos",
+            makes=makes,
             defaults=_defaults(own) | {"frames": spec.settings.frames, "fps": float(rate)},
             adapters=[],
             controls={},
@@ -126,7 +134,9 @@ def _add_models(app: FastAPI, service: Service, keyed: list[Any]) -> None:
 
     def card(name: str) -> ModelReply:
         if service.clips is not None and name in service.clips.specs:
-            return video_card(service.clips.specs[name])
+            return clip_card(service.clips.specs[name], "videos")
+        if service.worlds is not None and name == service.worlds.name:
+            return clip_card(service.worlds.spec, "worlds")
         own = service.engine.specs[name].settings
         pool = service.engine.residence
         return ModelReply(
@@ -171,7 +181,8 @@ def _add_watch(app: FastAPI, service: Service) -> None:
         """Tell whether requests are welcome: the model is loaded, the database answers, no stop."""
         if service.draining.is_set():
             raise ClosedError("The server is stopping.")
-        if not service.engine.alive or (service.clips is not None and not service.clips.alive):
+        engines = (service.engine, service.clips, service.worlds)
+        if not all(engine.alive for engine in engines if engine is not None):
             raise ClosedError("The engine is not running.")
         await asyncio.to_thread(service.jobs.ping)
         return StateReply()

@@ -95,7 +95,7 @@ async def answer(service: Service, client: Request, body: DrawingSettings, drawn
     if body.stream:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         events = _events(service, client, body, drawn, drawing, kind)
-        return _Stream(drawing, _kept_alive(events), headers=headers, media_type="text/event-stream")
+        return _Stream(drawing, kept_alive(events), headers=headers, media_type="text/event-stream")
     try:
         with drawing:
             result = await drawing.result(client)
@@ -210,7 +210,7 @@ async def _events(
             service.metrics.disconnected.inc()
 
 
-async def _kept_alive(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def kept_alive(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Pass events on, with a comment wherever none came for a while."""
     following = asyncio.ensure_future(anext(events, None))
     try:

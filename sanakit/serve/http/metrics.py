@@ -19,7 +19,7 @@ from sanakit.errors import StorageError
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 # Numbers of `Engine.stats` that only grow; the others go up and down.
-_TOTALS = {"steps", "samples", "pictures", "clips", "failed", "stopped", "refused", "failed_steps"}
+_TOTALS = {"steps", "samples", "pictures", "clips", "chunks", "failed", "stopped", "refused", "failed_steps"}
 
 Stats = Callable[[], dict[str, Any]]
 
@@ -27,10 +27,17 @@ Stats = Callable[[], dict[str, Any]]
 class Metrics:
     """The figures of one app.
 
-    stats: `Engine.stats`. jobs: `JobStore.counts`. clips: `ClipEngine.stats`, where there is one.
+    stats: `Engine.stats`. jobs: `JobStore.counts`. clips, worlds: `ClipEngine.stats` and `WorldEngine.stats`,
+    where there is one.
     """
 
-    def __init__(self, stats: Stats, jobs: Callable[[], dict[str, int]], clips: Stats | None = None) -> None:
+    def __init__(
+        self,
+        stats: Stats,
+        jobs: Callable[[], dict[str, int]],
+        clips: Stats | None = None,
+        worlds: Stats | None = None,
+    ) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "sana_http_requests",
@@ -55,6 +62,7 @@ class Metrics:
             "sana_disconnected", "Requests whose client left before the answer.", registry=self.registry
         )
         engines = {"engine": stats} | ({"clip_engine": clips} if clips else {})
+        engines |= {"world_engine": worlds} if worlds else {}
         self.registry.register(_Stats(engines, jobs))
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:

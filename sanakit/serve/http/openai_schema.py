@@ -291,7 +291,9 @@ class ModelReply(Reply):
     object: Literal["model"] = "model"
     created: int = Field(description="Start of the server, in seconds since 1970.")
     owned_by: str = "sanakit"
-    makes: Literal["images", "videos"] = Field(description="For /v1/images and /v1/jobs, or for /v1/videos.")
+    makes: Literal["images", "videos", "worlds"] = Field(
+        description="For /v1/images and /v1/jobs, for /v1/videos, or for /v1/worlds."
+    )
     defaults: dict[str, Any] = Field(description="Its defaults: size, steps, ...")
     adapters: list[str] = Field(description="Names of the adapters that a request may use with it.")
     controls: dict[str, str] = Field(

@@ -16,6 +16,7 @@ from sanakit.errors import SettingsError
 from sanakit.pipelines.request import Request
 from sanakit.serve.engine.clip_engine import ClipEngine
 from sanakit.serve.engine.engine import Engine
+from sanakit.serve.engine.world_engine import WorldEngine
 from sanakit.serve.http.access import Access
 from sanakit.serve.http.metrics import Metrics
 from sanakit.serve.http.openai_schema import DrawingSettings
@@ -58,12 +59,14 @@ class Service:
     draining: threading.Event  # set when the server is to stop
     wake: Callable[[], None]  # tells the job runner that there is something new
     clips: ClipEngine | None = None  # None: no video model is served
+    worlds: WorldEngine | None = None  # None: no world model is served
     started: int = field(default_factory=lambda: int(time.time()))
 
     @property
     def models(self) -> list[str]:
         """The names of all models, those of images first."""
-        return [*self.engine.specs, *(self.clips.specs if self.clips else ())]
+        clips, worlds = self.clips, self.worlds
+        return [*self.engine.specs, *(clips.specs if clips else ()), *([worlds.name] if worlds else ())]
 
     async def decode(self, work: Callable[[], Work]) -> Work:
         """Return what a function returns that decodes or encodes uploads, in a thread for that."""

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sanakit.errors import SanaError, SettingsError
 from sanakit.serve.engine.clip_engine import ClipEngine
 from sanakit.serve.engine.engine import Engine
+from sanakit.serve.engine.world_engine import WorldEngine
 from sanakit.serve.http.access import Caller, check_origin
 from sanakit.serve.http.failures import FailureError, failure_of
 from sanakit.serve.http.service import Service
@@ -36,9 +37,12 @@ from sanakit.serve.web.live.routes import live_routes
 from sanakit.serve.web.live.tab import CSS as LIVE_CSS
 from sanakit.serve.web.live.tab import HEAD, LIVE, LiveTab
 from sanakit.serve.web.page import Page
-from sanakit.serve.web.parts import VIDEO, make_head, make_mode
+from sanakit.serve.web.parts import VIDEO, WORLD, make_head, make_mode
 from sanakit.serve.web.style import CSS, JS, theme
 from sanakit.serve.web.video.tab import VideoTab
+from sanakit.serve.web.world.panel import CSS as WORLD_CSS
+from sanakit.serve.web.world.routes import page_walks
+from sanakit.serve.web.world.tab import WorldTab
 
 OPEN = ("/health", "/ready", "/metrics", "/openapi.json")  # to all, by whatever name; /v1/ has its own guard
 MAX_UPLOAD = 20_000_000  # bytes
@@ -58,25 +62,27 @@ def build_page(
     jobs: JobStore | None = None,
     *,
     clips: ClipEngine | None = None,
+    worlds: WorldEngine | None = None,
     private: bool = False,
     charge: Callable[[str, int], Callable[[], None]] | None = None,
     folder: Path | None = None,
 ) -> Blocks:
-    """Return the page: what there are models for, images, clips or both.
+    """Return the page: what there are models for, images, clips, worlds or all of them.
 
-    clips: the engine of clips. store: where images and clips are kept. jobs: whose images are shown in the
-    gallery, too. private: each visitor sees only what was drawn in this tab; for pages that are shared by the
-    public. charge: called with who is logged in and a number of images before they are drawn; raises
-    SanaError if it is too many, and returns what takes it back. folder: for uploads and copies of what is
-    shown, which must be private; None: temporary ones.
+    clips: the engine of clips. worlds: that of walks, whose routes `add_page` puts beside the page. store:
+    where images and clips are kept. jobs: whose images are shown in the gallery, too. private: each visitor
+    sees only what was drawn in this tab; for pages that are shared by the public. charge: called with who is
+    logged in and a number of images before they are drawn; raises SanaError if it is too many, and returns
+    what takes it back. folder: for uploads and copies of what is shown, which must be private; None:
+    temporary ones.
     """
     if folder is not None:
         os.environ["GRADIO_TEMP_DIR"] = str(folder / UPLOADS)  # Gradio has no other way to be told
     history, shared = History(store, jobs, folder), _Shared(private=private, charge=charge)
-    page = (
-        Page(engine, history, more_modes=[LIVE, *[VIDEO] * bool(clips)], **shared) if engine.specs else None
-    )
+    more = [VIDEO] * bool(clips) + [WORLD] * bool(worlds)
+    page = Page(engine, history, more_modes=[LIVE, *more], **shared) if engine.specs else None
     tab = VideoTab(clips, history, engine.decoding, **shared) if clips else None
+    world = WorldTab(worlds, engine.decoding, charge=charge) if worlds else None
     with Blocks(
         title="sanakit", analytics_enabled=False, fill_width=True, delete_cache=KEEP_COPIES
     ) as blocks:
@@ -86,11 +92,13 @@ def build_page(
             drawings = LiveDrawings(engine)
             LiveTab(drawings, history, private=private).lay_out()
             blocks.router = live_routes(drawings, charge)
-        elif tab is not None:
-            make_head(make_mode([VIDEO]))
+        else:
+            make_head(make_mode(more))
         if tab is not None:
             tab.lay_out()
-    for part in (page, tab):
+        if world is not None:
+            world.lay_out(blocks)
+    for part in (page, tab, world):
         if part is not None:
             blocks.unload(part.cancel)
     blocks.queue(max_size=MOST_WAITING, default_concurrency_limit=8, api_open=False)
@@ -110,7 +118,7 @@ def mount_page(app: FastAPI, blocks: Blocks, path: str = "/", **options: Any) ->
         blocks,
         path,
         theme=theme(),
-        css_paths=[CSS, LIVE_CSS],
+        css_paths=[CSS, LIVE_CSS, WORLD_CSS],
         head=HEAD if blocks.router is not None else None,
         js=JS,
         footer_links=[],
@@ -149,10 +157,13 @@ def add_page(app: FastAPI, folder: Path) -> None:
         service.store,
         service.jobs,
         clips=service.clips,
+        worlds=service.worlds,
         private=not settings.local or settings.no_auth,
         charge=charge,
         folder=folder,
     )
+    if service.worlds is not None:
+        app.include_router(page_walks(service, service.worlds))
     mount_page(app, blocks, auth_message="Your key's name, and the key.", allowed_paths=[str(folder)])
     end_streams(app, service.draining)
     app.add_middleware(_PageGuard, service=service, lock=app.state.page_lock, is_known=is_known)

@@ -23,7 +23,7 @@ from sanakit.serve.web.studio import BEYOND, MOST_MARGIN, PAINTED, WHOLE
 from sanakit.serve.web.style import SWITCH_SHADE
 from sanakit.serve.web.view import EMPTY
 
-CREATE, EDIT, GALLERY, VIDEO = "Create", "Edit", "Gallery", "Video"
+CREATE, EDIT, GALLERY, VIDEO, WORLD = "Create", "Edit", "Gallery", "Video", "World"
 _PAINT = ("#e5484d", 0.7)  # of the brush: colour and opacity; red stands out from most images
 
 

@@ -53,9 +53,9 @@ def told(function: Callable[..., Any], spelled: Callable[[str], str] = escape) -
     return told_once
 
 
-def tie(event: Any, function: Any, inputs: list, outputs: list, **options: Any) -> None:
-    """Tie a function to an event, without Gradio's own signs of progress or a public API."""
-    event(told(function), inputs, outputs, show_progress="hidden", api_visibility="private", **options)
+def tie(event: Any, function: Any, inputs: list, outputs: list, **options: Any) -> Any:
+    """Tie a function to an event, without Gradio's own signs of progress or a public API; return the tie."""
+    return event(told(function), inputs, outputs, show_progress="hidden", api_visibility="private", **options)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from sanakit.serve.jobs.storage import ImageStore
 from sanakit.serve.web.endpoints import Endpoints
 from sanakit.serve.web.gradio_seams import Blocks, Lock, NoFetching, end_streams, lock_of
 from sanakit.serve.web.history import History
+from sanakit.serve.web.messages import tie
 from sanakit.serve.web.page import Page
 from sanakit.serve.web.parts import VIDEO, make_head, make_mode
 from sanakit.serve.web.style import CSS, JS, theme
@@ -77,6 +78,7 @@ def build_page(
         if page is not None:
             page.lay_out()
             Endpoints(page).lay_out()
+            tie(blocks.load, page.kept.list_recent, [], [page.stage.recent])
         elif tab is not None:
             make_head(make_mode([VIDEO]))
         if tab is not None:

@@ -1,12 +1,12 @@
 """The page of `sana ui`: the functions behind its events.
 
 `panel.py` and `parts.py` lay the components out, `studio.py` does the work, `history.py` keeps the
-images, `settings.py` knows the settings' forms. Each function gives the components that change.
+images and `kept/` shows them, `settings.py` knows the settings' forms. Each function gives the components
+that change.
 """
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
@@ -24,25 +24,25 @@ from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.web.adapters import make_adapters
 from sanakit.serve.web.history import History, room_of
+from sanakit.serve.web.kept.actions import KeptActions
+from sanakit.serve.web.kept.gallery import Gallery
+from sanakit.serve.web.kept.tiles import chosen_tile
 from sanakit.serve.web.messages import tie
 from sanakit.serve.web.panel import make_panel, offered_by, restored_from
 from sanakit.serve.web.parts import (
     CREATE,
     EDIT,
     GALLERY,
-    Details,
     chosen_name,
     make_editor,
     make_head,
     make_mode,
-    make_overview,
     make_stage,
     source_and_mask,
 )
 from sanakit.serve.web.settings import (
     CUSTOM,
     Wish,
-    command_line,
     drawn_by,
     parse_whole,
     settings_of,
@@ -52,7 +52,7 @@ from sanakit.serve.web.settings import (
 )
 from sanakit.serve.web.steering import control_of, make_steering
 from sanakit.serve.web.studio import BEYOND, WHOLE, Edit, Studio, View, charged
-from sanakit.serve.web.view import EMPTY, preview_html, status_html
+from sanakit.serve.web.view import preview_html, status_html
 
 Updates = dict[Any, Any]  # component -> its new value, or gr.update
 
@@ -76,6 +76,7 @@ class Page:
     ) -> None:
         self.engine, self.history, self.charge = engine, history, charge
         self.studio = Studio(engine, history)
+        self.gallery = Gallery(history, self.room)
         self.private = private
         self.mode = make_mode([CREATE, EDIT, GALLERY, *more_modes])
 
@@ -91,7 +92,8 @@ class Page:
                 strength = chosen_strength(next(iter(self.engine.specs.values())))
                 self.editor = make_editor(self.engine.decoding, strength)
                 self.stage = make_stage()
-                self.overview = make_overview()
+                self.gallery.lay_out()
+                self.kept = KeptActions(self.gallery, self.stage)
         self._tie_panel()
         self._tie_images()
 
@@ -115,31 +117,27 @@ class Page:
         edit = [editor.image, editor.what, editor.strength]
         edit += [editor.left, editor.top, editor.right, editor.bottom]
         asked = [self.mode, panel.keep_seed, panel.drawn_seed, *wish, panel.prompt_weights, *edit]
-        changed = [panel.draw, panel.cancel, panel.seed]
-        changed += [stage.view, stage.images, stage.status, stage.names]
+        self.drawn = [self.mode, panel.drawn_seed, panel.draw, panel.cancel, panel.seed, stage.view]
+        self.drawn += [stage.images, stage.status, stage.names, stage.recent, *stage.details.changed]
         self._on(
             panel.draw.click,
             self.draw,
             [*asked, *self.steering.inputs, *self.adapters.inputs],
-            [self.mode, panel.drawn_seed, *changed, *self._details(stage.details)],
+            self.drawn,
             concurrency_limit=None,  # the engine has the queue, and says when it is full
         )
         self._on(panel.cancel.click, self.cancel, [], [], concurrency_limit=None)
 
     def _tie_images(self) -> None:
-        stage, overview = self.stage, self.overview
-        self._on(stage.images.select, self.choose_drawn, [stage.names], self._details(stage.details))
-        self._on(
-            overview.grid.select,
-            self.choose_kept,
-            [overview.names],
-            [overview.image, *self._details(overview.details)],
-        )
-        for details in (stage.details, overview.details):
-            self._on(
-                details.restore.click, self.restore_shown, [details.shown, self.panel.model], self._settings()
-            )
-            self._on(details.edit.click, self.edit_shown, [details.shown], [self.mode, self.editor.image])
+        stage, settings = self.stage, self._settings()
+        self._on(stage.images.select, self.choose_drawn, [stage.names], stage.details.changed)
+        again = [stage.view, stage.images, stage.names, *stage.details.changed]
+        self._on(stage.recent.select, self.choose_recent, [], again)
+        for details in (stage.details, self.gallery.parts.details):
+            shown = [details.shown]
+            self._on(details.restore.click, self.restore_shown, [*shown, self.panel.model], settings)
+            self._on(details.edit.click, self.edit_shown, shown, [self.mode, self.editor.image])
+        self.kept.tie(self.mode)
 
     _on = staticmethod(tie)
 
@@ -150,31 +148,46 @@ class Page:
     ) -> AsyncIterator[Updates]:
         """Draw what the controls say, and show how it goes."""
         panel, stage = self.panel, self.stage
-        begin = {
-            self.mode: CREATE if mode == GALLERY else mode,
-            panel.draw: gr.update(interactive=False),
-            panel.cancel: gr.update(interactive=True),
-            stage.details.group: gr.update(visible=False),
-        }
-        end = {panel.draw: gr.update(interactive=True), panel.cancel: gr.update(interactive=False)}
         try:
             wish, edit = self._wish(mode, keep_seed, drawn_seed, values)
         except SanaError as error:
-            yield end | {stage.status: status_html(View(state="failed", message=str(error)))}
+            yield self.idle | {stage.status: status_html(View(state="failed", message=str(error)))}
             return
-        yield begin | {panel.seed: wish.seed, panel.drawn_seed: wish.seed}
-        async with aclosing(self.follow(visitor, wish, edit)) as views:
+        yield {panel.seed: wish.seed, panel.drawn_seed: wish.seed, panel.cancel: gr.update(interactive=True)}
+        async with aclosing(self.show(visitor, mode, self.follow(visitor, wish, edit))) as updates:
+            async for update in updates:
+                yield update
+
+    @property
+    def idle(self) -> Updates:
+        """The changes when nothing is drawn any more."""
+        panel = self.panel
+        return {panel.draw: gr.update(interactive=True), panel.cancel: gr.update(interactive=False)}
+
+    async def show(
+        self, visitor: gr.Request, mode: str, views: AsyncGenerator[View, None]
+    ) -> AsyncGenerator[Updates, None]:
+        """Show on the stage how a drawing goes. What fails leaves the images that were there before."""
+        panel, stage = self.panel, self.stage
+        if self.studio.is_drawing(visitor.session_hash or ""):
+            await views.aclose()
+            raise SettingsError("An image is being drawn: wait for it, or cancel it.")
+        yield {
+            self.mode: CREATE if mode == GALLERY else mode,
+            panel.draw: gr.update(interactive=False),
+            panel.cancel: gr.update(interactive=True),
+        }
+        async with aclosing(views):
             async for view in views:
                 changes: Updates = {stage.status: status_html(view)}
                 if view.state in ("waiting", "drawing"):
                     changes[stage.view] = gr.update(value=preview_html(view), visible=True)
-                    changes[stage.images] = gr.update(visible=False)
                 elif view.state == "done":
-                    changes |= end | self._finished(self.room(visitor), view.names)
+                    changes |= self.idle | self._finished(self.room(visitor), view.names)
                 elif view.state == "stopped":  # what was seen last stays
-                    changes |= end
+                    changes |= self.idle
                 else:
-                    changes |= end | {stage.view: EMPTY}
+                    changes |= self.idle | {stage.view: gr.update(visible=False)}
                 yield changes
 
     async def follow(self, visitor: gr.Request, wish: Wish, edit: Edit | None) -> AsyncGenerator[View, None]:
@@ -224,31 +237,31 @@ class Page:
 
     def _finished(self, room: str, names: list[str]) -> Updates:
         stage = self.stage
+        several = len(names) > 1  # a grid to choose from
+        shown = {"preview": not several, "selected_index": None if several else 0}
         files = []
         for name in names:  # a caption is what a screen reader says of an image
             prompt = self.history.metadata(room, name)["prompt"]
             files.append((str(self.history.file(room, name)), prompt))
         return {
             stage.view: gr.update(visible=False),
-            stage.images: gr.update(value=files, visible=True, selected_index=0),
+            stage.images: gr.update(value=files, visible=True, **shown),
             stage.names: names,
-            **self._show(stage.details, room, names[0]),
+            stage.recent: self.kept.recent(room),
+            **stage.details.show(self.history, room, names[0]),
         }
 
     # Choosing
 
-    def choose_mode(self, visitor: gr.Request, mode: str) -> Updates:
+    def choose_mode(self, mode: str) -> Updates:
         """Show what a mode needs."""
-        shown: Updates = {
+        return {
             self.panel.column: gr.update(visible=mode != GALLERY),
             self.stage.column: gr.update(visible=mode != GALLERY),
-            self.overview.group: gr.update(visible=mode == GALLERY),
+            self.gallery.parts.group: gr.update(visible=mode == GALLERY),
             self.panel.size: gr.update(visible=mode != EDIT),  # an edit has its image's size
             self.panel.sides: gr.update(visible=False),
         }
-        if mode == GALLERY:
-            shown |= self.list_kept(visitor)
-        return shown
 
     def choose_model(self, model: str, what: str = WHOLE) -> Updates:
         """Offer a model's own styles and sizes, and set its defaults."""
@@ -296,24 +309,13 @@ class Page:
 
     def choose_drawn(self, visitor: gr.Request, names: list[str], chosen: gr.SelectData) -> Updates:
         """Show the settings of one of the images on the stage."""
-        return self._show(self.stage.details, self.room(visitor), chosen_name(names, chosen))
+        name = chosen_name(names, chosen)
+        return self.stage.details.show(self.history, self.room(visitor), name)
 
-    def choose_kept(self, visitor: gr.Request, names: list[str], chosen: gr.SelectData) -> Updates:
-        """Show an image of the history, and its settings."""
-        room, name = self.room(visitor), chosen_name(names, chosen)
-        shown = gr.update(value=str(self.history.file(room, name)), visible=True)
-        return {self.overview.image: shown, **self._show(self.overview.details, room, name)}
-
-    def list_kept(self, visitor: gr.Request) -> Updates:
-        """Show what was drawn before, the newest first."""
-        room, overview = self.room(visitor), self.overview
-        names = self.history.names(room)
-        files = [(str(self.history.thumbnail(room, name)), None) for name in names]
-        return {
-            overview.grid: gr.update(value=files, visible=bool(names), selected_index=None),
-            overview.nothing: gr.update(visible=not names),
-            overview.names: names,
-        }
+    def choose_recent(self, visitor: gr.Request, event: gr.EventData) -> Updates:
+        """Put one of the newest images on the stage."""
+        shown = self._finished(self.room(visitor), [chosen_tile(event)])
+        return {part: value for part, value in shown.items() if part is not self.stage.recent}
 
     def restore_shown(self, visitor: gr.Request, name: str, model: str) -> Updates:
         """Set the controls to what an image was drawn with."""
@@ -346,16 +348,6 @@ class Page:
         shown |= {} if model == chosen else self.steering.offered_by(model)
         return {self.mode: mode, self.panel.model: model, **shown}
 
-    def _show(self, details: Details, room: str, name: str) -> Updates:
-        metadata = self.history.metadata(room, name)
-        return {
-            details.group: gr.update(visible=True),
-            details.download: gr.update(value=str(self.history.file(room, name))),
-            details.command: command_line(metadata),
-            details.data: json.dumps(metadata, indent=2, ensure_ascii=False),
-            details.shown: name,
-        }
-
     def room(self, visitor: gr.Request) -> str:
         """Return the room of a visitor's images: by login if there is one, by tab if the page is private."""
         return room_of(visitor.username, visitor.session_hash, private=self.private)
@@ -363,9 +355,8 @@ class Page:
     # Which components an event changes
 
     def _whole(self) -> list:
-        overview, panel = self.overview, self.panel
-        groups = [panel.column, self.stage.column, overview.group, panel.size, panel.sides]
-        return [*groups, overview.grid, overview.nothing, overview.names]
+        panel = self.panel
+        return [panel.column, self.stage.column, self.gallery.parts.group, panel.size, panel.sides]
 
     def _settings(self) -> list:
         panel = self.panel
@@ -375,6 +366,3 @@ class Page:
         switches = [panel.prompt_weights, panel.keep_seed]
         offered = [*self.adapters.changed, *self.steering.changed]
         return [*words, *sizes, *sampling, *switches, panel.seed, panel.num_images, *offered]
-
-    def _details(self, details: Details) -> list:
-        return [details.group, details.download, details.command, details.data, details.shown]

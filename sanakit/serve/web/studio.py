@@ -140,6 +140,10 @@ class TabDrawings:
         if ticket is not None:
             ticket.cancel()
 
+    def is_drawing(self, session: str) -> bool:
+        """Return whether a session draws already."""
+        return session in self._running
+
 
 class Studio:
     """The work behind the page. engine: shared with the API, if there is one."""
@@ -168,6 +172,10 @@ class Studio:
     def cancel(self, session: str) -> None:
         """Stop what a session draws, within one step; nothing where nothing is drawn."""
         self._drawings.cancel(session)
+
+    def is_drawing(self, session: str) -> bool:
+        """Return whether a session draws already."""
+        return self._drawings.is_drawing(session)
 
     def _check(self, wish: Wish, edit: Edit | None):
         spec = self.engine.specs.get(wish.model)

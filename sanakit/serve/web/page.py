@@ -10,7 +10,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from functools import partial
 from html import escape
 from typing import Any
 
@@ -23,8 +22,9 @@ from sanakit.pipelines.request import steps_done
 from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.web.adapters import make_adapters
-from sanakit.serve.web.history import History, room_of
+from sanakit.serve.web.history import History
 from sanakit.serve.web.kept.actions import KeptActions
+from sanakit.serve.web.kept.again import DrawnAgain
 from sanakit.serve.web.kept.gallery import Gallery
 from sanakit.serve.web.kept.tiles import chosen_tile
 from sanakit.serve.web.messages import tie
@@ -50,9 +50,10 @@ from sanakit.serve.web.settings import (
     split_style,
     styles,
 )
+from sanakit.serve.web.stage.drawings import Drawings
+from sanakit.serve.web.stage.show import Showing
 from sanakit.serve.web.steering import control_of, make_steering
-from sanakit.serve.web.studio import BEYOND, WHOLE, Edit, Studio, View, charged
-from sanakit.serve.web.view import preview_html, status_html
+from sanakit.serve.web.studio import BEYOND, WHOLE, Edit, Studio, View
 
 Updates = dict[Any, Any]  # component -> its new value, or gr.update
 
@@ -74,10 +75,10 @@ class Page:
         charge: Callable[[str, int], Callable[[], None]] | None = None,
         more_modes: Sequence[str] = (),
     ) -> None:
-        self.engine, self.history, self.charge = engine, history, charge
-        self.studio = Studio(engine, history)
+        self.engine, self.history = engine, history
+        self.drawings = Drawings(Studio(engine, history), private=private, charge=charge)
+        self.room = self.drawings.room
         self.gallery = Gallery(history, self.room)
-        self.private = private
         self.mode = make_mode([CREATE, EDIT, GALLERY, *more_modes])
 
     def lay_out(self) -> None:
@@ -93,12 +94,13 @@ class Page:
                 self.editor = make_editor(self.engine.decoding, strength)
                 self.stage = make_stage()
                 self.gallery.lay_out()
-                self.kept = KeptActions(self.gallery, self.stage)
+        self.kept = KeptActions(self.gallery, self.stage)
+        self.showing = Showing(self.drawings, self.mode, self.panel, self.stage, self.kept.recent)
         self._tie_panel()
         self._tie_images()
 
     def _tie_panel(self) -> None:
-        panel, editor, stage = self.panel, self.editor, self.stage
+        panel, editor = self.panel, self.editor
         self._on(self.mode.change, self.choose_mode, [self.mode], self._whole())
         chosen = [*self._settings(), editor.strength]
         self._on(panel.model.input, self.choose_model, [panel.model, editor.what], chosen)
@@ -117,26 +119,26 @@ class Page:
         edit = [editor.image, editor.what, editor.strength]
         edit += [editor.left, editor.top, editor.right, editor.bottom]
         asked = [self.mode, panel.keep_seed, panel.drawn_seed, *wish, panel.prompt_weights, *edit]
-        self.drawn = [self.mode, panel.drawn_seed, panel.draw, panel.cancel, panel.seed, stage.view]
-        self.drawn += [stage.images, stage.status, stage.names, stage.recent, *stage.details.changed]
         self._on(
             panel.draw.click,
             self.draw,
             [*asked, *self.steering.inputs, *self.adapters.inputs],
-            self.drawn,
+            self.showing.changed,
             concurrency_limit=None,  # the engine has the queue, and says when it is full
         )
         self._on(panel.cancel.click, self.cancel, [], [], concurrency_limit=None)
 
     def _tie_images(self) -> None:
         stage, settings = self.stage, self._settings()
+        again = DrawnAgain(self.engine, self.showing, self.adapters)
         self._on(stage.images.select, self.choose_drawn, [stage.names], stage.details.changed)
-        again = [stage.view, stage.images, stage.names, *stage.details.changed]
-        self._on(stage.recent.select, self.choose_recent, [], again)
+        shown = [stage.view, stage.images, stage.names, *stage.details.changed]
+        self._on(stage.recent.select, self.choose_recent, [], shown)
         for details in (stage.details, self.gallery.parts.details):
             shown = [details.shown]
             self._on(details.restore.click, self.restore_shown, [*shown, self.panel.model], settings)
             self._on(details.edit.click, self.edit_shown, shown, [self.mode, self.editor.image])
+            again.tie(details)
         self.kept.tie(self.mode)
 
     _on = staticmethod(tie)
@@ -147,62 +149,23 @@ class Page:
         self, visitor: gr.Request, mode: str, keep_seed: bool, drawn_seed: str, *values: Any
     ) -> AsyncIterator[Updates]:
         """Draw what the controls say, and show how it goes."""
-        panel, stage = self.panel, self.stage
         try:
             wish, edit = self._wish(mode, keep_seed, drawn_seed, values)
         except SanaError as error:
-            yield self.idle | {stage.status: status_html(View(state="failed", message=str(error)))}
+            yield self.showing.fail(str(error))
             return
-        yield {panel.seed: wish.seed, panel.drawn_seed: wish.seed, panel.cancel: gr.update(interactive=True)}
-        async with aclosing(self.show(visitor, mode, self.follow(visitor, wish, edit))) as updates:
+        yield {self.panel.seed: wish.seed, self.panel.drawn_seed: wish.seed}
+        async with aclosing(self.showing.show(visitor, mode, self.follow(visitor, wish, edit))) as updates:
             async for update in updates:
                 yield update
 
-    @property
-    def idle(self) -> Updates:
-        """The changes when nothing is drawn any more."""
-        panel = self.panel
-        return {panel.draw: gr.update(interactive=True), panel.cancel: gr.update(interactive=False)}
-
-    async def show(
-        self, visitor: gr.Request, mode: str, views: AsyncGenerator[View, None]
-    ) -> AsyncGenerator[Updates, None]:
-        """Show on the stage how a drawing goes. What fails leaves the images that were there before."""
-        panel, stage = self.panel, self.stage
-        if self.studio.is_drawing(visitor.session_hash or ""):
-            await views.aclose()
-            raise SettingsError("An image is being drawn: wait for it, or cancel it.")
-        yield {
-            self.mode: CREATE if mode == GALLERY else mode,
-            panel.draw: gr.update(interactive=False),
-            panel.cancel: gr.update(interactive=True),
-        }
-        async with aclosing(views):
-            async for view in views:
-                changes: Updates = {stage.status: status_html(view)}
-                if view.state in ("waiting", "drawing"):
-                    changes[stage.view] = gr.update(value=preview_html(view), visible=True)
-                elif view.state == "done":
-                    changes |= self.idle | self._finished(self.room(visitor), view.names)
-                elif view.state == "stopped":  # what was seen last stays
-                    changes |= self.idle
-                else:
-                    changes |= self.idle | {stage.view: gr.update(visible=False)}
-                yield changes
-
-    async def follow(self, visitor: gr.Request, wish: Wish, edit: Edit | None) -> AsyncGenerator[View, None]:
+    def follow(self, visitor: gr.Request, wish: Wish, edit: Edit | None = None) -> AsyncGenerator[View, None]:
         """Draw as `Studio.draw` does, in the visitor's room, charged to the login if there is one."""
-        drawing = self.studio.draw(visitor.session_hash or "", self.room(visitor), wish, edit)
-        charge = None
-        if self.charge is not None and visitor.username:
-            charge = partial(self.charge, visitor.username, wish.num_images)
-        async with aclosing(charged(drawing, charge)) as views:
-            async for view in views:
-                yield view
+        return self.drawings.follow(visitor, wish, edit)
 
     def cancel(self, visitor: gr.Request) -> None:
         """Stop what this browser tab draws; when it is closed, too."""
-        self.studio.cancel(visitor.session_hash or "")
+        self.drawings.cancel(visitor)
 
     def _wish(self, mode: str, keep_seed: bool, drawn_seed: str, values: tuple) -> tuple[Wish, Edit | None]:
         """Return the controls' values, in the order of `_tie_panel`. Raises SanaError."""
@@ -234,22 +197,6 @@ class Page:
         left, top, right, bottom = (parse_whole("margin", margin or 0) for margin in margins)
         sides = left, top, right, bottom
         return wish, Edit(image=image, mask=mask, what=what, strength=strength, margins=sides)
-
-    def _finished(self, room: str, names: list[str]) -> Updates:
-        stage = self.stage
-        several = len(names) > 1  # a grid to choose from
-        shown = {"preview": not several, "selected_index": None if several else 0}
-        files = []
-        for name in names:  # a caption is what a screen reader says of an image
-            prompt = self.history.metadata(room, name)["prompt"]
-            files.append((str(self.history.file(room, name)), prompt))
-        return {
-            stage.view: gr.update(visible=False),
-            stage.images: gr.update(value=files, visible=True, **shown),
-            stage.names: names,
-            stage.recent: self.kept.recent(room),
-            **stage.details.show(self.history, room, names[0]),
-        }
 
     # Choosing
 
@@ -314,7 +261,7 @@ class Page:
 
     def choose_recent(self, visitor: gr.Request, event: gr.EventData) -> Updates:
         """Put one of the newest images on the stage."""
-        shown = self._finished(self.room(visitor), [chosen_tile(event)])
+        shown = self.showing.finished(self.room(visitor), [chosen_tile(event)])
         return {part: value for part, value in shown.items() if part is not self.stage.recent}
 
     def restore_shown(self, visitor: gr.Request, name: str, model: str) -> Updates:
@@ -347,10 +294,6 @@ class Page:
         shown = restored_from(metadata, self.engine.specs[model], self.panel) | weights
         shown |= {} if model == chosen else self.steering.offered_by(model)
         return {self.mode: mode, self.panel.model: model, **shown}
-
-    def room(self, visitor: gr.Request) -> str:
-        """Return the room of a visitor's images: by login if there is one, by tab if the page is private."""
-        return room_of(visitor.username, visitor.session_hash, private=self.private)
 
     # Which components an event changes
 

@@ -161,8 +161,8 @@ def make_stage() -> DrawingArea:
             )
         status = gr.HTML("", elem_id="status")
         names = gr.State([])
-        details = make_details("stage")
         recent = make_tiles(elem_id="recent")
+        details = make_details("stage")
     found = locals()
     return DrawingArea(**{field.name: found[field.name] for field in fields(DrawingArea)})
 

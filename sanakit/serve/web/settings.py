@@ -211,9 +211,16 @@ def command_line(metadata: Metadata) -> str:
         given += [f"--control={CONTROL}", f"--control-kind={kind}", f"--control-scale={scale}"]
         given += ["--control-range", start, end] if start else []
         given += [f"--control-model={net}"] if net else []
+    larger = metadata.get("upscale")
+    if larger and not edited:
+        given.append(f"--upscale={larger:g}")
+        given += (
+            [f"--upscale-strength={metadata['upscale_strength']}"] if "upscale_strength" in metadata else []
+        )
     words = ["edit", SOURCE] if edited else ["generate"]
     arguments = [*given, "--", prompt] if prompt.startswith("-") else [prompt, *given]
-    return shlex.join(["sana", *words, *arguments])
+    then = f"  # then it was enlarged {larger:g} times" if larger and edited else ""
+    return shlex.join(["sana", *words, *arguments]) + then
 
 
 def other_dialect(metadata: Metadata, spec: ModelSpec) -> str:

@@ -19,11 +19,14 @@ from typing import Any
 from PIL import Image
 
 from sanakit.errors import RefusedError, SanaError, SettingsError, StoppedError
-from sanakit.images.opening import MAX_PIXELS
+from sanakit.images.opening import MAX_PIXELS, open_image
 from sanakit.pipelines.inpaint import expand
 from sanakit.pipelines.result import Result
+from sanakit.pipelines.upscale.redraw import Enlargement
 from sanakit.serve.engine.clip_engine import ClipEvent
+from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.engine.engine import Engine
+from sanakit.serve.engine.enlarging import enlargement_of
 from sanakit.serve.engine.ticket import AcceptedRequest, Drawn, Event, Failed, Finished, Ticket
 from sanakit.serve.web.history import History
 from sanakit.serve.web.settings import Wish, styles
@@ -176,6 +179,32 @@ class Studio:
     def is_drawing(self, session: str) -> bool:
         """Return whether a session draws already."""
         return self._drawings.is_drawing(session)
+
+    def enlarge(
+        self, session: str, room: str, model: str, name: str, factor: float
+    ) -> AsyncGenerator[View, None]:
+        """Enlarge an image of a room's, as `TabDrawings.follow` does. factor: of its sides."""
+        plans: list[Enlargement] = []
+
+        def submit(on_event: Callable[[Event | ClipEvent], None]) -> AcceptedRequest[Result]:
+            file, made = self.history.file(room, name), self.history.metadata(room, name)
+            width, height = header_size(file)
+            with self.engine.decoding.turn(round(width * height * (1 + factor * factor))):
+                plan = enlargement_of(self.engine.specs[model], open_image(file, "The image"), made, factor)
+            plans.append(plan)
+            if plan.request is not None:
+                previews = self.engine.image_filter is None
+                return self.engine.submit(plan.request, on_event, previews=previews)
+            ticket = AcceptedRequest[Result](lambda: None, on_event, previews=False)
+            ticket.tell(Finished(ticket, plan.result))
+            return ticket
+
+        def keep(result: Result) -> View:
+            larger = result if plans[0].request is None else plans[0].finished(result)
+            names = self._keep(room, larger)
+            return View(state="done", message="", done=1.0, names=names, warnings=larger.warnings)
+
+        return self._drawings.follow(session, 1, submit, keep)
 
     def _check(self, wish: Wish, edit: Edit | None):
         spec = self.engine.specs.get(wish.model)

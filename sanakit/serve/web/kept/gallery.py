@@ -47,7 +47,7 @@ class Overview:
     newer: gr.Button
     older: gr.Button
     first: gr.State  # index of the first image that is shown
-    all: gr.Button  # ticks all
+    everything: gr.Button  # ticks all
     download: gr.Button
     delete: gr.Button
     names: gr.Textbox  # of ticked images, as JSON
@@ -74,7 +74,7 @@ class Gallery:
         tie(parts.newer.click, self.turn_back, asked, listed)
         tie(parts.older.click, self.turn_on, asked, listed)
         tie(parts.grid.select, self.choose, [], [parts.image, *parts.details.changed])
-        parts.all.click(None, js=TICK_ALL_JS, api_visibility="private")
+        parts.everything.click(None, js=TICK_ALL_JS, api_visibility="private")
         ticks = [parts.names, *asked]
         shown = [*listed, parts.image, parts.details.group, parts.details.shown]
         tie(parts.delete.click, self.delete_ticked, ticks, shown, js=CONFIRMED_JS)
@@ -184,5 +184,5 @@ def make_overview() -> Overview:
                 )
                 details = make_details("chosen")
         first, names = gr.State(0), gr.Textbox(visible=False)
-    found = locals() | {"all": everything}
+    found = locals()
     return Overview(**{field.name: found[field.name] for field in fields(Overview)})

@@ -119,7 +119,7 @@ def plan_enlargement(
         if settings.get(name, usual) != usual:
             raise SettingsError(f"{name} is not a setting of upscaling: enlarge one image at a time.")
     image = flatten(image)
-    size = enlarged_size(image, factor)
+    size = enlarged_size(image.size, factor)
     learned = redraws(spec, size)
     chosen = (STRENGTH if learned else 0.0) if strength == "auto" else checked_strength(strength)
     source = None

@@ -34,7 +34,7 @@ from sanakit.serve.web.history import History
 from sanakit.serve.web.messages import tie
 from sanakit.serve.web.page import Page
 from sanakit.serve.web.parts import VIDEO, make_head, make_mode
-from sanakit.serve.web.style import CSS, JS, theme
+from sanakit.serve.web.style import CSS, ICON, JS, theme
 from sanakit.serve.web.video.tab import VideoTab
 
 OPEN = ("/health", "/ready", "/metrics", "/openapi.json")  # to all, by whatever name; /v1/ has its own guard
@@ -102,6 +102,7 @@ def mount_page(app: FastAPI, blocks: gr.Blocks, path: str = "/", **options: Any)
         theme=theme(),
         css_paths=CSS,
         js=JS,
+        favicon_path=ICON,
         footer_links=[],
         run_history=False,
         show_error=False,

@@ -22,9 +22,11 @@ from sanakit.pipelines.request import steps_done
 from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.web.adapters import make_adapters
+from sanakit.serve.web.grid.panel import Grid, make_grid_panel, make_sheet_area
 from sanakit.serve.web.history import History
 from sanakit.serve.web.kept.actions import KeptActions
 from sanakit.serve.web.kept.again import DrawnAgain
+from sanakit.serve.web.kept.from_file import settings_in
 from sanakit.serve.web.kept.gallery import Gallery
 from sanakit.serve.web.kept.tiles import chosen_tile
 from sanakit.serve.web.messages import tie
@@ -45,7 +47,6 @@ from sanakit.serve.web.settings import (
     Wish,
     drawn_by,
     parse_whole,
-    settings_of,
     sizes,
     split_style,
     styles,
@@ -88,14 +89,19 @@ class Page:
             self.panel = make_panel(self.engine.specs)
             with self.panel.column:
                 self.adapters = make_adapters(self.engine.residence.adapters)
-                self.steering = make_steering(self.engine.residence.controls, self.engine.decoding)
+                controls = self.engine.residence.controls
+                self.steering = make_steering(controls, self.engine.decoding)
+                axes = make_grid_panel(steered=any(controls.values()))
             with gr.Column(scale=8, min_width=320, elem_id="right"):
                 strength = chosen_strength(next(iter(self.engine.specs.values())))
                 self.editor = make_editor(self.engine.decoding, strength)
                 self.stage = make_stage()
+                with self.stage.column:
+                    sheet = make_sheet_area()
                 self.gallery.lay_out()
         self.kept = KeptActions(self.gallery, self.stage)
         self.showing = Showing(self.drawings, self.mode, self.panel, self.stage, self.kept.recent)
+        self.grid = Grid(self.showing, axes, sheet, self._wish)
         self._tie_panel()
         self._tie_images()
 
@@ -119,13 +125,10 @@ class Page:
         edit = [editor.image, editor.what, editor.strength]
         edit += [editor.left, editor.top, editor.right, editor.bottom]
         asked = [self.mode, panel.keep_seed, panel.drawn_seed, *wish, panel.prompt_weights, *edit]
-        self._on(
-            panel.draw.click,
-            self.draw,
-            [*asked, *self.steering.inputs, *self.adapters.inputs],
-            self.showing.changed,
-            concurrency_limit=None,  # the engine has the queue, and says when it is full
-        )
+        asked += [*self.steering.inputs, *self.adapters.inputs]
+        own = {"concurrency_limit": None}  # the engine has the queue, and says when it is full
+        self._on(panel.draw.click, self.draw, asked, self.showing.changed, **own)
+        self.grid.tie(asked)
         self._on(panel.cancel.click, self.cancel, [], [], concurrency_limit=None)
 
     def _tie_images(self) -> None:
@@ -269,13 +272,13 @@ class Page:
         return self._restore(self.history.metadata(self.room(visitor), name), model)
 
     def restore_file(self, path: str | None, model: str) -> Updates:
-        """Set the controls to what an uploaded PNG says."""
+        """Set the controls to what an uploaded image says."""
         if path is None:
-            raise SettingsError("Choose a PNG file first.")
+            raise SettingsError("Choose an image file first.")
         width, height = header_size(path)
         with self.engine.decoding.turn(width * height):
-            metadata = settings_of(path)
-        return self._restore(metadata, model)
+            metadata, notes = settings_in(path, self.engine.specs, model)
+        return self._restore(metadata, model, notes)
 
     def edit_shown(self, visitor: gr.Request, name: str) -> Updates:
         """Take an image to the editor."""
@@ -285,10 +288,10 @@ class Page:
             self.editor.image: {"background": path, "layers": [], "composite": None},
         }
 
-    def _restore(self, metadata: Metadata, model: str) -> Updates:
+    def _restore(self, metadata: Metadata, model: str, told_first: Sequence[str] = ()) -> Updates:
         chosen, (model, notes) = model, drawn_by(metadata, self.engine.specs, model)
         weights, told = self.adapters.restored_from(metadata, model)
-        for note in (*notes, *told):
+        for note in (*told_first, *notes, *told):
             gr.Warning(escape(note))
         mode = EDIT if "strength" in metadata else CREATE
         shown = restored_from(metadata, self.engine.specs[model], self.panel) | weights

@@ -26,7 +26,8 @@ from sanakit.serve.web.style import SWITCH_SHADE
 from sanakit.serve.web.view import EMPTY
 
 CREATE, EDIT, GALLERY, VIDEO = "Create", "Edit", "Gallery", "Video"
-_PAINT = ("#e5484d", 0.7)  # of the brush: colour and opacity; red stands out from most images
+# Of the brush: colours and opacity. No one colour is seen on every image; the first is rare in all of them.
+_PAINTS: list[str | tuple[str, float]] = [("#d916c8", 0.75), ("#00c853", 0.75), ("#000000", 0.75), ("#ffffff", 0.75)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,8 +95,8 @@ def make_editor(turns: DecodingTurns, at_first: float) -> Editor:
             layers=False,
             brush=gr.Brush(
                 default_size="auto",
-                colors=[_PAINT],
-                default_color=_PAINT,
+                colors=_PAINTS,
+                default_color=_PAINTS[0],
                 color_mode="fixed",
             ),
             elem_id="source",

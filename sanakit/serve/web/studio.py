@@ -21,6 +21,7 @@ from PIL import Image
 from sanakit.errors import RefusedError, SanaError, SettingsError, StoppedError
 from sanakit.images.opening import MAX_PIXELS, open_image
 from sanakit.pipelines.inpaint import expand
+from sanakit.pipelines.request import Request
 from sanakit.pipelines.result import Result
 from sanakit.pipelines.upscale.redraw import Enlargement
 from sanakit.serve.engine.clip_engine import ClipEvent
@@ -164,7 +165,7 @@ class Studio:
         def submit(on_event: Callable[[Event | ClipEvent], None]) -> Ticket:
             # An image that is not done yet has not been looked at by the filter.
             previews = self.engine.image_filter is None
-            return self.engine.submit(self._check(wish, edit), on_event, previews=previews)
+            return self.engine.submit(self.check(wish, edit), on_event, previews=previews)
 
         def keep(result: Result) -> View:
             names = self._keep(room, result)
@@ -206,7 +207,8 @@ class Studio:
 
         return self._drawings.follow(session, 1, submit, keep)
 
-    def _check(self, wish: Wish, edit: Edit | None):
+    def check(self, wish: Wish, edit: Edit | None) -> Request:
+        """Check what is wished; blocks for a moment. Raises SanaError."""
         spec = self.engine.specs.get(wish.model)
         words = wish.words(styles(spec) if spec else {})
         shown = sum(one["image"].width * one["image"].height for one in wish.control)

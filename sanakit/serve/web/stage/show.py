@@ -61,6 +61,7 @@ class Showing:
                 if view.state in ("waiting", "drawing"):
                     changes[parts.view] = gr.update(value=preview_html(view), visible=True)
                 elif view.state == "done":
+                    yield {parts.images: gr.update(value=None, selected_index=None)}  # it else stays chosen
                     changes |= self._idle() | self.finished(self.drawings.room(visitor), view.names)
                 elif view.state == "stopped":  # what was seen last stays
                     changes |= self._idle()

@@ -157,7 +157,8 @@ class Page:
         except SanaError as error:
             yield self.showing.fail(str(error))
             return
-        yield {self.panel.seed: wish.seed, self.panel.drawn_seed: wish.seed}
+        drawn = {self.panel.seed: wish.seed, self.panel.drawn_seed: wish.seed}
+        yield drawn | {self.panel.cancel: gr.update(interactive=True)}
         async with aclosing(self.showing.show(visitor, mode, self.follow(visitor, wish, edit))) as updates:
             async for update in updates:
                 yield update

@@ -27,7 +27,12 @@ from sanakit.serve.web.view import EMPTY
 
 CREATE, EDIT, GALLERY, VIDEO = "Create", "Edit", "Gallery", "Video"
 # Of the brush: colours and opacity. No one colour is seen on every image; the first is rare in all of them.
-_PAINTS: list[str | tuple[str, float]] = [("#d916c8", 0.75), ("#00c853", 0.75), ("#000000", 0.75), ("#ffffff", 0.75)]
+_PAINTS: list[str | tuple[str, float]] = [
+    ("#d916c8", 0.75),
+    ("#00c853", 0.75),
+    ("#000000", 0.75),
+    ("#ffffff", 0.75),
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ from sanakit.serve.web.panel import Panel
 from sanakit.serve.web.parts import CREATE, GALLERY, DrawingArea
 from sanakit.serve.web.stage.drawings import Drawings
 from sanakit.serve.web.studio import View
-from sanakit.serve.web.view import preview_html, status_html
+from sanakit.serve.web.view import grid_columns, preview_html, status_html
 
 Updates = dict[Any, Any]  # component -> its new value, or gr.update
 
@@ -74,6 +74,7 @@ class Showing:
         parts, history = self.parts, self.drawings.history
         several = len(names) > 1
         shown = {"preview": not several, "selected_index": None if several else 0}
+        shown["columns"] = grid_columns(len(names))
         files = []
         for name in names:  # a caption is what a screen reader says of an image
             prompt = history.metadata(room, name)["prompt"]

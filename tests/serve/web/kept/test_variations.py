@@ -38,12 +38,11 @@ def test_a_model_of_few_steps_never_forgets_the_image(engine: Engine) -> None:
 
 
 def test_strong_variations_differ_more_than_subtle_ones(engine: Engine, history: History) -> None:
-    spec, made = engine.specs["pocket"], METADATA | {"steps": 4, "solver": "dpm", "guidance": 2.5}
+    spec, made = engine.specs["pocket"], METADATA | {"steps": 3, "solver": "dpm", "guidance": 2.5}
     means = []
     for strength in (SUBTLE, STRONG):
         wish, edit = variation_of(made, IMAGE, spec, {}, strength)
-        names = draw(Studio(engine, history), replace(wish, seed="5"), edit)[-1].names
-        assert len(set(names)) == NUM_VARIATIONS
-        drawn = [np.asarray(Image.open(history.file(SHARED, name)), dtype=float) for name in names]
-        means.append(np.mean([np.abs(one - np.asarray(IMAGE)).mean() for one in drawn]))
+        (name,) = draw(Studio(engine, history), replace(wish, seed="5", num_images=1), edit)[-1].names
+        with Image.open(history.file(SHARED, name)) as drawn:
+            means.append(np.abs(np.asarray(drawn, dtype=float) - np.asarray(IMAGE)).mean())
     assert 0 < means[0] < means[1]

@@ -30,7 +30,7 @@ def test_a_model_that_learned_the_size_redraws_it_by_the_images_own_words_and_se
     plan = enlargement_of(large, IMAGE.resize((1024, 1024)), MADE, 2.0)
     request = plan.request
     assert request is not None
-    assert (request.prompts, request.seeds) == (["a (red:1.5) apple"], [7])
+    assert (request.prompts, request.seeds) == (["a red apple"], [7])  # its weights are read
     assert request.metadata[0]["negative_prompt"] == "a dog"
     assert plan.result.warnings == []
     told = plan.result.metadata[0]

@@ -55,7 +55,8 @@ def tiles_html(history: History, room: str, names: Sequence[str], *, ticks: bool
     """Return tiles of images, in their order. ticks: each with a box to choose several, and its prompt."""
     marked = history.favourites(room) if names else set()
     tiles = [_tile(history, room, name, name in marked, ticks) for name in names]
-    return f'<ol class="tiles{" large" if ticks else ""}">{"".join(tiles)}</ol>' if tiles else ""
+    large = " large" if ticks else ""
+    return f'<ol class="tiles{large}" aria-label="Images">{"".join(tiles)}</ol>' if tiles else ""
 
 
 def chosen_tile(event: gr.EventData) -> str:

@@ -1,4 +1,4 @@
-"""The stage: how a drawing goes, and then its images. What fails leaves the images that were there before."""
+"""The stage: how a drawing goes, and then its images. A failure leaves the images that were there before."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from sanakit.serve.web.history import History
 from sanakit.serve.web.kept.actions import KeptActions
 from sanakit.serve.web.kept.again import DrawnAgain
 from sanakit.serve.web.kept.from_file import settings_in
-from sanakit.serve.web.kept.gallery import Gallery
+from sanakit.serve.web.kept.gallery import KeptGallery
 from sanakit.serve.web.kept.tiles import chosen_tile
 from sanakit.serve.web.messages import tie
 from sanakit.serve.web.panel import make_panel, offered_by, restored_from
@@ -51,7 +51,7 @@ from sanakit.serve.web.settings import (
     split_style,
     styles,
 )
-from sanakit.serve.web.stage.drawings import Drawings
+from sanakit.serve.web.stage.drawings import VisitorDrawings
 from sanakit.serve.web.stage.show import Showing
 from sanakit.serve.web.steering import control_of, make_steering
 from sanakit.serve.web.studio import BEYOND, WHOLE, Edit, Studio, View
@@ -77,9 +77,9 @@ class Page:
         more_modes: Sequence[str] = (),
     ) -> None:
         self.engine, self.history = engine, history
-        self.drawings = Drawings(Studio(engine, history), private=private, charge=charge)
+        self.drawings = VisitorDrawings(Studio(engine, history), private=private, charge=charge)
         self.room = self.drawings.room
-        self.gallery = Gallery(history, self.room)
+        self.gallery = KeptGallery(history, self.room)
         self.mode = make_mode([CREATE, EDIT, GALLERY, *more_modes])
 
     def lay_out(self) -> None:

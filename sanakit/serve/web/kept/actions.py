@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from sanakit.serve.web.kept.details import SURE_JS
-from sanakit.serve.web.kept.gallery import Gallery
+from sanakit.serve.web.kept.gallery import KeptGallery
 from sanakit.serve.web.kept.tiles import tiles_html
 from sanakit.serve.web.messages import tie
 from sanakit.serve.web.parts import GALLERY, DrawingArea
@@ -19,7 +19,7 @@ Updates = dict[Any, Any]  # component -> its new value, or gr.update
 class KeptActions:
     """The functions of the strip and of the buttons for one image, one an event."""
 
-    def __init__(self, gallery: Gallery, stage: DrawingArea) -> None:
+    def __init__(self, gallery: KeptGallery, stage: DrawingArea) -> None:
         self.gallery, self.stage = gallery, stage
         self.history, self.room = gallery.history, gallery.room
 

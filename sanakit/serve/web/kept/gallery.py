@@ -56,7 +56,7 @@ class Overview:
     details: Details
 
 
-class Gallery:
+class KeptGallery:
     """The functions behind the gallery, one an event. room: of a visitor's images."""
 
     def __init__(self, history: History, room: Callable[[gr.Request], str]) -> None:

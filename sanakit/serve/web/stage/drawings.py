@@ -17,7 +17,7 @@ from sanakit.serve.web.settings import Wish
 from sanakit.serve.web.studio import Edit, Studio, View, charged
 
 
-class Drawings:
+class VisitorDrawings:
     """What visitors draw. private, charge: as for `Page`."""
 
     def __init__(

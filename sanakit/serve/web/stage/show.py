@@ -11,7 +11,7 @@ import gradio as gr
 from sanakit.errors import SettingsError
 from sanakit.serve.web.panel import Panel
 from sanakit.serve.web.parts import CREATE, GALLERY, DrawingArea
-from sanakit.serve.web.stage.drawings import Drawings
+from sanakit.serve.web.stage.drawings import VisitorDrawings
 from sanakit.serve.web.studio import View
 from sanakit.serve.web.view import grid_columns, preview_html, status_html
 
@@ -23,7 +23,7 @@ class Showing:
 
     def __init__(
         self,
-        drawings: Drawings,
+        drawings: VisitorDrawings,
         mode: gr.Radio,
         panel: Panel,
         parts: DrawingArea,

@@ -14,15 +14,15 @@ gradio = pytest.importorskip("gradio")
 from sanakit.errors import SettingsError  # noqa: E402
 from sanakit.serve.web.history import SHARED, History  # noqa: E402
 from sanakit.serve.web.kept import gallery as module  # noqa: E402
-from sanakit.serve.web.kept.gallery import PER_PAGE, Gallery  # noqa: E402
+from sanakit.serve.web.kept.gallery import PER_PAGE, KeptGallery  # noqa: E402
 from tests.serve.web.drawing import METADATA  # noqa: E402
 
 VISITOR: Any = SimpleNamespace(session_hash="tab-1", username=None)
 
 
 @pytest.fixture
-def gallery(history: History) -> Gallery:
-    made = Gallery(history, lambda _: SHARED)
+def gallery(history: History) -> KeptGallery:
+    made = KeptGallery(history, lambda _: SHARED)
     with gradio.Blocks(analytics_enabled=False):
         made.lay_out()
     return made
@@ -33,7 +33,7 @@ def kept(history: History, count: int, prompt: str = "a red apple") -> list[str]
     return [history.add(SHARED, image, METADATA | {"prompt": f"{prompt} {n}"}) for n in range(count)]
 
 
-def shown(updates: dict, gallery: Gallery) -> list[str]:
+def shown(updates: dict, gallery: KeptGallery) -> list[str]:
     return [
         part.partition('"')[0]
         for part in updates[gallery.parts.grid].split('<button type="button" data-name="')[1:]
@@ -41,7 +41,7 @@ def shown(updates: dict, gallery: Gallery) -> list[str]:
 
 
 def test_pages_hold_so_many_images_and_their_ends_are_known(
-    gallery: Gallery, history: History, monkeypatch: pytest.MonkeyPatch
+    gallery: KeptGallery, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PER_PAGE", 3)
     names, parts = kept(history, 7)[::-1], gallery.parts
@@ -58,7 +58,7 @@ def test_pages_hold_so_many_images_and_their_ends_are_known(
 
 
 def test_a_search_finds_all_words_in_any_case_and_favourites_alone(
-    gallery: Gallery, history: History
+    gallery: KeptGallery, history: History
 ) -> None:
     apples, pears = kept(history, 2), kept(history, 2, "a green Pear")
     assert shown(gallery.search(VISITOR, "PEAR green", False), gallery) == pears[::-1]
@@ -69,7 +69,7 @@ def test_a_search_finds_all_words_in_any_case_and_favourites_alone(
     assert shown(gallery.search(VISITOR, "pear", True), gallery) == []
 
 
-def test_ticked_images_are_deleted_and_all_others_stay(gallery: Gallery, history: History) -> None:
+def test_ticked_images_are_deleted_and_all_others_stay(gallery: KeptGallery, history: History) -> None:
     names = kept(history, 3)
     history.mark(SHARED, names[1], True)
     gallery.list(VISITOR)
@@ -85,7 +85,7 @@ def test_ticked_images_are_deleted_and_all_others_stay(gallery: Gallery, history
 
 
 def test_the_ticked_are_downloaded_or_else_all_that_the_search_finds(
-    gallery: Gallery, history: History, monkeypatch: pytest.MonkeyPatch
+    gallery: KeptGallery, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MOST_ARCHIVES", 2)
     apples, pears = kept(history, 2), kept(history, 1, "a pear")
@@ -103,7 +103,7 @@ def test_the_ticked_are_downloaded_or_else_all_that_the_search_finds(
 
 
 def test_a_page_of_many_images_opens_none_whole_and_reads_one_page_of_small_ones(
-    gallery: Gallery, history: History, monkeypatch: pytest.MonkeyPatch
+    gallery: KeptGallery, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = kept(history, 1)[0]
     data, small = history.store.get(name), history.small(SHARED, name)

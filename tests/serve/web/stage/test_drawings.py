@@ -10,16 +10,16 @@ from typing import Any
 
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.web.history import SHARED, History
-from sanakit.serve.web.stage.drawings import Drawings
+from sanakit.serve.web.stage.drawings import VisitorDrawings
 from sanakit.serve.web.studio import Studio, View
 from tests.serve.web.drawing import VISITOR, small
 
 
-def drawings(engine: Engine, history: History, charge: Callable[..., Any] | None = None) -> Drawings:
-    return Drawings(Studio(engine, history), private=False, charge=charge)
+def drawings(engine: Engine, history: History, charge: Callable[..., Any] | None = None) -> VisitorDrawings:
+    return VisitorDrawings(Studio(engine, history), private=False, charge=charge)
 
 
-def all_views(made: Drawings, wishes: list[Any], visitor: Any = VISITOR) -> list[View]:
+def all_views(made: VisitorDrawings, wishes: list[Any], visitor: Any = VISITOR) -> list[View]:
     async def follow() -> list[View]:
         return [view async for view in made.series(visitor, wishes)]
 

@@ -26,9 +26,9 @@ def checked_factor(factor: float) -> float:
     return float(factor)
 
 
-def enlarged_size(image: Image.Image, factor: float) -> tuple[int, int]:
-    """Return width and height of an image, enlarged. Raises SettingsError for too many pixels."""
-    width, height = (round(side * factor) for side in image.size)
+def enlarged_size(size: tuple[int, int], factor: float) -> tuple[int, int]:
+    """Return a size, width and height in pixels, enlarged. Raises SettingsError for too many pixels."""
+    width, height = (round(side * factor) for side in size)
     if width * height > MAX_PIXELS:
         raise SettingsError(
             f"{width}x{height} px would be made, more than the limit of {MAX_PIXELS // 10**6} million: use a "

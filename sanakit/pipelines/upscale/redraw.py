@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, Unpack
 
 import torch
@@ -21,7 +21,7 @@ from sanakit.errors import SettingsError
 from sanakit.images.image import MIN_SIDE
 from sanakit.images.opening import flatten
 from sanakit.pipelines.image_to_image import FromImage
-from sanakit.pipelines.request import ModelSpec, SampleSettings, check_request
+from sanakit.pipelines.request import ModelSpec, Request, SampleSettings, check_request
 from sanakit.pipelines.result import LastStep, Result, Step, result_of
 from sanakit.pipelines.source import checked_strength, make_source
 from sanakit.pipelines.upscale.lanczos import LANCZOS, checked_factor, enlarged_size, with_detail
@@ -68,49 +68,77 @@ class Upscale(FromImage):
         **settings: Unpack[SampleSettings],
     ) -> Iterator[Step]:
         """Draw as `__call__` does, step by step; without redrawing there is one step, the last."""
-        spec, factor = self.pipe.spec, checked_factor(factor)
-        for name, usual in {"num_images": 1, "output": "pil", "binned": True, "latents": None}.items():
-            if settings.get(name, usual) != usual:
-                raise SettingsError(f"{name} is not a setting of upscaling: enlarge one image at a time.")
-        image = flatten(image)
-        size = enlarged_size(image, factor)
-        learned = redraws(spec, size)
-        chosen = (STRENGTH if learned else 0.0) if strength == "auto" else checked_strength(strength)
-        source = None
-        if chosen:
-            unit = spec.compression  # where the size was not learned: the exact one, in whole latents
-            wide, high = size if learned else (max(MIN_SIDE, round(side / unit) * unit) for side in size)
-            source = make_source(spec, image, chosen, width=wide, height=high, binned=learned)
-        request = check_request(spec, prompt, negative_prompt, source=source, **settings)
-        upscaled = {"upscale": factor, "upscale_strength": chosen}
-        kept = {name: value for name, value in request.metadata[0].items() if name != "strength"}
-        sides = {"width": image.width, "height": image.height}
-        result = Result(
-            images=[image.resize(size, LANCZOS)],
-            seeds=request.seeds,
-            timings={},
-            metadata=[kept | sides | upscaled],
-            warnings=[],
+        plan = plan_enlargement(
+            self.pipe.spec, image, prompt, negative_prompt, factor=factor, strength=strength, **settings
         )
-        if chosen:
-            return self._redrawn(image, size, self.pipe.draw(request), result)
-        told = () if strength != "auto" else (lanczos_note(spec, size),)
-        return _plain(replace(result, warnings=[*told]))
+        if plan.request is None:
+            return _plain(plan.result)
+        return self._redrawn(plan, self.pipe.draw(plan.request))
 
-    def _redrawn(
-        self, image: Image.Image, size: tuple[int, int], steps: Iterator[Step], result: Result
-    ) -> Iterator[Step]:
+    def _redrawn(self, plan: Enlargement, steps: Iterator[Step]) -> Iterator[Step]:
         for step in steps:
             if (drawn := step.result) is None:
                 yield step
                 continue
-            (picture,) = drawn.images
-            assert isinstance(picture, Image.Image)  # of the output "pil"
-            picture = picture if picture.size == size else picture.resize(size, LANCZOS)
-            images = [with_detail(image, picture)]
-            given = replace(result, images=images, timings=drawn.timings, warnings=drawn.warnings)
+            given = plan.finished(drawn)
             facts = {"index": step.index, "total": step.total, "latents": step.latents, "clean": step.clean}
             yield LastStep(**facts, draw=step.draw, drawn=given)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Enlargement:
+    """An image to enlarge, checked. request: what redraws it; None: nothing. result: by Lanczos alone."""
+
+    image: Image.Image  # RGB
+    request: Request | None
+    result: Result
+
+    def finished(self, drawn: Result) -> Result:
+        """Return the image with the detail of a drawing of it. drawn: the result of the request."""
+        ((picture,), (plain,)) = drawn.images, self.result.images
+        assert isinstance(picture, Image.Image)  # of the output "pil"
+        assert isinstance(plain, Image.Image)
+        picture = picture if picture.size == plain.size else picture.resize(plain.size, LANCZOS)
+        images = [with_detail(self.image, picture)]
+        return replace(self.result, images=images, timings=drawn.timings, warnings=drawn.warnings)
+
+
+def plan_enlargement(
+    spec: ModelSpec,
+    image: Image.Image,
+    prompt: str = "",
+    negative_prompt: str = "",
+    *,
+    factor: float = 2.0,
+    strength: UpscaleStrength = "auto",
+    **settings: Unpack[SampleSettings],
+) -> Enlargement:
+    """Check how a model of this spec enlarges an image; all as for `Upscale.__call__`, without weights."""
+    factor = checked_factor(factor)
+    for name, usual in {"num_images": 1, "output": "pil", "binned": True, "latents": None}.items():
+        if settings.get(name, usual) != usual:
+            raise SettingsError(f"{name} is not a setting of upscaling: enlarge one image at a time.")
+    image = flatten(image)
+    size = enlarged_size(image.size, factor)
+    learned = redraws(spec, size)
+    chosen = (STRENGTH if learned else 0.0) if strength == "auto" else checked_strength(strength)
+    source = None
+    if chosen:
+        unit = spec.compression  # where the size was not learned: the exact one, in whole latents
+        wide, high = size if learned else (max(MIN_SIDE, round(side / unit) * unit) for side in size)
+        source = make_source(spec, image, chosen, width=wide, height=high, binned=learned)
+    request = check_request(spec, prompt, negative_prompt, source=source, **settings)
+    upscaled = {"upscale": factor, "upscale_strength": chosen}
+    kept = {name: value for name, value in request.metadata[0].items() if name != "strength"}
+    told = [lanczos_note(spec, size)] if not chosen and strength == "auto" else []
+    result = Result(
+        images=[image.resize(size, LANCZOS)],
+        seeds=request.seeds,
+        timings={},
+        metadata=[kept | {"width": image.width, "height": image.height} | upscaled],
+        warnings=told,
+    )
+    return Enlargement(image=image, request=request if chosen else None, result=result)
 
 
 def redraws(spec: ModelSpec, size: tuple[int, int]) -> bool:

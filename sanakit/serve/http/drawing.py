@@ -7,22 +7,28 @@ or our code fails, the ticket is cancelled: the engine lets go within a step.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
 from fastapi import Request as HTTPRequest
+from PIL.Image import Image
 
 from sanakit.errors import StoppedError
+from sanakit.images.image import Metadata
 from sanakit.pipelines.request import Request
 from sanakit.pipelines.result import Result
+from sanakit.pipelines.upscale.redraw import Enlargement
 from sanakit.serve.engine.engine import Engine, Event, Failed, Finished, Stepped
+from sanakit.serve.engine.enlarging import enlarged_result, enlargement_of
 
 
 class Drawing:
     """A submitted request.
 
-    partial_images: how often to show each image before it is done. name: its id in logs. whole: as for
+    partial_images: how often to show each image before it is done, 0 to 3. name: its id in logs. upscale:
+    how many times each side is enlarged after drawing; None: not. deadline: for both together. whole: as for
     `Engine.submit`.
 
     Use as a context manager: leaving it cancels what is not finished. Raises BusyError, ClosedError.
@@ -34,6 +40,7 @@ class Drawing:
         request: Request,
         *,
         partial_images: int = 0,
+        upscale: float | None = None,
         deadline: float | None = None,
         name: str | None = None,
         whole: bool = True,
@@ -41,6 +48,8 @@ class Drawing:
         loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._partial_images = partial_images
+        self._engine, self._upscale, self._name = engine, upscale, name
+        self._ends = None if deadline is None else time.monotonic() + deadline
 
         def on_event(event: Event) -> None:
             if isinstance(event, Stepped) and self.shown(event) is None:
@@ -49,6 +58,7 @@ class Drawing:
                 loop.call_soon_threadsafe(self._events.put_nowait, event)
 
         previews = partial_images > 0
+        self._on_event = on_event
         self.ticket = engine.submit(
             request, on_event, previews=previews, deadline=deadline, name=name, whole=whole
         )
@@ -75,10 +85,33 @@ class Drawing:
             if isinstance(event, Failed):
                 raise event.error
             if isinstance(event, Finished):
-                yield event.result
+                yield event.result if self._upscale is None else await self._enlarged(event.result)
                 return
             if isinstance(event, Stepped):
                 yield event
+
+    async def _enlarged(self, result: Result) -> Result:
+        """Return the result with its images enlarged, one after the other. Raises as `events` does."""
+        loop, engine, factor = asyncio.get_running_loop(), self._engine, self._upscale or 1.0
+        larger = []
+        for image, made in zip(result.images, result.metadata, strict=True):
+            assert isinstance(image, Image)  # of the output "pil"
+
+            def plan(image: Image = image, made: Metadata = made) -> Enlargement:
+                with engine.decoding.turn(round(image.width * image.height * factor * factor)):
+                    return enlargement_of(engine.specs[str(made["model"])], image, made, factor)
+
+            planned = await loop.run_in_executor(engine.decoding.threads, plan)
+            if planned.request is None:
+                larger.append(planned.result)
+                continue
+            left = None if self._ends is None else max(0.0, self._ends - time.monotonic())
+            self.ticket = engine.submit(planned.request, self._on_event, deadline=left, name=self._name)
+            while not isinstance(event := await self._events.get(), Finished):
+                if isinstance(event, Failed):
+                    raise event.error
+            larger.append(await loop.run_in_executor(engine.decoding.threads, planned.finished, event.result))
+        return enlarged_result(result, larger)
 
     async def result(self, client: HTTPRequest) -> Result:
         """Wait for the images as long as the client does. Raises StoppedError when it has left."""

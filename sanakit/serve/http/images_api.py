@@ -20,6 +20,7 @@ from sanakit.images.formats import check_sides
 from sanakit.images.image import QUALITY, Metadata, encode
 from sanakit.pipelines.request import Request as Drawn
 from sanakit.pipelines.result import Result
+from sanakit.pipelines.upscale.lanczos import enlarged_size
 from sanakit.serve.engine.engine import Stepped
 from sanakit.serve.http.access import caller_of
 from sanakit.serve.http.answers import EDIT_BODY, EXAMPLES, answers, stream_answer
@@ -75,6 +76,8 @@ def images_api(service: Service) -> APIRouter:
 async def answer(service: Service, client: Request, body: DrawingSettings, drawn: Drawn, kind: str) -> Any:
     """Draw, and answer as the body wishes. kind: "image_generation" or "image_edit", as in event names."""
     check_output(body, drawn)
+    if body.upscale is not None:
+        service.check_sides(*_sides(body, drawn)[::-1])
     note_prompt(service, client, body.prompt, body.negative_prompt)
     if service.draining.is_set():
         raise ClosedError("The server is stopping: try again when it is back.")
@@ -86,6 +89,7 @@ async def answer(service: Service, client: Request, body: DrawingSettings, drawn
             service.engine,
             drawn,
             partial_images=partial_images,
+            upscale=body.upscale,
             deadline=body.deadline,
             name=request_id(client),
         )
@@ -108,7 +112,7 @@ async def answer(service: Service, client: Request, body: DrawingSettings, drawn
     reply = ImagesReply(
         created=int(time.time()),
         output_format=body.output_format or "png",
-        size=_size(drawn),
+        size=_size(body, drawn),
         data=replies,
         usage=_usage(drawn, drawn.num_images, kind),
         warnings=result.warnings,
@@ -135,8 +139,11 @@ async def _replies(
 
 
 def check_output(body: DrawingSettings, drawn: Drawn) -> None:
-    """Raise SettingsError where fields about the answer do not go together, SizeError for a large image."""
-    check_sides((body.output_format or "png").upper(), *drawn.size)
+    """Raise SettingsError where fields about the answer do not go together, SizeError for a large image.
+
+    Large counts what the answer holds: the enlarged image.
+    """
+    check_sides((body.output_format or "png").upper(), *_sides(body, drawn))
     if body.output_format in (None, "png") and body.output_compression not in (None, 100):
         raise SettingsError('output_compression applies to "jpeg" and "webp" only: PNG is lossless.')
     if body.stream and body.response_format == "url":
@@ -167,7 +174,7 @@ class _Stream(StreamingResponse):
 async def _events(
     service: Service, client: Request, body: DrawingSettings, drawn: Drawn, drawing: Drawing, kind: str
 ) -> AsyncIterator[bytes]:
-    shared: dict[str, Any] = {"output_format": body.output_format or "png", "size": _size(drawn)}
+    shared: dict[str, Any] = {"output_format": body.output_format or "png", "size": _size(body, drawn)}
     finished = False
     try:
         async for event in drawing.events():
@@ -256,8 +263,17 @@ def _spelled(reply: Reply, files: list[bytes]) -> Iterator[bytes]:
     yield last.encode()
 
 
-def _size(drawn: Drawn) -> str:
-    return f"{drawn.size[1]}x{drawn.size[0]}"
+def _sides(body: DrawingSettings, drawn: Drawn) -> tuple[int, int]:
+    """Return height and width of the answered images. Raises SettingsError for too many pixels."""
+    height, width = drawn.size
+    if body.upscale is not None:
+        width, height = enlarged_size((width, height), body.upscale)
+    return height, width
+
+
+def _size(body: DrawingSettings, drawn: Drawn) -> str:
+    height, width = _sides(body, drawn)
+    return f"{width}x{height}"
 
 
 def _usage(drawn: Drawn, num_images: int, kind: str) -> Usage:

@@ -151,6 +151,8 @@ def _check_body(body: DrawingSettings) -> None:
         raise SettingsError("A job is not streamed: poll its address, or use /v1/images.")
     if body.response_format == "b64_json" or body.output_format not in (None, "png"):
         raise SettingsError('A job\'s images are PNG files with URLs: omit the formats, or use "url".')
+    if body.upscale is not None:
+        raise SettingsError("A job does not enlarge its images: use /v1/images, or omit upscale.")
     if body.deadline is not None:
         raise SettingsError(
             "A job waits for its turn and has no deadline: cancel it when it is no longer needed."

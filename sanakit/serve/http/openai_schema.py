@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from sanakit.images.hints import HintKind
 from sanakit.pipelines.control import MAX_SCALE
+from sanakit.pipelines.upscale.lanczos import MOST as MOST_UPSCALE
 from sanakit.serve.engine.steering import MAX_CONTROLS
 
 MAX_PROMPT = 32_000  # characters, as OpenAI's
@@ -156,6 +157,12 @@ class DrawingSettings(BaseModel):
     )
     control: list[ControlField] | None = Field(
         None, max_length=MAX_CONTROLS, description="Images that steer it, each through a ControlNet."
+    )
+    upscale: float | None = Field(
+        None,
+        gt=1,
+        le=MOST_UPSCALE,
+        description="Times each side is enlarged after drawing; by Lanczos where the model draws no detail.",
     )
     deadline: float | None = Field(
         None, gt=0, le=3600, description="Seconds after which the request fails with 504."

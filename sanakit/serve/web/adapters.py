@@ -53,8 +53,8 @@ class AdapterSliders:
         }
         return {told: gr.update(**_unfit(self.offered, model)) for told in self.unfit} | new
 
-    def restored_from(self, metadata: Metadata, model: str) -> tuple[dict[Any, Any], list[str]]:
-        """Return the changes that show the adapters an image was drawn with, and what is told of others.
+    def recorded(self, metadata: Metadata, model: str) -> tuple[dict[str, float], list[str]]:
+        """Return the weights of a model's adapters that an image was drawn with, and what is told of others.
 
         They are found by their fingerprints, whatever they are called here.
         """
@@ -68,6 +68,11 @@ class AdapterSliders:
                 notes.append(f"It was drawn with {file}, beyond the slider, which ends at {MOST:g}.")
             else:
                 found[names[use.fingerprint]] = use.weight
+        return found, notes
+
+    def restored_from(self, metadata: Metadata, model: str) -> tuple[dict[Any, Any], list[str]]:
+        """Return the changes that show the adapters an image was drawn with, and what is told of others."""
+        found, notes = self.recorded(metadata, model)
         return self.offered_by(model, found), notes
 
 

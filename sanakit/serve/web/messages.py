@@ -54,10 +54,7 @@ def told(function: Callable[..., Any], spelled: Callable[[str], str] = escape) -
 
 
 def tie(event: Any, function: Any, inputs: list, outputs: list, **options: Any) -> Any:
-    """Tie a function to an event, without Gradio's own signs of progress or a public API.
-
-    Returns what tells of its end, for what follows.
-    """
+    """Tie a function to an event, without Gradio's own signs of progress or a public API; return the tie."""
     return event(told(function), inputs, outputs, show_progress="hidden", api_visibility="private", **options)
 
 

@@ -36,9 +36,10 @@ from sanakit.serve.web.live.drawings import LiveDrawings
 from sanakit.serve.web.live.routes import live_routes
 from sanakit.serve.web.live.tab import CSS as LIVE_CSS
 from sanakit.serve.web.live.tab import HEAD, LIVE, LiveTab
+from sanakit.serve.web.messages import tie
 from sanakit.serve.web.page import Page
 from sanakit.serve.web.parts import VIDEO, WORLD, make_head, make_mode
-from sanakit.serve.web.style import CSS, JS, theme
+from sanakit.serve.web.style import CSS, ICON, JS, theme
 from sanakit.serve.web.video.tab import VideoTab
 from sanakit.serve.web.world.panel import CSS as WORLD_CSS
 from sanakit.serve.web.world.routes import page_walks
@@ -89,6 +90,7 @@ def build_page(
         if page is not None:
             page.lay_out()
             Endpoints(page).lay_out()
+            tie(blocks.load, page.kept.list_recent, [], [page.stage.recent])
             drawings = LiveDrawings(engine)
             LiveTab(drawings, history, private=private).lay_out()
             blocks.router = live_routes(drawings, charge)
@@ -121,6 +123,7 @@ def mount_page(app: FastAPI, blocks: Blocks, path: str = "/", **options: Any) ->
         css_paths=[CSS, LIVE_CSS, WORLD_CSS],
         head=HEAD if blocks.router is not None else None,
         js=JS,
+        favicon_path=ICON,
         footer_links=[],
         run_history=False,
         show_error=False,

@@ -1,16 +1,15 @@
 """The page of `sana ui`: the functions behind its events.
 
 `panel.py` and `parts.py` lay the components out, `studio.py` does the work, `history.py` keeps the
-images, `settings.py` knows the settings' forms. Each function gives the components that change.
+images and `kept/` shows them, `settings.py` knows the settings' forms. Each function gives the components
+that change.
 """
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from functools import partial
 from html import escape
 from typing import Any
 
@@ -23,36 +22,39 @@ from sanakit.pipelines.request import steps_done
 from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.web.adapters import make_adapters
-from sanakit.serve.web.history import History, room_of
+from sanakit.serve.web.grid.panel import Grid, make_grid_panel, make_sheet_area
+from sanakit.serve.web.history import History
+from sanakit.serve.web.kept.actions import KeptActions
+from sanakit.serve.web.kept.again import DrawnAgain
+from sanakit.serve.web.kept.from_file import settings_in
+from sanakit.serve.web.kept.gallery import KeptGallery
+from sanakit.serve.web.kept.tiles import chosen_tile
 from sanakit.serve.web.messages import tie
 from sanakit.serve.web.panel import make_panel, offered_by, restored_from
 from sanakit.serve.web.parts import (
     CREATE,
     EDIT,
     GALLERY,
-    Details,
     chosen_name,
     make_editor,
     make_head,
     make_mode,
-    make_overview,
     make_stage,
     source_and_mask,
 )
 from sanakit.serve.web.settings import (
     CUSTOM,
     Wish,
-    command_line,
     drawn_by,
     parse_whole,
-    settings_of,
     sizes,
     split_style,
     styles,
 )
+from sanakit.serve.web.stage.drawings import VisitorDrawings
+from sanakit.serve.web.stage.show import Showing
 from sanakit.serve.web.steering import control_of, make_steering
-from sanakit.serve.web.studio import BEYOND, WHOLE, Edit, Studio, View, charged
-from sanakit.serve.web.view import EMPTY, preview_html, status_html
+from sanakit.serve.web.studio import BEYOND, WHOLE, Edit, Studio, View
 
 Updates = dict[Any, Any]  # component -> its new value, or gr.update
 
@@ -74,9 +76,10 @@ class Page:
         charge: Callable[[str, int], Callable[[], None]] | None = None,
         more_modes: Sequence[str] = (),
     ) -> None:
-        self.engine, self.history, self.charge = engine, history, charge
-        self.studio = Studio(engine, history)
-        self.private = private
+        self.engine, self.history = engine, history
+        self.drawings = VisitorDrawings(Studio(engine, history), private=private, charge=charge)
+        self.room = self.drawings.room
+        self.gallery = KeptGallery(history, self.room)
         self.mode = make_mode([CREATE, EDIT, GALLERY, *more_modes])
 
     def lay_out(self) -> None:
@@ -86,17 +89,24 @@ class Page:
             self.panel = make_panel(self.engine.specs)
             with self.panel.column:
                 self.adapters = make_adapters(self.engine.residence.adapters)
-                self.steering = make_steering(self.engine.residence.controls, self.engine.decoding)
+                controls = self.engine.residence.controls
+                self.steering = make_steering(controls, self.engine.decoding)
+                axes = make_grid_panel(steered=any(controls.values()))
             with gr.Column(scale=8, min_width=320, elem_id="right"):
                 strength = chosen_strength(next(iter(self.engine.specs.values())))
                 self.editor = make_editor(self.engine.decoding, strength)
                 self.stage = make_stage()
-                self.overview = make_overview()
+                with self.stage.column:
+                    sheet = make_sheet_area()
+                self.gallery.lay_out()
+        self.kept = KeptActions(self.gallery, self.stage)
+        self.showing = Showing(self.drawings, self.mode, self.panel, self.stage, self.kept.recent)
+        self.grid = Grid(self.showing, axes, sheet, self._wish)
         self._tie_panel()
         self._tie_images()
 
     def _tie_panel(self) -> None:
-        panel, editor, stage = self.panel, self.editor, self.stage
+        panel, editor = self.panel, self.editor
         self._on(self.mode.change, self.choose_mode, [self.mode], self._whole())
         chosen = [*self._settings(), editor.strength]
         self._on(panel.model.input, self.choose_model, [panel.model, editor.what], chosen)
@@ -115,31 +125,24 @@ class Page:
         edit = [editor.image, editor.what, editor.strength]
         edit += [editor.left, editor.top, editor.right, editor.bottom]
         asked = [self.mode, panel.keep_seed, panel.drawn_seed, *wish, panel.prompt_weights, *edit]
-        changed = [panel.draw, panel.cancel, panel.seed]
-        changed += [stage.view, stage.images, stage.status, stage.names]
-        self._on(
-            panel.draw.click,
-            self.draw,
-            [*asked, *self.steering.inputs, *self.adapters.inputs],
-            [self.mode, panel.drawn_seed, *changed, *self._details(stage.details)],
-            concurrency_limit=None,  # the engine has the queue, and says when it is full
-        )
+        asked += [*self.steering.inputs, *self.adapters.inputs]
+        own = {"concurrency_limit": None}  # the engine has the queue, and says when it is full
+        self._on(panel.draw.click, self.draw, asked, self.showing.changed, **own)
+        self.grid.tie(asked)
         self._on(panel.cancel.click, self.cancel, [], [], concurrency_limit=None)
 
     def _tie_images(self) -> None:
-        stage, overview = self.stage, self.overview
-        self._on(stage.images.select, self.choose_drawn, [stage.names], self._details(stage.details))
-        self._on(
-            overview.grid.select,
-            self.choose_kept,
-            [overview.names],
-            [overview.image, *self._details(overview.details)],
-        )
-        for details in (stage.details, overview.details):
-            self._on(
-                details.restore.click, self.restore_shown, [details.shown, self.panel.model], self._settings()
-            )
-            self._on(details.edit.click, self.edit_shown, [details.shown], [self.mode, self.editor.image])
+        stage, settings = self.stage, self._settings()
+        again = DrawnAgain(self.engine, self.showing, self.adapters)
+        self._on(stage.images.select, self.choose_drawn, [stage.names], stage.details.changed)
+        shown = [stage.view, stage.images, stage.names, *stage.details.changed]
+        self._on(stage.recent.select, self.choose_recent, [], shown)
+        for details in (stage.details, self.gallery.parts.details):
+            shown = [details.shown]
+            self._on(details.restore.click, self.restore_shown, [*shown, self.panel.model], settings)
+            self._on(details.edit.click, self.edit_shown, shown, [self.mode, self.editor.image])
+            again.tie(details)
+        self.kept.tie(self.mode)
 
     _on = staticmethod(tie)
 
@@ -149,47 +152,24 @@ class Page:
         self, visitor: gr.Request, mode: str, keep_seed: bool, drawn_seed: str, *values: Any
     ) -> AsyncIterator[Updates]:
         """Draw what the controls say, and show how it goes."""
-        panel, stage = self.panel, self.stage
-        begin = {
-            self.mode: CREATE if mode == GALLERY else mode,
-            panel.draw: gr.update(interactive=False),
-            panel.cancel: gr.update(interactive=True),
-            stage.details.group: gr.update(visible=False),
-        }
-        end = {panel.draw: gr.update(interactive=True), panel.cancel: gr.update(interactive=False)}
         try:
             wish, edit = self._wish(mode, keep_seed, drawn_seed, values)
         except SanaError as error:
-            yield end | {stage.status: status_html(View(state="failed", message=str(error)))}
+            yield self.showing.fail(str(error))
             return
-        yield begin | {panel.seed: wish.seed, panel.drawn_seed: wish.seed}
-        async with aclosing(self.follow(visitor, wish, edit)) as views:
-            async for view in views:
-                changes: Updates = {stage.status: status_html(view)}
-                if view.state in ("waiting", "drawing"):
-                    changes[stage.view] = gr.update(value=preview_html(view), visible=True)
-                    changes[stage.images] = gr.update(visible=False)
-                elif view.state == "done":
-                    changes |= end | self._finished(self.room(visitor), view.names)
-                elif view.state == "stopped":  # what was seen last stays
-                    changes |= end
-                else:
-                    changes |= end | {stage.view: EMPTY}
-                yield changes
+        drawn = {self.panel.seed: wish.seed, self.panel.drawn_seed: wish.seed}
+        yield drawn | {self.panel.cancel: gr.update(interactive=True)}
+        async with aclosing(self.showing.show(visitor, mode, self.follow(visitor, wish, edit))) as updates:
+            async for update in updates:
+                yield update
 
-    async def follow(self, visitor: gr.Request, wish: Wish, edit: Edit | None) -> AsyncGenerator[View, None]:
+    def follow(self, visitor: gr.Request, wish: Wish, edit: Edit | None = None) -> AsyncGenerator[View, None]:
         """Draw as `Studio.draw` does, in the visitor's room, charged to the login if there is one."""
-        drawing = self.studio.draw(visitor.session_hash or "", self.room(visitor), wish, edit)
-        charge = None
-        if self.charge is not None and visitor.username:
-            charge = partial(self.charge, visitor.username, wish.num_images)
-        async with aclosing(charged(drawing, charge)) as views:
-            async for view in views:
-                yield view
+        return self.drawings.follow(visitor, wish, edit)
 
     def cancel(self, visitor: gr.Request) -> None:
         """Stop what this browser tab draws; when it is closed, too."""
-        self.studio.cancel(visitor.session_hash or "")
+        self.drawings.cancel(visitor)
 
     def _wish(self, mode: str, keep_seed: bool, drawn_seed: str, values: tuple) -> tuple[Wish, Edit | None]:
         """Return the controls' values, in the order of `_tie_panel`. Raises SanaError."""
@@ -222,33 +202,17 @@ class Page:
         sides = left, top, right, bottom
         return wish, Edit(image=image, mask=mask, what=what, strength=strength, margins=sides)
 
-    def _finished(self, room: str, names: list[str]) -> Updates:
-        stage = self.stage
-        files = []
-        for name in names:  # a caption is what a screen reader says of an image
-            prompt = self.history.metadata(room, name)["prompt"]
-            files.append((str(self.history.file(room, name)), prompt))
-        return {
-            stage.view: gr.update(visible=False),
-            stage.images: gr.update(value=files, visible=True, selected_index=0),
-            stage.names: names,
-            **self._show(stage.details, room, names[0]),
-        }
-
     # Choosing
 
-    def choose_mode(self, visitor: gr.Request, mode: str) -> Updates:
+    def choose_mode(self, mode: str) -> Updates:
         """Show what a mode needs."""
-        shown: Updates = {
+        return {
             self.panel.column: gr.update(visible=mode != GALLERY),
             self.stage.column: gr.update(visible=mode != GALLERY),
-            self.overview.group: gr.update(visible=mode == GALLERY),
+            self.gallery.parts.group: gr.update(visible=mode == GALLERY),
             self.panel.size: gr.update(visible=mode != EDIT),  # an edit has its image's size
             self.panel.sides: gr.update(visible=False),
         }
-        if mode == GALLERY:
-            shown |= self.list_kept(visitor)
-        return shown
 
     def choose_model(self, model: str, what: str = WHOLE) -> Updates:
         """Offer a model's own styles and sizes, and set its defaults."""
@@ -296,37 +260,26 @@ class Page:
 
     def choose_drawn(self, visitor: gr.Request, names: list[str], chosen: gr.SelectData) -> Updates:
         """Show the settings of one of the images on the stage."""
-        return self._show(self.stage.details, self.room(visitor), chosen_name(names, chosen))
+        name = chosen_name(names, chosen)
+        return self.stage.details.show(self.history, self.room(visitor), name)
 
-    def choose_kept(self, visitor: gr.Request, names: list[str], chosen: gr.SelectData) -> Updates:
-        """Show an image of the history, and its settings."""
-        room, name = self.room(visitor), chosen_name(names, chosen)
-        shown = gr.update(value=str(self.history.file(room, name)), visible=True)
-        return {self.overview.image: shown, **self._show(self.overview.details, room, name)}
-
-    def list_kept(self, visitor: gr.Request) -> Updates:
-        """Show what was drawn before, the newest first."""
-        room, overview = self.room(visitor), self.overview
-        names = self.history.names(room)
-        files = [(str(self.history.thumbnail(room, name)), None) for name in names]
-        return {
-            overview.grid: gr.update(value=files, visible=bool(names), selected_index=None),
-            overview.nothing: gr.update(visible=not names),
-            overview.names: names,
-        }
+    def choose_recent(self, visitor: gr.Request, event: gr.EventData) -> Updates:
+        """Put one of the newest images on the stage."""
+        shown = self.showing.finished(self.room(visitor), [chosen_tile(event)])
+        return {part: value for part, value in shown.items() if part is not self.stage.recent}
 
     def restore_shown(self, visitor: gr.Request, name: str, model: str) -> Updates:
         """Set the controls to what an image was drawn with."""
         return self._restore(self.history.metadata(self.room(visitor), name), model)
 
     def restore_file(self, path: str | None, model: str) -> Updates:
-        """Set the controls to what an uploaded PNG says."""
+        """Set the controls to what an uploaded image says."""
         if path is None:
-            raise SettingsError("Choose a PNG file first.")
+            raise SettingsError("Choose an image file first.")
         width, height = header_size(path)
         with self.engine.decoding.turn(width * height):
-            metadata = settings_of(path)
-        return self._restore(metadata, model)
+            metadata, notes = settings_in(path, self.engine.specs, model)
+        return self._restore(metadata, model, notes)
 
     def edit_shown(self, visitor: gr.Request, name: str) -> Updates:
         """Take an image to the editor."""
@@ -336,36 +289,21 @@ class Page:
             self.editor.image: {"background": path, "layers": [], "composite": None},
         }
 
-    def _restore(self, metadata: Metadata, model: str) -> Updates:
+    def _restore(self, metadata: Metadata, model: str, told_first: Sequence[str] = ()) -> Updates:
         chosen, (model, notes) = model, drawn_by(metadata, self.engine.specs, model)
         weights, told = self.adapters.restored_from(metadata, model)
-        for note in (*notes, *told):
+        for note in (*told_first, *notes, *told):
             gr.Warning(escape(note))
         mode = EDIT if "strength" in metadata else CREATE
         shown = restored_from(metadata, self.engine.specs[model], self.panel) | weights
         shown |= {} if model == chosen else self.steering.offered_by(model)
         return {self.mode: mode, self.panel.model: model, **shown}
 
-    def _show(self, details: Details, room: str, name: str) -> Updates:
-        metadata = self.history.metadata(room, name)
-        return {
-            details.group: gr.update(visible=True),
-            details.download: gr.update(value=str(self.history.file(room, name))),
-            details.command: command_line(metadata),
-            details.data: json.dumps(metadata, indent=2, ensure_ascii=False),
-            details.shown: name,
-        }
-
-    def room(self, visitor: gr.Request) -> str:
-        """Return the room of a visitor's images: by login if there is one, by tab if the page is private."""
-        return room_of(visitor.username, visitor.session_hash, private=self.private)
-
     # Which components an event changes
 
     def _whole(self) -> list:
-        overview, panel = self.overview, self.panel
-        groups = [panel.column, self.stage.column, overview.group, panel.size, panel.sides]
-        return [*groups, overview.grid, overview.nothing, overview.names]
+        panel = self.panel
+        return [panel.column, self.stage.column, self.gallery.parts.group, panel.size, panel.sides]
 
     def _settings(self) -> list:
         panel = self.panel
@@ -375,6 +313,3 @@ class Page:
         switches = [panel.prompt_weights, panel.keep_seed]
         offered = [*self.adapters.changed, *self.steering.changed]
         return [*words, *sizes, *sampling, *switches, panel.seed, panel.num_images, *offered]
-
-    def _details(self, details: Details) -> list:
-        return [details.group, details.download, details.command, details.data, details.shown]

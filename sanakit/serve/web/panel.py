@@ -21,6 +21,7 @@ from sanakit.serve.web.settings import (
     examples,
     size_choices,
     sizes,
+    solvers,
     split_style,
     styles,
 )
@@ -110,17 +111,12 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
                     info="cfg, apg or zero-star; interval=0.2-0.9, rescale=0.7, pag=2.",
                 )
                 solver = gr.Radio(
-                    ["dpm", "euler", "scm"],
-                    value=own.solver,
-                    label="Solver",
-                    elem_id="solver",
-                    elem_classes="words",
-                    info="scm: of SANA-Sprint models alone.",
+                    solvers(spec), value=own.solver, label="Solver", elem_id="solver", elem_classes="words"
                 )
             with gr.Accordion("Settings from an image", open=False, elem_id="from-picture"):
                 png = gr.File(
-                    label="PNG that was drawn here or by sana",
-                    file_types=[".png"],
+                    label="An image that was drawn here, by sana, or by another program",
+                    file_types=[".png", ".jpg", ".jpeg", ".webp"],
                     type="filepath",
                     height=120,
                     elem_id="png",
@@ -244,7 +240,7 @@ def offered_by(spec: ModelSpec, panel: Panel) -> dict[Any, Any]:
         panel.steps: own.steps,
         panel.guidance: own.guidance,
         panel.guidance_kind: own.guidance_kind,
-        panel.solver: own.solver,
+        panel.solver: gr.update(choices=solvers(spec), value=own.solver),
     }
 
 
@@ -255,6 +251,8 @@ def restored_from(metadata: Metadata, spec: ModelSpec, panel: Panel) -> dict[Any
     choice = next((name for name, sides in offered.items() if sides == size), CUSTOM)
     choices = [*offered, CUSTOM] if choice == CUSTOM else size_choices(spec)
     prompt, style = split_style(str(metadata["prompt"]), known)
+    solver = str(metadata.get("solver", ""))
+    solver = solver if solver in solvers(spec) else spec.settings.solver
     return {
         panel.prompt: prompt,
         panel.style: gr.update(choices=list(known), value=style),
@@ -267,7 +265,9 @@ def restored_from(metadata: Metadata, spec: ModelSpec, panel: Panel) -> dict[Any
         panel.steps: metadata["steps"],
         panel.guidance: metadata.get("guidance", 1.0),
         panel.guidance_kind: metadata.get("guidance_kind", str(PLAIN)),
-        panel.solver: metadata.get("solver", "dpm"),
+        panel.solver: gr.update(
+            choices=solvers(spec), value=solver if solver in solvers(spec) else spec.settings.solver
+        ),
         panel.seed: str(metadata.get("seed", "")),
         panel.keep_seed: "seed" in metadata,
         panel.num_images: 1,

@@ -1,7 +1,7 @@
 """The layout of the page's components; `page.py` ties functions to them.
 
-editor: the image to start from.   stage: what is being drawn, or was.   overview: what was drawn before.
-Words and settings are in `panel.py`.
+editor: the image to start from.   stage: what is being drawn, or was.   recent: the newest images below it.
+Words and settings are in `panel.py`, older images in `kept/`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,20 @@ from PIL import Image, ImageChops
 from sanakit.errors import SanaError, SettingsError
 from sanakit.images.opening import in_srgb, open_image, upright
 from sanakit.serve.engine.decoding import DecodingTurns, header_size
+from sanakit.serve.web.kept.details import Details, make_details
+from sanakit.serve.web.kept.tiles import make_tiles
 from sanakit.serve.web.studio import BEYOND, MOST_MARGIN, PAINTED, WHOLE
 from sanakit.serve.web.style import SWITCH_SHADE
 from sanakit.serve.web.view import EMPTY
 
 CREATE, EDIT, GALLERY, VIDEO, WORLD = "Create", "Edit", "Gallery", "Video", "World"
-_PAINT = ("#e5484d", 0.7)  # of the brush: colour and opacity; red stands out from most images
+# Of the brush: colours and opacity. No one colour is seen on every image; the first is rare in all of them.
+_PAINTS: list[str | tuple[str, float]] = [
+    ("#d916c8", 0.75),
+    ("#00c853", 0.75),
+    ("#000000", 0.75),
+    ("#ffffff", 0.75),
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,19 +50,6 @@ class Editor:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Details:
-    """One image's settings and actions."""
-
-    group: gr.Column
-    download: gr.DownloadButton
-    restore: gr.Button
-    edit: gr.Button
-    command: gr.Textbox
-    data: gr.Code
-    shown: gr.State  # the image's name in the history
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class DrawingArea:
     """The area where images appear: previews, then the images."""
 
@@ -63,18 +58,7 @@ class DrawingArea:
     images: gr.Gallery
     status: gr.HTML
     names: gr.State  # of the images on it
-    details: Details
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Overview:
-    """Earlier images, the newest first, and one of them large."""
-
-    group: gr.Column
-    grid: gr.Gallery
-    nothing: gr.HTML
-    image: gr.Image
-    names: gr.State  # of the images in the grid
+    recent: gr.HTML  # the newest images
     details: Details
 
 
@@ -116,8 +100,8 @@ def make_editor(turns: DecodingTurns, at_first: float) -> Editor:
             layers=False,
             brush=gr.Brush(
                 default_size="auto",
-                colors=[_PAINT],
-                default_color=_PAINT,
+                colors=_PAINTS,
+                default_color=_PAINTS[0],
                 color_mode="fixed",
             ),
             elem_id="source",
@@ -169,7 +153,8 @@ def make_stage() -> DrawingArea:
     """Lay out the place where images are drawn."""
     with gr.Column(elem_id="stage-column") as column:
         with gr.Column(elem_id="stage"):
-            view = gr.HTML(EMPTY, elem_id="view")
+            gr.HTML(EMPTY, elem_id="nothing")  # the style sheet shows it below nothing else
+            view = gr.HTML("", elem_id="view", visible=False)
             images = gr.Gallery(
                 label="Images",
                 show_label=False,
@@ -182,84 +167,10 @@ def make_stage() -> DrawingArea:
             )
         status = gr.HTML("", elem_id="status")
         names = gr.State([])
+        recent = make_tiles(elem_id="recent")
         details = make_details("stage")
-    return DrawingArea(column=column, view=view, images=images, status=status, names=names, details=details)
-
-
-def make_overview() -> Overview:
-    """Lay out the gallery of what was drawn before; hidden at first."""
-    with gr.Column(visible=False, elem_id="overview") as group:
-        nothing = gr.HTML(
-            '<div class="empty"><b>Nothing here yet</b><span>Your images are kept here.</span></div>',
-            visible=False,
-        )
-        with gr.Row(elem_id="overview-body"):
-            grid = gr.Gallery(
-                label="History",
-                show_label=False,
-                columns=5,
-                object_fit="cover",
-                allow_preview=False,
-                height="auto",
-                buttons=[],
-                interactive=False,
-                elem_id="grid",
-                scale=3,
-            )
-            with gr.Column(scale=2, min_width=320):
-                image = gr.Image(
-                    label="Chosen image",
-                    show_label=False,
-                    type="filepath",
-                    image_mode=None,
-                    interactive=False,
-                    visible=False,
-                    buttons=["fullscreen"],
-                    elem_id="chosen",
-                )
-                details = make_details("chosen")
-        names = gr.State([])
-    return Overview(group=group, grid=grid, nothing=nothing, image=image, names=names, details=details)
-
-
-def make_details(where: str) -> Details:
-    """Lay out one image's settings and buttons; hidden at first. where: begins their ids."""
-    with gr.Column(visible=False, elem_id=f"{where}-details", elem_classes="details") as group:
-        with gr.Row():
-            download = gr.DownloadButton("Download", elem_id=f"{where}-download", size="md", min_width=100)
-            restore = gr.Button("Use settings", size="md", elem_id=f"{where}-restore", min_width=100)
-            edit = gr.Button("Edit", size="md", elem_id=f"{where}-edit", min_width=100)
-        command, data = make_record(where)
-        shown = gr.State("")
-    return Details(
-        group=group, download=download, restore=restore, edit=edit, command=command, data=data, shown=shown
-    )
-
-
-def make_record(where: str) -> tuple[gr.Textbox, gr.Code]:
-    """Lay out the command that draws an image or clip again, and its settings. where: begins their ids."""
-    command = gr.Textbox(
-        label="Command to draw it again",
-        interactive=False,
-        lines=1,
-        max_lines=6,
-        buttons=["copy"],
-        elem_id=f"{where}-command",
-        elem_classes="mono",
-    )
-    with gr.Accordion("Settings as JSON", open=False):
-        data = gr.Code(
-            language="json",
-            label="Settings",
-            show_label=False,
-            interactive=False,
-            lines=1,
-            show_line_numbers=False,
-            wrap_lines=True,
-            buttons=["copy"],
-            elem_id=f"{where}-data",
-        )
-    return command, data
+    found = locals()
+    return DrawingArea(**{field.name: found[field.name] for field in fields(DrawingArea)})
 
 
 def source_and_mask(value: dict | None) -> tuple[Image.Image, Image.Image | None]:

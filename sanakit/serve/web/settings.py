@@ -7,19 +7,16 @@ nothing here knows Gradio or the engine.
 from __future__ import annotations
 
 import math
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from sanakit.adapters.attach import recorded_uses
 from sanakit.dialect import USUAL, check_dialect
 from sanakit.errors import SettingsError
 from sanakit.flow.guidance_kinds import PLAIN, read_kind
-from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, nearest_bin, read_metadata
-from sanakit.images.opening import open_image
+from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, nearest_bin
 from sanakit.pipelines.control import recorded_controls
 from sanakit.pipelines.request import MAX_IMAGES, MAX_SEED, ModelSpec, whole_number
 from sanakit.serve.engine.steering import NamedControl
@@ -140,6 +137,11 @@ def sizes(spec: ModelSpec) -> dict[str, tuple[int, int]]:
     return found
 
 
+def solvers(spec: ModelSpec) -> list[str]:
+    """Return the solvers that a model can be drawn with."""
+    return ["scm"] if spec.guidance_embed else ["dpm", "euler"]
+
+
 def size_choices(spec: ModelSpec) -> list[str]:
     """Return the names of a model's sizes; any other may be typed where its folder lists none."""
     return [*sizes(spec), *([] if spec.settings.sizes else [CUSTOM])]
@@ -211,9 +213,16 @@ def command_line(metadata: Metadata) -> str:
         given += [f"--control={CONTROL}", f"--control-kind={kind}", f"--control-scale={scale}"]
         given += ["--control-range", start, end] if start else []
         given += [f"--control-model={net}"] if net else []
+    larger = metadata.get("upscale")
+    if larger and not edited:
+        given.append(f"--upscale={larger:g}")
+        given += (
+            [f"--upscale-strength={metadata['upscale_strength']}"] if "upscale_strength" in metadata else []
+        )
     words = ["edit", SOURCE] if edited else ["generate"]
     arguments = [*given, "--", prompt] if prompt.startswith("-") else [prompt, *given]
-    return shlex.join(["sana", *words, *arguments])
+    then = f"  # then it was enlarged {larger:g} times" if larger and edited else ""
+    return shlex.join(["sana", *words, *arguments]) + then
 
 
 def other_dialect(metadata: Metadata, spec: ModelSpec) -> str:
@@ -244,14 +253,8 @@ def drawn_by(metadata: Metadata, specs: Mapping[str, ModelSpec], chosen: str) ->
     return model, notes + [note for note in found if note]
 
 
-def settings_of(path: str | os.PathLike[str]) -> Metadata:
-    """Read the settings of an uploaded PNG, which anyone may have written. Raises SettingsError."""
-    with Path(path).open("rb") as file:
-        open_image(file, "The image")
-    try:
-        found = read_metadata(path)
-    except SettingsError:
-        raise SettingsError("This image carries no settings: use a PNG written by sanakit.") from None
+def checked_settings(found: Metadata) -> Metadata:
+    """Return the settings in a visitor's file, which anyone may have written. Raises SettingsError."""
     whole_number("The number of steps in this file", int(found["steps"]), 1, 1000)
     guidance = float(found.get("guidance", 1.0))
     if not math.isfinite(guidance) or guidance < 0:

@@ -19,11 +19,15 @@ from typing import Any
 from PIL import Image
 
 from sanakit.errors import RefusedError, SanaError, SettingsError, StoppedError
-from sanakit.images.opening import MAX_PIXELS
+from sanakit.images.opening import MAX_PIXELS, open_image
 from sanakit.pipelines.inpaint import expand
+from sanakit.pipelines.request import Request
 from sanakit.pipelines.result import Result
+from sanakit.pipelines.upscale.redraw import Enlargement
 from sanakit.serve.engine.clip_engine import ClipEvent
+from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.engine.engine import Engine
+from sanakit.serve.engine.enlarging import enlargement_of
 from sanakit.serve.engine.ticket import AcceptedRequest, Drawn, Event, Failed, Finished, Ticket
 from sanakit.serve.web.history import History
 from sanakit.serve.web.settings import Wish, styles
@@ -140,6 +144,10 @@ class TabDrawings:
         if ticket is not None:
             ticket.cancel()
 
+    def is_drawing(self, session: str) -> bool:
+        """Return whether a session draws already."""
+        return session in self._running
+
 
 class Studio:
     """The work behind the page. engine: shared with the API, if there is one."""
@@ -157,7 +165,7 @@ class Studio:
         def submit(on_event: Callable[[Event | ClipEvent], None]) -> Ticket:
             # An image that is not done yet has not been looked at by the filter.
             previews = self.engine.image_filter is None
-            return self.engine.submit(self._check(wish, edit), on_event, previews=previews)
+            return self.engine.submit(self.check(wish, edit), on_event, previews=previews)
 
         def keep(result: Result) -> View:
             names = self._keep(room, result)
@@ -169,7 +177,38 @@ class Studio:
         """Stop what a session draws, within one step; nothing where nothing is drawn."""
         self._drawings.cancel(session)
 
-    def _check(self, wish: Wish, edit: Edit | None):
+    def is_drawing(self, session: str) -> bool:
+        """Return whether a session draws already."""
+        return self._drawings.is_drawing(session)
+
+    def enlarge(
+        self, session: str, room: str, model: str, name: str, factor: float
+    ) -> AsyncGenerator[View, None]:
+        """Enlarge an image of a room's, as `TabDrawings.follow` does. factor: of its sides."""
+        plans: list[Enlargement] = []
+
+        def submit(on_event: Callable[[Event | ClipEvent], None]) -> AcceptedRequest[Result]:
+            file, made = self.history.file(room, name), self.history.metadata(room, name)
+            width, height = header_size(file)
+            with self.engine.decoding.turn(round(width * height * (1 + factor * factor))):
+                plan = enlargement_of(self.engine.specs[model], open_image(file, "The image"), made, factor)
+            plans.append(plan)
+            if plan.request is not None:
+                previews = self.engine.image_filter is None
+                return self.engine.submit(plan.request, on_event, previews=previews)
+            ticket = AcceptedRequest[Result](lambda: None, on_event, previews=False)
+            ticket.tell(Finished(ticket, plan.result))
+            return ticket
+
+        def keep(result: Result) -> View:
+            larger = result if plans[0].request is None else plans[0].finished(result)
+            names = self._keep(room, larger)
+            return View(state="done", message="", done=1.0, names=names, warnings=larger.warnings)
+
+        return self._drawings.follow(session, 1, submit, keep)
+
+    def check(self, wish: Wish, edit: Edit | None) -> Request:
+        """Check what is wished; blocks for a moment. Raises SanaError."""
         spec = self.engine.specs.get(wish.model)
         words = wish.words(styles(spec) if spec else {})
         shown = sum(one["image"].width * one["image"].height for one in wish.control)

@@ -78,6 +78,7 @@ def theme() -> gr.themes.Base:
 
 
 CSS = Path(__file__).with_name("page.css")
+ICON = str(Path(__file__).with_name("favicon.svg"))
 
 # Ctrl+Enter (or Cmd) draws from anywhere, Escape cancels; the button with the half-moon switches the shade.
 JS = """

@@ -24,9 +24,13 @@ def preview_html(view: View) -> str:
             cells.append('<div class="blank"></div>')
         else:
             cells.append(f'<img alt="Preview of image {number}" src="{data_uri(preview)}">')
-    columns = min(len(cells), 2) if len(cells) < 5 else -(-len(cells) // 2)
-    many = f' many" style="--columns: {columns}' if len(cells) > 1 else ""
+    many = f' many" style="--columns: {grid_columns(len(cells))}' if len(cells) > 1 else ""
     return f'<div class="cells{many}">{"".join(cells)}</div>'
+
+
+def grid_columns(images: int) -> int:
+    """Return the number of columns that so many images have side by side: two rows, more of many."""
+    return min(images, 2) if images < 5 else min(-(-images // 2), 6)
 
 
 def status_html(view: View) -> str:

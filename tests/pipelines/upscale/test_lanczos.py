@@ -68,6 +68,6 @@ def test_other_factors_are_refused(factor: object) -> None:
 
 
 def test_a_size_is_rounded_and_limited() -> None:
-    assert enlarged_size(Image.new("L", (33, 20)), checked_factor(np.float32(1.5))) == (50, 30)
+    assert enlarged_size((33, 20), checked_factor(np.float32(1.5))) == (50, 30)
     with pytest.raises(SettingsError, match="9600x9600 px would be made"):
-        enlarged_size(Image.new("L", (1200, 1200)), 8)
+        enlarged_size((1200, 1200), 8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,3 +26,18 @@ def draw(studio: Studio, wish: Wish, edit: Edit | None = None, room: str = SHARE
 
 def small(prompt: str = "a red apple", **settings: Any) -> Wish:
     return Wish(**(SMALL | {"prompt": prompt} | settings))
+
+
+# What the button sends: the panel's values, and the editor's.
+VALUES = ["pocket", "a lemon", "Plain", "", 64, 64, 2, 2.5, "cfg", "dpm", "7", 1, False]
+VALUES += [None, "Whole image", 0.6, 0, 0, 0, 0]
+VISITOR: Any = SimpleNamespace(session_hash="tab-1", username=None)
+
+
+def all_of(updates: AsyncIterator[dict]) -> list[dict]:
+    """What an event's function yields, in order."""
+
+    async def follow() -> list[dict]:
+        return [update async for update in updates]
+
+    return asyncio.run(follow())

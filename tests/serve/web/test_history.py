@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import stat
 import threading
 import time
@@ -14,9 +15,11 @@ from PIL import Image
 
 from sanakit.errors import SettingsError
 from sanakit.images.image import encode
+from sanakit.images.settings import metadata_of
 from sanakit.serve.jobs.storage import ImageStore
 from sanakit.serve.server import delete_before
-from sanakit.serve.web.history import SHARED, History
+from sanakit.serve.web import history as history_module
+from sanakit.serve.web.history import SHARED, SMALL, History
 from tests.serve.web.drawing import METADATA
 
 
@@ -85,7 +88,61 @@ def test_copies_lie_in_the_folder_that_was_named_for_their_owner_alone(tmp_path:
     assert not path.parent.exists()
 
 
+def test_what_lies_beside_an_old_image_goes_with_it(tmp_path: Path) -> None:
+    history = History(ImageStore(tmp_path))
+    name = history.add(SHARED, Image.new("RGB", (8, 8)), METADATA)
+    history.mark(SHARED, name, True)
+    history.small(SHARED, name)
+    eight_days_ago = f"{(time.time_ns() // 1000) - 8 * 86_400 * 10**6:017d}"
+    for file in history.store.names():
+        history.store.put(file.replace(name[18:35], eight_days_ago), history.store.get(file))
+    assert len(history.store.names()) == 6
+    assert delete_before(history.store, 7) == 3
+    assert all(file.startswith(name[:-4]) for file in history.store.names())
+
+
 # History
+
+
+def test_a_small_image_is_made_once_holds_the_settings_and_is_bounded(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = history.add(SHARED, Image.new("RGB", (900, 300), "red"), METADATA)
+    small = history.small(SHARED, name)
+    with Image.open(io.BytesIO(small)) as image:
+        assert image.size == (SMALL, round(SMALL / 3))
+        assert metadata_of(image) == METADATA
+    assert history.about(SHARED, name) == METADATA
+    monkeypatch.setattr(history_module, "open_image", lambda *_: pytest.fail("it was opened whole"))
+    again = History(history.store)
+    assert (again.small(SHARED, name), again.about(SHARED, name)) == (small, METADATA)
+
+
+def test_another_rooms_images_are_neither_read_marked_nor_deleted(history: History) -> None:
+    name = history.add("tab 1", Image.new("RGB", (8, 8)), METADATA)
+    history.about("tab 1", name)
+    for forbidden in (
+        lambda: history.small("tab 2", name),
+        lambda: history.about("tab 2", name),
+        lambda: history.read("tab 2", name),
+        lambda: history.mark("tab 2", name, True),
+        lambda: history.delete("tab 2", [name]),
+        lambda: history.time("tab 2", name),
+        lambda: history.about(SHARED, name),
+    ):
+        with pytest.raises(SettingsError):
+            forbidden()
+    assert history.names("tab 1") == [name]
+    assert history.favourites("tab 1") == set()
+
+
+def test_one_name_that_may_not_be_deleted_keeps_all(history: History) -> None:
+    name = history.add(SHARED, Image.new("RGB", (8, 8)), METADATA)
+    with pytest.raises(SettingsError, match="belongs to a job"):
+        history.delete(SHARED, [name, f"job_{'0' * 32}-0.png"])
+    assert history.names(SHARED) == [name]
+    assert history.delete(SHARED, [name, name]) == 1
+    assert history.store.names() == []
 
 
 def test_the_history_survives_a_restart_newest_first_byte_for_byte(tmp_path: Path) -> None:
@@ -98,7 +155,8 @@ def test_the_history_survives_a_restart_newest_first_byte_for_byte(tmp_path: Pat
     assert after.names(SHARED) == names[::-1]
     assert after.file(SHARED, names[0]).read_bytes() == store.get(names[0])
     assert after.metadata(SHARED, names[1]) == METADATA | {"seed": 1}
-    assert max(Image.open(after.thumbnail(SHARED, names[0])).size) <= 384
+    with Image.open(io.BytesIO(after.small(SHARED, names[0]))) as small:
+        assert small.size == (64, 64)
 
 
 def test_rooms_are_separate_and_names_lead_nowhere_else(history: History) -> None:

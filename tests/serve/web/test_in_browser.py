@@ -116,7 +116,7 @@ class Visitor:
 
     def done(self) -> None:
         self.wait("[data-state=done]")
-        self.until(lambda: self.all("#pictures .media-button img, #pictures .preview img"))
+        self.until(lambda: self.all("#pictures img"))
 
     def paint(self) -> None:
         """Paint over the middle of the image in the editor."""
@@ -197,7 +197,7 @@ def test_several_pictures_are_shown_side_by_side_and_then_to_choose_from(visit: 
     page.done()
     page.shot("four-pictures")
     before = page.value("#stage-command textarea, #stage-command input")
-    page.click("#pictures .thumbnails button:nth-child(3)")
+    page.click("#pictures .grid-container button:nth-of-type(3)")
     page.until(lambda: page.value("#stage-command textarea, #stage-command input") != before)
 
 
@@ -279,7 +279,7 @@ def test_the_gallery_outlives_the_visit_and_gives_files_with_their_settings(
     page.done()
     again = visit()
     again.mode("Gallery")
-    again.click("#grid .thumbnail-item")
+    again.click("#grid button[data-name]")
     again.wait("#chosen img")
     again.shot("gallery")
     downloads = tmp_path / "downloads"
@@ -291,7 +291,7 @@ def test_the_gallery_outlives_the_visit_and_gives_files_with_their_settings(
     again.click("#chosen-restore")
     again.until(lambda: again.value("#prompt textarea") == "a lemon")
     again.mode("Gallery")
-    again.click("#grid .thumbnail-item")
+    again.click("#grid button[data-name]")
     again.click("#chosen-edit")
     again.until(lambda: again.shows("#source"))
 

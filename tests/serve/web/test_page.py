@@ -220,7 +220,7 @@ def test_a_png_restores_its_settings_and_others_are_refused(page: Page, tmp_path
     assert restored[page.panel.seed] == str(2**63 - 1)  # more digits than a browser's numbers hold
     path.write_bytes(encode(Image.new("RGB", (8, 8)), "PNG"))
     with pytest.raises(SettingsError, match="no settings"):
-        web_settings.settings_of(path)
+        page.restore_file(str(path), "pocket")
 
 
 @pytest.mark.parametrize(
@@ -234,11 +234,9 @@ def test_a_png_restores_its_settings_and_others_are_refused(page: Page, tmp_path
         {"guidance_kind": "x"},
     ],
 )
-def test_a_png_with_impossible_settings_is_refused(tmp_path: Path, broken: dict) -> None:
-    path = tmp_path / "drawn.png"
-    path.write_bytes(encode(Image.new("RGB", (8, 8)), "PNG", METADATA | broken))
+def test_a_file_with_impossible_settings_is_refused(broken: dict) -> None:
     with pytest.raises(SettingsError):
-        web_settings.settings_of(path)
+        web_settings.checked_settings(METADATA | broken)
 
 
 def test_a_picture_that_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(page: Page) -> None:

@@ -12,6 +12,7 @@ from sanakit.images.image import Metadata
 from sanakit.pipelines.video.chunk_request import FEW_STEP
 from sanakit.pipelines.video.request import VideoSpec
 from sanakit.serve.engine.decoding import DecodingTurns
+from sanakit.serve.web.kept.details import make_record
 from sanakit.serve.web.panel import (
     make_buttons,
     make_models,
@@ -22,7 +23,7 @@ from sanakit.serve.web.panel import (
     make_strengths,
     make_weights,
 )
-from sanakit.serve.web.parts import check_layers, make_record
+from sanakit.serve.web.parts import check_layers
 from sanakit.serve.web.settings import CUSTOM, example
 from sanakit.serve.web.video.settings import (
     SAMPLING,

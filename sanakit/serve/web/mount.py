@@ -36,7 +36,7 @@ from sanakit.serve.web.parts import VIDEO, make_head, make_mode
 from sanakit.serve.web.style import CSS, JS, theme
 from sanakit.serve.web.video.tab import VideoTab
 
-OPEN = ("/health", "/ready", "/metrics", "/openapi.json")  # to all, by whatever name; /v1/ has its own guard
+OPEN = ("/health", "/ready", "/metrics", "/openapi.json", "/docs")  # to all; /v1/ has its own guard
 MAX_UPLOAD = 20_000_000  # bytes
 UPLOADS = "uploads"  # in the page's folder
 MOST_WAITING = 64  # events of all visitors that wait for their turn

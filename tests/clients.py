@@ -5,9 +5,10 @@
     python tests/clients.py --site FOLDER        also Python packages of `pip install --target FOLDER`
 
 `sana serve` and `sana ui` run with the embedded model in a temporary folder, first without keys, then with
-one; and `sana serve` with a tiny video model of random numbers. Names of absent clients are printed. openai, gradio_client and schemathesis are in the extra dev; litellm
-and httpie are on PyPI; exiftool, pngcheck, imagemagick, webp and jpeginfo are packages of Debian. Exit code 1
-if anything is wrong. pytest does not collect this file.
+one; and `sana serve` with a tiny video model of random numbers. Names of absent clients are printed. openai,
+gradio_client and schemathesis are in the extra dev; litellm and httpie are on PyPI; exiftool, pngcheck,
+imagemagick, webp, jpeginfo and ffmpeg are packages of Debian. Exit code 1 if anything is wrong. pytest does
+not collect this file.
 """
 
 from __future__ import annotations

@@ -56,11 +56,11 @@ def use_openai_videos(client: Client, served: Served) -> None:
         assert video.id in ids
         assert api.videos.retrieve(video.id).status == "completed"
         assert api.videos.delete(video.id).deleted
-        with refuses(openai.NotFoundError, video.id):
+        with refuses(openai.NotFoundError, "There is no such video"):
             api.videos.retrieve(video.id)
     with client.does("a video before it is there"):
         waiting = api.videos.create(**WORDS, extra_body=SETTINGS | {"steps": 200})  # pyright: ignore
-        with refuses(openai.ConflictError, "download it when it is completed"):
+        with refuses(openai.ConflictError, "ask for its state until it is completed"):
             api.videos.download_content(waiting.id)
         assert api.videos.delete(waiting.id).deleted
     with client.does("unknown field"), refuses(openai.BadRequestError, "did you mean 'frames'"):

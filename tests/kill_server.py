@@ -289,7 +289,7 @@ def _serve(material: Material, folder: Path, pipe: Any, lease: float | None) -> 
         settings = ServerSettings(
             models=(str(material.model),), port=0, data=folder, device="cpu", max_batch=1
         )
-        serve(settings, lambda address, models: pipe.send(address))
+        serve(settings, lambda address, *models: pipe.send(address))
 
 
 def until(condition: Callable[[], object], pause: float = 0.01) -> bool:

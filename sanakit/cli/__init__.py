@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             traceback.print_exception(error)
         code = _complain(str(error))
     except UsageError as error:
-        code = _complain(f"{usage_sentence(error)} {_hint(error, words)}")
+        hint = _hint(error, words)
+        code = _complain(f"{usage_sentence(error, answered=bool(hint))} {hint}")
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough: sana models | head; typer ends so too

@@ -67,11 +67,13 @@ def enable_completion(environment: Mapping[str, str]) -> None:
         completion_init()
 
 
-def usage_sentence(error: Any) -> str:
+def usage_sentence(error: Any, *, answered: bool = False) -> str:
     """Return what is wrong with a command line, and the command that shows what is allowed.
 
-    error: a UsageError.
+    error: a UsageError. answered: the caller says what to use instead, so no option is guessed.
     """
+    if answered and getattr(error, "possibilities", None):
+        error.possibilities = None
     message = error.format_message().replace("Value error, ", "").replace("'?", "'").rstrip(".")
     command = error.ctx.command_path if error.ctx is not None else "sana"
     return f"{message}. `{command} --help` shows what is allowed."

@@ -31,7 +31,7 @@ NAMED = 3  # lines of the file that one warning names
 
 def draw_prompts(
     prompts: Path,
-    output: Path | None,
+    output: str | None,
     *,
     model: str,
     loading: dict[str, Any],
@@ -49,7 +49,7 @@ def draw_prompts(
     defaults, steering: settings of rows that do not have their own. workers: processes of Ray; None: this
     one.
     """
-    folder = Path(prompts.stem) if output is None else output.expanduser()
+    folder = Path(prompts.stem if output is None else output).expanduser()
     started = time.monotonic()
     with progress_bar() as show, ExitStack() as stack:
         from sanakit.adapters.pipeline import open_adapters, record_of

@@ -25,7 +25,12 @@ def best_of(
     count: Annotated[
         int,
         typer.Option(
-            "--count", "-n", metavar="N", min=1, help="Candidates to draw: this seed and those after it."
+            "--count",
+            "--num-images",
+            "-n",
+            metavar="N",
+            min=1,
+            help="Candidates to draw: this seed and those after it.",
         ),
     ] = 16,
     keep: Annotated[int, typer.Option(metavar="K", min=1, help="Images to keep.")] = 1,

@@ -71,13 +71,13 @@ NumImages = Annotated[
     ),
 ]
 Output = Annotated[
-    Path | None,
+    str | None,  # a path would lose the slash that says "a folder"
     typer.Option(
         "--output",
         "-o",
         metavar="FILE",
         show_default="sana-SEED.png",
-        help="Or a folder/ for sana-SEED.png; several get -1, -2, ... in their names.",
+        help="Or a folder/ for sana-SEED.png, which is made; several get -1, -2, ... in their names.",
     ),
 ]
 From = Annotated[

@@ -27,7 +27,7 @@ PROMPTS = (  # and what stands for {}
     ("a fox and a ({})", "star"),
     ("a penguin and a ({})", "red balloon"),
     ("a strawberry and a ({})", "tent"),
-    ("an apple on a ({}) background", "yellow"),
+    ("a dog on a ({}) background", "green"),
     ("a ({}) car", "blue"),
 )
 SIDE, LABEL = 128, 60  # pixels

@@ -123,7 +123,11 @@ def _sana(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """From a sentence to an image or a clip, with the SANA family of models."""
+    """From a sentence to an image or a clip, with the SANA family of models.
+
+    Begin with: sana generate "a red apple". What the model inside knows: sana models pocket. A page in the
+    browser: sana ui. All options of a command: sana help COMMAND.
+    """
     if version:
         print(f"sana {__version__}")
     elif context.invoked_subcommand is None:

@@ -7,7 +7,6 @@ from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 
-
 from sanakit.serve.http.docs.examples import EXAMPLES
 from sanakit.serve.http.docs.page import docs_page
 

@@ -125,8 +125,8 @@ def _sana(
 ) -> None:
     """From a sentence to an image or a clip, with the SANA family of models.
 
-    Begin with: sana generate "a red apple". What the model inside knows: sana models pocket. A page in the
-    browser: sana ui. All options of a command: sana help COMMAND.
+    Begin with: sana generate "a red apple". The things that the model inside knows: sana models pocket. A
+    page in the browser: sana ui. All options of a command: sana help COMMAND.
     """
     if version:
         print(f"sana {__version__}")

@@ -27,7 +27,7 @@ PROMPT = (
     "position, background and style. Two sentences, only what can be seen."
 )
 CLIP_PROMPT = (
-    "The picture shows frames of one clip in their order, row by row. Describe the clip for somebody who "
+    "The image shows frames of one clip in their order, row by row. Describe the clip for somebody who "
     "will film it: the subject first, then what moves and how, the place, the light, the camera and the "
     "style. Two sentences on the clip itself, not on the frames."
 )

@@ -1,4 +1,4 @@
-"""What a captioner or scorer is shown of a sample: an image, or some frames of a clip in one image.
+"""The image that captioners and scorers see of a sample: itself, or some frames of a clip in one image.
 
 Frames are spread evenly: of n frames each is the middle of an nth of the clip, so a single one is its middle.
 They stand in a grid, row by row in their order, each scaled so that the whole is within LONGEST_SIDE.

@@ -5,9 +5,10 @@
     python tests/clients.py --site FOLDER        also Python packages of `pip install --target FOLDER`
 
 `sana serve` and `sana ui` run with the embedded model in a temporary folder, first without keys, then with
-one. Names of absent clients are printed. openai, gradio_client and schemathesis are in the extra dev; litellm
-and httpie are on PyPI; exiftool, pngcheck, imagemagick, webp and jpeginfo are packages of Debian. Exit code 1
-if anything is wrong. pytest does not collect this file.
+one; and `sana serve` with a tiny video model of random numbers. Names of absent clients are printed. openai,
+gradio_client and schemathesis are in the extra dev; litellm and httpie are on PyPI; exiftool, pngcheck,
+imagemagick, webp, jpeginfo and ffmpeg are packages of Debian. Exit code 1 if anything is wrong. pytest does
+not collect this file.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from real_clients.calls import Served
 from real_clients.comfy import draw_workflows
 from real_clients.files import validate, write_files
 from real_clients.report import Client, Report
+from real_clients.videos import use_docs, use_openai_videos, validate_videos
 
 
 @contextmanager
@@ -85,7 +87,7 @@ KINDS = {
 def main() -> int:
     """Use the clients that were asked for; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    choices = [*KINDS, "comfyui", "files"]
+    choices = [*KINDS, "videos", "comfyui", "files"]
     parser.add_argument("--only", nargs="+", choices=choices, default=choices, metavar="CLIENT")
     parser.add_argument("--site", type=Path, metavar="FOLDER", help="more packages; ours come first")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave everything in this new folder")
@@ -97,7 +99,10 @@ def main() -> int:
         folder = Path(asked.keep or place).resolve()
         folder.mkdir(parents=True, exist_ok=not asked.keep)
         try:
-            _use_servers(report, folder, asked.only, site)
+            if KINDS.keys() & {*asked.only}:
+                _use_servers(report, folder, asked.only, site)
+            if "videos" in asked.only:
+                _use_videos(report, folder)
             if "comfyui" in asked.only:
                 draw_workflows(report, folder / "comfyui")
             if "files" in asked.only:
@@ -113,17 +118,12 @@ def _use_servers(report: Report, folder: Path, names: list[str], site: str | Non
     """Start both servers, use all clients without keys, make a key, and use them with it."""
     from sanakit.serve.jobs.keys import KeyStore
 
-    noise = np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)
-    Image.fromarray(noise).save(folder / "image.png")
-    mask = Image.new("L", (128, 96))
-    mask.paste(255, (0, 0, 64, 96))
-    mask.save(folder / "mask.png")
+    sent = *_pictures(folder), site
     limits = ("--max-steps", "10", "--max-side", "256")
     with (
         serving("serve", folder / "data", *limits) as api,
         serving("ui", folder / "ui-data", "--no-open") as page,
     ):
-        sent = folder / "image.png", folder / "mask.png", site
         servers = [Served(api, folder / "data", *sent), Served(page, folder / "ui-data", *sent)]
         chosen = [(kind, kind.found(report)) for name, kind in KINDS.items() if name in names]
         present = [(kind, client, servers[kind.of_page]) for kind, client in chosen if client is not None]
@@ -138,6 +138,31 @@ def _use_servers(report: Report, folder: Path, names: list[str], site: str | Non
         for kind, client, served in present:
             if kind.keyed is not None:
                 kind.keyed(client, served, keys[served.address])
+
+
+def _use_videos(report: Report, folder: Path) -> None:
+    """Start a server that draws images and clips, and have the clients make some."""
+    # of the tests, which are a package of the repository's root
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
+    from tests.pipelines.video.tiny import save_tiny
+
+    model = save_tiny(folder / "tiny-video")
+    with serving("serve", folder / "videos", "--model", "pocket", "--model", str(model)) as address:
+        served = Served(address, folder / "videos", *_pictures(folder), None)
+        if (client := report.package("openai")) is not None:
+            use_openai_videos(client, served)
+        use_docs(report, served)
+        validate_videos(report, served)
+
+
+def _pictures(folder: Path) -> tuple[Path, Path]:
+    """Write an image of noise and a mask of its left half; return both."""
+    image, mask = folder / "image.png", folder / "mask.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)).save(image)
+    left = Image.new("L", (128, 96))
+    left.paste(255, (0, 0, 64, 96))
+    left.save(mask)
+    return image, mask
 
 
 if __name__ == "__main__":

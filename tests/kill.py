@@ -6,7 +6,8 @@
 
 Training, drawing a file of prompts, caching latents and converting run to the end once, undisturbed. Then
 they are killed and begun again by the same command until they are done, and the results are compared to the
-bit. A server is killed while a client sends it jobs (`kill_server.py`). Moments are drawn from the seed, as
+bit. A server is killed while a client sends it jobs (`kill_server.py`), or asks for clips
+(`kill_videos.py`). Moments are drawn from the seed, as
 parts of the undisturbed time. The command is the real one, in a process that is forked, so that torch is
 loaded once. Nothing temporary may be left once the work is done, and nothing half made may open as a model.
 Exit code 1 if anything differs. pytest does not collect this file.
@@ -36,6 +37,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 from bad_inputs.tiny import make_images, make_model, make_prompts
 from kill_server import FORK, PATIENCE, Material, Outcome, besiege_server
+from kill_videos import besiege_videos
 
 STEPS, PICTURES = 12, 18
 # Imported before anything is forked: moments are to fall into the work, not into imports.
@@ -231,6 +233,9 @@ WORK: dict[str, tuple[Work, Comparison, Callable[[Material, Path, Path], list[st
 }
 
 
+SERVERS = {"serving": besiege_server, "videos": besiege_videos}
+
+
 def besiege(name: str, material: Material, folder: Path, kills: int, rng: random.Random) -> Outcome:
     """Kill one kind of work so many times, in as many rounds as that takes; compare each round's result."""
     act, compare, look = WORK[name]
@@ -293,7 +298,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=10, help="of each kind (10)")
     parser.add_argument("--seed", type=int, default=0)
-    kinds = [*WORK, "serving"]
+    kinds = [*WORK, *SERVERS]
     parser.add_argument("--only", nargs="+", choices=kinds, default=kinds, metavar="KIND")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave everything in this new folder")
     asked = parser.parse_args()
@@ -312,7 +317,7 @@ def main() -> int:
         )
         for kind in asked.only:
             rng, began = random.Random(f"{kind} {asked.seed}"), time.monotonic()
-            siege = besiege_server if kind == "serving" else partial(besiege, kind)
+            siege = SERVERS.get(kind) or partial(besiege, kind)
             outcomes[kind] = found = siege(material, folder / kind, asked.kills, rng)
             cells = (found.kills, found.struck or "", found.units, found.told, len(found.faults), found.left)
             print(f"| {kind} | {' | '.join(map(str, cells))} | {time.monotonic() - began:.0f} |", flush=True)

@@ -77,7 +77,7 @@ def besiege_server(material: Material, folder: Path, kills: int, rng: random.Ran
     whole, killed = folder / "whole", folder / "killed"
     for place in (whole, killed):
         place.mkdir(parents=True)
-    with _Server(material, whole) as server:
+    with Server(material, whole) as server:
         began = time.monotonic()
         address = server.address
         starting = time.monotonic() - began
@@ -118,7 +118,7 @@ class _Siege:
         """Kill one server at a moment, and look at what it left. Raises StuckError."""
         with ExitStack() as stack:
             lease = LEASE if moment == "beside" else None
-            server = stack.enter_context(_Server(self._material, self._folder, lease))
+            server = stack.enter_context(Server(self._material, self._folder, lease))
             if moment == "starting":
                 time.sleep(self._rng.uniform(0, self._starting))
                 server.kill()
@@ -126,7 +126,7 @@ class _Siege:
                 return
             address, other = server.address, ""
             if moment == "beside":
-                other = stack.enter_context(_Server(self._material, self._folder, lease)).address
+                other = stack.enter_context(Server(self._material, self._folder, lease)).address
             if moment == "accepting":
                 timer = threading.Timer(self._rng.uniform(0, 0.3), server.kill)
                 timer.start()
@@ -144,7 +144,7 @@ class _Siege:
 
     def compare(self, wanted: list[bytes | str]) -> None:
         """Let a last server finish; compare all images with those of the undisturbed one."""
-        with _Server(self._material, self._folder) as server:
+        with Server(self._material, self._folder) as server:
             address = server.address
             for n in range(len(self._ids) + 1):  # a client whose answer was lost asks again; here for all
                 again = _accepted(address, n)
@@ -182,14 +182,14 @@ class _Siege:
     def _wait(self, address: str, moment: str) -> None:
         """Wait for a moment of a server that has jobs. Raises StuckError where none is drawn."""
         oldest = self._open()[0]
-        if not _until(lambda: _job(address, oldest)["status"] in ("running", *ENDED)):
+        if not until(lambda: _job(address, oldest)["status"] in ("running", *ENDED)):
             raise StuckError(f"{oldest} was not begun again within {RESUMED} s after a start")
         if moment == "storing":
             before = self._stored()
-            come = _until(lambda: self._stored() - before, pause=0.0005)
+            come = until(lambda: self._stored() - before, pause=0.0005)
             time.sleep(self._rng.uniform(0, 0.01))
         elif moment == "answering":
-            come = _until(lambda: _job(address, oldest)["status"] in ENDED, pause=0)
+            come = until(lambda: _job(address, oldest)["status"] in ENDED, pause=0)
             time.sleep(self._rng.choice((0, 0, self._rng.uniform(0, 0.02))))
         else:
             come = True
@@ -199,7 +199,7 @@ class _Siege:
 
     def _take_over(self, address: str) -> None:
         """Wait until a server beside a killed one has ended all jobs. Raises StuckError."""
-        if not _until(lambda: all(status in ENDED for _, status, *_ in self._rows())):
+        if not until(lambda: all(status in ENDED for _, status, *_ in self._rows())):
             raise StuckError(f"jobs of a killed server were not taken over within {RESUMED} s by {address}")
         self._look()
 
@@ -242,7 +242,7 @@ class _Siege:
                 self.outcome.struck += 1
 
 
-class _Server:
+class Server:
     """A server in a process of its own, which is killed at the end. lease: seconds; None: its own."""
 
     def __init__(self, material: Material, folder: Path, lease: float | None = None) -> None:
@@ -267,7 +267,7 @@ class _Server:
         self._process.kill()
         self._process.join()
 
-    def __enter__(self) -> _Server:
+    def __enter__(self) -> Server:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -289,10 +289,10 @@ def _serve(material: Material, folder: Path, pipe: Any, lease: float | None) -> 
         settings = ServerSettings(
             models=(str(material.model),), port=0, data=folder, device="cpu", max_batch=1
         )
-        serve(settings, lambda address, models: pipe.send(address))
+        serve(settings, lambda address, *models: pipe.send(address))
 
 
-def _until(condition: Callable[[], object], pause: float = 0.01) -> bool:
+def until(condition: Callable[[], object], pause: float = 0.01) -> bool:
     """Wait until a condition holds; return whether it did in time. An OSError means "not yet"."""
     until = time.monotonic() + RESUMED
     while time.monotonic() < until:

@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             traceback.print_exception(error)
         code = _complain(str(error))
     except UsageError as error:
-        code = _complain(f"{usage_sentence(error)} {_hint(error, words)}")
+        hint = _hint(error, words)
+        code = _complain(f"{usage_sentence(error, answered=bool(hint))} {hint}")
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough: sana models | head; typer ends so too
@@ -122,7 +123,11 @@ def _sana(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """From a sentence to an image or a clip, with the SANA family of models."""
+    """From a sentence to an image or a clip, with the SANA family of models.
+
+    Begin with: sana generate "a red apple". The things that the model inside knows: sana models pocket. A
+    page in the browser: sana ui. All options of a command: sana help COMMAND.
+    """
     if version:
         print(f"sana {__version__}")
     elif context.invoked_subcommand is None:

@@ -7,7 +7,7 @@
 
 The command line counts more than either. Options that belong to one call, such as a seed, have no defaults.
 A key that does not exist is refused in the file, and told in the environment, where other programs may have
-put it.
+put it. true and false are values of switches alone, such as compile; else 14 and "14" are the same.
 """
 
 from __future__ import annotations
@@ -76,15 +76,33 @@ def _from_file(text: str, path: Path, commands: Commands, found: Defaults) -> No
         raise SettingsError(f"{path} is not TOML ({error}): mend it or remove it.") from None
     tables = {name: value for name, value in content.items() if isinstance(value, dict)}
     for name, value in content.items():
-        if name not in tables and not _set_where_drawn(_spelt(name), value, commands, found):
+        if name in tables:
+            continue
+        having = [commands[command] for command in DRAWING if _spelt(name) in commands.get(command, ())]
+        if not having:
             raise SettingsError(_unknown(f"{path}: {name}", name, _drawing(commands)))
+        written = _written(value, having[0][_spelt(name)], f"{path}: {name}")
+        _set_where_drawn(_spelt(name), written, commands, found)
     for command, table in tables.items():
         if command not in commands:
             raise SettingsError(_unknown(f"{path}: [{command}]", command, commands))
         for name, value in table.items():
             if _spelt(name) not in commands[command]:
                 raise SettingsError(_unknown(f"{path}: [{command}] {name}", name, commands[command]))
-            _set(command, commands[command][_spelt(name)], value, found)
+            option = commands[command][_spelt(name)]
+            _set(command, option, _written(value, option, f"{path}: [{command}] {name}"), found)
+
+
+def _written(value: Any, option: Option, where: str) -> Any:
+    """Return a value of the file as one types it: text, a list of texts, or true and false of a switch.
+
+    Raises SettingsError for true and false elsewhere, which would pass for 1 and 0.
+    """
+    if isinstance(value, list) and option.repeated:
+        return [_written(one, option, where) for one in value]
+    if isinstance(value, bool) and not option.switch:
+        raise SettingsError(f"{where} = {str(value).lower()}, but it takes a value: write that.")
+    return value if isinstance(value, bool) else str(value)
 
 
 def _from_environment(environment: Mapping[str, str], commands: Commands, found: Defaults) -> None:

@@ -12,17 +12,14 @@ OTHERS = {
     ),
     "--batch-count": (
         "--num-images",
-        "--count",
         "--num-clips",
     ),
     "--n-iter": (
         "--num-images",
-        "--count",
         "--num-clips",
     ),
     "--num-images-per-prompt": (
         "--num-images",
-        "--count",
         "--num-clips",
     ),
     "--cfg": ("--guidance",),
@@ -59,7 +56,7 @@ INSTEAD = {
     "--prompt": "the prompt alone, in quotes",
 }
 # Ours of one command -> ours of another.
-ELSEWHERE = {"--num-images": ("--count", "--num-clips"), "--num-clips": ("--num-images", "--count")}
+ELSEWHERE = {"--num-images": ("--num-clips",), "--num-clips": ("--num-images",)}
 
 
 def ours(option: str, known: Collection[str], *, prompted: bool) -> str:

@@ -1,4 +1,4 @@
-"""`sana train`: run a recipe. Settings of a recipe are changed in `recipes/`, not by options."""
+"""`sana train`: run a recipe. Its common settings are options; the others are changed in `recipes/`."""
 
 from __future__ import annotations
 
@@ -71,20 +71,33 @@ def train(
             metavar="PX",
             min=32,
             show_default="the model's own",
-            help="Resolution: side of a square in pixels.",
+            help="Resolution: side of a square in pixels (finetune, lora, dreambooth, control, "
+            "sprint-teacher, sprint, pretrain, enlarge).",
         ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, show_default="recipe's own", help="Images a step."),
+        typer.Option(
+            metavar="N",
+            min=1,
+            show_default="recipe's own",
+            help="Images a step (finetune, lora, dreambooth, control, sprint-teacher, sprint).",
+        ),
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(metavar="X", show_default="recipe's own", help="Learning rate."),
+        typer.Option(
+            metavar="X", show_default="recipe's own", help="Learning rate (of recipes of one stage)."
+        ),
     ] = None,
     rank: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, show_default="recipe's own", help="Rank of the adapter."),
+        typer.Option(
+            metavar="N",
+            min=1,
+            show_default="recipe's own",
+            help="Rank of the adapter (lora, dreambooth, reinforce, pocket-rl).",
+        ),
     ] = None,
     caption: Annotated[
         str | None,

@@ -18,10 +18,11 @@ UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
 
 
 class Option(NamedTuple):
-    """An option of a command: the parameter that it fills, and whether it may be repeated."""
+    """An option of a command: the parameter that it fills, whether it may be repeated, or takes no value."""
 
     parameter: str
     repeated: bool = False
+    switch: bool = False
 
 
 # A command's words behind `sana` -> its options, by their long names without dashes in front.
@@ -40,7 +41,7 @@ def option_names(command: Any, words: str = "") -> Commands:
     found: dict[str, Mapping[str, Option]] = {}
     if words:
         found[words] = {
-            name[2:]: Option(one.name, one.multiple)
+            name[2:]: Option(one.name, one.multiple, one.is_flag)
             for one in command.params
             if one.param_type_name == "option"
             for name in one.opts
@@ -66,11 +67,13 @@ def enable_completion(environment: Mapping[str, str]) -> None:
         completion_init()
 
 
-def usage_sentence(error: Any) -> str:
+def usage_sentence(error: Any, *, answered: bool = False) -> str:
     """Return what is wrong with a command line, and the command that shows what is allowed.
 
-    error: a UsageError.
+    error: a UsageError. answered: the caller says what to use instead, so no option is guessed.
     """
+    if answered and getattr(error, "possibilities", None):
+        error.possibilities = None
     message = error.format_message().replace("Value error, ", "").replace("'?", "'").rstrip(".")
     command = error.ctx.command_path if error.ctx is not None else "sana"
     return f"{message}. `{command} --help` shows what is allowed."

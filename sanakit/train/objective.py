@@ -104,3 +104,10 @@ class Ending(Protocol):
         answer depends on belongs to `model`.
         """
         ...
+
+
+@runtime_checkable
+class Beside(Protocol):
+    """An objective that trains parts beside a frozen model, through whose blocks the gradients pass."""
+
+    base: nn.Module  # the frozen model

@@ -5,6 +5,7 @@ The folder's sanakit.json wins over its scheduler file, and that over the catalo
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -37,6 +38,7 @@ from sanakit.weights.precision import RULES
 from sanakit.weights.read.files import open_component
 
 OFFERED = ("styles", "example_prompts", "sizes", "control_models")  # keys of sanakit.json that a page shows
+OF_CLIPS = ("frames", "fps", "negative_prompt", "motion", "chunks")  # defaults that `weights/video` reads
 MAX_TOKENS = 300  # text features of a prompt, in all published models
 _ALLOWED = {str: "text without NUL and lone surrogates"}
 MOST = 1e9  # of any number in a folder's defaults
@@ -96,8 +98,9 @@ def load_settings(path: str | os.PathLike[str]) -> ModelSettings:
         settings = replace(settings, **scheduler)
     things = source.path / KNOWN_THINGS
     told: dict[str, Any] = {"known_things": things if things.is_file() else None}
-    told["notes"] = (*source.notes, *part_notes(source))
-    return replace(settings, **_from_ours(source) | told)
+    ours = _from_ours(source)
+    told["notes"] = (*source.notes, *part_notes(source), *unused_defaults(source))
+    return replace(settings, **ours | told)
 
 
 def part_notes(source: ModelSource) -> tuple[str, ...]:
@@ -112,6 +115,17 @@ def part_notes(source: ModelSource) -> tuple[str, ...]:
             recognised(files)
             notes += files.notes
     return tuple(notes)
+
+
+def unused_defaults(source: ModelSource) -> list[str]:
+    """Return a note on the keys of a folder's defaults that nothing reads: newer ones, or misspelt."""
+    known = {known.name for known in fields(ModelSettings)}
+    known |= set(OF_CLIPS) if source.makes_clips or source.makes_worlds else set()
+    if not (unknown := [key for key in source.ours().get("defaults", {}) if key not in known]):
+        return []
+    near = difflib.get_close_matches(unknown[0], sorted(known), n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return [f"{source.path / OURS} sets {', '.join(unknown)}, which no default is called: not used.{hint}"]
 
 
 def load_configs(path: str | os.PathLike[str]) -> tuple[SanaConfig, DCAEConfig]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +16,7 @@ import pytest
 
 import sanakit
 from sanakit.cli.evaluation.evaluate import SHARES
+from sanakit.cli.train import RECIPES
 from sanakit.pocket.evaluate.report import PocketReport
 from sanakit.text.known_things import FILE, KnownThings
 from sanakit.train.report import Progress
@@ -176,6 +180,21 @@ def test_train_hands_on_what_was_asked_for(sana, started: list[tuple]) -> None:
     expected |= {"smoke": False, "more": {"rank": 4, "class_prompts": ("a",), "repeats": {"x": 2}}}
     assert started == [("pocket", expected)]
     assert json.loads(outcome.out)["last"]["loss"] == 0.25
+
+
+@pytest.mark.parametrize("option", ["resolution", "batch-size", "rank"])
+def test_recipes_that_an_option_of_train_names_take_it(sana, option: str) -> None:
+    shown = " ".join(sana("train", "--help").out.split())
+    named = re.search(rf"--{option} \S+ [^(]*\(([^)]*)\)", shown)
+    assert named is not None
+    for recipe in named[1].split(", "):
+        module, function = RECIPES[recipe.replace("- ", "-")]  # a name that the help breaks over two lines
+        taken = inspect.signature(getattr(import_module(module), function)).parameters
+        assert option.replace("-", "_") in taken, recipe
+
+
+def test_the_help_begins_with_what_to_type_first(sana) -> None:
+    assert 'sana generate "a red apple"' in " ".join(sana("help").out.split())
 
 
 def test_data_pocket_builds_and_tells_how_much(sana, monkeypatch: pytest.MonkeyPatch) -> None:

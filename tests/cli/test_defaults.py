@@ -16,7 +16,7 @@ COMMANDS = {
     "generate": {"model": MODEL, "steps": STEPS, "seed": Option("seed"), "adapter": ADAPTER},
     "edit": {"model": MODEL, "steps": STEPS, "guidance-kind": Option("guidance_kind")},
     "data cache": {"model": MODEL, "batch-size": Option("batch_size")},
-    "train": {"steps": STEPS, "compile": Option("compiled")},
+    "train": {"steps": STEPS, "compile": Option("compiled", switch=True)},
 }
 
 
@@ -42,8 +42,8 @@ def test_a_key_is_of_every_command_that_draws_images_and_a_tables_of_one(written
     """A default for drawing must not shorten a training."""
     environment = written('model = "own"\nsteps = 9\n[generate]\nsteps = 14\n[train]\ncompile = true\n')
     assert read_defaults(COMMANDS, environment) == {
-        "generate": {"model": "own", "steps": 14},
-        "edit": {"model": "own", "steps": 9},
+        "generate": {"model": "own", "steps": "14"},
+        "edit": {"model": "own", "steps": "9"},
         "train": {"compiled": True},
     }
 
@@ -83,11 +83,26 @@ def test_one_value_of_an_option_that_may_be_repeated_is_a_list_of_it(written) ->
         ("compile = true", "compile is not a setting"),
         ("[generat]\nsteps = 3", r"\[generat\] is not a setting: did you mean generate?"),
         ("steps =", "is not TOML"),
+        ("steps = true", "steps = true, but it takes a value"),
+        ("[train]\nsteps = false", r"\[train\] steps = false, but it takes a value"),
+        ('adapter = ["a", true]', "adapter = true, but it takes a value"),
     ],
 )
 def test_mistakes_in_the_file_are_refused_by_name(written, text: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         read_defaults(COMMANDS, written(text))
+
+
+@pytest.mark.parametrize("value", ["14.5", "[3]", "1979-05-27", "{a = 1}"])
+def test_a_value_of_another_type_is_refused_as_if_it_were_typed(sana, tmp_path: Path, value: str) -> None:
+    """A fraction of steps is not rounded, and a list does not end in a traceback."""
+    path = config_file({"XDG_CONFIG_HOME": str(tmp_path / "config")})
+    path.parent.mkdir(parents=True)
+    path.write_text(f"[generate]\nsteps = {value}\n", encoding="utf-8")
+    outcome = sana("generate", "a fox")
+    assert outcome.code == 2
+    assert "steps" in outcome.err
+    assert outcome.err.endswith(f"The value is from {path}.\n")
 
 
 def test_an_unknown_variable_is_told_and_changes_nothing(written, capsys) -> None:

@@ -12,7 +12,9 @@ def test_other_programs_names_are_answered_with_ours(sana) -> None:
     assert sana("edit", "a.png", "b", "--num-inference-steps", "3").err.endswith("Use --steps.\n")
     assert sana("generate", "a", "--init-img", "a.png").err.endswith("or sana video PROMPT --image IMAGE.\n")
     assert not sana("bench", "--cfg-scale", "3").err.endswith("Use --guidance.\n")
-    assert sana("best-of", "a", "--num-images", "3").err.endswith("Use --count.\n")
+    told = sana("generate", "--prompt", "a").err
+    assert told.endswith("Use the prompt alone, in quotes.\n")
+    assert "Possible options" not in told  # guesses beside an answer
     assert sana("video", "a", "--num-images", "3").err.endswith("Use --num-clips.\n")
     assert "alone" not in sana("evaluate", "pocket", "--prompt", "x").err
 

@@ -74,6 +74,14 @@ def test_a_rate_of_folders_is_refused_where_none_can_be(tmp_path: Path, tar: Cal
             open_source(place, CLIPS, frame_rate=Fraction(8))
 
 
+def test_a_rate_that_no_folder_needs_is_refused(tmp_path: Path) -> None:
+    """A folder that states its rate, and a file: neither takes the one that was given."""
+    counted(tmp_path / "a.webp", 3)
+    counted(tmp_path / "run", 3, rate=4)
+    with pytest.raises(DataError, match=r"without a rate of its own.*leave it out \(--folder-fps\)"):
+        open_source(tmp_path, CLIPS, frame_rate=Fraction(8))
+
+
 def test_a_frame_that_changes_or_goes_is_another_source_and_told(place: Path) -> None:
     prints = [open_source(place, CLIPS).fingerprint()]
     (place / "v1.2" / "run" / "000003.png").write_bytes(b"x")

@@ -112,6 +112,16 @@ def test_a_wrong_default_is_refused(tiny, defaults):
         load_settings(tiny.folder)
 
 
+def test_a_default_of_no_known_name_is_told_and_the_others_hold(tiny):
+    """A folder of a newer version still opens; a misspelt key is not passed over in silence."""
+    assert load_settings(tiny.folder).notes == ()
+    change(tiny.folder / "sanakit.json", defaults={"stesp": 3, "guidance": 2.0, "frames": 9})
+    settings = load_settings(tiny.folder)
+    assert (settings.steps, settings.guidance) == (20, 2.0)
+    (note,) = settings.notes
+    assert "sets stesp, frames, which no default is called: not used. Did you mean steps?" in note
+
+
 def test_a_wrong_precision_rule_is_refused(tiny):
     change(tiny.folder / "sanakit.json", precision="float8")
     with pytest.raises(WeightsError, match="precision = 'float8'; it must be any"):

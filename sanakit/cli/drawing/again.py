@@ -166,7 +166,7 @@ def _control(recall: Recall, record: str) -> None:
     if one.net in CONTROLNETS:
         recall.fill({"control_model": one.net})
     model = recall.options["model"]
-    net = control_model_for(model, recall.options["control_model"], file)
+    net = control_model_for(model, recall.options["control_model"], file is not None)
     names = [label.rpartition("@")[0] for label in controlnets_for(model, net).values()]
     if one.net and names and one.net not in names:
         recall.notes.append(

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from sanakit.cli.drawing.options import HintName, steering_option
+from sanakit.cli.drawing.options import HintName, control_model_for, steering_option
 from sanakit.cli.terminal import print_json, progress_bar
 from sanakit.errors import SettingsError
 
@@ -31,7 +31,7 @@ NAMED = 3  # lines of the file that one warning names
 
 def draw_prompts(
     prompts: Path,
-    output: Path | None,
+    output: str | None,
     *,
     model: str,
     loading: dict[str, Any],
@@ -49,7 +49,7 @@ def draw_prompts(
     defaults, steering: settings of rows that do not have their own. workers: processes of Ray; None: this
     one.
     """
-    folder = Path(prompts.stem) if output is None else output.expanduser()
+    folder = Path(prompts.stem if output is None else output).expanduser()
     started = time.monotonic()
     with progress_bar() as show, ExitStack() as stack:
         from sanakit.adapters.pipeline import open_adapters, record_of
@@ -68,7 +68,9 @@ def draw_prompts(
         defaults = defaults | {"width": width, "height": height}
         opened = open_adapters(model, loading["adapters"])
         spec = ModelSpec.of(load_settings(model), *load_configs(model))
-        nets = controlnets_for(model, loading["control_model"])
+        given = loading["control_model"]
+        net = control_model_for(model, given, steered=True)  # rows may name images to steer by
+        nets = controlnets_for(model, net)
         spec = replace(spec, adapters=record_of(opened), controlnets=len(nets), nets=tuple(nets.values()))
         spec = replace(spec, fingerprint=first_digits(model))
         file, kind, scale, (start, end) = steering
@@ -77,7 +79,8 @@ def draw_prompts(
         usual = StoredControl(path=path, kind=cast(HintName, kind), scale=scale, start=start, end=end)
         check = partial(check_request, spec)
         entries = read_prompts(prompts, check, seed=seed or 0, control=usual, **defaults)
-        _check_used(steering, loading["control_model"], entries)
+        _check_used(steering, given, entries)
+        loading = loading | {"control_model": net if any(one.control for one in entries) else given}
         weights = drawn_by(model, loading.get("plan"))
         stack.enter_context(held(folder))
         done = finished(entries, folder, weights, overwrite=overwrite)

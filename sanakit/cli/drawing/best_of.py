@@ -25,7 +25,12 @@ def best_of(
     count: Annotated[
         int,
         typer.Option(
-            "--count", "-n", metavar="N", min=1, help="Candidates to draw: this seed and those after it."
+            "--count",
+            "--num-images",
+            "-n",
+            metavar="N",
+            min=1,
+            help="Candidates to draw: this seed and those after it.",
         ),
     ] = 16,
     keep: Annotated[int, typer.Option(metavar="K", min=1, help="Images to keep.")] = 1,
@@ -83,7 +88,7 @@ def best_of(
         width, height = parse_size(size) if size is not None else (None, None)
         outputs = outputs_of(output, keep)
         words = (control, control_kind, control_scale, control_range)
-        control_model = option.control_model_for(model, control_model, control)
+        control_model = option.control_model_for(model, control_model, control is not None)
         shown = option.control_image(*words, model=model, control_model=control_model)
         score = clip_scorer(judge, device=device)
         pipe = TextToImage.from_pretrained(

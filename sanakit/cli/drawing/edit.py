@@ -132,7 +132,7 @@ def edit(
         words |= {"solver": solver, "dialect": dialect, "seed": seed, "num_images": num_images}
         words |= {"guidance_kind": guidance_kind, "prompt_weights": prompt_weights}
         words |= {} if strength is None else {"strength": checked_strength(strength)}
-        control_model = option.control_model_for(model, control_model, control)
+        control_model = option.control_model_for(model, control_model, control is not None)
         words["control"] = option.control_image(
             *(control, control_kind, control_scale, control_range), model=model, control_model=control_model
         )

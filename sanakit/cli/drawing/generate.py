@@ -109,7 +109,9 @@ def generate(
     settings |= {"num_images": num_images, "guidance_kind": guidance_kind, "prompt_weights": prompt_weights}
     loading: dict[str, Any] = {"device": device, "dtype": dtype, "memory": memory, "plan": plan}
     loading |= {"compile": compiled, "adapters": option.parse_adapters(adapter)}
-    loading["control_model"] = control_model = option.control_model_for(model, control_model, control)
+    loading["control_model"] = control_model = option.control_model_for(
+        model, control_model, control is not None
+    )
     words = (control, control_kind, control_scale, control_range)
     if prompts is not None:
         others = {

@@ -71,13 +71,13 @@ NumImages = Annotated[
     ),
 ]
 Output = Annotated[
-    Path | None,
+    str | None,  # a path would lose the slash that says "a folder"
     typer.Option(
         "--output",
         "-o",
         metavar="FILE",
         show_default="sana-SEED.png",
-        help="Or a folder/ for sana-SEED.png; several get -1, -2, ... in their names.",
+        help="Or a folder/ for sana-SEED.png, which is made; several get -1, -2, ... in their names.",
     ),
 ]
 From = Annotated[
@@ -254,12 +254,12 @@ def steering_option(
     return next((name for name, value in given.items() if value), None)
 
 
-def control_model_for(model: str, given: str | None, image: Path | None) -> str | None:
-    """Return the ControlNet to load: the one given, else the first that the model offers if an image steers.
+def control_model_for(model: str, given: str | None, steered: bool) -> str | None:
+    """Return the ControlNet to load: the one given, else the first that the model offers if images steer it.
 
     None: the model's own, or none. Only headers and settings are read.
     """
-    if given is not None or image is None:
+    if given is not None or not steered:
         return given
     from sanakit.weights.control import controlnets_of
     from sanakit.weights.settings import load_settings

@@ -25,22 +25,25 @@ class Outputs:
     paths: tuple[Path, ...] = ()
 
 
-def outputs_of(output: Path | None, num_images: int) -> Outputs:
+def outputs_of(named: str | None, num_images: int) -> Outputs:
     """Return the files to write, `fox.png`, or `fox-1.png`, `fox-2.png`, ... for several images.
 
-    output: a file or a folder; None: this folder. Raises OutputError.
+    named: a file or a folder; None: this folder. A folder that ends in a slash is made, in one that exists.
+    Raises OutputError.
     """
     from sanakit.images.image import FORMATS
 
-    if output is None:
+    if named is None:
         return Outputs(_writable(Path()))
-    output = output.expanduser()
+    output = Path(named).expanduser()
+    if named.endswith(("/", os.sep)) and not os.path.lexists(output):
+        _writable(output.parent)
+        output.mkdir()
     if os.path.isdir(output):
         return Outputs(_writable(output))
     if output.suffix.lower() not in FORMATS:
         raise OutputError(
-            f"{output} cannot be written: end the name in one of {', '.join(FORMATS)}, or name a folder that "
-            "exists."
+            f"{output} cannot be written: end the name in one of {', '.join(FORMATS)}, or in / for a folder."
         )
     _writable(output.parent)
     paths = tuple(numbered(output, num_images))

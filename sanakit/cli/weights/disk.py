@@ -50,6 +50,8 @@ def list_here(as_json: AsJson = False, debug: Debug = False) -> None:
         used = model.last_used[:10] or model.kind
         print(f"{model.name:<{width}}{size_in_bytes(model.bytes):>9}  {used:<11} {model.path}")
         print(f"{'':<{width}}{'':>9}  {model.licence or 'licence: see the card on the Hub'}")
+        if not model.whole:
+            print(f"{'':<{width}}{'':>9}  in part: `sana pull {model.name}` completes it")
     if shelf.others:
         size = size_in_bytes(shelf.other_bytes)
         print(f"{shelf.others} other repositories in the Hub's cache, {size}: `hf cache ls` lists them.")

@@ -26,6 +26,11 @@ PROMPT = (
     "Describe this picture for somebody who will draw it: the subject first, then its parts, colours, "
     "position, background and style. Two sentences, only what can be seen."
 )
+CLIP_PROMPT = (
+    "The image shows frames of one clip in their order, row by row. Describe the clip for somebody who "
+    "will film it: the subject first, then what moves and how, the place, the light, the camera and the "
+    "style. Two sentences on the clip itself, not on the frames."
+)
 MAX_TOKENS = 160  # of an answer
 LONGEST_SIDE = 1024  # pixels of what a model gets; servers scale more down, and are paid for it
 
@@ -46,15 +51,20 @@ def transformers_captioner(
     return lambda images: [_plain(text) for text in ask(images, prompt)]
 
 
-def captioner_name(model: str | os.PathLike[str], prompt: str = PROMPT, *, remote: bool = False) -> str:
+def captioner_name(
+    model: str | os.PathLike[str], prompt: str = PROMPT, *, frames: int | None = None, remote: bool = False
+) -> str:
     """Return the source of a model's captions: its name, and what else decides on them.
 
-    That is which weights it has and what it is asked. remote: a server has it, and its name is all that is
-    known. Raises ModelNotFoundError, or WeightsError for a folder without weights.
+    That is which weights it has, what it is asked, and how many frames of a clip it is shown; None: images.
+    remote: a server has it, and its name is all that is known. Raises ModelNotFoundError, or WeightsError for
+    a folder without weights.
     """
+    shown = () if frames is None else (f"{frames} frames",)
     if remote:
-        return told_apart(model) if prompt == PROMPT else told_apart(model, prompt)
-    return told_apart(model, str(fingerprint_weights(fetch_files(os.fspath(model), PATTERNS))), prompt)
+        return told_apart(model, *(() if prompt == PROMPT else (prompt,)), *shown)
+    weights = fingerprint_weights(fetch_files(os.fspath(model), PATTERNS))
+    return told_apart(model, str(weights), prompt, *shown)
 
 
 def endpoint_captioner(

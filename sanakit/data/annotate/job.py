@@ -9,7 +9,6 @@ A job defines the work (Captioning, Scoring) and loads its model. `run_here` run
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -18,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
-from sanakit.data.annotate.captioner import LONGEST_SIDE, Captioner
+from sanakit.data.annotate.captioner import Captioner
+from sanakit.data.annotate.shown import read_sample
 from sanakit.data.read.captions import Caption
-from sanakit.data.read.decode import decode, image_size
 from sanakit.data.read.sidecar import Known, SidecarWriter, merged, read_sidecar
 from sanakit.errors import DataError, SettingsError
 
@@ -143,9 +142,11 @@ class AnnotationReport:
     broken: key and reason of unreadable images or captions.   unanswered: keys of those
     for which the model had no answer.   bare: keys of those without captions to score. The next run tries all
     three again.   ignored: what the source holds besides images and is not used, by name -> reason.
+    samples: "images" or "clips", which all of this holds for alike.
     """
 
     sidecar: Path
+    samples: str = "images"
     done: int = 0
     kept: int = 0
     broken: dict[str, str] = field(default_factory=dict)
@@ -170,9 +171,11 @@ def annotate(
     show("reading", 0, len(source))
     todo, bare, broken = waiting(source, job, sidecar)
     kept = len(source) - len(todo) - len(bare) - len(broken)
-    ignored = dict(source.ignored)
+    ignored, samples = dict(source.ignored), source.medium.plural
     if not todo:
-        return AnnotationReport(sidecar=sidecar, kept=kept, broken=broken, bare=bare, ignored=ignored)
+        return AnnotationReport(
+            sidecar=sidecar, samples=samples, kept=kept, broken=broken, bare=bare, ignored=ignored
+        )
     done, unanswered = 0, []
     with SidecarWriter(sidecar) as writer:
         show(job.verb, 0, len(todo))
@@ -187,6 +190,7 @@ def annotate(
             show(job.verb, count, len(todo))
     return AnnotationReport(
         sidecar=sidecar,
+        samples=samples,
         done=done,
         kept=kept,
         broken=broken,
@@ -222,29 +226,31 @@ def waiting(
 
 
 def run_here(
-    job: AnnotationJob, images: Sequence[Waiting], *, source: Source, batch_size: int = 8
+    job: AnnotationJob, images: Sequence[Waiting], *, source: Source, batch_size: int = 8, frames: int = 1
 ) -> Iterator[Outcome]:
     """Run a job in this process; the next batch is read while the model works on one.
 
-    batch_size: images the model gets at once. Raises SettingsError for one below 1.
+    batch_size: images the model gets at once. frames: of a clip that it is shown, in one image. Raises
+    SettingsError for either below 1.
     """
-    if batch_size < 1:
-        raise SettingsError(f"batch_size is {batch_size}: it must be at least 1.")
+    for name, value in (("batch_size", batch_size), ("frames", frames)):
+        if value < 1:
+            raise SettingsError(f"{name} is {value}: it must be at least 1.")
     batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
     with ThreadPoolExecutor(max_workers=READERS) as pool:
-        coming = [pool.submit(read_image, source, one) for one in batches[0]]
+        coming = [pool.submit(read_sample, source, one.index, frames) for one in batches[0]]
         model = job.load()
         for number, batch in enumerate(batches):
             opened = [one.result() for one in coming]
             following = batches[number + 1] if number + 1 < len(batches) else []
-            coming = [pool.submit(read_image, source, one) for one in following]
+            coming = [pool.submit(read_sample, source, one.index, frames) for one in following]
             yield from annotate_batch(job, model, batch, opened)
 
 
 def annotate_batch(
     job: AnnotationJob, model: Any, batch: Sequence[Waiting], opened: Sequence[Image.Image | str]
 ) -> list[Outcome]:
-    """Run a job on opened images. opened: results of `read_image`."""
+    """Run a job on opened images. opened: results of `read_sample`."""
     good = [(one, image) for one, image in zip(batch, opened, strict=True) if not isinstance(image, str)]
     broken = [
         Outcome(key=one.key, broken=reason)
@@ -257,18 +263,6 @@ def annotate_batch(
     return broken + [
         Outcome(key=one.key, captions=captions) for (one, _), captions in zip(good, answers, strict=True)
     ]
-
-
-def read_image(source: Source, image: Waiting) -> Image.Image | str:
-    """Return an image, RGB, upright, on white, scaled down to LONGEST_SIDE; or why it cannot be read."""
-    try:
-        content = source.read(image.index)
-        height, width = image_size(io.BytesIO(content))
-        scale = min(1.0, LONGEST_SIDE / max(height, width))
-        pixels = decode(content, max(1, round(height * scale)), max(1, round(width * scale)))
-    except (DataError, OSError) as error:
-        return str(error)
-    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
 def _check_number(name: str, wanted: int, came: int) -> None:

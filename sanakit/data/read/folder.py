@@ -70,6 +70,12 @@ class FolderSource:
     def __len__(self) -> int:
         return len(self._names)
 
+    @property
+    def uses_rate(self) -> bool:
+        """Return whether a folder of frames here takes the rate that was given for all."""
+        stated = (f"{name}/{INDEX}" in files for name, files in self._folders.items())
+        return self.frame_rate is not None and not all(stated)
+
     def key(self, index: int) -> str:
         """Return the image's path in the folder, with forward slashes."""
         return self._names[index]

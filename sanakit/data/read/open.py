@@ -37,6 +37,7 @@ def open_source(
     place: a folder, a .tar file, a pattern of them ("shards/{000..099}.tar", "shards/*.tar"), a .parquet file
     or pattern, or "hub:organisation/name". medium: what is read there; other files are among `ignored`.
     frame_rate: frames a second of folders of frames that do not say it themselves; None: they are ignored.
+    A rate that no folder needs is refused.
     Captions and scores of the place's captions.jsonl are added (see `sidecar`). Raises DataError, which says
     what was found instead, and MissingExtraError for parquet and Hugging Face data sets without the extra
     `train`.
@@ -47,6 +48,11 @@ def open_source(
         raise DataError(
             f"{text} is not a folder of clips, so no folders of frames are read in it: leave their rate out "
             "(--folder-fps)."
+        )
+    if isinstance(source, FolderSource) and frame_rate is not None and not source.uses_rate:
+        raise DataError(
+            f"{text} holds no folder of frames without a rate of its own, so one for all changes nothing: "
+            "leave it out (--folder-fps)."
         )
     if not len(source):
         raise DataError(f"{text} holds no {medium.plural}{_instead(source, medium)}: give {_kinds(medium)}.")

@@ -3,7 +3,7 @@
 A request passes the outer layer (id, log, figures, headers), CORS where origins are allowed, guard (keys),
 body limit, and reaches a route of images_api, jobs_api, videos_api, worlds_api, stored_images_api or one of
 the few below. Nothing draws here. FastAPI's pages of documentation fetch scripts from other machines and are
-off; /openapi.json is there.
+off; /docs is a page of our own, and /openapi.json is there.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from sanakit.serve.engine.engine import Engine
 from sanakit.serve.engine.world_engine import WorldEngine
 from sanakit.serve.http.access import Access, AccessGuard, bearer
 from sanakit.serve.http.answers import answers, finish_schema
+from sanakit.serve.http.docs.page import add_docs
 from sanakit.serve.http.door import BodyLimit, HeadRequests, OuterLayer
 from sanakit.serve.http.failures import install
 from sanakit.serve.http.images_api import images_api
@@ -94,6 +95,7 @@ def create_app(
     app.include_router(stored_images_api(service))
     _add_models(app, service, keyed)
     _add_watch(app, service)
+    add_docs(app, videos=clips is not None)
     finish_schema(app, settings.max_steps, settings.max_frames)
     return app
 

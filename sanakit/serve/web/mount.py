@@ -45,7 +45,7 @@ from sanakit.serve.web.world.panel import CSS as WORLD_CSS
 from sanakit.serve.web.world.routes import page_walks
 from sanakit.serve.web.world.tab import WorldTab
 
-OPEN = ("/health", "/ready", "/metrics", "/openapi.json")  # to all, by whatever name; /v1/ has its own guard
+OPEN = ("/health", "/ready", "/metrics", "/openapi.json", "/docs")  # to all; /v1/ has its own guard
 MAX_UPLOAD = 20_000_000  # bytes
 UPLOADS = "uploads"  # in the page's folder
 MOST_WAITING = 64  # events of all visitors that wait for their turn

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from datetime import timedelta
@@ -25,10 +25,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sanakit.errors import PeerError, SanaError
+from sanakit.errors import PeerError, SanaError, SettingsError
 from sanakit.models.gemma2 import Layer
 from sanakit.ops.torch_private import process_store
-from sanakit.train.objective import Alternating
+from sanakit.train.objective import Alternating, Beside
 from sanakit.train.parts import Share
 
 if TYPE_CHECKING:
@@ -118,16 +118,27 @@ def choose(config: TrainConfig, model: nn.Module, share: Share) -> str:
 
 
 class LossModule(nn.Module):
-    """An objective's loss as a module's forward, for DDP and FSDP2 to wrap."""
+    """An objective's loss as a module's forward, for DDP and FSDP2 to wrap.
 
-    def __init__(self, objective: Objective) -> None:
+    again: blocks of a frozen model that run again in the backward pass. They do so in here alone: its copies
+    with other matrices, which are measured and drawn from, would inherit the first one's.
+    """
+
+    def __init__(self, objective: Objective, again: Sequence[nn.Module] = ()) -> None:
         super().__init__()
         self.model = objective.model
         self.compute = objective.loss
+        self._again = tuple(again)  # not modules of this one, which are trained
 
     def forward(self, batch: Any) -> Tensor:
         """Loss of a part of a global batch."""
-        return self.compute(batch)
+        for block in self._again:
+            _compute_again(block)
+        try:
+            return self.compute(batch)
+        finally:
+            for block in self._again:
+                del block.forward
 
 
 def spread(objective: Objective, config: TrainConfig, share: Share) -> nn.Module:
@@ -135,13 +146,18 @@ def spread(objective: Objective, config: TrainConfig, share: Share) -> nn.Module
 
     Gradients are averaged over ranks: multiply a part's loss by the number of ranks to add parts up. Under
     FSDP2 the parameters of `objective.model` become DTensors, in place: make optimisers afterwards.
+    Raises SettingsError for `recompute` where there is nothing to compute again.
     """
     kind = choose(config, objective.model, share)
-    losses = LossModule(objective)
+    passed: list[nn.Module] = []
     if config.recompute:
-        for block in blocks(objective.model):
-            # On the instance, so that names stay, and below what compile and FSDP2 put around __call__.
-            block.forward = partial(_recomputed, block.forward)  # pyright: ignore[reportAttributeAccessIssue]
+        trained = blocks(objective.model)
+        passed = blocks(objective.base, frozen=True) if isinstance(objective, Beside) else []
+        if not trained and not passed:
+            raise SettingsError("recompute is True, but no blocks are trained or passed here: leave it out.")
+        for block in trained:
+            _compute_again(block)
+    losses = LossModule(objective, passed)
     if kind == "alone":
         return losses
     if kind == "ddp":
@@ -152,6 +168,12 @@ def spread(objective: Objective, config: TrainConfig, share: Share) -> nn.Module
     return _shard(losses, objective.model, config)
 
 
+def _compute_again(block: nn.Module) -> None:
+    """Let a block run again in backward passes, until `forward` is deleted from it."""
+    # On the instance, so that names stay, and below what compile and FSDP2 put around __call__.
+    block.forward = partial(_recomputed, block.forward)  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def _recomputed(forward: Callable[..., Any], *values: Any, **named: Any) -> Any:
     """Run a block, and again in the backward pass if there is one; forward derivatives know no such thing."""
     if not torch.is_grad_enabled():
@@ -159,12 +181,13 @@ def _recomputed(forward: Callable[..., Any], *values: Any, **named: Any) -> Any:
     return checkpoint(forward, *values, use_reentrant=False, preserve_rng_state=False, **named)
 
 
-def blocks(model: nn.Module) -> list[nn.Module]:
+def blocks(model: nn.Module, *, frozen: bool = False) -> list[nn.Module]:
     """Return a model's repeated parts (members of module lists), which are gathered and recomputed one by
     one.
 
     Left out are what is frozen (it may be run by other methods than forward) and Gemma's layers, which run
-    twice a batch and hand keys and values on beside their output.
+    twice a batch and hand keys and values on beside their output. frozen: take the blocks of a frozen
+    transformer, with adapters or without.
     """
     found: list[nn.Module] = []
     waiting = [model]
@@ -178,7 +201,7 @@ def blocks(model: nn.Module) -> list[nn.Module]:
                 for block in child
                 if not isinstance(block, Layer)
                 and any(True for _ in block.parameters())
-                and all(parameter.requires_grad for parameter in block.parameters())
+                and (frozen or all(parameter.requires_grad for parameter in block.parameters()))
             ]
     return found
 

@@ -52,7 +52,7 @@ from sanakit.weights.layouts.released import examined, size_name, steered_name
 from sanakit.weights.layouts.video_vae import open_video_vae
 from sanakit.weights.layouts.wan_vae import KIND
 from sanakit.weights.read.files import TensorFiles, open_component
-from sanakit.weights.settings import ModelSettings, load_settings, part_notes
+from sanakit.weights.settings import ModelSettings, load_settings, part_notes, unused_defaults
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,7 +125,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
         resolution=transformer_config(source).sample_size * PIXELS_PER_LATENT if drawn else 0,
         known_things=len(things.things) if things else 0,
         known_words=sum(map(len, things.things.values())) if things else 0,
-        notes=(*source.notes, *part_notes(source)),
+        notes=(*source.notes, *part_notes(source), *unused_defaults(source)),
     )
 
 

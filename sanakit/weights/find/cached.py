@@ -29,6 +29,7 @@ class ModelHere:
     bytes: int
     last_used: str  # UTC, as ISO 8601; "" of an embedded model
     licence: str  # "" where it is unknown
+    whole: bool = True  # False: a download that was interrupted, or of some parts only
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,4 +117,5 @@ def _described(repo: Download) -> ModelHere:
         bytes=repo.bytes,
         last_used=datetime.fromtimestamp(repo.last_used, UTC).isoformat(timespec="seconds"),
         licence=entry.licence if entry else "",
+        whole=repo.whole,
     )

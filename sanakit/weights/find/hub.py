@@ -126,6 +126,13 @@ class Download:
     last_used: float  # seconds since 1970
     commits: dict[str, Path]  # what is here of it, and where
 
+    @property
+    def whole(self) -> bool:
+        """Whether one of the commits has all parts of a model with their weights, or an official .pth."""
+        places, variants = self.commits.values(), (None, "fp16", "bf16")
+        official = any(True for path in places for _ in path.glob("*.pth"))
+        return official or any(_has(path, PARTS, kind) for path in places for kind in variants)
+
 
 def downloads() -> list[Download]:
     """Return the repositories of models in the Hub's cache. The network is not used."""
@@ -204,14 +211,17 @@ def _from_cache(repo: str, parts: tuple[str, ...], variant: str | None) -> Path 
         folder = Path(snapshot_download(repo, local_files_only=True))
     except OSError:
         return None
+    return folder if _has(folder, parts, variant) else None
+
+
+def _has(folder: Path, parts: tuple[str, ...], variant: str | None) -> bool:
+    """Return whether a download has all the parts whole; one of a single part has that one."""
     if not (folder / "model_index.json").is_file():
-        return folder if (folder / "config.json").is_file() and _is_whole(folder, variant) else None
-    for part in parts:
-        if not (folder / part).is_dir():
-            return None
-        if part in WEIGHTED and not _is_whole(folder / part, variant):
-            return None
-    return folder
+        return (folder / "config.json").is_file() and _is_whole(folder, variant)
+    return all(
+        (folder / part).is_dir() and (part not in WEIGHTED or _is_whole(folder / part, variant))
+        for part in parts
+    )
 
 
 def _is_whole(folder: Path, variant: str | None) -> bool:

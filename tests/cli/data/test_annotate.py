@@ -7,10 +7,14 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from sanakit.data.annotate import captioner, scoring
+from sanakit.data.medium import CLIPS
+from sanakit.data.read.open import open_source
+from tests.data.clip_files import LEVEL, counted
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +82,7 @@ def test_captions_and_scores_land_beside_the_pictures(sana, pictures: Path, mode
     scored = sana("data", "score", "pictures", "--json")
     assert json.loads(scored.out) == {
         "sidecar": str(pictures / "captions.jsonl"),
+        "samples": "images",
         "done": 2,
         "kept": 0,
         "broken": {},
@@ -116,6 +121,9 @@ def test_the_key_comes_from_the_environment_and_is_never_shown(
         (["caption", "pictures"], "--model"),
         (["caption", "nowhere", "--model", "m"], "nowhere"),
         (["score", "hub:org/name"], ""),
+        (["caption", "pictures", "--model", "m", "--folder-fps", "8"], "use it with --frames"),
+        (["caption", "pictures", "--model", "m", "--frames", "0"], "--frames"),
+        (["caption", "pictures", "--model", "m", "--frames", "1"], "holds no clips, but images (a.png)"),
         (["score", "pictures", "--batch", "0"], "--batch"),
         (["score", "pictures", "--cluster", "0"], "--cluster"),
     ],
@@ -133,3 +141,38 @@ def test_without_ray_the_extra_is_named(sana, pictures: Path, monkeypatch: pytes
     done = sana(*ASK, "--cluster", 2)
     assert done.code == 2
     assert "sanakit[cluster]" in done.err
+
+
+def test_clips_are_described_by_frames_of_each(sana, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The middle frame alone, or a grid; one question does not pass for the other."""
+    sizes, questions = [], []
+
+    def endpoint(url: str, model: str, key: str | None, *, prompt: str, concurrency: int):
+        questions.append(prompt)
+
+        def answer(images: list[Image.Image]) -> list[str]:
+            sizes.extend(image.size for image in images)
+            return [str(round(np.asarray(image)[16, 16, 0] / LEVEL)) for image in images]
+
+        return answer
+
+    monkeypatch.setattr(captioner, "endpoint_captioner", endpoint)
+    counted(Path("clips") / "a.webp", 9)
+    counted(Path("clips") / "run", 5)
+    words = ("data", "caption", "clips", *ASK[3:])
+    done = sana(*words, "--frames", 1)
+    assert (done.code, done.out) == (0, f"{Path('clips/captions.jsonl')}  2 clips captioned\n")
+    again = sana(*words, "--frames", 4)
+    assert again.out == f"{Path('clips/captions.jsonl')}  2 clips captioned\n"
+    assert sizes == [(32, 32), (32, 32), (64, 64), (64, 64)]
+    assert questions == [captioner.PROMPT, captioner.CLIP_PROMPT]
+    source = open_source("clips", CLIPS)
+    found = [[caption.text for caption in source.captions(index)] for index in range(len(source))]
+    assert found == [["4", "1"], ["2", "0"]]
+
+
+def test_a_place_of_clips_is_refused_where_images_are_asked_for(sana) -> None:
+    counted(Path("clips") / "a.gif", 3)
+    done = sana("data", "caption", "clips", *ASK[3:])
+    assert done.code == 2
+    assert "holds no images, but clips (a.gif)" in done.err

@@ -67,6 +67,6 @@ def test_a_plan_quantises_the_model(sana, tiny: Path) -> None:
 
 
 def test_keeping_more_than_are_drawn_is_refused(sana, tiny: Path) -> None:
-    outcome = sana("best-of", "a fox", "--model", tiny, "--count", 2, "--keep", 3)
+    outcome = sana("best-of", "a fox", "--model", tiny, "--num-images", 2, "--keep", 3)
     assert (outcome.code, outcome.out) == (2, "")
     assert "keep" in outcome.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import get_args
 
@@ -19,6 +20,7 @@ from sanakit.models.sana import Sana, SanaConfig
 from sanakit.pipelines.text_to_image import TextToImage
 from sanakit.weights import load_transformer, save_controlnet
 from sanakit.weights.control import ControlFile
+from sanakit.weights.find import catalog
 
 
 @pytest.fixture
@@ -32,8 +34,6 @@ def hint(tmp_path: Path) -> Path:
 @pytest.fixture
 def two_blocks(tiny: Path) -> Path:
     """The tiny model with its one block twice, as a ControlNet has fewer copies than a model has blocks."""
-    import json
-
     from safetensors.torch import load_file, save_file
 
     config = tiny / "transformer" / "config.json"
@@ -51,6 +51,10 @@ def net(two_blocks: Path, tmp_path: Path) -> Path:
     made = ControlNet.of(base, 1)
     torch.nn.init.normal_(made.controlnet[0].after_proj.weight, std=0.5)
     return save_controlnet(tmp_path / "net", made, base)
+
+
+def pixels(image: Path) -> bytes:
+    return Image.open(image).tobytes()
 
 
 def mark(image: Path) -> str:
@@ -134,6 +138,33 @@ def test_rows_are_steered_as_single_images_are(sana, two_blocks, net, hint, tmp_
         drawn = Path("o") / f"{number + 1:05}-{prompt.replace(' ', '-')}.png"
         assert drawn.read_bytes() == Path("one.png").read_bytes()
     assert sana(*words, "--output", "o").out.startswith("o  0 drawn, 3 were there")
+
+
+def test_rows_are_steered_by_the_controlnet_that_a_model_offers(
+    sana, monkeypatch, two_blocks, net, hint, tmp_path
+) -> None:
+    """As a single image is: nothing is named. A file without images to steer by loads none."""
+    monkeypatch.setitem(catalog.CONTROLNETS, "tiny-lines", net)
+    settings = two_blocks / "sanakit.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"control_models": ["tiny-lines"]}))
+    file, plain = rows(tmp_path / "far", hint), tmp_path / "plain.txt"
+    plain.write_text("a fox\n")
+    loaded = []
+    load = TextToImage.from_pretrained
+
+    def loading(*words, **settings):
+        loaded.append(settings["control_model"])
+        return load(*words, **settings)
+
+    monkeypatch.setattr(TextToImage, "from_pretrained", loading)
+    words = ("generate", "--model", two_blocks, "--size", "96x64")
+    assert sana(*words, "--prompts", file, "--output", "offered").out.startswith("offered  3 drawn")
+    named = sana(*words, "--prompts", file, "--control-model", net, "--output", "named")
+    assert named.out.startswith("named  3 drawn")
+    assert sana(*words, "--prompts", plain, "--output", "plain").out.startswith("plain  1 drawn")
+    assert loaded == ["tiny-lines", str(net), None]
+    for one in Path("named").glob("*.png"):
+        assert pixels(Path("offered") / one.name) == pixels(one)
 
 
 def test_an_image_for_all_rows_gives_way_to_a_rows_own(sana, two_blocks, net, hint, tmp_path) -> None:

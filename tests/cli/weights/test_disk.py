@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,14 @@ def test_the_list_tells_sizes_places_and_what_is_left_out(sana, removed) -> None
         "pocket",
         "someone/mine",
     ]
+
+
+def test_a_download_that_was_interrupted_is_not_listed_as_whole(sana, removed, monkeypatch) -> None:
+    assert "in part" not in sana("list").out
+    part = replace(MINE, whole=False)
+    monkeypatch.setattr(cached, "models_here", lambda: Shelf(models=(part,), others=0, other_bytes=0))
+    assert sana("list").out.splitlines()[-1].strip() == "in part: `sana pull someone/mine` completes it"
+    assert json.loads(sana("list", "--json").out)["models"][0]["whole"] is False
 
 
 def test_nothing_is_deleted_without_a_yes(sana, removed) -> None:

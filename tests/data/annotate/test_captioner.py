@@ -324,3 +324,10 @@ def test_a_captioner_is_known_by_its_weights_and_its_question(tmp_path: Path) ->
     assert captioner_name(folder, "What is it?") != names[2]
     assert captioner_name("org/seer", remote=True) == "seer"
     assert captioner_name("org/seer", "What is it?", remote=True) != "seer"
+
+
+def test_captions_of_clips_are_known_by_the_number_of_frames_shown() -> None:
+    """Else captions by four frames would pass for those by one, and never be asked for."""
+    names = [captioner_name("org/seer", remote=True, frames=frames) for frames in (None, 1, 4)]
+    assert len({*names}) == 3
+    assert captioner_name("org/seer", "What moves?", remote=True, frames=4) not in names

@@ -198,7 +198,7 @@ def test_an_endless_body_is_not_read_to_its_end(make_parts: Make) -> None:
     [
         ("GET", "/", 404, "not_found"),
         ("GET", "/v1/nothing", 404, "not_found"),
-        ("GET", "/docs", 404, "not_found"),
+        ("GET", "/redoc", 404, "not_found"),
         ("GET", "/v1/models/dall-e-3", 404, "model_not_found"),
         ("GET", "/v1/images/generations", 405, "method_not_allowed"),
         ("PUT", "/v1/jobs", 405, "method_not_allowed"),

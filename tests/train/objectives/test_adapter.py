@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sanakit.adapters.fresh import AdapterSize, fresh_adapter
+from sanakit.errors import SettingsError
 from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.quant.plans import PLANS
@@ -17,6 +18,7 @@ from sanakit.quant.quantize import quantize
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.tokenizer import train_tokenizer
 from sanakit.train.config import TrainConfig
+from sanakit.train.distributed.parallel import spread
 from sanakit.train.feeds.feed import Shown
 from sanakit.train.objectives.adapter import ADAPTER, AdapterObjective
 from sanakit.train.objectives.flow_matching import velocity_errors
@@ -167,6 +169,41 @@ def test_beside_tokens_in_8_bits_gradients_point_the_same_way() -> None:
     few, wide = gradients(speaking(make(plan="int8"))), gradients(speaking(make(plan="int8-weight")))
     one, other = (torch.cat([g.flatten() for g in found.values()]) for found in (few, wide))
     assert nn.functional.cosine_similarity(one, other, dim=0) > 0.99
+
+
+def test_blocks_of_the_frozen_model_are_computed_again_with_the_same_gradients() -> None:
+    """Recomputation holds fewer numbers for the backward pass, and touches no block outside the loss."""
+    objective = speaking(make())
+    plain = gradients(objective)
+    config = TrainConfig(steps=1, batch_size=6, learning_rate=1e-3, recompute=True)
+    held: list[int] = []
+
+    def loss_of(losses) -> Tensor:
+        held.append(0)
+
+        def keep(one: Tensor) -> Tensor:
+            held[-1] += one.numel()
+            return one
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
+            return losses(objective.batch(0, WHOLE))
+
+    loss_of(objective.loss)
+    objective.model.zero_grad()
+    loss_of(spread(objective, config, Share())).backward()
+    assert all("forward" not in vars(block) for block in objective.base.blocks)
+    again = {name: one.grad for name, one in objective.model.named_parameters() if one.grad is not None}
+    assert plain.keys() == again.keys()
+    assert all(torch.equal(one, again[name]) for name, one in plain.items())
+    assert held[1] < 0.5 * held[0]
+
+
+def test_recomputation_where_nothing_can_be_computed_again_is_refused() -> None:
+    objective = speaking(make())
+    objective.base.blocks = nn.ModuleList()
+    config = TrainConfig(steps=1, batch_size=6, learning_rate=1e-3, recompute=True)
+    with pytest.raises(SettingsError, match="leave it out"):
+        spread(objective, config, Share())
 
 
 def test_parts_of_a_batch_add_up_to_the_whole() -> None:

@@ -54,6 +54,39 @@ def test_models_are_told_by_name_with_their_bytes_and_others_are_counted(cache: 
     assert find_here("sana-0.6b-1024") == find_here("Efficient-Large-Model/Sana_600M_1024px_diffusers")
 
 
+WHOLE = {
+    "model_index.json": json.dumps({"_class_name": "SanaPipeline"}),
+    **{f"{part}/config.json": "{}" for part in ("transformer", "vae", "text_encoder")},
+    **{f"{part}/diffusion_pytorch_model.safetensors": "x" for part in ("transformer", "vae")},
+    "text_encoder/model.safetensors": "x",
+    "tokenizer/tokenizer.json": "{}",
+    "scheduler/scheduler_config.json": "{}",
+}
+
+
+def test_a_download_is_whole_once_all_its_parts_have_their_weights(tmp_path: Path, monkeypatch):
+    import huggingface_hub
+
+    scan = huggingface_hub.scan_cache_dir
+    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: scan(tmp_path))
+    repository(tmp_path, "a/whole", WHOLE)
+    for number, left_out in enumerate(("text_encoder/model.safetensors", "tokenizer/tokenizer.json")):
+        files = {name: text for name, text in WHOLE.items() if name != left_out}
+        repository(tmp_path, f"a/part{number}", files)
+    shard = "transformer/diffusion_pytorch_model-00001-of-00002.safetensors"
+    cut = WHOLE | {shard: "x"}
+    del cut["transformer/diffusion_pytorch_model.safetensors"]
+    repository(tmp_path, "a/shard", cut)
+    repository(
+        tmp_path, "a/fp16", {name.replace(".safe", ".fp16.safe"): text for name, text in WHOLE.items()}
+    )
+    found = {model.name: model.whole for model in models_here().models}
+    assert found == {
+        **dict.fromkeys(("pocket", "pocket-lines", "a/whole", "a/fp16"), True),
+        **dict.fromkeys(("a/part0", "a/part1", "a/shard"), False),
+    }
+
+
 def test_removing_frees_one_download_and_nothing_else(cache: Path):
     mine = find_here("someone/mine")
     assert remove_model(mine) == mine.bytes

@@ -1,0 +1,1 @@
+"""The page /docs: the API for people, with commands to copy; it is complete without a network."""

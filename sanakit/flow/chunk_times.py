@@ -2,8 +2,10 @@
 
 A model that draws chunk after chunk reads earlier chunks less noisy than the one it draws, or clean. In the
 order "incremental" a sample's times therefore never fall from chunk to chunk; in "uniform" they are
-independent.
-Source: LongSANA (arXiv:2509.24695), the sampler of its released training (diffusion/model/respace.py).
+independent. In "last" the last chunk has the drawn time, and those before it never fall; in "clean" those
+before it are clean.
+Source: LongSANA (arXiv:2509.24695), the sampler of its released training (diffusion/model/respace.py), whose
+mixture for SANA-WM names the last two "last_chunk_anchor" and "teacher_forcing_clean".
 Shapes: n samples, K chunks.
 """
 
@@ -18,7 +20,7 @@ from sanakit.errors import SettingsError
 from sanakit.flow.path import MODEL_TIME_SCALE, shift_times
 from sanakit.flow.schedule import sample_training_times
 
-ChunkOrder = Literal["incremental", "uniform"]
+ChunkOrder = Literal["incremental", "uniform", "last", "clean"]
 
 
 def sample_chunk_times(
@@ -26,9 +28,10 @@ def sample_chunk_times(
 ) -> Tensor:
     """Draw the times at which the chunks of a batch's clips are noised, float32 n K in [0, 1].
 
-    "uniform": each as `sample_training_times` draws it. "incremental": one chunk, any of them, gets a
+        "uniform": each as `sample_training_times` draws it. "incremental": one chunk, any of them, gets a
     logit-normal time; the others are uniform among all sequences of the 1,000 published steps, 0 to 999, that
-    never fall and meet it there. shift: of all of them, > 0. generator: on the CPU.
+    never fall and meet it there. "last": as that, but it is the last chunk. "clean": the last chunk gets such
+    a time, the others 0. shift: of all of them, > 0. generator: on the CPU.
     Raises SettingsError for another order, fewer than one sample or chunk, or a shift out of range.
     """
     if order not in get_args(ChunkOrder):
@@ -39,7 +42,12 @@ def sample_chunk_times(
         return sample_training_times(n * chunks, shift, generator).view(n, chunks)
     anchors = (sample_training_times(n, 1.0, generator) * MODEL_TIME_SCALE).long()
     anchors = anchors.clamp(max=MODEL_TIME_SCALE - 1).tolist()
-    places = torch.randint(chunks, (n,), generator=generator).tolist()
+    if order == "clean":
+        rows = [torch.tensor([0] * (chunks - 1) + [anchor]) for anchor in anchors]
+        return shift_times(torch.stack(rows).float() / MODEL_TIME_SCALE, shift)
+    places = [chunks - 1] * n
+    if order == "incremental":
+        places = torch.randint(chunks, (n,), generator=generator).tolist()
     rows = [
         torch.cat(
             [

@@ -77,7 +77,7 @@ def save_video(
     autoencoder.config.frame_rule.latents(frames)
     dtype, path = parse_dtype(dtype), Path(folder).expanduser()
     check_replaced(path, INDEX, "model")
-    told = {"frames": frames, "fps": _number(rate), "motion": motion, "negative_prompt": negative_prompt}
+    told = {"frames": frames, "fps": written_rate(rate), "motion": motion, "negative_prompt": negative_prompt}
     ours: dict[str, Any] = {
         "format": 1,
         "defaults": {**(defaults or {}), **told},
@@ -99,7 +99,7 @@ def save_video(
     return path
 
 
-def _number(rate: int | Fraction) -> int | str:
+def written_rate(rate: int | Fraction) -> int | str:
     """Return a rate as JSON holds it exactly."""
     exact = Fraction(rate)
     return exact.numerator if exact.denominator == 1 else f"{exact.numerator}/{exact.denominator}"

@@ -98,6 +98,16 @@ class PocketWorlds:
         told = repr((self.sources, self.rows)).encode() + self.poses.tobytes()
         return hashlib.sha256(told).hexdigest()
 
+    @property
+    def lengths(self) -> list[int]:
+        """The frames of each clip until it begins again, there and back."""
+        return [2 * self.length - 2] * len(self.rows)
+
+    def take(self, number: int, start: int, step: int, count: int) -> np.ndarray:
+        """Return `count` frames of a clip, every `step`-th from `start` on, there and back: T S S 3."""
+        places = (start + step * np.arange(count)) % self.lengths[number]
+        return self.frames[number][np.minimum(places, self.lengths[number] - places)]
+
     def path(self, number: int) -> CameraPath:
         """Return the camera of a clip."""
         lens = torch.from_numpy(self.lenses[number].copy()).expand(self.length, 4)
@@ -132,7 +142,9 @@ def build_worlds(
             f"The frames have {' or '.join(map(str, SIDES))} px, not {side}: choose one of them."
         )
     if scenes < 1 or length < 2:
-        raise SettingsError(f"{scenes} scenes of {length} frames are too few: use at least 1 scene of 2 frames.")
+        raise SettingsError(
+            f"{scenes} scenes of {length} frames are too few: use at least 1 scene of 2 frames."
+        )
     folder = Path(folder).absolute()
     cache = Path(cache).absolute() if cache is not None else packages_of(folder)
     asked = {"side": side, "scenes": scenes, "length": length, "seed": seed, "made": made}

@@ -19,6 +19,7 @@ import tarfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,9 @@ def read_library(content: bytes) -> list[Furniture]:
             if 0 < len(mesh.corners) <= MOST_TRIANGLES:
                 scale = np.float32(height / np.ptp(mesh.bounds[:, 1]))
                 found.append(
-                    Furniture(piece["name"].lower(), model, Mesh(mesh.corners * scale, mesh.colours).standing())
+                    Furniture(
+                        piece["name"].lower(), model, Mesh(mesh.corners * scale, mesh.colours).standing()
+                    )
                 )
     return sorted(found, key=lambda piece: piece.key)
 
@@ -135,7 +138,7 @@ def read_obj(content: bytes, beside: Mapping[str, bytes]) -> Mesh:
             textures.append(tuple(map(float, rest.split()[:2])))
         elif word == "f":
             places = [_place(part, len(points), len(textures)) for part in rest.split()]
-            fan = [[places[0], one, two] for one, two in zip(places[1:], places[2:], strict=False)]
+            fan = [[places[0], one, two] for one, two in pairwise(places[1:])]
             faces += fan
             materials += [material] * len(fan)
         elif word == "usemtl":

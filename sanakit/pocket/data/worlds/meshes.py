@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -48,7 +49,9 @@ class Mesh:
 
 def joined(parts: Sequence[Mesh]) -> Mesh:
     """Return all triangles of some meshes."""
-    return Mesh(np.concatenate([one.corners for one in parts]), np.concatenate([one.colours for one in parts]))
+    return Mesh(
+        np.concatenate([one.corners for one in parts]), np.concatenate([one.colours for one in parts])
+    )
 
 
 def box(size: Sequence[float], at: Sequence[float], colour: Colour) -> Mesh:
@@ -84,8 +87,8 @@ def ball(radius: float, at: Sequence[float], colour: Colour, rings: int = 6) -> 
     heights = radius * (1 - np.cos(math.pi * np.arange(rings + 1) / rings))
     widths = radius * np.sin(math.pi * np.arange(rings + 1) / rings)
     parts = [
-        cone((float(widths[i]), float(widths[i + 1])), float(high - low), (at[0], at[1] + low, at[2]), colour)
-        for i, (low, high) in enumerate(zip(heights[:-1], heights[1:], strict=True))
+        cone((float(below), float(above)), float(high - low), (at[0], at[1] + float(low), at[2]), colour)
+        for (low, high), (below, above) in zip(pairwise(heights), pairwise(widths), strict=True)
     ]
     return joined(parts)
 

@@ -83,7 +83,12 @@ def _crossing(tip: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _draw(
-    seen: np.ndarray, colours: np.ndarray, lens: np.ndarray, size: int, image: np.ndarray, nearness: np.ndarray
+    seen: np.ndarray,
+    colours: np.ndarray,
+    lens: np.ndarray,
+    size: int,
+    image: np.ndarray,
+    nearness: np.ndarray,
 ) -> None:
     """Draw triangles over an image (S*S 3) where they are nearer. nearness: S*S, one over the depth."""
     points = seen[..., :2] / seen[..., 2:] * lens[:2] + lens[2:]  # N 3 2, samples
@@ -98,7 +103,17 @@ def _draw(
         shown[own] = False
         for start in range(0, len(own), most := max(1, _AT_ONCE // reach**2)):
             some = own[start : start + most]
-            _draw_alike(points[some], 1 / seen[some, :, 2], area[some], low[some], reach, size, nearness, image, colours[some])
+            _draw_alike(
+                points[some],
+                1 / seen[some, :, 2],
+                area[some],
+                low[some],
+                reach,
+                size,
+                nearness,
+                image,
+                colours[some],
+            )
         if not shown.any():
             return
         reach *= 2

@@ -92,4 +92,3 @@ def _is_free(eyes: np.ndarray, limits: np.ndarray, solid: np.ndarray) -> bool:
 
 def _article(name: str) -> str:
     return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
-

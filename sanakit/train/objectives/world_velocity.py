@@ -29,7 +29,6 @@ from sanakit.flow.path import interpolate
 from sanakit.images.sheets import contact_sheet
 from sanakit.models.video.held_frame import HeldFirstFrame, behind
 from sanakit.models.world.attention import SoftmaxAttention
-from sanakit.models.world.blocks import WorldBlock
 from sanakit.models.world.camera import CameraInputs, camera_inputs
 from sanakit.models.world.config import Variant
 from sanakit.models.world.sana_wm import SanaWM
@@ -112,9 +111,10 @@ class WorldObjective(CaptionedVelocity[SanaWM]):
         super().__init__(transformer, encoder, feed, **settings)
         self.mixing, self.compression = mixing, compression
         if transformer.config.plucker_channels != 6 * compression[0]:
+            taken, wanted = transformer.config.plucker_channels, 6 * compression[0]
             raise SettingsError(
-                f"The transformer takes {transformer.config.plucker_channels} Plücker coordinates, 6 for "
-                f"each of {compression[0]} frames of a latent are {6 * compression[0]}: use parts of one model."
+                f"The transformer takes {taken} Plücker coordinates, but 6 for each of {compression[0]} "
+                f"frames of a latent are {wanted}: use parts of one model."
             )
         check_paths_learnable(transformer)
 
@@ -301,7 +301,7 @@ def idle_parameters(transformer: SanaWM) -> list[nn.Parameter]:
     """Return the parameters that are in every file and that no way of calling reaches."""
     idle = list(transformer.raymap_embedder.parameters())
     for block in transformer.blocks:
-        attn = cast(WorldBlock, block).attn
+        attn = block.attn
         idle.append(attn.recall_gate)
         if isinstance(attn, SoftmaxAttention):
             idle += [*attn.beta_proj.parameters(), *attn.gate_proj.parameters(), attn.A_log, attn.dt_bias]
@@ -316,7 +316,7 @@ def check_paths_learnable(transformer: SanaWM) -> None:
     """
     if not transformer.plucker_embedder.proj.weight.any():
         for number, block in enumerate(transformer.blocks):
-            projected = cast(WorldBlock, block).plucker_proj
+            projected = block.plucker_proj
             if projected is not None and not projected.weight.any():
                 raise WeightsError(
                     f"plucker_embedder and blocks.{number}.plucker_proj are both zero, so that no path can "

@@ -31,14 +31,14 @@ TRANSFORMER = SanaWMConfig(
     text_width=256,  # of pocket's text encoder
     latent_channels=CHANNELS,
     plucker_channels=24,  # 6 for each of the four frames of a latent
-    mlp_ratio=2.5,
+    mlp_ratio=3.0,
     sample_size=8,
     max_positions=256,
     variant="streaming",
     rounded=False,
 )
 WORLD = TrainConfig(
-    steps=6000,
+    steps=3000,
     batch_size=16,
     learning_rate=1e-3,
     optimizer="muon",

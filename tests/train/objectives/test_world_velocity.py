@@ -12,7 +12,7 @@ from torch import Tensor
 from sanakit.errors import SettingsError, WeightsError
 from sanakit.flow.schedule import sample_training_times
 from sanakit.models.gemma2 import Gemma2
-from sanakit.models.world.camera import camera_inputs
+from sanakit.models.world.camera import camera_inputs, inverse_pose, ray_frames
 from sanakit.models.world.config import SanaWMConfig
 from sanakit.models.world.sana_wm import SanaWM
 from sanakit.text.encoder import TextEncoder
@@ -338,3 +338,18 @@ def test_a_feed_shows_each_clip_with_its_own_camera() -> None:
         assert shown.cameras is not None
         assert torch.equal(shown.latents[:, 0, 0, 0, 0], shown.cameras[:, 0, 0])
         assert shown.captions == [str(int(n)) for n in shown.cameras[:, 0, 0].tolist()]
+
+
+def test_autocast_leaves_the_geometry_alone() -> None:
+    """Under bf16 the loss moves by its rounding; in a path of kilometres bf16 poses would change all of it."""
+    objective = make()
+    batch = objective.batch(1, WHOLE)
+    exact = objective.loss(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = objective.loss(batch)
+        rays = ray_frames(batch.inputs.cameras, SIDE, SIDE)
+        back = inverse_pose(rays)
+    assert rounded.item() == pytest.approx(exact.item(), rel=0.02)
+    assert rays.dtype == back.dtype == torch.float32
+    assert torch.equal(rays, ray_frames(batch.inputs.cameras, SIDE, SIDE))
+    torch.testing.assert_close(back @ rays, torch.eye(4).expand_as(rays), atol=1e-4, rtol=0)

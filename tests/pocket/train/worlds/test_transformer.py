@@ -1,4 +1,4 @@
-"""`sana train pocket-world` on a few renderings: it trains, resumes exactly, and its result is walked through."""
+"""`sana train pocket-world` on a few renderings: it trains, resumes exactly, and its result walks."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_recipe_trains_resumes_exactly_and_its_result_is_walked_through(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
     log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
-    assert {"thing_gap_0.85", "path_gap_0.85", "thing_none_0.5"} <= log[-1].keys()
+    assert {"thing_gap_0.85", "path_right_0.85", "thing_none_0.5"} <= log[-1].keys()
 
     made = World.from_pretrained(tmp_path / "whole" / "model", device="cpu")
     assert made.transformer.config.variant == "streaming"

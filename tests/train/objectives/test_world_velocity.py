@@ -341,7 +341,7 @@ def test_a_feed_shows_each_clip_with_its_own_camera() -> None:
 
 
 def test_autocast_leaves_the_geometry_alone() -> None:
-    """Under bf16 the loss moves by its rounding; in a path of kilometres bf16 poses would change all of it."""
+    """Under bf16 the loss moves by its rounding alone; rays and their inverses are those of float32."""
     objective = make()
     batch = objective.batch(1, WHOLE)
     exact = objective.loss(batch)

@@ -189,10 +189,12 @@ def plan_cache(
         if resolution is None:
             resolution = load_configs(model)[0].sample_size * config.compression
     else:
-        spec, options = video_spec(model), clips or ClipOptions()
+        spec, options, worlds = video_spec(model), clips or ClipOptions(), is_world(model)
+        if worlds and not options.sizes and resolution is None and not square:
+            options = replace(options, sizes=((spec.settings.shared.height, spec.settings.shared.width),))
         sampling = sampling_of(spec, options, resolution, notes, square=square)
         is_place = isinstance(place, str | os.PathLike)
-        if is_world(model):
+        if worlds:
             source = open_paths(place, options) if is_place else place
         else:
             source = open_clips(place, spec, options) if is_place else with_score(place, spec, options)

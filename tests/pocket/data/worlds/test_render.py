@@ -94,18 +94,3 @@ def test_triangles_are_cut_at_the_near_plane() -> None:
     lone = (1 - NEAR) / 2  # share of the way to the plane
     assert area(parts[1:2]) == pytest.approx(lone**2 * area(one[None]), rel=1e-5)
     assert area(parts[2:]) == pytest.approx((1 - ((1 + NEAR) / 2) ** 2) * area(two[None]), rel=1e-5)
-
-
-def test_rays_meet_the_planes_of_the_room_and_its_panels() -> None:
-    room = make_room(np.random.default_rng(3))
-    eye = np.array([0.2, -1.0, -0.3])
-    rays = np.random.default_rng(0).normal(size=(200, 3))
-    colours, depth = room.seen(eye, rays)
-    met = eye + depth[:, None] * rays
-    low, high = room.limits
-    on_a_plane = np.minimum(np.abs(met - low), np.abs(met - high)).min(1)
-    assert on_a_plane.max() < 1e-9
-    assert (met > low - 1e-9).all()
-    assert (met < high + 1e-9).all()
-    assert (depth > 0).all()
-    assert len(np.unique(colours.round(3), axis=0)) > 6

@@ -15,7 +15,6 @@ from sanakit import World
 from sanakit.errors import DataError
 from sanakit.models.video.wan_vae import WanVAE
 from sanakit.models.world.camera import relative_poses
-from sanakit.models.world.sana_wm import SanaWM
 from sanakit.pocket.data.worlds.dataset import open_worlds
 from sanakit.pocket.recipes import RECIPES, world
 from sanakit.pocket.train.worlds import transformer as module
@@ -29,7 +28,6 @@ from tests.pipelines.video.tiny import AUTOENCODER
 from tests.pocket.data.worlds.toy import build_toy_worlds
 
 NAME = "pocket-world"
-MOST_BYTES = 25_000_000  # of what is not pocket's own text encoder, in float16
 
 
 @pytest.fixture(scope="module")
@@ -110,17 +108,6 @@ def test_what_is_shown_are_the_clips_that_are_not_held_out_with_their_cameras(
     assert any(torch.equal(objective.watched[0].cameras[0], one) for one in watched)  # pyright: ignore
     spread = feed.latents.transpose(0, 1).flatten(1)
     torch.testing.assert_close(spread.std(1), torch.ones(len(spread)), atol=0.3, rtol=0)
-
-
-def test_the_shipped_size_fits_its_budget() -> None:
-    with torch.device("meta"):
-        transformer = SanaWM(
-            replace(world.TRANSFORMER, width=192, depth=8, head_dim=32, cross_heads=6, softmax_every=4)
-        )
-        codec = WanVAE(world.AUTOENCODER)
-    counts = [sum(p.numel() for p in part.parameters()) for part in (transformer, codec)]
-    assert 8e6 <= counts[0] <= 15e6
-    assert 2 * sum(counts) <= MOST_BYTES
 
 
 def test_an_autoencoder_is_needed(places: tuple[Path, Path], tmp_path: Path) -> None:

@@ -63,8 +63,9 @@ class Room:
         Of rays that go 1 metre forward, the second is the depth.
         """
         ahead = rays > 0
-        with np.errstate(divide="ignore"):
-            far = (np.where(ahead, self.limits[1], self.limits[0]) - eye) / np.where(rays == 0, 1e-12, rays)
+        along = rays == 0  # meets neither of the two planes of this axis
+        reach = np.where(ahead, self.limits[1], self.limits[0]) - eye
+        far = np.where(along, np.inf, reach / np.where(along, 1.0, rays))
         axis = far.argmin(1)
         rows = np.arange(len(rays))
         depth = far[rows, axis]

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 from sanakit.clips.counts import as_rate, nearest_counts
 from sanakit.clips.sizes import trained_sizes
 from sanakit.data.batches.buckets import training_sizes
+from sanakit.data.batches.camera_paths import PosedClips
 from sanakit.data.batches.clip_buckets import ClipSampling
 from sanakit.data.batches.motion_score import MotionScored
 from sanakit.data.medium import CLIPS
-from sanakit.data.read.cameras import PosedClips
 from sanakit.data.read.open import open_source
 from sanakit.data.read.source import Source
 from sanakit.errors import DataError, SettingsError
@@ -65,6 +65,30 @@ def sampling_of(
         rate=spec.settings.rate if options.rate is None else as_rate(options.rate),
         repeat=options.repeat,
     )
+
+
+def sampled_clips(
+    place: str | os.PathLike[str] | Source,
+    model: str | os.PathLike[str],
+    options: ClipOptions,
+    resolution: int | None,
+    notes: list[str],
+    square: bool,
+) -> tuple[Source, ClipSampling]:
+    """Return the clips of a place, or of an open source, to train a model on, and how they are sampled.
+
+    Worlds are trained at their model's own size, on clips with camera paths. All else as for `sampling_of`
+    and `open_clips`.
+    """
+    spec, worlds = video_spec(model), is_world(model)
+    if worlds and not options.sizes and resolution is None and not square:
+        own = spec.settings.shared
+        options = replace(options, sizes=((own.height, own.width),))
+    sampling = sampling_of(spec, options, resolution, notes, square=square)
+    if not isinstance(place, str | os.PathLike):
+        return (place if worlds else with_score(place, spec, options)), sampling
+    opened = open_paths(place, options) if worlds else open_clips(place, spec, options)
+    return opened, sampling
 
 
 def open_clips(place: str | os.PathLike[str], spec: VideoSpec, options: ClipOptions) -> Source:

@@ -20,16 +20,9 @@ import numpy as np
 import torch
 
 from sanakit.data.batches.buckets import Buckets, fill_buckets
+from sanakit.data.batches.camera_paths import PosedClips
 from sanakit.data.batches.clip_buckets import ClipSampling, fill_clip_buckets
-from sanakit.data.batches.clip_sampling import (
-    ClipOptions,
-    is_world,
-    open_clips,
-    open_paths,
-    sampling_of,
-    video_spec,
-    with_score,
-)
+from sanakit.data.batches.clip_sampling import ClipOptions, sampled_clips
 from sanakit.data.batches.loader import NO_CAPTION
 from sanakit.data.cache.about import ABOUT, About, CachedClips, Maker, Shard
 from sanakit.data.cache.encode import Task, encode_part, read_ahead
@@ -45,7 +38,6 @@ from sanakit.data.cache.store import (
     write_shard,
 )
 from sanakit.data.medium import IMAGES
-from sanakit.data.read.cameras import PosedClips
 from sanakit.data.read.index import scan
 from sanakit.data.read.open import open_source
 from sanakit.data.read.source import Source
@@ -189,15 +181,7 @@ def plan_cache(
         if resolution is None:
             resolution = load_configs(model)[0].sample_size * config.compression
     else:
-        spec, options, worlds = video_spec(model), clips or ClipOptions(), is_world(model)
-        if worlds and not options.sizes and resolution is None and not square:
-            options = replace(options, sizes=((spec.settings.shared.height, spec.settings.shared.width),))
-        sampling = sampling_of(spec, options, resolution, notes, square=square)
-        is_place = isinstance(place, str | os.PathLike)
-        if worlds:
-            source = open_paths(place, options) if is_place else place
-        else:
-            source = open_clips(place, spec, options) if is_place else with_score(place, spec, options)
+        source, sampling = sampled_clips(place, model, clips or ClipOptions(), resolution, notes, square)
         resolution = sampling.resolution
     if (source.medium is IMAGES) != (sampling is None):
         raise DataError(

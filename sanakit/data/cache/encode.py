@@ -14,9 +14,9 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from sanakit.data.batches.camera_paths import PosedClips
 from sanakit.data.batches.prepare import pixels_of
 from sanakit.data.cache.store import LATENTS, TEXT, CachedImage
-from sanakit.data.read.cameras import PosedClips
 from sanakit.data.read.source import Source
 from sanakit.errors import DataError, NumericsError
 from sanakit.images.image import from_levels

@@ -10,7 +10,7 @@ was killed continues with the shards that are missing. A shard's tensors:
     sound         n        0 where an image turned out broken
     rows          bytes    JSON of each image: {"key": ..., "captions": [[text, score, source], ...]}, or
                            {"key": ..., "failed": reason};  row_ends: n + 1 offsets
-    cameras       n F 20   float32, of clips along camera paths: see `read/cameras.camera_numbers`
+    cameras       n F 20   float32, of clips along camera paths: see `batches/camera_paths.py`
     text          T E      bfloat16, features of all captions, unpadded; only where they were requested
     text_ends     K + 1    where each caption's features begin and end;  firsts: n, its first caption's number
 

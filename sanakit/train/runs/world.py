@@ -60,7 +60,7 @@ def world_run(
 ) -> Run:
     """Train a world model on clips with camera paths; the result is `output`/model.
 
-    data: a folder of clips with a path beside each (`data/read/cameras.py`), which are cached in
+    data: a folder of clips with a path beside each (`data/batches/camera_paths.py`), which are cached in
     `output`/cache; or such a cache, made for `source`. source: folder or Hub repository of a whole world
     model. flow_shift: of times towards noise, in training; None: the model's own. resolution: in pixels;
     None: the model's own sizes.

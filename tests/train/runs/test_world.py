@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from sanakit import World
+from sanakit.data.batches.camera_paths import camera_numbers
 from sanakit.data.batches.clip_sampling import ClipOptions
 from sanakit.data.cache.build import build_cache, plan_cache
 from sanakit.data.cache.loader import CachedLoader
 from sanakit.data.cache.store import Cache
-from sanakit.data.read.cameras import camera_numbers
 from sanakit.errors import DataError, SettingsError
 from sanakit.pipelines.world.paths import CameraPath, pinhole
 from sanakit.recipes import RECIPES

@@ -31,7 +31,7 @@ from sanakit.pocket.data.worlds.furniture import Furniture, obtain_package, read
 from sanakit.pocket.data.worlds.made import MADE, make_thing
 from sanakit.pocket.data.worlds.meshes import Mesh
 from sanakit.pocket.data.worlds.render import render
-from sanakit.pocket.data.worlds.scenes import Scene, make_path, make_scene
+from sanakit.pocket.data.worlds.scenes import RoomScene, make_path, make_scene
 from sanakit.pocket.data.worlds.trajectories import FAMILIES, HELD_OUT
 from sanakit.reading import read_text, split_lines
 from sanakit.seeds import numpy_generator
@@ -172,7 +172,7 @@ def write_worlds(
 ) -> PocketWorlds:
     """Render a data set by the settings of `build_worlds` and open it. Raises DataError."""
     side, length = asked["side"], asked["length"]
-    scenes: list[tuple[Scene, list[WorldRow]]] = []
+    scenes: list[tuple[RoomScene, list[WorldRow]]] = []
     poses, lenses = list[np.ndarray](), list[np.ndarray]()
     for number in range(asked["scenes"]):
         report("making scenes", number, asked["scenes"])

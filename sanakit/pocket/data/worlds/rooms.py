@@ -1,4 +1,4 @@
-"""Made rooms: a box with patterns, windows, doors and images on its walls, a rug and soft shadows.
+"""Made rooms: a box with patterns, windows and images on its walls, a rug and soft shadows.
 
 Nothing of a room is a triangle: rays from the camera, which is inside, meet one of six planes. Axes and units
 are those of `meshes.py`; the middle of the floor is the origin.
@@ -27,8 +27,8 @@ FLOORS: dict[str, tuple[Colour, Colour]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
-    """A rectangle on a face: a window, a door, an image or a rug, with a frame around it."""
+class FacePanel:
+    """A rectangle on a face: a window, an image or a rug, with a frame around it."""
 
     face: int
     low: tuple[float, float]  # of its two coordinates on the face, in metres
@@ -48,7 +48,7 @@ class Room:
     walls: str
     floor: str
     striped: bool = False
-    panels: tuple[Panel, ...] = ()
+    panels: tuple[FacePanel, ...] = ()
     shadows: tuple[tuple[float, float, float], ...] = ()
 
     @property
@@ -115,27 +115,27 @@ class Room:
 
 
 def make_room(random: np.random.Generator) -> Room:
-    """Return an empty room of a random size, with a door, windows or images, and perhaps a rug."""
+    """Return an empty room of a random size, with windows, images or entrances, and perhaps a rug."""
     wide, deep = random.uniform(4.5, 7.0, 2)
     high = random.uniform(2.4, 3.0)
     names = list(COLOURS)
     sky: Colour = (0.62, 0.8, 0.95)
-    panels: list[Panel] = []
+    panels: list[FacePanel] = []
     for face in WALLS:
         reach = (deep if face < CEILING else wide) / 2
         kind = int(random.integers(4))
         middle = random.uniform(-reach + 1.0, reach - 1.0)
         named = COLOURS[names[int(random.integers(len(names)))]]
-        if kind == 0:  # a door
-            panels.append(Panel(face, (middle - 0.45, -2.0), (middle + 0.45, 0.0), named, WOOD))
+        if kind == 0:  # an entrance, which reaches the floor
+            panels.append(FacePanel(face, (middle - 0.45, -2.0), (middle + 0.45, 0.0), named, WOOD))
         elif kind == 1:  # a window
-            panels.append(Panel(face, (middle - 0.7, -2.0), (middle + 0.7, -0.9), sky, COLOURS["white"]))
+            panels.append(FacePanel(face, (middle - 0.7, -2.0), (middle + 0.7, -0.9), sky, COLOURS["white"]))
         elif kind == 2:
             panels += _images(random, face, middle, names)
     if random.random() < 0.5:
         x, z = random.uniform(-0.8, 0.8, 2)
         rug, edge = (COLOURS[names[int(i)]] for i in random.integers(len(names), size=2))
-        panels.append(Panel(FLOOR, (x - 1.1, z - 0.8), (x + 1.1, z + 0.8), rug, edge))
+        panels.append(FacePanel(FLOOR, (x - 1.1, z - 0.8), (x + 1.1, z + 0.8), rug, edge))
     return Room(
         (float(wide), float(high), float(deep)),
         names[int(random.integers(len(names)))],
@@ -145,12 +145,12 @@ def make_room(random: np.random.Generator) -> Room:
     )
 
 
-def _images(random: np.random.Generator, face: int, middle: float, names: Sequence[str]) -> list[Panel]:
+def _images(random: np.random.Generator, face: int, middle: float, names: Sequence[str]) -> list[FacePanel]:
     """Return two images side by side, in two colours."""
     first, second = (COLOURS[names[int(i)]] for i in random.integers(len(names), size=2))
     return [
-        Panel(face, (middle - 0.8, -1.8), (middle - 0.1, -1.1), first, COLOURS["black"]),
-        Panel(face, (middle + 0.1, -1.7), (middle + 0.7, -1.2), second, WOOD),
+        FacePanel(face, (middle - 0.8, -1.8), (middle - 0.1, -1.1), first, COLOURS["black"]),
+        FacePanel(face, (middle + 0.1, -1.7), (middle + 0.7, -1.2), second, WOOD),
     ]
 
 

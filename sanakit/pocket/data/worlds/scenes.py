@@ -21,7 +21,7 @@ MAIN_REACH = (0.35, 0.9)  # metres: smaller or larger main things are scaled to 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scene:
+class RoomScene:
     """A room and all its triangles. main: the name of the thing in the middle. things: those around it.
 
     solid: x, z and radius of each. height: of the main thing in metres.
@@ -45,7 +45,7 @@ class Scene:
         return found
 
 
-def make_scene(random: np.random.Generator, main: str, mesh: Mesh) -> Scene:
+def make_scene(random: np.random.Generator, main: str, mesh: Mesh) -> RoomScene:
     """Return a scene around a thing that stands on the floor."""
     room = make_room(random)
     scale = np.clip(mesh.radius, *MAIN_REACH) / mesh.radius
@@ -63,10 +63,10 @@ def make_scene(random: np.random.Generator, main: str, mesh: Mesh) -> Scene:
             solid.append((x, z, thing.radius))
             names.append(name)
     room = replace(room, shadows=tuple(solid))
-    return Scene(room, joined(placed), main, tuple(names), np.array(solid), -float(mesh.bounds[0, 1]))
+    return RoomScene(room, joined(placed), main, tuple(names), np.array(solid), -float(mesh.bounds[0, 1]))
 
 
-def make_path(scene: Scene, family: str, frames: int, random: np.random.Generator) -> np.ndarray | None:
+def make_path(scene: RoomScene, family: str, frames: int, random: np.random.Generator) -> np.ndarray | None:
     """Return a path of a family that a camera can take, F 4 4, or None after `TRIES` of them.
 
     It begins with the main thing in sight.

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sanakit.data.read.cameras import camera_numbers
+from sanakit.data.batches.camera_paths import camera_numbers
 from sanakit.models.video.wan_config import WanVAEConfig
 from sanakit.models.video.wan_vae import WanVAE
 from sanakit.models.world.config import SanaWMConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sanakit.pocket.data.worlds.rooms import BRIGHT, FLOOR, Panel, Room, make_room
+from sanakit.pocket.data.worlds.rooms import BRIGHT, FLOOR, FacePanel, Room, make_room
 
 DOWN, AHEAD = np.array([[0.0, 1.0, 0.0]]), np.array([[0.0, 0.0, 1.0]])
 
@@ -25,7 +25,7 @@ def test_rays_meet_the_planes_of_the_room_and_its_panels() -> None:
 
 
 def test_a_panel_and_a_shadow_lie_where_they_were_put() -> None:
-    panel = Panel(5, (0.5, -1.5), (1.5, -0.5), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+    panel = FacePanel(5, (0.5, -1.5), (1.5, -0.5), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
     room = Room((5.0, 2.6, 6.0), "white", "stone", panels=(panel,))
     inside, _ = room.seen(np.array([1.0, -1.0, 0.0]), AHEAD)
     edge, _ = room.seen(np.array([0.53, -1.0, 0.0]), AHEAD)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from sanakit.data.batches.camera_paths import PosedClips, camera_numbers, cut_path
 from sanakit.data.batches.clip_sampling import ClipOptions, open_paths
-from sanakit.data.read.cameras import PosedClips, camera_numbers, cut_path
 from sanakit.data.read.decode import scale_and_cut
 from sanakit.data.read.index import scan
 from sanakit.errors import DataError, SettingsError

@@ -103,10 +103,10 @@ class PosedClips(Recaptioned):
         """Return the path of a clip, for frames of its size. Raises SettingsError."""
         key, facts = self.source.key(index), clip.facts
         places = self._places[index]
-        if len(places) != 1:
-            came = f"two camera paths, {' and '.join(places[:2])}" if places else "no camera path"
-            stem = _stem(key, self._is_folder(key))
-            raise SettingsError(f"{key} has {came}: write one into {stem}{BESIDE[0]}.")
+        if not places:
+            raise SettingsError(f"{key} has no camera path: add NAME{BESIDE[0]} beside NAME.mp4.")
+        if len(places) > 1:
+            raise SettingsError(f"{key} has two camera paths, {' and '.join(places[:2])}: remove one.")
         place = self.root / places[0]
         names: tuple[str, ...] = ()
         if place.is_dir():

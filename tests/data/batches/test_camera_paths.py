@@ -120,10 +120,9 @@ def test_clips_without_a_fitting_path_are_broken_and_the_reason_is_told(tmp_path
     reasons = {found.key(number): reason for number, reason in scan(found).broken.items()}
     assert reasons == {
         "named": "has the frame 0.png where named.cameras.json has other.png: give the path of these frames.",
-        "none.webp": "has no camera path: write one into none.cameras.json.",
+        "none.webp": "has no camera path: add NAME.cameras.json beside NAME.mp4.",
         "short.webp": "has 5 frames, but short.cameras.json has 4 poses: give one for each frame.",
-        "two.webp": "has two camera paths, two.cameras.json and two.cameras.txt: write one into "
-        "two.cameras.json.",
+        "two.webp": "has two camera paths, two.cameras.json and two.cameras.txt: remove one.",
         "wide.webp": "has frames of 32x32 px, but wide.cameras.json is of images of 64x32: give the path of "
         "these frames.",
     }

@@ -99,7 +99,7 @@ def test_the_recipe_trains_resumes_exactly_and_its_result_opens(
 
     whole = lines("whole", 3)
     run = recipe.world(clips, tmp_path / "half", 3, source=str(model))
-    assert any("3.webp has no camera path" in note for note in run.notes)
+    assert any("3.webp: has no camera path" in note for note in run.notes)
     for progress in train(run.objective, run.config, tmp_path / "half"):
         assert progress.loss == whole[progress.step - 1]
         if progress.step == 2:

@@ -36,6 +36,7 @@ from sanakit.pipelines.video.source import SAME_SHAPE
 from sanakit.pipelines.world.colmap import is_colmap, read_colmap
 from sanakit.pipelines.world.paths import CameraPath, read_path
 from sanakit.pipelines.world.realestate import read_realestate
+from sanakit.reading import read_text
 
 BESIDE = (".cameras.json", ".cameras.txt", ".cameras")  # behind a clip's name
 ABOVE = ("transforms.json", "sparse/0", "sparse")  # beside the only folder of frames
@@ -184,7 +185,7 @@ def camera_numbers(path: CameraPath) -> Tensor:
 
 def _in_order(path: CameraPath, place: Path) -> tuple[CameraPath, tuple[str, ...]]:
     """Return nerfstudio's cameras in the order of their images' names, and the names; others as they are."""
-    content = json.loads(place.read_text(encoding="utf-8"))
+    content = json.loads(read_text(place))
     names = [str(frame.get("file_path", "")) for frame in content.get("frames", [])]
     if not names or not all(names):
         return path, ()

@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sanakit.errors import PeerError, SanaError
 from sanakit.models.gemma2 import Layer
+from sanakit.models.world.blocks import WorldBlock
 from sanakit.ops.torch_private import process_store
 from sanakit.train.objective import Alternating
 from sanakit.train.parts import Share
@@ -139,7 +140,9 @@ def spread(objective: Objective, config: TrainConfig, share: Share) -> nn.Module
     kind = choose(config, objective.model, share)
     losses = LossModule(objective)
     if config.recompute:
-        for block in blocks(objective.model):
+        # Blocks of worlds hold weights that nothing reaches, which are not trained: `blocks` leaves them out.
+        worlds = [part for part in objective.model.modules() if isinstance(part, WorldBlock)]
+        for block in [*blocks(objective.model), *worlds]:
             # On the instance, so that names stay, and below what compile and FSDP2 put around __call__.
             block.forward = partial(_recomputed, block.forward)  # pyright: ignore[reportAttributeAccessIssue]
     if kind == "alone":

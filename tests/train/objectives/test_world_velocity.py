@@ -17,6 +17,8 @@ from sanakit.models.world.config import SanaWMConfig
 from sanakit.models.world.sana_wm import SanaWM
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.tokenizer import train_tokenizer
+from sanakit.train.config import TrainConfig
+from sanakit.train.distributed.parallel import spread
 from sanakit.train.feeds.feed import Shown
 from sanakit.train.feeds.latents import LatentFeed, PathFeed
 from sanakit.train.objectives.velocity import Sheet
@@ -353,3 +355,14 @@ def test_autocast_leaves_the_geometry_alone() -> None:
     assert rays.dtype == back.dtype == torch.float32
     assert torch.equal(rays, ray_frames(batch.inputs.cameras, SIDE, SIDE))
     torch.testing.assert_close(back @ rays, torch.eye(4).expand_as(rays), atol=1e-4, rtol=0)
+
+
+def test_blocks_are_recomputed_although_some_of_their_weights_are_idle() -> None:
+    objective = make()
+    batch = objective.batch(1, WHOLE)
+    plain = objective.loss(batch)
+    spread(objective, TrainConfig(steps=1, batch_size=6, learning_rate=1e-3, recompute=True), Share())
+    assert all("forward" in vars(block) for block in objective.transformer.blocks)
+    again = objective.loss(batch)
+    again.backward()
+    assert torch.equal(plain, again)

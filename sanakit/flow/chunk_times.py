@@ -4,7 +4,8 @@ A model that draws chunk after chunk reads earlier chunks less noisy than the on
 order "incremental" a sample's times therefore never fall from chunk to chunk; in "uniform" they are
 independent. "last" is "incremental" whose logit-normal time is always the last chunk's, and "clean" has the
 chunks before that one at time 0, as they are in drawing.
-Source: LongSANA (arXiv:2509.24695), the sampler of its released training (diffusion/model/respace.py).
+Source: LongSANA (arXiv:2509.24695), the sampler of its released training (diffusion/model/respace.py), whose
+mixture for SANA-WM names the last two "last_chunk_anchor" and "teacher_forcing_clean".
 Shapes: n samples, K chunks.
 """
 

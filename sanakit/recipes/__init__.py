@@ -9,6 +9,7 @@ RECIPES = {
     "autoencoder-refine": ("sanakit.recipes.autoencoder", "refine"),
     "autoencoder-decoder": ("sanakit.recipes.autoencoder", "decoder"),
     "finetune": ("sanakit.recipes.finetune", "finetune"),
+    "world": ("sanakit.recipes.world", "world"),
     "lora": ("sanakit.recipes.lora", "lora"),
     "dreambooth": ("sanakit.recipes.lora", "dreambooth"),
     "reinforce": ("sanakit.recipes.reinforce", "reinforce"),

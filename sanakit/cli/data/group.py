@@ -17,6 +17,7 @@ def commands() -> typer.Typer:
     group.callback()(_group)
     group.command()(pocket)
     group.command()(pocket_clips)
+    group.command()(pocket_worlds)
     group.command()(annotate.caption)
     group.command()(annotate.score)
     group.command()(cache.cache)
@@ -81,6 +82,47 @@ def pocket_clips(
         print_json({"folder": folder, "clips": len(built.rows), "sources": built.sources})
     else:
         print(f"{folder}  {len(built.rows):,} clips, {len(built.frames):,} frames of {built.side} px")
+
+
+def pocket_worlds(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder, 0.9 GB; 2 GB at 96 px.")],
+    size: Annotated[int, typer.Option(metavar="PX", help="Side of the frames in pixels: 64 or 96.")] = 64,
+    scenes: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Rooms, each seen along about four paths.")
+    ] = 480,
+    frames: Annotated[int, typer.Option(metavar="N", min=2, help="Frames of a clip.")] = 37,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of rooms, things and paths.")] = 0,
+    made: Annotated[bool, typer.Option("--made", help="Made furniture alone: no package is needed.")] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", show_default="FOLDER-packages", help="Folder for the package of furniture, 120 MB."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Render the data set of pocket-world: clips along camera paths through made rooms, with exact poses.
+
+    CC0 furniture of Debian's sweethome3d-furniture, fetched by apt-get. Rendered on the CPU.
+    """
+    from sanakit.pocket.data.worlds.dataset import build_worlds
+
+    with progress_bar() as show:
+        built = build_worlds(
+            folder,
+            side=size,
+            scenes=scenes,
+            length=frames,
+            seed=seed,
+            made=made,
+            cache=cache,
+            progress=show,
+        )
+    if as_json:
+        print_json({"folder": folder, "clips": len(built.rows), "sources": built.sources})
+    else:
+        print(f"{folder}  {len(built.rows):,} clips of {built.length} frames of {built.side} px")
 
 
 def _group() -> None:

@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 
 from sanakit.clips.counts import as_rate, nearest_counts
 from sanakit.clips.sizes import trained_sizes
 from sanakit.data.batches.buckets import training_sizes
+from sanakit.data.batches.camera_paths import PosedClips
 from sanakit.data.batches.clip_buckets import ClipSampling
 from sanakit.data.batches.motion_score import MotionScored
 from sanakit.data.medium import CLIPS
 from sanakit.data.read.open import open_source
 from sanakit.data.read.source import Source
-from sanakit.errors import SettingsError
+from sanakit.errors import DataError, SettingsError
 from sanakit.models.video.frame_rule import FrameRule
 from sanakit.pipelines.video.request import VideoSpec
+from sanakit.weights.find.resolve import resolve
+from sanakit.weights.video.settings import load_world_configs, load_world_settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +67,30 @@ def sampling_of(
     )
 
 
+def sampled_clips(
+    place: str | os.PathLike[str] | Source,
+    model: str | os.PathLike[str],
+    options: ClipOptions,
+    resolution: int | None,
+    notes: list[str],
+    square: bool,
+) -> tuple[Source, ClipSampling]:
+    """Return the clips of a place, or of an open source, to train a model on, and how they are sampled.
+
+    Worlds are trained at their model's own size, on clips with camera paths. All else as for `sampling_of`
+    and `open_clips`.
+    """
+    spec, worlds = video_spec(model), is_world(model)
+    if worlds and not options.sizes and resolution is None and not square:
+        own = spec.settings.shared
+        options = replace(options, sizes=((own.height, own.width),))
+    sampling = sampling_of(spec, options, resolution, notes, square=square)
+    if not isinstance(place, str | os.PathLike):
+        return (place if worlds else with_score(place, spec, options)), sampling
+    opened = open_paths(place, options) if worlds else open_clips(place, spec, options)
+    return opened, sampling
+
+
 def open_clips(place: str | os.PathLike[str], spec: VideoSpec, options: ClipOptions) -> Source:
     """Open clips to train a model, their captions with the motion score that its prompts have.
 
@@ -70,6 +98,34 @@ def open_clips(place: str | os.PathLike[str], spec: VideoSpec, options: ClipOpti
     """
     rate = None if options.frame_rate is None else as_rate(options.frame_rate)
     return with_score(open_source(place, CLIPS, frame_rate=rate), spec, options)
+
+
+def open_paths(place: str | os.PathLike[str], options: ClipOptions) -> PosedClips:
+    """Open a folder of clips with their camera paths, to train a world on.
+
+    Raises DataError for another place, SettingsError for choices that paths do not go with, and as
+    `open_source` does.
+    """
+    if options.motion is not None or options.repeat:
+        what = "motion score" if options.motion is not None else "repetition of short clips"
+        raise SettingsError(f"Worlds know no {what}: leave it out.")
+    folder = Path(place).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"{place} is not a folder: camera paths are read beside the clips of one.")
+    rate = None if options.frame_rate is None else as_rate(options.frame_rate)
+    return PosedClips(open_source(place, CLIPS, frame_rate=rate), folder)
+
+
+def is_world(model: str | os.PathLike[str]) -> bool:
+    """Return whether a model is one of worlds. Raises what opening it raises."""
+    return resolve(model, ("transformer", "vae")).makes_worlds
+
+
+def video_spec(model: str | os.PathLike[str]) -> VideoSpec:
+    """Return the facts about a model of clips or worlds; path and errors as for `load_transformer`."""
+    if is_world(model):
+        return VideoSpec.of(load_world_settings(model), *load_world_configs(model))
+    return VideoSpec.read(model)
 
 
 def with_score(source: Source, spec: VideoSpec, options: ClipOptions) -> Source:

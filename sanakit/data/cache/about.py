@@ -97,7 +97,7 @@ class About:
     text_width: E, 0 without text.   source, captions: fingerprints of the images and of their captions.
     pictures: in the source; broken, left_out: those of them that are in no bucket, by name -> reason;
     ignored: other files.   notes: what is lost of those in buckets.   clips: how they were sampled; None: the
-    cache is of images.
+    cache is of images.   cameras: whether each clip has its camera path.
     """
 
     maker: Maker
@@ -115,6 +115,7 @@ class About:
     shards: tuple[Shard, ...]
     notes: dict[str, str] = field(default_factory=dict)
     clips: CachedClips | None = None
+    cameras: bool = False
 
     @property
     def samples(self) -> str:

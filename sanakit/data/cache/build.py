@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from sanakit.data.batches.buckets import Buckets, fill_buckets
+from sanakit.data.batches.camera_paths import PosedClips
 from sanakit.data.batches.clip_buckets import ClipSampling, fill_clip_buckets
-from sanakit.data.batches.clip_sampling import ClipOptions, open_clips, sampling_of, with_score
+from sanakit.data.batches.clip_sampling import ClipOptions, sampled_clips
 from sanakit.data.batches.loader import NO_CAPTION
 from sanakit.data.cache.about import ABOUT, About, CachedClips, Maker, Shard
 from sanakit.data.cache.encode import Task, encode_part, read_ahead
@@ -45,7 +46,6 @@ from sanakit.errors import DataError, OutputError, SettingsError
 from sanakit.models.contracts import VideoCodecConfig
 from sanakit.models.dc_ae import DCAE, DCAEConfig
 from sanakit.pipelines.memory import choose_device
-from sanakit.pipelines.video.request import VideoSpec
 from sanakit.text.encoder import TextEncoder
 from sanakit.weights import load_autoencoder, load_configs, load_text_encoder
 from sanakit.weights.fingerprint import weights_sha256
@@ -181,10 +181,7 @@ def plan_cache(
         if resolution is None:
             resolution = load_configs(model)[0].sample_size * config.compression
     else:
-        spec, options = VideoSpec.read(model), clips or ClipOptions()
-        sampling = sampling_of(spec, options, resolution, notes, square=square)
-        is_place = isinstance(place, str | os.PathLike)
-        source = open_clips(place, spec, options) if is_place else with_score(place, spec, options)
+        source, sampling = sampled_clips(place, model, clips or ClipOptions(), resolution, notes, square)
         resolution = sampling.resolution
     if (source.medium is IMAGES) != (sampling is None):
         raise DataError(
@@ -224,6 +221,7 @@ def plan_cache(
         shards=(),
         notes={} if sampling is None else _notes(source, buckets),
         clips=None if sampling is None or isinstance(config, DCAEConfig) else _sampled(sampling, config),
+        cameras=isinstance(source, PosedClips),
     )
     latent_each = [prod(about.latent_shape(size)) * LATENTS.itemsize for size in buckets.sizes]  # a sample
     members = buckets.members

@@ -14,6 +14,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from sanakit.data.batches.camera_paths import PosedClips
 from sanakit.data.batches.prepare import pixels_of
 from sanakit.data.cache.store import LATENTS, TEXT, CachedImage
 from sanakit.data.read.source import Source
@@ -107,6 +108,9 @@ def _read(source: Source, number: int, size: tuple[int, ...], rate: Fraction | N
     try:
         captions = source.captions(number)
         pixels = pixels_of(source, number, size, rate)
+        cameras = None
+        if isinstance(source, PosedClips) and rate is not None:
+            cameras = source.cameras(number, size, rate)
     except (DataError, OSError) as error:
         return CachedImage(key, number, failed=str(error)), None
-    return CachedImage(key, number, captions), pixels
+    return CachedImage(key, number, captions, cameras=cameras), pixels

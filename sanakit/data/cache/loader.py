@@ -32,7 +32,8 @@ class CachedBatch:
 
     latents: B C h w, float32, times the scaling factor, as the transformer is trained on; of clips B C t h w,
     normalised; 0 where the weight is.   text: B features L E, bfloat16, unpadded, the first of them BOS;
-    empty where the cache has no text.   captions, weights, keys, fps: as in `loader.LoadedBatch`.
+    empty where the cache has no text.   captions, weights, keys, fps: as in `loader.LoadedBatch`.   cameras:
+    of clips along camera paths, B F 20; those of empty places stand still.
     """
 
     latents: Tensor
@@ -41,6 +42,7 @@ class CachedBatch:
     weights: Tensor
     keys: list[str]
     fps: float | None = None
+    cameras: Tensor | None = None
 
 
 class CachedLoader:
@@ -101,6 +103,7 @@ class CachedLoader:
             torch.tensor([one.latents is not None for one in images], device=self.device).float(),
             [image.key for image in images],
             None if self.cache.about.clips is None else self.cache.about.clips.fps,
+            self._cameras(images, self.buckets.sizes[drawn.bucket]),
         )
 
     def report(self) -> LoaderReport:
@@ -147,6 +150,14 @@ class CachedLoader:
         text = [one.text[place] if one.text else zeros for one, place in zip(images, chosen, strict=True)]
         # one copy to the device, not B of them
         return list(torch.cat(text).to(self.device).split([len(features) for features in text]))
+
+    def _cameras(self, images: list[CachedImage], size: tuple[int, ...]) -> Tensor | None:
+        """Return the cameras of a batch's clips, B F 20; None where the cache has none."""
+        if not self.cache.about.cameras:
+            return None
+        still = torch.cat([torch.eye(4).flatten(), torch.ones(4)]).expand(size[0], -1)
+        sound = [still if one.latents is None or one.cameras is None else one.cameras for one in images]
+        return torch.stack(sound).to(self.device)
 
     def _check(self, part: SampleRange) -> None:
         if not 0 <= part.start < part.stop <= part.total == self.order.batch_size:

@@ -10,6 +10,7 @@ was killed continues with the shards that are missing. A shard's tensors:
     sound         n        0 where an image turned out broken
     rows          bytes    JSON of each image: {"key": ..., "captions": [[text, score, source], ...]}, or
                            {"key": ..., "failed": reason};  row_ends: n + 1 offsets
+    cameras       n F 20   float32, of clips along camera paths: see `batches/camera_paths.py`
     text          T E      bfloat16, features of all captions, unpadded; only where they were requested
     text_ends     K + 1    where each caption's features begin and end;  firsts: n, its first caption's number
 
@@ -42,6 +43,7 @@ from sanakit.alone import alone_in
 from sanakit.data.cache.about import ABOUT, AGAIN, FORMAT, About, Maker, Shard, check_same, read_about
 from sanakit.data.read.captions import Caption
 from sanakit.errors import DataError, OutputError, WeightsError
+from sanakit.models.world.camera import CAMERA_NUMBERS
 from sanakit.weights.read.files import TensorFiles
 from sanakit.whole import ABANDONED, sweep, written_whole
 
@@ -54,7 +56,8 @@ class CachedImage:
 
     number: in its source.   captions: all it has.   failed: why it has no latents; None: it is sound.
     latents: C h w, of a clip C t h w; None for a broken one.   text: features of each caption, L E; of the
-    empty caption where there is none; empty where the cache holds no text.
+    empty caption where there is none; empty where the cache holds no text.   cameras: of a clip along a
+    camera path, F 20.
     """
 
     key: str
@@ -63,6 +66,7 @@ class CachedImage:
     failed: str | None = None
     latents: Tensor | None = None
     text: Sequence[Tensor] = field(default_factory=tuple)
+    cameras: Tensor | None = None
 
 
 def is_cache(place: str | os.PathLike[str]) -> bool:
@@ -117,6 +121,14 @@ def write_shard(folder: Path, shard: Shard, about: About, images: Sequence[Cache
         "rows": torch.from_numpy(np.frombuffer(b"".join(rows), dtype=np.uint8).copy()),
         "row_ends": _ends(map(len, rows)),
     }
+    if about.cameras:
+        cameras = torch.zeros(
+            (len(images), about.sizes[shard.bucket][0], CAMERA_NUMBERS), dtype=torch.float32
+        )
+        for place, image in enumerate(images):
+            if image.cameras is not None:
+                cameras[place] = image.cameras
+        tensors["cameras"] = cameras
     if about.text_width:
         text = [features for image in images for features in image.text]
         none = torch.empty((0, about.text_width), dtype=TEXT)
@@ -193,7 +205,8 @@ class Cache:
         if failed is not None:
             return CachedImage(key, number, failed=failed)
         text = list(self._text(file, place, max(1, len(captions)))) if self.about.text_width else []
-        return CachedImage(key, number, captions, None, file.read("latents")[place], text)
+        cameras = file.read("cameras")[place] if self.about.cameras else None
+        return CachedImage(key, number, captions, None, file.read("latents")[place], text, cameras)
 
     def fingerprint(self) -> str:
         """Return the fingerprint of the images that the cache was made of."""

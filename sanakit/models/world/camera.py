@@ -2,7 +2,7 @@
 
 Axes are OpenCV's: x right, y down, z forward; a pose is camera-to-world, in metres, relative to the first
 frame's. Pixels are counted from 0, without half a pixel. All of this is computed in float32 (or float64): in
-bfloat16 a camera some metres away would be off by centimetres.
+bfloat16, which autocast would choose, a camera some metres away would be off by centimetres.
 Source: UCPE (unified camera positional encoding) with a pinhole camera, as SanaWMTransformer3DModel and
 SANA-WM's pipeline in diffusers compute it.
 Shapes: B batch, F pixel frames, T latent frames, H W latents of a frame, N = T*H*W tokens.
@@ -77,7 +77,8 @@ def relative_poses(poses: Tensor) -> Tensor:
 def inverse_pose(pose: Tensor) -> Tensor:
     """Return the inverse of rotations with translations, ... 4 4."""
     back = pose[..., :3, :3].transpose(-1, -2)
-    return _pose(back, -(back @ pose[..., :3, 3:])[..., 0])
+    with torch.autocast(pose.device.type, enabled=False):
+        return _pose(back, -(back @ pose[..., :3, 3:])[..., 0])
 
 
 def plucker_rays(poses: Tensor, intrinsics: Tensor, height: int, width: int) -> Tensor:
@@ -100,13 +101,14 @@ def ray_frames(cameras: Tensor, height: int, width: int) -> Tensor:
     batch, frames = cameras.shape[:2]
     poses, intrinsics = cameras[..., :16].unflatten(-1, (4, 4)), cameras[..., 16:]
     turned = poses[..., :3, :3]
-    ahead = _directions(turned.flatten(0, 1), intrinsics.flatten(0, 1), height, width)
-    ahead = ahead.unflatten(0, (batch, frames))  # B T H W 3
-    down = turned[..., 1][:, :, None, None].expand_as(ahead)
-    across = _unit(torch.linalg.cross(down, ahead))
-    axes = torch.stack([across, _unit(torch.linalg.cross(ahead, across)), ahead], dim=-2)  # rows
-    origin = poses[:, :, None, None, :3, 3:]
-    return _pose(axes, -(axes @ origin)[..., 0]).flatten(1, 3)
+    with torch.autocast(cameras.device.type, enabled=False):
+        ahead = _directions(turned.flatten(0, 1), intrinsics.flatten(0, 1), height, width)
+        ahead = ahead.unflatten(0, (batch, frames))  # B T H W 3
+        down = turned[..., 1][:, :, None, None].expand_as(ahead)
+        across = _unit(torch.linalg.cross(down, ahead))
+        axes = torch.stack([across, _unit(torch.linalg.cross(ahead, across)), ahead], dim=-2)  # rows
+        origin = poses[:, :, None, None, :3, 3:]
+        return _pose(axes, -(axes @ origin)[..., 0]).flatten(1, 3)
 
 
 def check_cameras(cameras: Tensor) -> Tensor:

@@ -80,5 +80,6 @@ def for_batch(x: Tensor, batch: int) -> Tensor:
 
 def _turned(x: Tensor, matrix: Tensor, rotation: Tensor) -> Tensor:
     points, pairs = x.chunk(2, dim=-1)
-    moved = points.unflatten(-1, (-1, 4)) @ matrix.transpose(-1, -2)[:, :, None]  # B N h d/8 4
+    with torch.autocast(x.device.type, enabled=False):  # geometry stays as precise as it came
+        moved = points.unflatten(-1, (-1, 4)) @ matrix.transpose(-1, -2)[:, :, None]  # B N h d/8 4
     return torch.cat([moved.flatten(-2), rotated(pairs, rotation)], dim=-1)

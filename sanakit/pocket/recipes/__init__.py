@@ -13,6 +13,8 @@ RECIPES = {
     "pocket-control": ("sanakit.pocket.recipes.control", "control"),
     "pocket-video-autoencoder": ("sanakit.pocket.recipes.video", "autoencoder"),
     "pocket-video": ("sanakit.pocket.recipes.video", "video"),
+    "pocket-world-autoencoder": ("sanakit.pocket.recipes.world", "further_autoencoder"),
+    "pocket-world": ("sanakit.pocket.recipes.world", "world"),
     "pocket": ("sanakit.pocket.recipes.pocket", "pocket"),  # all of them
     "pocket-rl": ("sanakit.pocket.recipes.reinforce", "reinforce"),
     "pocket-sprint": ("sanakit.pocket.recipes.sprint", "sprint"),

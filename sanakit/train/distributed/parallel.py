@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sanakit.errors import PeerError, SanaError, SettingsError
 from sanakit.models.gemma2 import Layer
+from sanakit.models.world.blocks import WorldBlock
 from sanakit.ops.torch_private import process_store
 from sanakit.train.objective import Alternating, Beside
 from sanakit.train.parts import Share
@@ -151,7 +152,9 @@ def spread(objective: Objective, config: TrainConfig, share: Share) -> nn.Module
     kind = choose(config, objective.model, share)
     passed: list[nn.Module] = []
     if config.recompute:
-        trained = blocks(objective.model)
+        # Blocks of worlds hold weights that nothing reaches, which are not trained: `blocks` leaves them out.
+        worlds = [part for part in objective.model.modules() if isinstance(part, WorldBlock)]
+        trained = [*blocks(objective.model), *worlds]
         passed = blocks(objective.base, frozen=True) if isinstance(objective, Beside) else []
         if not trained and not passed:
             raise SettingsError("recompute is True, but no blocks are trained or passed here: leave it out.")

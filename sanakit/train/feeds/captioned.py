@@ -57,7 +57,7 @@ class CaptionedFeed:
         loaded = self._loaded.pop(part.start)
         shares = loaded.weights / part.total
         if isinstance(loaded, CachedBatch):
-            return Shown(loaded.latents, loaded.captions, shares, loaded.text, loaded.fps)
+            return Shown(loaded.latents, loaded.captions, shares, loaded.text, loaded.fps, loaded.cameras)
         pixels = loaded.images
         if pixels.ndim == 4 and not isinstance(self.codec, DCAE):
             pixels = pixels[:, :, None]  # B 3 1 H W

@@ -51,7 +51,8 @@ class Shown:
     latents: B C h w, scaled; of clips B C t h w, normalised. captions: B, "" where there is none. shares: B,
     what each sample counts in the loss of the global batch: one over its size, 0 where it is empty or broken;
     None: none is. features: of the captions, L E each, from a cache; empty: to be computed. fps: frames a
-    second of clips; None: images.
+    second of clips; None: images. cameras: of clips along camera paths, B F 20: of each frame of pixels its
+    pose row by row, then fx, fy, cx, cy in pixels; None: no path is known.
     """
 
     latents: Tensor | Unencoded
@@ -59,6 +60,7 @@ class Shown:
     shares: Tensor | None = None
     features: Sequence[Tensor] = ()
     fps: float | None = None
+    cameras: Tensor | None = None
 
 
 class Feed(Protocol):

@@ -6,6 +6,7 @@ Shapes: N latents, B samples of a part, C h w a latent.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -35,11 +36,7 @@ class LatentFeed:
 
     def shown(self, step: int, part: Part) -> Shown:
         """Draw a part of a step's batch."""
-        random = numpy_generator(self.seed, step)
-        own = slice(part.start, part.stop)
-        drawn = self._sums.searchsorted(random.random(part.total) * self._sums[-1], side="right")[own]
-        drawn = np.minimum(drawn, len(self._sums) - 1)
-        choices = random.random(part.total)[own].tolist()
+        drawn, choices = self.drawn(step, part)
         numbers: list[int] = drawn.tolist()
         alternatives = [self.captions[i] for i in numbers]
         return Shown(
@@ -47,7 +44,38 @@ class LatentFeed:
             [captions[int(u * len(captions))] for captions, u in zip(alternatives, choices, strict=True)],
         )
 
+    def drawn(self, step: int, part: Part) -> tuple[np.ndarray, list[float]]:
+        """Return the numbers of a part's latents, B, and for each what picks its caption, in [0, 1)."""
+        random = numpy_generator(self.seed, step)
+        own = slice(part.start, part.stop)
+        drawn = self._sums.searchsorted(random.random(part.total) * self._sums[-1], side="right")[own]
+        return np.minimum(drawn, len(self._sums) - 1), random.random(part.total)[own].tolist()
+
     def most_drawn(self, count: int) -> tuple[Tensor, list[str]]:
         """Return the latents that are drawn most often, at most `count`, and the first caption of each."""
         chosen: list[int] = self.weights.argsort(descending=True, stable=True)[:count].tolist()
         return self.latents[chosen], [self.captions[i][0] for i in chosen]
+
+
+class PathFeed(LatentFeed):
+    """Draws latents of clips along camera paths, and their cameras with them.
+
+    cameras: N F 20, as `Shown` has them. All else as for `LatentFeed`.
+    """
+
+    def __init__(
+        self,
+        latents: Tensor,
+        captions: Sequence[Sequence[str]],
+        weights: Tensor,
+        cameras: Tensor,
+        *,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(latents, captions, weights, seed=seed)
+        self.cameras = cameras
+
+    def shown(self, step: int, part: Part) -> Shown:
+        """Draw a part of a step's batch."""
+        drawn, _ = self.drawn(step, part)
+        return replace(super().shown(step, part), cameras=self.cameras[torch.from_numpy(drawn)])

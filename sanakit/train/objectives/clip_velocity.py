@@ -239,8 +239,16 @@ def clip_errors(
     """
     noisy = interpolate(latents, noise, t[:, None, :, None, None])
     found = transformer(noisy, t, text, mask, chunks=chunks).float()
-    errors = (found - velocity_target(latents, noise)).square().mean((1, 3, 4))  # B T
-    learned = torch.ones_like(errors)
+    learned = torch.ones_like(found[:, 0, :, 0, 0])
     learned[held, 0] = 0
     learned[t == 0] = 0
+    return learned_errors(found, latents, noise, learned)
+
+
+def learned_errors(found: Tensor, latents: Tensor, noise: Tensor, learned: Tensor) -> Tensor:
+    """Return the mean square error of velocities (B C T h w) of each clip, B, over the frames learned.
+
+    learned: B T, 1 where a frame is learned, else 0; 0 is returned for a clip that has none.
+    """
+    errors = (found - velocity_target(latents, noise)).square().mean((1, 3, 4))  # B T
     return (errors * learned).sum(1) / learned.sum(1).clamp(min=1)

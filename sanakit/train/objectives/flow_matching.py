@@ -21,13 +21,14 @@ from sanakit.models.gemma2 import Gemma2, Layer
 from sanakit.models.sana import Sana
 from sanakit.models.video.held_frame import HeldFirstFrame
 from sanakit.models.video.sana_video import SanaVideo
+from sanakit.models.world.sana_wm import SanaWM
 from sanakit.pipelines.video.streaming import chunk_lengths
 from sanakit.text.encoder import TextEncoder
 from sanakit.train.distill.dmd import roll_out
 
 TIMES_WATCHED = (0.5, 0.85, 0.95)
 
-Transformer = Sana | ControlledSana | SanaVideo
+Transformer = Sana | ControlledSana | SanaVideo | SanaWM
 Drawing = Transformer | HeldFirstFrame
 
 

@@ -28,6 +28,7 @@ from sanakit.images.sheets import contact_sheet
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.models.video.sana_video import SanaVideo
+from sanakit.models.world.sana_wm import SanaWM
 from sanakit.seeds import step_generator
 from sanakit.text.encoder import TextEncoder
 from sanakit.train.distill.depth import Teacher
@@ -67,6 +68,7 @@ class VelocityBatch:
     dropped: Tensor  # B, true where the sample is trained without its caption
     shares: Tensor  # B, what each counts in the global batch; 0: empty or broken
     features: Sequence[Tensor] = ()  # of the captions, L E each; empty: to be computed
+    cameras: Tensor | None = None  # of clips along camera paths, as `Shown` has them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +98,7 @@ class VelocitySettings(TypedDict, total=False):
     train_text: bool
 
 
-Model = TypeVar("Model", bound=Sana | SanaVideo)
+Model = TypeVar("Model", bound=Sana | SanaVideo | SanaWM)
 
 
 class CaptionedVelocity(Generic[Model]):
@@ -152,6 +154,7 @@ class CaptionedVelocity(Generic[Model]):
             dropped=(dropped | without).to(self.device, non_blocking=True),
             shares=shares.to(self.device, non_blocking=True),
             features=() if self.train_text else shown.features,
+            cameras=shown.cameras,
         )
 
     def loss(self, batch: VelocityBatch) -> Tensor:

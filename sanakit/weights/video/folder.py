@@ -87,7 +87,7 @@ def save_video(
     dtype, path = parse_dtype(dtype), Path(folder).expanduser()
     check_rule(dtype, precision, "The model")
     check_replaced(path, INDEX, "model")
-    told = {"frames": frames, "fps": _number(rate), "motion": motion, "negative_prompt": negative_prompt}
+    told = {"frames": frames, "fps": written_rate(rate), "motion": motion, "negative_prompt": negative_prompt}
     if chunks is not None:
         told["chunks"] = {"length": chunks.length, "times": chunks.times}
         told["chunks"] |= {} if chunks.times is None else {"shift": chunks.shift}
@@ -113,7 +113,7 @@ def save_video(
     return path
 
 
-def _number(rate: int | Fraction) -> int | str:
+def written_rate(rate: int | Fraction) -> int | str:
     """Return a rate as JSON holds it exactly."""
     exact = Fraction(rate)
     return exact.numerator if exact.denominator == 1 else f"{exact.numerator}/{exact.denominator}"

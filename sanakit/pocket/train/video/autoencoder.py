@@ -6,7 +6,9 @@ Shapes: B clips, T frames, S side in pixels.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +70,7 @@ def video_autoencoder_run(
     )
 
     def finish(folder: Path) -> None:
-        save_autoencoder(folder / MODEL / VAE, finished_autoencoder(folder, model, clips))
+        save_autoencoder(folder / MODEL / VAE, finished_autoencoder(folder, model, measured_windows(clips)))
 
     made_with = MadeWith(
         data=data,
@@ -113,25 +115,41 @@ def _tensors(windows: list[np.ndarray]) -> Tensor:
     return torch.stack([to_tensor(window) for window in windows]).transpose(1, 2).contiguous()
 
 
-@torch.no_grad()
-def finished_autoencoder(folder: Path, config: WanVAEConfig, clips: PocketClips) -> WanVAE:
-    """Return the averaged weights of a run's last checkpoint, with the mean and the deviation of each latent
-    channel of some training clips."""
+def finished_autoencoder(folder: Path, config: WanVAEConfig, windows: Tensor) -> WanVAE:
+    """Return the averaged weights of a run's last checkpoint, normalised for windows of training clips."""
     trained = WanVAE(config)  # what was trained may be sharded
     fill_averaged(trained, folder)
-    windows = some_windows(clips, training_weights(clips), MEASURED_ON, FRAMES)
-    latents = torch.cat([trained.encode(clip) for clip in windows.split(4)])
+    return normalised_for(trained, windows)
+
+
+def measured_windows(clips: PocketClips) -> Tensor:
+    """Return the windows of training clips that latents are normalised by, B 3 T S S."""
+    return some_windows(clips, training_weights(clips), MEASURED_ON, FRAMES)
+
+
+@torch.no_grad()
+def normalised_for(model: WanVAE, windows: Tensor) -> WanVAE:
+    """Return an autoencoder with the mean and the deviation of each latent channel of windows, B 3 T S S."""
+    latents = torch.cat([model.encode(clip) for clip in windows.split(4)])
     channels = latents.transpose(0, 1).flatten(1)  # C, all places
     mean, deviation = (_rounded(values) for values in (channels.mean(1), channels.std(1)))
-    model = WanVAE(replace(config, latents_mean=mean, latents_std=deviation))
-    model.load_state_dict(trained.state_dict())
-    return model
+    found = WanVAE(replace(model.config, latents_mean=mean, latents_std=deviation))
+    found.load_state_dict(model.state_dict())
+    return found
 
 
 def open_autoencoder(place: Path, config: WanVAEConfig, clips: PocketClips, notes: list[str]) -> WanVAE:
+    """Return the autoencoder of a run on clips, finished or not; all else as for `open_trained`."""
+    return open_trained(place, config, partial(measured_windows, clips), notes)
+
+
+def open_trained(
+    place: Path, config: WanVAEConfig, windows: Callable[[], Tensor], notes: list[str]
+) -> WanVAE:
     """Return the autoencoder of a run, finished or not, or of a model's folder.
 
-    config: the sizes of a run that is not finished; notes takes a sentence on it.
+    config: the sizes of a run that is not finished; windows: returns clips that its latents are normalised
+    by; notes takes a sentence on it.
     Raises DataError where there is none, WeightsError for one of another class.
     """
     for folder in (place / MODEL / VAE, place / VAE, place):
@@ -148,7 +166,7 @@ def open_autoencoder(place: Path, config: WanVAEConfig, clips: PocketClips, note
             "folder by --autoencoder."
         )
     notes.append(f"{place} is not finished: the averaged weights of step {last_step(place)} are used.")
-    return finished_autoencoder(place, config, clips)
+    return finished_autoencoder(place, config, windows())
 
 
 def _rounded(values: Tensor) -> tuple[float, ...]:

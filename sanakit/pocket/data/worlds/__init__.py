@@ -1,0 +1,1 @@
+"""The data set of camera paths: made rooms with furniture, rendered on the CPU with exact poses."""

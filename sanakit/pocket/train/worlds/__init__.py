@@ -1,0 +1,1 @@
+"""Runs of pocket-world: its autoencoder of renderings, and the transformer that follows camera paths."""

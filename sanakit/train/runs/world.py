@@ -1,0 +1,171 @@
+"""From clips with camera paths to a fine-tuned world model.
+
+Autoencoder and text encoder come from a finished model, as does the transformer. Clips are encoded once, into
+a cache that holds their cameras, too (`sana data cache`); the training reads nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sanakit.data.batches.clip_sampling import video_spec
+from sanakit.data.batches.order import evenly
+from sanakit.data.cache.build import build_cache, plan_cache
+from sanakit.data.cache.loader import CachedLoader
+from sanakit.data.cache.store import Cache, is_cache
+from sanakit.data.read.open import check_apart
+from sanakit.data.read.source import data_fingerprint
+from sanakit.errors import DataError, SettingsError
+from sanakit.models.video.ltx2_vae import LTX2VAE
+from sanakit.models.video.wan_vae import WanVAE
+from sanakit.models.world.sana_wm import SanaWM
+from sanakit.train.config import TrainConfig
+from sanakit.train.distributed.parallel import current_share, training_device
+from sanakit.train.feeds.cached_data import fitting_cache, measured_on
+from sanakit.train.feeds.captioned import CaptionedFeed
+from sanakit.train.feeds.feed import decoded
+from sanakit.train.objectives.velocity import TRANSFORMER, Sheet
+from sanakit.train.objectives.world_velocity import WatchedPaths, WorldMixing, WorldObjective
+from sanakit.train.record import MadeWith
+from sanakit.train.run import MODEL, Run, fill_averaged
+from sanakit.train.runs.finetune import FINETUNED, HELD_OUT_FROM, REFERENCE
+from sanakit.train.state.average import part_of
+from sanakit.weights import load_autoencoder, load_text_encoder, load_transformer
+from sanakit.weights.quantized import check_trainable
+from sanakit.weights.save import DEFAULTS
+from sanakit.weights.video.settings import load_world_settings
+from sanakit.weights.video.world_folder import save_world
+
+CACHE = "cache"  # of the clips, in the run's folder
+
+StrPath = str | os.PathLike[str]
+
+
+def world_run(
+    data: StrPath,
+    output: Path,
+    source: StrPath,
+    config: TrainConfig,
+    mixing: WorldMixing,
+    *,
+    flow_shift: float | None = None,
+    resolution: int | None = None,
+) -> Run:
+    """Train a world model on clips with camera paths; the result is `output`/model.
+
+    data: a folder of clips with a path beside each (`data/batches/camera_paths.py`), which are cached in
+    `output`/cache; or such a cache, made for `source`. source: folder or Hub repository of a whole world
+    model. flow_shift: of times towards noise, in training; None: the model's own. resolution: in pixels;
+    None: the model's own sizes.
+    Raises DataError without clips, paths or captions, SettingsError for a quantised model or one distilled to
+    few steps, and what opening and loading raise.
+    """
+    # 1. The model
+    check_trainable(source)
+    spec = video_spec(source)
+    settings = load_world_settings(source)
+    if spec.causal and settings.chunks.times is not None:
+        raise SettingsError(
+            f"{source} is distilled to few steps, which this training would undo: train the model that it "
+            "was made from, or say in its sanakit.json that it is not distilled (chunks, times: null)."
+        )
+    device = training_device()
+    transformer = load_transformer(source, kind="world", device=device, dtype="float32")
+
+    # 2. The clips, encoded with their cameras, and those to measure on
+    cache = _cached(data, output, source, resolution)
+    loader = CachedLoader(cache, batch_size=config.batch_size, seed=config.seed, device=device)
+    fullest = max(loader.buckets.members, key=len)
+    latents, captions, numbers = measured_on(cache, evenly(fullest, 2 * REFERENCE), REFERENCE)
+    if len(loader.buckets) >= HELD_OUT_FROM:
+        loader = CachedLoader(
+            cache, batch_size=config.batch_size, held_out=numbers, seed=config.seed, device=device
+        )
+    cameras = torch.stack([cast(Tensor, cache[number].cameras) for number in numbers.tolist()])
+    codec = cast(WanVAE | LTX2VAE, load_autoencoder(source, part="both", device=device))  # of a world
+
+    # 3. The objective
+    torch.manual_seed(config.seed)
+    encoder = load_text_encoder(source, device=device)
+    shift = settings.shared.flow_shift if flow_shift is None else flow_shift
+    objective = WorldObjective(
+        transformer,
+        encoder,
+        CaptionedFeed(loader, codec),
+        mixing=mixing,
+        compression=(spec.rule.per_latent, spec.compression),
+        shift=shift,
+        seed=config.seed,
+        watched=[WatchedPaths("", latents, captions, cameras)],
+        sheet=Sheet(
+            prompts=(),
+            guidance=settings.shared.guidance,
+            steps=settings.shared.steps,
+            shape=tuple(latents.shape[1:]),
+            decode=partial(decoded, codec),
+        ),
+    )
+
+    # 4. The result
+    def finish(folder: Path) -> None:
+        trained = SanaWM(transformer.config)  # what was trained may be sharded
+        fill_averaged(trained, folder, partial(part_of, name=TRANSFORMER))
+        shared = settings.shared
+        save_world(
+            folder / MODEL,
+            transformer=trained,
+            autoencoder=codec,
+            text_encoder=encoder,
+            flow_shift=shared.flow_shift,
+            frames=settings.frames,
+            rate=settings.rate,
+            defaults={name: getattr(shared, name) for name in DEFAULTS},
+            chunks=settings.chunks if spec.causal else None,
+            negative_prompt=settings.negative_prompt,
+            dtype="bfloat16" if shared.precision == "any" else shared.precision,
+            name=f"{shared.name.removesuffix(FINETUNED)}{FINETUNED}",
+            licence=shared.licence,
+            example_prompts=shared.example_prompts,
+            sizes=shared.sizes,
+        )
+
+    made_with = MadeWith(
+        source=source,
+        data=data,
+        content=data_fingerprint(cache),
+        choices={
+            "flow_shift": shift,
+            "mixing": {"held": mixing.held, "chunk": mixing.chunk, "ways": dict(mixing.ways)},
+            "sizes": [list(size) for size in cache.about.sizes],
+        },
+    )
+    return Run(objective, config, finish, tuple(str(loader.report()).splitlines()), made_with)
+
+
+def _cached(data: StrPath, output: Path, source: StrPath, resolution: int | None) -> Cache:
+    """Return a cache of clips with cameras that fits the model: the given one, or a new one of a folder.
+
+    The first of several processes makes it. Raises DataError.
+    """
+    if not is_cache(data):
+        check_apart(data, output)
+        output.mkdir(parents=True, exist_ok=True)
+        share = current_share()
+        if share.rank == 0:
+            build_cache(plan_cache(data, output / CACHE, source, resolution, text=True))
+        if share.world > 1:
+            dist.barrier()
+        data = output / CACHE
+    cache = fitting_cache(data, source, resolution=resolution)
+    if not cache.about.cameras:
+        raise DataError(
+            f"The cache {data} has no camera paths: make one of clips with paths beside them, for {source}."
+        )
+    return cache

@@ -1,0 +1,224 @@
+"""Teach a finished model's text encoder that a name in another language is the English one.
+
+The transformer draws from features, and learned nearly all that it draws from English ones. A foreign name
+whose last feature is that of the English phrase is therefore drawn as well as it, without a step of the
+transformer. The encoder learns towards its own features as they were (the taught copy never changes):
+
+- of a foreign name, bare or in a carrier of its language: at its last token the English phrase's last
+  feature, at the tokens before it those of the English words before, or of the article;
+- of English captions, of single things and of scenes: every feature as it was.
+
+Foreign names that are English ones of another thing ("Hut" is a hat in German) are left out: English wins.
+Shapes: B texts, L features of a text, E width, K all known things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from sanakit.models.gemma2 import Gemma2
+from sanakit.pocket.words.asked_as import names_of
+from sanakit.pocket.words.captions import everyday_phrases
+from sanakit.pocket.words.known_things import ask_for
+from sanakit.pocket.words.teaching.asked_texts import CARRIERS
+from sanakit.seeds import numpy_generator
+from sanakit.text.encoder import TextEncoder
+from sanakit.text.instruction import clean_prompt
+from sanakit.text.known_things import bare_name
+from sanakit.train.parts import Part
+
+TEXT = "text"  # name in a run's checkpoint
+BARE = 0.6  # share of foreign names without a carrier
+BEFORE = 0.2  # weight of a feature before a name's last one
+WATCHED_CAPTIONS = 256
+Captions = Callable[[np.random.Generator], str]
+"""Draws an English caption."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignName:
+    """A thing's name in another language. weight: how often it is drawn."""
+
+    concept: str
+    code: str
+    name: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedBatch:
+    """A part of a global batch: token ids of B texts, and the features that F of theirs are to become."""
+
+    tails: list[list[int]]
+    rows: list[int]  # F, the text of each
+    columns: list[int]  # F, its place in the text, BOS = 0
+    targets: Tensor  # F E
+    shares: Tensor  # F, what each counts in the global batch
+
+
+def foreign_list(
+    names: Mapping[str, Mapping[str, str]], fame: Callable[[str], float]
+) -> tuple[list[ForeignName], int]:
+    """List the names to learn, and count those left out, which are English names of another thing.
+
+    names: concept -> language code -> name. fame: how often a concept is drawn.
+    """
+    english: dict[str, str] = {}
+    for concept in sorted(names, key=fame, reverse=True):
+        for said in (ask_for(concept), *everyday_phrases(concept), *names_of(concept)):
+            english.setdefault(clean_prompt(bare_name(said)), concept)
+    found, left_out = [], 0
+    for concept, own in names.items():
+        for code, name in own.items():
+            if english.get(clean_prompt(name), concept) == concept:
+                found.append(ForeignName(concept, code, name, fame(concept)))
+            else:
+                left_out += 1
+    return found, left_out
+
+
+class ForeignObjective:
+    """Fits features of foreign names to English ones, and keeps those of English captions.
+
+    encoder: on its device; it learns. captions: draws what is kept. kept: share of the texts that are kept
+    ones. things: phrases of all K known things, among which names are looked up. watched: language code ->
+    concept -> name, measured.
+    """
+
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        names: Sequence[ForeignName],
+        captions: Captions,
+        *,
+        kept: float,
+        things: Mapping[str, str],
+        watched: Mapping[str, Mapping[str, str]],
+        seed: int = 0,
+    ) -> None:
+        self.encoder, self.names, self.captions = encoder, names, captions
+        self.kept, self.things, self.watched, self.seed = kept, things, watched, seed
+        self.taught = with_model(encoder, deepcopy(encoder.model).eval().requires_grad_(False))
+        encoder.model.requires_grad_(True)
+        self.model: nn.Module = nn.ModuleDict({TEXT: encoder.model})
+        self._phrases: dict[str, Tensor] = {}
+        weights = np.array([name.weight for name in names])
+        self._sums = (weights / weights.sum()).cumsum()
+        places = self._last(self.taught, list(things.values()))
+        self._mean = places.mean(0)
+        self._places = F.normalize(places - self._mean, dim=1)
+        self._spread = (places - self._mean).square().sum(1).mean()
+
+    def begin(self, first: int, parts: Sequence[Part]) -> None:
+        """Nothing to prepare: texts are drawn when they are requested."""
+
+    def batch(self, step: int, part: Part) -> AlignedBatch:
+        """Draw the texts of a part of a step's batch."""
+        pairs = []
+        for i in range(part.start, part.stop):
+            random = numpy_generator(self.seed, step, i)
+            if random.random() < self.kept:
+                caption = self.captions(random)
+                pairs.append((caption, None, caption))
+            else:
+                pairs.append(self._foreign(random))
+        return self.aligned(pairs, part.weight)
+
+    def aligned(self, pairs: Sequence[tuple[str, str | None, str]], weight: float = 1.0) -> AlignedBatch:
+        """Find the target of each feature.
+
+        pairs: a text, the foreign name in it (None: the text is kept), and the English phrase.
+        weight: of all pairs in the global batch.
+        """
+        itself = [text for text, name, _ in pairs if name is None or clean_prompt(name) != clean_prompt(text)]
+        own = dict(zip(itself, self.taught.encode(itself, notes=[]), strict=True)) if itself else {}
+        tails, rows, columns, targets, shares = [], [], [], [], []
+        for row, (text, name, phrase) in enumerate(pairs):
+            cleaned = clean_prompt(text)
+            found = self.encoder.tokenizer.encode(f" {cleaned}", add_special_tokens=False)
+            tails.append(found.ids)
+            count = len(found.ids)
+            if name is None:
+                wanted = [(own[text][at], 1.0) for at in range(1, count + 1)]
+            else:
+                english = self._english(phrase)
+                start = 1 + cleaned.index(clean_prompt(name))  # behind the space
+                end = start + len(clean_prompt(name))
+                ends = [stop for _, stop in found.offsets]
+                before = sum(stop <= start for stop in ends) if text in own else 0  # tokens of the carrier
+                until = max(before + 1, sum(stop <= end for stop in ends))  # in which the name ends
+                wanted = [(own[text][at], BEFORE) for at in range(1, before + 1)]
+                wanted += [
+                    (english[max(1, len(english) - 1 - (until - at))], BEFORE)
+                    for at in range(before + 1, until)
+                ]
+                wanted += [(english[-1], 1.0)] * (count + 1 - until)
+            total = sum(part for _, part in wanted)
+            rows += [row] * count
+            columns += range(1, count + 1)
+            targets += [target for target, _ in wanted]
+            shares += [part / total * weight / len(pairs) for _, part in wanted]
+        device = self._places.device
+        return AlignedBatch(
+            tails, rows, columns, torch.stack(targets).float(), torch.tensor(shares, device=device)
+        )
+
+    def loss(self, batch: AlignedBatch) -> Tensor:
+        """Return the features' squared errors over their variance, a mean over each text, then over texts."""
+        features, _ = self.encoder.encode_tokens(batch.tails)
+        errors = (features[batch.rows, batch.columns].float() - batch.targets).square().sum(1)
+        return (errors * batch.shares).sum() / self._spread
+
+    @torch.no_grad()
+    def evaluate(self, averaged: nn.Module) -> dict[str, float]:
+        """Measure how often a name lies nearest to its own thing, by language, and how far English moved."""
+        encoder = with_model(self.encoder, cast(Gemma2, cast(nn.ModuleDict, averaged)[TEXT]))
+        numbers = {concept: i for i, concept in enumerate(self.things)}
+        measured: dict[str, float] = {}
+        for code, own in self.watched.items():
+            near = F.normalize(self._last(encoder, list(own.values())) - self._mean, dim=1) @ self._places.T
+            right = torch.tensor([numbers[concept] for concept in own], device=near.device)
+            measured[f"{code}_top1"] = (near.argmax(1) == right).float().mean().item()
+        captions = [self.captions(numpy_generator(self.seed + 1, i)) for i in range(WATCHED_CAPTIONS)]
+        moved = [
+            (new - old).square().sum(1).mean()
+            for new, old in zip(encoder.encode(captions, []), self.taught.encode(captions, []), strict=True)
+        ]
+        return measured | {"moved": (torch.stack(moved).mean() / self._spread).item()}
+
+    def sheet(self, averaged: nn.Module) -> Image.Image:
+        """Return an empty image: names are measured, not looked at."""
+        return Image.new("RGB", (8, 8), "white")
+
+    def _foreign(self, random: np.random.Generator) -> tuple[str, str, str]:
+        chosen = min(int(np.searchsorted(self._sums, random.random())), len(self.names) - 1)
+        one, carrier = self.names[chosen], "{}"
+        if random.random() >= BARE:
+            carriers = CARRIERS.get(one.code, ("{}",))
+            carrier = carriers[int(random.integers(len(carriers)))]
+        return carrier.format(one.name), one.name, ask_for(one.concept)
+
+    def _english(self, phrase: str) -> Tensor:
+        """Features of an English phrase, L E, computed once."""
+        if phrase not in self._phrases:
+            (self._phrases[phrase],) = self.taught.encode([phrase], notes=[])
+        return self._phrases[phrase]
+
+    def _last(self, encoder: TextEncoder, texts: Sequence[str]) -> Tensor:
+        """Last features of texts, N E."""
+        return torch.stack([features[-1].float() for features in encoder.encode(list(texts), notes=[])])
+
+
+def with_model(encoder: TextEncoder, model: Gemma2) -> TextEncoder:
+    """Return an encoder that reads as another one does, with another model."""
+    words = (encoder.tokenizer, encoder.instruction, encoder.max_tokens)
+    return TextEncoder(model, *words, dialect=encoder.dialect)

@@ -48,7 +48,8 @@ SHARES: Mapping[str, float] = {
 class Mix:
     """What pocket learns from, and how often.
 
-    shares: how often each kind is drawn. famous: weight of a common thing where a further one has 1.
+    shares: how often each kind is drawn. famous, rare: weights of a common thing and of a rare one, where a
+    further one has 1; 0: left out.
     designs: weights of drawings. varied: moved copies of a well-known drawing; one of another.
     turn, scales: of those, degrees at most, and sides over the canvas's. sizes: of canvases, the square
     first. foreign, posed: shares of captions in another language, and of moved copies' captions that say
@@ -57,6 +58,7 @@ class Mix:
 
     shares: Mapping[str, float] = field(default_factory=lambda: SHARES)
     famous: float = 0.65
+    rare: float = RARE
     designs: Mapping[str, float] = field(default_factory=lambda: DESIGNS)
     varied: int = 2
     turn: float = TURN
@@ -91,7 +93,7 @@ class PocketSample:
 
 def fame(concept: str, mix: Mix = FIRST_MIX) -> float:
     """Return how often a concept is drawn, compared with others."""
-    return mix.famous if concept in COMMON_CONCEPTS else KNOWN if concept in FURTHER_CONCEPTS else RARE
+    return mix.famous if concept in COMMON_CONCEPTS else KNOWN if concept in FURTHER_CONCEPTS else mix.rare
 
 
 def list_samples(
@@ -102,7 +104,7 @@ def list_samples(
     samples: list[PocketSample] = []
     random = numpy_generator(seed, PLACEMENTS)
     for row, one in enumerate(pocket.rows):
-        well_known = fame(one.concept, mix) > RARE
+        well_known = fame(one.concept, mix) > mix.rare
         weight = fame(one.concept, mix) * mix.designs.get(one.style, 0.0)
         if not weight or (one.split != "train" and not well_known):
             continue

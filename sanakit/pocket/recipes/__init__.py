@@ -11,6 +11,8 @@ RECIPES = {
     "pocket-names": ("sanakit.pocket.recipes.names", "names"),
     "pocket-poses": ("sanakit.pocket.recipes.stages", "poses"),
     "pocket-512": ("sanakit.pocket.recipes.stages", "double"),
+    "pocket-refine": ("sanakit.pocket.recipes.stages", "refine"),
+    "pocket-further": ("sanakit.pocket.recipes.stages", "further"),  # names, refine, poses, 512
     "pocket-clip": ("sanakit.pocket.recipes.clip", "contrastive"),
     "pocket-judge": ("sanakit.pocket.recipes.pocket", "judge"),
     "pocket-control": ("sanakit.pocket.recipes.control", "control"),

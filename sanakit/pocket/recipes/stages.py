@@ -1,4 +1,5 @@
-"""Stages that go on from a finished pocket: `pocket-poses` (256 px) and `pocket-512`.
+"""Stages that go on from a finished pocket: `pocket-refine` (its decoder), `pocket-poses` (its transformer at
+256 px) and `pocket-512`. `pocket-further` is `pocket-names` and all of them, one after the other.
 
 `pocket-poses`: drawings mirrored, turned, scaled and moved are half of what is shown, mostly under captions
 that do not say so: seeds choose how a thing stands. Common things count in full, foreign names are a fifth of
@@ -13,15 +14,26 @@ encoder, which stands still.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from sanakit.models.dc_ae import DC_AE_POCKET
 from sanakit.pocket.data.canvas import DOUBLE_SIZES
 from sanakit.pocket.data.samples import DESIGNS, SQUARE, Mix
-from sanakit.pocket.recipes.pocket import DEFAULTS, DRAWINGS, OFFERS, SHIFT, TEXT_ENCODER, TRANSFORMER
+from sanakit.pocket.recipes.names import names
+from sanakit.pocket.recipes.pocket import (
+    DECODER,
+    DEFAULTS,
+    DRAWINGS,
+    OFFERS,
+    SHIFT,
+    TEXT_ENCODER,
+    TRANSFORMER,
+)
 from sanakit.pocket.train.drawings import Drawings, drawings_run
-from sanakit.train.run import Run
+from sanakit.pocket.train.runs import autoencoder_run
+from sanakit.train.run import MODEL, Run, Stage
 
 POSES = Mix(
     shares={"drawn": 0.24, "mirrored": 0.14, "varied": 0.28, "painted": 0.1, "scene": 0.24},
@@ -44,6 +56,7 @@ DOUBLE = replace(
     shares={"drawn": 0.4, "mirrored": 0.1, "varied": 0.15, "painted": 0.08, "shaped": 0.12, "scene": 0.15},
     # the 3D design is images of 256 px, enlarged
     designs=DESIGNS | {"fluent-3d": 0.3, "fluent-color": 1.0},
+    rare=0.0,
     varied=1,
     sizes=DOUBLE_SIZES,
 )
@@ -52,12 +65,33 @@ DOUBLE_SCENES = 3000
 DOUBLE_DEFAULTS = DEFAULTS | {"width": 512, "height": 512}
 
 
+Source = str | os.PathLike[str]
+
+
+def refine(
+    data: Path, output: Path, steps: int | None = None, *, source: Source = "pocket", smoke: bool = False
+) -> Run:
+    """Train the decoder of `source` further, as `pocket-decoder` does; latents stay what they are."""
+    config = replace(DECODER, steps=1500, learning_rate=2e-4).lasting(steps, smoke=smoke)
+    return autoencoder_run(
+        data,
+        output,
+        DC_AE_POCKET,
+        config,
+        crop=128,
+        whole_from=0.5,
+        latent_noise=0.06,
+        scene_share=0.32,
+        source=source,
+    )
+
+
 def poses(
     data: Path,
     output: Path,
     steps: int | None = None,
     *,
-    source: str | os.PathLike[str] = "pocket",
+    source: Source = "pocket",
     smoke: bool = False,
 ) -> Run:
     """Train the transformer of `source`, pocket or a model of its recipe, on drawings in many poses."""
@@ -80,7 +114,7 @@ def double(
     output: Path,
     steps: int | None = None,
     *,
-    source: str | os.PathLike[str] = "pocket",
+    source: Source = "pocket",
     smoke: bool = False,
 ) -> Run:
     """Train the transformer of `source` at 512 px; the packages must lie beside the data, as it was built."""
@@ -97,3 +131,21 @@ def double(
         keep_text=True,
     )
     return drawings_run(data, output, what, DOUBLE_TRAINING.lasting(steps, smoke=smoke), source=source)
+
+
+FURTHER = {"pocket-names": names, "pocket-refine": refine, "pocket-poses": poses, "pocket-512": double}
+
+
+def further(
+    data: Path, output: Path, steps: int | None = None, *, source: Source = "pocket", smoke: bool = False
+) -> list[Stage]:
+    """Run all stages in turn, each in a folder of `output` and from the model before it."""
+    stages, before = [], source
+    for name in FURTHER:
+        stages.append(Stage(output / name, _stage(name, data, before, steps, smoke=smoke)))
+        before = output / name / MODEL
+    return stages
+
+
+def _stage(name: str, data: Path, source: Source, steps: int | None, *, smoke: bool) -> Callable[[Path], Run]:
+    return lambda folder: FURTHER[name](data, folder, steps, source=source, smoke=smoke)

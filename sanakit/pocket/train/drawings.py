@@ -113,8 +113,10 @@ def drawings_run(
     elif not has_checkpoint(output):
         transformer.load_state_dict(_started(what, encoder, pocket, source, notes).state_dict())
     codec, scale = _codec(output, what, pocket, source)
-    pool = build_pool(output / "pool", list_samples(both, what.scenes, mix=what.mix), both, scenes, codec)
     device = training_device()
+    samples = list_samples(both, what.scenes, mix=what.mix)
+    pool = build_pool(output / "pool", samples, both, scenes, codec.to(device))
+    codec.cpu()
     transformer.to(device)
     encoder.model.to(device)
     if config.compile:

@@ -6,7 +6,8 @@ transformer. The encoder learns towards its own features as they were (the taugh
 
 - of a foreign name, bare or in a carrier of its language: at its last token the English phrase's last
   feature, at the tokens before it those of the English words before, or of the article;
-- of English captions, of single things and of scenes: every feature as it was.
+- of English captions, of single things and of scenes: every feature as it was, BOS's among them, which is
+  all that a dropped caption has.
 
 Foreign names that are English ones of another thing ("Hut" is a hat in German) are left out: English wins.
 Shapes: B texts, L features of a text, E width, K all known things.
@@ -148,7 +149,7 @@ class ForeignObjective:
             tails.append(found.ids)
             count = len(found.ids)
             if name is None:
-                wanted = [(own[text][at], 1.0) for at in range(1, count + 1)]
+                wanted = [(own[text][at], 1.0) for at in range(count + 1)]
             else:
                 english = self._english(phrase)
                 start = 1 + cleaned.index(clean_prompt(name))  # behind the space
@@ -163,8 +164,8 @@ class ForeignObjective:
                 ]
                 wanted += [(english[-1], 1.0)] * (count + 1 - until)
             total = sum(part for _, part in wanted)
-            rows += [row] * count
-            columns += range(1, count + 1)
+            rows += [row] * len(wanted)
+            columns += range(count + 1 - len(wanted), count + 1)
             targets += [target for target, _ in wanted]
             shares += [part / total * weight / len(pairs) for _, part in wanted]
         device = self._places.device

@@ -14,7 +14,7 @@ from sanakit.text.encoder import TextEncoder
 from sanakit.train.parts import Part
 
 NAMES = {"fox": "xof", "fire engine": "enigne erif", "key": "yek", "tent": "tnet"}
-PHRASES = {"fox": "a fox", "fire engine": "a fire engine", "key": "a key", "tent": "a tent"}
+PHRASES = {"fox": "a fox", "fire engine": "a fire truck", "key": "a key", "tent": "a tent"}
 
 
 @pytest.fixture
@@ -44,9 +44,7 @@ def test_the_last_feature_of_a_name_is_to_become_that_of_the_english_phrase(make
     assert aligned.columns == list(range(1, count + 1))
     torch.testing.assert_close(aligned.targets[-1], english[-1])
     torch.testing.assert_close(aligned.targets[-2], english[-2])  # fire
-    torch.testing.assert_close(
-        aligned.targets[0], english[1]
-    )  # the article's: there are more tokens than words
+    torch.testing.assert_close(aligned.targets[0], english[1])  # of the article: more tokens than words
     shares = aligned.shares / aligned.shares[-1]
     assert shares.tolist() == pytest.approx([BEFORE] * (count - 1) + [1.0])
 
@@ -65,7 +63,7 @@ def test_kept_captions_are_to_stay_as_they_are(make):
     made = make()
     aligned = made.aligned([("a small fox", None, "a small fox")])
     (own,) = made.taught.encode(["a small fox"], notes=[])
-    torch.testing.assert_close(aligned.targets, own[1:])
+    torch.testing.assert_close(aligned.targets, own)  # BOS among them
     assert made.loss(aligned).item() < 1e-9
 
 
@@ -85,7 +83,7 @@ def test_names_come_to_lie_by_their_things_and_english_stays(make):
     taught = {name: weight.clone() for name, weight in made.taught.model.state_dict().items()}
     optimizer = torch.optim.AdamW(made.model.parameters(), 3e-3, weight_decay=0.0)
     for step in range(40):
-        loss = made.loss(made.batch(step, Part(0, 24, 24)))
+        loss = made.loss(made.batch(step, Part(0, 16, 16)))
         optimizer.zero_grad()
         loss.backward()
         if step == 0:

@@ -82,15 +82,16 @@ def names_run(
     def finish(folder: Path) -> None:
         model = Gemma2(encoder.model.config)
         fill_averaged(model, folder, partial(part_of, name=TEXT))
-        taught, settings = with_model(encoder, model), load_settings(source)
+        taught, kept_ones = with_model(encoder, model), kept_settings(load_settings(source))
         foreign = {concept: list(own.values()) for concept, own in names.items()}
+        kept_ones["known_things"] = known_things(concepts, taught, foreign)
         save_diffusers(
             folder / MODEL,
             transformer=load_transformer(source, kind="image", dtype="float32"),
             autoencoder=load_image_autoencoder(source, part="both", dtype="float32"),
             text_encoder=taught,
             dtype=torch.float16,
-            **kept_settings(settings) | {"known_things": known_things(concepts, taught, foreign)},
+            **kept_ones,
         )
 
     note = f"{len(listed):,} names are learned; {left_out} are English names of another thing and left out."

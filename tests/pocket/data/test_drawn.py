@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,6 @@ def test_other_sides_and_missing_packages_are_refused(built: Path):
     pocket = open_pocket(built)
     with pytest.raises(DataError, match="multiple of 256"):
         drawn_at(300, built, pocket)
-    lost = pocket.rows[0]
-    pocket.rows[0] = type(lost)(**{name: getattr(lost, name) for name in lost.__slots__} | {"concept": "x"})
+    pocket.rows[0] = replace(pocket.rows[0], concept="x")
     with pytest.raises(DataError, match="build it again"):
         drawn_at(512, built, pocket)

@@ -136,7 +136,7 @@ def test_the_last_model_draws_at_512_px_and_offers_it(trained: Path):
     assert (settings.width, settings.height) == (512, 512)
     assert settings.sizes == ((512, 512),)
     drawn = TextToImage.from_pretrained(model)("a fox", steps=1, output="pt").images
-    assert drawn.shape == (1, 3, 512, 512)
+    assert torch.as_tensor(drawn).shape == (1, 3, 512, 512)  # pyright: ignore[reportArgumentType]
 
 
 def test_latents_of_the_last_stage_are_of_five_canvases(trained: Path):

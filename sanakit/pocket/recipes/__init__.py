@@ -8,7 +8,7 @@ RECIPES = {
     "pocket-decoder": ("sanakit.pocket.recipes.pocket", "decoder"),
     "pocket-words": ("sanakit.pocket.recipes.pocket", "words"),
     "pocket-drawings": ("sanakit.pocket.recipes.pocket", "drawings"),
-    "pocket-names": ("sanakit.pocket.recipes.names", "names"),
+    "pocket-names": ("sanakit.pocket.recipes.stages", "names"),
     "pocket-poses": ("sanakit.pocket.recipes.stages", "poses"),
     "pocket-512": ("sanakit.pocket.recipes.stages", "double"),
     "pocket-refine": ("sanakit.pocket.recipes.stages", "refine"),

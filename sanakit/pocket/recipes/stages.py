@@ -1,5 +1,7 @@
-"""Stages that go on from a finished pocket: `pocket-refine` (its decoder), `pocket-poses` (its transformer at
-256 px) and `pocket-512`. `pocket-further` is `pocket-names` and all of them, one after the other.
+"""Stages that go on from a finished pocket: `pocket-names` (its text encoder), `pocket-refine` (its decoder),
+`pocket-poses` (its transformer at 256 px) and `pocket-512`; `pocket-further` is all of them in turn.
+
+`pocket-names`: see `train/foreign.py`.
 
 `pocket-poses`: drawings mirrored, turned, scaled and moved are half of what is shown, mostly under captions
 that do not say so: seeds choose how a thing stands. Common things count in full, foreign names are a fifth of
@@ -21,7 +23,6 @@ from pathlib import Path
 from sanakit.models.dc_ae import DC_AE_POCKET
 from sanakit.pocket.data.canvas import DOUBLE_SIZES
 from sanakit.pocket.data.samples import DESIGNS, SQUARE, Mix
-from sanakit.pocket.recipes.names import names
 from sanakit.pocket.recipes.pocket import (
     DECODER,
     DEFAULTS,
@@ -32,8 +33,28 @@ from sanakit.pocket.recipes.pocket import (
     TRANSFORMER,
 )
 from sanakit.pocket.train.drawings import Drawings, drawings_run
+from sanakit.pocket.train.foreign import names_run
 from sanakit.pocket.train.runs import autoencoder_run
+from sanakit.train.config import TrainConfig
 from sanakit.train.run import MODEL, Run, Stage
+
+NAMES = TrainConfig(
+    steps=300,
+    batch_size=96,
+    learning_rate=1.5e-3,
+    optimizer="muon",
+    muon_learning_rate=2e-3,
+    betas=(0.9, 0.98),
+    warmup_steps=30,
+    decay_fraction=0.5,
+    weight_decay=0.0,
+    ema_decay=0.98,
+    bf16=True,
+    log_every=10,
+    evaluate_every=75,
+    checkpoint_every=50,
+)
+KEPT = 0.3  # share of English captions
 
 POSES = Mix(
     shares={"drawn": 0.24, "mirrored": 0.14, "varied": 0.28, "painted": 0.1, "scene": 0.24},
@@ -66,6 +87,13 @@ DOUBLE_DEFAULTS = DEFAULTS | {"width": 512, "height": 512}
 
 
 Source = str | os.PathLike[str]
+
+
+def names(
+    data: Path, output: Path, steps: int | None = None, *, source: Source = "pocket", smoke: bool = False
+) -> Run:
+    """Train the text encoder of `source`, pocket or a model of its recipe; all else stays as it is."""
+    return names_run(data, output, source, NAMES.lasting(steps, smoke=smoke), kept=KEPT)
 
 
 def refine(

@@ -19,7 +19,7 @@ from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.pocket.data import toy
 from sanakit.pocket.recipes import RECIPES, stages
-from sanakit.pocket.train import drawings, foreign, foreign_run, runs
+from sanakit.pocket.train import drawings, foreign, runs
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.instruction import COMPLEX_HUMAN_INSTRUCTION
 from sanakit.text.tokenizer import train_tokenizer
@@ -61,7 +61,7 @@ def small() -> Iterator[None]:
         patch.setattr(drawings, "SHEET", drawings.SHEET[:2])
         patch.setattr(drawings, "WATCHED_SCENES", 2)
         patch.setattr(foreign, "WATCHED_CAPTIONS", 4)
-        patch.setattr(foreign_run, "SCENES", 8)
+        patch.setattr(foreign, "SCENES", 8)
         patch.setattr(runs, "SCENES", 8)
         patch.setattr(stages, "TRANSFORMER", SANA)
         for mix in ("POSES", "DOUBLE"):

@@ -39,7 +39,7 @@ from sanakit.train.config import TrainConfig
 from sanakit.train.run import MODEL, Run, Stage
 
 NAMES = TrainConfig(
-    steps=300,
+    steps=600,
     batch_size=96,
     learning_rate=1.5e-3,
     optimizer="muon",
@@ -54,7 +54,7 @@ NAMES = TrainConfig(
     evaluate_every=75,
     checkpoint_every=50,
 )
-KEPT = 0.3  # share of English captions
+KEPT = 0.4  # share of English texts
 
 POSES = Mix(
     shares={"drawn": 0.24, "mirrored": 0.14, "varied": 0.28, "painted": 0.1, "scene": 0.24},

@@ -5,9 +5,10 @@ whose last feature is that of the English phrase is therefore drawn as well as i
 transformer. The encoder learns towards its own features as they were (the taught copy never changes):
 
 - of a foreign name, bare or in a carrier of its language: at its last token the English phrase's last
-  feature, at the tokens before it those of the English words before, or of the article;
-- of English captions, of single things and of scenes: every feature as it was, BOS's among them, which is
-  all that a dropped caption has.
+  feature, at the tokens before it those of the English words before, or of the article. Where these tokens
+  are an English name ("car" of "caracol"), they are left alone: a causal encoder sees the same;
+- of English names, and of captions of single things and of scenes: every feature as it was, BOS's among
+  them, which is all that a dropped caption has.
 
 Foreign names that are English ones of another thing ("Hut" is a hat in German) are left out: English wins.
 Shapes: B texts, L features of a text, E width, K all known things.
@@ -16,7 +17,7 @@ Shapes: B texts, L features of a text, E width, K all known things.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -68,7 +69,8 @@ BARE = 0.6  # share of foreign names without a carrier
 BEFORE = 0.2  # weight of a feature before a name's last one
 WATCHED = ("de", "es", "fr", "zh")  # languages that are measured
 WATCHED_CAPTIONS = 256
-SCENES, IN_SCENES = 4000, 0.4  # composed ones whose captions are kept, and their share of the kept captions
+SCENES = 4000  # composed ones whose captions are kept
+IN_SCENES, BARE_ENGLISH = 0.3, 0.35  # shares of the kept texts
 FURTHER_WEIGHT, RARE_WEIGHT = 0.5, 0.03  # of their names, where a common thing's count 1
 Captions = Callable[[np.random.Generator], str]
 """Draws an English caption."""
@@ -92,11 +94,16 @@ def names_run(
         raise SettingsError(f"{data} has no names in other languages: build it by `sana data pocket`.")
     encoder = load_text_encoder(source, device=training_device(), dtype="float32")
     wording, scenes = Wording({}), Scenes(pocket, SCENES)
+    english = english_names(names, _weight)
+    words = [word for word, concept in english.items() if _weight(concept) > RARE_WEIGHT]
     chances = np.array([_weight(row.concept) for row in pocket.rows])
     sums = (chances / chances.sum()).cumsum()
 
     def caption(random: np.random.Generator) -> str:
-        if random.random() < IN_SCENES:
+        kind = random.random()
+        if kind < BARE_ENGLISH:
+            return words[int(random.integers(len(words)))]
+        if kind < BARE_ENGLISH + IN_SCENES:
             return wording.scene(scenes.scene(int(random.integers(SCENES))), random)
         row = pocket.rows[min(int(np.searchsorted(sums, random.random())), len(sums) - 1)]
         return wording.single(PocketSample(kind="drawn", weight=1.0), row, random)
@@ -107,6 +114,7 @@ def names_run(
         listed,
         caption,
         kept=kept,
+        english=list(english),
         things={concept: ask_for(concept) for concept in concepts},
         watched=_watched(names),
         seed=config.seed,
@@ -162,10 +170,7 @@ def foreign_list(
 
     names: concept -> language code -> name. fame: how often a concept is drawn.
     """
-    english: dict[str, str] = {}
-    for concept in sorted(names, key=fame, reverse=True):
-        for said in (ask_for(concept), *everyday_phrases(concept), *names_of(concept)):
-            english.setdefault(clean_prompt(bare_name(said)), concept)
+    english = english_names(names, fame)
     found, left_out = [], 0
     for concept, own in names.items():
         for code, name in own.items():
@@ -176,12 +181,21 @@ def foreign_list(
     return found, left_out
 
 
+def english_names(concepts: Iterable[str], fame: Callable[[str], float]) -> dict[str, str]:
+    """Return the concept that each English name without article stands for: the best known one."""
+    english: dict[str, str] = {}
+    for concept in sorted(concepts, key=fame, reverse=True):
+        for said in (ask_for(concept), *everyday_phrases(concept), *names_of(concept)):
+            english.setdefault(clean_prompt(bare_name(said)), concept)
+    return english
+
+
 class ForeignObjective:
     """Fits features of foreign names to English ones, and keeps those of English captions.
 
     encoder: on its device; it learns. captions: draws what is kept. kept: share of the texts that are kept
-    ones. things: phrases of all K known things, among which names are looked up. watched: language code ->
-    concept -> name, measured.
+    ones. english: names without article, whose features no longer name may claim. things: phrases of all K
+    known things, among which names are looked up. watched: language code -> concept -> name, measured.
     """
 
     def __init__(
@@ -191,6 +205,7 @@ class ForeignObjective:
         captions: Captions,
         *,
         kept: float,
+        english: Sequence[str],
         things: Mapping[str, str],
         watched: Mapping[str, Mapping[str, str]],
         seed: int = 0,
@@ -200,6 +215,8 @@ class ForeignObjective:
         self.taught = with_model(encoder, deepcopy(encoder.model).eval().requires_grad_(False))
         encoder.model.requires_grad_(True)
         self.model: nn.Module = nn.ModuleDict({TEXT: encoder.model})
+        found = encoder.tokenizer.encode_batch([f" {word}" for word in english], add_special_tokens=False)
+        self._claimed = {tuple(one.ids) for one in found}
         self._phrases: dict[str, Tensor] = {}
         weights = np.array([name.weight for name in names])
         self._sums = (weights / weights.sum()).cumsum()
@@ -238,7 +255,7 @@ class ForeignObjective:
             tails.append(found.ids)
             count = len(found.ids)
             if name is None:
-                wanted = [(own[text][at], 1.0) for at in range(count + 1)]
+                wanted = [(at, own[text][at], 1.0) for at in range(count + 1)]
             else:
                 english = self._english(phrase)
                 start = 1 + cleaned.index(clean_prompt(name))  # behind the space
@@ -246,17 +263,18 @@ class ForeignObjective:
                 ends = [stop for _, stop in found.offsets]
                 before = sum(stop <= start for stop in ends) if text in own else 0  # tokens of the carrier
                 until = max(before + 1, sum(stop <= end for stop in ends))  # in which the name ends
-                wanted = [(own[text][at], BEFORE) for at in range(1, before + 1)]
+                wanted = [(at, own[text][at], BEFORE) for at in range(1, before + 1)]
                 wanted += [
-                    (english[max(1, len(english) - 1 - (until - at))], BEFORE)
+                    (at, english[max(1, len(english) - 1 - (until - at))], BEFORE)
                     for at in range(before + 1, until)
+                    if tuple(found.ids[:at]) not in self._claimed
                 ]
-                wanted += [(english[-1], 1.0)] * (count + 1 - until)
-            total = sum(part for _, part in wanted)
+                wanted += [(at, english[-1], 1.0) for at in range(until, count + 1)]
+            total = sum(part for *_, part in wanted)
             rows += [row] * len(wanted)
-            columns += range(count + 1 - len(wanted), count + 1)
-            targets += [target for target, _ in wanted]
-            shares += [part / total * weight / len(pairs) for _, part in wanted]
+            columns += [at for at, *_ in wanted]
+            targets += [target for _, target, _ in wanted]
+            shares += [part / total * weight / len(pairs) for *_, part in wanted]
         device = self._places.device
         return AlignedBatch(
             tails, rows, columns, torch.stack(targets).float(), torch.tensor(shares, device=device)

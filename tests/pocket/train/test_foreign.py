@@ -30,6 +30,7 @@ def make(objective: WordsObjective) -> Callable[..., ForeignObjective]:
             [ForeignName(concept, "de", name, 1.0) for concept, name in NAMES.items()],
             lambda random: f"a small {list(PHRASES)[int(random.integers(4))]}",
             kept=kept,
+            english=["fox", "fire truck", "key", "tent"],
             things=PHRASES,
             watched={"de": NAMES},
         )
@@ -57,6 +58,16 @@ def test_a_carrier_stays_and_what_follows_a_name_means_its_thing(make):
     before = len(made.encoder.tokenizer.encode(" ein bild von", add_special_tokens=False).ids)
     torch.testing.assert_close(aligned.targets[:before], own[0][1 : before + 1])
     torch.testing.assert_close(aligned.targets[-1], own[1][-1])
+
+
+def test_a_name_that_begins_with_an_english_one_leaves_that_alone(make):
+    """ "key" alone and the first token of "key yek" are the same to a causal encoder."""
+    made = make()
+    aligned = made.aligned([("key yek", "key yek", "a tent")])
+    english = len(made.encoder.tokenizer.encode(" key", add_special_tokens=False).ids)
+    assert english not in aligned.columns
+    assert aligned.columns[-1] == len(aligned.tails[0])
+    assert aligned.shares.sum().item() == pytest.approx(1.0)
 
 
 def test_kept_captions_are_to_stay_as_they_are(make):

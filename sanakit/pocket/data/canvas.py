@@ -47,8 +47,17 @@ class Placement:
 AS_DRAWN = Placement()
 
 
-def draw_placement(random: Generator, *, untouched: float = UNTOUCHED) -> Placement:
-    """Draw how a thing stands at random: mostly upright, in the middle and on white."""
+def draw_placement(
+    random: Generator,
+    *,
+    untouched: float = UNTOUCHED,
+    turn: float = TURN,
+    scales: tuple[float, float] = SCALES,
+) -> Placement:
+    """Draw how a thing stands at random: mostly upright, in the middle and on white.
+
+    untouched: share that stands as it was drawn. turn: degrees, at most. scales: least and largest.
+    """
     if random.random() < untouched:
         return AS_DRAWN
     others = [name for name in COLOURS if name != "white"]
@@ -58,8 +67,8 @@ def draw_placement(random: Generator, *, untouched: float = UNTOUCHED) -> Placem
     return Placement(
         ground=ground,
         flip=bool(random.random() < 0.5),
-        turn=float(random.uniform(-TURN, TURN)) if random.random() < 0.5 else 0.0,
-        scale=float(random.uniform(*SCALES)),
+        turn=float(random.uniform(-turn, turn)) if random.random() < 0.5 else 0.0,
+        scale=float(random.uniform(*scales)),
         x=float(x),
         y=float(y),
     )

@@ -64,7 +64,8 @@ Choose = Callable[[Mapping[sources.Package, Path]], "Iterator[tuple[PocketRow, s
 class PocketImages:
     """An opened data set.
 
-    images: N 256 256 3 and alpha: N 256 256, both uint8, memory-mapped.   rows: N.   sources: the manifest.
+    images: N S S 3 and alpha: N S S, both uint8, memory-mapped; S is 256, or the side at which they are drawn
+    again (see `drawn`).   rows: N.   sources: the manifest.
     """
 
     images: np.ndarray

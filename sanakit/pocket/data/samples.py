@@ -1,30 +1,30 @@
 """Pocket's training samples: drawings unchanged, mirrored, turned, recoloured, on five canvases, and composed
 scenes. A sample is a description; `render` makes its image, `wording` its words.
 
-The list of samples of a seed is always the same. `SHARES` says how often each kind is drawn; inside a kind a
-drawing counts by its concept's fame and its design. Scenes show common things, too, so that single ones of
-them are drawn less.
+The list of samples of a seed is always the same. A `Mix` says what it holds, and how often each kind is
+drawn; inside a kind a drawing counts by its concept's fame and its design. Scenes show common things, too, so
+that single ones of them are drawn less.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
-from sanakit.pocket.data.canvas import AS_DRAWN, SIZES, Placement, compose, draw_placement
+from sanakit.pocket.data.canvas import AS_DRAWN, SCALES, SIZES, TURN, Placement, compose, draw_placement
 from sanakit.pocket.data.dataset import PocketImages
 from sanakit.pocket.data.recolour import COLOUR_NAMES, is_paintable, recolour
 from sanakit.pocket.data.scenes import Scenes
-from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS, ONE_WAY
 from sanakit.pocket.words.further import FURTHER_CONCEPTS
 from sanakit.seeds import numpy_generator
 
 SQUARE = SIZES[0]
 PLACEMENTS, SHADES = 4, 7  # which random numbers are theirs
-FAMOUS, KNOWN, RARE = 0.65, 1.0, 0.01  # weights of common, further and other concepts
+KNOWN, RARE = 1.0, 0.01  # weights of further and other concepts
 DESIGNS: Mapping[str, float] = {  # weights of a thing's drawings: those that are alike most
     "fluent-flat": 1.0,
     "fluent-3d": 1.0,
@@ -33,7 +33,6 @@ DESIGNS: Mapping[str, float] = {  # weights of a thing's drawings: those that ar
     "noto-v1": 0.2,
     "fxemoji": 0.12,
 }
-VARIED = 2  # varied copies of a well-known drawing; one of another
 PAINTED = 2  # other colours of a well-known drawing
 SHARES: Mapping[str, float] = {
     "drawn": 0.46,
@@ -43,6 +42,35 @@ SHARES: Mapping[str, float] = {
     "scene": 0.16,
     "shaped": 0.05,
 }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mix:
+    """What pocket learns from, and how often.
+
+    shares: how often each kind is drawn. famous, rare: weights of a common thing and of a rare one, where a
+    further one has 1; 0: left out.
+    designs: weights of drawings. varied: moved copies of a well-known drawing; one of another.
+    turn, scales: of those, degrees at most, and sides over the canvas's. sizes: of canvases, the square
+    first. foreign, posed: shares of captions in another language, and of moved copies' captions that say
+    how the thing stands. mirrored_in_scenes: share of the things in scenes that are mirrored.
+    """
+
+    shares: Mapping[str, float] = field(default_factory=lambda: SHARES)
+    famous: float = 0.65
+    rare: float = RARE
+    designs: Mapping[str, float] = field(default_factory=lambda: DESIGNS)
+    varied: int = 2
+    turn: float = TURN
+    scales: tuple[float, float] = SCALES
+    sizes: tuple[tuple[int, int], ...] = SIZES
+    foreign: float = 0.1
+    posed: float = 0.0
+    mirrored_in_scenes: float = 0.0
+
+
+FIRST_MIX = Mix()
+"""What pocket's drawings began with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,39 +91,46 @@ class PocketSample:
     size: tuple[int, int] = SQUARE
 
 
-def fame(concept: str) -> float:
+def fame(concept: str, mix: Mix = FIRST_MIX) -> float:
     """Return how often a concept is drawn, compared with others."""
-    return FAMOUS if concept in COMMON_CONCEPTS else KNOWN if concept in FURTHER_CONCEPTS else RARE
+    return mix.famous if concept in COMMON_CONCEPTS else KNOWN if concept in FURTHER_CONCEPTS else mix.rare
 
 
 def list_samples(
-    pocket: PocketImages, scenes: int, seed: int = 0, sizes: Iterable[tuple[int, int]] = SIZES
+    pocket: PocketImages, scenes: int, seed: int = 0, mix: Mix = FIRST_MIX
 ) -> list[PocketSample]:
-    """List all samples of a data set. scenes: how many. sizes: the square first, then the other shapes."""
-    square, *shapes = sizes
+    """List all samples of a data set. scenes: how many."""
+    square, *shapes = mix.sizes
     samples: list[PocketSample] = []
     random = numpy_generator(seed, PLACEMENTS)
     for row, one in enumerate(pocket.rows):
-        well_known = fame(one.concept) > RARE
-        if one.split != "train" and not well_known:
+        well_known = fame(one.concept, mix) > mix.rare
+        weight = fame(one.concept, mix) * mix.designs.get(one.style, 0.0)
+        if not weight or (one.split != "train" and not well_known):
             continue
-        weight = fame(one.concept) * DESIGNS[one.style]
         plain = PocketSample(kind="drawn", weight=weight, row=row, size=square)
-        mirrored = replace(plain, kind="mirrored", placement=Placement(flip=True))
-        samples += [plain, mirrored]
-        for _ in range(VARIED if well_known else 1):
-            samples.append(replace(plain, kind="varied", placement=draw_placement(random, untouched=0)))
+        samples.append(plain)
+        if one.concept not in ONE_WAY:
+            samples.append(replace(plain, kind="mirrored", placement=Placement(flip=True)))
+        for _ in range(mix.varied if well_known else 1):
+            placement = draw_placement(random, untouched=0, turn=mix.turn, scales=mix.scales)
+            samples.append(replace(plain, kind="varied", placement=_as_one_may(one.concept, placement)))
         if not well_known:
             continue
         if is_paintable(one.concept, one.group, one.subgroup):
-            for colour in random.choice(COLOUR_NAMES, PAINTED, replace=False):
-                samples.append(replace(plain, kind="painted", colour=str(colour)))
+            colours = random.choice(COLOUR_NAMES, PAINTED, replace=False)
+            samples += [replace(plain, kind="painted", colour=str(colour)) for colour in colours]
         for shape in shapes:
             if random.random() < 0.5:
-                placement = draw_placement(random, untouched=0.4)
+                placement = _as_one_may(one.concept, draw_placement(random, untouched=0.4))
                 samples.append(replace(plain, kind="shaped", placement=placement, size=shape))
     samples += [PocketSample(kind="scene", weight=1.0, scene=i, size=square) for i in range(scenes)]
     return samples
+
+
+def _as_one_may(concept: str, placement: Placement) -> Placement:
+    """Return a placement without the mirroring that would make another thing of the concept."""
+    return replace(placement, flip=False) if concept in ONE_WAY else placement
 
 
 class Weighted(Protocol):

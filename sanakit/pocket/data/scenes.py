@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -22,7 +22,7 @@ from sanakit.pocket.data.dataset import PocketImages
 from sanakit.pocket.data.palette import COLOURS
 from sanakit.pocket.data.sources import SIZE
 from sanakit.pocket.words.captions import STYLES
-from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS, ONE_WAY
 from sanakit.pocket.words.scene_words import SCENE_CONCEPTS, scene_captions
 from sanakit.seeds import numpy_generator
 
@@ -37,18 +37,24 @@ KINDS = {
     "silhouette": 0.07,
 }
 HELD_OUT_ONE_IN = 10
+MIRRORED = 1  # which random numbers mirror things
 TRIES = 2000  # scenes drawn before giving up on one that is (not) held out
 HALF, BIG, SMALL = 128, 160, 96  # px, sides of things in company
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """One thing of a scene. concept: key of COMMON_CONCEPTS. x, y: upper left corner; side: both in px."""
+    """One thing of a scene.
+
+    concept: key of COMMON_CONCEPTS. x, y: upper left corner; side: both in px of a canvas of 256. flip:
+    mirrored, left to right; its place stays.
+    """
 
     concept: str
     x: int
     y: int
     side: int
+    flip: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,11 +74,14 @@ class Scene:
 
 
 class Scenes(Sequence[np.ndarray]):
-    """A number of scenes as images, 256 256 3 uint8 each; `scene(i)` says what image i shows.
+    """A number of scenes as images, S S 3 uint8 each; `scene(i)` says what image i shows.
+
+    S is the side of the data set's images: 256, or 512 where they are drawn again.
 
     pocket: the data set; things that it lacks in some style are left out. count: how many scenes. seed: other
     seeds give other scenes. held_out: only combinations that the others never show, instead of those.
-    kinds: parts of KINDS to draw from, None: all. things: common things that all styles have.
+    kinds: parts of KINDS to draw from, None: all. mirrored: share of things that are mirrored, each alone;
+    places and words stay. things: common things that all styles have.
     """
 
     def __init__(
@@ -83,16 +92,18 @@ class Scenes(Sequence[np.ndarray]):
         *,
         held_out: bool = False,
         kinds: Sequence[str] | None = None,
+        mirrored: float = 0.0,
     ) -> None:
         self.number, self.seed, self.held_out = count, seed, held_out
-        self.kinds = tuple(kinds or KINDS)
+        self.kinds, self.mirrored = tuple(kinds or KINDS), mirrored
         self._images, self._alpha = pocket.images, pocket.alpha
+        self._side = pocket.alpha.shape[1]
         self._rows = {(row.concept, row.style): i for i, row in enumerate(pocket.rows)}
         styles = [style.name for style in STYLES]
         complete = [name for name in COMMON_CONCEPTS if all((name, style) in self._rows for style in styles)]
         self.things = tuple(complete)
         self._several = [name for name in SCENE_CONCEPTS if name in complete]
-        self._resized = lru_cache(maxsize=4096)(self._resize)
+        self._resized = lru_cache(maxsize=4096 * SIZE**2 // self._side**2)(self._resize)
 
     def __len__(self) -> int:
         return self.number
@@ -110,7 +121,7 @@ class Scenes(Sequence[np.ndarray]):
             kind = self.kinds[random.choice(len(self.kinds), p=chances / chances.sum())]
             scene = self._draw(kind, random)
             if is_held_out(scene) == self.held_out:
-                return scene
+                return self._mirror(scene, index) if self.mirrored else scene
         wanted = "held-out combination" if self.held_out else "combination"
         raise DataError(
             f"{len(self._several)} things are too few for {wanted} of the kinds {', '.join(self.kinds)}: "
@@ -118,17 +129,32 @@ class Scenes(Sequence[np.ndarray]):
         )
 
     def compose(self, scene: Scene) -> np.ndarray:
-        """Return the image of a scene, 256 256 3 uint8."""
-        picture = np.empty((SIZE, SIZE, 3), np.float32)
+        """Return the image of a scene, S S 3 uint8."""
+        picture = np.empty((self._side, self._side, 3), np.float32)
         picture[:] = COLOURS[scene.ground]
+        zoom = self._side // SIZE
         for thing in scene.objects:
-            colours, opacity = self._resized(self._rows[thing.concept, scene.style], thing.side)
-            area = picture[thing.y : thing.y + thing.side, thing.x : thing.x + thing.side]
+            x, y, side = thing.x * zoom, thing.y * zoom, thing.side * zoom
+            colours, opacity = self._resized(self._rows[thing.concept, scene.style], side)
+            if thing.flip:
+                colours, opacity = colours[:, ::-1], opacity[:, ::-1]
+            area = picture[y : y + side, x : x + side]
             if scene.colour is not None:
                 area += opacity * (np.array(COLOURS[scene.colour], np.float32) - area)
             else:  # colours are those on white: what shines through is the ground instead
                 area += colours - 255 + opacity * (255 - area)
         return picture.clip(0, 255).round().astype(np.uint8)
+
+    def _mirror(self, scene: Scene, index: int) -> Scene:
+        """Mirror some of a scene's things where they stand; things of a kind stay alike."""
+        random = numpy_generator(self.seed, index, MIRRORED)
+        flips = {
+            name: bool(random.random() < self.mirrored) and name not in ONE_WAY
+            for name in dict.fromkeys(thing.concept for thing in scene.objects)
+        }
+        return replace(
+            scene, objects=tuple(replace(thing, flip=flips[thing.concept]) for thing in scene.objects)
+        )
 
     def _draw(self, kind: str, random: np.random.Generator) -> Scene:
         style = STYLES[random.integers(len(STYLES))]

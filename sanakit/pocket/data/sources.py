@@ -257,31 +257,31 @@ def require_renderer() -> None:
         raise MissingExtraError("resvg-py", "train")
 
 
-def draw(art: str | bytes) -> np.ndarray:
+def draw(art: str | bytes, side: int = SIZE) -> np.ndarray:
     """Draw an SVG document or an image file.
 
-    Returns SIZE SIZE 4 uint8: the colours as they look on white, and how opaque they are.
+    Returns side side 4 uint8: the colours as they look on white, and how opaque they are.
     Raises DataError when the art cannot be read.
     """
     try:
-        image = Image.open(io.BytesIO(_rasterise(art) if isinstance(art, str) else art)).convert("RGBA")
+        image = Image.open(io.BytesIO(_rasterise(art, side) if isinstance(art, str) else art)).convert("RGBA")
     except (ValueError, OSError) as error:
         raise DataError(
             f"An image cannot be drawn ({error}): {art[:80]!r}. Update resvg-py and Pillow."
         ) from error
-    if image.size != (SIZE, SIZE):
-        image = image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
-    white = Image.new("RGBA", (SIZE, SIZE), (255, 255, 255, 255))
+    if image.size != (side, side):
+        image = image.resize((side, side), Image.Resampling.LANCZOS)
+    white = Image.new("RGBA", (side, side), (255, 255, 255, 255))
     on_white = Image.alpha_composite(white, image)
     on_white.putalpha(image.getchannel("A"))
     return np.asarray(on_white)
 
 
-def _rasterise(svg: str) -> bytes:
+def _rasterise(svg: str, side: int) -> bytes:
     import resvg_py  # an extra that only builders of data need: see require_renderer
 
     return bytes(
-        resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE, dpi=96, skip_system_fonts=True)
+        resvg_py.svg_to_bytes(svg_string=svg, width=side, height=side, dpi=96, skip_system_fonts=True)
     )
 
 

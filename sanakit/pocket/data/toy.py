@@ -48,6 +48,11 @@ def toy_vocabulary() -> Vocabulary:
     )
 
 
+def toy_names() -> dict[str, dict[str, str]]:
+    """Return names of the common things in a made-up language, by the code of German."""
+    return {concept: {"de": bare_name(phrase)[::-1]} for concept, phrase in COMMON_CONCEPTS.items()}
+
+
 def build_toy(folder: Path) -> Path:
     """Write discs and squares in colours of their own, four sizes as the four styles, into a new folder."""
     rows, images, alphas = [], [], []

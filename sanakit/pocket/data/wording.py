@@ -1,7 +1,7 @@
 """Words for a sample, chosen each time it is shown: as new users ask, in a style, a colour, a language.
 
 Nearest words decide: a colour and a place stand beside their thing. Properties that nobody would mention
-(turns, sizes of a single thing, most styles) are omitted, so that seeds choose them.
+(turns, sizes of a single thing, most styles) are mostly omitted, so that seeds choose them.
 """
 
 from __future__ import annotations
@@ -13,39 +13,48 @@ from typing import TypeVar
 
 from numpy.random import Generator
 
+from sanakit.pocket.data.canvas import Placement
 from sanakit.pocket.data.dataset import PocketRow
 from sanakit.pocket.data.more_art import MORE_STYLES
-from sanakit.pocket.data.samples import PocketSample
+from sanakit.pocket.data.samples import FIRST_MIX, Mix, PocketSample
 from sanakit.pocket.data.scenes import Scene
 from sanakit.pocket.words.captions import STYLES
-from sanakit.pocket.words.carriers import asked, asked_in_colour, draw_name, is_alive
+from sanakit.pocket.words.carriers import asked, asked_in_colour, described, draw_name, is_alive
 from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.pocket.words.scene_words import article, said_of
 from sanakit.pocket.words.teaching.asked_texts import PLACED
 from sanakit.text.known_things import bare_name
 
 T = TypeVar("T")
-STYLED, FOREIGN = 0.25, 0.10  # shares of captions
+STYLED = 0.25  # share of captions
 GROUND_SAID = 0.85  # of grounds that are not white
+TILTED, SMALL = 8.0, 0.65  # degrees from which, and side up to which, a thing is called so
 # kind of scene -> the roles of its first and second thing
 _SIDES = {"left": ("left", "right"), "above": ("top", "bottom"), "size": ("big", "small")}
 _BY_NAME = {style.name: style for style in (*STYLES, *MORE_STYLES)}
 
 
 class Wording:
-    """Writes captions. foreign: concept -> its names in other languages."""
+    """Writes captions.
 
-    def __init__(self, foreign: Mapping[str, Sequence[str]]) -> None:
-        self.foreign = foreign
+    foreign: concept -> its names in other languages. mix: says how often those are used, and how often it is
+    said how a thing stands.
+    """
+
+    def __init__(self, foreign: Mapping[str, Sequence[str]], mix: Mix = FIRST_MIX) -> None:
+        self.foreign, self.mix = foreign, mix
 
     def single(self, sample: PocketSample, row: PocketRow, random: Generator) -> str:
         """Return a caption of one thing."""
         alive = is_alive(row.concept, row.group, row.subgroup)
-        if sample.colour is None and random.random() < FOREIGN and (names := self.foreign.get(row.concept)):
+        abroad = sample.colour is None and random.random() < self.mix.foreign
+        if abroad and (names := self.foreign.get(row.concept)):
             return self._on_ground(_one(names, random), sample, random)
         phrase = draw_name(row.concept, random)
         if sample.colour is not None:
             said = asked_in_colour(phrase, sample.colour, random, alive=alive)
+        elif self.mix.posed and (pose := pose_of(sample.placement)) and random.random() < self.mix.posed:
+            said = asked(described(phrase, pose), random)
         elif random.random() < STYLED:
             said = _styled(phrase, row.style, random)
         else:
@@ -72,6 +81,13 @@ class Wording:
         if ground == "white" or random.random() > GROUND_SAID:
             return said
         return f"{said.rstrip('.!?')} on {article(ground)} background"
+
+
+def pose_of(placement: Placement) -> str:
+    """Return the word that says best how a thing stands; "" where it stands much as it was drawn."""
+    if abs(placement.turn) >= TILTED:
+        return "tilted"
+    return "small" if placement.scale <= SMALL else "mirrored" if placement.flip else ""
 
 
 def _styled(phrase: str, style: str, random: Generator) -> str:

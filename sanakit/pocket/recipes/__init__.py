@@ -8,6 +8,11 @@ RECIPES = {
     "pocket-decoder": ("sanakit.pocket.recipes.pocket", "decoder"),
     "pocket-words": ("sanakit.pocket.recipes.pocket", "words"),
     "pocket-drawings": ("sanakit.pocket.recipes.pocket", "drawings"),
+    "pocket-names": ("sanakit.pocket.recipes.stages", "names"),
+    "pocket-poses": ("sanakit.pocket.recipes.stages", "poses"),
+    "pocket-512": ("sanakit.pocket.recipes.stages", "double"),
+    "pocket-refine": ("sanakit.pocket.recipes.stages", "refine"),
+    "pocket-further": ("sanakit.pocket.recipes.stages", "further"),  # names, refine, poses, 512
     "pocket-clip": ("sanakit.pocket.recipes.clip", "contrastive"),
     "pocket-judge": ("sanakit.pocket.recipes.pocket", "judge"),
     "pocket-control": ("sanakit.pocket.recipes.control", "control"),

@@ -23,11 +23,11 @@ from sanakit.pocket.data.canvas import Placement
 from sanakit.pocket.data.dataset import PocketImages, open_designs
 from sanakit.pocket.data.encoding import encode_images
 from sanakit.pocket.data.pool import build_hints, build_pool
-from sanakit.pocket.data.samples import RARE, SQUARE, PocketSample, fame, list_samples
+from sanakit.pocket.data.samples import RARE, SQUARE, Mix, PocketSample, fame, list_samples
 from sanakit.pocket.data.scenes import Scenes
 from sanakit.pocket.data.wording import Wording
 from sanakit.pocket.train.feed import PocketFeed
-from sanakit.pocket.words.concepts import COMMON_CONCEPTS
+from sanakit.pocket.words.concepts import COMMON_CONCEPTS, ONE_WAY
 from sanakit.seeds import numpy_generator
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
@@ -135,7 +135,7 @@ def _samples(pocket: PocketImages, scenes: int) -> list[PocketSample]:
     """List what is learned from. Moved copies stand for the varied ones of the list."""
     random = numpy_generator(0, MOVES)
     samples: list[PocketSample] = []
-    for sample in list_samples(pocket, scenes, sizes=(SQUARE,)):
+    for sample in list_samples(pocket, scenes, mix=Mix(sizes=(SQUARE,))):
         if sample.kind in ("mirrored", "varied"):
             continue
         if sample.scene >= 0:
@@ -143,7 +143,8 @@ def _samples(pocket: PocketImages, scenes: int) -> list[PocketSample]:
         elif fame((row := pocket.rows[sample.row]).concept) > RARE:
             samples.append(sample)
             if sample.kind == "drawn":
-                samples += [_moved(sample, random, flip=row.style != STYLE) for _ in range(MOVED)]
+                flip = row.style != STYLE and row.concept not in ONE_WAY
+                samples += [_moved(sample, random, flip=flip) for _ in range(MOVED)]
     return samples
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from sanakit.models.gemma2 import Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.pocket.data import sources
 from sanakit.pocket.data.dataset import PocketImages, open_designs, packages_of
+from sanakit.pocket.data.drawn import drawn_at
 from sanakit.pocket.data.encoding import encode_images
 from sanakit.pocket.data.pool import build_pool
-from sanakit.pocket.data.samples import list_samples
+from sanakit.pocket.data.samples import FIRST_MIX, Mix, list_samples
 from sanakit.pocket.data.scenes import Scenes
+from sanakit.pocket.data.sources import SIZE
 from sanakit.pocket.data.toy import is_toy
 from sanakit.pocket.data.wording import Wording
 from sanakit.pocket.train.feed import PocketFeed
@@ -60,7 +62,12 @@ WATCHED_SCENES = 96
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawings:
-    """Settings of a drawings run. scenes: how many are composed. defaults, offers: stored in the model."""
+    """Settings of a drawings run.
+
+    scenes: how many are composed. defaults, offers: stored in the model. mix: what is drawn, how often.
+    side: of the drawings in px; other than 256, they are drawn again from the packages. keep_text: read the
+    source's text encoder whatever words run lies beside.
+    """
 
     transformer: SanaConfig
     text: Gemma2Config
@@ -69,6 +76,9 @@ class Drawings:
     scenes: int
     defaults: Mapping[str, Any]
     offers: Mapping[str, Any]
+    mix: Mix = FIRST_MIX
+    side: int = SIZE
+    keep_text: bool = False
 
 
 def drawings_run(
@@ -91,7 +101,10 @@ def drawings_run(
         check_trainable(source)
     notes: list[str] = []
     pocket, both = open_designs(data, notes)
-    scenes, foreign = Scenes(pocket, what.scenes), foreign_names(data)
+    if what.side != SIZE:
+        pocket, both = drawn_at(what.side, data, pocket), drawn_at(what.side, data, both)
+    scenes = Scenes(pocket, what.scenes, mirrored=what.mix.mirrored_in_scenes)
+    foreign = foreign_names(data)
     encoder = _encoder(output.parent / "pocket-words", what, source, notes)
     torch.manual_seed(config.seed)
     transformer = Sana(what.transformer)
@@ -100,13 +113,23 @@ def drawings_run(
     elif not has_checkpoint(output):
         transformer.load_state_dict(_started(what, encoder, pocket, source, notes).state_dict())
     codec, scale = _codec(output, what, pocket, source)
-    pool = build_pool(output / "pool", list_samples(both, what.scenes), both, scenes, codec)
     device = training_device()
+    samples = list_samples(both, what.scenes, mix=what.mix)
+    pool = build_pool(output / "pool", samples, both, scenes, codec.to(device))
+    codec.cpu()
     transformer.to(device)
     encoder.model.to(device)
     if config.compile:
         compile_blocks(transformer)
-    feed = PocketFeed(pool, both.rows, scenes, Wording(foreign), scale=scale, seed=config.seed)
+    feed = PocketFeed(
+        pool,
+        both.rows,
+        scenes,
+        Wording(foreign, what.mix),
+        scale=scale,
+        shares=what.mix.shares,
+        seed=config.seed,
+    )
     side = what.transformer.sample_size
     objective = VelocityObjective(
         transformer,
@@ -150,7 +173,7 @@ def drawings_run(
         },
         data=data,
         content=both.fingerprint,
-        choices={"scenes": what.scenes, "shift": what.shift},
+        choices={"scenes": what.scenes, "shift": what.shift, "mix": asdict(what.mix), "side": what.side},
     )
     return Run(objective, config, finish, tuple(notes), made_with)
 
@@ -159,9 +182,10 @@ def _encoder(
     words: Path, what: Drawings, source: str | os.PathLike[str] | None, notes: list[str]
 ) -> TextEncoder:
     """Return the encoder of the words run, or without one that of the source."""
-    if source is None or has_checkpoint(words):
+    if source is None or (has_checkpoint(words) and not what.keep_text):
         return taught_encoder(words, what.text)
-    notes.append(f"{words} holds no words run: the text encoder of {os.fspath(source)} is kept.")
+    if not what.keep_text:
+        notes.append(f"{words} holds no words run: the text encoder of {os.fspath(source)} is kept.")
     encoder = load_text_encoder(source, dtype="float32")
     encoder.model.eval().requires_grad_(False)
     return encoder
@@ -234,8 +258,12 @@ def watched_sets(pocket: PocketImages, codec: DCAE, scale: float) -> list[Watche
 
 def foreign_names(data: Path) -> dict[str, list[str]]:
     """Return names of concepts in other languages; none for made-up data."""
+    return {concept: list(own.values()) for concept, own in names_by_language(data).items()}
+
+
+def names_by_language(data: Path) -> dict[str, dict[str, str]]:
+    """Return the same as concept -> language code -> name."""
     if is_toy(data):
         return {}
     tarball = sources.obtain(sources.EMOJIBASE, packages_of(data))
-    names = sources.foreign_names(sources.read_labels(tarball, ("en", *LANGUAGES)))
-    return {concept: list(own.values()) for concept, own in names.items()}
+    return sources.foreign_names(sources.read_labels(tarball, ("en", *LANGUAGES)))

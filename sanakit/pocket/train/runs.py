@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from torch.utils.data import ConcatDataset
 
 from sanakit.images.image import to_tensor
@@ -18,9 +20,18 @@ from sanakit.train.distributed.parallel import training_device
 from sanakit.train.feeds.images import Crops, IndexedImages
 from sanakit.train.objectives.autoencoder import AutoencoderObjective, Terms, autoencoder_state
 from sanakit.train.record import MadeWith
-from sanakit.train.run import Run, fill_averaged
+from sanakit.train.run import MODEL, Run, fill_averaged
 from sanakit.train.state.checkpoint import has_checkpoint
 from sanakit.train.surgery.linear_init import start_linear
+from sanakit.weights import (
+    load_image_autoencoder,
+    load_settings,
+    load_text_encoder,
+    load_transformer,
+    save_diffusers,
+)
+from sanakit.weights.quantized import check_trainable
+from sanakit.weights.save import kept_settings
 
 SCENES = 10_000  # that a decoder is trained on, where it is
 
@@ -36,19 +47,24 @@ def autoencoder_run(
     latent_noise: float = 0.0,
     scene_share: float = 0.0,
     start: str | None = None,
+    source: str | os.PathLike[str] | None = None,
 ) -> Run:
-    """Train a decoder on the images of the data set, from a linear start or from another run's weights.
+    """Train a decoder on the images of the data set, from a linear start, another run's weights or a model's.
 
     whole_from: part of the steps after which whole images follow crops. latent_noise: in standard
     deviations. scene_share: part of the draws that goes to composed scenes. start: name of the run beside
-    `output` to continue from.
+    `output` to continue from. source: the model to continue from; `output`/model is then that model with the
+    trained decoder.
     """
     pocket = open_pocket(data)
     training = np.array([row.split == "train" for row in pocket.rows])
     held_out = np.flatnonzero(~training)[:96]
     images = np.asarray(pocket.images)
     autoencoder = DCAE(model)
-    if start is not None:
+    if source is not None:
+        check_trainable(source)
+        autoencoder = load_image_autoencoder(source, part="both", dtype="float32")
+    elif start is not None:
         fill_averaged(autoencoder, output.parent / start, autoencoder_state)
     elif not has_checkpoint(output):
         count = min(600, int(training.sum()))
@@ -74,7 +90,23 @@ def autoencoder_run(
         seed=config.seed,
         latent_noise=latent_noise * deviation,
     )
+
+    def finish(folder: Path) -> None:
+        if source is None:
+            return
+        refined = DCAE(autoencoder.config)
+        fill_averaged(refined, folder, autoencoder_state)
+        save_diffusers(
+            folder / MODEL,
+            transformer=load_transformer(source, kind="image", dtype="float32"),
+            autoencoder=refined,
+            text_encoder=load_text_encoder(source, dtype="float32"),
+            dtype=torch.float16,
+            **kept_settings(load_settings(source)),
+        )
+
     made_with = MadeWith(
+        source=source,
         data=data,
         content=pocket.fingerprint,
         choices={
@@ -85,4 +117,4 @@ def autoencoder_run(
             "start": start,
         },
     )
-    return Run(objective, config, lambda _: None, made_with=made_with)
+    return Run(objective, config, finish, made_with=made_with)

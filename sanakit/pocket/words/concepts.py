@@ -242,3 +242,19 @@ COMMON_CONCEPTS: dict[str, str] = (
     | _MUSIC_AND_ART
 )
 """200 common things that look unlike one another, each with its prompt; recognition figures count these."""
+
+ONE_WAY = frozenset(
+    {
+        *("magnifying glass tilted left", "magnifying glass tilted right", "left-facing fist"),
+        *("right-facing fist", "leftwards hand", "rightwards hand", "leftwards pushing hand"),
+        *("rightwards pushing hand", "backhand index pointing left", "backhand index pointing right"),
+        *("left speech bubble", "right anger bubble", "stop sign", "calendar", "spiral calendar"),
+        *("tear-off calendar", "1st place medal", "2nd place medal", "3rd place medal", "pool 8 ball"),
+        *("first quarter moon", "last quarter moon", "first quarter moon face", "last quarter moon face"),
+        *("waning crescent moon", "waxing crescent moon", "waning gibbous moon", "waxing gibbous moon"),
+        *("globe showing Americas", "globe showing Asia-Australia", "globe showing Europe-Africa"),
+        *("map of Japan", "world map", "hotel", "love hotel", "bank", "post office", "convenience store"),
+        *("joker", "mahjong red dragon", "newspaper", "rolled-up newspaper", "receipt", "placard"),
+    }
+)
+"""Things whose mirror image is another thing, or has writing: they are never mirrored."""

@@ -17,8 +17,8 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from typing import TypedDict, Unpack
 
 import torch
@@ -29,23 +29,20 @@ from sanakit.errors import SettingsError
 from sanakit.models.contracts import TextModel, VideoCodec
 from sanakit.models.world.sana_wm import SanaWM
 from sanakit.models.world.steered import SteeredWorld
+from sanakit.pipelines.denoise import Batch
 from sanakit.pipelines.memory import parse_budget
 from sanakit.pipelines.video.in_chunks import ClipChunk
 from sanakit.pipelines.video.loading import load_parts
 from sanakit.pipelines.video.memory import ClipPlanner
 from sanakit.pipelines.video.request import VideoSpec
 from sanakit.pipelines.video.result import ClipOutput, ClipResult, ClipStep, clips_of
+from sanakit.pipelines.video.staggered import StaggeredClip
 from sanakit.pipelines.video.text_to_video import TextToVideo
 from sanakit.pipelines.world.actions import TURNING
 from sanakit.pipelines.world.live import LiveWorld
 from sanakit.pipelines.world.paths import CameraPath
 from sanakit.pipelines.world.request import Lens, WorldRequest, check_world_request
 from sanakit.weights.video.settings import VideoSettings, load_world_settings
-
-_TEACHER = (
-    "These weights were trained in chunks, and their published sampler begins later chunks later; here all "
-    "are denoised together."
-)
 
 
 class WorldDrawSettings(TypedDict, total=False):
@@ -193,7 +190,7 @@ class World:
 
     def draw(self, request: WorldRequest) -> Iterator[ClipStep]:
         """Yield the steps of a checked request, as `steps` does."""
-        return self._along(request).draw(self._told(request).clip)
+        return self._along(request).draw(request.clip)
 
     def chunks(self, request: WorldRequest) -> Iterator[ClipChunk]:
         """Yield the chunks of a checked request, as `stream` does."""
@@ -245,20 +242,14 @@ class World:
 
     def _along(self, request: WorldRequest) -> TextToVideo:
         """Return what draws clips along a request's path."""
-        chunks = None
+        chunks, together = None, Batch
         if self.transformer.config.variant == "chunk_causal":
             chunks = teacher_chunks(request.clip.sampling.cells.frames, self.settings.chunks.length)
+            together = partial(StaggeredClip, lengths=[chunks[0] - 1, *chunks[1:]])  # the image is given
         steered = SteeredWorld(self.transformer, request.inputs, chunks=chunks)
         parts = (self.autoencoder, self.text_encoder, self.settings)
-        return TextToVideo(steered, *parts, device=self.device, memory=self._memory)
-
-    def _told(self, request: WorldRequest) -> WorldRequest:
-        """Return a request with what the user should know about how these weights are sampled."""
-        if self.transformer.config.variant != "chunk_causal":
-            return request
-        sampling = request.clip.sampling
-        sampling = replace(sampling, notes=(*sampling.notes, _TEACHER))
-        return replace(request, clip=replace(request.clip, sampling=sampling))
+        shared = {"device": self.device, "memory": self._memory}
+        return TextToVideo(steered, *parts, **shared, together=together)
 
 
 def teacher_chunks(frames: int, chunk: int) -> list[int]:

@@ -185,14 +185,19 @@ def test_guided_chunks_have_two_pasts(streaming) -> None:
     assert apart(found, torch.cat(drawn, dim=2)) < 5e-3  # softmax attention rounds to bfloat16
 
 
-def test_weights_of_chunks_without_a_state_are_told_how_they_are_drawn(world_folder, tmp_path) -> None:
+def test_weights_of_chunks_without_a_state_begin_later_chunks_later(tmp_path) -> None:
     teacher = World.from_pretrained(
         save_world(tmp_path / "teacher", replace(TRANSFORMER, variant="chunk_causal")), device="cpu"
     )
-    called = {"fov": 60, "seed": 3, "steps": 1, "guidance": 1, "output": "latent"}
-    with pytest.warns(UserWarning, match="their published sampler begins later chunks later"):
-        result = teacher(photo(), path="w-48", **called)
-    assert result.clips.shape[2] == 7
+    called = {"path": "w-48", "fov": 60, "seed": 3, "steps": 4, "guidance": 1, "output": "latent"}
+    steps = list(teacher.steps(photo(), **called))
+    assert [(step.index, step.total) for step in steps] == [(index, 6) for index in range(1, 7)]
+    early, late = (step.latents for step in (steps[1], steps[3]))
+    waiting = torch.randn(4, 7, 2, 3, generator=torch.Generator().manual_seed(3))[:, 4:]  # chunks are 4, 3
+    assert torch.equal(early[0, :, 4:], waiting)
+    assert not torch.equal(early[:, :, 1:4], late[:, :, 1:4])
+    assert torch.equal(late[:, :, :4], steps[-1].latents[:, :, :4]), "the first chunk is done"
+    assert not torch.equal(late[:, :, 4:], steps[-1].latents[:, :, 4:])
     with pytest.raises(SettingsError, match="tiny-world draws whole clips: call it with a path"):
         teacher.enter(photo(), fov=60)
 

@@ -28,6 +28,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sanakit.arguments import OF_CLIPS, check_arguments
 from sanakit.clips.clip import VideoClip
 from sanakit.dialect import Dialect
 from sanakit.errors import MemoryLimitError, SettingsError
@@ -95,6 +96,7 @@ class TextToVideo(Loaded):
         dtype: str | torch.dtype = "auto",
         memory: str | int = "auto",
         encoder: bool = True,
+        **unknown: object,
     ) -> TextToVideo:
         """Load a video model: a diffusers folder, or a Hub "org/repo" that holds one.
 
@@ -105,6 +107,7 @@ class TextToVideo(Loaded):
         encoder: also load the autoencoder's encoder, needed to start from an image or a clip.
         Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for an absent device.
         """
+        check_arguments(unknown, ours=OF_CLIPS)
         settings, budget = load_video_settings(path), parse_budget(memory)
         parts = load_parts(path, "clip", device=device, dtype=dtype, memory=budget, encoder=encoder)
         return cls(*parts[:3], settings, device=parts[3], memory=budget)
@@ -139,6 +142,7 @@ class TextToVideo(Loaded):
         binned: bool = True,
         dialect: Dialect | None = None,
         prompt_weights: bool = False,
+        **others: object,
     ) -> ClipResult:
         """Draw clips of one or several prompts in one batch. None means the model's default.
 
@@ -169,7 +173,7 @@ class TextToVideo(Loaded):
         settings |= {"steps": steps, "guidance": guidance, "guidance_kind": guidance_kind, "seed": seed}
         settings |= {"num_clips": num_clips, "solver": solver, "latents": latents, "output": output}
         settings |= {"binned": binned, "dialect": dialect, "prompt_weights": prompt_weights}
-        return clips_of(deque(self.steps(prompt, negative_prompt, **settings), maxlen=1).pop())
+        return clips_of(deque(self.steps(prompt, negative_prompt, **settings, **others), maxlen=1).pop())
 
     def steps(
         self,

@@ -58,7 +58,7 @@ def begun(model, noise: Tensor, guidance: float = 1.0, kind: str = "cfg"):
 
 @torch.no_grad()
 def published(model, noise: Tensor, guidance: float, lowest: float = 0.0) -> Tensor:
-    """Draw with a table of times, as ChunkFlowEuler has it: -1 where a chunk has not begun, 0 where it is done.
+    """Draw with a table of times, as ChunkFlowEuler has it: -1 before a chunk begins, 0 once it is done.
 
     lowest: time below which a chunk's velocity is that of the prompt alone.
     """

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import sanakit
-from sanakit.errors import MemoryLimitError, SettingsError, WeightsError
+from sanakit.errors import ArgumentError, MemoryLimitError, SettingsError, WeightsError
 from sanakit.models.world.steered import SteeredWorld
 from sanakit.pipelines.video.text_to_video import TextToVideo
 from sanakit.pipelines.world.actions import STRAFING, action_poses
@@ -247,3 +247,12 @@ def test_models_of_clips_and_worlds_name_each_other(world_folder, tmp_path) -> N
     with pytest.raises(WeightsError, match="model of clips, which no camera path steers"):
         World.from_pretrained(save_tiny(tmp_path / "clips"))
     assert sanakit.World is World
+
+
+def test_arguments_of_diffusers_are_answered_with_ours(whole, streaming) -> None:
+    for call in (whole, whole.steps, streaming.stream, streaming.enter):
+        with pytest.raises(ArgumentError, match=r'^action is not an argument here: use path="w-24'):
+            call(photo(), action="w-24")
+    with pytest.raises(SettingsError, match="The camera path is missing"):
+        whole(photo())
+    assert repr(whole).startswith("World: tiny-world, on cpu\n  transformer   SanaWM, ")

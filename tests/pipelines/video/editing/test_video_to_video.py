@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -17,6 +18,7 @@ from sanakit.errors import MemoryLimitError, SettingsError, SizeError, WeightsEr
 from sanakit.images.image import to_levels
 from sanakit.models.streaming.config import SanaStreamingConfig
 from sanakit.pipelines.video.editing.chunks import ChunkEditor, edited
+from sanakit.pipelines.video.editing.request import check_edit_request
 from sanakit.pipelines.video.editing.video_to_video import VideoToVideo
 from sanakit.pipelines.video.text_to_video import TextToVideo
 from sanakit.weights import save_transformer
@@ -132,6 +134,8 @@ def test_without_a_seed_one_is_drawn_and_told(pipe, clip):
         ({"height": None}, "width and height go together"),
         ({"seed": -1}, "seed = -1"),
         ({"motion": 101}, "motion = 101"),
+        ({"num_inference_steps": 4}, "the model was distilled to its few steps"),
+        ({"modion": 4}, "did you mean motion"),
     ],
 )
 def test_settings_that_it_cannot_follow_are_refused_at_once(pipe, clip, settings, said):
@@ -179,3 +183,19 @@ def test_models_for_other_tasks_are_told_apart(folder, video_folder):
         VideoToVideo.from_pretrained(video_folder, device="cpu")
     with pytest.raises(WeightsError, match="edits clips and draws none of prompts: use VideoToVideo"):
         TextToVideo.from_pretrained(folder, device="cpu")
+
+
+def test_weights_of_whole_clips_are_refused_before_anything_is_encoded(pipe, clip):
+    config = replace(CONFIG, variant="bidirectional")
+    with pytest.raises(SettingsError, match="weights are bidirectional, and a state is for"):
+        check_edit_request(pipe.settings, config, pipe.autoencoder.config, PROMPT, clip)
+
+
+def test_more_frames_than_it_has_positions_for_are_refused_at_once(pipe):
+    long = VideoClip(frames=np.zeros((137, 32, 48, 3), np.uint8), rate=Fraction(12))
+    with pytest.raises(SizeError, match="137 frames, but this model has positions for 125"):
+        pipe.stream(PROMPT, long, width=48, height=32)
+
+
+def test_it_tells_what_it_has_loaded(pipe):
+    assert repr(pipe).startswith("VideoToVideo: tiny-video, on cpu\n  transformer   SanaStreaming, ")

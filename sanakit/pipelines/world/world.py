@@ -174,9 +174,9 @@ class World(Loaded):
         """
         return self.chunks(self.checked(image, prompt, negative_prompt, **settings))
 
-    def draw(self, request: WorldRequest) -> Iterator[ClipStep]:
-        """Yield the steps of a checked request, as `steps` does."""
-        return self._along(request).draw(request.clip)
+    def draw(self, request: WorldRequest, *, steered: bool = True) -> Iterator[ClipStep]:
+        """Yield the steps of a checked request, as `steps` does. steered: whether its cameras are seen."""
+        return self._along(request, steered).draw(request.clip)
 
     def chunks(self, request: WorldRequest) -> Iterator[ClipChunk]:
         """Yield the chunks of a checked request, as `stream` does."""
@@ -237,16 +237,16 @@ class World(Loaded):
         """Return a call as a request, for `draw` and `chunks`; all as for `__call__`."""
         return check_world_request(self.spec, image, prompt, negative_prompt, **settings)
 
-    def _along(self, request: WorldRequest) -> TextToVideo:
-        """Return what draws clips along a request's path."""
+    def _along(self, request: WorldRequest, steered: bool = True) -> TextToVideo:
+        """Return what draws clips along a request's path, or without any."""
         chunks, together = None, Batch
         if self.transformer.config.variant == "chunk_causal":
             chunks = teacher_chunks(request.clip.sampling.cells.frames, self.settings.chunks.length)
             together = partial(StaggeredClip, lengths=[chunks[0] - 1, *chunks[1:]])  # the image is given
-        steered = SteeredWorld(self.transformer, request.inputs, chunks=chunks)
+        model = SteeredWorld(self.transformer, request.inputs if steered else None, chunks=chunks)
         parts = (self.autoencoder, self.text_encoder, self.settings)
         shared = {"device": self.device, "memory": self._memory}
-        return TextToVideo(steered, *parts, **shared, together=together)
+        return TextToVideo(model, *parts, **shared, together=together)
 
 
 def teacher_chunks(frames: int, chunk: int) -> list[int]:

@@ -9,26 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from sanakit.clips.clip import VideoClip
 from sanakit.clips.reading import open_clip
 from sanakit.pipelines.video.editing.video_to_video import VideoToVideo
-from sanakit.weights import save_transformer
-from tests.models.streaming.edits import randomised
-from tests.pipelines.video.editing.test_video_to_video import CONFIG
+from tests.pipelines.video.editing.tiny import save_editor
 from tests.pipelines.video.tiny import save_tiny
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = save_tiny(tmp_path_factory.mktemp("editing") / "model")
-    torch.manual_seed(2)
-    save_transformer(folder / "transformer", randomised(CONFIG, 0.1))
-    index = json.loads((folder / "model_index.json").read_text())
-    index |= {"transformer": ["sanakit", "SanaStreamingTransformer3DModel"]}
-    (folder / "model_index.json").write_text(json.dumps(index))
-    return folder
+    return save_editor(tmp_path_factory.mktemp("editing") / "model")
 
 
 @pytest.fixture

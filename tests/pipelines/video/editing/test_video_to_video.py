@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -16,31 +14,17 @@ from sanakit.clips.clip import VideoClip
 from sanakit.clips.reading import ClipFile, open_clip
 from sanakit.errors import MemoryLimitError, SettingsError, SizeError, WeightsError
 from sanakit.images.image import to_levels
-from sanakit.models.streaming.config import SanaStreamingConfig
 from sanakit.pipelines.video.editing.chunks import ChunkEditor, edited
-from sanakit.pipelines.video.editing.request import check_edit_request
 from sanakit.pipelines.video.editing.video_to_video import VideoToVideo
 from sanakit.pipelines.video.text_to_video import TextToVideo
-from sanakit.weights import save_transformer
-from tests.models.streaming.edits import randomised
-from tests.pipelines.video.tiny import save_tiny
+from tests.pipelines.video.editing.tiny import save_editor
 
-CONFIG = SanaStreamingConfig(
-    depth=4, width=64, cross_heads=2, head_dim=32, text_width=48, latent_channels=4, max_positions=32
-)
 PROMPT = "two green foxes on a table"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = save_tiny(tmp_path_factory.mktemp("editing") / "model")
-    torch.manual_seed(2)
-    save_transformer(folder / "transformer", randomised(CONFIG, 0.1))
-    index = json.loads((folder / "model_index.json").read_text())
-    index |= {"_class_name": "SanaStreamingPipeline"}
-    index |= {"transformer": ["sanakit", "SanaStreamingTransformer3DModel"]}
-    (folder / "model_index.json").write_text(json.dumps(index))
-    return folder
+    return save_editor(tmp_path_factory.mktemp("editing") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -183,18 +167,6 @@ def test_models_for_other_tasks_are_told_apart(folder, video_folder):
         VideoToVideo.from_pretrained(video_folder, device="cpu")
     with pytest.raises(WeightsError, match="edits clips and draws none of prompts: use VideoToVideo"):
         TextToVideo.from_pretrained(folder, device="cpu")
-
-
-def test_weights_of_whole_clips_are_refused_before_anything_is_encoded(pipe, clip):
-    config = replace(CONFIG, variant="bidirectional")
-    with pytest.raises(SettingsError, match="weights are bidirectional, and a state is for"):
-        check_edit_request(pipe.settings, config, pipe.autoencoder.config, PROMPT, clip)
-
-
-def test_more_frames_than_it_has_positions_for_are_refused_at_once(pipe):
-    long = VideoClip(frames=np.zeros((137, 32, 48, 3), np.uint8), rate=Fraction(12))
-    with pytest.raises(SizeError, match="137 frames, but this model has positions for 125"):
-        pipe.stream(PROMPT, long, width=48, height=32)
 
 
 def test_it_tells_what_it_has_loaded(pipe):

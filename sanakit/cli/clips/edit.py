@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from sanakit.pipelines.video.editing.request import EditRequest
+    from sanakit.pipelines.video.editing.request import ClipEditRequest
     from sanakit.pipelines.video.editing.video_to_video import EditedFrames
 
 TAKEN = {"frames", "size", "width", "height", "motion", "seed", "fps"}  # what changes the result
@@ -77,7 +77,7 @@ def edit_clip(
     name: Callable[[int], Path],
     loading: dict[str, Any],
     preview: bool,
-) -> tuple[EditRequest, Path, dict[str, float], list[str]]:
+) -> tuple[ClipEditRequest, Path, dict[str, float], list[str]]:
     """Edit a clip into a file; return the request, the file, timings and what the user should know.
 
     clip: a file, or a folder of frames, of which one without clip.json needs its rate (fps). size: width and

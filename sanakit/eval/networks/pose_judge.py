@@ -1,7 +1,7 @@
 """A judge of camera motion: from two frames, how the camera turned and moved between them.
 
-It is small and learns from true clips with cameras in a few minutes on a CPU. What it says of drawn clips
-means as much as its own error on true ones that it has not learned from, which is to be told beside it.
+It is small and learns from true clips with cameras in a few minutes on a CPU. Its answers on drawn clips mean
+as much as its own error on true ones that it has not learned from, which is to be told beside them.
 It compares features of every cell of one frame with those of cells around it in the other, as networks of
 optical flow do (Dosovitskiy et al. 2015, arXiv:1504.06852), so that it learns motion and no scenes. Rotations
 are two vectors made orthogonal (Zhou et al. 2019, arXiv:1812.07035).

@@ -4,7 +4,7 @@
 
 The first latents stay as they are: they are the sink, which every block sees just before the latents that
 follow it. Each block begins as a mix of its own latents and noise, takes three Euler steps, and is then seen
-by the blocks that follow, the newest ten latents at most. What a block sees is kept as keys by the model.
+by the blocks that follow, the newest ten latents at most. The model keeps all that as keys.
 The published model is LTX-2's video transformer, with a text model of its own: it is used through
 `RefinerModel`, and no weights of it are read here. A world is complete without it, and softer.
 Source: SANA-WM's refiner, `SanaWMLTX2Refiner` of diffusers, equal to it block by block.

@@ -37,7 +37,7 @@ class EditSettings(TypedDict, total=False):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EditRequest:
+class ClipEditRequest:
     """One call, checked and complete."""
 
     prompt: str
@@ -62,7 +62,7 @@ def check_edit_request(
     seed: int | None = None,
     motion: int = 0,
     **others: object,
-) -> EditRequest:
+) -> ClipEditRequest:
     """Check one call and complete it with the model's own settings; all as for `VideoToVideo.__call__`.
 
     own, config, codec: the model's defaults, and the sizes of its transformer and autoencoder. Raises
@@ -111,7 +111,7 @@ def check_edit_request(
     seed, motion = whole_number("seed", seed, 0, MAX_SEED), whole_number("motion", motion, 0, MOST_MOTION)
     told: Metadata = {"prompt": prompt, "model": own.name, "edits": "a clip", "seed": seed}
     told |= {"width": width, "height": height, "frames": frames, "motion": motion}
-    return EditRequest(
+    return ClipEditRequest(
         prompt=with_motion(prompt, motion),
         frames=frames,
         size=(height, width),

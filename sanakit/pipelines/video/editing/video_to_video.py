@@ -32,7 +32,7 @@ from sanakit.models.contracts import LatentShape, TextModel, VideoCodec
 from sanakit.models.streaming.sana_streaming import SanaStreaming
 from sanakit.pipelines.memory import MemoryPlan, memory_limit, parse_budget, stage
 from sanakit.pipelines.video.editing.chunks import CHUNK, ChunkEditor, edited
-from sanakit.pipelines.video.editing.request import EditRequest, EditSettings, Source, check_edit_request
+from sanakit.pipelines.video.editing.request import ClipEditRequest, EditSettings, Source, check_edit_request
 from sanakit.pipelines.video.loading import load_parts
 from sanakit.pipelines.video.memory import ClipPlanner, ClipWork, blocks_given_back
 from sanakit.pipelines.video.source import source_frames
@@ -145,7 +145,7 @@ class VideoToVideo(Loaded):
         sizes = (self.transformer.config, self.autoencoder.config)
         return self.edit(clip, check_edit_request(self.settings, *sizes, prompt, clip, **settings))
 
-    def edit(self, clip: Source, call: EditRequest) -> Iterator[EditedFrames]:
+    def edit(self, clip: Source, call: ClipEditRequest) -> Iterator[EditedFrames]:
         """Yield the frames of a checked call, as `stream` does. clip: the one that was checked.
 
         Raises SettingsError at once for an autoencoder without its encoder.
@@ -154,7 +154,7 @@ class VideoToVideo(Loaded):
             raise SettingsError("This pipeline has no encoder: load the whole autoencoder.")
         return self._stream(clip, call)
 
-    def _stream(self, clip: Source, call: EditRequest) -> Iterator[EditedFrames]:
+    def _stream(self, clip: Source, call: ClipEditRequest) -> Iterator[EditedFrames]:
         codec, notes = self.autoencoder, call.notes
         plan = self._memory.plan(self._work(call))
         with stage(self.text_encoder.model, plan, self.device):
@@ -177,7 +177,7 @@ class VideoToVideo(Loaded):
                 )
                 first += len(levels)
 
-    def _work(self, call: EditRequest) -> ClipWork:
+    def _work(self, call: ClipEditRequest) -> ClipWork:
         """Return what planning needs to know of a call, whose chunks are given on as they come."""
         config = self.autoencoder.config
         height, width = (side // config.compression for side in call.size)
@@ -188,7 +188,7 @@ class VideoToVideo(Loaded):
 
     @torch.no_grad()
     def _decoded(
-        self, clip: Source, call: EditRequest, features: list[Tensor], plan: MemoryPlan
+        self, clip: Source, call: ClipEditRequest, features: list[Tensor], plan: MemoryPlan
     ) -> Iterator[Tensor]:
         """Yield edited frames as they are decoded, 1 3 T H W in [-1, 1]."""
         codec = self.autoencoder
@@ -215,7 +215,7 @@ class VideoToVideo(Loaded):
                 )
             yield found
 
-    def _pixels(self, clip: Source, call: EditRequest, latents: int) -> Iterator[Tensor]:
+    def _pixels(self, clip: Source, call: ClipEditRequest, latents: int) -> Iterator[Tensor]:
         """Yield the source's frames of one chunk after another, 1 3 T H W in [-1, 1]."""
         one_by_one = iter(clip.frames) if isinstance(clip, VideoClip) else clip.frames(0, call.frames)
         per_latent = self.autoencoder.config.frame_rule.per_latent

@@ -13,7 +13,7 @@ from sanakit.clips.clip import VideoClip
 from sanakit.errors import ArgumentError, SettingsError, SizeError
 from sanakit.models.streaming.config import SanaStreamingConfig
 from sanakit.models.video.wan_vae import WanVAEConfig
-from sanakit.pipelines.video.editing.request import EditRequest, check_edit_request
+from sanakit.pipelines.video.editing.request import ClipEditRequest, check_edit_request
 from sanakit.weights.settings import ModelSettings
 from tests.pipelines.video.editing.tiny import CONFIG
 
@@ -25,7 +25,7 @@ def clip(frames: int) -> VideoClip:
     return VideoClip(frames=np.zeros((frames, 32, 48, 3), np.uint8), rate=Fraction(12))
 
 
-def check(frames: int = 30, config: SanaStreamingConfig = CONFIG, **settings: Any) -> EditRequest:
+def check(frames: int = 30, config: SanaStreamingConfig = CONFIG, **settings: Any) -> ClipEditRequest:
     return check_edit_request(OWN, config, CODEC, "a fox", clip(frames), **settings)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from sanakit.errors import ArgumentError
 
@@ -45,12 +45,56 @@ OURS = {
 }
 
 
-def check_arguments(others: Iterable[str], known: Iterable[str] = ()) -> None:
+# The same for tasks that draw or edit clips, where ours differ from those of images.
+OF_CLIPS = OURS | {
+    "num_frames": "frames=17",
+    "fps": "rate=16",
+    "frame_rate": "rate=16",
+    "num_videos_per_prompt": "num_clips=2",
+    "num_images_per_prompt": "num_clips=2",
+    "output_type": 'output="clip", "pt" or "latent"',
+    "image": "TextToVideo or World, with image=...",
+    "video": "TextToVideo, with clip=...",
+    "callback_on_step_end": "a loop over pipe.steps(...), which yields every step",
+    "return_dict": "nothing: the result has clips, seeds and metadata",
+    **dict.fromkeys(
+        ("control_image", "controlnet", "controlnet_conditioning_scale"), "nothing: clips take no ControlNet"
+    ),
+    **dict.fromkeys(("control_guidance_start", "control_guidance_end"), "nothing: clips take no ControlNet"),
+    **dict.fromkeys(("cross_attention_kwargs", "attention_kwargs"), "nothing: clips take no adapter"),
+    **dict.fromkeys(
+        ("quantization_config", "load_in_8bit"), 'dtype="bfloat16", and memory="8GB" for a limit'
+    ),
+}
+OF_WORLDS = OF_CLIPS | {
+    "action": 'path="w-24,d-48"',
+    "c2w": "path=poses, F 4 4 camera-to-world",
+    "use_resolution_binning": "width=1280, height=704 for a size",
+    **dict.fromkeys(("num_videos_per_prompt", "num_images_per_prompt"), "nothing: a call draws one clip"),
+}
+OF_EDITS = OF_CLIPS | {
+    "video": "the clip behind the prompt: a VideoClip, or an open file",
+    "fps": "nothing: the result has the clip's own rate",
+    "frame_rate": "nothing: the result has the clip's own rate",
+    "output_type": "nothing: the result is a VideoClip",
+    "callback_on_step_end": "a loop over pipe.stream(...), which yields frames as they are finished",
+    "return_dict": "nothing: the result is a VideoClip, with its settings and notes",
+    "strength": "nothing: the model is guided by its prompt alone",
+    "use_resolution_binning": "width=1280, height=704 for a size",
+    **dict.fromkeys(("steps", "num_inference_steps"), "nothing: the model was distilled to its few steps"),
+    **dict.fromkeys(("guidance", "guidance_scale", "cfg_scale"), "nothing: the model takes no guidance"),
+    **dict.fromkeys(("negative", "negative_prompt"), "nothing: the model takes no negative prompt"),
+    **dict.fromkeys(("solver", "sampler", "scheduler"), "nothing: the model was distilled to its few steps"),
+    **dict.fromkeys(("num_videos_per_prompt", "num_images_per_prompt"), "nothing: a call edits one clip"),
+}
+
+
+def check_arguments(others: Iterable[str], known: Iterable[str] = (), ours: Mapping[str, str] = OURS) -> None:
     """Raise ArgumentError for the first of arguments that do not exist, naming ours.
 
-    known: the arguments that do, of which the nearest is named.
+    known: the arguments that do, of which the nearest is named. ours: what stands for those of diffusers.
     """
     for name in others:
         near = difflib.get_close_matches(name, list(known), n=1)
-        remedy = f"use {OURS[name]}." if name in OURS else f"did you mean {near[0]}?" if near else ""
+        remedy = f"use {ours[name]}." if name in ours else f"did you mean {near[0]}?" if near else ""
         raise ArgumentError(f"{name} is not an argument here{': ' if remedy else '.'}{remedy}")

@@ -8,11 +8,18 @@ from typing import Any
 
 import pytest
 
-from sanakit import TextToImage, TextToVideo
-from sanakit.arguments import OURS, check_arguments
+from sanakit import TextToImage, TextToVideo, World
+from sanakit.arguments import OF_CLIPS, OF_EDITS, OF_WORLDS, OURS, check_arguments
 from sanakit.errors import ArgumentError, SettingsError
 from sanakit.pipelines.control import ControlImage
 from sanakit.pipelines.image_to_image import ImageToImage
+from sanakit.pipelines.video.editing.request import EditSettings
+from sanakit.pipelines.video.editing.video_to_video import VideoToVideo
+from sanakit.pipelines.video.request import ClipDrawSettings
+from sanakit.pipelines.world.request import WorldDrawSettings
+
+CLIPS = [(TextToVideo, OF_CLIPS, ClipDrawSettings), (World, OF_WORLDS, WorldDrawSettings)]
+CLIPS += [(VideoToVideo, OF_EDITS, EditSettings)]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +38,7 @@ def test_a_call_names_our_argument(pipe: TextToImage, theirs: str, ours: str) ->
             call("a red apple", **wrong)
 
 
-@pytest.mark.parametrize("task", [TextToImage, ImageToImage])
+@pytest.mark.parametrize("task", [TextToImage, ImageToImage, *(task for task, *_ in CLIPS)])
 def test_loading_names_our_argument_before_anything_is_read(task) -> None:
     with pytest.raises(SettingsError, match='torch_dtype is not an argument here: use dtype="bfloat16"'):
         task.from_pretrained("nowhere", torch_dtype="float16")
@@ -74,3 +81,19 @@ def test_what_is_named_exists() -> None:
     assert named
     assert named - known == set()
     assert not known & OURS.keys() - {"image", "scheduler"}
+
+
+@pytest.mark.parametrize(("task", "ours", "settings"), CLIPS)
+def test_what_is_named_for_clips_exists_in_their_tasks(task, ours, settings) -> None:
+    """An answer that is an argument alone is one of the task itself; others may name another task."""
+    own = set(inspect.signature(task.__call__).parameters) | set(
+        inspect.signature(task.from_pretrained).parameters
+    )
+    alone = {found[1] for remedy in ours.values() if (found := re.match(r"(\w+)=", remedy))}
+    assert "dtype" in alone
+    assert alone - own == set()
+    everywhere = own | {name for other, *_ in CLIPS for name in inspect.signature(other.__call__).parameters}
+    assert {name for remedy in ours.values() for name in re.findall(r"(\w+)=", remedy)} - everywhere == set()
+    assert set(settings.__annotations__) & ours.keys() <= {"image"}
+    with pytest.raises(ArgumentError, match="did you mean motion"):
+        check_arguments(["motiom"], EditSettings.__annotations__, ours)

@@ -80,8 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def command_line() -> typer.Typer:
     """Build the whole command: `sana` and its subcommands."""
     from sanakit.cli import bench, train
+    from sanakit.cli.clips import video, world
     from sanakit.cli.data import group
-    from sanakit.cli.drawing import best_of, draw, edit, generate, video, world
+    from sanakit.cli.drawing import best_of, draw, edit, generate
     from sanakit.cli.evaluation import evaluate
     from sanakit.cli.serving import keys, serve, ui
     from sanakit.cli.weights import convert, disk, models, quantize

@@ -28,6 +28,7 @@ from sanakit.weights.find.resolve import OURS
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".gif")  # of files that can only be meant as clips
 _ANIMATED = (".webp", ".png", ".apng")  # of files that may be clips
+PROMPT = ".txt"  # of the file beside a clip that says its prompt
 _MODEL = (MODEL_INDEX, OURS, "config.json")  # in a model's folder
 _AGAIN = "Draw or download it again, or remove it."
 
@@ -46,12 +47,12 @@ class FoundClip:
         return _stem(self.path, self.name)
 
 
-def list_clips(place: str | Path) -> tuple[list[FoundClip], list[str]]:
+def list_clips(place: str | Path, beside: Sequence[str] = (PROMPT,)) -> tuple[list[FoundClip], list[str]]:
     """Return all clips of a place in the order of their paths, and sentences on what is left out.
 
-    place: a folder, searched to any depth, or a single clip. Names that begin with a dot, and NAME.txt beside
-    a clip, which is its prompt, are passed over.
-    Raises DataError without clips, and for a damaged one.
+    place: a folder, searched to any depth, or a single clip. beside: suffixes of files beside a clip, of its
+    name, that belong to it, such as NAME.txt, its prompt. They are passed over, as are names that begin with
+    a dot. Raises DataError without clips, and for a damaged one.
     """
     place = Path(place)
     if not place.exists():
@@ -66,8 +67,8 @@ def list_clips(place: str | Path) -> tuple[list[FoundClip], list[str]]:
             clips.append(FoundClip(path, name, facts))
     if not clips:
         raise DataError(f"{place} holds no clip: use {READ}. A folder of frames states its rate in {INDEX}.")
-    prompts = {f"{clip.stem}.txt" for clip in clips}
-    others = [name for name in others if name not in prompts]
+    known = {f"{clip.stem}{suffix}" for clip in clips for suffix in beside}
+    others = [name for name in others if name not in known]
     notes = [f"Left out, as they are not clips: {shortened(others)}."] if others else []
     return clips, notes + _told({clip.name: clip.facts for clip in clips})
 

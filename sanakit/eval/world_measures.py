@@ -30,8 +30,8 @@ from sanakit.eval.metrics.obedience import (
     revisit_psnr,
 )
 from sanakit.pipelines.video.result import clips_of
-from sanakit.pipelines.video.text_to_video import TextToVideo
-from sanakit.pipelines.world.world import World, WorldDrawSettings
+from sanakit.pipelines.world.request import WorldDrawSettings
+from sanakit.pipelines.world.world import World
 
 KEY_FRAMES = 24  # that each key is held
 
@@ -50,21 +50,14 @@ class KeySign:
 def drawer(world: World, image: Image.Image, prompt: str = "", **settings: Unpack[WorldDrawSettings]) -> Draw:
     """Return what draws clips of one image for these measures. settings: of `World.__call__`, with a seed.
 
-    Raises SettingsError without a seed, or with a path; what it returns raises as `World.__call__` does, and
-    for weights that stream where their cameras are to be left out.
+    Raises SettingsError without a seed, or with a path; what it returns raises as `World.__call__` does.
     """
     if "seed" not in settings or "path" in settings:
         raise SettingsError("Clips are compared of one noise along several paths: pass a seed, and no path.")
 
     def draw(path: str | Tensor, steered: bool) -> np.ndarray:
         called: WorldDrawSettings = {**settings, "path": path, "output": "clip"}
-        if steered:
-            return world(image, prompt, **called).frames
-        if world.transformer.config.causal:
-            raise SettingsError("Streaming weights cannot leave cameras out: measure without that control.")
-        parts = (world.autoencoder, world.text_encoder, world.settings)
-        plain = TextToVideo(world.transformer, *parts, device=world.device)
-        *_, last = plain.draw(world.checked(image, prompt, **called).clip)
+        *_, last = world.draw(world.checked(image, prompt, **called), steered=steered)
         return clips_of(last).frames
 
     return draw

@@ -60,7 +60,7 @@ class WorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             raise SettingsError(f'render_mode = {render_mode!r}, but it must be "rgb_array" or None.')
         if "seed" in settings:
             raise SettingsError("seed is of an episode: pass it to `reset`.")
-        world.check_streams()
+        world.entry(image, prompt, **settings)  # raises now what `reset` would raise
         most = (world.spec.max_positions - 1) // world.settings.chunks.length
         self.max_chunks = whole_number("max_chunks", max_chunks, 1, most)
         self.world, self.image, self.prompt, self.reward = world, image, prompt, reward

@@ -157,6 +157,11 @@ class Batch:
         """The predicted clean latents of the last step, B C h w."""
         return torch.cat([sample.clean for sample in self.samples])
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Steps done and in all, of the first sample."""
+        return self.samples[0].state.index, self.samples[0].state.total
+
     @torch.no_grad()
     def step(self, after_block: Callable[[nn.Module], object] | None = None) -> None:
         """Take every sample one step further; if anything fails, all stand where they stood.
@@ -166,7 +171,7 @@ class Batch:
         without, towards, perturbed = self._branches(after_block)
         absent: Sequence[None] = [None] * len(self.samples)
         each = zip(self.samples, without or absent, towards, perturbed or absent, strict=True)
-        moved = [self._moved(*own) for own in each]
+        moved = [self.moved(*own) for own in each]
         for sample, (state, clean, kept) in zip(self.samples, moved, strict=True):
             sample.state, sample.clean, sample.kept = state, clean, kept
 
@@ -196,7 +201,7 @@ class Batch:
         return without, rows[0], rows[1] if len(rows) > 1 else None
 
     @staticmethod
-    def _moved(
+    def moved(
         sample: Sample, without: Tensor | None, towards: Tensor, perturbed: Tensor | None
     ) -> tuple[State, Tensor, Tensor | None]:
         """Return a sample's next state by its velocities (1 C h w), the clean latents they point to, and what

@@ -96,7 +96,8 @@ def test_text_to_video_takes_these_arguments() -> None:
 
     call = set(parameters(TextToVideo.__call__))
     assert {"prompt", "frames", "seconds", "image", "clip", "seed", "latents", "output"} <= call
-    assert ClipDrawSettings.__annotations__.keys() == call - {"self", "prompt", "negative_prompt"}
+    beside = {"self", "prompt", "negative_prompt", "others"}  # others: refused with ours
+    assert ClipDrawSettings.__annotations__.keys() == call - beside
     assert set(parameters(check_clip_request)) - {"spec"} == call - {"self"}
     assert {"path", "device", "dtype", "encoder"} <= set(parameters(TextToVideo.from_pretrained))
 

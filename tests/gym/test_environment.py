@@ -84,6 +84,10 @@ def test_actions_hold_the_keys_of_worlds() -> None:
         ({"max_chunks": 342}, "from 1 to 341"),
         ({"render_mode": "human"}, 'must be "rgb_array" or None'),
         ({"seed": 3}, "pass it to `reset`"),
+        ({"path": "w-24"}, "path is of a call for a known path: omit it"),
+        ({"keys": "dancing"}, "'dancing' is not a dialect of keys"),
+        ({"width": 65}, "nearest such size is 64x64"),
+        ({"action": "w-24"}, "action is not an argument here"),
     ],
 )
 def test_what_is_refused_at_once(make, settings, sentence) -> None:

@@ -1,1 +1,1 @@
-"""Commands that draw: images from words, from images, from files of prompts, and clips."""
+"""Commands that draw images: from words, from images, and from files of prompts."""

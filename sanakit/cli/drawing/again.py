@@ -25,6 +25,7 @@ from sanakit.errors import SettingsError
 if TYPE_CHECKING:
     from sanakit.images.recorded import ImageFacts
 
+_TOLD = "sanakit.again"  # in a command's context
 LENGTH = 80  # characters of a foreign setting that a warning shows
 _SOLVERS = {"DPM++ 2M": "dpm", "dpmpp_2m": "dpm", "Euler": "euler", "euler": "euler", "SCM": "scm"}
 _TAG = re.compile(r"<(lora|lyco|hypernet):([^:<>]{1,200})(?::([^<>]{0,50}))?>", re.IGNORECASE)
@@ -77,9 +78,15 @@ def drawn_again(context: typer.Context, image: Path) -> dict[str, Any]:
         recall.options["size"] = f"{sides[0]}x{sides[1]}"
     if facts.by != SANAKIT:
         _translate(recall, facts)
-    for note in recall.notes:
-        print(f"Warning: {shown(note)}", file=sys.stderr)
+    told = context.meta[_TOLD] = [shown(note) for note in recall.notes]
+    for note in told:
+        print(f"Warning: {note}", file=sys.stderr)
     return recall.options
+
+
+def told_of(context: typer.Context) -> list[str]:
+    """Return what `drawn_again` told in this call of the command; nothing where it was not called."""
+    return context.meta.get(_TOLD, [])
 
 
 def _own(recall: Recall, facts: ImageFacts, image: Path) -> None:

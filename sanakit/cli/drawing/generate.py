@@ -10,13 +10,14 @@ import json
 import secrets
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sanakit.cli.drawing import options as option
-from sanakit.cli.drawing.again import drawn_again
+from sanakit.cli.drawing.again import drawn_again, told_of
 from sanakit.cli.drawing.display import display
 from sanakit.cli.drawing.outputs import Outputs, outputs_of, save_images
 from sanakit.cli.drawing.upscaling import checked, enlarged
@@ -178,19 +179,26 @@ def generate(
     assert result is not None  # the last step carries it
 
     # 3. Save and print
-    deliver(result, outputs, seed, as_json=as_json, bare=no_metadata)
+    deliver(result, outputs, seed, as_json=as_json, bare=no_metadata, told=told_of(context))
 
 
 def deliver(
-    result: Result, outputs: Outputs, seed: int, *, as_json: bool, bare: bool, graph: str = ""
+    result: Result,
+    outputs: Outputs,
+    seed: int,
+    *,
+    as_json: bool,
+    bare: bool,
+    graph: str = "",
+    told: Sequence[str] = (),
 ) -> None:
-    """Save images as `save_images` does and print what was made. Raises OutputError."""
+    """Save images as `save_images` does and print what was made. told: before. Raises OutputError."""
     paths = save_images(result, outputs, seed, bare=bare, graph=graph)
     for warning in result.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
     if as_json:
         images = [{"path": str(path), **one} for path, one in zip(paths, result.metadata, strict=True)]
-        report = {"images": images, "timings": result.timings, "warnings": result.warnings}
+        report = {"images": images, "timings": result.timings, "warnings": [*told, *result.warnings]}
         print(json.dumps(report, indent=2))
     else:
         for path, image_seed in zip(paths, result.seeds, strict=True):

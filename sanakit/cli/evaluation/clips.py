@@ -79,10 +79,11 @@ def evaluate_clips(
         print_json(report)
         return
     for name, figures in found.items():
-        _print_figures(name, figures)
+        print_figures(name, figures)
 
 
-def _print_figures(name: str, figures: ClipFigures) -> None:
+def print_figures(name: str, figures: ClipFigures) -> None:
+    """Print a figure, its parts, and those of each clip if there are several."""
     count = "1 clip" if figures.clips == 1 else f"{figures.clips} clips"
     print(f"{name:<24}{figures.value:10.4g}  {count}, by {figures.by}")
     for part, value in figures.details.items():

@@ -18,6 +18,7 @@ import typer
 from sanakit.alone import alone_in
 from sanakit.cli.evaluation.clips import RECOGNITION, evaluate_clips, measures_clips
 from sanakit.cli.evaluation.output import output_folder, places_of_weights, save_report
+from sanakit.cli.evaluation.worlds import evaluate_worlds, measures_worlds
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 from sanakit.errors import SettingsError
 
@@ -57,7 +58,8 @@ def evaluate(
             "image-reward; may be repeated. [default: recognition] For clips: subject-consistency, "
             "background-consistency, temporal-flicker, still-flicker, motion-smoothness, motion, "
             "difference-error, first-frame, dynamic-degree, frechet-lite0 or recognition. "
-            "[default: the first six]",
+            "[default: the first six] For worlds: path-retrieval, path-psnr, drift, revisit, key-signs or "
+            "pose-judge.",
         ),
     ] = None,
     images: Annotated[
@@ -70,8 +72,12 @@ def evaluate(
         Path | None,
         typer.Option(
             help="For fid: a folder of real images, or statistics (.npz). For clips: a folder of real clips; "
-            "for first-frame also of images."
+            "for first-frame also of images. For worlds: a folder of true clips with cameras."
         ),
+    ] = None,
+    judge: Annotated[
+        Path | None,
+        typer.Option(help="For pose-judge: other true clips with cameras, from which the judge learns."),
     ] = None,
     questions: Annotated[Path | None, typer.Option(help="For dpg: dpg_bench.csv.")] = None,
     weights: Annotated[
@@ -99,19 +105,25 @@ def evaluate(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Measure what a model can draw, or clips that are there.
+    """Measure what a model can draw, clips that are there, or whether a world obeys its cameras.
 
     Without options: the autoencoder's fidelity, and how many of 200 common things are recognised. Needs the
     extra eval.
     """
+    elsewhere = {"--images": images, "--prompts": prompts, "--questions": questions}
+    elsewhere |= {"--endpoint": endpoint, "--num-images": num_images}
+    if measures_worlds(measure or []):
+        if unused := [option for option, value in elsewhere.items() if value is not None]:
+            raise SettingsError(f"{' and '.join(unused)} cannot be used with worlds: leave it out.")
+        if weights:
+            raise SettingsError("--weights cannot be used with worlds: leave it out.")
+        shared: dict[str, Any] = {"seed": seed, "limit": limit, "device": device, "output": output}
+        evaluate_worlds(model, measure or [], reference, judge, **shared, as_json=as_json)
+        return
+    if judge is not None:
+        raise SettingsError("--judge is for the measure pose-judge of worlds: name it, or leave --judge out.")
     if measures_clips(model, measure or []):
-        elsewhere = {"--images": images, "--prompts": prompts, "--questions": questions}
-        elsewhere |= {
-            "--endpoint": endpoint,
-            "--num-images": num_images,
-            "--limit": limit,
-            "--seed": seed or None,
-        }
+        elsewhere |= {"--limit": limit, "--seed": seed or None}
         if unused := [option for option, value in elsewhere.items() if value is not None]:
             raise SettingsError(f"{' and '.join(unused)} cannot be used with clips: leave it out.")
         evaluate_clips(

@@ -3,8 +3,9 @@
 - A key's sign: the first and last frames of a held key tell where the image went. Turning or stepping right
   moves it left, looking up moves it down, walking forward enlarges it. A mirrored axis shows at once.
 - Revisits: where a path comes back to a pose, the image should be that of the first visit (PSNR).
+- Retrieval: of the true clips along several paths from one frame, is that along the own path the nearest?
 - Likeness to true frames, beside controls: it means little unless a copy of the first frame, a clip without
-  cameras and one of another path are further off.
+  cameras and one of another path are further off. Its fall from the first third to the last is the drift.
 Source: questions that papers on steered clips ask; the equations here are ours.
 Shapes: T frames, H W pixels, three channels, uint8.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -114,6 +116,37 @@ def likeness_to_truth(
         )
     wanted = _images(truth[1:])
     return {name: psnr(_images(clip[1:]), wanted).tolist() for name, clip in clips.items()}
+
+
+def retrieved(drawn: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> list[bool]:
+    """Return for each drawn clip whether, of all true ones, that along its own path is nearest to it.
+
+    drawn, truths: T H W 3 each, path by path, from one first frame, which is not compared. Nearest is the
+    least mean squared error: how blurred a clip is does not matter, since that is the same for all. Chance is
+    one in so many. Raises SettingsError for fewer than two, or for clips of several shapes.
+    """
+    shapes = {clip.shape for clip in (*drawn, *truths)}
+    if len(drawn) != len(truths) or len(drawn) < 2 or len(shapes) > 1:
+        raise SettingsError(
+            f"{len(drawn)} clips and {len(truths)} true ones of {len(shapes)} shapes came: pass one of each "
+            "for every path, at least two, of one shape."
+        )
+    wanted = torch.stack([_images(clip[1:]) for clip in truths])  # K T-1 3 H W
+    errors = torch.stack([(wanted - _images(clip[1:])).square().flatten(1).mean(1) for clip in drawn])
+    own = errors.diagonal()
+    others = errors.masked_fill(torch.eye(len(drawn), dtype=torch.bool), torch.inf).amin(1)
+    return (own < others).tolist()
+
+
+def drift(likeness: Sequence[float]) -> float:
+    """Return how many dB the last third of a clip is less like the true frames than its first third.
+
+    likeness: PSNR of each frame in dB, as from `likeness_to_truth`. Raises SettingsError for less than three.
+    """
+    third = len(likeness) // 3
+    if not third:
+        raise SettingsError(f"The clip has {len(likeness)} frames after its first: drift needs three.")
+    return fmean(likeness[:third]) - fmean(likeness[-third:])
 
 
 def _images(frames: np.ndarray) -> Tensor:  # T H W 3 -> T 3 H W in [-1, 1]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sanakit.models.bound import BoundModel
@@ -39,14 +40,15 @@ class HeldFirstFrame(BoundModel[VelocityModel]):
         *,
         after_block: Callable[[nn.Module], object] | None = None,
     ) -> Tensor:
-        """Return the velocity of latents B C T-1 h w, the frames behind the first; t: one time, or B.
+        """Return the velocity of latents B C T-1 h w, the frames behind the first.
 
-        All else as for `SanaVideo.velocity`.
+        t: one time, B, or B T-1 (or 1 T-1) for a time of each frame. All else as for `SanaVideo.velocity`.
         """
         whole = torch.cat([self.first.to(latents).expand(len(latents), -1, -1, -1, -1), latents], dim=2)
-        times = torch.as_tensor(t, dtype=torch.float32, device=latents.device).reshape(-1, 1)
-        times = times.repeat(1, whole.shape[2])  # 1 or B, T
-        times[:, 0] = 0
+        times = torch.as_tensor(t, dtype=torch.float32, device=latents.device)
+        if times.ndim < 2:
+            times = times.reshape(-1, 1).expand(-1, latents.shape[2])
+        times = F.pad(times, (1, 0))  # 1 or B, T
         return self.base.velocity(whole, times, context, guidance, after_block=after_block)[:, :, 1:]
 
 

@@ -9,6 +9,7 @@ Shapes: B clips, C latent channels, T frames and h w sides of the latents, s fra
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +25,13 @@ from sanakit.models.world.sana_wm import CameraContext, SanaWM, WorldState
 class SteeredWorld(BoundModel[SanaWM]):
     """A `SanaWM` and the cameras of its frames.
 
-    base: stays as it is. path: of the frames from number `first` of the clip on. chunks: of a whole clip, for
-    weights that see chunks without a state; None: one.
+    base: stays as it is. path: of the frames from number `first` of the clip on; None: no cameras. chunks: of
+    a whole clip, of which the first few may be passed alone, for weights that see chunks without a state;
+    None: one.
     """
 
     def __init__(
-        self, base: SanaWM, path: CameraInputs, *, first: int = 0, chunks: Sequence[int] | None = None
+        self, base: SanaWM, path: CameraInputs | None, *, first: int = 0, chunks: Sequence[int] | None = None
     ) -> None:
         super().__init__(base)
         self.path, self.first, self.chunks = path, first, chunks
@@ -63,7 +65,7 @@ class SteeredWorld(BoundModel[SanaWM]):
             after_block=after_block,
             state=state,
             cameras=self._cameras(latents, state),
-            chunks=self.chunks,
+            chunks=self._chunks(latents.shape[2]),
         )
 
     def extend(
@@ -82,8 +84,17 @@ class SteeredWorld(BoundModel[SanaWM]):
         cameras = self._cameras(latents, state)
         return self.base.extend(state, latents, context, t, cameras=cameras, after_block=after_block)
 
-    def _cameras(self, latents: Tensor, state: WorldState | None) -> CameraContext:
-        """Return the rays of the frames at hand, which follow the state's."""
+    def _chunks(self, frames: int) -> Sequence[int] | None:
+        """Return the chunks that begin within the first frames of a clip."""
+        if self.chunks is None:
+            return None
+        starts = [0, *accumulate(self.chunks)]
+        return [length for length, start in zip(self.chunks, starts, strict=False) if start < frames]
+
+    def _cameras(self, latents: Tensor, state: WorldState | None) -> CameraContext | None:
+        """Return the rays of the frames at hand, which follow the state's; None: there are no cameras."""
+        if self.path is None:
+            return None
         start, count = (state.frames if state else 0) - self.first, latents.shape[2]
         known = len(self.path.cameras)
         if start < 0 or start + count > known:

@@ -17,6 +17,7 @@ from typing import TypedDict, get_args
 from PIL import Image
 from torch import Tensor
 
+from sanakit.arguments import OF_CLIPS, check_arguments
 from sanakit.clips.clip import VideoClip
 from sanakit.clips.counts import as_rate, frames_for
 from sanakit.dialect import Dialect, check_dialect
@@ -207,11 +208,13 @@ def check_clip_request(
     binned: bool = True,
     dialect: Dialect | None = None,
     prompt_weights: bool = False,
+    **others: object,
 ) -> ClipRequest:
     """Check one call and complete it with the model's own settings; all as for `TextToVideo.__call__`.
 
     Raises SettingsError or SizeError.
     """
+    check_arguments(others, ClipDrawSettings.__annotations__, OF_CLIPS)
     own, notes = spec.settings, list[str]()
     _check_start(image, clip, strength)
     few = None

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from time import perf_counter
@@ -28,6 +28,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sanakit.arguments import OF_CLIPS, check_arguments
 from sanakit.clips.clip import VideoClip
 from sanakit.dialect import Dialect
 from sanakit.errors import MemoryLimitError, SettingsError
@@ -47,17 +48,19 @@ from sanakit.pipelines.video.loading import load_parts
 from sanakit.pipelines.video.memory import ClipPlan, ClipPlanner, ClipWork, blocks_given_back
 from sanakit.pipelines.video.request import ClipDrawSettings, ClipRequest, VideoSpec, check_clip_request
 from sanakit.pipelines.video.result import ClipOutput, ClipResult, ClipStep, LastClipStep, clips_of
-from sanakit.text.prompt_weights import weigh
-from sanakit.weights.known_things import unknown_prompts
+from sanakit.pipelines.video.staggered import StaggeredClip
+from sanakit.pipelines.video.texts import text_features
+from sanakit.weights.about.loaded import Loaded
 from sanakit.weights.video.settings import VideoSettings, load_video_settings
 
 
-class TextToVideo:
+class TextToVideo(Loaded):
     """A model that draws clips of prompts.
 
     transformer, autoencoder (its decoder will do without images and clips to start from), text_encoder,
     settings: the parts and their defaults. device: where they compute; None: the transformer's device.
-    memory: see `from_pretrained`; or what plans for the same parts already.
+    memory: see `from_pretrained`; or what plans for the same parts already. together: takes the clips of a
+    call step by step.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class TextToVideo:
         *,
         device: torch.device | None = None,
         memory: str | int | ClipPlanner = "auto",
+        together: Callable[[VelocityModel, Sequence[Sample]], Batch | StaggeredClip] = Batch,
     ) -> None:
         self.transformer = transformer
         self.autoencoder = autoencoder
@@ -80,6 +84,7 @@ class TextToVideo:
             own |= {"device": self.device, "budget": parse_budget(memory)}
             memory = ClipPlanner(transformer, autoencoder, text_encoder.model, **own)
         self._memory = memory
+        self._together = together
         self._preview_weights: Tensor | None = None
 
     @classmethod
@@ -91,6 +96,7 @@ class TextToVideo:
         dtype: str | torch.dtype = "auto",
         memory: str | int = "auto",
         encoder: bool = True,
+        **unknown: object,
     ) -> TextToVideo:
         """Load a video model: a diffusers folder, or a Hub "org/repo" that holds one.
 
@@ -101,6 +107,7 @@ class TextToVideo:
         encoder: also load the autoencoder's encoder, needed to start from an image or a clip.
         Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for an absent device.
         """
+        check_arguments(unknown, ours=OF_CLIPS)
         settings, budget = load_video_settings(path), parse_budget(memory)
         parts = load_parts(path, "clip", device=device, dtype=dtype, memory=budget, encoder=encoder)
         return cls(*parts[:3], settings, device=parts[3], memory=budget)
@@ -135,6 +142,7 @@ class TextToVideo:
         binned: bool = True,
         dialect: Dialect | None = None,
         prompt_weights: bool = False,
+        **others: object,
     ) -> ClipResult:
         """Draw clips of one or several prompts in one batch. None means the model's default.
 
@@ -165,7 +173,7 @@ class TextToVideo:
         settings |= {"steps": steps, "guidance": guidance, "guidance_kind": guidance_kind, "seed": seed}
         settings |= {"num_clips": num_clips, "solver": solver, "latents": latents, "output": output}
         settings |= {"binned": binned, "dialect": dialect, "prompt_weights": prompt_weights}
-        return clips_of(deque(self.steps(prompt, negative_prompt, **settings), maxlen=1).pop())
+        return clips_of(deque(self.steps(prompt, negative_prompt, **settings, **others), maxlen=1).pop())
 
     def steps(
         self,
@@ -284,22 +292,19 @@ class TextToVideo:
 
         with stage(self.transformer, plan, self.device):
             # 4 noise, and the prompts' keys and values
-            model, samples = self._begin(request, features, weights, first, source)
-            batch = Batch(model, samples)
+            batch = self._together(*self._begin(request, features, weights, first, source))
 
             # 5 denoise
             prepared = resumed = perf_counter()
-            denoise, state = 0.0, samples[0].state
-            while not state.done:
+            denoise, (index, total) = 0.0, batch.progress
+            while index < total:
                 batch.step(plan.after_block)
-                state = samples[0].state
-                self._check(batch.latents, f"Step {state.index} of {state.total}", self.transformer.dtype)
+                index, total = batch.progress
+                self._check(batch.latents, f"Step {index} of {total}", self.transformer.dtype)
                 denoise += perf_counter() - resumed  # without what the caller does between two steps
-                if not state.done:
+                if index < total:
                     now, clean = (behind(first, frames) for frames in (batch.latents, batch.clean))
-                    yield ClipStep(
-                        index=state.index, total=state.total, latents=now, clean=clean, draw=self.preview
-                    )
+                    yield ClipStep(index=index, total=total, latents=now, clean=clean, draw=self.preview)
                 resumed = perf_counter()
 
         # 6 decode, 7 clips
@@ -313,7 +318,7 @@ class TextToVideo:
             warnings=notes,
         )
         yield LastClipStep(
-            index=state.index, total=state.total, latents=last, clean=last, draw=self.preview, drawn=result
+            index=index, total=total, latents=last, clean=last, draw=self.preview, drawn=result
         )
 
     def _chunks(self, request: ClipRequest, plan: ClipPlan) -> Iterator[ClipChunk]:
@@ -339,21 +344,8 @@ class TextToVideo:
         self, request: ClipRequest, sampling: Request, plan: ClipPlan
     ) -> tuple[list[Tensor], list[Tensor | None], list[str]]:
         """Return features (L E) of the negative prompts, then of the prompts, their weights, and notes."""
-        with stage(self.text_encoder.model, plan, self.device):
-            features, told = self._encode_text(request, sampling, plan)
-            weights = weigh(self.text_encoder, sampling.texts, sampling.nulls, told, sampling.dialect)
-        return features, weights, [*sampling.notes, *told]
-
-    def _encode_text(
-        self, request: ClipRequest, sampling: Request, plan: ClipPlan
-    ) -> tuple[list[Tensor], list[str]]:
-        """Return features (L E) of the negative prompts, then of the prompts; and notes on these."""
-        encoder, notes = self.text_encoder, list[str]()
-        encoder.after_layer = plan.after_layer
-        nulls = [null.text for null in sampling.nulls]
-        features = encoder.encode_negative(nulls, notes, sampling.dialect)
-        features += encoder.encode(sampling.prompts, notes, sampling.dialect)
-        return features, notes + unknown_prompts(self.settings.shared, request.typed, encoder)
+        own, encoder = self.settings.shared, self.text_encoder
+        return text_features(encoder, own, request, sampling, plan, self.device)
 
     def _begin(
         self,

@@ -13,12 +13,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import TypedDict
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from sanakit.arguments import OF_WORLDS, check_arguments
 from sanakit.errors import SettingsError
 from sanakit.images.image import Metadata
 from sanakit.images.opening import flatten
@@ -36,6 +38,27 @@ FOV_RANGE = (25.0, 120.0)  # that SANA-WM was trained on
 Lens = Tensor | Sequence[float]  # fx, fy, cx, cy in pixels of the image
 
 
+class WorldDrawSettings(TypedDict, total=False):
+    """The settings of a call, as for `World.__call__`; left out: the model's own."""
+
+    path: str | Tensor | CameraPath
+    keys: str
+    fov: float | None
+    intrinsics: Lens | None
+    frames: int | None
+    rate: int | float | str | Fraction | None
+    width: int | None
+    height: int | None
+    steps: int | None
+    guidance: float | None
+    guidance_kind: str | None
+    seed: int | None
+    solver: str | None
+    latents: Tensor | None
+    output: ClipOutput
+    prompt_weights: bool
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class WorldRequest:
     """One call, checked and complete."""
@@ -51,7 +74,7 @@ def check_world_request(
     prompt: str = "",
     negative_prompt: str | None = None,
     *,
-    path: str | Tensor | CameraPath,
+    path: str | Tensor | CameraPath | None = None,
     keys: str = TURNING.name,
     fov: float | None = None,
     intrinsics: Lens | None = None,
@@ -67,11 +90,15 @@ def check_world_request(
     latents: Tensor | None = None,
     output: ClipOutput = "clip",
     prompt_weights: bool = False,
+    **others: object,
 ) -> WorldRequest:
     """Check one call and complete it with the model's own settings; all as for `World.__call__`.
 
     Raises SettingsError or SizeError.
     """
+    check_arguments(others, WorldDrawSettings.__annotations__, OF_WORLDS)
+    if path is None:
+        raise SettingsError('The camera path is missing: pass path, such as path="w-24,d-48".')
     if not isinstance(image, Image.Image):
         raise SettingsError(f"The image came as {type(image).__name__}: open it with PIL.Image.open.")
     image, own, notes = flatten(image), spec.settings, list[str]()

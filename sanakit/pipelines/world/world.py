@@ -17,59 +17,37 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
-from typing import TypedDict, Unpack
+from functools import partial
+from typing import Unpack
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from sanakit.arguments import OF_WORLDS, check_arguments
 from sanakit.errors import SettingsError
 from sanakit.models.contracts import TextModel, VideoCodec
 from sanakit.models.world.sana_wm import SanaWM
 from sanakit.models.world.steered import SteeredWorld
+from sanakit.pipelines.denoise import Batch
 from sanakit.pipelines.memory import parse_budget
 from sanakit.pipelines.video.in_chunks import ClipChunk
 from sanakit.pipelines.video.loading import load_parts
 from sanakit.pipelines.video.memory import ClipPlanner
 from sanakit.pipelines.video.request import VideoSpec
 from sanakit.pipelines.video.result import ClipOutput, ClipResult, ClipStep, clips_of
+from sanakit.pipelines.video.staggered import StaggeredClip
 from sanakit.pipelines.video.text_to_video import TextToVideo
 from sanakit.pipelines.world.actions import TURNING
 from sanakit.pipelines.world.live import LiveWorld
 from sanakit.pipelines.world.paths import CameraPath
-from sanakit.pipelines.world.request import Lens, WorldRequest, check_world_request
+from sanakit.pipelines.world.request import Lens, WorldDrawSettings, WorldRequest, check_world_request
+from sanakit.weights.about.loaded import Loaded
 from sanakit.weights.video.settings import VideoSettings, load_world_settings
 
-_TEACHER = (
-    "These weights were trained in chunks, and their published sampler begins later chunks later; here all "
-    "are denoised together."
-)
 
-
-class WorldDrawSettings(TypedDict, total=False):
-    """The settings of a call, as for `World.__call__`; left out: the model's own."""
-
-    path: str | Tensor | CameraPath
-    keys: str
-    fov: float | None
-    intrinsics: Lens | None
-    frames: int | None
-    rate: int | float | str | Fraction | None
-    width: int | None
-    height: int | None
-    steps: int | None
-    guidance: float | None
-    guidance_kind: str | None
-    seed: int | None
-    solver: str | None
-    latents: Tensor | None
-    output: ClipOutput
-    prompt_weights: bool
-
-
-class World:
+class World(Loaded):
     """A model that draws what a camera sees on its way from an image on.
 
     transformer, autoencoder with its encoder, text_encoder, settings: the parts and their defaults. device:
@@ -110,11 +88,13 @@ class World:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         memory: str | int = "auto",
+        **unknown: object,
     ) -> World:
         """Load a world model: a folder in diffusers' layout, or a Hub "org/repo" that holds one.
 
         All as for `TextToVideo.from_pretrained`, and WeightsError for a model of images or clips.
         """
+        check_arguments(unknown, ours=OF_WORLDS)
         settings, budget = load_world_settings(path), parse_budget(memory)
         parts = load_parts(path, "world", device=device, dtype=dtype, memory=budget, encoder=True)
         return cls(*parts[:3], settings, device=parts[3], memory=budget)
@@ -130,7 +110,7 @@ class World:
         prompt: str = "",
         negative_prompt: str | None = None,
         *,
-        path: str | Tensor | CameraPath,
+        path: str | Tensor | CameraPath | None = None,
         keys: str = TURNING.name,
         fov: float | None = None,
         intrinsics: Lens | None = None,
@@ -146,6 +126,7 @@ class World:
         latents: Tensor | None = None,
         output: ClipOutput = "clip",
         prompt_weights: bool = False,
+        **others: object,
     ) -> ClipResult:
         """Draw the clip that a camera sees on a path from an image on. None means the model's default.
 
@@ -159,11 +140,13 @@ class World:
         and told. seed: None: a random one, stated in the result. latents: initial noise, 1 C t h w, of which
         the first frame is not used. All else as for `TextToVideo.__call__`, which tells errors, too.
         """
-        settings: WorldDrawSettings = {"path": path, "keys": keys, "fov": fov, "intrinsics": intrinsics}
+        settings: WorldDrawSettings = {} if path is None else {"path": path}
+        settings |= {"keys": keys, "fov": fov, "intrinsics": intrinsics}
         settings |= {"frames": frames, "rate": rate, "width": width, "height": height, "steps": steps}
         settings |= {"guidance": guidance, "guidance_kind": guidance_kind, "seed": seed, "solver": solver}
         settings |= {"latents": latents, "output": output, "prompt_weights": prompt_weights}
-        return clips_of(deque(self.steps(image, prompt, negative_prompt, **settings), maxlen=1).pop())
+        drawn = self.steps(image, prompt, negative_prompt, **settings, **others)
+        return clips_of(deque(drawn, maxlen=1).pop())
 
     def steps(
         self,
@@ -191,9 +174,9 @@ class World:
         """
         return self.chunks(self.checked(image, prompt, negative_prompt, **settings))
 
-    def draw(self, request: WorldRequest) -> Iterator[ClipStep]:
-        """Yield the steps of a checked request, as `steps` does."""
-        return self._along(request).draw(self._told(request).clip)
+    def draw(self, request: WorldRequest, *, steered: bool = True) -> Iterator[ClipStep]:
+        """Yield the steps of a checked request, as `steps` does. steered: whether its cameras are seen."""
+        return self._along(request, steered).draw(request.clip)
 
     def chunks(self, request: WorldRequest) -> Iterator[ClipChunk]:
         """Yield the chunks of a checked request, as `stream` does."""
@@ -215,13 +198,26 @@ class World:
         `__call__` but for path, frames, latents and output. Raises as that does, and SettingsError for
         weights that do not stream.
         """
+        request = self.entry(image, prompt, negative_prompt, **settings)
+        return LiveWorld(self.transformer, self._along(request), request, settings.get("keys"), undo)
+
+    def entry(
+        self,
+        image: Image.Image,
+        prompt: str = "",
+        negative_prompt: str | None = None,
+        **settings: Unpack[WorldDrawSettings],
+    ) -> WorldRequest:
+        """Return what `enter` begins with, checked: a clip of one chunk whose camera stands still.
+
+        Raises as `enter` does.
+        """
         if unused := sorted({"path", "frames", "latents", "output"} & settings.keys()):
             raise SettingsError(f"{unused[0]} is of a call for a known path: omit it, and use `move`.")
         self.check_streams()
         frames = self.spec.rule.frames(1 + self.settings.chunks.length)
         still = torch.eye(4, dtype=torch.float64).expand(frames, 4, 4)  # for the size of a chunk alone
-        request = self.checked(image, prompt, negative_prompt, **{"path": still, **settings})
-        return LiveWorld(self.transformer, self._along(request), request, settings.get("keys"), undo)
+        return self.checked(image, prompt, negative_prompt, **{"path": still, **settings})
 
     def check_streams(self) -> None:
         """Raise SettingsError for weights that draw whole clips."""
@@ -239,26 +235,18 @@ class World:
         **settings: Unpack[WorldDrawSettings],
     ) -> WorldRequest:
         """Return a call as a request, for `draw` and `chunks`; all as for `__call__`."""
-        if "path" not in settings:
-            raise SettingsError('The camera path is missing: pass path, such as path="w-24,d-48".')
         return check_world_request(self.spec, image, prompt, negative_prompt, **settings)
 
-    def _along(self, request: WorldRequest) -> TextToVideo:
-        """Return what draws clips along a request's path."""
-        chunks = None
+    def _along(self, request: WorldRequest, steered: bool = True) -> TextToVideo:
+        """Return what draws clips along a request's path, or without any."""
+        chunks, together = None, Batch
         if self.transformer.config.variant == "chunk_causal":
             chunks = teacher_chunks(request.clip.sampling.cells.frames, self.settings.chunks.length)
-        steered = SteeredWorld(self.transformer, request.inputs, chunks=chunks)
+            together = partial(StaggeredClip, lengths=[chunks[0] - 1, *chunks[1:]])  # the image is given
+        model = SteeredWorld(self.transformer, request.inputs if steered else None, chunks=chunks)
         parts = (self.autoencoder, self.text_encoder, self.settings)
-        return TextToVideo(steered, *parts, device=self.device, memory=self._memory)
-
-    def _told(self, request: WorldRequest) -> WorldRequest:
-        """Return a request with what the user should know about how these weights are sampled."""
-        if self.transformer.config.variant != "chunk_causal":
-            return request
-        sampling = request.clip.sampling
-        sampling = replace(sampling, notes=(*sampling.notes, _TEACHER))
-        return replace(request, clip=replace(request.clip, sampling=sampling))
+        shared = {"device": self.device, "memory": self._memory}
+        return TextToVideo(model, *parts, **shared, together=together)
 
 
 def teacher_chunks(frames: int, chunk: int) -> list[int]:

@@ -76,7 +76,7 @@ DOUBLE = replace(
     POSES,
     shares={"drawn": 0.4, "mirrored": 0.1, "varied": 0.15, "painted": 0.08, "shaped": 0.12, "scene": 0.15},
     # the 3D design is images of 256 px, enlarged
-    designs=DESIGNS | {"fluent-3d": 0.3, "fluent-color": 1.0},
+    designs={**DESIGNS, "fluent-3d": 0.3, "fluent-color": 1.0},
     rare=0.0,
     varied=1,
     sizes=DOUBLE_SIZES,

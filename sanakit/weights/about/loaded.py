@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from sanakit.weights.settings import ModelSettings
+from sanakit.weights.video.settings import VideoSettings
 
 _PARTS = ("transformer", "autoencoder", "text_encoder")
 
@@ -13,7 +14,6 @@ class Loaded:
     """A pipeline of a transformer, an autoencoder and a text encoder."""
 
     fingerprint: str = ""  # of the weights, the first digits; "" of parts that were not read from one place
-    settings: ModelSettings
 
     def __repr__(self) -> str:
         """Tell model, fingerprint, dtype, device, and of each part its class and parameters."""
@@ -21,7 +21,9 @@ class Loaded:
         adapters = have["adapter_set"].weights if "adapter_set" in have else {}
         using = ", ".join(f"{name} at {weight:g}" for name, weight in adapters.items())
         known = f", fingerprint {self.fingerprint}" if self.fingerprint else ""
-        rows = [f"{type(self).__name__}: {self.settings.name}{known}, on {have['device']}"]
+        settings: ModelSettings | VideoSettings = have["settings"]
+        own = settings.shared if isinstance(settings, VideoSettings) else settings
+        rows = [f"{type(self).__name__}: {own.name}{known}, on {have['device']}"]
         parts = [(name, getattr(have[name], "model", have[name])) for name in _PARTS]
         parts += [(f"controlnet {net.label}".strip(), net) for net in have.get("controlnets", ())]
         rows += [f"{name:<13} {_told(part)}" for name, part in parts]

@@ -133,6 +133,20 @@ def load_world_configs(path: str | os.PathLike[str]) -> tuple[SanaWMConfig, Vide
     return world_configs(resolve(path, ("transformer", "vae")))
 
 
+def load_edit_configs(path: str | os.PathLike[str]) -> tuple[SanaStreamingConfig, VideoCodecConfig]:
+    """Return the sizes of the transformer and the autoencoder of a model that edits clips, without weights.
+
+    path: as for `load_transformer`. Raises as that does, and WeightsError for other models.
+    """
+    source = resolve(path, ("transformer", "vae"))
+    config = _whole_config(source, "video")
+    if not isinstance(config, SanaStreamingConfig):
+        kind = "clips" if isinstance(config, SanaVideoConfig | SanaVideo2Config) else "images"
+        kind = "worlds" if isinstance(config, SanaWMConfig) else kind
+        raise WeightsError(f"{source.path} is a model of {kind}, which edits no clip: use SANA-Streaming.")
+    return config, _codec_config(source)
+
+
 def video_configs(source: ModelSource) -> tuple[ClipConfig, VideoCodecConfig]:
     """Return the sizes of a source's transformer and autoencoder. Raises WeightsError for one of images."""
     config = _whole_config(source, "video")

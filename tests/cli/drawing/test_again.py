@@ -129,6 +129,10 @@ def test_images_that_no_file_holds_are_told(sana, tiny: Path) -> None:
     assert "It was steered (edges 0.8 from 0 to 0.5 of 00ff by net@11)" in told
     assert "give the image with --control" in told
     assert "drawn by version 0.0.1" in told
+    again = sana("generate", "--from", made, "--model", tiny, "-o", "other.png", "--json")
+    warned = json.loads(again.out)["warnings"]
+    assert len(warned) == 3
+    assert again.err == "".join(f"Warning: {one}\n" for one in warned), "each once"
     noise = rewritten("one.png", "noise.png", seed=None)
     assert "noise that no file holds" in sana("generate", "--from", noise, "--model", tiny, "-o", "b.png").err
     assert "noise" not in sana("generate", "--from", noise, "--model", tiny, "-s", 1, "-o", "b.png").err

@@ -40,6 +40,20 @@ def test_one_time_for_all_equals_that_time_for_each(model) -> None:
     behind = given["latents"][:, :, 1:]
     each = held.velocity(behind, torch.full((2,), 0.3), context)
     assert apart(held.velocity(behind, 0.3, context), each) < 1e-5
+    frames = held.velocity(behind, torch.full((1, 4), 0.3), context)
+    assert apart(frames, each) < 1e-5
+
+
+@torch.no_grad()
+def test_each_frame_has_its_own_time(model) -> None:
+    first, behind = torch.randn(1, 4, 1, 8, 6), torch.randn(2, 4, 4, 8, 6)
+    text = torch.randn(2, 7, 16)
+    times = torch.tensor([[0.1, 0.5, 0.5, 0.9], [0.2, 0.3, 0.8, 0.4]])
+    held = HeldFirstFrame(model, first)
+    ours = held.velocity(behind, times, held.prepare(list(text)))
+    whole = torch.cat([first.expand(2, -1, -1, -1, -1), behind], dim=2)
+    wanted = model(whole, torch.cat([torch.zeros(2, 1), times], dim=1), text)
+    assert apart(ours, wanted[:, :, 1:]) < 1e-5
 
 
 @torch.no_grad()

@@ -60,6 +60,17 @@ def test_rays_are_prepared_once_for_all_steps_of_a_chunk(model, monkeypatch) -> 
     assert calls == [4, 3]
 
 
+def test_the_first_chunks_of_a_clip_are_seen_alone(model) -> None:
+    teacher = randomised(replace(TINY, variant="chunk_causal"))
+    path, latents = seen(LONG), torch.randn(1, 8, *LONG)
+    context, steered = teacher.prepare([torch.randn(4, 16)]), SteeredWorld(teacher, path, chunks=(3, 2, 2))
+    cameras = teacher.prepare_cameras(path.cameras[None, :5], path.plucker[None, :, :5], LONG[1:])
+    wanted = teacher.velocity(latents[:, :, :5], 0.5, context, cameras=cameras, chunks=(3, 2))
+    assert torch.equal(steered.velocity(latents[:, :, :5], 0.5, context), wanted)
+    with pytest.raises(SettingsError, match=r"chunks are \[3, 2\], but the clip has 4 frames"):
+        steered.velocity(latents[:, :, :4], 0.5, context)
+
+
 def test_frames_without_cameras_are_refused(model) -> None:
     path, context = seen(), model.prepare([torch.randn(4, 16)])
     with pytest.raises(SettingsError, match="latent frames 0 to 3, not for 0 to 4"):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from sanakit.clips.reading import open_clip
-from sanakit.errors import MemoryLimitError, NumericsError, WeightsError
+from sanakit.errors import ArgumentError, MemoryLimitError, NumericsError, WeightsError
 from sanakit.pipelines.control import step_times
 from sanakit.pipelines.request import make_sampler
 from sanakit.pipelines.video.result import ClipResult
@@ -234,3 +234,20 @@ def test_a_step_that_gives_nan_is_told(video_pipe, monkeypatch) -> None:
 def test_a_model_of_images_is_refused_by_name(folder) -> None:
     with pytest.raises(WeightsError, match="is a model of images"):
         TextToVideo.from_pretrained(folder, device="cpu")
+
+
+def test_arguments_of_diffusers_are_answered_with_ours_and_slips_with_the_nearest(video_pipe) -> None:
+    with pytest.raises(ArgumentError, match=r"^num_frames is not an argument here: use frames=17\.$"):
+        video_pipe("a fox", num_frames=9)
+    with pytest.raises(ArgumentError, match=r"did you mean motion\?"):
+        video_pipe.steps("a fox", motoin=9)
+
+
+def test_the_pipeline_tells_what_it_has_loaded(video_pipe) -> None:
+    first, *parts = repr(video_pipe).splitlines()
+    assert first == "TextToVideo: tiny-video, on cpu"
+    assert [part.split()[:2] for part in parts] == [
+        ["transformer", "SanaVideo,"],
+        ["autoencoder", "WanVAE,"],
+        ["text_encoder", "Gemma2,"],
+    ]

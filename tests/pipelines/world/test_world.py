@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import sanakit
-from sanakit.errors import MemoryLimitError, SettingsError, WeightsError
+from sanakit.errors import ArgumentError, MemoryLimitError, SettingsError, WeightsError
 from sanakit.models.world.steered import SteeredWorld
 from sanakit.pipelines.video.text_to_video import TextToVideo
 from sanakit.pipelines.world.actions import STRAFING, action_poses
@@ -185,14 +185,19 @@ def test_guided_chunks_have_two_pasts(streaming) -> None:
     assert apart(found, torch.cat(drawn, dim=2)) < 5e-3  # softmax attention rounds to bfloat16
 
 
-def test_weights_of_chunks_without_a_state_are_told_how_they_are_drawn(world_folder, tmp_path) -> None:
+def test_weights_of_chunks_without_a_state_begin_later_chunks_later(tmp_path) -> None:
     teacher = World.from_pretrained(
         save_world(tmp_path / "teacher", replace(TRANSFORMER, variant="chunk_causal")), device="cpu"
     )
-    called = {"fov": 60, "seed": 3, "steps": 1, "guidance": 1, "output": "latent"}
-    with pytest.warns(UserWarning, match="their published sampler begins later chunks later"):
-        result = teacher(photo(), path="w-48", **called)
-    assert result.clips.shape[2] == 7
+    called = {"path": "w-48", "fov": 60, "seed": 3, "steps": 4, "guidance": 1, "output": "latent"}
+    steps = list(teacher.steps(photo(), **called))
+    assert [(step.index, step.total) for step in steps] == [(index, 6) for index in range(1, 7)]
+    early, late = (step.latents for step in (steps[1], steps[3]))
+    waiting = torch.randn(4, 7, 2, 3, generator=torch.Generator().manual_seed(3))[:, 4:]  # chunks are 4, 3
+    assert torch.equal(early[0, :, 4:], waiting)
+    assert not torch.equal(early[:, :, 1:4], late[:, :, 1:4])
+    assert torch.equal(late[:, :, :4], steps[-1].latents[:, :, :4]), "the first chunk is done"
+    assert not torch.equal(late[:, :, 4:], steps[-1].latents[:, :, 4:])
     with pytest.raises(SettingsError, match="tiny-world draws whole clips: call it with a path"):
         teacher.enter(photo(), fov=60)
 
@@ -242,3 +247,12 @@ def test_models_of_clips_and_worlds_name_each_other(world_folder, tmp_path) -> N
     with pytest.raises(WeightsError, match="model of clips, which no camera path steers"):
         World.from_pretrained(save_tiny(tmp_path / "clips"))
     assert sanakit.World is World
+
+
+def test_arguments_of_diffusers_are_answered_with_ours(whole, streaming) -> None:
+    for call in (whole, whole.steps, streaming.stream, streaming.enter):
+        with pytest.raises(ArgumentError, match=r'^action is not an argument here: use path="w-24'):
+            call(photo(), action="w-24")
+    with pytest.raises(SettingsError, match="The camera path is missing"):
+        whole(photo())
+    assert repr(whole).startswith("World: tiny-world, on cpu\n  transformer   SanaWM, ")

@@ -18,32 +18,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
+from typing import Unpack
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from sanakit.arguments import OF_EDITS, check_arguments
 from sanakit.clips.clip import VideoClip
-from sanakit.clips.reading import ClipFile
-from sanakit.errors import NumericsError, SettingsError, SizeError
+from sanakit.errors import NumericsError, SettingsError
 from sanakit.images.image import Metadata, to_levels
 from sanakit.models.contracts import LatentShape, TextModel, VideoCodec
 from sanakit.models.streaming.sana_streaming import SanaStreaming
-from sanakit.pipelines.control import size_like
 from sanakit.pipelines.memory import MemoryPlan, memory_limit, parse_budget, stage
-from sanakit.pipelines.request import MAX_SEED, whole_number
 from sanakit.pipelines.video.editing.chunks import CHUNK, ChunkEditor, edited
+from sanakit.pipelines.video.editing.request import ClipEditRequest, EditSettings, Source, check_edit_request
 from sanakit.pipelines.video.loading import load_parts
 from sanakit.pipelines.video.memory import ClipPlanner, ClipWork, blocks_given_back
 from sanakit.pipelines.video.source import source_frames
 from sanakit.pipelines.video.streaming import chunk_lengths
-from sanakit.text.video import with_motion
 from sanakit.weights import load_settings
+from sanakit.weights.about.loaded import Loaded
 from sanakit.weights.settings import ModelSettings
-from sanakit.weights.video.settings import MOST_MOTION
-
-Source = VideoClip | ClipFile
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -58,20 +54,7 @@ class EditedFrames:
     warnings: list[str]  # what the user should know, such as frames that are left out
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Call:
-    """One call, checked and complete."""
-
-    prompt: str
-    frames: int
-    size: tuple[int, int]  # height and width in pixels
-    seed: int
-    rate: Fraction
-    settings: Metadata
-    notes: list[str]
-
-
-class VideoToVideo:
+class VideoToVideo(Loaded):
     """A model that edits clips by prompts.
 
     transformer: whose weights stream. autoencoder: with its encoder. text_encoder, settings: the other parts
@@ -112,12 +95,14 @@ class VideoToVideo:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         memory: str | int = "auto",
+        **unknown: object,
     ) -> VideoToVideo:
         """Load a model that edits clips: a folder with transformer, vae, text_encoder and tokenizer.
 
         All as for `TextToVideo.from_pretrained`.
         Raises ModelNotFoundError, WeightsError, PrecisionError, or SettingsError for an absent device.
         """
+        check_arguments(unknown, ours=OF_EDITS)
         settings, budget = load_settings(path), parse_budget(memory)
         parts = load_parts(path, "edit", device=device, dtype=dtype, memory=budget, encoder=True)
         return cls(*parts[:3], settings, device=parts[3], memory=budget)
@@ -132,6 +117,7 @@ class VideoToVideo:
         height: int | None = None,
         seed: int | None = None,
         motion: int = 0,
+        **others: object,
     ) -> VideoClip:
         """Edit a clip. None means the model's default.
 
@@ -143,92 +129,32 @@ class VideoToVideo:
         Returns the edited clip in the source's rate, with its settings and notes. Raises SettingsError,
         SizeError, NumericsError or MemoryLimitError.
         """
-        parts = list(
-            self.stream(prompt, clip, frames=frames, width=width, height=height, seed=seed, motion=motion)
-        )
+        settings: EditSettings = {"frames": frames, "width": width, "height": height, "seed": seed}
+        settings |= {"motion": motion}
+        parts = list(self.stream(prompt, clip, **settings, **others))
         last = parts[-1]
         whole = np.concatenate([part.frames for part in parts])
         return VideoClip(frames=whole, rate=last.rate, settings=last.settings, notes=tuple(last.warnings))
 
-    def stream(
-        self,
-        prompt: str,
-        clip: Source,
-        *,
-        frames: int | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        seed: int | None = None,
-        motion: int = 0,
-    ) -> Iterator[EditedFrames]:
+    def stream(self, prompt: str, clip: Source, **settings: Unpack[EditSettings]) -> Iterator[EditedFrames]:
         """Yield the frames of the edited clip chunk by chunk: memory does not grow with it.
 
         All as for `__call__`; settings are checked at once, and the work begins with the first frames that
         are asked for.
         """
-        return self._stream(clip, self._checked(prompt, clip, frames, width, height, seed, motion))
+        sizes = (self.transformer.config, self.autoencoder.config)
+        return self.edit(clip, check_edit_request(self.settings, *sizes, prompt, clip, **settings))
 
-    def _checked(
-        self,
-        prompt: str,
-        clip: Source,
-        frames: int | None,
-        width: int | None,
-        height: int | None,
-        seed: int | None,
-        motion: int,
-    ) -> _Call:
-        """Return a call, checked and complete. Raises SettingsError or SizeError."""
-        codec, config, notes = self.autoencoder.config, self.transformer.config, list[str]()
-        if config.latent_channels != codec.latent_channels:
-            raise SettingsError(
-                f"The transformer has {config.latent_channels} latent channels, the autoencoder "
-                f"{codec.latent_channels}: use both from the same model."
-            )
+    def edit(self, clip: Source, call: ClipEditRequest) -> Iterator[EditedFrames]:
+        """Yield the frames of a checked call, as `stream` does. clip: the one that was checked.
+
+        Raises SettingsError at once for an autoencoder without its encoder.
+        """
         if self.autoencoder.encoder is None:
             raise SettingsError("This pipeline has no encoder: load the whole autoencoder.")
-        if not isinstance(prompt, str):
-            raise SettingsError(f"The prompt came as {type(prompt).__name__}: give one text.")
-        if isinstance(clip, VideoClip):
-            (down, across), there, rate = clip.frames.shape[1:3], len(clip.frames), clip.rate
-            notes += clip.notes
-        elif isinstance(clip, ClipFile):
-            facts = clip.facts
-            down, across, there = facts.height, facts.width, facts.frames
-            rate = facts.rate.limit_denominator(1001)
-            notes += facts.notes
-        else:
-            raise SettingsError(f"The clip came as {type(clip).__name__}: give a VideoClip or an open file.")
-        rule = codec.frame_rule
-        if frames is None:
-            frames = rule.frames(1 + (there - 1) // rule.per_latent)
-        frames = whole_number("frames", frames, 1, there)
-        rule.latents(frames)
-        if frames < there:
-            notes.append(f"The first {frames} of the clip's {there} frames are edited, the others left out.")
-        if (width is None) != (height is None):
-            raise SettingsError("width and height go together: give both, or none.")
-        if width is None or height is None:
-            shape = Image.new("L", (across, down))
-            width, height = size_like(shape, self.settings.width, self.settings.height, codec.compression)
-        for name, side in (("width", width), ("height", height)):
-            if whole_number(name, side, 1, config.max_positions * codec.compression) % codec.compression:
-                raise SizeError(f"{name} = {side}, but it must be a multiple of {codec.compression}.")
-        seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
-        seed, motion = whole_number("seed", seed, 0, MAX_SEED), whole_number("motion", motion, 0, MOST_MOTION)
-        told: Metadata = {"prompt": prompt, "model": self.settings.name, "edits": "a clip", "seed": seed}
-        told |= {"width": width, "height": height, "frames": frames, "motion": motion}
-        return _Call(
-            prompt=with_motion(prompt, motion),
-            frames=frames,
-            size=(height, width),
-            seed=seed,
-            rate=rate,
-            settings=told,
-            notes=notes,
-        )
+        return self._stream(clip, call)
 
-    def _stream(self, clip: Source, call: _Call) -> Iterator[EditedFrames]:
+    def _stream(self, clip: Source, call: ClipEditRequest) -> Iterator[EditedFrames]:
         codec, notes = self.autoencoder, call.notes
         plan = self._memory.plan(self._work(call))
         with stage(self.text_encoder.model, plan, self.device):
@@ -251,7 +177,7 @@ class VideoToVideo:
                 )
                 first += len(levels)
 
-    def _work(self, call: _Call) -> ClipWork:
+    def _work(self, call: ClipEditRequest) -> ClipWork:
         """Return what planning needs to know of a call, whose chunks are given on as they come."""
         config = self.autoencoder.config
         height, width = (side // config.compression for side in call.size)
@@ -262,7 +188,7 @@ class VideoToVideo:
 
     @torch.no_grad()
     def _decoded(
-        self, clip: Source, call: _Call, features: list[Tensor], plan: MemoryPlan
+        self, clip: Source, call: ClipEditRequest, features: list[Tensor], plan: MemoryPlan
     ) -> Iterator[Tensor]:
         """Yield edited frames as they are decoded, 1 3 T H W in [-1, 1]."""
         codec = self.autoencoder
@@ -289,7 +215,7 @@ class VideoToVideo:
                 )
             yield found
 
-    def _pixels(self, clip: Source, call: _Call, latents: int) -> Iterator[Tensor]:
+    def _pixels(self, clip: Source, call: ClipEditRequest, latents: int) -> Iterator[Tensor]:
         """Yield the source's frames of one chunk after another, 1 3 T H W in [-1, 1]."""
         one_by_one = iter(clip.frames) if isinstance(clip, VideoClip) else clip.frames(0, call.frames)
         per_latent = self.autoencoder.config.frame_rule.per_latent

@@ -61,6 +61,36 @@ ask -o cat.mp4 "$SANA/v1/videos/$VIDEO/content"
     ("delete", "/v1/videos/{video_id}"): """\
 ask -X DELETE "$SANA/v1/videos/$VIDEO"
 """,
+    ("post", "/v1/worlds"): """\
+WALK=$(ask "$SANA/v1/worlds" -F image=@apple.png -F prompt="a garden" -F fov=65 -F seed=7 | take id)
+""",
+    ("get", "/v1/worlds"): """\
+ask "$SANA/v1/worlds"
+""",
+    ("post", "/v1/worlds/{walk_id}/moves"): """\
+ask "$SANA/v1/worlds/$WALK/moves" -H "Content-Type: application/json" -d '{"keys": "wd"}'
+""",
+    ("get", "/v1/worlds/{walk_id}"): """\
+ask "$SANA/v1/worlds/$WALK"
+""",
+    ("get", "/v1/worlds/{walk_id}/moments"): """\
+ask "$SANA/v1/worlds/$WALK/moments"
+""",
+    ("get", "/v1/worlds/{walk_id}/frames"): """\
+ask "$SANA/v1/worlds/$WALK/frames?moment=1"
+""",
+    ("get", "/v1/worlds/{walk_id}/moments/{moment}/frame"): """\
+ask -o frame.jpg "$SANA/v1/worlds/$WALK/moments/1/frame"
+""",
+    ("get", "/v1/worlds/{walk_id}/path"): """\
+ask -o path.json "$SANA/v1/worlds/$WALK/path"
+""",
+    ("get", "/v1/worlds/{walk_id}/clip"): """\
+ask -o walk.mp4 "$SANA/v1/worlds/$WALK/clip"
+""",
+    ("delete", "/v1/worlds/{walk_id}"): """\
+ask -X DELETE "$SANA/v1/worlds/$WALK"
+""",
     ("get", "/v1/models"): """\
 MODEL=$(ask "$SANA/v1/models" | take data 0 id)
 """,

@@ -6,7 +6,7 @@ Each address has its meaning, its parameters, the fields of its body, its answer
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -26,6 +26,7 @@ _TITLES = {
     "images": "Images, drawn while the caller waits",
     "jobs": "Jobs, drawn later",
     "videos": "Videos",
+    "worlds": "Worlds to walk through",
     "models": "Models",
     "watch": "Watching the server",
 }
@@ -118,7 +119,7 @@ def _fields(model: Schema) -> str:
     return _table([(name, name in needed, field) for name, field in model.get("properties", {}).items()])
 
 
-def _table(rows: list[tuple[str, bool, Schema]]) -> str:
+def _table(rows: Sequence[tuple[str, bool, Schema]]) -> str:
     """Return a table of fields: name, whether it is needed, and its schema."""
     if not rows:
         return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -15,30 +14,17 @@ from sanakit.clips.clip import VideoClip
 from sanakit.clips.reading import ClipFile, open_clip
 from sanakit.errors import MemoryLimitError, SettingsError, SizeError, WeightsError
 from sanakit.images.image import to_levels
-from sanakit.models.streaming.config import SanaStreamingConfig
 from sanakit.pipelines.video.editing.chunks import ChunkEditor, edited
 from sanakit.pipelines.video.editing.video_to_video import VideoToVideo
 from sanakit.pipelines.video.text_to_video import TextToVideo
-from sanakit.weights import save_transformer
-from tests.models.streaming.edits import randomised
-from tests.pipelines.video.tiny import save_tiny
+from tests.pipelines.video.editing.tiny import save_editor
 
-CONFIG = SanaStreamingConfig(
-    depth=4, width=64, cross_heads=2, head_dim=32, text_width=48, latent_channels=4, max_positions=32
-)
 PROMPT = "two green foxes on a table"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = save_tiny(tmp_path_factory.mktemp("editing") / "model")
-    torch.manual_seed(2)
-    save_transformer(folder / "transformer", randomised(CONFIG, 0.1))
-    index = json.loads((folder / "model_index.json").read_text())
-    index |= {"_class_name": "SanaStreamingPipeline"}
-    index |= {"transformer": ["sanakit", "SanaStreamingTransformer3DModel"]}
-    (folder / "model_index.json").write_text(json.dumps(index))
-    return folder
+    return save_editor(tmp_path_factory.mktemp("editing") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +118,8 @@ def test_without_a_seed_one_is_drawn_and_told(pipe, clip):
         ({"height": None}, "width and height go together"),
         ({"seed": -1}, "seed = -1"),
         ({"motion": 101}, "motion = 101"),
+        ({"num_inference_steps": 4}, "the model was distilled to its few steps"),
+        ({"modion": 4}, "did you mean motion"),
     ],
 )
 def test_settings_that_it_cannot_follow_are_refused_at_once(pipe, clip, settings, said):
@@ -179,3 +167,7 @@ def test_models_for_other_tasks_are_told_apart(folder, video_folder):
         VideoToVideo.from_pretrained(video_folder, device="cpu")
     with pytest.raises(WeightsError, match="edits clips and draws none of prompts: use VideoToVideo"):
         TextToVideo.from_pretrained(folder, device="cpu")
+
+
+def test_it_tells_what_it_has_loaded(pipe):
+    assert repr(pipe).startswith("VideoToVideo: tiny-video, on cpu\n  transformer   SanaStreaming, ")

@@ -7,6 +7,7 @@ from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 
+from sanakit.serve.engine.world_engine import WorldEngine
 from sanakit.serve.http.docs.examples import EXAMPLES
 from sanakit.serve.http.docs.page import docs_page
 
@@ -47,7 +48,10 @@ def test_the_page_is_complete_without_a_network(parts: Any) -> None:
     assert "/docs" not in parts.client.get("/openapi.json").json()["paths"]
 
 
-def test_every_address_has_its_meaning_its_fields_and_a_command(parts: Any) -> None:
+def test_every_address_has_its_meaning_its_fields_and_a_command(
+    make_parts: Any, world_engine: WorldEngine
+) -> None:
+    parts = make_parts(worlds=world_engine)
     page, schema = unescape(page_of(parts)), parts.app.openapi()
     listed = {(method, path) for path, methods in schema["paths"].items() for method in methods}
     assert listed == {*EXAMPLES}

@@ -14,10 +14,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sanakit.cli.drawing import options as option
-from sanakit.cli.drawing.display import display
-from sanakit.cli.drawing.edit import FORMATS, keep_inputs
-from sanakit.cli.drawing.video import (
+from sanakit.cli.clips.video import (
     Negative,
     Output,
     Preview,
@@ -27,6 +24,9 @@ from sanakit.cli.drawing.video import (
     report,
     save_drawn,
 )
+from sanakit.cli.drawing import options as option
+from sanakit.cli.drawing.display import display
+from sanakit.cli.drawing.edit import FORMATS, keep_inputs
 from sanakit.cli.terminal import AsJson, Debug
 from sanakit.errors import SettingsError
 
@@ -147,4 +147,5 @@ def world(
         paths, timings, told = save_drawn(drawn, request.clip, paths, chosen_name(seed), show)
 
     # 3. Print
-    report(request.clip, paths, timings, [*unused, *told], as_json=as_json)
+    drawn, told = request.clip, [*unused, *told]
+    report(drawn.rate, drawn.metadata, paths, timings, told, as_json=as_json)

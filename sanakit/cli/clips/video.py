@@ -14,21 +14,25 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from sanakit.cli.clips.chunks import write_chunks
+from sanakit.cli.clips.edit import check_typed, edit_clip
 from sanakit.cli.drawing import options as option
 from sanakit.cli.drawing.display import display
 from sanakit.cli.drawing.edit import FORMATS, keep_inputs
-from sanakit.cli.drawing.video_chunks import write_chunks
 from sanakit.cli.terminal import AsJson, Debug
 from sanakit.cli.together import Together, together
+from sanakit.cli.typer_seams import typed_options
 from sanakit.errors import SettingsError
 from sanakit.whole import claimed, numbered, written_new
 
 if TYPE_CHECKING:
+    from sanakit.images.image import Metadata
     from sanakit.pipelines.video.in_chunks import ClipChunk
     from sanakit.pipelines.video.request import ClipRequest
     from sanakit.pipelines.video.result import ClipResult, ClipStep
@@ -58,6 +62,7 @@ Preview = Annotated[bool, typer.Option("--preview", help="Preview the clip in th
 
 
 def video(
+    context: typer.Context,
     prompt: Annotated[
         str,
         typer.Argument(metavar="PROMPT", help='What to draw; - reads it. "<split>" parts causal chunks.'),
@@ -76,6 +81,12 @@ def video(
     strength: Annotated[
         float | None,
         typer.Option(metavar="S", show_default="0.6", help="With --clip: 0 keeps it, 1 ignores it."),
+    ] = None,
+    edit: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", show_default=False, help="Clip, or folder of frames, to edit (SANA-Streaming)."
+        ),
     ] = None,
     frames: Annotated[
         int | None,
@@ -140,9 +151,10 @@ def video(
 ) -> None:
     """Draw a clip from a sentence, an image, or another clip.
 
-    The file named by --output is replaced if it exists, but never --image or --clip; without it, a new name
-    is chosen. The file carries the settings it was drawn with. Causal models draw chunk after chunk, in
-    memory that does not grow. Processes that torchrun starts draw each clip together.
+    The file named by --output is replaced if it exists, but never --image, --clip or --edit; without it, a
+    new name is chosen. The file carries the settings it was drawn with. Causal models draw chunk after chunk,
+    in memory that does not grow, and so do models that edit a clip (--edit). Processes that torchrun starts
+    draw each clip together.
     """
     # 1. The request
     if model is None:
@@ -152,6 +164,17 @@ def video(
         )
     if size is not None and (width is not None or height is not None):
         raise SettingsError("--size and --width or --height cannot be combined: give one or the other.")
+    loading: dict[str, Any] = {"device": device, "dtype": dtype, "memory": memory}
+    if edit is not None:
+        check_typed(typed_options(context))
+        from sanakit.images.image import parse_size
+
+        sides = parse_size(size) if size is not None else (width, height)
+        given = {"frames": frames, "fps": fps, "size": sides, "motion": motion, "seed": seed}
+        given |= {"output": output, "name": chosen_name, "loading": loading, "preview": preview}
+        edited, path, timings, told = edit_clip(option.prompt_of(prompt), edit.expanduser(), model, **given)
+        report(edited.rate, [edited.settings], [path], timings, told, as_json=as_json)
+        return
     image, clip = (None if file is None else file.expanduser() for file in (image, clip))
     settings: dict[str, Any] = {"frames": frames, "seconds": seconds, "rate": fps, "motion": motion}
     settings |= {"steps": steps, "guidance": guidance, "guidance_kind": guidance_kind, "solver": solver}
@@ -190,7 +213,7 @@ def video(
         check_output(paths or [chosen_name(seed)], request)
 
         # 2. The clips, step by step
-        loading = {"device": processes.device(device), "dtype": dtype, "memory": memory}
+        loading["device"] = processes.device(device)
         pipe = TextToVideo.from_pretrained(model, **loading, encoder=request.encoded)
         if processes.world > 1:
             share_drawing(pipe, request, processes)
@@ -201,7 +224,7 @@ def video(
         paths, timings, told = save_drawn(drawn, request, paths, chosen_name(seed), show)
 
     # 3. Print
-    report(request, paths, timings, told, as_json=as_json)
+    report(request.rate, request.metadata, paths, timings, told, as_json=as_json)
 
 
 def share_drawing(pipe: TextToVideo, request: ClipRequest, processes: Together) -> None:
@@ -267,15 +290,20 @@ def _saved(result: ClipResult, paths: list[Path]) -> tuple[dict[str, float], lis
 
 
 def report(
-    request: ClipRequest, paths: list[Path], timings: dict[str, float], warned: list[str], *, as_json: bool
+    rate: Fraction,
+    metadata: list[Metadata],
+    paths: list[Path],
+    timings: dict[str, float],
+    warned: list[str],
+    *,
+    as_json: bool,
 ) -> None:
     """Print what was made: paths and seeds, or as JSON all that is known."""
     for warning in warned:
         print(f"Warning: {warning}", file=sys.stderr)
-    made = list(zip(paths, request.metadata, strict=True))
+    made = list(zip(paths, metadata, strict=True))
     if as_json:
-        rate = str(request.rate)
-        clips = [{"path": str(path), "fps": rate, **one} for path, one in made]
+        clips = [{"path": str(path), "fps": str(rate), **one} for path, one in made]
         print(json.dumps({"clips": clips, "timings": timings, "warnings": warned}, indent=2))
     else:
         for path, one in made:

@@ -1,0 +1,1 @@
+"""Commands that draw, edit and walk through clips."""

@@ -155,7 +155,9 @@ class CachedLoader:
         """Return the cameras of a batch's clips, B F 20; None where the cache has none."""
         if not self.cache.about.cameras:
             return None
-        still = torch.cat([torch.eye(4).flatten(), torch.ones(4)]).expand(size[0], -1)
+        still = torch.cat(
+            [torch.eye(4, dtype=torch.float32).flatten(), torch.ones(4, dtype=torch.float32)]
+        ).expand(size[0], -1)
         sound = [still if one.latents is None or one.cameras is None else one.cameras for one in images]
         return torch.stack(sound).to(self.device)
 

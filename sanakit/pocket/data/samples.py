@@ -46,7 +46,7 @@ SHARES: Mapping[str, float] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mix:
-    """What pocket learns from, and how often.
+    """The drawings that pocket learns from, and how often each is shown.
 
     shares: how often each kind is drawn. famous, rare: weights of a common thing and of a rare one, where a
     further one has 1; 0: left out.

@@ -222,8 +222,8 @@ class WorldObjective(CaptionedVelocity[SanaWM]):
         counts, lengths = len(chunks), torch.tensor(chunks)
         ends = torch.tensor(list(self.mixing.ways.values()), dtype=torch.float64).cumsum(0)
         chosen = torch.searchsorted(ends, way.double(), right=True).clamp(max=len(ends) - 1)
-        times = torch.full((total, counts), torch.nan)
-        learned = torch.ones(total, counts)
+        times = torch.full((total, counts), torch.nan, dtype=torch.float32)
+        learned = torch.ones(total, counts, dtype=torch.float32)
         for number, name in enumerate(self.mixing.ways):
             if name == "same":
                 continue

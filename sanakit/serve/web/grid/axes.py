@@ -26,7 +26,7 @@ class Axis:
 
     @property
     def labels(self) -> list[str]:
-        """What stands beside each row or above each column."""
+        """The texts beside the rows or above the columns."""
         return [f"{self.name}: {value}" if self.name != NOTHING else "" for value in self.values]
 
 

@@ -1,4 +1,4 @@
-"""What is done with images that are kept, on the stage and in the gallery: listed, marked, deleted."""
+"""Kept images, on the stage and in the gallery: list, mark, delete."""
 
 from __future__ import annotations
 

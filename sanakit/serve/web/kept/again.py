@@ -1,4 +1,4 @@
-"""What is drawn from an image that is kept: variations of it, and the image larger."""
+"""Draw from a kept image: variations of it, and the image larger."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from sanakit.serve.web.studio import Edit, Studio, View, charged
 
 
 class VisitorDrawings:
-    """What visitors draw. private, charge: as for `Page`."""
+    """The drawings of visitors. private, charge: as for `Page`."""
 
     def __init__(
         self, studio: Studio, *, private: bool, charge: Callable[[str, int], Callable[[], None]] | None

@@ -123,7 +123,7 @@ def test_a_clean_first_frame_has_time_0_and_no_gradient() -> None:
         return found
 
     shown = (batch.latents, batch.noise, batch.t, torch.zeros(0), torch.zeros(0))
-    clip_errors(model, *shown, held=batch.held, chunks=None).sum().backward()  # pyright: ignore
+    clip_errors(model, *shown, chunks=None).sum().backward()  # pyright: ignore
     assert found.grad is not None
     assert torch.equal(seen[0][batch.held, :, 0], batch.latents[batch.held, :, 0])
     silent = found.grad.abs().amax((1, 3, 4)) == 0  # B T
@@ -135,13 +135,12 @@ def test_each_clip_counts_the_same_with_and_without_a_clean_frame() -> None:
     """The mean is over the frames that are learned, not over all."""
     latents = torch.zeros(2, 4, 5, 3, 3)
     noise = torch.ones_like(latents)
-    held = torch.tensor([True, False])
     t = torch.full((2, 5), 0.5)
+    t[0, 0] = 0
     shown = (latents, noise, t, torch.zeros(0), torch.zeros(0))
     errors = clip_errors(
         lambda noisy, *rest, chunks: torch.zeros_like(noisy),  # pyright: ignore[reportArgumentType]
         *shown,
-        held=held,
         chunks=None,
     )
     assert errors.tolist() == [1.0, 1.0]
@@ -181,7 +180,7 @@ def test_shares_of_the_samples_have_clean_chunks_before_the_last_or_it_as_the_an
     assert isinstance(batch.latents, Tensor)
     found = torch.zeros_like(batch.latents, requires_grad=True)
     shown = (batch.latents, batch.noise, batch.t, torch.zeros(0), torch.zeros(0))
-    errors = clip_errors(lambda *_, chunks: found, *shown, held=batch.held, chunks=batch.chunks)  # pyright: ignore
+    errors = clip_errors(lambda *_, chunks: found, *shown, chunks=batch.chunks)  # pyright: ignore
     errors.sum().backward()
     assert found.grad is not None
     assert torch.equal(found.grad.abs().amax((1, 3, 4)) == 0, batch.t == 0)

@@ -22,7 +22,7 @@ from sanakit.flow.path import MODEL_TIME_SCALE, shift_times
 from sanakit.flow.schedule import sample_training_times
 
 ChunkOrder = Literal["incremental", "uniform", "last", "clean"]
-ChunkWay = Literal["same", "incremental", "uniform", "last", "clean"]  # "same": one time in all chunks
+ChunkWay = ChunkOrder | Literal["same"]  # one time in all chunks
 
 
 def sample_chunk_times(
@@ -77,7 +77,7 @@ def mix_chunk_times(
     which: n, uniform in [0, 1], which decides on the way of each sample. ways: each with its share, 1 in all;
     they draw one after the other, for all samples. Others and errors: as for `sample_chunk_times`.
     """
-    used = [(way, share) for way, share in ways if share > 0]
+    used: list[tuple[ChunkWay, float]] = [(way, share) for way, share in ways if share > 0]
     ends = torch.tensor([share for _, share in used], dtype=torch.float64).cumsum(0)
     chosen = torch.searchsorted(ends, which.double(), right=True).clamp(max=len(used) - 1)
     times = torch.full((len(which), chunks), torch.nan, dtype=torch.float32)

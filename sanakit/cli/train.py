@@ -62,7 +62,8 @@ def train(
         typer.Option(
             metavar="FOLDER",
             show_default="the run beside the output",
-            help="Autoencoder of clips: the run that trained it, or a model (pocket-video).",
+            help="Autoencoder of clips: the run that trained it, or a model (pocket-video, pocket-world, "
+            "pocket-world-autoencoder).",
         ),
     ] = None,
     resolution: Annotated[
@@ -71,8 +72,8 @@ def train(
             metavar="PX",
             min=32,
             show_default="the model's own",
-            help="Resolution: side of a square in pixels (finetune, lora, dreambooth, control, "
-            "sprint-teacher, sprint, pretrain, enlarge).",
+            help="Resolution: side of a square in pixels (finetune, world, lora, dreambooth, control, "
+            "sprint-teacher, sprint, causal, causal-chunks, causal-ode, causal-forcing, pretrain, enlarge).",
         ),
     ] = None,
     batch_size: Annotated[
@@ -81,7 +82,8 @@ def train(
             metavar="N",
             min=1,
             show_default="recipe's own",
-            help="Images a step (finetune, lora, dreambooth, control, sprint-teacher, sprint).",
+            help="Images or clips a step (finetune, world, lora, dreambooth, control, sprint-teacher, "
+            "sprint, causal, causal-chunks, causal-ode, causal-forcing).",
         ),
     ] = None,
     learning_rate: Annotated[
@@ -110,7 +112,7 @@ def train(
         typer.Option(
             metavar="TEXT",
             show_default="none",
-            help="Prompt that must not be forgotten; repeat it for several (lora only measures).",
+            help="Prompt that must not be forgotten; repeat it for several (dreambooth; lora only measures).",
         ),
     ] = None,
     repeat: Annotated[
@@ -126,8 +128,8 @@ def train(
         typer.Option(
             metavar="CLIP",
             show_default="none",
-            help="CLIP that scores the class prompts: pocket-clip, a folder, Hub org/repo; reinforce: any "
-            "reward, which is only measured.",
+            help="CLIP that scores the class prompts (lora, dreambooth): pocket-clip, a folder, Hub "
+            "org/repo; any reward, which is only measured (reinforce, pocket-rl).",
         ),
     ] = None,
     reward: Annotated[

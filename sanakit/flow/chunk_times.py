@@ -11,6 +11,7 @@ Shapes: n samples, K chunks.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 import torch
@@ -21,6 +22,7 @@ from sanakit.flow.path import MODEL_TIME_SCALE, shift_times
 from sanakit.flow.schedule import sample_training_times
 
 ChunkOrder = Literal["incremental", "uniform", "last", "clean"]
+ChunkWay = ChunkOrder | Literal["same"]  # one time in all chunks
 
 
 def sample_chunk_times(
@@ -61,6 +63,29 @@ def sample_chunk_times(
         for anchor, place in zip(anchors, places, strict=True)
     ]
     return shift_times(torch.stack(rows).float() / MODEL_TIME_SCALE, shift)
+
+
+def mix_chunk_times(
+    which: Tensor,
+    chunks: int,
+    shift: float,
+    generator: torch.Generator,
+    ways: Iterable[tuple[ChunkWay, float]],
+) -> Tensor:
+    """Draw times of chunks in several ways, float32 n K; NaN where a sample is to have the same in all.
+
+    which: n, uniform in [0, 1], which decides on the way of each sample. ways: each with its share, 1 in all;
+    they draw one after the other, for all samples. Others and errors: as for `sample_chunk_times`.
+    """
+    used: list[tuple[ChunkWay, float]] = [(way, share) for way, share in ways if share > 0]
+    ends = torch.tensor([share for _, share in used], dtype=torch.float64).cumsum(0)
+    chosen = torch.searchsorted(ends, which.double(), right=True).clamp(max=len(used) - 1)
+    times = torch.full((len(which), chunks), torch.nan, dtype=torch.float32)
+    for number, (way, _) in enumerate(used):
+        if way != "same":
+            drawn = sample_chunk_times(len(which), chunks, shift, generator, way)
+            times = torch.where((chosen == number)[:, None], drawn, times)
+    return times
 
 
 def _never_falling(count: int, least: int, most: int, generator: torch.Generator) -> Tensor:

@@ -161,6 +161,8 @@ def test_rows_of_other_settings_are_refused(make: Callable[..., Any], done: Any)
 
 def test_each_ablation_changes_what_it_is_called(benchmark: ModuleType, done: Any) -> None:
     aims = {name: one.change(done.aim) for name, one in benchmark.ABLATIONS.items()}
+    told = [benchmark.ABLATIONS[name].told for name in ("scm", "ladd", "no-tangent", "not-normalised")]
+    assert [one.split()[0] for one in told] == ["sCM", "LADD", "r", "tangent"]
     assert aims["both"] == aims["rough-time"] == done.aim
     assert aims["scm"] == replace(done.aim, adversarial=None)
     assert aims["ladd"].consistency == replace(done.aim.consistency, weight=0.0)

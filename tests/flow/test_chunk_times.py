@@ -9,7 +9,11 @@ import pytest
 import torch
 
 from sanakit.errors import SettingsError
-from sanakit.flow.chunk_times import _never_falling, sample_chunk_times  # pyright: ignore[reportPrivateUsage]
+from sanakit.flow.chunk_times import (
+    _never_falling,  # pyright: ignore[reportPrivateUsage]
+    mix_chunk_times,
+    sample_chunk_times,
+)
 from sanakit.flow.path import shift_times
 
 
@@ -63,6 +67,18 @@ def test_the_last_chunk_is_the_anchor_and_those_before_are_less_noisy_or_clean()
         assert mean == pytest.approx(0.0 if order == "clean" else alone.mean().item() / 2, abs=0.02)
     shifted = sample_chunk_times(4000, 2, 3.0, generator(), "clean")
     torch.testing.assert_close(shifted[:, 1], shift_times(alone, 3.0))
+
+
+def test_ways_are_mixed_in_their_shares_and_each_draws_for_all_samples() -> None:
+    """What one sample is drawn by changes no other one's times; a way without a share draws nothing."""
+    ways = [("incremental", 0.4), ("uniform", 0.0), ("clean", 0.3), ("last", 0.0), ("same", 0.3)]
+    which = torch.tensor([0.0, 0.39, 0.41, 0.69, 0.71, 1.0])
+    times = mix_chunk_times(which, 3, 3.0, generator(), ways)  # pyright: ignore[reportArgumentType]
+    random = generator()
+    rising, clean = (sample_chunk_times(6, 3, 3.0, random, order) for order in ("incremental", "clean"))
+    assert torch.equal(times[:2], rising[:2])
+    assert torch.equal(times[2:4], clean[2:4])
+    assert times[4:].isnan().all()
 
 
 def test_uniform_times_are_independent() -> None:

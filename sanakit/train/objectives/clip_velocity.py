@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from sanakit.dialect import USUAL
 from sanakit.errors import SettingsError
-from sanakit.flow.chunk_times import ChunkOrder, sample_chunk_times
+from sanakit.flow.chunk_times import ChunkOrder, ChunkWay, mix_chunk_times
 from sanakit.flow.dpm import FlowDPM, dpm_times
 from sanakit.flow.few_step import LONG_SANA_CHUNK
 from sanakit.flow.path import interpolate, velocity_target
@@ -75,6 +75,12 @@ class ClipMixing:
         if self.chunk < 1:
             raise SettingsError(f"A chunk of {self.chunk} latent frames is empty: use at least 1.")
 
+    @property
+    def ways(self) -> list[tuple[ChunkWay, float]]:
+        """The ways in which times of chunks are drawn, with their shares."""
+        rest = 1 - self.alike - self.last - self.clean
+        return [(self.order, rest), ("clean", self.clean), ("last", self.last), ("same", self.alike)]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipVelocityBatch(VelocityBatch):
@@ -109,24 +115,15 @@ class ClipObjective(CaptionedVelocity[SanaVideo]):
         frames, own = drawn.noise.shape[2], slice(part.start, part.stop)
         generator = step_generator(further_seed(self.seed, MIXING), step)
         of_step, *of_samples = torch.rand(1 + 2 * part.total, generator=generator, dtype=torch.float32)
-        held, alike = torch.stack(of_samples).view(2, -1)[:, own].to(self.device)
-        held = (held < mixing.held) & (frames > 1)
+        held, which = torch.stack(of_samples).view(2, -1)
+        held = (held[own] < mixing.held).to(self.device) & (frames > 1)
         lengths = chunk_lengths(frames, mixing.chunk)
         chunks = lengths if len(lengths) > 1 and bool(of_step < mixing.in_chunks) else None
         t = drawn.t[:, None].repeat(1, frames)
         if chunks is not None:
-            lengths, count = torch.tensor(chunks), part.total
-
-            def drawn_times(order: ChunkOrder) -> Tensor:
-                times = sample_chunk_times(count, len(lengths), self.shift, generator, order)[own]
-                return times.repeat_interleave(lengths, dim=1).to(self.device)
-
-            each, below = drawn_times(mixing.order), mixing.alike + mixing.last
-            if mixing.clean:
-                each = torch.where((alike < below + mixing.clean)[:, None], drawn_times("clean"), each)
-            if mixing.last:
-                each = torch.where((alike < below)[:, None], drawn_times("last"), each)
-            t = torch.where((alike < mixing.alike)[:, None], t, each)
+            times = mix_chunk_times(1 - which, len(chunks), self.shift, generator, mixing.ways)[own]
+            each = times.repeat_interleave(torch.tensor(chunks), dim=1).to(self.device)
+            t = torch.where(each.isnan(), t, each)
         t[held, 0] = 0
         values = {one.name: getattr(drawn, one.name) for one in fields(drawn)}
         return ClipVelocityBatch(**{**values, "t": t}, held=held, chunks=chunks)
@@ -134,8 +131,7 @@ class ClipObjective(CaptionedVelocity[SanaVideo]):
     def errors(self, batch: VelocityBatch, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         """Return the mean square error of each clip, B, over all frames but those that are held."""
         own = cast(ClipVelocityBatch, batch)
-        shown = (latents, own.noise, own.t, text, mask)
-        return clip_errors(self.transformer, *shown, held=own.held, chunks=own.chunks)
+        return clip_errors(self.transformer, latents, own.noise, own.t, text, mask, chunks=own.chunks)
 
     @torch.no_grad()
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
@@ -145,7 +141,7 @@ class ClipObjective(CaptionedVelocity[SanaVideo]):
         transformer, encoder = self.parts(averaged)
         for one in self.watched:
             latents = one.latents.to(self.device)
-            count, frames = len(latents), latents.shape[2]
+            frames = latents.shape[2]
             ways: dict[str, tuple[bool, Sequence[int] | None]] = {}
             if self.mixing.held and frames > 1:
                 ways["held"] = (True, None)
@@ -154,13 +150,11 @@ class ClipObjective(CaptionedVelocity[SanaVideo]):
             generator = torch.Generator().manual_seed(1)
             noise = torch.randn(latents.shape, generator=generator, dtype=torch.float32).to(self.device)
             text, mask = encoder.encode_tokens(encoder.tokenize(one.captions, notes=[]))
-            for way, (is_held, chunks) in ways.items():
-                held = torch.full((count,), is_held, dtype=torch.bool, device=self.device)
+            for way, (held, chunks) in ways.items():
                 for time in TIMES_WATCHED:
-                    t = latents.new_full((count, frames), time)
-                    t[held, 0] = 0
-                    shown = (latents, noise, t, text, mask)
-                    errors = clip_errors(transformer, *shown, held=held, chunks=chunks)
+                    t = latents.new_full((len(latents), frames), time)
+                    t[:, :held] = 0
+                    errors = clip_errors(transformer, latents, noise, t, text, mask, chunks=chunks)
                     measured[f"{one.name}{way}_{time}"] = errors.mean().item()
         return measured
 
@@ -228,27 +222,24 @@ def clip_errors(
     text: Tensor,
     mask: Tensor,
     *,
-    held: Tensor,
     chunks: Sequence[int] | None,
 ) -> Tensor:
-    """Return flow matching's mean square of each clip, B, over its frames that are learned.
+    """Return flow matching's mean square of each clip, B, as `frame_errors` does.
 
-    latents, noise: B C T h w. t: B T, in [0, 1]. text: B L E. mask: B L, true where a token is real. held: B,
-    true where the first frame is given and counts nothing, as does any frame at time 0: its noise cannot be
-    known. chunks: frames of each, T in all; None: one.
+    latents, noise: B C T h w. t: B T, in [0, 1]. text: B L E. mask: B L, true where a token is real. chunks:
+    frames of each, T in all; None: one.
     """
     noisy = interpolate(latents, noise, t[:, None, :, None, None])
     found = transformer(noisy, t, text, mask, chunks=chunks).float()
-    learned = torch.ones_like(found[:, 0, :, 0, 0])
-    learned[held, 0] = 0
-    learned[t == 0] = 0
-    return learned_errors(found, latents, noise, learned)
+    return frame_errors(found, latents, noise, t)
 
 
-def learned_errors(found: Tensor, latents: Tensor, noise: Tensor, learned: Tensor) -> Tensor:
+def frame_errors(found: Tensor, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """Return the mean square error of velocities (B C T h w) of each clip, B, over the frames learned.
 
-    learned: B T, 1 where a frame is learned, else 0; 0 is returned for a clip that has none.
+    Frames at time 0 are given and count nothing: their noise cannot be known. A clip of such alone has 0.
+    t: B T.
     """
     errors = (found - velocity_target(latents, noise)).square().mean((1, 3, 4))  # B T
+    learned = (t > 0).to(errors)
     return (errors * learned).sum(1) / learned.sum(1).clamp(min=1)

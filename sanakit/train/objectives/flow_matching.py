@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from sanakit.dialect import USUAL
 from sanakit.flow.dpm import FlowDPM, dpm_times
-from sanakit.flow.few_step import FewStep
 from sanakit.flow.guidance import classifier_free
 from sanakit.flow.path import interpolate, velocity_target
 from sanakit.models.controlnet import ControlledSana
@@ -22,9 +21,7 @@ from sanakit.models.sana import Sana
 from sanakit.models.video.held_frame import HeldFirstFrame
 from sanakit.models.video.sana_video import SanaVideo
 from sanakit.models.world.sana_wm import SanaWM
-from sanakit.pipelines.video.streaming import chunk_lengths
 from sanakit.text.encoder import TextEncoder
-from sanakit.train.distill.dmd import roll_out
 
 TIMES_WATCHED = (0.5, 0.85, 0.95)
 
@@ -114,28 +111,6 @@ def draw_latents(
     while not state.done:
         state = solver.advance(state, velocity(state.sample, state.t))
     return state.sample
-
-
-@torch.no_grad()
-def draw_in_chunks(
-    student: SanaVideo,
-    text: Tensor,
-    mask: Tensor,
-    shape: tuple[int, ...],
-    *,
-    chunk: int,
-    sampler: FewStep,
-) -> Tensor:
-    """Draw prompts by a causal student, in all steps of its sampler: B C T h w, clip i from noise of its own.
-
-    text: B L E. mask: B L. shape: C T h w of one clip. chunk: latent frames of a chunk.
-    """
-    steps = len(sampler.times) - 1
-    noise = seeded_noise(len(text) * steps, shape).to(text.device)
-    chunks = chunk_lengths(shape[1], chunk)
-    return roll_out(
-        student, noise.split(len(text)), text, mask, chunks=chunks, sampler=sampler, last=steps - 1
-    )
 
 
 def seeded_noise(count: int, shape: tuple[int, ...]) -> Tensor:

@@ -27,7 +27,8 @@ from sanakit.text.encoder import TextEncoder
 from sanakit.train.distill.trajectories import trajectory_errors
 from sanakit.train.feeds.trajectories import Trajectories
 from sanakit.train.objectives.clip_velocity import sheet_of_clips
-from sanakit.train.objectives.flow_matching import draw_in_chunks, pad_text
+from sanakit.train.objectives.flow_matching import pad_text
+from sanakit.train.objectives.self_forcing import draw_in_chunks
 from sanakit.train.objectives.velocity import TEXT_MULTIPLE, TRANSFORMER, Sheet
 from sanakit.train.parts import Part
 

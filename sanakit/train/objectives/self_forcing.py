@@ -36,13 +36,7 @@ from sanakit.train.distill.dmd import (
     score_difference,
 )
 from sanakit.train.objectives.clip_velocity import ClipObjective, ClipVelocityBatch, sheet_of_clips
-from sanakit.train.objectives.flow_matching import (
-    TIMES_WATCHED,
-    draw_in_chunks,
-    seeded_noise,
-    stack_text,
-    velocity_errors,
-)
+from sanakit.train.objectives.flow_matching import TIMES_WATCHED, seeded_noise, stack_text, velocity_errors
 from sanakit.train.parts import Part, sample_noise
 
 STUDENT, CRITIC = "student", "critic"  # names in a run's checkpoint
@@ -197,3 +191,25 @@ class SelfForcingObjective:
     def _drawn(self, student: SanaVideo, text: Tensor, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Draw clips in all steps, B C T h w."""
         return draw_in_chunks(student, text, mask, shape, chunk=self.chunk, sampler=self.sampler)
+
+
+@torch.no_grad()
+def draw_in_chunks(
+    student: SanaVideo,
+    text: Tensor,
+    mask: Tensor,
+    shape: tuple[int, ...],
+    *,
+    chunk: int,
+    sampler: FewStep,
+) -> Tensor:
+    """Draw prompts by a causal student, in all steps of its sampler: B C T h w, clip i from noise of its own.
+
+    text: B L E. mask: B L. shape: C T h w of one clip. chunk: latent frames of a chunk.
+    """
+    steps = len(sampler.times) - 1
+    noise = seeded_noise(len(text) * steps, shape).to(text.device)
+    chunks = chunk_lengths(shape[1], chunk)
+    return roll_out(
+        student, noise.split(len(text)), text, mask, chunks=chunks, sampler=sampler, last=steps - 1
+    )

@@ -3,7 +3,7 @@
 Most samples begin with their first frame clean, at time 0 and without loss, as a world is entered by an
 image. Weights that see whole clips have one time for all other frames. Weights that see chunks learn from a
 mixture of times of the chunks (`flow/chunk_times.py`), so that the past may be noisier, as noisy or clean.
-Frames that the mixture shows clean have no loss: nothing of their noise can be seen.
+Frames that are shown clean have no loss: nothing of their noise can be seen.
 
 That the loss falls does not show that paths are followed. `evaluate` therefore measures held-out clips with
 their own path ("right"), with none, and with that of another clip ("other"); "gap" is the difference of the
@@ -17,14 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Literal, Unpack, cast
+from typing import Unpack, cast
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from sanakit.errors import SettingsError, WeightsError
-from sanakit.flow.chunk_times import sample_chunk_times
+from sanakit.flow.chunk_times import ChunkWay, mix_chunk_times
 from sanakit.flow.path import interpolate
 from sanakit.images.sheets import contact_sheet
 from sanakit.models.video.held_frame import HeldFirstFrame, behind
@@ -38,12 +38,11 @@ from sanakit.pipelines.world.world import teacher_chunks
 from sanakit.seeds import further_seed, step_generator
 from sanakit.text.encoder import TextEncoder
 from sanakit.train.feeds.feed import Feed
-from sanakit.train.objectives.clip_velocity import COLUMNS, MIXING, learned_errors
+from sanakit.train.objectives.clip_velocity import COLUMNS, MIXING, frame_errors
 from sanakit.train.objectives.flow_matching import TIMES_WATCHED, draw_latents, other_captions
 from sanakit.train.objectives.velocity import CaptionedVelocity, VelocityBatch, VelocitySettings, Watched
 from sanakit.train.parts import Part
 
-ChunkWay = Literal["same", "incremental", "last", "clean"]
 PUBLISHED: dict[ChunkWay, float] = {"same": 0.1, "incremental": 0.4, "last": 0.4, "clean": 0.1}
 DRAWN = 3  # clips of a sheet
 
@@ -77,7 +76,6 @@ class WorldMixing:
 class WorldBatch(VelocityBatch):
     """A part of a global batch of clips along paths, drawn. Its t is B T: a time for each frame."""
 
-    learned: Tensor = field(kw_only=True)  # B T, 1 where a frame is learned
     chunks: Sequence[int] | None = field(kw_only=True)  # frames of each chunk; None: all are one
     inputs: CameraInputs = field(kw_only=True)  # of each clip: B T 20 and B 6s T h w
 
@@ -123,28 +121,24 @@ class WorldObjective(CaptionedVelocity[SanaWM]):
         drawn, mixing = super().batch(step, part), self.mixing
         frames, own = drawn.noise.shape[2], slice(part.start, part.stop)
         generator = step_generator(further_seed(self.seed, MIXING), step)
-        held, way = torch.rand(2, part.total, generator=generator, dtype=torch.float32)
+        held, which = torch.rand(2, part.total, generator=generator, dtype=torch.float32)
         chunks = chunks_of(self.transformer.config.variant, frames, mixing.chunk)
         t = drawn.t[:, None].repeat(1, frames)
-        learned = torch.ones_like(t)
         if chunks is not None:
-            each, seen = self._times(part.total, chunks, way, generator)
-            t = torch.where(each[own].isnan().to(t.device), t, each[own].to(t.device))
-            learned = seen[own].to(t.device)
-        first = (held[own] < mixing.held).to(t.device) & (frames > 1)
-        t[first, 0], learned[first, 0] = 0, 0
+            times = mix_chunk_times(which, len(chunks), self.shift, generator, mixing.ways.items())[own]
+            each = times.repeat_interleave(torch.tensor(chunks), dim=1).to(self.device)
+            t = torch.where(each.isnan(), t, each)
+        t[(held[own] < mixing.held).to(self.device) & (frames > 1), 0] = 0
         inputs = inputs_of(drawn.cameras, drawn.noise.shape, self.compression)
         values = {one.name: getattr(drawn, one.name) for one in fields(drawn)}
         placed = CameraInputs(*(part.to(self.device) for part in inputs))
-        return WorldBatch(**{**values, "t": t}, learned=learned, chunks=chunks, inputs=placed)
+        return WorldBatch(**{**values, "t": t}, chunks=chunks, inputs=placed)
 
     def errors(self, batch: VelocityBatch, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        """Return the mean square error of each clip, B, over all frames that are learned."""
+        """Return the mean square error of each clip, B, over all frames that are not shown clean."""
         own = cast(WorldBatch, batch)
         shown = (latents, own.noise, own.t, text, mask)
-        return world_errors(
-            self.transformer, *shown, inputs=own.inputs, chunks=own.chunks, learned=own.learned
-        )
+        return world_errors(self.transformer, *shown, inputs=own.inputs, chunks=own.chunks)
 
     @torch.no_grad()
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
@@ -168,12 +162,10 @@ class WorldObjective(CaptionedVelocity[SanaWM]):
             chunks = chunks_of(transformer.config.variant, frames, self.mixing.chunk)
             for time in TIMES_WATCHED:
                 t = latents.new_full((len(latents), frames), time)
-                learned = torch.ones_like(t)
-                t[:, 0], learned[:, 0] = 0, 0
+                t[:, 0] = 0
                 for case, inputs in cases.items():
                     shown = (latents, noise, t, text, mask)
-                    how = {"inputs": inputs, "chunks": chunks, "learned": learned}
-                    errors = world_errors(transformer, *shown, **how)
+                    errors = world_errors(transformer, *shown, inputs=inputs, chunks=chunks)
                     measured[f"{one.name}{case}_{time}"] = errors.mean().item()
                 if others:
                     gap = measured[f"{one.name}other_{time}"] - measured[f"{one.name}right_{time}"]
@@ -211,28 +203,6 @@ class WorldObjective(CaptionedVelocity[SanaWM]):
         super()._train(transformer, train_text)
         for parameter in idle_parameters(transformer):
             parameter.requires_grad_(False)
-
-    def _times(
-        self, total: int, chunks: Sequence[int], way: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Return the times of all samples' frames, B T, NaN for one time of all, and which are learned.
-
-        way: B, in [0, 1), what decides how each sample's times are drawn.
-        """
-        counts, lengths = len(chunks), torch.tensor(chunks)
-        ends = torch.tensor(list(self.mixing.ways.values()), dtype=torch.float64).cumsum(0)
-        chosen = torch.searchsorted(ends, way.double(), right=True).clamp(max=len(ends) - 1)
-        times = torch.full((total, counts), torch.nan, dtype=torch.float32)
-        learned = torch.ones(total, counts, dtype=torch.float32)
-        for number, name in enumerate(self.mixing.ways):
-            if name == "same":
-                continue
-            drawn = sample_chunk_times(total, counts, self.shift, generator, name)
-            own = chosen == number
-            times[own] = drawn[own]
-            if name == "clean":
-                learned[own, :-1] = 0
-        return times.repeat_interleave(lengths, dim=1), learned.repeat_interleave(lengths, dim=1)
 
     def _inputs(self, cameras: Tensor, latents: Tensor) -> CameraInputs:
         inputs = inputs_of(cameras, latents.shape, self.compression)
@@ -284,17 +254,16 @@ def world_errors(
     *,
     inputs: CameraInputs | None,
     chunks: Sequence[int] | None,
-    learned: Tensor,
 ) -> Tensor:
-    """Return flow matching's mean square of each clip, B, over its frames that are learned.
+    """Return flow matching's mean square of each clip, B, as `frame_errors` does.
 
-    latents, noise: B C T h w. t, learned: B T. text: B L E. mask: B L, true where a token is real. inputs:
+    latents, noise: B C T h w. t: B T. text: B L E. mask: B L, true where a token is real. inputs:
     B T 20 and B 6s T h w; None: no path. chunks: frames of each, T in all; None: one.
     """
     noisy = interpolate(latents, noise, t[:, None, :, None, None])
     cameras, plucker = inputs if inputs is not None else (None, None)
     found = transformer(noisy, t, text, mask, cameras=cameras, plucker=plucker, chunks=chunks).float()
-    return learned_errors(found, latents, noise, learned)
+    return frame_errors(found, latents, noise, t)
 
 
 def idle_parameters(transformer: SanaWM) -> list[nn.Parameter]:

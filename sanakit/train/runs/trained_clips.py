@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -31,17 +32,24 @@ HELD_OUT_FROM = 100  # clips; of fewer, all are trained on, those to measure on,
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TrainedClips:
-    """Clips of one training. latents: B C T h w, normalised, of those to measure on; captions: theirs.
+    """Clips of one training.
 
-    prompts: the first caption of each clip that is trained on, at least one. notes: sentences on what became
-    of the clips.
+    latents: B C T h w, normalised, of those to measure on; captions, cameras: theirs, as `Shown` has them.
+    notes: sentences on what became of the clips.
     """
 
     loader: CachedLoader
     latents: Tensor
     captions: Sequence[str]
-    prompts: Sequence[str]
+    cameras: Tensor | None
     notes: tuple[str, ...]
+
+    @property
+    def prompts(self) -> list[str]:
+        """The first caption of each clip that is trained on, at least one; read from the cache."""
+        cache, numbers = self.loader.cache, np.concatenate(self.loader.buckets.members).tolist()
+        found = [some[0].text for number in numbers if (some := cache.captions(number))]
+        return found or list(self.captions)  # where all clips with captions are held out
 
 
 def open_trained_clips(
@@ -53,14 +61,15 @@ def open_trained_clips(
     seed: int,
     resolution: int | None,
     device: torch.device,
+    text: bool = False,
 ) -> TrainedClips:
     """Open clips to train a model on: a cache that fits it, or clips, of which one is made in `folder`.
 
-    model: the one with the encoders. resolution: in pixels; None: the cache's, or the model's own. Clips to
-    measure on are of the size that most have. Raises DataError without clips, or captions, and as opening and
-    encoding do.
+    model: the one with the encoders. resolution: in pixels; None: the cache's, or the model's own. text:
+    encode captions, too. Clips to measure on are of the size that most have. Raises DataError without clips,
+    or captions, and as opening and encoding do.
     """
-    cache = clip_cache(data, folder, model, resolution)
+    cache = clip_cache(data, folder, model, resolution, text=text)
     settings = {"batch_size": batch_size, "seed": seed, "device": device}
     loader = CachedLoader(cache, **settings)
     members = max(loader.buckets.members, key=len)
@@ -69,17 +78,14 @@ def open_trained_clips(
     if len(loader.buckets) >= HELD_OUT_FROM:
         loader = CachedLoader(cache, held_out=numbers, **settings)
         told.append(f"{len(numbers)} clips are held out to measure on.")
-    prompts = [
-        found[0].text
-        for number in np.concatenate(loader.buckets.members).tolist()
-        if (found := cache.captions(number))
-    ]
+    cameras = None
+    if cache.about.cameras:
+        cameras = torch.stack([cast(Tensor, cache[number].cameras) for number in numbers.tolist()])
     notes = (*str(loader.report()).splitlines(), *told)
-    prompts = prompts or captions  # where all clips with captions are held out
-    return TrainedClips(loader=loader, latents=latents, captions=captions, prompts=prompts, notes=notes)
+    return TrainedClips(loader=loader, latents=latents, captions=captions, cameras=cameras, notes=notes)
 
 
-def clip_cache(data: StrPath, folder: Path, model: StrPath, resolution: int | None) -> Cache:
+def clip_cache(data: StrPath, folder: Path, model: StrPath, resolution: int | None, *, text: bool) -> Cache:
     """Return the cache at `data`, or one of the clips there, made in `folder` by the first process.
 
     A cache that was begun there is continued. Raises as `open_trained_clips` does.
@@ -91,6 +97,6 @@ def clip_cache(data: StrPath, folder: Path, model: StrPath, resolution: int | No
         return cache
     check_apart(data, folder)
     if current_share().rank == 0:
-        build_cache(plan_cache(data, folder, model, resolution))
+        build_cache(plan_cache(data, folder, model, resolution, text=text))
     wait()
     return Cache(folder)

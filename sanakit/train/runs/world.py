@@ -12,30 +12,23 @@ from pathlib import Path
 from typing import cast
 
 import torch
-import torch.distributed as dist
-from torch import Tensor
 
 from sanakit.data.batches.clip_sampling import video_spec
-from sanakit.data.batches.order import evenly
-from sanakit.data.cache.build import build_cache, plan_cache
-from sanakit.data.cache.loader import CachedLoader
-from sanakit.data.cache.store import Cache, is_cache
-from sanakit.data.read.open import check_apart
 from sanakit.data.read.source import data_fingerprint
 from sanakit.errors import DataError, SettingsError
 from sanakit.models.video.ltx2_vae import LTX2VAE
 from sanakit.models.video.wan_vae import WanVAE
 from sanakit.models.world.sana_wm import SanaWM
 from sanakit.train.config import TrainConfig
-from sanakit.train.distributed.parallel import current_share, training_device
-from sanakit.train.feeds.cached_data import fitting_cache, measured_on
+from sanakit.train.distributed.parallel import training_device
 from sanakit.train.feeds.captioned import CaptionedFeed
 from sanakit.train.feeds.feed import decoded
 from sanakit.train.objectives.velocity import TRANSFORMER, Sheet
 from sanakit.train.objectives.world_velocity import WatchedPaths, WorldMixing, WorldObjective
 from sanakit.train.record import MadeWith
 from sanakit.train.run import MODEL, Run, fill_averaged
-from sanakit.train.runs.finetune import FINETUNED, HELD_OUT_FROM, REFERENCE
+from sanakit.train.runs.finetune import FINETUNED
+from sanakit.train.runs.trained_clips import open_trained_clips
 from sanakit.train.state.average import part_of
 from sanakit.weights import load_autoencoder, load_text_encoder, load_transformer
 from sanakit.weights.quantized import check_trainable
@@ -80,15 +73,20 @@ def world_run(
     transformer = load_transformer(source, kind="world", device=device, dtype="float32")
 
     # 2. The clips, encoded with their cameras, and those to measure on
-    cache = _cached(data, output, source, resolution)
-    loader = CachedLoader(cache, batch_size=config.batch_size, seed=config.seed, device=device)
-    fullest = max(loader.buckets.members, key=len)
-    latents, captions, numbers = measured_on(cache, evenly(fullest, 2 * REFERENCE), REFERENCE)
-    if len(loader.buckets) >= HELD_OUT_FROM:
-        loader = CachedLoader(
-            cache, batch_size=config.batch_size, held_out=numbers, seed=config.seed, device=device
+    clips = open_trained_clips(
+        data,
+        output / CACHE,
+        source,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        resolution=resolution,
+        device=device,
+        text=True,
+    )
+    if clips.cameras is None:
+        raise DataError(
+            f"The cache {data} has no camera paths: make one of clips with paths beside them, for {source}."
         )
-    cameras = torch.stack([cast(Tensor, cache[number].cameras) for number in numbers.tolist()])
     codec = cast(WanVAE | LTX2VAE, load_autoencoder(source, part="both", device=device))  # of a world
 
     # 3. The objective
@@ -98,17 +96,17 @@ def world_run(
     objective = WorldObjective(
         transformer,
         encoder,
-        CaptionedFeed(loader, codec),
+        CaptionedFeed(clips.loader, codec),
         mixing=mixing,
         compression=(spec.rule.per_latent, spec.compression),
         shift=shift,
         seed=config.seed,
-        watched=[WatchedPaths("", latents, captions, cameras)],
+        watched=[WatchedPaths("", clips.latents, clips.captions, clips.cameras)],
         sheet=Sheet(
             prompts=(),
             guidance=settings.shared.guidance,
             steps=settings.shared.steps,
-            shape=tuple(latents.shape[1:]),
+            shape=tuple(clips.latents.shape[1:]),
             decode=partial(decoded, codec),
         ),
     )
@@ -139,33 +137,11 @@ def world_run(
     made_with = MadeWith(
         source=source,
         data=data,
-        content=data_fingerprint(cache),
+        content=data_fingerprint(clips.loader.cache),
         choices={
             "flow_shift": shift,
             "mixing": {"held": mixing.held, "chunk": mixing.chunk, "ways": dict(mixing.ways)},
-            "sizes": [list(size) for size in cache.about.sizes],
+            "sizes": [list(size) for size in clips.loader.cache.about.sizes],
         },
     )
-    return Run(objective, config, finish, tuple(str(loader.report()).splitlines()), made_with)
-
-
-def _cached(data: StrPath, output: Path, source: StrPath, resolution: int | None) -> Cache:
-    """Return a cache of clips with cameras that fits the model: the given one, or a new one of a folder.
-
-    The first of several processes makes it. Raises DataError.
-    """
-    if not is_cache(data):
-        check_apart(data, output)
-        output.mkdir(parents=True, exist_ok=True)
-        share = current_share()
-        if share.rank == 0:
-            build_cache(plan_cache(data, output / CACHE, source, resolution, text=True))
-        if share.world > 1:
-            dist.barrier()
-        data = output / CACHE
-    cache = fitting_cache(data, source, resolution=resolution)
-    if not cache.about.cameras:
-        raise DataError(
-            f"The cache {data} has no camera paths: make one of clips with paths beside them, for {source}."
-        )
-    return cache
+    return Run(objective, config, finish, clips.notes, made_with)

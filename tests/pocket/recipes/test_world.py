@@ -1,4 +1,4 @@
-"""pocket-world's sizes: what it ships fits its budget, and a smoke run is short."""
+"""pocket-world's sizes: what it ships fits its budget, and it streams."""
 
 from __future__ import annotations
 

@@ -10,13 +10,21 @@ import torch
 from torch import Tensor
 
 from sanakit.errors import SettingsError
+from sanakit.flow.chunk_times import sample_chunk_times
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.models.video.sana_video import SanaVideo, SanaVideoConfig
+from sanakit.seeds import further_seed, step_generator
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.tokenizer import train_tokenizer
 from sanakit.train.feeds.feed import Shown
-from sanakit.train.objectives.clip_velocity import ClipMixing, ClipObjective, ClipVelocityBatch, clip_errors
+from sanakit.train.objectives.clip_velocity import (
+    MIXING,
+    ClipMixing,
+    ClipObjective,
+    ClipVelocityBatch,
+    clip_errors,
+)
 from sanakit.train.objectives.velocity import Sheet, VelocityObjective, Watched
 from sanakit.train.parts import Part, Share, split
 from tests.train.objectives.test_velocity import CAPTIONS, TEXT
@@ -123,7 +131,7 @@ def test_a_clean_first_frame_has_time_0_and_no_gradient() -> None:
         return found
 
     shown = (batch.latents, batch.noise, batch.t, torch.zeros(0), torch.zeros(0))
-    clip_errors(model, *shown, held=batch.held, chunks=None).sum().backward()  # pyright: ignore
+    clip_errors(model, *shown, chunks=None).sum().backward()  # pyright: ignore
     assert found.grad is not None
     assert torch.equal(seen[0][batch.held, :, 0], batch.latents[batch.held, :, 0])
     silent = found.grad.abs().amax((1, 3, 4)) == 0  # B T
@@ -135,13 +143,12 @@ def test_each_clip_counts_the_same_with_and_without_a_clean_frame() -> None:
     """The mean is over the frames that are learned, not over all."""
     latents = torch.zeros(2, 4, 5, 3, 3)
     noise = torch.ones_like(latents)
-    held = torch.tensor([True, False])
     t = torch.full((2, 5), 0.5)
+    t[0, 0] = 0
     shown = (latents, noise, t, torch.zeros(0), torch.zeros(0))
     errors = clip_errors(
         lambda noisy, *rest, chunks: torch.zeros_like(noisy),  # pyright: ignore[reportArgumentType]
         *shown,
-        held=held,
         chunks=None,
     )
     assert errors.tolist() == [1.0, 1.0]
@@ -181,10 +188,24 @@ def test_shares_of_the_samples_have_clean_chunks_before_the_last_or_it_as_the_an
     assert isinstance(batch.latents, Tensor)
     found = torch.zeros_like(batch.latents, requires_grad=True)
     shown = (batch.latents, batch.noise, batch.t, torch.zeros(0), torch.zeros(0))
-    errors = clip_errors(lambda *_, chunks: found, *shown, held=batch.held, chunks=batch.chunks)  # pyright: ignore
+    errors = clip_errors(lambda *_, chunks: found, *shown, chunks=batch.chunks)  # pyright: ignore
     errors.sum().backward()
     assert found.grad is not None
     assert torch.equal(found.grad.abs().amax((1, 3, 4)) == 0, batch.t == 0)
+
+
+def test_runs_that_have_begun_go_on_with_the_same_samples() -> None:
+    """A step draws its own number, two of each sample, then times of chunks in the order of the mixing."""
+    objective = make(CHUNKED, frames=7)
+    batch = objective.batch(6, WHOLE)
+    generator = step_generator(further_seed(objective.seed, MIXING), 6)
+    _, *of_samples = torch.rand(13, generator=generator, dtype=torch.float32)
+    held, alike = (torch.stack(of_samples).view(2, 6) < torch.tensor([[0.5], [0.3]])).unbind()
+    times = sample_chunk_times(6, 3, objective.shift, generator)
+    assert torch.equal(batch.held, held)
+    assert 0 < alike.sum() < 6
+    assert torch.equal(batch.t[~alike, 6], times[~alike, 2])
+    assert (batch.t[alike, 1] == batch.t[alike, 6]).all()
 
 
 def test_a_share_of_the_steps_is_in_chunks_on_every_part() -> None:

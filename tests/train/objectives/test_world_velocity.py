@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sanakit.errors import SettingsError, WeightsError
+from sanakit.flow.chunk_times import mix_chunk_times
 from sanakit.flow.schedule import sample_training_times
 from sanakit.models.gemma2 import Gemma2
 from sanakit.models.world.camera import camera_inputs, inverse_pose, ray_frames
@@ -134,7 +135,7 @@ def derived(objective: WorldObjective, batch: WorldBatch, step: int) -> Tensor:
             plucker=seen.plucker[None].double(),
             chunks=batch.chunks,
         )[0]
-        learned = [k for k in range(LATENTS) if batch.learned[i, k]]
+        learned = [k for k in range(LATENTS) if t[k] > 0]
         errors = [(v[:, k] - (noise[:, k] - x0[:, k])).square().mean() for k in learned]
         losses.append(torch.stack(errors).mean())
     return torch.stack(losses).mean()
@@ -192,33 +193,30 @@ def test_each_way_has_the_times_of_its_name(way: str) -> None:
     elif way == "clean":
         assert (first == 0).all()
         assert (last > 0).all()
-        assert torch.equal(batch.learned, torch.tensor([0.0, 0, 0, 1, 1]).expand(6, 5))
     else:
         assert (first[:, 0] <= last[:, 0]).all()
         assert (first[:, 0] < last[:, 0]).any()
     if way != "clean":
-        assert (batch.learned == 1).all()
+        assert (batch.t > 0).all()
 
 
 def test_the_last_chunk_has_the_drawn_time() -> None:
     """Its median over many samples is that of training times; "incremental" is noisier at the end."""
-    objective = make(only("last"))
-    many = Part(0, 800, 800)
-    generator = torch.Generator().manual_seed(0)
-    way = torch.zeros(many.total)
-    last = objective._times(many.total, [3, 2], way, generator)[0][:, -1]
-    rising = make(only("incremental"))._times(many.total, [3, 2], way, generator)[0][:, -1]
-    drawn = sample_training_times(many.total, 3.0, torch.Generator().manual_seed(1))
+    which, generator = torch.zeros(800), torch.Generator().manual_seed(0)
+    last, rising = (
+        mix_chunk_times(which, 2, 3.0, generator, only(way).ways.items())[:, -1]
+        for way in ("last", "incremental")
+    )
+    drawn = sample_training_times(len(which), 3.0, torch.Generator().manual_seed(1))
     assert float(last.median()) == pytest.approx(float(drawn.median()), abs=0.04)
     assert float(rising.median()) > float(last.median()) + 0.04
 
 
 def test_ways_come_in_their_shares() -> None:
-    objective = make(WorldMixing(chunk=2))
-    way = torch.rand(1000, generator=torch.Generator().manual_seed(0))
-    times, learned = objective._times(1000, [3, 2], way, torch.Generator().manual_seed(1))
-    assert float(times[:, 0].isnan().float().mean()) == pytest.approx(PUBLISHED["same"], abs=0.04)
-    assert float((learned[:, 0] == 0).float().mean()) == pytest.approx(PUBLISHED["clean"], abs=0.04)
+    objective = make(WorldMixing(held=0.0, chunk=2))
+    t = torch.cat([objective.batch(step, WHOLE).t for step in range(150)])
+    assert float((t[:, 0] == t[:, -1]).float().mean()) == pytest.approx(PUBLISHED["same"], abs=0.04)
+    assert float((t[:, 0] == 0).float().mean()) == pytest.approx(PUBLISHED["clean"], abs=0.04)
 
 
 def test_clean_frames_are_seen_clean_and_have_no_gradient() -> None:
@@ -236,12 +234,12 @@ def test_clean_frames_are_seen_clean_and_have_no_gradient() -> None:
     objective.errors(batch, latents, text, mask).sum().backward()
     assert found.grad is not None
     silent = found.grad.abs().amax((1, 3, 4)) == 0
-    assert torch.equal(silent, batch.learned == 0)
+    assert torch.equal(silent, batch.t == 0)
     clean = (batch.t == 0)[:, None, :, None, None].expand_as(latents)
     assert clean.any()
     assert not clean.all()
     assert torch.equal(seen[0][clean], latents[clean])
-    held = batch.learned[:, 0] == 0
+    held = batch.t[:, 0] == 0
     assert 0 < held.sum() < 6
 
 
@@ -249,7 +247,7 @@ def test_a_batch_is_the_same_however_it_is_cut() -> None:
     objective = make()
     whole = objective.batch(4, WHOLE)
     parts = [objective.batch(4, part) for part in split(6, Share(), 4)]
-    for name in ("t", "noise", "learned"):
+    for name in ("t", "noise"):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
     assert torch.equal(torch.cat([part.inputs.plucker for part in parts]), whole.inputs.plucker)
     total = sum(objective.loss(part).item() for part in parts)

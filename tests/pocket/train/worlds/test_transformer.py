@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+import sanakit.images.image
 from sanakit import World
 from sanakit.errors import DataError
 from sanakit.models.video.wan_vae import WanVAE
@@ -25,7 +26,7 @@ from sanakit.train.objectives.world_velocity import WorldObjective
 from sanakit.train.run import averaged_weights, run_recipe
 from sanakit.weights import save_autoencoder
 from tests.pipelines.video.tiny import AUTOENCODER
-from tests.pocket.data.worlds.toy import build_toy_worlds
+from tests.pocket.data.worlds.toy import SIDE, build_toy_worlds
 
 NAME = "pocket-world"
 
@@ -53,8 +54,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.thorough
 def test_the_recipe_trains_resumes_exactly_and_its_result_is_walked_through(
-    places: tuple[Path, Path], tmp_path: Path
+    places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sanakit.images.image, "MIN_SIDE", SIDE)  # of what is drawn: 64 px would take longer
     data, vae = places
     more = {"autoencoder": str(vae)}
 

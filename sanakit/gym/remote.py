@@ -85,6 +85,10 @@ class RemoteWorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._frame: np.ndarray | None = None
         self._chunks = 0
         told = self._enter(0)
+        most = (told["most_frames"] - 1) // told["chunk_frames"]
+        if max_chunks > most:
+            self.close()
+            whole_number("max_chunks", max_chunks, 1, most)
         self.metadata = {**self.metadata, "render_fps": told["fps"]}
         self.observation_space = spaces.Box(0, 255, (told["height"], told["width"], 3), np.uint8)
         self.action_space = spaces.MultiBinary(len(KEYS))

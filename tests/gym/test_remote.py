@@ -105,11 +105,21 @@ def test_the_servers_words_are_the_errors(address: str, image: Path) -> None:
     with pytest.raises(SettingsError, match="Unknown field 'weather'"):
         RemoteWorldEnv(address, image, weather="rain")
     env = RemoteWorldEnv(address, image, fov=60)
-    env._walk = {"id": "walk_of_nobody"}
+    walk, env._walk = env._walk, {"id": "walk_of_nobody"}
     with pytest.raises(SettingsError, match="There is no such walk"):
         env.step(held_keys("w"))
     with pytest.raises(SettingsError, match="1 walks are under way"):
         RemoteWorldEnv(address, image, fov=60)
+    env._walk = walk
+    env.close()
+
+
+def test_an_episode_ends_before_the_models_positions_do(address: str, folder: Path, image: Path) -> None:
+    most = (World.from_pretrained(folder, device="cpu").spec.max_positions - 1) // 1  # latents a chunk
+    for _ in range(2):  # the walk that was entered is given back
+        with pytest.raises(SettingsError, match=f"max_chunks = {most + 1}.* {most}"):
+            RemoteWorldEnv(address, image, fov=60, max_chunks=most + 1)
+    RemoteWorldEnv(address, image, fov=60, max_chunks=most).close()
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from sanakit.pipelines.denoise import Batch
 from sanakit.pipelines.memory import parse_budget
 from sanakit.pipelines.video.in_chunks import ClipChunk
 from sanakit.pipelines.video.loading import load_parts
-from sanakit.pipelines.video.memory import ClipPlanner
+from sanakit.pipelines.video.memory import ClipPlan, ClipPlanner
 from sanakit.pipelines.video.request import VideoSpec
 from sanakit.pipelines.video.result import ClipOutput, ClipResult, ClipStep, clips_of
 from sanakit.pipelines.video.staggered import StaggeredClip
@@ -218,6 +218,10 @@ class World(Loaded):
         frames = self.spec.rule.frames(1 + self.settings.chunks.length)
         still = torch.eye(4, dtype=torch.float64).expand(frames, 4, 4)  # for the size of a chunk alone
         return self.checked(image, prompt, negative_prompt, **{"path": still, **settings})
+
+    def plan(self, request: WorldRequest) -> ClipPlan:
+        """Return how the work of a request fits in memory. Raises MemoryLimitError where it does not."""
+        return self._along(request).plan(request.clip)
 
     def check_streams(self) -> None:
         """Raise SettingsError for weights that draw whole clips."""

@@ -19,7 +19,8 @@ from sanakit.pipelines.upscale.redraw import DETAILED, Enlargement, plan_enlarge
 def enlargement_of(spec: ModelSpec, image: Image.Image, made: Metadata, factor: float) -> Enlargement:
     """Check how an image is enlarged, by its own prompt and seed. made: its settings.
 
-    factor: of its sides, above 1, up to 8. Raises SettingsError for that or too many pixels.
+    spec: of the model that redraws it, with the adapters for that. factor: of its sides, above 1, up to 8.
+    Raises SettingsError for that or too many pixels.
     """
     negative = "" if spec.guidance_embed else str(made.get("negative_prompt", ""))  # of Sprint models: none
     plan = plan_enlargement(
@@ -34,6 +35,8 @@ def enlargement_of(spec: ModelSpec, image: Image.Image, made: Metadata, factor: 
     (planned,) = plan.result.metadata
     kept = {name: planned[name] for name in ("upscale", "upscale_strength")}
     kept["upscale"] = factor * float(made.get("upscale", 1.0))  # enlarged before
+    if made.get("model") != spec.settings.name:
+        kept["upscale_model"] = spec.settings.name
     told = [_note(spec, image, factor) for _ in plan.result.warnings]
     return replace(plan, result=replace(plan.result, metadata=[{**made, **kept}], warnings=told))
 

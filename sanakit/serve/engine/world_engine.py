@@ -29,7 +29,7 @@ from sanakit.images.image import Metadata, encode
 from sanakit.images.opening import flatten
 from sanakit.pipelines.memory import parse_budget
 from sanakit.pipelines.video.request import VideoSpec
-from sanakit.pipelines.world.request import check_world_request, lens_of
+from sanakit.pipelines.world.request import FOV, check_world_request, lens_of
 from sanakit.pipelines.world.world import World, WorldDrawSettings
 from sanakit.serve.engine.recording import Recording
 from sanakit.serve.engine.ticket import Failed, Finished, Stepped
@@ -52,9 +52,10 @@ class WorldEngine:
     """Draws the walks of many callers, chunk after chunk.
 
     model: folder or Hub repository of a world model with streaming weights. taken: names of models that are
-    served beside it. device, dtype, memory: as for `World.from_pretrained`. max_walks: at a time. kept:
-    moments of each that keep their state. idle: seconds after which an unused walk ends. folder: for frames
-    of walks. prompt_filter, image_filter: as for `Engine`; every frame is looked at.
+    served beside it. device, dtype, memory: as for `World.from_pretrained`; a walk that does not fit fails
+    with MemoryLimitError when it is entered. max_walks: at a time. kept: moments of each that keep their
+    state. idle: seconds after which an unused walk ends. folder: for frames of walks. prompt_filter,
+    image_filter: as for `Engine`; every frame is looked at.
     Raises the errors of a model's settings, and SettingsError for weights that draw whole clips.
     """
 
@@ -102,8 +103,10 @@ class WorldEngine:
         return self._thread.is_alive() and not self._closing
 
     def start(self) -> None:
-        """Load the model and start to draw."""
+        """Load the model and start to draw. MemoryLimitError: a walk of its own size is too much already."""
         self._world = World.from_pretrained(self._path, **self._placed)
+        own = self.spec.settings.shared
+        self._world.plan(self.check(Image.new("RGB", (own.width, own.height)), fov=FOV).checked)
         log.info("world model %s is loaded", self.name)
         self._thread.start()
 

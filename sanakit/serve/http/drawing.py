@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Request as HTTPRequest
@@ -98,8 +99,9 @@ class Drawing:
             assert isinstance(image, Image)  # of the output "pil"
 
             def plan(image: Image = image, made: Metadata = made) -> Enlargement:
+                spec = replace(engine.specs[str(made["model"])], adapters=str(made.get("adapters", "")))
                 with engine.decoding.turn(round(image.width * image.height * factor * factor)):
-                    return enlargement_of(engine.specs[str(made["model"])], image, made, factor)
+                    return enlargement_of(spec, image, made, factor)
 
             planned = await loop.run_in_executor(engine.decoding.threads, plan)
             if planned.request is None:

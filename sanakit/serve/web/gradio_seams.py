@@ -96,7 +96,8 @@ class Blocks(gr.Blocks):
             raise gr.Error("Files of other hosts are not fetched: upload the file.", print_exception=False)
         for field, value in zip(block_fn.inputs, inputs, strict=False):
             if isinstance(field, gr.Number | gr.Slider):
-                _check_number(field, value)
+                # An event may have moved its ends for this visitor alone.
+                _check_number(field if state is None else state.get(field._id, field), value)
         found = await super().preprocess_data(block_fn, inputs, state, explicit_call)
         for place, (field, value) in enumerate(zip(block_fn.inputs, found, strict=True)):
             of_text = isinstance(field, gr.Textbox | gr.Radio | gr.Dropdown | gr.File)

@@ -45,6 +45,7 @@ from sanakit.serve.web.parts import (
 from sanakit.serve.web.settings import (
     CUSTOM,
     Wish,
+    chosen_seed,
     drawn_by,
     parse_whole,
     sizes,
@@ -174,9 +175,7 @@ class Page:
     def _wish(self, mode: str, keep_seed: bool, drawn_seed: str, values: tuple) -> tuple[Wish, Edit | None]:
         """Return the controls' values, in the order of `_tie_panel`. Raises SanaError."""
         model, prompt, style, negative, width, height, steps, scale, kind, solver, seed, count, *rest = values
-        seed = (seed or "").strip()
         images = 8 + len(self.steering.inputs)  # behind the switch of weights and the seven of the editor
-        wanted = seed and (keep_seed or seed != drawn_seed)  # what was typed a moment ago is not ticked yet
         wish = Wish(
             model=model,
             prompt=prompt or "",
@@ -188,7 +187,7 @@ class Page:
             guidance=scale,
             guidance_kind=kind or "",
             solver=solver,
-            seed=seed if wanted else str(secrets.randbelow(2**32)),
+            seed=chosen_seed(seed, keep_seed, drawn_seed),
             num_images=parse_whole("number of images", count),
             prompt_weights=bool(rest[0]),
             control=control_of(rest[8:images]),

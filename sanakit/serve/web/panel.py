@@ -226,6 +226,14 @@ def make_strengths(
     return steps, guidance
 
 
+def reaching(slider: gr.Slider, value: float) -> Any:
+    """Return the change that sets a slider; one with ends further apart where the value lies beyond them."""
+    if slider.minimum <= value <= slider.maximum:
+        return value
+    ends = min(slider.minimum, value), max(slider.maximum, value)
+    return gr.update(value=value, minimum=ends[0], maximum=ends[1])
+
+
 def offered_by(spec: ModelSpec, panel: Panel) -> dict[Any, Any]:
     """Return the changes of a panel that offer a model's own examples, styles and sizes, and its defaults."""
     own, choices, prompts = spec.settings, size_choices(spec), examples(spec)
@@ -262,12 +270,10 @@ def restored_from(metadata: Metadata, spec: ModelSpec, panel: Panel) -> dict[Any
         panel.sides: gr.update(visible=choice == CUSTOM and "strength" not in metadata),
         panel.width: size[0],
         panel.height: size[1],
-        panel.steps: metadata["steps"],
-        panel.guidance: metadata.get("guidance", 1.0),
+        panel.steps: reaching(panel.steps, int(metadata["steps"])),
+        panel.guidance: reaching(panel.guidance, float(metadata.get("guidance", 1.0))),
         panel.guidance_kind: metadata.get("guidance_kind", str(PLAIN)),
-        panel.solver: gr.update(
-            choices=solvers(spec), value=solver if solver in solvers(spec) else spec.settings.solver
-        ),
+        panel.solver: gr.update(choices=solvers(spec), value=solver),
         panel.seed: str(metadata.get("seed", "")),
         panel.keep_seed: "seed" in metadata,
         panel.num_images: 1,

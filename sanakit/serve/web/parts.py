@@ -149,6 +149,30 @@ def check_layers(editor: gr.ImageEditor, turns: DecodingTurns) -> None:
     editor.convert_and_format_image = _in_turn(turns, _checked_layer)
 
 
+def make_first_frame(turns: DecodingTurns, elem_id: str, *, height: int, fullscreen: bool) -> gr.ImageEditor:
+    """Lay out the field of the image that a clip or a walk begins with. height: in pixels.
+
+    fullscreen: whether it has a button for that.
+    """
+    image = gr.ImageEditor(
+        label="First frame",
+        type="pil",
+        image_mode="RGBA",
+        format="png",
+        sources=["upload", "clipboard"],
+        transforms=(),
+        layers=False,
+        brush=False,
+        eraser=False,
+        elem_id=elem_id,
+        height=height,
+        placeholder="Drop an image here, or choose one",
+        buttons=["fullscreen"] if fullscreen else [],
+    )
+    check_layers(image, turns)
+    return image
+
+
 def make_stage() -> DrawingArea:
     """Lay out the place where images are drawn."""
     with gr.Column(elem_id="stage-column") as column:

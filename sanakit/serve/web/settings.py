@@ -7,6 +7,7 @@ nothing here knows Gradio or the engine.
 from __future__ import annotations
 
 import math
+import secrets
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -162,6 +163,15 @@ def _shape(width: int, height: int) -> str:
     return min(_RATIOS, key=lambda name: abs(math.log(width / height * _RATIOS[name][1] / _RATIOS[name][0])))
 
 
+def chosen_seed(typed: str | None, keep: bool, drawn: str) -> str:
+    """Return the seed of a drawing: the typed one if it is kept or new since the last drawing, else random.
+
+    drawn: the seed of the last drawing.
+    """
+    seed = (typed or "").strip()
+    return seed if seed and (keep or seed != drawn) else str(secrets.randbelow(2**32))
+
+
 def parse_seed(text: str) -> int | None:
     """Return the seed that was typed; None where none was. Raises SettingsError."""
     text = text.strip()
@@ -219,6 +229,7 @@ def command_line(metadata: Metadata) -> str:
         given += (
             [f"--upscale-strength={metadata['upscale_strength']}"] if "upscale_strength" in metadata else []
         )
+        given += [f"--upscale-model={metadata['upscale_model']}"] if "upscale_model" in metadata else []
     words = ["edit", SOURCE] if edited else ["generate"]
     arguments = [*given, "--", prompt] if prompt.startswith("-") else [prompt, *given]
     then = f"  # then it was enlarged {larger:g} times" if larger and edited else ""

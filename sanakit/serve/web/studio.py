@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
@@ -182,16 +182,20 @@ class Studio:
         return self._drawings.is_drawing(session)
 
     def enlarge(
-        self, session: str, room: str, model: str, name: str, factor: float
+        self, session: str, room: str, model: str, name: str, factor: float, adapters: Mapping[str, float]
     ) -> AsyncGenerator[View, None]:
-        """Enlarge an image of a room's, as `TabDrawings.follow` does. factor: of its sides."""
+        """Enlarge an image of a room's, as `TabDrawings.follow` does.
+
+        factor: of its sides. adapters: weights by name, of those that the model redraws it with.
+        """
         plans: list[Enlargement] = []
 
         def submit(on_event: Callable[[Event | ClipEvent], None]) -> AcceptedRequest[Result]:
             file, made = self.history.file(room, name), self.history.metadata(room, name)
             width, height = header_size(file)
             with self.engine.decoding.turn(round(width * height * (1 + factor * factor))):
-                plan = enlargement_of(self.engine.specs[model], open_image(file, "The image"), made, factor)
+                spec = self.engine.residence.adapted(model, adapters)
+                plan = enlargement_of(spec, open_image(file, "The image"), made, factor)
             plans.append(plan)
             if plan.request is not None:
                 previews = self.engine.image_filter is None

@@ -91,10 +91,10 @@ JS = """
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); press("draw"); }
     else if (event.key === "Escape") press("cancel");
   }, true);
-  const tell = (id, what, value) => {  // what Gradio has no words for
+  const tell = (id, what, value, tries = 300) => {  // what Gradio has no words for; a page has not every tab
     const found = document.getElementById(id);
     if (found) found.setAttribute(what, value);
-    else setTimeout(tell, 100, id, what, value);
+    else if (tries) setTimeout(tell, 100, id, what, value, tries - 1);
   };
   for (const id of ["dice", "video-dice"]) tell(id, "aria-label", "Roll a new seed");
   tell("shade", "aria-label", "Light or dark");

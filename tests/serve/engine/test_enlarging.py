@@ -47,6 +47,8 @@ def test_lanczos_alone_is_told_and_needs_no_request(engine: Engine) -> None:
     assert plan.result.warnings == [
         "Lanczos enlarged it alone, as pocket did not learn to draw 96x96: a model of 2K or 4K draws detail."
     ]
+    (others,) = enlargement_of(engine.specs["pocket"], IMAGE, MADE | {"model": "gone"}, 2).result.metadata
+    assert (others["model"], others["upscale_model"]) == ("gone", "pocket")
     with pytest.raises(SettingsError, match="above 1 and up to 8"):
         enlargement_of(engine.specs["pocket"], IMAGE, MADE, 9)
 

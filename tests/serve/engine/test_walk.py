@@ -45,6 +45,15 @@ def test_two_branches_are_the_same_bits_whether_their_state_was_kept_or_is_drawn
     assert go(world_engine, other, 0, "w-8,d-8")[8:] == right
 
 
+def test_several_states_are_drawn_again_in_their_order(world_engine: WorldEngine) -> None:
+    walk = enter(world_engine)
+    go(world_engine, walk, 0, "w-8,a-8,d-8")
+    usual = go(world_engine, walk, 3, "w-8")
+    walk._kept.clear()
+    assert go(world_engine, walk, 3, "w-8") == usual
+    assert walk.kept == [3, 5]
+
+
 def test_another_seed_is_another_future_which_a_later_state_comes_from(world_engine: WorldEngine) -> None:
     walk = enter(world_engine)
     usual = go(world_engine, walk, 0, "w-8")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from sanakit.errors import BusyError, ClosedError, NumericsError, RefusedError, StoppedError
+from sanakit.errors import BusyError, ClosedError, MemoryLimitError, NumericsError, RefusedError, StoppedError
 from sanakit.pipelines.world.live import LiveWorld
 from sanakit.serve.engine.world_engine import WorldEngine
 from tests.serve.engine.walking import WAIT, enter, go, recorded
@@ -56,6 +56,13 @@ def test_a_walk_that_nobody_uses_ends_unless_it_moves(make) -> None:
     with pytest.raises(StoppedError, match="has ended"):
         recorded(walk, 0)
     assert engine.find(other.id, None) is other
+
+
+def test_a_memory_limit_holds_for_walks(make) -> None:
+    with pytest.raises(MemoryLimitError, match="9 frames of 64x64 px do not fit in 1 MB"):
+        make(memory="1MB")
+    engine = make(memory="64GB")
+    assert engine.find(enter(engine).id, None) is not None
 
 
 def test_an_ended_walk_is_given_back_while_it_is_drawn(world_engine, monkeypatch) -> None:

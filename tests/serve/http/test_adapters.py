@@ -14,6 +14,7 @@ from PIL import Image
 
 from sanakit.adapters.describe import known_models
 from sanakit.adapters.save import save_adapter
+from sanakit.pipelines.upscale import redraw
 from sanakit.serve.engine.engine import Engine
 from tests.adapters.loras import lora
 
@@ -55,6 +56,20 @@ def test_a_request_chooses_among_the_servers_adapters(parts: Any) -> None:
     assert picture(parts.draw(**WORDS, adapters={"ink": 0}))[0] == plain
     assert picture(parts.draw(**WORDS, adapters={}))[0] == plain
     assert picture(parts.draw(**WORDS, adapters=None))[0] == plain
+
+
+def test_an_image_is_enlarged_with_the_adapters_it_was_drawn_with(parts: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(redraw, "redraws", lambda spec, size: True)
+    asked, submit = [], parts.engine.submit
+
+    def watched(request: Any, *others: Any, **more: Any) -> Any:
+        asked.append(request.metadata[0].get("adapters", ""))
+        return submit(request, *others, **more)
+
+    monkeypatch.setattr(parts.engine, "submit", watched)
+    _, used = picture(parts.draw(**WORDS, adapters={"ink": 0.5}, upscale=2))
+    assert [json.loads(one) for one in asked] == [used, used]
+    assert used[0]["name"] == "ink"
 
 
 @pytest.mark.parametrize(

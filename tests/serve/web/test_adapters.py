@@ -17,6 +17,7 @@ from PIL import Image
 from sanakit.adapters.attach import Use, recorded, recorded_weights
 from sanakit.adapters.save import save_adapter
 from sanakit.errors import SettingsError
+from sanakit.pipelines.upscale import redraw
 from sanakit.serve.engine.engine import Engine
 from tests.adapters.loras import SANA, lora
 from tests.pipelines.conftest import SPRINT, save
@@ -25,9 +26,10 @@ gradio = pytest.importorskip("gradio")
 
 from sanakit.serve.web.adapters import make_adapters  # noqa: E402
 from sanakit.serve.web.history import SHARED, History  # noqa: E402
+from sanakit.serve.web.kept.again import DrawnAgain  # noqa: E402
 from sanakit.serve.web.mount import add_page  # noqa: E402
 from sanakit.serve.web.page import CREATE, EDIT, Page  # noqa: E402
-from tests.serve.web.drawing import METADATA  # noqa: E402
+from tests.serve.web.drawing import METADATA, all_of  # noqa: E402
 from tests.serve.web.test_endpoints import Program  # noqa: E402
 
 VISITOR: Any = SimpleNamespace(session_hash="tab-1", username=None)
@@ -136,6 +138,22 @@ def test_settings_of_an_image_bring_its_adapters_back(page: Page, monkeypatch: p
     assert [note.partition(",")[0] for note in told] == [
         *("It was drawn with &lt;ink&gt;.pt at 0.3", "It was drawn with loud.pt at 3"),
     ]
+
+
+def test_an_image_is_enlarged_with_its_own_adapters(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    (name,) = draw(page, 0.8, 0, 0)[0]
+    monkeypatch.setattr(redraw, "redraws", lambda spec, size: True)
+    asked, submit = [], page.engine.submit
+
+    def watched(request: Any, *others: Any, **more: Any) -> Any:
+        asked.append(recorded_weights(str(request.metadata[0].get("adapters", ""))))
+        return submit(request, *others, **more)
+
+    monkeypatch.setattr(page.engine, "submit", watched)
+    again = DrawnAgain(page.engine, page.showing, page.adapters)
+    (larger,) = all_of(again.enlarge(VISITOR, CREATE, name, "tiny-sprint"))[-1][page.stage.names]
+    assert asked == [{"ink": 0.8}]
+    assert page.history.metadata(SHARED, larger)["upscale_strength"] == redraw.STRENGTH
 
 
 def test_a_page_without_adapters_shows_nothing_of_it() -> None:

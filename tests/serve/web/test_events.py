@@ -60,6 +60,12 @@ def functions(client: TestClient) -> list[dict[str, Any]]:
     return client.get("/config").json()["dependencies"]
 
 
+def event_of(config: dict[str, Any], button: str) -> dict[str, Any]:
+    """The event of the button with an id."""
+    (trigger,) = (one["id"] for one in config["components"] if one["props"].get("elem_id") == button)
+    return next(one for one in config["dependencies"] if one["targets"][0][0] == trigger)
+
+
 def test_junk_in_any_event_prints_no_traceback(
     client: TestClient, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -108,7 +114,7 @@ def test_a_wrong_number_is_told_with_the_name_of_its_field(
 ) -> None:
     config = client.get("/config").json()
     components = {one["id"]: one["props"] for one in config["components"]}
-    draw = max(config["dependencies"], key=lambda one: len(one["inputs"]))
+    draw = event_of(config, "draw")
     data = [components[number].get("value") for number in draw["inputs"]]
     place = [components[number].get("label") for number in draw["inputs"]].index(label)
     end = send(client, fn_index=draw["id"], data=[*data[:place], value, *data[place + 1 :]])
@@ -120,7 +126,7 @@ def test_a_wrong_number_is_told_with_the_name_of_its_field(
 def test_what_an_untouched_page_sends_draws_an_image(client: TestClient) -> None:
     config = client.get("/config").json()
     components = {one["id"]: one["props"] for one in config["components"]}
-    draw = max(config["dependencies"], key=lambda one: len(one["inputs"]))
+    draw = event_of(config, "draw")
     data = [components[number].get("value") for number in draw["inputs"]]
     labels = [components[number].get("label") for number in draw["inputs"]]
     assert data[labels.index("What not to draw")] is None  # as a browser sends an untouched field
@@ -138,10 +144,10 @@ def test_each_event_of_an_untouched_page_is_understood_and_changes_nothing_to_an
     components = {one["id"]: one["props"] for one in client.get("/config").json()["components"]}
     understood = 0
     for function in functions(client):
-        trigger, event = function["targets"][0]
+        trigger, event = function["targets"][0]  # of the page as a whole, where it is loaded
         data = [components[number].get("value") for number in function["inputs"]]
         of_page = function["backend_fn"] and trigger is not None  # not of the browser alone, nor of programs
-        if not of_page or event == "select" or components[trigger].get("label") == "Try":
+        if not of_page or event == "select" or components.get(trigger, {}).get("label") == "Try":
             continue  # the last two are of something that was chosen first
         end = send(client, fn_index=function["id"], data=data, trigger_id=trigger)
         assert end is not None

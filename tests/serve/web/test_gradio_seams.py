@@ -46,6 +46,25 @@ def test_an_event_that_comes_by_http_goes_through_our_method(monkeypatch: pytest
     assert (answer.status_code, answer.json()["data"], seen) == (200, ["a fox"], [["a fox"]])
 
 
+def test_a_slider_whose_ends_an_event_moved_takes_what_lies_between_them() -> None:
+    with Blocks(analytics_enabled=False) as made:
+        steps = gr.Slider(1, 100, 20, label="Steps")
+        words, further = gr.Textbox(), gr.Button()
+        further.click(lambda: gr.update(value=150, maximum=150), None, steps)
+        words.change(lambda count: str(count), steps, words)
+    client = TestClient(gr.mount_gradio_app(FastAPI(), made, "/", ssr_mode=False))
+
+    def ask(number: int, data: list[Any], session: str = "one") -> Any:
+        asked = {"data": data, "fn_index": number, "session_hash": session}
+        return client.post("/gradio_api/run/predict", json=asked).json()
+
+    assert "from 1 to 100" in ask(1, [150])["error"]
+    ask(0, [])
+    assert ask(1, [150])["data"] == ["150"]
+    assert "from 1 to 150" in ask(1, [151])["error"]
+    assert "from 1 to 100" in ask(1, [150], "two")["error"], "another visitor's slider stays"
+
+
 def test_a_mounted_page_is_found_and_locked_while_it_runs() -> None:
     app = gr.mount_gradio_app(FastAPI(), blocks(), "/", ssr_mode=False)
     client, lock = TestClient(app), lock_of(app)

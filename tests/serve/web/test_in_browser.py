@@ -23,6 +23,7 @@ from PIL import Image
 from sanakit.images.image import read_metadata
 
 webdriver = pytest.importorskip("selenium.webdriver")
+from selenium.common.exceptions import ElementClickInterceptedException  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
@@ -93,7 +94,15 @@ class Visitor:
         found = self.wait(selector)
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
         WebDriverWait(self.driver, SLOW).until(lambda _: found.is_displayed() and found.is_enabled())
-        found.click()
+
+        def clicked() -> bool:
+            try:
+                found.click()
+            except ElementClickInterceptedException:  # Gradio covers the page while it loads
+                return False
+            return True
+
+        self.until(clicked)
 
     def type(self, selector: str, text: str) -> None:
         field = self.wait(selector)

@@ -218,6 +218,12 @@ def test_a_png_restores_its_settings_and_others_are_refused(page: Page, tmp_path
     again = page.restore_file(str(path), "pocket")
     assert [again[getattr(page.panel, name)] for name in others] == list(others.values())
     assert restored[page.panel.seed] == str(2**63 - 1)  # more digits than a browser's numbers hold
+    far = METADATA | {"steps": 150, "guidance": 0.5}
+    path.write_bytes(encode(Image.new("RGB", (256, 192)), "PNG", far))
+    beyond = page.restore_file(str(path), "pocket")
+    for name, end in {"steps": "maximum", "guidance": "minimum"}.items():
+        slider = beyond[getattr(page.panel, name)]
+        assert slider["value"] == slider[end] == far[name], "the slider reaches as far"
     path.write_bytes(encode(Image.new("RGB", (8, 8)), "PNG"))
     with pytest.raises(SettingsError, match="no settings"):
         page.restore_file(str(path), "pocket")

@@ -119,16 +119,17 @@ async def stream(service: Service, client: Request, move: Move) -> MoveStream:
         move.close()
         count_filtered(service, error)
         raise
-    content = kept_alive(_explained(service, client, first, events))
+    content = kept_alive(explained(service, client, events, first))
     return MoveStream(move, content, headers=HEADERS, media_type="text/event-stream")
 
 
-async def _explained(
-    service: Service, client: Request, first: bytes, events: AsyncIterator[bytes]
+async def explained(
+    service: Service, client: Request, events: AsyncIterator[bytes], first: bytes = b""
 ) -> AsyncIterator[bytes]:
-    """Yield events; an error behind the first goes the way of the events."""
+    """Yield events; an error goes the way of the events. first: one that was awaited before."""
     try:
-        yield first
+        if first:
+            yield first
         async for event in events:
             yield event
     except Exception as error:

@@ -30,7 +30,15 @@ from sanakit.serve.http.answers import WALK_BODY, answers, move_answer
 from sanakit.serve.http.failures import Failure, FailureError
 from sanakit.serve.http.service import Service, note_prompt
 from sanakit.serve.http.videos.content import content
-from sanakit.serve.http.worlds.moving import HEADERS, Move, count_filtered, replay, stream, take_turn
+from sanakit.serve.http.worlds.moving import (
+    HEADERS,
+    Move,
+    count_filtered,
+    explained,
+    replay,
+    stream,
+    take_turn,
+)
 from sanakit.serve.http.worlds.reading import read_walk
 from sanakit.serve.http.worlds.schema import (
     MomentList,
@@ -171,7 +179,8 @@ def walk_routes(service: Service, worlds: WorldEngine, tenancy: Tenancy) -> APIR
         """Replay a walk: send the frames from the image to a moment as they were recorded."""
         walk = find(client, walk_id)
         number = walk.check(walk.at if moment is None else moment).number
-        return StreamingResponse(replay(walk, number), headers=HEADERS, media_type="text/event-stream")
+        events = explained(service, client, replay(walk, number))
+        return StreamingResponse(events, headers=HEADERS, media_type="text/event-stream")
 
     @routes.get(
         "/{walk_id}/moments/{moment}/frame",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import gradio as gr
@@ -17,12 +15,12 @@ from sanakit.errors import SanaError
 from sanakit.images.image import save
 from sanakit.serve.web.grid.axes import MOST_TEXT, NOTHING, SETTINGS, Axis, cells_of, read_axis, recorded
 from sanakit.serve.web.grid.sheet import make_sheet
+from sanakit.serve.web.kept.downloads import Downloads
 from sanakit.serve.web.messages import tie
 from sanakit.serve.web.settings import Wish
 from sanakit.serve.web.stage.show import Showing, Updates
 from sanakit.serve.web.studio import Edit, View
 
-MOST_SHEETS = 4  # that lie ready to be downloaded
 _STEERED = "Control strength"  # needs a ControlNet
 
 
@@ -57,8 +55,7 @@ class Grid:
         wish: Callable[[str, bool, str, tuple], tuple[Wish, Edit | None]],
     ) -> None:
         self.showing, self.panel, self.area, self._wish = showing, panel, area, wish
-        self._folder = TemporaryDirectory(prefix="sana-grid-", dir=showing.drawings.history.folder)
-        self._sheets: list[Path] = []
+        self.sheets = Downloads("sana-grid-", showing.drawings.history.folder)
 
     def tie(self, asked: Sequence[Any]) -> None:
         """Tie the function to the button. asked: what a drawing takes."""
@@ -108,15 +105,8 @@ class Grid:
         history = self.showing.drawings.history
         # Copies of more images than the history keeps at once would be gone before the last is laid out.
         sheet = make_sheet([lambda name=name: history.read(room, name) for name in names], across, down)
-        folder = Path(self._folder.name) / secrets.token_hex(8)  # its name is not guessed by others
-        folder.mkdir(mode=0o700)
-        path = folder / "sanakit-grid.png"
-        save(sheet, path, {**history.about(room, names[0]), **recorded((across, down))})
-        self._sheets.append(path)
-        for old in self._sheets[:-MOST_SHEETS]:
-            old.unlink(missing_ok=True)
-            old.parent.rmdir()
-        self._sheets = self._sheets[-MOST_SHEETS:]
+        with self.sheets.added("sanakit-grid.png") as path:
+            save(sheet, path, {**history.about(room, names[0]), **recorded((across, down))})
         return path
 
 

@@ -60,7 +60,13 @@ class DrawnAgain:
         room = self.showing.drawings.room(visitor)
         metadata = await asyncio.to_thread(self.history.metadata, room, name)
         model, _ = drawn_by(metadata, self.engine.specs, model)
-        views = self.showing.drawings.enlarge(visitor, model, name, FACTOR)
+        adapters, notes = self.adapters.recorded(metadata, model)
+        if model != metadata["model"]:
+            own = str(metadata["model"])[:100]
+            notes.append(f"It was drawn by {own}, missing here; {model} enlarges it.")
+        for note in notes:
+            gr.Warning(escape(note))
+        views = self.showing.drawings.enlarge(visitor, model, name, FACTOR, adapters)
         async with aclosing(self.showing.show(visitor, mode, views)) as updates:
             async for update in updates:
                 yield update

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from html import escape
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import gradio as gr
@@ -16,6 +13,7 @@ from sanakit.errors import SettingsError
 from sanakit.serve.web.history import History
 from sanakit.serve.web.kept.archive import write_archive
 from sanakit.serve.web.kept.details import Details, make_details
+from sanakit.serve.web.kept.downloads import Downloads
 from sanakit.serve.web.kept.tiles import (
     CONFIRMED_JS,
     TICK_ALL_JS,
@@ -28,7 +26,6 @@ from sanakit.serve.web.kept.tiles import (
 from sanakit.serve.web.messages import tie
 
 PER_PAGE = 48  # images
-MOST_ARCHIVES = 4  # that lie ready to be downloaded
 NOTHING = '<div class="empty"><b>Nothing here yet</b><span>Your images are kept here.</span></div>'
 NOT_FOUND = '<div class="empty"><b>No image fits</b><span>Search for other words.</span></div>'
 DOWNLOAD_JS = "() => setTimeout(() => document.querySelector('#archive')?.click(), 300)"
@@ -61,8 +58,7 @@ class KeptGallery:
 
     def __init__(self, history: History, room: Callable[[gr.Request], str]) -> None:
         self.history, self.room = history, room
-        self._folder = TemporaryDirectory(prefix="sana-zip-", dir=history.folder)
-        self._archives: list[Path] = []
+        self.archives = Downloads("sana-zip-", history.folder)
 
     def lay_out(self) -> None:
         """Make the components inside the Blocks that are open, and tie them to the functions."""
@@ -133,15 +129,8 @@ class KeptGallery:
         """Write the ticked images into a ZIP file; without a tick all that the search finds."""
         room = self.room(visitor)
         chosen = ticked(names) or self.history.find(room, words, favourites=favourites)
-        folder = Path(self._folder.name) / secrets.token_hex(8)  # its name is not guessed by others
-        folder.mkdir(mode=0o700)
-        path = folder / "sanakit-images.zip"
-        count = write_archive(self.history, room, chosen, path)
-        self._archives.append(path)
-        for old in self._archives[:-MOST_ARCHIVES]:
-            old.unlink(missing_ok=True)
-            old.parent.rmdir()
-        self._archives = self._archives[-MOST_ARCHIVES:]
+        with self.archives.added("sanakit-images.zip") as path:
+            count = write_archive(self.history, room, chosen, path)
         label = f"Save {count} images, {path.stat().st_size / 1e6:.1f} MB"
         return {self.parts.archive: gr.update(value=str(path), label=label, visible=True)}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -77,10 +77,11 @@ class VisitorDrawings:
             del self._series[session]
 
     def enlarge(
-        self, visitor: gr.Request, model: str, name: str, factor: float
+        self, visitor: gr.Request, model: str, name: str, factor: float, adapters: Mapping[str, float]
     ) -> AsyncGenerator[View, None]:
         """Enlarge as `Studio.enlarge` does."""
-        views = self.studio.enlarge(visitor.session_hash or "", self.room(visitor), model, name, factor)
+        session, room = visitor.session_hash or "", self.room(visitor)
+        views = self.studio.enlarge(session, room, model, name, factor, adapters)
         return self._charged(visitor, views, 1)
 
     def is_drawing(self, visitor: gr.Request) -> bool:

@@ -63,10 +63,12 @@ class Showing:
                 elif view.state == "done":
                     yield {parts.images: gr.update(value=None, selected_index=None)}  # it else stays chosen
                     changes |= self._idle() | self.finished(self.drawings.room(visitor), view.names)
-                elif view.state == "stopped":  # what was seen last stays
-                    changes |= self._idle()
                 else:
-                    changes |= self._idle() | {parts.view: gr.update(visible=False)}
+                    changes |= self._idle()
+                    if view.names:  # of a series that ended early
+                        changes[parts.recent] = self.recent(self.drawings.room(visitor))
+                    if view.state != "stopped":  # then what was seen last stays
+                        changes[parts.view] = gr.update(visible=False)
                 yield changes
 
     def finished(self, room: str, names: list[str]) -> Updates:

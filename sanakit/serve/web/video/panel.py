@@ -22,8 +22,9 @@ from sanakit.serve.web.panel import (
     make_sides,
     make_strengths,
     make_weights,
+    reaching,
 )
-from sanakit.serve.web.parts import check_layers
+from sanakit.serve.web.parts import make_first_frame
 from sanakit.serve.web.settings import CUSTOM, example
 from sanakit.serve.web.video.settings import (
     SAMPLING,
@@ -107,22 +108,7 @@ def make_clip_panel(specs: dict[str, VideoSpec], turns: DecodingTurns) -> ClipPa
             sides, width, height = make_sides(own.shared, _IDS)
             seed, dice, keep_seed, drawn_seed = make_seed(_IDS)
             with gr.Accordion("Begin with an image", open=False, elem_id="video-begin"):
-                image = gr.ImageEditor(
-                    label="First frame",
-                    type="pil",
-                    image_mode="RGBA",
-                    format="png",
-                    sources=["upload", "clipboard"],
-                    transforms=(),
-                    layers=False,
-                    brush=False,
-                    eraser=False,
-                    elem_id="video-image",
-                    height=280,
-                    placeholder="Drop an image here, or choose one",
-                    buttons=["fullscreen"],
-                )
-                check_layers(image, turns)
+                image = make_first_frame(turns, "video-image", height=280, fullscreen=True)
             with gr.Accordion("More settings", open=False, elem_id="video-more"):
                 negative_prompt = make_negative(_IDS, own.negative_prompt, visible=sampled)
                 prompt_weights = make_weights(_IDS)
@@ -260,6 +246,9 @@ def clip_restored_from(metadata: Metadata, spec: VideoSpec, panel: ClipPanel) ->
     if not is_distilled(spec):
         told = {name: metadata[name] for name in SAMPLING if metadata.get(name) not in (None, FEW_STEP)}
         sampling = {"negative_prompt": "", "guidance_kind": str(PLAIN)} | told
+        for name in ("steps", "guidance"):
+            if name in told:
+                sampling[name] = reaching(getattr(panel, name), float(told[name]))
     return {
         panel.prompt: metadata["prompt"],
         panel.prompt_weights: bool(metadata.get("prompt_weights", False)),

@@ -22,7 +22,7 @@ from sanakit.serve.engine.clip_engine import ClipEngine
 from sanakit.serve.engine.decoding import DecodingTurns
 from sanakit.serve.web.history import History, room_of
 from sanakit.serve.web.messages import tie
-from sanakit.serve.web.settings import CUSTOM, parse_whole
+from sanakit.serve.web.settings import CUSTOM, chosen_seed, parse_whole
 from sanakit.serve.web.studio import View, charged
 from sanakit.serve.web.video.panel import (
     AS_IMAGE,
@@ -141,7 +141,7 @@ class VideoTab:
 
     def _wish(self, given: dict[str, Any]) -> ClipWish:
         """Return the controls' values. Raises SanaError."""
-        spec, seed = self.clips.spec(given["model"]), (given["seed"] or "").strip()
+        spec = self.clips.spec(given["model"])
         image, size = (given["image"] or {}).get("background"), given["size"]
         if size == AS_IMAGE and image is None:
             raise SettingsError("There is no image to take the shape of: choose a size, or an image.")
@@ -149,7 +149,6 @@ class VideoTab:
         if size != AS_IMAGE:
             typed = parse_whole("width", given["width"]), parse_whole("height", given["height"])
             sides = sides_of(spec, size) or typed
-        wanted = seed and (given["keep_seed"] or seed != given["drawn_seed"])  # typed a moment ago
         sampling = {} if is_distilled(spec) else {name: given[name] for name in SAMPLING}
         if sampling:
             sampling["steps"] = parse_whole("number of steps", sampling["steps"])
@@ -163,7 +162,7 @@ class VideoTab:
             height=sides[1],
             rate=given["rate"],
             motion=parse_whole("motion", given["motion"]),
-            seed=seed if wanted else str(secrets.randbelow(2**32)),
+            seed=chosen_seed(given["seed"], given["keep_seed"], given["drawn_seed"]),
             prompt_weights=bool(given["prompt_weights"]),
             **sampling,
         )

@@ -11,7 +11,7 @@ from sanakit.pipelines.video.request import VideoSpec
 from sanakit.pipelines.world.request import FOV, FOV_RANGE
 from sanakit.serve.engine.decoding import DecodingTurns
 from sanakit.serve.web.panel import make_negative, make_prompt, make_seed, make_strengths, make_weights
-from sanakit.serve.web.parts import check_layers
+from sanakit.serve.web.parts import make_first_frame
 from sanakit.serve.web.video.settings import is_distilled, video_sizes
 
 _IDS = "world-"  # begins the ids of this tab's components
@@ -48,22 +48,7 @@ def make_world(spec: VideoSpec, turns: DecodingTurns) -> WorldPanel:
     own, choices, sampled = spec.settings, list(video_sizes(spec)), not is_distilled(spec)
     with gr.Column(scale=4, min_width=320, elem_id="world-panel"):
         with gr.Column(elem_id="world-words"):
-            image = gr.ImageEditor(
-                label="First frame",
-                type="pil",
-                image_mode="RGBA",
-                format="png",
-                sources=["upload", "clipboard"],
-                transforms=(),
-                layers=False,
-                brush=False,
-                eraser=False,
-                elem_id="world-image",
-                height=240,
-                placeholder="Drop an image here, or choose one",
-                buttons=[],
-            )
-            check_layers(image, turns)
+            image = make_first_frame(turns, "world-image", height=240, fullscreen=False)
             prompt = make_prompt("an old harbour", _IDS)
             enter = gr.Button("Enter world", variant="primary", elem_id="world-enter")
             status = gr.HTML("", elem_id="world-status")

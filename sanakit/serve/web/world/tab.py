@@ -17,7 +17,7 @@ from sanakit.serve.engine.world_engine import WalkRequest, WorldEngine
 from sanakit.serve.http.worlds.schema import WalkReply
 from sanakit.serve.http.worlds.worlds_api import entered
 from sanakit.serve.web.messages import tie
-from sanakit.serve.web.settings import parse_seed, parse_whole
+from sanakit.serve.web.settings import chosen_seed, parse_seed, parse_whole
 from sanakit.serve.web.studio import View
 from sanakit.serve.web.video.settings import is_distilled, video_sizes
 from sanakit.serve.web.view import status_html
@@ -110,11 +110,10 @@ class WorldTab:
         image: Image.Image | None = (given["image"] or {}).get("background")
         if image is None:
             raise SettingsError("Choose an image to walk into: drop it on the field, or press its button.")
-        spec, seed = self.worlds.spec, (given["seed"] or "").strip()
+        spec = self.worlds.spec
         sides = video_sizes(spec).get(given["size"])
         if sides is None or given["keys"] not in DIALECTS:
             raise SettingsError("This size or these keys are not offered any more: reload the page.")
-        wanted = seed and (given["keep_seed"] or seed != given["drawn_seed"])  # typed a moment ago
         sampling: Any = {}
         if not is_distilled(spec):
             sampling = {
@@ -130,7 +129,7 @@ class WorldTab:
                 keys=DIALECTS[given["keys"]],
                 width=sides[0],
                 height=sides[1],
-                seed=parse_seed(seed if wanted else str(secrets.randbelow(2**32))),
+                seed=parse_seed(chosen_seed(given["seed"], given["keep_seed"], given["drawn_seed"])),
                 prompt_weights=bool(given["prompt_weights"]),
                 **sampling,
             )

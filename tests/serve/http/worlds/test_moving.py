@@ -65,6 +65,23 @@ def test_a_chunk_that_fails_is_a_status_at_first_and_an_event_later_and_is_not_c
     assert move(parts, walk, headers, keys="w").status_code == 200
 
 
+def test_a_replay_that_fails_ends_with_an_event(parts: Any, monkeypatch: Any) -> None:
+    walk = enter(parts)
+    recording = parts.worlds.find(walk["id"], None).recording
+    move(parts, walk, keys="w")
+    read = type(recording).read
+
+    def read_or_end(self: Any, number: int) -> bytes:
+        if number == 3:
+            recording.close()  # as when the walk is deleted meanwhile
+        return read(self, number)
+
+    monkeypatch.setattr(type(recording), "read", read_or_end)
+    events = parts.events(parts.client.get(f"/v1/worlds/{walk['id']}/frames"))
+    assert [name for name, _ in events] == ["world.frame"] * 3 + ["error"]
+    assert "This walk has ended" in events[-1][1]["error"]["message"]
+
+
 def test_a_frame_that_a_filter_refuses_is_not_sent_and_is_counted(parts: Any, monkeypatch: Any) -> None:
     walk = enter(parts)
 

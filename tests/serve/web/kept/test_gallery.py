@@ -13,6 +13,7 @@ gradio = pytest.importorskip("gradio")
 
 from sanakit.errors import SettingsError  # noqa: E402
 from sanakit.serve.web.history import SHARED, History  # noqa: E402
+from sanakit.serve.web.kept import downloads  # noqa: E402
 from sanakit.serve.web.kept import gallery as module  # noqa: E402
 from sanakit.serve.web.kept.gallery import PER_PAGE, KeptGallery  # noqa: E402
 from tests.serve.web.drawing import METADATA  # noqa: E402
@@ -87,7 +88,7 @@ def test_ticked_images_are_deleted_and_all_others_stay(gallery: KeptGallery, his
 def test_the_ticked_are_downloaded_or_else_all_that_the_search_finds(
     gallery: KeptGallery, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST_ARCHIVES", 2)
+    monkeypatch.setattr(downloads, "MOST_FILES", 2)
     apples, pears = kept(history, 2), kept(history, 1, "a pear")
     for ticks, words, expected in (
         (f'["{apples[0]}"]', "", [apples[0]]),
@@ -98,8 +99,8 @@ def test_the_ticked_are_downloaded_or_else_all_that_the_search_finds(
         with zipfile.ZipFile(made["value"]) as file:
             assert file.namelist() == expected
         assert f"{len(expected)} images" in made["label"]
-    assert len(gallery._archives) == 2
-    assert all(path.exists() for path in gallery._archives)
+    assert len(gallery.archives.files) == 2
+    assert all(path.exists() for path in gallery.archives.files)
 
 
 def test_a_page_of_many_images_opens_none_whole_and_reads_one_page_of_small_ones(

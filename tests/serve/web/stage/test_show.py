@@ -39,6 +39,20 @@ def test_a_second_drawing_of_a_tab_is_refused_while_the_first_goes_on(page: Page
     assert not page.drawings.is_drawing(VISITOR)
 
 
+def test_a_series_that_is_cancelled_shows_in_the_strip_what_was_drawn(page: Page) -> None:
+    async def cancelled() -> dict:
+        series = page.drawings.series(VISITOR, [small(), small(steps=900)])
+        update: dict = {}
+        async for update in page.showing.show(VISITOR, CREATE, series):
+            if "Image 2 of 2: Step" in update.get(page.stage.status, ""):
+                page.cancel(VISITOR)
+        return update
+
+    last = asyncio.run(cancelled())
+    assert "stopped" in last[page.stage.status]
+    assert last[page.stage.recent].count("<li>") == 1
+
+
 def test_several_images_are_a_grid_and_one_is_large(page: Page) -> None:
     one = all_of(page.draw(VISITOR, CREATE, True, "", *VALUES))[-1]
     assert (one[page.stage.images]["preview"], one[page.stage.images]["selected_index"]) == (True, 0)

@@ -148,7 +148,7 @@ def test_a_page_has_what_there_are_models_for(
     assert ({"draw", "editor", "overview"} <= ids, "draw" in ids) == (images, images)
     mode = next(one["props"] for one in config["components"] if one["props"].get("elem_id") == "mode")
     modes = [name for name, _ in mode["choices"]]
-    assert modes == (["Create", "Edit", "Gallery", "Video"] if images else ["Video"])
+    assert modes == (["Create", "Edit", "Gallery", "Live", "Video"] if images else ["Video"])
     assert mode["value"] == modes[0]
     assert set(info) == ({"/generate", "/edit"} if images else set())
 

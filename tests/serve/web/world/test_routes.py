@@ -63,6 +63,6 @@ def test_the_tab_is_there_only_where_a_world_is_served(make_parts: Any, world_en
         found = [one for one in blocks.blocks.values() if getattr(one, "elem_id", None) == "mode"]
         return [choice[0] for choice in found[0].choices]  # pyright: ignore[reportAttributeAccessIssue]
 
-    assert modes() == ["Create", "Edit", "Gallery"]
-    assert modes(worlds=world_engine) == ["Create", "Edit", "Gallery", "World"]
+    assert modes() == ["Create", "Edit", "Gallery", "Live"]
+    assert modes(worlds=world_engine) == ["Create", "Edit", "Gallery", "Live", "World"]
     assert modes(Engine([], device="cpu"), worlds=world_engine) == ["World"]

@@ -55,7 +55,7 @@ def test_streams_are_those_of_one_process(vae: WanVAE) -> None:
 
 @pytest.mark.parametrize(("given", "world"), [(iter, 3), (list, 3), (list, 2)])
 def test_clips_of_few_rows_are_decoded_whole(vae: WanVAE, given: type, world: int) -> None:
-    """For two processes, five rows are one too few: of the next resolution, four are there and five reached."""
+    """For two processes five rows are too few: of the next resolution, four are there and five reached."""
     pieces = normal(1, 4, 3, 5, 3).split([1, 2], dim=2)
     threads, wanted = Threads(world), torch.cat([*vae.decode_stream(pieces)], dim=2)
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from sanakit.errors import SettingsError
+
 Value = TypeVar("Value")
 
 
@@ -42,16 +44,26 @@ class Together:
         return str(training_device())
 
 
+def check_alone(what: str) -> None:
+    """Raise SettingsError where torchrun started several processes. what: the command or option."""
+    if _started() > 1:
+        raise SettingsError(f"{what} is for one process: start it without torchrun.")
+
+
 @contextmanager
 def together(work: str) -> Iterator[Together]:
     """Join the processes that torchrun started, for the length of a `with`; alone, nothing is imported.
 
     work: what they do, for the sentence with which all end when one fails, as `processes` does.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _started() == 1:
         yield Together()
         return
     from sanakit.train.distributed.parallel import processes
 
     with processes(work) as share:
         yield Together(share.rank, share.world)
+
+
+def _started() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))

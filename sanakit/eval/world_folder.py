@@ -1,8 +1,9 @@
 """Folders of true clips with their cameras: what worlds are measured against.
 
-NAME.mp4 (or any clip, or a folder of frames) lies beside NAME.json, the camera of every frame, as
-`sana world --camera` reads it; NAME.txt may say its prompt. Clips of one folder that begin with the same
-frame are one scene: its paths are told apart by what they show. A sentence names all that is left out.
+NAME.mp4 (or any clip, or a folder of frames) lies beside the camera of every frame: NAME.json, or a path as
+clips to train on have it (`camera_files.py`). NAME.txt may say its prompt. Clips of one folder that begin
+with the same frame are one scene: its paths are told apart by what they show. A sentence names all that is
+left out.
 Shapes: F frames, H W pixels.
 """
 
@@ -22,10 +23,14 @@ from sanakit.errors import DataError, SettingsError
 from sanakit.eval.clip_folder import PROMPT, FoundClip, digest, first_frame, list_clips, read_clip, shortened
 from sanakit.eval.metrics.similarity import psnr
 from sanakit.images.image import to_tensor
-from sanakit.pipelines.world.paths import CameraPath, read_path
+from sanakit.pipelines.world.camera_files import BESIDE, read_cameras
+from sanakit.pipelines.world.paths import CameraPath
 from sanakit.reading import read_text
 
-CAMERA = ".json"
+CAMERAS = (".json", *BESIDE)
+_COLMAP = [
+    f"{BESIDE[-1]}/{name}{end}" for name in ("cameras", "images", "points3D") for end in (".bin", ".txt")
+]
 SAME_FRAME = 30.0  # dB from which two first frames, each stored with losses, count as one
 _LENS = 1e-3  # pixels by which the lens of a clip may change
 
@@ -81,14 +86,14 @@ def list_scenes(place: str | Path) -> tuple[list[WorldScene], list[str]]:
 
     Raises DataError without a clip that has a camera, and for a damaged clip or camera.
     """
-    found, notes = list_clips(place, beside=(PROMPT, CAMERA))
-    without = [clip.name for clip in found if not _beside(clip, CAMERA).is_file()]
+    found, notes = list_clips(place, beside=(PROMPT, *CAMERAS, *_COLMAP))
+    without = [clip.name for clip in found if not _cameras(clip)]
     if len(without) == len(found):
         raise DataError(
-            f"{place} has no clip with a camera: write the poses of NAME.mp4 into NAME{CAMERA} beside it."
+            f"{place} has no clip with a camera: write the poses of NAME.mp4 into NAME{CAMERAS[0]} beside it."
         )
     if without:
-        notes.append(f"Not counted, for no camera (NAME{CAMERA}) beside them: {shortened(without)}.")
+        notes.append(f"Not counted, for no camera (NAME{CAMERAS[0]}) beside them: {shortened(without)}.")
     clips = [_with_camera(clip) for clip in found if clip.name not in without]
     folders: dict[Path, list[tuple[Tensor, list[WorldClip]]]] = defaultdict(list)
     for clip in clips:
@@ -117,11 +122,17 @@ def _beside(clip: FoundClip, suffix: str) -> Path:
     return clip.path.with_name(f"{Path(clip.stem).name}{suffix}")
 
 
+def _cameras(clip: FoundClip) -> list[Path]:
+    return [place for suffix in CAMERAS if (place := _beside(clip, suffix)).exists()]
+
+
 def _with_camera(clip: FoundClip) -> WorldClip:
     """Return a clip with its camera and prompt. Raises DataError for a camera that is not the clip's."""
-    file, facts = _beside(clip, CAMERA), clip.facts
+    (file, *others), facts = _cameras(clip), clip.facts
+    if others:
+        raise DataError(f"{clip.name} has two cameras, {file.name} and {others[0].name}: remove one.")
     try:
-        camera = read_path(file)
+        camera, _ = read_cameras(file, (facts.width, facts.height))
     except SettingsError as error:
         raise DataError(str(error)) from None
     if len(camera.poses) != facts.frames:

@@ -2,7 +2,8 @@
 
 Of each scene (`world_folder.py`) clips are drawn from its first frame, all with one noise, and compared by
 `metrics/obedience.py` and a judge of poses. Results of scenes are kept in `MEASURE.jsonl`, known by the
-clips, their cameras, the model's weights, the seed, and, for poses, by what the judge learned from.
+clips, their cameras, the model's weights and defaults, the seed, and, for poses, by what the judge learned
+from.
 Shapes: F frames, H W pixels.
 """
 
@@ -29,6 +30,7 @@ from sanakit.eval.world_measures import Draw, drawer, key_signs, revisit
 from sanakit.pipelines.memory import choose_device
 from sanakit.pipelines.world.request import covering
 from sanakit.pipelines.world.world import World
+from sanakit.weights.video.settings import VideoSettings
 
 JUDGED = "pose-judge"
 WORLD_MEASURES = ("path-retrieval", "path-psnr", "drift", "revisit", "key-signs", JUDGED)
@@ -125,6 +127,16 @@ class _Drawn:
         self.notes += [str(one.message) for one in caught]
 
 
+def drawn_by(weights: str, settings: VideoSettings) -> str:
+    """Return what tells the drawings of a model from others: its weights, and the defaults that it draws by.
+
+    weights: see `fingerprint_weights`, which leaves those out.
+    """
+    own = settings.shared
+    told = (own.width, own.height, own.steps, own.guidance, own.guidance_kind, own.solver, own.shift)
+    return f"{weights} {(*told, settings.negative_prompt, settings.chunks)}"
+
+
 def check_world_measures(names: Sequence[str], judging: bool) -> None:
     """Raise SettingsError for an unknown measure, or for a judge that is missing or not used."""
     for name in names:
@@ -151,7 +163,7 @@ def measure_worlds(
 ) -> tuple[dict[str, ClipFigures], list[str]]:
     """Measure a world model on scenes; return the figures by name, and what the user should know.
 
-    weights: tells the model from others, see `fingerprint_weights`. seed: of all noise. judging: for
+    weights: tells the model from others, see `drawn_by`. seed: of all noise. judging: for
     "pose-judge". folder: keeps results for later runs; None: keeps nothing.
     Raises SettingsError, DataError, and what drawing raises.
     """

@@ -10,7 +10,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from sanakit.cli.together import Together, together
+from sanakit.cli.together import Together, check_alone, together
+from sanakit.errors import SettingsError
 from sanakit.train.distributed import parallel
 from sanakit.train.parts import Share
 
@@ -51,3 +52,11 @@ def test_the_first_of_several_chooses_for_all(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv("LOCAL_RANK", "1")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         assert second.device("auto") == "cuda:1"
+
+
+def test_what_is_for_one_process_is_refused_for_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    check_alone("sana world")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingsError, match="sana world is for one process: start it without torchrun"):
+        check_alone("sana world")

@@ -14,6 +14,8 @@ from sanakit.errors import DataError
 from sanakit.eval.world_folder import inverted, list_scenes
 from sanakit.pipelines.world.actions import TURNING, action_poses
 from tests.eval.true_clips import LENS, PATHS, save_clip, save_scenes
+from tests.pipelines.world.test_colmap import write
+from tests.pipelines.world.test_realestate import lines
 
 
 def test_clips_that_begin_with_one_frame_are_one_scene(tmp_path: Path) -> None:
@@ -60,6 +62,24 @@ def test_clips_without_a_camera_and_other_files_are_named(tmp_path: Path) -> Non
         "Left out, as they are not clips: lonely.json.",
         "Not counted, for no camera (NAME.json) beside them: bare.",
     ]
+
+
+def test_cameras_may_lie_there_as_for_training(tmp_path: Path) -> None:
+    save_clip(tmp_path, "one", "wd-8")
+    (scene,), _ = list_scenes(tmp_path)
+    wanted, lens = scene.clips[0].camera, scene.clips[0].lens.tolist()
+    (tmp_path / "one.json").rename(tmp_path / "one.cameras.json")
+    (again,), _ = list_scenes(tmp_path)
+    assert again.key == scene.key
+    (tmp_path / "one.cameras.json").unlink()
+    write(tmp_path / "one.cameras", wanted.poses, numbers=tuple(lens), size=(64, 64))
+    (again,), notes = list_scenes(tmp_path)
+    assert notes == []
+    assert torch.allclose(again.clips[0].camera.poses, wanted.poses, atol=1e-12)
+    assert torch.equal(again.clips[0].lens, scene.clips[0].lens)
+    (tmp_path / "one.cameras.txt").write_text("\n".join(lines(wanted.poses)))
+    with pytest.raises(DataError, match=r"one has two cameras, one\.cameras\.txt and one\.cameras: remove"):
+        list_scenes(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -137,10 +137,11 @@ def test_measures_that_cannot_be_taken_are_refused(names, judging, sentence) -> 
 
 def test_retrieval_counts_clips_nearest_to_their_own_truth() -> None:
     truths = [np.full((3, 8, 8, 3), level, np.uint8) for level in (0, 100, 200)]
-    drawn = [np.full((3, 8, 8, 3), level, np.uint8) for level in (40, 160, 190)]
+    drawn = [np.full((3, 8, 8, 3), level, np.uint8) for level in (60, 110, 190)]
     for clip in (*truths, *drawn):
         clip[0] = 50  # the first frame tells nothing
-    assert retrieved(drawn, truths) == [True, False, True]
+    assert retrieved(drawn, truths) == [False, True, True]
+    assert retrieved(truths, drawn) == [True, True, True], "60 is what is nearest to 0"
     assert retrieved([truths[0], truths[0]], [truths[0], truths[0]]) == [False, False], "a tie is no answer"
     with pytest.raises(SettingsError, match="1 clips and 3 true ones"):
         retrieved(drawn[:1], truths)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sanakit.cli.drawing.display import display
 from sanakit.cli.drawing.edit import keep_inputs
+from sanakit.cli.together import check_alone
 from sanakit.errors import SettingsError
 from sanakit.whole import written_new
 
@@ -56,8 +57,7 @@ class _Shown:
 
 def check_typed(typed: set[str]) -> None:
     """Raise SettingsError for options of drawing that were typed for an edit, and for several processes."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise SettingsError("--edit is for one process: start it without torchrun.")
+    check_alone("--edit")
     if unused := sorted(typed - TAKEN - BESIDE):
         named = f"--{unused[0].replace('_', '-')}"
         raise SettingsError(

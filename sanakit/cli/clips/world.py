@@ -1,8 +1,8 @@
 """`sana world`: an image and a camera path in, a clip of what the camera sees on its way out.
 
-The path is held keys (`pipelines/world/actions.py`) or a file of poses (`pipelines/world/paths.py`). All is
-checked by the model's configuration before any weights are read. Display, saving and printing are those of
-`sana video`; torch is imported inside the function, as there.
+The path is held keys (`pipelines/world/actions.py`) or a file of poses (`pipelines/world/camera_files.py`).
+All is checked by the model's configuration before any weights are read. Display, saving and printing are
+those of `sana video`; torch is imported inside the function, as there.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from sanakit.cli.drawing import options as option
 from sanakit.cli.drawing.display import display
 from sanakit.cli.drawing.edit import FORMATS, keep_inputs
 from sanakit.cli.terminal import AsJson, Debug
+from sanakit.cli.together import check_alone
 from sanakit.errors import SettingsError
 
 
@@ -44,7 +45,8 @@ def world(
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="Instead of --path: poses in JSON, or nerfstudio's transforms.json.",
+            help="Instead of --path: poses in JSON, nerfstudio's transforms.json, RealEstate10K's .txt, or a "
+            "folder of COLMAP.",
         ),
     ] = None,
     model: Annotated[
@@ -105,6 +107,7 @@ def world(
     memory that does not grow.
     """
     # 1. The request
+    check_alone("sana world")
     if model is None:
         raise SettingsError(
             "No world model is embedded: name one with --model, a folder or a Hub repository such as "
@@ -120,10 +123,10 @@ def world(
 
     with display(preview) as show, warnings.catch_warnings(record=True, action="always") as told_of_file:
         from sanakit.images.image import parse_size
-        from sanakit.images.opening import open_image
+        from sanakit.images.opening import flatten, open_image
         from sanakit.pipelines.memory import parse_budget
         from sanakit.pipelines.video.request import VideoSpec
-        from sanakit.pipelines.world.paths import read_path
+        from sanakit.pipelines.world.camera_files import read_cameras
         from sanakit.pipelines.world.request import check_world_request
         from sanakit.pipelines.world.world import World
         from sanakit.weights.video.settings import load_world_configs, load_world_settings
@@ -132,8 +135,8 @@ def world(
         width, height = parse_size(size) if size is not None else (None, None)
         paths = [] if output is None else [output.expanduser()]
         keep_inputs(paths, [file for file in (image, camera) if file is not None])
-        picture = open_image(image, str(image), FORMATS)
-        way = read_path(camera) if camera is not None else path
+        picture = flatten(open_image(image, str(image), FORMATS))
+        way = path if camera is None else read_cameras(camera, picture.size)[0]
         unused = [str(one.message) for one in told_of_file]  # of the camera's file
         spec = VideoSpec.of(load_world_settings(model), *load_world_configs(model))
         words = option.prompt_of(prompt) if prompt else ""
@@ -147,5 +150,5 @@ def world(
         paths, timings, told = save_drawn(drawn, request.clip, paths, chosen_name(seed), show)
 
     # 3. Print
-    drawn, told = request.clip, [*unused, *told]
-    report(drawn.rate, drawn.metadata, paths, timings, told, as_json=as_json)
+    clip = request.clip
+    report(clip.rate, clip.metadata, paths, timings, [*unused, *told], as_json=as_json)

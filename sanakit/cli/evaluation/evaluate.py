@@ -105,10 +105,10 @@ def evaluate(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Measure what a model can draw, clips that are there, or whether a world obeys its cameras.
+    """Measure what a model can draw, finished clips, or a world.
 
-    Without options: the autoencoder's fidelity, and how many of 200 common things are recognised. Needs the
-    extra eval.
+    Of a world: whether it obeys its cameras. Without options: the autoencoder's fidelity, and how many of 200
+    common things are recognised. Needs the extra eval.
     """
     elsewhere = {"--images": images, "--prompts": prompts, "--questions": questions}
     elsewhere |= {"--endpoint": endpoint, "--num-images": num_images}

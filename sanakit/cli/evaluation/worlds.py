@@ -45,7 +45,7 @@ def evaluate_worlds(
 ) -> None:
     """Measure a world model on true clips with cameras; print the figures and what the user should know."""
     from sanakit.eval.world_folder import list_scenes
-    from sanakit.eval.worlds import Judging, check_world_measures, measure_worlds, world_notes
+    from sanakit.eval.worlds import Judging, check_world_measures, drawn_by, measure_worlds, world_notes
     from sanakit.pipelines.world.world import World
     from sanakit.weights.fingerprint import fingerprint_weights
     from sanakit.weights.video.settings import load_world_settings
@@ -58,7 +58,7 @@ def evaluate_worlds(
         raise SettingsError(
             f"{names[0]} compares with true clips and cameras: pass their folder with --reference."
         )
-    load_world_settings(model)  # tells other models before clips are read
+    settings = load_world_settings(model)  # tells other models before clips are read
     with ExitStack() as held, progress_bar() as show:
         if output is not None:
             held.enter_context(alone_in(output))
@@ -76,7 +76,7 @@ def evaluate_worlds(
         with tempfile.TemporaryDirectory() as passing:
             folder = output_folder(output) if output is not None else Path(passing)
             called: dict[str, Any] = {"seed": seed, "judging": judging, "folder": folder, "progress": show}
-            found, told = measure_worlds(names, world, weights, scenes, **called)
+            found, told = measure_worlds(names, world, drawn_by(weights, settings), scenes, **called)
         notes += told
     notes = list(dict.fromkeys(notes))
     report: dict[str, Any] = {"model": model, "weights": weights, "reference": reference, "judge": judge}

@@ -33,12 +33,11 @@ from sanakit.data.read.source import Recaptioned, Source, fingerprint_of
 from sanakit.errors import SettingsError
 from sanakit.models.world.camera import CAMERA_NUMBERS, relative_poses
 from sanakit.pipelines.video.source import SAME_SHAPE
-from sanakit.pipelines.world.colmap import is_colmap, read_colmap
-from sanakit.pipelines.world.paths import CameraPath, read_path
-from sanakit.pipelines.world.realestate import read_realestate
+from sanakit.pipelines.world.camera_files import BESIDE, read_cameras
+from sanakit.pipelines.world.colmap import is_colmap
+from sanakit.pipelines.world.paths import CameraPath
 from sanakit.reading import read_text
 
-BESIDE = (".cameras.json", ".cameras.txt", ".cameras")  # behind a clip's name
 ABOVE = ("transforms.json", "sparse/0", "sparse")  # beside the only folder of frames
 
 
@@ -109,13 +108,9 @@ class PosedClips(Recaptioned):
         if len(places) > 1:
             raise SettingsError(f"{key} has two camera paths, {' and '.join(places[:2])}: remove one.")
         place = self.root / places[0]
-        names: tuple[str, ...] = ()
-        if place.is_dir():
-            path, names = read_colmap(place)
-        elif place.suffix == ".txt":
-            path = read_realestate(place, (facts.width, facts.height))
-        else:
-            path, names = _in_order(read_path(place), place)
+        path, names = read_cameras(place, (facts.width, facts.height))
+        if place.suffix == ".json":
+            path, names = _in_order(path, place)
         if len(path.poses) != facts.frames:
             raise SettingsError(
                 f"{key} has {facts.frames} frames, but {places[0]} has {len(path.poses)} poses: give one for "

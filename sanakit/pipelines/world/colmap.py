@@ -8,6 +8,7 @@ Source: COLMAP's documentation of its output format. Shapes: F frames.
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from collections.abc import Iterator
@@ -70,6 +71,8 @@ def read_colmap(place: str | os.PathLike[str]) -> tuple[CameraPath, tuple[str, .
             images = list(_text_images(read_text(folder / "images.txt")))
         images.sort(key=lambda image: natural_key(image.name))
         seen = [cameras[image.camera] for image in images]
+    except SettingsError:  # is a ValueError, too, but says itself what is wrong
+        raise
     except OSError as error:
         raise SettingsError(f"{folder} cannot be read ({error.strerror}): check its files.") from None
     except (ValueError, KeyError, IndexError, struct.error, OverflowError) as error:
@@ -109,8 +112,8 @@ def _camera(model: str, width: int, height: int, numbers: tuple[float, ...], whe
             "taken. Undistort the images first (colmap image_undistorter)."
         )
     lens = numbers[:4] if straight == 4 else (numbers[0], numbers[0], numbers[1], numbers[2])
-    if min(lens[:2]) <= 0 or min(width, height) < 1:
-        raise SettingsError(f"{where} has a camera without a size or focal length: export it again.")
+    if not all(map(math.isfinite, lens)) or min(lens[:2]) <= 0 or min(width, height) < 1:
+        raise SettingsError(f"{where} has a camera without a size, focal length or centre: export it again.")
     return _Camera(width, height, lens)
 
 

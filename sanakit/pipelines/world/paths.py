@@ -192,11 +192,12 @@ def check_poses(poses: Tensor, where: object, name: str) -> Tensor:
     turned = poses[:, :3, :3]
     off = (turned @ turned.transpose(1, 2) - torch.eye(3, dtype=torch.float64)).abs().amax((1, 2))
     last = (poses[:, 3] - torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)).abs().amax(1)
-    wrong = ((off > _ROTATION) | (torch.linalg.det(turned) < 0) | (last > _ROTATION)).nonzero()
+    known = torch.isfinite(poses).flatten(1).all(1)
+    wrong = (~known | (off > _ROTATION) | (torch.linalg.det(turned) < 0) | (last > _ROTATION)).nonzero()
     if len(wrong):
         raise SettingsError(
             f"{where}: {name} {int(wrong[0])} is not a rotation with a translation (camera-to-world): it "
-            "scales, mirrors or projects."
+            "scales, mirrors or projects, or has numbers that are not finite."
         )
     return poses
 

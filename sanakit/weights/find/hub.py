@@ -130,7 +130,7 @@ class Download:
     def whole(self) -> bool:
         """Whether one of the commits has all parts of a model with their weights, or an official .pth."""
         places, variants = self.commits.values(), (None, "fp16", "bf16")
-        official = any(True for path in places for _ in path.glob("*.pth"))
+        official = any(path.is_file() for place in places for path in place.rglob("*.pth"))
         return official or any(_has(path, PARTS, kind) for path in places for kind in variants)
 
 
@@ -219,7 +219,9 @@ def _has(folder: Path, parts: tuple[str, ...], variant: str | None) -> bool:
     if not (folder / "model_index.json").is_file():
         return (folder / "config.json").is_file() and _is_whole(folder, variant)
     return all(
-        (folder / part).is_dir() and (part not in WEIGHTED or _is_whole(folder / part, variant))
+        (folder / part / "tokenizer.json").is_file()
+        if part == "tokenizer"
+        else (folder / part).is_dir() and (part not in WEIGHTED or _is_whole(folder / part, variant))
         for part in parts
     )
 

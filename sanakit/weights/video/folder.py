@@ -76,21 +76,14 @@ def save_video(
     them, quantised layers and adapters; and SizeError for frames that the autoencoder cannot hold.
     """
     check_floats(transformer, text_encoder.model)
-    if transformer.config.causal != (chunks is not None):
-        raise SettingsError(
-            "A causal transformer came without its chunks: pass `chunks`."
-            if chunks is None
-            else "Chunks came with a transformer that draws whole clips: leave `chunks` out."
-        )
+    check_chunks(transformer.config.causal, chunks)
     check_model(autoencoder, flow_shift, defaults, DEFAULTS)
     autoencoder.config.frame_rule.latents(frames)
     dtype, path = parse_dtype(dtype), Path(folder).expanduser()
     check_rule(dtype, precision, "The model")
     check_replaced(path, INDEX, "model")
     told = {"frames": frames, "fps": written_rate(rate), "motion": motion, "negative_prompt": negative_prompt}
-    if chunks is not None:
-        told["chunks"] = {"length": chunks.length, "times": chunks.times}
-        told["chunks"] |= {} if chunks.times is None else {"shift": chunks.shift}
+    told |= written_chunks(chunks)
     index = VIDEO_INDEX | ({"transformer": ["diffusers", CAUSAL]} if chunks is not None else {})
     ours: dict[str, Any] = {
         "format": 1,
@@ -111,6 +104,24 @@ def save_video(
         save_autoencoder(partial / "vae", autoencoder, dtype=dtype)
         write_text_encoder(partial / "text_encoder", text_encoder, dtype)
     return path
+
+
+def check_chunks(causal: bool, chunks: ChunkSettings | None) -> None:
+    """Raise SettingsError for a causal transformer without chunks, or another one with them."""
+    if causal != (chunks is not None):
+        raise SettingsError(
+            "A causal transformer came without its chunks: pass `chunks`."
+            if chunks is None
+            else "Chunks came with a transformer that draws whole clips: leave `chunks` out."
+        )
+
+
+def written_chunks(chunks: ChunkSettings | None) -> dict[str, Any]:
+    """Return chunks as a folder's defaults have them."""
+    if chunks is None:
+        return {}
+    shift = {} if chunks.times is None else {"shift": chunks.shift}
+    return {"chunks": {"length": chunks.length, "times": chunks.times, **shift}}
 
 
 def written_rate(rate: int | Fraction) -> int | str:

@@ -32,7 +32,7 @@ from sanakit.weights.save import (
     write_json,
     write_text_encoder,
 )
-from sanakit.weights.video.folder import written_rate
+from sanakit.weights.video.folder import check_chunks, written_chunks, written_rate
 from sanakit.weights.video.settings import ChunkSettings
 
 EULER_SCHEDULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}
@@ -61,19 +61,18 @@ def save_world(
     flow_shift: > 0, the shift that it was trained with. frames, rate: of a clip, and how many a second.
     defaults: steps, guidance, width, height and solver. chunks: of weights that stream; others have none.
     dtype: to store in. Others: as for `save_diffusers`. Returns the folder.
-    Raises OutputError when it cannot be written; SettingsError for a shift or default out of range, quantised
-    layers and adapters; and SizeError for frames that the autoencoder cannot hold.
+    Raises OutputError when it cannot be written; SettingsError for a shift or default out of range, streaming
+    weights without chunks or other ones with them, quantised layers and adapters; and SizeError for frames
+    that the autoencoder cannot hold.
     """
     check_floats(transformer, text_encoder.model)
+    check_chunks(transformer.config.causal, chunks)
     check_model(autoencoder, flow_shift, defaults, DEFAULTS)
     autoencoder.config.frame_rule.latents(frames)
     dtype, path = parse_dtype(dtype), Path(folder).expanduser()
     check_replaced(path, INDEX, "model")
     told: dict[str, Any] = {"frames": frames, "fps": written_rate(rate), "negative_prompt": negative_prompt}
-    if chunks is not None:
-        times = None if chunks.times is None else list(chunks.times)
-        told["chunks"] = {"length": chunks.length, "times": times}
-        told["chunks"] |= {"shift": chunks.shift} if times is not None else {}
+    told |= written_chunks(chunks)
     ours: dict[str, Any] = {
         "format": 1,
         "defaults": {**defaults, **told},

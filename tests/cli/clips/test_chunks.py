@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sanakit.cli.drawing import video_chunks
+from sanakit.cli.clips import chunks
 from sanakit.clips.reading import open_clip
 from sanakit.clips.writing import ClipWriter
 from sanakit.errors import NumericsError
@@ -101,7 +101,7 @@ def test_a_clip_that_fails_leaves_no_file(sana, model, monkeypatch) -> None:
             add(chunk.frames[0])
             yield []
 
-    monkeypatch.setattr(video_chunks, "_added", fail)
+    monkeypatch.setattr(chunks, "_added", fail)
     for words in (["--output", "fox.webp"], []):
         assert sana("video", "a fox", "--model", model, "--seed", 7, *words).code != 0
     assert list(Path.cwd().glob("*fox*")) == list(Path.cwd().glob("sana-*")) == []

@@ -106,3 +106,13 @@ def test_a_budget_that_does_not_suffice_and_other_models_are_refused(edit, sana,
     other = sana("video", "a fox", "--edit", "street", "--model", save_tiny(tmp_path / "other"))
     assert other.code == 2
     assert "is a model of clips, which edits no clip: use SANA-Streaming" in other.err
+
+
+def test_processes_that_torchrun_started_do_not_edit_one_clip_each(edit, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused = edit("--size", "48x32", "--frames", 5, "--output", "a")
+    assert (refused.code, refused.out) == (2, "")
+    assert "--edit is for one process: start it without torchrun." in refused.err
+    assert not Path("a").exists()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert edit("--size", "48x32", "--frames", 5, "--output", "a").code == 0

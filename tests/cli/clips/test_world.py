@@ -11,8 +11,11 @@ import pytest
 
 from sanakit.clips.reading import open_clip
 from sanakit.pipelines.world.actions import action_poses
+from sanakit.pipelines.world.camera_files import read_cameras
 from sanakit.pipelines.world.paths import CameraPath, pinhole, read_path
 from sanakit.pipelines.world.world import World
+from tests.pipelines.world.test_colmap import write
+from tests.pipelines.world.test_realestate import lines
 from tests.pipelines.world.tiny import AUTOENCODER, STREAMING, photo, save_world
 
 
@@ -60,6 +63,24 @@ def test_a_file_of_poses_leads_the_camera(world, model) -> None:
     clip = drawn("frames")
     assert np.array_equal(clip.frames, wanted.frames)
     assert clip.settings["path"] == wanted.metadata[0]["path"]
+
+
+@pytest.mark.parametrize("camera", ["path.txt", "sparse"])
+def test_realestate_and_colmap_lead_the_camera_too(camera: str, world, model) -> None:
+    poses = action_poses("wd-8")
+    Path("path.txt").write_text("\n".join(lines(poses)))
+    write(Path("sparse"), poses, numbers=(80.0, 80.0, 160.0, 120.0), size=(320, 213))
+    assert world("--camera", camera, "--output", "frames").code == 0
+    pipe = World.from_pretrained(model, device="cpu")
+    wanted = pipe.checked(photo(), path=read_cameras(camera, photo().size)[0], steps=1, seed=7)
+    assert drawn("frames").settings["path"] == wanted.clip.sampling.metadata[0]["path"]
+
+
+def test_one_process_walks(world, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused = world("--path", "w-8", "--output", "frames")
+    assert (refused.code, Path("frames").exists()) == (2, False)
+    assert "sana world is for one process: start it without torchrun." in refused.err
 
 
 def test_json_tells_frames_that_are_left_out_and_what_is_not_known(world) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,29 @@ def test_figures_are_printed_and_kept_and_a_second_run_draws_nothing(evaluate, m
     assert report["scenes"] == 1
     assert len(report["weights"]) > 12
     assert evaluate(*words, "--limit", 1).out == outcome.out
+
+
+def test_a_default_that_changes_is_drawn_by_again(sana, model, monkeypatch, tmp_path) -> None:
+    save_scenes(Path("clips"), paths=("d-8", "a-8"))
+    copy = shutil.copytree(model, tmp_path / "copy")
+    words = ("evaluate", copy, "-m", "drift", "--reference", "clips", "--output", "out")
+    drawn, real = [], World.draw
+
+    def counted(self, request, **steered):
+        drawn.append(1)
+        return real(self, request, **steered)
+
+    monkeypatch.setattr(World, "draw", counted)
+    assert sana(*words).code == 0
+    count = len(drawn)
+    assert count > 0
+    assert sana(*words).code == 0
+    assert len(drawn) == count
+    ours = json.loads((copy / "sanakit.json").read_text())
+    ours["defaults"]["guidance"] = 2.0
+    (copy / "sanakit.json").write_text(json.dumps(ours))
+    assert sana(*words).code == 0
+    assert len(drawn) == 2 * count
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ def test_negative_prompts_come_first_and_cut_prompts_are_told(video_pipe) -> Non
     encoder, plan = video_pipe.text_encoder, video_pipe.plan(request)
     given = (encoder, video_pipe.settings.shared, request, request.sampling, plan, video_pipe.device)
     features, weights, notes = text_features(*given)
-    wanted = [*encoder.encode_negative(["a red apple"]), *encoder.encode(request.sampling.prompts)]
+    wanted = [*encoder.encode_negative(["a red apple"]), *encoder.encode(request.sampling.prompts, [])]
     assert len(features) == len(weights) == 3
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(features, wanted, strict=True))
     assert weights == [None] * 3

@@ -25,12 +25,17 @@ def quaternion(turned: Tensor) -> list[float]:
 
 
 def write(
-    folder: Path, cameras_to_world: Tensor, *, model: str = "PINHOLE", numbers: tuple[float, ...] = LENS
+    folder: Path,
+    cameras_to_world: Tensor,
+    *,
+    model: str = "PINHOLE",
+    numbers: tuple[float, ...] = LENS,
+    size: tuple[int, int] = (320, 240),
 ) -> Path:
     """Write text files, the images in another order than that of their names, each with a line of points."""
     folder.mkdir(parents=True, exist_ok=True)
     parameters = " ".join(map(str, numbers))
-    (folder / "cameras.txt").write_text(f"# cameras\n7 {model} 320 240 {parameters}\n")
+    (folder / "cameras.txt").write_text(f"# cameras\n7 {model} {size[0]} {size[1]} {parameters}\n")
     lines = ["# images"]
     for number, view in reversed(list(enumerate(inverse_pose(cameras_to_world)))):
         values = [*quaternion(view[:3, :3]), *view[:3, 3].tolist()]
@@ -95,8 +100,18 @@ def test_radial_cameras_without_distortion_are_pinholes(tmp_path: Path) -> None:
     ],
 )
 def test_other_cameras_are_refused(model: str, numbers: tuple[float, ...], tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=f"{model} camera"):
+    with pytest.raises(SettingsError, match=rf"^\S+ has a {model} camera .*Undistort"):
         read_colmap(write(tmp_path, poses(3), model=model, numbers=numbers))
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    nan, folder = float("nan"), write(tmp_path, poses(3))
+    for image in ("0 0 0 0 1 2 3", "1 0 0 0 1 inf 3"):
+        (folder / "images.txt").write_text(f"1 {image} 7 a.png\n\n")
+        with pytest.raises(SettingsError, match="images 0 is not a rotation"):
+            read_colmap(folder)
+    with pytest.raises(SettingsError, match="focal length or centre"):
+        read_colmap(write(tmp_path, poses(3), numbers=(1, 1, nan, 1)))
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def test_a_download_is_whole_once_all_its_parts_have_their_weights(tmp_path: Pat
     repository(tmp_path, "a/whole", WHOLE)
     for number, left_out in enumerate(("text_encoder/model.safetensors", "tokenizer/tokenizer.json")):
         files = {name: text for name, text in WHOLE.items() if name != left_out}
+        files["tokenizer/tokenizer_config.json"] = "{}"
         repository(tmp_path, f"a/part{number}", files)
     shard = "transformer/diffusion_pytorch_model-00001-of-00002.safetensors"
     cut = WHOLE | {shard: "x"}
@@ -80,7 +81,10 @@ def test_a_download_is_whole_once_all_its_parts_have_their_weights(tmp_path: Pat
     repository(
         tmp_path, "a/fp16", {name.replace(".safe", ".fp16.safe"): text for name, text in WHOLE.items()}
     )
+    official = "Efficient-Large-Model/SANA_Sprint_1.6B_1024px_teacher"
+    repository(tmp_path, official, {"checkpoints/SANA_Sprint_1.6B_1024px_teacher.pth": "x"})
     found = {model.name: model.whole for model in models_here().models}
+    assert found.pop(find_here(official).name) is True
     assert found == {
         **dict.fromkeys(("pocket", "pocket-lines", "a/whole", "a/fp16"), True),
         **dict.fromkeys(("a/part0", "a/part1", "a/shard"), False),

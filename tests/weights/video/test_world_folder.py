@@ -53,6 +53,10 @@ def test_what_is_saved_is_what_is_opened(solver: str, config, folder: Path, tmp_
         save_world(tmp_path / "other", **parts, **{**shown, "frames": 8}, **told)
     with pytest.raises(SettingsError, match="flow_shift"):
         save_world(tmp_path / "other", **parts, **{**shown, "flow_shift": 0.0}, **told)
+    other = None if chunks is not None else ChunkSettings(length=2, times=None, shift=None)
+    with pytest.raises(SettingsError, match="chunks"):
+        save_world(tmp_path / "other", **parts, **shown, **{**told, "chunks": other})
+    assert not (tmp_path / "other").exists()
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
     with pytest.raises(OutputError, match="not a model folder"):

@@ -83,8 +83,11 @@ def test_a_clip_behind_its_first_frame_too(spans: int, rows: int, monkeypatch: p
     assert_equal(threads.run(lambda own: drawn(SplitVideo(made, own))), drawn(made))
 
 
-def test_chunks_of_a_causal_model_too() -> None:
-    """The state of three processes' rows stands for that of one process."""
+@pytest.mark.parametrize("values", [None, 300])
+def test_chunks_of_a_causal_model_too(values: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state of three processes' rows stands for that of one process, in bands of tokens, too."""
+    if values is not None:
+        monkeypatch.setattr("sanakit.models.layers._BAND_VALUES", values)
     made = model(causal=True)
     context = prompts(made, 3)
     chunks = [normal(1, 4, frames, 10, 6, seed=frames) for frames in (3, 2, 1)]

@@ -5,6 +5,7 @@ How tests are shared out among workers (`make test`) and which are left out (`ma
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -131,6 +132,15 @@ def discs() -> Callable[..., PocketImages]:
         return PocketImages(np.stack(images), np.stack([disc] * len(rows)), rows, {})
 
     return make
+
+
+@pytest.fixture
+def own_objects() -> Iterator[None]:
+    """Python's collector knows of this test's objects alone: others' may be sparse, or go meanwhile."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

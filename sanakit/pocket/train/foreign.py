@@ -70,18 +70,19 @@ BEFORE = 0.2  # weight of a feature before a name's last one
 WATCHED = ("de", "es", "fr", "zh")  # languages that are measured
 WATCHED_CAPTIONS = 256
 SCENES = 4000  # composed ones whose captions are kept
-IN_SCENES, BARE_ENGLISH = 0.3, 0.35  # shares of the kept texts
+IN_SCENES, BARE_ENGLISH = 0.55, 0.15  # shares of the kept texts
 FURTHER_WEIGHT, RARE_WEIGHT = 0.5, 0.03  # of their names, where a common thing's count 1
 Captions = Callable[[np.random.Generator], str]
 """Draws an English caption."""
 
 
 def names_run(
-    data: Path, output: Path, source: str | os.PathLike[str], config: TrainConfig, *, kept: float
+    data: Path, output: Path, source: str | os.PathLike[str], config: TrainConfig, *, kept: float, way: float
 ) -> Run:
     """Fit the text encoder of a model like pocket to foreign names; `output`/model is that model with it.
 
-    kept: share of the texts that are English captions, whose features stay.
+    kept: share of the texts that are English captions, whose features stay. way: how far the result goes from
+    the source's weights to the trained ones, 1 all of it; the last part moves English more than it teaches.
     Raises DataError without a data set or its packages, SettingsError for a quantised model.
     """
     check_trainable(source)
@@ -123,6 +124,9 @@ def names_run(
     def finish(folder: Path) -> None:
         model = Gemma2(encoder.model.config)
         fill_averaged(model, folder, partial(part_of, name=TEXT))
+        with torch.no_grad():
+            for trained, before in zip(model.parameters(), objective.taught.model.parameters(), strict=True):
+                trained.lerp_(before.to(trained.device), 1 - way)
         taught, kept_ones = with_model(encoder, model), kept_settings(load_settings(source))
         foreign = {concept: list(own.values()) for concept, own in names.items()}
         kept_ones["known_things"] = known_things(concepts, taught, foreign)
@@ -137,7 +141,10 @@ def names_run(
 
     note = f"{len(listed):,} names are learned; {left_out} are English names of another thing and left out."
     made_with = MadeWith(
-        source=source, data=data, content=pocket.fingerprint, choices={"kept": kept, "names": len(listed)}
+        source=source,
+        data=data,
+        content=pocket.fingerprint,
+        choices={"kept": kept, "way": way, "names": len(listed)},
     )
     return Run(objective, config, finish, (note,), made_with)
 

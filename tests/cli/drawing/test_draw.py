@@ -71,6 +71,8 @@ class Person:
             cwd=here,
             env=environment,
             start_new_session=True,
+            # Shells start what runs in the background with Ctrl-C ignored, which a child inherits.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         os.close(theirs)
         self.seen = ""

@@ -30,7 +30,7 @@ def whole(model: WanVAE, clip: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_chunk_equals_the_whole(name: str, rows: str, monkeypatch: pytest.MonkeyPatch):
     if rows == "one row":
-        monkeypatch.setattr(wan_stream, "_limit", lambda *_: 1)
+        monkeypatch.setattr(wan_stream, "values_of_band", lambda *_: 1)
     model = build(CONFIGS[name])
     step, factor = model.config.frame_rule.per_latent, model.config.compression
     clip = sample(1 + 4 * step, height=2 * factor, width=factor)

@@ -251,15 +251,6 @@ def tensor_bytes() -> int:
     return sum(storages.values())
 
 
-@pytest.fixture
-def own_objects() -> Iterator[None]:
-    """Python knows of no object but those of this test: others' may be sparse, or go meanwhile."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.mark.usefixtures("own_objects")
 def test_memory_is_the_same_behind_5_chunks_and_behind_20(codec):
     model = tiny(config=replace(CAUSAL, max_positions=256))

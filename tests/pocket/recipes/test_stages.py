@@ -126,6 +126,16 @@ def test_each_stage_changes_its_own_part_and_keeps_the_others(trained: Path, sou
     assert changed == [["text"], ["decoder"], ["transformer"], ["transformer"]]
 
 
+def test_the_encoder_goes_no_further_from_its_source_than_the_way(source: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(stages, "WAY", 0.0)
+    data, output = toy.build_toy(tmp_path / "pocket"), tmp_path / "names"
+    list(run_recipe("pocket-names", RECIPES, data=data, output=output, source=source, smoke=True))
+    before, after = weights(load_text_encoder, source), weights(load_text_encoder, output / "model")
+    assert {name: weight.half().tolist() for name, weight in before.items()} == {
+        name: weight.half().tolist() for name, weight in after.items()
+    }
+
+
 def _both(model: Path, dtype: str) -> nn.Module:
     return load_image_autoencoder(model, part="both", dtype=dtype)
 

@@ -129,8 +129,9 @@ def test_closing_fails_what_waits_and_takes_no_more(make) -> None:
     assert walk.ended
 
 
+@pytest.mark.usefixtures("own_objects")
 def test_memory_is_flat_over_many_chunks(world_engine) -> None:
-    """All tensors of this process that are no single matrix, and the states of the walk."""
+    """All tensors that are made here, and the states of the walk."""
     walk = enter(world_engine)
 
     def held() -> int:

@@ -39,4 +39,4 @@ def test_a_plan_quantises_the_text_encoder_that_reads_their_prompts(tmp_path: Pa
     stored = images.source[0].text[0].float()
     few, whole = (load_text_encoder("pocket", plan=plan).encode(["a fox"])[0] for plan in ("int4", None))
     assert torch.allclose(stored, few.float(), atol=0.05, rtol=0.01)  # stored in bfloat16
-    assert (stored - whole.float()).abs().max() > 0.2
+    assert (stored - whole.float()).abs().max() > 4 * (stored - few.float()).abs().max()

@@ -2,8 +2,8 @@
 
     python docs/pocket_sheet.py [--model pocket] [--limit 64] [--output FILE]
 
-The second half are first prompts, every third of them. The same weights give the same sheet. The first two
-rows of it are the picture of the README: --limit 16 --output docs/assets/pocket-first.png
+The second half are first prompts, every third of them. The same weights give the same sheet. Its first
+row is the picture of the README: --limit 8 --output docs/assets/pocket-first.png
 """
 
 from __future__ import annotations

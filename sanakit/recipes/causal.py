@@ -194,10 +194,7 @@ def _run(
 ) -> Run:
     schedule = schedule_for(teacher)
     config: TrainConfig = getattr(schedule, stage)
-    if batch_size is not None:
-        config = replace(config, batch_size=batch_size)
-    config = config.lasting(steps, smoke=smoke)
-    config = replace(config, warmup_steps=min(config.warmup_steps, config.steps // 10))
+    config = config.requested(steps, batch_size, smoke=smoke)
     aim = replace(schedule.aim, resolution=resolution, cache=cache)
     if smoke:
         aim = replace(aim, trajectories=OF_A_TRIAL, held_out=1)

@@ -39,10 +39,7 @@ def control(
     """A ControlNet for `source` that follows hints of one kind, made of the images of `data`."""
     published = load_configs(source)[0].width >= finetune.PUBLISHED_WIDTH
     config: TrainConfig = PUBLISHED if published else SMALL
-    if batch_size is not None:
-        config = replace(config, batch_size=batch_size)
-    config = config.lasting(steps, smoke=smoke)
-    config = replace(config, warmup_steps=min(config.warmup_steps, config.steps // 10))
+    config = config.requested(steps, batch_size, smoke=smoke)
     return control_run(
         data, output, source, config, HINT, resolution=resolution, workers=0 if smoke else finetune.WORKERS
     )

@@ -7,7 +7,6 @@ length are ours, for one GPU of 40 GB or more. Smaller models, as pocket, have s
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 from sanakit.train.config import TrainConfig
@@ -73,7 +72,4 @@ def finetune(
 def settings_for(source: StrPath, steps: int | None = None, batch_size: int | None = None) -> TrainConfig:
     """Return the settings that suit a model's size; the warm-up takes a tenth of the steps at most."""
     config = PUBLISHED if load_configs(source)[0].width >= PUBLISHED_WIDTH else SMALL
-    if batch_size is not None:
-        config = replace(config, batch_size=batch_size)
-    config = config.lasting(steps)
-    return replace(config, warmup_steps=min(config.warmup_steps, config.steps // 10))
+    return config.requested(steps, batch_size)

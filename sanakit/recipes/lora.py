@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from sanakit.adapters.fresh import AdapterSize
@@ -146,7 +145,6 @@ def _settings(
         rounds = -(-images // config.batch_size)  # as few batches as hold all images, equally full
         size = -(-images // rounds) if batch_size is None else batch_size
         lasting = min(max(round(SHOWINGS * images / size), FEWEST), MOST) if steps is None else steps
-        own = replace(config, batch_size=size).lasting(lasting, smoke=smoke)
-        return replace(own, warmup_steps=min(own.warmup_steps, own.steps // 10))
+        return config.requested(lasting, size, smoke=smoke)
 
     return settings

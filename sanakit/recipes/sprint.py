@@ -113,5 +113,4 @@ def settings_for(
         usual = load_settings(source).guidance
         consistency = Consistency(guidance=around(usual), warmup=SMALL_WARMUP)
         config, aim = SMALL, SprintAim(consistency=consistency, adversarial=Adversarial(blocks=blocks))
-    config = config.lasting(steps, smoke=smoke)
-    return replace(config, warmup_steps=min(config.warmup_steps, config.steps // 10)), aim
+    return config.requested(steps, smoke=smoke), aim

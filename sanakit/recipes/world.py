@@ -6,7 +6,6 @@ epsilon (1e-10 there, 1e-8 here); batch size and length are ours. Smaller models
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from sanakit.recipes.finetune import PUBLISHED_WIDTH
@@ -62,14 +61,11 @@ def world(
     """Train `source` on the clips of `data`, each with its camera path."""
     published = load_world_configs(source)[0].width >= PUBLISHED_WIDTH
     config = PUBLISHED if published else SMALL
-    config = config if batch_size is None else replace(config, batch_size=batch_size)
-    config = config.lasting(steps)
-    config = replace(config, warmup_steps=min(config.warmup_steps, config.steps // 10))
     return world_run(
         data,
         output,
         source,
-        config,
+        config.requested(steps, batch_size),
         WorldMixing(),
         flow_shift=SHIFT if published else None,
         resolution=resolution,

@@ -114,6 +114,17 @@ class TrainConfig:
             return replace(self, steps=2, batch_size=batch, micro_batch=None, compile=False, evaluate_every=2)
         return self if steps is None else replace(self, steps=steps)
 
+    def requested(
+        self, steps: int | None, batch_size: int | None = None, *, smoke: bool = False
+    ) -> TrainConfig:
+        """Return the same settings as `lasting` does, with another batch size; None: as it is.
+
+        The warm-up then takes a tenth of the steps at most.
+        """
+        config = self if batch_size is None else replace(self, batch_size=batch_size)
+        config = config.lasting(steps, smoke=smoke)
+        return replace(config, warmup_steps=min(config.warmup_steps, config.steps // 10))
+
     def at(self, learning_rate: float) -> TrainConfig:
         """Return the same settings at another learning rate; Muon's changes in the same proportion.
 

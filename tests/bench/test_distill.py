@@ -14,33 +14,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from sanakit.errors import SettingsError
-from sanakit.models.dc_ae import DCAE, DCAEConfig, Stage
-from sanakit.models.gemma2 import Gemma2, Gemma2Config
-from sanakit.models.sana import Sana, SanaConfig
-from sanakit.text.encoder import TextEncoder
-from sanakit.text.tokenizer import train_tokenizer
 from sanakit.train.objectives.sprint import SprintObjective, transformer_of
 from sanakit.train.surgery import dense_time
-from sanakit.weights import save_diffusers
+from tests.tiny_image_model import save_tiny
 
-STAGES = (Stage(8, 0), *(Stage(8, 1),) * 5)  # 32 pixels to a latent
-CODEC = DCAEConfig(encoder=STAGES, decoder=STAGES, latent_channels=4, head_dim=8, scaling_factor=0.5)
-SANA = SanaConfig(
-    depth=2,
-    width=32,
-    cross_heads=2,
-    text_width=24,
-    latent_channels=4,
-    sample_size=2,
-    qk_norm=True,
-    time_scale=1.0,
-)
-TEXT = Gemma2Config(
-    vocab_size=600, width=24, depth=1, heads=2, kv_heads=1, head_dim=12, mlp_width=48, query_scalar=12
-)
 UPDATES = 1
 
 pytestmark = pytest.mark.thorough
@@ -61,22 +40,10 @@ def benchmark(repository: Path) -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    models = Sana(SANA), DCAE(CODEC), Gemma2(TEXT)
-    for model in models:
-        for name, parameter in model.named_parameters():
-            nn.init.normal_(parameter, mean=float("norm" in name), std=0.1)
-    tokenizer = train_tokenizer(["a red apple on a table", "two green foxes"] * 20, 520)
-    return save_diffusers(
-        tmp_path_factory.mktemp("models") / "tiny",
-        transformer=models[0].eval(),
-        autoencoder=models[1].eval(),
-        text_encoder=TextEncoder(models[2].eval(), tokenizer, "Draw this: ", 20),
-        defaults={"steps": 3, "guidance": 2.0, "width": 64, "height": 64, "solver": "dpm"},
-        flow_shift=2.0,
-        dtype="float16",
-        name="tiny",
-        licence="Apache-2.0",
+    defaults = {"steps": 3, "guidance": 2.0, "solver": "dpm"}
+    few_steps = {"qk_norm": True, "time_scale": 1.0}
+    return save_tiny(
+        tmp_path_factory.mktemp("models") / "tiny", defaults=defaults, depth=2, channels=4, **few_steps
     )
 
 

@@ -9,26 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import nn
 
 from sanakit.cli import main
-from sanakit.models.dc_ae import DCAE, DCAEConfig, Stage
-from sanakit.models.gemma2 import Gemma2, Gemma2Config
-from sanakit.models.sana import Sana, SanaConfig
 from sanakit.recipes import finetune
-from sanakit.text.encoder import TextEncoder
-from sanakit.text.tokenizer import train_tokenizer
-from sanakit.weights import save_diffusers
 from tests.recipes.folders import Command, Writer, add_broken
+from tests.tiny_image_model import save_tiny
 
-STAGES = (Stage(8, 0), *(Stage(8, 1),) * 5)  # 32 pixels to a latent
-AUTOENCODER = DCAEConfig(encoder=STAGES, decoder=STAGES, latent_channels=8, head_dim=8, scaling_factor=0.5)
-SANA = SanaConfig(depth=1, width=32, cross_heads=2, text_width=24, latent_channels=8, sample_size=2)
-GEMMA = Gemma2Config(
-    vocab_size=600, width=24, depth=1, heads=2, kv_heads=1, head_dim=12, mlp_width=48, query_scalar=12
-)
 SHAPES = ((64, 64), (128, 32), (32, 128))  # width and height of the buckets at 64 px
 
 
@@ -58,23 +45,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    parts = Sana(SANA), DCAE(AUTOENCODER), Gemma2(GEMMA)
-    for part in parts:
-        for name, parameter in part.named_parameters():
-            nn.init.normal_(parameter, mean=float("norm" in name), std=0.1)
-    tokenizer = train_tokenizer(["a red apple on a table", "two green foxes"] * 20, 520)
-    return save_diffusers(
-        tmp_path_factory.mktemp("models") / "tiny",
-        transformer=parts[0].eval(),
-        autoencoder=parts[1].eval(),
-        text_encoder=TextEncoder(parts[2].eval(), tokenizer, "Draw this: ", 20),
-        defaults={"steps": 2, "guidance": 2.0, "width": 64, "height": 64, "solver": "dpm"},
-        flow_shift=2.0,
-        dtype="float16",
-        name="tiny",
-        licence="Apache-2.0",
-    )
+    defaults = {"steps": 2, "guidance": 2.0, "solver": "dpm"}
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny", defaults=defaults)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sanakit.alone import alone_in
-from sanakit.cli.evaluation.output import output_folder, save_report
-from sanakit.cli.terminal import print_json, progress_bar
+from sanakit.cli.evaluation.output import output_folder, tell_report
+from sanakit.cli.terminal import progress_bar
 from sanakit.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -71,12 +70,7 @@ def evaluate_clips(
     notes += [note for figures in found.values() for note in figures.notes]
     notes = list(dict.fromkeys(notes))
     report = {"clips": place, "reference": reference, "notes": notes, "measures": found}
-    for note in notes:
-        print(f"Warning: {note}", file=sys.stderr)
-    if output is not None:
-        save_report(output_folder(output), report)
-    if as_json:
-        print_json(report)
+    if tell_report(report, output, as_json=as_json):
         return
     for name, figures in found.items():
         print_figures(name, figures)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,17 @@ def save_report(folder: Path, report: dict[str, Any]) -> None:
             partial.write_text(text.getvalue(), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}): choose another folder.") from None
+
+
+def tell_report(report: dict[str, Any], output: Path | None, *, as_json: bool) -> bool:
+    """Tell a report's notes as warnings, save it, and print it as JSON if asked; return whether it was."""
+    for note in report["notes"]:
+        print(f"Warning: {note}", file=sys.stderr)
+    if output is not None:
+        save_report(output_folder(output), report)
+    if as_json:
+        print_json(report)
+    return as_json
 
 
 def places_of_weights(words: list[str]) -> dict[str, str]:

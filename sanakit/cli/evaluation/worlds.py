@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from sanakit.alone import alone_in
 from sanakit.cli.evaluation.clips import print_figures
-from sanakit.cli.evaluation.output import output_folder, save_report
-from sanakit.cli.terminal import print_json, progress_bar
+from sanakit.cli.evaluation.output import output_folder, tell_report
+from sanakit.cli.terminal import progress_bar
 from sanakit.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -81,12 +80,7 @@ def evaluate_worlds(
     notes = list(dict.fromkeys(notes))
     report: dict[str, Any] = {"model": model, "weights": weights, "reference": reference, "judge": judge}
     report |= {"seed": seed, "scenes": len(scenes), "notes": notes, "measures": found}
-    for note in notes:
-        print(f"Warning: {note}", file=sys.stderr)
-    if output is not None:
-        save_report(output_folder(output), report)
-    if as_json:
-        print_json(report)
+    if tell_report(report, output, as_json=as_json):
         return
     for name, figures in found.items():
         print_figures(name, figures)

@@ -65,7 +65,7 @@ class FolderFrames:
 
     def __init__(self, path: str, rate: Fraction | None) -> None:
         self.path = path
-        self.names, notes = _frame_names(path)
+        self.names, notes = frame_names(path)
         check_frames(path, len(self.names))
         settings, stored, stated = {}, None, None
         if is_frame_folder(path):
@@ -114,7 +114,7 @@ class FolderFrames:
         """Do nothing: every frame's file is closed as soon as it is read."""
 
 
-def _frame_names(path: str) -> tuple[list[str], tuple[str, ...]]:
+def frame_names(path: str) -> tuple[list[str], tuple[str, ...]]:
     """Return the names of the frames in their order, and sentences on other files and on gaps."""
     entries = [name for name in os.listdir(path) if not name.startswith(".") and name != INDEX]
     names = sorted(

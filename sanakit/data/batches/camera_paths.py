@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from sanakit.clips.counts import natural_key
-from sanakit.clips.formats.folder import INDEX
+from sanakit.clips.formats.folder import frame_names
 from sanakit.clips.reading import ClipFile
 from sanakit.data.read.captions import Caption
 from sanakit.data.read.decode import cut_of
@@ -129,8 +129,8 @@ class PosedClips(Recaptioned):
 
     def _check_names(self, key: str, place: str, names: tuple[str, ...]) -> None:
         """Raise SettingsError where the images of a path are not the frames of a folder."""
-        there = sorted((one for one in os.listdir(self.root / key) if one != INDEX), key=natural_key)
-        for mine, other in zip(there, map(posixpath.basename, names), strict=False):
+        there, _ = frame_names(str(self.root / key))
+        for mine, other in zip(there, map(posixpath.basename, names), strict=True):
             if mine != other:
                 raise SettingsError(
                     f"{key} has the frame {mine} where {place} has {other}: give the path of these frames."

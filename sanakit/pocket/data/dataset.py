@@ -16,9 +16,10 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -129,22 +130,59 @@ def build(
 
     report("reading the packages", 0, 1)
     rows, art = zip(*choose(tarballs), strict=True)
+    with new_folder(folder, room) as partial:
+        _write_images(art, partial, workers or os.cpu_count() or 1, report)
+        (partial / ROWS).write_text(_jsonl(rows), encoding="utf-8")
+        manifest = json.dumps(_manifest(rows, packages), indent=2)
+        (partial / SOURCES).write_text(f"{manifest}\n", encoding="utf-8")
+    return open_pocket(folder)
+
+
+@contextmanager
+def new_folder(folder: Path, room: str) -> Iterator[Path]:
+    """Yield an empty folder, which becomes the data set's when all is written.
+
+    room: what it needs on the disk. Raises DataError where it cannot be written, and OutputError where
+    another process is building it.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with replaced(folder) as partial:
             partial.mkdir()
-            _write_images(art, partial, workers or os.cpu_count() or 1, report)
-            (partial / ROWS).write_text(_jsonl(rows), encoding="utf-8")
-            manifest = json.dumps(_manifest(rows, packages), indent=2)
-            (partial / SOURCES).write_text(f"{manifest}\n", encoding="utf-8")
+            yield partial
     except OutputError:
-        raise  # another process is building it
+        raise
     except OSError as error:
         raise DataError(
             f"{folder} cannot be written ({error}). It needs {room}: free some space or choose another "
             "folder."
         ) from error
-    return open_pocket(folder)
+
+
+@contextmanager
+def opened(
+    folder: Path, version: int, *, what: str, command: str, key: str = "format", other: str = ""
+) -> Iterator[dict[str, Any]]:
+    """Yield the manifest of a data set whose files are then read; what they lack or hold is damage.
+
+    version: the format that is read. what, command: what the folder is to be, and what builds it. key: what
+    manifests of this kind alone have. other: what is told of a folder of another kind.
+    Raises DataError when it is missing, damaged, of another kind or of another format.
+    """
+    if not (folder / SOURCES).is_file():
+        raise DataError(f"{folder} is not {what} (no {SOURCES}): build it with `{command} {folder}`.")
+    again = f"delete it and build it again with `{command}`"
+    try:
+        manifest = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
+        if other and key not in manifest:
+            raise DataError(f"{folder} holds {other}: use a folder of `{command}`.")
+        if manifest["format"] != version:
+            raise DataError(
+                f"{folder} has format {manifest['format']}, this version reads {version}: {again}."
+            )
+        yield manifest
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise DataError(f"{folder} is damaged ({error}): {again}.") from error
 
 
 def open_pocket(folder: str | Path) -> PocketImages:
@@ -153,26 +191,14 @@ def open_pocket(folder: str | Path) -> PocketImages:
     Raises DataError when it is missing, incomplete, damaged or of another format.
     """
     folder = Path(folder)
-    if not (folder / SOURCES).is_file():
-        raise DataError(
-            f"{folder} is not a pocket data set (no {SOURCES}): build it with `sana data pocket {folder}`."
-        )
-    again = "delete it and build it again with `sana data pocket`"
-    try:
-        manifest = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
-            raise DataError(
-                f"{folder} has format {manifest['format']}, this version reads {FORMAT}: {again}."
-            )
+    with opened(folder, FORMAT, what="a pocket data set", command="sana data pocket") as manifest:
         rows = [PocketRow(**json.loads(line)) for line in split_lines(read_text(folder / ROWS))]
         images = np.load(folder / IMAGES, mmap_mode="r")
         alpha = np.load(folder / ALPHA, mmap_mode="r")
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise DataError(f"{folder} is damaged ({error}): {again}.") from error
-    shape = (len(rows), sources.SIZE, sources.SIZE)
-    found = (images.dtype, images.shape, alpha.dtype, alpha.shape)
-    if found != (np.uint8, (*shape, 3), np.uint8, shape):
-        raise DataError(f"{folder} is damaged ({images.shape} {alpha.shape} for {len(rows)} rows): {again}.")
+        shape = (len(rows), sources.SIZE, sources.SIZE)
+        found = (images.dtype, images.shape, alpha.dtype, alpha.shape)
+        if found != (np.uint8, (*shape, 3), np.uint8, shape):
+            raise ValueError(f"{images.shape} {alpha.shape} for {len(rows)} rows")
     return PocketImages(images, alpha, rows, manifest)
 
 

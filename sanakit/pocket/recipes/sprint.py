@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 from sanakit.pocket.recipes.pocket import SCENES
@@ -41,8 +40,7 @@ def sprint(
     smoke: bool = False,
 ) -> Run:
     """A student of `source`, pocket or a folder that its recipe wrote."""
-    config = SPRINT.lasting(steps, smoke=smoke)
-    config = replace(config, warmup_steps=min(config.warmup_steps, config.steps // 10))
+    config = SPRINT.requested(steps, smoke=smoke)
     aim = SprintAim(
         consistency=Consistency(guidance=around(load_settings(source).guidance), warmup=WARMUP),
         adversarial=Adversarial(blocks=judged_blocks(load_configs(source)[0].depth)),

@@ -12,14 +12,12 @@ no image should wait. Callers receive the same events and futures, with a result
 from __future__ import annotations
 
 import logging
-import threading
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
 from typing import Any, Unpack
 
-import torch
 from PIL import Image
 
 from sanakit.clips.clip import VideoClip
@@ -29,6 +27,7 @@ from sanakit.pipelines.video.request import ClipDrawSettings, ClipRequest, Video
 from sanakit.pipelines.video.result import ClipResult, clips_of
 from sanakit.pipelines.video.text_to_video import TextToVideo
 from sanakit.serve.engine.ticket import AcceptedRequest, Failed, Finished, Stepped
+from sanakit.serve.engine.worker import Worker
 from sanakit.weights.find.resolve import resolve
 
 log = logging.getLogger(__name__)
@@ -55,7 +54,7 @@ class ClipTicket(AcceptedRequest[ClipResult]):
         self.share = 0.0  # of its steps that are done, 0 to 1
 
 
-class ClipEngine:
+class ClipEngine(Worker):
     """Draws the clips of many requests, one after another.
 
     models: folders or Hub repositories of video models; the first is the default, loaded at the start. Only
@@ -79,6 +78,7 @@ class ClipEngine:
         prompt_filter: Callable[[list[str], str], object] | None = None,
         image_filter: Callable[[list[Image.Image], str], object] | None = None,
     ) -> None:
+        super().__init__("sanakit-clips", threads)
         self.specs: dict[str, VideoSpec] = {}
         self._paths: dict[str, str] = {}
         for path in models:
@@ -89,26 +89,18 @@ class ClipEngine:
             self.specs[name], self._paths[name] = spec, path
         if not self.specs:
             raise SettingsError("No video model was named: pass at least one.")
-        self.max_waiting, self.threads = max_waiting, threads
+        self.max_waiting = max_waiting
         self._placed = {"device": device, "dtype": dtype, "memory": parse_budget(memory)}
         self.prompt_filter, self.image_filter = prompt_filter, image_filter
         self._loaded: tuple[str, TextToVideo] | None = None
         self._waiting: deque[ClipTicket] = deque()
         self._running: ClipTicket | None = None
         self._counts: Counter[str] = Counter()
-        self._condition = threading.Condition()
-        self._closing = self._abandoning = False
-        self._thread = threading.Thread(target=self._run, name="sanakit-clips", daemon=True)
 
     @property
     def default(self) -> str:
         """The name of the model that draws where none is named."""
         return next(iter(self.specs))
-
-    @property
-    def alive(self) -> bool:
-        """Whether the engine was started and accepts work."""
-        return self._thread.is_alive() and not self._closing
 
     def start(self) -> None:
         """Load the default model and start to draw. MemoryLimitError: its own clip is too much already."""
@@ -149,10 +141,9 @@ class ClipEngine:
         previews: of the clip's middle, with every step. name: the ticket's id, else a new one. Raises
         BusyError if the queue is full, ClosedError if the engine is stopping.
         """
-        ticket = ClipTicket(request, self._wake, on_event, previews, name)
+        ticket = ClipTicket(request, self.wake, on_event, previews, name)
         with self._condition:
-            if self._closing:
-                raise ClosedError("The server is stopping: try again later.")
+            self._check_open()
             if len(self._waiting) >= self.max_waiting:
                 self._counts["refused"] += 1
                 raise BusyError(f"{len(self._waiting)} clips are already waiting: try again later.")
@@ -171,27 +162,9 @@ class ClipEngine:
             running = int(self._running is not None)
             return {"waiting": len(self._waiting), "running": running, "loaded": loaded, **counts}
 
-    def close(self, drain: float = 0.0) -> None:
-        """Take no more work, finish what there is within `drain` seconds, fail the rest with ClosedError."""
-        with self._condition:
-            self._closing = True
-            self._condition.notify()
-        if self._thread.is_alive():
-            self._thread.join(drain)
-        with self._condition:
-            self._abandoning = True
-        if self._thread.ident is not None:
-            self._thread.join()
-
-    def _wake(self) -> None:
-        with self._condition:
-            self._condition.notify()
-
     # The methods below run in the drawing thread.
 
     def _run(self) -> None:
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
         while ticket := self._next():
             try:
                 result = self._draw(ticket)

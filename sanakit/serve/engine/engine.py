@@ -13,14 +13,12 @@ here. A request that makes the model fail, or gives NaN, fails alone.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Unpack
 
-import torch
 from PIL.Image import Image
 
 from sanakit.adapters.pipeline import StrPath
@@ -44,6 +42,7 @@ from sanakit.serve.engine.group import Group, GroupKey, RequestImage, Turns, sou
 from sanakit.serve.engine.residence import CurrentPart, ModelPool, Resident
 from sanakit.serve.engine.steering import NamedControl, chosen, prepared
 from sanakit.serve.engine.ticket import Event, Failed, Finished, Stepped, Ticket
+from sanakit.serve.engine.worker import Worker
 from sanakit.text.prompt_weights import weigh
 
 log = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ SOURCE_PIXELS = 2**27  # of all images that requests start from or are steered b
 _STOPPED = "The server stopped before the image was finished: send the request again."
 
 
-class Engine:
+class Engine(Worker):
     """Draws the images of many requests at once.
 
     models: the models it may use, see `ModelPool`; the first is the default, loaded at the start.
@@ -77,28 +76,21 @@ class Engine:
         prompt_filter: Callable[[list[str], str], object] | None = None,
         image_filter: Callable[[list[Image], str], object] | None = None,
     ) -> None:
+        super().__init__("sanakit-engine", threads)
         offered = {"adapters": adapters, "controls": controls}
         self.residence = ModelPool(models, device=device, dtype=dtype, memory=memory, **offered)
-        self.max_batch, self.max_waiting, self.threads = max_batch, max_waiting, threads
+        self.max_batch, self.max_waiting = max_batch, max_waiting
         self.prompt_filter, self.image_filter = prompt_filter, image_filter
         self.decoding = DecodingTurns()  # of images that callers send; whoever decodes one takes a turn
         self._turns = Turns()
         self._features = PromptFeatures()
         self._counts: Counter[str] = Counter()
-        self._condition = threading.Condition()
-        self._closing = self._abandoning = False
         self._current = CurrentPart()
-        self._thread = threading.Thread(target=self._run, name="sanakit-engine", daemon=True)
 
     @property
     def specs(self) -> dict[str, ModelSpec]:
         """The facts about each model, by name."""
         return self.residence.specs
-
-    @property
-    def alive(self) -> bool:
-        """Whether the engine was started and accepts work."""
-        return self._thread.is_alive() and not self._closing
 
     def start(self) -> None:
         """Load the default model and start to compute. MemoryLimitError: one image is too much already."""
@@ -161,8 +153,7 @@ class Engine:
         ticket = Ticket(request, self.wake, on_event, previews, deadline, name, whole)
         key = GroupKey.of(request)
         with self._condition:
-            if self._closing:
-                raise ClosedError("The server is stopping: try again later.")
+            self._check_open()
             waiting = sum(len(group.waiting) for group in self._turns.groups.values())
             if waiting and waiting + request.num_images > self.max_waiting:
                 self._counts["refused"] += 1
@@ -175,11 +166,6 @@ class Engine:
             self._turns.add(key, key.capacity(self.residence.device.type, self.max_batch), images)
             self._condition.notify()
         return ticket
-
-    def wake(self) -> None:
-        """Have the engine look at once for what was cancelled."""
-        with self._condition:
-            self._condition.notify()
 
     def stats(self) -> dict[str, Any]:
         """Return its state: waiting, running (images), loaded (models), and counts since the start.
@@ -195,24 +181,9 @@ class Engine:
             counts = {name: self._counts[name] for name in names}
         return {"waiting": waiting, "running": running, "loaded": self.residence.loaded, **counts}
 
-    def close(self, drain: float = 0.0) -> None:
-        """Take no more work, finish what there is within `drain` seconds, fail the rest with ClosedError."""
-        with self._condition:
-            self._closing = True
-            self._condition.notify()
-        if self._thread.is_alive():
-            self._thread.join(drain)
-        with self._condition:
-            self._abandoning = True
-            self._condition.notify()
-        if self._thread.ident is not None:
-            self._thread.join()
-
     # The methods below run in the computing thread.
 
     def _run(self) -> None:
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
         try:
             while order := self._wait():
                 self._work(order)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
 import time
 import warnings
 from collections import Counter, deque
@@ -35,6 +34,7 @@ from sanakit.serve.engine.recording import Recording
 from sanakit.serve.engine.ticket import Failed, Finished, Stepped
 from sanakit.serve.engine.walk import Walk, WalkChunk, WalkMoment
 from sanakit.serve.engine.walk_requests import ChunkTicket, EnterTicket, WalkRequest
+from sanakit.serve.engine.worker import Worker
 from sanakit.weights.find.resolve import resolve
 from sanakit.weights.video.settings import load_world_configs, load_world_settings
 
@@ -48,7 +48,7 @@ FORMATS = ("JPEG", "PNG")  # of frames
 _STOPPED = "The server stopped before the chunk was finished."
 
 
-class WorldEngine:
+class WorldEngine(Worker):
     """Draws the walks of many callers, chunk after chunk.
 
     model: folder or Hub repository of a world model with streaming weights. taken: names of models that are
@@ -75,6 +75,7 @@ class WorldEngine:
         prompt_filter: Callable[[list[str], str], object] | None = None,
         image_filter: Callable[[list[Image.Image], str], object] | None = None,
     ) -> None:
+        super().__init__("sanakit-worlds", threads)
         self.spec = VideoSpec.of(load_world_settings(model), *load_world_configs(model))
         self.name = self.spec.settings.shared.name
         if self.name in taken:
@@ -84,7 +85,7 @@ class WorldEngine:
                 f"{self.name} draws whole clips, in which nobody can walk: serve streaming weights with a "
                 "causal autoencoder, or draw with `sana world`."
             )
-        self.max_walks, self.kept, self.idle, self.threads = max_walks, kept, idle, threads
+        self.max_walks, self.kept, self.idle = max_walks, kept, idle
         self.prompt_filter, self.image_filter = prompt_filter, image_filter
         self._path, self._folder = model, folder
         self._placed = {"device": device, "dtype": dtype, "memory": parse_budget(memory)}
@@ -93,14 +94,6 @@ class WorldEngine:
         self._waiting: deque[EnterTicket | ChunkTicket] = deque()
         self._running = False
         self._counts: Counter[str] = Counter()
-        self._condition = threading.Condition()
-        self._closing = self._abandoning = False
-        self._thread = threading.Thread(target=self._run, name="sanakit-worlds", daemon=True)
-
-    @property
-    def alive(self) -> bool:
-        """Whether the engine was started and accepts work."""
-        return self._thread.is_alive() and not self._closing
 
     def start(self) -> None:
         """Load the model and start to draw. MemoryLimitError: a walk of its own size is too much already."""
@@ -149,7 +142,7 @@ class WorldEngine:
 
         Raises BusyError where there are as many walks as may be, ClosedError if the engine is stopping.
         """
-        ticket = EnterTicket(request, owner, self._wake, on_event)
+        ticket = EnterTicket(request, owner, self.wake, on_event)
         with self._condition:
             self._check_open()
             self._end_unused()
@@ -176,7 +169,7 @@ class WorldEngine:
 
         Raises ClosedError if the engine is stopping.
         """
-        ticket = ChunkTicket(walk, chunk, before, self._wake, on_frame, on_event)
+        ticket = ChunkTicket(walk, chunk, before, self.wake, on_frame, on_event)
         with self._condition:
             self._check_open()
             walk.used = time.monotonic()
@@ -215,26 +208,10 @@ class WorldEngine:
             return {**now, **counts}
 
     def close(self, drain: float = 0.0) -> None:
-        """Take no more work, finish what there is within `drain` seconds, fail the rest with ClosedError."""
-        with self._condition:
-            self._closing = True
-            self._condition.notify()
-        if self._thread.is_alive():
-            self._thread.join(drain)
-        with self._condition:
-            self._abandoning = True
-        if self._thread.ident is not None:
-            self._thread.join()
+        """As of every engine; all walks end."""
+        super().close(drain)
         for walk in list(self._walks.values()):
             self.end(walk)
-
-    def _wake(self) -> None:
-        with self._condition:
-            self._condition.notify()
-
-    def _check_open(self) -> None:
-        if self._closing:
-            raise ClosedError("The server is stopping: try again later.")
 
     def _end_unused(self) -> None:
         """End the walks that nobody has used for a while; the condition is held."""
@@ -248,8 +225,6 @@ class WorldEngine:
     # The methods below run in the drawing thread.
 
     def _run(self) -> None:
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
         while ticket := self._next():
             try:
                 if isinstance(ticket, EnterTicket):

@@ -212,6 +212,33 @@ def _parsed(text: str) -> Any:
         return text
 
 
+def texts_and_image(form: FormData, image: str) -> tuple[dict[str, str], BinaryIO | None]:
+    """Return the texts of a form, and the file of the one field that is one, None where there is none.
+
+    Fields that a browser leaves empty are not there. Raises SettingsError for other files, an empty file, and
+    a field that came twice.
+    """
+    texts: dict[str, str] = {}
+    file: BinaryIO | None = None
+    for name, value in form.multi_items():
+        if _left_empty(name, value):
+            continue
+        told = plain_name(name)
+        if isinstance(value, str):
+            if name in texts:
+                raise SettingsError(f"The field {told!r} was sent twice: send each field once.")
+            texts[name] = value
+            continue
+        if name != image:
+            raise SettingsError(f"{told!r} came as a file: {image} alone may be one.")
+        if file is not None:
+            raise SettingsError(f"More than one {image} came: send a single one.")
+        if not value.size:
+            raise SettingsError(f"The file of {image!r} is empty: send an image.")
+        file = value.file
+    return texts, file
+
+
 def _left_empty(name: str, value: UploadFile | str) -> bool:
     """Return whether nothing was entered: a browser sends a form's empty fields, and files of no name."""
     if isinstance(value, UploadFile):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 from PIL import Image, ImageChops
@@ -90,26 +90,8 @@ def make_editor(turns: DecodingTurns, at_first: float) -> Editor:
     turns: that its layers wait for before they are decoded.   at_first: the strength.
     """
     with gr.Column(elem_id="editor"):
-        image = gr.ImageEditor(
-            label="Image to start from",
-            type="pil",
-            image_mode="RGBA",
-            format="png",
-            sources=["upload", "clipboard"],
-            transforms=(),
-            layers=False,
-            brush=gr.Brush(
-                default_size="auto",
-                colors=_PAINTS,
-                default_color=_PAINTS[0],
-                color_mode="fixed",
-            ),
-            elem_id="source",
-            height=480,
-            placeholder="Drop an image here, or choose one",
-            buttons=["fullscreen"],
-        )
-        check_layers(image, turns)
+        paints = gr.Brush(default_size="auto", colors=_PAINTS, default_color=_PAINTS[0], color_mode="fixed")
+        image = make_image_editor(turns, "Image to start from", "source", height=480, brush=paints)
         what = gr.Radio(
             [WHOLE, PAINTED, BEYOND],
             value=WHOLE,
@@ -149,28 +131,48 @@ def check_layers(editor: gr.ImageEditor, turns: DecodingTurns) -> None:
     editor.convert_and_format_image = _in_turn(turns, _checked_layer)
 
 
-def make_first_frame(turns: DecodingTurns, elem_id: str, *, height: int, fullscreen: bool) -> gr.ImageEditor:
-    """Lay out the field of the image that a clip or a walk begins with. height: in pixels.
+def make_image_editor(
+    turns: DecodingTurns,
+    label: str,
+    elem_id: str,
+    *,
+    height: int,
+    brush: gr.Brush | Literal[False],
+    eraser: Literal[False] | None = None,
+    placeholder: str = "Drop an image here, or choose one",
+    fullscreen: bool = True,
+) -> gr.ImageEditor:
+    """Lay out a field for one image, which may be painted on; its layers are decoded in turns.
 
-    fullscreen: whether it has a button for that.
+    height: in pixels. eraser: None: as there is a brush. fullscreen: whether it has a button for that.
     """
     image = gr.ImageEditor(
-        label="First frame",
+        label=label,
         type="pil",
         image_mode="RGBA",
         format="png",
         sources=["upload", "clipboard"],
         transforms=(),
         layers=False,
-        brush=False,
-        eraser=False,
+        brush=brush,
+        eraser=eraser,
         elem_id=elem_id,
         height=height,
-        placeholder="Drop an image here, or choose one",
+        placeholder=placeholder,
         buttons=["fullscreen"] if fullscreen else [],
     )
     check_layers(image, turns)
     return image
+
+
+def make_first_frame(turns: DecodingTurns, elem_id: str, *, height: int, fullscreen: bool) -> gr.ImageEditor:
+    """Lay out the field of the image that a clip or a walk begins with. height: in pixels.
+
+    fullscreen: whether it has a button for that.
+    """
+    return make_image_editor(
+        turns, "First frame", elem_id, height=height, brush=False, eraser=False, fullscreen=fullscreen
+    )
 
 
 def make_stage() -> DrawingArea:

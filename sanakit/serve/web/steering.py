@@ -17,7 +17,7 @@ from sanakit.images.hints import HINT_KINDS
 from sanakit.images.opening import flatten
 from sanakit.serve.engine.decoding import DecodingTurns
 from sanakit.serve.engine.steering import NamedControl
-from sanakit.serve.web.parts import check_layers
+from sanakit.serve.web.parts import make_image_editor
 
 OFF, OWN_KIND = "", ""  # values of the choices "Off" and "As trained"
 MOST_SCALE = 2.0  # as far as the slider goes
@@ -60,21 +60,14 @@ def make_steering(offered: Offered, turns: DecodingTurns) -> Steering:
             elem_id="control-net",
             info="Choose one to have the image steer what is drawn.",
         )
-        image = gr.ImageEditor(
-            label="Image or sketch",
-            type="pil",
-            image_mode="RGBA",
-            format="png",
-            sources=["upload", "clipboard"],
-            transforms=(),
-            layers=False,
-            brush=gr.Brush(default_size=4, colors=["#000000", "#ffffff", "#e5484d", "#3e63dd"]),
-            elem_id="control-image",
+        image = make_image_editor(
+            turns,
+            "Image or sketch",
+            "control-image",
             height=320,
+            brush=gr.Brush(default_size=4, colors=["#000000", "#ffffff", "#e5484d", "#3e63dd"]),
             placeholder="Drop an image here, or draw",
-            buttons=["fullscreen"],
         )
-        check_layers(image, turns)
         kind = gr.Dropdown(
             [("As trained", OWN_KIND), *((kind, kind) for kind in HINT_KINDS)],
             value=OWN_KIND,

@@ -115,7 +115,9 @@ def taken(client: socket.socket, pause: float) -> int:
 @pytest.mark.parametrize("path", [b"/large", b"/pieces"])
 def test_an_answer_that_is_read_slowly_comes_whole(kind: Any, port: int, path: bytes) -> None:
     kind.patience = 0.3
-    with socket.create_connection(("127.0.0.1", port)) as client:
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100_000)  # what was read is soon told
+        client.connect(("127.0.0.1", port))
         client.sendall(GET.replace(b"/ ", path + b" ", 1).replace(b"Host", b"Connection: close\r\nHost"))
         began = time.monotonic()
         assert taken(client, 0.01) == LARGE

@@ -23,16 +23,15 @@ from pathlib import Path
 
 import numpy as np
 
-from sanakit.errors import DataError, OutputError, SettingsError
+from sanakit.errors import DataError, SettingsError
 from sanakit.pocket.data import sources
 from sanakit.pocket.data.clips import art
 from sanakit.pocket.data.clips.measure import measure_motion
-from sanakit.pocket.data.dataset import OnProgress, check_place, packages_of
+from sanakit.pocket.data.dataset import OnProgress, check_place, new_folder, opened, packages_of
 from sanakit.pocket.words.captions import plain_name
 from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.pocket.words.motion import Motion, clip_captions
 from sanakit.reading import read_text, split_lines
-from sanakit.whole import replaced
 
 FORMAT = 1  # raised when the content changes for the same packages
 FRAMES, ROWS, SOURCES = "frames.npy", "captions.jsonl", "sources.json"
@@ -137,22 +136,12 @@ def build_clips(
     for index, package in enumerate(art.PACKAGES):
         report(f"fetching {package.spec}", index, len(art.PACKAGES))
         tarballs[package] = sources.obtain(package, cache)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(folder) as partial:
-            partial.mkdir()
-            rows = _write_clips(tarballs, partial, side, workers or os.cpu_count() or 1, report)
-            lines = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
-            (partial / ROWS).write_text(lines, encoding="utf-8")
-            manifest = json.dumps(_manifest(rows, side), indent=2)
-            (partial / SOURCES).write_text(f"{manifest}\n", encoding="utf-8")
-    except OutputError:
-        raise  # another process is building it
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be written ({error}). It needs 1.6 GB at 64 px and 3.6 GB at 96 px: free some "
-            "space or choose another folder."
-        ) from error
+    with new_folder(folder, "1.6 GB at 64 px and 3.6 GB at 96 px") as partial:
+        rows = _write_clips(tarballs, partial, side, workers or os.cpu_count() or 1, report)
+        lines = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+        (partial / ROWS).write_text(lines, encoding="utf-8")
+        manifest = json.dumps(_manifest(rows, side), indent=2)
+        (partial / SOURCES).write_text(f"{manifest}\n", encoding="utf-8")
     return open_clips(folder)
 
 
@@ -162,28 +151,13 @@ def open_clips(folder: str | Path) -> PocketClips:
     Raises DataError when it is missing, incomplete, damaged or of another format.
     """
     folder = Path(folder)
-    if not (folder / SOURCES).is_file():
-        raise DataError(
-            f"{folder} is not a data set of clips (no {SOURCES}): build it with "
-            f"`sana data pocket-clips {folder}`."
-        )
-    again = "delete it and build it again with `sana data pocket-clips`"
-    try:
-        manifest = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
-        if "side" not in manifest:
-            raise DataError(f"{folder} holds images, not clips: use a folder of `sana data pocket-clips`.")
-        if manifest["format"] != FORMAT:
-            raise DataError(
-                f"{folder} has format {manifest['format']}, this version reads {FORMAT}: {again}."
-            )
+    kind = {"what": "a data set of clips", "command": "sana data pocket-clips"}
+    with opened(folder, FORMAT, **kind, key="side", other="images, not clips") as manifest:
         rows = [_row(json.loads(line)) for line in split_lines(read_text(folder / ROWS))]
         frames = np.load(folder / FRAMES, mmap_mode="r")
-        side = manifest["side"]
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise DataError(f"{folder} is damaged ({error}): {again}.") from error
-    count = sum(row.frames for row in rows)
-    if (frames.dtype, frames.shape) != (np.uint8, (count, side, side, 3)):
-        raise DataError(f"{folder} is damaged ({frames.shape} for {count} frames of {side} px): {again}.")
+        count, side = sum(row.frames for row in rows), manifest["side"]
+        if (frames.dtype, frames.shape) != (np.uint8, (count, side, side, 3)):
+            raise ValueError(f"{frames.shape} for {count} frames of {side} px")
     return PocketClips(frames, rows, manifest)
 
 

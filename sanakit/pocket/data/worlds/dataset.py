@@ -23,9 +23,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from sanakit.errors import DataError, OutputError, SettingsError
+from sanakit.errors import DataError, SettingsError
 from sanakit.pipelines.world.paths import CameraPath, pinhole
-from sanakit.pocket.data.dataset import OnProgress, check_place, packages_of
+from sanakit.pocket.data.dataset import OnProgress, check_place, new_folder, opened, packages_of
 from sanakit.pocket.data.worlds import furniture as package
 from sanakit.pocket.data.worlds.furniture import Furniture, obtain_package, read_package
 from sanakit.pocket.data.worlds.made import MADE, make_thing
@@ -35,7 +35,6 @@ from sanakit.pocket.data.worlds.scenes import RoomScene, make_path, make_scene
 from sanakit.pocket.data.worlds.trajectories import FAMILIES, HELD_OUT
 from sanakit.reading import read_text, split_lines
 from sanakit.seeds import numpy_generator
-from sanakit.whole import replaced
 
 FORMAT = 1  # raised when the content changes for the same seed
 FRAMES, POSES, LENSES, ROWS, SOURCES = (
@@ -194,31 +193,20 @@ def write_worlds(
         raise DataError("No path fits into the few scenes that were asked for: raise their number.")
     manifest = {"format": FORMAT, **asked, "clips": len(rows), "packages": _packages(pieces)}
     shape = (len(rows), length, side, side, 3)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(folder) as partial:
-            partial.mkdir()
-            frames = np.lib.format.open_memmap(partial / FRAMES, mode="w+", dtype=np.uint8, shape=shape)
-            done = 0
-            for made, own in scenes:
-                for _ in own:
-                    report("rendering clips", done, len(rows))
-                    frames[done] = render(made.room, made.mesh, poses[done], lenses[done], side)
-                    done += 1
-            frames.flush()
-            np.save(partial / POSES, np.stack(poses))
-            np.save(partial / LENSES, np.stack(lenses))
-            lines = "".join(json.dumps(asdict(row)) + "\n" for row in rows)
-            (partial / ROWS).write_text(lines, encoding="utf-8")
-            (partial / SOURCES).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    except OutputError:
-        raise  # another process is building it
-    except OSError as error:
-        needed = math.prod(shape) / 1e9
-        raise DataError(
-            f"{folder} cannot be written ({error}). It needs {needed:.1f} GB: free some space or choose "
-            "another folder."
-        ) from error
+    with new_folder(folder, f"{math.prod(shape) / 1e9:.1f} GB") as partial:
+        frames = np.lib.format.open_memmap(partial / FRAMES, mode="w+", dtype=np.uint8, shape=shape)
+        done = 0
+        for made, own in scenes:
+            for _ in own:
+                report("rendering clips", done, len(rows))
+                frames[done] = render(made.room, made.mesh, poses[done], lenses[done], side)
+                done += 1
+        frames.flush()
+        np.save(partial / POSES, np.stack(poses))
+        np.save(partial / LENSES, np.stack(lenses))
+        lines = "".join(json.dumps(asdict(row)) + "\n" for row in rows)
+        (partial / ROWS).write_text(lines, encoding="utf-8")
+        (partial / SOURCES).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return open_worlds(folder)
 
 
@@ -228,30 +216,15 @@ def open_worlds(folder: str | Path) -> PocketWorlds:
     Raises DataError when it is missing, incomplete, damaged or of another format.
     """
     folder = Path(folder)
-    if not (folder / SOURCES).is_file():
-        raise DataError(
-            f"{folder} is not a data set of camera paths (no {SOURCES}): build it with "
-            f"`sana data pocket-worlds {folder}`."
-        )
-    again = "delete it and build it again with `sana data pocket-worlds`"
-    try:
-        manifest = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
-        if "scenes" not in manifest:
-            raise DataError(f"{folder} holds no camera paths: use a folder of `sana data pocket-worlds`.")
-        if manifest["format"] != FORMAT:
-            raise DataError(
-                f"{folder} has format {manifest['format']}, this version reads {FORMAT}: {again}."
-            )
+    kind = {"what": "a data set of camera paths", "command": "sana data pocket-worlds"}
+    with opened(folder, FORMAT, **kind, key="scenes", other="no camera paths") as manifest:
         rows = [WorldRow(**json.loads(line)) for line in split_lines(read_text(folder / ROWS))]
         frames = np.load(folder / FRAMES, mmap_mode="r")
         poses, lenses = np.load(folder / POSES), np.load(folder / LENSES)
-        side, length = manifest["side"], manifest["length"]
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise DataError(f"{folder} is damaged ({error}): {again}.") from error
-    count = len(rows)
-    wanted = ((count, length, side, side, 3), (count, length, 4, 4), (count, 4))
-    if (frames.shape, poses.shape, lenses.shape) != wanted or count != manifest["clips"]:
-        raise DataError(f"{folder} is damaged (its files are of different numbers of clips): {again}.")
+        count, side, length = len(rows), manifest["side"], manifest["length"]
+        wanted = ((count, length, side, side, 3), (count, length, 4, 4), (count, 4))
+        if (frames.shape, poses.shape, lenses.shape) != wanted or count != manifest["clips"]:
+            raise ValueError("its files are of different numbers of clips")
     return PocketWorlds(frames, poses, lenses, rows, manifest)
 
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from fastapi import Request
 from PIL import Image
 from pydantic import ValidationError
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData
 
 from sanakit.errors import ModelNotFoundError, SettingsError, SizeError
 from sanakit.images.opening import flatten, open_image
@@ -23,8 +23,8 @@ from sanakit.pipelines.video.request import ClipRequest
 from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.http.door import MOST_JSON
 from sanakit.serve.http.failures import Failure, FailureError, invalid, unknown_field
-from sanakit.serve.http.openai_schema import plain_name
 from sanakit.serve.http.service import Service
+from sanakit.serve.http.uploads import texts_and_image
 from sanakit.serve.http.videos.schema import REFERENCE, REFUSED, VideoForm, VideoRequest
 
 MOST_BYTES = 2**30  # of the frames of one clip, 8 bits a channel
@@ -102,23 +102,7 @@ def _from_json(service: Service, body: bytes) -> tuple[VideoRequest, ClipRequest
 
 
 def _from_form(service: Service, form: FormData) -> tuple[VideoRequest, ClipRequest, Image.Image | None]:
-    fields: dict[str, str] = {}
-    file: BinaryIO | None = None
-    for name, value in form.multi_items():
-        if isinstance(value, UploadFile):
-            if not value.size and not value.filename:  # a browser sends files that were not chosen
-                continue
-            if name != REFERENCE:
-                raise SettingsError(f"{plain_name(name)!r} came as a file: {REFERENCE} alone may be one.")
-            if file is not None:
-                raise SettingsError(f"More than one {REFERENCE} came: send a single one.")
-            if not value.size:
-                raise SettingsError(f"The file of {REFERENCE!r} is empty: send an image, or omit the field.")
-            file = value.file
-        elif value or name == "prompt":  # nor were fields that are empty filled in
-            if name in fields:
-                raise SettingsError(f"The field {plain_name(name)!r} was sent twice: send each field once.")
-            fields[name] = value
+    fields, file = texts_and_image(form, REFERENCE)
     _refuse(fields)
     if REFERENCE in fields:
         raise SettingsError(f"{REFERENCE} came as text: send the image as a file, or {_URL} with a data URL.")

@@ -6,11 +6,10 @@ Names of files are never looked at, and no address is fetched.
 from __future__ import annotations
 
 from functools import partial
-from typing import BinaryIO
 
 from fastapi import Request
 from pydantic import ValidationError
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData
 
 from sanakit.errors import ModelNotFoundError, SettingsError
 from sanakit.images.opening import flatten, open_image
@@ -19,6 +18,7 @@ from sanakit.serve.engine.world_engine import WalkRequest, WorldEngine
 from sanakit.serve.http.failures import FailureError, invalid, unknown_field
 from sanakit.serve.http.openai_schema import plain_name
 from sanakit.serve.http.service import Service
+from sanakit.serve.http.uploads import texts_and_image
 from sanakit.serve.http.worlds.schema import WalkForm
 
 FILE = "image"
@@ -37,28 +37,12 @@ async def read_walk(service: Service, worlds: WorldEngine, client: Request) -> t
 
 
 def _from_form(service: Service, worlds: WorldEngine, form: FormData) -> tuple[WalkForm, WalkRequest]:
-    fields: dict[str, str] = {}
-    file: BinaryIO | None = None
-    for name, value in form.multi_items():
-        if isinstance(value, UploadFile):
-            if not value.size and not value.filename:  # a browser sends files that were not chosen
-                continue
-            if name != FILE:
-                raise SettingsError(f"{plain_name(name)!r} came as a file: {FILE} alone is one.")
-            if file is not None:
-                raise SettingsError("More than one image came: a walk begins with a single one.")
-            if not value.size:
-                raise SettingsError("The file of 'image' is empty: send an image.")
-            file = value.file
-            continue
+    fields, file = texts_and_image(form, FILE)
+    for name in form:
         if name not in _NAMES:
             raise FailureError(unknown_field(name, _NAMES))
-        if name == FILE:
-            raise SettingsError("image came as text: send it as a file.")
-        if name in fields:
-            raise SettingsError(f"The field {plain_name(name)!r} was sent twice: send each field once.")
-        if value:  # a browser sends fields that are empty, too
-            fields[name] = value
+    if FILE in fields:
+        raise SettingsError("image came as text: send it as a file.")
     if file is None:
         raise SettingsError("The form has no file named image: a walk needs an image to start from.")
     try:

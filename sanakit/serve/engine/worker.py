@@ -1,4 +1,4 @@
-"""What the engines share: one thread that computes, the lock of its queue, and how it ends."""
+"""The thread in which an engine computes: the lock of its queue, and how it ends."""
 
 from __future__ import annotations
 

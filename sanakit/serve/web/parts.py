@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gradio as gr
 from PIL import Image, ImageChops
@@ -126,26 +126,16 @@ def make_editor(turns: DecodingTurns, at_first: float) -> Editor:
     return Editor(**{field.name: found[field.name] for field in fields(Editor)})
 
 
-def check_layers(editor: gr.ImageEditor, turns: DecodingTurns) -> None:
-    """Have an editor's layers decoded in turns, with their sizes looked at before."""
-    editor.convert_and_format_image = _in_turn(turns, _checked_layer)
-
-
 def make_image_editor(
     turns: DecodingTurns,
     label: str,
     elem_id: str,
     *,
     height: int,
-    brush: gr.Brush | Literal[False],
-    eraser: Literal[False] | None = None,
+    brush: gr.Brush,
     placeholder: str = "Drop an image here, or choose one",
-    fullscreen: bool = True,
 ) -> gr.ImageEditor:
-    """Lay out a field for one image, which may be painted on; its layers are decoded in turns.
-
-    height: in pixels. eraser: None: as there is a brush. fullscreen: whether it has a button for that.
-    """
+    """Lay out a field for an image to paint on; its layers are decoded in turns. height: pixels."""
     image = gr.ImageEditor(
         label=label,
         type="pil",
@@ -155,24 +145,32 @@ def make_image_editor(
         transforms=(),
         layers=False,
         brush=brush,
-        eraser=eraser,
         elem_id=elem_id,
         height=height,
         placeholder=placeholder,
-        buttons=["fullscreen"] if fullscreen else [],
+        buttons=["fullscreen"],
     )
-    check_layers(image, turns)
+    image.convert_and_format_image = _in_turn(turns, _checked_layer)  # pyright: ignore[reportAttributeAccessIssue]
     return image
 
 
-def make_first_frame(turns: DecodingTurns, elem_id: str, *, height: int, fullscreen: bool) -> gr.ImageEditor:
-    """Lay out the field of the image that a clip or a walk begins with. height: in pixels.
+def make_first_frame(turns: DecodingTurns, elem_id: str, *, height: int, fullscreen: bool) -> gr.Image:
+    """Lay out the field of the image that a clip or a walk begins with; its value is in RGBA.
 
-    fullscreen: whether it has a button for that.
+    No editor: Gradio's has no canvas where nothing can be painted. height: in pixels. fullscreen: whether it
+    has a button for that.
     """
-    return make_image_editor(
-        turns, "First frame", elem_id, height=height, brush=False, eraser=False, fullscreen=fullscreen
+    image = gr.Image(
+        label="First frame",
+        type="pil",
+        sources=["upload", "clipboard"],
+        elem_id=elem_id,
+        height=height,
+        placeholder="Drop an image here, or choose one",
+        buttons=["fullscreen"] if fullscreen else [],
     )
+    image.preprocess = _in_turn(turns, _checked_layer)
+    return image
 
 
 def make_stage() -> DrawingArea:
@@ -241,6 +239,8 @@ def _checked_layer(file: Any, flatten_on_white: bool = False) -> Image.Image | N
     if file is None:
         return None
     try:
+        if getattr(file, "path", file) is None:  # an address, or the image itself as text
+            raise SettingsError("The image did not come as a file: upload it.")
         raw = file if isinstance(file, bytes | bytearray | memoryview) else Path(file.path).read_bytes()
         return in_srgb(upright(open_image(io.BytesIO(raw), "The image"))).convert("RGBA")
     except SanaError as error:

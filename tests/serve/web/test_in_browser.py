@@ -9,9 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ import pytest
 from PIL import Image
 
 from sanakit.images.image import read_metadata
+from tests.serve.web.serving import served_page
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.common.exceptions import ElementClickInterceptedException  # noqa: E402
@@ -47,19 +45,8 @@ pytestmark = [
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """`sana ui` as a person starts it: its address, and the folder of its images."""
     folder = tmp_path_factory.mktemp("ui")
-    program = "from sanakit.cli import main; main()"
-    words = ["ui", "--port", "0", "--no-open", "--device", "cpu", "--data", str(folder)]
-    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder / "cache")}
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, text=True, env=environment
-    )
-    assert process.stdout is not None
-    address = process.stdout.readline().rpartition(" ")[2].strip()
-    assert address.startswith("http://127.0.0.1:")
-    yield address, folder / "pictures"
-    process.send_signal(signal.SIGINT)
-    assert process.wait(SLOW) == 130
-    process.stdout.close()
+    with served_page(folder) as address:
+        yield address, folder / "pictures"
 
 
 class Visitor:

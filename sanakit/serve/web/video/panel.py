@@ -50,7 +50,7 @@ class ClipPanel:
     draw: gr.Button
     cancel: gr.Button
     model: gr.Dropdown
-    image: gr.ImageEditor
+    image: gr.Image
     frames: gr.Slider
     size: gr.Dropdown
     sides: gr.Row

@@ -15,6 +15,7 @@ from html import escape
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from sanakit.clips.reading import open_clip
 from sanakit.errors import SanaError, SettingsError
@@ -142,7 +143,7 @@ class VideoTab:
     def _wish(self, given: dict[str, Any]) -> ClipWish:
         """Return the controls' values. Raises SanaError."""
         spec = self.clips.spec(given["model"])
-        image, size = (given["image"] or {}).get("background"), given["size"]
+        image, size = given["image"], given["size"]
         if size == AS_IMAGE and image is None:
             raise SettingsError("There is no image to take the shape of: choose a size, or an image.")
         sides: tuple[int | None, int | None] = (None, None)
@@ -186,9 +187,9 @@ class VideoTab:
 
     # Choosing
 
-    def choose_model(self, model: str, image: dict | None) -> Updates:
+    def choose_model(self, model: str, image: Image.Image | None) -> Updates:
         """Offer a model's own sizes and settings, and set its defaults."""
-        return clips_offered_by(self.clips.spec(model), self.panel, image=_has_image(image))
+        return clips_offered_by(self.clips.spec(model), self.panel, image=image is not None)
 
     def choose_size(self, model: str, size: str) -> Updates:
         """Set width and height, or show where they are typed."""
@@ -197,9 +198,9 @@ class VideoTab:
         shown = {panel.sides: gr.update(visible=size == CUSTOM)}
         return shown | ({panel.width: sides[0], panel.height: sides[1]} if sides else {})
 
-    def choose_image(self, model: str, image: dict | None) -> Updates:
+    def choose_image(self, model: str, image: Image.Image | None) -> Updates:
         """Offer the shape of an image that came; without one, the model's sizes."""
-        return sizes_offered(self.clips.spec(model), self.panel, image=_has_image(image))
+        return sizes_offered(self.clips.spec(model), self.panel, image=image is not None)
 
     def choose_frames(self, model: str, frames: int, rate: float | None) -> Updates:
         """Say how long so many frames last."""
@@ -230,7 +231,3 @@ class VideoTab:
         words = [panel.model, panel.prompt, panel.frames, panel.size, panel.sides, panel.width, panel.height]
         words += [panel.motion, panel.rate, panel.prompt_weights, panel.seed, panel.keep_seed]
         return [*words, *(getattr(panel, name) for name in SAMPLING)]
-
-
-def _has_image(image: dict | None) -> bool:
-    return (image or {}).get("background") is not None

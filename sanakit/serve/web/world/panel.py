@@ -25,7 +25,7 @@ DIALECTS = {TURN: "turning", STEP: "strafing"}
 class WorldPanel:
     """The controls of a walk's beginning, and where it is told."""
 
-    image: gr.ImageEditor
+    image: gr.Image
     prompt: gr.Textbox
     enter: gr.Button
     fov: gr.Slider

@@ -107,7 +107,7 @@ class WorldTab:
 
     def _request(self, given: dict[str, Any]) -> WalkRequest:
         """Return the controls' values, checked. Raises SanaError."""
-        image: Image.Image | None = (given["image"] or {}).get("background")
+        image: Image.Image | None = given["image"]
         if image is None:
             raise SettingsError("Choose an image to walk into: drop it on the field, or press its button.")
         spec = self.worlds.spec

@@ -12,6 +12,7 @@ import gradio as gr
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from gradio.data_classes import ImageData
 from PIL import Image
 
 from sanakit.errors import SettingsError
@@ -94,7 +95,7 @@ def test_what_is_wrong_is_told_in_the_status(tab: VideoTab, changes: dict[str, A
 
 
 def test_the_shape_of_an_image_is_that_of_the_clip(tab: VideoTab) -> None:
-    image = {"background": Image.new("RGBA", (64, 96), "teal"), "layers": [], "composite": None}
+    image = Image.new("RGBA", (64, 96), "teal")
     told = json.loads(draw(tab, image=image, size=AS_IMAGE, steps=1)[-1][tab.stage.data])
     assert told["width"] < told["height"]
     chosen = tab.choose_image("tiny-video", image)
@@ -132,6 +133,35 @@ def test_a_clip_is_charged_and_belongs_to_its_login(tab: VideoTab) -> None:
     draw(tab, ANN, frames=6)
     assert charged == [("ann", 1), ("ann", 1), "back"]
     assert "Too many today." in draw(tab, ANN)[-1][tab.stage.status]
+
+
+def test_a_first_frame_is_decoded_in_its_turn_and_upright(
+    tab: VideoTab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, exif = tmp_path / "a.png", Image.Exif()
+    exif[274] = 6  # to be turned by 90 degrees
+    Image.new("L", (8, 4), 128).save(path, exif=exif)
+    held, turn = [], tab.turns.turn
+    monkeypatch.setattr(tab.turns, "turn", lambda pixels: held.append(pixels) or turn(pixels))
+    read = tab.panel.image.preprocess
+    image = read(ImageData(path=str(path)))
+    assert isinstance(image, Image.Image)
+    assert (image.mode, image.size, image.getpixel((0, 0))) == ("RGBA", (4, 8), (128, 128, 128, 255))
+    assert read(None) is None
+    assert held == [32, 0]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"<svg/>", "not an image"), (b"", "not an image"), (None, "upload it")]
+)
+def test_a_file_that_is_no_image_is_refused_as_first_frame(
+    tab: VideoTab, tmp_path: Path, content: bytes | None, told: str
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(content or b"")
+    given = ImageData(url="data:image/png;base64,AAAA") if content is None else ImageData(path=str(path))
+    with pytest.raises(gr.Error, match=told):
+        tab.panel.image.preprocess(given)
 
 
 @pytest.mark.parametrize("images", [True, False])

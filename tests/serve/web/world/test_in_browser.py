@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,8 @@ pytest.importorskip("gradio")
 from selenium.webdriver.common.keys import Keys
 
 from tests.pipelines.world.tiny import photo
-from tests.serve.web.test_in_browser import CHROMIUM, DRIVER, SLOW, Visitor
+from tests.serve.web.serving import served_page
+from tests.serve.web.test_in_browser import CHROMIUM, DRIVER, Visitor
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,21 +25,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def address(walking_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("ui")
-    words = ["ui", "--model", "pocket", "--model", str(walking_folder), "--port", "0", "--no-open"]
-    words += ["--device", "cpu", "--data", str(folder)]
-    program = "from sanakit.cli import main; main()"
-    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder / "cache")}
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, text=True, env=environment
-    )
-    assert process.stdout is not None
-    address = process.stdout.readline().rpartition(" ")[2].strip()
-    assert address.startswith("http://127.0.0.1:")
-    yield address
-    process.send_signal(signal.SIGINT)
-    assert process.wait(SLOW) == 130
-    process.stdout.close()
+    with served_page(tmp_path_factory.mktemp("ui"), "pocket", walking_folder) as address:
+        yield address
 
 
 @pytest.fixture
@@ -51,7 +35,7 @@ def page(address: str, tmp_path: Path) -> Iterator[Visitor]:
     visitor = Visitor(address, tmp_path / "profile")
     visitor.mode("World")
     visitor.wait('#world-image input[type="file"]').send_keys(str(tmp_path / "first.png"))
-    visitor.until(lambda: visitor.all("#world-image canvas"))
+    visitor.until(lambda: visitor.all("#world-image img"))
     yield visitor
     visitor.driver.quit()
 

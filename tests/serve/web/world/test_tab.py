@@ -16,7 +16,7 @@ from sanakit.serve.web.world.tab import _ASKED, WorldTab
 from tests.pipelines.world.tiny import photo
 
 GIVEN: dict[str, Any] = {
-    "image": {"background": photo(96, 64)},
+    "image": photo(96, 64),
     "prompt": "a red apple",
     "fov": 60,
     "size": "Own  64 × 64",

@@ -17,6 +17,7 @@ RECIPES = {
     "pocket-judge": ("sanakit.pocket.recipes.pocket", "judge"),
     "pocket-control": ("sanakit.pocket.recipes.control", "control"),
     "pocket-video-autoencoder": ("sanakit.pocket.recipes.video", "autoencoder"),
+    "pocket-video-images": ("sanakit.pocket.recipes.video", "images"),
     "pocket-video": ("sanakit.pocket.recipes.video", "video"),
     "pocket-world-autoencoder": ("sanakit.pocket.recipes.world", "further_autoencoder"),
     "pocket-world": ("sanakit.pocket.recipes.world", "world"),

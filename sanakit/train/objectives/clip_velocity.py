@@ -205,9 +205,11 @@ class ClipObjective(CaptionedVelocity[SanaVideo]):
 def sheet_of_clips(clips: Tensor, more: Tensor | None = None) -> Image.Image:
     """Lay out the middle frames of clips, and below them every other frame of the first ones and of more.
 
-    clips, more: B 3 T H W in [-1, 1].
+    clips, more: B 3 T H W in [-1, 1]; of clips of one frame, nothing is laid out below.
     """
     middle = contact_sheet(clips[:, :, clips.shape[2] // 2], 8)
+    if clips.shape[2] == 1:
+        return middle
     rows = clips[:STRIPS] if more is None else torch.cat([clips[:STRIPS], more])
     shown = rows[:, :, ::2][:, :, :COLUMNS]
     strips = contact_sheet(shown.transpose(1, 2).flatten(0, 1), shown.shape[2])

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from sanakit.errors import SettingsError
 from sanakit.flow.path import interpolate
 from sanakit.models.sana import Sana
+from sanakit.text.encoder import TextEncoder
 from sanakit.train.distill.depth import Teacher
 from sanakit.train.objectives.velocity import VelocityObjective
 
@@ -72,11 +73,17 @@ def calibration(objective: VelocityObjective, count: int = 64) -> Iterator[Argum
         raise SettingsError(
             "Importance cannot be measured without samples: set samples to watch in the objective."
         )
-    latents = objective.watched[0].latents[:count].to(objective.device)
+    watched = objective.watched[0]
+    latents = watched.latents[:count].to(objective.device)
+    yield from noised(latents, watched.captions[:count], objective.encoder)
+
+
+@torch.no_grad()
+def noised(latents: Tensor, captions: Sequence[str], encoder: TextEncoder) -> Iterator[Arguments]:
+    """Yield latents B C H W at several noise levels with their captions, every eighth one without."""
     generator = torch.Generator().manual_seed(2)
     noise = torch.randn(latents.shape, generator=generator, dtype=torch.float32).to(latents)
-    encoder = objective.encoder
-    text, mask = encoder.encode_tokens(encoder.tokenize(objective.watched[0].captions[:count], notes=[]))
+    text, mask = encoder.encode_tokens(encoder.tokenize(captions, notes=[]))
     mask[::8, 1:] = False
     for time in CALIBRATION_TIMES:
         t = torch.full((len(latents),), time, device=latents.device, dtype=torch.float32)

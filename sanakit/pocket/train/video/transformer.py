@@ -1,8 +1,9 @@
-"""From the data set of clips to a model that draws clips: the run of `pocket-video`.
+"""From the data set of clips to a model that draws clips: the runs of `pocket-video`.
 
-The transformer is new. It learns from latents of a finished autoencoder, which are encoded once before the
-first step, and from the features of pocket's text encoder, which stays as it is. Drawings for made motion and
-for steps of images lie in the data set of images beside that of clips.
+The transformer begins with pocket's blocks (`begin.py`). It learns from latents of a finished autoencoder,
+which are encoded once before the first step, and from the features of pocket's text encoder, which stays as
+it is. A first run shows frames alone, which take a fifth of a clip's time: how things look is learned there.
+Drawings for made motion and for steps of images lie in the data set of images beside that of clips.
 Shapes: B clips, C latent channels, T frames, S side in pixels.
 """
 
@@ -36,9 +37,11 @@ from sanakit.pocket.data.clips.samples import (
 from sanakit.pocket.data.dataset import PocketImages, open_pocket
 from sanakit.pocket.data.samples import draw_chances
 from sanakit.pocket.train.video.autoencoder import open_autoencoder
+from sanakit.pocket.train.video.begin import begun_from_images
 from sanakit.pocket.words.concepts import COMMON_CONCEPTS
 from sanakit.pocket.words.known_things import known_things
 from sanakit.seeds import further_seed
+from sanakit.text.encoder import TextEncoder
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.feeds.feed import Feed, decoded
@@ -49,11 +52,14 @@ from sanakit.train.objectives.velocity import TRANSFORMER, Sheet, Watched
 from sanakit.train.record import MadeWith
 from sanakit.train.run import MODEL, Run, fill_averaged
 from sanakit.train.state.average import part_of
-from sanakit.weights import load_text_encoder
+from sanakit.train.state.checkpoint import has_checkpoint, last_step
+from sanakit.weights import load_text_encoder, save_transformer
 from sanakit.weights.fingerprint import weights_sha256
 from sanakit.weights.video.folder import save_video
 
 AUTOENCODER_RUN = "pocket-video-autoencoder"  # the folder beside the run's where none is named
+IMAGES_RUN = "pocket-video-images"  # the folder beside the run's that it goes on from
+IMAGE_SHARES: Mapping[str, float] = {"animated": 0.45, "made": 0.1, "still": 0.45}  # of a run of images
 OF_CLIPS = "-clips"  # ending of the data set's folder; that of images has the name without it
 WATCHED = 24  # clips of known things, and of things that are held out, to measure on
 IMAGES = 2  # which further random numbers choose images
@@ -84,6 +90,49 @@ class VideoAim:
     example_prompts: Sequence[str]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Prepared:
+    """Data and finished parts of a run. notes: sentences on them."""
+
+    clips: PocketClips
+    drawings: PocketImages | None
+    codec: WanVAE
+    samples: list[ClipSample]
+    pool: Mapping[str, Tensor]
+    encoder: TextEncoder
+    begun: SanaVideo
+    notes: list[str]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """C T S S of a clip's latents."""
+        config, side = self.codec.config, self.begun.config.sample_size
+        return config.latent_channels, config.frame_rule.latents(FRAMES), side, side
+
+
+def images_run(
+    data: Path,
+    output: Path,
+    aim: VideoAim,
+    config: TrainConfig,
+    *,
+    source: str | os.PathLike[str],
+    autoencoder: str | os.PathLike[str] | None,
+) -> Run:
+    """Train a transformer of clips on single frames; all else as for `video_run`, which goes on from it."""
+    made = _prepared(data, output, aim, source, autoencoder)
+    of_images = LatentFeed(*_stills(made), seed=config.seed)
+    objective = _objective(made, aim, of_images, config.seed, frames=1)
+
+    def finish(folder: Path) -> None:
+        trained = SanaVideo(made.begun.config)
+        fill_averaged(trained, folder, partial(part_of, name=TRANSFORMER))
+        save_transformer(folder / MODEL, trained)
+
+    made_with = _made_with(made, data, source, {"shift": aim.shift, "shares": dict(IMAGE_SHARES)})
+    return Run(objective, config, finish, tuple(made.notes), made_with)
+
+
 def video_run(
     data: Path,
     output: Path,
@@ -95,51 +144,29 @@ def video_run(
 ) -> Run:
     """Train a transformer of clips; the result is `output`/model, latents are kept in `output`/pool.
 
-    source: the model whose text encoder it reads. autoencoder: the run that trained it, or a model's folder;
-    None: the run beside `output`.
-    Raises DataError without the data set or the autoencoder.
+    It goes on from the run of images beside `output`, and reads its latents, where there is one.
+    source: the model whose text encoder it reads, and whose blocks it begins with. autoencoder: the run that
+    trained it, or a model's folder; None: the run beside `output`.
+    Raises DataError without the data set or the autoencoder, SettingsError for a source of other sizes.
     """
-    notes: list[str] = []
-    clips, drawings = open_clips(data), _drawings(data, notes)
-    place = Path(autoencoder) if autoencoder is not None else output.parent / AUTOENCODER_RUN
-    codec = open_autoencoder(place, aim.autoencoder, clips, notes).eval().requires_grad_(False)
-    samples = list_clip_samples(clips, drawings, windows=aim.windows, motions=aim.motions)
-    samples = samples[:: aim.every]
-    pool = build_clip_pool(output / "pool", samples, clips, drawings, codec)
-
-    device = training_device()
-    torch.manual_seed(config.seed)
-    side = clips.side // codec.config.compression
-    channels, latents = codec.config.latent_channels, codec.config.frame_rule.latents(FRAMES)
-    transformer = SanaVideo(replace(aim.transformer, latent_channels=channels, sample_size=side))
-    transformer.init_weights()
-    encoder = load_text_encoder(source, device=device, dtype="float32")
-    objective = ClipObjective(
-        transformer.to(device),
-        encoder,
-        _feed(samples, pool, clips, drawings, aim.image_share, config.seed),
-        mixing=aim.mixing,
-        shift=aim.shift,
-        seed=config.seed,
-        watched=_watched(clips, codec),
-        sheet=Sheet(
-            prompts=SHEET,
-            guidance=aim.defaults["guidance"],
-            steps=aim.defaults["steps"],
-            shape=(channels, latents, side, side),
-            decode=partial(decoded, codec),
-        ),
-    )
+    made = _prepared(data, output, aim, source, autoencoder)
+    before = output.parent / IMAGES_RUN
+    if has_checkpoint(before):
+        fill_averaged(made.begun, before, partial(part_of, name=TRANSFORMER))
+        made.notes.append(f"It goes on from step {last_step(before)} of {before}.")
+    clips, drawings, samples, encoder = made.clips, made.drawings, made.samples, made.encoder
+    feed = _feed(samples, made.pool, clips, drawings, aim.image_share, config.seed)
+    objective = _objective(made, aim, feed, config.seed, frames=made.shape[1])
 
     def finish(folder: Path) -> None:
-        trained = SanaVideo(transformer.config)  # what was trained may be sharded
+        trained = SanaVideo(made.begun.config)  # what was trained may be sharded
         fill_averaged(trained, folder, partial(part_of, name=TRANSFORMER))
         named = [row.concept for row in clips.rows if row.split == "train"]
         named += [drawings.rows[one.row].concept for one in samples if drawings and one.kind == "still"]
         save_video(
             folder / MODEL,
             transformer=trained,
-            autoencoder=codec,
+            autoencoder=made.codec,
             text_encoder=encoder,
             flow_shift=aim.shift,
             frames=FRAMES,
@@ -153,16 +180,92 @@ def video_run(
             known_things=known_things(named, encoder),
         )
 
-    choices = {"transformer": asdict(transformer.config), "mixing": asdict(aim.mixing), "shift": aim.shift}
-    choices |= {"image_share": aim.image_share, "samples": len(samples)}
-    made_with = MadeWith(
-        source=source,
-        parts={"autoencoder in use": weights_sha256(codec)},
-        data=data,
-        content=" ".join([clips.fingerprint, *([] if drawings is None else [drawings.fingerprint])]),
-        choices=choices,
+    choices = {"mixing": asdict(aim.mixing), "shift": aim.shift, "image_share": aim.image_share}
+    made_with = _made_with(made, data, source, choices)
+    return Run(objective, config, finish, tuple(made.notes), made_with)
+
+
+def _prepared(
+    data: Path,
+    output: Path,
+    aim: VideoAim,
+    source: str | os.PathLike[str],
+    autoencoder: str | os.PathLike[str] | None,
+) -> _Prepared:
+    """Open what a run needs, encode its samples, and make the transformer that it begins with."""
+    notes: list[str] = []
+    clips, drawings = open_clips(data), _drawings(data, notes)
+    place = Path(autoencoder) if autoencoder is not None else output.parent / AUTOENCODER_RUN
+    codec = open_autoencoder(place, aim.autoencoder, clips, notes).eval().requires_grad_(False)
+    samples = list_clip_samples(clips, drawings, windows=aim.windows, motions=aim.motions)
+    samples = samples[:: aim.every]
+    torch.manual_seed(0)
+    encoder = load_text_encoder(source, dtype="float32")
+    sizes = {"latent_channels": codec.config.latent_channels}
+    sizes["sample_size"] = clips.side // codec.config.compression
+    begun = begun_from_images(source, replace(aim.transformer, **sizes), clips, encoder, notes)
+    before = output.parent / IMAGES_RUN / "pool"
+    folder = before if before.is_dir() else output / "pool"
+    pool = build_clip_pool(folder, samples, clips, drawings, codec)
+    device = training_device()
+    return _Prepared(
+        clips=clips,
+        drawings=drawings,
+        codec=codec,
+        samples=samples,
+        pool=pool,
+        encoder=load_text_encoder(source, device=device, dtype="float32"),
+        begun=begun.to(device),
+        notes=notes,
     )
-    return Run(objective, config, finish, tuple(notes), made_with)
+
+
+def _objective(made: _Prepared, aim: VideoAim, feed: Feed, seed: int, frames: int) -> ClipObjective:
+    """Return the objective of clips of so many latent frames."""
+    channels, _, *sides = made.shape
+    watched = [
+        Watched(one.name, one.latents[:, :, :frames], one.captions)
+        for one in _watched(made.clips, made.codec)
+    ]
+    sheet = Sheet(
+        prompts=SHEET,
+        guidance=aim.defaults["guidance"],
+        steps=aim.defaults["steps"],
+        shape=(channels, frames, *sides),
+        decode=partial(decoded, made.codec),
+    )
+    return ClipObjective(
+        made.begun,
+        made.encoder,
+        feed,
+        mixing=aim.mixing if frames > 1 else ClipMixing(),
+        shift=aim.shift,
+        seed=seed,
+        watched=watched,
+        sheet=sheet,
+    )
+
+
+def _made_with(
+    made: _Prepared, data: Path, source: str | os.PathLike[str], choices: Mapping[str, Any]
+) -> MadeWith:
+    sets = [made.clips, *([] if made.drawings is None else [made.drawings])]
+    sizes = {"transformer": asdict(made.begun.config), "samples": len(made.samples)}
+    return MadeWith(
+        source=source,
+        parts={"autoencoder in use": weights_sha256(made.codec), "begun with": weights_sha256(made.begun)},
+        data=data,
+        content=" ".join(one.fingerprint for one in sets),
+        choices={**sizes, **choices},
+    )
+
+
+def _stills(made: _Prepared) -> tuple[Tensor, list[list[str]], Tensor]:
+    """Return the first frames of all samples, their captions, and how often each is drawn."""
+    samples = sorted(made.samples, key=lambda sample: list(IMAGE_SHARES).index(sample.kind))  # as the pool
+    latents = torch.cat([made.pool[kind][:, :, :1] for kind in IMAGE_SHARES if kind in made.pool])
+    captions = [captions_of_sample(sample, made.clips, made.drawings) for sample in samples]
+    return latents, captions, torch.from_numpy(draw_chances(samples, IMAGE_SHARES))
 
 
 def _drawings(data: Path, notes: list[str]) -> PocketImages | None:

@@ -1,10 +1,11 @@
-"""`sana train pocket-video` on made-up clips: it trains, resumes exactly, and its result draws."""
+"""The runs of pocket-video's transformer on made-up clips: they train, resume exactly, and draw."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,31 +24,40 @@ from sanakit.train.loop import train
 from sanakit.train.objectives.clip_velocity import ClipObjective
 from sanakit.train.parts import Part
 from sanakit.train.run import averaged_weights, run_recipe
-from sanakit.weights import load_text_encoder, save_autoencoder
+from sanakit.weights import load_transformer, save_autoencoder
 from tests.pipelines.video.tiny import AUTOENCODER
+from tests.tiny_image_model import TEXT, save_tiny
 
-NAME = "pocket-video"
-MOST_BYTES = 25_000_000  # of the model's folder
+NAME, IMAGES = "pocket-video", "pocket-video-images"
+MOST_BYTES = 25_000_000  # of what is not pocket's own
+DEPTH = 3  # of the image model
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The data sets of clips and, beside it, of images; an autoencoder."""
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The data sets of clips and, beside it, of images; an autoencoder; an image model to begin with."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(toy, "THINGS", 3)
         toy.build_toy(folder / "toy")
     torch.manual_seed(0)
     save_autoencoder(folder / "vae", WanVAE(AUTOENCODER))
-    return build_toy_clips(folder / "toy-clips"), folder / "vae"
+    image = {"depth": DEPTH, "channels": 8, "qk_norm": True, "time_scale": 1.0}
+    return {
+        "data": build_toy_clips(folder / "toy-clips"),
+        "autoencoder": folder / "vae",
+        "source": save_tiny(folder / "image", defaults={"steps": 2}, **image),
+    }
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny transformer, few samples, and no TensorBoard, whose import takes longer than the tests."""
-    monkeypatch.setattr(video, "TRANSFORMER", replace(video.TRANSFORMER, depth=1, width=64, cross_heads=2))
+    sizes = {"depth": 2, "width": 32, "cross_heads": 2, "text_width": TEXT.width}
+    monkeypatch.setattr(video, "TRANSFORMER", replace(video.TRANSFORMER, **sizes))
     training = {"bf16": False, "log_every": 1, "checkpoint_every": 1, "batch_size": 4}
     monkeypatch.setattr(video, "VIDEO", replace(video.VIDEO, **training))
+    monkeypatch.setattr(video, "IMAGES", replace(video.IMAGES, **training))
     monkeypatch.setattr(video, "WINDOWS", 2)
     monkeypatch.setattr(video, "MOTIONS", 1)
     monkeypatch.setattr(video, "DEFAULTS", {**video.DEFAULTS, "steps": 2})
@@ -58,17 +68,17 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.thorough
 def test_the_recipe_trains_resumes_exactly_and_its_result_draws(
-    places: tuple[Path, Path], tmp_path: Path
+    places: dict[str, Any], tmp_path: Path
 ) -> None:
-    data, vae = places
 
     def lines(folder: str, steps: int, resume: bool = False) -> list[float]:
-        asked = {"data": data, "output": tmp_path / folder, "more": {"autoencoder": vae}}
+        asked = {"data": places["data"], "output": tmp_path / folder, "source": places["source"]}
+        asked["more"] = {"autoencoder": places["autoencoder"]}
         made = run_recipe(NAME, RECIPES, steps=steps, resume=resume, **asked)  # pyright: ignore[reportArgumentType]
         return [progress.loss for progress in made]
 
     whole = lines("whole", 6)
-    run = video.video(data, tmp_path / "half", 6, autoencoder=vae)
+    run = video.video(output=tmp_path / "half", steps=6, **places)
     stopped = []
     for progress in train(run.objective, run.config, tmp_path / "half"):
         stopped.append(progress.loss)
@@ -99,12 +109,14 @@ def test_the_recipe_trains_resumes_exactly_and_its_result_draws(
     assert torch.isfinite(drawn).all()
 
 
-def test_clips_and_images_take_turns_in_its_batches(places: tuple[Path, Path], tmp_path: Path) -> None:
-    data, vae = places
-    run = video.video(data, tmp_path / "run", autoencoder=vae)
+def test_clips_and_images_take_turns_in_its_batches(places: dict[str, Any], tmp_path: Path) -> None:
+    run = video.video(output=tmp_path / "run", **places)
     objective = run.objective
     assert isinstance(objective, ClipObjective)
-    assert run.notes == ()
+    assert [note.split(":")[0] for note in run.notes] == [
+        "1 of 3 blocks were left out.",
+        "The embedder of latents and the output layer are new",
+    ]
     batches = [objective.batch(step, Part(0, 4, 4)) for step in range(30)]
     frames = [batch.noise.shape[2] for batch in batches]
     assert frames.count(1) == 3
@@ -115,20 +127,62 @@ def test_clips_and_images_take_turns_in_its_batches(places: tuple[Path, Path], t
     assert 0.3 < held < 0.7
 
 
-def test_without_images_beside_them_only_clips_are_shown(places: tuple[Path, Path], tmp_path: Path) -> None:
-    _, vae = places
+def test_without_images_beside_them_only_clips_are_shown(places: dict[str, Any], tmp_path: Path) -> None:
     alone = build_toy_clips(tmp_path / "toy-clips")
-    run = video.video(alone, tmp_path / "run", autoencoder=vae)
+    run = video.video(output=tmp_path / "run", **{**places, "data": alone})
     assert "only animated emoji are shown" in run.notes[0]
     objective = run.objective
     assert isinstance(objective, ClipObjective)
     assert {objective.batch(step, Part(0, 4, 4)).noise.shape[2] for step in range(20)} == {5}
 
 
-def test_an_autoencoder_is_found_in_runs_and_models_or_asked_for(
-    places: tuple[Path, Path], tmp_path: Path
+def test_frames_alone_are_shown_before_clips_which_go_on_from_them(
+    places: dict[str, Any], tmp_path: Path
 ) -> None:
-    data, vae = places
+    images = video.images(output=tmp_path / IMAGES, steps=2, **places)
+    objective = images.objective
+    assert isinstance(objective, ClipObjective)
+    batches = [objective.batch(step, Part(0, 4, 4)) for step in range(8)]
+    assert {tuple(batch.noise.shape[1:]) for batch in batches} == {(4, 1, 2, 2)}
+    assert not any(bool(batch.held.any()) or batch.chunks for batch in batches)
+    assert {one.latents.shape[2] for one in objective.watched} == {1}
+    before = {name: one.clone() for name, one in objective.transformer.state_dict().items()}
+    list(train(images.objective, images.config, tmp_path / IMAGES))
+    images.finish(tmp_path / IMAGES)
+    learned = averaged_weights(tmp_path / IMAGES)
+    state = load_transformer(tmp_path / IMAGES / "model", kind="clip").state_dict()
+    for name, weight in state.items():
+        torch.testing.assert_close(weight, learned[f"transformer.{name}"], msg=name)
+    assert not torch.equal(state["blocks.0.attn.qkv.weight"], before["blocks.0.attn.qkv.weight"])
+
+    run = video.video(output=tmp_path / "run", **places)
+    assert run.notes[-1] == f"It goes on from step 2 of {tmp_path / IMAGES}."
+    assert isinstance(run.objective, ClipObjective)
+    begun = run.objective.transformer.state_dict()
+    assert all(torch.equal(weight, begun[name]) for name, weight in state.items())
+    assert not (tmp_path / "run" / "pool").exists()
+
+
+def test_it_begins_with_the_blocks_of_the_image_model_that_matter_most(
+    places: dict[str, Any], tmp_path: Path
+) -> None:
+    run = video.video(output=tmp_path / "run", **places)
+    assert isinstance(run.objective, ClipObjective)
+    begun, image = run.objective.transformer, load_transformer(places["source"], kind="image")
+    weights = [block.attn.qkv.weight for block in image.blocks]
+    found = [[torch.equal(block.attn.qkv.weight, one) for one in weights] for block in begun.blocks]
+    assert [sum(row) for row in found] == [1, 1]
+    assert found[0].index(True) < found[1].index(True)
+    t = torch.tensor([0.2, 0.9])
+    with torch.no_grad():
+        ours, theirs = (one.t_embedder(t * one.config.time_scale) for one in (begun, image))
+    assert (ours - theirs).norm() < 0.1 * theirs.norm()
+
+
+def test_an_autoencoder_is_found_in_runs_and_models_or_asked_for(
+    places: dict[str, Any], tmp_path: Path
+) -> None:
+    data, vae = places["data"], places["autoencoder"]
     clips = open_clips(data)
     finished = tmp_path / "run"
     (finished / "model").mkdir(parents=True)
@@ -136,7 +190,7 @@ def test_an_autoencoder_is_found_in_runs_and_models_or_asked_for(
     for place in (vae, finished, finished / "model"):
         assert open_autoencoder(place, AUTOENCODER, clips, []).config == AUTOENCODER
     with pytest.raises(DataError, match="train pocket-video-autoencoder first"):
-        video.video(data, tmp_path / "alone" / "run")
+        video.video(data, tmp_path / "alone" / "run", source=places["source"])
     with pytest.raises(WeightsError, match="not an autoencoder of Wan's class"):
         open_autoencoder(Path(video.__file__).parents[2] / "assets" / "pocket", AUTOENCODER, clips, [])
 
@@ -147,13 +201,8 @@ def test_another_recipe_refuses_an_autoencoder(tmp_path: Path) -> None:
         next(run_recipe("pocket-control", RECIPES, **asked))  # pyright: ignore[reportArgumentType]
 
 
-def test_its_parts_fit_into_25_mb_in_float16(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_pocket_does_not_have_fits_into_25_mb_in_float16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with torch.device("meta"):
         parts = [SanaVideo(video.TRANSFORMER), WanVAE(video.AUTOENCODER)]
-    encoder = load_text_encoder("pocket")
-    weights = sum(p.numel() for part in [*parts, encoder.model] for p in part.parameters())
-    folder = Path(video.__file__).parents[2] / "assets" / "pocket"
-    beside = sum(file.stat().st_size for file in (folder / "tokenizer").iterdir())
-    known = (folder / "known_things.json").stat().st_size
-    assert 2 * weights + beside + known < MOST_BYTES
+    assert 2 * sum(p.numel() for part in parts for p in part.parameters()) < MOST_BYTES

@@ -27,7 +27,7 @@ def test_the_models_defaults_are_set_at_first(tab: VideoTab) -> None:
     assert told == {**{"frames": 9, "steps": 3, "guidance": 3.0, "motion": 0, "rate": 16.0, "width": 96}}
     assert (panel.frames.minimum, panel.frames.step, panel.frames.maximum) == (1, 4, 45)
     assert panel.model.visible is False
-    assert sides_of(tab.clips.specs["tiny-video"], values["size"]) == (96, 64)
+    assert sides_of(tab.clips.specs["tiny-video"], str(values["size"])) == (96, 64)
 
 
 @pytest.mark.parametrize("causal", [False, True])

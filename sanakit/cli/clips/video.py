@@ -229,10 +229,9 @@ def video(
 
 def share_drawing(pipe: TextToVideo, request: ClipRequest, processes: Together) -> None:
     """Have all processes draw each clip together, and tell so."""
-    from sanakit.models.video.split.exchange import ProcessExchange
     from sanakit.pipelines.video.sharing import share_clips, told_parts
 
-    share_clips(pipe, ProcessExchange())
+    share_clips(pipe)
     told = told_parts(pipe, request)
     if processes.chief:
         print(told, file=sys.stderr)

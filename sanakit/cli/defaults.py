@@ -60,7 +60,7 @@ def read_defaults(commands: Commands, environment: Mapping[str, str]) -> Default
         text = path.read_text(encoding="utf-8-sig") if os.path.lexists(path) else ""
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
-            f"{path} cannot be read ({error.strerror if isinstance(error, OSError) else error}): mend it or remove it."
+            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}): mend it or remove it."
         ) from None
     if text:
         _from_file(text, path, offered, found)

@@ -247,7 +247,9 @@ def _frames(path: CameraPath, frames: int | None, spec: VideoSpec, notes: list[s
             f"Go {rule.per_latent} frames or further."
         )
     if frames is not None:
-        frames = whole_number("frames", frames, rule.frames(2), there)
+        frames = whole_number("frames", frames, 1, there)
+        if frames < rule.frames(2):
+            raise SettingsError(f"frames = {frames}, but {rule.frames(2)} are the fewest that can be drawn.")
         rule.latents(frames)
         return frames
     if found < there:

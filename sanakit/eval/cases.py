@@ -49,7 +49,8 @@ def read_cases(place: str | Path, limit: int | None = None) -> list[Case]:
         if place.is_dir():
             found = [
                 Case(path.stem, read_text(path).strip())
-                for path in sorted(place.glob("*.txt"), key=lambda path: _natural(path.stem))
+                for path in sorted(place.iterdir(), key=lambda path: _natural(path.stem))
+                if path.suffix.lower() == ".txt"
             ]
         else:
             found = list(_rows(place, read_text(place)))

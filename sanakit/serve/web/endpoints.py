@@ -37,7 +37,7 @@ from sanakit.serve.web.studio import PAINTED, WHOLE, Edit, View
 MOST_STEPS, MOST_GUIDANCE = 1000, 100.0  # of all models; the page's sliders end earlier
 Answer = tuple[list[str], dict[str, Any]]  # PNG files; "images", the settings of each, and "warnings"
 _STEERING = ("control", "control_net", "control_kind", "control_scale", "control_start", "control_end")
-_SHARED = ("negative_prompt", "model", "steps", "guidance", "seed", "num_images", "prompt_weights", "upscale")
+_SHARED = ("negative_prompt", "model", "steps", "guidance", "seed", "num_images", "prompt_weights")
 
 
 class Endpoints:
@@ -53,6 +53,7 @@ class Endpoints:
             fields = _fields(list(engine.specs))
             offered = _STEERING if any(engine.residence.controls.values()) else ()
             offered += ("adapters",) if any(engine.residence.adapters.values()) else ()
+            offered += ("upscale",)
             answer: list[Any] = [gr.File(label="Files", file_count="multiple"), gr.JSON(label="Settings")]
             for function, own in (
                 (self.generate, ("prompt", "width", "height")),

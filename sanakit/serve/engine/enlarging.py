@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sanakit.serve.engine.engine import Engine
 
 
-class Enlarging:
+class Enlargements:
     """The images of a result, enlarged one after the other.
 
     engine: which drew them, and redraws them where a model does. factor: of their sides. While `request`

@@ -18,7 +18,7 @@ from sanakit.errors import StoppedError
 from sanakit.pipelines.request import Request
 from sanakit.pipelines.result import Result
 from sanakit.serve.engine.engine import Engine, Event, Failed, Finished, Stepped
-from sanakit.serve.engine.enlarging import Enlarging
+from sanakit.serve.engine.enlarging import Enlargements
 
 
 class Drawing:
@@ -90,7 +90,7 @@ class Drawing:
     async def _enlarged(self, result: Result) -> Result:
         """Return the result with its images enlarged, one after the other. Raises as `events` does."""
         loop, engine = asyncio.get_running_loop(), self._engine
-        enlarging = Enlarging(engine, result, self._upscale or 1.0)
+        enlarging = Enlargements(engine, result, self._upscale or 1.0)
         while (request := await loop.run_in_executor(engine.decoding.threads, enlarging.request)) is not None:
             left = None if self._ends is None else max(0.0, self._ends - time.monotonic())
             self.ticket = engine.submit(request, self._on_event, deadline=left, name=self._name)

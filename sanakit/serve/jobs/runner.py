@@ -35,7 +35,7 @@ from sanakit.images.opening import open_image
 from sanakit.pipelines.result import Result
 from sanakit.pipelines.video.result import ClipResult
 from sanakit.serve.engine.decoding import header_size
-from sanakit.serve.engine.enlarging import Enlarging
+from sanakit.serve.engine.enlarging import Enlargements
 from sanakit.serve.engine.ticket import Stepped
 from sanakit.serve.jobs.clip_files import clip_file
 from sanakit.serve.jobs.database import now
@@ -65,7 +65,7 @@ class _Held:
 
     job: Job
     ticket: Ticket | ClipTicket | None = None
-    enlarging: Enlarging | None = None  # its images, once they are drawn
+    enlarging: Enlargements | None = None  # its images, once they are drawn
     busy: bool = False  # the engine had no room for it
     error: Exception | None = None  # why it cannot be drawn
 
@@ -253,7 +253,7 @@ class JobRunner:
             if factor is None or isinstance(drawn, ClipResult):
                 return drawn
             if held.enlarging is None:
-                held.enlarging = Enlarging(self._engine, drawn, factor)
+                held.enlarging = Enlargements(self._engine, drawn, factor)
             else:
                 held.enlarging.take(drawn)
             held.ticket = None

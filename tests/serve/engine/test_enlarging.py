@@ -12,7 +12,7 @@ from sanakit.errors import SettingsError
 from sanakit.pipelines.result import Result
 from sanakit.pipelines.upscale import redraw
 from sanakit.serve.engine.engine import Engine
-from sanakit.serve.engine.enlarging import Enlarging, enlargement_of
+from sanakit.serve.engine.enlarging import Enlargements, enlargement_of
 
 MADE: dict[str, Any] = {
     "prompt": "a (red:1.5) apple",
@@ -58,7 +58,7 @@ def test_each_image_is_in_its_place_and_a_note_is_told_once(engine: Engine) -> N
     made = [MADE | {"prompt": prompt} for prompt in ("red", "blue")]
     images: list[Any] = [Image.new("RGB", (64, 64), one["prompt"]) for one in made]
     drawn = Result(images=images, seeds=[7, 7], timings={"denoise": 1.0}, metadata=made, warnings=["first"])
-    enlarging = Enlarging(engine, drawn, 2)
+    enlarging = Enlargements(engine, drawn, 2)
     assert enlarging.request() is None
     whole = enlarging.result()
     assert [one["prompt"] for one in whole.metadata] == ["red", "blue"]
@@ -74,7 +74,7 @@ def test_a_request_is_the_same_one_until_it_is_taken(engine: Engine, monkeypatch
     monkeypatch.setattr(redraw, "redraws", lambda spec, size: True)
     made = [MADE | {"prompt": prompt} for prompt in ("red", "blue")]
     drawn = Result(images=[IMAGE, IMAGE], seeds=[7, 7], timings={}, metadata=made, warnings=[])
-    enlarging = Enlarging(engine, drawn, 2.0)
+    enlarging = Enlargements(engine, drawn, 2.0)
     first = enlarging.request()
     assert first is not None
     assert enlarging.request() is first  # an engine that was busy is asked again
@@ -92,4 +92,4 @@ def test_a_request_is_the_same_one_until_it_is_taken(engine: Engine, monkeypatch
 def test_a_factor_that_is_none_is_refused(engine: Engine, factor: Any) -> None:
     drawn = Result(images=[IMAGE], seeds=[7], timings={}, metadata=[MADE], warnings=[])
     with pytest.raises(SettingsError, match="above 1 and up to 8"):
-        Enlarging(engine, drawn, factor)
+        Enlargements(engine, drawn, factor)

@@ -91,7 +91,7 @@ def known_models() -> dict[str, SanaConfig]:
 def _looks_like_one(place: Path) -> bool:
     if os.path.isdir(place):
         return any((place / name).is_file() for name in (DIFFUSERS_FILE, PEFT_FILE))
-    if place.suffix != ".safetensors" or not os.path.isfile(place):
+    if place.suffix.lower() != ".safetensors" or not os.path.isfile(place):
         return False
     try:
         names = TensorFiles([place]).infos

@@ -43,7 +43,7 @@ def save_adapter(
     PrecisionError for an unknown dtype.
     """
     target, kind = Path(path).expanduser(), parse_dtype(dtype)
-    if target.suffix != ".safetensors":
+    if target.suffix.lower() != ".safetensors":
         raise OutputError(f"{path} cannot be written: end the name of an adapter in .safetensors.")
     tensors: dict[str, Tensor] = {}
     modules: dict[str, AdapterPart] = {}

@@ -20,6 +20,7 @@ import typer
 from sanakit import __version__
 from sanakit.cli.defaults import read_defaults, set_by
 from sanakit.cli.other_names import ours
+from sanakit.cli.together import check_alone
 from sanakit.cli.typer_seams import (
     UsageError,
     click_command,
@@ -36,6 +37,8 @@ from sanakit.errors import SanaError
 
 MISTAKE, INTERRUPTED = 2, 130
 HELP = {"-h", "--help", "--version"}  # answered whatever a user's defaults hold
+# Commands that torchrun may start in several processes: they work together, or only tell.
+FOR_SEVERAL = ("train", "video", "models", "list", "inspect", "completion", "help")
 PROMPTED = ("generate", "best-of", "edit", "video")  # commands that take a sentence
 
 
@@ -53,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         command = click_command(command_line())
         asked = bool(HELP & {*words}) or words[:1] == ["help"] or not words
         defaults = {} if asked else read_defaults(option_names(command), os.environ)
+        if not asked and words[0] not in FOR_SEVERAL:
+            check_alone(f"sana {words[0]}")
         code = command(words, prog_name="sana", standalone_mode=False, default_map=defaults)
         print(end="", flush=True)
     except SanaError as error:

@@ -32,6 +32,7 @@ OF_A_CALL = frozenset(
         *("size", "width", "height", "frames", "seconds", "image", "clip", "mask", "expand", "strength"),
         *("prompts", "cluster", "control", "control-kind", "control-scale", "control-range", "images"),
         *("control-model", "reference", "count", "keep", "preview", "output", "from"),
+        *("edit", "path", "camera", "fov", "intrinsics"),
     )
 )
 Defaults = dict[str, Any]  # of a command's options by parameter, and of its subcommands by name
@@ -56,11 +57,11 @@ def read_defaults(commands: Commands, environment: Mapping[str, str]) -> Default
     found: Defaults = {}
     path = config_file(environment)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        text = ""
+        text = path.read_text(encoding="utf-8-sig") if os.path.lexists(path) else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read ({error}): mend it or remove it.") from None
+        raise SettingsError(
+            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}): mend it or remove it."
+        ) from None
     if text:
         _from_file(text, path, offered, found)
     _from_environment(environment, offered, found)
@@ -75,11 +76,21 @@ def _from_file(text: str, path: Path, commands: Commands, found: Defaults) -> No
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not TOML ({error}): mend it or remove it.") from None
     tables = {name: value for name, value in content.items() if isinstance(value, dict)}
+    for group, table in [*tables.items()]:  # [data.cache] is [data cache]
+        of_group = {name: value for name, value in table.items() if f"{group} {name}" in commands}
+        tables |= {f"{group} {name}": value for name, value in of_group.items() if isinstance(value, dict)}
+        if table and len(of_group) == len(table):
+            del tables[group]
     for name, value in content.items():
-        if name in tables:
+        if isinstance(value, dict):
             continue
         having = [commands[command] for command in DRAWING if _spelt(name) in commands.get(command, ())]
         if not having:
+            having = [command for command in commands if _spelt(name) in commands[command]]
+            if having:
+                raise SettingsError(
+                    f"{path}: {name} is not a setting of {', '.join(DRAWING)}: write it below [{having[0]}]."
+                )
             raise SettingsError(_unknown(f"{path}: {name}", name, _drawing(commands)))
         written = _written(value, having[0][_spelt(name)], f"{path}: {name}")
         _set_where_drawn(_spelt(name), written, commands, found)
@@ -120,7 +131,14 @@ def _from_environment(environment: Mapping[str, str], commands: Commands, found:
         single += own
         if not own and not _set_where_drawn(_spelt(name), value, commands, found):
             known = [PREFIX + _variable(option) for option in _drawing(commands)]
-            print(f"Warning: {_unknown(PREFIX + name, PREFIX + name, known)}", file=sys.stderr)
+            known += [
+                PREFIX + _variable(f"{command} {option}")
+                for command in commands
+                for option in commands[command]
+            ]
+            called = next((one for one in commands if name.startswith(_variable(one) + "_")), "")
+            asked = name[len(called) + 1 :] if called else name
+            print(f"Warning: {_unknown(PREFIX + name, PREFIX + name, known, asked)}", file=sys.stderr)
     for command, option, value in single:  # what is said of one command counts more
         _set(command, option, value, found)
 
@@ -152,8 +170,9 @@ def _drawing(commands: Commands) -> set[str]:
     return {option for command in DRAWING for option in commands.get(command, ())}
 
 
-def _unknown(where: str, name: str, known: Iterable[str]) -> str:
-    if _spelt(name) in OF_A_CALL:
+def _unknown(where: str, name: str, known: Iterable[str], option: str | None = None) -> str:
+    """Return a sentence on a name that is not a setting. option: the part of it that names one; None: all."""
+    if _spelt(option or name) in OF_A_CALL:
         return f"{where} is not a default but an option of one call: give it there."
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"{where} is not a setting" + (f": did you mean {near[0]}?" if near else ".")

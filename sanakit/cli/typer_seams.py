@@ -7,6 +7,8 @@ typer carries its own copy of click, whose exceptions and commands it exports in
 from __future__ import annotations
 
 import re
+import sys
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
@@ -31,8 +33,41 @@ _COMPLETE = "_SANA_COMPLETE"  # the variable by which a shell asks for completio
 
 
 def click_command(app: typer.Typer) -> Any:
-    """Return what typer makes of the commands: it is called with the words."""
-    return get_command(app)
+    """Return what typer makes of the commands: it is called with the words.
+
+    An option that is typed twice though it has one value is told on standard error, and the last one counts,
+    as of an alias and what is typed behind it. An empty path is refused, which would be the current folder.
+    """
+    command = get_command(app)
+    _watch(command)
+    return command
+
+
+def _watch(command: Any) -> None:
+    """Have a command and all below it look at the words that were typed, as `click_command` says."""
+    for below in getattr(command, "commands", {}).values():
+        _watch(below)
+    make_parser = command.make_parser
+
+    def made(context: Any) -> Any:
+        parser = make_parser(context)
+        parse = parser.parse_args
+
+        def parsed(args: list[str]) -> tuple[dict[str, Any], list[str], list[Any]]:
+            values, rest, typed = parse(args)
+            for param, times in Counter(typed).items():
+                value, name = values.get(param.name), max(param.opts, key=len)
+                if value == "" and param.type_descriptor.is_path:
+                    raise typer.BadParameter("It is empty: name a file or a folder.", context, param)
+                contradicts = not getattr(param, "is_flag", False) or bool(param.secondary_opts)
+                if times > 1 and param.param_type_name == "option" and not param.multiple and contradicts:
+                    print(f"Warning: {name} is given {times} times: the last one counts.", file=sys.stderr)
+            return values, rest, typed
+
+        parser.parse_args = parsed
+        return parser
+
+    command.make_parser = made
 
 
 def option_names(command: Any, words: str = "") -> Commands:
@@ -96,14 +131,14 @@ def options_of(error: Any) -> list[str]:
 
 
 def wrong_value(error: Any) -> tuple[str, str] | None:
-    """Return the command and the option, as a parameter, whose default by the user was refused; else None."""
+    """Return the command and the name of the option whose default by the user was refused; else None."""
     param = getattr(error, "param", None)
     if param is None or error.ctx is None or param.param_type_name != "option":
         return None
     source = error.ctx.get_parameter_source(param.name)
     if source is None or source.name != "DEFAULT_MAP":
         return None
-    return error.ctx.command_path.partition(" ")[2], param.name
+    return error.ctx.command_path.partition(" ")[2], max(param.opts, key=len).lstrip("-")
 
 
 def typed_options(context: typer.Context) -> set[str]:

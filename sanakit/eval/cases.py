@@ -49,7 +49,8 @@ def read_cases(place: str | Path, limit: int | None = None) -> list[Case]:
         if place.is_dir():
             found = [
                 Case(path.stem, read_text(path).strip())
-                for path in sorted(place.glob("*.txt"), key=lambda path: _natural(path.stem))
+                for path in sorted(place.iterdir(), key=lambda path: _natural(path.stem))
+                if path.suffix.lower() == ".txt"
             ]
         else:
             found = list(_rows(place, read_text(place)))
@@ -75,7 +76,8 @@ def write_cases(path: Path, cases: Iterable[Case], **settings: Sequence[Any]) ->
 
 
 def _rows(path: Path, text: str) -> Iterable[Case]:
-    if path.suffix == ".json":
+    suffix = path.suffix.lower()
+    if suffix == ".json":
         try:
             rows = json.loads(text)
             return [Case(str(name), row["prompt"], row) for name, row in rows.items()]
@@ -85,10 +87,10 @@ def _rows(path: Path, text: str) -> Iterable[Case]:
                 f"({type(error).__name__}: {error})."
             ) from None
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1)]
-    if path.suffix == ".txt":
+    if suffix == ".txt":
         prompts = [line for _, line in lines if line and not line.startswith("#")]
         return [_numbered(index, prompt, {}) for index, prompt in enumerate(prompts)]
-    if path.suffix != ".jsonl":
+    if suffix != ".jsonl":
         raise DataError(
             f"{path} is not a list of prompts: give a .txt, .jsonl or .json file, or a folder of .txt."
         )

@@ -90,10 +90,10 @@ def list_scenes(place: str | Path) -> tuple[list[WorldScene], list[str]]:
     without = [clip.name for clip in found if not _cameras(clip)]
     if len(without) == len(found):
         raise DataError(
-            f"{place} has no clip with a camera: write the poses of NAME.mp4 into NAME{CAMERAS[0]} beside it."
+            f"{place} has no clip with a camera: write the poses of NAME.mp4 into NAME{BESIDE[0]} beside it."
         )
     if without:
-        notes.append(f"Not counted, for no camera (NAME{CAMERAS[0]}) beside them: {shortened(without)}.")
+        notes.append(f"Not counted, for no camera (NAME{BESIDE[0]}) beside them: {shortened(without)}.")
     clips = [_with_camera(clip) for clip in found if clip.name not in without]
     folders: dict[Path, list[tuple[Tensor, list[WorldClip]]]] = defaultdict(list)
     for clip in clips:

@@ -18,6 +18,7 @@ from sanakit.errors import SettingsError, SizeError
 from sanakit.reading import check_file
 
 COMMON_FORMATS = ("PNG", "JPEG", "WEBP")  # as Pillow calls them
+ANIMATED = ("PNG", "WEBP", "GIF", "AVIF")  # other files of several images hold pages, or previews
 MAX_PIXELS = 2**26  # of a source: 67 million, 8192 x 8192
 # The transposition that makes an image upright, by its EXIF orientation.
 _TELL_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # keys of Pillow's `info`
@@ -38,13 +39,16 @@ def open_image(
     """Read an image whole; its header first, so that a small file cannot ask for gigabytes.
 
     what: the file, at the beginning of a message. formats: that are decoded, whatever the file is called.
-    Raises SettingsError for what is none of them or damaged, SizeError for more than MAX_PIXELS.
+    Raises SettingsError for what is none of them, damaged or an animation, of which one image would stand for
+    all; SizeError for more than MAX_PIXELS.
     """
+    animated = False
     try:
         if isinstance(file, str | os.PathLike):
             check_file(file)
         with Image.open(file, formats=formats) as image:  # reads the header
-            if image.width * image.height <= MAX_PIXELS:
+            animated = image.format in ANIMATED and getattr(image, "is_animated", False)
+            if image.width * image.height <= MAX_PIXELS and not animated:
                 image.load()
                 return image
     except Image.DecompressionBombError:
@@ -53,6 +57,8 @@ def open_image(
         reason = getattr(error, "strerror", None)  # of the system: it could not be opened
         wrong = f"cannot be read ({reason})" if reason else "is damaged, or not an image"
         raise SettingsError(f"{what} {wrong}: use an intact PNG, JPEG or WebP file.") from None
+    if animated:
+        raise SettingsError(f"{what} is an animation, not one image: save the frame that is meant as PNG.")
     raise SizeError(f"{what} has too many pixels: use one of at most {MAX_PIXELS // 10**6} million.")
 
 

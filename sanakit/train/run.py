@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import logging
 import os
@@ -111,7 +112,9 @@ def run_recipe(
     `output`.
     """
     if name not in recipes:
-        raise SettingsError(f"There is no recipe {name!r}: choose one of {', '.join(recipes)}.")
+        near = difflib.get_close_matches(name.lower(), recipes, n=1)
+        meant = f"did you mean {near[0]}? All are" if near else "choose one of"
+        raise SettingsError(f"There is no recipe {name!r}: {meant} {', '.join(recipes)}.")
     output = output.resolve()  # "." has neighbours, too
     module, function = recipes[name]
     make = getattr(import_module(module), function)
@@ -131,6 +134,11 @@ def run_recipe(
             why = "learns from no reward"
         raise SettingsError(f"The recipe {name} {why}: omit --{option}.")
     _refuse_old(output, resume)
+    if os.path.isdir(data) and output.is_relative_to(os.path.realpath(data)):
+        raise SettingsError(
+            f"{output} lies in the data set, and what a training writes would be read as data: choose "
+            "another --output."
+        )
     begins_with = given.get("source", taken["source"].default if "source" in taken else None)
     if begins_with is not None and any(map(has_checkpoint, (output, *output.glob("*/")))):
         check_source(output, begins_with)

@@ -130,7 +130,7 @@ def _of_part(folder: Path, source: ModelSource, exact: bool) -> str:
 
 def _of_file(path: Path, exact: bool) -> tuple[str, str]:
     start = first_bytes(path)
-    if path.suffix == ".safetensors" or start[8:9] == b"{" or start.startswith(PICKLES):
+    if path.suffix.lower() == ".safetensors" or start[8:9] == b"{" or start.startswith(PICKLES):
         return _of_tensors(open_network(path)[0], exact)
     return "file", _of_bytes(path, exact)
 

@@ -346,11 +346,11 @@ def exported(path: Path) -> Iterator[Path]:
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         if isinstance(error, OutputError):
             raise
-        reason = (
-            "the disk is full"
-            if getattr(error, "errno", None) == 28
-            else getattr(error, "strerror", None) or error
-        )
+        reason = getattr(error, "strerror", None) or error
+        if getattr(error, "errno", None) == 28:
+            reason = "the disk is full"
+        elif "inline_container" in str(error):  # a line of torch's own source
+            reason = "not all of it could be stored"
         raise OutputError(
             f"{path} cannot be written ({reason}): check the path, its permissions and the free space."
         ) from None

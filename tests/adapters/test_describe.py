@@ -49,6 +49,13 @@ def test_an_adapter_of_no_known_model_is_described_by_its_header(tmp_path: Path)
     assert found.targets == {"img_attn_qkv": 1}
 
 
+def test_a_suffix_counts_in_any_case(tmp_path: Path) -> None:
+    path = save_adapter(tmp_path / "A.SAFETENSORS", lora(), SANA)
+    found = describe_adapter(path)
+    assert found is not None
+    assert found.ranks == (3,)
+
+
 def test_other_files_are_left_to_others(tmp_path: Path) -> None:
     model = written(tmp_path / "model.safetensors", {"blocks.0.attn.qkv.weight": torch.ones(2, 2)})
     (tmp_path / "text.safetensors").write_text("nothing")

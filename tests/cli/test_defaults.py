@@ -64,7 +64,7 @@ def test_variables_precede_the_file_and_one_commands_those_of_all(written) -> No
     }
     assert set_by("generate", "steps", environment) == "SANAKIT_GENERATE_STEPS"
     assert set_by("edit", "steps", environment) == "SANAKIT_STEPS"
-    assert set_by("train", "compiled", environment) == str(config_file(environment))
+    assert set_by("train", "compile", environment) == str(config_file(environment))
 
 
 def test_one_value_of_an_option_that_may_be_repeated_is_a_list_of_it(written) -> None:
@@ -80,7 +80,10 @@ def test_one_value_of_an_option_that_may_be_repeated_is_a_list_of_it(written) ->
         ("[edit]\nbatch-size = 3", r"\[edit\] batch-size is not a setting"),
         ("seed = 3", "seed is not a default but an option of one call"),
         ("[generate]\nseed = 3", r"\[generate\] seed is not a default but an option of one call"),
-        ("compile = true", "compile is not a setting"),
+        ("compile = true", r"compile is not a setting of generate, edit, best-of: write it below \[train\]"),
+        ("[data]\nsteps = 3", r"\[data\] is not a setting"),
+        ("[data.cache]\nsteps = 3", r"\[data cache\] steps is not a setting"),
+        ("[data.cash]\nmodel = 3", r"\[data\] is not a setting"),
         ("[generat]\nsteps = 3", r"\[generat\] is not a setting: did you mean generate?"),
         ("steps =", "is not TOML"),
         ("steps = true", "steps = true, but it takes a value"),
@@ -108,6 +111,53 @@ def test_a_value_of_another_type_is_refused_as_if_it_were_typed(sana, tmp_path: 
 def test_an_unknown_variable_is_told_and_changes_nothing(written, capsys) -> None:
     assert read_defaults(COMMANDS, written("", SANAKIT_STEP="3")) == {}
     assert capsys.readouterr().err == "Warning: SANAKIT_STEP is not a setting: did you mean SANAKIT_STEPS?\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("SANAKIT_TRAIN_STEP", "is not a setting: did you mean SANAKIT_TRAIN_STEPS?"),
+        ("SANAKIT_DATA_CACHE_MODLE", "is not a setting: did you mean SANAKIT_DATA_CACHE_MODEL?"),
+        ("SANAKIT_GENERATE_SEED", "is not a default but an option of one call: give it there."),
+        ("SANAKIT_SEED", "is not a default but an option of one call: give it there."),
+    ],
+)
+def test_a_misspelt_variable_of_one_command_has_the_nearest_of_that(written, capsys, name, told) -> None:
+    assert read_defaults(COMMANDS, written("", **{name: "3"})) == {}
+    assert capsys.readouterr().err == f"Warning: {name} {told}\n"
+
+
+def test_a_command_of_a_group_is_a_table_in_either_spelling(written) -> None:
+    wanted = {"data": {"cache": {"batch_size": "3"}}}
+    for head in ("[data.cache]", '["data cache"]', "[data]\n[data.cache]"):
+        assert read_defaults(COMMANDS, written(f"{head}\nbatch-size = 3\n")) == wanted
+
+
+def test_a_mark_of_windows_editors_is_no_mistake(written) -> None:
+    assert read_defaults(COMMANDS, written("\ufeff[edit]\nsteps = 9\n")) == {"edit": {"steps": "9"}}
+
+
+def test_a_link_that_leads_nowhere_is_not_an_absent_file(written) -> None:
+    environment = written("")
+    path = config_file(environment)
+    path.unlink()
+    path.symlink_to("nowhere.toml")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        read_defaults(COMMANDS, environment)
+
+
+def test_a_bad_switch_is_told_with_its_variable(sana, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SANAKIT_COMPILE", "maybe")
+    outcome = sana("generate", "a fox")
+    assert outcome.code == 2
+    assert outcome.err.endswith("The value is from SANAKIT_COMPILE.\n")
+
+
+def test_where_a_camera_goes_is_of_one_call(sana, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SANAKIT_WORLD_PATH", "w-8")
+    outcome = sana("world", "photo.png", "--model", "nowhere")
+    assert "SANAKIT_WORLD_PATH is not a default but an option of one call" in outcome.err
+    assert "The camera path is needed once" in outcome.err
 
 
 def test_a_file_that_is_not_text_is_refused(written) -> None:

@@ -26,6 +26,30 @@ def test_alone_nothing_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
         assert one.device("auto") == "auto"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("generate", "a fox"),
+        ("edit", "a.png", "a fox"),
+        ("best-of", "a fox"),
+        ("world", "a.png"),
+        ("data", "score", "x"),
+        ("evaluate", "x"),
+        ("convert", "x", "y"),
+        ("serve",),
+    ],
+)
+def test_a_command_that_torchrun_would_do_several_times_is_refused(
+    sana, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    outcome = sana(*words)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == f"Error: sana {words[0]} is for one process: start it without torchrun.\n"
+    assert sana(words[0], "--help").code == 0
+    assert sana("train", "nope").err.startswith("Error: There is no recipe")
+
+
 def test_the_first_of_several_chooses_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     joined: list[str] = []
 

@@ -58,3 +58,38 @@ def test_words_that_were_left_over_are_found() -> None:
         command_line()(["inspect", "a", "b", "c"], prog_name="sana", standalone_mode=False)
     assert extra_words(raised.value) == "b c"
     assert extra_words(UsageError("No.")) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("sana", "data", "score", "x", "--batch", 1, "-h", "--batch", 2), ""),
+        (("inspect", "x", "--debug", "--debug", "--json", "--json"), ""),
+        (("data", "score", "x", "--batch", 1, "--batch=2"), "--batch is given 2 times: the last one counts."),
+        (("bench", "-o", "a", "--no-such"), None),
+        (("convert", "x", "y", "--to", "official", "--to", "z", "--to", "official"), "--to is given 3 times"),
+        (("generate", "a fox", "--adapter", "a", "--adapter", "b", "--model", "nowhere"), ""),
+    ],
+)
+def test_an_option_that_is_typed_twice_is_told(sana, words: tuple[object, ...], told: str | None) -> None:
+    outcome = sana(*words)
+    if told:
+        assert told in outcome.err
+    else:
+        assert "times" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("video", "a fox", "--model", "m", "--output", ""),
+        ("video", "a fox", "--model", "m", "--image", ""),
+        ("world", ""),
+        ("data", "score", "x", "--output="),
+        ("data", "cache", "x", ""),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(sana, words: tuple[str, ...]) -> None:
+    outcome = sana(*words)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "It is empty: name a file or a folder." in outcome.err

@@ -33,7 +33,8 @@ def picture(path: Path) -> Path:
 def test_genevals_rows_are_numbered_and_keep_their_tasks(tmp_path: Path) -> None:
     row = {"tag": "counting", "include": [{"class": "cup", "count": 2}], "prompt": "a photo of two cups"}
     (tmp_path / "m.jsonl").write_text(json.dumps(row) + "\n\n" + json.dumps({**row, "prompt": "x"}) + "\n")
-    cases = read_cases(tmp_path / "m.jsonl")
+    (tmp_path / "m.jsonl").rename(tmp_path / "M.JSONL")  # suffixes count in any case
+    cases = read_cases(tmp_path / "M.JSONL")
     assert [(case.name, case.prompt) for case in cases] == [("00000", "a photo of two cups"), ("00001", "x")]
     assert cases[0].task["include"] == row["include"]
 

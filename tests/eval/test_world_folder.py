@@ -60,7 +60,7 @@ def test_clips_without_a_camera_and_other_files_are_named(tmp_path: Path) -> Non
     assert len(scenes) == 1
     assert notes == [
         "Left out, as they are not clips: lonely.json.",
-        "Not counted, for no camera (NAME.json) beside them: bare.",
+        "Not counted, for no camera (NAME.cameras.json) beside them: bare.",
     ]
 
 
@@ -104,7 +104,7 @@ def test_a_folder_without_cameras_is_refused(tmp_path: Path) -> None:
     save_clip(tmp_path, "one", "w-8")
     (tmp_path / "one.json").unlink()
     with pytest.raises(
-        DataError, match=r"has no clip with a camera: write the poses of NAME.mp4 into NAME.json"
+        DataError, match=r"has no clip with a camera: write the poses of NAME.mp4 into NAME.cameras.json"
     ):
         list_scenes(tmp_path)
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from sanakit.errors import SettingsError
 from sanakit.images.masks import repaint_mask, transparency_mask
-from sanakit.images.opening import MAX_PIXELS, flatten, open_image
+from sanakit.images.opening import COMMON_FORMATS, MAX_PIXELS, flatten, open_image
 from tests.images.simple import boxed, noise, same
 
 ORIENTATION = 274
@@ -279,3 +279,23 @@ def test_a_picture_without_pixels_is_refused() -> None:
 def test_a_pipe_is_refused_at_once(fifo: Path) -> None:
     with pytest.raises(SettingsError, match=r"fifo.png cannot be read \(it is a pipe"):
         open_image(fifo, "fifo.png")
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "AVIF"])
+def test_a_file_that_is_an_animation_is_not_taken_for_its_first_frame(
+    tmp_path: Path, file_format: str
+) -> None:
+    stills, path = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")], tmp_path / "a"
+    stills[0].save(path, file_format, save_all=True, append_images=stills[1:])
+    with pytest.raises(SettingsError, match="My file is an animation, not one image: save the frame"):
+        open_image(path, "My file", (*COMMON_FORMATS, "GIF", "AVIF"))
+    stills[0].save(path, file_format)
+    assert open_image(path, "My file", (*COMMON_FORMATS, "GIF", "AVIF")).size == (16, 16)
+
+
+@pytest.mark.parametrize("file_format", ["MPO", "TIFF"])
+def test_further_images_beside_the_first_are_no_animation(tmp_path: Path, file_format: str) -> None:
+    """Cameras keep previews there, scanners pages."""
+    stills, path = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")], tmp_path / "a"
+    stills[0].save(path, file_format, save_all=True, append_images=stills[1:])
+    assert np.asarray(open_image(path, "My file", ("JPEG", "TIFF")))[0, 0].argmax() == 0

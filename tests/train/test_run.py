@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from sanakit.errors import DataError, WeightsError
+from sanakit.errors import DataError, SettingsError, WeightsError
+from sanakit.recipes import RECIPES
 from sanakit.train import run
 from sanakit.train.run import SHAPES_COMPILED, compile_blocks, fill_averaged
 from sanakit.train.state.average import part_of
@@ -107,3 +109,22 @@ def test_averages_of_another_model_are_one_sentence(tmp_path: Path, average: dic
         fill_averaged(nn.Linear(3, 2), tmp_path)
     with pytest.raises(DataError, match="holds no checkpoint"):
         fill_averaged(nn.Linear(3, 2), tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("SPRINT", "did you mean sprint?"), ("xyz", "choose one of first, ")]
+)
+def test_an_unknown_recipe_has_its_nearest(tmp_path: Path, name: str, told: str) -> None:
+    recipes = {"first": ("none", "none"), "sprint": ("none", "none")}
+    with pytest.raises(SettingsError, match=re.escape(f"There is no recipe {name!r}: {told}")):
+        next(run.run_recipe(name, recipes, data=tmp_path, output=tmp_path / "out"))
+
+
+@pytest.mark.parametrize("place", [".", "below", "link/runs"])
+def test_a_training_does_not_write_into_its_data(tmp_path: Path, place: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "link").symlink_to(data)
+    with pytest.raises(SettingsError, match="lies in the data set, and what a training writes would be read"):
+        next(run.run_recipe("finetune", RECIPES, data=data, output=data / place))
+    assert [path.name for path in data.iterdir()] == ["link"]

@@ -88,7 +88,7 @@ def edit_clip(
     """
     seed = secrets.randbelow(2**32) if seed is None else seed
     with display(preview) as show, warnings.catch_warnings(action="ignore"):  # the result tells them
-        from sanakit.clips.formats.folder import is_frame_folder
+        from sanakit.clips.formats.folder import frame_names, is_frame_folder
         from sanakit.clips.reading import open_clip
         from sanakit.clips.writing import check_writable
         from sanakit.pipelines.memory import parse_budget
@@ -102,6 +102,7 @@ def edit_clip(
         keep_inputs(paths, [clip])
         plain = os.path.isdir(clip) and not is_frame_folder(clip)
         if plain and fps is None:
+            frame_names(os.fspath(clip))  # which refuses a folder without any
             raise SettingsError(f"{clip} does not say its frames a second: give the rate (--fps).")
         if fps is not None and not plain:
             raise SettingsError("--fps cannot be used with --edit: an edited clip keeps its own rate.")

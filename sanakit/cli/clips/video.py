@@ -166,7 +166,8 @@ def video(
         raise SettingsError("--size and --width or --height cannot be combined: give one or the other.")
     loading: dict[str, Any] = {"device": device, "dtype": dtype, "memory": memory}
     if edit is not None:
-        check_typed(typed_options(context))
+        check_typed(typed := typed_options(context))
+        fps = fps if "fps" in typed else None  # a user's default is of clips that are drawn
         from sanakit.images.image import parse_size
 
         sides = parse_size(size) if size is not None else (width, height)
@@ -229,10 +230,9 @@ def video(
 
 def share_drawing(pipe: TextToVideo, request: ClipRequest, processes: Together) -> None:
     """Have all processes draw each clip together, and tell so."""
-    from sanakit.models.video.split.exchange import ProcessExchange
     from sanakit.pipelines.video.sharing import share_clips, told_parts
 
-    share_clips(pipe, ProcessExchange())
+    share_clips(pipe)
     told = told_parts(pipe, request)
     if processes.chief:
         print(told, file=sys.stderr)

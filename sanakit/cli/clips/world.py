@@ -28,7 +28,6 @@ from sanakit.cli.drawing import options as option
 from sanakit.cli.drawing.display import display
 from sanakit.cli.drawing.edit import FORMATS, keep_inputs
 from sanakit.cli.terminal import AsJson, Debug
-from sanakit.cli.together import check_alone
 from sanakit.errors import SettingsError
 
 
@@ -107,7 +106,6 @@ def world(
     memory that does not grow.
     """
     # 1. The request
-    check_alone("sana world")
     if model is None:
         raise SettingsError(
             "No world model is embedded: name one with --model, a folder or a Hub repository such as "

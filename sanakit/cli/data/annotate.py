@@ -29,6 +29,14 @@ Cluster = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="Run N Ray workers; SOURCE must be on shared storage."),
 ]
+Frames = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, max=64, help="Take clips, each by N of its frames; 1: the middle one."),
+]
+FolderFps = Annotated[
+    str | None,
+    typer.Option(metavar="R", show_default=False, help="With --frames: take folders of images as clips."),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto picks the best.")]
 
 
@@ -50,16 +58,8 @@ def caption(
     name: Annotated[
         str | None, typer.Option(show_default="MODEL", help="Name of the captions' source; others are kept.")
     ] = None,
-    frames: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, max=64, help="Describe clips, each by N of its frames; 1: the middle one."
-        ),
-    ] = None,
-    folder_fps: Annotated[
-        str | None,
-        typer.Option(metavar="R", show_default=False, help="With --frames: take folders of images as clips."),
-    ] = None,
+    frames: Frames = None,
+    folder_fps: FolderFps = None,
     output: Output = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per batch, or concurrent requests.")] = 8,
     device: Device = "auto",
@@ -81,8 +81,7 @@ def caption(
     )
     from sanakit.data.annotate.job import Captioning
 
-    if folder_fps is not None and frames is None:
-        raise SettingsError("--folder-fps is for clips: use it with --frames.")
+    _check_fps(folder_fps, frames)
     prompt = prompt or (PROMPT if frames in (None, 1) else CLIP_PROMPT)
     if endpoint is not None:
         load = partial(endpoint_captioner, endpoint, model, key, prompt=prompt, concurrency=batch)
@@ -101,24 +100,33 @@ def score(
         str,
         typer.Option(metavar="MODEL", help="pocket-clip, or the folder of a CLIP as transformers saves it."),
     ] = "pocket-clip",
+    frames: Frames = None,
+    folder_fps: FolderFps = None,
     output: Output = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Images or clips at once.")] = 32,
     device: Device = "auto",
     cluster: Cluster = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Score how well the captions of a data set fit their images.
+    """Score how well the captions of a data set fit its images, or with --frames its clips.
 
-    The score is CLIPScore, 100 * max(cos, 0). Training draws good captions more often by it. Images whose
-    captions have this model's scores are skipped; scores of another model are replaced.
+    The score is CLIPScore, 100 * max(cos, 0); of a clip it is the mean over N frames. Training draws good
+    captions more often by it. Images whose captions have this model's scores are skipped; scores of another
+    model, or by another N, are replaced.
     """
     from sanakit.data.annotate.job import Scoring
     from sanakit.data.annotate.scoring import clip_scorer, scorer_name
 
-    job = Scoring(name=scorer_name(model), load=partial(clip_scorer, model, device=device))
-    report = _annotate(source, job, output, batch, device, cluster)
+    _check_fps(folder_fps, frames)
+    job = Scoring(name=scorer_name(model, frames=frames), load=partial(clip_scorer, model, device=device))
+    report = _annotate(source, job, output, batch, device, cluster, frames=frames, folder_fps=folder_fps)
     _print(report, "scored", as_json)
+
+
+def _check_fps(folder_fps: str | None, frames: int | None) -> None:
+    if folder_fps is not None and frames is None:
+        raise SettingsError("--folder-fps is for clips: use it with --frames.")
 
 
 def _annotate(

@@ -35,6 +35,8 @@ def outputs_of(named: str | None, num_images: int) -> Outputs:
 
     if named is None:
         return Outputs(_writable(Path()))
+    if not named:
+        raise OutputError("The output's name is empty: name a file or a folder.")
     output = Path(named).expanduser()
     if named.endswith(("/", os.sep)) and not os.path.lexists(output):
         _writable(output.parent)

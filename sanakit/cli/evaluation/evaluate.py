@@ -17,6 +17,7 @@ import typer
 
 from sanakit.alone import alone_in
 from sanakit.cli.evaluation.clips import RECOGNITION, evaluate_clips, measures_clips
+from sanakit.cli.evaluation.options import check_draws_images, check_known, check_networks, check_used
 from sanakit.cli.evaluation.output import output_folder, places_of_weights, save_report
 from sanakit.cli.evaluation.worlds import evaluate_worlds, measures_worlds
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
@@ -132,15 +133,22 @@ def evaluate(
         return
     names = list(dict.fromkeys(measure or [RECOGNITION]))
     published = [name for name in names if name not in DRAWS_ITSELF]
-    if published:
-        from sanakit.eval.measures import check_measures
-
-        check_measures(published)
+    check_known(names, DRAWS_ITSELF)
     if images is not None and len(published) < len(names):
         own = " and ".join(name for name in names if name in DRAWS_ITSELF)
         raise SettingsError(f"{own} draws its own images: choose other measures for --images.")
     if model is None and images is None:
         raise SettingsError("MODEL is missing: name what to measure, or give images with --images.")
+    if model is not None and images is not None:
+        raise SettingsError("MODEL and --images cannot be combined: give what is to be measured once.")
+    own_device = device if device != "auto" else None
+    drawn = {"--limit": limit, "--num-images": num_images, "--seed": seed, "--device": own_device}
+    told = {"--prompts": prompts, "--reference": reference, "--questions": questions, "--endpoint": endpoint}
+    check_used(names, {"--images": images, "--weights": weights, **drawn, **told}, seeded=[POCKET_EVAL])
+    places = places_of_weights(weights or [])
+    check_networks(names, places)
+    if model is not None:
+        check_draws_images(model)
     if images is not None and prompts is None and (limit or num_images):
         raise SettingsError(
             "--limit and --num-images choose among the prompts of a file: give it with --prompts."
@@ -170,7 +178,7 @@ def evaluate(
             from sanakit.eval.measures import Tools
 
             tools = Tools(
-                weights=places_of_weights(weights or []),
+                weights=places,
                 reference=reference,
                 questions=questions,
                 endpoint=endpoint,

@@ -12,8 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from PIL import Image
 
@@ -33,18 +36,23 @@ READERS = 4  # threads that read and decode the next batch while the model works
 
 
 class AnnotationJob(Protocol):
-    """Work per image. name: of the model.   verb: for progress.   load: the model, on demand."""
+    """Work per sample.
+
+    name: of the model.   verb: for progress.   load: the model, on demand.   apart: whether the model sees
+    the frames of a clip one by one, not in one image.
+    """
 
     name: str
     verb: str
     load: Callable[[], Any]
+    apart: ClassVar[bool]
 
     def wants(self, captions: tuple[Caption, ...], known: Known) -> bool:
         """Return whether an image with these captions and this sidecar entry still needs work."""
         ...
 
-    def do(self, model: Any, images: list[Image.Image], captions: list[tuple[Caption, ...]]) -> Answers:
-        """Return the captions that the sidecar is to get for each image; none: the model had no answer."""
+    def do(self, model: Any, shown: list[Shown], captions: list[tuple[Caption, ...]]) -> Answers:
+        """Return the captions that the sidecar is to get for each sample; none: the model had no answer."""
         ...
 
     @property
@@ -54,6 +62,7 @@ class AnnotationJob(Protocol):
 
 
 Answers = list[tuple[Caption, ...]]
+Shown = list[Image.Image]  # what is shown of a sample: one image, or where `apart` one a frame of a clip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,28 +76,31 @@ class Captioning:
     load: Callable[[], Captioner]
     verb: str = "captioning"
     scorer: str = ""
+    apart: ClassVar[bool] = False
 
     def wants(self, captions: tuple[Caption, ...], known: Known) -> bool:
         """Return whether no caption is by this model."""
         return all(caption.source != self.name for caption in captions)
 
-    def do(self, model: Captioner, images: list[Image.Image], captions: list[tuple[Caption, ...]]) -> Answers:
+    def do(self, model: Captioner, shown: list[Shown], captions: list[tuple[Caption, ...]]) -> Answers:
         """Ask for a caption an image. Raises SettingsError for a captioner that answers another number."""
-        texts = model(images)
-        _check_number(self.name, len(images), len(texts))
+        texts = model([image for (image,) in shown])
+        _check_number(self.name, len(shown), len(texts))
         return [(Caption(text=text, source=self.name),) if text else () for text in texts]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scoring:
-    """Score every image that has captions this model has not scored yet.
+    """Score every image or clip that has captions this model has not scored yet.
 
+    A clip's score is the mean over its frames that are shown (CLIPSIM, Wu et al. 2021, arXiv:2104.14806).
     name: stored with the scores. Scores of another model are not comparable and are replaced.
     """
 
     name: str
     load: Callable[[], Scorer]
     verb: str = "scoring"
+    apart: ClassVar[bool] = True
 
     @property
     def scorer(self) -> str:
@@ -104,12 +116,14 @@ class Scoring:
         }
         return any((caption.text, caption.source) not in by_us for caption in captions)
 
-    def do(self, model: Scorer, images: list[Image.Image], captions: list[tuple[Caption, ...]]) -> Answers:
+    def do(self, model: Scorer, shown: list[Shown], captions: list[tuple[Caption, ...]]) -> Answers:
         """Score every caption. Raises DataError for NaN, SettingsError for another number of answers."""
-        pairs = [(image, one) for image, all_of in zip(images, captions, strict=True) for one in all_of]
-        scores = model([image for image, _ in pairs], [caption.text for _, caption in pairs])
+        asked = [(frames, one) for frames, all_of in zip(shown, captions, strict=True) for one in all_of]
+        pairs = [(image, one.text) for frames, one in asked for image in frames]
+        scores = model([image for image, _ in pairs], [text for _, text in pairs])
         _check_number(self.name, len(pairs), len(scores))
-        scored = iter([replace(one, score=float(s)) for (_, one), s in zip(pairs, scores, strict=True)])
+        coming = iter(scores)
+        scored = iter([replace(one, score=fmean(islice(coming, len(frames)))) for frames, one in asked])
         return [tuple(next(scored) for _ in all_of) for all_of in captions]
 
 
@@ -230,28 +244,29 @@ def run_here(
 ) -> Iterator[Outcome]:
     """Run a job in this process; the next batch is read while the model works on one.
 
-    batch_size: images the model gets at once. frames: of a clip that it is shown, in one image. Raises
-    SettingsError for either below 1.
+    batch_size: samples the model gets at once. frames: of a clip that it is shown. Raises SettingsError for
+    either below 1.
     """
     for name, value in (("batch_size", batch_size), ("frames", frames)):
         if value < 1:
             raise SettingsError(f"{name} is {value}: it must be at least 1.")
+    read = partial(read_sample, source, frames=frames, apart=job.apart)
     batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
     with ThreadPoolExecutor(max_workers=READERS) as pool:
-        coming = [pool.submit(read_sample, source, one.index, frames) for one in batches[0]]
+        coming = [pool.submit(read, one.index) for one in batches[0]]
         model = job.load()
         for number, batch in enumerate(batches):
             opened = [one.result() for one in coming]
             following = batches[number + 1] if number + 1 < len(batches) else []
-            coming = [pool.submit(read_sample, source, one.index, frames) for one in following]
+            coming = [pool.submit(read, one.index) for one in following]
             yield from annotate_batch(job, model, batch, opened)
 
 
 def annotate_batch(
-    job: AnnotationJob, model: Any, batch: Sequence[Waiting], opened: Sequence[Image.Image | str]
+    job: AnnotationJob, model: Any, batch: Sequence[Waiting], opened: Sequence[Shown | str]
 ) -> list[Outcome]:
-    """Run a job on opened images. opened: results of `read_sample`."""
-    good = [(one, image) for one, image in zip(batch, opened, strict=True) if not isinstance(image, str)]
+    """Run a job on opened samples. opened: results of `read_sample`."""
+    good = [(one, shown) for one, shown in zip(batch, opened, strict=True) if not isinstance(shown, str)]
     broken = [
         Outcome(key=one.key, broken=reason)
         for one, reason in zip(batch, opened, strict=True)
@@ -259,7 +274,7 @@ def annotate_batch(
     ]
     if not good:
         return broken
-    answers = job.do(model, [image for _, image in good], [one.captions for one, _ in good])
+    answers = job.do(model, [shown for _, shown in good], [one.captions for one, _ in good])
     return broken + [
         Outcome(key=one.key, captions=captions) for (one, _), captions in zip(good, answers, strict=True)
     ]

@@ -98,7 +98,8 @@ class _Worker:
                         f"{one.index} is not {one.key} there. Put the data set on storage that all machines "
                         "share."
                     )
-            opened = [read_sample(self.source, one.index, self.frames) for one in batch]
+            apart = self.job.apart
+            opened = [read_sample(self.source, one.index, self.frames, apart=apart) for one in batch]
             outcomes = annotate_batch(self.job, self.model, batch, opened)
         except SanaError as error:
             return {"key": [""], "captions": ["[]"], "broken": [""], "error": [str(error)]}

@@ -21,15 +21,17 @@ Scorer = Callable[[list[Image.Image], list[str]], list[float]]
 """Called with RGB images and a text for each; gives a score for each pair, higher for a better fit."""
 
 
-def scorer_name(model: str | os.PathLike[str]) -> str:
-    """Return the name under which a CLIP's scores are stored: its own, and which weights it has.
+def scorer_name(model: str | os.PathLike[str], *, frames: int | None = None) -> str:
+    """Return the name under which a CLIP's scores are stored: its own, and what else decides on them.
 
-    model: as for `clip_scorer`. Raises as that does.
+    That is which weights it has, and how many frames of a clip it is shown; None: images. model: as for
+    `clip_scorer`. Raises as that does.
     """
     from sanakit.weights.clip import clip_folder
     from sanakit.weights.fingerprint import fingerprint_weights, told_apart
 
-    return told_apart(model, str(fingerprint_weights(clip_folder(model))))
+    shown = () if frames is None else (f"{frames} frames",)
+    return told_apart(model, str(fingerprint_weights(clip_folder(model))), *shown)
 
 
 def clip_scorer(model: str | os.PathLike[str] = "pocket-clip", *, device: str = "auto") -> Scorer:

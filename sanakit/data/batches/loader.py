@@ -180,9 +180,9 @@ class Loader:
         self._next: Iterator[tuple[int, tuple[int, int]]] = iter(())
         self._preparer = Preparer(source, seed, temperature, threshold, self.rate)
         if not len(self.buckets):
-            raise DataError(
-                f"No {source.medium.name} can be trained on at {resolution} px. {self._report(None)}"
-            )
+            lines = (line.strip() for line in str(self._report(None)).splitlines())
+            told = " ".join(line if line.endswith((".", ":")) else f"{line}." for line in lines)
+            raise DataError(f"No {source.medium.name} can be trained on at {resolution} px. {told}")
         # made here, so that wrong numbers are told before a worker starts
         draw_caption([Caption("")], 0.0, temperature=temperature, threshold=threshold)
         self.order = Order(repeated(self.buckets.members, repeats), batch_size, seed)

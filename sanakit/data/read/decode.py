@@ -25,7 +25,7 @@ from torch import Tensor
 from sanakit.clips.reading import ClipFile
 from sanakit.errors import DataError
 from sanakit.images.formats import DATA_FORMATS
-from sanakit.images.opening import MAX_PIXELS, flatten
+from sanakit.images.opening import ANIMATED, MAX_PIXELS, flatten
 
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
@@ -116,6 +116,8 @@ def _open(file: BinaryIO) -> Image.Image:
             else f"is damaged ({error})"
         )
         raise DataError(reason) from None
+    if image.format in ANIMATED and getattr(image, "is_animated", False):
+        raise DataError("is an animation, not an image: save the frame that is meant as PNG")
     if not 1 <= image.width * image.height <= MAX_PIXELS:
         raise DataError(f"has {image.width}x{image.height} px, more than {MAX_PIXELS // 10**6} million")
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):  # 0 to 1, 0 to 255, or else?

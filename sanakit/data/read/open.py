@@ -137,7 +137,7 @@ def _open(text: str, medium: Medium, frame_rate: Fraction | None) -> Source:
     if all(_is_parquet(file.name) for file in files):
         return parquet_source(files, medium)
     odd = next(file for file in files if not _is_tar(file.name))
-    raise DataError(f"{odd} cannot be trained on: give {_kinds(medium)}.")
+    raise DataError(f"{odd} is not a data set: give {_kinds(medium)}.")
 
 
 def _open_folder(path: Path, medium: Medium, frame_rate: Fraction | None) -> Source:

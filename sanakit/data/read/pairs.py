@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from sanakit.data.medium import IMAGES, Medium
 from sanakit.data.read.caption_files import captions_in_json, captions_in_text
 
+CAMERAS = (".cameras.json", ".cameras.txt")  # camera paths, which `data/batches/camera_paths.py` takes up
 CAPTION_READERS = {".txt": captions_in_text, ".json": captions_in_json}
 
 
@@ -62,7 +63,11 @@ def paired(paths: Iterable[str], medium: Medium = IMAGES, folders: Collection[st
         else:
             ignored[path] = f"is not {medium.article} ({suffix or 'no suffix'})"
     lonely = [beside for beside in captions if posixpath.splitext(beside)[0] not in stems]
-    ignored |= {captions.pop(beside): f"is a caption without {medium.article}" for beside in lonely}
+    for beside in lonely:
+        without = f"is a caption without {medium.article}"
+        ignored[captions.pop(beside)] = (
+            "is a camera path, which only models of worlds use" if beside.endswith(CAMERAS) else without
+        )
     return Pairs(samples, captions, ignored, folders)
 
 

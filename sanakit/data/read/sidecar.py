@@ -62,7 +62,9 @@ def read_sidecar(path: Path, ignored: dict[str, str] | None = None) -> dict[str,
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}): check the path and its permissions."
+        ) from None
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     found: dict[str, dict[tuple[str, str], tuple[Caption, str]]] = {}
     for number, line in numbered:

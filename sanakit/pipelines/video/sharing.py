@@ -1,7 +1,7 @@
 """Several processes draw one clip together: each has a part of its frames and rows (`models/video/split/`).
 
     pipe = TextToVideo.from_pretrained("./sana-video", device="cuda:0")  # every process its own device
-    share_clips(pipe, ProcessExchange())                                  # in a group of torch.distributed
+    share_clips(pipe)                                                     # in a group of torch.distributed
     clip = pipe("a red fox runs", seed=7)                                 # the same call in all; all get it
 
 All processes make the same calls with the same seeds, and have the same clips in the end. Previews, too, are
@@ -13,25 +13,29 @@ from __future__ import annotations
 from sanakit.errors import SettingsError
 from sanakit.models.video.sana_video import SanaVideo
 from sanakit.models.video.split.decoder import SplitDecoder
-from sanakit.models.video.split.exchange import Exchange
+from sanakit.models.video.split.exchange import Exchange, ProcessExchange
 from sanakit.models.video.split.transformer import SplitVideo, divided
 from sanakit.models.video.wan_vae import WanVAE
 from sanakit.pipelines.video.request import ClipRequest
 from sanakit.pipelines.video.text_to_video import TextToVideo
 
 
-def share_clips(pipe: TextToVideo, exchange: Exchange) -> None:
-    """Have a pipeline draw its part of clips. exchange: with the processes that draw the others.
+def share_clips(pipe: TextToVideo, exchange: Exchange | None = None) -> None:
+    """Have a pipeline draw its part of clips.
 
-    A decoder that cannot be cut decodes whole clips in every process, as that of LTX-2 does. Raises
-    SettingsError for a transformer that cannot be cut.
+    exchange: with the processes that draw the others; None: all of the group of torch.distributed that this
+    process has joined. A decoder that cannot be cut decodes whole clips in every process, as that of LTX-2
+    does. Raises SettingsError for a transformer that cannot be cut, a pipeline that is shared, or no group.
     """
     transformer, codec = pipe.transformer, pipe.autoencoder
+    if isinstance(transformer, SplitVideo):
+        raise SettingsError("This pipeline is shared by processes: call share_clips once.")
     if not isinstance(transformer, SanaVideo):
         raise SettingsError(
             f"{pipe.settings.shared.name} does not draw clips by linear attention alone, so that processes "
             "cannot share one: start one process."
         )
+    exchange = ProcessExchange() if exchange is None else exchange
     pipe.transformer = SplitVideo(transformer, exchange)
     if isinstance(codec, WanVAE):
         pipe.autoencoder = SplitDecoder(codec, exchange)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from time import perf_counter
@@ -59,8 +59,9 @@ class TextToVideo(Loaded):
 
     transformer, autoencoder (its decoder will do without images and clips to start from), text_encoder,
     settings: the parts and their defaults. device: where they compute; None: the transformer's device.
-    memory: see `from_pretrained`; or what plans for the same parts already. together: takes the clips of a
-    call step by step.
+    memory: see `from_pretrained`; or what plans for the same parts already. chunk_lengths: latent frames of
+    each chunk, for a transformer that sees chunks without a state: later ones begin later, one clip a call.
+    Several processes draw each clip together by `pipelines.video.sharing.share_clips`.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class TextToVideo(Loaded):
         *,
         device: torch.device | None = None,
         memory: str | int | ClipPlanner = "auto",
-        together: Callable[[VelocityModel, Sequence[Sample]], Batch | StaggeredClip] = Batch,
+        chunk_lengths: Sequence[int] = (),
     ) -> None:
         self.transformer = transformer
         self.autoencoder = autoencoder
@@ -84,7 +85,7 @@ class TextToVideo(Loaded):
             own |= {"device": self.device, "budget": parse_budget(memory)}
             memory = ClipPlanner(transformer, autoencoder, text_encoder.model, **own)
         self._memory = memory
-        self._together = together
+        self._chunk_lengths = chunk_lengths
         self._preview_weights: Tensor | None = None
 
     @classmethod
@@ -292,7 +293,8 @@ class TextToVideo(Loaded):
 
         with stage(self.transformer, plan, self.device):
             # 4 noise, and the prompts' keys and values
-            batch = self._together(*self._begin(request, features, weights, first, source))
+            begun, lengths = self._begin(request, features, weights, first, source), self._chunk_lengths
+            batch = StaggeredClip(*begun, lengths=lengths) if lengths else Batch(*begun)
 
             # 5 denoise
             prepared = resumed = perf_counter()

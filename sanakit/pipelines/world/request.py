@@ -240,16 +240,18 @@ def _fingerprint(path: CameraPath) -> str:
 def _frames(path: CameraPath, frames: int | None, spec: VideoSpec, notes: list[str]) -> int:
     """Return the number of frames to draw. Raises SettingsError for more than the path has."""
     there, rule = len(path.poses), spec.rule
-    if frames is not None:
-        frames = whole_number("frames", frames, 1, there)
-        rule.latents(frames)
-        return frames
     found = rule.frames(1 + (there - 1) // rule.per_latent)
     if found == 1:
         raise SettingsError(
             f"The path has {there} frames with its start; {rule.frames(2)} are the fewest that can be drawn. "
             f"Go {rule.per_latent} frames or further."
         )
+    if frames is not None:
+        frames = whole_number("frames", frames, 1, there)
+        if frames < rule.frames(2):
+            raise SettingsError(f"frames = {frames}, but {rule.frames(2)} are the fewest that can be drawn.")
+        rule.latents(frames)
+        return frames
     if found < there:
         notes.append(
             f"The path has {there} frames with its start; the first {found} are drawn (1 + a multiple of "

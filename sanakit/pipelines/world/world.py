@@ -18,7 +18,6 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
-from functools import partial
 from typing import Unpack
 
 import torch
@@ -30,14 +29,12 @@ from sanakit.errors import SettingsError
 from sanakit.models.contracts import TextModel, VideoCodec
 from sanakit.models.world.sana_wm import SanaWM
 from sanakit.models.world.steered import SteeredWorld
-from sanakit.pipelines.denoise import Batch
 from sanakit.pipelines.memory import parse_budget
 from sanakit.pipelines.video.in_chunks import ClipChunk
 from sanakit.pipelines.video.loading import load_parts
 from sanakit.pipelines.video.memory import ClipPlan, ClipPlanner
 from sanakit.pipelines.video.request import VideoSpec
 from sanakit.pipelines.video.result import ClipOutput, ClipResult, ClipStep, clips_of
-from sanakit.pipelines.video.staggered import StaggeredClip
 from sanakit.pipelines.video.text_to_video import TextToVideo
 from sanakit.pipelines.world.actions import TURNING
 from sanakit.pipelines.world.live import LiveWorld
@@ -243,14 +240,14 @@ class World(Loaded):
 
     def _along(self, request: WorldRequest, steered: bool = True) -> TextToVideo:
         """Return what draws clips along a request's path, or without any."""
-        chunks, together = None, Batch
+        chunks, lengths = None, ()
         if self.transformer.config.variant == "chunk_causal":
             chunks = teacher_chunks(request.clip.sampling.cells.frames, self.settings.chunks.length)
-            together = partial(StaggeredClip, lengths=[chunks[0] - 1, *chunks[1:]])  # the image is given
+            lengths = (chunks[0] - 1, *chunks[1:])  # the image is given
         model = SteeredWorld(self.transformer, request.inputs if steered else None, chunks=chunks)
         parts = (self.autoencoder, self.text_encoder, self.settings)
         shared = {"device": self.device, "memory": self._memory}
-        return TextToVideo(model, *parts, **shared, together=together)
+        return TextToVideo(model, *parts, **shared, chunk_lengths=lengths)
 
 
 def teacher_chunks(frames: int, chunk: int) -> list[int]:

@@ -7,13 +7,68 @@ which is told.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from sanakit.images.image import Metadata
-from sanakit.pipelines.request import ModelSpec
+from sanakit.pipelines.request import ModelSpec, Request
 from sanakit.pipelines.result import Result
+from sanakit.pipelines.upscale.lanczos import checked_factor
 from sanakit.pipelines.upscale.redraw import DETAILED, Enlargement, plan_enlargement
+
+if TYPE_CHECKING:
+    from sanakit.serve.engine.engine import Engine
+
+
+class Enlargements:
+    """The images of a result, enlarged one after the other.
+
+    engine: which drew them, and redraws them where a model does. factor: of their sides. While `request`
+    gives one, draw it and hand its result to `take`; then `result` has all images. All three block.
+    Raises SettingsError for a factor that is not above 1 and up to 8.
+    """
+
+    def __init__(self, engine: Engine, drawn: Result, factor: float) -> None:
+        self._engine, self._drawn, self._factor = engine, drawn, checked_factor(factor)
+        self._planned: Enlargement | None = None
+        self._larger: list[Result] = []
+
+    def request(self) -> Request | None:
+        """Return what is to be drawn next, the same one until it is taken; None: nothing more.
+
+        Raises SettingsError for too many pixels.
+        """
+        while self._planned is None and len(self._larger) < len(self._drawn.images):
+            plan = self._plan(len(self._larger))
+            if plan.request is None:
+                self._larger.append(plan.result)
+            else:
+                self._planned = plan
+        return None if self._planned is None else self._planned.request
+
+    def take(self, redrawn: Result) -> None:
+        """Take the result of the request."""
+        assert self._planned is not None
+        self._larger.append(self._planned.finished(redrawn))
+        self._planned = None
+
+    def result(self) -> Result:
+        """Return the result with its images enlarged."""
+        notes = [*self._drawn.warnings, *(note for one in self._larger for note in one.warnings)]
+        return replace(
+            self._drawn,
+            images=[image for one in self._larger for image in one.images],
+            metadata=[metadata for one in self._larger for metadata in one.metadata],
+            warnings=[*dict.fromkeys(notes)],
+        )
+
+    def _plan(self, number: int) -> Enlargement:
+        image, made = self._drawn.images[number], self._drawn.metadata[number]
+        assert isinstance(image, Image.Image)  # of the output "pil"
+        spec = replace(self._engine.specs[str(made["model"])], adapters=str(made.get("adapters", "")))
+        with self._engine.decoding.turn(round(image.width * image.height * self._factor * self._factor)):
+            return enlargement_of(spec, image, made, self._factor)
 
 
 def enlargement_of(spec: ModelSpec, image: Image.Image, made: Metadata, factor: float) -> Enlargement:
@@ -39,17 +94,6 @@ def enlargement_of(spec: ModelSpec, image: Image.Image, made: Metadata, factor: 
         kept["upscale_model"] = spec.settings.name
     told = [_note(spec, image, factor) for _ in plan.result.warnings]
     return replace(plan, result=replace(plan.result, metadata=[{**made, **kept}], warnings=told))
-
-
-def enlarged_result(result: Result, larger: list[Result]) -> Result:
-    """Return a result with its images enlarged. larger: the result of each, in order."""
-    notes = [*result.warnings, *(note for one in larger for note in one.warnings)]
-    return replace(
-        result,
-        images=[image for one in larger for image in one.images],
-        metadata=[metadata for one in larger for metadata in one.metadata],
-        warnings=[*dict.fromkeys(notes)],
-    )
 
 
 def _note(spec: ModelSpec, image: Image.Image, factor: float) -> str:

@@ -10,19 +10,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from fastapi import Request as HTTPRequest
-from PIL.Image import Image
 
 from sanakit.errors import StoppedError
-from sanakit.images.image import Metadata
 from sanakit.pipelines.request import Request
 from sanakit.pipelines.result import Result
-from sanakit.pipelines.upscale.redraw import Enlargement
 from sanakit.serve.engine.engine import Engine, Event, Failed, Finished, Stepped
-from sanakit.serve.engine.enlarging import enlarged_result, enlargement_of
+from sanakit.serve.engine.enlarging import Enlargements
 
 
 class Drawing:
@@ -93,27 +89,16 @@ class Drawing:
 
     async def _enlarged(self, result: Result) -> Result:
         """Return the result with its images enlarged, one after the other. Raises as `events` does."""
-        loop, engine, factor = asyncio.get_running_loop(), self._engine, self._upscale or 1.0
-        larger = []
-        for image, made in zip(result.images, result.metadata, strict=True):
-            assert isinstance(image, Image)  # of the output "pil"
-
-            def plan(image: Image = image, made: Metadata = made) -> Enlargement:
-                spec = replace(engine.specs[str(made["model"])], adapters=str(made.get("adapters", "")))
-                with engine.decoding.turn(round(image.width * image.height * factor * factor)):
-                    return enlargement_of(spec, image, made, factor)
-
-            planned = await loop.run_in_executor(engine.decoding.threads, plan)
-            if planned.request is None:
-                larger.append(planned.result)
-                continue
+        loop, engine = asyncio.get_running_loop(), self._engine
+        enlarging = Enlargements(engine, result, self._upscale or 1.0)
+        while (request := await loop.run_in_executor(engine.decoding.threads, enlarging.request)) is not None:
             left = None if self._ends is None else max(0.0, self._ends - time.monotonic())
-            self.ticket = engine.submit(planned.request, self._on_event, deadline=left, name=self._name)
+            self.ticket = engine.submit(request, self._on_event, deadline=left, name=self._name)
             while not isinstance(event := await self._events.get(), Finished):
                 if isinstance(event, Failed):
                     raise event.error
-            larger.append(await loop.run_in_executor(engine.decoding.threads, planned.finished, event.result))
-        return enlarged_result(result, larger)
+            await loop.run_in_executor(engine.decoding.threads, enlarging.take, event.result)
+        return enlarging.result()
 
     async def result(self, client: HTTPRequest) -> Result:
         """Wait for the images as long as the client does. Raises StoppedError when it has left."""

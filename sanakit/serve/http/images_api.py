@@ -76,8 +76,6 @@ def images_api(service: Service) -> APIRouter:
 async def answer(service: Service, client: Request, body: DrawingSettings, drawn: Drawn, kind: str) -> Any:
     """Draw, and answer as the body wishes. kind: "image_generation" or "image_edit", as in event names."""
     check_output(body, drawn)
-    if body.upscale is not None:
-        service.check_sides(*_sides(body, drawn)[::-1])
     note_prompt(service, client, body.prompt, body.negative_prompt)
     if service.draining.is_set():
         raise ClosedError("The server is stopping: try again when it is back.")

@@ -35,7 +35,7 @@ from sanakit.serve.http.openai_schema import (
 )
 from sanakit.serve.http.service import Service, address, note_prompt
 from sanakit.serve.http.uploads import check_generation, read_edit
-from sanakit.serve.jobs.job import CANCELLED, FINISHED, QUEUED, VIDEO, Job, new_job_id
+from sanakit.serve.jobs.job import CANCELLED, FINISHED, QUEUED, UPSCALE, VIDEO, Job, new_job_id
 
 MAX_LISTED = 100
 NameInput = Callable[[str, Image.Image], str]  # what an input image is, the image -> its name in the store
@@ -151,8 +151,6 @@ def _check_body(body: DrawingSettings) -> None:
         raise SettingsError("A job is not streamed: poll its address, or use /v1/images.")
     if body.response_format == "b64_json" or body.output_format not in (None, "png"):
         raise SettingsError('A job\'s images are PNG files with URLs: omit the formats, or use "url".')
-    if body.upscale is not None:
-        raise SettingsError("A job does not enlarge its images: use /v1/images, or omit upscale.")
     if body.deadline is not None:
         raise SettingsError(
             "A job waits for its turn and has no deadline: cancel it when it is no longer needed."
@@ -273,6 +271,7 @@ def _arguments(drawn: Drawn, body: DrawingSettings, kind: str) -> dict[str, Any]
     }
     settings |= {name: first[name] for name in ("guidance_kind", "prompt_weights") if name in first}
     settings |= {"adapters": body.adapters} if body.adapters else {}
+    settings |= {UPSCALE: body.upscale} if body.upscale is not None else {}
     return settings | ({"strength": first["strength"]} if kind == "edit" else {})
 
 

@@ -14,6 +14,7 @@ from fastapi import Request as HTTPRequest
 
 from sanakit.errors import SettingsError
 from sanakit.pipelines.request import Request
+from sanakit.pipelines.upscale.lanczos import enlarged_size
 from sanakit.serve.engine.clip_engine import ClipEngine
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.engine.world_engine import WorldEngine
@@ -109,7 +110,10 @@ class Service:
             adapters=asked.adapters,
             **source,
         )
-        self.check_sides(request.size[1], request.size[0])
+        height, width = request.size
+        self.check_sides(width, height)
+        if asked.upscale is not None:
+            self.check_sides(*enlarged_size((width, height), asked.upscale))
         return request
 
 

@@ -20,6 +20,7 @@ QUEUED, RUNNING, FINISHED, FAILED, CANCELLED = "queued", "running", "finished", 
 INPUTS = ("image", "mask")  # entries of a body that name images in the store
 CONTROL = "control"  # the entry whose elements do so, each in its own entry "image"
 VIDEO = "video"  # the kind of a job that makes a clip; all others make images
+UPSCALE = "upscale"  # the entry of images that are enlarged after drawing: times each side
 FORMAT, TOLD = "format", "warnings"  # entries of a video's body beside its arguments
 KINDS, STATUSES = ("generation", "edit", VIDEO), (QUEUED, RUNNING, FINISHED, FAILED, CANCELLED)
 
@@ -39,7 +40,8 @@ class Job(Base):
     number: Mapped[int] = mapped_column(primary_key=True)  # in order of acceptance
     id: Mapped[str] = mapped_column(unique=True)
     kind: Mapped[str]  # one of KINDS
-    # Arguments of Engine.check or ClipEngine.check, its seed fixed; INPUTS are names in the store.
+    # Arguments of Engine.check or ClipEngine.check, its seed fixed; INPUTS are names in the store. UPSCALE,
+    # FORMAT and TOLD are for what comes after.
     body: Mapped[dict[str, Any]]
     key_id: Mapped[str | None] = mapped_column(index=True)  # whose it is; None: made without a key
     pictures: Mapped[int]

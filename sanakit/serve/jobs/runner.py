@@ -35,10 +35,11 @@ from sanakit.images.opening import open_image
 from sanakit.pipelines.result import Result
 from sanakit.pipelines.video.result import ClipResult
 from sanakit.serve.engine.decoding import header_size
+from sanakit.serve.engine.enlarging import Enlargements
 from sanakit.serve.engine.ticket import Stepped
 from sanakit.serve.jobs.clip_files import clip_file
 from sanakit.serve.jobs.database import now
-from sanakit.serve.jobs.job import CONTROL, FORMAT, INPUTS, TOLD, VIDEO, Job
+from sanakit.serve.jobs.job import CONTROL, FORMAT, INPUTS, TOLD, UPSCALE, VIDEO, Job
 from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.storage import ImageStore
 
@@ -52,6 +53,7 @@ POLL = 1.0  # seconds between two looks at the database while nothing happens
 IMAGES_AT_ONCE = 16  # of claimed jobs; the engine's batches take that many by default
 
 _EXPIRY_EVERY, _SWEEP_EVERY = 600.0, 3600.0  # seconds
+_AFTER = (FORMAT, TOLD, UPSCALE)  # entries of a job's body that say what becomes of what is drawn
 _UNEXPECTED = "The server failed to draw this; its log has details."
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class _Held:
 
     job: Job
     ticket: Ticket | ClipTicket | None = None
+    enlarging: Enlargements | None = None  # its images, once they are drawn
     busy: bool = False  # the engine had no room for it
     error: Exception | None = None  # why it cannot be drawn
 
@@ -218,12 +221,8 @@ class JobRunner:
 
     def _advance(self, held: _Held) -> None:
         try:
-            if held.error is None and held.ticket is None:
-                held.busy = False
-                engine: Any = self._clips if held.job.kind == VIDEO else self._engine
-                held.ticket = engine.submit(self._request(held.job), self._told, name=held.job.id)
-            if held.ticket is not None and held.ticket.done:
-                self._settle(held.job, held.ticket.result())
+            if held.error is None and (drawn := self._drawn(held)) is not None:
+                self._settle(held.job, drawn)
         except (StorageError, OutputError):
             raise
         except BusyError:
@@ -235,6 +234,31 @@ class JobRunner:
         if held.error is not None:
             self._fail(held.job, held.error)
 
+    def _drawn(self, held: _Held) -> Result | ClipResult | None:
+        """Submit a job if it is not, and return what the engine drew, enlarged where the job says so.
+
+        None: it is being drawn. Raises what it failed with, and BusyError, ClosedError.
+        """
+        engine: Any = self._clips if held.job.kind == VIDEO else self._engine
+        factor = held.job.body.get(UPSCALE)
+        while held.ticket is None or held.ticket.done:
+            if held.ticket is None:
+                held.busy = False
+                request = held.enlarging.request() if held.enlarging else self._request(held.job)
+                if held.enlarging is not None and request is None:
+                    return held.enlarging.result()
+                held.ticket = engine.submit(request, self._told, name=held.job.id)
+                continue
+            drawn = held.ticket.result()
+            if factor is None or isinstance(drawn, ClipResult):
+                return drawn
+            if held.enlarging is None:
+                held.enlarging = Enlargements(self._engine, drawn, factor)
+            else:
+                held.enlarging.take(drawn)
+            held.ticket = None
+        return None
+
     def _told(self, event: object) -> None:
         """Wake for the end of a drawing: its steps change nothing here, and a round asks the database."""
         if not isinstance(event, Stepped):
@@ -243,7 +267,7 @@ class JobRunner:
     def _request(self, job: Job) -> Any:
         """Check a job's settings again, with its images in place of their names."""
         engine: Any = self._clips if job.kind == VIDEO else self._engine
-        settings = {name: value for name, value in job.body.items() if name not in (FORMAT, TOLD)}
+        settings = {name: value for name, value in job.body.items() if name not in _AFTER}
         files = {field: self._file(name) for field in INPUTS if (name := settings.get(field))}
         shown = [(one, self._file(one["image"])) for one in settings.get(CONTROL) or ()]
         counted = [files[field] for field in INPUTS[:1] if field in files] + [file for _, file in shown]

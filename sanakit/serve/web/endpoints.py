@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,8 @@ from sanakit.errors import SettingsError
 from sanakit.images.image import MAX_SIDE, MIN_SIDE
 from sanakit.images.opening import open_image
 from sanakit.pipelines.control import MAX_SCALE
+from sanakit.pipelines.upscale.lanczos import MOST as MOST_UPSCALE
+from sanakit.pipelines.upscale.lanczos import checked_factor, enlarged_size
 from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.engine.steering import NamedControl
 from sanakit.serve.http.openai_schema import MAX_SEED
@@ -51,6 +53,7 @@ class Endpoints:
             fields = _fields(list(engine.specs))
             offered = _STEERING if any(engine.residence.controls.values()) else ()
             offered += ("adapters",) if any(engine.residence.adapters.values()) else ()
+            offered += ("upscale",)
             answer: list[Any] = [gr.File(label="Files", file_count="multiple"), gr.JSON(label="Settings")]
             for function, own in (
                 (self.generate, ("prompt", "width", "height")),
@@ -86,16 +89,18 @@ class Endpoints:
         control_start: float | None = None,
         control_end: float | None = None,
         adapters: dict[str, float] | None = None,
+        upscale: float | None = None,
     ) -> Answer:
         """Draw images from a prompt. Width and height are pixels; image i has the seed + i. Left out, size,
         steps and guidance are the model's own, and the seed is random. With prompt weights, (red:1.5) weighs
         these words. Control is an image that steers through the ControlNet of that name; its kind, scale,
-        start and end are as for the API. Adapters are weights by name, such as {"ink": 0.8}.
+        start and end are as for the API. Adapters are weights by name, such as {"ink": 0.8}. Upscale, above
+        1 and up to 8, enlarges the sides of what was drawn, as the page's button does.
         """
         words, others = (prompt, negative_prompt, model), (steps, guidance, seed, num_images, prompt_weights)
         wish = replace(self._wish(*words, *others, size=(width, height)), adapters=_weights(adapters))
         told = (control_net, control_kind, control_scale, control_start, control_end)
-        return await self._drawn(visitor, await self._steered(wish, control, *told))
+        return await self._drawn(visitor, await self._steered(wish, control, *told), upscale=upscale)
 
     async def edit(
         self,
@@ -118,6 +123,7 @@ class Endpoints:
         control_start: float | None = None,
         control_end: float | None = None,
         adapters: dict[str, float] | None = None,
+        upscale: float | None = None,
     ) -> Answer:
         """Redraw an image, PNG, JPEG or WebP, or the part of it where a mask of its size is transparent or,
         if nothing is, white. Strength: 0 keeps the image, 1 ignores it. Left out: 1 with a mask, else 0.6, or
@@ -130,7 +136,7 @@ class Endpoints:
         loop, threads = asyncio.get_running_loop(), self._page.engine.decoding.threads
         edit = await loop.run_in_executor(threads, self._edit, image, mask, strength)
         told = (control_net, control_kind, control_scale, control_start, control_end)
-        return await self._drawn(visitor, await self._steered(wish, control, *told), edit)
+        return await self._drawn(visitor, await self._steered(wish, control, *told), edit, upscale=upscale)
 
     async def _steered(self, wish: Wish, file: str | None, net: str, *told: Any) -> Wish:
         """Return the wish with its control image, decoded, if there is one. Raises SettingsError."""
@@ -189,21 +195,40 @@ class Endpoints:
         what = WHOLE if marked is None else PAINTED
         return Edit(image=sources["image"], mask=marked, what=what, strength=strength)
 
-    async def _drawn(self, visitor: gr.Request, wish: Wish, edit: Edit | None = None) -> Answer:
+    async def _drawn(
+        self, visitor: gr.Request, wish: Wish, edit: Edit | None = None, *, upscale: float | None
+    ) -> Answer:
         """Draw, and return the files and their settings. Raises SettingsError: what the page would say."""
-        last: View | None = None
-        async with aclosing(self._page.follow(visitor, wish, edit)) as views:
-            async for view in views:
-                last = view
-        assert last is not None
-        if last.state != "done":
-            raise SettingsError(last.message)
-        return await asyncio.to_thread(self._kept, self._page.room(visitor), last.names, last.warnings)
+        factor = None if upscale is None else checked_factor(upscale)
+        if factor is not None:
+            enlarged_size(edit.image.size if edit else (wish.width, wish.height), factor)
+        last = await _last(self._page.follow(visitor, wish, edit))
+        names, warnings = last.names, last.warnings
+        if factor is not None:  # as by the button: what was drawn stays in the gallery
+            larger = [
+                await _last(self._page.drawings.enlarge(visitor, wish.model, name, factor, wish.adapters))
+                for name in names
+            ]
+            names = [name for view in larger for name in view.names]
+            warnings = [*dict.fromkeys(warnings + [note for view in larger for note in view.warnings])]
+        return await asyncio.to_thread(self._kept, self._page.room(visitor), names, warnings)
 
     def _kept(self, room: str, names: Sequence[str], warnings: list[str]) -> Answer:
         history = self._page.history
         settings = [history.metadata(room, name) for name in names]
         return [str(history.file(room, name)) for name in names], {"images": settings, "warnings": warnings}
+
+
+async def _last(drawing: AsyncGenerator[View, None]) -> View:
+    """Return how a drawing ended. Raises SettingsError where it failed."""
+    last: View | None = None
+    async with aclosing(drawing) as views:
+        async for view in views:
+            last = view
+    assert last is not None
+    if last.state != "done":
+        raise SettingsError(last.message)
+    return last
 
 
 def _weights(adapters: Any) -> dict[str, Any]:
@@ -237,4 +262,5 @@ def _fields(models: list[str]) -> dict[str, gr.components.Component]:
         "control_start": gr.Number(label="Start of control", minimum=0, maximum=1),
         "control_end": gr.Number(label="End of control", minimum=0, maximum=1),
         "adapters": gr.JSON(label="Adapters"),
+        "upscale": gr.Number(label="Upscale", maximum=MOST_UPSCALE),
     }

@@ -128,6 +128,10 @@ def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> 
     Raises ModelNotFoundError if the name matches nothing, WeightsError for an unsupported model.
     """
     text = os.fspath(model)
+    if not text.strip():
+        raise ModelNotFoundError(
+            "The model's name is empty: use a catalog name (see `sana models`), or a path."
+        )
     if text in CATALOG:
         return _from_catalog(CATALOG[text], parts)
     if text in CONTROLNETS:
@@ -139,7 +143,7 @@ def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> 
     if (
         path.is_absolute()
         or text.startswith((".", "~"))
-        or text.endswith((".pth", ".pt", ".safetensors", "/"))
+        or text.lower().endswith((".pth", ".pt", ".safetensors", "/"))
     ):
         raise ModelNotFoundError(
             f"There is no file or folder {text!r}: check the path, or use a catalog name (see `sana models`)."
@@ -304,7 +308,9 @@ def _from_disk(path: Path) -> ModelSource:
             f"writes {path.parent / 'model'}."
         )
     elif not (path / "config.json").is_file():
-        inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".pth", ".safetensors"))
+        inside = sorted(
+            entry.name for entry in path.iterdir() if entry.suffix.lower() in (".pth", ".safetensors")
+        )
         hint = f"the file itself, such as {path / inside[0]}" if inside else f"a folder that holds {INDEX}"
         raise WeightsError(f"{path} has no {INDEX}, so it is not a diffusers folder: use {hint}.")
     resolved = path.resolve()

@@ -21,6 +21,7 @@ from sanakit.weights.read.pickled import NESTS, state_dict, unpickle
 
 _Named = TypeVar("_Named")
 
+WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")  # suffixes that promise weights
 TENSOR_SAMPLES = 3  # of 4 KB, where not every byte of a tensor is hashed
 
 
@@ -175,11 +176,12 @@ def open_file(path: Path) -> TensorFiles:
     Raises WeightsError with the remedy when it is empty, truncated, text, a web page, or no weight file.
     """
     start = first_bytes(path)
-    if path.suffix == ".safetensors" or start[8:9] == b"{":
+    if path.suffix.lower() == ".safetensors" or start[8:9] == b"{":
         return TensorFiles([path])
     if start.startswith(PICKLES):
         return PickledTensors(path)
-    raise WeightsError(f"{path} is {looks_like(start)}, not a weight file (.safetensors or .pth). {AGAIN}")
+    remedy = AGAIN if path.suffix.lower() in WEIGHTS else "Use a model's folder or weight file."
+    raise WeightsError(f"{path} is {looks_like(start)}, not a weight file (.safetensors or .pth). {remedy}")
 
 
 def open_component(folder: Path, variant: str | None = None) -> TensorFiles:

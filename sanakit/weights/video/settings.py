@@ -151,7 +151,9 @@ def video_configs(source: ModelSource) -> tuple[ClipConfig, VideoCodecConfig]:
     """Return the sizes of a source's transformer and autoencoder. Raises WeightsError for one of images."""
     config = _whole_config(source, "video")
     if isinstance(config, SanaStreamingConfig):
-        raise WeightsError(f"{source.path} edits clips and draws none of prompts: use VideoToVideo.")
+        raise WeightsError(
+            f"{source.path} edits clips and draws none of prompts: use `sana video --edit` or VideoToVideo."
+        )
     if isinstance(config, SanaWMConfig):
         raise WeightsError(f"{source.path} is a model of worlds: walk with `sana world` or World.")
     if not isinstance(config, SanaVideoConfig | SanaVideo2Config):

@@ -74,6 +74,14 @@ def test_a_folder_without_its_rate_is_edited_at_the_rate_that_is_given(edit) -> 
     assert drawn("a").rate == 6
 
 
+@pytest.mark.parametrize("fps", [(), ("--fps", 6)])
+def test_a_folder_without_frames_is_not_asked_for_its_rate(edit, fps: tuple[object, ...]) -> None:
+    Path("bare").mkdir()
+    refused = edit("--edit", "bare", *fps)
+    assert refused.code == 2
+    assert refused.err.endswith("bare holds no frames: name them 000000.png, 000001.png and so on.\n")
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -132,7 +132,7 @@ def test_no_model_is_embedded_and_that_is_said_with_the_remedy(sana) -> None:
         (["--path", "w-8", "--camera", "camera.json"], "is needed once"),
         (["--path", "w8"], "is not an action"),
         (["--path", "w-2"], "Go 8 frames or further"),
-        (["--path", "w-8", "--frames", 8], "use 1 or 9 frames"),
+        (["--path", "w-8", "--frames", 8], "but 9 are the fewest that can be drawn"),
         (["--path", "w-8", "--size", "95x64"], "nearest such size is 96x64"),
         (["--path", "w-8", "--fov", 10], "from 25 to 120 degrees"),
         (["--path", "w-8", "--fov", 60, "--intrinsics", 1, 1, 1, 1], "cannot be combined"),

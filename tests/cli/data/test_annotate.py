@@ -124,6 +124,9 @@ def test_the_key_comes_from_the_environment_and_is_never_shown(
         (["caption", "pictures", "--model", "m", "--folder-fps", "8"], "use it with --frames"),
         (["caption", "pictures", "--model", "m", "--frames", "0"], "--frames"),
         (["caption", "pictures", "--model", "m", "--frames", "1"], "holds no clips, but images (a.png)"),
+        (["score", "pictures", "--folder-fps", "8"], "use it with --frames"),
+        (["score", "pictures", "--frames", "65"], "--frames"),
+        (["score", "pictures", "--frames", "2"], "holds no clips, but images (a.png)"),
         (["score", "pictures", "--batch", "0"], "--batch"),
         (["score", "pictures", "--cluster", "0"], "--cluster"),
     ],
@@ -176,3 +179,39 @@ def test_a_place_of_clips_is_refused_where_images_are_asked_for(sana) -> None:
     done = sana("data", "caption", "clips", *ASK[3:])
     assert done.code == 2
     assert "holds no images, but clips (a.gif)" in done.err
+
+
+def test_clips_are_scored_by_the_mean_over_their_frames(sana, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frames that captioning shows; again by another number of them, and not by the same."""
+    asked = []
+
+    def clip(model: str, **settings):
+        def score(images: list[Image.Image], texts: list[str]) -> list[float]:
+            asked.extend(texts)
+            return [float(round(np.asarray(image)[16, 16, 0] / LEVEL)) for image in images]
+
+        return score
+
+    monkeypatch.setattr(scoring, "clip_scorer", clip)
+    counted(Path("clips") / "a.webp", 9)
+    counted(Path("clips") / "run", 5)
+    counted(Path("clips") / "bare.gif", 3)
+    Path("clips/a.txt").write_text("a cat")
+    Path("clips/run.txt").write_text("a dog")
+    Path("clips/cut.webp").write_bytes(Path("clips/a.webp").read_bytes()[:200])
+    Path("clips/cut.txt").write_text("a cut")
+    words = ("data", "score", "clips", "--json")
+    for frames, scores in ((1, (4.0, 2.0)), (4, ((1 + 3 + 5 + 7) / 4, (0 + 1 + 3 + 4) / 4))):
+        done = sana(*words, "--frames", frames)
+        assert done.code == 0
+        report = json.loads(done.out)
+        assert (report["done"], report["samples"]) == (2, "clips")
+        assert (report["bare"], list(report["broken"])) == (["bare.gif"], ["cut.webp"])
+        source = open_source("clips", CLIPS)
+        found = {caption.text: caption.score for i in range(len(source)) for caption in source.captions(i)}
+        assert found == {"a cat": scores[0], "a dog": scores[1], "a cut": None}
+    assert sorted(asked) == ["a cat"] * 5 + ["a dog"] * 5
+    asked.clear()
+    again = sana("data", "score", "clips", "--frames", 4)
+    assert again.out.startswith(f"{Path('clips/captions.jsonl')}  0 clips scored, 2 were before, 1 broken, ")
+    assert not asked

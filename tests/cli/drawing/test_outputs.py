@@ -18,6 +18,12 @@ def test_a_folder_gets_new_names_and_a_file_that_is_replaced_is_told(sana, tiny:
     assert "is a folder" in sana("generate", "a", "--model", tiny, "-n", 2, "-o", "fox.png").err
 
 
+def test_an_empty_name_is_not_the_current_folder(sana, tiny: Path) -> None:
+    refused = sana("generate", "a", "--model", tiny, "--steps", 1, "-o", "")
+    assert (refused.code, list(Path().iterdir())) == (2, [])
+    assert "The output's name is empty: name a file or a folder." in refused.err
+
+
 def test_a_folder_that_is_not_there_is_made_if_a_slash_says_so(sana, tiny: Path) -> None:
     words = ("generate", "a", "--model", tiny, "--steps", 1, "-s", 3, "-o")
     assert sana(*words, "new/").out == "new/sana-3.png  seed 3\n"

@@ -127,6 +127,7 @@ def test_numbers_of_pictures_other_than_asked_for_are_told(sana, prompts: Path) 
         (["pocket", "-m", "geneval", "--prompts", "missing.jsonl"], "missing.jsonl"),
         (["--images", ".", "-m", "clip-score", "--num-images", "4"], "--prompts"),
         (["--images", ".", "-m", "clip-score", "--limit", "4"], "--prompts"),
+        (["pocket", "--images", ".", "-m", "clip-score"], "MODEL and --images cannot be combined"),
     ],
 )
 def test_what_is_missing_is_said_in_a_sentence(sana, words: list[str], message: str) -> None:

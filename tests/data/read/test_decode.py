@@ -184,3 +184,15 @@ def test_pixels_of_unknown_range_are_named_by_their_header(pixels: np.ndarray) -
 def test_sixteen_bits_are_brought_to_eight(file_format: str) -> None:
     grey = np.full((8, 8), 200 * 256, dtype=np.uint16)
     assert (as_array(decode(saved(Image.fromarray(grey), file_format), 8, 8)) == 200).all()
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
+def test_an_animation_is_not_trained_on_by_its_first_frame(file_format: str) -> None:
+    stills = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    moving, still = io.BytesIO(), io.BytesIO()
+    stills[0].save(moving, file_format, save_all=True, append_images=stills[1:])
+    stills[0].save(still, file_format)
+    for read in (image_size, lambda file: decode(file.getvalue(), 8, 8)):
+        with pytest.raises(DataError, match="is an animation, not an image"):
+            read(moving)
+    assert image_size(still) == (16, 16)

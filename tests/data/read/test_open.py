@@ -263,7 +263,7 @@ def test_a_place_that_is_none_is_told_what_there_could_be(tmp_path: Path) -> Non
         tmp_path / "*.tar": "No file matches",
         tmp_path / "s-{0..3}.tar": r"s-0.tar \(and 3 more\) does not exist",
         tmp_path: "holds no images: give",
-        tmp_path / "words.doc": "words.doc cannot be trained on",
+        tmp_path / "words.doc": "words.doc is not a data set",
         tmp_path / "pipes" / "s.tar": "s.tar is not a file: give",
     }
     for place, message in cases.items():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sanakit.data.medium import CLIPS
 from sanakit.data.read.open import open_source
 from sanakit.data.read.pairs import paired
 from sanakit.data.read.source import Source
@@ -68,6 +69,9 @@ def test_a_folder_and_a_shard_of_the_same_files_have_the_same_captions(
 
 
 def test_what_is_not_used_is_told_with_the_reason() -> None:
+    unused = "is a camera path, which only models of worlds use"
+    cameras = ["walk.cameras.json", "walk.cameras.txt"]
+    assert paired(["walk.mp4", *cameras], CLIPS).ignored == dict.fromkeys(cameras, unused)
     assert paired(["b.jpg", "a.txt", "b.TXT", "b.txt", "b.cls", "licence"]).ignored == {
         "a.txt": "is a caption without an image",
         "b.TXT": "is not used: the captions of b.txt are",

@@ -120,8 +120,14 @@ def test_a_pipeline_is_shared_once(video_pipe: TextToVideo) -> None:
     parts = (video_pipe.transformer, video_pipe.autoencoder, video_pipe.text_encoder)
     pipe, exchange = TextToVideo(*parts, video_pipe.settings), ThreadExchange(Threads(1), 0)
     share_clips(pipe, exchange)
-    with pytest.raises(SettingsError, match="start one process"):
+    with pytest.raises(SettingsError, match="call share_clips once"):
         share_clips(pipe, exchange)
+
+
+def test_without_a_group_of_processes_the_pipeline_stays_as_it_is(video_pipe: TextToVideo) -> None:
+    with pytest.raises(SettingsError, match="has joined no group"):
+        share_clips(video_pipe)
+    assert isinstance(video_pipe.transformer, SanaVideo)
 
 
 def models() -> tuple[SanaVideo, WanVAE]:

@@ -84,6 +84,9 @@ def test_frames_that_no_latent_holds_are_left_out_and_told() -> None:
         check(frames=25)
     with pytest.raises(SizeError, match="use 9 or 17 frames"):
         check(frames=12)
+    for few in (1, 5, 8):  # the image alone is not a clip
+        with pytest.raises(SettingsError, match="9 are the fewest that can be drawn"):
+            check(frames=few)
 
 
 def test_what_is_recorded_tells_paths_apart() -> None:

@@ -10,8 +10,9 @@ from PIL import Image
 
 from sanakit.errors import SettingsError
 from sanakit.pipelines.result import Result
+from sanakit.pipelines.upscale import redraw
 from sanakit.serve.engine.engine import Engine
-from sanakit.serve.engine.enlarging import enlarged_result, enlargement_of
+from sanakit.serve.engine.enlarging import Enlargements, enlargement_of
 
 MADE: dict[str, Any] = {
     "prompt": "a (red:1.5) apple",
@@ -53,17 +54,42 @@ def test_lanczos_alone_is_told_and_needs_no_request(engine: Engine) -> None:
         enlargement_of(engine.specs["pocket"], IMAGE, MADE, 9)
 
 
-def test_each_image_is_in_its_place_and_a_note_is_told_once() -> None:
-    def result(colour: str, note: str) -> Result:
-        return Result(
-            images=[Image.new("RGB", (8, 8), colour)],
-            seeds=[7],
-            timings={},
-            metadata=[{"prompt": colour}],
-            warnings=[note],
-        )
+def test_each_image_is_in_its_place_and_a_note_is_told_once(engine: Engine) -> None:
+    made = [MADE | {"prompt": prompt} for prompt in ("red", "blue")]
+    images: list[Any] = [Image.new("RGB", (64, 64), one["prompt"]) for one in made]
+    drawn = Result(images=images, seeds=[7, 7], timings={"denoise": 1.0}, metadata=made, warnings=["first"])
+    enlarging = Enlargements(engine, drawn, 2)
+    assert enlarging.request() is None
+    whole = enlarging.result()
+    assert [one["prompt"] for one in whole.metadata] == ["red", "blue"]
+    for image, small in zip(whole.images, images, strict=True):
+        assert isinstance(image, Image.Image)
+        assert image.size == (128, 128)
+        assert image.getpixel((64, 64)) == small.getpixel((32, 32))
+    assert [note.split(",")[0] for note in whole.warnings] == ["first", "Lanczos enlarged it alone"]
+    assert (whole.timings, whole.seeds) == (drawn.timings, [7, 7])
 
-    whole = replace(result("red", "first"), images=[IMAGE, IMAGE], metadata=[{}, {}])
-    made = enlarged_result(whole, [result("red", "same"), result("blue", "same")])
-    assert [one["prompt"] for one in made.metadata] == ["red", "blue"]
-    assert made.warnings == ["first", "same"]
+
+def test_a_request_is_the_same_one_until_it_is_taken(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redraw, "redraws", lambda spec, size: True)
+    made = [MADE | {"prompt": prompt} for prompt in ("red", "blue")]
+    drawn = Result(images=[IMAGE, IMAGE], seeds=[7, 7], timings={}, metadata=made, warnings=[])
+    enlarging = Enlargements(engine, drawn, 2.0)
+    first = enlarging.request()
+    assert first is not None
+    assert enlarging.request() is first  # an engine that was busy is asked again
+    grey: list[Any] = [Image.new("RGB", (128, 128), "grey")]
+    enlarging.take(replace(drawn, images=grey, metadata=first.metadata))
+    second = enlarging.request()
+    assert second is not None
+    assert (first.prompts, second.prompts) == (["red"], ["blue"])
+    enlarging.take(replace(drawn, images=grey, metadata=second.metadata))
+    assert enlarging.request() is None
+    assert [one["upscale_strength"] for one in enlarging.result().metadata] == [0.3, 0.3]
+
+
+@pytest.mark.parametrize("factor", [1, 9, "big", None, True, float("nan")])
+def test_a_factor_that_is_none_is_refused(engine: Engine, factor: Any) -> None:
+    drawn = Result(images=[IMAGE], seeds=[7], timings={}, metadata=[MADE], warnings=[])
+    with pytest.raises(SettingsError, match="above 1 and up to 8"):
+        Enlargements(engine, drawn, factor)

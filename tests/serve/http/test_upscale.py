@@ -1,14 +1,16 @@
-"""`upscale` over /v1/images: checked before drawing, told when Lanczos is alone, redrawn where learned."""
+"""`upscale` over /v1/images and /v1/jobs: checked before drawing, Lanczos is told, a model redraws."""
 
 from __future__ import annotations
 
 import base64
 import io
+import time
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from sanakit.errors import BusyError, StorageError
 from sanakit.pipelines.upscale import redraw
 
 
@@ -66,17 +68,94 @@ def test_what_cannot_be_enlarged_is_refused_before_anything_is_drawn(
     parts: Any, monkeypatch: pytest.MonkeyPatch, body: dict[str, Any], told: str
 ) -> None:
     monkeypatch.setattr(parts.engine, "submit", lambda *_, **__: pytest.fail("drawn"))
-    answer = parts.draw(**body)
-    assert answer.status_code == 400
-    assert told in answer.json()["error"]["message"]
+    for answer in (parts.draw(**body), add(parts, **body)):
+        assert answer.status_code == 400
+        assert told in answer.json()["error"]["message"]
+    assert parts.jobs.counts()["queued"] == 0
 
 
-def test_an_edit_is_enlarged_and_a_job_says_that_it_is_not(parts: Any) -> None:
+@pytest.mark.parametrize("path", ["/v1/images/edits", "/v1/jobs/edits"])
+def test_an_edit_is_enlarged(parts: Any, path: str) -> None:
     file = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(file, "PNG")
     form = {"prompt": "a green apple", "steps": "2", "strength": "0.5", "upscale": "2"}
-    edit = parts.client.post("/v1/images/edits", data=form, files={"image": ("a.png", file.getvalue())})
-    assert image(edit.json()["data"][0]["b64_json"]).size == (128, 128)
-    refused = parts.client.post("/v1/jobs", json={"prompt": "a red apple", "upscale": 2})
-    assert refused.status_code == 400
-    assert "A job does not enlarge its images" in refused.json()["error"]["message"]
+    answer = parts.client.post(path, data=form, files={"image": ("a.png", file.getvalue())})
+    if path == "/v1/images/edits":
+        made = image(answer.json()["data"][0]["b64_json"])
+    else:
+        job = settled(parts, answer)
+        assert job["data"][0]["metadata"]["upscale"] == 2.0
+        made = stored(parts, job["data"][0])
+    assert made.size == (128, 128)
+
+
+def settled(parts: Any, answer: Any) -> dict[str, Any]:
+    """Wait for the end of a job that was accepted."""
+    assert answer.status_code == 202, answer.text
+    address = answer.headers["Location"]
+    if not parts.runner.alive:
+        parts.runner.start()
+    until = time.monotonic() + 60
+    while (job := parts.client.get(address).json())["status"] in ("queued", "running"):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert job["status"] == "finished", job["error"]
+    return job
+
+
+def stored(parts: Any, one: dict[str, Any]) -> Image.Image:
+    return Image.open(io.BytesIO(parts.client.get(one["url"]).content))
+
+
+def add(parts: Any, **body: Any) -> Any:
+    asked = {"prompt": "a red apple", "size": "64x64", "steps": 2, "seed": 7, "upscale": 2} | body
+    return parts.client.post("/v1/jobs", json=asked)
+
+
+def test_a_job_enlarges_its_images_as_a_request_at_once_does(parts: Any) -> None:
+    at_once = parts.draw(n=2, seed=7, upscale=2).json()
+    job = settled(parts, add(parts, n=2))
+    assert job["request"]["upscale"] == 2.0
+    assert [one["metadata"] for one in job["data"]] == [one["metadata"] for one in at_once["data"]]
+    assert job["warnings"] == at_once["warnings"]
+    for one, same in zip(job["data"], at_once["data"], strict=True):
+        assert stored(parts, one).tobytes() == image(same["b64_json"]).tobytes()
+
+
+def test_a_job_is_redrawn_by_its_model_also_where_the_engine_and_the_database_were_busy(
+    parts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redraw, "redraws", lambda spec, size: True)
+    at_once = parts.draw(seed=7, upscale=2).json()["data"][0]
+    submit, finish, refused = parts.engine.submit, parts.jobs.finish, []
+
+    def busy_at_the_second(request: Any, *others: Any, **options: Any) -> Any:
+        if request.size == (128, 128) and "full" not in refused:
+            refused.append("full")
+            raise BusyError("The queue is full.")
+        return submit(request, *others, **options)
+
+    def locked_at_first(*told: Any) -> Any:
+        if "locked" not in refused:
+            refused.append("locked")
+            raise StorageError("The database is locked.")
+        return finish(*told)
+
+    monkeypatch.setattr(parts.engine, "submit", busy_at_the_second)
+    monkeypatch.setattr(parts.jobs, "finish", locked_at_first)
+    before = parts.engine.stats()["pictures"]
+    (one,) = settled(parts, add(parts))["data"]
+    assert refused == ["full", "locked"]
+    assert parts.engine.stats()["pictures"] == before + 2  # drawn once, redrawn once
+    assert one["metadata"] == at_once["metadata"]
+    assert stored(parts, one).tobytes() == image(at_once["b64_json"]).tobytes()
+
+
+def test_a_job_with_the_same_key_and_another_factor_is_another_request(parts: Any) -> None:
+    asked = {"prompt": "a red apple", "size": "64x64", "steps": 2, "seed": 7}
+    headers = {"Idempotency-Key": "one"}
+
+    def again(**body: Any) -> int:
+        return parts.client.post("/v1/jobs", json=asked | body, headers=headers).status_code
+
+    assert [again(upscale=2), again(upscale=2), again(upscale=3), again()] == [202, 202, 409, 409]

@@ -81,7 +81,7 @@ def test_every_parameter_has_its_name_and_all_but_the_words_and_the_image_may_be
     shared = {"negative_prompt": "", "model": "pocket", "steps": None, "guidance": None, "seed": None}
     shared |= {"num_images": 1, "prompt_weights": False}
     shared |= {"control": None, "control_net": "", "control_kind": "", "control_scale": None}
-    shared |= {"control_start": None, "control_end": None}
+    shared |= {"control_start": None, "control_end": None, "upscale": None}
     expected = {
         "/generate": {"width": None, "height": None, **shared},
         "/edit": {"mask": None, "strength": None, **shared},
@@ -108,6 +108,26 @@ def test_an_image_is_the_one_that_the_api_draws_and_its_file_carries_the_setting
     asked = {"size": "64x64", "steps": 2, "seed": 5, "response_format": "url"}
     url = program.parts.draw(**asked).json()["data"][0]["url"]
     assert path.read_bytes() == program.client.get(url).content
+
+
+def test_images_come_enlarged_and_a_wrong_factor_is_refused_before_drawing(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"prompt": "a red apple", "num_images": 2, **SMALL}
+    small, about = program.call("/generate", **asked)
+    plain = Image.open(program.file(small[1], tmp_path)).resize((128, 128), Image.Resampling.LANCZOS)
+    files, told = program.call("/generate", **asked, upscale=2)
+    assert [(one["seed"], one["upscale"]) for one in told["images"]] == [(5, 2.0), (6, 2.0)]
+    assert Image.open(program.file(files[1], tmp_path)).tobytes() == plain.tobytes()
+    *before, note = told["warnings"]
+    assert (before, note.split(",")[0]) == (about["warnings"], "Lanczos enlarged it alone")
+    upload = program.upload(Image.new("RGB", (64, 64), "red"))
+    [edit], _ = program.call("/edit", image=upload, prompt="a green apple", steps=2, upscale=1.5)
+    assert Image.open(program.file(edit, tmp_path)).size == (96, 96)
+    monkeypatch.setattr(program.parts.engine, "submit", lambda *_, **__: pytest.fail("drawn"))
+    assert "above 1 and up to 8" in program.call("/generate", **asked, upscale=1)
+    wide = {**asked, "width": 4096, "height": 4096}
+    assert "use a smaller factor" in program.call("/generate", **wide, upscale=8)
 
 
 def test_what_is_left_out_is_the_models_own(program: Program) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sanakit.errors import WeightsError
+from sanakit.errors import ModelNotFoundError, WeightsError
 from sanakit.weights import describe, load_settings, load_text_encoder, load_transformer
 from sanakit.weights.find import hub
 from sanakit.weights.find.catalog import CONTROLNETS
@@ -67,6 +67,12 @@ def test_an_empty_name_is_as_good_as_none(tiny):
     path = tiny.folder / "sanakit.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"name": ""}))
     assert load_settings(tiny.folder).name == "model"
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_name_is_not_the_current_folder(name: str) -> None:
+    with pytest.raises(ModelNotFoundError, match="name is empty: use a catalog name"):
+        resolve(name)
 
 
 def test_a_folder_of_snapshots_that_is_not_the_hubs_is_a_folder(tiny, tmp_path):

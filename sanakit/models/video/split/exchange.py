@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from sanakit.errors import SettingsError
+
 
 class Exchange(Protocol):
     """The other processes, as one of them sees them."""
@@ -42,9 +44,14 @@ class Exchange(Protocol):
 
 
 class ProcessExchange:
-    """The processes of torch.distributed's group, which has been joined."""
+    """The processes of torch.distributed's group. Raises SettingsError where none has been joined."""
 
     def __init__(self) -> None:
+        if not dist.is_available() or not dist.is_initialized():
+            raise SettingsError(
+                "This process has joined no group: call torch.distributed.init_process_group() first, in "
+                "processes that torchrun started."
+            )
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
 
     def total(self, tensor: Tensor) -> Tensor:

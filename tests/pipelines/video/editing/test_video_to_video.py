@@ -165,7 +165,7 @@ def test_blocks_are_given_back_while_the_autoencoder_works(pipe, clip, monkeypat
 def test_models_for_other_tasks_are_told_apart(folder, video_folder):
     with pytest.raises(WeightsError, match="is a transformer of clips, not of edits"):
         VideoToVideo.from_pretrained(video_folder, device="cpu")
-    with pytest.raises(WeightsError, match="edits clips and draws none of prompts: use VideoToVideo"):
+    with pytest.raises(WeightsError, match="draws none of prompts: use `sana video --edit` or VideoToVideo"):
         TextToVideo.from_pretrained(folder, device="cpu")
 
 

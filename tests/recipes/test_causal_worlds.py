@@ -21,6 +21,7 @@ from sanakit.weights import load_transformer
 from sanakit.weights.video.settings import WORLD_CHUNKS, load_world_settings
 from tests.data.clip_files import counted
 from tests.models.world.worlds import poses
+from tests.pipelines.video.tiny import save_tiny
 from tests.pipelines.world.tiny import TRANSFORMER, photo, save_world
 from tests.recipes.folders import Command
 
@@ -105,4 +106,41 @@ def test_what_a_world_cannot_be_distilled_from_is_refused(model: Path, clips: Pa
             list(run_recipe(recipe, RECIPES, **(place | settings)))  # pyright: ignore[reportArgumentType]
         return str(refused.value)
 
-    print(told("causal-ode", source=model, more={"teacher": model}))
+    taught = {"source": model, "more": {"teacher": model}}
+    assert "has not learned chunks" in told("causal-ode", **taught)
+    assert "has not learned chunks" in told("causal-forcing", **taught)
+    plain = save_tiny(tmp_path / "plain")
+    assert "is a model of clips, which no camera path steers" in told(
+        "causal-ode", **(taught | {"source": plain})
+    )
+    counted(tmp_path / "bare" / "a.webp", FRAMES, side=SIDE, caption="a fox")
+    assert "no camera path" in told("causal", source=model, data=tmp_path / "bare")
+    with pytest.raises(SettingsError, match="name one of clips or worlds with --source"):
+        list(run_recipe("causal", RECIPES, data=clips, output=tmp_path / "none"))
+
+
+def test_a_world_in_chunks_goes_through_the_last_two_stages(model: Path, clips: Path, tmp_path: Path) -> None:
+    chunks = {"chunks": {"length": 2, "times": None}}
+    streaming = save_world(
+        tmp_path / "streaming", replace(CONFIG, variant="streaming"), None, DEFAULTS | chunks
+    )
+    names = [stage.folder.name for stage in causal.causal(clips, tmp_path / "run", source=streaming)]
+    assert names == ["ode", "forcing"]
+    assert causal.schedule_for(streaming).aim.chunks == replace(WORLD_CHUNKS, length=2)
+    whole = [stage.folder.name for stage in causal.causal(clips, tmp_path / "run", source=model)]
+    assert whole == ["chunks", "ode", "forcing"]
+
+
+def test_settings_are_the_published_ones_for_the_published_size(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert causal.schedule_for(model).aim.matching.guidance == 2.0  # never more than the teacher draws with
+    monkeypatch.setattr(causal, "load_world_configs", lambda source: (SANA_WM_1600M, None))
+    large = causal.schedule_for(model)
+    assert (large.chunks.learning_rate, large.chunks.clip_norm, large.aim.shift) == (1e-5, 0.5, 9.95)
+    assert (large.ode.learning_rate, large.ode.steps, large.ode.clip_norm) == (2e-5, 3000, 1.0)
+    forcing, matching = large.forcing, large.aim.matching
+    assert (forcing.learning_rate, forcing.betas, forcing.clip_norm) == (1e-5, (0.0, 0.999), 10.0)
+    assert forcing.learning_rate * forcing.factor("critic.blocks.0.attn.qkv.weight") == pytest.approx(2e-6)
+    assert (matching.shift, matching.least, matching.most, matching.critic_steps) == (10.0, 0.02, 0.98, 4)
+    assert (large.aim.chunks, large.aim.sampler.fresh) == (WORLD_CHUNKS, False)

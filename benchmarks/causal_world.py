@@ -1,15 +1,15 @@
-"""What the stages of `sana train causal` are worth for a world: a toy of moving spots, trained here in minutes.
+"""What the stages of `sana train causal` are worth for a world: a toy of moving spots, trained in minutes.
 
     python benchmarks/causal_world.py [--scale 1.0] [--output runs/causal-toy]
 
 A clip shows five frames of 4x4 cells: three coloured spots that stand in space, and one that flies on a
 course that the first frame does not tell. The camera turns or goes aside. The latents are the cells
-themselves. A teacher of whole clips is trained from nothing, and by its side the three stages: chunks of three
-and two latents, ends of the teacher's trajectories (ODE initialisation), self-forcing with DMD. --scale
-multiplies all steps. A row that is done is not trained again.
+themselves. A teacher of whole clips is trained from nothing, then the three stages: chunks of three and two
+latents, ends of the teacher's trajectories (ODE initialisation), self-forcing with DMD. --scale multiplies
+all steps. A stage that is done is not trained again.
 
 distance: Fréchet distance of 256 drawn last frames and 256 true ones, both behind unseen first frames; the
-last line is that of two sets of true ones. It sees what a mean square does not: clips that are a blurred mean.
+last line is that of two sets of true ones. It sees what a mean square does not: clips that are blurred means.
 error: mean square of the frames behind the first, over the variance of the true ones; what flies cannot be
 known. obeyed: share of clips that are nearer to the true one along their own path than along another.
 """
@@ -119,6 +119,11 @@ def scenes(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return clips / 0.33, torch.cat([pose.flatten(2), lens], dim=2).float()
 
 
+def watched(latents: Tensor, cameras: Tensor) -> WatchedPaths:
+    """Return clips to measure on."""
+    return WatchedPaths("", latents, [CAPTION] * len(latents), cameras)
+
+
 class Toy:
     """The stages, each trained in a folder or read from it."""
 
@@ -131,10 +136,7 @@ class Toy:
             Gemma2(Gemma2Config(**sizes, mlp_width=24, query_scalar=12)), words, instruction=""
         )
         self.latents, self.cameras = scenes(CLIPS, 1)
-        self.unseen = WatchedPaths("", *self._watched(scenes(UNSEEN, 2)))
-        self.few = replace(
-            self.unseen, **dict(zip(("latents", "captions", "cameras"), self._watched(scenes(64, 3))))
-        )
+        self.unseen, self.few = (watched(*scenes(count, seed)) for count, seed in ((UNSEEN, 2), (64, 3)))
         self.sampler = FewTimes.of(WORLD_CHUNKS)
         self.drawing = Sheet(
             prompts=(),
@@ -144,11 +146,8 @@ class Toy:
             decode=lambda clips: clips.clamp(-3, 3) / 3,
         )
 
-    @staticmethod
-    def _watched(made: tuple[Tensor, Tensor]) -> tuple[Tensor, list[str], Tensor]:
-        return made[0], [CAPTION] * len(made[0]), made[1]
-
     def world(self, variant: str, like: SanaWM | None = None) -> SanaWM:
+        """Return a world with the first weights, or those of another."""
         torch.manual_seed(1)
         made = SanaWM(replace(CONFIG, variant=variant))
         made.init_weights()
@@ -157,6 +156,7 @@ class Toy:
         return made
 
     def clips(self, transformer: SanaWM) -> WorldObjective:
+        """Return flow matching on the clips."""
         captions, ones = [[CAPTION]] * len(self.latents), torch.ones(len(self.latents), dtype=torch.float64)
         return WorldObjective(
             transformer,
@@ -171,6 +171,7 @@ class Toy:
         )
 
     def students(self) -> StudentClips:
+        """Return how students draw."""
         how = {"chunk": CHUNK, "sampler": self.sampler, "watched": [self.few], "compression": (1, 1)}
         return StudentClips(self.encoder, self.drawing, **how)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,9 +36,9 @@ def states(number: int) -> Tensor:
     return made.half()
 
 
-def given(numbers: list[int]) -> Given:
+def given(numbers: Sequence[int]) -> Given:
     clips = torch.stack([states(number)[-1] for number in numbers]).float()
-    return given_of(clips, cameras()[numbers], (STRIDE, PIXELS))
+    return given_of(clips, cameras()[list(numbers)], (STRIDE, PIXELS))
 
 
 def make(folder: Path) -> OdeObjective:

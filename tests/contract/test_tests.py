@@ -72,7 +72,6 @@ ELSEWHERE = {
         "train/objective.py": "train/test_loop.py",
         "train/runs/image_report.py": "train/runs/test_finetune.py",
         "train/runs/causal/stages.py": "recipes/test_causal.py",
-        "train/runs/causal/taught.py": "recipes/test_causal_worlds.py",
         "train/runs/images.py": "recipes/test_finetune.py",
         "train/state/train_state.py": "train/test_loop.py",
         "weights/graphs.py": "graphs/test_folder.py",

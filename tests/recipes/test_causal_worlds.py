@@ -27,7 +27,10 @@ from tests.recipes.folders import Command
 
 SIDE, FRAMES = 32, 17  # 5 latents: chunks of 3 and 2
 DEFAULTS = {"steps": 2, "guidance": 2.0, "width": SIDE, "height": SIDE, "frames": FRAMES}
-CONFIG = replace(TRANSFORMER, plucker_channels=24)  # Wan's autoencoder: four frames, eight pixels a latent
+SIZES = {"depth": 2, "width": 32, "head_dim": 16, "softmax_every": 2}
+CONFIG = replace(
+    TRANSFORMER, plucker_channels=24, **SIZES
+)  # Wan's autoencoder: four frames, eight pixels a latent
 TIMES = (1.0, 0.96, 0.889, 0.727)
 
 

@@ -1,4 +1,4 @@
-"""What is known of clips besides their text: the first frame, and the camera of every frame.
+"""Knowledge of clips besides their text: the first frame, and the camera of every frame.
 
 A world is drawn from an image on, along a path. Its teacher, its critic and its student are all shown both,
 so that the losses of clips and of worlds are one: a model is asked through `velocity` here. The first frame

@@ -27,7 +27,7 @@ from sanakit.train.objectives.world_velocity import DRAWN, WatchedPaths, given_o
 
 
 class StudentClips:
-    """What a student draws of a sheet's prompts, or of clips that are watched.
+    """Clips of a sheet's prompts, or of clips that are watched, as a student draws them.
 
     drawing: guidance and steps are not used. watched: `WatchedPaths` for worlds. chunk: latent frames of a
     chunk. compression: frames and pixels of each latent, for worlds.

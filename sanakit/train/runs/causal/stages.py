@@ -162,7 +162,7 @@ def _finish(
     final: bool = False,
 ) -> None:
     """Write a stage's averaged student as a whole model. final: it is not trained further."""
-    # What was trained may be sharded.
+    # The trained one may be sharded.
     trained = SanaWM(student.config) if isinstance(student, SanaWM) else SanaVideo(student.config)
     fill_averaged(trained, folder, partial(part_of, name=part))
     taught.save(folder / MODEL, trained, chunks, final=final)

@@ -10,8 +10,6 @@ import pytest
 
 from sanakit.errors import SettingsError
 from sanakit.train.runs.causal.clips import causal_transformer
-from sanakit.train.runs.causal.taught import CausalAim
-from sanakit.weights.video.settings import ChunkSettings
 from tests.pipelines.video.tiny import DEFAULTS, TRANSFORMER, save_tiny
 
 
@@ -40,8 +38,3 @@ def test_a_distilled_model_is_not_made_one_of_many_steps(tmp_path: Path) -> None
     assert causal_transformer(causal(tmp_path / "slow", None), distilled=False).config.causal
     told = json.loads((tmp_path / "slow" / "sanakit.json").read_text())
     assert told["defaults"]["chunks"]["times"] is None
-
-
-def test_students_of_few_steps_need_times() -> None:
-    with pytest.raises(SettingsError, match="need times"):
-        _ = CausalAim(chunks=ChunkSettings(times=None)).sampler

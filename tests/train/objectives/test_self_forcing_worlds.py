@@ -206,6 +206,7 @@ def test_what_nothing_reaches_is_trained_in_neither() -> None:
     assert reached == {name for name, p in objective.student.named_parameters() if p.requires_grad}
 
 
+@pytest.mark.thorough
 def test_training_goes_on_to_the_bit_and_tells_whether_the_student_obeys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

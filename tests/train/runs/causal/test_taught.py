@@ -20,5 +20,5 @@ def test_students_of_few_steps_need_times() -> None:
 def test_clips_of_a_single_chunk_are_refused() -> None:
     rule = WanVAEConfig().frame_rule
     check_length(6, rule, 3)
-    with pytest.raises(SettingsError, match="Most clips have 17 frames.*train on clips of 21 frames"):
+    with pytest.raises(SettingsError, match=r"Most clips have 17 frames.*train on clips of 21 frames"):
         check_length(5, rule, 3)

@@ -5,6 +5,11 @@ with DMD). `causal` does all of them. Rates, betas, batch of the last stage, ave
 all constants of the losses are the published ones. Ours are the length of the first and the last stage, the
 mixture of times, the number of trajectories (CausVid's) and the batches for fewer GPUs. Smaller models have
 settings for a CPU.
+
+A model of worlds is taken, too, with clips along camera paths as of `sana train world`. Published are its
+first stage's mixture and rate (`recipes/world.py`), and of the others rates, betas, steps, guidance, times of
+the scores, and critic steps (SANA-WM's configurations). Batches and the average are LongSANA's. A world that
+is trained in chunks needs no first stage.
 """
 
 from __future__ import annotations
@@ -14,15 +19,26 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from sanakit.data.batches.clip_sampling import is_world
 from sanakit.errors import SettingsError
+from sanakit.recipes import world
 from sanakit.recipes.finetune import PUBLISHED_WIDTH
 from sanakit.train.config import TrainConfig
 from sanakit.train.distill.dmd import Matching
 from sanakit.train.objectives.clip_velocity import ClipMixing
 from sanakit.train.objectives.self_forcing import CRITIC
+from sanakit.train.objectives.world_velocity import WorldMixing
 from sanakit.train.run import MODEL, Run, Stage
-from sanakit.train.runs.causal import CausalAim, chunks_run, forcing_run, ode_run
-from sanakit.weights.video.settings import ChunkSettings, load_video_configs, load_video_settings
+from sanakit.train.runs.causal.stages import chunks_run, forcing_run, ode_run
+from sanakit.train.runs.causal.taught import CausalAim
+from sanakit.weights.video.settings import (
+    WORLD_CHUNKS,
+    ChunkSettings,
+    load_video_configs,
+    load_video_settings,
+    load_world_configs,
+    load_world_settings,
+)
 
 StrPath = str | os.PathLike[str]
 
@@ -97,6 +113,20 @@ SMALL = Schedule(
         trajectories=256,
     ),
 )
+PUBLISHED_WORLD = Schedule(
+    chunks=replace(world.PUBLISHED, batch_size=64),
+    ode=replace(PUBLISHED.ode, steps=3000, weight_decay=0.01),
+    forcing=replace(PUBLISHED.forcing, steps=3700, clip_norm=10.0),
+    aim=CausalAim(
+        chunks=WORLD_CHUNKS,
+        mixing=WorldMixing(),
+        shift=world.SHIFT,
+        matching=Matching(guidance=3.0, shift=10.0, critic_steps=4),
+    ),
+)
+SMALL_WORLD = replace(
+    SMALL, aim=CausalAim(chunks=WORLD_CHUNKS, mixing=WorldMixing(), shift=None, trajectories=256)
+)
 OF_A_TRIAL = 4  # trajectories of a smoke test
 
 
@@ -110,14 +140,21 @@ def causal(
     batch_size: int | None = None,
     smoke: bool = False,
 ) -> list[Stage]:
-    """All three stages, from `source`, a model of whole clips. steps: of each, instead of its own."""
+    """All three stages, from `source`, a model of whole clips. steps: of each, instead of its own.
+
+    A world that is trained in chunks goes through the last two.
+    """
     teacher = _named(source, "source")
     settings = {"resolution": resolution, "batch_size": batch_size, "smoke": smoke}
     own = partial(_run, data, steps=steps, teacher=teacher, cache=output / "cache", **settings)
     folders = {name: output / name for name in ("chunks", "ode", "forcing")}
+    first = [Stage(folders["chunks"], partial(own, "chunks", source=teacher))]
+    begun: StrPath = folders["chunks"] / MODEL
+    if is_world(teacher) and load_world_configs(teacher)[0].causal:
+        first, begun = [], teacher
     return [
-        Stage(folders["chunks"], partial(own, "chunks", source=teacher)),
-        Stage(folders["ode"], partial(own, "ode", source=folders["chunks"] / MODEL)),
+        *first,
+        Stage(folders["ode"], partial(own, "ode", source=begun)),
         Stage(folders["forcing"], partial(own, "forcing", source=folders["ode"] / MODEL)),
     ]
 
@@ -174,9 +211,24 @@ def forcing(
 
 def schedule_for(teacher: StrPath) -> Schedule:
     """Return the settings that suit a teacher's size; it is never guided more than it draws with."""
-    found = PUBLISHED if load_video_configs(teacher)[0].width >= PUBLISHED_WIDTH else SMALL
-    guidance = min(Matching().guidance, load_video_settings(teacher).shared.guidance)
-    return replace(found, aim=replace(found.aim, matching=Matching(guidance=guidance)))
+    if is_world(teacher):
+        sizes, settings, kinds = (
+            load_world_configs(teacher)[0],
+            load_world_settings(teacher),
+            (PUBLISHED_WORLD, SMALL_WORLD),
+        )
+    else:
+        sizes, settings, kinds = (
+            load_video_configs(teacher)[0],
+            load_video_settings(teacher),
+            (PUBLISHED, SMALL),
+        )
+    found = kinds[sizes.width < PUBLISHED_WIDTH]
+    aim, matching = found.aim, found.aim.matching
+    if is_world(teacher) and sizes.causal:  # its chunks are what it knows
+        aim = replace(aim, chunks=replace(aim.chunks, length=settings.chunks.length))
+    guidance = min(matching.guidance, settings.shared.guidance)
+    return replace(found, aim=replace(aim, matching=replace(matching, guidance=guidance)))
 
 
 def _run(
@@ -206,6 +258,7 @@ def _run(
 def _named(model: StrPath | None, option: str) -> StrPath:
     if model is None:
         raise SettingsError(
-            f"No video model is embedded: name one with --{option}, a folder or a Hub repository."
+            f"No such model is embedded: name one of clips or worlds with --{option}, a folder or a Hub "
+            "repository."
         )
     return model

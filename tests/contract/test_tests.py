@@ -71,6 +71,7 @@ ELSEWHERE = {
         "train/feeds/latents.py": "train/objectives/test_flow_matching.py",
         "train/objective.py": "train/test_loop.py",
         "train/runs/image_report.py": "train/runs/test_finetune.py",
+        "train/runs/causal/stages.py": "recipes/test_causal.py",
         "train/runs/images.py": "recipes/test_finetune.py",
         "train/state/train_state.py": "train/test_loop.py",
         "weights/graphs.py": "graphs/test_folder.py",

@@ -13,7 +13,6 @@ Shapes: F frames.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import posixpath
 from collections import Counter
@@ -24,7 +23,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sanakit.clips.counts import natural_key
 from sanakit.clips.formats.folder import frame_names
 from sanakit.clips.reading import ClipFile
 from sanakit.data.read.captions import Caption
@@ -36,7 +34,6 @@ from sanakit.pipelines.video.source import SAME_SHAPE
 from sanakit.pipelines.world.camera_files import BESIDE, read_cameras
 from sanakit.pipelines.world.colmap import is_colmap
 from sanakit.pipelines.world.paths import CameraPath
-from sanakit.reading import read_text
 
 ABOVE = ("transforms.json", "sparse/0", "sparse")  # beside the only folder of frames
 
@@ -109,8 +106,6 @@ class PosedClips(Recaptioned):
             raise SettingsError(f"{key} has two camera paths, {' and '.join(places[:2])}: remove one.")
         place = self.root / places[0]
         path, names = read_cameras(place, (facts.width, facts.height))
-        if place.suffix == ".json":
-            path, names = _in_order(path, place)
         if len(path.poses) != facts.frames:
             raise SettingsError(
                 f"{key} has {facts.frames} frames, but {places[0]} has {len(path.poses)} poses: give one for "
@@ -176,17 +171,6 @@ def camera_numbers(path: CameraPath) -> Tensor:
     numbers = torch.cat([relative_poses(path.poses).flatten(1), path.intrinsics], dim=1).float()
     assert numbers.shape[1] == CAMERA_NUMBERS
     return numbers
-
-
-def _in_order(path: CameraPath, place: Path) -> tuple[CameraPath, tuple[str, ...]]:
-    """Return nerfstudio's cameras in the order of their images' names, and the names; others as they are."""
-    content = json.loads(read_text(place))
-    names = [str(frame.get("file_path", "")) for frame in content.get("frames", [])]
-    if not names or not all(names):
-        return path, ()
-    order = sorted(range(len(names)), key=lambda number: natural_key(posixpath.basename(names[number])))
-    path = replace(path, poses=path.poses[order], intrinsics=path.intrinsics[order])
-    return path, tuple(names[number] for number in order)
 
 
 def _stem(key: str, is_folder: bool) -> str:

@@ -90,18 +90,18 @@ class FrameBlock(nn.Module):
         caption: Tensor,
         mask: Tensor | None,
         view: WorldView,
-        added: Tensor | None,
+        rays: Tensor | None,
     ) -> Tensor:
         """B N D -> B N D, for training. modulation: B or B*T, 6D; caption: B L D; mask: B L, true where real.
 
-        added: what `along_rays` returned.
+        rays: embedded Plücker coordinates, B N D; None: there are none.
         """
         (shift, scale, gate), mlp = branches(self.scale_shift_table, modulation)
         # A time for each frame modulates frames, one for each clip clips: rows of the modulation, n N/n D.
         rows = x.reshape(len(modulation), -1, x.shape[-1])
         own, _ = self.attn(modulated_norm(rows, scale, shift).view(x.shape), view, None)
         x = torch.addcmul(rows, own.view(rows.shape), gate).view(x.shape)
-        if added is not None:
+        if (added := self.along_rays(rays)) is not None:
             x = x + added
         x = x + self.cross_attn(x, *self.cross_attn.keys_values(caption), mask)
         shift, scale, gate = mlp

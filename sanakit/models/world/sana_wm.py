@@ -104,7 +104,7 @@ class SanaWM(ClipTransformer[SanaWMConfig, WorldBlock]):
         view = WorldView(grid, chunks, seen.rays(grid, self.config, len(latents)))
         caption = self.caption(text)
         for block in self.blocks:
-            x = block(x, modulation, caption, mask, view, block.along_rays(coordinates))
+            x = block(x, modulation, caption, mask, view, coordinates)
         return self._unembed(x, time, grid)
 
     @torch.no_grad()

@@ -3,7 +3,9 @@
 Our JSON: {"width": 1280, "height": 704, "intrinsics": [fx, fy, cx, cy], "poses": [[[...], ...], ...]}. Its
 poses are 4x4 camera-to-world matrices with OpenCV's axes (x right, y down, z forward). Its intrinsics are in
 pixels of that size, once or for each pose. nerfstudio's matrices have OpenGL's axes (y up, z back), which are
-turned here. Only pinhole cameras without distortion are taken. Shapes: F frames.
+turned here. Its frames come in the order of their images' names, whatever the file's, as nerfstudio's own
+reader has them (nerfstudio_dataparser.py): the file may list them in any order.
+Only pinhole cameras without distortion are taken. Shapes: F frames.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sanakit.clips.counts import natural_key
 from sanakit.errors import OutputError, SettingsError
 from sanakit.reading import read_text
 from sanakit.whole import written_whole
@@ -90,6 +94,11 @@ def read_path(path: str | os.PathLike[str]) -> CameraPath:
 
     Raises SettingsError for a file that is neither, and names what in it is wrong.
     """
+    return read_named_path(path)[0]
+
+
+def read_named_path(path: str | os.PathLike[str]) -> tuple[CameraPath, tuple[str, ...]]:
+    """Read a camera path as `read_path` does, and the names of its images; (): the file has none."""
     try:
         content = json.loads(read_text(path))
     except OSError as error:
@@ -97,7 +106,7 @@ def read_path(path: str | os.PathLike[str]) -> CameraPath:
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path} is not JSON ({error}): use a camera path in JSON.") from None
     if isinstance(content, dict) and "poses" in content:
-        return _ours(content, path)
+        return _ours(content, path), ()
     if isinstance(content, dict) and "frames" in content:
         return _nerfstudio(content, path)
     raise SettingsError(
@@ -119,8 +128,11 @@ def _ours(content: Mapping[str, Any], where: object) -> CameraPath:
     return _path(poses, lenses.expand(len(poses), 4), content.get("width"), content.get("height"), where)
 
 
-def _nerfstudio(content: Mapping[str, Any], where: object) -> CameraPath:
-    """Return the frames of a transforms.json in the order in which it lists them."""
+def _nerfstudio(content: Mapping[str, Any], where: object) -> tuple[CameraPath, tuple[str, ...]]:
+    """Return the frames of a transforms.json in the order of their images' names, and the names.
+
+    Numbers in names count as numbers. Without names the order is the file's.
+    """
     frames = content["frames"]
     if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
         raise SettingsError(f"{where}: frames must be a list of at least one object.")
@@ -148,7 +160,23 @@ def _nerfstudio(content: Mapping[str, Any], where: object) -> CameraPath:
     if any(size != sizes[0] for size in sizes):
         raise SettingsError(f"{where} has frames of several sizes: a clip has one. Use images of one size.")
     width, height = sizes[0]
-    return _path(poses, torch.stack(lenses), width, height, where)
+    order, names = _by_name(frames, where)
+    return _path(poses[order], torch.stack(lenses)[order], width, height, where), names
+
+
+def _by_name(frames: list[dict[str, Any]], where: object) -> tuple[list[int], tuple[str, ...]]:
+    """Return the numbers of frames in the order of their images' names, and the names in that order."""
+    names = [frame.get("file_path") for frame in frames]
+    if not any(names):
+        return list(range(len(frames))), ()
+    if wrong := [number for number, name in enumerate(names) if not isinstance(name, str) or not name]:
+        raise SettingsError(
+            f"{where}: frame {wrong[0]} has no file_path, by which frames are put in order: add it."
+        )
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise SettingsError(f"{where}: {twice[0]} is the image of two frames: keep one of them.")
+    order = sorted(range(len(names)), key=lambda number: natural_key(str(names[number])))
+    return order, tuple(str(names[number]) for number in order)
 
 
 def _lens(said: Mapping[str, Any], where: object, number: int) -> Tensor:

@@ -21,14 +21,14 @@ from torch import Tensor
 
 from sanakit.errors import SettingsError
 from sanakit.flow.dpm import FlowDPM
-from sanakit.flow.few_step import FewStep
 from sanakit.flow.guidance import classifier_free
 from sanakit.flow.path import check_steps, clean_from_velocity, shift_times
 from sanakit.models.contracts import VelocityModel
-from sanakit.models.video.sana_video import SanaVideo
+from sanakit.train.distill.few_times import FewTimes
+from sanakit.train.distill.given import NOTHING, ClipNetwork, Given
 
 
-def trajectory_times(sampler: FewStep, steps: int, shift: float) -> tuple[Tensor, list[int]]:
+def trajectory_times(sampler: FewTimes, steps: int, shift: float) -> tuple[Tensor, list[int]]:
     """Return a solver's grid through all times of a sampler, and the places of these in it.
 
     steps: about as many in all, at least one from each few time to the next. shift: > 0; between two few
@@ -81,19 +81,21 @@ def teacher_trajectory(
 
 
 def trajectory_errors(
-    student: SanaVideo,
+    student: ClipNetwork,
     states: Tensor,
     steps: Tensor,
     text: Tensor,
     mask: Tensor,
     *,
     chunks: Sequence[int],
-    sampler: FewStep,
+    sampler: FewTimes,
+    given: Given = NOTHING,
 ) -> Tensor:
     """Return how far the student's ends are from those of the teacher, a mean square for each clip, B.
 
-    states: B S+1 C T h w, as from `teacher_trajectory`. steps: B K, at which of them each chunk is shown; S:
-    the end, whose frames count nothing. A clip of ends alone counts 0. chunks: frames of each, T in all.
+    states: B S+1 C T h w, as from `teacher_trajectory`, of known frames too. steps: B K, at which of them
+    each chunk is shown; S: the end, whose frames count nothing, as known ones do. A clip of such alone counts
+    0. chunks: frames of each, T in all.
     """
     if states.shape[1] != len(sampler.times):
         raise SettingsError(
@@ -105,8 +107,8 @@ def trajectory_errors(
     noisy, end = states.gather(1, places).squeeze(1), states[:, -1]
     t = torch.tensor(sampler.model_times, dtype=noisy.dtype, device=noisy.device)[each]
     sigma = sampler.times.to(noisy)[each]
-    found = student(noisy, t, text, mask, chunks=chunks).to(noisy.dtype)
+    found = given.velocity(student, noisy, t, text, mask, chunks).to(noisy.dtype)
     clean = clean_from_velocity(noisy, found, sigma[:, None, :, None, None])
-    errors = (clean - end).square().mean((1, 3, 4))  # B T
-    learned = (t > 0).to(errors)
+    errors = given.drawn((clean - end).square()).mean((1, 3, 4))  # B T, or behind the known one
+    learned = (t[:, given.held :] > 0).to(errors)
     return (errors * learned).sum(1) / learned.sum(1).clamp(min=1)

@@ -152,9 +152,7 @@ def spread(objective: Objective, config: TrainConfig, share: Share) -> nn.Module
     kind = choose(config, objective.model, share)
     passed: list[nn.Module] = []
     if config.recompute:
-        # Blocks of worlds hold weights that nothing reaches, which are not trained: `blocks` leaves them out.
-        worlds = [part for part in objective.model.modules() if isinstance(part, WorldBlock)]
-        trained = [*blocks(objective.model), *worlds]
+        trained = blocks(objective.model)
         passed = blocks(objective.base, frozen=True) if isinstance(objective, Beside) else []
         if not trained and not passed:
             raise SettingsError("recompute is True, but no blocks are trained or passed here: leave it out.")
@@ -189,7 +187,8 @@ def blocks(model: nn.Module, *, frozen: bool = False) -> list[nn.Module]:
     one.
 
     Left out are what is frozen (it may be run by other methods than forward) and Gemma's layers, which run
-    twice a batch and hand keys and values on beside their output. frozen: take the blocks of a frozen
+    twice a batch and hand keys and values on beside their output. Blocks of worlds are taken although each
+    holds weights that nothing reaches, which are not trained. frozen: take the blocks of a frozen
     transformer, with adapters or without.
     """
     found: list[nn.Module] = []
@@ -204,9 +203,15 @@ def blocks(model: nn.Module, *, frozen: bool = False) -> list[nn.Module]:
                 for block in child
                 if not isinstance(block, Layer)
                 and any(True for _ in block.parameters())
-                and (frozen or all(parameter.requires_grad for parameter in block.parameters()))
+                and (frozen or _trained(block))
             ]
     return found
+
+
+def _trained(block: nn.Module) -> bool:
+    """Return whether a block is trained: all of it, or of a world's all that anything reaches."""
+    each = (parameter.requires_grad for parameter in block.parameters())
+    return any(each) if isinstance(block, WorldBlock) else all(each)
 
 
 def accumulating(losses: nn.Module, last: bool) -> AbstractContextManager[Any]:

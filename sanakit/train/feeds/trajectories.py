@@ -43,7 +43,8 @@ class AboutTrajectories:
 
     teacher: fingerprints of the weights that draw them, by part. times: the few ones, that the student is
     asked at; levels: to which samples are noised there. shift, steps, guidance, negative: how the teacher
-    draws. shape: of a clip's latents. seed: trajectory k begins with noise of (seed, k).
+    draws. shape: of a clip's latents. seed: trajectory k begins with noise of (seed, k). given: a digest of
+    first frames and cameras, of worlds.
     """
 
     teacher: Mapping[str, str]
@@ -56,6 +57,7 @@ class AboutTrajectories:
     shape: tuple[int, ...]  # C T h w
     seed: int
     prompts: tuple[str, ...]
+    given: str = ""
 
     def noise(self, number: int) -> Tensor:
         """Return the noise that a trajectory begins with, C T h w, float32 on the CPU."""

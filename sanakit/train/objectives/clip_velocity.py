@@ -36,9 +36,10 @@ from sanakit.pipelines.video.chunks import ChunkSampler, ClipPoint
 from sanakit.pipelines.video.streaming import chunk_lengths, stream
 from sanakit.seeds import further_seed, step_generator
 from sanakit.text.encoder import TextEncoder
+from sanakit.train.distill.given import NOTHING, Given
 from sanakit.train.feeds.feed import Feed
 from sanakit.train.objectives.flow_matching import TIMES_WATCHED, draw_latents
-from sanakit.train.objectives.velocity import CaptionedVelocity, VelocityBatch, VelocitySettings
+from sanakit.train.objectives.velocity import CaptionedVelocity, VelocityBatch, VelocitySettings, Watched
 from sanakit.train.parts import Part
 
 MIXING = 1  # which further random numbers decide how a clip is shown
@@ -185,6 +186,14 @@ class ClipObjective(CaptionedVelocity[SanaVideo]):
             chunks = stream(sampler, prompt, frames, start=start, chunk=self.mixing.chunk)
             clips.append(torch.cat([chunk.latents for chunk in chunks], dim=2))
         return drawing.decode(torch.cat(clips))
+
+    def given(self, batch: VelocityBatch) -> Given:
+        """Return what is known of a part's clips besides their text: nothing."""
+        return NOTHING
+
+    def given_of(self, watched: Watched) -> Given:
+        """Return what is known of watched clips besides their text: nothing."""
+        return NOTHING
 
     def _going_on(self, averaged: nn.Module) -> Tensor:
         """Draw clips that begin with the first frames of watched ones, B 3 T H W."""

@@ -3,14 +3,15 @@
 The second stage between a model of whole clips and one that streams: chunk-causal training comes before it
 (`clip_velocity.py`), self-forcing behind it (`self_forcing.py`). The teacher has drawn its trajectories
 beforehand (`feeds/trajectories.py`); the loss is that of `distill/trajectories.py`. Each chunk of a clip is
-shown at one of the few times, or as its end, drawn for each chunk alone.
+shown at one of the few times, or as its end, drawn for each chunk alone. Of worlds the first frame and the
+cameras are known.
 Source: CausVid (arXiv:2412.07772), LongSANA (arXiv:2509.24695) and its released training.
 Shapes: B clips, C latent channels, T frames, h w latents, K chunks, S few times, L text tokens, E text width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,17 +20,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sanakit.errors import SettingsError
-from sanakit.flow.few_step import FewStep
-from sanakit.models.video.sana_video import SanaVideo
 from sanakit.pipelines.video.streaming import chunk_lengths
 from sanakit.seeds import further_seed, permutation, step_generator
-from sanakit.text.encoder import TextEncoder
+from sanakit.train.distill.given import NOTHING, ClipNetwork, Given
 from sanakit.train.distill.trajectories import trajectory_errors
 from sanakit.train.feeds.trajectories import Trajectories
-from sanakit.train.objectives.clip_velocity import sheet_of_clips
 from sanakit.train.objectives.flow_matching import pad_text
-from sanakit.train.objectives.self_forcing import draw_in_chunks
-from sanakit.train.objectives.velocity import TEXT_MULTIPLE, TRANSFORMER, Sheet
+from sanakit.train.objectives.self_forcing import in_training
+from sanakit.train.objectives.student_clips import StudentClips
+from sanakit.train.objectives.velocity import TEXT_MULTIPLE, TRANSFORMER
 from sanakit.train.parts import Part
 
 PLACES = 1  # which further random numbers decide at which states chunks are shown
@@ -42,31 +41,30 @@ class OdeBatch:
     states: Tensor  # B S+1 C T h w
     steps: Tensor  # B K, at which of them each chunk is shown
     tails: list[list[int]]  # token ids of the prompts, behind the instruction
+    given: Given
     share: float  # what each counts in the global batch
 
 
 class OdeObjective:
     """A causal student, on trajectories of its teacher.
 
-    student: on its device. trajectories: of the sampler's times and the student's latents. chunk: latent
-    frames of a chunk. held_out: the last of the trajectories, that are measured on and not learned. sheet: as
-    for `ClipObjective`; its guidance and steps are not used. Raises SettingsError for other trajectories, or
-    if none is left to learn.
+    student: on its device. trajectories: of the sampler's times and the student's latents. held_out: the last
+    of the trajectories, that are measured on and not learned. drawing: how the student draws. given: what is
+    known of trajectories, by their numbers. Raises SettingsError for other trajectories, or if none is left
+    to learn.
     """
 
     def __init__(
         self,
-        student: SanaVideo,
-        encoder: TextEncoder,
+        student: ClipNetwork,
         trajectories: Trajectories,
+        drawing: StudentClips,
         *,
-        chunk: int,
-        sampler: FewStep,
         held_out: int,
-        sheet: Sheet,
+        given: Callable[[Sequence[int]], Given] = lambda numbers: NOTHING,
         seed: int = 0,
     ) -> None:
-        about = trajectories.about
+        about, sampler = trajectories.about, drawing.sampler
         own = (tuple(sampler.model_times), tuple(sampler.times.tolist()))
         if own != ((*about.times, 0.0), about.levels):
             raise SettingsError(
@@ -83,12 +81,12 @@ class OdeObjective:
             raise SettingsError(
                 f"{held_out} of {len(trajectories)} trajectories are held out: leave at least one to learn."
             )
-        self.encoder, self.trajectories, self.sampler = encoder, trajectories, sampler
+        self.encoder, self.trajectories, self.sampler = drawing.encoder, trajectories, sampler
         self.encoder.model.requires_grad_(False)
-        self.student = student.train().requires_grad_(True)
+        self.student = in_training(student)
         self.device = next(student.parameters()).device
-        self.chunks = chunk_lengths(about.shape[1], chunk)
-        self.chunk, self.drawing, self.seed = chunk, sheet, seed
+        self.chunks = chunk_lengths(about.shape[1], drawing.chunk)
+        self.drawing, self.given, self.seed = drawing, given, seed
         self.model: nn.Module = nn.ModuleDict({TRANSFORMER: self.student})
 
     def begin(self, first: int, parts: Sequence[Part]) -> None:
@@ -104,46 +102,51 @@ class OdeObjective:
             states=self.trajectories.states(numbers).to(self.device),
             steps=steps[part.start : part.stop].to(self.device),
             tails=self._tails(numbers),
+            given=self.given(numbers),
             share=1 / part.total,
         )
 
     def loss(self, batch: OdeBatch) -> Tensor:
         """Return the sum of the clips' errors, each times its share of the global batch."""
-        errors = self._errors(self.student, batch.states, batch.steps, batch.tails)
+        errors = self._errors(self.student, batch.states, batch.steps, batch.tails, batch.given)
         return (errors * batch.share).sum()
 
     @torch.no_grad()
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
         """Measure on the held-out trajectories, or on the first ones: the mean square at each time.
 
-        "end_0.96": all chunks are shown at that time. It is counted over the mean square of the ends.
+        "end_0.96": all chunks are shown at that time. It is counted over the mean square of the ends. Of
+        worlds it is told whether they obey, too: see `StudentClips`.
         """
         student, numbers = self._averaged(averaged), self._watched()
         measured = dict.fromkeys(self.sampler.model_times[:-1], 0.0)
         for number in numbers:  # one by one: few or many take the same memory
             states, tails = self.trajectories.states([number]).to(self.device), self._tails([number])
-            whole = states[:, -1].square().mean().item()
+            given = self.given([number])
+            whole = given.drawn(states[:, -1]).square().mean().item()
             for step, time in enumerate(measured):
                 steps = torch.full((1, len(self.chunks)), step, dtype=torch.int64, device=self.device)
-                error = self._errors(student, states, steps, tails).item()
+                error = self._errors(student, states, steps, tails, given).item()
                 measured[time] += error / whole / len(numbers)
-        return {f"end_{time:g}": value for time, value in measured.items()}
+        ends = {f"end_{time:g}": value for time, value in measured.items()}
+        return ends | self.drawing.obedience(student)
 
     @torch.no_grad()
     def sheet(self, averaged: nn.Module) -> Image.Image:
-        """Draw the sheet's prompts in all steps, chunk after chunk: middle frames, and strips of some."""
-        student, drawing = self._averaged(averaged), self.drawing
-        tails = self.encoder.tokenize(list(drawing.prompts), notes=[])
-        text, mask = self.encoder.encode_tokens(tails)
-        settings = {"chunk": self.chunk, "sampler": self.sampler}
-        return sheet_of_clips(drawing.decode(draw_in_chunks(student, text, mask, drawing.shape, **settings)))
+        """Draw in all steps, chunk after chunk, as `StudentClips.sheet` does."""
+        return self.drawing.sheet(self._averaged(averaged))
 
     def _errors(
-        self, student: SanaVideo, states: Tensor, steps: Tensor, tails: Sequence[Sequence[int]]
+        self,
+        student: ClipNetwork,
+        states: Tensor,
+        steps: Tensor,
+        tails: Sequence[Sequence[int]],
+        given: Given,
     ) -> Tensor:
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             text, mask = pad_text(*self.encoder.encode_tokens(tails), TEXT_MULTIPLE)
-        settings = {"chunks": self.chunks, "sampler": self.sampler}
+        settings = {"chunks": self.chunks, "sampler": self.sampler, "given": given}
         return trajectory_errors(student, states, steps, text, mask, **settings)
 
     def _numbers(self, step: int, part: Part) -> list[int]:
@@ -164,5 +167,5 @@ class OdeObjective:
         return self.encoder.tokenize([prompts[number] for number in numbers], notes=[])
 
     @staticmethod
-    def _averaged(averaged: nn.Module) -> SanaVideo:
-        return cast(SanaVideo, cast(nn.ModuleDict, averaged)[TRANSFORMER])
+    def _averaged(averaged: nn.Module) -> ClipNetwork:
+        return cast(ClipNetwork, cast(nn.ModuleDict, averaged)[TRANSFORMER])

@@ -37,6 +37,7 @@ from sanakit.pipelines.video.streaming import chunk_lengths
 from sanakit.pipelines.world.world import teacher_chunks
 from sanakit.seeds import further_seed, step_generator
 from sanakit.text.encoder import TextEncoder
+from sanakit.train.distill.given import Given
 from sanakit.train.feeds.feed import Feed
 from sanakit.train.objectives.clip_velocity import COLUMNS, MIXING, frame_errors
 from sanakit.train.objectives.flow_matching import TIMES_WATCHED, draw_latents, other_captions
@@ -195,8 +196,18 @@ class WorldObjective(CaptionedVelocity[SanaWM]):
                 settings = {"guidance": drawing.guidance, "steps": drawing.steps, "shift": self.shift}
                 model, shape = HeldFirstFrame(steered, own[:, :, :1]), (channels, frames - 1, *sides)
                 rows.append(behind(own[:, :, :1], draw_latents(model, encoder, [caption], shape, **settings)))
-        shown = drawing.decode(torch.cat(rows))[:, :, :: drawing_step(self.compression[0])][:, :, :COLUMNS]
-        return contact_sheet(shown.transpose(1, 2).flatten(0, 1), shown.shape[2])
+        return sheet_of_paths(drawing.decode(torch.cat(rows)), self.compression[0])
+
+    def given(self, batch: VelocityBatch) -> Given:
+        """Return what is known of a part's clips: the first frame and the cameras."""
+        latents = batch.latents if isinstance(batch.latents, Tensor) else batch.latents.encode()
+        return Given(latents[:, :, :1], cast(WorldBatch, batch).inputs)
+
+    def given_of(self, watched: Watched) -> Given:
+        """Return what is known of watched clips."""
+        return given_of(
+            watched.latents.to(self.device), cast(WatchedPaths, watched).cameras, self.compression
+        )
 
     def _train(self, transformer: SanaWM, train_text: bool) -> None:
         """Set what is trained: all that any way of calling reaches, as DDP waits for all gradients."""
@@ -207,6 +218,18 @@ class WorldObjective(CaptionedVelocity[SanaWM]):
     def _inputs(self, cameras: Tensor, latents: Tensor) -> CameraInputs:
         inputs = inputs_of(cameras, latents.shape, self.compression)
         return CameraInputs(*(part.to(self.device) for part in inputs))
+
+
+def given_of(latents: Tensor, cameras: Tensor | None, compression: tuple[int, int]) -> Given:
+    """Return what is known of clips, latents B C T h w and cameras B F 20. Others: as for `inputs_of`."""
+    inputs = inputs_of(cameras, latents.shape, compression)
+    return Given(latents[:, :, :1], CameraInputs(*(part.to(latents.device) for part in inputs)))
+
+
+def sheet_of_paths(clips: Tensor, per_latent: int) -> Image.Image:
+    """Lay out clips, B 3 T H W in [-1, 1], a row of some frames each."""
+    shown = clips[:, :, :: drawing_step(per_latent)][:, :, :COLUMNS]
+    return contact_sheet(shown.transpose(1, 2).flatten(0, 1), shown.shape[2])
 
 
 def drawing_step(per_latent: int) -> int:

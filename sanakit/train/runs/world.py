@@ -19,6 +19,7 @@ from sanakit.errors import DataError, SettingsError
 from sanakit.models.video.ltx2_vae import LTX2VAE
 from sanakit.models.video.wan_vae import WanVAE
 from sanakit.models.world.sana_wm import SanaWM
+from sanakit.text.encoder import TextEncoder
 from sanakit.train.config import TrainConfig
 from sanakit.train.distributed.parallel import training_device
 from sanakit.train.feeds.captioned import CaptionedFeed
@@ -28,12 +29,12 @@ from sanakit.train.objectives.world_velocity import WatchedPaths, WorldMixing, W
 from sanakit.train.record import MadeWith
 from sanakit.train.run import MODEL, Run, fill_averaged
 from sanakit.train.runs.finetune import FINETUNED
-from sanakit.train.runs.trained_clips import open_trained_clips
+from sanakit.train.runs.trained_clips import TrainedClips, open_trained_clips
 from sanakit.train.state.average import part_of
 from sanakit.weights import load_autoencoder, load_text_encoder, load_transformer
 from sanakit.weights.quantized import check_trainable
 from sanakit.weights.save import DEFAULTS
-from sanakit.weights.video.settings import load_world_settings
+from sanakit.weights.video.settings import ChunkSettings, VideoSettings, load_world_settings
 from sanakit.weights.video.world_folder import save_world
 
 CACHE = "cache"  # of the clips, in the run's folder
@@ -73,20 +74,7 @@ def world_run(
     transformer = load_transformer(source, kind="world", device=device, dtype="float32")
 
     # 2. The clips, encoded with their cameras, and those to measure on
-    clips = open_trained_clips(
-        data,
-        output / CACHE,
-        source,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        resolution=resolution,
-        device=device,
-        text=True,
-    )
-    if clips.cameras is None:
-        raise DataError(
-            f"The cache {data} has no camera paths: make one of clips with paths beside them, for {source}."
-        )
+    clips, watched = open_paths(data, output / CACHE, source, config, resolution)
     codec = cast(WanVAE | LTX2VAE, load_autoencoder(source, part="both", device=device))  # of a world
 
     # 3. The objective
@@ -101,7 +89,7 @@ def world_run(
         compression=(spec.rule.per_latent, spec.compression),
         shift=shift,
         seed=config.seed,
-        watched=[WatchedPaths("", clips.latents, clips.captions, clips.cameras)],
+        watched=[watched],
         sheet=Sheet(
             prompts=(),
             guidance=settings.shared.guidance,
@@ -115,23 +103,14 @@ def world_run(
     def finish(folder: Path) -> None:
         trained = SanaWM(transformer.config)  # what was trained may be sharded
         fill_averaged(trained, folder, partial(part_of, name=TRANSFORMER))
-        shared = settings.shared
-        save_world(
+        save_trained_world(
             folder / MODEL,
-            transformer=trained,
-            autoencoder=codec,
-            text_encoder=encoder,
-            flow_shift=shared.flow_shift,
-            frames=settings.frames,
-            rate=settings.rate,
-            defaults={name: getattr(shared, name) for name in DEFAULTS},
+            trained,
+            settings,
+            codec,
+            encoder,
+            name=FINETUNED,
             chunks=settings.chunks if spec.causal else None,
-            negative_prompt=settings.negative_prompt,
-            dtype="bfloat16" if shared.precision == "any" else shared.precision,
-            name=f"{shared.name.removesuffix(FINETUNED)}{FINETUNED}",
-            licence=shared.licence,
-            example_prompts=shared.example_prompts,
-            sizes=shared.sizes,
         )
 
     made_with = MadeWith(
@@ -145,3 +124,67 @@ def world_run(
         },
     )
     return Run(objective, config, finish, clips.notes, made_with)
+
+
+def open_paths(
+    data: StrPath, cache: Path, source: StrPath, config: TrainConfig, resolution: int | None
+) -> tuple[TrainedClips, WatchedPaths]:
+    """Open clips with camera paths, which are cached in `cache`, and those to measure on.
+
+    Others: as for `world_run`. Raises DataError for clips without cameras, and as `open_trained_clips` does.
+    """
+    clips = open_trained_clips(
+        data,
+        cache,
+        source,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        resolution=resolution,
+        device=training_device(),
+        text=True,
+    )
+    if clips.cameras is None:
+        raise DataError(
+            f"The cache {data} has no camera paths: make one of clips with paths beside them, for {source}."
+        )
+    return clips, WatchedPaths("", clips.latents, clips.captions, clips.cameras)
+
+
+def save_trained_world(
+    folder: Path,
+    transformer: SanaWM,
+    settings: VideoSettings,
+    codec: WanVAE | LTX2VAE,
+    encoder: TextEncoder,
+    *,
+    name: str,
+    chunks: ChunkSettings | None,
+    frames: int | None = None,
+    size: tuple[int, int] | None = None,
+    dtype: str | None = None,
+) -> None:
+    """Write a trained world with the other parts, and the defaults, of the model that it was made from.
+
+    name: behind that of the model. frames, size: width and height, of clips that it is for; None: the
+    model's. dtype: to store in; None: the model's own, bfloat16 where any will do.
+    """
+    shared = settings.shared
+    usual = (shared.width, shared.height)
+    width, height = size or usual
+    save_world(
+        folder,
+        transformer=transformer,
+        autoencoder=codec,
+        text_encoder=encoder,
+        flow_shift=shared.flow_shift,
+        frames=settings.frames if frames is None else frames,
+        rate=settings.rate,
+        defaults={each: getattr(shared, each) for each in DEFAULTS} | {"width": width, "height": height},
+        chunks=chunks,
+        negative_prompt=settings.negative_prompt,
+        dtype=dtype or ("bfloat16" if shared.precision == "any" else shared.precision),
+        name=f"{shared.name.removesuffix(name)}{name}",
+        licence=shared.licence,
+        example_prompts=shared.example_prompts,
+        sizes=shared.sizes if (width, height) == usual else (),
+    )

@@ -50,7 +50,7 @@ def given() -> dict[str, Tensor]:
 
 def trained(block: WorldBlock, some: dict[str, Tensor]) -> Tensor:
     named = {name: some[name] for name in ("x", "modulation", "caption", "mask")}
-    return block(**named, view=view(), added=block.along_rays(some["rays"]))
+    return block(**named, view=view(), rays=some["rays"])
 
 
 def prompts(block: WorldBlock, some: dict[str, Tensor]) -> list[TextKeysValues]:

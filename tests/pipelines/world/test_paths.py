@@ -14,7 +14,7 @@ from PIL import Image
 
 from sanakit.errors import OutputError, SettingsError
 from sanakit.pipelines.world.actions import STRAFING, action_poses
-from sanakit.pipelines.world.paths import CameraPath, pinhole, read_path
+from sanakit.pipelines.world.paths import CameraPath, pinhole, read_named_path, read_path
 
 POSES = action_poses("dw-3,li-4", STRAFING)
 LENS = [500.0, 510.0, 320.0, 240.0]
@@ -35,6 +35,11 @@ def nerfstudio(**change: object) -> dict[str, object]:
     shared = dict(zip(("fl_x", "fl_y", "cx", "cy"), LENS, strict=True))
     frames = [{"file_path": f"{n}.png", "transform_matrix": pose.tolist()} for n, pose in enumerate(turned)]
     return {"camera_model": "OPENCV", "w": 640, "h": 480, "k1": 0.0, **shared, "frames": frames} | change
+
+
+def named(*names: str) -> dict[str, object]:
+    frames = [{"file_path": name, "transform_matrix": torch.eye(4).tolist()} for name in names]
+    return nerfstudio(frames=frames)
 
 
 def test_our_own_file_is_read_as_it_was_written(tmp_path):
@@ -59,6 +64,25 @@ def test_frames_of_nerfstudio_get_opencvs_axes(tmp_path):
     single = read_path(written(tmp_path, nerfstudio(frames=[{"transform_matrix": up}])))
     assert single.poses[0, :3, 2].tolist() == [0, 0, -1]  # where it looks
     assert single.poses[0, :3, 1].tolist() == [0, -1, 0]  # where its down is
+
+
+def test_frames_of_nerfstudio_are_in_the_order_of_their_names(tmp_path):
+    """Numbers as numbers: 9.png before 10.png. Each frame keeps its lens; without names the file rules."""
+    content = nerfstudio()
+    frames = content["frames"]
+    assert isinstance(frames, list)
+    for number, frame in enumerate(frames):
+        frame |= {"file_path": f"images/{number + 7}.png", "fl_x": 500.0 + number}
+    shuffled = {**content, "frames": [frames[number] for number in (3, 7, 0, 5, 1, 6, 2, 4)]}
+    path, names = read_named_path(written(tmp_path, shuffled))
+    assert (path.poses - POSES).abs().max() < 1e-15
+    assert path.intrinsics[:, 0].tolist() == [500.0 + number for number in range(8)]
+    assert names == tuple(f"images/{number + 7}.png" for number in range(8))
+    for frame in frames:
+        del frame["file_path"]
+    path, names = read_named_path(written(tmp_path, shuffled))
+    assert path.intrinsics[:, 0].tolist() == [503.0, 507, 500, 505, 501, 506, 502, 504]
+    assert names == ()
 
 
 def test_a_frames_own_lens_comes_first_and_an_angle_stands_for_one(tmp_path):
@@ -116,6 +140,8 @@ MIRRORED = torch.diag(torch.tensor([-1.0, 1, 1, 1])).tolist()
         (nerfstudio(frames=[]), "frames must be a list"),
         (nerfstudio(frames=[{}]), "transform_matrix must be numbers"),
         (nerfstudio(k1=0.1), "frame 0 has the distortion k1"),
+        (named("0.png", ""), "frame 1 has no file_path"),
+        (named("0.png", "0.png"), "0.png is the image of two frames"),
         (nerfstudio(camera_model="OPENCV_FISHEYE"), "frame 0 has a OPENCV_FISHEYE camera"),
         (nerfstudio(fl_x=None), "frame 0 has no fl_x"),
     ],

@@ -18,6 +18,7 @@ from sanakit.train.distill.dmd import (
     roll_out,
     score_difference,
 )
+from sanakit.train.distill.few_times import FewTimes
 
 CONFIG = SanaVideoConfig(
     depth=2,
@@ -29,7 +30,7 @@ CONFIG = SanaVideoConfig(
     max_positions=64,
     causal=True,
 )
-SAMPLER = FewStep()
+SAMPLER = FewTimes.at()
 CHUNKS = [3, 2, 2]
 
 
@@ -97,7 +98,7 @@ def test_a_rolled_out_clip_is_that_of_the_sampler_in_chunks() -> None:
     """With the sampler's own noise, in all of its steps: 1e-5, as it asks at times in float32."""
     student = model(0)
     text, mask = words(1)
-    sampler = ChunkSampler(transformer=student, height=2, width=2, solver=SAMPLER)
+    sampler = ChunkSampler(transformer=student, height=2, width=2, solver=FewStep())
     point, drawn = ClipPoint.start(3), list[Tensor]()
     prompt = student.prepare([text[0]])
     noises: list[list[Tensor]] = [[] for _ in range(4)]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sanakit.errors import SettingsError
-from sanakit.flow.few_step import FewStep
 from sanakit.models.video.sana_video import SanaVideo
+from sanakit.train.distill.few_times import FewTimes
 from sanakit.train.distill.trajectories import teacher_trajectory, trajectory_errors, trajectory_times
 from tests.train.distill.test_dmd import CHUNKS, SAMPLER, model, normal, words
 
@@ -37,7 +37,7 @@ def test_the_grid_goes_through_all_few_times_and_is_even_before_the_shift() -> N
     assert (times.diff() < 0).all()
     even = times / (8 - 7 * times)
     assert (even.diff() + 1 / 48).abs().max() < 1e-3
-    assert trajectory_times(FewStep((1.0, 0.2)), 1, 1.0)[1] == [0, 1, 2]
+    assert trajectory_times(FewTimes.at((1.0, 0.2)), 1, 1.0)[1] == [0, 1, 2]
     with pytest.raises(SettingsError, match="steps"):
         trajectory_times(SAMPLER, 0, 8.0)
 

@@ -12,20 +12,21 @@ import torch
 from torch import Tensor
 
 from sanakit.errors import SettingsError
-from sanakit.flow.few_step import FewStep
 from sanakit.models.video.sana_video import SanaVideo
 from sanakit.train.config import TrainConfig
+from sanakit.train.distill.few_times import FewTimes
 from sanakit.train.distill.trajectories import teacher_trajectory, trajectory_times
 from sanakit.train.feeds.trajectories import AboutTrajectories, Trajectories, build_trajectories
 from sanakit.train.loop import train
 from sanakit.train.objectives.clip_velocity import ClipMixing, ClipObjective
 from sanakit.train.objectives.ode_initialisation import OdeObjective
+from sanakit.train.objectives.student_clips import StudentClips
 from sanakit.train.parts import Part, Share, split
 from sanakit.train.state.checkpoint import load_average
 from tests.train.objectives.test_clip_velocity import make as make_clips
 from tests.train.objectives.test_velocity import CAPTIONS
 
-SAMPLER = FewStep()
+SAMPLER = FewTimes.at()
 SHAPE, CHUNKS = (4, 5, 2, 2), [3, 2]
 COUNT, HELD_OUT = 12, 4
 WHOLE = Part(0, 4, 4)
@@ -68,8 +69,11 @@ def folder(clips: ClipObjective, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def make(clips: ClipObjective, folder: Path) -> OdeObjective:
     student = SanaVideo(replace(clips.transformer.config, causal=True))
     student.load_state_dict(clips.transformer.state_dict())
-    settings = {"chunk": 2, "sampler": SAMPLER, "held_out": HELD_OUT, "sheet": clips.drawing, "seed": 5}
-    return OdeObjective(student, clips.encoder, Trajectories(folder), **settings)
+    return OdeObjective(student, Trajectories(folder), drawing(clips), held_out=HELD_OUT, seed=5)
+
+
+def drawing(clips: ClipObjective, sampler: FewTimes = SAMPLER) -> StudentClips:
+    return StudentClips(clips.encoder, clips.drawing, chunk=2, sampler=sampler)
 
 
 def test_the_loss_is_that_of_the_equation_in_float64(clips: ClipObjective, folder: Path) -> None:
@@ -163,14 +167,13 @@ def test_the_student_comes_nearer_to_its_teachers_ends(
 
 def test_other_trajectories_are_refused(clips: ClipObjective, folder: Path) -> None:
     made = make(clips, folder)
-    settings = {"chunk": 2, "sampler": SAMPLER, "held_out": 1, "sheet": clips.drawing}
-    for changed, told in (
-        ({"sampler": FewStep((1.0, 0.5))}, "at times"),
-        ({"sampler": FewStep(shift=5.0)}, "at times"),
-        ({"held_out": COUNT}, "12 of 12 trajectories are held out"),
+    for sampler, held_out, told in (
+        (FewTimes.at((1.0, 0.5)), 1, "at times"),
+        (FewTimes.at(shift=5.0), 1, "at times"),
+        (SAMPLER, COUNT, "12 of 12 trajectories are held out"),
     ):
         with pytest.raises(SettingsError, match=told):
-            OdeObjective(made.student, clips.encoder, made.trajectories, **(settings | changed))
+            OdeObjective(made.student, made.trajectories, drawing(clips, sampler), held_out=held_out)
     other = SanaVideo(replace(made.student.config, latent_channels=8))
     with pytest.raises(SettingsError, match="4 latent channels, the student 8"):
-        OdeObjective(other, clips.encoder, made.trajectories, **settings)
+        OdeObjective(other, made.trajectories, drawing(clips), held_out=1)

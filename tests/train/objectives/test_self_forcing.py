@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from sanakit.errors import SettingsError
-from sanakit.flow.few_step import FewStep
 from sanakit.models.video.sana_video import SanaVideo
 from sanakit.train.config import TrainConfig
 from sanakit.train.distill.dmd import Matching, roll_out
+from sanakit.train.distill.few_times import FewTimes
 from sanakit.train.loop import train
 from sanakit.train.objectives.clip_velocity import ClipMixing
 from sanakit.train.objectives.self_forcing import CRITIC, STUDENT, SelfForcingObjective
@@ -31,7 +31,7 @@ def make() -> SelfForcingObjective:
     clips.watched = [replace(clips.watched[0], latents=clips.watched[0].latents[:, :, :5])]
     student = SanaVideo(replace(clips.transformer.config, causal=True))
     student.load_state_dict(clips.transformer.state_dict())
-    return SelfForcingObjective(clips, student, chunk=2, sampler=FewStep(), matching=Matching())
+    return SelfForcingObjective(clips, student, chunk=2, sampler=FewTimes.at(), matching=Matching())
 
 
 def test_one_step_in_six_is_the_students() -> None:
@@ -122,4 +122,4 @@ def test_a_student_of_other_latents_is_refused() -> None:
     clips = make_clips(ClipMixing(), side=2)
     student = SanaVideo(replace(clips.transformer.config, latent_channels=8))
     with pytest.raises(SettingsError, match="latent_channels = 8"):
-        SelfForcingObjective(clips, student, chunk=2, sampler=FewStep(), matching=Matching())
+        SelfForcingObjective(clips, student, chunk=2, sampler=FewTimes.at(), matching=Matching())

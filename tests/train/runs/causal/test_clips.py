@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from sanakit.errors import SettingsError
-from sanakit.train.runs.causal import CausalAim, causal_transformer
-from sanakit.weights.video.settings import ChunkSettings
+from sanakit.train.runs.causal.clips import causal_transformer
 from tests.pipelines.video.tiny import DEFAULTS, TRANSFORMER, save_tiny
 
 
@@ -39,9 +38,3 @@ def test_a_distilled_model_is_not_made_one_of_many_steps(tmp_path: Path) -> None
     assert causal_transformer(causal(tmp_path / "slow", None), distilled=False).config.causal
     told = json.loads((tmp_path / "slow" / "sanakit.json").read_text())
     assert told["defaults"]["chunks"]["times"] is None
-
-
-def test_students_of_few_steps_need_times_and_fresh_noise() -> None:
-    for chunks in (ChunkSettings(times=None), ChunkSettings(shift=None)):
-        with pytest.raises(SettingsError, match="need times and a shift"):
-            _ = CausalAim(chunks=chunks).sampler

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from functools import wraps
+from functools import partial, wraps
 from html import escape
 from inspect import isasyncgenfunction, iscoroutinefunction
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import gradio as gr
 
 from sanakit.errors import SanaError
+from sanakit.serve.web.fields import sentence_at
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +54,14 @@ def told(function: Callable[..., Any], spelled: Callable[[str], str] = escape) -
     return told_once
 
 
-def tie(event: Any, function: Any, inputs: list, outputs: list, **options: Any) -> Any:
-    """Tie a function to an event, without Gradio's own signs of progress or a public API; return the tie."""
-    return event(told(function), inputs, outputs, show_progress="hidden", api_visibility="private", **options)
+def tie(event: Any, function: Any, inputs: list, outputs: list, *, at: Any = None, **options: Any) -> Any:
+    """Tie a function to an event, without Gradio's own signs of progress or a public API; return the tie.
+
+    at: the component whose value the function's errors refuse; None: they are told beside all fields.
+    """
+    spelled = escape if at is None else partial(sentence_at, component=at)
+    function = told(function, spelled)
+    return event(function, inputs, outputs, show_progress="hidden", api_visibility="private", **options)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.keys import Key, KeyStore
 from sanakit.serve.jobs.storage import ImageStore
 from sanakit.serve.web.endpoints import Endpoints
+from sanakit.serve.web.fields import SCRIPT
 from sanakit.serve.web.gradio_seams import Blocks, Lock, NoFetching, end_streams, lock_of
 from sanakit.serve.web.history import History
 from sanakit.serve.web.live.drawings import LiveDrawings
@@ -121,7 +122,7 @@ def mount_page(app: FastAPI, blocks: Blocks, path: str = "/", **options: Any) ->
         path,
         theme=theme(),
         css_paths=[CSS, LIVE_CSS, WORLD_CSS],
-        head=HEAD if blocks.router is not None else None,
+        head=f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>" + (HEAD if blocks.router else ""),
         js=JS,
         favicon_path=ICON,
         footer_links=[],

@@ -202,7 +202,8 @@ def make_stage() -> DrawingArea:
 def source_and_mask(value: dict | None) -> tuple[Image.Image, Image.Image | None]:
     """Return the editor's image, and where it was painted over (white). Raises SettingsError without it."""
     if not value or value.get("background") is None:
-        raise SettingsError("Choose an image to start from: drop it on the field, or press its button.")
+        sentence = "Choose an image to start from: drop it on the field, or press its button."
+        raise SettingsError(sentence, setting="image")
     image, mask = value["background"], None
     for layer in value.get("layers") or []:
         painted = layer.convert("RGBA").getchannel("A").point(lambda alpha: 255 if alpha else 0)

@@ -94,7 +94,7 @@ def edit(
 ) -> None:
     """Redraw an image, a part of it, or around it.
 
-    With --mask or --expand, every pixel outside the drawn part stays as it is. The file named by --output is
+    Such as: sana edit apple.png "a green apple". With --mask or --expand, every pixel outside the drawn part stays as it is. The file named by --output is
     replaced if it exists, but never IMAGE or the mask; without it, a new name is chosen.
     """
     # 1. The request

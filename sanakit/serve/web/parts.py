@@ -139,7 +139,7 @@ def make_image_editor(
     height: int,
     brush: gr.Brush | Literal[False],
     eraser: Literal[False] | None = None,
-    placeholder: str = "Drop an image here, or choose one",
+    placeholder: str = "Drop or choose an image",
     fullscreen: bool = True,
 ) -> gr.ImageEditor:
     """Lay out a field for one image, which may be painted on; its layers are decoded in turns.

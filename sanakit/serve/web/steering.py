@@ -72,7 +72,7 @@ def make_steering(offered: Offered, turns: DecodingTurns) -> Steering:
             "control-image",
             height=320,
             brush=gr.Brush(default_size=4, colors=["#000000", "#ffffff", "#e5484d", "#3e63dd"]),
-            placeholder="Drop an image here, or draw",
+            placeholder="Drop an image, or draw",
         )
         kind = gr.Dropdown(
             [("As trained", OWN_KIND), *((kind, kind) for kind in HINT_KINDS)],

@@ -148,7 +148,7 @@ def make_clip_panel(specs: dict[str, VideoSpec], turns: DecodingTurns) -> ClipPa
                 )
             with gr.Accordion("Settings from a clip", open=False, elem_id="video-from-clip"):
                 file = gr.File(
-                    label="Clip that was drawn here or by sana video",
+                    label="Clip file with settings",
                     file_types=[".mp4", ".webm", ".webp", ".gif"],
                     type="filepath",
                     height=120,

@@ -108,8 +108,10 @@ _KNOWN: list[tuple[type[Exception], int, str, str | None, str | None, bool]] = [
     (DeadlineError, 504, _SERVER, "deadline", "deadline_passed", False),
 ]
 # Settings that bodies have by another name.
-_FIELDS = {"num_images": "n", "width": "size", "height": "size"}
-_FIELDS |= dict.fromkeys(("control_kind", "control_scale", "control_start", "control_end"), "control")
+_FIELDS = {
+    **{"num_images": "n", "width": "size", "height": "size"},
+    **dict.fromkeys(("control_kind", "control_scale", "control_start", "control_end"), "control"),
+}
 
 
 def failure_of(error: Exception, request_id: str, *, detailed: bool = False) -> Failure:

@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sanakit.serve.web.fields import sentence_at
+from sanakit.serve.web.messages import sentence_at
 
 log = logging.getLogger(__name__)
 

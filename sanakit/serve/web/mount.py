@@ -30,14 +30,13 @@ from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.keys import Key, KeyStore
 from sanakit.serve.jobs.storage import ImageStore
 from sanakit.serve.web.endpoints import Endpoints
-from sanakit.serve.web.fields import SCRIPT
 from sanakit.serve.web.gradio_seams import Blocks, Lock, NoFetching, end_streams, lock_of
 from sanakit.serve.web.history import History
 from sanakit.serve.web.live.drawings import LiveDrawings
 from sanakit.serve.web.live.routes import live_routes
 from sanakit.serve.web.live.tab import CSS as LIVE_CSS
 from sanakit.serve.web.live.tab import HEAD, LIVE, LiveTab
-from sanakit.serve.web.messages import tie
+from sanakit.serve.web.messages import SCRIPT, tie
 from sanakit.serve.web.page import Page
 from sanakit.serve.web.parts import VIDEO, WORLD, make_head, make_mode
 from sanakit.serve.web.style import CSS, ICON, JS, theme

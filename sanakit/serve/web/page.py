@@ -22,7 +22,6 @@ from sanakit.pipelines.request import steps_done
 from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.web.adapters import make_adapters
-from sanakit.serve.web.fields import fields_of
 from sanakit.serve.web.grid.panel import Grid, make_grid_panel, make_sheet_area
 from sanakit.serve.web.history import History
 from sanakit.serve.web.kept.actions import KeptActions
@@ -30,7 +29,7 @@ from sanakit.serve.web.kept.again import DrawnAgain
 from sanakit.serve.web.kept.from_file import settings_in
 from sanakit.serve.web.kept.gallery import KeptGallery
 from sanakit.serve.web.kept.tiles import chosen_tile
-from sanakit.serve.web.messages import tie
+from sanakit.serve.web.messages import fields_of, tie
 from sanakit.serve.web.panel import make_panel, offered_by, restored_from
 from sanakit.serve.web.parts import (
     CREATE,

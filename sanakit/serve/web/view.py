@@ -8,7 +8,7 @@ from html import escape
 
 from PIL import Image
 
-from sanakit.serve.web.fields import Fields, marking
+from sanakit.serve.web.messages import Fields, marking
 from sanakit.serve.web.studio import View
 
 EMPTY = (

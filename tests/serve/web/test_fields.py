@@ -15,9 +15,8 @@ gr = pytest.importorskip("gradio")
 
 from sanakit.serve.engine.clip_engine import ClipEngine  # noqa: E402
 from sanakit.serve.engine.decoding import DecodingTurns  # noqa: E402
-from sanakit.serve.web.fields import sentence_at  # noqa: E402
 from sanakit.serve.web.history import History  # noqa: E402
-from sanakit.serve.web.messages import told  # noqa: E402
+from sanakit.serve.web.messages import sentence_at, told  # noqa: E402
 from sanakit.serve.web.page import CREATE, EDIT, Page  # noqa: E402
 from sanakit.serve.web.studio import BEYOND, PAINTED, View  # noqa: E402
 from sanakit.serve.web.video.tab import _ASKED, VideoTab  # noqa: E402

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from sanakit.errors import SanaError, SettingsError
-from sanakit.serve.web.fields import Fields
+from sanakit.serve.web.messages import Fields
 from sanakit.serve.web.panel import Panel
 from sanakit.serve.web.parts import CREATE, GALLERY, DrawingArea
 from sanakit.serve.web.stage.drawings import VisitorDrawings

@@ -20,9 +20,8 @@ from sanakit.clips.reading import open_clip
 from sanakit.errors import SanaError, SettingsError
 from sanakit.serve.engine.clip_engine import ClipEngine
 from sanakit.serve.engine.decoding import DecodingTurns
-from sanakit.serve.web.fields import fields_of
 from sanakit.serve.web.history import History, room_of
-from sanakit.serve.web.messages import tie
+from sanakit.serve.web.messages import fields_of, tie
 from sanakit.serve.web.settings import CUSTOM, chosen_seed, parse_whole
 from sanakit.serve.web.studio import View, charged
 from sanakit.serve.web.video.panel import (

@@ -26,6 +26,8 @@ SanaError
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -34,7 +36,27 @@ class SanaError(Exception):
 
 
 class SettingsError(SanaError, ValueError):
-    """A setting lies outside its range."""
+    """A setting lies outside its range.
+
+    setting: the argument's name, such as "steps", where one argument alone is wrong; else "".
+    """
+
+    def __init__(self, message: str = "", *, setting: str = "") -> None:
+        super().__init__(message)
+        self.setting = setting
+
+
+@contextmanager
+def of_setting(name: str) -> Iterator[None]:
+    """Have the SettingsErrors of a block, or of a function that it decorates, name this argument.
+
+    The outermost block has the last word: its caller knows from where the value came.
+    """
+    try:
+        yield
+    except SettingsError as error:
+        error.setting = name
+        raise
 
 
 class SizeError(SettingsError):

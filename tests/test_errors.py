@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sanakit import cli, errors
-from sanakit.errors import MissingExtraError, SanaError
+from sanakit.errors import MissingExtraError, SanaError, SettingsError, of_setting
 
 PAGE = Path(__file__).parents[1] / "docs/python.md"
 CLASSES = {
@@ -59,3 +59,22 @@ def test_each_arrives_whole_in_another_process(kind) -> None:
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is kind
     assert (str(again), vars(again)) == (str(error), vars(error))
+
+
+def test_a_setting_that_is_refused_is_named_as_the_outermost_caller_calls_it() -> None:
+    @of_setting("inner")
+    def checked() -> None:
+        raise SettingsError("No.")
+
+    with pytest.raises(SettingsError) as alone:
+        checked()
+    with pytest.raises(SettingsError) as wrapped, of_setting("outer"):
+        checked()
+    assert (alone.value.setting, wrapped.value.setting, SettingsError("No.").setting) == (
+        "inner",
+        "outer",
+        "",
+    )
+    assert pickle.loads(pickle.dumps(wrapped.value)).setting == "outer"
+    with pytest.raises(KeyError), of_setting("other"):
+        raise KeyError

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sanakit.adapters.adapter import Adapter, AdapterPart
 from sanakit.adapters.layer import Adapted, AdaptedLatents, LowRank, dora_gain, float_layer, merged_matrix
-from sanakit.errors import SettingsError
+from sanakit.errors import SettingsError, of_setting
 from sanakit.models.layers import Linear, Pointwise
 from sanakit.models.sana import LatentEmbedder, Sana
 from sanakit.quant.layer import Quantized
@@ -186,6 +186,7 @@ class AdapterSet:
             )
 
 
+@of_setting("adapters")
 def checked_weight(name: str, weight: float) -> float:
     """Return an adapter's weight as a float. Raises SettingsError unless it is a number in range."""
     number = isinstance(weight, int | float) and not isinstance(weight, bool) and math.isfinite(weight)

@@ -19,7 +19,7 @@ import typer
 
 from sanakit import __version__
 from sanakit.cli.defaults import read_defaults, set_by
-from sanakit.cli.other_names import ours
+from sanakit.cli.other_names import our_command, ours
 from sanakit.cli.together import check_alone
 from sanakit.cli.typer_seams import (
     UsageError,
@@ -168,6 +168,8 @@ def _hint(error: Exception, words: Sequence[str]) -> str:
         return f"The value is from {set_by(*set_in_advance, os.environ)}."
     if extra := extra_words(error):
         return _quoted(extra, words)
+    if answer := our_command(words):
+        return answer
     command, option = unknown_option(error)
     if command == "sana train":
         from sanakit.cli.train import setting_for

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
+# What a person may call a command, or another program does -> ours.
+COMMANDS = {
+    **dict.fromkeys(("page", "web", "webui", "gui", "browser", "gradio"), "ui"),
+    **dict.fromkeys(("image", "picture", "txt2img", "t2i", "create", "run"), "generate"),
+    **dict.fromkeys(("img2img", "i2i", "inpaint", "outpaint"), "edit"),
+    **dict.fromkeys(("clip", "txt2vid", "t2v", "i2v", "animate"), "video"),
+    **dict.fromkeys(("server", "api"), "serve"),
+    **dict.fromkeys(("download", "get"), "pull"),
+}
 # An option of another program -> ours, the first that a command has.
 OTHERS = {
     "--count": (
@@ -57,6 +66,16 @@ INSTEAD = {
 }
 # Ours of one command -> ours of another.
 ELSEWHERE = {"--num-images": ("--num-clips",), "--num-clips": ("--num-images",)}
+
+
+def our_command(words: Sequence[str]) -> str:
+    """Return in a sentence which of our commands is meant by a command line, "" where that is not known.
+
+    >>> our_command(["page", "--port", "0"]), our_command(["help", "page"]), our_command(["edit", "a.png"])
+    ('Use sana ui.', 'Use sana ui.', '')
+    """
+    named = words[1:2] if words[:1] == ["help"] else words[:1]
+    return f"Use sana {COMMANDS[named[0]]}." if named and named[0] in COMMANDS else ""
 
 
 def ours(option: str, known: Collection[str], *, prompted: bool) -> str:

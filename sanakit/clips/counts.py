@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
-from sanakit.errors import SettingsError
+from sanakit.errors import SettingsError, of_setting
 
 LOWEST_RATE, HIGHEST_RATE = Fraction(1, 100), Fraction(1000)  # frames a second
 _LARGEST = 10**6  # of a rate's numerator and denominator: containers multiply them in 32 bits
@@ -28,6 +28,7 @@ _NUMBER = re.compile(r"\d{1,9}(\.\d{1,9})?|\d{1,9}/0*[1-9]\d{0,8}")  # no expone
 _COMMON = [*map(Fraction, range(1, 121)), *NTSC.values()]
 
 
+@of_setting("rate")
 def as_rate(rate: Fraction | int | float | str) -> Fraction:
     """Return frames a second as an exact fraction, from 1/100 to 1000. Raises SettingsError.
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sanakit.errors import SettingsError
+from sanakit.errors import SettingsError, of_setting
 
 Velocity = Callable[[Tensor, float | Tensor], Tensor]  # one time, or one for each sample (B,)
 
@@ -56,6 +56,7 @@ def extrapolated(u: Tensor, c: Tensor, scale: float | Tensor) -> Tensor:
     return u + scale * (c - u)
 
 
+@of_setting("guidance")
 def check_scale(scale: float, usual: float = 4.5) -> None:
     """Raise SettingsError unless a guidance scale is a finite number of 0 or more. usual: the model's."""
     if not 0 <= scale <= sys.float_info.max:  # false for NaN, and for whole numbers that no float can hold

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sanakit.errors import SettingsError
+from sanakit.errors import SettingsError, of_setting
 from sanakit.flow.guidance import extrapolated
 
 Combination = Literal["cfg", "zero-star", "apg"]
@@ -194,6 +194,7 @@ def read_kind(text: str) -> GuidanceKind:
     return GuidanceKind(**found)
 
 
+@of_setting("guidance_kind")
 def check_kind(
     text: str, scale: float, *, model: str, blocks: int, sprint: bool, steered: bool = False
 ) -> GuidanceKind:

@@ -22,7 +22,7 @@ import math
 import torch
 from torch import Tensor
 
-from sanakit.errors import SettingsError
+from sanakit.errors import SettingsError, of_setting
 
 MAX_STEPS = 1000
 MODEL_TIME_SCALE = 1000  # model time of pure noise; also the number of published training time steps
@@ -146,6 +146,7 @@ def checked_times(times: Tensor) -> Tensor:
     return grid
 
 
+@of_setting("steps")
 def check_steps(steps: int) -> None:
     """Raise SettingsError for a number of steps that no grid has."""
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:

@@ -35,6 +35,7 @@ _KINDS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("guidance", "strength", "score", "upscale", "upscale_strength"), float),
     **dict.fromkeys(("prompt", "negative_prompt", "guidance_kind", "solver", "dialect", "adapters"), str),
     **dict.fromkeys(("control", "model", "fingerprint", "upscale_model", "version"), str),
+    **dict.fromkeys(("grid_across", "grid_down"), str),
     "prompt_weights": {"True": True, "False": False}.__getitem__,
 }
 

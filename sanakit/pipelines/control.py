@@ -76,18 +76,21 @@ class ControlImage:
             came = type(self.image).__name__
             raise SettingsError(f"The control image came as {came}: open it with PIL.Image.open.")
         if self.kind not in HINT_KINDS:
-            raise SettingsError(f"control kind = {self.kind!r}, but it must be {', '.join(HINT_KINDS)}.")
+            text = f"control kind = {self.kind!r}, but it must be {', '.join(HINT_KINDS)}."
+            raise SettingsError(text, setting="control_kind")
         limits = {"scale": (-MAX_SCALE, MAX_SCALE), "start": (0.0, 1.0), "end": (0.0, 1.0)}
         for name, (least, most) in limits.items():
             value = getattr(self, name)
             number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
             if not number or not least <= value <= most:
                 raise SettingsError(
-                    f"control {name} = {value!r}, but it must be a number from {least:g} to {most:g}."
+                    f"control {name} = {value!r}, but it must be a number from {least:g} to {most:g}.",
+                    setting=f"control_{name}",
                 )
         if self.start >= self.end:
             raise SettingsError(
-                f"The control starts at {self.start:g} and ends at {self.end:g}: the end must be later."
+                f"The control starts at {self.start:g} and ends at {self.end:g}: the end must be later.",
+                setting="control_end",
             )
 
     @property

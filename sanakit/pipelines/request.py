@@ -57,6 +57,7 @@ _ELSEWHERE: dict[str, str] = dict.fromkeys(
 _ELSEWHERE.update(
     dict.fromkeys(("upscale", "upscale_strength", "upscale_model"), "`sana generate` or Upscale")
 )
+_ELSEWHERE.update(dict.fromkeys(("grid_across", "grid_down"), "the page of `sana ui`, under X/Y grid"))
 _ELSEWHERE["strength"] = "`sana edit` or ImageToImage, from the image that it was made from"
 
 Number = TypeVar("Number")
@@ -261,7 +262,8 @@ def check_request(
     seed = whole_number("seed", seed, 0, MAX_SEED)
     seeds = list(range(seed, seed + count)) if latents is None or solver == "scm" else []
     if isinstance(guidance, bool) or not isinstance(guidance, int | float):
-        raise SettingsError(f"guidance = {guidance!r}, but it must be a number; {own.guidance:g} is usual.")
+        text = f"guidance = {guidance!r}, but it must be a number; {own.guidance:g} is usual."
+        raise SettingsError(text, setting="guidance")
     check_scale(guidance, own.guidance)
     wanted = guidance_kind
     if wanted is None:  # the model's own kind goes with guidance; a scale of 1 asks for neither
@@ -335,10 +337,12 @@ def check_solver(spec: ModelSpec, solver: str, negatives: Sequence[str]) -> None
     """Raise SettingsError for what a SANA-Sprint model, or any other, cannot be drawn with."""
     name, sprint = spec.settings.name, spec.guidance_embed
     if sprint and any(negatives):
-        raise SettingsError(f"{name} is a SANA-Sprint model, which takes no negative prompt: omit it.")
+        text = f"{name} is a SANA-Sprint model, which takes no negative prompt: omit it."
+        raise SettingsError(text, setting="negative_prompt")
     if solver not in (("scm",) if sprint else ("dpm", "euler")):
         own = '"scm", as all SANA-Sprint models' if sprint else '"dpm" (usual) or "euler"'
-        raise SettingsError(f"solver = {solver!r}, but {name} supports only {own}: omit it, or use that.")
+        text = f"solver = {solver!r}, but {name} supports only {own}: omit it, or use that."
+        raise SettingsError(text, setting="solver")
 
 
 def steps_done(steps: int, strength: float) -> int:
@@ -364,7 +368,8 @@ def make_sampler(
     if solver == "scm" and strength < 1 and done == steps:  # of so few steps, a share is soon all of them
         raise SettingsError(
             f"strength {strength:g} of {steps} steps covers all of them and ignores the image: use "
-            f"{math.ceil(1 / (1 - strength))} steps or more, or less strength; 1 redraws."
+            f"{math.ceil(1 / (1 - strength))} steps or more, or less strength; 1 redraws.",
+            setting="strength",
         )
     return kind(times[steps - done :], whole) if done else None
 
@@ -378,5 +383,6 @@ def whole_number(name: str, value: int, lowest: int, highest: int) -> int:
     """Return the value if it is a whole number in the range. Raises SettingsError."""
     value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-        raise SettingsError(f"{name} = {value!r}, but it must be a whole number from {lowest} to {highest}.")
+        text = f"{name} = {value!r}, but it must be a whole number from {lowest} to {highest}."
+        raise SettingsError(text, setting=name)
     return value

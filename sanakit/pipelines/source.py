@@ -15,7 +15,7 @@ import numpy as np
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 
-from sanakit.errors import SettingsError, SizeError
+from sanakit.errors import SettingsError, SizeError, of_setting
 from sanakit.images.image import MAX_SIDE, MIN_SIDE, to_tensor
 from sanakit.images.masks import faded, mask_tensor, repaint_mask
 from sanakit.images.opening import flatten
@@ -68,6 +68,7 @@ def make_source(
     )
 
 
+@of_setting("strength")
 def checked_strength(strength: float) -> float:
     """Return the strength to redraw with, in [0, 1]. Raises SettingsError for anything else."""
     strength = plain(strength)
@@ -83,7 +84,8 @@ def _near_native(spec: ModelSpec, width: int, height: int, binned: bool) -> tupl
     sides = [min(max(round(side * scale / unit) * unit, MIN_SIDE), MAX_SIDE) for side in (width, height)]
     if max(width, height) > 16 * min(width, height):
         raise SizeError(
-            f"An image of {width}x{height} px is too narrow to be drawn: crop it to at most 16:1."
+            f"An image of {width}x{height} px is too narrow to be drawn: crop it to at most 16:1.",
+            setting="image",
         )
     return spec.drawn_size(*sides, binned=binned)
 

@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from sanakit.dialect import Dialect
-from sanakit.errors import SettingsError
+from sanakit.errors import SettingsError, of_setting
 from sanakit.models.contracts import TextModel
 from sanakit.text.encoder import TextEncoder
 from sanakit.text.instruction import TokenWindow
@@ -105,6 +105,7 @@ def unread_weights(prompts: Sequence[str]) -> tuple[str, ...]:
     )
 
 
+@of_setting("prompt")
 def checked_prompts(
     prompt: str | Sequence[str], negative_prompt: str | Sequence[str], most: int
 ) -> tuple[list[str], list[str]]:
@@ -149,7 +150,10 @@ def read_all(
         raise SettingsError(f"prompt_weights = {prompt_weights!r}, but it must be True or False.")
     told: list[str] = []
     if prompt_weights:
-        read = {text: read_weights(text, told) for text in (*prompts, *negatives)}
+        with of_setting("prompt"):
+            read = {text: read_weights(text, told) for text in prompts}
+        with of_setting("negative_prompt"):
+            read |= {text: read_weights(text, told) for text in negatives}
     else:
         read = {text: WeightedText(text) for text in (*prompts, *negatives)}
         told += unread_weights([*prompts, *negatives])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sanakit.cli import command_line
-from sanakit.cli.other_names import OTHERS
+from sanakit.cli.other_names import COMMANDS, OTHERS
 from sanakit.cli.typer_seams import click_command, option_names
 
 
@@ -19,9 +19,17 @@ def test_other_programs_names_are_answered_with_ours(sana) -> None:
     assert "alone" not in sana("evaluate", "pocket", "--prompt", "x").err
 
 
+def test_what_people_call_a_command_is_answered_with_ours(sana) -> None:
+    for line in (("page",), ("help", "page"), ("gui", "--port", "1")):
+        assert sana(*line).err.endswith("Use sana ui.\n")
+    assert not sana("xyz").err.endswith("Use sana ui.\n")
+
+
 def test_what_is_answered_exists() -> None:
     """And an option that a command has is never another's name for something else there."""
     options = option_names(click_command(command_line()))
+    assert {*COMMANDS.values()} <= options.keys()
+    assert not options.keys() & COMMANDS.keys()
     drawing = {
         f"--{name}" for command in ("generate", "best-of", "video", "world") for name in options[command]
     }

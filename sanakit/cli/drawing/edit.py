@@ -94,8 +94,9 @@ def edit(
 ) -> None:
     """Redraw an image, a part of it, or around it.
 
-    With --mask or --expand, every pixel outside the drawn part stays as it is. The file named by --output is
-    replaced if it exists, but never IMAGE or the mask; without it, a new name is chosen.
+    Such as: sana edit apple.png "a green apple". With --mask or --expand, every pixel outside the drawn part
+    stays as it is. The file named by --output is replaced if it exists, but never IMAGE or the mask; without
+    it, a new name is chosen.
     """
     # 1. The request
     if mask is not None and expand is not None:

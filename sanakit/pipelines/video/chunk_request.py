@@ -73,15 +73,19 @@ def check_distilled(
     assert chunks.times is not None
     negatives = [negative_prompt] if isinstance(negative_prompt, str) else negative_prompt or []
     if any(negatives):
-        raise SettingsError(f"{name} is a distilled model, which takes no negative prompt: omit it.")
+        text = f"{name} is a distilled model, which takes no negative prompt: omit it."
+        raise SettingsError(text, setting="negative_prompt")
     if guidance not in (None, 1) or guidance_kind not in (None, str(PLAIN)):
-        raise SettingsError(f"{name} is a distilled model, drawn without guidance: omit it, or use 1.")
+        text = f"{name} is a distilled model, drawn without guidance: omit it, or use 1."
+        raise SettingsError(text, setting="guidance")
     if steps not in (None, len(chunks.times)):
         raise SettingsError(
-            f"steps = {steps!r}, but {name} is distilled to {len(chunks.times)} steps: omit it."
+            f"steps = {steps!r}, but {name} is distilled to {len(chunks.times)} steps: omit it.",
+            setting="steps",
         )
     if solver not in (None, FEW_STEP):
-        raise SettingsError(f'solver = {solver!r}, but {name} supports only "{FEW_STEP}": omit it.')
+        text = f'solver = {solver!r}, but {name} supports only "{FEW_STEP}": omit it.'
+        raise SettingsError(text, setting="solver")
     return chunks.solver(chunks.times)
 
 
@@ -106,7 +110,8 @@ def check_chunks(
         if len(parts) > count:
             raise SettingsError(
                 f"{len(parts)} prompts came for {count} chunks of {chunks.length} latent frames: pass "
-                f"from 1 to {count}, or ask for more frames."
+                f"from 1 to {count}, or ask for more frames.",
+                setting="prompt",
             )
         if len(parts) > 1 and guided and dialect == "native":
             raise SettingsError(

@@ -233,7 +233,8 @@ def check_clip_request(
     if not spec.causal and any(SPLIT in text for text in prompts):
         raise SettingsError(
             f'"{SPLIT}" parts the prompts of chunks, which {own.shared.name} does not draw: load a causal '
-            "model such as LongSANA."
+            "model such as LongSANA.",
+            setting="prompt",
         )
     num_clips = whole_number("num_clips", num_clips, 1, MAX_CLIPS // len(prompts))
     score = own.score(dialect) if motion is None else whole_number("motion", motion, 0, MOST_MOTION)
@@ -360,7 +361,8 @@ def _check_frames(
     frames = whole_number("frames", frames, 1, MOST_FRAMES)
     if spec.rule.latents(frames) == 1 and held:
         more = spec.rule.frames(2)
-        raise SettingsError(f"The image is all of a clip of 1 frame: ask for {more} frames or more.")
+        text = f"The image is all of a clip of 1 frame: ask for {more} frames or more."
+        raise SettingsError(text, setting="frames")
     return frames
 
 

@@ -143,7 +143,8 @@ class ModelPool:
         for adapter, weight in weights.items():
             if adapter not in known:
                 have = f"there are: {', '.join(known)}" if known else "it has none here"
-                raise SettingsError(f"{spec.settings.name} has no adapter {adapter!r}; {have}.")
+                text = f"{spec.settings.name} has no adapter {adapter!r}; {have}."
+                raise SettingsError(text, setting="adapters")
             file, weight = known[adapter], checked_weight(adapter, weight)
             uses.append(Use(name=adapter, file=file.path.name, weight=weight, fingerprint=file.fingerprint))
         uses.sort(key=lambda use: list(known).index(use.name))

@@ -36,13 +36,15 @@ def chosen(
     offered: the model's, by name. Raises SettingsError.
     """
     if len(controls) > MAX_CONTROLS:
-        raise SettingsError(f"{len(controls)} control images came: send at most {MAX_CONTROLS}.")
+        text = f"{len(controls)} control images came: send at most {MAX_CONTROLS}."
+        raise SettingsError(text, setting="control")
     images, nets = [], []
     for one in controls:
         name = one["name"]
         if name not in offered:
             have = f"there are: {', '.join(offered)}" if offered else "it has none here"
-            raise SettingsError(f"{spec.settings.name} has no ControlNet {name!r}; {have}.")
+            text = f"{spec.settings.name} has no ControlNet {name!r}; {have}."
+            raise SettingsError(text, setting="control")
         given = {key: value for key in ("scale", "start", "end") if (value := one.get(key)) is not None}
         images.append(ControlImage(one["image"], kind=one.get("kind") or offered[name].hint, **given))
         nets.append(f"{name}@{offered[name].fingerprint}")

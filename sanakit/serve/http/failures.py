@@ -107,6 +107,11 @@ _KNOWN: list[tuple[type[Exception], int, str, str | None, str | None, bool]] = [
     (OutputError, 503, _SERVER, None, "storage", True),
     (DeadlineError, 504, _SERVER, "deadline", "deadline_passed", False),
 ]
+# Settings that bodies have by another name.
+_FIELDS = {
+    **{"num_images": "n", "width": "size", "height": "size"},
+    **dict.fromkeys(("control_kind", "control_scale", "control_start", "control_end"), "control"),
+}
 
 
 def failure_of(error: Exception, request_id: str, *, detailed: bool = False) -> Failure:
@@ -121,7 +126,8 @@ def failure_of(error: Exception, request_id: str, *, detailed: bool = False) -> 
         error = StorageError(f"No space is left for an upload ({error.filename}).")
     for kind, status, type_, param, code, again in _KNOWN:
         if isinstance(error, kind):
-            message = str(error)
+            message, setting = str(error), setting_of(error)
+            param = _FIELDS.get(setting, setting) or param
             if code == "storage":  # which names folders and hosts
                 log.error("request %s failed: %s", request_id, message)
                 message = "The server's storage is not available now: try again later."
@@ -137,6 +143,12 @@ def failure_of(error: Exception, request_id: str, *, detailed: bool = False) -> 
     log.error("request %s failed: %s%s\n%s", request_id, type(error).__name__, message, trace)
     sentence = f"The server failed. Its log has details under the id {request_id}."
     return Failure(status=500, message=sentence, type=_SERVER, code="internal_error")
+
+
+def setting_of(error: Exception) -> str:
+    """Return the name of the setting that an error refuses; "" where it is about no single one."""
+    named = error.setting if isinstance(error, SettingsError) else ""
+    return named or next((param for kind, _, _, param, *_ in _KNOWN if isinstance(error, kind)), None) or ""
 
 
 def detail_of(message: str, name: str) -> ErrorDetail:

@@ -78,13 +78,15 @@ class Service:
         if max(width, height) > self.settings.max_side:
             raise SettingsError(
                 f"{width}x{height} is larger than this server allows: sides may have at most "
-                f"{self.settings.max_side} px."
+                f"{self.settings.max_side} px.",
+                setting="size",
             )
 
     def check_steps(self, steps: int | None) -> None:
         """Raise SettingsError for more steps than this server allows."""
         if steps is not None and steps > self.settings.max_steps:
-            raise SettingsError(f"steps = {steps}, but this server allows at most {self.settings.max_steps}.")
+            text = f"steps = {steps}, but this server allows at most {self.settings.max_steps}."
+            raise SettingsError(text, setting="steps")
 
     def check(self, asked: DrawingSettings, **source: Any) -> Request:
         """Check what a body asks for against the model and this server's limits; blocks for a moment.

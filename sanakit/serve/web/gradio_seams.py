@@ -21,6 +21,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sanakit.serve.web.messages import sentence_at
+
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 0.2  # seconds
@@ -151,7 +153,7 @@ def _check_number(field: gr.Number | gr.Slider, value: Any) -> None:
         return
     told = ("" if low is None else f" from {low:.16g}") + ("" if high is None else f" to {high:.16g}")
     sentence = f"{field.label}: use a {'whole ' if whole else ''}number{told}."
-    raise gr.Error(sentence, title="Not possible", print_exception=False)
+    raise gr.Error(sentence_at(sentence, field), title="Not possible", print_exception=False)
 
 
 def _within(value: float, low: float | None, high: float | None) -> bool:

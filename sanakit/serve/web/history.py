@@ -28,7 +28,7 @@ from PIL import Image
 from sanakit.errors import SettingsError
 from sanakit.images.image import Metadata, encode, read_metadata
 from sanakit.images.opening import open_image
-from sanakit.images.settings import metadata_of
+from sanakit.images.settings import EXIF_FORMATS, metadata_of
 from sanakit.serve.jobs.job import FINISHED, Job
 from sanakit.serve.jobs.jobs import JobStore
 from sanakit.serve.jobs.storage import ImageStore
@@ -38,6 +38,7 @@ SHARED = ""  # the room of a page whose visitors are one person
 MOST_JOBS = 200  # whose images are shown, the newest
 MOST_FETCHED = 64  # images of the store that are also kept as local files
 MOST_KNOWN = 10_000  # images whose settings are kept in memory
+MOST_SEARCHED = 100_000  # images whose words are, some 300 bytes each
 SMALL = 224  # pixels of the longer side of a small image
 PREFIX = "page"
 _STEM = r"(\d{17})-[0-9a-f]{8}"  # microseconds since 1970
@@ -59,6 +60,7 @@ class History:
         self._folder = TemporaryDirectory(prefix="sana-page-", dir=folder)
         self._fetched: OrderedDict[str, Path] = OrderedDict()
         self._known: OrderedDict[str, Metadata] = OrderedDict()
+        self._texts: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
         self._last = 0
 
@@ -100,8 +102,31 @@ class History:
         wanted = words.casefold().split()
         if not wanted:
             return names
-        texts = ((name, _searched(self.about(room, name))) for name in names)
+        texts = ((name, self._searched(room, name)) for name in names)
         return [name for name, text in texts if all(word in text for word in wanted)]
+
+    def _searched(self, room: str, name: str) -> str:
+        """Return what a search looks through of an image; "" of one that was deleted or is damaged.
+
+        No pixels are decoded: a gallery may have thousands of images.
+        """
+        with self._lock:
+            if name in self._texts:
+                return self._texts[name]
+        if (data := self.read(room, name)) is None:
+            return ""
+        try:
+            with Image.open(io.BytesIO(data), formats=["PNG", *EXIF_FORMATS]) as image:
+                # Our PNG files have them before the pixels; asked for all texts, Pillow decodes these.
+                found = image.info if image.format == "PNG" else metadata_of(image)
+        except (OSError, SyntaxError, ValueError):  # its tile says that it is damaged
+            found = {}
+        text = " ".join(str(found.get(key, "")) for key in ("prompt", "model", "seed")).casefold()
+        with self._lock:
+            self._texts[name] = text
+            while len(self._texts) > MOST_SEARCHED:
+                self._texts.popitem(last=False)
+        return text
 
     def favourites(self, room: str) -> set[str]:
         """Return the names of a room's images that its visitor marked. Raises StorageError."""
@@ -130,6 +155,7 @@ class History:
                 self.store.delete(file)
             with self._lock:
                 self._known.pop(name, None)
+                self._texts.pop(name, None)
                 if (copy := self._fetched.pop(name, None)) is not None:
                     copy.unlink(missing_ok=True)
         return len(names)
@@ -263,7 +289,3 @@ def _shrunk(path: Path) -> bytes:
     metadata = metadata_of(image)
     image.thumbnail((SMALL, SMALL), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return encode(image.convert("RGB"), "WEBP", metadata, quality=80)
-
-
-def _searched(metadata: Metadata) -> str:
-    return " ".join(str(metadata.get(name, "")) for name in ("prompt", "model", "seed")).casefold()

@@ -36,7 +36,7 @@ from sanakit.serve.web.live.drawings import LiveDrawings
 from sanakit.serve.web.live.routes import live_routes
 from sanakit.serve.web.live.tab import CSS as LIVE_CSS
 from sanakit.serve.web.live.tab import HEAD, LIVE, LiveTab
-from sanakit.serve.web.messages import tie
+from sanakit.serve.web.messages import SCRIPT, tie
 from sanakit.serve.web.page import Page
 from sanakit.serve.web.parts import VIDEO, WORLD, make_head, make_mode
 from sanakit.serve.web.style import CSS, ICON, JS, theme
@@ -121,7 +121,7 @@ def mount_page(app: FastAPI, blocks: Blocks, path: str = "/", **options: Any) ->
         path,
         theme=theme(),
         css_paths=[CSS, LIVE_CSS, WORLD_CSS],
-        head=HEAD if blocks.router is not None else None,
+        head=f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>" + (HEAD if blocks.router else ""),
         js=JS,
         favicon_path=ICON,
         footer_links=[],

@@ -29,7 +29,7 @@ from sanakit.serve.web.kept.again import DrawnAgain
 from sanakit.serve.web.kept.from_file import settings_in
 from sanakit.serve.web.kept.gallery import KeptGallery
 from sanakit.serve.web.kept.tiles import chosen_tile
-from sanakit.serve.web.messages import tie
+from sanakit.serve.web.messages import fields_of, tie
 from sanakit.serve.web.panel import make_panel, offered_by, restored_from
 from sanakit.serve.web.parts import (
     CREATE,
@@ -101,7 +101,8 @@ class Page:
                     sheet = make_sheet_area()
                 self.gallery.lay_out()
         self.kept = KeptActions(self.gallery, self.stage)
-        self.showing = Showing(self.drawings, self.mode, self.panel, self.stage, self.kept.recent)
+        fields = fields_of(self.panel, self.editor, axes, **self.steering.fields)
+        self.showing = Showing(self.drawings, self.mode, self.panel, self.stage, self.kept.recent, fields)
         self.grid = Grid(self.showing, axes, sheet, self._wish)
         self._tie_panel()
         self._tie_images()
@@ -116,7 +117,9 @@ class Page:
         self._on(panel.size.input, self.choose_size, [panel.model, panel.size], self._settings())
         self._on(panel.dice.click, self.roll, [], [panel.seed, panel.keep_seed])
         self._on(panel.seed.input, self.typed_seed, [panel.seed], [panel.keep_seed])
-        self._on(panel.png.upload, self.restore_file, [panel.png, panel.model], self._settings())
+        self._on(
+            panel.png.upload, self.restore_file, [panel.png, panel.model], self._settings(), at=panel.png
+        )
         around = [editor.strength, editor.margins]
         self._on(editor.what.change, self.choose_what, [panel.model, editor.what], around)
         steps = [panel.model, panel.steps, editor.what, editor.strength]
@@ -156,7 +159,7 @@ class Page:
         try:
             wish, edit = self._wish(mode, keep_seed, drawn_seed, values)
         except SanaError as error:
-            yield self.showing.fail(str(error))
+            yield self.showing.fail(error)
             return
         drawn = {self.panel.seed: wish.seed, self.panel.drawn_seed: wish.seed}
         yield drawn | {self.panel.cancel: gr.update(interactive=True)}
@@ -183,12 +186,12 @@ class Page:
             negative_prompt=negative or "",
             width=parse_whole("width", width),
             height=parse_whole("height", height),
-            steps=parse_whole("number of steps", steps),
+            steps=parse_whole("number of steps", steps, "steps"),
             guidance=scale,
             guidance_kind=kind or "",
             solver=solver,
             seed=chosen_seed(seed, keep_seed, drawn_seed),
-            num_images=parse_whole("number of images", count),
+            num_images=parse_whole("number of images", count, "num_images"),
             prompt_weights=bool(rest[0]),
             control=control_of(rest[8:images]),
             adapters=self.adapters.weights(model, rest[images:]),
@@ -197,7 +200,10 @@ class Page:
             return wish, None
         edited, what, strength, *margins = rest[1:8]
         image, mask = source_and_mask(edited)
-        left, top, right, bottom = (parse_whole("margin", margin or 0) for margin in margins)
+        names = ("left", "top", "right", "bottom")
+        left, top, right, bottom = (
+            parse_whole("margin", margin or 0, name) for name, margin in zip(names, margins, strict=True)
+        )
         sides = left, top, right, bottom
         return wish, Edit(image=image, mask=mask, what=what, strength=strength, margins=sides)
 

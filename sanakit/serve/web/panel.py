@@ -115,7 +115,7 @@ def make_panel(specs: dict[str, ModelSpec]) -> Panel:
                 )
             with gr.Accordion("Settings from an image", open=False, elem_id="from-picture"):
                 png = gr.File(
-                    label="An image that was drawn here, by sana, or by another program",
+                    label="Image file with settings, of any program",
                     file_types=[".png", ".jpg", ".jpeg", ".webp"],
                     type="filepath",
                     height=120,

@@ -133,7 +133,7 @@ def make_image_editor(
     *,
     height: int,
     brush: gr.Brush,
-    placeholder: str = "Drop an image here, or choose one",
+    placeholder: str = "Drop or choose an image",
 ) -> gr.ImageEditor:
     """Lay out a field for an image to paint on; its layers are decoded in turns. height: pixels."""
     image = gr.ImageEditor(
@@ -166,7 +166,7 @@ def make_first_frame(turns: DecodingTurns, elem_id: str, *, height: int, fullscr
         sources=["upload", "clipboard"],
         elem_id=elem_id,
         height=height,
-        placeholder="Drop an image here, or choose one",
+        placeholder="Drop or choose an image",
         buttons=["fullscreen"] if fullscreen else [],
     )
     image.preprocess = _in_turn(turns, _checked_layer)
@@ -200,7 +200,8 @@ def make_stage() -> DrawingArea:
 def source_and_mask(value: dict | None) -> tuple[Image.Image, Image.Image | None]:
     """Return the editor's image, and where it was painted over (white). Raises SettingsError without it."""
     if not value or value.get("background") is None:
-        raise SettingsError("Choose an image to start from: drop it on the field, or press its button.")
+        sentence = "Choose an image to start from: drop it on the field, or press its button."
+        raise SettingsError(sentence, setting="image")
     image, mask = value["background"], None
     for layer in value.get("layers") or []:
         painted = layer.convert("RGBA").getchannel("A").point(lambda alpha: 255 if alpha else 0)

@@ -15,7 +15,7 @@ from typing import Any
 
 from sanakit.adapters.attach import recorded_uses
 from sanakit.dialect import USUAL, check_dialect
-from sanakit.errors import SettingsError
+from sanakit.errors import SettingsError, of_setting
 from sanakit.flow.guidance_kinds import PLAIN, read_kind
 from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, nearest_bin
 from sanakit.pipelines.control import recorded_controls
@@ -30,6 +30,7 @@ MOST_EXAMPLES = 8  # prompts that the page shows
 MOST_STEPS, MOST_GUIDANCE = 100, 20.0  # as far as the sliders go
 SOURCE = "source.png"  # stands for the visitor's file, whose place only they know
 CONTROL = "control.png"  # likewise, of what steered it
+GRID = "grid_across"  # among the settings of a grid's sheet
 
 # Text added to the prompt, where a model's folder names no styles: the published models know words that
 # captions are full of.
@@ -68,9 +69,10 @@ class Wish:
 
     def words(self, known: Mapping[str, str]) -> dict[str, Any]:
         """Return the keyword arguments of `Engine.check`. known: the model's styles. Raises SettingsError."""
-        whole_number("The number of images", self.num_images, 1, MOST_IMAGES)
+        with of_setting("num_images"):
+            whole_number("The number of images", self.num_images, 1, MOST_IMAGES)
         if not self.prompt.strip():
-            raise SettingsError("Write what to draw, such as “a red apple”.")
+            raise SettingsError("Write what to draw, such as “a red apple”.", setting="prompt")
         return {
             "prompt": add_style(self.prompt, self.style, known),
             "negative_prompt": self.negative_prompt,
@@ -172,6 +174,7 @@ def chosen_seed(typed: str | None, keep: bool, drawn: str) -> str:
     return seed if seed and (keep or seed != drawn) else str(secrets.randbelow(2**32))
 
 
+@of_setting("seed")
 def parse_seed(text: str) -> int | None:
     """Return the seed that was typed; None where none was. Raises SettingsError."""
     text = text.strip()
@@ -184,10 +187,14 @@ def parse_seed(text: str) -> int | None:
     return int(text)
 
 
-def parse_whole(what: str, value: Any) -> int:
-    """Return a number field's value as a whole number; empty while a person types. Raises SettingsError."""
+def parse_whole(what: str, value: Any, setting: str = "") -> int:
+    """Return a number field's value as a whole number; empty while a person types. Raises SettingsError.
+
+    what: the setting in words. setting: its name; "": the same.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
-        raise SettingsError(f"The {what} is {value!r}: use a whole number.")
+        came = "empty" if value is None else repr(value)
+        raise SettingsError(f"The {what} is {came}: use a whole number.", setting=setting or what)
     return int(value)
 
 
@@ -197,6 +204,8 @@ def command_line(metadata: Metadata) -> str:
     An edit's own source (and mask) cannot be known to a server: `source.png` stands for it, and `control.png`
     for what steered it. The command has one control image: for several a comment says how to go on.
     """
+    if GRID in metadata:
+        return "# a grid of images: draw it on the page, under X/Y grid"
     steered = recorded_controls(metadata.get("control", ""))
     if len(steered) > 1:
         return f"# {len(steered)} control images: draw it in Python, TextToImage(...)(control=[...])"
@@ -260,7 +269,8 @@ def drawn_by(metadata: Metadata, specs: Mapping[str, ModelSpec], chosen: str) ->
     if own not in specs:
         notes.append(f"It was drawn by {own[:100]}, missing here; {chosen} draws another image.")
     model = own if own in specs else chosen
-    found = other_dialect(metadata, specs[model]), other_control(metadata)
+    grid = "It is a grid of images: these are the settings of its first one." if GRID in metadata else ""
+    found = other_dialect(metadata, specs[model]), other_control(metadata), grid
     return model, notes + [note for note in found if note]
 
 

@@ -35,6 +35,12 @@ class Steering:
     inputs: list[Any] = field(default_factory=list)
     changed: list[Any] = field(default_factory=list)
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The components by the settings that are refused at them."""
+        names = ("control", "control_kind", "control_scale", "control_start", "control_end")
+        return dict(zip(names, self.inputs[1:], strict=True)) if self.inputs else {}
+
     def offered_by(self, model: str) -> dict[Any, Any]:
         """Return the changes that offer a model's own ControlNets."""
         if not self.changed:
@@ -66,7 +72,7 @@ def make_steering(offered: Offered, turns: DecodingTurns) -> Steering:
             "control-image",
             height=320,
             brush=gr.Brush(default_size=4, colors=["#000000", "#ffffff", "#e5484d", "#3e63dd"]),
-            placeholder="Drop an image here, or draw",
+            placeholder="Drop an image, or draw",
         )
         kind = gr.Dropdown(
             [("As trained", OWN_KIND), *((kind, kind) for kind in HINT_KINDS)],
@@ -91,7 +97,8 @@ def control_of(values: Sequence[Any]) -> list[NamedControl]:
     name, edited, kind, scale, start, end = values
     image = (edited or {}).get("composite") or (edited or {}).get("background")
     if image is None or _is_blank(image):
-        raise SettingsError("Drop or draw an image to steer by, or set ControlNet to Off.")
+        sentence = "Drop or draw an image to steer by, or set ControlNet to Off."
+        raise SettingsError(sentence, setting="control")
     return [named(name, image, kind, scale, start, end)]
 
 
@@ -105,7 +112,8 @@ def named(
 ) -> NamedControl:
     """Return a control image for a ControlNet by its name; a sketch is laid on white. None: as usual."""
     if kind not in (None, OWN_KIND, *HINT_KINDS):
-        raise SettingsError(f"The hint {kind[:50]!r} does not exist: use {', '.join(HINT_KINDS)}.")
+        sentence = f"The hint {kind[:50]!r} does not exist: use {', '.join(HINT_KINDS)}."
+        raise SettingsError(sentence, setting="control_kind")
     shown: Any = kind or None
     return {"name": name, "image": flatten(image), "kind": shown, "scale": scale, "start": start, "end": end}
 

@@ -29,6 +29,7 @@ from sanakit.serve.engine.decoding import header_size
 from sanakit.serve.engine.engine import Engine
 from sanakit.serve.engine.enlarging import enlargement_of
 from sanakit.serve.engine.ticket import AcceptedRequest, Drawn, Event, Failed, Finished, Ticket
+from sanakit.serve.http.failures import setting_of
 from sanakit.serve.web.history import History
 from sanakit.serve.web.settings import Wish, styles
 
@@ -60,13 +61,16 @@ class Edit:
             return {"image": self.image, "strength": self.strength}
         if self.what == PAINTED:
             if self.mask is None or self.mask.getbbox() is None:
-                raise SettingsError("Paint over the area to redraw, or choose “Whole image”.")
+                sentence = "Paint over the area to redraw, or choose “Whole image”."
+                raise SettingsError(sentence, setting="what")
             return {"image": self.image, "mask": self.mask, "strength": self.strength}
         if not any(self.margins) or not all(0 <= margin <= MOST_MARGIN for margin in self.margins):
-            raise SettingsError(f"Set at least one margin, each from 0 to {MOST_MARGIN} pixels.")
+            sentence = f"Set at least one margin, each from 0 to {MOST_MARGIN} pixels."
+            raise SettingsError(sentence, setting="left")
         left, top, right, bottom = self.margins
         if (self.image.width + left + right) * (self.image.height + top + bottom) > MAX_PIXELS:
-            raise SettingsError("The image with its margins is too large: make the margins smaller.")
+            sentence = "The image with its margins is too large: make the margins smaller."
+            raise SettingsError(sentence, setting="left")
         image, mask = expand(self.image, left, top, right, bottom)
         return {"image": image, "mask": mask, "strength": 1.0}
 
@@ -82,6 +86,13 @@ class View:
     names: list[str] = field(default_factory=list)  # of the finished images in the history
     warnings: list[str] = field(default_factory=list)
     free: bool = False  # whether it failed through no doing of the visitor: nothing is charged
+    setting: str = ""  # that was refused, by the name of its argument
+
+    @classmethod
+    def failed(cls, error: SanaError) -> View:
+        """Return the content that tells an error."""
+        free = not isinstance(error, RefusedError)
+        return cls(state="failed", message=str(error), free=free, setting=setting_of(error))
 
 
 class TabDrawings:
@@ -127,7 +138,7 @@ class TabDrawings:
         except StoppedError:
             yield View(state="stopped", message="Stopped.")
         except SanaError as error:
-            yield View(state="failed", message=str(error), free=not isinstance(error, RefusedError))
+            yield View.failed(error)
         except Exception:
             log.exception("drawing failed")
             sentence = "Something went wrong on the server; its log has details."
@@ -273,7 +284,7 @@ async def charged(
         try:
             take_back = await asyncio.to_thread(charge)
         except SanaError as error:
-            yield View(state="failed", message=str(error))
+            yield View.failed(error)
             return
     async with aclosing(drawing) as views:
         async for view in views:

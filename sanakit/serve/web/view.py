@@ -8,6 +8,7 @@ from html import escape
 
 from PIL import Image
 
+from sanakit.serve.web.messages import Fields, marking
 from sanakit.serve.web.studio import View
 
 EMPTY = (
@@ -33,15 +34,21 @@ def grid_columns(images: int) -> int:
     return min(images, 2) if images < 5 else min(-(-images // 2), 6)
 
 
-def status_html(view: View) -> str:
-    """Return the line below the previews: the current action and its progress."""
+def status_html(view: View, fields: Fields | None = None) -> str:
+    """Return the line below the previews: the current action and its progress.
+
+    fields: of the tab, see `fields_of`: at one of them a refused setting is told.
+    """
     wrong = " wrong" if view.state == "failed" else ""
     bar = ""
     if view.state in ("waiting", "drawing"):
         value = f' value="{view.done:.3f}"' if view.state == "drawing" else ""
         bar = f'<progress max="1"{value} aria-label="Progress"></progress>'
     text = " ".join([view.message, *view.warnings])
-    return f'<div class="status{wrong}" data-state="{view.state}"><span>{escape(text)}</span>{bar}</div>'
+    told = marking((fields or {}).get(view.setting, ""))
+    return (
+        f'<div class="status{wrong}" data-state="{view.state}"{told}><span>{escape(text)}</span>{bar}</div>'
+    )
 
 
 def data_uri(preview: Image.Image) -> str:

@@ -338,6 +338,11 @@ def test_a_full_disk_is_503(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None
         ({"prompt": "a\0b"}, "prompt", "prompt: the character NUL is not allowed: remove it."),
         ({"n": 11}, "n", "n: Input should be less than or equal to 10."),
         ({"guidence": 3}, "guidence", "Unknown field 'guidence': did you mean 'guidance'?"),
+        (
+            {"solver": "scm"},
+            "solver",
+            'solver = \'scm\', but pocket supports only "dpm" (usual) or "euler": omit it, or use that.',
+        ),
         ({"zzzz": 3}, "zzzz", "Unknown field 'zzzz'; /openapi.json lists all of them."),
     ],
 )

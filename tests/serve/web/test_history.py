@@ -180,3 +180,24 @@ def test_pictures_of_jobs_are_in_the_shared_gallery(make_parts: Callable[..., An
     assert history.names(SHARED) == [name, mine]
     assert history.metadata(SHARED, name) == METADATA
     assert history.names("tab 1") == []
+
+
+def test_a_search_decodes_no_image_and_reads_each_once(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [
+        history.add(SHARED, Image.new("RGB", (8, 8)), METADATA | {"prompt": one})
+        for one in ("a fox", "a cat")
+    ]
+    history.store.put(damaged := history.add(SHARED, Image.new("RGB", (8, 8)), METADATA), b"nothing")
+    read: list[str] = []
+    get = history.store.get
+    monkeypatch.setattr(history.store, "get", lambda name: [read.append(name), get(name)][1])
+    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("pixels were decoded"))
+    assert history.find(SHARED, "FOX") == names[:1]
+    assert history.find(SHARED, "cat pocket") == names[1:]
+    assert sorted(read) == sorted([*names, damaged])
+    monkeypatch.undo()
+    history.delete(SHARED, names)
+    assert history.find(SHARED, "fox") == []
+    assert history._texts.keys() == {damaged}  # the words of deleted images are gone, too

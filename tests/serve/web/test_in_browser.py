@@ -193,7 +193,9 @@ def test_several_pictures_are_shown_side_by_side_and_then_to_choose_from(visit: 
     page.done()
     page.shot("four-pictures")
     before = page.value("#stage-command textarea, #stage-command input")
-    page.click("#pictures .grid-container button:nth-of-type(3)")
+    page.click(
+        "#pictures .grid-container > :nth-child(3) button, #pictures .grid-container > button:nth-child(3)"
+    )
     page.until(lambda: page.value("#stage-command textarea, #stage-command input") != before)
 
 
@@ -312,15 +314,44 @@ def test_everything_is_reached_by_keyboard_and_has_a_name(visit: Any) -> None:
     assert page.driver.execute_script(unnamed) == []
 
 
-def test_a_mistake_is_told_in_a_sentence(visit: Any) -> None:
-    page = visit()
+@pytest.mark.parametrize("phone", [False, True])
+def test_a_mistake_is_told_at_its_field_until_that_is_changed(visit: Any, phone: bool) -> None:
+    page = visit(phone=phone)
+
+    def told(field: str, control: str = "textarea") -> str:
+        """The sentence at a field, which is marked, described by it, focused and on the screen."""
+        note = page.wait(f"#{field}-refused")
+        seen = "const box = arguments[0].getBoundingClientRect();"
+        seen += "return box.top >= 0 && box.bottom <= innerHeight"
+        page.until(lambda: page.driver.execute_script(seen, note))
+        typed = page.wait(f"#{field} {control}")
+        assert typed.get_attribute("aria-invalid") == "true"
+        assert typed.get_attribute("aria-describedby") == note.get_attribute("id")
+        assert page.driver.switch_to.active_element == typed
+        return note.text
+
     page.click("#draw")
-    failed = page.wait("[data-state=failed]")
-    assert failed.text == "Write what to draw, such as “a red apple”."
-    page.type("#seed input, #seed textarea", "minus one")
+    assert told("prompt") == "Write what to draw, such as “a red apple”."
+    assert not page.shows("[data-state=failed]")  # it is said once
+    page.type("#seed textarea", "minus one")
     page.draw("a red apple")
-    page.until(lambda: "seed" in page.wait("[data-state=failed]").text)
-    page.shot("mistake")
+    assert "minus one" in told("seed")
+    assert not page.all("#prompt-refused, #prompt [aria-invalid]")
+    page.shot(f"mistake-{'phone' if phone else 'wide'}")
+    page.click("#dice")
+    page.until(lambda: not page.all("#seed-refused"))  # Gradio tells nobody that it changed the value
+    page.type("#count input", "99")
+    page.click("#draw")
+    assert told("count", "input") == "Images: use a whole number from 1 to 8."
+    page.until(lambda: not page.all(".toast-body"))
+    page.type("#count input", "1")
+    page.click("#more button")
+    page.type("#guidance-kind textarea", "zzz")
+    page.click("#more button")
+    page.until(lambda: not page.shows("#guidance-kind"))
+    page.click("#draw")
+    assert "zzz" in told("guidance-kind")  # its accordion is open again
+    assert page.value("#prompt textarea") == "a red apple"
 
 
 def test_a_picture_without_settings_is_refused_in_a_sentence(visit: Any, busy: Path) -> None:

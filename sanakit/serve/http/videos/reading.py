@@ -71,7 +71,8 @@ def check_video(service: Service, asked: VideoRequest, image: Image.Image | None
     service.check_sides(width, height)
     if drawn.frames > limits.max_frames:
         raise SettingsError(
-            f"The clip would have {drawn.frames} frames, but this server allows at most {limits.max_frames}."
+            f"The clip would have {drawn.frames} frames, but this server allows at most {limits.max_frames}.",
+            setting="frames",
         )
     check_bytes(drawn)
     return drawn

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sanakit.errors import SettingsError
-from sanakit.serve.web.settings import Wish, parse_seed
+from sanakit.errors import SettingsError, of_setting
+from sanakit.serve.web.settings import GRID, Wish, parse_seed
 
 NOTHING = "Nothing"
 MOST_VALUES = 12  # of an axis
@@ -23,6 +23,11 @@ class Axis:
 
     name: str
     values: tuple[str, ...]
+
+    @property
+    def setting(self) -> str:
+        """The setting's name as errors tell it; "" for nothing."""
+        return _ERRORS_NAME.get(self.name, "")
 
     @property
     def labels(self) -> list[str]:
@@ -75,6 +80,11 @@ SETTINGS: Mapping[str, Callable[[Wish, str], Wish]] = {
     "Prompt": _prompt,
     "Control strength": _control_scale,
 }
+_ERRORS_NAME = {
+    **{"Steps": "steps", "Guidance": "guidance", "Guidance kind": "guidance_kind", "Seed": "seed"},
+    **{"Solver": "solver", "What not to draw": "negative_prompt", "Prompt": "prompt"},
+    "Control strength": "control_scale",
+}
 _OF_TEXT = ("Guidance kind", "What not to draw", "Prompt")  # whose values hold commas
 _OF_RANGES = ("Steps", "Seed")
 
@@ -113,17 +123,21 @@ def read_axis(name: str, text: str) -> Axis:
 def cells_of(wish: Wish, across: Axis, down: Axis) -> list[Wish]:
     """Return the wish of each cell, row by row, one image each. Raises SettingsError for a wrong value."""
     if across.name == down.name == NOTHING:
-        raise SettingsError("A grid of nothing has one image: choose a setting for it.")
+        raise SettingsError("A grid of nothing has one image: choose a setting for it.", setting="across")
     if across.name == down.name:
-        raise SettingsError(f"{across.name} is on both sides of the grid: choose two different settings.")
+        sentence = f"{across.name} is on both sides of the grid: choose two different settings."
+        raise SettingsError(sentence, setting="down")
     if len(across.values) * len(down.values) > MOST_CELLS:
-        raise SettingsError(
-            f"{len(across.values)} x {len(down.values)} images are too many: a grid has at most {MOST_CELLS}."
-        )
+        size = f"{len(across.values)} x {len(down.values)}"
+        sentence = f"{size} images are too many: a grid has at most {MOST_CELLS}."
+        raise SettingsError(sentence, setting="across_values")
     if "Control strength" in (across.name, down.name) and not wish.control:
-        raise SettingsError("Control strength changes nothing without a ControlNet: choose one first.")
-    one = replace(wish, num_images=1)
-    return [_set(_set(one, down.name, y), across.name, x) for y in down.values for x in across.values]
+        sentence = "Control strength changes nothing without a ControlNet: choose one first."
+        raise SettingsError(sentence, setting="across" if across.name == "Control strength" else "down")
+    with of_setting("down_values"):
+        rows = [_set(replace(wish, num_images=1), down.name, value) for value in down.values]
+    with of_setting("across_values"):
+        return [_set(row, across.name, value) for row in rows for value in across.values]
 
 
 def _set(wish: Wish, name: str, text: str) -> Wish:
@@ -145,5 +159,5 @@ def _number(name: str, text: str) -> float:
 
 def recorded(axes: Sequence[Axis]) -> dict[str, Any]:
     """Return what a sheet's file says of its axes, by our names."""
-    told = ("grid_across", "grid_down")
+    told = (GRID, "grid_down")
     return {key: f"{axis.name}: {'; '.join(axis.values)}" for key, axis in zip(told, axes, strict=True)}

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from sanakit.errors import SanaError
-from sanakit.images.image import save
+from sanakit.errors import SanaError, of_setting
 from sanakit.serve.web.grid.axes import MOST_TEXT, NOTHING, SETTINGS, Axis, cells_of, read_axis, recorded
 from sanakit.serve.web.grid.sheet import make_sheet
-from sanakit.serve.web.kept.downloads import Downloads
 from sanakit.serve.web.messages import tie
 from sanakit.serve.web.settings import Wish
 from sanakit.serve.web.stage.show import Showing, Updates
@@ -55,7 +53,6 @@ class Grid:
         wish: Callable[[str, bool, str, tuple], tuple[Wish, Edit | None]],
     ) -> None:
         self.showing, self.panel, self.area, self._wish = showing, panel, area, wish
-        self.sheets = Downloads("sana-grid-", showing.drawings.history.folder)
 
     def tie(self, asked: Sequence[Any]) -> None:
         """Tie the function to the button. asked: what a drawing takes."""
@@ -78,44 +75,52 @@ class Grid:
     ) -> AsyncIterator[Updates]:
         """Draw an image for each pair of values, and the sheet of all. One seed holds for all of them."""
         try:
-            axes = read_axis(across, across_values), read_axis(down, down_values)
+            with of_setting("across_values"):
+                columns = read_axis(across, across_values)
+            with of_setting("down_values"):
+                rows = read_axis(down, down_values)
+            axes = columns, rows
             wish, edit = self._wish(mode, keep_seed, drawn_seed, values)
             cells = cells_of(wish, *axes)
         except SanaError as error:
-            yield self.showing.fail(str(error))
+            yield self.showing.fail(error)
             return
         panel = self.showing.panel
         yield {panel.seed: wish.seed, panel.drawn_seed: wish.seed, self.area.group: gr.update(visible=False)}
         names: list[str] = []
-        views = _noting(self.showing.drawings.series(visitor, cells, edit), names)
+        views = _noting(self.showing.drawings.series(visitor, cells, edit), names, axes)
         async with aclosing(self.showing.show(visitor, mode, views)) as updates:
             async for update in updates:
                 yield update
         if len(names) == len(cells):
             room = self.showing.drawings.room(visitor)
-            path = await asyncio.to_thread(self._make_sheet, room, names, *axes)
-            area = self.area
+            path = await asyncio.to_thread(self._keep_sheet, room, names, *axes)
+            area, parts = self.area, self.showing.parts
             yield {
+                parts.recent: self.showing.recent(room),
                 area.group: gr.update(visible=True),
                 area.sheet: str(path),
                 area.download: gr.update(value=str(path)),
             }
 
-    def _make_sheet(self, room: str, names: Sequence[str], across: Axis, down: Axis) -> Path:
+    def _keep_sheet(self, room: str, names: Sequence[str], across: Axis, down: Axis) -> Path:
+        """Keep the sheet in the history, as an image: it outlives the visit."""
         history = self.showing.drawings.history
         # Copies of more images than the history keeps at once would be gone before the last is laid out.
         sheet = make_sheet([lambda name=name: history.read(room, name) for name in names], across, down)
-        with self.sheets.added("sanakit-grid.png") as path:
-            save(sheet, path, {**history.about(room, names[0]), **recorded((across, down))})
-        return path
+        metadata = {**history.about(room, names[0]), **recorded((across, down))}
+        return history.file(room, history.add(room, sheet, metadata))
 
 
-async def _noting(views: AsyncGenerator[View, None], names: list[str]) -> AsyncGenerator[View, None]:
-    """Yield views, and note the names that the last one tells."""
+async def _noting(
+    views: AsyncGenerator[View, None], names: list[str], axes: tuple[Axis, Axis]
+) -> AsyncGenerator[View, None]:
+    """Yield views, and note the names that the last one tells. A value of an axis is refused at the axis."""
+    asked = {axis.setting: field for axis, field in zip(axes, ("across_values", "down_values"), strict=True)}
     async with aclosing(views):
         async for view in views:
             names[:] = view.names
-            yield view
+            yield replace(view, setting=asked.get(view.setting, view.setting))
 
 
 def make_grid_panel(*, steered: bool) -> GridPanel:

@@ -67,7 +67,7 @@ class DrawnAgain:
         for note in notes:
             gr.Warning(escape(note))
         views = self.showing.drawings.enlarge(visitor, model, name, FACTOR, adapters)
-        async with aclosing(self.showing.show(visitor, mode, views)) as updates:
+        async with aclosing(self.showing.show(visitor, mode, views, of_form=False)) as updates:
             async for update in updates:
                 yield update
 
@@ -80,9 +80,8 @@ class DrawnAgain:
         wish, edit, notes = await loop.run_in_executor(self.engine.decoding.threads, begin)
         for note in notes:
             gr.Warning(escape(note))
-        async with aclosing(
-            self.showing.show(visitor, mode, drawings.follow(visitor, wish, edit))
-        ) as updates:
+        views = drawings.follow(visitor, wish, edit)
+        async with aclosing(self.showing.show(visitor, mode, views, of_form=False)) as updates:
             async for update in updates:
                 yield update
 

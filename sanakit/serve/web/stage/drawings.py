@@ -55,7 +55,9 @@ class VisitorDrawings:
                 try:
                     await loop.run_in_executor(threads, self.studio.check, wish, edit)
                 except SanaError as error:
-                    yield View(state="failed", message=f"Image {number + 1} of {total}: {error}", free=True)
+                    failed = View.failed(error)
+                    message = f"Image {number + 1} of {total}: {error}"
+                    yield replace(failed, message=message, free=True)
                     return
             for number, wish in enumerate(wishes):
                 last = View(state="stopped", message="Stopped.")

@@ -8,7 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from sanakit.errors import SettingsError
+from sanakit.errors import SanaError, SettingsError
+from sanakit.serve.web.messages import Fields
 from sanakit.serve.web.panel import Panel
 from sanakit.serve.web.parts import CREATE, GALLERY, DrawingArea
 from sanakit.serve.web.stage.drawings import VisitorDrawings
@@ -19,7 +20,10 @@ Updates = dict[Any, Any]  # component -> its new value, or gr.update
 
 
 class Showing:
-    """Shows drawings. recent: makes the tiles of a room's newest images."""
+    """Shows drawings.
+
+    recent: makes the tiles of a room's newest images. fields: where refused settings are told.
+    """
 
     def __init__(
         self,
@@ -28,8 +32,10 @@ class Showing:
         panel: Panel,
         parts: DrawingArea,
         recent: Callable[[str], str],
+        fields: Fields,
     ) -> None:
         self.drawings, self.mode, self.panel, self.parts, self.recent = drawings, mode, panel, parts, recent
+        self.fields = fields
 
     @property
     def changed(self) -> list[Any]:
@@ -39,15 +45,18 @@ class Showing:
         shown = [parts.view, parts.images, parts.status, parts.names, parts.recent]
         return [*around, *shown, *parts.details.changed]
 
-    def fail(self, message: str) -> Updates:
+    def fail(self, error: SanaError) -> Updates:
         """Return the changes that tell why nothing is drawn."""
-        return self._idle() | {self.parts.status: status_html(View(state="failed", message=message))}
+        return self._idle() | {self.parts.status: status_html(View.failed(error), self.fields)}
 
     async def show(
-        self, visitor: gr.Request, mode: str, views: AsyncGenerator[View, None]
+        self, visitor: gr.Request, mode: str, views: AsyncGenerator[View, None], *, of_form: bool = True
     ) -> AsyncGenerator[Updates, None]:
-        """Show how a drawing goes. mode: the chosen one. Raises SettingsError where one goes already."""
-        panel, parts = self.panel, self.parts
+        """Show how a drawing goes. Raises SettingsError where one goes already.
+
+        mode: the chosen one. of_form: whether its settings are those of the fields, and refused there.
+        """
+        panel, parts, fields = self.panel, self.parts, self.fields if of_form else {}
         async with aclosing(views):
             if self.drawings.is_drawing(visitor):
                 raise SettingsError("An image is being drawn: wait for it, or cancel it.")
@@ -57,7 +66,7 @@ class Showing:
                 panel.cancel: gr.update(interactive=True),
             }
             async for view in views:
-                changes: Updates = {parts.status: status_html(view)}
+                changes: Updates = {parts.status: status_html(view, fields)}
                 if view.state in ("waiting", "drawing"):
                     changes[parts.view] = gr.update(value=preview_html(view), visible=True)
                 elif view.state == "done":

@@ -148,7 +148,7 @@ def make_clip_panel(specs: dict[str, VideoSpec], turns: DecodingTurns) -> ClipPa
                 )
             with gr.Accordion("Settings from a clip", open=False, elem_id="video-from-clip"):
                 file = gr.File(
-                    label="Clip that was drawn here or by sana video",
+                    label="Clip file with settings",
                     file_types=[".mp4", ".webm", ".webp", ".gif"],
                     type="filepath",
                     height=120,
@@ -162,7 +162,8 @@ def make_clip_stage() -> ClipDrawingArea:
     """Lay out the place where clips are drawn."""
     with gr.Column(scale=8, min_width=320, elem_id="video-right"):
         with gr.Column(elem_id="video-stage"):
-            view = gr.HTML(EMPTY_VIDEO, elem_id="video-view")
+            gr.HTML(EMPTY_VIDEO, elem_id="video-nothing")  # the style sheet shows it below nothing else
+            view = gr.HTML("", elem_id="video-view", visible=False)
             video = gr.Video(
                 label="Clip",
                 show_label=False,

@@ -50,7 +50,7 @@ class ClipWish:
     def words(self) -> dict[str, Any]:
         """Return the keyword arguments of `ClipEngine.check`. Raises SettingsError."""
         if not self.prompt.strip():
-            raise SettingsError("Write what to draw, such as “a cat waves”.")
+            raise SettingsError("Write what to draw, such as “a cat waves”.", setting="prompt")
         shared = {name: getattr(self, name) for name in self.__slots__}
         return shared | {"seed": parse_seed(self.seed), "guidance_kind": self.guidance_kind or None}
 

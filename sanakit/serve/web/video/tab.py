@@ -22,7 +22,7 @@ from sanakit.errors import SanaError, SettingsError
 from sanakit.serve.engine.clip_engine import ClipEngine
 from sanakit.serve.engine.decoding import DecodingTurns
 from sanakit.serve.web.history import History, room_of
-from sanakit.serve.web.messages import tie
+from sanakit.serve.web.messages import fields_of, tie
 from sanakit.serve.web.settings import CUSTOM, chosen_seed, parse_whole
 from sanakit.serve.web.studio import View, charged
 from sanakit.serve.web.video.panel import (
@@ -44,7 +44,7 @@ from sanakit.serve.web.video.settings import (
     is_distilled,
 )
 from sanakit.serve.web.video.studio import ClipStudio
-from sanakit.serve.web.video.view import EMPTY_VIDEO, strip_html
+from sanakit.serve.web.video.view import strip_html
 from sanakit.serve.web.view import preview_html, status_html
 
 Updates = dict[Any, Any]  # component -> its new value, or gr.update
@@ -78,6 +78,7 @@ class VideoTab:
         with gr.Row(elem_id="video"):
             self.panel = panel = make_clip_panel(self.clips.specs, self.turns)
             self.stage = stage = make_clip_stage()
+        self.fields = fields_of(panel)
         chosen = self._settings()
         tie(panel.model.input, self.choose_model, [panel.model, panel.image], chosen)
         tie(panel.size.input, self.choose_size, [panel.model, panel.size], chosen)
@@ -86,7 +87,7 @@ class VideoTab:
             tie(part.change, self.choose_frames, [panel.model, panel.frames, panel.rate], [panel.frames])
         tie(panel.dice.click, self.roll, [], [panel.seed, panel.keep_seed])
         tie(panel.seed.input, self.typed_seed, [panel.seed], [panel.keep_seed])
-        tie(panel.file.upload, self.restore_file, [panel.file, panel.model], chosen)
+        tie(panel.file.upload, self.restore_file, [panel.file, panel.model], chosen, at=panel.file)
         shown = [stage.view, stage.video, stage.animation, stage.strip, stage.status]
         shown += [stage.details, stage.download, stage.command, stage.data]
         tie(
@@ -107,15 +108,13 @@ class VideoTab:
         try:
             wish = self._wish(dict(zip(_ASKED, values, strict=True)))
         except SanaError as error:
-            yield end | {stage.status: status_html(View(state="failed", message=str(error)))}
+            yield end | {stage.status: status_html(View.failed(error), self.fields)}
             return
         yield {
             panel.draw: gr.update(interactive=False),
             panel.cancel: gr.update(interactive=True),
             panel.seed: wish.seed,
             panel.drawn_seed: wish.seed,
-            stage.details: gr.update(visible=False),
-            stage.strip: gr.update(visible=False),
         }
         room = room_of(visitor.username, visitor.session_hash, private=self.private)
         charge = None
@@ -124,16 +123,15 @@ class VideoTab:
         drawing = self.studio.draw(visitor.session_hash or "", room, wish)
         async with aclosing(charged(drawing, charge)) as views:
             async for view in views:
-                changes: Updates = {stage.status: status_html(view)}
+                changes: Updates = {stage.status: status_html(view, self.fields)}
                 if view.state in ("waiting", "drawing"):
                     changes[stage.view] = gr.update(value=preview_html(view), visible=True)
-                    changes |= {part: gr.update(visible=False) for part in (stage.video, stage.animation)}
                 elif view.state == "done":
                     changes |= end | self._finished(room, view, wish.model)
                 elif view.state == "stopped":  # what was seen last stays
                     changes |= end
-                else:
-                    changes |= end | {stage.view: EMPTY_VIDEO}
+                else:  # the clip before it is there again
+                    changes |= end | {stage.view: gr.update(visible=False)}
                 yield changes
 
     def cancel(self, visitor: gr.Request) -> None:
@@ -145,20 +143,21 @@ class VideoTab:
         spec = self.clips.spec(given["model"])
         image, size = given["image"], given["size"]
         if size == AS_IMAGE and image is None:
-            raise SettingsError("There is no image to take the shape of: choose a size, or an image.")
+            sentence = "There is no image to take the shape of: choose a size, or an image."
+            raise SettingsError(sentence, setting="size")
         sides: tuple[int | None, int | None] = (None, None)
         if size != AS_IMAGE:
             typed = parse_whole("width", given["width"]), parse_whole("height", given["height"])
             sides = sides_of(spec, size) or typed
         sampling = {} if is_distilled(spec) else {name: given[name] for name in SAMPLING}
         if sampling:
-            sampling["steps"] = parse_whole("number of steps", sampling["steps"])
+            sampling["steps"] = parse_whole("number of steps", sampling["steps"], "steps")
             sampling["negative_prompt"] = sampling["negative_prompt"] or ""
         return ClipWish(
             model=given["model"],
             prompt=given["prompt"] or "",
             image=image,
-            frames=parse_whole("number of frames", given["frames"]),
+            frames=parse_whole("number of frames", given["frames"], "frames"),
             width=sides[0],
             height=sides[1],
             rate=given["rate"],

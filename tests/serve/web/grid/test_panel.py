@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
@@ -12,6 +14,7 @@ gradio = pytest.importorskip("gradio")
 from sanakit.serve.web.grid.panel import make_grid_panel  # noqa: E402
 from sanakit.serve.web.history import SHARED  # noqa: E402
 from sanakit.serve.web.page import CREATE, Page  # noqa: E402
+from sanakit.serve.web.settings import command_line, drawn_by  # noqa: E402
 from tests.serve.web.drawing import VALUES, VISITOR, all_of  # noqa: E402
 
 
@@ -29,9 +32,15 @@ def test_a_grid_is_one_sheet_and_single_images_with_one_seed(page: Page) -> None
     assert (told["grid_across"], told["grid_down"]) == ("Steps: 1; 2", "Guidance: 1; 3")
     assert read_metadata(path)["prompt"] == "a lemon"
     assert updates[-1][area.download]["value"] == path
-    made = [page.history.metadata(SHARED, name) for name in page.history.names(SHARED)[::-1]]
+    *names, kept = page.history.names(SHARED)[::-1]
+    made = [page.history.metadata(SHARED, name) for name in names]
     assert [(one["steps"], one["guidance"]) for one in made] == [(1, 1.0), (2, 1.0), (1, 3.0), (2, 3.0)]
     assert {one["seed"] for one in made} == {7}
+    assert Path(path).name == kept  # so it outlives the visit, in the gallery
+    assert updates[-1][page.stage.recent].count("<li>") == 5
+    assert command_line(page.history.metadata(SHARED, kept)).startswith("# a grid of images")
+    _, notes = drawn_by(page.history.metadata(SHARED, kept), page.engine.specs, "pocket")
+    assert notes == ["It is a grid of images: these are the settings of its first one."]
 
 
 def test_a_wrong_value_is_told_and_draws_nothing(page: Page) -> None:

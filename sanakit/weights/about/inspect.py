@@ -164,7 +164,7 @@ def _folder_parts(source: ModelSource) -> Iterable[PartDescription]:
         return
     if source.is_pipeline:
         for name, describer in describers.items():
-            if (source.path / name).is_dir():
+            if source.folder(name).is_dir():
                 yield describer(source)
         return
     files = open_component(source.path, source.variant)

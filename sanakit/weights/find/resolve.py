@@ -90,7 +90,7 @@ class ModelSource:
         return self.entry.variant if self.entry else None
 
     def folder(self, name: str) -> Path:
-        """Return the place of one part, there or not; of the text encoder's that of a model it is shared with.
+        """Return the place of one part, there or not; of a shared text encoder that of its owner.
 
         Raises WeightsError where sanakit.json names another model than an embedded one for it.
         """

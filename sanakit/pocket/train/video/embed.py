@@ -1,6 +1,6 @@
 """From the model of a finished run to the embedded one: its own networks, with pocket's text encoder.
 
-    python -c "from sanakit.pocket.train.video.embed import embed_video; embed_video('runs/pocket-video/model')"
+    embed_video("runs/pocket-video/model")
 
 A run keeps the text encoder that it learned with. Where that is pocket's, or one whose features pocket's
 keeps, the package needs no second copy of it: sanakit.json names the model that it is shared with.

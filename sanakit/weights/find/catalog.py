@@ -270,6 +270,11 @@ def recognise(text: str) -> CatalogEntry | None:
     return max(fitting, key=lambda entry: len(entry.stem), default=None)
 
 
+def clip_models_here() -> list[str]:
+    """Return the names of the embedded models of clips that this installation has."""
+    return [name for name, folder in CLIP_MODELS.items() if folder.is_dir()]
+
+
 def list_models() -> list[str]:
     """Return the names of all models that this version draws images with, the embedded ones first.
 

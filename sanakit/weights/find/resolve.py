@@ -155,8 +155,9 @@ def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> 
     if text in CLIP_MODELS:
         if not (CLIP_MODELS[text] / INDEX).is_file():
             raise ModelNotFoundError(
-                f"{text!r} is not in this installation: install the package again, or train it by "
-                f"`sana train {text}` and name the folder of its model."
+                f"The model {text!r} is not in this installation: name another one, a folder or a Hub "
+                "repository such as Efficient-Large-Model/SANA-Video_2B_480p_diffusers, or train it (`sana "
+                f"train {text}`)."
             )
         return ModelSource(path=CLIP_MODELS[text])
     path = Path(text).expanduser()

@@ -10,6 +10,7 @@ Shapes: B clips, T frames, S side in pixels.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from sanakit.images.image import to_levels, to_tensor
 from sanakit.pipelines.video.text_to_video import TextToVideo
 from sanakit.pocket.data.clips.dataset import PocketClips
 from sanakit.pocket.data.clips.samples import FRAMES, PACE
-from sanakit.pocket.evaluate.recognition import Gallery, Shares
+from sanakit.pocket.evaluate.recognition import TOP, Gallery, Shares
 from sanakit.pocket.evaluate.reference import load_reference
 from sanakit.pocket.evaluate.report import OnProgress
 from sanakit.pocket.words.known_things import ask_for
@@ -96,7 +97,7 @@ def evaluate_video(
     """Measure the embedded model of clips, or one trained like it, at its own default settings.
 
     clips: the data set that it learned from; None: figures that need real clips are left out. seed: of the
-    first prompt; prompt i is drawn from seed + i. limit: of prompts, from the first on; None: all.
+    first prompt; prompt i is drawn from seed + i. limit: of prompts, spread over the things; None: 100.
     Raises DataError for a model whose folder names no animated things, MissingExtraError without
     EfficientNet, and what loading a model raises.
     """
@@ -111,7 +112,10 @@ def evaluate_video(
             "`sana train pocket-video` made."
         )
     things = list(labels)
-    asked = [things[number % len(things)] for number in range(limit or PROMPTS)]
+    count = limit or PROMPTS
+    asked = [things[number % len(things)] for number in range(count)]
+    if count < len(things):
+        asked = [things[number * len(things) // count] for number in range(count)]
 
     drawn: list[np.ndarray] = []
     started = perf_counter()
@@ -130,7 +134,7 @@ def evaluate_video(
     real = None
     if clips is not None:
         real = _beside(pipe, clips, things, labels, network, reference.gallery, moving, flicker, progress)
-    missed = (prompt for prompt, rank in zip(asked, ranks.tolist(), strict=True) if rank >= 5)
+    missed = (prompt for prompt, rank in zip(asked, ranks.tolist(), strict=True) if rank >= TOP)
     shared = pipe.settings.shared
     return VideoReport(
         model=shared.name,
@@ -194,7 +198,7 @@ def _beside(
     return RealFigures(
         ceiling=Shares.of(ranks),
         dynamic_degree=dynamic_degree(moving, [motion(frames) for frames in rebuilt]),
-        still_flicker=flicker / fmean(map(still_flicker, rebuilt)),
+        still_flicker=_over(flicker, fmean(map(still_flicker, rebuilt))),
         first_frame=fmean(drawn for drawn, _ in found),
         first_frame_ceiling=fmean(own for _, own in found),
         autoencoder=autoencoder.psnr,
@@ -208,6 +212,13 @@ def _rebuilt(pipe: TextToVideo, frames: np.ndarray) -> np.ndarray:
     codec = pipe.autoencoder
     clip = to_tensor(frames).transpose(0, 1)[None].to(pipe.device, codec.dtype)
     return to_levels(codec.decode(codec.encode(clip))[0].transpose(0, 1).float().cpu()).numpy()
+
+
+def _over(drawn: float, real: float) -> float:
+    """Return a flicker over that of real clips; where these have none at all, 1 or infinite."""
+    if not real:
+        return math.inf if drawn else 1.0
+    return drawn / real
 
 
 def _likeness(drawn: np.ndarray, wanted: np.ndarray) -> float:

@@ -15,11 +15,12 @@ from pathlib import Path
 from sanakit.errors import WeightsError
 from sanakit.pocket.words.known_things import fitted
 from sanakit.text.known_things import FILE, KnownThings
-from sanakit.weights import load_text_encoder, load_transformer
+from sanakit.weights import load_text_encoder
 from sanakit.weights.find.catalog import CLIP_MODELS, find
 from sanakit.weights.find.resolve import INDEX, OURS, TEXT_OF, TEXT_PARTS
 from sanakit.weights.read.disk import read_json
 from sanakit.weights.save import check_replaced, exported, write_json
+from sanakit.weights.video.settings import load_video_configs
 
 NAME = "pocket-video"
 CARD = "README.md"
@@ -43,7 +44,7 @@ def embed_video(
     if trained is None or shared is None:
         raise WeightsError(f"{model} or {text_of} has no {FILE}: embed what its own recipe trained.")
     encoder = load_text_encoder(text_of, dtype="float32")
-    width = load_transformer(model, kind="clip", dtype="float32").config.text_width
+    width = load_video_configs(model)[0].text_width
     if encoder.model.config.width != width:
         raise WeightsError(
             f"{model} reads features of width {width}, and {text_of}'s have {encoder.model.config.width}: "

@@ -206,6 +206,6 @@ def _run(
 def _named(model: StrPath | None, option: str) -> StrPath:
     if model is None:
         raise SettingsError(
-            f"No video model is embedded: name one with --{option}, a folder or a Hub repository."
+            f"This recipe needs a video model: name one with --{option}, a folder or a Hub repository."
         )
     return model

@@ -57,10 +57,11 @@ class FrameHistory:
         self.top = 0
         chunk.histories.append(self)
 
-    def before(self, rows: Tensor, last: bool, again: int = 0) -> Tensor:
+    def before(self, rows: Tensor, last: bool, again: int = 0, scratch: Scratch | None = None) -> Tensor:
         """Return the frames before and the next rows N R W C as B count+T R W C; keep the last frames.
 
-        again: how many rows at the bottom will come once more, at the top of the next ones.
+        again: how many rows at the bottom will come once more, at the top of the next ones. scratch: where
+        the result may lie, until the next window.
         """
         frames, top = self.chunk.frames(rows), self.top
         done = frames.shape[2] - again
@@ -68,7 +69,9 @@ class FrameHistory:
             earlier = frames.new_zeros(len(frames), self.count, *frames.shape[2:])
         else:
             earlier = self.kept[:, :, top : top + frames.shape[2]]
-        joined = torch.cat((earlier, frames), dim=1)
+        shape = (len(frames), self.count + frames.shape[1], *frames.shape[2:])
+        out = None if scratch is None else scratch.room(0, shape, frames)
+        joined = torch.cat((earlier, frames), dim=1, out=out)
         if not self.chunk.final:
             self._keep(joined[:, -self.count :, :done], last)
         self.top = 0 if last else top + done
@@ -140,7 +143,7 @@ class _ResNode:
     def __init__(self, block: CausalResBlock, chunk: Chunk) -> None:
         self.conv, self.norm, self.chunk = block.conv1, block.norm1, chunk
         self.history = FrameHistory(HISTORY, chunk)
-        self.second = _CausalNode(block.conv2, chunk, block.norm2)
+        self.second, self.second_norm = _CausalNode(block.conv2, chunk), block.norm2
         shortcut = block.conv_shortcut
         self.shortcut = PointNode(shortcut) if isinstance(shortcut, CausalConv) else None
         self.width = max(self.conv.in_channels, self.second.width)
@@ -149,8 +152,9 @@ class _ResNode:
 
     def __call__(self, rows: Tensor, last: bool, scratch: Scratch) -> Tensor | None:
         waiting = rows[:, :0] if self.waiting is None else self.waiting
-        y = self._first(waiting, rows, last)
+        y = self._first(waiting, rows, last, scratch)
         if y is not None:
+            y = norm_silu(y, self.second_norm.gain.to(y.dtype))  # here, where what it is made of is let go
             y = self.second(y, last, scratch)
         done = 0 if y is None else y.shape[1]
         old = min(waiting.shape[1], done)
@@ -161,15 +165,14 @@ class _ResNode:
                     part += x if self.shortcut is None else self.shortcut(x, last, scratch)
         return y
 
-    def _first(self, waiting: Tensor, rows: Tensor, last: bool) -> Tensor | None:
+    def _first(self, waiting: Tensor, rows: Tensor, last: bool, scratch: Scratch) -> Tensor | None:
         """Return the rows of the first convolution that are ready, if any."""
-        seen = torch.cat((waiting, rows), dim=1)
-        seen = norm_silu(seen, self.norm.gain.to(rows.dtype))
+        seen = norm_silu(scratch.join(0, waiting, rows), self.norm.gain.to(rows.dtype))
         height, below = seen.shape[1], 0 if last else 1
         again = 0 if last else min(2, height)
         above, ready = self.above, height - self.above - below
         self.above = 0 if last else above + ready - (height - again)
-        frames = self.history.before(seen, last, again)
+        frames = self.history.before(seen, last, again, scratch)
         if ready <= 0:
             return None
         del seen

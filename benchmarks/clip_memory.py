@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=20, help="of the transformer's twenty")
     parser.add_argument("--no-decode", action="store_true", help="with --draw: end with the latents")
     parser.add_argument("--memory", default="auto", help="with --draw: the budget")
+    parser.add_argument("--folder", help="with --draw: where the model is made, and found by later runs")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
@@ -80,7 +81,7 @@ def drawings(asked: argparse.Namespace, frames: list[int], size: list[int]) -> l
     """Return the table of whole drawings."""
     rows = []
     with tempfile.TemporaryDirectory() as place:
-        folder = measured(asked, "made", place, asked.layers)
+        folder = measured(asked, "made", asked.folder or place, asked.layers)
         for count in frames:
             one = measured(asked, "drawn", folder, count, *size, not asked.no_decode, asked.memory)
             plan = f"{one['residence']}, chunk {one['chunk']}"
@@ -149,7 +150,9 @@ def made(place: str, layers: int) -> str:
     from sanakit.weights import load_autoencoder, load_transformer, save_autoencoder, save_diffusers
     from sanakit.weights.save import save_transformer, write_json
 
-    folder = Path(place) / "model"
+    folder = Path(place) / f"sana-video-{layers}-layers"
+    if (folder / "model_index.json").exists():
+        return str(folder)
     torch.manual_seed(0)
     gemma = replace(GEMMA2_2B, depth=2, vocab_size=600, sliding_layers=())
     tokenizer = train_tokenizer(["a red apple on a table", "two green foxes in the snow"] * 20, 520)
@@ -158,7 +161,10 @@ def made(place: str, layers: int) -> str:
     parts = {"transformer": load_transformer("pocket"), "autoencoder": load_autoencoder("pocket")}
     parts["text_encoder"] = TextEncoder(filled(Gemma2(gemma)), tokenizer, "", 20)
     save_diffusers(folder, **parts, flow_shift=8.0, dtype=dtype, name="random")  # transformer, vae: replaced
-    save_transformer(folder / "transformer", filled(SanaVideo(config)), dtype=dtype)
+    with torch.device("meta"):
+        transformer = SanaVideo(config)
+    transformer = transformer.to(dtype).to_empty(device="cpu")  # float32 would take 8 GB
+    save_transformer(folder / "transformer", filled(transformer), dtype=dtype)
     save_autoencoder(folder / "vae", filled(WanVAE(WAN_VAE)), dtype=dtype)
     classes = {"text_encoder": ["transformers", "Gemma2Model"], "vae": ["diffusers", "AutoencoderKLWan"]}
     classes |= {"transformer": ["diffusers", "SanaVideoTransformer3DModel"]}
@@ -190,8 +196,9 @@ def drawn(
         binned=False,
     )
     plan, started = pipe.plan(request), time.perf_counter()
-    for _ in pipe.draw(request):
-        pass
+    for number, _ in enumerate(pipe.draw(request)):
+        told = f"Result {number} after {time.perf_counter() - started:.0f} s, peak {peak():.0f} MB."
+        print(told, file=sys.stderr, flush=True)
     found = {"peak": peak(), "planned": plan.peak / 1e6, "seconds": time.perf_counter() - started}
     return {**found, "residence": plan.residence, "chunk": plan.chunk}
 

@@ -34,6 +34,7 @@ from sanakit.comfy.widgets import (
 from sanakit.errors import SettingsError
 from sanakit.pipelines.image_to_image import STRENGTH
 from sanakit.pipelines.video.text_to_video import TextToVideo
+from sanakit.weights.find.catalog import clip_models_here
 from sanakit.weights.video.settings import MOST_FRAMES, MOST_MOTION
 
 CLIP_MODEL = ("SANAKIT_CLIP_MODEL", {"tooltip": "A model of the node Load SANA video model."})
@@ -64,7 +65,7 @@ class LoadClipModel:
     """Load a video model with all its parts, and keep it as long as ComfyUI keeps this node's result."""
 
     CATEGORY = CATEGORY
-    DESCRIPTION = "Loads a SANA-Video or LongSANA model: a folder, or one from the Hub. None is embedded."
+    DESCRIPTION = "Loads a SANA-Video or LongSANA model: an embedded one, a folder, or one from the Hub."
     RETURN_TYPES = ("SANAKIT_CLIP_MODEL",)
     RETURN_NAMES = ("model",)
     OUTPUT_TOOLTIPS = ("The model, for the video nodes of this pack.",)
@@ -73,11 +74,15 @@ class LoadClipModel:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Declare the inputs; asked again whenever the page is loaded, so new folders show up."""
-        names = [NONE, *(FOLDERS + name for name in host.model_folders(clips=True))]
+        names = [*clip_models_here(), NONE]
+        names += [FOLDERS + name for name in host.model_folders(clips=True)]
         where = "A diffusers folder, or a Hub organisation/name; overrides model. The Hub: gigabytes."
         return {
             "required": {
-                "model": (names, {"default": NONE, "tooltip": "Of ComfyUI's models/diffusers; or use path."})
+                "model": (
+                    names,
+                    {"default": names[0], "tooltip": "Or one of models/diffusers, or path."},
+                )
             },
             "optional": {
                 "path": ("STRING", {"default": "", "tooltip": where}),
@@ -88,7 +93,8 @@ class LoadClipModel:
 
     def load(self, model: str, path: str = "", dtype: str = AUTO, memory: str = AUTO) -> tuple[TextToVideo]:
         """Load it onto the device that ComfyUI uses. Raises as `TextToVideo.from_pretrained` does."""
-        source: Any = path.strip() or host.model_folders(clips=True).get(model.removeprefix(FOLDERS))
+        source: Any = path.strip() or (model if model in clip_models_here() else None)
+        source = source or host.model_folders(clips=True).get(model.removeprefix(FOLDERS))
         if source is None:
             gone = f"{model} left ComfyUI's models/diffusers" if model != NONE else "No video model is named"
             raise SettingsError(

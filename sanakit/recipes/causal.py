@@ -258,7 +258,7 @@ def _run(
 def _named(model: StrPath | None, option: str) -> StrPath:
     if model is None:
         raise SettingsError(
-            f"No such model is embedded: name one of clips or worlds with --{option}, a folder or a Hub "
+            f"This recipe needs a model of clips or worlds: name one with --{option}, a folder or a Hub "
             "repository."
         )
     return model

@@ -4,7 +4,8 @@
      "things": {"a dog": ["puppy", "hound"], ...}, "unlike": ["an idea", "what do you mean", ...]}
 
 things: a phrase as one asks for it -> other words for it; the best known come first. unlike: texts that ask
-for none of them.
+for none of them. animated, of models of clips: phrases of those that were learned from animations, while the
+others were learned from still images.
 Two tests, the cheap one first. Words: a run of words of the prompt is a name of a thing. Places: the prompt's
 last feature is nearer to that of a thing than to those of `unlike`, by the threshold. Only the last feature
 counts, as all prompts are alike at "a" and "of". Places need some thousand encoded prompts, so they are
@@ -74,13 +75,21 @@ class KnownThings:
     """
 
     def __init__(
-        self, things: Mapping[str, Sequence[str]], *, threshold: float, unlike: Sequence[str] = ()
+        self,
+        things: Mapping[str, Sequence[str]],
+        *,
+        threshold: float,
+        unlike: Sequence[str] = (),
+        animated: Sequence[str] = (),
     ) -> None:
         if not things:
             raise ValueError("There are no known things.")
+        if strange := [phrase for phrase in animated if phrase not in things]:
+            raise ValueError(f"animated names {strange[0]!r}, which is not among the things")
         self.things = {phrase: tuple(words) for phrase, words in things.items()}
         self.threshold = threshold
         self.unlike = tuple(unlike)
+        self.animated = tuple(animated)
         self.phrases = tuple(self.things)
         self._names: dict[str, str] = {}  # words of a name -> its thing's phrase
         for phrase, words in self.things.items():
@@ -121,20 +130,22 @@ class KnownThings:
         things, unlike, threshold = content.get("things"), content.get("unlike", []), content.get("threshold")
         if not isinstance(things, Mapping):
             raise ValueError("things is not an object")
-        lists = [list(things), unlike, *things.values()]
+        animated = content.get("animated", [])
+        lists = [list(things), unlike, animated, *things.values()]
         if not all(isinstance(texts, list) and all(isinstance(one, str) for one in texts) for texts in lists):
-            raise ValueError("things and unlike are texts and lists of texts")
+            raise ValueError("things, unlike and animated are texts and lists of texts")
         if isinstance(threshold, bool) or not isinstance(threshold, int | float):
             raise ValueError(f"threshold {threshold!r} is not a number")
         if not -1e6 <= threshold <= 1e6:  # nor is NaN
             raise ValueError("threshold is not a number from -1,000,000 to 1,000,000")
-        return cls(things, threshold=threshold, unlike=unlike)
+        return cls(things, threshold=threshold, unlike=unlike, animated=animated)
 
     def text(self) -> str:
         """Return the file's text, a line for each thing."""
         rows = (f"{_json(phrase)}: {_json(words)}" for phrase, words in self.things.items())
         lines = ",\n".join(rows)
         head = f'{{"format": {FORMAT}, "threshold": {_json(self.threshold)},\n"unlike": {_json(self.unlike)},'
+        head += f'\n"animated": {_json(self.animated)},' if self.animated else ""
         return f'{head}\n"things": {{\n{lines}\n}}}}\n'
 
     def check(self, prompt: str, encoder: TextModel) -> Unknown | None:

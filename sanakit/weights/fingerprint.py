@@ -114,7 +114,8 @@ def _digests(source: ModelSource, exact: bool) -> Iterator[tuple[str, str]]:
     elif not source.is_pipeline:
         yield _of_tensors(TensorFiles(component_files(source.path, source.variant)), exact)
     else:
-        parts = sorted(path for path in source.path.iterdir() if (path / "config.json").is_file())
+        folders = {*source.path.iterdir(), source.folder("text_encoder")}  # the latter may be shared
+        parts = sorted(path for path in folders if (path / "config.json").is_file())
         for part in parts:
             yield part.name, _of_part(part, source, exact)
         if not parts:

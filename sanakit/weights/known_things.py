@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sanakit.models.contracts import TextModel
 from sanakit.text.known_things import KnownThings
-from sanakit.weights.find.catalog import CATALOG
+from sanakit.weights.find.catalog import CATALOG, CLIP_MODELS
 from sanakit.weights.settings import ModelSettings
 
 
@@ -26,7 +26,7 @@ def unknown_prompts(settings: ModelSettings, prompts: Sequence[str], encoder: Te
     known = load_known_things(settings)
     if known is None:
         return []
-    hint = f" Try: sana models {settings.name}" if settings.name in CATALOG else ""
+    hint = f" Try: sana models {settings.name}" if settings.name in {*CATALOG, *CLIP_MODELS} else ""
     found = (known.check(prompt, encoder) for prompt in dict.fromkeys(prompts))
     return [f"{unknown.sentence(settings.name)}{hint}" for unknown in found if unknown]
 

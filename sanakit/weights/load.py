@@ -237,7 +237,7 @@ def load_text_encoder(
     fill(module, files, pairs, skipped=TEXT_SKIPPED, device=home or device, dtype=dtype, mapped=mapped)
     if wanted is not None:
         quantize(module, wanted, release)
-    tokenizer = load_tokenizer(source.path / "tokenizer" if source.is_pipeline else source.path)
+    tokenizer = load_tokenizer(source.folder("tokenizer"))
     instruction, max_tokens = instruction_of(source)
     large = sum(layer.numel() for layer in module.layers.state_dict().values()) >= KEEP_PREFIX_FROM
     prefix_cache = None

@@ -12,10 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from sanakit.clips.clip import VideoClip
+from sanakit.comfy.clips import LoadClipModel
 from sanakit.errors import MemoryLimitError, SettingsError, SizeError
 from sanakit.pipelines.video.text_to_video import TextToVideo
+from sanakit.weights.find.catalog import CLIP_MODELS
 from tests.comfy.calling import Stopped, call
-from tests.pipelines.video.tiny import save_tiny
+from tests.pipelines.video.tiny import save_embedded, save_tiny
 
 GIVEN = {"prompt": "a red apple", "seed": 3, "steps": 2, "guidance": 3.0}
 
@@ -120,3 +122,18 @@ def test_a_model_is_loaded_within_a_budget_or_refused_by_name(folder: Path, comf
     (comfy.diffusers / "mine").symlink_to(folder)
     [found] = call("SanakitLoadClipModel", model="diffusers/mine")
     assert found.settings.shared.name == "tiny-video"
+
+
+def test_an_embedded_model_is_offered_first_where_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CLIP_MODELS, "pocket-video", tmp_path / "absent")
+    names, _ = LoadClipModel.INPUT_TYPES()["required"]["model"]
+    assert names == ["none"]
+    monkeypatch.setitem(CLIP_MODELS, "pocket-video", save_embedded(tmp_path / "model"))
+    names, options = LoadClipModel.INPUT_TYPES()["required"]["model"]
+    assert (names, options["default"]) == (["pocket-video", "none"], "pocket-video")
+    [loaded] = call("SanakitLoadClipModel", model="pocket-video")
+    assert loaded.settings.shared.name == "pocket-video"
+    with pytest.raises(SettingsError, match="No video model is named"):
+        call("SanakitLoadClipModel", model="none")

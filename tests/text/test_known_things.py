@@ -194,3 +194,22 @@ def test_a_damaged_file_is_told_with_its_path(known, tmp_path: Path, change: dic
     (tmp_path / FILE).write_text("{", encoding="utf-8")
     with pytest.raises(WeightsError, match=FILE):
         KnownThings.load(tmp_path)
+
+
+def test_a_model_of_clips_names_the_things_that_it_learned_from_animations(tmp_path: Path) -> None:
+    known = KnownThings(THINGS, threshold=0.5, animated=("a wolf", "grapes"))
+    (tmp_path / FILE).write_text(known.text(), encoding="utf-8")
+    again = KnownThings.load(tmp_path)
+    assert again is not None
+    assert again.animated == ("a wolf", "grapes")
+    assert again.text() == known.text()
+    assert KnownThings(THINGS, threshold=0.5).animated == ()
+    assert "animated" not in KnownThings(THINGS, threshold=0.5).text()
+
+
+@pytest.mark.parametrize("animated", [["a cow"], "a dog", [7]])
+def test_animated_things_are_among_the_things(tmp_path: Path, animated: object) -> None:
+    content = json.loads(KnownThings(THINGS, threshold=0.5).text()) | {"animated": animated}
+    (tmp_path / FILE).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(WeightsError, match="animated"):
+        KnownThings.load(tmp_path)

@@ -16,6 +16,7 @@ from torch import nn
 
 from sanakit.errors import ModelNotFoundError, WeightsError
 from sanakit.weights import fingerprint_weights, save_official
+from sanakit.weights.find.catalog import CATALOG
 from sanakit.weights.fingerprint import first_digits, other_weights, weights_sha256
 from sanakit.weights.read.digest import SAMPLE
 
@@ -239,3 +240,17 @@ def test_other_weights_are_told_and_unknown_ones_are_not() -> None:
     (told,) = other_weights("aaaaaaaaaaaa", "tiny", "bbbbbbbbbbbb")
     assert "(fingerprint aaaaaaaaaaaa) than those of tiny here (bbbbbbbbbbbb)" in told
     assert [other_weights(*pair) for pair in (("a", "t", "a"), ("", "t", "a"), ("a", "t", ""))] == [()] * 3
+
+
+@both
+def test_a_shared_text_encoder_counts_as_one_of_its_own(tiny, exact: bool) -> None:
+    pocket = CATALOG["pocket"].folder
+    assert pocket is not None
+    for name in ("text_encoder", "tokenizer"):
+        shutil.rmtree(tiny.folder / name)
+    shutil.copytree(pocket / "text_encoder", tiny.folder / "text_encoder")
+    own = fingerprint_weights(tiny.folder, exact=exact)
+    shutil.rmtree(tiny.folder / "text_encoder")
+    path = tiny.folder / "sanakit.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"text_encoder_of": "pocket"}))
+    assert fingerprint_weights(tiny.folder, exact=exact) == own

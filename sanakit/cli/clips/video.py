@@ -68,9 +68,8 @@ def video(
         typer.Argument(metavar="PROMPT", help='What to draw; - reads it. "<split>" parts causal chunks.'),
     ],
     model: Annotated[
-        str | None,
-        typer.Option(show_default=False, help="A video model's folder, or Hub org/repo. Needed."),
-    ] = None,
+        str, typer.Option(help="pocket-video is embedded; or a video model's folder, or Hub org/repo.")
+    ] = "pocket-video",
     image: Annotated[
         Path | None, typer.Option(metavar="FILE", show_default=False, help="Image that the clip begins with.")
     ] = None,
@@ -157,11 +156,6 @@ def video(
     draw each clip together.
     """
     # 1. The request
-    if model is None:
-        raise SettingsError(
-            "No video model is embedded: name one with --model, a folder or a Hub repository such as "
-            "Efficient-Large-Model/SANA-Video_2B_480p_diffusers."
-        )
     if size is not None and (width is not None or height is not None):
         raise SettingsError("--size and --width or --height cannot be combined: give one or the other.")
     loading: dict[str, Any] = {"device": device, "dtype": dtype, "memory": memory}

@@ -19,6 +19,7 @@ from sanakit.alone import alone_in
 from sanakit.cli.evaluation.clips import RECOGNITION, evaluate_clips, measures_clips
 from sanakit.cli.evaluation.options import check_draws_images, check_known, check_networks, check_used
 from sanakit.cli.evaluation.output import output_folder, places_of_weights, save_report
+from sanakit.cli.evaluation.video import evaluate_video_model, measures_video
 from sanakit.cli.evaluation.worlds import evaluate_worlds, measures_worlds
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 from sanakit.errors import SettingsError
@@ -73,7 +74,8 @@ def evaluate(
         Path | None,
         typer.Option(
             help="For fid: a folder of real images, or statistics (.npz). For clips: a folder of real clips; "
-            "for first-frame also of images. For worlds: a folder of true clips with cameras."
+            "for first-frame also of images. For a model like pocket-video: the data set of clips. For "
+            "worlds: a folder of true clips with cameras."
         ),
     ] = None,
     judge: Annotated[
@@ -123,6 +125,14 @@ def evaluate(
         return
     if judge is not None:
         raise SettingsError("--judge is for the measure pose-judge of worlds: name it, or leave --judge out.")
+    if model is not None and measures_video(model):
+        if unused := [option for option, value in elsewhere.items() if value is not None]:
+            raise SettingsError(f"{' and '.join(unused)} cannot be used with a model of clips: leave it out.")
+        if weights:
+            raise SettingsError("--weights cannot be used with a model of clips: leave it out.")
+        shared = {"seed": seed, "limit": limit, "device": device, "output": output}
+        evaluate_video_model(model, measure or [], reference, **shared, as_json=as_json)
+        return
     if measures_clips(model, measure or []):
         elsewhere |= {"--limit": limit, "--seed": seed or None}
         if unused := [option for option, value in elsewhere.items() if value is not None]:

@@ -34,6 +34,7 @@ def list_models(
     knows.
     """
     from sanakit.weights import CATALOG
+    from sanakit.weights.find.catalog import clip_models_here
 
     if name is not None:
         from sanakit.weights.about.offer import offer
@@ -52,6 +53,8 @@ def list_models(
     print(f"{'name':<26}{'pixels':<11}{'parameters':>10}  {'16-bit':<10}{'download':>9}  Hub repository")
     for entry in entries:
         print(_row(entry))
+    if clips := clip_models_here():
+        print(f"\nModels of clips, embedded: {', '.join(clips)}")
     _print_groups("Licences of the weights", {entry.name: entry.licence for entry in entries})
     reasons = {entry.name: entry.unsupported for entry in entries if entry.unsupported}
     _print_groups("Not drawn by this version", reasons)
@@ -120,17 +123,19 @@ def _print_offer(offered: Offer) -> None:
     styles = ", ".join(f'"..., {words}"' for words in offered.styles.values())
     nets = ", ".join(offered.control_models)
     known = f"{offered.known_things:,} things by {offered.known_words:,} further words"
+    animated = f" ({offered.animated_things:,} learned from animations)" if offered.animated_things else ""
+    clip = f"{offered.frames} frames at {offered.fps} a second, " if offered.frames else ""
     facts = {
         "licence": offered.licence,
         "languages": offered.languages,
         "download": size_in_bytes(offered.download_bytes) if offered.download_bytes else "",
         "not drawn": offered.unsupported,
-        "defaults": f"{offered.width}x{offered.height}, {offered.steps} steps, guidance "
+        "defaults": f"{clip}{offered.width}x{offered.height}, {offered.steps} steps, guidance "
         f"{offered.guidance:g}, solver {offered.solver}",
         "sizes": f"{sizes}; any other is drawn at the nearest of them and resized" if sizes else "",
         "styles": styles,
         "steered by": f"{nets}, with an image for --control" if nets else "",
-        "knows": f"{known}: {', '.join(offered.some_things)}, ..." if offered.some_things else "",
+        "knows": f"{known}{animated}: {', '.join(offered.some_things)}, ..." if offered.some_things else "",
     }
     for name, text in facts.items():
         if text:

@@ -61,11 +61,15 @@ class Scratch:
     def join(self, slot: int, kept: Tensor, rows: Tensor) -> Tensor:
         """Lay rows (B R W C) below kept ones, over what was joined in this slot before."""
         shape = (rows.shape[0], kept.shape[1] + rows.shape[1], *rows.shape[2:])
+        return torch.cat((kept, rows), dim=1, out=self.room(slot, shape, rows))
+
+    def room(self, slot: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Return memory for values like these, over what was in this slot before."""
         size = math.prod(shape)
         if slot not in self.slots or self.slots[slot].numel() < size:
             self.slots.pop(slot, None)  # frees it before there is more
-            self.slots[slot] = rows.new_empty(size)
-        return torch.cat((kept, rows), dim=1, out=self.slots[slot][:size].view(shape))
+            self.slots[slot] = like.new_empty(size)
+        return self.slots[slot][:size].view(shape)
 
 
 class LineBuffer:

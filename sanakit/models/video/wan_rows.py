@@ -57,18 +57,24 @@ class FrameHistory:
         self.top = 0
         chunk.histories.append(self)
 
-    def before(self, rows: Tensor, last: bool) -> Tensor:
-        """Return the frames before and the next rows N R W C as B count+T R W C; keep the last frames."""
+    def before(self, rows: Tensor, last: bool, again: int = 0, scratch: Scratch | None = None) -> Tensor:
+        """Return the frames before and the next rows N R W C as B count+T R W C; keep the last frames.
+
+        again: how many rows at the bottom will come once more, at the top of the next ones. scratch: where
+        the result may lie, until the next window.
+        """
         frames, top = self.chunk.frames(rows), self.top
-        bottom = top + frames.shape[2]
+        done = frames.shape[2] - again
         if self.kept is None:
             earlier = frames.new_zeros(len(frames), self.count, *frames.shape[2:])
         else:
-            earlier = self.kept[:, :, top:bottom]
-        joined = torch.cat((earlier, frames), dim=1)
+            earlier = self.kept[:, :, top : top + frames.shape[2]]
+        shape = (len(frames), self.count + frames.shape[1], *frames.shape[2:])
+        out = None if scratch is None else scratch.room(0, shape, frames)
+        joined = torch.cat((earlier, frames), dim=1, out=out)
         if not self.chunk.final:
-            self._keep(joined[:, -self.count :], last)
-        self.top = 0 if last else bottom
+            self._keep(joined[:, -self.count :, :done], last)
+        self.top = 0 if last else top + done
         return joined
 
     def _keep(self, frames: Tensor, last: bool) -> None:
@@ -115,40 +121,63 @@ class _CausalNode:
     def __call__(self, rows: Tensor, last: bool, scratch: Scratch) -> Tensor | None:
         if self.norm is not None:
             rows = norm_silu(rows, self.norm.gain.to(rows.dtype))
-        window = self.lines.push(self.history.before(rows, last).flatten(0, 1), last, scratch)
+        rows = self.history.before(rows, last).flatten(0, 1)
+        window = self.lines.push(rows, last, scratch)
         if last:
             self.lines = LineBuffer(1)
         if window is None:
             return None
+        del rows  # a convolution has its window beside its result, and nothing else
         frames, (_, above, below) = self.chunk.frames(window.rows), window
-        y = conv3x3x3(frames, self.conv.weight, _bias(self.conv, rows), above=above, below=below)
+        y = conv3x3x3(frames, self.conv.weight, _bias(self.conv, frames), above=above, below=below)
         return y.flatten(0, 1).contiguous()
 
 
 class _ResNode:
-    """Both convolutions of a residual block, two rows late, and the rows of x that wait for them."""
+    """Both convolutions of a residual block, two rows late.
+
+    The two rows of x that wait for them are those that the first convolution sees again, too: they are kept
+    once, as they came, and normalised again.
+    """
 
     def __init__(self, block: CausalResBlock, chunk: Chunk) -> None:
-        self.first = _CausalNode(block.conv1, chunk, block.norm1)
-        self.second = _CausalNode(block.conv2, chunk, block.norm2)
+        self.conv, self.norm, self.chunk = block.conv1, block.norm1, chunk
+        self.history = FrameHistory(HISTORY, chunk)
+        self.second, self.second_norm = _CausalNode(block.conv2, chunk), block.norm2
         shortcut = block.conv_shortcut
         self.shortcut = PointNode(shortcut) if isinstance(shortcut, CausalConv) else None
-        self.width = max(self.first.width, self.second.width)
+        self.width = max(self.conv.in_channels, self.second.width)
         self.waiting: Tensor | None = None
+        self.above = 0  # of the waiting rows, how many the first convolution has given already
 
     def __call__(self, rows: Tensor, last: bool, scratch: Scratch) -> Tensor | None:
-        y = self.first(rows, last, scratch)
+        waiting = rows[:, :0] if self.waiting is None else self.waiting
+        y = self._first(waiting, rows, last, scratch)
         if y is not None:
+            y = norm_silu(y, self.second_norm.gain.to(y.dtype))  # here, where what it is made of is let go
             y = self.second(y, last, scratch)
-        x = rows if self.shortcut is None else self.shortcut(rows, last, scratch)
-        earlier = x[:, :0] if self.waiting is None else self.waiting
         done = 0 if y is None else y.shape[1]
-        old = min(earlier.shape[1], done)
-        self.waiting = None if last else torch.cat((earlier[:, old:], x[:, done - old :]), dim=1)
+        old = min(waiting.shape[1], done)
+        self.waiting = None if last else torch.cat((waiting[:, old:], rows[:, done - old :]), dim=1)
         if y is not None:
-            y[:, :old] += earlier[:, :old]
-            y[:, old:] += x[:, : done - old]
+            for part, x in ((y[:, :old], waiting[:, :old]), (y[:, old:], rows[:, : done - old])):
+                if x.shape[1]:
+                    part += x if self.shortcut is None else self.shortcut(x, last, scratch)
         return y
+
+    def _first(self, waiting: Tensor, rows: Tensor, last: bool, scratch: Scratch) -> Tensor | None:
+        """Return the rows of the first convolution that are ready, if any."""
+        seen = norm_silu(scratch.join(0, waiting, rows), self.norm.gain.to(rows.dtype))
+        height, below = seen.shape[1], 0 if last else 1
+        again = 0 if last else min(2, height)
+        above, ready = self.above, height - self.above - below
+        self.above = 0 if last else above + ready - (height - again)
+        frames = self.history.before(seen, last, again, scratch)
+        if ready <= 0:
+            return None
+        del seen
+        y = conv3x3x3(frames, self.conv.weight, _bias(self.conv, rows), above=above, below=below)
+        return y.flatten(0, 1).contiguous()
 
 
 class _DownNode:

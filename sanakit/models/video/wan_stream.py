@@ -267,8 +267,8 @@ def _encoder_kept(config: WanVAEConfig) -> Iterator[Kept]:
 
 
 def _block_kept(width: int, out_width: int, side: int, rate: int) -> Iterator[Kept]:
-    yield Kept(width, side, rate, 2, HISTORY)
-    yield Kept(out_width, side, rate, 4, HISTORY)  # two of them of x, which wait for the result
+    yield Kept(width, side, rate, 2, HISTORY)  # of x, which waits for the result
+    yield Kept(out_width, side, rate, 2, HISTORY)
 
 
 def _encoded(model: VideoAutoencoder, stream: Stream, clip: Tensor, final: bool) -> Tensor:

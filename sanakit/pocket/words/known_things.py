@@ -28,11 +28,15 @@ MISLEADING = frozenset({"die", "comment", "paints"})
 
 
 def known_things(
-    concepts: Iterable[str], encoder: TextModel, foreign: Mapping[str, Sequence[str]] | None = None
+    concepts: Iterable[str],
+    encoder: TextModel,
+    foreign: Mapping[str, Sequence[str]] | None = None,
+    animated: Iterable[str] = (),
 ) -> KnownThings:
     """Collect the things of a data set. encoder: of the model that draws them.
 
     concepts: CLDR labels, such as those of all rows. foreign: concept -> its names in other languages.
+    animated: those of the concepts that a model of clips learned from animations.
     """
     there = dict.fromkeys(concepts)
     best_known = [concept for concept in (*COMMON_CONCEPTS, *FURTHER_CONCEPTS) if concept in there]
@@ -41,10 +45,19 @@ def known_things(
     english = KnownThings(things, threshold=0.0, unlike=UNLIKE[::2])
     added = _understood(english, labels, encoder, foreign or {})
     things = {phrase: [*words, *added.get(phrase, ())] for phrase, words in things.items()}
-    known = KnownThings(things, threshold=0.0, unlike=english.unlike)
+    moving = set(animated)
+    return fitted(things, encoder, [phrase for phrase, concept in labels.items() if concept in moving])
+
+
+def fitted(
+    things: Mapping[str, Sequence[str]], encoder: TextModel, animated: Sequence[str] = ()
+) -> KnownThings:
+    """Return known things with the threshold that fits an encoder: most texts that name nothing are told."""
+    known = KnownThings(things, threshold=0.0, unlike=UNLIKE[::2])
     unnamed = [text for text in UNLIKE[1::2] if known.named(text) is None]
     scores = [score for score, _ in known.look_up(unnamed, encoder)]
-    return KnownThings(things, threshold=round(float(np.quantile(scores, TOLD)), 3), unlike=known.unlike)
+    threshold = round(float(np.quantile(scores, TOLD)), 3)
+    return KnownThings(things, threshold=threshold, unlike=known.unlike, animated=animated)
 
 
 def ask_for(concept: str) -> str:

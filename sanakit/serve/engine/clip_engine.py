@@ -239,6 +239,11 @@ class ClipEngine(Worker):
         ticket.tell(Failed(ticket, error))
 
 
+def counted_images(request: ClipRequest) -> int:
+    """Return how many images a clip counts as: each latent along time is drawn as one image is."""
+    return request.sampling.cells.frames
+
+
 def model_of(request: ClipRequest) -> str:
     """Return the name of the model that a request is for."""
     return str(request.metadata[0]["model"])

@@ -72,7 +72,7 @@ class JobStore:
 
         body: arguments of the engine's `check` as JSON, its seed fixed; images of `INPUTS` by name in the
         store; of a video also FORMAT, one of MEDIA_TYPES, and TOLD, notes on the request. num_images: how
-        many it makes, 1 for a clip. job_id: of `new_job_id`, where inputs were stored under it before.
+        many it makes, or a clip counts as. job_id: of `new_job_id`, where inputs were stored under it before.
         """
         if job_id is not None and not ID.fullmatch(job_id):
             raise SettingsError(f"{job_id!r} is not a job id: use new_job_id().")

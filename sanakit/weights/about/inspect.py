@@ -17,7 +17,7 @@ from sanakit.models.sana import Sana
 from sanakit.models.video.sana_video import VideoConfig
 from sanakit.weights.control import PART, hint_of, open_controlnet
 from sanakit.weights.find import catalog, hub
-from sanakit.weights.find.catalog import CATALOG, CONTROLNETS, CatalogEntry
+from sanakit.weights.find.catalog import CATALOG, CLIP_MODELS, CONTROLNETS, CatalogEntry
 from sanakit.weights.find.resolve import (
     ModelSource,
     check_finished,
@@ -99,7 +99,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
     entry = CATALOG.get(text)
     if entry is not None and entry.repo is not None:
         return _release(entry)
-    known = entry is not None or text in CONTROLNETS
+    known = entry is not None or text in CONTROLNETS or text in CLIP_MODELS
     if not known:
         check_finished(Path(text).expanduser())
     if not known and not os.path.exists(Path(text).expanduser()):
@@ -119,7 +119,8 @@ def describe(path: str | os.PathLike[str]) -> Description:
         path=str(source.path),
         kind="model" if len(parts) > 1 else kinds[0],
         release=source.entry.name if source.entry else "",
-        licence=(settings.licence if settings else "") or (source.entry.licence if source.entry else ""),
+        licence=(settings.licence if settings else str(source.ours().get("licence", "")))
+        or (source.entry.licence if source.entry else ""),
         parts=parts,
         settings=settings,
         resolution=transformer_config(source).sample_size * PIXELS_PER_LATENT if drawn else 0,
@@ -164,7 +165,7 @@ def _folder_parts(source: ModelSource) -> Iterable[PartDescription]:
         return
     if source.is_pipeline:
         for name, describer in describers.items():
-            if (source.path / name).is_dir():
+            if source.folder(name).is_dir():
                 yield describer(source)
         return
     files = open_component(source.path, source.variant)

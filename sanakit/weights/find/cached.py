@@ -1,4 +1,4 @@
-"""The models on this disk: those inside this package, its ControlNets too, and downloads from the Hub.
+"""The models on this disk: those inside this package, of clips and ControlNets too, and downloads.
 
 Nothing is fetched. A download is a model of ours if its name is that of a release, or its index names a
 pipeline of the family; other repositories of the Hub's cache are counted, and left alone.
@@ -13,7 +13,13 @@ from pathlib import Path
 
 from sanakit.errors import ModelNotFoundError, WeightsError
 from sanakit.weights.find import hub
-from sanakit.weights.find.catalog import CATALOG, CONTROLNETS, recognise
+from sanakit.weights.find.catalog import (
+    CATALOG,
+    CLIP_MODELS,
+    CONTROLNETS,
+    clip_models_here,
+    recognise,
+)
 from sanakit.weights.find.hub import Download
 from sanakit.weights.find.resolve import CLIPS, INDEX, LEFT_OUT, OURS, PLAIN
 from sanakit.weights.read.disk import read_json
@@ -50,7 +56,7 @@ def models_here() -> Shelf:
     ]
     embedded += [
         _embedded(name, folder, str(read_json(folder / OURS).get("licence", "")))
-        for name, folder in CONTROLNETS.items()
+        for name, folder in ({name: CLIP_MODELS[name] for name in clip_models_here()} | CONTROLNETS).items()
     ]
     cached = sorted(hub.downloads(), key=lambda repo: repo.last_used, reverse=True)
     ours = [repo for repo in cached if _is_ours(repo)]

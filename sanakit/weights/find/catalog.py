@@ -3,7 +3,8 @@ downloaded.
 
 Source: the project's model zoo and the cards of the Hub repositories, read in 2026. The download sizes are
 arithmetic, not measurements: parameters times two bytes, four for the autoencoder, whose published files hold
-float32. `pocket` is the model that ships inside this package.
+float32. `pocket` is the model that ships inside this package; ControlNets and models of clips that do have
+tables of their own.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ LICENCE_SANA_1_5 = (
     "NVIDIA License (NSCL v2-custom family), not commercial; Gemma Terms of Use for the text encoder"
 )
 LICENCE_POCKET = "Apache-2.0"
+_ASSETS = Path(__file__).parents[2] / "assets"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +71,7 @@ class CatalogEntry:
     @property
     def folder(self) -> Path | None:
         """The folder of an embedded model; None for models of the Hub."""
-        return Path(__file__).parents[2] / "assets" / self.name if self.repo is None else None
+        return _ASSETS / self.name if self.repo is None else None
 
 
 _HUB = "Efficient-Large-Model/"
@@ -232,7 +234,9 @@ _ENTRIES = (
 )
 CATALOG: dict[str, CatalogEntry] = {entry.name: entry for entry in _ENTRIES}
 # Embedded ControlNets by name; a model's sanakit.json offers those that steer it (`control_models`).
-CONTROLNETS = {"pocket-lines": Path(__file__).parents[2] / "assets" / "pocket_lines"}
+CONTROLNETS = {"pocket-lines": _ASSETS / "pocket_lines"}
+# Embedded models of clips by name; what each of them is and knows stands in its folder.
+CLIP_MODELS = {"pocket-video": _ASSETS / "pocket_video"}
 
 
 def find(name: str) -> CatalogEntry:
@@ -245,7 +249,8 @@ def find(name: str) -> CatalogEntry:
     """
     if name in CATALOG:
         return CATALOG[name]
-    near = difflib.get_close_matches(name.lower(), CATALOG, n=3, cutoff=0.4) or list(CATALOG)[:3]
+    known = [*CATALOG, *CLIP_MODELS]
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4) or known[:3]
     raise ModelNotFoundError(
         f"There is no model named {name[:99]!r}. Nearest names: {', '.join(near)}. A model can also be a "
         "diffusers folder, a .safetensors or .pth file, or a Hub repository written as organisation/name; "
@@ -265,8 +270,13 @@ def recognise(text: str) -> CatalogEntry | None:
     return max(fitting, key=lambda entry: len(entry.stem), default=None)
 
 
+def clip_models_here() -> list[str]:
+    """Return the names of the embedded models of clips that this installation has."""
+    return [name for name, folder in CLIP_MODELS.items() if folder.is_dir()]
+
+
 def list_models() -> list[str]:
-    """Return the names of all models that this version draws with, the embedded ones first.
+    """Return the names of all models that this version draws images with, the embedded ones first.
 
     Each is what `from_pretrained` takes; `CATALOG` tells more of them.
     >>> list_models()[0]

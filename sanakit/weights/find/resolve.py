@@ -11,7 +11,7 @@ from typing import Any
 
 from sanakit.errors import ModelNotFoundError, WeightsError
 from sanakit.weights.find import catalog, hub
-from sanakit.weights.find.catalog import CATALOG, CONTROLNETS, CatalogEntry
+from sanakit.weights.find.catalog import CATALOG, CLIP_MODELS, CONTROLNETS, CatalogEntry
 from sanakit.weights.read.disk import read_json
 from sanakit.weights.read.files import TensorFiles, open_file
 from sanakit.whole import leftovers, told_unfinished
@@ -19,6 +19,8 @@ from sanakit.whole import leftovers, told_unfinished
 INDEX = "model_index.json"
 OURS = "sanakit.json"  # defaults, precision rule, instruction: ours, ignored by diffusers
 FORMAT = 1  # of sanakit.json
+TEXT_OF = "text_encoder_of"  # key of sanakit.json: the embedded model whose text encoder a folder shares
+TEXT_PARTS = ("text_encoder", "tokenizer")
 PLAIN = (
     *("SanaPipeline", "SanaSprintPipeline", "SanaSprintImg2ImgPipeline", "SanaControlNetPipeline"),
     "SanaGraphs",
@@ -87,12 +89,30 @@ class ModelSource:
         """The preferred variant among several weight files."""
         return self.entry.variant if self.entry else None
 
+    def folder(self, name: str) -> Path:
+        """Return the place of one part, there or not; of a shared text encoder that of its owner.
+
+        Raises WeightsError where sanakit.json names another model than an embedded one for it.
+        """
+        own = self.path / name if self.is_pipeline else self.path
+        if name not in TEXT_PARTS or not self.is_pipeline or own.is_dir():
+            return own
+        if (owner := self.ours().get(TEXT_OF)) is None:
+            return own
+        entry = CATALOG.get(owner) if isinstance(owner, str) else None
+        if entry is None or entry.folder is None:
+            raise WeightsError(
+                f"{self.path / OURS} says {TEXT_OF} = {owner!r}; it must be the name of an embedded model, "
+                "such as pocket."
+            )
+        return entry.folder / name
+
     def part(self, name: str, class_name: str) -> Path:
         """Return the folder of one part (`transformer`, `vae`, ...), which holds a `class_name`.
 
         Raises WeightsError when it is missing or holds something else.
         """
-        folder = self.path / name if self.is_pipeline else self.path
+        folder = self.folder(name)
         config = read_json(folder / "config.json")
         names = config.get("architectures")
         came = config.get("_class_name") or (names[0] if isinstance(names, list) and names else names or "?")
@@ -122,9 +142,9 @@ class ModelSource:
 def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> ModelSource:
     """Find a model, and download the named parts if it is on the Hub.
 
-    model: a name of the catalog or of an embedded ControlNet, a diffusers folder, a .safetensors or .pth
-    file, or a Hub "organisation/name". A name takes precedence over a folder of that name: write ./name for
-    the folder.
+    model: a name of the catalog, of an embedded ControlNet or model of clips, a diffusers folder, a
+    .safetensors or .pth file, or a Hub "organisation/name". A name takes precedence over a folder of that
+    name: write ./name for the folder.
     Raises ModelNotFoundError if the name matches nothing, WeightsError for an unsupported model.
     """
     text = os.fspath(model)
@@ -136,6 +156,14 @@ def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> 
         return _from_catalog(CATALOG[text], parts)
     if text in CONTROLNETS:
         return ModelSource(path=CONTROLNETS[text])
+    if text in CLIP_MODELS:
+        if not (CLIP_MODELS[text] / INDEX).is_file():
+            raise ModelNotFoundError(
+                f"The model {text!r} is not in this installation: name another one, a folder or a Hub "
+                "repository such as Efficient-Large-Model/SANA-Video_2B_480p_diffusers, or train it (`sana "
+                f"train {text}`)."
+            )
+        return ModelSource(path=CLIP_MODELS[text])
     path = Path(text).expanduser()
     check_finished(path)
     if os.path.exists(path):

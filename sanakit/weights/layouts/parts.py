@@ -181,7 +181,7 @@ def stored_plan(source: ModelSource, part: str) -> Plan | None:
     """
     if source.is_file:
         return None
-    path = (source.path / part if source.is_pipeline else source.path) / "config.json"
+    path = source.folder(part) / "config.json"
     said = read_json(path).get(QUANTIZATION) if path.exists() else None
     if said is None:
         return None

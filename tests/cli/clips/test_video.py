@@ -12,7 +12,8 @@ from PIL import Image
 
 from sanakit.clips.reading import open_clip
 from sanakit.pipelines.video.text_to_video import TextToVideo
-from tests.pipelines.video.tiny import save_tiny
+from sanakit.weights.find.catalog import CLIP_MODELS
+from tests.pipelines.video.tiny import save_embedded, save_tiny
 
 
 @pytest.fixture(scope="module")
@@ -112,10 +113,14 @@ def test_without_pyav_an_mp4_is_refused_before_weights_are_read(video, monkeypat
     assert ".webp, .gif and folders of frames work" in outcome.err
 
 
-def test_no_model_is_embedded_and_that_is_said_with_the_remedy(sana) -> None:
+def test_the_embedded_model_need_not_be_named_and_its_absence_is_told(sana, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(CLIP_MODELS, "pocket-video", tmp_path / "absent")
     outcome = sana("video", "a red apple")
     assert outcome.code == 2
-    assert outcome.err.startswith("Error: No video model is embedded: name one with --model, a folder or")
+    assert outcome.err.startswith("Error: The model 'pocket-video' is not in this installation: name another")
+    monkeypatch.setitem(CLIP_MODELS, "pocket-video", save_embedded(tmp_path / "model"))
+    outcome = sana("video", "a red apple", "--seed", 7, "-o", "apple.gif")
+    assert (outcome.code, outcome.out) == (0, "apple.gif  seed 7\n"), outcome.err
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ from torch import Tensor
 
 from sanakit.models.video.sana_video import SanaVideo, SanaVideoConfig
 from sanakit.models.video.wan_vae import WanVAE, WanVAEConfig
+from sanakit.text.known_things import FILE as KNOWN_THINGS
+from sanakit.text.known_things import KnownThings
 from sanakit.weights import save_autoencoder, save_transformer
 from sanakit.weights.save import DPM_SCHEDULER, write_json
 from tests.pipelines.conftest import INSTRUCTION, MAX_TOKENS, SANA, randomised, save
@@ -69,6 +74,21 @@ def save_tiny(
     ours |= {"defaults": DEFAULTS if defaults is None else defaults}
     ours |= {"instruction": INSTRUCTION} if instruction else {}
     (folder / "sanakit.json").write_text(json.dumps(ours))
+    return folder
+
+
+def save_embedded(folder: Path, animated: Sequence[str] = ("a cat face",)) -> Path:
+    """Write a model as one that is embedded: pocket's text encoder, known things, no tokenizer of its own."""
+    save_tiny(folder, replace(TRANSFORMER, text_width=256), {**DEFAULTS, "steps": 2})
+    for part in ("text_encoder", "tokenizer"):
+        shutil.rmtree(folder / part)
+    ours = json.loads((folder / "sanakit.json").read_text())
+    ours |= {"name": "pocket-video", "licence": "MIT", "text_encoder_of": "pocket"}
+    ours |= {"example_prompts": ["a cat face turning"]}
+    (folder / "sanakit.json").write_text(json.dumps(ours))
+    things = {**dict.fromkeys(animated, ("kitty",)), "a red apple": ()}
+    known = KnownThings(things, threshold=0.4, animated=animated)
+    (folder / KNOWN_THINGS).write_text(known.text(), encoding="utf-8")
     return folder
 
 

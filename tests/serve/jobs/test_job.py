@@ -28,6 +28,11 @@ def test_ids_are_unguessable_and_never_twice_the_same() -> None:
     assert new_job_id() != new_job_id()
 
 
+def test_a_clip_may_count_as_more_images_than_a_request_may_have() -> None:
+    assert wrong(row(pictures=257)) == ""
+    assert wrong(row("generation", {}, pictures=257)) == "pictures is above 256"
+
+
 def test_files_have_the_same_names_whenever_a_job_runs() -> None:
     assert row("generation", {}, pictures=2).result_names() == [f"job_{'0' * 32}-{n}.png" for n in (0, 1)]
     assert row().result_names() == [f"job_{'0' * 32}-video.mp4"]

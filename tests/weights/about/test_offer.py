@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from sanakit import TextToVideo
 from sanakit.errors import ModelNotFoundError, WeightsError
 from sanakit.text.known_things import FILE, KnownThings
 from sanakit.weights.about.offer import DEFAULT, NAMED, command, offer
-from sanakit.weights.find.catalog import CATALOG
+from sanakit.weights.find.catalog import CATALOG, CLIP_MODELS
+from tests.pipelines.video.tiny import save_embedded
 
 OURS = {
     "licence": "MIT",
@@ -91,3 +93,25 @@ def test_what_is_not_there_or_draws_nothing_is_an_error(tiny) -> None:
         offer(tiny.folder / "vae")
     with pytest.raises(WeightsError, match="or steer a model by it with --control-model"):
         offer("pocket-lines")
+
+
+def test_a_model_of_clips_offers_clips_and_tells_which_things_move(tmp_path, monkeypatch) -> None:
+    folder = save_embedded(tmp_path / "clips", animated=("a cat face", "a ghost"))
+    monkeypatch.setitem(CLIP_MODELS, "pocket-video", folder)
+    found = offer("pocket-video")
+    assert (found.name, found.licence, found.frames, found.fps) == ("pocket-video", "MIT", 9, "16")
+    assert (found.known_things, found.known_words, found.animated_things) == (3, 2, 2)
+    assert found.commands == ('sana video "a cat face turning"',)
+    assert offer(folder).commands == (f'sana video "a cat face turning" --model {shlex.quote(str(folder))}',)
+    assert offer(DEFAULT).frames == 0
+
+
+def test_an_embedded_model_of_clips_names_itself_where_a_prompt_names_nothing(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(CLIP_MODELS, "pocket-video", save_embedded(tmp_path / "clips"))
+    pipe = TextToVideo.from_pretrained("pocket-video")
+    assert pipe.text_encoder.model.config.width == 256
+    with pytest.warns(UserWarning, match="Nothing in"):
+        [told] = pipe("a theory", frames=1, seed=0).warnings
+    assert told.startswith('Nothing in "a theory" is near a thing that pocket-video knows. Nearest: ')
+    assert told.endswith("Try: sana models pocket-video")
+    assert pipe("two kitties", frames=1, seed=0).warnings == []

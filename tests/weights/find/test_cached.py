@@ -10,6 +10,7 @@ import pytest
 
 from sanakit.errors import ModelNotFoundError, WeightsError
 from sanakit.weights.find.cached import find_here, models_here, remove_model
+from sanakit.weights.find.catalog import CLIP_MODELS
 
 
 def repository(cache: Path, name: str, files: dict[str, str]) -> Path:
@@ -41,7 +42,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_models_are_told_by_name_with_their_bytes_and_others_are_counted(cache: Path):
+def test_models_are_told_by_name_with_their_bytes_and_others_are_counted(cache: Path, monkeypatch):
+    monkeypatch.setitem(CLIP_MODELS, "pocket-video", cache / "absent")
     shelf = models_here()
     names = [model.name for model in shelf.models]
     assert names[:2] == ["pocket", "pocket-lines"]
@@ -130,3 +132,15 @@ def test_without_a_cache_the_embedded_models_are_there(tmp_path: Path, monkeypat
     ]
     assert shelf.models[1].licence == "Apache-2.0"
     assert shelf.models[0].bytes > 10**7
+
+
+def test_an_embedded_model_of_clips_is_told_where_it_is_there(cache: Path, monkeypatch):
+    folder = cache / "pocket_video"
+    folder.mkdir()
+    (folder / "sanakit.json").write_text('{"format": 1, "licence": "MIT"}')
+    monkeypatch.setitem(CLIP_MODELS, "pocket-video", folder)
+    found = find_here("pocket-video")
+    assert (found.kind, found.licence, found.path) == ("embedded", "MIT", str(folder))
+    assert found.bytes == len('{"format": 1, "licence": "MIT"}')
+    with pytest.raises(WeightsError, match="part of this package"):
+        remove_model(found)

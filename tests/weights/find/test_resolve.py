@@ -12,7 +12,7 @@ import pytest
 from sanakit.errors import ModelNotFoundError, WeightsError
 from sanakit.weights import describe, load_settings, load_text_encoder, load_transformer
 from sanakit.weights.find import hub
-from sanakit.weights.find.catalog import CONTROLNETS
+from sanakit.weights.find.catalog import CATALOG, CLIP_MODELS, CONTROLNETS
 from sanakit.weights.find.resolve import FORMAT, PLAIN, ModelSource, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -132,3 +132,48 @@ def test_a_checkpoint_of_a_training_is_told_for_what_it_is(tmp_path, name):
     (tmp_path / name / "shard-00001-model-00001-of-00001.safetensors").write_bytes(b"half")
     with pytest.raises(WeightsError, match=f"is a checkpoint of a training, .*writes {tmp_path / 'model'}"):
         resolve(tmp_path / name)
+
+
+def test_an_embedded_model_of_clips_is_found_by_its_name_or_told_to_be_absent(tiny, monkeypatch):
+    monkeypatch.setitem(CLIP_MODELS, "pocket-video", tiny.folder)
+    assert resolve("pocket-video").path == tiny.folder
+    monkeypatch.setitem(CLIP_MODELS, "pocket-video", tiny.folder / "nothing")
+    with pytest.raises(ModelNotFoundError, match="pocket-video' is not in this installation: name another"):
+        resolve("pocket-video")
+
+
+def share_text(folder: Path, owner: object) -> ModelSource:
+    """Name the owner of the text encoder in a folder's sanakit.json."""
+    path = folder / "sanakit.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"text_encoder_of": owner}))
+    return resolve(folder)
+
+
+def test_a_text_encoder_is_shared_where_a_folder_has_none_of_its_own(tiny):
+    pocket = CATALOG["pocket"].folder
+    source = share_text(tiny.folder, "pocket")
+    own = {"text_encoder", "tokenizer", "vae", "transformer"}
+    assert {name: source.folder(name) for name in own} == {name: tiny.folder / name for name in own}
+    for name in own:
+        shutil.rmtree(tiny.folder / name)
+    assert source.folder("text_encoder") == pocket / "text_encoder"
+    assert source.folder("tokenizer") == pocket / "tokenizer"
+    assert source.folder("vae") == tiny.folder / "vae"  # nothing else is shared
+
+
+def test_a_shared_text_encoder_reads_prompts_as_its_owner_does_behind_the_folders_instruction(tiny):
+    for name in ("text_encoder", "tokenizer"):
+        shutil.rmtree(tiny.folder / name)
+    share_text(tiny.folder, "pocket")
+    ours, owners = load_text_encoder(tiny.folder), load_text_encoder("pocket")
+    assert ours.instruction != owners.instruction
+    [one], [other] = (encoder.encode_negative(["a fox"], []) for encoder in (ours, owners))
+    assert one.equal(other)
+
+
+@pytest.mark.parametrize("owner", ["sana-0.6b-1024", "../pocket", "", 7, ["pocket"]])
+def test_a_text_encoder_is_shared_with_embedded_models_alone(tiny, owner):
+    shutil.rmtree(tiny.folder / "text_encoder")
+    source = share_text(tiny.folder, owner)
+    with pytest.raises(WeightsError, match=r"text_encoder_of = .*; it must be the name of an embedded model"):
+        source.folder("text_encoder")

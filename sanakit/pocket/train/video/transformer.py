@@ -161,8 +161,8 @@ def video_run(
     def finish(folder: Path) -> None:
         trained = SanaVideo(made.begun.config)  # what was trained may be sharded
         fill_averaged(trained, folder, partial(part_of, name=TRANSFORMER))
-        named = [row.concept for row in clips.rows if row.split == "train"]
-        named += [drawings.rows[one.row].concept for one in samples if drawings and one.kind == "still"]
+        animated = [row.concept for row in clips.rows if row.split == "train"]
+        named = [drawings.rows[one.row].concept for one in samples if drawings and one.kind == "still"]
         save_video(
             folder / MODEL,
             transformer=trained,
@@ -177,7 +177,7 @@ def video_run(
             licence="Apache-2.0",
             example_prompts=aim.example_prompts,
             sizes=[(clips.side, clips.side)],
-            known_things=known_things(named, encoder),
+            known_things=known_things([*animated, *named], encoder, animated=animated),
         )
 
     choices = {"mixing": asdict(aim.mixing), "shift": aim.shift, "image_share": aim.image_share}

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from sanakit.pipelines.video.request import ClipRequest
-from sanakit.serve.engine.clip_engine import model_of
+from sanakit.serve.engine.clip_engine import counted_images, model_of
 from sanakit.serve.http.access import caller_of
 from sanakit.serve.http.answers import VIDEO_BODY, answers
 from sanakit.serve.http.failures import Failure, FailureError, detail_of
@@ -72,7 +72,7 @@ def videos_api(service: Service) -> APIRouter:
             client,
             VIDEO,
             arguments,
-            1,
+            counted_images(drawn),
             seeded=asked.seed is not None,
             decodes=image is not None,
             idempotency_key=idempotency_key,

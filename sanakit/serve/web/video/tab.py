@@ -119,7 +119,7 @@ class VideoTab:
         room = room_of(visitor.username, visitor.session_hash, private=self.private)
         charge = None
         if self.charge is not None and visitor.username:
-            charge = partial(self.charge, visitor.username, 1)
+            charge = partial(self._charge, visitor.username, wish)
         drawing = self.studio.draw(visitor.session_hash or "", room, wish)
         async with aclosing(charged(drawing, charge)) as views:
             async for view in views:
@@ -133,6 +133,11 @@ class VideoTab:
                 else:  # the clip before it is there again
                     changes |= end | {stage.view: gr.update(visible=False)}
                 yield changes
+
+    def _charge(self, name: str, wish: ClipWish) -> Callable[[], None]:
+        """Charge a clip as the API does: an image for each latent along time. Raises SanaError."""
+        assert self.charge is not None
+        return self.charge(name, self.clips.spec(wish.model).rule.latents(wish.frames))
 
     def cancel(self, visitor: gr.Request) -> None:
         """Stop what this browser tab draws; when it is closed, too."""

@@ -231,19 +231,19 @@ def test_videos_are_listed_page_by_page_in_either_order(parts: Any) -> None:
 
 
 def test_a_repeated_request_gives_the_same_video_and_is_charged_once(parts: Any, photo: bytes) -> None:
-    who = {"Authorization": f"Bearer {parts.keys.create('ann', per_day=2)}", "Idempotency-Key": "order"}
+    who = {"Authorization": f"Bearer {parts.keys.create('ann', per_day=3)}", "Idempotency-Key": "order"}
     ids = {add(parts, who).json()["id"] for _ in range(3)}
     assert len(ids) == 1
     other = add(parts, who, steps=2)
     assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_key_reused")
     job = parts.client.post("/v1/jobs", json={"prompt": "x"}, headers=who)
     assert (job.status_code, job.json()["id"] in ids) == (202, False)
-    assert list(parts.keys.used(now().date()).values()) == [2]
+    assert list(parts.keys.used(now().date()).values()) == [2 + 1]  # latents of five frames, and an image
     assert add(parts, who | {"Idempotency-Key": "another"}).status_code == 429
 
 
 def test_a_video_that_fails_is_not_charged(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    who = {"Authorization": f"Bearer {parts.keys.create('ann', per_day=1)}"}
+    who = {"Authorization": f"Bearer {parts.keys.create('ann', per_day=3)}"}  # of two clips, one
 
     def locked(*_: Any, **__: Any) -> None:
         raise StorageError("The database is locked.")
@@ -255,6 +255,7 @@ def test_a_video_that_fails_is_not_charged(parts: Any, monkeypatch: pytest.Monke
     job = parts.jobs.claim("other", 60, videos=True)
     parts.jobs.fail(job.id, "other", "It went wrong.", "server_error")
     assert parts.client.get(f"/v1/videos/{video_id}", headers=who).json()["error"]["code"] == "internal_error"
+    assert parts.keys.used(now().date()) == dict.fromkeys(parts.keys.used(now().date()), 0)  # all of it
     assert add(parts, who).status_code == 200
     assert add(parts, who).status_code == 429
 

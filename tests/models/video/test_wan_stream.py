@@ -135,7 +135,8 @@ def test_a_tall_clip_in_bands_takes_a_third_of_what_it_takes_at_once(monkeypatch
 def test_a_clip_and_its_latents_stay_as_they_were():
     model, clip, latents = build(), sample(5), torch.randn(2, 4, 2, 2, 3, dtype=torch.float64)
     before = clip.clone(), latents.clone()
-    model.encode(clip, chunk=4), model.decode(latents, chunk=1)
+    model.encode(clip, chunk=4)
+    model.decode(latents, chunk=1)
     assert torch.equal(clip, before[0])
     assert torch.equal(latents, before[1])
 

@@ -1,13 +1,58 @@
-"""What nodes keep of a clip between chunks: nothing of a chunk that is the last."""
+"""What nodes keep between bands and between chunks of a clip: nothing of a chunk that is the last."""
 
 from __future__ import annotations
 
+from itertools import pairwise, product
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from sanakit.models.video.wan_blocks import CausalConv
+from sanakit.models.dc_ae.rows import Node, Scratch
+from sanakit.models.video.wan_blocks import CausalConv, CausalResBlock, ClipDown, ClipUp
 from sanakit.models.video.wan_rows import Chunk, FrameHistory, wan_node
+from tests.models.video.wan_pair import EXACT, randomise_norms, relative_error
+
+MODULES = {
+    "convolution": lambda: CausalConv(4, 6),
+    "residual": lambda: CausalResBlock(4, 4),
+    "residual of other width": lambda: CausalResBlock(4, 6),
+    "down": lambda: ClipDown(4, time=True),
+    "up": lambda: ClipUp(4, time=True),
+}
+
+
+def cuts_of(rows: int) -> list[tuple[int, ...]]:
+    """Return all ways to cut rows into bands."""
+    ways = []
+    for cuts in product((False, True), repeat=rows - 1):
+        edges = [0, *(i + 1 for i, cut in enumerate(cuts) if cut), rows]
+        ways.append(tuple(end - start for start, end in pairwise(edges)))
+    return ways
+
+
+def in_bands(node: Node, chunk: Tensor, bands: tuple[int, ...], scratch: Scratch) -> Tensor:
+    """Return the result of a node on a chunk B C T H W that is cut into bands."""
+    pieces = chunk.permute(0, 2, 3, 4, 1).flatten(0, 1).split(bands, dim=1)
+    got = [node(piece, i == len(bands) - 1, scratch) for i, piece in enumerate(pieces)]
+    rows = torch.cat([rows for rows in got if rows is not None], dim=1)
+    return rows.unflatten(0, (len(chunk), -1)).permute(0, 4, 1, 2, 3)
+
+
+@pytest.mark.parametrize("name", MODULES)
+@torch.no_grad()
+def test_bands_may_differ_from_chunk_to_chunk_in_every_way(name: str):
+    module = MODULES[name]().double()
+    randomise_norms(module)
+    x = torch.randn(2, 4, 7, 6, 3, dtype=torch.float64)
+    wanted, ways = module(x), cuts_of(6)
+    for first, later, final in zip(ways, ways[::-1], ways[5:] + ways[:5], strict=True):
+        chunk, scratch, got = Chunk(2), Scratch(), []
+        node = wan_node(module, chunk)
+        for part, bands in zip(x.split((1, 4, 2), dim=2), (first, later, final), strict=True):
+            chunk.first, chunk.final = not got, len(got) == 2
+            got.append(in_bands(node, part, bands, scratch))
+        assert relative_error(torch.cat(got, dim=2), wanted) < EXACT, (first, later, final)
 
 
 def test_history_gives_the_last_frames_of_each_row_and_zeros_at_first():

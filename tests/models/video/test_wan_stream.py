@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import cycle
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from sanakit.errors import SettingsError, SizeError
 from sanakit.models.video import wan_stream
 from sanakit.models.video.wan_vae import WanVAE, WanVAEConfig
 from tests.models.video.live import Live
-from tests.models.video.wan_pair import EXACT, POCKET, TINY, build, relative_error, sample
+from tests.models.video.wan_pair import EXACT, POCKET, TINY, TOLERANCE, build, relative_error, sample
 
 CONFIGS = {
     "tiny": WanVAEConfig.from_diffusers(TINY),
@@ -40,6 +41,26 @@ def test_every_chunk_equals_the_whole(name: str, rows: str, monkeypatch: pytest.
         count = None if chunk is None else chunk * step
         assert relative_error(model.encode(clip, chunk=count).detach(), codes) < EXACT
         assert relative_error(model.decode(latents, chunk=chunk).detach(), frames) < EXACT
+
+
+@pytest.mark.parametrize("planned", [False, True])
+@pytest.mark.parametrize("chunk", [4, 1])
+def test_chunks_whose_bands_differ_equal_the_whole_in_float32(
+    chunk: int, planned: bool, monkeypatch: pytest.MonkeyPatch
+):
+    if planned:  # a chunk of one frame has larger bands than those behind it
+        monkeypatch.setattr(wan_stream, "BAND_VALUES", 3_000)
+    else:
+        limits = cycle((500, 40_000, 3_000))
+        monkeypatch.setattr(wan_stream, "values_of_band", lambda *_: next(limits))
+    model = build()
+    clip = sample(21, height=40, width=16)[:1]  # 5 rows of latents: bands of 2 or 3 leave some over
+    latents = torch.randn(1, 4, 6, 5, 2, dtype=torch.float64)
+    codes, frames = whole(model, clip, latents)
+    model, clip, latents = model.float(), clip.float(), latents.float()
+    with torch.no_grad():
+        assert relative_error(model.decode(latents, chunk=chunk).double(), frames) < TOLERANCE
+        assert relative_error(model.encode(clip, chunk=4 * chunk).double(), codes) < TOLERANCE
 
 
 @pytest.mark.parametrize("cuts", [(1, 1, 1, 1, 1), (1, 4), (2, 1, 2), (5,)])
@@ -114,7 +135,8 @@ def test_a_tall_clip_in_bands_takes_a_third_of_what_it_takes_at_once(monkeypatch
 def test_a_clip_and_its_latents_stay_as_they_were():
     model, clip, latents = build(), sample(5), torch.randn(2, 4, 2, 2, 3, dtype=torch.float64)
     before = clip.clone(), latents.clone()
-    model.encode(clip, chunk=4), model.decode(latents, chunk=1)
+    model.encode(clip, chunk=4)
+    model.decode(latents, chunk=1)
     assert torch.equal(clip, before[0])
     assert torch.equal(latents, before[1])
 

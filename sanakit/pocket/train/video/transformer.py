@@ -202,8 +202,6 @@ def _prepared(
     samples = list_clip_samples(clips, drawings, windows=aim.windows, motions=aim.motions)
     samples = samples[:: aim.every]
     before = output.parent / IMAGES_RUN
-    folder = before if (before / POOL).is_dir() else output
-    pool = build_clip_pool(folder / POOL, samples, clips, drawings, codec)
     side = clips.side // codec.config.compression
     sizes = replace(aim.transformer, latent_channels=codec.config.latent_channels, sample_size=side)
     if goes_on and has_checkpoint(before):
@@ -213,6 +211,8 @@ def _prepared(
     else:
         torch.manual_seed(0)
         begun = begun_from_images(source, sizes, clips, notes)
+    folder = before if (before / POOL).is_dir() else output
+    pool = build_clip_pool(folder / POOL, samples, clips, drawings, codec)
     device = training_device()
     return _Prepared(
         clips=clips,

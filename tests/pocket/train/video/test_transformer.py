@@ -188,7 +188,7 @@ def test_samples_are_shown_with_their_own_captions_as_often_as_their_kind_asks(
         latents = codec.normalise(torch.cat([encode_frames(codec, [each[:frames]]) for _, each in own]))
         chances = draw_chances([one for one, _ in own], shares)
         captions = [captions_of_sample(one, clips, drawings) for one, _ in own]
-        assert sorted(feed.captions) == sorted(captions)
+        assert sorted(map(list, feed.captions)) == sorted(captions)
         for row, shown in enumerate(feed.latents):
             near = (latents - shown).abs().flatten(1).amax(1) < 0.02  # stored in float16
             same = [n for n in near.nonzero().flatten().tolist() if captions[n] == feed.captions[row]]

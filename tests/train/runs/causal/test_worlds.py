@@ -6,14 +6,13 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 
 from sanakit.errors import SettingsError
 from sanakit.models.world.config import Variant
-from sanakit.models.world.sana_wm import SanaWM
 from sanakit.train.config import TrainConfig
 from sanakit.train.objectives.world_velocity import WorldMixing, given_of
 from sanakit.train.runs.causal.taught import CausalAim
@@ -92,7 +91,7 @@ def test_a_teacher_draws_trajectories_in_the_chunks_that_it_was_trained_in(
     known = given_of(normal(1, 4, LATENTS, SIDE, SIDE, seed=5), cameras(1), (STRIDE, PIXELS))
     aim = replace(AIM, chunks=replace(WORLD_CHUNKS, length=1))
     others: dict[str, Any] = dict.fromkeys(("source", "settings", "codec", "encoder", "clips", "paths"))
-    bound = TaughtWorld(**others, aim=aim, config=teacher.config).bound(cast(SanaWM, teacher), known)
+    bound = TaughtWorld(**others, aim=aim, config=teacher.config).bound(teacher, known)
     noisy, text = normal(1, 4, LATENTS, SIDE, SIDE), normal(1, 5, 32, seed=9)
     with torch.no_grad():
         found = bound.velocity(noisy[:, :, 1:], 0.7, bound.prepare([text[0]]))

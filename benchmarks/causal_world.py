@@ -48,9 +48,15 @@ from sanakit.train.loop import train
 from sanakit.train.objective import Objective
 from sanakit.train.objectives.ode_initialisation import OdeObjective
 from sanakit.train.objectives.self_forcing import CRITIC, STUDENT, SelfForcingObjective
-from sanakit.train.objectives.student_clips import StudentClips, other_paths
+from sanakit.train.objectives.student_clips import StudentClips
 from sanakit.train.objectives.velocity import TRANSFORMER, Sheet
-from sanakit.train.objectives.world_velocity import WatchedPaths, WorldMixing, WorldObjective, given_of
+from sanakit.train.objectives.world_velocity import (
+    WatchedPaths,
+    WorldMixing,
+    WorldObjective,
+    given_of,
+    other_paths,
+)
 from sanakit.train.parts import Share
 from sanakit.train.run import fill_averaged
 from sanakit.train.state.average import part_of

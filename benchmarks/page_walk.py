@@ -114,9 +114,11 @@ def served(folder: Path, threads: int) -> Iterator[tuple[str, psutil.Process]]:
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
-    yield process.stdout.readline().rpartition(" ")[2].strip(), psutil.Process(process.pid)
-    process.send_signal(signal.SIGINT)
-    process.wait(WAIT)
+    try:
+        yield process.stdout.readline().rpartition(" ")[2].strip(), psutil.Process(process.pid)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(WAIT)
 
 
 @contextmanager
@@ -130,6 +132,15 @@ def browser(address: str, folder: Path) -> Iterator[Any]:
     for switch in (*switches, f"user-data-dir={folder / 'profile'}", "window-size=1366,900"):
         options.add_argument(f"--{switch}")
     driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver") or ""))
+    try:
+        enter(driver, address, folder)
+        yield driver
+    finally:
+        driver.quit()
+
+
+def enter(driver: Any, address: str, folder: Path) -> None:
+    """Go to the page, enter the world by the image in the folder, and watch it. Raises TimeoutError."""
     driver.get(address)
     find(driver, '#world-image input[type="file"]').send_keys(str(folder / "first.png"))
     find(driver, "#world-image img")
@@ -143,8 +154,6 @@ def browser(address: str, folder: Path) -> Iterator[Any]:
         time.sleep(0.5)
     idle(driver)
     driver.execute_script(WATCH)
-    yield driver
-    driver.quit()
 
 
 def find(driver: Any, selector: str) -> Any:

@@ -273,7 +273,8 @@ def test_clip_scores_are_a_hundred_cosines_and_a_picture_may_have_any_size() -> 
     model.init_weights()
     clip = ClipScorer(model, tokenizer, Preprocessing(size=16, crop=(16, 16)))
     images = [Image.new("RGB", (20, 16), "red"), Image.new("RGB", (16, 40), "green")]
-    prompts = ["a red apple", "a green pear"]
+    images.append(images[0])  # images and prompts may come again, which changes no score
+    prompts = ["a red apple", "a green pear", "a green pear"]
     scores = clip_scores(clip, images, prompts)
     for image, prompt, score in zip(images, prompts, scores, strict=True):
         cosine = float((clip.images(pixels(image)[None]) @ clip.texts([prompt]).T).squeeze())

@@ -118,7 +118,7 @@ def test_what_a_world_cannot_be_distilled_from_is_refused(model: Path, clips: Pa
     )
     counted(tmp_path / "bare" / "a.webp", FRAMES, side=SIDE, caption="a fox")
     assert "no camera path" in told("causal", source=model, data=tmp_path / "bare")
-    with pytest.raises(SettingsError, match="name one of clips or worlds with --source"):
+    with pytest.raises(SettingsError, match="needs a model of clips or worlds: name one with --source"):
         list(run_recipe("causal", RECIPES, data=clips, output=tmp_path / "none"))
 
 

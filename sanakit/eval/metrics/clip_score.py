@@ -32,12 +32,14 @@ def clip_scores(clip: ClipScorer, images: Sequence[Image.Image], prompts: Sequen
     """Score each image by its own prompt: 100 cos; OpenAI's CLIPs give fitting ones 25 to 35.
 
     A prompt that is longer than the model's context is judged by its beginning. An image that comes several
-    times, the same object, is looked at once.
+    times, the same object, is looked at once, and so is a prompt that is asked of several images.
     """
     different = {id(image): image for image in images}
     rows = {one: row for row, one in enumerate(different)}
     vectors = image_vectors(clip, list(different.values()))[[rows[id(image)] for image in images]]
-    return (SCALE * (vectors * clip.texts(prompts).cpu()).sum(1)).tolist()
+    numbers = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+    texts = clip.texts(list(numbers)).cpu()[[numbers[prompt] for prompt in prompts]]
+    return (SCALE * (vectors * texts).sum(1)).tolist()
 
 
 def hessel_score(score: float) -> float:

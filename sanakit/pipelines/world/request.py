@@ -249,7 +249,8 @@ def _frames(path: CameraPath, frames: int | None, spec: VideoSpec, notes: list[s
     if frames is not None:
         frames = whole_number("frames", frames, 1, there)
         if frames < rule.frames(2):
-            raise SettingsError(f"frames = {frames}, but {rule.frames(2)} are the fewest that can be drawn.")
+            text = f"frames = {frames}, but {rule.frames(2)} are the fewest that can be drawn."
+            raise SettingsError(text, setting="frames")
         rule.latents(frames)
         return frames
     if found < there:

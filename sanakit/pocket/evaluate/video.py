@@ -97,9 +97,9 @@ def evaluate_video(
     """Measure the embedded model of clips, or one trained like it, at its own default settings.
 
     clips: the data set that it learned from; None: figures that need real clips are left out. seed: of the
-    first prompt; prompt i is drawn from seed + i. limit: of prompts, spread over the things; None: 100.
-    Raises DataError for a model whose folder names no animated things, MissingExtraError without
-    EfficientNet, and what loading a model raises.
+    first prompt; prompt i is drawn from seed + i, and so is the clip of first frame i. limit: of prompts,
+    spread over the things; None: 100. Raises DataError for a model whose folder names no animated things,
+    MissingExtraError without EfficientNet, and what loading a model raises.
     """
     network, reference = load_efficientnet(), load_reference()
     pipe = TextToVideo.from_pretrained(model, device=device)
@@ -133,7 +133,18 @@ def evaluate_video(
     moving, flicker = [motion(frames) for frames in drawn], fmean(map(still_flicker, drawn))
     real = None
     if clips is not None:
-        real = _beside(pipe, clips, things, labels, network, reference.gallery, moving, flicker, progress)
+        real = _beside(
+            pipe,
+            clips,
+            things,
+            labels,
+            network,
+            reference.gallery,
+            moving=moving,
+            flicker=flicker,
+            seed=seed,
+            progress=progress,
+        )
     missed = (prompt for prompt, rank in zip(asked, ranks.tolist(), strict=True) if rank >= TOP)
     shared = pipe.settings.shared
     return VideoReport(
@@ -168,8 +179,10 @@ def _beside(
     labels: dict[str, int],
     network: EfficientNetLite0,
     gallery: Gallery,
+    *,
     moving: Sequence[float],
     flicker: float,
+    seed: int,
     progress: OnProgress,
 ) -> RealFigures:
     """Measure real clips of the things, and what the model makes of their first frames."""
@@ -187,7 +200,7 @@ def _beside(
     for number, (thing, frames) in enumerate(zip(shown[:FIRST_FRAMES], real, strict=False)):
         progress("animating first frames", number, min(FIRST_FRAMES, len(shown)))
         came = frames[0]
-        clip = pipe(thing, image=Image.fromarray(came), seed=number).frames
+        clip = pipe(thing, image=Image.fromarray(came), seed=seed + number).frames
         found.append((_likeness(clip[0], came), _likeness(_rebuilt(pipe, frames[:1])[0], came)))
 
     unseen = [number for number, row in enumerate(clips.rows) if row.split != "train"][:HELD_OUT]

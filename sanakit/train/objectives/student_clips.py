@@ -21,9 +21,9 @@ from sanakit.train.distill.dmd import roll_out
 from sanakit.train.distill.few_times import FewTimes
 from sanakit.train.distill.given import NOTHING, ClipNetwork, Given
 from sanakit.train.objectives.clip_velocity import sheet_of_clips
-from sanakit.train.objectives.flow_matching import other_captions, seeded_noise
+from sanakit.train.objectives.flow_matching import seeded_noise
 from sanakit.train.objectives.velocity import Sheet, Watched
-from sanakit.train.objectives.world_velocity import DRAWN, WatchedPaths, given_of, sheet_of_paths
+from sanakit.train.objectives.world_velocity import DRAWN, WatchedPaths, given_of, other_paths, sheet_of_paths
 
 
 class StudentClips:
@@ -113,8 +113,3 @@ class StudentClips:
 
     def _words(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         return self.encoder.encode_tokens(self.encoder.tokenize(list(captions), notes=[]))
-
-
-def other_paths(cameras: Tensor) -> list[int]:
-    """Return for each clip one with another path, cameras: B F 20; [] where all are alike."""
-    return other_captions([tuple(path.flatten().tolist()) for path in cameras])

@@ -157,7 +157,7 @@ class WorldObjective(CaptionedVelocity[SanaWM]):
             noise = torch.randn(latents.shape, generator=generator, dtype=torch.float32).to(self.device)
             text, mask = encoder.encode_tokens(encoder.tokenize(one.captions, notes=[]))
             cases: dict[str, CameraInputs | None] = {"right": self._inputs(cameras, latents), "none": None}
-            if others := other_captions([tuple(path.flatten().tolist()) for path in cameras]):
+            if others := other_paths(cameras):
                 cases["other"] = self._inputs(cameras[others], latents)
             frames = latents.shape[2]
             chunks = chunks_of(transformer.config.variant, frames, self.mixing.chunk)
@@ -183,7 +183,7 @@ class WorldObjective(CaptionedVelocity[SanaWM]):
         watched, drawing = cast(WatchedPaths, self.watched[0]), self.drawing
         channels, frames, *sides = watched.latents.shape[1:]
         chunks = chunks_of(transformer.config.variant, frames, self.mixing.chunk)
-        others = other_captions([tuple(path.flatten().tolist()) for path in watched.cameras])
+        others = other_paths(watched.cameras)
         rows: list[Tensor] = []
         for number, caption in enumerate(watched.captions[:DRAWN]):
             own = watched.latents[number][None].to(self.device)
@@ -224,6 +224,11 @@ def given_of(latents: Tensor, cameras: Tensor | None, compression: tuple[int, in
     """Return what is known of clips, latents B C T h w and cameras B F 20. Others: as for `inputs_of`."""
     inputs = inputs_of(cameras, latents.shape, compression)
     return Given(latents[:, :, :1], CameraInputs(*(part.to(latents.device) for part in inputs)))
+
+
+def other_paths(cameras: Tensor) -> list[int]:
+    """Return for each clip one with another path, cameras: B F 20; [] where all are alike."""
+    return other_captions([tuple(path.flatten().tolist()) for path in cameras])
 
 
 def sheet_of_paths(clips: Tensor, per_latent: int) -> Image.Image:

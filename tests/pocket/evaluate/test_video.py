@@ -43,6 +43,7 @@ class Painter:
 
     def __post_init__(self) -> None:
         self.asked: list[tuple[str, int]] = []  # prompts and seeds, without an image
+        self.begun: list[int] = []  # seeds, with one
         self.device = torch.device("cpu")
         self.autoencoder = SimpleNamespace(
             dtype=torch.float32, encode=lambda clip: clip, decode=lambda latents: self.blur * latents
@@ -53,6 +54,8 @@ class Painter:
         prompts = [prompts] if isinstance(prompts, str) else prompts
         if image is None:
             self.asked += [(prompt, seed + number) for number, prompt in enumerate(prompts)]
+        else:
+            self.begun.append(seed)
         clips = [VideoClip(frames=self.paint(prompt, image), rate=8, settings={}) for prompt in prompts]
         return SimpleNamespace(clips=clips, frames=clips[0].frames)
 
@@ -109,8 +112,8 @@ def measured(monkeypatch: pytest.MonkeyPatch):
 def beside(measured, tmp_path: Path):
     """What is measured of a painter beside real clips, which are painted with steps of 8 levels."""
 
-    def run(painter: Painter, noise: int = 0) -> RealFigures:
-        found = measured(painter, clips=real_clips(tmp_path / "clips", Painter(noise=noise))).real
+    def run(painter: Painter, noise: int = 0, **asked: Any) -> RealFigures:
+        found = measured(painter, clips=real_clips(tmp_path / "clips", Painter(noise=noise)), **asked).real
         assert found is not None
         return found
 
@@ -180,7 +183,9 @@ def test_first_frames_are_compared_with_the_image_and_with_the_autoencoder_alone
     kept = beside(Painter(blur=0.9))
     assert kept.first_frame == float("inf")
     assert 20 < kept.first_frame_ceiling < 30  # 10 % of one half of the range
-    assert beside(Painter(grey=True)).first_frame < 10
+    grey = Painter(grey=True)
+    assert beside(grey, seed=40).first_frame < 10
+    assert grey.begun == [40, 41, 42]
 
 
 def test_flicker_on_still_pixels_is_over_that_of_real_clips(measured, beside) -> None:

@@ -163,6 +163,15 @@ def test_the_students_loss_and_gradient_are_those_of_the_equations_in_float64(
     assert (found - derived).norm() / derived.norm() < 1e-6
 
 
+@pytest.mark.parametrize(
+    ("variant", "chunks"), [("bidirectional", None), ("streaming", [2, 2, 2]), ("chunk_causal", [3, 3])]
+)
+def test_teacher_and_critic_see_the_chunks_that_they_were_trained_in(
+    variant: Variant, chunks: list[int] | None
+) -> None:
+    assert make(variant)._seen(6) == chunks
+
+
 def test_the_critics_loss_and_gradient_are_those_of_flow_matching_behind_the_first_frame() -> None:
     """1e-6 relative, in float64 but for the errors, which are rounded to float32."""
     objective = make()

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sanakit.train.distill.few_times import FewTimes
 from sanakit.train.distill.given import ClipNetwork
-from sanakit.train.objectives.student_clips import StudentClips, other_paths
-from sanakit.train.objectives.world_velocity import WatchedPaths
+from sanakit.train.objectives.student_clips import StudentClips
+from sanakit.train.objectives.world_velocity import WatchedPaths, other_paths
 from tests.train.objectives.test_world_velocity import PIXELS, STRIDE, cameras, make, speaking
 
 

@@ -58,6 +58,7 @@ from sanakit.weights.fingerprint import weights_sha256
 from sanakit.weights.video.folder import save_video
 
 AUTOENCODER_RUN = "pocket-video-autoencoder"  # the folder beside the run's where none is named
+POOL = "pool"  # folder of latents in a run's
 IMAGES_RUN = "pocket-video-images"  # the folder beside the run's that it goes on from
 IMAGE_SHARES: Mapping[str, float] = {"animated": 0.45, "made": 0.1, "still": 0.45}  # of a run of images
 OF_CLIPS = "-clips"  # ending of the data set's folder; that of images has the name without it
@@ -120,7 +121,7 @@ def images_run(
     autoencoder: str | os.PathLike[str] | None,
 ) -> Run:
     """Train a transformer of clips on single frames; all else as for `video_run`, which goes on from it."""
-    made = _prepared(data, output, aim, source, autoencoder)
+    made = _prepared(data, output, aim, source, autoencoder, goes_on=False)
     of_images = LatentFeed(*_stills(made), seed=config.seed)
     objective = _objective(made, aim, of_images, config.seed, frames=1)
 
@@ -149,11 +150,7 @@ def video_run(
     trained it, or a model's folder; None: the run beside `output`.
     Raises DataError without the data set or the autoencoder, SettingsError for a source of other sizes.
     """
-    made = _prepared(data, output, aim, source, autoencoder)
-    before = output.parent / IMAGES_RUN
-    if has_checkpoint(before):
-        fill_averaged(made.begun, before, partial(part_of, name=TRANSFORMER))
-        made.notes.append(f"It goes on from step {last_step(before)} of {before}.")
+    made = _prepared(data, output, aim, source, autoencoder, goes_on=True)
     clips, drawings, samples, encoder = made.clips, made.drawings, made.samples, made.encoder
     feed = _feed(samples, made.pool, clips, drawings, aim.image_share, config.seed)
     objective = _objective(made, aim, feed, config.seed, frames=made.shape[1])
@@ -191,22 +188,31 @@ def _prepared(
     aim: VideoAim,
     source: str | os.PathLike[str],
     autoencoder: str | os.PathLike[str] | None,
+    *,
+    goes_on: bool,
 ) -> _Prepared:
-    """Open what a run needs, encode its samples, and make the transformer that it begins with."""
+    """Open what a run needs, encode its samples, and make the transformer that it begins with.
+
+    goes_on: from the run of images beside `output`, where there is one.
+    """
     notes: list[str] = []
     clips, drawings = open_clips(data), _drawings(data, notes)
     place = Path(autoencoder) if autoencoder is not None else output.parent / AUTOENCODER_RUN
     codec = open_autoencoder(place, aim.autoencoder, clips, notes).eval().requires_grad_(False)
     samples = list_clip_samples(clips, drawings, windows=aim.windows, motions=aim.motions)
     samples = samples[:: aim.every]
-    torch.manual_seed(0)
-    encoder = load_text_encoder(source, dtype="float32")
-    sizes = {"latent_channels": codec.config.latent_channels}
-    sizes["sample_size"] = clips.side // codec.config.compression
-    begun = begun_from_images(source, replace(aim.transformer, **sizes), clips, encoder, notes)
-    before = output.parent / IMAGES_RUN / "pool"
-    folder = before if before.is_dir() else output / "pool"
-    pool = build_clip_pool(folder, samples, clips, drawings, codec)
+    before = output.parent / IMAGES_RUN
+    side = clips.side // codec.config.compression
+    sizes = replace(aim.transformer, latent_channels=codec.config.latent_channels, sample_size=side)
+    if goes_on and has_checkpoint(before):
+        begun = SanaVideo(sizes)
+        fill_averaged(begun, before, partial(part_of, name=TRANSFORMER))
+        notes.append(f"It goes on from step {last_step(before)} of {before}.")
+    else:
+        torch.manual_seed(0)
+        begun = begun_from_images(source, sizes, clips, notes)
+    folder = before if (before / POOL).is_dir() else output
+    pool = build_clip_pool(folder / POOL, samples, clips, drawings, codec)
     device = training_device()
     return _Prepared(
         clips=clips,

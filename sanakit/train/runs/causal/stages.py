@@ -145,7 +145,7 @@ def draw_trajectories(folder: Path, taught: Taught, seed: int) -> None:
         text, known = encoder.encode([about.prompts[number]], notes=[])[0], taught.given([number])
         noise = about.noise(number).to(device)[:, known.held :]
         settings = {"times": times, "places": places, "guidance": about.guidance}
-        states = teacher_trajectory(taught.bound(teacher, number), noise, text, negative, **settings)
+        states = teacher_trajectory(taught.bound(teacher, known), noise, text, negative, **settings)
         return behind(known.first, states)
 
     build_trajectories(folder, about, draw, current_share())

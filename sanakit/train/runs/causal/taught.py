@@ -111,8 +111,8 @@ class Taught(ABC, Generic[Network]):
     def save(self, folder: Path, student: Network, chunks: ChunkSettings, *, final: bool) -> None:
         """Write a student with the teacher's other parts. final: it is not trained further."""
 
-    def bound(self, teacher: Network, number: int) -> VelocityModel:
-        """Return the teacher as it draws a trajectory, of the frames that are not known."""
+    def bound(self, teacher: Network, known: Given) -> VelocityModel:
+        """Return the teacher as it draws one trajectory, of the frames that are not known."""
         return teacher
 
     def given(self, numbers: Sequence[int]) -> Given:

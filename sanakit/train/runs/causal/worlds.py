@@ -106,9 +106,8 @@ class TaughtWorld(Taught[SanaWM]):
             dtype=None if final else "float32",
         )
 
-    def bound(self, teacher: SanaWM, number: int) -> VelocityModel:
+    def bound(self, teacher: SanaWM, known: Given) -> VelocityModel:
         """As for all kinds."""
-        known = self.given([number])
         assert known.first is not None
         assert known.inputs is not None
         path = CameraInputs(*(part[0] for part in known.inputs))

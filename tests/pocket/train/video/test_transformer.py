@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,22 @@ from sanakit.models.video.sana_video import SanaVideo
 from sanakit.models.video.wan_vae import WanVAE
 from sanakit.pocket.data import toy
 from sanakit.pocket.data.clips.dataset import open_clips
+from sanakit.pocket.data.clips.pool import encode_frames
+from sanakit.pocket.data.clips.samples import SHARES, captions_of_sample, list_clip_samples, render
 from sanakit.pocket.data.clips.toy import build_toy_clips
+from sanakit.pocket.data.dataset import open_pocket
+from sanakit.pocket.data.samples import draw_chances
 from sanakit.pocket.recipes import RECIPES, video
 from sanakit.pocket.train.video import transformer as module
 from sanakit.pocket.train.video.autoencoder import open_autoencoder
+from sanakit.pocket.train.video.transformer import IMAGE_SHARES
+from sanakit.train.feeds.joint import JointFeed
+from sanakit.train.feeds.latents import LatentFeed
 from sanakit.train.loop import train
 from sanakit.train.objectives.clip_velocity import ClipObjective
 from sanakit.train.parts import Part
 from sanakit.train.run import averaged_weights, run_recipe
+from sanakit.train.surgery import dense_time
 from sanakit.weights import load_transformer, save_autoencoder
 from tests.pipelines.video.tiny import AUTOENCODER
 from tests.tiny_image_model import TEXT, save_tiny
@@ -58,6 +67,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     training = {"bf16": False, "log_every": 1, "checkpoint_every": 1, "batch_size": 4}
     monkeypatch.setattr(video, "VIDEO", replace(video.VIDEO, **training))
     monkeypatch.setattr(video, "IMAGES", replace(video.IMAGES, **training))
+    monkeypatch.setattr(dense_time, "STEPS", 1)
     monkeypatch.setattr(video, "WINDOWS", 2)
     monkeypatch.setattr(video, "MOTIONS", 1)
     monkeypatch.setattr(video, "DEFAULTS", {**video.DEFAULTS, "steps": 2})
@@ -156,27 +166,43 @@ def test_frames_alone_are_shown_before_clips_which_go_on_from_them(
     assert not torch.equal(state["blocks.0.attn.qkv.weight"], before["blocks.0.attn.qkv.weight"])
 
     run = video.video(output=tmp_path / "run", **places)
-    assert run.notes[-1] == f"It goes on from step 2 of {tmp_path / IMAGES}."
+    assert run.notes == (f"It goes on from step 2 of {tmp_path / IMAGES}.",)
     assert isinstance(run.objective, ClipObjective)
     begun = run.objective.transformer.state_dict()
     assert all(torch.equal(weight, begun[name]) for name, weight in state.items())
     assert not (tmp_path / "run" / "pool").exists()
 
 
-def test_it_begins_with_the_blocks_of_the_image_model_that_matter_most(
+def test_samples_are_shown_with_their_own_captions_as_often_as_their_kind_asks(
     places: dict[str, Any], tmp_path: Path
 ) -> None:
-    run = video.video(output=tmp_path / "run", **places)
-    assert isinstance(run.objective, ClipObjective)
-    begun, image = run.objective.transformer, load_transformer(places["source"], kind="image")
-    weights = [block.attn.qkv.weight for block in image.blocks]
-    found = [[torch.equal(block.attn.qkv.weight, one) for one in weights] for block in begun.blocks]
-    assert [sum(row) for row in found] == [1, 1]
-    assert found[0].index(True) < found[1].index(True)
-    t = torch.tensor([0.2, 0.9])
-    with torch.no_grad():
-        ours, theirs = (one.t_embedder(t * one.config.time_scale) for one in (begun, image))
-    assert (ours - theirs).norm() < 0.1 * theirs.norm()
+    """Each sample is encoded again alone; of samples that look alike one has the captions that are shown."""
+    clips, drawings = open_clips(places["data"]), open_pocket(places["data"].with_name("toy"))
+    codec = open_autoencoder(places["autoencoder"], AUTOENCODER, clips, []).eval()
+    samples = list_clip_samples(clips, drawings, windows=2, motions=1)
+    rendered = [render(sample, clips, drawings) for sample in samples]
+
+    def check(feed: object, which: set[str], shares: Mapping[str, float], frames: int | None) -> None:
+        assert isinstance(feed, LatentFeed)
+        own = [(one, each) for one, each in zip(samples, rendered, strict=True) if one.kind in which]
+        latents = codec.normalise(torch.cat([encode_frames(codec, [each[:frames]]) for _, each in own]))
+        chances = draw_chances([one for one, _ in own], shares)
+        captions = [captions_of_sample(one, clips, drawings) for one, _ in own]
+        assert sorted(map(list, feed.captions)) == sorted(captions)
+        for row, shown in enumerate(feed.latents):
+            near = (latents - shown).abs().flatten(1).amax(1) < 0.02  # stored in float16
+            same = [n for n in near.nonzero().flatten().tolist() if captions[n] == feed.captions[row]]
+            assert same, feed.captions[row]
+            assert feed.weights[row].item() == pytest.approx(chances[same[0]])
+
+    images = video.images(output=tmp_path / IMAGES, **places).objective
+    assert isinstance(images, ClipObjective)
+    check(images.feed, {"animated", "made", "still"}, IMAGE_SHARES, 1)
+    both = video.video(output=tmp_path / "run", **places).objective
+    assert isinstance(both, ClipObjective)
+    assert isinstance(both.feed, JointFeed)
+    check(both.feed.clips, {"animated", "made"}, SHARES, None)
+    check(both.feed.images, {"still"}, {"still": 1.0}, None)
 
 
 def test_an_autoencoder_is_found_in_runs_and_models_or_asked_for(

@@ -91,7 +91,6 @@ ELSEWHERE = {
         "pocket/train/further.py": "pocket/recipes/test_depth.py",
         "pocket/train/latents.py": "pocket/recipes/test_depth.py",
         "pocket/train/video/autoencoder.py": "pocket/recipes/test_video.py",
-        "pocket/train/video/begin.py": "pocket/train/video/test_transformer.py",
         "pocket/train/words_run.py": "pocket/recipes/test_pocket.py",
         "pocket/words/concepts.py": "pocket/data/test_scenes.py",
         "pocket/words/names.py": "pocket/words/test_captions.py",

@@ -28,6 +28,7 @@ from sanakit.flow.guidance_kinds import PLAIN, GuidanceKind, check_kind
 from sanakit.flow.scm import SCM, scm_times
 from sanakit.flow.solver import Solver
 from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, drawn_size
+from sanakit.images.settings import GRID
 from sanakit.models.contracts import CodecConfig, LatentShape, TransformerConfig
 from sanakit.pipelines.control import (
     NONE,
@@ -57,7 +58,7 @@ _ELSEWHERE: dict[str, str] = dict.fromkeys(
 _ELSEWHERE.update(
     dict.fromkeys(("upscale", "upscale_strength", "upscale_model"), "`sana generate` or Upscale")
 )
-_ELSEWHERE.update(dict.fromkeys(("grid_across", "grid_down"), "the page of `sana ui`, under X/Y grid"))
+_ELSEWHERE.update(dict.fromkeys(GRID, "the page of `sana ui`, under X/Y grid"))
 _ELSEWHERE["strength"] = "`sana edit` or ImageToImage, from the image that it was made from"
 
 Number = TypeVar("Number")

@@ -95,7 +95,7 @@ def test_for_clips_and_worlds_no_names_of_models_of_images_are_told():
     with pytest.raises(ModelNotFoundError) as caught:
         find("nope", "clips")
     assert "no model of clips named 'nope'. Nearest names: pocket-video. A model can be" in str(caught.value)
-    with pytest.raises(ModelNotFoundError, match=r"no model of worlds named 'nope'\\. A model can be"):
+    with pytest.raises(ModelNotFoundError, match=r"no model of worlds named 'nope'\. A model can be"):
         find("nope", "worlds")
 
 

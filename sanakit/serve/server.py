@@ -156,7 +156,7 @@ def serve(
             end = time.monotonic() + settings.drain
             images, videos = _left(engine), _left(clips)
             told = counted(images, "image") + (f" and {counted(videos, 'video')}" if clips else "")
-            log.info("Stopping: %s are left to draw, in at most %g s.", told, settings.drain)
+            log.info("Stopping: %s left to draw, in at most %g s.", told, settings.drain)
             returned = runner.close(settings.drain)
             engine.close(max(0.0, end - time.monotonic()))
             if clips is not None:

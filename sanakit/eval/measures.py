@@ -308,8 +308,8 @@ def _questions(tools: Tools, cases: Sequence[Case]) -> dict[str, list[dpg.DPGQue
     questions = dpg.read_questions(tools.questions)
     if missing := [case.name for case in cases if case.name not in questions]:
         raise DataError(
-            f"{tools.questions} has no question for {counted(len(missing), 'prompt')}, such as {missing[0]}: name "
-            "prompts as in its column item_id."
+            f"{tools.questions} has no question for {counted(len(missing), 'prompt')}, such as {missing[0]}: "
+            "name prompts as in its column item_id."
         )
     return questions
 

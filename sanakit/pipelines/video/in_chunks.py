@@ -168,7 +168,8 @@ def going_on(request: ClipRequest, after: Sequence[ClipChunk], seed: int | None)
     count = len(chunk_lengths(total - point.frames, plan.length))
     if len(plan.prompts[0]) > count:
         raise SettingsError(
-            f"{len(plan.prompts[0])} prompts came for {counted(count, 'chunk')} to draw: pass at most {count}."
+            f"{len(plan.prompts[0])} prompts came for {counted(count, 'chunk')} to draw: pass at "
+            f"most {count}."
         )
     told = {name: value for name, value in request.metadata[0].items() if seed is not None or name != "seed"}
     told["begins_with"] = "a clip"

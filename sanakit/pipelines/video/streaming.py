@@ -80,8 +80,8 @@ def stream(
     lengths = chunk_lengths(frames, chunk)
     if not prompts or len(prompts) > len(lengths):
         raise SettingsError(
-            f"{len(prompts)} prompts came for {counted(len(lengths), 'chunk')} of {chunk} latent frames: pass "
-            f"from 1 to {len(lengths)}, or draw more frames."
+            f"{len(prompts)} prompts came for {counted(len(lengths), 'chunk')} of {chunk} latent frames: "
+            f"pass from 1 to {len(lengths)}, or draw more frames."
         )
     if (image is not None) + (given is not None) + bool(point.frames) > 1:
         raise SettingsError(

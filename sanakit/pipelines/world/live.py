@@ -164,8 +164,8 @@ class LiveWorld:
         for done in range(whole_number("chunks", chunks, 1, MOST_FRAMES)):
             if moment.before is None:
                 raise SettingsError(
-                    f"{counted(chunks, 'chunk')} cannot be undone, but {done}: enter with a larger `undo`, or restore a "
-                    "snapshot."
+                    f"{counted(chunks, 'chunk')} cannot be undone, but {done}: enter with a larger `undo`, "
+                    "or restore a snapshot."
                 )
             moment = moment.before
         self._moment = moment

@@ -1,4 +1,4 @@
-"""What the transformer of clips begins with: the drawings that pocket knows.
+"""Where the transformer of clips begins: the drawings that pocket knows.
 
 A frame of 64 px has 8 x 8 latents, as many as pocket's image of 256 px, and each stands for the same part of
 the picture. So pocket's blocks already put things in their places by their words; only what the latents are,

@@ -1,7 +1,7 @@
 """Where the transformer of clips begins: the drawings that pocket knows.
 
 A frame of 64 px has 8 x 8 latents, as many as pocket's image of 256 px, and each stands for the same part of
-the picture. So pocket's blocks already put things in their places by their words; only what the latents are,
+the image. So pocket's blocks already put things in their places by their words; only what the latents are,
 and how they move, is to be learned. pocket has more blocks than fit: those that change their tokens most are
 kept, as SANA-1.5 prunes.
 """
